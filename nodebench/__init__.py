@@ -1,0 +1,1 @@
+"""Declarative sweeps and benchmarks for neural ODEs."""

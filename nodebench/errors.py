@@ -1,0 +1,115 @@
+"""Every error a user can meet.
+
+NodebenchError
+├── InputError             the user's to mend; the command line exits with 2
+│   ├── SweepError         mistakes in a sweep file, all of them at once
+│   ├── DataError          a data set is missing, damaged or cannot be fetched
+│   ├── ResourceError      the machine or the cluster lacks what was asked for
+│   └── StoreError         a trial is unknown, or held by another process
+└── TrialFailure           the outcome of one trial; the sweep goes on
+    ├── Diverged           a loss or a state that is not finite
+    ├── StepUnderflow      an adaptive solver's step fell below the resolution of time
+    ├── EvaluationLimit    a solve needed more evaluations than `limits.nfe`
+    ├── DeadlineExceeded   the trial took longer than `limits.minutes`
+    └── OutOfMemory        the device's memory did not suffice
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+class NodebenchError(Exception):
+    """The root of every error that this package raises on purpose."""
+
+
+class InputError(NodebenchError):
+    """Something that the user can mend: a file, a setting, the machine."""
+
+
+@dataclass(frozen=True, order=True)
+class Fault:
+    """One mistake: where it is, as a YAML path, and what is wrong, allowed and to be done."""
+
+    where: str
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.what}"
+
+
+class SweepError(InputError):
+    """The mistakes of one sweep file, all of them."""
+
+    def __init__(self, source: str, faults: Iterable[Fault]):
+        self.source = source
+        self.faults = sorted(set(faults))
+        count = len(self.faults)
+        title = f"{source}: {count} mistake{'' if count == 1 else 's'}"
+        super().__init__("\n".join([title, *(f"  {fault}" for fault in self.faults)]))
+
+
+class DataError(InputError):
+    """A data set is missing, damaged, or cannot be fetched."""
+
+
+class ResourceError(InputError):
+    """The machine or the cluster lacks what the sweep asks for."""
+
+
+class StoreError(InputError):
+    """A trial that the store does not know, or that another process holds."""
+
+
+class TrialFailure(NodebenchError):
+    """A run's misfortune. It is a result: recorded, shown, and no reason to stop a sweep."""
+
+    outcome: ClassVar[str]
+
+
+class Diverged(TrialFailure):
+    """A loss or an ODE's state became infinite or not a number."""
+
+    outcome = "diverged"
+
+
+class NotConverged(TrialFailure):
+    """The iteration inside a step of an implicit method did not converge."""
+
+    outcome = "not-converged"
+
+
+class StepUnderflow(TrialFailure):
+    """The error control asked for steps below the resolution of time."""
+
+    outcome = "underflow"
+
+
+class EvaluationLimit(TrialFailure):
+    """One solve needed more evaluations of the right-hand side than `limits.nfe`."""
+
+    outcome = "nfe"
+
+
+class DeadlineExceeded(TrialFailure):
+    """A trial took longer than `limits.minutes`."""
+
+    outcome = "deadline"
+
+
+class OutOfMemory(TrialFailure):
+    """The device had not enough memory for the trial."""
+
+    outcome = "out-of-memory"
+
+
+def unknown(word: object, kind: str, known: Iterable[str]) -> str:
+    """Says that `word` is no `kind`, names the nearest word that is, and lists them all."""
+    names = list(known)
+    likeness = [difflib.SequenceMatcher(None, str(word), name).ratio() for name in names]
+    best = max(likeness, default=0.0)
+    hint = f" Did you mean `{names[likeness.index(best)]}`?" if best >= 0.5 else ""
+    return f"`{word}` is not a known {kind}.{hint} Known: {', '.join(names)}."

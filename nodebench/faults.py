@@ -1,0 +1,80 @@
+"""pydantic's complaints in a user's words: YAML path, what was found, what is allowed."""
+
+from __future__ import annotations
+
+import re
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from nodebench.errors import unknown
+from nodebench.part import Part, parts_in
+
+Path = tuple[str | int, ...]
+
+
+def faults_of(error: ValidationError, owner: type[Part], tree: object) -> list[tuple[Path, str]]:
+    """(path into the tree, message) for every complaint about `tree`, which is no `owner`."""
+    found: list[tuple[Path, str]] = []
+    for detail in error.errors(include_url=False):
+        path, part = _follow(owner, detail["loc"])
+        path = _inside(tree, path)
+        found.append((path, _message(detail, path, part)))
+    return list(dict.fromkeys(found))
+
+
+def dotted(path: Path) -> str:
+    """`("grid", 0, "solver.steps")` as `grid[0].solver.steps`."""
+    text = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in path)
+    return text.removeprefix(".")
+
+
+def _message(detail: ErrorDetails, path: Path, owner: type[Part] | None) -> str:
+    kind, value, context = detail["type"], detail["input"], detail.get("ctx", {})
+    if kind == "extra_forbidden":
+        return unknown(path[-1], "field", owner.model_fields if owner else ())
+    if kind == "literal_error":
+        return unknown(value, str(path[-1]), re.findall(r"'([^']*)'", context["expected"]))
+    if kind == "unknown_part":
+        name = value.get("name") if isinstance(value, dict) else value
+        if name is None:
+            return f"needs a `name`. Known: {context['known']}."
+        return unknown(name, detail["msg"], context["known"].split(", "))
+    if kind == "missing":
+        return "is missing, and has no default"
+    if kind == "value_error":
+        return detail["msg"].removeprefix("Value error, ")
+    return f"{re.sub('^(Input|String|Tuple) should', 'should', detail['msg'])}, found `{value}`"
+
+
+def _follow(owner: type[Part], loc: Path) -> tuple[Path, type[Part] | None]:
+    """The path without pydantic's union tags, and the part whose field is its last key."""
+    path: list[str | int] = []
+    here: type[Part] | None = owner
+    last = owner
+    choices: dict[str, type[Part]] = {}
+    for key in loc:
+        if str(key) in choices and len(choices) > 1:
+            here, choices = choices[str(key)], {}
+            continue
+        path.append(key)
+        if here is not None:
+            last = here
+            field = here.model_fields.get(str(key))
+            choices = parts_in(field) if field else {}
+            here = next(iter(choices.values())) if len(choices) == 1 else None
+        elif isinstance(key, int) and len(choices) == 1:
+            here = next(iter(choices.values()))
+    return tuple(path), last
+
+
+def _inside(tree: object, path: Path) -> Path:
+    """The path up to the value that stands in the tree: shorthand has no insides."""
+    for depth, key in enumerate(path):
+        if isinstance(tree, dict):
+            tree = tree.get(key)
+        elif isinstance(tree, list | tuple) and isinstance(key, int) and key < len(tree):
+            tree = tree[key]
+        else:
+            return path[:depth]
+    return path

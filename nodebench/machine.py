@@ -1,0 +1,68 @@
+"""What a trial runs on: device, threads, memory, versions."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import resource
+import socket
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+
+PACKAGES = ("nodebench", "torch", "torchdiffeq")
+
+
+def device_for(gpus: float) -> torch.device:
+    """The device of a trial that was given that share of a GPU."""
+    return torch.device("cuda" if gpus > 0 else "cpu")
+
+
+def synchronize(device: torch.device) -> None:
+    """Waits for the device's queue, so that a clock read next is true."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def reset_peak_memory(device: torch.device) -> None:
+    """Begins a new measurement of `peak_memory`."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    else:
+        with suppress(OSError):  # Linux: resets the process's high-water mark
+            Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes at the peak: on a GPU what torch allocated, else the whole process's."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    with suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """What the bits of a result may depend on besides its spec."""
+    return {
+        "host": socket.gethostname(),
+        "device": device.type,
+        "hardware": _hardware(device),
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        **{name: importlib.metadata.version(name) for name in PACKAGES},
+    }
+
+
+def _hardware(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.machine()

@@ -1,0 +1,86 @@
+"""An ODE block on the raw input and one linear layer (Ott et al. 2021)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from nodebench.data.dataset import Data
+from nodebench.ode.block import ODEBlock
+from nodebench.spec import TrialSpec
+from nodebench.vocabulary import PlainOde
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "relu": nn.ReLU,
+    "leaky_relu": nn.LeakyReLU,
+    "sigmoid": nn.Sigmoid,
+}
+
+INITIALISATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "normal": lambda w: nn.init.normal_(w, std=0.02),
+    "xavier": lambda w: nn.init.xavier_normal_(w, gain=0.02),
+    "kaiming": nn.init.kaiming_normal_,
+    "orthogonal": lambda w: nn.init.orthogonal_(w, gain=0.02),
+}
+
+
+class PlainOdeNet(nn.Module):
+    """ODE block, flatten, linear layer: no stem, no norm.
+
+    Shapes: [batch, dim] or [batch, channels, height, width] -> logits [batch, classes].
+    """
+
+    def __init__(self, spec: TrialSpec, data: Data):
+        super().__init__()
+        settings = spec.model
+        assert isinstance(settings, PlainOde)
+        assert spec.solver is not None
+        assert spec.gradient is not None
+        # A vector is a signal of one channel to the one-dimensional convolutions.
+        self.as_signal = settings.field == "simple"
+        shape = (1, *data.input_shape) if self.as_signal else data.input_shape
+        f = _Autonomous(_field(settings, shape[0]))
+        self.block = ODEBlock(f, spec.solver, spec.gradient, settings.t1)
+        self.head = nn.Linear(data.train.inputs[0].numel(), data.classes)
+        self._initialise(INITIALISATIONS[settings.init])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits."""
+        y = self.block(x.unsqueeze(1) if self.as_signal else x)
+        out: Tensor = self.head(y.flatten(1))
+        return out
+
+    def _initialise(self, draw: Callable[[Tensor], Tensor]) -> None:
+        for name, parameter in self.named_parameters():
+            if name.endswith("weight"):
+                draw(parameter)
+            else:
+                nn.init.zeros_(parameter)
+
+
+class _Autonomous(nn.Module):
+    """f(t, y) = g(y)."""
+
+    def __init__(self, g: nn.Module):
+        super().__init__()
+        self.g = g
+
+    def forward(self, _t: float | Tensor, y: Tensor) -> Tensor:
+        out: Tensor = self.g(y)
+        return out
+
+
+def _field(settings: PlainOde, channels: int) -> nn.Module:
+    """Two hidden layers of `width` between input and output of the state's own size."""
+    width, act = settings.width, ACTIVATIONS[settings.activation]
+    if settings.field == "linear":
+        return nn.Sequential(
+            nn.Linear(channels, width), act(), nn.Linear(width, width), act(),
+            nn.Linear(width, channels),
+        )  # fmt: skip
+    conv = nn.Conv1d if settings.field == "simple" else nn.Conv2d
+    return nn.Sequential(
+        conv(channels, width, 1), act(), conv(width, width, 3, padding=1), act(),
+        conv(width, channels, 1),
+    )  # fmt: skip

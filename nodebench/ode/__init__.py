@@ -1,0 +1,1 @@
+"""Solving ODEs: fixed-step methods of our own, torchdiffeq's adaptive ones, three gradients."""

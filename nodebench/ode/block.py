@@ -1,0 +1,64 @@
+"""The ODE block: a layer that maps y(0) to y(t1)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import cast
+
+from torch import Tensor, nn
+
+from nodebench.errors import DeadlineExceeded, EvaluationLimit
+from nodebench.ode.gradients import odeint
+from nodebench.spec import Gradient, Solver
+
+
+class ODEBlock(nn.Module):
+    """Integrates dy/dt = f(t, y) from 0 to `t1`.
+
+    `solver` and `gradient` may be replaced at any time: the same weights under another solver.
+    `evaluations` counts calls of f since `take_evaluations`, which training calls after every
+    forward and every backward pass. More than `max_evaluations` in one pass, or a call after
+    `deadline` (in seconds of time.monotonic), raises from inside f, so that a solve which would
+    never return does.
+    """
+
+    def __init__(self, f: nn.Module, solver: Solver, gradient: Gradient, t1: float = 1.0):
+        super().__init__()
+        self.f = f
+        self.solver = solver
+        self.gradient = gradient
+        self.t1 = t1
+        self.evaluations = 0
+        self.max_evaluations: int | None = None
+        self.deadline: float | None = None
+
+    def forward(self, y0: Tensor) -> Tensor:
+        """y(t1), of the shape of y0."""
+        return self.trajectory(y0, (0.0, self.t1))[-1]
+
+    def trajectory(self, y0: Tensor, times: Sequence[float]) -> Tensor:
+        """Y at each of `times`, of shape [len(times), *y0.shape]; y0 is y(times[0])."""
+        return odeint(self._evaluate, self.f, y0, times, self.solver, self.gradient)
+
+    def _evaluate(self, t: float | Tensor, y: Tensor) -> Tensor:
+        self.evaluations += 1
+        if self.max_evaluations is not None and self.evaluations > self.max_evaluations:
+            raise EvaluationLimit(f"a pass needed more than {self.max_evaluations} evaluations")
+        if self.deadline is not None and time.monotonic() > self.deadline:
+            raise DeadlineExceeded("the trial's time was up in the middle of a solve")
+        return cast("Tensor", self.f(t, y))
+
+
+def ode_blocks(model: nn.Module) -> Iterator[ODEBlock]:
+    """The ODE blocks of a model, in order."""
+    return (module for module in model.modules() if isinstance(module, ODEBlock))
+
+
+def take_evaluations(model: nn.Module) -> list[int]:
+    """The evaluations of each ODE block since the last call, and sets the counters to zero."""
+    counts = []
+    for block in ode_blocks(model):
+        counts.append(block.evaluations)
+        block.evaluations = 0
+    return counts

@@ -1,0 +1,169 @@
+"""Three ways to the gradient through a solve: backprop, recompute and the continuous adjoint."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.utils.checkpoint import checkpoint
+
+from nodebench.ode.fixed import State
+from nodebench.ode.solve import Norm, solve
+from nodebench.spec import Gradient, Solver
+
+Field = Callable[[float | Tensor, Tensor], Tensor]
+"""f(t, y) -> dy/dt, of the shape of y."""
+
+
+def odeint(
+    f: Field,
+    module: nn.Module,
+    y0: Tensor,
+    times: Sequence[float],
+    solver: Solver,
+    gradient: Gradient,
+) -> Tensor:
+    """The solution at `times`, of shape [len(times), *y0.shape], with a gradient.
+
+    `module` owns the parameters of f, for which the adjoint accumulates gradients, and the
+    buffers (batch statistics, power iterations) which a backward pass must not move on.
+    """
+    if not torch.is_grad_enabled() or gradient.name == "backprop":
+        return _plain(f, y0, times, solver)
+    if gradient.name == "recompute":
+        return _recompute(f, module, y0, times, solver)
+    return _adjoint(f, module, y0, times, solver, gradient)
+
+
+def _plain(f: Field, y0: Tensor, times: Sequence[float], solver: Solver) -> Tensor:
+    states = solve(lambda t, y: (f(t, y[0]),), (y0,), times, solver)
+    return torch.stack([y for (y,) in states])
+
+
+# --------------------------------------------------------------------------------- recompute
+
+
+def _recompute(
+    f: Field, module: nn.Module, y0: Tensor, times: Sequence[float], solver: Solver
+) -> Tensor:
+    """Keeps y0 alone, and repeats the solve in the backward pass: the same gradient as backprop.
+
+    Source: Gholami, Keutzer, Biros 2019 (ANODE), for one block.
+    """
+    before = _copies(module)
+
+    def contexts() -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
+        return contextlib.nullcontext(), _rewound(module, before)
+
+    solution: Tensor = checkpoint(
+        lambda y: _plain(f, y, times, solver), y0, use_reentrant=False, context_fn=contexts
+    )
+    return solution
+
+
+def _copies(module: nn.Module) -> list[Tensor]:
+    return [buffer.detach().clone() for buffer in module.buffers()]
+
+
+@contextlib.contextmanager
+def _rewound(module: nn.Module, before: list[Tensor]) -> Iterator[None]:
+    """Gives the buffers their values from `before`, and afterwards those that they have now."""
+    after = _copies(module)
+    _assign(module, before)
+    try:
+        yield
+    finally:
+        _assign(module, after)
+
+
+@torch.no_grad()
+def _assign(module: nn.Module, values: list[Tensor]) -> None:
+    for buffer, value in zip(module.buffers(), values, strict=True):
+        buffer.copy_(value)
+
+
+# ----------------------------------------------------------------------------------- adjoint
+
+
+def _adjoint(
+    f: Field,
+    module: nn.Module,
+    y0: Tensor,
+    times: Sequence[float],
+    solver: Solver,
+    gradient: Gradient,
+) -> Tensor:
+    parameters = tuple(p for p in module.parameters() if p.requires_grad)
+    norm = _seminorm if gradient.norm == "seminorm" else None
+    backward = gradient.solver or solver
+    solution: Tensor = _AdjointSolve.apply(
+        f, module, times, solver, backward, norm, y0, *parameters
+    )
+    return solution
+
+
+def _seminorm(state: State) -> Tensor:
+    """The error norm of state and adjoint alone (Kidger, Chen, Lyons 2021)."""
+    y, a, *_ = state
+    return torch.maximum(y.square().mean().sqrt(), a.square().mean().sqrt())
+
+
+class _AdjointSolve(torch.autograd.Function):
+    """The continuous adjoint: a solve backwards in time, with memory for one state.
+
+    With a = dL/dy, the augmented state (y, a, g) obeys dy/dt = f, da/dt = -aᵀ ∂f/∂y and
+    dg/dt = -aᵀ ∂f/∂θ; its end at times[0] holds dL/dy0 and dL/dθ.
+
+    Source: Chen et al. 2018, Algorithm 1.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        f: Field,
+        module: nn.Module,
+        times: Sequence[float],
+        solver: Solver,
+        backward_solver: Solver,
+        norm: Norm | None,
+        y0: Tensor,
+        *parameters: Tensor,
+    ) -> Tensor:
+        with torch.no_grad():
+            solution = _plain(f, y0, times, solver)
+        ctx.f, ctx.module, ctx.times, ctx.norm = f, module, times, norm
+        ctx.solver = backward_solver
+        ctx.save_for_backward(solution, *parameters)
+        return solution
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        solution, *parameters = ctx.saved_tensors
+        augmented = _augmented(ctx.f, tuple(parameters))
+        a = grad[-1]
+        gradients = tuple(torch.zeros_like(p) for p in parameters)
+        with torch.no_grad(), _rewound(ctx.module, _copies(ctx.module)):
+            for i in range(len(ctx.times) - 1, 0, -1):
+                state = (solution[i], a, *gradients)
+                span = (ctx.times[i], ctx.times[i - 1])
+                _, a, *rest = solve(augmented, state, span, ctx.solver, ctx.norm)[-1]
+                a, gradients = a + grad[i - 1], tuple(rest)
+        return (None,) * 6 + (a, *gradients)
+
+
+def _augmented(f: Field, parameters: tuple[Tensor, ...]) -> Callable[..., State]:
+    def right_hand_side(t: float | Tensor, state: State) -> State:
+        y, a = state[0].detach().requires_grad_(), state[1]
+        with torch.enable_grad():
+            dy = f(t, y)
+            products = torch.autograd.grad(dy, (y, *parameters), -a, allow_unused=True)
+        filled = zip(products, (y, *parameters), strict=True)
+        return (dy.detach(), *(torch.zeros_like(x) if v is None else v for v, x in filled))
+
+    return right_hand_side

@@ -1,0 +1,107 @@
+"""A group of settings, and what can be done with any such group."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable, Iterator
+from typing import Any, get_args
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Tag, model_validator
+
+from nodebench.errors import InputError
+
+
+class Part(BaseModel):
+    """One group of settings: immutable, and free of fields that do not exist."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    def _complete(self, **values: Any) -> None:
+        """Sets derived fields during validation, the one moment at which a part may change."""
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
+
+def _part_name(value: Any) -> str | None:
+    """The tag by which a union of parts is told apart: its name, or `custom` for import paths."""
+    name = getattr(value, "name", None) or (value.get("name") if isinstance(value, dict) else value)
+    return "custom" if isinstance(name, str) and ":" in name else name
+
+
+def by_name(kind: str, known: Iterable[str]) -> Discriminator:
+    """Tells the parts of a union apart by `name`, or by the colon of an import path."""
+    return Discriminator(
+        _part_name,
+        custom_error_type="unknown_part",
+        custom_error_message=kind,
+        custom_error_context={"known": ", ".join(known)},
+    )
+
+
+def from_name(value: Any) -> Any:
+    """Shorthand: a part's name stands for the part with its defaults."""
+    return {"name": value} if isinstance(value, str) else value
+
+
+class Named(Part):
+    """A group told apart by `name`, for which the bare name is shorthand."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, value: Any) -> Any:
+        return from_name(value)
+
+
+def flatten(part: Part, prefix: str = "") -> dict[str, Any]:
+    """Dotted path -> value, over all fields and nested parts that are set."""
+    flat: dict[str, Any] = {}
+    for name in _name_first(type(part)):
+        value = getattr(part, name)
+        if isinstance(value, Part):
+            flat |= flatten(value, f"{prefix}{name}.")
+        elif value is not None:
+            flat[prefix + name] = value
+    return flat
+
+
+def field_paths(owner: type[Part], prefix: str = "") -> Iterator[str]:
+    """Every dotted path that a part may have, groups included, over all alternatives."""
+    for name in _name_first(owner):
+        yield prefix + name
+        for part in parts_in(owner.model_fields[name]).values():
+            yield from field_paths(part, f"{prefix}{name}.")
+
+
+def _name_first(owner: type[Part]) -> list[str]:
+    return sorted(owner.model_fields, key=lambda name: name != "name")
+
+
+def parts_in(node: Any) -> dict[str, type[Part]]:
+    """The parts that an annotation admits, by union tag (by class name outside of unions)."""
+    annotation = getattr(node, "annotation", node)
+    if isinstance(annotation, type) and issubclass(annotation, Part):
+        return {annotation.__name__: annotation}
+    found: dict[str, type[Part]] = {}
+    for argument in get_args(annotation):
+        tag = next(
+            (m.tag for m in getattr(argument, "__metadata__", ()) if isinstance(m, Tag)), None
+        )
+        inner = parts_in(argument)
+        found |= {tag or name: part for name, part in inner.items()}
+    return found
+
+
+def import_part(path: str) -> Any:
+    """The object that an import path `package.module:Name` names.
+
+    Raises:
+        InputError: if there is none.
+    """
+    module, _, name = path.partition(":")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise InputError(
+            f"`{path}`: {error}. Give `package.module:Name`, importable from where you start "
+            "nodebench (set PYTHONPATH if need be)"
+        ) from error

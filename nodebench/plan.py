@@ -1,0 +1,104 @@
+"""What a sweep still wants: trials without a result, and points not yet evaluated."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from nodebench.errors import DeadlineExceeded, EvaluationLimit
+from nodebench.spec import Evaluate, Limits, Solver, TrialSpec
+from nodebench.store import FINISHED, Result, Row, State, Store
+from nodebench.sweep import Sweep, Trial, agrees
+from nodebench.vocabulary import METHODS, MethodName
+
+Point = tuple[Solver, int | None]
+"""A solver, and the number of test samples (None: all)."""
+
+
+def points(trial: Trial, blocks: Sequence[Evaluate]) -> list[Point]:
+    """The points at which a sweep's `evaluate` blocks want this trial's model."""
+    found: list[Point] = []
+    for block in blocks:
+        if trial.spec.solver is not None and agrees(trial.settings, block.when):
+            for method in block.methods:
+                found += [
+                    (solver, block.test_size) for solver in _solvers(trial.spec, method, block)
+                ]
+    return list(dict.fromkeys(found))
+
+
+def _solvers(spec: TrialSpec, method: MethodName, block: Evaluate) -> Iterator[Solver]:
+    trained = spec.solver
+    assert trained is not None
+    facts = METHODS[method]
+    if facts.kind == "adaptive":
+        yield from (Solver(method=method, tol=tol) for tol in block.tols)
+        if trained.facts.kind == "adaptive":
+            rtol, atol = trained.tolerances
+            for factor in block.tol_factors:
+                yield Solver(method=method, rtol=rtol * factor, atol=atol * factor)
+        return
+    yield from (Solver(method=method, steps=steps) for steps in block.steps)
+    if facts.stages:
+        for nfe in block.nfe:
+            if nfe % facts.stages == 0:
+                yield Solver(method=method, steps=nfe // facts.stages)
+    if trained.facts.kind != "adaptive":
+        span = float(getattr(spec.model, "t1", 1.0))
+        step_size = trained.step_size or span / trained.step_count(span)
+        yield from (Solver(method=method, step_size=step_size * f) for f in block.step_factors)
+
+
+def point_key(row: Row) -> str:
+    """The identity of an evaluated point."""
+    return str((sorted(row["solver"].items()), row["test_size"]))
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A trial of the plan, where it stands, and whether a run would do anything for it."""
+
+    trial: Trial
+    state: State
+    result: Result | None
+    missing: bool
+
+
+def entries(sweep: Sweep, store: Store) -> list[Entry]:
+    """The plan of a sweep against what the store has."""
+    results = store.results(trial.id for trial in sweep.trials)
+    found = []
+    for trial in sweep.trials:
+        result = results.get(trial.id)
+        missing = is_missing(trial, result, store, sweep.evaluate, sweep.limits)
+        state = store.folder(trial.id).state(result)
+        found.append(Entry(trial, state, result, missing))
+    return found
+
+
+def is_missing(
+    trial: Trial,
+    result: Result | None,
+    store: Store,
+    evaluate: Sequence[Evaluate],
+    limits: Limits,
+) -> bool:
+    """Whether a trial lacks its result, a point, or was stopped by a limit raised since."""
+    if result is None or not result.is_result:
+        return True
+    if result.outcome == FINISHED:
+        known = {point_key(row) for row in store.folder(trial.id).evaluations()} if evaluate else {}
+        return any(point_key(_row(point)) not in known for point in points(trial, evaluate))
+    limit = limit_of(result.outcome, limits)
+    return result.limit is not None and (limit is None or limit > result.limit)
+
+
+def limit_of(outcome: str, limits: Limits) -> float | None:
+    """The limit that an outcome is about."""
+    by_outcome = {EvaluationLimit.outcome: limits.nfe, DeadlineExceeded.outcome: limits.minutes}
+    return by_outcome.get(outcome)
+
+
+def _row(point: Point) -> Row:
+    solver, test_size = point
+    return {"solver": solver.model_dump(exclude_none=True), "test_size": test_size}

@@ -1,0 +1,382 @@
+"""What a sweep file may say.
+
+Every class is immutable, refuses fields that it does not know, and completes itself during
+validation: shorthand is expanded and settings without effect become None, so that two ways of
+writing one trial are equal afterwards.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, Field, Tag, model_validator
+
+from nodebench.part import Named, Part, by_name, from_name
+from nodebench.vocabulary import (
+    DATASETS,
+    METHODS,
+    MODELS,
+    Count,
+    CustomData,
+    CustomModel,
+    Digits,
+    GradientName,
+    Method,
+    MethodName,
+    Mnist,
+    NonNegative,
+    OdeNet,
+    PlainOde,
+    Positive,
+    ResNet,
+    ScipyMethod,
+    Spheres,
+)
+
+DataSettings = Annotated[
+    Annotated[Digits, Tag("digits")]
+    | Annotated[Mnist, Tag("mnist")]
+    | Annotated[Spheres, Tag("spheres")]
+    | Annotated[CustomData, Tag("custom")],
+    by_name("data set", DATASETS),
+]
+ModelSettings = Annotated[
+    Annotated[ResNet, Tag("resnet")]
+    | Annotated[OdeNet, Tag("odenet")]
+    | Annotated[PlainOde, Tag("plainode")]
+    | Annotated[CustomModel, Tag("custom")],
+    by_name("model", MODELS),
+]
+
+
+class Solver(Part):
+    """How an ODE is solved.
+
+    A fixed method takes `steps`, or `step_size` h: ceil((t1 - t0)/h) steps, the last one shorter.
+    An adaptive one takes `tol`, or `rtol` and `atol`. With several output times, steps are laid
+    from each to the next.
+    """
+
+    method: MethodName = "dopri5"
+    steps: Count | None = None
+    step_size: Positive | None = None
+    tol: Positive | None = None
+    rtol: Positive | None = None
+    atol: NonNegative | None = None
+    scipy: ScipyMethod | None = None
+
+    @property
+    def facts(self) -> Method:
+        """The method's order, stages and kind."""
+        return METHODS[self.method]
+
+    @property
+    def tolerances(self) -> tuple[float, float]:
+        """(rtol, atol)."""
+        if self.tol is not None:
+            return self.tol, self.tol
+        assert self.rtol is not None and self.atol is not None
+        return self.rtol, self.atol
+
+    def step_count(self, span: float) -> int:
+        """Steps that a fixed-grid method takes over a time interval of length `span`."""
+        if self.steps is not None:
+            return self.steps
+        assert self.step_size is not None
+        return max(1, math.ceil(span / self.step_size - 1e-9))
+
+    @model_validator(mode="after")
+    def _fits_its_method(self) -> Self:
+        if self.facts.kind == "adaptive":
+            self._refuse("steps", "step_size", instead="`tol`, or `rtol` and `atol`")
+        else:
+            if self.facts.kind == "fixed":
+                self._refuse("tol", "rtol", "atol", instead="`steps` or `step_size`")
+            if (self.steps is None) == (self.step_size is None):
+                raise ValueError(f"`{self.method}` takes either `steps` or `step_size`")
+        if self.facts.kind != "fixed":
+            self._settle_tolerance()
+        if self.method == "scipy_solver":
+            self._complete(scipy=self.scipy or "RK45")
+        else:
+            self._refuse("scipy", instead="no such field: it belongs to `scipy_solver`")
+        return self
+
+    def _refuse(self, *names: str, instead: str) -> None:
+        given = [name for name in names if getattr(self, name) is not None]
+        if given:
+            raise ValueError(
+                f"`{self.method}` ({self.facts.kind}) takes {instead}, not `{given[0]}`. "
+                f"Remove it, set it to null, or give the whole `solver` on this axis"
+            )
+
+    def _settle_tolerance(self) -> None:
+        """Writes a tolerance in one way: `tol` where rtol = atol, else both."""
+        if self.tol is not None and (self.rtol is not None or self.atol is not None):
+            raise ValueError("`tol` means rtol = atol: give it alone, or `rtol` and `atol`")
+        if self.tol is None and (self.rtol is None) != (self.atol is None):
+            raise ValueError("`rtol` and `atol` go together; `tol` sets both")
+        if self.tol is None and self.rtol == self.atol:
+            self._complete(tol=1e-3 if self.rtol is None else self.rtol, rtol=None, atol=None)
+
+
+class Gradient(Named):
+    """How the gradient through an ODE block is taken.
+
+    The adjoint's own `solver` is the forward one unless given; with the `seminorm` (Kidger et al.
+    2021), its error control leaves out the parameters' gradients.
+    """
+
+    name: GradientName = "backprop"
+    solver: Solver | None = None
+    norm: Literal["default", "seminorm"] = "default"
+
+    @model_validator(mode="after")
+    def _only_the_adjoint_solves(self) -> Self:
+        if self.name != "adjoint" and (self.solver or self.norm != "default"):
+            raise ValueError(f"`solver` and `norm` are settings of `adjoint`, not of `{self.name}`")
+        return self
+
+
+class Sgd(Part):
+    """Stochastic gradient descent (torch.optim.SGD)."""
+
+    name: Literal["sgd"]
+    lr: Positive = 0.1
+    momentum: NonNegative = 0.9
+    nesterov: bool = False
+    weight_decay: NonNegative = 0.0
+
+
+class Adam(Part):
+    """Adam, weight decay added to the gradient (torch.optim.Adam)."""
+
+    name: Literal["adam"]
+    lr: Positive = 1e-3
+    betas: tuple[NonNegative, NonNegative] = (0.9, 0.999)
+    weight_decay: NonNegative = 0.0
+
+
+class AdamW(Part):
+    """Adam, weight decay decoupled from the gradient (torch.optim.AdamW)."""
+
+    name: Literal["adamw"]
+    lr: Positive = 1e-3
+    betas: tuple[NonNegative, NonNegative] = (0.9, 0.999)
+    weight_decay: NonNegative = 0.01
+
+
+class RmsProp(Part):
+    """RMSprop (torch.optim.RMSprop)."""
+
+    name: Literal["rmsprop"]
+    lr: Positive = 1e-2
+    alpha: NonNegative = 0.99
+    momentum: NonNegative = 0.0
+    weight_decay: NonNegative = 0.0
+
+
+OPTIMIZERS = {"sgd": Sgd, "adam": Adam, "adamw": AdamW, "rmsprop": RmsProp}
+Optimizer = Annotated[
+    Annotated[Sgd, Tag("sgd")]
+    | Annotated[Adam, Tag("adam")]
+    | Annotated[AdamW, Tag("adamw")]
+    | Annotated[RmsProp, Tag("rmsprop")],
+    by_name("optimizer", OPTIMIZERS),
+]
+
+
+class Constant(Part):
+    """The learning rate stays, after a linear `warmup` from 0."""
+
+    name: Literal["constant"]
+    warmup: NonNegative = 0.0
+
+
+class Milestones(Part):
+    """The learning rate is multiplied by `gamma` at each point of `at`."""
+
+    name: Literal["milestones"]
+    at: tuple[Positive, ...]
+    gamma: Positive = 0.1
+    warmup: NonNegative = 0.0
+
+
+class Cosine(Part):
+    """The learning rate falls along half a cosine to `final` times its start."""
+
+    name: Literal["cosine"]
+    final: NonNegative = 0.0
+    warmup: NonNegative = 0.0
+
+
+SCHEDULES = {"constant": Constant, "milestones": Milestones, "cosine": Cosine}
+Schedule = Annotated[
+    Annotated[Constant, Tag("constant")]
+    | Annotated[Milestones, Tag("milestones")]
+    | Annotated[Cosine, Tag("cosine")],
+    by_name("schedule", SCHEDULES),
+]
+
+
+class Train(Part):
+    """How long and with what a model is trained.
+
+    The length is `epochs` or `iterations` (batches); a schedule counts in the same unit.
+    `test_every` epochs, and at the end, the test set is evaluated.
+    """
+
+    epochs: Count | None = None
+    iterations: Count | None = None
+    batch_size: Count = 128
+    drop_last: bool = False
+    optimizer: Optimizer = Sgd(name="sgd")
+    schedule: Schedule = Constant(name="constant")
+    test_every: Count = 1
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_names(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        return {k: from_name(v) if k in ("optimizer", "schedule") else v for k, v in value.items()}
+
+    @model_validator(mode="after")
+    def _has_one_length(self) -> Self:
+        if self.epochs is not None and self.iterations is not None:
+            raise ValueError("give either `epochs` or `iterations`, not both")
+        if self.epochs is None and self.iterations is None:
+            self._complete(epochs=10)
+        return self
+
+
+class TrialSpec(Part):
+    """One training, fully resolved. Its fields, and nothing else, decide the result."""
+
+    data: DataSettings
+    model: ModelSettings
+    solver: Solver | None = Solver()
+    gradient: Gradient | None = Gradient()
+    train: Train = Train()
+    seed: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_names(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        return {k: from_name(v) if k in ("data", "model") else v for k, v in value.items()}
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> Self:
+        if self.model.reads and self.data.kind and self.model.reads != self.data.kind:
+            raise ValueError(
+                f"`{self.model.name}` reads {self.model.reads}, and `{self.data.name}` is made of "
+                f"{self.data.kind}"
+            )
+        if not self.model.has_ode:
+            self._complete(solver=None, gradient=None)
+        elif self.solver is None or self.gradient is None:
+            raise ValueError("a model with an ODE block needs a `solver` and a `gradient`")
+        elif self.solver.method == "scipy_solver" and self.gradient.name != "adjoint":
+            raise ValueError(
+                "`scipy_solver` runs outside of torch: only `gradient: adjoint` can train it"
+            )
+        return self
+
+
+# --------------------------------------------------------------------------- around the trials
+
+
+class Evaluate(Part):
+    """Solvers under which every trained model is evaluated again, on the test set.
+
+    Each of `methods` is taken with those of the lists that suit it: `steps`, evaluation budgets
+    `nfe` and multiples `step_factors` of the training step size for fixed methods, `tols` and
+    multiples `tol_factors` of the training tolerance for adaptive ones. `when` restricts the
+    block to the cells that agree with it.
+    """
+
+    methods: tuple[MethodName, ...]
+    steps: tuple[Count, ...] = ()
+    nfe: tuple[Count, ...] = ()
+    step_factors: tuple[Positive, ...] = ()
+    tols: tuple[Positive, ...] = ()
+    tol_factors: tuple[Positive, ...] = ()
+    test_size: Count | None = None
+    when: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _every_method_gets_points(self) -> Self:
+        for method in self.methods:
+            kind = METHODS[method].kind
+            if self.nfe and METHODS[method].kind != "fixed":
+                raise ValueError(f"`nfe` needs a fixed number of stages, which `{method}` has not")
+            fixed, adaptive = (
+                self.steps + self.nfe + self.step_factors,
+                self.tols + self.tol_factors,
+            )
+            if not (adaptive if kind == "adaptive" else fixed):
+                wanted = "`tols` or `tol_factors`" if kind == "adaptive" else "`steps` or `nfe`"
+                raise ValueError(f"`{method}` gets no point to be evaluated at: give {wanted}")
+        return self
+
+
+class Resources(Part):
+    """What one trial gets. `cpus` is also its number of threads."""
+
+    cpus: Count = 1
+    gpus: NonNegative = 0.0
+
+    @model_validator(mode="after")
+    def _one_gpu_at_most(self) -> Self:
+        if self.gpus > 1:
+            raise ValueError(
+                "a trial trains on one GPU: more than 1 would stand idle. "
+                "Give `gpus: 1`, or a fraction so that trials share one"
+            )
+        return self
+
+
+class Limits(Part):
+    """What a trial may cost: evaluations in one solve, and minutes in all. None: no limit."""
+
+    nfe: Count | None = None
+    minutes: Positive | None = None
+
+
+def _is_file_name(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", name):
+        raise ValueError(
+            f"`{name}` names folders, so it has letters, digits, `-` and `_` only, at most 64 of "
+            "them, and starts with a letter or digit"
+        )
+    return name
+
+
+class SweepFile(Part):
+    """A sweep file, as it is written; `sweep.load` expands it to trials."""
+
+    name: Annotated[str, AfterValidator(_is_file_name)]
+    about: str = ""
+    include: str | None = None
+    base: dict[str, Any] = {}
+    grid: tuple[dict[str, Any], ...] = ({},)
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (0,)
+    exclude: tuple[dict[str, Any], ...] = ()
+    evaluate: tuple[Evaluate, ...] = ()
+    resources: Resources = Resources()
+    limits: Limits = Limits()
+    small: dict[str, Any] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_block_is_a_list_of_one(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        return {
+            k: [v] if k in ("grid", "evaluate", "exclude") and isinstance(v, dict) else v
+            for k, v in value.items()
+        }

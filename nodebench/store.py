@@ -1,0 +1,235 @@
+"""The memory: what every trial has left on disk.
+
+    runs/trials/<id>/trial.json         the resolved spec
+                     checkpoint.pt      model, optimiser, random state, history
+                     history.jsonl      a row per epoch, never ahead of the checkpoint
+                     evaluations.json   the trained model under other solvers
+                     result.json        the outcome; a trial without it is not finished
+                     log.txt, error.txt what happened, and the traceback if it went wrong
+                     lock               held by the process that trains
+    runs/index.json                     a cache of the results; safe to delete
+
+Every file is replaced as a whole, so a reader, or a process that was killed, never leaves or
+sees half of one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import socket
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import IO, Any, Literal
+
+from nodebench.errors import StoreError
+from nodebench.sweep import Trial
+
+Row = dict[str, Any]
+State = Literal["done", "failed", "running", "interrupted", "new"]
+
+FINISHED = "finished"
+ERROR = "error"
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a trial ended.
+
+    `outcome` is `finished`, that of a `TrialFailure`, or `error` for a crash of the code, which
+    is no result. `epoch` counts complete epochs. `limit` is the limit that was hit, if one was.
+    `environments` has one entry, or one for each machine or version that took part.
+    """
+
+    outcome: str
+    reason: str
+    epoch: int
+    summary: dict[str, float]
+    environments: list[dict[str, Any]]
+    started: float
+    finished: float
+    limit: float | None = None
+    tags: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def is_result(self) -> bool:
+        """Whether this answers the question that the trial asked, if only by a failure."""
+        return self.outcome != ERROR
+
+    def __str__(self) -> str:
+        if self.outcome == FINISHED:
+            return FINISHED
+        return f"DNF ({self.outcome}, epoch {self.epoch + 1})"
+
+
+class Store:
+    """The trials under one folder."""
+
+    def __init__(self, root: Path):
+        self.root = root.resolve()
+        self._index_file = self.root / "index.json"
+
+    def folder(self, trial_id: str) -> TrialFolder:
+        """The place of a trial, which need not exist."""
+        return TrialFolder(self.root / "trials" / trial_id)
+
+    def results(self, ids: Iterable[str]) -> dict[str, Result]:
+        """The results of those trials that have one, quickly also for thousands."""
+        index: dict[str, list[Any]] = _read_json(self._index_file, {})
+        found: dict[str, Result] = {}
+        changed = False
+        for trial_id in ids:
+            path = self.root / "trials" / trial_id / "result.json"
+            try:
+                stamp = path.stat().st_mtime_ns
+            except FileNotFoundError:
+                continue
+            entry = index.get(trial_id)
+            if entry is None or entry[0] != stamp:
+                index[trial_id] = entry = [stamp, json.loads(path.read_bytes())]
+                changed = True
+            found[trial_id] = Result(**entry[1])
+        if changed:
+            write(self._index_file, json.dumps(index))
+        return found
+
+    def find(self, start: str) -> TrialFolder:
+        """The trial whose id starts so.
+
+        Raises:
+            StoreError: if there is none, or more than one.
+        """
+        found = sorted((self.root / "trials").glob(f"{start}*")) if start.isalnum() else []
+        if len(found) != 1:
+            state = "several trials start" if found else "no trial starts"
+            raise StoreError(f"{state} with `{start}` in `{self.root / 'trials'}`; see `status`")
+        return TrialFolder(found[0])
+
+
+class TrialFolder:
+    """One trial's files."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.checkpoint = path / "checkpoint.pt"
+        self.log_file = path / "log.txt"
+
+    def create(self, trial: Trial) -> None:
+        """Makes the folder and writes the trial's spec."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        spec = trial.spec.model_dump(mode="json", exclude_none=True)
+        write(self.path / "trial.json", json.dumps({"id": trial.id, "spec": spec}, indent=1))
+
+    def write_history(self, rows: list[Row]) -> None:
+        """Replaces the history."""
+        write(self.path / "history.jsonl", "".join(f"{json.dumps(row)}\n" for row in rows))
+
+    def history(self) -> list[Row]:
+        """A row per epoch, as of the last checkpoint."""
+        with contextlib.suppress(FileNotFoundError):
+            lines = (self.path / "history.jsonl").read_text().splitlines()
+            return [json.loads(line) for line in lines]
+        return []
+
+    def write_evaluations(self, points: list[Row]) -> None:
+        """Replaces the evaluations."""
+        write(self.path / "evaluations.json", json.dumps(points, indent=1))
+
+    def evaluations(self) -> list[Row]:
+        """The points at which the trained model was evaluated."""
+        points: list[Row] = _read_json(self.path / "evaluations.json", [])
+        return points
+
+    def write_result(self, result: Result) -> None:
+        """Ends the trial."""
+        write(self.path / "result.json", json.dumps(asdict(result), indent=1))
+
+    def result(self) -> Result | None:
+        """The trial's end, if it has come."""
+        values = _read_json(self.path / "result.json", None)
+        return None if values is None else Result(**values)
+
+    def write_error(self, traceback: str) -> None:
+        """Keeps the traceback of a crash."""
+        write(self.path / "error.txt", traceback)
+
+    def log(self, text: str) -> None:
+        """Appends a line, with the time, to the trial's log."""
+        with self.log_file.open("a", encoding="utf-8") as file:
+            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
+
+    def artifacts(self) -> list[Path]:
+        """The files that describe the trial: all but checkpoints and locks."""
+        skipped = {"lock", "checkpoint.pt"}
+        return [p for p in sorted(self.path.glob("*.*")) if p.name not in skipped]
+
+    def state(self, result: Result | None) -> State:
+        """Where the trial stands, given its result."""
+        if result is not None and result.is_result:
+            return "done"
+        if self.is_locked():
+            return "running"
+        if result is not None:
+            return "failed"
+        return "interrupted" if self.checkpoint.exists() else "new"
+
+    def is_locked(self) -> bool:
+        """Whether a process holds the trial."""
+        try:
+            with (self.path / "lock").open("r") as file:
+                return not _acquired(file)
+        except FileNotFoundError:
+            return False
+
+    @contextlib.contextmanager
+    def locked(self, wait_s: float = 30.0) -> Iterator[None]:
+        """Holds the trial for this process; the system lets go when the process dies.
+
+        Raises:
+            StoreError: if another process still holds it after `wait_s`.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / "lock").open("a+") as file:
+            deadline = time.monotonic() + wait_s
+            while not _acquired(file):
+                if time.monotonic() > deadline:
+                    file.seek(0)
+                    raise StoreError(f"`{self.path}` is held by {file.read() or 'another process'}")
+                time.sleep(0.2)
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}")
+            file.flush()
+            yield
+
+
+def _acquired(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def write(path: Path, content: str | Callable[[Path], object]) -> None:
+    """Replaces a file as a whole, by text or by what `content` saves at the path it is given."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        if isinstance(content, str):
+            partial.write_text(content, encoding="utf-8")
+        else:
+            content(partial)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _read_json(path: Path, default: Any) -> Any:
+    try:
+        return json.loads(path.read_bytes())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return default

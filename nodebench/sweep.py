@@ -1,0 +1,274 @@
+"""From a sweep file to an ordered list of trials, purely and deterministically."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import importlib.machinery
+import itertools
+import json
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from nodebench.errors import Fault, SweepError, unknown
+from nodebench.faults import dotted, faults_of
+from nodebench.part import field_paths, flatten
+from nodebench.reading import Tree, axis_paths, read, set_path
+from nodebench.spec import Evaluate, Limits, Resources, SweepFile, TrialSpec
+
+NUMERICS = 1
+"""Part of every trial's id. Raise it whenever a change of code or of a default changes results."""
+
+Axis = tuple[tuple[str, ...], list[Any]]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A resolved spec and the names that follow from it."""
+
+    spec: TrialSpec
+
+    @cached_property
+    def id(self) -> str:
+        """12 hex digits that stand for everything that decides the result."""
+        return _digest(self._identity)
+
+    @cached_property
+    def recipe_id(self) -> str:
+        """The id but for the length: trials that share it differ in their number of epochs."""
+        identity = copy.deepcopy(self._identity)
+        for length in ("epochs", "iterations"):
+            identity.get("train", {}).pop(length, None)
+        return _digest(identity)
+
+    @cached_property
+    def _identity(self) -> Tree:
+        identity: Tree = self.spec.model_dump(mode="json", exclude_defaults=True)
+        sources = {
+            part.name: _source_hash(part.name)
+            for part in (self.spec.data, self.spec.model)
+            if ":" in part.name
+        }
+        return identity | {"numerics": NUMERICS} | ({"sources": sources} if sources else {})
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """Dotted path -> value: the columns of tables and the parameters of MLflow."""
+        return flatten(self.spec)
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep file, expanded."""
+
+    name: str
+    about: str
+    trials: tuple[Trial, ...]
+    evaluate: tuple[Evaluate, ...]
+    resources: Resources
+    limits: Limits
+    text: str
+    """The resolved sweep file as YAML: what `repro` needs, and nothing of this machine."""
+
+    def trial(self, start: str) -> Trial:
+        """The trial whose id starts so."""
+        found = [trial for trial in self.trials if trial.id.startswith(start)]
+        if len(found) != 1:
+            state = "fits several trials" if found else "is the start of no trial's id"
+            raise SweepError(self.name, [Fault(start, f"{state} of this sweep; see `plan`")])
+        return found[0]
+
+    @cached_property
+    def varying(self) -> list[str]:
+        """The settings, the seed aside, that tell the cells of the sweep apart."""
+        cells = list({_key(t.settings | {"seed": 0}): t.settings for t in self.trials}.values())
+        paths = sorted({path for cell in cells for path in cell}, key=_SPEC_ORDER.__getitem__)
+        paths = _without_twins([path for path in paths if path != "seed"], cells)
+        values = {path: [_key(cell[path]) for cell in cells if path in cell] for path in paths}
+        telling = [path for path in paths if len(set(values[path])) > 1]
+        if len({tuple(_key(cell.get(path)) for path in telling) for cell in cells}) < len(cells):
+            # Some cells differ only in that a setting is absent, as steps from step_size.
+            return [p for p in paths if p in telling or len(values[p]) < len(cells)]
+        return telling
+
+    def label(self, trial: Trial) -> str:
+        """What distinguishes a trial within its sweep, in a few words: `odenet euler 10 · s0`."""
+        words = [str(trial.settings[path]) for path in self.varying if path in trial.settings]
+        return f"{' '.join(words) or trial.settings['model.name']} · s{trial.spec.seed}"
+
+
+def _without_twins(paths: list[str], cells: list[dict[str, Any]]) -> list[str]:
+    """Leaves out a path that says nothing beside its neighbour, as norms that are all alike."""
+
+    def is_twin(path: str, other: str) -> bool:
+        return path.rpartition(".")[0] == other.rpartition(".")[0] and all(
+            path not in cell or cell.get(other) == cell[path] for cell in cells
+        )
+
+    kept: list[str] = []
+    for path in paths:
+        if not any(is_twin(path, other) for other in kept):
+            kept.append(path)
+    return kept
+
+
+_SPEC_ORDER = {path: i for i, path in enumerate(dict.fromkeys(field_paths(TrialSpec)))}
+
+
+def load(path: Path, *, overrides: Sequence[str] = (), small: bool = False) -> Sweep:
+    """Reads a sweep file and expands it.
+
+    Raises:
+        SweepError: with every mistake found, by YAML path.
+    """
+    faults: list[Fault] = []
+    tree = read(path, overrides, small, faults)
+    file = _validated(tree, faults)
+    trials = tuple(_expand(file, faults))
+    if faults:
+        raise SweepError(str(path), faults)
+    text = yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=100)
+    return Sweep(file.name, file.about, trials, file.evaluate, file.resources, file.limits, text)
+
+
+def _validated(tree: Tree, faults: list[Fault]) -> SweepFile:
+    """The file's top level; what is wrong there is noted and left out, to find faults below too."""
+    try:
+        return SweepFile.model_validate(tree)
+    except ValidationError as error:
+        wrong = faults_of(error, SweepFile, tree)
+        faults += [Fault(dotted(path) or "(file)", message) for path, message in wrong]
+        bad = {str(path[0]) for path, _ in wrong if path} | {"name"}
+        rest = {key: value for key, value in tree.items() if key not in bad}
+        return SweepFile.model_validate(rest | {"name": "unnamed"})
+
+
+# ---------------------------------------------------------------------------------- expanding
+
+
+def _expand(file: SweepFile, faults: list[Fault]) -> Iterator[Trial]:
+    """Every trial once, in the order of blocks, axes (the last varies fastest) and seeds."""
+    seen: set[str] = set()
+    if "seed" in file.base:
+        faults.append(Fault("base.seed", "seeds are given by `seeds`, a list beside `base`"))
+    known = _known_paths()
+    for entry in (*file.exclude, *(block.when for block in file.evaluate)):
+        faults += [
+            Fault("exclude / when", unknown(p, "field", known)) for p in entry if p not in known
+        ]
+    for number, block in enumerate(file.grid):
+        axes = _axes(block, f"grid[{number}]", faults)
+        for cell in _product(axes):
+            spec = _resolve(file.base, cell, f"grid[{number}]", faults)
+            if spec is None or any(agrees(flatten(spec), entry) for entry in file.exclude):
+                continue
+            for seed in file.seeds:
+                trial = Trial(spec.model_copy(update={"seed": seed}))
+                if trial.id not in seen:
+                    seen.add(trial.id)
+                    yield trial
+    if not seen and not faults:
+        faults.append(Fault("exclude", "leaves no trial"))
+
+
+@lru_cache
+def _known_paths() -> frozenset[str]:
+    return frozenset(field_paths(TrialSpec))
+
+
+def agrees(settings: Mapping[str, Any], cell: Mapping[str, Any]) -> bool:
+    """Whether settings have the values that a partial cell (path -> value) gives."""
+    return all(_key(settings.get(path)) == _key(value) for path, value in cell.items())
+
+
+def _axes(block: Tree, where: str, faults: list[Fault]) -> list[Axis]:
+    axes: list[Axis] = []
+    for key, values in block.items():
+        paths = axis_paths(str(key))
+        if not isinstance(values, list) or not values:
+            faults.append(Fault(f"{where}.{key}", f"an axis is a list of values, found `{values}`"))
+        elif any(
+            len(paths) > 1 and (not isinstance(v, list) or len(v) != len(paths)) for v in values
+        ):
+            faults.append(
+                Fault(
+                    f"{where}.{key}",
+                    f"zips {len(paths)} fields: each value is a list of {len(paths)}",
+                )
+            )
+        else:
+            axes.append((paths, values))
+    return axes
+
+
+def _product(axes: Iterable[Axis]) -> Iterator[dict[str, Any]]:
+    """Cells as path -> value."""
+    choices = [
+        [dict(zip(paths, value if len(paths) > 1 else [value], strict=True)) for value in values]
+        for paths, values in axes
+    ]
+    for parts in itertools.product(*choices):
+        yield {path: value for part in parts for path, value in part.items()}
+
+
+def _resolve(
+    base: Tree, cell: Mapping[str, Any], where: str, faults: list[Fault]
+) -> TrialSpec | None:
+    tree = copy.deepcopy(base)
+    tree.pop("seed", None)
+    # Whole groups first, so that an axis into a group is not overwritten by one that replaces it.
+    for path in sorted(cell, key=lambda path: path.count(".")):
+        set_path(tree, path.split("."), cell[path])
+    try:
+        return TrialSpec.model_validate(tree)
+    except ValidationError as error:
+        for where_in_tree, message in faults_of(error, TrialSpec, tree):
+            text = dotted(where_in_tree)
+            from_axis = any(text == p or text.startswith(f"{p}.") for p in cell)
+            faults.append(
+                Fault(f"{where if from_axis else 'base'}.{text}".removesuffix("."), message)
+            )
+        return None
+
+
+# ----------------------------------------------------------------------------------- identity
+
+
+def _digest(identity: object) -> str:
+    return hashlib.sha256(_key(identity).encode()).hexdigest()[:12]
+
+
+def _key(value: object) -> str:
+    """Canonical JSON: sorted keys, no spaces, 1.0 written as 1."""
+    return json.dumps(_plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value
+
+
+@lru_cache
+def _source_hash(import_path: str) -> str | None:
+    """The SHA-256 of the file that an import path names, found without importing it."""
+    folders = sys.path
+    for name in import_path.partition(":")[0].split("."):
+        found = importlib.machinery.PathFinder.find_spec(name, folders)
+        if found is None:
+            return None
+        folders = list(found.submodule_search_locations or ())
+    if found is None or found.origin is None:
+        return None
+    return hashlib.sha256(Path(found.origin).read_bytes()).hexdigest()

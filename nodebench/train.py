@@ -1,0 +1,271 @@
+"""The training loop, and the state that it can be resumed from."""
+
+from __future__ import annotations
+
+import math
+import operator
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nodebench.data.batches import batches_per_epoch, test_batches, train_batches
+from nodebench.data.dataset import Data, Split
+from nodebench.errors import DeadlineExceeded, Diverged
+from nodebench.machine import peak_memory, reset_peak_memory, synchronize
+from nodebench.ode.block import take_evaluations
+from nodebench.spec import Cosine, Milestones, Optimizer, Schedule, Train, TrialSpec
+from nodebench.store import Row, write
+
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "sgd": torch.optim.SGD,
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+    "rmsprop": torch.optim.RMSprop,
+}
+
+# How often a loss that is not finite is looked for, in iterations: looking waits for a GPU.
+CHECK_EVERY = {"cpu": 1, "cuda": 50}
+
+
+@dataclass
+class TrainState:
+    """Everything that training changes."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    epoch: int = 0
+    iteration: int = 0
+    elapsed_s: float = 0.0
+    history: list[Row] = field(default_factory=list)
+    environments: list[dict[str, Any]] = field(default_factory=list)
+
+    def save(self, path: Path) -> None:
+        """Writes a checkpoint, whole or not at all."""
+        values = {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "epoch": self.epoch,
+            "iteration": self.iteration,
+            "elapsed_s": self.elapsed_s,
+            "history": self.history,
+            "environments": self.environments,
+            "random": torch.get_rng_state(),
+            "random_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        }
+        write(path, lambda partial: torch.save(values, partial))
+
+    def load(self, path: Path, device: torch.device) -> None:
+        """Goes back to a checkpoint."""
+        values = torch.load(path, map_location="cpu", weights_only=True)
+        self.model.load_state_dict(values["model"])
+        self.optimizer.load_state_dict(values["optimizer"])
+        self.epoch, self.iteration = values["epoch"], values["iteration"]
+        self.elapsed_s, self.history = values["elapsed_s"], values["history"]
+        self.environments = values["environments"]
+        torch.set_rng_state(values["random"])
+        if device.type == "cuda" and values["random_cuda"]:
+            torch.cuda.set_rng_state(values["random_cuda"][0])
+
+
+def new_state(model: nn.Module, spec: TrialSpec) -> TrainState:
+    """The state before the first iteration."""
+    return TrainState(model, _optimizer(model, spec.train.optimizer))
+
+
+def train(
+    state: TrainState,
+    data: Data,
+    spec: TrialSpec,
+    on_epoch: Callable[[Row], None],
+    deadline: float | None = None,
+) -> None:
+    """Trains to the end of the spec, from wherever the state is.
+
+    After every epoch the history has one more row, and `on_epoch` is called with it.
+
+    Raises:
+        TrialFailure: if the loss is no longer finite, a solve fails, or time is up.
+    """
+    per_epoch = batches_per_epoch(len(data.train), spec.train.batch_size, spec.train.drop_last)
+    total = spec.train.iterations or (spec.train.epochs or 0) * per_epoch
+    while state.iteration < total:
+        row = _train_epoch(state, data, spec, per_epoch, total, deadline)
+        state.epoch += 1
+        is_last = state.iteration >= total
+        if is_last or state.epoch % spec.train.test_every == 0:
+            row |= _test_metrics(state.model, data, spec.train.batch_size)
+        state.history.append(
+            {"epoch": state.epoch, "iteration": state.iteration, **row, "time": time.time()}
+        )
+        on_epoch(state.history[-1])
+
+
+@dataclass
+class _Sums:
+    """Sums over the batches of an epoch, kept on the device."""
+
+    loss: Tensor
+    correct: Tensor
+    samples: int = 0
+    batches: int = 0
+    forward: list[int] = field(default_factory=list)
+    backward: list[int] = field(default_factory=list)
+
+    def add(self, loss: Tensor, logits: Tensor, targets: Tensor) -> None:
+        self.loss += loss.detach() * len(targets)
+        self.correct += (logits.detach().argmax(1) == targets).sum()
+        self.samples += len(targets)
+        self.batches += 1
+
+    def count(self, forward: list[int], backward: list[int]) -> None:
+        zeros = [0] * len(forward)
+        self.forward = list(map(operator.add, self.forward or zeros, forward))
+        self.backward = list(map(operator.add, self.backward or zeros, backward))
+
+
+def _train_epoch(
+    state: TrainState,
+    data: Data,
+    spec: TrialSpec,
+    per_epoch: int,
+    total: int,
+    deadline: float | None,
+) -> Row:
+    settings, device = spec.train, data.train.targets.device
+    state.model.train()
+    sums = _Sums(torch.zeros((), device=device), torch.zeros((), device=device))
+    take_evaluations(state.model)
+    reset_peak_memory(device)
+    synchronize(device)
+    start = time.perf_counter()
+    batches = train_batches(data, spec.seed, state.epoch, settings.batch_size, settings.drop_last)
+    for inputs, targets in batches:
+        if state.iteration >= total:
+            break
+        lr = _set_learning_rate(state, settings, per_epoch, total)
+        _step(state, inputs, targets, sums)
+        state.iteration += 1
+        if state.iteration % CHECK_EVERY[device.type] == 0:
+            _require_finite(sums.loss, state)
+        if deadline is not None and time.monotonic() > deadline:
+            raise DeadlineExceeded(f"the trial's time was up after {state.iteration} iterations")
+    synchronize(device)
+    seconds = time.perf_counter() - start
+    _require_finite(sums.loss, state)
+    return {
+        "lr": lr,
+        "train_loss": sums.loss.item() / sums.samples,
+        "train_accuracy": sums.correct.item() / sums.samples,
+        **_evaluations(sums),
+        "epoch_s": seconds,
+        "peak_memory_bytes": peak_memory(device),
+    }
+
+
+def _step(state: TrainState, inputs: Tensor, targets: Tensor, sums: _Sums) -> None:
+    logits = state.model(inputs)
+    loss = F.cross_entropy(logits, targets)
+    forward = take_evaluations(state.model)
+    state.optimizer.zero_grad()
+    loss.backward()  # type: ignore[no-untyped-call]
+    sums.count(forward, take_evaluations(state.model))
+    state.optimizer.step()
+    sums.add(loss, logits, targets)
+
+
+def _evaluations(sums: _Sums) -> Row:
+    """Evaluations per forward and per backward pass, in all and for each of several blocks."""
+    row: Row = {}
+    for name, counts in (("nfe_forward", sums.forward), ("nfe_backward", sums.backward)):
+        row[name] = sum(counts) / sums.batches
+        if len(counts) > 1:
+            row |= {f"{name}.{block}": n / sums.batches for block, n in enumerate(counts)}
+    return row
+
+
+def _require_finite(total: Tensor, state: TrainState) -> None:
+    if not math.isfinite(total.item()):
+        raise Diverged(
+            f"the training loss became {total.item()} by iteration {state.iteration} "
+            f"(epoch {state.epoch + 1})"
+        )
+
+
+# ---------------------------------------------------------------------------------- testing
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A model's mean loss, accuracy, and evaluations per forward pass on a split."""
+
+    loss: float
+    accuracy: float
+    nfe: float
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, data: Data, split: Split, batch_size: int) -> Evaluation:
+    """Tests a model in evaluation mode.
+
+    The batch size is part of the result under an adaptive solver, whose steps suit a whole batch.
+    """
+    model.eval()
+    device = split.targets.device
+    loss, correct = torch.zeros((), device=device), torch.zeros((), device=device)
+    evaluations = batches = 0
+    take_evaluations(model)
+    for inputs, targets in test_batches(data, split, batch_size):
+        logits = model(inputs)
+        loss += F.cross_entropy(logits, targets, reduction="sum")
+        correct += (logits.argmax(1) == targets).sum()
+        evaluations += sum(take_evaluations(model))
+        batches += 1
+    if not math.isfinite(loss.item()):
+        raise Diverged(f"the loss on held-out data is {loss.item()}")
+    return Evaluation(loss.item() / len(split), correct.item() / len(split), evaluations / batches)
+
+
+def _test_metrics(model: nn.Module, data: Data, batch_size: int) -> Row:
+    row: Row = {}
+    for name, split in (("test", data.test), ("val", data.validation)):
+        if split is not None:
+            found = evaluate(model, data, split, batch_size)
+            row |= {f"{name}_loss": found.loss, f"{name}_accuracy": found.accuracy}
+    return row
+
+
+# ------------------------------------------------------------------------------ optimisation
+
+
+def _optimizer(model: nn.Module, settings: Optimizer) -> torch.optim.Optimizer:
+    return OPTIMIZERS[settings.name](model.parameters(), **settings.model_dump(exclude={"name"}))
+
+
+def _set_learning_rate(state: TrainState, settings: Train, per_epoch: int, total: int) -> float:
+    unit = 1 if settings.iterations else per_epoch
+    factor = learning_rate_factor(settings.schedule, state.iteration, unit, total)
+    for group in state.optimizer.param_groups:
+        group["lr"] = settings.optimizer.lr * factor
+    return settings.optimizer.lr * factor
+
+
+def learning_rate_factor(schedule: Schedule, iteration: int, unit: int, total: int) -> float:
+    """What the learning rate is multiplied by at an iteration, counted from 0.
+
+    `unit` is the number of iterations in the unit in which the schedule counts.
+    """
+    factor = 1.0
+    if isinstance(schedule, Milestones):
+        factor = schedule.gamma ** sum(iteration >= at * unit for at in schedule.at)
+    elif isinstance(schedule, Cosine):
+        half_wave = (1 + math.cos(math.pi * iteration / total)) / 2
+        factor = schedule.final + (1 - schedule.final) * half_wave
+    if iteration < schedule.warmup * unit:
+        factor *= min(1.0, (iteration + 1) / (schedule.warmup * unit))
+    return factor

@@ -1,0 +1,208 @@
+"""`run_trial`: one trial, from its spec to its result in the store."""
+
+from __future__ import annotations
+
+import logging
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from nodebench import data as datasets
+from nodebench import models
+from nodebench.data.dataset import Data
+from nodebench.errors import OutOfMemory, TrialFailure
+from nodebench.machine import device_for, environment
+from nodebench.ode.block import ode_blocks
+from nodebench.plan import is_missing, limit_of, points
+from nodebench.robustness import evaluate_points
+from nodebench.seeds import stream
+from nodebench.spec import Evaluate, Limits, Resources
+from nodebench.store import ERROR, FINISHED, Result, Row, Store, TrialFolder
+from nodebench.sweep import Trial
+from nodebench.train import TrainState, new_state, train
+
+CHECKPOINT_S = 5.0
+"""Seconds of training between checkpoints at most, epochs being longer aside."""
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What a trial is run with, and what does not decide its result."""
+
+    data_root: Path
+    resources: Resources = Resources()
+    limits: Limits = Limits()
+    evaluate: tuple[Evaluate, ...] = ()
+    checkpoint_s: float = CHECKPOINT_S
+    tags: dict[str, str] = field(default_factory=dict)
+
+
+def run_trial(
+    trial: Trial,
+    store: Store,
+    options: RunOptions,
+    on_epoch: Callable[[Row], None] = lambda _row: None,
+) -> Result:
+    """Trains and evaluates a trial, from its last checkpoint if it has one.
+
+    Whatever goes wrong becomes the result's outcome. What is finished is not done again.
+
+    Raises:
+        StoreError: if another process holds the trial.
+    """
+    folder = store.folder(trial.id)
+    with folder.locked(), _captured_warnings(folder):
+        before = folder.result()
+        if not is_missing(trial, before, store, options.evaluate, options.limits):
+            assert before is not None
+            return before
+        folder.create(trial)
+        result = _Run(trial, folder, options, on_epoch).result()
+        folder.write_result(result)
+        return result
+
+
+class _Run:
+    """One attempt at a trial, under its lock."""
+
+    def __init__(
+        self,
+        trial: Trial,
+        folder: TrialFolder,
+        options: RunOptions,
+        on_epoch: Callable[[Row], None],
+    ):
+        self.trial, self.folder, self.options, self.report = trial, folder, options, on_epoch
+        self.started = time.time()
+        self.state: TrainState | None = None
+        self.saved, self.saved_epochs = time.monotonic(), 0
+
+    def result(self) -> Result:
+        """Runs the trial; the one place where any exception is caught."""
+        try:
+            self._run()
+        except TrialFailure as failure:
+            return self._ended(failure.outcome, str(failure))
+        except (MemoryError, torch.OutOfMemoryError) as error:
+            return self._ended(OutOfMemory.outcome, str(error))
+        except Exception as error:  # noqa: BLE001 - a crash is recorded, and the sweep goes on
+            self.folder.write_error(traceback.format_exc())
+            return self._ended(ERROR, f"{type(error).__name__}: {error}")
+        return self._ended(FINISHED, "")
+
+    def _run(self) -> None:
+        torch.set_num_threads(self.options.resources.cpus)
+        device = device_for(self.options.resources.gpus)
+        spec = self.trial.spec
+        data = datasets.load(spec, self.options.data_root).to(device)
+        model = models.build(spec, data).to(device)
+        torch.manual_seed(stream(spec.seed, "training"))
+        self.state = new_state(model, spec)
+        if self.folder.checkpoint.exists():
+            self.state.load(self.folder.checkpoint, device)
+            self.saved_epochs = self.state.epoch
+            self.folder.log(f"resumed after epoch {self.state.epoch}")
+        here = environment(device)
+        if here not in self.state.environments:
+            self.state.environments.append(here)
+        self.clock = time.monotonic() - self.state.elapsed_s
+        deadline = self._limit_solves(model)
+        train(self.state, data, spec, self._after_epoch, deadline)
+        if self.saved_epochs < self.state.epoch:
+            self._save()
+        self._evaluate(model, data)
+
+    def _limit_solves(self, model: nn.Module) -> float | None:
+        minutes = self.options.limits.minutes
+        deadline = None if minutes is None else self.clock + 60 * minutes
+        for block in ode_blocks(model):
+            block.max_evaluations = self.options.limits.nfe
+            block.deadline = deadline
+        return deadline
+
+    def _after_epoch(self, row: Row) -> None:
+        self.folder.log(_summary_line(row))
+        if time.monotonic() - self.saved >= self.options.checkpoint_s:
+            self._save()
+        self.report(row)
+
+    def _save(self) -> None:
+        """Checkpoint first, history second: what is shown of a trial is never lost again."""
+        assert self.state is not None
+        self.state.elapsed_s = time.monotonic() - self.clock
+        self.state.save(self.folder.checkpoint)
+        self.folder.write_history(self.state.history)
+        self.saved, self.saved_epochs = time.monotonic(), self.state.epoch
+
+    def _evaluate(self, model: nn.Module, data: Data) -> None:
+        wanted = points(self.trial, self.options.evaluate)
+        if wanted:
+            known = self.folder.evaluations()
+            evaluate_points(
+                model, data, self.trial.spec, wanted, known, self.folder.write_evaluations
+            )
+
+    def _ended(self, outcome: str, reason: str) -> Result:
+        if outcome != FINISHED:
+            self.folder.log(f"{outcome}: {reason}")
+        limit = limit_of(outcome, self.options.limits)
+        state = self.state
+        if state is not None and (outcome == ERROR or limit is not None):
+            # It may go on from its checkpoint one day: epochs after that have not happened.
+            del state.history[self.saved_epochs :]
+        elif state is not None:
+            self.folder.write_history(state.history)
+        return Result(
+            outcome=outcome,
+            reason=reason,
+            epoch=state.epoch if state else 0,
+            summary=_summary(state) if state else {},
+            environments=state.environments if state else [],
+            started=self.started,
+            finished=time.time(),
+            limit=limit,
+            tags=self.options.tags,
+        )
+
+
+def _summary(state: TrainState) -> dict[str, Any]:
+    """The last epoch's metrics, the best epoch's, and the number of parameters."""
+    summary: dict[str, Any] = {"parameters": models.parameter_count(state.model)}
+    if state.history:
+        tested = [row for row in state.history if "test_accuracy" in row]
+        best = max(tested, key=lambda row: row["test_accuracy"], default={})
+        summary |= {k: v for k, v in state.history[-1].items() if k not in ("epoch", "time")}
+        if best:
+            summary |= {"best_test_accuracy": best["test_accuracy"], "best_epoch": best["epoch"]}
+        seconds = sorted(row["epoch_s"] for row in state.history)
+        summary["epoch_s"] = seconds[len(seconds) // 2]
+    return summary
+
+
+def _summary_line(row: Row) -> str:
+    shown = {k: v for k, v in row.items() if k not in ("time", "peak_memory_bytes")}
+    return "  ".join(
+        f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in shown.items()
+    )
+
+
+@contextmanager
+def _captured_warnings(folder: TrialFolder) -> Iterator[None]:
+    """Sends Python's warnings to the trial's log."""
+    handler = logging.Handler()
+    handler.emit = lambda record: folder.log(record.getMessage())  # type: ignore[method-assign]
+    logger = logging.getLogger("py.warnings")
+    logger.addHandler(handler)
+    logging.captureWarnings(True)
+    try:
+        yield
+    finally:
+        logging.captureWarnings(False)
+        logger.removeHandler(handler)
