@@ -3,13 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 
 from nodebench.errors import DeadlineExceeded, EvaluationLimit
-from nodebench.spec import Evaluate, Limits, Solver, TrialSpec
+from nodebench.spec import Evaluate, Limits, Resources, Solver, TrialSpec
 from nodebench.store import FINISHED, Result, Row, State, Store
 from nodebench.sweep import Sweep, Trial, agrees
 from nodebench.vocabulary import METHODS, MethodName
+
+CHECKPOINT_S = 5.0
+"""Seconds of training between checkpoints at most, epochs being longer aside."""
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What a trial is run with, and what does not decide its result."""
+
+    data_root: Path
+    resources: Resources = Resources()
+    limits: Limits = Limits()
+    evaluate: tuple[Evaluate, ...] = ()
+    checkpoint_s: float = CHECKPOINT_S
+    tags: dict[str, str] = field(default_factory=dict)
+
 
 Point = tuple[Solver, int | None]
 """A solver, and the number of test samples (None: all)."""
@@ -49,6 +66,11 @@ def _solvers(spec: TrialSpec, method: MethodName, block: Evaluate) -> Iterator[S
         yield from (Solver(method=method, step_size=step_size * f) for f in block.step_factors)
 
 
+def point_row(solver: Solver, test_size: int | None) -> Row:
+    """How a point is written down, before its outcome is known."""
+    return {"solver": solver.model_dump(exclude_none=True), "test_size": test_size}
+
+
 def point_key(row: Row) -> str:
     """The identity of an evaluated point."""
     return str((sorted(row["solver"].items()), row["test_size"]))
@@ -64,32 +86,27 @@ class Entry:
     missing: bool
 
 
-def entries(sweep: Sweep, store: Store) -> list[Entry]:
+def entries(sweep: Sweep, store: Store, options: RunOptions) -> list[Entry]:
     """The plan of a sweep against what the store has."""
     results = store.results(trial.id for trial in sweep.trials)
     found = []
     for trial in sweep.trials:
         result = results.get(trial.id)
-        missing = is_missing(trial, result, store, sweep.evaluate, sweep.limits)
+        missing = is_missing(trial, result, store, options)
         state = store.folder(trial.id).state(result)
         found.append(Entry(trial, state, result, missing))
     return found
 
 
-def is_missing(
-    trial: Trial,
-    result: Result | None,
-    store: Store,
-    evaluate: Sequence[Evaluate],
-    limits: Limits,
-) -> bool:
+def is_missing(trial: Trial, result: Result | None, store: Store, options: RunOptions) -> bool:
     """Whether a trial lacks its result, a point, or was stopped by a limit raised since."""
     if result is None or not result.is_result:
         return True
     if result.outcome == FINISHED:
-        known = {point_key(row) for row in store.folder(trial.id).evaluations()} if evaluate else {}
-        return any(point_key(_row(point)) not in known for point in points(trial, evaluate))
-    limit = limit_of(result.outcome, limits)
+        wanted = {point_key(point_row(*point)) for point in points(trial, options.evaluate)}
+        known = map(point_key, store.folder(trial.id).evaluations()) if wanted else ()
+        return not wanted <= set(known)
+    limit = limit_of(result.outcome, options.limits)
     return result.limit is not None and (limit is None or limit > result.limit)
 
 
@@ -97,8 +114,3 @@ def limit_of(outcome: str, limits: Limits) -> float | None:
     """The limit that an outcome is about."""
     by_outcome = {EvaluationLimit.outcome: limits.nfe, DeadlineExceeded.outcome: limits.minutes}
     return by_outcome.get(outcome)
-
-
-def _row(point: Point) -> Row:
-    solver, test_size = point
-    return {"solver": solver.model_dump(exclude_none=True), "test_size": test_size}

@@ -81,7 +81,10 @@ def _included(path: Path, tree: Tree, faults: list[Fault], above: tuple[Path, ..
 
 
 def _merged(below: Any, above: Any) -> Any:
+    """`above` laid over `below`; a group of another name or method replaces the one below."""
     if not isinstance(below, dict) or not isinstance(above, dict):
+        return above
+    if any(key in above and above[key] != below.get(key) for key in ("name", "method")):
         return above
     return below | {key: _merged(below.get(key), value) for key, value in above.items()}
 

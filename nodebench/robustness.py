@@ -10,7 +10,7 @@ from torch import nn
 from nodebench.data.dataset import Data, balanced
 from nodebench.errors import TrialFailure
 from nodebench.ode.block import ode_blocks
-from nodebench.plan import Point, point_key
+from nodebench.plan import Point, point_key, point_row
 from nodebench.spec import Solver, TrialSpec
 from nodebench.store import FINISHED, Row
 from nodebench.train import evaluate
@@ -31,7 +31,7 @@ def evaluate_points(
     done = {point_key(row) for row in known}
     rows = list(known)
     for solver, test_size in wanted:
-        row: Row = {"solver": solver.model_dump(exclude_none=True), "test_size": test_size}
+        row = point_row(solver, test_size)
         if point_key(row) in done:
             continue
         split = data.test

@@ -32,6 +32,7 @@ from nodebench.vocabulary import (
     Positive,
     ResNet,
     ScipyMethod,
+    Size,
     Spheres,
 )
 
@@ -260,7 +261,7 @@ class TrialSpec(Part):
     solver: Solver | None = Solver()
     gradient: Gradient | None = Gradient()
     train: Train = Train()
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Size = 0
 
     @model_validator(mode="before")
     @classmethod
@@ -364,7 +365,7 @@ class SweepFile(Part):
     include: str | None = None
     base: dict[str, Any] = {}
     grid: tuple[dict[str, Any], ...] = ({},)
-    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (0,)
+    seeds: tuple[Size, ...] = (0,)
     exclude: tuple[dict[str, Any], ...] = ()
     evaluate: tuple[Evaluate, ...] = ()
     resources: Resources = Resources()
@@ -380,3 +381,10 @@ class SweepFile(Part):
             k: [v] if k in ("grid", "evaluate", "exclude") and isinstance(v, dict) else v
             for k, v in value.items()
         }
+
+    @model_validator(mode="after")
+    def _has_cells(self) -> Self:
+        for name in ("grid", "seeds"):
+            if not getattr(self, name):
+                raise ValueError(f"`{name}` is empty, which leaves no trial")
+        return self

@@ -7,6 +7,7 @@
                      result.json        the outcome; a trial without it is not finished
                      log.txt, error.txt what happened, and the traceback if it went wrong
                      lock               held by the process that trains
+    runs/sweeps/<name>.yaml             the sweep as it was last launched
     runs/index.json                     a cache of the results; safe to delete
 
 Every file is replaced as a whole, so a reader, or a process that was killed, never leaves or
@@ -76,6 +77,10 @@ class Store:
     def folder(self, trial_id: str) -> TrialFolder:
         """The place of a trial, which need not exist."""
         return TrialFolder(self.root / "trials" / trial_id)
+
+    def sweep_file(self, name: str) -> Path:
+        """The copy of a sweep's file, as it was last launched."""
+        return self.root / "sweeps" / f"{name}.yaml"
 
     def results(self, ids: Iterable[str]) -> dict[str, Result]:
         """The results of those trials that have one, quickly also for thousands."""

@@ -99,9 +99,13 @@ class Sweep:
         return telling
 
     def label(self, trial: Trial) -> str:
-        """What distinguishes a trial within its sweep, in a few words: `odenet euler 10 · s0`."""
+        """What distinguishes a trial within its sweep: `odenet euler 10 · s0`."""
+        return f"{self.cell_label(trial)} · s{trial.spec.seed}"
+
+    def cell_label(self, trial: Trial) -> str:
+        """The same without the seed: `odenet euler 10`."""
         words = [str(trial.settings[path]) for path in self.varying if path in trial.settings]
-        return f"{' '.join(words) or trial.settings['model.name']} · s{trial.spec.seed}"
+        return " ".join(words) or str(trial.settings["model.name"])
 
 
 def _without_twins(paths: list[str], cells: list[dict[str, Any]]) -> list[str]:
@@ -122,7 +126,7 @@ def _without_twins(paths: list[str], cells: list[dict[str, Any]]) -> list[str]:
 _SPEC_ORDER = {path: i for i, path in enumerate(dict.fromkeys(field_paths(TrialSpec)))}
 
 
-def load(path: Path, *, overrides: Sequence[str] = (), small: bool = False) -> Sweep:
+def load(path: Path, overrides: Sequence[str] = (), small: bool = False) -> Sweep:
     """Reads a sweep file and expands it.
 
     Raises:

@@ -182,6 +182,8 @@ def _step(state: TrainState, inputs: Tensor, targets: Tensor, sums: _Sums) -> No
 def _evaluations(sums: _Sums) -> Row:
     """Evaluations per forward and per backward pass, in all and for each of several blocks."""
     row: Row = {}
+    if not sums.forward:
+        return row  # a network without ODE blocks
     for name, counts in (("nfe_forward", sums.forward), ("nfe_backward", sums.backward)):
         row[name] = sum(counts) / sums.batches
         if len(counts) > 1:

@@ -7,41 +7,23 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from nodebench import data as datasets
-from nodebench import models
 from nodebench.data.dataset import Data
+from nodebench.data.load import load
 from nodebench.errors import OutOfMemory, TrialFailure
 from nodebench.machine import device_for, environment
+from nodebench.models.build import build, parameter_count
 from nodebench.ode.block import ode_blocks
-from nodebench.plan import is_missing, limit_of, points
+from nodebench.plan import RunOptions, is_missing, limit_of, points
 from nodebench.robustness import evaluate_points
 from nodebench.seeds import stream
-from nodebench.spec import Evaluate, Limits, Resources
 from nodebench.store import ERROR, FINISHED, Result, Row, Store, TrialFolder
 from nodebench.sweep import Trial
 from nodebench.train import TrainState, new_state, train
-
-CHECKPOINT_S = 5.0
-"""Seconds of training between checkpoints at most, epochs being longer aside."""
-
-
-@dataclass(frozen=True)
-class RunOptions:
-    """What a trial is run with, and what does not decide its result."""
-
-    data_root: Path
-    resources: Resources = Resources()
-    limits: Limits = Limits()
-    evaluate: tuple[Evaluate, ...] = ()
-    checkpoint_s: float = CHECKPOINT_S
-    tags: dict[str, str] = field(default_factory=dict)
 
 
 def run_trial(
@@ -60,7 +42,7 @@ def run_trial(
     folder = store.folder(trial.id)
     with folder.locked(), _captured_warnings(folder):
         before = folder.result()
-        if not is_missing(trial, before, store, options.evaluate, options.limits):
+        if not is_missing(trial, before, store, options):
             assert before is not None
             return before
         folder.create(trial)
@@ -101,8 +83,8 @@ class _Run:
         torch.set_num_threads(self.options.resources.cpus)
         device = device_for(self.options.resources.gpus)
         spec = self.trial.spec
-        data = datasets.load(spec, self.options.data_root).to(device)
-        model = models.build(spec, data).to(device)
+        data = load(spec, self.options.data_root).to(device)
+        model = build(spec, data).to(device)
         torch.manual_seed(stream(spec.seed, "training"))
         self.state = new_state(model, spec)
         if self.folder.checkpoint.exists():
@@ -174,7 +156,7 @@ class _Run:
 
 def _summary(state: TrainState) -> dict[str, Any]:
     """The last epoch's metrics, the best epoch's, and the number of parameters."""
-    summary: dict[str, Any] = {"parameters": models.parameter_count(state.model)}
+    summary: dict[str, Any] = {"parameters": parameter_count(state.model)}
     if state.history:
         tested = [row for row in state.history if "test_accuracy" in row]
         best = max(tested, key=lambda row: row["test_accuracy"], default={})

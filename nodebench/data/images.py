@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 
@@ -11,16 +9,7 @@ import torch
 from torch import Tensor
 
 from nodebench.data.dataset import Data, Split, balanced
-from nodebench.errors import DataError
 from nodebench.vocabulary import Digits, Images, Mnist
-
-# MD5 of the un-gzipped files, which the un-gzipped official release has.
-MNIST_FILES = {
-    "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
-    "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
-    "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
-    "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
-}
 
 
 def digits(settings: Digits, _seed: int, _root: Path) -> Data:
@@ -32,13 +21,8 @@ def digits(settings: Digits, _seed: int, _root: Path) -> Data:
 
 
 def mnist(settings: Mnist, _seed: int, root: Path) -> Data:
-    """MNIST: inputs [n, 1, 28, 28] uint8.
-
-    Raises:
-        DataError: if it can neither be found under `root` nor downloaded, or is damaged.
-    """
-    checksums = settings.checksums or MNIST_FILES
-    train, test = _mnist(root, tuple(sorted(checksums.items())))
+    """MNIST: inputs [n, 1, 28, 28] uint8."""
+    train, test = _mnist(root)
     return _data(settings, train, test, classes=10, mean=(0.5,), std=(0.5,))
 
 
@@ -82,43 +66,9 @@ def _digits() -> tuple[Split, Split]:
 
 
 @lru_cache(maxsize=1)
-def _mnist(root: Path, checksums: tuple[tuple[str, str], ...]) -> tuple[Split, Split]:
+def _mnist(folder: Path) -> tuple[Split, Split]:
     from torchvision import datasets
 
-    folder = root / "MNIST" / "raw"
-    if not all((folder / name).is_file() for name, _ in checksums):
-        _download("mnist", folder, lambda: datasets.MNIST(str(root), download=True))
-    verify(folder, dict(checksums))
-    parts = [datasets.MNIST(str(root), train=train) for train in (True, False)]
+    parts = [datasets.MNIST(str(folder), train=train) for train in (True, False)]
     train, test = (Split(part.data.unsqueeze(1), part.targets) for part in parts)
     return train, test
-
-
-def _download(name: str, folder: Path, download: object) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        download()  # type: ignore[operator]
-    except (OSError, RuntimeError) as error:
-        raise DataError(
-            f"`{name}` is not in `{folder}`, and downloading it failed ({error}). Connect this "
-            "machine to the internet, or copy the data there, or let NODEBENCH_DATA name the "
-            "folder that has it"
-        ) from error
-
-
-def verify(folder: Path, checksums: Mapping[str, str]) -> None:
-    """Compares files with their MD5.
-
-    Raises:
-        DataError: naming the first file that is missing or differs.
-    """
-    for name, expected in checksums.items():
-        path = folder / name
-        if not path.is_file():
-            raise DataError(f"`{path}` is missing: copy it there, or delete `{folder}` to download")
-        found = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
-        if found != expected:
-            raise DataError(
-                f"`{path}` is damaged: its MD5 is {found}, not {expected}. Delete `{folder}` and "
-                "run again to download it anew"
-            )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -37,7 +38,7 @@ def _shells(size: int, dim: int, generator: torch.Generator) -> Split:
     points: list[Tensor] = []
     labels: list[Tensor] = []
     bounds = [0, size // 4, size - size // 4, size]
-    for (inner, outer, label), start, end in zip(SHELLS, bounds, bounds[1:], strict=True):
+    for (inner, outer, label), (start, end) in zip(SHELLS, pairwise(bounds), strict=True):
         count = end - start
         direction = torch.randn(count, dim, generator=generator)
         direction /= direction.norm(dim=1, keepdim=True)

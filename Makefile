@@ -1,0 +1,46 @@
+# make sweep and make test work first thing on a fresh machine; the rest is for working on it.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: sweep resume test test-slow check format lock ui clean
+
+sweep: sweep-quickstart ## Run sweeps/quickstart.yaml, or go on with it
+
+sweep-%: $(READY) ## Run sweeps/<name>.yaml, or go on with it
+	$(BIN)/nodebench run sweeps/$*.yaml
+
+resume: sweep ## The same: what is missing is run, and nothing twice
+
+test: check ## Lint, types, layers and the fast tests
+	$(BIN)/pytest
+
+test-slow: $(READY) ## The tests that take minutes
+	$(BIN)/pytest -m slow
+
+check: $(READY)
+	$(BIN)/ruff check nodebench tests
+	$(BIN)/ruff format --check nodebench tests
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(READY) ## Format the code
+	$(BIN)/ruff check --fix nodebench tests
+	$(BIN)/ruff format nodebench tests
+
+ui: $(READY) ## MLflow's pages with this machine's runs, on 127.0.0.1
+	$(BIN)/nodebench ui
+
+$(READY): requirements.lock pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip sync --quiet --python $(BIN)/python requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
+	touch $(READY)
+
+lock: ## Resolve the newest versions that go together into requirements.lock
+	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --generate-hashes --upgrade \
+		--quiet --output-file requirements.lock
+
+clean: ## Remove the virtual environment; runs and reports stay
+	rm -rf .venv

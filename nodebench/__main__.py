@@ -1,0 +1,5 @@
+"""`python -m nodebench`."""
+
+from nodebench.cli import main
+
+main()

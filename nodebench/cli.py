@@ -1,0 +1,246 @@
+"""The command line: the verbs, their options, and everything that is printed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from nodebench import launch
+from nodebench.errors import InputError
+from nodebench.plan import Entry
+from nodebench.progress import ProgressMonitor
+from nodebench.store import FINISHED, Store
+from nodebench.sweep import Sweep
+
+app = typer.Typer(
+    help="Declarative sweeps and benchmarks for neural ODEs.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+out = Console(soft_wrap=True)
+err = Console(stderr=True, soft_wrap=True)
+
+INTERRUPTED = 130
+
+SweepPath = Annotated[
+    str, typer.Argument(metavar="SWEEP", help="A sweep file, or the name of one in sweeps/.")
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="PATH=VALUE", help="Replace a field or an axis. Repeatable."),
+]
+Small = Annotated[bool, typer.Option("--small", help="The file's small variant.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.command()
+def plan(
+    source: SweepPath, changes: Set = None, small: Small = False, as_json: AsJson = False
+) -> None:
+    """List a sweep's trials and where each stands; runs nothing."""
+    sweep, _, entries = _planned(source, changes, small)
+    if as_json:
+        _print_json(sweep, entries)
+        return
+    for entry in entries:
+        _say(_line(sweep, entry))
+    parts = sorted({p for e in entries for p in _import_paths(e)})
+    for path in parts:
+        _say(f"imports `{path}` when it runs")
+    to_do = sum(entry.missing for entry in entries)
+    _say(f"{sweep.name}: {len(entries)} trials, {to_do} to run")
+
+
+@app.command()
+def run(
+    source: SweepPath,
+    changes: Set = None,
+    small: Small = False,
+    inline: Annotated[
+        bool, typer.Option("--inline", help="One trial after the other in this process, no Ray.")
+    ] = False,
+    cpu: Annotated[
+        bool, typer.Option("--cpu", help="Train on the CPU whatever the file says.")
+    ] = False,
+    track: Annotated[bool, typer.Option(help="Write to MLflow.")] = True,
+    write_report: Annotated[
+        bool, typer.Option("--report/--no-report", help="Write the report.")
+    ] = True,
+) -> None:
+    """Run what is missing of a sweep, then report. The same command resumes."""
+    sweep, store, entries = _planned(source, changes, small)
+    missing = sum(entry.missing for entry in entries)
+    _say(f"{sweep.name}: {len(entries)} trials, {missing} to run")
+    with ProgressMonitor(sweep, store, missing, out) as monitor:
+        outcome = launch.run(sweep, store, monitor, inline=inline, cpu=cpu, track=track)
+    if outcome.tracking_problem:
+        err.print(
+            f"MLflow is not up to date: {outcome.tracking_problem}. Later: nodebench sync",
+            markup=False,
+        )
+    if write_report:
+        _say(f"report: {launch.report(sweep, store)}")
+    _conclude(sweep, outcome.entries)
+    raise typer.Exit(0 if outcome.complete else 1)
+
+
+@app.command()
+def status(
+    source: SweepPath, changes: Set = None, small: Small = False, as_json: AsJson = False
+) -> None:
+    """Show how far a sweep is, also while it runs."""
+    sweep, store, entries = _planned(source, changes, small)
+    if as_json:
+        _print_json(sweep, entries)
+        return
+    for entry in entries:
+        if entry.state != "done" or not _finished(entry):
+            _say(f"{_line(sweep, entry)}{_detail(entry, store)}")
+    counts = Counter(_standing(entry) for entry in entries)
+    _say(f"{sweep.name}: " + ", ".join(f"{n} {name}" for name, n in counts.items()))
+
+
+@app.command()
+def report(
+    source: SweepPath,
+    changes: Set = None,
+    small: Small = False,
+    folder: Annotated[
+        Path | None, typer.Option("--out", help="Folder to write to. [default: reports/<sweep>]")
+    ] = None,
+    from_mlflow: Annotated[
+        bool, typer.Option("--from-mlflow", help="Read MLflow instead of the store.")
+    ] = False,
+) -> None:
+    """Write a sweep's report: page, figures, results.csv."""
+    sweep = launch.load_sweep(source, overrides=changes or (), small=small)
+    _say(str(launch.report(sweep, launch.default_store(), folder, from_mlflow=from_mlflow)))
+
+
+@app.command()
+def sync(source: SweepPath, changes: Set = None, small: Small = False) -> None:
+    """Write to MLflow what it lacks of a sweep."""
+    sweep = launch.load_sweep(source, overrides=changes or (), small=small)
+    count = len(launch.sync(sweep, launch.default_store()))
+    _say(f"{sweep.name}: {count} runs in MLflow are up to date")
+
+
+@app.command()
+def logs(
+    trial: Annotated[str, typer.Argument(metavar="ID", help="A trial's id, or its start.")],
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as it is written.")] = False,
+) -> None:
+    """Print a trial's log, and the traceback if it crashed."""
+    folder = launch.default_store().find(trial)
+    with folder.log_file.open(encoding="utf-8") as file:
+        sys.stdout.write(file.read())
+        if (folder.path / "error.txt").exists():
+            sys.stdout.write((folder.path / "error.txt").read_text(encoding="utf-8"))
+        while follow:
+            sys.stdout.write(file.read())
+            sys.stdout.flush()
+            time.sleep(0.5)
+
+
+@app.command()
+def ui(port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 5000) -> None:
+    """Serve MLflow's pages with this machine's runs."""
+    from nodebench.tracking import tracking_uri
+
+    store = launch.default_store()
+    command = ["-m", "mlflow", "server", "--backend-store-uri", tracking_uri(store)]
+    command += ["--host", "127.0.0.1", "--port", str(port)]
+    _say(f"http://127.0.0.1:{port}")
+    os.execv(sys.executable, [sys.executable, *command])
+
+
+def main() -> None:
+    """The console script: our errors become messages, and exit statuses say how it went."""
+    # A user's own models and data sets are importable from where they start nodebench.
+    sys.path.append(os.getcwd())
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        app()
+    except InputError as error:
+        err.print(str(error), markup=False, highlight=False)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        err.print("interrupted; the same command goes on from here", markup=False)
+        sys.exit(INTERRUPTED)
+
+
+def _interrupt(_signal: int, _frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _planned(
+    source: str, changes: list[str] | None, small: bool
+) -> tuple[Sweep, Store, list[Entry]]:
+    sweep = launch.load_sweep(source, overrides=changes or (), small=small)
+    store = launch.default_store()
+    return sweep, store, launch.plan(sweep, store)
+
+
+def _conclude(sweep: Sweep, entries: list[Entry]) -> None:
+    """Announces every trial that did not finish."""
+    for entry in entries:
+        if entry.result is not None and not _finished(entry):
+            _say(f"{_line(sweep, entry)}: {entry.result}: {entry.result.reason}")
+    finished = sum(_finished(entry) for entry in entries)
+    _say(f"{sweep.name}: {finished} of {len(entries)} trials finished")
+
+
+def _line(sweep: Sweep, entry: Entry) -> str:
+    return f"{entry.trial.id}  {_standing(entry):<12} {sweep.label(entry.trial)}"
+
+
+def _standing(entry: Entry) -> str:
+    if entry.state == "done" and entry.result is not None:
+        return entry.result.outcome if not entry.missing else "incomplete"
+    return entry.state
+
+
+def _finished(entry: Entry) -> bool:
+    return entry.result is not None and entry.result.outcome == FINISHED
+
+
+def _detail(entry: Entry, store: Store) -> str:
+    if entry.result is not None:
+        return f": {entry.result.reason}" if entry.result.reason else ""
+    history = store.folder(entry.trial.id).history()
+    return f": epoch {history[-1]['epoch']}" if history else ""
+
+
+def _import_paths(entry: Entry) -> list[str]:
+    return [
+        part.name for part in (entry.trial.spec.data, entry.trial.spec.model) if ":" in part.name
+    ]
+
+
+def _print_json(sweep: Sweep, entries: list[Entry]) -> None:
+    rows: list[dict[str, Any]] = [
+        {
+            "id": entry.trial.id,
+            "label": sweep.label(entry.trial),
+            "state": entry.state,
+            "outcome": entry.result.outcome if entry.result else None,
+            "missing": entry.missing,
+            "settings": entry.trial.settings,
+        }
+        for entry in entries
+    ]
+    print(json.dumps({"sweep": sweep.name, "trials": rows}))
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)

@@ -1,0 +1,168 @@
+"""What the commands do, for use from Python: plan, run, sync, report.
+
+torch, Ray, MLflow and pandas are imported where they are needed, so that planning is instant.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from nodebench.data.files import prepare
+from nodebench.plan import Entry, RunOptions, entries
+from nodebench.runner import Monitor, run_inline, run_with_ray
+from nodebench.spec import Resources
+from nodebench.store import Row, Store, write
+from nodebench.sweep import Sweep, load
+
+
+def default_store() -> Store:
+    """The store under NODEBENCH_RUNS, by default `runs/`."""
+    return Store(Path(os.environ.get("NODEBENCH_RUNS", "runs")))
+
+
+def data_root() -> Path:
+    """Where data sets lie: NODEBENCH_DATA, by default `data/`."""
+    return Path(os.environ.get("NODEBENCH_DATA", "data")).resolve()
+
+
+def load_sweep(source: str | Path, *, overrides: Sequence[str] = (), small: bool = False) -> Sweep:
+    """A sweep by path, or by the name of a file in `sweeps/`.
+
+    Raises:
+        SweepError: with every mistake in the file.
+    """
+    path = Path(source)
+    named = Path("sweeps") / f"{source}.yaml"
+    return load(named if not path.exists() and named.exists() else path, overrides, small)
+
+
+def options_for(sweep: Sweep, *, cpu: bool = False) -> RunOptions:
+    """How a sweep's trials are run: as its file says, on this data, without a GPU if `cpu`."""
+    resources = sweep.resources
+    if cpu:
+        resources = Resources(cpus=resources.cpus, gpus=0)
+    return RunOptions(data_root(), resources, sweep.limits, sweep.evaluate, tags=_commit())
+
+
+def plan(sweep: Sweep, store: Store) -> list[Entry]:
+    """Every trial of a sweep and where it stands."""
+    return entries(sweep, store, options_for(sweep))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run came to."""
+
+    entries: list[Entry]
+    tracking_problem: str | None
+
+    @property
+    def complete(self) -> bool:
+        """Whether every trial has a result; one that did not finish (DNF) is a result."""
+        return all(entry.state == "done" for entry in self.entries)
+
+
+def run(
+    sweep: Sweep,
+    store: Store,
+    monitor: Monitor,
+    *,
+    inline: bool = False,
+    cpu: bool = False,
+    track: bool = True,
+) -> Outcome:
+    """Runs what is missing of a sweep, and brings MLflow up to date.
+
+    Raises:
+        DataError: if a data set is missing or damaged; nothing has been started then.
+        ResourceError: if the machine or the cluster lacks what the sweep asks for.
+    """
+    options = options_for(sweep, cpu=cpu)
+    missing = [entry.trial for entry in entries(sweep, store, options) if entry.missing]
+    for data in {trial.spec.data.model_dump_json(): trial.spec.data for trial in missing}.values():
+        prepare(data, options.data_root)
+    write(store.sweep_file(sweep.name), sweep.text)
+    tracked = _Tracked(sweep, store, monitor) if track else None
+    try:
+        if missing:
+            runner = run_inline if inline else run_with_ray
+            runner(missing, store, options, tracked or monitor)
+    finally:
+        problem = tracked.close() if tracked else None
+    return Outcome(entries(sweep, store, options), problem)
+
+
+class _Tracked:
+    """A monitor that passes every event on, and tells MLflow's writer which trials have news."""
+
+    def __init__(self, sweep: Sweep, store: Store, monitor: Monitor):
+        from nodebench.tracking import Writer
+
+        self._monitor = monitor
+        self._writer = Writer(sweep, store)
+        self.close = self._writer.close
+
+    def on_start(self, trial_id: str) -> None:
+        self._monitor.on_start(trial_id)
+
+    def on_epoch(self, trial_id: str, row: Row) -> None:
+        self._writer.put(trial_id)
+        self._monitor.on_epoch(trial_id, row)
+
+    def on_end(self, trial_id: str, problem: str | None) -> None:
+        self._writer.put(trial_id)
+        self._monitor.on_end(trial_id, problem)
+
+
+def sync(sweep: Sweep, store: Store) -> dict[str, str]:
+    """Writes to MLflow what it lacks of a sweep; returns the run id of each trial.
+
+    Raises:
+        InputError: if MLflow cannot be reached.
+    """
+    from nodebench.tracking import Tracker
+
+    write(store.sweep_file(sweep.name), sweep.text)
+    tracker = Tracker(sweep, store)
+    tracker.update_all()
+    return tracker.run_ids()
+
+
+def report(
+    sweep: Sweep, store: Store, folder: Path | None = None, *, from_mlflow: bool = False
+) -> Path:
+    """Writes a sweep's report, by default to `reports/<sweep>/`; returns its page.
+
+    With `from_mlflow`, from MLflow's artifacts alone.
+    """
+    from nodebench.report.page import write_report
+
+    target = folder or Path("reports") / sweep.name
+    if not from_mlflow:
+        return write_report(sweep, store, target)
+    from nodebench.tracking import restore
+
+    with tempfile.TemporaryDirectory() as temporary:
+        copy = Store(Path(temporary))
+        restore(sweep, copy, source=store)
+        return write_report(sweep, copy, target)
+
+
+def _commit() -> dict[str, str]:
+    """The git commit of the working folder, and whether anything in it is uncommitted."""
+    try:
+        commit = _git("rev-parse", "--short=12", "HEAD")
+        dirty = bool(_git("status", "--porcelain", "--untracked-files=no"))
+    except (OSError, subprocess.CalledProcessError):
+        return {}
+    return {"commit": commit, "dirty": "yes" if dirty else "no"}
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=True)
+    return done.stdout.strip()

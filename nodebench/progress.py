@@ -1,0 +1,98 @@
+"""Showing a run's progress: live on a terminal, a line a trial elsewhere."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from nodebench.store import Row, Store
+from nodebench.sweep import Sweep
+
+
+class ProgressMonitor:
+    """A `runner.Monitor` for people."""
+
+    def __init__(self, sweep: Sweep, store: Store, missing: int, console: Console):
+        self._labels = {trial.id: sweep.label(trial) for trial in sweep.trials}
+        self._lengths = {trial.id: trial.spec.train for trial in sweep.trials}
+        self._store, self._console, self._missing = store, console, missing
+        self._ended = 0
+        self._tasks: dict[str, TaskID] = {}
+        self._live = console.is_terminal
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=console,
+            disable=not self._live,
+        )
+        self._overall = self._progress.add_task(f"[bold]{sweep.name}", total=missing, note="")
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, _e: BaseException | None, _t: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def on_start(self, trial_id: str) -> None:
+        """Shows a bar for the trial."""
+        if trial_id not in self._tasks:
+            length = self._lengths[trial_id]
+            total = length.epochs or length.iterations
+            name = self._labels[trial_id]
+            self._tasks[trial_id] = self._progress.add_task(f"  {name}", total=total, note="")
+        self._count()
+
+    def on_epoch(self, trial_id: str, row: Row) -> None:
+        """Moves the trial's bar."""
+        if trial_id not in self._tasks:
+            return
+        done = row["epoch"] if self._lengths[trial_id].epochs else row["iteration"]
+        accuracy = row.get("test_accuracy")
+        note = "" if accuracy is None else f"test accuracy {accuracy:.3f}"
+        self._progress.update(self._tasks[trial_id], completed=done, note=note)
+
+    def on_end(self, trial_id: str, problem: str | None) -> None:
+        """Replaces the trial's bar by a line."""
+        if trial_id in self._tasks:
+            self._progress.remove_task(self._tasks.pop(trial_id))
+        self._ended += 1
+        self._progress.update(self._overall, completed=self._ended)
+        self._count()
+        ending = problem or self._ending(trial_id)
+        self._console.print(
+            f"[{self._ended}/{self._missing}] {self._labels[trial_id]}: {ending}",
+            markup=False, highlight=False,
+        )  # fmt: skip
+
+    def _ending(self, trial_id: str) -> str:
+        result = self._store.folder(trial_id).result()
+        if result is None:
+            return "no result"
+        accuracy = result.summary.get("test_accuracy")
+        seconds = f"{result.finished - result.started:.1f} s"
+        if accuracy is None:
+            return f"{result} in {seconds}: {result.reason}"
+        return f"{result}, test accuracy {accuracy:.4f}, {seconds}"
+
+    def _count(self) -> None:
+        running = len(self._tasks)
+        left = self._missing - self._ended - running
+        self._progress.update(self._overall, note=f"{running} running, {left} left")

@@ -1,0 +1,123 @@
+"""The report page: Markdown that reads well as plain text and rendered."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+
+import pandas as pd
+
+from nodebench.report import plots, tables
+from nodebench.store import FINISHED, Store, write
+from nodebench.sweep import Sweep
+
+NOTES = """\
+Accuracies and costs are mean ± sample standard deviation over the seeds that finished (n). A cell
+of which nothing finished shows a dash. NFE is evaluations of the right-hand side per pass, summed
+over ODE blocks, averaged over the last epoch.
+
+† The best epoch is chosen by test accuracy, which flatters; the headline is the last epoch.
+‡ Median over epochs, measured while other trials may have shared the machine: not for comparing
+speeds."""
+
+
+def write_report(sweep: Sweep, store: Store, folder: Path) -> Path:
+    """Writes `README.md`, `results.csv`, `sweep.yaml` and `figures/`; returns the page's path."""
+    results = tables.results(sweep, store)
+    shutil.rmtree(folder / "figures", ignore_errors=True)
+    epochs = tables.epochs(sweep, store)
+    captions = {} if epochs.empty else plots.curves(sweep, epochs, folder / "figures")
+    write(folder / "results.csv", results.to_csv(index=False))
+    write(folder / "sweep.yaml", sweep.text)
+    sections = [
+        f"# {sweep.name}",
+        sweep.about,
+        _state(results),
+        _markdown(tables.summary(sweep, results)),
+        NOTES,
+        *_failures(sweep, results),
+        *(_figure(name, caption) for name, caption in captions.items()),
+        *_robustness(sweep, store),
+        _provenance(results),
+        _reproduce(sweep),
+    ]
+    page = folder / "README.md"
+    write(page, "\n\n".join(section for section in sections if section) + "\n")
+    return page
+
+
+def _state(results: pd.DataFrame) -> str:
+    counts = results["outcome"].value_counts()
+    finished = int(counts.get(FINISHED, 0))
+    if finished == len(results):
+        return f"All {finished} trials finished."
+    rest = ", ".join(f"{count} {name}" for name, count in counts.items() if name != FINISHED)
+    return f"**{finished} of {len(results)} trials finished; {rest}.**"
+
+
+def _figure(name: str, caption: str) -> str:
+    return f"## {caption} by epoch\n\n![{caption} by epoch](figures/{name}.svg)"
+
+
+def _failures(sweep: Sweep, results: pd.DataFrame) -> list[str]:
+    failed = tables.failures(sweep, results)
+    return [] if failed.empty else ["## Not finished", _markdown(failed)]
+
+
+def _robustness(sweep: Sweep, store: Store) -> list[str]:
+    evaluated = tables.evaluations(sweep, store)
+    if evaluated.empty:
+        return []
+    text = "The trained weights under other solvers (`test.*`), over the same seeds."
+    return ["## Under other solvers", text, _markdown(tables.robustness(sweep, evaluated))]
+
+
+def _provenance(results: pd.DataFrame) -> str:
+    """What the trials ran on; several values in a line mean that they differ."""
+    ran = results[results["outcome"] != "missing"]
+    facts = {
+        "commit": "commit",
+        "uncommitted changes": "dirty",
+        "hardware": "hardware",
+        "device": "device",
+        "threads per trial": "threads",
+        "torch": "torch",
+        "torchdiffeq": "torchdiffeq",
+        "python": "python",
+        "nodebench": "nodebench",
+    }
+    lines = [
+        f"- {label}: {', '.join(sorted({tables.shown(v) for v in ran[column].dropna()}))}"
+        for label, column in facts.items()
+        if column in ran and ran[column].notna().any()
+    ]
+    if "started" in ran and len(ran):
+        first, last = _day(ran["started"].min()), _day(ran["finished"].max())
+        lines.append(f"- trained: {first}" + (f" to {last}" if last != first else ""))
+    if "environments" in ran and (ran["environments"] > 1).any():
+        mixed = ", ".join(ran.loc[ran["environments"] > 1, "id"])
+        lines.append(f"- **resumed under other versions, threads or hardware:** {mixed}")
+    return "\n".join(["## Provenance\n", *lines])
+
+
+def _day(stamp: float) -> str:
+    return time.strftime("%Y-%m-%d", time.gmtime(stamp))
+
+
+def _reproduce(sweep: Sweep) -> str:
+    return (
+        "## Reproduce\n\n"
+        "The sweep as it ran is in [sweep.yaml](sweep.yaml), every trial in "
+        f"[results.csv](results.csv).\n\n    nodebench run reports/{sweep.name}/sweep.yaml"
+    )
+
+
+def _markdown(table: pd.DataFrame) -> str:
+    numeric = ["right" if _is_numeric(table[column]) else "left" for column in table]
+    text: str = table.to_markdown(index=False, disable_numparse=True, colalign=numeric)
+    return text
+
+
+def _is_numeric(column: pd.Series[str]) -> bool:
+    return bool(column.str.fullmatch(r"[\d.,±– ]+( of \d+)?").all())

@@ -1,0 +1,13 @@
+"""Statistics over seeds."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+
+def mean_and_spread(values: pd.Series[float], digits: int) -> str:
+    """Mean ± sample standard deviation; the mean alone of one value, a dash for none."""
+    if values.empty:
+        return "–"
+    mean = f"{values.mean():.{digits}f}"
+    return mean if len(values) == 1 else f"{mean} ± {values.std(ddof=1):.{digits}f}"

@@ -1,0 +1,249 @@
+"""MLflow as the public face of the store: one experiment a sweep, one run a trial.
+
+The store is the source. What is written here is derived from it, found by tags, carries the
+history's own timestamps, and can therefore be written again at any time without doubling.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import os
+import queue
+import threading
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from nodebench.errors import InputError
+from nodebench.store import FINISHED, Result, Row, Store, TrialFolder
+from nodebench.sweep import Sweep, Trial
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param, Run, RunTag
+from mlflow.exceptions import MlflowException
+
+logging.getLogger("alembic").setLevel(logging.ERROR)
+logging.getLogger("mlflow").setLevel(logging.ERROR)
+
+TRIAL_TAG = "nodebench.trial"
+SYNCED_TAG = "nodebench.synced"
+BATCH = 1000  # metrics that MLflow takes at once
+
+
+def tracking_uri(store: Store) -> str:
+    """MLFLOW_TRACKING_URI, or the SQLite file beside the store."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{store.root / 'mlflow.db'}"
+
+
+class Tracker:
+    """Writes the trials of one sweep to MLflow.
+
+    Raises:
+        InputError: if MLflow cannot be reached.
+    """
+
+    def __init__(self, sweep: Sweep, store: Store):
+        self.sweep, self.store = sweep, store
+        self.uri = tracking_uri(store)
+        self._trials = {trial.id: trial for trial in sweep.trials}
+        self._sweep_file = store.sweep_file(sweep.name)
+        with _explained(self.uri):
+            self._client = MlflowClient(self.uri)
+            self._experiment = self._experiment_id()
+            found = _runs(self._client, self._experiment)
+        self._run_ids = {run.data.tags.get(TRIAL_TAG): run.info.run_id for run in found}
+        self._synced = {run.info.run_id: run.data.tags.get(SYNCED_TAG) for run in found}
+        self._rows: dict[str, int] = {}
+
+    def update(self, trial_id: str) -> None:
+        """Brings a trial's run up to what the store has."""
+        folder = self.store.folder(trial_id)
+        history, result = folder.history(), folder.result()
+        if not history and result is None:
+            return
+        state = _fingerprint(folder)
+        run_id = self._run_ids.get(trial_id)
+        if run_id is not None and self._synced.get(run_id) == state:
+            return
+        trial = self._trials[trial_id]
+        if run_id is None:
+            run_id = self._create(trial, history, result)
+        logged = self._rows.get(run_id, 0)
+        self._log(run_id, [metric for row in history[logged:] for metric in _metrics(row)])
+        self._rows[run_id] = len(history)
+        if result is not None:
+            self._finish(run_id, folder, result, state)
+
+    def update_all(self) -> None:
+        """Brings every trial of the sweep up to date."""
+        for trial_id in self._trials:
+            self.update(trial_id)
+
+    def run_ids(self) -> dict[str, str]:
+        """MLflow's run id of each trial that has one."""
+        return {trial: run for trial, run in self._run_ids.items() if trial in self._trials}
+
+    def _experiment_id(self) -> str:
+        found = self._client.get_experiment_by_name(self.sweep.name)
+        if found is not None:
+            return str(found.experiment_id)
+        # A server places artifacts itself; the local file would place them in the working folder.
+        local = self.uri.startswith("sqlite:")
+        location = (self.store.root / "mlartifacts" / self.sweep.name).as_uri() if local else None
+        return str(self._client.create_experiment(self.sweep.name, artifact_location=location))
+
+    def _create(self, trial: Trial, history: list[Row], result: Result | None) -> str:
+        started = result.started if result else history[0]["time"] - history[0]["epoch_s"]
+        run = self._client.create_run(
+            self._experiment,
+            start_time=round(started * 1000),
+            run_name=self.sweep.label(trial),
+            tags={
+                TRIAL_TAG: trial.id,
+                "nodebench.recipe": trial.recipe_id,
+                "nodebench.sweep": self.sweep.name,
+                "mlflow.note.content": self.sweep.about,
+            },
+        )
+        run_id = str(run.info.run_id)
+        params = [Param(path, str(value)) for path, value in trial.settings.items()]
+        self._client.log_batch(run_id, params=params)
+        self._run_ids[trial.id] = run_id
+        return run_id
+
+    def _log(self, run_id: str, metrics: list[Metric]) -> None:
+        for start in range(0, len(metrics), BATCH):
+            self._client.log_batch(run_id, metrics=metrics[start : start + BATCH])
+
+    def _finish(self, run_id: str, folder: TrialFolder, result: Result, state: str) -> None:
+        for path in (*folder.artifacts(), self._sweep_file):
+            self._client.log_artifact(run_id, str(path))
+        end = round(result.finished * 1000)
+        totals = {k: v for k, v in result.summary.items() if k.startswith(("best_", "parameters"))}
+        metrics = [Metric(name, float(value), end, 0) for name, value in totals.items()]
+        tags = [RunTag(key, value) for key, value in _tags(result).items()]
+        self._client.log_batch(run_id, metrics=metrics, tags=tags)
+        status = "FINISHED" if result.outcome == FINISHED else "FAILED"
+        self._client.set_terminated(run_id, status, end)
+        # Last, so that whatever was interrupted before is done again.
+        self._client.set_tag(run_id, SYNCED_TAG, state)
+        self._synced[run_id] = state
+
+
+class Writer:
+    """A thread that feeds a tracker, so that MLflow, slow or absent, never delays training."""
+
+    def __init__(self, sweep: Sweep, store: Store):
+        self._sweep, self._store = sweep, store
+        self._queue: queue.Queue[str | None] = queue.Queue()
+        self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
+        self.problem: str | None = None
+        self._thread.start()
+
+    def put(self, trial_id: str) -> None:
+        """Notes that the store has news of a trial."""
+        self._queue.put(trial_id)
+
+    def close(self) -> str | None:
+        """Writes what is left, all trials considered; returns what went wrong, if anything."""
+        self._queue.put(None)
+        self._thread.join()
+        return self.problem
+
+    def _work(self) -> None:
+        try:
+            tracker = Tracker(self._sweep, self._store)
+            for trial_id in self._news():
+                tracker.update(trial_id)
+            tracker.update_all()
+        except (InputError, MlflowException, OSError) as error:
+            self.problem = str(error)
+
+    def _news(self) -> Iterator[str]:
+        """Trials as they come in; one that waits several times comes once."""
+        while (trial_id := self._queue.get()) is not None:
+            waiting = {trial_id: None}
+            while not self._queue.empty():
+                following = self._queue.get()
+                if following is None:
+                    yield from waiting
+                    return
+                waiting[following] = None
+            yield from waiting
+
+
+def restore(sweep: Sweep, store: Store, source: Store) -> None:
+    """Fills an empty `store` with a sweep's trials from MLflow's artifacts.
+
+    `source` is the store beside which the default MLflow file lies.
+
+    Raises:
+        InputError: if MLflow has no such experiment, or cannot be reached.
+    """
+    uri = tracking_uri(source)
+    with _explained(uri):
+        client = MlflowClient(uri)
+        experiment = client.get_experiment_by_name(sweep.name)
+        if experiment is None:
+            raise InputError(f"MLflow at `{uri}` has no experiment `{sweep.name}`")
+        for run in _runs(client, str(experiment.experiment_id)):
+            folder = store.folder(run.data.tags[TRIAL_TAG]).path
+            folder.mkdir(parents=True, exist_ok=True)
+            client.download_artifacts(run.info.run_id, "", str(folder))
+
+
+def _runs(client: MlflowClient, experiment: str) -> list[Run]:
+    """All runs of ours in an experiment."""
+    found: list[Run] = []
+    token: str | None = None
+    while True:
+        page = client.search_runs([experiment], f"tag.`{TRIAL_TAG}` != ''", page_token=token)
+        found += page
+        token = page.token
+        if not token:
+            return found
+
+
+def _metrics(row: Row) -> Iterable[Metric]:
+    stamp, epoch = round(row["time"] * 1000), row["epoch"]
+    names = (name for name in row if name not in ("time", "epoch"))
+    return (Metric(name, float(row[name]), stamp, epoch) for name in names)
+
+
+def _tags(result: Result) -> dict[str, str]:
+    here: dict[str, Any] = result.environments[-1] if result.environments else {}
+    tags = {
+        "outcome": result.outcome,
+        "reason": result.reason,
+        **{f"nodebench.{name}": str(value) for name, value in here.items()},
+        **{f"nodebench.{name}": value for name, value in result.tags.items()},
+    }
+    if len(result.environments) > 1:
+        tags["nodebench.mixed_environments"] = "true"
+    return tags
+
+
+def _fingerprint(folder: TrialFolder) -> str:
+    """Changes whenever something that MLflow shows of a finished trial does."""
+    digest = hashlib.sha256()
+    for name in ("result.json", "evaluations.json"):
+        path: Path = folder.path / name
+        digest.update(path.read_bytes() if path.exists() else b"-")
+    return digest.hexdigest()[:16]
+
+
+@contextlib.contextmanager
+def _explained(uri: str) -> Iterator[None]:
+    """Turns MLflow's errors into one that says where it was sought and what to do."""
+    try:
+        yield
+    except MlflowException as error:
+        raise InputError(
+            f"MLflow at `{uri}` cannot be used ({error.message}). Start the server, or change or "
+            "unset MLFLOW_TRACKING_URI"
+        ) from error

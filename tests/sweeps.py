@@ -1,0 +1,50 @@
+"""Sweeps that train in no time, for tests of everything around training."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from nodebench.plan import RunOptions
+from nodebench.store import Store
+from nodebench.sweep import Sweep, load
+
+TINY: dict[str, Any] = {
+    "data": {"name": "spheres", "train_size": 64, "test_size": 32},
+    "model": {"name": "plainode", "width": 4},
+    "solver": {"method": "euler", "steps": 2},
+    "train": {"epochs": 3, "batch_size": 16, "optimizer": {"name": "adam", "lr": 0.01}},
+}
+
+# Metrics that depend on the machine and the moment, not on the trial.
+INCIDENTAL = {"epoch_s", "peak_memory_bytes", "time"}
+
+
+def write_tiny(folder: Path, name: str = "tiny", **fields: Any) -> Path:
+    """A sweep file over `TINY`, with the given top-level fields."""
+    path = folder / f"{name}.yaml"
+    path.write_text(yaml.safe_dump({"name": name, "base": TINY, **fields}))
+    return path
+
+
+def tiny(folder: Path, **fields: Any) -> Sweep:
+    """The same, loaded."""
+    return load(write_tiny(folder, **fields))
+
+
+def options(sweep: Sweep, folder: Path, **changes: Any) -> RunOptions:
+    """How the tests run a sweep's trials."""
+    return RunOptions(
+        folder, sweep.resources, sweep.limits, sweep.evaluate, **{"checkpoint_s": 0.0, **changes}
+    )
+
+
+def essence(rows: list[dict[str, Any]]) -> list[Mapping[str, Any]]:
+    """History rows without what differs between two runs of one trial."""
+    return [{k: v for k, v in row.items() if k not in INCIDENTAL} for row in rows]
+
+
+def histories(sweep: Sweep, store: Store) -> dict[str, list[Mapping[str, Any]]]:
+    """The essence of every trial's history."""
+    return {trial.id: essence(store.folder(trial.id).history()) for trial in sweep.trials}

@@ -1,0 +1,204 @@
+import json
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from nodebench.store import Store
+from sweeps import TINY, histories, tiny, write_tiny
+
+NODEBENCH = [sys.executable, "-m", "nodebench"]
+
+# About two seconds of training a trial: long enough to be killed in.
+KILLABLE = {
+    "data": {"name": "spheres", "train_size": 400, "test_size": 32},
+    "model": {"name": "plainode", "width": 8},
+    "solver": {"method": "euler", "steps": 4},
+    "train": {"epochs": 15, "batch_size": 16},
+}
+
+
+def command(folder, *arguments, **options):
+    return subprocess.run(
+        [*NODEBENCH, *arguments], cwd=folder, capture_output=True, text=True, check=False, **options
+    )
+
+
+def start(folder, *arguments):
+    return subprocess.Popen(
+        [*NODEBENCH, *arguments],
+        cwd=folder,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def test_planning_imports_nothing_heavy():
+    code = "import sys, nodebench.cli; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    heavy = {"torch", "ray", "mlflow", "pandas", "seaborn", "scipy", "numpy"}
+    assert not heavy & set(done.stdout.split())
+
+
+def test_a_plan_lists_trials_and_creates_nothing(tmp_path):
+    write_tiny(tmp_path, seeds=[0, 1])
+    done = command(tmp_path, "plan", "tiny.yaml")
+    assert done.returncode == 0
+    assert done.stdout.splitlines()[-1] == "tiny: 2 trials, 2 to run"
+    assert os.listdir(tmp_path) == ["tiny.yaml"]
+    listed = json.loads(command(tmp_path, "plan", "tiny.yaml", "--json").stdout)
+    assert [trial["state"] for trial in listed["trials"]] == ["new", "new"]
+    assert done.stdout.startswith(listed["trials"][0]["id"])
+
+
+def test_mistakes_end_with_status_two_and_create_nothing(tmp_path):
+    base = {**TINY, "solver": {"method": "dopri", "steps": 0}, "trian": {}}
+    write_tiny(tmp_path, base=base)
+    for verb in ("plan", "run", "status", "report", "sync"):
+        done = command(tmp_path, verb, "tiny.yaml")
+        assert done.returncode == 2
+        assert done.stdout == ""
+        assert done.stderr.count("\n") == 4
+        assert "Did you mean `dopri5`?" in done.stderr
+        assert "Traceback" not in done.stderr
+    assert os.listdir(tmp_path) == ["tiny.yaml"]
+
+
+def test_run_trains_reports_and_the_second_launch_does_nothing(tmp_path):
+    write_tiny(tmp_path, seeds=[0, 1])
+    first = command(tmp_path, "run", "tiny.yaml", "--inline")
+    assert first.returncode == 0, first.stderr
+    assert first.stdout.splitlines()[-1] == "tiny: 2 of 2 trials finished"
+    assert (tmp_path / "reports" / "tiny" / "README.md").exists()
+    assert (tmp_path / "runs" / "mlflow.db").exists()
+    assert not (tmp_path / "mlruns").exists()
+    second = command(tmp_path, "run", "tiny.yaml", "--inline", "--set", "seeds=[0, 1, 2]")
+    assert "tiny: 3 trials, 1 to run" in second.stdout
+    assert second.stdout.count("finished, test accuracy") == 1
+    status = command(tmp_path, "status", "tiny.yaml")
+    assert status.stdout.splitlines()[-1] == "tiny: 2 finished"
+    listed = json.loads(command(tmp_path, "status", "tiny.yaml", "--json").stdout)
+    trial_id = listed["trials"][0]["id"]
+    assert "epoch 3" in command(tmp_path, "logs", trial_id[:6]).stdout
+
+
+def test_a_dnf_is_announced_and_the_status_is_zero_both_times(tmp_path):
+    write_tiny(tmp_path, limits={"nfe": 1})
+    for _ in range(2):
+        done = command(tmp_path, "run", "tiny.yaml", "--inline", "--no-track")
+        assert done.returncode == 0
+        assert "DNF (nfe, epoch 1)" in done.stdout
+        assert done.stdout.splitlines()[-1] == "tiny: 0 of 1 trials finished"
+
+
+def test_a_trial_without_result_makes_the_status_one(tmp_path):
+    write_tiny(tmp_path, base={**TINY, "model": "nowhere:model"})
+    done = command(tmp_path, "run", "tiny.yaml", "--inline", "--no-track", "--no-report")
+    assert done.returncode == 1
+    assert "nowhere" in done.stdout
+
+
+def test_missing_data_is_said_before_anything_starts(tmp_path):
+    base = {"data": "mnist", "model": "odenet", "train": {"epochs": 1}}
+    write_tiny(tmp_path, base=base)
+    (tmp_path / "data" / "MNIST" / "raw").mkdir(parents=True)
+    name = "train-images-idx3-ubyte"
+    for file in (
+        name,
+        "train-labels-idx1-ubyte",
+        "t10k-images-idx3-ubyte",
+        "t10k-labels-idx1-ubyte",
+    ):
+        (tmp_path / "data" / "MNIST" / "raw" / file).write_bytes(b"not MNIST")
+    done = command(tmp_path, "run", "tiny.yaml", "--inline")
+    assert done.returncode == 2
+    assert name in done.stderr
+    assert "damaged" in done.stderr
+    assert not (tmp_path / "runs" / "trials").exists()
+
+
+def test_interrupting_ends_with_status_130_and_the_next_run_goes_on(tmp_path):
+    write_tiny(tmp_path, base=KILLABLE)
+    process = start(tmp_path, "run", "tiny.yaml", "--inline", "--no-track", "--no-report")
+    log = wait_for_training(tmp_path)
+    process.send_signal(signal.SIGINT)
+    with process:
+        assert process.wait(30) == 130
+        assert "goes on from here" in process.stderr.read()
+    done = command(tmp_path, "run", "tiny.yaml", "--inline", "--no-track", "--no-report")
+    assert done.returncode == 0, log
+
+
+def wait_for_training(folder: Path) -> list[Path]:
+    """Waits until a trial has completed an epoch."""
+    for _ in range(600):
+        logs = [p for p in (folder / "runs" / "trials").glob("*/log.txt") if p.stat().st_size]
+        if logs:
+            return logs
+        time.sleep(0.1)
+    raise AssertionError("no training began")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_sweep_killed_five_times_equals_the_uninterrupted_one(tmp_path):
+    """kill -9 of the driver, or of its whole process group, at random moments, under Ray."""
+    fields = {"base": KILLABLE, "seeds": [0, 1, 2], "grid": {"solver.steps": [2, 4]}}
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    for folder in (whole, broken):
+        folder.mkdir()
+        write_tiny(folder, **fields)
+    assert command(whole, "run", "tiny.yaml", "--inline").returncode == 0
+    chance = random.Random(0)
+    for attempt in range(5):
+        process = start(broken, "run", "tiny.yaml")
+        time.sleep(chance.uniform(15, 40))
+        if attempt % 2:
+            os.killpg(process.pid, signal.SIGKILL)
+        else:
+            process.kill()
+        with process:
+            process.wait()
+    done = command(broken, "run", "tiny.yaml")
+    assert done.returncode == 0, done.stderr
+    sweep = tiny(tmp_path, **fields)
+    stores = Store(whole / "runs"), Store(broken / "runs")
+    assert histories(sweep, stores[0]) == histories(sweep, stores[1])
+    tables = [mlflow_points(store.root / "mlflow.db") for store in stores]
+    assert tables[0] == tables[1]
+    assert len(tables[0]) == 6
+
+
+def mlflow_points(file: Path) -> dict[str, list[tuple[str, int, float]]]:
+    """trial id -> (metric, step, value), every point as often as it is stored."""
+    with sqlite3.connect(file) as database:
+        trials = dict(
+            database.execute("SELECT run_uuid, value FROM tags WHERE key = 'nodebench.trial'")
+        )
+        assert len(set(trials.values())) == len(trials)
+        assert len(trials) == database.execute("SELECT count(*) FROM runs").fetchone()[0]
+        found: dict[str, list[tuple[str, int, float]]] = {trial: [] for trial in trials.values()}
+        for run, key, step, value in database.execute(
+            "SELECT run_uuid, key, step, value FROM metrics ORDER BY key, step"
+        ):
+            if key not in ("epoch_s", "peak_memory_bytes"):
+                found[trials[run]].append((key, step, value))
+    return found
+
+
+def test_every_sweep_file_plans():
+    files = sorted(Path("sweeps").glob("*.yaml"))
+    assert files
+    for file in files:
+        done = command(".", "plan", str(file))
+        assert done.returncode == 0, done.stderr
+        assert yaml.safe_load(file.read_text())["name"] == file.stem

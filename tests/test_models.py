@@ -1,0 +1,265 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import Tensor, nn
+
+from nodebench.data.dataset import Data, Split
+from nodebench.models.build import build, parameter_count
+from nodebench.models.dynamics import DownsamplingBlock, Dynamics, ResidualBlock, TimeConv
+from nodebench.models.norm import NORMS
+from nodebench.ode.block import ODEBlock, ode_blocks
+from nodebench.spec import Solver, TrialSpec
+from nodebench.vocabulary import DYNAMICS
+
+MNIST, CIFAR10, DIGITS = (1, 28, 28), (3, 32, 32), (1, 16, 16)
+
+
+def data(*shape: int, classes: int = 10) -> Data:
+    split = Split(torch.zeros(2, *shape), torch.zeros(2, dtype=torch.int64))
+    return Data(split, split, None, classes)
+
+
+def spec(seed: int = 0, **model: object) -> TrialSpec:
+    vectors = model["name"] == "plainode" and model.get("field") != "conv"
+    return TrialSpec(
+        data="spheres" if vectors else "mnist",
+        model=model,
+        solver={"method": "euler", "steps": 1},
+        seed=seed,
+    )
+
+
+def count(shape: tuple[int, ...], **model: object) -> int:
+    return parameter_count(build(spec(**model), data(*shape)))
+
+
+@pytest.mark.parametrize(
+    ("model", "mnist", "cifar10"),
+    [
+        ({"name": "resnet", "blocks": 6}, 576_778, 577_930),
+        ({"name": "resnet", "blocks": 1}, 206_858, 208_010),
+        ({"name": "odenet"}, 208_010, 209_162),
+        ({"name": "resnet", "blocks": 0}, 132_874, 134_026),
+    ],
+    ids=["resnet6", "resnet1", "odenet", "none"],
+)
+def test_parameter_counts_of_the_first_study(model: dict, mnist: int, cifar10: int) -> None:
+    assert count(MNIST, **model) == mnist
+    assert count(CIFAR10, **model) == cifar10
+
+
+@pytest.mark.parametrize(
+    ("model", "total"),
+    [
+        ({"name": "odenet", "dynamics": "prenorm", "stem": "conv"}, 208_266),
+        ({"name": "odenet", "dynamics": "prenorm", "stem": "res"}, 232_970),
+        ({"name": "resnet", "stem": "conv"}, 576_778),
+        ({"name": "resnet", "stem": "res"}, 601_482),
+    ],
+    ids=["odenet-conv", "odenet-res", "resnet-conv", "resnet-res"],
+)
+def test_parameter_counts_of_the_third_study(model: dict, total: int) -> None:
+    assert count(MNIST, **model) == total
+
+
+@pytest.mark.parametrize(
+    ("shape", "classes", "model", "total"),
+    [
+        ((2,), 2, {"field": "simple", "width": 32}, 3_207),
+        (CIFAR10, 10, {"field": "conv", "width": 128}, 179_213),
+        (MNIST, 10, {"field": "conv", "width": 128}, 155_819),
+        ((2,), 2, {"field": "linear", "width": 8}, 24 + 72 + 18 + 6),
+    ],
+    ids=["simple", "cifar10", "mnist", "linear"],
+)
+def test_parameter_counts_of_the_second_study(
+    shape: tuple[int, ...], classes: int, model: dict, total: int
+) -> None:
+    network = build(spec(name="plainode", **model), data(*shape, classes=classes))
+    assert parameter_count(network) == total
+
+
+@pytest.mark.parametrize(
+    ("dynamics", "total"), [("preact", 73_984), ("postnorm", 75_136), ("prenorm", 75_392)]
+)
+def test_parameter_counts_of_the_right_hand_sides(dynamics: str, total: int) -> None:
+    assert parameter_count(Dynamics(dynamics, 64, "gn")) == total
+
+
+def test_only_what_is_trained_is_counted() -> None:
+    layer = nn.Linear(3, 2)
+    layer.bias.requires_grad_(requires_grad=False)
+    assert parameter_count(layer) == 6
+
+
+@pytest.mark.parametrize(("shape", "side"), [(MNIST, 6), (CIFAR10, 7)])
+def test_the_stem_gives_the_studies_feature_maps(shape: tuple[int, ...], side: int) -> None:
+    network = build(spec(name="odenet", width=8), data(*shape))
+    assert network.stem(torch.zeros(2, *shape)).shape == (2, 8, side, side)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("dynamics", DYNAMICS)
+def test_one_euler_step_is_the_residual_block_of_the_same_weights(dynamics: str, norm: str) -> None:
+    shared = {"dynamics": dynamics, "width": 8, "norm": norm, "blocks": 2}
+    residual = build(spec(seed=1, name="resnet", **shared), data(*MNIST)).double()
+    ode = build(spec(seed=2, name="odenet", t1=1.0, **shared), data(*MNIST)).double()
+    x = torch.rand(3, *MNIST, dtype=torch.float64)
+    assert (residual(x) - ode(x)).abs().max() > 1e-3
+    ode.load_state_dict(residual.state_dict())
+    torch.testing.assert_close(ode(x), residual(x), rtol=1e-12, atol=1e-12)
+    assert all(block.evaluations == 2 for block in ode_blocks(ode))
+
+
+def test_a_residual_block_adds_the_right_hand_side_at_time_zero() -> None:
+    f = Dynamics("postnorm", 4, "nf")
+    x = torch.rand(2, 4, 5, 5)
+    torch.testing.assert_close(ResidualBlock(f)(x), x + f(0.0, x))
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_convolution_of_time_is_one_of_space_plus_time_times_its_filter(bias: bool) -> None:
+    conv = TimeConv(4, bias).double()
+    y = torch.rand(2, 4, 5, 5, dtype=torch.float64)
+    t = 0.37
+    space = nn.functional.conv2d(y, conv.weight[:, 1:], conv.bias, padding=1)
+    ones = torch.ones(1, 1, 5, 5, dtype=torch.float64)
+    time = nn.functional.conv2d(ones, conv.weight[:, :1], padding=1)
+    expected = space + t * time
+    torch.testing.assert_close(conv(t, y), expected, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(conv(torch.tensor(t).double(), y), conv(t, y), rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize(("dynamics", "depends"), [("preact", 0), ("postnorm", 1), ("prenorm", 1)])
+def test_a_right_hand_side_depends_on_time_where_its_form_says(dynamics: str, depends: int) -> None:
+    f, y = Dynamics(dynamics, 4, "nf"), torch.rand(2, 4, 5, 5)
+    assert int((f(0.0, y) != f(1.0, y)).any()) == depends
+
+
+def test_augmentation_appends_channels_of_zeros() -> None:
+    network = build(spec(name="odenet", width=8, augment_dim=3, norm="nf"), data(*MNIST))
+    seen: list[Tensor] = []
+    network.feature.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0]))
+    x = torch.rand(2, *MNIST)
+    assert network(x).shape == (2, 10)
+    (y0,) = seen
+    assert y0.shape == (2, 11, 6, 6)
+    torch.testing.assert_close(y0[:, :8], network.stem(x))
+    assert not y0[:, 8:].any()
+    assert y0[:, :8].any()
+
+
+def test_a_downsampling_block_halves_the_resolution_rounding_up() -> None:
+    block = DownsamplingBlock(4, "gn")
+    assert block(torch.rand(2, 4, 26, 13)).shape == (2, 4, 13, 7)
+
+
+@pytest.mark.parametrize("name", ["resnet", "odenet", "plainode"])
+def test_weights_follow_from_the_seed_alone(name: str) -> None:
+    shape = (2,) if name == "plainode" else MNIST
+
+    def weights(seed: int) -> Tensor:
+        network = build(spec(seed, name=name, width=8), data(*shape))
+        return torch.cat([p.detach().flatten() for p in network.parameters()])
+
+    torch.manual_seed(11)
+    first, state = weights(0), torch.get_rng_state()
+    torch.manual_seed(12)
+    assert torch.equal(weights(0), first)
+    assert not torch.equal(weights(1), first)
+    torch.manual_seed(11)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("stem", ["conv", "res"])
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("name", ["resnet", "odenet"])
+def test_every_norm_trains_in_both_networks(name: str, norm: str, stem: str) -> None:
+    network = build(spec(name=name, width=8, blocks=1, norm=norm, stem=stem), data(*DIGITS))
+    logits = network(torch.rand(4, *DIGITS))
+    assert logits.shape == (4, 10)
+    logits.square().sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
+
+
+@pytest.mark.parametrize("channels", [8, 32, 64])
+def test_norms_standardise_what_their_names_say(channels: int) -> None:
+    x = torch.randn(6, channels, 5, 5, generator=torch.Generator().manual_seed(0)) * 3 + 2
+    # The axes over which a norm's output has mean 0 and variance 1.
+    axes = {"bn": (0, 2, 3), "ln": (1, 2, 3), "in": (2, 3)}
+    for name, over in axes.items():
+        y = NORMS[name](channels)(x)
+        torch.testing.assert_close(y.mean(over), torch.zeros_like(y.mean(over)), rtol=0, atol=1e-5)
+        variance = y.var(over, correction=0)
+        torch.testing.assert_close(variance, torch.ones_like(variance), rtol=0, atol=1e-4)
+    groups = NORMS["gn"](channels)(x).reshape(6, min(channels, 32), -1)
+    torch.testing.assert_close(groups.mean(2), torch.zeros(groups.shape[:2]), rtol=0, atol=1e-5)
+    assert torch.equal(NORMS["nf"](channels)(x), x)
+    assert list(NORMS["in"](channels).parameters()) == []
+
+
+def test_each_place_has_its_own_norm() -> None:
+    norms = {"stem": "bn", "residual": "in", "ode": "nf"}
+    network = build(spec(name="odenet", width=8, stem="res", norm=norms), data(*MNIST))
+    kinds = {nn.BatchNorm2d: "bn", nn.InstanceNorm2d: "in"}
+
+    def found(part: nn.Module) -> set[str]:
+        return {kinds[type(m)] for m in part.modules() if type(m) in kinds}
+
+    assert (found(network.stem), found(network.feature), found(network.head)) == (
+        {"in"},
+        set(),
+        {"bn"},
+    )
+
+
+def test_group_norm_wants_channels_that_fill_its_groups() -> None:
+    with pytest.raises(ValidationError, match="48 channels do not fill evenly"):
+        spec(name="odenet", width=48)
+    with pytest.raises(ValidationError, match="65 channels do not fill evenly"):
+        spec(name="resnet", width=64, augment_dim=1)
+    with pytest.raises(ValidationError, match=r"norm\.ode"):
+        spec(name="odenet", width=48, norm={"stem": "ln", "ode": "gn"})
+    for norm in ("ln", {"stem": "bn", "ode": "nf", "residual": "gn"}):
+        network = build(spec(name="odenet", width=48, norm=norm), data(*DIGITS))
+        assert network(torch.rand(2, *DIGITS)).shape == (2, 10)
+    for width in (5, 31, 32, 96):
+        build(spec(name="odenet", width=width), data(*DIGITS))
+
+
+def test_blocks_share_the_specs_solver_and_length() -> None:
+    trial = spec(name="odenet", width=8, blocks=3, t1=2.5)
+    blocks = list(ode_blocks(build(trial, data(*DIGITS))))
+    assert [type(block) for block in blocks] == [ODEBlock] * 3
+    assert {block.t1 for block in blocks} == {2.5}
+    assert {block.solver for block in blocks} == {Solver(method="euler", steps=1)}
+
+
+@pytest.mark.parametrize("field", ["simple", "linear", "conv"])
+def test_a_plain_ode_integrates_the_raw_input(field: str) -> None:
+    shape = (3, 6, 6) if field == "conv" else (5,)
+    network = build(spec(name="plainode", field=field, width=8), data(*shape, classes=3))
+    x = torch.rand(4, *shape)
+    y = x.unsqueeze(1) if field == "simple" else x
+    expected = network.head((y + network.block.f(0.0, y)).flatten(1))
+    torch.testing.assert_close(network(x), expected)
+    assert network(x).shape == (4, 3)
+
+
+@pytest.mark.parametrize(
+    ("init", "std"), [("normal", 0.02), ("kaiming", (2 / 96) ** 0.5), ("xavier", 0.02 / 96**0.5)]
+)
+def test_a_plain_ode_is_initialised_as_it_is_asked(init: str, std: float) -> None:
+    network = build(spec(name="plainode", width=32, init=init), data(2, classes=2))
+    middle = network.block.f.g[2]  # 32 -> 32 channels, kernel 3
+    assert middle.weight.std().item() == pytest.approx(std, rel=0.05)
+    assert not any(p.any() for name, p in network.named_parameters() if name.endswith("bias"))
+
+
+def test_an_orthogonal_initialisation_keeps_lengths_but_for_its_gain() -> None:
+    network = build(spec(name="plainode", init="orthogonal", width=16), data(2, classes=2))
+    weight = network.block.f.g[2].weight.flatten(1)  # 16 x 48
+    expected = torch.eye(16) * 0.02**2
+    torch.testing.assert_close(weight @ weight.T, expected, rtol=0, atol=1e-6)

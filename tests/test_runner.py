@@ -1,0 +1,111 @@
+import os
+import signal
+from dataclasses import replace
+
+import psutil
+import pytest
+import torch
+
+from nodebench.errors import ResourceError
+from nodebench.runner import run_inline, run_with_ray
+from nodebench.spec import Resources
+from nodebench.store import Store
+from sweeps import histories, options, tiny
+
+# Ray's own code warns.
+quiet = pytest.mark.filterwarnings("ignore")
+
+
+class Recorder:
+    """A monitor that remembers, and does something at the first epoch it hears of."""
+
+    def __init__(self, at_first_epoch=lambda: None):
+        self.events = []
+        self.at_first_epoch = at_first_epoch
+
+    def on_start(self, trial_id):
+        self.events.append(("start", trial_id))
+
+    def on_epoch(self, trial_id, row):
+        if not any(event[0] == "epoch" for event in self.events):
+            self.at_first_epoch()
+        self.events.append(("epoch", trial_id))
+
+    def on_end(self, trial_id, problem):
+        self.events.append(("end", trial_id, problem))
+
+
+@pytest.fixture(scope="module")
+def ray_session():
+    """One Ray session for all the tests of this process."""
+    ray = pytest.importorskip("ray")
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    yield ray
+    ray.shutdown()
+
+
+def test_inline_runs_all_trials_in_order(tmp_path):
+    sweep, recorder = tiny(tmp_path, seeds=[0, 1]), Recorder()
+    run_inline(sweep.trials, Store(tmp_path), options(sweep, tmp_path), recorder)
+    kinds = [event[0] for event in recorder.events]
+    assert kinds == ["start", "epoch", "epoch", "epoch", "end"] * 2
+
+
+@quiet
+def test_ray_gives_the_bits_that_this_process_gives(tmp_path, ray_session):
+    sweep, recorder = tiny(tmp_path, seeds=[0, 1, 2, 3]), Recorder()
+    inline, ray = Store(tmp_path / "inline"), Store(tmp_path / "ray")
+    run_inline(sweep.trials, inline, options(sweep, tmp_path), Recorder())
+    run_with_ray(sweep.trials, ray, options(sweep, tmp_path), recorder)
+    assert histories(sweep, ray) == histories(sweep, inline)
+    ends = [event for event in recorder.events if event[0] == "end"]
+    assert sorted(ends) == sorted(("end", trial.id, None) for trial in sweep.trials)
+    assert not list(ray.root.glob(".ray-*"))
+
+
+@quiet
+def test_a_killed_worker_costs_nothing_but_time(tmp_path, ray_session):
+    base = {
+        "data": {"name": "spheres", "train_size": 2000, "test_size": 32},
+        "model": {"name": "plainode", "width": 8},
+        "solver": {"method": "euler", "steps": 8},
+        "train": {"epochs": 12, "batch_size": 16},
+    }
+    sweep = tiny(tmp_path, base=base)
+    whole, broken = Store(tmp_path / "whole"), Store(tmp_path / "broken")
+    killed = []
+
+    def kill_a_worker():
+        for process in psutil.Process().children(recursive=True):
+            if "_train_one" in process.name() or "ImplicitFunc" in " ".join(process.cmdline()):
+                killed.append(process.pid)
+                os.kill(process.pid, signal.SIGKILL)
+
+    run_with_ray(sweep.trials, broken, options(sweep, tmp_path), Recorder(kill_a_worker))
+    run_inline(sweep.trials, whole, options(sweep, tmp_path), Recorder())
+    assert killed
+    assert histories(sweep, broken) == histories(sweep, whole)
+
+
+@quiet
+@pytest.mark.parametrize(
+    ("resources", "message"),
+    [(Resources(gpus=0.5), "--cpu"), (Resources(cpus=99), "the largest node has 2")],
+)
+def test_what_no_node_has_is_refused_before_anything_starts(
+    tmp_path, ray_session, resources, message
+):
+    sweep, store = tiny(tmp_path), Store(tmp_path / "runs")
+    run = replace(options(sweep, tmp_path), resources=resources)
+    with pytest.raises(ResourceError, match=message):
+        run_with_ray(sweep.trials, store, run, Recorder())
+    assert not (store.root / "trials").exists()
+
+
+def test_inline_refuses_a_gpu_that_is_not_there(tmp_path):
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    sweep = tiny(tmp_path)
+    run = replace(options(sweep, tmp_path), resources=Resources(gpus=1))
+    with pytest.raises(ResourceError, match="--cpu"):
+        run_inline(sweep.trials, Store(tmp_path), run, Recorder())

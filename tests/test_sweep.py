@@ -1,0 +1,352 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from nodebench.errors import SweepError
+from nodebench.spec import TrialSpec
+from nodebench.sweep import Sweep, Trial, load
+
+BASE = {"data": "digits", "model": {"name": "odenet"}, "solver": {"method": "euler", "steps": 4}}
+
+
+def write_sweep(folder: Path, text: str = "", **fields: object) -> Path:
+    path = folder / "sweep.yaml"
+    path.write_text(text or yaml.safe_dump({"name": "t", "base": BASE, **fields}))
+    return path
+
+
+def trial(**fields: object) -> Trial:
+    return Trial(TrialSpec.model_validate({**BASE, **fields}))
+
+
+def sweep(folder: Path, **fields: object) -> Sweep:
+    return load(write_sweep(folder, **fields))
+
+
+def faults(path: Path, **options: object) -> list[str]:
+    with pytest.raises(SweepError) as caught:
+        load(path, **options)  # type: ignore[arg-type]
+    return [str(fault) for fault in caught.value.faults]
+
+
+# ---------------------------------------------------------------------------------- expansion
+
+
+def test_axes_multiply_and_the_last_varies_fastest(tmp_path):
+    found = sweep(tmp_path, grid={"model.width": [8, 16], "solver.steps": [1, 2]}, seeds=[3, 4])
+    cells = [(t.spec.model.width, t.spec.solver.steps, t.spec.seed) for t in found.trials]
+    assert cells == [(w, s, seed) for w in (8, 16) for s in (1, 2) for seed in (3, 4)]
+
+
+def test_zipped_axes_go_together(tmp_path):
+    found = sweep(tmp_path, grid={"solver.method, solver.steps": [["euler", 32], ["rk4", 8]]})
+    assert [(t.spec.solver.method, t.spec.solver.steps) for t in found.trials] == [
+        ("euler", 32),
+        ("rk4", 8),
+    ]
+
+
+def test_blocks_are_joined_and_equal_cells_are_one_trial(tmp_path):
+    blocks = [{"solver.steps": [1, 2]}, {"solver.steps": [2, 3]}]
+    assert [t.spec.solver.steps for t in sweep(tmp_path, grid=blocks).trials] == [1, 2, 3]
+
+
+def test_solver_axes_do_not_multiply_a_resnet(tmp_path):
+    found = sweep(tmp_path, grid={"model.name": ["resnet", "odenet"], "solver.steps": [1, 2, 3]})
+    assert [t.spec.model.name for t in found.trials] == ["resnet"] + ["odenet"] * 3
+    assert found.trials[0].spec.solver is None
+
+
+def test_a_whole_group_replaces_the_base_and_a_path_into_it_still_counts(tmp_path):
+    found = sweep(
+        tmp_path, grid={"solver.tol": [0.1, 0.01], "solver": [{"method": "dopri5", "tol": 1}]}
+    )
+    assert [(t.spec.solver.steps, t.spec.solver.tol) for t in found.trials] == [
+        (None, 0.1),
+        (None, 0.01),
+    ]
+
+
+def test_exclude_drops_the_cells_that_agree(tmp_path):
+    found = sweep(
+        tmp_path,
+        grid={"model.norm.ode": ["bn", "ln"], "solver.steps": [1, 2]},
+        exclude=[{"model.norm.ode": "bn", "solver.steps": 2}],
+    )
+    cells = [(t.spec.model.norm.ode, t.spec.solver.steps) for t in found.trials]
+    assert cells == [("bn", 1), ("ln", 1), ("ln", 2)]
+
+
+def test_include_lays_base_over_another_files(tmp_path):
+    (tmp_path / "below.yaml").write_text("base: {data: digits, model: {name: odenet, width: 16}}")
+    path = write_sweep(
+        tmp_path, "{name: t, include: below.yaml, base: {model: {stem: res}, solver: {tol: 0.1}}}"
+    )
+    model = load(path).trials[0].spec.model
+    assert (model.width, model.stem) == (16, "res")
+
+
+def test_small_replaces_fields_and_axes_and_renames_the_sweep(tmp_path):
+    path = write_sweep(
+        tmp_path,
+        grid={"solver.steps": [8, 16, 32], "model.width": [8, 16]},
+        small={"train.epochs": 1, "solver.steps": [2], "model.width": 8, "seeds": [7]},
+    )
+    found = load(path, small=True)
+    assert found.name == "t-small"
+    assert [t.spec for t in found.trials] == [
+        trial(
+            model={"name": "odenet", "width": 8},
+            solver={"method": "euler", "steps": 2},
+            train={"epochs": 1},
+            seed=7,
+        ).spec
+    ]
+
+
+def test_overrides_replace_fields_axes_and_top_level_fields(tmp_path):
+    path = write_sweep(tmp_path, grid={"solver.steps": [8, 16]})
+    found = load(path, ["solver.steps=3", "seeds=[1, 2]", "resources.cpus=2", "train.epochs=5"])
+    assert [(t.spec.solver.steps, t.spec.seed) for t in found.trials] == [(3, 1), (3, 2)]
+    assert found.resources.cpus == 2
+    assert found.trials[0].spec.train.epochs == 5
+
+
+def test_the_resolved_file_expands_to_the_same_trials(tmp_path):
+    path = write_sweep(tmp_path, grid={"solver.steps": [8, 16]}, small={"train.epochs": 1})
+    first = load(path, ["model.width=16"], small=True)
+    again = tmp_path / "again.yaml"
+    again.write_text(first.text)
+    assert [t.id for t in load(again).trials] == [t.id for t in first.trials]
+
+
+def test_yaml_floats_without_a_dot_are_numbers(tmp_path):
+    path = write_sweep(
+        tmp_path,
+        "{name: t, base: {data: digits, model: odenet, solver: {method: dopri5, tol: 1e-3}}}",
+    )
+    assert load(path).trials[0].spec.solver.tol == 0.001
+
+
+# ------------------------------------------------------------------------------------ identity
+
+
+def test_ids_are_what_they_were():
+    """If this fails, results in users' stores lose their names: raise NUMERICS instead."""
+    assert trial().id == "de15fdf29978"
+    assert trial(model="resnet").id == "9d7d3250be50"
+    assert trial(data="spheres", model="plainode", seed=3).id == "6f389ff81c30"
+
+
+def test_defaults_are_what_they_were():
+    """Ids leave defaults out, so a changed default would rename nothing and change results."""
+    spec = trial(train={"schedule": {"name": "milestones", "at": [1]}}).spec
+    assert json.loads(spec.model_dump_json()) == {
+        "data": {
+            "name": "digits", "train_size": None, "test_size": None, "val_size": 0,
+            "subset_seed": 0, "augment": [], "normalize": True,
+        },
+        "model": {
+            "name": "odenet", "stem": "conv", "width": 64, "augment_dim": 0, "blocks": 1,
+            "norm": {"stem": "gn", "residual": None, "ode": "gn"}, "dynamics": "postnorm",
+            "t1": 1.0,
+        },
+        "solver": {
+            "method": "euler", "steps": 4, "step_size": None, "tol": None, "rtol": None,
+            "atol": None, "scipy": None,
+        },
+        "gradient": {"name": "backprop", "solver": None, "norm": "default"},
+        "train": {
+            "epochs": 10, "iterations": None, "batch_size": 128, "drop_last": False,
+            "test_every": 1,
+            "optimizer": {
+                "name": "sgd", "lr": 0.1, "momentum": 0.9, "nesterov": False, "weight_decay": 0.0,
+            },
+            "schedule": {"name": "milestones", "at": [1.0], "gamma": 0.1, "warmup": 0.0},
+        },
+        "seed": 0,
+    }  # fmt: skip
+
+
+def test_ids_are_the_same_in_another_process_with_another_hash_seed():
+    code = (
+        "from nodebench.spec import TrialSpec; from nodebench.sweep import Trial;"
+        f"print(Trial(TrialSpec.model_validate({BASE!r})).id)"
+    )
+    for hash_seed in ("1", "2"):
+        done = subprocess.run(
+            [sys.executable, "-c", code], env={"PYTHONHASHSEED": hash_seed}, capture_output=True,
+            text=True, check=True,
+        )  # fmt: skip
+        assert done.stdout.strip() == trial().id
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"solver": {"method": "dopri5", "tol": 0.1}}, {"solver": {"rtol": 0.1, "atol": 0.1}}),
+        ({"solver": {"steps": 4.0, "method": "euler"}}, {}),
+        ({"model": {"norm": "bn", "name": "odenet"}},
+         {"model": {"name": "odenet", "norm": {"stem": "bn", "ode": "bn", "residual": "bn"}}}),
+        ({"gradient": "backprop"}, {"gradient": {"name": "backprop"}}),
+        ({"train": {"optimizer": "sgd"}}, {"train": {"optimizer": {"name": "sgd", "lr": 0.1}}}),
+        ({"model": "resnet"}, {"model": "resnet", "solver": {"method": "rk4", "steps": 9}}),
+    ],
+)  # fmt: skip
+def test_two_ways_of_writing_a_trial_have_one_id(one, other):
+    assert trial(**one).id == trial(**other).id
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seed": 1},
+        {"train": {"epochs": 11}},
+        {"solver": {"method": "euler", "steps": 5}},
+        {"model": {"name": "odenet", "norm": {"ode": "ln"}}},
+        {"data": {"name": "digits", "augment": ["crop"]}},
+    ],
+)
+def test_whatever_changes_the_result_changes_the_id(change):
+    assert trial(**change).id != trial().id
+
+
+def test_the_recipe_leaves_the_length_out():
+    assert trial(train={"epochs": 3}).recipe_id == trial(train={"epochs": 9}).recipe_id
+    assert trial(train={"epochs": 3}).recipe_id != trial(seed=1, train={"epochs": 3}).recipe_id
+
+
+def test_names_limits_and_resources_are_not_in_the_id(tmp_path):
+    plain = sweep(tmp_path)
+    other = sweep(
+        tmp_path,
+        limits={"nfe": 9},
+        resources={"cpus": 2},
+        evaluate={"methods": ["euler"], "nfe": [4]},
+    )
+    assert plain.trials[0].id == other.trials[0].id
+
+
+def test_the_source_of_a_part_by_import_path_is_in_the_id(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    ids = []
+    for number, text in enumerate(("a = 1", "a = 2")):
+        (tmp_path / f"mine{number}.py").write_text(text)
+        part = Trial(TrialSpec.model_validate({**BASE, "model": f"mine{number}:a"}))
+        identity = dict(part._identity)
+        assert f"mine{number}:a" in identity["sources"]
+        ids.append(identity["sources"][f"mine{number}:a"])
+    assert ids[0] != ids[1]
+    assert "mine0" not in sys.modules
+
+
+# -------------------------------------------------------------------------------------- labels
+
+
+def test_columns_that_vary_tell_the_cells_apart(tmp_path):
+    found = sweep(
+        tmp_path,
+        grid=[
+            {"model": [{"name": "resnet"}]},
+            {"model.norm": ["gn", "bn"], "solver": [{"method": "euler", "steps": 2},
+                                                   {"method": "dopri5", "tol": 0.1}]},
+        ],
+    )  # fmt: skip
+    assert found.varying == [
+        "model.name",
+        "model.norm.stem",
+        "model.blocks",
+        "model.dynamics",
+        "solver.method",
+    ]
+    assert len({found.label(t) for t in found.trials}) == len(found.trials)
+
+
+def test_cells_that_differ_by_an_absent_setting_are_told_apart(tmp_path):
+    found = sweep(
+        tmp_path,
+        grid={"solver": [{"method": "euler", "steps": 2}, {"method": "euler", "step_size": 0.3}]},
+    )
+    assert len({found.label(t) for t in found.trials}) == 2
+
+
+# -------------------------------------------------------------------------------------- faults
+
+
+def test_all_mistakes_are_named_at_once_by_path_with_the_nearest_word(tmp_path):
+    text = """
+name: t
+base:
+  data: digits
+  model: {name: odenet, widht: 64}
+  solver: {method: dopri, steps: 0}
+"""
+    found = faults(write_sweep(tmp_path, text))
+    assert len(found) == 3
+    assert found[0].startswith(
+        "base.model.widht: `widht` is not a known field. Did you mean `width`?"
+    )
+    assert found[1].startswith(
+        "base.solver.method: `dopri` is not a known method. Did you mean `dopri5`?"
+    )
+    assert found[2] == "base.solver.steps: should be greater than or equal to 1, found `0`"
+
+
+@pytest.mark.parametrize(
+    ("fields", "where", "what"),
+    [
+        ({"seedz": [1]}, "seedz", "Did you mean `seeds`?"),
+        ({"seeds": [-1]}, "seeds[0]", "greater than or equal to 0"),
+        ({"grid": {"solver.stepz": [1]}}, "grid[0].solver.stepz", "Did you mean `steps`?"),
+        ({"grid": {"solver.steps": 3}}, "grid[0].solver.steps", "a list of values"),
+        ({"grid": [{}, {"model.norm.ode": ["xn"]}]}, "grid[1].model.norm.ode", "not a known ode"),
+        ({"grid": {"solver.method, solver.steps": [["euler"]]}}, "grid[0]", "zips 2 fields"),
+        ({"exclude": [{"solver.stepz": 1}]}, "exclude", "solver.steps"),
+        ({"exclude": [{"model.name": "odenet"}]}, "exclude", "leaves no trial"),
+        ({"name": "../x"}, "name", "letters, digits"),
+        ({"name": "a/b"}, "name", "letters, digits"),
+        ({"resources": {"gpus": 2}}, "resources", "one GPU"),
+        ({"evaluate": {"methods": ["dopri5"], "nfe": [4]}}, "evaluate[0]", "`nfe`"),
+        ({"include": "absent.yaml"}, "include", "no such file"),
+        ({"base": {**BASE, "seed": 1}}, "base.seed", "`seeds`"),
+        ({"base": {**BASE, "data": "spheres"}}, "base", "reads images"),
+        ({"base": {**BASE, "data": {"name": "digits", "train_size": 2000}}}, "base.data", "1347"),
+        ({"base": {**BASE, "model": {"name": "odenet", "width": 40}}}, "base.model", "group norm"),
+        ({"base": {**BASE, "solver": {"method": "dopri5", "steps": 3}}}, "base.solver", "`tol`"),
+        ({"base": {**BASE, "solver": {"method": "euler"}}}, "base.solver", "`step_size`"),
+        ({"base": {**BASE, "solver": {"method": "scipy_solver"}}}, "base", "adjoint"),
+        ({"base": {**BASE, "train": {"epochs": 1, "iterations": 1}}}, "base.train", "not both"),
+        ({"base": {"model": "odenet"}}, "base.data", "is missing"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_named_by_its_path(tmp_path, fields, where, what):
+    (fault,) = faults(write_sweep(tmp_path, **fields))
+    assert fault.startswith(f"{where}")
+    assert what in fault
+
+
+def test_a_key_given_twice_is_refused(tmp_path):
+    assert "given twice" in faults(write_sweep(tmp_path, "name: a\nname: b\n"))[0]
+
+
+@pytest.mark.parametrize("text", ["[1, 2]", "a: [", "!!python/object:os.system {}", "3"])
+def test_what_is_not_a_sweep_is_refused(tmp_path, text):
+    assert len(faults(write_sweep(tmp_path, text))) == 1
+
+
+def test_a_file_that_includes_itself_is_refused(tmp_path):
+    path = write_sweep(tmp_path, include="sweep.yaml")
+    assert "includes itself" in faults(path)[0]
+
+
+def test_overriding_part_of_a_zipped_axis_is_refused(tmp_path):
+    path = write_sweep(tmp_path, grid={"solver.method, solver.steps": [["euler", 2]]})
+    assert "zipped" in faults(path, overrides=["solver.steps=3"])[0]
+
+
+def test_an_unknown_override_is_refused(tmp_path):
+    assert "Did you mean `solver`?" in faults(write_sweep(tmp_path), overrides=["solvr.steps=3"])[0]

@@ -1,0 +1,155 @@
+import shutil
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+
+from sweeps import essence, options, tiny
+
+pytest.importorskip("mlflow")
+from mlflow import MlflowClient
+
+from nodebench import launch
+from nodebench.errors import InputError
+from nodebench.report import tables
+from nodebench.runner import run_inline
+from nodebench.spec import Limits
+from nodebench.store import Store, write
+from nodebench.tracking import TRIAL_TAG, Tracker, Writer, restore, tracking_uri
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # MLflow's own code warns
+
+
+class Silent:
+    def on_start(self, trial_id): ...
+    def on_epoch(self, trial_id, row): ...
+    def on_end(self, trial_id, problem): ...
+
+
+@pytest.fixture
+def trained(tmp_path):
+    """A sweep of two finished trials and one that met its limit, in a store."""
+    evaluate = {"methods": ["euler"], "steps": [2, 4]}
+    sweep = tiny(tmp_path, seeds=[0, 1], evaluate=evaluate, grid={"solver.steps": [2, 3]})
+    store = Store(tmp_path / "runs")
+    write(store.sweep_file(sweep.name), sweep.text)
+    run_inline(sweep.trials[:2], store, options(sweep, tmp_path), Silent())
+    limited = replace(options(sweep, tmp_path), limits=Limits(nfe=2))
+    run_inline(sweep.trials[2:3], store, limited, Silent())
+    return sweep, store
+
+
+def runs(sweep, store):
+    client = MlflowClient(tracking_uri(store))
+    experiment = client.get_experiment_by_name(sweep.name)
+    return client, client.search_runs([experiment.experiment_id])
+
+
+def points(sweep, store):
+    """Every metric point in MLflow: (trial, name, step, time, value), with its multiplicity."""
+    client, found = runs(sweep, store)
+    return Counter(
+        (run.data.tags[TRIAL_TAG], name, point.step, point.timestamp, point.value)
+        for run in found
+        for name in run.data.metrics
+        for point in client.get_metric_history(run.info.run_id, name)
+    )
+
+
+def test_every_trial_is_one_run_with_its_settings_history_and_outcome(trained):
+    sweep, store = trained
+    Tracker(sweep, store).update_all()
+    client, found = runs(sweep, store)
+    by_trial = {run.data.tags[TRIAL_TAG]: run for run in found}
+    assert len(found) == len(by_trial) == 3
+    first, limited = by_trial[sweep.trials[0].id], by_trial[sweep.trials[2].id]
+    assert first.data.params == {k: str(v) for k, v in sweep.trials[0].settings.items()}
+    assert (first.info.status, first.data.tags["outcome"]) == ("FINISHED", "finished")
+    assert (limited.info.status, limited.data.tags["outcome"]) == ("FAILED", "nfe")
+    assert first.data.tags["nodebench.threads"] == "1"
+    history = client.get_metric_history(first.info.run_id, "test_accuracy")
+    rows = store.folder(sweep.trials[0].id).history()
+    assert [(p.step, p.value) for p in history] == [(r["epoch"], r["test_accuracy"]) for r in rows]
+    names = {artifact.path for artifact in client.list_artifacts(first.info.run_id)}
+    assert {"trial.json", "result.json", "history.jsonl", "evaluations.json", "tiny.yaml"} <= names
+    assert not {"checkpoint.pt", "lock"} & names
+
+
+def test_writing_again_changes_nothing(trained):
+    sweep, store = trained
+    Tracker(sweep, store).update_all()
+    before = points(sweep, store)
+    assert set(before.values()) == {1}
+    client, found = runs(sweep, store)
+    for run in found:  # as if the last launch had died before it could note that it was done
+        client.delete_tag(run.info.run_id, "nodebench.synced")
+    Tracker(sweep, store).update_all()
+    assert points(sweep, store) == before
+
+
+def test_a_run_cut_off_in_mid_training_goes_on_as_the_same_run(trained):
+    sweep, store = trained
+    folder = store.folder(sweep.trials[0].id)
+    rows, result = folder.history(), (folder.path / "result.json").read_text()
+    folder.write_history(rows[:1])
+    (folder.path / "result.json").unlink()
+    Tracker(sweep, store).update_all()
+    folder.write_history(rows)
+    write(folder.path / "result.json", result)
+    Tracker(sweep, store).update_all()
+    client, found = runs(sweep, store)
+    assert len(found) == 3
+    (same,) = [r for r in found if r.data.tags[TRIAL_TAG] == sweep.trials[0].id]
+    assert len(client.get_metric_history(same.info.run_id, "train_loss")) == 3
+    assert same.info.status == "FINISHED"
+    assert set(points(sweep, store).values()) == {1}
+
+
+def test_mlflow_deleted_is_rebuilt_from_the_store(trained):
+    sweep, store = trained
+    Tracker(sweep, store).update_all()
+    before = points(sweep, store)
+    (store.root / "mlflow.db").unlink()
+    shutil.rmtree(store.root / "mlartifacts")
+    Tracker(sweep, store).update_all()
+    assert points(sweep, store) == before
+
+
+def test_the_store_deleted_is_restored_from_mlflow(trained, tmp_path):
+    sweep, store = trained
+    Tracker(sweep, store).update_all()
+    expected = tables.results(sweep, store), tables.evaluations(sweep, store)
+    history = essence(store.folder(sweep.trials[0].id).history())
+    shutil.rmtree(store.root / "trials")
+    copy = Store(tmp_path / "copy")
+    restore(sweep, copy, source=store)
+    for frame, found in zip(
+        expected, (tables.results(sweep, copy), tables.evaluations(sweep, copy)), strict=True
+    ):
+        assert frame.equals(found)
+    assert essence(copy.folder(sweep.trials[0].id).history()) == history
+
+
+def test_restoring_an_experiment_that_is_not_there_says_so(tmp_path):
+    sweep = tiny(tmp_path)
+    with pytest.raises(InputError, match="no experiment `tiny`"):
+        restore(sweep, Store(tmp_path / "copy"), source=Store(tmp_path / "runs"))
+
+
+def test_an_absent_server_does_not_stop_a_sweep(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    sweep, store = tiny(tmp_path), Store(tmp_path / "runs")
+    outcome = launch.run(sweep, store, Silent(), inline=True)
+    assert outcome.complete
+    assert outcome.tracking_problem is not None
+    assert "127.0.0.1:9" in outcome.tracking_problem
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    assert len(launch.sync(sweep, store)) == 1
+
+
+def test_the_writer_writes_what_it_is_told_and_what_it_was_not(trained):
+    sweep, store = trained
+    writer = Writer(sweep, store)
+    writer.put(sweep.trials[0].id)
+    assert writer.close() is None
+    assert len(runs(sweep, store)[1]) == 3
