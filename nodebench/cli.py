@@ -81,8 +81,12 @@ def run(
     sweep, store, entries = _planned(source, changes, small)
     missing = sum(entry.missing for entry in entries)
     _say(f"{sweep.name}: {len(entries)} trials, {missing} to run")
-    with ProgressMonitor(sweep, store, missing, out) as monitor:
-        outcome = launch.run(sweep, store, monitor, inline=inline, cpu=cpu, track=track)
+    try:
+        with ProgressMonitor(sweep, store, missing, out) as monitor:
+            outcome = launch.run(sweep, store, monitor, inline=inline, cpu=cpu, track=track)
+    except KeyboardInterrupt:
+        err.print("interrupted; the same command goes on from here", markup=False)
+        raise typer.Exit(INTERRUPTED) from None
     if outcome.tracking_problem:
         err.print(
             f"MLflow is not up to date: {outcome.tracking_problem}. Later: nodebench sync",
@@ -174,9 +178,6 @@ def main() -> None:
     except InputError as error:
         err.print(str(error), markup=False, highlight=False)
         sys.exit(2)
-    except KeyboardInterrupt:
-        err.print("interrupted; the same command goes on from here", markup=False)
-        sys.exit(INTERRUPTED)
 
 
 def _interrupt(_signal: int, _frame: object) -> None:

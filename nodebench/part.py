@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable, Iterator
-from typing import Any, get_args
+from collections.abc import Iterator, Mapping
+from functools import reduce
+from operator import or_
+from typing import Annotated, Any, get_args
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Tag, model_validator
 
@@ -28,14 +30,21 @@ def _part_name(value: Any) -> str | None:
     return "custom" if isinstance(name, str) and ":" in name else name
 
 
-def by_name(kind: str, known: Iterable[str]) -> Discriminator:
-    """Tells the parts of a union apart by `name`, or by the colon of an import path."""
-    return Discriminator(
+def choice(kind: str, table: Mapping[str, type[Part]], custom: type[Part] | None = None) -> Any:
+    """The type of a field that holds one part of a table, told apart by `name`.
+
+    A name with a colon is an import path, whose settings are `custom`.
+    """
+    tagged = [Annotated[part, Tag(name)] for name, part in table.items()]
+    if custom is not None:
+        tagged.append(Annotated[custom, Tag("custom")])
+    by_name = Discriminator(
         _part_name,
         custom_error_type="unknown_part",
         custom_error_message=kind,
-        custom_error_context={"known": ", ".join(known)},
+        custom_error_context={"known": ", ".join(table)},
     )
+    return Annotated[reduce(or_, tagged), by_name]
 
 
 def from_name(value: Any) -> Any:

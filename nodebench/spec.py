@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeAlias
 
-from pydantic import AfterValidator, Field, Tag, model_validator
+from pydantic import AfterValidator, model_validator
 
-from nodebench.part import Named, Part, by_name, from_name
+from nodebench.part import Named, Part, choice, from_name
 from nodebench.vocabulary import (
     DATASETS,
     METHODS,
@@ -21,35 +21,23 @@ from nodebench.vocabulary import (
     Count,
     CustomData,
     CustomModel,
-    Digits,
+    Dataset,
     GradientName,
     Method,
     MethodName,
-    Mnist,
+    Model,
     NonNegative,
-    OdeNet,
-    PlainOde,
     Positive,
-    ResNet,
     ScipyMethod,
     Size,
-    Spheres,
 )
 
-DataSettings = Annotated[
-    Annotated[Digits, Tag("digits")]
-    | Annotated[Mnist, Tag("mnist")]
-    | Annotated[Spheres, Tag("spheres")]
-    | Annotated[CustomData, Tag("custom")],
-    by_name("data set", DATASETS),
-]
-ModelSettings = Annotated[
-    Annotated[ResNet, Tag("resnet")]
-    | Annotated[OdeNet, Tag("odenet")]
-    | Annotated[PlainOde, Tag("plainode")]
-    | Annotated[CustomModel, Tag("custom")],
-    by_name("model", MODELS),
-]
+if TYPE_CHECKING:
+    DataSettings: TypeAlias = Dataset
+    ModelSettings: TypeAlias = Model
+else:
+    DataSettings = choice("data set", DATASETS, CustomData)
+    ModelSettings = choice("model", MODELS, CustomModel)
 
 
 class Solver(Part):
@@ -141,7 +129,15 @@ class Gradient(Named):
         return self
 
 
-class Sgd(Part):
+class Optimizer(Part):
+    """What every optimiser has."""
+
+    name: str
+    lr: Positive
+    weight_decay: NonNegative
+
+
+class Sgd(Optimizer):
     """Stochastic gradient descent (torch.optim.SGD)."""
 
     name: Literal["sgd"]
@@ -151,7 +147,7 @@ class Sgd(Part):
     weight_decay: NonNegative = 0.0
 
 
-class Adam(Part):
+class Adam(Optimizer):
     """Adam, weight decay added to the gradient (torch.optim.Adam)."""
 
     name: Literal["adam"]
@@ -160,7 +156,7 @@ class Adam(Part):
     weight_decay: NonNegative = 0.0
 
 
-class AdamW(Part):
+class AdamW(Optimizer):
     """Adam, weight decay decoupled from the gradient (torch.optim.AdamW)."""
 
     name: Literal["adamw"]
@@ -169,7 +165,7 @@ class AdamW(Part):
     weight_decay: NonNegative = 0.01
 
 
-class RmsProp(Part):
+class RmsProp(Optimizer):
     """RMSprop (torch.optim.RMSprop)."""
 
     name: Literal["rmsprop"]
@@ -179,47 +175,54 @@ class RmsProp(Part):
     weight_decay: NonNegative = 0.0
 
 
-OPTIMIZERS = {"sgd": Sgd, "adam": Adam, "adamw": AdamW, "rmsprop": RmsProp}
-Optimizer = Annotated[
-    Annotated[Sgd, Tag("sgd")]
-    | Annotated[Adam, Tag("adam")]
-    | Annotated[AdamW, Tag("adamw")]
-    | Annotated[RmsProp, Tag("rmsprop")],
-    by_name("optimizer", OPTIMIZERS),
-]
+OPTIMIZERS: dict[str, type[Optimizer]] = {
+    "sgd": Sgd,
+    "adam": Adam,
+    "adamw": AdamW,
+    "rmsprop": RmsProp,
+}
 
 
-class Constant(Part):
-    """The learning rate stays, after a linear `warmup` from 0."""
+class Schedule(Part):
+    """What every schedule has: a linear `warmup` from 0, in the unit of the training's length."""
 
-    name: Literal["constant"]
+    name: str
     warmup: NonNegative = 0.0
 
 
-class Milestones(Part):
+class Constant(Schedule):
+    """The learning rate stays."""
+
+    name: Literal["constant"]
+
+
+class Milestones(Schedule):
     """The learning rate is multiplied by `gamma` at each point of `at`."""
 
     name: Literal["milestones"]
     at: tuple[Positive, ...]
     gamma: Positive = 0.1
-    warmup: NonNegative = 0.0
 
 
-class Cosine(Part):
+class Cosine(Schedule):
     """The learning rate falls along half a cosine to `final` times its start."""
 
     name: Literal["cosine"]
     final: NonNegative = 0.0
-    warmup: NonNegative = 0.0
 
 
-SCHEDULES = {"constant": Constant, "milestones": Milestones, "cosine": Cosine}
-Schedule = Annotated[
-    Annotated[Constant, Tag("constant")]
-    | Annotated[Milestones, Tag("milestones")]
-    | Annotated[Cosine, Tag("cosine")],
-    by_name("schedule", SCHEDULES),
-]
+SCHEDULES: dict[str, type[Schedule]] = {
+    "constant": Constant,
+    "milestones": Milestones,
+    "cosine": Cosine,
+}
+
+if TYPE_CHECKING:
+    OptimizerSettings: TypeAlias = Optimizer
+    ScheduleSettings: TypeAlias = Schedule
+else:
+    OptimizerSettings = choice("optimizer", OPTIMIZERS)
+    ScheduleSettings = choice("schedule", SCHEDULES)
 
 
 class Train(Part):
@@ -233,8 +236,8 @@ class Train(Part):
     iterations: Count | None = None
     batch_size: Count = 128
     drop_last: bool = False
-    optimizer: Optimizer = Sgd(name="sgd")
-    schedule: Schedule = Constant(name="constant")
+    optimizer: OptimizerSettings = Sgd(name="sgd")
+    schedule: ScheduleSettings = Constant(name="constant")
     test_every: Count = 1
 
     @model_validator(mode="before")

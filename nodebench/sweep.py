@@ -42,10 +42,9 @@ class Trial:
 
     @cached_property
     def recipe_id(self) -> str:
-        """The id but for the length: trials that share it differ in their number of epochs."""
+        """The id without the number of epochs."""
         identity = copy.deepcopy(self._identity)
-        for length in ("epochs", "iterations"):
-            identity.get("train", {}).pop(length, None)
+        identity.get("train", {}).pop("epochs", None)
         return _digest(identity)
 
     @cached_property
@@ -97,6 +96,17 @@ class Sweep:
             # Some cells differ only in that a setting is absent, as steps from step_size.
             return [p for p in paths if p in telling or len(values[p]) < len(cells)]
         return telling
+
+    def heading(self, path: str) -> str:
+        """What a table calls a setting: its whole group, where all settings in it agree."""
+        group = path.rpartition(".")[0]
+        agree = group.count(".") > 0 and all(
+            value == trial.settings.get(path)
+            for trial in self.trials
+            for other, value in trial.settings.items()
+            if other.rpartition(".")[0] == group
+        )
+        return group if agree else path
 
     def label(self, trial: Trial) -> str:
         """What distinguishes a trial within its sweep: `odenet euler 10 · s0`."""

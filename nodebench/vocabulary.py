@@ -7,7 +7,7 @@ these names to code; a test compares them. To add a part, add its row here and i
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, TypeAlias
 
 from pydantic import Field, model_validator
 
@@ -90,16 +90,17 @@ AUGMENTATIONS: dict[str, str] = {
     "flip": "mirror left to right with probability 1/2",
 }
 
-# pydantic's Literal types are written out for mypy; a test holds them to the tables above.
-MethodName = Literal[
-    "euler", "midpoint", "heun2", "heun3", "rk4", "rk4_38",
-    "adaptive_heun", "fehlberg2", "bosh3", "dopri5", "dopri8", "implicit_adams", "scipy_solver",
-]  # fmt: skip
-NormName = Literal["gn", "bn", "ln", "in", "nf"]
-GradientName = Literal["backprop", "adjoint", "recompute"]
-DynamicsName = Literal["preact", "postnorm", "prenorm"]
-Augmentation = Literal["crop", "flip"]
-ScipyMethod = Literal["RK23", "RK45", "DOP853", "Radau", "BDF", "LSODA"]
+if TYPE_CHECKING:
+    MethodName: TypeAlias = str
+    NormName: TypeAlias = str
+    GradientName: TypeAlias = str
+    DynamicsName: TypeAlias = str
+    Augmentation: TypeAlias = str
+    ScipyMethod: TypeAlias = str
+else:
+    MethodName, NormName, GradientName = Literal[*METHODS], Literal[*NORMS], Literal[*GRADIENTS]
+    DynamicsName, Augmentation = Literal[*DYNAMICS], Literal[*AUGMENTATIONS]
+    ScipyMethod = Literal[*SCIPY_METHODS]
 
 Count = Annotated[int, Field(ge=1)]
 Size = Annotated[int, Field(ge=0)]
@@ -120,6 +121,7 @@ class CustomSettings(Part):
 class Model(Part):
     """What the rest needs to know of any model."""
 
+    name: str
     has_ode: ClassVar[bool]
 
     @property
@@ -241,6 +243,7 @@ MODELS: dict[str, type[Model]] = {"resnet": ResNet, "odenet": OdeNet, "plainode"
 class Dataset(Part):
     """What the rest needs to know of any data set."""
 
+    name: str
     kind: ClassVar[str | None] = None  # what a model must read; None: any
     metric: ClassVar[str] = "accuracy"  # the headline is `test_<metric>`
     higher_is_better: ClassVar[bool] = True

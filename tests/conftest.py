@@ -7,9 +7,10 @@ import torch
 
 
 @pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Sums depend on the number of threads; a trial may have set another."""
+def same_bits_every_time() -> Iterator[None]:
+    """Sums depend on the number of threads, and a trial may have set another."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
+    torch.manual_seed(0)
     yield
     torch.set_num_threads(before)

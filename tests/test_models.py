@@ -129,7 +129,8 @@ def test_a_convolution_of_time_is_one_of_space_plus_time_times_its_filter(bias: 
     time = nn.functional.conv2d(ones, conv.weight[:, :1], padding=1)
     expected = space + t * time
     torch.testing.assert_close(conv(t, y), expected, rtol=1e-12, atol=1e-12)
-    torch.testing.assert_close(conv(torch.tensor(t).double(), y), conv(t, y), rtol=1e-7, atol=1e-9)
+    as_tensor = torch.tensor(t, dtype=torch.float64)
+    torch.testing.assert_close(conv(as_tensor, y), expected, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize(("dynamics", "depends"), [("preact", 0), ("postnorm", 1), ("prenorm", 1)])

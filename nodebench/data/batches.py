@@ -26,14 +26,15 @@ def train_batches(
     order = torch.randperm(count, generator=_generator(seed, "order", epoch)).to(device)
     moves = _Moves(data.augment, count, seed, epoch, device)
     images = _padded(data.train.inputs) if "crop" in data.augment else data.train.inputs
-    for start in range(0, count - batch_size + 1 if drop_last else count, batch_size):
+    used = batches_per_epoch(count, batch_size, drop_last) * batch_size
+    for start in range(0, min(used, count), batch_size):
         index = order[start : start + batch_size]
         inputs = moves.apply(images, index, slice(start, start + batch_size))
         yield prepared(data, inputs), data.train.targets[index]
 
 
 def batches_per_epoch(count: int, batch_size: int, drop_last: bool) -> int:
-    """The number of batches that `count` samples make; never less than one."""
+    """The number of batches that `count` samples make; at least one, if it is incomplete."""
     return max(1, count // batch_size if drop_last else -(-count // batch_size))
 
 

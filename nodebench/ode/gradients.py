@@ -162,6 +162,8 @@ def _augmented(f: Field, parameters: tuple[Tensor, ...]) -> Callable[..., State]
         y, a = state[0].detach().requires_grad_(), state[1]
         with torch.enable_grad():
             dy = f(t, y)
+            if not dy.requires_grad:  # f depends on nothing that has a gradient
+                return (dy, *map(torch.zeros_like, (y, *parameters)))
             products = torch.autograd.grad(dy, (y, *parameters), -a, allow_unused=True)
         filled = zip(products, (y, *parameters), strict=True)
         return (dy.detach(), *(torch.zeros_like(x) if v is None else v for v, x in filled))

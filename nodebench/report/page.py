@@ -69,7 +69,7 @@ def _robustness(sweep: Sweep, store: Store) -> list[str]:
     evaluated = tables.evaluations(sweep, store)
     if evaluated.empty:
         return []
-    text = "The trained weights under other solvers (`test.*`), over the same seeds."
+    text = "Test accuracy in % of the trained weights under other solvers, over the same seeds."
     return ["## Under other solvers", text, _markdown(tables.robustness(sweep, evaluated))]
 
 

@@ -7,7 +7,14 @@ import pandas as pd
 
 def mean_and_spread(values: pd.Series[float], digits: int) -> str:
     """Mean ± sample standard deviation; the mean alone of one value, a dash for none."""
+    values = values.dropna()
     if values.empty:
         return "–"
     mean = f"{values.mean():.{digits}f}"
     return mean if len(values) == 1 else f"{mean} ± {values.std(ddof=1):.{digits}f}"
+
+
+def count_and_spread(values: pd.Series[float]) -> str:
+    """The same for counts, which are written plainly where they are all the same."""
+    values = values.dropna()
+    return f"{values.iloc[0]:g}" if values.nunique() == 1 else mean_and_spread(values, 1)

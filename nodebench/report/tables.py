@@ -8,10 +8,10 @@ from typing import Any
 
 import pandas as pd
 
-from nodebench.report.statistics import mean_and_spread
-from nodebench.spec import Solver
+from nodebench.report.statistics import count_and_spread, mean_and_spread
 from nodebench.store import FINISHED, Result, Store
 from nodebench.sweep import Sweep, Trial
+from nodebench.vocabulary import METHODS
 
 NO_VALUE = "–"
 
@@ -63,8 +63,8 @@ def summary(sweep: Sweep, frame: pd.DataFrame) -> pd.DataFrame:
                 "best epoch % †": mean_and_spread(_column(done, "best_test_accuracy") * 100, 2),
                 "parameters": _whole(_column(done, "parameters")),
                 "s/epoch ‡": mean_and_spread(_column(done, "epoch_s"), 2),
-                "NFE forward": mean_and_spread(_column(done, "nfe_forward"), 1),
-                "NFE backward": mean_and_spread(_column(done, "nfe_backward"), 1),
+                "NFE forward": count_and_spread(_column(done, "nfe_forward")),
+                "NFE backward": count_and_spread(_column(done, "nfe_backward")),
                 "outcomes": _outcomes(group),
             }
         )
@@ -72,22 +72,38 @@ def summary(sweep: Sweep, frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def robustness(sweep: Sweep, frame: pd.DataFrame) -> pd.DataFrame:
-    """One row per cell and point: accuracy of the trained model under another solver, as text."""
-    settings = [f"test.{name}" for name in Solver.model_fields]
-    columns = [*sweep.varying, *(name for name in settings if name in frame)]
+    """One row per cell and test method, one column per budget: test accuracy in %, as text.
+
+    A column is a number of evaluations (`NFE 32`) for methods with a fixed grid, else a tolerance.
+    """
+    columns = [*sweep.varying, "test.method"]
+    frame = frame.assign(budget=frame.apply(_budget, axis=1))
+    order = [name for _, name in sorted(set(frame["budget"]))]
     rows = []
     for key, group in frame.groupby(columns, dropna=False, sort=False):
-        values = dict(zip(columns, key if isinstance(key, tuple) else (key,), strict=True))
-        failed = Counter(group.loc[group["outcome"] != FINISHED, "outcome"])
-        rows.append(
-            {
-                **{name: shown(value) for name, value in values.items()},
-                "test accuracy %": mean_and_spread(_column(group, "accuracy").dropna() * 100, 2),
-                "NFE": mean_and_spread(_column(group, "nfe").dropna(), 1),
-                "failed": ", ".join(f"{n} {name}" for name, n in failed.items()) or NO_VALUE,
-            }
-        )
+        row = {sweep.heading(name): shown(v) for name, v in zip(columns, key, strict=True)}
+        for name in order:
+            there = group[[budget == name for _, budget in group["budget"]]]
+            row[name] = _accuracies(there)
+        rows.append(row)
     return pd.DataFrame(rows)
+
+
+def _budget(point: pd.Series[Any]) -> tuple[float, str]:
+    """What a point costs, as a sort key and as a heading."""
+    if METHODS[point["test.method"]].kind == "adaptive":
+        given = (point.get(f"test.{name}") for name in ("tol", "rtol"))
+        tol = next(float(value) for value in given if value is not None and not pd.isna(value))
+        return (1e9 / tol, f"tol {tol:g}")
+    steps, stages = point.get("test.steps"), METHODS[point["test.method"]].stages
+    nfe = point["nfe"] if steps is None or pd.isna(steps) or not stages else steps * stages
+    return (nfe, f"NFE {nfe:.4g}")
+
+
+def _accuracies(points: pd.DataFrame) -> str:
+    text = mean_and_spread(_column(points, "accuracy") * 100, 2)
+    failed = Counter(points.loc[points["outcome"] != FINISHED, "outcome"]) if len(points) else {}
+    return ", ".join([text, *(f"{n} {name}" for name, n in failed.items())])
 
 
 def failures(sweep: Sweep, frame: pd.DataFrame) -> pd.DataFrame:
@@ -138,14 +154,12 @@ def _result_row(sweep: Sweep, trial: Trial, result: Result | None) -> dict[str, 
 
 
 def _cells(sweep: Sweep, frame: pd.DataFrame) -> list[tuple[dict[str, str], pd.DataFrame]]:
+    """(heading -> value, rows) of every cell, in the plan's order."""
     columns = sweep.varying or ["model.name"]
-    groups = frame.groupby(columns, dropna=False, sort=False)
+    headings = [sweep.heading(path) for path in columns]
     return [
-        (
-            {name: shown(value) for name, value in zip(columns, key, strict=True)},
-            group,
-        )
-        for key, group in groups
+        (dict(zip(headings, map(shown, key), strict=True)), group)
+        for key, group in frame.groupby(columns, dropna=False, sort=False)
     ]
 
 
