@@ -5,7 +5,8 @@ NodebenchError
 │   ├── SweepError         mistakes in a sweep file, all of them at once
 │   ├── DataError          a data set is missing, damaged or cannot be fetched
 │   ├── ResourceError      the machine or the cluster lacks what was asked for
-│   └── StoreError         a trial is unknown, or held by another process
+│   ├── StoreError         a trial is unknown, or held by another process
+│   └── TrackingError      MLflow cannot be reached, or lacks what was sought
 └── TrialFailure           the outcome of one trial; the sweep goes on
     ├── Diverged           a loss or a state that is not finite
     ├── StepUnderflow      an adaptive solver's step fell below the resolution of time
@@ -62,6 +63,10 @@ class ResourceError(InputError):
 
 class StoreError(InputError):
     """A trial that the store does not know, or that another process holds."""
+
+
+class TrackingError(InputError):
+    """MLflow cannot be reached, or lacks what was sought."""
 
 
 class TrialFailure(NodebenchError):

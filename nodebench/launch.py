@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nodebench.data.files import prepare
+from nodebench.mirror import Mirror
 from nodebench.plan import Entry, RunOptions, entries
 from nodebench.runner import Monitor, run_inline, run_with_ray
 from nodebench.spec import Resources
-from nodebench.store import Row, Store, write
+from nodebench.store import Store, held, write
 from nodebench.sweep import Sweep, load
 
 
@@ -87,50 +88,29 @@ def run(
     for data in {trial.spec.data.model_dump_json(): trial.spec.data for trial in missing}.values():
         prepare(data, options.data_root)
     write(store.sweep_file(sweep.name), sweep.text)
-    tracked = _Tracked(sweep, store, monitor) if track else None
+    mirror = Mirror(sweep, store) if track else None
     try:
         if missing:
             runner = run_inline if inline else run_with_ray
-            runner(missing, store, options, tracked or monitor)
+            runner(missing, store, options, monitor)
     finally:
-        problem = tracked.close() if tracked else None
+        problem = mirror.close() if mirror else None
     return Outcome(entries(sweep, store, options), problem)
-
-
-class _Tracked:
-    """A monitor that passes every event on, and tells MLflow's writer which trials have news."""
-
-    def __init__(self, sweep: Sweep, store: Store, monitor: Monitor):
-        from nodebench.tracking import Writer
-
-        self._monitor = monitor
-        self._writer = Writer(sweep, store)
-        self.close = self._writer.close
-
-    def on_start(self, trial_id: str) -> None:
-        self._monitor.on_start(trial_id)
-
-    def on_epoch(self, trial_id: str, row: Row) -> None:
-        self._writer.put(trial_id)
-        self._monitor.on_epoch(trial_id, row)
-
-    def on_end(self, trial_id: str, problem: str | None) -> None:
-        self._writer.put(trial_id)
-        self._monitor.on_end(trial_id, problem)
 
 
 def sync(sweep: Sweep, store: Store) -> dict[str, str]:
     """Writes to MLflow what it lacks of a sweep; returns the run id of each trial.
 
     Raises:
-        InputError: if MLflow cannot be reached.
+        TrackingError: if MLflow cannot be reached.
     """
     from nodebench.tracking import Tracker
 
     write(store.sweep_file(sweep.name), sweep.text)
-    tracker = Tracker(sweep, store)
-    tracker.update_all()
-    return tracker.run_ids()
+    with held(store.sweep_file(sweep.name).with_suffix(".lock"), wait_s=30):
+        tracker = Tracker(sweep, store)
+        tracker.update_all()
+        return tracker.run_ids()
 
 
 def report(

@@ -84,7 +84,7 @@ def run_with_ray(
         _require_resources(options.resources, _nodes())
         work = _Work({trial.id: trial for trial in trials}, store, options, list(sys.path))
         trainable = tune.with_resources(
-            tune.with_parameters(_train_one, work=work),
+            tune.with_parameters(_trainable(), work=work),
             {"cpu": options.resources.cpus, "gpu": options.resources.gpus},
         )
         tune.Tuner(
@@ -96,6 +96,8 @@ def run_with_ray(
                 name="tune",
                 storage_path=str(storage),
                 verbose=0,
+                # Trials keep checkpoints of their own, in the store.
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                 failure_config=tune.FailureConfig(max_failures=INFRASTRUCTURE_RETRIES),
                 callbacks=[_callback(_DriverOnly(monitor))],
             ),
@@ -115,23 +117,42 @@ class _Work:
         self.trials, self.store, self.options, self.path = trials, store, options, path
 
 
-def _train_one(config: dict[str, Any], work: _Work) -> None:
-    """The Tune trainable."""
+def _trainable() -> Any:
     from ray import tune
 
-    from nodebench.trial import run_trial
+    class Worker(tune.Trainable):
+        """A Tune actor. A step is some epochs of a trial, or the whole of a short one.
 
-    sys.path += [folder for folder in work.path if folder not in sys.path]
-    reported = time.monotonic()
+        (A function that calls `tune.report` would run in a thread which Tune polls every 0.2 s.)
+        """
 
-    def on_epoch(row: Row) -> None:
-        nonlocal reported
-        if time.monotonic() - reported >= REPORT_EVERY_S:
-            tune.report(row)
-            reported = time.monotonic()
+        def setup(self, config: dict[str, Any], work: _Work) -> None:  # type: ignore[override]
+            sys.path += [folder for folder in work.path if folder not in sys.path]
+            self.work = work
+            self.begin(config)
 
-    run_trial(work.trials[config["id"]], work.store, work.options, on_epoch)
-    tune.report({"ended": True})
+        def begin(self, config: dict[str, Any]) -> None:
+            from nodebench.trial import epochs
+
+            trial = self.work.trials[config["id"]]
+            self.epochs = epochs(trial, self.work.store, self.work.options)
+
+        def step(self) -> dict[str, Any]:
+            until = time.monotonic() + REPORT_EVERY_S
+            for row in self.epochs:
+                if time.monotonic() >= until:
+                    return row
+            return {"done": True}
+
+        def reset_config(self, config: dict[str, Any]) -> bool:
+            self.cleanup()
+            self.begin(config)
+            return True
+
+        def cleanup(self) -> None:
+            self.epochs.close()
+
+    return Worker
 
 
 class _DriverOnly:

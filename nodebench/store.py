@@ -36,6 +36,8 @@ State = Literal["done", "failed", "running", "interrupted", "new"]
 FINISHED = "finished"
 ERROR = "error"
 
+SHOWN = ("history.jsonl", "evaluations.json", "result.json")
+
 
 @dataclass(frozen=True)
 class Result:
@@ -172,6 +174,10 @@ class TrialFolder:
         skipped = {"lock", "checkpoint.pt"}
         return [p for p in sorted(self.path.glob("*.*")) if p.name not in skipped]
 
+    def stamp(self) -> tuple[int, ...]:
+        """Changes whenever the history, the evaluations or the result do."""
+        return tuple(map(_modified, map(self.path.joinpath, SHOWN)))
+
     def state(self, result: Result | None) -> State:
         """Where the trial stands, given its result."""
         if result is not None and result.is_result:
@@ -190,25 +196,34 @@ class TrialFolder:
         except FileNotFoundError:
             return False
 
-    @contextlib.contextmanager
-    def locked(self, wait_s: float = 30.0) -> Iterator[None]:
-        """Holds the trial for this process; the system lets go when the process dies.
+    def locked(self, wait_s: float = 30.0) -> contextlib.AbstractContextManager[None]:
+        """Holds the trial for this process.
 
         Raises:
             StoreError: if another process still holds it after `wait_s`.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / "lock").open("a+") as file:
-            deadline = time.monotonic() + wait_s
-            while not _acquired(file):
-                if time.monotonic() > deadline:
-                    file.seek(0)
-                    raise StoreError(f"`{self.path}` is held by {file.read() or 'another process'}")
-                time.sleep(0.2)
-            file.truncate(0)
-            file.write(f"process {os.getpid()} on {socket.gethostname()}")
-            file.flush()
-            yield
+        return held(self.path / "lock", wait_s)
+
+
+@contextlib.contextmanager
+def held(path: Path, wait_s: float) -> Iterator[None]:
+    """Holds a lock file for this process; the system lets go when the process dies.
+
+    Raises:
+        StoreError: if another process still holds it after `wait_s`.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+") as file:
+        deadline = time.monotonic() + wait_s
+        while not _acquired(file):
+            if time.monotonic() > deadline:
+                file.seek(0)
+                raise StoreError(f"`{path.parent}` is held by {file.read() or 'another process'}")
+            time.sleep(0.2)
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.flush()
+        yield
 
 
 def _acquired(file: IO[str]) -> bool:
@@ -231,6 +246,13 @@ def write(path: Path, content: str | Callable[[Path], object]) -> None:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _modified(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
 
 
 def _read_json(path: Path, default: Any) -> Any:

@@ -10,13 +10,11 @@ import contextlib
 import hashlib
 import logging
 import os
-import queue
-import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from nodebench.errors import InputError
+from nodebench.errors import TrackingError
 from nodebench.store import FINISHED, Result, Row, Store, TrialFolder
 from nodebench.sweep import Sweep, Trial
 
@@ -32,7 +30,7 @@ logging.getLogger("mlflow").setLevel(logging.ERROR)
 
 TRIAL_TAG = "nodebench.trial"
 SYNCED_TAG = "nodebench.synced"
-BATCH = 1000  # metrics that MLflow takes at once
+BATCH = 800  # metrics; MLflow takes 1,000 metrics, parameters and tags at once
 
 
 def tracking_uri(store: Store) -> str:
@@ -44,7 +42,7 @@ class Tracker:
     """Writes the trials of one sweep to MLflow.
 
     Raises:
-        InputError: if MLflow cannot be reached.
+        TrackingError: if MLflow cannot be reached.
     """
 
     def __init__(self, sweep: Sweep, store: Store):
@@ -59,6 +57,7 @@ class Tracker:
         self._run_ids = {run.data.tags.get(TRIAL_TAG): run.info.run_id for run in found}
         self._synced = {run.info.run_id: run.data.tags.get(SYNCED_TAG) for run in found}
         self._rows: dict[str, int] = {}
+        self._seen: dict[str, object] = {}
 
     def update(self, trial_id: str) -> None:
         """Brings a trial's run up to what the store has."""
@@ -71,18 +70,37 @@ class Tracker:
         if run_id is not None and self._synced.get(run_id) == state:
             return
         trial = self._trials[trial_id]
+        is_new = run_id is None
         if run_id is None:
             run_id = self._create(trial, history, result)
-        logged = self._rows.get(run_id, 0)
-        self._log(run_id, [metric for row in history[logged:] for metric in _metrics(row)])
+        logged = self._rows.get(run_id)
+        params = [] if logged else [Param(p, str(value)) for p, value in trial.settings.items()]
+        metrics = [metric for row in history[logged or 0 :] for metric in _metrics(row)]
+        tags = []
+        if result is not None:
+            metrics += _totals(result)
+            if not is_new:  # else they came with it, which is quicker
+                tags = [RunTag(key, value) for key, value in _tags(result).items()]
+            # With the last batch, so that whatever was interrupted before is done again.
+            tags.append(RunTag(SYNCED_TAG, state))
+            self._end(run_id, folder, result)
+        self._log(run_id, params, metrics, tags)
         self._rows[run_id] = len(history)
         if result is not None:
-            self._finish(run_id, folder, result, state)
+            self._synced[run_id] = state
 
     def update_all(self) -> None:
-        """Brings every trial of the sweep up to date."""
-        for trial_id in self._trials:
-            self.update(trial_id)
+        """Brings every trial of the sweep up to date.
+
+        Raises:
+            TrackingError: if MLflow cannot be reached.
+        """
+        with _explained(self.uri):
+            for trial_id in self._trials:
+                stamp = self.store.folder(trial_id).stamp()
+                if self._seen.get(trial_id) != stamp:
+                    self.update(trial_id)
+                    self._seen[trial_id] = stamp
 
     def run_ids(self) -> dict[str, str]:
         """MLflow's run id of each trial that has one."""
@@ -101,80 +119,33 @@ class Tracker:
         started = result.started if result else history[0]["time"] - history[0]["epoch_s"]
         run = self._client.create_run(
             self._experiment,
-            start_time=round(started * 1000),
+            start_time=_stamp(started),
             run_name=self.sweep.label(trial),
             tags={
                 TRIAL_TAG: trial.id,
                 "nodebench.recipe": trial.recipe_id,
                 "nodebench.sweep": self.sweep.name,
                 "mlflow.note.content": self.sweep.about,
+                **(_tags(result) if result else {}),
             },
         )
         run_id = str(run.info.run_id)
-        params = [Param(path, str(value)) for path, value in trial.settings.items()]
-        self._client.log_batch(run_id, params=params)
         self._run_ids[trial.id] = run_id
         return run_id
 
-    def _log(self, run_id: str, metrics: list[Metric]) -> None:
-        for start in range(0, len(metrics), BATCH):
-            self._client.log_batch(run_id, metrics=metrics[start : start + BATCH])
-
-    def _finish(self, run_id: str, folder: TrialFolder, result: Result, state: str) -> None:
+    def _end(self, run_id: str, folder: TrialFolder, result: Result) -> None:
         for path in (*folder.artifacts(), self._sweep_file):
             self._client.log_artifact(run_id, str(path))
-        end = round(result.finished * 1000)
-        totals = {k: v for k, v in result.summary.items() if k.startswith(("best_", "parameters"))}
-        metrics = [Metric(name, float(value), end, 0) for name, value in totals.items()]
-        tags = [RunTag(key, value) for key, value in _tags(result).items()]
-        self._client.log_batch(run_id, metrics=metrics, tags=tags)
         status = "FINISHED" if result.outcome == FINISHED else "FAILED"
-        self._client.set_terminated(run_id, status, end)
-        # Last, so that whatever was interrupted before is done again.
-        self._client.set_tag(run_id, SYNCED_TAG, state)
-        self._synced[run_id] = state
+        self._client.set_terminated(run_id, status, _stamp(result.finished))
 
-
-class Writer:
-    """A thread that feeds a tracker, so that MLflow, slow or absent, never delays training."""
-
-    def __init__(self, sweep: Sweep, store: Store):
-        self._sweep, self._store = sweep, store
-        self._queue: queue.Queue[str | None] = queue.Queue()
-        self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
-        self.problem: str | None = None
-        self._thread.start()
-
-    def put(self, trial_id: str) -> None:
-        """Notes that the store has news of a trial."""
-        self._queue.put(trial_id)
-
-    def close(self) -> str | None:
-        """Writes what is left, all trials considered; returns what went wrong, if anything."""
-        self._queue.put(None)
-        self._thread.join()
-        return self.problem
-
-    def _work(self) -> None:
-        try:
-            tracker = Tracker(self._sweep, self._store)
-            for trial_id in self._news():
-                tracker.update(trial_id)
-            tracker.update_all()
-        except (InputError, MlflowException, OSError) as error:
-            self.problem = str(error)
-
-    def _news(self) -> Iterator[str]:
-        """Trials as they come in; one that waits several times comes once."""
-        while (trial_id := self._queue.get()) is not None:
-            waiting = {trial_id: None}
-            while not self._queue.empty():
-                following = self._queue.get()
-                if following is None:
-                    yield from waiting
-                    return
-                waiting[following] = None
-            yield from waiting
+    def _log(
+        self, run_id: str, params: list[Param], metrics: list[Metric], tags: list[RunTag]
+    ) -> None:
+        while len(metrics) > BATCH:
+            self._client.log_batch(run_id, metrics=metrics[:BATCH])
+            metrics = metrics[BATCH:]
+        self._client.log_batch(run_id, metrics=metrics, params=params, tags=tags)
 
 
 def restore(sweep: Sweep, store: Store, source: Store) -> None:
@@ -183,14 +154,14 @@ def restore(sweep: Sweep, store: Store, source: Store) -> None:
     `source` is the store beside which the default MLflow file lies.
 
     Raises:
-        InputError: if MLflow has no such experiment, or cannot be reached.
+        TrackingError: if MLflow has no such experiment, or cannot be reached.
     """
     uri = tracking_uri(source)
     with _explained(uri):
         client = MlflowClient(uri)
         experiment = client.get_experiment_by_name(sweep.name)
         if experiment is None:
-            raise InputError(f"MLflow at `{uri}` has no experiment `{sweep.name}`")
+            raise TrackingError(f"MLflow at `{uri}` has no experiment `{sweep.name}`")
         for run in _runs(client, str(experiment.experiment_id)):
             folder = store.folder(run.data.tags[TRIAL_TAG]).path
             folder.mkdir(parents=True, exist_ok=True)
@@ -210,9 +181,24 @@ def _runs(client: MlflowClient, experiment: str) -> list[Run]:
 
 
 def _metrics(row: Row) -> Iterable[Metric]:
-    stamp, epoch = round(row["time"] * 1000), row["epoch"]
+    stamp, epoch = _stamp(row["time"]), row["epoch"]
     names = (name for name in row if name not in ("time", "epoch"))
     return (Metric(name, float(row[name]), stamp, epoch) for name in names)
+
+
+def _totals(result: Result) -> list[Metric]:
+    """What stands for the whole training rather than for an epoch."""
+    stamp = _stamp(result.finished)
+    return [
+        Metric(name, float(value), stamp, 0)
+        for name, value in result.summary.items()
+        if name.startswith(("best_", "parameters"))
+    ]
+
+
+def _stamp(seconds: float) -> int:
+    """MLflow's milliseconds."""
+    return round(seconds * 1000)
 
 
 def _tags(result: Result) -> dict[str, str]:
@@ -242,8 +228,8 @@ def _explained(uri: str) -> Iterator[None]:
     """Turns MLflow's errors into one that says where it was sought and what to do."""
     try:
         yield
-    except MlflowException as error:
-        raise InputError(
-            f"MLflow at `{uri}` cannot be used ({error.message}). Start the server, or change or "
+    except (MlflowException, OSError) as error:
+        raise TrackingError(
+            f"MLflow at `{uri}` cannot be used ({error}). Start the server, or change or "
             "unset MLFLOW_TRACKING_URI"
         ) from error

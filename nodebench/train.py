@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import operator
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -82,12 +82,11 @@ def train(
     state: TrainState,
     data: Data,
     spec: TrialSpec,
-    on_epoch: Callable[[Row], None],
     deadline: float | None = None,
-) -> None:
-    """Trains to the end of the spec, from wherever the state is.
+) -> Iterator[Row]:
+    """Trains to the end of the spec, from wherever the state is; yields a row every epoch.
 
-    After every epoch the history has one more row, and `on_epoch` is called with it.
+    A row is the last of the state's history when it is yielded.
 
     Raises:
         TrialFailure: if the loss is no longer finite, a solve fails, or time is up.
@@ -103,7 +102,7 @@ def train(
         state.history.append(
             {"epoch": state.epoch, "iteration": state.iteration, **row, "time": time.time()}
         )
-        on_epoch(state.history[-1])
+        yield state.history[-1]
 
 
 @dataclass

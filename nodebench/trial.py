@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -39,47 +39,50 @@ def run_trial(
     Raises:
         StoreError: if another process holds the trial.
     """
+    for row in epochs(trial, store, options):
+        on_epoch(row)
+    result = store.folder(trial.id).result()
+    assert result is not None
+    return result
+
+
+def epochs(trial: Trial, store: Store, options: RunOptions) -> Generator[Row, None, None]:
+    """`run_trial` step by step: yields the row of every epoch; at its end the result is stored.
+
+    Closed before, it leaves a trial that goes on from its last checkpoint.
+    """
     folder = store.folder(trial.id)
     with folder.locked(), _captured_warnings(folder):
-        before = folder.result()
-        if not is_missing(trial, before, store, options):
-            assert before is not None
-            return before
-        folder.create(trial)
-        result = _Run(trial, folder, options, on_epoch).result()
-        folder.write_result(result)
-        return result
+        if is_missing(trial, folder.result(), store, options):
+            folder.create(trial)
+            run = _Run(trial, folder, options)
+            yield from run.epochs()
+            folder.write_result(run.result())
 
 
 class _Run:
     """One attempt at a trial, under its lock."""
 
-    def __init__(
-        self,
-        trial: Trial,
-        folder: TrialFolder,
-        options: RunOptions,
-        on_epoch: Callable[[Row], None],
-    ):
-        self.trial, self.folder, self.options, self.report = trial, folder, options, on_epoch
+    def __init__(self, trial: Trial, folder: TrialFolder, options: RunOptions):
+        self.trial, self.folder, self.options = trial, folder, options
         self.started = time.time()
         self.state: TrainState | None = None
         self.saved, self.saved_epochs = time.monotonic(), 0
+        self.outcome, self.reason = FINISHED, ""
 
-    def result(self) -> Result:
+    def epochs(self) -> Iterator[Row]:
         """Runs the trial; the one place where any exception is caught."""
         try:
-            self._run()
+            yield from self._epochs()
         except TrialFailure as failure:
-            return self._ended(failure.outcome, str(failure))
+            self.outcome, self.reason = failure.outcome, str(failure)
         except (MemoryError, torch.OutOfMemoryError) as error:
-            return self._ended(OutOfMemory.outcome, str(error))
+            self.outcome, self.reason = OutOfMemory.outcome, str(error)
         except Exception as error:  # noqa: BLE001 - a crash is recorded, and the sweep goes on
+            self.outcome, self.reason = ERROR, f"{type(error).__name__}: {error}"
             self.folder.write_error(traceback.format_exc())
-            return self._ended(ERROR, f"{type(error).__name__}: {error}")
-        return self._ended(FINISHED, "")
 
-    def _run(self) -> None:
+    def _epochs(self) -> Iterator[Row]:
         torch.set_num_threads(self.options.resources.cpus)
         device = device_for(self.options.resources.gpus)
         spec = self.trial.spec
@@ -96,7 +99,11 @@ class _Run:
             self.state.environments.append(here)
         self.clock = time.monotonic() - self.state.elapsed_s
         deadline = self._limit_solves(model)
-        train(self.state, data, spec, self._after_epoch, deadline)
+        for row in train(self.state, data, spec, deadline):
+            self.folder.log(_summary_line(row))
+            if time.monotonic() - self.saved >= self.options.checkpoint_s:
+                self._save()
+            yield row
         if self.saved_epochs < self.state.epoch:
             self._save()
         self._evaluate(model, data)
@@ -108,12 +115,6 @@ class _Run:
             block.max_evaluations = self.options.limits.nfe
             block.deadline = deadline
         return deadline
-
-    def _after_epoch(self, row: Row) -> None:
-        self.folder.log(_summary_line(row))
-        if time.monotonic() - self.saved >= self.options.checkpoint_s:
-            self._save()
-        self.report(row)
 
     def _save(self) -> None:
         """Checkpoint first, history second: what is shown of a trial is never lost again."""
@@ -131,19 +132,20 @@ class _Run:
                 model, data, self.trial.spec, wanted, known, self.folder.write_evaluations
             )
 
-    def _ended(self, outcome: str, reason: str) -> Result:
-        if outcome != FINISHED:
-            self.folder.log(f"{outcome}: {reason}")
-        limit = limit_of(outcome, self.options.limits)
+    def result(self) -> Result:
+        """How it ended."""
+        if self.outcome != FINISHED:
+            self.folder.log(f"{self.outcome}: {self.reason}")
+        limit = limit_of(self.outcome, self.options.limits)
         state = self.state
-        if state is not None and (outcome == ERROR or limit is not None):
+        if state is not None and (self.outcome == ERROR or limit is not None):
             # It may go on from its checkpoint one day: epochs after that have not happened.
             del state.history[self.saved_epochs :]
         elif state is not None:
             self.folder.write_history(state.history)
         return Result(
-            outcome=outcome,
-            reason=reason,
+            outcome=self.outcome,
+            reason=self.reason,
             epoch=state.epoch if state else 0,
             summary=_summary(state) if state else {},
             environments=state.environments if state else [],

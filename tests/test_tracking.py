@@ -10,12 +10,13 @@ pytest.importorskip("mlflow")
 from mlflow import MlflowClient
 
 from nodebench import launch
-from nodebench.errors import InputError
+from nodebench.errors import TrackingError
+from nodebench.mirror import Mirror
 from nodebench.report import tables
 from nodebench.runner import run_inline
 from nodebench.spec import Limits
 from nodebench.store import Store, write
-from nodebench.tracking import TRIAL_TAG, Tracker, Writer, restore, tracking_uri
+from nodebench.tracking import TRIAL_TAG, Tracker, restore, tracking_uri
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # MLflow's own code warns
 
@@ -132,7 +133,7 @@ def test_the_store_deleted_is_restored_from_mlflow(trained, tmp_path):
 
 def test_restoring_an_experiment_that_is_not_there_says_so(tmp_path):
     sweep = tiny(tmp_path)
-    with pytest.raises(InputError, match="no experiment `tiny`"):
+    with pytest.raises(TrackingError, match="no experiment `tiny`"):
         restore(sweep, Store(tmp_path / "copy"), source=Store(tmp_path / "runs"))
 
 
@@ -147,9 +148,8 @@ def test_an_absent_server_does_not_stop_a_sweep(tmp_path, monkeypatch):
     assert len(launch.sync(sweep, store)) == 1
 
 
-def test_the_writer_writes_what_it_is_told_and_what_it_was_not(trained):
+def test_the_mirror_follows_the_store_and_finishes_what_is_left(trained):
     sweep, store = trained
-    writer = Writer(sweep, store)
-    writer.put(sweep.trials[0].id)
-    assert writer.close() is None
+    mirror = Mirror(sweep, store)
+    assert mirror.close() is None
     assert len(runs(sweep, store)[1]) == 3

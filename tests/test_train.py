@@ -36,7 +36,8 @@ def begun(trial: TrialSpec) -> tuple[TrainState, Data]:
 
 def trained(trial: TrialSpec, on_epoch: Callable[[Row], None] = lambda _row: None) -> TrainState:
     state, data = begun(trial)
-    train(state, data, trial, on_epoch)
+    for row in train(state, data, trial):
+        on_epoch(row)
     return state
 
 
@@ -120,7 +121,7 @@ def test_one_step_of_sgd_is_what_it_is_by_hand() -> None:
     twin = build(trial, data)
     loss = F.cross_entropy(twin(data.train.inputs), data.train.targets)
     loss.backward()
-    train(state, data, trial, lambda _row: None)
+    list(train(state, data, trial))
     assert state.history[0]["train_loss"] == pytest.approx(loss.item(), rel=1e-5)
     for after, before in zip(state.model.parameters(), twin.parameters(), strict=True):
         expected = before - 0.25 * (before.grad + 0.1 * before)
@@ -192,7 +193,7 @@ def test_evaluations_of_a_test_are_not_part_of_training() -> None:
     trial = spec(train={"epochs": 2, "batch_size": 20})
     state, data = begun(trial)
     state.model.block.f = spying = Spying()
-    train(state, data, trial, lambda _row: None)
+    list(train(state, data, trial))
     assert [row["nfe_forward"] for row in state.history] == [3, 3]
     assert spying.calls == 2 * (3 + 2) * 3  # 3 batches of training and 2 of testing
 
@@ -236,7 +237,7 @@ def test_a_loss_that_is_not_finite_is_divergence() -> None:
     )
     state, data = begun(trial)
     with pytest.raises(Diverged, match=r"training loss became nan by iteration \d+ \(epoch \d+\)"):
-        train(state, data, trial, lambda _row: None)
+        list(train(state, data, trial))
     assert state.iteration < 100
 
 
@@ -244,7 +245,7 @@ def test_training_stops_at_its_deadline() -> None:
     trial = spec(train={"epochs": 2, "batch_size": 20})
     state, data = begun(trial)
     with pytest.raises(DeadlineExceeded, match="after 1 iterations"):
-        train(state, data, trial, lambda _row: None, deadline=0.0)
+        list(train(state, data, trial, deadline=0.0))
 
 
 # -------------------------------------------------------------------------------- evaluation
@@ -304,10 +305,6 @@ def test_a_held_out_loss_that_is_not_finite_is_divergence() -> None:
 # ----------------------------------------------------------------------------------- resuming
 
 
-class Killed(Exception):
-    pass
-
-
 NORMED = {"name": "odenet", "width": 8, "norm": "bn"}
 AUGMENTED = DIGITS | {"augment": ["crop", "flip"]}
 RESUMABLE = {
@@ -342,19 +339,15 @@ def test_two_epochs_and_two_more_are_four_to_the_bit(case: str, tmp_path: Path) 
     whole = trained(trial)
     path = tmp_path / "checkpoint.pt"
     first, data = begun(trial)
-
-    def stop(row: Row) -> None:
+    for row in train(first, data, trial):
         if row["epoch"] == 2:
             first.save(path)
-            raise Killed
-
-    with pytest.raises(Killed):
-        train(first, data, trial, stop)
+            break
     torch.manual_seed(123)
     rest, data = begun(trial)
     rest.load(path, CPU)
     assert (rest.epoch, rest.iteration, len(rest.history)) == (2, 6, 2)
-    train(rest, data, trial, lambda _row: None)
+    list(train(rest, data, trial))
     assert same(rest, whole)
 
 
@@ -366,7 +359,7 @@ def test_a_longer_training_goes_on_from_a_shorter_one(tmp_path: Path) -> None:
     trained(trial(2)).save(path)
     state, data = begun(trial(4))
     state.load(path, CPU)
-    train(state, data, trial(4), lambda _row: None)
+    list(train(state, data, trial(4)))
     assert same(state, trained(trial(4)))
 
 
@@ -381,16 +374,13 @@ def test_random_layers_go_on_where_they_were(tmp_path: Path) -> None:
         return new_state(state.model, trial), data
 
     whole, data = with_dropout()
-
-    def save(row: Row) -> None:
+    for row in train(whole, data, trial):
         if row["epoch"] == 2:
             whole.save(path)
-
-    train(whole, data, trial, save)
     rest, data = with_dropout()
     torch.rand(100)
     rest.load(path, CPU)
-    train(rest, data, trial, lambda _row: None)
+    list(train(rest, data, trial))
     assert same(rest, whole)
 
 
@@ -400,7 +390,7 @@ def test_a_finished_training_is_not_trained_again(tmp_path: Path) -> None:
     state.save(tmp_path / "checkpoint.pt")
     again, data = begun(trial)
     again.load(tmp_path / "checkpoint.pt", CPU)
-    train(again, data, trial, lambda _row: pytest.fail("an epoch too many"))
+    assert not list(train(again, data, trial))
     assert same(again, state)
 
 

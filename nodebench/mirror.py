@@ -1,0 +1,70 @@
+"""A process that keeps MLflow up to date with the store while a sweep runs.
+
+A process, so that MLflow, slow or absent, never delays training or the driver; and it reads the
+store, so that whoever trains need not know of it. MLflow is imported there alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import signal
+from multiprocessing.connection import Connection
+
+from nodebench.errors import InputError, TrackingError
+from nodebench.store import Store, held
+from nodebench.sweep import Sweep
+
+EVERY_S = 2.0
+
+
+class Mirror:
+    """The driver's end of the process."""
+
+    def __init__(self, sweep: Sweep, store: Store):
+        context = multiprocessing.get_context("spawn")
+        self._driver, end = context.Pipe()
+        self._process = context.Process(target=_mirror, args=(sweep, store, end))
+        self._process.start()
+        end.close()
+
+    def close(self) -> str | None:
+        """Waits until all is written; returns what went wrong, if anything."""
+        problem: str | None = "the process that writes to MLflow was lost"
+        with contextlib.suppress(OSError, EOFError):
+            self._driver.send("finish")
+            problem = self._driver.recv()
+        self._process.join()
+        self._driver.close()
+        return problem
+
+
+def _mirror(sweep: Sweep, store: Store, driver: Connection) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver's to answer
+    try:
+        # One writer at a time: a driver that was killed may have left its own for a moment.
+        with held(store.sweep_file(sweep.name).with_suffix(".lock"), wait_s=30):
+            _keep_up(sweep, store, driver)
+    except EOFError:
+        return  # the driver died: the next launch catches up
+    except InputError as error:
+        driver.send(str(error))
+
+
+def _keep_up(sweep: Sweep, store: Store, driver: Connection) -> None:
+    """Writes what is new every few seconds, and all that is missing when told to finish."""
+    from nodebench.tracking import Tracker
+
+    tracker: Tracker | None = None
+    problem: str | None = None
+    finishing = False
+    while not finishing:
+        if finishing := driver.poll(EVERY_S):
+            driver.recv()
+        try:
+            tracker = tracker or Tracker(sweep, store)
+            tracker.update_all()
+            problem = None
+        except TrackingError as error:  # it may come back
+            problem = str(error)
+    driver.send(problem)
