@@ -40,7 +40,7 @@ $(READY): requirements.lock pyproject.toml
 
 lock: ## Resolve the newest versions that go together into requirements.lock
 	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --generate-hashes --upgrade \
-		--quiet --output-file requirements.lock
+		--no-header --quiet --output-file requirements.lock
 
 clean: ## Remove the virtual environment; runs and reports stay
 	rm -rf .venv

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 
@@ -22,7 +25,7 @@ CURVES = {
     "nfe_forward": ("nfe_forward", "evaluations per forward pass"),
     "nfe_backward": ("nfe_backward", "evaluations per backward pass"),
 }
-MOST_LINES = 10  # that a legend and a colour-blind reader can tell apart
+MOST_LINES = 6  # with their bands, in one panel
 
 sns.set_theme(context="paper", style="whitegrid", palette="colorblind", font_scale=1.1)
 mpl.rcParams.update({"svg.hashsalt": "nodebench", "svg.fonttype": "path", "figure.dpi": 150})
@@ -31,10 +34,11 @@ mpl.rcParams.update({"svg.hashsalt": "nodebench", "svg.fonttype": "path", "figur
 def curves(sweep: Sweep, epochs: pd.DataFrame, folder: Path) -> dict[str, str]:
     """Draws every metric by epoch, a line a cell with a band over seeds; name -> caption."""
     captions: dict[str, str] = {}
+    layout = _layout(sweep)
     for name, (column, title) in CURVES.items():
         if column not in epochs or not epochs[column].fillna(0).any():
             continue
-        save(_curve(sweep, epochs, column, title), folder / name)
+        save(_curve(layout, epochs, column, title), folder / name)
         captions[name] = title[0].upper() + title[1:]
     return captions
 
@@ -47,54 +51,74 @@ def save(figure: Figure, path: Path) -> None:
     plt.close(figure)
 
 
-def _curve(sweep: Sweep, epochs: pd.DataFrame, column: str, title: str) -> Figure:
-    """Lines by cell; where they are too many for one panel, a panel per value of one setting."""
+def _curve(layout: _Layout, epochs: pd.DataFrame, column: str, title: str) -> Figure:
     data = epochs.dropna(subset=[column])
-    panel = _panel_setting(sweep, data)
-    line = "line"
-    if panel is None:
-        data = data.assign(line=data["cell"])
-    else:
-        rest = [path for path in sweep.varying if path != panel]
-        data = data.assign(line=data[rest].map(_word).agg(" ".join, axis=1).str.strip())
-    many = data[line].nunique() > MOST_LINES
+    data = data.assign(line=data["cell"].map(layout.lines))
+    present = [line for line in layout.colours if (data["line"] == line).any()]
     grid = sns.relplot(
         data=data,
         x="epoch",
         y=column,
-        hue=line,
-        style=None if many else line,
-        dashes=True,
-        col=panel,
-        col_wrap=min(3, data[panel].nunique()) if panel else None,
+        hue="line",
+        style="line",
+        hue_order=present,
+        style_order=present,
+        palette=layout.colours,
+        col=layout.panel,
+        col_wrap=min(3, data[layout.panel].nunique()) if layout.panel else None,
         kind="line",
         errorbar="sd" if data["seed"].nunique() > 1 else None,
-        palette="husl" if many else sns.color_palette("colorblind", data[line].nunique()),
-        height=3.2 if panel else 3.8,
-        aspect=1.25 if panel else 1.6,
-        facet_kws={"sharey": True},
+        err_kws={"alpha": 0.15, "linewidth": 0},
+        height=3.4 if layout.panel else 3.8,
+        aspect=1.2 if layout.panel else 1.6,
     )
     grid.set_axis_labels("epoch", title)
     for axes in grid.axes.flat:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if layout.panel:
+        grid.set_titles(f"{layout.heading} = {{col_name}}")
     if grid.legend is not None:
         grid.legend.set_title("")
     figure: Figure = grid.figure
     return figure
 
 
-def _panel_setting(sweep: Sweep, data: pd.DataFrame) -> str | None:
-    """The setting with the fewest values, if one panel would hold too many lines."""
-    if data["cell"].nunique() <= MOST_LINES:
+@dataclass(frozen=True)
+class _Layout:
+    """How the cells of a sweep are told apart, alike in all its figures.
+
+    Where they are too many for one panel, one setting has a panel for each of its values.
+    """
+
+    panel: str | None
+    heading: str
+    lines: dict[str, str]
+    """Cell -> what its line is called."""
+    colours: dict[str, tuple[float, float, float]]
+    """Line -> colour."""
+
+
+def _layout(sweep: Sweep) -> _Layout:
+    cells = {sweep.cell_label(trial): trial.settings for trial in sweep.trials}
+    panel = _panel(sweep, cells)
+    rest = [path for path in sweep.varying if path != panel]
+    lines = {
+        cell: cell if panel is None else " ".join(str(s[p]) for p in rest if p in s) or cell
+        for cell, s in cells.items()
+    }
+    names = list(dict.fromkeys(lines.values()))
+    palette = sns.color_palette("colorblind" if len(names) <= 10 else "husl", len(names))
+    heading = sweep.heading(panel) if panel else ""
+    return _Layout(panel, heading, lines, dict(zip(names, palette, strict=True)))
+
+
+def _panel(sweep: Sweep, cells: dict[str, dict[str, Any]]) -> str | None:
+    """The setting whose panels hold the fewest lines, if one panel would hold too many."""
+    if len(cells) <= MOST_LINES:
         return None
-    counts = {path: data[path].nunique(dropna=False) for path in sweep.varying}
-    usable = [
-        path for path, count in counts.items() if 2 <= count <= 6 and data[path].notna().all()
-    ]
-    return min(usable, key=counts.__getitem__, default=None)
-
-
-def _word(value: object) -> str:
-    if value is None or value != value:
-        return ""
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+    most: dict[str, int] = {}
+    for path in sweep.varying:
+        counts = Counter(str(settings.get(path)) for settings in cells.values())
+        if 2 <= len(counts) <= MOST_LINES and str(None) not in counts:
+            most[path] = max(counts.values())
+    return min(most, key=most.__getitem__, default=None)
