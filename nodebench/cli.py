@@ -83,7 +83,15 @@ def run(
     _say(f"{sweep.name}: {len(entries)} trials, {missing} to run")
     try:
         with ProgressMonitor(sweep, store, missing, out) as monitor:
-            outcome = launch.run(sweep, store, monitor, inline=inline, cpu=cpu, track=track)
+            outcome = launch.run(
+                sweep,
+                store,
+                monitor,
+                inline=inline,
+                cpu=cpu,
+                track=track,
+                write_report=write_report,
+            )
     except KeyboardInterrupt:
         err.print("interrupted; the same command goes on from here", markup=False)
         raise typer.Exit(INTERRUPTED) from None
@@ -92,8 +100,8 @@ def run(
             f"MLflow is not up to date: {outcome.tracking_problem}. Later: nodebench sync",
             markup=False,
         )
-    if write_report:
-        _say(f"report: {launch.report(sweep, store)}")
+    if outcome.page:
+        _say(f"report: {outcome.page}")
     _conclude(sweep, outcome.entries)
     raise typer.Exit(0 if outcome.complete else 1)
 

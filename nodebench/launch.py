@@ -9,6 +9,7 @@ import os
 import subprocess
 import tempfile
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,6 +61,7 @@ class Outcome:
     """What a run came to."""
 
     entries: list[Entry]
+    page: Path | None
     tracking_problem: str | None
 
     @property
@@ -76,8 +78,9 @@ def run(
     inline: bool = False,
     cpu: bool = False,
     track: bool = True,
+    write_report: bool = True,
 ) -> Outcome:
-    """Runs what is missing of a sweep, and brings MLflow up to date.
+    """Runs what is missing of a sweep, brings MLflow up to date, and writes the report.
 
     Raises:
         DataError: if a data set is missing or damaged; nothing has been started then.
@@ -88,14 +91,17 @@ def run(
     for data in {trial.spec.data.model_dump_json(): trial.spec.data for trial in missing}.values():
         prepare(data, options.data_root)
     write(store.sweep_file(sweep.name), sweep.text)
-    mirror = Mirror(sweep, store) if track else None
-    try:
+    page = None
+    with Mirror(sweep, store) if track else nullcontext() as mirror:
         if missing:
             runner = run_inline if inline else run_with_ray
             runner(missing, store, options, monitor)
-    finally:
-        problem = mirror.close() if mirror else None
-    return Outcome(entries(sweep, store, options), problem)
+        if mirror:
+            mirror.finish()  # goes on beside the report
+        if write_report:
+            page = report(sweep, store)
+    problem = mirror.problem if mirror else None
+    return Outcome(entries(sweep, store, options), page, problem)
 
 
 def sync(sweep: Sweep, store: Store) -> dict[str, str]:
@@ -134,10 +140,10 @@ def report(
 
 
 def _commit() -> dict[str, str]:
-    """The git commit of the working folder, and whether anything in it is uncommitted."""
+    """The git commit of the working folder, and whether anything but reports is uncommitted."""
     try:
         commit = _git("rev-parse", "--short=12", "HEAD")
-        dirty = bool(_git("status", "--porcelain", "--untracked-files=no"))
+        dirty = bool(_git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!reports"))
     except (OSError, subprocess.CalledProcessError):
         return {}
     return {"commit": commit, "dirty": "yes" if dirty else "no"}

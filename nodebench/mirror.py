@@ -10,6 +10,8 @@ import contextlib
 import multiprocessing
 import signal
 from multiprocessing.connection import Connection
+from types import TracebackType
+from typing import Self
 
 from nodebench.errors import InputError, TrackingError
 from nodebench.store import Store, held
@@ -27,16 +29,30 @@ class Mirror:
         self._process = context.Process(target=_mirror, args=(sweep, store, end))
         self._process.start()
         end.close()
+        self._is_finishing = False
 
-    def close(self) -> str | None:
-        """Waits until all is written; returns what went wrong, if anything."""
-        problem: str | None = "the process that writes to MLflow was lost"
+        self.problem: str | None = "the process that writes to MLflow was lost"
+        """What went wrong; None once all is written."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, _e: BaseException | None, _t: TracebackType | None
+    ) -> None:
+        """Waits until all is written."""
+        self.finish()
         with contextlib.suppress(OSError, EOFError):
-            self._driver.send("finish")
-            problem = self._driver.recv()
+            self.problem = self._driver.recv()
         self._process.join()
         self._driver.close()
-        return problem
+
+    def finish(self) -> None:
+        """Says that the store is complete, without waiting for the rest to be written."""
+        if not self._is_finishing:
+            with contextlib.suppress(OSError):
+                self._driver.send("finish")
+        self._is_finishing = True
 
 
 def _mirror(sweep: Sweep, store: Store, driver: Connection) -> None:
@@ -45,7 +61,7 @@ def _mirror(sweep: Sweep, store: Store, driver: Connection) -> None:
         # One writer at a time: a driver that was killed may have left its own for a moment.
         with held(store.sweep_file(sweep.name).with_suffix(".lock"), wait_s=30):
             _keep_up(sweep, store, driver)
-    except EOFError:
+    except (EOFError, BrokenPipeError):
         return  # the driver died: the next launch catches up
     except InputError as error:
         driver.send(str(error))

@@ -140,7 +140,7 @@ def test_restoring_an_experiment_that_is_not_there_says_so(tmp_path):
 def test_an_absent_server_does_not_stop_a_sweep(tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     sweep, store = tiny(tmp_path), Store(tmp_path / "runs")
-    outcome = launch.run(sweep, store, Silent(), inline=True)
+    outcome = launch.run(sweep, store, Silent(), inline=True, write_report=False)
     assert outcome.complete
     assert outcome.tracking_problem is not None
     assert "127.0.0.1:9" in outcome.tracking_problem
@@ -150,6 +150,7 @@ def test_an_absent_server_does_not_stop_a_sweep(tmp_path, monkeypatch):
 
 def test_the_mirror_follows_the_store_and_finishes_what_is_left(trained):
     sweep, store = trained
-    mirror = Mirror(sweep, store)
-    assert mirror.close() is None
+    with Mirror(sweep, store) as mirror:
+        pass
+    assert mirror.problem is None
     assert len(runs(sweep, store)[1]) == 3
