@@ -38,7 +38,7 @@ $(READY): requirements.lock pyproject.toml
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
 	touch $(READY)
 
-lock: ## Resolve the newest versions that go together into requirements.lock
+lock: $(READY) ## Resolve the newest versions that go together into requirements.lock
 	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --generate-hashes --upgrade \
 		--no-header --quiet --output-file requirements.lock
 

@@ -97,7 +97,7 @@ def run(
         raise typer.Exit(INTERRUPTED) from None
     if outcome.tracking_problem:
         err.print(
-            f"MLflow is not up to date: {outcome.tracking_problem}. Later: nodebench sync",
+            f"MLflow is not up to date: {outcome.tracking_problem}. `nodebench sync` catches up",
             markup=False,
         )
     if outcome.page:

@@ -9,6 +9,7 @@ NodebenchError
 │   └── TrackingError      MLflow cannot be reached, or lacks what was sought
 └── TrialFailure           the outcome of one trial; the sweep goes on
     ├── Diverged           a loss or a state that is not finite
+    ├── NotConverged       an implicit method's iteration gave up
     ├── StepUnderflow      an adaptive solver's step fell below the resolution of time
     ├── EvaluationLimit    a solve needed more evaluations than `limits.nfe`
     ├── DeadlineExceeded   the trial took longer than `limits.minutes`

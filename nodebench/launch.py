@@ -16,7 +16,7 @@ from pathlib import Path
 from nodebench.data.files import prepare
 from nodebench.mirror import Mirror
 from nodebench.plan import Entry, RunOptions, entries
-from nodebench.runner import Monitor, run_inline, run_with_ray
+from nodebench.runner import Monitor, require, run_inline, run_with_ray
 from nodebench.spec import Resources
 from nodebench.store import Store, held, write
 from nodebench.sweep import Sweep, load
@@ -66,8 +66,8 @@ class Outcome:
 
     @property
     def complete(self) -> bool:
-        """Whether every trial has a result; one that did not finish (DNF) is a result."""
-        return all(entry.state == "done" for entry in self.entries)
+        """Whether nothing is missing; a trial that did not finish (DNF) has a result."""
+        return not any(entry.missing for entry in self.entries)
 
 
 def run(
@@ -88,6 +88,8 @@ def run(
     """
     options = options_for(sweep, cpu=cpu)
     missing = [entry.trial for entry in entries(sweep, store, options) if entry.missing]
+    if missing:
+        require(options.resources, inline=inline)
     for data in {trial.spec.data.model_dump_json(): trial.spec.data for trial in missing}.values():
         prepare(data, options.data_root)
     write(store.sweep_file(sweep.name), sweep.text)

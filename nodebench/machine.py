@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-PACKAGES = ("nodebench", "torch", "torchdiffeq")
+PACKAGES = ("nodebench", "torch", "torchdiffeq", "scipy")
 
 
 def device_for(gpus: float) -> torch.device:

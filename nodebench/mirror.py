@@ -69,7 +69,10 @@ def _mirror(sweep: Sweep, store: Store, driver: Connection) -> None:
 
 def _keep_up(sweep: Sweep, store: Store, driver: Connection) -> None:
     """Writes what is new every few seconds, and all that is missing when told to finish."""
-    from nodebench.tracking import Tracker
+    try:
+        from nodebench.tracking import Tracker
+    except ImportError as error:
+        raise TrackingError(f"MLflow is not installed ({error})") from error
 
     tracker: Tracker | None = None
     problem: str | None = None

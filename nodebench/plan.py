@@ -8,7 +8,7 @@ from pathlib import Path
 
 from nodebench.errors import DeadlineExceeded, EvaluationLimit
 from nodebench.spec import Evaluate, Limits, Resources, Solver, TrialSpec
-from nodebench.store import FINISHED, Result, Row, State, Store
+from nodebench.store import FINISHED, Result, Row, State, Store, TrialFolder
 from nodebench.sweep import Sweep, Trial, agrees
 from nodebench.vocabulary import METHODS, MethodName
 
@@ -36,7 +36,7 @@ def points(trial: Trial, blocks: Sequence[Evaluate]) -> list[Point]:
     """The points at which a sweep's `evaluate` blocks want this trial's model."""
     found: list[Point] = []
     for block in blocks:
-        if trial.spec.solver is not None and agrees(trial.settings, block.when):
+        if trial.spec.solver is not None and agrees(trial.spec, block.when):
             for method in block.methods:
                 found += [
                     (solver, block.test_size) for solver in _solvers(trial.spec, method, block)
@@ -57,9 +57,10 @@ def _solvers(spec: TrialSpec, method: MethodName, block: Evaluate) -> Iterator[S
         return
     yield from (Solver(method=method, steps=steps) for steps in block.steps)
     if facts.stages:
+        per_step = facts.stages * int(getattr(spec.model, "blocks", 1))  # of the whole network
         for nfe in block.nfe:
-            if nfe % facts.stages == 0:
-                yield Solver(method=method, steps=nfe // facts.stages)
+            if nfe % per_step == 0:
+                yield Solver(method=method, steps=nfe // per_step)
     if trained.facts.kind != "adaptive":
         span = float(getattr(spec.model, "t1", 1.0))
         step_size = trained.step_size or span / trained.step_count(span)
@@ -104,10 +105,23 @@ def is_missing(trial: Trial, result: Result | None, store: Store, options: RunOp
         return True
     if result.outcome == FINISHED:
         wanted = {point_key(point_row(*point)) for point in points(trial, options.evaluate)}
-        known = map(point_key, store.folder(trial.id).evaluations()) if wanted else ()
-        return not wanted <= set(known)
-    limit = limit_of(result.outcome, options.limits)
-    return result.limit is not None and (limit is None or limit > result.limit)
+        known = known_points(store.folder(trial.id), options.limits) if wanted else []
+        return not wanted <= set(map(point_key, known))
+    return _was_raised(result.limit, result.outcome, options.limits)
+
+
+def known_points(folder: TrialFolder, limits: Limits) -> list[Row]:
+    """The evaluated points, but for those that failed by a limit which has been raised since."""
+    return [
+        row
+        for row in folder.evaluations()
+        if not _was_raised(row.get("limit"), row["outcome"], limits)
+    ]
+
+
+def _was_raised(hit: float | None, outcome: str, limits: Limits) -> bool:
+    limit = limit_of(outcome, limits)
+    return hit is not None and (limit is None or limit > hit)
 
 
 def limit_of(outcome: str, limits: Limits) -> float | None:

@@ -116,16 +116,29 @@ def _override(tree: Tree, key: str, value: Any, origin: str, faults: list[Fault]
     for block in _blocks(tree):
         for axis in [axis for axis in block if isinstance(axis, str)]:
             paths = axis_paths(axis)
+            within = [path == key or path.startswith(f"{key}.") for path in paths]
+            above = [key.startswith(f"{path}.") for path in paths]
             if axis == key and isinstance(value, list):
                 block[axis], replaced = value, True
-            elif all(path == key or path.startswith(f"{key}.") for path in paths):
+            elif all(within):
                 del block[axis]
-            elif any(path == key or path.startswith(f"{key}.") for path in paths):
-                faults.append(
-                    Fault(f"{origin} {key}", f"is zipped with others in `{axis}`: give that axis")
-                )
+            elif above == [True] and isinstance(block[axis], list):
+                block[axis] = [_with(axis, group, key, value) for group in block[axis]]
+            elif any(within) or any(above):
+                message = f"is zipped with others in `{axis}`: give that axis"
+                faults.append(Fault(f"{origin} {key}", message))
     if not replaced and isinstance(tree["base"], dict):
         set_path(tree["base"], key.split("."), value)
+
+
+def _with(axis: str, group: Any, key: str, value: Any) -> Any:
+    """A value of an axis over a whole group, one field in it replaced."""
+    tree: Tree = {}
+    set_path(tree, axis.split("."), group)
+    set_path(tree, key.split("."), value)
+    for name in axis.split("."):
+        tree = tree[name]
+    return tree
 
 
 def _blocks(tree: Tree) -> list[Tree]:

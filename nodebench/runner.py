@@ -5,15 +5,19 @@ torch is imported where training happens: a driver of Ray's workers starts faste
 
 from __future__ import annotations
 
+import contextlib
+import importlib.util
 import logging
 import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any, Protocol
 
-from nodebench.errors import ResourceError
+from nodebench.errors import ResourceError, StoreError
 from nodebench.plan import RunOptions
 from nodebench.spec import Resources
 from nodebench.store import Row, Store
@@ -39,24 +43,32 @@ class Monitor(Protocol):
         """A trial has a result in the store, or could not be run because of `problem`."""
 
 
+def require(resources: Resources, *, inline: bool) -> None:
+    """Refuses, before anything has been started, what this machine cannot give.
+
+    Raises:
+        ResourceError: if there is no GPU or too few CPUs here, or Ray is not installed.
+    """
+    if not inline and importlib.util.find_spec("ray") is None:
+        raise ResourceError("Ray is not installed: pip install 'ray[tune]', or add `--inline`")
+    if inline or "RAY_ADDRESS" not in os.environ:
+        _require_node(resources, [{"CPU": os.cpu_count() or 1, "GPU": _gpus(resources)}])
+
+
 def run_inline(
     trials: Sequence[Trial], store: Store, options: RunOptions, monitor: Monitor
 ) -> None:
-    """Runs trials one after the other in this process; needs no Ray.
-
-    Raises:
-        ResourceError: if a GPU is asked for and there is none.
-    """
-    import torch
-
+    """Runs trials one after the other in this process; needs no Ray."""
     from nodebench.trial import run_trial
 
-    if options.resources.gpus and not torch.cuda.is_available():
-        raise _no_gpu(options.resources, "this machine has none that torch can use")
     for trial in trials:
         monitor.on_start(trial.id)
-        run_trial(trial, store, options, lambda row, i=trial.id: monitor.on_epoch(i, row))  # type: ignore[misc]
-        monitor.on_end(trial.id, None)
+        problem = None
+        try:
+            run_trial(trial, store, options, partial(monitor.on_epoch, trial.id))
+        except StoreError as error:  # another launch trains it; the others go on
+            problem = str(error)
+        monitor.on_end(trial.id, problem)
 
 
 def run_with_ray(
@@ -72,16 +84,9 @@ def run_with_ray(
     from ray import tune
 
     storage = store.root / f".ray-{os.getpid()}"
-    ours = not ray.is_initialized()
-    if ours:
-        ray.init(
-            address=os.environ.get("RAY_ADDRESS", "local"),
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
-    try:
-        _require_resources(options.resources, _nodes())
+    with _ray_session(store.root):
+        nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+        _require_node(options.resources, [n["Resources"] for n in nodes if n["Alive"]])
         work = _Work({trial.id: trial for trial in trials}, store, options, list(sys.path))
         trainable = tune.with_resources(
             tune.with_parameters(_trainable(), work=work),
@@ -90,7 +95,7 @@ def run_with_ray(
         tune.Tuner(
             trainable,
             param_space={"id": tune.grid_search([trial.id for trial in trials])},
-            # Actors are reused because a new process costs seconds of imports (pitfalls: 10x).
+            # Actors are reused because a new process costs seconds of imports.
             tune_config=tune.TuneConfig(reuse_actors=True),
             run_config=tune.RunConfig(
                 name="tune",
@@ -102,10 +107,35 @@ def run_with_ray(
                 callbacks=[_callback(_DriverOnly(monitor))],
             ),
         ).fit()
+
+
+@contextlib.contextmanager
+def _ray_session(root: Path) -> Iterator[None]:
+    """Ray, started here unless it runs already, and what it leaves on disk cleared away."""
+    import ray
+
+    for leftover in root.glob(".ray-*"):  # of a driver that was killed
+        if not Path("/proc", leftover.name.removeprefix(".ray-")).exists():
+            shutil.rmtree(leftover, ignore_errors=True)
+    session: str | None = None
+    is_ours = not ray.is_initialized()
+    if is_ours:
+        context = ray.init(
+            address=os.environ.get("RAY_ADDRESS", "local"),
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+        if "RAY_ADDRESS" not in os.environ:
+            session = str(vars(context)["address_info"]["session_dir"])
+    try:
+        yield
     finally:
-        if ours:
+        if is_ours:
             ray.shutdown()
-        shutil.rmtree(storage, ignore_errors=True)
+        shutil.rmtree(root / f".ray-{os.getpid()}", ignore_errors=True)
+        if session:
+            shutil.rmtree(session, ignore_errors=True)
 
 
 class _Work:
@@ -139,10 +169,13 @@ def _trainable() -> Any:
 
         def step(self) -> dict[str, Any]:
             until = time.monotonic() + REPORT_EVERY_S
-            for row in self.epochs:
-                if time.monotonic() >= until:
-                    return row
-            return {"done": True}
+            try:
+                for row in self.epochs:
+                    if time.monotonic() >= until:
+                        return row
+            except StoreError as error:  # another launch trains it; the others go on
+                return {"done": True, "problem": str(error)}
+            return {"done": True, "problem": None}
 
         def reset_config(self, config: dict[str, Any]) -> bool:
             self.cleanup()
@@ -181,7 +214,8 @@ def _callback(held: _DriverOnly) -> Any:
 
         def on_trial_complete(self, *, trial: Any, **_: Any) -> None:  # type: ignore[override]
             if held.monitor:
-                held.monitor.on_end(trial.config["id"], None)
+                problem = (trial.last_result or {}).get("problem")
+                held.monitor.on_end(trial.config["id"], problem)
 
         def on_trial_error(self, *, trial: Any, **_: Any) -> None:  # type: ignore[override]
             if held.monitor:
@@ -205,31 +239,25 @@ def _quieten_ray() -> None:
     logging.getLogger("ray").setLevel(logging.ERROR)
 
 
-def _nodes() -> list[dict[str, Any]]:
-    import ray
+def _gpus(resources: Resources) -> int:
+    if not resources.gpus:
+        return 0  # not asked for: not worth the import
+    import torch
 
-    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-    return nodes
+    return torch.cuda.device_count()
 
 
-def _require_resources(resources: Resources, nodes: Sequence[dict[str, Any]]) -> None:
-    """Refuses what Ray would wait for without end."""
-    alive = [node["Resources"] for node in nodes if node["Alive"]]
-    if resources.gpus and not any(node.get("GPU", 0) for node in alive):
-        raise _no_gpu(resources, "no node has any")
-    most = max(node.get("CPU", 0) for node in alive)
+def _require_node(resources: Resources, nodes: Sequence[Mapping[str, float]]) -> None:
+    """Refuses what Ray would wait for without end: a trial that fits no node."""
+    if resources.gpus and not any(node.get("GPU", 0) for node in nodes):
+        raise ResourceError(
+            f"`resources.gpus: {resources.gpus:g}` asks for a GPU, and there is none here. "
+            "Run it elsewhere, or with `--cpu` to train on the CPU"
+        )
+    fitting = [node for node in nodes if node.get("GPU", 0) >= resources.gpus]
+    most = max((node.get("CPU", 0) for node in fitting), default=0)
     if resources.cpus > most:
         raise ResourceError(
-            f"`resources.cpus: {resources.cpus}` per trial, but the largest node has {most:g}. "
-            f"Set `resources.cpus` to {most:g} or less"
+            f"`resources.cpus: {resources.cpus}` per trial, but the largest node that fits has "
+            f"{most:g}. Set `resources.cpus` to {most:g} or less"
         )
-
-
-def _no_gpu(resources: Resources, found: str) -> ResourceError:
-    return ResourceError(
-        f"`resources.gpus: {resources.gpus:g}` asks for a GPU, and {found}. "
-        "Run it elsewhere, or with `--cpu` to train on the CPU"
-    )
-
-
-Runner = Callable[[Sequence[Trial], Store, RunOptions, Monitor], None]

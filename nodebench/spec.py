@@ -18,6 +18,7 @@ from nodebench.vocabulary import (
     DATASETS,
     METHODS,
     MODELS,
+    BelowOne,
     Count,
     CustomData,
     CustomModel,
@@ -128,6 +129,13 @@ class Gradient(Named):
             raise ValueError(f"`solver` and `norm` are settings of `adjoint`, not of `{self.name}`")
         return self
 
+    def beside(self, solver: Solver) -> Gradient:
+        """The same without what has no effect beside this solver of the forward pass."""
+        backward = self.solver or solver
+        norm = self.norm if backward.facts.kind == "adaptive" else "default"
+        own = None if self.solver == solver else self.solver
+        return self.model_copy(update={"norm": norm, "solver": own})
+
 
 class Optimizer(Part):
     """What every optimiser has."""
@@ -146,13 +154,19 @@ class Sgd(Optimizer):
     nesterov: bool = False
     weight_decay: NonNegative = 0.0
 
+    @model_validator(mode="after")
+    def _nesterov_has_momentum(self) -> Self:
+        if self.nesterov and not self.momentum:
+            raise ValueError("`nesterov` needs a `momentum` above 0")
+        return self
+
 
 class Adam(Optimizer):
     """Adam, weight decay added to the gradient (torch.optim.Adam)."""
 
     name: Literal["adam"]
     lr: Positive = 1e-3
-    betas: tuple[NonNegative, NonNegative] = (0.9, 0.999)
+    betas: tuple[BelowOne, BelowOne] = (0.9, 0.999)
     weight_decay: NonNegative = 0.0
 
 
@@ -161,7 +175,7 @@ class AdamW(Optimizer):
 
     name: Literal["adamw"]
     lr: Positive = 1e-3
-    betas: tuple[NonNegative, NonNegative] = (0.9, 0.999)
+    betas: tuple[BelowOne, BelowOne] = (0.9, 0.999)
     weight_decay: NonNegative = 0.01
 
 
@@ -284,7 +298,11 @@ class TrialSpec(Part):
             self._complete(solver=None, gradient=None)
         elif self.solver is None or self.gradient is None:
             raise ValueError("a model with an ODE block needs a `solver` and a `gradient`")
-        elif self.solver.method == "scipy_solver" and self.gradient.name != "adjoint":
+        else:
+            self._complete(gradient=self.gradient.beside(self.solver))
+        if self.solver is None or self.gradient is None:
+            return self
+        if self.solver.method == "scipy_solver" and self.gradient.name != "adjoint":
             raise ValueError(
                 "`scipy_solver` runs outside of torch: only `gradient: adjoint` can train it"
             )
@@ -360,6 +378,12 @@ def _is_file_name(name: str) -> str:
     return name
 
 
+def _not_empty(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    if not values:
+        raise ValueError("is empty, which leaves no trial")
+    return values
+
+
 class SweepFile(Part):
     """A sweep file, as it is written; `sweep.load` expands it to trials."""
 
@@ -367,8 +391,8 @@ class SweepFile(Part):
     about: str = ""
     include: str | None = None
     base: dict[str, Any] = {}
-    grid: tuple[dict[str, Any], ...] = ({},)
-    seeds: tuple[Size, ...] = (0,)
+    grid: Annotated[tuple[dict[str, Any], ...], AfterValidator(_not_empty)] = ({},)
+    seeds: Annotated[tuple[Size, ...], AfterValidator(_not_empty)] = (0,)
     exclude: tuple[dict[str, Any], ...] = ()
     evaluate: tuple[Evaluate, ...] = ()
     resources: Resources = Resources()
@@ -384,10 +408,3 @@ class SweepFile(Part):
             k: [v] if k in ("grid", "evaluate", "exclude") and isinstance(v, dict) else v
             for k, v in value.items()
         }
-
-    @model_validator(mode="after")
-    def _has_cells(self) -> Self:
-        for name in ("grid", "seeds"):
-            if not getattr(self, name):
-                raise ValueError(f"`{name}` is empty, which leaves no trial")
-        return self

@@ -36,6 +36,9 @@ State = Literal["done", "failed", "running", "interrupted", "new"]
 FINISHED = "finished"
 ERROR = "error"
 
+LOCK_WAIT_S = 30.0
+"""For a worker whose driver was killed, and which may still be writing."""
+
 SHOWN = ("history.jsonl", "evaluations.json", "result.json")
 
 
@@ -126,10 +129,14 @@ class TrialFolder:
         self.log_file = path / "log.txt"
 
     def create(self, trial: Trial) -> None:
-        """Makes the folder and writes the trial's spec."""
+        """Begins an attempt: makes the folder, writes the spec, removes what a crash left."""
         self.path.mkdir(parents=True, exist_ok=True)
+        for leftover in self.path.glob(".*.partial"):  # of a process that was killed
+            leftover.unlink()
+        (self.path / "error.txt").unlink(missing_ok=True)
         spec = trial.spec.model_dump(mode="json", exclude_none=True)
         write(self.path / "trial.json", json.dumps({"id": trial.id, "spec": spec}, indent=1))
+        self.log(f"started by process {os.getpid()} on {socket.gethostname()}")
 
     def write_history(self, rows: list[Row]) -> None:
         """Replaces the history."""
@@ -171,8 +178,8 @@ class TrialFolder:
 
     def artifacts(self) -> list[Path]:
         """The files that describe the trial: all but checkpoints and locks."""
-        skipped = {"lock", "checkpoint.pt"}
-        return [p for p in sorted(self.path.glob("*.*")) if p.name not in skipped]
+        names = ("trial.json", *SHOWN, "log.txt", "error.txt")
+        return [path for path in map(self.path.joinpath, names) if path.exists()]
 
     def stamp(self) -> tuple[int, ...]:
         """Changes whenever the history, the evaluations or the result do."""
@@ -192,17 +199,17 @@ class TrialFolder:
         """Whether a process holds the trial."""
         try:
             with (self.path / "lock").open("r") as file:
-                return not _acquired(file)
+                return not _acquired(file, fcntl.LOCK_SH)
         except FileNotFoundError:
             return False
 
-    def locked(self, wait_s: float = 30.0) -> contextlib.AbstractContextManager[None]:
+    def locked(self, wait_s: float | None = None) -> contextlib.AbstractContextManager[None]:
         """Holds the trial for this process.
 
         Raises:
-            StoreError: if another process still holds it after `wait_s`.
+            StoreError: if another process still holds it after `wait_s`, or LOCK_WAIT_S.
         """
-        return held(self.path / "lock", wait_s)
+        return held(self.path / "lock", LOCK_WAIT_S if wait_s is None else wait_s)
 
 
 @contextlib.contextmanager
@@ -226,9 +233,9 @@ def held(path: Path, wait_s: float) -> Iterator[None]:
         yield
 
 
-def _acquired(file: IO[str]) -> bool:
+def _acquired(file: IO[str], kind: int = fcntl.LOCK_EX) -> bool:
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True

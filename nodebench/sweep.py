@@ -146,10 +146,26 @@ def load(path: Path, overrides: Sequence[str] = (), small: bool = False) -> Swee
     tree = read(path, overrides, small, faults)
     file = _validated(tree, faults)
     trials = tuple(_expand(file, faults))
+    for number, block in enumerate(file.evaluate):
+        _check_cells(f"evaluate[{number}].when", [block.when], faults)
+    if not (faults or overrides or small):  # which may take away the trials that an entry is about
+        faults += _without_effect(file, trials)
     if faults:
         raise SweepError(str(path), faults)
     text = yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=100)
     return Sweep(file.name, file.about, trials, file.evaluate, file.resources, file.limits, text)
+
+
+def _without_effect(file: SweepFile, trials: Sequence[Trial]) -> Iterator[Fault]:
+    """Conditions that no trial meets, which is a mistake, such as a misspelt value."""
+    everything = file.model_copy(update={"exclude": ()})
+    specs = [trial.spec for trial in _expand(everything, [])] if file.exclude else []
+    for number, entry in enumerate(file.exclude):
+        if not any(agrees(spec, entry) for spec in specs):
+            yield Fault(f"exclude[{number}]", "agrees with no trial of this sweep")
+    for number, block in enumerate(file.evaluate):
+        if block.when and not any(agrees(trial.spec, block.when) for trial in trials):
+            yield Fault(f"evaluate[{number}].when", "agrees with no trial of this sweep")
 
 
 def _validated(tree: Tree, faults: list[Fault]) -> SweepFile:
@@ -172,40 +188,67 @@ def _expand(file: SweepFile, faults: list[Fault]) -> Iterator[Trial]:
     seen: set[str] = set()
     if "seed" in file.base:
         faults.append(Fault("base.seed", "seeds are given by `seeds`, a list beside `base`"))
-    known = _known_paths()
-    for entry in (*file.exclude, *(block.when for block in file.evaluate)):
-        faults += [
-            Fault("exclude / when", unknown(p, "field", known)) for p in entry if p not in known
-        ]
+    _check_cells("exclude", file.exclude, faults)
     for number, block in enumerate(file.grid):
         axes = _axes(block, f"grid[{number}]", faults)
         for cell in _product(axes):
             spec = _resolve(file.base, cell, f"grid[{number}]", faults)
-            if spec is None or any(agrees(flatten(spec), entry) for entry in file.exclude):
+            if spec is None:
                 continue
             for seed in file.seeds:
                 trial = Trial(spec.model_copy(update={"seed": seed}))
-                if trial.id not in seen:
+                if trial.id not in seen and not _is_excluded(trial.spec, file.exclude):
                     seen.add(trial.id)
                     yield trial
     if not seen and not faults:
         faults.append(Fault("exclude", "leaves no trial"))
 
 
-@lru_cache
-def _known_paths() -> frozenset[str]:
-    return frozenset(field_paths(TrialSpec))
+def agrees(spec: TrialSpec, cell: Mapping[str, Any]) -> bool:
+    """Whether a trial has what a partial cell (path -> value) says: setting it changes nothing."""
+    tree = spec.model_dump(exclude_none=True)
+    for path, value in _leaves(cell):
+        set_path(tree, path.split("."), value)
+    try:
+        return TrialSpec.model_validate(tree) == spec
+    except ValidationError:
+        return False
 
 
-def agrees(settings: Mapping[str, Any], cell: Mapping[str, Any]) -> bool:
-    """Whether settings have the values that a partial cell (path -> value) gives."""
-    return all(_key(settings.get(path)) == _key(value) for path, value in cell.items())
+def _is_excluded(spec: TrialSpec, entries: Sequence[Mapping[str, Any]]) -> bool:
+    return any(agrees(spec, entry) for entry in entries)
+
+
+def _leaves(cell: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """A cell's paths and values, groups and names that stand for groups taken apart."""
+    for key, value in cell.items():
+        path = f"{prefix}{key}"
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{path}.")
+        else:
+            yield (f"{path}.name" if f"{path}.name" in _SPEC_ORDER else path), value
+
+
+def _check_cells(where: str, cells: Sequence[Mapping[str, Any]], faults: list[Fault]) -> None:
+    for number, cell in enumerate(cells):
+        for path, _ in _leaves(cell):
+            if path not in _SPEC_ORDER:
+                message = unknown(path, "field", _SPEC_ORDER)
+                faults.append(Fault(f"{where}[{number}].{path}", message))
 
 
 def _axes(block: Tree, where: str, faults: list[Fault]) -> list[Axis]:
     axes: list[Axis] = []
+    taken: set[str] = set()
     for key, values in block.items():
         paths = axis_paths(str(key))
+        if "seed" in paths:
+            faults.append(Fault(f"{where}.{key}", "seeds are given by `seeds`, beside `grid`"))
+        faults += [
+            Fault(f"{where}.{key}", f"`{path}` stands in two axes of this block")
+            for path in taken.intersection(paths)
+        ]
+        taken.update(paths)
         if not isinstance(values, list) or not values:
             faults.append(Fault(f"{where}.{key}", f"an axis is a list of values, found `{values}`"))
         elif any(

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from nodebench.errors import TrackingError
-from nodebench.store import FINISHED, Result, Row, Store, TrialFolder
+from nodebench.store import FINISHED, SHOWN, Result, Row, Store, TrialFolder
 from nodebench.sweep import Sweep, Trial
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -62,7 +62,8 @@ class Tracker:
     def update(self, trial_id: str) -> None:
         """Brings a trial's run up to what the store has."""
         folder = self.store.folder(trial_id)
-        history, result = folder.history(), folder.result()
+        result = folder.result()  # first: the history that is read after it is the whole one
+        history = folder.history()
         if not history and result is None:
             return
         state = _fingerprint(folder)
@@ -162,7 +163,10 @@ def restore(sweep: Sweep, store: Store, source: Store) -> None:
         experiment = client.get_experiment_by_name(sweep.name)
         if experiment is None:
             raise TrackingError(f"MLflow at `{uri}` has no experiment `{sweep.name}`")
+        planned = {trial.id for trial in sweep.trials}
         for run in _runs(client, str(experiment.experiment_id)):
+            if run.data.tags[TRIAL_TAG] not in planned:
+                continue
             folder = store.folder(run.data.tags[TRIAL_TAG]).path
             folder.mkdir(parents=True, exist_ok=True)
             client.download_artifacts(run.info.run_id, "", str(folder))
@@ -217,7 +221,7 @@ def _tags(result: Result) -> dict[str, str]:
 def _fingerprint(folder: TrialFolder) -> str:
     """Changes whenever something that MLflow shows of a finished trial does."""
     digest = hashlib.sha256()
-    for name in ("result.json", "evaluations.json"):
+    for name in SHOWN:
         path: Path = folder.path / name
         digest.update(path.read_bytes() if path.exists() else b"-")
     return digest.hexdigest()[:16]

@@ -95,10 +95,10 @@ def train(
     total = spec.train.iterations or (spec.train.epochs or 0) * per_epoch
     while state.iteration < total:
         row = _train_epoch(state, data, spec, per_epoch, total, deadline)
-        state.epoch += 1
         is_last = state.iteration >= total
-        if is_last or state.epoch % spec.train.test_every == 0:
+        if is_last or (state.epoch + 1) % spec.train.test_every == 0:
             row |= _test_metrics(state.model, data, spec.train.batch_size)
+        state.epoch += 1
         state.history.append(
             {"epoch": state.epoch, "iteration": state.iteration, **row, "time": time.time()}
         )

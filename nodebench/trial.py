@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import statistics
 import time
 import traceback
 from collections.abc import Callable, Generator, Iterator
@@ -53,10 +54,13 @@ def epochs(trial: Trial, store: Store, options: RunOptions) -> Generator[Row, No
     """
     folder = store.folder(trial.id)
     with folder.locked(), _captured_warnings(folder):
-        if is_missing(trial, folder.result(), store, options):
-            folder.create(trial)
-            run = _Run(trial, folder, options)
-            yield from run.epochs()
+        before = folder.result()
+        if not is_missing(trial, before, store, options):
+            return
+        folder.create(trial)
+        run = _Run(trial, folder, options)
+        yield from run.epochs()
+        if before is None or before.outcome != FINISHED:  # else points were added: it stands
             folder.write_result(run.result())
 
 
@@ -66,21 +70,22 @@ class _Run:
     def __init__(self, trial: Trial, folder: TrialFolder, options: RunOptions):
         self.trial, self.folder, self.options = trial, folder, options
         self.started = time.time()
+        self.recorded = folder.history()
         self.state: TrainState | None = None
         self.saved, self.saved_epochs = time.monotonic(), 0
-        self.outcome, self.reason = FINISHED, ""
+        self.outcome, self.reason = "", ""
 
     def epochs(self) -> Iterator[Row]:
         """Runs the trial; the one place where any exception is caught."""
         try:
             yield from self._epochs()
         except TrialFailure as failure:
-            self.outcome, self.reason = failure.outcome, str(failure)
+            self._ended(failure.outcome, str(failure))
         except (MemoryError, torch.OutOfMemoryError) as error:
-            self.outcome, self.reason = OutOfMemory.outcome, str(error)
+            self._ended(OutOfMemory.outcome, str(error))
         except Exception as error:  # noqa: BLE001 - a crash is recorded, and the sweep goes on
-            self.outcome, self.reason = ERROR, f"{type(error).__name__}: {error}"
             self.folder.write_error(traceback.format_exc())
+            self._ended(ERROR, f"{type(error).__name__}: {error}")
 
     def _epochs(self) -> Iterator[Row]:
         torch.set_num_threads(self.options.resources.cpus)
@@ -98,19 +103,33 @@ class _Run:
         if here not in self.state.environments:
             self.state.environments.append(here)
         self.clock = time.monotonic() - self.state.elapsed_s
-        deadline = self._limit_solves(model)
-        for row in train(self.state, data, spec, deadline):
+        for row in train(self.state, data, spec, self._limit_solves(model, self.clock)):
+            self._keep_record(self.state.history)
             self.folder.log(_summary_line(row))
             if time.monotonic() - self.saved >= self.options.checkpoint_s:
                 self._save()
             yield row
         if self.saved_epochs < self.state.epoch:
             self._save()
+        self._ended(FINISHED, "")
         self._evaluate(model, data)
 
-    def _limit_solves(self, model: nn.Module) -> float | None:
+    def _keep_record(self, history: list[Row]) -> None:
+        """An epoch that is trained again, as after a limit, keeps the seconds of its first time."""
+        epoch = len(history)
+        if epoch <= len(self.recorded):
+            history[-1] = self.recorded[epoch - 1]
+
+    def _ended(self, outcome: str, reason: str) -> None:
+        """Notes the end; a trained model stays trained, whatever happens to its evaluation."""
+        if reason:
+            self.folder.log(f"{outcome}: {reason}")
+        if not self.outcome:
+            self.outcome, self.reason = outcome, reason
+
+    def _limit_solves(self, model: nn.Module, start: float) -> float | None:
         minutes = self.options.limits.minutes
-        deadline = None if minutes is None else self.clock + 60 * minutes
+        deadline = None if minutes is None else start + 60 * minutes
         for block in ode_blocks(model):
             block.max_evaluations = self.options.limits.nfe
             block.deadline = deadline
@@ -125,23 +144,16 @@ class _Run:
         self.saved, self.saved_epochs = time.monotonic(), self.state.epoch
 
     def _evaluate(self, model: nn.Module, data: Data) -> None:
+        """Evaluates under other solvers; a limit of minutes holds for this on its own."""
         wanted = points(self.trial, self.options.evaluate)
-        if wanted:
-            known = self.folder.evaluations()
-            evaluate_points(
-                model, data, self.trial.spec, wanted, known, self.folder.write_evaluations
-            )
+        self._limit_solves(model, time.monotonic())
+        evaluate_points(model, data, self.trial.spec, wanted, self.folder, self.options.limits)
 
     def result(self) -> Result:
         """How it ended."""
-        if self.outcome != FINISHED:
-            self.folder.log(f"{self.outcome}: {self.reason}")
-        limit = limit_of(self.outcome, self.options.limits)
         state = self.state
-        if state is not None and (self.outcome == ERROR or limit is not None):
-            # It may go on from its checkpoint one day: epochs after that have not happened.
-            del state.history[self.saved_epochs :]
-        elif state is not None:
+        if state is not None:
+            # After a failure, ahead of the checkpoint: what has been trained is shown.
             self.folder.write_history(state.history)
         return Result(
             outcome=self.outcome,
@@ -151,7 +163,7 @@ class _Run:
             environments=state.environments if state else [],
             started=self.started,
             finished=time.time(),
-            limit=limit,
+            limit=limit_of(self.outcome, self.options.limits),
             tags=self.options.tags,
         )
 
@@ -165,8 +177,7 @@ def _summary(state: TrainState) -> dict[str, Any]:
         summary |= {k: v for k, v in state.history[-1].items() if k not in ("epoch", "time")}
         if best:
             summary |= {"best_test_accuracy": best["test_accuracy"], "best_epoch": best["epoch"]}
-        seconds = sorted(row["epoch_s"] for row in state.history)
-        summary["epoch_s"] = seconds[len(seconds) // 2]
+        summary["epoch_s"] = statistics.median(row["epoch_s"] for row in state.history)
     return summary
 
 

@@ -105,6 +105,7 @@ else:
 Count = Annotated[int, Field(ge=1)]
 Size = Annotated[int, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
+BelowOne = Annotated[float, Field(ge=0, lt=1)]
 NonNegative = Annotated[float, Field(ge=0)]
 
 
@@ -269,6 +270,7 @@ class Images(Dataset):
 
     @model_validator(mode="after")
     def _sizes_suffice(self) -> Self:
+        self._complete(augment=tuple(sorted(set(self.augment))))
         train, test = self.sizes
         if (self.train_size or 0) + self.val_size > train - (self.train_size is None):
             raise ValueError(f"`train_size` and `val_size` share {train} training images")

@@ -16,12 +16,12 @@ from sweeps import TINY, histories, tiny, write_tiny
 
 NODEBENCH = [sys.executable, "-m", "nodebench"]
 
-# About two seconds of training a trial: long enough to be killed in.
+# Some seconds of training a trial: long enough to be killed in, after a checkpoint too.
 KILLABLE = {
     "data": {"name": "spheres", "train_size": 400, "test_size": 32},
     "model": {"name": "plainode", "width": 8},
     "solver": {"method": "euler", "steps": 4},
-    "train": {"epochs": 15, "batch_size": 16},
+    "train": {"epochs": 50, "batch_size": 16},
 }
 
 
@@ -129,19 +129,32 @@ def test_missing_data_is_said_before_anything_starts(tmp_path):
 def test_interrupting_ends_with_status_130_and_the_next_run_goes_on(tmp_path):
     write_tiny(tmp_path, base=KILLABLE)
     process = start(tmp_path, "run", "tiny.yaml", "--inline", "--no-track", "--no-report")
-    log = wait_for_training(tmp_path)
+    (log,) = wait_for_training(tmp_path)
+    wait_for_checkpoint(log.parent)
     process.send_signal(signal.SIGINT)
     with process:
         assert process.wait(30) == 130
         assert "goes on from here" in process.stderr.read()
+    assert not (log.parent / "result.json").exists()
     done = command(tmp_path, "run", "tiny.yaml", "--inline", "--no-track", "--no-report")
-    assert done.returncode == 0, log
+    assert done.returncode == 0
+    assert "resumed after epoch" in log.read_text()
+
+
+def wait_for_checkpoint(folder: Path) -> None:
+    for _ in range(300):
+        if (folder / "checkpoint.pt").exists():
+            return
+        time.sleep(0.1)
+    raise AssertionError("no checkpoint was written")
 
 
 def wait_for_training(folder: Path) -> list[Path]:
     """Waits until a trial has completed an epoch."""
     for _ in range(600):
-        logs = [p for p in (folder / "runs" / "trials").glob("*/log.txt") if p.stat().st_size]
+        logs = [
+            p for p in (folder / "runs" / "trials").glob("*/log.txt") if "epoch" in p.read_text()
+        ]
         if logs:
             return logs
         time.sleep(0.1)
@@ -160,8 +173,13 @@ def test_a_sweep_killed_five_times_equals_the_uninterrupted_one(tmp_path):
     assert command(whole, "run", "tiny.yaml", "--inline").returncode == 0
     chance = random.Random(0)
     for attempt in range(5):
+        before = progress(broken)
         process = start(broken, "run", "tiny.yaml")
-        time.sleep(chance.uniform(15, 40))
+        while progress(broken) == before:
+            assert process.poll() is None, "the sweep ended before it could be killed"
+            time.sleep(0.1)
+        time.sleep(chance.uniform(0, 6))
+        assert process.poll() is None
         if attempt % 2:
             os.killpg(process.pid, signal.SIGKILL)
         else:
@@ -176,6 +194,11 @@ def test_a_sweep_killed_five_times_equals_the_uninterrupted_one(tmp_path):
     tables = [mlflow_points(store.root / "mlflow.db") for store in stores]
     assert tables[0] == tables[1]
     assert len(tables[0]) == 6
+
+
+def progress(folder: Path) -> int:
+    """Grows with every epoch that a trial logs."""
+    return sum(p.stat().st_size for p in (folder / "runs" / "trials").glob("*/log.txt"))
 
 
 def mlflow_points(file: Path) -> dict[str, list[tuple[str, int, float]]]:

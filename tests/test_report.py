@@ -5,9 +5,11 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
+from nodebench.plan import point_row
 from nodebench.report import tables
 from nodebench.report.page import write_report
 from nodebench.report.statistics import count_and_spread, mean_and_spread
+from nodebench.spec import Solver
 from nodebench.store import Result, Store
 from nodebench.trial import run_trial
 from sweeps import TINY, options, tiny
@@ -112,13 +114,172 @@ def test_trained_weights_under_other_solvers_are_a_table(tmp_path):
         run_trial(trial, store, options(sweep, tmp_path))
     frame = tables.evaluations(sweep, store)
     table = tables.robustness(sweep, frame)
-    assert list(table.columns) == ["test.method", "NFE 4", "NFE 6", "NFE 8"]
+    assert list(table.columns) == ["test.method", "n", "NFE 4", "NFE 6", "NFE 8"]
+    assert list(table["n"]) == ["2", "2"]
     assert list(table["test.method"]) == ["euler", "rk4"]
     # 6 evaluations do not divide by the four stages of rk4.
     assert table["NFE 6"][1] == "–"
     of_euler = frame[(frame["test.method"] == "euler") & (frame["test.steps"] == 4)]
     percent = of_euler["accuracy"] * 100
     assert table["NFE 4"][0] == f"{percent.mean():.2f} ± {percent.std(ddof=1):.2f}"
+
+
+def point(accuracy, test_size=None, **solver):
+    """An evaluated point; a failed one where the accuracy is an outcome."""
+    row = point_row(Solver(**solver), test_size)
+    if isinstance(accuracy, str):
+        return {**row, "outcome": accuracy, "reason": "made up"}
+    return {**row, "outcome": "finished", "accuracy": accuracy, "loss": 1.0, "nfe": 99.0}
+
+
+def robustness(sweep, folder, *points_of_trials):
+    """The table of made-up points: a list for each trial, in the plan's order."""
+    store = Store(folder / "runs")
+    for trial, found in zip(sweep.trials, points_of_trials, strict=False):
+        store.folder(trial.id).write_evaluations(found)
+    return tables.robustness(sweep, tables.evaluations(sweep, store))
+
+
+def test_points_on_different_test_samples_are_not_averaged(tmp_path):
+    blocks = [{"methods": ["euler"], "steps": [4]}]
+    blocks.append({**blocks[0], "test_size": 20})
+    sweep = tiny(tmp_path, evaluate=blocks)
+    found = [point(0.5, None, method="euler", steps=4), point(0.9, 20, method="euler", steps=4)]
+    table = robustness(sweep, tmp_path, found)
+    assert list(table["test_size"]) == ["all", "20"]
+    assert list(table["NFE 4"]) == ["50.00", "90.00"]
+
+
+def test_a_test_size_that_does_not_vary_is_not_shown(tmp_path):
+    sweep = tiny(tmp_path, evaluate={"methods": ["euler"], "steps": [4], "test_size": 20})
+    table = robustness(sweep, tmp_path, [point(0.9, 20, method="euler", steps=4)])
+    assert list(table.columns) == ["test.method", "n", "NFE 4"]
+
+
+def test_steps_and_the_step_size_that_means_them_count_once(tmp_path):
+    block = {"methods": ["euler"], "steps": [4], "step_factors": [0.5]}
+    sweep = tiny(tmp_path, seeds=[0, 1], evaluate=block)
+    table = robustness(
+        sweep,
+        tmp_path,
+        *(
+            [point(a, method="euler", steps=4), point(a, method="euler", step_size=0.25)]
+            for a in (0.4, 0.6)
+        ),
+    )
+    assert list(table.columns) == ["test.method", "n", "NFE 4"]
+    # Twice the same two values would have a smaller spread, 11.55.
+    assert list(table["NFE 4"]) == ["50.00 ± 14.14"]
+    assert list(table["n"]) == ["2"]
+
+
+def test_points_that_the_sweep_does_not_ask_for_are_left_out(tmp_path):
+    sweep = tiny(tmp_path, evaluate={"methods": ["euler"], "steps": [4]})
+    others = [
+        point(0.1, method="euler", steps=8),
+        point(0.2, 20, method="euler", steps=4),
+        point(0.3, method="rk4", steps=4),
+    ]
+    table = robustness(sweep, tmp_path, [*others, point(0.9, method="euler", steps=4)])
+    assert table.to_dict("records") == [{"test.method": "euler", "n": "1", "NFE 4": "90.00"}]
+    unasked = tiny(tmp_path)
+    assert tables.evaluations(unasked, Store(tmp_path / "runs")).empty
+
+
+def test_a_mean_over_fewer_seeds_than_its_row_says_so(tmp_path):
+    sweep = tiny(tmp_path, seeds=[0, 1, 2], evaluate={"methods": ["euler"], "steps": [2, 4]})
+    both = [[point(a, method="euler", steps=n) for n in (2, 4)] for a in (0.4, 0.6)]
+    half = [point(0.8, method="euler", steps=2), point("diverged", method="euler", steps=4)]
+    table = robustness(sweep, tmp_path, *both, half)
+    assert list(table["n"]) == ["3"]
+    assert list(table["NFE 2"]) == ["60.00 ± 20.00"]
+    assert list(table["NFE 4"]) == ["50.00 ± 14.14 (2 of 3), 1 diverged"]
+
+
+def test_a_setting_that_no_evaluated_trial_has_is_a_dash(tmp_path):
+    adaptive = [{"method": "dopri5", "tol": tol} for tol in (0.1, 0.01)]
+    grid = {"solver": [{"method": "euler", "steps": 2}, *adaptive]}
+    when = {"solver.method": "euler"}
+    sweep = tiny(tmp_path, grid=grid, evaluate={"methods": ["euler"], "steps": [4], "when": when})
+    assert "solver.tol" in sweep.varying
+    table = robustness(sweep, tmp_path, [point(0.5, method="euler", steps=4)])
+    assert list(table["solver.tol"]) == ["–"]
+    assert list(table["NFE 4"]) == ["50.00"]
+
+
+def test_points_that_all_failed_still_have_their_budget(tmp_path):
+    block = {"methods": ["euler", "implicit_adams"], "steps": [4], "step_factors": [0.6]}
+    sweep = tiny(tmp_path, evaluate=block)
+    step_size = 0.5 * 0.6  # as the plan multiplies: 4 steps, the last one shorter
+    found = [
+        point("diverged", method="euler", step_size=step_size),
+        point("diverged", method="implicit_adams", steps=4),
+    ]
+    table = robustness(sweep, tmp_path, found)
+    assert list(table["NFE 4"]) == ["–, 1 diverged", "–"]
+    assert list(table["steps 4"]) == ["–", "–, 1 diverged"]
+
+
+def test_a_step_size_is_counted_over_the_models_own_time(tmp_path):
+    grid = {"model.t1": [2.0]}
+    sweep = tiny(tmp_path, grid=grid, evaluate={"methods": ["midpoint"], "step_factors": [0.5]})
+    table = robustness(sweep, tmp_path, [point(0.5, method="midpoint", step_size=0.5)])
+    assert list(table["NFE 8"]) == ["50.00"]  # 4 steps of two stages
+
+
+def test_cells_of_a_custom_models_settings_are_told_apart(tmp_path):
+    models = [{"name": "my.nets:Net", "settings": {"widths": widths}} for widths in ([8], [8, 8])]
+    sweep = tiny(
+        tmp_path,
+        base={**TINY, "model": models[0]},
+        grid={"model": models},
+        evaluate={"methods": ["euler"], "steps": [4]},
+    )
+    assert sweep.varying == ["model.settings"]
+    found = [[point(a, method="euler", steps=4)] for a in (0.5, 0.9)]
+    table = robustness(sweep, tmp_path, *found)
+    assert list(table["model.settings"]) == ['{"widths": [8]}', '{"widths": [8, 8]}']
+    assert list(table["NFE 4"]) == ["50.00", "90.00"]
+    store = Store(tmp_path / "runs")
+    for trial in sweep.trials:
+        store.folder(trial.id).write_history([{"epoch": 1, "test_accuracy": 0.5}])
+    assert tables.epochs(sweep, store)["model.settings"].nunique() == 2
+
+
+def test_evaluations_are_summed_over_ode_blocks(tmp_path):
+    network = {"name": "odenet", "width": 4, "blocks": 3}
+    base = {**TINY, "data": {"name": "digits"}, "model": network}
+    sweep = tiny(tmp_path, base=base, evaluate={"methods": ["rk4"], "steps": [2]})
+    table = robustness(sweep, tmp_path, [point(0.5, method="rk4", steps=2)])
+    assert list(table.columns) == ["test.method", "n", "NFE 24"]
+
+
+def test_budgets_are_ordered_by_cost_and_name_both_tolerances_where_they_differ(tmp_path):
+    trained = {"method": "dopri5", "rtol": 1e-3, "atol": 1e-5}
+    block = {"methods": ["dopri5"], "tols": [1e-4, 1e-2], "tol_factors": [1.0]}
+    fixed = {"methods": ["euler"], "steps": [16, 4]}
+    sweep = tiny(tmp_path, base={**TINY, "solver": trained}, evaluate=[block, fixed])
+    found = [
+        point(0.5, method="dopri5", tol=1e-4),
+        point(0.6, method="dopri5", tol=1e-2),
+        point(0.7, method="dopri5", rtol=1e-3, atol=1e-5),
+        point(0.8, method="euler", steps=16),
+        point(0.9, method="euler", steps=4),
+    ]
+    table = robustness(sweep, tmp_path, found)
+    costs = ["NFE 4", "NFE 16", "tol 0.01", "rtol 0.001, atol 1e-05", "tol 0.0001"]
+    assert list(table.columns) == ["test.method", "n", *costs]
+    assert list(table.loc[0, costs]) == ["–", "–", "60.00", "70.00", "50.00"]
+
+
+def test_a_tolerance_reached_by_a_factor_is_the_same_budget(tmp_path):
+    trained = {"method": "dopri5", "tol": 3e-3}
+    block = {"methods": ["dopri5"], "tols": [3e-4], "tol_factors": [0.1]}
+    sweep = tiny(tmp_path, base={**TINY, "solver": trained}, evaluate=block)
+    assert 3e-3 * 0.1 != 3e-4
+    found = [point(0.5, method="dopri5", tol=3e-4), point(0.5, method="dopri5", tol=3e-3 * 0.1)]
+    table = robustness(sweep, tmp_path, found)
+    assert table.to_dict("records") == [{"test.method": "dopri5", "n": "1", "tol 0.0003": "50.00"}]
 
 
 def test_results_are_tidy(made_up):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from nodebench.errors import ResourceError
-from nodebench.runner import run_inline, run_with_ray
+from nodebench.runner import require, run_inline, run_with_ray
 from nodebench.spec import Resources
 from nodebench.store import Store
 from sweeps import histories, options, tiny
@@ -90,7 +90,7 @@ def test_a_killed_worker_costs_nothing_but_time(tmp_path, ray_session):
 @quiet
 @pytest.mark.parametrize(
     ("resources", "message"),
-    [(Resources(gpus=0.5), "--cpu"), (Resources(cpus=99), "the largest node has 2")],
+    [(Resources(gpus=0.5), "--cpu"), (Resources(cpus=99), "that fits has 2")],
 )
 def test_what_no_node_has_is_refused_before_anything_starts(
     tmp_path, ray_session, resources, message
@@ -102,10 +102,19 @@ def test_what_no_node_has_is_refused_before_anything_starts(
     assert not (store.root / "trials").exists()
 
 
-def test_inline_refuses_a_gpu_that_is_not_there(tmp_path):
+def test_a_gpu_that_is_not_there_is_refused():
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
-    sweep = tiny(tmp_path)
-    run = replace(options(sweep, tmp_path), resources=Resources(gpus=1))
-    with pytest.raises(ResourceError, match="--cpu"):
-        run_inline(sweep.trials, Store(tmp_path), run, Recorder())
+    for inline in (True, False):
+        with pytest.raises(ResourceError, match="--cpu"):
+            require(Resources(gpus=1), inline=inline)
+
+
+def test_a_trial_held_by_another_launch_does_not_stop_the_others(tmp_path, monkeypatch):
+    monkeypatch.setattr("nodebench.store.LOCK_WAIT_S", 0.1)
+    sweep, store, recorder = tiny(tmp_path, seeds=[0, 1]), Store(tmp_path / "runs"), Recorder()
+    with store.folder(sweep.trials[0].id).locked():
+        run_inline(sweep.trials, store, options(sweep, tmp_path), recorder)
+    ends = {event[1]: event[2] for event in recorder.events if event[0] == "end"}
+    assert "is held by process" in ends[sweep.trials[0].id]
+    assert ends[sweep.trials[1].id] is None

@@ -58,11 +58,24 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_rest(tmp_path):
     assert os.listdir(tmp_path) == ["file"]
 
 
-def test_a_row_cut_short_never_appears_in_a_history(tmp_path):
+def test_a_process_killed_while_it_writes_leaves_the_file_as_it_was(tmp_path):
     folder = Store(tmp_path).folder("aa")
     rows = [{"epoch": n, "loss": 0.1 * n} for n in range(1, 4)]
     folder.write_history(rows)
+    context = multiprocessing.get_context("fork")
+    process = context.Process(target=_die_while_writing, args=(folder.path / "history.jsonl",))
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
     assert folder.history() == rows
+
+
+def _die_while_writing(path):
+    def half(partial):
+        partial.write_text('{"epoch": 4, "lo')
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    write(path, half)
 
 
 def test_the_spec_in_the_store_gives_the_trial_again(tmp_path):

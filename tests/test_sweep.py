@@ -311,6 +311,16 @@ base:
         ({"name": "a/b"}, "name", "letters, digits"),
         ({"resources": {"gpus": 2}}, "resources", "one GPU"),
         ({"evaluate": {"methods": ["dopri5"], "nfe": [4]}}, "evaluate[0]", "`nfe`"),
+        ({"seeds": []}, "seeds", "is empty"),
+        ({"grid": []}, "grid", "is empty"),
+        ({"grid": {"seed": [1]}}, "grid[0].seed", "`seeds`"),
+        ({"grid": {"solver.steps": [1], "solver.method, solver.steps": [["rk4", 1]]}},
+         "grid[0]", "two axes"),
+        ({"exclude": [{"model.norm.ode": "bnn"}]}, "exclude[0]", "agrees with no trial"),
+        ({"evaluate": {"methods": ["euler"], "nfe": [4], "when": {"solver.method": "rk5"}}},
+         "evaluate[0].when", "agrees with no trial"),
+        ({"base": {**BASE, "train": {"optimizer": {"name": "adam", "betas": [1.5, 0.9]}}}},
+         "base.train.optimizer.betas[0]", "less than 1"),
         ({"include": "absent.yaml"}, "include", "no such file"),
         ({"base": {**BASE, "seed": 1}}, "base.seed", "`seeds`"),
         ({"base": {**BASE, "data": "spheres"}}, "base", "reads images"),
@@ -341,6 +351,46 @@ def test_what_is_not_a_sweep_is_refused(tmp_path, text):
 def test_a_file_that_includes_itself_is_refused(tmp_path):
     path = write_sweep(tmp_path, include="sweep.yaml")
     assert "includes itself" in faults(path)[0]
+
+
+def test_an_override_reaches_into_an_axis_over_the_whole_group(tmp_path):
+    path = write_sweep(
+        tmp_path, grid=[{"model": [{"name": "resnet", "width": 8}]}, {"model.width": [16]}]
+    )
+    assert [t.spec.model.width for t in load(path, ["model.width=32"]).trials] == [32, 32]
+    norms = [t.spec.model.norm.stem for t in load(path, ["model.norm=bn"]).trials]
+    assert norms == ["bn", "bn"]
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"model.norm": "bn"},
+        {"model": {"norm": {"ode": "bn"}}},
+        {"solver": {"steps": 4.0}, "model.norm.ode": "bn"},
+        {"seed": 1},
+    ],
+)
+def test_exclude_understands_what_a_grid_does(tmp_path, entry):
+    fields = {"grid": {"model.norm": ["bn", "ln"]}, "seeds": [0, 1]}
+    kept = sweep(tmp_path, **fields, exclude=[entry]).trials
+    assert len(kept) == 2
+    assert all(t.spec.model.norm.ode == "ln" or t.spec.seed == 0 for t in kept)
+
+
+def test_exclude_reads_floats_without_a_dot(tmp_path):
+    text = (
+        "{name: t, base: {data: digits, model: odenet}, grid: {solver.tol: [1e-3, 1e-4]},"
+        " exclude: {solver.tol: 1e-3}}"
+    )
+    assert [t.spec.solver.tol for t in load(write_sweep(tmp_path, text)).trials] == [1e-4]
+
+
+def test_settings_without_effect_are_not_in_the_id():
+    adjoint = {"name": "adjoint", "norm": "seminorm", "solver": {"method": "euler", "steps": 4}}
+    assert trial(gradient=adjoint).id == trial(gradient="adjoint").id
+    both = [{"name": "digits", "augment": names} for names in (["crop", "flip"], ["flip", "crop"])]
+    assert trial(data=both[0]).id == trial(data=both[1]).id
 
 
 def test_overriding_part_of_a_zipped_axis_is_refused(tmp_path):

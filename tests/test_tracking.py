@@ -154,3 +154,37 @@ def test_the_mirror_follows_the_store_and_finishes_what_is_left(trained):
         pass
     assert mirror.problem is None
     assert len(runs(sweep, store)[1]) == 3
+
+
+def test_a_trial_that_ends_while_it_is_read_is_logged_whole(trained, monkeypatch):
+    sweep, store = trained
+    folder = store.folder(sweep.trials[0].id)
+    rows, result = folder.history(), (folder.path / "result.json").read_text()
+    folder.write_history(rows[:1])
+    (folder.path / "result.json").unlink()
+    tracker = Tracker(sweep, store)
+    read = type(folder).history
+
+    def end_after_reading(self):
+        found = read(self)
+        if self.path == folder.path:
+            folder.write_history(rows)
+            write(folder.path / "result.json", result)
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(folder), "history", end_after_reading)
+        tracker.update_all()
+    Tracker(sweep, store).update_all()
+    client, found = runs(sweep, store)
+    (run,) = [r for r in found if r.data.tags[TRIAL_TAG] == sweep.trials[0].id]
+    assert len(client.get_metric_history(run.info.run_id, "train_loss")) == 3
+
+
+def test_what_a_killed_process_left_is_no_artifact(trained):
+    sweep, store = trained
+    folder = store.folder(sweep.trials[0].id)
+    (folder.path / ".checkpoint.pt.1.partial").write_text("half")
+    assert {path.suffix for path in folder.artifacts()} <= {".json", ".jsonl", ".txt"}
+    folder.create(sweep.trials[0])
+    assert not list(folder.path.glob(".*.partial"))

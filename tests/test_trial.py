@@ -4,7 +4,9 @@ import json
 import pytest
 import torch
 
-from nodebench.plan import entries
+from nodebench import train as train_module
+from nodebench.errors import Diverged, EvaluationLimit
+from nodebench.plan import entries, points
 from nodebench.spec import Evaluate, Limits, TrialSpec
 from nodebench.store import Store
 from nodebench.sweep import NUMERICS, Trial
@@ -201,3 +203,87 @@ def test_the_trial_file_names_every_setting(tmp_path):
     values = json.loads((store.folder(trial.id).path / "trial.json").read_text())
     assert values["id"] == trial.id
     assert TrialSpec.model_validate(values["spec"]) == trial.spec
+
+
+def test_a_divergence_found_by_the_test_pass_belongs_to_its_epoch(tmp_path, monkeypatch):
+    def diverge(*_):
+        raise Diverged("the loss on held-out data is nan")
+
+    monkeypatch.setattr("nodebench.train._test_metrics", diverge)
+    sweep = tiny(tmp_path)
+    result = run_trial(sweep.trials[0], Store(tmp_path), options(sweep, tmp_path))
+    assert str(result) == "DNF (diverged, epoch 1)"
+
+
+@pytest.mark.parametrize("checkpoint_s", [0.0, 1e9])
+def test_what_a_stopped_trial_shows_does_not_depend_on_its_checkpoints(
+    tmp_path, monkeypatch, checkpoint_s
+):
+    sweep, store = tiny(tmp_path), Store(tmp_path)
+    trial, folder = sweep.trials[0], store.folder(sweep.trials[0].id)
+    begin = dataclasses.replace(
+        options(sweep, tmp_path, checkpoint_s=checkpoint_s), limits=Limits(nfe=9)
+    )
+    real = train_module._test_metrics
+
+    def stop_in_the_third(model, data, batch_size):
+        if len(calls) == 2:
+            raise EvaluationLimit("too many")
+        calls.append(1)
+        return real(model, data, batch_size)
+
+    calls: list[int] = []
+    monkeypatch.setattr("nodebench.train._test_metrics", stop_in_the_third)
+    assert str(run_trial(trial, store, begin)) == "DNF (nfe, epoch 3)"
+    rows = folder.history()
+    assert [row["epoch"] for row in rows] == [1, 2]
+    monkeypatch.undo()
+    raised = dataclasses.replace(begin, limits=Limits())
+    assert run_trial(trial, store, raised).outcome == "finished"
+    assert folder.history()[:2] == rows  # to the second: MLflow has these points already
+
+
+def test_a_crash_in_evaluation_leaves_the_training_finished(tmp_path, monkeypatch):
+    sweep, store = tiny(tmp_path), Store(tmp_path)
+    trial, folder = sweep.trials[0], store.folder(sweep.trials[0].id)
+    first = run_trial(trial, store, options(sweep, tmp_path))
+    more = dataclasses.replace(
+        options(sweep, tmp_path), evaluate=(Evaluate(methods=("euler",), steps=(2,)),)
+    )
+
+    def out_of_memory(*_):
+        raise MemoryError
+
+    monkeypatch.setattr("nodebench.robustness.evaluate", out_of_memory)
+    assert run_trial(trial, store, more) == first
+    assert [point["outcome"] for point in folder.evaluations()] == ["out-of-memory"]
+    folder.write_evaluations([])
+    monkeypatch.setattr("nodebench.robustness.evaluate", lambda *_: 1 / 0)
+    assert run_trial(trial, store, more) == first
+    assert entries(sweep, store, more)[0].missing
+    assert "ZeroDivisionError" in (folder.path / "error.txt").read_text()
+
+
+def test_a_point_under_a_limit_since_raised_is_evaluated_again(tmp_path):
+    sweep, store = tiny(tmp_path), Store(tmp_path)
+    trial, folder = sweep.trials[0], store.folder(sweep.trials[0].id)
+    low = dataclasses.replace(
+        options(sweep, tmp_path),
+        evaluate=(Evaluate(methods=("euler",), steps=(64,)),),
+        limits=Limits(nfe=20),
+    )
+    run_trial(trial, store, low)
+    assert not entries(sweep, store, low)[0].missing
+    high = dataclasses.replace(low, limits=Limits(nfe=100))
+    assert entries(sweep, store, high)[0].missing
+    run_trial(trial, store, high)
+    assert [point["nfe"] for point in folder.evaluations()] == [64]
+
+
+def test_budgets_are_those_of_the_whole_network():
+    spec = TrialSpec.model_validate(
+        {"data": "digits", "model": {"name": "odenet", "blocks": 2},
+         "solver": {"method": "euler", "steps": 2}}
+    )  # fmt: skip
+    wanted = points(Trial(spec), (Evaluate(methods=("rk4",), nfe=(8, 12)),))
+    assert [solver.steps for solver, _ in wanted] == [1]

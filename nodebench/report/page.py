@@ -21,6 +21,11 @@ over ODE blocks, averaged over the last epoch.
 ‡ Median over epochs, measured while other trials may have shared the machine: not for comparing
 speeds."""
 
+OTHER_SOLVERS = """\
+Test accuracy in % of the trained weights under other solvers: mean ± sample standard deviation
+over n seeds, or over those said to have finished. NFE is what a forward pass takes by plan, summed
+over ODE blocks."""
+
 
 def write_report(sweep: Sweep, store: Store, folder: Path) -> Path:
     """Writes `README.md`, `results.csv`, `sweep.yaml` and `figures/`; returns the page's path."""
@@ -69,8 +74,7 @@ def _robustness(sweep: Sweep, store: Store) -> list[str]:
     evaluated = tables.evaluations(sweep, store)
     if evaluated.empty:
         return []
-    text = "Test accuracy in % of the trained weights under other solvers, over the same seeds."
-    return ["## Under other solvers", text, _markdown(tables.robustness(sweep, evaluated))]
+    return ["## Under other solvers", OTHER_SOLVERS, _markdown(tables.robustness(sweep, evaluated))]
 
 
 def _provenance(results: pd.DataFrame) -> str:
@@ -120,4 +124,4 @@ def _markdown(table: pd.DataFrame) -> str:
 
 
 def _is_numeric(column: pd.Series[str]) -> bool:
-    return bool(column.str.fullmatch(r"[\d.,±– ]+( of \d+)?").all())
+    return bool(column.str.fullmatch(r"[\d.,±– ]+( of \d+| \(\d+ of \d+\))?").all())

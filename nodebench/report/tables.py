@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
+from nodebench.plan import point_key, point_row, points
 from nodebench.report.statistics import count_and_spread, mean_and_spread
-from nodebench.store import FINISHED, Result, Store
+from nodebench.spec import Solver
+from nodebench.store import FINISHED, Result, Row, Store
 from nodebench.sweep import Sweep, Trial
-from nodebench.vocabulary import METHODS
 
 NO_VALUE = "–"
 
@@ -30,21 +32,59 @@ def epochs(sweep: Sweep, store: Store) -> pd.DataFrame:
     """One row per trial and epoch: `trial`, `cell`, `seed`, the settings, and the metrics."""
     rows: list[dict[str, Any]] = []
     for trial in sweep.trials:
-        identity = {"trial": trial.id, "cell": sweep.cell_label(trial), **trial.settings}
+        identity = {"trial": trial.id, **_identity(sweep, trial)}
         rows += [{**identity, **row} for row in store.folder(trial.id).history()]
     return pd.DataFrame(rows)
 
 
+@dataclass(frozen=True, order=True)
+class Budget:
+    """What the plan lets a solver spend: a column of the robustness table, cheapest first.
+
+    It follows from the solver alone, so that a failed point, which measured nothing, has one too.
+    """
+
+    order: tuple[float, ...]
+    heading: str
+
+    def __str__(self) -> str:
+        return self.heading
+
+
 def evaluations(sweep: Sweep, store: Store) -> pd.DataFrame:
-    """One row per trial and point: the solver as `test.method`, …, and what it gave."""
+    """One row per trial and point: the solver as `test.method`, …, its budget, what it gave.
+
+    Only points that the sweep asks for: the store also has those of other sweeps.
+    """
     rows: list[dict[str, Any]] = []
     for trial in sweep.trials:
-        identity = {"trial": trial.id, "cell": sweep.cell_label(trial), **trial.settings}
-        for point in store.folder(trial.id).evaluations():
+        identity = {"trial": trial.id, **_identity(sweep, trial)}
+        for point in _wanted_points(sweep, store, trial):
             solver = {f"test.{name}": value for name, value in point["solver"].items()}
             rest = {name: value for name, value in point.items() if name != "solver"}
-            rows.append({**identity, **solver, **rest})
+            budget = _budget(trial, Solver(**point["solver"]))
+            rows.append({**identity, **solver, "budget": budget, **rest})
     return pd.DataFrame(rows)
+
+
+def _wanted_points(sweep: Sweep, store: Store, trial: Trial) -> list[Row]:
+    """What is known of the points that the sweep asks for, in the plan's order."""
+    known = {point_key(row): row for row in store.folder(trial.id).evaluations()}
+    wanted = [point_key(point_row(*point)) for point in points(trial, sweep.evaluate)]
+    return [known[key] for key in wanted if key in known]
+
+
+def _budget(trial: Trial, solver: Solver) -> Budget:
+    if solver.facts.kind == "adaptive":
+        # Rounded as they are shown, since 0.1 x 1e-3 is not quite 1e-4.
+        rtol, atol = (float(f"{tolerance:g}") for tolerance in solver.tolerances)
+        heading = f"tol {rtol:g}" if rtol == atol else f"rtol {rtol:g}, atol {atol:g}"
+        return Budget((2, -rtol, -atol), heading)
+    steps = solver.step_count(getattr(trial.spec.model, "t1", 1.0))
+    if solver.facts.stages is None:
+        return Budget((1, steps), f"steps {steps}")
+    nfe = steps * solver.facts.stages * getattr(trial.spec.model, "blocks", 1)
+    return Budget((0, nfe), f"NFE {nfe}")
 
 
 def summary(sweep: Sweep, frame: pd.DataFrame) -> pd.DataFrame:
@@ -74,36 +114,40 @@ def summary(sweep: Sweep, frame: pd.DataFrame) -> pd.DataFrame:
 def robustness(sweep: Sweep, frame: pd.DataFrame) -> pd.DataFrame:
     """One row per cell and test method, one column per budget: test accuracy in %, as text.
 
-    A column is a number of evaluations (`NFE 32`) for methods with a fixed grid, else a tolerance.
+    A column is a number of evaluations (`NFE 32`), summed over ODE blocks, for methods with a
+    fixed number of stages, a number of steps for other methods on a grid, else a tolerance. `n`
+    counts the seeds of a row; a mean over fewer of them says so. `test_size` is shown if it varies.
     """
     columns = [*sweep.varying, "test.method"]
-    frame = frame.assign(budget=frame.apply(_budget, axis=1))
-    order = [name for _, name in sorted(set(frame["budget"]))]
+    if frame["test_size"].nunique(dropna=False) > 1:
+        columns.append("test_size")
+        frame = frame.assign(test_size=[_size(size) for size in frame["test_size"]])
+    # A setting that tells cells apart may be one that no evaluated trial has.
+    frame = frame.reindex(columns=frame.columns.union(columns, sort=False))
+    # `steps` and a `step_size` can ask for the same solve, which counts once.
+    frame = frame.drop_duplicates(["trial", "test.method", "test_size", "budget"])
+    budgets = sorted(set(frame["budget"]))
     rows = []
     for key, group in frame.groupby(columns, dropna=False, sort=False):
         row = {sweep.heading(name): shown(v) for name, v in zip(columns, key, strict=True)}
-        for name in order:
-            there = group[[budget == name for _, budget in group["budget"]]]
-            row[name] = _accuracies(there)
-        rows.append(row)
+        n = group["trial"].nunique()
+        accuracies = {str(b): _accuracies(group[group["budget"] == b], n) for b in budgets}
+        rows.append({**row, "n": str(n), **accuracies})
     return pd.DataFrame(rows)
 
 
-def _budget(point: pd.Series[Any]) -> tuple[float, str]:
-    """What a point costs, as a sort key and as a heading."""
-    if METHODS[point["test.method"]].kind == "adaptive":
-        given = (point.get(f"test.{name}") for name in ("tol", "rtol"))
-        tol = next(float(value) for value in given if value is not None and not pd.isna(value))
-        return (1e9 / tol, f"tol {tol:g}")
-    steps, stages = point.get("test.steps"), METHODS[point["test.method"]].stages
-    nfe = point["nfe"] if steps is None or pd.isna(steps) or not stages else steps * stages
-    return (nfe, f"NFE {nfe:.4g}")
+def _size(test_size: float | None) -> str:
+    return "all" if test_size is None or pd.isna(test_size) else shown(test_size)
 
 
-def _accuracies(points: pd.DataFrame) -> str:
+def _accuracies(points: pd.DataFrame, n: int) -> str:
+    """Mean and spread over the points that finished, and how many of n did, if not all."""
     text = mean_and_spread(_column(points, "accuracy") * 100, 2)
-    failed = Counter(points.loc[points["outcome"] != FINISHED, "outcome"]) if len(points) else {}
-    return ", ".join([text, *(f"{n} {name}" for name, n in failed.items())])
+    finished = int((points["outcome"] == FINISHED).sum())
+    if 0 < finished < n:
+        text += f" ({finished} of {n})"
+    failed = Counter(points.loc[points["outcome"] != FINISHED, "outcome"])
+    return ", ".join([text, *(f"{count} {name}" for name, count in failed.items())])
 
 
 def failures(sweep: Sweep, frame: pd.DataFrame) -> pd.DataFrame:
@@ -129,12 +173,17 @@ def shown(value: Any) -> str:
     return str(value)
 
 
-def _result_row(sweep: Sweep, trial: Trial, result: Result | None) -> dict[str, Any]:
+def _identity(sweep: Sweep, trial: Trial) -> dict[str, Any]:
+    """A trial's cell and settings; lists and dicts as JSON, since groups need hashable values."""
     settings = {
         path: value if isinstance(value, str | int | float | bool) else json.dumps(value)
         for path, value in trial.settings.items()
     }
-    row: dict[str, Any] = {"id": trial.id, "cell": sweep.cell_label(trial), **settings}
+    return {"cell": sweep.cell_label(trial), **settings}
+
+
+def _result_row(sweep: Sweep, trial: Trial, result: Result | None) -> dict[str, Any]:
+    row: dict[str, Any] = {"id": trial.id, **_identity(sweep, trial)}
     if result is None:
         return {**row, "outcome": "missing", "ending": "missing", "reason": ""}
     environment = result.environments[-1] if result.environments else {}
