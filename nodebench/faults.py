@@ -34,7 +34,9 @@ def _message(detail: ErrorDetails, path: Path, owner: type[Part] | None) -> str:
     if kind == "extra_forbidden":
         return unknown(path[-1], "field", owner.model_fields if owner else ())
     if kind == "literal_error":
-        return unknown(value, str(path[-1]), re.findall(r"'([^']*)'", context["expected"]))
+        field = next(str(key) for key in reversed(path) if isinstance(key, str))
+        kind = field if path[-1] == field else f"value of `{field}`"
+        return unknown(value, kind, re.findall(r"'([^']*)'", context["expected"]))
     if kind == "unknown_part":
         name = value.get("name") if isinstance(value, dict) else value
         if name is None:

@@ -14,12 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nodebench.data.files import prepare
+from nodebench.errors import Fault, SweepError, unknown
 from nodebench.mirror import Mirror
+from nodebench.part import import_part
 from nodebench.plan import Entry, RunOptions, entries
 from nodebench.runner import Monitor, require, run_inline, run_with_ray
-from nodebench.spec import Resources
 from nodebench.store import Store, held, write
 from nodebench.sweep import Sweep, load
+from nodebench.sweepfile import Resources
 
 
 def default_store() -> Store:
@@ -40,7 +42,14 @@ def load_sweep(source: str | Path, *, overrides: Sequence[str] = (), small: bool
     """
     path = Path(source)
     named = Path("sweeps") / f"{source}.yaml"
-    return load(named if not path.exists() and named.exists() else path, overrides, small)
+    if not path.exists() and named.exists():
+        path = named
+    elif not path.exists():
+        known = sorted(file.stem for file in Path("sweeps").glob("*.yaml"))
+        message = f"there is no such file, nor `{named}` in `{Path.cwd()}`."
+        hint = f" {unknown(source, 'sweep', known)}" if known else ""
+        raise SweepError(str(source), [Fault("(file)", message + hint)])
+    return load(path, overrides, small)
 
 
 def options_for(sweep: Sweep, *, cpu: bool = False) -> RunOptions:
@@ -83,6 +92,7 @@ def run(
     """Runs what is missing of a sweep, brings MLflow up to date, and writes the report.
 
     Raises:
+        InputError: if a part named by import path cannot be imported.
         DataError: if a data set is missing or damaged; nothing has been started then.
         ResourceError: if the machine or the cluster lacks what the sweep asks for.
     """
@@ -90,6 +100,8 @@ def run(
     missing = [entry.trial for entry in entries(sweep, store, options) if entry.missing]
     if missing:
         require(options.resources, inline=inline)
+    for part in {p.name for t in missing for p in (t.spec.data, t.spec.model) if ":" in p.name}:
+        import_part(part)
     for data in {trial.spec.data.model_dump_json(): trial.spec.data for trial in missing}.values():
         prepare(data, options.data_root)
     write(store.sweep_file(sweep.name), sweep.text)

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nodebench.errors import DeadlineExceeded, EvaluationLimit
-from nodebench.spec import Evaluate, Limits, Resources, Solver, TrialSpec
+from nodebench.spec import Solver, TrialSpec
 from nodebench.store import FINISHED, Result, Row, State, Store, TrialFolder
 from nodebench.sweep import Sweep, Trial, agrees
+from nodebench.sweepfile import Evaluate, Limits, Resources
 from nodebench.vocabulary import METHODS, MethodName
 
 CHECKPOINT_S = 5.0

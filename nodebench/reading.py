@@ -10,7 +10,8 @@ from typing import Any
 import yaml
 
 from nodebench.errors import Fault, SweepError, unknown
-from nodebench.spec import SweepFile, TrialSpec
+from nodebench.spec import TrialSpec
+from nodebench.sweepfile import SweepFile
 
 Tree = dict[str, Any]
 
@@ -22,6 +23,9 @@ def read(path: Path, overrides: Sequence[str], small: bool, faults: list[Fault])
         SweepError: if there is no tree to speak of.
     """
     tree = _parse(path)
+    for key in ("grid", "evaluate", "exclude"):  # one block is a list of one
+        if isinstance(tree.get(key), dict):
+            tree[key] = [tree[key]]
     tree["base"] = _included(path, tree, faults)
     tree.pop("include", None)
     shrink = tree.pop("small", None) or {}
@@ -58,12 +62,17 @@ def _parse(path: Path) -> Tree:
             str(path), [Fault("(file)", f"cannot be read: {error.strerror}")]
         ) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SweepError(str(path), [Fault("(file)", f"is not YAML: {error}")]) from None
+        raise SweepError(str(path), [Fault("(file)", f"is not YAML: {_where(error)}")]) from None
     if not isinstance(tree, dict):
         raise SweepError(
             str(path), [Fault("(file)", "a sweep file is a mapping: `name`, `base`, …")]
         )
     return tree
+
+
+def _where(error: Exception) -> str:
+    """YAML's complaint without its name for text that is not a file."""
+    return " ".join(str(error).replace('in "<unicode string>", ', "").split())
 
 
 def _included(path: Path, tree: Tree, faults: list[Fault], above: tuple[Path, ...] = ()) -> Any:

@@ -12,8 +12,9 @@ from nodebench.data.dataset import Data, balanced
 from nodebench.errors import DeadlineExceeded, OutOfMemory, TrialFailure
 from nodebench.ode.block import ode_blocks
 from nodebench.plan import Point, known_points, limit_of, point_key, point_row
-from nodebench.spec import Limits, Solver, TrialSpec
+from nodebench.spec import Solver, TrialSpec
 from nodebench.store import FINISHED, Row, TrialFolder
+from nodebench.sweepfile import Limits
 from nodebench.train import evaluate
 
 

@@ -10,7 +10,9 @@ import importlib.util
 import logging
 import os
 import shutil
+import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -19,9 +21,9 @@ from typing import Any, Protocol
 
 from nodebench.errors import ResourceError, StoreError
 from nodebench.plan import RunOptions
-from nodebench.spec import Resources
 from nodebench.store import Row, Store
 from nodebench.sweep import Trial
+from nodebench.sweepfile import Resources
 
 REPORT_EVERY_S = 0.5
 """Epochs that follow each other faster are not all reported to the driver; the store has them."""
@@ -119,6 +121,7 @@ def _ray_session(root: Path) -> Iterator[None]:
             shutil.rmtree(leftover, ignore_errors=True)
     session: str | None = None
     is_ours = not ray.is_initialized()
+    on_sigterm = signal.getsignal(signal.SIGTERM)
     if is_ours:
         context = ray.init(
             address=os.environ.get("RAY_ADDRESS", "local"),
@@ -126,6 +129,8 @@ def _ray_session(root: Path) -> Iterator[None]:
             log_to_driver=False,
             logging_level=logging.ERROR,
         )
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own would abort
         if "RAY_ADDRESS" not in os.environ:
             session = str(vars(context)["address_info"]["session_dir"])
     try:

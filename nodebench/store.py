@@ -69,6 +69,8 @@ class Result:
     def __str__(self) -> str:
         if self.outcome == FINISHED:
             return FINISHED
+        if not self.is_result:
+            return "error"
         return f"DNF ({self.outcome}, epoch {self.epoch + 1})"
 
 
@@ -116,7 +118,7 @@ class Store:
         found = sorted((self.root / "trials").glob(f"{start}*")) if start.isalnum() else []
         if len(found) != 1:
             state = "several trials start" if found else "no trial starts"
-            raise StoreError(f"{state} with `{start}` in `{self.root / 'trials'}`; see `status`")
+            raise StoreError(f"{state} with `{start}` in `{self.root / 'trials'}`; see `plan`")
         return TrialFolder(found[0])
 
 

@@ -21,7 +21,8 @@ from nodebench.errors import Fault, SweepError, unknown
 from nodebench.faults import dotted, faults_of
 from nodebench.part import field_paths, flatten
 from nodebench.reading import Tree, axis_paths, read, set_path
-from nodebench.spec import Evaluate, Limits, Resources, SweepFile, TrialSpec
+from nodebench.spec import TrialSpec
+from nodebench.sweepfile import Evaluate, Limits, Resources, SweepFile
 
 NUMERICS = 1
 """Part of every trial's id. Raise it whenever a change of code or of a default changes results."""
@@ -288,7 +289,9 @@ def _resolve(
     except ValidationError as error:
         for where_in_tree, message in faults_of(error, TrialSpec, tree):
             text = dotted(where_in_tree)
-            from_axis = any(text == p or text.startswith(f"{p}.") for p in cell)
+            from_axis = any(
+                f"{text}.".startswith(f"{p}.") or p.startswith(f"{text}.") for p in cell
+            )
             faults.append(
                 Fault(f"{where if from_axis else 'base'}.{text}".removesuffix("."), message)
             )

@@ -101,10 +101,26 @@ def test_a_dnf_is_announced_and_the_status_is_zero_both_times(tmp_path):
 
 
 def test_a_trial_without_result_makes_the_status_one(tmp_path):
-    write_tiny(tmp_path, base={**TINY, "model": "nowhere:model"})
+    (tmp_path / "mine.py").write_text("def model(spec, data):\n    raise KeyError('oops')\n")
+    write_tiny(tmp_path, base={**TINY, "model": "mine:model"})
     done = command(tmp_path, "run", "tiny.yaml", "--inline", "--no-track", "--no-report")
     assert done.returncode == 1
-    assert "nowhere" in done.stdout
+    assert "error" in done.stdout
+    assert "oops" in done.stdout
+
+
+def test_a_part_that_cannot_be_imported_is_refused_before_anything_starts(tmp_path):
+    write_tiny(tmp_path, base={**TINY, "model": "nowhere:model"})
+    done = command(tmp_path, "run", "tiny.yaml", "--inline")
+    assert done.returncode == 2
+    assert "`nowhere:model`" in done.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_unknown_sweep_is_told_which_there_are():
+    done = command(".", "plan", "quickstrt")
+    assert done.returncode == 2
+    assert "Did you mean `quickstart`?" in done.stderr
 
 
 def test_missing_data_is_said_before_anything_starts(tmp_path):

@@ -8,8 +8,8 @@ import torch
 
 from nodebench.errors import ResourceError
 from nodebench.runner import require, run_inline, run_with_ray
-from nodebench.spec import Resources
 from nodebench.store import Store
+from nodebench.sweepfile import Resources
 from sweeps import histories, options, tiny
 
 # Ray's own code warns.

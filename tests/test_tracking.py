@@ -14,8 +14,8 @@ from nodebench.errors import TrackingError
 from nodebench.mirror import Mirror
 from nodebench.report import tables
 from nodebench.runner import run_inline
-from nodebench.spec import Limits
 from nodebench.store import Store, write
+from nodebench.sweepfile import Limits
 from nodebench.tracking import TRIAL_TAG, Tracker, restore, tracking_uri
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # MLflow's own code warns

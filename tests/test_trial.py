@@ -7,9 +7,10 @@ import torch
 from nodebench import train as train_module
 from nodebench.errors import Diverged, EvaluationLimit
 from nodebench.plan import entries, points
-from nodebench.spec import Evaluate, Limits, TrialSpec
+from nodebench.spec import TrialSpec
 from nodebench.store import Store
 from nodebench.sweep import NUMERICS, Trial
+from nodebench.sweepfile import Evaluate, Limits
 from nodebench.trial import run_trial
 from sweeps import TINY, essence, options, tiny
 

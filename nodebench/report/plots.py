@@ -25,6 +25,7 @@ CURVES = {
     "nfe_forward": ("nfe_forward", "evaluations per forward pass"),
     "nfe_backward": ("nfe_backward", "evaluations per backward pass"),
 }
+FEW_EPOCHS = 5  # are marked one by one: a line through one is not seen
 MOST_LINES = 6  # with their bands, in one panel
 
 sns.set_theme(context="paper", style="whitegrid", palette="colorblind", font_scale=1.1)
@@ -67,6 +68,7 @@ def _curve(layout: _Layout, epochs: pd.DataFrame, column: str, title: str) -> Fi
         col=layout.panel,
         col_wrap=min(3, data[layout.panel].nunique()) if layout.panel else None,
         kind="line",
+        markers=data["epoch"].nunique() <= FEW_EPOCHS,
         errorbar="sd" if data["seed"].nunique() > 1 else None,
         err_kws={"alpha": 0.15, "linewidth": 0},
         height=3.4 if layout.panel else 3.8,
@@ -74,7 +76,7 @@ def _curve(layout: _Layout, epochs: pd.DataFrame, column: str, title: str) -> Fi
     )
     grid.set_axis_labels("epoch", title)
     for axes in grid.axes.flat:
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     if layout.panel:
         grid.set_titles(f"{layout.heading} = {{col_name}}")
     if grid.legend is not None:

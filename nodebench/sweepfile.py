@@ -1,0 +1,99 @@
+"""What a sweep file may say around its trials: axes, seeds, evaluations, resources, limits."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Self
+
+from pydantic import AfterValidator, model_validator
+
+from nodebench.part import Part
+from nodebench.vocabulary import METHODS, Count, MethodName, NonNegative, Positive, Size
+
+
+class Evaluate(Part):
+    """Solvers under which every trained model is evaluated again, on the test set.
+
+    Each of `methods` is taken with those of the lists that suit it: `steps`, evaluation budgets
+    `nfe` and multiples `step_factors` of the training step size for fixed methods, `tols` and
+    multiples `tol_factors` of the training tolerance for adaptive ones. `when` restricts the
+    block to the cells that agree with it.
+    """
+
+    methods: tuple[MethodName, ...]
+    steps: tuple[Count, ...] = ()
+    nfe: tuple[Count, ...] = ()
+    step_factors: tuple[Positive, ...] = ()
+    tols: tuple[Positive, ...] = ()
+    tol_factors: tuple[Positive, ...] = ()
+    test_size: Count | None = None
+    when: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _every_method_gets_points(self) -> Self:
+        for method in self.methods:
+            kind = METHODS[method].kind
+            if self.nfe and METHODS[method].kind != "fixed":
+                raise ValueError(f"`nfe` needs a fixed number of stages, which `{method}` has not")
+            fixed, adaptive = (
+                self.steps + self.nfe + self.step_factors,
+                self.tols + self.tol_factors,
+            )
+            if not (adaptive if kind == "adaptive" else fixed):
+                wanted = "`tols` or `tol_factors`" if kind == "adaptive" else "`steps` or `nfe`"
+                raise ValueError(f"`{method}` gets no point to be evaluated at: give {wanted}")
+        return self
+
+
+class Resources(Part):
+    """What one trial gets. `cpus` is also its number of threads."""
+
+    cpus: Count = 1
+    gpus: NonNegative = 0.0
+
+    @model_validator(mode="after")
+    def _one_gpu_at_most(self) -> Self:
+        if self.gpus > 1:
+            raise ValueError(
+                "a trial trains on one GPU: more than 1 would stand idle. "
+                "Give `gpus: 1`, or a fraction so that trials share one"
+            )
+        return self
+
+
+class Limits(Part):
+    """What a trial may cost: evaluations in one solve, and minutes in all. None: no limit."""
+
+    nfe: Count | None = None
+    minutes: Positive | None = None
+
+
+def _is_file_name(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", name):
+        raise ValueError(
+            f"`{name}` names folders, so it has letters, digits, `-` and `_` only, at most 64 of "
+            "them, and starts with a letter or digit"
+        )
+    return name
+
+
+def _not_empty(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    if not values:
+        raise ValueError("is empty, which leaves no trial")
+    return values
+
+
+class SweepFile(Part):
+    """A sweep file, as it is written; `sweep.load` expands it to trials."""
+
+    name: Annotated[str, AfterValidator(_is_file_name)]
+    about: str = ""
+    include: str | None = None
+    base: dict[str, Any] = {}
+    grid: Annotated[tuple[dict[str, Any], ...], AfterValidator(_not_empty)] = ({},)
+    seeds: Annotated[tuple[Size, ...], AfterValidator(_not_empty)] = (0,)
+    exclude: tuple[dict[str, Any], ...] = ()
+    evaluate: tuple[Evaluate, ...] = ()
+    resources: Resources = Resources()
+    limits: Limits = Limits()
+    small: dict[str, Any] = {}
