@@ -10,7 +10,7 @@ import subprocess
 import tempfile
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nodebench.data.files import prepare
@@ -19,7 +19,7 @@ from nodebench.mirror import Mirror
 from nodebench.part import import_part
 from nodebench.plan import Entry, RunOptions, entries
 from nodebench.runner import Monitor, require, run_inline, run_with_ray
-from nodebench.store import Store, held, write
+from nodebench.store import Store, write
 from nodebench.sweep import Sweep, load
 from nodebench.sweepfile import Resources
 
@@ -57,7 +57,7 @@ def options_for(sweep: Sweep, *, cpu: bool = False) -> RunOptions:
     resources = sweep.resources
     if cpu:
         resources = Resources(cpus=resources.cpus, gpus=0)
-    return RunOptions(data_root(), resources, sweep.limits, sweep.evaluate, tags=_commit())
+    return RunOptions(data_root(), resources, sweep.limits, sweep.evaluate)
 
 
 def plan(sweep: Sweep, store: Store) -> list[Entry]:
@@ -96,7 +96,7 @@ def run(
         DataError: if a data set is missing or damaged; nothing has been started then.
         ResourceError: if the machine or the cluster lacks what the sweep asks for.
     """
-    options = options_for(sweep, cpu=cpu)
+    options = replace(options_for(sweep, cpu=cpu), tags=_commit())
     missing = [entry.trial for entry in entries(sweep, store, options) if entry.missing]
     if missing:
         require(options.resources, inline=inline)
@@ -127,7 +127,7 @@ def sync(sweep: Sweep, store: Store) -> dict[str, str]:
     from nodebench.tracking import Tracker
 
     write(store.sweep_file(sweep.name), sweep.text)
-    with held(store.sweep_file(sweep.name).with_suffix(".lock"), wait_s=30):
+    with store.sweep_lock(sweep.name):
         tracker = Tracker(sweep, store)
         tracker.update_all()
         return tracker.run_ids()

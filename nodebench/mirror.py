@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Self
 
 from nodebench.errors import InputError, TrackingError
-from nodebench.store import Store, held
+from nodebench.store import Store
 from nodebench.sweep import Sweep
 
 EVERY_S = 2.0
@@ -59,7 +59,7 @@ def _mirror(sweep: Sweep, store: Store, driver: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver's to answer
     try:
         # One writer at a time: a driver that was killed may have left its own for a moment.
-        with held(store.sweep_file(sweep.name).with_suffix(".lock"), wait_s=30):
+        with store.sweep_lock(sweep.name):
             _keep_up(sweep, store, driver)
     except (EOFError, BrokenPipeError):
         return  # the driver died: the next launch catches up

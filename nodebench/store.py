@@ -2,7 +2,7 @@
 
     runs/trials/<id>/trial.json         the resolved spec
                      checkpoint.pt      model, optimiser, random state, history
-                     history.jsonl      a row per epoch, never ahead of the checkpoint
+                     history.jsonl      a row per epoch, up to the checkpoint or a failure
                      evaluations.json   the trained model under other solvers
                      result.json        the outcome; a trial without it is not finished
                      log.txt, error.txt what happened, and the traceback if it went wrong
@@ -89,6 +89,14 @@ class Store:
         """The copy of a sweep's file, as it was last launched."""
         return self.root / "sweeps" / f"{name}.yaml"
 
+    def sweep_lock(self, name: str) -> contextlib.AbstractContextManager[None]:
+        """Holds the right to write a sweep to MLflow.
+
+        Raises:
+            StoreError: if another process still holds it after LOCK_WAIT_S.
+        """
+        return held(self.root / "sweeps" / f"{name}.lock", LOCK_WAIT_S)
+
     def results(self, ids: Iterable[str]) -> dict[str, Result]:
         """The results of those trials that have one, quickly also for thousands."""
         index: dict[str, list[Any]] = _read_json(self._index_file, {})
@@ -145,7 +153,7 @@ class TrialFolder:
         write(self.path / "history.jsonl", "".join(f"{json.dumps(row)}\n" for row in rows))
 
     def history(self) -> list[Row]:
-        """A row per epoch, as of the last checkpoint."""
+        """A row per epoch, up to the last checkpoint or the failure after it."""
         with contextlib.suppress(FileNotFoundError):
             lines = (self.path / "history.jsonl").read_text().splitlines()
             return [json.loads(line) for line in lines]

@@ -77,14 +77,6 @@ class Sweep:
     text: str
     """The resolved sweep file as YAML: what `repro` needs, and nothing of this machine."""
 
-    def trial(self, start: str) -> Trial:
-        """The trial whose id starts so."""
-        found = [trial for trial in self.trials if trial.id.startswith(start)]
-        if len(found) != 1:
-            state = "fits several trials" if found else "is the start of no trial's id"
-            raise SweepError(self.name, [Fault(start, f"{state} of this sweep; see `plan`")])
-        return found[0]
-
     @cached_property
     def varying(self) -> list[str]:
         """The settings, the seed aside, that tell the cells of the sweep apart."""
