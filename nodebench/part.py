@@ -8,7 +8,7 @@ from functools import reduce
 from operator import or_
 from typing import Annotated, Any, get_args
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Tag, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from nodebench.errors import InputError
 
@@ -59,6 +59,13 @@ class Named(Part):
     @classmethod
     def _from_name(cls, value: Any) -> Any:
         return from_name(value)
+
+
+class Imported(Part):
+    """A part by import path, `package.module:Name`, with the settings that it is called with."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
+    settings: dict[str, Any] = {}
 
 
 def flatten(part: Part, prefix: str = "") -> dict[str, Any]:

@@ -12,20 +12,16 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
 
 from pydantic import model_validator
 
+from nodebench.data_settings import DATASETS, CustomData, Dataset
+from nodebench.model_settings import MODELS, CustomModel, Model
 from nodebench.part import Named, Part, choice, from_name
 from nodebench.vocabulary import (
-    DATASETS,
     METHODS,
-    MODELS,
     BelowOne,
     Count,
-    CustomData,
-    CustomModel,
-    Dataset,
     GradientName,
     Method,
     MethodName,
-    Model,
     NonNegative,
     Positive,
     ScipyMethod,

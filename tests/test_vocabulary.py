@@ -6,7 +6,7 @@ import pytest
 import torch
 from torchdiffeq._impl.odeint import SOLVERS
 
-from nodebench import spec, train, vocabulary
+from nodebench import data_settings, model_settings, spec, train, vocabulary
 from nodebench.data import files, load
 from nodebench.data.dataset import Data, Split
 from nodebench.data.files import FILES
@@ -58,8 +58,8 @@ def test_what_a_sweep_may_name_is_what_the_table_holds(literal: object, table: o
     ("facts", "code"),
     [
         (vocabulary.NORMS, norm.NORMS),
-        (vocabulary.MODELS, build.MODELS),
-        (vocabulary.DATASETS, load.DATASETS),
+        (model_settings.MODELS, build.MODELS),
+        (data_settings.DATASETS, load.DATASETS),
         (spec.OPTIMIZERS, train.OPTIMIZERS),
     ],
     ids=["norms", "models", "datasets", "optimizers"],
@@ -71,8 +71,8 @@ def test_facts_and_code_name_the_same_parts(facts: dict, code: dict) -> None:
 @pytest.mark.parametrize(
     ("table", "union"),
     [
-        (vocabulary.MODELS, spec.ModelSettings),
-        (vocabulary.DATASETS, spec.DataSettings),
+        (model_settings.MODELS, spec.ModelSettings),
+        (data_settings.DATASETS, spec.DataSettings),
         (spec.OPTIMIZERS, spec.OptimizerSettings),
         (spec.SCHEDULES, spec.ScheduleSettings),
     ],
@@ -83,14 +83,14 @@ def test_a_union_of_settings_admits_the_parts_of_its_table(table: dict, union: o
     assert admitted == table
 
 
-@pytest.mark.parametrize("table", [vocabulary.MODELS, vocabulary.DATASETS, spec.OPTIMIZERS])
+@pytest.mark.parametrize("table", [model_settings.MODELS, data_settings.DATASETS, spec.OPTIMIZERS])
 def test_a_part_is_filed_under_its_own_name(table: dict) -> None:
     for name, part in table.items():
         assert get_args(part.model_fields["name"].annotation) == (name,)
 
 
 def test_files_belong_to_known_data_sets() -> None:
-    assert set(files.FILES) <= set(vocabulary.DATASETS)
+    assert set(files.FILES) <= set(data_settings.DATASETS)
     assert {name for name, files in FILES.items() if not files.checksums} == set()
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from nodebench.data.dataset import Data, Split, balanced
-from nodebench.vocabulary import Digits, Images, Mnist
+from nodebench.data_settings import Digits, Images, Mnist
 
 
 def digits(settings: Digits, _seed: int, _root: Path) -> Data:

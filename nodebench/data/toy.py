@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from nodebench.data.dataset import Data, Split
+from nodebench.data_settings import Spheres
 from nodebench.seeds import stream
-from nodebench.vocabulary import Spheres
 
 # (inner radius, outer radius, class) of each shell; Ott et al. 2021.
 SHELLS = ((0.10, 0.15, 0), (0.25, 0.30, 1), (0.40, 0.45, 0))

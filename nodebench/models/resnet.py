@@ -6,11 +6,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nodebench.data.dataset import Data
+from nodebench.model_settings import ConvNetwork, OdeNet, ResNet
 from nodebench.models.dynamics import DownsamplingBlock, Dynamics, ResidualBlock
 from nodebench.models.norm import NORMS
 from nodebench.ode.block import ODEBlock
 from nodebench.spec import TrialSpec
-from nodebench.vocabulary import ConvNetwork, OdeNet, ResNet
 
 
 class ConvNet(nn.Module):

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from nodebench.data.dataset import Data
+from nodebench.model_settings import PlainOde
 from nodebench.ode.block import ODEBlock
 from nodebench.spec import TrialSpec
-from nodebench.vocabulary import PlainOde
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
