@@ -9,17 +9,21 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
 from nodebench import launch
-from nodebench.errors import InputError
+from nodebench.data_settings import DATASETS, Dataset
+from nodebench.errors import DataError, InputError
 from nodebench.plan import Entry
 from nodebench.progress import ProgressMonitor
 from nodebench.store import FINISHED, Store
 from nodebench.sweep import Sweep
+
+if TYPE_CHECKING:
+    from nodebench.data.load import Census
 
 app = typer.Typer(
     help="Declarative sweeps and benchmarks for neural ODEs.",
@@ -148,6 +152,31 @@ def sync(source: SweepPath, changes: Set = None, small: Small = False) -> None:
 
 
 @app.command()
+def data(
+    names: Annotated[
+        list[str], typer.Argument(metavar="NAME...", help=f"Of {', '.join(DATASETS)}.")
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Download and verify data sets, and count their samples. NODEBENCH_DATA says where to."""
+    rows: list[dict[str, Any]] = []
+    missing = False
+    for data_set in launch.data_sets(names):
+        try:
+            found = launch.fetch(data_set)
+        except DataError as error:  # the others are fetched all the same
+            err.print(str(error), markup=False, highlight=False)
+            missing = True
+            continue
+        rows.append(_census_row(data_set, found))
+        if not as_json:
+            _say(_census_text(data_set, found))
+    if as_json:
+        print(json.dumps({"data": rows}))
+    raise typer.Exit(2 if missing else 0)
+
+
+@app.command()
 def logs(
     trial: Annotated[str, typer.Argument(metavar="ID", help="A trial's id, or its start.")],
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as it is written.")] = False,
@@ -234,6 +263,33 @@ def _import_paths(entry: Entry) -> list[str]:
     return [
         part.name for part in (entry.trial.spec.data, entry.trial.spec.model) if ":" in part.name
     ]
+
+
+def _census_row(data_set: Dataset, found: Census) -> dict[str, Any]:
+    classes = zip(found.class_names, found.train, found.test, strict=True)
+    return {
+        "name": data_set.name,
+        "origin": data_set.origin,
+        "folder": str(found.folder) if found.folder else None,
+        "train": sum(found.train),
+        "test": sum(found.test),
+        "classes": [{"name": name, "train": a, "test": b} for name, a, b in classes],
+    }
+
+
+def _census_text(data_set: Dataset, found: Census) -> str:
+    """A line for the data set, and one for every class, or for all if they are equally large."""
+    place = f"in {found.folder}" if found.folder else f"{data_set.origin}, no files needed"
+    if not found.class_names:
+        return f"{data_set.name}: {place}"
+    title = f"{data_set.name}: {sum(found.train):,} train, {sum(found.test):,} test; {place}"
+    rows = list(zip(found.class_names, found.train, found.test, strict=True))
+    if len(set(found.train)) == len(set(found.test)) == 1:
+        rows = [(f"each of {len(rows)} classes", *rows[0][1:])]
+    width = max(len("class"), *(len(name) for name, _, _ in rows))
+    lines = [f"  {'class':<{width}}  {'train':>7}  {'test':>6}"]
+    lines += [f"  {name:<{width}}  {train:>7,}  {test:>6,}" for name, train, test in rows]
+    return "\n".join([title, *lines])
 
 
 def _print_json(sweep: Sweep, entries: list[Entry]) -> None:

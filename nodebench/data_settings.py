@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from nodebench.part import Imported, Part
-from nodebench.vocabulary import Augmentation, Count, Size
+from nodebench.vocabulary import Augmentation, Count, NonNegative, Positive, Size
+
+TEXT_LENGTH = 1014
+"""The characters that are kept of a text (Zhang, Zhao, LeCun 2015)."""
 
 
 class Dataset(Part):
@@ -17,71 +20,226 @@ class Dataset(Part):
     kind: ClassVar[str | None] = None  # what a model must read; None: any
     metric: ClassVar[str] = "accuracy"  # the headline is `test_<metric>`
     higher_is_better: ClassVar[bool] = True
+    origin: ClassVar[str] = "files"  # where the samples come from, in words
+
+    @property
+    def headline(self) -> str:
+        """The metric of a trial's summary that it is judged by."""
+        return f"test_{self.metric}"
 
 
-class Images(Dataset):
-    """Labelled images.
+class Labelled(Dataset):
+    """Labelled samples that are the same for every trial.
 
     `train_size` and `test_size` take a class-balanced subset, and `val_size` holds that many
-    training images out for validation. Subset and split depend on `subset_seed` alone, so that
-    trials of different seeds see the same images.
+    training samples out for validation. Subset and split depend on `subset_seed` alone, so that
+    trials of different seeds see the same samples.
     """
 
-    kind = "images"
     sizes: ClassVar[tuple[int, int]]  # train, test
 
     train_size: Count | None = None
     test_size: Count | None = None
     val_size: Size = 0
     subset_seed: Size = 0
+
+    def misfit(self, train: int, test: int) -> str | None:
+        """Why these subsets cannot be taken of so many samples, or None if they can."""
+        if (self.train_size or 0) + self.val_size > train - (self.train_size is None):
+            return f"`train_size` and `val_size` share {train} training samples"
+        if (self.test_size or 0) > test:
+            return f"`test_size` is above the {test} test samples"
+        return None
+
+    @model_validator(mode="after")
+    def _sizes_suffice(self) -> Self:
+        misfit = self.misfit(*self.sizes) if self._is_official() else None
+        if misfit:
+            raise ValueError(misfit)
+        return self
+
+    def _is_official(self) -> bool:
+        return True
+
+
+class Filed(Labelled):
+    """Labelled samples that are read from files.
+
+    `checksums` are the MD5 of the files, by path inside the data set's folder; without them, the
+    official ones. With them the files are somebody's own, and so is the number of samples.
+    """
+
+    checksums: dict[str, str] | None = None
+
+    def _is_official(self) -> bool:
+        return not self.checksums
+
+
+class Images(Labelled):
+    """Labelled images; `augment` moves training images, `normalize` sets the channels' scale."""
+
+    kind = "images"
+
     augment: tuple[Augmentation, ...] = ()
     normalize: bool = True
 
     @model_validator(mode="after")
-    def _sizes_suffice(self) -> Self:
+    def _augmentations_have_one_order(self) -> Self:
         self._complete(augment=tuple(sorted(set(self.augment))))
-        train, test = self.sizes
-        if (self.train_size or 0) + self.val_size > train - (self.train_size is None):
-            raise ValueError(f"`train_size` and `val_size` share {train} training images")
-        if (self.test_size or 0) > test:
-            raise ValueError(f"`test_size` is above the {test} test images")
         return self
+
+
+class Text(Filed):
+    """Labelled texts as character codes, of which the first `length` characters are kept."""
+
+    kind = "text"
+
+    length: Annotated[int, Field(ge=1, le=TEXT_LENGTH)] = TEXT_LENGTH
+
+
+class Generated(Dataset):
+    """Labelled points drawn anew from each trial's seed."""
+
+    kind = "vectors"
+    origin = "generated from a trial's seed"
+
+    train_size: Count = 2000
+    test_size: Count = 1000
+    val_size: Size = 0
 
 
 class Digits(Images):
     """scikit-learn's bundled digits, 8 x 8 in a frame of 16 x 16: 1,347 train, 450 test."""
 
     sizes = (1347, 450)
+    origin = "bundled with scikit-learn"
 
     name: Literal["digits"]
 
 
-class Mnist(Images):
-    """MNIST by torchvision: 60,000 / 10,000 images of 28 x 28, normalised to [-1, 1].
-
-    `checksums` are the MD5 of the un-gzipped files; without them, the official ones.
-    """
+class Mnist(Filed, Images):
+    """MNIST: 60,000 / 10,000 images of 28 x 28 in 10 classes."""
 
     sizes = (60_000, 10_000)
 
     name: Literal["mnist"]
-    checksums: dict[str, str] | None = None
 
 
-class Spheres(Dataset):
-    """Concentric spheres in `dim` dimensions, drawn from the trial's seed (Ott et al. 2021)."""
+class FashionMnist(Filed, Images):
+    """Fashion-MNIST: 60,000 / 10,000 images of 28 x 28 in 10 classes."""
 
-    kind = "vectors"
+    sizes = (60_000, 10_000)
+
+    name: Literal["fashion-mnist"]
+
+
+class Cifar10(Filed, Images):
+    """CIFAR-10: 50,000 / 10,000 colour images of 32 x 32 in 10 classes."""
+
+    sizes = (50_000, 10_000)
+
+    name: Literal["cifar10"]
+
+
+class Cifar100(Filed, Images):
+    """CIFAR-100: 50,000 / 10,000 colour images of 32 x 32 in 100 (fine) classes."""
+
+    sizes = (50_000, 10_000)
+
+    name: Literal["cifar100"]
+
+
+class Svhn(Filed, Images):
+    """SVHN, cropped digits: 73,257 / 26,032 colour images of 32 x 32, without the extra ones."""
+
+    sizes = (73_257, 26_032)
+
+    name: Literal["svhn"]
+
+
+class TinyImagenet(Filed, Images):
+    """Tiny ImageNet: 100,000 / 10,000 colour images of 64 x 64 in 200 classes.
+
+    The test images are the official validation images, as only these have public labels.
+    `resolution` is the height and width to which the images are resized, with antialiasing.
+    """
+
+    sizes = (100_000, 10_000)
+
+    name: Literal["tiny-imagenet"]
+    resolution: Count = 64
+
+
+class AgNews(Text):
+    """AG News: 120,000 / 7,600 news items in 4 classes."""
+
+    sizes = (120_000, 7600)
+
+    name: Literal["agnews"]
+
+
+class AgNewsSmall(Text):
+    """The first tenth of AG News for training, 12,000 items; the 7,600 official test items.
+
+    The earliest news of each class, not a random sample: accuracies are not comparable with
+    published ones. Title and description stand in one, without a space between them.
+    """
+
+    sizes = (12_000, 7600)
+
+    name: Literal["agnews-small"]
+
+
+class Spheres(Generated):
+    """Concentric spheres in `dim` dimensions (Ott et al. 2021)."""
 
     name: Literal["spheres"]
     dim: Count = 2
-    train_size: Count = 2000
-    test_size: Count = 1000
-    val_size: Size = 0
+
+
+class ThreeMinima(Generated):
+    """Starts (x, v) of a damped particle, by the minimum in which it rests (Ott et al. 2021)."""
+
+    name: Literal["three-minima"]
+
+
+class Spiral(Dataset):
+    """A linear spiral sink, observed with noise drawn from the seed (`saparina/neural-ode`).
+
+    `points` over the time `span`, with normal noise of standard deviation `noise`; `windows`
+    drawn at random make an epoch. The headline is the error over the whole span, of which a
+    training window never sees more than 5.
+    """
+
+    kind = "trajectories"
+    origin = "generated from a trial's seed"
+    metric = "error"
+    higher_is_better = False
+
+    name: Literal["spiral"]
+    points: Annotated[int, Field(ge=16)] = 200
+    span: Positive = 18.87
+    noise: NonNegative = 0.01
+    windows: Count = 100
 
 
 class CustomData(Imported, Dataset):
     """A user's own function, called with (settings, seed, root), that gives a `Data`."""
 
+    origin = "a function of the user's"
 
-DATASETS: dict[str, type[Dataset]] = {"digits": Digits, "mnist": Mnist, "spheres": Spheres}
+
+DATASETS: dict[str, type[Dataset]] = {
+    "digits": Digits,
+    "mnist": Mnist,
+    "fashion-mnist": FashionMnist,
+    "cifar10": Cifar10,
+    "cifar100": Cifar100,
+    "svhn": Svhn,
+    "tiny-imagenet": TinyImagenet,
+    "agnews": AgNews,
+    "agnews-small": AgNewsSmall,
+    "spheres": Spheres,
+    "three-minima": ThreeMinima,
+    "spiral": Spiral,
+}

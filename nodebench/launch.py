@@ -1,4 +1,4 @@
-"""What the commands do, for use from Python: plan, run, sync, report.
+"""What the commands do, for use from Python: plan, run, sync, report, and fetching of data.
 
 torch, Ray, MLflow and pandas are imported where they are needed, so that planning is instant.
 """
@@ -12,9 +12,11 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nodebench.data.files import prepare
-from nodebench.errors import Fault, SweepError, unknown
+from nodebench.data_settings import DATASETS, Dataset
+from nodebench.errors import Fault, InputError, SweepError, unknown
 from nodebench.mirror import Mirror
 from nodebench.part import import_part
 from nodebench.plan import Entry, RunOptions, entries
@@ -22,6 +24,9 @@ from nodebench.runner import Monitor, require, run_inline, run_with_ray
 from nodebench.store import Store, write
 from nodebench.sweep import Sweep, load
 from nodebench.sweepfile import Resources
+
+if TYPE_CHECKING:
+    from nodebench.data.load import Census
 
 
 def default_store() -> Store:
@@ -151,6 +156,29 @@ def report(
         copy = Store(Path(temporary))
         restore(sweep, copy, source=store)
         return write_report(sweep, copy, target)
+
+
+def data_sets(names: Sequence[str]) -> list[Dataset]:
+    """The data sets of these names, as they are by default.
+
+    Raises:
+        InputError: with every name that is none.
+    """
+    wrong = [unknown(name, "data set", DATASETS) for name in names if name not in DATASETS]
+    if wrong:
+        raise InputError("\n".join(wrong))
+    return [DATASETS[name](name=name) for name in dict.fromkeys(names)]
+
+
+def fetch(data_set: Dataset) -> Census:
+    """Downloads a data set if it is missing, verifies it and counts its samples.
+
+    Raises:
+        DataError: if it cannot be downloaded, or is damaged.
+    """
+    from nodebench.data.load import census
+
+    return census(data_set, data_root())
 
 
 def _commit() -> dict[str, str]:

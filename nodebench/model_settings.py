@@ -2,12 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeAlias
 
 from pydantic import model_validator
 
 from nodebench.part import Imported, Part
-from nodebench.vocabulary import Count, DynamicsName, NormName, Positive, Size
+from nodebench.vocabulary import (
+    STAGES,
+    ActivationName,
+    BelowOne,
+    Count,
+    DynamicsName,
+    NormName,
+    Positive,
+    Size,
+    norm_parts,
+)
+
+PLACES = ("stem", "residual", "ode")
+
+if TYPE_CHECKING:
+    StagedResNetName: TypeAlias = str
+    StagedOdeNetName: TypeAlias = str
+else:
+    StagedResNetName = Literal[*(f"resnet{depth}" for depth in STAGES)]
+    StagedOdeNetName = Literal[*(f"odenet{depth}" for depth in STAGES)]
 
 
 class Model(Part):
@@ -17,51 +36,71 @@ class Model(Part):
     has_ode: ClassVar[bool]
 
     @property
-    def reads(self) -> str | None:
-        """The kind of data that it takes; None if that is its own business."""
-        return None
+    def reads(self) -> tuple[str, ...]:
+        """The kinds of data that it takes; empty if that is its own business."""
+        return ()
+
+    @property
+    def ode_blocks(self) -> int:
+        """How many ODE blocks a forward pass goes through."""
+        return int(self.has_ode)
 
 
-class Norms(Part):
-    """The norm of each place. None where a network has no such place."""
+class ByPlace(Part):
+    """A setting of each place of a network. None where a network has no such place."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_word_means_all_places(cls, value: Any) -> Any:
+        return dict.fromkeys(PLACES, value) if isinstance(value, str) else value
+
+    def only(self, places: set[str]) -> Self:
+        """The same without the places that do not exist."""
+        return self.model_copy(update={place: None for place in PLACES if place not in places})
+
+
+class Norms(ByPlace):
+    """The norm of each place, by default group norm."""
 
     stem: NormName | None = "gn"
     residual: NormName | None = "gn"
     ode: NormName | None = "gn"
 
-    @model_validator(mode="before")
-    @classmethod
-    def _one_word_means_all_places(cls, value: Any) -> Any:
-        return (
-            dict.fromkeys(("stem", "residual", "ode"), value) if isinstance(value, str) else value
-        )
+
+class BatchNorms(Norms):
+    """The norm of each place, by default batch norm."""
+
+    stem: NormName | None = "bn"
+    residual: NormName | None = "bn"
+    ode: NormName | None = "bn"
 
 
-class ConvNetwork(Model):
-    """An image network: stem, feature stage, head (S1 and S3 of `docs/studies.md`).
+class Activations(ByPlace):
+    """The activation of each place."""
+
+    stem: ActivationName | None = "relu"
+    residual: ActivationName | None = "relu"
+    ode: ActivationName | None = "relu"
+
+
+class Network(Model):
+    """Stem, feature stage of residual or ODE blocks, head.
 
     A residual block computes x + f(0, x), and an ODE block integrates f over [0, t1]: a residual
-    block is one Euler step. `dynamics` names f.
+    block is one Euler step. `dropout` is that of the head.
     """
 
-    stem: Literal["conv", "res"] = "conv"
     width: Count = 64
     norm: Norms = Norms()
-    augment_dim: Size = 0
-
-    @property
-    def reads(self) -> str:
-        """Images."""
-        return "images"
+    dropout: BelowOne = 0.0
 
     @model_validator(mode="after")
     def _norms_fit(self) -> Self:
         channels = self._channels()
-        unused = {place: None for place in Norms.model_fields if place not in channels}
-        self._complete(norm=self.norm.model_copy(update=unused))
+        self._complete(norm=self.norm.only(set(channels)))
         for place, counts in channels.items():
             uneven = [n for n in counts if n > 32 and n % 32]
-            if getattr(self.norm, place) == "gn" and uneven:
+            if uneven and norm_parts(getattr(self.norm, place))[0] == "gn":
                 raise ValueError(
                     f"group norm has 32 groups, which {uneven[0]} channels do not fill evenly: "
                     "take a `width` (plus `augment_dim`) up to 32 or a multiple of 32, "
@@ -71,6 +110,37 @@ class ConvNetwork(Model):
 
     def _channels(self) -> dict[str, set[int]]:
         """The channel counts that the norms of each place meet, for the places that exist."""
+        return {"stem": {self.width}, "ode" if self.has_ode else "residual": {self.width}}
+
+
+class SingleStage(Network):
+    """A network whose feature stage is `blocks` alike; `dynamics` names their f."""
+
+    blocks: Size = 1
+    dynamics: DynamicsName = "postnorm"
+
+    @property
+    def ode_blocks(self) -> int:
+        """All of its blocks, or none."""
+        return self.blocks if self.has_ode else 0
+
+
+class ConvNetwork(SingleStage):
+    """An image network with one feature stage (S1 and S3 of `docs/studies.md`).
+
+    `augment_dim` channels of zeros are appended before the feature stage.
+    """
+
+    stem: Literal["conv", "res"] = "conv"
+    augment_dim: Size = 0
+    activation: ActivationName = "relu"
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Images."""
+        return ("images",)
+
+    def _channels(self) -> dict[str, set[int]]:
         wide = self.width + self.augment_dim
         places = {"stem": {self.width, wide}, "ode" if self.has_ode else "residual": {wide}}
         if self.stem == "res":
@@ -99,6 +169,118 @@ class OdeNet(ConvNetwork):
     t1: Positive = 1.0
 
 
+class StagedNetwork(Network):
+    """An image network whose width doubles, and resolution halves, from stage to stage.
+
+    `order` says whether norm and activation come after a convolution (`postact`) or before it
+    (`preact`). Source: Gusak et al. 2020 (S4 of `docs/studies.md`); stages: `vocabulary.STAGES`.
+    """
+
+    width: Count = 16
+    norm: BatchNorms = BatchNorms()
+    activation: Activations = Activations()
+    order: Literal["postact", "preact"] = "postact"
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Images."""
+        return ("images",)
+
+    @property
+    def stages(self) -> tuple[tuple[int, int], ...]:
+        """(residual blocks, ODE blocks) of each stage."""
+        stages = STAGES[int(self.name[len("resnet") :])]
+        return stages if self.has_ode else tuple((sum(counts), 0) for counts in stages)
+
+    @property
+    def ode_blocks(self) -> int:
+        """Those of all stages."""
+        return sum(ode for _, ode in self.stages)
+
+    @model_validator(mode="after")
+    def _activations_fit(self) -> Self:
+        self._complete(activation=self.activation.only(set(self._channels())))
+        return self
+
+    def _channels(self) -> dict[str, set[int]]:
+        widths = [self.width * 2**stage for stage in range(len(self.stages))]
+        # In the preact order, the stem's norm is the one before the pool.
+        places = {"stem": {self.width if self.order == "postact" else widths[-1]}}
+        for width, (residual, ode) in zip(widths, self.stages, strict=True):
+            for place, blocks in (("residual", residual), ("ode", ode)):
+                if blocks:
+                    places[place] = places.get(place, set()) | {width}
+        return places
+
+
+class StagedResNet(StagedNetwork):
+    """Residual blocks alone."""
+
+    has_ode = False
+
+    name: StagedResNetName
+
+
+class StagedOdeNet(StagedNetwork):
+    """Residual blocks, then ODE blocks integrated over [0, t1], in every stage."""
+
+    has_ode = True
+
+    name: StagedOdeNetName
+    t1: Positive = 1.0
+
+
+class TextNetwork(SingleStage):
+    """A network over characters: embedding, convolution, blocks, the top 4 over time, 3 layers.
+
+    Source: Conneau et al. 2017 as `saparina/neural-ode` has it (S1 of `docs/studies.md`).
+    """
+
+    norm: BatchNorms = BatchNorms()
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Text."""
+        return ("text",)
+
+
+class Vdcnn(TextNetwork):
+    """Residual blocks as the feature stage."""
+
+    has_ode = False
+
+    name: Literal["vdcnn"]
+    blocks: Size = 6
+    dynamics: DynamicsName = "vdcnn"
+
+
+class OdeVdcnn(TextNetwork):
+    """ODE blocks as the feature stage, each integrated over [0, t1]."""
+
+    has_ode = True
+
+    name: Literal["odevdcnn"]
+    blocks: Count = 1
+    dynamics: DynamicsName = "postnorm"
+    t1: Positive = 1.0
+
+
+class Mlp(Model):
+    """Fully connected layers on the flattened input (Chen et al. 2018, Table 1: 300 hidden)."""
+
+    has_ode = False
+
+    name: Literal["mlp"]
+    hidden: tuple[Count, ...] = (300,)
+    activation: ActivationName = "relu"
+    dropout: BelowOne = 0.0
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Vectors and images."""
+        return ("vectors", "images")
+
+
 class PlainOde(Model):
     """An ODE block on the raw input, flatten, one linear layer (Ott et al. 2021).
 
@@ -111,14 +293,32 @@ class PlainOde(Model):
     name: Literal["plainode"]
     field: Literal["simple", "conv", "linear"] = "simple"
     width: Count = 32
-    activation: Literal["relu", "leaky_relu", "sigmoid"] = "relu"
+    activation: ActivationName = "relu"
     init: Literal["normal", "xavier", "kaiming", "orthogonal"] = "kaiming"
     t1: Positive = 1.0
 
     @property
-    def reads(self) -> str:
+    def reads(self) -> tuple[str, ...]:
         """The kind of data that the field takes."""
-        return "images" if self.field == "conv" else "vectors"
+        return ("images",) if self.field == "conv" else ("vectors",)
+
+
+class NeuralOde(Model):
+    """An ODE whose solution is the output: f is two linear layers, the first without a bias.
+
+    Source: the spiral of `saparina/neural-ode`, where f has 2 hidden units and no activation.
+    """
+
+    has_ode = True
+
+    name: Literal["neuralode"]
+    width: Count = 2
+    activation: ActivationName = "none"
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Trajectories."""
+        return ("trajectories",)
 
 
 class CustomModel(Imported, Model):
@@ -127,4 +327,14 @@ class CustomModel(Imported, Model):
     has_ode = True
 
 
-MODELS: dict[str, type[Model]] = {"resnet": ResNet, "odenet": OdeNet, "plainode": PlainOde}
+MODELS: dict[str, type[Model]] = {
+    "resnet": ResNet,
+    "odenet": OdeNet,
+    **{f"resnet{depth}": StagedResNet for depth in STAGES},
+    **{f"odenet{depth}": StagedOdeNet for depth in STAGES},
+    "vdcnn": Vdcnn,
+    "odevdcnn": OdeVdcnn,
+    "mlp": Mlp,
+    "plainode": PlainOde,
+    "neuralode": NeuralOde,
+}

@@ -51,18 +51,18 @@ def _solvers(spec: TrialSpec, method: MethodName, block: Evaluate) -> Iterator[S
     facts = METHODS[method]
     if facts.kind == "adaptive":
         yield from (Solver(method=method, tol=tol) for tol in block.tols)
-        if trained.facts.kind == "adaptive":
+        if trained.facts.kind == "adaptive" and trained.adapt is None:
             rtol, atol = trained.tolerances
             for factor in block.tol_factors:
                 yield Solver(method=method, rtol=rtol * factor, atol=atol * factor)
         return
     yield from (Solver(method=method, steps=steps) for steps in block.steps)
     if facts.stages:
-        per_step = facts.stages * int(getattr(spec.model, "blocks", 1))  # of the whole network
+        per_step = facts.stages * spec.model.ode_blocks  # of the whole network
         for nfe in block.nfe:
             if nfe % per_step == 0:
                 yield Solver(method=method, steps=nfe // per_step)
-    if trained.facts.kind != "adaptive":
+    if trained.facts.kind != "adaptive" and trained.adapt is None:
         span = float(getattr(spec.model, "t1", 1.0))
         step_size = trained.step_size or span / trained.step_count(span)
         yield from (Solver(method=method, step_size=step_size * f) for f in block.step_factors)

@@ -26,6 +26,7 @@ class ProgressMonitor:
     def __init__(self, sweep: Sweep, store: Store, missing: int, console: Console):
         self._labels = {trial.id: sweep.label(trial) for trial in sweep.trials}
         self._lengths = {trial.id: trial.spec.train for trial in sweep.trials}
+        self._headlines = {trial.id: trial.spec.data.headline for trial in sweep.trials}
         self._store, self._console, self._missing = store, console, missing
         self._ended = 0
         self._tasks: dict[str, TaskID] = {}
@@ -65,8 +66,8 @@ class ProgressMonitor:
         if trial_id not in self._tasks:
             return
         done = row["epoch"] if self._lengths[trial_id].epochs else row["iteration"]
-        accuracy = row.get("test_accuracy")
-        note = "" if accuracy is None else f"test accuracy {accuracy:.3f}"
+        headline = self._headlines[trial_id]
+        note = f"{headline.replace('_', ' ')} {row[headline]:.3f}" if headline in row else ""
         self._progress.update(self._tasks[trial_id], completed=done, note=note)
 
     def on_end(self, trial_id: str, problem: str | None) -> None:
@@ -86,11 +87,12 @@ class ProgressMonitor:
         result = self._store.folder(trial_id).result()
         if result is None:
             return "no result"
-        accuracy = result.summary.get("test_accuracy")
+        headline = self._headlines[trial_id]
+        value = result.summary.get(headline)
         seconds = f"{result.finished - result.started:.1f} s"
-        if accuracy is None:
+        if value is None:
             return f"{result} in {seconds}: {result.reason}"
-        return f"{result}, test accuracy {accuracy:.4f}, {seconds}"
+        return f"{result}, {headline.replace('_', ' ')} {value:.4f}, {seconds}"
 
     def _count(self) -> None:
         running = len(self._tasks)

@@ -168,7 +168,7 @@ def set_path(tree: Tree, path: Sequence[str], value: Any) -> None:
     """Sets a value in a tree, writing shorthand on the way out in full."""
     for depth, key in enumerate(path[:-1]):
         inner = tree.get(key)
-        if isinstance(inner, str) and depth == 1 and key == "norm":
+        if isinstance(inner, str) and depth == 1 and key in ("norm", "activation"):
             inner = dict.fromkeys(("stem", "residual", "ode"), inner)
         elif isinstance(inner, str):
             inner = {"name": inner}

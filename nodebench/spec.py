@@ -36,12 +36,27 @@ else:
     ModelSettings = choice("model", MODELS, CustomModel)
 
 
+ADAPTABLE = ("euler", "midpoint", "fehlberg2", "dopri5")
+
+
+class Adapt(Part):
+    """How a solver is adapted during training (Ott et al. 2021).
+
+    Every `every` iterations, accuracies on the current batch are compared; those that differ by
+    more than `threshold` make the solver finer, up to `max_steps` steps.
+    """
+
+    threshold: BelowOne = 0.1
+    every: Count = 50
+    max_steps: Count = 500
+
+
 class Solver(Part):
     """How an ODE is solved.
 
     A fixed method takes `steps`, or `step_size` h: ceil((t1 - t0)/h) steps, the last one shorter.
     An adaptive one takes `tol`, or `rtol` and `atol`. With several output times, steps are laid
-    from each to the next.
+    from each to the next. With `adapt`, what is given is the start, and may be left out.
     """
 
     method: MethodName = "dopri5"
@@ -51,6 +66,7 @@ class Solver(Part):
     rtol: Positive | None = None
     atol: NonNegative | None = None
     scipy: ScipyMethod | None = None
+    adapt: Adapt | None = None
 
     @property
     def facts(self) -> Method:
@@ -79,10 +95,14 @@ class Solver(Part):
         else:
             if self.facts.kind == "fixed":
                 self._refuse("tol", "rtol", "atol", instead="`steps` or `step_size`")
-            if (self.steps is None) == (self.step_size is None):
+            both = self.steps is not None and self.step_size is not None
+            neither = self.steps is None and self.step_size is None
+            if both or (neither and self.adapt is None):
                 raise ValueError(f"`{self.method}` takes either `steps` or `step_size`")
         if self.facts.kind != "fixed":
             self._settle_tolerance()
+        if self.adapt is not None and self.method not in ADAPTABLE:
+            raise ValueError(f"`adapt` is defined for {', '.join(ADAPTABLE)} only")
         if self.method == "scipy_solver":
             self._complete(scipy=self.scipy or "RK45")
         else:
@@ -104,7 +124,8 @@ class Solver(Part):
         if self.tol is None and (self.rtol is None) != (self.atol is None):
             raise ValueError("`rtol` and `atol` go together; `tol` sets both")
         if self.tol is None and self.rtol == self.atol:
-            self._complete(tol=1e-3 if self.rtol is None else self.rtol, rtol=None, atol=None)
+            default = 1e-3 if self.adapt is None else 1e-6
+            self._complete(tol=default if self.rtol is None else self.rtol, rtol=None, atol=None)
 
 
 class Gradient(Named):
@@ -122,6 +143,8 @@ class Gradient(Named):
     def _only_the_adjoint_solves(self) -> Self:
         if self.name != "adjoint" and (self.solver or self.norm != "default"):
             raise ValueError(f"`solver` and `norm` are settings of `adjoint`, not of `{self.name}`")
+        if self.solver and self.solver.adapt:
+            raise ValueError("the adjoint's own `solver` cannot `adapt`: leave out one of the two")
         return self
 
     def beside(self, solver: Solver) -> Gradient:
@@ -238,13 +261,16 @@ class Train(Part):
     """How long and with what a model is trained.
 
     The length is `epochs` or `iterations` (batches); a schedule counts in the same unit.
-    `test_every` epochs, and at the end, the test set is evaluated.
+    `test_every` epochs, and at the end, the test set is evaluated. `batch_size` counts samples;
+    of a trajectory, it is the most points that a window may have. `reset_optimizer` forgets the
+    momentum at the start of every epoch, as released code that builds its optimiser anew does.
     """
 
     epochs: Count | None = None
     iterations: Count | None = None
     batch_size: Count = 128
     drop_last: bool = False
+    reset_optimizer: bool = False
     optimizer: OptimizerSettings = Sgd(name="sgd")
     schedule: ScheduleSettings = Constant(name="constant")
     test_every: Count = 1
@@ -284,10 +310,11 @@ class TrialSpec(Part):
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:
-        if self.model.reads and self.data.kind and self.model.reads != self.data.kind:
+        reads, kind = self.model.reads, self.data.kind
+        if reads and kind and kind not in reads:
             raise ValueError(
-                f"`{self.model.name}` reads {self.model.reads}, and `{self.data.name}` is made of "
-                f"{self.data.kind}"
+                f"`{self.model.name}` reads {' or '.join(reads)}, and `{self.data.name}` is made "
+                f"of {kind}"
             )
         if not self.model.has_ode:
             self._complete(solver=None, gradient=None)

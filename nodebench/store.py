@@ -4,6 +4,7 @@
                      checkpoint.pt      model, optimiser, random state, history
                      history.jsonl      a row per epoch, up to the checkpoint or a failure
                      evaluations.json   the trained model under other solvers
+                     trajectories.json  paths of the trained model that a report draws
                      result.json        the outcome; a trial without it is not finished
                      log.txt, error.txt what happened, and the traceback if it went wrong
                      lock               held by the process that trains
@@ -39,7 +40,7 @@ ERROR = "error"
 LOCK_WAIT_S = 30.0
 """For a worker whose driver was killed, and which may still be writing."""
 
-SHOWN = ("history.jsonl", "evaluations.json", "result.json")
+SHOWN = ("history.jsonl", "evaluations.json", "trajectories.json", "result.json")
 
 
 @dataclass(frozen=True)
@@ -167,6 +168,15 @@ class TrialFolder:
         """The points at which the trained model was evaluated."""
         points: list[Row] = _read_json(self.path / "evaluations.json", [])
         return points
+
+    def write_trajectories(self, rows: list[Row]) -> None:
+        """Replaces the trajectories."""
+        write(self.path / "trajectories.json", json.dumps(rows))
+
+    def trajectories(self) -> list[Row]:
+        """Paths of the trained model, a row a point; empty where it has none to show."""
+        rows: list[Row] = _read_json(self.path / "trajectories.json", [])
+        return rows
 
     def write_result(self, result: Result) -> None:
         """Ends the trial."""

@@ -112,12 +112,19 @@ class Sweep:
 
 
 def _without_twins(paths: list[str], cells: list[dict[str, Any]]) -> list[str]:
-    """Leaves out a path that says nothing beside its neighbour, as norms that are all alike."""
+    """Leaves out a path that says nothing beside another of its group.
+
+    That is one whose value is its neighbour's, as norms that are all alike, or follows from the
+    group's name, as the right-hand side that each of two models has.
+    """
 
     def is_twin(path: str, other: str) -> bool:
-        return path.rpartition(".")[0] == other.rpartition(".")[0] and all(
-            path not in cell or cell.get(other) == cell[path] for cell in cells
-        )
+        if path.rpartition(".")[0] != other.rpartition(".")[0]:
+            return False
+        if all(path not in cell or cell.get(other) == cell[path] for cell in cells):
+            return True
+        pairs = {(_key(cell.get(other)), _key(cell.get(path))) for cell in cells}
+        return other.endswith(".name") and len(pairs) == len({name for name, _ in pairs})
 
     kept: list[str] = []
     for path in paths:

@@ -8,19 +8,17 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nodebench.data.batches import batches_per_epoch, test_batches, train_batches
-from nodebench.data.dataset import Data, Split
 from nodebench.errors import DeadlineExceeded, Diverged
 from nodebench.machine import peak_memory, reset_peak_memory, synchronize
 from nodebench.ode.block import take_evaluations
 from nodebench.spec import Cosine, Milestones, Optimizer, Schedule, Train, TrialSpec
 from nodebench.store import Row, write
+from nodebench.task import Loss, Task
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "sgd": torch.optim.SGD,
@@ -33,12 +31,31 @@ OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
 CHECK_EVERY = {"cpu": 1, "cuda": 50}
 
 
+class Hook(Protocol):
+    """What a training does besides, between the backward pass and the optimiser's step."""
+
+    def after_backward(
+        self, model: nn.Module, task: Task[Any], batch: object, loss: Loss, iteration: int
+    ) -> None:
+        """Acts; iterations are counted from 0. Its evaluations are not those of training."""
+
+    def metrics(self) -> Row:
+        """What it adds to an epoch's row."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps of it."""
+
+    def load_state_dict(self, model: nn.Module, values: dict[str, Any]) -> None:
+        """Goes back to a checkpoint."""
+
+
 @dataclass
 class TrainState:
     """Everything that training changes."""
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
+    hook: Hook | None = None
     epoch: int = 0
     iteration: int = 0
     elapsed_s: float = 0.0
@@ -55,6 +72,7 @@ class TrainState:
             "elapsed_s": self.elapsed_s,
             "history": self.history,
             "environments": self.environments,
+            "hook": self.hook.state_dict() if self.hook else None,
             "random": torch.get_rng_state(),
             "random_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         }
@@ -68,19 +86,21 @@ class TrainState:
         self.epoch, self.iteration = values["epoch"], values["iteration"]
         self.elapsed_s, self.history = values["elapsed_s"], values["history"]
         self.environments = values["environments"]
+        if self.hook:
+            self.hook.load_state_dict(self.model, values["hook"])
         torch.set_rng_state(values["random"])
         if device.type == "cuda" and values["random_cuda"]:
             torch.cuda.set_rng_state(values["random_cuda"][0])
 
 
-def new_state(model: nn.Module, spec: TrialSpec) -> TrainState:
+def new_state(model: nn.Module, spec: TrialSpec, hook: Hook | None = None) -> TrainState:
     """The state before the first iteration."""
-    return TrainState(model, _optimizer(model, spec.train.optimizer))
+    return TrainState(model, _optimizer(model, spec.train.optimizer), hook)
 
 
 def train(
     state: TrainState,
-    data: Data,
+    task: Task[Any],
     spec: TrialSpec,
     deadline: float | None = None,
 ) -> Iterator[Row]:
@@ -91,13 +111,12 @@ def train(
     Raises:
         TrialFailure: if the loss is no longer finite, a solve fails, or time is up.
     """
-    per_epoch = batches_per_epoch(len(data.train), spec.train.batch_size, spec.train.drop_last)
-    total = spec.train.iterations or (spec.train.epochs or 0) * per_epoch
+    total = spec.train.iterations or (spec.train.epochs or 0) * task.batches_per_epoch
     while state.iteration < total:
-        row = _train_epoch(state, data, spec, per_epoch, total, deadline)
+        row = _train_epoch(state, task, spec.train, total, deadline)
         is_last = state.iteration >= total
         if is_last or (state.epoch + 1) % spec.train.test_every == 0:
-            row |= _test_metrics(state.model, data, spec.train.batch_size)
+            row |= _test_metrics(state.model, task)
         state.epoch += 1
         state.history.append(
             {"epoch": state.epoch, "iteration": state.iteration, **row, "time": time.time()}
@@ -110,16 +129,17 @@ class _Sums:
     """Sums over the batches of an epoch, kept on the device."""
 
     loss: Tensor
-    correct: Tensor
+    measures: dict[str, Tensor] = field(default_factory=dict)
     samples: int = 0
     batches: int = 0
     forward: list[int] = field(default_factory=list)
     backward: list[int] = field(default_factory=list)
 
-    def add(self, loss: Tensor, logits: Tensor, targets: Tensor) -> None:
-        self.loss += loss.detach() * len(targets)
-        self.correct += (logits.detach().argmax(1) == targets).sum()
-        self.samples += len(targets)
+    def add(self, loss: Loss) -> None:
+        self.loss += loss.mean.detach() * loss.samples
+        for name, value in loss.sums.items():
+            self.measures[name] = self.measures.get(name, 0) + value
+        self.samples += loss.samples
         self.batches += 1
 
     def count(self, forward: list[int], backward: list[int]) -> None:
@@ -130,25 +150,25 @@ class _Sums:
 
 def _train_epoch(
     state: TrainState,
-    data: Data,
-    spec: TrialSpec,
-    per_epoch: int,
+    task: Task[Any],
+    settings: Train,
     total: int,
     deadline: float | None,
 ) -> Row:
-    settings, device = spec.train, data.train.targets.device
+    device = task.device
     state.model.train()
-    sums = _Sums(torch.zeros((), device=device), torch.zeros((), device=device))
+    if settings.reset_optimizer:
+        state.optimizer.state.clear()
+    sums = _Sums(torch.zeros((), device=device))
     take_evaluations(state.model)
     reset_peak_memory(device)
     synchronize(device)
     start = time.perf_counter()
-    batches = train_batches(data, spec.seed, state.epoch, settings.batch_size, settings.drop_last)
-    for inputs, targets in batches:
+    for batch in task.batches(state.epoch):
         if state.iteration >= total:
             break
-        lr = _set_learning_rate(state, settings, per_epoch, total)
-        _step(state, inputs, targets, sums)
+        lr = _set_learning_rate(state, settings, task.batches_per_epoch, total)
+        _step(state, task, batch, sums)
         state.iteration += 1
         if state.iteration % CHECK_EVERY[device.type] == 0:
             _require_finite(sums.loss, state)
@@ -160,22 +180,24 @@ def _train_epoch(
     return {
         "lr": lr,
         "train_loss": sums.loss.item() / sums.samples,
-        "train_accuracy": sums.correct.item() / sums.samples,
+        **{f"train_{name}": sum_.item() / sums.samples for name, sum_ in sums.measures.items()},
         **_evaluations(sums),
+        **(state.hook.metrics() if state.hook else {}),
         "epoch_s": seconds,
         "peak_memory_bytes": peak_memory(device),
     }
 
 
-def _step(state: TrainState, inputs: Tensor, targets: Tensor, sums: _Sums) -> None:
-    logits = state.model(inputs)
-    loss = F.cross_entropy(logits, targets)
+def _step(state: TrainState, task: Task[Any], batch: object, sums: _Sums) -> None:
+    loss = task.loss(state.model, batch)
     forward = take_evaluations(state.model)
     state.optimizer.zero_grad()
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.mean.backward()  # type: ignore[no-untyped-call]
     sums.count(forward, take_evaluations(state.model))
+    if state.hook:
+        state.hook.after_backward(state.model, task, batch, loss, state.iteration)
     state.optimizer.step()
-    sums.add(loss, logits, targets)
+    sums.add(loss)
 
 
 def _evaluations(sums: _Sums) -> Row:
@@ -201,43 +223,11 @@ def _require_finite(total: Tensor, state: TrainState) -> None:
 # ---------------------------------------------------------------------------------- testing
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """A model's mean loss, accuracy, and evaluations per forward pass on a split."""
-
-    loss: float
-    accuracy: float
-    nfe: float
-
-
-@torch.no_grad()
-def evaluate(model: nn.Module, data: Data, split: Split, batch_size: int) -> Evaluation:
-    """Tests a model in evaluation mode.
-
-    The batch size is part of the result under an adaptive solver, whose steps suit a whole batch.
-    """
-    model.eval()
-    device = split.targets.device
-    loss, correct = torch.zeros((), device=device), torch.zeros((), device=device)
-    evaluations = batches = 0
-    take_evaluations(model)
-    for inputs, targets in test_batches(data, split, batch_size):
-        logits = model(inputs)
-        loss += F.cross_entropy(logits, targets, reduction="sum")
-        correct += (logits.argmax(1) == targets).sum()
-        evaluations += sum(take_evaluations(model))
-        batches += 1
-    if not math.isfinite(loss.item()):
-        raise Diverged(f"the loss on held-out data is {loss.item()}")
-    return Evaluation(loss.item() / len(split), correct.item() / len(split), evaluations / batches)
-
-
-def _test_metrics(model: nn.Module, data: Data, batch_size: int) -> Row:
+def _test_metrics(model: nn.Module, task: Task[Any]) -> Row:
     row: Row = {}
-    for name, split in (("test", data.test), ("val", data.validation)):
-        if split is not None:
-            found = evaluate(model, data, split, batch_size)
-            row |= {f"{name}_loss": found.loss, f"{name}_accuracy": found.accuracy}
+    for name in task.tests():
+        found = task.evaluate(model, name)
+        row |= {f"{name}_{measure}": value for measure, value in found.measures.items()}
     return row
 
 

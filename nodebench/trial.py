@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from nodebench.data.dataset import Data
+from nodebench.adaptation import adaptation_for
 from nodebench.data.load import load
+from nodebench.data_settings import Dataset
 from nodebench.errors import OutOfMemory, TrialFailure
 from nodebench.machine import device_for, environment
 from nodebench.models.build import build, parameter_count
@@ -24,6 +25,7 @@ from nodebench.robustness import evaluate_points
 from nodebench.seeds import stream
 from nodebench.store import ERROR, FINISHED, Result, Row, Store, TrialFolder
 from nodebench.sweep import Trial
+from nodebench.task import Task, task_for
 from nodebench.train import TrainState, new_state, train
 
 
@@ -92,9 +94,9 @@ class _Run:
         device = device_for(self.options.resources.gpus)
         spec = self.trial.spec
         data = load(spec, self.options.data_root).to(device)
-        model = build(spec, data).to(device)
+        model, task = build(spec, data).to(device), task_for(data, spec)
         torch.manual_seed(stream(spec.seed, "training"))
-        self.state = new_state(model, spec)
+        self.state = new_state(model, spec, adaptation_for(model, task, spec))
         if self.folder.checkpoint.exists():
             self.state.load(self.folder.checkpoint, device)
             self.saved_epochs = self.state.epoch
@@ -103,7 +105,7 @@ class _Run:
         if here not in self.state.environments:
             self.state.environments.append(here)
         self.clock = time.monotonic() - self.state.elapsed_s
-        for row in train(self.state, data, spec, self._limit_solves(model, self.clock)):
+        for row in train(self.state, task, spec, self._limit_solves(model, self.clock)):
             self._keep_record(self.state.history)
             self.folder.log(_summary_line(row))
             if time.monotonic() - self.saved >= self.options.checkpoint_s:
@@ -112,7 +114,7 @@ class _Run:
         if self.saved_epochs < self.state.epoch:
             self._save()
         self._ended(FINISHED, "")
-        self._evaluate(model, data)
+        self._evaluate(model, task)
 
     def _keep_record(self, history: list[Row]) -> None:
         """An epoch that is trained again, as after a limit, keeps the seconds of its first time."""
@@ -143,11 +145,13 @@ class _Run:
         self.folder.write_history(self.state.history)
         self.saved, self.saved_epochs = time.monotonic(), self.state.epoch
 
-    def _evaluate(self, model: nn.Module, data: Data) -> None:
+    def _evaluate(self, model: nn.Module, task: Task[Any]) -> None:
         """Evaluates under other solvers; a limit of minutes holds for this on its own."""
         wanted = points(self.trial, self.options.evaluate)
         self._limit_solves(model, time.monotonic())
-        evaluate_points(model, data, self.trial.spec, wanted, self.folder, self.options.limits)
+        evaluate_points(model, task, wanted, self.folder, self.options.limits)
+        if rows := task.trajectories(model):
+            self.folder.write_trajectories(rows)
 
     def result(self) -> Result:
         """How it ended."""
@@ -159,7 +163,7 @@ class _Run:
             outcome=self.outcome,
             reason=self.reason,
             epoch=state.epoch if state else 0,
-            summary=_summary(state) if state else {},
+            summary=_summary(state, self.trial.spec.data) if state else {},
             environments=state.environments if state else [],
             started=self.started,
             finished=time.time(),
@@ -168,15 +172,16 @@ class _Run:
         )
 
 
-def _summary(state: TrainState) -> dict[str, Any]:
+def _summary(state: TrainState, data: Dataset) -> dict[str, Any]:
     """The last epoch's metrics, the best epoch's, and the number of parameters."""
     summary: dict[str, Any] = {"parameters": parameter_count(state.model)}
     if state.history:
-        tested = [row for row in state.history if "test_accuracy" in row]
-        best = max(tested, key=lambda row: row["test_accuracy"], default={})
+        headline, sign = data.headline, 1 if data.higher_is_better else -1
+        tested = [row for row in state.history if headline in row]
+        best = max(tested, key=lambda row: sign * row[headline], default={})
         summary |= {k: v for k, v in state.history[-1].items() if k not in ("epoch", "time")}
         if best:
-            summary |= {"best_test_accuracy": best["test_accuracy"], "best_epoch": best["epoch"]}
+            summary |= {f"best_{headline}": best[headline], "best_epoch": best["epoch"]}
         summary["epoch_s"] = statistics.median(row["epoch_s"] for row in state.history)
     return summary
 

@@ -53,6 +53,34 @@ NORMS: dict[str, str] = {
     "nf": "none",
 }
 
+WEIGHT_NORMS: dict[str, str] = {
+    "wn": "weight norm of the convolutions: a direction and a gain a filter",
+    "sn": "spectral norm of the convolutions: divided by their largest singular value",
+}
+
+# What a place may be given: a norm, a weight norm, or both as in `ln+wn`.
+NORM_WORDS = (
+    *NORMS,
+    *WEIGHT_NORMS,
+    *(f"{norm}+{weight}" for norm in NORMS if norm != "nf" for weight in WEIGHT_NORMS),
+)
+
+
+def norm_parts(word: str) -> tuple[str, str | None]:
+    """The norm and the weight norm, if any, that a word asks for."""
+    norm, _, weight = word.partition("+")
+    return ("nf", norm) if norm in WEIGHT_NORMS else (norm, weight or None)
+
+
+ACTIVATIONS: dict[str, str] = {
+    "relu": "max(0, x)",
+    "leaky_relu": "x above 0, 0.01 x below",
+    "sigmoid": "1 / (1 + exp(-x))",
+    "tanh": "hyperbolic tangent",
+    "softplus": "log(1 + exp(x)), a smooth ReLU",
+    "none": "the identity",
+}
+
 GRADIENTS: dict[str, str] = {
     "backprop": "automatic differentiation through the solver's steps",
     "adjoint": "the continuous adjoint, solved backwards in time (Chen et al. 2018, Algorithm 1)",
@@ -75,6 +103,13 @@ class Form:
 
 DYNAMICS: dict[str, Form] = {
     "preact": Form("norm act conv norm act conv", time=False, bias=False, source="He et al. 2016b"),
+    "original": Form("conv norm act conv norm", time=False, bias=False, source="He et al. 2016a"),
+    "postact": Form(
+        "conv norm act conv norm act", time=False, bias=False, source="Gusak et al. 2020"
+    ),
+    "vdcnn": Form(
+        "conv norm act conv norm act", time=False, bias=True, source="Conneau et al. 2017"
+    ),
     "postnorm": Form(
         "conv act norm conv act norm", time=True, bias=False, source="saparina/neural-ode"
     ),
@@ -82,6 +117,18 @@ DYNAMICS: dict[str, Form] = {
         "norm act conv norm act conv norm", time=True, bias=True, source="Chen et al. 2018, code"
     ),
 }
+
+STAGES: dict[int, tuple[tuple[int, int], ...]] = {
+    4: ((0, 1),),
+    6: ((1, 1),),
+    10: ((1, 1), (1, 1)),
+    18: ((1, 1), (1, 1), (1, 1), (1, 1)),
+    34: ((1, 2), (1, 3), (1, 5), (1, 2)),
+}
+"""Depth -> (residual blocks, ODE blocks) of each stage of an `odenet<depth>`.
+
+A `resnet<depth>` has residual blocks in the place of its ODE blocks. Source: Gusak et al. 2020.
+"""
 
 AUGMENTATIONS: dict[str, str] = {
     "crop": "pad by 4 pixels with zeros, then crop at random to the original size",
@@ -92,11 +139,13 @@ if TYPE_CHECKING:
     MethodName: TypeAlias = str
     NormName: TypeAlias = str
     GradientName: TypeAlias = str
+    ActivationName: TypeAlias = str
     DynamicsName: TypeAlias = str
     Augmentation: TypeAlias = str
     ScipyMethod: TypeAlias = str
 else:
-    MethodName, NormName, GradientName = Literal[*METHODS], Literal[*NORMS], Literal[*GRADIENTS]
+    MethodName, NormName = Literal[*METHODS], Literal[*NORM_WORDS]
+    GradientName, ActivationName = Literal[*GRADIENTS], Literal[*ACTIVATIONS]
     DynamicsName, Augmentation = Literal[*DYNAMICS], Literal[*AUGMENTATIONS]
     ScipyMethod = Literal[*SCIPY_METHODS]
 

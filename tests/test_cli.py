@@ -142,6 +142,63 @@ def test_missing_data_is_said_before_anything_starts(tmp_path):
     assert not (tmp_path / "runs" / "trials").exists()
 
 
+def test_data_is_verified_and_counted_class_by_class(tmp_path):
+    done = command(tmp_path, "data", "digits", "spheres", "spiral")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        "digits: 1,347 train, 450 test; bundled with scikit-learn, no files needed",
+        "  class    train    test",
+        "  0          135      43",
+        "  1          136      46",
+        "  2          134      43",
+        "  3          136      47",
+        "  4          133      48",
+        "  5          137      45",
+        "  6          134      47",
+        "  7          134      45",
+        "  8          133      41",
+        "  9          135      45",
+        "spheres: 2,000 train, 1,000 test; generated from a trial's seed, no files needed",
+        "  class                train    test",
+        "  each of 2 classes    1,000     500",
+        "spiral: generated from a trial's seed, no files needed",
+    ]
+    assert os.listdir(tmp_path) == []
+
+
+def test_data_as_json_has_the_counts_of_every_class(tmp_path):
+    listed = json.loads(command(tmp_path, "data", "spheres", "--json").stdout)
+    classes = [{"name": name, "train": 1000, "test": 500} for name in "01"]
+    assert listed["data"] == [
+        {
+            "name": "spheres",
+            "origin": "generated from a trial's seed",
+            "folder": None,
+            "train": 2000,
+            "test": 1000,
+            "classes": classes,
+        }
+    ]
+
+
+def test_every_unknown_data_set_is_named_before_any_is_fetched(tmp_path):
+    done = command(tmp_path, "data", "digits", "mnits", "cifar")
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert "`mnits` is not a known data set. Did you mean `mnist`?" in done.stderr
+    assert "`cifar` is not a known data set. Did you mean `cifar10`?" in done.stderr
+
+
+def test_data_that_cannot_be_had_does_not_keep_the_rest_from_being_fetched(tmp_path):
+    root = tmp_path / "elsewhere"
+    environment = {**os.environ, "NODEBENCH_DATA": str(root)}
+    done = command(tmp_path, "data", "agnews-small", "digits", env=environment)
+    assert done.returncode == 2
+    assert done.stdout.startswith("digits: 1,347 train")
+    assert f"`agnews-small` lacks train.csv, test.csv in `{root}" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_interrupting_ends_with_status_130_and_the_next_run_goes_on(tmp_path):
     write_tiny(tmp_path, base=KILLABLE)
     process = start(tmp_path, "run", "tiny.yaml", "--inline", "--no-track", "--no-report")

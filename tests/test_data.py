@@ -1,116 +1,22 @@
 from __future__ import annotations
 
-import dataclasses
-import hashlib
 import itertools
-import struct
 from collections import Counter
 from pathlib import Path
-from urllib.error import URLError
 
 import pytest
 import torch
+from datafiles import WRITERS, loaded
 from pydantic import ValidationError
 from torch import Tensor
 
 from nodebench.data.batches import PADDING, batches_per_epoch, test_batches, train_batches
 from nodebench.data.dataset import Data, Split, balanced
-from nodebench.data.files import FILES
-from nodebench.data.load import load
 from nodebench.errors import DataError
-from nodebench.spec import TrialSpec
 
 test_batches.__test__ = False  # type: ignore[attr-defined]  # a name, not a test
-NOWHERE = Path("/nonexistent")
 
-
-def spec(seed: int = 0, **data: object) -> TrialSpec:
-    model = "plainode" if data["name"] == "spheres" else {"name": "resnet", "width": 8}
-    return TrialSpec(data=data, model=model, seed=seed)
-
-
-def loaded(seed: int = 0, **data: object) -> Data:
-    return load(spec(seed, **data), NOWHERE)
-
-
-# ----------------------------------------------------------------------------------- spheres
-
-
-@pytest.mark.parametrize("dim", [2, 10])
-def test_spheres_lie_in_their_shells_in_the_ratio_1_2_1(dim: int) -> None:
-    data = loaded(name="spheres", dim=dim)
-    for split, size in ((data.train, 2000), (data.test, 1000)):
-        assert split.inputs.shape == (size, dim)
-        radius = split.inputs.norm(dim=1)
-        for low, high, label, share in ((0.1, 0.15, 0, 1), (0.25, 0.3, 1, 2), (0.4, 0.45, 0, 1)):
-            inside = (radius > low - 1e-6) & (radius < high + 1e-6)
-            assert inside.sum() == size * share // 4
-            assert (split.targets[inside] == label).all()
-    assert data.classes == 2
-    assert data.validation is None
-
-
-@pytest.mark.parametrize("dim", [2, 10])
-def test_spheres_point_in_every_direction_alike(dim: int) -> None:
-    x = loaded(name="spheres", dim=dim, train_size=20_000).train.inputs
-    direction = x / x.norm(dim=1, keepdim=True)
-    # A component of a uniform direction has mean 0 and variance 1/dim: 5 standard errors.
-    assert direction.mean(0).abs().max() < 5 / (dim * 20_000) ** 0.5
-    moments = direction.T @ direction / 20_000
-    torch.testing.assert_close(
-        moments, torch.eye(dim) / dim, rtol=0, atol=5 * dim**-1 / 20_000**0.5
-    )
-
-
-def test_radii_follow_the_published_law() -> None:
-    dim = 10
-    data = loaded(name="spheres", dim=dim, train_size=20_000).train
-    radius = data.inputs[data.targets == 1].norm(dim=1)
-    # r = 0.25 + 0.05 u^(1/d), so ((r - 0.25)/0.05)^d is uniform in [0, 1].
-    u = ((radius.double() - 0.25) / 0.05).clamp(0, 1) ** dim
-    levels = torch.linspace(0.1, 0.9, 9, dtype=torch.float64)
-    torch.testing.assert_close(torch.quantile(u, levels), levels, rtol=0, atol=0.03)
-
-
-def test_spheres_follow_from_the_seed_and_splits_differ() -> None:
-    sizes = {"train_size": 40, "test_size": 40, "val_size": 40}
-    first, again = (loaded(3, name="spheres", **sizes) for _ in range(2))
-    other = loaded(4, name="spheres", **sizes)
-    assert first.validation is not None
-    assert torch.equal(first.train.inputs, again.train.inputs)
-    assert torch.equal(first.test.inputs, again.test.inputs)
-    assert not torch.equal(first.train.inputs, other.train.inputs)
-    for one, two in itertools.combinations((first.train, first.test, first.validation), 2):
-        assert not torch.equal(one.inputs, two.inputs)
-
-
-def test_a_validation_split_leaves_the_other_spheres_as_they_are() -> None:
-    without, with_ = loaded(name="spheres"), loaded(name="spheres", val_size=100)
-    assert with_.validation is not None
-    assert len(with_.validation) == 100
-    assert torch.equal(without.train.inputs, with_.train.inputs)
-
-
-@pytest.mark.parametrize("size", [4, 5, 6, 7])
-def test_spheres_of_any_size_have_as_many_points(size: int) -> None:
-    assert len(loaded(name="spheres", train_size=size).train) == size
-
-
-# ------------------------------------------------------------------------------------ images
-
-
-def test_digits_are_framed_and_in_range() -> None:
-    data = loaded(name="digits")
-    assert (len(data.train), len(data.test), data.classes) == (1347, 450, 10)
-    assert data.input_shape == (1, 16, 16)
-    images = data.train.inputs
-    assert images.dtype == torch.float32
-    assert (images.min().item(), images.max().item()) == (0.0, 1.0)
-    frame = images.clone()
-    frame[..., 4:12, 4:12] = 0
-    assert not frame.any()
-    assert data.train.targets.dtype == torch.int64
-    assert data.train.targets[:10].tolist() == list(range(10))
+# ----------------------------------------------------------------------------------- subsets
 
 
 def test_a_balanced_subset_is_balanced_seeded_and_in_order() -> None:
@@ -138,11 +44,11 @@ def test_a_larger_subset_holds_the_smaller_one() -> None:
 
 
 def test_subsets_of_digits_are_balanced_and_follow_from_their_own_seed() -> None:
-    data = loaded(0, name="digits", train_size=100, test_size=50)
+    data = loaded(name="digits", train_size=100, test_size=50)
     assert set(Counter(data.train.targets.tolist()).values()) == {10}
     assert set(Counter(data.test.targets.tolist()).values()) == {5}
-    same = loaded(9, name="digits", train_size=100, test_size=50)
-    other = loaded(0, name="digits", train_size=100, subset_seed=1)
+    same = loaded(seed=9, name="digits", train_size=100, test_size=50)
+    other = loaded(name="digits", train_size=100, subset_seed=1)
     assert torch.equal(data.train.inputs, same.train.inputs)
     assert not torch.equal(data.train.inputs, other.train.inputs)
 
@@ -180,126 +86,23 @@ def test_sizes_that_the_data_do_not_have_are_refused() -> None:
         {"test_size": 451},
     ):
         with pytest.raises(ValidationError, match="size"):
-            spec(name="digits", **sizes)
+            loaded(name="digits", **sizes)
     assert len(loaded(name="digits", train_size=1300, val_size=47).train) == 1300
     assert len(loaded(name="digits", val_size=1346).train) == 1
 
 
-# ------------------------------------------------------------------------------------- MNIST
-
-
-def idx(values: Tensor) -> bytes:
-    """uint8 values in the IDX format: magic number, dimensions, bytes."""
-    header = struct.pack(f">HBB{values.ndim}I", 0, 8, values.ndim, *values.shape)
-    return header + values.numpy().tobytes()
-
-
-def write_mnist(root: Path, train: int = 30, test: int = 20) -> dict[str, str]:
-    """A small MNIST in torchvision's layout; gives the MD5 of each file."""
-    generator = torch.Generator().manual_seed(0)
-    folder = root / "MNIST" / "raw"
-    folder.mkdir(parents=True)
-    checksums = {}
-    for prefix, size in (("train", train), ("t10k", test)):
-        images = torch.randint(0, 256, (size, 28, 28), generator=generator, dtype=torch.uint8)
-        labels = (torch.arange(size) % 10).to(torch.uint8)
-        for name, values in (("images-idx3-ubyte", images), ("labels-idx1-ubyte", labels)):
-            content = idx(values)
-            (folder / f"{prefix}-{name}").write_bytes(content)
-            checksums[f"{prefix}-{name}"] = hashlib.md5(content).hexdigest()
-    return checksums
-
-
-def test_mnist_is_read_from_torchvisions_files(tmp_path: Path) -> None:
-    checksums = write_mnist(tmp_path)
-    data = load(spec(name="mnist", checksums=checksums), tmp_path)
-    assert data.train.inputs.shape == (30, 1, 28, 28)
-    assert data.train.inputs.dtype == torch.uint8
-    assert data.test.targets.tolist() == [i % 10 for i in range(20)]
-    generator = torch.Generator().manual_seed(0)
-    expected = torch.randint(0, 256, (30, 28, 28), generator=generator, dtype=torch.uint8)
-    assert torch.equal(data.train.inputs[:, 0], expected)
-
-
-def test_mnist_is_normalised_to_minus_one_to_one_unless_told_otherwise(tmp_path: Path) -> None:
-    checksums = write_mnist(tmp_path)
-    for normalize, low in ((True, -1.0), (False, 0.0)):
-        data = load(spec(name="mnist", checksums=checksums, normalize=normalize), tmp_path)
-        ((x, _),) = test_batches(data, data.test, 20)
-        assert x.dtype == torch.float32
-        assert (x.min().item(), x.max().item()) == (low, 1.0)
-        expected = data.test.inputs.double() / 255 * (1 - low) + low
-        torch.testing.assert_close(x.double(), expected, rtol=0, atol=1e-6)
-
-
-def test_a_damaged_file_is_named(tmp_path: Path) -> None:
-    checksums = write_mnist(tmp_path)
-    path = tmp_path / "MNIST" / "raw" / "t10k-images-idx3-ubyte"
-    path.write_bytes(path.read_bytes()[:-1] + b"\x00")
-    with pytest.raises(DataError, match="damaged") as caught:
-        load(spec(name="mnist", checksums=checksums), tmp_path)
-    assert str(path) in str(caught.value)
-    assert checksums["t10k-images-idx3-ubyte"] in str(caught.value)
-
-
-def test_files_that_are_not_the_official_ones_are_damaged_without_checksums(
+def test_sizes_that_a_users_own_files_do_not_have_are_refused_when_they_are_read(
     tmp_path: Path,
 ) -> None:
-    write_mnist(tmp_path)
-    with pytest.raises(DataError, match="damaged"):
-        load(spec(name="mnist"), tmp_path)
-
-
-def test_a_file_is_verified_again_when_it_changes(tmp_path: Path) -> None:
-    checksums = write_mnist(tmp_path)
-    load(spec(name="mnist", checksums=checksums), tmp_path)
-    (tmp_path / "MNIST" / "raw" / "train-labels-idx1-ubyte").write_bytes(b"no labels")
-    with pytest.raises(DataError, match="damaged"):
-        load(spec(name="mnist", checksums=checksums), tmp_path)
-
-
-@pytest.mark.parametrize("error", [URLError("no network"), RuntimeError("Error downloading")])
-def test_missing_files_without_network_say_what_to_do(
-    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(_root: Path) -> None:
-        raise error
-
-    monkeypatch.setitem(FILES, "mnist", dataclasses.replace(FILES["mnist"], download=fail))
-    with pytest.raises(DataError, match="NODEBENCH_DATA") as caught:
-        load(spec(name="mnist"), tmp_path)
-    assert str(tmp_path / "MNIST" / "raw") in str(caught.value)
-    assert str(error) in str(caught.value)
-
-
-def test_missing_files_are_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = tmp_path / "elsewhere"
-    checksums = write_mnist(source)
-    calls: list[Path] = []
-
-    def fetch(root: Path) -> None:
-        calls.append(root)
-        for file in (source / "MNIST" / "raw").iterdir():
-            (root / "MNIST" / "raw" / file.name).write_bytes(file.read_bytes())
-
-    monkeypatch.setitem(FILES, "mnist", dataclasses.replace(FILES["mnist"], download=fetch))
-    root = tmp_path / "data"
-    for _ in range(2):
-        assert len(load(spec(name="mnist", checksums=checksums), root).train) == 30
-    assert calls == [root]
-
-
-def test_a_download_that_leaves_a_file_out_is_noticed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    checksums = write_mnist(tmp_path)
-    missing = tmp_path / "MNIST" / "raw" / "t10k-labels-idx1-ubyte"
-    missing.unlink()
-    files = dataclasses.replace(FILES["mnist"], download=lambda _root: None)
-    monkeypatch.setitem(FILES, "mnist", files)
-    with pytest.raises(DataError, match="missing") as caught:
-        load(spec(name="mnist", checksums=checksums), tmp_path)
-    assert str(missing) in str(caught.value)
+    own = {"name": "mnist", **WRITERS["mnist"](tmp_path, train=30, test=20)}
+    assert len(loaded(tmp_path, **own, train_size=20, val_size=10, test_size=20).train) == 20
+    for sizes, said in (
+        ({"train_size": 31}, "`train_size` and `val_size` share 30 training samples"),
+        ({"val_size": 30}, "`train_size` and `val_size` share 30 training samples"),
+        ({"test_size": 21}, "`test_size` is above the 20 test samples"),
+    ):
+        with pytest.raises(DataError, match=f"`mnist`: {said}"):
+            loaded(tmp_path, **own, **sizes)
 
 
 # ----------------------------------------------------------------------------------- batches
@@ -441,3 +244,16 @@ def test_bytes_are_scaled_and_normalised_by_channel_after_the_crop() -> None:
         for channel in range(3):
             expected = (plain[i][channel] / 255 - mean[channel]) / std[channel]
             torch.testing.assert_close(image[channel], expected, rtol=1e-5, atol=1e-5)
+
+
+def test_codes_of_characters_are_integers_and_never_scaled() -> None:
+    codes = torch.tensor([[0, 1, 68], [67, 2, 0]], dtype=torch.uint8)
+    split = Split(codes, torch.arange(2))
+    data = Data(split, split, None, classes=2, symbols=69)
+    ((inputs, _),) = test_batches(data, data.test, 8)
+    assert inputs.dtype == torch.int32
+    assert inputs.tolist() == codes.tolist()
+    weight = torch.nn.Embedding(69, 4)
+    weight(inputs).sum().backward()
+    assert weight.weight.grad is not None
+    assert weight.weight.grad[68].tolist() == [1.0] * 4

@@ -7,6 +7,7 @@ import torch
 import torchdiffeq
 from problems import DECAY, LOGISTIC
 from torch import Tensor, nn
+from torch.nn.utils import parametrizations
 
 from nodebench.ode.block import ODEBlock
 from nodebench.ode.fixed import TABLEAUS
@@ -253,6 +254,53 @@ def test_a_gradient_flows_from_each_output_time(name: str) -> None:
         expected = torch.full_like(y0, -0.7 * t).exp()
         assert y0.grad is not None
         torch.testing.assert_close(y0.grad, expected, rtol=0, atol=1e-6)
+
+
+# ------------------------------------------------------------------------------- weight norms
+
+
+def with_weight_norm(norm: Callable[[nn.Module], nn.Module]) -> Field:
+    field = Field()
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        norm(field.first)
+        norm(field.last)
+    return field.double()
+
+
+WEIGHT_NORMS = [parametrizations.weight_norm, parametrizations.spectral_norm]
+
+
+@pytest.mark.parametrize("norm", WEIGHT_NORMS)
+@pytest.mark.parametrize("solver", [RK4, DOPRI5], ids=["rk4", "dopri5"])
+def test_recompute_is_backprop_under_a_weight_norm(solver: Solver, norm: Callable) -> None:
+    found, expected = (
+        gradients(ODEBlock(with_weight_norm(norm), solver, Gradient(name=name)))
+        for name in ("recompute", "backprop")
+    )
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("norm", WEIGHT_NORMS)
+def test_a_fine_adjoint_is_backprop_under_a_weight_norm(norm: Callable) -> None:
+    fine = Solver(method="dopri5", tol=1e-9)
+    found, expected = (
+        gradients(ODEBlock(with_weight_norm(norm), fine, Gradient(name=name)))
+        for name in ("adjoint", "backprop")
+    )
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", GRADIENTS)
+def test_a_solve_and_its_backward_pass_iterate_a_spectral_norm_once(name: str) -> None:
+    def vector(field: Field) -> Tensor:
+        return field.first.parametrizations.weight[0]._u.clone()
+
+    field, once = (with_weight_norm(parametrizations.spectral_norm) for _ in range(2))
+    once.first.weight  # noqa: B018 - one power iteration
+    ODEBlock(field, RK4, Gradient(name=name))(start()).sum().backward()
+    assert torch.equal(vector(field), vector(once))
+    assert all(part.training for part in field.modules())
 
 
 # ------------------------------------------------------------------------------- evaluations

@@ -4,14 +4,18 @@ import pytest
 import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from nodebench.data.dataset import Data, Split
+from nodebench.model_settings import NeuralOde
 from nodebench.models.build import build, parameter_count
 from nodebench.models.dynamics import DownsamplingBlock, Dynamics, ResidualBlock, TimeConv
 from nodebench.models.norm import NORMS
+from nodebench.models.place import Place
+from nodebench.models.text import TopOverTime
 from nodebench.ode.block import ODEBlock, ode_blocks
 from nodebench.spec import Solver, TrialSpec
-from nodebench.vocabulary import DYNAMICS
+from nodebench.vocabulary import DYNAMICS, NORM_WORDS, STAGES
 
 MNIST, CIFAR10, DIGITS = (1, 28, 28), (3, 32, 32), (1, 16, 16)
 
@@ -22,9 +26,13 @@ def data(*shape: int, classes: int = 10) -> Data:
 
 
 def spec(seed: int = 0, **model: object) -> TrialSpec:
-    vectors = model["name"] == "plainode" and model.get("field") != "conv"
+    kind = "mnist"
+    if model["name"] == "plainode" and model.get("field") != "conv":
+        kind = "spheres"
+    elif "vdcnn" in str(model["name"]):
+        kind = "agnews"
     return TrialSpec(
-        data="spheres" if vectors else "mnist",
+        data=kind,
         model=model,
         solver={"method": "euler", "steps": 1},
         seed=seed,
@@ -85,7 +93,7 @@ def test_parameter_counts_of_the_second_study(
     ("dynamics", "total"), [("preact", 73_984), ("postnorm", 75_136), ("prenorm", 75_392)]
 )
 def test_parameter_counts_of_the_right_hand_sides(dynamics: str, total: int) -> None:
-    assert parameter_count(Dynamics(dynamics, 64, "gn")) == total
+    assert parameter_count(Dynamics(dynamics, 64, Place("gn"))) == total
 
 
 def test_only_what_is_trained_is_counted() -> None:
@@ -100,7 +108,7 @@ def test_the_stem_gives_the_studies_feature_maps(shape: tuple[int, ...], side: i
     assert network.stem(torch.zeros(2, *shape)).shape == (2, 8, side, side)
 
 
-@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("norm", ["gn", "bn", "ln", "in", "nf", "wn", "sn", "bn+wn", "ln+sn"])
 @pytest.mark.parametrize("dynamics", DYNAMICS)
 def test_one_euler_step_is_the_residual_block_of_the_same_weights(dynamics: str, norm: str) -> None:
     shared = {"dynamics": dynamics, "width": 8, "norm": norm, "blocks": 2}
@@ -114,28 +122,28 @@ def test_one_euler_step_is_the_residual_block_of_the_same_weights(dynamics: str,
 
 
 def test_a_residual_block_adds_the_right_hand_side_at_time_zero() -> None:
-    f = Dynamics("postnorm", 4, "nf")
+    f = Dynamics("postnorm", 4, Place("nf"))
     x = torch.rand(2, 4, 5, 5)
     torch.testing.assert_close(ResidualBlock(f)(x), x + f(0.0, x))
 
 
 @pytest.mark.parametrize("bias", [True, False])
 def test_a_convolution_of_time_is_one_of_space_plus_time_times_its_filter(bias: bool) -> None:
-    conv = TimeConv(4, bias).double()
+    conv = nn.Conv2d(5, 4, 3, padding=1, bias=bias).double()
     y = torch.rand(2, 4, 5, 5, dtype=torch.float64)
     t = 0.37
     space = nn.functional.conv2d(y, conv.weight[:, 1:], conv.bias, padding=1)
     ones = torch.ones(1, 1, 5, 5, dtype=torch.float64)
     time = nn.functional.conv2d(ones, conv.weight[:, :1], padding=1)
     expected = space + t * time
-    torch.testing.assert_close(conv(t, y), expected, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(TimeConv(conv)(t, y), expected, rtol=1e-12, atol=1e-12)
     as_tensor = torch.tensor(t, dtype=torch.float64)
-    torch.testing.assert_close(conv(as_tensor, y), expected, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(TimeConv(conv)(as_tensor, y), expected, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize(("dynamics", "depends"), [("preact", 0), ("postnorm", 1), ("prenorm", 1)])
 def test_a_right_hand_side_depends_on_time_where_its_form_says(dynamics: str, depends: int) -> None:
-    f, y = Dynamics(dynamics, 4, "nf"), torch.rand(2, 4, 5, 5)
+    f, y = Dynamics(dynamics, 4, Place("nf")), torch.rand(2, 4, 5, 5)
     assert int((f(0.0, y) != f(1.0, y)).any()) == depends
 
 
@@ -147,14 +155,14 @@ def test_augmentation_appends_channels_of_zeros() -> None:
     assert network(x).shape == (2, 10)
     (y0,) = seen
     assert y0.shape == (2, 11, 6, 6)
-    torch.testing.assert_close(y0[:, :8], network.stem(x))
+    torch.testing.assert_close(y0[:, :8], network.stem[:-1](x))
     assert not y0[:, 8:].any()
     assert y0[:, :8].any()
 
 
 def test_a_downsampling_block_halves_the_resolution_rounding_up() -> None:
-    block = DownsamplingBlock(4, "gn")
-    assert block(torch.rand(2, 4, 26, 13)).shape == (2, 4, 13, 7)
+    block = DownsamplingBlock(4, 6, Place("gn"))
+    assert block(torch.rand(2, 4, 26, 13)).shape == (2, 6, 13, 7)
 
 
 @pytest.mark.parametrize("name", ["resnet", "odenet", "plainode"])
@@ -175,7 +183,7 @@ def test_weights_follow_from_the_seed_alone(name: str) -> None:
 
 
 @pytest.mark.parametrize("stem", ["conv", "res"])
-@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("norm", NORM_WORDS)
 @pytest.mark.parametrize("name", ["resnet", "odenet"])
 def test_every_norm_trains_in_both_networks(name: str, norm: str, stem: str) -> None:
     network = build(spec(name=name, width=8, blocks=1, norm=norm, stem=stem), data(*DIGITS))
@@ -191,14 +199,14 @@ def test_norms_standardise_what_their_names_say(channels: int) -> None:
     # The axes over which a norm's output has mean 0 and variance 1.
     axes = {"bn": (0, 2, 3), "ln": (1, 2, 3), "in": (2, 3)}
     for name, over in axes.items():
-        y = NORMS[name](channels)(x)
+        y = NORMS[name](channels, 2)(x)
         torch.testing.assert_close(y.mean(over), torch.zeros_like(y.mean(over)), rtol=0, atol=1e-5)
         variance = y.var(over, correction=0)
         torch.testing.assert_close(variance, torch.ones_like(variance), rtol=0, atol=1e-4)
-    groups = NORMS["gn"](channels)(x).reshape(6, min(channels, 32), -1)
+    groups = NORMS["gn"](channels, 2)(x).reshape(6, min(channels, 32), -1)
     torch.testing.assert_close(groups.mean(2), torch.zeros(groups.shape[:2]), rtol=0, atol=1e-5)
-    assert torch.equal(NORMS["nf"](channels)(x), x)
-    assert list(NORMS["in"](channels).parameters()) == []
+    assert torch.equal(NORMS["nf"](channels, 2)(x), x)
+    assert list(NORMS["in"](channels, 2).parameters()) == []
 
 
 def test_each_place_has_its_own_norm() -> None:
@@ -264,3 +272,215 @@ def test_an_orthogonal_initialisation_keeps_lengths_but_for_its_gain() -> None:
     weight = network.block.f.g[2].weight.flatten(1)  # 16 x 48
     expected = torch.eye(16) * 0.02**2
     torch.testing.assert_close(weight @ weight.T, expected, rtol=0, atol=1e-6)
+
+
+# --------------------------------------------------------------------------- the fourth study
+
+
+def staged(shape: tuple[int, ...] = CIFAR10, **model: object) -> nn.Module:
+    return build(spec(**model), data(*shape))
+
+
+@pytest.mark.parametrize(
+    ("model", "total"),
+    [
+        ({"name": "odenet4"}, 5_306),
+        ({"name": "odenet4", "norm": "ln"}, 5_306),
+        ({"name": "odenet4", "width": 64}, 76_490),
+        ({"name": "odenet10"}, 43_226),
+        ({"name": "odenet10", "width": 64}, 676_682),
+        ({"name": "resnet10"}, 43_226),
+        ({"name": "resnet10", "width": 64}, 676_682),
+        ({"name": "odenet4", "norm": {"stem": "bn", "ode": "nf"}}, 5_242),
+        ({"name": "odenet4", "norm": {"stem": "bn", "ode": "sn"}}, 5_242),
+        ({"name": "odenet4", "norm": {"stem": "bn", "ode": "wn"}}, 5_274),
+    ],
+    ids=str,
+)
+def test_parameter_counts_of_the_fourth_study(model: dict, total: int) -> None:
+    assert count(CIFAR10, **model) == total
+
+
+def described(name: str, width: int, order: str, affine: int, gains: int) -> int:
+    """The parameters of a staged network, counted from its description.
+
+    `affine` is the number of parameters of a norm per channel, `gains` of a weight norm per filter.
+    """
+    depth, is_ode = int(name[6:]), name.startswith("ode")
+    total = 3 * width * 9 + gains * width  # the stem's convolution
+    channels = width
+    for stage, (residual, ode) in enumerate(STAGES[depth]):
+        if not is_ode:
+            residual, ode = residual + ode, 0
+        for block in range(residual + ode):
+            wide = 2 * channels if stage and not block else channels
+            total += channels * wide * 9 + wide * wide * 9 + 2 * gains * wide
+            if order == "postact":
+                total += 2 * affine * wide
+            else:
+                total += affine * (channels + wide)
+            if wide > channels:
+                total += channels * wide + gains * wide
+                total += affine * wide if order == "postact" else 0
+            channels = wide
+    total += affine * (width if order == "postact" else channels)
+    return total + 10 * channels + 10
+
+
+@pytest.mark.parametrize("order", ["postact", "preact"])
+@pytest.mark.parametrize(("norm", "affine", "gains"), [("bn", 2, 0), ("in", 0, 0), ("ln+wn", 2, 1)])
+@pytest.mark.parametrize("name", ["resnet4", "odenet6", "resnet6", "odenet18", "odenet34"])
+def test_parameter_counts_of_networks_that_the_study_describes(
+    name: str, norm: str, affine: int, gains: int, order: str
+) -> None:
+    found = count(CIFAR10, name=name, norm=norm, order=order, width=4)
+    assert found == described(name, 4, order, affine, gains)
+
+
+def test_the_description_gives_the_published_counts() -> None:
+    assert described("odenet4", 64, "postact", 2, 0) == 76_490
+    assert described("odenet10", 16, "postact", 2, 0) == 43_226
+
+
+@pytest.mark.parametrize("depth", STAGES)
+def test_ode_blocks_stand_where_the_study_has_them(depth: int) -> None:
+    network = staged(name=f"odenet{depth}", width=2)
+    kinds = "".join("o" if isinstance(block, ODEBlock) else "r" for block in network.feature)
+    assert kinds == "".join("r" * residual + "o" * ode for residual, ode in STAGES[depth])
+    assert len(staged(name=f"resnet{depth}", width=2).feature) == len(kinds)
+
+
+@pytest.mark.parametrize("order", ["postact", "preact"])
+def test_stages_double_the_width_and_halve_the_resolution(order: str) -> None:
+    network = staged(name="odenet18", width=4, order=order)
+    x = network.stem(torch.rand(2, *CIFAR10))
+    shapes = []
+    for block in network.feature:
+        x = block(x)
+        shapes.append(tuple(x.shape[1:3]))
+    assert shapes == [(4, 32)] * 2 + [(8, 16)] * 2 + [(16, 8)] * 2 + [(32, 4)] * 2
+
+
+def test_the_postact_right_hand_side_is_not_negative() -> None:
+    y = torch.randn(2, 4, 5, 5)
+    assert (Dynamics("postact", 4, Place("ln"))(0.0, y) >= 0).all()
+    assert (Dynamics("postact", 4, Place("ln", "none"))(0.0, y) < 0).any()
+
+
+def test_an_original_residual_block_ends_with_an_activation() -> None:
+    network = staged(name="resnet10", width=4)
+    x = network.stem(torch.rand(2, *CIFAR10))
+    for block in network.feature:
+        x = block(x)
+        assert (x >= 0).all()
+    linear = staged(name="resnet10", width=4, activation={"stem": "relu", "residual": "none"})
+    assert (linear.feature(x[:, :4]) < 0).any()
+
+
+def test_each_place_of_a_staged_network_has_its_own_norm_and_activation() -> None:
+    network = staged(
+        name="odenet10",
+        width=4,
+        norm={"stem": "bn", "residual": "in", "ode": "ln+wn"},
+        activation={"stem": "relu", "residual": "tanh", "ode": "softplus"},
+    )
+    kinds = (nn.BatchNorm2d, nn.InstanceNorm2d, nn.GroupNorm, nn.ReLU, nn.Tanh, nn.Softplus)
+
+    def found(part: nn.Module) -> set[type]:
+        return {type(m) for m in part.modules() if isinstance(m, kinds)}
+
+    assert found(network.stem) == {nn.BatchNorm2d, nn.ReLU}
+    residual, ode = network.feature[:2]
+    assert found(residual) == {nn.InstanceNorm2d, nn.Tanh}
+    assert found(ode) == {nn.GroupNorm, nn.Softplus}
+    weights = [m for m in ode.modules() if isinstance(m, parametrize.ParametrizationList)]
+    assert len(weights) == 2
+    assert not any(isinstance(m, parametrize.ParametrizationList) for m in residual.modules())
+
+
+def test_a_weight_norm_bounds_what_it_says() -> None:
+    conv = Place("sn").conv(3, 5, 3)
+    for _ in range(50):  # the power iteration of the training mode
+        conv.weight  # noqa: B018
+    assert torch.linalg.matrix_norm(conv.weight.flatten(1), 2).item() == pytest.approx(1, rel=1e-3)
+    conv = Place("wn").conv(3, 5, 3)
+    gains = conv.parametrizations.weight.original0.flatten()
+    torch.testing.assert_close(conv.weight.flatten(1).norm(dim=1), gains)
+
+
+# ------------------------------------------------------------------------------ text and others
+
+
+def text(symbols: int = 69, length: int = 40) -> Data:
+    split = Split(torch.zeros(2, length, dtype=torch.uint8), torch.zeros(2, dtype=torch.int64))
+    return Data(split, split, None, classes=4, symbols=symbols)
+
+
+@pytest.mark.parametrize(
+    ("model", "total"),
+    [
+        ({"name": "vdcnn"}, 286_740),
+        ({"name": "vdcnn", "blocks": 1}, 161_940),
+        ({"name": "odevdcnn"}, 162_196),
+        ({"name": "vdcnn", "blocks": 0}, 161_940 - 24_960),
+        ({"name": "vdcnn", "blocks": 1, "norm": "nf"}, 161_940 - 3 * 128),
+    ],
+    ids=str,
+)
+def test_parameter_counts_of_the_text_networks(model: dict, total: int) -> None:
+    assert parameter_count(build(spec(**model), text())) == total
+
+
+def test_the_top_values_over_time_are_kept_in_descending_order() -> None:
+    x = torch.tensor([[[3.0, 9.0, 1.0, 7.0, 5.0]]])
+    assert TopOverTime(4)(x).tolist() == [[[9.0, 7.0, 5.0, 3.0]]]
+
+
+def test_a_text_network_ignores_what_the_top_values_do_not_hold() -> None:
+    network = build(spec(name="vdcnn", blocks=1), text()).eval()
+    codes = torch.randint(1, 69, (3, 40), dtype=torch.int32)
+    assert network(codes).shape == (3, 4)
+    longer = torch.nn.functional.pad(codes, (0, 1))
+    assert network(longer).shape == (3, 4)
+
+
+def test_the_multilayer_perceptron_of_chens_table_has_a_quarter_million_parameters() -> None:
+    assert count(MNIST, name="mlp") == 238_510
+    assert count(MNIST, name="mlp", hidden=[20, 30]) == 784 * 20 + 20 + 20 * 30 + 30 + 310
+
+
+def test_dropout_is_in_the_head_and_only_in_training() -> None:
+    for network in (staged(name="resnet4", dropout=0.5), staged(name="resnet", dropout=0.5)):
+        x = torch.rand(4, *CIFAR10)
+        assert not torch.equal(network(x), network(x))
+        assert not any(isinstance(m, nn.Dropout) for m in network.feature.modules())
+        network.eval()
+        torch.testing.assert_close(network(x), network(x))
+
+
+def test_the_activation_of_a_network_is_a_setting() -> None:
+    network = staged(DIGITS, name="odenet", width=8, activation="softplus")
+    kinds = [type(m) for m in network.modules()]
+    assert kinds.count(nn.Softplus) == 5
+    assert nn.ReLU not in kinds
+
+
+def test_a_neural_ode_follows_its_field() -> None:
+    times = [0.0, 0.25, 1.0]
+    split = Split(torch.zeros(5, 2), torch.zeros(5, dtype=torch.int64))
+    trial = TrialSpec(
+        data={"name": "spheres"},
+        model={"name": "plainode"},
+        solver={"method": "rk4", "steps": 8},
+    )
+    trial = trial.model_copy(update={"model": NeuralOde(name="neuralode")})
+    network = build(trial, Data(split, split, None, 0)).double()
+    first, last = network.block.f.g[0], network.block.f.g[2]
+    assert (first.bias, last.bias.shape, parameter_count(network)) == (None, (2,), 10)
+    matrix, shift = last.weight @ first.weight, last.bias
+    y0 = torch.tensor([0.6, 0.3], dtype=torch.float64)
+    states = network(y0, times)
+    for t, y in zip(times, states, strict=True):
+        rest = torch.linalg.solve(matrix, shift)
+        expected = torch.linalg.matrix_exp(matrix * t) @ (y0 + rest) - rest
+        torch.testing.assert_close(y, expected, rtol=1e-4, atol=1e-5)

@@ -16,7 +16,8 @@ from nodebench.models.build import build
 from nodebench.ode.block import ODEBlock
 from nodebench.spec import Constant, Cosine, Gradient, Milestones, Solver, TrialSpec
 from nodebench.store import Row
-from nodebench.train import TrainState, evaluate, learning_rate_factor, new_state, train
+from nodebench.task import evaluate, task_for
+from nodebench.train import TrainState, learning_rate_factor, new_state, train
 
 SPHERES = {"name": "spheres", "train_size": 50, "test_size": 30}
 DIGITS = {"name": "digits", "train_size": 50, "test_size": 30}
@@ -36,7 +37,7 @@ def begun(trial: TrialSpec) -> tuple[TrainState, Data]:
 
 def trained(trial: TrialSpec, on_epoch: Callable[[Row], None] = lambda _row: None) -> TrainState:
     state, data = begun(trial)
-    for row in train(state, data, trial):
+    for row in train(state, task_for(data, trial), trial):
         on_epoch(row)
     return state
 
@@ -121,7 +122,7 @@ def test_one_step_of_sgd_is_what_it_is_by_hand() -> None:
     twin = build(trial, data)
     loss = F.cross_entropy(twin(data.train.inputs), data.train.targets)
     loss.backward()
-    list(train(state, data, trial))
+    list(train(state, task_for(data, trial), trial))
     assert state.history[0]["train_loss"] == pytest.approx(loss.item(), rel=1e-5)
     for after, before in zip(state.model.parameters(), twin.parameters(), strict=True):
         expected = before - 0.25 * (before.grad + 0.1 * before)
@@ -193,7 +194,7 @@ def test_evaluations_of_a_test_are_not_part_of_training() -> None:
     trial = spec(train={"epochs": 2, "batch_size": 20})
     state, data = begun(trial)
     state.model.block.f = spying = Spying()
-    list(train(state, data, trial))
+    list(train(state, task_for(data, trial), trial))
     assert [row["nfe_forward"] for row in state.history] == [3, 3]
     assert spying.calls == 2 * (3 + 2) * 3  # 3 batches of training and 2 of testing
 
@@ -237,7 +238,7 @@ def test_a_loss_that_is_not_finite_is_divergence() -> None:
     )
     state, data = begun(trial)
     with pytest.raises(Diverged, match=r"training loss became nan by iteration \d+ \(epoch \d+\)"):
-        list(train(state, data, trial))
+        list(train(state, task_for(data, trial), trial))
     assert state.iteration < 100
 
 
@@ -245,7 +246,7 @@ def test_training_stops_at_its_deadline() -> None:
     trial = spec(train={"epochs": 2, "batch_size": 20})
     state, data = begun(trial)
     with pytest.raises(DeadlineExceeded, match="after 1 iterations"):
-        list(train(state, data, trial, deadline=0.0))
+        list(train(state, task_for(data, trial), trial, deadline=0.0))
 
 
 # -------------------------------------------------------------------------------- evaluation
@@ -264,8 +265,8 @@ def test_an_evaluation_counts_samples() -> None:
     right, wrong = math.log1p(math.exp(-9)), 9 + math.log1p(math.exp(-9))
     for batch_size in (1, 2, 4, 5, 100):
         found = evaluate(Fixed(), data, split, batch_size)
-        assert found.accuracy == pytest.approx(0.8)
-        assert found.loss == pytest.approx((4 * right + wrong) / 5, rel=1e-5)
+        assert found.measures["accuracy"] == pytest.approx(0.8)
+        assert found.measures["loss"] == pytest.approx((4 * right + wrong) / 5, rel=1e-5)
         assert found.nfe == 0
 
 
@@ -339,7 +340,7 @@ def test_two_epochs_and_two_more_are_four_to_the_bit(case: str, tmp_path: Path) 
     whole = trained(trial)
     path = tmp_path / "checkpoint.pt"
     first, data = begun(trial)
-    for row in train(first, data, trial):
+    for row in train(first, task_for(data, trial), trial):
         if row["epoch"] == 2:
             first.save(path)
             break
@@ -347,7 +348,7 @@ def test_two_epochs_and_two_more_are_four_to_the_bit(case: str, tmp_path: Path) 
     rest, data = begun(trial)
     rest.load(path, CPU)
     assert (rest.epoch, rest.iteration, len(rest.history)) == (2, 6, 2)
-    list(train(rest, data, trial))
+    list(train(rest, task_for(data, trial), trial))
     assert same(rest, whole)
 
 
@@ -359,7 +360,7 @@ def test_a_longer_training_goes_on_from_a_shorter_one(tmp_path: Path) -> None:
     trained(trial(2)).save(path)
     state, data = begun(trial(4))
     state.load(path, CPU)
-    list(train(state, data, trial(4)))
+    list(train(state, task_for(data, trial(4)), trial(4)))
     assert same(state, trained(trial(4)))
 
 
@@ -374,13 +375,13 @@ def test_random_layers_go_on_where_they_were(tmp_path: Path) -> None:
         return new_state(state.model, trial), data
 
     whole, data = with_dropout()
-    for row in train(whole, data, trial):
+    for row in train(whole, task_for(data, trial), trial):
         if row["epoch"] == 2:
             whole.save(path)
     rest, data = with_dropout()
     torch.rand(100)
     rest.load(path, CPU)
-    list(train(rest, data, trial))
+    list(train(rest, task_for(data, trial), trial))
     assert same(rest, whole)
 
 
@@ -390,7 +391,7 @@ def test_a_finished_training_is_not_trained_again(tmp_path: Path) -> None:
     state.save(tmp_path / "checkpoint.pt")
     again, data = begun(trial)
     again.load(tmp_path / "checkpoint.pt", CPU)
-    assert not list(train(again, data, trial))
+    assert not list(train(again, task_for(data, trial), trial))
     assert same(again, state)
 
 

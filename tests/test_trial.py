@@ -227,11 +227,11 @@ def test_what_a_stopped_trial_shows_does_not_depend_on_its_checkpoints(
     )
     real = train_module._test_metrics
 
-    def stop_in_the_third(model, data, batch_size):
+    def stop_in_the_third(model, task):
         if len(calls) == 2:
             raise EvaluationLimit("too many")
         calls.append(1)
-        return real(model, data, batch_size)
+        return real(model, task)
 
     calls: list[int] = []
     monkeypatch.setattr("nodebench.train._test_metrics", stop_in_the_third)
@@ -252,14 +252,14 @@ def test_a_crash_in_evaluation_leaves_the_training_finished(tmp_path, monkeypatc
         options(sweep, tmp_path), evaluate=(Evaluate(methods=("euler",), steps=(2,)),)
     )
 
-    def out_of_memory(*_):
+    def out_of_memory(*_, **__):
         raise MemoryError
 
-    monkeypatch.setattr("nodebench.robustness.evaluate", out_of_memory)
+    monkeypatch.setattr("nodebench.task.Classification.evaluate", out_of_memory)
     assert run_trial(trial, store, more) == first
     assert [point["outcome"] for point in folder.evaluations()] == ["out-of-memory"]
     folder.write_evaluations([])
-    monkeypatch.setattr("nodebench.robustness.evaluate", lambda *_: 1 / 0)
+    monkeypatch.setattr("nodebench.task.Classification.evaluate", lambda *_, **__: 1 / 0)
     assert run_trial(trial, store, more) == first
     assert entries(sweep, store, more)[0].missing
     assert "ZeroDivisionError" in (folder.path / "error.txt").read_text()

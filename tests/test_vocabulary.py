@@ -10,8 +10,9 @@ from nodebench import data_settings, model_settings, spec, train, vocabulary
 from nodebench.data import files, load
 from nodebench.data.dataset import Data, Split
 from nodebench.data.files import FILES
-from nodebench.models import build, norm
-from nodebench.models.dynamics import Dynamics
+from nodebench.models import build, norm, place
+from nodebench.models.dynamics import Dynamics, TimeConv
+from nodebench.models.place import Place
 from nodebench.ode.fixed import TABLEAUS
 from nodebench.ode.solve import OTHERS
 from nodebench.part import parts_in
@@ -42,13 +43,14 @@ def test_an_adaptive_method_states_torchdiffeqs_order_and_stages(name: str) -> N
     ("literal", "table"),
     [
         (vocabulary.MethodName, vocabulary.METHODS),
-        (vocabulary.NormName, vocabulary.NORMS),
+        (vocabulary.NormName, vocabulary.NORM_WORDS),
         (vocabulary.GradientName, vocabulary.GRADIENTS),
+        (vocabulary.ActivationName, vocabulary.ACTIVATIONS),
         (vocabulary.DynamicsName, vocabulary.DYNAMICS),
         (vocabulary.Augmentation, vocabulary.AUGMENTATIONS),
         (vocabulary.ScipyMethod, vocabulary.SCIPY_METHODS),
     ],
-    ids=["method", "norm", "gradient", "dynamics", "augmentation", "scipy"],
+    ids=["method", "norm", "gradient", "activation", "dynamics", "augmentation", "scipy"],
 )
 def test_what_a_sweep_may_name_is_what_the_table_holds(literal: object, table: object) -> None:
     assert list(get_args(literal)) == list(table)  # type: ignore[call-overload]
@@ -58,11 +60,13 @@ def test_what_a_sweep_may_name_is_what_the_table_holds(literal: object, table: o
     ("facts", "code"),
     [
         (vocabulary.NORMS, norm.NORMS),
+        (vocabulary.WEIGHT_NORMS, norm.WEIGHT_NORMS),
+        (vocabulary.ACTIVATIONS, place.ACTIVATIONS),
         (model_settings.MODELS, build.MODELS),
-        (data_settings.DATASETS, load.DATASETS),
+        (data_settings.DATASETS, load.WHOLES | load.DRAWN),
         (spec.OPTIMIZERS, train.OPTIMIZERS),
     ],
-    ids=["norms", "models", "datasets", "optimizers"],
+    ids=["norms", "weight-norms", "activations", "models", "datasets", "optimizers"],
 )
 def test_facts_and_code_name_the_same_parts(facts: dict, code: dict) -> None:
     assert set(facts) == set(code)
@@ -86,21 +90,30 @@ def test_a_union_of_settings_admits_the_parts_of_its_table(table: dict, union: o
 @pytest.mark.parametrize("table", [model_settings.MODELS, data_settings.DATASETS, spec.OPTIMIZERS])
 def test_a_part_is_filed_under_its_own_name(table: dict) -> None:
     for name, part in table.items():
-        assert get_args(part.model_fields["name"].annotation) == (name,)
+        assert name in get_args(part.model_fields["name"].annotation)
+        assert all(table[other] is part for other in get_args(part.model_fields["name"].annotation))
 
 
 def test_files_belong_to_known_data_sets() -> None:
     assert set(files.FILES) <= set(data_settings.DATASETS)
-    assert {name for name, files in FILES.items() if not files.checksums} == set()
+    assert {name for name, files in FILES.items() if not files.checksums} == {"tiny-imagenet"}
+    assert FILES["tiny-imagenet"].check
+    filed = {n for n, p in data_settings.DATASETS.items() if issubclass(p, data_settings.Filed)}
+    assert filed == set(files.FILES)
 
 
 @pytest.mark.parametrize("name", vocabulary.DYNAMICS)
 def test_a_form_is_built_as_it_is_described(name: str) -> None:
     form = vocabulary.DYNAMICS[name]
-    layers = list(Dynamics(name, 8, "gn").layers)
+    layers = list(Dynamics(name, 8, Place("gn")).layers)
     kinds = {torch.nn.GroupNorm: "norm", torch.nn.ReLU: "act"}
     assert " ".join(kinds.get(type(layer), "conv") for layer in layers) == form.layers
-    convs = [layer for layer in layers if isinstance(layer, torch.nn.Conv2d)]
+    assert {isinstance(layer, TimeConv) for layer in layers} == {False, form.time}
+    convs = [
+        layer
+        for layer in Dynamics(name, 8, Place("gn")).modules()
+        if isinstance(layer, torch.nn.Conv2d)
+    ]
     assert {conv.in_channels - conv.out_channels for conv in convs} == {int(form.time)}
     assert {conv.bias is not None for conv in convs} == {form.bias}
 
@@ -124,3 +137,17 @@ def test_a_split_is_as_long_as_its_targets() -> None:
     assert len(split) == 5
     assert split[torch.tensor([3, 1])].targets.tolist() == [3, 1]
     assert Data(split, split, None, classes=5).input_shape == (2,)
+
+
+@pytest.mark.parametrize(
+    ("word", "parts"),
+    [
+        ("ln", ("ln", None)),
+        ("wn", ("nf", "wn")),
+        ("nf", ("nf", None)),
+        ("bn+sn", ("bn", "sn")),
+    ],
+)
+def test_a_norm_word_says_what_is_normalised(word: str, parts: tuple) -> None:
+    assert vocabulary.norm_parts(word) == parts
+    assert word in vocabulary.NORM_WORDS

@@ -46,7 +46,9 @@ def test_batches(data: Data, split: Split, batch_size: int) -> Iterator[Batch]:
 
 
 def prepared(data: Data, inputs: Tensor) -> Tensor:
-    """A network's input: float32, scaled and normalised."""
+    """A network's input: float32, scaled and normalised; of text, the codes as int32."""
+    if data.symbols is not None:
+        return inputs.int()
     if inputs.dtype == torch.uint8:
         inputs = inputs.float().div_(255)
     if not data.mean:

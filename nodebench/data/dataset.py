@@ -10,7 +10,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Split:
-    """Inputs [n, ...], as uint8 images or float32, and class targets [n] (int64)."""
+    """Inputs [n, ...], as uint8 images, uint8 codes or float32, and class targets [n] (int64)."""
 
     inputs: Tensor
     targets: Tensor
@@ -18,7 +18,7 @@ class Split:
     def __len__(self) -> int:
         return len(self.targets)
 
-    def __getitem__(self, index: Tensor) -> Split:
+    def __getitem__(self, index: Tensor | slice) -> Split:
         return Split(self.inputs[index], self.targets[index])
 
     def to(self, device: torch.device) -> Split:
@@ -30,8 +30,9 @@ class Split:
 class Data:
     """The splits of a data set, and how a batch of it is prepared.
 
-    uint8 inputs are scaled to [0, 1], then normalised by `mean` and `std` per channel.
-    `augment` holds for training batches alone.
+    uint8 inputs are scaled to [0, 1], then normalised by `mean` and `std` per channel; but where
+    there are `symbols`, inputs [n, length] are codes from 0 to `symbols` - 1, and 0 is padding.
+    `augment` holds for training batches alone. `class_names` may be unknown, hence empty.
     """
 
     train: Split
@@ -41,6 +42,8 @@ class Data:
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     augment: tuple[str, ...] = ()
+    symbols: int | None = None
+    class_names: tuple[str, ...] = ()
 
     @property
     def input_shape(self) -> tuple[int, ...]:

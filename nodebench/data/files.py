@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
+import contextlib
+import gzip
 import hashlib
+import sys
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from http.client import HTTPException
 from pathlib import Path
 
+from nodebench.data import download, tinyimagenet
 from nodebench.errors import DataError
 from nodebench.part import Part
+from nodebench.store import write
+
+CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
 class Files:
-    """A data set's files: a folder under the data root, and the MD5 of each file in it."""
+    """A data set's files: a folder under the data root, and the MD5 of each file in it.
+
+    `download` is given the data root; None where the files cannot be had from the internet.
+    `check`, given the folder, stands in for checksums where the files are too many for them.
+    """
 
     folder: str
     checksums: Mapping[str, str]
-    download: Callable[[Path], object]
-
-
-def _download_mnist(root: Path) -> None:
-    from torchvision import datasets
-
-    datasets.MNIST(str(root), download=True)
+    download: Callable[[Path], object] | None
+    check: Callable[[Path], None] | None = None
 
 
 FILES: dict[str, Files] = {
@@ -37,15 +45,78 @@ FILES: dict[str, Files] = {
             "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
             "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
         },
-        download=_download_mnist,
+        download=download.mnist,
+    ),
+    # Only of the .gz files are the MD5 known.
+    "fashion-mnist": Files(
+        folder="FashionMNIST/raw",
+        checksums={
+            "train-images-idx3-ubyte.gz": "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+            "train-labels-idx1-ubyte.gz": "25c81989df183df01b3e8a0aad5dffbe",
+            "t10k-images-idx3-ubyte.gz": "bef4ecab320f06d8554ea6380940ec79",
+            "t10k-labels-idx1-ubyte.gz": "bb300cfdad3c16e7a12a480ee83cd310",
+        },
+        download=download.fashion_mnist,
+    ),
+    "cifar10": Files(
+        folder="cifar-10-batches-py",
+        checksums={
+            "data_batch_1": "c99cafc152244af753f735de768cd75f",
+            "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
+            "data_batch_3": "54ebc095f3ab1f0389bbae665268c751",
+            "data_batch_4": "634d18415352ddfa80567beed471001a",
+            "data_batch_5": "482c414d41f54cd18b22e5b47cb7c3cb",
+            "test_batch": "40351d587109b95175f43aff81a1287e",
+            "batches.meta": "5ff9c542aee3614f3951f8cda6e48888",
+        },
+        download=download.cifar10,
+    ),
+    "cifar100": Files(
+        folder="cifar-100-python",
+        checksums={
+            "train": "16019d7e3df5f24257cddd939b257f8d",
+            "test": "f0ef6b0ae62326f3e7ffdfab6717acfc",
+            "meta": "7973b15100ade9c7d40fb424638fde48",
+        },
+        download=download.cifar100,
+    ),
+    "svhn": Files(
+        folder="SVHN",
+        checksums={
+            "train_32x32.mat": "e26dedcc434d2e4c54c9b2d4a06d8373",
+            "test_32x32.mat": "eb5a983be6a315427106f1b164d9cef3",
+        },
+        download=download.svhn,
+    ),
+    "tiny-imagenet": Files(
+        folder="tiny-imagenet-200",
+        checksums={},
+        download=download.tiny_imagenet,
+        check=tinyimagenet.check,
+    ),
+    "agnews": Files(
+        folder="datasets/AG_NEWS",
+        checksums={
+            "train.csv": "b1a00f826fdfbd249f79597b59e1dc12",
+            "test.csv": "d52ea96a97a2d943681189a97654912d",
+        },
+        download=download.agnews,
+    ),
+    "agnews-small": Files(
+        folder="datasets/AG_NEWS_SMALL",
+        checksums={
+            "train.csv": "a5617d7b7d9080f06f1c0804ea7adf2e",
+            "test.csv": "9c1e99c036061cea55275f34ffd14d6e",
+        },
+        download=None,
     ),
 }
 
 
-def prepare(settings: Part, root: Path) -> None:
+def prepare(settings: Part, root: Path) -> Path | None:
     """Makes sure that a data set's files, if it has any, are there and whole.
 
-    `settings.checksums`, where given, stand in for the official ones.
+    `settings.checksums`, where given, stand in for the official ones. Returns the folder.
 
     Raises:
         DataError: if files are missing and cannot be downloaded, or are damaged.
@@ -53,36 +124,108 @@ def prepare(settings: Part, root: Path) -> None:
     name = str(getattr(settings, "name", ""))
     files = FILES.get(name)
     if files is None:
-        return
+        return None
     folder = root / files.folder
-    checksums = getattr(settings, "checksums", None) or files.checksums
-    if not all((folder / file).is_file() for file in checksums):
-        _download(name, folder, root, files.download)
+    checksums = checksums_of(settings)
+    _name_the_same_files(name, checksums, files.checksums)
+    if not folder.is_dir() or not all((folder / file).is_file() for file in checksums):
+        missing = [file for file in checksums if not (folder / file).is_file()]
+        lacking = f"`{name}` lacks {', '.join(missing) or 'its files'} in `{folder}`"
+        _fetch(lacking, files.download, folder, root)
     for file, expected in checksums.items():
-        _verify(folder / file, expected)
+        _verify(folder / file, expected, can_be_fetched=files.download is not None)
+    for file in checksums:
+        if file.endswith(".gz"):
+            _unpack(folder / file)
+    if files.check and not checksums:
+        files.check(folder)
+    return folder
 
 
-def _download(name: str, folder: Path, root: Path, download: Callable[[Path], object]) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        download(root)
-    except (OSError, RuntimeError) as error:
+def checksums_of(settings: Part) -> Mapping[str, str]:
+    """The MD5 of a data set's files, by path in its folder: the user's, else the official ones."""
+    return getattr(settings, "checksums", None) or FILES[getattr(settings, "name", "")].checksums
+
+
+def require_writable(folder: Path) -> None:
+    """Refuses a folder, or the nearest one above it that exists, that is marked read-only.
+
+    Root could write there nevertheless, and in a container everybody is root.
+
+    Raises:
+        PermissionError: if nobody has the permission to write.
+    """
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    if not there.stat().st_mode & 0o222:
+        raise PermissionError(f"`{there}` is read-only")
+
+
+def _name_the_same_files(
+    name: str, checksums: Mapping[str, str], official: Mapping[str, str]
+) -> None:
+    """A file that the checksums leave out would be read unverified."""
+    left_out = [
+        file
+        for file in official
+        if file not in checksums and file.removesuffix(".gz") not in checksums
+    ]
+    if left_out:
         raise DataError(
-            f"`{name}` is not in `{folder}`, and downloading it failed ({error}). Connect this "
-            "machine to the internet, or copy the data there, or let NODEBENCH_DATA name the "
-            "folder that has it"
+            f"the `checksums` of `{name}` leave out `{'`, `'.join(left_out)}`: give all "
+            f"of {', '.join(official)}, or none for the official files"
+        )
+
+
+def _fetch(lacking: str, fetch: Callable[[Path], object] | None, folder: Path, root: Path) -> None:
+    what_to_do = "copy the data there, or let NODEBENCH_DATA name the folder that has it"
+    if fetch is None:
+        raise DataError(f"{lacking}, and this data set cannot be downloaded: {what_to_do}")
+    try:
+        require_writable(root)
+        require_writable(folder)
+        root.mkdir(parents=True, exist_ok=True)
+        # What torchvision prints is no part of what a command prints.
+        with contextlib.redirect_stdout(sys.stderr):
+            fetch(root)
+    except (OSError, RuntimeError, HTTPException) as error:
+        raise DataError(
+            f"{lacking}, and downloading it failed ({' '.join(str(error).split())}). Connect "
+            f"this machine to the internet, or {what_to_do}"
         ) from error
 
 
-def _verify(path: Path, expected: str) -> None:
+def _verify(path: Path, expected: str, *, can_be_fetched: bool) -> None:
     if not path.is_file():
         raise DataError(f"`{path}` is missing: copy it there, or delete its folder to download it")
     found = _md5(path, path.stat().st_mtime_ns)
     if found != expected:
+        cure = "run again to download it anew" if can_be_fetched else "copy the real one there"
         raise DataError(
-            f"`{path}` is damaged: its MD5 is {found}, not {expected}. Delete its folder and run "
-            "again to download it anew"
+            f"`{path}` is damaged: its MD5 is {found}, not {expected}. Delete it and {cure}"
         )
+
+
+def _unpack(packed: Path) -> None:
+    """Un-gzips a verified file, unless what lies beside it is what would come out.
+
+    A .gz ends with its content's CRC-32 and length, so the file that is read is the verified one.
+    """
+    path = packed.with_suffix("")
+    with packed.open("rb") as file:
+        file.seek(-8, 2)
+        crc, length = (int.from_bytes(file.read(4), "little") for _ in range(2))
+    if path.is_file():
+        status = path.stat()
+        if status.st_size == length and _crc(path, status.st_mtime_ns) == crc:
+            return
+    try:
+        require_writable(path.parent)
+        write(path, lambda partial: partial.write_bytes(gzip.decompress(packed.read_bytes())))
+    except OSError as error:
+        raise DataError(
+            f"`{path}` is missing or is not what `{packed.name}` holds, and un-gzipping that "
+            f"failed ({error}). Run `gunzip --keep --force {packed}`"
+        ) from error
 
 
 @lru_cache
@@ -90,3 +233,13 @@ def _md5(path: Path, _modified: int) -> str:
     """Read once per process, unless the file changes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "md5").hexdigest()
+
+
+@lru_cache
+def _crc(path: Path, _modified: int) -> int:
+    """Read once per process, unless the file changes."""
+    crc = 0
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            crc = zlib.crc32(chunk, crc)
+    return crc

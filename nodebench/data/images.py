@@ -1,74 +1,199 @@
-"""Image data sets: parsed once per process, subset and split per trial."""
+"""Image data sets, parsed once per process."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from nodebench.data.dataset import Data, Split, balanced
-from nodebench.data_settings import Digits, Images, Mnist
+from nodebench.data import tinyimagenet
+from nodebench.data.dataset import Split
+from nodebench.data.files import FILES, checksums_of
+from nodebench.data.subset import Index, Whole
+from nodebench.data_settings import Digits, Filed, TinyImagenet
+from nodebench.errors import DataError
+
+DIGITS = tuple("0123456789")
+Checksums = tuple[tuple[str, str], ...]
 
 
-def digits(settings: Digits, _seed: int, _root: Path) -> Data:
-    """scikit-learn's digits, zero-padded to 16 x 16: inputs [n, 1, 16, 16] in [0, 1].
+def digits(_settings: Digits, _root: Path) -> Whole:
+    """scikit-learn's digits, zero-padded to 16 x 16: inputs [n, 1, 16, 16] float32 in [0, 1].
 
     The first 1,347 are for training, the last 450, by other writers, for testing.
     """
-    return _data(settings, *_digits(), classes=10)
+    return _digits()
 
 
-def mnist(settings: Mnist, _seed: int, root: Path) -> Data:
-    """MNIST: inputs [n, 1, 28, 28] uint8."""
-    train, test = _mnist(root)
-    return _data(settings, train, test, classes=10, mean=(0.5,), std=(0.5,))
+def official(settings: Filed, root: Path) -> Whole:
+    """A data set that torchvision reads: inputs [n, channels, height, width] uint8."""
+    return _official(settings.name, root, tuple(sorted(checksums_of(settings).items())))
 
 
-def _data(
-    settings: Images,
-    train: Split,
-    test: Split,
-    classes: int,
-    mean: tuple[float, ...] = (),
-    std: tuple[float, ...] = (),
-) -> Data:
-    """The subsets and the validation split that the settings ask for."""
-    seed = settings.subset_seed
-    validation = None
-    if settings.val_size:
-        held_out = balanced(train.targets, settings.val_size, seed)
-        validation, train = train[held_out], train[_others(held_out, len(train))]
-    if settings.train_size:
-        train = train[balanced(train.targets, settings.train_size, seed)]
-    if settings.test_size:
-        test = test[balanced(test.targets, settings.test_size, seed)]
-    if not settings.normalize:
-        mean = std = ()
-    return Data(train, test, validation, classes, mean, std, settings.augment)
+def tiny_imagenet(settings: TinyImagenet, root: Path) -> Whole:
+    """Tiny ImageNet: inputs [n, 3, resolution, resolution] uint8, decoded when they are chosen.
 
-
-def _others(chosen: Tensor, count: int) -> Tensor:
-    mask = torch.ones(count, dtype=torch.bool)
-    mask[chosen] = False
-    return mask.nonzero().squeeze(1)
+    Normalised by mean and standard deviation over all training pixels, as in common use.
+    """
+    listed = tinyimagenet.listing(root / FILES[settings.name].folder)
+    return Whole(
+        _Jpegs.of(listed.train, settings.resolution),
+        _Jpegs.of(listed.test, settings.resolution),
+        listed.class_names,
+        mean=(0.4802, 0.4481, 0.3975),
+        std=(0.2764, 0.2689, 0.2816),
+    )
 
 
 @lru_cache(maxsize=1)
-def _digits() -> tuple[Split, Split]:
+def _digits() -> Whole:
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
     images = torch.from_numpy(bunch.images).float().div(16).unsqueeze(1)
-    whole = Split(torch.nn.functional.pad(images, (4, 4, 4, 4)), torch.from_numpy(bunch.target))
-    return whole[torch.arange(1347)], whole[torch.arange(1347, 1797)]
+    every = Split(torch.nn.functional.pad(images, (4, 4, 4, 4)), torch.from_numpy(bunch.target))
+    return Whole(every[:1347], every[1347:], DIGITS)
 
 
-@lru_cache(maxsize=1)
-def _mnist(folder: Path) -> tuple[Split, Split]:
+# Two, so that a process that alternates between two data sets does not parse them every time.
+@lru_cache(maxsize=2)
+def _official(name: str, root: Path, _content: Checksums) -> Whole:
+    """Parsed anew where files of other content are asked for."""
+    return READERS[name](root)
+
+
+def _mnist(root: Path) -> Whole:
+    """28 x 28, normalised to [-1, 1] (saparina/neural-ode)."""
+    train, test, _ = _idx("MNIST", root)
+    return Whole(train, test, DIGITS, mean=(0.5,), std=(0.5,))
+
+
+def _fashion_mnist(root: Path) -> Whole:
+    """28 x 28, normalised to [-1, 1], like MNIST."""
+    train, test, names = _idx("FashionMNIST", root)
+    return Whole(train, test, names, mean=(0.5,), std=(0.5,))
+
+
+def _cifar10(root: Path) -> Whole:
+    """32 x 32, normalised as by saparina/neural-ode: the deviations are means over images."""
+    train, test, names = _batches("CIFAR10", root)
+    mean, std = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
+    return Whole(train, test, names, mean, std)
+
+
+def _cifar100(root: Path) -> Whole:
+    """32 x 32, normalised over all training pixels, as in common use."""
+    train, test, names = _batches("CIFAR100", root)
+    mean, std = (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)
+    return Whole(train, test, names, mean, std)
+
+
+def _svhn(root: Path) -> Whole:
+    """32 x 32, normalised over all training pixels, as in common use. Class 0 is the digit 0."""
     from torchvision import datasets
 
-    parts = [datasets.MNIST(str(folder), train=train) for train in (True, False)]
+    files = {split: (url, file, None) for split, (url, file, _) in datasets.SVHN.split_list.items()}
+    reader = type("SVHN", (datasets.SVHN,), {"split_list": files})
+    parts = [reader(str(root / FILES["svhn"].folder), split=split) for split in ("train", "test")]
+    train, test = (
+        Split(_tensor(part.data), torch.from_numpy(part.labels).reshape(-1)) for part in parts
+    )
+    mean, std = (0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970)
+    return Whole(train, test, DIGITS, mean, std)
+
+
+READERS: dict[str, Callable[[Path], Whole]] = {
+    "mnist": _mnist,
+    "fashion-mnist": _fashion_mnist,
+    "cifar10": _cifar10,
+    "cifar100": _cifar100,
+    "svhn": _svhn,
+}
+
+
+# The files have just been verified by `prepare`, against checksums that may be the user's. So
+# torchvision's readers are given none of their own, and MNIST's no unverified older format.
+
+
+def _idx(kind: str, root: Path) -> tuple[Split, Split, tuple[str, ...]]:
+    from torchvision import datasets
+
+    # The name of the class is also that of the folder.
+    reader = type(kind, (getattr(datasets, kind),), {"_check_legacy_exist": lambda _self: False})
+    parts = [reader(str(root), train=train) for train in (True, False)]
     train, test = (Split(part.data.unsqueeze(1), part.targets) for part in parts)
-    return train, test
+    return train, test, tuple(parts[0].classes)
+
+
+def _batches(kind: str, root: Path) -> tuple[Split, Split, tuple[str, ...]]:
+    from torchvision import datasets
+
+    known = getattr(datasets, kind)
+    unverified: dict[str, Any] = {
+        "train_list": [(file, None) for file, _ in known.train_list],
+        "test_list": [(file, None) for file, _ in known.test_list],
+        "meta": known.meta | {"md5": None},
+    }
+    reader = type(kind, (known,), unverified)
+    parts = [reader(str(root), train=train) for train in (True, False)]
+    train, test = (
+        Split(_tensor(part.data.transpose(0, 3, 1, 2)), torch.tensor(part.targets))
+        for part in parts
+    )
+    return train, test, tuple(parts[0].classes)
+
+
+def _tensor(array: Any) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array))
+
+
+@dataclass(frozen=True)
+class _Jpegs:
+    """Images of which only those that are asked for are decoded."""
+
+    paths: tuple[str, ...]
+    targets: Tensor
+    resolution: int
+
+    @classmethod
+    def of(cls, images: Iterable[tuple[Path, int]], resolution: int) -> _Jpegs:
+        paths, targets = zip(*images, strict=True)
+        return cls(tuple(map(str, paths)), torch.tensor(targets), resolution)
+
+    def __getitem__(self, index: Index) -> Split:
+        chosen = torch.arange(len(self.paths))[index].tolist()
+        pixels = _decoded(tuple(self.paths[i] for i in chosen), self.resolution)
+        return Split(pixels, self.targets[index])
+
+
+# Three: the training, test and validation images of one trial, for the next one.
+@lru_cache(maxsize=3)
+def _decoded(paths: tuple[str, ...], resolution: int) -> Tensor:
+    """[n, 3, resolution, resolution] uint8; grey images get three equal channels."""
+    pixels = torch.empty(len(paths), 3, resolution, resolution, dtype=torch.uint8)
+    for place, path in enumerate(paths):
+        pixels[place] = torch.from_numpy(_pixels(path, resolution)).permute(2, 0, 1)
+    return pixels
+
+
+def _pixels(path: str, resolution: int) -> Any:
+    """[resolution, resolution, 3] uint8, resized bilinearly over the area that a pixel covers."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as file:
+            image = file.convert("RGB")
+    except OSError as error:
+        raise DataError(
+            f"`{path}` is no whole JPEG ({error}). Delete the data set's folder and run "
+            "`nodebench data tiny-imagenet` to download it anew"
+        ) from error
+    if image.size != (resolution, resolution):
+        image = image.resize((resolution, resolution), Image.Resampling.BILINEAR)
+    return np.array(image)

@@ -1,31 +1,87 @@
-"""The table from a data set's name to its loader, and `load`."""
+"""The tables from a data set's name to its code, `load`, and `census`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nodebench.data import images, toy
+import torch
+
+from nodebench.data import images, text, toy
 from nodebench.data.dataset import Data
 from nodebench.data.files import prepare
+from nodebench.data.subset import Whole, subset
+from nodebench.data.trajectory import Trajectory, spiral
+from nodebench.data_settings import Dataset
 from nodebench.part import import_part
 from nodebench.spec import TrialSpec
 
-DATASETS: dict[str, Callable[[Any, int, Path], Data]] = {
+# The same for every trial, which takes a part of it.
+WHOLES: dict[str, Callable[[Any, Path], Whole]] = {
     "digits": images.digits,
-    "mnist": images.mnist,
+    "mnist": images.official,
+    "fashion-mnist": images.official,
+    "cifar10": images.official,
+    "cifar100": images.official,
+    "svhn": images.official,
+    "tiny-imagenet": images.tiny_imagenet,
+    "agnews": text.agnews,
+    "agnews-small": text.agnews,
+}
+
+# Drawn from each trial's seed.
+DRAWN: dict[str, Callable[[Any, int, Path], Data | Trajectory]] = {
     "spheres": toy.spheres,
+    "three-minima": toy.three_minima,
+    "spiral": spiral,
 }
 
 
-def load(spec: TrialSpec, root: Path) -> Data:
+def load(spec: TrialSpec, root: Path) -> Data | Trajectory:
     """A trial's data, from files under `root` or generated from its seed.
 
     Raises:
-        DataError: if files are missing and cannot be downloaded, or are damaged.
+        DataError: if files are missing and cannot be downloaded, or are damaged, or hold fewer
+            samples than the trial asks for.
     """
     prepare(spec.data, root)
-    loader = DATASETS.get(spec.data.name) or import_part(spec.data.name)
-    data: Data = loader(spec.data, spec.seed, root)
+    whole = WHOLES.get(spec.data.name)
+    if whole is not None:
+        return subset(spec.data, whole(spec.data, root))  # type: ignore[arg-type]
+    loader = DRAWN.get(spec.data.name) or import_part(spec.data.name)
+    data: Data | Trajectory = loader(spec.data, spec.seed, root)
     return data
+
+
+@dataclass(frozen=True)
+class Census:
+    """How many samples there are of each class, if any, and where the files lie, if any."""
+
+    folder: Path | None
+    class_names: tuple[str, ...]
+    train: tuple[int, ...]
+    test: tuple[int, ...]
+
+
+def census(settings: Dataset, root: Path) -> Census:
+    """Counts a data set's samples, once its files are there and verified; decodes no JPEG.
+
+    Raises:
+        DataError: as `load` does.
+    """
+    folder = prepare(settings, root)
+    parts: Whole | Data | Trajectory
+    if settings.name in WHOLES:
+        parts = WHOLES[settings.name](settings, root)
+    else:
+        parts = DRAWN[settings.name](settings, 0, root)
+    if isinstance(parts, Trajectory):
+        return Census(folder, (), (), ())
+    names = parts.class_names
+    train, test = (
+        tuple(torch.bincount(part.targets, minlength=len(names)).tolist())
+        for part in (parts.train, parts.test)
+    )
+    return Census(folder, names, train, test)

@@ -2,36 +2,97 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from nodebench.data.dataset import Data, Split
-from nodebench.data_settings import Spheres
+from nodebench.data_settings import Generated, Spheres, ThreeMinima
 from nodebench.seeds import stream
 
 # (inner radius, outer radius, class) of each shell; Ott et al. 2021.
 SHELLS = ((0.10, 0.15, 0), (0.25, 0.30, 1), (0.40, 0.45, 0))
 
+# The force on the particle is -V'(x); coefficients from x^5 down to 1. Ott et al. 2021.
+SLOPE = (1.2, -2.5, -0.768, 2.364, 0.176, -0.192)
+FRICTION = 0.2
+MINIMA = (-0.850, 0.269, 1.839)
+
+State = NDArray[np.float64]
+
 
 def spheres(settings: Spheres, seed: int, _root: Path) -> Data:
-    """Points on concentric spheres, classes in alternation: inputs [n, dim].
+    """Points on concentric spheres, classes in alternation: inputs [n, dim] float32.
 
     Source: Ott et al. 2021, whose radii are r_min + (r_max - r_min) u^(1/dim).
     """
+    return _drawn(settings, seed, lambda size, draw: _shells(size, settings.dim, draw), ("0", "1"))
+
+
+def three_minima(settings: ThreeMinima, seed: int, _root: Path) -> Data:
+    """Starts (x, v) of a damped particle in a potential of three minima: inputs [n, 2] float32.
+
+    x is uniform in [-1, 2], v in [-2, 2]; the class is the minimum, from left to right, in which
+    the particle comes to rest. Source: Ott et al. 2021.
+    """
+    names = tuple(f"{minimum:.3f}" for minimum in MINIMA)
+    return _drawn(settings, seed, _starts, names)
+
+
+def settle(start: State, step: float = 0.02, end: float = 100.0) -> State:
+    """Where particles [n, 2] of position and velocity are at time `end`, by the classic RK4."""
+    y = start.T.copy()
+    for _ in range(round(end / step)):
+        k1 = _motion(y)
+        k2 = _motion(y + step / 2 * k1)
+        k3 = _motion(y + step / 2 * k2)
+        k4 = _motion(y + step * k3)
+        y += step / 6 * (k1 + 2 * (k2 + k3) + k4)
+    return y.T
+
+
+def _motion(y: State) -> State:
+    """(x', v') of (x, v) [2, n]: x'' = -V'(x) - 0.2 x'."""
+    x, v = y
+    slope = np.full_like(x, SLOPE[0])
+    for coefficient in SLOPE[1:]:
+        slope *= x
+        slope += coefficient
+    return np.stack((v, -slope - FRICTION * v))
+
+
+def _starts(size: int, generator: torch.Generator) -> Split:
+    inputs = torch.rand(size, 2, generator=generator) * torch.tensor([3.0, 4.0])
+    inputs -= torch.tensor([1.0, 2.0])
+    # Rounded to float32 first: it is the very input that is labelled.
+    rest = settle(inputs.double().numpy())[:, 0]
+    labels = np.abs(rest[:, None] - np.array(MINIMA)).argmin(axis=1)
+    return Split(inputs, torch.from_numpy(labels))
+
+
+def _drawn(
+    settings: Generated,
+    seed: int,
+    draw: Callable[[int, torch.Generator], Split],
+    class_names: tuple[str, ...],
+) -> Data:
+    """The splits, each from a stream of its own: the size of one leaves the others as they are."""
 
     def split(name: str, size: int) -> Split | None:
         if not size:
             return None
-        generator = torch.Generator().manual_seed(stream(seed, "data", name))
-        return _shells(size, settings.dim, generator)
+        return draw(size, torch.Generator().manual_seed(stream(seed, "data", name)))
 
     train, test = split("train", settings.train_size), split("test", settings.test_size)
     assert train
     assert test
-    return Data(train, test, split("validation", settings.val_size), classes=2)
+    validation = split("validation", settings.val_size)
+    return Data(train, test, validation, len(class_names), class_names=class_names)
 
 
 def _shells(size: int, dim: int, generator: torch.Generator) -> Split:

@@ -3,25 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
 
 from nodebench.data.dataset import Data
-from nodebench.models.resnet import ConvNet
-from nodebench.models.toy import PlainOdeNet
+from nodebench.data.trajectory import Trajectory
+from nodebench.models.conv import conv_network
+from nodebench.models.mlp import mlp
+from nodebench.models.plain import PlainOdeNet
+from nodebench.models.staged import staged_network
+from nodebench.models.text import text_network
+from nodebench.models.trajectory import NeuralOdeNet
 from nodebench.part import import_part
 from nodebench.seeds import stream
 from nodebench.spec import TrialSpec
+from nodebench.vocabulary import STAGES
 
-MODELS: dict[str, Callable[[TrialSpec, Data], nn.Module]] = {
-    "resnet": ConvNet,
-    "odenet": ConvNet,
+MODELS: dict[str, Callable[[TrialSpec, Any], nn.Module]] = {
+    "resnet": conv_network,
+    "odenet": conv_network,
+    **{f"{kind}{depth}": staged_network for kind in ("resnet", "odenet") for depth in STAGES},
+    "vdcnn": text_network,
+    "odevdcnn": text_network,
+    "mlp": mlp,
     "plainode": PlainOdeNet,
+    "neuralode": NeuralOdeNet,
 }
 
 
-def build(spec: TrialSpec, data: Data) -> nn.Module:
+def build(spec: TrialSpec, data: Data | Trajectory) -> nn.Module:
     """A spec's network for data of this shape, its weights drawn from the trial's seed."""
     factory = MODELS.get(spec.model.name) or import_part(spec.model.name)
     with torch.random.fork_rng():

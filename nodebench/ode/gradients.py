@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn.utils import parametrize
 from torch.utils.checkpoint import checkpoint
 
 from nodebench.ode.fixed import State
@@ -41,7 +42,9 @@ def odeint(
 
 
 def _plain(f: Field, y0: Tensor, times: Sequence[float], solver: Solver) -> Tensor:
-    states = solve(lambda t, y: (f(t, y[0]),), (y0,), times, solver)
+    # A weight norm is applied once a solve: f stays the same function throughout.
+    with parametrize.cached():
+        states = solve(lambda t, y: (f(t, y[0]),), (y0,), times, solver)
     return torch.stack([y for (y,) in states])
 
 
@@ -148,13 +151,31 @@ class _AdjointSolve(torch.autograd.Function):
         augmented = _augmented(ctx.f, tuple(parameters))
         a = grad[-1]
         gradients = tuple(torch.zeros_like(p) for p in parameters)
-        with torch.no_grad(), _rewound(ctx.module, _copies(ctx.module)):
+        buffers = _rewound(ctx.module, _copies(ctx.module))
+        with torch.no_grad(), buffers, _settled_weights(ctx.module):
             for i in range(len(ctx.times) - 1, 0, -1):
                 state = (solution[i], a, *gradients)
                 span = (ctx.times[i], ctx.times[i - 1])
                 _, a, *rest = solve(augmented, state, span, ctx.solver, ctx.norm)[-1]
                 a, gradients = a + grad[i - 1], tuple(rest)
         return (None,) * 6 + (a, *gradients)
+
+
+@contextlib.contextmanager
+def _settled_weights(module: nn.Module) -> Iterator[None]:
+    """Stops power iterations, so that spectral norms are those of the forward solve."""
+    iterating = [
+        part
+        for part in module.modules()
+        if isinstance(part, parametrize.ParametrizationList) and part.training
+    ]
+    for part in iterating:
+        part.eval()
+    try:
+        yield
+    finally:
+        for part in iterating:
+            part.train()
 
 
 def _augmented(f: Field, parameters: tuple[Tensor, ...]) -> Callable[..., State]:

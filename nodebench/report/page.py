@@ -13,18 +13,20 @@ from nodebench.store import FINISHED, Store, write
 from nodebench.sweep import Sweep
 
 NOTES = """\
-Accuracies and costs are mean ± sample standard deviation over the seeds that finished (n). A cell
+Metrics and costs are mean ± sample standard deviation over the seeds that finished (n). A cell
 of which nothing finished shows a dash. NFE is evaluations of the right-hand side per pass, summed
 over ODE blocks, averaged over the last epoch.
+
+Published numbers are those of the study at its full size; ~ marks one read off a figure.
 
 † The best epoch is chosen by test accuracy, which flatters; the headline is the last epoch.
 ‡ Median over epochs, measured while other trials may have shared the machine: not for comparing
 speeds."""
 
 OTHER_SOLVERS = """\
-Test accuracy in % of the trained weights under other solvers: mean ± sample standard deviation
-over n seeds, or over those said to have finished. NFE is what a forward pass takes by plan, summed
-over ODE blocks."""
+The headline metric (accuracies in %) of the trained weights under other solvers: mean ± sample
+standard deviation over n seeds, or over those said to have finished. NFE is what a forward pass
+takes by plan, summed over ODE blocks."""
 
 
 def write_report(sweep: Sweep, store: Store, folder: Path) -> Path:
@@ -42,6 +44,7 @@ def write_report(sweep: Sweep, store: Store, folder: Path) -> Path:
         _markdown(tables.summary(sweep, results)),
         NOTES,
         *_failures(sweep, results),
+        *_trajectories(sweep, store, folder / "figures"),
         *(_figure(name, caption) for name, caption in captions.items()),
         *_robustness(sweep, store),
         _provenance(results),
@@ -68,6 +71,16 @@ def _figure(name: str, caption: str) -> str:
 def _failures(sweep: Sweep, results: pd.DataFrame) -> list[str]:
     failed = tables.failures(sweep, results)
     return [] if failed.empty else ["## Not finished", _markdown(failed)]
+
+
+def _trajectories(sweep: Sweep, store: Store, folder: Path) -> list[str]:
+    drawn = plots.trajectories(tables.trajectories(sweep, store), folder)
+    return [
+        f"## Learned trajectories\n\n![Learned trajectories](figures/{name}.svg)\n\n"
+        "Dots are the noisy observations, coloured by time; the line is the learned ODE, solved "
+        "over the whole span from the true start."
+        for name in drawn
+    ]
 
 
 def _robustness(sweep: Sweep, store: Store) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,14 @@ from nodebench.sweep import Sweep
 
 CURVES = {
     "accuracy": ("test_accuracy", "test accuracy"),
+    "error": ("test_error", "test error"),
     "loss": ("train_loss", "training loss"),
     "nfe_forward": ("nfe_forward", "evaluations per forward pass"),
     "nfe_backward": ("nfe_backward", "evaluations per backward pass"),
+    "step_size": ("step_size", "step size"),
+    "tol": ("tol", "tolerance"),
 }
+ON_LOG_AXES = ("test_error", "step_size", "tol")
 FEW_EPOCHS = 5  # are marked one by one: a line through one is not seen
 MOST_LINES = 6  # with their bands, in one panel
 
@@ -42,6 +47,33 @@ def curves(sweep: Sweep, epochs: pd.DataFrame, folder: Path) -> dict[str, str]:
         save(_curve(layout, epochs, column, title), folder / name)
         captions[name] = title[0].upper() + title[1:]
     return captions
+
+
+def trajectories(paths: Mapping[str, pd.DataFrame], folder: Path) -> list[str]:
+    """Draws learned trajectories over their observations, a panel a trial; returns the name.
+
+    `paths` maps a trial's label to rows of `t` and the states `observed` and `learned`, of which
+    the first two coordinates are drawn.
+    """
+    if not paths:
+        return []
+    columns = min(3, len(paths))
+    rows = -(-len(paths) // columns)
+    figure, grid = plt.subplots(
+        rows, columns, figsize=(4.2 * columns + 0.8, 4 * rows), squeeze=False, layout="constrained"
+    )
+    for axes in grid.flat[len(paths) :]:
+        axes.remove()
+    for axes, (label, path) in zip(grid.flat, paths.items(), strict=False):
+        x, y, *_ = zip(*path["observed"], strict=True)
+        dots = axes.scatter(x, y, c=path["t"], cmap="viridis", s=14, label="observed")
+        x, y, *_ = zip(*path["learned"], strict=True)
+        axes.plot(x, y, color="black", linewidth=1, label="learned")
+        axes.set(title=label, xlabel="$z_1$", ylabel="$z_2$", aspect="equal")
+    grid.flat[0].legend(loc="upper right")
+    figure.colorbar(dots, ax=grid, label="time", shrink=0.8)
+    save(figure, folder / "trajectories")
+    return ["trajectories"]
 
 
 def save(figure: Figure, path: Path) -> None:
@@ -76,6 +108,8 @@ def _curve(layout: _Layout, epochs: pd.DataFrame, column: str, title: str) -> Fi
     )
     grid.set_axis_labels("epoch", title)
     for axes in grid.axes.flat:
+        if column in ON_LOG_AXES:
+            axes.set_yscale("log")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     if layout.panel:
         grid.set_titles(f"{layout.heading} = {{col_name}}")

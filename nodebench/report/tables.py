@@ -10,12 +10,15 @@ from typing import Any
 import pandas as pd
 
 from nodebench.plan import point_key, point_row, points
-from nodebench.report.statistics import count_and_spread, mean_and_spread
+from nodebench.report import published
+from nodebench.report.statistics import Headline, count_and_spread, mean_and_spread
 from nodebench.spec import Solver
 from nodebench.store import FINISHED, Result, Row, Store
 from nodebench.sweep import Sweep, Trial
 
 NO_VALUE = "–"
+OPTIONAL = ("published", "NFE forward", "NFE backward")
+"""Columns that a table without any value in them does without."""
 
 
 def results(sweep: Sweep, store: Store) -> pd.DataFrame:
@@ -54,6 +57,8 @@ class Budget:
 def evaluations(sweep: Sweep, store: Store) -> pd.DataFrame:
     """One row per trial and point: the solver as `test.method`, …, its budget, what it gave.
 
+    `value` is the headline metric.
+
     Only points that the sweep asks for: the store also has those of other sweeps.
     """
     rows: list[dict[str, Any]] = []
@@ -63,8 +68,20 @@ def evaluations(sweep: Sweep, store: Store) -> pd.DataFrame:
             solver = {f"test.{name}": value for name, value in point["solver"].items()}
             rest = {name: value for name, value in point.items() if name != "solver"}
             budget = _budget(trial, Solver(**point["solver"]))
+            headline = Headline.of(trial.spec.data)
+            rest |= {"headline": headline, "value": rest.get(headline.metric)}
             rows.append({**identity, **solver, "budget": budget, **rest})
     return pd.DataFrame(rows)
+
+
+def trajectories(sweep: Sweep, store: Store) -> dict[str, pd.DataFrame]:
+    """Label -> time, observed, exact and learned states, of the first seed of every cell."""
+    found: dict[str, pd.DataFrame] = {}
+    for trial in sweep.trials:
+        rows = store.folder(trial.id).trajectories()
+        if rows and sweep.cell_label(trial) not in found:
+            found[sweep.cell_label(trial)] = pd.DataFrame(rows)
+    return found
 
 
 def _wanted_points(sweep: Sweep, store: Store, trial: Trial) -> list[Row]:
@@ -83,24 +100,35 @@ def _budget(trial: Trial, solver: Solver) -> Budget:
     steps = solver.step_count(getattr(trial.spec.model, "t1", 1.0))
     if solver.facts.stages is None:
         return Budget((1, steps), f"steps {steps}")
-    nfe = steps * solver.facts.stages * getattr(trial.spec.model, "blocks", 1)
+    nfe = steps * solver.facts.stages * trial.spec.model.ode_blocks
     return Budget((0, nfe), f"NFE {nfe}")
 
 
 def summary(sweep: Sweep, frame: pd.DataFrame) -> pd.DataFrame:
     """One row per cell of the sweep, seeds joined: the main table of a report, as text.
 
-    Accuracies and costs are means ± sample standard deviations over the seeds that finished.
+    A cell's published number, if there is one, stands beside ours. Metrics and costs are means ±
+    sample standard deviations over the seeds that finished.
     """
+    trials = {trial.id: trial for trial in sweep.trials}
+    metrics = list(dict.fromkeys(Headline.of(trial.spec.data) for trial in sweep.trials))
     rows = []
     for key, group in _cells(sweep, frame):
         done = group[group["outcome"] == FINISHED]
+        spec = trials[group["id"].iloc[0]].spec
         rows.append(
             {
                 **key,
-                "test accuracy %": mean_and_spread(_column(done, "test_accuracy") * 100, 2),
+                **{
+                    f"test {m.metric}{m.unit}": m.text(_column(done, f"test_{m.metric}"))
+                    for m in metrics
+                },
                 "n": f"{len(done)} of {len(group)}" if len(done) < len(group) else f"{len(done)}",
-                "best epoch % †": mean_and_spread(_column(done, "best_test_accuracy") * 100, 2),
+                "published": published.shown(sweep.name, spec) or NO_VALUE,
+                **{
+                    f"best epoch{m.unit} †": m.text(_column(done, f"best_test_{m.metric}"))
+                    for m in metrics
+                },
                 "parameters": _whole(_column(done, "parameters")),
                 "s/epoch ‡": mean_and_spread(_column(done, "epoch_s"), 2),
                 "NFE forward": count_and_spread(_column(done, "nfe_forward")),
@@ -108,11 +136,12 @@ def summary(sweep: Sweep, frame: pd.DataFrame) -> pd.DataFrame:
                 "outcomes": _outcomes(group),
             }
         )
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    return table.drop(columns=[c for c in OPTIONAL if (table[c] == NO_VALUE).all()])
 
 
 def robustness(sweep: Sweep, frame: pd.DataFrame) -> pd.DataFrame:
-    """One row per cell and test method, one column per budget: test accuracy in %, as text.
+    """One row per cell and test method, one column per budget: the headline metric, as text.
 
     A column is a number of evaluations (`NFE 32`), summed over ODE blocks, for methods with a
     fixed number of stages, a number of steps for other methods on a grid, else a tolerance. `n`
@@ -131,8 +160,8 @@ def robustness(sweep: Sweep, frame: pd.DataFrame) -> pd.DataFrame:
     for key, group in frame.groupby(columns, dropna=False, sort=False):
         row = {sweep.heading(name): shown(v) for name, v in zip(columns, key, strict=True)}
         n = group["trial"].nunique()
-        accuracies = {str(b): _accuracies(group[group["budget"] == b], n) for b in budgets}
-        rows.append({**row, "n": str(n), **accuracies})
+        values = {str(b): _headline_values(group[group["budget"] == b], n) for b in budgets}
+        rows.append({**row, "n": str(n), **values})
     return pd.DataFrame(rows)
 
 
@@ -140,9 +169,12 @@ def _size(test_size: float | None) -> str:
     return "all" if test_size is None or pd.isna(test_size) else shown(test_size)
 
 
-def _accuracies(points: pd.DataFrame, n: int) -> str:
+def _headline_values(points: pd.DataFrame, n: int) -> str:
     """Mean and spread over the points that finished, and how many of n did, if not all."""
-    text = mean_and_spread(_column(points, "accuracy") * 100, 2)
+    if points.empty:
+        return NO_VALUE
+    headline: Headline = points["headline"].iloc[0]
+    text = headline.text(points["value"].astype(float))
     finished = int((points["outcome"] == FINISHED).sum())
     if 0 < finished < n:
         text += f" ({finished} of {n})"

@@ -8,14 +8,10 @@ from torch import Tensor, nn
 
 from nodebench.data.dataset import Data
 from nodebench.model_settings import PlainOde
-from nodebench.ode.block import ODEBlock
+from nodebench.models.block import ode_block
+from nodebench.models.dynamics import Autonomous
+from nodebench.models.place import Place
 from nodebench.spec import TrialSpec
-
-ACTIVATIONS: dict[str, type[nn.Module]] = {
-    "relu": nn.ReLU,
-    "leaky_relu": nn.LeakyReLU,
-    "sigmoid": nn.Sigmoid,
-}
 
 INITIALISATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "normal": lambda w: nn.init.normal_(w, std=0.02),
@@ -35,13 +31,11 @@ class PlainOdeNet(nn.Module):
         super().__init__()
         settings = spec.model
         assert isinstance(settings, PlainOde)
-        assert spec.solver is not None
-        assert spec.gradient is not None
         # A vector is a signal of one channel to the one-dimensional convolutions.
         self.as_signal = settings.field == "simple"
         shape = (1, *data.input_shape) if self.as_signal else data.input_shape
-        f = _Autonomous(_field(settings, shape[0]))
-        self.block = ODEBlock(f, spec.solver, spec.gradient, settings.t1)
+        f = Autonomous(_field(settings, shape[0]))
+        self.block = ode_block(spec, f)
         self.head = nn.Linear(data.train.inputs[0].numel(), data.classes)
         self._initialise(INITIALISATIONS[settings.init])
 
@@ -59,21 +53,9 @@ class PlainOdeNet(nn.Module):
                 nn.init.zeros_(parameter)
 
 
-class _Autonomous(nn.Module):
-    """f(t, y) = g(y)."""
-
-    def __init__(self, g: nn.Module):
-        super().__init__()
-        self.g = g
-
-    def forward(self, _t: float | Tensor, y: Tensor) -> Tensor:
-        out: Tensor = self.g(y)
-        return out
-
-
 def _field(settings: PlainOde, channels: int) -> nn.Module:
     """Two hidden layers of `width` between input and output of the state's own size."""
-    width, act = settings.width, ACTIVATIONS[settings.activation]
+    width, act = settings.width, Place(activation=settings.activation).act
     if settings.field == "linear":
         return nn.Sequential(
             nn.Linear(channels, width), act(), nn.Linear(width, width), act(),

@@ -1,0 +1,66 @@
+"""How each data set's files are fetched from the internet, under a data root.
+
+By torchvision, which is imported on the first download: this module is free of torch.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+AG_NEWS = "https://raw.githubusercontent.com/mhjabreel/CharCnn_Keras/master/data/ag_news_csv/"
+TINY_IMAGENET = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
+TINY_IMAGENET_MD5 = "90528d7ca1a48142e341f4ef8d21d0de"
+
+
+def mnist(root: Path) -> None:
+    """The .gz files, and beside them the un-gzipped ones."""
+    from torchvision import datasets
+
+    datasets.MNIST(str(root), download=True)
+
+
+def fashion_mnist(root: Path) -> None:
+    """The .gz files, and beside them the un-gzipped ones."""
+    from torchvision import datasets
+
+    datasets.FashionMNIST(str(root), download=True)
+
+
+def cifar10(root: Path) -> None:
+    """The Python batches, unpacked from an archive that stays in `root`."""
+    from torchvision import datasets
+
+    datasets.CIFAR10(str(root), download=True)
+
+
+def cifar100(root: Path) -> None:
+    """The Python batches, unpacked from an archive that stays in `root`."""
+    from torchvision import datasets
+
+    datasets.CIFAR100(str(root), download=True)
+
+
+def svhn(root: Path) -> None:
+    """The training and test digits in MATLAB's format; not the half million extra ones."""
+    from torchvision import datasets
+
+    for split in ("train", "test"):
+        datasets.SVHN(str(root / "SVHN"), split=split, download=True)
+
+
+def tiny_imagenet(root: Path) -> None:
+    """The folder of JPEGs, unpacked from an archive whose MD5 is checked; the archive goes."""
+    from torchvision.datasets.utils import download_and_extract_archive
+
+    download_and_extract_archive(
+        TINY_IMAGENET, str(root), md5=TINY_IMAGENET_MD5, remove_finished=True
+    )
+
+
+def agnews(root: Path) -> None:
+    """The two CSV files where torchtext would put them."""
+    from torchvision.datasets.utils import download_url
+
+    for file in ("train.csv", "test.csv"):
+        if not (root / "datasets" / "AG_NEWS" / file).exists():
+            download_url(AG_NEWS + file, str(root / "datasets" / "AG_NEWS"))

@@ -1,0 +1,32 @@
+"""The blocks of a feature stage: residual or ODE, over the same right-hand sides."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from nodebench.model_settings import SingleStage
+from nodebench.models.dynamics import Dynamics, ResidualBlock
+from nodebench.models.place import Place
+from nodebench.ode.block import ODEBlock
+from nodebench.spec import TrialSpec
+
+
+def ode_block(spec: TrialSpec, f: nn.Module) -> ODEBlock:
+    """An ODE block over f, solved and differentiated as the spec says."""
+    assert spec.solver is not None
+    assert spec.gradient is not None
+    return ODEBlock(f, spec.solver, spec.gradient, getattr(spec.model, "t1", 1.0))
+
+
+def feature_stage(spec: TrialSpec, channels: int, space: int, activation: str) -> nn.Sequential:
+    """The blocks of a network with one feature stage: residual or ODE, as its model has it."""
+    settings = spec.model
+    assert isinstance(settings, SingleStage)
+    norm = settings.norm.ode if settings.has_ode else settings.norm.residual
+    place = Place(norm, activation, space)
+
+    def block() -> nn.Module:
+        f = Dynamics(settings.dynamics, channels, place)
+        return ode_block(spec, f) if settings.has_ode else ResidualBlock(f)
+
+    return nn.Sequential(*(block() for _ in range(settings.blocks)))

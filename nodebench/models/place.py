@@ -1,0 +1,47 @@
+"""The layers that stand in one place of a network: its norm, weight norm and activation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from nodebench.models.norm import NORMS, WEIGHT_NORMS
+from nodebench.vocabulary import norm_parts
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "relu": nn.ReLU,
+    "leaky_relu": nn.LeakyReLU,
+    "sigmoid": nn.Sigmoid,
+    "tanh": nn.Tanh,
+    "softplus": nn.Softplus,
+    "none": nn.Identity,
+}
+
+
+@dataclass(frozen=True)
+class Place:
+    """Makes the layers of one place: stem, residual blocks or ODE blocks.
+
+    `norm` is a word of `vocabulary.NORM_WORDS`; None, as a place without norms has it, is none.
+    `space` is the number of dimensions beside batch and channels: 1 for text, 2 for images.
+    """
+
+    norm_word: str | None = None
+    activation: str | None = "relu"
+    space: int = 2
+
+    def conv(self, inputs: int, outputs: int, kernel: int, **settings: Any) -> nn.Module:
+        """A convolution, under the weight norm if there is one."""
+        conv = (nn.Conv1d, nn.Conv2d)[self.space - 1](inputs, outputs, kernel, **settings)
+        weight_norm = norm_parts(self.norm_word or "nf")[1]
+        return WEIGHT_NORMS[weight_norm](conv) if weight_norm else conv
+
+    def norm(self, channels: int) -> nn.Module:
+        """A norm."""
+        return NORMS[norm_parts(self.norm_word or "nf")[0]](channels, self.space)
+
+    def act(self) -> nn.Module:
+        """An activation."""
+        return ACTIVATIONS[self.activation or "none"]()

@@ -1,0 +1,197 @@
+"""What is learned: a task gives training its batches and its loss, and testing its measures."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nodebench.data.batches import Batch, batches_per_epoch, test_batches, train_batches
+from nodebench.data.dataset import Data, Split, balanced
+from nodebench.data.trajectory import Trajectory, windows
+from nodebench.errors import Diverged
+from nodebench.ode.block import take_evaluations
+from nodebench.spec import TrialSpec
+from nodebench.store import Row
+
+BatchType = TypeVar("BatchType")
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A batch's `mean` loss, to be minimised, and `sums` of other measures over its `samples`."""
+
+    mean: Tensor
+    samples: int
+    sums: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A model's loss and other measures on held-out data, and evaluations per forward pass."""
+
+    measures: dict[str, float]
+    nfe: float
+
+
+class Task(ABC, Generic[BatchType]):
+    """One trial's data as training and testing see it.
+
+    `batches_per_epoch` is their number, and `device` where they lie.
+    """
+
+    batches_per_epoch: int
+    device: torch.device
+
+    @abstractmethod
+    def batches(self, epoch: int) -> Iterator[BatchType]:
+        """The training batches of one epoch, counted from 0; they follow from it and the seed."""
+
+    @abstractmethod
+    def loss(self, model: nn.Module, batch: BatchType) -> Loss:
+        """The model's loss on a batch, with a gradient."""
+
+    @abstractmethod
+    def tests(self) -> tuple[str, ...]:
+        """What a model can be tested on: `test`, and `val` if there is validation data."""
+
+    @abstractmethod
+    def evaluate(self, model: nn.Module, name: str = "test", size: int | None = None) -> Evaluation:
+        """Tests a model in evaluation mode, on a subset of `size` samples if that is given.
+
+        Raises:
+            Diverged: if the loss is not finite.
+        """
+
+    def trajectories(self, _model: nn.Module) -> list[Row]:
+        """Paths that a report draws, a row a point; none by default."""
+        return []
+
+
+def task_for(data: Data | Trajectory, spec: TrialSpec) -> Task[Any]:
+    """The task that a trial's data poses."""
+    if isinstance(data, Trajectory):
+        return TrajectoryFit(data, spec)
+    return Classification(data, spec)
+
+
+class Classification(Task[Batch]):
+    """Labelled samples, cross-entropy, accuracy."""
+
+    def __init__(self, data: Data, spec: TrialSpec):
+        self.data, self.seed = data, spec.seed
+        self.batch_size, self.drop_last = spec.train.batch_size, spec.train.drop_last
+        self.batches_per_epoch = batches_per_epoch(len(data.train), self.batch_size, self.drop_last)
+        self.device = data.train.targets.device
+
+    def batches(self, epoch: int) -> Iterator[Batch]:
+        """(inputs, class targets)."""
+        return train_batches(self.data, self.seed, epoch, self.batch_size, self.drop_last)
+
+    def loss(self, model: nn.Module, batch: Batch) -> Loss:
+        """Cross-entropy, and the number of samples that are right."""
+        inputs, targets = batch
+        logits = model(inputs)
+        correct = (logits.detach().argmax(1) == targets).sum()
+        return Loss(F.cross_entropy(logits, targets), len(targets), {"accuracy": correct})
+
+    def tests(self) -> tuple[str, ...]:
+        """`test`, and `val` where the data has validation samples."""
+        return ("test", "val") if self.data.validation else ("test",)
+
+    def evaluate(self, model: nn.Module, name: str = "test", size: int | None = None) -> Evaluation:
+        """Loss and accuracy over samples; a subset is balanced between classes.
+
+        The batch size is part of the result under an adaptive solver, whose steps suit a whole
+        batch.
+        """
+        split = self.data.validation if name == "val" else self.data.test
+        assert split is not None
+        if size:
+            split = split[balanced(split.targets.cpu(), size, 0).to(self.device)]
+        return evaluate(model, self.data, split, self.batch_size)
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, data: Data, split: Split, batch_size: int) -> Evaluation:
+    """A classifier's mean loss, accuracy, and evaluations per batch on a split."""
+    model.eval()
+    device = split.targets.device
+    loss, correct = torch.zeros((), device=device), torch.zeros((), device=device)
+    evaluations = batches = 0
+    take_evaluations(model)
+    for inputs, targets in test_batches(data, split, batch_size):
+        logits = model(inputs)
+        loss += F.cross_entropy(logits, targets, reduction="sum")
+        correct += (logits.argmax(1) == targets).sum()
+        evaluations += sum(take_evaluations(model))
+        batches += 1
+    count = len(split)
+    measures = {"loss": _finite(loss) / count, "accuracy": correct.item() / count}
+    return Evaluation(measures, evaluations / batches)
+
+
+class TrajectoryFit(Task[Tensor]):
+    """A trajectory learned from windows of its noisy observations, and tested on its whole span.
+
+    Source: the spiral of `saparina/neural-ode`.
+    """
+
+    def __init__(self, data: Trajectory, spec: TrialSpec):
+        self.data, self.seed, self.most = data, spec.seed, spec.train.batch_size
+        self.batches_per_epoch = data.windows
+        self.device = data.exact.device
+
+    def batches(self, epoch: int) -> Iterator[Tensor]:
+        """Windows, as indices of at most `batch_size` points."""
+        return windows(self.data, self.seed, epoch, self.most)
+
+    def loss(self, model: nn.Module, batch: Tensor) -> Loss:
+        """The mean squared error over a window, solved from its first observation."""
+        observed = self.data.observed[batch.to(self.device)]
+        states = model(observed[0], self.data.times[batch].tolist())
+        return Loss(F.mse_loss(states, observed), len(batch), {})
+
+    def tests(self) -> tuple[str, ...]:
+        """The whole span."""
+        return ("test",)
+
+    def evaluate(
+        self, model: nn.Module, _name: str = "test", _size: int | None = None
+    ) -> Evaluation:
+        """The extrapolation error over the whole span, against the states without noise.
+
+        `error` is the root mean square distance per coordinate, `loss` its square.
+        """
+        take_evaluations(model)
+        loss = _finite(F.mse_loss(self._solved(model), self.data.exact))
+        measures = {"loss": loss, "error": math.sqrt(loss)}
+        return Evaluation(measures, float(sum(take_evaluations(model))))
+
+    def trajectories(self, model: nn.Module) -> list[Row]:
+        """Time, observed, exact and learned state of every point."""
+        states = (self.data.observed, self.data.exact, self._solved(model))
+        observed, exact, learned = (x.tolist() for x in states)
+        names = ("t", "observed", "exact", "learned")
+        rows = zip(self.data.times.tolist(), observed, exact, learned, strict=True)
+        return [dict(zip(names, row, strict=True)) for row in rows]
+
+    @torch.no_grad()
+    def _solved(self, model: nn.Module) -> Tensor:
+        """The learned trajectory over the whole span, from the true start."""
+        model.eval()
+        states: Tensor = model(self.data.exact[0], self.data.times.tolist())
+        return states
+
+
+def _finite(loss: Tensor) -> float:
+    value = loss.item()
+    if not math.isfinite(value):
+        raise Diverged(f"the loss on held-out data is {value}")
+    return value

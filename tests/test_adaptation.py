@@ -1,0 +1,235 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import Tensor, nn
+
+from nodebench.adaptation import (
+    StepAdaptation,
+    ToleranceAdaptation,
+    adaptation_for,
+    initial_step_size,
+)
+from nodebench.data.load import load
+from nodebench.errors import StepUnderflow
+from nodebench.models.build import build
+from nodebench.ode.block import ODEBlock, ode_blocks
+from nodebench.spec import Gradient, Solver, TrialSpec
+from nodebench.task import task_for
+from nodebench.train import TrainState, new_state, train
+
+SPHERES = {"name": "spheres", "train_size": 64, "test_size": 32}
+
+
+def step(h: float, method: str = "euler", **adapt: object) -> StepAdaptation:
+    solver = Solver(method=method, step_size=h, adapt=adapt)
+    return StepAdaptation(ODEBlock(nn.Identity(), solver, Gradient()), solver)
+
+
+def tolerance(tol: float, method: str = "dopri5") -> ToleranceAdaptation:
+    solver = Solver(method=method, tol=tol, adapt={})
+    return ToleranceAdaptation(ODEBlock(nn.Identity(), solver, Gradient()), solver)
+
+
+def constant(value: float, count: int = 1) -> Callable[[Solver], tuple[float, int]]:
+    return lambda _solver: (value, count)
+
+
+# --------------------------------------------------------------------------------- step sizes
+
+
+def test_a_gap_above_the_threshold_halves_the_step() -> None:
+    assert step(0.5).adapted(0.9, constant(0.7)).step_size == 0.25
+    assert step(0.5).adapted(0.7, constant(0.9)).step_size == 0.25
+
+
+def test_without_a_gap_a_tenth_larger_step_is_kept() -> None:
+    assert step(0.5).adapted(0.9, constant(0.85)).step_size == pytest.approx(0.55)
+    assert step(0.95).adapted(0.9, constant(0.9)).step_size == 1.0
+
+
+def test_a_larger_step_with_a_gap_is_taken_back() -> None:
+    def accuracy(solver: Solver) -> tuple[float, int]:
+        return (0.9 if solver.method == "midpoint" else 0.7), 1
+
+    assert step(0.5).adapted(0.9, accuracy).step_size == 0.5
+
+
+@pytest.mark.parametrize(
+    ("method", "h", "reference", "expected"),
+    [
+        ("euler", 0.1, "midpoint", (0.1 / 50) ** 0.5),
+        ("euler", 0.01, "midpoint", 0.01),
+        ("midpoint", 0.5, "rk4", (0.25 / 50) ** 0.25),
+        ("midpoint", 0.1, "rk4", 0.1),
+    ],
+)
+def test_the_reference_has_a_step_as_the_paper_says(
+    method: str, h: float, reference: str, expected: float
+) -> None:
+    solver = step(h, method).reference()
+    assert solver.method == reference
+    assert solver.step_size == pytest.approx(expected)
+
+
+def test_steps_approach_their_limit_and_the_limit_is_flagged() -> None:
+    adaptation = step(1 / 200)
+    adaptation.solver = adaptation.adapted(0.9, constant(0.0))
+    assert 1 / adaptation.step_size == pytest.approx(400)
+    adaptation.solver = adaptation.adapted(0.9, constant(0.0))
+    assert 1 / adaptation.step_size == pytest.approx(450)
+    assert adaptation.metrics()["at_step_limit"] == 0
+    for _ in range(10):
+        adaptation.solver = adaptation.adapted(0.9, constant(0.0))
+    assert adaptation.solver.step_count(1.0) == 500
+    assert adaptation.metrics()["at_step_limit"] == 1
+
+
+def test_the_first_step_of_a_linear_field_is_the_rules() -> None:
+    class Scaled(nn.Module):
+        def forward(self, _t: float, y: Tensor) -> Tensor:
+            return -3 * y
+
+    y0 = torch.tensor([[3.0, 4.0], [0.0, 1.0]])
+    # d0 = mean(5, 1) = 3, d1 = 9, g = 0.01 * 3/9; f(y0 + g f) - f = 9 g y0, so d2 = 27.
+    g, h1 = 0.01 / 3, (0.01 / 27) ** 0.5
+    assert initial_step_size(Scaled(), y0, order=1) == pytest.approx(min(100 * g, h1))
+    assert initial_step_size(Scaled(), y0, order=2) == pytest.approx((0.01 / 27) ** (1 / 3))
+
+
+def test_a_field_that_stands_still_gets_a_tiny_first_step() -> None:
+    class Still(nn.Module):
+        def forward(self, _t: float, y: Tensor) -> Tensor:
+            return torch.zeros_like(y)
+
+    assert initial_step_size(Still(), torch.ones(2, 3), order=1) == pytest.approx(1e-6)
+
+
+# --------------------------------------------------------------------------------- tolerances
+
+
+def test_a_gap_halves_the_tolerance_and_none_raises_it_by_a_tenth() -> None:
+    counts = iter(range(10, 100))
+
+    def accuracy(value: float) -> Callable[[Solver], tuple[float, int]]:
+        return lambda _solver: (value, next(counts))
+
+    assert tolerance(1e-3).adapted(0.9, accuracy(0.5)).tol == pytest.approx(5e-4)
+    assert tolerance(1e-3).adapted(0.9, accuracy(0.9)).tol == pytest.approx(1.1e-3)
+
+
+@pytest.mark.parametrize(("method", "fraction"), [("fehlberg2", 5), ("dopri5", 10)])
+def test_the_reference_is_made_finer_until_it_takes_more_evaluations(
+    method: str, fraction: float
+) -> None:
+    asked: list[Solver] = []
+
+    def accuracy(solver: Solver) -> tuple[float, int]:
+        asked.append(solver)
+        finest = solver.method == "dopri5" and solver.tolerances[0] < 1e-3 / fraction / 50
+        return (0.5 if finest else 0.9), (14 if finest else 8)
+
+    assert tolerance(1e-3, method).adapted(0.9, accuracy).tol == pytest.approx(5e-4)
+    finer = [solver for solver in asked[1:] if solver.method == "dopri5"]
+    expected = [1e-3 / fraction / 10**i for i in range(3)]
+    assert [solver.tolerances[0] for solver in finer] == pytest.approx(expected)
+
+
+def test_a_reference_finer_than_floating_point_stands_as_it_was() -> None:
+    def accuracy(solver: Solver) -> tuple[float, int]:
+        if solver.tolerances[0] < 1e-6:
+            raise StepUnderflow("finer than floating point")
+        return 0.9, 8
+
+    assert tolerance(1e-4).adapted(0.9, accuracy).tol == pytest.approx(1.1e-4)
+
+
+def test_a_tolerance_that_saves_nothing_any_more_is_not_raised_for_ever() -> None:
+    adaptation = tolerance(1e-3)
+    tols = []
+    for _ in range(8):
+
+        def accuracy(solver: Solver) -> tuple[float, int]:
+            return 0.9, 14 if solver.tolerances[0] < 1e-3 else 8
+
+        adaptation.solver = adaptation.adapted(0.9, accuracy)
+        tols.append(adaptation.solver.tolerances[0])
+    assert tols[:5] == pytest.approx([1e-3 * 1.1**i for i in range(1, 6)])
+    assert tols[5:] == pytest.approx([tols[4]] * 3)
+
+
+# ----------------------------------------------------------------------------------- training
+
+
+def trial(**solver: object) -> TrialSpec:
+    return TrialSpec(
+        data=SPHERES,
+        model={"name": "plainode", "width": 8},
+        solver=solver,
+        train={"epochs": 6, "batch_size": 16, "optimizer": {"name": "adam", "lr": 0.01}},
+    )
+
+
+def begun(spec: TrialSpec) -> tuple[TrainState, object]:
+    data = load(spec, Path("/nonexistent"))
+    model, task = build(spec, data), task_for(data, spec)
+    return new_state(model, spec, adaptation_for(model, task, spec)), task
+
+
+@pytest.mark.parametrize(
+    "solver",
+    [
+        {"method": "euler", "adapt": {"every": 3}},
+        {"method": "midpoint", "step_size": 0.25, "adapt": {"every": 5}},
+        {"method": "dopri5", "adapt": {"every": 5}},
+        {"method": "fehlberg2", "tol": 1e-2, "adapt": {"every": 5}},
+    ],
+    ids=["euler", "midpoint", "dopri5", "fehlberg2"],
+)
+def test_an_adapted_training_goes_on_from_its_checkpoint_to_the_bit(
+    solver: dict, tmp_path: Path
+) -> None:
+    spec, path = trial(**solver), tmp_path / "checkpoint.pt"
+    whole, task = begun(spec)
+    for row in train(whole, task, spec):
+        if row["epoch"] == 3:
+            whole.save(path)
+    rest, task = begun(spec)
+    rest.load(path, torch.device("cpu"))
+    list(train(rest, task, spec))
+    weights = [p.detach() for p in whole.model.parameters()]
+    assert all(map(torch.equal, weights, rest.model.parameters()))
+    name = "step_size" if "adapt" in solver and spec.solver.facts.kind == "fixed" else "tol"
+    assert [r[name] for r in whole.history] == [r[name] for r in rest.history]
+    assert len({r[name] for r in whole.history}) > 1
+    assert sum(r["nfe_adaptation"] for r in whole.history) > 0
+    last = next(ode_blocks(rest.model)).solver
+    assert whole.history[-1][name] == pytest.approx(getattr(last, name))
+
+
+def test_evaluations_of_the_adaptation_are_not_those_of_training() -> None:
+    spec = trial(method="euler", steps=4, adapt={"every": 1000})
+    state, task = begun(spec)
+    rows = list(train(state, task, spec))
+    assert {row["nfe_forward"] for row in rows} == {4}
+    assert {row["nfe_adaptation"] for row in rows} == {0}
+    every = trial(method="euler", steps=4, adapt={"every": 1, "threshold": 0.99})
+    state, task = begun(every)
+    first = next(iter(train(state, task, every)))
+    assert first["nfe_forward"] <= 4
+    assert first["nfe_adaptation"] > 4
+
+
+def test_the_adaptive_default_starts_at_the_papers_tolerance() -> None:
+    assert Solver(method="dopri5", adapt={}).tol == 1e-6
+    assert Solver(method="dopri5").tol == 1e-3
+
+
+@pytest.mark.parametrize("method", ["rk4", "bosh3", "implicit_adams"])
+def test_adaptation_is_for_methods_that_the_paper_gives_a_reference(method: str) -> None:
+    with pytest.raises(ValidationError, match="`adapt` is defined for euler, midpoint"):
+        Solver(method=method, **({} if method == "bosh3" else {"steps": 2}), adapt={})
