@@ -26,6 +26,8 @@ from nodebench.sweep import Sweep, load
 from nodebench.sweepfile import Resources
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from nodebench.data.load import Census
 
 
@@ -156,6 +158,21 @@ def report(
         copy = Store(Path(temporary))
         restore(sweep, copy, source=store)
         return write_report(sweep, copy, target)
+
+
+def load_model(trial_id: str, store: Store | None = None) -> nn.Module:
+    """A trained network, by its trial's id or the start of it: see `plan`, or a report.
+
+    It is in evaluation mode, on the CPU; the store is by default that of NODEBENCH_RUNS. The
+    trial's data set must be at hand, since it says how large inputs and outputs are.
+
+    Raises:
+        StoreError: if there is no such trial, or nothing of it has been trained yet.
+        DataError: if its data set is missing or damaged.
+    """
+    from nodebench.trial import trained_model
+
+    return trained_model((store or default_store()).find(trial_id), data_root())
 
 
 def data_sets(names: Sequence[str]) -> list[Dataset]:

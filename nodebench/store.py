@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 from nodebench.errors import StoreError
+from nodebench.spec import TrialSpec
 from nodebench.sweep import Trial
 
 Row = dict[str, Any]
@@ -148,6 +149,17 @@ class TrialFolder:
         spec = trial.spec.model_dump(mode="json", exclude_none=True)
         write(self.path / "trial.json", json.dumps({"id": trial.id, "spec": spec}, indent=1))
         self.log(f"started by process {os.getpid()} on {socket.gethostname()}")
+
+    def spec(self) -> TrialSpec:
+        """What the trial is.
+
+        Raises:
+            StoreError: if nothing is known of it.
+        """
+        values = _read_json(self.path / "trial.json", None)
+        if values is None:
+            raise StoreError(f"`{self.path}` holds no trial")
+        return TrialSpec.model_validate(values["spec"])
 
     def write_history(self, rows: list[Row]) -> None:
         """Replaces the history."""

@@ -163,7 +163,10 @@ class TrajectoryFit(Task[Tensor]):
         return ("test",)
 
     def evaluate(
-        self, model: nn.Module, _name: str = "test", _size: int | None = None
+        self,
+        model: nn.Module,
+        name: str = "test",  # noqa: ARG002 - there is one trajectory
+        size: int | None = None,  # noqa: ARG002 - which is taken whole
     ) -> Evaluation:
         """The extrapolation error over the whole span, against the states without noise.
 

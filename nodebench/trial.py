@@ -8,6 +8,7 @@ import time
 import traceback
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from torch import nn
 from nodebench.adaptation import adaptation_for
 from nodebench.data.load import load
 from nodebench.data_settings import Dataset
-from nodebench.errors import OutOfMemory, TrialFailure
+from nodebench.errors import OutOfMemory, StoreError, TrialFailure
 from nodebench.machine import device_for, environment
 from nodebench.models.build import build, parameter_count
 from nodebench.ode.block import ode_blocks
@@ -64,6 +65,25 @@ def epochs(trial: Trial, store: Store, options: RunOptions) -> Generator[Row, No
         yield from run.epochs()
         if before is None or before.outcome != FINISHED:  # else points were added: it stands
             folder.write_result(run.result())
+
+
+def trained_model(folder: TrialFolder, data_root: Path) -> nn.Module:
+    """A trial's network with the weights of its last checkpoint, in evaluation mode, on the CPU.
+
+    Its ODE blocks have the solver of the training's end.
+
+    Raises:
+        StoreError: if the trial has no checkpoint.
+    """
+    spec = folder.spec()
+    if not folder.checkpoint.exists():
+        raise StoreError(f"`{folder.path}` has no checkpoint: nothing of it has been trained yet")
+    data = load(spec, data_root)
+    model = build(spec, data)
+    with torch.random.fork_rng():
+        state = new_state(model, spec, adaptation_for(model, task_for(data, spec), spec))
+        state.load(folder.checkpoint, torch.device("cpu"))
+    return model.eval()
 
 
 class _Run:

@@ -4,13 +4,16 @@ import json
 import pytest
 import torch
 
+import nodebench
 from nodebench import train as train_module
-from nodebench.errors import Diverged, EvaluationLimit
+from nodebench.data.load import load
+from nodebench.errors import Diverged, EvaluationLimit, StoreError
 from nodebench.plan import entries, points
 from nodebench.spec import TrialSpec
 from nodebench.store import Store
 from nodebench.sweep import NUMERICS, Trial
 from nodebench.sweepfile import Evaluate, Limits
+from nodebench.task import task_for
 from nodebench.trial import run_trial
 from sweeps import TINY, essence, options, tiny
 
@@ -288,3 +291,30 @@ def test_budgets_are_those_of_the_whole_network():
     )  # fmt: skip
     wanted = points(Trial(spec), (Evaluate(methods=("rk4",), nfe=(8, 12)),))
     assert [solver.steps for solver, _ in wanted] == [1]
+
+
+@pytest.mark.parametrize(
+    "solver", [{"method": "euler", "steps": 2}, {"method": "euler", "adapt": {"every": 1}}]
+)
+def test_a_trained_network_is_given_back(tmp_path, monkeypatch, solver):
+    sweep, store = tiny(tmp_path, grid={"solver": [solver]}), Store(tmp_path)
+    trial = sweep.trials[0]
+    result = run_trial(trial, store, options(sweep, tmp_path))
+    monkeypatch.setenv("NODEBENCH_RUNS", str(tmp_path))
+    before = torch.get_rng_state()
+    model = nodebench.load_model(trial.id[:6])
+    assert torch.equal(torch.get_rng_state(), before)
+    data = load(trial.spec, tmp_path)
+    found = task_for(data, trial.spec).evaluate(model)
+    assert found.measures["accuracy"] == result.summary["test_accuracy"]
+    assert found.measures["loss"] == result.summary["test_loss"]
+    assert not model.training
+
+
+def test_an_untrained_network_is_not_given_back(tmp_path):
+    sweep, store = tiny(tmp_path), Store(tmp_path)
+    store.folder(sweep.trials[0].id).create(sweep.trials[0])
+    with pytest.raises(StoreError, match="has no checkpoint"):
+        nodebench.load_model(sweep.trials[0].id, store)
+    with pytest.raises(StoreError, match="no trial starts with `abc`"):
+        nodebench.load_model("abc", store)

@@ -1,0 +1,92 @@
+"""Every sweep file: it plans, and its trials, cut short, run on generated files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from datafiles import WRITERS
+
+from nodebench.plan import RunOptions
+from nodebench.spec import TrialSpec
+from nodebench.store import Store
+from nodebench.sweep import Sweep, Trial, load
+from nodebench.sweepfile import Evaluate
+from nodebench.trial import run_trial
+
+FILES = sorted((Path(__file__).parent.parent / "sweeps").glob("*.yaml"))
+STUDIES = ("S1", "S2", "S3", "S4")
+
+
+def cut(trial: Trial, written: dict[str, Any]) -> Trial:
+    """The trial with two small batches, few solver steps, and generated files for its data."""
+    tree = trial.spec.model_dump(exclude_none=True)
+    tree["data"] |= {"val_size": 10 if tree["data"].get("val_size") else 0} | written
+    for size in ("train_size", "test_size"):
+        if tree["data"].pop(size, None) and tree["data"]["name"] in ("spheres", "three-minima"):
+            tree["data"][size] = 40
+    if tree["data"]["name"] == "spiral":
+        tree["data"] = {"name": "spiral", "windows": 2}
+    tree["train"].pop("epochs", None)
+    tree["train"] |= {"iterations": 2, "batch_size": 8, "test_every": 100}
+    solver = tree.get("solver", {})
+    if "steps" in solver:
+        solver["steps"] = min(solver["steps"], 2)
+    if "step_size" in solver:
+        solver["step_size"] = 0.1
+    if "adapt" in solver:
+        solver["adapt"]["every"] = 1
+    return Trial(TrialSpec.model_validate(tree))
+
+
+def representatives(sweep: Sweep) -> list[Trial]:
+    """The first trial of every pair of data set and model."""
+    first = {(t.spec.data.name, t.spec.model.name): t for t in reversed(sweep.trials)}
+    return list(first.values())
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("small", [False, True], ids=["full", "small"])
+def test_a_sweep_file_is_named_after_what_it_shows_and_has_a_small_form(
+    path: Path, *, small: bool
+) -> None:
+    sweep = load(path, small=small)
+    assert sweep.name == path.stem + ("-small" if small else "")
+    assert path.stem == "quickstart" or any(study in sweep.about for study in STUDIES)
+    if small:
+        assert len(sweep.trials) <= 12
+        assert sweep.resources.gpus == 0
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_the_trials_of_a_sweep_run_on_small_generated_files(path: Path, tmp_path: Path) -> None:
+    store = Store(tmp_path / "runs")
+    for trial in representatives(load(path)):
+        name = trial.spec.data.name
+        written = WRITERS[name](tmp_path) if name in WRITERS else {}
+        short = cut(trial, written)
+        point = Evaluate(methods=("rk4",), steps=(1,))
+        result = run_trial(short, store, RunOptions(tmp_path, evaluate=(point,)))
+        assert result.outcome == "finished", result.reason
+        assert result.summary["iteration"] == 2
+        assert short.spec.data.headline in result.summary
+        outcomes = [row["outcome"] for row in store.folder(short.id).evaluations()]
+        assert outcomes == ["finished"] * (short.spec.solver is not None)
+
+
+def test_every_sweep_of_the_studies_is_here() -> None:
+    named = {
+        "spiral", "mnist-resnet-odenet", "cifar10-resnet-odenet", "agnews-vdcnn", "spheres-solver",
+        "spheres-adaptation", "toys-solver", "spheres-tolerance", "spheres-tolerance-adaptation",
+        "mnist-solver", "cifar10-solver", "cifar10-tolerance", "cifar10-adaptation",
+        "mnist-adjoint", "cifar10-tuning", "odenet4-normalization", "odenet10-normalization",
+        "controls",
+    }  # fmt: skip
+    assert {path.stem for path in FILES} == named | {"quickstart"}
+
+
+def test_sweep_files_are_plain_yaml() -> None:
+    for path in FILES:
+        assert yaml.safe_load(path.read_text())["name"] == path.stem
