@@ -49,9 +49,10 @@ def count(shape: tuple[int, ...], **model: object) -> int:
         ({"name": "resnet", "blocks": 6}, 576_778, 577_930),
         ({"name": "resnet", "blocks": 1}, 206_858, 208_010),
         ({"name": "odenet"}, 208_010, 209_162),
+        ({"name": "resnet", "blocks": 1, "dynamics": "postnorm"}, 208_010, 209_162),
         ({"name": "resnet", "blocks": 0}, 132_874, 134_026),
     ],
-    ids=["resnet6", "resnet1", "odenet", "none"],
+    ids=["resnet6", "resnet1", "odenet", "matched", "none"],
 )
 def test_parameter_counts_of_the_first_study(model: dict, mnist: int, cifar10: int) -> None:
     assert count(MNIST, **model) == mnist

@@ -124,6 +124,15 @@ def test_trained_weights_under_other_solvers_are_a_table(tmp_path):
     assert table["NFE 4"][0] == f"{percent.mean():.2f} ± {percent.std(ddof=1):.2f}"
 
 
+EULER_4_8 = {"methods": ["euler"], "nfe": [4, 8]}
+SPIRAL = {
+    "data": {"name": "spiral", "windows": 4},
+    "model": "neuralode",
+    "solver": {"method": "rk4", "step_size": 0.5},
+    "train": {"epochs": 2, "batch_size": 8},
+}
+
+
 def point(accuracy, test_size=None, **solver):
     """An evaluated point; a failed one where the accuracy is an outcome."""
     row = point_row(Solver(**solver), test_size)
@@ -156,20 +165,21 @@ def test_a_test_size_that_does_not_vary_is_not_shown(tmp_path):
     assert list(table.columns) == ["test.method", "n", "NFE 4"]
 
 
-def test_steps_and_the_step_size_that_means_them_count_once(tmp_path):
-    block = {"methods": ["euler"], "steps": [4], "step_factors": [0.5]}
-    sweep = tiny(tmp_path, seeds=[0, 1], evaluate=block)
+def test_a_tolerance_and_the_multiple_that_means_it_count_once(tmp_path):
+    block = {"methods": ["dopri5"], "tols": [1e-4], "tol_factors": [0.1]}
+    solver = [{"method": "dopri5", "tol": 1e-3}]
+    sweep = tiny(tmp_path, seeds=[0, 1], grid={"solver": solver}, evaluate=block)
     table = robustness(
         sweep,
         tmp_path,
         *(
-            [point(a, method="euler", steps=4), point(a, method="euler", step_size=0.25)]
+            [point(a, method="dopri5", tol=1e-4), point(a, method="dopri5", tol=1e-3 * 0.1)]
             for a in (0.4, 0.6)
         ),
     )
-    assert list(table.columns) == ["test.method", "n", "NFE 4"]
+    assert list(table.columns) == ["test.method", "n", "tol 0.0001"]
     # Twice the same two values would have a smaller spread, 11.55.
-    assert list(table["NFE 4"]) == ["50.00 ± 14.14"]
+    assert list(table["tol 0.0001"]) == ["50.00 ± 14.14"]
     assert list(table["n"]) == ["2"]
 
 
@@ -210,21 +220,55 @@ def test_a_setting_that_no_evaluated_trial_has_is_a_dash(tmp_path):
 def test_points_that_all_failed_still_have_their_budget(tmp_path):
     block = {"methods": ["euler", "implicit_adams"], "steps": [4], "step_factors": [0.6]}
     sweep = tiny(tmp_path, evaluate=block)
-    step_size = 0.5 * 0.6  # as the plan multiplies: 4 steps, the last one shorter
+    step_size = 0.5 * 0.6  # as the plan multiplies
     found = [
         point("diverged", method="euler", step_size=step_size),
         point("diverged", method="implicit_adams", steps=4),
     ]
     table = robustness(sweep, tmp_path, found)
-    assert list(table["NFE 4"]) == ["–, 1 diverged", "–"]
+    assert list(table["h × 0.6"]) == ["–, 1 diverged", "–"]
     assert list(table["steps 4"]) == ["–", "–, 1 diverged"]
 
 
-def test_a_step_size_is_counted_over_the_models_own_time(tmp_path):
-    grid = {"model.t1": [2.0]}
+def test_a_step_size_is_shown_as_a_multiple_of_the_training_step_size(tmp_path):
+    grid = {"model.t1": [2.0], "solver.steps": [2, 4]}  # step sizes 1 and 1/2
     sweep = tiny(tmp_path, grid=grid, evaluate={"methods": ["midpoint"], "step_factors": [0.5]})
-    table = robustness(sweep, tmp_path, [point(0.5, method="midpoint", step_size=0.5)])
-    assert list(table["NFE 8"]) == ["50.00"]  # 4 steps of two stages
+    points = [[point(a, method="midpoint", step_size=h)] for a, h in ((0.5, 0.5), (0.6, 0.25))]
+    table = robustness(sweep, tmp_path, *points)
+    assert list(table["h × 0.5"]) == ["50.00", "60.00"]
+
+
+def test_robustness_is_drawn_over_evaluations_from_those_of_training(tmp_path):
+    sweep = tiny(tmp_path, grid={"solver.steps": [2, 4]}, seeds=[0, 1], evaluate=EULER_4_8)
+    store = Store(tmp_path / "runs")
+    for trial in sweep.trials:
+        run_trial(trial, store, options(sweep, tmp_path))
+    evaluated = tables.evaluations(sweep, store)
+    curves = tables.robustness_curves(evaluated, tables.results(sweep, store))
+    assert list(curves["cell"]) == ["2", "2", "4", "4"]
+    assert list(curves["trained_nfe"]) == [2, 2, 4, 4]
+    assert list(curves["nfe"]) == [4, 8, 4, 8]
+    first = evaluated[(evaluated["cell"] == "2") & (evaluated["nfe"] == 4)]["accuracy"]
+    assert curves["value"][0] == pytest.approx(first.mean())
+    assert curves["spread"][0] == pytest.approx(first.std(ddof=1))
+    text = write_report(sweep, store, tmp_path / "report").read_text()
+    assert "](figures/robustness.svg)" in text
+    assert (tmp_path / "report" / "figures" / "robustness.png").exists()
+
+
+def test_a_trajectory_is_drawn_and_its_error_is_no_percentage(tmp_path):
+    sweep = tiny(tmp_path, base=SPIRAL, grid=[{}], seeds=[0, 1])
+    store = Store(tmp_path / "runs")
+    for trial in sweep.trials:
+        run_trial(trial, store, options(sweep, tmp_path))
+    text = write_report(sweep, store, tmp_path / "report").read_text()
+    assert "](figures/trajectories.svg)" in text
+    assert "](figures/error.svg)" in text
+    table = tables.summary(sweep, tables.results(sweep, store))
+    errors = [store.folder(t.id).result().summary["test_error"] for t in sweep.trials]
+    mean = sum(errors) / 2
+    assert table["test error"][0].startswith(f"{mean:.4f} ± ")
+    assert "best epoch †" in table
 
 
 def test_cells_of_a_custom_models_settings_are_told_apart(tmp_path):

@@ -26,7 +26,11 @@ speeds."""
 OTHER_SOLVERS = """\
 The headline metric (accuracies in %) of the trained weights under other solvers: mean ± sample
 standard deviation over n seeds, or over those said to have finished. NFE is what a forward pass
-takes by plan, summed over ODE blocks."""
+takes by plan, summed over ODE blocks; h is the step size in training."""
+
+ROBUSTNESS_FIGURE = """\
+The trained weights by the evaluations that a forward pass takes; the dashed line is at those of
+training. Where a curve falls to the right of it, the network depends on its solver's error."""
 
 
 def write_report(sweep: Sweep, store: Store, folder: Path) -> Path:
@@ -46,7 +50,7 @@ def write_report(sweep: Sweep, store: Store, folder: Path) -> Path:
         *_failures(sweep, results),
         *_trajectories(sweep, store, folder / "figures"),
         *(_figure(name, caption) for name, caption in captions.items()),
-        *_robustness(sweep, store),
+        *_robustness(sweep, store, results, folder / "figures"),
         _provenance(results),
         _reproduce(sweep),
     ]
@@ -83,11 +87,17 @@ def _trajectories(sweep: Sweep, store: Store, folder: Path) -> list[str]:
     ]
 
 
-def _robustness(sweep: Sweep, store: Store) -> list[str]:
+def _robustness(sweep: Sweep, store: Store, results: pd.DataFrame, folder: Path) -> list[str]:
     evaluated = tables.evaluations(sweep, store)
     if evaluated.empty:
         return []
-    return ["## Under other solvers", OTHER_SOLVERS, _markdown(tables.robustness(sweep, evaluated))]
+    drawn = plots.robustness(sweep, tables.robustness_curves(evaluated, results), folder)
+    return [
+        "## Under other solvers",
+        OTHER_SOLVERS,
+        *(f"![Under other solvers](figures/{name}.svg)\n\n{ROBUSTNESS_FIGURE}" for name in drawn),
+        _markdown(tables.robustness(sweep, evaluated)),
+    ]
 
 
 def _provenance(results: pd.DataFrame) -> str:

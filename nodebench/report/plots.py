@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ mpl.use("agg")
 import pandas as pd
 import seaborn as sns
 from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -31,6 +33,7 @@ CURVES = {
 }
 ON_LOG_AXES = ("test_error", "step_size", "tol")
 FEW_EPOCHS = 5  # are marked one by one: a line through one is not seen
+MOST_PANELS = 48  # in one figure
 MOST_LINES = 6  # with their bands, in one panel
 
 sns.set_theme(context="paper", style="whitegrid", palette="colorblind", font_scale=1.1)
@@ -74,6 +77,62 @@ def trajectories(paths: Mapping[str, pd.DataFrame], folder: Path) -> list[str]:
     figure.colorbar(dots, ax=grid, label="time", shrink=0.8)
     save(figure, folder / "trajectories")
     return ["trajectories"]
+
+
+def robustness(sweep: Sweep, curves: pd.DataFrame, folder: Path) -> list[str]:
+    """Draws the headline metric over evaluations, a panel a cell; returns the figure's name.
+
+    `curves` is the table of `tables.robustness_curves`. Where two settings tell the cells apart,
+    one makes the columns and the other the rows, as in Gusak et al. 2020, Figure 1.
+    """
+    cells = [] if curves.empty else list(dict.fromkeys(curves["cell"]))
+    if not 0 < len(cells) <= MOST_PANELS:
+        return []
+    columns = _panel_columns(sweep, cells)
+    rows = -(-len(cells) // columns)
+    figure, grid = plt.subplots(
+        rows, columns, figsize=(2.6 * columns + 1.2, 2.2 * rows + 0.5),
+        squeeze=False, sharex=True, sharey=True, layout="constrained",
+    )  # fmt: skip
+    methods = list(dict.fromkeys(curves["test.method"]))
+    colours, markers = itertools.cycle(sns.color_palette("colorblind")), itertools.cycle("os^Dv")
+    looks = {method: (next(colours), next(markers)) for method in methods}
+    for axes, cell in zip(grid.flat, cells, strict=False):
+        _robustness_panel(axes, curves[curves["cell"] == cell], looks)
+        axes.set_title(cell, fontsize="medium")
+    for axes in grid.flat[len(cells) :]:
+        axes.set_axis_off()
+    for axes in grid.flat[max(0, len(cells) - columns) : len(cells)]:
+        axes.tick_params(labelbottom=True)  # also where an empty place is below
+    figure.supxlabel("evaluations per forward pass")
+    figure.supylabel(f"test {sweep.trials[0].spec.data.metric}")
+    handles = {h.get_label(): h for axes in grid.flat for h in axes.get_legend_handles_labels()[0]}
+    figure.legend(handles.values(), handles.keys(), loc="outside right upper")
+    save(figure, folder / "robustness")
+    return ["robustness"]
+
+
+def _robustness_panel(axes: Axes, curves: pd.DataFrame, looks: dict[str, Any]) -> None:
+    for method, curve in curves.groupby("test.method", sort=False):
+        colour, marker = looks[str(method)]
+        points = curve.sort_values("nfe")
+        axes.errorbar(
+            points["nfe"], points["value"], points["spread"].fillna(0),
+            color=colour, marker=marker, markersize=4, linewidth=1, label=method,
+        )  # fmt: skip
+    axes.axvline(curves["trained_nfe"].iloc[0], color="0.4", linestyle="--", linewidth=1)
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter(lambda nfe, _: f"{nfe:g}")
+
+
+def _panel_columns(sweep: Sweep, cells: list[str]) -> int:
+    """The number of panels in a row: the values of the last setting but one, if there are two."""
+    settings = {sweep.cell_label(trial): trial.settings for trial in sweep.trials}
+    values = [len({str(settings[cell].get(path)) for cell in cells}) for path in sweep.varying]
+    several = [count for count in values if count > 1]
+    if len(several) == 2 and several[0] * several[1] == len(cells) and several[1] <= 6:
+        return several[1]
+    return min(4, len(cells))
 
 
 def save(figure: Figure, path: Path) -> None:

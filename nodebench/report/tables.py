@@ -97,7 +97,13 @@ def _budget(trial: Trial, solver: Solver) -> Budget:
         rtol, atol = (float(f"{tolerance:g}") for tolerance in solver.tolerances)
         heading = f"tol {rtol:g}" if rtol == atol else f"rtol {rtol:g}, atol {atol:g}"
         return Budget((2, -rtol, -atol), heading)
-    steps = solver.step_count(getattr(trial.spec.model, "t1", 1.0))
+    trained = trial.spec.solver
+    span = getattr(trial.spec.model, "t1", 1.0)
+    if solver.step_size is not None and trained is not None:
+        # From `step_factors`: across cells it is the factor that compares.
+        factor = solver.step_size / (trained.step_size or span / trained.step_count(span))
+        return Budget((3, factor), f"h × {float(f'{factor:g}'):g}")
+    steps = solver.step_count(span)
     if solver.facts.stages is None:
         return Budget((1, steps), f"steps {steps}")
     nfe = steps * solver.facts.stages * trial.spec.model.ode_blocks
@@ -144,7 +150,8 @@ def robustness(sweep: Sweep, frame: pd.DataFrame) -> pd.DataFrame:
     """One row per cell and test method, one column per budget: the headline metric, as text.
 
     A column is a number of evaluations (`NFE 32`), summed over ODE blocks, for methods with a
-    fixed number of stages, a number of steps for other methods on a grid, else a tolerance. `n`
+    fixed number of stages, a number of steps for other methods on a grid, a multiple of the
+    training step size (`h × 0.5`) where the sweep asks for such, else a tolerance. `n`
     counts the seeds of a row; a mean over fewer of them says so. `test_size` is shown if it varies.
     """
     columns = [*sweep.varying, "test.method"]
@@ -153,7 +160,7 @@ def robustness(sweep: Sweep, frame: pd.DataFrame) -> pd.DataFrame:
         frame = frame.assign(test_size=[_size(size) for size in frame["test_size"]])
     # A setting that tells cells apart may be one that no evaluated trial has.
     frame = frame.reindex(columns=frame.columns.union(columns, sort=False))
-    # `steps` and a `step_size` can ask for the same solve, which counts once.
+    # A tolerance and a multiple of the training tolerance can be the same, which counts once.
     frame = frame.drop_duplicates(["trial", "test.method", "test_size", "budget"])
     budgets = sorted(set(frame["budget"]))
     rows = []
@@ -163,6 +170,23 @@ def robustness(sweep: Sweep, frame: pd.DataFrame) -> pd.DataFrame:
         values = {str(b): _headline_values(group[group["budget"] == b], n) for b in budgets}
         rows.append({**row, "n": str(n), **values})
     return pd.DataFrame(rows)
+
+
+def robustness_curves(frame: pd.DataFrame, trained: pd.DataFrame) -> pd.DataFrame:
+    """One row per cell, test method and budget of a table of `evaluations`, seeds joined.
+
+    Mean `value`, its standard deviation `spread`, and mean `nfe`, as measured. `trained_nfe` is
+    what a forward pass took in training, from the table of `results`.
+    """
+    done = frame[frame["outcome"] == FINISHED]
+    if done.empty or "nfe_forward" not in trained:
+        return pd.DataFrame()
+    keys = ["cell", "test.method", "budget"]
+    curves = done.groupby(keys, sort=False).agg(
+        value=("value", "mean"), spread=("value", "std"), nfe=("nfe", "mean")
+    )
+    spent = trained.groupby("cell")["nfe_forward"].mean()
+    return curves.reset_index().assign(trained_nfe=lambda rows: rows["cell"].map(spent))
 
 
 def _size(test_size: float | None) -> str:
