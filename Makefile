@@ -10,6 +10,9 @@ sweep: sweep-quickstart ## Run sweeps/quickstart.yaml, or go on with it
 sweep-%: $(READY) ## Run sweeps/<name>.yaml, or go on with it
 	$(BIN)/nodebench run sweeps/$*.yaml
 
+small-%: $(READY) ## The same in its small form, minutes on two cores
+	$(BIN)/nodebench run sweeps/$*.yaml --small
+
 resume: sweep ## The same: what is missing is run, and nothing twice
 
 test: check ## Lint, types, layers and the fast tests

@@ -61,6 +61,8 @@ def plan(
     parts = sorted({p for e in entries for p in _import_paths(e)})
     for path in parts:
         _say(f"imports `{path}` when it runs")
+    if sweep.resources.gpus:
+        _say(f"each takes {sweep.resources.gpus:g} of a GPU; `run --cpu` does without")
     to_do = sum(entry.missing for entry in entries)
     _say(f"{sweep.name}: {len(entries)} trials, {to_do} to run")
 
