@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from nodebench.errors import StepUnderflow
+from nodebench.errors import Diverged, EvaluationLimit, StepUnderflow
 from nodebench.ode.block import ODEBlock, ode_blocks, solved_by, take_evaluations
+from nodebench.ode.gradients import buffers_kept
 from nodebench.spec import Adapt, Solver, TrialSpec
 from nodebench.store import Row
 from nodebench.task import Loss, Task
@@ -24,6 +26,9 @@ from nodebench.task import Loss, Task
 LARGER = 1.1
 FINER = 50.0
 """By this factor, the reference's error estimate is below that of the training solver."""
+
+FINEST = torch.finfo(torch.float32).eps
+"""No reference tolerance is below this: a tighter one measures rounding."""
 
 Accuracy = Callable[[Solver], tuple[float, int]]
 """The accuracy on the current batch under a solver, and the evaluations that it took."""
@@ -38,8 +43,9 @@ def adaptation_for(model: nn.Module, task: Task[Any], spec: TrialSpec) -> Adapta
     if solver.facts.kind == "adaptive":
         return ToleranceAdaptation(model, solver)
     if solver.steps is None and solver.step_size is None:
-        y0 = _state_before(block, model, task)
-        size = min(initial_step_size(block.f, y0, solver.facts.order), block.t1)
+        with _bystanding(model):
+            y0 = _state_before(block, model, task)
+            size = min(initial_step_size(block.f, y0, solver.facts.order), block.t1)
     else:
         size = block.t1 / solver.step_count(block.t1)
     return StepAdaptation(model, with_step_size(solver, size))
@@ -57,25 +63,32 @@ class Adaptation(ABC):
         self._set(model, solver)
 
     def after_backward(
-        self, model: nn.Module, task: Task[Any], batch: object, loss: Loss, iteration: int
+        self,
+        model: nn.Module,
+        task: Task[Any],
+        batch: object,
+        loss: Loss,
+        nfe: int,
+        iteration: int,
     ) -> None:
         """Adapts the solver of the model's blocks, if it is time."""
         if (iteration + 1) % self.settings.every:
             return
 
-        @torch.no_grad()
         def accuracy(solver: Solver) -> tuple[float, int]:
-            with solved_by(model, solver):
-                found = task.loss(model, batch)
-            count = sum(take_evaluations(model))
-            self.evaluations += count
+            try:
+                with _bystanding(model), solved_by(model, solver):
+                    found = task.loss(model, batch)
+            finally:
+                count = sum(take_evaluations(model))
+                self.evaluations += count
             return _accuracy(found), count
 
-        self._set(model, self.adapted(_accuracy(loss), accuracy))
+        self._set(model, self.adapted(_accuracy(loss), nfe, accuracy))
 
     @abstractmethod
-    def adapted(self, trained: float, accuracy: Accuracy) -> Solver:
-        """The solver to go on with, given the batch's accuracy in training."""
+    def adapted(self, trained: float, nfe: int, accuracy: Accuracy) -> Solver:
+        """The solver to go on with, given the batch's accuracy and evaluations in training."""
 
     @abstractmethod
     def metrics(self) -> Row:
@@ -111,7 +124,7 @@ class StepAdaptation(Adaptation):
         assert self.solver.step_size is not None
         return self.solver.step_size
 
-    def adapted(self, trained: float, accuracy: Accuracy) -> Solver:
+    def adapted(self, trained: float, nfe: int, accuracy: Accuracy) -> Solver:  # noqa: ARG002
         """Half the step size, a tenth more, or the same."""
         reference, _ = accuracy(self.reference())
         if abs(trained - reference) > self.settings.threshold:
@@ -132,11 +145,12 @@ class StepAdaptation(Adaptation):
     def _halved(self) -> float:
         """Half, or near the most steps that are allowed, half of the way there."""
         steps = self.span / self.step_size
-        most = self.settings.max_steps
+        most = self.settings.max_steps or math.inf
         return self.span / (2 * steps if 2 * steps <= most else (steps + most) / 2)
 
     def metrics(self) -> Row:
         """Step size, whether it is at its limit, and the evaluations spent on adapting."""
+        assert self.settings.max_steps is not None
         at_limit = self.solver.step_count(self.span) >= self.settings.max_steps
         return {
             "step_size": self.step_size,
@@ -150,11 +164,10 @@ class ToleranceAdaptation(Adaptation):
 
     fractions: ClassVar[dict[str, float]] = {"fehlberg2": 5.0, "dopri5": 10.0}
 
-    def adapted(self, trained: float, accuracy: Accuracy) -> Solver:
+    def adapted(self, trained: float, nfe: int, accuracy: Accuracy) -> Solver:
         """Half the tolerance, a tenth more, or the same."""
         tol, _ = self.solver.tolerances
-        _, spent = accuracy(self.solver)
-        reference = self._reference(tol, spent, accuracy)
+        reference = self._reference(tol, trained, nfe, accuracy)
         if abs(trained - reference) > self.settings.threshold:
             return with_tolerance(self.solver, tol / 2)
         larger = with_tolerance(self.solver, LARGER * tol)
@@ -165,15 +178,19 @@ class ToleranceAdaptation(Adaptation):
         is_close = abs(reference - found) <= self.settings.threshold
         return larger if is_close and not is_stuck else self.solver
 
-    def _reference(self, tol: float, spent: int, accuracy: Accuracy) -> float:
-        """The accuracy under dopri5 at a tolerance that takes more evaluations than training."""
-        finer = tol / self.fractions[self.solver.method]
-        found, count = accuracy(Solver(method="dopri5", tol=finer))
-        while count <= spent:
-            finer /= 10
+    def _reference(self, tol: float, trained: float, nfe: int, accuracy: Accuracy) -> float:
+        """The accuracy under dopri5 at a tolerance that takes more evaluations than training.
+
+        Where a finer solve fails, or would be finer than floating point, the last one stands.
+        """
+        finer, found, count = tol / self.fractions[self.solver.method], trained, 0
+        while count <= nfe:
             try:
                 found, count = accuracy(Solver(method="dopri5", tol=finer))
-            except StepUnderflow:  # finer than floating point: the last one stands
+            except (StepUnderflow, EvaluationLimit, Diverged):
+                break
+            finer /= 10
+            if finer < FINEST:
                 break
         return found
 
@@ -184,12 +201,12 @@ class ToleranceAdaptation(Adaptation):
 
 def with_step_size(solver: Solver, size: float) -> Solver:
     """The same solver with this step size."""
-    return solver.model_copy(update={"steps": None, "step_size": size})
+    return Solver.model_validate(solver.model_dump() | {"steps": None, "step_size": size})
 
 
 def with_tolerance(solver: Solver, tol: float) -> Solver:
     """The same solver with this tolerance."""
-    return solver.model_copy(update={"tol": tol, "rtol": None, "atol": None})
+    return Solver.model_validate(solver.model_dump() | {"tol": tol})
 
 
 @torch.no_grad()
@@ -213,7 +230,13 @@ def initial_step_size(f: nn.Module, y0: Tensor, order: int) -> float:
     return min(100 * guess, math.pow(0.01 / largest, 1 / (order + 1)))
 
 
-@torch.no_grad()
+@contextmanager
+def _bystanding(model: nn.Module) -> Iterator[None]:
+    """Looks at a model in training without leaving a trace in it or in its random numbers."""
+    with torch.no_grad(), torch.random.fork_rng(), buffers_kept(model):
+        yield
+
+
 def _state_before(block: ODEBlock, model: nn.Module, task: Task[Any]) -> Tensor:
     """What the block gets of the first training batch."""
     seen: list[Tensor] = []

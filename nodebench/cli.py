@@ -236,6 +236,8 @@ def _conclude(sweep: Sweep, entries: list[Entry]) -> None:
     for entry in entries:
         if entry.result is not None and not _finished(entry):
             _say(f"{_line(sweep, entry)}: {entry.result}: {entry.result.reason}")
+        elif entry.result is not None and entry.missing:
+            _say(f"{_line(sweep, entry)}: its evaluation crashed; see `logs {entry.trial.id}`")
     finished = sum(_finished(entry) for entry in entries)
     _say(f"{sweep.name}: {finished} of {len(entries)} trials finished")
 

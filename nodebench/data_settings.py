@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
@@ -94,7 +95,7 @@ class Text(Filed):
 
     kind = "text"
 
-    length: Annotated[int, Field(ge=1, le=TEXT_LENGTH)] = TEXT_LENGTH
+    length: Annotated[int, Field(ge=4, le=TEXT_LENGTH)] = TEXT_LENGTH
 
 
 class Generated(Dataset):
@@ -217,10 +218,20 @@ class Spiral(Dataset):
     higher_is_better = False
 
     name: Literal["spiral"]
-    points: Annotated[int, Field(ge=16)] = 200
+    points: Count = 200
     span: Positive = 18.87
     noise: NonNegative = 0.01
     windows: Count = 100
+
+    @model_validator(mode="after")
+    def _windows_have_points(self) -> Self:
+        if self.points <= 2 * self.span:
+            least = math.floor(2 * self.span) + 1
+            raise ValueError(
+                f"`points` must be at least {least} over a `span` of {self.span:g}, so that the "
+                "shortest window, of length 1, has two of them"
+            )
+        return self
 
 
 class CustomData(Imported, Dataset):

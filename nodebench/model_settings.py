@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeAlias
 
 from pydantic import model_validator
 
-from nodebench.part import Imported, Part
+from nodebench.part import Imported, Part, parts_in
 from nodebench.vocabulary import (
     STAGES,
     ActivationName,
@@ -44,6 +44,11 @@ class Model(Part):
     def ode_blocks(self) -> int:
         """How many ODE blocks a forward pass goes through."""
         return int(self.has_ode)
+
+    @property
+    def span(self) -> float | None:
+        """The time over which each block integrates; None if its data say that."""
+        return float(getattr(self, "t1", 1.0))
 
 
 class ByPlace(Part):
@@ -84,11 +89,7 @@ class Activations(ByPlace):
 
 
 class Network(Model):
-    """Stem, feature stage of residual or ODE blocks, head.
-
-    A residual block computes x + f(0, x), and an ODE block integrates f over [0, t1]: a residual
-    block is one Euler step. `dropout` is that of the head.
-    """
+    """Stem, feature stage of residual or ODE blocks, head; `dropout` is that of the head."""
 
     width: Count = 64
     norm: Norms = Norms()
@@ -114,7 +115,11 @@ class Network(Model):
 
 
 class SingleStage(Network):
-    """A network whose feature stage is `blocks` alike; `dynamics` names their f."""
+    """A network whose feature stage is `blocks` alike; `dynamics` names their f.
+
+    A residual block computes x + f(0, x), and an ODE block integrates f over [0, t1]: a residual
+    block is one Euler step.
+    """
 
     blocks: Size = 1
     dynamics: DynamicsName = "postnorm"
@@ -320,6 +325,11 @@ class NeuralOde(Model):
         """Trajectories."""
         return ("trajectories",)
 
+    @property
+    def span(self) -> None:
+        """That between one observation and the next."""
+        return
+
 
 class CustomModel(Imported, Model):
     """A user's own class or function, called with (spec, data); it may hold ODE blocks."""
@@ -338,3 +348,11 @@ MODELS: dict[str, type[Model]] = {
     "plainode": PlainOde,
     "neuralode": NeuralOde,
 }
+
+BY_PLACE = {
+    name
+    for model in MODELS.values()
+    for name, field in model.model_fields.items()
+    if any(issubclass(part, ByPlace) for part in parts_in(field).values())
+}
+"""The settings of models that are given place by place."""

@@ -57,15 +57,23 @@ def _solvers(spec: TrialSpec, method: MethodName, block: Evaluate) -> Iterator[S
                 yield Solver(method=method, rtol=rtol * factor, atol=atol * factor)
         return
     yield from (Solver(method=method, steps=steps) for steps in block.steps)
-    if facts.stages:
+    span = spec.model.span
+    if facts.stages and span:
         per_step = facts.stages * spec.model.ode_blocks  # of the whole network
         for nfe in block.nfe:
             if nfe % per_step == 0:
                 yield Solver(method=method, steps=nfe // per_step)
     if trained.facts.kind != "adaptive" and trained.adapt is None:
-        span = float(getattr(spec.model, "t1", 1.0))
-        step_size = trained.step_size or span / trained.step_count(span)
-        yield from (Solver(method=method, step_size=step_size * f) for f in block.step_factors)
+        for factor in block.step_factors:
+            if size := _scaled(trained, factor, span):
+                yield Solver(method=method, step_size=size)
+
+
+def _scaled(trained: Solver, factor: float, span: float | None) -> float | None:
+    """A multiple of the training step size; one step spans the interval, and is no longer."""
+    if span is None:
+        return trained.step_size and trained.step_size * factor
+    return min(span, factor * (trained.step_size or span / trained.step_count(span)))
 
 
 def point_row(solver: Solver, test_size: int | None) -> Row:

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from nodebench.errors import Fault, SweepError, unknown
+from nodebench.model_settings import BY_PLACE, PLACES
 from nodebench.spec import TrialSpec
 from nodebench.sweepfile import SweepFile
 
@@ -168,8 +169,8 @@ def set_path(tree: Tree, path: Sequence[str], value: Any) -> None:
     """Sets a value in a tree, writing shorthand on the way out in full."""
     for depth, key in enumerate(path[:-1]):
         inner = tree.get(key)
-        if isinstance(inner, str) and depth == 1 and key in ("norm", "activation"):
-            inner = dict.fromkeys(("stem", "residual", "ode"), inner)
+        if isinstance(inner, str) and depth == 1 and key in BY_PLACE:
+            inner = dict.fromkeys(PLACES, inner)
         elif isinstance(inner, str):
             inner = {"name": inner}
         elif not isinstance(inner, dict):

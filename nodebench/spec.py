@@ -43,12 +43,12 @@ class Adapt(Part):
     """How a solver is adapted during training (Ott et al. 2021).
 
     Every `every` iterations, accuracies on the current batch are compared; those that differ by
-    more than `threshold` make the solver finer, up to `max_steps` steps.
+    more than `threshold` make the solver finer, a fixed method up to `max_steps` steps.
     """
 
     threshold: BelowOne = 0.1
     every: Count = 50
-    max_steps: Count = 500
+    max_steps: Count | None = None
 
 
 class Solver(Part):
@@ -101,13 +101,25 @@ class Solver(Part):
                 raise ValueError(f"`{self.method}` takes either `steps` or `step_size`")
         if self.facts.kind != "fixed":
             self._settle_tolerance()
-        if self.adapt is not None and self.method not in ADAPTABLE:
-            raise ValueError(f"`adapt` is defined for {', '.join(ADAPTABLE)} only")
+        if self.adapt is not None:
+            self._settle_adaptation(self.adapt)
         if self.method == "scipy_solver":
             self._complete(scipy=self.scipy or "RK45")
         else:
             self._refuse("scipy", instead="no such field: it belongs to `scipy_solver`")
         return self
+
+    def _settle_adaptation(self, adapt: Adapt) -> None:
+        if self.method not in ADAPTABLE:
+            raise ValueError(f"`adapt` is defined for {', '.join(ADAPTABLE)} only")
+        if self.facts.kind == "fixed":
+            self._complete(adapt=adapt.model_copy(update={"max_steps": adapt.max_steps or 500}))
+        elif adapt.max_steps is not None:
+            raise ValueError(
+                f"`adapt.max_steps` is for fixed methods, which `{self.method}` is not"
+            )
+        elif self.tol is None:
+            raise ValueError("`adapt` changes one tolerance: give `tol`, not `rtol` and `atol`")
 
     def _refuse(self, *names: str, instead: str) -> None:
         given = [name for name in names if getattr(self, name) is not None]
@@ -324,6 +336,8 @@ class TrialSpec(Part):
             self._complete(gradient=self.gradient.beside(self.solver))
         if self.solver is None or self.gradient is None:
             return self
+        if self.solver.adapt and self.data.metric != "accuracy":
+            raise ValueError(f"`solver.adapt` compares accuracies, which `{self.data.name}` lacks")
         if self.solver.method == "scipy_solver" and self.gradient.name != "adjoint":
             raise ValueError(
                 "`scipy_solver` runs outside of torch: only `gradient: adjoint` can train it"

@@ -214,7 +214,7 @@ class TrialFolder:
         return [path for path in map(self.path.joinpath, names) if path.exists()]
 
     def stamp(self) -> tuple[int, ...]:
-        """Changes whenever the history, the evaluations or the result do."""
+        """Changes whenever one of the files that are `SHOWN` does."""
         return tuple(map(_modified, map(self.path.joinpath, SHOWN)))
 
     def state(self, result: Result | None) -> State:

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from nodebench.errors import DeadlineExceeded, Diverged
 from nodebench.machine import peak_memory, reset_peak_memory, synchronize
-from nodebench.ode.block import take_evaluations
-from nodebench.spec import Cosine, Milestones, Optimizer, Schedule, Train, TrialSpec
+from nodebench.ode.block import ode_blocks, take_evaluations
+from nodebench.spec import Cosine, Milestones, Optimizer, Schedule, Solver, Train, TrialSpec
 from nodebench.store import Row, write
 from nodebench.task import Loss, Task
 
@@ -35,9 +35,18 @@ class Hook(Protocol):
     """What a training does besides, between the backward pass and the optimiser's step."""
 
     def after_backward(
-        self, model: nn.Module, task: Task[Any], batch: object, loss: Loss, iteration: int
+        self,
+        model: nn.Module,
+        task: Task[Any],
+        batch: object,
+        loss: Loss,
+        nfe: int,
+        iteration: int,
     ) -> None:
-        """Acts; iterations are counted from 0. Its evaluations are not those of training."""
+        """Acts, given the evaluations `nfe` of the forward pass; iterations count from 0.
+
+        Its own evaluations are not those of training.
+        """
 
     def metrics(self) -> Row:
         """What it adds to an epoch's row."""
@@ -91,6 +100,15 @@ class TrainState:
         torch.set_rng_state(values["random"])
         if device.type == "cuda" and values["random_cuda"]:
             torch.cuda.set_rng_state(values["random_cuda"][0])
+
+
+def restore(model: nn.Module, checkpoint: Path) -> None:
+    """Gives a model the weights and the solver of a checkpoint."""
+    values = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    model.load_state_dict(values["model"])
+    if values["hook"]:
+        for block in ode_blocks(model):
+            block.solver = Solver.model_validate(values["hook"]["solver"])
 
 
 def new_state(model: nn.Module, spec: TrialSpec, hook: Hook | None = None) -> TrainState:
@@ -195,7 +213,7 @@ def _step(state: TrainState, task: Task[Any], batch: object, sums: _Sums) -> Non
     loss.mean.backward()  # type: ignore[no-untyped-call]
     sums.count(forward, take_evaluations(state.model))
     if state.hook:
-        state.hook.after_backward(state.model, task, batch, loss, state.iteration)
+        state.hook.after_backward(state.model, task, batch, loss, sum(forward), state.iteration)
     state.optimizer.step()
     sums.add(loss)
 

@@ -27,7 +27,7 @@ from nodebench.seeds import stream
 from nodebench.store import ERROR, FINISHED, Result, Row, Store, TrialFolder
 from nodebench.sweep import Trial
 from nodebench.task import Task, task_for
-from nodebench.train import TrainState, new_state, train
+from nodebench.train import TrainState, new_state, restore, train
 
 
 def run_trial(
@@ -68,21 +68,19 @@ def epochs(trial: Trial, store: Store, options: RunOptions) -> Generator[Row, No
 
 
 def trained_model(folder: TrialFolder, data_root: Path) -> nn.Module:
-    """A trial's network with the weights of its last checkpoint, in evaluation mode, on the CPU.
+    """A finished trial's network, in evaluation mode, on the CPU.
 
     Its ODE blocks have the solver of the training's end.
 
     Raises:
-        StoreError: if the trial has no checkpoint.
+        StoreError: if the trial has not finished its training.
     """
-    spec = folder.spec()
-    if not folder.checkpoint.exists():
-        raise StoreError(f"`{folder.path}` has no checkpoint: nothing of it has been trained yet")
-    data = load(spec, data_root)
-    model = build(spec, data)
-    with torch.random.fork_rng():
-        state = new_state(model, spec, adaptation_for(model, task_for(data, spec), spec))
-        state.load(folder.checkpoint, torch.device("cpu"))
+    spec, result = folder.spec(), folder.result()
+    if result is None or result.outcome != FINISHED:
+        state = "not finished" if result is None else str(result)
+        raise StoreError(f"the training in `{folder.path}` is {state}: run its sweep first")
+    model = build(spec, load(spec, data_root))
+    restore(model, folder.checkpoint)
     return model.eval()
 
 
@@ -169,9 +167,9 @@ class _Run:
         """Evaluates under other solvers; a limit of minutes holds for this on its own."""
         wanted = points(self.trial, self.options.evaluate)
         self._limit_solves(model, time.monotonic())
-        evaluate_points(model, task, wanted, self.folder, self.options.limits)
         if rows := task.trajectories(model):
             self.folder.write_trajectories(rows)
+        evaluate_points(model, task, wanted, self.folder, self.options.limits)
 
     def result(self) -> Result:
         """How it ended."""
@@ -193,16 +191,22 @@ class _Run:
 
 
 def _summary(state: TrainState, data: Dataset) -> dict[str, Any]:
-    """The last epoch's metrics, the best epoch's, and the number of parameters."""
+    """The last epoch's metrics, the best epoch's, and the number of parameters.
+
+    The best epoch is that of the validation data, or of the test data if there are none.
+    """
     summary: dict[str, Any] = {"parameters": parameter_count(state.model)}
     if state.history:
         headline, sign = data.headline, 1 if data.higher_is_better else -1
         tested = [row for row in state.history if headline in row]
-        best = max(tested, key=lambda row: sign * row[headline], default={})
+        judge = f"val_{data.metric}" if tested and f"val_{data.metric}" in tested[0] else headline
+        best = max(tested, key=lambda row: sign * row[judge], default={})
         summary |= {k: v for k, v in state.history[-1].items() if k not in ("epoch", "time")}
         if best:
             summary |= {f"best_{headline}": best[headline], "best_epoch": best["epoch"]}
         summary["epoch_s"] = statistics.median(row["epoch_s"] for row in state.history)
+        if "nfe_forward" in summary:
+            summary["nfe_forward_mean"] = statistics.fmean(r["nfe_forward"] for r in state.history)
     return summary
 
 

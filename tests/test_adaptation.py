@@ -15,11 +15,11 @@ from nodebench.adaptation import (
     initial_step_size,
 )
 from nodebench.data.load import load
-from nodebench.errors import StepUnderflow
+from nodebench.errors import Diverged, EvaluationLimit, StepUnderflow
 from nodebench.models.build import build
 from nodebench.ode.block import ODEBlock, ode_blocks
 from nodebench.spec import Gradient, Solver, TrialSpec
-from nodebench.task import task_for
+from nodebench.task import Loss, task_for
 from nodebench.train import TrainState, new_state, train
 
 SPHERES = {"name": "spheres", "train_size": 64, "test_size": 32}
@@ -43,20 +43,20 @@ def constant(value: float, count: int = 1) -> Callable[[Solver], tuple[float, in
 
 
 def test_a_gap_above_the_threshold_halves_the_step() -> None:
-    assert step(0.5).adapted(0.9, constant(0.7)).step_size == 0.25
-    assert step(0.5).adapted(0.7, constant(0.9)).step_size == 0.25
+    assert step(0.5).adapted(0.9, 8, constant(0.7)).step_size == 0.25
+    assert step(0.5).adapted(0.7, 8, constant(0.9)).step_size == 0.25
 
 
 def test_without_a_gap_a_tenth_larger_step_is_kept() -> None:
-    assert step(0.5).adapted(0.9, constant(0.85)).step_size == pytest.approx(0.55)
-    assert step(0.95).adapted(0.9, constant(0.9)).step_size == 1.0
+    assert step(0.5).adapted(0.9, 8, constant(0.85)).step_size == pytest.approx(0.55)
+    assert step(0.95).adapted(0.9, 8, constant(0.9)).step_size == 1.0
 
 
 def test_a_larger_step_with_a_gap_is_taken_back() -> None:
     def accuracy(solver: Solver) -> tuple[float, int]:
         return (0.9 if solver.method == "midpoint" else 0.7), 1
 
-    assert step(0.5).adapted(0.9, accuracy).step_size == 0.5
+    assert step(0.5).adapted(0.9, 8, accuracy).step_size == 0.5
 
 
 @pytest.mark.parametrize(
@@ -78,13 +78,13 @@ def test_the_reference_has_a_step_as_the_paper_says(
 
 def test_steps_approach_their_limit_and_the_limit_is_flagged() -> None:
     adaptation = step(1 / 200)
-    adaptation.solver = adaptation.adapted(0.9, constant(0.0))
+    adaptation.solver = adaptation.adapted(0.9, 8, constant(0.0))
     assert 1 / adaptation.step_size == pytest.approx(400)
-    adaptation.solver = adaptation.adapted(0.9, constant(0.0))
+    adaptation.solver = adaptation.adapted(0.9, 8, constant(0.0))
     assert 1 / adaptation.step_size == pytest.approx(450)
     assert adaptation.metrics()["at_step_limit"] == 0
     for _ in range(10):
-        adaptation.solver = adaptation.adapted(0.9, constant(0.0))
+        adaptation.solver = adaptation.adapted(0.9, 8, constant(0.0))
     assert adaptation.solver.step_count(1.0) == 500
     assert adaptation.metrics()["at_step_limit"] == 1
 
@@ -118,8 +118,8 @@ def test_a_gap_halves_the_tolerance_and_none_raises_it_by_a_tenth() -> None:
     def accuracy(value: float) -> Callable[[Solver], tuple[float, int]]:
         return lambda _solver: (value, next(counts))
 
-    assert tolerance(1e-3).adapted(0.9, accuracy(0.5)).tol == pytest.approx(5e-4)
-    assert tolerance(1e-3).adapted(0.9, accuracy(0.9)).tol == pytest.approx(1.1e-3)
+    assert tolerance(1e-3).adapted(0.9, 8, accuracy(0.5)).tol == pytest.approx(5e-4)
+    assert tolerance(1e-3).adapted(0.9, 8, accuracy(0.9)).tol == pytest.approx(1.1e-3)
 
 
 @pytest.mark.parametrize(("method", "fraction"), [("fehlberg2", 5), ("dopri5", 10)])
@@ -133,19 +133,32 @@ def test_the_reference_is_made_finer_until_it_takes_more_evaluations(
         finest = solver.method == "dopri5" and solver.tolerances[0] < 1e-3 / fraction / 50
         return (0.5 if finest else 0.9), (14 if finest else 8)
 
-    assert tolerance(1e-3, method).adapted(0.9, accuracy).tol == pytest.approx(5e-4)
-    finer = [solver for solver in asked[1:] if solver.method == "dopri5"]
+    assert tolerance(1e-3, method).adapted(0.9, 8, accuracy).tol == pytest.approx(5e-4)
     expected = [1e-3 / fraction / 10**i for i in range(3)]
-    assert [solver.tolerances[0] for solver in finer] == pytest.approx(expected)
+    assert {solver.method for solver in asked} == {"dopri5"}
+    assert [solver.tolerances[0] for solver in asked] == pytest.approx(expected)
 
 
-def test_a_reference_finer_than_floating_point_stands_as_it_was() -> None:
+@pytest.mark.parametrize("failure", [StepUnderflow, EvaluationLimit, Diverged])
+@pytest.mark.parametrize("finest", [1e-2, 5e-6], ids=["the-first", "a-later-one"])
+def test_where_a_reference_fails_the_last_one_stands(failure: type, finest: float) -> None:
     def accuracy(solver: Solver) -> tuple[float, int]:
-        if solver.tolerances[0] < 1e-6:
-            raise StepUnderflow("finer than floating point")
+        if solver.tolerances[0] < finest and solver.tolerances[0] != pytest.approx(1.1e-4):
+            raise failure("too fine")
         return 0.9, 8
 
-    assert tolerance(1e-4).adapted(0.9, accuracy).tol == pytest.approx(1.1e-4)
+    assert tolerance(1e-4).adapted(0.9, 8, accuracy).tol == pytest.approx(1.1e-4)
+
+
+def test_no_reference_is_finer_than_floating_point() -> None:
+    asked: list[float] = []
+
+    def accuracy(solver: Solver) -> tuple[float, int]:
+        asked.append(solver.tolerances[0])
+        return 0.9, 2  # as of a field that stands still
+
+    tolerance(1e-4).adapted(0.9, 8, accuracy)
+    assert asked == pytest.approx([1e-5, 1e-6, 1.1e-4])
 
 
 def test_a_tolerance_that_saves_nothing_any_more_is_not_raised_for_ever() -> None:
@@ -156,7 +169,7 @@ def test_a_tolerance_that_saves_nothing_any_more_is_not_raised_for_ever() -> Non
         def accuracy(solver: Solver) -> tuple[float, int]:
             return 0.9, 14 if solver.tolerances[0] < 1e-3 else 8
 
-        adaptation.solver = adaptation.adapted(0.9, accuracy)
+        adaptation.solver = adaptation.adapted(0.9, 8, accuracy)
         tols.append(adaptation.solver.tolerances[0])
     assert tols[:5] == pytest.approx([1e-3 * 1.1**i for i in range(1, 6)])
     assert tols[5:] == pytest.approx([tols[4]] * 3)
@@ -222,6 +235,44 @@ def test_evaluations_of_the_adaptation_are_not_those_of_training() -> None:
     first = next(iter(train(state, task, every)))
     assert first["nfe_forward"] <= 4
     assert first["nfe_adaptation"] > 4
+
+
+def test_evaluations_of_a_failed_reference_are_not_those_of_training_either() -> None:
+    spec = trial(method="dopri5", tol=1e-2, adapt={"every": 1})
+    state, task = begun(spec)
+    block = next(ode_blocks(state.model))
+    block.max_evaluations = 20  # enough for training at this tolerance, not for a reference
+    rows = list(train(state, task, spec))
+    assert max(row["nfe_forward"] for row in rows) <= 20
+    assert all(row["nfe_adaptation"] > 20 for row in rows)
+
+
+def test_looking_at_a_model_leaves_no_trace_in_it() -> None:
+    spec = TrialSpec(
+        data={"name": "digits", "train_size": 16, "test_size": 8},
+        model={"name": "odenet4", "width": 4, "norm": "bn+sn", "dropout": 0.5},
+        solver={"method": "euler", "adapt": {"every": 1}},
+    )
+    data = load(spec, Path("/nonexistent"))
+    model, task = build(spec, data).train(), task_for(data, spec)
+    buffers = [buffer.clone() for buffer in model.buffers()]
+    random = torch.get_rng_state()
+    adaptation = adaptation_for(model, task, spec)
+    batch = next(task.batches(0))
+    loss = Loss(torch.zeros(()), 16, {"accuracy": torch.tensor(8)})
+    adaptation.after_backward(model, task, batch, loss, 4, 0)
+    assert adaptation.metrics()["nfe_adaptation"] > 0
+    assert all(map(torch.equal, buffers, model.buffers()))
+    assert torch.equal(torch.get_rng_state(), random)
+
+
+def test_adaptation_is_of_one_tolerance_of_accuracies() -> None:
+    with pytest.raises(ValidationError, match="give `tol`, not"):
+        Solver(method="dopri5", rtol=1e-3, atol=1e-4, adapt={})
+    with pytest.raises(ValidationError, match=r"`adapt.max_steps` is for fixed methods"):
+        Solver(method="dopri5", adapt={"max_steps": 9})
+    with pytest.raises(ValidationError, match="compares accuracies, which `spiral` lacks"):
+        TrialSpec(data="spiral", model="neuralode", solver={"method": "euler", "adapt": {}})
 
 
 def test_the_adaptive_default_starts_at_the_papers_tolerance() -> None:

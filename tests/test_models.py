@@ -437,12 +437,17 @@ def test_the_top_values_over_time_are_kept_in_descending_order() -> None:
     assert TopOverTime(4)(x).tolist() == [[[9.0, 7.0, 5.0, 3.0]]]
 
 
-def test_a_text_network_ignores_what_the_top_values_do_not_hold() -> None:
-    network = build(spec(name="vdcnn", blocks=1), text()).eval()
-    codes = torch.randint(1, 69, (3, 40), dtype=torch.int32)
-    assert network(codes).shape == (3, 4)
-    longer = torch.nn.functional.pad(codes, (0, 1))
-    assert network(longer).shape == (3, 4)
+@pytest.mark.parametrize("name", ["vdcnn", "odevdcnn"])
+def test_a_text_network_does_not_care_where_in_the_text_something_stands(name: str) -> None:
+    network = build(spec(name=name, blocks=1), text(length=60)).eval()
+    codes = torch.zeros(1, 60, dtype=torch.int32)
+    words = torch.randint(1, 69, (10,), dtype=torch.int32)
+    early, late = codes.clone(), codes.clone()
+    early[0, 20:30], late[0, 30:40] = words, words
+    other = codes.clone()
+    other[0, 20:30] = words.flip(0)
+    torch.testing.assert_close(network(early), network(late), rtol=1e-4, atol=1e-6)
+    assert (network(early) - network(other)).abs().max() > 1e-4
 
 
 def test_the_multilayer_perceptron_of_chens_table_has_a_quarter_million_parameters() -> None:

@@ -4,19 +4,20 @@ from pathlib import Path
 
 import pytest
 
-from nodebench.report.published import Published, _all, shown
+from nodebench.report.published import Published, about, shown, studies
 from nodebench.sweep import agrees, load
 
 SWEEPS = Path(__file__).parent.parent / "sweeps"
-ENTRIES = [(sweep, entry) for sweep, entries in _all().items() for entry in entries]
+ENTRIES = [(sweep, entry) for sweep, study in studies().items() for entry in study.numbers]
 
 
-@pytest.mark.parametrize("name", _all())
+@pytest.mark.parametrize("name", studies())
 def test_every_published_number_belongs_to_one_cell_of_its_sweep(name: str) -> None:
     sweep = load(SWEEPS / f"{name}.yaml")
-    for entry in _all()[name]:
+    for entry in studies()[name].numbers:
         cells = {sweep.cell_label(t) for t in sweep.trials if agrees(t.spec, entry.cell)}
         assert len(cells) == 1, entry
+        assert any(entry in about(name, trial.spec) for trial in sweep.trials)
 
 
 @pytest.mark.parametrize(("sweep", "entry"), ENTRIES, ids=str)
@@ -28,8 +29,8 @@ def test_a_published_accuracy_is_a_share(sweep: str, entry: Published) -> None:
 
 
 def test_no_cell_has_two_published_numbers_of_one_kind() -> None:
-    for sweep, entries in _all().items():
-        kinds = [(sweep, str(sorted(e.cell.items())), e.metric, str(e.under)) for e in entries]
+    for study in studies().values():
+        kinds = [(str(sorted(entry.cell.items())), entry.what) for entry in study.numbers]
         assert len(set(kinds)) == len(kinds)
 
 
@@ -40,9 +41,16 @@ def test_a_small_sweep_shows_the_numbers_of_its_full_size() -> None:
     assert found["mlp"] == "98.4"
 
 
+def test_a_small_sweep_on_other_data_shows_no_published_numbers() -> None:
+    for name in ("odenet4-normalization", "odenet10-normalization"):
+        sweep = load(SWEEPS / f"{name}.yaml", small=True)
+        assert {shown(sweep.name, trial.spec) for trial in sweep.trials} == {""}
+
+
 def test_a_published_number_is_shown_with_its_spread_or_how_it_was_found() -> None:
     cell = {"model.name": "resnet"}
     plain = Published(cell=cell, value=0.987, spread=0.01, n=5, source="")
-    assert str(plain) == "98.7 ± 1"
+    assert str(plain) == "98.7 ± 1 (n = 5)"
     assert str(Published(cell=cell, value=0.97, read_off=True, source="")) == "~97"
-    assert str(Published(cell=cell, metric="epoch_s", value=65, high=129, source="")) == "65–129"
+    limit = Published(cell=cell, under="limit", value=0.5, source="")
+    assert (str(limit), limit.what) == ("50", "test accuracy %, at the limit")

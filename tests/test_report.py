@@ -61,7 +61,7 @@ def test_the_summary_averages_what_finished_and_shows_what_did_not(made_up):
     assert list(table["solver.steps"]) == ["2", "4"]
     assert list(table["test accuracy %"]) == ["90.00 ± 10.00", "50.00"]
     assert list(table["n"]) == ["3", "1 of 3"]
-    assert list(table["best epoch % †"]) == ["91.00 ± 10.00", "51.00"]
+    assert list(table["best epoch accuracy % †"]) == ["91.00 ± 10.00", "51.00"]
     assert list(table["parameters"]) == ["71", "71"]
     assert table["outcomes"][0] == "finished"
     assert table["outcomes"][1] == "1 finished, 1 DNF (diverged, epoch 2), 1 missing"
@@ -268,7 +268,7 @@ def test_a_trajectory_is_drawn_and_its_error_is_no_percentage(tmp_path):
     errors = [store.folder(t.id).result().summary["test_error"] for t in sweep.trials]
     mean = sum(errors) / 2
     assert table["test error"][0].startswith(f"{mean:.4f} ± ")
-    assert "best epoch †" in table
+    assert "best epoch error †" in table
 
 
 def test_cells_of_a_custom_models_settings_are_told_apart(tmp_path):

@@ -1,4 +1,4 @@
-"""Every sweep file: it plans, and its trials, cut short, run on generated files."""
+"""Every sweep file: it plans, and trials of every kind in it, cut short, run on generated files."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from datafiles import WRITERS
 
 from nodebench.plan import RunOptions
 from nodebench.spec import TrialSpec
 from nodebench.store import Store
 from nodebench.sweep import Sweep, Trial, load
-from nodebench.sweepfile import Evaluate
+from nodebench.sweepfile import Evaluate, Resources
 from nodebench.trial import run_trial
 
 FILES = sorted((Path(__file__).parent.parent / "sweeps").glob("*.yaml"))
@@ -21,8 +20,9 @@ STUDIES = ("S1", "S2", "S3", "S4")
 
 
 def cut(trial: Trial, written: dict[str, Any]) -> Trial:
-    """The trial with two small batches, few solver steps, and generated files for its data."""
+    """The trial with two small batches, narrow, few solver steps, and generated files."""
     tree = trial.spec.model_dump(exclude_none=True)
+    tree["model"] |= {"width": 8} if tree["model"].get("width", 0) > 8 else {}
     tree["data"] |= {"val_size": 10 if tree["data"].get("val_size") else 0} | written
     for size in ("train_size", "test_size"):
         if tree["data"].pop(size, None) and tree["data"]["name"] in ("spheres", "three-minima"):
@@ -42,8 +42,10 @@ def cut(trial: Trial, written: dict[str, Any]) -> Trial:
 
 
 def representatives(sweep: Sweep) -> list[Trial]:
-    """The first trial of every pair of data set and model."""
-    first = {(t.spec.data.name, t.spec.model.name): t for t in reversed(sweep.trials)}
+    """The first trial of every data set, model, norm, method and gradient."""
+    kinds = ("data.name", "model.name", "model.field", "model.norm.ode", "solver.method",
+             "gradient.name")  # fmt: skip
+    first = {tuple(map(t.settings.get, kinds)): t for t in reversed(sweep.trials)}
     return list(first.values())
 
 
@@ -87,6 +89,14 @@ def test_every_sweep_of_the_studies_is_here() -> None:
     assert {path.stem for path in FILES} == named | {"quickstart"}
 
 
-def test_sweep_files_are_plain_yaml() -> None:
-    for path in FILES:
-        assert yaml.safe_load(path.read_text())["name"] == path.stem
+@pytest.mark.gpu
+@pytest.mark.parametrize(
+    "name", ["spiral", "agnews-vdcnn", "spheres-adaptation", "odenet4-normalization"]
+)
+def test_every_kind_of_task_runs_on_a_gpu(name: str, tmp_path: Path) -> None:
+    store, options = Store(tmp_path / "runs"), RunOptions(tmp_path, Resources(gpus=1))
+    for trial in representatives(load(FILES[0].parent / f"{name}.yaml")):
+        written = WRITERS[trial.spec.data.name](tmp_path)
+        result = run_trial(cut(trial, written), store, options)
+        assert result.outcome == "finished", result.reason
+        assert result.environments[0]["device"] == "cuda"

@@ -53,12 +53,11 @@ class ZeroChannels(nn.Module):
 
 
 def _stem(settings: ConvNetwork, channels: int) -> nn.Sequential:
-    width = settings.width
+    width, place = settings.width, Place(settings.norm.stem, settings.activation)
     if settings.stem == "res":
         residual = Place(settings.norm.residual, settings.activation)
         blocks = (DownsamplingBlock(width, width, residual) for _ in range(2))
-        return nn.Sequential(nn.Conv2d(channels, width, 3), *blocks)
-    place = Place(settings.norm.stem, settings.activation)
+        return nn.Sequential(place.conv(channels, width, 3), *blocks)
     return nn.Sequential(
         place.conv(channels, width, 3),
         place.norm(width),

@@ -24,7 +24,7 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 class Place:
     """Makes the layers of one place: stem, residual blocks or ODE blocks.
 
-    `norm` is a word of `vocabulary.NORM_WORDS`; None, as a place without norms has it, is none.
+    `norm_word` is one of `vocabulary.NORM_WORDS`; None, as of a place without norms, is no norm.
     `space` is the number of dimensions beside batch and channels: 1 for text, 2 for images.
     """
 

@@ -84,6 +84,11 @@ def _rewound(module: nn.Module, before: list[Tensor]) -> Iterator[None]:
         _assign(module, after)
 
 
+def buffers_kept(module: nn.Module) -> AbstractContextManager[None]:
+    """Afterwards, the buffers are what they were: nothing has been learned from what was seen."""
+    return _rewound(module, _copies(module))
+
+
 @torch.no_grad()
 def _assign(module: nn.Module, values: list[Tensor]) -> None:
     for buffer, value in zip(module.buffers(), values, strict=True):
@@ -151,8 +156,7 @@ class _AdjointSolve(torch.autograd.Function):
         augmented = _augmented(ctx.f, tuple(parameters))
         a = grad[-1]
         gradients = tuple(torch.zeros_like(p) for p in parameters)
-        buffers = _rewound(ctx.module, _copies(ctx.module))
-        with torch.no_grad(), buffers, _settled_weights(ctx.module):
+        with torch.no_grad(), buffers_kept(ctx.module), _settled_weights(ctx.module):
             for i in range(len(ctx.times) - 1, 0, -1):
                 state = (solution[i], a, *gradients)
                 span = (ctx.times[i], ctx.times[i - 1])

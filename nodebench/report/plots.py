@@ -80,16 +80,43 @@ def trajectories(paths: Mapping[str, pd.DataFrame], folder: Path) -> list[str]:
 
 
 def robustness(sweep: Sweep, curves: pd.DataFrame, folder: Path) -> list[str]:
-    """Draws the headline metric over evaluations, a panel a cell; returns the figure's name.
+    """Draws the headline metric over evaluations, a panel a cell; returns the figures' names.
 
     `curves` is the table of `tables.robustness_curves`. Where two settings tell the cells apart,
-    one makes the columns and the other the rows, as in Gusak et al. 2020, Figure 1.
+    the first makes the columns and the second the rows, as in Gusak et al. 2020, Figure 1. What
+    does not fit into one figure has one for each value of the first setting.
     """
+    settings = {sweep.cell_label(trial): trial.settings for trial in sweep.trials}
     cells = [] if curves.empty else list(dict.fromkeys(curves["cell"]))
-    if not 0 < len(cells) <= MOST_PANELS:
+    if not cells:
         return []
-    columns = _panel_columns(sweep, cells)
-    rows = -(-len(cells) // columns)
+    groups = {"robustness": cells}
+    if len(cells) > MOST_PANELS:
+        groups = {}
+        for cell in cells:
+            value = str(settings[cell].get(sweep.varying[0]))
+            groups.setdefault(f"robustness-{value}", []).append(cell)
+    metric = sweep.trials[0].spec.data.metric
+    for name, group in groups.items():
+        save(_robustness(_panels(sweep, group), curves, metric), folder / name)
+    return list(groups)
+
+
+def _panels(sweep: Sweep, cells: list[str]) -> list[list[str]]:
+    """The cells in rows: by two settings if they alone tell the cells apart, else four a row."""
+    settings = {sweep.cell_label(trial): trial.settings for trial in sweep.trials}
+    values = {p: list(dict.fromkeys(settings[c].get(p) for c in cells)) for p in sweep.varying}
+    several = [path for path in sweep.varying if len(values[path]) > 1]
+    if len(several) == 2:
+        across, down = (values[path] for path in several)
+        places = {tuple(settings[c].get(p) for p in several): c for c in cells}
+        if len(across) * len(down) == len(cells) == len(places):
+            return [[places[x, y] for x in across] for y in down]
+    return [cells[start : start + 4] for start in range(0, len(cells), 4)]
+
+
+def _robustness(panels: list[list[str]], curves: pd.DataFrame, metric: str) -> Figure:
+    rows, columns = len(panels), max(map(len, panels))
     figure, grid = plt.subplots(
         rows, columns, figsize=(2.6 * columns + 1.2, 2.2 * rows + 0.5),
         squeeze=False, sharex=True, sharey=True, layout="constrained",
@@ -97,19 +124,20 @@ def robustness(sweep: Sweep, curves: pd.DataFrame, folder: Path) -> list[str]:
     methods = list(dict.fromkeys(curves["test.method"]))
     colours, markers = itertools.cycle(sns.color_palette("colorblind")), itertools.cycle("os^Dv")
     looks = {method: (next(colours), next(markers)) for method in methods}
-    for axes, cell in zip(grid.flat, cells, strict=False):
-        _robustness_panel(axes, curves[curves["cell"] == cell], looks)
-        axes.set_title(cell, fontsize="medium")
-    for axes in grid.flat[len(cells) :]:
-        axes.set_axis_off()
-    for axes in grid.flat[max(0, len(cells) - columns) : len(cells)]:
-        axes.tick_params(labelbottom=True)  # also where an empty place is below
+    for row, cells in enumerate(panels):
+        below = len(panels[row + 1]) if row + 1 < rows else 0
+        for axes in grid[row, below:]:
+            axes.tick_params(labelbottom=True)
+        for axes, cell in zip(grid[row], cells, strict=False):
+            _robustness_panel(axes, curves[curves["cell"] == cell], looks)
+            axes.set_title(cell, fontsize="medium")
+        for axes in grid[row, len(cells) :]:
+            axes.set_axis_off()
     figure.supxlabel("evaluations per forward pass")
-    figure.supylabel(f"test {sweep.trials[0].spec.data.metric}")
+    figure.supylabel(f"test {metric}")
     handles = {h.get_label(): h for axes in grid.flat for h in axes.get_legend_handles_labels()[0]}
     figure.legend(handles.values(), handles.keys(), loc="outside right upper")
-    save(figure, folder / "robustness")
-    return ["robustness"]
+    return figure
 
 
 def _robustness_panel(axes: Axes, curves: pd.DataFrame, looks: dict[str, Any]) -> None:
@@ -123,16 +151,6 @@ def _robustness_panel(axes: Axes, curves: pd.DataFrame, looks: dict[str, Any]) -
     axes.axvline(curves["trained_nfe"].iloc[0], color="0.4", linestyle="--", linewidth=1)
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter(lambda nfe, _: f"{nfe:g}")
-
-
-def _panel_columns(sweep: Sweep, cells: list[str]) -> int:
-    """The number of panels in a row: the values of the last setting but one, if there are two."""
-    settings = {sweep.cell_label(trial): trial.settings for trial in sweep.trials}
-    values = [len({str(settings[cell].get(path)) for cell in cells}) for path in sweep.varying]
-    several = [count for count in values if count > 1]
-    if len(several) == 2 and several[0] * several[1] == len(cells) and several[1] <= 6:
-        return several[1]
-    return min(4, len(cells))
 
 
 def save(figure: Figure, path: Path) -> None:

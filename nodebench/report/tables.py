@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,14 +13,13 @@ import pandas as pd
 
 from nodebench.plan import point_key, point_row, points
 from nodebench.report import published
-from nodebench.report.statistics import Headline, count_and_spread, mean_and_spread
+from nodebench.report.statistics import count_and_spread, mean_and_spread, measured, unit
 from nodebench.spec import Solver
 from nodebench.store import FINISHED, Result, Row, Store
 from nodebench.sweep import Sweep, Trial
+from nodebench.vocabulary import METHODS
 
 NO_VALUE = "–"
-OPTIONAL = ("published", "NFE forward", "NFE backward")
-"""Columns that a table without any value in them does without."""
 
 
 def results(sweep: Sweep, store: Store) -> pd.DataFrame:
@@ -68,8 +69,8 @@ def evaluations(sweep: Sweep, store: Store) -> pd.DataFrame:
             solver = {f"test.{name}": value for name, value in point["solver"].items()}
             rest = {name: value for name, value in point.items() if name != "solver"}
             budget = _budget(trial, Solver(**point["solver"]))
-            headline = Headline.of(trial.spec.data)
-            rest |= {"headline": headline, "value": rest.get(headline.metric)}
+            metric = trial.spec.data.metric
+            rest |= {"metric": metric, "value": rest.get(metric)}
             rows.append({**identity, **solver, "budget": budget, **rest})
     return pd.DataFrame(rows)
 
@@ -97,14 +98,15 @@ def _budget(trial: Trial, solver: Solver) -> Budget:
         rtol, atol = (float(f"{tolerance:g}") for tolerance in solver.tolerances)
         heading = f"tol {rtol:g}" if rtol == atol else f"rtol {rtol:g}, atol {atol:g}"
         return Budget((2, -rtol, -atol), heading)
-    trained = trial.spec.solver
-    span = getattr(trial.spec.model, "t1", 1.0)
-    if solver.step_size is not None and trained is not None:
+    trained, span = trial.spec.solver, trial.spec.model.span
+    assert trained is not None
+    if solver.step_size is not None:
         # From `step_factors`: across cells it is the factor that compares.
-        factor = solver.step_size / (trained.step_size or span / trained.step_count(span))
-        return Budget((3, factor), f"h × {float(f'{factor:g}'):g}")
-    steps = solver.step_count(span)
-    if solver.facts.stages is None:
+        size = trained.step_size or (span or 1.0) / trained.step_count(span or 1.0)
+        factor = float(f"{solver.step_size / size:g}")
+        return Budget((3, factor), f"h × {factor:g}")
+    steps = solver.step_count(span or 1.0)
+    if solver.facts.stages is None or span is None:
         return Budget((1, steps), f"steps {steps}")
     nfe = steps * solver.facts.stages * trial.spec.model.ode_blocks
     return Budget((0, nfe), f"NFE {nfe}")
@@ -117,33 +119,91 @@ def summary(sweep: Sweep, frame: pd.DataFrame) -> pd.DataFrame:
     sample standard deviations over the seeds that finished.
     """
     trials = {trial.id: trial for trial in sweep.trials}
-    metrics = list(dict.fromkeys(Headline.of(trial.spec.data) for trial in sweep.trials))
+    metrics = list(dict.fromkeys(trial.spec.data.metric for trial in sweep.trials))
     rows = []
     for key, group in _cells(sweep, frame):
         done = group[group["outcome"] == FINISHED]
         spec = trials[group["id"].iloc[0]].spec
+
         rows.append(
             {
                 **key,
-                **{
-                    f"test {m.metric}{m.unit}": m.text(_column(done, f"test_{m.metric}"))
-                    for m in metrics
-                },
+                **_judged("test_", done, metrics),
                 "n": f"{len(done)} of {len(group)}" if len(done) < len(group) else f"{len(done)}",
                 "published": published.shown(sweep.name, spec) or NO_VALUE,
-                **{
-                    f"best epoch{m.unit} †": m.text(_column(done, f"best_test_{m.metric}"))
-                    for m in metrics
-                },
+                **_judged("val_", done, metrics),
+                **_judged("best_test_", done, metrics),
                 "parameters": _whole(_column(done, "parameters")),
                 "s/epoch ‡": mean_and_spread(_column(done, "epoch_s"), 2),
                 "NFE forward": count_and_spread(_column(done, "nfe_forward")),
                 "NFE backward": count_and_spread(_column(done, "nfe_backward")),
+                **_adapted(done),
                 "outcomes": _outcomes(group),
             }
         )
     table = pd.DataFrame(rows)
-    return table.drop(columns=[c for c in OPTIONAL if (table[c] == NO_VALUE).all()])
+    optional = table.columns[len(key) + len(metrics) :]
+    return table.drop(columns=[c for c in optional if (table[c] == NO_VALUE).all()])
+
+
+HEADINGS = {"test_": "test {}", "val_": "validation {}", "best_test_": "best epoch {} †"}
+
+
+def _judged(prefix: str, done: pd.DataFrame, metrics: Sequence[str]) -> dict[str, str]:
+    """Heading -> mean and spread of what models are judged by."""
+    return {
+        HEADINGS[prefix].format(metric + unit(metric)): measured(
+            metric, _column(done, prefix + metric)
+        )
+        for metric in metrics
+    }
+
+
+def _adapted(done: pd.DataFrame) -> dict[str, str]:
+    """Where the adaptation of a solver ended, and what it took over the whole training."""
+    adapted = done.dropna(subset=["nfe_adaptation"]) if "nfe_adaptation" in done else done[:0]
+    at_limit = int(_column(adapted, "at_step_limit").fillna(0).sum())
+    note = f", {at_limit} at the limit" if at_limit else ""
+    return {
+        "NFE mean": count_and_spread(_column(adapted, "nfe_forward_mean")),
+        "final steps": mean_and_spread(1 / _column(adapted, "step_size"), 1) + note,
+        "final tol": ", ".join(f"{tol:.2g}" for tol in _column(adapted, "tol")) or NO_VALUE,
+    }
+
+
+def published_numbers(sweep: Sweep, frame: pd.DataFrame, evaluated: pd.DataFrame) -> pd.DataFrame:
+    """One row per published number of the sweep's cells: ours, theirs, and where it stands."""
+    numbers: dict[tuple[str, str], tuple[published.Published, list[str]]] = {}
+    for trial in sweep.trials:
+        for entry in published.about(sweep.name, trial.spec):
+            key = sweep.cell_label(trial), entry.what
+            numbers.setdefault(key, (entry, []))[1].append(trial.id)
+    rows = []
+    for (cell, _), (entry, ids) in numbers.items():
+        done = frame[frame["id"].isin(ids) & (frame["outcome"] == FINISHED)]
+        values = _at_the_limit(evaluated, ids) if entry.under else _column(done, entry.metric)
+        is_accuracy = entry.metric == "test_accuracy"
+        rows.append(
+            {
+                "cell": cell,
+                "what": entry.what,
+                "ours": measured("accuracy", values) if is_accuracy else mean_and_spread(values, 1),
+                "n": str(values.notna().sum()),
+                "published": str(entry),
+                "source": entry.source,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _at_the_limit(evaluated: pd.DataFrame, ids: list[str]) -> pd.Series[float]:
+    """The accuracy of each trial at its most expensive point, under the method of highest order."""
+    if evaluated.empty:
+        return pd.Series(dtype=float)
+    done = evaluated[evaluated["trial"].isin(ids) & (evaluated["outcome"] == FINISHED)]
+    order = done["test.method"].map(lambda method: METHODS[method].order)
+    finest = done.assign(order=order).sort_values(["order", "nfe"]).groupby("trial").last()
+    return _column(finest, "value")
 
 
 def robustness(sweep: Sweep, frame: pd.DataFrame) -> pd.DataFrame:
@@ -181,6 +241,9 @@ def robustness_curves(frame: pd.DataFrame, trained: pd.DataFrame) -> pd.DataFram
     done = frame[frame["outcome"] == FINISHED]
     if done.empty or "nfe_forward" not in trained:
         return pd.DataFrame()
+    # Points on subsets of the test set are not mixed: the largest ones are drawn.
+    sizes = done["test_size"].astype(float).fillna(math.inf)
+    done = done[sizes == sizes.max()].drop_duplicates(["trial", "test.method", "budget"])
     keys = ["cell", "test.method", "budget"]
     curves = done.groupby(keys, sort=False).agg(
         value=("value", "mean"), spread=("value", "std"), nfe=("nfe", "mean")
@@ -197,8 +260,7 @@ def _headline_values(points: pd.DataFrame, n: int) -> str:
     """Mean and spread over the points that finished, and how many of n did, if not all."""
     if points.empty:
         return NO_VALUE
-    headline: Headline = points["headline"].iloc[0]
-    text = headline.text(points["value"].astype(float))
+    text = measured(points["metric"].iloc[0], points["value"].astype(float))
     finished = int((points["outcome"] == FINISHED).sum())
     if 0 < finished < n:
         text += f" ({finished} of {n})"
