@@ -6,13 +6,14 @@ import pandas as pd
 import pytest
 
 from nodebench.plan import point_row
-from nodebench.report import tables
+from nodebench.report import frames, tables
 from nodebench.report.page import write_report
 from nodebench.report.statistics import count_and_spread, mean_and_spread
 from nodebench.spec import Solver
 from nodebench.store import Result, Store
+from nodebench.sweep import load
 from nodebench.trial import run_trial
-from sweeps import TINY, options, tiny
+from sweeps import TINY, options, tiny, write_tiny
 
 ROW = {"nfe_forward": 2.0, "nfe_backward": 0.0, "parameters": 71, "epoch_s": 0.5}
 HERE = {"hardware": "abacus", "threads": 1, "torch": "2", "device": "cpu"}
@@ -57,7 +58,7 @@ def test_counts_that_agree_are_written_plainly():
 
 def test_the_summary_averages_what_finished_and_shows_what_did_not(made_up):
     sweep, store = made_up
-    table = tables.summary(sweep, tables.results(sweep, store))
+    table = tables.summary(sweep, frames.results(sweep, store))
     assert list(table["solver.steps"]) == ["2", "4"]
     assert list(table["test accuracy %"]) == ["90.00 ± 10.00", "50.00"]
     assert list(table["n"]) == ["3", "1 of 3"]
@@ -69,7 +70,7 @@ def test_the_summary_averages_what_finished_and_shows_what_did_not(made_up):
 
 def test_only_columns_that_vary_are_shown(made_up):
     sweep, store = made_up
-    columns = list(tables.summary(sweep, tables.results(sweep, store)))
+    columns = list(tables.summary(sweep, frames.results(sweep, store)))
     assert columns[0] == "solver.steps"
     assert not any(column.startswith(("data.", "train.", "model.")) for column in columns)
 
@@ -112,7 +113,7 @@ def test_trained_weights_under_other_solvers_are_a_table(tmp_path):
     store = Store(tmp_path / "runs")
     for trial in sweep.trials:
         run_trial(trial, store, options(sweep, tmp_path))
-    frame = tables.evaluations(sweep, store)
+    frame = frames.evaluations(sweep, store)
     table = tables.robustness(sweep, frame)
     assert list(table.columns) == ["test.method", "n", "NFE 4", "NFE 6", "NFE 8"]
     assert list(table["n"]) == ["2", "2"]
@@ -146,7 +147,7 @@ def robustness(sweep, folder, *points_of_trials):
     store = Store(folder / "runs")
     for trial, found in zip(sweep.trials, points_of_trials, strict=False):
         store.folder(trial.id).write_evaluations(found)
-    return tables.robustness(sweep, tables.evaluations(sweep, store))
+    return tables.robustness(sweep, frames.evaluations(sweep, store))
 
 
 def test_points_on_different_test_samples_are_not_averaged(tmp_path):
@@ -193,7 +194,7 @@ def test_points_that_the_sweep_does_not_ask_for_are_left_out(tmp_path):
     table = robustness(sweep, tmp_path, [*others, point(0.9, method="euler", steps=4)])
     assert table.to_dict("records") == [{"test.method": "euler", "n": "1", "NFE 4": "90.00"}]
     unasked = tiny(tmp_path)
-    assert tables.evaluations(unasked, Store(tmp_path / "runs")).empty
+    assert frames.evaluations(unasked, Store(tmp_path / "runs")).empty
 
 
 def test_a_mean_over_fewer_seeds_than_its_row_says_so(tmp_path):
@@ -243,8 +244,8 @@ def test_robustness_is_drawn_over_evaluations_from_those_of_training(tmp_path):
     store = Store(tmp_path / "runs")
     for trial in sweep.trials:
         run_trial(trial, store, options(sweep, tmp_path))
-    evaluated = tables.evaluations(sweep, store)
-    curves = tables.robustness_curves(evaluated, tables.results(sweep, store))
+    evaluated = frames.evaluations(sweep, store)
+    curves = frames.robustness_curves(evaluated, frames.results(sweep, store))
     assert list(curves["cell"]) == ["2", "2", "4", "4"]
     assert list(curves["trained_nfe"]) == [2, 2, 4, 4]
     assert list(curves["nfe"]) == [4, 8, 4, 8]
@@ -264,7 +265,7 @@ def test_a_trajectory_is_drawn_and_its_error_is_no_percentage(tmp_path):
     text = write_report(sweep, store, tmp_path / "report").read_text()
     assert "](figures/trajectories.svg)" in text
     assert "](figures/error.svg)" in text
-    table = tables.summary(sweep, tables.results(sweep, store))
+    table = tables.summary(sweep, frames.results(sweep, store))
     errors = [store.folder(t.id).result().summary["test_error"] for t in sweep.trials]
     mean = sum(errors) / 2
     assert table["test error"][0].startswith(f"{mean:.4f} ± ")
@@ -287,7 +288,7 @@ def test_cells_of_a_custom_models_settings_are_told_apart(tmp_path):
     store = Store(tmp_path / "runs")
     for trial in sweep.trials:
         store.folder(trial.id).write_history([{"epoch": 1, "test_accuracy": 0.5}])
-    assert tables.epochs(sweep, store)["model.settings"].nunique() == 2
+    assert frames.epochs(sweep, store)["model.settings"].nunique() == 2
 
 
 def test_evaluations_are_summed_over_ode_blocks(tmp_path):
@@ -328,10 +329,79 @@ def test_a_tolerance_reached_by_a_factor_is_the_same_budget(tmp_path):
 
 def test_results_are_tidy(made_up):
     sweep, store = made_up
-    frame = tables.results(sweep, store)
+    frame = frames.results(sweep, store)
     assert list(frame["seed"]) == [0, 1, 2] * 2
     assert frame["test_accuracy"].isna().sum() == 2
-    epochs = tables.epochs(sweep, store)
+    epochs = frames.epochs(sweep, store)
     assert len(epochs) == 10
     assert math.isclose(epochs["train_loss"].max(), 1.0)
     assert TINY["model"]["name"] == frame["model.name"].unique().item()
+
+
+def test_published_numbers_stand_beside_ours(tmp_path):
+    evaluate = {"methods": ["euler", "rk4"], "steps": [1, 8]}
+    path = write_tiny(
+        tmp_path, name="spheres-solver", grid={"solver.steps": [2, 4]}, evaluate=evaluate
+    )
+    sweep, store = load(path), Store(tmp_path / "runs")
+    for trial in sweep.trials:
+        run_trial(trial, store, options(sweep, tmp_path))
+    results, evaluated = frames.results(sweep, store), frames.evaluations(sweep, store)
+    table = tables.published_numbers(sweep, results, evaluated)
+    assert list(table["cell"]) == ["2", "2"]  # of 4 steps, nothing is published
+    assert list(table["what"]) == ["test accuracy %", "test accuracy %, at the limit"]
+    assert list(table["published"]) == ["97", "48"]
+    own = results["test_accuracy"][0]
+    finest = evaluated[(evaluated["test.method"] == "rk4") & (evaluated["test.steps"] == 8)]
+    limit = finest["accuracy"].iloc[0]
+    assert list(table["ours"]) == [f"{100 * own:.2f}", f"{100 * limit:.2f}"]
+    assert list(tables.summary(sweep, results)["published"]) == ["97", "–"]
+    text = write_report(sweep, store, tmp_path / "report").read_text()
+    assert "## Ours beside published numbers" in text
+
+
+def test_a_sweep_of_other_data_has_no_published_numbers(tmp_path):
+    digits = {"data": "digits", "model": "mlp", "train": {"epochs": 1}}
+    sweep = load(write_tiny(tmp_path, name="spheres-solver", base=digits))
+    assert tables.published_numbers(sweep, pd.DataFrame(), pd.DataFrame()).empty
+
+
+def test_validation_is_a_column_and_chooses_the_best_epoch(tmp_path):
+    base = {**TINY, "data": {**TINY["data"], "val_size": 20}, "train": {"epochs": 6}}
+    sweep, store = tiny(tmp_path, base=base), Store(tmp_path / "runs")
+    trial = sweep.trials[0]
+    result = run_trial(trial, store, options(sweep, tmp_path))
+    history = store.folder(trial.id).history()
+    best = max(history, key=lambda row: row["val_accuracy"])
+    assert result.summary["best_epoch"] == best["epoch"]
+    assert result.summary["best_test_accuracy"] == best["test_accuracy"]
+    table = tables.summary(sweep, frames.results(sweep, store))
+    last = history[-1]["val_accuracy"]
+    assert list(table["validation accuracy %"]) == [f"{100 * last:.2f}"]
+
+
+def test_an_adapted_solver_shows_where_it_ended_and_what_it_took(tmp_path):
+    solvers = [{"method": "euler", "adapt": {"every": 2, "max_steps": 5}},
+               {"method": "dopri5", "adapt": {"every": 2}}]  # fmt: skip
+    sweep, store = tiny(tmp_path, grid={"solver": solvers}), Store(tmp_path / "runs")
+    for trial in sweep.trials:
+        run_trial(trial, store, options(sweep, tmp_path))
+    table = tables.summary(sweep, frames.results(sweep, store))
+    euler, dopri5 = (store.folder(trial.id) for trial in sweep.trials)
+    steps = 1 / euler.result().summary["step_size"]
+    at_limit = ", 1 at the limit" if steps > 4 else ""
+    assert table["final steps"][0] == f"{steps:.1f}{at_limit}"
+    assert table["final tol"][1] == f"{dopri5.result().summary['tol']:.2g}"
+    assert (table["final steps"][1], table["final tol"][0]) == ("–", "–")
+    mean = sum(row["nfe_forward"] for row in dopri5.history()) / 3
+    assert float(table["NFE mean"][1]) == pytest.approx(mean, rel=1e-3)
+
+
+def test_points_on_subsets_of_the_test_set_are_not_mixed_in_a_figure(tmp_path):
+    blocks = [{"methods": ["euler"], "steps": [4], "test_size": size} for size in (8, None)]
+    sweep, store = tiny(tmp_path, evaluate=blocks), Store(tmp_path / "runs")
+    run_trial(sweep.trials[0], store, options(sweep, tmp_path))
+    evaluated = frames.evaluations(sweep, store)
+    assert len(evaluated) == 2
+    curves = frames.robustness_curves(evaluated, frames.results(sweep, store))
+    assert list(curves["value"]) == list(evaluated[evaluated["test_size"].isna()]["value"])

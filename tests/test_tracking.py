@@ -12,7 +12,7 @@ from mlflow import MlflowClient
 from nodebench import launch
 from nodebench.errors import TrackingError
 from nodebench.mirror import Mirror
-from nodebench.report import tables
+from nodebench.report import frames
 from nodebench.runner import run_inline
 from nodebench.store import Store, write
 from nodebench.sweepfile import Limits
@@ -119,13 +119,13 @@ def test_mlflow_deleted_is_rebuilt_from_the_store(trained):
 def test_the_store_deleted_is_restored_from_mlflow(trained, tmp_path):
     sweep, store = trained
     Tracker(sweep, store).update_all()
-    expected = tables.results(sweep, store), tables.evaluations(sweep, store)
+    expected = frames.results(sweep, store), frames.evaluations(sweep, store)
     history = essence(store.folder(sweep.trials[0].id).history())
     shutil.rmtree(store.root / "trials")
     copy = Store(tmp_path / "copy")
     restore(sweep, copy, source=store)
     for frame, found in zip(
-        expected, (tables.results(sweep, copy), tables.evaluations(sweep, copy)), strict=True
+        expected, (frames.results(sweep, copy), frames.evaluations(sweep, copy)), strict=True
     ):
         assert frame.equals(found)
     assert essence(copy.folder(sweep.trials[0].id).history()) == history

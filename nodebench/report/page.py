@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from nodebench.report import plots, tables
+from nodebench.report import frames, plots, tables
 from nodebench.store import FINISHED, Store, write
 from nodebench.sweep import Sweep
 
@@ -38,13 +38,13 @@ training. Where a curve falls to the right of it, the network depends on its sol
 
 def write_report(sweep: Sweep, store: Store, folder: Path) -> Path:
     """Writes `README.md`, `results.csv`, `sweep.yaml` and `figures/`; returns the page's path."""
-    results = tables.results(sweep, store)
+    results = frames.results(sweep, store)
     shutil.rmtree(folder / "figures", ignore_errors=True)
-    epochs = tables.epochs(sweep, store)
+    epochs = frames.epochs(sweep, store)
     captions = {} if epochs.empty else plots.curves(sweep, epochs, folder / "figures")
     write(folder / "results.csv", results.to_csv(index=False))
     write(folder / "sweep.yaml", sweep.text)
-    evaluated = tables.evaluations(sweep, store)
+    evaluated = frames.evaluations(sweep, store)
     sections = [
         f"# {sweep.name}",
         sweep.about,
@@ -83,7 +83,7 @@ def _failures(sweep: Sweep, results: pd.DataFrame) -> list[str]:
 
 
 def _trajectories(sweep: Sweep, store: Store, folder: Path) -> list[str]:
-    drawn = plots.trajectories(tables.trajectories(sweep, store), folder)
+    drawn = plots.trajectories(frames.trajectories(sweep, store), folder)
     return [
         f"## Learned trajectories\n\n![Learned trajectories](figures/{name}.svg)\n\n"
         "Dots are the noisy observations, coloured by time; the line is the learned ODE, solved "
@@ -97,7 +97,7 @@ def _robustness(
 ) -> list[str]:
     if evaluated.empty:
         return []
-    drawn = plots.robustness(sweep, tables.robustness_curves(evaluated, results), folder)
+    drawn = plots.robustness(sweep, frames.robustness_curves(evaluated, results), folder)
     return [
         "## Under other solvers",
         OTHER_SOLVERS,

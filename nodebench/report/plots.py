@@ -82,7 +82,7 @@ def trajectories(paths: Mapping[str, pd.DataFrame], folder: Path) -> list[str]:
 def robustness(sweep: Sweep, curves: pd.DataFrame, folder: Path) -> list[str]:
     """Draws the headline metric over evaluations, a panel a cell; returns the figures' names.
 
-    `curves` is the table of `tables.robustness_curves`. Where two settings tell the cells apart,
+    `curves` is the table of `frames.robustness_curves`. Where two settings tell the cells apart,
     the first makes the columns and the second the rows, as in Gusak et al. 2020, Figure 1. What
     does not fit into one figure has one for each value of the first setting.
     """
