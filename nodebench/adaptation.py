@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from nodebench.errors import Diverged, EvaluationLimit, StepUnderflow
 from nodebench.ode.block import ODEBlock, ode_blocks, solved_by, take_evaluations
 from nodebench.ode.gradients import buffers_kept
-from nodebench.spec import Adapt, Solver, TrialSpec
+from nodebench.solver_settings import Adapt, Solver
+from nodebench.spec import TrialSpec
 from nodebench.store import Row
 from nodebench.task import Loss, Task
 

@@ -34,11 +34,12 @@ class Model(Part):
 
     name: str
     has_ode: ClassVar[bool]
+    kinds: ClassVar[tuple[str, ...]] = ()
 
     @property
     def reads(self) -> tuple[str, ...]:
         """The kinds of data that it takes; empty if that is its own business."""
-        return ()
+        return self.kinds
 
     @property
     def ode_blocks(self) -> int:
@@ -136,14 +137,11 @@ class ConvNetwork(SingleStage):
     `augment_dim` channels of zeros are appended before the feature stage.
     """
 
+    kinds = ("images",)
+
     stem: Literal["conv", "res"] = "conv"
     augment_dim: Size = 0
     activation: ActivationName = "relu"
-
-    @property
-    def reads(self) -> tuple[str, ...]:
-        """Images."""
-        return ("images",)
 
     def _channels(self) -> dict[str, set[int]]:
         wide = self.width + self.augment_dim
@@ -181,15 +179,12 @@ class StagedNetwork(Network):
     (`preact`). Source: Gusak et al. 2020 (S4 of `docs/studies.md`); stages: `vocabulary.STAGES`.
     """
 
+    kinds = ("images",)
+
     width: Count = 16
     norm: BatchNorms = BatchNorms()
     activation: Activations = Activations()
     order: Literal["postact", "preact"] = "postact"
-
-    @property
-    def reads(self) -> tuple[str, ...]:
-        """Images."""
-        return ("images",)
 
     @property
     def stages(self) -> tuple[tuple[int, int], ...]:
@@ -241,12 +236,9 @@ class TextNetwork(SingleStage):
     Source: Conneau et al. 2017 as `saparina/neural-ode` has it (S1 of `docs/studies.md`).
     """
 
-    norm: BatchNorms = BatchNorms()
+    kinds = ("text",)
 
-    @property
-    def reads(self) -> tuple[str, ...]:
-        """Text."""
-        return ("text",)
+    norm: BatchNorms = BatchNorms()
 
 
 class Vdcnn(TextNetwork):
@@ -274,16 +266,12 @@ class Mlp(Model):
     """Fully connected layers on the flattened input (Chen et al. 2018, Table 1: 300 hidden)."""
 
     has_ode = False
+    kinds = ("vectors", "images")
 
     name: Literal["mlp"]
     hidden: tuple[Count, ...] = (300,)
     activation: ActivationName = "relu"
     dropout: BelowOne = 0.0
-
-    @property
-    def reads(self) -> tuple[str, ...]:
-        """Vectors and images."""
-        return ("vectors", "images")
 
 
 class PlainOde(Model):
@@ -315,15 +303,11 @@ class NeuralOde(Model):
     """
 
     has_ode = True
+    kinds = ("trajectories",)
 
     name: Literal["neuralode"]
     width: Count = 2
     activation: ActivationName = "none"
-
-    @property
-    def reads(self) -> tuple[str, ...]:
-        """Trajectories."""
-        return ("trajectories",)
 
     @property
     def span(self) -> None:

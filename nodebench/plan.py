@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nodebench.errors import DeadlineExceeded, EvaluationLimit
-from nodebench.spec import Solver, TrialSpec
+from nodebench.solver_settings import Solver
+from nodebench.spec import TrialSpec
 from nodebench.store import FINISHED, Result, Row, State, Store, TrialFolder
 from nodebench.sweep import Sweep, Trial, agrees
 from nodebench.sweepfile import Evaluate, Limits, Resources

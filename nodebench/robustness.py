@@ -11,7 +11,7 @@ from torch import nn
 from nodebench.errors import DeadlineExceeded, OutOfMemory, TrialFailure
 from nodebench.ode.block import solved_by
 from nodebench.plan import Point, known_points, limit_of, point_key, point_row
-from nodebench.spec import Solver
+from nodebench.solver_settings import Solver
 from nodebench.store import FINISHED, Row, TrialFolder
 from nodebench.sweepfile import Limits
 from nodebench.task import Task

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from nodebench.errors import DeadlineExceeded, Diverged
 from nodebench.machine import peak_memory, reset_peak_memory, synchronize
 from nodebench.ode.block import ode_blocks, take_evaluations
-from nodebench.spec import Cosine, Milestones, Optimizer, Schedule, Solver, Train, TrialSpec
+from nodebench.solver_settings import Solver
+from nodebench.spec import Cosine, Milestones, Optimizer, Schedule, Train, TrialSpec
 from nodebench.store import Row, write
 from nodebench.task import Loss, Task
 

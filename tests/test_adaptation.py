@@ -18,7 +18,8 @@ from nodebench.data.load import load
 from nodebench.errors import Diverged, EvaluationLimit, StepUnderflow
 from nodebench.models.build import build
 from nodebench.ode.block import ODEBlock, ode_blocks
-from nodebench.spec import Gradient, Solver, TrialSpec
+from nodebench.solver_settings import Gradient, Solver
+from nodebench.spec import TrialSpec
 from nodebench.task import Loss, task_for
 from nodebench.train import TrainState, new_state, train
 

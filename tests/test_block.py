@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from nodebench.errors import DeadlineExceeded, EvaluationLimit
 from nodebench.ode import block as block_module
 from nodebench.ode.block import ODEBlock, ode_blocks, take_evaluations
-from nodebench.spec import Gradient, Solver
+from nodebench.solver_settings import Gradient, Solver
 from nodebench.vocabulary import GRADIENTS
 
 EULER = Solver(method="euler", steps=4)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from nodebench.ode.fixed import TABLEAUS, State, grid, integrate
 from nodebench.ode.solve import solve
-from nodebench.spec import Solver
+from nodebench.solver_settings import Solver
 from nodebench.vocabulary import METHODS
 
 FIXED = list(TABLEAUS)

@@ -12,7 +12,7 @@ from torch.nn.utils import parametrizations
 from nodebench.ode.block import ODEBlock
 from nodebench.ode.fixed import TABLEAUS
 from nodebench.ode.solve import solve
-from nodebench.spec import Gradient, Solver
+from nodebench.solver_settings import Gradient, Solver
 from nodebench.vocabulary import GRADIENTS, METHODS
 
 FIXED = list(TABLEAUS)

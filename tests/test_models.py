@@ -14,7 +14,8 @@ from nodebench.models.norm import NORMS
 from nodebench.models.place import Place
 from nodebench.models.text import TopOverTime
 from nodebench.ode.block import ODEBlock, ode_blocks
-from nodebench.spec import Solver, TrialSpec
+from nodebench.solver_settings import Solver
+from nodebench.spec import TrialSpec
 from nodebench.vocabulary import DYNAMICS, NORM_WORDS, STAGES
 
 MNIST, CIFAR10, DIGITS = (1, 28, 28), (3, 32, 32), (1, 16, 16)

@@ -9,7 +9,7 @@ from nodebench.plan import point_row
 from nodebench.report import frames, tables
 from nodebench.report.page import write_report
 from nodebench.report.statistics import count_and_spread, mean_and_spread
-from nodebench.spec import Solver
+from nodebench.solver_settings import Solver
 from nodebench.store import Result, Store
 from nodebench.sweep import load
 from nodebench.trial import run_trial

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from nodebench.errors import Diverged, NotConverged, StepUnderflow, TrialFailure
 from nodebench.ode.block import ODEBlock
 from nodebench.ode.solve import OTHERS, solve
-from nodebench.spec import Gradient, Solver
+from nodebench.solver_settings import Gradient, Solver
 from nodebench.vocabulary import SCIPY_METHODS
 
 EMBEDDED = sorted(OTHERS.keys() - {"implicit_adams", "scipy_solver"})

@@ -14,7 +14,8 @@ from nodebench.data.load import load
 from nodebench.errors import DeadlineExceeded, Diverged
 from nodebench.models.build import build
 from nodebench.ode.block import ODEBlock
-from nodebench.spec import Constant, Cosine, Gradient, Milestones, Solver, TrialSpec
+from nodebench.solver_settings import Gradient, Solver
+from nodebench.spec import Constant, Cosine, Milestones, TrialSpec
 from nodebench.store import Row
 from nodebench.task import evaluate, task_for
 from nodebench.train import TrainState, learning_rate_factor, new_state, train

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from nodebench.errors import DeadlineExceeded, EvaluationLimit
 from nodebench.ode.gradients import odeint
-from nodebench.spec import Gradient, Solver
+from nodebench.solver_settings import Gradient, Solver
 
 
 class ODEBlock(nn.Module):

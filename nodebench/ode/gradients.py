@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from nodebench.ode.fixed import State
 from nodebench.ode.solve import Norm, solve
-from nodebench.spec import Gradient, Solver
+from nodebench.solver_settings import Gradient, Solver
 
 Field = Callable[[float | Tensor, Tensor], Tensor]
 """f(t, y) -> dy/dt, of the shape of y."""

@@ -16,7 +16,7 @@ from torchdiffeq import odeint
 
 from nodebench.errors import Diverged, NotConverged, StepUnderflow
 from nodebench.ode.fixed import TABLEAUS, RightHandSide, State, grid, integrate
-from nodebench.spec import Solver
+from nodebench.solver_settings import Solver
 
 Norm = Callable[[State], Tensor]
 

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from nodebench.plan import point_key, point_row, points
-from nodebench.spec import Solver
+from nodebench.solver_settings import Solver
 from nodebench.store import FINISHED, Result, Row, Store
 from nodebench.sweep import Sweep, Trial
 
