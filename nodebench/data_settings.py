@@ -46,8 +46,10 @@ class Labelled(Dataset):
 
     def misfit(self, train: int, test: int) -> str | None:
         """Why these subsets cannot be taken of so many samples, or None if they can."""
-        if (self.train_size or 0) + self.val_size > train - (self.train_size is None):
-            return f"`train_size` and `val_size` share {train} training samples"
+        if self.val_size + (self.train_size or 1) > train:
+            asked = {"train_size": self.train_size, "val_size": self.val_size}
+            given = " and ".join(f"`{name}: {size}`" for name, size in asked.items() if size)
+            return f"{given} ask for more than the {train} training samples"
         if (self.test_size or 0) > test:
             return f"`test_size` is above the {test} test samples"
         return None

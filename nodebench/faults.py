@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from nodebench.errors import unknown
+from nodebench.model_settings import BY_PLACE
 from nodebench.part import Part, parts_in
 
 Path = tuple[str | int, ...]
@@ -35,7 +36,9 @@ def _message(detail: ErrorDetails, path: Path, owner: type[Part] | None) -> str:
         return unknown(path[-1], "field", owner.model_fields if owner else ())
     if kind == "literal_error":
         field = next(str(key) for key in reversed(path) if isinstance(key, str))
-        kind = field if path[-1] == field else f"value of `{field}`"
+        if len(path) > 1 and path[-2] in BY_PLACE:
+            field = str(path[-2])
+        kind = f"value of `{field}`" if isinstance(path[-1], int) else field
         return unknown(value, kind, re.findall(r"'([^']*)'", context["expected"]))
     if kind == "unknown_part":
         name = value.get("name") if isinstance(value, dict) else value
@@ -46,6 +49,8 @@ def _message(detail: ErrorDetails, path: Path, owner: type[Part] | None) -> str:
         return "is missing, and has no default"
     if kind == "value_error":
         return detail["msg"].removeprefix("Value error, ")
+    if kind == "tuple_type":
+        return f"should be a list, found `{value}`"
     return f"{re.sub('^(Input|String|Tuple) should', 'should', detail['msg'])}, found `{value}`"
 
 

@@ -19,7 +19,7 @@ from nodebench.data_settings import DATASETS, Dataset
 from nodebench.errors import Fault, InputError, SweepError, unknown
 from nodebench.mirror import Mirror
 from nodebench.part import import_part
-from nodebench.plan import Entry, RunOptions, entries
+from nodebench.plan import Entry, RunOptions, entries, require_points
 from nodebench.runner import Monitor, require, run_inline, run_with_ray
 from nodebench.store import Store, write
 from nodebench.sweep import Sweep, load
@@ -56,7 +56,10 @@ def load_sweep(source: str | Path, *, overrides: Sequence[str] = (), small: bool
         message = f"there is no such file, nor `{named}` in `{Path.cwd()}`."
         hint = f" {unknown(source, 'sweep', known)}" if known else ""
         raise SweepError(str(source), [Fault("(file)", message + hint)])
-    return load(path, overrides, small)
+    sweep = load(path, overrides, small)
+    if not (overrides or small):  # which may take away the trials that a block is about
+        require_points(sweep, str(path))
+    return sweep
 
 
 def options_for(sweep: Sweep, *, cpu: bool = False) -> RunOptions:

@@ -282,6 +282,7 @@ class PlainOde(Model):
     """
 
     has_ode = True
+    kinds = ("vectors", "images")
 
     name: Literal["plainode"]
     field: Literal["simple", "conv", "linear"] = "simple"

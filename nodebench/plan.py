@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nodebench.errors import DeadlineExceeded, EvaluationLimit
+from nodebench.errors import DeadlineExceeded, EvaluationLimit, Fault, SweepError
 from nodebench.solver_settings import Solver
 from nodebench.spec import TrialSpec
 from nodebench.store import FINISHED, Result, Row, State, Store, TrialFolder
@@ -44,6 +44,25 @@ def points(trial: Trial, blocks: Sequence[Evaluate]) -> list[Point]:
                     (solver, block.test_size) for solver in _solvers(trial.spec, method, block)
                 ]
     return list(dict.fromkeys(found))
+
+
+def require_points(sweep: Sweep, source: str) -> None:
+    """Refuses an `evaluate` block that gives no trial of the sweep a point.
+
+    Raises:
+        SweepError: with every such block.
+    """
+    faults = [
+        Fault(
+            f"evaluate[{number}]",
+            "gives no trial a point: `nfe` must be a multiple of a method's stages (times the "
+            "ODE blocks), `step_factors` need a training by steps, `tol_factors` one by tolerance",
+        )
+        for number, block in enumerate(sweep.evaluate)
+        if not any(points(trial, [block]) for trial in sweep.trials)
+    ]
+    if faults:
+        raise SweepError(source, faults)
 
 
 def _solvers(spec: TrialSpec, method: MethodName, block: Evaluate) -> Iterator[Solver]:

@@ -16,6 +16,9 @@ from nodebench.sweepfile import SweepFile
 
 Tree = dict[str, Any]
 
+BLOCKS = ("grid", "evaluate", "exclude")
+"""Lists of blocks, of which one may stand alone."""
+
 
 def read(path: Path, overrides: Sequence[str], small: bool, faults: list[Fault]) -> Tree:
     """The tree that a sweep file means, without `include` and `small`; faults are appended.
@@ -24,9 +27,6 @@ def read(path: Path, overrides: Sequence[str], small: bool, faults: list[Fault])
         SweepError: if there is no tree to speak of.
     """
     tree = _parse(path)
-    for key in ("grid", "evaluate", "exclude"):  # one block is a list of one
-        if isinstance(tree.get(key), dict):
-            tree[key] = [tree[key]]
     tree["base"] = _included(path, tree, faults)
     tree.pop("include", None)
     shrink = tree.pop("small", None) or {}
@@ -37,9 +37,29 @@ def read(path: Path, overrides: Sequence[str], small: bool, faults: list[Fault])
         tree["name"] = f"{tree.get('name')}-small"
         for key, value in shrink.items():
             _override(tree, str(key), value, "small", faults)
+        _note(tree, "Small form", [_assignment(key, value) for key, value in shrink.items()])
     for text in overrides:
         _override_by_text(tree, text, faults)
+    if overrides:
+        _note(tree, "Run with", overrides)
+    for key in BLOCKS:
+        if isinstance(tree.get(key), dict):
+            tree[key] = [tree[key]]
     return tree
+
+
+def _note(tree: Tree, title: str, changes: Sequence[str]) -> None:
+    """Says in `about`, and so in the report, what is not as the file has it."""
+    about = str(tree.get("about", "")).strip()
+    tree["about"] = f"{about} {title}: {', '.join(f'`{text}`' for text in changes)}.".strip()
+
+
+def _assignment(key: object, value: object) -> str:
+    """`path=value`; a long value, such as a whole grid, is in the sweep file to be read."""
+    text = (
+        yaml.safe_dump(value, default_flow_style=True, width=1000).removesuffix("\n...\n").strip()
+    )
+    return f"{key}={text}" if len(text) <= 40 else f"{key}=…"
 
 
 class _Loader(yaml.SafeLoader):

@@ -257,7 +257,7 @@ def _require_node(resources: Resources, nodes: Sequence[Mapping[str, float]]) ->
     if resources.gpus and not any(node.get("GPU", 0) for node in nodes):
         raise ResourceError(
             f"`resources.gpus: {resources.gpus:g}` asks for a GPU, and there is none here. "
-            "Run it elsewhere, or with `--cpu` to train on the CPU"
+            "`--cpu` trains on the CPU, and `--small` takes a sweep's small form if it has one"
         )
     fitting = [node for node in nodes if node.get("GPU", 0) >= resources.gpus]
     most = max((node.get("CPU", 0) for node in fitting), default=0)

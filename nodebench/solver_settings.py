@@ -95,7 +95,8 @@ class Solver(Part):
 
     def _settle_adaptation(self, adapt: Adapt) -> None:
         if self.method not in ADAPTABLE:
-            raise ValueError(f"`adapt` is defined for {', '.join(ADAPTABLE)} only")
+            known = ", ".join(ADAPTABLE)
+            raise ValueError(f"`adapt` is defined for {known}, not for `{self.method}`")
         if self.facts.kind == "fixed":
             self._complete(adapt=adapt.model_copy(update={"max_steps": adapt.max_steps or 500}))
         elif adapt.max_steps is not None:

@@ -188,9 +188,10 @@ class TrialSpec(Part):
     def _is_consistent(self) -> Self:
         reads, kind = self.model.reads, self.data.kind
         if reads and kind and kind not in reads:
+            others = ", ".join(name for name, model in MODELS.items() if kind in model.kinds)
             raise ValueError(
                 f"`{self.model.name}` reads {' or '.join(reads)}, and `{self.data.name}` is made "
-                f"of {kind}"
+                f"of {kind}, as are read by: {others}"
             )
         if not self.model.has_ode:
             self._complete(solver=None, gradient=None)

@@ -34,7 +34,10 @@ class Evaluate(Part):
         for method in self.methods:
             kind = METHODS[method].kind
             if self.nfe and METHODS[method].kind != "fixed":
-                raise ValueError(f"`nfe` needs a fixed number of stages, which `{method}` has not")
+                raise ValueError(
+                    f"`nfe` needs a fixed number of stages, which `{method}` has not: give it a "
+                    "block of its own, with `tols` or `tol_factors`"
+                )
             fixed, adaptive = (
                 self.steps + self.nfe + self.step_factors,
                 self.tols + self.tol_factors,

@@ -303,7 +303,7 @@ base:
         ({"seeds": [-1]}, "seeds[0]", "greater than or equal to 0"),
         ({"grid": {"solver.stepz": [1]}}, "grid[0].solver.stepz", "Did you mean `steps`?"),
         ({"grid": {"solver.steps": 3}}, "grid[0].solver.steps", "a list of values"),
-        ({"grid": [{}, {"model.norm.ode": ["xn"]}]}, "grid[1].model.norm.ode", "not a known ode"),
+        ({"grid": [{}, {"model.norm.ode": ["xn"]}]}, "grid[1].model.norm.ode", "not a known norm"),
         ({"grid": {"solver.method, solver.steps": [["euler"]]}}, "grid[0]", "zips 2 fields"),
         ({"exclude": [{"solver.stepz": 1}]}, "exclude", "solver.steps"),
         ({"exclude": [{"model.name": "odenet"}]}, "exclude", "leaves no trial"),
@@ -403,3 +403,21 @@ def test_overriding_part_of_a_zipped_axis_is_refused(tmp_path):
 
 def test_an_unknown_override_is_refused(tmp_path):
     assert "Did you mean `solver`?" in faults(write_sweep(tmp_path), overrides=["solvr.steps=3"])[0]
+
+
+def test_a_report_says_what_is_small_or_was_set(tmp_path):
+    small = {"train.epochs": 1, "grid": [{"solver.steps": [1, 2, 3]}]}
+    path = write_sweep(tmp_path, about="All.", small=small)
+    assert load(path).about == "All."
+    found = load(path, ["seeds=[3]"], small=True)
+    assert found.about == (
+        "All. Small form: `train.epochs=1`, `grid=[{solver.steps: [1, 2, 3]}]`. "
+        "Run with: `seeds=[3]`."
+    )
+
+
+def test_one_block_may_be_set_without_a_list(tmp_path):
+    path = write_sweep(tmp_path)
+    changed = load(path, ["evaluate={methods: [rk4], nfe: [8]}", "grid={solver.steps: [1, 2]}"])
+    assert len(changed.evaluate) == 1
+    assert len(changed.trials) == 2

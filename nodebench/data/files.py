@@ -33,6 +33,8 @@ class Files:
     checksums: Mapping[str, str]
     download: Callable[[Path], object] | None
     check: Callable[[Path], None] | None = None
+    otherwise: str = ""
+    """What else can be done where the files cannot be had."""
 
 
 FILES: dict[str, Files] = {
@@ -101,6 +103,7 @@ FILES: dict[str, Files] = {
             "test.csv": "d52ea96a97a2d943681189a97654912d",
         },
         download=download.agnews,
+        otherwise=", or take the small set instead: `--set data.name=agnews-small`",
     ),
     "agnews-small": Files(
         folder="datasets/AG_NEWS_SMALL",
@@ -131,7 +134,7 @@ def prepare(settings: Part, root: Path) -> Path | None:
     if not folder.is_dir() or not all((folder / file).is_file() for file in checksums):
         missing = [file for file in checksums if not (folder / file).is_file()]
         lacking = f"`{name}` lacks {', '.join(missing) or 'its files'} in `{folder}`"
-        _fetch(lacking, files.download, folder, root)
+        _fetch(lacking, files, folder, root)
     for file, expected in checksums.items():
         _verify(folder / file, expected, can_be_fetched=files.download is not None)
     for file in checksums:
@@ -176,9 +179,10 @@ def _name_the_same_files(
         )
 
 
-def _fetch(lacking: str, fetch: Callable[[Path], object] | None, folder: Path, root: Path) -> None:
+def _fetch(lacking: str, files: Files, folder: Path, root: Path) -> None:
     what_to_do = "copy the data there, or let NODEBENCH_DATA name the folder that has it"
-    if fetch is None:
+    what_to_do += files.otherwise
+    if files.download is None:
         raise DataError(f"{lacking}, and this data set cannot be downloaded: {what_to_do}")
     try:
         require_writable(root)
@@ -186,7 +190,7 @@ def _fetch(lacking: str, fetch: Callable[[Path], object] | None, folder: Path, r
         root.mkdir(parents=True, exist_ok=True)
         # What torchvision prints is no part of what a command prints.
         with contextlib.redirect_stdout(sys.stderr):
-            fetch(root)
+            files.download(root)
     except (OSError, RuntimeError, HTTPException) as error:
         raise DataError(
             f"{lacking}, and downloading it failed ({' '.join(str(error).split())}). Connect "

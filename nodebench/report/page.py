@@ -22,6 +22,23 @@ flatters; the headline is the last epoch.
 ‡ Median over epochs, measured while other trials may have shared the machine: not for comparing
 speeds."""
 
+SETTING = (
+    "data.name",
+    "data.train_size",
+    "model.name",
+    "solver.method",
+    "solver.steps",
+    "solver.step_size",
+    "solver.tol",
+    "gradient.name",
+    "train.epochs",
+    "train.iterations",
+    "train.batch_size",
+    "train.optimizer.name",
+    "train.optimizer.lr",
+    "train.schedule.name",
+)
+
 OTHER_SOLVERS = """\
 The headline metric (accuracies in %) of the trained weights under other solvers: mean ± sample
 standard deviation over n seeds, or over those said to have finished. NFE is what a forward pass
@@ -48,6 +65,7 @@ def write_report(sweep: Sweep, store: Store, folder: Path) -> Path:
     sections = [
         f"# {sweep.name}",
         sweep.about,
+        _setting(sweep),
         _state(results),
         _markdown(tables.summary(sweep, results)),
         NOTES,
@@ -62,6 +80,19 @@ def write_report(sweep: Sweep, store: Store, folder: Path) -> Path:
     page = folder / "README.md"
     write(page, "\n\n".join(section for section in sections if section) + "\n")
     return page
+
+
+def _setting(sweep: Sweep) -> str:
+    """What all trials have in common, of what a reader wants to know first."""
+    shared = {
+        path: tables.shown(sweep.trials[0].settings[path])
+        for path in SETTING
+        if len({str(trial.settings.get(path)) for trial in sweep.trials}) == 1
+        and path in sweep.trials[0].settings
+    }
+    seeds = sorted({trial.spec.seed for trial in sweep.trials})
+    shared["seeds"] = ", ".join(map(str, seeds))
+    return "Alike in all trials: " + "; ".join(f"{k} {v}" for k, v in shared.items()) + "."
 
 
 def _state(results: pd.DataFrame) -> str:

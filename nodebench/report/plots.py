@@ -47,6 +47,8 @@ def curves(sweep: Sweep, epochs: pd.DataFrame, folder: Path) -> dict[str, str]:
     for name, (column, title) in CURVES.items():
         if column not in epochs or not epochs[column].fillna(0).any():
             continue
+        if column.startswith("nfe") and epochs.groupby("trial")[column].nunique().max() <= 1:
+            continue  # a fixed-step solver's, which a table says better
         save(_curve(layout, epochs, column, title), folder / name)
         captions[name] = title[0].upper() + title[1:]
     return captions

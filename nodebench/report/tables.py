@@ -37,6 +37,7 @@ def summary(sweep: Sweep, frame: pd.DataFrame) -> pd.DataFrame:
                 "n": f"{len(done)} of {len(group)}" if len(done) < len(group) else f"{len(done)}",
                 "published": published.shown(sweep.name, spec) or NO_VALUE,
                 **_judged("val_", done, metrics),
+                **_judged("train_", done, metrics),
                 **_judged("best_test_", done, metrics),
                 "parameters": _whole(_column(done, "parameters")),
                 "s/epoch ‡": mean_and_spread(_column(done, "epoch_s"), 2),
@@ -51,7 +52,12 @@ def summary(sweep: Sweep, frame: pd.DataFrame) -> pd.DataFrame:
     return table.drop(columns=[c for c in optional if (table[c] == NO_VALUE).all()])
 
 
-HEADINGS = {"test_": "test {}", "val_": "validation {}", "best_test_": "best epoch {} †"}
+HEADINGS = {
+    "test_": "test {}",
+    "val_": "validation {}",
+    "train_": "train {}",
+    "best_test_": "best epoch {} †",
+}
 
 
 def _judged(prefix: str, done: pd.DataFrame, metrics: Sequence[str]) -> dict[str, str]:
@@ -70,8 +76,8 @@ def _adapted(done: pd.DataFrame) -> dict[str, str]:
     at_limit = int(_column(adapted, "at_step_limit").fillna(0).sum())
     note = f", {at_limit} at the limit" if at_limit else ""
     return {
-        "NFE mean": count_and_spread(_column(adapted, "nfe_forward_mean")),
-        "final steps": mean_and_spread(1 / _column(adapted, "step_size"), 1) + note,
+        "NFE over training": mean_and_spread(_column(adapted, "nfe_forward_mean"), 1),
+        "final step size": mean_and_spread(_column(adapted, "step_size"), 4) + note,
         "final tol": ", ".join(f"{tol:.2g}" for tol in _column(adapted, "tol").dropna())
         or NO_VALUE,
     }
