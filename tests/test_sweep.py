@@ -411,7 +411,7 @@ def test_a_report_says_what_is_small_or_was_set(tmp_path):
     assert load(path).about == "All."
     found = load(path, ["seeds=[3]"], small=True)
     assert found.about == (
-        "All. Small form: `train.epochs=1`, `grid=[{solver.steps: [1, 2, 3]}]`. "
+        "All. Small form: `grid=[{solver.steps: [1, 2, 3]}]`, `train.epochs=1`. "
         "Run with: `seeds=[3]`."
     )
 
