@@ -75,7 +75,7 @@ def trajectories(paths: Mapping[str, pd.DataFrame], folder: Path) -> list[str]:
         x, y, *_ = zip(*path["learned"], strict=True)
         axes.plot(x, y, color="black", linewidth=1, label="learned")
         axes.set(title=label, xlabel="$z_1$", ylabel="$z_2$", aspect="equal")
-    grid.flat[0].legend(loc="upper right")
+    figure.legend(*grid.flat[0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
     figure.colorbar(dots, ax=grid, label="time", shrink=0.8)
     save(figure, folder / "trajectories")
     return ["trajectories"]
