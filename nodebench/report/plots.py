@@ -145,7 +145,7 @@ def _robustness(panels: list[list[str]], curves: pd.DataFrame, metric: str) -> F
 def _robustness_panel(axes: Axes, curves: pd.DataFrame, looks: dict[str, Any]) -> None:
     for method, curve in curves.groupby("test.method", sort=False):
         colour, marker = looks[str(method)]
-        points = curve.sort_values("nfe")
+        points = curve.sort_values("nfe", kind="stable")
         axes.errorbar(
             points["nfe"], points["value"], points["spread"].fillna(0),
             color=colour, marker=marker, markersize=4, linewidth=1, label=method,
