@@ -94,18 +94,23 @@ def published_numbers(sweep: Sweep, frame: pd.DataFrame, evaluated: pd.DataFrame
     for (cell, _), (entry, ids) in numbers.items():
         done = frame[frame["id"].isin(ids) & (frame["outcome"] == FINISHED)]
         values = _at_the_limit(evaluated, ids) if entry.under else _column(done, entry.metric)
-        is_accuracy = entry.metric == "test_accuracy"
         rows.append(
             {
                 "cell": cell,
                 "what": entry.what,
-                "ours": measured("accuracy", values) if is_accuracy else mean_and_spread(values, 1),
+                "ours": _ours(entry.metric, values),
                 "n": str(values.notna().sum()),
                 "published": str(entry),
                 "source": entry.source,
             }
         )
     return pd.DataFrame(rows)
+
+
+def _ours(metric: str, values: pd.Series[float]) -> str:
+    if metric == "test_accuracy":
+        return measured("accuracy", values)
+    return _whole(values) if metric == "parameters" else mean_and_spread(values, 1)
 
 
 def _at_the_limit(evaluated: pd.DataFrame, ids: list[str]) -> pd.Series[float]:
