@@ -237,7 +237,9 @@ def _conclude(sweep: Sweep, entries: list[Entry]) -> None:
         if entry.result is not None and not _finished(entry):
             _say(f"{_line(sweep, entry)}: {entry.result}: {entry.result.reason}")
         elif entry.result is not None and entry.missing:
-            _say(f"{_line(sweep, entry)}: its evaluation crashed; see `logs {entry.trial.id}`")
+            _say(
+                f"{_line(sweep, entry)}: its evaluation is incomplete; see `logs {entry.trial.id}`"
+            )
     finished = sum(_finished(entry) for entry in entries)
     _say(f"{sweep.name}: {finished} of {len(entries)} trials finished")
 

@@ -164,13 +164,13 @@ def report(
 
 
 def load_model(trial_id: str, store: Store | None = None) -> nn.Module:
-    """A trained network, by its trial's id or the start of it: see `plan`, or a report.
+    """A trained network, by its trial's id or the start of it: see `plan`, or `results.csv`.
 
     It is in evaluation mode, on the CPU; the store is by default that of NODEBENCH_RUNS. The
     trial's data set must be at hand, since it says how large inputs and outputs are.
 
     Raises:
-        StoreError: if there is no such trial, or nothing of it has been trained yet.
+        StoreError: if there is no such trial, or its training has not finished.
         DataError: if its data set is missing or damaged.
     """
     from nodebench.trial import trained_model

@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from nodebench.store import Store
+from nodebench import cli
+from nodebench.plan import Entry
+from nodebench.store import Result, Store
 from sweeps import TINY, histories, tiny, write_tiny
 
 NODEBENCH = [sys.executable, "-m", "nodebench"]
@@ -298,3 +300,18 @@ def test_every_sweep_file_plans():
         done = command(".", "plan", str(file))
         assert done.returncode == 0, done.stderr
         assert yaml.safe_load(file.read_text())["name"] == file.stem
+
+
+def test_a_trial_whose_evaluation_is_incomplete_is_announced(tmp_path, capsys):
+    sweep = tiny(tmp_path, seeds=[0, 1])
+    result = Result("finished", "", 3, {}, [], 1.0, 2.0)
+    part, whole = sweep.trials
+    entries = [
+        Entry(part, "done", result, missing=True),
+        Entry(whole, "done", result, missing=False),
+    ]
+    cli._conclude(sweep, entries)
+    first, last = capsys.readouterr().out.splitlines()
+    assert first.startswith(part.id)
+    assert first.endswith(f"evaluation incomplete; see `logs {part.id}`")
+    assert last == "tiny: 2 of 2 trials finished"

@@ -46,7 +46,7 @@ takes by plan, summed over ODE blocks; h is the step size in training."""
 
 PUBLISHED = """\
 Published numbers are those of the study at its full size and on its hardware; ~ marks one read off
-a figure. The limit is the accuracy under the finest solver that was evaluated."""
+a figure. The limit is the accuracy under the finest fixed-step solver that was evaluated."""
 
 ROBUSTNESS_FIGURE = """\
 The trained weights by the evaluations that a forward pass takes; the dashed line is at those of
