@@ -24,7 +24,7 @@ from nodebench.reading import Tree, axis_paths, read, set_path
 from nodebench.spec import TrialSpec
 from nodebench.sweepfile import Evaluate, Limits, Resources, SweepFile
 
-NUMERICS = 2
+NUMERICS = 3
 """Part of every trial's id.
 
 Raise it whenever a change of code or of a default changes results, or what checkpoints hold.

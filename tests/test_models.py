@@ -248,12 +248,15 @@ def test_blocks_share_the_specs_solver_and_length() -> None:
     assert {block.solver for block in blocks} == {Solver(method="euler", steps=1)}
 
 
-@pytest.mark.parametrize("field", ["simple", "linear", "conv"])
-def test_a_plain_ode_integrates_the_raw_input(field: str) -> None:
-    shape = (3, 6, 6) if field == "conv" else (5,)
+@pytest.mark.parametrize(
+    ("field", "shape"),
+    [("simple", (5,)), ("simple", (40,)), ("linear", (5,)), ("conv", (3, 6, 6))],
+    ids=["folded", "simple", "linear", "conv"],
+)
+def test_a_plain_ode_integrates_the_raw_input(field: str, shape: tuple[int, ...]) -> None:
     network = build(spec(name="plainode", field=field, width=8), data(*shape, classes=3))
     x = torch.rand(4, *shape)
-    y = x.unsqueeze(1) if field == "simple" else x
+    y = x.unsqueeze(1) if shape == (40,) else x
     expected = network.head((y + network.block.f(0.0, y)).flatten(1))
     torch.testing.assert_close(network(x), expected)
     assert network(x).shape == (4, 3)
@@ -264,14 +267,14 @@ def test_a_plain_ode_integrates_the_raw_input(field: str) -> None:
 )
 def test_a_plain_ode_is_initialised_as_it_is_asked(init: str, std: float) -> None:
     network = build(spec(name="plainode", width=32, init=init), data(2, classes=2))
-    middle = network.block.f.g[2]  # 32 -> 32 channels, kernel 3
-    assert middle.weight.std().item() == pytest.approx(std, rel=0.05)
+    middle = network.block.f.g[2].parametrizations.weight.original  # 32 -> 32 channels, kernel 3
+    assert middle.std().item() == pytest.approx(std, rel=0.05)
     assert not any(p.any() for name, p in network.named_parameters() if name.endswith("bias"))
 
 
 def test_an_orthogonal_initialisation_keeps_lengths_but_for_its_gain() -> None:
     network = build(spec(name="plainode", init="orthogonal", width=16), data(2, classes=2))
-    weight = network.block.f.g[2].weight.flatten(1)  # 16 x 48
+    weight = network.block.f.g[2].parametrizations.weight.original.flatten(1)  # 16 x 48
     expected = torch.eye(16) * 0.02**2
     torch.testing.assert_close(weight @ weight.T, expected, rtol=0, atol=1e-6)
 

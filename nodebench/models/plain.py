@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from torch import Tensor, nn
 
@@ -10,6 +10,7 @@ from nodebench.data.dataset import Data
 from nodebench.model_settings import PlainOde
 from nodebench.models.block import ode_block
 from nodebench.models.dynamics import Autonomous
+from nodebench.models.fold import MOST_POSITIONS, folded
 from nodebench.models.place import Place
 from nodebench.spec import TrialSpec
 
@@ -31,13 +32,15 @@ class PlainOdeNet(nn.Module):
         super().__init__()
         settings = spec.model
         assert isinstance(settings, PlainOde)
+        size = data.train.inputs[0].numel()
         # A vector is a signal of one channel to the one-dimensional convolutions.
         self.as_signal = settings.field == "simple"
-        shape = (1, *data.input_shape) if self.as_signal else data.input_shape
-        f = Autonomous(_field(settings, shape[0]))
-        self.block = ode_block(spec, f)
-        self.head = nn.Linear(data.train.inputs[0].numel(), data.classes)
-        self._initialise(INITIALISATIONS[settings.init])
+        field = _field(settings, 1 if self.as_signal else data.input_shape[0])
+        self.head = nn.Linear(size, data.classes)
+        _initialise((field, self.head), INITIALISATIONS[settings.init])
+        if self.as_signal and size <= MOST_POSITIONS:
+            field, self.as_signal = folded(field, size), False
+        self.block = ode_block(spec, Autonomous(field))
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits."""
@@ -45,15 +48,17 @@ class PlainOdeNet(nn.Module):
         out: Tensor = self.head(y.flatten(1))
         return out
 
-    def _initialise(self, draw: Callable[[Tensor], Tensor]) -> None:
-        for name, parameter in self.named_parameters():
+
+def _initialise(parts: Iterable[nn.Module], draw: Callable[[Tensor], Tensor]) -> None:
+    for part in parts:
+        for name, parameter in part.named_parameters():
             if name.endswith("weight"):
                 draw(parameter)
             else:
                 nn.init.zeros_(parameter)
 
 
-def _field(settings: PlainOde, channels: int) -> nn.Module:
+def _field(settings: PlainOde, channels: int) -> nn.Sequential:
     """Two hidden layers of `width` between input and output of the state's own size."""
     width, act = settings.width, Place(activation=settings.activation).act
     if settings.field == "linear":
