@@ -17,10 +17,12 @@ from rich.console import Console
 from nodebench import launch
 from nodebench.data_settings import DATASETS, Dataset
 from nodebench.errors import DataError, InputError
+from nodebench.launch import Outcome
 from nodebench.plan import Entry
 from nodebench.progress import ProgressMonitor
 from nodebench.store import FINISHED, Store
 from nodebench.sweep import Sweep
+from nodebench.verdict import Verdict
 
 if TYPE_CHECKING:
     from nodebench.data.load import Census
@@ -44,6 +46,12 @@ Set = Annotated[
     typer.Option("--set", metavar="PATH=VALUE", help="Replace a field or an axis. Repeatable."),
 ]
 Small = Annotated[bool, typer.Option("--small", help="The file's small variant.")]
+Inline = Annotated[
+    bool, typer.Option("--inline", help="One trial after the other in this process, no Ray.")
+]
+Cpu = Annotated[bool, typer.Option("--cpu", help="Use the CPU whatever the file says.")]
+Track = Annotated[bool, typer.Option(help="Write to MLflow.")]
+WriteReport = Annotated[bool, typer.Option("--report/--no-report", help="Write the report.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -72,44 +80,60 @@ def run(
     source: SweepPath,
     changes: Set = None,
     small: Small = False,
-    inline: Annotated[
-        bool, typer.Option("--inline", help="One trial after the other in this process, no Ray.")
-    ] = False,
-    cpu: Annotated[
-        bool, typer.Option("--cpu", help="Train on the CPU whatever the file says.")
-    ] = False,
-    track: Annotated[bool, typer.Option(help="Write to MLflow.")] = True,
-    write_report: Annotated[
-        bool, typer.Option("--report/--no-report", help="Write the report.")
-    ] = True,
+    inline: Inline = False,
+    cpu: Cpu = False,
+    track: Track = True,
+    write_report: WriteReport = True,
 ) -> None:
     """Run what is missing of a sweep, then report. The same command resumes."""
     sweep, store, entries = _planned(source, changes, small)
     missing = sum(entry.missing for entry in entries)
     _say(f"{sweep.name}: {len(entries)} trials, {missing} to run")
-    try:
-        with ProgressMonitor(sweep, store, missing, out) as monitor:
-            outcome = launch.run(
-                sweep,
-                store,
-                monitor,
-                inline=inline,
-                cpu=cpu,
-                track=track,
-                write_report=write_report,
-            )
-    except KeyboardInterrupt:
-        err.print("interrupted; the same command goes on from here", markup=False)
-        raise typer.Exit(INTERRUPTED) from None
-    if outcome.tracking_problem:
-        err.print(
-            f"MLflow is not up to date: {outcome.tracking_problem}. `nodebench sync` catches up",
-            markup=False,
-        )
-    if outcome.page:
-        _say(f"report: {outcome.page}")
+    outcome = _launched(
+        sweep, store, missing,
+        inline=inline, cpu=cpu, track=track, write_report=write_report,
+    )  # fmt: skip
     _conclude(sweep, outcome.entries)
     raise typer.Exit(0 if outcome.complete else 1)
+
+
+@app.command()
+def evaluate(
+    source: SweepPath,
+    changes: Set = None,
+    small: Small = False,
+    weights: Annotated[
+        Path | None,
+        typer.Option(help="Evaluate these instead: a state_dict, or a trial's checkpoint."),
+    ] = None,
+    inline: Inline = False,
+    cpu: Cpu = False,
+    track: Track = True,
+    write_report: WriteReport = True,
+) -> None:
+    """Evaluate what is trained under the solvers of `evaluate:`, where points are missing."""
+    if weights is None:
+        sweep = launch.load_sweep(source, overrides=changes or (), small=small)
+    else:
+        sweep = launch.foreign(source, weights, overrides=changes or (), small=small)
+    if not sweep.evaluate:
+        raise InputError(f"{source}: has no `evaluate:`, so there is nothing to evaluate")
+    store = launch.default_store()
+    entries = launch.plan(sweep, store)
+    to_do = sum(entry.missing and entry.is_trained for entry in entries)
+    _say(f"{sweep.name}: {len(entries)} trials, {to_do} to evaluate")
+    outcome = _launched(
+        sweep, store, to_do,
+        inline=inline, cpu=cpu, track=track, write_report=write_report, train=False,
+    )  # fmt: skip
+    verdicts = launch.verdicts(sweep, store)
+    for entry in outcome.entries:
+        if entry.trial.id in verdicts:
+            _say(f"{_line(sweep, entry)}: {_verdict_text(verdicts[entry.trial.id])}")
+    untrained = sum(not entry.is_trained for entry in outcome.entries)
+    if untrained:
+        _say(f"{untrained} of {len(entries)} trials are not trained: `nodebench run` trains them")
+    raise typer.Exit(1 if any(e.missing and e.is_trained for e in outcome.entries) else 0)
 
 
 @app.command()
@@ -229,6 +253,31 @@ def _planned(
     sweep = launch.load_sweep(source, overrides=changes or (), small=small)
     store = launch.default_store()
     return sweep, store, launch.plan(sweep, store)
+
+
+def _launched(sweep: Sweep, store: Store, to_do: int, **how: bool) -> Outcome:
+    """Runs what is missing, with progress; says where the report is."""
+    try:
+        with ProgressMonitor(sweep, store, to_do, out) as monitor:
+            outcome = launch.run(sweep, store, monitor, **how)
+    except KeyboardInterrupt:
+        err.print("interrupted; the same command goes on from here", markup=False)
+        raise typer.Exit(INTERRUPTED) from None
+    if outcome.tracking_problem:
+        err.print(
+            f"MLflow is not up to date: {outcome.tracking_problem}. `nodebench sync` catches up",
+            markup=False,
+        )
+    if outcome.page:
+        _say(f"report: {outcome.page}")
+    return outcome
+
+
+def _verdict_text(judged: Verdict) -> str:
+    """`ResNet in disguise (own 0.99, limit 0.5, drop 0.49)`."""
+    numbers = ", ".join(f"{name} {value:.4g}" for name, value in judged.numbers.items())
+    reason = f": {judged.reason}" if judged.reason else ""
+    return f"{judged.word}{reason} ({numbers})" if numbers else f"{judged.word}{reason}"
 
 
 def _conclude(sweep: Sweep, entries: list[Entry]) -> None:

@@ -6,6 +6,7 @@ torch, Ray, MLflow and pandas are imported where they are needed, so that planni
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import tempfile
 from collections.abc import Sequence
@@ -22,8 +23,9 @@ from nodebench.part import import_part
 from nodebench.plan import Entry, RunOptions, entries, require_points
 from nodebench.runner import Monitor, require, run_inline, run_with_ray
 from nodebench.store import Store, write
-from nodebench.sweep import Sweep, load
+from nodebench.sweep import Sweep, Trial, load
 from nodebench.sweepfile import Resources
+from nodebench.verdict import Verdict, judge
 
 if TYPE_CHECKING:
     from torch import nn
@@ -96,24 +98,32 @@ def run(
     *,
     inline: bool = False,
     cpu: bool = False,
+    train: bool = True,
     track: bool = True,
     write_report: bool = True,
 ) -> Outcome:
     """Runs what is missing of a sweep, brings MLflow up to date, and writes the report.
 
+    Without `train`, only evaluates what has been trained, or has its weights from elsewhere.
+
     Raises:
-        InputError: if a part named by import path cannot be imported.
+        InputError: if a part named by import path cannot be imported, or weights do not fit.
         DataError: if a data set is missing or damaged; nothing has been started then.
         ResourceError: if the machine or the cluster lacks what the sweep asks for.
     """
     options = replace(options_for(sweep, cpu=cpu), tags=_commit())
-    missing = [entry.trial for entry in entries(sweep, store, options) if entry.missing]
+    missing = [
+        entry.trial
+        for entry in entries(sweep, store, options)
+        if entry.missing and (train or entry.is_trained)
+    ]
     if missing:
         require(options.resources, inline=inline)
     for part in {p.name for t in missing for p in (t.spec.data, t.spec.model) if ":" in p.name}:
         import_part(part)
     for data in {trial.spec.data.model_dump_json(): trial.spec.data for trial in missing}.values():
         prepare(data, options.data_root)
+    _require_weights(missing, options.data_root)
     write(store.sweep_file(sweep.name), sweep.text)
     page = None
     with Mirror(sweep, store) if track else nullcontext() as mirror:
@@ -126,6 +136,41 @@ def run(
             page = report(sweep, store)
     problem = mirror.problem if mirror else None
     return Outcome(entries(sweep, store, options), page, problem)
+
+
+def foreign(
+    source: str | Path, weights: Path, *, overrides: Sequence[str] = (), small: bool = False
+) -> Sweep:
+    """A sweep's models with the weights of a file instead of a training, under its evaluations.
+
+    It is named after both, so that its results stand beside the sweep's own.
+
+    Raises:
+        SweepError: with every mistake in the sweep file.
+    """
+    name = load_sweep(source, overrides=overrides, small=small).name
+    stem = re.sub(r"[^A-Za-z0-9_-]", "-", weights.stem)
+    changes = [f"weights={weights}", "train.epochs=null", "train.iterations=0", "seeds=[0]"]
+    changes += [f"name={f'{name}-{stem}'[:64]}"]
+    return load_sweep(source, overrides=[*overrides, *changes], small=small)
+
+
+def _require_weights(trials: Sequence[Trial], root: Path) -> None:
+    """Refuses weights that do not fit their networks."""
+    begun = [trial.spec for trial in trials if trial.spec.weights is not None]
+    if not begun:
+        return
+    from nodebench.data.load import load
+    from nodebench.models.build import build
+
+    for spec in {str((s.data, s.model, s.weights)): s for s in begun}.values():
+        build(spec, load(spec, root))
+
+
+def verdicts(sweep: Sweep, store: Store) -> dict[str, Verdict]:
+    """Whether each trained model is still an ODE, by trial id, as far as it has been evaluated."""
+    found = {trial.id: judge(trial, sweep, store) for trial in sweep.trials}
+    return {trial: judged for trial, judged in found.items() if judged}
 
 
 def sync(sweep: Sweep, store: Store) -> dict[str, str]:

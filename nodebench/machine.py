@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import importlib.metadata
 import platform
 import resource
@@ -16,7 +18,8 @@ PACKAGES = ("nodebench", "torch", "torchdiffeq", "scipy")
 
 
 def device_for(gpus: float) -> torch.device:
-    """The device of a trial that was given that share of a GPU."""
+    """The device of a trial that was given that share of a GPU; float32 there means float32."""
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     return torch.device("cuda" if gpus > 0 else "cpu")
 
 
@@ -35,13 +38,35 @@ def reset_peak_memory(device: torch.device) -> None:
             Path("/proc/self/clear_refs").write_text("5")
 
 
+def release_memory(device: torch.device) -> None:
+    """Gives back what is no longer used, and begins a new measurement of `peak_memory`."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    else:
+        with suppress(OSError, AttributeError):  # glibc keeps freed memory, which would hide a peak
+            ctypes.CDLL(None).malloc_trim(0)
+    reset_peak_memory(device)
+
+
+def memory_in_use(device: torch.device) -> int:
+    """Bytes in use now, as `peak_memory` counts them."""
+    if device.type == "cuda":
+        return torch.cuda.memory_allocated(device)
+    return _process_memory("VmRSS")
+
+
 def peak_memory(device: torch.device) -> int:
     """Bytes at the peak: on a GPU what torch allocated, else the whole process's."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    return _process_memory("VmHWM")
+
+
+def _process_memory(name: str) -> int:
     with suppress(OSError):
         for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
+            if line.startswith(f"{name}:"):
                 return int(line.split()[1]) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 

@@ -47,6 +47,11 @@ class Model(Part):
         return int(self.has_ode)
 
     @property
+    def normalises_batches_in_ode(self) -> bool:
+        """Whether batch norm stands inside an ODE block, or might, in a model of a user's own."""
+        return False
+
+    @property
     def span(self) -> float | None:
         """The time over which each block integrates; None if its data say that."""
         return float(getattr(self, "t1", 1.0))
@@ -95,6 +100,11 @@ class Network(Model):
     width: Count = 64
     norm: Norms = Norms()
     dropout: BelowOne = 0.0
+
+    @property
+    def normalises_batches_in_ode(self) -> bool:
+        """Whether batch norm stands inside an ODE block."""
+        return self.norm.ode is not None and norm_parts(self.norm.ode)[0] == "bn"
 
     @model_validator(mode="after")
     def _norms_fit(self) -> Self:
@@ -320,6 +330,11 @@ class CustomModel(Imported, Model):
     """A user's own class or function, called with (spec, data); it may hold ODE blocks."""
 
     has_ode = True
+
+    @property
+    def normalises_batches_in_ode(self) -> bool:
+        """It might."""
+        return True
 
 
 MODELS: dict[str, type[Model]] = {

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from nodebench.errors import DeadlineExceeded, EvaluationLimit, Fault, SweepError
-from nodebench.solver_settings import Solver
-from nodebench.spec import TrialSpec
+from nodebench.point import Point, asked, known_point, points
 from nodebench.store import FINISHED, Result, Row, State, Store, TrialFolder
-from nodebench.sweep import Sweep, Trial, agrees
+from nodebench.sweep import Sweep, Trial
 from nodebench.sweepfile import Evaluate, Limits, Resources
-from nodebench.vocabulary import METHODS, MethodName
 
 CHECKPOINT_S = 5.0
 """Seconds of training between checkpoints at most, epochs being longer aside."""
@@ -30,22 +27,6 @@ class RunOptions:
     tags: dict[str, str] = field(default_factory=dict)
 
 
-Point = tuple[Solver, int | None]
-"""A solver, and the number of test samples (None: all)."""
-
-
-def points(trial: Trial, blocks: Sequence[Evaluate]) -> list[Point]:
-    """The points at which a sweep's `evaluate` blocks want this trial's model."""
-    found: list[Point] = []
-    for block in blocks:
-        if trial.spec.solver is not None and agrees(trial.spec, block.when):
-            for method in block.methods:
-                found += [
-                    (solver, block.test_size) for solver in _solvers(trial.spec, method, block)
-                ]
-    return list(dict.fromkeys(found))
-
-
 def require_points(sweep: Sweep, source: str) -> None:
     """Refuses an `evaluate` block that gives no trial of the sweep a point.
 
@@ -59,51 +40,10 @@ def require_points(sweep: Sweep, source: str) -> None:
             "ODE blocks), `step_factors` need a training by steps, `tol_factors` one by tolerance",
         )
         for number, block in enumerate(sweep.evaluate)
-        if not any(points(trial, [block]) for trial in sweep.trials)
+        if not any(asked(trial, [block]) for trial in sweep.trials)
     ]
     if faults:
         raise SweepError(source, faults)
-
-
-def _solvers(spec: TrialSpec, method: MethodName, block: Evaluate) -> Iterator[Solver]:
-    trained = spec.solver
-    assert trained is not None
-    facts = METHODS[method]
-    if facts.kind == "adaptive":
-        yield from (Solver(method=method, tol=tol) for tol in block.tols)
-        if trained.facts.kind == "adaptive" and trained.adapt is None:
-            rtol, atol = trained.tolerances
-            for factor in block.tol_factors:
-                yield Solver(method=method, rtol=rtol * factor, atol=atol * factor)
-        return
-    yield from (Solver(method=method, steps=steps) for steps in block.steps)
-    span = spec.model.span
-    if facts.stages and span:
-        per_step = facts.stages * spec.model.ode_blocks  # of the whole network
-        for nfe in block.nfe:
-            if nfe % per_step == 0:
-                yield Solver(method=method, steps=nfe // per_step)
-    if trained.facts.kind != "adaptive" and trained.adapt is None:
-        for factor in block.step_factors:
-            if size := _scaled(trained, factor, span):
-                yield Solver(method=method, step_size=size)
-
-
-def _scaled(trained: Solver, factor: float, span: float | None) -> float | None:
-    """A multiple of the training step size; one step spans the interval, and is no longer."""
-    if span is None:
-        return trained.step_size and trained.step_size * factor
-    return min(span, factor * (trained.step_size or span / trained.step_count(span)))
-
-
-def point_row(solver: Solver, test_size: int | None) -> Row:
-    """How a point is written down, before its outcome is known."""
-    return {"solver": solver.model_dump(exclude_none=True), "test_size": test_size}
-
-
-def point_key(row: Row) -> str:
-    """The identity of an evaluated point."""
-    return str((sorted(row["solver"].items()), row["test_size"]))
 
 
 @dataclass(frozen=True)
@@ -114,6 +54,12 @@ class Entry:
     state: State
     result: Result | None
     missing: bool
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether nothing but evaluation can be missing, as of weights from elsewhere."""
+        is_finished = self.result is not None and self.result.outcome == FINISHED
+        return is_finished or self.trial.spec.train.iterations == 0
 
 
 def entries(sweep: Sweep, store: Store, options: RunOptions) -> list[Entry]:
@@ -133,19 +79,18 @@ def is_missing(trial: Trial, result: Result | None, store: Store, options: RunOp
     if result is None or not result.is_result:
         return True
     if result.outcome == FINISHED:
-        wanted = {point_key(point_row(*point)) for point in points(trial, options.evaluate)}
-        known = known_points(store.folder(trial.id), options.limits) if wanted else []
-        return not wanted <= set(map(point_key, known))
+        wanted = set(points(trial, options.evaluate))
+        return not wanted <= known_points(store.folder(trial.id), options.limits).keys()
     return _was_raised(result.limit, result.outcome, options.limits)
 
 
-def known_points(folder: TrialFolder, limits: Limits) -> list[Row]:
+def known_points(folder: TrialFolder, limits: Limits) -> dict[Point, Row]:
     """The evaluated points, but for those that failed by a limit which has been raised since."""
-    return [
-        row
+    return {
+        known_point(row): row
         for row in folder.evaluations()
         if not _was_raised(row.get("limit"), row["outcome"], limits)
-    ]
+    }
 
 
 def _was_raised(hit: float | None, outcome: str, limits: Limits) -> bool:

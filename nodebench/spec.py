@@ -137,13 +137,14 @@ class Train(Part):
     """How long and with what a model is trained.
 
     The length is `epochs` or `iterations` (batches); a schedule counts in the same unit.
-    `test_every` epochs, and at the end, the test set is evaluated. `batch_size` counts samples;
+    `test_every` epochs, and at the end, the test set is evaluated; `iterations: 0` only does
+    that, which is of use with `weights` from elsewhere. `batch_size` counts samples;
     of a trajectory, it is the most points that a window may have. `reset_optimizer` forgets the
     momentum at the start of every epoch, as released code that builds its optimiser anew does.
     """
 
     epochs: Count | None = None
-    iterations: Count | None = None
+    iterations: Size | None = None
     batch_size: Count = 128
     drop_last: bool = False
     reset_optimizer: bool = False
@@ -168,13 +169,18 @@ class Train(Part):
 
 
 class TrialSpec(Part):
-    """One training, fully resolved. Its fields, and nothing else, decide the result."""
+    """One training, fully resolved. Its fields, and nothing else, decide the result.
+
+    It begins with weights drawn from the `seed`, or with those in the file `weights`: a
+    `state_dict` that torch saved, or a checkpoint of a trial.
+    """
 
     data: DataSettings
     model: ModelSettings
     solver: Solver | None = Solver()
     gradient: Gradient | None = Gradient()
     train: Train = Train()
+    weights: str | None = None
     seed: Size = 0
 
     @model_validator(mode="before")

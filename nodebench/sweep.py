@@ -59,6 +59,8 @@ class Trial:
             for part in (self.spec.data, self.spec.model)
             if ":" in part.name
         }
+        if self.spec.weights is not None:
+            identity["weights"] = _file_hash(self.spec.weights)
         return identity | {"numerics": NUMERICS} | ({"sources": sources} if sources else {})
 
     @cached_property
@@ -77,6 +79,7 @@ class Sweep:
     evaluate: tuple[Evaluate, ...]
     resources: Resources
     limits: Limits
+    margin: float
     text: str
     """The resolved sweep file as YAML: what `repro` needs, and nothing of this machine."""
 
@@ -156,7 +159,9 @@ def load(path: Path, overrides: Sequence[str] = (), small: bool = False) -> Swee
     if faults:
         raise SweepError(str(path), faults)
     text = yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=100)
-    return Sweep(file.name, file.about, trials, file.evaluate, file.resources, file.limits, text)
+    return Sweep(
+        file.name, file.about, trials, file.evaluate, file.resources, file.limits, file.margin, text
+    )
 
 
 def _without_effect(file: SweepFile, trials: Sequence[Trial]) -> Iterator[Fault]:
@@ -333,4 +338,13 @@ def _source_hash(import_path: str) -> str | None:
         folders = list(found.submodule_search_locations or ())
     if found is None or found.origin is None:
         return None
-    return hashlib.sha256(Path(found.origin).read_bytes()).hexdigest()
+    return _file_hash(found.origin)
+
+
+@lru_cache
+def _file_hash(path: str) -> str | None:
+    """The SHA-256 of a file; None if it cannot be read, which is said when it is needed."""
+    try:
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    except OSError:
+        return None

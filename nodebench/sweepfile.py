@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, model_validator
 
 from nodebench.part import Part
-from nodebench.vocabulary import METHODS, Count, MethodName, NonNegative, Positive, Size
+from nodebench.vocabulary import (
+    METHODS,
+    Count,
+    GradientName,
+    MethodName,
+    NonNegative,
+    Positive,
+    Size,
+)
+
+Statistics = Literal["running", "batch"]
+Moment = Literal["start", "end"]
 
 
 class Evaluate(Part):
@@ -17,7 +28,14 @@ class Evaluate(Part):
     Each of `methods` is taken with those of the lists that suit it: `steps`, evaluation budgets
     `nfe` and multiples `step_factors` of the training step size for fixed methods, `tols` and
     multiples `tol_factors` of the training tolerance for adaptive ones. `when` restricts the
-    block to the cells that agree with it.
+    block to the cells that agree with it. `test_size` takes a balanced part of the test set.
+
+    `batch_norm` lists the statistics with which batch norm inside ODE blocks is evaluated: the
+    `running` averages of training, or those of each test `batch`.
+
+    A block with `gradients` measures, instead of accuracies, the gradients that these methods
+    give with these solvers: how far they are from the gradient of the ODE itself, with the
+    `weights` at the `start` and the `end` of training.
     """
 
     methods: tuple[MethodName, ...]
@@ -27,7 +45,22 @@ class Evaluate(Part):
     tols: tuple[Positive, ...] = ()
     tol_factors: tuple[Positive, ...] = ()
     test_size: Count | None = None
+    batch_norm: tuple[Statistics, ...] = ("running",)
+    gradients: tuple[GradientName, ...] = ()
+    weights: tuple[Moment, ...] = ("start", "end")
     when: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _gradients_stand_alone(self) -> Self:
+        for name in ("test_size", "batch_norm") if self.gradients else ("weights",):
+            if name in self.model_fields_set:
+                raise ValueError(
+                    "`gradients` are measured on a training batch: they stand in a block of their "
+                    f"own, without `{name}`"
+                    if self.gradients
+                    else f"`{name}` says when `gradients` are measured, of which there are none"
+                )
+        return self
 
     @model_validator(mode="after")
     def _every_method_gets_points(self) -> Self:
@@ -87,7 +120,11 @@ def _not_empty(values: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 class SweepFile(Part):
-    """A sweep file, as it is written; `sweep.load` expands it to trials."""
+    """A sweep file, as it is written; `sweep.load` expands it to trials.
+
+    By `margin` of the headline metric (an accuracy as a share of 1), a trained model may change
+    under a finer solver and still be called an ODE.
+    """
 
     name: Annotated[str, AfterValidator(_is_file_name)]
     about: str = ""
@@ -99,4 +136,5 @@ class SweepFile(Part):
     evaluate: tuple[Evaluate, ...] = ()
     resources: Resources = Resources()
     limits: Limits = Limits()
+    margin: NonNegative = 0.01
     small: dict[str, Any] = {}

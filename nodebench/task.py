@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,13 +13,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nodebench.data.batches import Batch, batches_per_epoch, test_batches, train_batches
+from nodebench.data.batches import Batch, batches_per_epoch, prepared, test_batches, train_batches
 from nodebench.data.dataset import Data, Split, balanced
 from nodebench.data.trajectory import Trajectory, windows
-from nodebench.errors import Diverged
-from nodebench.ode.block import take_evaluations
+from nodebench.errors import Diverged, TrialFailure
+from nodebench.machine import synchronize
+from nodebench.ode.block import ODEBlock, ode_blocks, recorded, solved_by, take_evaluations
+from nodebench.point import LIMIT
+from nodebench.solver_settings import Solver
 from nodebench.spec import TrialSpec
 from nodebench.store import Row
+
+PATHS = 6  # of each class
+MOST_TIMES = 64  # on a path
+LIMIT_SOLVER = LIMIT.solver(Solver(), None)
 
 BatchType = TypeVar("BatchType")
 
@@ -34,24 +42,34 @@ class Loss:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A model's loss and other measures on held-out data, and evaluations per forward pass."""
+    """A model's loss and other measures on held-out data.
+
+    `nfe` and `forward_s` are evaluations and seconds per forward pass.
+    """
 
     measures: dict[str, float]
     nfe: float
+    forward_s: float
 
 
 class Task(ABC, Generic[BatchType]):
     """One trial's data as training and testing see it.
 
-    `batches_per_epoch` is their number, and `device` where they lie.
+    `batches_per_epoch` is their number, and `device` where they lie. `chance` is the headline
+    metric of a model that has learned nothing, where that is known.
     """
 
     batches_per_epoch: int
     device: torch.device
+    chance: float | None = None
 
     @abstractmethod
     def batches(self, epoch: int) -> Iterator[BatchType]:
         """The training batches of one epoch, counted from 0; they follow from it and the seed."""
+
+    @abstractmethod
+    def sample(self, size: int) -> BatchType:
+        """The first training batch, or part of it, of at most `size` samples."""
 
     @abstractmethod
     def loss(self, model: nn.Module, batch: BatchType) -> Loss:
@@ -70,7 +88,7 @@ class Task(ABC, Generic[BatchType]):
         """
 
     def trajectories(self, _model: nn.Module) -> list[Row]:
-        """Paths that a report draws, a row a point; none by default."""
+        """Paths that a report draws; none by default."""
         return []
 
 
@@ -89,10 +107,17 @@ class Classification(Task[Batch]):
         self.batch_size, self.drop_last = spec.train.batch_size, spec.train.drop_last
         self.batches_per_epoch = batches_per_epoch(len(data.train), self.batch_size, self.drop_last)
         self.device = data.train.targets.device
+        counts = torch.bincount(data.test.targets)
+        self.chance = counts.max().item() / len(data.test)
 
     def batches(self, epoch: int) -> Iterator[Batch]:
         """(inputs, class targets)."""
         return train_batches(self.data, self.seed, epoch, self.batch_size, self.drop_last)
+
+    def sample(self, size: int) -> Batch:
+        """The first samples of the first batch."""
+        inputs, targets = next(self.batches(0))
+        return inputs[:size], targets[:size]
 
     def loss(self, model: nn.Module, batch: Batch) -> Loss:
         """Cross-entropy, and the number of samples that are right."""
@@ -117,6 +142,51 @@ class Classification(Task[Batch]):
             split = split[balanced(split.targets.cpu(), size, 0).to(self.device)]
         return evaluate(model, self.data, split, self.batch_size)
 
+    @torch.no_grad()
+    def trajectories(self, model: nn.Module) -> list[Row]:
+        """A row a path, of some test samples, if the model integrates a state of two dimensions.
+
+        Under its own solver and at the limit: class, solver, times, states.
+        """
+        if len(list(ode_blocks(model))) != 1:
+            return []
+        split = self.data.test
+        chosen = split[balanced(split.targets.cpu(), PATHS * self.data.classes, 0).to(self.device)]
+        with recorded(model.eval()) as solves, solved_by(model, Solver(method="euler", steps=1)):
+            model(prepared(self.data, chosen.inputs))
+        block, y0, _, _ = solves[0]
+        if y0.flatten(1).shape[1] != 2:
+            return []
+        labels = chosen.targets.tolist()
+        return [
+            {"class": label, "under": under, "t": list(times), "states": path}
+            for under, solver in (("own", block.solver), ("limit", LIMIT_SOLVER))
+            for times, paths in _paths(block, y0, solver)
+            for label, path in zip(labels, paths, strict=True)
+        ]
+
+
+def _paths(
+    block: ODEBlock, y0: Tensor, solver: Solver
+) -> Iterator[tuple[list[float], list[list[list[float]]]]]:
+    """Times, and the states of every sample at each; nothing if the solve fails."""
+    count = MOST_TIMES
+    if solver.facts.kind != "adaptive":
+        steps = solver.step_count(block.t1)
+        between = -(-steps // MOST_TIMES)  # in so many steps from one time to the next
+        count = -(-steps // between)
+        finer = {"steps": between, "step_size": None, "adapt": None}
+        solver = Solver.model_validate(solver.model_dump() | finer)
+    times = [block.t1 * i / count for i in range(count + 1)]
+    try:
+        with solved_by(block, solver):
+            states = block.trajectory(y0, times)
+    except TrialFailure:
+        return
+    if states.isfinite().all():
+        rounded = (states.flatten(2).double() * 1e5).round() / 1e5
+        yield times, rounded.transpose(0, 1).tolist()
+
 
 @torch.no_grad()
 def evaluate(model: nn.Module, data: Data, split: Split, batch_size: int) -> Evaluation:
@@ -126,6 +196,8 @@ def evaluate(model: nn.Module, data: Data, split: Split, batch_size: int) -> Eva
     loss, correct = torch.zeros((), device=device), torch.zeros((), device=device)
     evaluations = batches = 0
     take_evaluations(model)
+    synchronize(device)
+    start = time.perf_counter()
     for inputs, targets in test_batches(data, split, batch_size):
         logits = model(inputs)
         loss += F.cross_entropy(logits, targets, reduction="sum")
@@ -134,7 +206,8 @@ def evaluate(model: nn.Module, data: Data, split: Split, batch_size: int) -> Eva
         batches += 1
     count = len(split)
     measures = {"loss": _finite(loss) / count, "accuracy": correct.item() / count}
-    return Evaluation(measures, evaluations / batches)
+    seconds = time.perf_counter() - start  # reading the loss has waited for the device
+    return Evaluation(measures, evaluations / batches, seconds / batches)
 
 
 class TrajectoryFit(Task[Tensor]):
@@ -151,6 +224,10 @@ class TrajectoryFit(Task[Tensor]):
     def batches(self, epoch: int) -> Iterator[Tensor]:
         """Windows, as indices of at most `batch_size` points."""
         return windows(self.data, self.seed, epoch, self.most)
+
+    def sample(self, size: int) -> Tensor:  # noqa: ARG002 - a window is a few points already
+        """The first window."""
+        return next(self.batches(0))
 
     def loss(self, model: nn.Module, batch: Tensor) -> Loss:
         """The mean squared error over a window, solved from its first observation."""
@@ -173,9 +250,11 @@ class TrajectoryFit(Task[Tensor]):
         `error` is the root mean square distance per coordinate, `loss` its square.
         """
         take_evaluations(model)
+        start = time.perf_counter()
         loss = _finite(F.mse_loss(self._solved(model), self.data.exact))
+        seconds = time.perf_counter() - start
         measures = {"loss": loss, "error": math.sqrt(loss)}
-        return Evaluation(measures, float(sum(take_evaluations(model))))
+        return Evaluation(measures, float(sum(take_evaluations(model))), seconds)
 
     def trajectories(self, model: nn.Module) -> list[Row]:
         """Time, observed, exact and learned state of every point."""

@@ -7,16 +7,19 @@ history's own timestamps, and can therefore be written again at any time without
 from __future__ import annotations
 
 import contextlib
+import csv
 import hashlib
+import io
 import logging
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from nodebench.errors import TrackingError
 from nodebench.store import FINISHED, SHOWN, Result, Row, Store, TrialFolder
 from nodebench.sweep import Sweep, Trial
+from nodebench.verdict import Verdict, judge
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
@@ -66,7 +69,7 @@ class Tracker:
         history = folder.history()
         if not history and result is None:
             return
-        state = _fingerprint(folder)
+        state = _fingerprint(folder, self.sweep)
         run_id = self._run_ids.get(trial_id)
         if run_id is not None and self._synced.get(run_id) == state:
             return
@@ -79,9 +82,12 @@ class Tracker:
         metrics = [metric for row in history[logged or 0 :] for metric in _metrics(row)]
         tags = []
         if result is not None:
-            metrics += _totals(result)
+            judged = judge(trial, self.sweep, self.store)
+            metrics += [*_totals(result), *_verdict_metrics(result, judged)]
             if not is_new:  # else they came with it, which is quicker
                 tags = [RunTag(key, value) for key, value in _tags(result).items()]
+            if judged:
+                tags.append(RunTag("verdict", judged.word))
             # With the last batch, so that whatever was interrupted before is done again.
             tags.append(RunTag(SYNCED_TAG, state))
             self._end(run_id, folder, result)
@@ -117,7 +123,7 @@ class Tracker:
         return str(self._client.create_experiment(self.sweep.name, artifact_location=location))
 
     def _create(self, trial: Trial, history: list[Row], result: Result | None) -> str:
-        started = result.started if result else history[0]["time"] - history[0]["epoch_s"]
+        started = result.started if result else history[0]["time"] - history[0].get("epoch_s", 0)
         run = self._client.create_run(
             self._experiment,
             start_time=_stamp(started),
@@ -137,6 +143,8 @@ class Tracker:
     def _end(self, run_id: str, folder: TrialFolder, result: Result) -> None:
         for path in (*folder.artifacts(), self._sweep_file):
             self._client.log_artifact(run_id, str(path))
+        if rows := folder.evaluations():  # MLflow's pages show CSV as a table
+            self._client.log_text(run_id, _csv(rows), "evaluations.csv")
         status = "FINISHED" if result.outcome == FINISHED else "FAILED"
         self._client.set_terminated(run_id, status, _stamp(result.finished))
 
@@ -218,9 +226,33 @@ def _tags(result: Result) -> dict[str, str]:
     return tags
 
 
-def _fingerprint(folder: TrialFolder) -> str:
+def _verdict_metrics(result: Result, judged: Verdict | None) -> list[Metric]:
+    numbers = judged.numbers if judged else {}
+    stamp = _stamp(result.finished)
+    return [Metric(f"verdict_{name}", value, stamp, 0) for name, value in numbers.items()]
+
+
+def _csv(rows: Sequence[Row]) -> str:
+    """Evaluated points as a table: what was asked for, under which solver, what came out."""
+    flat = [
+        {
+            **row["point"],
+            **{f"solver.{name}": value for name, value in row["solver"].items()},
+            **{name: value for name, value in row.items() if name not in ("point", "solver")},
+        }
+        for row in rows
+    ]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(dict.fromkeys(name for row in flat for name in row)))
+    writer.writeheader()
+    writer.writerows(flat)
+    return text.getvalue()
+
+
+def _fingerprint(folder: TrialFolder, sweep: Sweep) -> str:
     """Changes whenever something that MLflow shows of a finished trial does."""
-    digest = hashlib.sha256()
+    # A verdict follows from what the sweep evaluates, and from its margin.
+    digest = hashlib.sha256(f"{sweep.margin} {sweep.evaluate}".encode())
     for name in SHOWN:
         path: Path = folder.path / name
         digest.update(path.read_bytes() if path.exists() else b"-")

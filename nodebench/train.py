@@ -130,17 +130,25 @@ def train(
     Raises:
         TrialFailure: if the loss is no longer finite, a solve fails, or time is up.
     """
-    total = spec.train.iterations or (spec.train.epochs or 0) * task.batches_per_epoch
+    total = (spec.train.epochs or 0) * task.batches_per_epoch
+    if spec.train.iterations is not None:
+        total = spec.train.iterations
+    if total == 0 and not state.history:
+        yield _recorded(state, _test_metrics(state.model, task))
     while state.iteration < total:
         row = _train_epoch(state, task, spec.train, total, deadline)
         is_last = state.iteration >= total
         if is_last or (state.epoch + 1) % spec.train.test_every == 0:
             row |= _test_metrics(state.model, task)
         state.epoch += 1
-        state.history.append(
-            {"epoch": state.epoch, "iteration": state.iteration, **row, "time": time.time()}
-        )
-        yield state.history[-1]
+        yield _recorded(state, row)
+
+
+def _recorded(state: TrainState, row: Row) -> Row:
+    """Appends an epoch's row to the history."""
+    where = {"epoch": state.epoch, "iteration": state.iteration}
+    state.history.append({**where, **row, "time": time.time()})
+    return state.history[-1]
 
 
 @dataclass

@@ -21,7 +21,8 @@ from nodebench.errors import OutOfMemory, StoreError, TrialFailure
 from nodebench.machine import device_for, environment
 from nodebench.models.build import build, parameter_count
 from nodebench.ode.block import ode_blocks
-from nodebench.plan import RunOptions, is_missing, limit_of, points
+from nodebench.plan import RunOptions, is_missing, limit_of
+from nodebench.point import points
 from nodebench.robustness import evaluate_points
 from nodebench.seeds import stream
 from nodebench.store import ERROR, FINISHED, Result, Row, Store, TrialFolder
@@ -94,6 +95,7 @@ class _Run:
         self.state: TrainState | None = None
         self.saved, self.saved_epochs = time.monotonic(), 0
         self.outcome, self.reason = "", ""
+        self.chance: float | None = None
 
     def epochs(self) -> Iterator[Row]:
         """Runs the trial; the one place where any exception is caught."""
@@ -113,6 +115,7 @@ class _Run:
         spec = self.trial.spec
         data = load(spec, self.options.data_root).to(device)
         model, task = build(spec, data).to(device), task_for(data, spec)
+        self.chance = task.chance
         torch.manual_seed(stream(spec.seed, "training"))
         self.state = new_state(model, spec, adaptation_for(model, task, spec))
         if self.folder.checkpoint.exists():
@@ -129,10 +132,10 @@ class _Run:
             if time.monotonic() - self.saved >= self.options.checkpoint_s:
                 self._save()
             yield row
-        if self.saved_epochs < self.state.epoch:
+        if self.saved_epochs < self.state.epoch or not self.folder.checkpoint.exists():
             self._save()
         self._ended(FINISHED, "")
-        self._evaluate(model, task)
+        self._evaluate(model, lambda: build(spec, data).to(device), task)
 
     def _keep_record(self, history: list[Row]) -> None:
         """An epoch that is trained again, as after a limit, keeps the seconds of its first time."""
@@ -163,13 +166,17 @@ class _Run:
         self.folder.write_history(self.state.history)
         self.saved, self.saved_epochs = time.monotonic(), self.state.epoch
 
-    def _evaluate(self, model: nn.Module, task: Task[Any]) -> None:
+    def _evaluate(
+        self, model: nn.Module, untrained: Callable[[], nn.Module], task: Task[Any]
+    ) -> None:
         """Evaluates under other solvers; a limit of minutes holds for this on its own."""
         wanted = points(self.trial, self.options.evaluate)
         self._limit_solves(model, time.monotonic())
         if rows := task.trajectories(model):
             self.folder.write_trajectories(rows)
-        evaluate_points(model, task, wanted, self.folder, self.options.limits)
+        evaluate_points(
+            model, untrained, task, self.trial.spec, wanted, self.folder, self.options.limits
+        )
 
     def result(self) -> Result:
         """How it ended."""
@@ -181,7 +188,7 @@ class _Run:
             outcome=self.outcome,
             reason=self.reason,
             epoch=state.epoch if state else 0,
-            summary=_summary(state, self.trial.spec.data) if state else {},
+            summary=_summary(state, self.trial.spec.data, self.chance) if state else {},
             environments=state.environments if state else [],
             started=self.started,
             finished=time.time(),
@@ -190,12 +197,14 @@ class _Run:
         )
 
 
-def _summary(state: TrainState, data: Dataset) -> dict[str, Any]:
-    """The last epoch's metrics, the best epoch's, and the number of parameters.
+def _summary(state: TrainState, data: Dataset, chance: float | None) -> dict[str, Any]:
+    """The last epoch's metrics, the best epoch's, chance, and the number of parameters.
 
     The best epoch is that of the validation data, or of the test data if there are none.
     """
     summary: dict[str, Any] = {"parameters": parameter_count(state.model)}
+    if chance is not None:
+        summary["chance"] = chance
     if state.history:
         headline, sign = data.headline, 1 if data.higher_is_better else -1
         tested = [row for row in state.history if headline in row]
@@ -204,7 +213,8 @@ def _summary(state: TrainState, data: Dataset) -> dict[str, Any]:
         summary |= {k: v for k, v in state.history[-1].items() if k not in ("epoch", "time")}
         if best:
             summary |= {f"best_{headline}": best[headline], "best_epoch": best["epoch"]}
-        summary["epoch_s"] = statistics.median(row["epoch_s"] for row in state.history)
+        if "epoch_s" in summary:
+            summary["epoch_s"] = statistics.median(row["epoch_s"] for row in state.history)
         if "nfe_forward" in summary:
             summary["nfe_forward_mean"] = statistics.fmean(r["nfe_forward"] for r in state.history)
     return summary

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import pickle
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,6 +12,7 @@ from torch import nn
 
 from nodebench.data.dataset import Data
 from nodebench.data.trajectory import Trajectory
+from nodebench.errors import InputError
 from nodebench.models.conv import conv_network
 from nodebench.models.mlp import mlp
 from nodebench.models.plain import PlainOdeNet
@@ -34,12 +37,45 @@ MODELS: dict[str, Callable[[TrialSpec, Any], nn.Module]] = {
 
 
 def build(spec: TrialSpec, data: Data | Trajectory) -> nn.Module:
-    """A spec's network for data of this shape, its weights drawn from the trial's seed."""
+    """A spec's network for data of this shape, with the weights that it begins with.
+
+    Raises:
+        InputError: if these are in a file that does not fit.
+    """
     factory = MODELS.get(spec.model.name) or import_part(spec.model.name)
     with torch.random.fork_rng():
         torch.manual_seed(stream(spec.seed, "weights"))
         model: nn.Module = factory(spec, data)
+    if spec.weights is not None:
+        _read_weights(model, Path(spec.weights))
     return model
+
+
+def _read_weights(model: nn.Module, path: Path) -> None:
+    try:
+        values = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise InputError(
+            f"weights `{path}`: cannot be read ({error}). Give a file that torch.save made of a "
+            "`state_dict`, or a trial's checkpoint"
+        ) from error
+    is_checkpoint = isinstance(values, dict) and isinstance(values.get("model"), dict)
+    found = values["model"] if is_checkpoint else values
+    if wrong := _misfits(model.state_dict(), found if isinstance(found, dict) else {}):
+        raise InputError("\n  ".join([f"weights `{path}` are not this network's:", *wrong]))
+    model.load_state_dict(found)
+
+
+def _misfits(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
+    """What of a state is missing, of another shape, or not the network's."""
+    missing = [f"`{name}` is missing" for name in wanted if name not in found]
+    unknown = [f"`{name}` is not in the network" for name in found if name not in wanted]
+    shapes = [
+        f"`{name}` is {list(found[name].shape)}, should be {list(value.shape)}"
+        for name, value in wanted.items()
+        if name in found and found[name].shape != value.shape
+    ]
+    return missing + shapes + unknown
 
 
 def parameter_count(model: nn.Module) -> int:

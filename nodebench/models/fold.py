@@ -27,7 +27,7 @@ def folded(field: nn.Sequential, length: int) -> nn.Sequential:
 
 def _linear(conv: nn.Conv1d, length: int) -> nn.Linear:
     """The convolution as a linear layer whose weight and bias are made from the convolution's."""
-    assert conv.bias is not None
+    assert isinstance(conv.bias, nn.Parameter)
     linear = nn.Linear(conv.in_channels * length, conv.out_channels * length, device="meta")
     linear.weight, linear.bias = conv.weight, conv.bias
     made = {"weight": _Matrix(conv, length), "bias": _AtEveryPosition(length)}
@@ -44,10 +44,10 @@ class _Matrix(nn.Module):
 
     def __init__(self, conv: nn.Conv1d, length: int):
         super().__init__()
-        (width,), (padding,) = conv.kernel_size, conv.padding
-        assert 2 * int(padding) == width - 1 and conv.stride == conv.dilation == (1,)
+        (width,), padding = conv.kernel_size, int(conv.padding[0])
+        assert 2 * padding == width - 1 and conv.stride == conv.dilation == (1,)
         # taps[p, q, j] is 1 where output position p sees input position q through tap j.
-        offset = torch.arange(length) - torch.arange(length)[:, None] + int(padding)
+        offset = torch.arange(length) - torch.arange(length)[:, None] + padding
         taps = (offset[..., None] == torch.arange(width)).float()
         self.register_buffer("taps", taps, persistent=False)
 

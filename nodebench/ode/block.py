@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import cast
 
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from nodebench.errors import DeadlineExceeded, EvaluationLimit
 from nodebench.ode.gradients import odeint
@@ -57,16 +58,62 @@ def ode_blocks(model: nn.Module) -> Iterator[ODEBlock]:
 
 
 @contextlib.contextmanager
-def solved_by(model: nn.Module, solver: Solver) -> Iterator[None]:
-    """Gives the model's ODE blocks another solver for a while."""
-    trained = [(block, block.solver) for block in ode_blocks(model)]
+def solved_by(model: nn.Module, solver: Solver, gradient: Gradient | None = None) -> Iterator[None]:
+    """Gives the model's ODE blocks another solver, and gradient, for a while."""
+    trained = [(block, block.solver, block.gradient) for block in ode_blocks(model)]
     try:
-        for block, _ in trained:
-            block.solver = solver
+        for block, _, own in trained:
+            block.solver, block.gradient = solver, gradient or own
         yield
     finally:
-        for block, own in trained:
-            block.solver = own
+        for block, own_solver, own_gradient in trained:
+            block.solver, block.gradient = own_solver, own_gradient
+
+
+Solve = tuple[ODEBlock, Tensor, Sequence[float], Tensor]
+"""A block, the state that it started from, the times, and the states at these."""
+
+
+@contextlib.contextmanager
+def recorded(model: nn.Module) -> Iterator[list[Solve]]:
+    """Collects what the model's ODE blocks solve, in order."""
+    solves: list[Solve] = []
+
+    def recording(block: ODEBlock) -> Callable[[Tensor, Sequence[float]], Tensor]:
+        def trajectory(y0: Tensor, times: Sequence[float]) -> Tensor:
+            found = ODEBlock.trajectory(block, y0, times)
+            solves.append((block, y0, times, found))
+            return found
+
+        return trajectory
+
+    blocks = list(ode_blocks(model))
+    try:
+        for block in blocks:
+            block.trajectory = recording(block)  # type: ignore[assignment, method-assign]
+        yield solves
+    finally:
+        for block in blocks:
+            del block.trajectory
+
+
+@contextlib.contextmanager
+def batch_statistics(model: nn.Module) -> Iterator[None]:
+    """Lets batch norm inside ODE blocks use, in evaluation mode, the statistics of each batch."""
+    norms = [
+        norm
+        for block in ode_blocks(model)
+        for norm in block.modules()
+        if isinstance(norm, _BatchNorm)
+    ]
+    learned = [(norm, norm.running_mean, norm.running_var) for norm in norms]
+    try:
+        for norm in norms:  # without running statistics, torch takes those of the batch
+            norm.running_mean = norm.running_var = None
+        yield
+    finally:
+        for norm, mean, variance in learned:
+            norm.running_mean, norm.running_var = mean, variance
 
 
 def take_evaluations(model: nn.Module) -> list[int]:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
-from nodebench.plan import point_key, point_row, points
+from nodebench.point import Point, asked, is_own, known_point, points
 from nodebench.solver_settings import Solver
 from nodebench.store import FINISHED, Result, Row, Store
 from nodebench.sweep import Sweep, Trial
+from nodebench.verdict import NUMBERS, judge
 
 
 def results(sweep: Sweep, store: Store) -> pd.DataFrame:
@@ -51,53 +53,108 @@ class Budget:
 def evaluations(sweep: Sweep, store: Store) -> pd.DataFrame:
     """One row per trial and point: the solver as `test.method`, …, its budget, what it gave.
 
-    `value` is the headline metric.
+    `value` is the headline metric. `asked` tells the points that the sweep's file names from the
+    training solver's and the limit, which are evaluated besides; `own` marks the former.
 
-    Only points that the sweep asks for: the store also has those of other sweeps.
+    Only points that the sweep wants: the store also has those of other sweeps.
     """
-    rows: list[dict[str, Any]] = []
-    for trial in sweep.trials:
-        identity = {"trial": trial.id, **_identity(sweep, trial)}
-        for point in _wanted_points(sweep, store, trial):
-            solver = {f"test.{name}": value for name, value in point["solver"].items()}
-            rest = {name: value for name, value in point.items() if name != "solver"}
-            budget = _budget(trial, Solver(**point["solver"]))
+    rows = []
+    for trial, point, row in _measured(sweep, store):
+        if not point.gradient:
             metric = trial.spec.data.metric
-            rest |= {"metric": metric, "value": rest.get(metric)}
-            rows.append({**identity, **solver, "budget": budget, **rest})
+            rest = {"budget": _budget(trial, point, Solver(**row["solver"])), "metric": metric}
+            marks = {
+                "asked": point in asked(trial, sweep.evaluate),
+                "steps": _steps(trial, Solver(**row["solver"])),
+                "own": is_own(trial, point),
+                "batch_norm": point.batch_norm,
+                "test_size": point.test_size,
+            }
+            rows.append({**_about(sweep, trial, row), **rest, **marks, "value": row.get(metric)})
+    return pd.DataFrame(rows)
+
+
+def gradients(sweep: Sweep, store: Store) -> pd.DataFrame:
+    """One row per trial and measured gradient: method, solver, moment, error, cosine, costs."""
+    rows = []
+    for trial, point, row in _measured(sweep, store):
+        if point.gradient:
+            budget = _budget(trial, point, Solver(**row["solver"]))
+            what = {"gradient": point.gradient, "weights": point.weights, "budget": budget}
+            rows.append({**_about(sweep, trial, row), **what})
+    return pd.DataFrame(rows)
+
+
+def verdicts(sweep: Sweep, store: Store) -> pd.DataFrame:
+    """One row per trial that was evaluated under its own solver: verdict, reason, numbers."""
+    rows = [
+        {
+            "trial": trial.id,
+            **_identity(sweep, trial),
+            "verdict": judged.word,
+            "why": judged.reason,
+            "metric": trial.spec.data.metric,
+            **{name: judged.numbers.get(name) for name in NUMBERS},
+        }
+        for trial in sweep.trials
+        if (judged := judge(trial, sweep, store))
+    ]
     return pd.DataFrame(rows)
 
 
 def trajectories(sweep: Sweep, store: Store) -> dict[str, pd.DataFrame]:
     """Label -> time, observed, exact and learned states, of the first seed of every cell."""
-    found: dict[str, pd.DataFrame] = {}
+    return {cell: paths for cell, paths in _paths(sweep, store) if "observed" in paths}
+
+
+def classified_paths(sweep: Sweep, store: Store) -> dict[str, pd.DataFrame]:
+    """Label -> class, solver (`own` or `limit`), times and states, likewise."""
+    return {cell: paths for cell, paths in _paths(sweep, store) if "under" in paths}
+
+
+def _paths(sweep: Sweep, store: Store) -> Iterator[tuple[str, pd.DataFrame]]:
+    seen: set[str] = set()
     for trial in sweep.trials:
-        rows = store.folder(trial.id).trajectories()
-        if rows and sweep.cell_label(trial) not in found:
-            found[sweep.cell_label(trial)] = pd.DataFrame(rows)
-    return found
+        cell = sweep.cell_label(trial)
+        if cell not in seen and (rows := store.folder(trial.id).trajectories()):
+            seen.add(cell)
+            yield cell, pd.DataFrame(rows)
 
 
-def _wanted_points(sweep: Sweep, store: Store, trial: Trial) -> list[Row]:
-    """What is known of the points that the sweep asks for, in the plan's order."""
-    known = {point_key(row): row for row in store.folder(trial.id).evaluations()}
-    wanted = [point_key(point_row(*point)) for point in points(trial, sweep.evaluate)]
-    return [known[key] for key in wanted if key in known]
+def _measured(sweep: Sweep, store: Store) -> Iterator[tuple[Trial, Point, Row]]:
+    """What is known of the points that the sweep wants, in the plan's order."""
+    for trial in sweep.trials:
+        wanted = points(trial, sweep.evaluate)
+        known = store.folder(trial.id).evaluations() if wanted else []
+        rows = {known_point(row): row for row in known}
+        yield from ((trial, point, rows[point]) for point in wanted if point in rows)
 
 
-def _budget(trial: Trial, solver: Solver) -> Budget:
+def _steps(trial: Trial, solver: Solver) -> int | None:
+    if solver.facts.kind == "adaptive":
+        return None
+    return solver.step_count(trial.spec.model.span or 1.0)
+
+
+def _about(sweep: Sweep, trial: Trial, row: Row) -> dict[str, Any]:
+    solver = {f"test.{name}": value for name, value in row["solver"].items()}
+    measures = {k: v for k, v in row.items() if k not in ("solver", "point")}
+    return {"trial": trial.id, **_identity(sweep, trial), **solver, **measures}
+
+
+def _budget(trial: Trial, point: Point, solver: Solver) -> Budget:
+    trained, span = trial.spec.solver, trial.spec.model.span
+    assert trained is not None
+    # Of an adapted solver, only the factor compares across trials.
+    if point.tol_factor is not None and trained.adapt:
+        return Budget((4, point.tol_factor), f"tol × {point.tol_factor:g}")
+    if point.step_factor is not None:
+        return Budget((3, point.step_factor), f"h × {point.step_factor:g}")
     if solver.facts.kind == "adaptive":
         # Rounded as they are shown, since 0.1 x 1e-3 is not quite 1e-4.
         rtol, atol = (float(f"{tolerance:g}") for tolerance in solver.tolerances)
         heading = f"tol {rtol:g}" if rtol == atol else f"rtol {rtol:g}, atol {atol:g}"
         return Budget((2, -rtol, -atol), heading)
-    trained, span = trial.spec.solver, trial.spec.model.span
-    assert trained is not None
-    if solver.step_size is not None:
-        # From `step_factors`: across cells it is the factor that compares.
-        size = trained.step_size or (span or 1.0) / trained.step_count(span or 1.0)
-        factor = float(f"{solver.step_size / size:g}")
-        return Budget((3, factor), f"h × {factor:g}")
     steps = solver.step_count(span or 1.0)
     if solver.facts.stages is None or span is None:
         return Budget((1, steps), f"steps {steps}")
@@ -105,23 +162,32 @@ def _budget(trial: Trial, solver: Solver) -> Budget:
     return Budget((0, nfe), f"NFE {nfe}")
 
 
-def robustness_curves(frame: pd.DataFrame, trained: pd.DataFrame) -> pd.DataFrame:
-    """One row per cell, test method and budget of a table of `evaluations`, seeds joined.
+MEANS = ("value", "nfe", "steps", "forward_s", "solver_error")
 
-    Mean `value`, its standard deviation `spread`, and mean `nfe`, as measured. `trained_nfe` is
-    what a forward pass took in training, from the table of `results`.
+
+def robustness_curves(frame: pd.DataFrame) -> pd.DataFrame:
+    """One row per cell, test `method` and budget of a table of `evaluations`, seeds joined.
+
+    Mean `value`, its standard deviation `spread`, mean `nfe`, `forward_s` and `solver_error`, as
+    measured; `own` marks the training solver, whose mean number of evaluations is `trained_nfe`.
     """
     done = frame[frame["outcome"] == FINISHED]
-    if done.empty or "nfe_forward" not in trained:
+    if done.empty:
         return pd.DataFrame()
     # Points on subsets of the test set are not mixed: the largest ones are drawn.
     sizes = done["test_size"].astype(float).fillna(math.inf)
-    done = done[sizes == sizes.max()].drop_duplicates(["trial", "test.method", "budget"])
-    keys = ["cell", "test.method", "budget"]
-    curves = done.groupby(keys, sort=False).agg(
-        value=("value", "mean"), spread=("value", "std"), nfe=("nfe", "mean")
+    done = done[sizes == sizes.max()]
+    method = done["test.method"].where(
+        done["batch_norm"] == "running", done["test.method"] + ", batch statistics"
     )
-    spent = trained.groupby("cell")["nfe_forward"].mean()
+    # The training solver may be among those asked for under another name.
+    done = done.assign(method=method).drop_duplicates(["trial", "method", "nfe"])
+    measures = {name: (name, "mean") for name in MEANS}
+    present = {name: how for name, how in measures.items() if how[0] in done}
+    curves = done.groupby(["cell", "method", "budget"], sort=False).agg(
+        **present, spread=("value", "std"), own=("own", "any")
+    )
+    spent = done[done["own"]].groupby("cell")["nfe"].mean()
     return curves.reset_index().assign(trained_nfe=lambda rows: rows["cell"].map(spent))
 
 

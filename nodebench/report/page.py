@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
-from nodebench.report import frames, plots, tables
+from nodebench.report import frames, plots, solver_plots, tables
 from nodebench.store import FINISHED, Store, write
 from nodebench.sweep import Sweep
 
@@ -48,6 +49,39 @@ PUBLISHED = """\
 Published numbers are those of the study at its full size and on its hardware; ~ marks one read off
 a figure. The limit is the accuracy under the finest fixed-step solver that was evaluated."""
 
+VERDICTS = """\
+A model that loses more than a margin of its headline metric under a solver finer than that of its
+training has learned its solver's error: it is a ResNet in disguise. The limit is classic RK4 with
+128 steps, or a finer point if one was evaluated. The drop is what the worst of the finer solvers
+loses. Sufficient steps are the fewest of the training method's from which on the metric stays
+within the margin of the limit; the order is that method's observed order of convergence on the
+trained field, from the training step size down."""
+
+PATHS = """\
+States of some test samples in the plane, one colour a class, from dots to crosses: under the
+training solver and at the limit, for cells from the largest to the smallest drop. Axes are linear
+between -1 and 1, logarithmic beyond."""
+
+STEPS_FIGURE = """\
+Test metric over the number of steps. A ring marks the solver of the training."""
+
+HEAT_MAP = """\
+Rows: as what a model was trained. Columns: by what it was tested; h is the training step size."""
+
+WORK_PRECISION = """\
+Relative error of the ODE blocks' outputs against a fine reference in float64, by evaluations and by
+seconds of a forward pass (measured while other trials may have shared the machine)."""
+
+ADAPTATION = """\
+The adapted solver by iteration, beside accuracy and evaluations: mean and standard deviation over
+seeds."""
+
+GRADIENTS = """\
+Gradients of the loss with respect to all parameters, on 32 training samples, against backprop
+through classic RK4 with 512 steps in float64: relative error (median over n seeds) and cosine, at
+the start and at the end of training; evaluations, time and memory of one forward and backward
+pass."""
+
 ROBUSTNESS_FIGURE = """\
 The trained weights by the evaluations that a forward pass takes; the dashed line is at those of
 training. Where a curve falls to the right of it, the network depends on its solver's error."""
@@ -62,18 +96,22 @@ def write_report(sweep: Sweep, store: Store, folder: Path) -> Path:
     write(folder / "results.csv", results.to_csv(index=False))
     write(folder / "sweep.yaml", sweep.text)
     evaluated = frames.evaluations(sweep, store)
+    judged = frames.verdicts(sweep, store)
     sections = [
         f"# {sweep.name}",
         sweep.about,
         _setting(sweep),
         _state(results),
-        _markdown(tables.summary(sweep, results)),
+        _markdown(tables.summary(sweep, results, judged)),
         NOTES,
         *_failures(sweep, results),
         *_trajectories(sweep, store, folder / "figures"),
         *(_figure(name, caption) for name, caption in captions.items()),
-        *_robustness(sweep, evaluated, results, folder / "figures"),
-        *_published(tables.published_numbers(sweep, results, evaluated)),
+        *_adaptation(sweep, epochs, folder / "figures"),
+        *_verdicts(sweep, judged),
+        *_robustness(sweep, store, evaluated, judged, folder / "figures"),
+        *_gradients(sweep, frames.gradients(sweep, store)),
+        *_published(tables.published_numbers(sweep, results, judged)),
         _provenance(results),
         _reproduce(sweep),
     ]
@@ -123,19 +161,49 @@ def _trajectories(sweep: Sweep, store: Store, folder: Path) -> list[str]:
     ]
 
 
-def _robustness(
-    sweep: Sweep, evaluated: pd.DataFrame, results: pd.DataFrame, folder: Path
-) -> list[str]:
-    if evaluated.empty:
+def _adaptation(sweep: Sweep, epochs: pd.DataFrame, folder: Path) -> list[str]:
+    drawn = plots.adaptation(sweep, epochs, folder)
+    return [_image("The solver over training", drawn, ADAPTATION)] if drawn else []
+
+
+def _verdicts(sweep: Sweep, judged: pd.DataFrame) -> list[str]:
+    if judged.empty:
         return []
-    drawn = plots.robustness(sweep, frames.robustness_curves(evaluated, results), folder)
-    return [
-        "## Under other solvers",
-        OTHER_SOLVERS,
-        *(f"![Under other solvers](figures/{name}.svg)" for name in drawn),
-        *([ROBUSTNESS_FIGURE] if drawn else []),
-        _markdown(tables.robustness(sweep, evaluated)),
-    ]
+    title, margin = "## Is it still an ODE?", f"The margin here is {sweep.margin:g}."
+    return [title, f"{VERDICTS} {margin}", _markdown(tables.verdicts(sweep, judged))]
+
+
+def _robustness(
+    sweep: Sweep, store: Store, evaluated: pd.DataFrame, judged: pd.DataFrame, folder: Path
+) -> list[str]:
+    paths = solver_plots.paths(frames.classified_paths(sweep, store), judged, folder)
+    sections = [_image("Paths in the plane", paths, PATHS)] if paths else []
+    if evaluated.empty:
+        return sections
+    sections += ["## Under other solvers", OTHER_SOLVERS]
+    curves = frames.robustness_curves(evaluated)
+    if not curves.empty:
+        figures = (
+            (solver_plots.robustness(sweep, curves, folder), ROBUSTNESS_FIGURE),
+            (solver_plots.steps(sweep, curves, folder), STEPS_FIGURE),
+            (solver_plots.heat_map(sweep, evaluated, folder), HEAT_MAP),
+            (solver_plots.work_precision(curves, judged, folder), WORK_PRECISION),
+        )
+        sections += [_image("", names, text) for names, text in figures if names]
+    return [*sections, _markdown(tables.robustness(sweep, evaluated))]
+
+
+def _gradients(sweep: Sweep, measured: pd.DataFrame) -> list[str]:
+    if measured.empty:
+        return []
+    return ["## Which gradient to trust", GRADIENTS, _markdown(tables.gradients(sweep, measured))]
+
+
+def _image(title: str, names: Sequence[str], text: str) -> str:
+    """Figures with what there is to see in them, under a heading if there is one."""
+    heading = [f"## {title}"] if title else []
+    images = [f"![{name.replace('-', ' ')}](figures/{name}.svg)" for name in names]
+    return "\n\n".join([*heading, *images, text])
 
 
 def _published(table: pd.DataFrame) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +15,6 @@ mpl.use("agg")
 import pandas as pd
 import seaborn as sns
 from matplotlib import pyplot as plt
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -28,12 +26,9 @@ CURVES = {
     "loss": ("train_loss", "training loss"),
     "nfe_forward": ("nfe_forward", "evaluations per forward pass"),
     "nfe_backward": ("nfe_backward", "evaluations per backward pass"),
-    "step_size": ("step_size", "step size"),
-    "tol": ("tol", "tolerance"),
 }
-ON_LOG_AXES = ("test_error", "step_size", "tol")
+ON_LOG_AXES = ("test_error",)
 FEW_EPOCHS = 5  # are marked one by one: a line through one is not seen
-MOST_PANELS = 48  # in one figure
 MOST_LINES = 6  # with their bands, in one panel
 
 sns.set_theme(context="paper", style="whitegrid", palette="colorblind", font_scale=1.1)
@@ -81,78 +76,33 @@ def trajectories(paths: Mapping[str, pd.DataFrame], folder: Path) -> list[str]:
     return ["trajectories"]
 
 
-def robustness(sweep: Sweep, curves: pd.DataFrame, folder: Path) -> list[str]:
-    """Draws the headline metric over evaluations, a panel a cell; returns the figures' names.
+def adaptation(sweep: Sweep, epochs: pd.DataFrame, folder: Path) -> list[str]:
+    """Draws an adapted solver over training beside accuracy: Ott et al. 2021, Figure 5.
 
-    `curves` is the table of `frames.robustness_curves`. Where two settings tell the cells apart,
-    the first makes the columns and the second the rows, as in Gusak et al. 2020, Figure 1. What
-    does not fit into one figure has one for each value of the first setting.
+    A line a cell, with a band over seeds. Returns the figure's name, if any solver was adapted.
     """
-    settings = {sweep.cell_label(trial): trial.settings for trial in sweep.trials}
-    cells = [] if curves.empty else list(dict.fromkeys(curves["cell"]))
-    if not cells:
+    if "nfe_adaptation" not in epochs:
         return []
-    groups = {"robustness": cells}
-    if len(cells) > MOST_PANELS:
-        groups = {}
-        for cell in cells:
-            value = str(settings[cell].get(sweep.varying[0]))
-            groups.setdefault(f"robustness-{value}", []).append(cell)
-    metric = sweep.trials[0].spec.data.metric
-    for name, group in groups.items():
-        save(_robustness(_panels(sweep, group), curves, metric), folder / name)
-    return list(groups)
-
-
-def _panels(sweep: Sweep, cells: list[str]) -> list[list[str]]:
-    """The cells in rows: by two settings if they alone tell the cells apart, else four a row."""
-    settings = {sweep.cell_label(trial): trial.settings for trial in sweep.trials}
-    values = {p: list(dict.fromkeys(settings[c].get(p) for c in cells)) for p in sweep.varying}
-    several = [path for path in sweep.varying if len(values[path]) > 1]
-    if len(several) == 2:
-        across, down = (values[path] for path in several)
-        places = {tuple(settings[c].get(p) for p in several): c for c in cells}
-        if len(across) * len(down) == len(cells) == len(places):
-            return [[places[x, y] for x in across] for y in down]
-    return [cells[start : start + 4] for start in range(0, len(cells), 4)]
-
-
-def _robustness(panels: list[list[str]], curves: pd.DataFrame, metric: str) -> Figure:
-    rows, columns = len(panels), max(map(len, panels))
+    data = epochs[epochs["nfe_adaptation"].notna()].copy()
+    rows = {"train_accuracy": "accuracy on training batches", "nfe_forward": "evaluations"}
+    if "tol" in data:
+        rows = {"tol": "tolerance"} | rows
+    if "step_size" in data:
+        spans = {trial.id: trial.spec.model.span or 1.0 for trial in sweep.trials}
+        data["steps"] = data["trial"].map(spans) / data["step_size"]
+        rows = {"steps": "steps"} | rows
     figure, grid = plt.subplots(
-        rows, columns, figsize=(2.6 * columns + 1.2, 2.2 * rows + 0.5),
-        squeeze=False, sharex=True, sharey=True, layout="constrained",
-    )  # fmt: skip
-    methods = list(dict.fromkeys(curves["test.method"]))
-    colours, markers = itertools.cycle(sns.color_palette("colorblind")), itertools.cycle("os^Dv")
-    looks = {method: (next(colours), next(markers)) for method in methods}
-    for row, cells in enumerate(panels):
-        below = len(panels[row + 1]) if row + 1 < rows else 0
-        for axes in grid[row, below:]:
-            axes.tick_params(labelbottom=True)
-        for axes, cell in zip(grid[row], cells, strict=False):
-            _robustness_panel(axes, curves[curves["cell"] == cell], looks)
-            axes.set_title(cell, fontsize="medium")
-        for axes in grid[row, len(cells) :]:
-            axes.set_axis_off()
-    figure.supxlabel("evaluations per forward pass")
-    figure.supylabel(f"test {metric}")
-    handles = {h.get_label(): h for axes in grid.flat for h in axes.get_legend_handles_labels()[0]}
-    figure.legend(handles.values(), handles.keys(), loc="outside right upper")
-    return figure
-
-
-def _robustness_panel(axes: Axes, curves: pd.DataFrame, looks: dict[str, Any]) -> None:
-    for method, curve in curves.groupby("test.method", sort=False):
-        colour, marker = looks[str(method)]
-        points = curve.sort_values("nfe", kind="stable")
-        axes.errorbar(
-            points["nfe"], points["value"], points["spread"].fillna(0),
-            color=colour, marker=marker, markersize=4, linewidth=1, label=method,
+        len(rows), 1, figsize=(7, 2.1 * len(rows) + 0.4), sharex=True, layout="constrained"
+    )
+    for axes, (column, title) in zip(grid, rows.items(), strict=True):
+        sns.lineplot(
+            data, x="iteration", y=column, hue="cell", errorbar="sd", linewidth=1, ax=axes,
+            legend="auto" if axes is grid[0] else False,
         )  # fmt: skip
-    axes.axvline(curves["trained_nfe"].iloc[0], color="0.4", linestyle="--", linewidth=1)
-    axes.set_xscale("log", base=2)
-    axes.xaxis.set_major_formatter(lambda nfe, _: f"{nfe:g}")
+        axes.set(ylabel=title, yscale="log" if column == "tol" else "linear")
+    grid[0].get_legend().set_title("")
+    save(figure, folder / "adaptation")
+    return ["adaptation"]
 
 
 def save(figure: Figure, path: Path) -> None:

@@ -20,6 +20,12 @@ def count_and_spread(values: pd.Series[float]) -> str:
     return f"{values.iloc[0]:g}" if values.nunique() == 1 else mean_and_spread(values, 1)
 
 
+def magnitude(values: pd.Series[float]) -> str:
+    """The median of errors that may lie orders of magnitude apart; a dash for none."""
+    values = values.dropna()
+    return f"{values.median():.1e}" if len(values) else "–"
+
+
 def measured(metric: str, values: pd.Series[float]) -> str:
     """Mean and spread of a metric that models are judged by: accuracies in percent."""
     if metric == "accuracy":

@@ -9,19 +9,26 @@ from typing import Any
 import pandas as pd
 
 from nodebench.report import published
-from nodebench.report.statistics import count_and_spread, mean_and_spread, measured, unit
+from nodebench.report.statistics import (
+    count_and_spread,
+    magnitude,
+    mean_and_spread,
+    measured,
+    unit,
+)
 from nodebench.store import FINISHED
 from nodebench.sweep import Sweep
-from nodebench.vocabulary import METHODS
+from nodebench.verdict import NUMBERS
 
 NO_VALUE = "–"
 
 
-def summary(sweep: Sweep, frame: pd.DataFrame) -> pd.DataFrame:
+def summary(sweep: Sweep, frame: pd.DataFrame, judged: pd.DataFrame) -> pd.DataFrame:
     """One row per cell of the sweep, seeds joined: the main table of a report, as text.
 
-    A cell's published number, if there is one, stands beside ours. Metrics and costs are means ±
-    sample standard deviations over the seeds that finished.
+    A cell's published number, if there is one, stands beside ours, and the verdict on its models
+    if they were evaluated under other solvers. Metrics and costs are means ± sample standard
+    deviations over the seeds that finished.
     """
     trials = {trial.id: trial for trial in sweep.trials}
     metrics = list(dict.fromkeys(trial.spec.data.metric for trial in sweep.trials))
@@ -35,6 +42,7 @@ def summary(sweep: Sweep, frame: pd.DataFrame) -> pd.DataFrame:
                 **_judged("test_", done, metrics),
                 "n": f"{len(done)} of {len(group)}" if len(done) < len(group) else f"{len(done)}",
                 "published": published.shown(sweep.name, spec) or NO_VALUE,
+                **_verdict(judged, done["id"]),
                 **_judged("val_", done, metrics),
                 **_judged("train_", done, metrics),
                 **_judged("best_test_", done, metrics),
@@ -46,7 +54,7 @@ def summary(sweep: Sweep, frame: pd.DataFrame) -> pd.DataFrame:
                 "outcomes": _outcomes(group),
             }
         )
-    table = pd.DataFrame(rows)
+    table = pd.DataFrame(rows).fillna(NO_VALUE)
     optional = table.columns[len(key) + len(metrics) :]
     return table.drop(columns=[c for c in optional if (table[c] == NO_VALUE).all()])
 
@@ -69,6 +77,95 @@ def _judged(prefix: str, done: pd.DataFrame, metrics: Sequence[str]) -> dict[str
     }
 
 
+def _verdict(judged: pd.DataFrame, ids: pd.Series[str]) -> dict[str, str]:
+    """What is lost under a finer solver, and the verdict, on the models of a cell."""
+    found = judged[judged["trial"].isin(ids)] if len(judged) else judged
+    if found.empty:
+        return {}
+    metric = found["metric"].iloc[0]
+    drop = measured(metric, found["drop"].astype(float))
+    return {f"drop{unit(metric)}": drop, "is it an ODE?": _words(found["verdict"])}
+
+
+def _words(verdicts: pd.Series[str]) -> str:
+    counts = Counter(verdicts)
+    if len(counts) == 1:
+        return str(verdicts.iloc[0])
+    return ", ".join(f"{count} {word}" for word, count in counts.most_common())
+
+
+def verdicts(sweep: Sweep, frame: pd.DataFrame) -> pd.DataFrame:
+    """One row per cell: the verdicts on its models and the numbers behind them, as text.
+
+    `frame` is the table of `frames.verdicts`.
+    """
+    rows = []
+    for key, group in _cells(sweep, frame.rename(columns={"trial": "id"})):
+        metric = group["metric"].iloc[0]
+        numbers = {name: group[name].astype(float) for name in NUMBERS}
+        reasons = sorted(set(group["why"]) - {""})
+        rows.append(
+            {
+                **key,
+                "is it an ODE?": _words(group["verdict"]),
+                f"own solver{unit(metric)}": measured(metric, numbers["own"]),
+                f"limit{unit(metric)}": measured(metric, numbers["limit"]),
+                f"drop{unit(metric)}": measured(metric, numbers["drop"]),
+                "sufficient steps": _listed(numbers["sufficient_steps"]),
+                "order": mean_and_spread(numbers["order"], 2),
+                "n": str(len(group)),
+                "why undecided": "; ".join(reasons) or NO_VALUE,
+            }
+        )
+    table = pd.DataFrame(rows)
+    return table.drop(columns=[c for c in table if (table[c] == NO_VALUE).all()])
+
+
+def _listed(steps: pd.Series[float]) -> str:
+    """The number of steps of every seed, or one for all; a dash where there is none."""
+    values = [shown(value) for value in steps]
+    return values[0] if len(set(values)) == 1 else ", ".join(values)
+
+
+def gradients(sweep: Sweep, frame: pd.DataFrame) -> pd.DataFrame:
+    """One row per cell, moment, solver and gradient method: fidelity and costs, as text.
+
+    `frame` is the table of `frames.gradients`.
+    """
+    settings = [path for path in sweep.varying if frame.get(path, pd.Series()).nunique() > 1]
+    columns = [*settings, "weights", "test.method", "budget", "gradient"]
+    frame = frame.reindex(columns=frame.columns.union([*columns, *COSTS], sort=False))
+    rows = []
+    for key, group in frame.groupby(columns, dropna=False, sort=False):
+        done = group[group["outcome"] == FINISHED]
+        names = [*map(sweep.heading, settings), "weights at", "method", "budget", "gradient"]
+        failed = Counter(group.loc[group["outcome"] != FINISHED, "outcome"])
+        error = magnitude(done["gradient_error"].astype(float))
+        rows.append(
+            {
+                **dict(zip(names, map(shown, key), strict=True)),
+                "relative error": ", ".join([error, *(f"{n} {o}" for o, n in failed.items())]),
+                "cosine": mean_and_spread(done["gradient_cosine"].astype(float), 4),
+                "NFE forward": count_and_spread(done["nfe_forward"].astype(float)),
+                "NFE backward": count_and_spread(done["nfe_backward"].astype(float)),
+                "ms": mean_and_spread(done["seconds"].astype(float) * 1e3, 1),
+                "MB": mean_and_spread(done["memory_bytes"].astype(float) / 1e6, 1),
+                "n": str(len(done)),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+COSTS = (
+    "gradient_error",
+    "gradient_cosine",
+    "nfe_forward",
+    "nfe_backward",
+    "seconds",
+    "memory_bytes",
+)
+
+
 def _adapted(done: pd.DataFrame) -> dict[str, str]:
     """Where the adaptation of a solver ended, and what it took over the whole training."""
     adapted = done.dropna(subset=["nfe_adaptation"]) if "nfe_adaptation" in done else done[:0]
@@ -82,7 +179,7 @@ def _adapted(done: pd.DataFrame) -> dict[str, str]:
     }
 
 
-def published_numbers(sweep: Sweep, frame: pd.DataFrame, evaluated: pd.DataFrame) -> pd.DataFrame:
+def published_numbers(sweep: Sweep, frame: pd.DataFrame, judged: pd.DataFrame) -> pd.DataFrame:
     """One row per published number of the sweep's cells: ours, theirs, and where it stands."""
     numbers: dict[tuple[str, str], tuple[published.Published, list[str]]] = {}
     for trial in sweep.trials:
@@ -92,7 +189,7 @@ def published_numbers(sweep: Sweep, frame: pd.DataFrame, evaluated: pd.DataFrame
     rows = []
     for (cell, _), (entry, ids) in numbers.items():
         done = frame[frame["id"].isin(ids) & (frame["outcome"] == FINISHED)]
-        values = _at_the_limit(evaluated, ids) if entry.under else _column(done, entry.metric)
+        values = _at_the_limit(judged, ids) if entry.under else _column(done, entry.metric)
         rows.append(
             {
                 "cell": cell,
@@ -112,34 +209,34 @@ def _ours(metric: str, values: pd.Series[float]) -> str:
     return _whole(values) if metric == "parameters" else mean_and_spread(values, 1)
 
 
-def _at_the_limit(evaluated: pd.DataFrame, ids: list[str]) -> pd.Series[float]:
-    """The accuracy of each trial at its finest fixed-step point: the highest order, most steps."""
-    if evaluated.empty:
+def _at_the_limit(judged: pd.DataFrame, ids: list[str]) -> pd.Series[float]:
+    """The headline metric of each trial under the finest solver."""
+    if judged.empty:
         return pd.Series(dtype=float)
-    done = evaluated[evaluated["trial"].isin(ids) & (evaluated["outcome"] == FINISHED)]
-    # A tolerance does not say how fine its solve is beside that of a number of steps.
-    fixed = done[done["test.method"].map(lambda method: METHODS[method].kind == "fixed")]
-    order = fixed["test.method"].map(lambda method: METHODS[method].order)
-    finest = fixed.assign(order=order).sort_values(["order", "nfe"]).groupby("trial").last()
-    return _column(finest, "value")
+    return judged.loc[judged["trial"].isin(ids), "limit"].astype(float)
 
 
 def robustness(sweep: Sweep, frame: pd.DataFrame) -> pd.DataFrame:
     """One row per cell and test method, one column per budget: the headline metric, as text.
+
+    Of the points in `frame`, those that the sweep's file asks for.
 
     A column is a number of evaluations (`NFE 32`), summed over ODE blocks, for methods with a
     fixed number of stages, a number of steps for other methods on a grid, a multiple of the
     training step size (`h × 0.5`) where the sweep asks for such, else a tolerance. `n`
     counts the seeds of a row; a mean over fewer of them says so. `test_size` is shown if it varies.
     """
+    frame = frame[frame["asked"]]
     columns = [*sweep.varying, "test.method"]
+    if frame["batch_norm"].nunique() > 1:
+        columns.append("batch_norm")
     if frame["test_size"].nunique(dropna=False) > 1:
         columns.append("test_size")
         frame = frame.assign(test_size=[_size(size) for size in frame["test_size"]])
     # A setting that tells cells apart may be one that no evaluated trial has.
     frame = frame.reindex(columns=frame.columns.union(columns, sort=False))
     # A tolerance and a multiple of the training tolerance can be the same, which counts once.
-    frame = frame.drop_duplicates(["trial", "test.method", "test_size", "budget"])
+    frame = frame.drop_duplicates(["trial", "test.method", "test_size", "batch_norm", "budget"])
     budgets = sorted(set(frame["budget"]))
     rows = []
     for key, group in frame.groupby(columns, dropna=False, sort=False):

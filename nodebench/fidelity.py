@@ -1,0 +1,155 @@
+"""How far a model's solves and gradients are from those of the ODE that it defines.
+
+That ODE is taken to be what `REFERENCE` makes of it in float64.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+
+from nodebench.errors import DeadlineExceeded, Diverged, TrialFailure
+from nodebench.machine import memory_in_use, peak_memory, release_memory, synchronize
+from nodebench.ode.block import ode_blocks, recorded, solved_by, take_evaluations
+from nodebench.ode.gradients import buffers_kept
+from nodebench.solver_settings import Gradient, Solver
+from nodebench.store import Row
+from nodebench.task import Task
+
+REFERENCE = Solver(method="rk4", steps=512)
+SOLVE_SAMPLES = 8
+"""Enough for an error's size; so few that measuring it costs little beside a test set."""
+GRADIENT_SAMPLES = 32
+SEGMENTS = 16
+"""The reference gradient keeps one of so many parts of a solve in memory."""
+
+
+class SolverError:
+    """The error of a model's solves, on a few training samples, in float64."""
+
+    def __init__(self, model: nn.Module, task: Task[Any]):
+        self.model = _in_double(model).eval()
+        with torch.no_grad(), solved_by(self.model, REFERENCE), recorded(self.model) as solves:
+            task.loss(self.model, task.sample(SOLVE_SAMPLES))
+        self.solves = solves
+        for block, own in zip(ode_blocks(self.model), ode_blocks(model), strict=True):
+            block.max_evaluations = own.max_evaluations
+
+    @torch.no_grad()
+    def under(self, solver: Solver) -> float | None:
+        """‖y − y_ref‖ / ‖y_ref‖ over the outputs of all ODE blocks; None if that is not finite.
+
+        Each block starts from the reference's own input, so that errors do not add up.
+        """
+        error = size = 0.0
+        take_evaluations(self.model)
+        try:
+            with solved_by(self.model, solver):
+                for block, y0, times, expected in self.solves:
+                    error += (block.trajectory(y0, times) - expected).square().sum().item()
+                    size += expected.square().sum().item()
+        except DeadlineExceeded:
+            raise
+        except TrialFailure:
+            return None
+        return (error / size) ** 0.5 if math.isfinite(error) and 0 < size < math.inf else None
+
+
+class GradientError:
+    """The error of a model's gradients of the loss, on a few training samples.
+
+    They are compared with backprop through `REFERENCE` in float64, all parameters together.
+    Dropout is off; batches are normalised by their own statistics, as in training.
+    """
+
+    def __init__(self, model: nn.Module, task: Task[Any]):
+        self.model, self.task = model, task
+        self.batch = task.sample(GRADIENT_SAMPLES)
+        exact = _in_double(model)
+        for block in ode_blocks(exact):
+            _in_segments(block)
+        with _as_in_training(exact), solved_by(exact, REFERENCE, Gradient(name="recompute")):
+            self.expected = self._gradient(exact)
+
+    def of(self, gradient: Gradient, solver: Solver) -> Row:
+        """Relative error and cosine of a gradient, with the time and memory that it takes."""
+        with _as_in_training(self.model), solved_by(self.model, solver, gradient):
+            found = self._gradient(self.model).double()
+            take_evaluations(self.model)
+            release_memory(self.task.device)
+            before = memory_in_use(self.task.device)
+            start = time.perf_counter()
+            loss = self.task.loss(self.model, self.batch).mean
+            forward = sum(take_evaluations(self.model))
+            loss.backward()  # type: ignore[no-untyped-call]
+            synchronize(self.task.device)
+            seconds = time.perf_counter() - start
+            backward = sum(take_evaluations(self.model))
+        if not found.isfinite().all():
+            raise Diverged("the gradient is not finite")
+        distance = (found - self.expected).norm() / self.expected.norm()
+        return {
+            "gradient_error": distance.item(),
+            "gradient_cosine": torch.cosine_similarity(found, self.expected, dim=0).item(),
+            "seconds": seconds,
+            "memory_bytes": max(0, peak_memory(self.task.device) - before),
+            "nfe_forward": forward,
+            "nfe_backward": backward,
+        }
+
+    def _gradient(self, model: nn.Module) -> Tensor:
+        """The loss's gradient with respect to all parameters, as one vector."""
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        loss = self.task.loss(model, self.batch).mean
+        parts = torch.autograd.grad(loss, parameters, allow_unused=True)
+        filled = zip(parts, parameters, strict=True)
+        return torch.cat([(torch.zeros_like(p) if g is None else g).flatten() for g, p in filled])
+
+
+def _in_double(model: nn.Module) -> nn.Module:
+    """A copy in float64, which takes float32 inputs and may evaluate as often as it needs to."""
+    twin = copy.deepcopy(model).double()
+    twin.register_forward_pre_hook(lambda _module, inputs: tree_map(_widened, inputs))
+    for block in ode_blocks(twin):
+        block.max_evaluations = None
+    return twin
+
+
+def _widened(value: Any) -> Any:
+    is_real = isinstance(value, Tensor) and value.is_floating_point()
+    return value.double() if is_real else value
+
+
+def _in_segments(block: Any) -> None:
+    """Solves one part of the interval after the other, each with a gradient of its own."""
+    times = [block.t1 * i / SEGMENTS for i in range(SEGMENTS + 1)]
+
+    def forward(y: Tensor) -> Tensor:
+        for span in itertools.pairwise(times):
+            y = block.trajectory(y, span)[-1]
+        return y
+
+    block.forward = forward
+
+
+@contextmanager
+def _as_in_training(model: nn.Module) -> Iterator[None]:
+    """Training mode without its noise, and without a trace in buffers and gradients."""
+    was_training = model.training
+    model.train()
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.eval()
+    with buffers_kept(model):
+        yield
+    model.zero_grad()
+    model.train(was_training)

@@ -1,0 +1,153 @@
+"""Evaluation points: what a sweep wants to know of every trained model besides its training."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+from nodebench.solver_settings import Solver
+from nodebench.spec import TrialSpec
+from nodebench.sweep import Trial, agrees
+from nodebench.sweepfile import Evaluate
+from nodebench.vocabulary import METHODS
+
+
+@dataclass(frozen=True)
+class Point:
+    """One thing to measure of a model: the test set under a solver, or a gradient.
+
+    The solver takes `steps` over each interval, or the training's steps or tolerance times a
+    factor; what an adapted solver came to is known only after training. `gradient` asks for that
+    method's gradient on a training batch instead, at the `start` or the `end` of training.
+    `batch_norm` says which statistics normalise inside ODE blocks: those learned, or a batch's.
+    """
+
+    method: str
+    steps: int | None = None
+    step_factor: float | None = None
+    tol: float | None = None
+    tol_factor: float | None = None
+    test_size: int | None = None
+    batch_norm: Literal["running", "batch"] = "running"
+    gradient: str | None = None
+    weights: Literal["start", "end"] = "end"
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """How the store names it: the fields that are not at their default."""
+        return {k: v for k, v in asdict(self).items() if v != getattr(Point, k, None)}
+
+    @property
+    def key(self) -> str:
+        """Its identity."""
+        return json.dumps(self.row, sort_keys=True)
+
+    def solver(self, trained: Solver, span: float | None) -> Solver:
+        """The solver, for a model trained by `trained` over intervals of length `span`."""
+        own = trained.model_copy(update={"adapt": None})
+        if self.method == trained.method and 1 in (self.step_factor, self.tol_factor):
+            return own
+        if self.step_factor is not None:
+            size = own.step_size or (span or 1.0) / own.step_count(span or 1.0)
+            size *= self.step_factor
+            return Solver(method=self.method, step_size=min(size, span) if span else size)
+        scipy = own.scipy if self.method == own.method else None
+        if self.tol_factor is not None:
+            rtol, atol = (tolerance * self.tol_factor for tolerance in own.tolerances)
+            return Solver(method=self.method, rtol=rtol, atol=atol, scipy=scipy)
+        return Solver(method=self.method, steps=self.steps, tol=self.tol, scipy=scipy)
+
+
+LIMIT = Point("rk4", steps=128)
+"""Where accuracy no longer depends on the solver, unless a finer point is evaluated."""
+
+
+def known_point(row: dict[str, Any]) -> Point:
+    """The point that a row of the store is about."""
+    return Point(**row["point"])
+
+
+def points(trial: Trial, blocks: Sequence[Evaluate]) -> list[Point]:
+    """Everything to measure of a trial's model.
+
+    Beside what is asked for, that is the training solver and the limit, on the same samples and
+    with the same statistics: a verdict needs both.
+    """
+    found: list[Point] = []
+    for point in asked(trial, blocks):
+        if not point.gradient:
+            for end in (own_point(trial), LIMIT):
+                same = replace(end, test_size=point.test_size, batch_norm=point.batch_norm)
+                found.append(same)
+        found.append(point)
+    return list(dict.fromkeys(found))
+
+
+def asked(trial: Trial, blocks: Sequence[Evaluate]) -> list[Point]:
+    """The points that a sweep's `evaluate` blocks name."""
+    found = [
+        point
+        for block in blocks
+        if trial.spec.solver is not None and agrees(trial.spec, block.when)
+        for point in _points_of(trial.spec, block)
+    ]
+    return list(dict.fromkeys(found))
+
+
+def own_point(trial: Trial) -> Point:
+    """The solver that a model was trained with."""
+    trained = trial.spec.solver
+    assert trained is not None
+    if trained.facts.kind == "adaptive":
+        return Point(trained.method, tol_factor=1.0)
+    return Point(trained.method, step_factor=1.0)
+
+
+def is_own(trial: Trial, point: Point) -> bool:
+    """Whether a point is the training solver's, whatever the samples and statistics."""
+    own = own_point(trial)
+    names = ("method", "steps", "step_factor", "tol", "tol_factor")
+    return all(getattr(own, name) == getattr(point, name) for name in names)
+
+
+def _points_of(spec: TrialSpec, block: Evaluate) -> Iterator[Point]:
+    has_batch_norm = spec.model.normalises_batches_in_ode
+    for method in block.methods:
+        for point in _solvers(spec, method, block):
+            for gradient in block.gradients:
+                for weights in block.weights:
+                    yield replace(point, gradient=gradient, weights=weights)
+            for statistics in () if block.gradients else block.batch_norm:
+                if statistics == "running" or has_batch_norm:
+                    yield replace(point, test_size=block.test_size, batch_norm=statistics)
+
+
+def _solvers(spec: TrialSpec, method: str, block: Evaluate) -> Iterator[Point]:
+    trained = spec.solver
+    assert trained is not None
+    facts = METHODS[method]
+    if facts.kind == "adaptive":
+        yield from (Point(method, tol=tol) for tol in block.tols)
+        if trained.facts.kind == "adaptive":
+            yield from (Point(method, tol_factor=factor) for factor in block.tol_factors)
+        return
+    yield from (Point(method, steps=steps) for steps in block.steps)
+    span = spec.model.span
+    if facts.stages and span:
+        per_step = facts.stages * spec.model.ode_blocks  # of the whole network
+        for nfe in block.nfe:
+            if nfe % per_step == 0:
+                yield Point(method, steps=nfe // per_step)
+    if trained.facts.kind != "adaptive":
+        for factor in block.step_factors:
+            if factor <= 1 or _fits(trained, factor, span):
+                yield Point(method, step_factor=factor)
+
+
+def _fits(trained: Solver, factor: float, span: float | None) -> bool:
+    """Whether so long a step stays within the interval, which no step exceeds."""
+    if span is None or (trained.adapt and trained.steps is trained.step_size is None):
+        return True
+    return factor * (trained.step_size or span / trained.step_count(span)) <= span
