@@ -148,10 +148,11 @@ def foreign(
     Raises:
         SweepError: with every mistake in the sweep file.
     """
-    name = load_sweep(source, overrides=overrides, small=small).name
+    sweep = load_sweep(source, overrides=overrides, small=small)
     stem = re.sub(r"[^A-Za-z0-9_-]", "-", weights.stem)
-    changes = [f"weights={weights}", "train.epochs=null", "train.iterations=0", "seeds=[0]"]
-    changes += [f"name={f'{name}-{stem}'[:64]}"]
+    changes = [f"weights={weights}", "train.epochs=null", "train.iterations=0"]
+    # Other seeds would be the same weights again, on the same data unless these are generated.
+    changes += [f"seeds=[{sweep.trials[0].spec.seed}]", f"name={f'{sweep.name}-{stem}'[:64]}"]
     return load_sweep(source, overrides=[*overrides, *changes], small=small)
 
 

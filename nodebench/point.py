@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
@@ -38,11 +37,6 @@ class Point:
     def row(self) -> dict[str, Any]:
         """How the store names it: the fields that are not at their default."""
         return {k: v for k, v in asdict(self).items() if v != getattr(Point, k, None)}
-
-    @property
-    def key(self) -> str:
-        """Its identity."""
-        return json.dumps(self.row, sort_keys=True)
 
     def solver(self, trained: Solver, span: float | None) -> Solver:
         """The solver, for a model trained by `trained` over intervals of length `span`."""

@@ -62,10 +62,7 @@ def epochs(trial: Trial, store: Store, options: RunOptions) -> Generator[Row, No
         if not is_missing(trial, before, store, options):
             return
         folder.create(trial)
-        run = _Run(trial, folder, options)
-        yield from run.epochs()
-        if before is None or before.outcome != FINISHED:  # else points were added: it stands
-            folder.write_result(run.result())
+        yield from _Run(trial, folder, options, before).epochs()
 
 
 def trained_model(folder: TrialFolder, data_root: Path) -> nn.Module:
@@ -88,8 +85,10 @@ def trained_model(folder: TrialFolder, data_root: Path) -> nn.Module:
 class _Run:
     """One attempt at a trial, under its lock."""
 
-    def __init__(self, trial: Trial, folder: TrialFolder, options: RunOptions):
-        self.trial, self.folder, self.options = trial, folder, options
+    def __init__(
+        self, trial: Trial, folder: TrialFolder, options: RunOptions, before: Result | None
+    ):
+        self.trial, self.folder, self.options, self.before = trial, folder, options, before
         self.started = time.time()
         self.recorded = folder.history()
         self.state: TrainState | None = None
@@ -144,11 +143,13 @@ class _Run:
             history[-1] = self.recorded[epoch - 1]
 
     def _ended(self, outcome: str, reason: str) -> None:
-        """Notes the end; a trained model stays trained, whatever happens to its evaluation."""
+        """Writes the result; a trained model stays trained, whatever happens to its evaluation."""
         if reason:
             self.folder.log(f"{outcome}: {reason}")
         if not self.outcome:
             self.outcome, self.reason = outcome, reason
+            if self.before is None or self.before.outcome != FINISHED:
+                self.folder.write_result(self._result())
 
     def _limit_solves(self, model: nn.Module, start: float) -> float | None:
         minutes = self.options.limits.minutes
@@ -178,8 +179,7 @@ class _Run:
             model, untrained, task, self.trial.spec, wanted, self.folder, self.options.limits
         )
 
-    def result(self) -> Result:
-        """How it ended."""
+    def _result(self) -> Result:
         state = self.state
         if state is not None:
             # After a failure, ahead of the checkpoint: what has been trained is shown.

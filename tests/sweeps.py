@@ -7,6 +7,8 @@ from typing import Any
 import yaml
 
 from nodebench.plan import RunOptions
+from nodebench.point import Point
+from nodebench.solver_settings import Solver
 from nodebench.store import Store
 from nodebench.sweep import Sweep, load
 
@@ -43,6 +45,21 @@ def options(sweep: Sweep, folder: Path, **changes: Any) -> RunOptions:
 def essence(rows: list[dict[str, Any]]) -> list[Mapping[str, Any]]:
     """History rows without what differs between two runs of one trial."""
     return [{k: v for k, v in row.items() if k not in INCIDENTAL} for row in rows]
+
+
+EULER_2 = Solver(method="euler", steps=2)
+
+
+def point(value: float | str, trained: Solver = EULER_2, **fields: Any) -> dict[str, Any]:
+    """A made-up row of an evaluated point of a classifier; of a failed one, by its outcome."""
+    measures = {"nfe": 99.0, "forward_s": 0.1, "loss": 1.0}
+    measures |= {name: fields.pop(name) for name in ("nfe", "solver_error") if name in fields}
+    asked = Point(**fields)
+    solver = asked.solver(trained, 1.0).model_dump(exclude_none=True)
+    row = {"point": asked.row, "solver": solver}
+    if isinstance(value, str):
+        return {**row, "outcome": value, "reason": "made up"}
+    return {**row, "outcome": "finished", "accuracy": value, **measures}
 
 
 def histories(sweep: Sweep, store: Store) -> dict[str, list[Mapping[str, Any]]]:

@@ -315,3 +315,49 @@ def test_a_trial_whose_evaluation_is_incomplete_is_announced(tmp_path, capsys):
     assert first.startswith(part.id)
     assert first.endswith(f"its evaluation is incomplete; see `logs {part.id}`")
     assert last == "tiny: 2 of 2 trials finished"
+
+
+def test_killing_an_evaluation_loses_at_most_the_point_being_computed(tmp_path):
+    steps = list(range(500, 900, 20))
+    write_tiny(tmp_path, evaluate={"methods": ["euler"], "steps": steps})
+    process = start(tmp_path, "run", "tiny.yaml", "--inline", "--no-track", "--no-report")
+    (log,) = wait_for_training(tmp_path)
+    wait_for_points(tmp_path, 4)
+    process.kill()
+    with process:
+        process.wait(30)
+    folder = Store(tmp_path / "runs").folder(log.parent.name)
+    before, history = folder.evaluations(), folder.history()
+    assert 4 <= len(before) < len(steps)
+    done = command(tmp_path, "evaluate", "tiny.yaml", "--inline", "--no-track", "--no-report")
+    assert done.returncode == 0, done.stderr
+    assert "1 trials, 1 to evaluate" in done.stdout
+    after = folder.evaluations()
+    assert after[: len(before)] == before  # seconds and all
+    assert len(after) == len(steps) + 2
+    assert folder.history() == history
+    assert ": undecided" in done.stdout or "ODE (own" in done.stdout
+
+
+def wait_for_points(folder: Path, count: int) -> None:
+    for _ in range(600):
+        for file in (folder / "runs" / "trials").glob("*/evaluations.json"):
+            if len(json.loads(file.read_text())) >= count:
+                return
+        time.sleep(0.02)
+    raise AssertionError("too few points were evaluated")
+
+
+def test_evaluating_needs_something_to_evaluate(tmp_path):
+    write_tiny(tmp_path)
+    done = command(tmp_path, "evaluate", "tiny.yaml")
+    assert done.returncode == 2
+    assert "tiny.yaml: has no `evaluate:`" in done.stderr
+
+
+def test_evaluating_trains_nothing(tmp_path):
+    write_tiny(tmp_path, evaluate={"methods": ["euler"], "steps": [4]})
+    done = command(tmp_path, "evaluate", "tiny.yaml", "--inline", "--no-track")
+    assert done.returncode == 0
+    assert "1 of 1 trials are not trained" in done.stdout
+    assert not (tmp_path / "runs" / "trials").exists()

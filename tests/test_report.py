@@ -5,7 +5,6 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
-from nodebench.plan import point_row
 from nodebench.report import frames, tables
 from nodebench.report.page import write_report
 from nodebench.report.statistics import count_and_spread, mean_and_spread
@@ -13,7 +12,7 @@ from nodebench.solver_settings import Solver
 from nodebench.store import Result, Store
 from nodebench.sweep import load
 from nodebench.trial import run_trial
-from sweeps import TINY, options, tiny, write_tiny
+from sweeps import TINY, options, point, tiny, write_tiny
 
 ROW = {"nfe_forward": 2.0, "nfe_backward": 0.0, "parameters": 71, "epoch_s": 0.5}
 HERE = {"hardware": "abacus", "threads": 1, "torch": "2", "device": "cpu"}
@@ -58,7 +57,7 @@ def test_counts_that_agree_are_written_plainly():
 
 def test_the_summary_averages_what_finished_and_shows_what_did_not(made_up):
     sweep, store = made_up
-    table = tables.summary(sweep, frames.results(sweep, store))
+    table = tables.summary(sweep, frames.results(sweep, store), pd.DataFrame())
     assert list(table["solver.steps"]) == ["2", "4"]
     assert list(table["test accuracy %"]) == ["90.00 ± 10.00", "50.00"]
     assert list(table["n"]) == ["3", "1 of 3"]
@@ -70,7 +69,7 @@ def test_the_summary_averages_what_finished_and_shows_what_did_not(made_up):
 
 def test_only_columns_that_vary_are_shown(made_up):
     sweep, store = made_up
-    columns = list(tables.summary(sweep, frames.results(sweep, store)))
+    columns = list(tables.summary(sweep, frames.results(sweep, store), pd.DataFrame()))
     assert columns[0] == "solver.steps"
     assert not any(column.startswith(("data.", "train.", "model.")) for column in columns)
 
@@ -134,14 +133,6 @@ SPIRAL = {
 }
 
 
-def point(accuracy, test_size=None, **solver):
-    """An evaluated point; a failed one where the accuracy is an outcome."""
-    row = point_row(Solver(**solver), test_size)
-    if isinstance(accuracy, str):
-        return {**row, "outcome": accuracy, "reason": "made up"}
-    return {**row, "outcome": "finished", "accuracy": accuracy, "loss": 1.0, "nfe": 99.0}
-
-
 def robustness(sweep, folder, *points_of_trials):
     """The table of made-up points: a list for each trial, in the plan's order."""
     store = Store(folder / "runs")
@@ -154,7 +145,7 @@ def test_points_on_different_test_samples_are_not_averaged(tmp_path):
     blocks = [{"methods": ["euler"], "steps": [4]}]
     blocks.append({**blocks[0], "test_size": 20})
     sweep = tiny(tmp_path, evaluate=blocks)
-    found = [point(0.5, None, method="euler", steps=4), point(0.9, 20, method="euler", steps=4)]
+    found = [point(0.5, method="euler", steps=4), point(0.9, method="euler", steps=4, test_size=20)]
     table = robustness(sweep, tmp_path, found)
     assert list(table["test_size"]) == ["all", "20"]
     assert list(table["NFE 4"]) == ["50.00", "90.00"]
@@ -162,7 +153,7 @@ def test_points_on_different_test_samples_are_not_averaged(tmp_path):
 
 def test_a_test_size_that_does_not_vary_is_not_shown(tmp_path):
     sweep = tiny(tmp_path, evaluate={"methods": ["euler"], "steps": [4], "test_size": 20})
-    table = robustness(sweep, tmp_path, [point(0.9, 20, method="euler", steps=4)])
+    table = robustness(sweep, tmp_path, [point(0.9, method="euler", steps=4, test_size=20)])
     assert list(table.columns) == ["test.method", "n", "NFE 4"]
 
 
@@ -174,7 +165,10 @@ def test_a_tolerance_and_the_multiple_that_means_it_count_once(tmp_path):
         sweep,
         tmp_path,
         *(
-            [point(a, method="dopri5", tol=1e-4), point(a, method="dopri5", tol=1e-3 * 0.1)]
+            [
+                point(a, method="dopri5", tol=1e-4),
+                point(a, Solver(method="dopri5", tol=1e-3), method="dopri5", tol_factor=0.1),
+            ]
             for a in (0.4, 0.6)
         ),
     )
@@ -188,7 +182,7 @@ def test_points_that_the_sweep_does_not_ask_for_are_left_out(tmp_path):
     sweep = tiny(tmp_path, evaluate={"methods": ["euler"], "steps": [4]})
     others = [
         point(0.1, method="euler", steps=8),
-        point(0.2, 20, method="euler", steps=4),
+        point(0.2, method="euler", steps=4, test_size=20),
         point(0.3, method="rk4", steps=4),
     ]
     table = robustness(sweep, tmp_path, [*others, point(0.9, method="euler", steps=4)])
@@ -221,9 +215,8 @@ def test_a_setting_that_no_evaluated_trial_has_is_a_dash(tmp_path):
 def test_points_that_all_failed_still_have_their_budget(tmp_path):
     block = {"methods": ["euler", "implicit_adams"], "steps": [4], "step_factors": [0.6]}
     sweep = tiny(tmp_path, evaluate=block)
-    step_size = 0.5 * 0.6  # as the plan multiplies
     found = [
-        point("diverged", method="euler", step_size=step_size),
+        point("diverged", method="euler", step_factor=0.6),
         point("diverged", method="implicit_adams", steps=4),
     ]
     table = robustness(sweep, tmp_path, found)
@@ -232,9 +225,9 @@ def test_points_that_all_failed_still_have_their_budget(tmp_path):
 
 
 def test_a_step_size_is_shown_as_a_multiple_of_the_training_step_size(tmp_path):
-    grid = {"model.t1": [2.0], "solver.steps": [2, 4]}  # step sizes 1 and 1/2
+    grid = {"solver.steps": [2, 4]}
     sweep = tiny(tmp_path, grid=grid, evaluate={"methods": ["midpoint"], "step_factors": [0.5]})
-    points = [[point(a, method="midpoint", step_size=h)] for a, h in ((0.5, 0.5), (0.6, 0.25))]
+    points = [[point(a, method="midpoint", step_factor=0.5)] for a in (0.5, 0.6)]
     table = robustness(sweep, tmp_path, *points)
     assert list(table["h × 0.5"]) == ["50.00", "60.00"]
 
@@ -245,13 +238,15 @@ def test_robustness_is_drawn_over_evaluations_from_those_of_training(tmp_path):
     for trial in sweep.trials:
         run_trial(trial, store, options(sweep, tmp_path))
     evaluated = frames.evaluations(sweep, store)
-    curves = frames.robustness_curves(evaluated, frames.results(sweep, store))
-    assert list(curves["cell"]) == ["2", "2", "4", "4"]
-    assert list(curves["trained_nfe"]) == [2, 2, 4, 4]
-    assert list(curves["nfe"]) == [4, 8, 4, 8]
-    first = evaluated[(evaluated["cell"] == "2") & (evaluated["nfe"] == 4)]["accuracy"]
-    assert curves["value"][0] == pytest.approx(first.mean())
-    assert curves["spread"][0] == pytest.approx(first.std(ddof=1))
+    curves = frames.robustness_curves(evaluated)
+    # The training solver's, the limit's, those asked for; Euler 4 is both the first and the last.
+    assert list(curves["cell"]) == ["2"] * 4 + ["4"] * 3
+    assert list(curves["trained_nfe"]) == [2] * 4 + [4] * 3
+    assert list(curves["nfe"]) == [2, 512, 4, 8, 4, 512, 8]
+    assert list(curves["own"]) == [True, False, False, False, True, False, False]
+    found = evaluated[(evaluated["cell"] == "2") & (evaluated["nfe"] == 4)]["accuracy"]
+    assert curves["value"][2] == pytest.approx(found.mean())
+    assert curves["spread"][2] == pytest.approx(found.std(ddof=1))
     text = write_report(sweep, store, tmp_path / "report").read_text()
     assert "](figures/robustness.svg)" in text
     assert (tmp_path / "report" / "figures" / "robustness.png").exists()
@@ -265,7 +260,7 @@ def test_a_trajectory_is_drawn_and_its_error_is_no_percentage(tmp_path):
     text = write_report(sweep, store, tmp_path / "report").read_text()
     assert "](figures/trajectories.svg)" in text
     assert "](figures/error.svg)" in text
-    table = tables.summary(sweep, frames.results(sweep, store))
+    table = tables.summary(sweep, frames.results(sweep, store), pd.DataFrame())
     errors = [store.folder(t.id).result().summary["test_error"] for t in sweep.trials]
     mean = sum(errors) / 2
     assert table["test error"][0].startswith(f"{mean:.4f} ± ")
@@ -307,7 +302,7 @@ def test_budgets_are_ordered_by_cost_and_name_both_tolerances_where_they_differ(
     found = [
         point(0.5, method="dopri5", tol=1e-4),
         point(0.6, method="dopri5", tol=1e-2),
-        point(0.7, method="dopri5", rtol=1e-3, atol=1e-5),
+        point(0.7, Solver(**trained), method="dopri5", tol_factor=1.0),
         point(0.8, method="euler", steps=16),
         point(0.9, method="euler", steps=4),
     ]
@@ -322,7 +317,8 @@ def test_a_tolerance_reached_by_a_factor_is_the_same_budget(tmp_path):
     block = {"methods": ["dopri5"], "tols": [3e-4], "tol_factors": [0.1]}
     sweep = tiny(tmp_path, base={**TINY, "solver": trained}, evaluate=block)
     assert 3e-3 * 0.1 != 3e-4
-    found = [point(0.5, method="dopri5", tol=3e-4), point(0.5, method="dopri5", tol=3e-3 * 0.1)]
+    by_factor = point(0.5, Solver(**trained), method="dopri5", tol_factor=0.1)
+    found = [point(0.5, method="dopri5", tol=3e-4), by_factor]
     table = robustness(sweep, tmp_path, found)
     assert table.to_dict("records") == [{"test.method": "dopri5", "n": "1", "tol 0.0003": "50.00"}]
 
@@ -341,7 +337,7 @@ def test_results_are_tidy(made_up):
 def test_published_numbers_stand_beside_ours(tmp_path):
     # A loose tolerance of a method of higher order is no limit.
     evaluate = [
-        {"methods": ["euler", "rk4"], "steps": [1, 8]},
+        {"methods": ["euler", "rk4"], "steps": [1, 160]},
         {"methods": ["dopri5"], "tols": [1.0]},
     ]
     path = write_tiny(
@@ -351,15 +347,16 @@ def test_published_numbers_stand_beside_ours(tmp_path):
     for trial in sweep.trials:
         run_trial(trial, store, options(sweep, tmp_path))
     results, evaluated = frames.results(sweep, store), frames.evaluations(sweep, store)
-    table = tables.published_numbers(sweep, results, evaluated)
+    judged = frames.verdicts(sweep, store)
+    table = tables.published_numbers(sweep, results, judged)
     assert list(table["cell"]) == ["2", "2"]  # of 4 steps, nothing is published
     assert list(table["what"]) == ["test accuracy %", "test accuracy %, at the limit"]
     assert list(table["published"]) == ["97", "48"]
     own = results["test_accuracy"][0]
-    finest = evaluated[(evaluated["test.method"] == "rk4") & (evaluated["test.steps"] == 8)]
+    finest = evaluated[(evaluated["test.method"] == "rk4") & (evaluated["test.steps"] == 160)]
     limit = finest["accuracy"].iloc[0]
     assert list(table["ours"]) == [f"{100 * own:.2f}", f"{100 * limit:.2f}"]
-    assert list(tables.summary(sweep, results)["published"]) == ["97", "–"]
+    assert list(tables.summary(sweep, results, judged)["published"]) == ["97", "–"]
     text = write_report(sweep, store, tmp_path / "report").read_text()
     assert "## Ours beside published numbers" in text
 
@@ -379,7 +376,7 @@ def test_validation_is_a_column_and_chooses_the_best_epoch(tmp_path):
     best = max(history, key=lambda row: row["val_accuracy"])
     assert result.summary["best_epoch"] == best["epoch"]
     assert result.summary["best_test_accuracy"] == best["test_accuracy"]
-    table = tables.summary(sweep, frames.results(sweep, store))
+    table = tables.summary(sweep, frames.results(sweep, store), pd.DataFrame())
     last = history[-1]["val_accuracy"]
     assert list(table["validation accuracy %"]) == [f"{100 * last:.2f}"]
 
@@ -390,7 +387,7 @@ def test_an_adapted_solver_shows_where_it_ended_and_what_it_took(tmp_path):
     sweep, store = tiny(tmp_path, grid={"solver": solvers}), Store(tmp_path / "runs")
     for trial in sweep.trials:
         run_trial(trial, store, options(sweep, tmp_path))
-    table = tables.summary(sweep, frames.results(sweep, store))
+    table = tables.summary(sweep, frames.results(sweep, store), pd.DataFrame())
     euler, dopri5 = (store.folder(trial.id) for trial in sweep.trials)
     size = euler.result().summary["step_size"]
     at_limit = ", 1 at the limit" if size < 1 / 4 else ""
@@ -406,6 +403,7 @@ def test_points_on_subsets_of_the_test_set_are_not_mixed_in_a_figure(tmp_path):
     sweep, store = tiny(tmp_path, evaluate=blocks), Store(tmp_path / "runs")
     run_trial(sweep.trials[0], store, options(sweep, tmp_path))
     evaluated = frames.evaluations(sweep, store)
-    assert len(evaluated) == 2
-    curves = frames.robustness_curves(evaluated, frames.results(sweep, store))
+    assert len(evaluated) == 6  # its own solver, the limit and the point asked for, of each size
+    curves = frames.robustness_curves(evaluated)
     assert list(curves["value"]) == list(evaluated[evaluated["test_size"].isna()]["value"])
+    assert set(curves["nfe"]) == {2, 4, 512}

@@ -170,7 +170,8 @@ def test_defaults_are_what_they_were():
             },
             "schedule": {"name": "milestones", "at": [1.0], "gamma": 0.1, "warmup": 0.0},
         },
-        "seed": 0,
+        "weights": None,
+            "seed": 0,
     }  # fmt: skip
 
 

@@ -46,12 +46,15 @@ def robustness(sweep: Sweep, curves: pd.DataFrame, folder: Path) -> list[str]:
 
 def _panels(sweep: Sweep, cells: list[str]) -> list[list[str]]:
     """The cells in rows: by two settings if they alone tell the cells apart, else four a row."""
-    settings = {sweep.cell_label(trial): trial.settings for trial in sweep.trials}
-    values = {p: list(dict.fromkeys(settings[c].get(p) for c in cells)) for p in sweep.varying}
+    settings = {
+        sweep.cell_label(trial): {p: str(trial.settings.get(p)) for p in sweep.varying}
+        for trial in sweep.trials
+    }
+    values = {p: list(dict.fromkeys(settings[c][p] for c in cells)) for p in sweep.varying}
     several = [path for path in sweep.varying if len(values[path]) > 1]
     if len(several) == 2:
         across, down = (values[path] for path in several)
-        places = {tuple(settings[c].get(p) for p in several): c for c in cells}
+        places = {tuple(settings[c][p] for p in several): c for c in cells}
         if len(across) * len(down) == len(cells) == len(places):
             return [[places[x, y] for x in across] for y in down]
     return [cells[start : start + 4] for start in range(0, len(cells), 4)]

@@ -1,0 +1,221 @@
+"""Tests of fidelity.py on fields with closed-form solutions."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from nodebench.errors import Diverged
+from nodebench.fidelity import GradientError, SolverError
+from nodebench.ode.block import ODEBlock, batch_statistics, ode_blocks, take_evaluations
+from nodebench.solver_settings import Gradient, Solver
+from nodebench.task import Loss
+from nodebench.verdict import slope
+
+ADJOINT, BACKPROP = Gradient(name="adjoint"), Gradient(name="backprop")
+DECAY = 0.7
+
+
+def euler(steps: int) -> Solver:
+    return Solver(method="euler", steps=steps)
+
+
+class Linear(nn.Module):
+    """f(y) = -a y."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Parameter(torch.tensor(DECAY))
+
+    def forward(self, _t: float | Tensor, y: Tensor) -> Tensor:
+        return -self.a * y
+
+
+class Regression:
+    """A task whose loss is half the squared norm of the output."""
+
+    device = torch.device("cpu")
+
+    def sample(self, size: int) -> Tensor:
+        return torch.linspace(1, 2, size).unsqueeze(1)
+
+    def loss(self, model: nn.Module, batch: Tensor) -> Loss:
+        return Loss(model(batch).square().sum() / 2, len(batch), {})
+
+
+def network(*fields: nn.Module) -> nn.Sequential:
+    blocks = [ODEBlock(f, euler(2), BACKPROP) for f in fields or (Linear(),)]
+    return nn.Sequential(*blocks)
+
+
+def exact_error(factor: float) -> float:
+    """The relative error of a solver that multiplies by `factor` over the interval."""
+    return abs(factor / math.exp(-DECAY) - 1)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 8, 64])
+def test_the_error_of_a_solve_is_that_of_the_closed_form(steps: int) -> None:
+    error = SolverError(network(), Regression()).under(euler(steps))
+    assert error == pytest.approx(exact_error((1 - DECAY / steps) ** steps), rel=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("method", "order"), [("euler", 1), ("midpoint", 2), ("heun3", 3), ("rk4", 4)]
+)
+def test_the_slope_of_errors_is_the_methods_order(method: str, order: int) -> None:
+    errors = SolverError(network(), Regression())
+    counts = (8, 16, 32)
+    found = [errors.under(Solver(method=method, steps=n)) for n in counts]
+    points = [(math.log(n), -math.log(e)) for n, e in zip(counts, found, strict=True)]
+    assert slope(points) == pytest.approx(order, abs=0.1)
+
+
+def test_errors_of_several_blocks_do_not_add_up() -> None:
+    one, three = network(), network(Linear(), Linear(), Linear())
+    single, several = (SolverError(model, Regression()).under(euler(4)) for model in (one, three))
+    assert several == pytest.approx(single, rel=1e-6)
+
+
+def test_measuring_leaves_the_model_as_it_was() -> None:
+    model = network()
+    block = next(ode_blocks(model))
+    block.max_evaluations, before = 10, copy.deepcopy(model.state_dict())
+    assert SolverError(model, Regression()).under(euler(8)) is not None
+    GradientError(model, Regression()).of(ADJOINT, euler(4))
+    assert take_evaluations(model) == [0]
+    assert (block.solver, block.gradient, block.max_evaluations) == (euler(2), BACKPROP, 10)
+    assert block.f.a.grad is None
+    assert block.f.a.dtype == torch.float32
+    assert {k: v.item() for k, v in model.state_dict().items()} == {
+        k: v.item() for k, v in before.items()
+    }
+
+
+def test_a_solve_that_fails_has_no_error() -> None:
+    model = network()
+    next(ode_blocks(model)).max_evaluations = 10
+    errors = SolverError(model, Regression())
+    assert errors.under(euler(11)) is None
+    assert errors.under(euler(10)) is not None
+
+
+# ----------------------------------------------------------------------------------- gradients
+
+
+def exact_gradient(factor: float, slope_of_factor: float) -> float:
+    """dL/da for L = (factor y0)² / 2 over the samples, relative to that of the ODE."""
+    return factor * slope_of_factor / -math.exp(-2 * DECAY)
+
+
+@pytest.fixture(scope="module")
+def decay() -> GradientError:
+    """The gradient's error on dy/dt = -a y, whose reference takes seconds."""
+    return GradientError(network(), Regression())
+
+
+@pytest.mark.parametrize("steps", [2, 8])
+def test_backprop_has_the_gradient_of_the_steps(decay: GradientError, steps: int) -> None:
+    factor = (1 - DECAY / steps) ** steps
+    derivative = -((1 - DECAY / steps) ** (steps - 1))
+    found = decay.of(BACKPROP, euler(steps))
+    expected = abs(exact_gradient(factor, derivative) - 1)
+    assert found["gradient_error"] == pytest.approx(expected, rel=1e-4)
+    assert found["gradient_cosine"] == pytest.approx(1.0)
+    assert (found["nfe_forward"], found["nfe_backward"]) == (steps, 0)
+    assert found["seconds"] > 0
+
+
+def test_the_adjoint_differs_from_backprop_at_coarse_steps_and_converges(
+    decay: GradientError,
+) -> None:
+    errors = {n: decay.of(ADJOINT, euler(n))["gradient_error"] for n in (2, 8, 32, 64)}
+    points = [(math.log(n), -math.log(errors[n])) for n in (8, 32, 64)]
+    assert slope(points) == pytest.approx(1.0, abs=0.15)
+    assert errors[2] > 2 * errors[8]
+    backprop = decay.of(BACKPROP, euler(2))["gradient_error"]
+    assert abs(errors[2] - backprop) > 0.05
+    assert decay.of(ADJOINT, euler(8))["nfe_backward"] == 8
+
+
+def test_recompute_is_backprop(decay: GradientError) -> None:
+    found = [decay.of(Gradient(name=n), euler(8)) for n in ("backprop", "recompute")]
+    assert found[0]["gradient_error"] == found[1]["gradient_error"]
+    assert found[1]["nfe_backward"] == 8
+
+
+def test_a_gradient_in_the_wrong_direction_is_seen() -> None:
+    class Backwards(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a = nn.Parameter(torch.tensor([DECAY, 0.3]))
+
+        def forward(self, _t: float | Tensor, y: Tensor) -> Tensor:
+            a = self.a if y.dtype == torch.float64 else 2 * self.a.detach() - self.a
+            return -a.sum() * y
+
+    found = GradientError(network(Backwards()), Regression()).of(BACKPROP, euler(256))
+    assert found["gradient_cosine"] == pytest.approx(-1.0)
+    assert found["gradient_error"] == pytest.approx(2.0, abs=0.05)
+
+
+def test_a_gradient_that_is_not_finite_is_a_failure() -> None:
+    class Explosive(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a = nn.Parameter(torch.tensor(1.0))
+
+        def forward(self, _t: float | Tensor, y: Tensor) -> Tensor:
+            return self.a * (y if y.dtype == torch.float64 else y * 1e30)
+
+    with pytest.raises(Diverged, match="the gradient is not finite"):
+        GradientError(network(Explosive()), Regression()).of(BACKPROP, euler(4))
+
+
+def test_the_memory_of_a_pass_is_that_of_the_states_it_keeps() -> None:
+    class Wide(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.eye(1) * 0.1)
+
+        def forward(self, _t: float | Tensor, y: Tensor) -> Tensor:
+            if y.dtype == torch.float64:  # the reference, of no interest here
+                return y @ self.weight
+            wide = (y @ self.weight).expand(-1, 1 << 14).tanh()  # 2 MiB, kept for the backward
+            return wide.mean(1, keepdim=True)
+
+    measured = GradientError(network(Wide()), Regression())
+    few, many, adjoint = (
+        measured.of(gradient, euler(steps))["memory_bytes"] / 2**20
+        for gradient, steps in ((BACKPROP, 4), (BACKPROP, 64), (ADJOINT, 64))
+    )
+    assert many - few == pytest.approx(60 * 2, rel=0.2)
+    assert adjoint < 30
+
+
+# ----------------------------------------------------------------------------- batch statistics
+
+
+def test_batch_norm_takes_the_batchs_statistics_where_it_is_asked_to() -> None:
+    class Normed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm = nn.BatchNorm1d(1, affine=False)
+
+        def forward(self, _t: float | Tensor, y: Tensor) -> Tensor:
+            out: Tensor = self.norm(y)
+            return out
+
+    outside = nn.BatchNorm1d(1)
+    model = nn.Sequential(outside, *network(Normed())).eval()
+    x = torch.tensor([[3.0], [5.0]])
+    running = model(x)
+    torch.testing.assert_close(running, x * 1.5**2, rtol=1e-4, atol=0)
+    with batch_statistics(model):
+        batch = model(x)
+    torch.testing.assert_close(batch, x + 2 * torch.tensor([[-0.5], [0.5]]), rtol=1e-3, atol=0)
+    torch.testing.assert_close(model(x), running)
+    assert outside.num_batches_tracked == 0
