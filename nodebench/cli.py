@@ -9,23 +9,19 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
-from nodebench import launch
-from nodebench.data_settings import DATASETS, Dataset
+from nodebench import launch, wording
+from nodebench.data_settings import DATASETS
 from nodebench.errors import DataError, InputError
 from nodebench.launch import Outcome
 from nodebench.plan import Entry
 from nodebench.progress import ProgressMonitor
-from nodebench.store import FINISHED, Store
+from nodebench.store import Store
 from nodebench.sweep import Sweep
-from nodebench.verdict import Verdict
-
-if TYPE_CHECKING:
-    from nodebench.data.load import Census
 
 app = typer.Typer(
     help="Declarative sweeps and benchmarks for neural ODEs.",
@@ -62,11 +58,11 @@ def plan(
     """List a sweep's trials and where each stands; runs nothing."""
     sweep, _, entries = _planned(source, changes, small)
     if as_json:
-        _print_json(sweep, entries)
+        print(json.dumps({"sweep": sweep.name, "trials": wording.plan_rows(sweep, entries)}))
         return
     for entry in entries:
-        _say(_line(sweep, entry))
-    parts = sorted({p for e in entries for p in _import_paths(e)})
+        _say(wording.line(sweep, entry))
+    parts = sorted({p for e in entries for p in wording.import_paths(e)})
     for path in parts:
         _say(f"imports `{path}` when it runs")
     if sweep.resources.gpus:
@@ -129,11 +125,11 @@ def evaluate(
     verdicts = launch.verdicts(sweep, store)
     for entry in outcome.entries:
         if entry.trial.id in verdicts:
-            _say(f"{_line(sweep, entry)}: {_verdict_text(verdicts[entry.trial.id])}")
+            _say(f"{wording.line(sweep, entry)}: {wording.verdict_text(verdicts[entry.trial.id])}")
     untrained = sum(not entry.is_trained for entry in outcome.entries)
     if untrained:
         _say(f"{untrained} of {len(entries)} trials are not trained: `nodebench run` trains them")
-    raise typer.Exit(1 if any(e.missing and e.is_trained for e in outcome.entries) else 0)
+    raise typer.Exit(0 if outcome.complete else 1)
 
 
 @app.command()
@@ -143,12 +139,12 @@ def status(
     """Show how far a sweep is, also while it runs."""
     sweep, store, entries = _planned(source, changes, small)
     if as_json:
-        _print_json(sweep, entries)
+        print(json.dumps({"sweep": sweep.name, "trials": wording.plan_rows(sweep, entries)}))
         return
     for entry in entries:
-        if entry.state != "done" or not _finished(entry):
-            _say(f"{_line(sweep, entry)}{_detail(entry, store)}")
-    counts = Counter(_standing(entry) for entry in entries)
+        if entry.state != "done" or not wording.finished(entry):
+            _say(f"{wording.line(sweep, entry)}{wording.detail(entry, store)}")
+    counts = Counter(wording.standing(entry) for entry in entries)
     _say(f"{sweep.name}: " + ", ".join(f"{n} {name}" for name, n in counts.items()))
 
 
@@ -194,9 +190,9 @@ def data(
             err.print(str(error), markup=False, highlight=False)
             missing = True
             continue
-        rows.append(_census_row(data_set, found))
+        rows.append(wording.census_row(data_set, found))
         if not as_json:
-            _say(_census_text(data_set, found))
+            _say(wording.census_text(data_set, found))
     if as_json:
         print(json.dumps({"data": rows}))
     raise typer.Exit(2 if missing else 0)
@@ -273,93 +269,16 @@ def _launched(sweep: Sweep, store: Store, to_do: int, **how: bool) -> Outcome:
     return outcome
 
 
-def _verdict_text(judged: Verdict) -> str:
-    """`ResNet in disguise (own 0.99, limit 0.5, drop 0.49)`."""
-    numbers = ", ".join(f"{name} {value:.4g}" for name, value in judged.numbers.items())
-    reason = f": {judged.reason}" if judged.reason else ""
-    return f"{judged.word}{reason} ({numbers})" if numbers else f"{judged.word}{reason}"
-
-
 def _conclude(sweep: Sweep, entries: list[Entry]) -> None:
     """Announces every trial that did not finish."""
     for entry in entries:
-        if entry.result is not None and not _finished(entry):
-            _say(f"{_line(sweep, entry)}: {entry.result}: {entry.result.reason}")
+        what = wording.line(sweep, entry)
+        if entry.result is not None and not wording.finished(entry):
+            _say(f"{what}: {entry.result}: {entry.result.reason}")
         elif entry.result is not None and entry.missing:
-            _say(
-                f"{_line(sweep, entry)}: its evaluation is incomplete; see `logs {entry.trial.id}`"
-            )
-    finished = sum(_finished(entry) for entry in entries)
+            _say(f"{what}: its evaluation is incomplete; see `logs {entry.trial.id}`")
+    finished = sum(wording.finished(entry) for entry in entries)
     _say(f"{sweep.name}: {finished} of {len(entries)} trials finished")
-
-
-def _line(sweep: Sweep, entry: Entry) -> str:
-    return f"{entry.trial.id}  {_standing(entry):<12} {sweep.label(entry.trial)}"
-
-
-def _standing(entry: Entry) -> str:
-    if entry.state == "done" and entry.result is not None:
-        return entry.result.outcome if not entry.missing else "incomplete"
-    return entry.state
-
-
-def _finished(entry: Entry) -> bool:
-    return entry.result is not None and entry.result.outcome == FINISHED
-
-
-def _detail(entry: Entry, store: Store) -> str:
-    if entry.result is not None:
-        return f": {entry.result.reason}" if entry.result.reason else ""
-    history = store.folder(entry.trial.id).history()
-    return f": epoch {history[-1]['epoch']}" if history else ""
-
-
-def _import_paths(entry: Entry) -> list[str]:
-    return [
-        part.name for part in (entry.trial.spec.data, entry.trial.spec.model) if ":" in part.name
-    ]
-
-
-def _census_row(data_set: Dataset, found: Census) -> dict[str, Any]:
-    classes = zip(found.class_names, found.train, found.test, strict=True)
-    return {
-        "name": data_set.name,
-        "origin": data_set.origin,
-        "folder": str(found.folder) if found.folder else None,
-        "train": sum(found.train),
-        "test": sum(found.test),
-        "classes": [{"name": name, "train": a, "test": b} for name, a, b in classes],
-    }
-
-
-def _census_text(data_set: Dataset, found: Census) -> str:
-    """A line for the data set, and one for every class, or for all if they are equally large."""
-    place = f"in {found.folder}" if found.folder else f"{data_set.origin}, no files needed"
-    if not found.class_names:
-        return f"{data_set.name}: {place}"
-    title = f"{data_set.name}: {sum(found.train):,} train, {sum(found.test):,} test; {place}"
-    rows = list(zip(found.class_names, found.train, found.test, strict=True))
-    if len(set(found.train)) == len(set(found.test)) == 1:
-        rows = [(f"each of {len(rows)} classes", *rows[0][1:])]
-    width = max(len("class"), *(len(name) for name, _, _ in rows))
-    lines = [f"  {'class':<{width}}  {'train':>7}  {'test':>6}"]
-    lines += [f"  {name:<{width}}  {train:>7,}  {test:>6,}" for name, train, test in rows]
-    return "\n".join([title, *lines])
-
-
-def _print_json(sweep: Sweep, entries: list[Entry]) -> None:
-    rows: list[dict[str, Any]] = [
-        {
-            "id": entry.trial.id,
-            "label": sweep.label(entry.trial),
-            "state": entry.state,
-            "outcome": entry.result.outcome if entry.result else None,
-            "missing": entry.missing,
-            "settings": entry.trial.settings,
-        }
-        for entry in entries
-    ]
-    print(json.dumps({"sweep": sweep.name, "trials": rows}))
 
 
 def _say(text: str) -> None:

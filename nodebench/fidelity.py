@@ -28,7 +28,7 @@ from nodebench.task import Task
 REFERENCE = Solver(method="rk4", steps=512)
 SOLVE_SAMPLES = 8
 """Enough for an error's size; so few that measuring it costs little beside a test set."""
-GRADIENT_SAMPLES = 32
+GRADIENT_SAMPLES = 16
 SEGMENTS = 16
 """The reference gradient keeps one of so many parts of a solve in memory."""
 

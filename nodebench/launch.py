@@ -18,12 +18,13 @@ from typing import TYPE_CHECKING
 from nodebench.data.files import prepare
 from nodebench.data_settings import DATASETS, Dataset
 from nodebench.errors import Fault, InputError, SweepError, unknown
+from nodebench.identity import Trial
 from nodebench.mirror import Mirror
 from nodebench.part import import_part
 from nodebench.plan import Entry, RunOptions, entries, require_points
 from nodebench.runner import Monitor, require, run_inline, run_with_ray
 from nodebench.store import Store, write
-from nodebench.sweep import Sweep, Trial, load
+from nodebench.sweep import Sweep, load
 from nodebench.sweepfile import Resources
 from nodebench.verdict import Verdict, judge
 

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeAlias
+from typing import TYPE_CHECKING, ClassVar, Literal, Self, TypeAlias
 
 from pydantic import model_validator
 
 from nodebench.part import Imported, Part, parts_in
+from nodebench.place_settings import Activations, BatchNorms, ByPlace, Norms
 from nodebench.vocabulary import (
     STAGES,
     ActivationName,
     BelowOne,
     Count,
     DynamicsName,
-    NormName,
     Positive,
     Size,
     norm_parts,
 )
-
-PLACES = ("stem", "residual", "ode")
 
 if TYPE_CHECKING:
     StagedResNetName: TypeAlias = str
@@ -55,43 +53,6 @@ class Model(Part):
     def span(self) -> float | None:
         """The time over which each block integrates; None if its data say that."""
         return float(getattr(self, "t1", 1.0))
-
-
-class ByPlace(Part):
-    """A setting of each place of a network. None where a network has no such place."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _one_word_means_all_places(cls, value: Any) -> Any:
-        return dict.fromkeys(PLACES, value) if isinstance(value, str) else value
-
-    def only(self, places: set[str]) -> Self:
-        """The same without the places that do not exist."""
-        return self.model_copy(update={place: None for place in PLACES if place not in places})
-
-
-class Norms(ByPlace):
-    """The norm of each place, by default group norm."""
-
-    stem: NormName | None = "gn"
-    residual: NormName | None = "gn"
-    ode: NormName | None = "gn"
-
-
-class BatchNorms(Norms):
-    """The norm of each place, by default batch norm."""
-
-    stem: NormName | None = "bn"
-    residual: NormName | None = "bn"
-    ode: NormName | None = "bn"
-
-
-class Activations(ByPlace):
-    """The activation of each place."""
-
-    stem: ActivationName | None = "relu"
-    residual: ActivationName | None = "relu"
-    ode: ActivationName | None = "relu"
 
 
 class Network(Model):

@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nodebench.errors import DeadlineExceeded, EvaluationLimit, Fault, SweepError
+from nodebench.identity import Trial
 from nodebench.point import Point, asked, known_point, points
 from nodebench.store import FINISHED, Result, Row, State, Store, TrialFolder
-from nodebench.sweep import Sweep, Trial
+from nodebench.sweep import Sweep
 from nodebench.sweepfile import Evaluate, Limits, Resources
 
 CHECKPOINT_S = 5.0

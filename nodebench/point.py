@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
+from nodebench.identity import Trial
 from nodebench.solver_settings import Solver
 from nodebench.spec import TrialSpec
-from nodebench.sweep import Trial, agrees
+from nodebench.sweep import agrees
 from nodebench.sweepfile import Evaluate
 from nodebench.vocabulary import METHODS
 

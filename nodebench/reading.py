@@ -10,7 +10,8 @@ from typing import Any
 import yaml
 
 from nodebench.errors import Fault, SweepError, unknown
-from nodebench.model_settings import BY_PLACE, PLACES
+from nodebench.model_settings import BY_PLACE
+from nodebench.place_settings import PLACES
 from nodebench.spec import TrialSpec
 from nodebench.sweepfile import SweepFile
 

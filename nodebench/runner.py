@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from nodebench.errors import ResourceError, StoreError
+from nodebench.identity import Trial
 from nodebench.plan import RunOptions
 from nodebench.store import Row, Store
-from nodebench.sweep import Trial
 from nodebench.sweepfile import Resources
 
 REPORT_EVERY_S = 0.5

@@ -29,8 +29,8 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 from nodebench.errors import StoreError
+from nodebench.identity import Trial
 from nodebench.spec import TrialSpec
-from nodebench.sweep import Trial
 
 Row = dict[str, Any]
 State = Literal["done", "failed", "running", "interrupted", "new"]

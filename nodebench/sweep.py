@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import copy
-import hashlib
-import importlib.machinery
 import itertools
-import json
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,54 +15,13 @@ from pydantic import ValidationError
 
 from nodebench.errors import Fault, SweepError, unknown
 from nodebench.faults import dotted, faults_of
-from nodebench.part import field_paths, flatten
+from nodebench.identity import Trial, canonical
+from nodebench.part import field_paths
 from nodebench.reading import Tree, axis_paths, read, set_path
 from nodebench.spec import TrialSpec
 from nodebench.sweepfile import Evaluate, Limits, Resources, SweepFile
 
-NUMERICS = 3
-"""Part of every trial's id.
-
-Raise it whenever a change of code or of a default changes results, or what checkpoints hold.
-"""
-
 Axis = tuple[tuple[str, ...], list[Any]]
-
-
-@dataclass(frozen=True)
-class Trial:
-    """A resolved spec and the names that follow from it."""
-
-    spec: TrialSpec
-
-    @cached_property
-    def id(self) -> str:
-        """12 hex digits that stand for everything that decides the result."""
-        return _digest(self._identity)
-
-    @cached_property
-    def recipe_id(self) -> str:
-        """The id without the number of epochs."""
-        identity = copy.deepcopy(self._identity)
-        identity.get("train", {}).pop("epochs", None)
-        return _digest(identity)
-
-    @cached_property
-    def _identity(self) -> Tree:
-        identity: Tree = self.spec.model_dump(mode="json", exclude_defaults=True)
-        sources = {
-            part.name: _source_hash(part.name)
-            for part in (self.spec.data, self.spec.model)
-            if ":" in part.name
-        }
-        if self.spec.weights is not None:
-            identity["weights"] = _file_hash(self.spec.weights)
-        return identity | {"numerics": NUMERICS} | ({"sources": sources} if sources else {})
-
-    @cached_property
-    def settings(self) -> dict[str, Any]:
-        """Dotted path -> value: the columns of tables and the parameters of MLflow."""
-        return flatten(self.spec)
 
 
 @dataclass(frozen=True)
@@ -86,12 +41,14 @@ class Sweep:
     @cached_property
     def varying(self) -> list[str]:
         """The settings, the seed aside, that tell the cells of the sweep apart."""
-        cells = list({_key(t.settings | {"seed": 0}): t.settings for t in self.trials}.values())
+        by_key = {canonical(t.settings | {"seed": 0}): t.settings for t in self.trials}
+        cells = list(by_key.values())
         paths = sorted({path for cell in cells for path in cell}, key=_SPEC_ORDER.__getitem__)
         paths = _without_twins([path for path in paths if path != "seed"], cells)
-        values = {path: [_key(cell[path]) for cell in cells if path in cell] for path in paths}
+        values = {path: [canonical(cell[path]) for cell in cells if path in cell] for path in paths}
         telling = [path for path in paths if len(set(values[path])) > 1]
-        if len({tuple(_key(cell.get(path)) for path in telling) for cell in cells}) < len(cells):
+        told = {tuple(canonical(cell.get(path)) for path in telling) for cell in cells}
+        if len(told) < len(cells):
             # Some cells differ only in that a setting is absent, as steps from step_size.
             return [p for p in paths if p in telling or len(values[p]) < len(cells)]
         return telling
@@ -129,7 +86,7 @@ def _without_twins(paths: list[str], cells: list[dict[str, Any]]) -> list[str]:
             return False
         if all(path not in cell or cell.get(other) == cell[path] for cell in cells):
             return True
-        pairs = {(_key(cell.get(other)), _key(cell.get(path))) for cell in cells}
+        pairs = {(canonical(cell.get(other)), canonical(cell.get(path))) for cell in cells}
         return other.endswith(".name") and len(pairs) == len({name for name, _ in pairs})
 
     kept: list[str] = []
@@ -302,49 +259,4 @@ def _resolve(
             faults.append(
                 Fault(f"{where if from_axis else 'base'}.{text}".removesuffix("."), message)
             )
-        return None
-
-
-# ----------------------------------------------------------------------------------- identity
-
-
-def _digest(identity: object) -> str:
-    return hashlib.sha256(_key(identity).encode()).hexdigest()[:12]
-
-
-def _key(value: object) -> str:
-    """Canonical JSON: sorted keys, no spaces, 1.0 written as 1."""
-    return json.dumps(_plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(key): _plain(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    return value
-
-
-@lru_cache
-def _source_hash(import_path: str) -> str | None:
-    """The SHA-256 of the file that an import path names, found without importing it."""
-    folders = sys.path
-    for name in import_path.partition(":")[0].split("."):
-        found = importlib.machinery.PathFinder.find_spec(name, folders)
-        if found is None:
-            return None
-        folders = list(found.submodule_search_locations or ())
-    if found is None or found.origin is None:
-        return None
-    return _file_hash(found.origin)
-
-
-@lru_cache
-def _file_hash(path: str) -> str | None:
-    """The SHA-256 of a file; None if it cannot be read, which is said when it is needed."""
-    try:
-        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
-    except OSError:
         return None

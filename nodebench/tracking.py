@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from nodebench.errors import TrackingError
+from nodebench.identity import Trial
 from nodebench.store import FINISHED, SHOWN, Result, Row, Store, TrialFolder
-from nodebench.sweep import Sweep, Trial
+from nodebench.sweep import Sweep
 from nodebench.verdict import Verdict, judge
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")

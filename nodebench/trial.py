@@ -18,6 +18,7 @@ from nodebench.adaptation import adaptation_for
 from nodebench.data.load import load
 from nodebench.data_settings import Dataset
 from nodebench.errors import OutOfMemory, StoreError, TrialFailure
+from nodebench.identity import Trial
 from nodebench.machine import device_for, environment
 from nodebench.models.build import build, parameter_count
 from nodebench.ode.block import ode_blocks
@@ -26,7 +27,6 @@ from nodebench.point import points
 from nodebench.robustness import evaluate_points
 from nodebench.seeds import stream
 from nodebench.store import ERROR, FINISHED, Result, Row, Store, TrialFolder
-from nodebench.sweep import Trial
 from nodebench.task import Task, task_for
 from nodebench.train import TrainState, new_state, restore, train
 

@@ -14,10 +14,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from nodebench.identity import Trial
 from nodebench.point import LIMIT, is_own, known_point, points
 from nodebench.solver_settings import Solver
 from nodebench.store import FINISHED, Row, Store
-from nodebench.sweep import Sweep, Trial
+from nodebench.sweep import Sweep
 from nodebench.vocabulary import METHODS
 
 ODE, RESNET, UNDECIDED = "ODE", "ResNet in disguise", "undecided"

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 from datafiles import WRITERS
 
+from nodebench.identity import Trial
 from nodebench.plan import RunOptions
 from nodebench.spec import TrialSpec
 from nodebench.store import Store
-from nodebench.sweep import Sweep, Trial, load
+from nodebench.sweep import Sweep, load
 from nodebench.sweepfile import Evaluate, Resources
 from nodebench.trial import run_trial
 

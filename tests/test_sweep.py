@@ -7,8 +7,9 @@ import pytest
 import yaml
 
 from nodebench.errors import SweepError
+from nodebench.identity import Trial
 from nodebench.spec import TrialSpec
-from nodebench.sweep import Sweep, Trial, load
+from nodebench.sweep import Sweep, load
 
 BASE = {"data": "digits", "model": {"name": "odenet"}, "solver": {"method": "euler", "steps": 4}}
 

@@ -8,10 +8,10 @@ import torch
 
 from nodebench.data.load import load
 from nodebench.data.trajectory import Trajectory, windows
+from nodebench.identity import Trial
 from nodebench.models.build import build
 from nodebench.spec import TrialSpec
 from nodebench.store import Store
-from nodebench.sweep import Trial
 from nodebench.task import TrajectoryFit, task_for
 from nodebench.trial import run_trial
 from sweeps import options, tiny

@@ -8,10 +8,10 @@ import nodebench
 from nodebench import train as train_module
 from nodebench.data.load import load
 from nodebench.errors import Diverged, EvaluationLimit, StoreError
+from nodebench.identity import NUMERICS, Trial
 from nodebench.plan import entries, points
 from nodebench.spec import TrialSpec
 from nodebench.store import Store
-from nodebench.sweep import NUMERICS, Trial
 from nodebench.sweepfile import Evaluate, Limits
 from nodebench.task import task_for
 from nodebench.trial import run_trial

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from nodebench.sweep import Trial
+from nodebench.identity import Trial
 from nodebench.verdict import ODE, RESNET, UNDECIDED, Verdict, slope, verdict
 from sweeps import TINY, point, tiny
 

@@ -10,10 +10,11 @@ from typing import Any
 
 import pandas as pd
 
+from nodebench.identity import Trial
 from nodebench.point import Point, asked, is_own, known_point, points
 from nodebench.solver_settings import Solver
 from nodebench.store import FINISHED, Result, Row, Store
-from nodebench.sweep import Sweep, Trial
+from nodebench.sweep import Sweep
 from nodebench.verdict import NUMBERS, judge
 
 

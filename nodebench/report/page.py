@@ -77,7 +77,7 @@ The adapted solver by iteration, beside accuracy and evaluations: mean and stand
 seeds."""
 
 GRADIENTS = """\
-Gradients of the loss with respect to all parameters, on 32 training samples, against backprop
+Gradients of the loss with respect to all parameters, on 16 training samples, against backprop
 through classic RK4 with 512 steps in float64: relative error (median over n seeds) and cosine, at
 the start and at the end of training; evaluations, time and memory of one forward and backward
 pass."""
@@ -257,4 +257,4 @@ def _markdown(table: pd.DataFrame) -> str:
 
 
 def _is_numeric(column: pd.Series[str]) -> bool:
-    return bool(column.str.fullmatch(r"[\d.,±– ]+( of \d+| \(\d+ of \d+\))?").all())
+    return bool(column.str.fullmatch(r"[\d.,±– -]+( of \d+| \(\d+ of \d+\))?").all())

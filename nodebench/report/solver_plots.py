@@ -141,6 +141,8 @@ def steps(sweep: Sweep, curves: pd.DataFrame, folder: Path) -> list[str]:
     sizes = sorted(set(curves["own_steps"].dropna()))
     colours = dict(zip(sizes, sns.color_palette("viridis", len(sizes)), strict=True))
     looks = _looks(curves)
+    for size, colour in colours.items():
+        grid[0, 0].plot([], color=colour, linewidth=4, label=f"trained with {size:g}")
     for axes, method in zip(grid.flat, methods, strict=True):
         _steps_panel(axes, curves[curves["trained"] == method], colours, looks)
         axes.set_title(f"trained by {method}", fontsize="medium")
@@ -159,7 +161,6 @@ def _steps_panel(
 ) -> None:
     for size, of_size in curves.groupby("own_steps"):
         colour = colours[float(str(size))]
-        axes.plot([], color=colour, linewidth=4, label=f"trained with {size:g}")
         for method, points in of_size.groupby("method", sort=False):
             look = {**looks[str(method)], "color": colour, "alpha": 0.8}
             ordered = points.sort_values("steps")

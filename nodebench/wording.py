@@ -1,0 +1,96 @@
+"""How trials, verdicts and data sets are put into words, and into rows for scripts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from nodebench.data_settings import Dataset
+from nodebench.plan import Entry
+from nodebench.store import FINISHED, Store
+from nodebench.sweep import Sweep
+from nodebench.verdict import Verdict
+
+if TYPE_CHECKING:
+    from nodebench.data.load import Census
+
+
+def line(sweep: Sweep, entry: Entry) -> str:
+    """A trial: id, where it stands, what distinguishes it."""
+    return f"{entry.trial.id}  {standing(entry):<12} {sweep.label(entry.trial)}"
+
+
+def standing(entry: Entry) -> str:
+    """Where a trial stands: its state, or how it ended."""
+    if entry.state == "done" and entry.result is not None:
+        return entry.result.outcome if not entry.missing else "incomplete"
+    return entry.state
+
+
+def finished(entry: Entry) -> bool:
+    """Whether a training came to its end."""
+    return entry.result is not None and entry.result.outcome == FINISHED
+
+
+def detail(entry: Entry, store: Store) -> str:
+    """Why a trial ended, or how far it is."""
+    if entry.result is not None:
+        return f": {entry.result.reason}" if entry.result.reason else ""
+    history = store.folder(entry.trial.id).history()
+    return f": epoch {history[-1]['epoch']}" if history else ""
+
+
+def import_paths(entry: Entry) -> list[str]:
+    """The import paths that a trial names."""
+    return [
+        part.name for part in (entry.trial.spec.data, entry.trial.spec.model) if ":" in part.name
+    ]
+
+
+def census_row(data_set: Dataset, found: Census) -> dict[str, Any]:
+    """A data set for scripts."""
+    classes = zip(found.class_names, found.train, found.test, strict=True)
+    return {
+        "name": data_set.name,
+        "origin": data_set.origin,
+        "folder": str(found.folder) if found.folder else None,
+        "train": sum(found.train),
+        "test": sum(found.test),
+        "classes": [{"name": name, "train": a, "test": b} for name, a, b in classes],
+    }
+
+
+def census_text(data_set: Dataset, found: Census) -> str:
+    """A line for the data set, and one for every class, or for all if they are equally large."""
+    place = f"in {found.folder}" if found.folder else f"{data_set.origin}, no files needed"
+    if not found.class_names:
+        return f"{data_set.name}: {place}"
+    title = f"{data_set.name}: {sum(found.train):,} train, {sum(found.test):,} test; {place}"
+    rows = list(zip(found.class_names, found.train, found.test, strict=True))
+    if len(set(found.train)) == len(set(found.test)) == 1:
+        rows = [(f"each of {len(rows)} classes", *rows[0][1:])]
+    width = max(len("class"), *(len(name) for name, _, _ in rows))
+    lines = [f"  {'class':<{width}}  {'train':>7}  {'test':>6}"]
+    lines += [f"  {name:<{width}}  {train:>7,}  {test:>6,}" for name, train, test in rows]
+    return "\n".join([title, *lines])
+
+
+def verdict_text(judged: Verdict) -> str:
+    """`ResNet in disguise (own 0.99, limit 0.5, drop 0.49)`."""
+    numbers = ", ".join(f"{name} {value:.4g}" for name, value in judged.numbers.items())
+    reason = f": {judged.reason}" if judged.reason else ""
+    return f"{judged.word}{reason} ({numbers})" if numbers else f"{judged.word}{reason}"
+
+
+def plan_rows(sweep: Sweep, entries: list[Entry]) -> list[dict[str, Any]]:
+    """A plan for scripts."""
+    return [
+        {
+            "id": entry.trial.id,
+            "label": sweep.label(entry.trial),
+            "state": entry.state,
+            "outcome": entry.result.outcome if entry.result else None,
+            "missing": entry.missing,
+            "settings": entry.trial.settings,
+        }
+        for entry in entries
+    ]
