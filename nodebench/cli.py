@@ -126,9 +126,7 @@ def evaluate(
     for entry in outcome.entries:
         if entry.trial.id in verdicts:
             _say(f"{wording.line(sweep, entry)}: {wording.verdict_text(verdicts[entry.trial.id])}")
-    untrained = sum(not entry.is_trained for entry in outcome.entries)
-    if untrained:
-        _say(f"{untrained} of {len(entries)} trials are not trained: `nodebench run` trains them")
+    _conclude(sweep, outcome.entries)
     raise typer.Exit(0 if outcome.complete else 1)
 
 
@@ -277,6 +275,9 @@ def _conclude(sweep: Sweep, entries: list[Entry]) -> None:
             _say(f"{what}: {entry.result}: {entry.result.reason}")
         elif entry.result is not None and entry.missing:
             _say(f"{what}: its evaluation is incomplete; see `logs {entry.trial.id}`")
+    untrained = sum(entry.missing and not entry.is_trained for entry in entries)
+    if untrained:
+        _say(f"{untrained} trials are not trained: `nodebench run` trains them")
     finished = sum(wording.finished(entry) for entry in entries)
     _say(f"{sweep.name}: {finished} of {len(entries)} trials finished")
 

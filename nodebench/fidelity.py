@@ -1,6 +1,6 @@
 """How far a model's solves and gradients are from those of the ODE that it defines.
 
-That ODE is taken to be what `REFERENCE` makes of it in float64.
+That ODE is taken to be what a `reference` solver with very many steps makes of it in float64.
 """
 
 from __future__ import annotations
@@ -11,24 +11,27 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from statistics import linear_regression
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
 from torch.utils._pytree import tree_map
 
-from nodebench.errors import DeadlineExceeded, Diverged, TrialFailure
+from nodebench.errors import Diverged, TrialFailure
 from nodebench.machine import memory_in_use, peak_memory, release_memory, synchronize
 from nodebench.ode.block import ode_blocks, recorded, solved_by, take_evaluations
-from nodebench.ode.gradients import buffers_kept
+from nodebench.ode.gradients import buffers_kept, settled_weights
 from nodebench.solver_settings import Gradient, Solver
 from nodebench.store import Row
 from nodebench.task import Task
 
-REFERENCE = Solver(method="rk4", steps=512)
 SOLVE_SAMPLES = 8
 """Enough for an error's size; so few that measuring it costs little beside a test set."""
 GRADIENT_SAMPLES = 16
+ROUNDING = 1e-12
+"""Errors below this are no longer the method's."""
 SEGMENTS = 16
 """The reference gradient keeps one of so many parts of a solve in memory."""
 
@@ -36,9 +39,9 @@ SEGMENTS = 16
 class SolverError:
     """The error of a model's solves, on a few training samples, in float64."""
 
-    def __init__(self, model: nn.Module, task: Task[Any]):
-        self.model = _in_double(model).eval()
-        with torch.no_grad(), solved_by(self.model, REFERENCE), recorded(self.model) as solves:
+    def __init__(self, model: nn.Module, task: Task[Any], reference: Solver):
+        self.model, self.reference = _in_double(model).eval(), reference
+        with torch.no_grad(), solved_by(self.model, reference), recorded(self.model) as solves:
             task.loss(self.model, task.sample(SOLVE_SAMPLES))
         self.solves = solves
         for block, own in zip(ode_blocks(self.model), ode_blocks(model), strict=True):
@@ -46,10 +49,15 @@ class SolverError:
 
     @torch.no_grad()
     def under(self, solver: Solver) -> float | None:
-        """‖y − y_ref‖ / ‖y_ref‖ over the outputs of all ODE blocks; None if that is not finite.
+        """‖y − y_ref‖ / ‖y_ref‖ over the outputs of all ODE blocks; None if that is not known.
 
-        Each block starts from the reference's own input, so that errors do not add up.
+        It is not where a solve fails, or is no coarser than the reference. Each block starts from
+        the reference's own input, so that errors do not add up.
         """
+        if solver.method == self.reference.method and self._steps(solver) >= self._steps(
+            self.reference
+        ):
+            return None
         error = size = 0.0
         take_evaluations(self.model)
         try:
@@ -58,27 +66,43 @@ class SolverError:
                     off = block.trajectory(y0, times) - expected
                     error += off[1:].square().sum().item()
                     size += expected[1:].square().sum().item()
-        except DeadlineExceeded:
-            raise
         except TrialFailure:
             return None
         return (error / size) ** 0.5 if math.isfinite(error) and 0 < size < math.inf else None
+
+    def order(self, solver: Solver) -> float | None:
+        """The observed order of convergence: the slope of the error over h, h/2 and h/4."""
+        if solver.facts.kind == "adaptive":
+            return None
+        errors = []
+        for finer in (1, 2, 4):
+            steps = solver.steps and solver.steps * finer
+            size = solver.step_size and solver.step_size / finer
+            error = self.under(solver.model_copy(update={"steps": steps, "step_size": size}))
+            if error is not None and error > ROUNDING:
+                errors.append((math.log(finer), -math.log(error)))
+        return linear_regression(*zip(*errors, strict=True)).slope if len(errors) > 1 else None
+
+    def _steps(self, solver: Solver) -> int:
+        times = self.solves[0][2]
+        return solver.step_count(times[1] - times[0])
 
 
 class GradientError:
     """The error of a model's gradients of the loss, on a few training samples.
 
-    They are compared with backprop through `REFERENCE` in float64, all parameters together.
-    Dropout is off; batches are normalised by their own statistics, as in training.
+    They are compared with backprop through the reference in float64, all parameters together.
+    Dropout is off, and power iterations stand still; batches are normalised by their own
+    statistics, as in training.
     """
 
-    def __init__(self, model: nn.Module, task: Task[Any]):
+    def __init__(self, model: nn.Module, task: Task[Any], reference: Solver):
         self.model, self.task = model, task
         self.batch = task.sample(GRADIENT_SAMPLES)
         exact = _in_double(model)
         for block in ode_blocks(exact):
             _in_segments(block)
-        part = Solver(method=REFERENCE.method, steps=(REFERENCE.steps or 0) // SEGMENTS)
+        part = Solver(method=reference.method, steps=max(1, (reference.steps or 0) // SEGMENTS))
         with _as_in_training(exact), solved_by(exact, part, Gradient(name="recompute")):
             self.expected = self._gradient(exact)
 
@@ -86,9 +110,9 @@ class GradientError:
         """Relative error and cosine of a gradient, with the time and memory that it takes."""
         with _as_in_training(self.model), solved_by(self.model, solver, gradient):
             found = self._gradient(self.model).double()
-            take_evaluations(self.model)
             release_memory(self.task.device)
             before = memory_in_use(self.task.device)
+            synchronize(self.task.device)
             start = time.perf_counter()
             loss = self.task.loss(self.model, self.batch).mean
             forward = sum(take_evaluations(self.model))
@@ -111,8 +135,11 @@ class GradientError:
     def _gradient(self, model: nn.Module) -> Tensor:
         """The loss's gradient with respect to all parameters, as one vector."""
         parameters = [p for p in model.parameters() if p.requires_grad]
+        take_evaluations(model)  # the limit holds for each pass
         loss = self.task.loss(model, self.batch).mean
+        take_evaluations(model)
         parts = torch.autograd.grad(loss, parameters, allow_unused=True)
+        take_evaluations(model)
         filled = zip(parts, parameters, strict=True)
         return torch.cat([(torch.zeros_like(p) if g is None else g).flatten() for g, p in filled])
 
@@ -149,9 +176,11 @@ def _as_in_training(model: nn.Module) -> Iterator[None]:
     was_training = model.training
     model.train()
     for module in model.modules():
-        if isinstance(module, nn.Dropout):
+        if isinstance(module, _DropoutNd):
             module.eval()
-    with buffers_kept(model):
-        yield
-    model.zero_grad()
-    model.train(was_training)
+    try:
+        with buffers_kept(model), settled_weights(model):
+            yield
+    finally:
+        model.zero_grad()
+        model.train(was_training)

@@ -5,6 +5,7 @@ torch, Ray, MLflow and pandas are imported where they are needed, so that planni
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -150,10 +151,11 @@ def foreign(
         SweepError: with every mistake in the sweep file.
     """
     sweep = load_sweep(source, overrides=overrides, small=small)
-    stem = re.sub(r"[^A-Za-z0-9_-]", "-", weights.stem)
-    changes = [f"weights={weights}", "train.epochs=null", "train.iterations=0"]
+    own = weights.parent.name if weights.stem == "checkpoint" else weights.stem
+    label = re.sub(r"[^A-Za-z0-9_-]", "-", f"{sweep.name}-{own}")[:64]
+    changes = [f"weights={json.dumps(str(weights))}", f"name={label}"]
     # Other seeds would be the same weights again, on the same data unless these are generated.
-    changes += [f"seeds=[{sweep.trials[0].spec.seed}]", f"name={f'{sweep.name}-{stem}'[:64]}"]
+    changes += ["train.epochs=null", "train.iterations=0", f"seeds=[{sweep.trials[0].spec.seed}]"]
     return load_sweep(source, overrides=[*overrides, *changes], small=small)
 
 

@@ -38,6 +38,13 @@ def reset_peak_memory(device: torch.device) -> None:
             Path("/proc/self/clear_refs").write_text("5")
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory did not suffice; on a CPU, torch has no class for it."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+
+
 def release_memory(device: torch.device) -> None:
     """Gives back what is no longer used, and begins a new measurement of `peak_memory`."""
     gc.collect()

@@ -40,8 +40,8 @@ class Model(Part):
         return self.kinds
 
     @property
-    def ode_blocks(self) -> int:
-        """How many ODE blocks a forward pass goes through."""
+    def ode_blocks(self) -> int | None:
+        """How many ODE blocks a forward pass goes through; None if that is not known."""
         return int(self.has_ode)
 
     @property
@@ -291,6 +291,11 @@ class CustomModel(Imported, Model):
     """A user's own class or function, called with (spec, data); it may hold ODE blocks."""
 
     has_ode = True
+
+    @property
+    def ode_blocks(self) -> None:
+        """Its own business."""
+        return
 
     @property
     def normalises_batches_in_ode(self) -> bool:

@@ -38,7 +38,8 @@ def require_points(sweep: Sweep, source: str) -> None:
         Fault(
             f"evaluate[{number}]",
             "gives no trial a point: `nfe` must be a multiple of a method's stages (times the "
-            "ODE blocks), `step_factors` need a training by steps, `tol_factors` one by tolerance",
+            "ODE blocks; a model by import path takes `steps`), `step_factors` need a training by "
+            "steps, `tol_factors` one by tolerance",
         )
         for number, block in enumerate(sweep.evaluate)
         if not any(asked(trial, [block]) for trial in sweep.trials)
@@ -55,12 +56,8 @@ class Entry:
     state: State
     result: Result | None
     missing: bool
-
-    @property
-    def is_trained(self) -> bool:
-        """Whether nothing but evaluation can be missing, as of weights from elsewhere."""
-        is_finished = self.result is not None and self.result.outcome == FINISHED
-        return is_finished or self.trial.spec.train.iterations == 0
+    is_trained: bool
+    """Whether nothing but evaluation can be missing, as of weights from elsewhere."""
 
 
 def entries(sweep: Sweep, store: Store, options: RunOptions) -> list[Entry]:
@@ -70,8 +67,11 @@ def entries(sweep: Sweep, store: Store, options: RunOptions) -> list[Entry]:
     for trial in sweep.trials:
         result = results.get(trial.id)
         missing = is_missing(trial, result, store, options)
-        state = store.folder(trial.id).state(result)
-        found.append(Entry(trial, state, result, missing))
+        folder = store.folder(trial.id)
+        is_finished = result is not None and result.outcome == FINISHED
+        is_trained = is_finished and (not missing or folder.checkpoint.exists())
+        is_trained = is_trained or trial.spec.train.iterations == 0
+        found.append(Entry(trial, folder.state(result), result, missing, is_trained))
     return found
 
 

@@ -32,7 +32,7 @@ class Point:
     test_size: int | None = None
     batch_norm: Literal["running", "batch"] = "running"
     gradient: str | None = None
-    weights: Literal["start", "end"] = "end"
+    at: Literal["start", "end"] = "end"
 
     @property
     def row(self) -> dict[str, Any]:
@@ -42,21 +42,44 @@ class Point:
     def solver(self, trained: Solver, span: float | None) -> Solver:
         """The solver, for a model trained by `trained` over intervals of length `span`."""
         own = trained.model_copy(update={"adapt": None})
-        if self.method == trained.method and 1 in (self.step_factor, self.tol_factor):
+        is_same = self.method == own.method
+        if is_same and 1 in (self.step_factor, self.tol_factor):
             return own
-        if self.step_factor is not None:
-            size = own.step_size or (span or 1.0) / own.step_count(span or 1.0)
-            size *= self.step_factor
-            return Solver(method=self.method, step_size=min(size, span) if span else size)
-        scipy = own.scipy if self.method == own.method else None
+        settings: dict[str, Any] = {"method": self.method, "steps": self.steps, "tol": self.tol}
+        if is_same:
+            settings["scipy"] = own.scipy
+            if own.facts.kind == "multistep":  # of the iteration inside a step
+                settings["rtol"], settings["atol"] = own.tolerances
         if self.tol_factor is not None:
             rtol, atol = (tolerance * self.tol_factor for tolerance in own.tolerances)
-            return Solver(method=self.method, rtol=rtol, atol=atol, scipy=scipy)
-        return Solver(method=self.method, steps=self.steps, tol=self.tol, scipy=scipy)
+            settings |= {"rtol": rtol, "atol": atol}
+        if self.step_factor is not None:
+            settings |= _scaled(own, self.step_factor, span)
+        return Solver(**settings)
 
 
-LIMIT = Point("rk4", steps=128)
-"""Where accuracy no longer depends on the solver, unless a finer point is evaluated."""
+def _scaled(trained: Solver, factor: float, span: float | None) -> dict[str, Any]:
+    """The step size times a factor; without a known span, the number of steps divided by it."""
+    if span is None:
+        if trained.step_size is None:
+            return {"steps": max(1, round(trained.step_count(1.0) / factor))}
+        return {"step_size": trained.step_size * factor}
+    size = trained.step_size or span / trained.step_count(span)
+    return {"step_size": min(size * factor, span)}
+
+
+def limit_point(spec: TrialSpec) -> Point:
+    """Where accuracy no longer depends on the solver, unless a finer point is evaluated.
+
+    Of a trajectory, the steps are those from one observation to the next.
+    """
+    return Point("rk4", steps=128 if spec.model.span is not None else 8)
+
+
+def reference_solver(spec: TrialSpec) -> Solver:
+    """What stands for the ODE itself: the limit with twice as many steps."""
+    limit = limit_point(spec)
+    return Solver(method=limit.method, steps=2 * (limit.steps or 1))
 
 
 def known_point(row: dict[str, Any]) -> Point:
@@ -73,7 +96,7 @@ def points(trial: Trial, blocks: Sequence[Evaluate]) -> list[Point]:
     found: list[Point] = []
     for point in asked(trial, blocks):
         if not point.gradient:
-            for end in (own_point(trial), LIMIT):
+            for end in (own_point(trial), limit_point(trial.spec)):
                 same = replace(end, test_size=point.test_size, batch_norm=point.batch_norm)
                 found.append(same)
         found.append(point)
@@ -112,8 +135,8 @@ def _points_of(spec: TrialSpec, block: Evaluate) -> Iterator[Point]:
     for method in block.methods:
         for point in _solvers(spec, method, block):
             for gradient in block.gradients:
-                for weights in block.weights:
-                    yield replace(point, gradient=gradient, weights=weights)
+                for at in block.at:
+                    yield replace(point, gradient=gradient, at=at)
             for statistics in () if block.gradients else block.batch_norm:
                 if statistics == "running" or has_batch_norm:
                     yield replace(point, test_size=block.test_size, batch_norm=statistics)
@@ -130,7 +153,7 @@ def _solvers(spec: TrialSpec, method: str, block: Evaluate) -> Iterator[Point]:
         return
     yield from (Point(method, steps=steps) for steps in block.steps)
     span = spec.model.span
-    if facts.stages and span:
+    if facts.stages and span and spec.model.ode_blocks:
         per_step = facts.stages * spec.model.ode_blocks  # of the whole network
         for nfe in block.nfe:
             if nfe % per_step == 0:

@@ -3,48 +3,44 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Callable, Sequence
-from functools import cache
-from typing import Any, TypeVar
+from typing import Any
 
-import torch
 from torch import nn
 
-from nodebench.errors import DeadlineExceeded, OutOfMemory, TrialFailure
+from nodebench.errors import OutOfMemory, TrialFailure
 from nodebench.fidelity import GradientError, SolverError
-from nodebench.ode.block import batch_statistics, ode_blocks, solved_by
+from nodebench.identity import Trial
+from nodebench.machine import environment, is_out_of_memory
+from nodebench.ode.block import batch_statistics, ode_blocks, solved_by, take_evaluations
 from nodebench.plan import known_points, limit_of
-from nodebench.point import Point
+from nodebench.point import Point, is_own, reference_solver
 from nodebench.solver_settings import Gradient, Solver
-from nodebench.spec import TrialSpec
 from nodebench.store import FINISHED, Row, TrialFolder
 from nodebench.sweepfile import Limits
 from nodebench.task import Task
-
-Value = TypeVar("Value")
 
 
 def evaluate_points(
     model: nn.Module,
     untrained: Callable[[], nn.Module],
     task: Task[Any],
-    spec: TrialSpec,
+    trial: Trial,
     wanted: Sequence[Point],
     folder: TrialFolder,
     limits: Limits,
 ) -> None:
     """Evaluates the model at every wanted point that the folder lacks, and writes each at once.
 
-    A point whose solve fails is a point without measures and with a reason.
-
-    Raises:
-        DeadlineExceeded: if time is up; the points that are left stay missing.
+    A point whose solve fails, or that comes after the deadline, is a point without measures and
+    with a reason.
     """
     known = known_points(folder, limits)
     missing = [point for point in wanted if point not in known]
     if not missing:
         return
-    meter = _Meter(model, untrained, task, spec)
+    meter = _Meter(model, untrained, task, trial)
     for point in missing:
         known[point] = {"point": point.row, **_outcome(meter, point, known, limits)}
         folder.write_evaluations(list(known.values()))
@@ -52,25 +48,25 @@ def evaluate_points(
 
 def _outcome(meter: _Meter, point: Point, known: dict[Point, Row], limits: Limits) -> Row:
     solver = meter.solver(point)
-    row = {"solver": solver.model_dump(exclude_none=True)}
+    row = {"solver": solver.model_dump(exclude_none=True), "hardware": meter.hardware}
     for other, found in known.items():
         if found["solver"] == row["solver"] and _alike(point, other):
             return {k: v for k, v in found.items() if k != "point"}
     try:
         measures = meter.measures(point, solver)
-    except DeadlineExceeded:
-        raise
     except TrialFailure as failure:
         limit = limit_of(failure.outcome, limits)
         return row | {"outcome": failure.outcome, "reason": str(failure), "limit": limit}
-    except (MemoryError, torch.OutOfMemoryError) as error:
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
         return row | {"outcome": OutOfMemory.outcome, "reason": str(error)}
     return row | {"outcome": FINISHED, **measures}
 
 
 def _alike(one: Point, other: Point) -> bool:
     """Whether two points differ in how they name their solver alone."""
-    names = ("test_size", "batch_norm", "gradient", "weights")
+    names = ("test_size", "batch_norm", "gradient", "at")
     return all(getattr(one, name) == getattr(other, name) for name in names)
 
 
@@ -82,29 +78,57 @@ class _Meter:
         model: nn.Module,
         untrained: Callable[[], nn.Module],
         task: Task[Any],
-        spec: TrialSpec,
+        trial: Trial,
     ):
-        self.model, self.task, self.spec = model, task, spec
-        assert spec.solver is not None
-        # After adaptation, the blocks have another than the spec.
-        self.trained = next((block.solver for block in ode_blocks(model)), spec.solver)
-        self.solver_error = cache(lambda _statistics: SolverError(model, task))
-        self.gradient_error = cache(
-            lambda weights: GradientError(model if weights == "end" else untrained(), task)
-        )
+        self.model, self.untrained, self.task, self.trial = model, untrained, task, trial
+        assert trial.spec.solver is not None
+        self.trained, self.span = trial.spec.solver, trial.spec.model.span
+        for block in ode_blocks(model):  # which know better: of adaptation, of a user's own model
+            self.trained = block.solver
+            self.span = None if self.span is None else block.t1
+        self.hardware: str = environment(task.device)["hardware"]
+        self._solver_errors: dict[str, SolverError | None] = {}
+        self._gradient_errors: dict[str, GradientError] = {}
 
     def solver(self, point: Point) -> Solver:
-        return point.solver(self.trained, self.spec.model.span)
+        return point.solver(self.trained, self.span)
 
     def measures(self, point: Point, solver: Solver) -> Row:
+        take_evaluations(self.model)
         if point.gradient:
-            own = self.spec.gradient
-            named = own if own and own.name == point.gradient else Gradient(name=point.gradient)
-            return self.gradient_error(point.weights).of(named.beside(solver), solver)
+            return self._gradient_error(point.at).of(self._gradient(point.gradient, solver), solver)
         is_batch = point.batch_norm == "batch"
         with batch_statistics(self.model) if is_batch else contextlib.nullcontext():
             with solved_by(self.model, solver):
                 found = self.task.evaluate(self.model, size=point.test_size)
-            error = self.solver_error(point.batch_norm).under(solver)
-        measures = {**found.measures, "nfe": found.nfe, "forward_s": found.forward_s}
-        return measures if error is None else {**measures, "solver_error": error}
+            errors = self._solver_error(point.batch_norm)
+        measures: Row = {**found.measures, "nfe": found.nfe, "forward_s": found.forward_s}
+        if errors is not None:
+            measures["solver_error"] = errors.under(solver)
+            measures["order"] = errors.order(solver) if is_own(self.trial, point) else None
+        return {name: value for name, value in measures.items() if value is not None}
+
+    def _gradient(self, name: str, solver: Solver) -> Gradient:
+        """The trial's own gradient, if it has this name, with its own settings."""
+        own = self.trial.spec.gradient
+        return (own if own and own.name == name else Gradient(name=name)).beside(solver)
+
+    def _gradient_error(self, at: str) -> GradientError:
+        if at not in self._gradient_errors:
+            model = self.model if at == "end" else self.untrained()
+            reference = reference_solver(self.trial.spec)
+            self._gradient_errors[at] = GradientError(model, self.task, reference)
+        return self._gradient_errors[at]
+
+    def _solver_error(self, statistics: str) -> SolverError | None:
+        """With the batch norm statistics that the model has now; None where float64 is refused."""
+        if not list(ode_blocks(self.model)):
+            return None
+        if statistics not in self._solver_errors:
+            reference, found = reference_solver(self.trial.spec), None
+            try:
+                found = SolverError(self.model, self.task, reference)
+            except (TrialFailure, RuntimeError) as error:  # torch's, of a model bound to float32
+                warnings.warn(f"the error of solves is not known: {error}", stacklevel=1)
+            self._solver_errors[statistics] = found
+        return self._solver_errors[statistics]

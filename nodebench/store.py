@@ -219,10 +219,10 @@ class TrialFolder:
 
     def state(self, result: Result | None) -> State:
         """Where the trial stands, given its result."""
+        if self.is_locked():  # also to evaluate what is trained
+            return "running"
         if result is not None and result.is_result:
             return "done"
-        if self.is_locked():
-            return "running"
         if result is not None:
             return "failed"
         return "interrupted" if self.checkpoint.exists() else "new"

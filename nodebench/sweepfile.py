@@ -35,7 +35,7 @@ class Evaluate(Part):
 
     A block with `gradients` measures, instead of accuracies, the gradients that these methods
     give with these solvers: how far they are from the gradient of the ODE itself, with the
-    `weights` at the `start` and the `end` of training.
+    weights `at` the `start` and the `end` of training.
     """
 
     methods: tuple[MethodName, ...]
@@ -47,12 +47,16 @@ class Evaluate(Part):
     test_size: Count | None = None
     batch_norm: tuple[Statistics, ...] = ("running",)
     gradients: tuple[GradientName, ...] = ()
-    weights: tuple[Moment, ...] = ("start", "end")
+    at: tuple[Moment, ...] = ("start", "end")
     when: dict[str, Any] = {}
 
     @model_validator(mode="after")
     def _gradients_stand_alone(self) -> Self:
-        for name in ("test_size", "batch_norm") if self.gradients else ("weights",):
+        if "scipy_solver" in self.methods and set(self.gradients) - {"adjoint"}:
+            raise ValueError(
+                "`scipy_solver` runs outside of torch: it has an `adjoint` gradient only"
+            )
+        for name in ("test_size", "batch_norm") if self.gradients else ("at",):
             if name in self.model_fields_set:
                 raise ValueError(
                     "`gradients` are measured on a training batch: they stand in a block of their "

@@ -19,14 +19,13 @@ from nodebench.data.trajectory import Trajectory, windows
 from nodebench.errors import Diverged, TrialFailure
 from nodebench.machine import synchronize
 from nodebench.ode.block import ODEBlock, ode_blocks, recorded, solved_by, take_evaluations
-from nodebench.point import LIMIT
 from nodebench.solver_settings import Solver
 from nodebench.spec import TrialSpec
 from nodebench.store import Row
 
 PATHS = 6  # of each class
 MOST_TIMES = 64  # on a path
-LIMIT_SOLVER = LIMIT.solver(Solver(), None)
+LIMIT_SOLVER = Solver(method="rk4", steps=128)
 
 BatchType = TypeVar("BatchType")
 
@@ -154,9 +153,10 @@ class Classification(Task[Batch]):
         chosen = split[balanced(split.targets.cpu(), PATHS * self.data.classes, 0).to(self.device)]
         with recorded(model.eval()) as solves, solved_by(model, Solver(method="euler", steps=1)):
             model(prepared(self.data, chosen.inputs))
-        block, y0, _, _ = solves[0]
-        if y0.flatten(1).shape[1] != 2:
+        take_evaluations(model)
+        if len(solves) != 1 or solves[0][1].dim() < 2 or solves[0][1].flatten(1).shape[1] != 2:
             return []
+        block, y0, _, _ = solves[0]
         labels = chosen.targets.tolist()
         return [
             {"class": label, "under": under, "t": list(times), "states": path}
@@ -183,6 +183,8 @@ def _paths(
             states = block.trajectory(y0, times)
     except TrialFailure:
         return
+    finally:
+        take_evaluations(block)
     if states.isfinite().all():
         rounded = (states.flatten(2).double() * 1e5).round() / 1e5
         yield times, rounded.transpose(0, 1).tolist()

@@ -88,6 +88,12 @@ class TrainState:
         }
         write(path, lambda partial: torch.save(values, partial))
 
+    def adopt_hook(self, path: Path) -> None:
+        """Begins, of weights from a checkpoint, with the solver that its adaptation came to."""
+        values = torch.load(path, map_location="cpu", weights_only=True)
+        if self.hook and values.get("hook"):
+            self.hook.load_state_dict(self.model, values["hook"])
+
     def load(self, path: Path, device: torch.device) -> None:
         """Goes back to a checkpoint."""
         values = torch.load(path, map_location="cpu", weights_only=True)

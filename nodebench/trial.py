@@ -7,7 +7,7 @@ import statistics
 import time
 import traceback
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from nodebench.data.load import load
 from nodebench.data_settings import Dataset
 from nodebench.errors import OutOfMemory, StoreError, TrialFailure
 from nodebench.identity import Trial
-from nodebench.machine import device_for, environment
+from nodebench.machine import device_for, environment, is_out_of_memory
 from nodebench.models.build import build, parameter_count
 from nodebench.ode.block import ode_blocks
 from nodebench.plan import RunOptions, is_missing, limit_of
@@ -77,6 +77,7 @@ def trained_model(folder: TrialFolder, data_root: Path) -> nn.Module:
     if result is None or result.outcome != FINISHED:
         state = "not finished" if result is None else str(result)
         raise StoreError(f"the training in `{folder.path}` is {state}: run its sweep first")
+    spec = spec.model_copy(update={"weights": None})  # those of the checkpoint come instead
     model = build(spec, load(spec, data_root))
     restore(model, folder.checkpoint)
     return model.eval()
@@ -102,9 +103,10 @@ class _Run:
             yield from self._epochs()
         except TrialFailure as failure:
             self._ended(failure.outcome, str(failure))
-        except (MemoryError, torch.OutOfMemoryError) as error:
-            self._ended(OutOfMemory.outcome, str(error))
         except Exception as error:  # noqa: BLE001 - a crash is recorded, and the sweep goes on
+            if is_out_of_memory(error):
+                self._ended(OutOfMemory.outcome, str(error))
+                return
             self.folder.write_error(traceback.format_exc())
             self._ended(ERROR, f"{type(error).__name__}: {error}")
 
@@ -121,6 +123,10 @@ class _Run:
             self.state.load(self.folder.checkpoint, device)
             self.saved_epochs = self.state.epoch
             self.folder.log(f"resumed after epoch {self.state.epoch}")
+        elif self.before is not None and self.before.outcome == FINISHED:
+            self.folder.log("its checkpoint is gone: it is trained again, to be evaluated")
+        elif spec.weights is not None:
+            self.state.adopt_hook(Path(spec.weights))
         here = environment(device)
         if here not in self.state.environments:
             self.state.environments.append(here)
@@ -171,13 +177,18 @@ class _Run:
         self, model: nn.Module, untrained: Callable[[], nn.Module], task: Task[Any]
     ) -> None:
         """Evaluates under other solvers; a limit of minutes holds for this on its own."""
-        wanted = points(self.trial, self.options.evaluate)
-        self._limit_solves(model, time.monotonic())
-        if rows := task.trajectories(model):
-            self.folder.write_trajectories(rows)
-        evaluate_points(
-            model, untrained, task, self.trial.spec, wanted, self.folder, self.options.limits
-        )
+        wanted, start = points(self.trial, self.options.evaluate), time.monotonic()
+        self._limit_solves(model, start)
+
+        def limited() -> nn.Module:
+            other = untrained()
+            self._limit_solves(other, start)
+            return other
+
+        with suppress(TrialFailure):  # which the points will tell
+            if rows := task.trajectories(model):
+                self.folder.write_trajectories(rows)
+        evaluate_points(model, limited, task, self.trial, wanted, self.folder, self.options.limits)
 
     def _result(self) -> Result:
         state = self.state

@@ -9,13 +9,12 @@ dynamics if no more powerful solver lowers its accuracy.
 from __future__ import annotations
 
 import math
-import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from nodebench.identity import Trial
-from nodebench.point import LIMIT, is_own, known_point, points
+from nodebench.point import is_own, known_point, limit_point, points
 from nodebench.solver_settings import Solver
 from nodebench.store import FINISHED, Row, Store
 from nodebench.sweep import Sweep
@@ -25,8 +24,8 @@ ODE, RESNET, UNDECIDED = "ODE", "ResNet in disguise", "undecided"
 
 NUMBERS = ("own", "limit", "drop", "sufficient_steps", "order")
 
-ROUNDING = 1e-12
-"""Errors below this, in float64, are no longer the method's."""
+ROUNDING = 1e-9
+"""Of differences between accuracies: 0.95 - 0.94 is a little more than 0.01."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ class Verdict:
     `drop` is what is lost under the worst of the solvers finer than the training's, `reason` why
     nothing can be said. `sufficient_steps` is the smallest evaluated number of the training
     method's steps from which on the metric stays within the margin of the limit, and `order` the
-    method's observed order of convergence at the training step size and below.
+    method's observed order of convergence from the training step size down.
     """
 
     word: str
@@ -60,9 +59,10 @@ class _Found:
 
     solver: Solver
     steps: int | None
+    outcome: str
     value: float
     nfe: float
-    error: float | None
+    is_limit: bool
 
     @property
     def order(self) -> int:
@@ -89,28 +89,36 @@ def verdict(
     """
     rows = _comparable(trial, rows)
     own_row = next((r for r in rows if is_own(trial, known_point(r))), None)
-    if own_row is None:
+    if own_row is None or own_row.get("nfe") == 0:  # a network without ODE blocks
         return None
     if own_row["outcome"] != FINISHED:
         return Verdict(UNDECIDED, f"its own solver: {own_row['outcome']}")
     sign = 1 if trial.spec.data.higher_is_better else -1
+    margin += ROUNDING
+    found = [_found(trial, row) for row in rows]
     own = _found(trial, own_row)
-    found = [_found(trial, row) for row in rows if row["outcome"] == FINISHED]
+    numbers: dict[str, Any] = {"own": own.value, "order": own_row.get("order")}
     limit = _finest(found)
+    finer = [p for p in found if p is limit or _is_finer(p, own)]
+    finer = [p for p in finer if p.solver != own.solver]
+    failed = [p for p in finer if p.outcome != FINISHED]
+    finished = [p for p in finer if p.outcome == FINISHED]
     if limit is None:
-        return Verdict(UNDECIDED, _why_no_limit(rows), own.value, order=_order(own, found))
-    finer = [p for p in found if p.order >= own.order and p.nfe > own.nfe]
-    drop = max((sign * (own.value - p.value) for p in finer), default=0.0)
-    numbers: dict[str, Any] = {
-        "own": own.value,
-        "limit": limit.value,
-        "drop": drop,
-        "sufficient_steps": _sufficient_steps(own, found, limit.value, margin),
-        "order": _order(own, found),
-    }
+        return Verdict(UNDECIDED, "the limit has not been evaluated", **numbers)
+    if limit.outcome != FINISHED:
+        return Verdict(UNDECIDED, f"the limit: {limit.outcome}", **numbers)
+    numbers["limit"] = limit.value
+    numbers["sufficient_steps"] = _sufficient_steps(own, found, limit.value, margin)
+    if not finished:
+        return Verdict(UNDECIDED, "nothing finer was evaluated", **numbers)
+    numbers["drop"] = max(sign * (own.value - p.value) for p in finished)
     if chance is not None and sign * (own.value - chance) <= margin:
         return Verdict(UNDECIDED, f"no better than chance, {chance:.3g}", **numbers)
-    return Verdict(ODE if drop <= margin else RESNET, "", **numbers)
+    if numbers["drop"] > margin:
+        return Verdict(RESNET, **numbers)
+    if failed:
+        return Verdict(UNDECIDED, f"a finer solver: {failed[0].outcome}", **numbers)
+    return Verdict(ODE, **numbers)
 
 
 def _comparable(trial: Trial, rows: Iterable[Row]) -> list[Row]:
@@ -128,8 +136,11 @@ def _comparable(trial: Trial, rows: Iterable[Row]) -> list[Row]:
 def _found(trial: Trial, row: Row) -> _Found:
     solver, span = Solver(**row["solver"]), trial.spec.model.span or 1.0
     steps = None if solver.facts.kind == "adaptive" else solver.step_count(span)
-    value = row[trial.spec.data.metric]
-    return _Found(solver, steps, value, row["nfe"], row.get("solver_error"))
+    value, nfe = row.get(trial.spec.data.metric, math.nan), row.get("nfe", math.nan)
+    limit = limit_point(trial.spec)
+    is_limit = steps is not None and steps >= (limit.steps or 0) and solver.facts.kind == "fixed"
+    is_limit = is_limit and solver.facts.order >= METHODS[limit.method].order
+    return _Found(solver, steps, row["outcome"], value, nfe, is_limit)
 
 
 def _finest(found: Iterable[_Found]) -> _Found | None:
@@ -137,55 +148,26 @@ def _finest(found: Iterable[_Found]) -> _Found | None:
 
     A tolerance does not say how fine its solve is beside that of a number of steps.
     """
-    fixed = [p for p in found if p.solver.facts.kind == "fixed" and p.steps is not None]
-    enough = [p for p in fixed if p.order >= METHODS[LIMIT.method].order and _at_limit(p)]
-    return max(enough, key=lambda p: (p.order, p.nfe), default=None)
+    enough = [p for p in found if p.is_limit]
+    return max(enough, key=lambda p: (p.order, p.steps or 0), default=None)
 
 
-def _at_limit(point: _Found) -> bool:
-    assert LIMIT.steps is not None
-    return point.steps is not None and point.steps >= LIMIT.steps
-
-
-def _why_no_limit(rows: Iterable[Row]) -> str:
-    for row in rows:
-        point = known_point(row)
-        if (point.method, point.steps) == (LIMIT.method, LIMIT.steps):
-            return f"the limit: {row['outcome']}"
-    return "the limit has not been evaluated"
-
-
-def _of_method(own: _Found, found: Iterable[_Found]) -> list[tuple[int, _Found]]:
-    """The points of the training method by their number of steps, each number once."""
-    points = {p.steps: p for p in found if p.solver.method == own.solver.method}
-    return [(steps, points[steps]) for steps in sorted(s for s in points if s is not None)]
+def _is_finer(point: _Found, own: _Found) -> bool:
+    """Whether a solver is more powerful than the training's: no lower order, and more work."""
+    if point.order < own.order:
+        return False
+    if point.outcome != FINISHED:  # whose evaluations are not known
+        return point.steps is not None and own.steps is not None and point.steps > own.steps
+    return point.nfe > own.nfe
 
 
 def _sufficient_steps(
     own: _Found, found: Iterable[_Found], limit: float, margin: float
 ) -> int | None:
+    values = {p.steps: p.value for p in found if p.solver.method == own.solver.method}
     sufficient = None
-    for steps, point in reversed(_of_method(own, found)):
-        if abs(point.value - limit) > margin:
+    for steps in sorted((n for n in values if n is not None), reverse=True):
+        if not abs(values[steps] - limit) <= margin:  # also where a solve failed
             break
         sufficient = steps
     return sufficient
-
-
-def _order(own: _Found, found: Iterable[_Found]) -> float | None:
-    """The slope of log error over log steps, from the training step size down."""
-    if own.steps is None:
-        return None
-    errors = [
-        (math.log(steps), -math.log(point.error))
-        for steps, point in _of_method(own, found)
-        if steps >= own.steps and point.error is not None and point.error > ROUNDING
-    ]
-    return slope(errors)
-
-
-def slope(points: Sequence[tuple[float, float]]) -> float | None:
-    """The least-squares slope through (x, y); None through fewer than two x."""
-    if len({x for x, _ in points}) < 2:
-        return None
-    return statistics.linear_regression(*zip(*points, strict=True)).slope

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from nodebench.errors import SweepError
 from nodebench.plan import require_points
-from nodebench.point import LIMIT, Point, asked, known_point, points
+from nodebench.point import Point, asked, known_point, limit_point, points
 from nodebench.solver_settings import Solver
 from sweeps import TINY, tiny
 
@@ -29,7 +30,7 @@ def test_the_training_solver_and_the_limit_are_evaluated_besides(tmp_path: Path)
         ("euler", None, 1.0, 8), ("rk4", 128, None, 8), ("euler", 4, None, 8),
         ("euler", None, 1.0, None), ("rk4", 128, None, None), ("euler", 4, None, None),
     ]  # fmt: skip
-    assert found[4] == LIMIT
+    assert found[4] == limit_point(sweep.trials[0].spec)
 
 
 def test_a_step_is_never_longer_than_the_interval(tmp_path: Path) -> None:
@@ -63,8 +64,11 @@ def test_a_trajectory_has_no_points_by_budget(tmp_path: Path) -> None:
         ({"method": "scipy_solver", "tol": 0.1, "scipy": "LSODA"},
          {"method": "scipy_solver", "tol": 0.5},
          {"method": "scipy_solver", "tol": 0.5, "scipy": "LSODA"}),
+        ({"method": "implicit_adams", "steps": 8, "tol": 1e-5},
+         {"method": "implicit_adams", "steps": 16},
+         {"method": "implicit_adams", "steps": 16, "tol": 1e-5}),
     ],
-    ids=["factor", "own", "own-adapted", "capped", "tolerance", "scipy"],
+    ids=["factor", "own", "own-adapted", "capped", "tolerance", "scipy", "multistep"],
 )  # fmt: skip
 def test_a_solver_follows_from_a_point_and_the_training(
     trained: dict, point: dict, expected: dict
@@ -88,9 +92,27 @@ def test_gradients_are_measured_at_start_and_end_and_need_no_limit(tmp_path: Pat
     block = {"methods": ["euler"], "steps": [4], "gradients": ["backprop", "adjoint"]}
     sweep = tiny(tmp_path, evaluate=block)
     found = points(sweep.trials[0], sweep.evaluate)
-    assert [(p.gradient, p.weights) for p in found] == [
+    assert [(p.gradient, p.at) for p in found] == [
         ("backprop", "start"), ("backprop", "end"), ("adjoint", "start"), ("adjoint", "end"),
     ]  # fmt: skip
+
+
+def test_a_factor_divides_the_steps_between_the_observations_of_a_trajectory() -> None:
+    trained = Solver(method="euler", steps=4)
+    found = Point("rk4", step_factor=0.5).solver(trained, None)
+    assert found == Solver(method="rk4", steps=8)
+    assert Point("rk4", step_factor=8).solver(trained, None).steps == 1
+
+
+def test_the_limit_of_a_trajectory_is_in_steps_between_observations(tmp_path: Path) -> None:
+    spec = tiny(tmp_path, base=SPIRAL).trials[0].spec
+    assert limit_point(spec) == Point("rk4", steps=8)
+
+
+def test_scipy_has_no_gradient_but_the_adjoints(tmp_path: Path) -> None:
+    block = {"methods": ["scipy_solver"], "tols": [0.1], "gradients": ["backprop"]}
+    with pytest.raises(SweepError, match="outside of torch"):
+        tiny(tmp_path, evaluate=block)
 
 
 def test_a_point_is_known_again_from_its_row() -> None:

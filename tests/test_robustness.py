@@ -16,7 +16,7 @@ from nodebench.launch import foreign, run
 from nodebench.plan import entries, is_missing
 from nodebench.store import Result, Row, Store
 from nodebench.sweep import Sweep
-from nodebench.sweepfile import Evaluate
+from nodebench.sweepfile import Evaluate, Limits
 from nodebench.trial import run_trial, trained_model
 from nodebench.verdict import ODE, RESNET, judge
 from sweeps import TINY, options, tiny, write_tiny
@@ -72,8 +72,7 @@ def test_gradients_are_measured_with_the_first_and_the_last_weights(tmp_path: Pa
     _, rows = trained(tiny(tmp_path, evaluate=GRADIENTS), tmp_path)
     assert len(rows) == 8
     found = {
-        (r["point"]["gradient"], r["point"].get("weights", "end"), r["point"]["steps"]): r
-        for r in rows
+        (r["point"]["gradient"], r["point"].get("at", "end"), r["point"]["steps"]): r for r in rows
     }
     for row in rows:
         assert row["outcome"] == "finished"
@@ -123,10 +122,10 @@ def test_weights_of_another_place_are_evaluated_as_they_are(
     folder = store.folder(trial.id)
     weights = folder.checkpoint
     if form == "state_dict":
-        weights = tmp_path / "mine.pt"
+        weights = tmp_path / "mine #1.pt"
         torch.save(trained_model(folder, tmp_path).state_dict(), weights)
     copy = foreign(write_tiny(tmp_path, seeds=[3], evaluate=BLOCK), weights)
-    assert copy.name == f"tiny-{weights.stem}"
+    assert copy.name == f"tiny-{trial.id if form == 'checkpoint' else 'mine--1'}"
     outcome = run(copy, store, Quiet(), inline=True, track=False, train=False)
     (entry,) = outcome.entries
     assert outcome.complete and entry.result is not None
@@ -188,6 +187,85 @@ def test_weights_that_do_not_fit_are_refused_before_anything_starts(
     with pytest.raises(InputError, match=message):
         run(sweep, store, Quiet(), inline=True, track=False)
     assert not (store.root / "trials").exists()
+
+
+def test_weights_of_plain_convolutions_fit_a_folded_field(tmp_path: Path) -> None:
+    sweep, store = tiny(tmp_path, seeds=[3]), Store(tmp_path / "runs")
+    run_trial(sweep.trials[0], store, options(sweep, tmp_path))
+    model = trained_model(store.folder(sweep.trials[0].id), tmp_path)
+    plain = {
+        name.replace("parametrizations.", "").removesuffix(".original"): value
+        for name, value in model.state_dict().items()
+    }
+    assert plain.keys() != model.state_dict().keys()
+    torch.save(plain, tmp_path / "w.pt")
+    base = {**TINY, "weights": str(tmp_path / "w.pt"), "train": {"iterations": 0}}
+    copy = tiny(tmp_path, base=base, seeds=[3])
+    found = run_trial(copy.trials[0], store, options(copy, tmp_path))
+    expected = store.folder(sweep.trials[0].id).result()
+    assert expected is not None
+    assert found.summary["test_loss"] == expected.summary["test_loss"]
+
+
+def test_weights_of_an_adapted_training_come_with_its_solver(tmp_path: Path) -> None:
+    solver = {"method": "euler", "adapt": {"every": 1, "max_steps": 9}}
+    sweep, store = tiny(tmp_path, base={**TINY, "solver": solver}), Store(tmp_path / "runs")
+    result = run_trial(sweep.trials[0], store, options(sweep, tmp_path))
+    weights = str(store.folder(sweep.trials[0].id).checkpoint)
+    base = {**TINY, "solver": solver, "weights": weights, "train": {"iterations": 0}}
+    copy = tiny(tmp_path, base=base, evaluate={"methods": ["euler"], "step_factors": [1]})
+    run_trial(copy.trials[0], store, options(copy, tmp_path))
+    own = store.folder(copy.trials[0].id).evaluations()[0]
+    assert own["solver"]["step_size"] == result.summary["step_size"]
+
+
+def test_a_trained_trial_without_its_checkpoint_is_not_trained_again_to_be_evaluated(
+    tmp_path: Path,
+) -> None:
+    sweep, store = tiny(tmp_path), Store(tmp_path / "runs")
+    trial = sweep.trials[0]
+    run_trial(trial, store, options(sweep, tmp_path))
+    wanted = tiny(tmp_path, evaluate=BLOCK)
+    store.folder(trial.id).checkpoint.unlink()
+    outcome = run(wanted, store, Quiet(), inline=True, track=False, train=False, write_report=False)
+    assert [(e.missing, e.is_trained) for e in outcome.entries] == [(True, False)]
+    assert not store.folder(trial.id).checkpoint.exists()
+    run(wanted, store, Quiet(), inline=True, track=False, write_report=False)
+    assert "trained again" in store.folder(trial.id).log_file.read_text()
+
+
+def test_points_after_the_deadline_have_it_as_their_reason(tmp_path: Path) -> None:
+    sweep, store = tiny(tmp_path), Store(tmp_path / "runs")
+    trial = sweep.trials[0]
+    run_trial(trial, store, options(sweep, tmp_path))
+    late = dataclasses.replace(
+        options(sweep, tmp_path), evaluate=(Evaluate.model_validate(BLOCK),),
+        limits=Limits(minutes=1e-9),
+    )  # fmt: skip
+    run_trial(trial, store, late)
+    rows = store.folder(trial.id).evaluations()
+    assert {row["outcome"] for row in rows} == {"deadline"}
+    assert not entries(sweep, store, late)[0].missing
+    later = dataclasses.replace(late, limits=Limits(minutes=10))
+    assert entries(sweep, store, later)[0].missing
+    run_trial(trial, store, later)
+    assert {row["outcome"] for row in store.folder(trial.id).evaluations()} == {"finished"}
+
+
+def test_a_spiral_is_judged_by_its_error(tmp_path: Path) -> None:
+    base = {
+        "data": {"name": "spiral", "windows": 4},
+        "model": "neuralode",
+        "solver": {"method": "euler", "steps": 1},
+        "train": {"epochs": 1, "batch_size": 8},
+    }
+    sweep = tiny(tmp_path, base=base, evaluate={"methods": ["euler"], "step_factors": [0.5]})
+    _, rows = trained(sweep, tmp_path)
+    own, limit, half = rows
+    assert (own["nfe"], half["nfe"], limit["nfe"]) == (199, 398, 199 * 32)
+    assert own["order"] == pytest.approx(1.0, abs=0.1)
+    found = judge(sweep.trials[0], sweep, Store(tmp_path / "runs"))
+    assert found is not None and found.limit == limit["error"]
 
 
 # ----------------------------------------------------------------------- a field in closed form

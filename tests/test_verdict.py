@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from nodebench.identity import Trial
-from nodebench.verdict import ODE, RESNET, UNDECIDED, Verdict, slope, verdict
+from nodebench.verdict import ODE, RESNET, UNDECIDED, Verdict, verdict
 from sweeps import TINY, point, tiny
 
 LIMIT = {"method": "rk4", "steps": 128, "nfe": 512.0}
@@ -142,14 +142,56 @@ def test_the_fewest_steps_from_which_accuracy_stays_at_the_limit(
     assert found.sufficient_steps == expected
 
 
-def test_the_order_is_the_slope_of_errors_from_the_training_step_size_down(trial: Trial) -> None:
-    errors = {1: 5.0, 4: 0.1, 8: 0.05, 16: 0.025, 32: 1e-15}  # coarser; order one; rounding
-    points = [(0.9, {**euler(n), "solver_error": e}) for n, e in errors.items()]
-    found = judged(trial, (0.9, {**OWN, "solver_error": 0.2}), (0.9, LIMIT), *points)
-    assert found.order == pytest.approx(1.0)
+def test_a_drop_of_exactly_the_margin_is_within_it(trial: Trial) -> None:
+    assert 0.95 - 0.94 > 0.01
+    found = judged(trial, (0.95, OWN), (0.94, LIMIT))
+    assert (found.word, found.sufficient_steps) == (ODE, 2)
 
 
-def test_a_slope_needs_two_places() -> None:
-    assert slope([]) is None
-    assert slope([(1.0, 2.0), (1.0, 3.0)]) is None
-    assert slope([(0.0, 1.0), (2.0, 5.0), (1.0, 3.0)]) == pytest.approx(2.0)
+def test_the_order_is_that_observed_under_its_own_solver(trial: Trial) -> None:
+    rows = [point(0.9, **OWN) | {"order": 0.97}, point(0.9, **LIMIT)]
+    found = verdict(trial, rows, 0.01)
+    assert found is not None and found.order == 0.97
+
+
+@pytest.mark.parametrize(
+    "solver",
+    [{"method": "dopri5", "tol": 1e-2}, {"method": "dopri8", "tol": 1e-2},
+     {"method": "scipy_solver", "tol": 1e-2}],
+    ids=lambda solver: solver["method"],
+)  # fmt: skip
+def test_the_limit_is_finer_than_any_tolerance(tmp_path: Path, solver: dict[str, Any]) -> None:
+    """Though its order is lower: rk4 with 128 steps beside dopri5."""
+    trial = tiny(tmp_path, base={**TINY, "solver": solver, "gradient": "adjoint"}).trials[0]
+    own = {"method": solver["method"], "tol_factor": 1.0, "nfe": 20.0}
+    trained = trial.spec.solver
+    rows = [point(0.99, trained, **own), point(0.5, trained, **LIMIT)]
+    found = verdict(trial, rows, 0.01)
+    assert found is not None
+    assert (found.word, found.drop) == (RESNET, pytest.approx(0.49))
+
+
+def test_of_what_was_trained_at_the_limit_nothing_is_said(tmp_path: Path) -> None:
+    base = {**TINY, "solver": {"method": "rk4", "steps": 128}}
+    trial = tiny(tmp_path, base=base).trials[0]
+    own = {"method": "rk4", "step_factor": 1.0, "nfe": 512.0}
+    rows = [point(0.9, trial.spec.solver, **own), point(0.9, **LIMIT)]
+    found = verdict(trial, rows, 0.01)
+    assert found is not None
+    assert (found.word, found.reason) == (UNDECIDED, "nothing finer was evaluated")
+    finer = {"method": "rk4", "steps": 256, "nfe": 1024.0}
+    found = verdict(trial, [*rows, point(0.9, **finer)], 0.01)
+    assert found is not None and found.word == ODE
+
+
+def test_a_finer_solver_that_fails_leaves_it_undecided(trial: Trial) -> None:
+    found = judged(trial, (0.9, OWN), ("diverged", euler(4)), (0.9, LIMIT))
+    assert (found.word, found.reason) == (UNDECIDED, "a finer solver: diverged")
+    coarser = judged(trial, (0.9, OWN), ("diverged", euler(1)), (0.9, LIMIT))
+    assert coarser.word == ODE
+    assert judged(trial, (0.9, OWN), ("diverged", euler(4)), (0.5, LIMIT)).word == RESNET
+
+
+def test_a_network_without_ode_blocks_has_no_verdict(trial: Trial) -> None:
+    rows = [point(0.9, **{**OWN, "nfe": 0}), point(0.9, **{**LIMIT, "nfe": 0})]
+    assert verdict(trial, rows, 0.01) is None

@@ -61,9 +61,20 @@ def _read_weights(model: nn.Module, path: Path) -> None:
         ) from error
     is_checkpoint = isinstance(values, dict) and isinstance(values.get("model"), dict)
     found = values["model"] if is_checkpoint else values
-    if wrong := _misfits(model.state_dict(), found if isinstance(found, dict) else {}):
+    found = _named_as(model, found) if isinstance(found, dict) else {}
+    if wrong := _misfits(model.state_dict(), found):
         raise InputError("\n  ".join([f"weights `{path}` are not this network's:", *wrong]))
     model.load_state_dict(found)
+
+
+def _named_as(model: nn.Module, found: Mapping[str, Any]) -> dict[str, Any]:
+    """A state whose plain names, as `0.weight`, are those of folded layers where these stand."""
+    plain = {
+        name.replace("parametrizations.", "").removesuffix(".original"): name
+        for name in model.state_dict()
+        if name.endswith(".original")
+    }
+    return {plain.get(name, name): value for name, value in found.items()}
 
 
 def _misfits(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:

@@ -156,7 +156,7 @@ class _AdjointSolve(torch.autograd.Function):
         augmented = _augmented(ctx.f, tuple(parameters))
         a = grad[-1]
         gradients = tuple(torch.zeros_like(p) for p in parameters)
-        with torch.no_grad(), buffers_kept(ctx.module), _settled_weights(ctx.module):
+        with torch.no_grad(), buffers_kept(ctx.module), settled_weights(ctx.module):
             for i in range(len(ctx.times) - 1, 0, -1):
                 state = (solution[i], a, *gradients)
                 span = (ctx.times[i], ctx.times[i - 1])
@@ -166,7 +166,7 @@ class _AdjointSolve(torch.autograd.Function):
 
 
 @contextlib.contextmanager
-def _settled_weights(module: nn.Module) -> Iterator[None]:
+def settled_weights(module: nn.Module) -> Iterator[None]:
     """Stops power iterations, so that spectral norms are those of the forward solve."""
     iterating = [
         part

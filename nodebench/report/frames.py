@@ -60,12 +60,14 @@ def evaluations(sweep: Sweep, store: Store) -> pd.DataFrame:
     Only points that the sweep wants: the store also has those of other sweeps.
     """
     rows = []
+    named = {trial.id: set(asked(trial, sweep.evaluate)) for trial in sweep.trials}
     for trial, point, row in _measured(sweep, store):
         if not point.gradient:
             metric = trial.spec.data.metric
             rest = {"budget": _budget(trial, point, Solver(**row["solver"])), "metric": metric}
             marks = {
-                "asked": point in asked(trial, sweep.evaluate),
+                "asked": point in named[trial.id],
+                "solver": str(sorted(row["solver"].items())),
                 "steps": _steps(trial, Solver(**row["solver"])),
                 "own": is_own(trial, point),
                 "batch_norm": point.batch_norm,
@@ -81,7 +83,7 @@ def gradients(sweep: Sweep, store: Store) -> pd.DataFrame:
     for trial, point, row in _measured(sweep, store):
         if point.gradient:
             budget = _budget(trial, point, Solver(**row["solver"]))
-            what = {"gradient": point.gradient, "weights": point.weights, "budget": budget}
+            what = {"gradient": point.gradient, "at": point.at, "budget": budget}
             rows.append({**_about(sweep, trial, row), **what})
     return pd.DataFrame(rows)
 
@@ -157,10 +159,18 @@ def _budget(trial: Trial, point: Point, solver: Solver) -> Budget:
         heading = f"tol {rtol:g}" if rtol == atol else f"rtol {rtol:g}, atol {atol:g}"
         return Budget((2, -rtol, -atol), heading)
     steps = solver.step_count(span or 1.0)
-    if solver.facts.stages is None or span is None:
+    blocks = trial.spec.model.ode_blocks
+    if solver.facts.stages is None or span is None or blocks is None:
         return Budget((1, steps), f"steps {steps}")
-    nfe = steps * solver.facts.stages * trial.spec.model.ode_blocks
+    nfe = steps * solver.facts.stages * blocks
     return Budget((0, nfe), f"NFE {nfe}")
+
+
+def on_most_samples(frame: pd.DataFrame) -> pd.DataFrame:
+    """The finished points of each cell on its largest part of the test set."""
+    done = frame[frame["outcome"] == FINISHED]
+    sizes = done["test_size"].astype(float).fillna(math.inf)
+    return done[sizes == sizes.groupby(done["cell"]).transform("max")]
 
 
 MEANS = ("value", "nfe", "steps", "forward_s", "solver_error")
@@ -172,20 +182,17 @@ def robustness_curves(frame: pd.DataFrame) -> pd.DataFrame:
     Mean `value`, its standard deviation `spread`, mean `nfe`, `forward_s` and `solver_error`, as
     measured; `own` marks the training solver, whose mean number of evaluations is `trained_nfe`.
     """
-    done = frame[frame["outcome"] == FINISHED]
+    done = on_most_samples(frame)
     if done.empty:
         return pd.DataFrame()
-    # Points on subsets of the test set are not mixed: the largest ones are drawn.
-    sizes = done["test_size"].astype(float).fillna(math.inf)
-    done = done[sizes == sizes.max()]
     method = done["test.method"].where(
         done["batch_norm"] == "running", done["test.method"] + ", batch statistics"
     )
     # The training solver may be among those asked for under another name.
-    done = done.assign(method=method).drop_duplicates(["trial", "method", "nfe"])
+    done = done.assign(method=method).drop_duplicates(["trial", "method", "solver"])
     measures = {name: (name, "mean") for name in MEANS}
     present = {name: how for name, how in measures.items() if how[0] in done}
-    curves = done.groupby(["cell", "method", "budget"], sort=False).agg(
+    curves = done.groupby(["cell", "method", "batch_norm", "budget"], sort=False).agg(
         **present, spread=("value", "std"), own=("own", "any")
     )
     spent = done[done["own"]].groupby("cell")["nfe"].mean()

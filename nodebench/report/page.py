@@ -12,6 +12,7 @@ import pandas as pd
 from nodebench.report import frames, plots, solver_plots, tables
 from nodebench.store import FINISHED, Store, write
 from nodebench.sweep import Sweep
+from nodebench.verdict import NUMBERS
 
 NOTES = """\
 Metrics and costs are mean ± sample standard deviation over the seeds that finished (n). A cell
@@ -53,9 +54,9 @@ VERDICTS = """\
 A model that loses more than a margin of its headline metric under a solver finer than that of its
 training has learned its solver's error: it is a ResNet in disguise. The limit is classic RK4 with
 128 steps, or a finer point if one was evaluated. The drop is what the worst of the finer solvers
-loses. Sufficient steps are the fewest of the training method's from which on the metric stays
-within the margin of the limit; the order is that method's observed order of convergence on the
-trained field, from the training step size down."""
+loses. Sufficient steps are the fewest of the training method's, of those evaluated, from which on
+the metric stays within the margin of the limit; the order is that method's observed order of
+convergence on the trained field, over the training step size, a half and a quarter of it."""
 
 PATHS = """\
 States of some test samples in the plane, one colour a class, from dots to crosses: under the
@@ -78,9 +79,9 @@ seeds."""
 
 GRADIENTS = """\
 Gradients of the loss with respect to all parameters, on 16 training samples, against backprop
-through classic RK4 with 512 steps in float64: relative error (median over n seeds) and cosine, at
+through classic RK4 with 256 steps in float64: relative error (median over n seeds) and cosine, at
 the start and at the end of training; evaluations, time and memory of one forward and backward
-pass."""
+pass, measured once, while other trials may have shared the machine."""
 
 ROBUSTNESS_FIGURE = """\
 The trained weights by the evaluations that a forward pass takes; the dashed line is at those of
@@ -88,15 +89,23 @@ training. Where a curve falls to the right of it, the network depends on its sol
 
 
 def write_report(sweep: Sweep, store: Store, folder: Path) -> Path:
-    """Writes `README.md`, `results.csv`, `sweep.yaml` and `figures/`; returns the page's path."""
+    """Writes the page, its figures and `sweep.yaml`; returns the page's path.
+
+    Beside it stands the data: `results.csv`, and `evaluations.csv` and `gradients.csv` where
+    there are any.
+    """
     results = frames.results(sweep, store)
     shutil.rmtree(folder / "figures", ignore_errors=True)
     epochs = frames.epochs(sweep, store)
     captions = {} if epochs.empty else plots.curves(sweep, epochs, folder / "figures")
-    write(folder / "results.csv", results.to_csv(index=False))
     write(folder / "sweep.yaml", sweep.text)
     evaluated = frames.evaluations(sweep, store)
     judged = frames.verdicts(sweep, store)
+    gradients = frames.gradients(sweep, store)
+    data = {"evaluations": evaluated, "gradients": gradients}
+    for name, frame in ({"results": _with_verdicts(results, judged)} | data).items():
+        if not frame.empty:
+            write(folder / f"{name}.csv", frame.to_csv(index=False))
     sections = [
         f"# {sweep.name}",
         sweep.about,
@@ -110,7 +119,7 @@ def write_report(sweep: Sweep, store: Store, folder: Path) -> Path:
         *_adaptation(sweep, epochs, folder / "figures"),
         *_verdicts(sweep, judged),
         *_robustness(sweep, store, evaluated, judged, folder / "figures"),
-        *_gradients(sweep, frames.gradients(sweep, store)),
+        *_gradients(sweep, gradients),
         *_published(tables.published_numbers(sweep, results, judged)),
         _provenance(results),
         _reproduce(sweep),
@@ -118,6 +127,13 @@ def write_report(sweep: Sweep, store: Store, folder: Path) -> Path:
     page = folder / "README.md"
     write(page, "\n\n".join(section for section in sections if section) + "\n")
     return page
+
+
+def _with_verdicts(results: pd.DataFrame, judged: pd.DataFrame) -> pd.DataFrame:
+    if judged.empty:
+        return results
+    numbers = judged[["trial", "verdict", *NUMBERS]].rename(columns={"trial": "id"})
+    return results.merge(numbers, on="id", how="left")
 
 
 def _setting(sweep: Sweep) -> str:

@@ -13,6 +13,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from nodebench.report.frames import on_most_samples
 from nodebench.report.plots import save
 from nodebench.report.statistics import unit
 from nodebench.sweep import Sweep
@@ -21,6 +22,8 @@ from nodebench.vocabulary import METHODS
 MOST_PANELS = 48  # in one figure
 FEW_CELLS = 3  # where a figure shows some cells for all
 MARKERS = "os^Dv"
+LINES = ("-", "--", ":", "-.")
+SIZES = {"markersize": 4, "linewidth": 1}
 
 
 def robustness(sweep: Sweep, curves: pd.DataFrame, folder: Path) -> list[str]:
@@ -83,11 +86,12 @@ def _robustness(panels: list[list[str]], curves: pd.DataFrame, metric: str) -> F
 
 
 def _looks(curves: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    """Test method -> colour and marker, alike in all figures of a report."""
+    """Test method -> colour, line and marker, alike in all figures of a report."""
     colours, markers = itertools.cycle(sns.color_palette("colorblind")), itertools.cycle(MARKERS)
+    lines = itertools.cycle(LINES)
     methods = dict.fromkeys(curves["method"])
     return {
-        method: {"color": next(colours), "marker": next(markers), "markersize": 4, "linewidth": 1}
+        method: {"color": next(colours), "marker": next(markers), "linestyle": next(lines), **SIZES}
         for method in sorted(methods, key=_rank)
     }
 
@@ -125,7 +129,7 @@ def steps(sweep: Sweep, curves: pd.DataFrame, folder: Path) -> list[str]:
     methods_of = {
         sweep.cell_label(t): t.spec.solver.method for t in sweep.trials if t.spec.solver is not None
     }
-    curves = curves.dropna(subset=["steps"])
+    curves = curves[(curves["batch_norm"] == "running") & curves["steps"].notna()]
     own = curves[curves["own"]].set_index("cell")["steps"]
     varies_alone = all(path.startswith("solver.") for path in sweep.varying)
     if not varies_alone or own.nunique() < 2:
@@ -212,7 +216,7 @@ def work_precision(curves: pd.DataFrame, judged: pd.DataFrame, folder: Path) -> 
 
 def heat_map(sweep: Sweep, frame: pd.DataFrame, folder: Path) -> list[str]:
     """Draws the headline metric of every cell (rows) under every test solver (columns)."""
-    done = frame[frame["value"].notna() & (frame["batch_norm"] == "running")]
+    done = on_most_samples(frame[frame["batch_norm"] == "running"])
     found = set(zip(done["test.method"], done["budget"], strict=True))
     solvers = sorted(found, key=lambda solver: (list(METHODS).index(solver[0]), solver[1]))
     if not 2 <= done["cell"].nunique() <= MOST_PANELS or len(solvers) < 2:

@@ -132,8 +132,9 @@ def gradients(sweep: Sweep, frame: pd.DataFrame) -> pd.DataFrame:
 
     `frame` is the table of `frames.gradients`.
     """
-    settings = [path for path in sweep.varying if frame.get(path, pd.Series()).nunique() > 1]
-    columns = [*settings, "weights", "test.method", "budget", "gradient"]
+    frame = frame.reindex(columns=frame.columns.union(sweep.varying, sort=False))
+    settings = [path for path in sweep.varying if frame[path].nunique(dropna=False) > 1]
+    columns = [*settings, "at", "test.method", "budget", "gradient"]
     frame = frame.reindex(columns=frame.columns.union([*columns, *COSTS], sort=False))
     rows = []
     for key, group in frame.groupby(columns, dropna=False, sort=False):
