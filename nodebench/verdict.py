@@ -9,7 +9,7 @@ dynamics if no more powerful solver lowers its accuracy.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,6 +65,10 @@ class _Found:
     is_limit: bool
 
     @property
+    def is_finished(self) -> bool:
+        return self.outcome == FINISHED
+
+    @property
     def order(self) -> int:
         return METHODS[self.solver.method].order
 
@@ -95,30 +99,31 @@ def verdict(
         return Verdict(UNDECIDED, f"its own solver: {own_row['outcome']}")
     sign = 1 if trial.spec.data.higher_is_better else -1
     margin += ROUNDING
-    found = [_found(trial, row) for row in rows]
-    own = _found(trial, own_row)
-    numbers: dict[str, Any] = {"own": own.value, "order": own_row.get("order")}
+    found, own = [_found(trial, row) for row in rows], _found(trial, own_row)
     limit = _finest(found)
-    finer = [p for p in found if p is limit or _is_finer(p, own)]
-    finer = [p for p in finer if p.solver != own.solver]
-    failed = [p for p in finer if p.outcome != FINISHED]
-    finished = [p for p in finer if p.outcome == FINISHED]
+    finer = [p for p in found if (p is limit or _is_finer(p, own)) and p.solver != own.solver]
+    drop = max((sign * (own.value - p.value) for p in finer if p.is_finished), default=None)
+    numbers: dict[str, Any] = {"own": own.value, "drop": drop, "order": own_row.get("order")}
+    if limit is not None and limit.is_finished:
+        numbers["limit"] = limit.value
+        numbers["sufficient_steps"] = _sufficient_steps(own, found, limit.value, margin)
+    is_chance = chance is not None and sign * (own.value - chance) <= margin
+    reason = f"no better than chance, {chance:.3g}" if is_chance else _doubt(limit, finer)
+    if drop is not None and drop > margin and not is_chance and "limit" in numbers:
+        return Verdict(RESNET, **numbers)  # whatever else failed
+    return Verdict(UNDECIDED if reason else ODE, reason, **numbers)
+
+
+def _doubt(limit: _Found | None, finer: Sequence[_Found]) -> str:
+    """Why what keeps its accuracy cannot be called an ODE; empty if it can."""
     if limit is None:
-        return Verdict(UNDECIDED, "the limit has not been evaluated", **numbers)
-    if limit.outcome != FINISHED:
-        return Verdict(UNDECIDED, f"the limit: {limit.outcome}", **numbers)
-    numbers["limit"] = limit.value
-    numbers["sufficient_steps"] = _sufficient_steps(own, found, limit.value, margin)
-    if not finished:
-        return Verdict(UNDECIDED, "nothing finer was evaluated", **numbers)
-    numbers["drop"] = max(sign * (own.value - p.value) for p in finished)
-    if chance is not None and sign * (own.value - chance) <= margin:
-        return Verdict(UNDECIDED, f"no better than chance, {chance:.3g}", **numbers)
-    if numbers["drop"] > margin:
-        return Verdict(RESNET, **numbers)
+        return "the limit has not been evaluated"
+    if not limit.is_finished:
+        return f"the limit: {limit.outcome}"
+    failed = [point.outcome for point in finer if not point.is_finished]
     if failed:
-        return Verdict(UNDECIDED, f"a finer solver: {failed[0].outcome}", **numbers)
-    return Verdict(ODE, **numbers)
+        return f"a finer solver: {failed[0]}"
+    return "" if finer else "nothing finer was evaluated"
 
 
 def _comparable(trial: Trial, rows: Iterable[Row]) -> list[Row]:
@@ -156,7 +161,7 @@ def _is_finer(point: _Found, own: _Found) -> bool:
     """Whether a solver is more powerful than the training's: no lower order, and more work."""
     if point.order < own.order:
         return False
-    if point.outcome != FINISHED:  # whose evaluations are not known
+    if not point.is_finished:  # whose evaluations are not known
         return point.steps is not None and own.steps is not None and point.steps > own.steps
     return point.nfe > own.nfe
 
