@@ -11,7 +11,6 @@ import csv
 import hashlib
 import io
 import logging
-import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -21,7 +20,7 @@ from nodebench.errors import TrackingError
 from nodebench.identity import Trial
 from nodebench.store import FINISHED, SHOWN, Result, Row, Store, TrialFolder
 from nodebench.sweep import Sweep
-from nodebench.verdict import NUMBERS, Verdict, judge
+from nodebench.verdict import Verdict, judge
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
@@ -87,7 +86,7 @@ class Tracker:
             judged = judge(trial, self.sweep, self.store)
             metrics += _totals(result)
             if judged:
-                metrics += _verdict_metrics(judged, self._stamp_of_points(folder, result))
+                metrics += _verdict_metrics(judged, _stamp_of_points(folder, result))
             if not is_new:  # else they came with it, which is quicker
                 tags = [RunTag(key, value) for key, value in _tags(result).items()]
             if judged:
@@ -116,11 +115,6 @@ class Tracker:
     def run_ids(self) -> dict[str, str]:
         """MLflow's run id of each trial that has one."""
         return {trial: run for trial, run in self._run_ids.items() if trial in self._trials}
-
-    def _stamp_of_points(self, folder: TrialFolder, result: Result) -> int:
-        """When a verdict became what it is, since MLflow shows the latest of several values."""
-        files = (folder.path / "evaluations.json", self._sweep_file)
-        return _stamp(max(result.finished, *(p.stat().st_mtime for p in files if p.exists())))
 
     def _experiment_id(self) -> str:
         found = self._client.get_experiment_by_name(self.sweep.name)
@@ -235,10 +229,15 @@ def _tags(result: Result) -> dict[str, str]:
     return tags
 
 
+def _stamp_of_points(folder: TrialFolder, result: Result) -> int:
+    """When a verdict became what it is, since MLflow shows the latest of several values."""
+    points = folder.path / "evaluations.json"
+    return _stamp(max(result.finished, points.stat().st_mtime))
+
+
 def _verdict_metrics(judged: Verdict, stamp: int) -> list[Metric]:
-    """The numbers behind a verdict; what is not known is NaN, in case it was known before."""
-    numbers = {name: judged.numbers.get(name, math.nan) for name in NUMBERS}
-    return [Metric(f"verdict_{name}", value, stamp, 0) for name, value in numbers.items()]
+    """The numbers behind a verdict."""
+    return [Metric(f"verdict_{name}", value, stamp, 0) for name, value in judged.numbers.items()]
 
 
 def _csv(rows: Sequence[Row]) -> str:

@@ -20,7 +20,7 @@ NODEBENCH = [sys.executable, "-m", "nodebench"]
 
 # Some seconds of training a trial: long enough to be killed in, after a checkpoint too.
 KILLABLE = {
-    "data": {"name": "spheres", "train_size": 400, "test_size": 32},
+    "data": {"name": "spheres", "train_size": 1600, "test_size": 32},
     "model": {"name": "plainode", "width": 8},
     "solver": {"method": "euler", "steps": 4},
     "train": {"epochs": 50, "batch_size": 16},
@@ -307,8 +307,8 @@ def test_a_trial_whose_evaluation_is_incomplete_is_announced(tmp_path, capsys):
     result = Result("finished", "", 3, {}, [], 1.0, 2.0)
     part, whole = sweep.trials
     entries = [
-        Entry(part, "done", result, missing=True),
-        Entry(whole, "done", result, missing=False),
+        Entry(part, "done", result, missing=True, is_trained=True),
+        Entry(whole, "done", result, missing=False, is_trained=True),
     ]
     cli._conclude(sweep, entries)
     first, last = capsys.readouterr().out.splitlines()

@@ -279,7 +279,7 @@ def test_cells_of_a_custom_models_settings_are_told_apart(tmp_path):
     found = [[point(a, method="euler", steps=4)] for a in (0.5, 0.9)]
     table = robustness(sweep, tmp_path, *found)
     assert list(table["model.settings"]) == ['{"widths": [8]}', '{"widths": [8, 8]}']
-    assert list(table["NFE 4"]) == ["50.00", "90.00"]
+    assert list(table["steps 4"]) == ["50.00", "90.00"]
     store = Store(tmp_path / "runs")
     for trial in sweep.trials:
         store.folder(trial.id).write_history([{"epoch": 1, "test_accuracy": 0.5}])

@@ -10,6 +10,7 @@ from datafiles import WRITERS
 
 from nodebench.identity import Trial
 from nodebench.plan import RunOptions
+from nodebench.point import Point
 from nodebench.spec import TrialSpec
 from nodebench.store import Store
 from nodebench.sweep import Sweep, load
@@ -64,7 +65,11 @@ def test_a_sweep_file_is_named_after_what_it_shows_and_has_a_small_form(
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_the_trials_of_a_sweep_run_on_small_generated_files(path: Path, tmp_path: Path) -> None:
+def test_the_trials_of_a_sweep_run_on_small_generated_files(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Coarse, since it is the wiring that is tested.
+    monkeypatch.setattr("nodebench.point.limit_point", lambda _spec: Point("rk4", steps=2))
     store = Store(tmp_path / "runs")
     for trial in representatives(load(path)):
         name = trial.spec.data.name
@@ -76,7 +81,8 @@ def test_the_trials_of_a_sweep_run_on_small_generated_files(path: Path, tmp_path
         assert result.summary["iteration"] == 2
         assert short.spec.data.headline in result.summary
         outcomes = [row["outcome"] for row in store.folder(short.id).evaluations()]
-        assert outcomes == ["finished"] * (short.spec.solver is not None)
+        # Its own solver, the limit and the point asked for.
+        assert outcomes == ["finished"] * (3 if short.spec.solver else 0)
 
 
 def test_every_sweep_of_the_studies_is_here() -> None:
