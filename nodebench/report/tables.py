@@ -80,9 +80,11 @@ def _judged(prefix: str, done: pd.DataFrame, metrics: Sequence[str]) -> dict[str
 def _verdict(judged: pd.DataFrame, ids: pd.Series[str]) -> dict[str, str]:
     """What is lost under a finer solver, and the verdict, on the models of a cell."""
     found = judged[judged["trial"].isin(ids)] if len(judged) else judged
-    if found.empty:
+    if judged.empty:
         return {}
-    metric = found["metric"].iloc[0]
+    metric = judged["metric"].iloc[0]
+    if found.empty:  # keeps the columns in their place
+        return {f"drop{unit(metric)}": NO_VALUE, "is it an ODE?": NO_VALUE}
     drop = measured(metric, found["drop"].astype(float))
     return {f"drop{unit(metric)}": drop, "is it an ODE?": _words(found["verdict"])}
 
