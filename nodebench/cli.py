@@ -58,11 +58,11 @@ def plan(
     """List a sweep's trials and where each stands; runs nothing."""
     sweep, _, entries = _planned(source, changes, small)
     if as_json:
-        print(json.dumps({"sweep": sweep.name, "trials": wording.plan_rows(sweep, entries)}))
+        print(wording.plan_json(sweep, entries))
         return
     for entry in entries:
         _say(wording.line(sweep, entry))
-    parts = sorted({p for e in entries for p in wording.import_paths(e)})
+    parts = sorted({path for entry in entries for path in entry.trial.spec.import_paths})
     for path in parts:
         _say(f"imports `{path}` when it runs")
     if sweep.resources.gpus:
@@ -137,10 +137,10 @@ def status(
     """Show how far a sweep is, also while it runs."""
     sweep, store, entries = _planned(source, changes, small)
     if as_json:
-        print(json.dumps({"sweep": sweep.name, "trials": wording.plan_rows(sweep, entries)}))
+        print(wording.plan_json(sweep, entries))
         return
     for entry in entries:
-        if entry.state != "done" or not wording.finished(entry):
+        if entry.state != "done" or not entry.is_finished:
             _say(f"{wording.line(sweep, entry)}{wording.detail(entry, store)}")
     counts = Counter(wording.standing(entry) for entry in entries)
     _say(f"{sweep.name}: " + ", ".join(f"{n} {name}" for name, n in counts.items()))
@@ -271,14 +271,14 @@ def _conclude(sweep: Sweep, entries: list[Entry]) -> None:
     """Announces every trial that did not finish."""
     for entry in entries:
         what = wording.line(sweep, entry)
-        if entry.result is not None and not wording.finished(entry):
+        if entry.result is not None and not entry.is_finished:
             _say(f"{what}: {entry.result}: {entry.result.reason}")
         elif entry.result is not None and entry.missing:
             _say(f"{what}: its evaluation is incomplete; see `logs {entry.trial.id}`")
     untrained = sum(entry.missing and not entry.is_trained for entry in entries)
     if untrained:
         _say(f"{untrained} trials are not trained: `nodebench run` trains them")
-    finished = sum(wording.finished(entry) for entry in entries)
+    finished = sum(entry.is_finished for entry in entries)
     _say(f"{sweep.name}: {finished} of {len(entries)} trials finished")
 
 

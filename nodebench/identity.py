@@ -43,11 +43,7 @@ class Trial:
     @cached_property
     def _identity(self) -> dict[str, Any]:
         identity: dict[str, Any] = self.spec.model_dump(mode="json", exclude_defaults=True)
-        sources = {
-            part.name: _source_hash(part.name)
-            for part in (self.spec.data, self.spec.model)
-            if ":" in part.name
-        }
+        sources = {path: _source_hash(path) for path in self.spec.import_paths}
         if self.spec.weights is not None:
             identity["weights"] = _file_hash(self.spec.weights)
         return identity | {"numerics": NUMERICS} | ({"sources": sources} if sources else {})

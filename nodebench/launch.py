@@ -121,8 +121,8 @@ def run(
     ]
     if missing:
         require(options.resources, inline=inline)
-    for part in {p.name for t in missing for p in (t.spec.data, t.spec.model) if ":" in p.name}:
-        import_part(part)
+    for path in {path for trial in missing for path in trial.spec.import_paths}:
+        import_part(path)
     for data in {trial.spec.data.model_dump_json(): trial.spec.data for trial in missing}.values():
         prepare(data, options.data_root)
     _require_weights(missing, options.data_root)

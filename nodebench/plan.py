@@ -59,6 +59,11 @@ class Entry:
     is_trained: bool
     """Whether nothing but evaluation can be missing, as of weights from elsewhere."""
 
+    @property
+    def is_finished(self) -> bool:
+        """Whether the training came to its end."""
+        return self.result is not None and self.result.outcome == FINISHED
+
 
 def entries(sweep: Sweep, store: Store, options: RunOptions) -> list[Entry]:
     """The plan of a sweep against what the store has."""

@@ -76,10 +76,15 @@ def limit_point(spec: TrialSpec) -> Point:
     return Point("rk4", steps=128 if spec.model.span is not None else 8)
 
 
+def limit_solver(spec: TrialSpec, times: int = 1) -> Solver:
+    """The limit's solver, with so many times its steps."""
+    limit = limit_point(spec)
+    return Solver(method=limit.method, steps=times * (limit.steps or 1))
+
+
 def reference_solver(spec: TrialSpec) -> Solver:
     """What stands for the ODE itself: the limit with twice as many steps."""
-    limit = limit_point(spec)
-    return Solver(method=limit.method, steps=2 * (limit.steps or 1))
+    return limit_solver(spec, times=2)
 
 
 def known_point(row: dict[str, Any]) -> Point:

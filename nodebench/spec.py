@@ -183,6 +183,11 @@ class TrialSpec(Part):
     weights: str | None = None
     seed: Size = 0
 
+    @property
+    def import_paths(self) -> tuple[str, ...]:
+        """The parts that are a user's own."""
+        return tuple(part.name for part in (self.data, self.model) if ":" in part.name)
+
     @model_validator(mode="before")
     @classmethod
     def _from_names(cls, value: Any) -> Any:

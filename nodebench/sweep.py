@@ -171,6 +171,8 @@ def _expand(file: SweepFile, faults: list[Fault]) -> Iterator[Trial]:
 
 def agrees(spec: TrialSpec, cell: Mapping[str, Any]) -> bool:
     """Whether a trial has what a partial cell (path -> value) says: setting it changes nothing."""
+    if not cell:
+        return True
     tree = spec.model_dump(exclude_none=True)
     for path, value in _leaves(cell):
         set_path(tree, path.split("."), value)

@@ -19,13 +19,13 @@ from nodebench.data.trajectory import Trajectory, windows
 from nodebench.errors import Diverged, TrialFailure
 from nodebench.machine import synchronize
 from nodebench.ode.block import ODEBlock, ode_blocks, recorded, solved_by, take_evaluations
+from nodebench.point import limit_solver
 from nodebench.solver_settings import Solver
 from nodebench.spec import TrialSpec
 from nodebench.store import Row
 
 PATHS = 6  # of each class
 MOST_TIMES = 64  # on a path
-LIMIT_SOLVER = Solver(method="rk4", steps=128)
 
 BatchType = TypeVar("BatchType")
 
@@ -102,7 +102,7 @@ class Classification(Task[Batch]):
     """Labelled samples, cross-entropy, accuracy."""
 
     def __init__(self, data: Data, spec: TrialSpec):
-        self.data, self.seed = data, spec.seed
+        self.data, self.seed, self.limit = data, spec.seed, limit_solver(spec)
         self.batch_size, self.drop_last = spec.train.batch_size, spec.train.drop_last
         self.batches_per_epoch = batches_per_epoch(len(data.train), self.batch_size, self.drop_last)
         self.device = data.train.targets.device
@@ -160,7 +160,7 @@ class Classification(Task[Batch]):
         labels = chosen.targets.tolist()
         return [
             {"class": label, "under": under, "t": list(times), "states": path}
-            for under, solver in (("own", block.solver), ("limit", LIMIT_SOLVER))
+            for under, solver in (("own", block.solver), ("limit", self.limit))
             for times, paths in _paths(block, y0, solver)
             for label, path in zip(labels, paths, strict=True)
         ]

@@ -101,7 +101,7 @@ def verdict(
     margin += ROUNDING
     found, own = [_found(trial, row) for row in rows], _found(trial, own_row)
     limit = _finest(found)
-    finer = [p for p in found if (p is limit or _is_finer(p, own)) and p.solver != own.solver]
+    finer = [p for p in found if _is_finer(p, own) or (p is limit and not own.is_limit)]
     drop = max((sign * (own.value - p.value) for p in finer if p.is_finished), default=None)
     numbers: dict[str, Any] = {"own": own.value, "drop": drop, "order": own_row.get("order")}
     if limit is not None and limit.is_finished:

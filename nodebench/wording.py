@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 from nodebench.data_settings import Dataset
 from nodebench.plan import Entry
-from nodebench.store import FINISHED, Store
+from nodebench.store import Store
 from nodebench.sweep import Sweep
 from nodebench.verdict import Verdict
 
@@ -26,24 +27,12 @@ def standing(entry: Entry) -> str:
     return entry.state
 
 
-def finished(entry: Entry) -> bool:
-    """Whether a training came to its end."""
-    return entry.result is not None and entry.result.outcome == FINISHED
-
-
 def detail(entry: Entry, store: Store) -> str:
     """Why a trial ended, or how far it is."""
     if entry.result is not None:
         return f": {entry.result.reason}" if entry.result.reason else ""
     history = store.folder(entry.trial.id).history()
     return f": epoch {history[-1]['epoch']}" if history else ""
-
-
-def import_paths(entry: Entry) -> list[str]:
-    """The import paths that a trial names."""
-    return [
-        part.name for part in (entry.trial.spec.data, entry.trial.spec.model) if ":" in part.name
-    ]
 
 
 def census_row(data_set: Dataset, found: Census) -> dict[str, Any]:
@@ -81,9 +70,9 @@ def verdict_text(judged: Verdict) -> str:
     return f"{judged.word}{reason} ({numbers})" if numbers else f"{judged.word}{reason}"
 
 
-def plan_rows(sweep: Sweep, entries: list[Entry]) -> list[dict[str, Any]]:
+def plan_json(sweep: Sweep, entries: list[Entry]) -> str:
     """A plan for scripts."""
-    return [
+    rows: list[dict[str, Any]] = [
         {
             "id": entry.trial.id,
             "label": sweep.label(entry.trial),
@@ -94,3 +83,4 @@ def plan_rows(sweep: Sweep, entries: list[Entry]) -> list[dict[str, Any]]:
         }
         for entry in entries
     ]
+    return json.dumps({"sweep": sweep.name, "trials": rows})

@@ -184,6 +184,15 @@ def test_of_what_was_trained_at_the_limit_nothing_is_said(tmp_path: Path) -> Non
     assert found is not None and found.word == ODE
 
 
+def test_the_limit_by_another_name_is_not_finer_than_itself(tmp_path: Path) -> None:
+    base = {**TINY, "solver": {"method": "rk4", "step_size": 1 / 128}}
+    trial = tiny(tmp_path, base=base).trials[0]
+    own = {"method": "rk4", "step_factor": 1.0, "nfe": 512.0}
+    found = verdict(trial, [point(0.9, trial.spec.solver, **own), point(0.9, **LIMIT)], 0.01)
+    assert found is not None
+    assert (found.word, found.reason) == (UNDECIDED, "nothing finer was evaluated")
+
+
 def test_a_finer_solver_that_fails_leaves_it_undecided(trial: Trial) -> None:
     found = judged(trial, (0.9, OWN), ("diverged", euler(4)), (0.9, LIMIT))
     assert (found.word, found.reason) == (UNDECIDED, "a finer solver: diverged")
