@@ -97,11 +97,12 @@ class Adaptation(ABC):
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps."""
-        return {"solver": self.solver.model_dump(), "recent": self.recent}
+        solver = self.solver.model_dump()
+        return {"solver": solver, "recent": self.recent, "evaluations": self.evaluations}
 
     def load_state_dict(self, model: nn.Module, values: dict[str, Any]) -> None:
         """Goes back to a checkpoint."""
-        self.recent = values["recent"]
+        self.recent, self.evaluations = values["recent"], values.get("evaluations", 0)
         self._set(model, Solver.model_validate(values["solver"]))
 
     def _set(self, model: nn.Module, solver: Solver) -> None:

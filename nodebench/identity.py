@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import importlib.machinery
 import json
@@ -36,9 +35,8 @@ class Trial:
     @cached_property
     def recipe_id(self) -> str:
         """The id without the number of epochs."""
-        identity = copy.deepcopy(self._identity)
-        identity.get("train", {}).pop("epochs", None)
-        return _digest(identity)
+        train = {k: v for k, v in self._identity.get("train", {}).items() if k != "epochs"}
+        return _digest(self._identity | {"train": train})
 
     @cached_property
     def _identity(self) -> dict[str, Any]:

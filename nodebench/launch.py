@@ -22,9 +22,9 @@ from nodebench.errors import Fault, InputError, SweepError, unknown
 from nodebench.identity import Trial
 from nodebench.mirror import Mirror
 from nodebench.part import import_part
-from nodebench.plan import Entry, RunOptions, entries, require_points
+from nodebench.plan import Entry, RunOptions, chosen, entries, require_points
 from nodebench.runner import Monitor, require, run_inline, run_with_ray
-from nodebench.store import Store, write
+from nodebench.store import Store
 from nodebench.sweep import Sweep, load
 from nodebench.sweepfile import Resources
 from nodebench.verdict import Verdict, judge
@@ -71,7 +71,13 @@ def options_for(sweep: Sweep, *, cpu: bool = False) -> RunOptions:
     resources = sweep.resources
     if cpu:
         resources = Resources(cpus=resources.cpus, gpus=0)
-    return RunOptions(data_root(), resources, sweep.limits, sweep.evaluate)
+    return RunOptions(
+        data_root(),
+        resources,
+        sweep.limits,
+        sweep.evaluate,
+        checkpoint_minutes=sweep.checkpoint_minutes,
+    )
 
 
 def plan(sweep: Sweep, store: Store) -> list[Entry]:
@@ -101,43 +107,63 @@ def run(
     inline: bool = False,
     cpu: bool = False,
     train: bool = True,
+    only: Sequence[str] = (),
+    shard: str = "1/1",
+    retry_failed: bool = False,
+    fail_fast: bool = False,
     track: bool = True,
+    require_mlflow: bool = False,
     write_report: bool = True,
 ) -> Outcome:
     """Runs what is missing of a sweep, brings MLflow up to date, and writes the report.
 
     Without `train`, only evaluates what has been trained, or has its weights from elsewhere.
+    `only` (`path=value` texts) and `shard` (`i/n`) leave a part of the trials. With
+    `retry_failed`, trials that did not finish (DNF) are tried again; with `fail_fast`, the first
+    that has no result ends the run.
 
     Raises:
         InputError: if a part named by import path cannot be imported, or weights do not fit.
         DataError: if a data set is missing or damaged; nothing has been started then.
         ResourceError: if the machine or the cluster lacks what the sweep asks for.
+        StoreError: if another process runs this sweep.
+        TrackingError: if MLflow cannot be used, and `require_mlflow`.
     """
-    options = replace(options_for(sweep, cpu=cpu), tags=_commit())
-    missing = [
-        entry.trial
-        for entry in entries(sweep, store, options)
-        if entry.missing and (train or entry.is_trained)
-    ]
-    if missing:
-        require(options.resources, inline=inline)
-    for path in {path for trial in missing for path in trial.spec.import_paths}:
-        import_part(path)
-    for data in {trial.spec.data.model_dump_json(): trial.spec.data for trial in missing}.values():
-        prepare(data, options.data_root)
-    _require_weights(missing, options.data_root)
-    write(store.sweep_file(sweep.name), sweep.text)
-    page = None
-    with Mirror(sweep, store) if track else nullcontext() as mirror:
-        if missing:
-            runner = run_inline if inline else run_with_ray
-            runner(missing, store, options, monitor)
-        if mirror:
-            mirror.finish()  # goes on beside the report
-        if write_report:
-            page = report(sweep, store)
+    ids = chosen(sweep, only, shard)
+    options = replace(options_for(sweep, cpu=cpu), tags=_commit(), retry_failed=retry_failed)
+    with store.sweep_lock(sweep.name, shard):
+        planned = [entry for entry in entries(sweep, store, options) if entry.trial.id in ids]
+        todo = [entry for entry in planned if entry.missing and (train or entry.is_trained)]
+        missing = [entry.trial for entry in todo]
+        monitor.on_plan(len(planned), len(missing))
+        _require_all(missing, options, inline=inline)
+        continues = {entry.trial.id: entry.continues for entry in todo if entry.continues}
+        options = replace(options, continues=continues)
+        store.write_sweep(sweep.name, sweep.text, {t.id: sweep.label(t) for t in sweep.trials})
+        page = None
+        with Mirror(sweep, store, monitor.on_tracking) if track else nullcontext() as mirror:
+            if mirror and require_mlflow:
+                mirror.require()
+            if missing:
+                runner = run_inline if inline else run_with_ray
+                runner(missing, store, options, monitor, fail_fast=fail_fast)
+            if mirror:
+                mirror.finish()  # goes on beside the report
+            if write_report:
+                page = report(sweep, store)
     problem = mirror.problem if mirror else None
-    return Outcome(entries(sweep, store, options), page, problem)
+    return Outcome(entries(sweep, store, replace(options, retry_failed=False)), page, problem)
+
+
+def _require_all(trials: Sequence[Trial], options: RunOptions, *, inline: bool) -> None:
+    """Refuses, before anything has been started, what would fail in every trial."""
+    if trials:
+        require(options.resources, inline=inline)
+    for path in {path for trial in trials for path in trial.spec.import_paths}:
+        import_part(path)
+    for data in {trial.spec.data.model_dump_json(): trial.spec.data for trial in trials}.values():
+        prepare(data, options.data_root)
+    _require_weights(trials, options.data_root)
 
 
 def foreign(
@@ -185,8 +211,8 @@ def sync(sweep: Sweep, store: Store) -> dict[str, str]:
     """
     from nodebench.tracking import Tracker
 
-    write(store.sweep_file(sweep.name), sweep.text)
-    with store.sweep_lock(sweep.name):
+    store.write_sweep(sweep.name, sweep.text, {})
+    with store.tracking_lock(sweep.name):
         tracker = Tracker(sweep, store)
         tracker.update_all()
         return tracker.run_ids()

@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import signal
+import threading
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import Self
@@ -21,15 +23,21 @@ EVERY_S = 2.0
 
 
 class Mirror:
-    """The driver's end of the process."""
+    """The driver's end of the process.
 
-    def __init__(self, sweep: Sweep, store: Store):
+    `on_change` is told, in a thread, what hinders the writing, and None when it goes on.
+    """
+
+    def __init__(self, sweep: Sweep, store: Store, on_change: Callable[[str | None], None]):
         context = multiprocessing.get_context("spawn")
         self._driver, end = context.Pipe()
         self._process = context.Process(target=_mirror, args=(sweep, store, end))
         self._process.start()
         end.close()
         self._is_finishing = False
+        self._heard = threading.Event()
+        self._listener = threading.Thread(target=self._listen, args=(on_change,), daemon=True)
+        self._listener.start()
 
         self.problem: str | None = "the process that writes to MLflow was lost"
         """What went wrong; None once all is written."""
@@ -42,10 +50,19 @@ class Mirror:
     ) -> None:
         """Waits until all is written."""
         self.finish()
-        with contextlib.suppress(OSError, EOFError):
-            self.problem = self._driver.recv()
+        self._listener.join()
         self._process.join()
         self._driver.close()
+
+    def require(self) -> None:
+        """Waits for the first contact with MLflow.
+
+        Raises:
+            TrackingError: if it fails.
+        """
+        self._heard.wait()
+        if self.problem is not None:
+            raise TrackingError(self.problem)
 
     def finish(self) -> None:
         """Says that the store is complete, without waiting for the rest to be written."""
@@ -54,12 +71,23 @@ class Mirror:
                 self._driver.send("finish")
         self._is_finishing = True
 
+    def _listen(self, on_change: Callable[[str | None], None]) -> None:
+        before = None
+        with contextlib.suppress(OSError, EOFError):
+            while True:
+                self.problem = self._driver.recv()
+                self._heard.set()
+                if self.problem != before:
+                    on_change(self.problem)
+                before = self.problem
+        self._heard.set()
+
 
 def _mirror(sweep: Sweep, store: Store, driver: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver's to answer
     try:
         # One writer at a time: a driver that was killed may have left its own for a moment.
-        with store.sweep_lock(sweep.name):
+        with store.tracking_lock(sweep.name):
             _keep_up(sweep, store, driver)
     except (EOFError, BrokenPipeError):
         return  # the driver died: the next launch catches up
@@ -75,15 +103,15 @@ def _keep_up(sweep: Sweep, store: Store, driver: Connection) -> None:
         raise TrackingError(f"MLflow is not installed ({error})") from error
 
     tracker: Tracker | None = None
-    problem: str | None = None
     finishing = False
-    while not finishing:
-        if finishing := driver.poll(EVERY_S):
-            driver.recv()
+    while True:
         try:
             tracker = tracker or Tracker(sweep, store)
             tracker.update_all()
-            problem = None
+            driver.send(None)
         except TrackingError as error:  # it may come back
-            problem = str(error)
-    driver.send(problem)
+            driver.send(str(error))
+        if finishing:
+            return
+        if finishing := driver.poll(EVERY_S):
+            driver.recv()

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from nodebench.errors import DeadlineExceeded, EvaluationLimit, Fault, SweepError
 from nodebench.identity import Trial
 from nodebench.point import Point, asked, known_point, points
 from nodebench.store import FINISHED, Result, Row, State, Store, TrialFolder
-from nodebench.sweep import Sweep
+from nodebench.sweep import Sweep, agrees, check_cells
 from nodebench.sweepfile import Evaluate, Limits, Resources
 
 CHECKPOINT_S = 5.0
-"""Seconds of training between checkpoints at most, epochs being longer aside."""
+"""At the end of an epoch a checkpoint is written if the last one is older than this."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +31,15 @@ class RunOptions:
     limits: Limits = Limits()
     evaluate: tuple[Evaluate, ...] = ()
     checkpoint_s: float = CHECKPOINT_S
+    checkpoint_minutes: float = 5.0
+    """Inside an epoch too, a checkpoint is written if the last one is older than this."""
+
+    continues: dict[str, str] = field(default_factory=dict)
+    """Of trials that go on from a shorter one: id -> the shorter one's id."""
+
+    retry_failed: bool = False
+    """Whether a result that is a failure (DNF) counts as missing."""
+
     tags: dict[str, str] = field(default_factory=dict)
 
 
@@ -59,6 +74,9 @@ class Entry:
     is_trained: bool
     """Whether nothing but evaluation can be missing, as of weights from elsewhere."""
 
+    continues: str | None = None
+    """The id of a shorter training, finished, from which a new one goes on."""
+
     @property
     def is_finished(self) -> bool:
         """Whether the training came to its end."""
@@ -68,21 +86,89 @@ class Entry:
 def entries(sweep: Sweep, store: Store, options: RunOptions) -> list[Entry]:
     """The plan of a sweep against what the store has."""
     results = store.results(trial.id for trial in sweep.trials)
+    shorter = _Shorter(store)
     found = []
     for trial in sweep.trials:
         result = results.get(trial.id)
         missing = is_missing(trial, result, store, options)
         folder = store.folder(trial.id)
+        state = folder.state(result)
         is_finished = result is not None and result.outcome == FINISHED
         is_trained = is_finished and (not missing or folder.checkpoint.exists())
         is_trained = is_trained or trial.spec.train.iterations == 0
-        found.append(Entry(trial, folder.state(result), result, missing, is_trained))
+        continues = shorter.of(trial) if state == "new" else None
+        found.append(Entry(trial, state, result, missing, is_trained, continues))
     return found
+
+
+class _Shorter:
+    """Finds, of trainings by the same recipe, the longest finished one that is shorter."""
+
+    def __init__(self, store: Store):
+        self.store = store
+
+    @cached_property
+    def _finished(self) -> dict[str, list[tuple[int, str]]]:
+        found: dict[str, list[tuple[int, str]]] = {}
+        for trial_id, result in self.store.results().items():
+            if result.outcome == FINISHED and result.recipe:
+                found.setdefault(result.recipe, []).append((result.epoch, trial_id))
+        return found
+
+    def of(self, trial: Trial) -> str | None:
+        if not (trial.spec.train.can_continue and self._finished):
+            return None
+        known = self._finished.get(trial.recipe_id, [])
+        shorter = [
+            (epochs, trial_id)
+            for epochs, trial_id in known
+            if epochs < (trial.spec.train.epochs or 0)
+            and self.store.folder(trial_id).checkpoint.exists()
+        ]
+        return max(shorter, default=(0, None))[1]
+
+
+def orphans(sweep: Sweep, store: Store) -> dict[str, str]:
+    """Trials that an earlier form of the sweep's file planned: id -> label."""
+    planned = {trial.id for trial in sweep.trials}
+    ever = store.ever_planned(sweep.name)
+    return {trial: label for trial, label in ever.items() if trial not in planned}
+
+
+def chosen(sweep: Sweep, only: Sequence[str], shard: str) -> frozenset[str]:
+    """The ids of the trials that `path=value` texts and a shard `i/n` leave.
+
+    Raises:
+        SweepError: if they cannot be read, or leave none.
+    """
+    cell: dict[str, Any] = {}
+    faults: list[Fault] = []
+    for text in only:
+        path, equals, value = text.partition("=")
+        try:
+            cell[path.strip()] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            equals = ""
+        if not equals:
+            faults.append(Fault("--only", f"`{text}` should read `dotted.path=value`"))
+    check_cells("--only", [cell], faults)
+    number = re.fullmatch(r"([1-9]\d*)/([1-9]\d*)", shard)
+    if number is None or int(number[1]) > int(number[2]):
+        faults.append(Fault("--shard", f"`{shard}` should read i/n with 1 <= i <= n, as in 1/8"))
+    if faults or number is None:
+        raise SweepError(sweep.name, faults)
+    first, step = int(number[1]) - 1, int(number[2])
+    ids = frozenset(trial.id for trial in sweep.trials[first::step] if agrees(trial.spec, cell))
+    if only and not any(agrees(trial.spec, cell) for trial in sweep.trials):
+        raise SweepError(sweep.name, [Fault("--only", "agrees with no trial of this sweep")])
+    return ids
 
 
 def is_missing(trial: Trial, result: Result | None, store: Store, options: RunOptions) -> bool:
     """Whether a trial lacks its result, a point, or was stopped by a limit raised since."""
     if result is None or not result.is_result:
+        return True
+    if options.retry_failed and result.outcome != FINISHED:
         return True
     if result.outcome == FINISHED:
         wanted = set(points(trial, options.evaluate))

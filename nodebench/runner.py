@@ -11,6 +11,7 @@ import logging
 import os
 import shutil
 import signal
+import socket
 import sys
 import threading
 import time
@@ -35,6 +36,9 @@ INFRASTRUCTURE_RETRIES = 3
 class Monitor(Protocol):
     """Whoever watches a run. Its methods are called in the driver, and should be quick."""
 
+    def on_plan(self, trials: int, missing: int) -> None:
+        """So many trials were planned, of which so many are to be run."""
+
     def on_start(self, trial_id: str) -> None:
         """A trial begins, or goes on."""
 
@@ -43,6 +47,9 @@ class Monitor(Protocol):
 
     def on_end(self, trial_id: str, problem: str | None) -> None:
         """A trial has a result in the store, or could not be run because of `problem`."""
+
+    def on_tracking(self, problem: str | None) -> None:
+        """MLflow cannot be written because of `problem`, or can again. Called in a thread."""
 
 
 def require(resources: Resources, *, inline: bool) -> None:
@@ -58,25 +65,43 @@ def require(resources: Resources, *, inline: bool) -> None:
 
 
 def run_inline(
-    trials: Sequence[Trial], store: Store, options: RunOptions, monitor: Monitor
+    trials: Sequence[Trial],
+    store: Store,
+    options: RunOptions,
+    monitor: Monitor,
+    *,
+    fail_fast: bool = False,
 ) -> None:
-    """Runs trials one after the other in this process; needs no Ray."""
+    """Runs trials one after the other in this process; needs no Ray.
+
+    With `fail_fast`, the first trial that has no result is the last to be run.
+    """
     from nodebench.trial import run_trial
 
     for trial in trials:
         monitor.on_start(trial.id)
-        problem = None
+        problem, has_result = None, False
         try:
-            run_trial(trial, store, options, partial(monitor.on_epoch, trial.id))
+            on_epoch = partial(monitor.on_epoch, trial.id)
+            has_result = run_trial(trial, store, options, on_epoch).is_result
         except StoreError as error:  # another launch trains it; the others go on
             problem = str(error)
         monitor.on_end(trial.id, problem)
+        if fail_fast and not has_result:
+            return
 
 
 def run_with_ray(
-    trials: Sequence[Trial], store: Store, options: RunOptions, monitor: Monitor
+    trials: Sequence[Trial],
+    store: Store,
+    options: RunOptions,
+    monitor: Monitor,
+    *,
+    fail_fast: bool = False,
 ) -> None:
     """Runs trials side by side on this machine, or on the cluster that RAY_ADDRESS names.
+
+    With `fail_fast`, all are stopped when one has no result.
 
     Raises:
         ResourceError: if no node has what one trial asks for.
@@ -85,8 +110,7 @@ def run_with_ray(
     import ray
     from ray import tune
 
-    storage = store.root / f".ray-{os.getpid()}"
-    with _ray_session(store.root):
+    with _ray_session(store.root) as storage:
         nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
         _require_node(options.resources, [n["Resources"] for n in nodes if n["Alive"]])
         work = _Work({trial.id: trial for trial in trials}, store, options, list(sys.path))
@@ -101,6 +125,7 @@ def run_with_ray(
             tune_config=tune.TuneConfig(reuse_actors=True),
             run_config=tune.RunConfig(
                 name="tune",
+                stop=_stopper(fail_fast),
                 storage_path=str(storage),
                 verbose=0,
                 # Trials keep checkpoints of their own, in the store.
@@ -112,13 +137,18 @@ def run_with_ray(
 
 
 @contextlib.contextmanager
-def _ray_session(root: Path) -> Iterator[None]:
-    """Ray, started here unless it runs already, and what it leaves on disk cleared away."""
+def _ray_session(root: Path) -> Iterator[Path]:
+    """Ray, started here unless it runs already, and what it leaves on disk cleared away.
+
+    Gives the folder for Tune's own files.
+    """
     import ray
 
-    for leftover in root.glob(".ray-*"):  # of a driver that was killed
-        if not Path("/proc", leftover.name.removeprefix(".ray-")).exists():
+    here = f".ray-{socket.gethostname()}-"
+    for leftover in root.glob(f"{here}*"):  # of a driver that was killed
+        if not Path("/proc", leftover.name.removeprefix(here)).exists():
             shutil.rmtree(leftover, ignore_errors=True)
+    storage = root / f"{here}{os.getpid()}"
     session: str | None = None
     is_ours = not ray.is_initialized()
     on_sigterm = signal.getsignal(signal.SIGTERM)
@@ -134,11 +164,11 @@ def _ray_session(root: Path) -> Iterator[None]:
         if "RAY_ADDRESS" not in os.environ:
             session = str(vars(context)["address_info"]["session_dir"])
     try:
-        yield
+        yield storage
     finally:
         if is_ours:
             ray.shutdown()
-        shutil.rmtree(root / f".ray-{os.getpid()}", ignore_errors=True)
+        shutil.rmtree(storage, ignore_errors=True)
         if session:
             shutil.rmtree(session, ignore_errors=True)
 
@@ -169,8 +199,8 @@ def _trainable() -> Any:
         def begin(self, config: dict[str, Any]) -> None:
             from nodebench.trial import epochs
 
-            trial = self.work.trials[config["id"]]
-            self.epochs = epochs(trial, self.work.store, self.work.options)
+            self.trial = self.work.trials[config["id"]]
+            self.epochs = epochs(self.trial, self.work.store, self.work.options)
 
         def step(self) -> dict[str, Any]:
             until = time.monotonic() + REPORT_EVERY_S
@@ -179,8 +209,10 @@ def _trainable() -> Any:
                     if time.monotonic() >= until:
                         return row
             except StoreError as error:  # another launch trains it; the others go on
-                return {"done": True, "problem": str(error)}
-            return {"done": True, "problem": None}
+                return {"done": True, "problem": str(error), "has_result": False}
+            result = self.work.store.folder(self.trial.id).result()
+            has_result = result is not None and result.is_result
+            return {"done": True, "problem": None, "has_result": has_result}
 
         def reset_config(self, config: dict[str, Any]) -> bool:
             self.cleanup()
@@ -191,6 +223,24 @@ def _trainable() -> Any:
             self.epochs.close()
 
     return Worker
+
+
+def _stopper(fail_fast: bool) -> Any:
+    from ray import tune
+
+    class Stopper(tune.Stopper):
+        """Ends everything, if asked to, once a trial has ended without a result."""
+
+        failed = False
+
+        def __call__(self, _trial_id: str, result: dict[str, Any]) -> bool:
+            self.failed = self.failed or not result.get("has_result", True)
+            return False
+
+        def stop_all(self) -> bool:
+            return fail_fast and self.failed
+
+    return Stopper()
 
 
 class _DriverOnly:

@@ -159,6 +159,15 @@ class Train(Part):
             return value
         return {k: from_name(v) if k in ("optimizer", "schedule") else v for k, v in value.items()}
 
+    @property
+    def can_continue(self) -> bool:
+        """Whether a shorter training by this recipe is the beginning of this one.
+
+        A cosine is not: its whole curve depends on the training's length. Nor are iterations,
+        whose last epoch may be incomplete.
+        """
+        return self.epochs is not None and self.schedule.name != "cosine"
+
     @model_validator(mode="after")
     def _has_one_length(self) -> Self:
         if self.epochs is not None and self.iterations is not None:

@@ -2,6 +2,7 @@
 
     runs/trials/<id>/trial.json         the resolved spec
                      checkpoint.pt      model, optimiser, random state, history
+                     checkpoint-before.pt  the one before it, until the training is finished
                      history.jsonl      a row per epoch, up to the checkpoint or a failure
                      evaluations.json   the trained model under other solvers
                      trajectories.json  paths of the trained model that a report draws
@@ -9,6 +10,9 @@
                      log.txt, error.txt what happened, and the traceback if it went wrong
                      lock               held by the process that trains
     runs/sweeps/<name>.yaml             the sweep as it was last launched
+                <name>.json             every trial that it ever planned: id -> label
+                <name>.lock             held by the process that runs it
+                <name>.tracking.lock    held by the process that writes it to MLflow
     runs/index.json                     a cache of the results; safe to delete
 
 Every file is replaced as a whole, so a reader, or a process that was killed, never leaves or
@@ -23,7 +27,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -50,6 +54,7 @@ class Result:
 
     `outcome` is `finished`, that of a `TrialFailure`, or `error` for a crash of the code, which
     is no result. `epoch` counts complete epochs. `limit` is the limit that was hit, if one was.
+    `recipe` is the trial's `recipe_id`.
     `environments` has one entry, or one for each machine or version that took part.
     """
 
@@ -61,6 +66,7 @@ class Result:
     started: float
     finished: float
     limit: float | None = None
+    recipe: str = ""
     tags: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -91,16 +97,43 @@ class Store:
         """The copy of a sweep's file, as it was last launched."""
         return self.root / "sweeps" / f"{name}.yaml"
 
-    def sweep_lock(self, name: str) -> contextlib.AbstractContextManager[None]:
+    def sweep_lock(self, name: str, shard: str) -> contextlib.AbstractContextManager[None]:
+        """Holds the right to run a shard `i/n` of a sweep.
+
+        Raises:
+            StoreError: if another process runs it.
+        """
+        part = "" if shard == "1/1" else f".{shard.replace('/', '-of-')}"
+        return held(self.root / "sweeps" / f"{name}{part}.lock", f"the sweep `{name}`", 0)
+
+    def tracking_lock(self, name: str) -> contextlib.AbstractContextManager[None]:
         """Holds the right to write a sweep to MLflow.
 
         Raises:
             StoreError: if another process still holds it after LOCK_WAIT_S.
         """
-        return held(self.root / "sweeps" / f"{name}.lock", LOCK_WAIT_S)
+        path = self.root / "sweeps" / f"{name}.tracking.lock"
+        return held(path, f"writing `{name}` to MLflow", LOCK_WAIT_S)
 
-    def results(self, ids: Iterable[str]) -> dict[str, Result]:
-        """The results of those trials that have one, quickly also for thousands."""
+    def ever_planned(self, name: str) -> dict[str, str]:
+        """Every trial that a sweep of this name planned when it was launched: id -> label."""
+        planned: dict[str, str] = _read_json(self._planned_file(name), {})
+        return planned
+
+    def write_sweep(self, name: str, text: str, planned: dict[str, str]) -> None:
+        """Keeps a sweep's file as it is launched, and adds what it plans to `ever_planned`."""
+        write(self.sweep_file(name), text)
+        before = self.ever_planned(name)
+        if not planned.keys() <= before.keys():
+            write(self._planned_file(name), json.dumps(before | planned, indent=0))
+
+    def _planned_file(self, name: str) -> Path:
+        return self.root / "sweeps" / f"{name}.json"
+
+    def results(self, ids: Iterable[str] | None = None) -> dict[str, Result]:
+        """The results of those trials that have one, by default of all; quickly for thousands."""
+        if ids is None:
+            ids = [folder.name for folder in (self.root / "trials").glob("*")]
         index: dict[str, list[Any]] = _read_json(self._index_file, {})
         found: dict[str, Result] = {}
         changed = False
@@ -112,9 +145,10 @@ class Store:
                 continue
             entry = index.get(trial_id)
             if entry is None or entry[0] != stamp:
-                index[trial_id] = entry = [stamp, json.loads(path.read_bytes())]
+                index[trial_id] = entry = [stamp, _read_json(path, None)]
                 changed = True
-            found[trial_id] = Result(**entry[1])
+            if result := _result(entry[1]):
+                found[trial_id] = result
         if changed:
             write(self._index_file, json.dumps(index))
         return found
@@ -138,6 +172,7 @@ class TrialFolder:
     def __init__(self, path: Path):
         self.path = path
         self.checkpoint = path / "checkpoint.pt"
+        self.checkpoint_before = path / "checkpoint-before.pt"
         self.log_file = path / "log.txt"
 
     def create(self, trial: Trial) -> None:
@@ -167,8 +202,8 @@ class TrialFolder:
 
     def history(self) -> list[Row]:
         """A row per epoch, up to the last checkpoint or the failure after it."""
-        with contextlib.suppress(FileNotFoundError):
-            lines = (self.path / "history.jsonl").read_text().splitlines()
+        with contextlib.suppress(FileNotFoundError, ValueError):  # damaged: a checkpoint has it too
+            lines = (self.path / "history.jsonl").read_text(encoding="utf-8").splitlines()
             return [json.loads(line) for line in lines]
         return []
 
@@ -196,8 +231,7 @@ class TrialFolder:
 
     def result(self) -> Result | None:
         """The trial's end, if it has come."""
-        values = _read_json(self.path / "result.json", None)
-        return None if values is None else Result(**values)
+        return _result(_read_json(self.path / "result.json", None))
 
     def write_error(self, traceback: str) -> None:
         """Keeps the traceback of a crash."""
@@ -225,7 +259,11 @@ class TrialFolder:
             return "done"
         if result is not None:
             return "failed"
-        return "interrupted" if self.checkpoint.exists() else "new"
+        return "interrupted" if self.checkpoints() else "new"
+
+    def checkpoints(self) -> list[Path]:
+        """The checkpoints that there are, the newest first."""
+        return [path for path in (self.checkpoint, self.checkpoint_before) if path.exists()]
 
     def is_locked(self) -> bool:
         """Whether a process holds the trial."""
@@ -241,11 +279,12 @@ class TrialFolder:
         Raises:
             StoreError: if another process still holds it after `wait_s`, or LOCK_WAIT_S.
         """
-        return held(self.path / "lock", LOCK_WAIT_S if wait_s is None else wait_s)
+        wait_s = LOCK_WAIT_S if wait_s is None else wait_s
+        return held(self.path / "lock", f"the trial `{self.path.name}`", wait_s)
 
 
 @contextlib.contextmanager
-def held(path: Path, wait_s: float) -> Iterator[None]:
+def held(path: Path, what: str, wait_s: float) -> Iterator[None]:
     """Holds a lock file for this process; the system lets go when the process dies.
 
     Raises:
@@ -257,10 +296,12 @@ def held(path: Path, wait_s: float) -> Iterator[None]:
         while not _acquired(file):
             if time.monotonic() > deadline:
                 file.seek(0)
-                raise StoreError(f"`{path.parent}` is held by {file.read() or 'another process'}")
+                holder = file.read() or "another process"
+                raise StoreError(f"{what} is held by {holder}. Wait until it ends, or stop it")
             time.sleep(0.2)
         file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        since = time.strftime("%Y-%m-%d %H:%M:%S")
+        file.write(f"process {os.getpid()} on {socket.gethostname()}, since {since}")
         file.flush()
         yield
 
@@ -273,18 +314,25 @@ def _acquired(file: IO[str], kind: int = fcntl.LOCK_EX) -> bool:
     return True
 
 
-def write(path: Path, content: str | Callable[[Path], object]) -> None:
-    """Replaces a file as a whole, by text or by what `content` saves at the path it is given."""
+def write(path: Path, content: str | bytes, aside: Path | None = None) -> None:
+    """Replaces a file as a whole; what it was before is moved `aside`, if that is given."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        if isinstance(content, str):
-            partial.write_text(content, encoding="utf-8")
-        else:
-            content(partial)
+        partial.write_bytes(content.encode() if isinstance(content, str) else content)
+        if aside is not None and path.exists():
+            path.replace(aside)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _result(values: Any) -> Result | None:
+    """A result as it was written; None where there is none, or its file is damaged."""
+    try:
+        return Result(**values)
+    except TypeError:
+        return None
 
 
 def _modified(path: Path) -> int:
@@ -297,5 +345,5 @@ def _modified(path: Path) -> int:
 def _read_json(path: Path, default: Any) -> Any:
     try:
         return json.loads(path.read_bytes())
-    except (FileNotFoundError, json.JSONDecodeError):
+    except (FileNotFoundError, ValueError):  # absent, or damaged: then as if absent
         return default

@@ -35,6 +35,7 @@ class Sweep:
     resources: Resources
     limits: Limits
     margin: float
+    checkpoint_minutes: float
     text: str
     """The resolved sweep file as YAML: what `repro` needs, and nothing of this machine."""
 
@@ -110,14 +111,22 @@ def load(path: Path, overrides: Sequence[str] = (), small: bool = False) -> Swee
     file = _validated(tree, faults)
     trials = tuple(_expand(file, faults))
     for number, block in enumerate(file.evaluate):
-        _check_cells(f"evaluate[{number}].when", [block.when], faults)
+        check_cells(f"evaluate[{number}].when", [block.when], faults)
     if not (faults or overrides or small):  # which may take away the trials that an entry is about
         faults += _without_effect(file, trials)
     if faults:
         raise SweepError(str(path), faults)
     text = yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=100)
     return Sweep(
-        file.name, file.about, trials, file.evaluate, file.resources, file.limits, file.margin, text
+        file.name,
+        file.about,
+        trials,
+        file.evaluate,
+        file.resources,
+        file.limits,
+        file.margin,
+        file.checkpoint_minutes,
+        text,
     )
 
 
@@ -153,7 +162,7 @@ def _expand(file: SweepFile, faults: list[Fault]) -> Iterator[Trial]:
     seen: set[str] = set()
     if "seed" in file.base:
         faults.append(Fault("base.seed", "seeds are given by `seeds`, a list beside `base`"))
-    _check_cells("exclude", file.exclude, faults)
+    check_cells("exclude", file.exclude, faults)
     for number, block in enumerate(file.grid):
         axes = _axes(block, f"grid[{number}]", faults)
         for cell in _product(axes):
@@ -196,7 +205,8 @@ def _leaves(cell: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield (f"{path}.name" if f"{path}.name" in _SPEC_ORDER else path), value
 
 
-def _check_cells(where: str, cells: Sequence[Mapping[str, Any]], faults: list[Fault]) -> None:
+def check_cells(where: str, cells: Sequence[Mapping[str, Any]], faults: list[Fault]) -> None:
+    """Notes the paths in partial cells that no trial can have."""
     for number, cell in enumerate(cells):
         for path, _ in _leaves(cell):
             if path not in _SPEC_ORDER:

@@ -127,7 +127,8 @@ class SweepFile(Part):
     """A sweep file, as it is written; `sweep.load` expands it to trials.
 
     By `margin` of the headline metric (an accuracy as a share of 1), a trained model may change
-    under a finer solver and still be called an ODE.
+    under a finer solver and still be called an ODE. A checkpoint is written every
+    `checkpoint_minutes`, also inside an epoch.
     """
 
     name: Annotated[str, AfterValidator(_is_file_name)]
@@ -141,4 +142,5 @@ class SweepFile(Part):
     resources: Resources = Resources()
     limits: Limits = Limits()
     margin: NonNegative = 0.01
+    checkpoint_minutes: Positive = 5.0
     small: dict[str, Any] = {}

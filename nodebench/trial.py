@@ -7,7 +7,7 @@ import statistics
 import time
 import traceback
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from nodebench.adaptation import adaptation_for
+from nodebench.checkpoint import TrainState, newest_checkpoint, read_checkpoint, restore
 from nodebench.data.load import load
 from nodebench.data_settings import Dataset
 from nodebench.errors import OutOfMemory, StoreError, TrialFailure
@@ -28,7 +29,7 @@ from nodebench.robustness import evaluate_points
 from nodebench.seeds import stream
 from nodebench.store import ERROR, FINISHED, Result, Row, Store, TrialFolder
 from nodebench.task import Task, task_for
-from nodebench.train import TrainState, new_state, restore, train
+from nodebench.train import drop_last_test, new_state, train
 
 
 def run_trial(
@@ -55,14 +56,20 @@ def epochs(trial: Trial, store: Store, options: RunOptions) -> Generator[Row, No
     """`run_trial` step by step: yields the row of every epoch; at its end the result is stored.
 
     Closed before, it leaves a trial that goes on from its last checkpoint.
+
+    Raises:
+        StoreError: if another process holds the trial, or not even its end can be written.
     """
     folder = store.folder(trial.id)
-    with folder.locked(), _captured_warnings(folder):
-        before = folder.result()
-        if not is_missing(trial, before, store, options):
-            return
-        folder.create(trial)
-        yield from _Run(trial, folder, options, before).epochs()
+    try:
+        with folder.locked(), _captured_warnings(folder):
+            before = folder.result()
+            if not is_missing(trial, before, store, options):
+                return
+            folder.create(trial)
+            yield from _Run(trial, store, options, before).epochs()
+    except OSError as error:
+        raise StoreError(f"`{folder.path}` cannot be written: {error.strerror}") from error
 
 
 def trained_model(folder: TrialFolder, data_root: Path) -> nn.Module:
@@ -71,7 +78,7 @@ def trained_model(folder: TrialFolder, data_root: Path) -> nn.Module:
     Its ODE blocks have the solver of the training's end.
 
     Raises:
-        StoreError: if the trial has not finished its training.
+        StoreError: if the trial has not finished its training, or its checkpoint is damaged.
     """
     spec, result = folder.spec(), folder.result()
     if result is None or result.outcome != FINISHED:
@@ -79,19 +86,18 @@ def trained_model(folder: TrialFolder, data_root: Path) -> nn.Module:
         raise StoreError(f"the training in `{folder.path}` is {state}: run its sweep first")
     spec = spec.model_copy(update={"weights": None})  # those of the checkpoint come instead
     model = build(spec, load(spec, data_root))
-    restore(model, folder.checkpoint)
+    restore(model, read_checkpoint(folder.checkpoint))
     return model.eval()
 
 
 class _Run:
     """One attempt at a trial, under its lock."""
 
-    def __init__(
-        self, trial: Trial, folder: TrialFolder, options: RunOptions, before: Result | None
-    ):
-        self.trial, self.folder, self.options, self.before = trial, folder, options, before
+    def __init__(self, trial: Trial, store: Store, options: RunOptions, before: Result | None):
+        self.trial, self.store, self.options, self.before = trial, store, options, before
+        self.folder = store.folder(trial.id)
         self.started = time.time()
-        self.recorded = folder.history()
+        self.recorded = self.folder.history()
         self.state: TrainState | None = None
         self.saved, self.saved_epochs = time.monotonic(), 0
         self.outcome, self.reason = "", ""
@@ -107,7 +113,8 @@ class _Run:
             if is_out_of_memory(error):
                 self._ended(OutOfMemory.outcome, str(error))
                 return
-            self.folder.write_error(traceback.format_exc())
+            with suppress(OSError):  # of a full disk, which the result's reason says
+                self.folder.write_error(traceback.format_exc())
             self._ended(ERROR, f"{type(error).__name__}: {error}")
 
     def _epochs(self) -> Iterator[Row]:
@@ -119,19 +126,13 @@ class _Run:
         self.chance = task.chance
         torch.manual_seed(stream(spec.seed, "training"))
         self.state = new_state(model, spec, adaptation_for(model, task, spec))
-        if self.folder.checkpoint.exists():
-            self.state.load(self.folder.checkpoint, device)
-            self.saved_epochs = self.state.epoch
-            self.folder.log(f"resumed after epoch {self.state.epoch}")
-        elif self.before is not None and self.before.outcome == FINISHED:
-            self.folder.log("its checkpoint is gone: it is trained again, to be evaluated")
-        elif spec.weights is not None:
-            self.state.adopt_hook(Path(spec.weights))
+        self._begin(self.state, task)
         here = environment(device)
         if here not in self.state.environments:
             self.state.environments.append(here)
         self.clock = time.monotonic() - self.state.elapsed_s
-        for row in train(self.state, task, spec, self._limit_solves(model, self.clock)):
+        deadline = self._limit_solves(model, self.clock)
+        for row in train(self.state, task, spec, deadline, self._between_steps):
             self._keep_record(self.state.history)
             self.folder.log(_summary_line(row))
             if time.monotonic() - self.saved >= self.options.checkpoint_s:
@@ -139,8 +140,33 @@ class _Run:
             yield row
         if self.saved_epochs < self.state.epoch or not self.folder.checkpoint.exists():
             self._save()
+        self.folder.checkpoint_before.unlink(missing_ok=True)
         self._ended(FINISHED, "")
         self._evaluate(model, lambda: build(spec, data).to(device), task)
+
+    def _begin(self, state: TrainState, task: Task[Any]) -> None:
+        """Goes back to the last checkpoint, or on from a shorter training's last, if there is."""
+        spec = self.trial.spec
+        if values := newest_checkpoint(self.folder):
+            state.load(values, task.device)
+            self.saved_epochs = state.epoch
+            self.folder.log(f"resumed after {state.epoch} epochs, {state.iteration} iterations")
+            return
+        if self.before is not None and self.before.outcome == FINISHED:
+            self.folder.log("its checkpoint is gone: it is trained again, to be evaluated")
+        shorter = self.options.continues.get(self.trial.id)
+        if shorter and (values := newest_checkpoint(self.store.folder(shorter))):
+            state.load(values, task.device)
+            state.continues = shorter
+            drop_last_test(state.history, task, spec.train)
+            self.folder.log(f"continues {shorter} after {state.epoch} epochs")
+        elif spec.weights is not None:
+            state.adopt_hook(Path(spec.weights))
+
+    def _between_steps(self) -> None:
+        """In a long epoch, checkpoints also between two of its steps."""
+        if time.monotonic() - self.saved >= 60 * self.options.checkpoint_minutes:
+            self._save()
 
     def _keep_record(self, history: list[Row]) -> None:
         """An epoch that is trained again, as after a limit, keeps the seconds of its first time."""
@@ -151,11 +177,17 @@ class _Run:
     def _ended(self, outcome: str, reason: str) -> None:
         """Writes the result; a trained model stays trained, whatever happens to its evaluation."""
         if reason:
-            self.folder.log(f"{outcome}: {reason}")
+            with suppress(OSError):
+                self.folder.log(f"{outcome}: {reason}")
         if not self.outcome:
             self.outcome, self.reason = outcome, reason
-            if self.before is None or self.before.outcome != FINISHED:
-                self.folder.write_result(self._result())
+            if self.before is not None and self.before.outcome == FINISHED:
+                return
+            if self.state is not None:
+                # After a failure, ahead of the checkpoint: what has been trained is shown.
+                with suppress(OSError) if outcome == ERROR else nullcontext():
+                    self.folder.write_history(self.state.history)
+            self.folder.write_result(self._result())
 
     def _limit_solves(self, model: nn.Module, start: float) -> float | None:
         minutes = self.options.limits.minutes
@@ -169,7 +201,7 @@ class _Run:
         """Checkpoint first, history second: what is shown of a trial is never lost again."""
         assert self.state is not None
         self.state.elapsed_s = time.monotonic() - self.clock
-        self.state.save(self.folder.checkpoint)
+        self.state.save(self.folder.checkpoint, aside=self.folder.checkpoint_before)
         self.folder.write_history(self.state.history)
         self.saved, self.saved_epochs = time.monotonic(), self.state.epoch
 
@@ -192,9 +224,7 @@ class _Run:
 
     def _result(self) -> Result:
         state = self.state
-        if state is not None:
-            # After a failure, ahead of the checkpoint: what has been trained is shown.
-            self.folder.write_history(state.history)
+        continued = {"continues": state.continues} if state and state.continues else {}
         return Result(
             outcome=self.outcome,
             reason=self.reason,
@@ -204,7 +234,8 @@ class _Run:
             started=self.started,
             finished=time.time(),
             limit=limit_of(self.outcome, self.options.limits),
-            tags=self.options.tags,
+            recipe=self.trial.recipe_id,
+            tags=self.options.tags | continued,
         )
 
 

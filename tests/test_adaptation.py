@@ -14,6 +14,7 @@ from nodebench.adaptation import (
     adaptation_for,
     initial_step_size,
 )
+from nodebench.checkpoint import TrainState, read_checkpoint
 from nodebench.data.load import load
 from nodebench.errors import Diverged, EvaluationLimit, StepUnderflow
 from nodebench.models.build import build
@@ -21,7 +22,7 @@ from nodebench.ode.block import ODEBlock, ode_blocks
 from nodebench.solver_settings import Gradient, Solver
 from nodebench.spec import TrialSpec
 from nodebench.task import Loss, task_for
-from nodebench.train import TrainState, new_state, train
+from nodebench.train import new_state, train
 
 SPHERES = {"name": "spheres", "train_size": 64, "test_size": 32}
 
@@ -213,7 +214,7 @@ def test_an_adapted_training_goes_on_from_its_checkpoint_to_the_bit(
         if row["epoch"] == 3:
             whole.save(path)
     rest, task = begun(spec)
-    rest.load(path, torch.device("cpu"))
+    rest.load(read_checkpoint(path), torch.device("cpu"))
     list(train(rest, task, spec))
     weights = [p.detach() for p in whole.model.parameters()]
     assert all(map(torch.equal, weights, rest.model.parameters()))

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from nodebench import cli
+from nodebench.cli import sweeps as cli
 from nodebench.plan import Entry
 from nodebench.store import Result, Store
 from sweeps import TINY, histories, tiny, write_tiny

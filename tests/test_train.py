@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nodebench.checkpoint import TrainState, read_checkpoint
 from nodebench.data.dataset import Data, Split
 from nodebench.data.load import load
 from nodebench.errors import DeadlineExceeded, Diverged
@@ -18,7 +19,7 @@ from nodebench.solver_settings import Gradient, Solver
 from nodebench.spec import Constant, Cosine, Milestones, TrialSpec
 from nodebench.store import Row
 from nodebench.task import evaluate, task_for
-from nodebench.train import TrainState, learning_rate_factor, new_state, train
+from nodebench.train import learning_rate_factor, new_state, train
 
 SPHERES = {"name": "spheres", "train_size": 50, "test_size": 30}
 DIGITS = {"name": "digits", "train_size": 50, "test_size": 30}
@@ -347,7 +348,7 @@ def test_two_epochs_and_two_more_are_four_to_the_bit(case: str, tmp_path: Path) 
             break
     torch.manual_seed(123)
     rest, data = begun(trial)
-    rest.load(path, CPU)
+    rest.load(read_checkpoint(path), CPU)
     assert (rest.epoch, rest.iteration, len(rest.history)) == (2, 6, 2)
     list(train(rest, task_for(data, trial), trial))
     assert same(rest, whole)
@@ -360,7 +361,7 @@ def test_a_longer_training_goes_on_from_a_shorter_one(tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.pt"
     trained(trial(2)).save(path)
     state, data = begun(trial(4))
-    state.load(path, CPU)
+    state.load(read_checkpoint(path), CPU)
     list(train(state, task_for(data, trial(4)), trial(4)))
     assert same(state, trained(trial(4)))
 
@@ -381,7 +382,7 @@ def test_random_layers_go_on_where_they_were(tmp_path: Path) -> None:
             whole.save(path)
     rest, data = with_dropout()
     torch.rand(100)
-    rest.load(path, CPU)
+    rest.load(read_checkpoint(path), CPU)
     list(train(rest, task_for(data, trial), trial))
     assert same(rest, whole)
 
@@ -391,7 +392,7 @@ def test_a_finished_training_is_not_trained_again(tmp_path: Path) -> None:
     state = trained(trial)
     state.save(tmp_path / "checkpoint.pt")
     again, data = begun(trial)
-    again.load(tmp_path / "checkpoint.pt", CPU)
+    again.load(read_checkpoint(tmp_path / "checkpoint.pt"), CPU)
     assert not list(train(again, task_for(data, trial), trial))
     assert same(again, state)
 
@@ -404,7 +405,7 @@ def test_a_checkpoint_keeps_what_it_was_given(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "checkpoint.pt"
     state.save(path)
     other, _ = begun(trial)
-    other.load(path, CPU)
+    other.load(read_checkpoint(path), CPU)
     assert (other.elapsed_s, other.environments) == (12.5, state.environments)
     assert other.history == state.history
     assert [file.name for file in path.parent.iterdir()] == ["checkpoint.pt"]

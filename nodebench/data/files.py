@@ -224,7 +224,7 @@ def _unpack(packed: Path) -> None:
             return
     try:
         require_writable(path.parent)
-        write(path, lambda partial: partial.write_bytes(gzip.decompress(packed.read_bytes())))
+        write(path, gzip.decompress(packed.read_bytes()))
     except OSError as error:
         raise DataError(
             f"`{path}` is missing or is not what `{packed.name}` holds, and un-gzipping that "

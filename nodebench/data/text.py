@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 from functools import lru_cache
 from pathlib import Path
 from zipfile import BadZipFile
@@ -54,19 +55,17 @@ def _split(file: Path, checksum: str) -> Split:
     """A CSV file of this MD5, encoded; from the file kept beside it, if there is one."""
     kept = file.with_name(f"{file.stem}-{checksum}-codes{ENCODING}.npz")
     unreadable = OSError, ValueError, KeyError, EOFError, BadZipFile
-    with contextlib.suppress(*unreadable), kept.open("rb") as source, np.load(source) as arrays:
-        return Split(torch.from_numpy(arrays["codes"]), torch.from_numpy(arrays["targets"]))
+    with contextlib.suppress(*unreadable), kept.open("rb") as source, np.load(source) as found:
+        return Split(torch.from_numpy(found["codes"]), torch.from_numpy(found["targets"]))
     texts, targets = read_csv(file)
     codes = encode(texts)
 
-    def save(path: Path) -> None:
-        with path.open("wb") as target:
-            np.savez(target, codes=codes, targets=targets)
-
+    arrays = io.BytesIO()
+    np.savez(arrays, codes=codes, targets=targets)
     # Data may lie where nobody may write: then every process encodes it, in a second or two.
     with contextlib.suppress(OSError):
         require_writable(file.parent)
-        write(kept, save)
+        write(kept, arrays.getvalue())
     return Split(torch.from_numpy(codes), torch.from_numpy(targets))
 
 

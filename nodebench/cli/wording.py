@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import TYPE_CHECKING, Any
 
 from nodebench.data_settings import Dataset
@@ -22,6 +23,8 @@ def line(sweep: Sweep, entry: Entry) -> str:
 
 def standing(entry: Entry) -> str:
     """Where a trial stands: its state, or how it ended."""
+    if entry.continues:
+        return "continue"
     if entry.state == "done" and entry.result is not None:
         return entry.result.outcome if not entry.missing else "incomplete"
     return entry.state
@@ -30,9 +33,17 @@ def standing(entry: Entry) -> str:
 def detail(entry: Entry, store: Store) -> str:
     """Why a trial ended, or how far it is."""
     if entry.result is not None:
-        return f": {entry.result.reason}" if entry.result.reason else ""
+        return f": {entry.result.reason or 'trained'} ({_clock(entry.result.finished)})"
     history = store.folder(entry.trial.id).history()
-    return f": epoch {history[-1]['epoch']}" if history else ""
+    if not history:
+        return ""
+    train, last = entry.trial.spec.train, history[-1]
+    length = f" of {train.epochs}" if train.epochs else ""
+    return f": epoch {last['epoch']}{length} ({_clock(last['time'])})"
+
+
+def _clock(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
 
 
 def census_row(data_set: Dataset, found: Census) -> dict[str, Any]:
@@ -70,7 +81,7 @@ def verdict_text(judged: Verdict) -> str:
     return f"{judged.word}{reason} ({numbers})" if numbers else f"{judged.word}{reason}"
 
 
-def plan_json(sweep: Sweep, entries: list[Entry]) -> str:
+def plan_json(sweep: Sweep, entries: list[Entry], orphans: dict[str, str]) -> str:
     """A plan for scripts."""
     rows: list[dict[str, Any]] = [
         {
@@ -79,8 +90,10 @@ def plan_json(sweep: Sweep, entries: list[Entry]) -> str:
             "state": entry.state,
             "outcome": entry.result.outcome if entry.result else None,
             "missing": entry.missing,
+            "continues": entry.continues,
             "settings": entry.trial.settings,
         }
         for entry in entries
     ]
-    return json.dumps({"sweep": sweep.name, "trials": rows})
+    left = [{"id": trial_id, "label": label} for trial_id, label in orphans.items()]
+    return json.dumps({"sweep": sweep.name, "trials": rows, "orphans": left})

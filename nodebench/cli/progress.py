@@ -23,12 +23,13 @@ from nodebench.sweep import Sweep
 class ProgressMonitor:
     """A `runner.Monitor` for people."""
 
-    def __init__(self, sweep: Sweep, store: Store, missing: int, console: Console):
+    def __init__(self, sweep: Sweep, store: Store, console: Console):
+        self._sweep = sweep
         self._labels = {trial.id: sweep.label(trial) for trial in sweep.trials}
         self._lengths = {trial.id: trial.spec.train for trial in sweep.trials}
         self._headlines = {trial.id: trial.spec.data.headline for trial in sweep.trials}
-        self._store, self._console, self._missing = store, console, missing
-        self._ended = 0
+        self._store, self._console = store, console
+        self._missing = self._ended = 0
         self._tasks: dict[str, TaskID] = {}
         self._live = console.is_terminal
         self._progress = Progress(
@@ -41,7 +42,7 @@ class ProgressMonitor:
             console=console,
             disable=not self._live,
         )
-        self._overall = self._progress.add_task(f"[bold]{sweep.name}", total=missing, note="")
+        self._overall = self._progress.add_task(f"[bold]{sweep.name}", total=None, note="")
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -51,6 +52,14 @@ class ProgressMonitor:
         self, _kind: type[BaseException] | None, _e: BaseException | None, _t: TracebackType | None
     ) -> None:
         self._progress.stop()
+
+    def on_plan(self, trials: int, missing: int) -> None:
+        """Says how much is to be done."""
+        self._missing = missing
+        self._progress.update(self._overall, total=missing)
+        self._console.print(
+            f"{self._sweep.name}: {trials} trials, {missing} to run", markup=False, highlight=False
+        )
 
     def on_start(self, trial_id: str) -> None:
         """Shows a bar for the trial."""
@@ -82,6 +91,11 @@ class ProgressMonitor:
             f"[{self._ended}/{self._missing}] {self._labels[trial_id]}: {ending}",
             markup=False, highlight=False,
         )  # fmt: skip
+
+    def on_tracking(self, problem: str | None) -> None:
+        """Says that MLflow is away, or back."""
+        text = f"{problem}. Training goes on" if problem else "MLflow is back"
+        self._console.print(text, markup=False, highlight=False)
 
     def _ending(self, trial_id: str) -> str:
         result = self._store.folder(trial_id).result()

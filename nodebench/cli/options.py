@@ -1,0 +1,39 @@
+"""Arguments and options that several verbs share."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+SweepPath = Annotated[
+    str, typer.Argument(metavar="SWEEP", help="A sweep file, or the name of one in sweeps/.")
+]
+Changes = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="PATH=VALUE", help="Replace a field or an axis. Repeatable."),
+]
+Small = Annotated[bool, typer.Option("--small", help="The file's small variant.")]
+Inline = Annotated[
+    bool, typer.Option("--inline", help="One trial after the other in this process, no Ray.")
+]
+Cpu = Annotated[bool, typer.Option("--cpu", help="Use the CPU whatever the file says.")]
+Only = Annotated[
+    list[str] | None,
+    typer.Option("--only", metavar="PATH=VALUE", help="Only trials that have this. Repeatable."),
+]
+Shard = Annotated[
+    str, typer.Option("--shard", metavar="I/N", help="Only the I-th of N equal parts.")
+]
+RetryFailed = Annotated[
+    bool, typer.Option("--retry-failed", help="Try again what did not finish (DNF).")
+]
+FailFast = Annotated[
+    bool, typer.Option("--fail-fast", help="Stop at the first trial that has no result.")
+]
+Track = Annotated[bool, typer.Option(help="Write to MLflow.")]
+RequireMlflow = Annotated[
+    bool, typer.Option("--require-mlflow", help="Start only if MLflow can be written.")
+]
+WriteReport = Annotated[bool, typer.Option("--report/--no-report", help="Write the report.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]

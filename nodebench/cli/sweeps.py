@@ -1,0 +1,200 @@
+"""The verbs about sweeps."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from nodebench import launch
+from nodebench.cli import wording
+from nodebench.cli.app import INTERRUPTED, app, err, out, say
+from nodebench.cli.options import (
+    AsJson,
+    Changes,
+    Cpu,
+    FailFast,
+    Inline,
+    Only,
+    RequireMlflow,
+    RetryFailed,
+    Shard,
+    Small,
+    SweepPath,
+    Track,
+    WriteReport,
+)  # fmt: skip
+from nodebench.cli.progress import ProgressMonitor
+from nodebench.errors import InputError
+from nodebench.launch import Outcome
+from nodebench.plan import Entry, orphans
+from nodebench.store import Store
+from nodebench.sweep import Sweep
+
+
+@app.command()
+def plan(
+    source: SweepPath, changes: Changes = None, small: Small = False, as_json: AsJson = False
+) -> None:
+    """List a sweep's trials and where each stands; runs nothing."""
+    sweep, store, entries = _planned(source, changes, small)
+    left = orphans(sweep, store)
+    if as_json:
+        print(wording.plan_json(sweep, entries, left))
+        return
+    for entry in entries:
+        say(wording.line(sweep, entry))
+    for trial_id, label in left.items():
+        say(f"{trial_id}  {'orphaned':<12} {label}")
+    parts = sorted({path for entry in entries for path in entry.trial.spec.import_paths})
+    for path in parts:
+        say(f"imports `{path}` when it runs")
+    if sweep.resources.gpus:
+        say(f"each takes {sweep.resources.gpus:g} of a GPU; `run --cpu` does without")
+    to_do = sum(entry.missing for entry in entries)
+    say(f"{sweep.name}: {len(entries)} trials, {to_do} to run")
+
+
+@app.command()
+def run(
+    source: SweepPath,
+    changes: Changes = None,
+    small: Small = False,
+    only: Only = None,
+    shard: Shard = "1/1",
+    retry_failed: RetryFailed = False,
+    fail_fast: FailFast = False,
+    inline: Inline = False,
+    cpu: Cpu = False,
+    track: Track = True,
+    require_mlflow: RequireMlflow = False,
+    write_report: WriteReport = True,
+) -> None:
+    """Run what is missing of a sweep, then report. The same command resumes."""
+    sweep = launch.load_sweep(source, overrides=changes or (), small=small)
+    outcome = _launched(
+        sweep, launch.default_store(),
+        only=only or (), shard=shard, retry_failed=retry_failed, fail_fast=fail_fast,
+        inline=inline, cpu=cpu, track=track, require_mlflow=require_mlflow,
+        write_report=write_report,
+    )  # fmt: skip
+    _conclude(sweep, outcome.entries)
+    raise typer.Exit(0 if outcome.complete else 1)
+
+
+@app.command()
+def evaluate(
+    source: SweepPath,
+    changes: Changes = None,
+    small: Small = False,
+    weights: Annotated[
+        Path | None,
+        typer.Option(help="Evaluate these instead: a state_dict, or a trial's checkpoint."),
+    ] = None,
+    inline: Inline = False,
+    cpu: Cpu = False,
+    track: Track = True,
+    write_report: WriteReport = True,
+) -> None:
+    """Evaluate what is trained under the solvers of `evaluate:`, where points are missing."""
+    if weights is None:
+        sweep = launch.load_sweep(source, overrides=changes or (), small=small)
+    else:
+        sweep = launch.foreign(source, weights, overrides=changes or (), small=small)
+    if not sweep.evaluate:
+        raise InputError(f"{source}: has no `evaluate:`, so there is nothing to evaluate")
+    store = launch.default_store()
+    outcome = _launched(
+        sweep, store,
+        inline=inline, cpu=cpu, track=track, write_report=write_report, train=False,
+    )  # fmt: skip
+    verdicts = launch.verdicts(sweep, store)
+    for entry in outcome.entries:
+        if entry.trial.id in verdicts:
+            say(f"{wording.line(sweep, entry)}: {wording.verdict_text(verdicts[entry.trial.id])}")
+    _conclude(sweep, outcome.entries)
+    raise typer.Exit(0 if outcome.complete else 1)
+
+
+@app.command()
+def status(
+    source: SweepPath, changes: Changes = None, small: Small = False, as_json: AsJson = False
+) -> None:
+    """Show how far a sweep is, also while it runs."""
+    sweep, store, entries = _planned(source, changes, small)
+    if as_json:
+        print(wording.plan_json(sweep, entries, orphans(sweep, store)))
+        return
+    for entry in entries:
+        if entry.state != "done" or not entry.is_finished:
+            say(f"{wording.line(sweep, entry)}{wording.detail(entry, store)}")
+    counts = Counter(wording.standing(entry) for entry in entries)
+    say(f"{sweep.name}: " + ", ".join(f"{n} {name}" for name, n in counts.items()))
+
+
+@app.command()
+def report(
+    source: SweepPath,
+    changes: Changes = None,
+    small: Small = False,
+    folder: Annotated[
+        Path | None, typer.Option("--out", help="Folder to write to. [default: reports/<sweep>]")
+    ] = None,
+    from_mlflow: Annotated[
+        bool, typer.Option("--from-mlflow", help="Read MLflow instead of the store.")
+    ] = False,
+) -> None:
+    """Write a sweep's report: page, figures, results.csv."""
+    sweep = launch.load_sweep(source, overrides=changes or (), small=small)
+    say(str(launch.report(sweep, launch.default_store(), folder, from_mlflow=from_mlflow)))
+
+
+@app.command()
+def sync(source: SweepPath, changes: Changes = None, small: Small = False) -> None:
+    """Write to MLflow what it lacks of a sweep."""
+    sweep = launch.load_sweep(source, overrides=changes or (), small=small)
+    count = len(launch.sync(sweep, launch.default_store()))
+    say(f"{sweep.name}: {count} runs in MLflow are up to date")
+
+
+def _planned(
+    source: str, changes: list[str] | None, small: bool
+) -> tuple[Sweep, Store, list[Entry]]:
+    sweep = launch.load_sweep(source, overrides=changes or (), small=small)
+    store = launch.default_store()
+    return sweep, store, launch.plan(sweep, store)
+
+
+def _launched(sweep: Sweep, store: Store, **how: Any) -> Outcome:
+    """Runs what is missing, with progress; says where the report is."""
+    try:
+        with ProgressMonitor(sweep, store, out) as monitor:
+            outcome = launch.run(sweep, store, monitor, **how)
+    except KeyboardInterrupt:
+        err.print("interrupted; the same command goes on from here", markup=False)
+        raise typer.Exit(INTERRUPTED) from None
+    if outcome.tracking_problem:
+        err.print(
+            f"MLflow is not up to date: {outcome.tracking_problem}. `nodebench sync` catches up",
+            markup=False,
+        )
+    if outcome.page:
+        say(f"report: {outcome.page}")
+    return outcome
+
+
+def _conclude(sweep: Sweep, entries: list[Entry]) -> None:
+    """Announces every trial that did not finish."""
+    for entry in entries:
+        what = wording.line(sweep, entry)
+        if entry.result is not None and not entry.is_finished:
+            say(f"{what}: {entry.result}: {entry.result.reason}")
+        elif entry.result is not None and entry.missing:
+            say(f"{what}: its evaluation is incomplete; see `logs {entry.trial.id}`")
+    untrained = sum(entry.missing and not entry.is_trained for entry in entries)
+    if untrained:
+        say(f"{untrained} trials are not trained: `nodebench run` trains them")
+    finished = sum(entry.is_finished for entry in entries)
+    say(f"{sweep.name}: {finished} of {len(entries)} trials finished")

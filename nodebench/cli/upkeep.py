@@ -1,0 +1,72 @@
+"""The verbs about this machine: its data, its runs, its MLflow."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from typing import Annotated, Any
+
+import typer
+
+from nodebench import launch
+from nodebench.cli import wording
+from nodebench.cli.app import app, err, say
+from nodebench.cli.options import AsJson
+from nodebench.data_settings import DATASETS
+from nodebench.errors import DataError
+
+
+@app.command()
+def data(
+    names: Annotated[
+        list[str], typer.Argument(metavar="NAME...", help=f"Of {', '.join(DATASETS)}.")
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Download and verify data sets, and count their samples. NODEBENCH_DATA says where to."""
+    rows: list[dict[str, Any]] = []
+    missing = False
+    for data_set in launch.data_sets(names):
+        try:
+            found = launch.fetch(data_set)
+        except DataError as error:  # the others are fetched all the same
+            err.print(str(error), markup=False, highlight=False)
+            missing = True
+            continue
+        rows.append(wording.census_row(data_set, found))
+        if not as_json:
+            say(wording.census_text(data_set, found))
+    if as_json:
+        print(json.dumps({"data": rows}))
+    raise typer.Exit(2 if missing else 0)
+
+
+@app.command()
+def logs(
+    trial: Annotated[str, typer.Argument(metavar="ID", help="A trial's id, or its start.")],
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as it is written.")] = False,
+) -> None:
+    """Print a trial's log, and the traceback if it crashed."""
+    folder = launch.default_store().find(trial)
+    with folder.log_file.open(encoding="utf-8") as file:
+        sys.stdout.write(file.read())
+        if (folder.path / "error.txt").exists():
+            sys.stdout.write((folder.path / "error.txt").read_text(encoding="utf-8"))
+        while follow:
+            sys.stdout.write(file.read())
+            sys.stdout.flush()
+            time.sleep(0.5)
+
+
+@app.command()
+def ui(port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 5000) -> None:
+    """Serve MLflow's pages with this machine's runs."""
+    from nodebench.tracking import tracking_uri
+
+    store = launch.default_store()
+    command = ["-m", "mlflow", "server", "--backend-store-uri", tracking_uri(store)]
+    command += ["--host", "127.0.0.1", "--port", str(port)]
+    say(f"http://127.0.0.1:{port}")
+    os.execv(sys.executable, [sys.executable, *command])
