@@ -10,7 +10,7 @@ import os
 import re
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,12 +19,14 @@ from typing import TYPE_CHECKING
 from nodebench.data.files import prepare
 from nodebench.data_settings import DATASETS, Dataset
 from nodebench.errors import Fault, InputError, SweepError, unknown
+from nodebench.estimate import Cost, Forecast, cell_of, forecast, recorded_costs, slots
 from nodebench.identity import Trial
 from nodebench.mirror import Mirror
 from nodebench.part import import_part
 from nodebench.plan import Entry, RunOptions, chosen, entries, require_points
+from nodebench.relatives import find
 from nodebench.runner import Monitor, require, run_inline, run_with_ray
-from nodebench.store import Store
+from nodebench.store import Row, Store
 from nodebench.sweep import Sweep, load
 from nodebench.sweepfile import Resources
 from nodebench.verdict import Verdict, judge
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from nodebench.data.load import Census
+    from nodebench.repro import Reproduction
 
 
 def default_store() -> Store:
@@ -85,6 +88,39 @@ def plan(sweep: Sweep, store: Store) -> list[Entry]:
     return entries(sweep, store, options_for(sweep))
 
 
+def expected(sweep: Sweep, store: Store, found: Sequence[Entry]) -> Forecast | None:
+    """What a sweep still takes, from what has been trained; None if nothing has."""
+    running = sum(entry.state == "running" for entry in found)
+    costs = recorded_costs(found, store, hardware=None)
+    return forecast(found, costs, store, running or slots(sweep.resources, gpus=1))
+
+
+def probed(
+    sweep: Sweep, store: Store, *, cpu: bool = False
+) -> tuple[dict[str, Cost], Forecast | None]:
+    """The cost of each missing cell on this machine, by `cell_of`, and the whole sweep's.
+
+    From earlier trials on the same hardware where there are any, else from a few training steps
+    taken now.
+
+    Raises:
+        InputError: as `run` does, if the machine or the data lack what the sweep asks for.
+    """
+    options = options_for(sweep, cpu=cpu)
+    found = entries(sweep, store, options)
+    missing = [entry.trial for entry in found if entry.missing]
+    _require_all(missing, options, inline=True)
+    from nodebench.machine import device_for, environment, gpu_count
+    from nodebench.timing import probe
+
+    hardware = environment(device_for(options.resources.gpus))["hardware"]
+    costs = recorded_costs(found, store, hardware)
+    for trial in missing:
+        if cell_of(trial) not in costs:
+            costs[cell_of(trial)] = probe(trial, options).cost()
+    return costs, forecast(found, costs, store, slots(options.resources, gpu_count()))
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What a run came to."""
@@ -131,16 +167,16 @@ def run(
     """
     ids = chosen(sweep, only, shard)
     options = replace(options_for(sweep, cpu=cpu), tags=_commit(), retry_failed=retry_failed)
+    planned = [entry for entry in entries(sweep, store, options) if entry.trial.id in ids]
+    todo = [entry for entry in planned if entry.missing and (train or entry.is_trained)]
+    missing = [entry.trial for entry in todo]
+    _require_all(missing, options, inline=inline)
+    monitor.on_plan(len(planned), len(missing))
+    continues = {entry.trial.id: entry.continues for entry in todo if entry.continues}
+    options = replace(options, continues=continues)
+    page = None
     with store.sweep_lock(sweep.name, shard):
-        planned = [entry for entry in entries(sweep, store, options) if entry.trial.id in ids]
-        todo = [entry for entry in planned if entry.missing and (train or entry.is_trained)]
-        missing = [entry.trial for entry in todo]
-        monitor.on_plan(len(planned), len(missing))
-        _require_all(missing, options, inline=inline)
-        continues = {entry.trial.id: entry.continues for entry in todo if entry.continues}
-        options = replace(options, continues=continues)
         store.write_sweep(sweep.name, sweep.text, {t.id: sweep.label(t) for t in sweep.trials})
-        page = None
         with Mirror(sweep, store, monitor.on_tracking) if track else nullcontext() as mirror:
             if mirror and require_mlflow:
                 mirror.require()
@@ -201,6 +237,33 @@ def verdicts(sweep: Sweep, store: Store) -> dict[str, Verdict]:
     """Whether each trained model is still an ODE, by trial id, as far as it has been evaluated."""
     found = {trial.id: judge(trial, sweep, store) for trial in sweep.trials}
     return {trial: judged for trial, judged in found.items() if judged}
+
+
+def reproduce(
+    source: str | Path,
+    trial_id: str,
+    store: Store,
+    *,
+    overrides: Sequence[str] = (),
+    small: bool = False,
+    cpu: bool = False,
+    on_epoch: Callable[[Row], None] = lambda _row: None,
+) -> Reproduction:
+    """Runs a trial of a sweep again, alone in this process, and compares it with its record.
+
+    The record is that of the store, or else that of the report in whose folder the sweep file is.
+
+    Raises:
+        InputError: if there is no such trial, no record of it, or it cannot be run here.
+    """
+    from nodebench.repro import recorded, reproduce
+
+    sweep = load_sweep(source, overrides=overrides, small=small)
+    trial = find(trial_id, store, sweep)
+    record = recorded(trial, store, Path(source).with_name("results.csv"))
+    options = options_for(sweep, cpu=cpu)
+    _require_all([trial], options, inline=True)
+    return reproduce(trial, record, options, on_epoch)
 
 
 def sync(sweep: Sweep, store: Store) -> dict[str, str]:

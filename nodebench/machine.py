@@ -23,6 +23,11 @@ def device_for(gpus: float) -> torch.device:
     return torch.device("cuda" if gpus > 0 else "cpu")
 
 
+def gpu_count() -> int:
+    """The number of GPUs here."""
+    return torch.cuda.device_count()
+
+
 def synchronize(device: torch.device) -> None:
     """Waits for the device's queue, so that a clock read next is true."""
     if device.type == "cuda":

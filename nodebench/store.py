@@ -45,6 +45,11 @@ ERROR = "error"
 LOCK_WAIT_S = 30.0
 """For a worker whose driver was killed, and which may still be writing."""
 
+INCIDENTAL = frozenset(
+    {"epoch_s", "peak_memory_bytes", "time", "forward_s", "seconds", "memory_bytes"}
+)
+"""Metrics of the machine and the moment, which another run of the same trial has otherwise."""
+
 SHOWN = ("history.jsonl", "evaluations.json", "trajectories.json", "result.json")
 
 

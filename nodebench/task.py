@@ -54,11 +54,13 @@ class Evaluation:
 class Task(ABC, Generic[BatchType]):
     """One trial's data as training and testing see it.
 
-    `batches_per_epoch` is their number, and `device` where they lie. `chance` is the headline
+    `batches_per_epoch` is their number, and `device` where they lie. `test_passes` is the number of
+    forward passes that testing takes. `chance` is the headline
     metric of a model that has learned nothing, where that is known.
     """
 
     batches_per_epoch: int
+    test_passes: int = 1
     device: torch.device
     chance: float | None = None
 
@@ -105,6 +107,8 @@ class Classification(Task[Batch]):
         self.data, self.seed, self.limit = data, spec.seed, limit_solver(spec)
         self.batch_size, self.drop_last = spec.train.batch_size, spec.train.drop_last
         self.batches_per_epoch = batches_per_epoch(len(data.train), self.batch_size, self.drop_last)
+        held_out = [data.test, *([data.validation] if data.validation else [])]
+        self.test_passes = sum(-(-len(split) // self.batch_size) for split in held_out)
         self.device = data.train.targets.device
         counts = torch.bincount(data.test.targets)
         self.chance = counts.max().item() / len(data.test)

@@ -150,7 +150,7 @@ class _Run:
         if values := newest_checkpoint(self.folder):
             state.load(values, task.device)
             self.saved_epochs = state.epoch
-            self.folder.log(f"resumed after {state.epoch} epochs, {state.iteration} iterations")
+            self.folder.log(f"resumed after epoch {state.epoch}, iteration {state.iteration}")
             return
         if self.before is not None and self.before.outcome == FINISHED:
             self.folder.log("its checkpoint is gone: it is trained again, to be evaluated")

@@ -9,7 +9,7 @@ import yaml
 from nodebench.plan import RunOptions
 from nodebench.point import Point
 from nodebench.solver_settings import Solver
-from nodebench.store import Store
+from nodebench.store import INCIDENTAL, Store
 from nodebench.sweep import Sweep, load
 
 TINY: dict[str, Any] = {
@@ -18,9 +18,6 @@ TINY: dict[str, Any] = {
     "solver": {"method": "euler", "steps": 2},
     "train": {"epochs": 3, "batch_size": 16, "optimizer": {"name": "adam", "lr": 0.01}},
 }
-
-# Metrics that depend on the machine and the moment, not on the trial.
-INCIDENTAL = {"epoch_s", "peak_memory_bytes", "time"}
 
 
 def write_tiny(folder: Path, name: str = "tiny", **fields: Any) -> Path:

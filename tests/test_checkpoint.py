@@ -116,7 +116,7 @@ def test_a_damaged_checkpoint_is_noticed_and_the_one_before_it_used(tmp_path, da
     damage(folder.checkpoint)
     run_trial(trial, store, options(sweep, tmp_path))
     assert "is damaged" in folder.log_file.read_text()
-    assert "resumed after 2 epochs" in folder.log_file.read_text()
+    assert "resumed after epoch 2," in folder.log_file.read_text()
     whole = Store(tmp_path / "whole")
     run_trial(trial, whole, options(sweep, tmp_path))
     assert essence(folder.history()) == essence(whole.folder(trial.id).history())

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from sweeps import essence, options, tiny
+from sweeps import Quiet, essence, options, tiny
 
 pytest.importorskip("mlflow")
 from mlflow import MlflowClient
@@ -21,12 +21,6 @@ from nodebench.tracking import TRIAL_TAG, Tracker, restore, tracking_uri
 pytestmark = pytest.mark.filterwarnings("ignore")  # MLflow's own code warns
 
 
-class Silent:
-    def on_start(self, trial_id): ...
-    def on_epoch(self, trial_id, row): ...
-    def on_end(self, trial_id, problem): ...
-
-
 @pytest.fixture
 def trained(tmp_path):
     """A sweep of two finished trials and one that met its limit, in a store."""
@@ -34,9 +28,9 @@ def trained(tmp_path):
     sweep = tiny(tmp_path, seeds=[0, 1], evaluate=evaluate, grid={"solver.steps": [2, 3]})
     store = Store(tmp_path / "runs")
     write(store.sweep_file(sweep.name), sweep.text)
-    run_inline(sweep.trials[:2], store, options(sweep, tmp_path), Silent())
+    run_inline(sweep.trials[:2], store, options(sweep, tmp_path), Quiet())
     limited = replace(options(sweep, tmp_path), limits=Limits(nfe=2))
-    run_inline(sweep.trials[2:3], store, limited, Silent())
+    run_inline(sweep.trials[2:3], store, limited, Quiet())
     return sweep, store
 
 
@@ -140,7 +134,7 @@ def test_restoring_an_experiment_that_is_not_there_says_so(tmp_path):
 def test_an_absent_server_does_not_stop_a_sweep(tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     sweep, store = tiny(tmp_path), Store(tmp_path / "runs")
-    outcome = launch.run(sweep, store, Silent(), inline=True, write_report=False)
+    outcome = launch.run(sweep, store, Quiet(), inline=True, write_report=False)
     assert outcome.complete
     assert outcome.tracking_problem is not None
     assert "127.0.0.1:9" in outcome.tracking_problem
@@ -150,7 +144,7 @@ def test_an_absent_server_does_not_stop_a_sweep(tmp_path, monkeypatch):
 
 def test_the_mirror_follows_the_store_and_finishes_what_is_left(trained):
     sweep, store = trained
-    with Mirror(sweep, store) as mirror:
+    with Mirror(sweep, store, lambda _: None) as mirror:
         pass
     assert mirror.problem is None
     assert len(runs(sweep, store)[1]) == 3

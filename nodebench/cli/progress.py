@@ -21,10 +21,10 @@ from nodebench.sweep import Sweep
 
 
 class ProgressMonitor:
-    """A `runner.Monitor` for people."""
+    """A `runner.Monitor` for people; `verb` says what is done with trials."""
 
-    def __init__(self, sweep: Sweep, store: Store, console: Console):
-        self._sweep = sweep
+    def __init__(self, sweep: Sweep, store: Store, console: Console, verb: str):
+        self._sweep, self._verb = sweep, verb
         self._labels = {trial.id: sweep.label(trial) for trial in sweep.trials}
         self._lengths = {trial.id: trial.spec.train for trial in sweep.trials}
         self._headlines = {trial.id: trial.spec.data.headline for trial in sweep.trials}
@@ -57,9 +57,8 @@ class ProgressMonitor:
         """Says how much is to be done."""
         self._missing = missing
         self._progress.update(self._overall, total=missing)
-        self._console.print(
-            f"{self._sweep.name}: {trials} trials, {missing} to run", markup=False, highlight=False
-        )
+        text = f"{self._sweep.name}: {trials} trials, {missing} to {self._verb}"
+        self._console.print(text, markup=False, highlight=False)
 
     def on_start(self, trial_id: str) -> None:
         """Shows a bar for the trial."""

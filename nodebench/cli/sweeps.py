@@ -30,16 +30,31 @@ from nodebench.cli.progress import ProgressMonitor
 from nodebench.errors import InputError
 from nodebench.launch import Outcome
 from nodebench.plan import Entry, orphans
+from nodebench.relatives import OTHER_CODE, change, find, inputs, nearest
 from nodebench.store import Store
 from nodebench.sweep import Sweep
 
 
 @app.command()
 def plan(
-    source: SweepPath, changes: Changes = None, small: Small = False, as_json: AsJson = False
+    source: SweepPath,
+    changes: Changes = None,
+    small: Small = False,
+    diff: Annotated[
+        str | None, typer.Option(metavar="OLD", help="Say what changed since this sweep file.")
+    ] = None,
+    probe: Annotated[
+        bool, typer.Option("--probe", help="Time some steps of each cell, to predict the cost.")
+    ] = False,
+    cpu: Cpu = False,
+    as_json: AsJson = False,
 ) -> None:
-    """List a sweep's trials and where each stands; runs nothing."""
+    """List a sweep's trials and where each stands; trains nothing."""
     sweep, store, entries = _planned(source, changes, small)
+    if diff is not None:
+        old = launch.load_sweep(diff, overrides=changes or (), small=small)
+        say(wording.change_text(change(old, sweep)))
+        return
     left = orphans(sweep, store)
     if as_json:
         print(wording.plan_json(sweep, entries, left))
@@ -55,6 +70,35 @@ def plan(
         say(f"each takes {sweep.resources.gpus:g} of a GPU; `run --cpu` does without")
     to_do = sum(entry.missing for entry in entries)
     say(f"{sweep.name}: {len(entries)} trials, {to_do} to run")
+    if probe:
+        costs, whole = launch.probed(sweep, store, cpu=cpu)
+        say(wording.costs_text(sweep, entries, costs))
+        say(wording.forecast_text(whole) if whole else "nothing to run costs nothing")
+
+
+@app.command()
+def why(
+    trial: Annotated[str, typer.Argument(metavar="ID", help="A trial's id, or its start.")],
+    source: Annotated[
+        str | None, typer.Argument(metavar="[SWEEP]", help="The sweep that plans it, if it is new.")
+    ] = None,
+    changes: Changes = None,
+    small: Small = False,
+) -> None:
+    """Show what a trial's id is made of, and what sets it apart from its nearest relative."""
+    store = launch.default_store()
+    sweep = launch.load_sweep(source, overrides=changes or (), small=small) if source else None
+    found = find(trial, store, sweep)
+    say(f"{found.id}")
+    for path, value in inputs(found).items():
+        say(f"  {path}: {value}")
+    relative = nearest(found, store)
+    if relative is None:
+        say("the store has no other finished trial")
+        return
+    say(f"nearest finished: {relative[0]}, of which differ")
+    for difference in relative[1] or (OTHER_CODE,):
+        say(f"  {difference}")
 
 
 @app.command()
@@ -132,6 +176,27 @@ def status(
             say(f"{wording.line(sweep, entry)}{wording.detail(entry, store)}")
     counts = Counter(wording.standing(entry) for entry in entries)
     say(f"{sweep.name}: " + ", ".join(f"{n} {name}" for name, n in counts.items()))
+    if left := launch.expected(sweep, store, entries):
+        say(wording.forecast_text(left))
+
+
+@app.command()
+def repro(
+    source: SweepPath,
+    trial: Annotated[str, typer.Argument(metavar="ID", help="A trial's id, or its start.")],
+    changes: Changes = None,
+    small: Small = False,
+    cpu: Cpu = False,
+) -> None:
+    """Run one recorded trial again, here and alone, and compare it metric by metric."""
+    store = launch.default_store()
+    found = launch.reproduce(
+        source, trial, store,
+        overrides=changes or (), small=small, cpu=cpu,
+        on_epoch=lambda row: err.print(f"epoch {row['epoch']}", highlight=False),
+    )  # fmt: skip
+    say(wording.reproduction_text(found))
+    raise typer.Exit(0 if found.agrees else 1)
 
 
 @app.command()
@@ -167,11 +232,11 @@ def _planned(
     return sweep, store, launch.plan(sweep, store)
 
 
-def _launched(sweep: Sweep, store: Store, **how: Any) -> Outcome:
+def _launched(sweep: Sweep, store: Store, *, train: bool = True, **how: Any) -> Outcome:
     """Runs what is missing, with progress; says where the report is."""
     try:
-        with ProgressMonitor(sweep, store, out) as monitor:
-            outcome = launch.run(sweep, store, monitor, **how)
+        with ProgressMonitor(sweep, store, out, "run" if train else "evaluate") as monitor:
+            outcome = launch.run(sweep, store, monitor, train=train, **how)
     except KeyboardInterrupt:
         err.print("interrupted; the same command goes on from here", markup=False)
         raise typer.Exit(INTERRUPTED) from None

@@ -7,13 +7,16 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from nodebench.data_settings import Dataset
+from nodebench.estimate import Cost, Forecast, cell_of
 from nodebench.plan import Entry
+from nodebench.relatives import Change
 from nodebench.store import Store
 from nodebench.sweep import Sweep
 from nodebench.verdict import Verdict
 
 if TYPE_CHECKING:
     from nodebench.data.load import Census
+    from nodebench.repro import Comparison, Reproduction
 
 
 def line(sweep: Sweep, entry: Entry) -> str:
@@ -79,6 +82,74 @@ def verdict_text(judged: Verdict) -> str:
     numbers = ", ".join(f"{name} {value:.4g}" for name, value in judged.numbers.items())
     reason = f": {judged.reason}" if judged.reason else ""
     return f"{judged.word}{reason} ({numbers})" if numbers else f"{judged.word}{reason}"
+
+
+def change_text(found: Change) -> str:
+    """What changed from one form of a sweep's file to another."""
+    lines = [f"{found.same} trials stay, {len(found.new)} are new, {len(found.gone)} are gone"]
+    lines += [f"changed: {name}" for name in found.fields]
+    for trial, (label, apart) in found.new.items():
+        reason = "; ".join(map(str, apart))
+        lines.append(f"+ {trial}  {label}" + (f"  ({reason})" if reason else ""))
+    lines += [f"- {trial}  {label}" for trial, label in found.gone.items()]
+    return "\n".join(lines)
+
+
+def costs_text(sweep: Sweep, entries: list[Entry], costs: dict[str, Cost]) -> str:
+    """What a trial of each missing cell costs, a line a cell."""
+    cells = {
+        cell_of(entry.trial): sweep.cell_label(entry.trial) for entry in entries if entry.missing
+    }
+    return "\n".join(f"  {label}: {cost_text(costs[cell])}" for cell, label in cells.items())
+
+
+def cost_text(cost: Cost) -> str:
+    """`about 3 min a trial (2.8 min to 3.4 min, from 8 steps of 6.1 ms)`."""
+    ends = f"{duration(cost.low)} to {duration(cost.high)}, {cost.source}"
+    return f"about {duration(cost.seconds)} a trial ({ends}){_growth(cost.grows)}"
+
+
+def forecast_text(found: Forecast) -> str:
+    """`about 3 h to go, until Sat 21:40 (2.5 h to 3.4 h)`."""
+    end = time.strftime("%a %H:%M", time.localtime(time.time() + found.seconds))
+    ends = f"{duration(found.low)} to {duration(found.high)}"
+    if found.unknown:
+        ends += f"; {found.unknown} trials of unknown cost are taken to be like the others"
+    return f"about {duration(found.seconds)} to go, until {end} ({ends}){_growth(found.grows)}"
+
+
+def _growth(grows: bool) -> str:
+    return "; more, as adaptive solvers' evaluations grow in training" if grows else ""
+
+
+def duration(seconds: float) -> str:
+    """`45 s`, `3 min`, `2.5 h`, `4 days`."""
+    for unit, size in (("days", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.2g} {unit}"
+    return f"{seconds:.2g} s"
+
+
+def reproduction_text(found: Reproduction) -> str:
+    """A metric a line, recorded and now, and what to make of it."""
+    width = max((len(metric.name) for metric in found.metrics), default=0)
+    lines = [
+        f"{metric.name:<{width}}  {metric.recorded:<22.17g} {metric.now:<22.17g} {_likeness(metric)}"
+        for metric in found.metrics
+    ]
+    lines += [f"{name}: {then} then, {now} now" for name, then, now in found.environments]
+    if found.outcomes[0] != found.outcomes[1]:
+        lines.append(f"outcome: {found.outcomes[0]} then, {found.outcomes[1]} now")
+    same = sum(metric.is_same_bits for metric in found.metrics)
+    verdict = "reproduced" if found.agrees else "NOT reproduced"
+    lines.append(f"{verdict}: {same} of {len(found.metrics)} metrics to the bit")
+    return "\n".join(lines)
+
+
+def _likeness(metric: Comparison) -> str:
+    if metric.is_same_bits:
+        return "same bits"
+    return "same to rounding" if metric.agrees else f"differs by {metric.now - metric.recorded:.3g}"
 
 
 def plan_json(sweep: Sweep, entries: list[Entry], orphans: dict[str, str]) -> str:

@@ -1,0 +1,114 @@
+"""Why a trial is another one: what its id is made of, and what sets it apart from others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from nodebench.errors import StoreError
+from nodebench.identity import NUMERICS, Trial, canonical
+from nodebench.store import FINISHED, Store
+from nodebench.sweep import Sweep
+
+OTHER_CODE = "nodebench's numerics, or the source of a part by import path"
+"""What differs between trials of equal settings: their ids hold it, their settings do not."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A setting that two trials do not share; None where one lacks it."""
+
+    path: str
+    here: Any
+    there: Any
+
+    def __str__(self) -> str:
+        return f"{self.path}: {_shown(self.here)} here, {_shown(self.there)} there"
+
+
+def inputs(trial: Trial) -> dict[str, Any]:
+    """Everything that the id is made of: settings by dotted path, and the number of NUMERICS."""
+    return {**trial.settings, "numerics": NUMERICS}
+
+
+def differences(here: Mapping[str, Any], there: Mapping[str, Any]) -> list[Difference]:
+    """What two trials' settings do not share."""
+    return [
+        Difference(path, here.get(path), there.get(path))
+        for path in dict.fromkeys([*here, *there])
+        if canonical(here.get(path)) != canonical(there.get(path))
+    ]
+
+
+def nearest(trial: Trial, store: Store) -> tuple[str, list[Difference]] | None:
+    """The finished trial in the store that shares most settings with this one, and what it lacks.
+
+    None if the store has no other.
+    """
+    others: list[tuple[int, str, list[Difference]]] = []
+    for other_id, result in store.results().items():
+        if other_id == trial.id or result.outcome != FINISHED:
+            continue
+        try:
+            other = Trial(store.folder(other_id).spec())
+        except StoreError:  # a damaged folder is no relative
+            continue
+        found = differences(trial.settings, other.settings)
+        others.append((len(found), other_id, found))
+    return min(others, key=lambda other: other[:2])[1:] if others else None
+
+
+def find(start: str, store: Store, sweep: Sweep | None) -> Trial:
+    """The trial whose id starts so: of the sweep's plan, or of the store if no sweep is given.
+
+    Raises:
+        StoreError: if there is none, or more than one.
+    """
+    if sweep is None:
+        return Trial(store.find(start).spec())
+    found = [trial for trial in sweep.trials if trial.id.startswith(start)]
+    if len(found) != 1:
+        state = "several trials start" if found else "no trial starts"
+        raise StoreError(f"{state} with `{start}` in `{sweep.name}`; see `plan`")
+    return found[0]
+
+
+@dataclass(frozen=True)
+class Change:
+    """What became of a sweep between two forms of its file."""
+
+    same: int
+    new: dict[str, tuple[str, list[Difference]]]
+    """id -> label, and what sets it apart from the nearest trial of the old form."""
+
+    gone: dict[str, str]
+    """id -> label."""
+
+    fields: list[str]
+    """What else differs: `evaluate`, `limits`, …"""
+
+
+def change(old: Sweep, new: Sweep) -> Change:
+    """What changed from one form of a sweep's file to another."""
+    before = {trial.id: trial for trial in old.trials}
+    after = {trial.id: trial for trial in new.trials}
+    added = {id_: trial for id_, trial in after.items() if id_ not in before}
+    names = ("evaluate", "resources", "limits", "margin", "checkpoint_minutes")
+    return Change(
+        same=len(after) - len(added),
+        new={
+            id_: (new.label(trial), _least(trial, before.values())) for id_, trial in added.items()
+        },
+        gone={id_: old.label(trial) for id_, trial in before.items() if id_ not in after},
+        fields=[name for name in names if getattr(old, name) != getattr(new, name)],
+    )
+
+
+def _least(trial: Trial, others: Iterable[Trial]) -> list[Difference]:
+    found = [differences(trial.settings, other.settings) for other in others]
+    return min(found, key=len, default=[])
+
+
+def _shown(value: Any) -> str:
+    return "nothing" if value is None else f"`{value}`"

@@ -1,0 +1,135 @@
+"""Running a recorded trial again, and comparing what comes out, metric by metric."""
+
+from __future__ import annotations
+
+import csv
+import math
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nodebench.errors import InputError, StoreError
+from nodebench.identity import Trial
+from nodebench.plan import RunOptions
+from nodebench.point import known_point
+from nodebench.store import INCIDENTAL, Row, Store, TrialFolder
+from nodebench.trial import run_trial
+
+TOLERANCE = 1e-6
+"""Relative difference below which two metrics are the same number, rounded differently."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One metric as it was recorded and as it came out now."""
+
+    name: str
+    recorded: float
+    now: float
+
+    @property
+    def is_same_bits(self) -> bool:
+        """Whether it is the very number."""
+        return self.recorded == self.now or (math.isnan(self.recorded) and math.isnan(self.now))
+
+    @property
+    def agrees(self) -> bool:
+        """Whether it is the same to rounding."""
+        return self.is_same_bits or math.isclose(self.recorded, self.now, rel_tol=TOLERANCE)
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """What a second run of a trial gave beside the first; environments by what differs."""
+
+    outcomes: tuple[str, str]
+    metrics: list[Comparison]
+    environments: list[tuple[str, str, str]]
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the trial ended in the same way, with the same metrics to rounding."""
+        return self.outcomes[0] == self.outcomes[1] and all(m.agrees for m in self.metrics)
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is known of a trial's first run."""
+
+    outcome: str
+    metrics: Mapping[str, float]
+    environment: Mapping[str, str]
+
+
+def recorded(trial: Trial, store: Store, table: Path) -> Record:
+    """The record of a trial in the store or, if it has none, in a report's `results.csv`.
+
+    Raises:
+        StoreError: if neither has it.
+    """
+    result = store.folder(trial.id).result()
+    if result is not None and result.is_result:
+        environment = result.environments[-1] if result.environments else {}
+        return Record(result.outcome, _metrics(store.folder(trial.id)), _words(environment))
+    rows = list(csv.DictReader(table.open(encoding="utf-8"))) if table.is_file() else []
+    for row in rows:
+        if row["id"] == trial.id and row["outcome"] != "missing":
+            numbers = {name: _number(text) for name, text in row.items()}
+            metrics = {name: value for name, value in numbers.items() if value is not None}
+            return Record(row["outcome"], metrics, row)
+    raise StoreError(
+        f"nothing is recorded of `{trial.id}`: neither in `{store.root}` nor in `{table}`. Give "
+        "the `sweep.yaml` of a report's folder, or run the sweep first"
+    )
+
+
+def reproduce(
+    trial: Trial, record: Record, options: RunOptions, on_epoch: Callable[[Row], None]
+) -> Reproduction:
+    """Runs a trial again, from its beginning, in a store of its own that is then removed.
+
+    Raises:
+        InputError: if the code fails, so that there is nothing to compare.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store(Path(folder))
+        result = run_trial(trial, store, options, on_epoch)
+        if not result.is_result:
+            raise InputError(f"`{trial.id}` has no result here: {result.reason}")
+        found = _metrics(store.folder(trial.id))
+    shared = [name for name in found if name in record.metrics]
+    here = _words(result.environments[-1] if result.environments else {})
+    return Reproduction(
+        outcomes=(record.outcome, result.outcome),
+        metrics=[Comparison(name, record.metrics[name], found[name]) for name in shared],
+        environments=[
+            (name, record.environment[name], value)
+            for name, value in here.items()
+            if name != "host" and record.environment.get(name, value) != value
+        ],
+    )
+
+
+def _metrics(folder: TrialFolder) -> dict[str, float]:
+    """A finished trial's metrics, those of evaluated points included."""
+    result = folder.result()
+    assert result is not None
+    found = {name: value for name, value in result.summary.items() if name not in INCIDENTAL}
+    for row in folder.evaluations():
+        point = " ".join(f"{value}" for value in known_point(row).row.values())
+        numbers = {k: v for k, v in row.items() if isinstance(v, float) and k not in INCIDENTAL}
+        found |= {f"{name} under {point}": value for name, value in numbers.items()}
+    return found
+
+
+def _words(environment: Mapping[str, Any]) -> dict[str, str]:
+    return {name: str(value) for name, value in environment.items()}
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
