@@ -13,7 +13,8 @@ NodebenchError
     ├── StepUnderflow      an adaptive solver's step fell below the resolution of time
     ├── EvaluationLimit    a solve needed more evaluations than `limits.nfe`
     ├── DeadlineExceeded   the trial took longer than `limits.minutes`
-    └── OutOfMemory        the device's memory did not suffice
+    ├── OutOfMemory        the device's memory did not suffice
+    └── Stopped            a search gave the trial up
 """
 
 from __future__ import annotations
@@ -110,6 +111,12 @@ class OutOfMemory(TrialFailure):
     """The device had not enough memory for the trial."""
 
     outcome = "out-of-memory"
+
+
+class Stopped(TrialFailure):
+    """A search ended the trial early, since others did better by then."""
+
+    outcome = "stopped"
 
 
 def unknown(word: object, kind: str, known: Iterable[str]) -> str:

@@ -80,6 +80,7 @@ def options_for(sweep: Sweep, *, cpu: bool = False) -> RunOptions:
         sweep.limits,
         sweep.evaluate,
         checkpoint_minutes=sweep.checkpoint_minutes,
+        stop=sweep.search.stop if sweep.search else None,
     )
 
 
@@ -194,7 +195,7 @@ def run(
 def _require_all(trials: Sequence[Trial], options: RunOptions, *, inline: bool) -> None:
     """Refuses, before anything has been started, what would fail in every trial."""
     if trials:
-        require(options.resources, inline=inline)
+        require(options, inline=inline)
     for path in {path for trial in trials for path in trial.spec.import_paths}:
         import_part(path)
     for data in {trial.spec.data.model_dump_json(): trial.spec.data for trial in trials}.values():

@@ -11,12 +11,12 @@ from typing import Any
 
 import yaml
 
-from nodebench.errors import DeadlineExceeded, EvaluationLimit, Fault, SweepError
+from nodebench.errors import DeadlineExceeded, EvaluationLimit, Fault, Stopped, SweepError
 from nodebench.identity import Trial
 from nodebench.point import Point, asked, known_point, points
 from nodebench.store import FINISHED, Result, Row, State, Store, TrialFolder
 from nodebench.sweep import Sweep, agrees, check_cells
-from nodebench.sweepfile import Evaluate, Limits, Resources
+from nodebench.sweepfile import Evaluate, Limits, Resources, Stop
 
 CHECKPOINT_S = 5.0
 """At the end of an epoch a checkpoint is written if the last one is older than this."""
@@ -36,6 +36,9 @@ class RunOptions:
 
     continues: dict[str, str] = field(default_factory=dict)
     """Of trials that go on from a shorter one: id -> the shorter one's id."""
+
+    stop: Stop | None = None
+    """How a search ends trials early."""
 
     retry_failed: bool = False
     """Whether a result that is a failure (DNF) counts as missing."""
@@ -170,6 +173,8 @@ def is_missing(trial: Trial, result: Result | None, store: Store, options: RunOp
         return True
     if options.retry_failed and result.outcome != FINISHED:
         return True
+    if result.outcome == Stopped.outcome:
+        return options.stop is None  # what a search gave up is no answer to other sweeps
     if result.outcome == FINISHED:
         wanted = set(points(trial, options.evaluate))
         return not wanted <= known_points(store.folder(trial.id), options.limits).keys()

@@ -20,11 +20,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from nodebench.errors import ResourceError, StoreError
+from nodebench.errors import ResourceError, Stopped, StoreError
 from nodebench.identity import Trial
 from nodebench.plan import RunOptions
 from nodebench.store import Row, Store
-from nodebench.sweepfile import Resources
+from nodebench.sweepfile import Resources, Stop
 
 REPORT_EVERY_S = 0.5
 """Epochs that follow each other faster are not all reported to the driver; the store has them."""
@@ -52,12 +52,15 @@ class Monitor(Protocol):
         """MLflow cannot be written because of `problem`, or can again. Called in a thread."""
 
 
-def require(resources: Resources, *, inline: bool) -> None:
+def require(options: RunOptions, *, inline: bool) -> None:
     """Refuses, before anything has been started, what this machine cannot give.
 
     Raises:
-        ResourceError: if there is no GPU or too few CPUs here, or Ray is not installed.
+        ResourceError: if there is no GPU or too few CPUs here, or Ray is needed and not there.
     """
+    resources = options.resources
+    if inline and options.stop:
+        raise ResourceError("`search.stop` is Ray Tune's: leave out `--inline`, or `stop`")
     if not inline and importlib.util.find_spec("ray") is None:
         raise ResourceError("Ray is not installed: pip install 'ray[tune]', or add `--inline`")
     if inline or "RAY_ADDRESS" not in os.environ:
@@ -122,7 +125,9 @@ def run_with_ray(
             trainable,
             param_space={"id": tune.grid_search([trial.id for trial in trials])},
             # Actors are reused because a new process costs seconds of imports.
-            tune_config=tune.TuneConfig(reuse_actors=True),
+            tune_config=tune.TuneConfig(
+                reuse_actors=True, scheduler=_scheduler(options.stop, trials)
+            ),
             run_config=tune.RunConfig(
                 name="tune",
                 stop=_stopper(fail_fast),
@@ -203,7 +208,8 @@ def _trainable() -> Any:
             self.epochs = epochs(self.trial, self.work.store, self.work.options)
 
         def step(self) -> dict[str, Any]:
-            until = time.monotonic() + REPORT_EVERY_S
+            # A search decides after each epoch.
+            until = time.monotonic() + (0.0 if self.work.options.stop else REPORT_EVERY_S)
             try:
                 for row in self.epochs:
                     if time.monotonic() >= until:
@@ -220,9 +226,31 @@ def _trainable() -> Any:
             return True
 
         def cleanup(self) -> None:
+            # Tune ends a worker's trial before its end only by a search's decision.
+            if self.work.options.stop:
+                with contextlib.suppress(Stopped, StopIteration):
+                    self.epochs.throw(Stopped("the search gave it up: others did better by then"))
             self.epochs.close()
 
     return Worker
+
+
+def _scheduler(stop: Stop | None, trials: Sequence[Trial]) -> Any:
+    from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
+
+    if stop is None:
+        return FIFOScheduler()  # type: ignore[no-untyped-call]
+    data = trials[0].spec.data
+    lengths = [trial.spec.train.epochs or 0 for trial in trials]
+    return ASHAScheduler(
+        time_attr="epoch",
+        metric=f"val_{data.metric}",
+        mode="max" if data.higher_is_better else "min",
+        max_t=max(stop.grace, max(lengths) - 1),  # at the end there is nothing left to save
+        grace_period=stop.grace,
+        reduction_factor=stop.reduction,
+        stop_last_trials=False,  # they end by themselves
+    )
 
 
 def _stopper(fail_fast: bool) -> Any:
@@ -269,7 +297,10 @@ def _callback(held: _DriverOnly) -> Any:
 
         def on_trial_complete(self, *, trial: Any, **_: Any) -> None:  # type: ignore[override]
             if held.monitor:
-                problem = (trial.last_result or {}).get("problem")
+                last = trial.last_result or {}
+                problem = last.get("problem")
+                if "problem" not in last:  # its end is a search's decision, and not written yet
+                    problem = f"stopped by the search after epoch {last.get('epoch', 0)}"
                 held.monitor.on_end(trial.config["id"], problem)
 
         def on_trial_error(self, *, trial: Any, **_: Any) -> None:  # type: ignore[override]
@@ -287,6 +318,7 @@ def _quieten_ray() -> None:
         RAY_AIR_NEW_OUTPUT="0",
         RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="1",  # no GPU asked for: none visible
         TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1",
+        TUNE_DISABLE_STRICT_METRIC_CHECKING="1",  # the last result of a trial says that it is done
         TUNE_DISABLE_SIGINT_HANDLER="1",  # Ctrl-C stops at once: checkpoints are written as we go
         TUNE_GLOBAL_CHECKPOINT_S="86400",  # Tune's own snapshots are of no use here
         TUNE_WARN_THRESHOLD_S="60",

@@ -32,7 +32,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any, Literal
 
-from nodebench.errors import StoreError
+from nodebench.errors import Stopped, StoreError
 from nodebench.identity import Trial
 from nodebench.spec import TrialSpec
 
@@ -84,6 +84,8 @@ class Result:
             return FINISHED
         if not self.is_result:
             return "error"
+        if self.outcome == Stopped.outcome:
+            return f"stopped (epoch {self.epoch})"
         return f"DNF ({self.outcome}, epoch {self.epoch + 1})"
 
 

@@ -13,13 +13,14 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from nodebench.draws import draws
 from nodebench.errors import Fault, SweepError, unknown
 from nodebench.faults import dotted, faults_of
 from nodebench.identity import Trial, canonical
 from nodebench.part import field_paths
 from nodebench.reading import Tree, axis_paths, read, set_path
 from nodebench.spec import TrialSpec
-from nodebench.sweepfile import Evaluate, Limits, Resources, SweepFile
+from nodebench.sweepfile import Evaluate, Limits, Resources, Search, SweepFile
 
 Axis = tuple[tuple[str, ...], list[Any]]
 
@@ -36,6 +37,7 @@ class Sweep:
     limits: Limits
     margin: float
     checkpoint_minutes: float
+    search: Search | None
     text: str
     """The resolved sweep file as YAML: what `repro` needs, and nothing of this machine."""
 
@@ -110,6 +112,8 @@ def load(path: Path, overrides: Sequence[str] = (), small: bool = False) -> Swee
     tree = read(path, overrides, small, faults)
     file = _validated(tree, faults)
     trials = tuple(_expand(file, faults))
+    if file.search:
+        faults += _not_searchable(file.search, trials)
     for number, block in enumerate(file.evaluate):
         check_cells(f"evaluate[{number}].when", [block.when], faults)
     if not (faults or overrides or small):  # which may take away the trials that an entry is about
@@ -126,8 +130,19 @@ def load(path: Path, overrides: Sequence[str] = (), small: bool = False) -> Swee
         file.limits,
         file.margin,
         file.checkpoint_minutes,
+        file.search,
         text,
     )
+
+
+def _not_searchable(search: Search, trials: Sequence[Trial]) -> Iterator[Fault]:
+    """Tuning on the data that a result is reported of would flatter it."""
+    if any(not getattr(trial.spec.data, "val_size", 0) for trial in trials):
+        yield Fault("search", "chooses by validation data: set `data.val_size` above 0")
+    for path in search.space:
+        if path not in _SPEC_ORDER or path == "seed":
+            known = [known for known in _SPEC_ORDER if known != "seed"]
+            yield Fault(f"search.space.{path}", unknown(path, "field", known))
 
 
 def _without_effect(file: SweepFile, trials: Sequence[Trial]) -> Iterator[Fault]:
@@ -163,10 +178,11 @@ def _expand(file: SweepFile, faults: list[Fault]) -> Iterator[Trial]:
     if "seed" in file.base:
         faults.append(Fault("base.seed", "seeds are given by `seeds`, a list beside `base`"))
     check_cells("exclude", file.exclude, faults)
+    samples = draws(file.search) if file.search else [{}]
     for number, block in enumerate(file.grid):
         axes = _axes(block, f"grid[{number}]", faults)
-        for cell in _product(axes):
-            spec = _resolve(file.base, cell, f"grid[{number}]", faults)
+        for cell, drawn in itertools.product(_product(axes), samples):
+            spec = _resolve(file.base, cell | drawn, f"grid[{number}]", faults)
             if spec is None:
                 continue
             for seed in file.seeds:

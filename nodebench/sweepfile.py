@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from nodebench.part import Part
+from nodebench.part import Named, Part
 from nodebench.vocabulary import (
     METHODS,
     Count,
@@ -108,6 +108,59 @@ class Limits(Part):
     minutes: Positive | None = None
 
 
+def _not_empty(values: Any) -> Any:
+    if not values:
+        raise ValueError("is empty, which leaves no trial")
+    return values
+
+
+class Range(Part):
+    """Where samples of a field are drawn from: one of these, bounds included."""
+
+    uniform: tuple[float, float] | None = None
+    log_uniform: tuple[Positive, Positive] | None = None
+    integers: tuple[int, int] | None = None
+    choice: tuple[Any, ...] | None = None
+
+    @model_validator(mode="after")
+    def _is_one_of_them(self) -> Self:
+        given = {name: value for name, value in self if value is not None}
+        if len(given) != 1:
+            raise ValueError(f"needs one of {', '.join(f'`{n}`' for n in Range.model_fields)}")
+        [(name, values)] = given.items()
+        if name == "choice" and not values:
+            raise ValueError("`choice` is empty")
+        if name != "choice" and not values[0] < values[1]:
+            raise ValueError(f"`{name}: {list(values)}`: the smaller comes first")
+        return self
+
+
+class Stop(Named):
+    """Early stopping by ASHA (Li et al. 2020, "A system for massively parallel tuning").
+
+    After `grace` epochs, and each time that `reduction` times as many have passed, only the best
+    1/`reduction` of the trials that came so far go on, by their headline metric on validation
+    data. Which these are depends on the order in which trials come so far.
+    """
+
+    name: Literal["asha"] = "asha"
+    grace: Count = 1
+    reduction: Annotated[int, Field(ge=2)] = 3
+
+
+class Search(Part):
+    """Random samples of a `space`, path -> range, for sweeps that tune rather than compare.
+
+    Every cell of the grid is tried with each of `samples` draws. More samples, or more fields,
+    leave the earlier draws as they were.
+    """
+
+    samples: Count
+    space: Annotated[dict[str, Range], AfterValidator(_not_empty)]
+    seed: Size = 0
+    stop: Stop | None = None
+
+
 def _is_file_name(name: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", name):
         raise ValueError(
@@ -115,12 +168,6 @@ def _is_file_name(name: str) -> str:
             "them, and starts with a letter or digit"
         )
     return name
-
-
-def _not_empty(values: tuple[Any, ...]) -> tuple[Any, ...]:
-    if not values:
-        raise ValueError("is empty, which leaves no trial")
-    return values
 
 
 class SweepFile(Part):
@@ -138,6 +185,7 @@ class SweepFile(Part):
     grid: Annotated[tuple[dict[str, Any], ...], AfterValidator(_not_empty)] = ({},)
     seeds: Annotated[tuple[Size, ...], AfterValidator(_not_empty)] = (0,)
     exclude: tuple[dict[str, Any], ...] = ()
+    search: Search | None = None
     evaluate: tuple[Evaluate, ...] = ()
     resources: Resources = Resources()
     limits: Limits = Limits()

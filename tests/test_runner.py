@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from nodebench.errors import ResourceError
+from nodebench.plan import RunOptions
 from nodebench.runner import require, run_inline, run_with_ray
 from nodebench.store import Store
 from nodebench.sweepfile import Resources
@@ -102,12 +103,12 @@ def test_what_no_node_has_is_refused_before_anything_starts(
     assert not (store.root / "trials").exists()
 
 
-def test_a_gpu_that_is_not_there_is_refused():
+def test_a_gpu_that_is_not_there_is_refused(tmp_path):
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
     for inline in (True, False):
         with pytest.raises(ResourceError, match="--cpu"):
-            require(Resources(gpus=1), inline=inline)
+            require(RunOptions(tmp_path, Resources(gpus=1)), inline=inline)
 
 
 def test_a_trial_held_by_another_launch_does_not_stop_the_others(tmp_path, monkeypatch):

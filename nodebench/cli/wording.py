@@ -134,8 +134,8 @@ def reproduction_text(found: Reproduction) -> str:
     """A metric a line, recorded and now, and what to make of it."""
     width = max((len(metric.name) for metric in found.metrics), default=0)
     lines = [
-        f"{metric.name:<{width}}  {metric.recorded:<22.17g} {metric.now:<22.17g} {_likeness(metric)}"
-        for metric in found.metrics
+        f"{m.name:<{width}}  {m.recorded:<22.17g} {m.now:<22.17g} {_likeness(m)}"
+        for m in found.metrics
     ]
     lines += [f"{name}: {then} then, {now} now" for name, then, now in found.environments]
     if found.outcomes[0] != found.outcomes[1]:
