@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: sweep resume test test-slow check format lock ui clean
+.PHONY: sweep resume test test-slow torture check format lock ui clean
 
 sweep: sweep-quickstart ## Run sweeps/quickstart.yaml, or go on with it
 
@@ -20,6 +20,9 @@ test: check ## Lint, types, layers and the fast tests
 
 test-slow: $(READY) ## The tests that take minutes
 	$(BIN)/pytest -m slow
+
+torture: $(READY) ## Sixty trials, fifty kill -9: nothing lost, nothing twice (some 20 minutes)
+	PYTHONPATH=tests $(BIN)/python tests/torture.py
 
 check: $(READY)
 	$(BIN)/ruff check nodebench tests

@@ -2,7 +2,6 @@ import json
 import os
 import random
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from stores import mlflow_points
 
 from nodebench.cli import sweeps as cli
 from nodebench.plan import Entry
@@ -274,23 +274,6 @@ def test_a_sweep_killed_five_times_equals_the_uninterrupted_one(tmp_path):
 def progress(folder: Path) -> int:
     """Grows with every epoch that a trial logs."""
     return sum(p.stat().st_size for p in (folder / "runs" / "trials").glob("*/log.txt"))
-
-
-def mlflow_points(file: Path) -> dict[str, list[tuple[str, int, float]]]:
-    """trial id -> (metric, step, value), every point as often as it is stored."""
-    with sqlite3.connect(file) as database:
-        trials = dict(
-            database.execute("SELECT run_uuid, value FROM tags WHERE key = 'nodebench.trial'")
-        )
-        assert len(set(trials.values())) == len(trials)
-        assert len(trials) == database.execute("SELECT count(*) FROM runs").fetchone()[0]
-        found: dict[str, list[tuple[str, int, float]]] = {trial: [] for trial in trials.values()}
-        for run, key, step, value in database.execute(
-            "SELECT run_uuid, key, step, value FROM metrics ORDER BY key, step"
-        ):
-            if key not in ("epoch_s", "peak_memory_bytes"):
-                found[trials[run]].append((key, step, value))
-    return found
 
 
 def test_every_sweep_file_plans():
