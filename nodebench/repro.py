@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 import tempfile
 from collections.abc import Callable, Mapping
@@ -73,8 +74,8 @@ def recorded(trial: Trial, store: Store, table: Path) -> Record:
     if result is not None and result.is_result:
         environment = result.environments[-1] if result.environments else {}
         return Record(result.outcome, _metrics(store.folder(trial.id)), _words(environment))
-    rows = list(csv.DictReader(table.open(encoding="utf-8"))) if table.is_file() else []
-    for row in rows:
+    text = table.read_text(encoding="utf-8") if table.is_file() else ""
+    for row in csv.DictReader(io.StringIO(text)):
         if row["id"] == trial.id and row["outcome"] != "missing":
             numbers = {name: _number(text) for name, text in row.items()}
             metrics = {name: value for name, value in numbers.items() if value is not None}

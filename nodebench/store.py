@@ -350,7 +350,9 @@ def _modified(path: Path) -> int:
 
 
 def _read_json(path: Path, default: Any) -> Any:
+    """A file's value; the default if it is absent or damaged, which counts as absent."""
     try:
-        return json.loads(path.read_bytes())
-    except (FileNotFoundError, ValueError):  # absent, or damaged: then as if absent
+        value = json.loads(path.read_bytes())
+    except (FileNotFoundError, ValueError):
         return default
+    return value if default is None or isinstance(value, type(default)) else default

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from nodebench.errors import ResourceError
-from nodebench.plan import RunOptions
+from nodebench.plan import RunOptions, entries
 from nodebench.runner import require, run_inline, run_with_ray
 from nodebench.store import Store
 from nodebench.sweepfile import Resources
-from sweeps import histories, options, tiny
+from sweeps import TINY, histories, options, tiny
 
 # Ray's own code warns.
 quiet = pytest.mark.filterwarnings("ignore")
@@ -23,6 +23,9 @@ class Recorder:
     def __init__(self, at_first_epoch=lambda: None):
         self.events = []
         self.at_first_epoch = at_first_epoch
+
+    def on_tracking(self, problem):
+        self.events.append(("tracking", problem))
 
     def on_start(self, trial_id):
         self.events.append(("start", trial_id))
@@ -119,3 +122,61 @@ def test_a_trial_held_by_another_launch_does_not_stop_the_others(tmp_path, monke
     ends = {event[1]: event[2] for event in recorder.events if event[0] == "end"}
     assert "is held by process" in ends[sweep.trials[0].id]
     assert ends[sweep.trials[1].id] is None
+
+
+PART = """
+import torch
+
+def model(spec, data):
+    assert spec.seed, "seed 0 crashes"
+    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(2, 2))
+"""
+
+
+def crashing_first(tmp_path, monkeypatch, seeds=(0, 1, 2)):
+    """A sweep whose first trial crashes, by a model of one's own."""
+    (tmp_path / "own_part.py").write_text(PART)
+    monkeypatch.syspath_prepend(tmp_path)
+    return tiny(tmp_path, base={**TINY, "model": "own_part:model"}, seeds=list(seeds))
+
+
+@pytest.mark.parametrize("fail_fast", [True, False])
+def test_fail_fast_ends_at_the_first_trial_without_a_result(tmp_path, monkeypatch, fail_fast):
+    sweep = crashing_first(tmp_path, monkeypatch)
+    store = Store(tmp_path / "runs")
+    run_inline(sweep.trials, store, options(sweep, tmp_path), Recorder(), fail_fast=fail_fast)
+    done = [store.folder(trial.id).result() is not None for trial in sweep.trials]
+    assert done == [True, not fail_fast, not fail_fast]
+
+
+@quiet
+def test_fail_fast_ends_a_run_under_ray(tmp_path, monkeypatch, ray_session):
+    sweep = crashing_first(tmp_path, monkeypatch, seeds=list(range(12)))
+    store, recorder = Store(tmp_path / "runs"), Recorder()
+    run_with_ray(sweep.trials, store, options(sweep, tmp_path), recorder, fail_fast=True)
+    finished = store.results(trial.id for trial in sweep.trials)
+    assert len(finished) < len(sweep.trials)
+    assert any(not result.is_result for result in finished.values())
+
+
+@quiet
+def test_a_search_gives_up_what_others_surpass_and_its_end_is_a_result(tmp_path, ray_session):
+    base = {
+        **TINY,
+        "data": {"name": "spheres", "train_size": 200, "test_size": 32, "val_size": 50},
+        "train": {"epochs": 9, "batch_size": 16, "optimizer": {"name": "adam", "lr": 0.01}},
+    }
+    rates = {"train.optimizer.lr": {"log_uniform": [1e-5, 1e-1]}}
+    search = {"samples": 6, "space": rates, "stop": {"name": "asha", "reduction": 2}}
+    sweep, store = tiny(tmp_path, base=base, search=search), Store(tmp_path / "runs")
+    run = options(sweep, tmp_path, stop=sweep.search.stop)
+    run_with_ray(sweep.trials, store, run, Recorder())
+    results = store.results(trial.id for trial in sweep.trials)
+    outcomes = [results[trial.id].outcome for trial in sweep.trials]
+    assert set(outcomes) == {"finished", "stopped"}
+    for trial in sweep.trials:
+        result = results[trial.id]
+        rows = store.folder(trial.id).history()
+        assert len(rows) == result.epoch
+        assert (result.epoch < 9) == (result.outcome == "stopped")
+    assert not any(entry.missing for entry in entries(sweep, store, run))

@@ -1,0 +1,59 @@
+import pytest
+
+from nodebench.errors import StoreError
+from nodebench.repro import recorded, reproduce
+from nodebench.store import Store
+from nodebench.trial import run_trial
+from sweeps import options, tiny
+
+
+@pytest.fixture
+def kept(tmp_path):
+    """A finished trial with evaluated points, and its store."""
+    sweep = tiny(tmp_path, evaluate={"methods": ["euler"], "steps": [4]})
+    store = Store(tmp_path / "runs")
+    run_trial(sweep.trials[0], store, options(sweep, tmp_path))
+    return sweep, store
+
+
+def again(sweep, record, tmp_path):
+    return reproduce(sweep.trials[0], record, options(sweep, tmp_path), lambda row: None)
+
+
+def test_a_trial_run_again_gives_the_same_bits_points_included(kept, tmp_path):
+    sweep, store = kept
+    record = recorded(sweep.trials[0], store, tmp_path / "results.csv")
+    found = again(sweep, record, tmp_path)
+    assert found.agrees
+    assert found.environments == []
+    names = {metric.name for metric in found.metrics}
+    assert {"test_accuracy", "train_loss", "accuracy under euler 4"} <= names
+    assert "epoch_s" not in names
+    assert all(metric.is_same_bits for metric in found.metrics)
+
+
+def test_a_metric_that_differs_is_named_with_both_values(kept, tmp_path):
+    sweep, store = kept
+    trial = sweep.trials[0]
+    record = recorded(trial, store, tmp_path / "results.csv")
+    other = {**record.metrics, "test_accuracy": record.metrics["test_accuracy"] + 0.1}
+    versions = {**record.environment, "torch": "1.0"}
+    found = again(sweep, type(record)("finished", other, versions), tmp_path)
+    assert not found.agrees
+    assert [m.name for m in found.metrics if not m.agrees] == ["test_accuracy"]
+    assert [(name, then) for name, then, _ in found.environments] == [("torch", "1.0")]
+
+
+def test_a_report_s_table_is_a_record_too(kept, tmp_path):
+    sweep, store = kept
+    trial = sweep.trials[0]
+    summary = store.folder(trial.id).result().summary
+    table = tmp_path / "results.csv"
+    names = ["id", "outcome", "model.name", *summary]
+    values = [trial.id, "finished", "plainode", *map(repr, summary.values())]
+    table.write_text(f"{','.join(names)}\n{','.join(values)}\n")
+    empty = Store(tmp_path / "empty")
+    record = recorded(trial, empty, table)
+    assert again(sweep, record, tmp_path).agrees
+    with pytest.raises(StoreError, match="nothing is recorded"):
+        recorded(trial, empty, tmp_path / "none.csv")
