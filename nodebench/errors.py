@@ -23,6 +23,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
+LONGEST_SHOWN = 100
+"""Characters of a user's text in a message."""
+
 
 class NodebenchError(Exception):
     """The root of every error that this package raises on purpose."""
@@ -112,10 +115,17 @@ class OutOfMemory(TrialFailure):
     outcome = "out-of-memory"
 
 
+def shown(value: object) -> str:
+    """A value as messages show it: in backticks, and its beginning if it is long."""
+    text = str(value)
+    return f"`{text}`" if len(text) <= LONGEST_SHOWN else f"`{text[:LONGEST_SHOWN]}…`"
+
+
 def unknown(word: object, kind: str, known: Iterable[str]) -> str:
     """Says that `word` is no `kind`, names the nearest word that is, and lists them all."""
     names = list(known)
-    likeness = [difflib.SequenceMatcher(None, str(word), name).ratio() for name in names]
+    text = str(word)[:LONGEST_SHOWN]
+    likeness = [difflib.SequenceMatcher(None, text, name).ratio() for name in names]
     best = max(likeness, default=0.0)
     hint = f" Did you mean `{names[likeness.index(best)]}`?" if best >= 0.5 else ""
-    return f"`{word}` is not a known {kind}.{hint} Known: {', '.join(names)}."
+    return f"{shown(word)} is not a known {kind}.{hint} Known: {', '.join(names)}."

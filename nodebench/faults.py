@@ -7,7 +7,7 @@ import re
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from nodebench.errors import unknown
+from nodebench.errors import shown, unknown
 from nodebench.model_settings import BY_PLACE
 from nodebench.part import Part, parts_in
 
@@ -50,8 +50,10 @@ def _message(detail: ErrorDetails, path: Path, owner: type[Part] | None) -> str:
     if kind == "value_error":
         return detail["msg"].removeprefix("Value error, ")
     if kind == "tuple_type":
-        return f"should be a list, found `{value}`"
-    return f"{re.sub('^(Input|String|Tuple) should', 'should', detail['msg'])}, found `{value}`"
+        return f"should be a list, found {shown(value)}"
+    return (
+        f"{re.sub('^(Input|String|Tuple) should', 'should', detail['msg'])}, found {shown(value)}"
+    )
 
 
 def _follow(owner: type[Part], loc: Path) -> tuple[Path, type[Part] | None]:

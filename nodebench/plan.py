@@ -11,12 +11,13 @@ from typing import Any
 
 import yaml
 
-from nodebench.errors import DeadlineExceeded, EvaluationLimit, Fault, SweepError
+from nodebench.errors import DeadlineExceeded, EvaluationLimit, Fault, SweepError, shown
 from nodebench.identity import Trial
 from nodebench.point import Point, asked, known_point, points
 from nodebench.store import FINISHED, Result, Row, State, Store, TrialFolder
-from nodebench.sweep import Sweep, agrees, check_cells
+from nodebench.sweep import Sweep, agrees, check_cell
 from nodebench.sweepfile import Evaluate, Limits, Resources
+from nodebench.tree import parse
 
 CHECKPOINT_S = 5.0
 """At the end of an epoch a checkpoint is written if the last one is older than this."""
@@ -146,15 +147,17 @@ def chosen(sweep: Sweep, only: Sequence[str], shard: str) -> frozenset[str]:
     for text in only:
         path, equals, value = text.partition("=")
         try:
-            cell[path.strip()] = yaml.safe_load(value)
+            cell[path.strip()] = parse(value)
         except yaml.YAMLError:
             equals = ""
         if not equals:
-            faults.append(Fault("--only", f"`{text}` should read `dotted.path=value`"))
-    check_cells("--only", [cell], faults)
-    number = re.fullmatch(r"([1-9]\d*)/([1-9]\d*)", shard)
+            faults.append(Fault("--only", f"{shown(text)} should read `dotted.path=value`"))
+    check_cell("--only", cell, faults)
+    number = re.fullmatch(r"([1-9]\d{0,6})/([1-9]\d{0,6})", shard)
     if number is None or int(number[1]) > int(number[2]):
-        faults.append(Fault("--shard", f"`{shard}` should read i/n with 1 <= i <= n, as in 1/8"))
+        faults.append(
+            Fault("--shard", f"{shown(shard)} should read i/n with 1 <= i <= n, as in 1/8")
+        )
     if faults or number is None:
         raise SweepError(sweep.name, faults)
     first, step = int(number[1]) - 1, int(number[2])
