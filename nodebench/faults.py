@@ -51,9 +51,10 @@ def _message(detail: ErrorDetails, path: Path, owner: type[Part] | None) -> str:
         return detail["msg"].removeprefix("Value error, ")
     if kind == "tuple_type":
         return f"should be a list, found {shown(value)}"
-    return (
-        f"{re.sub('^(Input|String|Tuple) should', 'should', detail['msg'])}, found {shown(value)}"
-    )
+    if kind == "string_pattern_mismatch":  # only import paths have a pattern
+        return f"{shown(value)} is no import path, `package.module:Name`"
+    message = re.sub("^(Input|String|Tuple) should", "should", detail["msg"])
+    return f"{message}, found {shown(value)}"
 
 
 def _follow(owner: type[Part], loc: Path) -> tuple[Path, type[Part] | None]:
