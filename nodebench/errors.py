@@ -43,7 +43,7 @@ class Fault:
     what: str
 
     def __str__(self) -> str:
-        return f"{self.where}: {self.what}"
+        return f"{_beginning(self.where)}: {self.what}"
 
 
 class SweepError(InputError):
@@ -117,8 +117,11 @@ class OutOfMemory(TrialFailure):
 
 def shown(value: object) -> str:
     """A value as messages show it: in backticks, and its beginning if it is long."""
-    text = str(value)
-    return f"`{text}`" if len(text) <= LONGEST_SHOWN else f"`{text[:LONGEST_SHOWN]}…`"
+    return f"`{_beginning(str(value))}`"
+
+
+def _beginning(text: str) -> str:
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…"
 
 
 def unknown(word: object, kind: str, known: Iterable[str]) -> str:
