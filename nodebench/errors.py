@@ -24,6 +24,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
+LONGEST_SHOWN = 100
+"""Characters of a user's text in a message."""
+
 
 class NodebenchError(Exception):
     """The root of every error that this package raises on purpose."""
@@ -41,7 +44,7 @@ class Fault:
     what: str
 
     def __str__(self) -> str:
-        return f"{self.where}: {self.what}"
+        return f"{_beginning(self.where)}: {self.what}"
 
 
 class SweepError(InputError):
@@ -119,10 +122,20 @@ class Stopped(TrialFailure):
     outcome = "stopped"
 
 
+def shown(value: object) -> str:
+    """A value as messages show it: in backticks, and its beginning if it is long."""
+    return f"`{_beginning(str(value))}`"
+
+
+def _beginning(text: str) -> str:
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…"
+
+
 def unknown(word: object, kind: str, known: Iterable[str]) -> str:
     """Says that `word` is no `kind`, names the nearest word that is, and lists them all."""
     names = list(known)
-    likeness = [difflib.SequenceMatcher(None, str(word), name).ratio() for name in names]
+    text = str(word)[:LONGEST_SHOWN]
+    likeness = [difflib.SequenceMatcher(None, text, name).ratio() for name in names]
     best = max(likeness, default=0.0)
     hint = f" Did you mean `{names[likeness.index(best)]}`?" if best >= 0.5 else ""
-    return f"`{word}` is not a known {kind}.{hint} Known: {', '.join(names)}."
+    return f"{shown(word)} is not a known {kind}.{hint} Known: {', '.join(names)}."

@@ -7,7 +7,7 @@ import re
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from nodebench.errors import unknown
+from nodebench.errors import shown, unknown
 from nodebench.model_settings import BY_PLACE
 from nodebench.part import Part, parts_in
 
@@ -50,8 +50,11 @@ def _message(detail: ErrorDetails, path: Path, owner: type[Part] | None) -> str:
     if kind == "value_error":
         return detail["msg"].removeprefix("Value error, ")
     if kind == "tuple_type":
-        return f"should be a list, found `{value}`"
-    return f"{re.sub('^(Input|String|Tuple) should', 'should', detail['msg'])}, found `{value}`"
+        return f"should be a list, found {shown(value)}"
+    if kind == "string_pattern_mismatch":  # only import paths have a pattern
+        return f"{shown(value)} is no import path, `package.module:Name`"
+    message = re.sub("^(Input|String|Tuple) should", "should", detail["msg"])
+    return f"{message}, found {shown(value)}"
 
 
 def _follow(owner: type[Part], loc: Path) -> tuple[Path, type[Part] | None]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import importlib.machinery
 import json
+import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
-from pathlib import Path
 from typing import Any
 
 from nodebench.part import flatten
@@ -21,11 +21,45 @@ Raise it whenever a change of code or of a default changes results, or what chec
 """
 
 
+@dataclass(frozen=True, eq=False)
+class Cell:
+    """A resolved spec whatever its seed: what the trials of all seeds have in common."""
+
+    spec: TrialSpec
+
+    def trial(self, seed: int) -> Trial:
+        """The trial of a seed."""
+        return Trial(self.spec.model_copy(update={"seed": seed}), self)
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """What decides the result, as plain values."""
+        identity: dict[str, Any] = self.spec.model_dump(mode="json", exclude_defaults=True)
+        identity.pop("seed", None)
+        sources = {path: _source_hash(path) for path in self.spec.import_paths}
+        if self.spec.weights is not None:
+            identity["weights"] = _file_hash(self.spec.weights)
+        identity |= {"numerics": NUMERICS} | ({"sources": sources} if sources else {})
+        return {key: _plain(value) for key, value in identity.items()}
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """Dotted path -> value."""
+        return {path: value for path, value in flatten(self.spec).items() if path != "seed"}
+
+
 @dataclass(frozen=True)
 class Trial:
     """A resolved spec and the names that follow from it."""
 
     spec: TrialSpec
+    shared: Cell | None = field(default=None, compare=False, repr=False)
+    """The cell, where it is at hand: a sweep of many seeds works its names out once."""
+
+    @cached_property
+    def cell(self) -> Cell:
+        """The same whatever the seed."""
+        return self.shared or Cell(self.spec)
 
     @cached_property
     def id(self) -> str:
@@ -38,27 +72,27 @@ class Trial:
         train = {k: v for k, v in self._identity.get("train", {}).items() if k != "epochs"}
         return _digest(self._identity | {"train": train})
 
-    @cached_property
+    @property
     def _identity(self) -> dict[str, Any]:
-        identity: dict[str, Any] = self.spec.model_dump(mode="json", exclude_defaults=True)
-        sources = {path: _source_hash(path) for path in self.spec.import_paths}
-        if self.spec.weights is not None:
-            identity["weights"] = _file_hash(self.spec.weights)
-        return identity | {"numerics": NUMERICS} | ({"sources": sources} if sources else {})
+        # Defaults are left out, and so is the seed 0.
+        return self.cell.identity | ({"seed": self.spec.seed} if self.spec.seed else {})
 
     @cached_property
     def settings(self) -> dict[str, Any]:
         """Dotted path -> value: the columns of tables and the parameters of MLflow."""
-        return flatten(self.spec)
+        return self.cell.settings | {"seed": self.spec.seed}
 
 
-def _digest(identity: object) -> str:
-    return hashlib.sha256(canonical(identity).encode()).hexdigest()[:12]
+def _digest(plain: object) -> str:
+    return hashlib.sha256(_ENCODER.encode(plain).encode()).hexdigest()[:12]
 
 
 def canonical(value: object) -> str:
     """Canonical JSON: sorted keys, no spaces, 1.0 written as 1."""
-    return json.dumps(_plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return _ENCODER.encode(_plain(value))
+
+
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True)
 
 
 def _plain(value: Any) -> Any:
@@ -88,7 +122,10 @@ def _source_hash(import_path: str) -> str | None:
 @lru_cache
 def _file_hash(path: str) -> str | None:
     """The SHA-256 of a file; None if it cannot be read, which is said when it is needed."""
+    if not os.path.isfile(path):  # a device may have no end
+        return None
     try:
-        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
         return None

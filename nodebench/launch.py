@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from nodebench.data.files import prepare
 from nodebench.data_settings import DATASETS, Dataset
-from nodebench.errors import Fault, InputError, SweepError, unknown
+from nodebench.errors import Fault, InputError, SweepError, shown, unknown
 from nodebench.estimate import Cost, Forecast, cell_of, forecast, recorded_costs, slots
 from nodebench.identity import Trial
 from nodebench.mirror import Mirror
@@ -56,11 +56,11 @@ def load_sweep(source: str | Path, *, overrides: Sequence[str] = (), small: bool
     """
     path = Path(source)
     named = Path("sweeps") / f"{source}.yaml"
-    if not path.exists() and named.exists():
+    if not os.path.exists(path) and os.path.exists(named):  # False for what can be no path
         path = named
-    elif not path.exists():
+    elif not os.path.exists(path):
         known = sorted(file.stem for file in Path("sweeps").glob("*.yaml"))
-        message = f"there is no such file, nor `{named}` in `{Path.cwd()}`."
+        message = f"there is no such file, nor {shown(named)} in `{Path.cwd()}`."
         hint = f" {unknown(source, 'sweep', known)}" if known else ""
         raise SweepError(str(source), [Fault("(file)", message + hint)])
     sweep = load(path, overrides, small)

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import importlib
+import math
 from collections.abc import Iterator, Mapping
 from functools import reduce
 from operator import or_
 from typing import Annotated, Any, get_args
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    model_validator,
+)
 
 from nodebench.errors import InputError
 
@@ -61,11 +70,21 @@ class Named(Part):
         return from_name(value)
 
 
+def _finite(value: Any) -> Any:
+    """Refuses what JSON, and so a trial's id, cannot tell from null."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"a number should be finite, found `{value}`")
+    if isinstance(value, dict | list | tuple):
+        for inner in value.values() if isinstance(value, dict) else value:
+            _finite(inner)
+    return value
+
+
 class Imported(Part):
     """A part by import path, `package.module:Name`, with the settings that it is called with."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
-    settings: dict[str, Any] = {}
+    name: Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$")]
+    settings: Annotated[dict[str, Any], AfterValidator(_finite)] = {}
 
 
 def flatten(part: Part, prefix: str = "") -> dict[str, Any]:

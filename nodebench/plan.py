@@ -11,12 +11,13 @@ from typing import Any
 
 import yaml
 
-from nodebench.errors import DeadlineExceeded, EvaluationLimit, Fault, Stopped, SweepError
-from nodebench.identity import Trial
+from nodebench.errors import DeadlineExceeded, EvaluationLimit, Fault, Stopped, SweepError, shown
+from nodebench.identity import Cell, Trial
 from nodebench.point import Point, asked, known_point, points
 from nodebench.store import FINISHED, Result, Row, State, Store, TrialFolder
-from nodebench.sweep import Sweep, agrees, check_cells
+from nodebench.sweep import Sweep, agrees, check_cell
 from nodebench.sweepfile import Evaluate, Limits, Resources, Stop
+from nodebench.tree import parse
 
 CHECKPOINT_S = 5.0
 """At the end of an epoch a checkpoint is written if the last one is older than this."""
@@ -88,20 +89,36 @@ class Entry:
 
 def entries(sweep: Sweep, store: Store, options: RunOptions) -> list[Entry]:
     """The plan of a sweep against what the store has."""
+    begun = store.begun()
     results = store.results(trial.id for trial in sweep.trials)
-    shorter = _Shorter(store)
+    shorter, wanted = _Shorter(store), _Wanted(options.evaluate)
     found = []
     for trial in sweep.trials:
         result = results.get(trial.id)
-        missing = is_missing(trial, result, store, options)
         folder = store.folder(trial.id)
-        state = folder.state(result)
+        missing = _is_missing(result, folder, wanted.of(trial), options)
+        state = folder.state(result) if trial.id in begun else "new"
         is_finished = result is not None and result.outcome == FINISHED
         is_trained = is_finished and (not missing or folder.checkpoint.exists())
         is_trained = is_trained or trial.spec.train.iterations == 0
         continues = shorter.of(trial) if state == "new" else None
         found.append(Entry(trial, state, result, missing, is_trained, continues))
     return found
+
+
+class _Wanted:
+    """The points that trials should have, worked out once for all seeds of a cell."""
+
+    def __init__(self, blocks: tuple[Evaluate, ...]):
+        self._blocks = blocks
+        self._names_seeds = any("seed" in block.when for block in blocks)
+        self._by_cell: dict[Cell, frozenset[Point]] = {}
+
+    def of(self, trial: Trial) -> frozenset[Point]:
+        found = None if self._names_seeds else self._by_cell.get(trial.cell)
+        if found is None:
+            found = self._by_cell[trial.cell] = frozenset(points(trial, self._blocks))
+        return found
 
 
 class _Shorter:
@@ -149,15 +166,17 @@ def chosen(sweep: Sweep, only: Sequence[str], shard: str) -> frozenset[str]:
     for text in only:
         path, equals, value = text.partition("=")
         try:
-            cell[path.strip()] = yaml.safe_load(value)
+            cell[path.strip()] = parse(value)
         except yaml.YAMLError:
             equals = ""
         if not equals:
-            faults.append(Fault("--only", f"`{text}` should read `dotted.path=value`"))
-    check_cells("--only", [cell], faults)
-    number = re.fullmatch(r"([1-9]\d*)/([1-9]\d*)", shard)
+            faults.append(Fault("--only", f"{shown(text)} should read `dotted.path=value`"))
+    check_cell("--only", cell, faults)
+    number = re.fullmatch(r"([1-9]\d{0,6})/([1-9]\d{0,6})", shard)
     if number is None or int(number[1]) > int(number[2]):
-        faults.append(Fault("--shard", f"`{shard}` should read i/n with 1 <= i <= n, as in 1/8"))
+        faults.append(
+            Fault("--shard", f"{shown(shard)} should read i/n with 1 <= i <= n, as in 1/8")
+        )
     if faults or number is None:
         raise SweepError(sweep.name, faults)
     first, step = int(number[1]) - 1, int(number[2])
@@ -169,6 +188,13 @@ def chosen(sweep: Sweep, only: Sequence[str], shard: str) -> frozenset[str]:
 
 def is_missing(trial: Trial, result: Result | None, store: Store, options: RunOptions) -> bool:
     """Whether a trial lacks its result, a point, or was stopped by a limit raised since."""
+    wanted = frozenset(points(trial, options.evaluate))
+    return _is_missing(result, store.folder(trial.id), wanted, options)
+
+
+def _is_missing(
+    result: Result | None, folder: TrialFolder, wanted: frozenset[Point], options: RunOptions
+) -> bool:
     if result is None or not result.is_result:
         return True
     if options.retry_failed and result.outcome != FINISHED:
@@ -176,8 +202,7 @@ def is_missing(trial: Trial, result: Result | None, store: Store, options: RunOp
     if result.outcome == Stopped.outcome:
         return options.stop is None  # what a search gave up is no answer to other sweeps
     if result.outcome == FINISHED:
-        wanted = set(points(trial, options.evaluate))
-        return not wanted <= known_points(store.folder(trial.id), options.limits).keys()
+        return bool(wanted) and not wanted <= known_points(folder, options.limits).keys()
     return _was_raised(result.limit, result.outcome, options.limits)
 
 

@@ -99,8 +99,11 @@ def points(trial: Trial, blocks: Sequence[Evaluate]) -> list[Point]:
     with the same statistics: a verdict needs both.
     """
     found: list[Point] = []
+    measured: set[tuple[int | None, str]] = set()
     for point in asked(trial, blocks):
-        if not point.gradient:
+        how = (point.test_size, point.batch_norm)
+        if not point.gradient and how not in measured:
+            measured.add(how)
             for end in (own_point(trial), limit_point(trial.spec)):
                 same = replace(end, test_size=point.test_size, batch_norm=point.batch_norm)
                 found.append(same)

@@ -1,24 +1,29 @@
-"""From a sweep file to one tree: YAML, `include`, `small` and overrides."""
+"""From a sweep file to one tree: `include`, `small` and overrides."""
 
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from nodebench.errors import Fault, SweepError, unknown
+from nodebench.errors import Fault, shown, unknown
 from nodebench.model_settings import BY_PLACE
 from nodebench.place_settings import PLACES
 from nodebench.spec import TrialSpec
 from nodebench.sweepfile import SweepFile
-
-Tree = dict[str, Any]
+from nodebench.tree import DEEPEST, Tree, parse, parse_file
 
 BLOCKS = ("grid", "evaluate", "exclude")
 """Lists of blocks, of which one may stand alone."""
+
+FILE_ONLY = ("include", "small")
+"""Fields that are read from the file before anything is set."""
+
+TOO_DEEP = f"a path has at most {DEEPEST} parts"
 
 
 def read(path: Path, overrides: Sequence[str], small: bool, faults: list[Fault]) -> Tree:
@@ -27,18 +32,14 @@ def read(path: Path, overrides: Sequence[str], small: bool, faults: list[Fault])
     Raises:
         SweepError: if there is no tree to speak of.
     """
-    tree = _parse(path)
+    tree = parse_file(path)
     tree["base"] = _included(path, tree, faults)
     tree.pop("include", None)
-    shrink = tree.pop("small", None) or {}
-    if small:
-        if not isinstance(shrink, dict) or not shrink:
-            faults.append(Fault("small", "`--small` needs a `small:` block, path -> value"))
-            shrink = {}
-        tree["name"] = f"{tree.get('name')}-small"
-        for key, value in shrink.items():
-            _override(tree, str(key), value, "small", faults)
-        _note(tree, "Small form", [_assignment(key, value) for key, value in shrink.items()])
+    shrink = tree.pop("small", {})
+    if not isinstance(shrink, dict):
+        faults.append(Fault("small", f"should be a mapping, path -> value, found {shown(shrink)}"))
+    elif small:
+        _shrink(tree, shrink, faults)
     for text in overrides:
         _override_by_text(tree, text, faults)
     if overrides:
@@ -49,10 +50,23 @@ def read(path: Path, overrides: Sequence[str], small: bool, faults: list[Fault])
     return tree
 
 
+def _shrink(tree: Tree, changes: Tree, faults: list[Fault]) -> None:
+    """Makes the file its small form."""
+    if not changes:
+        faults.append(Fault("small", "`--small` needs a `small:` block, path -> value"))
+    if isinstance(tree.get("name"), str):
+        tree["name"] += "-small"
+    for key, value in changes.items():
+        _override(tree, key, value, "small", faults)
+    _note(tree, "Small form", [_assignment(key, value) for key, value in changes.items()])
+
+
 def _note(tree: Tree, title: str, changes: Sequence[str]) -> None:
     """Says in `about`, and so in the report, what is not as the file has it."""
-    about = str(tree.get("about", "")).strip()
-    tree["about"] = f"{about} {title}: {', '.join(f'`{text}`' for text in changes)}.".strip()
+    about = tree.get("about", "")
+    if isinstance(about, str):
+        texts = ", ".join(f"`{text}`" for text in changes)
+        tree["about"] = f"{about.strip()} {title}: {texts}.".strip()
 
 
 def _assignment(key: object, value: object) -> str:
@@ -63,52 +77,22 @@ def _assignment(key: object, value: object) -> str:
     return f"{key}={text}" if len(text) <= 40 else f"{key}=…"
 
 
-class _Loader(yaml.SafeLoader):
-    """Safe YAML that refuses a key given twice, of which YAML would drop the first."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if key.value in seen:
-                line = key.start_mark.line + 1
-                raise yaml.YAMLError(f"line {line}: the key `{key.value}` is given twice")
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
-def _parse(path: Path) -> Tree:
-    try:
-        tree = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # a SafeLoader
-    except OSError as error:
-        raise SweepError(
-            str(path), [Fault("(file)", f"cannot be read: {error.strerror}")]
-        ) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SweepError(str(path), [Fault("(file)", f"is not YAML: {_where(error)}")]) from None
-    if not isinstance(tree, dict):
-        raise SweepError(
-            str(path), [Fault("(file)", "a sweep file is a mapping: `name`, `base`, …")]
-        )
-    return tree
-
-
-def _where(error: Exception) -> str:
-    """YAML's complaint without its name for text that is not a file."""
-    return " ".join(str(error).replace('in "<unicode string>", ', "").split())
-
-
 def _included(path: Path, tree: Tree, faults: list[Fault], above: tuple[Path, ...] = ()) -> Any:
     """The file's `base`, laid over that of the file that it includes."""
     base = tree.get("base", {})
     include = tree.get("include")
     if include is None or not isinstance(base, dict):
         return base
-    other = (path.parent / str(include)).resolve()
-    if other in above or not other.is_file():
-        why = "includes itself" if other in above else "there is no such file"
-        faults.append(Fault("include", f"`{include}`: {why}"))
+    other = path.parent / str(include)
+    if not os.path.isfile(other):  # unlike Path.is_file, also of what can be no path
+        faults.append(Fault("include", f"{shown(include)}: there is no such file"))
         return base
-    return _merged(_included(other, _parse(other), faults, (*above, path.resolve())), base)
+    other, above = other.resolve(), (*above, path.resolve())
+    if other in above or len(above) > DEEPEST:
+        why = "includes itself" if other in above else f"more than {DEEPEST} files include another"
+        faults.append(Fault("include", f"{shown(include)}: {why}"))
+        return base
+    return _merged(_included(other, parse_file(other), faults, above), base)
 
 
 def _merged(below: Any, above: Any) -> Any:
@@ -123,12 +107,12 @@ def _merged(below: Any, above: Any) -> Any:
 def _override_by_text(tree: Tree, text: str, faults: list[Fault]) -> None:
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
-        faults.append(Fault("--set", f"`{text}` should read `dotted.path=value`"))
+        faults.append(Fault("--set", f"{shown(text)} should read `dotted.path=value`"))
         return
     try:
-        _override(tree, key.strip(), yaml.safe_load(value), "--set", faults)
+        _override(tree, key.strip(), parse(value), "--set", faults)
     except yaml.YAMLError:
-        faults.append(Fault("--set", f"the value of `{text}` is not YAML"))
+        faults.append(Fault("--set", f"the value of {shown(text)} is not YAML of plain values"))
 
 
 def _override(tree: Tree, key: str, value: Any, origin: str, faults: list[Fault]) -> None:
@@ -136,25 +120,28 @@ def _override(tree: Tree, key: str, value: Any, origin: str, faults: list[Fault]
 
     An axis takes a list for its values; any other value removes it and stands in `base`.
     """
-    if key.partition(".")[0] in SweepFile.model_fields:
-        set_path(tree, key.split("."), value)
+    first = key.partition(".")[0]
+    known = (*TrialSpec.model_fields, *SweepFile.model_fields)
+    settable = [name for name in known if name not in FILE_ONLY]
+    if first not in settable or is_too_deep(key):
+        what = unknown(first, "field", settable) if first not in settable else TOO_DEEP
+        faults.append(Fault(f"{origin} {key}", what))
         return
-    if key.partition(".")[0] not in TrialSpec.model_fields:
-        known = [*TrialSpec.model_fields, *SweepFile.model_fields]
-        faults.append(Fault(f"{origin} {key}", unknown(key.partition(".")[0], "field", known)))
+    if first in SweepFile.model_fields:
+        set_path(tree, key.split("."), value)
         return
     replaced = False
     for block in _blocks(tree):
-        for axis in [axis for axis in block if isinstance(axis, str)]:
+        for axis in list(block):
             paths = axis_paths(axis)
             within = [path == key or path.startswith(f"{key}.") for path in paths]
             above = [key.startswith(f"{path}.") for path in paths]
-            if axis == key and isinstance(value, list):
+            if paths == (key,) and isinstance(value, list):
                 block[axis], replaced = value, True
             elif all(within):
                 del block[axis]
             elif above == [True] and isinstance(block[axis], list):
-                block[axis] = [_with(axis, group, key, value) for group in block[axis]]
+                block[axis] = [_with(paths[0], group, key, value) for group in block[axis]]
             elif any(within) or any(above):
                 message = f"is zipped with others in `{axis}`: give that axis"
                 faults.append(Fault(f"{origin} {key}", message))
@@ -174,16 +161,18 @@ def _with(axis: str, group: Any, key: str, value: Any) -> Any:
 
 def _blocks(tree: Tree) -> list[Tree]:
     grid = tree.get("grid", [])
-    return [
-        block
-        for block in ([grid] if isinstance(grid, dict) else grid or [])
-        if isinstance(block, dict)
-    ]
+    blocks = grid if isinstance(grid, list) else [grid]
+    return [block for block in blocks if isinstance(block, dict)]
 
 
 def axis_paths(key: str) -> tuple[str, ...]:
     """The dotted paths of a grid key, which a comma zips."""
     return tuple(path.strip() for path in key.split(","))
+
+
+def is_too_deep(path: str) -> bool:
+    """Whether a dotted path has more parts than any tree."""
+    return path.count(".") >= DEEPEST
 
 
 def set_path(tree: Tree, path: Sequence[str], value: Any) -> None:

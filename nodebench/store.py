@@ -95,10 +95,18 @@ class Store:
     def __init__(self, root: Path):
         self.root = root.resolve()
         self._index_file = self.root / "index.json"
+        self._trials = self.root / "trials"
 
     def folder(self, trial_id: str) -> TrialFolder:
         """The place of a trial, which need not exist."""
-        return TrialFolder(self.root / "trials" / trial_id)
+        return TrialFolder(self._trials / trial_id)
+
+    def begun(self) -> set[str]:
+        """The ids of all trials that have a folder."""
+        try:
+            return set(os.listdir(self._trials))
+        except FileNotFoundError:
+            return set()
 
     def sweep_file(self, name: str) -> Path:
         """The copy of a sweep's file, as it was last launched."""
@@ -139,16 +147,15 @@ class Store:
 
     def results(self, ids: Iterable[str] | None = None) -> dict[str, Result]:
         """The results of those trials that have one, by default of all; quickly for thousands."""
-        if ids is None:
-            ids = [folder.name for folder in (self.root / "trials").glob("*")]
+        begun = self.begun()
+        ids = begun if ids is None else [trial_id for trial_id in ids if trial_id in begun]
         index: dict[str, list[Any]] = _read_json(self._index_file, {})
         found: dict[str, Result] = {}
         changed = False
         for trial_id in ids:
-            path = self.root / "trials" / trial_id / "result.json"
-            try:
-                stamp = path.stat().st_mtime_ns
-            except FileNotFoundError:
+            path = self._trials / trial_id / "result.json"
+            stamp = _modified(path)
+            if not stamp:
                 continue
             entry = index.get(trial_id)
             if entry is None or entry[0] != stamp:
@@ -178,9 +185,21 @@ class TrialFolder:
 
     def __init__(self, path: Path):
         self.path = path
-        self.checkpoint = path / "checkpoint.pt"
-        self.checkpoint_before = path / "checkpoint-before.pt"
-        self.log_file = path / "log.txt"
+
+    @property
+    def checkpoint(self) -> Path:
+        """The newest checkpoint."""
+        return self.path / "checkpoint.pt"
+
+    @property
+    def checkpoint_before(self) -> Path:
+        """The one before it."""
+        return self.path / "checkpoint-before.pt"
+
+    @property
+    def log_file(self) -> Path:
+        """What happened."""
+        return self.path / "log.txt"
 
     def create(self, trial: Trial) -> None:
         """Begins an attempt: makes the folder, writes the spec, removes what a crash left."""
@@ -275,7 +294,7 @@ class TrialFolder:
     def is_locked(self) -> bool:
         """Whether a process holds the trial."""
         try:
-            with (self.path / "lock").open("r") as file:
+            with open(self.path / "lock", "rb", buffering=0) as file:
                 return not _acquired(file, fcntl.LOCK_SH)
         except FileNotFoundError:
             return False
@@ -313,7 +332,7 @@ def held(path: Path, what: str, wait_s: float) -> Iterator[None]:
         yield
 
 
-def _acquired(file: IO[str], kind: int = fcntl.LOCK_EX) -> bool:
+def _acquired(file: IO[Any], kind: int = fcntl.LOCK_EX) -> bool:
     try:
         fcntl.flock(file, kind | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -352,7 +371,8 @@ def _modified(path: Path) -> int:
 def _read_json(path: Path, default: Any) -> Any:
     """A file's value; the default if it is absent or damaged, which counts as absent."""
     try:
-        value = json.loads(path.read_bytes())
+        with open(path, "rb", buffering=0) as file:  # thousands are read for a plan
+            value = json.loads(file.read())
     except (FileNotFoundError, ValueError):
         return default
     return value if default is None or isinstance(value, type(default)) else default

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,15 +15,20 @@ import yaml
 from pydantic import ValidationError
 
 from nodebench.draws import draws
-from nodebench.errors import Fault, SweepError, unknown
+from nodebench.errors import Fault, SweepError, shown, unknown
 from nodebench.faults import dotted, faults_of
-from nodebench.identity import Trial, canonical
+from nodebench.identity import Cell, Trial, canonical
 from nodebench.part import field_paths
-from nodebench.reading import Tree, axis_paths, read, set_path
+from nodebench.reading import TOO_DEEP, axis_paths, is_too_deep, read, set_path
 from nodebench.spec import TrialSpec
 from nodebench.sweepfile import Evaluate, Limits, Resources, Search, SweepFile
+from nodebench.tree import Tree
 
 Axis = tuple[tuple[str, ...], list[Any]]
+
+MOST_TRIALS = 1_000_000
+MOST_WRONG_CELLS = 1000
+"""After so many, the rest of a grid is not looked at."""
 
 
 @dataclass(frozen=True)
@@ -44,10 +50,10 @@ class Sweep:
     @cached_property
     def varying(self) -> list[str]:
         """The settings, the seed aside, that tell the cells of the sweep apart."""
-        by_key = {canonical(t.settings | {"seed": 0}): t.settings for t in self.trials}
+        by_key = {canonical(cell.settings): cell.settings for cell in self._cells}
         cells = list(by_key.values())
         paths = sorted({path for cell in cells for path in cell}, key=_SPEC_ORDER.__getitem__)
-        paths = _without_twins([path for path in paths if path != "seed"], cells)
+        paths = _without_twins(paths, cells)
         values = {path: [canonical(cell[path]) for cell in cells if path in cell] for path in paths}
         telling = [path for path in paths if len(set(values[path])) > 1]
         told = {tuple(canonical(cell.get(path)) for path in telling) for cell in cells}
@@ -60,9 +66,9 @@ class Sweep:
         """What a table calls a setting: its whole group, where all settings in it agree."""
         group = path.rpartition(".")[0]
         agree = group.count(".") > 0 and all(
-            value == trial.settings.get(path)
-            for trial in self.trials
-            for other, value in trial.settings.items()
+            value == cell.settings.get(path)
+            for cell in self._cells
+            for other, value in cell.settings.items()
             if other.rpartition(".")[0] == group
         )
         return group if agree else path
@@ -73,8 +79,14 @@ class Sweep:
 
     def cell_label(self, trial: Trial) -> str:
         """The same without the seed: `odenet euler 10`."""
-        words = [str(trial.settings[path]) for path in self.varying if path in trial.settings]
-        return " ".join(words) or str(trial.settings["model.name"])
+        settings = trial.cell.settings
+        words = [str(settings[path]) for path in self.varying if path in settings]
+        # A name of two lines would look like two trials.
+        return " ".join(" ".join(words).split()) or str(settings["model.name"])
+
+    @cached_property
+    def _cells(self) -> list[Cell]:
+        return list(dict.fromkeys(trial.cell for trial in self.trials))
 
 
 def _without_twins(paths: list[str], cells: list[dict[str, Any]]) -> list[str]:
@@ -111,13 +123,17 @@ def load(path: Path, overrides: Sequence[str] = (), small: bool = False) -> Swee
     faults: list[Fault] = []
     tree = read(path, overrides, small, faults)
     file = _validated(tree, faults)
-    trials = tuple(_expand(file, faults))
+    expanded = list(_expand(file, faults))
+    trials = _kept(expanded)
     if file.search:
         faults += _not_searchable(file.search, trials)
     for number, block in enumerate(file.evaluate):
-        check_cells(f"evaluate[{number}].when", [block.when], faults)
+        check_cell(f"evaluate[{number}].when", block.when, faults)
+    if not (trials or faults):
+        faults.append(Fault("exclude", "leaves no trial"))
     if not (faults or overrides or small):  # which may take away the trials that an entry is about
-        faults += _without_effect(file, trials)
+        used = {number for _, numbers in expanded for number in numbers}
+        faults += _without_effect(file, trials, used)
     if faults:
         raise SweepError(str(path), faults)
     text = yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=100)
@@ -141,16 +157,18 @@ def _not_searchable(search: Search, trials: Sequence[Trial]) -> Iterator[Fault]:
         yield Fault("search", "chooses by validation data: set `data.val_size` above 0")
     for path in search.space:
         if path not in _SPEC_ORDER or path == "seed":
-            known = [known for known in _SPEC_ORDER if known != "seed"]
-            yield Fault(f"search.space.{path}", unknown(path, "field", known))
+            yield Fault(f"search.space.{path}", unknown(path, "field", _neighbours(path)))
 
 
-def _without_effect(file: SweepFile, trials: Sequence[Trial]) -> Iterator[Fault]:
-    """Conditions that no trial meets, which is a mistake, such as a misspelt value."""
-    everything = file.model_copy(update={"exclude": ()})
-    specs = [trial.spec for trial in _expand(everything, [])] if file.exclude else []
-    for number, entry in enumerate(file.exclude):
-        if not any(agrees(spec, entry) for spec in specs):
+def _without_effect(
+    file: SweepFile, trials: Sequence[Trial], used: Container[int]
+) -> Iterator[Fault]:
+    """Conditions that no trial meets, which is a mistake, such as a misspelt value.
+
+    `used` are the numbers of the entries of `exclude` that do agree with some.
+    """
+    for number in range(len(file.exclude)):
+        if number not in used:
             yield Fault(f"exclude[{number}]", "agrees with no trial of this sweep")
     for number, block in enumerate(file.evaluate):
         if block.when and not any(agrees(trial.spec, block.when) for trial in trials):
@@ -172,26 +190,75 @@ def _validated(tree: Tree, faults: list[Fault]) -> SweepFile:
 # ---------------------------------------------------------------------------------- expanding
 
 
-def _expand(file: SweepFile, faults: list[Fault]) -> Iterator[Trial]:
-    """Every trial once, in the order of blocks, axes (the last varies fastest) and seeds."""
-    seen: set[str] = set()
+def _expand(file: SweepFile, faults: list[Fault]) -> Iterator[tuple[Trial, list[int]]]:
+    """Every trial, with the numbers of the entries of `exclude` that agree with it.
+
+    They are in the order of blocks, axes (the last varies fastest) and seeds. One that two cells
+    resolve to stands twice.
+    """
     if "seed" in file.base:
         faults.append(Fault("base.seed", "seeds are given by `seeds`, a list beside `base`"))
-    check_cells("exclude", file.exclude, faults)
+    for number, entry in enumerate(file.exclude):
+        check_cell(f"exclude[{number}]", entry, faults)
+    for cell in _cells(file, faults):
+        near = [n for n, entry in enumerate(file.exclude) if agrees(cell.spec, _seedless(entry))]
+        for seed in file.seeds:
+            trial = cell.trial(seed)
+            yield trial, [n for n in near if agrees(trial.spec, file.exclude[n])]
+
+
+def _kept(expanded: Iterable[tuple[Trial, list[int]]]) -> tuple[Trial, ...]:
+    """Every trial that is not excluded, once."""
+    kept: dict[str, Trial] = {}
+    for trial, excluded_by in expanded:
+        if not excluded_by:
+            kept.setdefault(trial.id, trial)
+    return tuple(kept.values())
+
+
+def _seedless(entry: Mapping[str, Any]) -> dict[str, Any]:
+    return {path: value for path, value in entry.items() if path != "seed"}
+
+
+def _cells(file: SweepFile, faults: list[Fault]) -> Iterator[Cell]:
+    """The cells of all blocks that resolve to a spec."""
+    blocks = [_axes(block, f"grid[{number}]", faults) for number, block in enumerate(file.grid)]
+    repeats = {"seeds": len(file.seeds)}
+    if file.search:
+        repeats["search.samples"] = file.search.samples
+    if excess := _excess(blocks, repeats):
+        faults.append(Fault("grid", excess))
+        return
     samples = draws(file.search) if file.search else [{}]
-    for number, block in enumerate(file.grid):
-        axes = _axes(block, f"grid[{number}]", faults)
+    wrong = 0
+    for number, axes in enumerate(blocks):
         for cell, drawn in itertools.product(_product(axes), samples):
             spec = _resolve(file.base, cell | drawn, f"grid[{number}]", faults)
-            if spec is None:
+            if spec is not None:
+                yield Cell(spec)
                 continue
-            for seed in file.seeds:
-                trial = Trial(spec.model_copy(update={"seed": seed}))
-                if trial.id not in seen and not _is_excluded(trial.spec, file.exclude):
-                    seen.add(trial.id)
-                    yield trial
-    if not seen and not faults:
-        faults.append(Fault("exclude", "leaves no trial"))
+            wrong += 1
+            if wrong == MOST_WRONG_CELLS:
+                faults.append(Fault("grid", f"{wrong} cells are wrong; the rest was not checked"))
+                return
+
+
+def _excess(blocks: Sequence[Sequence[Axis]], repeats: Mapping[str, int]) -> str | None:
+    """Says by which axes a sweep, each cell so often repeated, has too many trials, if it does."""
+    times = math.prod(repeats.values())
+    sizes = [times * math.prod(len(values) for _, values in axes) for axes in blocks]
+    if sum(sizes) <= MOST_TRIALS:
+        return None
+    largest = sizes.index(max(sizes))
+    axes = sorted(blocks[largest], key=lambda axis: -len(axis[1]))[:10]
+    factors = [f"{len(values):,} of {shown(', '.join(paths))}" for paths, values in axes]
+    factors += [f"{count:,} of `{name}`" for name, count in repeats.items()]
+    total = sum(sizes)
+    size = f"{total:,}" if total < 10**15 else f"10^{math.log10(total):.0f}"
+    return (
+        f"makes {size} trials, and {MOST_TRIALS:,} is the most. The largest block, "
+        f"grid[{largest}], has {' x '.join(factors)}"
+    )
 
 
 def agrees(spec: TrialSpec, cell: Mapping[str, Any]) -> bool:
@@ -207,10 +274,6 @@ def agrees(spec: TrialSpec, cell: Mapping[str, Any]) -> bool:
         return False
 
 
-def _is_excluded(spec: TrialSpec, entries: Sequence[Mapping[str, Any]]) -> bool:
-    return any(agrees(spec, entry) for entry in entries)
-
-
 def _leaves(cell: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """A cell's paths and values, groups and names that stand for groups taken apart."""
     for key, value in cell.items():
@@ -221,13 +284,20 @@ def _leaves(cell: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield (f"{path}.name" if f"{path}.name" in _SPEC_ORDER else path), value
 
 
-def check_cells(where: str, cells: Sequence[Mapping[str, Any]], faults: list[Fault]) -> None:
-    """Notes the paths in partial cells that no trial can have."""
-    for number, cell in enumerate(cells):
-        for path, _ in _leaves(cell):
-            if path not in _SPEC_ORDER:
-                message = unknown(path, "field", _SPEC_ORDER)
-                faults.append(Fault(f"{where}[{number}].{path}", message))
+def check_cell(where: str, cell: Mapping[str, Any], faults: list[Fault]) -> None:
+    """Notes the paths in a partial cell that no trial can have."""
+    for path, _ in _leaves(cell):
+        if path not in _SPEC_ORDER:
+            faults.append(Fault(f"{where}.{path}", unknown(path, "field", _neighbours(path))))
+
+
+def _neighbours(path: str) -> list[str]:
+    """The paths that a trial may have in the group of an unknown path, as far as it is known."""
+    group = path.rpartition(".")[0]
+    while group and group not in _SPEC_ORDER:
+        group = group.rpartition(".")[0]
+    near = [known for known in _SPEC_ORDER if known.rpartition(".")[0] == group]
+    return near or _neighbours(group)
 
 
 def _axes(block: Tree, where: str, faults: list[Fault]) -> list[Axis]:
@@ -241,9 +311,15 @@ def _axes(block: Tree, where: str, faults: list[Fault]) -> list[Axis]:
             Fault(f"{where}.{key}", f"`{path}` stands in two axes of this block")
             for path in taken.intersection(paths)
         ]
+        faults += [Fault(f"{where}.{key}", TOO_DEEP) for path in paths if is_too_deep(path)]
+        if len(set(paths)) < len(paths):
+            faults.append(Fault(f"{where}.{key}", "zips a field with itself"))
         taken.update(paths)
+        if any(map(is_too_deep, paths)):
+            continue
         if not isinstance(values, list) or not values:
-            faults.append(Fault(f"{where}.{key}", f"an axis is a list of values, found `{values}`"))
+            what = f"an axis is a list of values, found {shown(values)}"
+            faults.append(Fault(f"{where}.{key}", what))
         elif any(
             len(paths) > 1 and (not isinstance(v, list) or len(v) != len(paths)) for v in values
         ):

@@ -149,8 +149,10 @@ else:
     DynamicsName, Augmentation = Literal[*DYNAMICS], Literal[*AUGMENTATIONS]
     ScipyMethod = Literal[*SCIPY_METHODS]
 
-Count = Annotated[int, Field(ge=1)]
-Size = Annotated[int, Field(ge=0)]
+LARGEST_INT = 2**63 - 1
+
+Count = Annotated[int, Field(ge=1, le=LARGEST_INT)]
+Size = Annotated[int, Field(ge=0, le=LARGEST_INT)]
 Positive = Annotated[float, Field(gt=0)]
 BelowOne = Annotated[float, Field(ge=0, lt=1)]
 NonNegative = Annotated[float, Field(ge=0)]

@@ -6,6 +6,7 @@ from types import TracebackType
 from typing import Self
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -65,7 +66,7 @@ class ProgressMonitor:
         if trial_id not in self._tasks:
             length = self._lengths[trial_id]
             total = length.epochs or length.iterations
-            name = self._labels[trial_id]
+            name = escape(self._labels[trial_id])
             self._tasks[trial_id] = self._progress.add_task(f"  {name}", total=total, note="")
         self._count()
 

@@ -53,6 +53,8 @@ def build(spec: TrialSpec, data: Data | Trajectory) -> nn.Module:
 
 def _read_weights(model: nn.Module, path: Path) -> None:
     try:
+        if not path.is_file():  # a device may have no end
+            raise FileNotFoundError("it is no file")
         values = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise InputError(
