@@ -20,6 +20,8 @@ from nodebench.data.files import prepare
 from nodebench.data_settings import DATASETS, Dataset
 from nodebench.errors import Fault, InputError, SweepError, unknown
 from nodebench.identity import Trial
+from nodebench.merge import Merged, require_store
+from nodebench.merge import merge as merge_store
 from nodebench.mirror import Mirror
 from nodebench.part import import_part
 from nodebench.plan import Entry, RunOptions, chosen, entries, require_points
@@ -216,6 +218,17 @@ def sync(sweep: Sweep, store: Store) -> dict[str, str]:
         tracker = Tracker(sweep, store)
         tracker.update_all()
         return tracker.run_ids()
+
+
+def merge(sweep: Sweep, store: Store, folders: Sequence[Path]) -> list[Merged]:
+    """Takes a sweep's trials over from other machines' stores; returns what came of each.
+
+    Raises:
+        StoreError: if a folder is no store, before anything is copied, or cannot be read.
+    """
+    others = [require_store(folder, store) for folder in folders]
+    store.write_sweep(sweep.name, sweep.text, {t.id: sweep.label(t) for t in sweep.trials})
+    return [merge_store([trial.id for trial in sweep.trials], other, store) for other in others]
 
 
 def report(

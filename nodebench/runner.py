@@ -11,7 +11,6 @@ import logging
 import os
 import shutil
 import signal
-import socket
 import sys
 import threading
 import time
@@ -22,6 +21,7 @@ from typing import Any, Protocol
 
 from nodebench.errors import ResourceError, StoreError
 from nodebench.identity import Trial
+from nodebench.lock import abandoned, own_folder
 from nodebench.plan import RunOptions
 from nodebench.store import Row, Store
 from nodebench.sweepfile import Resources
@@ -144,11 +144,9 @@ def _ray_session(root: Path) -> Iterator[Path]:
     """
     import ray
 
-    here = f".ray-{socket.gethostname()}-"
-    for leftover in root.glob(f"{here}*"):  # of a driver that was killed
-        if not Path("/proc", leftover.name.removeprefix(here)).exists():
-            shutil.rmtree(leftover, ignore_errors=True)
-    storage = root / f"{here}{os.getpid()}"
+    for leftover in abandoned(root, "ray"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    storage = own_folder(root, "ray")
     session: str | None = None
     is_ours = not ray.is_initialized()
     on_sigterm = signal.getsignal(signal.SIGTERM)

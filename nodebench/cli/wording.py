@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nodebench.data_settings import Dataset
+from nodebench.merge import Merged
 from nodebench.plan import Entry
-from nodebench.store import Store
+from nodebench.store import Result, Store
 from nodebench.sweep import Sweep
 from nodebench.verdict import Verdict
 
@@ -79,6 +82,40 @@ def verdict_text(judged: Verdict) -> str:
     numbers = ", ".join(f"{name} {value:.4g}" for name, value in judged.numbers.items())
     reason = f": {judged.reason}" if judged.reason else ""
     return f"{judged.word}{reason} ({numbers})" if numbers else f"{judged.word}{reason}"
+
+
+def merged_text(sweep: Sweep, folder: Path, merged: Merged) -> str:
+    """What came of another store: a line of counts, and one for every trial that was left alone."""
+    labels = {trial.id: sweep.label(trial) for trial in sweep.trials}
+    counts: dict[str, Sequence[object]] = {
+        "copied": merged.copied,
+        "further there": merged.replaced,
+        "with more points there": merged.extended,
+        "no further there": merged.kept,
+        "running, left alone": merged.running,
+        "in conflict": merged.conflicts,
+    }
+    told = ", ".join(f"{len(trials)} {what}" for what, trials in counts.items() if trials)
+    lines = [f"{folder}: {told or f'no trials of {sweep.name}'}"]
+    lines += [f"{trial}  {'running':<12} {labels[trial]}" for trial in merged.running]
+    for one in merged.conflicts:
+        (name, (ours, theirs)), *more = one.metrics.items()
+        and_more = f", and {len(more)} other metrics" if more else ""
+        lines.append(
+            f"{one.trial_id}  {'conflict':<12} {labels[one.trial_id]}: {name} is {ours} here "
+            f"({_machine(one.ours)}) and {theirs} there ({_machine(one.theirs)}){and_more}; "
+            "ours is kept"
+        )
+    return "\n".join(lines)
+
+
+def _machine(result: Result) -> str:
+    """Where a result comes from: `host, hardware, torch 2.15.0, 1 threads`."""
+    where = result.environments[-1] if result.environments else {}
+    words = [str(where[name]) for name in ("host", "hardware") if name in where]
+    words += [f"torch {where['torch']}"] if "torch" in where else []
+    words += [f"threads {where['threads']}"] if "threads" in where else []
+    return ", ".join(words) or "unknown machine"
 
 
 def plan_json(sweep: Sweep, entries: list[Entry], orphans: dict[str, str]) -> str:
