@@ -16,6 +16,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nodebench.cleaning import Survey, Wish
+from nodebench.cleaning import survey as survey_store
 from nodebench.data.files import prepare
 from nodebench.data_settings import DATASETS, Dataset
 from nodebench.errors import Fault, InputError, SweepError, unknown
@@ -264,6 +266,11 @@ def load_model(trial_id: str, store: Store | None = None) -> nn.Module:
     from nodebench.trial import trained_model
 
     return trained_model((store or default_store()).find(trial_id), data_root())
+
+
+def survey(store: Store, wish: Wish) -> Survey:
+    """What can be cleared away of a store, and what of it is wished to; removes nothing."""
+    return survey_store(store, wish, sorted(Path("sweeps").glob("*.yaml")))
 
 
 def data_sets(names: Sequence[str]) -> list[Dataset]:

@@ -150,7 +150,8 @@ class Store:
             if result := _result(entry[1]):
                 found[trial_id] = result
         if changed:
-            write(self._index_file, json.dumps(index))
+            with contextlib.suppress(OSError):  # a full disk, or somebody else's store
+                write(self._index_file, json.dumps(index))
         return found
 
     def find(self, start: str) -> TrialFolder:

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from nodebench import launch
+from nodebench.cleaning import KINDS, Wish, bytes_of, remove
 from nodebench.cli import wording
 from nodebench.cli.app import app, err, say
 from nodebench.cli.options import AsJson
@@ -70,3 +71,50 @@ def ui(port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 5000) -> 
     command += ["--host", "127.0.0.1", "--port", str(port)]
     say(f"http://127.0.0.1:{port}")
     os.execv(sys.executable, [sys.executable, *command])
+
+
+@app.command()
+def gc(
+    checkpoints: Annotated[
+        bool, typer.Option("--checkpoints", help="Also checkpoints of finished trials.")
+    ] = False,
+    orphans: Annotated[
+        bool, typer.Option("--orphans", help="Also trials that no sweep plans any more.")
+    ] = False,
+    older_than: Annotated[
+        float, typer.Option(metavar="DAYS", help="Of both only what is so long unused.")
+    ] = 0.0,
+    budget: Annotated[
+        str | None,
+        typer.Option(metavar="SIZE", help="Only until the store fits, as 10GB; of either."),
+    ] = None,
+    delete: Annotated[bool, typer.Option("--delete", help="Remove it, not only list it.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show what a full disk can do without, and with --delete remove it.
+
+    That is what killed processes left; with --checkpoints the checkpoints of finished trials, which
+    only longer trainings and more evaluations need; with --orphans trials that no sweep plans any
+    more. Results that a sweep plans, running trials and MLflow's files always stay.
+    """
+    kinds = {"checkpoints": checkpoints, "orphans": orphans}
+    wish = Wish(
+        frozenset(kind for kind in KINDS if kinds.get(kind)),
+        older_than,
+        bytes_of(budget) if budget else None,
+    )
+    store = launch.default_store()
+    found = launch.survey(store, wish)
+    held = remove(store, found.chosen) if delete else []
+    if as_json:
+        print(wording.survey_json(found, held, removed=delete))
+    else:
+        say(wording.survey_text(found, held, removed=delete))
+    left = found.size_bytes - sum(item.size_bytes for item in found.chosen)
+    fits = wish.budget_bytes is None or left <= wish.budget_bytes
+    if not fits:
+        err.print(
+            f"{wording.size_text(left)} stay, more than the budget: they are results, or in use",
+            markup=False, highlight=False,
+        )  # fmt: skip
+    raise typer.Exit(0 if fits else 1)
