@@ -10,7 +10,7 @@ import os
 import re
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +20,7 @@ from nodebench.cleaning import Survey, Wish
 from nodebench.cleaning import survey as survey_store
 from nodebench.data.files import prepare
 from nodebench.data_settings import DATASETS, Dataset
+from nodebench.doctor import Case, Finding, examine
 from nodebench.errors import Fault, InputError, SweepError, unknown
 from nodebench.identity import Trial
 from nodebench.merge import Merged, require_store
@@ -271,6 +272,13 @@ def load_model(trial_id: str, store: Store | None = None) -> nn.Module:
 def survey(store: Store, wish: Wish) -> Survey:
     """What can be cleared away of a store, and what of it is wished to; removes nothing."""
     return survey_store(store, wish, sorted(Path("sweeps").glob("*.yaml")))
+
+
+def doctor(
+    store: Store, sweep: Sweep | None = None, *, with_ray: bool = False
+) -> Iterator[tuple[str, Finding]]:
+    """Checks whether this machine is ready, by name and finding; `with_ray` starts Ray for it."""
+    return examine(Case(store, data_root(), sweep, with_ray))
 
 
 def data_sets(names: Sequence[str]) -> list[Dataset]:

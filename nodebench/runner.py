@@ -136,6 +136,23 @@ def run_with_ray(
         ).fit()
 
 
+def probe(root: Path) -> str:
+    """Starts Ray, or joins the cluster that RAY_ADDRESS names; says what it has.
+
+    Raises:
+        ResourceError: if it cannot be started, or joined.
+    """
+    _quieten_ray()
+    import ray
+
+    try:
+        with _ray_session(root):
+            found: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ResourceError(f"Ray cannot be started or joined ({error})") from error
+    return ", ".join(f"{name} {found.get(name, 0):g}" for name in ("CPU", "GPU"))
+
+
 @contextlib.contextmanager
 def _ray_session(root: Path) -> Iterator[Path]:
     """Ray, started here unless it runs already, and what it leaves on disk cleared away.

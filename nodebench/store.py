@@ -14,6 +14,7 @@
                 <name>.lock             held by the process that runs it
                 <name>.tracking.lock    held by the process that writes it to MLflow
     runs/index.json                     a cache of the results; safe to delete
+    runs/.ray-*, .merge-*, .gone-*      of processes at work, or left by killed ones
 
 Every file is replaced as a whole, so a reader, or a process that was killed, never leaves or
 sees half of one.

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import time
+from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
@@ -14,7 +15,7 @@ from nodebench import launch
 from nodebench.cleaning import KINDS, Wish, bytes_of, remove
 from nodebench.cli import wording
 from nodebench.cli.app import app, err, say
-from nodebench.cli.options import AsJson
+from nodebench.cli.options import AsJson, Changes, Small
 from nodebench.data_settings import DATASETS
 from nodebench.errors import DataError
 
@@ -91,11 +92,13 @@ def gc(
     delete: Annotated[bool, typer.Option("--delete", help="Remove it, not only list it.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show what a full disk can do without, and with --delete remove it.
+    """Show what a full disk can do without; with --delete, remove it.
 
-    That is what killed processes left; with --checkpoints the checkpoints of finished trials, which
-    only longer trainings and more evaluations need; with --orphans trials that no sweep plans any
-    more. Results that a sweep plans, running trials and MLflow's files always stay.
+    Without options, that is what killed processes have left.
+
+    Checkpoints of finished trials serve longer trainings and more evaluations only.
+
+    Results that a sweep plans, running trials and MLflow's files always stay.
     """
     kinds = {"checkpoints": checkpoints, "orphans": orphans}
     wish = Wish(
@@ -118,3 +121,29 @@ def gc(
             markup=False, highlight=False,
         )  # fmt: skip
     raise typer.Exit(0 if fits else 1)
+
+
+@app.command()
+def doctor(
+    source: Annotated[
+        str | None, typer.Argument(metavar="[SWEEP]", help="Check what this sweep needs.")
+    ] = None,
+    changes: Changes = None,
+    small: Small = False,
+    ray: Annotated[bool, typer.Option("--ray", help="Start Ray, or join RAY_ADDRESS.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Check this machine: packages, GPU, folders, data, MLflow, Ray, what runs.
+
+    The status is 1 if there is a problem.
+    """
+    sweep = launch.load_sweep(source, overrides=changes or (), small=small) if source else None
+    found = []
+    for name, finding in launch.doctor(launch.default_store(), sweep, with_ray=ray):
+        found.append({"check": name, **asdict(finding)})
+        if not as_json:
+            cure = f". {finding.cure[:1].upper()}{finding.cure[1:]}" if finding.cure else ""
+            say(f"{finding.level:<8} {name:<12} {finding.found}{cure}")
+    if as_json:
+        print(json.dumps({"checks": found}))
+    raise typer.Exit(1 if any(row["level"] == "problem" for row in found) else 0)
