@@ -78,6 +78,13 @@ class Trial:
         return self.cell.identity | ({"seed": self.spec.seed} if self.spec.seed else {})
 
     @cached_property
+    def is_identified(self) -> bool:
+        """Whether every file on which the id depends was found; else it is another elsewhere."""
+        weights = self.spec.weights
+        found = [_source_hash(path) for path in self.spec.import_paths]
+        return None not in found and (weights is None or _file_hash(weights) is not None)
+
+    @cached_property
     def settings(self) -> dict[str, Any]:
         """Dotted path -> value: the columns of tables and the parameters of MLflow."""
         return self.cell.settings | {"seed": self.spec.seed}

@@ -10,17 +10,22 @@ import os
 import re
 import subprocess
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nodebench.cleaning import Survey, Wish
+from nodebench.cleaning import survey as survey_store
 from nodebench.data.files import prepare
 from nodebench.data_settings import DATASETS, Dataset
+from nodebench.doctor import Case, Finding, examine
 from nodebench.errors import Fault, InputError, SweepError, shown, unknown
 from nodebench.estimate import Cost, Forecast, cell_of, forecast, recorded_costs, slots
 from nodebench.identity import Trial
+from nodebench.merge import Merged, require_store
+from nodebench.merge import merge as merge_store
 from nodebench.mirror import Mirror
 from nodebench.part import import_part
 from nodebench.plan import Entry, RunOptions, chosen, entries, require_points
@@ -282,6 +287,17 @@ def sync(sweep: Sweep, store: Store) -> dict[str, str]:
         return tracker.run_ids()
 
 
+def merge(sweep: Sweep, store: Store, folders: Sequence[Path]) -> list[Merged]:
+    """Takes a sweep's trials over from other machines' stores; returns what came of each.
+
+    Raises:
+        StoreError: if a folder is no store, before anything is copied, or cannot be read.
+    """
+    others = [require_store(folder, store) for folder in folders]
+    store.write_sweep(sweep.name, sweep.text, {t.id: sweep.label(t) for t in sweep.trials})
+    return [merge_store([trial.id for trial in sweep.trials], other, store) for other in others]
+
+
 def report(
     sweep: Sweep, store: Store, folder: Path | None = None, *, from_mlflow: bool = False
 ) -> Path:
@@ -315,6 +331,18 @@ def load_model(trial_id: str, store: Store | None = None) -> nn.Module:
     from nodebench.trial import trained_model
 
     return trained_model((store or default_store()).find(trial_id), data_root())
+
+
+def survey(store: Store, wish: Wish) -> Survey:
+    """What can be cleared away of a store, and what of it is wished to; removes nothing."""
+    return survey_store(store, wish, sorted(Path("sweeps").glob("*.yaml")))
+
+
+def doctor(
+    store: Store, sweep: Sweep | None = None, *, with_ray: bool = False
+) -> Iterator[tuple[str, Finding]]:
+    """Checks whether this machine is ready, by name and finding; `with_ray` starts Ray for it."""
+    return examine(Case(store, data_root(), sweep, with_ray))
 
 
 def data_sets(names: Sequence[str]) -> list[Dataset]:

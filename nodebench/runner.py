@@ -11,7 +11,6 @@ import logging
 import os
 import shutil
 import signal
-import socket
 import sys
 import threading
 import time
@@ -22,6 +21,7 @@ from typing import Any, Protocol
 
 from nodebench.errors import ResourceError, Stopped, StoreError
 from nodebench.identity import Trial
+from nodebench.lock import abandoned, own_folder
 from nodebench.plan import RunOptions
 from nodebench.store import Row, Store
 from nodebench.sweepfile import Resources, Stop
@@ -141,6 +141,23 @@ def run_with_ray(
         ).fit()
 
 
+def probe(root: Path) -> str:
+    """Starts Ray, or joins the cluster that RAY_ADDRESS names; says what it has.
+
+    Raises:
+        ResourceError: if it cannot be started, or joined.
+    """
+    _quieten_ray()
+    import ray
+
+    try:
+        with _ray_session(root):
+            found: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ResourceError(f"Ray cannot be started or joined ({error})") from error
+    return ", ".join(f"{name} {found.get(name, 0):g}" for name in ("CPU", "GPU"))
+
+
 @contextlib.contextmanager
 def _ray_session(root: Path) -> Iterator[Path]:
     """Ray, started here unless it runs already, and what it leaves on disk cleared away.
@@ -149,11 +166,9 @@ def _ray_session(root: Path) -> Iterator[Path]:
     """
     import ray
 
-    here = f".ray-{socket.gethostname()}-"
-    for leftover in root.glob(f"{here}*"):  # of a driver that was killed
-        if not Path("/proc", leftover.name.removeprefix(here)).exists():
-            shutil.rmtree(leftover, ignore_errors=True)
-    storage = root / f"{here}{os.getpid()}"
+    for leftover in abandoned(root, "ray"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    storage = own_folder(root, "ray")
     session: str | None = None
     is_ours = not ray.is_initialized()
     on_sigterm = signal.getsignal(signal.SIGTERM)

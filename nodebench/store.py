@@ -14,6 +14,7 @@
                 <name>.lock             held by the process that runs it
                 <name>.tracking.lock    held by the process that writes it to MLflow
     runs/index.json                     a cache of the results; safe to delete
+    runs/.ray-*, .merge-*, .gone-*      of processes at work, or left by killed ones
 
 Every file is replaced as a whole, so a reader, or a process that was killed, never leaves or
 sees half of one.
@@ -22,18 +23,18 @@ sees half of one.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import socket
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
 from nodebench.errors import Stopped, StoreError
 from nodebench.identity import Trial
+from nodebench.lock import held, unheld
 from nodebench.spec import TrialSpec
 
 Row = dict[str, Any]
@@ -164,7 +165,8 @@ class Store:
             if result := _result(entry[1]):
                 found[trial_id] = result
         if changed:
-            write(self._index_file, json.dumps(index))
+            with contextlib.suppress(OSError):  # a full disk, or somebody else's store
+                write(self._index_file, json.dumps(index))
         return found
 
     def find(self, start: str) -> TrialFolder:
@@ -293,11 +295,12 @@ class TrialFolder:
 
     def is_locked(self) -> bool:
         """Whether a process holds the trial."""
-        try:
-            with open(self.path / "lock", "rb", buffering=0) as file:
-                return not _acquired(file, fcntl.LOCK_SH)
-        except FileNotFoundError:
-            return False
+        with self.unchanging() as is_free:
+            return not is_free
+
+    def unchanging(self) -> contextlib.AbstractContextManager[bool]:
+        """Keeps others from writing to the trial meanwhile; False where a process does already."""
+        return unheld(self.path / "lock")
 
     def locked(self, wait_s: float | None = None) -> contextlib.AbstractContextManager[None]:
         """Holds the trial for this process.
@@ -307,37 +310,6 @@ class TrialFolder:
         """
         wait_s = LOCK_WAIT_S if wait_s is None else wait_s
         return held(self.path / "lock", f"the trial `{self.path.name}`", wait_s)
-
-
-@contextlib.contextmanager
-def held(path: Path, what: str, wait_s: float) -> Iterator[None]:
-    """Holds a lock file for this process; the system lets go when the process dies.
-
-    Raises:
-        StoreError: if another process still holds it after `wait_s`.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+") as file:
-        deadline = time.monotonic() + wait_s
-        while not _acquired(file):
-            if time.monotonic() > deadline:
-                file.seek(0)
-                holder = file.read() or "another process"
-                raise StoreError(f"{what} is held by {holder}. Wait until it ends, or stop it")
-            time.sleep(0.2)
-        file.truncate(0)
-        since = time.strftime("%Y-%m-%d %H:%M:%S")
-        file.write(f"process {os.getpid()} on {socket.gethostname()}, since {since}")
-        file.flush()
-        yield
-
-
-def _acquired(file: IO[Any], kind: int = fcntl.LOCK_EX) -> bool:
-    try:
-        fcntl.flock(file, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def write(path: Path, content: str | bytes, aside: Path | None = None) -> None:

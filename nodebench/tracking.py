@@ -12,10 +12,14 @@ import hashlib
 import io
 import logging
 import os
+import socket
+import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
+from nodebench.data.files import require_writable
 from nodebench.errors import TrackingError
 from nodebench.identity import Trial
 from nodebench.store import FINISHED, SHOWN, Result, Row, Store, TrialFolder
@@ -25,21 +29,73 @@ from nodebench.verdict import Verdict, judge
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
 
-from mlflow import MlflowClient
+from mlflow import MlflowClient, __version__
 from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
 
 logging.getLogger("alembic").setLevel(logging.ERROR)
 logging.getLogger("mlflow").setLevel(logging.ERROR)
 
 TRIAL_TAG = "nodebench.trial"
 SYNCED_TAG = "nodebench.synced"
+PATIENCE_S = 5
+PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
 BATCH = 800  # metrics; MLflow takes 1,000 metrics, parameters and tags at once
 
 
 def tracking_uri(store: Store) -> str:
     """MLFLOW_TRACKING_URI, or the SQLite file beside the store."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{store.root / 'mlflow.db'}"
+
+
+def probe(store: Store) -> str:
+    """What MLflow answers within seconds, in words; makes no file where there is none yet.
+
+    Raises:
+        TrackingError: if it cannot be reached, or its database is damaged or of another version.
+    """
+    uri = tracking_uri(store)
+    file = Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
+    with _explained(uri), _impatient():
+        if file is not None and not file.exists():
+            require_writable(file.resolve().parent)
+            return f"`{uri}` is not there yet: the first run makes it"
+        _require_contact(uri, file)
+        found = MlflowClient(uri).search_experiments()
+    return f"{__version__}; `{uri}` answers and has {len(found)} experiments"
+
+
+def _require_contact(uri: str, file: Path | None) -> None:
+    """Refuses at once what MLflow would try again and again."""
+    if file is not None:
+        address = f"{file.resolve().as_uri()}?mode=ro"
+        with contextlib.closing(sqlite3.connect(address, uri=True)) as database:
+            database.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        return
+    parts = urlsplit(uri)
+    try:
+        port = parts.port or PORTS.get(parts.scheme.partition("+")[0])
+    except ValueError as error:
+        raise OSError(f"no address: {error}") from error
+    if parts.hostname and port:
+        socket.create_connection((parts.hostname, port), PATIENCE_S).close()
+
+
+@contextlib.contextmanager
+def _impatient() -> Iterator[None]:
+    """Makes MLflow ask a server once, and wait for seconds only."""
+    names = "MLFLOW_HTTP_REQUEST_MAX_RETRIES", "MLFLOW_HTTP_REQUEST_TIMEOUT"
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update(zip(names, ("0", str(PATIENCE_S)), strict=True))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 class Tracker:
@@ -272,7 +328,7 @@ def _explained(uri: str) -> Iterator[None]:
     """Turns MLflow's errors into one that says where it was sought and what to do."""
     try:
         yield
-    except (MlflowException, OSError) as error:
+    except (MlflowException, OSError, ImportError, SQLAlchemyError, sqlite3.Error) as error:
         raise TrackingError(
             f"MLflow at `{uri}` cannot be used ({error}). Start the server, or change or "
             "unset MLFLOW_TRACKING_URI"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -24,6 +25,12 @@ Only = Annotated[
 ]
 Shard = Annotated[
     str, typer.Option("--shard", metavar="I/N", help="Only the I-th of N equal parts.")
+]
+From = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--from", metavar="DIR", help="Another machine's NODEBENCH_RUNS, or a copy. Repeatable."
+    ),
 ]
 RetryFailed = Annotated[
     bool, typer.Option("--retry-failed", help="Try again what did not finish (DNF).")

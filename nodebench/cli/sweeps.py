@@ -16,6 +16,7 @@ from nodebench.cli.options import (
     Changes,
     Cpu,
     FailFast,
+    From,
     Inline,
     Only,
     RequireMlflow,
@@ -217,11 +218,24 @@ def report(
 
 
 @app.command()
-def sync(source: SweepPath, changes: Changes = None, small: Small = False) -> None:
-    """Write to MLflow what it lacks of a sweep."""
+def sync(
+    source: SweepPath, changes: Changes = None, small: Small = False, folders: From = None
+) -> None:
+    """Write to MLflow what it lacks of a sweep; --from takes another machine's trials over first.
+
+    A trial that both stores have is kept where it is further. One that came to different ends is
+    named, ours is kept, and the status is 1.
+    """
     sweep = launch.load_sweep(source, overrides=changes or (), small=small)
-    count = len(launch.sync(sweep, launch.default_store()))
-    say(f"{sweep.name}: {count} runs in MLflow are up to date")
+    store = launch.default_store()
+    conflicts = 0
+    for folder, merged in zip(
+        folders or (), launch.merge(sweep, store, folders or ()), strict=True
+    ):
+        say(wording.merged_text(sweep, folder, merged))
+        conflicts += len(merged.conflicts)
+    say(f"{sweep.name}: {len(launch.sync(sweep, store))} runs in MLflow are up to date")
+    raise typer.Exit(1 if conflicts else 0)
 
 
 def _planned(

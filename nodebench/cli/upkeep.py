@@ -6,14 +6,16 @@ import json
 import os
 import sys
 import time
+from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
 
 from nodebench import launch
+from nodebench.cleaning import KINDS, Wish, bytes_of, remove
 from nodebench.cli import wording
 from nodebench.cli.app import app, err, say
-from nodebench.cli.options import AsJson
+from nodebench.cli.options import AsJson, Changes, Small
 from nodebench.data_settings import DATASETS
 from nodebench.errors import DataError
 
@@ -70,3 +72,78 @@ def ui(port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 5000) -> 
     command += ["--host", "127.0.0.1", "--port", str(port)]
     say(f"http://127.0.0.1:{port}")
     os.execv(sys.executable, [sys.executable, *command])
+
+
+@app.command()
+def gc(
+    checkpoints: Annotated[
+        bool, typer.Option("--checkpoints", help="Also checkpoints of finished trials.")
+    ] = False,
+    orphans: Annotated[
+        bool, typer.Option("--orphans", help="Also trials that no sweep plans any more.")
+    ] = False,
+    older_than: Annotated[
+        float, typer.Option(metavar="DAYS", help="Of both only what is so long unused.")
+    ] = 0.0,
+    budget: Annotated[
+        str | None,
+        typer.Option(metavar="SIZE", help="Only until the store fits, as 10GB; of either."),
+    ] = None,
+    delete: Annotated[bool, typer.Option("--delete", help="Remove it, not only list it.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show what a full disk can do without; with --delete, remove it.
+
+    Without options, that is what killed processes have left.
+
+    Checkpoints of finished trials serve longer trainings and more evaluations only.
+
+    Results that a sweep plans, running trials and MLflow's files always stay.
+    """
+    kinds = {"checkpoints": checkpoints, "orphans": orphans}
+    wish = Wish(
+        frozenset(kind for kind in KINDS if kinds.get(kind)),
+        older_than,
+        bytes_of(budget) if budget else None,
+    )
+    store = launch.default_store()
+    found = launch.survey(store, wish)
+    held = remove(store, found.chosen) if delete else []
+    if as_json:
+        print(wording.survey_json(found, held, removed=delete))
+    else:
+        say(wording.survey_text(found, held, removed=delete))
+    left = found.size_bytes - sum(item.size_bytes for item in found.chosen)
+    fits = wish.budget_bytes is None or left <= wish.budget_bytes
+    if not fits:
+        err.print(
+            f"{wording.size_text(left)} stay, more than the budget: they are results, or in use",
+            markup=False, highlight=False,
+        )  # fmt: skip
+    raise typer.Exit(0 if fits else 1)
+
+
+@app.command()
+def doctor(
+    source: Annotated[
+        str | None, typer.Argument(metavar="[SWEEP]", help="Check what this sweep needs.")
+    ] = None,
+    changes: Changes = None,
+    small: Small = False,
+    ray: Annotated[bool, typer.Option("--ray", help="Start Ray, or join RAY_ADDRESS.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Check this machine: packages, GPU, folders, data, MLflow, Ray, what runs.
+
+    The status is 1 if there is a problem.
+    """
+    sweep = launch.load_sweep(source, overrides=changes or (), small=small) if source else None
+    found = []
+    for name, finding in launch.doctor(launch.default_store(), sweep, with_ray=ray):
+        found.append({"check": name, **asdict(finding)})
+        if not as_json:
+            cure = f". {finding.cure[:1].upper()}{finding.cure[1:]}" if finding.cure else ""
+            say(f"{finding.level:<8} {name:<12} {finding.found}{cure}")
+    if as_json:
+        print(json.dumps({"checks": found}))
+    raise typer.Exit(1 if any(row["level"] == "problem" for row in found) else 0)

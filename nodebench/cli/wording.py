@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nodebench.cleaning import KINDS, Item, Survey
 from nodebench.data_settings import Dataset
 from nodebench.estimate import Cost, Forecast, cell_of
+from nodebench.merge import Merged
 from nodebench.plan import Entry
 from nodebench.relatives import Change
-from nodebench.store import Store
+from nodebench.store import Result, Store
 from nodebench.sweep import Sweep
 from nodebench.verdict import Verdict
 
@@ -150,6 +154,86 @@ def _likeness(metric: Comparison) -> str:
     if metric.is_same_bits:
         return "same bits"
     return "same to rounding" if metric.agrees else f"differs by {metric.now - metric.recorded:.3g}"
+
+
+def merged_text(sweep: Sweep, folder: Path, merged: Merged) -> str:
+    """What came of another store: a line of counts, and one for every trial that was left alone."""
+    labels = {trial.id: sweep.label(trial) for trial in sweep.trials}
+    counts: dict[str, Sequence[object]] = {
+        "copied": merged.copied,
+        "further there": merged.replaced,
+        "with more points there": merged.extended,
+        "no further there": merged.kept,
+        "running, left alone": merged.running,
+        "in conflict": merged.conflicts,
+    }
+    told = ", ".join(f"{len(trials)} {what}" for what, trials in counts.items() if trials)
+    lines = [f"{folder}: {told or f'no trials of {sweep.name}'}"]
+    lines += [f"{trial}  {'running':<12} {labels[trial]}" for trial in merged.running]
+    for one in merged.conflicts:
+        (name, (ours, theirs)), *more = one.metrics.items()
+        and_more = f", and {len(more)} other metrics" if more else ""
+        lines.append(
+            f"{one.trial_id}  {'conflict':<12} {labels[one.trial_id]}: {name} is {ours} here "
+            f"({_machine(one.ours)}) and {theirs} there ({_machine(one.theirs)}){and_more}; "
+            "ours is kept"
+        )
+    return "\n".join(lines)
+
+
+def _machine(result: Result) -> str:
+    """Where a result comes from: `host, hardware, torch 2.15.0, 1 threads`."""
+    where = result.environments[-1] if result.environments else {}
+    words = [str(where[name]) for name in ("host", "hardware") if name in where]
+    words += [f"torch {where['torch']}"] if "torch" in where else []
+    words += [f"threads {where['threads']}"] if "threads" in where else []
+    return ", ".join(words) or "unknown machine"
+
+
+def size_text(size_bytes: int) -> str:
+    """`1.2 GB`."""
+    size, units = float(size_bytes), ["B", "kB", "MB", "GB", "TB"]
+    while size >= 1000 and len(units) > 1:
+        size, units = size / 1000, units[1:]
+    return f"{size:.0f} B" if units[0] == "B" else f"{size:.1f} {units[0]}"
+
+
+def survey_text(found: Survey, held: list[str], *, removed: bool) -> str:
+    """A table of what can go, by kind, and what of it goes."""
+    lines = [f"{'':<36} {'there are':>22}   {'to be removed':>22}"]
+    for kind, what in KINDS.items():
+        columns = [
+            [item for item in items if item.kind == kind] for items in (found.items, found.chosen)
+        ]
+        lines.append(f"{what:<36} {_count(columns[0])}   {_count(columns[1])}")
+    total = f"of {size_text(found.size_bytes)} in all"
+    lines.append(f"{total:<36} {_count(found.items)}   {_count(found.chosen)}")
+    lines += [f"`{name}` cannot be planned here: all its trials stay" for name in found.unreadable]
+    lines += [f"{trial}  {'running':<12} was left alone" for trial in held]
+    if found.chosen:
+        lines.append("removed" if removed else "nothing was removed: `--delete` does")
+    return "\n".join(lines)
+
+
+def _count(items: Sequence[Item]) -> str:
+    return f"{len(items):>10,} {size_text(sum(item.size_bytes for item in items)):>11}"
+
+
+def survey_json(found: Survey, held: list[str], *, removed: bool) -> str:
+    """The same for scripts, item by item."""
+    rows = [
+        {
+            "kind": item.kind,
+            "trial": item.trial_id,
+            "paths": [str(path) for path in item.paths],
+            "bytes": item.size_bytes,
+            "used": item.used,
+            "chosen": item in found.chosen,
+            "removed": removed and item in found.chosen and item.trial_id not in held,
+        }
+        for item in found.items
+    ]
+    return json.dumps({"bytes": found.size_bytes, "items": rows, "unreadable": found.unreadable})
 
 
 def plan_json(sweep: Sweep, entries: list[Entry], orphans: dict[str, str]) -> str:

@@ -131,9 +131,7 @@ def prepare(settings: Part, root: Path) -> Path | None:
     folder = root / files.folder
     checksums = checksums_of(settings)
     _name_the_same_files(name, checksums, files.checksums)
-    if not folder.is_dir() or not all((folder / file).is_file() for file in checksums):
-        missing = [file for file in checksums if not (folder / file).is_file()]
-        lacking = f"`{name}` lacks {', '.join(missing) or 'its files'} in `{folder}`"
+    if lacking := missing(settings, root):
         _fetch(lacking, files, folder, root)
     for file, expected in checksums.items():
         _verify(folder / file, expected, can_be_fetched=files.download is not None)
@@ -143,6 +141,18 @@ def prepare(settings: Part, root: Path) -> Path | None:
     if files.check and not checksums:
         files.check(folder)
     return folder
+
+
+def missing(settings: Part, root: Path) -> str | None:
+    """Which files of a data set are not there, in words; None if all are, or it needs none."""
+    name = str(getattr(settings, "name", ""))
+    if name not in FILES:
+        return None
+    folder, checksums = root / FILES[name].folder, checksums_of(settings)
+    lacking = [file for file in checksums if not (folder / file).is_file()]
+    if folder.is_dir() and not lacking:
+        return None
+    return f"`{name}` lacks {', '.join(lacking) or 'its files'} in `{folder}`"
 
 
 def checksums_of(settings: Part) -> Mapping[str, str]:

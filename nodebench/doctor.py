@@ -1,0 +1,268 @@
+"""Whether this machine is ready to run sweeps: one table of checks, each of a line or a few.
+
+torch and MLflow are imported by the checks that need them.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import re
+import shutil
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from nodebench.data.files import FILES, missing, prepare, require_writable
+from nodebench.data_settings import DATASETS
+from nodebench.errors import DataError, ResourceError, TrackingError
+from nodebench.lock import holder
+from nodebench.part import Part
+from nodebench.store import Store
+from nodebench.sweep import Sweep
+
+Level = Literal["ok", "warning", "problem"]
+
+PACKAGES = ("torch", "torchvision", "torchdiffeq", "ray", "mlflow")
+PYTHON = (3, 11)
+LITTLE_BYTES, TOO_LITTLE_BYTES = 5e9, 5e8
+SOCKET_PATH_BYTES = 107  # the longest that Linux takes
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is examined; `sweep` where it is about one, `with_ray` if Ray is to be started."""
+
+    store: Store
+    data_root: Path
+    sweep: Sweep | None = None
+    with_ray: bool = False
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a check found and, where it is not `ok`, what to do."""
+
+    level: Level
+    found: str
+    cure: str = ""
+
+
+def examine(case: Case) -> Iterator[tuple[str, Finding]]:
+    """Makes every check, in the table's order: its name and a finding, or several."""
+    for name, check in CHECKS.items():
+        for finding in check(case):
+            yield name, finding
+
+
+def _python(_case: Case) -> Iterator[Finding]:
+    needed = ".".join(map(str, PYTHON))
+    is_new = tuple(map(int, platform.python_version_tuple()[:2])) >= PYTHON
+    cure = "" if is_new else f"take Python {needed} or newer"
+    yield Finding("ok" if is_new else "problem", platform.python_version(), cure)
+
+
+def _versions(_case: Case) -> Iterator[Finding]:
+    """The packages whose versions matter, beside those of `requirements.lock` in this folder."""
+    locked = _locked(Path("requirements.lock"))
+    for name in PACKAGES:
+        try:
+            version = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            yield Finding("problem", f"{name} is not installed", f"pip install {name}")
+            continue
+        wanted = locked.get(name)
+        if wanted is None or version.partition("+")[0] == wanted.partition("+")[0]:
+            yield Finding("ok", f"{name} {version}" + (", as locked" if wanted else ""))
+        else:
+            yield Finding(
+                "warning",
+                f"{name} {version}, and `requirements.lock` has {wanted}",
+                "results may differ in their last bits: `uv pip sync requirements.lock`",
+            )
+
+
+def _locked(path: Path) -> dict[str, str]:
+    """Package -> version, of a lock file; empty where there is none."""
+    if not path.is_file():
+        return {}
+    return dict(re.findall(r"^([A-Za-z0-9._-]+)==([^\s;\\]+)", path.read_text("utf-8"), re.M))
+
+
+def _gpu(case: Case) -> Iterator[Finding]:
+    try:
+        import torch
+        import torchvision  # noqa: F401 - fails if it is another torch's
+    except (ImportError, OSError, RuntimeError) as error:
+        yield Finding("problem", f"torch cannot be imported ({error})", "install matching versions")
+        return
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    driver = _driver()
+    for number in range(count):
+        free, total = torch.cuda.mem_get_info(number)
+        room = f"{free / 1e9:.1f} of {total / 1e9:.1f} GB free"
+        versions = f"driver {driver}, CUDA {torch.version.cuda}"
+        yield Finding("ok", f"{torch.cuda.get_device_name(number)}, {room}, {versions}")
+    if count == 0 and driver:
+        reason = f" ({said[0].message})" if said else ""
+        built = f"CUDA {torch.version.cuda}" if torch.version.cuda else "the CPU only"
+        yield Finding(
+            "warning",
+            f"there is driver {driver}, but torch, built for {built}, sees no GPU{reason}",
+            "update the driver, install another build of torch, or let this process see the GPU",
+        )
+    elif count == 0 and case.sweep and case.sweep.resources.gpus:
+        cure = "`run --cpu` trains on the CPU, and `--small` takes a small form"
+        yield Finding("warning", f"`{case.sweep.name}` asks for a GPU, and there is none", cure)
+    elif count == 0:
+        yield Finding("ok", "none: trials run on the CPU")
+
+
+def _driver() -> str | None:
+    """The version of NVIDIA's driver, if there is one."""
+    try:
+        text = Path("/proc/driver/nvidia/version").read_text(encoding="utf-8")
+    except OSError:
+        return None
+    found = re.search(r"\b\d+\.\d+(?:\.\d+)?\b", text)
+    return found[0] if found else "unknown"
+
+
+def _runs(case: Case) -> Iterator[Finding]:
+    cure = "let NODEBENCH_RUNS name a folder that can be written"
+    yield from _folder(case.store.root, "problem", cure)
+
+
+def _data_folder(case: Case) -> Iterator[Finding]:
+    cure = "no data can be downloaded: let NODEBENCH_DATA name another, or copy the data there"
+    yield from _folder(case.data_root, "warning", cure)
+
+
+def _folder(folder: Path, level: Level, cure: str) -> Iterator[Finding]:
+    """Whether a folder, which need not exist yet, can be written, and has room."""
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    try:
+        require_writable(folder)
+        tempfile.TemporaryFile(dir=there).close()
+    except OSError as error:
+        yield Finding(level, f"`{folder}` cannot be written ({error.strerror or error})", cure)
+        return
+    free = shutil.disk_usage(there).free
+    text = f"`{folder}` can be written, {free / 1e9:.1f} GB free"
+    if free >= LITTLE_BYTES:
+        yield Finding("ok", text)
+    else:
+        level = "warning" if free >= TOO_LITTLE_BYTES else level
+        yield Finding(level, text, "`nodebench gc` shows what can go of NODEBENCH_RUNS")
+
+
+def _data_sets(case: Case) -> Iterator[Finding]:
+    """The files of a sweep's data sets, or of all whose folders are there: present, and whole."""
+    data_sets: list[Part]
+    if case.sweep:
+        found = [trial.spec.data for trial in case.sweep.trials]
+        data_sets = list({data.model_dump_json(): data for data in found}.values())
+    else:
+        names = [name for name, files in FILES.items() if (case.data_root / files.folder).exists()]
+        data_sets = [DATASETS[name](name=name) for name in names]
+    for data in data_sets:
+        yield _data_set(data, case.data_root)
+    if not data_sets:
+        yield Finding("ok", f"no files in `{case.data_root}` yet")
+
+
+def _data_set(data: Part, root: Path) -> Finding:
+    name = str(getattr(data, "name", ""))
+    if lacking := missing(data, root):
+        if FILES[name].download is None:
+            return Finding(
+                "problem", lacking, "copy the data there, or let NODEBENCH_DATA name its folder"
+            )
+        cure = f"the first run downloads it, as `nodebench data {name}` does now"
+        return Finding("warning", lacking, cure)
+    try:
+        folder = prepare(data, root)
+    except DataError as error:
+        return Finding("problem", str(error))  # which says what to do
+    return Finding("ok", f"`{name}` is whole in `{folder}`" if folder else f"`{name}` has no files")
+
+
+def _mlflow(case: Case) -> Iterator[Finding]:
+    try:
+        from nodebench.tracking import probe
+    except ImportError as error:
+        yield Finding("problem", f"MLflow cannot be imported ({error})", "pip install mlflow")
+        return
+    try:
+        yield Finding("ok", probe(case.store))
+    except TrackingError as error:
+        cure = "run with `--no-track` meanwhile; `nodebench sync SWEEP` catches up"
+        yield Finding("problem", str(error), cure)
+
+
+def _ray(case: Case) -> Iterator[Finding]:
+    if importlib.util.find_spec("ray") is None:
+        cure = "pip install 'ray[tune]', or run with `--inline`"
+        yield Finding("problem", "Ray is not installed", cure)
+        return
+    folder = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
+    socket = f"{folder}/ray/session_2000-01-01_00-00-00_000000_1234567/sockets/plasma_store"
+    if len(socket) > SOCKET_PATH_BYTES:
+        cure = "let RAY_TMPDIR name a folder with a shorter path"
+        yield Finding("problem", f"`{folder}` is too long a path for Ray's sockets", cure)
+        return
+    address = os.environ.get("RAY_ADDRESS")
+    where = f"the cluster at `{address}`" if address else "this machine"
+    if not case.with_ray:
+        yield Finding("ok", f"runs on {where}; `doctor --ray` starts or joins it to see")
+        return
+    from nodebench.runner import probe
+
+    try:
+        yield Finding("ok", f"runs on {where}: {probe(case.store.root)}")
+    except ResourceError as error:
+        yield Finding("problem", str(error), "see RAY_ADDRESS, or run with `--inline`")
+
+
+def _locks(case: Case) -> Iterator[Finding]:
+    """What is being run, and by whom."""
+    root = case.store.root
+    found = [(path.stem, holder(path)) for path in sorted(root.glob("sweeps/*.lock"))]
+    found += [(path.parent.name, holder(path)) for path in sorted(root.glob("trials/*/lock"))]
+    held = [f"`{name}` is held by {who}" for name, who in found if who]
+    yield from (Finding("ok", text) for text in held or ["nothing is being run"])
+
+
+def _interrupted(case: Case) -> Iterator[Finding]:
+    """Trials that were begun, and neither run nor have a result."""
+    store = case.store
+    ids = sorted(path.name for path in (store.root / "trials").glob("*"))
+    results = store.results(ids)
+    found = [i for i in ids if store.folder(i).state(results.get(i)) == "interrupted"]
+    if found:
+        shown = ", ".join(found[:5]) + (", …" if len(found) > 5 else "")
+        cure = "`nodebench run SWEEP` goes on with those of a sweep"
+        yield Finding("warning", f"{len(found)} were interrupted: {shown}", cure)
+    else:
+        yield Finding("ok", "none was interrupted")
+
+
+CHECKS: dict[str, Callable[[Case], Iterator[Finding]]] = {
+    "python": _python,
+    "versions": _versions,
+    "gpu": _gpu,
+    "runs": _runs,
+    "data folder": _data_folder,
+    "data sets": _data_sets,
+    "mlflow": _mlflow,
+    "ray": _ray,
+    "locks": _locks,
+    "trials": _interrupted,
+}
