@@ -81,7 +81,7 @@ def plan(
 def why(
     trial: Annotated[str, typer.Argument(metavar="ID", help="A trial's id, or its start.")],
     source: Annotated[
-        str | None, typer.Argument(metavar="[SWEEP]", help="The sweep that plans it, if it is new.")
+        str | None, typer.Argument(metavar="SWEEP", help="The sweep that plans it, if it is new.")
     ] = None,
     changes: Changes = None,
     small: Small = False,
