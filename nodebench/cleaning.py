@@ -144,7 +144,8 @@ class _Plans:
         if sweep is None or not all(trial.is_identified for trial in sweep.trials):
             ever = self.store.ever_planned(sweep.name if sweep else path.stem)
             if path.parent == self.store.root / "sweeps" and not ever:
-                ever = dict.fromkeys(self.store.results(), "")  # any of them may be its trials
+                trials = (self.store.root / "trials").glob("*")
+                ever = {path.name: "" for path in trials}  # any of them may be its own
             self.planned |= ever.keys()
             self.in_use |= ever.keys()
             self.unreadable.add(path.stem)

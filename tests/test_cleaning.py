@@ -151,7 +151,7 @@ def test_trials_of_a_sweep_that_cannot_be_planned_here_all_stay(tmp_path, store)
     (old,) = known(tiny(tmp_path), store)
     put(store, old)
     store.write_sweep("tiny", "name: tiny\nbase: {model: resnext}\n", {})
-    put(store, "orphan")
+    put(store, "orphan", result=None)
     found = survey(store, ALL)
     assert {item.trial_id for item in found.chosen} == {"orphan"}
     assert found.unreadable == ["tiny"]
