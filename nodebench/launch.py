@@ -10,24 +10,19 @@ import os
 import re
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nodebench.cleaning import Survey, Wish
-from nodebench.cleaning import survey as survey_store
 from nodebench.data.files import prepare
-from nodebench.data_settings import DATASETS, Dataset
-from nodebench.doctor import Case, Finding, examine
-from nodebench.errors import Fault, InputError, SweepError, shown, unknown
+from nodebench.errors import Fault, SweepError, shown, unknown
 from nodebench.estimate import Cost, Forecast, cell_of, forecast, recorded_costs, slots
 from nodebench.identity import Trial
-from nodebench.merge import Merged, require_store
-from nodebench.merge import merge as merge_store
 from nodebench.mirror import Mirror
 from nodebench.part import import_part
+from nodebench.places import data_root, default_store
 from nodebench.plan import Entry, RunOptions, chosen, entries, require_points
 from nodebench.relatives import find
 from nodebench.runner import Monitor, require, run_inline, run_with_ray
@@ -39,18 +34,7 @@ from nodebench.verdict import Verdict, judge
 if TYPE_CHECKING:
     from torch import nn
 
-    from nodebench.data.load import Census
     from nodebench.repro import Reproduction
-
-
-def default_store() -> Store:
-    """The store under NODEBENCH_RUNS, by default `runs/`."""
-    return Store(Path(os.environ.get("NODEBENCH_RUNS", "runs")))
-
-
-def data_root() -> Path:
-    """Where data sets lie: NODEBENCH_DATA, by default `data/`."""
-    return Path(os.environ.get("NODEBENCH_DATA", "data")).resolve()
 
 
 def load_sweep(source: str | Path, *, overrides: Sequence[str] = (), small: bool = False) -> Sweep:
@@ -287,17 +271,6 @@ def sync(sweep: Sweep, store: Store) -> dict[str, str]:
         return tracker.run_ids()
 
 
-def merge(sweep: Sweep, store: Store, folders: Sequence[Path]) -> list[Merged]:
-    """Takes a sweep's trials over from other machines' stores; returns what came of each.
-
-    Raises:
-        StoreError: if a folder is no store, before anything is copied, or cannot be read.
-    """
-    others = [require_store(folder, store) for folder in folders]
-    store.write_sweep(sweep.name, sweep.text, {t.id: sweep.label(t) for t in sweep.trials})
-    return [merge_store([trial.id for trial in sweep.trials], other, store) for other in others]
-
-
 def report(
     sweep: Sweep, store: Store, folder: Path | None = None, *, from_mlflow: bool = False
 ) -> Path:
@@ -331,41 +304,6 @@ def load_model(trial_id: str, store: Store | None = None) -> nn.Module:
     from nodebench.trial import trained_model
 
     return trained_model((store or default_store()).find(trial_id), data_root())
-
-
-def survey(store: Store, wish: Wish) -> Survey:
-    """What can be cleared away of a store, and what of it is wished to; removes nothing."""
-    return survey_store(store, wish, sorted(Path("sweeps").glob("*.yaml")))
-
-
-def doctor(
-    store: Store, sweep: Sweep | None = None, *, with_ray: bool = False
-) -> Iterator[tuple[str, Finding]]:
-    """Checks whether this machine is ready, by name and finding; `with_ray` starts Ray for it."""
-    return examine(Case(store, data_root(), sweep, with_ray))
-
-
-def data_sets(names: Sequence[str]) -> list[Dataset]:
-    """The data sets of these names, as they are by default.
-
-    Raises:
-        InputError: with every name that is none.
-    """
-    wrong = [unknown(name, "data set", DATASETS) for name in names if name not in DATASETS]
-    if wrong:
-        raise InputError("\n".join(wrong))
-    return [DATASETS[name](name=name) for name in dict.fromkeys(names)]
-
-
-def fetch(data_set: Dataset) -> Census:
-    """Downloads a data set if it is missing, verifies it and counts its samples.
-
-    Raises:
-        DataError: if it cannot be downloaded, or is damaged.
-    """
-    from nodebench.data.load import census
-
-    return census(data_set, data_root())
 
 
 def _commit() -> dict[str, str]:

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from nodebench import launch
+from nodebench import launch, upkeep
 from nodebench.errors import StoreError
 from nodebench.merge import Merged, merge, require_store
 from nodebench.store import Result, Store
@@ -139,7 +139,7 @@ def test_what_is_no_store_is_refused_before_anything_is_copied(tmp_path, stores)
     put(theirs, sweep.trials[0].id, RESULT)
     (tmp_path / "project" / "runs" / "trials").mkdir(parents=True)
     with pytest.raises(StoreError, match=r"no store: .*Did you mean `.*project/runs`\?"):
-        launch.merge(sweep, ours, [theirs.root, tmp_path / "project"])
+        upkeep.merge(sweep, ours, [theirs.root, tmp_path / "project"])
     with pytest.raises(StoreError, match="this store itself"):
         require_store(ours.root, ours)
     assert not ours.root.exists()

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from nodebench import launch
+from nodebench import launch, upkeep
 from nodebench.cli import wording
 from nodebench.cli.app import INTERRUPTED, app, err, out, say
 from nodebench.cli.options import (
@@ -30,6 +30,7 @@ from nodebench.cli.options import (
 from nodebench.cli.progress import ProgressMonitor
 from nodebench.errors import InputError
 from nodebench.launch import Outcome
+from nodebench.places import default_store
 from nodebench.plan import Entry, orphans
 from nodebench.relatives import OTHER_CODE, change, find, inputs, nearest
 from nodebench.store import Store
@@ -87,7 +88,7 @@ def why(
     small: Small = False,
 ) -> None:
     """Show what a trial's id is made of, and what sets it apart from its nearest relative."""
-    store = launch.default_store()
+    store = default_store()
     sweep = launch.load_sweep(source, overrides=changes or (), small=small) if source else None
     found = find(trial, store, sweep)
     say(f"{found.id}")
@@ -120,7 +121,7 @@ def run(
     """Run what is missing of a sweep, then report. The same command resumes."""
     sweep = launch.load_sweep(source, overrides=changes or (), small=small)
     outcome = _launched(
-        sweep, launch.default_store(),
+        sweep, default_store(),
         only=only or (), shard=shard, retry_failed=retry_failed, fail_fast=fail_fast,
         inline=inline, cpu=cpu, track=track, require_mlflow=require_mlflow,
         write_report=write_report,
@@ -150,7 +151,7 @@ def evaluate(
         sweep = launch.foreign(source, weights, overrides=changes or (), small=small)
     if not sweep.evaluate:
         raise InputError(f"{source}: has no `evaluate:`, so there is nothing to evaluate")
-    store = launch.default_store()
+    store = default_store()
     outcome = _launched(
         sweep, store,
         inline=inline, cpu=cpu, track=track, write_report=write_report, train=False,
@@ -190,7 +191,7 @@ def repro(
     cpu: Cpu = False,
 ) -> None:
     """Run one recorded trial again, here and alone, and compare it metric by metric."""
-    store = launch.default_store()
+    store = default_store()
     found = launch.reproduce(
         source, trial, store,
         overrides=changes or (), small=small, cpu=cpu,
@@ -214,7 +215,7 @@ def report(
 ) -> None:
     """Write a sweep's report: page, figures, results.csv."""
     sweep = launch.load_sweep(source, overrides=changes or (), small=small)
-    say(str(launch.report(sweep, launch.default_store(), folder, from_mlflow=from_mlflow)))
+    say(str(launch.report(sweep, default_store(), folder, from_mlflow=from_mlflow)))
 
 
 @app.command()
@@ -227,10 +228,10 @@ def sync(
     named, ours is kept, and the status is 1.
     """
     sweep = launch.load_sweep(source, overrides=changes or (), small=small)
-    store = launch.default_store()
+    store = default_store()
     conflicts = 0
     for folder, merged in zip(
-        folders or (), launch.merge(sweep, store, folders or ()), strict=True
+        folders or (), upkeep.merge(sweep, store, folders or ()), strict=True
     ):
         say(wording.merged_text(sweep, folder, merged))
         conflicts += len(merged.conflicts)
@@ -242,7 +243,7 @@ def _planned(
     source: str, changes: list[str] | None, small: bool
 ) -> tuple[Sweep, Store, list[Entry]]:
     sweep = launch.load_sweep(source, overrides=changes or (), small=small)
-    store = launch.default_store()
+    store = default_store()
     return sweep, store, launch.plan(sweep, store)
 
 

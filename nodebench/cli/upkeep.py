@@ -11,13 +11,14 @@ from typing import Annotated, Any
 
 import typer
 
-from nodebench import launch
+from nodebench import launch, upkeep
 from nodebench.cleaning import KINDS, Wish, bytes_of, remove
 from nodebench.cli import wording
 from nodebench.cli.app import app, err, say
 from nodebench.cli.options import AsJson, Changes, Small
 from nodebench.data_settings import DATASETS
 from nodebench.errors import DataError
+from nodebench.places import default_store
 
 
 @app.command()
@@ -30,9 +31,9 @@ def data(
     """Download and verify data sets, and count their samples. NODEBENCH_DATA says where to."""
     rows: list[dict[str, Any]] = []
     missing = False
-    for data_set in launch.data_sets(names):
+    for data_set in upkeep.data_sets(names):
         try:
-            found = launch.fetch(data_set)
+            found = upkeep.fetch(data_set)
         except DataError as error:  # the others are fetched all the same
             err.print(str(error), markup=False, highlight=False)
             missing = True
@@ -51,7 +52,7 @@ def logs(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as it is written.")] = False,
 ) -> None:
     """Print a trial's log, and the traceback if it crashed."""
-    folder = launch.default_store().find(trial)
+    folder = default_store().find(trial)
     with folder.log_file.open(encoding="utf-8") as file:
         sys.stdout.write(file.read())
         if (folder.path / "error.txt").exists():
@@ -67,7 +68,7 @@ def ui(port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 5000) -> 
     """Serve MLflow's pages with this machine's runs."""
     from nodebench.tracking import tracking_uri
 
-    store = launch.default_store()
+    store = default_store()
     command = ["-m", "mlflow", "server", "--backend-store-uri", tracking_uri(store)]
     command += ["--host", "127.0.0.1", "--port", str(port)]
     say(f"http://127.0.0.1:{port}")
@@ -106,8 +107,8 @@ def gc(
         older_than,
         bytes_of(budget) if budget else None,
     )
-    store = launch.default_store()
-    found = launch.survey(store, wish)
+    store = default_store()
+    found = upkeep.survey(store, wish)
     held = remove(store, found.chosen) if delete else []
     if as_json:
         print(wording.survey_json(found, held, removed=delete))
@@ -139,7 +140,7 @@ def doctor(
     """
     sweep = launch.load_sweep(source, overrides=changes or (), small=small) if source else None
     found = []
-    for name, finding in launch.doctor(launch.default_store(), sweep, with_ray=ray):
+    for name, finding in upkeep.doctor(default_store(), sweep, with_ray=ray):
         found.append({"check": name, **asdict(finding)})
         if not as_json:
             cure = f". {finding.cure[:1].upper()}{finding.cure[1:]}" if finding.cure else ""
