@@ -221,7 +221,8 @@ HOSTILE = {
     "a terminal's command": HEAD + 'about: "\\e[8m"',
     "no path": HEAD + 'include: "a\\0b"',
     "a long path": HEAD + "include: " + "a" * 5000,
-    "many values": HEAD + "a: &a [" + "1," * 999 + "1]\nseeds: [" + "*a, " * (MOST_VALUES // 1000) + "]",
+    "many values": HEAD
+    + f"a: &a [{'1,' * 1000}]\nseeds: [{'*a, ' * (MOST_VALUES // 1000)}]",
     "large": HEAD + "#" * LARGEST_BYTES,
     "a path of 5000 parts": HEAD + "grid: {? " + "model." * 5000 + "x : [1]}",
     "many unknown keys": HEAD + "exclude: [{" + ", ".join(f"k{i}: 1" for i in range(1000)) + "}]",
