@@ -43,6 +43,11 @@ class Cell:
         return {key: _plain(value) for key, value in identity.items()}
 
     @cached_property
+    def key(self) -> str:
+        """The same for cells that are alike."""
+        return _ENCODER.encode(self.identity)
+
+    @cached_property
     def settings(self) -> dict[str, Any]:
         """Dotted path -> value."""
         return {path: value for path, value in flatten(self.spec).items() if path != "seed"}

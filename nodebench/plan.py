@@ -96,7 +96,8 @@ def entries(sweep: Sweep, store: Store, options: RunOptions) -> list[Entry]:
     for trial in sweep.trials:
         result = results.get(trial.id)
         folder = store.folder(trial.id)
-        missing = _is_missing(result, folder, wanted.of(trial), options)
+        asked_for = frozenset() if result is None else wanted.of(trial)
+        missing = _is_missing(result, folder, asked_for, options)
         state = folder.state(result) if trial.id in begun else "new"
         is_finished = result is not None and result.outcome == FINISHED
         is_trained = is_finished and (not missing or folder.checkpoint.exists())

@@ -50,8 +50,7 @@ class Sweep:
     @cached_property
     def varying(self) -> list[str]:
         """The settings, the seed aside, that tell the cells of the sweep apart."""
-        by_key = {canonical(cell.settings): cell.settings for cell in self._cells}
-        cells = list(by_key.values())
+        cells = list({cell.key: cell.settings for cell in self._cells}.values())
         paths = sorted({path for cell in cells for path in cell}, key=_SPEC_ORDER.__getitem__)
         paths = _without_twins(paths, cells)
         values = {path: [canonical(cell[path]) for cell in cells if path in cell] for path in paths}
@@ -101,8 +100,10 @@ def _without_twins(paths: list[str], cells: list[dict[str, Any]]) -> list[str]:
             return False
         if all(path not in cell or cell.get(other) == cell[path] for cell in cells):
             return True
+        if not other.endswith(".name"):
+            return False
         pairs = {(canonical(cell.get(other)), canonical(cell.get(path))) for cell in cells}
-        return other.endswith(".name") and len(pairs) == len({name for name, _ in pairs})
+        return len(pairs) == len({name for name, _ in pairs})
 
     kept: list[str] = []
     for path in paths:

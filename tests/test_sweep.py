@@ -248,6 +248,21 @@ def test_the_source_of_a_part_by_import_path_is_in_the_id(tmp_path, monkeypatch)
     assert "mine0" not in sys.modules
 
 
+@pytest.mark.parametrize("name", ["quickstart", "controls", "mnist-adjoint", "cifar10-tuning"])
+def test_a_trial_of_a_sweep_is_named_as_one_that_stands_alone(name):
+    for shared in load(Path("sweeps") / f"{name}.yaml").trials:
+        alone = Trial(TrialSpec.model_validate(shared.spec.model_dump(exclude_none=True)))
+        assert shared == alone
+        assert (shared.id, shared.recipe_id) == (alone.id, alone.recipe_id)
+        assert list(shared.settings.items()) == list(alone.settings.items())
+
+
+def test_exclude_may_name_a_seed_beside_other_fields(tmp_path):
+    grid, entry = {"solver.steps": [1, 2]}, {"seed": 1, "solver.steps": 2}
+    found = sweep(tmp_path, grid=grid, seeds=[0, 1], exclude=[entry]).trials
+    assert [(t.spec.solver.steps, t.spec.seed) for t in found] == [(1, 0), (1, 1), (2, 0)]
+
+
 # -------------------------------------------------------------------------------------- labels
 
 
@@ -327,6 +342,8 @@ base:
          "evaluate[0].methods[1]", "Did you mean `rk4`?"),
         ({"grid": {"model.norms.ode": ["bn"]}}, "grid[0].model.norms", "Did you mean `norm`?"),
         ({"include": "absent.yaml"}, "include", "no such file"),
+        ({"small": 3}, "small", "mapping"),
+        ({"grid": {"solver.steps, solver.steps": [[1, 2]]}}, "grid[0]", "zips a field with itself"),
         ({"base": {**BASE, "seed": 1}}, "base.seed", "`seeds`"),
         ({"base": {**BASE, "data": "spheres"}}, "base", "reads images"),
         ({"base": {**BASE, "data": {"name": "digits", "train_size": 2000}}}, "base.data", "1347"),
@@ -401,6 +418,12 @@ def test_settings_without_effect_are_not_in_the_id():
 def test_overriding_part_of_a_zipped_axis_is_refused(tmp_path):
     path = write_sweep(tmp_path, grid={"solver.method, solver.steps": [["euler", 2]]})
     assert "zipped" in faults(path, overrides=["solver.steps=3"])[0]
+
+
+@pytest.mark.parametrize("text", ["include=other.yaml", "small.train.epochs=1"])
+def test_what_is_read_from_the_file_alone_cannot_be_set(tmp_path, text):
+    (fault,) = faults(write_sweep(tmp_path), overrides=[text])
+    assert "not a known field" in fault
 
 
 def test_an_unknown_override_is_refused(tmp_path):
