@@ -25,6 +25,8 @@ class Silent:
     def on_start(self, trial_id): ...
     def on_epoch(self, trial_id, row): ...
     def on_end(self, trial_id, problem): ...
+    def on_plan(self, trials, missing): ...
+    def on_tracking(self, problem): ...
 
 
 @pytest.fixture
@@ -150,7 +152,7 @@ def test_an_absent_server_does_not_stop_a_sweep(tmp_path, monkeypatch):
 
 def test_the_mirror_follows_the_store_and_finishes_what_is_left(trained):
     sweep, store = trained
-    with Mirror(sweep, store) as mirror:
+    with Mirror(sweep, store, lambda _problem: None) as mirror:
         pass
     assert mirror.problem is None
     assert len(runs(sweep, store)[1]) == 3
