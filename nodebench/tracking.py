@@ -23,6 +23,7 @@ from nodebench.sweep import Sweep
 from nodebench.verdict import Verdict, judge
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # two lines a run
 # A server that does not answer holds nobody up for long. Our caller tries again; MLflow itself
 # would also repeat the creation of a run whose answer was lost, which makes two of it.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")

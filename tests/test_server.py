@@ -84,6 +84,7 @@ def wait_for(what, timeout_s=60):
         time.sleep(0.1)
 
 
+@pytest.mark.slow
 def test_a_server_killed_in_mid_sweep_costs_nothing_and_sync_catches_up(tmp_path, server):
     fields = {"base": SOME_SECONDS, "seeds": [0, 1]}
     write_tiny(tmp_path, **fields)
@@ -103,6 +104,7 @@ def test_a_server_killed_in_mid_sweep_costs_nothing_and_sync_catches_up(tmp_path
     assert_server_has_all(server.uri, tiny(tmp_path, **fields), Store(tmp_path / "runs"))
 
 
+@pytest.mark.slow
 def test_a_server_that_was_absent_is_caught_up_with_by_the_next_run(tmp_path, server):
     write_tiny(tmp_path, seeds=[0, 1])
     arguments = ("run", "tiny.yaml", "--inline", "--no-report")
