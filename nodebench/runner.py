@@ -304,10 +304,12 @@ def _gpus(resources: Resources) -> int:
 
 def _require_node(resources: Resources, nodes: Sequence[Mapping[str, float]]) -> None:
     """Refuses what Ray would wait for without end: a trial that fits no node."""
-    if resources.gpus and not any(node.get("GPU", 0) for node in nodes):
+    most_gpus = max((node.get("GPU", 0) for node in nodes), default=0)
+    if resources.gpus > most_gpus:
         raise ResourceError(
-            f"`resources.gpus: {resources.gpus:g}` asks for a GPU, and there is none here. "
-            "`--cpu` trains on the CPU, and `--small` takes a sweep's small form if it has one"
+            f"`resources.gpus: {resources.gpus:g}` per trial, but the largest node has "
+            f"{most_gpus:g}. `--cpu` trains on the CPU, and `--small` takes a sweep's small form "
+            "if it has one"
         )
     fitting = [node for node in nodes if node.get("GPU", 0) >= resources.gpus]
     most = max((node.get("CPU", 0) for node in fitting), default=0)
