@@ -56,11 +56,15 @@ def require(resources: Resources, *, inline: bool) -> None:
     """Refuses, before anything has been started, what this machine cannot give.
 
     Raises:
-        ResourceError: if there is no GPU or too few CPUs here, or Ray is not installed.
+        ResourceError: if there is no GPU or too few CPUs here, Ray is not installed, or nothing
+            answers at RAY_ADDRESS.
     """
     if not inline and importlib.util.find_spec("ray") is None:
         raise ResourceError("Ray is not installed: pip install 'ray[tune]', or add `--inline`")
-    if inline or "RAY_ADDRESS" not in os.environ:
+    address = os.environ.get("RAY_ADDRESS")
+    if address and not inline:
+        _require_head(address)
+    else:
         _require_node(resources, [{"CPU": os.cpu_count() or 1, "GPU": _gpus(resources)}])
 
 
@@ -300,6 +304,20 @@ def _gpus(resources: Resources) -> int:
     import torch
 
     return torch.cuda.device_count()
+
+
+def _require_head(address: str) -> None:
+    """Refuses a cluster that is not there, for which Ray would wait for minutes."""
+    host, _, port = address.rpartition(":")
+    if "/" in host or not port.isdigit():
+        return  # `auto`, or one of Ray's other forms
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except OSError as error:
+        raise ResourceError(
+            f"RAY_ADDRESS names `{address}`, where no cluster answers ({error}). Start it, or "
+            "unset RAY_ADDRESS to use this machine alone"
+        ) from error
 
 
 def _require_node(resources: Resources, nodes: Sequence[Mapping[str, float]]) -> None:

@@ -1,6 +1,7 @@
 """The same sweep on a Ray cluster of several nodes; here, all on this machine."""
 
 import os
+import secrets
 import shutil
 import subprocess
 import sys
@@ -54,15 +55,20 @@ BASE = {
 }
 
 
+# What every node and the driver must have alike; Ray's default is a file in the home folder.
+TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+
+
 class Cluster:
     """Nodes that share this machine, as `ray start` begins them in several terminals."""
 
     def __init__(self, folder: Path):
         self.address = f"127.0.0.1:{free_port()}"
         # Not Ray's usual folder, where anybody's `ray.init()` would find this cluster.
-        self._environment = {**os.environ, "RAY_TMPDIR": str(folder)}
+        self._environment = {**os.environ, **TOKEN, "RAY_TMPDIR": str(folder)}
         self._log = folder / "log.txt"
-        self._nodes = []
+        self._nodes: list[psutil.Process] = []
+        self._started: list[subprocess.Popen[bytes]] = []
 
     def add(self, *, cpus: int, gpus: int = 0) -> psutil.Process:
         """Starts a node, the first as the head."""
@@ -71,12 +77,14 @@ class Cluster:
         command = ["-m", "ray.scripts.scripts", "start", *place, "--block"]
         command += [f"--num-cpus={cpus}", f"--num-gpus={gpus}", "--node-ip-address=127.0.0.1"]
         command += ["--include-dashboard=false"] if not self._nodes else []
+        command += ["--min-worker-port=0", "--max-worker-port=0"]
         command += [f"--object-store-memory={100 * 2**20}", "--disable-usage-stats"]
         with self._log.open("ab") as log:
             process = subprocess.Popen(
                 [sys.executable, *command], env=self._environment, stdout=log, stderr=log
             )
         node = psutil.Process(process.pid)
+        self._started.append(process)
         self._nodes.append(node)
         deadline = time.monotonic() + 120
         while not self.raylet(node):
@@ -93,6 +101,8 @@ class Cluster:
         for node in reversed(self._nodes):
             for process in [*node.children(recursive=True), node] if node.is_running() else []:
                 process.kill()
+        for process in self._started:
+            process.wait()
 
 
 @pytest.fixture(scope="module")
@@ -111,10 +121,11 @@ def cluster():
 
 def start(folder, cluster, *arguments):
     """`nodebench run` in a folder, over the cluster."""
+    where = {"RAY_ADDRESS": cluster.address, "NODEBENCH_RUNS": str(folder / "runs")}
     return subprocess.Popen(
         [sys.executable, "-m", "nodebench", "run", "sweep.yaml", "--no-report", *arguments],
         cwd=folder,
-        env={**os.environ, "RAY_ADDRESS": cluster.address, "NODEBENCH_RUNS": str(folder / "runs")},
+        env={**os.environ, **TOKEN, **where},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
