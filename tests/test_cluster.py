@@ -13,11 +13,11 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
+from server import free_port
 
 from nodebench.runner import run_inline
 from nodebench.store import FINISHED, Store
 from nodebench.sweep import load
-from server import free_port
 from sweeps import Quiet, histories, options
 
 pytest.importorskip("ray")
@@ -171,7 +171,9 @@ def test_a_node_killed_in_mid_sweep_costs_its_trials_nothing_but_time(
     run = start(tmp_path, cluster, "--no-track", "--set", "checkpoint_minutes=0.02")
     store = Store(tmp_path / "runs")
     deadline = time.monotonic() + 200
-    while not any(f"-{doomed.pid}-" in p.name and is_begun(p, sweep, store) for p in notes(tmp_path)):
+    while not any(
+        f"-{doomed.pid}-" in p.name and is_begun(p, sweep, store) for p in notes(tmp_path)
+    ):
         assert run.poll() is None, run.communicate()
         assert time.monotonic() < deadline, run.communicate()
         time.sleep(0.05)

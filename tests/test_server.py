@@ -10,8 +10,8 @@ import time
 from collections import Counter
 
 import pytest
-
 from server import Server, free_port, postgres
+
 from sweeps import tiny, write_tiny
 
 pytest.importorskip("mlflow")
@@ -136,7 +136,7 @@ def test_a_server_that_never_answers_does_not_hold_up_a_run(tmp_path):
 def test_a_run_that_requires_mlflow_starts_nothing_without_it(tmp_path):
     write_tiny(tmp_path)
     uri = f"http://127.0.0.1:{free_port()}"
-    status, out, err = command(tmp_path, uri, "run", "tiny.yaml", "--inline", "--require-mlflow")
+    status, _, err = command(tmp_path, uri, "run", "tiny.yaml", "--inline", "--require-mlflow")
     assert status == 2
     assert f"MLflow at `{uri}` cannot be used" in err
     assert "Traceback" not in err
