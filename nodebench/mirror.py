@@ -111,6 +111,7 @@ def _keep_up(sweep: Sweep, store: Store, driver: Connection) -> None:
             driver.send(None)
         except TrackingError as error:  # it may come back
             driver.send(str(error))
+            tracker = None  # what was written just before is known to MLflow alone
         if finishing:
             return
         if finishing := driver.poll(EVERY_S):

@@ -56,14 +56,18 @@ def require(options: RunOptions, *, inline: bool) -> None:
     """Refuses, before anything has been started, what this machine cannot give.
 
     Raises:
-        ResourceError: if there is no GPU or too few CPUs here, or Ray is needed and not there.
+        ResourceError: if there is no GPU or too few CPUs here, Ray is needed and not there, or
+            nothing answers at RAY_ADDRESS.
     """
     resources = options.resources
     if inline and options.stop:
         raise ResourceError("`search.stop` is Ray Tune's: leave out `--inline`, or `stop`")
     if not inline and importlib.util.find_spec("ray") is None:
         raise ResourceError("Ray is not installed: pip install 'ray[tune]', or add `--inline`")
-    if inline or "RAY_ADDRESS" not in os.environ:
+    address = os.environ.get("RAY_ADDRESS")
+    if address and not inline:
+        _require_head(address)
+    else:
         _require_node(resources, [{"CPU": os.cpu_count() or 1, "GPU": _gpus(resources)}])
 
 
@@ -349,12 +353,28 @@ def _gpus(resources: Resources) -> int:
     return torch.cuda.device_count()
 
 
+def _require_head(address: str) -> None:
+    """Refuses a cluster that is not there, for which Ray would wait for minutes."""
+    host, _, port = address.rpartition(":")
+    if "/" in host or not port.isdigit():
+        return  # `auto`, or one of Ray's other forms
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except OSError as error:
+        raise ResourceError(
+            f"RAY_ADDRESS names `{address}`, where no cluster answers ({error}). Start it, or "
+            "unset RAY_ADDRESS to use this machine alone"
+        ) from error
+
+
 def _require_node(resources: Resources, nodes: Sequence[Mapping[str, float]]) -> None:
     """Refuses what Ray would wait for without end: a trial that fits no node."""
-    if resources.gpus and not any(node.get("GPU", 0) for node in nodes):
+    most_gpus = max((node.get("GPU", 0) for node in nodes), default=0)
+    if resources.gpus > most_gpus:
         raise ResourceError(
-            f"`resources.gpus: {resources.gpus:g}` asks for a GPU, and there is none here. "
-            "`--cpu` trains on the CPU, and `--small` takes a sweep's small form if it has one"
+            f"`resources.gpus: {resources.gpus:g}` per trial, but the largest node has "
+            f"{most_gpus:g}. `--cpu` trains on the CPU, and `--small` takes a sweep's small form "
+            "if it has one"
         )
     fitting = [node for node in nodes if node.get("GPU", 0) >= resources.gpus]
     most = max((node.get("CPU", 0) for node in fitting), default=0)

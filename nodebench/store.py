@@ -44,7 +44,10 @@ FINISHED = "finished"
 ERROR = "error"
 
 LOCK_WAIT_S = 30.0
-"""For a worker whose driver was killed, and which may still be writing."""
+"""For a process whose driver was killed, and which may still be writing."""
+
+TRIAL_WAIT_S = 120.0
+"""Also for a node that died: a network file system keeps its locks for a while, NFS for 90 s."""
 
 INCIDENTAL = frozenset(
     {"epoch_s", "peak_memory_bytes", "time", "forward_s", "seconds", "memory_bytes"}
@@ -306,16 +309,18 @@ class TrialFolder:
         """Holds the trial for this process.
 
         Raises:
-            StoreError: if another process still holds it after `wait_s`, or LOCK_WAIT_S.
+            StoreError: if another process still holds it after `wait_s`, or TRIAL_WAIT_S.
         """
-        wait_s = LOCK_WAIT_S if wait_s is None else wait_s
+        wait_s = TRIAL_WAIT_S if wait_s is None else wait_s
         return held(self.path / "lock", f"the trial `{self.path.name}`", wait_s)
 
 
 def write(path: Path, content: str | bytes, aside: Path | None = None) -> None:
     """Replaces a file as a whole; what it was before is moved `aside`, if that is given."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    # The host too: on a shared path, processes of two nodes may have one number.
+    writer = f"{socket.gethostname()}-{os.getpid()}"
+    partial = path.with_name(f".{path.name}.{writer}.partial")
     try:
         partial.write_bytes(content.encode() if isinstance(content, str) else content)
         if aside is not None and path.exists():

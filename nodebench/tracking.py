@@ -27,7 +27,11 @@ from nodebench.sweep import Sweep
 from nodebench.verdict import Verdict, judge
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # two lines a run
+# A server that does not answer holds nobody up for long. Our caller tries again; MLflow itself
+# would also repeat the creation of a run whose answer was lost, which makes two of it.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
 
 from mlflow import MlflowClient, __version__
 from mlflow.entities import Metric, Param, Run, RunTag
@@ -41,6 +45,7 @@ TRIAL_TAG = "nodebench.trial"
 SYNCED_TAG = "nodebench.synced"
 PATIENCE_S = 5
 PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
+OPEN = ("SCHEDULED", "RUNNING", "KILLED")  # of a trial that has not come to its end
 BATCH = 800  # metrics; MLflow takes 1,000 metrics, parameters and tags at once
 
 
@@ -113,9 +118,10 @@ class Tracker:
         with _explained(self.uri):
             self._client = MlflowClient(self.uri)
             self._experiment = self._experiment_id()
-            found = _runs(self._client, self._experiment)
-        self._run_ids = {run.data.tags.get(TRIAL_TAG): run.info.run_id for run in found}
-        self._synced = {run.info.run_id: run.data.tags.get(SYNCED_TAG) for run in found}
+            found = self._one_each(_runs(self._client, self._experiment))
+        self._run_ids = {trial: str(run.info.run_id) for trial, run in found.items()}
+        self._synced = {r.info.run_id: r.data.tags.get(SYNCED_TAG) for r in found.values()}
+        self._open = {t: str(r.info.status) for t, r in found.items() if r.info.status in OPEN}
         self._rows: dict[str, int] = {}
         self._seen: dict[str, object] = {}
 
@@ -149,7 +155,7 @@ class Tracker:
                 tags.append(RunTag("verdict", judged.word))
             # With the last batch, so that whatever was interrupted before is done again.
             tags.append(RunTag(SYNCED_TAG, state))
-            self._end(run_id, folder, result)
+            self._end(trial_id, folder, result)
         self._log(run_id, params, metrics, tags)
         self._rows[run_id] = len(history)
         if result is not None:
@@ -167,10 +173,42 @@ class Tracker:
                 if self._seen.get(trial_id) != stamp:
                     self.update(trial_id)
                     self._seen[trial_id] = stamp
+            for trial_id, status in list(self._open.items()):
+                self._correct_status(trial_id, status)
 
     def run_ids(self) -> dict[str, str]:
         """MLflow's run id of each trial that has one."""
         return {trial: run for trial, run in self._run_ids.items() if trial in self._trials}
+
+    def _one_each(self, runs: list[Run]) -> dict[str, Run]:
+        """The run of each trial; of two, the one that is complete.
+
+        The other is deleted: it is the work of a server that was slow to create a run, which we
+        gave up and asked for again.
+        """
+        found: dict[str, Run] = {}
+        for run in sorted(runs, key=lambda run: (SYNCED_TAG not in run.data.tags, run.info.run_id)):
+            if found.setdefault(run.data.tags[TRIAL_TAG], run) is not run:
+                self._client.delete_run(run.info.run_id)
+        return found
+
+    def _correct_status(self, trial_id: str, shown: str) -> None:
+        """Sets the status of a run that has not ended: killed, unless a process trains it.
+
+        Also of one that is no longer in the sweep. One that this store has no folder of is
+        another machine's.
+        """
+        folder, run_id = self.store.folder(trial_id), self._run_ids[trial_id]
+        if not folder.path.exists():
+            return
+        if result := folder.result():
+            self._client.set_terminated(run_id, _ending(result), _stamp(result.finished))
+            del self._open[trial_id]
+            return
+        status = "RUNNING" if folder.is_locked() else "KILLED"
+        if status != shown:
+            self._client.update_run(run_id, status)
+            self._open[trial_id] = status
 
     def _experiment_id(self) -> str:
         found = self._client.get_experiment_by_name(self.sweep.name)
@@ -196,16 +234,17 @@ class Tracker:
             },
         )
         run_id = str(run.info.run_id)
-        self._run_ids[trial.id] = run_id
+        self._run_ids[trial.id], self._open[trial.id] = run_id, "RUNNING"
         return run_id
 
-    def _end(self, run_id: str, folder: TrialFolder, result: Result) -> None:
+    def _end(self, trial_id: str, folder: TrialFolder, result: Result) -> None:
+        run_id = self._run_ids[trial_id]
         for path in (*folder.artifacts(), self._sweep_file):
             self._client.log_artifact(run_id, str(path))
         if rows := folder.evaluations():  # MLflow's pages show CSV as a table
             self._client.log_text(run_id, _csv(rows), "evaluations.csv")
-        status = "FINISHED" if result.outcome == FINISHED else "FAILED"
-        self._client.set_terminated(run_id, status, _stamp(result.finished))
+        self._client.set_terminated(run_id, _ending(result), _stamp(result.finished))
+        self._open.pop(trial_id, None)
 
     def _log(
         self, run_id: str, params: list[Param], metrics: list[Metric], tags: list[RunTag]
@@ -265,6 +304,11 @@ def _totals(result: Result) -> list[Metric]:
         for name, value in result.summary.items()
         if name.startswith(("best_", "parameters"))
     ]
+
+
+def _ending(result: Result) -> str:
+    """MLflow's word for how a trial ended."""
+    return "FINISHED" if result.outcome == FINISHED else "FAILED"
 
 
 def _stamp(seconds: float) -> int:

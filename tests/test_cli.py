@@ -2,6 +2,7 @@ import json
 import os
 import random
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -274,6 +275,43 @@ def test_a_sweep_killed_five_times_equals_the_uninterrupted_one(tmp_path):
 def progress(folder: Path) -> int:
     """Grows with every epoch that a trial logs."""
     return sum(p.stat().st_size for p in (folder / "runs" / "trials").glob("*/log.txt"))
+
+
+@pytest.mark.slow
+def test_a_killed_run_is_shown_as_killed_and_as_running_once_it_goes_on(tmp_path):
+    write_tiny(tmp_path, base=KILLABLE)
+    database = tmp_path / "runs" / "mlflow.db"
+    arguments = ("run", "tiny.yaml", "--inline", "--no-report")
+    process = start(tmp_path, *arguments)
+    wait_for_status(database, "RUNNING")
+    process.kill()
+    with process:
+        process.wait(30)
+    assert mlflow_statuses(database) == ["RUNNING"]
+    for changes in (["--set", "seeds=[7]"], []):  # whether or not it is still in the sweep
+        done = command(tmp_path, "sync", "tiny.yaml", *changes)
+        assert done.returncode == 0, done.stderr
+        assert mlflow_statuses(database) == ["KILLED"]
+    with start(tmp_path, *arguments) as process:
+        wait_for_status(database, "RUNNING")
+        process.wait(120)
+    assert mlflow_statuses(database) == ["FINISHED"]
+
+
+def mlflow_statuses(file: Path) -> list[str]:
+    try:
+        with sqlite3.connect(file) as database:
+            return [status for (status,) in database.execute("SELECT status FROM runs")]
+    except sqlite3.OperationalError:  # not yet set up
+        return []
+
+
+def wait_for_status(file: Path, status: str) -> None:
+    for _ in range(900):
+        if file.exists() and mlflow_statuses(file) == [status]:
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"no run became {status}")
 
 
 def test_every_sweep_file_plans():

@@ -182,3 +182,64 @@ def test_what_a_killed_process_left_is_no_artifact(trained):
     assert {path.suffix for path in folder.artifacts()} <= {".json", ".jsonl", ".txt"}
     folder.create(sweep.trials[0])
     assert not list(folder.path.glob(".*.partial"))
+
+
+def unfinish(folder):
+    """Leaves a trial as after its first epoch; returns what puts its result back."""
+    rows, file = folder.history(), folder.path / "result.json"
+    result = file.read_text()
+    folder.write_history(rows[:1])
+    file.unlink()
+    return lambda: write(file, result)
+
+
+def statuses(sweep, store):
+    return {run.data.tags[TRIAL_TAG]: run.info.status for run in runs(sweep, store)[1]}
+
+
+def test_an_unfinished_run_is_running_while_a_process_holds_its_trial_and_else_killed(trained):
+    sweep, store = trained
+    first = sweep.trials[0].id
+    folder = store.folder(first)
+    end = unfinish(folder)
+    tracker = Tracker(sweep, store)
+    for _ in range(2):
+        with folder.locked():
+            tracker.update_all()
+            assert statuses(sweep, store)[first] == "RUNNING"
+        tracker.update_all()
+        assert statuses(sweep, store)[first] == "KILLED"
+    end()
+    tracker.update_all()
+    assert statuses(sweep, store)[first] == "FINISHED"
+
+
+def test_a_killed_run_that_is_no_longer_in_the_sweep_is_not_shown_as_running(trained, tmp_path):
+    sweep, store = trained
+    first, second = (trial.id for trial in sweep.trials[:2])
+    end = unfinish(store.folder(first))
+    unfinish(store.folder(second))
+    with store.folder(first).locked(), store.folder(second).locked():
+        Tracker(sweep, store).update_all()
+    other = tiny(tmp_path, seeds=[7])
+    shutil.move(store.folder(second).path, tmp_path)  # as if another machine's store had it
+    Tracker(other, store).update_all()
+    assert statuses(sweep, store) == {
+        first: "KILLED",
+        second: "RUNNING",
+        sweep.trials[2].id: "FAILED",
+    }
+    end()
+    Tracker(other, store).update_all()
+    assert statuses(sweep, store)[first] == "FINISHED"
+
+
+def test_a_run_that_a_slow_server_made_twice_is_left_once(trained):
+    sweep, store = trained
+    Tracker(sweep, store).update_all()
+    before = points(sweep, store)
+    client, found = runs(sweep, store)
+    twin = client.create_run(found[0].info.experiment_id, tags={TRIAL_TAG: sweep.trials[0].id})
+    Tracker(sweep, store).update_all()
+    assert twin.info.run_id not in {run.info.run_id for run in runs(sweep, store)[1]}
+    assert points(sweep, store) == before
