@@ -20,6 +20,7 @@ from nodebench.data.files import prepare
 from nodebench.errors import Fault, SweepError, shown, unknown
 from nodebench.estimate import Cost, Forecast, cell_of, forecast, recorded_costs, slots
 from nodebench.identity import Trial
+from nodebench.memo import is_reported, is_tracked, note_reported, note_tracked, state_of
 from nodebench.mirror import Mirror
 from nodebench.part import import_part
 from nodebench.places import data_root, default_store
@@ -167,18 +168,31 @@ def run(
     page = None
     with store.sweep_lock(sweep.name, shard):
         store.write_sweep(sweep.name, sweep.text, {t.id: sweep.label(t) for t in sweep.trials})
+        track = track and bool(missing or require_mlflow or not is_tracked(sweep, store))
         with Mirror(sweep, store, monitor.on_tracking) if track else nullcontext() as mirror:
             if mirror and require_mlflow:
                 mirror.require()
             if missing:
                 runner = run_inline if inline else run_with_ray
                 runner(missing, store, options, monitor, fail_fast=fail_fast)
+            state = state_of(sweep, store)
             if mirror:
                 mirror.finish()  # goes on beside the report
             if write_report:
-                page = report(sweep, store)
+                page = _up_to_date_report(sweep, store, state)
+        if mirror and mirror.problem is None:
+            note_tracked(sweep, store, state)
     problem = mirror.problem if mirror else None
     return Outcome(entries(sweep, store, replace(options, retry_failed=False)), page, problem)
+
+
+def _up_to_date_report(sweep: Sweep, store: Store, state: str) -> Path:
+    """The report's page, written unless it tells of this very state already."""
+    page = Path("reports") / sweep.name / "README.md"
+    if not is_reported(sweep, store, page, state):
+        report(sweep, store)
+        note_reported(sweep, store, page, state)
+    return page
 
 
 def _require_all(trials: Sequence[Trial], options: RunOptions, *, inline: bool) -> None:

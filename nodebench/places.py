@@ -16,3 +16,8 @@ def default_store() -> Store:
 def data_root() -> Path:
     """Where data sets lie: NODEBENCH_DATA, by default `data/`."""
     return Path(os.environ.get("NODEBENCH_DATA", "data")).resolve()
+
+
+def tracking_uri(store: Store) -> str:
+    """MLFLOW_TRACKING_URI, or the SQLite file beside the store."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{store.root / 'mlflow.db'}"

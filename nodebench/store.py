@@ -11,6 +11,7 @@
                      lock               held by the process that trains
     runs/sweeps/<name>.yaml             the sweep as it was last launched
                 <name>.json             every trial that it ever planned: id -> label
+                <name>.memo.json        what the last launch brought up to date; safe to delete
                 <name>.lock             held by the process that runs it
                 <name>.tracking.lock    held by the process that writes it to MLflow
     runs/index.json                     a cache of the results; safe to delete
@@ -145,6 +146,18 @@ class Store:
         before = self.ever_planned(name)
         if not planned.keys() <= before.keys():
             write(self._planned_file(name), json.dumps(before | planned, indent=0))
+
+    def notes(self, name: str) -> dict[str, str]:
+        """What was noted of a sweep; see `memo.py`."""
+        notes: dict[str, str] = _read_json(self._notes_file(name), {})
+        return notes
+
+    def note(self, name: str, key: str, value: str) -> None:
+        """Notes something of a sweep."""
+        write(self._notes_file(name), json.dumps(self.notes(name) | {key: value}))
+
+    def _notes_file(self, name: str) -> Path:
+        return self.root / "sweeps" / f"{name}.memo.json"
 
     def _planned_file(self, name: str) -> Path:
         return self.root / "sweeps" / f"{name}.json"

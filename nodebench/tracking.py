@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 from nodebench.data.files import require_writable
 from nodebench.errors import TrackingError
 from nodebench.identity import Trial
+from nodebench.places import tracking_uri
 from nodebench.store import FINISHED, SHOWN, Result, Row, Store, TrialFolder
 from nodebench.sweep import Sweep
 from nodebench.verdict import Verdict, judge
@@ -47,11 +48,6 @@ PATIENCE_S = 5
 PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
 OPEN = ("SCHEDULED", "RUNNING", "KILLED")  # of a trial that has not come to its end
 BATCH = 800  # metrics; MLflow takes 1,000 metrics, parameters and tags at once
-
-
-def tracking_uri(store: Store) -> str:
-    """MLFLOW_TRACKING_URI, or the SQLite file beside the store."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{store.root / 'mlflow.db'}"
 
 
 def probe(store: Store) -> str:

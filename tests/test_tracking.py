@@ -12,11 +12,12 @@ from mlflow import MlflowClient
 from nodebench import launch
 from nodebench.errors import TrackingError
 from nodebench.mirror import Mirror
+from nodebench.places import tracking_uri
 from nodebench.report import frames
 from nodebench.runner import run_inline
 from nodebench.store import Store, write
 from nodebench.sweepfile import Limits
-from nodebench.tracking import TRIAL_TAG, Tracker, restore, tracking_uri
+from nodebench.tracking import TRIAL_TAG, Tracker, restore
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # MLflow's own code warns
 

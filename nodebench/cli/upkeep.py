@@ -66,7 +66,7 @@ def logs(
 @app.command()
 def ui(port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 5000) -> None:
     """Serve MLflow's pages with this machine's runs."""
-    from nodebench.tracking import tracking_uri
+    from nodebench.places import tracking_uri
 
     store = default_store()
     command = ["-m", "mlflow", "server", "--backend-store-uri", tracking_uri(store)]
