@@ -223,7 +223,7 @@ def _ray(case: Case) -> Iterator[Finding]:
     if not case.with_ray:
         yield Finding("ok", f"runs on {where}; `doctor --ray` starts or joins it to see")
         return
-    from nodebench.runner import probe
+    from nodebench.tuner import probe
 
     try:
         yield Finding("ok", f"runs on {where}: {probe(case.store.root)}")

@@ -26,10 +26,11 @@ from nodebench.part import import_part
 from nodebench.places import data_root, default_store
 from nodebench.plan import Entry, RunOptions, chosen, entries, require_points
 from nodebench.relatives import find
-from nodebench.runner import Monitor, require, run_inline, run_with_ray
+from nodebench.runner import Monitor, require, run_inline
 from nodebench.store import Row, Store
 from nodebench.sweep import Sweep, load
 from nodebench.sweepfile import Resources
+from nodebench.tuner import run_with_ray
 from nodebench.verdict import Verdict, judge
 
 if TYPE_CHECKING:

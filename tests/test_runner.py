@@ -8,9 +8,10 @@ import torch
 
 from nodebench.errors import ResourceError
 from nodebench.plan import RunOptions, entries
-from nodebench.runner import require, run_inline, run_with_ray
+from nodebench.runner import require, run_inline
 from nodebench.store import Store
 from nodebench.sweepfile import Resources
+from nodebench.tuner import run_with_ray
 from sweeps import TINY, histories, options, tiny
 
 # Ray's own code warns.
@@ -43,7 +44,13 @@ class Recorder:
 def ray_session():
     """One Ray session for all the tests of this process."""
     ray = pytest.importorskip("ray")
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    ray.init(
+        address="local",
+        num_cpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="ERROR",
+    )
     yield ray
     ray.shutdown()
 

@@ -1,0 +1,276 @@
+"""Running a list of trials with Ray Tune, on this machine or on a cluster."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from nodebench.errors import ResourceError, Stopped, StoreError
+from nodebench.identity import Trial
+from nodebench.lock import abandoned, own_folder
+from nodebench.plan import RunOptions
+from nodebench.runner import Monitor, require_node
+from nodebench.store import Store
+from nodebench.sweepfile import Stop
+
+REPORT_EVERY_S = 0.5
+"""Epochs that follow each other faster are not all reported to the driver; the store has them."""
+
+INFRASTRUCTURE_RETRIES = 3
+"""How often a trial is started again when its worker or node is lost. Results are not retried."""
+
+
+def run_with_ray(
+    trials: Sequence[Trial],
+    store: Store,
+    options: RunOptions,
+    monitor: Monitor,
+    *,
+    fail_fast: bool = False,
+) -> None:
+    """Runs trials side by side on this machine, or on the cluster that RAY_ADDRESS names.
+
+    With `fail_fast`, all are stopped when one has no result.
+
+    Raises:
+        ResourceError: if no node has what one trial asks for.
+    """
+    _quieten_ray()
+    import ray
+    from ray import tune
+
+    with _ray_session(store.root) as storage:
+        nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+        require_node(options.resources, [n["Resources"] for n in nodes if n["Alive"]])
+        work = _Work({trial.id: trial for trial in trials}, store, options, list(sys.path))
+        trainable = tune.with_resources(
+            tune.with_parameters(_trainable(), work=work),
+            {"cpu": options.resources.cpus, "gpu": options.resources.gpus},
+        )
+        tune.Tuner(
+            trainable,
+            param_space={"id": tune.grid_search([trial.id for trial in trials])},
+            # Actors are reused because a new process costs seconds of imports.
+            tune_config=tune.TuneConfig(
+                reuse_actors=True, scheduler=_scheduler(options.stop, trials)
+            ),
+            run_config=tune.RunConfig(
+                name="tune",
+                stop=_stopper(fail_fast),
+                storage_path=str(storage),
+                verbose=0,
+                # Trials keep checkpoints of their own, in the store.
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+                failure_config=tune.FailureConfig(max_failures=INFRASTRUCTURE_RETRIES),
+                callbacks=[_callback(_DriverOnly(monitor))],
+            ),
+        ).fit()
+
+
+def probe(root: Path) -> str:
+    """Starts Ray, or joins the cluster that RAY_ADDRESS names; says what it has.
+
+    Raises:
+        ResourceError: if it cannot be started, or joined.
+    """
+    _quieten_ray()
+    import ray
+
+    try:
+        with _ray_session(root):
+            found: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ResourceError(f"Ray cannot be started or joined ({error})") from error
+    return ", ".join(f"{name} {found.get(name, 0):g}" for name in ("CPU", "GPU"))
+
+
+@contextlib.contextmanager
+def _ray_session(root: Path) -> Iterator[Path]:
+    """Ray, started here unless it runs already, and what it leaves on disk cleared away.
+
+    Gives the folder for Tune's own files.
+    """
+    import ray
+
+    for leftover in abandoned(root, "ray"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    storage = own_folder(root, "ray")
+    session: str | None = None
+    is_ours = not ray.is_initialized()
+    on_sigterm = signal.getsignal(signal.SIGTERM)
+    if is_ours:
+        context = ray.init(
+            address=os.environ.get("RAY_ADDRESS", "local"),
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own would abort
+        if "RAY_ADDRESS" not in os.environ:
+            session = str(vars(context)["address_info"]["session_dir"])
+    try:
+        yield storage
+    finally:
+        if is_ours:
+            ray.shutdown()
+        shutil.rmtree(storage, ignore_errors=True)
+        if session:
+            shutil.rmtree(session, ignore_errors=True)
+
+
+class _Work:
+    """What every worker needs; shipped once."""
+
+    def __init__(
+        self, trials: dict[str, Trial], store: Store, options: RunOptions, path: list[str]
+    ):
+        self.trials, self.store, self.options, self.path = trials, store, options, path
+
+
+def _trainable() -> Any:
+    from ray import tune
+
+    class Worker(tune.Trainable):
+        """A Tune actor. A step is some epochs of a trial, or the whole of a short one.
+
+        (A function that calls `tune.report` would run in a thread which Tune polls every 0.2 s.)
+        """
+
+        def setup(self, config: dict[str, Any], work: _Work) -> None:  # type: ignore[override]
+            sys.path += [folder for folder in work.path if folder not in sys.path]
+            self.work = work
+            self.begin(config)
+
+        def begin(self, config: dict[str, Any]) -> None:
+            from nodebench.trial import epochs
+
+            self.trial = self.work.trials[config["id"]]
+            self.epochs = epochs(self.trial, self.work.store, self.work.options)
+
+        def step(self) -> dict[str, Any]:
+            # A search decides after each epoch.
+            until = time.monotonic() + (0.0 if self.work.options.stop else REPORT_EVERY_S)
+            try:
+                for row in self.epochs:
+                    if time.monotonic() >= until:
+                        return row
+            except StoreError as error:  # another launch trains it; the others go on
+                return {"done": True, "problem": str(error), "has_result": False}
+            result = self.work.store.folder(self.trial.id).result()
+            has_result = result is not None and result.is_result
+            return {"done": True, "problem": None, "has_result": has_result}
+
+        def reset_config(self, config: dict[str, Any]) -> bool:
+            self.cleanup()
+            self.begin(config)
+            return True
+
+        def cleanup(self) -> None:
+            # Tune ends a worker's trial before its end only by a search's decision.
+            if self.work.options.stop:
+                with contextlib.suppress(Stopped, StopIteration):
+                    self.epochs.throw(Stopped("the search gave it up: others did better by then"))
+            self.epochs.close()
+
+    return Worker
+
+
+def _scheduler(stop: Stop | None, trials: Sequence[Trial]) -> Any:
+    from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
+
+    if stop is None:
+        return FIFOScheduler()  # type: ignore[no-untyped-call]
+    data = trials[0].spec.data
+    lengths = [trial.spec.train.epochs or 0 for trial in trials]
+    return ASHAScheduler(
+        time_attr="epoch",
+        metric=f"val_{data.metric}",
+        mode="max" if data.higher_is_better else "min",
+        max_t=max(stop.grace, max(lengths) - 1),  # at the end there is nothing left to save
+        grace_period=stop.grace,
+        reduction_factor=stop.reduction,
+        stop_last_trials=False,  # they end by themselves
+    )
+
+
+def _stopper(fail_fast: bool) -> Any:
+    from ray import tune
+
+    class Stopper(tune.Stopper):
+        """Ends everything, if asked to, once a trial has ended without a result."""
+
+        failed = False
+
+        def __call__(self, _trial_id: str, result: dict[str, Any]) -> bool:
+            self.failed = self.failed or not result.get("has_result", True)
+            return False
+
+        def stop_all(self) -> bool:
+            return fail_fast and self.failed
+
+    return Stopper()
+
+
+class _DriverOnly:
+    """Holds a monitor where Tune, which pickles its callbacks for a restore, cannot follow."""
+
+    def __init__(self, monitor: Monitor | None):
+        self.monitor = monitor
+
+    def __reduce__(self) -> tuple[type[_DriverOnly], tuple[None]]:
+        return _DriverOnly, (None,)
+
+
+def _callback(held: _DriverOnly) -> Any:
+    from ray import tune
+
+    class Forward(tune.Callback):
+        """Tune's events, as the monitor's."""
+
+        def on_trial_start(self, *, trial: Any, **_: Any) -> None:  # type: ignore[override]
+            if held.monitor:
+                held.monitor.on_start(trial.config["id"])
+
+        def on_trial_result(self, *, trial: Any, result: Any, **_: Any) -> None:  # type: ignore[override]
+            if held.monitor and "epoch" in result:
+                held.monitor.on_epoch(trial.config["id"], result)
+
+        def on_trial_complete(self, *, trial: Any, **_: Any) -> None:  # type: ignore[override]
+            if held.monitor:
+                last = trial.last_result or {}
+                problem = last.get("problem")
+                if "problem" not in last:  # its end is a search's decision, and not written yet
+                    problem = f"stopped by the search after epoch {last.get('epoch', 0)}"
+                held.monitor.on_end(trial.config["id"], problem)
+
+        def on_trial_error(self, *, trial: Any, **_: Any) -> None:  # type: ignore[override]
+            if held.monitor:
+                held.monitor.on_end(trial.config["id"], "its worker was lost, or could not start")
+
+    return Forward()
+
+
+def _quieten_ray() -> None:
+    """Ray reads these when it is imported or started."""
+    os.environ.update(
+        RAY_USAGE_STATS_ENABLED="0",
+        RAY_CHDIR_TO_TRIAL_DIR="0",
+        RAY_AIR_NEW_OUTPUT="0",
+        RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="1",  # no GPU asked for: none visible
+        TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1",
+        TUNE_DISABLE_STRICT_METRIC_CHECKING="1",  # the last result of a trial says that it is done
+        TUNE_DISABLE_SIGINT_HANDLER="1",  # Ctrl-C stops at once: checkpoints are written as we go
+        TUNE_GLOBAL_CHECKPOINT_S="86400",  # Tune's own snapshots are of no use here
+        TUNE_WARN_THRESHOLD_S="60",
+    )
+    logging.getLogger("ray").setLevel(logging.ERROR)
