@@ -142,9 +142,9 @@ def model(spec, data):
 
 def crashing_first(tmp_path, monkeypatch, seeds=(0, 1, 2)):
     """A sweep whose first trial crashes, by a model of one's own."""
-    (tmp_path / "own_part.py").write_text(PART)
+    (tmp_path / "crashing_part.py").write_text(PART)
     monkeypatch.syspath_prepend(tmp_path)
-    return tiny(tmp_path, base={**TINY, "model": "own_part:model"}, seeds=list(seeds))
+    return tiny(tmp_path, base={**TINY, "model": "crashing_part:model"}, seeds=list(seeds))
 
 
 @pytest.mark.parametrize("fail_fast", [True, False])
