@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import operator
-import zipfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,6 +17,7 @@ from nodebench.ode.block import ode_blocks
 from nodebench.solver_settings import Solver
 from nodebench.store import Row, TrialFolder, write
 from nodebench.task import Loss, Task
+from nodebench.tensorfile import read_tensors
 
 
 class Hook(Protocol):
@@ -137,8 +137,8 @@ class TrainState:
 
     def adopt_hook(self, path: Path) -> None:
         """Begins, of weights from a checkpoint, with the solver that its adaptation came to."""
-        values = torch.load(path, map_location="cpu", weights_only=True)
-        if self.hook and values.get("hook"):
+        values = read_tensors(path)
+        if self.hook and isinstance(values, dict) and values.get("hook"):
             self.hook.load_state_dict(self.model, values["hook"])
 
 
@@ -146,27 +146,27 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """A checkpoint's values, on the CPU.
 
     Raises:
-        StoreError: if the file is damaged: cut short, or with bits that are not as written.
+        StoreError: if there is no such file, or it is damaged: cut short, or with bits that are
+            not as written.
+        OSError: if it cannot be read now, which says nothing of what is in it.
     """
-    problem = "its checksums do not hold"
     try:
-        with zipfile.ZipFile(path) as archive:  # as torch writes it, with a CRC-32 of every part
-            if archive.testzip() is None:
-                values: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-                return values
-    except Exception as error:  # noqa: BLE001 - flipped bits can raise anything
-        problem = f"{type(error).__name__}: {error}"
-    raise StoreError(f"the checkpoint `{path}` is damaged ({problem})")
+        values: dict[str, Any] = read_tensors(path)
+    except FileNotFoundError as error:
+        raise StoreError(f"there is no checkpoint `{path}`") from error
+    except ValueError as error:
+        raise StoreError(f"the checkpoint `{path}` is damaged: {error}") from error
+    return values
 
 
 def newest_checkpoint(folder: TrialFolder) -> dict[str, Any] | None:
-    """The newest checkpoint that can be read; those that are damaged are said and removed."""
+    """The newest checkpoint that is sound; those that are not are said and put aside."""
     for path in folder.checkpoints():
         try:
             return read_checkpoint(path)
         except StoreError as error:
-            folder.log(f"{error}: removed")
-            path.unlink()
+            folder.log(str(error))
+            folder.discard(path)
     return None
 
 

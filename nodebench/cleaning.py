@@ -155,6 +155,8 @@ class _Plans:
         results = self.store.results(trial.id for trial in sweep.trials)
         for trial in sweep.trials:
             self.planned.add(trial.id)
+            if trial.spec.weights is not None:  # which may be a checkpoint of another trial
+                self.in_use.add(Path(trial.spec.weights).resolve().parent.name)
             if is_missing(trial, results.get(trial.id), self.store, options):
                 self.in_use.add(trial.id)
                 self.recipes.add(trial.recipe_id)

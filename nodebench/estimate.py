@@ -57,7 +57,9 @@ def recorded_costs(entries: Sequence[Entry], store: Store, hardware: str | None)
             continue
         history = store.folder(entry.trial.id).history()
         if history and (entry.is_finished or entry.result is None):
-            found.setdefault(cell_of(entry.trial), []).append(_whole(entry, history))
+            rows = store.folder(entry.trial.id).evaluations()
+            seconds = _training(entry, history) + sum(row.get("measuring_s", 0.0) for row in rows)
+            found.setdefault(cell_of(entry.trial), []).append(seconds)
     return {cell: _cost(seconds) for cell, seconds in found.items()}
 
 
@@ -70,14 +72,12 @@ def _was_on(result: Result | None, hardware: str) -> bool:
     return result is not None and any(e.get("hardware") == hardware for e in result.environments)
 
 
-def _whole(entry: Entry, history: Sequence[Row]) -> float:
+def _training(entry: Entry, history: Sequence[Row]) -> float:
     """Seconds from start to end, without the time that an interrupted trial lay still."""
     times = [row["time"] for row in history]
     steps = [after - before for before, after in pairwise(times)]
     per_epoch: float = statistics.median(steps) if steps else history[0].get("epoch_s", 0.0)
-    length = entry.trial.spec.train.epochs or len(times)
-    evaluating = max(0.0, entry.result.finished - times[-1]) if entry.result else 0.0
-    return per_epoch * length + evaluating
+    return per_epoch * (entry.trial.spec.train.epochs or len(times))
 
 
 def forecast(
@@ -93,10 +93,8 @@ def forecast(
     unknown = len(left) - len(found)
     total = sum(seconds) + unknown * statistics.fmean(cost.seconds for _, cost in found)
     wall = max(*seconds, total / min(slots, len(left)), 0.0)
-    least, most = (
-        statistics.fmean(getattr(cost, end) / cost.seconds for _, cost in found if cost.seconds)
-        for end in ("low", "high")
-    )
+    middle = sum(cost.seconds for _, cost in found) or 1.0
+    least, most = (sum(getattr(cost, end) for _, cost in found) / middle for end in ("low", "high"))
     grows = any(cost.grows for _, cost in found)
     return Forecast(wall, wall * least, wall * most, len(found), unknown, grows)
 

@@ -24,7 +24,7 @@ from nodebench.memo import is_reported, is_tracked, note_reported, note_tracked,
 from nodebench.mirror import Mirror
 from nodebench.part import import_part
 from nodebench.places import data_root, default_store
-from nodebench.plan import Entry, RunOptions, chosen, entries, require_points
+from nodebench.plan import Entry, RunOptions, chosen, entries, remember, require_points
 from nodebench.relatives import find
 from nodebench.runner import Monitor, require, run_inline
 from nodebench.store import Row, Store
@@ -108,8 +108,8 @@ def probed(
     hardware = environment(device_for(options.resources.gpus))["hardware"]
     costs = recorded_costs(found, store, hardware)
     for trial in missing:
-        if cell_of(trial) not in costs:
-            costs[cell_of(trial)] = probe(trial, options).cost()
+        if cell_of(trial) not in costs and (found_now := probe(trial, options)):
+            costs[cell_of(trial)] = found_now.cost()
     return costs, forecast(found, costs, store, slots(options.resources, gpu_count()))
 
 
@@ -168,7 +168,7 @@ def run(
     options = replace(options, continues=continues)
     page = None
     with store.sweep_lock(sweep.name, shard):
-        store.write_sweep(sweep.name, sweep.text, {t.id: sweep.label(t) for t in sweep.trials})
+        remember(sweep, store)
         track = track and bool(missing or require_mlflow or not is_tracked(sweep, store))
         with Mirror(sweep, store, monitor.on_tracking) if track else nullcontext() as mirror:
             if mirror and require_mlflow:
@@ -184,7 +184,8 @@ def run(
         if mirror and mirror.problem is None:
             note_tracked(sweep, store, state)
     problem = mirror.problem if mirror else None
-    return Outcome(entries(sweep, store, replace(options, retry_failed=False)), page, problem)
+    after = entries(sweep, store, replace(options, retry_failed=False))
+    return Outcome([entry for entry in after if entry.trial.id in ids], page, problem)
 
 
 def _up_to_date_report(sweep: Sweep, store: Store, state: str) -> Path:
@@ -279,7 +280,7 @@ def sync(sweep: Sweep, store: Store) -> dict[str, str]:
     """
     from nodebench.tracking import Tracker
 
-    store.write_sweep(sweep.name, sweep.text, {})
+    remember(sweep, store)
     with store.tracking_lock(sweep.name):
         tracker = Tracker(sweep, store)
         tracker.update_all()

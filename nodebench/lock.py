@@ -18,28 +18,42 @@ OLD_S = 86400.0
 """The age from which a folder of another machine's process may have been left by it."""
 
 
+LOOK_S = 1.0
+"""Somebody who only looks whether a lock is held keeps it for less than this."""
+
+
 @contextlib.contextmanager
-def held(path: Path, what: str, wait_s: float) -> Iterator[None]:
+def held(path: Path, what: str, wait_s: float = 0.0, *, shared: bool = False) -> Iterator[None]:
     """Holds a lock file for this process; the system lets go when the process dies.
+
+    A `shared` lock keeps out only those who want it for themselves.
 
     Raises:
         StoreError: if another process still holds it after `wait_s`.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+") as file:
-        deadline = time.monotonic() + wait_s
-        while not _acquired(file):
+    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+    deadline = time.monotonic() + max(wait_s, LOOK_S)
+    while True:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a+") as file:
+            if _acquired(file, kind, path):
+                _sign(file)
+                yield
+                return
             if time.monotonic() > deadline:
                 file.seek(0)
                 holder = file.read() or "another process"
                 raise StoreError(f"{what} is held by {holder}. Wait until it ends, or stop it")
-            time.sleep(0.2)
+        time.sleep(0.1)
+
+
+def _sign(file: IO[str]) -> None:
+    """Writes into a lock file who holds it; a full disk keeps nobody from clearing it."""
+    since = time.strftime("%Y-%m-%d %H:%M:%S")
+    text = f"process {os.getpid()} on {socket.gethostname()}, since {since}"
+    with contextlib.suppress(OSError):
         file.truncate(0)
-        since = time.strftime("%Y-%m-%d %H:%M:%S")
-        text = f"process {os.getpid()} on {socket.gethostname()}, since {since}"
-        with contextlib.suppress(OSError):  # a full disk keeps nobody from clearing it
-            os.write(file.fileno(), text.encode())
-        yield
+        os.write(file.fileno(), text.encode())
 
 
 @contextlib.contextmanager
@@ -54,7 +68,7 @@ def unheld(path: Path) -> Iterator[bool]:
         except FileNotFoundError:
             yield True
             return
-        yield _acquired(file, fcntl.LOCK_SH)
+        yield _acquired(file, fcntl.LOCK_SH, path)
 
 
 def holder(path: Path) -> str | None:
@@ -63,12 +77,20 @@ def holder(path: Path) -> str | None:
         return None if is_free else path.read_text(encoding="utf-8") or "another process"
 
 
-def _acquired(file: IO[str], kind: int = fcntl.LOCK_EX) -> bool:
+def _acquired(file: IO[str], kind: int, path: Path) -> bool:
+    """Takes the lock, unless it is held, or the file is no longer the one of that name."""
     try:
         fcntl.flock(file, kind | fcntl.LOCK_NB)
+        return _is_at(file, path)
     except BlockingIOError:
         return False
-    return True
+
+
+def _is_at(file: IO[str], path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def own_folder(root: Path, kind: str) -> Path:

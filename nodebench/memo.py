@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import sqlite3
 from pathlib import Path
 
 from nodebench.places import tracking_uri
@@ -16,7 +18,8 @@ def state_of(sweep: Sweep, store: Store) -> str:
     By the files' times and not their content, so that thousands of trials take a moment.
     """
     digest = hashlib.sha256(sweep.text.encode())
-    newest = max(path.stat().st_mtime_ns for path in Path(__file__).parent.rglob("*.py"))
+    code = [path for path in Path(__file__).parent.rglob("*") if path.suffix in (".py", ".yaml")]
+    newest = max(path.stat().st_mtime_ns for path in code)
     digest.update(f"{newest}\n".encode())
     for trial in sweep.trials:
         digest.update(f"{trial.id} {store.folder(trial.id).stamp()}\n".encode())
@@ -25,12 +28,14 @@ def state_of(sweep: Sweep, store: Store) -> str:
 
 def is_tracked(sweep: Sweep, store: Store) -> bool:
     """Whether MLflow was brought up to what the store has of a sweep, and is still there."""
-    return store.notes(sweep.name).get("tracked") == _tracked(store, state_of(sweep, store))
+    experiment = _experiment(sweep, store)
+    state = f"{state_of(sweep, store)} {experiment}"
+    return experiment is not None and store.notes(sweep.name).get("tracked") == state
 
 
 def note_tracked(sweep: Sweep, store: Store, state: str) -> None:
     """Notes that MLflow has this state."""
-    store.note(sweep.name, "tracked", _tracked(store, state))
+    store.note(sweep.name, "tracked", f"{state} {_experiment(sweep, store)}")
 
 
 def is_reported(sweep: Sweep, store: Store, page: Path, state: str) -> bool:
@@ -43,20 +48,24 @@ def note_reported(sweep: Sweep, store: Store, page: Path, state: str) -> None:
     store.note(sweep.name, "reported", _reported(page, state))
 
 
-def _tracked(store: Store, state: str) -> str:
-    uri = tracking_uri(store)
-    return f"{state} {uri} {_database(uri)}"
-
-
 def _reported(page: Path, state: str) -> str:
     return f"{state} {page.resolve()} {page.stat().st_mtime_ns}"
 
 
-def _database(uri: str) -> str:
-    """Changes when MLflow's SQLite file is deleted and made anew; empty for a server."""
-    if not uri.startswith("sqlite:///"):
-        return ""
-    try:
-        return str(Path(uri.removeprefix("sqlite:///")).stat().st_ino)
-    except OSError:
-        return "none"
+def _experiment(sweep: Sweep, store: Store) -> str | None:
+    """The sweep's experiment in MLflow's own file; None if it is not there, or on a server.
+
+    Read without MLflow, whose import takes seconds. A server is asked anew at each launch.
+    """
+    uri = tracking_uri(store)
+    path = Path(uri.removeprefix("sqlite:///"))
+    if not uri.startswith("sqlite:///") or not path.is_file():
+        return None
+    query = "SELECT experiment_id, creation_time FROM experiments WHERE name = ?"
+    with (
+        contextlib.suppress(sqlite3.Error),
+        contextlib.closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as file,
+    ):
+        found = file.execute(query, (sweep.name,)).fetchone()
+        return f"{uri} {found}" if found else None
+    return None

@@ -14,13 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nodebench.errors import OutOfMemory, StoreError
+from nodebench.errors import OutOfMemory, Stopped, StoreError
 from nodebench.identity import canonical
 from nodebench.lock import own_folder, scratch
-from nodebench.store import FINISHED, Result, Row, Store, TrialFolder
-
-INCIDENTAL = {"epoch_s", "peak_memory_bytes"}
-"""Metrics that tell of the machine, not of the trial."""
+from nodebench.store import FINISHED, INCIDENTAL, Result, Row, Store, TrialFolder
 
 
 @dataclass(frozen=True)
@@ -150,12 +147,13 @@ def _standing(folder: TrialFolder) -> tuple[int, float]:
         return 0, len(folder.history()) if folder.checkpoints() else 0
     if _is_final(result):
         return 2, 0
-    return 1, result.limit or 0
+    return 1, result.limit or result.epoch
 
 
 def _is_final(result: Result) -> bool:
-    """Whether no larger machine and no higher limit would have brought the trial further."""
-    return result.is_result and result.limit is None and result.outcome != OutOfMemory.outcome
+    """Whether no larger machine, higher limit or milder search would have brought it further."""
+    unfinal = (OutOfMemory.outcome, Stopped.outcome)
+    return result.is_result and result.limit is None and result.outcome not in unfinal
 
 
 def _replace(theirs: TrialFolder, ours: TrialFolder) -> None:

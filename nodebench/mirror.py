@@ -20,6 +20,8 @@ from nodebench.store import Store
 from nodebench.sweep import Sweep
 
 EVERY_S = 2.0
+PATIENCE_S = 5.0
+LOST = "the process that writes to MLflow was lost"
 
 
 class Mirror:
@@ -31,7 +33,8 @@ class Mirror:
     def __init__(self, sweep: Sweep, store: Store, on_change: Callable[[str | None], None]):
         context = multiprocessing.get_context("spawn")
         self._driver, end = context.Pipe()
-        self._process = context.Process(target=_mirror, args=(sweep, store, end))
+        # A daemon, so that a driver that is interrupted does not wait for it.
+        self._process = context.Process(target=_mirror, args=(sweep, store, end), daemon=True)
         self._process.start()
         end.close()
         self._is_finishing = False
@@ -39,19 +42,24 @@ class Mirror:
         self._listener = threading.Thread(target=self._listen, args=(on_change,), daemon=True)
         self._listener.start()
 
-        self.problem: str | None = "the process that writes to MLflow was lost"
+        self.problem: str | None = LOST
         """What went wrong; None once all is written."""
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(
-        self, _kind: type[BaseException] | None, _e: BaseException | None, _t: TracebackType | None
+        self, kind: type[BaseException] | None, _e: BaseException | None, _t: TracebackType | None
     ) -> None:
-        """Waits until all is written."""
+        """Waits until all is written; after an exception for a moment only."""
         self.finish()
+        self._process.join(None if kind is None else PATIENCE_S)
+        if self._process.is_alive():
+            self._process.terminate()  # the next launch catches up
+            self._process.join()
         self._listener.join()
-        self._process.join()
+        if self._process.exitcode != 0:
+            self.problem = LOST
         self._driver.close()
 
     def require(self) -> None:
@@ -103,14 +111,17 @@ def _keep_up(sweep: Sweep, store: Store, driver: Connection) -> None:
         raise TrackingError(f"MLflow is not installed ({error})") from error
 
     tracker: Tracker | None = None
-    finishing = False
+    finishing = had_problem = False
     while True:
+        if finishing and had_problem:
+            tracker = None  # a run whose making was answered too late is found and not made twice
         try:
             tracker = tracker or Tracker(sweep, store)
             tracker.update_all()
             driver.send(None)
         except TrackingError as error:  # it may come back
             driver.send(str(error))
+            had_problem = True
             tracker = None  # what was written just before is known to MLflow alone
         if finishing:
             return

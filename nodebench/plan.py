@@ -102,7 +102,8 @@ def entries(sweep: Sweep, store: Store, options: RunOptions) -> list[Entry]:
         is_finished = result is not None and result.outcome == FINISHED
         is_trained = is_finished and (not missing or folder.checkpoint.exists())
         is_trained = is_trained or trial.spec.train.iterations == 0
-        continues = shorter.of(trial) if state == "new" else None
+        begins = not is_finished and (state == "new" or not folder.checkpoints())
+        continues = shorter.of(trial) if begins else None
         found.append(Entry(trial, state, result, missing, is_trained, continues))
     return found
 
@@ -149,8 +150,18 @@ class _Shorter:
         return max(shorter, default=(0, None))[1]
 
 
+def remember(sweep: Sweep, store: Store) -> None:
+    """Keeps what is launched; what `--set` made of a file does not replace the file's own copy."""
+    kept, text = store.sweep_file(sweep.name), sweep.text
+    if sweep.is_changed and kept.exists():
+        text = kept.read_text(encoding="utf-8")
+    store.write_sweep(sweep.name, text, {trial.id: sweep.label(trial) for trial in sweep.trials})
+
+
 def orphans(sweep: Sweep, store: Store) -> dict[str, str]:
-    """Trials that an earlier form of the sweep's file planned: id -> label."""
+    """Trials that an earlier form of the sweep's file planned: id -> label; not with `--set`."""
+    if sweep.is_changed:
+        return {}
     planned = {trial.id for trial in sweep.trials}
     ever = store.ever_planned(sweep.name)
     return {trial: label for trial, label in ever.items() if trial not in planned}

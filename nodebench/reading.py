@@ -131,6 +131,9 @@ def _override(tree: Tree, key: str, value: Any, origin: str, faults: list[Fault]
         set_path(tree, key.split("."), value)
         return
     replaced = False
+    space = tree["search"].get("space") if isinstance(tree.get("search"), dict) else None
+    if isinstance(space, dict):
+        space.pop(key, None)  # it is not drawn, then
     for block in _blocks(tree):
         for axis in list(block):
             paths = axis_paths(axis)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,9 @@ from nodebench.sweep import Sweep
 
 OTHER_CODE = "nodebench's numerics, or the source of a part by import path"
 """What differs between trials of equal settings: their ids hold it, their settings do not."""
+
+
+MOST_COMPARED = 200
 
 
 @dataclass(frozen=True)
@@ -94,19 +97,18 @@ def change(old: Sweep, new: Sweep) -> Change:
     before = {trial.id: trial for trial in old.trials}
     after = {trial.id: trial for trial in new.trials}
     added = {id_: trial for id_, trial in after.items() if id_ not in before}
-    names = ("evaluate", "resources", "limits", "margin", "checkpoint_minutes")
+    names = ("search", "evaluate", "resources", "limits", "margin", "checkpoint_minutes")
     return Change(
         same=len(after) - len(added),
-        new={
-            id_: (new.label(trial), _least(trial, before.values())) for id_, trial in added.items()
-        },
+        new={id_: (new.label(trial), _least(trial, old.trials)) for id_, trial in added.items()},
         gone={id_: old.label(trial) for id_, trial in before.items() if id_ not in after},
         fields=[name for name in names if getattr(old, name) != getattr(new, name)],
     )
 
 
-def _least(trial: Trial, others: Iterable[Trial]) -> list[Difference]:
-    found = [differences(trial.settings, other.settings) for other in others]
+def _least(trial: Trial, others: Sequence[Trial]) -> list[Difference]:
+    # Of very many, the first: whole axes have changed then, and any of them shows which.
+    found = [differences(trial.settings, other.settings) for other in others[:MOST_COMPARED]]
     return min(found, key=len, default=[])
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nodebench.errors import InputError, StoreError
+from nodebench.errors import InputError, Stopped, StoreError
 from nodebench.identity import Trial
 from nodebench.plan import RunOptions
 from nodebench.point import known_point
@@ -47,12 +47,16 @@ class Reproduction:
 
     outcomes: tuple[str, str]
     metrics: list[Comparison]
+    unmatched: list[str]
+    """Metrics of now that the record lacks."""
+
     environments: list[tuple[str, str, str]]
 
     @property
     def agrees(self) -> bool:
         """Whether the trial ended in the same way, with the same metrics to rounding."""
-        return self.outcomes[0] == self.outcomes[1] and all(m.agrees for m in self.metrics)
+        is_alike = self.outcomes[0] == self.outcomes[1] and all(m.agrees for m in self.metrics)
+        return is_alike and bool(self.metrics)
 
 
 @dataclass(frozen=True)
@@ -92,8 +96,10 @@ def reproduce(
     """Runs a trial again, from its beginning, in a store of its own that is then removed.
 
     Raises:
-        InputError: if the code fails, so that there is nothing to compare.
+        InputError: if the code fails, so that there is nothing to compare, or a search gave it up.
     """
+    if record.outcome == Stopped.outcome:
+        raise InputError(f"`{trial.id}` was stopped by its search: it has no end to compare with")
     with tempfile.TemporaryDirectory() as folder:
         store = Store(Path(folder))
         result = run_trial(trial, store, options, on_epoch)
@@ -105,6 +111,7 @@ def reproduce(
     return Reproduction(
         outcomes=(record.outcome, result.outcome),
         metrics=[Comparison(name, record.metrics[name], found[name]) for name in shared],
+        unmatched=[name for name in found if name not in record.metrics],
         environments=[
             (name, record.environment[name], value)
             for name, value in here.items()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -42,7 +43,9 @@ def evaluate_points(
         return
     meter = _Meter(model, untrained, task, trial)
     for point in missing:
-        known[point] = {"point": point.row, **_outcome(meter, point, known, limits)}
+        start = time.monotonic()
+        row = {"point": point.row, **_outcome(meter, point, known, limits)}
+        known[point] = row | {"measuring_s": time.monotonic() - start}
         folder.write_evaluations(list(known.values()))
 
 

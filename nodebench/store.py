@@ -8,6 +8,7 @@
                      trajectories.json  paths of the trained model that a report draws
                      result.json        the outcome; a trial without it is not finished
                      log.txt, error.txt what happened, and the traceback if it went wrong
+                     given-up           for a moment, that a search has given the trial up
                      lock               held by the process that trains
     runs/sweeps/<name>.yaml             the sweep as it was last launched
                 <name>.json             every trial that it ever planned: id -> label
@@ -28,10 +29,12 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
+
+from pydantic import ValidationError
 
 from nodebench.errors import Stopped, StoreError
 from nodebench.identity import Trial
@@ -51,7 +54,7 @@ TRIAL_WAIT_S = 120.0
 """Also for a node that died: a network file system keeps its locks for a while, NFS for 90 s."""
 
 INCIDENTAL = frozenset(
-    {"epoch_s", "peak_memory_bytes", "time", "forward_s", "seconds", "memory_bytes"}
+    {"epoch_s", "peak_memory_bytes", "time", "forward_s", "measuring_s", "seconds", "memory_bytes"}
 )
 """Metrics of the machine and the moment, which another run of the same trial has otherwise."""
 
@@ -117,14 +120,20 @@ class Store:
         """The copy of a sweep's file, as it was last launched."""
         return self.root / "sweeps" / f"{name}.yaml"
 
-    def sweep_lock(self, name: str, shard: str) -> contextlib.AbstractContextManager[None]:
-        """Holds the right to run a shard `i/n` of a sweep.
+    @contextlib.contextmanager
+    def sweep_lock(self, name: str, shard: str) -> Iterator[None]:
+        """Holds the right to run a sweep, or one shard `i/n` of it, beside which others may run.
 
         Raises:
             StoreError: if another process runs it.
         """
-        part = "" if shard == "1/1" else f".{shard.replace('/', '-of-')}"
-        return held(self.root / "sweeps" / f"{name}{part}.lock", f"the sweep `{name}`", 0)
+        whole, is_part = self.root / "sweeps" / f"{name}.lock", shard != "1/1"
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(held(whole, f"the sweep `{name}`", shared=is_part))
+            if is_part:
+                part = whole.with_name(f"{name}.{shard.replace('/', '-of-')}.lock")
+                stack.enter_context(held(part, f"shard {shard} of the sweep `{name}`"))
+            yield
 
     def tracking_lock(self, name: str) -> contextlib.AbstractContextManager[None]:
         """Holds the right to write a sweep to MLflow.
@@ -224,7 +233,8 @@ class TrialFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         for leftover in self.path.glob(".*.partial"):  # of a process that was killed
             leftover.unlink()
-        (self.path / "error.txt").unlink(missing_ok=True)
+        for old in ("error.txt", "given-up"):
+            (self.path / old).unlink(missing_ok=True)
         spec = trial.spec.model_dump(mode="json", exclude_none=True)
         write(self.path / "trial.json", json.dumps({"id": trial.id, "spec": spec}, indent=1))
         self.log(f"started by process {os.getpid()} on {socket.gethostname()}")
@@ -233,12 +243,16 @@ class TrialFolder:
         """What the trial is.
 
         Raises:
-            StoreError: if nothing is known of it.
+            StoreError: if nothing is known of it, or not in this release's words.
         """
         values = _read_json(self.path / "trial.json", None)
         if values is None:
             raise StoreError(f"`{self.path}` holds no trial")
-        return TrialSpec.model_validate(values["spec"])
+        try:
+            return TrialSpec.model_validate(values["spec"])
+        except (ValidationError, TypeError, KeyError) as error:
+            message = f"`{self.path / 'trial.json'}` is damaged, or of another release: {error}"
+            raise StoreError(message) from error
 
     def write_history(self, rows: list[Row]) -> None:
         """Replaces the history."""
@@ -304,6 +318,21 @@ class TrialFolder:
         if result is not None:
             return "failed"
         return "interrupted" if self.checkpoints() else "new"
+
+    def give_up(self) -> None:
+        """Leaves word that a search has given the trial up."""
+        (self.path / "given-up").touch()
+
+    def take_given_up(self) -> bool:
+        """Whether there was such word, which is gone then."""
+        word = self.path / "given-up"
+        was_there = word.exists()
+        word.unlink(missing_ok=True)
+        return was_there
+
+    def discard(self, checkpoint: Path) -> None:
+        """Puts a damaged checkpoint aside."""
+        checkpoint.replace(checkpoint.with_suffix(".damaged"))
 
     def checkpoints(self) -> list[Path]:
         """The checkpoints that there are, the newest first."""

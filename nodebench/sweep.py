@@ -44,6 +44,8 @@ class Sweep:
     margin: float
     checkpoint_minutes: float
     search: Search | None
+    is_changed: bool
+    """Whether `--set` made it another sweep than its file's."""
     text: str
     """The resolved sweep file as YAML: what `repro` needs, and nothing of this machine."""
 
@@ -127,7 +129,7 @@ def load(path: Path, overrides: Sequence[str] = (), small: bool = False) -> Swee
     expanded = list(_expand(file, faults))
     trials = _kept(expanded)
     if file.search:
-        faults += _not_searchable(file.search, trials)
+        faults += _not_searchable(file.search, file.grid, trials)
     for number, block in enumerate(file.evaluate):
         check_cell(f"evaluate[{number}].when", block.when, faults)
     if not (trials or faults):
@@ -148,15 +150,23 @@ def load(path: Path, overrides: Sequence[str] = (), small: bool = False) -> Swee
         file.margin,
         file.checkpoint_minutes,
         file.search,
+        bool(overrides),
         text,
     )
 
 
-def _not_searchable(search: Search, trials: Sequence[Trial]) -> Iterator[Fault]:
+def _not_searchable(
+    search: Search, grid: Sequence[Tree], trials: Sequence[Trial]
+) -> Iterator[Fault]:
     """Tuning on the data that a result is reported of would flatter it."""
     if any(not getattr(trial.spec.data, "val_size", 0) for trial in trials):
         yield Fault("search", "chooses by validation data: set `data.val_size` above 0")
+    if search.stop and len({canonical(trial.settings["data.name"]) for trial in trials}) > 1:
+        yield Fault("search.stop", "compares trials, so these need the same `data`")
+    axes = {path for block in grid for key in block for path in axis_paths(str(key))}
     for path in search.space:
+        if clash := [a for a in axes if f"{a}.".startswith(f"{path}.") or path.startswith(f"{a}.")]:
+            yield Fault(f"search.space.{path}", f"stands in the grid's axis `{clash[0]}` too")
         if path not in _SPEC_ORDER or path == "seed":
             yield Fault(f"search.space.{path}", unknown(path, "field", _neighbours(path)))
 

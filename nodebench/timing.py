@@ -17,6 +17,7 @@ from nodebench.estimate import Cost
 from nodebench.identity import Trial
 from nodebench.machine import device_for, synchronize
 from nodebench.models.build import build
+from nodebench.ode.block import ode_blocks
 from nodebench.plan import RunOptions
 from nodebench.point import Point, points
 from nodebench.seeds import stream
@@ -26,6 +27,10 @@ from nodebench.train import new_state, train
 STEPS = 8
 MOST_S = 10.0
 """A probe ends after so many steps, or after the first that comes later than this."""
+
+
+HANGS_S = 60.0
+"""A probe whose solves take longer than this says nothing."""
 
 
 @dataclass(frozen=True)
@@ -60,13 +65,19 @@ class _Enough(Exception):
     """Ends a training that was begun to be timed."""
 
 
-def probe(trial: Trial, options: RunOptions) -> Probe:
-    """Times the first steps of a trial and a test on one batch; writes nothing."""
+def probe(trial: Trial, options: RunOptions) -> Probe | None:
+    """Times the first steps of a trial and a test on one batch; writes nothing.
+
+    None if not even a step, or the test, comes to an end within seconds.
+    """
     torch.set_num_threads(options.resources.cpus)
     device, spec = device_for(options.resources.gpus), trial.spec
     data = load(spec, options.data_root).to(device)
     model, task = build(spec, data).to(device), task_for(data, spec)
     torch.manual_seed(stream(spec.seed, "training"))
+    for block in ode_blocks(model):
+        block.max_evaluations = options.limits.nfe
+        block.deadline = time.monotonic() + HANGS_S
     state = new_state(model, spec, adaptation_for(model, task, spec))
     start, moments = time.perf_counter(), [0.0]
 
@@ -77,14 +88,18 @@ def probe(trial: Trial, options: RunOptions) -> Probe:
             raise _Enough
 
     total = spec.train.iterations or (spec.train.epochs or 0) * task.batches_per_epoch
-    with suppress(_Enough, TrialFailure):
-        next(train(state, task, spec, on_step=clock), None)  # at most an epoch
+    try:
+        with suppress(_Enough):
+            next(train(state, task, spec, on_step=clock), None)  # at most an epoch
+        test_s = task.evaluate(model, size=spec.train.batch_size).forward_s * task.test_passes
+    except TrialFailure:
+        return None
     steps = [after - before for before, after in pairwise(moments)]
     tests = total // (task.batches_per_epoch * spec.train.test_every) or 1
     return Probe(
         # The first step also allocates.
         steps=tuple(steps[1:] or steps or [0.0]),
-        test_s=task.evaluate(model, size=spec.train.batch_size).forward_s * task.test_passes,
+        test_s=test_s,
         iterations=total,
         tests=tests + sum(_relative_cost(trial, p) for p in points(trial, options.evaluate)),
         grows=spec.solver is not None and spec.solver.facts.kind != "fixed",

@@ -110,7 +110,6 @@ class Tracker:
         self.sweep, self.store = sweep, store
         self.uri = tracking_uri(store)
         self._trials = {trial.id: trial for trial in sweep.trials}
-        self._sweep_file = store.sweep_file(sweep.name)
         with _explained(self.uri):
             self._client = MlflowClient(self.uri)
             self._experiment = self._experiment_id()
@@ -235,8 +234,9 @@ class Tracker:
 
     def _end(self, trial_id: str, folder: TrialFolder, result: Result) -> None:
         run_id = self._run_ids[trial_id]
-        for path in (*folder.artifacts(), self._sweep_file):
+        for path in folder.artifacts():
             self._client.log_artifact(run_id, str(path))
+        self._client.log_text(run_id, self.sweep.text, f"{self.sweep.name}.yaml")
         if rows := folder.evaluations():  # MLflow's pages show CSV as a table
             self._client.log_text(run_id, _csv(rows), "evaluations.csv")
         self._client.set_terminated(run_id, _ending(result), _stamp(result.finished))

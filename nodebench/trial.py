@@ -155,7 +155,7 @@ class _Run:
         if self.before is not None and self.before.outcome == FINISHED:
             self.folder.log("its checkpoint is gone: it is trained again, to be evaluated")
         shorter = self.options.continues.get(self.trial.id)
-        if shorter and (values := newest_checkpoint(self.store.folder(shorter))):
+        if shorter and (values := self._end_of(shorter)):
             state.load(values, task.device)
             state.continues = shorter
             drop_last_test(state.history, task, spec.train)
@@ -163,10 +163,22 @@ class _Run:
         elif spec.weights is not None:
             state.adopt_hook(Path(spec.weights))
 
+    def _end_of(self, shorter: str) -> dict[str, Any] | None:
+        """The last checkpoint of another trial, if it is still there and sound."""
+        try:
+            return read_checkpoint(self.store.folder(shorter).checkpoint)
+        except StoreError as error:
+            self.folder.log(f"{error}: the training begins anew")
+            return None
+
     def _between_steps(self) -> None:
         """In a long epoch, checkpoints also between two of its steps."""
         if time.monotonic() - self.saved >= 60 * self.options.checkpoint_minutes:
             self._save()
+
+    def _write_history(self, history: list[Row]) -> None:
+        """What was trained again, as after a limit, has more rows on record than it has now."""
+        self.folder.write_history(history + self.recorded[len(history) :])
 
     def _keep_record(self, history: list[Row]) -> None:
         """An epoch that is trained again, as after a limit, keeps the seconds of its first time."""
@@ -186,7 +198,7 @@ class _Run:
             if self.state is not None:
                 # After a failure, ahead of the checkpoint: what has been trained is shown.
                 with suppress(OSError) if outcome == ERROR else nullcontext():
-                    self.folder.write_history(self.state.history)
+                    self._write_history(self.state.history)
             self.folder.write_result(self._result())
 
     def _limit_solves(self, model: nn.Module, start: float) -> float | None:
@@ -202,7 +214,7 @@ class _Run:
         assert self.state is not None
         self.state.elapsed_s = time.monotonic() - self.clock
         self.state.save(self.folder.checkpoint, aside=self.folder.checkpoint_before)
-        self.folder.write_history(self.state.history)
+        self._write_history(self.state.history)
         self.saved, self.saved_epochs = time.monotonic(), self.state.epoch
 
     def _evaluate(

@@ -61,17 +61,17 @@ def run_with_ray(
             param_space={"id": tune.grid_search([trial.id for trial in trials])},
             # Actors are reused because a new process costs seconds of imports.
             tune_config=tune.TuneConfig(
-                reuse_actors=True, scheduler=_scheduler(options.stop, trials)
+                reuse_actors=True, scheduler=_scheduler(options.stop, trials, store)
             ),
             run_config=tune.RunConfig(
                 name="tune",
-                stop=_stopper(fail_fast),
+                stop=(stopper := _stopper(fail_fast)),
                 storage_path=str(storage),
                 verbose=0,
                 # Trials keep checkpoints of their own, in the store.
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                 failure_config=tune.FailureConfig(max_failures=INFRASTRUCTURE_RETRIES),
-                callbacks=[_callback(_DriverOnly(monitor))],
+                callbacks=[_callback(_DriverOnly(monitor), stopper)],
             ),
         ).fit()
 
@@ -93,6 +93,9 @@ def probe(root: Path) -> str:
     return ", ".join(f"{name} {found.get(name, 0):g}" for name in ("CPU", "GPU"))
 
 
+SESSION = "session"
+
+
 @contextlib.contextmanager
 def _ray_session(root: Path) -> Iterator[Path]:
     """Ray, started here unless it runs already, and what it leaves on disk cleared away.
@@ -102,9 +105,8 @@ def _ray_session(root: Path) -> Iterator[Path]:
     import ray
 
     for leftover in abandoned(root, "ray"):
-        shutil.rmtree(leftover, ignore_errors=True)
+        _remove(leftover)
     storage = own_folder(root, "ray")
-    session: str | None = None
     is_ours = not ray.is_initialized()
     on_sigterm = signal.getsignal(signal.SIGTERM)
     if is_ours:
@@ -117,15 +119,23 @@ def _ray_session(root: Path) -> Iterator[Path]:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own would abort
         if "RAY_ADDRESS" not in os.environ:
-            session = str(vars(context)["address_info"]["session_dir"])
+            storage.mkdir(parents=True, exist_ok=True)
+            # Ray leaves its folder of logs and sockets behind: whoever clears up ours removes it.
+            (storage / SESSION).symlink_to(vars(context)["address_info"]["session_dir"])
     try:
         yield storage
     finally:
         if is_ours:
             ray.shutdown()
-        shutil.rmtree(storage, ignore_errors=True)
-        if session:
-            shutil.rmtree(session, ignore_errors=True)
+        _remove(storage)
+
+
+def _remove(storage: Path) -> None:
+    """Removes a process's own folder, and that of the Ray which it had started."""
+    session = storage / SESSION
+    if session.is_symlink():
+        shutil.rmtree(session.readlink(), ignore_errors=True)
+    shutil.rmtree(storage, ignore_errors=True)
 
 
 class _Work:
@@ -176,8 +186,8 @@ def _trainable() -> Any:
             return True
 
         def cleanup(self) -> None:
-            # Tune ends a worker's trial before its end only by a search's decision.
-            if self.work.options.stop:
+            # Tune also cleans up after an error of its own, which is no decision of a search.
+            if self.work.store.folder(self.trial.id).take_given_up():
                 with contextlib.suppress(Stopped, StopIteration):
                     self.epochs.throw(Stopped("the search gave it up: others did better by then"))
             self.epochs.close()
@@ -185,14 +195,24 @@ def _trainable() -> Any:
     return Worker
 
 
-def _scheduler(stop: Stop | None, trials: Sequence[Trial]) -> Any:
+def _scheduler(stop: Stop | None, trials: Sequence[Trial], store: Store) -> Any:
     from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
 
     if stop is None:
         return FIFOScheduler()  # type: ignore[no-untyped-call]
+
+    class Asha(ASHAScheduler):
+        """Leaves word of its decisions where workers find it."""
+
+        def on_trial_result(self, controller: Any, trial: Any, result: Any) -> str:
+            decision: str = super().on_trial_result(controller, trial, result)
+            if decision == self.STOP:
+                store.folder(trial.config["id"]).give_up()
+            return decision
+
     data = trials[0].spec.data
     lengths = [trial.spec.train.epochs or 0 for trial in trials]
-    return ASHAScheduler(
+    return Asha(
         time_attr="epoch",
         metric=f"val_{data.metric}",
         mode="max" if data.higher_is_better else "min",
@@ -231,7 +251,7 @@ class _DriverOnly:
         return _DriverOnly, (None,)
 
 
-def _callback(held: _DriverOnly) -> Any:
+def _callback(held: _DriverOnly, stopper: Any) -> Any:
     from ray import tune
 
     class Forward(tune.Callback):
@@ -254,6 +274,7 @@ def _callback(held: _DriverOnly) -> Any:
                 held.monitor.on_end(trial.config["id"], problem)
 
         def on_trial_error(self, *, trial: Any, **_: Any) -> None:  # type: ignore[override]
+            stopper.failed = True
             if held.monitor:
                 held.monitor.on_end(trial.config["id"], "its worker was lost, or could not start")
 

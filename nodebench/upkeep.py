@@ -14,6 +14,7 @@ from nodebench.errors import InputError, unknown
 from nodebench.merge import Merged, require_store
 from nodebench.merge import merge as merge_store
 from nodebench.places import data_root
+from nodebench.plan import remember
 from nodebench.store import Store
 from nodebench.sweep import Sweep
 
@@ -28,7 +29,7 @@ def merge(sweep: Sweep, store: Store, folders: Sequence[Path]) -> list[Merged]:
         StoreError: if a folder is no store, before anything is copied, or cannot be read.
     """
     others = [require_store(folder, store) for folder in folders]
-    store.write_sweep(sweep.name, sweep.text, {t.id: sweep.label(t) for t in sweep.trials})
+    remember(sweep, store)
     return [merge_store([trial.id for trial in sweep.trials], other, store) for other in others]
 
 

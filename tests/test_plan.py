@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from nodebench.errors import SweepError
-from nodebench.plan import chosen, entries, orphans, require_points
+from nodebench.plan import chosen, entries, orphans, remember, require_points
 from nodebench.store import Result, Store
 from sweeps import options, tiny
 
@@ -59,9 +59,9 @@ def test_a_part_that_cannot_be_is_refused(tmp_path, only, shard, message):
 def test_trials_of_an_earlier_form_of_the_file_are_orphans(tmp_path):
     store = Store(tmp_path / "runs")
     old, new = tiny(tmp_path, seeds=[0, 1]), tiny(tmp_path, seeds=[1, 2])
-    store.write_sweep(old.name, old.text, {trial.id: old.label(trial) for trial in old.trials})
+    remember(old, store)
     assert orphans(new, store) == {old.trials[0].id: old.label(old.trials[0])}
-    store.write_sweep(new.name, new.text, {trial.id: new.label(trial) for trial in new.trials})
+    remember(new, store)
     assert orphans(new, store).keys() == {old.trials[0].id}
     assert orphans(old, store).keys() == {new.trials[1].id}
 

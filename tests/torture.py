@@ -68,6 +68,8 @@ def main() -> None:
         stores = [Store(folder / "runs") for folder in (whole, broken)]
         points = [mlflow_points(store.root / "mlflow.db") for store in stores]
         problems = []
+        if sum(killed.values()) < settings.kills:
+            problems.append("the sweep was complete too soon")
         if histories(sweep, stores[0]) != histories(sweep, stores[1]):
             problems.append("histories differ")
         if points[0] != points[1]:

@@ -53,6 +53,8 @@ def plan(
 ) -> None:
     """List a sweep's trials and where each stands; trains nothing."""
     sweep, store, entries = _planned(source, changes, small)
+    if diff is not None and (probe or as_json):
+        raise InputError("`--diff` goes without `--probe` and `--json`")
     if diff is not None:
         old = launch.load_sweep(diff, overrides=changes or (), small=small)
         say(wording.change_text(change(old, sweep)))
@@ -75,7 +77,8 @@ def plan(
     if probe:
         costs, whole = launch.probed(sweep, store, cpu=cpu)
         say(wording.costs_text(sweep, entries, costs))
-        say(wording.forecast_text(whole) if whole else "nothing to run costs nothing")
+        if whole:
+            say(wording.forecast_text(whole))
 
 
 @app.command()
@@ -119,6 +122,8 @@ def run(
     write_report: WriteReport = True,
 ) -> None:
     """Run what is missing of a sweep, then report. The same command resumes."""
+    if require_mlflow and not track:
+        raise InputError("`--require-mlflow` and `--no-track` contradict each other")
     sweep = launch.load_sweep(source, overrides=changes or (), small=small)
     outcome = _launched(
         sweep, default_store(),

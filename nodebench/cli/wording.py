@@ -30,7 +30,7 @@ def line(sweep: Sweep, entry: Entry) -> str:
 
 def standing(entry: Entry) -> str:
     """Where a trial stands: its state, or how it ended."""
-    if entry.continues:
+    if entry.continues and entry.state == "new":
         return "continue"
     if entry.state == "done" and entry.result is not None:
         return entry.result.outcome if not entry.missing else "incomplete"
@@ -104,11 +104,13 @@ def costs_text(sweep: Sweep, entries: list[Entry], costs: dict[str, Cost]) -> st
     cells = {
         cell_of(entry.trial): sweep.cell_label(entry.trial) for entry in entries if entry.missing
     }
-    return "\n".join(f"  {label}: {cost_text(costs[cell])}" for cell, label in cells.items())
+    return "\n".join(f"  {label}: {cost_text(costs.get(cell))}" for cell, label in cells.items())
 
 
-def cost_text(cost: Cost) -> str:
+def cost_text(cost: Cost | None) -> str:
     """`about 3 min a trial (2.8 min to 3.4 min, from 8 steps of 6.1 ms)`."""
+    if cost is None:
+        return "unknown: with its first weights, a solve fails or has no end"
     ends = f"{duration(cost.low)} to {duration(cost.high)}, {cost.source}"
     return f"about {duration(cost.seconds)} a trial ({ends}){_growth(cost.grows)}"
 
@@ -141,6 +143,7 @@ def reproduction_text(found: Reproduction) -> str:
         f"{m.name:<{width}}  {m.recorded:<22.17g} {m.now:<22.17g} {_likeness(m)}"
         for m in found.metrics
     ]
+    lines += [f"{name}: not on record" for name in found.unmatched]
     lines += [f"{name}: {then} then, {now} now" for name, then, now in found.environments]
     if found.outcomes[0] != found.outcomes[1]:
         lines.append(f"outcome: {found.outcomes[0]} then, {found.outcomes[1]} now")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from nodebench.models.trajectory import NeuralOdeNet
 from nodebench.part import import_part
 from nodebench.seeds import stream
 from nodebench.spec import TrialSpec
+from nodebench.tensorfile import read_tensors
 from nodebench.vocabulary import STAGES
 
 MODELS: dict[str, Callable[[TrialSpec, Any], nn.Module]] = {
@@ -53,10 +53,8 @@ def build(spec: TrialSpec, data: Data | Trajectory) -> nn.Module:
 
 def _read_weights(model: nn.Module, path: Path) -> None:
     try:
-        if not path.is_file():  # a device may have no end
-            raise FileNotFoundError("it is no file")
-        values = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        values = read_tensors(path)
+    except (OSError, ValueError) as error:
         raise InputError(
             f"weights `{path}`: cannot be read ({error}). Give a file that torch.save made of a "
             "`state_dict`, or a trial's checkpoint"
