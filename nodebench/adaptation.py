@@ -21,8 +21,8 @@ from nodebench.ode.block import ODEBlock, ode_blocks, solved_by, take_evaluation
 from nodebench.ode.gradients import buffers_kept
 from nodebench.solver_settings import Adapt, Solver
 from nodebench.spec import TrialSpec
-from nodebench.store import Row
 from nodebench.task import Loss, Task
+from nodebench.trial_folder import Row
 
 LARGER = 1.1
 FINER = 50.0

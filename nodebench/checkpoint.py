@@ -11,13 +11,14 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from nodebench.atomic import write
 from nodebench.errors import StoreError
 from nodebench.machine import peak_memory
 from nodebench.ode.block import ode_blocks
 from nodebench.solver_settings import Solver
-from nodebench.store import Row, TrialFolder, write
 from nodebench.task import Loss, Task
 from nodebench.tensorfile import read_tensors
+from nodebench.trial_folder import Row, TrialFolder
 
 
 class Hook(Protocol):

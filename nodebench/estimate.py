@@ -11,8 +11,9 @@ from itertools import pairwise
 
 from nodebench.identity import Trial, canonical
 from nodebench.plan import Entry
-from nodebench.store import Result, Row, Store
+from nodebench.store import Store
 from nodebench.sweepfile import Resources
+from nodebench.trial_folder import Result, Row
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,8 @@ from nodebench.machine import memory_in_use, peak_memory, release_memory, synchr
 from nodebench.ode.block import ode_blocks, recorded, solved_by, take_evaluations
 from nodebench.ode.gradients import buffers_kept, settled_weights
 from nodebench.solver_settings import Gradient, Solver
-from nodebench.store import Row
 from nodebench.task import Task
+from nodebench.trial_folder import Row
 
 SOLVE_SAMPLES = 8
 """Enough for an error's size; so few that measuring it costs little beside a test set."""

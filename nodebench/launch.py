@@ -27,9 +27,10 @@ from nodebench.places import data_root, default_store
 from nodebench.plan import Entry, RunOptions, chosen, entries, remember, require_points
 from nodebench.relatives import find
 from nodebench.runner import Monitor, require, run_inline
-from nodebench.store import Row, Store
+from nodebench.store import Store
 from nodebench.sweep import Sweep, load
 from nodebench.sweepfile import Resources
+from nodebench.trial_folder import Row
 from nodebench.tuner import run_with_ray
 from nodebench.verdict import Verdict, judge
 

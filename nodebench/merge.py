@@ -17,7 +17,8 @@ from typing import Any
 from nodebench.errors import OutOfMemory, Stopped, StoreError
 from nodebench.identity import canonical
 from nodebench.lock import own_folder, scratch
-from nodebench.store import FINISHED, INCIDENTAL, Result, Row, Store, TrialFolder
+from nodebench.store import Store
+from nodebench.trial_folder import FINISHED, INCIDENTAL, Result, Row, TrialFolder
 
 
 @dataclass(frozen=True)

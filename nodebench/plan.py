@@ -14,10 +14,11 @@ import yaml
 from nodebench.errors import DeadlineExceeded, EvaluationLimit, Fault, Stopped, SweepError, shown
 from nodebench.identity import Cell, Trial
 from nodebench.point import Point, asked, known_point, points
-from nodebench.store import FINISHED, Result, Row, State, Store, TrialFolder
+from nodebench.store import Store
 from nodebench.sweep import Sweep, agrees, check_cell
 from nodebench.sweepfile import Evaluate, Limits, Resources, Stop
 from nodebench.tree import parse
+from nodebench.trial_folder import FINISHED, Result, Row, State, TrialFolder
 
 CHECKPOINT_S = 5.0
 """At the end of an epoch a checkpoint is written if the last one is older than this."""

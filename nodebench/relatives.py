@@ -8,8 +8,9 @@ from typing import Any
 
 from nodebench.errors import StoreError
 from nodebench.identity import NUMERICS, Trial, canonical
-from nodebench.store import FINISHED, Store
+from nodebench.store import Store
 from nodebench.sweep import Sweep
+from nodebench.trial_folder import FINISHED
 
 OTHER_CODE = "nodebench's numerics, or the source of a part by import path"
 """What differs between trials of equal settings: their ids hold it, their settings do not."""

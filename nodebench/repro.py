@@ -15,8 +15,9 @@ from nodebench.errors import InputError, Stopped, StoreError
 from nodebench.identity import Trial
 from nodebench.plan import RunOptions
 from nodebench.point import known_point
-from nodebench.store import INCIDENTAL, Row, Store, TrialFolder
+from nodebench.store import Store
 from nodebench.trial import run_trial
+from nodebench.trial_folder import INCIDENTAL, Row, TrialFolder
 
 TOLERANCE = 1e-6
 """Relative difference below which two metrics are the same number, rounded differently."""

@@ -18,9 +18,9 @@ from nodebench.ode.block import batch_statistics, ode_blocks, solved_by, take_ev
 from nodebench.plan import known_points, limit_of
 from nodebench.point import Point, is_own, reference_solver
 from nodebench.solver_settings import Gradient, Solver
-from nodebench.store import FINISHED, Row, TrialFolder
 from nodebench.sweepfile import Limits
 from nodebench.task import Task
+from nodebench.trial_folder import FINISHED, Row, TrialFolder
 
 
 def evaluate_points(

@@ -15,8 +15,9 @@ from typing import Protocol
 from nodebench.errors import ResourceError, StoreError
 from nodebench.identity import Trial
 from nodebench.plan import RunOptions
-from nodebench.store import Row, Store
+from nodebench.store import Store
 from nodebench.sweepfile import Resources
+from nodebench.trial_folder import Row
 
 
 class Monitor(Protocol):

@@ -22,7 +22,7 @@ from nodebench.ode.block import ODEBlock, ode_blocks, recorded, solved_by, take_
 from nodebench.point import limit_solver
 from nodebench.solver_settings import Solver
 from nodebench.spec import TrialSpec
-from nodebench.store import Row
+from nodebench.trial_folder import Row
 
 PATHS = 6  # of each class
 MOST_TIMES = 64  # on a path

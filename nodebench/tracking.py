@@ -23,8 +23,9 @@ from nodebench.data.files import require_writable
 from nodebench.errors import TrackingError
 from nodebench.identity import Trial
 from nodebench.places import tracking_uri
-from nodebench.store import FINISHED, SHOWN, Result, Row, Store, TrialFolder
+from nodebench.store import Store
 from nodebench.sweep import Sweep
+from nodebench.trial_folder import FINISHED, SHOWN, Result, Row, TrialFolder
 from nodebench.verdict import Verdict, judge
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")

@@ -15,8 +15,8 @@ from nodebench.errors import DeadlineExceeded, Diverged
 from nodebench.machine import peak_memory, reset_peak_memory, synchronize
 from nodebench.ode.block import take_evaluations
 from nodebench.spec import Cosine, Milestones, Optimizer, Schedule, Train, TrialSpec
-from nodebench.store import Row
 from nodebench.task import Task
+from nodebench.trial_folder import Row
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "sgd": torch.optim.SGD,

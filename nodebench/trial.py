@@ -27,9 +27,10 @@ from nodebench.plan import RunOptions, is_missing, limit_of
 from nodebench.point import points
 from nodebench.robustness import evaluate_points
 from nodebench.seeds import stream
-from nodebench.store import ERROR, FINISHED, Result, Row, Store, TrialFolder
+from nodebench.store import Store
 from nodebench.task import Task, task_for
 from nodebench.train import drop_last_test, new_state, train
+from nodebench.trial_folder import ERROR, FINISHED, Result, Row, TrialFolder
 
 
 def run_trial(

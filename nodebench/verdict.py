@@ -16,8 +16,9 @@ from typing import Any
 from nodebench.identity import Trial
 from nodebench.point import is_own, known_point, limit_point, points
 from nodebench.solver_settings import Solver
-from nodebench.store import FINISHED, Row, Store
+from nodebench.store import Store
 from nodebench.sweep import Sweep
+from nodebench.trial_folder import FINISHED, Row
 from nodebench.vocabulary import METHODS
 
 ODE, RESNET, UNDECIDED = "ODE", "ResNet in disguise", "undecided"

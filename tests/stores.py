@@ -3,7 +3,7 @@
 import sqlite3
 from pathlib import Path
 
-from nodebench.store import INCIDENTAL
+from nodebench.trial_folder import INCIDENTAL
 
 
 def mlflow_points(file: Path) -> dict[str, list[tuple[str, int, float]]]:

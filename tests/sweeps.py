@@ -9,8 +9,9 @@ import yaml
 from nodebench.plan import RunOptions
 from nodebench.point import Point
 from nodebench.solver_settings import Solver
-from nodebench.store import INCIDENTAL, Store
+from nodebench.store import Store
 from nodebench.sweep import Sweep, load
+from nodebench.trial_folder import INCIDENTAL
 
 TINY: dict[str, Any] = {
     "data": {"name": "spheres", "train_size": 64, "test_size": 32},

@@ -13,6 +13,7 @@ from nodebench.errors import StoreError
 from nodebench.plan import entries
 from nodebench.store import Store
 from nodebench.trial import run_trial
+from nodebench.trial_folder import Result
 from sweeps import TINY, essence, options, tiny
 
 ADAPTED = {
@@ -139,6 +140,7 @@ def test_a_mutated_checkpoint_is_refused_or_holds_what_it_held(tmp_path_factory,
     if "values" not in SAVED:
         torch.save({"model": {"a": torch.arange(9.0)}, "epoch": 3}, path)
         SAVED["bytes"], SAVED["values"] = path.read_bytes(), read_checkpoint(path)
+        assert SAVED["values"]["epoch"] == 3
     content = bytearray(SAVED["bytes"])
     for _ in range(data.draw(st.integers(1, 8))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
@@ -201,3 +203,46 @@ def test_what_is_not_the_same_training_begins_anew(tmp_path, short, long):
     run_trial(short.trials[0], store, options(short, tmp_path))
     long = trained(tmp_path, **{"epochs": 4, **long})
     assert [entry.continues for entry in entries(long, store, options(long, tmp_path))] == [None]
+
+
+def test_an_error_of_the_moment_costs_no_checkpoint(tmp_path, monkeypatch):
+    sweep, trial, store = broken_off(tmp_path)
+    folder = store.folder(trial.id)
+
+    def out_of_memory(*_args, **_kwargs):
+        raise MemoryError("for now")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "load", out_of_memory)
+        assert run_trial(trial, store, options(sweep, tmp_path)).outcome == "out-of-memory"
+    assert len(folder.checkpoints()) == 2
+
+
+def test_what_is_trained_again_keeps_its_record_also_when_it_is_killed(tmp_path):
+    """Else MLflow would get second points, with the times of the second training."""
+    sweep, trial, store = broken_off(tmp_path)
+    folder = store.folder(trial.id)
+    run_trial(trial, store, options(sweep, tmp_path))
+    before = folder.history()
+    folder.checkpoint.unlink()
+    (folder.path / "result.json").unlink()
+
+    def on_epoch(row):
+        raise Killed
+
+    with pytest.raises(Killed):
+        run_trial(trial, store, options(sweep, tmp_path), on_epoch)
+    assert folder.history() == before
+    run_trial(trial, store, options(sweep, tmp_path))
+    assert folder.history() == before
+
+
+def test_a_continuation_that_failed_at_its_start_still_continues(tmp_path):
+    short, long = (trained(tmp_path, epochs=epochs) for epochs in (2, 4))
+    store = Store(tmp_path / "grown")
+    run_trial(short.trials[0], store, options(short, tmp_path))
+    folder = store.folder(long.trials[0].id)
+    folder.create(long.trials[0])
+    folder.write_result(Result("error", "crashed", 0, {}, [], 0.0, 1.0))
+    [entry] = entries(long, store, options(long, tmp_path))
+    assert (entry.state, entry.continues) == ("failed", short.trials[0].id)

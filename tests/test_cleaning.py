@@ -10,7 +10,8 @@ from nodebench import launch
 from nodebench.cleaning import Wish, bytes_of, remove, survey
 from nodebench.errors import InputError
 from nodebench.lock import own_folder
-from nodebench.store import Result, Store
+from nodebench.store import Store
+from nodebench.trial_folder import Result
 from sweeps import Quiet, tiny, write_tiny
 
 RESULT = Result("finished", "", 3, {"test_accuracy": 0.5}, [], 1.0, 2.0)

@@ -14,7 +14,8 @@ from stores import mlflow_points
 
 from nodebench.cli import sweeps as cli
 from nodebench.plan import Entry
-from nodebench.store import Result, Store
+from nodebench.store import Store
+from nodebench.trial_folder import Result
 from sweeps import TINY, histories, tiny, write_tiny
 
 NODEBENCH = [sys.executable, "-m", "nodebench"]

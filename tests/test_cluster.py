@@ -16,8 +16,9 @@ import yaml
 from server import free_port
 
 from nodebench.runner import run_inline
-from nodebench.store import FINISHED, Store
+from nodebench.store import Store
 from nodebench.sweep import load
+from nodebench.trial_folder import FINISHED
 from sweeps import Quiet, histories, options
 
 pytest.importorskip("ray")

@@ -2,8 +2,9 @@ import pytest
 
 from nodebench.estimate import cell_of, forecast, recorded_costs, slots
 from nodebench.plan import entries
-from nodebench.store import Result, Store
+from nodebench.store import Store
 from nodebench.sweepfile import Resources
+from nodebench.trial_folder import Result
 from sweeps import TINY, options, tiny
 
 HARDWARE = [{"hardware": "abacus"}]

@@ -11,9 +11,10 @@ import pytest
 
 from nodebench.report import frames, solver_plots, tables
 from nodebench.report.page import write_report
-from nodebench.store import Result, Store
+from nodebench.store import Store
 from nodebench.sweep import Sweep
 from nodebench.trial import run_trial
+from nodebench.trial_folder import Result
 from sweeps import TINY, options, point, tiny
 
 OWN = {"method": "euler", "step_factor": 1.0, "nfe": 2.0}

@@ -36,6 +36,9 @@ def test_whatever_is_new_or_gone_is_written(tmp_path, monkeypatch):
     assert page.read_text() != before
     (store.root / "mlflow.db").unlink()
     assert not is_tracked(grown, store)
+    other = tiny(tmp_path, name="other")
+    run(other, store)  # makes MLflow's file anew, without this sweep
+    assert not is_tracked(grown, store)
     run(grown, store)
     assert (store.root / "mlflow.db").exists()
     history = store.folder(grown.trials[0].id).path / "history.jsonl"

@@ -12,7 +12,8 @@ import pytest
 from nodebench import launch, upkeep
 from nodebench.errors import StoreError
 from nodebench.merge import Merged, merge, require_store
-from nodebench.store import Result, Store
+from nodebench.store import Store
+from nodebench.trial_folder import Result
 from sweeps import Quiet, point, tiny
 
 HERE = {"host": "here", "torch": "2.0", "hardware": "a CPU", "threads": 1}

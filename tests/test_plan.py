@@ -6,7 +6,8 @@ import pytest
 
 from nodebench.errors import SweepError
 from nodebench.plan import chosen, entries, orphans, remember, require_points
-from nodebench.store import Result, Store
+from nodebench.store import Store
+from nodebench.trial_folder import Result
 from sweeps import options, tiny
 
 DOPRI5 = {"solver": [{"method": "dopri5", "tol": 1e-3}]}

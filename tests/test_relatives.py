@@ -2,7 +2,8 @@ import pytest
 
 from nodebench.errors import StoreError
 from nodebench.relatives import change, find, inputs, nearest
-from nodebench.store import Result, Store
+from nodebench.store import Store
+from nodebench.trial_folder import Result
 from sweeps import TINY, tiny
 
 FINISHED = Result("finished", "", 3, {}, [], 0.0, 1.0)

@@ -9,9 +9,10 @@ from nodebench.report import frames, tables
 from nodebench.report.page import write_report
 from nodebench.report.statistics import count_and_spread, mean_and_spread
 from nodebench.solver_settings import Solver
-from nodebench.store import Result, Store
+from nodebench.store import Store
 from nodebench.sweep import load
 from nodebench.trial import run_trial
+from nodebench.trial_folder import Result
 from sweeps import TINY, options, point, tiny, write_tiny
 
 ROW = {"nfe_forward": 2.0, "nfe_backward": 0.0, "parameters": 71, "epoch_s": 0.5}

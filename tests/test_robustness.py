@@ -12,10 +12,11 @@ import pytest
 
 from nodebench.launch import run
 from nodebench.plan import entries, is_missing
-from nodebench.store import Result, Row, Store
+from nodebench.store import Store
 from nodebench.sweep import Sweep
 from nodebench.sweepfile import Evaluate, Limits
 from nodebench.trial import run_trial
+from nodebench.trial_folder import Result, Row
 from nodebench.verdict import ODE, RESNET, judge
 from sweeps import Quiet, options, tiny
 

@@ -3,8 +3,9 @@ import pytest
 from nodebench.errors import ResourceError, SweepError
 from nodebench.plan import entries
 from nodebench.runner import require, run_inline
-from nodebench.store import Result, Store
+from nodebench.store import Store
 from nodebench.sweep import load
+from nodebench.trial_folder import Result
 from sweeps import TINY, Quiet, options, tiny, write_tiny
 
 BASE = {**TINY, "data": {**TINY["data"], "val_size": 16}}
@@ -65,12 +66,14 @@ def test_every_cell_and_seed_is_tried_with_each_sample(tmp_path):
         ({"samples": 0}, "greater than or equal to 1"),
         ({"stop": {"name": "asha", "reduction": 1}}, "greater than or equal to 2"),
         ({"stop": "median"}, "median"),
+        ({"grid": {"model.width": [2, 4]}}, "stands in the grid's axis `model.width` too"),
     ],
 )
 def test_a_search_that_cannot_be_is_refused(tmp_path, change, message):
     fields = {"samples": 2, "space": SPACE, **change}
     base = fields.pop("base", BASE)
-    path = write_tiny(tmp_path, base=base, search=fields)
+    grid = {"grid": fields.pop("grid")} if "grid" in fields else {}
+    path = write_tiny(tmp_path, base=base, search=fields, **grid)
     with pytest.raises(SweepError) as caught:
         load(path)
     assert message in str(caught.value)
@@ -95,3 +98,10 @@ def test_what_a_search_gave_up_is_no_result_for_another_sweep(tmp_path):
     assert elsewhere.missing
     run_inline(sweep.trials, store, options(sweep, tmp_path), Quiet())
     assert store.folder(trial.id).result().outcome == "finished"
+
+
+def test_a_field_that_is_set_is_not_drawn(tmp_path):
+    path = write_tiny(tmp_path, base=BASE, search={"samples": 3, "space": SPACE})
+    sweep = load(path, ["model.width=5"])
+    assert drawn(sweep, "model.width") == [5, 5, 5]
+    assert len(set(drawn(sweep, "train.optimizer.lr"))) == 3

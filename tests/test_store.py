@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from nodebench.atomic import write
 from nodebench.errors import StoreError
-from nodebench.store import Result, Store, write
+from nodebench.store import Store
+from nodebench.trial_folder import Result
 from sweeps import tiny
 
 RESULT = Result("finished", "", 3, {"test_accuracy": 0.5}, [], 1.0, 2.0)

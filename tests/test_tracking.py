@@ -10,12 +10,13 @@ pytest.importorskip("mlflow")
 from mlflow import MlflowClient
 
 from nodebench import launch
+from nodebench.atomic import write
 from nodebench.errors import TrackingError
-from nodebench.mirror import Mirror
+from nodebench.mirror import LOST, Mirror
 from nodebench.places import tracking_uri
 from nodebench.report import frames
 from nodebench.runner import run_inline
-from nodebench.store import Store, write
+from nodebench.store import Store
 from nodebench.sweepfile import Limits
 from nodebench.tracking import TRIAL_TAG, Tracker, restore
 
@@ -244,3 +245,12 @@ def test_a_run_that_a_slow_server_made_twice_is_left_once(trained):
     Tracker(sweep, store).update_all()
     assert twin.info.run_id not in {run.info.run_id for run in runs(sweep, store)[1]}
     assert points(sweep, store) == before
+
+
+def test_a_mirror_that_is_killed_is_a_problem(trained):
+    sweep, store = trained
+    with Mirror(sweep, store, lambda _: None) as mirror:
+        mirror.require()  # it has written, and said that all is well
+        mirror._process.kill()
+        mirror._process.join()
+    assert mirror.problem == LOST

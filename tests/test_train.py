@@ -17,9 +17,9 @@ from nodebench.models.build import build
 from nodebench.ode.block import ODEBlock
 from nodebench.solver_settings import Gradient, Solver
 from nodebench.spec import Constant, Cosine, Milestones, TrialSpec
-from nodebench.store import Row
 from nodebench.task import evaluate, task_for
 from nodebench.train import learning_rate_factor, new_state, train
+from nodebench.trial_folder import Row
 
 SPHERES = {"name": "spheres", "train_size": 50, "test_size": 30}
 DIGITS = {"name": "digits", "train_size": 50, "test_size": 30}

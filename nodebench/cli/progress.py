@@ -17,8 +17,9 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from nodebench.store import Row, Store
+from nodebench.store import Store
 from nodebench.sweep import Sweep
+from nodebench.trial_folder import Row
 
 
 class ProgressMonitor:

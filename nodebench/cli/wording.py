@@ -14,8 +14,9 @@ from nodebench.estimate import Cost, Forecast, cell_of
 from nodebench.merge import Merged
 from nodebench.plan import Entry
 from nodebench.relatives import Change
-from nodebench.store import Result, Store
+from nodebench.store import Store
 from nodebench.sweep import Sweep
+from nodebench.trial_folder import Result
 from nodebench.verdict import Verdict
 
 if TYPE_CHECKING:

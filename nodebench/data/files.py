@@ -13,10 +13,10 @@ from functools import lru_cache
 from http.client import HTTPException
 from pathlib import Path
 
+from nodebench.atomic import write
 from nodebench.data import download, tinyimagenet
 from nodebench.errors import DataError
 from nodebench.part import Part
-from nodebench.store import write
 
 CHUNK_BYTES = 1 << 20
 

@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from nodebench.atomic import write
 from nodebench.data.dataset import Split
 from nodebench.data.files import FILES, checksums_of, require_writable
 from nodebench.data.subset import Whole
 from nodebench.data_settings import TEXT_LENGTH, Text
 from nodebench.errors import DataError
-from nodebench.store import write
 
 # Of each the code is its place, from 1 on. The ’ ˆ ˜ ‘ are typographic, as in saparina/neural-ode.
 CHARACTERS = 'abcdefghijklmnopqrstuvwxyz0123456789-,;.!?:’"/|_#$%ˆ&*˜‘+=<>()[]{} '

@@ -13,8 +13,9 @@ import pandas as pd
 from nodebench.identity import Trial
 from nodebench.point import Point, asked, is_own, known_point, points
 from nodebench.solver_settings import Solver
-from nodebench.store import FINISHED, Result, Row, Store
+from nodebench.store import Store
 from nodebench.sweep import Sweep
+from nodebench.trial_folder import FINISHED, Result, Row
 from nodebench.verdict import NUMBERS, judge
 
 

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pandas as pd
 
+from nodebench.atomic import write
 from nodebench.report import frames, plots, solver_plots, tables
-from nodebench.store import FINISHED, Store, write
+from nodebench.store import Store
 from nodebench.sweep import Sweep
+from nodebench.trial_folder import FINISHED
 from nodebench.verdict import NUMBERS
 
 NOTES = """\

@@ -16,8 +16,8 @@ from nodebench.report.statistics import (
     measured,
     unit,
 )
-from nodebench.store import FINISHED
 from nodebench.sweep import Sweep
+from nodebench.trial_folder import FINISHED
 from nodebench.verdict import NUMBERS
 
 NO_VALUE = "–"
