@@ -198,8 +198,17 @@ def _trainable() -> Any:
 def _scheduler(stop: Stop | None, trials: Sequence[Trial], store: Store) -> Any:
     from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
 
+    class InOrder(FIFOScheduler):
+        """Leaves the choice to Tune, which takes pending trials in order.
+
+        Tune's own scheduler looks for the first of them among all that have ended, at each step.
+        """
+
+        def choose_trial_to_run(self, _controller: Any) -> None:
+            return None
+
     if stop is None:
-        return FIFOScheduler()  # type: ignore[no-untyped-call]
+        return InOrder()  # type: ignore[no-untyped-call]
 
     class Asha(ASHAScheduler):
         """Leaves word of its decisions where workers find it."""
