@@ -9,6 +9,7 @@ store and MLflow are compared with those of a sweep that was never disturbed.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import random
 import signal
@@ -104,7 +105,8 @@ def torture(folder: Path, chance: random.Random, kills: int, within: float) -> C
             seen, since = now, time.monotonic()
         elif time.monotonic() - since > HANGS_S:
             sys.exit(f"torture: nothing has happened for {HANGS_S:.0f} s; killed so far: {killed}")
-        killed[kill_one(driver, chance)] += 1
+        if kind := kill_one(driver, chance):
+            killed[kind] += 1
         print(f"torture: {sum(killed.values())} killed, {killed}", flush=True)
     if driver is not None and driver.poll() is None:
         os.killpg(driver.pid, signal.SIGKILL)
@@ -120,28 +122,27 @@ def start(folder: Path) -> subprocess.Popen[bytes]:
     )
 
 
-def kill_one(driver: subprocess.Popen[bytes], chance: random.Random) -> str:
-    """Kills the whole group, the driver, or one process below it; says which kind that was."""
-    if chance.random() < 0.15:
-        os.killpg(driver.pid, signal.SIGKILL)
+def kill_one(driver: subprocess.Popen[bytes], chance: random.Random) -> str | None:
+    """Kills the whole group, the driver, or a process below it; says which kind, if it was there.
+
+    Each kind of process is as likely, however many there are of it.
+    """
+    if driver.poll() is not None:
+        return None
+    below = psutil.Process(driver.pid).children(recursive=True)
+    kinds: dict[str, list[psutil.Process]] = {"group": [], "driver": []}
+    for process in sorted(below, key=lambda process: process.pid):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            kinds.setdefault(kind_of(process), []).append(process)
+    kind = chance.choice(sorted(kinds))
+    if kind in ("group", "driver"):
+        (os.killpg if kind == "group" else os.kill)(driver.pid, signal.SIGKILL)
         driver.wait()
-        return "group"
-    if chance.random() < 0.25:
-        driver.kill()
-        driver.wait()
-        return "driver"
-    below = psutil.Process(driver.pid).children(recursive=True) if driver.poll() is None else []
-    victims = sorted(below, key=lambda process: process.pid)
-    if not victims:
-        driver.kill()
-        driver.wait()
-        return "driver"
-    victim = chance.choice(victims)
+        return kind
     try:
-        kind = kind_of(victim)
-        victim.kill()
+        chance.choice(kinds[kind]).kill()
     except psutil.NoSuchProcess:
-        return "gone"
+        return None
     return kind
 
 
