@@ -2,10 +2,13 @@
 
 import json
 import os
+import signal
+import socket
 import subprocess
 import sys
 import time
 
+import psutil
 import pytest
 
 from nodebench.plan import entries
@@ -118,3 +121,33 @@ def test_a_second_launch_is_refused_with_who_and_where(tmp_path):
         first.kill()
     shorter = [*command, "--set", "train.epochs=1"]
     assert subprocess.run(shorter, **quiet, check=False).returncode == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "signals",
+    [[signal.SIGINT], [signal.SIGINT, signal.SIGINT], [signal.SIGTERM]],
+    ids=["Ctrl-C", "Ctrl-C twice", "SIGTERM"],
+)
+def test_interrupting_ray_and_a_silent_mlflow_takes_seconds_and_leaves_no_process(
+    tmp_path, monkeypatch, signals
+):
+    write_tiny(tmp_path, base=SLOW, seeds=[0, 1])
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # it accepts, and never answers
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        command = [*NODEBENCH, "run", "tiny.yaml", "--no-report"]
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        with subprocess.Popen(command, cwd=tmp_path, start_new_session=True, **quiet) as driver:
+            while not list(tmp_path.glob("runs/trials/*/checkpoint.pt")):
+                assert driver.poll() is None
+                time.sleep(0.1)
+            ours = psutil.Process(driver.pid).children(recursive=True)
+            for number in signals:
+                driver.send_signal(number)
+                time.sleep(1)
+            assert driver.wait(60) in (130, -signal.SIGINT)
+        _, alive = psutil.wait_procs(ours, timeout=60)
+        assert not alive
+    # Interrupted in its clearing up, a run leaves that to the next.
+    assert len(signals) > 1 or not list(tmp_path.glob("runs/.ray-*"))
+    assert not list(tmp_path.glob("runs/trials/*/result.json"))
