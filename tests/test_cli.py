@@ -204,7 +204,7 @@ def test_data_that_cannot_be_had_does_not_keep_the_rest_from_being_fetched(tmp_p
 
 
 def test_interrupting_ends_with_status_130_and_the_next_run_goes_on(tmp_path):
-    write_tiny(tmp_path, base=KILLABLE)
+    write_tiny(tmp_path, base=KILLABLE, checkpoint_minutes=0.01)
     process = start(tmp_path, "run", "tiny.yaml", "--inline", "--no-track", "--no-report")
     (log,) = wait_for_training(tmp_path)
     wait_for_checkpoint(log.parent)

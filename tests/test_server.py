@@ -119,6 +119,7 @@ def test_a_server_that_was_absent_is_caught_up_with_by_the_next_run(tmp_path, se
     assert_server_has_all(server.uri, tiny(tmp_path, seeds=[0, 1]), Store(tmp_path / "runs"))
 
 
+@pytest.mark.slow
 def test_a_server_that_never_answers_does_not_hold_up_a_run(tmp_path):
     write_tiny(tmp_path)
     with socket.socket() as silent:
