@@ -42,8 +42,8 @@ KINDS = {
     "raylet": "raylet",
     "gcs_server": "gcs",
     "spawn_main": "mirror",
-    "ray::Worker": "worker",
     "ray::IDLE": "idle worker",
+    "ray::": "worker",
 }
 """What is found in a process's name or command -> what it is."""
 
