@@ -1,5 +1,6 @@
 """Sweeps that train in no time, for tests of everything around training."""
 
+import signal
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -70,3 +71,8 @@ class Quiet:
 def histories(sweep: Sweep, store: Store) -> dict[str, list[Mapping[str, Any]]]:
     """The essence of every trial's history."""
     return {trial.id: essence(store.folder(trial.id).history()) for trial in sweep.trials}
+
+
+def heeding_interrupts() -> None:
+    """For a process that is sent SIGINT: it may be ignored here, as in a shell's background."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -16,7 +16,7 @@ from nodebench.cli import sweeps as cli
 from nodebench.plan import Entry
 from nodebench.store import Store
 from nodebench.trial_folder import Result
-from sweeps import TINY, histories, tiny, write_tiny
+from sweeps import TINY, heeding_interrupts, histories, tiny, write_tiny
 
 NODEBENCH = [sys.executable, "-m", "nodebench"]
 
@@ -43,6 +43,7 @@ def start(folder, *arguments):
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=heeding_interrupts,
     )
 
 

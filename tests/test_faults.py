@@ -14,7 +14,7 @@ import pytest
 from nodebench.plan import entries
 from nodebench.runner import run_inline
 from nodebench.store import Store
-from sweeps import TINY, Quiet, histories, options, tiny, write_tiny
+from sweeps import TINY, Quiet, heeding_interrupts, histories, options, tiny, write_tiny
 
 NODEBENCH = [sys.executable, "-m", "nodebench"]
 SLOW = {
@@ -137,7 +137,9 @@ def test_interrupting_ray_and_a_silent_mlflow_takes_seconds_and_leaves_no_proces
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{silent.getsockname()[1]}")
         command = [*NODEBENCH, "run", "tiny.yaml", "--no-report"]
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        with subprocess.Popen(command, cwd=tmp_path, start_new_session=True, **quiet) as driver:
+        with subprocess.Popen(
+            command, cwd=tmp_path, start_new_session=True, preexec_fn=heeding_interrupts, **quiet
+        ) as driver:
             while not list(tmp_path.glob("runs/trials/*/checkpoint.pt")):
                 assert driver.poll() is None
                 time.sleep(0.1)
