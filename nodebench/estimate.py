@@ -104,7 +104,8 @@ def _remaining(entry: Entry, cost: Cost, store: Store) -> float:
     """What is still to come of a trial's cost; its evaluation alone is taken for nothing."""
     if entry.is_trained:
         return 0.0
-    length, history = entry.trial.spec.train.epochs, store.folder(entry.trial.id).history()
+    trained = entry.continues or entry.trial.id
+    length, history = entry.trial.spec.train.epochs, store.folder(trained).history()
     begun = history[-1]["epoch"] / length if history and length else 0.0
     return cost.seconds * (1 - begun)
 

@@ -34,7 +34,9 @@ def standing(entry: Entry) -> str:
     if entry.continues and entry.state == "new":
         return "continue"
     if entry.state == "done" and entry.result is not None:
-        return entry.result.outcome if not entry.missing else "incomplete"
+        if not entry.missing:
+            return entry.result.outcome
+        return "incomplete" if entry.is_finished else "goes on"
     return entry.state
 
 
@@ -146,8 +148,7 @@ def reproduction_text(found: Reproduction) -> str:
     ]
     lines += [f"{name}: not on record" for name in found.unmatched]
     lines += [f"{name}: {then} then, {now} now" for name, then, now in found.environments]
-    if found.outcomes[0] != found.outcomes[1]:
-        lines.append(f"outcome: {found.outcomes[0]} then, {found.outcomes[1]} now")
+    lines.append(f"outcome: {found.outcomes[0]} then, {found.outcomes[1]} now")
     same = sum(metric.is_same_bits for metric in found.metrics)
     verdict = "reproduced" if found.agrees else "NOT reproduced"
     lines.append(f"{verdict}: {same} of {len(found.metrics)} metrics to the bit")
