@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from nodebench import uncompiled
 from nodebench.checkpoint import EpochSums, Hook, TrainState
 from nodebench.errors import DeadlineExceeded, Diverged
 from nodebench.machine import peak_memory, reset_peak_memory, synchronize
@@ -132,7 +133,7 @@ def _step(state: TrainState, task: Task[Any], batch: object, sums: EpochSums) ->
     sums.count(forward, take_evaluations(state.model))
     if state.hook:
         state.hook.after_backward(state.model, task, batch, loss, sum(forward), state.iteration)
-    state.optimizer.step()
+    uncompiled.step(state.optimizer)
     sums.add(loss)
     state.iteration += 1
 

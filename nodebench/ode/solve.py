@@ -1,4 +1,7 @@
-"""One call for every solver method: ours on a fixed grid, torchdiffeq's and scipy's otherwise."""
+"""One call for every solver method: ours on a fixed grid, torchdiffeq's and scipy's otherwise.
+
+These two are imported where they are needed: they take a second.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.integrate import solve_ivp
 from torch import Tensor
-from torchdiffeq import odeint
 
 from nodebench.errors import Diverged, NotConverged, StepUnderflow
 from nodebench.ode.fixed import TABLEAUS, RightHandSide, State, grid, integrate
@@ -84,6 +85,8 @@ def _torchdiffeq(
     solver: Solver,
     options: dict[str, Any],
 ) -> list[State]:
+    from torchdiffeq import odeint
+
     rtol, atol = solver.tolerances
     t = _tensor(times, y0)
     try:
@@ -113,6 +116,8 @@ def _scipy(
     f: RightHandSide, y0: State, times: Sequence[float], solver: Solver, _norm: Norm | None
 ) -> list[State]:
     """Scipy's `solve_ivp`, on the CPU in float64 and without automatic differentiation."""
+    from scipy.integrate import solve_ivp
+
     shapes, sizes = [y.shape for y in y0], [y.numel() for y in y0]
 
     def to_state(flat: np.ndarray[Any, Any]) -> State:
