@@ -49,7 +49,7 @@ class Labelled(Dataset):
         if self.val_size + (self.train_size or 1) > train:
             asked = {"train_size": self.train_size, "val_size": self.val_size}
             given = " and ".join(f"`{name}: {size}`" for name, size in asked.items() if size)
-            return f"{given} ask for more than the {train} training samples"
+            return f"{given}: more than the {train} training samples"
         if (self.test_size or 0) > test:
             return f"`test_size` is above the {test} test samples"
         return None

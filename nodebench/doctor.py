@@ -196,7 +196,7 @@ def _data_set(data: Part, root: Path) -> Finding:
 
 def _mlflow(case: Case) -> Iterator[Finding]:
     try:
-        from nodebench.tracking import probe
+        from nodebench.mlflow_access import probe
     except ImportError as error:
         yield Finding("problem", f"MLflow cannot be imported ({error})", "pip install mlflow")
         return

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from nodebench.identity import Trial, canonical
 from nodebench.plan import Entry
+from nodebench.point import known_point
 from nodebench.store import Store
 from nodebench.sweepfile import Resources
 from nodebench.trial_folder import Result, Row
@@ -21,6 +21,7 @@ class Cost:
     """Seconds that one trial takes, between `low` and `high`; `source` says how that is known.
 
     `grows` marks a lower bound: an adaptive solver's evaluations grow as its field is trained.
+    Of the `seconds`, so many are for `evaluating` after training.
     """
 
     seconds: float
@@ -28,6 +29,7 @@ class Cost:
     high: float
     source: str
     grows: bool = False
+    evaluating: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -45,28 +47,28 @@ class Forecast:
     grows: bool
 
 
-def cell_of(trial: Trial) -> str:
-    """What trials of the same cost share: all settings but the seed."""
-    return canonical({path: value for path, value in trial.settings.items() if path != "seed"})
-
-
 def recorded_costs(entries: Sequence[Entry], store: Store, hardware: str | None) -> dict[str, Cost]:
-    """What trials took so far, by cell; on `hardware` only, if that is given."""
-    found: dict[str, list[float]] = {}
+    """What trials took so far, by the key of their cell; on `hardware` only, if that is given."""
+    found: dict[str, list[tuple[float, float]]] = {}
     for entry in entries:
         if hardware is not None and not _was_on(entry.result, hardware):
             continue
         history = store.folder(entry.trial.id).history()
         if history and (entry.is_finished or entry.result is None):
-            rows = store.folder(entry.trial.id).evaluations()
-            seconds = _training(entry, history) + sum(row.get("measuring_s", 0.0) for row in rows)
-            found.setdefault(cell_of(entry.trial), []).append(seconds)
-    return {cell: _cost(seconds) for cell, seconds in found.items()}
+            took = _training(entry, history), _evaluating(entry, store)
+            found.setdefault(entry.trial.cell.key, []).append(took)
+    return {cell: _cost(took) for cell, took in found.items()}
 
 
-def _cost(seconds: list[float]) -> Cost:
-    source = f"from {len(seconds)} trained" if len(seconds) > 1 else "from one trained"
-    return Cost(statistics.median(seconds), min(seconds), max(seconds), source)
+def _cost(took: list[tuple[float, float]]) -> Cost:
+    """From seconds of training and of evaluating of each trial; one may lack points."""
+    source = f"from {len(took)} trained" if len(took) > 1 else "from one trained"
+    training, evaluating = [each[0] for each in took], max(each[1] for each in took)
+    middle, low, high = (
+        seconds + evaluating
+        for seconds in (statistics.median(training), min(training), max(training))
+    )
+    return Cost(middle, low, high, source, evaluating=evaluating)
 
 
 def _was_on(result: Result | None, hardware: str) -> bool:
@@ -81,12 +83,19 @@ def _training(entry: Entry, history: Sequence[Row]) -> float:
     return per_epoch * (entry.trial.spec.train.epochs or len(times))
 
 
+def _evaluating(entry: Entry, store: Store) -> float:
+    """Seconds that the points took which the sweep asks for."""
+    rows = store.folder(entry.trial.id).evaluations() if entry.asked else []
+    asked = (row for row in rows if known_point(row) in entry.asked)
+    return float(sum(row.get("measuring_s", 0.0) for row in asked))
+
+
 def forecast(
     entries: Sequence[Entry], costs: Mapping[str, Cost], store: Store, slots: int
 ) -> Forecast | None:
     """When the missing trials will be done, `slots` side by side; None if nothing is known."""
     left = [entry for entry in entries if entry.missing]
-    known = [(entry, costs.get(cell_of(entry.trial))) for entry in left]
+    known = [(entry, costs.get(entry.trial.cell.key)) for entry in left]
     found = [(entry, cost) for entry, cost in known if cost is not None]
     if not found:
         return None
@@ -101,13 +110,13 @@ def forecast(
 
 
 def _remaining(entry: Entry, cost: Cost, store: Store) -> float:
-    """What is still to come of a trial's cost; its evaluation alone is taken for nothing."""
+    """What is still to come of a trial's cost."""
     if entry.is_trained:
-        return 0.0
+        return max(0.0, cost.evaluating - _evaluating(entry, store))
     trained = entry.continues or entry.trial.id
     length, history = entry.trial.spec.train.epochs, store.folder(trained).history()
     begun = history[-1]["epoch"] / length if history and length else 0.0
-    return cost.seconds * (1 - begun)
+    return cost.seconds - begun * (cost.seconds - cost.evaluating)
 
 
 def slots(resources: Resources, gpus: int) -> int:

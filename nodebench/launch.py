@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING
 
 from nodebench.data.files import prepare
 from nodebench.errors import Fault, SweepError, shown, unknown
-from nodebench.estimate import Cost, Forecast, cell_of, forecast, recorded_costs, slots
+from nodebench.estimate import Cost, Forecast, forecast, recorded_costs, slots
 from nodebench.identity import Trial
-from nodebench.memo import is_reported, is_tracked, note_reported, note_tracked, state_of
+from nodebench.memo import is_reported, is_tracked, note_reported, state_of
 from nodebench.mirror import Mirror
 from nodebench.part import import_part
 from nodebench.places import data_root, default_store
@@ -47,7 +47,7 @@ def load_sweep(source: str | Path, *, overrides: Sequence[str] = (), small: bool
         SweepError: with every mistake in the file.
     """
     path = Path(source)
-    named = Path("sweeps") / f"{source}.yaml"
+    named = Path("sweeps") / f"{str(source).removesuffix('.yaml')}.yaml"
     if not os.path.exists(path) and os.path.exists(named):  # False for what can be no path
         path = named
     elif not os.path.exists(path):
@@ -91,7 +91,7 @@ def expected(sweep: Sweep, store: Store, found: Sequence[Entry]) -> Forecast | N
 def probed(
     sweep: Sweep, store: Store, *, cpu: bool = False
 ) -> tuple[dict[str, Cost], Forecast | None]:
-    """The cost of each missing cell on this machine, by `cell_of`, and the whole sweep's.
+    """The cost of each missing cell on this machine, by its key, and the whole sweep's.
 
     From earlier trials on the same hardware where there are any, else from a few training steps
     taken now.
@@ -109,8 +109,8 @@ def probed(
     hardware = environment(device_for(options.resources.gpus))["hardware"]
     costs = recorded_costs(found, store, hardware)
     for trial in missing:
-        if cell_of(trial) not in costs and (found_now := probe(trial, options)):
-            costs[cell_of(trial)] = found_now.cost()
+        if trial.cell.key not in costs and (found_now := probe(trial, options)):
+            costs[trial.cell.key] = found_now.cost()
     return costs, forecast(found, costs, store, slots(options.resources, gpu_count()))
 
 
@@ -167,7 +167,7 @@ def run(
     monitor.on_plan(len(planned), len(missing))
     continues = {entry.trial.id: entry.continues for entry in todo if entry.continues}
     options = replace(options, continues=continues)
-    page = None
+    page = problem = None
     with store.sweep_lock(sweep.name, shard):
         remember(sweep, store)
         track = track and bool(missing or require_mlflow or not is_tracked(sweep, store))
@@ -177,20 +177,18 @@ def run(
             if missing:
                 runner = run_inline if inline else run_with_ray
                 runner(missing, store, options, monitor, fail_fast=fail_fast)
-            state = state_of(sweep, store)
             if mirror:
                 mirror.finish()  # goes on beside the report
             if write_report:
-                page = _up_to_date_report(sweep, store, state)
-        if mirror and mirror.problem is None:
-            note_tracked(sweep, store, state)
-    problem = mirror.problem if mirror else None
+                page = _up_to_date_report(sweep, store)
+        problem = mirror.problem if mirror else None
     after = entries(sweep, store, replace(options, retry_failed=False))
     return Outcome([entry for entry in after if entry.trial.id in ids], page, problem)
 
 
-def _up_to_date_report(sweep: Sweep, store: Store, state: str) -> Path:
-    """The report's page, written unless it tells of this very state already."""
+def _up_to_date_report(sweep: Sweep, store: Store) -> Path:
+    """The report's page, written unless it tells of the store's very state already."""
+    state = state_of(sweep, store)
     page = Path("reports") / sweep.name / "README.md"
     if not is_reported(sweep, store, page, state):
         report(sweep, store)

@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Self
 
 from nodebench.errors import InputError, TrackingError
+from nodebench.memo import note_tracked, state_of
 from nodebench.store import Store
 from nodebench.sweep import Sweep
 
@@ -31,13 +32,14 @@ class Mirror:
     """
 
     def __init__(self, sweep: Sweep, store: Store, on_change: Callable[[str | None], None]):
+        self._sweep, self._store = sweep, store
         context = multiprocessing.get_context("spawn")
         self._driver, end = context.Pipe()
         # A daemon, so that a driver that is interrupted does not wait for it.
         self._process = context.Process(target=_mirror, args=(sweep, store, end), daemon=True)
         self._process.start()
         end.close()
-        self._is_finishing = False
+        self._state: str | None = None
         self._heard = threading.Event()
         self._listener = threading.Thread(target=self._listen, args=(on_change,), daemon=True)
         self._listener.start()
@@ -61,6 +63,8 @@ class Mirror:
         if self._process.exitcode != 0:
             self.problem = LOST
         self._driver.close()
+        if self.problem is None and self._state:
+            note_tracked(self._sweep, self._store, self._state)
 
     def require(self) -> None:
         """Waits for the first contact with MLflow.
@@ -74,10 +78,10 @@ class Mirror:
 
     def finish(self) -> None:
         """Says that the store is complete, without waiting for the rest to be written."""
-        if not self._is_finishing:
+        if self._state is None:
+            self._state = state_of(self._sweep, self._store)  # or later, is what will be written
             with contextlib.suppress(OSError):
                 self._driver.send("finish")
-        self._is_finishing = True
 
     def _listen(self, on_change: Callable[[str | None], None]) -> None:
         before = None

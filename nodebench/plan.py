@@ -12,10 +12,11 @@ from typing import Any
 import yaml
 
 from nodebench.errors import DeadlineExceeded, EvaluationLimit, Fault, Stopped, SweepError, shown
+from nodebench.expansion import agrees, check_cell
 from nodebench.identity import Cell, Trial
 from nodebench.point import Point, asked, known_point, points
 from nodebench.store import Store
-from nodebench.sweep import Sweep, agrees, check_cell
+from nodebench.sweep import Sweep
 from nodebench.sweepfile import Evaluate, Limits, Resources, Stop
 from nodebench.tree import parse
 from nodebench.trial_folder import FINISHED, Result, Row, State, TrialFolder
@@ -82,6 +83,9 @@ class Entry:
     continues: str | None = None
     """The id of a shorter training, finished, from which a new one goes on."""
 
+    asked: frozenset[Point] = frozenset()
+    """The points that it should have, if it has a result."""
+
     @property
     def is_finished(self) -> bool:
         """Whether the training came to its end."""
@@ -105,7 +109,7 @@ def entries(sweep: Sweep, store: Store, options: RunOptions) -> list[Entry]:
         is_trained = is_trained or trial.spec.train.iterations == 0
         begins = not is_finished and (state == "new" or not folder.checkpoints())
         continues = shorter.of(trial) if begins else None
-        found.append(Entry(trial, state, result, missing, is_trained, continues))
+        found.append(Entry(trial, state, result, missing, is_trained, continues, asked_for))
     return found
 
 

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
+from nodebench.expansion import agrees
 from nodebench.identity import Trial
 from nodebench.solver_settings import Solver
 from nodebench.spec import TrialSpec
-from nodebench.sweep import agrees
 from nodebench.sweepfile import Evaluate
 from nodebench.vocabulary import METHODS
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
+from nodebench.errors import shown
 from nodebench.part import Named, Part
 from nodebench.vocabulary import (
     METHODS,
@@ -114,6 +116,15 @@ def _not_empty(values: Any) -> Any:
     return values
 
 
+def _distinct(values: tuple[int, ...]) -> tuple[int, ...]:
+    twice = [value for value, count in Counter(values).items() if count > 1]
+    if twice:
+        raise ValueError(
+            f"has {shown(', '.join(map(str, twice)))} more than once, which is the same trial"
+        )
+    return values
+
+
 class Range(Part):
     """Where samples of a field are drawn from: one of these, bounds included."""
 
@@ -183,7 +194,7 @@ class SweepFile(Part):
     include: str | None = None
     base: dict[str, Any] = {}
     grid: Annotated[tuple[dict[str, Any], ...], AfterValidator(_not_empty)] = ({},)
-    seeds: Annotated[tuple[Size, ...], AfterValidator(_not_empty)] = (0,)
+    seeds: Annotated[tuple[Size, ...], AfterValidator(_not_empty), AfterValidator(_distinct)] = (0,)
     exclude: tuple[dict[str, Any], ...] = ()
     search: Search | None = None
     evaluate: tuple[Evaluate, ...] = ()

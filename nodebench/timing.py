@@ -57,7 +57,8 @@ class Probe:
             step_s * self.iterations + self.test_s * self.tests
             for step_s in (self.step_s, min(self.steps), max(self.steps))
         )
-        source = f"from {len(self.steps)} steps of {1000 * self.step_s:.3g} ms"
+        count = "one step" if len(self.steps) == 1 else f"{len(self.steps)} steps"
+        source = f"from {count} of {1000 * self.step_s:.3g} ms"
         return Cost(middle, low, high, source, self.grows)
 
 

@@ -6,98 +6,34 @@ history's own timestamps, and can therefore be written again at any time without
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import hashlib
 import io
-import logging
-import os
-import socket
-import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
-from nodebench.data.files import require_writable
 from nodebench.errors import TrackingError
 from nodebench.identity import Trial
+from nodebench.mlflow_access import (
+    TRIAL_TAG,
+    Metric,
+    MlflowClient,
+    Param,
+    Run,
+    RunTag,
+    explained,
+    runs_of,
+)  # fmt: skip
 from nodebench.places import tracking_uri
 from nodebench.store import Store
 from nodebench.sweep import Sweep
 from nodebench.trial_folder import FINISHED, SHOWN, Result, Row, TrialFolder
 from nodebench.verdict import Verdict, judge
 
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # two lines a run
-# A server that does not answer holds nobody up for long. Our caller tries again; MLflow itself
-# would also repeat the creation of a run whose answer was lost, which makes two of it.
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-
-from mlflow import MlflowClient, __version__
-from mlflow.entities import Metric, Param, Run, RunTag
-from mlflow.exceptions import MlflowException
-from sqlalchemy.exc import SQLAlchemyError
-
-logging.getLogger("alembic").setLevel(logging.ERROR)
-logging.getLogger("mlflow").setLevel(logging.ERROR)
-
-TRIAL_TAG = "nodebench.trial"
 SYNCED_TAG = "nodebench.synced"
-PATIENCE_S = 5
-PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
 OPEN = ("SCHEDULED", "RUNNING", "KILLED")  # of a trial that has not come to its end
 BATCH = 800  # metrics; MLflow takes 1,000 metrics, parameters and tags at once
-
-
-def probe(store: Store) -> str:
-    """What MLflow answers within seconds, in words; makes no file where there is none yet.
-
-    Raises:
-        TrackingError: if it cannot be reached, or its database is damaged or of another version.
-    """
-    uri = tracking_uri(store)
-    file = Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
-    with _explained(uri), _impatient():
-        if file is not None and not file.exists():
-            require_writable(file.resolve().parent)
-            return f"`{uri}` is not there yet: the first run makes it"
-        _require_contact(uri, file)
-        found = MlflowClient(uri).search_experiments()
-    return f"{__version__}; `{uri}` answers and has {len(found)} experiments"
-
-
-def _require_contact(uri: str, file: Path | None) -> None:
-    """Refuses at once what MLflow would try again and again."""
-    if file is not None:
-        address = f"{file.resolve().as_uri()}?mode=ro"
-        with contextlib.closing(sqlite3.connect(address, uri=True)) as database:
-            database.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        return
-    parts = urlsplit(uri)
-    try:
-        port = parts.port or PORTS.get(parts.scheme.partition("+")[0])
-    except ValueError as error:
-        raise OSError(f"no address: {error}") from error
-    if parts.hostname and port:
-        socket.create_connection((parts.hostname, port), PATIENCE_S).close()
-
-
-@contextlib.contextmanager
-def _impatient() -> Iterator[None]:
-    """Makes MLflow ask a server once, and wait for seconds only."""
-    names = "MLFLOW_HTTP_REQUEST_MAX_RETRIES", "MLFLOW_HTTP_REQUEST_TIMEOUT"
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update(zip(names, ("0", str(PATIENCE_S)), strict=True))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 class Tracker:
@@ -111,10 +47,10 @@ class Tracker:
         self.sweep, self.store = sweep, store
         self.uri = tracking_uri(store)
         self._trials = {trial.id: trial for trial in sweep.trials}
-        with _explained(self.uri):
+        with explained(self.uri):
             self._client = MlflowClient(self.uri)
             self._experiment = self._experiment_id()
-            found = self._one_each(_runs(self._client, self._experiment))
+            found = self._one_each(runs_of(self._client, self._experiment))
         self._run_ids = {trial: str(run.info.run_id) for trial, run in found.items()}
         self._synced = {r.info.run_id: r.data.tags.get(SYNCED_TAG) for r in found.values()}
         self._open = {t: str(r.info.status) for t, r in found.items() if r.info.status in OPEN}
@@ -163,7 +99,7 @@ class Tracker:
         Raises:
             TrackingError: if MLflow cannot be reached.
         """
-        with _explained(self.uri):
+        with explained(self.uri):
             for trial_id in self._trials:
                 stamp = self.store.folder(trial_id).stamp()
                 if self._seen.get(trial_id) != stamp:
@@ -261,30 +197,18 @@ def restore(sweep: Sweep, store: Store, source: Store) -> None:
         TrackingError: if MLflow has no such experiment, or cannot be reached.
     """
     uri = tracking_uri(source)
-    with _explained(uri):
+    with explained(uri):
         client = MlflowClient(uri)
         experiment = client.get_experiment_by_name(sweep.name)
         if experiment is None:
             raise TrackingError(f"MLflow at `{uri}` has no experiment `{sweep.name}`")
         planned = {trial.id for trial in sweep.trials}
-        for run in _runs(client, str(experiment.experiment_id)):
+        for run in runs_of(client, str(experiment.experiment_id)):
             if run.data.tags[TRIAL_TAG] not in planned:
                 continue
             folder = store.folder(run.data.tags[TRIAL_TAG]).path
             folder.mkdir(parents=True, exist_ok=True)
             client.download_artifacts(run.info.run_id, "", str(folder))
-
-
-def _runs(client: MlflowClient, experiment: str) -> list[Run]:
-    """All runs of ours in an experiment."""
-    found: list[Run] = []
-    token: str | None = None
-    while True:
-        page = client.search_runs([experiment], f"tag.`{TRIAL_TAG}` != ''", page_token=token)
-        found += page
-        token = page.token
-        if not token:
-            return found
 
 
 def _metrics(row: Row) -> Iterable[Metric]:
@@ -362,15 +286,3 @@ def _fingerprint(folder: TrialFolder, sweep: Sweep) -> str:
         path: Path = folder.path / name
         digest.update(path.read_bytes() if path.exists() else b"-")
     return digest.hexdigest()[:16]
-
-
-@contextlib.contextmanager
-def _explained(uri: str) -> Iterator[None]:
-    """Turns MLflow's errors into one that says where it was sought and what to do."""
-    try:
-        yield
-    except (MlflowException, OSError, ImportError, SQLAlchemyError, sqlite3.Error) as error:
-        raise TrackingError(
-            f"MLflow at `{uri}` cannot be used ({error}). Start the server, or change or "
-            "unset MLFLOW_TRACKING_URI"
-        ) from error

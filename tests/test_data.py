@@ -97,8 +97,8 @@ def test_sizes_that_a_users_own_files_do_not_have_are_refused_when_they_are_read
     own = {"name": "mnist", **WRITERS["mnist"](tmp_path, train=30, test=20)}
     assert len(loaded(tmp_path, **own, train_size=20, val_size=10, test_size=20).train) == 20
     for sizes, said in (
-        ({"train_size": 31}, "`train_size: 31` ask for more than the 30 training samples"),
-        ({"val_size": 30}, "`val_size: 30` ask for more than the 30 training samples"),
+        ({"train_size": 31}, "`train_size: 31`: more than the 30 training samples"),
+        ({"val_size": 30}, "`val_size: 30`: more than the 30 training samples"),
         ({"test_size": 21}, "`test_size` is above the 20 test samples"),
     ):
         with pytest.raises(DataError, match=f"`mnist`: {said}"):

@@ -108,7 +108,7 @@ def test_data_that_is_there_is_verified(case):
 
 
 def test_mlflow_is_asked_and_its_file_is_not_made(case, monkeypatch):
-    from nodebench.tracking import MlflowClient
+    from mlflow import MlflowClient
 
     (found,) = check("mlflow", case)
     assert (found.level, case.store.root.exists()) == ("ok", False)
@@ -131,9 +131,9 @@ def test_mlflow_is_asked_and_its_file_is_not_made(case, monkeypatch):
 
 
 def test_an_mlflow_server_that_is_away_or_silent_is_a_problem_within_seconds(case, monkeypatch):
-    from nodebench import tracking
+    from nodebench import mlflow_access
 
-    monkeypatch.setattr(tracking, "PATIENCE_S", 1)
+    monkeypatch.setattr(mlflow_access, "PATIENCE_S", 1)
     before = os.environ.get("MLFLOW_HTTP_REQUEST_TIMEOUT")
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]

@@ -1,9 +1,10 @@
 import pytest
 
-from nodebench.estimate import cell_of, forecast, recorded_costs, slots
+from nodebench.estimate import forecast, recorded_costs, slots
 from nodebench.plan import entries
+from nodebench.point import points
 from nodebench.store import Store
-from nodebench.sweepfile import Resources
+from nodebench.sweepfile import Evaluate, Resources
 from nodebench.trial_folder import Result
 from sweeps import TINY, options, tiny
 
@@ -36,7 +37,7 @@ def half_done(tmp_path):
 def test_what_is_left_follows_from_what_trials_took_pauses_aside(half_done):
     sweep, store, found = half_done
     costs = recorded_costs(found, store, hardware=None)
-    cost = costs[cell_of(sweep.trials[0])]
+    cost = costs[sweep.trials[0].cell.key]
     assert (cost.low, cost.seconds, cost.high) == pytest.approx((100, 110, 120))
     one = forecast(found, costs, store, slots=1)
     assert (one.known, one.unknown) == (2, 0)
@@ -44,6 +45,25 @@ def test_what_is_left_follows_from_what_trials_took_pauses_aside(half_done):
     two = forecast(found, costs, store, slots=2)
     assert two.seconds == pytest.approx(110)
     assert (two.low, two.high) == pytest.approx((100, 120))
+
+
+def test_evaluation_costs_what_the_points_that_are_asked_for_took_in_another_trial(tmp_path):
+    sweep = tiny(tmp_path, seeds=[0, 1], evaluate={"methods": ["euler"], "steps": [3, 5]})
+    store = Store(tmp_path / "runs")
+    asked = points(sweep.trials[0], sweep.evaluate)
+    unasked = points(sweep.trials[0], (Evaluate(methods=("rk4",), steps=(99,)),))
+    for trial, known in zip(sweep.trials, ({*asked, *unasked}, asked[:1]), strict=True):
+        folder = store.folder(trial.id)
+        history = rows(sweep.trials[0].spec.train.epochs, 10.0)
+        folder.write_history(history)
+        folder.write_result(Result("finished", "", 2, {}, HARDWARE, 0.0, history[-1]["time"]))
+        folder.checkpoint.touch()
+        measured = {"outcome": "finished", "measuring_s": 7.0}
+        folder.write_evaluations([{"point": point.row, **measured} for point in known])
+    found = entries(sweep, store, options(sweep, tmp_path))
+    assert [entry.missing for entry in found] == [False, True]
+    left = forecast(found, recorded_costs(found, store, None), store, slots=1)
+    assert left.seconds == pytest.approx(7.0 * (len(asked) - 1))
 
 
 def test_other_hardware_says_nothing(half_done):

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from nodebench.expansion import agrees
 from nodebench.report.published import Published, about, shown, studies
-from nodebench.sweep import agrees, load
+from nodebench.sweep import load
 
 SWEEPS = Path(__file__).parent.parent / "sweeps"
 ENTRIES = [(sweep, entry) for sweep, study in studies().items() for entry in study.numbers]

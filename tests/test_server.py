@@ -17,8 +17,8 @@ from sweeps import tiny, write_tiny
 pytest.importorskip("mlflow")
 from mlflow import MlflowClient
 
+from nodebench.mlflow_access import TRIAL_TAG
 from nodebench.store import Store
-from nodebench.tracking import TRIAL_TAG
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # MLflow's own code warns
 

@@ -178,7 +178,7 @@ def test_defaults_are_what_they_were():
 
 def test_ids_are_the_same_in_another_process_with_another_hash_seed():
     code = (
-        "from nodebench.spec import TrialSpec; from nodebench.sweep import Trial;"
+        "from nodebench.spec import TrialSpec; from nodebench.identity import Trial;"
         f"print(Trial(TrialSpec.model_validate({BASE!r})).id)"
     )
     for hash_seed in ("1", "2"):

@@ -13,12 +13,13 @@ from nodebench import launch
 from nodebench.atomic import write
 from nodebench.errors import TrackingError
 from nodebench.mirror import LOST, Mirror
+from nodebench.mlflow_access import TRIAL_TAG
 from nodebench.places import tracking_uri
 from nodebench.report import frames
 from nodebench.runner import run_inline
 from nodebench.store import Store
 from nodebench.sweepfile import Limits
-from nodebench.tracking import TRIAL_TAG, Tracker, restore
+from nodebench.tracking import Tracker, restore
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # MLflow's own code warns
 

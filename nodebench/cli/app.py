@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import signal
 import sys
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -12,7 +14,6 @@ from rich.console import Console
 from nodebench.errors import InputError
 
 app = typer.Typer(
-    help="Declarative sweeps and benchmarks for neural ODEs.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -21,6 +22,21 @@ out = Console(soft_wrap=True)
 err = Console(stderr=True, soft_wrap=True)
 
 INTERRUPTED = 130
+
+
+def _say_version(asked: bool) -> None:
+    if asked:
+        say(f"nodebench {importlib.metadata.version('nodebench')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Declarative sweeps and benchmarks for neural ODEs."""
 
 
 def main() -> None:

@@ -179,7 +179,7 @@ def status(
         print(wording.plan_json(sweep, entries, orphans(sweep, store)))
         return
     for entry in entries:
-        if entry.state != "done" or not entry.is_finished:
+        if entry.missing or not entry.is_finished:
             say(f"{wording.line(sweep, entry)}{wording.detail(entry, store)}")
     counts = Counter(wording.standing(entry) for entry in entries)
     say(f"{sweep.name}: " + ", ".join(f"{n} {name}" for name, n in counts.items()))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from nodebench.cleaning import KINDS, Item, Survey
 from nodebench.data_settings import Dataset
-from nodebench.estimate import Cost, Forecast, cell_of
+from nodebench.estimate import Cost, Forecast
 from nodebench.merge import Merged
 from nodebench.plan import Entry
 from nodebench.relatives import Change
@@ -105,7 +105,7 @@ def change_text(found: Change) -> str:
 def costs_text(sweep: Sweep, entries: list[Entry], costs: dict[str, Cost]) -> str:
     """What a trial of each missing cell costs, a line a cell."""
     cells = {
-        cell_of(entry.trial): sweep.cell_label(entry.trial) for entry in entries if entry.missing
+        entry.trial.cell.key: sweep.cell_label(entry.trial) for entry in entries if entry.missing
     }
     return "\n".join(f"  {label}: {cost_text(costs.get(cell))}" for cell, label in cells.items())
 

@@ -9,9 +9,9 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field
 
+from nodebench.expansion import agrees
 from nodebench.part import Part
 from nodebench.spec import TrialSpec
-from nodebench.sweep import agrees
 
 METRICS = {
     "test_accuracy": "test accuracy %",
