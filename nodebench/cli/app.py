@@ -33,7 +33,7 @@ def _say_version(asked: bool) -> None:
 @app.callback()
 def _options(
     _version: Annotated[
-        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Print the version.")
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Print it.")
     ] = False,
 ) -> None:
     """Declarative sweeps and benchmarks for neural ODEs."""
