@@ -1,4 +1,4 @@
-"""What the commands do, for use from Python: plan, run, sync, report, and fetching of data.
+"""What the commands do, for use from Python: plan, run, time, repro.
 
 torch, Ray, MLflow and pandas are imported where they are needed, so that planning is instant.
 """
@@ -9,34 +9,31 @@ import json
 import os
 import re
 import subprocess
-import tempfile
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nodebench.data.files import prepare
-from nodebench.errors import Fault, SweepError, shown, unknown
+from nodebench.errors import Fault, InputError, SweepError, shown, unknown
 from nodebench.estimate import Cost, Forecast, forecast, recorded_costs, slots
 from nodebench.identity import Trial
 from nodebench.memo import is_reported, is_tracked, note_reported, state_of
 from nodebench.mirror import Mirror
 from nodebench.part import import_part
-from nodebench.places import data_root, default_store
+from nodebench.places import data_root
 from nodebench.plan import Entry, RunOptions, chosen, entries, remember, require_points
 from nodebench.relatives import find
+from nodebench.results import report
 from nodebench.runner import Monitor, require, run_inline
 from nodebench.store import Store
 from nodebench.sweep import Sweep, load
 from nodebench.sweepfile import Resources
 from nodebench.trial_folder import Row
 from nodebench.tuner import run_with_ray
-from nodebench.verdict import Verdict, judge
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from nodebench.repro import Reproduction
 
 
@@ -104,7 +101,7 @@ def probed(
     missing = [entry.trial for entry in found if entry.missing]
     _require_all(missing, options, inline=True)
     from nodebench.machine import device_for, environment, gpu_count
-    from nodebench.timing import probe
+    from nodebench.probe import probe
 
     hardware = environment(device_for(options.resources.gpus))["hardware"]
     costs = recorded_costs(found, store, hardware)
@@ -167,23 +164,105 @@ def run(
     monitor.on_plan(len(planned), len(missing))
     continues = {entry.trial.id: entry.continues for entry in todo if entry.continues}
     options = replace(options, continues=continues)
-    page = problem = None
+    track = track and bool(missing or require_mlflow or not is_tracked(sweep, store))
+    with _published(
+        sweep, store, monitor, shard=shard, track=track, require_mlflow=require_mlflow,
+        write_report=write_report,
+    ) as published:  # fmt: skip
+        if missing:
+            runner = run_inline if inline else run_with_ray
+            runner(missing, store, options, monitor, fail_fast=fail_fast)
+    after = entries(sweep, store, replace(options, retry_failed=False))
+    left = [entry for entry in after if entry.trial.id in ids]
+    return Outcome(left, published.page, published.tracking_problem)
+
+
+@dataclass(frozen=True)
+class Timed:
+    """What a timing pass came to: by trial id, its row, or why there is none.
+
+    `untimed` cells have no finished trial with a checkpoint.
+    """
+
+    rows: dict[str, Row]
+    problems: dict[str, str]
+    untimed: int
+    page: Path | None
+    tracking_problem: str | None
+
+
+def time_cells(
+    sweep: Sweep,
+    store: Store,
+    monitor: Monitor,
+    *,
+    steps: int = 10,
+    rounds: int = 5,
+    cpu: bool = False,
+    track: bool = True,
+    write_report: bool = True,
+    on_round: Callable[[int], None] = lambda _round: None,
+) -> Timed:
+    """Times a training step of every cell, alone on its device, one after the other in `rounds`.
+
+    Of each cell, the first trial that has finished and still has its checkpoint is taken.
+
+    Raises:
+        InputError: if none has, or as `run` does.
+    """
+    options = options_for(sweep, cpu=cpu)
+    of_cell: dict[str, Trial] = {}
+    for entry in entries(sweep, store, options):
+        if entry.is_finished and store.folder(entry.trial.id).checkpoint.exists():
+            of_cell.setdefault(entry.trial.cell.key, entry.trial)
+    if not of_cell:
+        raise InputError(f"{sweep.name}: no trial has finished yet, so there is nothing to time")
+    trials = list(of_cell.values())
+    _require_all(trials, options, inline=True)
+    from nodebench.timing import time_trials
+
+    with _published(
+        sweep, store, monitor, track=track, write_report=write_report
+    ) as published:  # fmt: skip
+        rows, problems = time_trials(
+            trials, store, options, steps=steps, rounds=rounds, on_round=on_round
+        )
+    untimed = len({trial.cell.key for trial in sweep.trials}) - len(trials)
+    return Timed(rows, problems, untimed, published.page, published.tracking_problem)
+
+
+@dataclass
+class _Published:
+    """What became of a sweep's report and of its runs in MLflow."""
+
+    page: Path | None = None
+    tracking_problem: str | None = None
+
+
+@contextmanager
+def _published(
+    sweep: Sweep,
+    store: Store,
+    monitor: Monitor,
+    *,
+    shard: str = "1/1",
+    track: bool,
+    require_mlflow: bool = False,
+    write_report: bool,
+) -> Iterator[_Published]:
+    """Holds a sweep for this process; MLflow hears of all that is done, and so does the report."""
+    found = _Published()
     with store.sweep_lock(sweep.name, shard):
         remember(sweep, store)
-        track = track and bool(missing or require_mlflow or not is_tracked(sweep, store))
         with Mirror(sweep, store, monitor.on_tracking) if track else nullcontext() as mirror:
             if mirror and require_mlflow:
                 mirror.require()
-            if missing:
-                runner = run_inline if inline else run_with_ray
-                runner(missing, store, options, monitor, fail_fast=fail_fast)
+            yield found
             if mirror:
                 mirror.finish()  # goes on beside the report
             if write_report:
-                page = _up_to_date_report(sweep, store)
-        problem = mirror.problem if mirror else None
-    after = entries(sweep, store, replace(options, retry_failed=False))
-    return Outcome([entry for entry in after if entry.trial.id in ids], page, problem)
+                found.page = _up_to_date_report(sweep, store)
+        found.tracking_problem = mirror.problem if mirror else None
 
 
 def _up_to_date_report(sweep: Sweep, store: Store) -> Path:
@@ -238,12 +317,6 @@ def _require_weights(trials: Sequence[Trial], root: Path) -> None:
         build(spec, load(spec, root))
 
 
-def verdicts(sweep: Sweep, store: Store) -> dict[str, Verdict]:
-    """Whether each trained model is still an ODE, by trial id, as far as it has been evaluated."""
-    found = {trial.id: judge(trial, sweep, store) for trial in sweep.trials}
-    return {trial: judged for trial, judged in found.items() if judged}
-
-
 def reproduce(
     source: str | Path,
     trial_id: str,
@@ -269,56 +342,6 @@ def reproduce(
     options = options_for(sweep, cpu=cpu)
     _require_all([trial], options, inline=True)
     return reproduce(trial, record, options, on_epoch)
-
-
-def sync(sweep: Sweep, store: Store) -> dict[str, str]:
-    """Writes to MLflow what it lacks of a sweep; returns the run id of each trial.
-
-    Raises:
-        TrackingError: if MLflow cannot be reached.
-    """
-    from nodebench.tracking import Tracker
-
-    remember(sweep, store)
-    with store.tracking_lock(sweep.name):
-        tracker = Tracker(sweep, store)
-        tracker.update_all()
-        return tracker.run_ids()
-
-
-def report(
-    sweep: Sweep, store: Store, folder: Path | None = None, *, from_mlflow: bool = False
-) -> Path:
-    """Writes a sweep's report, by default to `reports/<sweep>/`; returns its page.
-
-    With `from_mlflow`, from MLflow's artifacts alone.
-    """
-    from nodebench.report.page import write_report
-
-    target = folder or Path("reports") / sweep.name
-    if not from_mlflow:
-        return write_report(sweep, store, target)
-    from nodebench.tracking import restore
-
-    with tempfile.TemporaryDirectory() as temporary:
-        copy = Store(Path(temporary))
-        restore(sweep, copy, source=store)
-        return write_report(sweep, copy, target)
-
-
-def load_model(trial_id: str, store: Store | None = None) -> nn.Module:
-    """A trained network, by its trial's id or the start of it: see `plan`, or `results.csv`.
-
-    It is in evaluation mode, on the CPU; the store is by default that of NODEBENCH_RUNS. The
-    trial's data set must be at hand, since it says how large inputs and outputs are.
-
-    Raises:
-        StoreError: if there is no such trial, or its training has not finished.
-        DataError: if its data set is missing or damaged.
-    """
-    from nodebench.trial import trained_model
-
-    return trained_model((store or default_store()).find(trial_id), data_root())
 
 
 def _commit() -> dict[str, str]:

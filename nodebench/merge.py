@@ -134,11 +134,12 @@ def _compare(theirs: TrialFolder, ours: TrialFolder, merged: Merged) -> None:
         merged.kept.append(trial_id)
     elif metrics := _differences(result, other):
         merged.conflicts.append(Conflict(trial_id, metrics, result, other))
-    elif points := _united(ours.evaluations(), theirs.evaluations()):
-        ours.write_evaluations(points)
-        merged.extended.append(trial_id)
     else:
-        merged.kept.append(trial_id)
+        for timing in theirs.timings():
+            ours.add_timing(timing)
+        if points := _united(ours.evaluations(), theirs.evaluations()):
+            ours.write_evaluations(points)
+        (merged.extended if points else merged.kept).append(trial_id)
 
 
 def _standing(folder: TrialFolder) -> tuple[int, float]:

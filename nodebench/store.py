@@ -5,6 +5,7 @@
                      checkpoint-before.pt  the one before it, until the training is finished
                      history.jsonl      a row per epoch, up to the checkpoint or a failure
                      evaluations.json   the trained model under other solvers
+                     timings.json       seconds of a step, alone on each kind of machine
                      trajectories.json  paths of the trained model that a report draws
                      result.json        the outcome; a trial without it is not finished
                      log.txt, error.txt what happened, and the traceback if it went wrong

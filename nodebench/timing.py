@@ -1,124 +1,138 @@
-"""How long the steps of a trial take, alone in this process."""
+"""The timing pass: how long a training step takes that has its device to itself.
+
+Trials that shared a machine are good for accuracies, not for speeds. Here one trial at a time is
+stepped, with the weights at its training's end, so that an adaptive solver takes the steps that it
+takes there, and with a learning rate of 0, so that they stay. Rounds go over all trials, so that a
+machine that drifts favours none.
+"""
 
 from __future__ import annotations
 
+import itertools
+import os
 import statistics
 import time
-from contextlib import suppress
-from dataclasses import dataclass
-from itertools import pairwise
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 
-from nodebench.adaptation import adaptation_for
+from nodebench.checkpoint import EpochSums, TrainState, read_checkpoint, restore
 from nodebench.data.load import load
 from nodebench.errors import TrialFailure
-from nodebench.estimate import Cost
 from nodebench.identity import Trial
-from nodebench.machine import device_for, synchronize
+from nodebench.machine import device_for, environment, synchronize
 from nodebench.models.build import build
-from nodebench.ode.block import ode_blocks
 from nodebench.plan import RunOptions
-from nodebench.point import Point, points
-from nodebench.seeds import stream
-from nodebench.task import task_for
-from nodebench.train import new_state, train
+from nodebench.spec import TrialSpec
+from nodebench.store import Store
+from nodebench.task import Task, task_for
+from nodebench.train import new_state, step
+from nodebench.trial_folder import Row
 
-STEPS = 8
-MOST_S = 10.0
-"""A probe ends after so many steps, or after the first that comes later than this."""
-
-
-HANGS_S = 60.0
-"""A probe whose solves take longer than this says nothing."""
+WARM_STEPS = 2
+"""Steps at the beginning of a round that do not count: they fill caches and allocate."""
 
 
-@dataclass(frozen=True)
-class Probe:
-    """Seconds of some training steps, and of one pass over the data held out for testing.
+def time_trials(
+    trials: Sequence[Trial],
+    store: Store,
+    options: RunOptions,
+    *,
+    steps: int,
+    rounds: int,
+    on_round: Callable[[int], None] = lambda _round: None,
+) -> tuple[dict[str, Row], dict[str, str]]:
+    """Times a training step of finished trials, and stores what was found with each.
 
-    The trial will make so many `iterations` and, its evaluations included, `tests`.
-    """
+    Returns that, and why any could not be timed, by trial id.
 
-    steps: tuple[float, ...]
-    test_s: float
-    iterations: int
-    tests: float
-    grows: bool
-
-    @property
-    def step_s(self) -> float:
-        """The median step."""
-        return statistics.median(self.steps)
-
-    def cost(self) -> Cost:
-        """Of the whole trial; at the ends, all of its steps are like the fastest, the slowest."""
-        middle, low, high = (
-            step_s * self.iterations + self.test_s * self.tests
-            for step_s in (self.step_s, min(self.steps), max(self.steps))
-        )
-        count = "one step" if len(self.steps) == 1 else f"{len(self.steps)} steps"
-        source = f"from {count} of {1000 * self.step_s:.3g} ms"
-        return Cost(middle, low, high, source, self.grows)
-
-
-class _Enough(Exception):
-    """Ends a training that was begun to be timed."""
-
-
-def probe(trial: Trial, options: RunOptions) -> Probe | None:
-    """Times the first steps of a trial and a test on one batch; writes nothing.
-
-    None if not even a step, or the test, comes to an end within seconds.
+    Raises:
+        StoreError: if a trial's checkpoint is gone or damaged.
     """
     torch.set_num_threads(options.resources.cpus)
-    device, spec = device_for(options.resources.gpus), trial.spec
+    load_before = os.getloadavg()[0]
+    clocks = [_Clock(trial, store, options) for trial in trials]
+    for number in range(rounds):
+        for clock in clocks:
+            clock.time(steps)
+        on_round(number + 1)
+    rows = {}
+    for clock in clocks:
+        if not clock.problem:
+            row = rows[clock.trial.id] = {**clock.row(steps), "load_before": load_before}
+            folder = store.folder(clock.trial.id)
+            with folder.locked():
+                folder.add_timing(row)
+    return rows, {clock.trial.id: clock.problem for clock in clocks if clock.problem}
+
+
+class _Clock:
+    """A trial, ready to be stepped again and again."""
+
+    def __init__(self, trial: Trial, store: Store, options: RunOptions):
+        self.trial, self.problem = trial, ""
+        self.device = device_for(options.resources.gpus)
+        self._state, self._task = _end_of_training(trial, store, options, self.device)
+        self._batches = _without_end(self._task)
+        self._evaluations = EpochSums(torch.zeros((), device=self.device))
+        self._seconds: list[float] = []
+
+    def time(self, steps: int) -> None:
+        """A round: the mean seconds of so many steps."""
+        if self.problem:
+            return
+        try:
+            self._run(WARM_STEPS, EpochSums(torch.zeros((), device=self.device)))
+            start = time.perf_counter()
+            self._run(steps, self._evaluations)
+            self._seconds.append((time.perf_counter() - start) / steps)
+        except TrialFailure as failure:
+            self.problem = str(failure)
+
+    def _run(self, steps: int, sums: EpochSums) -> None:
+        for batch in itertools.islice(self._batches, steps):
+            step(self._state, self._task, batch, sums)
+        synchronize(self.device)
+
+    def row(self, steps: int) -> Row:
+        """Seconds of a step and of an epoch: the median round, the quickest and the slowest."""
+        middle, least, most = (f(self._seconds) for f in (statistics.median, min, max))
+        sums, per_epoch = self._evaluations, self._task.batches_per_epoch
+        counts = {"nfe_forward": sums.forward, "nfe_backward": sums.backward}
+        return {
+            **environment(self.device),
+            "steps": steps,
+            "rounds": len(self._seconds),
+            "step_s": middle,
+            "step_s_least": least,
+            "step_s_most": most,
+            "timed_epoch_s": middle * per_epoch,
+            **{name: sum(n) / sums.batches for name, n in counts.items() if n},
+            "time": time.time(),
+        }
+
+
+def _end_of_training(
+    trial: Trial, store: Store, options: RunOptions, device: torch.device
+) -> tuple[TrainState, Task[Any]]:
+    """A state to be stepped that has a finished trial's weights, and keeps them."""
+    spec = _still(trial.spec)
     data = load(spec, options.data_root).to(device)
-    model, task = build(spec, data).to(device), task_for(data, spec)
-    torch.manual_seed(stream(spec.seed, "training"))
-    for block in ode_blocks(model):
-        block.max_evaluations = options.limits.nfe
-        block.deadline = time.monotonic() + HANGS_S
-    state = new_state(model, spec, adaptation_for(model, task, spec))
-    start, moments = time.perf_counter(), [0.0]
-
-    def clock() -> None:
-        synchronize(device)
-        moments.append(time.perf_counter() - start)
-        if len(moments) > STEPS + 1 or moments[-1] > MOST_S:
-            raise _Enough
-
-    total = spec.train.iterations or (spec.train.epochs or 0) * task.batches_per_epoch
-    try:
-        with suppress(_Enough):
-            next(train(state, task, spec, on_step=clock), None)  # at most an epoch
-        test_s = task.evaluate(model, size=spec.train.batch_size).forward_s * task.test_passes
-    except TrialFailure:
-        return None
-    steps = [after - before for before, after in pairwise(moments)]
-    tests = total // (task.batches_per_epoch * spec.train.test_every) or 1
-    return Probe(
-        # The first step also allocates.
-        steps=tuple(steps[1:] or steps or [0.0]),
-        test_s=test_s,
-        iterations=total,
-        tests=tests + sum(_relative_cost(trial, p) for p in points(trial, options.evaluate)),
-        grows=spec.solver is not None and spec.solver.facts.kind != "fixed",
-    )
+    model = build(spec, data)
+    restore(model, read_checkpoint(store.folder(trial.id).checkpoint))
+    state = new_state(model.to(device).train(), spec)
+    return state, task_for(data, spec)
 
 
-def _relative_cost(trial: Trial, point: Point) -> float:
-    """A pass under a point's solver over one under the training solver, by their evaluations.
+def _still(spec: TrialSpec) -> TrialSpec:
+    """The same with a learning rate of 0, which costs the same."""
+    optimizer = spec.train.optimizer.model_copy(update={"lr": 0.0})
+    train = spec.train.model_copy(update={"optimizer": optimizer})
+    return spec.model_copy(update={"train": train, "weights": None})
 
-    One where these cannot be predicted; nothing for gradients, of a few samples.
-    """
-    trained, span = trial.spec.solver, trial.spec.model.span
-    if point.gradient:
-        return 0.0
-    if trained is None or span is None or trained.adapt or trained.facts.kind != "fixed":
-        return 1.0
-    other = point.solver(trained, span)
-    if other.facts.kind != "fixed":
-        return 1.0
-    there, here = ((s.facts.stages or 1) * s.step_count(span) for s in (other, trained))
-    return there / here
+
+def _without_end(task: Task[Any]) -> Iterator[object]:
+    """Training batches, epoch after epoch."""
+    for epoch in itertools.count():
+        yield from task.batches(epoch)

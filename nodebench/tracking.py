@@ -78,7 +78,7 @@ class Tracker:
         tags = []
         if result is not None:
             judged = judge(trial, self.sweep, self.store)
-            metrics += _totals(result)
+            metrics += _totals(result) + _timing_metrics(folder)
             if judged:
                 metrics += _verdict_metrics(judged, _stamp_of_points(folder, result))
             if not is_new:  # else they came with it, which is quicker
@@ -259,6 +259,13 @@ def _stamp_of_points(folder: TrialFolder, result: Result) -> int:
 def _verdict_metrics(judged: Verdict, stamp: int) -> list[Metric]:
     """The numbers behind a verdict."""
     return [Metric(f"verdict_{name}", value, stamp, 0) for name, value in judged.numbers.items()]
+
+
+def _timing_metrics(folder: TrialFolder) -> list[Metric]:
+    """Seconds of a step and of an epoch, alone on the machine that was timed last."""
+    newest = max(folder.timings(), key=lambda row: row["time"], default={})
+    names = [name for name in ("step_s", "timed_epoch_s") if name in newest]
+    return [Metric(name, newest[name], _stamp(newest["time"]), 0) for name in names]
 
 
 def _csv(rows: Sequence[Row]) -> str:

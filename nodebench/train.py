@@ -103,7 +103,7 @@ def _train_epoch(
         if state.iteration >= total:
             break
         _set_learning_rate(state, settings, task.batches_per_epoch, total)
-        _step(state, task, batch, sums)
+        step(state, task, batch, sums)
         if state.iteration % CHECK_EVERY[device.type] == 0:
             _require_finite(state)
         if deadline is not None and time.monotonic() > deadline:
@@ -125,7 +125,8 @@ def _train_epoch(
     }
 
 
-def _step(state: TrainState, task: Task[Any], batch: object, sums: EpochSums) -> None:
+def step(state: TrainState, task: Task[Any], batch: object, sums: EpochSums) -> None:
+    """One batch: forward, backward, and the optimizer's update."""
     loss = task.loss(state.model, batch)
     forward = take_evaluations(state.model)
     state.optimizer.zero_grad()

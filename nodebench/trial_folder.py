@@ -33,7 +33,7 @@ INCIDENTAL = frozenset(
 )
 """Metrics of the machine and the moment, which another run of the same trial has otherwise."""
 
-SHOWN = ("history.jsonl", "evaluations.json", "trajectories.json", "result.json")
+SHOWN = ("history.jsonl", "evaluations.json", "trajectories.json", "timings.json", "result.json")
 
 
 @dataclass(frozen=True)
@@ -148,6 +148,18 @@ class TrialFolder:
         rows: list[Row] = read_json(self.path / "trajectories.json", [])
         return rows
 
+    def add_timing(self, row: Row) -> None:
+        """Keeps what the timing pass found, unless something newer of the same machine is known."""
+        rows = {_machine(known): known for known in self.timings()}
+        if row["time"] >= rows.get(_machine(row), row)["time"]:
+            rows[_machine(row)] = row
+            write(self.path / "timings.json", json.dumps(list(rows.values()), indent=1))
+
+    def timings(self) -> list[Row]:
+        """What a training step takes alone on its device: a row for each kind of machine."""
+        rows: list[Row] = read_json(self.path / "timings.json", [])
+        return rows
+
     def write_result(self, result: Result) -> None:
         """Ends the trial."""
         write(self.path / "result.json", json.dumps(asdict(result), indent=1))
@@ -220,6 +232,10 @@ class TrialFolder:
         """
         wait_s = TRIAL_WAIT_S if wait_s is None else wait_s
         return held(self.path / "lock", f"the trial `{self.path.name}`", wait_s)
+
+
+def _machine(timing: Row) -> tuple[object, ...]:
+    return tuple(timing[name] for name in ("hardware", "device", "threads", "torch"))
 
 
 def read_result(values: Any) -> Result | None:

@@ -40,7 +40,7 @@ def test_verdicts_are_in_the_main_table_and_behind_them_their_numbers(tmp_path: 
     grid = {"model.width": [4, 8, 16]}
     sweep, store = evaluated(tmp_path, *values, seeds=[0, 1], grid=grid)
     judged = frames.verdicts(sweep, store)
-    main = tables.summary(sweep, frames.results(sweep, store), judged)
+    main = tables.summary(sweep, frames.results(sweep, store), judged, pd.DataFrame())
     words = ["ODE", "1 ResNet in disguise, 1 ODE", "ResNet in disguise"]
     assert list(main["is it an ODE?"]) == words
     assert list(main["drop %"]) == ["0.00 ± 0.00", "15.00 ± 21.21", "20.00 ± 0.00"]

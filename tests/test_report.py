@@ -58,7 +58,7 @@ def test_counts_that_agree_are_written_plainly():
 
 def test_the_summary_averages_what_finished_and_shows_what_did_not(made_up):
     sweep, store = made_up
-    table = tables.summary(sweep, frames.results(sweep, store), pd.DataFrame())
+    table = tables.summary(sweep, frames.results(sweep, store), pd.DataFrame(), pd.DataFrame())
     assert list(table["solver.steps"]) == ["2", "4"]
     assert list(table["test accuracy %"]) == ["90.00 ± 10.00", "50.00"]
     assert list(table["n"]) == ["3", "1 of 3"]
@@ -70,7 +70,9 @@ def test_the_summary_averages_what_finished_and_shows_what_did_not(made_up):
 
 def test_only_columns_that_vary_are_shown(made_up):
     sweep, store = made_up
-    columns = list(tables.summary(sweep, frames.results(sweep, store), pd.DataFrame()))
+    columns = list(
+        tables.summary(sweep, frames.results(sweep, store), pd.DataFrame(), pd.DataFrame())
+    )
     assert columns[0] == "solver.steps"
     assert not any(column.startswith(("data.", "train.", "model.")) for column in columns)
 
@@ -261,7 +263,7 @@ def test_a_trajectory_is_drawn_and_its_error_is_no_percentage(tmp_path):
     text = write_report(sweep, store, tmp_path / "report").read_text()
     assert "](figures/trajectories.svg)" in text
     assert "](figures/error.svg)" in text
-    table = tables.summary(sweep, frames.results(sweep, store), pd.DataFrame())
+    table = tables.summary(sweep, frames.results(sweep, store), pd.DataFrame(), pd.DataFrame())
     errors = [store.folder(t.id).result().summary["test_error"] for t in sweep.trials]
     mean = sum(errors) / 2
     assert table["test error"][0].startswith(f"{mean:.4f} ± ")
@@ -357,7 +359,7 @@ def test_published_numbers_stand_beside_ours(tmp_path):
     finest = evaluated[(evaluated["test.method"] == "rk4") & (evaluated["test.steps"] == 160)]
     limit = finest["accuracy"].iloc[0]
     assert list(table["ours"]) == [f"{100 * own:.2f}", f"{100 * limit:.2f}"]
-    assert list(tables.summary(sweep, results, judged)["published"]) == ["97", "–"]
+    assert list(tables.summary(sweep, results, judged, pd.DataFrame())["published"]) == ["97", "–"]
     text = write_report(sweep, store, tmp_path / "report").read_text()
     assert "## Ours beside published numbers" in text
 
@@ -377,7 +379,7 @@ def test_validation_is_a_column_and_chooses_the_best_epoch(tmp_path):
     best = max(history, key=lambda row: row["val_accuracy"])
     assert result.summary["best_epoch"] == best["epoch"]
     assert result.summary["best_test_accuracy"] == best["test_accuracy"]
-    table = tables.summary(sweep, frames.results(sweep, store), pd.DataFrame())
+    table = tables.summary(sweep, frames.results(sweep, store), pd.DataFrame(), pd.DataFrame())
     last = history[-1]["val_accuracy"]
     assert list(table["validation accuracy %"]) == [f"{100 * last:.2f}"]
 
@@ -388,7 +390,7 @@ def test_an_adapted_solver_shows_where_it_ended_and_what_it_took(tmp_path):
     sweep, store = tiny(tmp_path, grid={"solver": solvers}), Store(tmp_path / "runs")
     for trial in sweep.trials:
         run_trial(trial, store, options(sweep, tmp_path))
-    table = tables.summary(sweep, frames.results(sweep, store), pd.DataFrame())
+    table = tables.summary(sweep, frames.results(sweep, store), pd.DataFrame(), pd.DataFrame())
     euler, dopri5 = (store.folder(trial.id) for trial in sweep.trials)
     size = euler.result().summary["step_size"]
     at_limit = ", 1 at the limit" if size < 1 / 4 else ""

@@ -1,32 +1,123 @@
+import pandas as pd
 import pytest
+import torch
 
-from nodebench.timing import probe
-from sweeps import TINY, options, tiny
-
-
-def test_a_probe_takes_a_few_steps_and_counts_the_rest(tmp_path):
-    sweep = tiny(tmp_path, base={**TINY, "train": {"epochs": 100, "batch_size": 4}})
-    found = probe(sweep.trials[0], options(sweep, tmp_path))
-    assert len(found.steps) == 8
-    assert found.iterations == 100 * 16
-    assert found.tests == 100
-    assert not found.grows
-    cost = found.cost()
-    assert cost.low <= cost.seconds <= cost.high
-    assert cost.seconds == pytest.approx(1600 * found.step_s + 100 * found.test_s)
-    assert [path.name for path in tmp_path.iterdir()] == ["tiny.yaml"]
+from nodebench.errors import InputError
+from nodebench.launch import run, time_cells
+from nodebench.report import frames, tables
+from nodebench.results import report
+from nodebench.store import Store
+from nodebench.timing import time_trials
+from nodebench.trial import run_trial, trained_model
+from sweeps import TINY, Quiet, options, tiny
 
 
-def test_a_probe_counts_evaluations_by_what_they_cost_beside_the_training_solver(tmp_path):
-    base = {**TINY, "train": {"epochs": 2, "batch_size": 16}}
-    sweep = tiny(tmp_path, base=base, evaluate={"methods": ["euler", "rk4"], "steps": [8]})
-    found = probe(sweep.trials[0], options(sweep, tmp_path))
-    # Beside two tests: own 1, Euler 8 over 2, RK4 4 × 8 over 2, the limit 4 × 128 over 2.
-    assert found.tests == 2 + 1 + 4 + 16 + 256
+@pytest.fixture
+def two_cells(tmp_path):
+    """Of two cells with two seeds, the second cell takes ten times the steps."""
+    base = {**TINY, "train": {**TINY["train"], "epochs": 1}}
+    sweep = tiny(tmp_path, base=base, grid={"solver.steps": [4, 40]}, seeds=[0, 1])
+    store = Store(tmp_path / "runs")
+    for trial in sweep.trials:
+        run_trial(trial, store, options(sweep, tmp_path))
+    return sweep, store
 
 
-def test_an_epoch_of_few_steps_is_enough_and_adaptive_solvers_grow(tmp_path):
+def seconds(store, trial):
+    (row,) = store.folder(trial.id).timings()
+    return row["step_s"]
+
+
+def test_a_row_has_the_median_round_and_the_whole_epoch(two_cells, tmp_path):
+    sweep, store = two_cells
+    trial = sweep.trials[0]
+    rows, problems = time_trials([trial], store, options(sweep, tmp_path), steps=7, rounds=3)
+    (row,) = store.folder(trial.id).timings()
+    assert rows == {trial.id: row}
+    assert problems == {}
+    assert (row["steps"], row["rounds"], row["threads"]) == (7, 3, 1)
+    assert 0 < row["step_s_least"] <= row["step_s"] <= row["step_s_most"]
+    assert row["timed_epoch_s"] == pytest.approx(4 * row["step_s"])  # 64 samples by 16
+    assert (row["nfe_forward"], row["nfe_backward"]) == (4, 0)
+
+
+def test_ten_times_the_steps_take_longer(two_cells, tmp_path):
+    sweep, store = two_cells
+    coarse, fine = sweep.trials[0], sweep.trials[2]
+    time_trials([coarse, fine], store, options(sweep, tmp_path), steps=20, rounds=5)
+    assert seconds(store, fine) > 2 * seconds(store, coarse)
+
+
+def test_timing_leaves_the_trained_model_as_it_is(two_cells, tmp_path):
+    sweep, store = two_cells
+    folder = store.folder(sweep.trials[0].id)
+    before = trained_model(folder, tmp_path).state_dict()
+    content = folder.checkpoint.read_bytes()
+    time_trials(sweep.trials, store, options(sweep, tmp_path), steps=2, rounds=1)
+    after = trained_model(folder, tmp_path).state_dict()
+    assert folder.checkpoint.read_bytes() == content
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_an_adaptive_solver_is_timed_where_training_ended(tmp_path):
     base = {**TINY, "solver": {"method": "dopri5", "tol": 1e-3}}
-    sweep = tiny(tmp_path, base={**base, "train": {"iterations": 3, "batch_size": 16}})
-    found = probe(sweep.trials[0], options(sweep, tmp_path))
-    assert (len(found.steps), found.iterations, found.grows) == (2, 3, True)
+    sweep, store = tiny(tmp_path, base=base), Store(tmp_path / "runs")
+    (trial,) = sweep.trials
+    run_trial(trial, store, options(sweep, tmp_path))
+    time_trials([trial], store, options(sweep, tmp_path), steps=4, rounds=1)
+    (row,) = store.folder(trial.id).timings()
+    assert row["nfe_forward"] >= 8
+    assert row["nfe_forward"] == pytest.approx(
+        store.folder(trial.id).history()[-1]["nfe_forward"], rel=0.5
+    )
+
+
+def test_of_one_machine_the_newest_is_kept_and_of_another_both(two_cells):
+    sweep, store = two_cells
+    folder = store.folder(sweep.trials[0].id)
+    row = {"hardware": "abacus", "device": "cpu", "threads": 1, "torch": "2", "time": 5.0}
+    for other in ({}, {"time": 6.0}, {"time": 4.0}, {"hardware": "loom"}):
+        folder.add_timing({**row, **other})
+    assert [(r["hardware"], r["time"]) for r in folder.timings()] == [("abacus", 6), ("loom", 5)]
+
+
+def test_one_trial_of_each_cell_is_timed_and_the_report_has_it(two_cells, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    sweep, store = two_cells
+    rounds = []
+    timed = time_cells(
+        sweep, store, Quiet(), steps=2, rounds=2, track=False, on_round=rounds.append
+    )  # fmt: skip
+    assert list(timed.rows) == [sweep.trials[0].id, sweep.trials[2].id]
+    assert (timed.problems, timed.untimed, rounds) == ({}, 0, [1, 2])
+    page = timed.page.read_text()
+    assert "## What a training step takes" in page
+    assert "‡" not in page
+    assert len(pd.read_csv(timed.page.with_name("timings.csv"))) == 2
+
+
+def test_the_table_says_on_which_machine_if_there_are_several(two_cells, tmp_path):
+    sweep, store = two_cells
+    time_trials(sweep.trials[:1], store, options(sweep, tmp_path), steps=1, rounds=1)
+    folder = store.folder(sweep.trials[0].id)
+    folder.add_timing({**folder.timings()[0], "hardware": "abacus", "timed_epoch_s": 1234.0})
+    results, judged = frames.results(sweep, store), pd.DataFrame()
+    main = tables.summary(sweep, results, judged, frames.timings(sweep, store))
+    assert list(main["s/epoch on abacus, 1 threads"]) == ["1230", "–"]
+    assert len([column for column in main if column.startswith("s/epoch")]) == 2
+
+
+def test_without_a_timing_the_seconds_are_marked_as_shared(two_cells, tmp_path):
+    sweep, store = two_cells
+    page = report(sweep, store, tmp_path / "report").read_text()
+    assert "s/epoch ‡" in page
+    assert "not for comparing" in page
+    assert "## What a training step takes" not in page
+
+
+def test_there_is_nothing_to_time_before_a_trial_has_finished(tmp_path):
+    sweep, store = tiny(tmp_path), Store(tmp_path / "runs")
+    with pytest.raises(InputError, match="no trial has finished yet"):
+        time_cells(sweep, store, Quiet(), track=False)
+    run(sweep, store, Quiet(), inline=True, track=False, write_report=False)
+    assert time_cells(sweep, store, Quiet(), track=False, write_report=False).untimed == 0

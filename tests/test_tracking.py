@@ -9,7 +9,7 @@ from sweeps import Quiet, essence, options, tiny
 pytest.importorskip("mlflow")
 from mlflow import MlflowClient
 
-from nodebench import launch
+from nodebench import launch, results
 from nodebench.atomic import write
 from nodebench.errors import TrackingError
 from nodebench.mirror import LOST, Mirror
@@ -142,7 +142,7 @@ def test_an_absent_server_does_not_stop_a_sweep(tmp_path, monkeypatch):
     assert outcome.tracking_problem is not None
     assert "127.0.0.1:9" in outcome.tracking_problem
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
-    assert len(launch.sync(sweep, store)) == 1
+    assert len(results.sync(sweep, store)) == 1
 
 
 def test_the_mirror_follows_the_store_and_finishes_what_is_left(trained):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from nodebench import launch, upkeep
+from nodebench import launch, results, upkeep
 from nodebench.cli import wording
 from nodebench.cli.app import INTERRUPTED, app, err, out, say
 from nodebench.cli.options import (
@@ -161,12 +163,39 @@ def evaluate(
         sweep, store,
         inline=inline, cpu=cpu, track=track, write_report=write_report, train=False,
     )  # fmt: skip
-    verdicts = launch.verdicts(sweep, store)
+    verdicts = results.verdicts(sweep, store)
     for entry in outcome.entries:
         if entry.trial.id in verdicts:
             say(f"{wording.line(sweep, entry)}: {wording.verdict_text(verdicts[entry.trial.id])}")
     _conclude(sweep, outcome.entries)
     raise typer.Exit(0 if outcome.complete else 1)
+
+
+@app.command()
+def time(
+    source: SweepPath,
+    changes: Changes = None,
+    small: Small = False,
+    steps: Annotated[int, typer.Option(min=1, help="Steps that a round times.")] = 10,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds over all cells.")] = 5,
+    cpu: Cpu = False,
+    track: Track = True,
+    write_report: WriteReport = True,
+) -> None:
+    """Time a training step of every cell, alone on its device, for the report's seconds per epoch.
+
+    Of each cell one finished trial is stepped, with the weights at its end. Let nothing else run.
+    """
+    sweep = launch.load_sweep(source, overrides=changes or (), small=small)
+    with _interruptible(), ProgressMonitor(sweep, default_store(), out, "time") as monitor:
+        timed = launch.time_cells(
+            sweep, default_store(), monitor,
+            steps=steps, rounds=rounds, cpu=cpu, track=track, write_report=write_report,
+            on_round=lambda number: err.print(f"round {number} of {rounds}", highlight=False),
+        )  # fmt: skip
+    say(wording.timed_text(sweep, timed))
+    _say_published(timed.page, timed.tracking_problem)
+    raise typer.Exit(1 if timed.problems else 0)
 
 
 @app.command()
@@ -220,7 +249,7 @@ def report(
 ) -> None:
     """Write a sweep's report: page, figures, results.csv."""
     sweep = launch.load_sweep(source, overrides=changes or (), small=small)
-    say(str(launch.report(sweep, default_store(), folder, from_mlflow=from_mlflow)))
+    say(str(results.report(sweep, default_store(), folder, from_mlflow=from_mlflow)))
 
 
 @app.command()
@@ -240,7 +269,7 @@ def sync(
     ):
         say(wording.merged_text(sweep, folder, merged))
         conflicts += len(merged.conflicts)
-    say(f"{sweep.name}: {len(launch.sync(sweep, store))} runs in MLflow are up to date")
+    say(f"{sweep.name}: {len(results.sync(sweep, store))} runs in MLflow are up to date")
     raise typer.Exit(1 if conflicts else 0)
 
 
@@ -254,20 +283,31 @@ def _planned(
 
 def _launched(sweep: Sweep, store: Store, *, train: bool = True, **how: Any) -> Outcome:
     """Runs what is missing, with progress; says where the report is."""
+    verb = "run" if train else "evaluate"
+    with _interruptible(), ProgressMonitor(sweep, store, out, verb) as monitor:
+        outcome = launch.run(sweep, store, monitor, train=train, **how)
+    _say_published(outcome.page, outcome.tracking_problem)
+    return outcome
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
     try:
-        with ProgressMonitor(sweep, store, out, "run" if train else "evaluate") as monitor:
-            outcome = launch.run(sweep, store, monitor, train=train, **how)
+        yield
     except KeyboardInterrupt:
         err.print("interrupted; the same command goes on from here", markup=False)
         raise typer.Exit(INTERRUPTED) from None
-    if outcome.tracking_problem:
+
+
+def _say_published(page: Path | None, tracking_problem: str | None) -> None:
+    """Says where the report is, and what MLflow lacks."""
+    if tracking_problem:
         err.print(
-            f"MLflow is not up to date: {outcome.tracking_problem}. `nodebench sync` catches up",
+            f"MLflow is not up to date: {tracking_problem}. `nodebench sync` catches up",
             markup=False,
         )
-    if outcome.page:
-        say(f"report: {outcome.page}")
-    return outcome
+    if page:
+        say(f"report: {page}")
 
 
 def _conclude(sweep: Sweep, entries: list[Entry]) -> None:

@@ -11,17 +11,22 @@ from typing import TYPE_CHECKING, Any
 from nodebench.cleaning import KINDS, Item, Survey
 from nodebench.data_settings import Dataset
 from nodebench.estimate import Cost, Forecast
+from nodebench.launch import Timed
 from nodebench.merge import Merged
 from nodebench.plan import Entry
 from nodebench.relatives import Change
 from nodebench.store import Store
 from nodebench.sweep import Sweep
-from nodebench.trial_folder import Result
+from nodebench.trial_folder import Result, Row
 from nodebench.verdict import Verdict
 
 if TYPE_CHECKING:
     from nodebench.data.load import Census
     from nodebench.repro import Comparison, Reproduction
+
+
+BUSY = 0.5
+"""Processes that run on average while nothing of ours does; above, a machine is not idle."""
 
 
 def line(sweep: Sweep, entry: Entry) -> str:
@@ -116,6 +121,31 @@ def cost_text(cost: Cost | None) -> str:
         return "unknown: with its first weights, a solve fails or has no end"
     ends = f"{duration(cost.low)} to {duration(cost.high)}, {cost.source}"
     return f"about {duration(cost.seconds)} a trial ({ends}){_growth(cost.grows)}"
+
+
+def timed_text(sweep: Sweep, timed: Timed) -> str:
+    """What a step and an epoch take, a line a cell, under a title that says where."""
+    labels = {trial.id: sweep.cell_label(trial) for trial in sweep.trials}
+    lines = []
+    for row in list(timed.rows.values())[:1]:
+        rounds = f"{row['rounds']} rounds of {row['steps']} steps"
+        lines.append(f"{sweep.name}: {rounds} on {row['hardware']}, {row['threads']} threads")
+        if row["load_before"] > BUSY:
+            lines.append(
+                f"the machine was busy before (load {row['load_before']:.1f}), so these are times "
+                "of a shared machine: time it again when it idles"
+            )
+    lines += [f"  {labels[trial]}: {_step_text(row)}" for trial, row in timed.rows.items()]
+    lines += [f"  {labels[trial]}: cannot be timed: {w}" for trial, w in timed.problems.items()]
+    if timed.untimed:
+        lines.append(f"{timed.untimed} cells have no finished trial with a checkpoint to time")
+    return "\n".join(lines)
+
+
+def _step_text(row: Row) -> str:
+    step, least, most = (1e3 * row[name] for name in ("step_s", "step_s_least", "step_s_most"))
+    epoch = f"{row['timed_epoch_s']:.3g} s an epoch"
+    return f"{step:.3g} ms a step ({least:.3g} to {most:.3g}), {epoch}"
 
 
 def forecast_text(found: Forecast) -> str:

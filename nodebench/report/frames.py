@@ -106,6 +106,21 @@ def verdicts(sweep: Sweep, store: Store) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def timings(sweep: Sweep, store: Store) -> pd.DataFrame:
+    """One row per timed trial and kind of machine: seconds of a step and an epoch, and how."""
+    rows = [
+        {
+            "trial": trial.id,
+            **_identity(sweep, trial),
+            "machine": f"{row['hardware']}, {row['threads']} threads",
+            **row,
+        }
+        for trial in sweep.trials
+        for row in store.folder(trial.id).timings()
+    ]
+    return pd.DataFrame(rows)
+
+
 def trajectories(sweep: Sweep, store: Store) -> dict[str, pd.DataFrame]:
     """Label -> time, observed, exact and learned states, of the first seed of every cell."""
     return {cell: paths for cell, paths in _paths(sweep, store) if "observed" in paths}

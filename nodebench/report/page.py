@@ -85,6 +85,13 @@ through classic RK4 with 256 steps in float64: relative error (median over n see
 the start and at the end of training; evaluations, time and memory of one forward and backward
 pass, measured once, while other trials may have shared the machine."""
 
+TIMINGS = """\
+One trial at a time, alone on its device, with the weights at its training's end: batch, forward,
+backward, update, without tests and without an adaptation's own solves. Median over rounds, which
+go over all cells in turn, and the quickest and the slowest round; an epoch is a step times the
+batches. The load before is the number of processes that ran on the machine in the minute before,
+which should be near 0."""
+
 ROBUSTNESS_FIGURE = """\
 The trained weights by the evaluations that a forward pass takes; the dashed line is at those of
 training. Where a curve falls to the right of it, the network depends on its solver's error."""
@@ -93,8 +100,8 @@ training. Where a curve falls to the right of it, the network depends on its sol
 def write_report(sweep: Sweep, store: Store, folder: Path) -> Path:
     """Writes the page, its figures and `sweep.yaml`; returns the page's path.
 
-    Beside it stands the data: `results.csv`, and `evaluations.csv` and `gradients.csv` where
-    there are any.
+    Beside it stands the data: `results.csv`, and `evaluations.csv`, `gradients.csv` and
+    `timings.csv` where there are any.
     """
     results = frames.results(sweep, store)
     shutil.rmtree(folder / "figures", ignore_errors=True)
@@ -104,7 +111,8 @@ def write_report(sweep: Sweep, store: Store, folder: Path) -> Path:
     evaluated = frames.evaluations(sweep, store)
     judged = frames.verdicts(sweep, store)
     gradients = frames.gradients(sweep, store)
-    data = {"evaluations": evaluated, "gradients": gradients}
+    timed = frames.timings(sweep, store)
+    data = {"evaluations": evaluated, "gradients": gradients, "timings": timed}
     for name, frame in ({"results": _with_verdicts(results, judged)} | data).items():
         if not frame.empty:
             write(folder / f"{name}.csv", frame.to_csv(index=False))
@@ -113,8 +121,8 @@ def write_report(sweep: Sweep, store: Store, folder: Path) -> Path:
         sweep.about,
         _setting(sweep),
         _state(results),
-        _markdown(tables.summary(sweep, results, judged)),
-        NOTES,
+        _markdown(tables.summary(sweep, results, judged, timed)),
+        NOTES if timed.empty else NOTES.partition("\n‡")[0],
         *_failures(sweep, results),
         *_trajectories(sweep, store, folder / "figures"),
         *(_figure(name, caption) for name, caption in captions.items()),
@@ -122,6 +130,7 @@ def write_report(sweep: Sweep, store: Store, folder: Path) -> Path:
         *_verdicts(sweep, judged),
         *_robustness(sweep, store, evaluated, judged, folder / "figures"),
         *_gradients(sweep, gradients),
+        *_timings(sweep, timed),
         *_published(tables.published_numbers(sweep, results, judged)),
         _provenance(results),
         _reproduce(sweep),
@@ -215,6 +224,12 @@ def _gradients(sweep: Sweep, measured: pd.DataFrame) -> list[str]:
     if measured.empty:
         return []
     return ["## Which gradient to trust", GRADIENTS, _markdown(tables.gradients(sweep, measured))]
+
+
+def _timings(sweep: Sweep, timed: pd.DataFrame) -> list[str]:
+    if timed.empty:
+        return []
+    return ["## What a training step takes", TIMINGS, _markdown(tables.timings(sweep, timed))]
 
 
 def _image(title: str, names: Sequence[str], text: str) -> str:

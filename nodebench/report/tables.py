@@ -23,12 +23,15 @@ from nodebench.verdict import NUMBERS
 NO_VALUE = "–"
 
 
-def summary(sweep: Sweep, frame: pd.DataFrame, judged: pd.DataFrame) -> pd.DataFrame:
+def summary(
+    sweep: Sweep, frame: pd.DataFrame, judged: pd.DataFrame, timed: pd.DataFrame
+) -> pd.DataFrame:
     """One row per cell of the sweep, seeds joined: the main table of a report, as text.
 
     A cell's published number, if there is one, stands beside ours, and the verdict on its models
     if they were evaluated under other solvers. Metrics and costs are means ± sample standard
-    deviations over the seeds that finished.
+    deviations over the seeds that finished; seconds per epoch are those of the timing pass, or
+    of training where that is all there is.
     """
     trials = {trial.id: trial for trial in sweep.trials}
     metrics = list(dict.fromkeys(trial.spec.data.metric for trial in sweep.trials))
@@ -47,7 +50,7 @@ def summary(sweep: Sweep, frame: pd.DataFrame, judged: pd.DataFrame) -> pd.DataF
                 **_judged("train_", done, metrics),
                 **_judged("best_test_", done, metrics),
                 "parameters": _whole(_column(done, "parameters")),
-                "s/epoch ‡": mean_and_spread(_column(done, "epoch_s"), 2),
+                **_seconds(done, timed),
                 "NFE forward": count_and_spread(_column(done, "nfe_forward")),
                 "NFE backward": count_and_spread(_column(done, "nfe_backward")),
                 **_adapted(done),
@@ -121,6 +124,53 @@ def verdicts(sweep: Sweep, frame: pd.DataFrame) -> pd.DataFrame:
         )
     table = pd.DataFrame(rows)
     return table.drop(columns=[c for c in table if (table[c] == NO_VALUE).all()])
+
+
+SHARED = "s/epoch ‡"
+
+
+def _seconds(done: pd.DataFrame, timed: pd.DataFrame) -> dict[str, str]:
+    """Seconds per epoch alone on each kind of machine; the trainings' own if there is no such."""
+    if timed.empty:
+        return {SHARED: mean_and_spread(_column(done, "epoch_s"), 2)}
+    found = timed[timed["trial"].isin(done["id"])]
+    machines = list(dict.fromkeys(timed["machine"]))
+    where = {machine: f" on {machine}" if len(machines) > 1 else "" for machine in machines}
+    seconds = {m: found.loc[found["machine"] == m, "timed_epoch_s"] for m in machines}
+    return {
+        f"s/epoch{where[machine]}": _three_digits(values.median()) if len(values) else NO_VALUE
+        for machine, values in seconds.items()
+    }
+
+
+def _three_digits(value: float) -> str:
+    """1234.5 as 1230, without an exponent."""
+    return f"{float(f'{value:.3g}'):g}"
+
+
+def timings(sweep: Sweep, frame: pd.DataFrame) -> pd.DataFrame:
+    """One row per timed cell and kind of machine: what a training step takes, as text.
+
+    `frame` is the table of `frames.timings`.
+    """
+    rows = [
+        {
+            **key,
+            "machine": row["machine"],
+            "ms/step": _three_digits(1e3 * row["step_s"]),
+            "least – most": " – ".join(
+                _three_digits(1e3 * row[name]) for name in ("step_s_least", "step_s_most")
+            ),
+            "s/epoch": _three_digits(row["timed_epoch_s"]),
+            "NFE forward": shown(row.get("nfe_forward")),
+            "NFE backward": shown(row.get("nfe_backward")),
+            "rounds × steps": f"{row['rounds']} × {row['steps']}",
+            "load before": f"{row['load_before']:.1f}",
+        }
+        for key, group in _cells(sweep, frame.rename(columns={"trial": "id"}))
+        for row in group.to_dict("records")
+    ]
+    return pd.DataFrame(rows)
 
 
 def _listed(steps: pd.Series[float]) -> str:

@@ -1,0 +1,124 @@
+"""How long the steps of a trial take, alone in this process."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+
+from nodebench.adaptation import adaptation_for
+from nodebench.data.load import load
+from nodebench.errors import TrialFailure
+from nodebench.estimate import Cost
+from nodebench.identity import Trial
+from nodebench.machine import device_for, synchronize
+from nodebench.models.build import build
+from nodebench.ode.block import ode_blocks
+from nodebench.plan import RunOptions
+from nodebench.point import Point, points
+from nodebench.seeds import stream
+from nodebench.task import task_for
+from nodebench.train import new_state, train
+
+STEPS = 8
+MOST_S = 10.0
+"""A probe ends after so many steps, or after the first that comes later than this."""
+
+
+HANGS_S = 60.0
+"""A probe whose solves take longer than this says nothing."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Seconds of some training steps, and of one pass over the data held out for testing.
+
+    The trial will make so many `iterations` and, its evaluations included, `tests`.
+    """
+
+    steps: tuple[float, ...]
+    test_s: float
+    iterations: int
+    tests: float
+    grows: bool
+
+    @property
+    def step_s(self) -> float:
+        """The median step."""
+        return statistics.median(self.steps)
+
+    def cost(self) -> Cost:
+        """Of the whole trial; at the ends, all of its steps are like the fastest, the slowest."""
+        middle, low, high = (
+            step_s * self.iterations + self.test_s * self.tests
+            for step_s in (self.step_s, min(self.steps), max(self.steps))
+        )
+        count = "one step" if len(self.steps) == 1 else f"{len(self.steps)} steps"
+        source = f"from {count} of {1000 * self.step_s:.3g} ms"
+        return Cost(middle, low, high, source, self.grows)
+
+
+class _Enough(Exception):
+    """Ends a training that was begun to be timed."""
+
+
+def probe(trial: Trial, options: RunOptions) -> Probe | None:
+    """Times the first steps of a trial and a test on one batch; writes nothing.
+
+    None if not even a step, or the test, comes to an end within seconds.
+    """
+    torch.set_num_threads(options.resources.cpus)
+    device, spec = device_for(options.resources.gpus), trial.spec
+    data = load(spec, options.data_root).to(device)
+    model, task = build(spec, data).to(device), task_for(data, spec)
+    torch.manual_seed(stream(spec.seed, "training"))
+    for block in ode_blocks(model):
+        block.max_evaluations = options.limits.nfe
+        block.deadline = time.monotonic() + HANGS_S
+    state = new_state(model, spec, adaptation_for(model, task, spec))
+    start, moments = time.perf_counter(), [0.0]
+
+    def clock() -> None:
+        synchronize(device)
+        moments.append(time.perf_counter() - start)
+        if len(moments) > STEPS + 1 or moments[-1] > MOST_S:
+            raise _Enough
+
+    total = spec.train.iterations or (spec.train.epochs or 0) * task.batches_per_epoch
+    try:
+        with suppress(_Enough):
+            next(train(state, task, spec, on_step=clock), None)  # at most an epoch
+        test_s = task.evaluate(model, size=spec.train.batch_size).forward_s * task.test_passes
+    except TrialFailure:
+        return None
+    steps = [after - before for before, after in pairwise(moments)]
+    tests = total // (task.batches_per_epoch * spec.train.test_every) or 1
+    return Probe(
+        # The first step also allocates.
+        steps=tuple(steps[1:] or steps or [0.0]),
+        test_s=test_s,
+        iterations=total,
+        tests=tests + sum(_relative_cost(trial, p) for p in points(trial, options.evaluate)),
+        grows=spec.solver is not None and spec.solver.facts.kind != "fixed",
+    )
+
+
+def _relative_cost(trial: Trial, point: Point) -> float:
+    """A pass under a point's solver over one under the training solver, by their evaluations.
+
+    One where these cannot be predicted; nothing for gradients, of a few samples.
+    """
+    trained, span = trial.spec.solver, trial.spec.model.span
+    if point.gradient:
+        return 0.0
+    if trained is None or span is None or trained.adapt or trained.facts.kind != "fixed":
+        return 1.0
+    other = point.solver(trained, span)
+    if other.facts.kind != "fixed":
+        return 1.0
+    there, here = ((s.facts.stages or 1) * s.step_count(span) for s in (other, trained))
+    return there / here
