@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import importlib.metadata
+import os
 import platform
 import resource
 import socket
@@ -32,6 +33,14 @@ def synchronize(device: torch.device) -> None:
     """Waits for the device's queue, so that a clock read next is true."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+
+
+def memory_of_trial(gpus: float) -> int:
+    """Bytes that a trial with so much of a GPU, or with these threads of the CPU, may count on."""
+    if gpus:
+        return int(torch.cuda.get_device_properties().total_memory * min(gpus, 1.0))
+    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return whole * torch.get_num_threads() // (os.cpu_count() or 1)
 
 
 def reset_peak_memory(device: torch.device) -> None:

@@ -15,9 +15,9 @@ from nodebench.data.load import load
 from nodebench.errors import TrialFailure
 from nodebench.estimate import Cost
 from nodebench.identity import Trial
-from nodebench.machine import device_for, synchronize
+from nodebench.machine import device_for, memory_of_trial, synchronize
 from nodebench.models.build import build
-from nodebench.ode.block import ode_blocks
+from nodebench.ode.block import ode_blocks, share_memory
 from nodebench.plan import RunOptions
 from nodebench.point import Point, points
 from nodebench.seeds import stream
@@ -76,6 +76,7 @@ def probe(trial: Trial, options: RunOptions) -> Probe | None:
     data = load(spec, options.data_root).to(device)
     model, task = build(spec, data).to(device), task_for(data, spec)
     torch.manual_seed(stream(spec.seed, "training"))
+    share_memory(model, memory_of_trial(options.resources.gpus))
     for block in ode_blocks(model):
         block.max_evaluations = options.limits.nfe
         block.deadline = time.monotonic() + HANGS_S

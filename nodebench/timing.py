@@ -21,8 +21,9 @@ from nodebench.checkpoint import EpochSums, TrainState, read_checkpoint, restore
 from nodebench.data.load import load
 from nodebench.errors import TrialFailure
 from nodebench.identity import Trial
-from nodebench.machine import device_for, environment, synchronize
+from nodebench.machine import device_for, environment, memory_of_trial, synchronize
 from nodebench.models.build import build
+from nodebench.ode.block import share_memory
 from nodebench.plan import RunOptions
 from nodebench.spec import TrialSpec
 from nodebench.store import Store
@@ -120,6 +121,7 @@ def _end_of_training(
     spec = _still(trial.spec)
     data = load(spec, options.data_root).to(device)
     model = build(spec, data)
+    share_memory(model, memory_of_trial(options.resources.gpus))
     restore(model, read_checkpoint(store.folder(trial.id).checkpoint))
     state = new_state(model.to(device).train(), spec)
     return state, task_for(data, spec)

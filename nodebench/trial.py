@@ -20,9 +20,9 @@ from nodebench.data.load import load
 from nodebench.data_settings import Dataset
 from nodebench.errors import OutOfMemory, StoreError, TrialFailure
 from nodebench.identity import Trial
-from nodebench.machine import device_for, environment, is_out_of_memory
+from nodebench.machine import device_for, environment, is_out_of_memory, memory_of_trial
 from nodebench.models.build import build, parameter_count
-from nodebench.ode.block import ode_blocks
+from nodebench.ode.block import ode_blocks, share_memory
 from nodebench.plan import RunOptions, is_missing, limit_of
 from nodebench.point import points
 from nodebench.robustness import evaluate_points
@@ -205,6 +205,7 @@ class _Run:
     def _limit_solves(self, model: nn.Module, start: float) -> float | None:
         minutes = self.options.limits.minutes
         deadline = None if minutes is None else start + 60 * minutes
+        share_memory(model, memory_of_trial(self.options.resources.gpus))
         for block in ode_blocks(model):
             block.max_evaluations = self.options.limits.nfe
             block.deadline = deadline
@@ -237,7 +238,10 @@ class _Run:
 
     def _result(self) -> Result:
         state = self.state
-        continued = {"continues": state.continues} if state and state.continues else {}
+        how = {"continues": state.continues} if state and state.continues else {}
+        blocks = list(ode_blocks(state.model)) if state else []
+        if forms := {form for block in blocks for form in block.exact_forms.values()}:
+            how["exact_gradient"] = ", ".join(sorted(forms))
         return Result(
             outcome=self.outcome,
             reason=self.reason,
@@ -248,7 +252,7 @@ class _Run:
             finished=time.time(),
             limit=limit_of(self.outcome, self.options.limits),
             recipe=self.trial.recipe_id,
-            tags=self.options.tags | continued,
+            tags=self.options.tags | how,
         )
 
 

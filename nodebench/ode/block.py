@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from nodebench.errors import DeadlineExceeded, EvaluationLimit
+from nodebench.ode.exact import exact_form
 from nodebench.ode.gradients import odeint
 from nodebench.solver_settings import Gradient, Solver
 
@@ -23,6 +26,9 @@ class ODEBlock(nn.Module):
     forward and every backward pass. More than `max_evaluations` in one pass, or a call after
     `deadline` (in seconds of time.monotonic), raises from inside f, so that a solve which would
     never return does.
+
+    The gradient `exact` is backprop where half of `memory_bytes` holds what it keeps, else
+    recomputation: `exact_forms` has which it is, by solver, told from the first state.
     """
 
     def __init__(self, f: nn.Module, solver: Solver, gradient: Gradient, t1: float = 1.0):
@@ -34,6 +40,8 @@ class ODEBlock(nn.Module):
         self.evaluations = 0
         self.max_evaluations: int | None = None
         self.deadline: float | None = None
+        self.memory_bytes = math.inf
+        self.exact_forms: dict[Solver, str] = {}
 
     def forward(self, y0: Tensor) -> Tensor:
         """y(t1), of the shape of y0."""
@@ -41,7 +49,16 @@ class ODEBlock(nn.Module):
 
     def trajectory(self, y0: Tensor, times: Sequence[float]) -> Tensor:
         """Y at each of `times`, of shape [len(times), *y0.shape]; y0 is y(times[0])."""
-        return odeint(self._evaluate, self.f, y0, times, self.solver, self.gradient)
+        gradient = self.gradient
+        if gradient.name == "exact" and torch.is_grad_enabled():
+            gradient = Gradient(name=self._exact_form(y0, times))
+        return odeint(self._evaluate, self.f, y0, times, self.solver, gradient)
+
+    def _exact_form(self, y0: Tensor, times: Sequence[float]) -> str:
+        if self.solver not in self.exact_forms:
+            form = exact_form(self.f, y0, times, self.solver, self.memory_bytes)
+            self.exact_forms[self.solver] = form
+        return self.exact_forms[self.solver]
 
     def _evaluate(self, t: float | Tensor, y: Tensor) -> Tensor:
         self.evaluations += 1
@@ -50,6 +67,13 @@ class ODEBlock(nn.Module):
         if self.deadline is not None and time.monotonic() > self.deadline:
             raise DeadlineExceeded("the trial's time was up in the middle of a solve")
         return cast("Tensor", self.f(t, y))
+
+
+def share_memory(model: nn.Module, memory_bytes: int) -> None:
+    """Gives each ODE block its part of what a trial may use."""
+    blocks = list(ode_blocks(model))
+    for block in blocks:
+        block.memory_bytes = memory_bytes / len(blocks)
 
 
 def ode_blocks(model: nn.Module) -> Iterator[ODEBlock]:

@@ -1,4 +1,7 @@
-"""Three ways to the gradient through a solve: backprop, recompute and the continuous adjoint."""
+"""Three ways to the gradient through a solve: backprop, recompute and the continuous adjoint.
+
+`exact`, a fourth name, is the first or the second of them: see `exact.py`.
+"""
 
 from __future__ import annotations
 
