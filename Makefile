@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: sweep resume test test-slow torture check format lock ui clean
+.PHONY: sweep resume test test-slow torture bench check format lock ui clean
 
 sweep: sweep-quickstart ## Run sweeps/quickstart.yaml, or go on with it
 
@@ -24,15 +24,18 @@ test-slow: $(READY) ## The tests that take minutes
 torture: $(READY) ## Sixty trials, fifty kill -9: nothing lost, nothing twice (some 20 minutes)
 	PYTHONPATH=tests $(BIN)/python tests/torture.py
 
+bench: $(READY) ## Our speed beside torchdiffeq, DataLoader, plain Ray Tune (an hour; NAMES=...)
+	$(BIN)/python -m benchmarks $(NAMES)
+
 check: $(READY)
-	$(BIN)/ruff check nodebench tests
-	$(BIN)/ruff format --check nodebench tests
+	$(BIN)/ruff check nodebench tests benchmarks
+	$(BIN)/ruff format --check nodebench tests benchmarks
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
 format: $(READY) ## Format the code
-	$(BIN)/ruff check --fix nodebench tests
-	$(BIN)/ruff format nodebench tests
+	$(BIN)/ruff check --fix nodebench tests benchmarks
+	$(BIN)/ruff format nodebench tests benchmarks
 
 ui: $(READY) ## MLflow's pages with this machine's runs, on 127.0.0.1
 	$(BIN)/nodebench ui

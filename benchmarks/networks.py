@@ -1,0 +1,110 @@
+"""The studies' networks, as nodebench builds them and with torchdiffeq in the ODE block's place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+from unittest import mock
+
+import torch
+import torch.nn.functional as F
+import torchdiffeq
+from torch import Tensor, nn
+
+from nodebench.data.dataset import Data, Split
+from nodebench.models import plain
+from nodebench.models.build import build
+from nodebench.ode.block import ODEBlock
+from nodebench.spec import TrialSpec
+from nodebench.train import new_state
+
+BATCH = 128
+SHAPES = {"spheres": (2,), "mnist": (1, 28, 28), "cifar10": (3, 32, 32)}
+
+S2_SIMPLE: dict[str, Any] = {
+    "data": {"name": "spheres", "dim": 2},
+    "model": {"name": "plainode", "field": "simple", "width": 32},
+    "solver": {"method": "euler", "steps": 64},
+    "train": {"epochs": 1, "batch_size": BATCH, "optimizer": {"name": "adam", "lr": 1e-4}},
+}
+S1_ODENET: dict[str, Any] = {
+    "data": {"name": "mnist"},
+    "model": {"name": "odenet"},
+    "solver": {"method": "euler", "steps": 100},
+    "train": {
+        "epochs": 1,
+        "batch_size": BATCH,
+        "optimizer": {"name": "sgd", "lr": 0.1, "momentum": 0.9},
+    },
+}
+S4_ODENET4: dict[str, Any] = {
+    "data": {"name": "cifar10"},
+    "model": {
+        "name": "odenet4",
+        "width": 16,
+        "norm": {"stem": "bn", "residual": "bn", "ode": "ln"},
+    },
+    "solver": {"method": "euler", "steps": 32},
+    "train": {
+        "epochs": 1,
+        "batch_size": BATCH,
+        "optimizer": {"name": "sgd", "lr": 0.1, "momentum": 0.9},
+    },
+}
+
+
+def spec_of(network: dict[str, Any], **changes: Any) -> TrialSpec:
+    """A network's trial, fields of its top level changed."""
+    return TrialSpec.model_validate({**network, **changes})
+
+
+def random_batch(spec: TrialSpec) -> tuple[Data, tuple[Tensor, Tensor]]:
+    """Inputs and targets in the shape of a trial's data: what they are does not matter here."""
+    classes = 2 if spec.data.name == "spheres" else 10
+    inputs, targets = torch.rand(BATCH, *SHAPES[spec.data.name]), torch.randint(classes, (BATCH,))
+    split = Split(inputs, targets)
+    return Data(split, split, None, classes), (inputs, targets)
+
+
+class TorchdiffeqBlock(nn.Module):
+    """What a user of torchdiffeq writes: f, `odeint` or `odeint_adjoint`, and a step size."""
+
+    def __init__(self, block: ODEBlock, solve: Callable[..., Tensor]):
+        super().__init__()
+        self.f, self.solve, self.solver = block.f, solve, block.solver
+        steps = block.solver.step_count(block.t1)
+        self.times = torch.tensor([0.0, block.t1])
+        self.options = {"step_size": block.t1 / steps}
+
+    def forward(self, y0: Tensor) -> Tensor:
+        """y(t1)."""
+        times = self.times.to(y0.device)
+        return self.solve(self.f, y0, times, method=self.solver.method, options=self.options)[-1]
+
+
+def with_torchdiffeq(spec: TrialSpec, data: Data, *, adjoint: bool = False) -> nn.Module:
+    """The same network, its ODE blocks solved and differentiated by torchdiffeq."""
+    solve = torchdiffeq.odeint_adjoint if adjoint else torchdiffeq.odeint
+    with mock.patch.object(plain, "MOST_POSITIONS", 0):  # convolutions stay convolutions
+        model = build(spec, data)
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, ODEBlock):
+                setattr(parent, name, TorchdiffeqBlock(child, solve))
+    return model
+
+
+def training_step(
+    model: nn.Module, spec: TrialSpec, batch: tuple[Tensor, Tensor]
+) -> Callable[[], None]:
+    """One step: forward, backward, update."""
+    model.train()
+    optimizer = new_state(model, spec).optimizer
+    inputs, targets = batch
+
+    def step() -> None:
+        optimizer.zero_grad()
+        F.cross_entropy(model(inputs), targets).backward()
+        optimizer.step()
+
+    return step

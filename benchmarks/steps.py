@@ -1,0 +1,102 @@
+"""Training steps: ours beside torchdiffeq's on the same network, and beside the machine's own."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.measure import Row, compared, interleaved
+from benchmarks.networks import (
+    S1_ODENET,
+    S2_SIMPLE,
+    S4_ODENET4,
+    random_batch,
+    spec_of,
+    training_step,
+    with_torchdiffeq,
+)
+from nodebench.models.build import build
+from nodebench.ode.block import take_evaluations
+
+
+def small_domain(rounds: int = 15) -> list[Row]:
+    """S2's field on spheres, of two positions."""
+    spec = spec_of(S2_SIMPLE)
+    data, batch = random_batch(spec)
+    seconds = interleaved(
+        {
+            "ours": training_step(build(spec, data), spec, batch),
+            "torchdiffeq": training_step(with_torchdiffeq(spec, data), spec, batch),
+        },
+        rounds,
+    )
+    what = "S2 simple field, spheres 2-D, Euler 64, backprop"
+    return [compared(what, seconds["ours"], "torchdiffeq backprop", seconds["torchdiffeq"], "5")]
+
+
+def image_network(rounds: int = 7) -> list[Row]:
+    """S1's OdeNet on images of MNIST's size, and its operations beside a matrix product's."""
+    spec = spec_of(S1_ODENET)
+    data, batch = random_batch(spec)
+    ours = build(spec, data)
+    product, product_operations = matrix_product()
+    seconds = interleaved(
+        {
+            "ours": training_step(ours, spec, batch),
+            "backprop": training_step(with_torchdiffeq(spec, data), spec, batch),
+            "adjoint": training_step(with_torchdiffeq(spec, data, adjoint=True), spec, batch),
+            "product": product,
+        },
+        rounds,
+    )
+    what = "S1 OdeNet, MNIST, Euler 100, backprop"
+    operations = step_operations(ours, batch[0])
+    # As long as the matrix product would take for as many operations, over what the step takes.
+    ideal = [s * operations / product_operations for s in seconds["product"]]
+    return [
+        compared(what, seconds["ours"], "torchdiffeq backprop", seconds["backprop"], "1.15"),
+        compared(what, seconds["ours"], "torchdiffeq adjoint", seconds["adjoint"], "1.6"),
+        compared(what, seconds["ours"], "a matrix product of as many operations", ideal, "0.8"),
+    ]
+
+
+def exact_gradient(rounds: int = 5) -> list[Row]:
+    """S4's ODENet4: the exact gradient by the form that memory allows, and by recomputation."""
+    data, batch = random_batch(spec_of(S4_ODENET4))
+    cases = {}
+    for name in ("exact", "recompute"):
+        spec = spec_of(S4_ODENET4, gradient=name)
+        cases[name] = training_step(build(spec, data), spec, batch)
+    seconds = interleaved(cases, rounds)
+    what = "S4 ODENet4, C = 16, LN, Euler 32, `exact`"
+    return [compared(what, seconds["exact"], "our own `recompute`", seconds["recompute"], "1.3")]
+
+
+def matrix_product(size: int = 2048) -> tuple[partial[Tensor], int]:
+    """A product of two square matrices, and its multiplications and additions."""
+    a, b = torch.rand(size, size), torch.rand(size, size)
+    return partial(torch.mm, a, b), 2 * size**3
+
+
+def step_operations(model: nn.Module, inputs: Tensor) -> int:
+    """Multiplications and additions of a step's convolutions and linear layers, by their shapes.
+
+    The backward pass takes twice those of the forward pass: for the inputs and for the weights.
+    The first layer's inputs need no gradient.
+    """
+    counts: list[int] = []
+
+    def count(layer: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        per_output = layer.weight[0].numel()
+        counts.append(2 * output.numel() * per_output)
+
+    layers = [m for m in model.modules() if isinstance(m, nn.Conv1d | nn.Conv2d | nn.Linear)]
+    hooks = [layer.register_forward_hook(count) for layer in layers]
+    with torch.no_grad():
+        model(inputs)
+    for hook in hooks:
+        hook.remove()
+    take_evaluations(model)
+    return 3 * sum(counts) - counts[0]
