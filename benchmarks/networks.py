@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 from unittest import mock
 
@@ -14,6 +15,8 @@ from torch import Tensor, nn
 from nodebench.data.dataset import Data, Split
 from nodebench.models import plain
 from nodebench.models.build import build
+from nodebench.models.dynamics import TimeConv
+from nodebench.models.form import placed
 from nodebench.ode.block import ODEBlock
 from nodebench.spec import TrialSpec
 from nodebench.train import new_state
@@ -66,6 +69,11 @@ def random_batch(spec: TrialSpec) -> tuple[Data, tuple[Tensor, Tensor]]:
     return Data(split, split, None, classes), (inputs, targets)
 
 
+def _concatenated(layer: TimeConv, t: Tensor, y: Tensor) -> Tensor:
+    """Time as one more channel, as the studies' own code has it."""
+    return layer.conv(torch.cat((torch.ones_like(y[:, :1]) * t, y), dim=1))
+
+
 class TorchdiffeqBlock(nn.Module):
     """What a user of torchdiffeq writes: f, `odeint` or `odeint_adjoint`, and a step size."""
 
@@ -87,11 +95,19 @@ def with_torchdiffeq(spec: TrialSpec, data: Data, *, adjoint: bool = False) -> n
     solve = torchdiffeq.odeint_adjoint if adjoint else torchdiffeq.odeint
     with mock.patch.object(plain, "MOST_POSITIONS", 0):  # convolutions stay convolutions
         model = build(spec, data)
+    for layer in model.modules():
+        if isinstance(layer, TimeConv):
+            layer.forward = partial(_concatenated, layer)  # type: ignore[method-assign]
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, ODEBlock):
                 setattr(parent, name, TorchdiffeqBlock(child, solve))
     return model
+
+
+def ours(spec: TrialSpec, data: Data) -> nn.Module:
+    """The network as nodebench trains it here."""
+    return placed(build(spec, data), data.train.inputs.device)
 
 
 def training_step(

@@ -164,7 +164,7 @@ def _in_segments(block: Any) -> None:
 
     def forward(y: Tensor) -> Tensor:
         for span in itertools.pairwise(times):
-            y = block.trajectory(y, span)[-1]
+            y = block.states(y, span)[-1]
         return y
 
     block.forward = forward

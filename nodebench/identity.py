@@ -14,7 +14,7 @@ from typing import Any
 from nodebench.part import flatten
 from nodebench.spec import TrialSpec
 
-NUMERICS = 3
+NUMERICS = 4
 """Part of every trial's id.
 
 Raise it whenever a change of code or of a default changes results, or what checkpoints hold.

@@ -17,6 +17,7 @@ from nodebench.estimate import Cost
 from nodebench.identity import Trial
 from nodebench.machine import device_for, memory_of_trial, synchronize
 from nodebench.models.build import build
+from nodebench.models.form import placed
 from nodebench.ode.block import ode_blocks, share_memory
 from nodebench.plan import RunOptions
 from nodebench.point import Point, points
@@ -74,7 +75,7 @@ def probe(trial: Trial, options: RunOptions) -> Probe | None:
     torch.set_num_threads(options.resources.cpus)
     device, spec = device_for(options.resources.gpus), trial.spec
     data = load(spec, options.data_root).to(device)
-    model, task = build(spec, data).to(device), task_for(data, spec)
+    model, task = placed(build(spec, data), device), task_for(data, spec)
     torch.manual_seed(stream(spec.seed, "training"))
     share_memory(model, memory_of_trial(options.resources.gpus))
     for block in ode_blocks(model):

@@ -23,6 +23,7 @@ from nodebench.errors import TrialFailure
 from nodebench.identity import Trial
 from nodebench.machine import device_for, environment, memory_of_trial, synchronize
 from nodebench.models.build import build
+from nodebench.models.form import placed
 from nodebench.ode.block import share_memory
 from nodebench.plan import RunOptions
 from nodebench.spec import TrialSpec
@@ -123,7 +124,7 @@ def _end_of_training(
     model = build(spec, data)
     share_memory(model, memory_of_trial(options.resources.gpus))
     restore(model, read_checkpoint(store.folder(trial.id).checkpoint))
-    state = new_state(model.to(device).train(), spec)
+    state = new_state(placed(model, device).train(), spec)
     return state, task_for(data, spec)
 
 

@@ -22,6 +22,7 @@ from nodebench.errors import OutOfMemory, StoreError, TrialFailure
 from nodebench.identity import Trial
 from nodebench.machine import device_for, environment, is_out_of_memory, memory_of_trial
 from nodebench.models.build import build, parameter_count
+from nodebench.models.form import placed
 from nodebench.ode.block import ode_blocks, share_memory
 from nodebench.plan import RunOptions, is_missing, limit_of
 from nodebench.point import points
@@ -123,7 +124,7 @@ class _Run:
         device = device_for(self.options.resources.gpus)
         spec = self.trial.spec
         data = load(spec, self.options.data_root).to(device)
-        model, task = build(spec, data).to(device), task_for(data, spec)
+        model, task = placed(build(spec, data), device), task_for(data, spec)
         self.chance = task.chance
         torch.manual_seed(stream(spec.seed, "training"))
         self.state = new_state(model, spec, adaptation_for(model, task, spec))
@@ -143,7 +144,7 @@ class _Run:
             self._save()
         self.folder.checkpoint_before.unlink(missing_ok=True)
         self._ended(FINISHED, "")
-        self._evaluate(model, lambda: build(spec, data).to(device), task)
+        self._evaluate(model, lambda: placed(build(spec, data), device), task)
 
     def _begin(self, state: TrainState, task: Task[Any]) -> None:
         """Goes back to the last checkpoint, or on from a shorter training's last, if there is."""

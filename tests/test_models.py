@@ -105,14 +105,11 @@ def test_a_residual_block_adds_the_right_hand_side_at_time_zero() -> None:
 
 
 @pytest.mark.parametrize("bias", [True, False])
-def test_a_convolution_of_time_is_one_of_space_plus_time_times_its_filter(bias: bool) -> None:
+def test_a_convolution_of_time_is_one_with_time_as_the_first_channel(bias: bool) -> None:
     conv = nn.Conv2d(5, 4, 3, padding=1, bias=bias).double()
     y = torch.rand(2, 4, 5, 5, dtype=torch.float64)
     t = 0.37
-    space = nn.functional.conv2d(y, conv.weight[:, 1:], conv.bias, padding=1)
-    ones = torch.ones(1, 1, 5, 5, dtype=torch.float64)
-    time = nn.functional.conv2d(ones, conv.weight[:, :1], padding=1)
-    expected = space + t * time
+    expected = conv(torch.cat((torch.full_like(y[:, :1], t), y), dim=1))
     torch.testing.assert_close(TimeConv(conv)(t, y), expected, rtol=1e-12, atol=1e-12)
     as_tensor = torch.tensor(t, dtype=torch.float64)
     torch.testing.assert_close(TimeConv(conv)(as_tensor, y), expected, rtol=1e-12, atol=1e-12)

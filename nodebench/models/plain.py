@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from nodebench.data.dataset import Data
 from nodebench.model_settings import PlainOde
 from nodebench.models.block import ode_block
-from nodebench.models.dynamics import Autonomous
+from nodebench.models.dynamics import autonomous
 from nodebench.models.fold import MOST_POSITIONS, folded
 from nodebench.models.place import Place
 from nodebench.spec import TrialSpec
@@ -40,7 +40,7 @@ class PlainOdeNet(nn.Module):
         _initialise((field, self.head), INITIALISATIONS[settings.init])
         if self.as_signal and size <= MOST_POSITIONS:
             field, self.as_signal = folded(field, size), False
-        self.block = ode_block(spec, Autonomous(field))
+        self.block = ode_block(spec, autonomous(field))
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits."""

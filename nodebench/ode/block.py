@@ -13,8 +13,11 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from nodebench.errors import DeadlineExceeded, EvaluationLimit
+from nodebench.ode.dense import DenseField, dense_solve
 from nodebench.ode.exact import exact_form
+from nodebench.ode.fixed import TABLEAUS
 from nodebench.ode.gradients import odeint
+from nodebench.ode.solve import grids
 from nodebench.solver_settings import Gradient, Solver
 
 
@@ -45,13 +48,21 @@ class ODEBlock(nn.Module):
 
     def forward(self, y0: Tensor) -> Tensor:
         """y(t1), of the shape of y0."""
-        return self.trajectory(y0, (0.0, self.t1))[-1]
+        return self.states(y0, (0.0, self.t1))[-1]
 
     def trajectory(self, y0: Tensor, times: Sequence[float]) -> Tensor:
         """Y at each of `times`, of shape [len(times), *y0.shape]; y0 is y(times[0])."""
+        return torch.stack(self.states(y0, times))
+
+    def states(self, y0: Tensor, times: Sequence[float]) -> list[Tensor]:
+        """The same, each state on its own."""
         gradient = self.gradient
         if gradient.name == "exact" and torch.is_grad_enabled():
             gradient = Gradient(name=self._exact_form(y0, times))
+        is_backprop = torch.is_grad_enabled() and gradient.name == "backprop"
+        if isinstance(self.f, DenseField) and self.solver.method in TABLEAUS and is_backprop:
+            tableau = TABLEAUS[self.solver.method]
+            return dense_solve(self.f, y0, grids(times, self.solver), tableau, self._count)
         return odeint(self._evaluate, self.f, y0, times, self.solver, gradient)
 
     def _exact_form(self, y0: Tensor, times: Sequence[float]) -> str:
@@ -61,12 +72,15 @@ class ODEBlock(nn.Module):
         return self.exact_forms[self.solver]
 
     def _evaluate(self, t: float | Tensor, y: Tensor) -> Tensor:
+        self._count()
+        return cast("Tensor", self.f(t, y))
+
+    def _count(self) -> None:
         self.evaluations += 1
         if self.max_evaluations is not None and self.evaluations > self.max_evaluations:
             raise EvaluationLimit(f"a pass needed more than {self.max_evaluations} evaluations")
         if self.deadline is not None and time.monotonic() > self.deadline:
             raise DeadlineExceeded("the trial's time was up in the middle of a solve")
-        return cast("Tensor", self.f(t, y))
 
 
 def share_memory(model: nn.Module, memory_bytes: int) -> None:
@@ -103,22 +117,22 @@ def recorded(model: nn.Module) -> Iterator[list[Solve]]:
     """Collects what the model's ODE blocks solve, in order."""
     solves: list[Solve] = []
 
-    def recording(block: ODEBlock) -> Callable[[Tensor, Sequence[float]], Tensor]:
-        def trajectory(y0: Tensor, times: Sequence[float]) -> Tensor:
-            found = ODEBlock.trajectory(block, y0, times)
-            solves.append((block, y0, times, found))
+    def recording(block: ODEBlock) -> Callable[[Tensor, Sequence[float]], list[Tensor]]:
+        def states(y0: Tensor, times: Sequence[float]) -> list[Tensor]:
+            found = ODEBlock.states(block, y0, times)
+            solves.append((block, y0, times, torch.stack(found)))
             return found
 
-        return trajectory
+        return states
 
     blocks = list(ode_blocks(model))
     try:
         for block in blocks:
-            block.trajectory = recording(block)  # type: ignore[assignment, method-assign]
+            block.states = recording(block)  # type: ignore[assignment, method-assign]
         yield solves
     finally:
         for block in blocks:
-            del block.trajectory
+            del block.states
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -17,6 +18,7 @@ from torch.nn.utils import parametrize
 from torch.utils.checkpoint import checkpoint
 
 from nodebench.ode.fixed import State
+from nodebench.ode.per_solve import weights_settled
 from nodebench.ode.solve import Norm, solve
 from nodebench.solver_settings import Gradient, Solver
 
@@ -31,8 +33,10 @@ def odeint(
     times: Sequence[float],
     solver: Solver,
     gradient: Gradient,
-) -> Tensor:
-    """The solution at `times`, of shape [len(times), *y0.shape], with a gradient.
+) -> list[Tensor]:
+    """The states at `times`, each of the shape of y0, with a gradient.
+
+    They are not stacked, which would copy them into another memory layout.
 
     `module` owns the parameters of f, for which the adjoint accumulates gradients, and the
     buffers (batch statistics, power iterations) which a backward pass must not move on.
@@ -44,11 +48,10 @@ def odeint(
     return _adjoint(f, module, y0, times, solver, gradient)
 
 
-def _plain(f: Field, y0: Tensor, times: Sequence[float], solver: Solver) -> Tensor:
-    # A weight norm is applied once a solve: f stays the same function throughout.
-    with parametrize.cached():
+def _plain(f: Field, y0: Tensor, times: Sequence[float], solver: Solver) -> list[Tensor]:
+    with weights_settled():
         states = solve(lambda t, y: (f(t, y[0]),), (y0,), times, solver)
-    return torch.stack([y for (y,) in states])
+    return [y for (y,) in states]
 
 
 # --------------------------------------------------------------------------------- recompute
@@ -56,7 +59,7 @@ def _plain(f: Field, y0: Tensor, times: Sequence[float], solver: Solver) -> Tens
 
 def _recompute(
     f: Field, module: nn.Module, y0: Tensor, times: Sequence[float], solver: Solver
-) -> Tensor:
+) -> list[Tensor]:
     """Keeps y0 alone, and repeats the solve in the backward pass: the same gradient as backprop.
 
     Source: Gholami, Keutzer, Biros 2019 (ANODE), for one block.
@@ -66,10 +69,10 @@ def _recompute(
     def contexts() -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
         return contextlib.nullcontext(), _rewound(module, before)
 
-    solution: Tensor = checkpoint(
+    states: list[Tensor] = checkpoint(
         lambda y: _plain(f, y, times, solver), y0, use_reentrant=False, context_fn=contexts
     )
-    return solution
+    return states
 
 
 def _copies(module: nn.Module) -> list[Tensor]:
@@ -108,14 +111,12 @@ def _adjoint(
     times: Sequence[float],
     solver: Solver,
     gradient: Gradient,
-) -> Tensor:
+) -> list[Tensor]:
     parameters = tuple(p for p in module.parameters() if p.requires_grad)
     norm = _seminorm if gradient.norm == "seminorm" else None
     backward = gradient.solver or solver
-    solution: Tensor = _AdjointSolve.apply(
-        f, module, times, solver, backward, norm, y0, *parameters
-    )
-    return solution
+    later = _AdjointSolve.apply(f, module, times, solver, backward, norm, y0, *parameters)
+    return [y0, *later]
 
 
 def _seminorm(state: State) -> Tensor:
@@ -125,7 +126,7 @@ def _seminorm(state: State) -> Tensor:
 
 
 class _AdjointSolve(torch.autograd.Function):
-    """The continuous adjoint: a solve backwards in time, with memory for one state.
+    """The continuous adjoint: the states at times[1:], and a solve backwards in time.
 
     With a = dL/dy, the augmented state (y, a, g) obeys dy/dt = f, da/dt = -aᵀ ∂f/∂y and
     dg/dt = -aᵀ ∂f/∂θ; its end at times[0] holds dL/dy0 and dL/dθ.
@@ -144,28 +145,32 @@ class _AdjointSolve(torch.autograd.Function):
         norm: Norm | None,
         y0: Tensor,
         *parameters: Tensor,
-    ) -> Tensor:
+    ) -> tuple[Tensor, ...]:
         with torch.no_grad():
-            solution = _plain(f, y0, times, solver)
+            _, *later = _plain(f, y0, times, solver)
         ctx.f, ctx.module, ctx.times, ctx.norm = f, module, times, norm
         ctx.solver = backward_solver
-        ctx.save_for_backward(solution, *parameters)
-        return solution
+        ctx.save_for_backward(*later, *parameters)
+        return tuple(later)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        solution, *parameters = ctx.saved_tensors
-        augmented = _augmented(ctx.f, tuple(parameters))
-        a = grad[-1]
+    def backward(ctx: Any, *by_state: Tensor) -> tuple[Tensor | None, ...]:
+        states, parameters = _split(ctx.saved_tensors, len(by_state))
+        augmented = _augmented(ctx.f, parameters)
+        a = torch.zeros_like(states[0])
         gradients = tuple(torch.zeros_like(p) for p in parameters)
+        spans = [(after, before) for before, after in itertools.pairwise(ctx.times)]
         with torch.no_grad(), buffers_kept(ctx.module), settled_weights(ctx.module):
-            for i in range(len(ctx.times) - 1, 0, -1):
-                state = (solution[i], a, *gradients)
-                span = (ctx.times[i], ctx.times[i - 1])
-                _, a, *rest = solve(augmented, state, span, ctx.solver, ctx.norm)[-1]
-                a, gradients = a + grad[i - 1], tuple(rest)
+            for state, by, span in reversed(list(zip(states, by_state, spans, strict=True))):
+                start = (state, a + by, *gradients)
+                _, a, *rest = solve(augmented, start, span, ctx.solver, ctx.norm)[-1]
+                gradients = tuple(rest)
         return (None,) * 6 + (a, *gradients)
+
+
+def _split(tensors: Sequence[Tensor], at: int) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    return tuple(tensors[:at]), tuple(tensors[at:])
 
 
 @contextlib.contextmanager

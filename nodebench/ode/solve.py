@@ -37,11 +37,12 @@ def solve(
             it: checking would synchronise with the device at every step.)
     """
     if solver.method in TABLEAUS:
-        return integrate(f, y0, _grids(times, solver), solver.method)
+        return integrate(f, y0, grids(times, solver), solver.method)
     return OTHERS[solver.method](f, y0, times, solver, norm)
 
 
-def _grids(times: Sequence[float], solver: Solver) -> list[list[float]]:
+def grids(times: Sequence[float], solver: Solver) -> list[list[float]]:
+    """The grid of times from each output time to the next."""
     return [
         grid(t0, t1, solver.step_count(abs(t1 - t0)), solver.step_size)
         for t0, t1 in itertools.pairwise(times)
