@@ -334,11 +334,13 @@ def reproduce(
     Raises:
         InputError: if there is no such trial, no record of it, or it cannot be run here.
     """
-    from nodebench.repro import recorded, reproduce
+    from nodebench.repro import recorded, reproduce, require_current
 
     sweep = load_sweep(source, overrides=overrides, small=small)
+    table = Path(source).with_name("results.csv")
+    require_current(trial_id, sweep.trials, table)
     trial = find(trial_id, store, sweep)
-    record = recorded(trial, store, Path(source).with_name("results.csv"))
+    record = recorded(trial, store, table)
     options = options_for(sweep, cpu=cpu)
     _require_all([trial], options, inline=True)
     return reproduce(trial, record, options, on_epoch)

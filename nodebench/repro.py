@@ -6,13 +6,13 @@ import csv
 import io
 import math
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from nodebench.errors import InputError, Stopped, StoreError
-from nodebench.identity import Trial
+from nodebench.identity import NUMERICS, Trial
 from nodebench.plan import RunOptions
 from nodebench.point import known_point
 from nodebench.store import Store
@@ -79,8 +79,7 @@ def recorded(trial: Trial, store: Store, table: Path) -> Record:
     if result is not None and result.is_result:
         environment = result.environments[-1] if result.environments else {}
         return Record(result.outcome, _metrics(store.folder(trial.id)), _words(environment))
-    text = table.read_text(encoding="utf-8") if table.is_file() else ""
-    for row in csv.DictReader(io.StringIO(text)):
+    for row in _rows(table):
         if row["id"] == trial.id and row["outcome"] != "missing":
             numbers = {name: _number(text) for name, text in row.items()}
             metrics = {name: value for name, value in numbers.items() if value is not None}
@@ -89,6 +88,28 @@ def recorded(trial: Trial, store: Store, table: Path) -> Record:
         f"nothing is recorded of `{trial.id}`: neither in `{store.root}` nor in `{table}`. Give "
         "the `sweep.yaml` of a report's folder, or run the sweep first"
     )
+
+
+def require_current(trial_id: str, trials: Iterable[Trial], table: Path) -> None:
+    """Refuses a trial that a report has under an id which its settings no longer give.
+
+    Raises:
+        InputError: if the table has it and the plan does not.
+    """
+    planned = any(trial.id.startswith(trial_id) for trial in trials)
+    for row in [] if planned else _rows(table):
+        if row["id"].startswith(trial_id):
+            commit = f"commit {row['commit']}" if row.get("commit") else "the commit of that time"
+            raise InputError(
+                f"`{row['id']}` is in `{table}`, but not in the plan of this release: its numbers "
+                f"come from other numerics (now {NUMERICS}), or its sweep was changed. Check out "
+                f"{commit} to repeat it, or run the sweep anew"
+            )
+
+
+def _rows(table: Path) -> Iterator[dict[str, str]]:
+    text = table.read_text(encoding="utf-8") if table.is_file() else ""
+    yield from csv.DictReader(io.StringIO(text))
 
 
 def reproduce(

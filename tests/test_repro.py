@@ -1,7 +1,7 @@
 import pytest
 
-from nodebench.errors import StoreError
-from nodebench.repro import recorded, reproduce
+from nodebench.errors import InputError, StoreError
+from nodebench.repro import recorded, reproduce, require_current
 from nodebench.store import Store
 from nodebench.trial import run_trial
 from sweeps import options, tiny
@@ -42,6 +42,16 @@ def test_a_metric_that_differs_is_named_with_both_values(kept, tmp_path):
     assert not found.agrees
     assert [m.name for m in found.metrics if not m.agrees] == ["test_accuracy"]
     assert [(name, then) for name, then, _ in found.environments] == [("torch", "1.0")]
+
+
+def test_a_trial_of_other_numerics_is_refused_with_the_commit_to_check_out(kept, tmp_path):
+    sweep, _ = kept
+    table = tmp_path / "results.csv"
+    table.write_text("id,outcome,commit\nabcdef012345,finished,0123456789ab\n")
+    with pytest.raises(InputError, match="other numerics .* Check out commit 0123456789ab"):
+        require_current("abcdef", sweep.trials, table)
+    require_current(sweep.trials[0].id[:6], sweep.trials, table)
+    require_current("ffffff", sweep.trials, table)  # neither knows it, which `find` says
 
 
 def test_a_report_s_table_is_a_record_too(kept, tmp_path):
