@@ -48,13 +48,14 @@ class Fault:
 
 
 class SweepError(InputError):
-    """The mistakes of one sweep file, all of them."""
+    """The mistakes of one sweep file, all of them; `changes` are those of --set, if any."""
 
-    def __init__(self, source: str, faults: Iterable[Fault]):
+    def __init__(self, source: str, faults: Iterable[Fault], changes: Iterable[str] = ()):
         self.source = source
         self.faults = sorted(set(faults))
         count = len(self.faults)
-        title = f"{source}: {count} mistake{'' if count == 1 else 's'}"
+        set_ = "".join(f" --set {shown(text)}" for text in changes)
+        title = f"{source}{set_}: {count} mistake{'' if count == 1 else 's'}"
         super().__init__("\n".join([title, *(f"  {fault}" for fault in self.faults)]))
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from nodebench.errors import Fault, SweepError, shown, unknown
+from nodebench.errors import Fault, SweepError, unknown
 from nodebench.expansion import (
     SPEC_ORDER,
     agrees,
@@ -131,8 +131,7 @@ def load(path: Path, overrides: Sequence[str] = (), small: bool = False) -> Swee
         used = {number for _, numbers in expanded for number in numbers}
         faults += _without_effect(file, trials, used)
     if faults:
-        changes = f" with --set {shown(' '.join(overrides))}" if overrides else ""
-        raise SweepError(f"{path}{changes}", faults)
+        raise SweepError(str(path), faults, overrides)
     text = yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=100)
     return Sweep(
         file.name,

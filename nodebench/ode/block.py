@@ -6,18 +6,14 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from nodebench.errors import DeadlineExceeded, EvaluationLimit
-from nodebench.ode.dense import DenseField, dense_solve
 from nodebench.ode.exact import exact_form
-from nodebench.ode.fixed import TABLEAUS
-from nodebench.ode.gradients import odeint
-from nodebench.ode.solve import grids
+from nodebench.ode.gradients import Counted, odeint
 from nodebench.solver_settings import Gradient, Solver
 
 
@@ -59,21 +55,13 @@ class ODEBlock(nn.Module):
         gradient = self.gradient
         if gradient.name == "exact" and torch.is_grad_enabled():
             gradient = Gradient(name=self._exact_form(y0, times))
-        is_backprop = torch.is_grad_enabled() and gradient.name == "backprop"
-        if isinstance(self.f, DenseField) and self.solver.method in TABLEAUS and is_backprop:
-            tableau = TABLEAUS[self.solver.method]
-            return dense_solve(self.f, y0, grids(times, self.solver), tableau, self._count)
-        return odeint(self._evaluate, self.f, y0, times, self.solver, gradient)
+        return odeint(Counted(self.f, self._count), y0, times, self.solver, gradient)
 
     def _exact_form(self, y0: Tensor, times: Sequence[float]) -> str:
         if self.solver not in self.exact_forms:
             form = exact_form(self.f, y0, times, self.solver, self.memory_bytes)
             self.exact_forms[self.solver] = form
         return self.exact_forms[self.solver]
-
-    def _evaluate(self, t: float | Tensor, y: Tensor) -> Tensor:
-        self._count()
-        return cast("Tensor", self.f(t, y))
 
     def _count(self) -> None:
         self.evaluations += 1

@@ -9,7 +9,7 @@ import contextlib
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,38 +17,49 @@ from torch.autograd.function import once_differentiable
 from torch.nn.utils import parametrize
 from torch.utils.checkpoint import checkpoint
 
-from nodebench.ode.fixed import State
+from nodebench.ode.dense import DenseField, dense_solve
+from nodebench.ode.fixed import TABLEAUS, State
 from nodebench.ode.per_solve import weights_settled
-from nodebench.ode.solve import Norm, solve
+from nodebench.ode.solve import Norm, grids, solve
 from nodebench.solver_settings import Gradient, Solver
 
 Field = Callable[[float | Tensor, Tensor], Tensor]
 """f(t, y) -> dy/dt, of the shape of y."""
 
 
+class Counted:
+    """A module f(t, y) -> dy/dt, and what is called at each of its evaluations."""
+
+    def __init__(self, module: nn.Module, on_evaluation: Callable[[], None]):
+        self.module, self.on_evaluation = module, on_evaluation
+
+    def __call__(self, t: float | Tensor, y: Tensor) -> Tensor:
+        """dy/dt."""
+        self.on_evaluation()
+        return cast("Tensor", self.module(t, y))
+
+
 def odeint(
-    f: Field,
-    module: nn.Module,
-    y0: Tensor,
-    times: Sequence[float],
-    solver: Solver,
-    gradient: Gradient,
+    f: Counted, y0: Tensor, times: Sequence[float], solver: Solver, gradient: Gradient
 ) -> list[Tensor]:
     """The states at `times`, each of the shape of y0, with a gradient.
 
     They are not stacked, which would copy them into another memory layout.
 
-    `module` owns the parameters of f, for which the adjoint accumulates gradients, and the
-    buffers (batch statistics, power iterations) which a backward pass must not move on.
+    The module owns the parameters, for which the adjoint accumulates gradients, and the buffers
+    (batch statistics, power iterations) which a backward pass must not move on.
     """
     if not torch.is_grad_enabled() or gradient.name == "backprop":
         return _plain(f, y0, times, solver)
     if gradient.name == "recompute":
-        return _recompute(f, module, y0, times, solver)
-    return _adjoint(f, module, y0, times, solver, gradient)
+        return _recompute(f, y0, times, solver)
+    return _adjoint(f, y0, times, solver, gradient)
 
 
-def _plain(f: Field, y0: Tensor, times: Sequence[float], solver: Solver) -> list[Tensor]:
+def _plain(f: Counted, y0: Tensor, times: Sequence[float], solver: Solver) -> list[Tensor]:
+    tableau = TABLEAUS.get(solver.method)
+    if tableau and isinstance(f.module, DenseField) and torch.is_grad_enabled():
+        return dense_solve(f.module, y0, grids(times, solver), tableau, f.on_evaluation)
     with weights_settled():
         states = solve(lambda t, y: (f(t, y[0]),), (y0,), times, solver)
     return [y for (y,) in states]
@@ -57,17 +68,15 @@ def _plain(f: Field, y0: Tensor, times: Sequence[float], solver: Solver) -> list
 # --------------------------------------------------------------------------------- recompute
 
 
-def _recompute(
-    f: Field, module: nn.Module, y0: Tensor, times: Sequence[float], solver: Solver
-) -> list[Tensor]:
+def _recompute(f: Counted, y0: Tensor, times: Sequence[float], solver: Solver) -> list[Tensor]:
     """Keeps y0 alone, and repeats the solve in the backward pass: the same gradient as backprop.
 
     Source: Gholami, Keutzer, Biros 2019 (ANODE), for one block.
     """
-    before = _copies(module)
+    before = _copies(f.module)
 
     def contexts() -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
-        return contextlib.nullcontext(), _rewound(module, before)
+        return contextlib.nullcontext(), _rewound(f.module, before)
 
     states: list[Tensor] = checkpoint(
         lambda y: _plain(f, y, times, solver), y0, use_reentrant=False, context_fn=contexts
@@ -105,17 +114,12 @@ def _assign(module: nn.Module, values: list[Tensor]) -> None:
 
 
 def _adjoint(
-    f: Field,
-    module: nn.Module,
-    y0: Tensor,
-    times: Sequence[float],
-    solver: Solver,
-    gradient: Gradient,
+    f: Counted, y0: Tensor, times: Sequence[float], solver: Solver, gradient: Gradient
 ) -> list[Tensor]:
-    parameters = tuple(p for p in module.parameters() if p.requires_grad)
+    parameters = tuple(p for p in f.module.parameters() if p.requires_grad)
     norm = _seminorm if gradient.norm == "seminorm" else None
     backward = gradient.solver or solver
-    later = _AdjointSolve.apply(f, module, times, solver, backward, norm, y0, *parameters)
+    later = _AdjointSolve.apply(f, times, solver, backward, norm, y0, *parameters)
     return [y0, *later]
 
 
@@ -137,8 +141,7 @@ class _AdjointSolve(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        f: Field,
-        module: nn.Module,
+        f: Counted,
         times: Sequence[float],
         solver: Solver,
         backward_solver: Solver,
@@ -148,7 +151,7 @@ class _AdjointSolve(torch.autograd.Function):
     ) -> tuple[Tensor, ...]:
         with torch.no_grad():
             _, *later = _plain(f, y0, times, solver)
-        ctx.f, ctx.module, ctx.times, ctx.norm = f, module, times, norm
+        ctx.f, ctx.times, ctx.norm = f, times, norm
         ctx.solver = backward_solver
         ctx.save_for_backward(*later, *parameters)
         return tuple(later)
@@ -161,12 +164,13 @@ class _AdjointSolve(torch.autograd.Function):
         a = torch.zeros_like(states[0])
         gradients = tuple(torch.zeros_like(p) for p in parameters)
         spans = [(after, before) for before, after in itertools.pairwise(ctx.times)]
-        with torch.no_grad(), buffers_kept(ctx.module), settled_weights(ctx.module):
+        module = ctx.f.module
+        with torch.no_grad(), buffers_kept(module), settled_weights(module):
             for state, by, span in reversed(list(zip(states, by_state, spans, strict=True))):
                 start = (state, a + by, *gradients)
                 _, a, *rest = solve(augmented, start, span, ctx.solver, ctx.norm)[-1]
                 gradients = tuple(rest)
-        return (None,) * 6 + (a, *gradients)
+        return (None,) * 5 + (a, *gradients)
 
 
 def _split(tensors: Sequence[Tensor], at: int) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
