@@ -25,7 +25,7 @@ KILLABLE = {
     "data": {"name": "spheres", "train_size": 1600, "test_size": 32},
     "model": {"name": "plainode", "width": 8},
     "solver": {"method": "euler", "steps": 4},
-    "train": {"epochs": 100, "batch_size": 16},
+    "train": {"epochs": 100, "batch_size": 16, "optimizer": {"name": "adam", "lr": 0.001}},
 }
 
 
@@ -281,7 +281,7 @@ def progress(folder: Path) -> int:
 
 @pytest.mark.slow
 def test_a_killed_run_is_shown_as_killed_and_as_running_once_it_goes_on(tmp_path):
-    long = {**KILLABLE, "train": {"epochs": 600, "batch_size": 16}}  # MLflow takes its time
+    long = {**KILLABLE, "train": {**KILLABLE["train"], "epochs": 600}}  # MLflow takes its time
     write_tiny(tmp_path, base=long)
     database = tmp_path / "runs" / "mlflow.db"
     arguments = ("run", "tiny.yaml", "--inline", "--no-report")

@@ -34,7 +34,7 @@ BASE = {
     "data": {"name": "spheres", "train_size": 640, "test_size": 32},
     "model": {"name": "plainode", "width": 8},
     "solver": {"method": "euler", "steps": 4},
-    "train": {"epochs": 50, "batch_size": 16},
+    "train": {"epochs": 50, "batch_size": 16, "optimizer": {"name": "adam", "lr": 0.001}},
 }
 
 
