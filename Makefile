@@ -16,7 +16,7 @@ small-%: $(READY) ## The same in its small form, minutes on two cores
 resume: sweep ## The same: what is missing is run, and nothing twice
 
 test: check ## Lint, types, layers and the fast tests
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 
 test-slow: $(READY) ## The tests that take minutes
 	$(BIN)/pytest -m slow

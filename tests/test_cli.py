@@ -25,7 +25,7 @@ KILLABLE = {
     "data": {"name": "spheres", "train_size": 1600, "test_size": 32},
     "model": {"name": "plainode", "width": 8},
     "solver": {"method": "euler", "steps": 4},
-    "train": {"epochs": 100, "batch_size": 16, "optimizer": {"name": "adam", "lr": 0.001}},
+    "train": {"epochs": 50, "batch_size": 16, "optimizer": {"name": "adam", "lr": 0.001}},
 }
 
 
