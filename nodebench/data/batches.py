@@ -49,13 +49,18 @@ def prepared(data: Data, inputs: Tensor) -> Tensor:
     """A network's input: float32, scaled and normalised; of text, the codes as int32."""
     if data.symbols is not None:
         return inputs.int()
-    if inputs.dtype == torch.uint8:
-        inputs = inputs.float().div_(255)
-    if not data.mean:
+    is_image = inputs.dtype == torch.uint8
+    if not (is_image or data.mean):
         return inputs
+    full = 255.0 if is_image else 1.0
+    inputs = inputs.to(torch.float32, copy=True)  # which the rest changes in place
+    if not data.mean:
+        return inputs.div_(full)
     shape = (-1, *(1 for _ in range(inputs.ndim - 2)))
-    mean, std = (torch.tensor(x, device=inputs.device).view(shape) for x in (data.mean, data.std))
-    return (inputs - mean) / std
+    mean, std = (
+        torch.tensor(x, device=inputs.device).mul_(full).view(shape) for x in (data.mean, data.std)
+    )
+    return inputs.sub_(mean).div_(std)
 
 
 def _generator(seed: int, *names: str | int) -> torch.Generator:
