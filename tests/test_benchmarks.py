@@ -1,0 +1,55 @@
+"""Tests of what benchmarks compute; what they measure is not for a test."""
+
+import pytest
+import torch
+
+from benchmarks.__main__ import page
+from benchmarks.measure import compared, interleaved
+from benchmarks.networks import S1_ODENET, S2_SIMPLE, random_batch, spec_of, with_torchdiffeq
+from benchmarks.steps import step_operations
+from nodebench.models.build import build
+
+
+def test_rounds_go_over_all_cases_and_the_warm_ones_do_not_count():
+    calls = []
+    found = interleaved(
+        {"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, rounds=2, warm=1
+    )
+    assert calls == ["a", "b"] * 3
+    assert {name: len(seconds) for name, seconds in found.items()} == {"a": 2, "b": 2}
+
+
+def test_a_ratio_is_the_median_of_those_of_single_rounds():
+    row = compared("it", [1.0, 2.0, 1.0], "another", [3.0, 4.0, 9.0], "5")
+    assert (row.ratio, row.least, row.most, row.rounds) == (3.0, 2.0, 9.0, 3)
+    assert (row.ours_s, row.beside_s) == (1.0, 4.0)
+
+
+@pytest.mark.parametrize("network", [S1_ODENET, S2_SIMPLE], ids=["S1", "S2"])
+@pytest.mark.parametrize("adjoint", [False, True])
+def test_torchdiffeq_s_network_is_the_same_function(network, adjoint):
+    spec = spec_of({**network, "solver": {"method": "euler", "steps": 3}})
+    data, (inputs, _) = random_batch(spec)
+    theirs, ours = with_torchdiffeq(spec, data, adjoint=adjoint), build(spec, data)
+    torch.testing.assert_close(theirs(inputs), ours(inputs), rtol=1e-4, atol=1e-5)
+
+
+def test_operations_of_a_step_are_counted_from_shapes():
+    spec = spec_of({**S1_ODENET, "solver": {"method": "euler", "steps": 3}})
+    data, (inputs, _) = random_batch(spec)
+    stem = [64 * 1 * 9 * 26**2, 64 * 64 * 16 * 13**2, 64 * 64 * 16 * 6**2]
+    block = 3 * 2 * 64 * 65 * 9 * 6**2
+    forward = 2 * 128 * (sum(stem) + block + 64 * 10)
+    expected = 3 * forward - 2 * 128 * stem[0]
+    assert step_operations(with_torchdiffeq(spec, data), inputs) == expected
+
+
+def test_a_page_has_the_results_that_there_are():
+    row = compared("it", [0.5], "another", [2.0], "5")
+    text = page("abacus", {"data": {"rows": [vars(row)], "where": "here", "day": "today"}})
+    assert "# abacus" in text
+    assert "## data\n\ntoday; here" in text
+    assert (
+        "| it     | 500 ms | another: 2 s | 4.00    | 4.00 – 4.00    | 1        | 5       |" in text
+    )
+    assert "## report" not in text
