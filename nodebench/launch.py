@@ -221,9 +221,7 @@ def time_cells(
     _require_all(trials, options, inline=True)
     from nodebench.timing import time_trials
 
-    with _published(
-        sweep, store, monitor, track=track, write_report=write_report
-    ) as published:  # fmt: skip
+    with _published(sweep, store, monitor, track=track, write_report=write_report) as published:
         rows, problems = time_trials(
             trials, store, options, steps=steps, rounds=rounds, on_round=on_round
         )

@@ -103,8 +103,12 @@ def test_the_table_says_on_which_machine_if_there_are_several(two_cells, tmp_pat
     folder.add_timing({**folder.timings()[0], "hardware": "abacus", "timed_epoch_s": 1234.0})
     results, judged = frames.results(sweep, store), pd.DataFrame()
     main = tables.summary(sweep, results, judged, frames.timings(sweep, store))
-    assert list(main["s/epoch on abacus, 1 threads"]) == ["1230", "–"]
+    version = folder.timings()[0]["torch"]
+    assert list(main[f"s/epoch on abacus, 1 threads, torch {version}"]) == ["1230", "–"]
     assert len([column for column in main if column.startswith("s/epoch")]) == 2
+    folder.add_timing({**folder.timings()[0], "torch": "another"})
+    main = tables.summary(sweep, results, judged, frames.timings(sweep, store))
+    assert len([column for column in main if column.startswith("s/epoch")]) == 3
 
 
 def test_without_a_timing_the_seconds_are_marked_as_shared(two_cells, tmp_path):

@@ -15,7 +15,7 @@ class TimeConv(nn.Module):
     """A convolution over [t; y]: time is one more input channel, the first.
 
     Since a convolution is linear, that is conv(y) + t conv(1), each with its part of the filters:
-    the same, without a copy of y, and of 64 channels instead of 65, two thirds of the time.
+    the same, without a copy of y, and of 64 channels instead of 65, seven tenths of the time.
     Shapes: y [batch, channels, ...] -> [batch, the convolution's outputs, ...].
     """
 

@@ -1,7 +1,7 @@
 """The form in which a network runs fastest on a device: the one place where that is decided.
 
-From measurements that are committed (`benchmarks/results/`) and not made at run time, since a trial
-would not always give the same bits then. The function is the same in every form.
+By the table here, and not by timing at run time, since a trial would not always give the same
+bits then. The function is the same in every form.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-# How images lie in memory. On a CPU, with a pixel's channels side by side, convolutions over 64
-# channels take three quarters of the time, forward and backward.
+# How images lie in memory. On a CPU, with a pixel's channels side by side, a convolution over 64
+# channels of 6 x 6 takes 3.9 ms instead of 4.9, forward and backward (batch 128, two threads). On a
+# GPU nothing has been measured yet.
 MEMORY_FORMATS = {"cpu": torch.channels_last, "cuda": torch.contiguous_format}
 
 

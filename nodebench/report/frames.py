@@ -112,7 +112,7 @@ def timings(sweep: Sweep, store: Store) -> pd.DataFrame:
         {
             "trial": trial.id,
             **_identity(sweep, trial),
-            "machine": f"{row['hardware']}, {row['threads']} threads",
+            "machine": f"{row['hardware']}, {row['threads']} threads, torch {row['torch']}",
             **row,
         }
         for trial in sweep.trials
