@@ -12,14 +12,17 @@ import torch.nn.functional as F
 import torchdiffeq
 from torch import Tensor, nn
 
+from nodebench.checkpoint import EpochSums
 from nodebench.data.dataset import Data, Split
 from nodebench.models import plain
 from nodebench.models.build import build
 from nodebench.models.dynamics import TimeConv
 from nodebench.models.form import placed
 from nodebench.ode.block import ODEBlock
+from nodebench.pack import Together
 from nodebench.spec import TrialSpec
-from nodebench.train import new_state
+from nodebench.task import task_for
+from nodebench.train import Step, new_state
 
 BATCH = 128
 SHAPES = {"spheres": (2,), "mnist": (1, 28, 28), "cifar10": (3, 32, 32)}
@@ -124,3 +127,15 @@ def training_step(
         optimizer.step()
 
     return step
+
+
+def packed_step(network: dict[str, Any], seeds: int) -> Callable[[], None]:
+    """A step of several seeds, taken as one; the optimizer's and the sums of an epoch included."""
+    together, steps = Together(), []
+    for seed in range(seeds):
+        spec = spec_of(network, seed=seed)
+        data, batch = random_batch(spec)
+        state = new_state(ours(spec, data).train(), spec)
+        state.sums = EpochSums(torch.zeros(()))
+        steps.append(Step(state, task_for(data, spec), batch))
+    return partial(together.take, steps)

@@ -13,6 +13,7 @@ from benchmarks.networks import (
     S2_SIMPLE,
     S4_ODENET4,
     ours,
+    packed_step,
     random_batch,
     spec_of,
     training_step,
@@ -27,12 +28,19 @@ def small_domain(rounds: int = 15) -> list[Row]:
     seconds = interleaved(
         {
             "ours": training_step(ours(spec, data), spec, batch),
+            "packed": packed_step(S2_SIMPLE, seeds=10),
             "torchdiffeq": training_step(with_torchdiffeq(spec, data), spec, batch),
         },
         rounds,
     )
     what = "S2 simple field, spheres 2-D, Euler 64, backprop"
-    return [compared(what, seconds["ours"], "torchdiffeq backprop", seconds["torchdiffeq"], "5")]
+    beside, theirs = "torchdiffeq backprop", seconds["torchdiffeq"]
+    each = [s / 10 for s in seconds["packed"]]
+    return [
+        compared(what, seconds["ours"], beside, theirs, "5"),
+        compared(f"{what}, each of 10 seeds packed", each, beside, theirs, "8"),
+        compared(f"{what}, each of 10 seeds packed", each, "ours, alone", seconds["ours"]),
+    ]
 
 
 def image_network(rounds: int = 7) -> list[Row]:

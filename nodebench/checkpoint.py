@@ -103,7 +103,8 @@ class TrainState:
             peak = peak_memory(self.sums.loss.device)
             self.sums.peak_memory = max(self.sums.peak_memory, peak)
         values = {
-            "model": self.model.state_dict(),
+            # Cloned, since a pack's parameters are views, of which torch saves the whole.
+            "model": {name: x.clone() for name, x in self.model.state_dict().items()},
             "optimizer": self.optimizer.state_dict(),
             "epoch": self.epoch,
             "iteration": self.iteration,

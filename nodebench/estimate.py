@@ -80,7 +80,13 @@ def _training(entry: Entry, history: Sequence[Row]) -> float:
     times = [row["time"] for row in history]
     steps = [after - before for before, after in pairwise(times)]
     per_epoch: float = statistics.median(steps) if steps else history[0].get("epoch_s", 0.0)
-    return per_epoch * (entry.trial.spec.train.epochs or len(times))
+    return per_epoch * (entry.trial.spec.train.epochs or len(times)) / _packed(entry.result)
+
+
+def _packed(result: Result | None) -> int:
+    """With how many others, itself included, a trial had the time that it took."""
+    here = result.environments[-1] if result and result.environments else {}
+    return int(here.get("packed", 1))
 
 
 def _evaluating(entry: Entry, store: Store) -> float:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nodebench.data.files import prepare
-from nodebench.errors import Fault, InputError, SweepError, shown, unknown
+from nodebench.errors import Fault, InputError, ResourceError, SweepError, shown, unknown
 from nodebench.estimate import Cost, Forecast, forecast, recorded_costs, slots
 from nodebench.identity import Trial
 from nodebench.memo import is_reported, is_tracked, note_reported, state_of
@@ -29,7 +29,6 @@ from nodebench.results import report
 from nodebench.runner import Monitor, require, run_inline
 from nodebench.store import Store
 from nodebench.sweep import Sweep, load
-from nodebench.sweepfile import Resources
 from nodebench.trial_folder import Row
 from nodebench.tuner import run_with_ray
 
@@ -62,7 +61,7 @@ def options_for(sweep: Sweep, *, cpu: bool = False) -> RunOptions:
     """How a sweep's trials are run: as its file says, on this data, without a GPU if `cpu`."""
     resources = sweep.resources
     if cpu:
-        resources = Resources(cpus=resources.cpus, gpus=0)
+        resources = resources.model_copy(update={"gpus": 0.0})
     return RunOptions(
         data_root(),
         resources,
@@ -277,6 +276,11 @@ def _require_all(trials: Sequence[Trial], options: RunOptions, *, inline: bool) 
     """Refuses, before anything has been started, what would fail in every trial."""
     if trials:
         require(options, inline=inline)
+    if not options.resources.gpus and any(t.spec.train.precision == "tf32" for t in trials):
+        raise ResourceError(
+            "`train.precision: tf32` is of GPUs: on a CPU it is float32 by another name. Take "
+            "`float32` or `bf16`, or give `resources.gpus`"
+        )
     for path in {path for trial in trials for path in trial.spec.import_paths}:
         import_part(path)
     for data in {trial.spec.data.model_dump_json(): trial.spec.data for trial in trials}.values():

@@ -43,6 +43,9 @@ class RunOptions:
     stop: Stop | None = None
     """How a search ends trials early."""
 
+    packed: int = 1
+    """So many seeds are trained together, in the memory of one trial."""
+
     retry_failed: bool = False
     """Whether a result that is a failure (DNF) counts as missing."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from contextlib import suppress
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -23,7 +23,8 @@ from nodebench.plan import RunOptions
 from nodebench.point import Point, points
 from nodebench.seeds import stream
 from nodebench.task import task_for
-from nodebench.train import new_state, train
+from nodebench.train import Step, new_state, train
+from nodebench.trial_folder import Row
 
 STEPS = 8
 MOST_S = 10.0
@@ -63,50 +64,51 @@ class Probe:
         return Cost(middle, low, high, source, self.grows)
 
 
-class _Enough(Exception):
-    """Ends a training that was begun to be timed."""
-
-
 def probe(trial: Trial, options: RunOptions) -> Probe | None:
     """Times the first steps of a trial and a test on one batch; writes nothing.
 
     None if not even a step, or the test, comes to an end within seconds.
     """
     torch.set_num_threads(options.resources.cpus)
-    device, spec = device_for(options.resources.gpus), trial.spec
+    spec, precision = trial.spec, trial.spec.train.precision
+    device = device_for(options.resources.gpus, precision)
     data = load(spec, options.data_root).to(device)
-    model, task = placed(build(spec, data), device), task_for(data, spec)
+    model, task = placed(build(spec, data), device, precision), task_for(data, spec)
     torch.manual_seed(stream(spec.seed, "training"))
     share_memory(model, memory_of_trial(options.resources.gpus))
     for block in ode_blocks(model):
         block.max_evaluations = options.limits.nfe
         block.deadline = time.monotonic() + HANGS_S
     state = new_state(model, spec, adaptation_for(model, task, spec))
-    start, moments = time.perf_counter(), [0.0]
-
-    def clock() -> None:
-        synchronize(device)
-        moments.append(time.perf_counter() - start)
-        if len(moments) > STEPS + 1 or moments[-1] > MOST_S:
-            raise _Enough
-
     total = spec.train.iterations or (spec.train.epochs or 0) * task.batches_per_epoch
     try:
-        with suppress(_Enough):
-            next(train(state, task, spec, on_step=clock), None)  # at most an epoch
+        steps = _first_steps(train(state, task, spec), device)
         test_s = task.evaluate(model, size=spec.train.batch_size).forward_s * task.test_passes
     except TrialFailure:
         return None
-    steps = [after - before for before, after in pairwise(moments)]
     tests = total // (task.batches_per_epoch * spec.train.test_every) or 1
     return Probe(
-        # The first step also allocates.
-        steps=tuple(steps[1:] or steps or [0.0]),
+        steps=tuple(steps[1:] or steps or [0.0]),  # the first also allocates
         test_s=test_s,
         iterations=total,
         tests=tests + sum(_relative_cost(trial, p) for p in points(trial, options.evaluate)),
         grows=spec.solver is not None and spec.solver.facts.kind != "fixed",
     )
+
+
+def _first_steps(training: Iterator[Step | Row], device: torch.device) -> list[float]:
+    """Seconds of each; at most those of an epoch."""
+    start = time.perf_counter()
+    moments: list[float] = []
+    for item in training:
+        if not isinstance(item, Step):
+            moments.append(item.get("epoch_s", 0.0))  # when its last step had been taken
+            break
+        synchronize(device)
+        moments.append(time.perf_counter() - start)
+        if len(moments) > STEPS + 1 or moments[-1] > MOST_S:
+            break
+    return [after - before for before, after in pairwise(moments)]
 
 
 def _relative_cost(trial: Trial, point: Point) -> float:

@@ -9,11 +9,11 @@ import importlib.util
 import os
 import socket
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Protocol
 
-from nodebench.errors import ResourceError, StoreError
+from nodebench.errors import ResourceError
 from nodebench.identity import Trial
+from nodebench.packing import packs
 from nodebench.plan import RunOptions
 from nodebench.store import Store
 from nodebench.sweepfile import Resources
@@ -66,22 +66,22 @@ def run_inline(
     *,
     fail_fast: bool = False,
 ) -> None:
-    """Runs trials one after the other in this process; needs no Ray.
+    """Runs trials, or packs of them, one after the other in this process; needs no Ray.
 
     With `fail_fast`, the first trial that has no result is the last to be run.
     """
-    from nodebench.trial import run_trial
+    from nodebench.pack import Pack
 
-    for trial in trials:
-        monitor.on_start(trial.id)
-        problem, has_result = None, False
-        try:
-            on_epoch = partial(monitor.on_epoch, trial.id)
-            has_result = run_trial(trial, store, options, on_epoch).is_result
-        except StoreError as error:  # another launch trains it; the others go on
-            problem = str(error)
-        monitor.on_end(trial.id, problem)
-        if fail_fast and not has_result:
+    for together in packs(trials, options.resources):
+        pack = Pack(together, store, options)
+        for trial in together:
+            monitor.on_start(trial.id)
+        for rows in pack.epochs():
+            for trial_id, row in rows.items():
+                monitor.on_epoch(trial_id, row)
+        for trial in together:
+            monitor.on_end(trial.id, pack.problems.get(trial.id))
+        if fail_fast and not pack.has_results:
             return
 
 

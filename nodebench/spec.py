@@ -20,6 +20,7 @@ from nodebench.vocabulary import (
     Count,
     NonNegative,
     Positive,
+    PrecisionName,
     Size,
 )
 
@@ -141,6 +142,7 @@ class Train(Part):
     that, which is of use with `weights` from elsewhere. `batch_size` counts samples;
     of a trajectory, it is the most points that a window may have. `reset_optimizer` forgets the
     momentum at the start of every epoch, as released code that builds its optimiser anew does.
+    With a `precision` below float32, parameters and ODE states are float32 all the same.
     """
 
     epochs: Count | None = None
@@ -150,6 +152,7 @@ class Train(Part):
     reset_optimizer: bool = False
     optimizer: OptimizerSettings = Sgd(name="sgd")
     schedule: ScheduleSettings = Constant(name="constant")
+    precision: PrecisionName = "float32"
     test_every: Count = 1
 
     @model_validator(mode="before")

@@ -88,10 +88,17 @@ class Evaluate(Part):
 
 
 class Resources(Part):
-    """What one trial gets. `cpus` is also its number of threads."""
+    """What one trial gets. `cpus` is also its number of threads.
+
+    Up to `pack_seeds` trials that differ in their seed alone are trained together as one, with
+    the resources of one: their steps are the same products over larger batches. `auto` does so
+    where it is known to be faster. Networks that cannot be packed, such as those with an adaptive
+    solver, are trained one by one whatever is asked.
+    """
 
     cpus: Count = 1
     gpus: NonNegative = 0.0
+    pack_seeds: Count | Literal["auto"] = 1
 
     @model_validator(mode="after")
     def _one_gpu_at_most(self) -> Self:

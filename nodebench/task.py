@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -28,6 +28,9 @@ PATHS = 6  # of each class
 MOST_TIMES = 64  # on a path
 
 BatchType = TypeVar("BatchType")
+
+Network = Callable[..., Tensor]
+"""A model, or one with other parameters in the place of its own."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,7 @@ class Task(ABC, Generic[BatchType]):
         """The first training batch, or part of it, of at most `size` samples."""
 
     @abstractmethod
-    def loss(self, model: nn.Module, batch: BatchType) -> Loss:
+    def loss(self, model: Network, batch: BatchType) -> Loss:
         """The model's loss on a batch, with a gradient."""
 
     @abstractmethod
@@ -122,7 +125,7 @@ class Classification(Task[Batch]):
         inputs, targets = next(self.batches(0))
         return inputs[:size], targets[:size]
 
-    def loss(self, model: nn.Module, batch: Batch) -> Loss:
+    def loss(self, model: Network, batch: Batch) -> Loss:
         """Cross-entropy, and the number of samples that are right."""
         inputs, targets = batch
         logits = model(inputs)
@@ -235,7 +238,7 @@ class TrajectoryFit(Task[Tensor]):
         """The first window."""
         return next(self.batches(0))
 
-    def loss(self, model: nn.Module, batch: Tensor) -> Loss:
+    def loss(self, model: Network, batch: Tensor) -> Loss:
         """The mean squared error over a window, solved from its first observation."""
         observed = self.data.observed[batch.to(self.device)]
         states = model(observed[0], self.data.times[batch].tolist())

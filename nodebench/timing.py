@@ -74,7 +74,8 @@ class _Clock:
 
     def __init__(self, trial: Trial, store: Store, options: RunOptions):
         self.trial, self.problem = trial, ""
-        self.device = device_for(options.resources.gpus)
+        self._gpus = options.resources.gpus
+        self.device = device_for(self._gpus)
         self._state, self._task = _end_of_training(trial, store, options, self.device)
         self._batches = _without_end(self._task)
         self._evaluations = EpochSums(torch.zeros((), device=self.device))
@@ -84,6 +85,7 @@ class _Clock:
         """A round: the mean seconds of so many steps."""
         if self.problem:
             return
+        device_for(self._gpus, self.trial.spec.train.precision)
         try:
             self._run(WARM_STEPS, EpochSums(torch.zeros((), device=self.device)))
             start = time.perf_counter()
@@ -124,7 +126,7 @@ def _end_of_training(
     model = build(spec, data)
     share_memory(model, memory_of_trial(options.resources.gpus))
     restore(model, read_checkpoint(store.folder(trial.id).checkpoint))
-    state = new_state(placed(model, device).train(), spec)
+    state = new_state(placed(model, device, spec.train.precision).train(), spec)
     return state, task_for(data, spec)
 
 

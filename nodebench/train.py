@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from nodebench.errors import DeadlineExceeded, Diverged
 from nodebench.machine import peak_memory, reset_peak_memory, synchronize
 from nodebench.ode.block import take_evaluations
 from nodebench.spec import Cosine, Milestones, Optimizer, Schedule, Train, TrialSpec
-from nodebench.task import Task
+from nodebench.task import Loss, Task
 from nodebench.trial_folder import Row
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
@@ -30,6 +31,25 @@ OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
 CHECK_EVERY = {"cpu": 1, "cuda": 50}
 
 
+@dataclass
+class Step:
+    """A step that a training is about to take: now, its state can be saved.
+
+    Whoever iterates over a training may take the step in its stead, and say so.
+    """
+
+    state: TrainState
+    task: Task[Any]
+    batch: Any
+    taken: bool = False
+
+    def finish(self, loss: Loss, forward: list[int], backward: list[int]) -> None:
+        """What is left of the step once gradients are there, and evaluations are counted."""
+        assert self.state.sums is not None
+        _finish(self.state, self.state.sums, loss, forward, backward)
+        self.taken = True
+
+
 def new_state(model: nn.Module, spec: TrialSpec, hook: Hook | None = None) -> TrainState:
     """The state before the first iteration."""
     return TrainState(model, _optimizer(model, spec.train.optimizer), hook)
@@ -40,12 +60,11 @@ def train(
     task: Task[Any],
     spec: TrialSpec,
     deadline: float | None = None,
-    on_step: Callable[[], None] = lambda: None,
-) -> Iterator[Row]:
-    """Trains to the end of the spec, from wherever the state is; yields a row every epoch.
+) -> Iterator[Step | Row]:
+    """Trains to the end of the spec, from wherever the state is.
 
-    A row is the last of the state's history when it is yielded. Between two steps, as in
-    `on_step`, the state is one from which training can go on.
+    Yields each step before it is taken, and after every epoch a row, which is then the last of
+    the state's history.
 
     Raises:
         TrialFailure: if the loss is no longer finite, a solve fails, or time is up.
@@ -56,7 +75,7 @@ def train(
     if total == 0 and not state.history:
         yield _recorded(state, _test_metrics(state.model, task))
     while state.iteration < total:
-        row = _train_epoch(state, task, spec.train, total, deadline, on_step)
+        row = yield from _train_epoch(state, task, spec.train, total, deadline)
         is_last = state.iteration >= total
         if is_last or (state.epoch + 1) % spec.train.test_every == 0:
             row |= _test_metrics(state.model, task)
@@ -84,8 +103,7 @@ def _train_epoch(
     settings: Train,
     total: int,
     deadline: float | None,
-    on_step: Callable[[], None],
-) -> Row:
+) -> Generator[Step, None, Row]:
     device = task.device
     state.model.train()
     if state.sums is None:
@@ -103,13 +121,15 @@ def _train_epoch(
         if state.iteration >= total:
             break
         _set_learning_rate(state, settings, task.batches_per_epoch, total)
-        step(state, task, batch, sums)
+        upcoming = Step(state, task, batch)
+        yield upcoming
+        if not upcoming.taken:
+            step(state, task, batch, sums)
         if state.iteration % CHECK_EVERY[device.type] == 0:
             _require_finite(state)
         if deadline is not None and time.monotonic() > deadline:
             raise DeadlineExceeded(f"the trial's time was up after {state.iteration} iterations")
         sums.seconds = time.perf_counter() - start
-        on_step()
     _require_finite(state)
     synchronize(device)
     seconds = time.perf_counter() - start
@@ -131,9 +151,16 @@ def step(state: TrainState, task: Task[Any], batch: object, sums: EpochSums) -> 
     forward = take_evaluations(state.model)
     state.optimizer.zero_grad()
     loss.mean.backward()  # type: ignore[no-untyped-call]
-    sums.count(forward, take_evaluations(state.model))
+    backward = take_evaluations(state.model)
     if state.hook:
         state.hook.after_backward(state.model, task, batch, loss, sum(forward), state.iteration)
+    _finish(state, sums, loss, forward, backward)
+
+
+def _finish(
+    state: TrainState, sums: EpochSums, loss: Loss, forward: list[int], backward: list[int]
+) -> None:
+    sums.count(forward, backward)
     uncompiled.step(state.optimizer)
     sums.add(loss)
     state.iteration += 1

@@ -18,7 +18,7 @@ from nodebench.adaptation import adaptation_for
 from nodebench.checkpoint import TrainState, newest_checkpoint, read_checkpoint, restore
 from nodebench.data.load import load
 from nodebench.data_settings import Dataset
-from nodebench.errors import OutOfMemory, StoreError, TrialFailure
+from nodebench.errors import OutOfMemory, Stopped, StoreError, TrialFailure
 from nodebench.identity import Trial
 from nodebench.machine import device_for, environment, is_out_of_memory, memory_of_trial
 from nodebench.models.build import build, parameter_count
@@ -30,7 +30,7 @@ from nodebench.robustness import evaluate_points
 from nodebench.seeds import stream
 from nodebench.store import Store
 from nodebench.task import Task, task_for
-from nodebench.train import drop_last_test, new_state, train
+from nodebench.train import Step, drop_last_test, new_state, train
 from nodebench.trial_folder import ERROR, FINISHED, Result, Row, TrialFolder
 
 
@@ -47,15 +47,16 @@ def run_trial(
     Raises:
         StoreError: if another process holds the trial.
     """
-    for row in epochs(trial, store, options):
-        on_epoch(row)
+    for item in attempt(trial, store, options):
+        if not isinstance(item, Step):
+            on_epoch(item)
     result = store.folder(trial.id).result()
     assert result is not None
     return result
 
 
-def epochs(trial: Trial, store: Store, options: RunOptions) -> Generator[Row, None, None]:
-    """`run_trial` step by step: yields the row of every epoch; at its end the result is stored.
+def attempt(trial: Trial, store: Store, options: RunOptions) -> Generator[Step | Row, None, None]:
+    """`run_trial` bit by bit: yields what `train` does; at its end the result is stored.
 
     Closed before, it leaves a trial that goes on from its last checkpoint.
 
@@ -69,7 +70,7 @@ def epochs(trial: Trial, store: Store, options: RunOptions) -> Generator[Row, No
             if not is_missing(trial, before, store, options):
                 return
             folder.create(trial)
-            yield from _Run(trial, store, options, before).epochs()
+            yield from _Run(trial, store, options, before).attempt()
     except OSError as error:
         raise StoreError(f"`{folder.path}` cannot be written: {error.strerror}") from error
 
@@ -105,10 +106,14 @@ class _Run:
         self.outcome, self.reason = "", ""
         self.chance: float | None = None
 
-    def epochs(self) -> Iterator[Row]:
+    def attempt(self) -> Iterator[Step | Row]:
         """Runs the trial; the one place where any exception is caught."""
         try:
-            yield from self._epochs()
+            yield from self._attempt()
+        except GeneratorExit:
+            if self.folder.take_given_up():
+                self._ended(Stopped.outcome, "the search gave it up: others did better by then")
+            raise
         except TrialFailure as failure:
             self._ended(failure.outcome, str(failure))
         except Exception as error:  # noqa: BLE001 - a crash is recorded, and the sweep goes on
@@ -119,32 +124,41 @@ class _Run:
                 self.folder.write_error(traceback.format_exc())
             self._ended(ERROR, f"{type(error).__name__}: {error}")
 
-    def _epochs(self) -> Iterator[Row]:
+    def _attempt(self) -> Iterator[Step | Row]:
         torch.set_num_threads(self.options.resources.cpus)
-        device = device_for(self.options.resources.gpus)
         spec = self.trial.spec
+        device = device_for(self.options.resources.gpus, spec.train.precision)
         data = load(spec, self.options.data_root).to(device)
-        model, task = placed(build(spec, data), device), task_for(data, spec)
+
+        def network() -> nn.Module:
+            return placed(build(spec, data), device, spec.train.precision)
+
+        model, task = network(), task_for(data, spec)
         self.chance = task.chance
         torch.manual_seed(stream(spec.seed, "training"))
         self.state = new_state(model, spec, adaptation_for(model, task, spec))
         self._begin(self.state, task)
-        here = environment(device)
+        packed = {"packed": self.options.packed} if self.options.packed > 1 else {}
+        here = environment(device) | packed
         if here not in self.state.environments:
             self.state.environments.append(here)
         self.clock = time.monotonic() - self.state.elapsed_s
         deadline = self._limit_solves(model, self.clock)
-        for row in train(self.state, task, spec, deadline, self._between_steps):
+        for item in train(self.state, task, spec, deadline):
+            if isinstance(item, Step):
+                self._between_steps()
+                yield item
+                continue
             self._keep_record(self.state.history)
-            self.folder.log(_summary_line(row))
+            self.folder.log(_summary_line(item))
             if time.monotonic() - self.saved >= self.options.checkpoint_s:
                 self._save()
-            yield row
+            yield item
         if self.saved_epochs < self.state.epoch or not self.folder.checkpoint.exists():
             self._save()
         self.folder.checkpoint_before.unlink(missing_ok=True)
         self._ended(FINISHED, "")
-        self._evaluate(model, lambda: placed(build(spec, data), device), task)
+        self._evaluate(model, network, task)
 
     def _begin(self, state: TrainState, task: Task[Any]) -> None:
         """Goes back to the last checkpoint, or on from a shorter training's last, if there is."""
@@ -206,7 +220,8 @@ class _Run:
     def _limit_solves(self, model: nn.Module, start: float) -> float | None:
         minutes = self.options.limits.minutes
         deadline = None if minutes is None else start + 60 * minutes
-        share_memory(model, memory_of_trial(self.options.resources.gpus))
+        memory = memory_of_trial(self.options.resources.gpus)
+        share_memory(model, memory // self.options.packed)
         for block in ode_blocks(model):
             block.max_evaluations = self.options.limits.nfe
             block.deadline = deadline
@@ -298,5 +313,5 @@ def _captured_warnings(folder: TrialFolder) -> Iterator[None]:
     try:
         yield
     finally:
-        logging.captureWarnings(False)
         logger.removeHandler(handler)
+        logging.captureWarnings(bool(logger.handlers))  # a pack has several trials at once

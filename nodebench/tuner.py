@@ -14,13 +14,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from nodebench.errors import ResourceError, Stopped, StoreError
+from nodebench.errors import ResourceError
 from nodebench.identity import Trial
 from nodebench.lock import abandoned, own_folder
+from nodebench.packing import packs
 from nodebench.plan import RunOptions
 from nodebench.runner import Monitor, require_node
 from nodebench.store import Store
 from nodebench.sweepfile import Stop
+from nodebench.trial_folder import Row
 
 REPORT_EVERY_S = 0.5
 """Epochs that follow each other faster are not all reported to the driver; the store has them."""
@@ -51,6 +53,7 @@ def run_with_ray(
     with _ray_session(store.root) as storage:
         nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
         require_node(options.resources, [n["Resources"] for n in nodes if n["Alive"]])
+        together = packs(trials, options.resources)
         work = _Work({trial.id: trial for trial in trials}, store, options, list(sys.path))
         trainable = tune.with_resources(
             tune.with_parameters(_trainable(), work=work),
@@ -58,7 +61,7 @@ def run_with_ray(
         )
         tune.Tuner(
             trainable,
-            param_space={"id": tune.grid_search([trial.id for trial in trials])},
+            param_space={"ids": tune.grid_search([[t.id for t in pack] for pack in together])},
             # Actors are reused because a new process costs seconds of imports.
             tune_config=tune.TuneConfig(
                 reuse_actors=True, scheduler=_scheduler(options.stop, trials, store)
@@ -151,7 +154,7 @@ def _trainable() -> Any:
     from ray import tune
 
     class Worker(tune.Trainable):
-        """A Tune actor. A step is some epochs of a trial, or the whole of a short one.
+        """A Tune actor. A step is some epochs of a pack of trials, or the whole of short ones.
 
         (A function that calls `tune.report` would run in a thread which Tune polls every 0.2 s.)
         """
@@ -162,23 +165,22 @@ def _trainable() -> Any:
             self.begin(config)
 
         def begin(self, config: dict[str, Any]) -> None:
-            from nodebench.trial import epochs
+            from nodebench.pack import Pack
 
-            self.trial = self.work.trials[config["id"]]
-            self.epochs = epochs(self.trial, self.work.store, self.work.options)
+            trials = [self.work.trials[trial_id] for trial_id in config["ids"]]
+            self.pack = Pack(trials, self.work.store, self.work.options)
+            self.epochs = self.pack.epochs()
 
         def step(self) -> dict[str, Any]:
             # A search decides after each epoch.
             until = time.monotonic() + (0.0 if self.work.options.stop else REPORT_EVERY_S)
-            try:
-                for row in self.epochs:
-                    if time.monotonic() >= until:
-                        return row
-            except StoreError as error:  # another launch trains it; the others go on
-                return {"done": True, "problem": str(error), "has_result": False}
-            result = self.work.store.folder(self.trial.id).result()
-            has_result = result is not None and result.is_result
-            return {"done": True, "problem": None, "has_result": has_result}
+            latest: dict[str, Row] = {}
+            for rows in self.epochs:
+                latest |= rows
+                if time.monotonic() >= until:  # a search looks at its one trial's own row
+                    return {**next(iter(rows.values())), "rows": latest}
+            problems, has_results = self.pack.problems, self.pack.has_results
+            return {"done": True, "rows": latest, "problems": problems, "has_results": has_results}
 
         def reset_config(self, config: dict[str, Any]) -> bool:
             self.cleanup()
@@ -186,10 +188,6 @@ def _trainable() -> Any:
             return True
 
         def cleanup(self) -> None:
-            # Tune also cleans up after an error of its own, which is no decision of a search.
-            if self.work.store.folder(self.trial.id).take_given_up():
-                with contextlib.suppress(Stopped, StopIteration):
-                    self.epochs.throw(Stopped("the search gave it up: others did better by then"))
             self.epochs.close()
 
     return Worker
@@ -216,7 +214,8 @@ def _scheduler(stop: Stop | None, trials: Sequence[Trial], store: Store) -> Any:
         def on_trial_result(self, controller: Any, trial: Any, result: Any) -> str:
             decision: str = super().on_trial_result(controller, trial, result)
             if decision == self.STOP:
-                store.folder(trial.config["id"]).give_up()
+                [trial_id] = trial.config["ids"]
+                store.folder(trial_id).give_up()
             return decision
 
     data = trials[0].spec.data
@@ -241,7 +240,7 @@ def _stopper(fail_fast: bool) -> Any:
         failed = False
 
         def __call__(self, _trial_id: str, result: dict[str, Any]) -> bool:
-            self.failed = self.failed or not result.get("has_result", True)
+            self.failed = self.failed or not result.get("has_results", True)
             return False
 
         def stop_all(self) -> bool:
@@ -253,8 +252,11 @@ def _stopper(fail_fast: bool) -> Any:
 class _DriverOnly:
     """Holds a monitor where Tune, which pickles its callbacks for a restore, cannot follow."""
 
+    monitor: Monitor
+
     def __init__(self, monitor: Monitor | None):
-        self.monitor = monitor
+        if monitor:
+            self.monitor = monitor
 
     def __reduce__(self) -> tuple[type[_DriverOnly], tuple[None]]:
         return _DriverOnly, (None,)
@@ -264,28 +266,28 @@ def _callback(held: _DriverOnly, stopper: Any) -> Any:
     from ray import tune
 
     class Forward(tune.Callback):
-        """Tune's events, as the monitor's."""
+        """Tune's events, as the monitor's; a trial of Tune's is a pack of ours."""
 
         def on_trial_start(self, *, trial: Any, **_: Any) -> None:  # type: ignore[override]
-            if held.monitor:
-                held.monitor.on_start(trial.config["id"])
+            for trial_id in trial.config["ids"]:
+                held.monitor.on_start(trial_id)
 
-        def on_trial_result(self, *, trial: Any, result: Any, **_: Any) -> None:  # type: ignore[override]
-            if held.monitor and "epoch" in result:
-                held.monitor.on_epoch(trial.config["id"], result)
+        def on_trial_result(self, *, result: Any, **_: Any) -> None:  # type: ignore[override]
+            for trial_id, row in result.get("rows", {}).items():
+                held.monitor.on_epoch(trial_id, row)
 
         def on_trial_complete(self, *, trial: Any, **_: Any) -> None:  # type: ignore[override]
-            if held.monitor:
-                last = trial.last_result or {}
-                problem = last.get("problem")
-                if "problem" not in last:  # its end is a search's decision, and not written yet
-                    problem = f"stopped by the search after epoch {last.get('epoch', 0)}"
-                held.monitor.on_end(trial.config["id"], problem)
+            last = trial.last_result or {}
+            # Without problems, its end is a search's decision, and not written yet.
+            stopped = f"stopped by the search after epoch {last.get('epoch', 0)}"
+            for trial_id in trial.config["ids"]:
+                problem = last["problems"].get(trial_id) if "problems" in last else stopped
+                held.monitor.on_end(trial_id, problem)
 
         def on_trial_error(self, *, trial: Any, **_: Any) -> None:  # type: ignore[override]
             stopper.failed = True
-            if held.monitor:
-                held.monitor.on_end(trial.config["id"], "its worker was lost, or could not start")
+            for trial_id in trial.config["ids"]:
+                held.monitor.on_end(trial_id, "its worker was lost, or could not start")
 
     return Forward()
 

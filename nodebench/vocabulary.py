@@ -89,6 +89,13 @@ GRADIENTS: dict[str, str] = {
 }
 
 
+PRECISIONS: dict[str, str] = {
+    "float32": "32 bits throughout",
+    "tf32": "products of 10-bit factors, summed in float32; on a GPU only",
+    "bf16": "convolutions and linear layers in bfloat16 (torch.autocast)",
+}
+
+
 @dataclass(frozen=True)
 class Form:
     """The form of a right-hand side: its layers in order, and what its convolutions see.
@@ -144,11 +151,13 @@ if TYPE_CHECKING:
     DynamicsName: TypeAlias = str
     Augmentation: TypeAlias = str
     ScipyMethod: TypeAlias = str
+    PrecisionName: TypeAlias = str
 else:
     MethodName, NormName = Literal[*METHODS], Literal[*NORM_WORDS]
     GradientName, ActivationName = Literal[*GRADIENTS], Literal[*ACTIVATIONS]
     DynamicsName, Augmentation = Literal[*DYNAMICS], Literal[*AUGMENTATIONS]
     ScipyMethod = Literal[*SCIPY_METHODS]
+    PrecisionName = Literal[*PRECISIONS]
 
 LARGEST_INT = 2**63 - 1
 

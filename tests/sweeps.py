@@ -1,7 +1,7 @@
 """Sweeps that train in no time, for tests of everything around training."""
 
 import signal
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,8 @@ from nodebench.point import Point
 from nodebench.solver_settings import Solver
 from nodebench.store import Store
 from nodebench.sweep import Sweep, load
-from nodebench.trial_folder import INCIDENTAL
+from nodebench.train import Step, train
+from nodebench.trial_folder import INCIDENTAL, Row
 
 TINY: dict[str, Any] = {
     "data": {"name": "spheres", "train_size": 64, "test_size": 32},
@@ -39,6 +40,11 @@ def options(sweep: Sweep, folder: Path, **changes: Any) -> RunOptions:
     return RunOptions(
         folder, sweep.resources, sweep.limits, sweep.evaluate, **{"checkpoint_s": 0.0, **changes}
     )
+
+
+def rows_of(*training: Any, **how: Any) -> Iterator[Row]:
+    """The rows of `train`, whose steps are taken."""
+    return (item for item in train(*training, **how) if not isinstance(item, Step))
 
 
 def essence(rows: list[dict[str, Any]]) -> list[Mapping[str, Any]]:

@@ -22,7 +22,8 @@ from nodebench.ode.block import ODEBlock, ode_blocks
 from nodebench.solver_settings import Gradient, Solver
 from nodebench.spec import TrialSpec
 from nodebench.task import Loss, task_for
-from nodebench.train import new_state, train
+from nodebench.train import new_state
+from sweeps import rows_of
 
 SPHERES = {"name": "spheres", "train_size": 64, "test_size": 32}
 
@@ -210,12 +211,12 @@ def test_an_adapted_training_goes_on_from_its_checkpoint_to_the_bit(
 ) -> None:
     spec, path = trial(**solver), tmp_path / "checkpoint.pt"
     whole, task = begun(spec)
-    for row in train(whole, task, spec):
+    for row in rows_of(whole, task, spec):
         if row["epoch"] == 3:
             whole.save(path)
     rest, task = begun(spec)
     rest.load(read_checkpoint(path), torch.device("cpu"))
-    list(train(rest, task, spec))
+    list(rows_of(rest, task, spec))
     weights = [p.detach() for p in whole.model.parameters()]
     assert all(map(torch.equal, weights, rest.model.parameters()))
     name = "step_size" if "adapt" in solver and spec.solver.facts.kind == "fixed" else "tol"
@@ -229,12 +230,12 @@ def test_an_adapted_training_goes_on_from_its_checkpoint_to_the_bit(
 def test_evaluations_of_the_adaptation_are_not_those_of_training() -> None:
     spec = trial(method="euler", steps=4, adapt={"every": 1000})
     state, task = begun(spec)
-    rows = list(train(state, task, spec))
+    rows = list(rows_of(state, task, spec))
     assert {row["nfe_forward"] for row in rows} == {4}
     assert {row["nfe_adaptation"] for row in rows} == {0}
     every = trial(method="euler", steps=4, adapt={"every": 1, "threshold": 0.99})
     state, task = begun(every)
-    first = next(iter(train(state, task, every)))
+    first = next(iter(rows_of(state, task, every)))
     assert first["nfe_forward"] <= 4
     assert first["nfe_adaptation"] > 4
 
@@ -244,7 +245,7 @@ def test_evaluations_of_a_failed_reference_are_not_those_of_training_either() ->
     state, task = begun(spec)
     block = next(ode_blocks(state.model))
     block.max_evaluations = 20  # enough for training at this tolerance, not for a reference
-    rows = list(train(state, task, spec))
+    rows = list(rows_of(state, task, spec))
     assert max(row["nfe_forward"] for row in rows) <= 20
     assert all(row["nfe_adaptation"] > 20 for row in rows)
 

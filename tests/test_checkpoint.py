@@ -33,14 +33,14 @@ class Killed(BaseException):
 
 
 def killed_after_steps(monkeypatch, steps):
-    """A trial dies after so many steps, having written a checkpoint after each."""
+    """A trial dies after so many steps, having written a checkpoint before each next one."""
     taken = []
     between = trial_module._Run._between_steps
 
     def dying(self):
         between(self)
         taken.append(self)
-        if len(taken) == steps:
+        if len(taken) > steps:
             raise Killed
 
     monkeypatch.setattr(trial_module._Run, "_between_steps", dying)

@@ -18,8 +18,9 @@ from nodebench.ode.block import ODEBlock
 from nodebench.solver_settings import Gradient, Solver
 from nodebench.spec import Constant, Cosine, Milestones, TrialSpec
 from nodebench.task import evaluate, task_for
-from nodebench.train import learning_rate_factor, new_state, train
+from nodebench.train import learning_rate_factor, new_state
 from nodebench.trial_folder import Row
+from sweeps import rows_of
 
 SPHERES = {"name": "spheres", "train_size": 50, "test_size": 30}
 DIGITS = {"name": "digits", "train_size": 50, "test_size": 30}
@@ -39,7 +40,7 @@ def begun(trial: TrialSpec) -> tuple[TrainState, Data]:
 
 def trained(trial: TrialSpec, on_epoch: Callable[[Row], None] = lambda _row: None) -> TrainState:
     state, data = begun(trial)
-    for row in train(state, task_for(data, trial), trial):
+    for row in rows_of(state, task_for(data, trial), trial):
         on_epoch(row)
     return state
 
@@ -124,7 +125,7 @@ def test_one_step_of_sgd_is_what_it_is_by_hand() -> None:
     twin = build(trial, data)
     loss = F.cross_entropy(twin(data.train.inputs), data.train.targets)
     loss.backward()
-    list(train(state, task_for(data, trial), trial))
+    list(rows_of(state, task_for(data, trial), trial))
     assert state.history[0]["train_loss"] == pytest.approx(loss.item(), rel=1e-5)
     for after, before in zip(state.model.parameters(), twin.parameters(), strict=True):
         expected = before - 0.25 * (before.grad + 0.1 * before)
@@ -196,7 +197,7 @@ def test_evaluations_of_a_test_are_not_part_of_training() -> None:
     trial = spec(train={"epochs": 2, "batch_size": 20})
     state, data = begun(trial)
     state.model.block.f = spying = Spying()
-    list(train(state, task_for(data, trial), trial))
+    list(rows_of(state, task_for(data, trial), trial))
     assert [row["nfe_forward"] for row in state.history] == [3, 3]
     assert spying.calls == 2 * (3 + 2) * 3  # 3 batches of training and 2 of testing
 
@@ -240,7 +241,7 @@ def test_a_loss_that_is_not_finite_is_divergence() -> None:
     )
     state, data = begun(trial)
     with pytest.raises(Diverged, match=r"training loss became nan by iteration \d+ \(epoch \d+\)"):
-        list(train(state, task_for(data, trial), trial))
+        list(rows_of(state, task_for(data, trial), trial))
     assert state.iteration < 100
 
 
@@ -248,7 +249,7 @@ def test_training_stops_at_its_deadline() -> None:
     trial = spec(train={"epochs": 2, "batch_size": 20})
     state, data = begun(trial)
     with pytest.raises(DeadlineExceeded, match="after 1 iterations"):
-        list(train(state, task_for(data, trial), trial, deadline=0.0))
+        list(rows_of(state, task_for(data, trial), trial, deadline=0.0))
 
 
 # -------------------------------------------------------------------------------- evaluation
@@ -342,7 +343,7 @@ def test_two_epochs_and_two_more_are_four_to_the_bit(case: str, tmp_path: Path) 
     whole = trained(trial)
     path = tmp_path / "checkpoint.pt"
     first, data = begun(trial)
-    for row in train(first, task_for(data, trial), trial):
+    for row in rows_of(first, task_for(data, trial), trial):
         if row["epoch"] == 2:
             first.save(path)
             break
@@ -350,7 +351,7 @@ def test_two_epochs_and_two_more_are_four_to_the_bit(case: str, tmp_path: Path) 
     rest, data = begun(trial)
     rest.load(read_checkpoint(path), CPU)
     assert (rest.epoch, rest.iteration, len(rest.history)) == (2, 6, 2)
-    list(train(rest, task_for(data, trial), trial))
+    list(rows_of(rest, task_for(data, trial), trial))
     assert same(rest, whole)
 
 
@@ -362,7 +363,7 @@ def test_a_longer_training_goes_on_from_a_shorter_one(tmp_path: Path) -> None:
     trained(trial(2)).save(path)
     state, data = begun(trial(4))
     state.load(read_checkpoint(path), CPU)
-    list(train(state, task_for(data, trial(4)), trial(4)))
+    list(rows_of(state, task_for(data, trial(4)), trial(4)))
     assert same(state, trained(trial(4)))
 
 
@@ -377,13 +378,13 @@ def test_random_layers_go_on_where_they_were(tmp_path: Path) -> None:
         return new_state(state.model, trial), data
 
     whole, data = with_dropout()
-    for row in train(whole, task_for(data, trial), trial):
+    for row in rows_of(whole, task_for(data, trial), trial):
         if row["epoch"] == 2:
             whole.save(path)
     rest, data = with_dropout()
     torch.rand(100)
     rest.load(read_checkpoint(path), CPU)
-    list(train(rest, task_for(data, trial), trial))
+    list(rows_of(rest, task_for(data, trial), trial))
     assert same(rest, whole)
 
 
@@ -393,7 +394,7 @@ def test_a_finished_training_is_not_trained_again(tmp_path: Path) -> None:
     state.save(tmp_path / "checkpoint.pt")
     again, data = begun(trial)
     again.load(read_checkpoint(tmp_path / "checkpoint.pt"), CPU)
-    assert not list(train(again, task_for(data, trial), trial))
+    assert not list(rows_of(again, task_for(data, trial), trial))
     assert same(again, state)
 
 

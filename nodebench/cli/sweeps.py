@@ -74,8 +74,10 @@ def plan(
         say(f"imports `{path}` when it runs")
     if sweep.resources.gpus:
         say(f"each takes {sweep.resources.gpus:g} of a GPU; `run --cpu` does without")
-    to_do = sum(entry.missing for entry in entries)
-    say(f"{sweep.name}: {len(entries)} trials, {to_do} to run")
+    missing = [entry.trial for entry in entries if entry.missing]
+    if missing and sweep.resources.pack_seeds != 1:
+        say(wording.packing_text(missing, sweep.resources))
+    say(f"{sweep.name}: {len(entries)} trials, {len(missing)} to run")
     if probe:
         costs, whole = launch.probed(sweep, store, cpu=cpu)
         say(wording.costs_text(sweep, entries, costs))

@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING, Any
 from nodebench.cleaning import KINDS, Item, Survey
 from nodebench.data_settings import Dataset
 from nodebench.estimate import Cost, Forecast
+from nodebench.identity import Trial
 from nodebench.launch import Timed
 from nodebench.merge import Merged
+from nodebench.packing import obstacle, packs
 from nodebench.plan import Entry
 from nodebench.relatives import Change
 from nodebench.store import Store
 from nodebench.sweep import Sweep
+from nodebench.sweepfile import Resources
 from nodebench.trial_folder import Result, Row
 from nodebench.verdict import Verdict
 
@@ -43,6 +46,16 @@ def standing(entry: Entry) -> str:
             return entry.result.outcome
         return "incomplete" if entry.is_finished else "goes on"
     return entry.state
+
+
+def packing_text(trials: Sequence[Trial], resources: Resources) -> str:
+    """How many trials are trained together, and why others are not."""
+    together = [len(pack) for pack in packs(trials, resources)]
+    packed = [size for size in together if size > 1]
+    alone = len(trials) - sum(packed)
+    text = f"{sum(packed)} in {len(packed)} packs of up to {max(together)} seeds, {alone} alone"
+    reasons = sorted({why for trial in trials if (why := obstacle(trial.spec))})
+    return text + (f": {'; '.join(reasons)}" if reasons else "")
 
 
 def detail(entry: Entry, store: Store) -> str:

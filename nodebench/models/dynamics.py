@@ -36,13 +36,14 @@ class TimeConv(nn.Module):
         """The filters of y, and the convolution of a channel of ones, [1, outputs, ...]."""
         of_time, filters = torch.split(self.conv.weight, [1, y.shape[1]], dim=1)
         ones = y.new_ones((1, 1, *y.shape[2:]))
-        layout = torch.channels_last if _is_channels_last(self.conv.weight) else None
-        filters = filters.contiguous(memory_format=layout or torch.contiguous_format)
-        return filters, self.conv._conv_forward(ones, of_time, None)
+        return _without_gaps(filters), self.conv._conv_forward(ones, of_time, None)
 
 
-def _is_channels_last(weight: Tensor) -> bool:
-    return weight.ndim == 4 and weight.is_contiguous(memory_format=torch.channels_last)
+def _without_gaps(filters: Tensor) -> Tensor:
+    """The same without gaps in memory, and channels last if they were."""
+    if filters.ndim == 4 and filters.stride(1) == 1:
+        return filters.movedim(1, -1).contiguous().movedim(-1, 1)
+    return filters.contiguous()
 
 
 class Dynamics(nn.Module):

@@ -58,7 +58,8 @@ def odeint(
 
 def _plain(f: Counted, y0: Tensor, times: Sequence[float], solver: Solver) -> list[Tensor]:
     tableau = TABLEAUS.get(solver.method)
-    if tableau and isinstance(f.module, DenseField) and torch.is_grad_enabled():
+    is_short = torch.is_autocast_enabled(y0.device.type)
+    if tableau and isinstance(f.module, DenseField) and torch.is_grad_enabled() and not is_short:
         return dense_solve(f.module, y0, grids(times, solver), tableau, f.on_evaluation)
     with weights_settled():
         states = solve(lambda t, y: (f(t, y[0]),), (y0,), times, solver)

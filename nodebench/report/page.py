@@ -252,6 +252,7 @@ def _provenance(results: pd.DataFrame) -> str:
         "hardware": "hardware",
         "device": "device",
         "threads per trial": "threads",
+        "seeds trained together": "packed",
         "torch": "torch",
         "torchdiffeq": "torchdiffeq",
         "python": "python",
