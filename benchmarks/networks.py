@@ -14,17 +14,20 @@ from torch import Tensor, nn
 
 from nodebench.checkpoint import EpochSums
 from nodebench.data.dataset import Data, Split
+from nodebench.graph import taker_on
+from nodebench.machine import memory_of_trial
 from nodebench.models import plain
 from nodebench.models.build import build
 from nodebench.models.dynamics import TimeConv
 from nodebench.models.form import placed
-from nodebench.ode.block import ODEBlock
+from nodebench.ode.block import ODEBlock, share_memory
 from nodebench.pack import Together
 from nodebench.spec import TrialSpec
 from nodebench.task import task_for
 from nodebench.train import Step, new_state
 
 BATCH = 128
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 SHAPES = {"spheres": (2,), "mnist": (1, 28, 28), "cifar10": (3, 32, 32)}
 
 S2_SIMPLE: dict[str, Any] = {
@@ -68,8 +71,8 @@ def random_batch(spec: TrialSpec) -> tuple[Data, tuple[Tensor, Tensor]]:
     """Inputs and targets in the shape of a trial's data: what they are does not matter here."""
     classes = 2 if spec.data.name == "spheres" else 10
     inputs, targets = torch.rand(BATCH, *SHAPES[spec.data.name]), torch.randint(classes, (BATCH,))
-    split = Split(inputs, targets)
-    return Data(split, split, None, classes), (inputs, targets)
+    split = Split(inputs.to(DEVICE), targets.to(DEVICE))
+    return Data(split, split, None, classes), (split.inputs, split.targets)
 
 
 def _concatenated(layer: TimeConv, t: Tensor, y: Tensor) -> Tensor:
@@ -108,16 +111,33 @@ def with_torchdiffeq(spec: TrialSpec, data: Data, *, adjoint: bool = False) -> n
     return model
 
 
-def ours(spec: TrialSpec, data: Data) -> nn.Module:
-    """The network as nodebench trains it here."""
-    return placed(build(spec, data), data.train.inputs.device)
+def upcoming(spec: TrialSpec, data: Data, batch: tuple[Tensor, Tensor]) -> Step:
+    """A step of the network as nodebench trains it here."""
+    model = placed(build(spec, data), DEVICE).train()
+    share_memory(model, memory_of_trial(float(DEVICE.type == "cuda")))
+    state = new_state(model, spec)
+    state.sums = EpochSums(torch.zeros((), device=DEVICE))
+    return Step(state, task_for(data, spec), batch)
+
+
+def ours(spec: TrialSpec, data: Data, batch: tuple[Tensor, Tensor]) -> Callable[[], None]:
+    """One step, with its sums of losses and accuracies; on a GPU as training takes it there."""
+    step, taker = upcoming(spec, data, batch), taker_on(DEVICE)
+
+    def take() -> None:
+        step.taken = False
+        if taker:
+            taker.take([step])
+        step.take()
+
+    return take
 
 
 def training_step(
     model: nn.Module, spec: TrialSpec, batch: tuple[Tensor, Tensor]
 ) -> Callable[[], None]:
     """One step: forward, backward, update."""
-    model.train()
+    model.to(DEVICE).train()
     optimizer = new_state(model, spec).optimizer
     inputs, targets = batch
 
@@ -130,12 +150,6 @@ def training_step(
 
 
 def packed_step(network: dict[str, Any], seeds: int) -> Callable[[], None]:
-    """A step of several seeds, taken as one; the optimizer's and the sums of an epoch included."""
-    together, steps = Together(), []
-    for seed in range(seeds):
-        spec = spec_of(network, seed=seed)
-        data, batch = random_batch(spec)
-        state = new_state(ours(spec, data).train(), spec)
-        state.sums = EpochSums(torch.zeros(()))
-        steps.append(Step(state, task_for(data, spec), batch))
-    return partial(together.take, steps)
+    """A step of several seeds, taken as one."""
+    specs = [spec_of(network, seed=seed) for seed in range(seeds)]
+    return partial(Together().take, [upcoming(spec, *random_batch(spec)) for spec in specs])

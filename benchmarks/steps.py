@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from benchmarks.measure import Row, compared, interleaved
 from benchmarks.networks import (
+    DEVICE,
     S1_ODENET,
     S2_SIMPLE,
     S4_ODENET4,
@@ -27,7 +28,7 @@ def small_domain(rounds: int = 15) -> list[Row]:
     data, batch = random_batch(spec)
     seconds = interleaved(
         {
-            "ours": training_step(ours(spec, data), spec, batch),
+            "ours": ours(spec, data, batch),
             "packed": packed_step(S2_SIMPLE, seeds=10),
             "torchdiffeq": training_step(with_torchdiffeq(spec, data), spec, batch),
         },
@@ -50,7 +51,7 @@ def image_network(rounds: int = 7) -> list[Row]:
     product, product_operations = matrix_product()
     seconds = interleaved(
         {
-            "ours": training_step(ours(spec, data), spec, batch),
+            "ours": ours(spec, data, batch),
             "backprop": training_step(with_torchdiffeq(spec, data), spec, batch),
             "adjoint": training_step(with_torchdiffeq(spec, data, adjoint=True), spec, batch),
             "product": product,
@@ -74,7 +75,7 @@ def exact_gradient(rounds: int = 5) -> list[Row]:
     cases = {}
     for name in ("exact", "recompute"):
         spec = spec_of(S4_ODENET4, gradient=name)
-        cases[name] = training_step(ours(spec, data), spec, batch)
+        cases[name] = ours(spec, data, batch)
     seconds = interleaved(cases, rounds)
     what = "S4 ODENet4, C = 16, LN, Euler 32, `exact`"
     return [compared(what, seconds["exact"], "our own `recompute`", seconds["recompute"], "1.3")]
@@ -82,7 +83,7 @@ def exact_gradient(rounds: int = 5) -> list[Row]:
 
 def matrix_product(size: int = 2048) -> tuple[partial[Tensor], int]:
     """A product of two square matrices, and its multiplications and additions."""
-    a, b = torch.rand(size, size), torch.rand(size, size)
+    a, b = torch.rand(2, size, size, device=DEVICE)
     return partial(torch.mm, a, b), 2 * size**3
 
 
@@ -101,7 +102,7 @@ def step_operations(model: nn.Module, inputs: Tensor) -> int:
     layers = [m for m in model.modules() if isinstance(m, nn.Conv1d | nn.Conv2d | nn.Linear)]
     hooks = [layer.register_forward_hook(count) for layer in layers]
     with torch.no_grad():
-        model(inputs)
+        model.to(inputs.device)(inputs)
     for hook in hooks:
         hook.remove()
     return 3 * sum(counts) - counts[0]

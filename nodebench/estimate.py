@@ -128,5 +128,5 @@ def _remaining(entry: Entry, cost: Cost, store: Store) -> float:
 def slots(resources: Resources, gpus: int) -> int:
     """How many trials run side by side on a machine with so many GPUs."""
     by_cpu = (os.cpu_count() or 1) // resources.cpus
-    by_gpu = math.floor(gpus / resources.gpus) if resources.gpus else by_cpu
+    by_gpu = math.floor(gpus / resources.gpu_share) if resources.gpu_share else by_cpu
     return max(1, min(by_cpu, by_gpu))

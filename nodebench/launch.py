@@ -102,7 +102,7 @@ def probed(
     from nodebench.machine import device_for, environment, gpu_count
     from nodebench.probe import probe
 
-    hardware = environment(device_for(options.resources.gpus))["hardware"]
+    hardware = environment(device_for(options.resources.gpu_share))["hardware"]
     costs = recorded_costs(found, store, hardware)
     for trial in missing:
         if trial.cell.key not in costs and (found_now := probe(trial, options)):
@@ -160,6 +160,8 @@ def run(
     todo = [entry for entry in planned if entry.missing and (train or entry.is_trained)]
     missing = [entry.trial for entry in todo]
     _require_all(missing, options, inline=inline)
+    if sweep.resources.gpus == "auto" and missing and not (inline or cpu):
+        options = _sharing_gpus(missing, options)
     monitor.on_plan(len(planned), len(missing))
     continues = {entry.trial.id: entry.continues for entry in todo if entry.continues}
     options = replace(options, continues=continues)
@@ -174,6 +176,16 @@ def run(
     after = entries(sweep, store, replace(options, retry_failed=False))
     left = [entry for entry in after if entry.trial.id in ids]
     return Outcome(left, published.page, published.tracking_problem)
+
+
+def _sharing_gpus(trials: Sequence[Trial], options: RunOptions) -> RunOptions:
+    """With the part of a GPU that the largest of these trials needs."""
+    from nodebench.probe import share_of_gpu
+
+    by_cell = {trial.cell.key: trial for trial in trials}
+    share = max(share_of_gpu(trial, options) for trial in by_cell.values())
+    resources = options.resources.model_copy(update={"gpus": share})
+    return replace(options, resources=resources)
 
 
 @dataclass(frozen=True)
@@ -276,7 +288,7 @@ def _require_all(trials: Sequence[Trial], options: RunOptions, *, inline: bool) 
     """Refuses, before anything has been started, what would fail in every trial."""
     if trials:
         require(options, inline=inline)
-    if not options.resources.gpus and any(t.spec.train.precision == "tf32" for t in trials):
+    if not options.resources.gpu_share and any(t.spec.train.precision == "tf32" for t in trials):
         raise ResourceError(
             "`train.precision: tf32` is of GPUs: on a CPU it is float32 by another name. Take "
             "`float32` or `bf16`, or give `resources.gpus`"

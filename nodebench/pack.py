@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from nodebench.errors import StoreError, TrialFailure
+from nodebench.graph import Graphed, taker_on
 from nodebench.identity import Trial
-from nodebench.machine import keep_freed_memory
-from nodebench.ode.block import ode_blocks, take_evaluations
+from nodebench.machine import device_for, keep_freed_memory
+from nodebench.ode.block import by_backprop, take_evaluations
 from nodebench.plan import RunOptions
 from nodebench.store import Store
 from nodebench.task import Loss, Task
@@ -42,7 +43,7 @@ class Pack:
         Closed before its end, it leaves trials that go on from their last checkpoints.
         """
         attempts = {t.id: attempt(t, self._store, self._options) for t in self.trials}
-        together = Together() if len(attempts) > 1 else None
+        taker = _taker(self._options)
         upcoming: dict[str, Step] = {}
         try:
             while attempts:
@@ -58,8 +59,8 @@ class Pack:
                 if rows:
                     yield rows
                 elif len(upcoming) == len(attempts):
-                    if together:
-                        together.take(list(upcoming.values()))
+                    if taker:
+                        taker.take(list(upcoming.values()))
                     upcoming.clear()
         finally:
             for left in attempts.values():
@@ -77,6 +78,11 @@ class Pack:
         """Whether every trial has one; its failure is one too."""
         results = (self._store.folder(trial.id).result() for trial in self.trials)
         return all(result is not None and result.is_result for result in results)
+
+
+def _taker(options: RunOptions) -> Together | Graphed | None:
+    """What takes steps in the stead of their trainings, where that is faster."""
+    return Together() if options.packed > 1 else taker_on(device_for(options.resources.gpu_share))
 
 
 class Together:
@@ -106,18 +112,9 @@ def _alike(steps: Iterable[Step]) -> list[list[Step]]:
     """Steps that can be taken together: of batches of one shape, by backprop."""
     found: dict[object, list[Step]] = {}
     for step in steps:
-        if _by_backprop(step.state.model):
+        if by_backprop(step.state.model):
             found.setdefault(tuple(part.shape for part in step.batch), []).append(step)
     return [alike for alike in found.values() if len(alike) > 1]
-
-
-def _by_backprop(model: nn.Module) -> bool:
-    """Whether gradients are; of the gradient `exact` that is known after a first step alone."""
-    forms = (
-        block.exact_forms.get(block.solver) if block.gradient.name == "exact" else "backprop"
-        for block in ode_blocks(model)
-    )
-    return all(form == "backprop" for form in forms)
 
 
 class _Stack:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Iterator
@@ -15,7 +16,14 @@ from nodebench.data.load import load
 from nodebench.errors import TrialFailure
 from nodebench.estimate import Cost
 from nodebench.identity import Trial
-from nodebench.machine import device_for, memory_of_trial, synchronize
+from nodebench.machine import (
+    device_for,
+    memory_of_trial,
+    peak_memory,
+    release_memory,
+    reset_peak_memory,
+    synchronize,
+)
 from nodebench.models.build import build
 from nodebench.models.form import placed
 from nodebench.ode.block import ode_blocks, share_memory
@@ -31,6 +39,9 @@ MOST_S = 10.0
 """A probe ends after so many steps, or after the first that comes later than this."""
 
 
+CONTEXT_BYTES = 2**30
+"""What a process takes of a GPU before its first tensor: kernels and the libraries' workspaces."""
+
 HANGS_S = 60.0
 """A probe whose solves take longer than this says nothing."""
 
@@ -39,7 +50,8 @@ HANGS_S = 60.0
 class Probe:
     """Seconds of some training steps, and of one pass over the data held out for testing.
 
-    The trial will make so many `iterations` and, its evaluations included, `tests`.
+    The trial will make so many `iterations` and, its evaluations included, `tests`. `peak_bytes`
+    is the memory in use at the peak of these, as `machine.peak_memory` counts it.
     """
 
     steps: tuple[float, ...]
@@ -47,6 +59,7 @@ class Probe:
     iterations: int
     tests: float
     grows: bool
+    peak_bytes: int
 
     @property
     def step_s(self) -> float:
@@ -71,15 +84,16 @@ def probe(trial: Trial, options: RunOptions) -> Probe | None:
     """
     torch.set_num_threads(options.resources.cpus)
     spec, precision = trial.spec, trial.spec.train.precision
-    device = device_for(options.resources.gpus, precision)
+    device = device_for(options.resources.gpu_share, precision)
     data = load(spec, options.data_root).to(device)
     model, task = placed(build(spec, data), device, precision), task_for(data, spec)
     torch.manual_seed(stream(spec.seed, "training"))
-    share_memory(model, memory_of_trial(options.resources.gpus))
+    share_memory(model, memory_of_trial(options.resources.gpu_share))
     for block in ode_blocks(model):
         block.max_evaluations = options.limits.nfe
         block.deadline = time.monotonic() + HANGS_S
     state = new_state(model, spec, adaptation_for(model, task, spec))
+    reset_peak_memory(device)
     total = spec.train.iterations or (spec.train.epochs or 0) * task.batches_per_epoch
     try:
         steps = _first_steps(train(state, task, spec), device)
@@ -93,7 +107,21 @@ def probe(trial: Trial, options: RunOptions) -> Probe | None:
         iterations=total,
         tests=tests + sum(_relative_cost(trial, p) for p in points(trial, options.evaluate)),
         grows=spec.solver is not None and spec.solver.facts.kind != "fixed",
+        peak_bytes=peak_memory(device),
     )
+
+
+def share_of_gpu(trial: Trial, options: RunOptions) -> float:
+    """The part of this machine's GPU that a trial needs, in hundredths, 1 at most.
+
+    Twice the memory at the peak of its first steps, since adaptive solvers come to need more and
+    allocators leave gaps, and what each process takes for itself. All of it if the probe fails.
+    """
+    found, total = probe(trial, options), memory_of_trial(1.0)
+    release_memory(device_for(1.0))
+    if found is None:
+        return 1.0
+    return min(1.0, math.ceil(100 * (2 * found.peak_bytes + CONTEXT_BYTES) / total) / 100)
 
 
 def _first_steps(training: Iterator[Step | Row], device: torch.device) -> list[float]:

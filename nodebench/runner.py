@@ -86,7 +86,7 @@ def run_inline(
 
 
 def _gpus(resources: Resources) -> int:
-    if not resources.gpus:
+    if not resources.gpu_share:
         return 0  # not asked for: not worth the import
     import torch
 
@@ -110,13 +110,13 @@ def _require_head(address: str) -> None:
 def require_node(resources: Resources, nodes: Sequence[Mapping[str, float]]) -> None:
     """Refuses what Ray would wait for without end: a trial that fits no node."""
     most_gpus = max((node.get("GPU", 0) for node in nodes), default=0)
-    if resources.gpus > most_gpus:
+    if resources.gpu_share > most_gpus:
         raise ResourceError(
-            f"`resources.gpus: {resources.gpus:g}` per trial, but the largest node has "
+            f"`resources.gpus: {resources.gpus}` per trial, but the largest node has "
             f"{most_gpus:g}. `--cpu` trains on the CPU, and `--small` takes a sweep's small form "
             "if it has one"
         )
-    fitting = [node for node in nodes if node.get("GPU", 0) >= resources.gpus]
+    fitting = [node for node in nodes if node.get("GPU", 0) >= resources.gpu_share]
     most = max((node.get("CPU", 0) for node in fitting), default=0)
     if resources.cpus > most:
         raise ResourceError(

@@ -94,15 +94,23 @@ class Resources(Part):
     the resources of one: their steps are the same products over larger batches. `auto` does so
     where it is known to be faster. Networks that cannot be packed, such as those with an adaptive
     solver, are trained one by one whatever is asked.
+
+    `gpus` may be a fraction, so that trials share a GPU; with `auto`, it is what the largest of
+    them needs, measured before Ray starts. `--inline` gives each trial a whole one.
     """
 
     cpus: Count = 1
-    gpus: NonNegative = 0.0
+    gpus: NonNegative | Literal["auto"] = 0.0
     pack_seeds: Count | Literal["auto"] = 1
+
+    @property
+    def gpu_share(self) -> float:
+        """`gpus`, of `auto` until it has been measured a whole one."""
+        return 1.0 if self.gpus == "auto" else self.gpus
 
     @model_validator(mode="after")
     def _one_gpu_at_most(self) -> Self:
-        if self.gpus > 1:
+        if self.gpu_share > 1:
             raise ValueError(
                 "a trial trains on one GPU: more than 1 would stand idle. "
                 "Give `gpus: 1`, or a fraction so that trials share one"

@@ -20,6 +20,7 @@ import torch
 from nodebench.checkpoint import EpochSums, TrainState, read_checkpoint, restore
 from nodebench.data.load import load
 from nodebench.errors import TrialFailure
+from nodebench.graph import taker_on
 from nodebench.identity import Trial
 from nodebench.machine import device_for, environment, memory_of_trial, synchronize
 from nodebench.models.build import build
@@ -29,7 +30,7 @@ from nodebench.plan import RunOptions
 from nodebench.spec import TrialSpec
 from nodebench.store import Store
 from nodebench.task import Task, task_for
-from nodebench.train import new_state, step
+from nodebench.train import Step, new_state
 from nodebench.trial_folder import Row
 
 WARM_STEPS = 2
@@ -74,8 +75,9 @@ class _Clock:
 
     def __init__(self, trial: Trial, store: Store, options: RunOptions):
         self.trial, self.problem = trial, ""
-        self._gpus = options.resources.gpus
+        self._gpus = options.resources.gpu_share
         self.device = device_for(self._gpus)
+        self._taker = taker_on(self.device)
         self._state, self._task = _end_of_training(trial, store, options, self.device)
         self._batches = _without_end(self._task)
         self._evaluations = EpochSums(torch.zeros((), device=self.device))
@@ -95,8 +97,12 @@ class _Clock:
             self.problem = str(failure)
 
     def _run(self, steps: int, sums: EpochSums) -> None:
+        self._state.sums = sums
         for batch in itertools.islice(self._batches, steps):
-            step(self._state, self._task, batch, sums)
+            step = Step(self._state, self._task, batch)
+            if self._taker:
+                self._taker.take([step])
+            step.take()
         synchronize(self.device)
 
     def row(self, steps: int) -> Row:
@@ -124,7 +130,7 @@ def _end_of_training(
     spec = _still(trial.spec)
     data = load(spec, options.data_root).to(device)
     model = build(spec, data)
-    share_memory(model, memory_of_trial(options.resources.gpus))
+    share_memory(model, memory_of_trial(options.resources.gpu_share))
     restore(model, read_checkpoint(store.folder(trial.id).checkpoint))
     state = new_state(placed(model, device, spec.train.precision).train(), spec)
     return state, task_for(data, spec)

@@ -33,9 +33,9 @@ CHECK_EVERY = {"cpu": 1, "cuda": 50}
 
 @dataclass
 class Step:
-    """A step that a training is about to take: now, its state can be saved.
+    """One batch's step, which a training is about to take: now, its state can be saved.
 
-    Whoever iterates over a training may take the step in its stead, and say so.
+    Whoever iterates over a training may take the step in its stead, and says so by `finish`.
     """
 
     state: TrainState
@@ -43,10 +43,32 @@ class Step:
     batch: Any
     taken: bool = False
 
+    def take(self) -> None:
+        """Forward, backward, and the optimizer's update, unless the step has been taken."""
+        if self.taken:
+            return
+        state = self.state
+        loss = self.task.loss(state.model, self.batch)
+        forward = take_evaluations(state.model)
+        state.optimizer.zero_grad()
+        loss.mean.backward()  # type: ignore[no-untyped-call]
+        backward = take_evaluations(state.model)
+        if hook := state.hook:
+            nfe = sum(forward)
+            hook.after_backward(state.model, self.task, self.batch, loss, nfe, state.iteration)
+        self.finish(loss, forward, backward)
+
     def finish(self, loss: Loss, forward: list[int], backward: list[int]) -> None:
-        """What is left of the step once gradients are there, and evaluations are counted."""
-        assert self.state.sums is not None
-        _finish(self.state, self.state.sums, loss, forward, backward)
+        """What is left once gradients are there: the update, and the epoch's sums.
+
+        `forward` and `backward` are the evaluations of each ODE block.
+        """
+        state = self.state
+        assert state.sums is not None
+        state.sums.count(forward, backward)
+        uncompiled.step(state.optimizer)
+        state.sums.add(loss)
+        state.iteration += 1
         self.taken = True
 
 
@@ -123,8 +145,7 @@ def _train_epoch(
         _set_learning_rate(state, settings, task.batches_per_epoch, total)
         upcoming = Step(state, task, batch)
         yield upcoming
-        if not upcoming.taken:
-            step(state, task, batch, sums)
+        upcoming.take()
         if state.iteration % CHECK_EVERY[device.type] == 0:
             _require_finite(state)
         if deadline is not None and time.monotonic() > deadline:
@@ -143,27 +164,6 @@ def _train_epoch(
         "epoch_s": seconds,
         "peak_memory_bytes": max(sums.peak_memory, peak_memory(device)),
     }
-
-
-def step(state: TrainState, task: Task[Any], batch: object, sums: EpochSums) -> None:
-    """One batch: forward, backward, and the optimizer's update."""
-    loss = task.loss(state.model, batch)
-    forward = take_evaluations(state.model)
-    state.optimizer.zero_grad()
-    loss.mean.backward()  # type: ignore[no-untyped-call]
-    backward = take_evaluations(state.model)
-    if state.hook:
-        state.hook.after_backward(state.model, task, batch, loss, sum(forward), state.iteration)
-    _finish(state, sums, loss, forward, backward)
-
-
-def _finish(
-    state: TrainState, sums: EpochSums, loss: Loss, forward: list[int], backward: list[int]
-) -> None:
-    sums.count(forward, backward)
-    uncompiled.step(state.optimizer)
-    sums.add(loss)
-    state.iteration += 1
 
 
 def _evaluations(sums: EpochSums) -> Row:

@@ -127,7 +127,7 @@ class _Run:
     def _attempt(self) -> Iterator[Step | Row]:
         torch.set_num_threads(self.options.resources.cpus)
         spec = self.trial.spec
-        device = device_for(self.options.resources.gpus, spec.train.precision)
+        device = device_for(self.options.resources.gpu_share, spec.train.precision)
         data = load(spec, self.options.data_root).to(device)
 
         def network() -> nn.Module:
@@ -220,7 +220,7 @@ class _Run:
     def _limit_solves(self, model: nn.Module, start: float) -> float | None:
         minutes = self.options.limits.minutes
         deadline = None if minutes is None else start + 60 * minutes
-        memory = memory_of_trial(self.options.resources.gpus)
+        memory = memory_of_trial(self.options.resources.gpu_share)
         share_memory(model, memory // self.options.packed)
         for block in ode_blocks(model):
             block.max_evaluations = self.options.limits.nfe

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import logging
 import os
 import shutil
@@ -48,16 +49,19 @@ def run_with_ray(
     """
     _quieten_ray()
     import ray
-    from ray import tune
 
+    # Two seconds of imports, beside the start of Ray's processes, which takes longer.
+    threading.Thread(target=importlib.import_module, args=("ray.tune",)).start()
     with _ray_session(store.root) as storage:
+        from ray import tune
+
         nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
         require_node(options.resources, [n["Resources"] for n in nodes if n["Alive"]])
         together = packs(trials, options.resources)
         work = _Work({trial.id: trial for trial in trials}, store, options, list(sys.path))
         trainable = tune.with_resources(
             tune.with_parameters(_trainable(), work=work),
-            {"cpu": options.resources.cpus, "gpu": options.resources.gpus},
+            {"cpu": options.resources.cpus, "gpu": options.resources.gpu_share},
         )
         tune.Tuner(
             trainable,

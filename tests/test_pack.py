@@ -18,7 +18,7 @@ from nodebench.spec import TrialSpec
 from nodebench.store import Store
 from nodebench.sweepfile import Resources
 from nodebench.task import task_for
-from nodebench.train import Step, new_state, step
+from nodebench.train import Step, new_state
 from nodebench.trial import run_trial
 from sweeps import TINY, essence, options, tiny
 
@@ -48,7 +48,7 @@ def state_of(spec: TrialSpec, task: Any, data: Any) -> TrainState:
     share_memory(model, 2**30)
     state = new_state(model, spec)
     state.sums = EpochSums(torch.zeros((), dtype=torch.float64))
-    step(state, task, in_double(next(task.batches(0))), state.sums)
+    Step(state, task, in_double(next(task.batches(0)))).take()
     return state
 
 
@@ -68,7 +68,7 @@ def test_a_packed_step_is_the_step_of_each_seed(name):
         state = state_of(spec, task, data)
         batch = in_double(next(task.batches(1)))
         together.append(Step(copy.deepcopy(state), task, batch))
-        step(state, task, batch, state.sums)
+        Step(state, task, batch).take()
         apart.append(state)
     Together().take(together)
     assert all(each.taken for each in together)
@@ -121,10 +121,10 @@ def test_packed_trials_are_what_they_are_alone_to_rounding(tmp_path, three):
 
 def test_steps_are_really_taken_together(tmp_path, three, monkeypatch):
     trials, how = three
-    alone = []
-    monkeypatch.setattr("nodebench.train.step", lambda *arguments: alone.append(arguments))
+    taken, take = [], Step.take
+    monkeypatch.setattr(Step, "take", lambda step: (taken.append(step.taken), take(step)))
     run(trials, Store(tmp_path / "runs"), how)
-    assert not alone
+    assert taken == [True] * 3 * 12
 
 
 def test_a_checkpoint_has_its_own_seed_alone(tmp_path, three):

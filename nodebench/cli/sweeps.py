@@ -72,8 +72,9 @@ def plan(
     parts = sorted({path for entry in entries for path in entry.trial.spec.import_paths})
     for path in parts:
         say(f"imports `{path}` when it runs")
-    if sweep.resources.gpus:
-        say(f"each takes {sweep.resources.gpus:g} of a GPU; `run --cpu` does without")
+    if gpus := sweep.resources.gpus:
+        share = "what it needs" if gpus == "auto" else f"{gpus:g}"
+        say(f"each takes {share} of a GPU; `run --cpu` does without")
     missing = [entry.trial for entry in entries if entry.missing]
     if missing and sweep.resources.pack_seeds != 1:
         say(wording.packing_text(missing, sweep.resources))

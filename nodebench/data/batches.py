@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -25,12 +26,12 @@ def train_batches(
     device = data.train.targets.device
     order = torch.randperm(count, generator=_generator(seed, "order", epoch)).to(device)
     moves = _Moves(data.augment, count, seed, epoch, device)
-    images = _padded(data.train.inputs) if "crop" in data.augment else data.train.inputs
     used = batches_per_epoch(count, batch_size, drop_last) * batch_size
     for start in range(0, min(used, count), batch_size):
         index = order[start : start + batch_size]
-        inputs = moves.apply(images, index, slice(start, start + batch_size))
-        yield prepared(data, inputs), data.train.targets[index]
+        inputs = torch.index_select(data.train.inputs, 0, index)  # several times as fast as [index]
+        inputs = moves.apply(inputs, slice(start, start + batch_size))
+        yield prepared(data, inputs), torch.index_select(data.train.targets, 0, index)
 
 
 def batches_per_epoch(count: int, batch_size: int, drop_last: bool) -> int:
@@ -56,25 +57,18 @@ def prepared(data: Data, inputs: Tensor) -> Tensor:
     inputs = inputs.to(torch.float32, copy=True)  # which the rest changes in place
     if not data.mean:
         return inputs.div_(full)
-    shape = (-1, *(1 for _ in range(inputs.ndim - 2)))
-    mean, std = (
-        torch.tensor(x, device=inputs.device).mul_(full).view(shape) for x in (data.mean, data.std)
-    )
+    mean, std = (_of_channels(x, full, inputs.ndim, inputs.device) for x in (data.mean, data.std))
     return inputs.sub_(mean).div_(std)
+
+
+@lru_cache
+def _of_channels(values: tuple[float, ...], full: float, ndim: int, device: torch.device) -> Tensor:
+    """A value for each channel, for batches of so many dimensions."""
+    return torch.tensor(values, device=device).mul_(full).view(-1, *(1,) * (ndim - 2))
 
 
 def _generator(seed: int, *names: str | int) -> torch.Generator:
     return torch.Generator().manual_seed(stream(seed, *names))
-
-
-def _padded(images: Tensor) -> Tensor:
-    """All square windows of the padded images: [n, channels, shifts, shifts, height, width].
-
-    A view of strides, not a copy: cropping is then plain indexing.
-    """
-    height, width = images.shape[-2:]
-    padded = torch.nn.functional.pad(images, (PADDING,) * 4)
-    return padded.unfold(2, height, 1).unfold(3, width, 1)
 
 
 class _Moves:
@@ -89,13 +83,31 @@ class _Moves:
         self.shifts = shifts.to(device) if "crop" in names else None
         self.flips = flips.to(device) if "flip" in names else None
 
-    def apply(self, images: Tensor, index: Tensor, place: slice) -> Tensor:
-        """The images of `index`, moved as drawn for the batch at `place` in the epoch."""
-        if self.shifts is None:
-            batch = images[index]
-        else:
-            down, right = self.shifts[:, place]
-            batch = images[index, :, down, right]
+    def apply(self, batch: Tensor, place: slice) -> Tensor:
+        """The images of the batch at `place` in the epoch, moved as drawn for it."""
+        if self.shifts is not None:
+            batch = _cropped(batch, *self.shifts[:, place])
         if self.flips is not None:
-            batch = torch.where(self.flips[place].view(-1, 1, 1, 1), batch.flip(-1), batch)
+            both = torch.cat((batch, batch.flip(-1)))
+            flips = self.flips[place]
+            chosen = torch.arange(len(flips), device=flips.device) + len(flips) * flips
+            batch = torch.index_select(both, 0, chosen)
         return batch
+
+
+def _cropped(images: Tensor, down: Tensor, right: Tensor) -> Tensor:
+    """A window of each image's own in the padded images, of the images' size.
+
+    In memory, a window of one channel is a stretch that is as long for every place: these are
+    copied whole, and the pixels between the window's rows are then left out by strides.
+    """
+    count, channels, height, width = images.shape
+    padded = torch.nn.functional.pad(images, (PADDING,) * 4)
+    across, whole = padded.stride(2), padded.stride(1)
+    length = (height - 1) * across + width
+    stretches = padded.as_strided((padded.numel() - length + 1, length), (1, 1))
+    first = torch.arange(count * channels, device=images.device).view(count, channels) * whole
+    starts = first + (down * across + right)[:, None]
+    rows = torch.index_select(stretches, 0, starts.flatten())
+    strides = (channels * length, length, across, 1)
+    return rows.as_strided((count, channels, height, width), strides).contiguous()

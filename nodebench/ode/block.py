@@ -83,6 +83,15 @@ def ode_blocks(model: nn.Module) -> Iterator[ODEBlock]:
     return (module for module in model.modules() if isinstance(module, ODEBlock))
 
 
+def by_backprop(model: nn.Module) -> bool:
+    """Whether gradients are; of the gradient `exact` that is known after a first step."""
+    forms = (
+        block.exact_forms.get(block.solver) if block.gradient.name == "exact" else "backprop"
+        for block in ode_blocks(model)
+    )
+    return all(form == "backprop" for form in forms)
+
+
 @contextlib.contextmanager
 def solved_by(model: nn.Module, solver: Solver, gradient: Gradient | None = None) -> Iterator[None]:
     """Gives the model's ODE blocks another solver, and gradient, for a while."""
