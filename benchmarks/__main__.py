@@ -24,10 +24,12 @@ BENCHMARKS: dict[str, Callable[[], list[Row]]] = {
     "small-domain": steps.small_domain,
     "image-network": steps.image_network,
     "exact": steps.exact_gradient,
+    "growth": steps.growth,
     "data": data.augmented_images,
     "throughput": sweeps.throughput,
     "trivial": sweeps.trivial_trials,
     "report": sweeps.report_of_many,
+    "overhead": sweeps.overhead,
 }
 
 ABOUT = """\

@@ -70,7 +70,8 @@ def spec_of(network: dict[str, Any], **changes: Any) -> TrialSpec:
 def random_batch(spec: TrialSpec) -> tuple[Data, tuple[Tensor, Tensor]]:
     """Inputs and targets in the shape of a trial's data: what they are does not matter here."""
     classes = 2 if spec.data.name == "spheres" else 10
-    inputs, targets = torch.rand(BATCH, *SHAPES[spec.data.name]), torch.randint(classes, (BATCH,))
+    size = spec.train.batch_size
+    inputs, targets = torch.rand(size, *SHAPES[spec.data.name]), torch.randint(classes, (size,))
     split = Split(inputs.to(DEVICE), targets.to(DEVICE))
     return Data(split, split, None, classes), (split.inputs, split.targets)
 

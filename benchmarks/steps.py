@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -79,6 +80,30 @@ def exact_gradient(rounds: int = 5) -> list[Row]:
     seconds = interleaved(cases, rounds)
     what = "S4 ODENet4, C = 16, LN, Euler 32, `exact`"
     return [compared(what, seconds["exact"], "our own `recompute`", seconds["recompute"], "1.3")]
+
+
+def growth(rounds: int = 9) -> list[Row]:
+    """S2's step as each of its sizes grows."""
+    network = S2_SIMPLE
+    sizes: dict[str, dict[int, dict[str, Any]]] = {
+        "steps": {n: {"solver": {**network["solver"], "steps": n}} for n in (16, 32, 64, 128)},
+        "width": {n: {"model": {**network["model"], "width": n}} for n in (16, 32, 64, 128)},
+        "batch": {n: {"train": {**network["train"], "batch_size": n}} for n in (64, 128, 256, 512)},
+    }
+    rows = []
+    for name, changes in sizes.items():
+        cases = {}
+        for size, change in changes.items():
+            spec = spec_of(network, **change)
+            cases[str(size)] = ours(spec, *random_batch(spec))
+        rows += _grown(f"S2 simple field, {name}", interleaved(cases, rounds))
+    packs = {str(n): packed_step(network, seeds=n) for n in (2, 5, 10, 20)}
+    return rows + _grown("S2 simple field, seeds packed", interleaved(packs, rounds))
+
+
+def _grown(what: str, seconds: dict[str, list[float]]) -> list[Row]:
+    first, *others = seconds
+    return [compared(f"{what}: {first}", seconds[first], n, seconds[n]) for n in others]
 
 
 def matrix_product(size: int = 2048) -> tuple[partial[Tensor], int]:

@@ -8,6 +8,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +115,21 @@ def trivial_trials(count: int = 1000, rounds: int = 1) -> list[Row]:
     what = f"{count:,} trials of one iteration"
     beside = "plain Ray Tune with plain MLflow (the ratio asked is ours over theirs, 1.2 at most)"
     return [compared(what, took["ours"], beside, took["plain"], "0.83")]
+
+
+def overhead(counts: Sequence[int] = (100, 1000, 10_000)) -> list[Row]:
+    """Trials of one iteration, ever more of them: what each takes beyond a run of two."""
+    start, *others = (
+        interleaved({"ours": partial(_trivial, n)}, 1, 0)["ours"] for n in (2, *counts)
+    )
+    each = [
+        [(whole - first) / count for whole, first in zip(took, start, strict=True)]
+        for count, took in zip(counts, others, strict=True)
+    ]
+    return [
+        compared(f"a trial of one iteration, of {counts[0]}", each[0], f"of {count:,}", seconds)
+        for count, seconds in zip(counts[1:], each[1:], strict=True)
+    ]
 
 
 def _trivial(count: int) -> None:

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from nodebench.models.dynamics import TimeConv
 from nodebench.ode.block import ODEBlock, share_memory
 from nodebench.ode.exact import exact_form, kept_bytes
 from nodebench.solver_settings import Gradient, Solver
@@ -50,6 +51,13 @@ def test_what_an_evaluation_keeps_is_counted_without_its_parameters():
 
     # y for the factor's gradient, and the tanh's output.
     assert kept_bytes(Square(), torch.randn(3, 1000), 0.0) == 2 * 3 * 1000 * 4
+
+
+def test_filters_that_a_solve_splits_once_are_not_kept_by_each_evaluation():
+    f = TimeConv(nn.Conv2d(3, 2, 3, padding=1))
+    y = torch.randn(5, 2, 4, 4)
+    # y for the filters' gradient; the filters themselves are there for all evaluations.
+    assert kept_bytes(f, y, 0.0) == y.numel() * 4
 
 
 @pytest.mark.parametrize(("evaluations_kept", "form"), [(16, "backprop"), (15.9, "recompute")])

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from nodebench.ode.gradients import buffers_kept, settled_weights
+from nodebench.ode.per_solve import weights_settled
 from nodebench.solver_settings import Solver
 
 SHARE = 0.5
@@ -39,7 +40,10 @@ def _evaluations(solver: Solver, times: Sequence[float]) -> int:
 
 
 def kept_bytes(f: nn.Module, y: Tensor, t: float) -> int:
-    """Bytes that one evaluation of f keeps for its backward pass, its parameters aside."""
+    """Bytes that one more evaluation of f in a solve keeps for its backward pass.
+
+    Not what is there for all of them: parameters, and what is made of these once per solve.
+    """
     own = {p.untyped_storage().data_ptr() for p in (*f.parameters(), *f.buffers())}
     kept: dict[int, int] = {}
     alive: list[Tensor] = []  # so that no storage takes another's address
@@ -58,6 +62,9 @@ def kept_bytes(f: nn.Module, y: Tensor, t: float) -> int:
         settled_weights(f),
         torch.enable_grad(),
         saved_tensors_hooks(note, lambda tensor: tensor),
+        weights_settled(),
     ):
-        f(t, y.detach().requires_grad_())
-    return sum(kept.values())
+        f(t, y.detach().clone().requires_grad_())
+        first = sum(kept.values())
+        f(t, y.detach().clone().requires_grad_())
+    return sum(kept.values()) - first
