@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from nodebench.checkpoint import EpochSums
 from nodebench.data.dataset import Data, Split
-from nodebench.graph import taker_on
+from nodebench.graph import Graphed
 from nodebench.machine import memory_of_trial
 from nodebench.models import plain
 from nodebench.models.build import build
@@ -123,7 +123,8 @@ def upcoming(spec: TrialSpec, data: Data, batch: tuple[Tensor, Tensor]) -> Step:
 
 def ours(spec: TrialSpec, data: Data, batch: tuple[Tensor, Tensor]) -> Callable[[], None]:
     """One step, with its sums of losses and accuracies; on a GPU as training takes it there."""
-    step, taker = upcoming(spec, data, batch), taker_on(DEVICE)
+    step = upcoming(spec, data, batch)
+    taker = Graphed() if DEVICE.type == "cuda" else None
 
     def take() -> None:
         step.taken = False
@@ -153,4 +154,12 @@ def training_step(
 def packed_step(network: dict[str, Any], seeds: int) -> Callable[[], None]:
     """A step of several seeds, taken as one."""
     specs = [spec_of(network, seed=seed) for seed in range(seeds)]
-    return partial(Together().take, [upcoming(spec, *random_batch(spec)) for spec in specs])
+    steps, together = [upcoming(spec, *random_batch(spec)) for spec in specs], Together()
+
+    def take() -> None:
+        for step in steps:
+            step.taken = False
+        together.take(steps)
+        assert all(step.taken for step in steps)
+
+    return take

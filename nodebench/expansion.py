@@ -124,6 +124,11 @@ def _leaves(cell: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield (f"{path}.name" if f"{path}.name" in SPEC_ORDER else path), value
 
 
+def named_paths(cell: Mapping[str, Any]) -> list[str]:
+    """The settings that a partial cell names."""
+    return [path for path, _ in _leaves(cell)]
+
+
 def check_cell(where: str, cell: Mapping[str, Any], faults: list[Fault]) -> None:
     """Notes the paths in a partial cell that no trial can have."""
     for path, _ in _leaves(cell):

@@ -6,15 +6,18 @@ they are launched as one, instead of one by one from Python.
 
 from __future__ import annotations
 
-import itertools
-import warnings
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from nodebench.ode.block import by_backprop, ode_blocks, take_evaluations
+from nodebench.identity import Trial
+from nodebench.machine import peak_memory
+from nodebench.ode.block import by_backprop, take_evaluations
 from nodebench.ode.gradients import buffers_kept
+from nodebench.packing import obstacle
+from nodebench.plan import RunOptions
+from nodebench.task import Loss
 from nodebench.train import Step
 
 WARM_STEPS = 3
@@ -24,44 +27,37 @@ TOLERANCE = 1e-3
 """Relative; by more, a recorded gradient is not the one that was recorded."""
 
 
-def taker_on(device: torch.device) -> Graphed | None:
-    """What takes a network's steps in the stead of its training, where that is faster."""
-    return Graphed() if device.type == "cuda" else None
+def graph_of(trial: Trial, options: RunOptions) -> Graphed | None:
+    """What takes a trial's steps on a GPU, if all of them are the same kernels."""
+    if not options.resources.gpu_share or obstacle(trial.spec):
+        return None
+    return Graphed()
 
 
 class Graphed:
     """Takes the steps of one network, once a few are taken, from a recording of their kernels.
 
-    The optimizer's part stays outside: it changes with the schedule, and is a few kernels.
+    The optimizer's part stays outside: it changes with the schedule, and is a few kernels. So do
+    batches of another shape than the first, as the last of an epoch may be.
     """
 
     def __init__(self) -> None:
+        self._shape: object = None
         self._seen = 0
         self._graph: _Graph | None = None
-        self._works = True
 
     def take(self, steps: Sequence[Step]) -> None:
         """Takes the step if it is like the recorded one, and leaves it to its training if not."""
         [step] = steps
-        if not (self._works and _is_always_the_same(step)):
+        shape = [part.shape for part in step.batch]
+        self._shape = self._shape or shape
+        if shape != self._shape or not by_backprop(step.state.model):
             return
         self._seen += 1
-        try:
-            if self._graph is None and self._seen > WARM_STEPS:
-                self._graph = _Graph(step)
-            if self._graph is not None and self._graph.fits(step):
-                self._graph.take(step)
-        except RuntimeError as error:
-            self._works = False
-            warnings.warn(f"steps are not taken as a CUDA graph: {error}", stacklevel=1)
-
-
-def _is_always_the_same(step: Step) -> bool:
-    """Whether every step of the training is the same kernels, on other numbers."""
-    model, batch = step.state.model, step.batch
-    is_fixed = all(block.solver.facts.kind == "fixed" for block in ode_blocks(model))
-    on_device = isinstance(batch, tuple) and all(part.is_cuda for part in batch)
-    return is_fixed and on_device and step.state.hook is None and by_backprop(model)
+        if self._graph is None and self._seen > WARM_STEPS:
+            self._graph = _Graph(step)
+        if self._graph:
+            self._graph.take(step)
 
 
 class _Graph:
@@ -78,10 +74,12 @@ class _Graph:
                 parameter.grad = None  # so that a replay writes gradients instead of adding
             take_evaluations(model)
             with torch.cuda.graph(self._graph):
-                self._loss = like.task.loss(model, self._inputs)
+                loss = like.task.loss(model, self._inputs)
                 self._forward = take_evaluations(model)
-                self._loss.mean.backward()  # type: ignore[no-untyped-call]
+                loss.mean.backward()  # type: ignore[no-untyped-call]
             self._backward = take_evaluations(model)
+            self._loss = Loss(loss.mean.detach(), loss.samples, loss.sums)
+            self._peak = peak_memory(loss.mean.device)
             self._recorded = [parameter.grad for parameter in self._parameters]
             self._graph.replay()
             _require_alike(self._recorded, expected)
@@ -89,11 +87,6 @@ class _Graph:
     def _gradients(self, step: Step) -> tuple[Tensor | None, ...]:
         loss = step.task.loss(step.state.model, self._inputs).mean
         return torch.autograd.grad(loss, self._parameters, allow_unused=True)
-
-    def fits(self, step: Step) -> bool:
-        """Whether a step's batch has the recorded shape."""
-        pairs = itertools.zip_longest(step.batch, self._inputs)
-        return all(given.shape == recorded.shape for given, recorded in pairs)
 
     def take(self, step: Step) -> None:
         """`train.step`."""
@@ -103,14 +96,17 @@ class _Graph:
         for parameter, gradient in zip(self._parameters, self._recorded, strict=True):
             parameter.grad = gradient
         step.finish(self._loss, self._forward, self._backward)
+        sums = step.state.sums
+        assert sums is not None
+        sums.peak_memory = max(sums.peak_memory, self._peak)  # replays allocate nothing
 
 
 def _require_alike(found: Sequence[Tensor | None], expected: Sequence[Tensor | None]) -> None:
     """Refuses a recording that does not do what was recorded: once a trial, and cheap."""
-    for one, other in zip(found, expected, strict=True):
-        if one is None or other is None:
-            is_alike = one is other
-        else:
-            is_alike = bool((one - other).norm() <= TOLERANCE * other.norm())
-        if not is_alike:
-            raise RuntimeError("the recorded gradient is not the one that was recorded")
+    pairs = [(a, b) for a, b in zip(found, expected, strict=True) if a is not None or b is not None]
+    if any(a is None or b is None for a, b in pairs):
+        raise RuntimeError("the recording has gradients of other parameters")
+    one, other = (torch.cat([x.flatten() for x in side]) for side in zip(*pairs, strict=True))
+    error = ((one - other).norm() / other.norm()).item()
+    if not error <= TOLERANCE:
+        raise RuntimeError(f"the recorded gradient is off by {error:.1e}")

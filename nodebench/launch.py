@@ -6,10 +6,12 @@ torch, Ray, MLflow and pandas are imported where they are needed, so that planni
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import re
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +23,7 @@ from nodebench.estimate import Cost, Forecast, forecast, recorded_costs, slots
 from nodebench.identity import Trial
 from nodebench.memo import is_reported, is_tracked, note_reported, state_of
 from nodebench.mirror import Mirror
+from nodebench.packing import packs
 from nodebench.part import import_part
 from nodebench.places import data_root
 from nodebench.plan import Entry, RunOptions, chosen, entries, remember, require_points
@@ -79,9 +82,11 @@ def plan(sweep: Sweep, store: Store) -> list[Entry]:
 
 def expected(sweep: Sweep, store: Store, found: Sequence[Entry]) -> Forecast | None:
     """What a sweep still takes, from what has been trained; None if nothing has."""
-    running = sum(entry.state == "running" for entry in found)
+    here = slots(sweep.resources, gpus=1)
+    training = [entry.trial for entry in found if entry.state == "running"]
+    running = len(packs(training, options_for(sweep), here))
     costs = recorded_costs(found, store, hardware=None)
-    return forecast(found, costs, store, running or slots(sweep.resources, gpus=1))
+    return forecast(found, costs, store, running or here)
 
 
 def probed(
@@ -164,7 +169,8 @@ def run(
         options = _sharing_gpus(missing, options)
     monitor.on_plan(len(planned), len(missing))
     continues = {entry.trial.id: entry.continues for entry in todo if entry.continues}
-    options = replace(options, continues=continues)
+    trained = frozenset(entry.trial.id for entry in todo if entry.is_trained)
+    options = replace(options, continues=continues, trained=trained)
     track = track and bool(missing or require_mlflow or not is_tracked(sweep, store))
     with _published(
         sweep, store, monitor, shard=shard, track=track, require_mlflow=require_mlflow,
@@ -179,11 +185,19 @@ def run(
 
 
 def _sharing_gpus(trials: Sequence[Trial], options: RunOptions) -> RunOptions:
-    """With the part of a GPU that the largest of these trials needs."""
+    """With the part of a GPU that the largest of these trials, or packs of them, needs."""
     from nodebench.probe import share_of_gpu
 
+    largest: dict[str, int] = {}
+    for pack in packs(trials, options, slots=1):
+        largest[pack[0].cell.key] = max(len(pack), largest.get(pack[0].cell.key, 0))
     by_cell = {trial.cell.key: trial for trial in trials}
-    share = max(share_of_gpu(trial, options) for trial in by_cell.values())
+    # In another process, which gives back what it takes of the GPU.
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as other:
+        share = max(
+            other.submit(share_of_gpu, trial, options, largest[key]).result()
+            for key, trial in by_cell.items()
+        )
     resources = options.resources.model_copy(update={"gpus": share})
     return replace(options, resources=resources)
 

@@ -7,8 +7,8 @@ elsewhere, each takes its own.
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
@@ -16,15 +16,15 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from nodebench.errors import StoreError, TrialFailure
-from nodebench.graph import Graphed, taker_on
+from nodebench.errors import StoreError
+from nodebench.graph import graph_of
 from nodebench.identity import Trial
-from nodebench.machine import device_for, keep_freed_memory
+from nodebench.machine import keep_freed_memory
 from nodebench.ode.block import by_backprop, take_evaluations
 from nodebench.plan import RunOptions
 from nodebench.store import Store
 from nodebench.task import Loss, Task
-from nodebench.train import Step
+from nodebench.train import Step, Taker, taken_by
 from nodebench.trial import attempt
 from nodebench.trial_folder import Row
 
@@ -35,6 +35,7 @@ class Pack:
     def __init__(self, trials: Sequence[Trial], store: Store, options: RunOptions):
         self.trials, self._store = trials, store
         self._options = replace(options, packed=len(trials))
+        self._taker: Taker | None = Together() if len(trials) > 1 else graph_of(trials[0], options)
         self.problems: dict[str, str] = {}
 
     def epochs(self) -> Generator[dict[str, Row], None, None]:
@@ -42,10 +43,12 @@ class Pack:
 
         Closed before its end, it leaves trials that go on from their last checkpoints.
         """
-        attempts = {t.id: attempt(t, self._store, self._options) for t in self.trials}
-        taker = _taker(self._options)
         upcoming: dict[str, Step] = {}
-        try:
+        with ExitStack() as ends:
+            attempts = {}
+            for trial in self.trials:
+                attempts[trial.id] = attempt(trial, self._store, self._options)
+                ends.callback(attempts[trial.id].close)
             while attempts:
                 rows: dict[str, Row] = {}
                 for trial_id in [t for t in attempts if t not in upcoming]:
@@ -59,12 +62,15 @@ class Pack:
                 if rows:
                     yield rows
                 elif len(upcoming) == len(attempts):
-                    if taker:
-                        taker.take(list(upcoming.values()))
+                    self._take(upcoming)
                     upcoming.clear()
-        finally:
-            for left in attempts.values():
-                left.close()
+
+    def _take(self, upcoming: Mapping[str, Step]) -> None:
+        """Takes the steps that can be taken faster than one by one, each by its training."""
+        if self._taker and (problem := taken_by(self._taker, list(upcoming.values()))):
+            self._taker = None
+            for trial_id in upcoming:
+                self._store.folder(trial_id).log(f"steps are taken one by one: {problem}")
 
     def _next(self, trial_id: str, running: Iterator[Step | Row]) -> Step | Row | None:
         try:
@@ -80,32 +86,20 @@ class Pack:
         return all(result is not None and result.is_result for result in results)
 
 
-def _taker(options: RunOptions) -> Together | Graphed | None:
-    """What takes steps in the stead of their trainings, where that is faster."""
-    return Together() if options.packed > 1 else taker_on(device_for(options.resources.gpu_share))
-
-
 class Together:
     """Takes steps of networks that differ in their numbers alone."""
 
     def __init__(self) -> None:
         keep_freed_memory()
         self._stack: _Stack | None = None
-        self._works = True
 
     def take(self, steps: Sequence[Step]) -> None:
         """Takes those that fit together, and leaves the others to their trainings."""
-        for alike in _alike(steps) if self._works else ():
+        for alike in _alike(steps):
             models = [step.state.model for step in alike]
             if self._stack is None or self._stack.models != models:
                 self._stack = _Stack(models)
-            try:
-                self._stack.take(alike)
-            except TrialFailure:
-                take_evaluations(models[0])  # each meets it, or does not, on its own
-            except RuntimeError as error:  # out of memory, or more than `vmap` can do
-                self._works = False
-                warnings.warn(f"seeds are trained one by one: {error}", stacklevel=1)
+            self._stack.take(alike)
 
 
 def _alike(steps: Iterable[Step]) -> list[list[Step]]:

@@ -5,14 +5,15 @@ Known from their specs, without torch, so that a driver starts fast.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from nodebench.data_settings import Spheres, ThreeMinima
 from nodebench.identity import Trial
 from nodebench.model_settings import PlainOde
+from nodebench.plan import RunOptions
 from nodebench.solver_settings import Solver
 from nodebench.spec import TrialSpec
-from nodebench.sweepfile import Resources
 from nodebench.vocabulary import norm_parts
 
 MOST = 10
@@ -24,16 +25,23 @@ DENSE_DIMENSIONS = 10
 GRADIENTS = ("backprop", "exact")
 
 
-def packs(trials: Sequence[Trial], resources: Resources) -> list[tuple[Trial, ...]]:
-    """The trials in their order, each pack where its first trial was."""
+def packs(trials: Sequence[Trial], options: RunOptions, slots: int) -> list[tuple[Trial, ...]]:
+    """The trials in their order, each pack where its first trial was.
+
+    `slots` are the places where packs run side by side: `auto` leaves none of them empty.
+    """
+    share = math.ceil(len(trials) / max(1, slots))
     found: list[list[Trial]] = []
     open_packs: dict[str, list[Trial]] = {}
     for trial in trials:
         pack = open_packs.get(trial.cell.key)
-        if pack is None or len(pack) >= _size(trial.spec, resources):
-            pack = open_packs[trial.cell.key] = []
+        if pack is None or len(pack) >= _size(trial, options, share):
+            pack = [trial]
             found.append(pack)
-        pack.append(trial)
+            if trial.id not in options.trained:
+                open_packs[trial.cell.key] = pack
+        else:
+            pack.append(trial)
     return [tuple(pack) for pack in found]
 
 
@@ -63,12 +71,13 @@ def _obstacle_of_solve(solver: Solver, gradient: str) -> str | None:
     return None
 
 
-def _size(spec: TrialSpec, resources: Resources) -> int:
-    if resources.pack_seeds == 1 or obstacle(spec):
-        return 1
-    if resources.pack_seeds == "auto":
-        return MOST if _pays(spec) else 1
-    return resources.pack_seeds
+def _size(trial: Trial, options: RunOptions, share: int) -> int:
+    asked = options.resources.pack_seeds
+    if trial.id in options.trained or options.stop or obstacle(trial.spec):
+        return 1  # what only wants evaluation has no steps; a search stops trials one by one
+    if asked == "auto":
+        return min(MOST, share) if _pays(trial.spec) else 1
+    return asked
 
 
 def _pays(spec: TrialSpec) -> bool:

@@ -43,6 +43,9 @@ class RunOptions:
     stop: Stop | None = None
     """How a search ends trials early."""
 
+    trained: frozenset[str] = frozenset()
+    """The ids of trials of which nothing but evaluation is missing."""
+
     packed: int = 1
     """So many seeds are trained together, in the memory of one trial."""
 

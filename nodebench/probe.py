@@ -13,11 +13,12 @@ import torch
 
 from nodebench.adaptation import adaptation_for
 from nodebench.data.load import load
-from nodebench.errors import TrialFailure
+from nodebench.errors import ResourceError, TrialFailure
 from nodebench.estimate import Cost
 from nodebench.identity import Trial
 from nodebench.machine import (
     device_for,
+    gpu_count,
     memory_of_trial,
     peak_memory,
     release_memory,
@@ -111,17 +112,31 @@ def probe(trial: Trial, options: RunOptions) -> Probe | None:
     )
 
 
-def share_of_gpu(trial: Trial, options: RunOptions) -> float:
-    """The part of this machine's GPU that a trial needs, in hundredths, 1 at most.
+def share_of_gpu(trial: Trial, options: RunOptions, seeds: int = 1) -> float:
+    """The part of this machine's GPU that a trial, or a pack of so many, needs; in hundredths.
 
     Twice the memory at the peak of its first steps, since adaptive solvers come to need more and
-    allocators leave gaps, and what each process takes for itself. All of it if the probe fails.
+    allocators leave gaps, and what each process takes for itself. All of it at the most, or if
+    these steps fail.
+
+    Raises:
+        ResourceError: if this machine has no GPU.
     """
-    found, total = probe(trial, options), memory_of_trial(1.0)
-    release_memory(device_for(1.0))
+    if not gpu_count():
+        raise ResourceError(
+            "`resources.gpus: auto` measures a trial on this machine, which has no GPU: give a "
+            "fraction, or `--cpu`"
+        )
+    try:
+        found = probe(trial, options)
+    except RuntimeError:  # out of memory, or what the trial itself will say
+        return 1.0
+    finally:
+        release_memory(device_for(1.0))
     if found is None:
         return 1.0
-    return min(1.0, math.ceil(100 * (2 * found.peak_bytes + CONTEXT_BYTES) / total) / 100)
+    needed = (2 * seeds * found.peak_bytes + CONTEXT_BYTES) / memory_of_trial(1.0)
+    return min(1.0, math.ceil(100 * needed) / 100)
 
 
 def _first_steps(training: Iterator[Step | Row], device: torch.device) -> list[float]:

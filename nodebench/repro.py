@@ -19,6 +19,9 @@ from nodebench.store import Store
 from nodebench.trial import run_trial
 from nodebench.trial_folder import INCIDENTAL, Row, TrialFolder
 
+ALONE = {"packed": "1"}
+"""The environment of a trial that is not in a pack, as any that is run again."""
+
 TOLERANCE = 1e-6
 """Relative difference below which two metrics are the same number, rounded differently."""
 
@@ -129,15 +132,15 @@ def reproduce(
             raise InputError(f"`{trial.id}` has no result here: {result.reason}")
         found = _metrics(store.folder(trial.id))
     shared = [name for name in found if name in record.metrics]
-    here = _words(result.environments[-1] if result.environments else {})
+    here = ALONE | _words(result.environments[-1] if result.environments else {})
+    # What a record does not say, as an older one may not, is taken for the same.
+    before = here | ALONE | {k: v for k, v in record.environment.items() if v and k != "host"}
     return Reproduction(
         outcomes=(record.outcome, result.outcome),
         metrics=[Comparison(name, record.metrics[name], found[name]) for name in shared],
         unmatched=[name for name in found if name not in record.metrics],
         environments=[
-            (name, record.environment[name], value)
-            for name, value in here.items()
-            if name != "host" and record.environment.get(name, value) != value
+            (name, before[name], value) for name, value in here.items() if before[name] != value
         ],
     )
 

@@ -72,7 +72,7 @@ def run_inline(
     """
     from nodebench.pack import Pack
 
-    for together in packs(trials, options.resources):
+    for together in packs(trials, options, slots=1):
         pack = Pack(together, store, options)
         for trial in together:
             monitor.on_start(trial.id)

@@ -23,7 +23,7 @@ from nodebench.expansion import (
 from nodebench.faults import dotted, faults_of
 from nodebench.identity import Cell, Trial, canonical
 from nodebench.reading import axis_paths, read
-from nodebench.sweepfile import Evaluate, Limits, Resources, Search, SweepFile
+from nodebench.sweepfile import Claim, Evaluate, Limits, Resources, Search, SweepFile
 from nodebench.tree import Tree
 
 
@@ -35,6 +35,8 @@ class Sweep:
     about: str
     trials: tuple[Trial, ...]
     evaluate: tuple[Evaluate, ...]
+    baseline: dict[str, Any]
+    claims: tuple[Claim, ...]
     resources: Resources
     limits: Limits
     margin: float
@@ -123,8 +125,8 @@ def load(path: Path, overrides: Sequence[str] = (), small: bool = False) -> Swee
     trials = not_excluded(expanded)
     if file.search:
         faults += _not_searchable(file.search, file.grid, trials)
-    for number, block in enumerate(file.evaluate):
-        check_cell(f"evaluate[{number}].when", block.when, faults)
+    for where, cell in _partial_cells(file):
+        check_cell(where, cell, faults)
     if not (trials or faults):
         faults.append(Fault("exclude", "leaves no trial"))
     if not (faults or overrides or small):  # which may take away the trials that an entry is about
@@ -138,6 +140,8 @@ def load(path: Path, overrides: Sequence[str] = (), small: bool = False) -> Swee
         file.about,
         trials,
         file.evaluate,
+        file.baseline,
+        file.claims,
         file.resources,
         file.limits,
         file.margin,
@@ -174,9 +178,19 @@ def _without_effect(
     for number in range(len(file.exclude)):
         if number not in used:
             yield Fault(f"exclude[{number}]", "agrees with no trial of this sweep")
+    for where, cell in _partial_cells(file):
+        if cell and not any(agrees(trial.spec, cell) for trial in trials):
+            yield Fault(where, "agrees with no trial of this sweep")
+
+
+def _partial_cells(file: SweepFile) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Where a file names some of its trials, and by what, its own `exclude` aside."""
     for number, block in enumerate(file.evaluate):
-        if block.when and not any(agrees(trial.spec, block.when) for trial in trials):
-            yield Fault(f"evaluate[{number}].when", "agrees with no trial of this sweep")
+        yield f"evaluate[{number}].when", block.when
+    yield "baseline", file.baseline
+    for number, claim in enumerate(file.claims):
+        for name, cell in claim.cells.items():
+            yield f"claims[{number}].{name}", cell
 
 
 def _validated(tree: Tree, faults: list[Fault]) -> SweepFile:

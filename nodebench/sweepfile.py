@@ -8,9 +8,10 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from nodebench.errors import shown
+from nodebench.errors import shown, unknown
 from nodebench.part import Named, Part
 from nodebench.vocabulary import (
+    MEASURES,
     METHODS,
     Count,
     GradientName,
@@ -187,6 +188,50 @@ class Search(Part):
     stop: Stop | None = None
 
 
+class Claim(Part):
+    """What a paper `says` of a sweep's cells, as a relation that can be checked.
+
+    The `metric` (a column of `results.csv`, by default the headline) of the cells `of` is `above`
+    or `below` a number or that of the cells that are as these but for what is named there, `by` so
+    much at least (of a negative number: less by no more than that); or it is `near` a number,
+    `within` so much. Accuracies are shares of 1.
+    """
+
+    says: str
+    of: dict[str, Any] = {}
+    metric: str | None = None
+    above: float | dict[str, Any] | None = None
+    below: float | dict[str, Any] | None = None
+    by: float = 0.0
+    near: float | None = None
+    within: Positive | None = None
+    source: str = ""
+
+    @model_validator(mode="after")
+    def _is_one_relation(self) -> Self:
+        given = [name for name in ("above", "below", "near") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError("needs one of `above`, `below` and `near`")
+        if (self.near is None) != (self.within is None):
+            raise ValueError("`near` goes with `within`, which says how near")
+        if self.metric is not None and self.metric not in MEASURES:
+            raise ValueError(f"`metric`: {unknown(self.metric, 'metric', MEASURES)}")
+        if self.by and self.near is not None:
+            raise ValueError("`by` goes with `above` or `below`")
+        return self
+
+    @property
+    def other(self) -> float | dict[str, Any]:
+        """The number, or the cells, that it compares with."""
+        return next(x for x in (self.above, self.below, self.near) if x is not None)
+
+    @property
+    def cells(self) -> dict[str, dict[str, Any]]:
+        """The partial cells in it, by their field's name."""
+        other = "below" if self.above is None else "above"
+        return {"of": self.of} | ({other: self.other} if isinstance(self.other, dict) else {})
+
+
 def _is_file_name(name: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", name):
         raise ValueError(
@@ -199,9 +244,10 @@ def _is_file_name(name: str) -> str:
 class SweepFile(Part):
     """A sweep file, as it is written; `sweep.load` expands it to trials.
 
-    By `margin` of the headline metric (an accuracy as a share of 1), a trained model may change
-    under a finer solver and still be called an ODE. A checkpoint is written every
-    `checkpoint_minutes`, also inside an epoch.
+    A report compares each cell with the one that agrees with the `baseline` and is else the same,
+    and checks `claims`, what a paper says of them. By `margin` of the headline metric (an accuracy
+    as a share of 1), a trained model may change under a finer solver and still be called an ODE. A
+    checkpoint is written every `checkpoint_minutes`, also inside an epoch.
     """
 
     name: Annotated[str, AfterValidator(_is_file_name)]
@@ -213,6 +259,8 @@ class SweepFile(Part):
     exclude: tuple[dict[str, Any], ...] = ()
     search: Search | None = None
     evaluate: tuple[Evaluate, ...] = ()
+    baseline: dict[str, Any] = {}
+    claims: tuple[Claim, ...] = ()
     resources: Resources = Resources()
     limits: Limits = Limits()
     margin: NonNegative = 0.01

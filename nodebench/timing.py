@@ -17,10 +17,11 @@ from typing import Any
 
 import torch
 
+from nodebench import graph
 from nodebench.checkpoint import EpochSums, TrainState, read_checkpoint, restore
 from nodebench.data.load import load
 from nodebench.errors import TrialFailure
-from nodebench.graph import taker_on
+from nodebench.graph import graph_of
 from nodebench.identity import Trial
 from nodebench.machine import device_for, environment, memory_of_trial, synchronize
 from nodebench.models.build import build
@@ -30,7 +31,7 @@ from nodebench.plan import RunOptions
 from nodebench.spec import TrialSpec
 from nodebench.store import Store
 from nodebench.task import Task, task_for
-from nodebench.train import Step, new_state
+from nodebench.train import Step, Taker, new_state, taken_by
 from nodebench.trial_folder import Row
 
 WARM_STEPS = 2
@@ -75,9 +76,8 @@ class _Clock:
 
     def __init__(self, trial: Trial, store: Store, options: RunOptions):
         self.trial, self.problem = trial, ""
-        self._gpus = options.resources.gpu_share
-        self.device = device_for(self._gpus)
-        self._taker = taker_on(self.device)
+        self._options = options
+        self.device = device_for(options.resources.gpu_share)
         self._state, self._task = _end_of_training(trial, store, options, self.device)
         self._batches = _without_end(self._task)
         self._evaluations = EpochSums(torch.zeros((), device=self.device))
@@ -87,21 +87,24 @@ class _Clock:
         """A round: the mean seconds of so many steps."""
         if self.problem:
             return
-        device_for(self._gpus, self.trial.spec.train.precision)
+        device_for(self._options.resources.gpu_share, self.trial.spec.train.precision)
         try:
-            self._run(WARM_STEPS, EpochSums(torch.zeros((), device=self.device)))
+            # Made anew for each round: recorded steps keep their memory.
+            taker = graph_of(self.trial, self._options)
+            unused = EpochSums(torch.zeros((), device=self.device))
+            self._run(WARM_STEPS + (graph.WARM_STEPS if taker else 0), unused, taker)
             start = time.perf_counter()
-            self._run(steps, self._evaluations)
+            self._run(steps, self._evaluations, taker)
             self._seconds.append((time.perf_counter() - start) / steps)
         except TrialFailure as failure:
             self.problem = str(failure)
 
-    def _run(self, steps: int, sums: EpochSums) -> None:
+    def _run(self, steps: int, sums: EpochSums, taker: Taker | None) -> None:
         self._state.sums = sums
         for batch in itertools.islice(self._batches, steps):
             step = Step(self._state, self._task, batch)
-            if self._taker:
-                self._taker.take([step])
+            if taker:
+                taken_by(taker, [step])
             step.take()
         synchronize(self.device)
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
 
 from nodebench import uncompiled
 from nodebench.checkpoint import EpochSums, Hook, TrainState
-from nodebench.errors import DeadlineExceeded, Diverged
+from nodebench.errors import DeadlineExceeded, Diverged, TrialFailure
 from nodebench.machine import peak_memory, reset_peak_memory, synchronize
 from nodebench.ode.block import take_evaluations
 from nodebench.spec import Cosine, Milestones, Optimizer, Schedule, Train, TrialSpec
@@ -70,6 +70,31 @@ class Step:
         state.sums.add(loss)
         state.iteration += 1
         self.taken = True
+
+
+class Taker(Protocol):
+    """What takes steps in the stead of their trainings, where that is faster."""
+
+    def take(self, steps: Sequence[Step]) -> None:
+        """Takes those that it can, and leaves the others as they are."""
+
+
+def taken_by(taker: Taker, steps: Sequence[Step]) -> str | None:
+    """Lets a taker take steps; what it is not able to do, if that may be so again.
+
+    Nothing of a step that failed is left: its own training takes it, or meets the failure.
+    """
+    problem = None
+    try:
+        taker.take(steps)
+    except TrialFailure:
+        pass
+    except Exception as error:  # noqa: BLE001 - a way to be faster is no reason to fail
+        problem = f"{type(error).__name__}: {error}"
+    for step in steps:
+        if not step.taken:
+            take_evaluations(step.state.model)
+    return problem
 
 
 def new_state(model: nn.Module, spec: TrialSpec, hook: Hook | None = None) -> TrainState:

@@ -218,10 +218,11 @@ class _Run:
             self.folder.write_result(self._result())
 
     def _limit_solves(self, model: nn.Module, start: float) -> float | None:
-        minutes = self.options.limits.minutes
-        deadline = None if minutes is None else start + 60 * minutes
+        minutes, packed = self.options.limits.minutes, self.options.packed
+        # The others of a pack take their part of the time.
+        deadline = None if minutes is None else start + 60 * minutes * packed
         memory = memory_of_trial(self.options.resources.gpu_share)
-        share_memory(model, memory // self.options.packed)
+        share_memory(model, memory // packed)
         for block in ode_blocks(model):
             block.max_evaluations = self.options.limits.nfe
             block.deadline = deadline

@@ -22,7 +22,7 @@ from nodebench.packing import packs
 from nodebench.plan import RunOptions
 from nodebench.runner import Monitor, require_node
 from nodebench.store import Store
-from nodebench.sweepfile import Stop
+from nodebench.sweepfile import Resources, Stop
 from nodebench.trial_folder import Row
 
 REPORT_EVERY_S = 0.5
@@ -57,7 +57,7 @@ def run_with_ray(
 
         nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
         require_node(options.resources, [n["Resources"] for n in nodes if n["Alive"]])
-        together = packs(trials, options.resources)
+        together = packs(trials, options, _slots(options.resources))
         work = _Work({trial.id: trial for trial in trials}, store, options, list(sys.path))
         trainable = tune.with_resources(
             tune.with_parameters(_trainable(), work=work),
@@ -81,6 +81,15 @@ def run_with_ray(
                 callbacks=[_callback(_DriverOnly(monitor), stopper)],
             ),
         ).fit()
+
+
+def _slots(resources: Resources) -> int:
+    """How many trials the cluster has place for."""
+    import ray
+
+    found: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    wanted = {"CPU": resources.cpus, "GPU": resources.gpu_share}
+    return int(min(found.get(name, 0) // amount for name, amount in wanted.items() if amount))
 
 
 def probe(root: Path) -> str:

@@ -143,6 +143,14 @@ AUGMENTATIONS: dict[str, str] = {
     "flip": "mirror left to right with probability 1/2",
 }
 
+MEASURES: tuple[str, ...] = (
+    *(f"{on}_{what}" for what in ("accuracy", "error", "loss") for on in ("test", "train", "val")),
+    "best_test_accuracy", "best_test_error", "parameters", "epoch_s", "peak_memory_bytes",
+    "nfe_forward", "nfe_forward_mean", "nfe_backward", "step_size", "tol",
+    "own", "limit", "drop", "sufficient_steps", "order",
+)  # fmt: skip
+"""What a claim may be about: columns of `results.csv`."""
+
 if TYPE_CHECKING:
     MethodName: TypeAlias = str
     NormName: TypeAlias = str

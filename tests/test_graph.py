@@ -9,11 +9,14 @@ import torch
 
 from nodebench.checkpoint import EpochSums
 from nodebench.data.load import load
-from nodebench.graph import WARM_STEPS, Graphed, taker_on
+from nodebench.graph import WARM_STEPS, Graphed, graph_of
+from nodebench.identity import Cell
 from nodebench.models.build import build
 from nodebench.models.form import placed
 from nodebench.ode.block import share_memory
+from nodebench.plan import RunOptions
 from nodebench.spec import TrialSpec
+from nodebench.sweepfile import Resources
 from nodebench.task import task_for
 from nodebench.train import Step, new_state
 
@@ -37,12 +40,17 @@ def training(device: str, **changes):
     return state, (Step(state, task, batch) for batch in batches)
 
 
-def test_a_cpu_takes_steps_as_they_are():
-    assert taker_on(torch.device("cpu")) is None
-    _, steps = training("cpu")
-    step, taker = next(steps), Graphed()
-    taker.take([step])
-    assert not step.taken  # its batch is not on a GPU
+def test_a_cpu_takes_steps_as_they_are(tmp_path):
+    trial = Cell(TrialSpec.model_validate(DIGITS)).trial(0)
+    assert graph_of(trial, RunOptions(tmp_path)) is None
+
+
+def test_a_gpu_records_what_is_always_the_same(tmp_path):
+    on_gpu = RunOptions(tmp_path, Resources(gpus=1))
+    trial = Cell(TrialSpec.model_validate(DIGITS)).trial(0)
+    assert isinstance(graph_of(trial, on_gpu), Graphed)
+    adaptive = Cell(TrialSpec.model_validate({**DIGITS, "solver": {"method": "dopri5"}})).trial(0)
+    assert graph_of(adaptive, on_gpu) is None
 
 
 @pytest.mark.gpu

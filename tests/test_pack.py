@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,9 +16,10 @@ from nodebench.models.build import build
 from nodebench.ode.block import share_memory
 from nodebench.pack import Pack, Together
 from nodebench.packing import obstacle, packs
+from nodebench.plan import RunOptions
 from nodebench.spec import TrialSpec
 from nodebench.store import Store
-from nodebench.sweepfile import Resources
+from nodebench.sweepfile import Limits, Resources, Stop
 from nodebench.task import task_for
 from nodebench.train import Step, new_state
 from nodebench.trial import run_trial
@@ -195,34 +198,58 @@ def test_a_trial_held_elsewhere_is_left_out(tmp_path, three):
     assert store.folder(trials[0].id).result().outcome == "finished"
 
 
-@pytest.mark.filterwarnings("default")
-def test_what_vmap_cannot_do_is_done_one_by_one(tmp_path, three, monkeypatch):
+def test_what_cannot_be_done_together_is_done_one_by_one(tmp_path, three, monkeypatch):
     trials, how = three
+    store, alone = Store(tmp_path / "runs"), Store(tmp_path / "alone")
 
-    def refuse(*_arguments):
-        raise RuntimeError("vmap: no rule for that")
+    def refuse(*_arguments, **_more):
+        raise ValueError("no rule for that")
 
-    monkeypatch.setattr("nodebench.pack.vmap", refuse)
+    with monkeypatch.context() as patch:  # after the solve, whose evaluations must not be counted
+        patch.setattr("nodebench.pack.torch.autograd.grad", refuse)
+        run(trials, store, how)
+    run_trial(trials[0], alone, how)
+    histories = [s.folder(trials[0].id).history() for s in (store, alone)]
+    assert essence(histories[0]) == essence(histories[1])
+    log = store.folder(trials[2].id).log_file.read_text()
+    assert "steps are taken one by one: ValueError: no rule for that" in log
+
+
+def test_a_limit_of_evaluations_ends_each_trial_by_itself(tmp_path, three):
+    trials, how = three
     store = Store(tmp_path / "runs")
-    run(trials, store, how)
-    folder = store.folder(trials[0].id)
-    assert folder.result().outcome == "finished"
-    assert "one by one: vmap: no rule" in folder.log_file.read_text()
+    run(trials, store, replace(how, limits=Limits(nfe=1)))
+    assert [store.folder(t.id).result().outcome for t in trials] == ["nfe"] * 3
 
 
 # ------------------------------------------------------------------------------ who is packed
+
+
+def packing(size, **changes):
+    return RunOptions(Path(), Resources(pack_seeds=size), **changes)
 
 
 def test_packs_keep_the_order_and_hold_what_differs_in_its_seed_alone(tmp_path):
     sweep = tiny(tmp_path, grid=[{"solver.steps": [1, 2]}], seeds=[0, 1, 2])
 
     def steps(size):
-        found = packs(sweep.trials, Resources(pack_seeds=size))
+        found = packs(sweep.trials, packing(size), slots=1)
         return [[(t.spec.solver.steps, t.spec.seed) for t in pack] for pack in found]
 
     assert steps(1) == [[(s, seed)] for s in (1, 2) for seed in (0, 1, 2)]
     assert steps(2) == [[(1, 0), (1, 1)], [(1, 2)], [(2, 0), (2, 1)], [(2, 2)]]
     assert steps("auto") == [[(1, 0), (1, 1), (1, 2)], [(2, 0), (2, 1), (2, 2)]]
+
+
+def test_packs_leave_no_place_empty_and_take_what_is_trained_or_searched_alone(tmp_path):
+    trials = tiny(tmp_path, seeds=list(range(6))).trials
+
+    def sizes(slots, **changes):
+        return [len(pack) for pack in packs(trials, packing("auto", **changes), slots)]
+
+    assert (sizes(1), sizes(2), sizes(4), sizes(16)) == ([6], [3, 3], [2, 2, 2], [1] * 6)
+    assert sizes(1, stop=Stop()) == [1] * 6
+    assert sizes(1, trained=frozenset({trials[0].id, trials[3].id})) == [1, 4, 1]
 
 
 @pytest.mark.parametrize(
@@ -241,10 +268,10 @@ def test_what_cannot_be_packed_is_trained_alone(changes, why):
     spec = TrialSpec.model_validate({**TINY, **changes})
     assert why in obstacle(spec)
     trials = [Cell(spec).trial(seed) for seed in (0, 1)]
-    assert [len(pack) for pack in packs(trials, Resources(pack_seeds=8))] == [1, 1]
+    assert [len(pack) for pack in packs(trials, packing(8), slots=1)] == [1, 1]
 
 
 def test_auto_packs_where_it_pays():
     cell = Cell(TrialSpec.model_validate({**IMAGES, "model": "odenet"}))
     trials = [cell.trial(seed) for seed in (0, 1)]
-    assert [len(pack) for pack in packs(trials, Resources(pack_seeds="auto"))] == [1, 1]
+    assert [len(pack) for pack in packs(trials, packing("auto"), slots=1)] == [1, 1]

@@ -5,9 +5,9 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
-from nodebench.report import frames, tables
+from nodebench.report import comparison_tables, frames, solver_tables, tables
 from nodebench.report.page import write_report
-from nodebench.report.statistics import count_and_spread, mean_and_spread
+from nodebench.report.statistics import count_and_interval, mean_and_interval
 from nodebench.solver_settings import Solver
 from nodebench.store import Store
 from nodebench.sweep import load
@@ -45,24 +45,24 @@ def made_up(tmp_path):
 
 
 def test_mean_and_sample_standard_deviation():
-    assert mean_and_spread(pd.Series([80.0, 90.0, 100.0]), 2) == "90.00 ± 10.00"
-    assert mean_and_spread(pd.Series([80.0]), 1) == "80.0"
-    assert mean_and_spread(pd.Series([], dtype=float), 1) == "–"
+    assert mean_and_interval(pd.Series([80.0, 90.0, 100.0]), 2) == "90.00 ± 24.84"
+    assert mean_and_interval(pd.Series([80.0]), 1) == "80.0"
+    assert mean_and_interval(pd.Series([], dtype=float), 1) == "–"
 
 
 def test_counts_that_agree_are_written_plainly():
-    assert count_and_spread(pd.Series([8.0, 8.0])) == "8"
-    assert count_and_spread(pd.Series([7.0, 9.0])) == "8.0 ± 1.4"
-    assert count_and_spread(pd.Series([math.nan])) == "–"
+    assert count_and_interval(pd.Series([8.0, 8.0])) == "8"
+    assert count_and_interval(pd.Series([7.0, 9.0])) == "8.0 ± 12.7"
+    assert count_and_interval(pd.Series([math.nan])) == "–"
 
 
 def test_the_summary_averages_what_finished_and_shows_what_did_not(made_up):
     sweep, store = made_up
     table = tables.summary(sweep, frames.results(sweep, store), pd.DataFrame(), pd.DataFrame())
     assert list(table["solver.steps"]) == ["2", "4"]
-    assert list(table["test accuracy %"]) == ["90.00 ± 10.00", "50.00"]
+    assert list(table["test accuracy %"]) == ["90.00 ± 24.84", "50.00"]
     assert list(table["n"]) == ["3", "1 of 3"]
-    assert list(table["best epoch accuracy % †"]) == ["91.00 ± 10.00", "51.00"]
+    assert list(table["best epoch accuracy % †"]) == ["91.00 ± 24.84", "51.00"]
     assert list(table["parameters"]) == ["71", "71"]
     assert table["outcomes"][0] == "finished"
     assert table["outcomes"][1] == "1 finished, 1 DNF (diverged, epoch 2), 1 missing"
@@ -116,7 +116,7 @@ def test_trained_weights_under_other_solvers_are_a_table(tmp_path):
     for trial in sweep.trials:
         run_trial(trial, store, options(sweep, tmp_path))
     frame = frames.evaluations(sweep, store)
-    table = tables.robustness(sweep, frame)
+    table = solver_tables.robustness(sweep, frame)
     assert list(table.columns) == ["test.method", "n", "NFE 4", "NFE 6", "NFE 8"]
     assert list(table["n"]) == ["2", "2"]
     assert list(table["test.method"]) == ["euler", "rk4"]
@@ -124,7 +124,7 @@ def test_trained_weights_under_other_solvers_are_a_table(tmp_path):
     assert table["NFE 6"][1] == "–"
     of_euler = frame[(frame["test.method"] == "euler") & (frame["test.steps"] == 4)]
     percent = of_euler["accuracy"] * 100
-    assert table["NFE 4"][0] == f"{percent.mean():.2f} ± {percent.std(ddof=1):.2f}"
+    assert table["NFE 4"][0] == mean_and_interval(percent, 2)
 
 
 EULER_4_8 = {"methods": ["euler"], "nfe": [4, 8]}
@@ -141,7 +141,7 @@ def robustness(sweep, folder, *points_of_trials):
     store = Store(folder / "runs")
     for trial, found in zip(sweep.trials, points_of_trials, strict=False):
         store.folder(trial.id).write_evaluations(found)
-    return tables.robustness(sweep, frames.evaluations(sweep, store))
+    return solver_tables.robustness(sweep, frames.evaluations(sweep, store))
 
 
 def test_points_on_different_test_samples_are_not_averaged(tmp_path):
@@ -177,7 +177,7 @@ def test_a_tolerance_and_the_multiple_that_means_it_count_once(tmp_path):
     )
     assert list(table.columns) == ["test.method", "n", "tol 0.0001"]
     # Twice the same two values would have a smaller spread, 11.55.
-    assert list(table["tol 0.0001"]) == ["50.00 ± 14.14"]
+    assert list(table["tol 0.0001"]) == ["50.00 ± 127.06"]
     assert list(table["n"]) == ["2"]
 
 
@@ -200,8 +200,8 @@ def test_a_mean_over_fewer_seeds_than_its_row_says_so(tmp_path):
     half = [point(0.8, method="euler", steps=2), point("diverged", method="euler", steps=4)]
     table = robustness(sweep, tmp_path, *both, half)
     assert list(table["n"]) == ["3"]
-    assert list(table["NFE 2"]) == ["60.00 ± 20.00"]
-    assert list(table["NFE 4"]) == ["50.00 ± 14.14 (2 of 3), 1 diverged"]
+    assert list(table["NFE 2"]) == ["60.00 ± 49.68"]
+    assert list(table["NFE 4"]) == ["50.00 ± 127.06 (2 of 3), 1 diverged"]
 
 
 def test_a_setting_that_no_evaluated_trial_has_is_a_dash(tmp_path):
@@ -351,7 +351,7 @@ def test_published_numbers_stand_beside_ours(tmp_path):
         run_trial(trial, store, options(sweep, tmp_path))
     results, evaluated = frames.results(sweep, store), frames.evaluations(sweep, store)
     judged = frames.verdicts(sweep, store)
-    table = tables.published_numbers(sweep, results, judged)
+    table = comparison_tables.published_numbers(sweep, results, judged)
     assert list(table["cell"]) == ["2", "2"]  # of 4 steps, nothing is published
     assert list(table["what"]) == ["test accuracy %", "test accuracy %, at the limit"]
     assert list(table["published"]) == ["97", "48"]
@@ -367,7 +367,7 @@ def test_published_numbers_stand_beside_ours(tmp_path):
 def test_a_sweep_of_other_data_has_no_published_numbers(tmp_path):
     digits = {"data": "digits", "model": "mlp", "train": {"epochs": 1}}
     sweep = load(write_tiny(tmp_path, name="spheres-solver", base=digits))
-    assert tables.published_numbers(sweep, pd.DataFrame(), pd.DataFrame()).empty
+    assert comparison_tables.published_numbers(sweep, pd.DataFrame(), pd.DataFrame()).empty
 
 
 def test_validation_is_a_column_and_chooses_the_best_epoch(tmp_path):

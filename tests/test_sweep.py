@@ -165,6 +165,7 @@ def test_defaults_are_what_they_were():
         "train": {
             "epochs": 10, "iterations": None, "batch_size": 128, "drop_last": False,
                 "reset_optimizer": False,
+            "precision": "float32",
             "test_every": 1,
             "optimizer": {
                 "name": "sgd", "lr": 0.1, "momentum": 0.9, "nesterov": False, "weight_decay": 0.0,

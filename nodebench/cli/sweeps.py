@@ -77,7 +77,7 @@ def plan(
         say(f"each takes {share} of a GPU; `run --cpu` does without")
     missing = [entry.trial for entry in entries if entry.missing]
     if missing and sweep.resources.pack_seeds != 1:
-        say(wording.packing_text(missing, sweep.resources))
+        say(wording.packing_text(missing, launch.options_for(sweep)))
     say(f"{sweep.name}: {len(entries)} trials, {len(missing)} to run")
     if probe:
         costs, whole = launch.probed(sweep, store, cpu=cpu)

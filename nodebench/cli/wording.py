@@ -10,16 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 from nodebench.cleaning import KINDS, Item, Survey
 from nodebench.data_settings import Dataset
-from nodebench.estimate import Cost, Forecast
+from nodebench.estimate import Cost, Forecast, slots
 from nodebench.identity import Trial
 from nodebench.launch import Timed
 from nodebench.merge import Merged
 from nodebench.packing import obstacle, packs
-from nodebench.plan import Entry
+from nodebench.plan import Entry, RunOptions
 from nodebench.relatives import Change
 from nodebench.store import Store
 from nodebench.sweep import Sweep
-from nodebench.sweepfile import Resources
 from nodebench.trial_folder import Result, Row
 from nodebench.verdict import Verdict
 
@@ -48,9 +47,10 @@ def standing(entry: Entry) -> str:
     return entry.state
 
 
-def packing_text(trials: Sequence[Trial], resources: Resources) -> str:
+def packing_text(trials: Sequence[Trial], options: RunOptions) -> str:
     """How many trials are trained together, and why others are not."""
-    together = [len(pack) for pack in packs(trials, resources)]
+    here = slots(options.resources, gpus=1)
+    together = [len(pack) for pack in packs(trials, options, here)]
     packed = [size for size in together if size > 1]
     alone = len(trials) - sum(packed)
     text = f"{sum(packed)} in {len(packed)} packs of up to {max(together)} seeds, {alone} alone"

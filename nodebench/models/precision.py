@@ -1,7 +1,7 @@
 """Networks that compute in bfloat16, but for the states of their ODE blocks.
 
 A state is a sum of many small steps, of which bfloat16 would lose all but the first two or three
-digits: it stays float32, and so do parameters, their gradients, norms and losses.
+digits: it stays float32, and so do parameters, their gradients and losses.
 """
 
 from __future__ import annotations
@@ -39,13 +39,11 @@ class _Calls:
         self._open.append(torch.autocast(self._device.type, torch.bfloat16))
         self._open[-1].__enter__()  # type: ignore[no-untyped-call]
 
-    def end(self, _module: nn.Module, inputs: tuple[Any, ...], output: Tensor | None) -> Any:
+    def end(self, _module: nn.Module, _inputs: tuple[Any, ...], output: Tensor | None) -> Any:
         self._open.pop().__exit__(None, None, None)
-        if output is None:  # the call has failed
-            return None
-        last = inputs[-1]  # of a right-hand side the state, whose type its slope has
-        is_double = isinstance(last, Tensor) and last.dtype == torch.float64  # as of a reference
-        return output if is_double else output.float()
+        if output is not None and output.dtype == torch.bfloat16:  # None: the call has failed
+            return output.float()
+        return output
 
 
 def _with_float32_state(_block: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

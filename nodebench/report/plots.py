@@ -18,6 +18,7 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from nodebench.report.frontier import COSTS
 from nodebench.sweep import Sweep
 
 CURVES = {
@@ -29,6 +30,7 @@ CURVES = {
 }
 ON_LOG_AXES = ("test_error",)
 FEW_EPOCHS = 5  # are marked one by one: a line through one is not seen
+MOST_NAMED = 16  # cells in a legend; of more, only the best are named
 MOST_LINES = 6  # with their bands, in one panel
 
 sns.set_theme(context="paper", style="whitegrid", palette="colorblind", font_scale=1.1)
@@ -103,6 +105,50 @@ def adaptation(sweep: Sweep, epochs: pd.DataFrame, folder: Path) -> list[str]:
     grid[0].get_legend().set_title("")
     save(figure, folder / "adaptation")
     return ["adaptation"]
+
+
+def frontier(sweep: Sweep, table: pd.DataFrame, folder: Path) -> list[str]:
+    """Draws every cell by what it costs; those that none surpasses are ringed and joined.
+
+    `table` is that of `frontier.frontier`. Returns the figure's name, if there are two cells.
+    """
+    panels = {cost: title for cost, title in COSTS.items() if table[cost].notna().sum() > 1}
+    if len(table) < 2 or not panels:
+        return []
+    data = sweep.trials[0].spec.data
+    figure, grid = plt.subplots(
+        1, len(panels), figsize=(4.4 * len(panels) + 0.4, 3.6), sharey=True, squeeze=False,
+        layout="constrained",
+    )  # fmt: skip
+    colours = dict(zip(table["cell"], sns.color_palette("husl", len(table)), strict=True))
+    for axes, (cost, title) in zip(grid[0], panels.items(), strict=True):
+        known = table[table[cost].notna()]
+        front = known[known[f"front_{cost}"]].sort_values(cost)
+        axes.plot(front[cost], front["value"], color="0.4", drawstyle="steps-post", zorder=1)
+        for row in known.to_dict("records"):
+            colour, is_front = colours[row["cell"]], row[f"front_{cost}"]
+            axes.errorbar(
+                row[cost], row["value"], 0 if pd.isna(row["width"]) else row["width"], fmt="o",
+                color=colour, markeredgecolor="black" if is_front else colour, capsize=2,
+                label=row["cell"],
+            )  # fmt: skip
+        few = [row for row in front.to_dict("records") if len(table) > MOST_NAMED]
+        for row in few:
+            place = row[cost], row["value"]
+            axes.annotate(row["cell"], place, (5, 5), textcoords="offset points", fontsize="small")
+        axes.set(xlabel=title)
+        if known[cost].max() > 10 * known[cost].min():
+            axes.set_xscale("log")
+        else:
+            axes.set_xlim(left=0)
+    if len(table) <= MOST_NAMED:
+        handles, labels = grid[0][0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside right center", frameon=False)
+    grid[0][0].set_ylabel(f"test {data.metric}")
+    if f"test_{data.metric}" in ON_LOG_AXES:
+        grid[0][0].set_yscale("log")
+    save(figure, folder / "frontier")
+    return ["frontier"]
 
 
 def save(figure: Figure, path: Path) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import pandas as pd
 import yaml
 from pydantic import Field
 
@@ -73,6 +76,64 @@ def about(sweep: str, spec: TrialSpec) -> list[Published]:
     if study is None or study.data != spec.data.name:
         return []
     return [entry for entry in study.numbers if agrees(spec, entry.cell)]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Ours less theirs, as text, and whether they match: or why that cannot be said."""
+
+    difference: str
+    word: str
+
+
+READ_OFF = 0.01
+"""How far a number that was digitised from a figure may be off."""
+
+
+def reading(entry: Published, ours: pd.Series[float], obstacle: str = "") -> Reading:
+    """Whether our seeds give the published number, taking both spreads into account.
+
+    With theirs from several trainings, whether the 95 % interval of the difference of means
+    (Welch) holds zero; of a single training, whether theirs could be one more of ours. `obstacle`
+    is why there is nothing to compare.
+    """
+    if ours.empty:
+        return Reading("–", "not run")
+    percent = 100 if entry.metric == "test_accuracy" else 1
+    difference = float(ours.mean()) - entry.value
+    text = f"{difference * percent:+.4g}"
+    if entry.metric == "epoch_s":
+        obstacle = obstacle or "another machine"
+    if not obstacle and entry.metric == "parameters":
+        return Reading(text, "matches" if _is_rounded(ours.mean(), entry.value) else "differs")
+    if not obstacle and len(ours) < 2:
+        obstacle = "one seed"
+    if obstacle:
+        return Reading(text, f"not comparable: {obstacle}")
+    slack = READ_OFF if entry.read_off else 0.0
+    return Reading(text, "matches" if abs(difference) <= _doubt(entry, ours) + slack else "differs")
+
+
+def _is_rounded(count: float, published: float) -> bool:
+    """Whether a count is the published one, to the digits that this has."""
+    digits = len(f"{published:.0f}".rstrip("0"))
+    return float(f"{count:.{digits}g}") == published
+
+
+def _doubt(entry: Published, ours: pd.Series[float]) -> float:
+    """Half the 95 % interval of the difference."""
+    from scipy import stats
+
+    n, variance = len(ours), float(ours.var(ddof=1))
+    theirs = 0.0 if entry.spread is None else entry.spread**2
+    if entry.spread is None or entry.n is None or entry.n < 2:
+        # One more training: of ours, or of theirs where that is known to scatter more.
+        return float(stats.t.ppf(0.975, n - 1)) * math.sqrt(variance / n + max(variance, theirs))
+    parts = variance / n, theirs / entry.n
+    if sum(parts) == 0:
+        return 0.0
+    freedom = sum(parts) ** 2 / (parts[0] ** 2 / (n - 1) + parts[1] ** 2 / (entry.n - 1))
+    return float(stats.t.ppf(0.975, freedom)) * math.sqrt(sum(parts))
 
 
 def shown(sweep: str, spec: TrialSpec) -> str:

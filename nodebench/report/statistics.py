@@ -1,23 +1,107 @@
-"""Statistics over seeds."""
+"""Statistics over seeds: scipy's, put into a report's words."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import pandas as pd
 
+LEVEL = 0.95
+"""Of every confidence interval."""
 
-def mean_and_spread(values: pd.Series[float], digits: int) -> str:
-    """Mean ± sample standard deviation; the mean alone of one value, a dash for none."""
+FEWEST_PAIRS = 3
+"""Seeds that two cells have in common, below which a difference is given without a test."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A mean difference over `n` pairs, its confidence interval between `low` and `high`.
+
+    `effect` is Cohen's d of paired samples, the mean over the standard deviation; `p` is that of
+    Student's paired t-test. What so few pairs do not give is nan.
+    """
+
+    mean: float
+    low: float
+    high: float
+    effect: float
+    p: float
+    n: int
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether the interval leaves no doubt of the sign."""
+        return self.low > 0 or self.high < 0
+
+
+def half_width(values: pd.Series[float]) -> float:
+    """Of the confidence interval of a mean (Student's t); nan of fewer than two values."""
+    from scipy import stats
+
+    n = len(values)
+    if n < 2:
+        return math.nan
+    return float(stats.t.ppf((1 + LEVEL) / 2, n - 1) * values.std(ddof=1) / math.sqrt(n))
+
+
+def paired(ours: pd.Series[float], theirs: pd.Series[float]) -> Difference | None:
+    """Ours less theirs, over the seeds that index both; None if there is none."""
+    from scipy import stats
+
+    differences = (ours - theirs).dropna()
+    n, mean = len(differences), float(differences.mean())
+    if n == 0:
+        return None
+    if n == 1:
+        return Difference(mean, math.nan, math.nan, math.nan, math.nan, 1)
+    spread, width = float(differences.std(ddof=1)), half_width(differences)
+    if spread == 0:  # of which scipy makes nothing: the same for all seeds
+        effect, p = (0.0, 1.0) if mean == 0 else (math.copysign(math.inf, mean), 0.0)
+    else:
+        effect, p = mean / spread, float(stats.ttest_1samp(differences, 0.0).pvalue)
+    return Difference(mean, mean - width, mean + width, effect, p, n)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """P values corrected for their number (Holm 1979), in the order that they came."""
+    adjusted, least = [math.nan] * len(p_values), 0.0
+    order = sorted(range(len(p_values)), key=p_values.__getitem__)
+    for rank, index in enumerate(order):
+        least = max(least, min(1.0, (len(order) - rank) * p_values[index]))
+        adjusted[index] = least
+    return adjusted
+
+
+def pareto(costs: Sequence[float], values: Sequence[float]) -> list[bool]:
+    """Which points no other surpasses: none is better at no more cost, or as good for less."""
+    points = list(zip(costs, values, strict=True))
+    return [
+        not any(
+            c <= cost and v >= value and (c, v) != (cost, value)
+            for c, v in points
+        )
+        for cost, value in points
+    ]  # fmt: skip
+
+
+# ------------------------------------------------------------------------------------ as text
+
+
+def mean_and_interval(values: pd.Series[float], digits: int) -> str:
+    """Mean ± half its confidence interval; the mean alone of one value, a dash for none."""
     values = values.dropna()
     if values.empty:
         return "–"
     mean = f"{values.mean():.{digits}f}"
-    return mean if len(values) == 1 else f"{mean} ± {values.std(ddof=1):.{digits}f}"
+    return mean if len(values) == 1 else f"{mean} ± {half_width(values):.{digits}f}"
 
 
-def count_and_spread(values: pd.Series[float]) -> str:
+def count_and_interval(values: pd.Series[float]) -> str:
     """The same for counts, which are written plainly where they are all the same."""
     values = values.dropna()
-    return f"{values.iloc[0]:g}" if values.nunique() == 1 else mean_and_spread(values, 1)
+    return f"{values.iloc[0]:g}" if values.nunique() == 1 else mean_and_interval(values, 1)
 
 
 def magnitude(values: pd.Series[float]) -> str:
@@ -27,10 +111,10 @@ def magnitude(values: pd.Series[float]) -> str:
 
 
 def measured(metric: str, values: pd.Series[float]) -> str:
-    """Mean and spread of a metric that models are judged by: accuracies in percent."""
+    """Mean and interval of a metric that models are judged by: accuracies in percent."""
     if metric == "accuracy":
-        return mean_and_spread(values * 100, 2)
-    return mean_and_spread(values, 4)
+        return mean_and_interval(values * 100, 2)
+    return mean_and_interval(values, 4)
 
 
 def unit(metric: str) -> str:

@@ -1,0 +1,82 @@
+"""What a report says of each of its sections."""
+
+NOTES = """\
+Metrics and costs are the mean over the seeds that finished (n) ± half its 95 % confidence interval
+(Student's t; none of a single seed). A cell of which nothing finished shows a dash. NFE is
+evaluations of the right-hand side per pass, summed over ODE blocks, averaged over the last epoch.
+
+† The best epoch is chosen by validation data, or where there are none by the test data, which
+flatters; the headline is the last epoch.
+‡ Median over epochs, measured while other trials may have shared the machine: not for comparing
+speeds."""
+
+OTHER_SOLVERS = """\
+The headline metric (accuracies in %) of the trained weights under other solvers: mean ± half its
+95 % confidence interval over n seeds, or over those said to have finished. NFE is what a forward
+pass takes by plan, summed over ODE blocks; h is the step size in training."""
+
+PUBLISHED = """\
+Published numbers are those of the study at its full size and on its hardware; ~ marks one read off
+a figure, to within 0.01. Ours match theirs if the 95 % interval of the difference of means holds
+zero (Welch's, where the study gives a spread and n); of a published number that stands alone, if
+it could be one more of our trainings. The limit is the accuracy under the finest fixed-step solver
+that was evaluated."""
+
+BASELINE = """\
+Each cell less the one that is the same but for what the baseline sets, paired by seed: mean
+difference, its 95 % confidence interval, Cohen's d of the pairs, and the p value of the paired
+t-test, corrected for the number of comparisons (Holm). A difference is clear where p < 0.05; of
+fewer than 3 pairs it is not tested."""
+
+CLAIMS = """\
+What the study claims of these cells, as the sweep's file states it. A claim is reproduced if it
+holds in every cell that it is about, beyond the 95 % interval where there are several seeds
+(pairs, where two cells are compared)."""
+
+FRONTIER = """\
+Every cell by what it costs, with the 95 % interval of its mean. Ringed and joined are those that
+no other cell surpasses: better for no more, or as good for less."""
+
+VERDICTS = """\
+A model that loses more than a margin of its headline metric under a solver finer than that of its
+training has learned its solver's error: it is a ResNet in disguise. The limit is classic RK4 with
+128 steps, or a finer point if one was evaluated. The drop is what the worst of the finer solvers
+loses. Sufficient steps are the fewest of the training method's, of those evaluated, from which on
+the metric stays within the margin of the limit; the order is that method's observed order of
+convergence on the trained field, over the training step size, a half and a quarter of it."""
+
+PATHS = """\
+States of some test samples in the plane, one colour a class, from dots to crosses: under the
+training solver and at the limit, for cells from the largest to the smallest drop. Axes are linear
+between -1 and 1, logarithmic beyond."""
+
+STEPS_FIGURE = """\
+Test metric over the number of steps. A ring marks the solver of the training."""
+
+HEAT_MAP = """\
+Rows: as what a model was trained. Columns: by what it was tested; h is the training step size."""
+
+WORK_PRECISION = """\
+Relative error of the ODE blocks' outputs against a fine reference in float64, by evaluations and
+by seconds of a forward pass (measured while other trials may have shared the machine)."""
+
+ADAPTATION = """\
+The adapted solver by iteration, beside accuracy and evaluations: mean and standard deviation over
+seeds."""
+
+GRADIENTS = """\
+Gradients of the loss with respect to all parameters, on 16 training samples, against backprop
+through classic RK4 with 256 steps in float64: relative error (median over n seeds) and cosine, at
+the start and at the end of training; evaluations, time and memory of one forward and backward
+pass, measured once, while other trials may have shared the machine."""
+
+TIMINGS = """\
+One trial at a time, alone on its device, with the weights at its training's end: batch, forward,
+backward, update, without tests and without an adaptation's own solves. Median over rounds, which
+go over all cells in turn, and the quickest and the slowest round; an epoch is a step times the
+batches. The load before is the number of processes that ran on the machine in the minute before,
+which should be near 0."""
+
+ROBUSTNESS_FIGURE = """\
+The trained weights by the evaluations that a forward pass takes; the dashed line is at those of
+training. Where a curve falls to the right of it, the network depends on its solver's error."""

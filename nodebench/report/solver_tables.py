@@ -1,0 +1,141 @@
+"""Tables of what trained networks do under other solvers, as text."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pandas as pd
+
+from nodebench.report.statistics import (
+    count_and_interval,
+    magnitude,
+    mean_and_interval,
+    measured,
+    unit,
+)
+from nodebench.report.tables import NO_VALUE, cells, shown, words
+from nodebench.sweep import Sweep
+from nodebench.trial_folder import FINISHED
+from nodebench.verdict import NUMBERS
+
+
+def verdicts(sweep: Sweep, frame: pd.DataFrame) -> pd.DataFrame:
+    """One row per cell: the verdicts on its models and the numbers behind them, as text.
+
+    `frame` is the table of `frames.verdicts`.
+    """
+    rows = []
+    for key, group in cells(sweep, frame.rename(columns={"trial": "id"})):
+        metric = group["metric"].iloc[0]
+        numbers = {name: group[name].astype(float) for name in NUMBERS}
+        reasons = sorted(set(group["why"]) - {""})
+        rows.append(
+            {
+                **key,
+                "is it an ODE?": words(group["verdict"]),
+                f"own solver{unit(metric)}": measured(metric, numbers["own"]),
+                f"limit{unit(metric)}": measured(metric, numbers["limit"]),
+                f"drop{unit(metric)}": measured(metric, numbers["drop"]),
+                "sufficient steps": _listed(numbers["sufficient_steps"]),
+                "order": mean_and_interval(numbers["order"], 2),
+                "n": str(len(group)),
+                "why undecided": "; ".join(reasons) or NO_VALUE,
+            }
+        )
+    table = pd.DataFrame(rows)
+    return table.drop(columns=[c for c in table if (table[c] == NO_VALUE).all()])
+
+
+def _listed(steps: pd.Series[float]) -> str:
+    """The number of steps of every seed, or one for all; a dash where there is none."""
+    values = [shown(value) for value in steps]
+    return values[0] if len(set(values)) == 1 else ", ".join(values)
+
+
+def gradients(sweep: Sweep, frame: pd.DataFrame) -> pd.DataFrame:
+    """One row per cell, moment, solver and gradient method: fidelity and costs, as text.
+
+    `frame` is the table of `frames.gradients`.
+    """
+    if frame.empty:
+        return frame
+    frame = frame.reindex(columns=frame.columns.union(sweep.varying, sort=False))
+    settings = [path for path in sweep.varying if frame[path].nunique(dropna=False) > 1]
+    columns = [*settings, "at", "test.method", "budget", "gradient"]
+    frame = frame.reindex(columns=frame.columns.union([*columns, *COSTS], sort=False))
+    rows = []
+    for key, group in frame.groupby(columns, dropna=False, sort=False):
+        done = group[group["outcome"] == FINISHED]
+        names = [*map(sweep.heading, settings), "weights at", "method", "budget", "gradient"]
+        failed = Counter(group.loc[group["outcome"] != FINISHED, "outcome"])
+        error = magnitude(done["gradient_error"].astype(float))
+        rows.append(
+            {
+                **dict(zip(names, map(shown, key), strict=True)),
+                "relative error": ", ".join([error, *(f"{n} {o}" for o, n in failed.items())]),
+                "cosine": mean_and_interval(done["gradient_cosine"].astype(float), 4),
+                "NFE forward": count_and_interval(done["nfe_forward"].astype(float)),
+                "NFE backward": count_and_interval(done["nfe_backward"].astype(float)),
+                "ms": mean_and_interval(done["seconds"].astype(float) * 1e3, 1),
+                "MB": mean_and_interval(done["memory_bytes"].astype(float) / 1e6, 1),
+                "n": str(len(done)),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+COSTS = (
+    "gradient_error",
+    "gradient_cosine",
+    "nfe_forward",
+    "nfe_backward",
+    "seconds",
+    "memory_bytes",
+)
+
+
+def robustness(sweep: Sweep, frame: pd.DataFrame) -> pd.DataFrame:
+    """One row per cell and test method, one column per budget: the headline metric, as text.
+
+    Of the points in `frame`, those that the sweep's file asks for.
+
+    A column is a number of evaluations (`NFE 32`), summed over ODE blocks, for methods with a
+    fixed number of stages, a number of steps for other methods on a grid, a multiple of the
+    training step size (`h × 0.5`) where the sweep asks for such, else a tolerance. `n`
+    counts the seeds of a row; a mean over fewer of them says so. `test_size` is shown if it varies.
+    """
+    frame = frame[frame["asked"]]
+    columns = [*sweep.varying, "test.method"]
+    if frame["batch_norm"].nunique() > 1:
+        columns.append("batch_norm")
+    if frame["test_size"].nunique(dropna=False) > 1:
+        columns.append("test_size")
+        frame = frame.assign(test_size=[_size(size) for size in frame["test_size"]])
+    # A setting that tells cells apart may be one that no evaluated trial has.
+    frame = frame.reindex(columns=frame.columns.union(columns, sort=False))
+    # A tolerance and a multiple of the training tolerance can be the same, which counts once.
+    frame = frame.drop_duplicates(["trial", "test.method", "test_size", "batch_norm", "budget"])
+    budgets = sorted(set(frame["budget"]))
+    rows = []
+    for key, group in frame.groupby(columns, dropna=False, sort=False):
+        row = {sweep.heading(name): shown(v) for name, v in zip(columns, key, strict=True)}
+        n = group["trial"].nunique()
+        values = {str(b): _headline_values(group[group["budget"] == b], n) for b in budgets}
+        rows.append({**row, "n": str(n), **values})
+    return pd.DataFrame(rows)
+
+
+def _size(test_size: float | None) -> str:
+    return "all" if test_size is None or pd.isna(test_size) else shown(test_size)
+
+
+def _headline_values(points: pd.DataFrame, n: int) -> str:
+    """Mean and spread over the points that finished, and how many of n did, if not all."""
+    if points.empty:
+        return NO_VALUE
+    text = measured(points["metric"].iloc[0], points["value"].astype(float))
+    finished = int((points["outcome"] == FINISHED).sum())
+    if 0 < finished < n:
+        text += f" ({finished} of {n})"
+    failed = Counter(points.loc[points["outcome"] != FINISHED, "outcome"])
+    return ", ".join([text, *(f"{count} {name}" for name, count in failed.items())])

@@ -1,0 +1,206 @@
+"""Cells beside the baseline, claims, and the answer, on made-up results."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from nodebench.errors import SweepError
+from nodebench.report import comparison_tables
+from nodebench.report.answer import answer
+from nodebench.report.comparisons import (
+    NOT_REPRODUCED,
+    NOT_RUN,
+    REPRODUCED,
+    against_baseline,
+    checked_claims,
+    partner,
+)
+from nodebench.report.findings import Findings
+from nodebench.store import Store
+from nodebench.sweep import Sweep
+from nodebench.trial_folder import Result
+from sweeps import tiny
+
+GRID = {"model.activation": ["relu", "tanh"], "solver.steps": [2, 8]}
+
+
+def made(folder: Path, accuracy: Any, seeds: int = 3, **fields: Any) -> tuple[Sweep, Findings]:
+    """A sweep whose trials' accuracies are given by (activation, steps, seed); None: missing."""
+    sweep = tiny(folder, grid=GRID, seeds=list(range(seeds)), **fields)
+    store = Store(folder / "runs")
+    for trial in sweep.trials:
+        value = accuracy(trial.spec.model.activation, trial.spec.solver.steps, trial.spec.seed)
+        if value is None:
+            continue
+        folder_of = store.folder(trial.id)
+        folder_of.create(trial)
+        summary = {"test_accuracy": value, "epoch_s": 1.0, "nfe_forward": trial.spec.solver.steps}
+        outcome = "diverged" if value == "diverged" else "finished"
+        result = Result(outcome, "", 1, {} if value == "diverged" else summary, [], 0, 1)
+        folder_of.write_result(result)
+    return sweep, Findings(sweep, store)
+
+
+def steady(activation: str, steps: int, seed: int) -> float:
+    """Tanh is better by 0.1 at 8 steps, and by chance at 2; seeds differ more than cells."""
+    better = {("tanh", 8): 0.1, ("tanh", 2): (0.04, -0.05, 0.02)[seed % 3]}
+    wobble = (0.0, 0.001, 0.002)[seed % 3]
+    return 0.5 + 0.1 * seed + better.get((activation, steps), 0.0) + wobble * (steps == 8)
+
+
+def test_a_cell_is_compared_with_the_one_that_is_else_the_same(tmp_path):
+    sweep, found = made(tmp_path, steady, baseline={"model.activation": "relu"})
+    fine, coarse = found.compared[1], found.compared[0]
+    assert [(c.cell, c.baseline) for c in found.compared] == [
+        ("tanh 2", "relu 2"),
+        ("tanh 8", "relu 8"),
+    ]
+    assert fine.difference.mean == pytest.approx(0.1)
+    assert (fine.reading, coarse.reading) == ("better", "no clear difference")
+    assert fine.p < 0.001 <= coarse.p
+    table = comparison_tables.baseline(sweep, found.compared)
+    assert table["difference %"].tolist()[1] == "+10.00"
+    assert table["p (Holm)"].tolist()[1] == "< 0.001"
+
+
+def test_a_cell_that_is_worse_says_so(tmp_path):
+    _, found = made(tmp_path, steady, baseline={"model.activation": "tanh"})
+    assert {c.cell: c.reading for c in found.compared}["relu 8"] == "worse"
+
+
+def test_too_few_seeds_are_not_tested(tmp_path):
+    _, found = made(tmp_path, steady, seeds=2, baseline={"model.activation": "relu"})
+    assert [c.reading for c in found.compared] == ["too few seeds"] * 2
+
+
+def test_a_trial_that_did_not_finish_is_no_pair(tmp_path):
+    def broken(activation: str, steps: int, seed: int) -> float | str | None:
+        if activation == "tanh" and seed == 1:
+            return "diverged" if steps == 8 else None
+        return steady(activation, steps, seed)
+
+    _, found = made(tmp_path, broken, baseline={"model.activation": "relu"})
+    assert [c.difference.n for c in found.compared] == [2, 2]
+
+
+def test_a_cell_with_several_partners_has_none(tmp_path):
+    sweep, _ = made(tmp_path, steady)
+    assert partner(sweep, sweep.trials[0], {"model.width": 4}) is not None  # itself
+    assert partner(sweep, sweep.trials[0], {"data.name": "spheres"}).id == sweep.trials[0].id
+    assert partner(sweep, sweep.trials[0], {"model.activation": "sigmoid"}) is None
+
+
+# ------------------------------------------------------------------------------------ claims
+
+
+def claimed(tmp_path: Path, accuracy: Any = steady, seeds: int = 3, **claim: Any) -> Any:
+    _, found = made(tmp_path, accuracy, seeds, claims=[{"says": "it is so", **claim}])
+    [checked] = found.checked
+    return checked
+
+
+TANH, RELU = {"model.activation": "tanh"}, {"model.activation": "relu"}
+FINE = {"solver.steps": 8}
+
+
+@pytest.mark.parametrize(
+    ("claim", "result"),
+    [
+        ({"of": {**TANH, **FINE}, "above": RELU}, REPRODUCED),
+        ({"of": {**TANH, **FINE}, "above": RELU, "by": 0.05}, REPRODUCED),
+        ({"of": {**TANH, **FINE}, "above": RELU, "by": 0.2}, NOT_REPRODUCED),
+        ({"of": {**RELU, **FINE}, "above": TANH}, NOT_REPRODUCED),  # false, and found to be
+        ({"of": {**RELU, **FINE}, "above": TANH, "by": -0.11}, REPRODUCED),
+        ({"of": {**RELU, **FINE}, "below": TANH}, REPRODUCED),
+        ({"of": TANH, "above": RELU}, NOT_REPRODUCED),  # not in every cell that it is about
+        ({"of": {**TANH, **FINE}, "near": 0.7, "within": 0.01}, REPRODUCED),
+        ({"of": {**TANH, **FINE}, "near": 0.8, "within": 0.01}, NOT_REPRODUCED),
+        ({"of": FINE, "metric": "nfe_forward", "above": 7}, REPRODUCED),
+        ({"of": FINE, "metric": "drop", "above": 0}, NOT_RUN),
+    ],
+)
+def test_a_claim_is_reproduced_or_not(tmp_path, claim, result):
+    assert claimed(tmp_path, **claim).result == result
+
+
+def test_what_holds_on_average_but_within_the_doubt_is_not_reproduced(tmp_path):
+    checked = claimed(tmp_path, of={**TANH, "solver.steps": 2}, above=RELU, by=-0.01)
+    assert checked.result == NOT_REPRODUCED
+    assert "within the doubt" in checked.numbers[0]
+
+
+def test_one_seed_is_judged_by_its_number(tmp_path):
+    checked = claimed(tmp_path, seeds=1, of={**TANH, **FINE}, above=RELU)
+    assert (checked.result, checked.numbers) == (
+        REPRODUCED,
+        ("tanh 8: 10.00 % (n = 1) more than relu 8",),
+    )
+
+
+def test_a_claim_about_what_has_not_run_is_not_judged(tmp_path):
+    def only_relu(activation: str, steps: int, seed: int) -> float | None:
+        return steady(activation, steps, seed) if activation == "relu" else None
+
+    assert claimed(tmp_path, only_relu, of={**TANH, **FINE}, above=RELU).result == NOT_RUN
+
+
+@pytest.mark.parametrize(
+    ("claim", "message"),
+    [
+        ({"above": 1, "below": 2}, "needs one of `above`, `below` and `near`"),
+        ({}, "needs one of `above`, `below` and `near`"),
+        ({"near": 0.5}, "`near` goes with `within`"),
+        ({"above": 1, "metric": "test_acuracy"}, "Did you mean `test_accuracy`"),
+        ({"above": 1, "of": {"model.widht": 4}}, "Did you mean `model.width`"),
+        ({"above": {"model.activation": "sigmoid"}}, "agrees with no trial"),
+        ({"near": 0.5, "within": 0.1, "by": 0.1}, "`by` goes with `above` or `below`"),
+    ],
+)
+def test_a_mistake_in_a_claim_is_named(tmp_path, claim, message):
+    with pytest.raises(SweepError, match=message) as caught:
+        tiny(tmp_path, grid=GRID, claims=[{"says": "so", **claim}])
+    assert "claims[0]" in str(caught.value)
+
+
+def test_a_baseline_that_no_trial_has_is_a_mistake(tmp_path):
+    with pytest.raises(SweepError, match="baseline: agrees with no trial"):
+        tiny(tmp_path, grid=GRID, baseline={"model.width": 1000})
+
+
+# ------------------------------------------------------------------------------------ answer
+
+
+def test_the_answer_tells_the_best_the_baseline_and_the_claims(tmp_path):
+    claims = [
+        {"says": "yes", "of": {**TANH, **FINE}, "above": RELU},
+        {"says": "no", "of": {**RELU, **FINE}, "above": TANH},
+    ]
+    _, found = made(tmp_path, steady, claims=claims, baseline=RELU)
+    text = answer(found)
+    assert "The highest test accuracy is that of `tanh 8`, 70.10 ± " in text
+    assert "next is `tanh 2`" in text
+    assert "Of 2 compared with the baseline, 1 better and 1 without a clear difference." in text
+    assert "Of the paper's claims: 1 reproduced and 1 not reproduced." in text
+
+
+def test_there_is_nothing_to_answer_before_anything_has_finished(tmp_path):
+    sweep = tiny(tmp_path, grid=GRID, baseline=RELU)
+    assert answer(Findings(sweep, Store(tmp_path / "runs"))) == ""
+
+
+def test_the_front_is_of_what_none_surpasses(tmp_path):
+    _, found = made(tmp_path, steady)
+    front = found.frontier.set_index("cell")
+    assert front["front_nfe"].to_dict() == {
+        "relu 2": False,
+        "relu 8": False,
+        "tanh 2": True,
+        "tanh 8": True,
+    }
+    assert isinstance(found.frontier, pd.DataFrame)
+    assert checked_claims(found.sweep, found.results) == []
+    assert against_baseline(found.sweep, found.results) == []

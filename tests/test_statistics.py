@@ -1,0 +1,140 @@
+"""Statistics against scipy, and on made-up data of which the answer is known."""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from nodebench.report.published import Published, reading
+from nodebench.report.statistics import half_width, holm, mean_and_interval, paired, pareto
+
+SEEDS = st.lists(st.floats(-10, 10, width=32), min_size=3, max_size=12)
+
+
+@given(SEEDS)
+def test_the_interval_of_a_mean_is_scipy_s(values):
+    if len(set(values)) < 2:
+        return
+    low, high = stats.t.interval(
+        0.95, len(values) - 1, loc=sum(values) / len(values), scale=stats.sem(values)
+    )
+    assert half_width(pd.Series(values)) == pytest.approx((high - low) / 2)
+
+
+def test_a_single_value_has_no_interval():
+    assert math.isnan(half_width(pd.Series([1.0])))
+    assert mean_and_interval(pd.Series([1.0]), 1) == "1.0"
+
+
+@given(SEEDS, st.integers(0, 2**31))
+def test_a_paired_difference_is_scipy_s(values, seed):
+    ours = pd.Series(values, index=range(len(values)))
+    theirs = ours.sample(frac=1, random_state=seed).reset_index(drop=True)
+    found = paired(ours, theirs)
+    if (ours - theirs).std() == 0:
+        return
+    expected = stats.ttest_rel(ours, theirs)
+    interval = expected.confidence_interval(0.95)
+    assert found.p == pytest.approx(expected.pvalue)
+    assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
+
+
+def test_pairs_are_those_of_the_same_seed():
+    ours = pd.Series({0: 1.0, 1: 2.0, 2: 9.0})
+    theirs = pd.Series({2: 8.0, 1: 1.0, 7: 100.0})
+    found = paired(ours, theirs)
+    assert (found.n, found.mean, found.p) == (2, 1.0, 0.0)
+    assert paired(ours, pd.Series({5: 1.0})) is None
+
+
+def test_one_pair_has_a_difference_and_no_test():
+    found = paired(pd.Series({0: 3.0}), pd.Series({0: 1.0}))
+    assert found.mean == 2.0
+    assert math.isnan(found.p)
+    assert not found.is_clear
+
+
+def test_equal_cells_do_not_differ():
+    same = pd.Series({0: 1.0, 1: 2.0, 2: 3.0})
+    assert paired(same, same).p == 1.0
+
+
+@pytest.mark.parametrize(
+    ("raw", "corrected"),
+    [
+        ([0.01, 0.04, 0.03, 0.005], [0.03, 0.06, 0.06, 0.02]),  # Holm 1979, by hand
+        ([0.5, 0.9], [1.0, 1.0]),
+        ([0.02], [0.02]),
+        ([], []),
+    ],
+)
+def test_holm_s_correction(raw, corrected):
+    assert holm(raw) == pytest.approx(corrected)
+
+
+@given(st.lists(st.floats(0, 1), max_size=8))
+def test_a_correction_keeps_the_order_and_lowers_nothing(p_values):
+    found = holm(p_values)
+    assert all(after >= before for before, after in zip(p_values, found, strict=True))
+    ranked = sorted(range(len(found)), key=p_values.__getitem__)
+    assert [found[i] for i in ranked] == sorted(found)
+
+
+def test_the_front_is_of_those_that_none_surpasses():
+    #        cheap and bad, dear and good, dear and bad, the first again, as good for more
+    costs, values = [1, 5, 4, 1, 9], [0.5, 0.9, 0.4, 0.5, 0.9]
+    assert pareto(costs, values) == [True, True, False, True, False]
+
+
+# ----------------------------------------------------------------------- published numbers
+
+OURS = pd.Series([0.84, 0.85, 0.86])  # 0.85 ± 0.0248
+
+
+def entry(value: float, **fields: object) -> Published:
+    return Published(cell={}, value=value, source="S0", **fields)
+
+
+@pytest.mark.parametrize(
+    ("number", "word"),
+    [
+        (entry(0.86, spread=0.01, n=3), "matches"),
+        (entry(0.90, spread=0.01, n=3), "differs"),
+        (entry(0.88), "matches"),  # one more of our trainings: within 0.0497
+        (entry(0.91), "differs"),
+        (entry(0.905, read_off=True), "matches"),  # which may be off by 0.01
+        (entry(20.0, metric="epoch_s"), "not comparable: another machine"),
+    ],
+)
+def test_a_published_number_matches_or_not(number, word):
+    assert reading(number, OURS).word == word
+
+
+def test_the_difference_of_means_is_welch_s():
+    welch = stats.ttest_ind_from_stats(0.85, 0.01, 3, 0.88, 0.02, 5, equal_var=False)
+    for theirs in (0.86, 0.87, 0.8705, 0.8716, 0.8717, 0.872, 0.875, 0.88, 0.89):
+        welch = stats.ttest_ind_from_stats(0.85, 0.01, 3, theirs, 0.02, 5, equal_var=False)
+        word = "matches" if welch.pvalue > 0.05 else "differs"
+        assert reading(entry(theirs, spread=0.02, n=5), OURS).word == word
+
+
+def test_what_cannot_be_compared_says_why():
+    assert reading(entry(0.9), OURS[:0]).word == "not run"
+    assert reading(entry(0.9), OURS[:1]).word == "not comparable: one seed"
+    assert reading(entry(0.9), OURS, "the small form").word == "not comparable: the small form"
+    found = reading(entry(0.9), OURS)
+    assert found.difference == "-5"
+
+
+@pytest.mark.parametrize(
+    ("count", "published", "word"),
+    [(576_778, 577e3, "matches"), (208_010, 207e3, "differs"), (238_510, 0.24e6, "matches")],
+)
+def test_counts_of_parameters_match_to_the_digits_that_are_published(count, published, word):
+    number = entry(published, metric="parameters")
+    assert reading(number, pd.Series([float(count)])).word == word
