@@ -17,8 +17,8 @@ import yaml
 
 from benchmarks.measure import Row, compared, interleaved
 from nodebench.identity import Trial
-from nodebench.launch import load_sweep
-from nodebench.results import report
+from nodebench.outcomes import write_report
+from nodebench.sources import load_sweep
 from nodebench.store import Store
 from nodebench.trial_folder import Result
 
@@ -155,7 +155,7 @@ def report_of_many(runs: int = 1000, epochs: int = 100, rounds: int = 3) -> list
         store = Store(folder / "runs")
         for trial in sweep.trials:
             _made_up(trial, store, epochs)
-        took = interleaved({"ours": lambda: report(sweep, store, folder / "report")}, rounds)
+        took = interleaved({"ours": lambda: write_report(sweep, store, folder / "report")}, rounds)
     limit = [20.0] * rounds
     what = f"the report of {runs:,} runs of {epochs} epochs"
     return [compared(what, took["ours"], "20 s", limit, "1")]

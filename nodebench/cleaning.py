@@ -18,7 +18,7 @@ from typing import Literal
 
 from nodebench.errors import InputError, NodebenchError, StoreError
 from nodebench.lock import abandoned, elsewhere, holder, own_folder
-from nodebench.plan import RunOptions, is_missing
+from nodebench.planning import RunOptions, is_missing
 from nodebench.store import Store
 from nodebench.sweep import Sweep, load
 from nodebench.trial_folder import FINISHED, Result, TrialFolder

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from nodebench.plan import Entry
+from nodebench.planning import Entry
 from nodebench.point import known_point
 from nodebench.store import Store
 from nodebench.sweepfile import Resources

@@ -16,7 +16,7 @@ from nodebench.machine import peak_memory
 from nodebench.ode.block import by_backprop, take_evaluations
 from nodebench.ode.gradients import buffers_kept
 from nodebench.packing import obstacle
-from nodebench.plan import RunOptions
+from nodebench.planning import RunOptions
 from nodebench.task import Loss
 from nodebench.train import Step
 

@@ -5,10 +5,7 @@ torch, Ray, MLflow and pandas are imported where they are needed, so that planni
 
 from __future__ import annotations
 
-import json
 import multiprocessing
-import os
-import re
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -17,47 +14,27 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nodebench import outcomes
 from nodebench.data.files import prepare
-from nodebench.errors import Fault, InputError, ResourceError, SweepError, shown, unknown
+from nodebench.errors import InputError, ResourceError
 from nodebench.estimate import Cost, Forecast, forecast, recorded_costs, slots
 from nodebench.identity import Trial
 from nodebench.memo import is_reported, is_tracked, note_reported, state_of
 from nodebench.mirror import Mirror
 from nodebench.packing import packs
 from nodebench.part import import_part
-from nodebench.places import data_root
-from nodebench.plan import Entry, RunOptions, chosen, entries, remember, require_points
+from nodebench.places import data_root, default_store
+from nodebench.planning import Entry, RunOptions, chosen, entries, remember
 from nodebench.relatives import find
-from nodebench.results import report
-from nodebench.runner import Monitor, require, run_inline
+from nodebench.runner import Monitor, Unwatched, require, run_inline
+from nodebench.sources import load_sweep
 from nodebench.store import Store
-from nodebench.sweep import Sweep, load
+from nodebench.sweep import Sweep
 from nodebench.trial_folder import Row
 from nodebench.tuner import run_with_ray
 
 if TYPE_CHECKING:
     from nodebench.repro import Reproduction
-
-
-def load_sweep(source: str | Path, *, overrides: Sequence[str] = (), small: bool = False) -> Sweep:
-    """A sweep by path, or by the name of a file in `sweeps/`.
-
-    Raises:
-        SweepError: with every mistake in the file.
-    """
-    path = Path(source)
-    named = Path("sweeps") / f"{str(source).removesuffix('.yaml')}.yaml"
-    if not os.path.exists(path) and os.path.exists(named):  # False for what can be no path
-        path = named
-    elif not os.path.exists(path):
-        known = sorted(file.stem for file in Path("sweeps").glob("*.yaml"))
-        message = f"there is no such file, nor {shown(named)} in `{Path.cwd()}`."
-        hint = f" {unknown(source, 'sweep', known)}" if known else ""
-        raise SweepError(str(source), [Fault("(file)", message + hint)])
-    sweep = load(path, overrides, small)
-    if not (overrides or small):  # which may take away the trials that a block is about
-        require_points(sweep, str(path))
-    return sweep
 
 
 def options_for(sweep: Sweep, *, cpu: bool = False) -> RunOptions:
@@ -75,9 +52,9 @@ def options_for(sweep: Sweep, *, cpu: bool = False) -> RunOptions:
     )
 
 
-def plan(sweep: Sweep, store: Store) -> list[Entry]:
-    """Every trial of a sweep and where it stands."""
-    return entries(sweep, store, options_for(sweep))
+def plan(sweep: Sweep, store: Store | None = None) -> list[Entry]:
+    """Every trial of a sweep and where it stands; by default in the store of NODEBENCH_RUNS."""
+    return entries(sweep, store or default_store(), options_for(sweep))
 
 
 def expected(sweep: Sweep, store: Store, found: Sequence[Entry]) -> Forecast | None:
@@ -131,8 +108,8 @@ class Outcome:
 
 def run(
     sweep: Sweep,
-    store: Store,
-    monitor: Monitor,
+    store: Store | None = None,
+    monitor: Monitor | None = None,
     *,
     inline: bool = False,
     cpu: bool = False,
@@ -148,6 +125,7 @@ def run(
     """Runs what is missing of a sweep, brings MLflow up to date, and writes the report.
 
     Without `train`, only evaluates what has been trained, or has its weights from elsewhere.
+    The store is by default that of NODEBENCH_RUNS; nobody watches unless a `monitor` is given.
     `only` (`path=value` texts) and `shard` (`i/n`) leave a part of the trials. With
     `retry_failed`, trials that did not finish (DNF) are tried again; with `fail_fast`, the first
     that has no result ends the run.
@@ -159,6 +137,7 @@ def run(
         StoreError: if another process runs this sweep.
         TrackingError: if MLflow cannot be used, and `require_mlflow`.
     """
+    store, monitor = store or default_store(), monitor or Unwatched()
     ids = chosen(sweep, only, shard)
     options = replace(options_for(sweep, cpu=cpu), tags=_commit(), retry_failed=retry_failed)
     planned = [entry for entry in entries(sweep, store, options) if entry.trial.id in ids]
@@ -293,7 +272,7 @@ def _up_to_date_report(sweep: Sweep, store: Store) -> Path:
     state = state_of(sweep, store)
     page = Path("reports") / sweep.name / "README.md"
     if not is_reported(sweep, store, page, state):
-        report(sweep, store)
+        outcomes.write_report(sweep, store)
         note_reported(sweep, store, page, state)
     return page
 
@@ -312,25 +291,6 @@ def _require_all(trials: Sequence[Trial], options: RunOptions, *, inline: bool) 
     for data in {trial.spec.data.model_dump_json(): trial.spec.data for trial in trials}.values():
         prepare(data, options.data_root)
     _require_weights(trials, options.data_root)
-
-
-def foreign(
-    source: str | Path, weights: Path, *, overrides: Sequence[str] = (), small: bool = False
-) -> Sweep:
-    """A sweep's models with the weights of a file instead of a training, under its evaluations.
-
-    It is named after both, so that its results stand beside the sweep's own.
-
-    Raises:
-        SweepError: with every mistake in the sweep file.
-    """
-    sweep = load_sweep(source, overrides=overrides, small=small)
-    own = weights.parent.name if weights.stem == "checkpoint" else weights.stem
-    label = re.sub(r"[^A-Za-z0-9_-]", "-", f"{sweep.name}-{own}")[:64]
-    changes = [f"weights={json.dumps(str(weights))}", f"name={label}"]
-    # Other seeds would be the same weights again, on the same data unless these are generated.
-    changes += ["train.epochs=null", "train.iterations=0", f"seeds=[{sweep.trials[0].spec.seed}]"]
-    return load_sweep(source, overrides=[*overrides, *changes], small=small)
 
 
 def _require_weights(trials: Sequence[Trial], root: Path) -> None:

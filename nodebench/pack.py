@@ -21,7 +21,7 @@ from nodebench.graph import graph_of
 from nodebench.identity import Trial
 from nodebench.machine import keep_freed_memory
 from nodebench.ode.block import by_backprop, take_evaluations
-from nodebench.plan import RunOptions
+from nodebench.planning import RunOptions
 from nodebench.store import Store
 from nodebench.task import Loss, Task
 from nodebench.train import Step, Taker, taken_by

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from nodebench.data_settings import Spheres, ThreeMinima
 from nodebench.identity import Trial
 from nodebench.model_settings import PlainOde
-from nodebench.plan import RunOptions
+from nodebench.planning import RunOptions
 from nodebench.solver_settings import Solver
 from nodebench.spec import TrialSpec
 from nodebench.vocabulary import norm_parts

@@ -28,7 +28,7 @@ from nodebench.machine import (
 from nodebench.models.build import build
 from nodebench.models.form import placed
 from nodebench.ode.block import ode_blocks, share_memory
-from nodebench.plan import RunOptions
+from nodebench.planning import RunOptions
 from nodebench.point import Point, points
 from nodebench.seeds import stream
 from nodebench.task import task_for

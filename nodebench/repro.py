@@ -13,7 +13,7 @@ from typing import Any
 
 from nodebench.errors import InputError, Stopped, StoreError
 from nodebench.identity import NUMERICS, Trial
-from nodebench.plan import RunOptions
+from nodebench.planning import RunOptions
 from nodebench.point import known_point
 from nodebench.store import Store
 from nodebench.trial import run_trial

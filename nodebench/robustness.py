@@ -15,7 +15,7 @@ from nodebench.fidelity import GradientError, SolverError
 from nodebench.identity import Trial
 from nodebench.machine import environment, is_out_of_memory
 from nodebench.ode.block import batch_statistics, ode_blocks, solved_by, take_evaluations
-from nodebench.plan import known_points, limit_of
+from nodebench.planning import known_points, limit_of
 from nodebench.point import Point, is_own, reference_solver
 from nodebench.solver_settings import Gradient, Solver
 from nodebench.sweepfile import Limits

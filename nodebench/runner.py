@@ -14,7 +14,7 @@ from typing import Protocol
 from nodebench.errors import ResourceError
 from nodebench.identity import Trial
 from nodebench.packing import packs
-from nodebench.plan import RunOptions
+from nodebench.planning import RunOptions
 from nodebench.store import Store
 from nodebench.sweepfile import Resources
 from nodebench.trial_folder import Row
@@ -37,6 +37,25 @@ class Monitor(Protocol):
 
     def on_tracking(self, problem: str | None) -> None:
         """MLflow cannot be written because of `problem`, or can again. Called in a thread."""
+
+
+class Unwatched:
+    """A monitor that looks away."""
+
+    def on_plan(self, trials: int, missing: int) -> None:
+        """Nothing."""
+
+    def on_start(self, trial_id: str) -> None:
+        """Nothing."""
+
+    def on_epoch(self, trial_id: str, row: Row) -> None:
+        """Nothing."""
+
+    def on_end(self, trial_id: str, problem: str | None) -> None:
+        """Nothing."""
+
+    def on_tracking(self, problem: str | None) -> None:
+        """Nothing."""
 
 
 def require(options: RunOptions, *, inline: bool) -> None:

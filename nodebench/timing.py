@@ -27,7 +27,7 @@ from nodebench.machine import device_for, environment, memory_of_trial, synchron
 from nodebench.models.build import build
 from nodebench.models.form import placed
 from nodebench.ode.block import share_memory
-from nodebench.plan import RunOptions
+from nodebench.planning import RunOptions
 from nodebench.spec import TrialSpec
 from nodebench.store import Store
 from nodebench.task import Task, task_for

@@ -24,7 +24,7 @@ from nodebench.machine import device_for, environment, is_out_of_memory, memory_
 from nodebench.models.build import build, parameter_count
 from nodebench.models.form import placed
 from nodebench.ode.block import ode_blocks, share_memory
-from nodebench.plan import RunOptions, is_missing, limit_of
+from nodebench.planning import RunOptions, is_missing, limit_of
 from nodebench.point import points
 from nodebench.robustness import evaluate_points
 from nodebench.seeds import stream

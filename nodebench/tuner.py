@@ -19,7 +19,7 @@ from nodebench.errors import ResourceError
 from nodebench.identity import Trial
 from nodebench.lock import abandoned, own_folder
 from nodebench.packing import packs
-from nodebench.plan import RunOptions
+from nodebench.planning import RunOptions
 from nodebench.runner import Monitor, require_node
 from nodebench.store import Store
 from nodebench.sweepfile import Resources, Stop

@@ -14,7 +14,7 @@ from nodebench.errors import InputError, unknown
 from nodebench.merge import Merged, require_store
 from nodebench.merge import merge as merge_store
 from nodebench.places import data_root
-from nodebench.plan import remember
+from nodebench.planning import remember
 from nodebench.store import Store
 from nodebench.sweep import Sweep
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from nodebench.plan import RunOptions
+from nodebench.planning import RunOptions
 from nodebench.point import Point
 from nodebench.solver_settings import Solver
 from nodebench.store import Store

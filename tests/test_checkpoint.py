@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from nodebench import trial as trial_module
 from nodebench.checkpoint import read_checkpoint
 from nodebench.errors import StoreError
-from nodebench.plan import entries
+from nodebench.planning import entries
 from nodebench.store import Store
 from nodebench.trial import run_trial
 from nodebench.trial_folder import Result

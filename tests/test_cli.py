@@ -13,7 +13,7 @@ import yaml
 from stores import mlflow_points
 
 from nodebench.cli import sweeps as cli
-from nodebench.plan import Entry
+from nodebench.planning import Entry
 from nodebench.store import Store
 from nodebench.trial_folder import Result
 from sweeps import TINY, heeding_interrupts, histories, tiny, write_tiny

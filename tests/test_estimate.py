@@ -1,7 +1,7 @@
 import pytest
 
 from nodebench.estimate import forecast, recorded_costs, slots
-from nodebench.plan import entries
+from nodebench.planning import entries
 from nodebench.point import points
 from nodebench.store import Store
 from nodebench.sweepfile import Evaluate, Resources

@@ -11,7 +11,7 @@ import time
 import psutil
 import pytest
 
-from nodebench.plan import entries
+from nodebench.planning import entries
 from nodebench.runner import run_inline
 from nodebench.store import Store
 from sweeps import TINY, Quiet, heeding_interrupts, histories, options, tiny, write_tiny

@@ -12,13 +12,13 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nodebench import launch
+from nodebench import sources
 from nodebench.cli.sweeps import plan as plan_command
 from nodebench.cli.sweeps import status as status_command
 from nodebench.data.load import load as load_data
 from nodebench.errors import InputError, SweepError
 from nodebench.models.build import build
-from nodebench.plan import chosen
+from nodebench.planning import chosen
 from nodebench.point import points
 from nodebench.spec import TrialSpec
 from nodebench.store import Store
@@ -46,7 +46,7 @@ def outcome(path: Path, *overrides: str, small: bool = False) -> Sweep | list[st
     """The sweep that a file is, or what is wrong with it; anything else fails the test."""
     before, start = sorted(path.parent.iterdir()), time.process_time()
     try:
-        found = launch.load_sweep(path, overrides=overrides, small=small)
+        found = sources.load_sweep(path, overrides=overrides, small=small)
         for trial in found.trials[:20]:
             assert len(trial.id) == len(trial.recipe_id) == 12
             assert found.label(trial).isprintable()
@@ -266,7 +266,7 @@ def test_what_is_no_file_is_not_included(tmp_path):
 @pytest.mark.parametrize("source", ["a" * 5000, "a\0b", ".", "/dev/zero", "\udcff"])
 def test_what_is_no_file_is_not_a_sweep(source):
     with pytest.raises(SweepError):
-        launch.load_sweep(source)
+        sources.load_sweep(source)
 
 
 def test_too_many_trials_are_refused_at_once_with_their_number_and_axes(tmp_path):

@@ -14,7 +14,7 @@ from nodebench.identity import Cell
 from nodebench.models.build import build
 from nodebench.models.form import placed
 from nodebench.ode.block import share_memory
-from nodebench.plan import RunOptions
+from nodebench.planning import RunOptions
 from nodebench.spec import TrialSpec
 from nodebench.sweepfile import Resources
 from nodebench.task import task_for

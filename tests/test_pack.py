@@ -16,7 +16,7 @@ from nodebench.models.build import build
 from nodebench.ode.block import share_memory
 from nodebench.pack import Pack, Together
 from nodebench.packing import obstacle, packs
-from nodebench.plan import RunOptions
+from nodebench.planning import RunOptions
 from nodebench.spec import TrialSpec
 from nodebench.store import Store
 from nodebench.sweepfile import Limits, Resources, Stop

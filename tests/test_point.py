@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from nodebench.errors import SweepError
-from nodebench.plan import require_points
+from nodebench.planning import require_points
 from nodebench.point import Point, asked, known_point, limit_point, points
 from nodebench.solver_settings import Solver
 from sweeps import TINY, tiny

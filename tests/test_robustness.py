@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from nodebench.launch import run
-from nodebench.plan import entries, is_missing
+from nodebench.planning import entries, is_missing
 from nodebench.store import Store
 from nodebench.sweep import Sweep
 from nodebench.sweepfile import Evaluate, Limits

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from nodebench.errors import ResourceError
-from nodebench.plan import RunOptions, entries
+from nodebench.planning import RunOptions, entries
 from nodebench.runner import require, run_inline
 from nodebench.store import Store
 from nodebench.sweepfile import Resources

@@ -1,7 +1,7 @@
 import pytest
 
 from nodebench.errors import ResourceError, SweepError
-from nodebench.plan import entries
+from nodebench.planning import entries
 from nodebench.runner import require, run_inline
 from nodebench.store import Store
 from nodebench.sweep import load

@@ -9,7 +9,7 @@ import pytest
 from datafiles import WRITERS
 
 from nodebench.identity import Trial
-from nodebench.plan import RunOptions
+from nodebench.planning import RunOptions
 from nodebench.point import Point
 from nodebench.spec import TrialSpec
 from nodebench.store import Store

@@ -4,8 +4,8 @@ import torch
 
 from nodebench.errors import InputError
 from nodebench.launch import run, time_cells
+from nodebench.outcomes import write_report
 from nodebench.report import frames, tables
-from nodebench.results import report
 from nodebench.store import Store
 from nodebench.timing import time_trials
 from nodebench.trial import run_trial, trained_model
@@ -113,7 +113,7 @@ def test_the_table_says_on_which_machine_if_there_are_several(two_cells, tmp_pat
 
 def test_without_a_timing_the_seconds_are_marked_as_shared(two_cells, tmp_path):
     sweep, store = two_cells
-    page = report(sweep, store, tmp_path / "report").read_text()
+    page = write_report(sweep, store, tmp_path / "report").read_text()
     assert "s/epoch ‡" in page
     assert "not for comparing" in page
     assert "## What a training step takes" not in page

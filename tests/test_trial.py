@@ -9,7 +9,7 @@ from nodebench import train as train_module
 from nodebench.data.load import load
 from nodebench.errors import Diverged, EvaluationLimit, StoreError
 from nodebench.identity import NUMERICS, Trial
-from nodebench.plan import entries, points
+from nodebench.planning import entries, points
 from nodebench.spec import TrialSpec
 from nodebench.store import Store
 from nodebench.sweepfile import Evaluate, Limits

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from nodebench.errors import InputError
-from nodebench.launch import foreign, run
+from nodebench.launch import run
+from nodebench.sources import foreign
 from nodebench.store import Store
 from nodebench.trial import run_trial, trained_model
 from nodebench.verdict import judge

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from nodebench import launch, results, upkeep
+from nodebench import launch, outcomes, sources, upkeep
 from nodebench.cli import wording
 from nodebench.cli.app import INTERRUPTED, app, err, out, say
 from nodebench.cli.options import (
@@ -33,7 +33,7 @@ from nodebench.cli.progress import ProgressMonitor
 from nodebench.errors import InputError
 from nodebench.launch import Outcome
 from nodebench.places import default_store
-from nodebench.plan import Entry, orphans
+from nodebench.planning import Entry, orphans
 from nodebench.relatives import OTHER_CODE, change, find, inputs, nearest
 from nodebench.store import Store
 from nodebench.sweep import Sweep
@@ -58,7 +58,7 @@ def plan(
     if diff is not None and (probe or as_json):
         raise InputError("`--diff` goes without `--probe` and `--json`")
     if diff is not None:
-        old = launch.load_sweep(diff, overrides=changes or (), small=small)
+        old = sources.load_sweep(diff, overrides=changes or (), small=small)
         say(wording.change_text(change(old, sweep)))
         return
     left = orphans(sweep, store)
@@ -97,7 +97,7 @@ def why(
 ) -> None:
     """Show what a trial's id is made of, and what sets it apart from its nearest relative."""
     store = default_store()
-    sweep = launch.load_sweep(source, overrides=changes or (), small=small) if source else None
+    sweep = sources.load_sweep(source, overrides=changes or (), small=small) if source else None
     found = find(trial, store, sweep)
     say(f"{found.id}")
     for path, value in inputs(found).items():
@@ -129,7 +129,7 @@ def run(
     """Run what is missing of a sweep, then report. The same command resumes."""
     if require_mlflow and not track:
         raise InputError("`--require-mlflow` and `--no-track` contradict each other")
-    sweep = launch.load_sweep(source, overrides=changes or (), small=small)
+    sweep = sources.load_sweep(source, overrides=changes or (), small=small)
     outcome = _launched(
         sweep, default_store(),
         only=only or (), shard=shard, retry_failed=retry_failed, fail_fast=fail_fast,
@@ -156,9 +156,9 @@ def evaluate(
 ) -> None:
     """Evaluate what is trained under the solvers of `evaluate:`, where points are missing."""
     if weights is None:
-        sweep = launch.load_sweep(source, overrides=changes or (), small=small)
+        sweep = sources.load_sweep(source, overrides=changes or (), small=small)
     else:
-        sweep = launch.foreign(source, weights, overrides=changes or (), small=small)
+        sweep = sources.foreign(source, weights, overrides=changes or (), small=small)
     if not sweep.evaluate:
         raise InputError(f"{source}: has no `evaluate:`, so there is nothing to evaluate")
     store = default_store()
@@ -166,7 +166,7 @@ def evaluate(
         sweep, store,
         inline=inline, cpu=cpu, track=track, write_report=write_report, train=False,
     )  # fmt: skip
-    verdicts = results.verdicts(sweep, store)
+    verdicts = outcomes.verdicts(sweep, store)
     for entry in outcome.entries:
         if entry.trial.id in verdicts:
             say(f"{wording.line(sweep, entry)}: {wording.verdict_text(verdicts[entry.trial.id])}")
@@ -189,7 +189,7 @@ def time(
 
     Of each cell one finished trial is stepped, with the weights at its end. Let nothing else run.
     """
-    sweep = launch.load_sweep(source, overrides=changes or (), small=small)
+    sweep = sources.load_sweep(source, overrides=changes or (), small=small)
     with _interruptible(), ProgressMonitor(sweep, default_store(), out, "time") as monitor:
         timed = launch.time_cells(
             sweep, default_store(), monitor,
@@ -241,6 +241,14 @@ def repro(
 @app.command()
 def report(
     source: SweepPath,
+    reference: Annotated[
+        str | None,
+        typer.Option(
+            "--compare",
+            metavar="OTHER",
+            help="Print how it differs from another: a sweep, a report's folder, COMMIT:FOLDER.",
+        ),
+    ] = None,
     changes: Changes = None,
     small: Small = False,
     folder: Annotated[
@@ -250,9 +258,12 @@ def report(
         bool, typer.Option("--from-mlflow", help="Read MLflow instead of the store.")
     ] = False,
 ) -> None:
-    """Write a sweep's report: page, figures, results.csv."""
-    sweep = launch.load_sweep(source, overrides=changes or (), small=small)
-    say(str(results.report(sweep, default_store(), folder, from_mlflow=from_mlflow)))
+    """Write a sweep's report: page, figures, results.csv. Or compare it with another."""
+    if reference is not None:
+        say(outcomes.compare(reference, source))
+        return
+    sweep = sources.load_sweep(source, overrides=changes or (), small=small)
+    say(str(outcomes.write_report(sweep, default_store(), folder, from_mlflow=from_mlflow)))
 
 
 @app.command()
@@ -264,7 +275,7 @@ def sync(
     A trial that both stores have is kept where it is further. One that came to different ends is
     named, ours is kept, and the status is 1.
     """
-    sweep = launch.load_sweep(source, overrides=changes or (), small=small)
+    sweep = sources.load_sweep(source, overrides=changes or (), small=small)
     store = default_store()
     conflicts = 0
     for folder, merged in zip(
@@ -272,14 +283,14 @@ def sync(
     ):
         say(wording.merged_text(sweep, folder, merged))
         conflicts += len(merged.conflicts)
-    say(f"{sweep.name}: {len(results.sync(sweep, store))} runs in MLflow are up to date")
+    say(f"{sweep.name}: {len(outcomes.sync(sweep, store))} runs in MLflow are up to date")
     raise typer.Exit(1 if conflicts else 0)
 
 
 def _planned(
     source: str, changes: list[str] | None, small: bool
 ) -> tuple[Sweep, Store, list[Entry]]:
-    sweep = launch.load_sweep(source, overrides=changes or (), small=small)
+    sweep = sources.load_sweep(source, overrides=changes or (), small=small)
     store = default_store()
     return sweep, store, launch.plan(sweep, store)
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from nodebench import launch, upkeep
+from nodebench import sources, upkeep
 from nodebench.cleaning import KINDS, Wish, bytes_of, remove
 from nodebench.cli import wording
 from nodebench.cli.app import app, err, say
@@ -138,7 +138,7 @@ def doctor(
 
     The status is 1 if there is a problem.
     """
-    sweep = launch.load_sweep(source, overrides=changes or (), small=small) if source else None
+    sweep = sources.load_sweep(source, overrides=changes or (), small=small) if source else None
     found = []
     for name, finding in upkeep.doctor(default_store(), sweep, with_ray=ray):
         found.append({"check": name, **asdict(finding)})

@@ -15,7 +15,7 @@ from nodebench.identity import Trial
 from nodebench.launch import Timed
 from nodebench.merge import Merged
 from nodebench.packing import obstacle, packs
-from nodebench.plan import Entry, RunOptions
+from nodebench.planning import Entry, RunOptions
 from nodebench.relatives import Change
 from nodebench.store import Store
 from nodebench.sweep import Sweep

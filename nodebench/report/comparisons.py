@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
@@ -82,21 +82,34 @@ class Comparison:
 
 def against_baseline(sweep: Sweep, frame: pd.DataFrame) -> list[Comparison]:
     """Every cell that has a partner in the baseline, and seeds in common with it."""
-    found: list[tuple[str, str, Difference]] = []
+    partners: dict[str, str] = {}
+    pairs = {}
+    data = sweep.trials[0].spec.data
     for trial in _one_each(sweep) if sweep.baseline else ():
         other = partner(sweep, trial, sweep.baseline)
-        if other is None or other.cell.key == trial.cell.key:
-            continue
-        cells, metric = (sweep.cell_label(trial), sweep.cell_label(other)), trial.spec.data.headline
-        ours, theirs = (by_seed(frame, cell, metric) for cell in cells)
-        if difference := paired(ours, theirs):
-            found.append((*cells, difference))
-    tested = [each for each in found if each[2].n >= FEWEST_PAIRS]
-    corrected = dict(zip(map(id, tested), holm([each[2].p for each in tested]), strict=True))
-    sign = 1 if sweep.trials[0].spec.data.higher_is_better else -1
+        if other is not None and other.cell.key != trial.cell.key:
+            cell, baseline = sweep.cell_label(trial), sweep.cell_label(other)
+            partners[cell] = baseline
+            pairs[cell] = tuple(by_seed(frame, name, data.headline) for name in (baseline, cell))
+    found = compared_cells(pairs, higher_is_better=data.higher_is_better)
+    return [replace(each, baseline=partners[each.cell]) for each in found]
+
+
+def compared_cells(
+    pairs: Mapping[str, tuple[pd.Series[float], ...]], *, higher_is_better: bool
+) -> list[Comparison]:
+    """Of each cell with seeds in common: its values, the second, less the reference's."""
+    found = {
+        cell: difference
+        for cell, (reference, values) in pairs.items()
+        if (difference := paired(values, reference))
+    }
+    tested = [cell for cell, difference in found.items() if difference.n >= FEWEST_PAIRS]
+    corrected = dict(zip(tested, holm([found[cell].p for cell in tested]), strict=True))
+    sign = 1 if higher_is_better else -1
     return [
-        Comparison(*each, p := corrected.get(id(each), math.nan), _reading(each[2], p, sign))
-        for each in found
+        Comparison(cell, "", each, p := corrected.get(cell, math.nan), _reading(each, p, sign))
+        for cell, each in found.items()
     ]
 
 

@@ -40,6 +40,11 @@ class Findings:
         }
 
 
+def results_with_verdicts(sweep: Sweep, store: Store) -> pd.DataFrame:
+    """The table of `frames.results`, and the verdict on each trial with its numbers."""
+    return _with_verdicts(frames.results(sweep, store), frames.verdicts(sweep, store))
+
+
 def _with_verdicts(results: pd.DataFrame, judged: pd.DataFrame) -> pd.DataFrame:
     if judged.empty:
         return results

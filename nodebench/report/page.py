@@ -64,6 +64,12 @@ def write_report(sweep: Sweep, store: Store, folder: Path) -> Path:
     return page
 
 
+def draw(sweep: Sweep, store: Store, folder: Path) -> dict[str, Path]:
+    """Draws the report's figures alone; name -> SVG."""
+    _sections(sweep, store, Findings(sweep, store), folder)
+    return {path.stem: path for path in sorted(folder.glob("*.svg"))}
+
+
 def _sections(sweep: Sweep, store: Store, found: Findings, figures: Path) -> list[str]:
     results, timed = found.results, found.timed
     captions = {} if found.epochs.empty else plots.curves(sweep, found.epochs, figures)

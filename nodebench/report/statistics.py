@@ -31,9 +31,9 @@ class Difference:
     n: int
 
     @property
-    def is_clear(self) -> bool:
-        """Whether the interval leaves no doubt of the sign."""
-        return self.low > 0 or self.high < 0
+    def half_width(self) -> float:
+        """Half the interval."""
+        return self.high - self.mean
 
 
 def half_width(values: pd.Series[float]) -> float:

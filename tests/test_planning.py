@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from nodebench.errors import SweepError
-from nodebench.plan import chosen, entries, orphans, remember, require_points
+from nodebench.planning import chosen, entries, orphans, remember, require_points
 from nodebench.store import Store
 from nodebench.trial_folder import Result
 from sweeps import options, tiny

@@ -1,4 +1,4 @@
-"""What was found, for use from Python: verdicts, MLflow, the report, trained models."""
+"""What came out of a sweep: tables, verdicts, MLflow, the report, trained networks."""
 
 from __future__ import annotations
 
@@ -7,19 +7,58 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nodebench.places import data_root, default_store
-from nodebench.plan import remember
+from nodebench.planning import remember
 from nodebench.store import Store
 from nodebench.sweep import Sweep
 from nodebench.verdict import Verdict, judge
 
 if TYPE_CHECKING:
+    import pandas as pd
     from torch import nn
 
 
-def verdicts(sweep: Sweep, store: Store) -> dict[str, Verdict]:
+def results(sweep: Sweep, store: Store | None = None) -> pd.DataFrame:
+    """One row per planned trial: id, cell, settings by dotted path, outcome, metrics, verdict.
+
+    Trials without a result have the outcome `missing`. The store is by default that of
+    NODEBENCH_RUNS, here and in what follows.
+    """
+    from nodebench.report.findings import results_with_verdicts
+
+    return results_with_verdicts(sweep, store or default_store())
+
+
+def epochs(sweep: Sweep, store: Store | None = None) -> pd.DataFrame:
+    """One row per trial and epoch: trial, cell, settings, metrics."""
+    from nodebench.report import frames
+
+    return frames.epochs(sweep, store or default_store())
+
+
+def figures(sweep: Sweep, folder: Path, store: Store | None = None) -> dict[str, Path]:
+    """Draws the figures of a sweep's report into a folder; name -> SVG. PNGs lie beside them."""
+    from nodebench.report.page import draw
+
+    return draw(sweep, store or default_store(), folder)
+
+
+def verdicts(sweep: Sweep, store: Store | None = None) -> dict[str, Verdict]:
     """Whether each trained model is still an ODE, by trial id, as far as it has been evaluated."""
+    store = store or default_store()
     found = {trial.id: judge(trial, sweep, store) for trial in sweep.trials}
     return {trial: judged for trial, judged in found.items() if judged}
+
+
+def compare(reference: str, source: str, store: Store | None = None) -> str:
+    """What one sweep changed over another, as a Markdown table; each as `compared.read` takes it.
+
+    Raises:
+        InputError: if either cannot be read, or no cell is in both.
+    """
+    from nodebench.report.compared import comparison, read
+
+    store = store or default_store()
+    return comparison(*(read(name, store) for name in (reference, source)))
 
 
 def sync(sweep: Sweep, store: Store) -> dict[str, str]:
@@ -37,24 +76,29 @@ def sync(sweep: Sweep, store: Store) -> dict[str, str]:
         return tracker.run_ids()
 
 
-def report(
-    sweep: Sweep, store: Store, folder: Path | None = None, *, from_mlflow: bool = False
+def write_report(
+    sweep: Sweep,
+    store: Store | None = None,
+    folder: Path | None = None,
+    *,
+    from_mlflow: bool = False,
 ) -> Path:
     """Writes a sweep's report, by default to `reports/<sweep>/`; returns its page.
 
     With `from_mlflow`, from MLflow's artifacts alone.
     """
-    from nodebench.report.page import write_report
+    from nodebench.report import page
 
+    store = store or default_store()
     target = folder or Path("reports") / sweep.name
     if not from_mlflow:
-        return write_report(sweep, store, target)
+        return page.write_report(sweep, store, target)
     from nodebench.tracking import restore
 
     with tempfile.TemporaryDirectory() as temporary:
         copy = Store(Path(temporary))
         restore(sweep, copy, source=store)
-        return write_report(sweep, copy, target)
+        return page.write_report(sweep, copy, target)
 
 
 def load_model(trial_id: str, store: Store | None = None) -> nn.Module:

@@ -1,0 +1,160 @@
+"""One sweep's results beside another's: two sweeps, or two commits of one."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from nodebench.errors import InputError, SweepError
+from nodebench.report.comparisons import Comparison, compared_cells
+from nodebench.report.findings import results_with_verdicts
+from nodebench.report.statistics import measured, unit
+from nodebench.sources import load_sweep
+from nodebench.store import Store
+from nodebench.trial_folder import FINISHED
+
+TABLE = "results.csv"
+
+
+@dataclass(frozen=True)
+class Side:
+    """The table of `frames.results` of one of the two, and its name."""
+
+    name: str
+    results: pd.DataFrame
+
+
+def read(source: str, store: Store) -> Side:
+    """Results by where they are.
+
+    A sweep (a file, or a name in sweeps/) has them in the store, a report's folder in its
+    `results.csv`, and `COMMIT:FOLDER` is such a folder as git has it in a commit.
+
+    Raises:
+        InputError: if there is nothing like that.
+    """
+    if (table := Path(source) / TABLE).is_file():
+        return Side(source, pd.read_csv(table))
+    commit, colon, folder = source.partition(":")
+    if colon and not Path(source).exists():
+        return Side(source, _of_commit(commit, folder))
+    try:
+        sweep = load_sweep(source)
+    except SweepError as error:
+        raise InputError(
+            f"`{source}` is neither a sweep, nor a report's folder with a `{TABLE}`, nor "
+            f"`COMMIT:FOLDER`: {error}"
+        ) from error
+    return Side(sweep.name, results_with_verdicts(sweep, store))
+
+
+def _of_commit(commit: str, folder: str) -> pd.DataFrame:
+    command = ["git", "show", f"{commit}:{folder.rstrip('/')}/{TABLE}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise InputError(f"`{commit}:{folder}`: {done.stderr.strip() or 'git has no such table'}")
+    return pd.read_csv(io.StringIO(done.stdout))
+
+
+def comparison(reference: Side, other: Side) -> str:
+    """What `other` changed, cell by cell, as Markdown.
+
+    Cells are the same where all settings agree that both tables have; seeds are paired.
+
+    Raises:
+        InputError: if no cell is in both.
+    """
+    metric = _headline(reference, other)
+    cells = _cells(reference.results, other.results)
+    both = {key: sides for key, sides in cells.items() if all(len(side) for side in sides)}
+    if not both:
+        raise InputError(f"`{reference.name}` and `{other.name}` have no cell in common")
+    named = {_label(sides[1]): sides for sides in both.values()}
+    pairs = {cell: tuple(_values(side, metric) for side in sides) for cell, sides in named.items()}
+    found = {each.cell: each for each in compared_cells(pairs, higher_is_better=_rises(metric))}
+    rows = [
+        {
+            "cell": cell,
+            reference.name: measured(_what(metric), pairs[cell][0]),
+            other.name: measured(_what(metric), pairs[cell][1]),
+            **_columns(found.get(cell), metric),
+            "time": _ratio(*sides),
+        }
+        for cell, sides in named.items()
+    ]
+    lines = [f"# {other.name} against {reference.name}", f"{_what(metric)}{unit(_what(metric))}"]
+    table: str = pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True)
+    missing = [_alone(cells, side, name) for side, name in ((0, reference.name), (1, other.name))]
+    return "\n\n".join([*lines, table, *(text for text in missing if text)])
+
+
+def _headline(*sides: Side) -> str:
+    for metric in ("test_accuracy", "test_error"):
+        if all(metric in side.results for side in sides):
+            return metric
+    raise InputError("nothing has finished in one of the two, or they measure different things")
+
+
+def _what(metric: str) -> str:
+    return metric.removeprefix("test_")
+
+
+def _rises(metric: str) -> bool:
+    return metric.endswith("accuracy")
+
+
+Cells = dict[tuple[str, ...], tuple[pd.DataFrame, pd.DataFrame]]
+
+
+def _cells(*tables: pd.DataFrame) -> Cells:
+    """The rows of each cell in both tables, by the settings that both have."""
+    shared = [column for column in tables[0] if "." in str(column) and column in tables[1]]
+    groups = []
+    for table in tables:
+        keys = [tuple(map(_plain, row)) for row in table[shared].to_numpy(dtype=object)]
+        groups.append({key: table[[k == key for k in keys]] for key in dict.fromkeys(keys)})
+    every = dict.fromkeys([*groups[1], *groups[0]])
+    return {k: tuple(g.get(k, t[:0]) for g, t in zip(groups, tables, strict=True)) for k in every}  # type: ignore[misc]
+
+
+def _plain(value: object) -> str:
+    """A setting as text that a round trip through CSV leaves alone."""
+    if value is None or value != value:
+        return ""
+    return f"{value:g}" if isinstance(value, int | float) else str(value)
+
+
+def _label(rows: pd.DataFrame) -> str:
+    return str(rows["cell"].iloc[0])
+
+
+def _values(rows: pd.DataFrame, metric: str) -> pd.Series[float]:
+    done = rows[rows["outcome"] == FINISHED].set_index("seed")[metric]
+    return pd.to_numeric(done, errors="coerce").dropna()
+
+
+def _columns(found: Comparison | None, metric: str) -> dict[str, str]:
+    if found is None:
+        return {"difference": "–", "p (Holm)": "–", "reading": "no seed in common"}
+    percent = 100 if _rises(metric) else 1
+    interval = "" if found.difference.n < 2 else f" ± {percent * found.difference.half_width:.2f}"
+    return {
+        "difference": f"{percent * found.difference.mean:+.2f}{interval}",
+        "p (Holm)": "–" if found.p != found.p else f"{found.p:.3f}",
+        "reading": found.reading if found.difference.mean else "the same",
+    }
+
+
+def _ratio(*sides: pd.DataFrame) -> str:
+    """Seconds per epoch over the reference's, as trained: of one machine, or of two."""
+    before, after = (side.get("epoch_s", pd.Series(dtype=float)).median() for side in sides)
+    return f"× {after / before:.2f}" if before > 0 and after > 0 else "–"
+
+
+def _alone(cells: Cells, side: int, name: str) -> str:
+    alone = [_label(sides[side]) for sides in cells.values() if not len(sides[1 - side])]
+    return f"Only in {name}: {', '.join(alone)}." if alone else ""
