@@ -6,9 +6,11 @@ import re
 import shutil
 from pathlib import Path
 
+import jsonschema
 import pytest
 import yaml
 
+from nodebench.reference import json_schema, page
 from nodebench.sweep import load
 
 ROOT = Path(__file__).parents[1]
@@ -49,6 +51,34 @@ def test_yaml_snippets_are_what_a_sweep_may_hold(page, tmp_path):
         path = tmp_path / f"{number}.yaml"
         path.write_text(yaml.safe_dump({"name": "snippet", **base, **tree}))
         load(path, small=False, overrides=() if whole else ["seeds=[0]"])
+
+
+def test_the_reference_is_what_the_classes_say():
+    written = (ROOT / "docs" / "sweep-file.md").read_text()
+    assert written == page(), "nodebench schema --markdown > docs/sweep-file.md"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "sweeps").glob("*.yaml")), ids=lambda p: p.stem)
+def test_the_schema_admits_every_sweep(path):
+    jsonschema.validate(yaml.safe_load(path.read_text()), json_schema())
+
+
+@pytest.mark.parametrize(
+    "mistake",
+    [
+        {"gird": []},
+        {"base": {"modle": "odenet"}},
+        {"base": {"train": {"epochs": 0}}},
+        {"base": {"solver": {"method": "eular"}}},
+        {"claims": [{"above": 1}]},
+        {"seeds": "many"},
+    ],
+)
+def test_the_schema_refuses_what_a_sweep_may_not_be(mistake):
+    schema = json_schema()
+    jsonschema.validate({"name": "right"}, schema)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({"name": "wrong", **mistake}, schema)
 
 
 @pytest.mark.parametrize("page", [ROOT / "docs" / "python.md"], ids=lambda page: page.name)

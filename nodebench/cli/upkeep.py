@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from nodebench import sources, upkeep
+from nodebench import reference, sources, upkeep
 from nodebench.cleaning import KINDS, Wish, bytes_of, remove
 from nodebench.cli import wording
 from nodebench.cli.app import app, err, say
@@ -122,6 +122,16 @@ def gc(
             markup=False, highlight=False,
         )  # fmt: skip
     raise typer.Exit(0 if fits else 1)
+
+
+@app.command()
+def schema(
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print the reference page instead.")
+    ] = False,
+) -> None:
+    """Print the JSON Schema of sweep files, for editors that complete and check them."""
+    print(reference.page() if markdown else json.dumps(reference.json_schema(), indent=1), end="")
 
 
 @app.command()
