@@ -261,9 +261,11 @@ def _published(
                 mirror.require()
             yield found
             if mirror:
-                mirror.finish()  # goes on beside the report
+                mirror.finish()
             if write_report:
                 found.page = _up_to_date_report(sweep, store)
+                if mirror:
+                    mirror.show(found.page)
         found.tracking_problem = mirror.problem if mirror else None
 
 

@@ -40,16 +40,19 @@ def note_tracked(sweep: Sweep, store: Store, state: str) -> None:
 
 def is_reported(sweep: Sweep, store: Store, page: Path, state: str) -> bool:
     """Whether the report on this page was written of this state."""
-    return page.exists() and store.notes(sweep.name).get("reported") == _reported(page, state)
+    if not page.exists():
+        return False
+    return store.notes(sweep.name).get("reported") == _reported(sweep, store, page, state)
 
 
 def note_reported(sweep: Sweep, store: Store, page: Path, state: str) -> None:
     """Notes that the report on this page tells of this state."""
-    store.note(sweep.name, "reported", _reported(page, state))
+    store.note(sweep.name, "reported", _reported(sweep, store, page, state))
 
 
-def _reported(page: Path, state: str) -> str:
-    return f"{state} {page.resolve()} {page.stat().st_mtime_ns}"
+def _reported(sweep: Sweep, store: Store, page: Path, state: str) -> str:
+    runs = hashlib.sha256(str(sorted(store.runs(sweep.name).items())).encode()).hexdigest()[:16]
+    return f"{state} {runs} {page.resolve()} {page.stat().st_mtime_ns}"
 
 
 def _experiment(sweep: Sweep, store: Store) -> str | None:

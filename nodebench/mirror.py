@@ -12,6 +12,7 @@ import signal
 import threading
 from collections.abc import Callable
 from multiprocessing.connection import Connection
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -40,6 +41,8 @@ class Mirror:
         self._process.start()
         end.close()
         self._state: str | None = None
+        self._page: Path | None = None
+        self._written = threading.Event()
         self._heard = threading.Event()
         self._listener = threading.Thread(target=self._listen, args=(on_change,), daemon=True)
         self._listener.start()
@@ -54,7 +57,9 @@ class Mirror:
         self, kind: type[BaseException] | None, _e: BaseException | None, _t: TracebackType | None
     ) -> None:
         """Waits until all is written; after an exception for a moment only."""
-        self.finish()
+        self._end()
+        with contextlib.suppress(OSError):
+            self._driver.send(self._page)
         self._process.join(None if kind is None else PATIENCE_S)
         if self._process.is_alive():
             self._process.terminate()  # the next launch catches up
@@ -77,22 +82,33 @@ class Mirror:
             raise TrackingError(self.problem)
 
     def finish(self) -> None:
-        """Says that the store is complete, without waiting for the rest to be written."""
+        """Says that the store is complete, and waits until it is written, or cannot be."""
+        self._end()
+        self._written.wait()
+
+    def _end(self) -> None:
         if self._state is None:
             self._state = state_of(self._sweep, self._store)  # or later, is what will be written
             with contextlib.suppress(OSError):
-                self._driver.send("finish")
+                self._driver.send(None)
+
+    def show(self, page: Path) -> None:
+        """Has a report's folder written too, at the end."""
+        self._page = page
 
     def _listen(self, on_change: Callable[[str | None], None]) -> None:
         before = None
         with contextlib.suppress(OSError, EOFError):
             while True:
-                self.problem = self._driver.recv()
+                self.problem, is_last = self._driver.recv()
                 self._heard.set()
                 if self.problem != before:
                     on_change(self.problem)
                 before = self.problem
+                if is_last:
+                    self._written.set()
         self._heard.set()
+        self._written.set()
 
 
 def _mirror(sweep: Sweep, store: Store, driver: Connection) -> None:
@@ -104,7 +120,7 @@ def _mirror(sweep: Sweep, store: Store, driver: Connection) -> None:
     except (EOFError, BrokenPipeError):
         return  # the driver died: the next launch catches up
     except InputError as error:
-        driver.send(str(error))
+        driver.send((str(error), True))
 
 
 def _keep_up(sweep: Sweep, store: Store, driver: Connection) -> None:
@@ -122,12 +138,15 @@ def _keep_up(sweep: Sweep, store: Store, driver: Connection) -> None:
         try:
             tracker = tracker or Tracker(sweep, store)
             tracker.update_all()
-            driver.send(None)
+            driver.send((None, finishing))
         except TrackingError as error:  # it may come back
-            driver.send(str(error))
+            driver.send((str(error), finishing))
             had_problem = True
             tracker = None  # what was written just before is known to MLflow alone
         if finishing:
-            return
+            break
         if finishing := driver.poll(EVERY_S):
             driver.recv()
+    page: Path | None = driver.recv()
+    if page and tracker:
+        tracker.log_report(page.parent)

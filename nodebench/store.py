@@ -100,6 +100,19 @@ class Store:
         if not planned.keys() <= before.keys():
             write(self._planned_file(name), json.dumps(before | planned, indent=0))
 
+    def runs(self, name: str) -> dict[str, str]:
+        """The ids of a sweep's runs in MLflow, by trial, as far as they are known here."""
+        runs: dict[str, str] = read_json(self._runs_file(name), {})
+        return runs
+
+    def note_runs(self, name: str, runs: dict[str, str]) -> None:
+        """Notes them."""
+        if runs != self.runs(name):
+            write(self._runs_file(name), json.dumps(runs, indent=0))
+
+    def _runs_file(self, name: str) -> Path:
+        return self.root / "sweeps" / f"{name}.mlflow.json"
+
     def notes(self, name: str) -> dict[str, str]:
         """What was noted of a sweep; see `memo.py`."""
         notes: dict[str, str] = read_json(self._notes_file(name), {})

@@ -32,6 +32,7 @@ from nodebench.trial_folder import FINISHED, SHOWN, Result, Row, TrialFolder
 from nodebench.verdict import Verdict, judge
 
 SYNCED_TAG = "nodebench.synced"
+REPORT_TAG = "nodebench.report"
 OPEN = ("SCHEDULED", "RUNNING", "KILLED")  # of a trial that has not come to its end
 BATCH = 800  # metrics; MLflow takes 1,000 metrics, parameters and tags at once
 
@@ -107,6 +108,27 @@ class Tracker:
                     self._seen[trial_id] = stamp
             for trial_id, status in list(self._open.items()):
                 self._correct_status(trial_id, status)
+        self.store.note_runs(self.sweep.name, self.run_ids())
+
+    def log_report(self, folder: Path) -> None:
+        """Keeps a report's page, figures and data as artifacts of a run of their own.
+
+        Raises:
+            TrackingError: if MLflow cannot be reached.
+        """
+        with explained(self.uri):
+            named = f"tag.`{REPORT_TAG}` != ''"
+            runs = list(self._client.search_runs([self._experiment], named, max_results=1))
+            run = runs[0] if runs else self._new_report()
+            state = hashlib.sha256((folder / "report.html").read_bytes()).hexdigest()[:16]
+            if run.data.tags.get(SYNCED_TAG) != state:
+                self._client.log_artifacts(run.info.run_id, str(folder))
+                self._client.set_tag(run.info.run_id, SYNCED_TAG, state)
+                self._client.set_terminated(run.info.run_id)
+
+    def _new_report(self) -> Run:
+        tags = {REPORT_TAG: self.sweep.name, "mlflow.note.content": self.sweep.about}
+        return self._client.create_run(self._experiment, run_name="report", tags=tags)
 
     def run_ids(self) -> dict[str, str]:
         """MLflow's run id of each trial that has one."""
@@ -203,7 +225,10 @@ def restore(sweep: Sweep, store: Store, source: Store) -> None:
         if experiment is None:
             raise TrackingError(f"MLflow at `{uri}` has no experiment `{sweep.name}`")
         planned = {trial.id for trial in sweep.trials}
-        for run in runs_of(client, str(experiment.experiment_id)):
+        found = runs_of(client, str(experiment.experiment_id))
+        ids = {run.data.tags[TRIAL_TAG]: str(run.info.run_id) for run in found}
+        store.note_runs(sweep.name, {trial: run for trial, run in ids.items() if trial in planned})
+        for run in found:
             if run.data.tags[TRIAL_TAG] not in planned:
                 continue
             folder = store.folder(run.data.tags[TRIAL_TAG]).path

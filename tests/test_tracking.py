@@ -2,6 +2,7 @@ import shutil
 from collections import Counter
 from dataclasses import replace
 
+import pandas as pd
 import pytest
 
 from sweeps import Quiet, essence, options, tiny
@@ -9,7 +10,7 @@ from sweeps import Quiet, essence, options, tiny
 pytest.importorskip("mlflow")
 from mlflow import MlflowClient
 
-from nodebench import launch, results
+from nodebench import launch, outcomes
 from nodebench.atomic import write
 from nodebench.errors import TrackingError
 from nodebench.mirror import LOST, Mirror
@@ -19,7 +20,7 @@ from nodebench.report import frames
 from nodebench.runner import run_inline
 from nodebench.store import Store
 from nodebench.sweepfile import Limits
-from nodebench.tracking import Tracker, restore
+from nodebench.tracking import REPORT_TAG, Tracker, restore
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # MLflow's own code warns
 
@@ -142,7 +143,7 @@ def test_an_absent_server_does_not_stop_a_sweep(tmp_path, monkeypatch):
     assert outcome.tracking_problem is not None
     assert "127.0.0.1:9" in outcome.tracking_problem
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
-    assert len(results.sync(sweep, store)) == 1
+    assert len(outcomes.sync(sweep, store)) == 1
 
 
 def test_the_mirror_follows_the_store_and_finishes_what_is_left(trained):
@@ -255,3 +256,21 @@ def test_a_mirror_that_is_killed_is_a_problem(trained):
         mirror._process.kill()
         mirror._process.join()
     assert mirror.problem == LOST
+
+
+def test_the_report_is_a_run_with_its_page_figures_and_tables(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    sweep, store = tiny(tmp_path, seeds=[0, 1]), Store(tmp_path / "runs")
+    launch.run(sweep, store, inline=True)
+    client, found = runs(sweep, store)
+    [report] = [run for run in found if REPORT_TAG in run.data.tags]
+    assert (report.info.run_name, report.info.status) == ("report", "FINISHED")
+    names = {artifact.path for artifact in client.list_artifacts(report.info.run_id)}
+    assert {"README.md", "report.html", "results.csv", "sweep.yaml", "figures"} <= names
+    table = pd.read_csv(tmp_path / "reports" / "tiny" / "results.csv")
+    by_trial = {r.data.tags[TRIAL_TAG]: r.info.run_id for r in found if TRIAL_TAG in r.data.tags}
+    assert dict(zip(table["id"], table["mlflow_run"], strict=True)) == by_trial
+    page = (tmp_path / "reports" / "tiny" / "README.md").stat().st_mtime_ns
+    launch.run(sweep, store, inline=True)
+    assert (tmp_path / "reports" / "tiny" / "README.md").stat().st_mtime_ns == page
+    assert len(runs(sweep, store)[1]) == 3

@@ -20,12 +20,16 @@ from nodebench.verdict import NUMBERS, judge
 
 
 def results(sweep: Sweep, store: Store) -> pd.DataFrame:
-    """One row per planned trial: id, settings by dotted path, outcome, metrics, environment.
+    """One row per planned trial: id, settings by path, outcome, metrics, environment, MLflow run.
 
     Columns of a trial that has no result yet are empty, and its `outcome` is `missing`.
     """
     found = store.results(trial.id for trial in sweep.trials)
-    rows = [_result_row(sweep, trial, found.get(trial.id)) for trial in sweep.trials]
+    runs = store.runs(sweep.name)
+    rows = [
+        _result_row(sweep, trial, found.get(trial.id)) | {"mlflow_run": runs.get(trial.id, "")}
+        for trial in sweep.trials
+    ]
     return pd.DataFrame(rows)
 
 
