@@ -171,7 +171,8 @@ class Tracker:
         # A server places artifacts itself; the local file would place them in the working folder.
         local = self.uri.startswith("sqlite:")
         location = (self.store.root / "mlartifacts" / self.sweep.name).as_uri() if local else None
-        return str(self._client.create_experiment(self.sweep.name, artifact_location=location))
+        kind = {"mlflow.experimentKind": "custom_model_development"}  # what its pages show first
+        return str(self._client.create_experiment(self.sweep.name, location, kind))
 
     def _create(self, trial: Trial, history: list[Row], result: Result | None) -> str:
         started = result.started if result else history[0]["time"] - history[0].get("epoch_s", 0)
