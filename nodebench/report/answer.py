@@ -25,11 +25,6 @@ from nodebench.sweep import Sweep
 from nodebench.trial_folder import FINISHED
 from nodebench.verdict import ODE, RESNET, UNDECIDED
 
-VERDICTS = {
-    ODE: "hold under finer solvers (ODE)",
-    RESNET: "do not (ResNet in disguise)",
-    UNDECIDED: "are undecided",
-}
 READINGS = {
     BETTER: "better",
     WORSE: "worse",
@@ -90,9 +85,8 @@ def _verdicts(judged: pd.DataFrame) -> list[str]:
     if judged.empty:
         return []
     counts = Counter(judged["verdict"])
-    parts = [f"{counts[word]} of {len(judged)} {words}" for word, words in VERDICTS.items()]
-    known = [part for part, word in zip(parts, VERDICTS, strict=True) if counts[word]]
-    return [f"Of the trained networks, {_listed(known)}."]
+    parts = [f"{counts[word]} {word}" for word in (ODE, RESNET, UNDECIDED) if counts[word]]
+    return [f"Verdicts on {len(judged)} trained networks under finer solvers: {_listed(parts)}."]
 
 
 def _frontier(frontier: pd.DataFrame) -> list[str]:
