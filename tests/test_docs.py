@@ -11,7 +11,10 @@ import pytest
 import yaml
 
 from nodebench.reference import json_schema, page
+from nodebench.store import Store
 from nodebench.sweep import load
+from nodebench.trial import run_trial
+from sweeps import options
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -93,3 +96,16 @@ def test_python_snippets_run(page, tmp_path, monkeypatch, capsys):
     assert {"frontier", "accuracy"} <= set(scope["drawn"])
     assert scope["page"].with_name("report.html").exists()
     assert "the same" in capsys.readouterr().out
+
+
+def test_the_model_and_the_data_of_one_s_own_train(tmp_path, monkeypatch):
+    guide = ROOT / "docs" / "extending.md"
+    for name, code in zip(("mynets", "mydata"), blocks(guide, "python"), strict=True):
+        (tmp_path / f"{name}.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    (text,) = blocks(guide, "yaml")
+    (tmp_path / "mine.yaml").write_text(text)
+    sweep = load(tmp_path / "mine.yaml", ["train.epochs=2"])
+    result = run_trial(sweep.trials[0], Store(tmp_path / "runs"), options(sweep, tmp_path))
+    assert result.outcome == "finished", result.reason
+    assert result.summary["nfe_forward"] == 16
