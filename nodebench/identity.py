@@ -7,6 +7,7 @@ import importlib.machinery
 import json
 import os
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from typing import Any
@@ -46,6 +47,11 @@ class Cell:
     def key(self) -> str:
         """The same for cells that are alike."""
         return _ENCODER.encode(self.identity)
+
+    @property
+    def set_paths(self) -> list[str]:
+        """The dotted paths of what is not left at its default."""
+        return list(_paths(self.spec.model_dump(mode="json", exclude_defaults=True)))
 
     @cached_property
     def settings(self) -> dict[str, Any]:
@@ -93,6 +99,14 @@ class Trial:
     def settings(self) -> dict[str, Any]:
         """Dotted path -> value: the columns of tables and the parameters of MLflow."""
         return self.cell.settings | {"seed": self.spec.seed}
+
+
+def _paths(tree: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            yield from _paths(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"
 
 
 def _digest(plain: object) -> str:

@@ -8,7 +8,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from nodebench.errors import SweepError
+from nodebench.errors import InputError, SweepError
+from nodebench.outcomes import compare, write_report
 from nodebench.report import comparison_tables
 from nodebench.report.answer import answer
 from nodebench.report.comparisons import (
@@ -23,7 +24,7 @@ from nodebench.report.findings import Findings
 from nodebench.store import Store
 from nodebench.sweep import Sweep
 from nodebench.trial_folder import Result
-from sweeps import tiny
+from sweeps import TINY, tiny
 
 GRID = {"model.activation": ["relu", "tanh"], "solver.steps": [2, 8]}
 
@@ -204,3 +205,82 @@ def test_the_front_is_of_what_none_surpasses(tmp_path):
     assert isinstance(found.frontier, pd.DataFrame)
     assert checked_claims(found.sweep, found.results) == []
     assert against_baseline(found.sweep, found.results) == []
+
+
+def test_the_page_says_what_was_set_and_that_it_is_the_small_form(tmp_path):
+    data = {"name": "spheres", "train_size": 64, "test_size": 32}
+    sweep = tiny(
+        tmp_path, "tiny-small", grid=GRID, limits={"nfe": 500}, base={**TINY, "data": data}
+    )
+    page = write_report(sweep, Store(tmp_path / "runs"), tmp_path / "report").read_text()
+    assert "data.test_size 32" in page
+    assert "model.width 4" in page
+    assert "limits.nfe 500" in page
+    assert "model.activation" not in page.partition("Alike")[2].partition("\n")[0]
+    assert "**This is the small form of the sweep" in page
+
+
+def test_the_same_store_gives_the_same_bytes(tmp_path):
+    sweep, _ = made(tmp_path, steady, baseline=RELU)
+    store = Store(tmp_path / "runs")
+    for name in ("one", "other"):
+        write_report(sweep, store, tmp_path / name)
+    files = [path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*.*")]
+    assert {"README.md", "report.html", "results.csv"} <= set(map(str, files))
+    for file in files:
+        assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "other" / file).read_bytes()
+
+
+def test_the_html_page_needs_nothing_beside_it(tmp_path):
+    sweep, _ = made(tmp_path, steady, baseline=RELU)
+    write_report(sweep, Store(tmp_path / "runs"), tmp_path / "report")
+    text = (tmp_path / "report" / "report.html").read_text()
+    assert 'src="figures' not in text
+    assert 'href="results.csv"' not in text
+    assert text.count("data:image/svg+xml;base64,") >= 1
+    assert 'download="results.csv"' in text
+    assert "<td" in text
+    assert "| cell" not in text
+
+
+# ----------------------------------------------------------------------------------- compare
+
+
+def test_two_stores_of_one_sweep_are_compared_cell_by_cell(tmp_path):
+    for name, better in (("before", 0.0), ("after", 0.1)):
+        folder = tmp_path / name
+        folder.mkdir()
+
+        def accuracy(activation, steps, seed, better=better):
+            return steady(activation, steps, seed) + better * (activation == "relu")
+
+        sweep, _ = made(folder, accuracy)
+        write_report(sweep, Store(folder / "runs"), folder / "report")
+    sides = [str(tmp_path / name / "report") for name in ("before", "after")]
+    text = compare(*sides, Store(tmp_path / "none"))
+    lines = {line.split("|")[1].strip(): line for line in text.splitlines() if "|" in line}
+    assert "+10.00 ± 0.00" in lines["relu 8"]
+    assert "better" in lines["relu 8"]
+    assert "the same" in lines["tanh 2"]
+
+
+def test_what_is_in_one_of_two_is_named(tmp_path):
+    for name, grid in (("a", {"solver.steps": [2, 4]}), ("b", {"solver.steps": [4, 8]})):
+        folder = tmp_path / name
+        folder.mkdir()
+        sweep, store = tiny(folder, grid=grid), Store(folder / "runs")
+        for trial in sweep.trials:
+            store.folder(trial.id).create(trial)
+            summary = {"test_accuracy": 0.5}
+            store.folder(trial.id).write_result(Result("finished", "", 1, summary, [], 0, 1))
+        write_report(sweep, store, folder / "report")
+    text = compare(str(tmp_path / "a" / "report"), str(tmp_path / "b" / "report"))
+    assert f"Only in {tmp_path / 'a' / 'report'}: 2." in text
+    assert f"Only in {tmp_path / 'b' / 'report'}: 8." in text
+
+
+def test_what_cannot_be_compared_is_named(tmp_path):
+    with pytest.raises(InputError, match="is neither a sweep, nor a report's folder"):
+        compare(str(tmp_path / "nothing"), str(tmp_path / "nowhere"))
+    with pytest.raises(InputError, match="HEAD:nowhere"):
+        compare("HEAD:nowhere", "HEAD:nowhere")

@@ -26,6 +26,8 @@ from nodebench.store import Store
 from nodebench.sweep import Sweep
 from nodebench.trial_folder import FINISHED
 
+SMALL = "**This is the small form of the sweep: its numbers are not those of the study's size.**"
+
 SETTING = (
     "data.name",
     "data.train_size",
@@ -76,6 +78,7 @@ def _sections(sweep: Sweep, store: Store, found: Findings, figures: Path) -> lis
     return [
         f"# {sweep.name}",
         sweep.about,
+        SMALL if sweep.name.endswith("-small") else "",
         _state(results),
         answer(found),
         _markdown(tables.summary(sweep, results, found.judged, timed)),
@@ -112,13 +115,15 @@ def _section(title: str, text: str, table: pd.DataFrame) -> list[str]:
 
 
 def _setting(sweep: Sweep) -> str:
-    """What all trials have in common, of what a reader wants to know first."""
+    """What all trials have in common: what a reader wants to know first, and what was set."""
+    first = sweep.trials[0]
     shared = {
-        path: tables.shown(sweep.trials[0].settings[path])
-        for path in SETTING
+        path: tables.shown(first.settings[path])
+        for path in dict.fromkeys((*SETTING, *first.cell.set_paths))
         if len({str(trial.settings.get(path)) for trial in sweep.trials}) == 1
-        and path in sweep.trials[0].settings
+        and path in first.settings
     }
+    shared |= {f"limits.{name}": f"{value:g}" for name, value in sweep.limits if value is not None}
     seeds = sorted({trial.spec.seed for trial in sweep.trials})
     shared["seeds"] = ", ".join(map(str, seeds))
     return "Alike in all trials: " + "; ".join(f"{k} {v}" for k, v in shared.items()) + "."
