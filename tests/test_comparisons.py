@@ -22,9 +22,9 @@ from nodebench.report.comparisons import (
 )
 from nodebench.report.findings import Findings
 from nodebench.store import Store
-from nodebench.sweep import Sweep
+from nodebench.sweep import Sweep, load
 from nodebench.trial_folder import Result
-from sweeps import TINY, tiny
+from sweeps import TINY, tiny, write_tiny
 
 GRID = {"model.activation": ["relu", "tanh"], "solver.steps": [2, 8]}
 
@@ -209,9 +209,8 @@ def test_the_front_is_of_what_none_surpasses(tmp_path):
 
 def test_the_page_says_what_was_set_and_that_it_is_the_small_form(tmp_path):
     data = {"name": "spheres", "train_size": 64, "test_size": 32}
-    sweep = tiny(
-        tmp_path, "tiny-small", grid=GRID, limits={"nfe": 500}, base={**TINY, "data": data}
-    )
+    fields = {"grid": GRID, "limits": {"nfe": 500}, "base": {**TINY, "data": data}}
+    sweep = load(write_tiny(tmp_path, "tiny-small", **fields))
     page = write_report(sweep, Store(tmp_path / "runs"), tmp_path / "report").read_text()
     assert "data.test_size 32" in page
     assert "model.width 4" in page
