@@ -127,6 +127,7 @@ def load(path: Path, overrides: Sequence[str] = (), small: bool = False) -> Swee
         faults += _not_searchable(file.search, file.grid, trials)
     for where, cell in _partial_cells(file):
         check_cell(where, cell, faults)
+    faults += _not_shares(file, trials)
     if not (trials or faults):
         faults.append(Fault("exclude", "leaves no trial"))
     if not (faults or overrides or small):  # which may take away the trials that an entry is about
@@ -181,6 +182,19 @@ def _without_effect(
     for where, cell in _partial_cells(file):
         if cell and not any(agrees(trial.spec, cell) for trial in trials):
             yield Fault(where, "agrees with no trial of this sweep")
+
+
+def _not_shares(file: SweepFile, trials: Sequence[Trial]) -> Iterator[Fault]:
+    """Claims about accuracies in percent, which would never hold."""
+    headlines = {trial.spec.data.headline for trial in trials}
+    for number, claim in enumerate(file.claims):
+        metrics = {claim.metric} if claim.metric else headlines
+        is_accuracy = all(metric.endswith("accuracy") for metric in metrics)
+        if is_accuracy and not isinstance(claim.other, dict) and abs(claim.other) > 1:
+            yield Fault(
+                f"claims[{number}]",
+                f"accuracies are shares of 1: {claim.other / 100:g} is {claim.other:g} %",
+            )
 
 
 def _partial_cells(file: SweepFile) -> Iterator[tuple[str, dict[str, Any]]]:

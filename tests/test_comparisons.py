@@ -158,6 +158,7 @@ def test_a_claim_about_what_has_not_run_is_not_judged(tmp_path):
         ({"above": 1, "metric": "test_acuracy"}, "Did you mean `test_accuracy`"),
         ({"above": 1, "of": {"model.widht": 4}}, "Did you mean `model.width`"),
         ({"above": {"model.activation": "sigmoid"}}, "agrees with no trial"),
+        ({"above": 50}, "accuracies are shares of 1: 0.5 is 50 %"),
         ({"near": 0.5, "within": 0.1, "by": 0.1}, "`by` goes with `above` or `below`"),
     ],
 )
@@ -185,7 +186,7 @@ def test_the_answer_tells_the_best_the_baseline_and_the_claims(tmp_path):
     assert "The highest test accuracy is that of `tanh 8`, 70.10 ± " in text
     assert "next is `tanh 2`" in text
     assert "Of 2 compared with the baseline, 1 better and 1 without a clear difference." in text
-    assert "Of the paper's claims: 1 reproduced and 1 not reproduced." in text
+    assert "Of the claims stated: 1 reproduced and 1 not reproduced." in text
 
 
 def test_there_is_nothing_to_answer_before_anything_has_finished(tmp_path):

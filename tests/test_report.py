@@ -7,7 +7,7 @@ import pytest
 
 from nodebench.report import comparison_tables, frames, solver_tables, tables
 from nodebench.report.page import write_report
-from nodebench.report.statistics import count_and_interval, mean_and_interval
+from nodebench.report.statistics import count_and_interval, half_width, mean_and_interval
 from nodebench.solver_settings import Solver
 from nodebench.store import Store
 from nodebench.sweep import load
@@ -249,7 +249,7 @@ def test_robustness_is_drawn_over_evaluations_from_those_of_training(tmp_path):
     assert list(curves["own"]) == [True, False, False, False, True, False, False]
     found = evaluated[(evaluated["cell"] == "2") & (evaluated["nfe"] == 4)]["accuracy"]
     assert curves["value"][2] == pytest.approx(found.mean())
-    assert curves["spread"][2] == pytest.approx(found.std(ddof=1))
+    assert curves["spread"][2] == pytest.approx(found.pipe(half_width))
     text = write_report(sweep, store, tmp_path / "report").read_text()
     assert "](figures/robustness.svg)" in text
     assert (tmp_path / "report" / "figures" / "robustness.png").exists()

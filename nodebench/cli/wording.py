@@ -53,9 +53,15 @@ def packing_text(trials: Sequence[Trial], options: RunOptions) -> str:
     together = [len(pack) for pack in packs(trials, options, here)]
     packed = [size for size in together if size > 1]
     alone = len(trials) - sum(packed)
+    if not packed:
+        return f"no seeds are trained together{_because(trials)}"
     text = f"{sum(packed)} in {len(packed)} packs of up to {max(together)} seeds, {alone} alone"
+    return text + _because(trials)
+
+
+def _because(trials: Sequence[Trial]) -> str:
     reasons = sorted({why for trial in trials if (why := obstacle(trial.spec))})
-    return text + (f": {'; '.join(reasons)}" if reasons else "")
+    return f": {'; '.join(reasons)}" if reasons else ""
 
 
 def detail(entry: Entry, store: Store) -> str:

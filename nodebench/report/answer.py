@@ -43,7 +43,7 @@ def answer(found: Findings) -> str:
         *_best(found.sweep, found.results),
         *_beside_baseline(found.compared),
         *_verdicts(found.judged),
-        *_frontier(found.frontier),
+        *(_frontier(found.frontier) if len(found.timed) else []),
         *_claims(found.checked),
         *_published(found.published),
     ]
@@ -103,7 +103,7 @@ def _listed(words: Sequence[str]) -> str:
 def _claims(checked: Sequence[Checked]) -> list[str]:
     counts = Counter(each.result for each in checked)
     parts = [f"{counts[result]} {name}" for result, name in CLAIMS.items() if counts[result]]
-    return [f"Of the paper's claims: {_listed(parts)}."] if parts else []
+    return [f"Of the claims stated: {_listed(parts)}."] if parts else []
 
 
 def _published(published: pd.DataFrame) -> list[str]:

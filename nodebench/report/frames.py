@@ -12,6 +12,7 @@ import pandas as pd
 
 from nodebench.identity import Trial
 from nodebench.point import Point, asked, is_own, known_point, points
+from nodebench.report.statistics import half_width
 from nodebench.solver_settings import Solver
 from nodebench.store import Store
 from nodebench.sweep import Sweep
@@ -199,7 +200,7 @@ MEANS = ("value", "nfe", "steps", "forward_s", "solver_error")
 def robustness_curves(frame: pd.DataFrame) -> pd.DataFrame:
     """One row per cell, test `method` and budget of a table of `evaluations`, seeds joined.
 
-    Mean `value`, its standard deviation `spread`, mean `nfe`, `forward_s` and `solver_error`, as
+    Mean `value`, half its 95 % interval `spread`, mean `nfe`, `forward_s` and `solver_error`, as
     measured; `own` marks the training solver, whose mean number of evaluations is `trained_nfe`.
     """
     done = on_most_samples(frame)
@@ -213,7 +214,7 @@ def robustness_curves(frame: pd.DataFrame) -> pd.DataFrame:
     measures = {name: (name, "mean") for name in MEANS}
     present = {name: how for name, how in measures.items() if how[0] in done}
     curves = done.groupby(["cell", "method", "batch_norm", "budget"], sort=False).agg(
-        **present, spread=("value", "std"), own=("own", "any")
+        **present, spread=("value", half_width), own=("own", "any")
     )
     spent = done[done["own"]].groupby("cell")["nfe"].mean()
     return curves.reset_index().assign(trained_nfe=lambda rows: rows["cell"].map(spent))

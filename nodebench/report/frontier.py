@@ -30,7 +30,7 @@ def frontier(sweep: Sweep, frame: pd.DataFrame, timed: pd.DataFrame) -> pd.DataF
         values = by_seed(frame, cell, data.headline)
         if values.empty:
             continue
-        trained = by_seed(frame, cell, "epoch_s").median()
+        trained = by_seed(frame, cell, "epoch_s").mean()
         rows.append(
             {
                 "cell": cell,

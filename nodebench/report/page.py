@@ -133,13 +133,13 @@ def _state(results: pd.DataFrame) -> str:
     counts = results["outcome"].value_counts()
     finished = int(counts.get(FINISHED, 0))
     if finished == len(results):
-        return f"All {finished} trials finished."
+        return "The trial finished." if finished == 1 else f"All {finished} trials finished."
     rest = ", ".join(f"{count} {name}" for name, count in counts.items() if name != FINISHED)
     return f"**{finished} of {len(results)} trials finished; {rest}.**"
 
 
 def _figure(name: str, caption: str) -> str:
-    return f"## {caption} by epoch\n\n![{caption} by epoch](figures/{name}.svg)"
+    return f"## {caption} by epoch\n\n![{caption} by epoch](figures/{name}.svg)\n\n{prose.CURVES}"
 
 
 def _trajectories(sweep: Sweep, store: Store, folder: Path) -> list[str]:

@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from nodebench.report.frontier import COSTS
+from nodebench.report.statistics import interval
 from nodebench.sweep import Sweep
 
 CURVES = {
@@ -98,7 +99,7 @@ def adaptation(sweep: Sweep, epochs: pd.DataFrame, folder: Path) -> list[str]:
     )
     for axes, (column, title) in zip(grid, rows.items(), strict=True):
         sns.lineplot(
-            data, x="iteration", y=column, hue="cell", errorbar="sd", linewidth=1, ax=axes,
+            data, x="iteration", y=column, hue="cell", errorbar=interval, linewidth=1, ax=axes,
             legend="auto" if axes is grid[0] else False,
         )  # fmt: skip
         axes.set(ylabel=title, yscale="log" if column == "tol" else "linear")
@@ -176,7 +177,7 @@ def _curve(layout: _Layout, epochs: pd.DataFrame, column: str, title: str) -> Fi
         col_wrap=min(3, data[layout.panel].nunique()) if layout.panel else None,
         kind="line",
         markers=data["epoch"].nunique() <= FEW_EPOCHS,
-        errorbar="sd" if data["seed"].nunique() > 1 else None,
+        errorbar=interval if data["seed"].nunique() > 1 else None,
         err_kws={"alpha": 0.15, "linewidth": 0},
         height=3.4 if layout.panel else 3.8,
         aspect=1.2 if layout.panel else 1.6,

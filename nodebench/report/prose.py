@@ -61,7 +61,7 @@ Relative error of the ODE blocks' outputs against a fine reference in float64, b
 by seconds of a forward pass (measured while other trials may have shared the machine)."""
 
 ADAPTATION = """\
-The adapted solver by iteration, beside accuracy and evaluations: mean and standard deviation over
+The adapted solver by iteration, beside accuracy and evaluations: mean and 95 % interval over
 seeds."""
 
 GRADIENTS = """\
@@ -80,3 +80,5 @@ which should be near 0."""
 ROBUSTNESS_FIGURE = """\
 The trained weights by the evaluations that a forward pass takes; the dashed line is at those of
 training. Where a curve falls to the right of it, the network depends on its solver's error."""
+
+CURVES = "Mean over seeds, with its 95 % confidence interval."

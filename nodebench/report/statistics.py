@@ -46,6 +46,13 @@ def half_width(values: pd.Series[float]) -> float:
     return float(stats.t.ppf((1 + LEVEL) / 2, n - 1) * values.std(ddof=1) / math.sqrt(n))
 
 
+def interval(values: pd.Series[float]) -> tuple[float, float]:
+    """The ends of the confidence interval of a mean; of one value, itself."""
+    mean, width = float(values.mean()), half_width(values)
+    width = 0.0 if math.isnan(width) else width
+    return mean - width, mean + width
+
+
 def paired(ours: pd.Series[float], theirs: pd.Series[float]) -> Difference | None:
     """Ours less theirs, over the seeds that index both; None if there is none."""
     from scipy import stats
