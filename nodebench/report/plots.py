@@ -15,6 +15,7 @@ mpl.use("agg")
 import pandas as pd
 import seaborn as sns
 from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -148,8 +149,16 @@ def frontier(sweep: Sweep, table: pd.DataFrame, folder: Path) -> list[str]:
     grid[0][0].set_ylabel(f"test {data.metric}")
     if f"test_{data.metric}" in ON_LOG_AXES:
         grid[0][0].set_yscale("log")
+    within_shares(grid[0][0], data.metric)
     save(figure, folder / "frontier")
     return ["frontier"]
+
+
+def within_shares(axes: Axes, metric: str) -> None:
+    """Ends an axis of accuracies at 0 and 1, which the intervals of few seeds go beyond."""
+    if metric.endswith("accuracy"):
+        low, high = axes.get_ylim()
+        axes.set_ylim(max(low, -0.02), min(high, 1.02))
 
 
 def save(figure: Figure, path: Path) -> None:
@@ -186,6 +195,7 @@ def _curve(layout: _Layout, epochs: pd.DataFrame, column: str, title: str) -> Fi
     for axes in grid.axes.flat:
         if column in ON_LOG_AXES:
             axes.set_yscale("log")
+        within_shares(axes, column)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     if layout.panel:
         grid.set_titles(f"{layout.heading} = {{col_name}}")

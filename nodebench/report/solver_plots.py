@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from nodebench.report.frames import on_most_samples
-from nodebench.report.plots import save
+from nodebench.report.plots import save, within_shares
 from nodebench.report.statistics import unit
 from nodebench.sweep import Sweep
 from nodebench.vocabulary import METHODS
@@ -81,6 +81,7 @@ def _robustness(panels: list[list[str]], curves: pd.DataFrame, metric: str) -> F
             axes.set_axis_off()
     figure.supxlabel("evaluations per forward pass")
     figure.supylabel(f"test {metric}")
+    within_shares(grid[0, 0], metric)
     _legend(figure, grid.flat)
     return figure
 
@@ -152,6 +153,7 @@ def steps(sweep: Sweep, curves: pd.DataFrame, folder: Path) -> list[str]:
         axes.set_title(f"trained by {method}", fontsize="medium")
     figure.supxlabel("steps")
     figure.supylabel(f"test {sweep.trials[0].spec.data.metric}")
+    within_shares(grid[0, 0], sweep.trials[0].spec.data.metric)
     _legend(figure, grid.flat)
     save(figure, folder / "steps")
     return ["steps"]
