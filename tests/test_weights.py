@@ -45,7 +45,7 @@ def test_weights_of_another_place_are_evaluated_as_they_are(
     assert accuracies[0] == accuracies[1]
     assert judge(copy.trials[0], copy, store) == judge(trial, sweep, store)
     assert outcome.page is not None
-    assert "All 1 trials finished" in outcome.page.read_text()
+    assert "The trial finished." in outcome.page.read_text()
 
 
 def test_another_file_of_weights_is_another_trial(tmp_path: Path) -> None:
