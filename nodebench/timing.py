@@ -77,6 +77,7 @@ class _Clock:
     def __init__(self, trial: Trial, store: Store, options: RunOptions):
         self.trial, self.problem = trial, ""
         self._options = options
+        self._taker: Taker | None = None
         self.device = device_for(options.resources.gpu_share)
         self._state, self._task = _end_of_training(trial, store, options, self.device)
         self._batches = _without_end(self._task)
@@ -89,22 +90,24 @@ class _Clock:
             return
         device_for(self._options.resources.gpu_share, self.trial.spec.train.precision)
         try:
-            # Made anew for each round: recorded steps keep their memory.
-            taker = graph_of(self.trial, self._options)
+            # Made anew for each round: recorded steps hold memory, which the next trial needs.
+            self._taker = graph_of(self.trial, self._options)
             unused = EpochSums(torch.zeros((), device=self.device))
-            self._run(WARM_STEPS + (graph.WARM_STEPS if taker else 0), unused, taker)
+            self._run(WARM_STEPS + (graph.WARM_STEPS if self._taker else 0), unused)
             start = time.perf_counter()
-            self._run(steps, self._evaluations, taker)
+            self._run(steps, self._evaluations)
             self._seconds.append((time.perf_counter() - start) / steps)
         except TrialFailure as failure:
             self.problem = str(failure)
+        finally:
+            self._taker = None
 
-    def _run(self, steps: int, sums: EpochSums, taker: Taker | None) -> None:
+    def _run(self, steps: int, sums: EpochSums) -> None:
         self._state.sums = sums
         for batch in itertools.islice(self._batches, steps):
             step = Step(self._state, self._task, batch)
-            if taker:
-                taken_by(taker, [step])
+            if self._taker and taken_by(self._taker, [step]):
+                self._taker = None  # as a training does without it from then on
             step.take()
         synchronize(self.device)
 

@@ -107,7 +107,7 @@ class _Run:
         self.chance: float | None = None
 
     def attempt(self) -> Iterator[Step | Row]:
-        """Runs the trial; the one place where any exception is caught."""
+        """Runs the trial; the place where any exception becomes its outcome."""
         try:
             yield from self._attempt()
         except GeneratorExit:

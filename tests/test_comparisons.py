@@ -264,16 +264,39 @@ def test_two_stores_of_one_sweep_are_compared_cell_by_cell(tmp_path):
     assert "the same" in lines["tanh 2"]
 
 
+def finished(folder, **fields):
+    """The report folder of a sweep whose trials all have the accuracy 0.5 + seed / 10."""
+    folder.mkdir()
+    sweep, store = tiny(folder, **fields), Store(folder / "runs")
+    for trial in sweep.trials:
+        store.folder(trial.id).create(trial)
+        summary = {"test_accuracy": 0.5 + trial.spec.seed / 10}
+        store.folder(trial.id).write_result(Result("finished", "", 1, summary, [], 0, 1))
+    write_report(sweep, store, folder / "report")
+    return str(folder / "report")
+
+
+def test_cells_that_only_one_side_tells_apart_are_not_mixed(tmp_path):
+    seeds = [0, 1, 2]
+    plain = finished(tmp_path / "plain", seeds=seeds)
+    grid = {"gradient": ["backprop", {"name": "adjoint", "norm": "seminorm"}]}
+    both = finished(tmp_path / "both", seeds=seeds, grid=grid)
+    rows = [line for line in compare(plain, both).splitlines() if line.startswith("| ")][1:]
+    assert len(rows) == 1
+    assert rows[0].split("|")[1].strip() == "backprop"
+    assert rows[0].count("60.00 ± 24.84") == 2
+    assert "the same" in rows[0]
+
+
+def test_a_report_beside_itself_has_both_columns(tmp_path):
+    one = finished(tmp_path / "one")
+    heading = next(line for line in compare(one, one).splitlines() if line.startswith("| cell"))
+    assert [name.strip() for name in heading.split("|")[2:4]] == ["from", "to"]
+
+
 def test_what_is_in_one_of_two_is_named(tmp_path):
     for name, grid in (("a", {"solver.steps": [2, 4]}), ("b", {"solver.steps": [4, 8]})):
-        folder = tmp_path / name
-        folder.mkdir()
-        sweep, store = tiny(folder, grid=grid), Store(folder / "runs")
-        for trial in sweep.trials:
-            store.folder(trial.id).create(trial)
-            summary = {"test_accuracy": 0.5}
-            store.folder(trial.id).write_result(Result("finished", "", 1, summary, [], 0, 1))
-        write_report(sweep, store, folder / "report")
+        finished(tmp_path / name, grid=grid)
     text = compare(str(tmp_path / "a" / "report"), str(tmp_path / "b" / "report"))
     assert f"Only in {tmp_path / 'a' / 'report'}: 2." in text
     assert f"Only in {tmp_path / 'b' / 'report'}: 8." in text

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import pandas as pd
 
@@ -76,17 +76,21 @@ def _best(sweep: Sweep, frame: pd.DataFrame) -> list[str]:
 
 
 def _beside_baseline(compared: Sequence[Comparison]) -> list[str]:
-    counts = Counter(each.reading for each in compared)
-    parts = [f"{counts[word]} {phrase}" for word, phrase in READINGS.items() if counts[word]]
-    return [f"Of {len(compared)} compared with the baseline, {_listed(parts)}."] if parts else []
+    parts = _counted((each.reading for each in compared), READINGS)
+    return [f"Of {len(compared)} compared with the baseline, {parts}."] if compared else []
 
 
 def _verdicts(judged: pd.DataFrame) -> list[str]:
     if judged.empty:
         return []
-    counts = Counter(judged["verdict"])
-    parts = [f"{counts[word]} {word}" for word in (ODE, RESNET, UNDECIDED) if counts[word]]
-    return [f"Verdicts on {len(judged)} trained networks under finer solvers: {_listed(parts)}."]
+    parts = _counted(judged["verdict"], {word: word for word in (ODE, RESNET, UNDECIDED)})
+    return [f"Verdicts on {len(judged)} trained networks under finer solvers: {parts}."]
+
+
+def _counted(found: Iterable[str], names: Mapping[str, str]) -> str:
+    """How often each word was found, in the names' order: `2 better and 1 worse`."""
+    counts = Counter(found)
+    return _listed([f"{counts[word]} {name}" for word, name in names.items() if counts[word]])
 
 
 def _frontier(frontier: pd.DataFrame) -> list[str]:
@@ -97,13 +101,12 @@ def _frontier(frontier: pd.DataFrame) -> list[str]:
 
 
 def _listed(words: Sequence[str]) -> str:
-    return " and ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else words[0]
+    return " and ".join([", ".join(words[:-1]), *words[-1:]]) if len(words) > 1 else "".join(words)
 
 
 def _claims(checked: Sequence[Checked]) -> list[str]:
-    counts = Counter(each.result for each in checked)
-    parts = [f"{counts[result]} {name}" for result, name in CLAIMS.items() if counts[result]]
-    return [f"Of the claims stated: {_listed(parts)}."] if parts else []
+    parts = _counted((each.result for each in checked), CLAIMS)
+    return [f"Of the claims stated: {parts}."] if checked else []
 
 
 def _published(published: pd.DataFrame) -> list[str]:

@@ -19,6 +19,8 @@ from nodebench.trial_folder import FINISHED
 
 TABLE = "results.csv"
 
+SECONDS = "‡ To over from, as trained: other trials, and other machines, may have had a part in it."
+
 
 @dataclass(frozen=True)
 class Side:
@@ -63,7 +65,8 @@ def _of_commit(commit: str, folder: str) -> pd.DataFrame:
 def comparison(reference: Side, other: Side) -> str:
     """What `other` changed, cell by cell, as Markdown.
 
-    Cells are the same where all settings agree that both tables have; seeds are paired.
+    Cells are the same where all settings agree that both tables have, but for those that tell cells
+    of one table apart; seeds are paired.
 
     Raises:
         InputError: if no cell is in both.
@@ -79,14 +82,15 @@ def comparison(reference: Side, other: Side) -> str:
     rows = [
         {
             "cell": cell,
-            reference.name: measured(_what(metric), pairs[cell][0]),
-            other.name: measured(_what(metric), pairs[cell][1]),
+            "from": measured(_what(metric), pairs[cell][0]),
+            "to": measured(_what(metric), pairs[cell][1]),
             **_columns(found.get(cell), metric),
-            "time": _ratio(*sides),
+            "s/epoch ‡": _ratio(*sides),
         }
         for cell, sides in named.items()
     ]
-    lines = [f"# {other.name} against {reference.name}", f"{_what(metric)}{unit(_what(metric))}"]
+    what = f"Test {_what(metric)}{unit(_what(metric))}, from `{reference.name}` to `{other.name}`."
+    lines = [f"# {other.name} against {reference.name}", f"{what} {SECONDS}"]
     table: str = pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True)
     missing = [_alone(cells, side, name) for side, name in ((0, reference.name), (1, other.name))]
     return "\n\n".join([*lines, table, *(text for text in missing if text)])
@@ -111,11 +115,18 @@ Cells = dict[tuple[str, ...], tuple[pd.DataFrame, pd.DataFrame]]
 
 
 def _cells(*tables: pd.DataFrame) -> Cells:
-    """The rows of each cell in both tables, by the settings that both have."""
-    shared = [column for column in tables[0] if "." in str(column) and column in tables[1]]
+    """The rows of each cell in both tables, by the settings that both have, or that vary."""
+    paths = dict.fromkeys(str(column) for table in tables for column in table if "." in str(column))
+    telling = [
+        path
+        for path in paths
+        if all(path in t for t in tables)
+        or any(path in t and t[path].nunique() > 1 for t in tables)
+    ]
     groups = []
     for table in tables:
-        keys = [tuple(map(_plain, row)) for row in table[shared].to_numpy(dtype=object)]
+        settings = table.reindex(columns=telling).to_numpy(dtype=object)
+        keys = [tuple(map(_plain, row)) for row in settings]
         groups.append({key: table[[k == key for k in keys]] for key in dict.fromkeys(keys)})
     every = dict.fromkeys([*groups[1], *groups[0]])
     return {k: tuple(g.get(k, t[:0]) for g, t in zip(groups, tables, strict=True)) for k in every}  # type: ignore[misc]
@@ -125,7 +136,7 @@ def _plain(value: object) -> str:
     """A setting as text that a round trip through CSV leaves alone."""
     if value is None or value != value:
         return ""
-    return f"{value:g}" if isinstance(value, int | float) else str(value)
+    return repr(float(value)) if isinstance(value, int | float) else str(value)
 
 
 def _label(rows: pd.DataFrame) -> str:
@@ -150,7 +161,7 @@ def _columns(found: Comparison | None, metric: str) -> dict[str, str]:
 
 
 def _ratio(*sides: pd.DataFrame) -> str:
-    """Seconds per epoch over the reference's, as trained: of one machine, or of two."""
+    """Seconds per epoch over the reference's."""
     before, after = (side.get("epoch_s", pd.Series(dtype=float)).median() for side in sides)
     return f"× {after / before:.2f}" if before > 0 and after > 0 else "–"
 

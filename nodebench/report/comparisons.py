@@ -136,8 +136,8 @@ class Checked:
 def checked_claims(sweep: Sweep, frame: pd.DataFrame) -> list[Checked]:
     """Every claim of the sweep, against the table of `frames.results` with its verdicts.
 
-    It is reproduced if it holds in every cell that it is about: by the mean over seeds, and beyond
-    the doubt that several seeds leave (the 95 % interval of what is claimed to be above).
+    It is reproduced if it holds in every cell that it is about: `near` by the mean over seeds,
+    `above` and `below` also beyond the doubt that several seeds leave, half the 95 % interval.
     """
     return [_checked(claim, sweep, frame) for claim in sweep.claims]
 
@@ -163,7 +163,7 @@ def _in_cell(claim: Claim, trial: Trial, sweep: Sweep, frame: pd.DataFrame) -> _
     values = by_seed(frame, sweep.cell_label(trial), metric)
     if values.empty:
         return _Found(None, "nothing finished" if metric in frame else f"no `{metric}`")
-    mean, width, name = float(values.mean()), half_width(values), ""
+    mean, width, n, name = float(values.mean()), half_width(values), len(values), ""
     if isinstance(claim.other, dict):
         other = partner(sweep, trial, claim.other)
         if other is None:
@@ -172,18 +172,18 @@ def _in_cell(claim: Claim, trial: Trial, sweep: Sweep, frame: pd.DataFrame) -> _
         difference = paired(values, by_seed(frame, name, metric))
         if difference is None:
             return _Found(None, f"no seed in common with {name}")
-        mean, width = difference.mean, difference.high - difference.mean
-        values = values[: difference.n]
-    target = 0.0 if name else float(claim.other)  # type: ignore[arg-type]
-    is_share = trial.spec.data.metric == "accuracy"
-    text = _shown(metric, is_share, mean, width, len(values)) + (
-        f" more than {name}" if name else ""
-    )
-    if claim.near is not None:
-        return _Found(abs(mean - target) <= (claim.within or 0.0), text)
+        mean, width, n = difference.mean, difference.half_width, difference.n
+    text = _shown(metric, trial.spec.data.metric == "accuracy", mean, width, n)
+    text += f" more than {name}" if name else ""
+    return _held(claim, mean, 0.0 if math.isnan(width) else width, text)
+
+
+def _held(claim: Claim, mean: float, doubt: float, text: str) -> _Found:
+    target = 0.0 if isinstance(claim.other, dict) else claim.other
+    if claim.within is not None:
+        return _Found(abs(mean - target) <= claim.within, text)
     sign = 1 if claim.above is not None else -1
     ahead = sign * (mean - target) - claim.by
-    doubt = 0.0 if math.isnan(width) else width
     if 0 < ahead <= doubt:
         text += ", as claimed but within the doubt of so few seeds"
     return _Found(ahead > doubt, text)

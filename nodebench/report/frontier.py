@@ -45,8 +45,8 @@ def frontier(sweep: Sweep, frame: pd.DataFrame, timed: pd.DataFrame) -> pd.DataF
     for cost in COSTS:
         known = table[table[cost].notna()]
         marks = pareto(known[cost].tolist(), (sign * known["value"]).tolist())
-        table[f"front_{cost}"] = pd.Series(marks, index=known.index, dtype=bool)
-        table[f"front_{cost}"] = table[f"front_{cost}"].eq(True)
+        front = pd.Series(marks, index=known.index, dtype=bool)
+        table[f"front_{cost}"] = front.reindex(table.index, fill_value=False)
     return table
 
 

@@ -30,8 +30,9 @@ fewer than 3 pairs it is not tested."""
 
 CLAIMS = """\
 What the study claims of these cells, as the sweep's file states it. A claim is reproduced if it
-holds in every cell that it is about, beyond the 95 % interval where there are several seeds
-(pairs, where two cells are compared)."""
+holds in every cell that it is about: that a number is near another by the mean, what is above or
+below also beyond the 95 % interval where there are several seeds (pairs, where two cells are
+compared)."""
 
 FRONTIER = """\
 Every cell by what it costs, with the 95 % interval of its mean. Ringed and joined are those that

@@ -130,7 +130,7 @@ def _size(test_size: float | None) -> str:
 
 
 def _headline_values(points: pd.DataFrame, n: int) -> str:
-    """Mean and spread over the points that finished, and how many of n did, if not all."""
+    """Mean and interval over the points that finished, and how many of n did, if not all."""
     if points.empty:
         return NO_VALUE
     text = measured(points["metric"].iloc[0], points["value"].astype(float))
