@@ -5,28 +5,25 @@ torch, Ray, MLflow and pandas are imported where they are needed, so that planni
 
 from __future__ import annotations
 
-import multiprocessing
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nodebench import outcomes
-from nodebench.data.files import prepare
-from nodebench.errors import InputError, ResourceError
+from nodebench.errors import InputError
 from nodebench.estimate import Cost, Forecast, forecast, recorded_costs, slots
 from nodebench.identity import Trial
 from nodebench.memo import is_reported, is_tracked, note_reported, state_of
 from nodebench.mirror import Mirror
 from nodebench.packing import packs
-from nodebench.part import import_part
 from nodebench.places import data_root, default_store
 from nodebench.planning import Entry, RunOptions, chosen, entries, remember
+from nodebench.preflight import prepared, require_all
 from nodebench.relatives import find
-from nodebench.runner import Monitor, Unwatched, require, run_inline
+from nodebench.runner import Monitor, Unwatched, run_inline
 from nodebench.sources import load_sweep
 from nodebench.store import Store
 from nodebench.sweep import Sweep
@@ -80,7 +77,7 @@ def probed(
     options = options_for(sweep, cpu=cpu)
     found = entries(sweep, store, options)
     missing = [entry.trial for entry in found if entry.missing]
-    _require_all(missing, options, inline=True)
+    require_all(missing, options, inline=True)
     from nodebench.machine import device_for, environment, gpu_count
     from nodebench.probe import probe
 
@@ -143,13 +140,8 @@ def run(
     planned = [entry for entry in entries(sweep, store, options) if entry.trial.id in ids]
     todo = [entry for entry in planned if entry.missing and (train or entry.is_trained)]
     missing = [entry.trial for entry in todo]
-    _require_all(missing, options, inline=inline)
-    if sweep.resources.gpus == "auto" and missing and not (inline or cpu):
-        options = _sharing_gpus(missing, options)
+    options = prepared(todo, options, inline=inline)
     monitor.on_plan(len(planned), len(missing))
-    continues = {entry.trial.id: entry.continues for entry in todo if entry.continues}
-    trained = frozenset(entry.trial.id for entry in todo if entry.is_trained)
-    options = replace(options, continues=continues, trained=trained)
     track = track and bool(missing or require_mlflow or not is_tracked(sweep, store))
     with _published(
         sweep, store, monitor, shard=shard, track=track, require_mlflow=require_mlflow,
@@ -161,24 +153,6 @@ def run(
     after = entries(sweep, store, replace(options, retry_failed=False))
     left = [entry for entry in after if entry.trial.id in ids]
     return Outcome(left, published.page, published.tracking_problem)
-
-
-def _sharing_gpus(trials: Sequence[Trial], options: RunOptions) -> RunOptions:
-    """With the part of a GPU that the largest of these trials, or packs of them, needs."""
-    from nodebench.probe import share_of_gpu
-
-    largest: dict[str, int] = {}
-    for pack in packs(trials, options, slots=1):
-        largest[pack[0].cell.key] = max(len(pack), largest.get(pack[0].cell.key, 0))
-    by_cell = {trial.cell.key: trial for trial in trials}
-    # In another process, which gives back what it takes of the GPU.
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as other:
-        share = max(
-            other.submit(share_of_gpu, trial, options, largest[key]).result()
-            for key, trial in by_cell.items()
-        )
-    resources = options.resources.model_copy(update={"gpus": share})
-    return replace(options, resources=resources)
 
 
 @dataclass(frozen=True)
@@ -222,7 +196,7 @@ def time_cells(
     if not of_cell:
         raise InputError(f"{sweep.name}: no trial has finished yet, so there is nothing to time")
     trials = list(of_cell.values())
-    _require_all(trials, options, inline=True)
+    require_all(trials, options, inline=True)
     from nodebench.timing import time_trials
 
     with _published(sweep, store, monitor, track=track, write_report=write_report) as published:
@@ -279,34 +253,6 @@ def _up_to_date_report(sweep: Sweep, store: Store) -> Path:
     return page
 
 
-def _require_all(trials: Sequence[Trial], options: RunOptions, *, inline: bool) -> None:
-    """Refuses, before anything has been started, what would fail in every trial."""
-    if trials:
-        require(options, inline=inline)
-    if not options.resources.gpu_share and any(t.spec.train.precision == "tf32" for t in trials):
-        raise ResourceError(
-            "`train.precision: tf32` is of GPUs: on a CPU it is float32 by another name. Take "
-            "`float32` or `bf16`, or give `resources.gpus`"
-        )
-    for path in {path for trial in trials for path in trial.spec.import_paths}:
-        import_part(path)
-    for data in {trial.spec.data.model_dump_json(): trial.spec.data for trial in trials}.values():
-        prepare(data, options.data_root)
-    _require_weights(trials, options.data_root)
-
-
-def _require_weights(trials: Sequence[Trial], root: Path) -> None:
-    """Refuses weights that do not fit their networks."""
-    begun = [trial.spec for trial in trials if trial.spec.weights is not None]
-    if not begun:
-        return
-    from nodebench.data.load import load
-    from nodebench.models.build import build
-
-    for spec in {str((s.data, s.model, s.weights)): s for s in begun}.values():
-        build(spec, load(spec, root))
-
-
 def reproduce(
     source: str | Path,
     trial_id: str,
@@ -332,7 +278,7 @@ def reproduce(
     trial = find(trial_id, store, sweep)
     record = recorded(trial, store, table)
     options = options_for(sweep, cpu=cpu)
-    _require_all([trial], options, inline=True)
+    require_all([trial], options, inline=True)
     return reproduce(trial, record, options, on_epoch)
 
 

@@ -84,6 +84,8 @@ def plan(
         say(wording.costs_text(sweep, entries, costs))
         if whole:
             say(wording.forecast_text(whole))
+            if sweep.resources.pack_seeds != 1:
+                say("seeds that are trained together take less than that: single steps were timed")
 
 
 @app.command()

@@ -14,6 +14,7 @@ from pydantic import Field
 
 from nodebench.expansion import agrees
 from nodebench.part import Part
+from nodebench.report.statistics import critical
 from nodebench.spec import TrialSpec
 
 METRICS = {
@@ -122,18 +123,16 @@ def _is_rounded(count: float, published: float) -> bool:
 
 def _doubt(entry: Published, ours: pd.Series[float]) -> float:
     """Half the 95 % interval of the difference."""
-    from scipy import stats
-
     n, variance = len(ours), float(ours.var(ddof=1))
     theirs = 0.0 if entry.spread is None else entry.spread**2
     if entry.spread is None or entry.n is None or entry.n < 2:
         # One more training: of ours, or of theirs where that is known to scatter more.
-        return float(stats.t.ppf(0.975, n - 1)) * math.sqrt(variance / n + max(variance, theirs))
+        return critical(n - 1) * math.sqrt(variance / n + max(variance, theirs))
     parts = variance / n, theirs / entry.n
     if sum(parts) == 0:
         return 0.0
     freedom = sum(parts) ** 2 / (parts[0] ** 2 / (n - 1) + parts[1] ** 2 / (entry.n - 1))
-    return float(stats.t.ppf(0.975, freedom)) * math.sqrt(sum(parts))
+    return critical(freedom) * math.sqrt(sum(parts))
 
 
 def shown(sweep: str, spec: TrialSpec) -> str:

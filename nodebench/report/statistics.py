@@ -36,14 +36,17 @@ class Difference:
         return self.high - self.mean
 
 
-def half_width(values: pd.Series[float]) -> float:
-    """Of the confidence interval of a mean (Student's t); nan of fewer than two values."""
+def critical(freedom: float) -> float:
+    """How many standard errors a confidence interval reaches, by degrees of freedom (Student)."""
     from scipy import stats
 
+    return float(stats.t.ppf((1 + LEVEL) / 2, freedom))
+
+
+def half_width(values: pd.Series[float]) -> float:
+    """Of the confidence interval of a mean; nan of fewer than two values."""
     n = len(values)
-    if n < 2:
-        return math.nan
-    return float(stats.t.ppf((1 + LEVEL) / 2, n - 1) * values.std(ddof=1) / math.sqrt(n))
+    return critical(n - 1) * float(values.std(ddof=1)) / math.sqrt(n) if n > 1 else math.nan
 
 
 def interval(values: pd.Series[float]) -> tuple[float, float]:

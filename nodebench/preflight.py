@@ -1,0 +1,84 @@
+"""What is settled before anything is started: what would fail is refused, by name."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+from nodebench.data.files import prepare
+from nodebench.errors import ResourceError
+from nodebench.identity import Trial
+from nodebench.packing import packs
+from nodebench.part import import_part
+from nodebench.planning import Entry, RunOptions
+from nodebench.runner import require
+
+
+def prepared(todo: Sequence[Entry], options: RunOptions, *, inline: bool) -> RunOptions:
+    """The options with what these trials go on from, and their share of a GPU.
+
+    Raises:
+        InputError, DataError, ResourceError: as `require_all`.
+    """
+    trials = [entry.trial for entry in todo]
+    require_all(trials, options, inline=inline)
+    if options.resources.gpus == "auto" and trials and not inline:
+        options = _sharing_gpus(trials, options)
+    continues = {entry.trial.id: entry.continues for entry in todo if entry.continues}
+    trained = frozenset(entry.trial.id for entry in todo if entry.is_trained)
+    return replace(options, continues=continues, trained=trained)
+
+
+def require_all(trials: Sequence[Trial], options: RunOptions, *, inline: bool) -> None:
+    """Refuses what would fail in every trial.
+
+    Raises:
+        InputError: if a part named by import path cannot be imported, or weights do not fit.
+        DataError: if a data set is missing or damaged.
+        ResourceError: if the machine or the cluster lacks what is asked for.
+    """
+    if trials:
+        require(options, inline=inline)
+    if not options.resources.gpu_share and any(t.spec.train.precision == "tf32" for t in trials):
+        raise ResourceError(
+            "`train.precision: tf32` is of GPUs: on a CPU it is float32 by another name. Take "
+            "`float32` or `bf16`, or give `resources.gpus`"
+        )
+    for path in {path for trial in trials for path in trial.spec.import_paths}:
+        import_part(path)
+    for data in {trial.spec.data.model_dump_json(): trial.spec.data for trial in trials}.values():
+        prepare(data, options.data_root)
+    _require_weights(trials, options.data_root)
+
+
+def _require_weights(trials: Sequence[Trial], root: Path) -> None:
+    """Refuses weights that do not fit their networks."""
+    begun = [trial.spec for trial in trials if trial.spec.weights is not None]
+    if not begun:
+        return
+    from nodebench.data.load import load
+    from nodebench.models.build import build
+
+    for spec in {str((s.data, s.model, s.weights)): s for s in begun}.values():
+        build(spec, load(spec, root))
+
+
+def _sharing_gpus(trials: Sequence[Trial], options: RunOptions) -> RunOptions:
+    """With the part of a GPU that the largest of these trials, or packs of them, needs."""
+    from nodebench.probe import share_of_gpu
+
+    largest: dict[str, int] = {}
+    for pack in packs(trials, options, slots=1):
+        largest[pack[0].cell.key] = max(len(pack), largest.get(pack[0].cell.key, 0))
+    by_cell = {trial.cell.key: trial for trial in trials}
+    # In another process, which gives back what it takes of the GPU.
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as other:
+        share = max(
+            other.submit(share_of_gpu, trial, options, largest[key]).result()
+            for key, trial in by_cell.items()
+        )
+    resources = options.resources.model_copy(update={"gpus": share})
+    return replace(options, resources=resources)
