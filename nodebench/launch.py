@@ -64,9 +64,14 @@ def expected(sweep: Sweep, store: Store, found: Sequence[Entry]) -> Forecast | N
 
 
 def probed(
-    sweep: Sweep, store: Store, *, cpu: bool = False
+    sweep: Sweep,
+    store: Store,
+    *,
+    only: Sequence[str] = (),
+    shard: str = "1/1",
+    cpu: bool = False,
 ) -> tuple[dict[str, Cost], Forecast | None]:
-    """The cost of each missing cell on this machine, by its key, and the whole sweep's.
+    """The cost of each missing cell on this machine, by its key, and of all that `run` would do.
 
     From earlier trials on the same hardware where there are any, else from a few training steps
     taken now.
@@ -74,8 +79,8 @@ def probed(
     Raises:
         InputError: as `run` does, if the machine or the data lack what the sweep asks for.
     """
-    options = options_for(sweep, cpu=cpu)
-    found = entries(sweep, store, options)
+    options, ids = options_for(sweep, cpu=cpu), chosen(sweep, only, shard)
+    found = [entry for entry in entries(sweep, store, options) if entry.trial.id in ids]
     missing = [entry.trial for entry in found if entry.missing]
     require_all(missing, options, inline=True)
     from nodebench.machine import device_for, environment, gpu_count

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from nodebench.errors import DeadlineExceeded, EvaluationLimit, Fault, Stopped, SweepError, shown
-from nodebench.expansion import agrees, check_cell
+from nodebench.expansion import agrees, check_cell, named_paths
 from nodebench.identity import Cell, Trial
 from nodebench.point import Point, asked, known_point, points
 from nodebench.store import Store
@@ -205,8 +205,20 @@ def chosen(sweep: Sweep, only: Sequence[str], shard: str) -> frozenset[str]:
     first, step = int(number[1]) - 1, int(number[2])
     ids = frozenset(trial.id for trial in sweep.trials[first::step] if agrees(trial.spec, cell))
     if only and not any(agrees(trial.spec, cell) for trial in sweep.trials):
-        raise SweepError(sweep.name, [Fault("--only", "agrees with no trial of this sweep")])
+        message = f"agrees with no trial of this sweep. There are {_there(sweep, cell)}"
+        raise SweepError(sweep.name, [Fault("--only", message)])
     return ids
+
+
+def _there(sweep: Sweep, cell: Mapping[str, Any]) -> str:
+    """What the sweep's trials have where a partial cell names something."""
+    found: dict[str, set[str]] = {}
+    for named in named_paths(cell):
+        for settings in (trial.settings for trial in sweep.trials):
+            for path in (p for p in settings if f"{p}.".startswith(f"{named}.")):
+                found.setdefault(path, set()).add(shown(settings[path]))
+    values = (f"`{path}` {', '.join(sorted(those))}" for path, those in found.items())
+    return "; ".join(values) or "none that have such a setting"
 
 
 def is_missing(trial: Trial, result: Result | None, store: Store, options: RunOptions) -> bool:

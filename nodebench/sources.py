@@ -14,12 +14,14 @@ from nodebench.sweep import Sweep, load
 
 
 def load_sweep(source: str | Path, *, overrides: Sequence[str] = (), small: bool = False) -> Sweep:
-    """A sweep by path, or by the name of a file in `sweeps/`.
+    """A sweep by its file, by the name of one in `sweeps/`, or by the folder of its report.
 
     Raises:
         SweepError: with every mistake in the file.
     """
     path = Path(source)
+    if os.path.exists(path / "sweep.yaml"):
+        path /= "sweep.yaml"
     named = Path("sweeps") / f"{str(source).removesuffix('.yaml')}.yaml"
     if not os.path.exists(path) and os.path.exists(named):  # False for what can be no path
         path = named

@@ -79,7 +79,10 @@ class Sweep:
     def cell_label(self, trial: Trial) -> str:
         """The same without the seed: `odenet euler 10`."""
         settings = trial.cell.settings
-        words = [str(settings[path]) for path in self.varying if path in settings]
+        told = {path: settings[path] for path in self.varying if path in settings}
+        words = [str(value) for value in told.values()]
+        if not any(isinstance(value, str) for value in told.values()):  # `width 16`, not `16`
+            words = [f"{path.rpartition('.')[2]} {value}" for path, value in told.items()]
         # A name of two lines would look like two trials.
         return " ".join(" ".join(words).split()) or str(settings["model.name"])
 

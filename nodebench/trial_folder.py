@@ -25,6 +25,9 @@ State = Literal["done", "failed", "running", "interrupted", "new"]
 FINISHED = "finished"
 ERROR = "error"
 
+BUSY = 0.5
+"""Load of a machine, in processes that run, above which it is not idle for a timing pass."""
+
 TRIAL_WAIT_S = 120.0
 """Also for a node that died: a network file system keeps its locks for a while, NFS for 90 s."""
 

@@ -173,7 +173,36 @@ def test_a_baseline_that_no_trial_has_is_a_mistake(tmp_path):
         tiny(tmp_path, grid=GRID, baseline={"model.width": 1000})
 
 
+@pytest.mark.parametrize(
+    ("numbers", "shown"),
+    [
+        ([29.0, 31.0], "30.0 ± 12.7"),
+        ([1234.0], "1234"),
+        ([0.00123, 0.00125], "0.001240 ± 0.000127"),
+    ],
+)
+def test_a_claims_number_has_the_digits_of_its_interval(tmp_path, numbers, shown):
+    claim = {"says": "so", "metric": "nfe_forward", "above": 0}
+    sweep, store = tiny(tmp_path, seeds=list(range(len(numbers))), claims=[claim]), Store(tmp_path)
+    for trial, number in zip(sweep.trials, numbers, strict=True):
+        store.folder(trial.id).create(trial)
+        result = Result("finished", "", 1, {"test_accuracy": 0.5, "nfe_forward": number}, [], 0, 1)
+        store.folder(trial.id).write_result(result)
+    (checked,) = Findings(sweep, store).checked
+    assert f": {shown} (n = {len(numbers)})" in checked.numbers[0]
+
+
 # ------------------------------------------------------------------------------------ answer
+
+
+def test_the_answer_names_what_is_no_better_than_chance(tmp_path):
+    summary = {"chance": 0.5}
+    sweep, store = tiny(tmp_path, grid={"solver.steps": [2, 4]}), Store(tmp_path / "runs")
+    for trial, accuracy in zip(sweep.trials, (0.505, 0.52), strict=True):
+        store.folder(trial.id).create(trial)
+        made = Result("finished", "", 1, {**summary, "test_accuracy": accuracy}, [], 0, 1)
+        store.folder(trial.id).write_result(made)
+    assert "No better than chance, to within 1 %: `steps 2`." in answer(Findings(sweep, store))
 
 
 def test_the_answer_tells_the_best_the_baseline_and_the_claims(tmp_path):
@@ -294,12 +323,20 @@ def test_a_report_beside_itself_has_both_columns(tmp_path):
     assert [name.strip() for name in heading.split("|")[2:4]] == ["from", "to"]
 
 
+def test_sweeps_that_share_no_cell_are_told_what_sets_them_apart(tmp_path):
+    one, other = (
+        finished(tmp_path / str(steps), grid={"solver.steps": [steps]}) for steps in (2, 4)
+    )
+    with pytest.raises(InputError, match=r"`solver\.steps` is 2\.0 in the one, 4\.0 in the other"):
+        compare(one, other)
+
+
 def test_what_is_in_one_of_two_is_named(tmp_path):
     for name, grid in (("a", {"solver.steps": [2, 4]}), ("b", {"solver.steps": [4, 8]})):
         finished(tmp_path / name, grid=grid)
     text = compare(str(tmp_path / "a" / "report"), str(tmp_path / "b" / "report"))
-    assert f"Only in {tmp_path / 'a' / 'report'}: 2." in text
-    assert f"Only in {tmp_path / 'b' / 'report'}: 8." in text
+    assert f"Only in {tmp_path / 'a' / 'report'}: steps 2." in text
+    assert f"Only in {tmp_path / 'b' / 'report'}: steps 8." in text
 
 
 def test_what_cannot_be_compared_is_named(tmp_path):

@@ -46,6 +46,7 @@ def test_only_and_shard_leave_a_part_of_the_plan(tmp_path):
         (["solver.steps"], "1/1", "should read `dotted.path=value`"),
         (["solver.steps=[3"], "1/1", "should read `dotted.path=value`"),
         (["solver.steps=9"], "1/1", "agrees with no trial"),
+        (["solver=euler"], "1/1", "There are `solver.method` `euler`; `solver.steps` `2`"),
         ([], "0/2", "should read i/n"),
         ([], "3/2", "should read i/n"),
         ([], "half", "should read i/n"),

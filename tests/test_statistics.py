@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from nodebench.report.published import Published, reading
-from nodebench.report.statistics import half_width, holm, mean_and_interval, paired, pareto
+from nodebench.report.statistics import (
+    count_and_interval,
+    half_width,
+    holm,
+    mean_and_interval,
+    paired,
+    pareto,
+)
 
 SEEDS = st.lists(st.floats(-10, 10, width=32), min_size=3, max_size=12)
 
@@ -137,3 +144,15 @@ def test_what_cannot_be_compared_says_why():
 def test_counts_of_parameters_match_to_the_digits_that_are_published(count, published, word):
     number = entry(published, metric="parameters")
     assert reading(number, pd.Series([float(count)])).word == word
+
+
+def test_mean_and_sample_standard_deviation():
+    assert mean_and_interval(pd.Series([80.0, 90.0, 100.0]), 2) == "90.00 ± 24.84"
+    assert mean_and_interval(pd.Series([80.0]), 1) == "80.0"
+    assert mean_and_interval(pd.Series([], dtype=float), 1) == "–"
+
+
+def test_counts_that_agree_are_written_plainly():
+    assert count_and_interval(pd.Series([8.0, 8.0])) == "8"
+    assert count_and_interval(pd.Series([7.0, 9.0])) == "8.0 ± 12.7"
+    assert count_and_interval(pd.Series([math.nan])) == "–"

@@ -23,6 +23,16 @@ def two_cells(tmp_path):
     return sweep, store
 
 
+@pytest.fixture
+def load(monkeypatch):
+    """Sets the load that the machine says it has had in the last minute."""
+
+    def has_been(value: float) -> None:
+        monkeypatch.setattr("os.getloadavg", lambda: (value, 0.0, 0.0))
+
+    return has_been
+
+
 def seconds(store, trial):
     (row,) = store.folder(trial.id).timings()
     return row["step_s"]
@@ -81,7 +91,10 @@ def test_of_one_machine_the_newest_is_kept_and_of_another_both(two_cells):
     assert [(r["hardware"], r["time"]) for r in folder.timings()] == [("abacus", 6), ("loom", 5)]
 
 
-def test_one_trial_of_each_cell_is_timed_and_the_report_has_it(two_cells, monkeypatch, tmp_path):
+def test_one_trial_of_each_cell_is_timed_and_the_report_has_it(
+    two_cells, load, monkeypatch, tmp_path
+):
+    load(0.1)
     monkeypatch.chdir(tmp_path)
     sweep, store = two_cells
     rounds = []
@@ -96,7 +109,17 @@ def test_one_trial_of_each_cell_is_timed_and_the_report_has_it(two_cells, monkey
     assert len(pd.read_csv(timed.page.with_name("timings.csv"))) == 2
 
 
-def test_the_table_says_on_which_machine_if_there_are_several(two_cells, tmp_path):
+def test_times_of_a_machine_that_was_not_idle_are_marked(two_cells, load, tmp_path):
+    load(3.0)
+    sweep, store = two_cells
+    time_trials(sweep.trials[:1], store, options(sweep, tmp_path), steps=1, rounds=1)
+    page = write_report(sweep, store, tmp_path / "report").read_text()
+    assert "s/epoch ‡" in page
+    assert "that was not idle" in page
+
+
+def test_the_table_says_on_which_machine_if_there_are_several(two_cells, load, tmp_path):
+    load(0.1)
     sweep, store = two_cells
     time_trials(sweep.trials[:1], store, options(sweep, tmp_path), steps=1, rounds=1)
     folder = store.folder(sweep.trials[0].id)

@@ -1,99 +1,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from trainings import DIGITS, SPHERES, begun, spec, trained
 
-from nodebench.checkpoint import TrainState, read_checkpoint
 from nodebench.data.dataset import Data, Split
-from nodebench.data.load import load
 from nodebench.errors import DeadlineExceeded, Diverged
 from nodebench.models.build import build
 from nodebench.ode.block import ODEBlock
 from nodebench.solver_settings import Gradient, Solver
-from nodebench.spec import Constant, Cosine, Milestones, TrialSpec
 from nodebench.task import evaluate, task_for
-from nodebench.train import learning_rate_factor, new_state
 from nodebench.trial_folder import Row
 from sweeps import rows_of
-
-SPHERES = {"name": "spheres", "train_size": 50, "test_size": 30}
-DIGITS = {"name": "digits", "train_size": 50, "test_size": 30}
-PLAIN = {"name": "plainode", "width": 16}
-EULER = {"method": "euler", "steps": 3}
-CPU = torch.device("cpu")
-
-
-def spec(**fields: object) -> TrialSpec:
-    return TrialSpec(**{"data": SPHERES, "model": PLAIN, "solver": EULER} | fields)
-
-
-def begun(trial: TrialSpec) -> tuple[TrainState, Data]:
-    data = load(trial, Path("/nonexistent"))
-    return new_state(build(trial, data), trial), data
-
-
-def trained(trial: TrialSpec, on_epoch: Callable[[Row], None] = lambda _row: None) -> TrainState:
-    state, data = begun(trial)
-    for row in rows_of(state, task_for(data, trial), trial):
-        on_epoch(row)
-    return state
-
-
-# --------------------------------------------------------------------------- learning rates
-
-
-def test_milestones_in_epochs() -> None:
-    schedule = Milestones(name="milestones", at=(2, 3.5), gamma=0.1)
-    factors = [learning_rate_factor(schedule, i, unit=4, total=20) for i in range(20)]
-    assert factors == pytest.approx([1.0] * 8 + [0.1] * 6 + [0.01] * 6)
-
-
-def test_milestones_in_iterations() -> None:
-    schedule = Milestones(name="milestones", at=(3,), gamma=0.5)
-    factors = [learning_rate_factor(schedule, i, unit=1, total=6) for i in range(6)]
-    assert factors == [1.0, 1.0, 1.0, 0.5, 0.5, 0.5]
-
-
-def test_a_cosine_falls_from_one_towards_its_end() -> None:
-    schedule = Cosine(name="cosine", final=0.2)
-    factors = [learning_rate_factor(schedule, i, unit=5, total=100) for i in range(101)]
-    assert (factors[0], factors[100]) == (1.0, pytest.approx(0.2))
-    assert factors[50] == pytest.approx(0.6)
-    assert factors[25] == pytest.approx(0.2 + 0.8 * (1 + math.sqrt(0.5)) / 2)
-    assert factors == sorted(factors, reverse=True)
-
-
-def test_a_warm_up_climbs_in_equal_parts() -> None:
-    schedule = Constant(name="constant", warmup=2)
-    factors = [learning_rate_factor(schedule, i, unit=4, total=20) for i in range(12)]
-    assert factors == pytest.approx([i / 8 for i in range(1, 9)] + [1.0] * 4)
-    in_iterations = [learning_rate_factor(schedule, i, unit=1, total=20) for i in range(4)]
-    assert in_iterations == [0.5, 1.0, 1.0, 1.0]
-
-
-def test_a_warm_up_multiplies_what_the_schedule_says() -> None:
-    schedule = Milestones(name="milestones", at=(1,), gamma=0.1, warmup=4)
-    factors = [learning_rate_factor(schedule, i, unit=1, total=8) for i in range(5)]
-    assert factors == pytest.approx([0.25, 0.05, 0.075, 0.1, 0.1])
-
-
-@pytest.mark.parametrize(
-    ("length", "expected"),
-    [({"epochs": 4}, [0.5, 0.5, 0.05, 0.05]), ({"iterations": 8}, [0.5, 0.05, 0.05, 0.05])],
-    ids=["epochs", "iterations"],
-)
-def test_a_schedule_counts_in_the_unit_of_the_length(length: dict, expected: list) -> None:
-    schedule = {"name": "milestones", "at": [2]}
-    settings = {"batch_size": 25, "schedule": schedule, "optimizer": {"name": "sgd", "lr": 0.5}}
-    history = trained(spec(train=settings | length)).history
-    assert [row["lr"] for row in history] == pytest.approx(expected)
-
 
 # ---------------------------------------------------------------------------------- training
 
@@ -304,120 +226,3 @@ def test_a_held_out_loss_that_is_not_finite_is_divergence() -> None:
     split = Split(torch.full((3, 2), math.nan), torch.zeros(3, dtype=torch.int64))
     with pytest.raises(Diverged, match="held-out"):
         evaluate(nn.Identity(), Data(split, split, None, 2), split, 2)
-
-
-# ----------------------------------------------------------------------------------- resuming
-
-
-NORMED = {"name": "odenet", "width": 8, "norm": "bn"}
-AUGMENTED = DIGITS | {"augment": ["crop", "flip"]}
-RESUMABLE = {
-    "momentum": {"train": {"optimizer": {"name": "sgd", "lr": 0.05, "momentum": 0.9}}},
-    "adam": {"train": {"optimizer": {"name": "adam", "lr": 0.01}}},
-    "rmsprop": {"train": {"optimizer": {"name": "rmsprop", "momentum": 0.5}}},
-    "schedule": {"train": {"schedule": {"name": "cosine", "warmup": 1}}},
-    "batch-norm": {"data": DIGITS, "model": NORMED, "gradient": "recompute"},
-    "augmentation": {"data": AUGMENTED, "model": NORMED},
-    "adaptive": {"solver": {"method": "dopri5", "tol": 1e-3}, "gradient": "adjoint"},
-}
-CLOCKS = ("time", "epoch_s", "peak_memory_bytes")
-
-
-def same(one: TrainState, other: TrainState) -> bool:
-    """Whether weights, buffers and history agree to the bit, clocks aside."""
-    weights = zip(one.model.state_dict().items(), other.model.state_dict().items(), strict=True)
-    timeless = [
-        [{k: v for k, v in row.items() if k not in CLOCKS} for row in state.history]
-        for state in (one, other)
-    ]
-    return timeless[0] == timeless[1] and all(
-        name == twin and torch.equal(value, its) for (name, value), (twin, its) in weights
-    )
-
-
-@pytest.mark.parametrize("case", RESUMABLE)
-def test_two_epochs_and_two_more_are_four_to_the_bit(case: str, tmp_path: Path) -> None:
-    fields = RESUMABLE[case]
-    settings = {"epochs": 4, "batch_size": 20} | fields.get("train", {})
-    trial = spec(**fields | {"train": settings})
-    whole = trained(trial)
-    path = tmp_path / "checkpoint.pt"
-    first, data = begun(trial)
-    for row in rows_of(first, task_for(data, trial), trial):
-        if row["epoch"] == 2:
-            first.save(path)
-            break
-    torch.manual_seed(123)
-    rest, data = begun(trial)
-    rest.load(read_checkpoint(path), CPU)
-    assert (rest.epoch, rest.iteration, len(rest.history)) == (2, 6, 2)
-    list(rows_of(rest, task_for(data, trial), trial))
-    assert same(rest, whole)
-
-
-def test_a_longer_training_goes_on_from_a_shorter_one(tmp_path: Path) -> None:
-    def trial(epochs: int) -> TrialSpec:
-        return spec(train={"epochs": epochs, "batch_size": 20})
-
-    path = tmp_path / "checkpoint.pt"
-    trained(trial(2)).save(path)
-    state, data = begun(trial(4))
-    state.load(read_checkpoint(path), CPU)
-    list(rows_of(state, task_for(data, trial(4)), trial(4)))
-    assert same(state, trained(trial(4)))
-
-
-def test_random_layers_go_on_where_they_were(tmp_path: Path) -> None:
-    trial = spec(train={"epochs": 4, "batch_size": 20})
-    path = tmp_path / "checkpoint.pt"
-
-    def with_dropout() -> tuple[TrainState, Data]:
-        state, data = begun(trial)
-        state.model.head = nn.Sequential(nn.Dropout(0.5), state.model.head)
-        torch.manual_seed(5)
-        return new_state(state.model, trial), data
-
-    whole, data = with_dropout()
-    for row in rows_of(whole, task_for(data, trial), trial):
-        if row["epoch"] == 2:
-            whole.save(path)
-    rest, data = with_dropout()
-    torch.rand(100)
-    rest.load(read_checkpoint(path), CPU)
-    list(rows_of(rest, task_for(data, trial), trial))
-    assert same(rest, whole)
-
-
-def test_a_finished_training_is_not_trained_again(tmp_path: Path) -> None:
-    trial = spec(train={"epochs": 2, "batch_size": 20})
-    state = trained(trial)
-    state.save(tmp_path / "checkpoint.pt")
-    again, data = begun(trial)
-    again.load(read_checkpoint(tmp_path / "checkpoint.pt"), CPU)
-    assert not list(rows_of(again, task_for(data, trial), trial))
-    assert same(again, state)
-
-
-def test_a_checkpoint_keeps_what_it_was_given(tmp_path: Path) -> None:
-    trial = spec(train={"epochs": 1})
-    state = trained(trial)
-    state.elapsed_s = 12.5
-    state.environments = [{"host": "here", "threads": 1}]
-    path = tmp_path / "deep" / "checkpoint.pt"
-    state.save(path)
-    other, _ = begun(trial)
-    other.load(read_checkpoint(path), CPU)
-    assert (other.elapsed_s, other.environments) == (12.5, state.environments)
-    assert other.history == state.history
-    assert [file.name for file in path.parent.iterdir()] == ["checkpoint.pt"]
-
-
-def test_the_seed_decides_the_result_and_the_global_generator_does_not() -> None:
-    def run(seed: int) -> TrainState:
-        return trained(spec(data=AUGMENTED, model=NORMED, seed=seed, train={"epochs": 1}))
-
-    torch.manual_seed(1)
-    first = run(0)
-    torch.manual_seed(2)
-    assert same(first, run(0))
-    assert not same(first, run(1))

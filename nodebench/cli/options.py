@@ -8,7 +8,10 @@ from typing import Annotated
 import typer
 
 SweepPath = Annotated[
-    str, typer.Argument(metavar="SWEEP", help="A sweep file, or the name of one in sweeps/.")
+    str,
+    typer.Argument(
+        metavar="SWEEP", help="A sweep file, the name of one in sweeps/, or a report's folder."
+    ),
 ]
 Changes = Annotated[
     list[str] | None,
@@ -21,7 +24,11 @@ Inline = Annotated[
 Cpu = Annotated[bool, typer.Option("--cpu", help="Use the CPU whatever the file says.")]
 Only = Annotated[
     list[str] | None,
-    typer.Option("--only", metavar="PATH=VALUE", help="Only trials that have this. Repeatable."),
+    typer.Option(
+        "--only",
+        metavar="PATH=VALUE",
+        help="Only trials that have this, as `solver.method=euler`. Repeatable.",
+    ),
 ]
 Shard = Annotated[
     str, typer.Option("--shard", metavar="I/N", help="Only the I-th of N equal parts.")

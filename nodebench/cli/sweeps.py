@@ -33,7 +33,7 @@ from nodebench.cli.progress import ProgressMonitor
 from nodebench.errors import InputError
 from nodebench.launch import Outcome
 from nodebench.places import default_store
-from nodebench.planning import Entry, orphans
+from nodebench.planning import Entry, chosen, orphans
 from nodebench.relatives import OTHER_CODE, change, find, inputs, nearest
 from nodebench.store import Store
 from nodebench.sweep import Sweep
@@ -44,6 +44,8 @@ def plan(
     source: SweepPath,
     changes: Changes = None,
     small: Small = False,
+    only: Only = None,
+    shard: Shard = "1/1",
     diff: Annotated[
         str | None, typer.Option(metavar="OLD", help="Say what changed since this sweep file.")
     ] = None,
@@ -55,12 +57,14 @@ def plan(
 ) -> None:
     """List a sweep's trials and where each stands; trains nothing."""
     sweep, store, entries = _planned(source, changes, small)
-    if diff is not None and (probe or as_json):
-        raise InputError("`--diff` goes without `--probe` and `--json`")
+    if diff is not None and (probe or as_json or only or shard != "1/1"):
+        raise InputError("`--diff` goes without `--probe`, `--json`, `--only` and `--shard`")
     if diff is not None:
         old = sources.load_sweep(diff, overrides=changes or (), small=small)
         say(wording.change_text(change(old, sweep)))
         return
+    ids = chosen(sweep, only or (), shard)
+    entries = [entry for entry in entries if entry.trial.id in ids]
     left = orphans(sweep, store)
     if as_json:
         print(wording.plan_json(sweep, entries, left))
@@ -80,7 +84,7 @@ def plan(
         say(wording.packing_text(missing, launch.options_for(sweep)))
     say(f"{sweep.name}: {len(entries)} trials, {len(missing)} to run")
     if probe:
-        costs, whole = launch.probed(sweep, store, cpu=cpu)
+        costs, whole = launch.probed(sweep, store, only=only or (), shard=shard, cpu=cpu)
         say(wording.costs_text(sweep, entries, costs))
         if whole:
             say(wording.forecast_text(whole))
@@ -151,6 +155,8 @@ def evaluate(
         Path | None,
         typer.Option(help="Evaluate these instead: a state_dict, or a trial's checkpoint."),
     ] = None,
+    only: Only = None,
+    shard: Shard = "1/1",
     inline: Inline = False,
     cpu: Cpu = False,
     track: Track = True,
@@ -166,7 +172,8 @@ def evaluate(
     store = default_store()
     outcome = _launched(
         sweep, store,
-        inline=inline, cpu=cpu, track=track, write_report=write_report, train=False,
+        only=only or (), shard=shard, inline=inline, cpu=cpu, track=track,
+        write_report=write_report, train=False,
     )  # fmt: skip
     verdicts = outcomes.verdicts(sweep, store)
     for entry in outcome.entries:

@@ -19,16 +19,12 @@ from nodebench.planning import Entry, RunOptions
 from nodebench.relatives import Change
 from nodebench.store import Store
 from nodebench.sweep import Sweep
-from nodebench.trial_folder import Result, Row
+from nodebench.trial_folder import BUSY, Result, Row
 from nodebench.verdict import Verdict
 
 if TYPE_CHECKING:
     from nodebench.data.load import Census
     from nodebench.repro import Comparison, Reproduction
-
-
-BUSY = 0.5
-"""Processes that run on average while nothing of ours does; above, a machine is not idle."""
 
 
 def line(sweep: Sweep, entry: Entry) -> str:

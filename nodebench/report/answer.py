@@ -41,6 +41,7 @@ def answer(found: Findings) -> str:
     """Sentences, each of which a table below bears out; those that have nothing to say are not."""
     sentences = [
         *_best(found.sweep, found.results),
+        *_at_chance(found.sweep, found.results),
         *_beside_baseline(found.compared),
         *_verdicts(found.judged),
         *(_frontier(found.frontier) if len(found.timed) else []),
@@ -73,6 +74,21 @@ def _best(sweep: Sweep, frame: pd.DataFrame) -> list[str]:
         f"{best_of}{numbers}; next is `{second}`, "
         f"{measured(data.metric, others)}{unit(data.metric)}."
     ]
+
+
+def _at_chance(sweep: Sweep, frame: pd.DataFrame) -> list[str]:
+    """The cells that have learned nothing: the commonest class, always named, does as well."""
+    data = sweep.trials[0].spec.data
+    done = frame[frame["outcome"] == FINISHED]
+    if "chance" not in done or data.headline not in done:
+        return []
+    means = done.groupby("cell", sort=False)[[data.headline, "chance"]].mean().dropna()
+    cells = list(means.index[means[data.headline] - means["chance"] <= sweep.margin])
+    if not cells:
+        return []
+    few = len(cells) <= MOST_NAMED
+    which = _listed([f"`{cell}`" for cell in cells]) if few else f"{len(cells)} cells"
+    return [f"No better than chance, to within {100 * sweep.margin:g} %: {which}."]
 
 
 def _beside_baseline(compared: Sequence[Comparison]) -> list[str]:

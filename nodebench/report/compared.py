@@ -75,7 +75,10 @@ def comparison(reference: Side, other: Side) -> str:
     cells = _cells(reference.results, other.results)
     both = {key: sides for key, sides in cells.items() if all(len(side) for side in sides)}
     if not both:
-        raise InputError(f"`{reference.name}` and `{other.name}` have no cell in common")
+        raise InputError(
+            f"`{reference.name}` and `{other.name}` have no cell in common: "
+            f"{_apart(reference.results, other.results)}"
+        )
     named = {_label(sides[1]): sides for sides in both.values()}
     pairs = {cell: tuple(_values(side, metric) for side in sides) for cell, sides in named.items()}
     found = {each.cell: each for each in compared_cells(pairs, higher_is_better=_rises(metric))}
@@ -130,6 +133,18 @@ def _cells(*tables: pd.DataFrame) -> Cells:
         groups.append({key: table[[k == key for k in keys]] for key in dict.fromkeys(keys)})
     every = dict.fromkeys([*groups[1], *groups[0]])
     return {k: tuple(g.get(k, t[:0]) for g, t in zip(groups, tables, strict=True)) for k in every}  # type: ignore[misc]
+
+
+def _apart(*tables: pd.DataFrame) -> str:
+    """The settings of which no value is in both: `train.epochs is 2 in the one, 4 in the other`."""
+    paths = [str(path) for path in tables[0] if "." in str(path) and path in tables[1]]
+    values = {path: [sorted({_plain(v) for v in t[path]} - {""}) for t in tables] for path in paths}
+    apart = [
+        f"`{path}` is {', '.join(ours)} in the one, {', '.join(theirs)} in the other"
+        for path, (ours, theirs) in values.items()
+        if ours and theirs and not set(ours) & set(theirs)
+    ]
+    return "; ".join(apart) or "their settings are combined otherwise"
 
 
 def _plain(value: object) -> str:

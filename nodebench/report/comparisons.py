@@ -192,7 +192,13 @@ def _held(claim: Claim, mean: float, doubt: float, text: str) -> _Found:
 def _shown(metric: str, is_share: bool, mean: float, width: float, n: int) -> str:
     """A number as the tables show it, accuracies in percent."""
     is_share = is_share and (metric.endswith("accuracy") or metric in ("drop", "limit", "own"))
-    text = f"{100 * mean:.2f}" if is_share else f"{mean:.4g}"
-    if not math.isnan(width):
-        text += f" ± {100 * width:.2f}" if is_share else f" ± {width:.2g}"
+    if is_share:
+        mean, width = 100 * mean, 100 * width
+    digits = 2 if is_share else _decimals(mean if math.isnan(width) else width)
+    text = f"{mean:.{digits}f}" + ("" if math.isnan(width) else f" ± {width:.{digits}f}")
     return f"{text}{' %' if is_share else ''} (n = {n})"
+
+
+def _decimals(scale: float) -> int:
+    """Decimal places that show three digits of a number."""
+    return max(0, 2 - math.floor(math.log10(abs(scale)))) if scale else 0

@@ -85,7 +85,7 @@ def _sections(sweep: Sweep, store: Store, found: Findings, figures: Path) -> lis
         *_images("", plots.frontier(sweep, found.frontier, figures), prose.FRONTIER),
         *_trajectories(sweep, store, figures),
         _setting(sweep),
-        prose.NOTES if timed.empty else prose.NOTES.partition("\n‡")[0],
+        _notes(results, timed),
         *_section("Not finished", "", tables.failures(sweep, results)),
         *_section(
             "Against the baseline",
@@ -136,6 +136,18 @@ def _state(results: pd.DataFrame) -> str:
         return "The trial finished." if finished == 1 else f"All {finished} trials finished."
     rest = ", ".join(f"{count} {name}" for name, count in counts.items() if name != FINISHED)
     return f"**{finished} of {len(results)} trials finished; {rest}.**"
+
+
+def _notes(results: pd.DataFrame, timed: pd.DataFrame) -> str:
+    """What the main table's numbers are, and what its marks mean."""
+    marks = [prose.BEST_EPOCH]
+    if timed.empty:
+        marks.append(prose.AS_TRAINED)
+        if "packed" in results and (results["packed"] > 1).any():
+            marks[-1] += f" {prose.PACKED}"
+    elif tables.timed_busy(timed):
+        marks.append(prose.TIMED_BUSY)
+    return "\n\n".join([prose.NOTES, "\n".join(marks)])
 
 
 def _figure(name: str, caption: str) -> str:

@@ -3,12 +3,23 @@
 NOTES = """\
 Metrics and costs are the mean over the seeds that finished (n) ± half its 95 % confidence interval
 (Student's t; none of a single seed). A cell of which nothing finished shows a dash. NFE is
-evaluations of the right-hand side per pass, summed over ODE blocks, averaged over the last epoch.
+evaluations of the right-hand side per pass, summed over ODE blocks, averaged over the last
+epoch."""
 
+BEST_EPOCH = """\
 † The best epoch is chosen by validation data, or where there are none by the test data, which
-flatters; the headline is the last epoch.
+flatters; the headline is the last epoch."""
+
+AS_TRAINED = """\
 ‡ Median over epochs, measured while other trials may have shared the machine: not for comparing
 speeds."""
+
+PACKED = """\
+Seeds were trained together (Provenance says how many): a trial's seconds are those of them all."""
+
+TIMED_BUSY = """\
+‡ Timed alone, but on a machine that was not idle: see the load before, under "What a training step
+takes"."""
 
 OTHER_SOLVERS = """\
 The headline metric (accuracies in %) of the trained weights under other solvers: mean ± half its

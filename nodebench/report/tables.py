@@ -16,7 +16,7 @@ from nodebench.report.statistics import (
     unit,
 )
 from nodebench.sweep import Sweep
-from nodebench.trial_folder import FINISHED
+from nodebench.trial_folder import BUSY, FINISHED
 
 NO_VALUE = "–"
 
@@ -98,19 +98,22 @@ def words(verdicts: pd.Series[str]) -> str:
     return ", ".join(f"{count} {word}" for word, count in counts.most_common())
 
 
-SHARED = "s/epoch ‡"
+def timed_busy(timed: pd.DataFrame) -> bool:
+    """Whether a machine was not idle when a timing pass began on it."""
+    return bool((timed["load_before"] > BUSY).any())
 
 
 def _seconds(done: pd.DataFrame, timed: pd.DataFrame) -> dict[str, str]:
     """Seconds per epoch alone on each kind of machine; the trainings' own if there is no such."""
     if timed.empty:
-        return {SHARED: mean_and_interval(column(done, "epoch_s"), 2)}
+        return {"s/epoch ‡": mean_and_interval(column(done, "epoch_s"), 2)}
     found = timed[timed["trial"].isin(done["id"])]
     machines = list(dict.fromkeys(timed["machine"]))
     where = {machine: f" on {machine}" if len(machines) > 1 else "" for machine in machines}
+    heading = "s/epoch{} ‡" if timed_busy(timed) else "s/epoch{}"
     seconds = {m: found.loc[found["machine"] == m, "timed_epoch_s"] for m in machines}
     return {
-        f"s/epoch{where[machine]}": _three_digits(values.median()) if len(values) else NO_VALUE
+        heading.format(where[machine]): _three_digits(values.median()) if len(values) else NO_VALUE
         for machine, values in seconds.items()
     }
 
