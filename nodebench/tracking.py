@@ -6,13 +6,10 @@ history's own timestamps, and can therefore be written again at any time without
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
-from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
+from nodebench import mlflow_forms as forms
 from nodebench.errors import TrackingError
 from nodebench.identity import Trial
 from nodebench.mlflow_access import (
@@ -28,8 +25,8 @@ from nodebench.mlflow_access import (
 from nodebench.places import tracking_uri
 from nodebench.store import Store
 from nodebench.sweep import Sweep
-from nodebench.trial_folder import FINISHED, SHOWN, Result, Row, TrialFolder
-from nodebench.verdict import Verdict, judge
+from nodebench.trial_folder import Result, Row, TrialFolder
+from nodebench.verdict import judge
 
 SYNCED_TAG = "nodebench.synced"
 REPORT_TAG = "nodebench.report"
@@ -65,7 +62,7 @@ class Tracker:
         history = folder.history()
         if not history and result is None:
             return
-        state = _fingerprint(folder, self.sweep)
+        state = forms.fingerprint(folder, self.sweep)
         run_id = self._run_ids.get(trial_id)
         if run_id is not None and self._synced.get(run_id) == state:
             return
@@ -75,15 +72,15 @@ class Tracker:
             run_id = self._create(trial, history, result)
         logged = self._rows.get(run_id)
         params = [] if logged else [Param(p, str(value)) for p, value in trial.settings.items()]
-        metrics = [metric for row in history[logged or 0 :] for metric in _metrics(row)]
+        metrics = [metric for row in history[logged or 0 :] for metric in forms.metrics(row)]
         tags = []
         if result is not None:
             judged = judge(trial, self.sweep, self.store)
-            metrics += _totals(result) + _timing_metrics(folder)
+            metrics += forms.totals(result) + forms.timing_metrics(folder)
             if judged:
-                metrics += _verdict_metrics(judged, _stamp_of_points(folder, result))
+                metrics += forms.verdict_metrics(judged, forms.stamp_of_points(folder, result))
             if not is_new:  # else they came with it, which is quicker
-                tags = [RunTag(key, value) for key, value in _tags(result).items()]
+                tags = [RunTag(key, value) for key, value in forms.tags(result).items()]
             if judged:
                 tags.append(RunTag("verdict", judged.word))
             # With the last batch, so that whatever was interrupted before is done again.
@@ -156,7 +153,9 @@ class Tracker:
         if not folder.path.exists():
             return
         if result := folder.result():
-            self._client.set_terminated(run_id, _ending(result), _stamp(result.finished))
+            self._client.set_terminated(
+                run_id, forms.ending(result), forms.milliseconds(result.finished)
+            )
             del self._open[trial_id]
             return
         status = "RUNNING" if folder.is_locked() else "KILLED"
@@ -165,27 +164,31 @@ class Tracker:
             self._open[trial_id] = status
 
     def _experiment_id(self) -> str:
+        view = forms.view(self.sweep)
         found = self._client.get_experiment_by_name(self.sweep.name)
         if found is not None:
+            if found.tags.get(forms.VIEW_TAG) != view:
+                self._client.set_experiment_tag(found.experiment_id, forms.VIEW_TAG, view)
             return str(found.experiment_id)
         # A server places artifacts itself; the local file would place them in the working folder.
         local = self.uri.startswith("sqlite:")
         location = (self.store.root / "mlartifacts" / self.sweep.name).as_uri() if local else None
         kind = {"mlflow.experimentKind": "custom_model_development"}  # what its pages show first
-        return str(self._client.create_experiment(self.sweep.name, location, kind))
+        tags = kind | {forms.VIEW_TAG: view}
+        return str(self._client.create_experiment(self.sweep.name, location, tags))
 
     def _create(self, trial: Trial, history: list[Row], result: Result | None) -> str:
         started = result.started if result else history[0]["time"] - history[0].get("epoch_s", 0)
         run = self._client.create_run(
             self._experiment,
-            start_time=_stamp(started),
+            start_time=forms.milliseconds(started),
             run_name=self.sweep.label(trial),
             tags={
                 TRIAL_TAG: trial.id,
                 "nodebench.recipe": trial.recipe_id,
                 "nodebench.sweep": self.sweep.name,
                 "mlflow.note.content": self.sweep.about,
-                **(_tags(result) if result else {}),
+                **(forms.tags(result) if result else {}),
             },
         )
         run_id = str(run.info.run_id)
@@ -198,8 +201,10 @@ class Tracker:
             self._client.log_artifact(run_id, str(path))
         self._client.log_text(run_id, self.sweep.text, f"{self.sweep.name}.yaml")
         if rows := folder.evaluations():  # MLflow's pages show CSV as a table
-            self._client.log_text(run_id, _csv(rows), "evaluations.csv")
-        self._client.set_terminated(run_id, _ending(result), _stamp(result.finished))
+            self._client.log_text(run_id, forms.table(rows), "evaluations.csv")
+        self._client.set_terminated(
+            run_id, forms.ending(result), forms.milliseconds(result.finished)
+        )
         self._open.pop(trial_id, None)
 
     def _log(
@@ -237,85 +242,15 @@ def restore(sweep: Sweep, store: Store, source: Store) -> None:
             client.download_artifacts(run.info.run_id, "", str(folder))
 
 
-def _metrics(row: Row) -> Iterable[Metric]:
-    stamp, epoch = _stamp(row["time"]), row["epoch"]
-    names = (name for name in row if name not in ("time", "epoch"))
-    return (Metric(name, float(row[name]), stamp, epoch) for name in names)
+def page_of(sweep: Sweep, store: Store) -> str:
+    """Where MLflow's pages list a sweep's runs, with what varies as columns; the part after `/`.
 
-
-def _totals(result: Result) -> list[Metric]:
-    """What stands for the whole training rather than for an epoch."""
-    stamp = _stamp(result.finished)
-    return [
-        Metric(name, float(value), stamp, 0)
-        for name, value in result.summary.items()
-        if name.startswith(("best_", "parameters"))
-    ]
-
-
-def _ending(result: Result) -> str:
-    """MLflow's word for how a trial ended."""
-    return "FINISHED" if result.outcome == FINISHED else "FAILED"
-
-
-def _stamp(seconds: float) -> int:
-    """MLflow's milliseconds."""
-    return round(seconds * 1000)
-
-
-def _tags(result: Result) -> dict[str, str]:
-    here: dict[str, Any] = result.environments[-1] if result.environments else {}
-    tags = {
-        "outcome": result.outcome,
-        "reason": result.reason,
-        **{f"nodebench.{name}": str(value) for name, value in here.items()},
-        **{f"nodebench.{name}": value for name, value in result.tags.items()},
-    }
-    if len(result.environments) > 1:
-        tags["nodebench.mixed_environments"] = "true"
-    return tags
-
-
-def _stamp_of_points(folder: TrialFolder, result: Result) -> int:
-    """When a verdict became what it is, since MLflow shows the latest of several values."""
-    points = folder.path / "evaluations.json"
-    return _stamp(max(result.finished, points.stat().st_mtime))
-
-
-def _verdict_metrics(judged: Verdict, stamp: int) -> list[Metric]:
-    """The numbers behind a verdict."""
-    return [Metric(f"verdict_{name}", value, stamp, 0) for name, value in judged.numbers.items()]
-
-
-def _timing_metrics(folder: TrialFolder) -> list[Metric]:
-    """Seconds of a step and of an epoch, alone on the machine that was timed last."""
-    newest = max(folder.timings(), key=lambda row: row["time"], default={})
-    names = [name for name in ("step_s", "timed_epoch_s") if name in newest]
-    return [Metric(name, newest[name], _stamp(newest["time"]), 0) for name in names]
-
-
-def _csv(rows: Sequence[Row]) -> str:
-    """Evaluated points as a table: what was asked for, under which solver, what came out."""
-    flat = [
-        {
-            **row["point"],
-            **{f"solver.{name}": value for name, value in row["solver"].items()},
-            **{name: value for name, value in row.items() if name not in ("point", "solver")},
-        }
-        for row in rows
-    ]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(dict.fromkeys(name for row in flat for name in row)))
-    writer.writeheader()
-    writer.writerows(flat)
-    return text.getvalue()
-
-
-def _fingerprint(folder: TrialFolder, sweep: Sweep) -> str:
-    """Changes whenever something that MLflow shows of a finished trial does."""
-    # A verdict follows from what the sweep evaluates, and from its margin.
-    digest = hashlib.sha256(f"{sweep.margin} {sweep.evaluate}".encode())
-    for name in SHOWN:
-        path: Path = folder.path / name
-        digest.update(path.read_bytes() if path.exists() else b"-")
-    return digest.hexdigest()[:16]
+    Raises:
+        TrackingError: if MLflow has no such experiment, or cannot be reached.
+    """
+    uri = tracking_uri(store)
+    with explained(uri):
+        experiment = MlflowClient(uri).get_experiment_by_name(sweep.name)
+    if experiment is None:
+        raise TrackingError(f"MLflow at `{uri}` has no experiment `{sweep.name}`: run it first")
+    return f"#/experiments/{experiment.experiment_id}/runs?viewStateShareKey={forms.VIEW}"

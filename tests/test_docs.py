@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shlex
 import shutil
+import sys
+import textwrap
 from pathlib import Path
+from types import SimpleNamespace
 
 import jsonschema
 import pytest
+import typer
 import yaml
+from commands import command
 
+from nodebench.cli.app import app
 from nodebench.reference import json_schema, page
 from nodebench.store import Store
 from nodebench.sweep import load
@@ -59,6 +67,65 @@ def test_yaml_snippets_are_what_a_sweep_may_hold(page, tmp_path):
 def test_the_reference_is_what_the_classes_say():
     written = (ROOT / "docs" / "sweep-file.md").read_text()
     assert written == page(), "nodebench schema --markdown > docs/sweep-file.md"
+
+
+def shell_lines(page: Path) -> list[list[str]]:
+    """The words of each command line of a page, without comments."""
+    lines = re.findall(r"^(?: {4})+((?:nodebench|make) .*)$", page.read_text(), re.MULTILINE)
+    return [shlex.split(re.sub(r"\[(\w+)\]", r"\1", line), comments=True)[:99] for line in lines]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_are_what_the_command_line_takes(page):
+    group = typer.main.get_command(app)
+    for program, *words in shell_lines(page):
+        if program == "make":
+            continue
+        if words[0].startswith("-"):
+            assert any(words[0] in option.opts for option in group.params), words
+        else:
+            group.commands[words[0]].make_context(words[0], words[1:])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_targets_are_in_the_makefile(page):
+    targets = re.findall(r"^([\w%.$()/-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    patterns = [re.escape(target).replace("%", ".+") for target in targets]
+    for program, *words in shell_lines(page):
+        if program == "make" and words[0] != ".venv/.ready":
+            assert any(re.fullmatch(pattern, words[0]) for pattern in patterns), words
+
+
+def test_the_first_sweep_goes_as_told(tmp_path):
+    guide = ROOT / "docs" / "first-sweep.md"
+    (text,) = blocks(guide, "yaml")
+    (tmp_path / "first.yaml").write_text(text)
+    plan = command(tmp_path, "plan", "first.yaml").stdout
+    assert textwrap.indent(plan, "    ") in guide.read_text()
+    more = command(tmp_path, "plan", "first.yaml", "--set", "seeds=[0, 1, 2, 3, 4]").stdout
+    assert more.endswith("15 trials, 15 to run\n")
+    part = ("--only", "solver.method=euler", "--only", "seed=0")
+    done = command(tmp_path, "run", "first.yaml", "--inline", "--no-track", *part)
+    assert done.returncode == 0, done.stderr
+    assert "report: reports/first/README.md" in done.stdout
+    assert "epoch 10" in command(tmp_path, "logs", "6eb0c6").stdout
+
+
+def test_the_notebook_runs(tmp_path, monkeypatch):
+    cells = json.loads((ROOT / "docs" / "notebook.ipynb").read_text())["cells"]
+    sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    shutil.copytree(ROOT / "sweeps", tmp_path / "sweeps")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("NODEBENCH_RUNS", raising=False)
+    display = SimpleNamespace(Image=lambda *_arguments, **_options: None)
+    monkeypatch.setitem(sys.modules, "IPython.display", display)
+    scope: dict[str, object] = {}
+    digits = "data={name: digits, train_size: 16, test_size: 8}"
+    points = "evaluate={gradients: [backprop, adjoint], methods: [euler], steps: [2]}"
+    for source in sources[1:]:  # the first fetches nodebench
+        small = [digits, points, "train.epochs=1", "train.batch_size=8", "model.width=4"]
+        exec(source.replace("else []", f"else {small}"), scope)
+    assert scope["trials"]["test_accuracy"].notna().all()
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "sweeps").glob("*.yaml")), ids=lambda p: p.stem)

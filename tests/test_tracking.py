@@ -1,3 +1,4 @@
+import json
 import shutil
 from collections import Counter
 from dataclasses import replace
@@ -15,12 +16,13 @@ from nodebench.atomic import write
 from nodebench.errors import TrackingError
 from nodebench.mirror import LOST, Mirror
 from nodebench.mlflow_access import TRIAL_TAG
+from nodebench.mlflow_forms import VIEW_TAG
 from nodebench.places import tracking_uri
 from nodebench.report import frames
 from nodebench.runner import run_inline
 from nodebench.store import Store
 from nodebench.sweepfile import Limits
-from nodebench.tracking import REPORT_TAG, Tracker, restore
+from nodebench.tracking import REPORT_TAG, Tracker, page_of, restore
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # MLflow's own code warns
 
@@ -274,3 +276,24 @@ def test_the_report_is_a_run_with_its_page_figures_and_tables(tmp_path, monkeypa
     launch.run(sweep, store, inline=True)
     assert (tmp_path / "reports" / "tiny" / "README.md").stat().st_mtime_ns == page
     assert len(runs(sweep, store)[1]) == 3
+
+
+def test_a_view_of_the_runs_has_what_varies_as_columns(trained):
+    sweep, store = trained
+    with pytest.raises(TrackingError, match="has no experiment `tiny`"):
+        page_of(sweep, store)
+    Tracker(sweep, store)
+    client, _ = runs(sweep, store)
+    experiment = client.get_experiment_by_name(sweep.name)
+    shown = json.loads(experiment.tags[VIEW_TAG])["selectedColumns"]
+    assert shown == ["metrics.`test_accuracy`", "params.`solver.steps`", "params.`seed`"]
+    page = page_of(sweep, store)
+    assert page == f"#/experiments/{experiment.experiment_id}/runs?viewStateShareKey=nodebench"
+
+
+def test_a_sweep_that_varies_something_else_has_other_columns(trained, tmp_path):
+    sweep, store = trained
+    Tracker(sweep, store)
+    Tracker(tiny(tmp_path, grid={"model.width": [4, 8]}), store)
+    client, _ = runs(sweep, store)
+    assert "model.width" in client.get_experiment_by_name(sweep.name).tags[VIEW_TAG]

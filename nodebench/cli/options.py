@@ -7,10 +7,20 @@ from typing import Annotated
 
 import typer
 
+
+def _sweeps(incomplete: str) -> list[str]:
+    """What a shell may complete a sweep's name to."""
+    names = [path.stem for path in Path("sweeps").glob("*.yaml")]
+    files = [str(path) for path in Path().glob("*.yaml")]
+    return sorted(name for name in [*names, *files] if name.startswith(incomplete))
+
+
 SweepPath = Annotated[
     str,
     typer.Argument(
-        metavar="SWEEP", help="A sweep file, the name of one in sweeps/, or a report's folder."
+        metavar="SWEEP",
+        help="A sweep file, the name of one in sweeps/, or a report's folder.",
+        autocompletion=_sweeps,
     ),
 ]
 Changes = Annotated[

@@ -64,14 +64,24 @@ def logs(
 
 
 @app.command()
-def ui(port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 5000) -> None:
+def ui(
+    source: Annotated[
+        str | None, typer.Argument(metavar="SWEEP", help="Whose runs to list, by what varies.")
+    ] = None,
+    port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 5000,
+    small: Small = False,
+) -> None:
     """Serve MLflow's pages with this machine's runs."""
     from nodebench.places import tracking_uri
 
-    store = default_store()
+    store, page = default_store(), ""
+    if source is not None:
+        from nodebench.tracking import page_of
+
+        page = f"/{page_of(sources.load_sweep(source, small=small), store)}"
     command = ["-m", "mlflow", "server", "--backend-store-uri", tracking_uri(store)]
     command += ["--host", "127.0.0.1", "--port", str(port)]
-    say(f"http://127.0.0.1:{port}")
+    say(f"http://127.0.0.1:{port}{page}")
     os.execv(sys.executable, [sys.executable, *command])
 
 
