@@ -147,7 +147,7 @@ def _notes(results: pd.DataFrame, timed: pd.DataFrame) -> str:
             marks[-1] += f" {prose.PACKED}"
     elif tables.timed_busy(timed):
         marks.append(prose.TIMED_BUSY)
-    return "\n\n".join([prose.NOTES, "\n".join(marks)])
+    return "\n\n".join([prose.NOTES, *marks])
 
 
 def _figure(name: str, caption: str) -> str:
