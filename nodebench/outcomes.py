@@ -23,9 +23,9 @@ def results(sweep: Sweep, store: Store | None = None) -> pd.DataFrame:
     Trials without a result have the outcome `missing`. The store is by default that of
     NODEBENCH_RUNS, here and in what follows.
     """
-    from nodebench.report.findings import results_with_verdicts
+    from nodebench.report.findings import all_results
 
-    return results_with_verdicts(sweep, store or default_store())
+    return all_results(sweep, store or default_store())
 
 
 def epochs(sweep: Sweep, store: Store | None = None) -> pd.DataFrame:

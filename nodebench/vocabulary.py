@@ -145,7 +145,7 @@ AUGMENTATIONS: dict[str, str] = {
 
 MEASURES: tuple[str, ...] = (
     *(f"{on}_{what}" for what in ("accuracy", "error", "loss") for on in ("test", "train", "val")),
-    "best_test_accuracy", "best_test_error", "parameters", "epoch_s", "peak_memory_bytes",
+    "best_test_accuracy", "best_test_error", "parameters", "timed_epoch_s", "peak_memory_bytes",
     "nfe_forward", "nfe_forward_mean", "nfe_backward", "step_size", "tol",
     "own", "limit", "drop", "sufficient_steps", "order",
 )  # fmt: skip

@@ -149,6 +149,23 @@ def test_a_claim_about_what_has_not_run_is_not_judged(tmp_path):
     assert claimed(tmp_path, only_relu, of={**TANH, **FINE}, above=RELU).result == NOT_RUN
 
 
+def test_a_claim_of_speed_wants_seconds_that_compare(tmp_path):
+    claim = {"says": "slow", "of": {"solver.steps": 4}, "metric": "timed_epoch_s"}
+    claim["above"] = {"solver.steps": 2}
+    sweep = tiny(tmp_path, grid={"solver.steps": [2, 4]}, claims=[claim])
+    store = Store(tmp_path / "runs")
+    machine = {"hardware": "abacus", "device": "cpu", "threads": 1, "torch": "2", "time": 1.0}
+    for trial in sweep.trials:
+        store.folder(trial.id).create(trial)
+        store.folder(trial.id).write_result(Result("finished", "", 1, {"epoch_s": 9.0}, [], 0, 1))
+    assert Findings(sweep, store).checked[0].result == NOT_RUN
+    for trial, seconds in zip(sweep.trials, (1.0, 2.5), strict=True):
+        store.folder(trial.id).add_timing({**machine, "timed_epoch_s": seconds})
+    (checked,) = Findings(sweep, store).checked
+    assert checked.result == REPRODUCED
+    assert checked.numbers == ("steps 4: 1.50 (n = 1) more than steps 2",)
+
+
 @pytest.mark.parametrize(
     ("claim", "message"),
     [

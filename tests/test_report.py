@@ -63,6 +63,13 @@ def test_only_columns_that_vary_are_shown(made_up):
     assert not any(column.startswith(("data.", "train.", "model.")) for column in columns)
 
 
+@pytest.mark.parametrize(
+    ("value", "text"), [(10.0, "10"), (None, "–"), (("crop", "flip"), "crop, flip"), ((), "–")]
+)
+def test_a_setting_is_shown_plainly(value, text):
+    assert tables.shown(value) == text
+
+
 def test_the_page_has_table_figures_failures_and_provenance(made_up, tmp_path):
     sweep, store = made_up
     page = write_report(sweep, store, tmp_path / "report")

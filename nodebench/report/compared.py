@@ -11,7 +11,7 @@ import pandas as pd
 
 from nodebench.errors import InputError, SweepError
 from nodebench.report.comparisons import Comparison, compared_cells
-from nodebench.report.findings import results_with_verdicts
+from nodebench.report.findings import all_results
 from nodebench.report.statistics import measured, unit
 from nodebench.sources import load_sweep
 from nodebench.store import Store
@@ -51,7 +51,7 @@ def read(source: str, store: Store) -> Side:
             f"`{source}` is neither a sweep, nor a report's folder with a `{TABLE}`, nor "
             f"`COMMIT:FOLDER`: {error}"
         ) from error
-    return Side(sweep.name, results_with_verdicts(sweep, store))
+    return Side(sweep.name, all_results(sweep, store))
 
 
 def _of_commit(commit: str, folder: str) -> pd.DataFrame:

@@ -23,11 +23,11 @@ class Findings:
         self.judged = frames.verdicts(sweep, store)
         self.gradients = frames.gradients(sweep, store)
         self.timed = frames.timings(sweep, store)
-        self.results = _with_verdicts(frames.results(sweep, store), self.judged)
+        self.results = _joined(frames.results(sweep, store), self.judged, self.timed)
         self.compared = against_baseline(sweep, self.results)
         self.checked = checked_claims(sweep, self.results)
         self.published = published_numbers(sweep, self.results, self.judged)
-        self.frontier = frontier(sweep, self.results, self.timed)
+        self.frontier = frontier(sweep, self.results)
 
     @property
     def tables(self) -> dict[str, pd.DataFrame]:
@@ -40,13 +40,20 @@ class Findings:
         }
 
 
-def results_with_verdicts(sweep: Sweep, store: Store) -> pd.DataFrame:
-    """The table of `frames.results`, and the verdict on each trial with its numbers."""
-    return _with_verdicts(frames.results(sweep, store), frames.verdicts(sweep, store))
+def all_results(sweep: Sweep, store: Store) -> pd.DataFrame:
+    """The table of `frames.results`, with verdicts and their numbers, and `timed_epoch_s`."""
+    judged, timed = frames.verdicts(sweep, store), frames.timings(sweep, store)
+    return _joined(frames.results(sweep, store), judged, timed)
 
 
-def _with_verdicts(results: pd.DataFrame, judged: pd.DataFrame) -> pd.DataFrame:
-    if judged.empty:
-        return results
-    numbers = judged[["trial", "verdict", *NUMBERS]].rename(columns={"trial": "id"})
-    return results.merge(numbers, on="id", how="left")
+def _joined(results: pd.DataFrame, judged: pd.DataFrame, timed: pd.DataFrame) -> pd.DataFrame:
+    if not judged.empty:
+        numbers = judged[["trial", "verdict", *NUMBERS]].rename(columns={"trial": "id"})
+        results = results.merge(numbers, on="id", how="left")
+    if not timed.empty:
+        machine = timed["machine"].mode().iloc[0]  # where most were timed: others do not compare
+        seconds = timed.loc[
+            timed["machine"] == machine, ["trial", "timed_epoch_s"]
+        ].drop_duplicates("trial")
+        results = results.merge(seconds.rename(columns={"trial": "id"}), on="id", how="left")
+    return results

@@ -16,7 +16,7 @@ COSTS: Mapping[str, str] = {
 }
 
 
-def frontier(sweep: Sweep, frame: pd.DataFrame, timed: pd.DataFrame) -> pd.DataFrame:
+def frontier(sweep: Sweep, frame: pd.DataFrame) -> pd.DataFrame:
     """One row per cell of which a trial finished: mean `value`, its interval's `width`, costs.
 
     `seconds` are those of the timing pass on the machine where most cells were timed, if any was,
@@ -24,19 +24,18 @@ def frontier(sweep: Sweep, frame: pd.DataFrame, timed: pd.DataFrame) -> pd.DataF
     `front_nfe` mark the cells of which none is better for less.
     """
     data = sweep.trials[0].spec.data
-    seconds = _timed(frame, timed)
+    seconds = "timed_epoch_s" if "timed_epoch_s" in frame else "epoch_s"
     rows = []
     for cell in dict.fromkeys(frame["cell"]):
         values = by_seed(frame, cell, data.headline)
         if values.empty:
             continue
-        trained = by_seed(frame, cell, "epoch_s").mean()
         rows.append(
             {
                 "cell": cell,
                 "value": values.mean(),
                 "width": half_width(values),
-                "seconds": trained if seconds is None else seconds.get(cell),
+                "seconds": by_seed(frame, cell, seconds).mean(),
                 "nfe": by_seed(frame, cell, "nfe_forward").mean(),
             }
         )
@@ -48,14 +47,3 @@ def frontier(sweep: Sweep, frame: pd.DataFrame, timed: pd.DataFrame) -> pd.DataF
         front = pd.Series(marks, index=known.index, dtype=bool)
         table[f"front_{cost}"] = front.reindex(table.index, fill_value=False)
     return table
-
-
-def _timed(frame: pd.DataFrame, timed: pd.DataFrame) -> pd.Series[float] | None:
-    """Seconds per epoch by cell, of one kind of machine; None if nothing was timed."""
-    if timed.empty:
-        return None
-    machine = timed["machine"].mode().iloc[0]
-    there = timed[timed["machine"] == machine].set_index("trial")["timed_epoch_s"]
-    cells = frame.set_index("id")["cell"]
-    found: pd.Series[float] = there.groupby(cells.reindex(there.index)).median()
-    return found

@@ -180,6 +180,8 @@ def shown(value: Any) -> str:
         return NO_VALUE
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
+    if isinstance(value, list | tuple):
+        return ", ".join(map(shown, value)) or NO_VALUE
     return str(value)
 
 
