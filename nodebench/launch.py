@@ -24,7 +24,7 @@ from nodebench.planning import Entry, RunOptions, chosen, entries, remember
 from nodebench.preflight import prepared, require_all
 from nodebench.relatives import find
 from nodebench.runner import Monitor, Unwatched, run_inline
-from nodebench.sources import load_sweep
+from nodebench.sources import load_sweep, sweep_path
 from nodebench.store import Store
 from nodebench.sweep import Sweep
 from nodebench.trial_folder import Row
@@ -145,16 +145,17 @@ def run(
     planned = [entry for entry in entries(sweep, store, options) if entry.trial.id in ids]
     todo = [entry for entry in planned if entry.missing and (train or entry.is_trained)]
     missing = [entry.trial for entry in todo]
-    options = prepared(todo, options, inline=inline)
-    monitor.on_plan(len(planned), len(missing))
     track = track and bool(missing or require_mlflow or not is_tracked(sweep, store))
-    with _published(
-        sweep, store, monitor, shard=shard, track=track, require_mlflow=require_mlflow,
-        write_report=write_report,
-    ) as published:  # fmt: skip
-        if missing:
-            runner = run_inline if inline else run_with_ray
-            runner(missing, store, options, monitor, fail_fast=fail_fast)
+    with store.sweep_lock(sweep.name, shard):
+        options = prepared(todo, options, inline=inline)
+        monitor.on_plan(len(planned), len(missing))
+        with _published(
+            sweep, store, monitor,
+            track=track, require_mlflow=require_mlflow, write_report=write_report,
+        ) as published:  # fmt: skip
+            if missing:
+                runner = run_inline if inline else run_with_ray
+                runner(missing, store, options, monitor, fail_fast=fail_fast)
     after = entries(sweep, store, replace(options, retry_failed=False))
     left = [entry for entry in after if entry.trial.id in ids]
     return Outcome(left, published.page, published.tracking_problem)
@@ -195,16 +196,21 @@ def time_cells(
     """
     options = options_for(sweep, cpu=cpu)
     of_cell: dict[str, Trial] = {}
-    for entry in entries(sweep, store, options):
-        if entry.is_finished and store.folder(entry.trial.id).checkpoint.exists():
-            of_cell.setdefault(entry.trial.cell.key, entry.trial)
+    finished = [entry.trial for entry in entries(sweep, store, options) if entry.is_finished]
+    for trial in finished:
+        if store.folder(trial.id).checkpoint.exists():
+            of_cell.setdefault(trial.cell.key, trial)
     if not of_cell:
-        raise InputError(f"{sweep.name}: no trial has finished yet, so there is nothing to time")
+        why = "the checkpoints have been removed" if finished else "no trial has finished yet"
+        raise InputError(f"{sweep.name}: {why}, so there is nothing to time")
     trials = list(of_cell.values())
     require_all(trials, options, inline=True)
     from nodebench.timing import time_trials
 
-    with _published(sweep, store, monitor, track=track, write_report=write_report) as published:
+    with (
+        store.sweep_lock(sweep.name, "1/1"),
+        _published(sweep, store, monitor, track=track, write_report=write_report) as published,
+    ):
         rows, problems = time_trials(
             trials, store, options, steps=steps, rounds=rounds, on_round=on_round
         )
@@ -226,26 +232,24 @@ def _published(
     store: Store,
     monitor: Monitor,
     *,
-    shard: str = "1/1",
     track: bool,
     require_mlflow: bool = False,
     write_report: bool,
 ) -> Iterator[_Published]:
-    """Holds a sweep for this process; MLflow hears of all that is done, and so does the report."""
+    """MLflow hears of all that is done to a sweep, and the report of it is written at the end."""
     found = _Published()
-    with store.sweep_lock(sweep.name, shard):
-        remember(sweep, store)
-        with Mirror(sweep, store, monitor.on_tracking) if track else nullcontext() as mirror:
-            if mirror and require_mlflow:
-                mirror.require()
-            yield found
+    remember(sweep, store)
+    with Mirror(sweep, store, monitor.on_tracking) if track else nullcontext() as mirror:
+        if mirror and require_mlflow:
+            mirror.require()
+        yield found
+        if mirror:
+            mirror.finish()
+        if write_report:
+            found.page = _up_to_date_report(sweep, store)
             if mirror:
-                mirror.finish()
-            if write_report:
-                found.page = _up_to_date_report(sweep, store)
-                if mirror:
-                    mirror.show(found.page)
-        found.tracking_problem = mirror.problem if mirror else None
+                mirror.show(found.page)
+    found.tracking_problem = mirror.problem if mirror else None
 
 
 def _up_to_date_report(sweep: Sweep, store: Store) -> Path:
@@ -278,7 +282,7 @@ def reproduce(
     from nodebench.repro import recorded, reproduce, require_current
 
     sweep = load_sweep(source, overrides=overrides, small=small)
-    table = Path(source).with_name("results.csv")
+    table = sweep_path(source).with_name("results.csv")
     require_current(trial_id, sweep.trials, table)
     trial = find(trial_id, store, sweep)
     record = recorded(trial, store, table)
@@ -288,8 +292,12 @@ def reproduce(
 
 
 def _commit() -> dict[str, str]:
-    """The git commit of the working folder, and whether anything but reports is uncommitted."""
+    """The git commit of nodebench's source, and whether anything but reports is uncommitted.
+
+    Nothing of an installed package, which has a version.
+    """
     try:
+        _git("ls-files", "--error-unmatch", "nodebench/__init__.py")
         commit = _git("rev-parse", "--short=12", "HEAD")
         dirty = bool(_git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!reports"))
     except (OSError, subprocess.CalledProcessError):
@@ -298,5 +306,6 @@ def _commit() -> dict[str, str]:
 
 
 def _git(*arguments: str) -> str:
-    done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=True)
-    return done.stdout.strip()
+    source = Path(__file__).parents[1]
+    command = ["git", "-C", str(source), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()

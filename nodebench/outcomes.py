@@ -55,7 +55,7 @@ def compare(reference: str, source: str, store: Store | None = None) -> str:
     Raises:
         InputError: if either cannot be read, or no cell is in both.
     """
-    from nodebench.report.compared import comparison, read
+    from nodebench.report.two_reports import comparison, read
 
     store = store or default_store()
     return comparison(*(read(name, store) for name in (reference, source)))

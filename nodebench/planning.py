@@ -164,14 +164,14 @@ class _Shorter:
 def remember(sweep: Sweep, store: Store) -> None:
     """Keeps what is launched; what `--set` made of a file does not replace the file's own copy."""
     kept, text = store.sweep_file(sweep.name), sweep.text
-    if sweep.is_changed and kept.exists():
+    if sweep.made.changed and kept.exists():
         text = kept.read_text(encoding="utf-8")
     store.write_sweep(sweep.name, text, {trial.id: sweep.label(trial) for trial in sweep.trials})
 
 
 def orphans(sweep: Sweep, store: Store) -> dict[str, str]:
     """Trials that an earlier form of the sweep's file planned: id -> label; not with `--set`."""
-    if sweep.is_changed:
+    if sweep.made.changed:
         return {}
     planned = {trial.id for trial in sweep.trials}
     ever = store.ever_planned(sweep.name)
@@ -182,17 +182,18 @@ def chosen(sweep: Sweep, only: Sequence[str], shard: str) -> frozenset[str]:
     """The ids of the trials that `path=value` texts and a shard `i/n` leave.
 
     Raises:
-        SweepError: if they cannot be read, or leave none.
+        SweepError: if they cannot be read, or the texts leave none; of few trials, a shard may.
     """
     cell: dict[str, Any] = {}
     faults: list[Fault] = []
     for text in only:
         path, equals, value = text.partition("=")
         try:
-            cell[path.strip()] = parse(value)
+            found = {path.strip(): parse(value)} if equals else {}
         except yaml.YAMLError:
-            equals = ""
-        if not equals:
+            found = {}
+        cell |= found
+        if not found:
             faults.append(Fault("--only", f"{shown(text)} should read `dotted.path=value`"))
     check_cell("--only", cell, faults)
     number = re.fullmatch(r"([1-9]\d{0,6})/([1-9]\d{0,6})", shard)
@@ -204,7 +205,7 @@ def chosen(sweep: Sweep, only: Sequence[str], shard: str) -> frozenset[str]:
         raise SweepError(sweep.name, faults)
     first, step = int(number[1]) - 1, int(number[2])
     ids = frozenset(trial.id for trial in sweep.trials[first::step] if agrees(trial.spec, cell))
-    if only and not any(agrees(trial.spec, cell) for trial in sweep.trials):
+    if not ids and not any(agrees(trial.spec, cell) for trial in sweep.trials):
         message = f"agrees with no trial of this sweep. There are {_there(sweep, cell)}"
         raise SweepError(sweep.name, [Fault("--only", message)])
     return ids

@@ -24,6 +24,8 @@ def prepared(todo: Sequence[Entry], options: RunOptions, *, inline: bool) -> Run
         InputError, DataError, ResourceError: as `require_all`.
     """
     trials = [entry.trial for entry in todo]
+    if trials and inline and options.stop:
+        raise ResourceError("`search.stop` is Ray Tune's: leave out `--inline`, or `stop`")
     require_all(trials, options, inline=inline)
     if options.resources.gpus == "auto" and trials and not inline:
         options = _sharing_gpus(trials, options)

@@ -20,7 +20,7 @@ from nodebench.tree import DEEPEST, Tree, parse, parse_file
 BLOCKS = ("grid", "evaluate", "exclude")
 """Lists of blocks, of which one may stand alone."""
 
-FILE_ONLY = ("include", "small")
+FILE_ONLY = ("include", "small", "made")
 """Fields that are read from the file before anything is set."""
 
 TOO_DEEP = f"a path has at most {DEEPEST} parts"
@@ -40,10 +40,12 @@ def read(path: Path, overrides: Sequence[str], small: bool, faults: list[Fault])
         faults.append(Fault("small", f"should be a mapping, path -> value, found {shown(shrink)}"))
     elif small:
         _shrink(tree, shrink, faults)
+        _record(tree, small=True)
     for text in overrides:
         _override_by_text(tree, text, faults)
     if overrides:
         _note(tree, "Run with", overrides)
+        _record(tree, changed=list(overrides))
     for key in BLOCKS:
         if isinstance(tree.get(key), dict):
             tree[key] = [tree[key]]
@@ -59,6 +61,17 @@ def _shrink(tree: Tree, changes: Tree, faults: list[Fault]) -> None:
     for key, value in changes.items():
         _override(tree, key, value, "small", faults)
     _note(tree, "Small form", [_assignment(key, value) for key, value in changes.items()])
+
+
+def _record(tree: Tree, **made: Any) -> None:
+    """Keeps how the sweep was made of its file, beside what its file says of that."""
+    before = tree.get("made")
+    if isinstance(before, dict):
+        earlier = before.get("changed", [])
+        if "changed" in made and isinstance(earlier, list):
+            made["changed"] = [*earlier, *made["changed"]]
+        made = before | made
+    tree["made"] = made
 
 
 def _note(tree: Tree, title: str, changes: Sequence[str]) -> None:

@@ -73,7 +73,9 @@ class Record:
 
 
 def recorded(trial: Trial, store: Store, table: Path) -> Record:
-    """The record of a trial in the store or, if it has none, in a report's `results.csv`.
+    """The record of a trial in the store or, if it has none, in a report's tables.
+
+    `table` is the report's `results.csv`; `evaluations.csv` beside it has the evaluated points.
 
     Raises:
         StoreError: if neither has it.
@@ -86,7 +88,8 @@ def recorded(trial: Trial, store: Store, table: Path) -> Record:
         if row["id"] == trial.id and row["outcome"] != "missing":
             numbers = {name: _number(text) for name, text in row.items()}
             metrics = {name: value for name, value in numbers.items() if value is not None}
-            return Record(row["outcome"], metrics, row)
+            points = _recorded_points(trial.id, table.with_name("evaluations.csv"))
+            return Record(row["outcome"], metrics | points, row)
     raise StoreError(
         f"nothing is recorded of `{trial.id}`: neither in `{store.root}` nor in `{table}`. Give "
         "the `sweep.yaml` of a report's folder, or run the sweep first"
@@ -105,8 +108,9 @@ def require_current(trial_id: str, trials: Iterable[Trial], table: Path) -> None
             commit = f"commit {row['commit']}" if row.get("commit") else "the commit of that time"
             raise InputError(
                 f"`{row['id']}` is in `{table}`, but not in the plan of this release: its numbers "
-                f"come from other numerics (now {NUMERICS}), or its sweep was changed. Check out "
-                f"{commit} to repeat it, or run the sweep anew"
+                f"come from other numerics (now {NUMERICS}), or its sweep was changed. It ran at "
+                f"{commit}: check out the commit that wrote the table (`git log -1 -- {table}`) to "
+                "repeat it, or run the sweep anew"
             )
 
 
@@ -151,10 +155,40 @@ def _metrics(folder: TrialFolder) -> dict[str, float]:
     assert result is not None
     found = {name: value for name, value in result.summary.items() if name not in INCIDENTAL}
     for row in folder.evaluations():
-        point = " ".join(f"{value}" for value in known_point(row).row.values())
+        point = known_point(row)
+        asked = (point.gradient, point.at) if point.gradient else ()
+        where = _under(row["solver"], point.batch_norm, point.test_size, *asked)
         numbers = {k: v for k, v in row.items() if isinstance(v, float) and k not in INCIDENTAL}
-        found |= {f"{name} under {point}": value for name, value in numbers.items()}
+        found |= {f"{name} under {where}": value for name, value in numbers.items()}
     return found
+
+
+def _recorded_points(trial_id: str, table: Path) -> dict[str, float]:
+    """The metrics of a trial's evaluated points in a report's table, named as in `_metrics`."""
+    found: dict[str, float] = {}
+    for row in _rows(table):
+        if row["trial"] == trial_id:
+            solver = {k.removeprefix("test."): v for k, v in row.items() if k.startswith("test.")}
+            where = _under(solver, row["batch_norm"], row["test_size"])
+            numbers = {name: _number(text) for name, text in row.items()}
+            found |= {f"{k} under {where}": v for k, v in numbers.items() if v is not None}
+    return found
+
+
+def _under(solver: Mapping[str, Any], *rest: object) -> str:
+    """What a point is known by: its solver, and what else it was asked with."""
+    words = [str(solver["method"])]
+    words += [
+        f"{name} {_plain(solver[name])}"
+        for name in sorted(solver)
+        if name != "method" and solver[name] not in (None, "", "None")
+    ]
+    return " ".join([*words, *(_plain(x) for x in rest if x not in (None, "", "running"))])
+
+
+def _plain(value: object) -> str:
+    number = _number(str(value))
+    return str(value) if number is None else f"{number:g}"
 
 
 def _words(environment: Mapping[str, Any]) -> dict[str, str]:

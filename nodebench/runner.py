@@ -66,8 +66,6 @@ def require(options: RunOptions, *, inline: bool) -> None:
             nothing answers at RAY_ADDRESS.
     """
     resources = options.resources
-    if inline and options.stop:
-        raise ResourceError("`search.stop` is Ray Tune's: leave out `--inline`, or `stop`")
     if not inline and importlib.util.find_spec("ray") is None:
         raise ResourceError("Ray is not installed: pip install 'ray[tune]', or add `--inline`")
     address = os.environ.get("RAY_ADDRESS")

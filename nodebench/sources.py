@@ -9,31 +9,41 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nodebench.errors import Fault, SweepError, shown, unknown
+from nodebench.places import default_store
 from nodebench.planning import require_points
 from nodebench.sweep import Sweep, load
 
 
 def load_sweep(source: str | Path, *, overrides: Sequence[str] = (), small: bool = False) -> Sweep:
-    """A sweep by its file, by the name of one in `sweeps/`, or by the folder of its report.
+    """A sweep by its file, by the folder of its report, or by name.
+
+    Names are those of files in `sweeps/`, and of sweeps that were launched with this store.
 
     Raises:
         SweepError: with every mistake in the file.
     """
-    path = Path(source)
-    if os.path.exists(path / "sweep.yaml"):
-        path /= "sweep.yaml"
-    named = Path("sweeps") / f"{str(source).removesuffix('.yaml')}.yaml"
-    if not os.path.exists(path) and os.path.exists(named):  # False for what can be no path
-        path = named
-    elif not os.path.exists(path):
-        known = sorted(file.stem for file in Path("sweeps").glob("*.yaml"))
-        message = f"there is no such file, nor {shown(named)} in `{Path.cwd()}`."
-        hint = f" {unknown(source, 'sweep', known)}" if known else ""
-        raise SweepError(str(source), [Fault("(file)", message + hint)])
+    path = sweep_path(source)
     sweep = load(path, overrides, small)
-    if not (overrides or small):  # which may take away the trials that a block is about
+    if not (sweep.made.small or sweep.made.changed):  # else the trials of a block may not be there
         require_points(sweep, str(path))
     return sweep
+
+
+def sweep_path(source: str | Path) -> Path:
+    """The file of a sweep that is given as `load_sweep` takes it.
+
+    Raises:
+        SweepError: if there is none.
+    """
+    named = Path("sweeps") / f"{str(source).removesuffix('.yaml')}.yaml"
+    launched = default_store().sweep_file(str(source))
+    for path in (Path(source) / "sweep.yaml", Path(source), named, launched):
+        if os.path.exists(path):  # False for what can be no path
+            return path
+    known = sorted(file.stem for file in Path("sweeps").glob("*.yaml"))
+    message = f"there is no such file, nor {shown(named)} in `{Path.cwd()}`."
+    hint = f" {unknown(source, 'sweep', known)}" if known else ""
+    raise SweepError(str(source), [Fault("(file)", message + hint)])
 
 
 def foreign(

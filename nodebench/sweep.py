@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Sequence
+from collections import Counter
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +24,7 @@ from nodebench.expansion import (
 from nodebench.faults import dotted, faults_of
 from nodebench.identity import Cell, Trial, canonical
 from nodebench.reading import axis_paths, read
-from nodebench.sweepfile import Claim, Evaluate, Limits, Resources, Search, SweepFile
+from nodebench.sweepfile import Claim, Evaluate, Limits, Made, Resources, Search, SweepFile
 from nodebench.tree import Tree
 
 
@@ -42,8 +43,7 @@ class Sweep:
     margin: float
     checkpoint_minutes: float
     search: Search | None
-    is_changed: bool
-    """Whether `--set` made it another sweep than its file's."""
+    made: Made
     text: str
     """The resolved sweep file as YAML: what `repro` needs, and nothing of this machine."""
 
@@ -78,17 +78,33 @@ class Sweep:
 
     def cell_label(self, trial: Trial) -> str:
         """The same without the seed: `odenet euler 10`."""
-        settings = trial.cell.settings
-        told = {path: settings[path] for path in self.varying if path in settings}
-        words = [str(value) for value in told.values()]
-        if not any(isinstance(value, str) for value in told.values()):  # `width 16`, not `16`
-            words = [f"{path.rpartition('.')[2]} {value}" for path, value in told.items()]
-        # A name of two lines would look like two trials.
-        return " ".join(" ".join(words).split()) or str(settings["model.name"])
+        return self.labels[trial.cell.key]
+
+    @cached_property
+    def labels(self) -> dict[str, str]:
+        """Cell key -> label, of which no two are alike: values, named where these say too little.
+
+        `width 16` rather than `16`, and `epochs 4` beside `iterations 4`.
+        """
+        return labelled({cell.key: cell.settings for cell in self._cells}, self.varying)
 
     @cached_property
     def _cells(self) -> list[Cell]:
         return list(dict.fromkeys(trial.cell for trial in self.trials))
+
+
+def labelled(cells: Mapping[str, Mapping[str, Any]], paths: Sequence[str]) -> dict[str, str]:
+    """Key -> label of each of the cells, by its settings at these paths."""
+    told = {key: {p: s[p] for p in paths if p in s} for key, s in cells.items()}
+    words = {key: " ".join(map(str, values.values())) for key, values in told.items()}
+    counts = Counter(words.values())
+    labels = {}
+    for key, values in told.items():
+        if counts[words[key]] > 1 or not any(isinstance(v, str) for v in values.values()):
+            words[key] = " ".join(f"{path.rpartition('.')[2]} {v}" for path, v in values.items())
+        # A name of two lines would look like two trials.
+        labels[key] = " ".join(words[key].split()) or str(cells[key]["model.name"])
+    return labels
 
 
 def _without_twins(paths: list[str], cells: list[dict[str, Any]]) -> list[str]:
@@ -131,13 +147,19 @@ def load(path: Path, overrides: Sequence[str] = (), small: bool = False) -> Swee
     for where, cell in _partial_cells(file):
         check_cell(where, cell, faults)
     faults += _not_shares(file, trials)
+    faults += _not_comparable(trials)
     if not (trials or faults):
         faults.append(Fault("exclude", "leaves no trial"))
-    if not (faults or overrides or small):  # which may take away the trials that an entry is about
+    is_as_written = not (overrides or small or file.made.small or file.made.changed)
+    if not faults and is_as_written:  # else the trials that an entry is about may not be there
         used = {number for _, numbers in expanded for number in numbers}
         faults += _without_effect(file, trials, used)
     if faults:
         raise SweepError(str(path), faults, overrides)
+    made = file.made
+    if overrides and not made.has_other_cells and _has_other_cells(trials, path, small):
+        made = made.model_copy(update={"has_other_cells": True})
+        tree["made"]["has_other_cells"] = True
     text = yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=100)
     return Sweep(
         file.name,
@@ -151,9 +173,18 @@ def load(path: Path, overrides: Sequence[str] = (), small: bool = False) -> Swee
         file.margin,
         file.checkpoint_minutes,
         file.search,
-        bool(overrides),
+        made,
         text,
     )
+
+
+def _has_other_cells(trials: Sequence[Trial], path: Path, small: bool) -> bool:
+    """Whether `--set` has made cells that the file itself does not have."""
+    try:
+        own = load(path, small=small)
+    except SweepError:
+        return True
+    return not {trial.cell.key for trial in trials} <= {trial.cell.key for trial in own.trials}
 
 
 def _not_searchable(
@@ -198,6 +229,14 @@ def _not_shares(file: SweepFile, trials: Sequence[Trial]) -> Iterator[Fault]:
                 f"claims[{number}]",
                 f"accuracies are shares of 1: {claim.other / 100:g} is {claim.other:g} %",
             )
+
+
+def _not_comparable(trials: Sequence[Trial]) -> Iterator[Fault]:
+    """Data sets that are judged by different metrics, of which no table could be made."""
+    metrics = {str(trial.spec.data.metric): trial.spec.data.name for trial in trials}
+    if len(metrics) > 1:
+        what = ", ".join(f"{name} by {metric}" for metric, name in metrics.items())
+        yield Fault("base.data", f"these are judged by different metrics ({what}): make two sweeps")
 
 
 def _partial_cells(file: SweepFile) -> Iterator[tuple[str, dict[str, Any]]]:

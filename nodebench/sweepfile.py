@@ -232,6 +232,18 @@ class Claim(Part):
         return {"of": self.of} | ({other: self.other} if isinstance(self.other, dict) else {})
 
 
+class Made(Part):
+    """How a sweep came of its file; nodebench writes this into a report's `sweep.yaml`.
+
+    Whether it is the `small` form, and what was `changed` by `--set`; and whether it
+    `has_other_cells` than its file for that.
+    """
+
+    small: bool = False
+    changed: tuple[str, ...] = ()
+    has_other_cells: bool = False
+
+
 def _is_file_name(name: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", name):
         raise ValueError(
@@ -266,3 +278,4 @@ class SweepFile(Part):
     margin: NonNegative = 0.01
     checkpoint_minutes: Positive = 5.0
     small: dict[str, Any] = {}
+    made: Made = Made()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 import shlex
@@ -19,6 +20,7 @@ from commands import command
 
 from nodebench.cli.app import app
 from nodebench.reference import json_schema, page
+from nodebench.sources import load_sweep
 from nodebench.store import Store
 from nodebench.sweep import load
 from nodebench.trial import run_trial
@@ -126,6 +128,13 @@ def test_the_notebook_runs(tmp_path, monkeypatch):
         small = [digits, points, "train.epochs=1", "train.batch_size=8", "model.width=4"]
         exec(source.replace("else []", f"else {small}"), scope)
     assert scope["trials"]["test_accuracy"].notna().all()
+
+
+@pytest.mark.parametrize("folder", sorted((ROOT / "reports").iterdir()), ids=lambda p: p.name)
+def test_the_sweep_of_a_committed_report_has_the_trials_of_its_table(folder):
+    with (folder / "results.csv").open() as table:
+        recorded = {row["id"] for row in csv.DictReader(table)}
+    assert {trial.id for trial in load_sweep(folder).trials} == recorded
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "sweeps").glob("*.yaml")), ids=lambda p: p.stem)

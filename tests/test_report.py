@@ -2,11 +2,15 @@ import math
 import re
 from dataclasses import replace
 
+import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
+from made_up import GRID, RELU, made, steady
 
-from nodebench.report import comparison_tables, frames, tables
+from nodebench.report import frames, tables
 from nodebench.report.page import write_report
+from nodebench.report.plots import file_name, save
+from nodebench.report.published import published_numbers
 from nodebench.store import Store
 from nodebench.sweep import load
 from nodebench.trial import run_trial
@@ -35,8 +39,8 @@ def made_up(tmp_path):
         result(0.5),
         result(0.0, outcome="diverged", reason="loss is nan", epoch=1, summary={"parameters": 71}),
     ]
-    for trial, made in zip(sweep.trials, results, strict=False):
-        store.folder(trial.id).write_result(made)
+    for trial, end in zip(sweep.trials, results, strict=False):
+        store.folder(trial.id).write_result(end)
         curve = [{"epoch": e, "test_accuracy": e / 10, "train_loss": 1 / e, **ROW} for e in (1, 2)]
         store.folder(trial.id).write_history([{**row, "iteration": 1, "time": 0} for row in curve])
     return sweep, store
@@ -138,7 +142,7 @@ def test_published_numbers_stand_beside_ours(tmp_path):
         run_trial(trial, store, options(sweep, tmp_path))
     results, evaluated = frames.results(sweep, store), frames.evaluations(sweep, store)
     judged = frames.verdicts(sweep, store)
-    table = comparison_tables.published_numbers(sweep, results, judged)
+    table = published_numbers(sweep, results, judged)
     assert list(table["cell"]) == ["steps 2"] * 2  # of 4 steps, nothing is published
     assert list(table["what"]) == ["test accuracy %", "test accuracy %, at the limit"]
     assert list(table["published"]) == ["97", "48"]
@@ -154,7 +158,7 @@ def test_published_numbers_stand_beside_ours(tmp_path):
 def test_a_sweep_of_other_data_has_no_published_numbers(tmp_path):
     digits = {"data": "digits", "model": "mlp", "train": {"epochs": 1}}
     sweep = load(write_tiny(tmp_path, name="spheres-solver", base=digits))
-    assert comparison_tables.published_numbers(sweep, pd.DataFrame(), pd.DataFrame()).empty
+    assert published_numbers(sweep, pd.DataFrame(), pd.DataFrame()).empty
 
 
 def test_validation_is_a_column_and_chooses_the_best_epoch(tmp_path):
@@ -186,3 +190,65 @@ def test_an_adapted_solver_shows_where_it_ended_and_what_it_took(tmp_path):
     assert (table["final step size"][1], table["final tol"][0]) == ("–", "–")
     mean = sum(row["nfe_forward"] for row in dopri5.history()) / 3
     assert table["NFE over training"][1] == f"{mean:.1f}"
+
+
+def test_the_page_says_what_was_set_and_that_it_is_the_small_form(tmp_path):
+    data = {"name": "spheres", "train_size": 64, "test_size": 32}
+    fields = {"grid": GRID, "limits": {"nfe": 500}, "base": {**TINY, "data": data}}
+    sweep = load(write_tiny(tmp_path, **fields, small={"seeds": [1]}), small=True)
+    page = write_report(sweep, Store(tmp_path / "runs"), tmp_path / "report").read_text()
+    assert "data.test_size 32" in page
+    assert "model.width 4" in page
+    assert "limits.nfe 500" in page
+    assert "model.activation" not in page.partition("Alike")[2].partition("\n")[0]
+    assert "**This is the small form of the sweep" in page
+
+
+def test_the_same_store_gives_the_same_bytes(tmp_path):
+    sweep, _ = made(tmp_path, steady, baseline=RELU)
+    store = Store(tmp_path / "runs")
+    for name in ("one", "other"):
+        write_report(sweep, store, tmp_path / name)
+    files = [path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*.*")]
+    assert {"README.md", "report.html", "results.csv"} <= set(map(str, files))
+    for file in files:
+        assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "other" / file).read_bytes()
+
+
+def test_the_html_page_needs_nothing_beside_it(tmp_path):
+    sweep, _ = made(tmp_path, steady, baseline=RELU)
+    write_report(sweep, Store(tmp_path / "runs"), tmp_path / "report")
+    text = (tmp_path / "report" / "report.html").read_text()
+    assert 'src="figures' not in text
+    assert 'href="results.csv"' not in text
+    assert text.count("data:image/svg+xml;base64,") >= 1
+    assert 'download="results.csv"' in text
+    assert "<td" in text
+    assert "| cell" not in text
+
+
+def test_a_reason_leaves_a_table_a_table(tmp_path):
+    sweep, store = tiny(tmp_path), Store(tmp_path / "runs")
+    (trial,) = sweep.trials
+    reason = "mat1 | mat2\nSize mismatch"
+    store.folder(trial.id).write_result(result(0.0, outcome="error", reason=reason, summary={}))
+    page = write_report(sweep, store, tmp_path / "report").read_text()
+    (row,) = (line for line in page.splitlines() if "Size mismatch" in line)
+    assert r"mat1 \| mat2 Size mismatch" in row
+    assert row.replace(r"\|", "").count("|") == 5
+
+
+def test_a_table_that_there_is_no_more_is_removed(made_up, tmp_path):
+    sweep, store = made_up
+    stale = tmp_path / "report" / "timings.csv"
+    stale.parent.mkdir()
+    stale.write_text("trial")
+    write_report(sweep, store, stale.parent)
+    assert not stale.exists()
+
+
+def test_figures_by_values_with_dots_are_as_many_files(tmp_path):
+    for value in (0.1, 0.2, "pkg.nets:Net"):
+        save(plt.figure(), tmp_path / f"robustness-{file_name(value)}")
+    names = {path.name for path in tmp_path.glob("*.svg")}
+    assert names == {"robustness-0.1.svg", "robustness-0.2.svg", "robustness-pkg.nets-Net.svg"}

@@ -1,6 +1,8 @@
 import pytest
 
+from nodebench import launch
 from nodebench.errors import InputError, StoreError
+from nodebench.outcomes import write_report
 from nodebench.repro import recorded, reproduce, require_current
 from nodebench.store import Store
 from nodebench.trial import run_trial
@@ -27,7 +29,7 @@ def test_a_trial_run_again_gives_the_same_bits_points_included(kept, tmp_path):
     assert found.agrees
     assert found.environments == []
     names = {metric.name for metric in found.metrics}
-    assert {"test_accuracy", "train_loss", "accuracy under euler 4"} <= names
+    assert {"test_accuracy", "train_loss", "accuracy under euler steps 4"} <= names
     assert "epoch_s" not in names
     assert all(metric.is_same_bits for metric in found.metrics)
 
@@ -48,7 +50,9 @@ def test_a_trial_of_other_numerics_is_refused_with_the_commit_to_check_out(kept,
     sweep, _ = kept
     table = tmp_path / "results.csv"
     table.write_text("id,outcome,commit\nabcdef012345,finished,0123456789ab\n")
-    with pytest.raises(InputError, match="Check out commit 0123456789ab"):
+    with pytest.raises(
+        InputError, match="It ran at commit 0123456789ab: check out the commit that wrote"
+    ):
         require_current("abcdef", sweep.trials, table)
     require_current(sweep.trials[0].id[:6], sweep.trials, table)
     require_current("ffffff", sweep.trials, table)  # neither knows it, which `find` says
@@ -67,3 +71,12 @@ def test_a_report_s_table_is_a_record_too(kept, tmp_path):
     assert again(sweep, record, tmp_path).agrees
     with pytest.raises(StoreError, match="nothing is recorded"):
         recorded(trial, empty, tmp_path / "none.csv")
+
+
+def test_a_report_s_folder_records_evaluated_points_too(kept, tmp_path):
+    sweep, store = kept
+    folder = write_report(sweep, store, tmp_path / "report").parent
+    found = launch.reproduce(folder, sweep.trials[0].id[:6], Store(tmp_path / "empty"))
+    assert found.agrees
+    assert found.unmatched == []
+    assert "accuracy under euler steps 4" in {metric.name for metric in found.metrics}

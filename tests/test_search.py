@@ -1,8 +1,9 @@
 import pytest
 
 from nodebench.errors import ResourceError, SweepError
+from nodebench.launch import probed, run
 from nodebench.planning import entries
-from nodebench.runner import require, run_inline
+from nodebench.runner import run_inline
 from nodebench.store import Store
 from nodebench.sweep import load
 from nodebench.trial_folder import Result
@@ -82,9 +83,14 @@ def test_a_search_that_cannot_be_is_refused(tmp_path, change, message):
 
 def test_early_stopping_needs_ray(tmp_path):
     sweep = searched(tmp_path, stop="asha")
-    how = options(sweep, tmp_path, stop=sweep.search.stop)
     with pytest.raises(ResourceError, match="leave out `--inline`"):
-        require(how, inline=True)
+        run(sweep, Store(tmp_path / "runs"), inline=True, track=False)
+
+
+def test_a_search_with_early_stopping_can_be_probed(tmp_path):
+    sweep = searched(tmp_path, samples=1, stop="asha")
+    costs, _ = probed(sweep, Store(tmp_path / "runs"))
+    assert len(costs) == len(sweep.trials)
 
 
 def test_what_a_search_gave_up_is_no_result_for_another_sweep(tmp_path):

@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from nodebench.report.published import Published, reading
 from nodebench.report.statistics import (
     count_and_interval,
     half_width,
@@ -55,7 +54,8 @@ def test_pairs_are_those_of_the_same_seed():
     ours = pd.Series({0: 1.0, 1: 2.0, 2: 9.0})
     theirs = pd.Series({2: 8.0, 1: 1.0, 7: 100.0})
     found = paired(ours, theirs)
-    assert (found.n, found.mean, found.p) == (2, 1.0, 0.0)
+    assert (found.n, found.mean) == (2, 1.0)
+    assert math.isnan(found.p)  # both differ by 1: nothing to test
     assert paired(ours, pd.Series({5: 1.0})) is None
 
 
@@ -67,7 +67,8 @@ def test_one_pair_has_a_difference_and_no_test():
 
 def test_equal_cells_do_not_differ():
     same = pd.Series({0: 1.0, 1: 2.0, 2: 3.0})
-    assert paired(same, same).p == 1.0
+    assert paired(same, same).is_none
+    assert not paired(same, pd.Series({0: 1.0, 1: 2.1, 2: 2.9})).is_none
 
 
 @pytest.mark.parametrize(
@@ -99,54 +100,8 @@ def test_the_front_is_of_those_that_none_surpasses():
 
 # ----------------------------------------------------------------------- published numbers
 
-OURS = pd.Series([0.84, 0.85, 0.86])  # 0.85 ± 0.0248
 
-
-def entry(value: float, **fields: object) -> Published:
-    return Published(cell={}, value=value, source="S0", **fields)
-
-
-@pytest.mark.parametrize(
-    ("number", "word"),
-    [
-        (entry(0.86, spread=0.01, n=3), "matches"),
-        (entry(0.90, spread=0.01, n=3), "differs"),
-        (entry(0.88), "matches"),  # one more of our trainings: within 0.0497
-        (entry(0.91), "differs"),
-        (entry(0.905, read_off=True), "matches"),  # which may be off by 0.01
-        (entry(20.0, metric="epoch_s"), "not comparable: another machine"),
-    ],
-)
-def test_a_published_number_matches_or_not(number, word):
-    assert reading(number, OURS).word == word
-
-
-def test_the_difference_of_means_is_welch_s():
-    welch = stats.ttest_ind_from_stats(0.85, 0.01, 3, 0.88, 0.02, 5, equal_var=False)
-    for theirs in (0.86, 0.87, 0.8705, 0.8716, 0.8717, 0.872, 0.875, 0.88, 0.89):
-        welch = stats.ttest_ind_from_stats(0.85, 0.01, 3, theirs, 0.02, 5, equal_var=False)
-        word = "matches" if welch.pvalue > 0.05 else "differs"
-        assert reading(entry(theirs, spread=0.02, n=5), OURS).word == word
-
-
-def test_what_cannot_be_compared_says_why():
-    assert reading(entry(0.9), OURS[:0]).word == "not run"
-    assert reading(entry(0.9), OURS[:1]).word == "not comparable: one seed"
-    assert reading(entry(0.9), OURS, "the small form").word == "not comparable: the small form"
-    found = reading(entry(0.9), OURS)
-    assert found.difference == "-5"
-
-
-@pytest.mark.parametrize(
-    ("count", "published", "word"),
-    [(576_778, 577e3, "matches"), (208_010, 207e3, "differs"), (238_510, 0.24e6, "matches")],
-)
-def test_counts_of_parameters_match_to_the_digits_that_are_published(count, published, word):
-    number = entry(published, metric="parameters")
-    assert reading(number, pd.Series([float(count)])).word == word
-
-
-def test_mean_and_sample_standard_deviation():
+def test_a_mean_is_written_with_its_interval():
     assert mean_and_interval(pd.Series([80.0, 90.0, 100.0]), 2) == "90.00 ± 24.84"
     assert mean_and_interval(pd.Series([80.0]), 1) == "80.0"
     assert mean_and_interval(pd.Series([], dtype=float), 1) == "–"

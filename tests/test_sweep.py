@@ -154,6 +154,41 @@ def test_numbers_alone_are_labelled_by_what_they_are(tmp_path):
     assert words.cell_label(words.trials[0]) == "euler 1"
 
 
+def test_no_two_cells_have_one_label(tmp_path):
+    base = {k: v for k, v in BASE.items() if k != "train"}
+    grid = [{"train.epochs": [4], "model.norm": ["bn", "ln"]}]
+    grid += [{"train.iterations": [4], "model.norm": ["bn", "ln"]}]
+    found = sweep(tmp_path, base=base, grid=grid)
+    assert len({found.cell_label(trial) for trial in found.trials}) == 4
+    assert "iterations 4" in found.cell_label(found.trials[-1])
+
+
+def test_data_of_different_metrics_are_two_sweeps(tmp_path):
+    parts = [{"data": ["digits"]}, {"data": ["spiral"], "model": ["neuralode"]}]
+    (fault,) = faults(write_sweep(tmp_path, grid=parts, base={**BASE, "train": {"iterations": 1}}))
+    assert "digits by accuracy, spiral by error" in fault
+
+
+@pytest.mark.parametrize(
+    ("overrides", "has_other_cells"),
+    [
+        ([], False),
+        (["seeds=[0, 1]", "resources.cpus=2"], False),
+        (["grid={solver.steps: [2]}"], False),
+        (["solver.steps=[2, 16]"], True),
+        (["train.epochs=9"], True),
+    ],
+)
+def test_a_resolved_file_says_how_it_was_made(tmp_path, overrides, has_other_cells):
+    path = write_sweep(tmp_path, grid={"solver.steps": [2, 4]})
+    found = load(path, overrides)
+    path.write_text(found.text)
+    assert load(path).made == found.made
+    assert found.made.changed == tuple(overrides)
+    assert found.made.has_other_cells is has_other_cells
+    assert load(path, ["seeds=[5]"]).made.changed == (*overrides, "seeds=[5]")
+
+
 def test_the_folder_of_a_report_is_its_sweep(tmp_path):
     path = write_sweep(tmp_path)
     assert load_sweep(tmp_path).trials == load_sweep(path).trials

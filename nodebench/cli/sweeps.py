@@ -37,6 +37,7 @@ from nodebench.planning import Entry, chosen, orphans
 from nodebench.relatives import OTHER_CODE, change, find, inputs, nearest
 from nodebench.store import Store
 from nodebench.sweep import Sweep
+from nodebench.trial_folder import Row
 
 
 @app.command()
@@ -65,7 +66,7 @@ def plan(
         return
     ids = chosen(sweep, only or (), shard)
     entries = [entry for entry in entries if entry.trial.id in ids]
-    left = orphans(sweep, store)
+    left = {} if only or shard != "1/1" else orphans(sweep, store)
     if as_json:
         print(wording.plan_json(sweep, entries, left))
         return
@@ -238,11 +239,14 @@ def repro(
 ) -> None:
     """Run one recorded trial again, here and alone, and compare it metric by metric."""
     store = default_store()
+
+    def count(row: Row) -> None:
+        if err.is_terminal:
+            err.print(f"epoch {row['epoch']}", highlight=False)
+
     found = launch.reproduce(
-        source, trial, store,
-        overrides=changes or (), small=small, cpu=cpu,
-        on_epoch=lambda row: err.print(f"epoch {row['epoch']}", highlight=False),
-    )  # fmt: skip
+        source, trial, store, overrides=changes or (), small=small, cpu=cpu, on_epoch=count
+    )
     say(wording.reproduction_text(found))
     raise typer.Exit(0 if found.agrees else 1)
 

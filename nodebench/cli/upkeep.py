@@ -18,7 +18,7 @@ from nodebench.cli.app import app, err, say
 from nodebench.cli.options import AsJson, Changes, Small
 from nodebench.data_settings import DATASETS
 from nodebench.errors import DataError
-from nodebench.places import default_store
+from nodebench.places import default_store, tracking_uri
 
 
 @app.command()
@@ -71,15 +71,17 @@ def ui(
     port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 5000,
     small: Small = False,
 ) -> None:
-    """Serve MLflow's pages with this machine's runs."""
-    from nodebench.places import tracking_uri
-
+    """Serve MLflow's pages with this machine's runs, or print where a server does."""
     store, page = default_store(), ""
     if source is not None:
         from nodebench.tracking import page_of
 
         page = f"/{page_of(sources.load_sweep(source, small=small), store)}"
-    command = ["-m", "mlflow", "server", "--backend-store-uri", tracking_uri(store)]
+    uri = tracking_uri(store)
+    if uri.startswith("http"):
+        say(f"{uri.rstrip('/')}{page}")
+        return
+    command = ["-m", "mlflow", "server", "--backend-store-uri", uri]
     command += ["--host", "127.0.0.1", "--port", str(port)]
     say(f"http://127.0.0.1:{port}{page}")
     os.execv(sys.executable, [sys.executable, *command])

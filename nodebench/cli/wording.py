@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from nodebench.repro import Comparison, Reproduction
 
 
+MOST_NAMED = 4
+"""Metrics in a line; of more, their number."""
+
+
 def line(sweep: Sweep, entry: Entry) -> str:
     """A trial: id, where it stands, what distinguishes it."""
     return f"{entry.trial.id}  {standing(entry):<12} {sweep.label(entry.trial)}"
@@ -191,13 +195,19 @@ def reproduction_text(found: Reproduction) -> str:
         f"{m.name:<{width}}  {m.recorded:<22.17g} {m.now:<22.17g} {_likeness(m)}"
         for m in found.metrics
     ]
-    lines += [f"{name}: not on record" for name in found.unmatched]
+    if found.unmatched:
+        lines.append(f"not on record: {', '.join(found.unmatched[:MOST_NAMED])}{_and_more(found)}")
     lines += [f"{name}: {then} then, {now} now" for name, then, now in found.environments]
     lines.append(f"outcome: {found.outcomes[0]} then, {found.outcomes[1]} now")
     same = sum(metric.is_same_bits for metric in found.metrics)
     verdict = "reproduced" if found.agrees else "NOT reproduced"
     lines.append(f"{verdict}: {same} of {len(found.metrics)} metrics to the bit")
     return "\n".join(lines)
+
+
+def _and_more(found: Reproduction) -> str:
+    more = len(found.unmatched) - MOST_NAMED
+    return f" and {more} more" if more > 0 else ""
 
 
 def _likeness(metric: Comparison) -> str:

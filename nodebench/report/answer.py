@@ -7,31 +7,28 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import pandas as pd
 
-from nodebench.report.comparisons import (
-    BETTER,
-    NOT_REPRODUCED,
-    NOT_RUN,
-    REPRODUCED,
-    TOO_FEW,
-    UNCLEAR,
-    WORSE,
-    Checked,
-    Comparison,
-    by_seed,
-)
+from nodebench.report import claims
+from nodebench.report.baseline import BETTER, SAME, TOO_FEW, UNCLEAR, WORSE, Comparison, by_seed
+from nodebench.report.claims import NOT_REPRODUCED, NOT_RUN, REPRODUCED, Checked
 from nodebench.report.findings import Findings
 from nodebench.report.statistics import measured, unit
 from nodebench.sweep import Sweep
 from nodebench.trial_folder import FINISHED
-from nodebench.verdict import ODE, RESNET, UNDECIDED
+from nodebench.verdict import ODE, RESNET, ROUNDING, UNDECIDED
 
 READINGS = {
     BETTER: "better",
     WORSE: "worse",
     UNCLEAR: "without a clear difference",
+    SAME: "the same",
     TOO_FEW: "with too few seeds",
 }
-CLAIMS = {REPRODUCED: "reproduced", NOT_REPRODUCED: "not reproduced", NOT_RUN: "not run"}
+CLAIMS = {
+    REPRODUCED: "reproduced",
+    NOT_REPRODUCED: "not reproduced",
+    claims.UNDECIDED: "undecided",
+    NOT_RUN: "not run",
+}
 
 MOST_NAMED = 4
 """Cells in a sentence; of more, a figure tells better."""
@@ -45,34 +42,43 @@ def answer(found: Findings) -> str:
         *_beside_baseline(found.compared),
         *_verdicts(found.judged),
         *(_frontier(found.frontier) if len(found.timed) else []),
-        *_claims(found.checked),
+        *_claims(found.sweep, found.checked),
         *_published(found.published),
     ]
     return " ".join(sentences)
 
 
 def _best(sweep: Sweep, frame: pd.DataFrame) -> list[str]:
-    """The cell with the best mean, and whether the next is clearly behind."""
+    """The cells with the best and the second mean, of each data set."""
+    if "data.name" not in sweep.varying:
+        return _best_of(sweep, frame, "")
+    return [
+        sentence
+        for name, rows in frame.groupby("data.name", sort=False)
+        for sentence in _best_of(sweep, rows, f"On `{name}`, the")
+    ]
+
+
+def _best_of(sweep: Sweep, frame: pd.DataFrame, opening: str) -> list[str]:
     data = sweep.trials[0].spec.data
     done = frame[frame["outcome"] == FINISHED]
     if done.empty or data.headline not in done:
         return []
     means = done.groupby("cell", sort=False)[data.headline].mean().dropna()
-    ranked = means.sort_values(ascending=not data.higher_is_better, kind="stable")
-    if ranked.empty:
-        return []
-    best = str(ranked.index[0])
-    values = by_seed(frame, best, data.headline)
-    what = f"test {data.metric} {measured(data.metric, values)}{unit(data.metric)}"
-    if len(ranked) == 1:
-        return [f"`{best}`: {what} (n = {len(values)})."]
+    ranked = means.sort_values(ascending=not data.higher_is_better, kind="stable").index
+    numbers = []
+    for cell in ranked[:2]:
+        values = by_seed(frame, cell, data.headline)
+        numbers.append(f"{measured(data.metric, values)}{unit(data.metric)} (n = {len(values)})")
+    if len(numbers) < 2:
+        return [
+            f"`{cell}`: test {data.metric} {text}."
+            for cell, text in zip(ranked, numbers, strict=True)
+        ]
     word = "highest" if data.higher_is_better else "lowest"
-    best_of = f"The {word} test {data.metric} is that of `{best}`, "
-    numbers = f"{measured(data.metric, values)}{unit(data.metric)} (n = {len(values)})"
-    second, others = str(ranked.index[1]), by_seed(frame, str(ranked.index[1]), data.headline)
     return [
-        f"{best_of}{numbers}; next is `{second}`, "
-        f"{measured(data.metric, others)}{unit(data.metric)}."
+        f"{opening or 'The'} {word} test {data.metric} is that of `{ranked[0]}`, {numbers[0]}; "
+        f"next is `{ranked[1]}`, {numbers[1]}."
     ]
 
 
@@ -83,12 +89,13 @@ def _at_chance(sweep: Sweep, frame: pd.DataFrame) -> list[str]:
     if "chance" not in done or data.headline not in done:
         return []
     means = done.groupby("cell", sort=False)[[data.headline, "chance"]].mean().dropna()
-    cells = list(means.index[means[data.headline] - means["chance"] <= sweep.margin])
+    ahead = (means[data.headline] - means["chance"]) * (1 if data.higher_is_better else -1)
+    cells = list(means.index[ahead <= sweep.margin + ROUNDING])
     if not cells:
         return []
     few = len(cells) <= MOST_NAMED
     which = _listed([f"`{cell}`" for cell in cells]) if few else f"{len(cells)} cells"
-    return [f"No better than chance, to within {100 * sweep.margin:g} %: {which}."]
+    return [f"No better than chance (margin {sweep.margin:g}): {which}."]
 
 
 def _beside_baseline(compared: Sequence[Comparison]) -> list[str]:
@@ -120,9 +127,11 @@ def _listed(words: Sequence[str]) -> str:
     return " and ".join([", ".join(words[:-1]), *words[-1:]]) if len(words) > 1 else "".join(words)
 
 
-def _claims(checked: Sequence[Checked]) -> list[str]:
+def _claims(sweep: Sweep, checked: Sequence[Checked]) -> list[str]:
     parts = _counted((each.result for each in checked), CLAIMS)
-    return [f"Of the claims stated: {parts}."] if checked else []
+    where = ", in the small form" if sweep.made.small else ""
+    seeds = " by one seed each" if {each.seeds for each in checked} == {1} else ""
+    return [f"Of the claims stated{where}: {parts}{seeds}."] if checked else []
 
 
 def _published(published: pd.DataFrame) -> list[str]:

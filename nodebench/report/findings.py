@@ -5,9 +5,10 @@ from __future__ import annotations
 import pandas as pd
 
 from nodebench.report import frames
-from nodebench.report.comparison_tables import published_numbers
-from nodebench.report.comparisons import against_baseline, checked_claims
+from nodebench.report.baseline import against_baseline
+from nodebench.report.claims import checked_claims
 from nodebench.report.frontier import frontier
+from nodebench.report.published import published_numbers
 from nodebench.store import Store
 from nodebench.sweep import Sweep
 from nodebench.verdict import NUMBERS

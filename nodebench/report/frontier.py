@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from nodebench.report.comparisons import by_seed
+from nodebench.report.baseline import by_seed
 from nodebench.report.statistics import half_width, pareto
 from nodebench.sweep import Sweep
 
@@ -19,9 +19,10 @@ COSTS: Mapping[str, str] = {
 def frontier(sweep: Sweep, frame: pd.DataFrame) -> pd.DataFrame:
     """One row per cell of which a trial finished: mean `value`, its interval's `width`, costs.
 
-    `seconds` are those of the timing pass on the machine where most cells were timed, if any was,
+    `seconds` are those of the timing pass on the machine where most was timed, if anything was,
     else of the trainings; `nfe` is missing of a network without an ODE. `front_seconds` and
-    `front_nfe` mark the cells of which none is better for less.
+    `front_nfe` mark the cells of which none is better for less; none by seconds of trainings, which
+    do not compare.
     """
     data = sweep.trials[0].spec.data
     seconds = "timed_epoch_s" if "timed_epoch_s" in frame else "epoch_s"
@@ -42,7 +43,8 @@ def frontier(sweep: Sweep, frame: pd.DataFrame) -> pd.DataFrame:
     table = pd.DataFrame(rows, columns=["cell", "value", "width", *COSTS])
     sign = 1 if data.higher_is_better else -1
     for cost in COSTS:
-        known = table[table[cost].notna()]
+        comparable = cost == "nfe" or seconds == "timed_epoch_s"
+        known = table[table[cost].notna() & comparable]
         marks = pareto(known[cost].tolist(), (sign * known["value"]).tolist())
         front = pd.Series(marks, index=known.index, dtype=bool)
         table[f"front_{cost}"] = front.reindex(table.index, fill_value=False)

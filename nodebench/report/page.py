@@ -14,12 +14,14 @@ from nodebench.report import (
     frames,
     plots,
     prose,
+    published,
     solver_plots,
     solver_tables,
     tables,
 )
 from nodebench.report.answer import answer
-from nodebench.report.comparison_tables import baseline, claims
+from nodebench.report.baseline import baseline
+from nodebench.report.claims import claims
 from nodebench.report.findings import Findings
 from nodebench.report.html import html_page
 from nodebench.store import Store
@@ -56,8 +58,10 @@ def write_report(sweep: Sweep, store: Store, folder: Path) -> Path:
     shutil.rmtree(folder / "figures", ignore_errors=True)
     write(folder / "sweep.yaml", sweep.text)
     for name, frame in found.tables.items():
+        table = folder / f"{name}.csv"
+        table.unlink(missing_ok=True)
         if not frame.empty:
-            write(folder / f"{name}.csv", frame.to_csv(index=False))
+            write(table, frame.to_csv(index=False))
     page = folder / "README.md"
     sections = _sections(sweep, store, found, folder / "figures")
     text = "\n\n".join(section for section in sections if section) + "\n"
@@ -78,7 +82,7 @@ def _sections(sweep: Sweep, store: Store, found: Findings, figures: Path) -> lis
     return [
         f"# {sweep.name}",
         sweep.about,
-        SMALL if sweep.name.endswith("-small") else "",
+        SMALL if sweep.made.small else "",
         _state(results),
         answer(found),
         _markdown(tables.summary(sweep, results, found.judged, timed)),
@@ -92,11 +96,11 @@ def _sections(sweep: Sweep, store: Store, found: Findings, figures: Path) -> lis
             prose.BASELINE,
             baseline(sweep, found.compared),
         ),
-        *_section("Claims", prose.CLAIMS, claims(found.checked)),
+        *_section("Claims", _of_claims(sweep), claims(found.checked)),
         *_section("Ours beside published numbers", prose.PUBLISHED, found.published),
         *(_figure(name, caption) for name, caption in captions.items()),
         *_adaptation(sweep, found.epochs, figures),
-        *_verdicts(sweep, found.judged),
+        *_verdicts(sweep, found.judged, found.evaluated),
         *_robustness(sweep, store, found.evaluated, found.judged, figures),
         *_section(
             "Which gradient to trust",
@@ -109,6 +113,12 @@ def _sections(sweep: Sweep, store: Store, found: Findings, figures: Path) -> lis
     ]
 
 
+def _of_claims(sweep: Sweep) -> str:
+    obstacle = published.obstacle(sweep)
+    doubt = f" **These numbers are not the study's: {obstacle}.**" if obstacle else ""
+    return prose.CLAIMS + doubt
+
+
 def _section(title: str, text: str, table: pd.DataFrame) -> list[str]:
     """A table under a heading; nothing if it is empty."""
     return [] if table.empty else [f"## {title}", text, _markdown(table)]
@@ -116,14 +126,15 @@ def _section(title: str, text: str, table: pd.DataFrame) -> list[str]:
 
 def _setting(sweep: Sweep) -> str:
     """What all trials have in common: what a reader wants to know first, and what was set."""
-    first = sweep.trials[0]
-    shared = {
-        path: tables.shown(first.settings[path])
-        for path in dict.fromkeys((*SETTING, *first.cell.set_paths))
-        if len({str(trial.settings.get(path)) for trial in sweep.trials}) == 1
-        and path in first.settings
-    }
-    shared |= {f"limits.{name}": f"{value:g}" for name, value in sweep.limits if value is not None}
+    known = dict.fromkeys((*SETTING, *(p for t in sweep.trials for p in t.cell.set_paths)))
+    shared = {}
+    for path in known:
+        values = [trial.settings[path] for trial in sweep.trials if path in trial.settings]
+        if values and len({str(value) for value in values}) == 1 and path not in sweep.varying:
+            where = "" if len(values) == len(sweep.trials) else " (where it applies)"
+            shared[path] = tables.shown(values[0]) + where
+    limits = {name: value for name, value in sweep.limits if value is not None}
+    shared |= {f"limits.{name}": tables.shown(value) for name, value in limits.items()}
     seeds = sorted({trial.spec.seed for trial in sweep.trials})
     shared["seeds"] = ", ".join(map(str, seeds))
     return "Alike in all trials: " + "; ".join(f"{k} {v}" for k, v in shared.items()) + "."
@@ -169,11 +180,14 @@ def _adaptation(sweep: Sweep, epochs: pd.DataFrame, folder: Path) -> list[str]:
     return _images("The solver over training", drawn, prose.ADAPTATION)
 
 
-def _verdicts(sweep: Sweep, judged: pd.DataFrame) -> list[str]:
+def _verdicts(sweep: Sweep, judged: pd.DataFrame, evaluated: pd.DataFrame) -> list[str]:
     if judged.empty:
         return []
-    title, margin = "## Is it still an ODE?", f"The margin here is {sweep.margin:g}."
-    return [title, f"{prose.VERDICTS} {margin}", _markdown(solver_tables.verdicts(sweep, judged))]
+    title, text = "## Is it still an ODE?", f"{prose.VERDICTS} The margin here is {sweep.margin:g}."
+    sizes = evaluated.loc[evaluated["own"], "test_size"].dropna().unique()
+    if len(sizes):
+        text += f" Judged on {', '.join(f'{size:g}' for size in sizes)} test samples."
+    return [title, text, _markdown(solver_tables.verdicts(sweep, judged))]
 
 
 def _robustness(
@@ -249,7 +263,9 @@ def _reproduce(sweep: Sweep) -> str:
 
 def _markdown(table: pd.DataFrame) -> str:
     numeric = ["right" if _is_numeric(table[column]) else "left" for column in table]
-    text: str = table.to_markdown(index=False, disable_numparse=True, colalign=numeric)
+    # A failure's reason may hold what ends a cell of a table.
+    plain = table.map(lambda value: " ".join(value.split()).replace("|", "\\|"))
+    text: str = plain.to_markdown(index=False, disable_numparse=True, colalign=numeric)
     return text
 
 

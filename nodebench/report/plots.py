@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from matplotlib.ticker import MaxNLocator
 
 from nodebench.report.frontier import COSTS
 from nodebench.report.statistics import interval
-from nodebench.sweep import Sweep
+from nodebench.sweep import Sweep, labelled
 
 CURVES = {
     "accuracy": ("test_accuracy", "test accuracy"),
@@ -138,7 +139,8 @@ def frontier(sweep: Sweep, table: pd.DataFrame, folder: Path) -> list[str]:
         for row in few:
             place = row[cost], row["value"]
             axes.annotate(row["cell"], place, (5, 5), textcoords="offset points", fontsize="small")
-        axes.set(xlabel=title)
+        is_shared = cost == "seconds" and front.empty
+        axes.set(xlabel=f"{title}, as trained" if is_shared else title)
         if known[cost].max() > 10 * known[cost].min():
             axes.set_xscale("log")
         else:
@@ -161,11 +163,17 @@ def within_shares(axes: Axes, metric: str) -> None:
         axes.set_ylim(max(low, -0.02), min(high, 1.02))
 
 
+def file_name(value: object) -> str:
+    """A setting's value in a figure's name: letters, digits, dots."""
+    return re.sub(r"[^A-Za-z0-9.]+", "-", str(value)).strip("-")
+
+
 def save(figure: Figure, path: Path) -> None:
     """Writes a figure beside each other as SVG and PNG."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path.with_suffix(".svg"), metadata={"Date": None}, bbox_inches="tight")
-    figure.savefig(path.with_suffix(".png"), metadata={"Software": None}, bbox_inches="tight")
+    for ending, unwanted in (("svg", "Date"), ("png", "Software")):
+        file = path.with_name(f"{path.name}.{ending}")
+        figure.savefig(file, metadata={unwanted: None}, bbox_inches="tight")
     plt.close(figure)
 
 
@@ -224,10 +232,7 @@ def _layout(sweep: Sweep) -> _Layout:
     cells = {sweep.cell_label(trial): trial.settings for trial in sweep.trials}
     panel = _panel(sweep, cells)
     rest = [path for path in sweep.varying if path != panel]
-    lines = {
-        cell: cell if panel is None else " ".join(str(s[p]) for p in rest if p in s) or cell
-        for cell, s in cells.items()
-    }
+    lines = labelled(cells, rest) if panel else {cell: cell for cell in cells}
     names = list(dict.fromkeys(lines.values()))
     palette = sns.color_palette("colorblind" if len(names) <= 10 else "husl", len(names))
     heading = sweep.heading(panel) if panel else ""

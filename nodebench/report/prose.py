@@ -27,11 +27,12 @@ The headline metric (accuracies in %) of the trained weights under other solvers
 pass takes by plan, summed over ODE blocks; h is the step size in training."""
 
 PUBLISHED = """\
-Published numbers are those of the study at its full size and on its hardware; ~ marks one read off
-a figure, to within 0.01. Ours match theirs if the 95 % interval of the difference of means holds
-zero (Welch's, where the study gives a spread and n); of a published number that stands alone, if
-it could be one more of our trainings. The limit is the accuracy under the finest fixed-step solver
-that was evaluated."""
+Published numbers are those of the study at its full size and on its hardware; s.d. is the standard
+deviation that it gives, and ~ marks a number read off a figure, to within 0.01. Ours match theirs if
+the 95 % interval of the difference of means holds zero (Welch's, where the study gives a spread and
+n); of a published number that stands alone, if it could be one more of our trainings. ± is that
+doubt: a match within a wide one says little. The limit is the accuracy under the finest fixed-step
+solver that was evaluated."""
 
 BASELINE = """\
 Each cell less the one that is the same but for what the baseline sets, paired by seed: mean
@@ -40,22 +41,25 @@ t-test, corrected for the number of comparisons (Holm). A difference is clear wh
 fewer than 3 pairs it is not tested."""
 
 CLAIMS = """\
-What the study claims of these cells, as the sweep's file states it. A claim is reproduced if it
-holds in every cell that it is about: that a number is near another by the mean, what is above or
-below also beyond the 95 % interval where there are several seeds (pairs, where two cells are
-compared)."""
+What the study claims of these cells, as the sweep's file states it; accuracies are asked for as
+shares of 1. A claim is reproduced if it holds in every cell that it is about, beyond the 95 %
+interval where there are several seeds (pairs, where two cells are compared). It is undecided if it
+holds by the means, but not beyond their intervals."""
 
 FRONTIER = """\
 Every cell by what it costs, with the 95 % interval of its mean. Ringed and joined are those that
-no other cell surpasses: better for no more, or as good for less."""
+no other cell surpasses: better for no more, or as good for less. By seconds of trainings, which may
+have shared the machine, none are; `nodebench time` gives such as compare."""
 
 VERDICTS = """\
 A model that loses more than a margin of its headline metric under a solver finer than that of its
 training has learned its solver's error: it is a ResNet in disguise. The limit is classic RK4 with
 128 steps, or a finer point if one was evaluated. The drop is what the worst of the finer solvers
 loses. Sufficient steps are the fewest of the training method's, of those evaluated, from which on
-the metric stays within the margin of the limit; the order is that method's observed order of
-convergence on the trained field, over the training step size, a half and a quarter of it."""
+the metric stays within the margin of the limit, one number for all seeds or one for each. The order
+is that method's observed order of convergence on the trained field, over the training step size, a
+half and a quarter of it, of the order that it has on smooth fields: far below, its steps do not
+resolve the field, whatever the accuracy says."""
 
 PATHS = """\
 States of some test samples in the plane, one colour a class, from dots to crosses: under the

@@ -14,8 +14,16 @@ from pydantic import Field
 
 from nodebench.expansion import agrees
 from nodebench.part import Part
-from nodebench.report.statistics import critical
+from nodebench.report.statistics import (
+    column,
+    critical,
+    mean_and_interval,
+    measured,
+    whole,
+)
 from nodebench.spec import TrialSpec
+from nodebench.sweep import Sweep
+from nodebench.trial_folder import FINISHED
 
 METRICS = {
     "test_accuracy": "test accuracy %",
@@ -44,11 +52,12 @@ class Published(Part):
 
     def __str__(self) -> str:
         percent = 100 if self.metric == "test_accuracy" else 1
-        text = f"{self.value * percent:.6g}"
-        if self.spread is not None:
-            text += f" ± {self.spread * percent:.6g}"
-        if self.n is not None:
-            text += f" (n = {self.n})"
+        text = (
+            f"{self.value:,.0f}" if self.metric == "parameters" else f"{self.value * percent:.6g}"
+        )
+        known = [] if self.spread is None else [f"s.d. {self.spread * percent:.6g}"]
+        known += [] if self.n is None else [f"n = {self.n}"]
+        text += f" ({', '.join(known)})" if known else ""
         return f"~{text}" if self.read_off else text
 
     @property
@@ -102,7 +111,7 @@ def reading(entry: Published, ours: pd.Series[float], obstacle: str = "") -> Rea
         return Reading("–", "not run")
     percent = 100 if entry.metric == "test_accuracy" else 1
     difference = float(ours.mean()) - entry.value
-    text = f"{difference * percent:+.4g}"
+    text = f"{difference:+,.0f}" if entry.metric == "parameters" else f"{difference * percent:+.4g}"
     if entry.metric == "epoch_s":
         obstacle = obstacle or "another machine"
     if not obstacle and entry.metric == "parameters":
@@ -111,8 +120,9 @@ def reading(entry: Published, ours: pd.Series[float], obstacle: str = "") -> Rea
         obstacle = "one seed"
     if obstacle:
         return Reading(text, f"not comparable: {obstacle}")
-    slack = READ_OFF if entry.read_off else 0.0
-    return Reading(text, "matches" if abs(difference) <= _doubt(entry, ours) + slack else "differs")
+    doubt = _doubt(entry, ours) + (READ_OFF if entry.read_off else 0.0)
+    word = "matches" if abs(difference) <= doubt else "differs"
+    return Reading(f"{text} ± {doubt * percent:.3g}", word)
 
 
 def _is_rounded(count: float, published: float) -> bool:
@@ -139,3 +149,51 @@ def shown(sweep: str, spec: TrialSpec) -> str:
     """The published test accuracy of a trial's cell, as a table shows it; empty if none is."""
     entries = about(sweep, spec)
     return ", ".join(str(e) for e in entries if e.metric == "test_accuracy" and not e.under)
+
+
+def published_numbers(sweep: Sweep, frame: pd.DataFrame, judged: pd.DataFrame) -> pd.DataFrame:
+    """One row per published number of the sweep's cells: ours, theirs, and whether they match."""
+    numbers: dict[tuple[str, str], tuple[Published, list[str]]] = {}
+    for trial in sweep.trials:
+        for entry in about(sweep.name, trial.spec):
+            key = sweep.cell_label(trial), entry.what
+            numbers.setdefault(key, (entry, []))[1].append(trial.id)
+    rows = []
+    for (cell, _), (entry, ids) in numbers.items():
+        done = frame[frame["id"].isin(ids) & (frame["outcome"] == FINISHED)]
+        values = _at_the_limit(judged, ids) if entry.under else column(done, entry.metric)
+        values = values.dropna()
+        found = reading(entry, values, obstacle(sweep) if entry.metric != "parameters" else "")
+        rows.append(
+            {
+                "cell": cell,
+                "what": entry.what,
+                "ours": _ours(entry.metric, values),
+                "n": str(len(values)),
+                "published": str(entry),
+                "difference": found.difference,
+                "reading": found.word,
+                "source": entry.source,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def obstacle(sweep: Sweep) -> str:
+    """Why the numbers of a sweep cannot be those of its study; empty if they can."""
+    if sweep.made.small:
+        return "the small form"
+    return "its cells were changed by `--set`" if sweep.made.has_other_cells else ""
+
+
+def _ours(metric: str, values: pd.Series[float]) -> str:
+    if metric == "test_accuracy":
+        return measured("accuracy", values)
+    return whole(values) if metric == "parameters" else mean_and_interval(values, 1)
+
+
+def _at_the_limit(judged: pd.DataFrame, ids: list[str]) -> pd.Series[float]:
+    """The headline metric of each trial under the finest solver."""
+    if judged.empty:
+        return pd.Series(dtype=float)
+    return judged.loc[judged["trial"].isin(ids), "limit"].astype(float)

@@ -7,13 +7,15 @@ from collections import Counter
 import pandas as pd
 
 from nodebench.report.statistics import (
+    NO_VALUE,
     count_and_interval,
     magnitude,
     mean_and_interval,
     measured,
     unit,
 )
-from nodebench.report.tables import NO_VALUE, cells, shown, words
+from nodebench.report.tables import cells, shown, words
+from nodebench.solver_settings import Solver
 from nodebench.sweep import Sweep
 from nodebench.trial_folder import FINISHED
 from nodebench.verdict import NUMBERS
@@ -25,6 +27,7 @@ def verdicts(sweep: Sweep, frame: pd.DataFrame) -> pd.DataFrame:
     `frame` is the table of `frames.verdicts`.
     """
     rows = []
+    solvers = {trial.id: trial.spec.solver for trial in sweep.trials}
     for key, group in cells(sweep, frame.rename(columns={"trial": "id"})):
         metric = group["metric"].iloc[0]
         numbers = {name: group[name].astype(float) for name in NUMBERS}
@@ -37,13 +40,19 @@ def verdicts(sweep: Sweep, frame: pd.DataFrame) -> pd.DataFrame:
                 f"limit{unit(metric)}": measured(metric, numbers["limit"]),
                 f"drop{unit(metric)}": measured(metric, numbers["drop"]),
                 "sufficient steps": _listed(numbers["sufficient_steps"]),
-                "order": mean_and_interval(numbers["order"], 2),
+                "order": _order(numbers["order"], solvers[group["id"].iloc[0]]),
                 "n": str(len(group)),
                 "why undecided": "; ".join(reasons) or NO_VALUE,
             }
         )
     table = pd.DataFrame(rows)
     return table.drop(columns=[c for c in table if (table[c] == NO_VALUE).all()])
+
+
+def _order(observed: pd.Series[float], solver: Solver | None) -> str:
+    """The order of convergence that was observed, of that which the method has on smooth fields."""
+    text = mean_and_interval(observed, 2)
+    return text if text == NO_VALUE or solver is None else f"{text} of {solver.facts.order}"
 
 
 def _listed(steps: pd.Series[float]) -> str:

@@ -11,6 +11,11 @@ import pandas as pd
 LEVEL = 0.95
 """Of every confidence interval."""
 
+ROUNDING = 1e-9
+"""Relative spread below which differences are the same."""
+
+NO_VALUE = "–"
+
 FEWEST_PAIRS = 3
 """Seeds that two cells have in common, below which a difference is given without a test."""
 
@@ -20,7 +25,7 @@ class Difference:
     """A mean difference over `n` pairs, its confidence interval between `low` and `high`.
 
     `effect` is Cohen's d of paired samples, the mean over the standard deviation; `p` is that of
-    Student's paired t-test. What so few pairs do not give is nan.
+    Student's paired t-test. What so few pairs, or pairs that all differ alike, do not give is nan.
     """
 
     mean: float
@@ -34,6 +39,11 @@ class Difference:
     def half_width(self) -> float:
         """Half the interval."""
         return self.high - self.mean
+
+    @property
+    def is_none(self) -> bool:
+        """Whether the two are the same for every seed."""
+        return self.mean == 0 and not self.half_width > 0
 
 
 def critical(freedom: float) -> float:
@@ -67,9 +77,10 @@ def paired(ours: pd.Series[float], theirs: pd.Series[float]) -> Difference | Non
     if n == 1:
         return Difference(mean, math.nan, math.nan, math.nan, math.nan, 1)
     spread, width = float(differences.std(ddof=1)), half_width(differences)
-    if spread == 0:  # of which scipy makes nothing: the same for all seeds
-        effect, p = (0.0, 1.0) if mean == 0 else (math.copysign(math.inf, mean), 0.0)
-    else:
+    # Accuracies are counts over samples, so that differences are often the same for all seeds,
+    # to rounding: of these nothing can be tested.
+    effect, p = math.nan, math.nan
+    if spread > ROUNDING * float(differences.abs().max()):
         effect, p = mean / spread, float(stats.ttest_1samp(differences, 0.0).pvalue)
     return Difference(mean, mean - width, mean + width, effect, p, n)
 
@@ -103,7 +114,7 @@ def mean_and_interval(values: pd.Series[float], digits: int) -> str:
     """Mean ± half its confidence interval; the mean alone of one value, a dash for none."""
     values = values.dropna()
     if values.empty:
-        return "–"
+        return NO_VALUE
     mean = f"{values.mean():.{digits}f}"
     return mean if len(values) == 1 else f"{mean} ± {half_width(values):.{digits}f}"
 
@@ -117,7 +128,7 @@ def count_and_interval(values: pd.Series[float]) -> str:
 def magnitude(values: pd.Series[float]) -> str:
     """The median of errors that may lie orders of magnitude apart; a dash for none."""
     values = values.dropna()
-    return f"{values.median():.1e}" if len(values) else "–"
+    return f"{values.median():.1e}" if len(values) else NO_VALUE
 
 
 def measured(metric: str, values: pd.Series[float]) -> str:
@@ -130,3 +141,26 @@ def measured(metric: str, values: pd.Series[float]) -> str:
 def unit(metric: str) -> str:
     """What follows a metric's name in a heading."""
     return " %" if metric == "accuracy" else ""
+
+
+def signed(metric: str, difference: float) -> str:
+    """A difference of a metric that models are judged by, with its sign: accuracies in percent."""
+    return f"{100 * difference:+.2f}" if metric == "accuracy" else f"{difference:+.4f}"
+
+
+def probability(p: float) -> str:
+    """A p value; a dash where nothing was tested."""
+    if math.isnan(p):
+        return NO_VALUE
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def column(frame: pd.DataFrame, name: str) -> pd.Series[float]:
+    """A column, empty if there is none of that name."""
+    return frame[name] if name in frame else pd.Series(dtype=float)
+
+
+def whole(values: pd.Series[float]) -> str:
+    """The different values of a count, with thousands set apart."""
+    counts = sorted(set(values.dropna().astype(int)))
+    return " / ".join(f"{count:,}" for count in counts) or NO_VALUE

@@ -10,15 +10,16 @@ import pandas as pd
 
 from nodebench.report import published
 from nodebench.report.statistics import (
+    NO_VALUE,
+    column,
     count_and_interval,
     mean_and_interval,
     measured,
     unit,
+    whole,
 )
 from nodebench.sweep import Sweep
 from nodebench.trial_folder import BUSY, FINISHED
-
-NO_VALUE = "–"
 
 
 def summary(
@@ -195,17 +196,6 @@ def cells(sweep: Sweep, frame: pd.DataFrame) -> list[tuple[dict[str, str], pd.Da
         (dict(zip(headings, map(shown, key), strict=True)), group)
         for key, group in frame.groupby(columns, dropna=False, sort=False)
     ]
-
-
-def column(frame: pd.DataFrame, name: str) -> pd.Series[float]:
-    """A column, empty if there is none of that name."""
-    return frame[name] if name in frame else pd.Series(dtype=float)
-
-
-def whole(values: pd.Series[float]) -> str:
-    """The different values of a count, with thousands set apart."""
-    counts = sorted(set(values.dropna().astype(int)))
-    return " / ".join(f"{count:,}" for count in counts) or NO_VALUE
 
 
 def _outcomes(group: pd.DataFrame) -> str:

@@ -10,9 +10,10 @@ from pathlib import Path
 import pandas as pd
 
 from nodebench.errors import InputError, SweepError
-from nodebench.report.comparisons import Comparison, compared_cells
+from nodebench.expansion import SPEC_ORDER
+from nodebench.report.baseline import Comparison, compared_cells
 from nodebench.report.findings import all_results
-from nodebench.report.statistics import measured, unit
+from nodebench.report.statistics import measured, probability, signed, unit
 from nodebench.sources import load_sweep
 from nodebench.store import Store
 from nodebench.trial_folder import FINISHED
@@ -55,8 +56,12 @@ def read(source: str, store: Store) -> Side:
 
 
 def _of_commit(commit: str, folder: str) -> pd.DataFrame:
-    command = ["git", "show", f"{commit}:{folder.rstrip('/')}/{TABLE}"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    # Without `./`, git would look from the repository's root.
+    command = ["git", "show", f"{commit}:./{folder.rstrip('/')}/{TABLE}"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise InputError(f"`{commit}:{folder}`: git cannot be run: {error}") from error
     if done.returncode:
         raise InputError(f"`{commit}:{folder}`: {done.stderr.strip() or 'git has no such table'}")
     return pd.read_csv(io.StringIO(done.stdout))
@@ -119,7 +124,7 @@ Cells = dict[tuple[str, ...], tuple[pd.DataFrame, pd.DataFrame]]
 
 def _cells(*tables: pd.DataFrame) -> Cells:
     """The rows of each cell in both tables, by the settings that both have, or that vary."""
-    paths = dict.fromkeys(str(column) for table in tables for column in table if "." in str(column))
+    paths = dict.fromkeys(path for table in tables for path in _settings(table))
     telling = [
         path
         for path in paths
@@ -135,9 +140,14 @@ def _cells(*tables: pd.DataFrame) -> Cells:
     return {k: tuple(g.get(k, t[:0]) for g, t in zip(groups, tables, strict=True)) for k in every}  # type: ignore[misc]
 
 
+def _settings(table: pd.DataFrame) -> list[str]:
+    """The columns that are settings, but for the seed."""
+    return [str(name) for name in table if name in SPEC_ORDER and name != "seed"]
+
+
 def _apart(*tables: pd.DataFrame) -> str:
     """The settings of which no value is in both: `train.epochs is 2 in the one, 4 in the other`."""
-    paths = [str(path) for path in tables[0] if "." in str(path) and path in tables[1]]
+    paths = [path for path in _settings(tables[0]) if path in tables[1]]
     values = {path: [sorted({_plain(v) for v in t[path]} - {""}) for t in tables] for path in paths}
     apart = [
         f"`{path}` is {', '.join(ours)} in the one, {', '.join(theirs)} in the other"
@@ -166,12 +176,12 @@ def _values(rows: pd.DataFrame, metric: str) -> pd.Series[float]:
 def _columns(found: Comparison | None, metric: str) -> dict[str, str]:
     if found is None:
         return {"difference": "–", "p (Holm)": "–", "reading": "no seed in common"}
-    percent = 100 if _rises(metric) else 1
-    interval = "" if found.difference.n < 2 else f" ± {percent * found.difference.half_width:.2f}"
+    what, difference = _what(metric), found.difference
+    interval = "" if difference.n < 2 else f" ± {signed(what, difference.half_width)[1:]}"
     return {
-        "difference": f"{percent * found.difference.mean:+.2f}{interval}",
-        "p (Holm)": "–" if found.p != found.p else f"{found.p:.3f}",
-        "reading": found.reading if found.difference.mean else "the same",
+        "difference": f"{signed(what, difference.mean)}{interval}",
+        "p (Holm)": probability(found.p),
+        "reading": found.reading,
     }
 
 

@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from made_up import FINE, GRID, RELU, TANH, made, steady
+
+from nodebench.errors import SweepError
+from nodebench.outcomes import write_report
+from nodebench.report.claims import (
+    NOT_REPRODUCED,
+    NOT_RUN,
+    REPRODUCED,
+    UNDECIDED,
+)
+from nodebench.report.findings import Findings
+from nodebench.store import Store
+from nodebench.sweep import load
+from nodebench.trial_folder import Result
+from sweeps import tiny, write_tiny
+
+
+def claimed(tmp_path: Path, accuracy: Any = steady, seeds: int = 3, **claim: Any) -> Any:
+    _, found = made(tmp_path, accuracy, seeds, claims=[{"says": "it is so", **claim}])
+    [checked] = found.checked
+    return checked
+
+
+@pytest.mark.parametrize(
+    ("claim", "result"),
+    [
+        ({"of": {**TANH, **FINE}, "above": RELU}, REPRODUCED),
+        ({"of": {**TANH, **FINE}, "above": RELU, "by": 0.05}, REPRODUCED),
+        ({"of": {**TANH, **FINE}, "above": RELU, "by": 0.2}, NOT_REPRODUCED),
+        ({"of": {**RELU, **FINE}, "above": TANH}, NOT_REPRODUCED),  # false, and found to be
+        ({"of": {**RELU, **FINE}, "above": TANH, "by": -0.11}, REPRODUCED),
+        ({"of": {**RELU, **FINE}, "below": TANH}, REPRODUCED),
+        ({"of": TANH, "above": RELU, "by": 0.05}, NOT_REPRODUCED),  # in one cell of two
+        ({"of": TANH, "above": RELU}, UNDECIDED),
+        ({"of": {**TANH, **FINE}, "near": 0.7, "within": 0.3}, REPRODUCED),
+        ({"of": {**TANH, **FINE}, "near": 0.8, "within": 0.01}, NOT_REPRODUCED),
+        ({"of": FINE, "metric": "nfe_forward", "above": 7}, REPRODUCED),
+        ({"of": FINE, "metric": "drop", "above": 0}, NOT_RUN),
+    ],
+)
+def test_a_claim_is_reproduced_or_not(tmp_path, claim, result):
+    assert claimed(tmp_path, **claim).result == result
+
+
+def test_what_holds_on_average_but_within_the_doubt_is_undecided(tmp_path):
+    checked = claimed(tmp_path, of={**TANH, "solver.steps": 2}, above=RELU, by=-0.01)
+    assert checked.result == UNDECIDED
+    near = claimed(tmp_path / "near", of={**TANH, **FINE}, near=0.7, within=0.01)
+    assert near.result == UNDECIDED
+
+
+def test_one_seed_is_judged_by_its_number(tmp_path):
+    checked = claimed(tmp_path, seeds=1, of={**TANH, **FINE}, above=RELU)
+    assert (checked.result, checked.numbers) == (
+        REPRODUCED,
+        ("tanh 8: 10.00 points more than relu 8 (n = 1)",),
+    )
+
+
+def test_a_cell_is_not_compared_with_itself(tmp_path):
+    checked = claimed(tmp_path, of={}, above=RELU, by=-0.2)
+    assert checked.result == REPRODUCED
+    assert [text.partition(":")[0] for text in checked.numbers] == ["tanh 2", "tanh 8"]
+
+
+def test_a_claim_by_one_seed_or_in_the_small_form_says_so(tmp_path):
+    fields = {"claims": [{"says": "so", "of": TANH, "above": 0}], "small": {"solver.steps": [2]}}
+    write_tiny(tmp_path, grid=GRID, **fields)
+    sweep, store = load(tmp_path / "tiny.yaml", small=True), Store(tmp_path / "runs")
+    for trial in sweep.trials:
+        ended = Result("finished", "", 1, {"test_accuracy": 0.5}, [], 0, 1)
+        store.folder(trial.id).create(trial)
+        store.folder(trial.id).write_result(ended)
+    page = write_report(sweep, store, tmp_path / "report").read_text()
+    assert "Of the claims stated, in the small form: 1 reproduced by one seed each." in page
+    assert "**These numbers are not the study's: the small form.**" in page
+    assert "| reproduced by one seed " in page
+
+
+def test_a_claim_about_what_has_not_run_is_not_judged(tmp_path):
+    def only_relu(activation: str, steps: int, seed: int) -> float | None:
+        return steady(activation, steps, seed) if activation == "relu" else None
+
+    assert claimed(tmp_path, only_relu, of={**TANH, **FINE}, above=RELU).result == NOT_RUN
+
+
+def test_a_claim_of_speed_wants_seconds_that_compare(tmp_path):
+    claim = {"says": "slow", "of": {"solver.steps": 4}, "metric": "timed_epoch_s"}
+    claim["above"] = {"solver.steps": 2}
+    sweep = tiny(tmp_path, grid={"solver.steps": [2, 4]}, claims=[claim])
+    store = Store(tmp_path / "runs")
+    machine = {"hardware": "abacus", "device": "cpu", "threads": 1, "torch": "2", "time": 1.0}
+    for trial in sweep.trials:
+        store.folder(trial.id).create(trial)
+        store.folder(trial.id).write_result(Result("finished", "", 1, {"epoch_s": 9.0}, [], 0, 1))
+    assert Findings(sweep, store).checked[0].result == NOT_RUN
+    for trial, seconds in zip(sweep.trials, (1.0, 2.5), strict=True):
+        store.folder(trial.id).add_timing({**machine, "timed_epoch_s": seconds})
+    (checked,) = Findings(sweep, store).checked
+    assert checked.result == REPRODUCED
+    assert checked.numbers == ("steps 4: 1.50 more than steps 2",)
+
+
+@pytest.mark.parametrize(
+    ("claim", "message"),
+    [
+        ({"above": 1, "below": 2}, "needs one of `above`, `below` and `near`"),
+        ({}, "needs one of `above`, `below` and `near`"),
+        ({"near": 0.5}, "`near` goes with `within`"),
+        ({"above": 1, "metric": "test_acuracy"}, "Did you mean `test_accuracy`"),
+        ({"above": 1, "of": {"model.widht": 4}}, "Did you mean `model.width`"),
+        ({"above": {"model.activation": "sigmoid"}}, "agrees with no trial"),
+        ({"above": 50}, "accuracies are shares of 1: 0.5 is 50 %"),
+        ({"near": 0.5, "within": 0.1, "by": 0.1}, "`by` goes with `above` or `below`"),
+    ],
+)
+def test_a_mistake_in_a_claim_is_named(tmp_path, claim, message):
+    with pytest.raises(SweepError, match=message) as caught:
+        tiny(tmp_path, grid=GRID, claims=[{"says": "so", **claim}])
+    assert "claims[0]" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "shown"),
+    [
+        ([29.0, 31.0], "30.0 ± 12.7"),
+        ([1234.0], "1234"),
+        ([0.00123, 0.00125], "0.001240 ± 0.000127"),
+    ],
+)
+def test_a_claims_number_has_the_digits_of_its_interval(tmp_path, numbers, shown):
+    claim = {"says": "so", "metric": "nfe_forward", "above": 0}
+    sweep, store = tiny(tmp_path, seeds=list(range(len(numbers))), claims=[claim]), Store(tmp_path)
+    for trial, number in zip(sweep.trials, numbers, strict=True):
+        store.folder(trial.id).create(trial)
+        result = Result("finished", "", 1, {"test_accuracy": 0.5, "nfe_forward": number}, [], 0, 1)
+        store.folder(trial.id).write_result(result)
+    (checked,) = Findings(sweep, store).checked
+    assert f": {shown} (n = {len(numbers)})" in checked.numbers[0]
