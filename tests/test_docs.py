@@ -9,6 +9,7 @@ import shlex
 import shutil
 import sys
 import textwrap
+import tomllib
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -66,6 +67,13 @@ def test_yaml_snippets_are_what_a_sweep_may_hold(page, tmp_path):
         load(path, small=False, overrides=() if whole else ["seeds=[0]"])
 
 
+def test_the_layers_are_those_that_are_checked():
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
+    (layers,) = (c["layers"] for c in contracts["contracts"] if c["type"] == "layers")
+    told = " · ".join(layer.replace(" | ", ", ") for layer in reversed(layers))
+    assert told in " ".join((ROOT / "CONTRIBUTING.md").read_text().split())
+
+
 def test_the_reference_is_what_the_classes_say():
     written = (ROOT / "docs" / "sweep-file.md").read_text()
     assert written == page(), "nodebench schema --markdown > docs/sweep-file.md"
@@ -121,7 +129,7 @@ def test_the_notebook_runs(tmp_path, monkeypatch):
     monkeypatch.delenv("NODEBENCH_RUNS", raising=False)
     display = SimpleNamespace(Image=lambda *_arguments, **_options: None)
     monkeypatch.setitem(sys.modules, "IPython.display", display)
-    scope: dict[str, object] = {}
+    scope: dict[str, object] = {"Path": Path}
     digits = "data={name: digits, train_size: 16, test_size: 8}"
     points = "evaluate={gradients: [backprop, adjoint], methods: [euler], steps: [2]}"
     for source in sources[1:]:  # the first fetches nodebench

@@ -28,9 +28,9 @@ pass takes by plan, summed over ODE blocks; h is the step size in training."""
 
 PUBLISHED = """\
 Published numbers are those of the study at its full size and on its hardware; s.d. is the standard
-deviation that it gives, and ~ marks a number read off a figure, to within 0.01. Ours match theirs if
-the 95 % interval of the difference of means holds zero (Welch's, where the study gives a spread and
-n); of a published number that stands alone, if it could be one more of our trainings. ± is that
+deviation that it gives, and ~ marks a number read off a figure, to within 0.01. Ours match theirs
+if the 95 % interval of the difference of means holds zero (Welch's, where the study gives a spread
+and n); of a published number that stands alone, if it could be one more of our trainings. ± is that
 doubt: a match within a wide one says little. The limit is the accuracy under the finest fixed-step
 solver that was evaluated."""
 
