@@ -39,6 +39,12 @@ def test_a_part_of_a_plan_is_what_run_would_take_of_it(tmp_path):
     assert lines[1:] == ["tiny: 1 trials, 1 to run"]
 
 
+def test_the_pages_of_a_server_are_named_and_not_served_again(tmp_path):
+    environment = {**os.environ, "MLFLOW_TRACKING_URI": "http://head:5000/"}
+    done = command(tmp_path, "ui", env=environment)
+    assert (done.returncode, done.stdout) == (0, "http://head:5000\n")
+
+
 def test_mistakes_end_with_status_two_and_create_nothing(tmp_path):
     base = {**TINY, "solver": {"method": "dopri", "steps": 0}, "trian": {}}
     write_tiny(tmp_path, base=base)

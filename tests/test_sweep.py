@@ -4,6 +4,8 @@ import pytest
 from plans import BASE, sweep, trial, write_sweep
 
 from nodebench.errors import SweepError
+from nodebench.places import default_store
+from nodebench.planning import remember
 from nodebench.sources import load_sweep
 from nodebench.sweep import load
 
@@ -192,6 +194,15 @@ def test_a_resolved_file_says_how_it_was_made(tmp_path, overrides, has_other_cel
 def test_the_folder_of_a_report_is_its_sweep(tmp_path):
     path = write_sweep(tmp_path)
     assert load_sweep(tmp_path).trials == load_sweep(path).trials
+
+
+def test_a_sweep_that_was_launched_here_is_found_by_its_name(tmp_path, monkeypatch):
+    monkeypatch.setenv("NODEBENCH_RUNS", str(tmp_path / "runs"))
+    launched = sweep(tmp_path)
+    remember(launched, default_store())
+    assert load_sweep("t").trials == launched.trials
+    with pytest.raises(SweepError, match="there is no such file"):
+        load_sweep("another")
 
 
 # -------------------------------------------------------------------------------------- faults

@@ -142,6 +142,14 @@ def test_without_a_timing_the_seconds_are_marked_as_shared(two_cells, tmp_path):
     assert "## What a training step takes" not in page
 
 
+def test_there_is_nothing_to_time_without_checkpoints(two_cells, tmp_path):
+    sweep, store = two_cells
+    for trial in sweep.trials:
+        store.folder(trial.id).checkpoint.unlink()
+    with pytest.raises(InputError, match="the checkpoints have been removed"):
+        time_cells(sweep, store, Quiet(), track=False)
+
+
 def test_there_is_nothing_to_time_before_a_trial_has_finished(tmp_path):
     sweep, store = tiny(tmp_path), Store(tmp_path / "runs")
     with pytest.raises(InputError, match="no trial has finished yet"):
