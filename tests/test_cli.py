@@ -7,7 +7,7 @@ from pathlib import Path
 import yaml
 from commands import command
 
-from nodebench.cli import sweeps as cli
+from nodebench.cli import running as cli
 from nodebench.planning import Entry
 from nodebench.trial_folder import Result
 from sweeps import TINY, tiny, write_tiny

@@ -10,8 +10,8 @@ import yaml
 from loading import CUSTOM, HEAD, outcome, outcome_of
 
 from nodebench import sources
-from nodebench.cli.sweeps import plan as plan_command
-from nodebench.cli.sweeps import status as status_command
+from nodebench.cli.looking import plan as plan_command
+from nodebench.cli.looking import status as status_command
 from nodebench.data.load import load as load_data
 from nodebench.errors import InputError, SweepError
 from nodebench.models.build import build

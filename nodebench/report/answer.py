@@ -141,4 +141,5 @@ def _published(published: pd.DataFrame) -> list[str]:
     comparable = counts["matches"] + counts["differs"]
     if not comparable:
         return []
-    return [f"Of {comparable} published numbers that compare, {counts['matches']} match ours."]
+    verb = "matches" if counts["matches"] == 1 else "match"
+    return [f"Of published numbers that compare ({comparable}), {counts['matches']} {verb} ours."]
