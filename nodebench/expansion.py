@@ -125,8 +125,9 @@ def _leaves(cell: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 
 def named_paths(cell: Mapping[str, Any]) -> list[str]:
-    """The settings that a partial cell names."""
-    return [path for path, _ in _leaves(cell)]
+    """The settings that a partial cell names; a group that is given as one stands for all of it."""
+    plain = {key: value for key, value in cell.items() if not isinstance(value, dict)}
+    return [*(key for key in cell if key not in plain), *(path for path, _ in _leaves(plain))]
 
 
 def check_cell(where: str, cell: Mapping[str, Any], faults: list[Fault]) -> None:

@@ -61,6 +61,14 @@ def test_a_cell_with_several_partners_has_none(tmp_path):
     assert partner(found, odenet, {"model.name": "resnet"}).cell == resnet.cell
 
 
+def test_a_group_named_as_one_may_differ_in_all_of_it(tmp_path):
+    ways = [{"method": "euler", "steps": 8}, {"method": "rk4", "steps": 2}]
+    found = sweep(tmp_path, grid={"solver": ways})
+    euler, rk4 = found.trials
+    assert partner(found, rk4, {"solver.method": "euler"}) is None
+    assert partner(found, rk4, {"solver": {"method": "euler"}}).cell == euler.cell
+
+
 def test_a_cell_that_the_baseline_lacks_is_not_compared_with_another(tmp_path):
     grid = [{**{k: [v] for k, v in RELU.items()}, "solver.steps": [2]}]
     grid += [{**{k: [v] for k, v in TANH.items()}, "solver.steps": [2, 8]}]

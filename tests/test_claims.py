@@ -7,7 +7,9 @@ import pytest
 from made_up import FINE, GRID, RELU, TANH, made, steady
 
 from nodebench.errors import SweepError
+from nodebench.expansion import agrees
 from nodebench.outcomes import write_report
+from nodebench.report.baseline import one_each, partner
 from nodebench.report.claims import (
     NOT_REPRODUCED,
     NOT_RUN,
@@ -19,6 +21,8 @@ from nodebench.store import Store
 from nodebench.sweep import load
 from nodebench.trial_folder import Result
 from sweeps import tiny, write_tiny
+
+SWEEPS = Path(__file__).parents[1] / "sweeps"
 
 
 def claimed(tmp_path: Path, accuracy: Any = steady, seeds: int = 3, **claim: Any) -> Any:
@@ -143,3 +147,15 @@ def test_a_claims_number_has_the_digits_of_its_interval(tmp_path, numbers, shown
         store.folder(trial.id).write_result(result)
     (checked,) = Findings(sweep, store).checked
     assert f": {shown} (n = {len(numbers)})" in checked.numbers[0]
+
+
+@pytest.mark.parametrize("path", sorted(SWEEPS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_claim_of_a_study_has_something_to_compare(path):
+    sweep = load(path)
+    for claim in sweep.claims:
+        about = [trial for trial in one_each(sweep) if agrees(trial.spec, claim.of)]
+        assert about, claim.says
+        if isinstance(claim.other, dict):
+            others = [t for t in about if not agrees(t.spec, claim.other)]
+            assert others, claim.says
+            assert all(partner(sweep, trial, claim.other) for trial in others), claim.says
