@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import hypothesis
@@ -8,6 +9,9 @@ import torch
 
 hypothesis.settings.register_profile("patient", deadline=None)  # a busy machine is no failure
 hypothesis.settings.load_profile("patient")
+
+for name in ("NODEBENCH_RUNS", "NODEBENCH_DATA", "MLFLOW_TRACKING_URI", "RAY_ADDRESS"):
+    os.environ.pop(name, None)  # whoever runs the tests has a store of their own
 
 
 @pytest.fixture(autouse=True)

@@ -13,6 +13,8 @@ from nodebench.trial_folder import Result
 from sweeps import tiny
 
 GRID = {"model.activation": ["relu", "tanh"], "solver.steps": [2, 8]}
+TANH, RELU = ({"model.activation": name} for name in ("tanh", "relu"))
+FINE = {"solver.steps": 8}
 
 
 def made(folder: Path, accuracy: Any, seeds: int = 3, **fields: Any) -> tuple[Sweep, Findings]:
@@ -39,15 +41,6 @@ def steady(activation: str, steps: int, seed: int) -> float:
     better = {("tanh", 8): fine, ("tanh", 2): coarse}
     wobble = (0.0, 0.001, 0.002)[seed % 3]
     return 0.5 + 0.1 * seed + better.get((activation, steps), 0.0) + wobble * (steps == 8)
-
-
-TANH = {"model.activation": "tanh"}
-
-
-RELU = {"model.activation": "relu"}
-
-
-FINE = {"solver.steps": 8}
 
 
 def finished(folder, **fields):
