@@ -162,9 +162,11 @@ def timed_text(sweep: Sweep, timed: Timed) -> str:
 
 
 def _step_text(row: Row) -> str:
+    from nodebench.report.tables import three_digits  # pandas, which `time` has imported
+
     step, least, most = (1e3 * row[name] for name in ("step_s", "step_s_least", "step_s_most"))
-    epoch = f"{row['timed_epoch_s']:.3g} s an epoch"
-    return f"{step:.3g} ms a step ({least:.3g} to {most:.3g}), {epoch}"
+    step, least, most, epoch = map(three_digits, (step, least, most, row["timed_epoch_s"]))
+    return f"{step} ms a step ({least} to {most}), {epoch} s an epoch"
 
 
 def forecast_text(found: Forecast) -> str:

@@ -114,12 +114,12 @@ def _seconds(done: pd.DataFrame, timed: pd.DataFrame) -> dict[str, str]:
     heading = "s/epoch{} ‡" if timed_busy(timed) else "s/epoch{}"
     seconds = {m: found.loc[found["machine"] == m, "timed_epoch_s"] for m in machines}
     return {
-        heading.format(where[machine]): _three_digits(values.median()) if len(values) else NO_VALUE
+        heading.format(where[machine]): three_digits(values.median()) if len(values) else NO_VALUE
         for machine, values in seconds.items()
     }
 
 
-def _three_digits(value: float) -> str:
+def three_digits(value: float) -> str:
     """1234.5 as 1230, without an exponent."""
     return f"{float(f'{value:.3g}'):g}"
 
@@ -133,11 +133,11 @@ def timings(sweep: Sweep, frame: pd.DataFrame) -> pd.DataFrame:
         {
             **key,
             "machine": row["machine"],
-            "ms/step": _three_digits(1e3 * row["step_s"]),
+            "ms/step": three_digits(1e3 * row["step_s"]),
             "least – most": " – ".join(
-                _three_digits(1e3 * row[name]) for name in ("step_s_least", "step_s_most")
+                three_digits(1e3 * row[name]) for name in ("step_s_least", "step_s_most")
             ),
-            "s/epoch": _three_digits(row["timed_epoch_s"]),
+            "s/epoch": three_digits(row["timed_epoch_s"]),
             "NFE forward": shown(row.get("nfe_forward")),
             "NFE backward": shown(row.get("nfe_backward")),
             "rounds × steps": f"{row['rounds']} × {row['steps']}",
