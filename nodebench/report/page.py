@@ -86,7 +86,7 @@ def _sections(sweep: Sweep, store: Store, found: Findings, figures: Path) -> lis
         _state(results),
         answer(found),
         _markdown(tables.summary(sweep, results, found.judged, timed)),
-        *_images("", plots.frontier(sweep, found.frontier, figures), prose.FRONTIER),
+        *_frontier(sweep, found, figures),
         *_trajectories(sweep, store, figures),
         _setting(sweep),
         _notes(results, timed),
@@ -111,6 +111,13 @@ def _sections(sweep: Sweep, store: Store, found: Findings, figures: Path) -> lis
         _provenance(results),
         _reproduce(sweep),
     ]
+
+
+def _frontier(sweep: Sweep, found: Findings, figures: Path) -> list[str]:
+    text = prose.FRONTIER
+    if found.timed.empty:
+        text += f" {prose.FRONTIER_AS_TRAINED}"
+    return _images("", plots.frontier(sweep, found.frontier, figures), text)
 
 
 def _of_claims(sweep: Sweep) -> str:

@@ -18,7 +18,7 @@ import seaborn as sns
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from nodebench.report.frontier import COSTS
 from nodebench.report.statistics import interval
@@ -143,6 +143,9 @@ def frontier(sweep: Sweep, table: pd.DataFrame, folder: Path) -> list[str]:
         axes.set(xlabel=f"{title}, as trained" if is_shared else title)
         if known[cost].max() > 10 * known[cost].min():
             axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.xaxis.set_major_formatter("{x:g}")
+            axes.xaxis.set_minor_formatter(NullFormatter())
         else:
             axes.set_xlim(left=0)
     if len(table) <= MOST_NAMED:

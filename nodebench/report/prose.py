@@ -48,8 +48,11 @@ holds by the means, but not beyond their intervals."""
 
 FRONTIER = """\
 Every cell by what it costs, with the 95 % interval of its mean. Ringed and joined are those that
-no other cell surpasses: better for no more, or as good for less. By seconds of trainings, which may
-have shared the machine, none are; `nodebench time` gives such as compare."""
+no other cell surpasses: better for no more, or as good for less."""
+
+FRONTIER_AS_TRAINED = """\
+By seconds of trainings, which may have shared the machine, none are; `nodebench time` gives such as
+compare."""
 
 VERDICTS = """\
 A model that loses more than a margin of its headline metric under a solver finer than that of its
