@@ -21,7 +21,7 @@ from nodebench.mirror import Mirror
 from nodebench.packing import packs
 from nodebench.places import data_root, default_store
 from nodebench.planning import Entry, RunOptions, chosen, entries, remember
-from nodebench.preflight import prepared, require_all
+from nodebench.preflight import prepared, require_all, require_run
 from nodebench.relatives import find
 from nodebench.runner import Monitor, Unwatched, run_inline
 from nodebench.sources import load_sweep, sweep_path
@@ -146,6 +146,7 @@ def run(
     todo = [entry for entry in planned if entry.missing and (train or entry.is_trained)]
     missing = [entry.trial for entry in todo]
     track = track and bool(missing or require_mlflow or not is_tracked(sweep, store))
+    require_run(missing, options, inline=inline)
     with store.sweep_lock(sweep.name, shard):
         options = prepared(todo, options, inline=inline)
         monitor.on_plan(len(planned), len(missing))

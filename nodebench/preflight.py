@@ -18,20 +18,24 @@ from nodebench.runner import require
 
 
 def prepared(todo: Sequence[Entry], options: RunOptions, *, inline: bool) -> RunOptions:
-    """The options with what these trials go on from, and their share of a GPU.
+    """The options with what these trials go on from, and their share of a GPU, measured if `auto`.
 
     Raises:
-        InputError, DataError, ResourceError: as `require_all`.
+        ResourceError: if there is no GPU to measure on.
     """
     trials = [entry.trial for entry in todo]
-    if trials and inline and options.stop:
-        raise ResourceError("`search.stop` is Ray Tune's: leave out `--inline`, or `stop`")
-    require_all(trials, options, inline=inline)
     if options.resources.gpus == "auto" and trials and not inline:
         options = _sharing_gpus(trials, options)
     continues = {entry.trial.id: entry.continues for entry in todo if entry.continues}
     trained = frozenset(entry.trial.id for entry in todo if entry.is_trained)
     return replace(options, continues=continues, trained=trained)
+
+
+def require_run(trials: Sequence[Trial], options: RunOptions, *, inline: bool) -> None:
+    """As `require_all`, and refuses a search in one process that ends trials early."""
+    if trials and inline and options.stop:
+        raise ResourceError("`search.stop` is Ray Tune's: leave out `--inline`, or `stop`")
+    require_all(trials, options, inline=inline)
 
 
 def require_all(trials: Sequence[Trial], options: RunOptions, *, inline: bool) -> None:
