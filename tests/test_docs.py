@@ -133,7 +133,14 @@ def test_the_notebook_runs(tmp_path, monkeypatch):
     digits = "data={name: digits, train_size: 16, test_size: 8}"
     points = "evaluate={gradients: [backprop, adjoint], methods: [euler], steps: [2]}"
     for source in sources[1:]:  # the first fetches nodebench
-        small = [digits, points, "train.epochs=1", "train.batch_size=8", "model.width=4"]
+        small = [
+            digits,
+            points,
+            "solver=[{method: euler, steps: 2}]",
+            "train.epochs=1",
+            "train.batch_size=8",
+            "model.width=4",
+        ]
         exec(source.replace("else []", f"else {small}"), scope)
     assert scope["trials"]["test_accuracy"].notna().all()
 
