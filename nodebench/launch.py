@@ -80,7 +80,7 @@ def probed(
         InputError: as `run` does, if the machine or the data lack what the sweep asks for.
     """
     options, ids = options_for(sweep, cpu=cpu), chosen(sweep, only, shard)
-    found = [entry for entry in entries(sweep, store, options) if entry.trial.id in ids]
+    found = entries(sweep, store, options, ids)
     missing = [entry.trial for entry in found if entry.missing]
     require_all(missing, options, inline=True)
     from nodebench.machine import device_for, environment, gpu_count
@@ -133,16 +133,14 @@ def run(
     that has no result ends the run.
 
     Raises:
-        InputError: if a part named by import path cannot be imported, or weights do not fit.
-        DataError: if a data set is missing or damaged; nothing has been started then.
-        ResourceError: if the machine or the cluster lacks what the sweep asks for.
+        InputError, DataError, ResourceError: as `preflight.require_run`, before anything starts.
         StoreError: if another process runs this sweep.
         TrackingError: if MLflow cannot be used, and `require_mlflow`.
     """
     store, monitor = store or default_store(), monitor or Unwatched()
     ids = chosen(sweep, only, shard)
     options = replace(options_for(sweep, cpu=cpu), tags=_commit(), retry_failed=retry_failed)
-    planned = [entry for entry in entries(sweep, store, options) if entry.trial.id in ids]
+    planned = entries(sweep, store, options, ids)
     todo = [entry for entry in planned if entry.missing and (train or entry.is_trained)]
     missing = [entry.trial for entry in todo]
     track = track and bool(missing or require_mlflow or not is_tracked(sweep, store))
@@ -157,9 +155,8 @@ def run(
             if missing:
                 runner = run_inline if inline else run_with_ray
                 runner(missing, store, options, monitor, fail_fast=fail_fast)
-    after = entries(sweep, store, replace(options, retry_failed=False))
-    left = [entry for entry in after if entry.trial.id in ids]
-    return Outcome(left, published.page, published.tracking_problem)
+    after = entries(sweep, store, replace(options, retry_failed=False), ids)
+    return Outcome(after, published.page, published.tracking_problem)
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ def note_tracked(sweep: Sweep, store: Store, state: str) -> None:
 
 def is_reported(sweep: Sweep, store: Store, page: Path, state: str) -> bool:
     """Whether the report on this page was written of this state."""
-    if not page.exists():
+    if not (page.exists() and page.with_name("report.html").exists()):
         return False
     return store.notes(sweep.name).get("reported") == _reported(sweep, store, page, state)
 

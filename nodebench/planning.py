@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -98,13 +98,16 @@ class Entry:
         return self.result is not None and self.result.outcome == FINISHED
 
 
-def entries(sweep: Sweep, store: Store, options: RunOptions) -> list[Entry]:
-    """The plan of a sweep against what the store has."""
+def entries(
+    sweep: Sweep, store: Store, options: RunOptions, ids: Container[str] | None = None
+) -> list[Entry]:
+    """The plan of a sweep, or of its trials with these ids, against what the store has."""
     begun = store.begun()
-    results = store.results(trial.id for trial in sweep.trials)
+    trials = [trial for trial in sweep.trials if ids is None or trial.id in ids]
+    results = store.results(trial.id for trial in trials)
     shorter, wanted = _Shorter(store), _Wanted(options.evaluate)
     found = []
-    for trial in sweep.trials:
+    for trial in trials:
         result = results.get(trial.id)
         folder = store.folder(trial.id)
         asked_for = frozenset() if result is None else wanted.of(trial)

@@ -180,11 +180,10 @@ def load(path: Path, overrides: Sequence[str] = (), small: bool = False) -> Swee
 
 def _has_other_cells(trials: Sequence[Trial], path: Path, small: bool) -> bool:
     """Whether `--set` has made cells that the file itself does not have."""
-    try:
-        own = load(path, small=small)
-    except SweepError:
-        return True
-    return not {trial.cell.key for trial in trials} <= {trial.cell.key for trial in own.trials}
+    ignored: list[Fault] = []
+    file = _validated(read(path, (), small, ignored), ignored)
+    own = {trial.cell.key for trial in not_excluded(list(expand(file, ignored)))}
+    return not {trial.cell.key for trial in trials} <= own
 
 
 def _not_searchable(

@@ -5,66 +5,15 @@ from collections.abc import Callable, Sequence
 import pytest
 import torch
 import torchdiffeq
+from fields import DOPRI5, FIXED, RK4, Autonomous, Field, gradients, start, taken
 from problems import DECAY, LOGISTIC
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 from nodebench.ode.block import ODEBlock
-from nodebench.ode.fixed import TABLEAUS
 from nodebench.ode.solve import solve
 from nodebench.solver_settings import Gradient, Solver
-from nodebench.vocabulary import GRADIENTS, METHODS
-
-FIXED = list(TABLEAUS)
-RK4 = Solver(method="rk4", steps=5)
-DOPRI5 = Solver(method="dopri5", tol=1e-5)
-
-
-class Field(nn.Module):
-    """A small network of t and y, with what a test puts between its layers."""
-
-    def __init__(self, *between: nn.Module) -> None:
-        super().__init__()
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
-            self.first, self.last = nn.Linear(4, 8), nn.Linear(8, 3)
-        self.between = nn.Sequential(*between)
-        self.double()
-
-    def forward(self, t: float | Tensor, y: Tensor) -> Tensor:
-        time = torch.ones_like(y[:, :1]) * t
-        return self.last(self.between(torch.tanh(self.first(torch.cat((time, y), dim=1)))))
-
-
-class Autonomous(Field):
-    def forward(self, _t: float | Tensor, y: Tensor) -> Tensor:
-        return super().forward(0.0, y)
-
-
-def start(batch: int = 5) -> Tensor:
-    generator = torch.Generator().manual_seed(1)
-    return torch.randn(batch, 3, generator=generator, dtype=torch.float64).requires_grad_()
-
-
-def gradients(block: ODEBlock, times: Sequence[float] = (0.0, 1.0)) -> dict[str, Tensor]:
-    """The trajectory and the gradients of a loss that weighs each output time differently."""
-    y0 = start()
-    block.zero_grad()
-    trajectory = block.trajectory(y0, times)
-    weights = torch.linspace(-1, 2, trajectory.numel(), dtype=torch.float64)
-    (trajectory.flatten() @ weights + trajectory.square().sum()).backward()
-    found = {name: p.grad for name, p in block.named_parameters() if p.grad is not None}
-    assert y0.grad is not None
-    return {"trajectory": trajectory.detach(), "y0": y0.grad, **found}
-
-
-def taken(
-    solver: Solver,
-    gradient: Gradient,
-    field: Callable[[], nn.Module] = Field,
-    times: Sequence[float] = (0.0, 1.0),
-) -> dict[str, Tensor]:
-    return gradients(ODEBlock(field(), solver, gradient), times)
+from nodebench.vocabulary import GRADIENTS
 
 
 def oracle(field: nn.Module, times: Sequence[float], **settings: object) -> dict[str, Tensor]:
@@ -301,50 +250,6 @@ def test_a_solve_and_its_backward_pass_iterate_a_spectral_norm_once(name: str) -
     ODEBlock(field, RK4, Gradient(name=name))(start()).sum().backward()
     assert torch.equal(vector(field), vector(once))
     assert all(part.training for part in field.modules())
-
-
-# ------------------------------------------------------------------------------- evaluations
-
-
-def counted(solver: Solver, gradient: str, times: Sequence[float]) -> tuple[int, int]:
-    block = ODEBlock(Field(), solver, Gradient(name=gradient))
-    trajectory = block.trajectory(start(), times)
-    forward = block.evaluations
-    trajectory.sum().backward()
-    return forward, block.evaluations - forward
-
-
-@pytest.mark.parametrize("times", [(0.0, 1.0), (0.0, 0.5, 0.6, 1.0)])
-@pytest.mark.parametrize("method", FIXED)
-def test_evaluations_of_a_fixed_solve_are_steps_times_stages(
-    method: str, times: tuple[float, ...]
-) -> None:
-    solver, stages = Solver(method=method, steps=3), METHODS[method].stages
-    assert stages is not None
-    n = 3 * stages * (len(times) - 1)
-    assert counted(solver, "backprop", times) == (n, 0)
-    assert counted(solver, "recompute", times) == (n, n)
-    assert counted(solver, "adjoint", times) == (n, n)
-
-
-@pytest.mark.parametrize(
-    "solver",
-    [DOPRI5, Solver(method="bosh3", tol=1e-3), Solver(method="implicit_adams", steps=8)],
-    ids=lambda solver: solver.method,
-)
-def test_recompute_evaluates_as_often_again_as_the_forward_pass(solver: Solver) -> None:
-    forward, none = counted(solver, "backprop", (0.0, 1.0))
-    assert none == 0
-    assert counted(solver, "recompute", (0.0, 1.0)) == (forward, forward)
-
-
-@pytest.mark.parametrize("name", GRADIENTS)
-def test_a_solve_without_gradient_evaluates_once(name: str) -> None:
-    block = ODEBlock(Field(), RK4, Gradient(name=name))
-    with torch.no_grad():
-        y = block(start())
-    assert not y.requires_grad
-    assert block.evaluations == 20
 
 
 # -------------------------------------------------------------------------------- parameters

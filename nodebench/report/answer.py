@@ -9,7 +9,6 @@ import pandas as pd
 
 from nodebench.report import claims
 from nodebench.report.baseline import BETTER, SAME, TOO_FEW, UNCLEAR, WORSE, Comparison, by_seed
-from nodebench.report.claims import NOT_REPRODUCED, NOT_RUN, REPRODUCED, Checked
 from nodebench.report.findings import Findings
 from nodebench.report.statistics import measured, unit
 from nodebench.sweep import Sweep
@@ -24,10 +23,10 @@ READINGS = {
     TOO_FEW: "with too few seeds",
 }
 CLAIMS = {
-    REPRODUCED: "reproduced",
-    NOT_REPRODUCED: "not reproduced",
+    claims.REPRODUCED: "reproduced",
+    claims.NOT_REPRODUCED: "not reproduced",
     claims.UNDECIDED: "undecided",
-    NOT_RUN: "not run",
+    claims.NOT_RUN: "not run",
 }
 
 MOST_NAMED = 4
@@ -127,7 +126,7 @@ def _listed(words: Sequence[str]) -> str:
     return " and ".join([", ".join(words[:-1]), *words[-1:]]) if len(words) > 1 else "".join(words)
 
 
-def _claims(sweep: Sweep, checked: Sequence[Checked]) -> list[str]:
+def _claims(sweep: Sweep, checked: Sequence[claims.Checked]) -> list[str]:
     parts = _counted((each.result for each in checked), CLAIMS)
     where = ", in the small form" if sweep.made.small else ""
     seeds = " by one seed each" if {each.seeds for each in checked} == {1} else ""
