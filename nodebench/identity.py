@@ -7,7 +7,7 @@ import importlib.machinery
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from typing import Any
@@ -15,11 +15,38 @@ from typing import Any
 from nodebench.part import flatten
 from nodebench.spec import TrialSpec
 
-NUMERICS = 4
-"""Part of every trial's id.
 
-Raise it whenever a change of code or of a default changes results, or what checkpoints hold.
-"""
+@dataclass(frozen=True)
+class Revision:
+    """A change of code or of a default that changed results, or what checkpoints hold.
+
+    `affects` says of which trials: only these get another id, and all others keep their results.
+    """
+
+    number: int
+    change: str
+    affects: Callable[[TrialSpec], bool]
+
+
+REVISIONS: tuple[Revision, ...] = (
+    Revision(4, "channels last, dense fields as one operation", lambda _spec: True),
+    Revision(
+        5,
+        "tolerance adaptation compares with the last five training iterations (Ott et al. 2021)",
+        lambda spec: bool(
+            spec.solver and spec.solver.adapt and spec.solver.facts.kind == "adaptive"
+        ),
+    ),
+)
+"""The changes of results, the newest last. Trials hold the number of the last that affects them."""
+
+NUMERICS = REVISIONS[-1].number
+"""The newest revision's number."""
+
+
+def numerics(spec: TrialSpec) -> int:
+    """The number of the newest revision that affects a trial: part of its id."""
+    return max(each.number for each in REVISIONS if each.affects(spec))
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +67,7 @@ class Cell:
         sources = {path: _source_hash(path) for path in self.spec.import_paths}
         if self.spec.weights is not None:
             identity["weights"] = _file_hash(self.spec.weights)
-        identity |= {"numerics": NUMERICS} | ({"sources": sources} if sources else {})
+        identity |= {"numerics": numerics(self.spec)} | ({"sources": sources} if sources else {})
         return {key: _plain(value) for key, value in identity.items()}
 
     @cached_property

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nodebench.errors import StoreError
-from nodebench.identity import NUMERICS, Trial, canonical
+from nodebench.identity import Trial, canonical, numerics
 from nodebench.store import Store
 from nodebench.sweep import Sweep
 from nodebench.trial_folder import FINISHED
@@ -32,8 +32,8 @@ class Difference:
 
 
 def inputs(trial: Trial) -> dict[str, Any]:
-    """Everything that the id is made of: settings by dotted path, and the number of NUMERICS."""
-    return {**trial.settings, "numerics": NUMERICS}
+    """Everything that the id is made of: settings by dotted path, and its numerics."""
+    return {**trial.settings, "numerics": numerics(trial.spec)}
 
 
 def differences(here: Mapping[str, Any], there: Mapping[str, Any]) -> list[Difference]:

@@ -6,16 +6,23 @@ from pathlib import Path
 import pytest
 from plans import BASE, sweep, trial
 
-from nodebench.identity import Trial
+from nodebench.identity import REVISIONS, Trial, numerics
 from nodebench.spec import TrialSpec
 from nodebench.sweep import load
 
 
 def test_ids_are_what_they_were():
-    """If this fails, results in users' stores lose their names: raise NUMERICS instead."""
+    """If this fails, results in users' stores lose their names: add a revision instead."""
     assert trial().id == "41d3950bd812"
     assert trial(model="resnet").id == "d5a04e282698"
     assert trial(data="spheres", model="plainode", seed=3).id == "b735406187ef"
+
+
+def test_a_revision_renames_the_trials_that_it_affects_and_no_others():
+    adapted = {"method": "dopri5", "adapt": {}}
+    assert numerics(trial().spec) == 4
+    assert numerics(trial(data="spheres", model="plainode", solver=adapted).spec) == 5
+    assert [each.number for each in REVISIONS] == sorted({each.number for each in REVISIONS})
 
 
 def test_defaults_are_what_they_were():
