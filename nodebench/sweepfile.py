@@ -191,6 +191,9 @@ class Search(Part):
 class Claim(Part):
     """What a paper `says` of a sweep's cells, as a relation that can be checked.
 
+    The `source` names the paper and its table or figure. Without one it is an expectation of ours,
+    which reports keep apart from what papers claim.
+
     The `metric` (a column of `results.csv`, by default the headline) of the cells `of` is `above`
     or `below` a number or that of the cells that are as these but for what is named there, `by` so
     much at least (of a negative number: less by no more than that); or it is `near` a number,

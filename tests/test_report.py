@@ -10,7 +10,7 @@ from made_up import GRID, RELU, made, steady
 from nodebench.report import frames, tables
 from nodebench.report.page import write_report
 from nodebench.report.plots import file_name, save
-from nodebench.report.published import published_numbers
+from nodebench.report.published import compared_numbers, published_numbers
 from nodebench.store import Store
 from nodebench.sweep import load
 from nodebench.trial import run_trial
@@ -142,15 +142,18 @@ def test_published_numbers_stand_beside_ours(tmp_path):
         run_trial(trial, store, options(sweep, tmp_path))
     results, evaluated = frames.results(sweep, store), frames.evaluations(sweep, store)
     judged = frames.verdicts(sweep, store)
-    table = published_numbers(sweep, results, judged)
+    table = published_numbers(compared_numbers(sweep, results, judged))
     assert list(table["cell"]) == ["steps 2"] * 2  # of 4 steps, nothing is published
     assert list(table["what"]) == ["test accuracy %", "test accuracy %, at the limit"]
-    assert list(table["published"]) == ["97", "48"]
+    assert list(table["published"]) == ["~97.1", "~48.9"]
     own = results["test_accuracy"][0]
     finest = evaluated[(evaluated["test.method"] == "rk4") & (evaluated["test.steps"] == 160)]
     limit = finest["accuracy"].iloc[0]
     assert list(table["ours"]) == [f"{100 * own:.2f}", f"{100 * limit:.2f}"]
-    assert list(tables.summary(sweep, results, judged, pd.DataFrame())["published"]) == ["97", "–"]
+    assert list(tables.summary(sweep, results, judged, pd.DataFrame())["published"]) == [
+        "~97.1",
+        "–",
+    ]
     text = write_report(sweep, store, tmp_path / "report").read_text()
     assert "## Ours beside published numbers" in text
 
@@ -158,7 +161,7 @@ def test_published_numbers_stand_beside_ours(tmp_path):
 def test_a_sweep_of_other_data_has_no_published_numbers(tmp_path):
     digits = {"data": "digits", "model": "mlp", "train": {"epochs": 1}}
     sweep = load(write_tiny(tmp_path, name="spheres-solver", base=digits))
-    assert published_numbers(sweep, pd.DataFrame(), pd.DataFrame()).empty
+    assert compared_numbers(sweep, pd.DataFrame(), pd.DataFrame()) == []
 
 
 def test_validation_is_a_column_and_chooses_the_best_epoch(tmp_path):
