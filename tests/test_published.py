@@ -89,7 +89,7 @@ def test_a_published_best_epoch_stands_beside_the_best_epoch() -> None:
         (number(0.851, spread=0.01, n=3), "too uncertain to say: no number of our seeds would "
          "decide, ± 2.48 is theirs alone"),
         (number(0.858, n=50), "differs"),  # though by less than the margin, perhaps
-        # 2.776 * 0.001 * sqrt(1/5 + 1/5) = 0.0018, of 4 seeds 3.182 * 0.001 * sqrt(1/4 + 1/5) = 0.0021
+        # By 5 seeds ± 2.776 * 0.001 * sqrt(1/5 + 1/5) = 0.0018, by 4 still ± 0.0021.
         (number(0.852, n=5, margin=0.004), "too uncertain to say: 5 of our seeds would decide"),
         (number(0.858, n=50, margin=0.02), "matches: a clear difference, but within the margin"),
         (number(0.849), "matches"),  # one training: 0.1 ± 0.5 points
