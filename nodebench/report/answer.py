@@ -128,7 +128,8 @@ def _listed(words: Sequence[str]) -> str:
 
 def _claims(sweep: Sweep, checked: Sequence[claims.Checked]) -> list[str]:
     parts = _counted((each.result for each in checked), CLAIMS)
-    where = ", in the small form" if sweep.made.small else ""
+    size = sweep.made.size
+    where = f", in the {size} form" if size != "full" else ""
     seeds = " by one seed each" if {each.seeds for each in checked} == {1} else ""
     return [f"Of the claims stated{where}: {parts}{seeds}."] if checked else []
 

@@ -14,6 +14,7 @@ from pydantic import Field
 
 from nodebench.expansion import agrees
 from nodebench.part import Part
+from nodebench.report.sizes import caveat
 from nodebench.report.statistics import (
     column,
     critical,
@@ -23,6 +24,7 @@ from nodebench.report.statistics import (
 )
 from nodebench.spec import TrialSpec
 from nodebench.sweep import Sweep
+from nodebench.sweepfile import full_name
 from nodebench.trial_folder import FINISHED
 
 METRICS = {
@@ -81,8 +83,8 @@ def studies() -> dict[str, Study]:
 
 
 def about(sweep: str, spec: TrialSpec) -> list[Published]:
-    """The numbers about a trial's cell; a small sweep has those of its full size."""
-    study = studies().get(sweep.removesuffix("-small"))
+    """The numbers about a trial's cell; a smaller size has those of the full one."""
+    study = studies().get(full_name(sweep))
     if study is None or study.data != spec.data.name:
         return []
     return [entry for entry in study.numbers if agrees(spec, entry.cell)]
@@ -164,6 +166,7 @@ def published_numbers(sweep: Sweep, frame: pd.DataFrame, judged: pd.DataFrame) -
         values = _at_the_limit(judged, ids) if entry.under else column(done, entry.metric)
         values = values.dropna()
         found = reading(entry, values, obstacle(sweep) if entry.metric != "parameters" else "")
+        doubt = caveat(sweep, ids) if entry.metric != "parameters" else ""
         rows.append(
             {
                 "cell": cell,
@@ -172,16 +175,21 @@ def published_numbers(sweep: Sweep, frame: pd.DataFrame, judged: pd.DataFrame) -
                 "n": str(len(values)),
                 "published": str(entry),
                 "difference": found.difference,
-                "reading": found.word,
+                "reading": _doubted(found.word, doubt),
                 "source": entry.source,
             }
         )
     return pd.DataFrame(rows)
 
 
+def _doubted(word: str, doubt: str) -> str:
+    """What was compared, with what may be why."""
+    return f"{word}: {doubt}" if doubt and word in ("matches", "differs") else word
+
+
 def obstacle(sweep: Sweep) -> str:
     """Why the numbers of a sweep cannot be those of its study; empty if they can."""
-    if sweep.made.small:
+    if sweep.made.size == "small":
         return "the small form"
     return "its cells were changed by `--set`" if sweep.made.has_other_cells else ""
 
