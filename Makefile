@@ -13,6 +13,9 @@ sweep-%: $(READY) ## Run sweeps/<name>.yaml, or go on with it
 small-%: $(READY) ## The same in its small form, minutes on two cores
 	$(BIN)/nodebench run sweeps/$*.yaml --small
 
+medium-%: $(READY) ## The same in its medium form, nearly the study, hours on two cores
+	$(BIN)/nodebench run sweeps/$*.yaml --size medium
+
 resume: sweep ## The same: what is missing is run, and nothing twice
 
 test: check ## Lint, types, layers and the fast tests

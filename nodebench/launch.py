@@ -27,6 +27,7 @@ from nodebench.runner import Monitor, Unwatched, run_inline
 from nodebench.sources import load_sweep, sweep_path
 from nodebench.store import Store
 from nodebench.sweep import Sweep
+from nodebench.sweepfile import SizeName
 from nodebench.trial_folder import Row
 from nodebench.tuner import run_with_ray
 
@@ -266,7 +267,7 @@ def reproduce(
     store: Store,
     *,
     overrides: Sequence[str] = (),
-    small: bool = False,
+    size: SizeName = "full",
     cpu: bool = False,
     on_epoch: Callable[[Row], None] = lambda _row: None,
 ) -> Reproduction:
@@ -279,7 +280,7 @@ def reproduce(
     """
     from nodebench.repro import recorded, reproduce, require_current
 
-    sweep = load_sweep(source, overrides=overrides, small=small)
+    sweep = load_sweep(source, overrides=overrides, size=size)
     table = sweep_path(source).with_name("results.csv")
     require_current(trial_id, sweep.trials, table)
     trial = find(trial_id, store, sweep)

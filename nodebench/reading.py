@@ -1,4 +1,4 @@
-"""From a sweep file to one tree: `include`, `small` and overrides."""
+"""From a sweep file to one tree: `include`, the size and overrides."""
 
 from __future__ import annotations
 
@@ -14,20 +14,22 @@ from nodebench.errors import Fault, shown, unknown
 from nodebench.model_settings import BY_PLACE
 from nodebench.place_settings import PLACES
 from nodebench.spec import TrialSpec
-from nodebench.sweepfile import SweepFile
+from nodebench.sweepfile import SMALLER, SizeName, SweepFile
 from nodebench.tree import DEEPEST, Tree, parse, parse_file
 
 BLOCKS = ("grid", "evaluate", "exclude")
 """Lists of blocks, of which one may stand alone."""
 
-FILE_ONLY = ("include", "small", "made")
+FILE_ONLY = ("include", *SMALLER, "made")
 """Fields that are read from the file before anything is set."""
 
 TOO_DEEP = f"a path has at most {DEEPEST} parts"
 
 
-def read(path: Path, overrides: Sequence[str], small: bool, faults: list[Fault]) -> Tree:
-    """The tree that a sweep file means, without `include` and `small`; faults are appended.
+def read(path: Path, overrides: Sequence[str], size: SizeName, faults: list[Fault]) -> Tree:
+    """The tree that a sweep file means in a size, without `include` and the blocks of sizes.
+
+    Faults are appended.
 
     Raises:
         SweepError: if there is no tree to speak of.
@@ -35,12 +37,7 @@ def read(path: Path, overrides: Sequence[str], small: bool, faults: list[Fault])
     tree = parse_file(path)
     tree["base"] = _included(path, tree, faults)
     tree.pop("include", None)
-    shrink = tree.pop("small", {})
-    if not isinstance(shrink, dict):
-        faults.append(Fault("small", f"should be a mapping, path -> value, found {shown(shrink)}"))
-    elif small:
-        _shrink(tree, shrink, faults)
-        _record(tree, small=True)
+    _resize(tree, size, faults)
     for text in overrides:
         _override_by_text(tree, text, faults)
     if overrides:
@@ -52,15 +49,25 @@ def read(path: Path, overrides: Sequence[str], small: bool, faults: list[Fault])
     return tree
 
 
-def _shrink(tree: Tree, changes: Tree, faults: list[Fault]) -> None:
-    """Makes the file its small form."""
+def _resize(tree: Tree, size: SizeName, faults: list[Fault]) -> None:
+    """Makes the file one of its smaller sizes, by the block of that name."""
+    blocks: dict[SizeName, Any] = {name: tree.pop(name, {}) for name in SMALLER}
+    for name, block in blocks.items():
+        if not isinstance(block, dict):
+            faults.append(Fault(name, f"should be a mapping, path -> value, found {shown(block)}"))
+    if size == "full" or not isinstance(blocks[size], dict):
+        return
+    changes: Tree = blocks[size]
     if not changes:
-        faults.append(Fault("small", "`--small` needs a `small:` block, path -> value"))
+        sizes = ", ".join(f"`{name}`" for name in [*filter(blocks.get, SMALLER), "full"])
+        what = f"`--size {size}` needs a `{size}:` block, path -> value; the file has {sizes}"
+        faults.append(Fault(size, what))
     if isinstance(tree.get("name"), str):
-        tree["name"] += "-small"
+        tree["name"] += f"-{size}"
     for key, value in changes.items():
-        _override(tree, key, value, "small", faults)
-    _note(tree, "Small form", [_assignment(key, value) for key, value in changes.items()])
+        _override(tree, key, value, size, faults)
+    _note(tree, f"{size.capitalize()} form", [_assignment(k, v) for k, v in changes.items()])
+    _record(tree, size=size)
 
 
 def _record(tree: Tree, **made: Any) -> None:

@@ -8,25 +8,47 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from nodebench.errors import Fault, SweepError, shown, unknown
+from nodebench.errors import Fault, InputError, SweepError, shown, unknown
 from nodebench.places import default_store
 from nodebench.planning import require_points
 from nodebench.sweep import Sweep, load
+from nodebench.sweepfile import SizeName
 
 
-def load_sweep(source: str | Path, *, overrides: Sequence[str] = (), small: bool = False) -> Sweep:
+def load_sweep(
+    source: str | Path,
+    *,
+    overrides: Sequence[str] = (),
+    size: SizeName = "full",
+    small: bool = False,
+) -> Sweep:
     """A sweep by its file, by the folder of its report, or by name.
 
     Names are those of files in `sweeps/`, and of sweeps that were launched with this store.
+    `small` is short for `size="small"`.
 
     Raises:
         SweepError: with every mistake in the file.
+        InputError: if it should be both small and medium.
     """
     path = sweep_path(source)
-    sweep = load(path, overrides, small)
-    if not (sweep.made.small or sweep.made.changed):  # else the trials of a block may not be there
+    sweep = load(path, overrides, size_of(size, small=small))
+    if (
+        sweep.made.size == "full" and not sweep.made.changed
+    ):  # else the trials of a block may not be there
         require_points(sweep, str(path))
     return sweep
+
+
+def size_of(size: SizeName, *, small: bool) -> SizeName:
+    """The size that is meant where `small` is short for one of them.
+
+    Raises:
+        InputError: if another is asked for too.
+    """
+    if small and size == "medium":
+        raise InputError("`--small` is short for `--size small`: leave it out for another size")
+    return "small" if small else size
 
 
 def sweep_path(source: str | Path) -> Path:
@@ -47,7 +69,7 @@ def sweep_path(source: str | Path) -> Path:
 
 
 def foreign(
-    source: str | Path, weights: Path, *, overrides: Sequence[str] = (), small: bool = False
+    source: str | Path, weights: Path, *, overrides: Sequence[str] = (), size: SizeName = "full"
 ) -> Sweep:
     """A sweep's models with the weights of a file instead of a training, under its evaluations.
 
@@ -56,10 +78,10 @@ def foreign(
     Raises:
         SweepError: with every mistake in the sweep file.
     """
-    sweep = load_sweep(source, overrides=overrides, small=small)
+    sweep = load_sweep(source, overrides=overrides, size=size)
     own = weights.parent.name if weights.stem == "checkpoint" else weights.stem
     label = re.sub(r"[^A-Za-z0-9_-]", "-", f"{sweep.name}-{own}")[:64]
     changes = [f"weights={json.dumps(str(weights))}", f"name={label}"]
     # Other seeds would be the same weights again, on the same data unless these are generated.
     changes += ["train.epochs=null", "train.iterations=0", f"seeds=[{sweep.trials[0].spec.seed}]"]
-    return load_sweep(source, overrides=[*overrides, *changes], small=small)
+    return load_sweep(source, overrides=[*overrides, *changes], size=size)

@@ -24,7 +24,16 @@ from nodebench.expansion import (
 from nodebench.faults import dotted, faults_of
 from nodebench.identity import Cell, Trial, canonical
 from nodebench.reading import axis_paths, read
-from nodebench.sweepfile import Claim, Evaluate, Limits, Made, Resources, Search, SweepFile
+from nodebench.sweepfile import (
+    Claim,
+    Evaluate,
+    Limits,
+    Made,
+    Resources,
+    Search,
+    SizeName,
+    SweepFile,
+)  # fmt: skip
 from nodebench.tree import Tree
 
 
@@ -131,14 +140,14 @@ def _without_twins(paths: list[str], cells: list[dict[str, Any]]) -> list[str]:
     return kept
 
 
-def load(path: Path, overrides: Sequence[str] = (), small: bool = False) -> Sweep:
-    """Reads a sweep file and expands it.
+def load(path: Path, overrides: Sequence[str] = (), size: SizeName = "full") -> Sweep:
+    """Reads a sweep file in one of its sizes and expands it.
 
     Raises:
         SweepError: with every mistake found, by YAML path.
     """
     faults: list[Fault] = []
-    tree = read(path, overrides, small, faults)
+    tree = read(path, overrides, size, faults)
     file = _validated(tree, faults)
     expanded = list(expand(file, faults))
     trials = not_excluded(expanded)
@@ -150,16 +159,15 @@ def load(path: Path, overrides: Sequence[str] = (), small: bool = False) -> Swee
     faults += _not_comparable(trials)
     if not (trials or faults):
         faults.append(Fault("exclude", "leaves no trial"))
-    is_as_written = not (overrides or small or file.made.small or file.made.changed)
+    is_as_written = file.made.size == "full" and not file.made.changed
     if not faults and is_as_written:  # else the trials that an entry is about may not be there
         used = {number for _, numbers in expanded for number in numbers}
         faults += _without_effect(file, trials, used)
     if faults:
         raise SweepError(str(path), faults, overrides)
-    made = file.made
-    if overrides and not made.has_other_cells and _has_other_cells(trials, path, small):
-        made = made.model_copy(update={"has_other_cells": True})
-        tree["made"]["has_other_cells"] = True
+    made = _made(file.made, trials, path, size)
+    if made != file.made:
+        tree["made"] = made.model_dump(exclude_defaults=True)
     text = yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=100)
     return Sweep(
         file.name,
@@ -178,12 +186,41 @@ def load(path: Path, overrides: Sequence[str] = (), small: bool = False) -> Swee
     )
 
 
-def _has_other_cells(trials: Sequence[Trial], path: Path, small: bool) -> bool:
-    """Whether `--set` has made cells that the file itself does not have."""
+def _made(made: Made, trials: Sequence[Trial], path: Path, size: SizeName) -> Made:
+    """The same, with how the trials differ from those of the file without `--set`, and in full."""
+    found: dict[str, Any] = {}
+    if made.changed and not made.has_other_cells:
+        own = {trial.cell.key for trial in _trials(path, size)}
+        found["has_other_cells"] = not {trial.cell.key for trial in trials} <= own
+    if size != "full":
+        found["instead"] = _instead(trials, _trials(path, "full"))
+    return made.model_copy(update=found)
+
+
+def _trials(path: Path, size: SizeName) -> tuple[Trial, ...]:
+    """Those of a file as it is written; what is wrong with it is left out."""
     ignored: list[Fault] = []
-    file = _validated(read(path, (), small, ignored), ignored)
-    own = {trial.cell.key for trial in not_excluded(list(expand(file, ignored)))}
-    return not {trial.cell.key for trial in trials} <= own
+    file = _validated(read(path, (), size, ignored), ignored)
+    return not_excluded(list(expand(file, ignored)))
+
+
+def _instead(trials: Sequence[Trial], full: Sequence[Trial]) -> dict[str, list[Any]]:
+    """The settings in which some trial is like none at full size -> their values there."""
+    there = _values(full)
+    return {
+        path: list(there.get(path, {}).values())
+        for path, values in _values(trials).items()
+        if not values.keys() <= there.get(path, {}).keys()
+    }
+
+
+def _values(trials: Sequence[Trial]) -> dict[str, dict[str, Any]]:
+    """The values of every setting, each by its canonical text."""
+    values: dict[str, dict[str, Any]] = {}
+    for cell in dict.fromkeys(trial.cell for trial in trials):
+        for path, value in cell.settings.items():
+            values.setdefault(path, {})[canonical(value)] = value
+    return values
 
 
 def _not_searchable(

@@ -23,6 +23,9 @@ from nodebench.vocabulary import (
 
 Statistics = Literal["running", "batch"]
 Moment = Literal["start", "end"]
+SizeName = Literal["small", "medium", "full"]
+SMALLER: tuple[SizeName, ...] = ("small", "medium")
+"""The sizes that a file has where it has a block of that name; it is itself the full one."""
 
 
 class Evaluate(Part):
@@ -238,13 +241,31 @@ class Claim(Part):
 class Made(Part):
     """How a sweep came of its file; nodebench writes this into a report's `sweep.yaml`.
 
-    Whether it is the `small` form, and what was `changed` by `--set`; and whether it
-    `has_other_cells` than its file for that.
+    Its `size`; of another than the full one, what this has `instead` of a trial's fields; what was
+    `changed` by `--set`, and whether it `has_other_cells` than its file for that.
     """
 
-    small: bool = False
+    size: SizeName = "full"
+    instead: dict[str, Any] = {}
     changed: tuple[str, ...] = ()
     has_other_cells: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_an_older_report(cls, tree: Any) -> Any:
+        """Reports once said `small: true`."""
+        if isinstance(tree, dict) and isinstance(tree.get("small"), bool):
+            is_small = tree["small"]
+            tree = {key: value for key, value in tree.items() if key != "small"}
+            return {"size": "small", **tree} if is_small else tree
+        return tree
+
+
+def full_name(name: str) -> str:
+    """The name of the file of which a sweep is a smaller size: `spiral` of `spiral-small`."""
+    for size in SMALLER:
+        name = name.removesuffix(f"-{size}")
+    return name
 
 
 def _is_file_name(name: str) -> str:
@@ -262,7 +283,8 @@ class SweepFile(Part):
     A report compares each cell with the one that agrees with the `baseline` and is else the same,
     and checks `claims`, what a paper says of them. By `margin` of the headline metric (an accuracy
     as a share of 1), a trained model may change under a finer solver and still be called an ODE. A
-    checkpoint is written every `checkpoint_minutes`, also inside an epoch.
+    checkpoint is written every `checkpoint_minutes`, also inside an epoch. `small` and `medium` are
+    what `--size` replaces, path -> value: a form for minutes, and one that is nearly the study.
     """
 
     name: Annotated[str, AfterValidator(_is_file_name)]
@@ -281,4 +303,5 @@ class SweepFile(Part):
     margin: NonNegative = 0.01
     checkpoint_minutes: Positive = 5.0
     small: dict[str, Any] = {}
+    medium: dict[str, Any] = {}
     made: Made = Made()

@@ -10,6 +10,7 @@ from nodebench import sources
 from nodebench.errors import SweepError
 from nodebench.point import points
 from nodebench.sweep import Sweep
+from nodebench.sweepfile import SizeName
 
 SECONDS = 5.0
 """Of computing, the most that one file may take; a hang would take minutes."""
@@ -18,11 +19,11 @@ HEAD = "name: t\nbase: {data: spheres, model: plainode, solver: {method: euler, 
 CUSTOM = "name: t\nbase: {data: spheres, model: {name: 'mine:net', settings: %s}}\n"
 
 
-def outcome(path: Path, *overrides: str, small: bool = False) -> Sweep | list[str]:
+def outcome(path: Path, *overrides: str, size: SizeName = "full") -> Sweep | list[str]:
     """The sweep that a file is, or what is wrong with it; anything else fails the test."""
     before, start = sorted(path.parent.iterdir()), time.process_time()
     try:
-        found = sources.load_sweep(path, overrides=overrides, small=small)
+        found = sources.load_sweep(path, overrides=overrides, size=size)
         for trial in found.trials[:20]:
             assert len(trial.id) == len(trial.recipe_id) == 12
             assert found.label(trial).isprintable()

@@ -108,7 +108,7 @@ def test_a_claim_by_one_seed_or_in_the_small_form_says_so(tmp_path):
         "small": {"solver.steps": [2]},
     }
     write_tiny(tmp_path, grid=GRID, **fields)
-    sweep, store = load(tmp_path / "tiny.yaml", small=True), Store(tmp_path / "runs")
+    sweep, store = load(tmp_path / "tiny.yaml", size="small"), Store(tmp_path / "runs")
     for trial in sweep.trials:
         ended = Result("finished", "", 1, {"test_accuracy": 0.5}, [], 0, 1)
         store.folder(trial.id).create(trial)

@@ -39,6 +39,25 @@ def test_a_part_of_a_plan_is_what_run_would_take_of_it(tmp_path):
     assert lines[1:] == ["tiny: 1 trials, 1 to run"]
 
 
+def test_small_is_short_for_a_size(tmp_path):
+    write_tiny(tmp_path, small={"seeds": [1]}, medium={"seeds": [1, 2]})
+    ended = {}
+    for words in (("--small",), ("--size", "small"), ("--size", "medium"), ("--size", "full"), ()):
+        done = command(tmp_path, "plan", "tiny.yaml", *words)
+        ended[words] = done.stdout.splitlines()[-1]
+    assert list(ended.values()) == [
+        "tiny-small: 1 trials, 1 to run",
+        "tiny-small: 1 trials, 1 to run",
+        "tiny-medium: 2 trials, 2 to run",
+        "tiny: 1 trials, 1 to run",
+        "tiny: 1 trials, 1 to run",
+    ]
+    done = command(tmp_path, "plan", "tiny.yaml", "--small", "--size", "medium")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "`--small` is short for `--size small`" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_the_pages_of_a_server_are_named_and_not_served_again(tmp_path):
     environment = {**os.environ, "MLFLOW_TRACKING_URI": "http://head:5000/"}
     done = command(tmp_path, "ui", env=environment)

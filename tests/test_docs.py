@@ -64,7 +64,7 @@ def test_yaml_snippets_are_what_a_sweep_may_hold(page, tmp_path):
         base = {} if whole else {"base": {"data": "digits", "model": "odenet"}}
         path = tmp_path / f"{number}.yaml"
         path.write_text(yaml.safe_dump({"name": "snippet", **base, **tree}))
-        load(path, small=False, overrides=() if whole else ["seeds=[0]"])
+        load(path, overrides=() if whole else ["seeds=[0]"])
 
 
 def test_the_layers_are_those_that_are_checked():

@@ -14,7 +14,7 @@ from nodebench.errors import SweepError
 from nodebench.planning import chosen
 from nodebench.spec import TrialSpec
 from nodebench.sweep import Sweep
-from nodebench.sweepfile import SweepFile
+from nodebench.sweepfile import SMALLER, SweepFile
 from sweeps import TINY
 
 FUZZ = settings(
@@ -76,11 +76,11 @@ def almost_sweeps(draw: st.DrawFn) -> dict[str, Any]:
 
 
 @FUZZ
-@given(tree=almost_sweeps() | groups | trees, small=st.booleans())
-def test_any_tree_is_a_sweep_or_our_error(folder, tree, small):
+@given(tree=almost_sweeps() | groups | trees, size=st.sampled_from(["full", *SMALLER]))
+def test_any_tree_is_a_sweep_or_our_error(folder, tree, size):
     path = folder / "sweep.yaml"
     path.write_text(yaml.dump(tree, allow_unicode=True), "utf-8", "surrogatepass")
-    outcome(path, small=small)
+    outcome(path, size=size)
 
 
 @FUZZ

@@ -62,6 +62,7 @@ base:
         ({"grid": {"model.norms.ode": ["bn"]}}, "grid[0].model.norms", "Did you mean `norm`?"),
         ({"include": "absent.yaml"}, "include", "no such file"),
         ({"small": 3}, "small", "mapping"),
+        ({"medium": [1]}, "medium", "mapping"),
         ({"grid": {"solver.steps, solver.steps": [[1, 2]]}}, "grid[0]", "zips a field with itself"),
         ({"base": {**BASE, "seed": 1}}, "base.seed", "`seeds`"),
         ({"base": {**BASE, "data": "spheres"}}, "base", "reads images"),
@@ -99,7 +100,18 @@ def test_overriding_part_of_a_zipped_axis_is_refused(tmp_path):
     assert "zipped" in faults(path, overrides=["solver.steps=3"])[0]
 
 
-@pytest.mark.parametrize("text", ["include=other.yaml", "small.train.epochs=1"])
+@pytest.mark.parametrize("size", ["small", "medium"])
+def test_a_size_that_a_file_lacks_is_refused_by_those_that_it_has(tmp_path, size):
+    other = "medium" if size == "small" else "small"
+    for blocks, sizes in (({}, "`full`"), ({other: {"train.epochs": 1}}, f"`{other}`, `full`")):
+        with pytest.raises(SweepError) as caught:
+            load(write_sweep(tmp_path, **blocks), size=size)
+        (fault,) = map(str, caught.value.faults)
+        assert fault.startswith(f"{size}: `--size {size}` needs a `{size}:` block")
+        assert fault.endswith(f"; the file has {sizes}")
+
+
+@pytest.mark.parametrize("text", ["include=other.yaml", "small.train.epochs=1", "medium=3"])
 def test_what_is_read_from_the_file_alone_cannot_be_set(tmp_path, text):
     (fault,) = faults(write_sweep(tmp_path), overrides=[text])
     assert "not a known field" in fault

@@ -49,15 +49,21 @@ def test_no_cell_has_two_published_numbers_of_one_kind() -> None:
 
 
 def test_a_small_sweep_shows_the_numbers_of_its_full_size() -> None:
-    sweep = load(SWEEPS / "mnist-resnet-odenet.yaml", small=True)
+    sweep = load(SWEEPS / "mnist-resnet-odenet.yaml", size="small")
     found = {sweep.cell_label(t): shown(sweep.name, t.spec) for t in sweep.trials}
     assert found["resnet 6"] == "99.66"
     assert found["mlp"] == "98.4"
 
 
+def test_a_medium_sweep_shows_the_numbers_of_its_full_size() -> None:
+    sweep = load(SWEEPS / "mnist-resnet-odenet.yaml", size="medium")
+    found = {sweep.cell_label(t): shown(sweep.name, t.spec) for t in sweep.trials}
+    assert found["resnet 6"] == "99.66"
+
+
 def test_a_small_sweep_on_other_data_shows_no_published_numbers() -> None:
     for name in ("odenet4-normalization", "odenet10-normalization"):
-        sweep = load(SWEEPS / f"{name}.yaml", small=True)
+        sweep = load(SWEEPS / f"{name}.yaml", size="small")
         assert {shown(sweep.name, trial.spec) for trial in sweep.trials} == {""}
 
 

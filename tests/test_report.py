@@ -10,7 +10,7 @@ from made_up import GRID, RELU, made, steady
 from nodebench.report import frames, tables
 from nodebench.report.page import write_report
 from nodebench.report.plots import file_name, save
-from nodebench.report.published import compared_numbers, published_numbers
+from nodebench.report.published import Study, compared_numbers, published_numbers
 from nodebench.store import Store
 from nodebench.sweep import load
 from nodebench.trial import run_trial
@@ -198,13 +198,48 @@ def test_an_adapted_solver_shows_where_it_ended_and_what_it_took(tmp_path):
 def test_the_page_says_what_was_set_and_that_it_is_the_small_form(tmp_path):
     data = {"name": "spheres", "train_size": 64, "test_size": 32}
     fields = {"grid": GRID, "limits": {"nfe": 500}, "base": {**TINY, "data": data}}
-    sweep = load(write_tiny(tmp_path, **fields, small={"seeds": [1]}), small=True)
+    sweep = load(write_tiny(tmp_path, **fields, small={"seeds": [1]}), size="small")
     page = write_report(sweep, Store(tmp_path / "runs"), tmp_path / "report").read_text()
     assert "data.test_size 32" in page
     assert "model.width 4" in page
     assert "limits.nfe 500" in page
     assert "model.activation" not in page.partition("Alike")[2].partition("\n")[0]
     assert "**This is the small form of the sweep" in page
+
+
+def test_a_medium_form_is_compared_and_its_doubt_named(tmp_path, monkeypatch):
+    fields = {"grid": {"solver.steps": [4, 8]}, "seeds": [0, 1, 2]}
+    medium = {"train.epochs": 1, "solver.steps": [2, 4]}
+    write_tiny(tmp_path, **fields, base={**TINY, "train": {**TINY["train"], "epochs": 3}},
+               medium=medium, claims=[{"says": "so", "above": 0}])  # fmt: skip
+    theirs = {
+        "data": TINY["data"]["name"],
+        "numbers": [
+            {"cell": {"solver.steps": 2}, "value": 0.5, "margin": 0.1, "source": "S"},
+            {"cell": {"solver.steps": 4}, "value": 0.9, "source": "S"},
+            {"cell": {"solver.steps": 4}, "metric": "parameters", "value": "5", "source": "S"},
+        ],
+    }
+    study = Study.model_validate(theirs)
+    monkeypatch.setattr("nodebench.report.published.studies", lambda: {"tiny": study})
+    sweep, store = load(tmp_path / "tiny.yaml", size="medium"), Store(tmp_path / "runs")
+    for trial in sweep.trials:
+        summary = {"test_accuracy": 0.5 + 0.01 * trial.spec.seed, "parameters": 5}
+        store.folder(trial.id).create(trial)
+        store.folder(trial.id).write_result(Result("finished", "", 1, summary, [], 0, 1))
+    found = published_numbers(compared_numbers(sweep, frames.results(sweep, store), pd.DataFrame()))
+    assert list(found["reading"]) == [
+        "matches: at 1 of 3 epochs, with `solver.steps` 2 instead of 4, 8",
+        "differs: at 1 of 3 epochs",
+        "matches",
+    ]
+    page = write_report(sweep, store, tmp_path / "report").read_text()
+    doubt = "at 1 of 3 epochs, with `solver.steps` 2, 4 instead of 4, 8"
+    assert f"**This is the medium form of the sweep: {doubt}. Its numbers" in page
+    assert f"**These numbers are not the study's: {doubt}.**" in page
+    assert "Of the claims stated, in the medium form: 1 reproduced." in page
+    assert "Of published numbers that compare (3): 2 matching and 1 differing." in page
+    assert (tmp_path / "report" / "sweep.yaml").read_text() == sweep.text
 
 
 def test_the_same_store_gives_the_same_bytes(tmp_path):

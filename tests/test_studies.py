@@ -14,10 +14,11 @@ from nodebench.point import Point
 from nodebench.spec import TrialSpec
 from nodebench.store import Store
 from nodebench.sweep import Sweep, load
-from nodebench.sweepfile import Evaluate, Resources
+from nodebench.sweepfile import Evaluate, Resources, SizeName
 from nodebench.trial import run_trial
 
 FILES = sorted((Path(__file__).parent.parent / "sweeps").glob("*.yaml"))
+MEDIUM = [path for path in FILES if "\nmedium:" in path.read_text(encoding="utf-8")]
 STUDIES = ("S1", "S2", "S3", "S4")
 
 
@@ -52,16 +53,38 @@ def representatives(sweep: Sweep) -> list[Trial]:
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-@pytest.mark.parametrize("small", [False, True], ids=["full", "small"])
+@pytest.mark.parametrize("size", ["full", "small"])
 def test_a_sweep_file_is_named_after_what_it_shows_and_has_a_small_form(
-    path: Path, *, small: bool
+    path: Path, size: SizeName
 ) -> None:
-    sweep = load(path, small=small)
-    assert sweep.name == path.stem + ("-small" if small else "")
+    sweep = load(path, size=size)
+    assert sweep.name == path.stem + ("-small" if size == "small" else "")
     assert path.stem == "quickstart" or any(study in sweep.about for study in STUDIES)
-    if small:
+    if size == "small":
         assert len(sweep.trials) <= 12
         assert sweep.resources.gpus == 0
+
+
+STUDY_S_OWN = ("data.name", "data.augment", "model", "train.batch_size", "train.optimizer")
+
+
+@pytest.mark.parametrize("path", MEDIUM, ids=lambda path: path.stem)
+def test_a_medium_form_has_the_study_s_data_network_and_batch(path: Path) -> None:
+    sweep, full = load(path, size="medium"), load(path)
+    assert sweep.name == f"{path.stem}-medium"
+    assert sweep.resources.gpus == 0
+    changed = sweep.made.instead
+    assert changed
+    assert not [name for name in changed if name.startswith(STUDY_S_OWN)]
+    assert {trial.spec.seed for trial in sweep.trials} <= {t.spec.seed for t in full.trials}
+
+
+@pytest.mark.parametrize("path", MEDIUM, ids=lambda path: path.stem)
+def test_the_milestones_of_a_medium_form_are_in_proportion(path: Path) -> None:
+    ours, theirs = (load(path, size=size).trials[0].settings for size in ("medium", "full"))
+    share = ours["train.epochs"] / theirs["train.epochs"]
+    milestones = [round(share * epoch) for epoch in theirs["train.schedule.at"]]
+    assert list(ours["train.schedule.at"]) == [m for m in milestones if m < ours["train.epochs"]]
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

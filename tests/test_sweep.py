@@ -70,7 +70,7 @@ def test_small_replaces_fields_and_axes_and_renames_the_sweep(tmp_path):
         grid={"solver.steps": [8, 16, 32], "model.width": [8, 16]},
         small={"train.epochs": 1, "solver.steps": [2], "model.width": 8, "seeds": [7]},
     )
-    found = load(path, small=True)
+    found = load(path, size="small")
     assert found.name == "t-small"
     assert [t.spec for t in found.trials] == [
         trial(
@@ -80,6 +80,43 @@ def test_small_replaces_fields_and_axes_and_renames_the_sweep(tmp_path):
             seed=7,
         ).spec
     ]
+
+
+def test_a_file_may_have_a_medium_form_beside_its_small_one(tmp_path):
+    sizes = {"small": {"train.epochs": 1}, "medium": {"train.epochs": 3, "seeds": [0, 1]}}
+    path = write_sweep(tmp_path, **sizes)
+    small, medium, full = (load(path, size=size) for size in ("small", "medium", "full"))
+    assert [s.name for s in (small, medium, full)] == ["t-small", "t-medium", "t"]
+    assert [s.made.size for s in (small, medium, full)] == ["small", "medium", "full"]
+    assert [s.trials[0].spec.train.epochs for s in (small, medium, full)] == [1, 3, 100]
+    assert [len(s.trials) for s in (small, medium, full)] == [1, 2, 1]
+
+
+def test_a_smaller_size_knows_what_the_full_one_has_instead(tmp_path):
+    fields = {"train.epochs": 3, "data.train_size": 100, "solver.steps": [8], "seeds": [5]}
+    grid = {"solver.steps": [8, 16], "train.batch_size": [32, 64]}
+    path = write_sweep(tmp_path, grid=grid, medium={**fields, "train.batch_size": 16})
+    assert load(path, size="medium").made.instead == {
+        "train.epochs": [100],
+        "data.train_size": [],
+        "train.batch_size": [32, 64],
+    }  # 8 steps are of the full size
+    assert load(path).made.instead == {}
+
+
+def test_a_report_s_own_file_is_of_its_size(tmp_path):
+    path = write_sweep(tmp_path, medium={"train.epochs": 3})
+    kept = tmp_path / "kept.yaml"
+    kept.write_text(load(path, size="medium").text)
+    assert load(kept).made == load(path, size="medium").made
+    changed = load(kept, ["train.epochs=4"]).made
+    assert (changed.size, changed.instead) == ("medium", {"train.epochs": [100]})
+
+
+def test_a_report_of_before_sizes_had_names_is_the_small_form(tmp_path):
+    for value, size in ((True, "small"), (False, "full")):
+        path = write_sweep(tmp_path, made={"small": value, "changed": ["seeds=[1]"]})
+        assert (load(path).made.size, load(path).made.changed) == (size, ("seeds=[1]",))
 
 
 def test_overrides_replace_fields_axes_and_top_level_fields(tmp_path):
@@ -92,7 +129,7 @@ def test_overrides_replace_fields_axes_and_top_level_fields(tmp_path):
 
 def test_the_resolved_file_expands_to_the_same_trials(tmp_path):
     path = write_sweep(tmp_path, grid={"solver.steps": [8, 16]}, small={"train.epochs": 1})
-    first = load(path, ["model.width=16"], small=True)
+    first = load(path, ["model.width=16"], size="small")
     again = tmp_path / "again.yaml"
     again.write_text(first.text)
     assert [t.id for t in load(again).trials] == [t.id for t in first.trials]
@@ -227,7 +264,7 @@ def test_a_report_says_what_is_small_or_was_set(tmp_path):
     small = {"train.epochs": 1, "grid": [{"solver.steps": [1, 2, 3]}]}
     path = write_sweep(tmp_path, about="All.", small=small)
     assert load(path).about == "All."
-    found = load(path, ["seeds=[3]"], small=True)
+    found = load(path, ["seeds=[3]"], size="small")
     assert found.about == (
         "All. Small form: `grid=[{solver.steps: [1, 2, 3]}]`, `train.epochs=1`. "
         "Run with: `seeds=[3]`."

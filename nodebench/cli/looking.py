@@ -17,6 +17,7 @@ from nodebench.cli.options import (
     Cpu,
     Only,
     Shard,
+    Size,
     Small,
     SweepPath,
 )  # fmt: skip
@@ -26,12 +27,14 @@ from nodebench.planning import Entry, chosen, orphans
 from nodebench.relatives import OTHER_CODE, change, find, inputs, nearest
 from nodebench.store import Store
 from nodebench.sweep import Sweep
+from nodebench.sweepfile import SizeName
 
 
 @app.command()
 def plan(
     source: SweepPath,
     changes: Changes = None,
+    size: Size = "full",
     small: Small = False,
     only: Only = None,
     shard: Shard = "1/1",
@@ -45,11 +48,11 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """List a sweep's trials and where each stands; trains nothing."""
-    sweep, store, entries = _planned(source, changes, small)
+    sweep, store, entries = _planned(source, changes, sources.size_of(size, small=small))
     if diff is not None and (probe or as_json or only or shard != "1/1"):
         raise InputError("`--diff` goes without `--probe`, `--json`, `--only` and `--shard`")
     if diff is not None:
-        old = sources.load_sweep(diff, overrides=changes or (), small=small)
+        old = sources.load_sweep(diff, overrides=changes or (), size=size, small=small)
         say(wording.change_text(change(old, sweep)))
         return
     ids = chosen(sweep, only or (), shard)
@@ -88,11 +91,16 @@ def why(
         str | None, typer.Argument(metavar="SWEEP", help="The sweep that plans it, if it is new.")
     ] = None,
     changes: Changes = None,
+    size: Size = "full",
     small: Small = False,
 ) -> None:
     """Show what a trial's id is made of, and what sets it apart from its nearest relative."""
     store = default_store()
-    sweep = sources.load_sweep(source, overrides=changes or (), small=small) if source else None
+    sweep = (
+        sources.load_sweep(source, overrides=changes or (), size=size, small=small)
+        if source
+        else None
+    )
     found = find(trial, store, sweep)
     say(f"{found.id}")
     for path, value in inputs(found).items():
@@ -108,10 +116,14 @@ def why(
 
 @app.command()
 def status(
-    source: SweepPath, changes: Changes = None, small: Small = False, as_json: AsJson = False
+    source: SweepPath,
+    changes: Changes = None,
+    size: Size = "full",
+    small: Small = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show how far a sweep is, also while it runs."""
-    sweep, store, entries = _planned(source, changes, small)
+    sweep, store, entries = _planned(source, changes, sources.size_of(size, small=small))
     if as_json:
         print(wording.plan_json(sweep, entries, orphans(sweep, store)))
         return
@@ -136,6 +148,7 @@ def report(
         ),
     ] = None,
     changes: Changes = None,
+    size: Size = "full",
     small: Small = False,
     folder: Annotated[
         Path | None, typer.Option("--out", help="Folder to write to. [default: reports/<sweep>]")
@@ -148,13 +161,13 @@ def report(
     if reference is not None:
         say(outcomes.compare(reference, source))
         return
-    sweep = sources.load_sweep(source, overrides=changes or (), small=small)
+    sweep = sources.load_sweep(source, overrides=changes or (), size=size, small=small)
     say(str(outcomes.write_report(sweep, default_store(), folder, from_mlflow=from_mlflow)))
 
 
 def _planned(
-    source: str, changes: list[str] | None, small: bool
+    source: str, changes: list[str] | None, size: SizeName
 ) -> tuple[Sweep, Store, list[Entry]]:
-    sweep = sources.load_sweep(source, overrides=changes or (), small=small)
+    sweep = sources.load_sweep(source, overrides=changes or (), size=size)
     store = default_store()
     return sweep, store, launch.plan(sweep, store)

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from nodebench.sweepfile import SizeName
+
 
 def _sweeps(incomplete: str) -> list[str]:
     """What a shell may complete a sweep's name to."""
@@ -27,7 +29,8 @@ Changes = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="PATH=VALUE", help="Replace a field or an axis. Repeatable."),
 ]
-Small = Annotated[bool, typer.Option("--small", help="The file's small variant.")]
+Size = Annotated[SizeName, typer.Option("--size", help="The file as it is, or a smaller form.")]
+Small = Annotated[bool, typer.Option("--small", help="Short for `--size small`.")]
 Inline = Annotated[
     bool, typer.Option("--inline", help="One trial after the other in this process, no Ray.")
 ]

@@ -22,6 +22,7 @@ from nodebench.cli.options import (
     RequireMlflow,
     RetryFailed,
     Shard,
+    Size,
     Small,
     SweepPath,
     Track,
@@ -41,6 +42,7 @@ from nodebench.trial_folder import Row
 def run(
     source: SweepPath,
     changes: Changes = None,
+    size: Size = "full",
     small: Small = False,
     only: Only = None,
     shard: Shard = "1/1",
@@ -55,7 +57,7 @@ def run(
     """Run what is missing of a sweep, then report. The same command resumes."""
     if require_mlflow and not track:
         raise InputError("`--require-mlflow` and `--no-track` contradict each other")
-    sweep = sources.load_sweep(source, overrides=changes or (), small=small)
+    sweep = sources.load_sweep(source, overrides=changes or (), size=size, small=small)
     outcome = _launched(
         sweep, default_store(),
         only=only or (), shard=shard, retry_failed=retry_failed, fail_fast=fail_fast,
@@ -70,6 +72,7 @@ def run(
 def evaluate(
     source: SweepPath,
     changes: Changes = None,
+    size: Size = "full",
     small: Small = False,
     weights: Annotated[
         Path | None,
@@ -84,9 +87,11 @@ def evaluate(
 ) -> None:
     """Evaluate what is trained under the solvers of `evaluate:`, where points are missing."""
     if weights is None:
-        sweep = sources.load_sweep(source, overrides=changes or (), small=small)
+        sweep = sources.load_sweep(source, overrides=changes or (), size=size, small=small)
     else:
-        sweep = sources.foreign(source, weights, overrides=changes or (), small=small)
+        sweep = sources.foreign(
+            source, weights, overrides=changes or (), size=sources.size_of(size, small=small)
+        )
     if not sweep.evaluate:
         raise InputError(f"{source}: has no `evaluate:`, so there is nothing to evaluate")
     store = default_store()
@@ -107,6 +112,7 @@ def evaluate(
 def time(
     source: SweepPath,
     changes: Changes = None,
+    size: Size = "full",
     small: Small = False,
     steps: Annotated[int, typer.Option(min=1, help="Steps that a round times.")] = 10,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds over all cells.")] = 5,
@@ -118,7 +124,7 @@ def time(
 
     Of each cell one finished trial is stepped, with the weights at its end. Let nothing else run.
     """
-    sweep = sources.load_sweep(source, overrides=changes or (), small=small)
+    sweep = sources.load_sweep(source, overrides=changes or (), size=size, small=small)
     with _interruptible(), ProgressMonitor(sweep, default_store(), out, "time") as monitor:
         timed = launch.time_cells(
             sweep, default_store(), monitor,
@@ -135,6 +141,7 @@ def repro(
     source: SweepPath,
     trial: Annotated[str, typer.Argument(metavar="ID", help="A trial's id, or its start.")],
     changes: Changes = None,
+    size: Size = "full",
     small: Small = False,
     cpu: Cpu = False,
 ) -> None:
@@ -146,7 +153,13 @@ def repro(
             err.print(f"epoch {row['epoch']}", highlight=False)
 
     found = launch.reproduce(
-        source, trial, store, overrides=changes or (), small=small, cpu=cpu, on_epoch=count
+        source,
+        trial,
+        store,
+        overrides=changes or (),
+        size=sources.size_of(size, small=small),
+        cpu=cpu,
+        on_epoch=count,
     )
     say(wording.reproduction_text(found))
     raise typer.Exit(0 if found.agrees else 1)
@@ -154,14 +167,18 @@ def repro(
 
 @app.command()
 def sync(
-    source: SweepPath, changes: Changes = None, small: Small = False, folders: From = None
+    source: SweepPath,
+    changes: Changes = None,
+    size: Size = "full",
+    small: Small = False,
+    folders: From = None,
 ) -> None:
     """Write to MLflow what it lacks of a sweep; --from takes another machine's trials over first.
 
     A trial that both stores have is kept where it is further. One that came to different ends is
     named, ours is kept, and the status is 1.
     """
-    sweep = sources.load_sweep(source, overrides=changes or (), small=small)
+    sweep = sources.load_sweep(source, overrides=changes or (), size=size, small=small)
     store = default_store()
     conflicts = 0
     for folder, merged in zip(

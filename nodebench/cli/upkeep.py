@@ -15,7 +15,7 @@ from nodebench import reference, sources, upkeep
 from nodebench.cleaning import KINDS, Wish, bytes_of, remove
 from nodebench.cli import wording
 from nodebench.cli.app import app, err, say
-from nodebench.cli.options import AsJson, Changes, Small
+from nodebench.cli.options import AsJson, Changes, Size, Small
 from nodebench.data_settings import DATASETS
 from nodebench.errors import DataError
 from nodebench.places import default_store, tracking_uri
@@ -69,6 +69,7 @@ def ui(
         str | None, typer.Argument(metavar="SWEEP", help="Whose runs to list, by what varies.")
     ] = None,
     port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 5000,
+    size: Size = "full",
     small: Small = False,
 ) -> None:
     """Serve MLflow's pages with this machine's runs, or print where a server does."""
@@ -76,7 +77,7 @@ def ui(
     if source is not None:
         from nodebench.tracking import page_of
 
-        page = f"/{page_of(sources.load_sweep(source, small=small), store)}"
+        page = f"/{page_of(sources.load_sweep(source, size=size, small=small), store)}"
     uri = tracking_uri(store)
     if uri.startswith("http"):
         say(f"{uri.rstrip('/')}{page}")
@@ -152,6 +153,7 @@ def doctor(
         str | None, typer.Argument(metavar="[SWEEP]", help="Check what this sweep needs.")
     ] = None,
     changes: Changes = None,
+    size: Size = "full",
     small: Small = False,
     ray: Annotated[bool, typer.Option("--ray", help="Start Ray, or join RAY_ADDRESS.")] = False,
     as_json: AsJson = False,
@@ -160,7 +162,11 @@ def doctor(
 
     The status is 1 if there is a problem.
     """
-    sweep = sources.load_sweep(source, overrides=changes or (), small=small) if source else None
+    sweep = (
+        sources.load_sweep(source, overrides=changes or (), size=size, small=small)
+        if source
+        else None
+    )
     found = []
     for name, finding in upkeep.doctor(default_store(), sweep, with_ray=ray):
         found.append({"check": name, **asdict(finding)})

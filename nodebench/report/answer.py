@@ -130,7 +130,8 @@ def _listed(words: Sequence[str]) -> str:
 
 
 def _claims(sweep: Sweep, checked: Sequence[Checked]) -> list[str]:
-    where = ", in the small form" if sweep.made.small else ""
+    size = sweep.made.size
+    where = f", in the {size} form" if size != "full" else ""
     sentences = []
     for name, has_source in (("the claims stated", True), ("our expectations", False)):
         said = [each.said for each in checked if each.has_source is has_source]

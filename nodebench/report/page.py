@@ -15,6 +15,7 @@ from nodebench.report import (
     plots,
     prose,
     published,
+    sizes,
     solver_plots,
     solver_tables,
     tables,
@@ -27,8 +28,6 @@ from nodebench.report.html import html_page
 from nodebench.store import Store
 from nodebench.sweep import Sweep
 from nodebench.trial_folder import FINISHED
-
-SMALL = "**This is the small form of the sweep: its numbers are not those of the study's size.**"
 
 SETTING = (
     "data.name",
@@ -82,7 +81,7 @@ def _sections(sweep: Sweep, store: Store, found: Findings, figures: Path) -> lis
     return [
         f"# {sweep.name}",
         sweep.about,
-        SMALL if sweep.made.small else "",
+        sizes.opening(sweep),
         _state(results),
         answer(found),
         _markdown(tables.summary(sweep, results, found.judged, timed)),
@@ -128,8 +127,8 @@ def _frontier(sweep: Sweep, found: Findings, figures: Path) -> list[str]:
 
 
 def _of_claims(sweep: Sweep, text: str) -> str:
-    obstacle = published.obstacle(sweep)
-    return text + (f" **These numbers are not the study's: {obstacle}.**" if obstacle else "")
+    why = published.obstacle(sweep) or sizes.caveat(sweep)
+    return text + (f" **These numbers are not the study's: {why}.**" if why else "")
 
 
 def _section(title: str, text: str, table: pd.DataFrame) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -16,7 +16,8 @@ from pydantic import Field, model_validator
 
 from nodebench.expansion import agrees
 from nodebench.part import Part
-from nodebench.report.agreement import MOST_SEEDS, Agreement, Reading, Theirs, agreement
+from nodebench.report.agreement import COMPARED, MOST_SEEDS, Agreement, Reading, Theirs, agreement
+from nodebench.report.sizes import caveat
 from nodebench.report.statistics import (
     NO_VALUE,
     column,
@@ -26,6 +27,7 @@ from nodebench.report.statistics import (
 )
 from nodebench.spec import TrialSpec
 from nodebench.sweep import Sweep
+from nodebench.sweepfile import full_name
 from nodebench.trial_folder import FINISHED
 from nodebench.vocabulary import NonNegative
 
@@ -151,8 +153,8 @@ def studies() -> dict[str, Study]:
 
 
 def about(sweep: str, spec: TrialSpec) -> list[Published]:
-    """The numbers about a trial's cell; a small sweep has those of its full size."""
-    study = studies().get(sweep.removesuffix("-small"))
+    """The numbers about a trial's cell; a smaller size has those of the full one."""
+    study = studies().get(full_name(sweep))
     if study is None or study.data != spec.data.name:
         return []
     return [entry for entry in study.numbers if agrees(spec, entry.cell)]
@@ -160,7 +162,10 @@ def about(sweep: str, spec: TrialSpec) -> list[Published]:
 
 @dataclass(frozen=True)
 class Compared:
-    """A published number of a cell beside our values, what they say of it, and a note on that."""
+    """A published number of a cell beside our values, what they say of it, and a note on that.
+
+    `caveat` is what may be why, as of a shorter training.
+    """
 
     cell: str
     entry: Published
@@ -168,6 +173,7 @@ class Compared:
     reading: Reading
     note: str = ""
     half_width: float = math.nan
+    caveat: str = ""
 
     @property
     def difference(self) -> str:
@@ -182,8 +188,10 @@ class Compared:
 
     @property
     def said(self) -> str:
-        """The reading and its note, as a table has them."""
-        return self.reading + (f": {self.note}" if self.note else "")
+        """The reading with its note and caveat, as a table has them."""
+        is_doubtful = self.reading in COMPARED and self.entry.metric != "parameters"
+        notes = ", ".join(filter(None, (self.note, self.caveat if is_doubtful else "")))
+        return self.reading + (f": {notes}" if notes else "")
 
 
 def compared(cell: str, entry: Published, ours: pd.Series[float], obstacle: str = "") -> Compared:
@@ -254,7 +262,8 @@ def compared_numbers(sweep: Sweep, frame: pd.DataFrame, judged: pd.DataFrame) ->
     for (cell, _), (entry, ids) in numbers.items():
         done = frame[frame["id"].isin(ids) & (frame["outcome"] == FINISHED)]
         ours = _at_the_limit(judged, ids) if entry.under else column(done, entry.metric)
-        found.append(compared(cell, entry, ours.dropna(), obstacle(sweep)))
+        each = compared(cell, entry, ours.dropna(), obstacle(sweep))
+        found.append(replace(each, caveat=caveat(sweep, ids)))
     return found
 
 
@@ -278,7 +287,7 @@ def published_numbers(found: Sequence[Compared]) -> pd.DataFrame:
 
 def obstacle(sweep: Sweep) -> str:
     """Why the numbers of a sweep cannot be those of its study; empty if they can."""
-    if sweep.made.small:
+    if sweep.made.size == "small":
         return "the small form"
     return "its cells were changed by `--set`" if sweep.made.has_other_cells else ""
 
