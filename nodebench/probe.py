@@ -102,11 +102,15 @@ def probe(trial: Trial, options: RunOptions) -> Probe | None:
     except TrialFailure:
         return None
     tests = total // (task.batches_per_epoch * spec.train.test_every) or 1
+    evaluations = sum(
+        _relative_cost(trial, point) * _share(point, spec.train.batch_size, task.test_passes)
+        for point in points(trial, options.evaluate)
+    )
     return Probe(
         steps=tuple(steps[1:] or steps or [0.0]),  # the first also allocates
         test_s=test_s,
         iterations=total,
-        tests=tests + sum(_relative_cost(trial, p) for p in points(trial, options.evaluate)),
+        tests=tests + evaluations,
         grows=spec.solver is not None and spec.solver.facts.kind != "fixed",
         peak_bytes=peak_memory(device),
     )
@@ -152,6 +156,11 @@ def _first_steps(training: Iterator[Step | Row], device: torch.device) -> list[f
         if len(moments) > STEPS + 1 or moments[-1] > MOST_S:
             break
     return [after - before for before, after in pairwise(moments)]
+
+
+def _share(point: Point, batch_size: int, passes: int) -> float:
+    """The part of a test's forward passes that a point on fewer samples takes."""
+    return min(1.0, -(-point.test_size // batch_size) / passes) if point.test_size else 1.0
 
 
 def _relative_cost(trial: Trial, point: Point) -> float:

@@ -25,6 +25,15 @@ def test_a_probe_counts_evaluations_by_what_they_cost_beside_the_training_solver
     assert found.tests == 2 + 1 + 4 + 16 + 256
 
 
+def test_a_probe_counts_evaluations_on_a_part_of_the_test_set_as_that_part(tmp_path):
+    base = {**TINY, "train": {"epochs": 2, "batch_size": 4}}  # 32 test samples, 8 passes
+    evaluate = {"methods": ["euler"], "steps": [8], "test_size": 10}
+    sweep = tiny(tmp_path, base=base, evaluate=evaluate)
+    found = probe(sweep.trials[0], options(sweep, tmp_path))
+    # Beside two tests, by 3 of 8 passes each: own 1, Euler 8 over 2, the limit 4 × 128 over 2.
+    assert found.tests == 2 + (1 + 4 + 256) * 3 / 8
+
+
 def test_an_epoch_of_few_steps_is_enough_and_adaptive_solvers_grow(tmp_path):
     base = {**TINY, "solver": {"method": "dopri5", "tol": 1e-3}}
     sweep = tiny(tmp_path, base={**base, "train": {"iterations": 3, "batch_size": 16}})

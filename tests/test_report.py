@@ -234,7 +234,7 @@ def test_a_medium_form_is_compared_and_its_doubt_named(tmp_path, monkeypatch):
         "matches",
     ]
     page = write_report(sweep, store, tmp_path / "report").read_text()
-    doubt = "at 1 of 3 epochs, with `solver.steps` 2, 4 instead of 4, 8"
+    doubt = "at 1 of 3 epochs, with `solver.steps` 2 instead of 4, 8"
     assert f"**This is the medium form of the sweep: {doubt}. Its numbers" in page
     assert f"**These numbers are not the study's: {doubt}.**" in page
     assert "Of the claims stated, in the medium form: 1 reproduced." in page

@@ -88,7 +88,7 @@ def test_a_file_may_have_a_medium_form_beside_its_small_one(tmp_path):
     small, medium, full = (load(path, size=size) for size in ("small", "medium", "full"))
     assert [s.name for s in (small, medium, full)] == ["t-small", "t-medium", "t"]
     assert [s.made.size for s in (small, medium, full)] == ["small", "medium", "full"]
-    assert [s.trials[0].spec.train.epochs for s in (small, medium, full)] == [1, 3, 100]
+    assert [s.trials[0].spec.train.epochs for s in (small, medium, full)] == [1, 3, 10]
     assert [len(s.trials) for s in (small, medium, full)] == [1, 2, 1]
 
 
@@ -97,7 +97,7 @@ def test_a_smaller_size_knows_what_the_full_one_has_instead(tmp_path):
     grid = {"solver.steps": [8, 16], "train.batch_size": [32, 64]}
     path = write_sweep(tmp_path, grid=grid, medium={**fields, "train.batch_size": 16})
     assert load(path, size="medium").made.instead == {
-        "train.epochs": [100],
+        "train.epochs": [10],
         "data.train_size": [],
         "train.batch_size": [32, 64],
     }  # 8 steps are of the full size
@@ -110,7 +110,7 @@ def test_a_report_s_own_file_is_of_its_size(tmp_path):
     kept.write_text(load(path, size="medium").text)
     assert load(kept).made == load(path, size="medium").made
     changed = load(kept, ["train.epochs=4"]).made
-    assert (changed.size, changed.instead) == ("medium", {"train.epochs": [100]})
+    assert (changed.size, changed.instead) == ("medium", {"train.epochs": [10]})
 
 
 def test_a_report_of_before_sizes_had_names_is_the_small_form(tmp_path):

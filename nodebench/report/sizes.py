@@ -34,8 +34,10 @@ def caveat(sweep: Sweep, ids: Container[str] | None = None) -> str:
     trials = [trial for trial in sweep.trials if ids is None or trial.id in ids]
     parts = []
     for path, theirs in sweep.made.instead.items() if sweep.made.size == "medium" else ():
-        found = (trial.settings[path] for trial in trials if path in trial.settings)
-        ours = list({canonical(value): value for value in found}.values())
+        known = set(map(canonical, theirs))
+        values = [trial.settings[path] for trial in trials if path in trial.settings]
+        found = {canonical(value): value for value in values}
+        ours = [value for text, value in found.items() if text not in known]
         if ours and path not in FOLLOWING and not {*map(str, (*ours, *theirs))} <= ONE_GRADIENT:
             parts.append(_told(path, ours, theirs))
     return ", ".join(sorted(parts))
