@@ -211,7 +211,7 @@ def test_a_medium_form_is_compared_and_its_doubt_named(tmp_path, monkeypatch):
     fields = {"grid": {"solver.steps": [4, 8]}, "seeds": [0, 1, 2]}
     medium = {"train.epochs": 1, "solver.steps": [2, 4]}
     write_tiny(tmp_path, **fields, base={**TINY, "train": {**TINY["train"], "epochs": 3}},
-               medium=medium, claims=[{"says": "so", "above": 0}])  # fmt: skip
+               medium=medium, claims=[{"says": "so", "source": "S", "above": 0}])  # fmt: skip
     theirs = {
         "data": TINY["data"]["name"],
         "numbers": [
