@@ -6,6 +6,7 @@ NodebenchError
 │   ├── DataError          a data set is missing, damaged or cannot be fetched
 │   ├── ResourceError      the machine or the cluster lacks what was asked for
 │   ├── StoreError         a trial is unknown, or held by another process
+│   ├── FieldError         a right-hand side of the user's own is none, or not for its gradient
 │   └── TrackingError      MLflow cannot be reached, or lacks what was sought
 └── TrialFailure           the outcome of one trial; the sweep goes on
     ├── Diverged           a loss or a state that is not finite
@@ -69,6 +70,10 @@ class ResourceError(InputError):
 
 class StoreError(InputError):
     """A trial that the store does not know, or that another process holds."""
+
+
+class FieldError(InputError):
+    """A right-hand side of the user's own is none, or not one for the gradient asked for."""
 
 
 class TrackingError(InputError):

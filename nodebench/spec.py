@@ -221,6 +221,7 @@ class TrialSpec(Part):
         elif self.solver is None or self.gradient is None:
             raise ValueError("a model with an ODE block needs a `solver` and a `gradient`")
         else:
+            self.gradient.require_use(self.solver)
             self._complete(gradient=self.gradient.beside(self.solver))
         if self.solver is None or self.gradient is None:
             return self

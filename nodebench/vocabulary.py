@@ -84,8 +84,8 @@ ACTIVATIONS: dict[str, str] = {
 GRADIENTS: dict[str, str] = {
     "backprop": "automatic differentiation through the solver's steps",
     "adjoint": "the continuous adjoint, solved backwards in time (Chen et al. 2018, Algorithm 1)",
-    "recompute": "backprop, the block's steps recomputed in the backward pass (ANODE)",
-    "exact": "backprop where memory allows it, else recompute: the same gradient",
+    "recompute": "backprop, parts of the solve done again in the backward pass (ANODE)",
+    "exact": "backprop where memory allows it, else recompute by segments: the same gradient",
 }
 
 

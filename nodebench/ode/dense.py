@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from nodebench.ode.field import Field
 from nodebench.ode.fixed import Tableau
 
 aten = torch.ops.aten
@@ -46,7 +47,7 @@ ACTIVATIONS: dict[type[nn.Module], tuple[Callable[[Tensor], Tensor], Backward]] 
 }
 
 
-class DenseField(nn.Module):
+class DenseField(Field):
     """f(t, y) = g(y), where g is linear layers with one activation between each two of them.
 
     Shapes: y [batch, dim] -> [batch, dim].
