@@ -13,8 +13,10 @@ from nodebench.errors import ResourceError
 from nodebench.identity import Trial
 from nodebench.packing import packs
 from nodebench.part import import_part
+from nodebench.places import require_place
 from nodebench.planning import Entry, RunOptions
 from nodebench.runner import require
+from nodebench.store import Store
 
 
 def prepared(todo: Sequence[Entry], options: RunOptions, *, inline: bool) -> RunOptions:
@@ -29,6 +31,18 @@ def prepared(todo: Sequence[Entry], options: RunOptions, *, inline: bool) -> Run
     continues = {entry.trial.id: entry.continues for entry in todo if entry.continues}
     trained = frozenset(entry.trial.id for entry in todo if entry.is_trained)
     return replace(options, continues=continues, trained=trained)
+
+
+def require_places(store: Store, report: Path | None) -> None:
+    """Refuses a store, or a report's folder, that cannot be written.
+
+    Raises:
+        ResourceError: saying which, and why.
+    """
+    for folder in (store.root, store.root / "trials", store.root / "sweeps"):
+        require_place(folder, "Let NODEBENCH_RUNS name a folder that can")
+    for folder in (report, report / "figures") if report else ():
+        require_place(folder, "Start where it can, or give `--no-report`")
 
 
 def require_run(trials: Sequence[Trial], options: RunOptions, *, inline: bool) -> None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
+import select
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +20,8 @@ Tree = dict[str, Any]
 LARGEST_BYTES = 250_000
 MOST_VALUES = 100_000
 DEEPEST = 50
+
+WRITER_WAIT_S = 5.0
 
 _TAG = "tag:yaml.org,2002:"
 _PLAIN = [f"{_TAG}{name}" for name in ("null", "bool", "int", "float", "str", "seq", "map")]
@@ -113,7 +119,7 @@ def parse_file(path: Path) -> Tree:
         SweepError: if it holds none.
     """
     try:
-        with path.open("rb") as file:
+        with open(path, "rb", opener=_opened) as file:
             text = file.read(LARGEST_BYTES + 1)  # /dev/zero has no end
         if len(text) > LARGEST_BYTES:
             raise _unreadable(path, f"is larger than {LARGEST_BYTES:,} bytes")
@@ -125,6 +131,17 @@ def parse_file(path: Path) -> Tree:
     if not isinstance(tree, dict):
         raise _unreadable(path, "a sweep file is a mapping: `name`, `base`, …")
     return tree
+
+
+def _opened(path: str, flags: int) -> int:
+    """Opens a file; a pipe only if somebody writes to it, who would be waited for without end."""
+    file = os.open(path, flags | os.O_NONBLOCK)
+    is_pipe = stat.S_ISFIFO(os.fstat(file).st_mode)
+    if is_pipe and not select.select([file], [], [], WRITER_WAIT_S)[0]:
+        os.close(file)
+        raise OSError(errno.EAGAIN, "it is a pipe, and nobody writes to it")
+    os.set_blocking(file, True)
+    return file
 
 
 def _unreadable(path: Path, why: str) -> SweepError:
