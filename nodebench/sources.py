@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from nodebench.errors import Fault, SweepError, shown, unknown
+from nodebench.own_code import file_hash
 from nodebench.places import default_store
 from nodebench.planning import require_points
 from nodebench.sweep import Sweep, load
@@ -20,13 +21,34 @@ def load_sweep(source: str | Path, *, overrides: Sequence[str] = (), small: bool
     Names are those of files in `sweeps/`, and of sweeps that were launched with this store.
 
     Raises:
-        SweepError: with every mistake in the file.
+        SweepError: with every mistake in the file, or if a file is not found that its trials' ids
+            depend on: from here, they would be others.
     """
     path = sweep_path(source)
     sweep = load(path, overrides, small)
+    if not_found := sorted(set(_not_found(sweep))):
+        raise SweepError(str(path), not_found, overrides)
     if not (sweep.made.small or sweep.made.changed):  # else the trials of a block may not be there
         require_points(sweep, str(path))
     return sweep
+
+
+def _not_found(sweep: Sweep) -> Iterator[Fault]:
+    """The modules and weights without which a trial's id is not what it is elsewhere."""
+    for cell in {trial.cell for trial in sweep.trials}:
+        for field, part in (("data", cell.spec.data), ("model", cell.spec.model)):
+            module = part.name.partition(":")[0]
+            if module in cell.code and cell.code[module] is None:
+                yield Fault(
+                    f"{field}.name",
+                    f"{shown(part.name)}: no module {shown(module)} is found from `{Path.cwd()}`. "
+                    "Start nodebench in the folder that holds it, or set PYTHONPATH",
+                )
+        weights = cell.spec.weights
+        if weights is not None and file_hash(weights) is None:
+            yield Fault(
+                "weights", f"{shown(weights)} cannot be read as a file, seen from `{Path.cwd()}`"
+            )
 
 
 def sweep_path(source: str | Path) -> Path:

@@ -18,12 +18,13 @@ from nodebench.adaptation import adaptation_for
 from nodebench.checkpoint import TrainState, newest_checkpoint, read_checkpoint, restore
 from nodebench.data.load import load
 from nodebench.data_settings import Dataset
-from nodebench.errors import OutOfMemory, Stopped, StoreError, TrialFailure
+from nodebench.errors import InputError, OutOfMemory, Stopped, StoreError, TrialFailure
 from nodebench.identity import Trial
 from nodebench.machine import device_for, environment, is_out_of_memory, memory_of_trial
 from nodebench.models.build import build, parameter_count
 from nodebench.models.form import placed
 from nodebench.ode.block import ode_blocks, share_memory
+from nodebench.own_code import known_alone
 from nodebench.planning import RunOptions, is_missing, limit_of
 from nodebench.point import points
 from nodebench.robustness import evaluate_points
@@ -127,13 +128,19 @@ class _Run:
     def _attempt(self) -> Iterator[Step | Row]:
         torch.set_num_threads(self.options.resources.cpus)
         spec = self.trial.spec
+        if (now := Trial(spec).id) != self.trial.id:
+            raise InputError(
+                "its code, or the file of its weights, was changed after the sweep was planned, or "
+                f"is missing here: it would be `{now}` now. Start the sweep anew"
+            )
         device = device_for(self.options.resources.gpu_share, spec.train.precision)
-        data = load(spec, self.options.data_root).to(device)
 
         def network() -> nn.Module:
             return placed(build(spec, data), device, spec.train.precision)
 
-        model, task = network(), task_for(data, spec)
+        with known_alone(spec.import_paths):
+            data = load(spec, self.options.data_root).to(device)
+            model, task = network(), task_for(data, spec)
         self.chance = task.chance
         torch.manual_seed(stream(spec.seed, "training"))
         self.state = new_state(model, spec, adaptation_for(model, task, spec))
