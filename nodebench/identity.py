@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from nodebench.errors import InputError
 from nodebench.own_code import file_hash, own_modules
 from nodebench.part import flatten
 from nodebench.spec import TrialSpec
@@ -141,6 +142,19 @@ class Trial:
         weights = self.spec.weights
         is_found = weights is None or file_hash(weights) is not None
         return is_found and None not in self.cell.code.values()
+
+    def require_as_named(self) -> None:
+        """Refuses, in a process of its own, code or weights that are not those of the plan.
+
+        Raises:
+            InputError: if they were edited since, or are not here.
+        """
+        now = Trial(self.spec)
+        if now.id != self.id:
+            raise InputError(
+                "its code, or the file of its weights, was changed after the sweep was planned, or "
+                f"is missing here: it would be `{now.id}` now. Start the sweep anew"
+            )
 
     @cached_property
     def settings(self) -> dict[str, Any]:

@@ -9,7 +9,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from nodebench.errors import Fault, SweepError, unknown
@@ -25,7 +24,7 @@ from nodebench.faults import dotted, faults_of
 from nodebench.identity import Cell, Trial, canonical
 from nodebench.reading import axis_paths, read
 from nodebench.sweepfile import Claim, Evaluate, Limits, Made, Resources, Search, SweepFile
-from nodebench.tree import Tree
+from nodebench.tree import Tree, dump
 
 
 @dataclass(frozen=True)
@@ -160,7 +159,7 @@ def load(path: Path, overrides: Sequence[str] = (), small: bool = False) -> Swee
     if overrides and not made.has_other_cells and _has_other_cells(trials, path, small):
         made = made.model_copy(update={"has_other_cells": True})
         tree["made"]["has_other_cells"] = True
-    text = yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=100)
+    text = dump(tree, width=100)
     return Sweep(
         file.name,
         file.about,

@@ -20,7 +20,13 @@ from nodebench.data.load import load
 from nodebench.data_settings import Dataset
 from nodebench.errors import InputError, OutOfMemory, Stopped, StoreError, TrialFailure
 from nodebench.identity import Trial
-from nodebench.machine import device_for, environment, is_out_of_memory, memory_of_trial
+from nodebench.machine import (
+    device_for,
+    environment,
+    is_out_of_memory,
+    memory_of_trial,
+    shortage,
+)
 from nodebench.models.build import build, parameter_count
 from nodebench.models.form import placed
 from nodebench.ode.block import ode_blocks, share_memory
@@ -117,9 +123,11 @@ class _Run:
             raise
         except TrialFailure as failure:
             self._ended(failure.outcome, str(failure))
+        except InputError as error:
+            self._ended(ERROR, str(error))
         except Exception as error:  # noqa: BLE001 - a crash is recorded, and the sweep goes on
             if is_out_of_memory(error):
-                self._ended(OutOfMemory.outcome, str(error))
+                self._ended(OutOfMemory.outcome, shortage(error))
                 return
             with suppress(OSError):  # of a full disk, which the result's reason says
                 self.folder.write_error(traceback.format_exc())
@@ -128,11 +136,7 @@ class _Run:
     def _attempt(self) -> Iterator[Step | Row]:
         torch.set_num_threads(self.options.resources.cpus)
         spec = self.trial.spec
-        if (now := Trial(spec).id) != self.trial.id:
-            raise InputError(
-                "its code, or the file of its weights, was changed after the sweep was planned, or "
-                f"is missing here: it would be `{now}` now. Start the sweep anew"
-            )
+        self.trial.require_as_named()
         device = device_for(self.options.resources.gpu_share, spec.train.precision)
 
         def network() -> nn.Module:
