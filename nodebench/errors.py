@@ -12,6 +12,7 @@ NodebenchError
     ├── Diverged           a loss or a state that is not finite
     ├── NotConverged       an implicit method's iteration gave up
     ├── StepUnderflow      an adaptive solver's step fell below the resolution of time
+    ├── RandomField        an ODE's f gives two values for one input
     ├── EvaluationLimit    a solve needed more evaluations than `limits.nfe`
     ├── DeadlineExceeded   the trial took longer than `limits.minutes`
     ├── OutOfMemory        the device's memory did not suffice
@@ -102,6 +103,12 @@ class StepUnderflow(TrialFailure):
     """The error control asked for steps below the resolution of time."""
 
     outcome = "underflow"
+
+
+class RandomField(TrialFailure):
+    """An ODE's f gives two values for one input, so that it is no ODE to an adaptive solver."""
+
+    outcome = "random"
 
 
 class EvaluationLimit(TrialFailure):

@@ -57,6 +57,11 @@ def reset_peak_memory(device: torch.device) -> None:
             Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
+def shortage(error: BaseException) -> str:
+    """What an error of too little memory says; Python's own says nothing."""
+    return str(error) or "Python got no more memory: take a smaller batch or model, or fewer steps"
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory did not suffice; on a CPU, torch has no class for it."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):

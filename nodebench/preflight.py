@@ -9,8 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from nodebench.data.files import prepare
-from nodebench.errors import ResourceError
+from nodebench.errors import InputError, ResourceError
 from nodebench.identity import Trial
+from nodebench.own_code import known_alone, own_modules
 from nodebench.packing import packs
 from nodebench.part import import_part
 from nodebench.places import require_place
@@ -56,7 +57,8 @@ def require_all(trials: Sequence[Trial], options: RunOptions, *, inline: bool) -
     """Refuses what would fail in every trial.
 
     Raises:
-        InputError: if a part named by import path cannot be imported, or weights do not fit.
+        InputError: if a part named by import path cannot be imported, or its code is not what its
+            trials are named after; or if weights do not fit.
         DataError: if a data set is missing or damaged.
         ResourceError: if the machine or the cluster lacks what is asked for.
     """
@@ -68,10 +70,23 @@ def require_all(trials: Sequence[Trial], options: RunOptions, *, inline: bool) -
             "`float32` or `bf16`, or give `resources.gpus`"
         )
     for path in {path for trial in trials for path in trial.spec.import_paths}:
-        import_part(path)
+        _require_own_code(path)
     for data in {trial.spec.data.model_dump_json(): trial.spec.data for trial in trials}.values():
         prepare(data, options.data_root)
     _require_weights(trials, options.data_root)
+
+
+def _require_own_code(path: str) -> None:
+    """Imports a part, of which every module must be known, and as it was when trials were named."""
+    module = path.partition(":")[0]
+    known = own_modules(module)
+    if changed := sorted(set(own_modules.__wrapped__(module).items()) ^ set(known.items())):
+        raise InputError(
+            f"`{path}`: the code of `{changed[0][0]}` was changed after this process had read it. "
+            "Start anew, which plans the trials of the code as it is now"
+        )
+    with known_alone([path]):
+        import_part(path)
 
 
 def _require_weights(trials: Sequence[Trial], root: Path) -> None:

@@ -9,6 +9,7 @@ from pydantic import model_validator
 
 from nodebench.part import Named, Part
 from nodebench.vocabulary import (
+    LARGEST_INT,
     METHODS,
     BelowOne,
     Count,
@@ -18,6 +19,7 @@ from nodebench.vocabulary import (
     NonNegative,
     Positive,
     ScipyMethod,
+    Steps,
 )
 
 ADAPTABLE = ("euler", "midpoint", "fehlberg2", "dopri5")
@@ -32,7 +34,7 @@ class Adapt(Part):
 
     threshold: BelowOne = 0.1
     every: Count = 50
-    max_steps: Count | None = None
+    max_steps: Steps | None = None
 
 
 class Solver(Part):
@@ -44,7 +46,7 @@ class Solver(Part):
     """
 
     method: MethodName = "dopri5"
-    steps: Count | None = None
+    steps: Steps | None = None
     step_size: Positive | None = None
     tol: Positive | None = None
     rtol: Positive | None = None
@@ -75,7 +77,7 @@ class Solver(Part):
         if self.steps is not None:
             return self.steps
         assert self.step_size is not None
-        return max(1, math.ceil(span / self.step_size - 1e-9))
+        return max(1, math.ceil(min(span / self.step_size, LARGEST_INT) - 1e-9))
 
     @model_validator(mode="after")
     def _fits_its_method(self) -> Self:

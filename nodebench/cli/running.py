@@ -34,6 +34,7 @@ from nodebench.errors import InputError
 from nodebench.launch import Outcome, Timed
 from nodebench.places import default_store
 from nodebench.planning import Entry
+from nodebench.resolution import too_fine
 from nodebench.store import Store
 from nodebench.sweep import Sweep
 from nodebench.trial_folder import Row
@@ -193,6 +194,8 @@ def sync(
 
 def _launched(sweep: Sweep, store: Store, *, train: bool = True, **how: Any) -> Outcome:
     """Runs what is missing, with progress; says where the report is."""
+    for doubt in too_fine(sweep):
+        err.print(doubt, markup=False, highlight=False)
     verb = "run" if train else "evaluate"
     with _interruptible(), ProgressMonitor(sweep, store, out, verb) as monitor:
         outcome = launch.run(sweep, store, monitor, train=train, **how)

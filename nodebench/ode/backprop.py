@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -26,7 +26,7 @@ def backprop(
     return [y for (y,) in states]
 
 
-def solve_on(grids: Sequence[Sequence[float]], f: Counted, y0: Tensor, method: str) -> list[Tensor]:
+def solve_on(grids: Iterable[Iterable[float]], f: Counted, y0: Tensor, method: str) -> list[Tensor]:
     """The states at the start of the first grid and at the end of each, by a fixed method."""
     is_short = torch.is_autocast_enabled(y0.device.type)
     if isinstance(f.module, DenseField) and torch.is_grad_enabled() and not is_short:

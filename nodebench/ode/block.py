@@ -15,7 +15,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from nodebench.errors import DeadlineExceeded, EvaluationLimit
 from nodebench.ode.exact import exact_form, exact_gradient
 from nodebench.ode.field import Counted
+from nodebench.ode.function import require_function
 from nodebench.ode.gradients import odeint
+from nodebench.ode.solve import least_evaluations
 from nodebench.solver_settings import Gradient, Solver
 
 Solve: TypeAlias = "tuple[ODEBlock, Tensor, Sequence[float], Tensor]"
@@ -30,6 +32,8 @@ class ODEBlock(nn.Module):
     forward and every backward pass. More than `max_evaluations` in one pass, or a call after
     `deadline` (in seconds of time.monotonic), raises from inside f, so that a solve which would
     never return does.
+
+    Before the first solve by an adaptive method, f is asked twice for one value.
 
     The gradient `exact` is backprop where half of `memory_bytes` holds what it keeps, else
     recomputation: `exact_forms` has which it is, by solver, told from the first state. `on_solve`,
@@ -48,6 +52,8 @@ class ODEBlock(nn.Module):
         self.memory_bytes = math.inf
         self.exact_forms: dict[Solver, str] = {}
         self.on_solve: Callable[[Solve], None] | None = None
+        self._is_function: set[bool] = set()
+        """In training, in evaluation: whether f was found to give one value for one input."""
 
     def forward(self, y0: Tensor) -> Tensor:
         """y(t1), of the shape of y0."""
@@ -59,6 +65,10 @@ class ODEBlock(nn.Module):
 
     def states(self, y0: Tensor, times: Sequence[float]) -> list[Tensor]:
         """The same, each state on its own."""
+        self._require_few(least_evaluations(times, self.solver))
+        if self.solver.facts.kind != "fixed" and self.training not in self._is_function:
+            require_function(self.f, times[0], y0)
+            self._is_function.add(self.training)
         gradient = self.gradient
         if gradient.name == "exact" and torch.is_grad_enabled():
             gradient = exact_gradient(self._exact_form(y0, times), self.solver)
@@ -75,10 +85,19 @@ class ODEBlock(nn.Module):
 
     def _count(self) -> None:
         self.evaluations += 1
-        if self.max_evaluations is not None and self.evaluations > self.max_evaluations:
-            raise EvaluationLimit(f"a pass needed more than {self.max_evaluations} evaluations")
+        self._require_few(0)
         if self.deadline is not None and time.monotonic() > self.deadline:
             raise DeadlineExceeded("the trial's time was up in the middle of a solve")
+
+    def _require_few(self, more: int) -> None:
+        """Refuses so many more evaluations, before they are made, if they go beyond the limit."""
+        if self.max_evaluations is not None and self.evaluations + more > self.max_evaluations:
+            solver = self.solver
+            finer = "fewer steps" if solver.facts.kind == "fixed" else "a larger `tol`"
+            raise EvaluationLimit(
+                f"a pass of `{solver.method}` needs more than {self.max_evaluations} evaluations: "
+                f"take {finer}, or raise `limits.nfe`"
+            )
 
 
 def share_memory(model: nn.Module, memory_bytes: int) -> None:

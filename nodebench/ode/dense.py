@@ -12,7 +12,7 @@ Tensors have the seeds of a pack as their first dimension, of size 1 for a trial
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -76,7 +76,7 @@ def is_dense(g: nn.Sequential) -> bool:
 def dense_solve(
     field: DenseField,
     y0: Tensor,
-    grids: Sequence[Sequence[float]],
+    grids: Iterable[Iterable[float]],
     tableau: Tableau,
     on_evaluation: Callable[[], None],
 ) -> list[Tensor]:

@@ -36,8 +36,9 @@ def recompute(
         return _again(f, lambda y: backprop(f, y, times, solver, gradient), y0)
     if solver.facts.kind != "fixed":
         raise InputError(f"`segments` are of fixed steps, which `{solver.method}` has not")
+    times_of_steps = [list(grid) for grid in grids(times, solver)]
     states, y = [y0], y0
-    for number, segment in enumerate(_cut(grids(times, solver), gradient.segments)):
+    for number, segment in enumerate(_cut(times_of_steps, gradient.segments)):
         solved = partial(_segment, f, [grid for grid, _ in segment], solver.method, number)
         _, *found = _again(f, solved, y)
         y = found[-1]
