@@ -164,8 +164,9 @@ def _solvers(spec: TrialSpec, method: str, block: Evaluate) -> Iterator[Point]:
     if facts.stages and span and spec.model.ode_blocks:
         per_step = facts.stages * spec.model.ode_blocks  # of the whole network
         for nfe in block.nfe:
-            if nfe % per_step == 0:
-                yield Point(method, steps=nfe // per_step)
+            steps, rest = divmod(nfe - facts.start * spec.model.ode_blocks, per_step)
+            if steps > 0 and not rest:
+                yield Point(method, steps=steps)
     if trained.facts.kind != "adaptive":
         for factor in block.step_factors:
             if factor <= 1 or _fits(trained, factor, span):

@@ -176,5 +176,5 @@ def _relative_cost(trial: Trial, point: Point) -> float:
     other = point.solver(trained, span)
     if other.facts.kind != "fixed":
         return 1.0
-    there, here = ((s.facts.stages or 1) * s.step_count(span) for s in (other, trained))
+    there, here = ((s.stages or 1) * s.step_count(span) for s in (other, trained))
     return there / here

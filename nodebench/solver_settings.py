@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, Self
+from collections.abc import Callable
+from typing import Annotated, Literal, Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from nodebench.part import Named, Part
 from nodebench.vocabulary import (
@@ -22,6 +23,7 @@ from nodebench.vocabulary import (
     Steps,
 )
 
+REVERSIBLE = ("alf", "reversible_heun")
 ADAPTABLE = ("euler", "midpoint", "fehlberg2", "dopri5")
 
 
@@ -42,7 +44,9 @@ class Solver(Part):
 
     A fixed method takes `steps`, or `step_size` h: ceil((t1 - t0)/h) steps, the last one shorter.
     An adaptive one takes `tol`, or `rtol` and `atol`. With several output times, steps are laid
-    from each to the next. With `adapt`, what is given is the start, and may be left out.
+    from each to the next. `coupling` λ makes a fixed Runge-Kutta method reversible (McCallum,
+    Foster 2024), and `damping` η is a setting of `alf`. With `adapt`, what is given is the start,
+    and may be left out.
     """
 
     method: MethodName = "dopri5"
@@ -53,11 +57,29 @@ class Solver(Part):
     atol: NonNegative | None = None
     scipy: ScipyMethod | None = None
     adapt: Adapt | None = None
+    damping: Annotated[float, Field(gt=0.5, le=1)] | None = None
+    coupling: Annotated[float, Field(gt=0, le=1)] | None = None
 
     @property
     def facts(self) -> Method:
         """The method's order, stages and kind."""
         return METHODS[self.method]
+
+    @property
+    def stages(self) -> int | None:
+        """Evaluations of a step; a coupled method takes two."""
+        per_step = self.facts.stages
+        return per_step if per_step is None or self.coupling is None else 2 * per_step
+
+    @property
+    def is_reversible(self) -> bool:
+        """Whether its steps can be taken back exactly."""
+        return self.method in REVERSIBLE or self.coupling is not None
+
+    @property
+    def has_steps(self) -> bool:
+        """Whether its steps, once their size is known, are of this project."""
+        return self.facts.kind != "multistep" and self.method != "scipy_solver"
 
     @property
     def tolerances(self) -> tuple[float, float]:
@@ -98,6 +120,13 @@ class Solver(Part):
             self._complete(scipy=self.scipy or "RK45")
         else:
             self._refuse("scipy", instead="no such field: it belongs to `scipy_solver`")
+        if self.damping is not None and self.method != "alf":
+            raise ValueError(f"`damping` is a setting of `alf`, not of `{self.method}`")
+        if self.coupling is not None and (self.facts.kind != "fixed" or self.method in REVERSIBLE):
+            raise ValueError(
+                f"`coupling` makes a Runge-Kutta method of fixed steps reversible; `{self.method}` "
+                "is not one. Remove it, or take euler, midpoint, heun2, heun3, rk4 or rk4_38"
+            )
         return self
 
     def _settle_adaptation(self, adapt: Adapt) -> None:
@@ -132,28 +161,59 @@ class Solver(Part):
             self._complete(tol=default if self.rtol is None else self.rtol, rtol=None, atol=None)
 
 
+OWNERS = {
+    "solver": ("adjoint", "interpolated"),
+    "norm": ("adjoint", "interpolated"),
+    "segments": ("recompute",),
+    "nodes": ("interpolated",),
+}
+"""A setting of gradients -> those that it belongs to."""
+
+SOLVERS_OF: dict[str, tuple[Callable[[Solver], bool], str]] = {
+    "aca": (
+        lambda solver: solver.has_steps,
+        "it takes the steps of a solve again; take another method, or the gradient `adjoint`",
+    ),
+    "interpolated": (
+        lambda solver: solver.has_steps,
+        "it takes steps of the solve to its nodes; take another method, or the gradient `adjoint`",
+    ),
+    "symplectic": (
+        lambda solver: solver.has_steps and not solver.is_reversible,
+        "it takes the stages of a Runge-Kutta method; take one, or the gradient `aca`",
+    ),
+    "reversible": (
+        lambda solver: solver.is_reversible,
+        "it runs a solve backwards; take `alf`, `reversible_heun`, or a fixed Runge-Kutta method "
+        "with a `coupling`",
+    ),
+}
+"""Which solvers a gradient takes, and what to do about another; those not named take all."""
+
+
 class Gradient(Named):
     """How the gradient through an ODE block is taken.
 
     The adjoint's own `solver` is the forward one unless given; with the `seminorm` (Kidger et al.
     2021), its error control leaves out the parameters' gradients. `recompute` solves a block of
     fixed steps again in so many `segments`, one unless given: `auto` is the square root of its
-    steps.
+    steps. `interpolated` keeps the state at so many `nodes`.
     """
 
     name: GradientName = "backprop"
     solver: Solver | None = None
     norm: Literal["default", "seminorm"] = "default"
     segments: Count | Literal["auto"] | None = None
+    nodes: Annotated[int, Field(ge=2)] | None = None
 
     @model_validator(mode="after")
     def _has_settings_of_its_own(self) -> Self:
-        if self.name != "adjoint" and (self.solver or self.norm != "default"):
-            raise ValueError(f"`solver` and `norm` are settings of `adjoint`, not of `{self.name}`")
+        for setting, owners in OWNERS.items():
+            if self.name not in owners and getattr(self, setting) not in (None, "default"):
+                known = " and ".join(f"`{owner}`" for owner in owners)
+                raise ValueError(f"`{setting}` is a setting of {known}, not of `{self.name}`")
         if self.solver and self.solver.adapt:
             raise ValueError("the adjoint's own `solver` cannot `adapt`: leave out one of the two")
-        if self.name != "recompute" and self.segments is not None:
-            raise ValueError(f"`segments` is a setting of `recompute`, not of `{self.name}`")
         if self.segments == 1:
             self._complete(segments=None)
         return self
@@ -164,6 +224,14 @@ class Gradient(Named):
         Raises:
             ValueError: which says why.
         """
+        fits, cure = SOLVERS_OF.get(self.name, (None, ""))
+        if fits and not fits(solver):
+            raise ValueError(f"the gradient `{self.name}` does not suit `{solver.method}`: {cure}")
+        if self.segments is not None and solver.is_reversible:
+            raise ValueError(
+                f"`{solver.method}` carries more than its state from step to step, so `segments` "
+                "cannot begin anew: leave them out, or take the gradient `aca` or `reversible`"
+            )
         if self.segments is not None and solver.facts.kind != "fixed":
             raise ValueError(
                 f"`segments` are of fixed steps, and `{solver.method}` is {solver.facts.kind}: "

@@ -19,14 +19,16 @@ class Method:
     """A solver method.
 
     `stages` counts evaluations of the right-hand side per step; None where they vary from step
-    to step. `kind` says what the method takes: `fixed` a number or size of steps, `adaptive` a
-    tolerance, `multistep` steps for its grid and a tolerance for the iteration inside each.
+    to step, and `start` those before the first. `kind` says what the method takes: `fixed` a
+    number or size of steps, `adaptive` a tolerance, `multistep` steps for its grid and a tolerance
+    for the iteration inside each.
     """
 
     order: int
     stages: int | None
     kind: Literal["fixed", "adaptive", "multistep"]
     source: str
+    start: int = 0
 
 
 METHODS: dict[str, Method] = {
@@ -36,6 +38,8 @@ METHODS: dict[str, Method] = {
     "heun3": Method(3, 3, "fixed", "Heun 1900"),
     "rk4": Method(4, 4, "fixed", "the classic method, Kutta 1901 (not torchdiffeq's `rk4`)"),
     "rk4_38": Method(4, 4, "fixed", "the 3/8 rule, Kutta 1901 (torchdiffeq's `rk4`)"),
+    "alf": Method(2, 1, "fixed", "asynchronous leapfrog, Mutze 2013, reversible", start=1),
+    "reversible_heun": Method(2, 1, "fixed", "Kidger et al. 2021, reversible", start=1),
     "adaptive_heun": Method(2, 2, "adaptive", "Heun-Euler 2(1)"),
     "fehlberg2": Method(2, 3, "adaptive", "Fehlberg 1969, RKF1(2)"),
     "bosh3": Method(3, 4, "adaptive", "Bogacki, Shampine 1989, 3(2)"),
@@ -87,6 +91,10 @@ GRADIENTS: dict[str, str] = {
     "backprop": "automatic differentiation through the solver's steps",
     "adjoint": "the continuous adjoint, solved backwards in time (Chen et al. 2018, Algorithm 1)",
     "recompute": "backprop, parts of the solve done again in the backward pass (ANODE)",
+    "aca": "backprop through the accepted steps, taken again one by one (Zhuang et al. 2020)",
+    "symplectic": "the symplectic adjoint: backprop, stage by stage (Matsubara et al. 2021)",
+    "interpolated": "the adjoint, along a state interpolated at Chebyshev nodes (Daulbaev 2020)",
+    "reversible": "backprop along a solve that is run backwards from its end (MALI)",
     "exact": "backprop where memory allows it, else recompute by segments: the same gradient",
 }
 

@@ -61,3 +61,9 @@ def taken(
     times: Sequence[float] = (0.0, 1.0),
 ) -> dict[str, Tensor]:
     return gradients(ODEBlock(field(), solver, gradient), times)
+
+
+def rk4_for(gradient: str, steps: int = 5) -> Solver:
+    """Runge-Kutta in a form that a gradient takes: `reversible` runs it backwards."""
+    coupling = 0.95 if gradient == "reversible" else None
+    return Solver(method="rk4", steps=steps, coupling=coupling)

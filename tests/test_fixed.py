@@ -11,12 +11,13 @@ import torchdiffeq
 from problems import PROBLEMS, Problem
 from torch import Tensor, nn
 
-from nodebench.ode.fixed import TABLEAUS, Grid, State, integrate
+from nodebench.ode.fixed import TABLEAUS, Grid, RungeKutta, State, integrate
 from nodebench.ode.solve import solve
 from nodebench.solver_settings import Solver
 from nodebench.vocabulary import METHODS
 
 FIXED = list(TABLEAUS)
+CLASSIC = RungeKutta(TABLEAUS["rk4"])
 # Their name in torchdiffeq, where `rk4` is the 3/8 rule.
 ORACLES = {
     "euler": "euler", "midpoint": "midpoint", "heun2": "heun2", "heun3": "heun3", "rk4_38": "rk4",
@@ -75,7 +76,7 @@ def test_our_rk4_is_not_torchdiffeqs() -> None:
     theirs = torchdiffeq.odeint(
         f, y0, torch.tensor([0.0, 1.0], dtype=torch.float64), method="rk4", options={"step_size": 1}
     )
-    ours = integrate(lambda t, y: (f(t, y[0]),), (y0,), [[0.0, 1.0]], "rk4")[-1][0]
+    ours = integrate(lambda t, y: (f(t, y[0]),), (y0,), [[0.0, 1.0]], CLASSIC)[-1][0]
     assert (ours - theirs[-1]).abs().max() > 1e-5
 
 
@@ -90,7 +91,7 @@ def test_rk4_is_the_classic_method() -> None:
     k4 = f(1 + h, y + h * k3)
     expected = y + h / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
     y0 = (torch.tensor(y, dtype=torch.float64),)
-    ((_,), (found,)) = integrate(lambda t, y: (t - y[0] * y[0],), y0, [[1.0, 1.25]], "rk4")
+    ((_,), (found,)) = integrate(lambda t, y: (t - y[0] * y[0],), y0, [[1.0, 1.25]], CLASSIC)
     assert found.item() == pytest.approx(expected, abs=1e-15)
 
 

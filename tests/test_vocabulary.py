@@ -14,15 +14,18 @@ from nodebench.models import build, norm, place
 from nodebench.models.dynamics import Dynamics, TimeConv
 from nodebench.models.place import Place
 from nodebench.ode import gradients
+from nodebench.ode.embedded import EMBEDDED
 from nodebench.ode.fixed import TABLEAUS
 from nodebench.ode.solve import OTHERS
 from nodebench.part import parts_in
+from nodebench.solver_settings import REVERSIBLE
 from nodebench.vocabulary import METHODS
 
 
 def test_every_method_is_ours_or_torchdiffeqs() -> None:
     fixed = {name for name, method in METHODS.items() if method.kind == "fixed"}
-    assert fixed == set(TABLEAUS)
+    assert fixed == {*TABLEAUS, *REVERSIBLE}
+    assert set(EMBEDDED) <= set(OTHERS)
     assert set(METHODS) - fixed == set(OTHERS)
     assert set(SOLVERS) >= set(OTHERS)
 

@@ -83,13 +83,21 @@ def _split(tensors: Sequence[Tensor], at: int) -> tuple[tuple[Tensor, ...], tupl
 
 def _augmented(f: Counted, parameters: tuple[Tensor, ...]) -> Callable[..., State]:
     def right_hand_side(t: float | Tensor, state: State) -> State:
-        y, a = state[0].detach().requires_grad_(), state[1]
-        with torch.enable_grad():
-            dy = f(t, y)
-            if not dy.requires_grad:  # f depends on nothing that has a gradient
-                return (dy, *map(torch.zeros_like, (y, *parameters)))
-            products = torch.autograd.grad(dy, (y, *parameters), -a, allow_unused=True)
-        filled = zip(products, (y, *parameters), strict=True)
-        return (dy.detach(), *(torch.zeros_like(x) if v is None else v for v, x in filled))
+        dy, products = slope_and_products(f, t, state[0], -state[1], parameters)
+        return (dy, *products)
 
     return right_hand_side
+
+
+def slope_and_products(
+    f: Counted, t: float | Tensor, y: Tensor, a: Tensor, parameters: tuple[Tensor, ...]
+) -> tuple[Tensor, list[Tensor]]:
+    """F(t, y), and aᵀ ∂f/∂y and aᵀ ∂f/∂θ."""
+    y = y.detach().requires_grad_()
+    with torch.enable_grad():
+        dy = f(t, y)
+        if not dy.requires_grad:  # f depends on nothing that has a gradient
+            return dy, [torch.zeros_like(x) for x in (y, *parameters)]
+        products = torch.autograd.grad(dy, (y, *parameters), a, allow_unused=True)
+    filled = zip(products, (y, *parameters), strict=True)
+    return dy.detach(), [torch.zeros_like(x) if v is None else v for v, x in filled]

@@ -35,7 +35,7 @@ def exact_form(
 
 def exact_gradient(form: str, solver: Solver) -> Gradient:
     """The settings of a form: recomputation in segments, where steps are known beforehand."""
-    is_cut = form == "recompute" and solver.facts.kind == "fixed"
+    is_cut = form == "recompute" and solver.facts.kind == "fixed" and not solver.is_reversible
     return Gradient(name=form, segments="auto" if is_cut else None)
 
 
@@ -43,7 +43,7 @@ def _evaluations(solver: Solver, times: Sequence[float]) -> int:
     if solver.facts.kind == "adaptive":
         return ADAPTIVE_EVALUATIONS
     spans = [abs(after - before) for before, after in itertools.pairwise(times)]
-    return (solver.facts.stages or 4) * sum(map(solver.step_count, spans))
+    return (solver.stages or 4) * sum(map(solver.step_count, spans))
 
 
 def kept_bytes(f: nn.Module, y: Tensor, t: float) -> int:

@@ -7,6 +7,7 @@ synchronisation and its evaluations are steps x stages exactly.
 from __future__ import annotations
 
 import itertools
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -15,6 +16,9 @@ from torch import Tensor
 State = tuple[Tensor, ...]
 RightHandSide = Callable[[float | Tensor, State], State]
 """f(t, y) -> dy/dt, over tuples of tensors of any shapes."""
+
+Carry = tuple[State, ...]
+"""What a method takes from one step to the next, the solution first."""
 
 
 @dataclass(frozen=True)
@@ -70,35 +74,59 @@ class Grid:
         yield self.t1
 
 
+class Stepper(ABC):
+    """A method of fixed steps, as one step after another.
+
+    What it carries from step to step is a tuple of states, the solution first. A Runge-Kutta
+    method carries nothing else; see `reversible.py` for methods that do.
+    """
+
+    def start(self, _f: RightHandSide, _t: float, y: State) -> Carry:
+        """What the first step takes."""
+        return (y,)
+
+    @abstractmethod
+    def step(self, f: RightHandSide, t: float, h: float, carry: Carry) -> Carry:
+        """What the next step takes, at t + h."""
+
+
+class RungeKutta(Stepper):
+    """An explicit Runge-Kutta method."""
+
+    def __init__(self, tableau: Tableau):
+        self.tableau = tableau
+
+    def step(self, f: RightHandSide, t: float, h: float, carry: Carry) -> Carry:
+        """Y + h sum_i b_i k_i."""
+        (y,), tableau = carry, self.tableau
+        slopes: list[State] = []
+        for a, c in zip(tableau.a, tableau.c, strict=True):
+            slopes.append(f(t + c * h, moved(y, h, a, slopes)))
+        return (moved(y, h, tableau.b, slopes),)
+
+
 def integrate(
-    f: RightHandSide, y0: State, grids: Iterable[Iterable[float]], method: str
+    f: RightHandSide, y0: State, grids: Iterable[Iterable[float]], stepper: Stepper
 ) -> list[State]:
     """The states at the start of the first grid and at the end of each.
 
     `grids` holds one grid of times per interval, each starting where the one before ends.
     """
-    tableau = TABLEAUS[method]
     states = [y0]
+    carry: Carry = ()
     for grid in grids:
-        y = states[-1]
-        for t, h in _steps(grid):
-            y = _step(f, t, h, y, tableau)
-        states.append(y)
+        for t, h in steps(grid):
+            carry = stepper.step(f, t, h, carry or stepper.start(f, t, y0))
+        states.append(carry[0])
     return states
 
 
-def _steps(times: Iterable[float]) -> Iterator[tuple[float, float]]:
+def steps(times: Iterable[float]) -> Iterator[tuple[float, float]]:
+    """The steps (t, h) of a grid."""
     return ((t, t_next - t) for t, t_next in itertools.pairwise(times))
 
 
-def _step(f: RightHandSide, t: float, h: float, y: State, tableau: Tableau) -> State:
-    slopes: list[State] = []
-    for a, c in zip(tableau.a, tableau.c, strict=True):
-        slopes.append(f(t + c * h, _moved(y, h, a, slopes)))
-    return _moved(y, h, tableau.b, slopes)
-
-
-def _moved(y: State, h: float, weights: Sequence[float], slopes: Sequence[State]) -> State:
+def moved(y: State, h: float, weights: Sequence[float], slopes: Sequence[State]) -> State:
     """Y + h sum_i weights_i slopes_i, component by component."""
     for weight, slope in zip(weights, slopes, strict=True):
         if weight:

@@ -11,10 +11,14 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+from nodebench.ode.aca import aca
 from nodebench.ode.adjoint import adjoint
 from nodebench.ode.backprop import backprop
 from nodebench.ode.field import Counted
+from nodebench.ode.interpolated import interpolated
 from nodebench.ode.recompute import recompute
+from nodebench.ode.reversible_gradient import reversible
+from nodebench.ode.symplectic import symplectic
 from nodebench.solver_settings import Gradient, Solver
 
 GradientMethod: TypeAlias = Callable[
@@ -30,6 +34,10 @@ GRADIENTS: dict[str, GradientMethod] = {
     "backprop": backprop,
     "recompute": recompute,
     "adjoint": adjoint,
+    "aca": aca,
+    "symplectic": symplectic,
+    "interpolated": interpolated,
+    "reversible": reversible,
 }
 
 

@@ -16,6 +16,8 @@ from nodebench.errors import InputError
 from nodebench.ode.backprop import backprop, solve_on
 from nodebench.ode.buffers import Rewound, copies, settled_weights
 from nodebench.ode.field import Counted
+from nodebench.ode.fixed import Stepper
+from nodebench.ode.methods import stepper_of
 from nodebench.ode.solve import grids
 from nodebench.solver_settings import Gradient, Solver
 
@@ -39,17 +41,19 @@ def recompute(
     times_of_steps = [list(grid) for grid in grids(times, solver)]
     states, y = [y0], y0
     for number, segment in enumerate(_cut(times_of_steps, gradient.segments)):
-        solved = partial(_segment, f, [grid for grid, _ in segment], solver.method, number)
+        solved = partial(_segment, f, [grid for grid, _ in segment], stepper_of(solver), number)
         _, *found = _again(f, solved, y)
         y = found[-1]
         states += [state for state, (_, is_end) in zip(found, segment, strict=True) if is_end]
     return states
 
 
-def _segment(f: Counted, part: Sequence[Grid], method: str, number: int, y: Tensor) -> list[Tensor]:
+def _segment(
+    f: Counted, part: Sequence[Grid], stepper: Stepper, number: int, y: Tensor
+) -> list[Tensor]:
     """One segment's solve. A power iteration goes on once a solve, which is in the first."""
     with settled_weights(f.module) if number else contextlib.nullcontext():
-        return solve_on(part, f, y, method)
+        return solve_on(part, f, y, stepper)
 
 
 def _again(f: Counted, solve: Callable[[Tensor], list[Tensor]], y0: Tensor) -> list[Tensor]:

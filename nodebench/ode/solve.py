@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from nodebench.errors import Diverged, NotConverged, StepUnderflow
-from nodebench.ode.fixed import TABLEAUS, Grid, RightHandSide, State, integrate
+from nodebench.ode.fixed import Grid, RightHandSide, State, integrate
+from nodebench.ode.methods import stepper_of
 from nodebench.solver_settings import Solver
 
 Norm = Callable[[State], Tensor]
@@ -36,8 +37,8 @@ def solve(
         Diverged: an adaptive solver met a state that is not finite. (A fixed-step solve returns
             it: checking would synchronise with the device at every step.)
     """
-    if solver.method in TABLEAUS:
-        return integrate(f, y0, grids(times, solver), solver.method)
+    if solver.facts.kind == "fixed":
+        return integrate(f, y0, grids(times, solver), stepper_of(solver))
     return OTHERS[solver.method](f, y0, times, solver, norm)
 
 
@@ -54,7 +55,7 @@ def least_evaluations(times: Sequence[float], solver: Solver) -> int:
     if solver.facts.kind == "adaptive":
         return 0
     steps = sum(solver.step_count(abs(t1 - t0)) for t0, t1 in itertools.pairwise(times))
-    return steps * (solver.facts.stages or 1)
+    return solver.facts.start + steps * (solver.stages or 1)
 
 
 def _adaptive(

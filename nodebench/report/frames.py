@@ -181,9 +181,9 @@ def _budget(trial: Trial, point: Point, solver: Solver) -> Budget:
         return Budget((2, -rtol, -atol), heading)
     steps = solver.step_count(span or 1.0)
     blocks = trial.spec.model.ode_blocks
-    if solver.facts.stages is None or span is None or blocks is None:
+    if solver.stages is None or span is None or blocks is None:
         return Budget((1, steps), f"steps {steps}")
-    nfe = steps * solver.facts.stages * blocks
+    nfe = (solver.facts.start + steps * solver.stages) * blocks
     return Budget((0, nfe), f"NFE {nfe}")
 
 

@@ -1,0 +1,20 @@
+"""Solver methods by name, as steps."""
+
+from __future__ import annotations
+
+from nodebench.ode.embedded import EMBEDDED, EmbeddedRungeKutta
+from nodebench.ode.fixed import TABLEAUS, RungeKutta, Stepper
+from nodebench.ode.reversible import AsynchronousLeapfrog, Coupled, ReversibleHeun
+from nodebench.solver_settings import Solver
+
+
+def stepper_of(solver: Solver) -> Stepper:
+    """A method's steps. Of an adaptive one, those that it takes once their size is known."""
+    if solver.method in EMBEDDED:
+        return EmbeddedRungeKutta(EMBEDDED[solver.method])
+    if solver.method == "alf":
+        return AsynchronousLeapfrog(1.0 if solver.damping is None else solver.damping)
+    if solver.method == "reversible_heun":
+        return ReversibleHeun()
+    method = RungeKutta(TABLEAUS[solver.method])
+    return method if solver.coupling is None else Coupled(method, solver.coupling)
