@@ -130,11 +130,16 @@ class Gradient(Named):
 
     The adjoint's own `solver` is the forward one unless given; with the `seminorm` (Kidger et al.
     2021), its error control leaves out the parameters' gradients.
+
+    `adjoint` and `recompute` evaluate f again in the backward pass. With `update_batch_norm`, these
+    evaluations update the running statistics of batch norm inside the block, after those of the
+    forward pass, as in the released code of S1 and S4 (`docs/studies.md`).
     """
 
     name: GradientName = "backprop"
     solver: Solver | None = None
     norm: Literal["default", "seminorm"] = "default"
+    update_batch_norm: bool = False
 
     @model_validator(mode="after")
     def _only_the_adjoint_solves(self) -> Self:
@@ -142,6 +147,11 @@ class Gradient(Named):
             raise ValueError(f"`solver` and `norm` are settings of `adjoint`, not of `{self.name}`")
         if self.solver and self.solver.adapt:
             raise ValueError("the adjoint's own `solver` cannot `adapt`: leave out one of the two")
+        if self.update_batch_norm and self.name not in ("adjoint", "recompute"):
+            raise ValueError(
+                "`update_batch_norm` is a setting of `adjoint` and `recompute`, which always "
+                f"evaluate f in the backward pass, not of `{self.name}`"
+            )
         return self
 
     def beside(self, solver: Solver) -> Gradient:

@@ -221,7 +221,10 @@ class TrialSpec(Part):
         elif self.solver is None or self.gradient is None:
             raise ValueError("a model with an ODE block needs a `solver` and a `gradient`")
         else:
-            self._complete(gradient=self.gradient.beside(self.solver))
+            gradient = self.gradient.beside(self.solver)
+            if not self.model.normalises_batches_in_ode:
+                gradient = gradient.model_copy(update={"update_batch_norm": False})
+            self._complete(gradient=gradient)
         if self.solver is None or self.gradient is None:
             return self
         if self.solver.adapt and self.data.metric != "accuracy":

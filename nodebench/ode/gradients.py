@@ -14,6 +14,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import parametrize
 from torch.utils.checkpoint import checkpoint
 
@@ -47,12 +48,13 @@ def odeint(
     They are not stacked, which would copy them into another memory layout.
 
     The module owns the parameters, for which the adjoint accumulates gradients, and the buffers
-    (batch statistics, power iterations) which a backward pass must not move on.
+    (batch statistics, power iterations) which a backward pass must not move on. If the gradient
+    says `update_batch_norm`, it moves the batch statistics.
     """
     if not torch.is_grad_enabled() or gradient.name == "backprop":
         return _plain(f, y0, times, solver)
     if gradient.name == "recompute":
-        return _recompute(f, y0, times, solver)
+        return _recompute(f, y0, times, solver, gradient)
     return _adjoint(f, y0, times, solver, gradient)
 
 
@@ -69,15 +71,18 @@ def _plain(f: Counted, y0: Tensor, times: Sequence[float], solver: Solver) -> li
 # --------------------------------------------------------------------------------- recompute
 
 
-def _recompute(f: Counted, y0: Tensor, times: Sequence[float], solver: Solver) -> list[Tensor]:
+def _recompute(
+    f: Counted, y0: Tensor, times: Sequence[float], solver: Solver, gradient: Gradient
+) -> list[Tensor]:
     """Keeps y0 alone, and repeats the solve in the backward pass: the same gradient as backprop.
 
     Source: Gholami, Keutzer, Biros 2019 (ANODE), for one block.
     """
-    before = _copies(f.module)
+    kept = _buffers(f.module, but_batch_norm=gradient.update_batch_norm)
+    before = _copies(kept)
 
     def contexts() -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
-        return contextlib.nullcontext(), _rewound(f.module, before)
+        return contextlib.nullcontext(), _rewound(kept, before)
 
     states: list[Tensor] = checkpoint(
         lambda y: _plain(f, y, times, solver), y0, use_reentrant=False, context_fn=contexts
@@ -85,29 +90,45 @@ def _recompute(f: Counted, y0: Tensor, times: Sequence[float], solver: Solver) -
     return states
 
 
-def _copies(module: nn.Module) -> list[Tensor]:
-    return [buffer.detach().clone() for buffer in module.buffers()]
+def _buffers(module: nn.Module, *, but_batch_norm: bool = False) -> list[Tensor]:
+    """A module's buffers, or all but the running statistics of batch norm.
+
+    Those may move on in a backward pass: in training, f does not depend on them.
+    """
+    norms = [part for part in module.modules() if but_batch_norm and isinstance(part, _BatchNorm)]
+    moving = {id(buffer) for norm in norms for buffer in norm.buffers()}
+    return [buffer for buffer in module.buffers() if id(buffer) not in moving]
+
+
+def _copies(buffers: list[Tensor]) -> list[Tensor]:
+    return [buffer.detach().clone() for buffer in buffers]
 
 
 @contextlib.contextmanager
-def _rewound(module: nn.Module, before: list[Tensor]) -> Iterator[None]:
-    """Gives the buffers their values from `before`, and afterwards those that they have now."""
-    after = _copies(module)
-    _assign(module, before)
+def _rewound(buffers: list[Tensor], before: list[Tensor]) -> Iterator[None]:
+    """Gives buffers their values from `before`, and afterwards those that they have now."""
+    after = _copies(buffers)
+    _assign(buffers, before)
     try:
         yield
     finally:
-        _assign(module, after)
+        _assign(buffers, after)
 
 
-def buffers_kept(module: nn.Module) -> AbstractContextManager[None]:
-    """Afterwards, the buffers are what they were: nothing has been learned from what was seen."""
-    return _rewound(module, _copies(module))
+def buffers_kept(
+    module: nn.Module, *, but_batch_norm: bool = False
+) -> AbstractContextManager[None]:
+    """Afterwards, the buffers are what they were: nothing has been learned from what was seen.
+
+    With `but_batch_norm`, the running statistics of batch norm have.
+    """
+    buffers = _buffers(module, but_batch_norm=but_batch_norm)
+    return _rewound(buffers, _copies(buffers))
 
 
 @torch.no_grad()
-def _assign(module: nn.Module, values: list[Tensor]) -> None:
-    for buffer, value in zip(module.buffers(), values, strict=True):
+def _assign(buffers: list[Tensor], values: list[Tensor]) -> None:
+    for buffer, value in zip(buffers, values, strict=True):
         buffer.copy_(value)
 
 
@@ -118,9 +139,7 @@ def _adjoint(
     f: Counted, y0: Tensor, times: Sequence[float], solver: Solver, gradient: Gradient
 ) -> list[Tensor]:
     parameters = tuple(p for p in f.module.parameters() if p.requires_grad)
-    norm = _seminorm if gradient.norm == "seminorm" else None
-    backward = gradient.solver or solver
-    later = _AdjointSolve.apply(f, times, solver, backward, norm, y0, *parameters)
+    later = _AdjointSolve.apply(f, times, solver, gradient, y0, *parameters)
     return [y0, *later]
 
 
@@ -145,15 +164,14 @@ class _AdjointSolve(torch.autograd.Function):
         f: Counted,
         times: Sequence[float],
         solver: Solver,
-        backward_solver: Solver,
-        norm: Norm | None,
+        gradient: Gradient,
         y0: Tensor,
         *parameters: Tensor,
     ) -> tuple[Tensor, ...]:
         with torch.no_grad():
             _, *later = _plain(f, y0, times, solver)
-        ctx.f, ctx.times, ctx.norm = f, times, norm
-        ctx.solver = backward_solver
+        ctx.f, ctx.times, ctx.gradient = f, times, gradient
+        ctx.solver = gradient.solver or solver
         ctx.save_for_backward(*later, *parameters)
         return tuple(later)
 
@@ -165,13 +183,15 @@ class _AdjointSolve(torch.autograd.Function):
         a = torch.zeros_like(states[0])
         gradients = tuple(torch.zeros_like(p) for p in parameters)
         spans = [(after, before) for before, after in itertools.pairwise(ctx.times)]
-        module = ctx.f.module
-        with torch.no_grad(), buffers_kept(module), settled_weights(module):
+        module, is_moving = ctx.f.module, ctx.gradient.update_batch_norm
+        norm: Norm | None = _seminorm if ctx.gradient.norm == "seminorm" else None
+        kept = buffers_kept(module, but_batch_norm=is_moving)
+        with torch.no_grad(), kept, settled_weights(module):
             for state, by, span in reversed(list(zip(states, by_state, spans, strict=True))):
                 start = (state, a + by, *gradients)
-                _, a, *rest = solve(augmented, start, span, ctx.solver, ctx.norm)[-1]
+                _, a, *rest = solve(augmented, start, span, ctx.solver, norm)[-1]
                 gradients = tuple(rest)
-        return (None,) * 5 + (a, *gradients)
+        return (None,) * 4 + (a, *gradients)
 
 
 def _split(tensors: Sequence[Tensor], at: int) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
