@@ -115,11 +115,21 @@ class Text(Filed):
     length: Annotated[Count, Field(ge=4, le=TEXT_LENGTH)] = TEXT_LENGTH
 
 
-class Generated(Dataset):
-    """Labelled points drawn anew from each trial's seed."""
+class Drawn(Dataset):
+    """Data that are drawn at random, from the trial's seed or from a `draw_seed`.
+
+    With a `draw_seed`, trials of all seeds see the same data.
+    """
+
+    origin = "generated from a trial's seed"
+
+    draw_seed: Size | None = None
+
+
+class Generated(Drawn):
+    """Labelled points drawn at random."""
 
     kind = "vectors"
-    origin = "generated from a trial's seed"
 
     train_size: Samples = 2000
     test_size: Samples = 1000
@@ -219,28 +229,35 @@ class AgNewsSmall(Text):
 
 
 class Spheres(Generated):
-    """Concentric spheres in `dim` dimensions (Ott et al. 2021)."""
+    """Concentric spheres in `dim` dimensions (Ott et al. 2021).
+
+    The points are drawn from the trial's seed, or from `draw_seed`: then they are the same for
+    trials of all seeds.
+    """
 
     name: Literal["spheres"]
     dim: Width = 2
 
 
 class ThreeMinima(Generated):
-    """Starts (x, v) of a damped particle, by the minimum in which it rests (Ott et al. 2021)."""
+    """Starts (x, v) of a damped particle, by the minimum in which it rests (Ott et al. 2021).
+
+    The starts are drawn from the trial's seed, or from `draw_seed`: then they are the same for
+    trials of all seeds.
+    """
 
     name: Literal["three-minima"]
 
 
-class Spiral(Dataset):
-    """A linear spiral sink, observed with noise drawn from the seed (`saparina/neural-ode`).
+class Spiral(Drawn):
+    """A linear spiral sink, observed with noise drawn at random (`saparina/neural-ode`).
 
-    `points` over the time `span`, with normal noise of standard deviation `noise`; `windows`
-    drawn at random make an epoch. The headline is the error over the whole span, of which a
-    training window never sees more than 5.
+    `points` over the time `span`, with normal noise of standard deviation `noise`, drawn from the
+    trial's seed or from `draw_seed`; `windows` drawn at random make an epoch. The headline is the
+    error over the whole span, of which a training window never sees more than 5.
     """
 
     kind = "trajectories"
-    origin = "generated from a trial's seed"
     metric = "error"
     higher_is_better = False
 

@@ -166,6 +166,7 @@ OWNERS = {
     "norm": ("adjoint", "interpolated"),
     "segments": ("recompute",),
     "nodes": ("interpolated",),
+    "update_batch_norm": ("adjoint", "recompute"),
 }
 """A setting of gradients -> those that it belongs to."""
 
@@ -198,6 +199,10 @@ class Gradient(Named):
     2021), its error control leaves out the parameters' gradients. `recompute` solves a block of
     fixed steps again in so many `segments`, one unless given: `auto` is the square root of its
     steps. `interpolated` keeps the state at so many `nodes`.
+
+    `adjoint` and `recompute` evaluate f again in the backward pass. With `update_batch_norm`, these
+    evaluations update the running statistics of batch norm inside the block, after those of the
+    forward pass, as in the released code of S1 and S4 (`docs/studies.md`).
     """
 
     name: GradientName = "backprop"
@@ -205,17 +210,23 @@ class Gradient(Named):
     norm: Literal["default", "seminorm"] = "default"
     segments: Count | Literal["auto"] | None = None
     nodes: Annotated[int, Field(ge=2)] | None = None
+    update_batch_norm: bool = False
 
     @model_validator(mode="after")
     def _has_settings_of_its_own(self) -> Self:
         for setting, owners in OWNERS.items():
-            if self.name not in owners and getattr(self, setting) not in (None, "default"):
+            if self.name not in owners and getattr(self, setting) not in (None, "default", False):
                 known = " and ".join(f"`{owner}`" for owner in owners)
                 raise ValueError(f"`{setting}` is a setting of {known}, not of `{self.name}`")
         if self.solver and self.solver.adapt:
             raise ValueError("the adjoint's own `solver` cannot `adapt`: leave out one of the two")
         if self.segments == 1:
             self._complete(segments=None)
+        if self.update_batch_norm and self.segments is not None:
+            raise ValueError(
+                "`segments` evaluate the last steps first, while `update_batch_norm` is of "
+                "statistics in the order of time: leave out one of the two"
+            )
         return self
 
     def require_use(self, solver: Solver) -> None:

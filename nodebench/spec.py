@@ -227,7 +227,10 @@ class TrialSpec(Part):
             raise ValueError("a model with an ODE block needs a `solver` and a `gradient`")
         else:
             self.gradient.require_use(self.solver)
-            self._complete(gradient=self.gradient.beside(self.solver))
+            gradient = self.gradient.beside(self.solver)
+            if not self.model.normalises_batches_in_ode:
+                gradient = gradient.model_copy(update={"update_batch_norm": False})
+            self._complete(gradient=gradient)
         if self.solver is None or self.gradient is None:
             return self
         self._has_so_many_steps("solver", self.solver)

@@ -67,11 +67,11 @@ def test_a_larger_step_with_a_gap_is_taken_back() -> None:
     [
         ("euler", 0.1, "midpoint", (0.1 / 50) ** 0.5),
         ("euler", 0.01, "midpoint", 0.01),
-        ("midpoint", 0.5, "rk4", (0.25 / 50) ** 0.25),
-        ("midpoint", 0.1, "rk4", 0.1),
+        ("midpoint", 0.5, "rk4_38", (0.25 / 50) ** 0.25),
+        ("midpoint", 0.1, "rk4_38", 0.1),
     ],
 )
-def test_the_reference_has_a_step_as_the_paper_says(
+def test_the_reference_is_the_papers_method_with_its_step(
     method: str, h: float, reference: str, expected: float
 ) -> None:
     solver = step(h, method).reference()
@@ -164,18 +164,87 @@ def test_no_reference_is_finer_than_floating_point() -> None:
     assert asked == pytest.approx([1e-5, 1e-6, 1.1e-4])
 
 
-def test_a_tolerance_that_saves_nothing_any_more_is_not_raised_for_ever() -> None:
-    adaptation = tolerance(1e-3)
-    tols = []
-    for _ in range(8):
+class Batch:
+    """A task and a model of one batch, whose evaluations and accuracies are made up.
 
-        def accuracy(solver: Solver) -> tuple[float, int]:
-            return 0.9, 14 if solver.tolerances[0] < 1e-3 else 8
+    Training takes `training` evaluations, a larger tolerance `larger`, and a reference as many as
+    it needs; under the reference, the accuracy is off by a `gap`.
+    """
 
-        adaptation.solver = adaptation.adapted(0.9, 8, accuracy)
-        tols.append(adaptation.solver.tolerances[0])
-    assert tols[:5] == pytest.approx([1e-3 * 1.1**i for i in range(1, 6)])
-    assert tols[5:] == pytest.approx([tols[4]] * 3)
+    def __init__(self) -> None:
+        self.adaptation = tolerance(1e-6)
+        self.block = ODEBlock(nn.Identity(), self.adaptation.solver, Gradient())
+        self.larger, self.gap = 20, 0.0
+
+    def loss(self, _model: nn.Module, _batch: object) -> Loss:
+        is_larger = self.block.solver.tolerances[0] > self.adaptation.solver.tolerances[0]
+        self.block.evaluations += self.larger if is_larger else 1000
+        accuracy = 0.9 if is_larger else 0.9 - self.gap
+        return Loss(torch.zeros(()), 100, {"accuracy": torch.tensor(100 * accuracy)})
+
+    def iteration(self, number: int, training: int) -> float:
+        """The tolerance after an iteration of training."""
+        loss = Loss(torch.zeros(()), 100, {"accuracy": torch.tensor(90.0)})
+        self.adaptation.after_backward(self.block, self, None, loss, training, number)
+        return self.adaptation.solver.tolerances[0]
+
+
+def otts_tolerances(training: list[int], larger: list[int], gaps: list[float]) -> list[float]:
+    """The tolerances after each iteration, by the rules of Ott et al.'s algorithm, one by one."""
+    tol, tols = 1e-6, []
+    for iteration in range(len(training)):
+        if (iteration + 1) % 50 == 0:
+            check = iteration // 50
+            last_five = training[iteration - 5 : iteration]
+            if gaps[check] > 0.1:
+                tol = 0.5 * tol
+            elif not all(larger[check] == evaluations for evaluations in last_five):
+                tol = 1.1 * tol
+        tols.append(tol)
+    return tols
+
+
+def test_with_constant_evaluations_the_tolerance_stays_where_it_starts() -> None:
+    batch = Batch()
+    tols = [batch.iteration(number, training=20) for number in range(500)]
+    assert set(tols) == {1e-6}
+    assert tols == otts_tolerances([20] * 500, [20] * 10, [0.0] * 10)
+
+
+@pytest.mark.parametrize("is_resumed", [False, True], ids=["at-once", "resumed"])
+def test_tolerances_follow_from_the_evaluations_as_worked_out_by_hand(*, is_resumed: bool) -> None:
+    # Of each check: evaluations of the five iterations before it, of its own iteration, and of
+    # the larger tolerance; the gap; and the tolerance that follows.
+    checks = [
+        ([20] * 5, 20, 20, 0.0, 1e-6),  # nothing changes: taken back
+        ([20, 20, 20, 20, 26], 26, 20, 0.0, 1.1e-6),  # one of the five differs: kept
+        ([26] * 5, 26, 20, 0.0, 1.21e-6),  # all of them do
+        ([20] * 5, 20, 20, 0.2, 0.605e-6),  # a gap: halved
+        ([20] * 5, 26, 20, 0.0, 0.605e-6),  # its own iteration is not one of the five
+        ([26, 20, 20, 20, 20], 20, 20, 0.0, 0.6655e-6),  # the fifth before it is
+        ([26, 26, 26, 26, 20], 26, 26, 0.0, 0.73205e-6),
+        ([20] * 5, 20, 20, 0.0, 0.73205e-6),
+    ]
+    training, batch = [], Batch()
+    for before, own, *_ in checks:
+        training += [32] * 44 + before + [own]
+    found = []
+    for number, evaluations in enumerate(training):
+        _, _, batch.larger, batch.gap, _ = checks[number // 50]
+        if is_resumed:
+            saved, batch.adaptation = batch.adaptation.state_dict(), tolerance(1e-6)
+            batch.adaptation.load_state_dict(batch.block, saved)
+        found.append(batch.iteration(number, evaluations))
+    assert found[49::50] == pytest.approx([check[-1] for check in checks], rel=1e-12)
+    larger, gaps = [check[2] for check in checks], [check[3] for check in checks]
+    assert found == pytest.approx(otts_tolerances(training, larger, gaps), rel=1e-12)
+
+
+def test_a_larger_tolerance_with_a_gap_is_taken_back() -> None:
+    def accuracy(solver: Solver) -> tuple[float, int]:
+        return (0.7, 8) if solver.tolerances[0] > 1e-3 else (0.9, 14)
+
+    assert tolerance(1e-3).adapted(0.9, 8, accuracy).tol == 1e-3
 
 
 # ----------------------------------------------------------------------------------- training

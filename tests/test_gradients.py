@@ -7,6 +7,7 @@ import torch
 import torchdiffeq
 from fields import DOPRI5, FIXED, RK4, Autonomous, Field, gradients, rk4_for, start, taken
 from problems import DECAY, LOGISTIC
+from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
@@ -81,6 +82,65 @@ def test_a_backward_pass_does_not_move_batch_statistics(name: str, solver: Solve
     assert expected[2].item() >= 20  # num_batches_tracked: one an evaluation
     torch.testing.assert_close(buffers(name, backward=False), expected, rtol=0, atol=0)
     torch.testing.assert_close(buffers(name, backward=True), expected, rtol=0, atol=0)
+
+
+def running_means(gradient: Gradient) -> list[Tensor]:
+    """The running mean after a step, and as worked out from what batch norm saw, in order."""
+    steps = 4
+    block = ODEBlock(with_batch_norm(), Solver(method="euler", steps=steps), gradient)
+    twin, seen = with_batch_norm(), []
+    twin.between.register_forward_pre_hook(lambda _layer, x: seen.append(x[0].mean(0)))
+    with torch.no_grad():
+        forward = y = start().detach()
+        for k in range(steps):
+            forward = forward + twin(k / steps, forward) / steps
+        if gradient.update_batch_norm and gradient.name == "recompute":
+            for k in range(steps):
+                y = y + twin(k / steps, y) / steps
+        elif gradient.update_batch_norm:  # the adjoint goes back from t = 1
+            for k in range(steps):
+                forward = forward - twin(1 - k / steps, forward) / steps
+    expected = torch.zeros(8, dtype=torch.float64)
+    for mean in seen:
+        expected = 0.9 * expected + 0.1 * mean
+    gradients(block)
+    assert block.f.between[0].num_batches_tracked == len(seen)
+    return [block.f.between[0].running_mean, expected]
+
+
+@pytest.mark.parametrize("update", [False, True], ids=["forward", "both"])
+@pytest.mark.parametrize("name", ["recompute", "adjoint"])
+def test_running_statistics_are_of_the_evaluations_that_update_them(
+    name: str, *, update: bool
+) -> None:
+    found, expected = running_means(Gradient(name=name, update_batch_norm=update))
+    torch.testing.assert_close(found, expected, rtol=1e-13, atol=1e-14)
+
+
+@pytest.mark.parametrize("name", ["recompute", "adjoint"])
+def test_updating_batch_norm_in_the_backward_pass_leaves_the_gradient_as_it_is(name: str) -> None:
+    def field() -> Field:
+        return Field(parametrizations.spectral_norm(nn.Linear(8, 8)), nn.BatchNorm1d(8))
+
+    # A spectral norm that went on in a backward pass would change the gradient.
+    found, expected = (
+        gradients(ODEBlock(seeded(field), RK4, Gradient(name=name, update_batch_norm=update)))
+        for update in (True, False)
+    )
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", ["backprop", "exact"])
+def test_batch_norm_is_updated_only_by_gradients_that_always_evaluate_again(name: str) -> None:
+    # `exact` does so where memory asks for it, and no result may depend on memory.
+    with pytest.raises(ValidationError, match="is a setting of `adjoint` and `recompute`"):
+        Gradient(name=name, update_batch_norm=True)
+
+
+def seeded(make: Callable[[], Field]) -> Field:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return make()
 
 
 def test_two_recomputed_blocks_in_a_row_are_backprop() -> None:

@@ -21,7 +21,12 @@ def test_ids_are_what_they_were():
 def test_a_revision_renames_the_trials_that_it_affects_and_no_others():
     adapted = {"method": "dopri5", "adapt": {}}
     assert numerics(trial().spec) == 4
-    assert numerics(trial(data="spheres", model="plainode", solver=adapted).spec) == 5
+    toy = {"data": "spheres", "model": "plainode"}
+    assert numerics(trial(**toy, solver=adapted).spec) == 5
+    for method, number in (("euler", 4), ("midpoint", 5)):
+        assert numerics(trial(**toy, solver={"method": method, "adapt": {}}).spec) == number
+    assert numerics(trial(**toy, solver={"method": "midpoint", "steps": 2}).spec) == 4
+    assert numerics(trial(data="spiral", model="neuralode").spec) == 5
     assert [each.number for each in REVISIONS] == sorted({each.number for each in REVISIONS})
 
 
@@ -45,6 +50,7 @@ def test_defaults_are_what_they_were():
         },
         "gradient": {
             "name": "backprop", "solver": None, "norm": "default", "segments": None,
+            "nodes": None, "update_batch_norm": False,
         },
         "train": {
             "epochs": 10, "iterations": None, "batch_size": 128, "drop_last": False,
@@ -82,6 +88,8 @@ def test_ids_are_the_same_in_another_process_with_another_hash_seed():
         ({"model": {"norm": "bn", "name": "odenet"}},
          {"model": {"name": "odenet", "norm": {"stem": "bn", "ode": "bn", "residual": "bn"}}}),
         ({"gradient": "backprop"}, {"gradient": {"name": "backprop"}}),
+        ({"gradient": {"name": "recompute", "update_batch_norm": True}},
+         {"gradient": "recompute"}),  # there is no batch norm in the block
         ({"train": {"optimizer": "sgd"}}, {"train": {"optimizer": {"name": "sgd", "lr": 0.1}}}),
         ({"model": "resnet"}, {"model": "resnet", "solver": {"method": "rk4", "steps": 9}}),
     ],

@@ -72,6 +72,19 @@ def test_spheres_of_any_size_have_as_many_points(size: int) -> None:
     assert len(loaded(name="spheres", train_size=size).train) == size
 
 
+@pytest.mark.parametrize("name", ["spheres", "three-minima"])
+def test_with_a_draw_seed_trials_of_all_seeds_see_the_same_points(name: str) -> None:
+    sizes = {"name": name, "train_size": 40, "test_size": 40, "val_size": 40}
+    own = loaded(seed=7, **sizes)
+    for seed in (0, 3):
+        drawn = loaded(seed=seed, draw_seed=7, **sizes)
+        for part in ("train", "test", "validation"):
+            assert torch.equal(getattr(drawn, part).inputs, getattr(own, part).inputs)
+            assert torch.equal(getattr(drawn, part).targets, getattr(own, part).targets)
+    first = loaded(seed=3, draw_seed=0, **sizes)
+    assert not torch.equal(first.train.inputs, loaded(seed=3, **sizes).train.inputs)
+
+
 # ------------------------------------------------------------------------------ three minima
 
 

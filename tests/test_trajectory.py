@@ -19,12 +19,16 @@ from sweeps import options, tiny
 NOWHERE = Path("/nonexistent")
 
 
-def spec(seed: int = 0, **data: object) -> TrialSpec:
+def spec(seed: int = 0, iterations: int = 200, **data: object) -> TrialSpec:
     return TrialSpec(
         data={"name": "spiral", **data},
         model="neuralode",
         solver={"method": "rk4", "step_size": 0.1},
-        train={"batch_size": 32, "iterations": 200, "optimizer": {"name": "adam", "lr": 0.02}},
+        train={
+            "batch_size": 32,
+            "iterations": iterations,
+            "optimizer": {"name": "adam", "lr": 0.02},
+        },
         seed=seed,
     )
 
@@ -54,6 +58,7 @@ def test_observations_have_the_noise_of_their_seed() -> None:
     assert torch.equal(spiral(3).observed, spiral(3).observed)
     assert not torch.equal(spiral(3).observed, spiral(4).observed)
     assert torch.equal(spiral(3).exact, spiral(4).exact)
+    assert torch.equal(spiral(3, draw_seed=0).observed, spiral(0).observed)
 
 
 def test_windows_are_ordered_short_and_drawn_from_seed_and_epoch() -> None:
@@ -76,6 +81,21 @@ def test_windows_are_ordered_short_and_drawn_from_seed_and_epoch() -> None:
     starts = data.times[torch.stack([window[0] for window in drawn])]
     assert starts.min() < 1
     assert starts.max() > 13
+
+
+def test_windows_start_where_the_longest_still_fits() -> None:
+    data = spiral(windows=5000, points=2000)
+    last = data.times[-1].item()
+    starts = data.times[
+        torch.stack([window[0] for window in windows(data, seed=0, epoch=0, most=2000)])
+    ]
+    gap = last / 1999  # of one observation to the next
+    assert starts.max() <= last - 5 + gap
+    # Uniform in [0, T - 5]: mean and deviation, to five standard errors.
+    assert starts.mean().item() == pytest.approx((last - 5 + gap) / 2, abs=5 * 4 / 5000**0.5)
+    assert starts.std().item() == pytest.approx((last - 5) / 12**0.5, rel=0.05)
+    short = spiral(span=3.0, windows=50)
+    assert all(window[0] <= 1 for window in windows(short, seed=0, epoch=0, most=200))
 
 
 def test_the_loss_of_a_window_is_solved_from_its_first_observation() -> None:
@@ -113,7 +133,7 @@ def test_the_error_is_the_distance_to_the_states_without_noise() -> None:
 
 
 def test_a_trial_learns_the_spiral_and_leaves_its_trajectory(tmp_path: Path) -> None:
-    trial, store = Trial(spec()), Store(tmp_path)
+    trial, store = Trial(spec(iterations=400)), Store(tmp_path)
     result = run_trial(trial, store, options(tiny(tmp_path), tmp_path))
     assert result.outcome == "finished"
     assert result.summary["test_error"] < 0.1

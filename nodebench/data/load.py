@@ -14,7 +14,7 @@ from nodebench.data.dataset import Data
 from nodebench.data.files import prepare
 from nodebench.data.subset import Whole, subset
 from nodebench.data.trajectory import Trajectory, spiral
-from nodebench.data_settings import Dataset
+from nodebench.data_settings import Dataset, Drawn
 from nodebench.part import import_part
 from nodebench.spec import TrialSpec
 
@@ -31,7 +31,7 @@ WHOLES: dict[str, Callable[[Any, Path], Whole]] = {
     "agnews-small": text.agnews,
 }
 
-# Drawn from each trial's seed.
+# Drawn from a seed.
 DRAWN: dict[str, Callable[[Any, int, Path], Data | Trajectory]] = {
     "spheres": toy.spheres,
     "three-minima": toy.three_minima,
@@ -40,7 +40,7 @@ DRAWN: dict[str, Callable[[Any, int, Path], Data | Trajectory]] = {
 
 
 def load(spec: TrialSpec, root: Path) -> Data | Trajectory:
-    """A trial's data, from files under `root` or generated from its seed.
+    """A trial's data, from files under `root` or drawn from a seed: its own, unless they have one.
 
     Raises:
         DataError: if files are missing and cannot be downloaded, or are damaged, or hold fewer
@@ -51,8 +51,14 @@ def load(spec: TrialSpec, root: Path) -> Data | Trajectory:
     if whole is not None:
         return subset(spec.data, whole(spec.data, root))  # type: ignore[arg-type]
     loader = DRAWN.get(spec.data.name) or import_part(spec.data.name)
-    data: Data | Trajectory = loader(spec.data, spec.seed, root)
+    data: Data | Trajectory = loader(spec.data, _draw_seed(spec.data, spec.seed), root)
     return data
+
+
+def _draw_seed(settings: Dataset, seed: int) -> int:
+    """The seed that data are drawn from, in a trial of this seed."""
+    own = settings.draw_seed if isinstance(settings, Drawn) else None
+    return seed if own is None else own
 
 
 @dataclass(frozen=True)
@@ -76,7 +82,7 @@ def census(settings: Dataset, root: Path) -> Census:
     if settings.name in WHOLES:
         parts = WHOLES[settings.name](settings, root)
     else:
-        parts = DRAWN[settings.name](settings, 0, root)
+        parts = DRAWN[settings.name](settings, _draw_seed(settings, 0), root)
     if isinstance(parts, Trajectory):
         return Census(folder, (), (), ())
     names = parts.class_names

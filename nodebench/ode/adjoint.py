@@ -51,6 +51,7 @@ class _Solve(torch.autograd.Function):
         ctx.f, ctx.times = f, times
         ctx.solver = gradient.solver or solver
         ctx.norm = _seminorm if gradient.norm == "seminorm" else None
+        ctx.but_batch_norm = gradient.update_batch_norm
         ctx.save_for_backward(*later, *parameters)
         return tuple(later)
 
@@ -63,7 +64,8 @@ class _Solve(torch.autograd.Function):
         gradients = tuple(torch.zeros_like(p) for p in parameters)
         spans = [(after, before) for before, after in itertools.pairwise(ctx.times)]
         module = ctx.f.module
-        with torch.no_grad(), buffers_kept(module), settled_weights(module):
+        kept = buffers_kept(module, but_batch_norm=ctx.but_batch_norm)
+        with torch.no_grad(), kept, settled_weights(module):
             for state, by, span in reversed(list(zip(states, by_state, spans, strict=True))):
                 start = (state, a + by, *gradients)
                 _, a, *rest = solve(augmented, start, span, ctx.solver, ctx.norm)[-1]

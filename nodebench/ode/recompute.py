@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from nodebench.errors import InputError
 from nodebench.ode.backprop import backprop, solve_on
-from nodebench.ode.buffers import Rewound, copies, settled_weights
+from nodebench.ode.buffers import Rewound, buffers_of, copies, settled_weights
 from nodebench.ode.field import Counted
 from nodebench.ode.fixed import Stepper
 from nodebench.ode.methods import stepper_of
@@ -35,14 +35,15 @@ def recompute(
     Source: Gholami, Keutzer, Biros 2019 (ANODE), for one segment; for several, Griewank 1992.
     """
     if gradient.segments is None:
-        return _again(f, lambda y: backprop(f, y, times, solver, gradient), y0)
+        kept = buffers_of(f.module, but_batch_norm=gradient.update_batch_norm)
+        return _again(kept, lambda y: backprop(f, y, times, solver, gradient), y0)
     if solver.facts.kind != "fixed":
         raise InputError(f"`segments` are of fixed steps, which `{solver.method}` has not")
     times_of_steps = [list(grid) for grid in grids(times, solver)]
     states, y = [y0], y0
     for number, segment in enumerate(_cut(times_of_steps, gradient.segments)):
         solved = partial(_segment, f, [grid for grid, _ in segment], stepper_of(solver), number)
-        _, *found = _again(f, solved, y)
+        _, *found = _again(buffers_of(f.module), solved, y)
         y = found[-1]
         states += [state for state, (_, is_end) in zip(found, segment, strict=True) if is_end]
     return states
@@ -56,12 +57,17 @@ def _segment(
         return solve_on(part, f, y, stepper)
 
 
-def _again(f: Counted, solve: Callable[[Tensor], list[Tensor]], y0: Tensor) -> list[Tensor]:
-    """A solve of which y0 alone is kept, and which the backward pass repeats."""
-    before = copies(f.module)
+def _again(
+    buffers: Sequence[Tensor], solve: Callable[[Tensor], list[Tensor]], y0: Tensor
+) -> list[Tensor]:
+    """A solve of which y0 alone is kept, and which the backward pass repeats.
+
+    It repeats it with these buffers as they were, and leaves them as they are.
+    """
+    before = copies(buffers)
 
     def contexts() -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
-        return contextlib.nullcontext(), Rewound(f.module, before)
+        return contextlib.nullcontext(), Rewound(buffers, before)
 
     states: list[Tensor] = checkpoint(solve, y0, use_reentrant=False, context_fn=contexts)
     return states
