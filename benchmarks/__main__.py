@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import json
-import os
 import re
 import time
 from collections.abc import Callable
@@ -18,6 +17,7 @@ import torch
 
 from benchmarks import data, steps, sweeps
 from benchmarks.measure import Row
+from nodebench.allowance import cpu_count
 from nodebench.machine import device_for, environment
 
 BENCHMARKS: dict[str, Callable[[], list[Row]]] = {
@@ -42,7 +42,7 @@ def main() -> None:
     """Runs the benchmarks that are named, or all, and keeps the others' last results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", choices=[*BENCHMARKS, []], metavar="NAME")
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--threads", type=int, default=cpu_count())
     settings = parser.parse_args()
     torch.set_num_threads(settings.threads)
     here = environment(device_for(float(torch.cuda.is_available())))
@@ -91,7 +91,7 @@ def _duration(seconds: float) -> str:
 def _where(here: dict[str, Any]) -> str:
     packages = ("torch", "torchdiffeq", "ray", "mlflow")
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)
-    cores = f"{os.cpu_count()} cores, {torch.get_num_threads()} threads"
+    cores = f"{cpu_count()} cores, {torch.get_num_threads()} threads"
     return f"{cores}; Python {here['python']}, {versions}"
 
 

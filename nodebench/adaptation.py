@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from nodebench.errors import Diverged, EvaluationLimit, StepUnderflow
 from nodebench.ode.block import ODEBlock, ode_blocks, solved_by, take_evaluations
-from nodebench.ode.gradients import buffers_kept
+from nodebench.ode.buffers import buffers_kept
 from nodebench.solver_settings import Adapt, Solver
 from nodebench.spec import TrialSpec
 from nodebench.task import Loss, Task

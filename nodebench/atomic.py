@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -40,3 +42,21 @@ def modified(path: Path) -> int:
         return path.stat().st_mtime_ns
     except FileNotFoundError:
         return 0
+
+
+def require_writable(folder: Path) -> None:
+    """Refuses a folder that cannot be written, or where it is not there, could not be made.
+
+    Nothing is left in it. Marked read-only is enough: root could write there nevertheless, and in
+    a container everybody is root.
+
+    Raises:
+        OSError: saying why.
+    """
+    there = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
+    if not there.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, f"`{there}` is not a folder")
+    if not there.stat().st_mode & 0o222:
+        raise PermissionError(errno.EACCES, f"`{there}` is read-only")
+    with tempfile.TemporaryFile(dir=there, buffering=0) as file:
+        file.write(b"\0")  # which a full disk refuses

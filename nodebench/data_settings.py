@@ -8,10 +8,25 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from nodebench.part import Imported, Part
-from nodebench.vocabulary import Augmentation, Count, NonNegative, Positive, Size
+from nodebench.vocabulary import (
+    MOST_SAMPLES,
+    Augmentation,
+    Count,
+    Flag,
+    NonNegative,
+    Samples,
+    Size,
+    SomeSamples,
+    Steps,
+    Time,
+    Width,
+)
 
 TEXT_LENGTH = 1014
 """The characters that are kept of a text (Zhang, Zhao, LeCun 2015)."""
+
+LARGEST_RESOLUTION = 512
+"""Beyond it, the images of Tiny ImageNet, all in memory, would take more than 80 GB."""
 
 
 class Dataset(Part):
@@ -39,9 +54,9 @@ class Labelled(Dataset):
 
     sizes: ClassVar[tuple[int, int]]  # train, test
 
-    train_size: Count | None = None
-    test_size: Count | None = None
-    val_size: Size = 0
+    train_size: Samples | None = None
+    test_size: Samples | None = None
+    val_size: SomeSamples = 0
     subset_seed: Size = 0
 
     def misfit(self, train: int, test: int) -> str | None:
@@ -84,7 +99,7 @@ class Images(Labelled):
     kind = "images"
 
     augment: tuple[Augmentation, ...] = ()
-    normalize: bool = True
+    normalize: Flag = True
 
     @model_validator(mode="after")
     def _augmentations_have_one_order(self) -> Self:
@@ -97,7 +112,7 @@ class Text(Filed):
 
     kind = "text"
 
-    length: Annotated[int, Field(ge=4, le=TEXT_LENGTH)] = TEXT_LENGTH
+    length: Annotated[Count, Field(ge=4, le=TEXT_LENGTH)] = TEXT_LENGTH
 
 
 class Generated(Dataset):
@@ -106,9 +121,19 @@ class Generated(Dataset):
     kind = "vectors"
     origin = "generated from a trial's seed"
 
-    train_size: Count = 2000
-    test_size: Count = 1000
-    val_size: Size = 0
+    train_size: Samples = 2000
+    test_size: Samples = 1000
+    val_size: SomeSamples = 0
+
+    @model_validator(mode="after")
+    def _fits_into_memory(self) -> Self:
+        samples, dim = self.train_size + self.test_size + self.val_size, getattr(self, "dim", 1)
+        if samples * dim > MOST_SAMPLES:
+            raise ValueError(
+                f"{samples:,} samples in {dim:,} dimensions are {samples * dim:,} numbers, and "
+                f"{MOST_SAMPLES:,} are the most"
+            )
+        return self
 
 
 class Digits(Images):
@@ -170,7 +195,7 @@ class TinyImagenet(Filed, Images):
     sizes = (100_000, 10_000)
 
     name: Literal["tiny-imagenet"]
-    resolution: Count = 64
+    resolution: Annotated[Count, Field(le=LARGEST_RESOLUTION)] = 64
 
 
 class AgNews(Text):
@@ -197,7 +222,7 @@ class Spheres(Generated):
     """Concentric spheres in `dim` dimensions (Ott et al. 2021)."""
 
     name: Literal["spheres"]
-    dim: Count = 2
+    dim: Width = 2
 
 
 class ThreeMinima(Generated):
@@ -220,10 +245,10 @@ class Spiral(Dataset):
     higher_is_better = False
 
     name: Literal["spiral"]
-    points: Count = 200
-    span: Positive = 18.87
+    points: Steps = 200
+    span: Time = 18.87
     noise: NonNegative = 0.01
-    windows: Count = 100
+    windows: Steps = 100
 
     @model_validator(mode="after")
     def _windows_have_points(self) -> Self:

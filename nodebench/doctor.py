@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-import os
 import platform
 import re
 import shutil
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from nodebench.data.files import FILES, missing, prepare, require_writable
+from nodebench.allowance import cpu_count, memory_bytes
+from nodebench.atomic import require_writable
+from nodebench.cluster import address, probe, temporary_folder
+from nodebench.data.files import FILES, missing, prepare
 from nodebench.data_settings import DATASETS
 from nodebench.errors import DataError, ResourceError, TrackingError
 from nodebench.lock import holder
@@ -30,8 +31,8 @@ Level = Literal["ok", "warning", "problem"]
 
 PACKAGES = ("torch", "torchvision", "torchdiffeq", "ray", "mlflow")
 PYTHON = (3, 11)
+ASK_FOR_RAY = "; `doctor --ray` starts or joins it to see"
 LITTLE_BYTES, TOO_LITTLE_BYTES = 5e9, 5e8
-SOCKET_PATH_BYTES = 107  # the longest that Linux takes
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,12 @@ def _locked(path: Path) -> dict[str, str]:
     return dict(re.findall(r"^([A-Za-z0-9._-]+)==([^\s;\\]+)", path.read_text("utf-8"), re.M))
 
 
+def _cpus(_case: Case) -> Iterator[Finding]:
+    """What this process may use, which in a container or a batch job is less than the machine."""
+    text = f"{cpu_count()} CPUs and {memory_bytes() / 1e9:.1f} GB of memory may be used"
+    yield Finding("ok", text)
+
+
 def _gpu(case: Case) -> Iterator[Finding]:
     try:
         import torch
@@ -147,13 +154,12 @@ def _data_folder(case: Case) -> Iterator[Finding]:
 
 def _folder(folder: Path, level: Level, cure: str) -> Iterator[Finding]:
     """Whether a folder, which need not exist yet, can be written, and has room."""
-    there = next(path for path in (folder, *folder.parents) if path.exists())
     try:
         require_writable(folder)
-        tempfile.TemporaryFile(dir=there).close()
     except OSError as error:
         yield Finding(level, f"`{folder}` cannot be written ({error.strerror or error})", cure)
         return
+    there = next(path for path in (folder, *folder.parents) if path.exists())
     free = shutil.disk_usage(there).free
     text = f"`{folder}` can be written, {free / 1e9:.1f} GB free"
     if free >= LITTLE_BYTES:
@@ -212,23 +218,16 @@ def _ray(case: Case) -> Iterator[Finding]:
         cure = "pip install 'ray[tune]', or run with `--inline`"
         yield Finding("problem", "Ray is not installed", cure)
         return
-    folder = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
-    socket = f"{folder}/ray/session_2000-01-01_00-00-00_000000_1234567/sockets/plasma_store"
-    if len(socket) > SOCKET_PATH_BYTES:
-        cure = "let RAY_TMPDIR name a folder with a shorter path"
-        yield Finding("problem", f"`{folder}` is too long a path for Ray's sockets", cure)
-        return
-    address = os.environ.get("RAY_ADDRESS")
-    where = f"the cluster at `{address}`" if address else "this machine"
-    if not case.with_ray:
-        yield Finding("ok", f"runs on {where}; `doctor --ray` starts or joins it to see")
-        return
-    from nodebench.tuner import probe
-
     try:
-        yield Finding("ok", f"runs on {where}: {probe(case.store.root)}")
+        cluster = address()
+        where = f"the cluster at `{cluster}`" if cluster else "this machine"
+        if not cluster:
+            temporary_folder()
+        found = f": {probe(case.store.root)}" if case.with_ray else ASK_FOR_RAY
+        yield Finding("ok", f"runs on {where}{found}")
     except ResourceError as error:
-        yield Finding("problem", str(error), "see RAY_ADDRESS, or run with `--inline`")
+        cure = "see RAY_ADDRESS and RAY_TMPDIR, or run with `--inline`"
+        yield Finding("problem", str(error), cure)
 
 
 def _locks(case: Case) -> Iterator[Finding]:
@@ -257,6 +256,7 @@ def _interrupted(case: Case) -> Iterator[Finding]:
 CHECKS: dict[str, Callable[[Case], Iterator[Finding]]] = {
     "python": _python,
     "versions": _versions,
+    "cpus": _cpus,
     "gpu": _gpu,
     "runs": _runs,
     "data folder": _data_folder,

@@ -6,11 +6,13 @@ NodebenchError
 │   ├── DataError          a data set is missing, damaged or cannot be fetched
 │   ├── ResourceError      the machine or the cluster lacks what was asked for
 │   ├── StoreError         a trial is unknown, or held by another process
+│   ├── FieldError         a right-hand side of the user's own is none, or not for its gradient
 │   └── TrackingError      MLflow cannot be reached, or lacks what was sought
 └── TrialFailure           the outcome of one trial; the sweep goes on
     ├── Diverged           a loss or a state that is not finite
     ├── NotConverged       an implicit method's iteration gave up
     ├── StepUnderflow      an adaptive solver's step fell below the resolution of time
+    ├── RandomField        an ODE's f gives two values for one input
     ├── EvaluationLimit    a solve needed more evaluations than `limits.nfe`
     ├── DeadlineExceeded   the trial took longer than `limits.minutes`
     ├── OutOfMemory        the device's memory did not suffice
@@ -71,6 +73,10 @@ class StoreError(InputError):
     """A trial that the store does not know, or that another process holds."""
 
 
+class FieldError(InputError):
+    """A right-hand side of the user's own is none, or not one for the gradient asked for."""
+
+
 class TrackingError(InputError):
     """MLflow cannot be reached, or lacks what was sought."""
 
@@ -97,6 +103,12 @@ class StepUnderflow(TrialFailure):
     """The error control asked for steps below the resolution of time."""
 
     outcome = "underflow"
+
+
+class RandomField(TrialFailure):
+    """An ODE's f gives two values for one input, so that it is no ODE to an adaptive solver."""
+
+    outcome = "random"
 
 
 class EvaluationLimit(TrialFailure):

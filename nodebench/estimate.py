@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-import os
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from nodebench.allowance import cpu_count
 from nodebench.planning import Entry
 from nodebench.point import known_point
 from nodebench.store import Store
@@ -127,6 +127,6 @@ def _remaining(entry: Entry, cost: Cost, store: Store) -> float:
 
 def slots(resources: Resources, gpus: int) -> int:
     """How many trials run side by side on a machine with so many GPUs."""
-    by_cpu = (os.cpu_count() or 1) // resources.cpus
+    by_cpu = cpu_count() // resources.cpus
     by_gpu = math.floor(gpus / resources.gpu_share) if resources.gpu_share else by_cpu
     return max(1, min(by_cpu, by_gpu))

@@ -6,7 +6,6 @@ That ODE is taken to be what a `reference` solver with very many steps makes of 
 from __future__ import annotations
 
 import copy
-import itertools
 import math
 import time
 from collections.abc import Iterator
@@ -22,7 +21,7 @@ from torch.utils._pytree import tree_map
 from nodebench.errors import Diverged, TrialFailure
 from nodebench.machine import memory_in_use, peak_memory, release_memory, synchronize
 from nodebench.ode.block import ode_blocks, recorded, solved_by, take_evaluations
-from nodebench.ode.gradients import buffers_kept, settled_weights
+from nodebench.ode.buffers import buffers_kept, settled_weights
 from nodebench.solver_settings import Gradient, Solver
 from nodebench.task import Task
 from nodebench.trial_folder import Row
@@ -30,10 +29,9 @@ from nodebench.trial_folder import Row
 SOLVE_SAMPLES = 8
 """Enough for an error's size; so few that measuring it costs little beside a test set."""
 GRADIENT_SAMPLES = 16
+IN_LITTLE_MEMORY = Gradient(name="recompute", segments="auto")
 ROUNDING = 1e-12
 """Errors below this are no longer the method's."""
-SEGMENTS = 16
-"""The reference gradient keeps one of so many parts of a solve in memory."""
 
 
 class SolverError:
@@ -100,10 +98,7 @@ class GradientError:
         self.model, self.task = model, task
         self.batch = task.sample(GRADIENT_SAMPLES)
         exact = _in_double(model)
-        for block in ode_blocks(exact):
-            _in_segments(block)
-        part = Solver(method=reference.method, steps=max(1, (reference.steps or 0) // SEGMENTS))
-        with _as_in_training(exact), solved_by(exact, part, Gradient(name="recompute")):
+        with _as_in_training(exact), solved_by(exact, reference, IN_LITTLE_MEMORY):
             self.expected = self._gradient(exact)
 
     def of(self, gradient: Gradient, solver: Solver) -> Row:
@@ -156,18 +151,6 @@ def _in_double(model: nn.Module) -> nn.Module:
 def _widened(value: Any) -> Any:
     is_real = isinstance(value, Tensor) and value.is_floating_point()
     return value.double() if is_real else value
-
-
-def _in_segments(block: Any) -> None:
-    """Solves one part of the interval after the other, each with a gradient of its own."""
-    times = [block.t1 * i / SEGMENTS for i in range(SEGMENTS + 1)]
-
-    def forward(y: Tensor) -> Tensor:
-        for span in itertools.pairwise(times):
-            y = block.states(y, span)[-1]
-        return y
-
-    block.forward = forward
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from torch import Tensor
 from nodebench.identity import Trial
 from nodebench.machine import peak_memory
 from nodebench.ode.block import by_backprop, take_evaluations
-from nodebench.ode.gradients import buffers_kept
+from nodebench.ode.buffers import buffers_kept
 from nodebench.packing import obstacle
 from nodebench.planning import RunOptions
 from nodebench.task import Loss

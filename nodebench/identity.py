@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.machinery
 import json
-import os
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any
 
+from nodebench.errors import InputError
+from nodebench.own_code import file_hash, own_modules
 from nodebench.part import flatten
 from nodebench.spec import TrialSpec
 
@@ -54,6 +53,8 @@ class Cell:
     """A resolved spec whatever its seed: what the trials of all seeds have in common."""
 
     spec: TrialSpec
+    recorded: Mapping[str, str] | None = None
+    """The code that it had, of a trial in the store; by default it is what is found here."""
 
     def trial(self, seed: int) -> Trial:
         """The trial of a seed."""
@@ -64,11 +65,31 @@ class Cell:
         """What decides the result, as plain values."""
         identity: dict[str, Any] = self.spec.model_dump(mode="json", exclude_defaults=True)
         identity.pop("seed", None)
-        sources = {path: _source_hash(path) for path in self.spec.import_paths}
         if self.spec.weights is not None:
-            identity["weights"] = _file_hash(self.spec.weights)
-        identity |= {"numerics": numerics(self.spec)} | ({"sources": sources} if sources else {})
+            identity["weights"] = file_hash(self.spec.weights)
+        identity["numerics"] = numerics(self.spec)
+        modules = dict(self.code)
+        named = {path: _module(path) for path in self.spec.import_paths}
+        # The modules that are named came first, and ids of trials without others stay as they were.
+        for name, value in (
+            ("sources", {path: modules[module] for path, module in named.items()}),
+            ("modules", {k: v for k, v in modules.items() if k not in named.values()}),
+        ):
+            identity |= {name: value} if value else {}
         return {key: _plain(value) for key, value in identity.items()}
+
+    @cached_property
+    def code(self) -> dict[str, str | None]:
+        """Module -> SHA-256: all of the user's own that is imported; None if it is not found."""
+        if self.recorded is not None:
+            return dict(self.recorded)
+        found: dict[str, str | None] = {}
+        for module in map(_module, self.spec.import_paths):
+            try:
+                found |= own_modules(module)
+            except ModuleNotFoundError:
+                found[module] = None
+        return found
 
     @cached_property
     def key(self) -> str:
@@ -119,13 +140,30 @@ class Trial:
     def is_identified(self) -> bool:
         """Whether every file on which the id depends was found; else it is another elsewhere."""
         weights = self.spec.weights
-        found = [_source_hash(path) for path in self.spec.import_paths]
-        return None not in found and (weights is None or _file_hash(weights) is not None)
+        is_found = weights is None or file_hash(weights) is not None
+        return is_found and None not in self.cell.code.values()
+
+    def require_as_named(self) -> None:
+        """Refuses, in a process of its own, code or weights that are not those of the plan.
+
+        Raises:
+            InputError: if they were edited since, or are not here.
+        """
+        now = Trial(self.spec)
+        if now.id != self.id:
+            raise InputError(
+                "its code, or the file of its weights, was changed after the sweep was planned, or "
+                f"is missing here: it would be `{now.id}` now. Start the sweep anew"
+            )
 
     @cached_property
     def settings(self) -> dict[str, Any]:
         """Dotted path -> value: the columns of tables and the parameters of MLflow."""
         return self.cell.settings | {"seed": self.spec.seed}
+
+
+def _module(import_path: str) -> str:
+    return import_path.partition(":")[0]
 
 
 def _paths(tree: dict[str, Any], prefix: str = "") -> Iterator[str]:
@@ -156,29 +194,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float) and value.is_integer():
         return int(value)
     return value
-
-
-@lru_cache
-def _source_hash(import_path: str) -> str | None:
-    """The SHA-256 of the file that an import path names, found without importing it."""
-    folders = sys.path
-    for name in import_path.partition(":")[0].split("."):
-        found = importlib.machinery.PathFinder.find_spec(name, folders)
-        if found is None:
-            return None
-        folders = list(found.submodule_search_locations or ())
-    if found is None or found.origin is None:
-        return None
-    return _file_hash(found.origin)
-
-
-@lru_cache
-def _file_hash(path: str) -> str | None:
-    """The SHA-256 of a file; None if it cannot be read, which is said when it is needed."""
-    if not os.path.isfile(path):  # a device may have no end
-        return None
-    try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
-        return None

@@ -7,21 +7,21 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nodebench import outcomes
-from nodebench.errors import InputError
+from nodebench.errors import InputError, ResourceError
 from nodebench.estimate import Cost, Forecast, forecast, recorded_costs, slots
 from nodebench.identity import Trial
 from nodebench.memo import is_reported, is_tracked, note_reported, state_of
 from nodebench.mirror import Mirror
 from nodebench.packing import packs
-from nodebench.places import data_root, default_store
+from nodebench.places import data_root, default_store, report_folder
 from nodebench.planning import Entry, RunOptions, chosen, entries, remember
-from nodebench.preflight import prepared, require_all, require_run
+from nodebench.preflight import prepared, require_all, require_places, require_run
 from nodebench.relatives import find
 from nodebench.runner import Monitor, Unwatched, run_inline
 from nodebench.sources import load_sweep, sweep_path
@@ -29,7 +29,7 @@ from nodebench.store import Store
 from nodebench.sweep import Sweep
 from nodebench.sweepfile import SizeName
 from nodebench.trial_folder import Row
-from nodebench.tuner import run_with_ray
+from nodebench.tuner import workers
 
 if TYPE_CHECKING:
     from nodebench.repro import Reproduction
@@ -102,6 +102,7 @@ class Outcome:
     entries: list[Entry]
     page: Path | None
     tracking_problem: str | None
+    report_problem: str | None = None
 
     @property
     def complete(self) -> bool:
@@ -141,6 +142,7 @@ def run(
     store, monitor = store or default_store(), monitor or Unwatched()
     ids = chosen(sweep, only, shard)
     options = replace(options_for(sweep, cpu=cpu), tags=_commit(), retry_failed=retry_failed)
+    require_places(store, report_folder(sweep.name) if write_report else None)
     planned = entries(sweep, store, options, ids)
     todo = [entry for entry in planned if entry.missing and (train or entry.is_trained)]
     missing = [entry.trial for entry in todo]
@@ -149,15 +151,19 @@ def run(
     with store.sweep_lock(sweep.name, shard):
         options = prepared(todo, options, inline=inline)
         monitor.on_plan(len(planned), len(missing))
-        with _published(
-            sweep, store, monitor,
-            track=track, require_mlflow=require_mlflow, write_report=write_report,
-        ) as published:  # fmt: skip
-            if missing:
-                runner = run_inline if inline else run_with_ray
-                runner(missing, store, options, monitor, fail_fast=fail_fast)
+        with ExitStack() as ray:
+            # Before MLflow hears of it: Ray may not come up.
+            uses_ray = missing and not inline
+            runner = ray.enter_context(workers(store.root)) if uses_ray else run_inline
+            with _published(
+                sweep, store, monitor,
+                track=track, require_mlflow=require_mlflow, write_report=write_report,
+            ) as published:  # fmt: skip
+                if missing:
+                    runner(missing, store, options, monitor, fail_fast=fail_fast)
+                ray.close()
     after = entries(sweep, store, replace(options, retry_failed=False), ids)
-    return Outcome(after, published.page, published.tracking_problem)
+    return Outcome(after, *published.came_to)
 
 
 @dataclass(frozen=True)
@@ -172,6 +178,7 @@ class Timed:
     untimed: int
     page: Path | None
     tracking_problem: str | None
+    report_problem: str | None = None
 
 
 def time_cells(
@@ -193,6 +200,7 @@ def time_cells(
     Raises:
         InputError: if none has, or as `run` does.
     """
+    require_places(store, report_folder(sweep.name) if write_report else None)
     options = options_for(sweep, cpu=cpu)
     of_cell: dict[str, Trial] = {}
     finished = [entry.trial for entry in entries(sweep, store, options) if entry.is_finished]
@@ -214,7 +222,7 @@ def time_cells(
             trials, store, options, steps=steps, rounds=rounds, on_round=on_round
         )
     untimed = len({trial.cell.key for trial in sweep.trials}) - len(trials)
-    return Timed(rows, problems, untimed, published.page, published.tracking_problem)
+    return Timed(rows, problems, untimed, *published.came_to)
 
 
 @dataclass
@@ -223,6 +231,12 @@ class _Published:
 
     page: Path | None = None
     tracking_problem: str | None = None
+    report_problem: str | None = None
+
+    @property
+    def came_to(self) -> tuple[Path | None, str | None, str | None]:
+        """The page, and what went wrong, as `Outcome` and `Timed` have them."""
+        return self.page, self.tracking_problem, self.report_problem
 
 
 @contextmanager
@@ -245,8 +259,11 @@ def _published(
         if mirror:
             mirror.finish()
         if write_report:
-            found.page = _up_to_date_report(sweep, store)
-            if mirror:
+            try:
+                found.page = _up_to_date_report(sweep, store)
+            except (OSError, ResourceError) as error:  # the trials are kept, whatever that is
+                found.report_problem = str(error)
+            if mirror and found.page:
                 mirror.show(found.page)
     found.tracking_problem = mirror.problem if mirror else None
 
@@ -254,7 +271,7 @@ def _published(
 def _up_to_date_report(sweep: Sweep, store: Store) -> Path:
     """The report's page, written unless it tells of the store's very state already."""
     state = state_of(sweep, store)
-    page = Path("reports") / sweep.name / "README.md"
+    page = report_folder(sweep.name) / "README.md"
     if not is_reported(sweep, store, page, state):
         outcomes.write_report(sweep, store)
         note_reported(sweep, store, page, state)
@@ -307,4 +324,4 @@ def _commit() -> dict[str, str]:
 def _git(*arguments: str) -> str:
     source = Path(__file__).parents[1]
     command = ["git", "-C", str(source), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    return subprocess.run(command, capture_output=True, check=True).stdout.decode().strip()

@@ -10,7 +10,7 @@ import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from nodebench.errors import StoreError
 
@@ -35,7 +35,7 @@ def held(path: Path, what: str, wait_s: float = 0.0, *, shared: bool = False) ->
     deadline = time.monotonic() + max(wait_s, LOOK_S)
     while True:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a+") as file:
+        with path.open("a+", encoding="utf-8") as file:
             if _acquired(file, kind, path):
                 _sign(file)
                 yield
@@ -64,7 +64,7 @@ def unheld(path: Path) -> Iterator[bool]:
     """
     with contextlib.ExitStack() as stack:
         try:
-            file = stack.enter_context(path.open("r"))
+            file = stack.enter_context(path.open("rb"))
         except FileNotFoundError:
             yield True
             return
@@ -77,7 +77,7 @@ def holder(path: Path) -> str | None:
         return None if is_free else path.read_text(encoding="utf-8") or "another process"
 
 
-def _acquired(file: IO[str], kind: int, path: Path) -> bool:
+def _acquired(file: IO[Any], kind: int, path: Path) -> bool:
     """Takes the lock, unless it is held, or the file is no longer the one of that name."""
     try:
         fcntl.flock(file, kind | fcntl.LOCK_NB)
@@ -86,7 +86,7 @@ def _acquired(file: IO[str], kind: int, path: Path) -> bool:
         return False
 
 
-def _is_at(file: IO[str], path: Path) -> bool:
+def _is_at(file: IO[Any], path: Path) -> bool:
     try:
         return os.path.samestat(os.fstat(file.fileno()), path.stat())
     except FileNotFoundError:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import gc
 import importlib.metadata
-import os
 import platform
 import resource
 import socket
@@ -14,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+from nodebench.allowance import cpu_count, memory_bytes
 
 PACKAGES = ("nodebench", "torch", "torchdiffeq", "scipy")
 
@@ -43,8 +44,8 @@ def memory_of_trial(gpus: float) -> int:
     """Bytes that a trial with so much of a GPU, or with these threads of the CPU, may count on."""
     if gpus:
         return int(torch.cuda.get_device_properties().total_memory * min(gpus, 1.0))
-    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return whole * torch.get_num_threads() // (os.cpu_count() or 1)
+    share = min(1.0, torch.get_num_threads() / cpu_count())
+    return int(memory_bytes() * share)
 
 
 def reset_peak_memory(device: torch.device) -> None:
@@ -53,7 +54,12 @@ def reset_peak_memory(device: torch.device) -> None:
         torch.cuda.reset_peak_memory_stats(device)
     else:
         with suppress(OSError):  # Linux: resets the process's high-water mark
-            Path("/proc/self/clear_refs").write_text("5")
+            Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
+def shortage(error: BaseException) -> str:
+    """What an error of too little memory says; Python's own says nothing."""
+    return str(error) or "Python got no more memory: take a smaller batch or model, or fewer steps"
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -104,7 +110,7 @@ def peak_memory(device: torch.device) -> int:
 
 def _process_memory(name: str) -> int:
     with suppress(OSError):
-        for line in Path("/proc/self/status").read_text().splitlines():
+        for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
             if line.startswith(f"{name}:"):
                 return int(line.split()[1]) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -126,7 +132,7 @@ def _hardware(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     with suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.machine()

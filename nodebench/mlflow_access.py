@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from nodebench.data.files import require_writable
+from nodebench.atomic import require_writable
 from nodebench.errors import TrackingError
 from nodebench.places import tracking_uri
 from nodebench.store import Store

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal, Self, TypeAlias
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self, TypeAlias
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from nodebench.part import Imported, Part, parts_in
 from nodebench.place_settings import Activations, BatchNorms, ByPlace, Norms
 from nodebench.vocabulary import (
+    MOST_WIDE,
     STAGES,
     ActivationName,
     BelowOne,
-    Count,
+    Blocks,
     DynamicsName,
-    Positive,
     Size,
+    Time,
+    Width,
     norm_parts,
 )
 
@@ -58,7 +60,7 @@ class Model(Part):
 class Network(Model):
     """Stem, feature stage of residual or ODE blocks, head; `dropout` is that of the head."""
 
-    width: Count = 64
+    width: Width = 64
     norm: Norms = Norms()
     dropout: BelowOne = 0.0
 
@@ -93,7 +95,7 @@ class SingleStage(Network):
     block is one Euler step.
     """
 
-    blocks: Size = 1
+    blocks: Blocks = 1
     dynamics: DynamicsName = "postnorm"
 
     @property
@@ -111,7 +113,7 @@ class ConvNetwork(SingleStage):
     kinds = ("images",)
 
     stem: Literal["conv", "res"] = "conv"
-    augment_dim: Size = 0
+    augment_dim: Annotated[Size, Field(le=MOST_WIDE)] = 0
     activation: ActivationName = "relu"
 
     def _channels(self) -> dict[str, set[int]]:
@@ -128,7 +130,7 @@ class ResNet(ConvNetwork):
     has_ode = False
 
     name: Literal["resnet"]
-    blocks: Size = 6
+    blocks: Blocks = 6
     dynamics: DynamicsName = "preact"
 
 
@@ -138,9 +140,9 @@ class OdeNet(ConvNetwork):
     has_ode = True
 
     name: Literal["odenet"]
-    blocks: Count = 1
+    blocks: Annotated[Blocks, Field(ge=1)] = 1
     dynamics: DynamicsName = "postnorm"
-    t1: Positive = 1.0
+    t1: Time = 1.0
 
 
 class StagedNetwork(Network):
@@ -152,7 +154,7 @@ class StagedNetwork(Network):
 
     kinds = ("images",)
 
-    width: Count = 16
+    width: Width = 16
     norm: BatchNorms = BatchNorms()
     activation: Activations = Activations()
     order: Literal["postact", "preact"] = "postact"
@@ -198,7 +200,7 @@ class StagedOdeNet(StagedNetwork):
     has_ode = True
 
     name: StagedOdeNetName
-    t1: Positive = 1.0
+    t1: Time = 1.0
 
 
 class TextNetwork(SingleStage):
@@ -218,7 +220,7 @@ class Vdcnn(TextNetwork):
     has_ode = False
 
     name: Literal["vdcnn"]
-    blocks: Size = 6
+    blocks: Blocks = 6
     dynamics: DynamicsName = "vdcnn"
 
 
@@ -228,9 +230,9 @@ class OdeVdcnn(TextNetwork):
     has_ode = True
 
     name: Literal["odevdcnn"]
-    blocks: Count = 1
+    blocks: Annotated[Blocks, Field(ge=1)] = 1
     dynamics: DynamicsName = "postnorm"
-    t1: Positive = 1.0
+    t1: Time = 1.0
 
 
 class Mlp(Model):
@@ -240,7 +242,7 @@ class Mlp(Model):
     kinds = ("vectors", "images")
 
     name: Literal["mlp"]
-    hidden: tuple[Count, ...] = (300,)
+    hidden: tuple[Width, ...] = (300,)
     activation: ActivationName = "relu"
     dropout: BelowOne = 0.0
 
@@ -257,10 +259,10 @@ class PlainOde(Model):
 
     name: Literal["plainode"]
     field: Literal["simple", "conv", "linear"] = "simple"
-    width: Count = 32
+    width: Width = 32
     activation: ActivationName = "relu"
     init: Literal["normal", "xavier", "kaiming", "orthogonal"] = "kaiming"
-    t1: Positive = 1.0
+    t1: Time = 1.0
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -278,7 +280,7 @@ class NeuralOde(Model):
     kinds = ("trajectories",)
 
     name: Literal["neuralode"]
-    width: Count = 2
+    width: Width = 2
     activation: ActivationName = "none"
 
     @property

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nodebench.atomic import write
-from nodebench.places import data_root, default_store
+from nodebench.places import data_root, default_store, report_folder, require_place
 from nodebench.planning import remember
 from nodebench.store import Store
 from nodebench.sweep import Sweep
@@ -87,11 +87,15 @@ def write_report(
     """Writes a sweep's report, by default to `reports/<sweep>/`; returns its page.
 
     With `from_mlflow`, from MLflow's artifacts alone.
+
+    Raises:
+        ResourceError: if the folder cannot be written.
     """
     from nodebench.report import page
 
     store = store or default_store()
-    target = folder or Path("reports") / sweep.name
+    target = folder or report_folder(sweep.name)
+    require_place(target, "Give `--out` a folder that can")
     if not from_mlflow:
         return page.write_report(sweep, store, target)
     from nodebench.tracking import restore

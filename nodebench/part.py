@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import math
+import traceback
 from collections.abc import Iterator, Mapping
 from functools import reduce
 from operator import or_
@@ -20,6 +21,11 @@ from pydantic import (
 )
 
 from nodebench.errors import InputError
+
+HOW_TO_NAME = (
+    "Give `package.module:Name`, importable from where you start nodebench (set PYTHONPATH if need "
+    "be)"
+)
 
 
 class Part(BaseModel):
@@ -130,13 +136,24 @@ def import_part(path: str) -> Any:
     """The object that an import path `package.module:Name` names.
 
     Raises:
-        InputError: if there is none.
+        InputError: if there is none, or importing it fails.
     """
     module, _, name = path.partition(":")
     try:
-        return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise InputError(
-            f"`{path}`: {error}. Give `package.module:Name`, importable from where you start "
-            "nodebench (set PYTHONPATH if need be)"
-        ) from error
+        found = importlib.import_module(module)
+    except (Exception, SystemExit) as error:
+        if isinstance(error, ImportError) and f"{module}.".startswith(f"{error.name}."):
+            raise InputError(f"`{path}`: {error}. {HOW_TO_NAME}") from error
+        raise InputError(f"`{path}`: importing `{module}` fails: {_told(error)}") from error
+    if not hasattr(found, name):
+        raise InputError(f"`{path}`: `{module}` has no `{name}`. {HOW_TO_NAME}")
+    return getattr(found, name)
+
+
+def _told(error: BaseException) -> str:
+    """An error of a user's code in one line: where, which class, what."""
+    file, line = traceback.extract_tb(error.__traceback__)[-1][:2]
+    text = " ".join(str(error).split())
+    if isinstance(error, SyntaxError) and error.filename:
+        file, line, text = error.filename, error.lineno, error.msg
+    return f"`{file}`, line {line}: {type(error).__name__}: {text}"

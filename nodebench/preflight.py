@@ -9,12 +9,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from nodebench.data.files import prepare
-from nodebench.errors import ResourceError
+from nodebench.errors import InputError, ResourceError
 from nodebench.identity import Trial
+from nodebench.own_code import known_alone, own_modules
 from nodebench.packing import packs
 from nodebench.part import import_part
+from nodebench.places import require_place
 from nodebench.planning import Entry, RunOptions
 from nodebench.runner import require
+from nodebench.store import Store
 
 
 def prepared(todo: Sequence[Entry], options: RunOptions, *, inline: bool) -> RunOptions:
@@ -31,6 +34,18 @@ def prepared(todo: Sequence[Entry], options: RunOptions, *, inline: bool) -> Run
     return replace(options, continues=continues, trained=trained)
 
 
+def require_places(store: Store, report: Path | None) -> None:
+    """Refuses a store, or a report's folder, that cannot be written.
+
+    Raises:
+        ResourceError: saying which, and why.
+    """
+    for folder in (store.root, store.root / "trials", store.root / "sweeps"):
+        require_place(folder, "Let NODEBENCH_RUNS name a folder that can")
+    for folder in (report, report / "figures") if report else ():
+        require_place(folder, "Start where it can, or give `--no-report`")
+
+
 def require_run(trials: Sequence[Trial], options: RunOptions, *, inline: bool) -> None:
     """As `require_all`, and refuses a search in one process that ends trials early."""
     if trials and inline and options.stop:
@@ -42,7 +57,8 @@ def require_all(trials: Sequence[Trial], options: RunOptions, *, inline: bool) -
     """Refuses what would fail in every trial.
 
     Raises:
-        InputError: if a part named by import path cannot be imported, or weights do not fit.
+        InputError: if a part named by import path cannot be imported, or its code is not what its
+            trials are named after; or if weights do not fit.
         DataError: if a data set is missing or damaged.
         ResourceError: if the machine or the cluster lacks what is asked for.
     """
@@ -54,10 +70,23 @@ def require_all(trials: Sequence[Trial], options: RunOptions, *, inline: bool) -
             "`float32` or `bf16`, or give `resources.gpus`"
         )
     for path in {path for trial in trials for path in trial.spec.import_paths}:
-        import_part(path)
+        _require_own_code(path)
     for data in {trial.spec.data.model_dump_json(): trial.spec.data for trial in trials}.values():
         prepare(data, options.data_root)
     _require_weights(trials, options.data_root)
+
+
+def _require_own_code(path: str) -> None:
+    """Imports a part, of which every module must be known, and as it was when trials were named."""
+    module = path.partition(":")[0]
+    known = own_modules(module)
+    if changed := sorted(set(own_modules.__wrapped__(module).items()) ^ set(known.items())):
+        raise InputError(
+            f"`{path}`: the code of `{changed[0][0]}` was changed after this process had read it. "
+            "Start anew, which plans the trials of the code as it is now"
+        )
+    with known_alone([path]):
+        import_part(path)
 
 
 def _require_weights(trials: Sequence[Trial], root: Path) -> None:

@@ -15,7 +15,7 @@ from nodebench.model_settings import BY_PLACE
 from nodebench.place_settings import PLACES
 from nodebench.spec import TrialSpec
 from nodebench.sweepfile import SMALLER, SizeName, SweepFile
-from nodebench.tree import DEEPEST, Tree, parse, parse_file
+from nodebench.tree import DEEPEST, Tree, dump, parse, parse_file
 
 BLOCKS = ("grid", "evaluate", "exclude")
 """Lists of blocks, of which one may stand alone."""
@@ -105,9 +105,7 @@ def _note(tree: Tree, title: str, changes: Sequence[str]) -> None:
 
 def _assignment(key: object, value: object) -> str:
     """`path=value`; a long value, such as a whole grid, is in the sweep file to be read."""
-    text = (
-        yaml.safe_dump(value, default_flow_style=True, width=1000).removesuffix("\n...\n").strip()
-    )
+    text = dump(value, default_flow_style=True, width=1000).removesuffix("\n...\n").strip()
     return f"{key}={text}" if len(text) <= 40 else f"{key}=…"
 
 

@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from nodebench.errors import StoreError
-from nodebench.identity import Trial, canonical, numerics
+from nodebench.identity import Cell, Trial, canonical, numerics
 from nodebench.store import Store
 from nodebench.sweep import Sweep
 from nodebench.trial_folder import FINISHED
 
-OTHER_CODE = "nodebench's numerics, or the source of a part by import path"
-"""What differs between trials of equal settings: their ids hold it, their settings do not."""
+OTHER_CODE = "nodebench's numerics, or code that an earlier release did not record"
+"""What differs between trials of equal settings and code."""
 
+HASH_LENGTH = 12
 
 MOST_COMPARED = 200
 
@@ -32,8 +33,15 @@ class Difference:
 
 
 def inputs(trial: Trial) -> dict[str, Any]:
-    """Everything that the id is made of: settings by dotted path, and its numerics."""
-    return {**trial.settings, "numerics": numerics(trial.spec)}
+    """Everything that the id is made of: settings by dotted path, numerics, the user's code."""
+    return {**trial.settings, "numerics": numerics(trial.spec), **_code(trial.cell.code)}
+
+
+def _code(modules: Mapping[str, str | None]) -> dict[str, str]:
+    """The hashes of modules as a user sees them."""
+    return {
+        f"code of {name}": (hash_ or "not found")[:HASH_LENGTH] for name, hash_ in modules.items()
+    }
 
 
 def differences(here: Mapping[str, Any], there: Mapping[str, Any]) -> list[Difference]:
@@ -48,19 +56,21 @@ def differences(here: Mapping[str, Any], there: Mapping[str, Any]) -> list[Diffe
 def nearest(trial: Trial, store: Store) -> tuple[str, list[Difference]] | None:
     """The finished trial in the store that shares most settings with this one, and what it lacks.
 
-    None if the store has no other.
+    Of several, the one that shares most of the user's code. None if the store has no other.
     """
-    others: list[tuple[int, str, list[Difference]]] = []
+    others: list[tuple[int, int, str, list[Difference]]] = []
     for other_id, result in store.results().items():
         if other_id == trial.id or result.outcome != FINISHED:
             continue
+        folder = store.folder(other_id)
         try:
-            other = Trial(store.folder(other_id).spec())
+            other = Trial(folder.spec())
         except StoreError:  # a damaged folder is no relative
             continue
-        found = differences(trial.settings, other.settings)
-        others.append((len(found), other_id, found))
-    return min(others, key=lambda other: other[:2])[1:] if others else None
+        found, code = differences(trial.settings, other.settings), folder.code()
+        modules = [] if code is None else differences(_code(trial.cell.code), _code(code))
+        others.append((len(found), len(modules), other_id, found + modules))
+    return min(others, key=lambda other: other[:3])[2:] if others else None
 
 
 def find(start: str, store: Store, sweep: Sweep | None) -> Trial:
@@ -70,7 +80,8 @@ def find(start: str, store: Store, sweep: Sweep | None) -> Trial:
         StoreError: if there is none, or more than one.
     """
     if sweep is None:
-        return Trial(store.find(start).spec())
+        folder = store.find(start)
+        return Trial(spec := folder.spec(), Cell(spec, folder.code()))
     found = [trial for trial in sweep.trials if trial.id.startswith(start)]
     if len(found) != 1:
         state = "several trials start" if found else "no trial starts"

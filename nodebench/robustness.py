@@ -13,7 +13,7 @@ from torch import nn
 from nodebench.errors import OutOfMemory, TrialFailure
 from nodebench.fidelity import GradientError, SolverError
 from nodebench.identity import Trial
-from nodebench.machine import environment, is_out_of_memory
+from nodebench.machine import environment, is_out_of_memory, shortage
 from nodebench.ode.block import batch_statistics, ode_blocks, solved_by, take_evaluations
 from nodebench.planning import known_points, limit_of
 from nodebench.point import Point, is_own, reference_solver
@@ -63,7 +63,7 @@ def _outcome(meter: _Meter, point: Point, known: dict[Point, Row], limits: Limit
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        return row | {"outcome": OutOfMemory.outcome, "reason": str(error)}
+        return row | {"outcome": OutOfMemory.outcome, "reason": shortage(error)}
     return row | {"outcome": FINISHED, **measures}
 
 

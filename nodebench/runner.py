@@ -6,11 +6,11 @@ torch is imported where training happens: a driver of Ray's workers starts faste
 from __future__ import annotations
 
 import importlib.util
-import os
-import socket
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from nodebench.allowance import cpu_count
+from nodebench.cluster import address, require_answer, temporary_folder
 from nodebench.errors import ResourceError
 from nodebench.identity import Trial
 from nodebench.packing import packs
@@ -58,21 +58,38 @@ class Unwatched:
         """Nothing."""
 
 
+class Runner(Protocol):
+    """What runs a list of trials."""
+
+    def __call__(
+        self,
+        trials: Sequence[Trial],
+        store: Store,
+        options: RunOptions,
+        monitor: Monitor,
+        *,
+        fail_fast: bool = False,
+    ) -> None:
+        """Runs them; with `fail_fast`, until one has no result."""
+
+
 def require(options: RunOptions, *, inline: bool) -> None:
     """Refuses, before anything has been started, what this machine cannot give.
 
     Raises:
-        ResourceError: if there is no GPU or too few CPUs here, Ray is needed and not there, or
-            nothing answers at RAY_ADDRESS.
+        ResourceError: if there is no GPU or too few CPUs here, Ray is needed and not there or has
+            no place for its sockets, or RAY_ADDRESS names no cluster, or one that does not answer.
     """
     resources = options.resources
     if not inline and importlib.util.find_spec("ray") is None:
         raise ResourceError("Ray is not installed: pip install 'ray[tune]', or add `--inline`")
-    address = os.environ.get("RAY_ADDRESS")
-    if address and not inline:
-        _require_head(address)
-    else:
-        require_node(resources, [{"CPU": os.cpu_count() or 1, "GPU": _gpus(resources)}])
+    where = None if inline else address()
+    if where:
+        require_answer(where)
+        return
+    if not inline:
+        temporary_folder()
+    require_node(resources, [{"CPU": cpu_count(), "GPU": _gpus(resources)}])
 
 
 def run_inline(
@@ -108,20 +125,6 @@ def _gpus(resources: Resources) -> int:
     import torch
 
     return torch.cuda.device_count()
-
-
-def _require_head(address: str) -> None:
-    """Refuses a cluster that is not there, for which Ray would wait for minutes."""
-    host, _, port = address.rpartition(":")
-    if "/" in host or not port.isdigit():
-        return  # `auto`, or one of Ray's other forms
-    try:
-        socket.create_connection((host, int(port)), timeout=10).close()
-    except OSError as error:
-        raise ResourceError(
-            f"RAY_ADDRESS names `{address}`, where no cluster answers ({error}). Start it, or "
-            "unset RAY_ADDRESS to use this machine alone"
-        ) from error
 
 
 def require_node(resources: Resources, nodes: Sequence[Mapping[str, float]]) -> None:

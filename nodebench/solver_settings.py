@@ -9,6 +9,7 @@ from pydantic import model_validator
 
 from nodebench.part import Named, Part
 from nodebench.vocabulary import (
+    LARGEST_INT,
     METHODS,
     BelowOne,
     Count,
@@ -18,6 +19,7 @@ from nodebench.vocabulary import (
     NonNegative,
     Positive,
     ScipyMethod,
+    Steps,
 )
 
 ADAPTABLE = ("euler", "midpoint", "fehlberg2", "dopri5")
@@ -32,7 +34,7 @@ class Adapt(Part):
 
     threshold: BelowOne = 0.1
     every: Count = 50
-    max_steps: Count | None = None
+    max_steps: Steps | None = None
 
 
 class Solver(Part):
@@ -44,7 +46,7 @@ class Solver(Part):
     """
 
     method: MethodName = "dopri5"
-    steps: Count | None = None
+    steps: Steps | None = None
     step_size: Positive | None = None
     tol: Positive | None = None
     rtol: Positive | None = None
@@ -65,12 +67,17 @@ class Solver(Part):
         assert self.rtol is not None and self.atol is not None
         return self.rtol, self.atol
 
+    @property
+    def has_error_norm(self) -> bool:
+        """Whether its error control takes a norm of ours."""
+        return self.facts.kind == "adaptive" and self.method != "scipy_solver"
+
     def step_count(self, span: float) -> int:
         """Steps that a fixed-grid method takes over a time interval of length `span`."""
         if self.steps is not None:
             return self.steps
         assert self.step_size is not None
-        return max(1, math.ceil(span / self.step_size - 1e-9))
+        return max(1, math.ceil(min(span / self.step_size, LARGEST_INT) - 1e-9))
 
     @model_validator(mode="after")
     def _fits_its_method(self) -> Self:
@@ -129,24 +136,46 @@ class Gradient(Named):
     """How the gradient through an ODE block is taken.
 
     The adjoint's own `solver` is the forward one unless given; with the `seminorm` (Kidger et al.
-    2021), its error control leaves out the parameters' gradients.
+    2021), its error control leaves out the parameters' gradients. `recompute` solves a block of
+    fixed steps again in so many `segments`, one unless given: `auto` is the square root of its
+    steps.
     """
 
     name: GradientName = "backprop"
     solver: Solver | None = None
     norm: Literal["default", "seminorm"] = "default"
+    segments: Count | Literal["auto"] | None = None
 
     @model_validator(mode="after")
-    def _only_the_adjoint_solves(self) -> Self:
+    def _has_settings_of_its_own(self) -> Self:
         if self.name != "adjoint" and (self.solver or self.norm != "default"):
             raise ValueError(f"`solver` and `norm` are settings of `adjoint`, not of `{self.name}`")
         if self.solver and self.solver.adapt:
             raise ValueError("the adjoint's own `solver` cannot `adapt`: leave out one of the two")
+        if self.name != "recompute" and self.segments is not None:
+            raise ValueError(f"`segments` is a setting of `recompute`, not of `{self.name}`")
+        if self.segments == 1:
+            self._complete(segments=None)
         return self
+
+    def require_use(self, solver: Solver) -> None:
+        """Refuses settings that do nothing beside this solver of the forward pass.
+
+        Raises:
+            ValueError: which says why.
+        """
+        if self.segments is not None and solver.facts.kind != "fixed":
+            raise ValueError(
+                f"`segments` are of fixed steps, and `{solver.method}` is {solver.facts.kind}: "
+                "leave them out, or take a fixed method"
+            )
+        if self.norm == "seminorm" and (self.solver or solver).method == "scipy_solver":
+            raise ValueError("`scipy_solver` has a norm of its own: leave out `norm: seminorm`")
 
     def beside(self, solver: Solver) -> Gradient:
         """The same without what has no effect beside this solver of the forward pass."""
         backward = self.solver or solver
-        norm = self.norm if backward.facts.kind == "adaptive" else "default"
+        norm = self.norm if backward.has_error_norm else "default"
         own = None if self.solver == solver else self.solver
-        return self.model_copy(update={"norm": norm, "solver": own})
+        segments = self.segments if solver.facts.kind == "fixed" else None
+        return self.model_copy(update={"norm": norm, "solver": own, "segments": segments})

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from nodebench.errors import Fault, InputError, SweepError, shown, unknown
+from nodebench.own_code import file_hash
 from nodebench.places import default_store
 from nodebench.planning import require_points
 from nodebench.sweep import Sweep, load
@@ -28,14 +29,16 @@ def load_sweep(
     `small` is short for `size="small"`.
 
     Raises:
-        SweepError: with every mistake in the file.
+        SweepError: with every mistake in the file, or if a file is not found that its trials' ids
+            depend on: from here, they would be others.
         InputError: if it should be both small and medium.
     """
     path = sweep_path(source)
     sweep = load(path, overrides, size_of(size, small=small))
-    if (
-        sweep.made.size == "full" and not sweep.made.changed
-    ):  # else the trials of a block may not be there
+    if not_found := sorted(set(_not_found(sweep))):
+        raise SweepError(str(path), not_found, overrides)
+    is_whole = sweep.made.size == "full" and not sweep.made.changed
+    if is_whole:  # else the trials of a block may not be there
         require_points(sweep, str(path))
     return sweep
 
@@ -49,6 +52,24 @@ def size_of(size: SizeName, *, small: bool) -> SizeName:
     if small and size == "medium":
         raise InputError("`--small` is short for `--size small`: leave it out for another size")
     return "small" if small else size
+
+
+def _not_found(sweep: Sweep) -> Iterator[Fault]:
+    """The modules and weights without which a trial's id is not what it is elsewhere."""
+    for cell in {trial.cell for trial in sweep.trials}:
+        for field, part in (("data", cell.spec.data), ("model", cell.spec.model)):
+            module = part.name.partition(":")[0]
+            if module in cell.code and cell.code[module] is None:
+                yield Fault(
+                    f"{field}.name",
+                    f"{shown(part.name)}: no module {shown(module)} is found from `{Path.cwd()}`. "
+                    "Start nodebench in the folder that holds it, or set PYTHONPATH",
+                )
+        weights = cell.spec.weights
+        if weights is not None and file_hash(weights) is None:
+            yield Fault(
+                "weights", f"{shown(weights)} cannot be read as a file, seen from `{Path.cwd()}`"
+            )
 
 
 def sweep_path(source: str | Path) -> Path:

@@ -7,20 +7,25 @@ writing one trial are equal afterwards.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeAlias
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from nodebench.data_settings import DATASETS, CustomData, Dataset
 from nodebench.model_settings import MODELS, CustomModel, Model
 from nodebench.part import Part, choice, from_name
 from nodebench.solver_settings import Gradient, Solver
 from nodebench.vocabulary import (
+    MOST_ITERATIONS,
+    MOST_STEPS,
     BelowOne,
     Count,
+    Epochs,
+    Flag,
     NonNegative,
     Positive,
     PrecisionName,
+    Samples,
     Size,
 )
 
@@ -46,7 +51,7 @@ class Sgd(Optimizer):
     name: Literal["sgd"]
     lr: Positive = 0.1
     momentum: NonNegative = 0.9
-    nesterov: bool = False
+    nesterov: Flag = False
     weight_decay: NonNegative = 0.0
 
     @model_validator(mode="after")
@@ -145,11 +150,11 @@ class Train(Part):
     With a `precision` below float32, parameters and ODE states are float32 all the same.
     """
 
-    epochs: Count | None = None
-    iterations: Size | None = None
-    batch_size: Count = 128
-    drop_last: bool = False
-    reset_optimizer: bool = False
+    epochs: Epochs | None = None
+    iterations: Annotated[Size, Field(le=MOST_ITERATIONS)] | None = None
+    batch_size: Samples = 128
+    drop_last: Flag = False
+    reset_optimizer: Flag = False
     optimizer: OptimizerSettings = Sgd(name="sgd")
     schedule: ScheduleSettings = Constant(name="constant")
     precision: PrecisionName = "float32"
@@ -221,9 +226,13 @@ class TrialSpec(Part):
         elif self.solver is None or self.gradient is None:
             raise ValueError("a model with an ODE block needs a `solver` and a `gradient`")
         else:
+            self.gradient.require_use(self.solver)
             self._complete(gradient=self.gradient.beside(self.solver))
         if self.solver is None or self.gradient is None:
             return self
+        self._has_so_many_steps("solver", self.solver)
+        if self.gradient.solver is not None:
+            self._has_so_many_steps("gradient.solver", self.gradient.solver)
         if self.solver.adapt and self.data.metric != "accuracy":
             raise ValueError(f"`solver.adapt` compares accuracies, which `{self.data.name}` lacks")
         if self.solver.method == "scipy_solver" and self.gradient.name != "adjoint":
@@ -231,3 +240,13 @@ class TrialSpec(Part):
                 "`scipy_solver` runs outside of torch: only `gradient: adjoint` can train it"
             )
         return self
+
+    def _has_so_many_steps(self, path: str, solver: Solver) -> None:
+        """Refuses a step size that leaves a solve without an end."""
+        span = self.model.span
+        if solver.step_size is None or span is None or solver.step_count(span) <= MOST_STEPS:
+            return
+        raise ValueError(
+            f"`{path}.step_size: {solver.step_size:g}` makes {span / solver.step_size:.3g} steps "
+            f"over a time of {span:g}, and {MOST_STEPS:,} are the most"
+        )

@@ -54,11 +54,20 @@ class Store:
         return TrialFolder(self._trials / trial_id)
 
     def begun(self) -> set[str]:
-        """The ids of all trials that have a folder."""
+        """The ids of all trials that have a folder.
+
+        Raises:
+            StoreError: if the store's place is taken by something that is not a folder.
+        """
         try:
             return set(os.listdir(self._trials))
         except FileNotFoundError:
             return set()
+        except NotADirectoryError as error:
+            raise StoreError(
+                f"`{self._trials}` cannot be a folder, since a file is in its place. Let "
+                "NODEBENCH_RUNS name a folder"
+            ) from error
 
     def sweep_file(self, name: str) -> Path:
         """The copy of a sweep's file, as it was last launched."""

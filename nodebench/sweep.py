@@ -9,7 +9,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from nodebench.errors import Fault, SweepError, unknown
@@ -34,7 +33,7 @@ from nodebench.sweepfile import (
     SizeName,
     SweepFile,
 )  # fmt: skip
-from nodebench.tree import Tree
+from nodebench.tree import Tree, dump
 
 
 @dataclass(frozen=True)
@@ -168,7 +167,7 @@ def load(path: Path, overrides: Sequence[str] = (), size: SizeName = "full") -> 
     made = _made(file.made, trials, path, size)
     if made != file.made:
         tree["made"] = made.model_dump(exclude_defaults=True)
-    text = yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=100)
+    text = dump(tree, width=100)
     return Sweep(
         file.name,
         file.about,

@@ -14,11 +14,17 @@ from nodebench.vocabulary import (
     MEASURES,
     METHODS,
     Count,
+    Factor,
+    Flag,
     GradientName,
+    Integer,
     MethodName,
     NonNegative,
+    Number,
     Positive,
+    Samples,
     Size,
+    Steps,
 )
 
 Statistics = Literal["running", "batch"]
@@ -45,12 +51,12 @@ class Evaluate(Part):
     """
 
     methods: tuple[MethodName, ...]
-    steps: tuple[Count, ...] = ()
-    nfe: tuple[Count, ...] = ()
-    step_factors: tuple[Positive, ...] = ()
+    steps: tuple[Steps, ...] = ()
+    nfe: tuple[Steps, ...] = ()
+    step_factors: tuple[Factor, ...] = ()
     tols: tuple[Positive, ...] = ()
-    tol_factors: tuple[Positive, ...] = ()
-    test_size: Count | None = None
+    tol_factors: tuple[Factor, ...] = ()
+    test_size: Samples | None = None
     batch_norm: tuple[Statistics, ...] = ("running",)
     gradients: tuple[GradientName, ...] = ()
     at: tuple[Moment, ...] = ("start", "end")
@@ -123,9 +129,12 @@ class Resources(Part):
 
 
 class Limits(Part):
-    """What a trial may cost: evaluations in one solve, and minutes in all. None: no limit."""
+    """What a trial may cost: evaluations in one solve, and minutes in all. None: no limit.
 
-    nfe: Count | None = None
+    The default, which no solve comes near that gets anywhere, ends those that never would.
+    """
+
+    nfe: Count | None = 100_000
     minutes: Positive | None = None
 
 
@@ -147,9 +156,9 @@ def _distinct(values: tuple[int, ...]) -> tuple[int, ...]:
 class Range(Part):
     """Where samples of a field are drawn from: one of these, bounds included."""
 
-    uniform: tuple[float, float] | None = None
+    uniform: tuple[Number, Number] | None = None
     log_uniform: tuple[Positive, Positive] | None = None
-    integers: tuple[int, int] | None = None
+    integers: tuple[Integer, Integer] | None = None
     choice: tuple[Any, ...] | None = None
 
     @model_validator(mode="after")
@@ -175,7 +184,7 @@ class Stop(Named):
 
     name: Literal["asha"] = "asha"
     grace: Count = 1
-    reduction: Annotated[int, Field(ge=2)] = 3
+    reduction: Annotated[Count, Field(ge=2)] = 3
 
 
 class Search(Part):
@@ -194,6 +203,9 @@ class Search(Part):
 class Claim(Part):
     """What a paper `says` of a sweep's cells, as a relation that can be checked.
 
+    The `source` names the paper and its table or figure. Without one it is an expectation of ours,
+    which reports keep apart from what papers claim.
+
     The `metric` (a column of `results.csv`, by default the headline) of the cells `of` is `above`
     or `below` a number or that of the cells that are as these but for what is named there, `by` so
     much at least (of a negative number: less by no more than that); or it is `near` a number,
@@ -203,10 +215,10 @@ class Claim(Part):
     says: str
     of: dict[str, Any] = {}
     metric: str | None = None
-    above: float | dict[str, Any] | None = None
-    below: float | dict[str, Any] | None = None
-    by: float = 0.0
-    near: float | None = None
+    above: Number | dict[str, Any] | None = None
+    below: Number | dict[str, Any] | None = None
+    by: Number = 0.0
+    near: Number | None = None
     within: Positive | None = None
     source: str = ""
 
@@ -245,7 +257,7 @@ class Made(Part):
     size: SizeName = "full"
     instead: dict[str, Any] = {}
     changed: tuple[str, ...] = ()
-    has_other_cells: bool = False
+    has_other_cells: Flag = False
 
     @model_validator(mode="before")
     @classmethod

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
+import select
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +21,27 @@ LARGEST_BYTES = 250_000
 MOST_VALUES = 100_000
 DEEPEST = 50
 
+WRITER_WAIT_S = 5.0
+
 _TAG = "tag:yaml.org,2002:"
-_PLAIN = [f"{_TAG}{name}" for name in ("null", "bool", "int", "float", "str", "seq", "map")]
+_CORE: dict[str, tuple[str, str]] = {
+    "bool": (r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    "int": (r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", "-+0123456789"),
+    "float": (
+        r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?"
+        r"|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+        "-+.0123456789",
+    ),
+    "null": (r"null|Null|NULL|~|", "nN~"),
+    "merge": ("<<", "<"),
+}
+"""YAML 1.2's plain values that are no text: how they look, and their first characters.
+
+Source: YAML 1.2.2, section 10.3.2 (the core schema), and `<<` of YAML 1.1.
+"""
+
+_FORMS = {f"{_TAG}{name}": re.compile(rf"(?:{form})\Z") for name, (form, _) in _CORE.items()}
+_KEPT = [f"{_TAG}{name}" for name in ("null", "str", "seq", "map")]
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
@@ -30,17 +53,40 @@ def _refusal(node: yaml.Node, why: str) -> yaml.YAMLError:
     return yaml.YAMLError(f"line {node.start_mark.line + 1}: {why}")
 
 
+def _number(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> Any:
+    """A boolean or a number in one of the forms that its tag has."""
+    text = loader.construct_scalar(node)
+    if not _FORMS[node.tag].match(text):
+        raise ValueError(text)
+    if node.tag == f"{_TAG}bool":
+        return text.lower() == "true"
+    if node.tag == f"{_TAG}float":
+        return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
+    base = {"0o": 8, "0x": 16}.get(text[:2], 10)
+    return int(text[2:] if base != 10 else text, base)
+
+
+def _resolvers() -> dict[str, list[tuple[str, re.Pattern[str]]]]:
+    """First character -> the tags of plain values, in the form that PyYAML takes."""
+    found: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
+    for name, (_, first) in _CORE.items():
+        for character in (*first, *([""] if name == "null" else [])):
+            found.setdefault(character, []).append((f"{_TAG}{name}", _FORMS[f"{_TAG}{name}"]))
+    return found
+
+
 class _Loader(yaml.SafeLoader):
-    """Safe YAML of what JSON may hold too: a date is text, and a key is text that stands once."""
+    """Safe YAML 1.2 of what JSON may hold too, whose keys are text that stands once.
+
+    PyYAML's own is YAML 1.1, where `no` is false, `010` is 8, `1:30` is 90 and `1e-1` is text.
+    """
 
     yaml_constructors = {
         None: _refuse_tag,
-        **{tag: yaml.SafeLoader.yaml_constructors[tag] for tag in _PLAIN},
+        **{tag: yaml.SafeLoader.yaml_constructors[tag] for tag in _KEPT},
+        **{f"{_TAG}{name}": _number for name in ("bool", "int", "float")},
     }
-    yaml_implicit_resolvers = {
-        first: [(tag, form) for tag, form in forms if tag != f"{_TAG}timestamp"]
-        for first, forms in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
+    yaml_implicit_resolvers = _resolvers()
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         mapping: yaml.MappingNode = super().compose_mapping_node(anchor)
@@ -88,6 +134,21 @@ def parse(text: str) -> Any:
     return tree
 
 
+class _Dumper(yaml.SafeDumper):
+    """Puts in quotes whatever text would mean something else in YAML 1.1 or 1.2."""
+
+    yaml_implicit_resolvers = {
+        first: _resolvers().get(first, []) + yaml.SafeDumper.yaml_implicit_resolvers.get(first, [])
+        for first in {**_resolvers(), **yaml.SafeDumper.yaml_implicit_resolvers}
+    }
+
+
+def dump(tree: Any, **how: Any) -> str:
+    """The YAML text that means a tree, for `parse` and for other readers."""
+    text: str = yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True, **how)
+    return text
+
+
 def _check_size(tree: Any) -> None:
     """Refuses a tree that is too large when aliases are written out, as a tree in itself is."""
     level, count = [tree], 0
@@ -113,7 +174,7 @@ def parse_file(path: Path) -> Tree:
         SweepError: if it holds none.
     """
     try:
-        with path.open("rb") as file:
+        with open(path, "rb", opener=_opened) as file:
             text = file.read(LARGEST_BYTES + 1)  # /dev/zero has no end
         if len(text) > LARGEST_BYTES:
             raise _unreadable(path, f"is larger than {LARGEST_BYTES:,} bytes")
@@ -125,6 +186,17 @@ def parse_file(path: Path) -> Tree:
     if not isinstance(tree, dict):
         raise _unreadable(path, "a sweep file is a mapping: `name`, `base`, …")
     return tree
+
+
+def _opened(path: str, flags: int) -> int:
+    """Opens a file; a pipe only if somebody writes to it, who would be waited for without end."""
+    file = os.open(path, flags | os.O_NONBLOCK)
+    is_pipe = stat.S_ISFIFO(os.fstat(file).st_mode)
+    if is_pipe and not select.select([file], [], [], WRITER_WAIT_S)[0]:
+        os.close(file)
+        raise OSError(errno.EAGAIN, "it is a pipe, and nobody writes to it")
+    os.set_blocking(file, True)
+    return file
 
 
 def _unreadable(path: Path, why: str) -> SweepError:

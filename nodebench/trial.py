@@ -18,12 +18,19 @@ from nodebench.adaptation import adaptation_for
 from nodebench.checkpoint import TrainState, newest_checkpoint, read_checkpoint, restore
 from nodebench.data.load import load
 from nodebench.data_settings import Dataset
-from nodebench.errors import OutOfMemory, Stopped, StoreError, TrialFailure
+from nodebench.errors import InputError, OutOfMemory, Stopped, StoreError, TrialFailure
 from nodebench.identity import Trial
-from nodebench.machine import device_for, environment, is_out_of_memory, memory_of_trial
+from nodebench.machine import (
+    device_for,
+    environment,
+    is_out_of_memory,
+    memory_of_trial,
+    shortage,
+)
 from nodebench.models.build import build, parameter_count
 from nodebench.models.form import placed
 from nodebench.ode.block import ode_blocks, share_memory
+from nodebench.own_code import known_alone
 from nodebench.planning import RunOptions, is_missing, limit_of
 from nodebench.point import points
 from nodebench.robustness import evaluate_points
@@ -116,9 +123,11 @@ class _Run:
             raise
         except TrialFailure as failure:
             self._ended(failure.outcome, str(failure))
+        except InputError as error:
+            self._ended(ERROR, str(error))
         except Exception as error:  # noqa: BLE001 - a crash is recorded, and the sweep goes on
             if is_out_of_memory(error):
-                self._ended(OutOfMemory.outcome, str(error))
+                self._ended(OutOfMemory.outcome, shortage(error))
                 return
             with suppress(OSError):  # of a full disk, which the result's reason says
                 self.folder.write_error(traceback.format_exc())
@@ -127,13 +136,15 @@ class _Run:
     def _attempt(self) -> Iterator[Step | Row]:
         torch.set_num_threads(self.options.resources.cpus)
         spec = self.trial.spec
+        self.trial.require_as_named()
         device = device_for(self.options.resources.gpu_share, spec.train.precision)
-        data = load(spec, self.options.data_root).to(device)
 
         def network() -> nn.Module:
             return placed(build(spec, data), device, spec.train.precision)
 
-        model, task = network(), task_for(data, spec)
+        with known_alone(spec.import_paths):
+            data = load(spec, self.options.data_root).to(device)
+            model, task = network(), task_for(data, spec)
         self.chance = task.chance
         torch.manual_seed(stream(spec.seed, "training"))
         self.state = new_state(model, spec, adaptation_for(model, task, spec))

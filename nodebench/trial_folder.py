@@ -104,7 +104,8 @@ class TrialFolder:
         for old in ("error.txt", "given-up"):
             (self.path / old).unlink(missing_ok=True)
         spec = trial.spec.model_dump(mode="json", exclude_none=True)
-        write(self.path / "trial.json", json.dumps({"id": trial.id, "spec": spec}, indent=1))
+        record = {"id": trial.id, "spec": spec, "code": trial.cell.code}
+        write(self.path / "trial.json", json.dumps(record, indent=1))
         self.log(f"started by process {os.getpid()} on {socket.gethostname()}")
 
     def spec(self) -> TrialSpec:
@@ -121,6 +122,11 @@ class TrialFolder:
         except (ValidationError, TypeError, KeyError) as error:
             message = f"`{self.path / 'trial.json'}` is damaged, or of another release: {error}"
             raise StoreError(message) from error
+
+    def code(self) -> dict[str, str] | None:
+        """Module -> SHA-256 of the user's own code; None of a trial that recorded nothing yet."""
+        found: dict[str, str] | None = read_json(self.path / "trial.json", {}).get("code")
+        return found
 
     def write_history(self, rows: list[Row]) -> None:
         """Replaces the history."""

@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import logging
-import os
-import shutil
-import signal
 import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from nodebench.errors import ResourceError
+from nodebench.cluster import nodes, quieten, session, total
 from nodebench.identity import Trial
-from nodebench.lock import abandoned, own_folder
 from nodebench.packing import packs
 from nodebench.planning import RunOptions
-from nodebench.runner import Monitor, require_node
+from nodebench.runner import Monitor, Runner, require_node
 from nodebench.store import Store
 from nodebench.sweepfile import Resources, Stop
 from nodebench.trial_folder import Row
@@ -32,6 +28,20 @@ INFRASTRUCTURE_RETRIES = 3
 """How often a trial is started again when its worker or node is lost. Results are not retried."""
 
 
+@contextlib.contextmanager
+def workers(root: Path) -> Iterator[Runner]:
+    """What runs trials side by side on this machine, or on the cluster that RAY_ADDRESS names.
+
+    Raises:
+        ResourceError: if Ray cannot be started, or joined.
+    """
+    quieten()
+    # Two seconds of imports, beside the start of Ray's processes, which takes longer.
+    threading.Thread(target=importlib.import_module, args=("ray.tune",)).start()
+    with session(root) as storage:
+        yield partial(_run, storage)
+
+
 def run_with_ray(
     trials: Sequence[Trial],
     store: Store,
@@ -40,118 +50,60 @@ def run_with_ray(
     *,
     fail_fast: bool = False,
 ) -> None:
-    """Runs trials side by side on this machine, or on the cluster that RAY_ADDRESS names.
+    """Runs trials with Ray, which is started or joined for them alone.
 
     With `fail_fast`, all are stopped when one has no result.
 
     Raises:
-        ResourceError: if no node has what one trial asks for.
+        ResourceError: if no node has what one trial asks for, or as `workers` does.
     """
-    _quieten_ray()
-    import ray
+    with workers(store.root) as run:
+        run(trials, store, options, monitor, fail_fast=fail_fast)
 
-    # Two seconds of imports, beside the start of Ray's processes, which takes longer.
-    threading.Thread(target=importlib.import_module, args=("ray.tune",)).start()
-    with _ray_session(store.root) as storage:
-        from ray import tune
 
-        nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-        require_node(options.resources, [n["Resources"] for n in nodes if n["Alive"]])
-        together = packs(trials, options, _slots(options.resources))
-        work = _Work({trial.id: trial for trial in trials}, store, options, list(sys.path))
-        trainable = tune.with_resources(
-            tune.with_parameters(_trainable(), work=work),
-            {"cpu": options.resources.cpus, "gpu": options.resources.gpu_share},
-        )
-        tune.Tuner(
-            trainable,
-            param_space={"ids": tune.grid_search([[t.id for t in pack] for pack in together])},
-            # Actors are reused because a new process costs seconds of imports.
-            tune_config=tune.TuneConfig(
-                reuse_actors=True, scheduler=_scheduler(options.stop, trials, store)
-            ),
-            run_config=tune.RunConfig(
-                name="tune",
-                stop=(stopper := _stopper(fail_fast)),
-                storage_path=str(storage),
-                verbose=0,
-                # Trials keep checkpoints of their own, in the store.
-                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-                failure_config=tune.FailureConfig(max_failures=INFRASTRUCTURE_RETRIES),
-                callbacks=[_callback(_DriverOnly(monitor), stopper)],
-            ),
-        ).fit()
+def _run(
+    storage: Path,
+    trials: Sequence[Trial],
+    store: Store,
+    options: RunOptions,
+    monitor: Monitor,
+    *,
+    fail_fast: bool = False,
+) -> None:
+    from ray import tune
+
+    require_node(options.resources, nodes())
+    together = packs(trials, options, _slots(options.resources))
+    work = _Work({trial.id: trial for trial in trials}, store, options, list(sys.path))
+    trainable = tune.with_resources(
+        tune.with_parameters(_trainable(), work=work),
+        {"cpu": options.resources.cpus, "gpu": options.resources.gpu_share},
+    )
+    tune.Tuner(
+        trainable,
+        param_space={"ids": tune.grid_search([[t.id for t in pack] for pack in together])},
+        # Actors are reused because a new process costs seconds of imports.
+        tune_config=tune.TuneConfig(
+            reuse_actors=True, scheduler=_scheduler(options.stop, trials, store)
+        ),
+        run_config=tune.RunConfig(
+            name="tune",
+            stop=(stopper := _stopper(fail_fast)),
+            storage_path=str(storage),
+            verbose=0,
+            # Trials keep checkpoints of their own, in the store.
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+            failure_config=tune.FailureConfig(max_failures=INFRASTRUCTURE_RETRIES),
+            callbacks=[_callback(_DriverOnly(monitor), stopper)],
+        ),
+    ).fit()
 
 
 def _slots(resources: Resources) -> int:
     """How many trials the cluster has place for."""
-    import ray
-
-    found: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    found = total()
     wanted = {"CPU": resources.cpus, "GPU": resources.gpu_share}
     return int(min(found.get(name, 0) // amount for name, amount in wanted.items() if amount))
-
-
-def probe(root: Path) -> str:
-    """Starts Ray, or joins the cluster that RAY_ADDRESS names; says what it has.
-
-    Raises:
-        ResourceError: if it cannot be started, or joined.
-    """
-    _quieten_ray()
-    import ray
-
-    try:
-        with _ray_session(root):
-            found: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    except (OSError, RuntimeError, ValueError) as error:
-        raise ResourceError(f"Ray cannot be started or joined ({error})") from error
-    return ", ".join(f"{name} {found.get(name, 0):g}" for name in ("CPU", "GPU"))
-
-
-SESSION = "session"
-
-
-@contextlib.contextmanager
-def _ray_session(root: Path) -> Iterator[Path]:
-    """Ray, started here unless it runs already, and what it leaves on disk cleared away.
-
-    Gives the folder for Tune's own files.
-    """
-    import ray
-
-    for leftover in abandoned(root, "ray"):
-        _remove(leftover)
-    storage = own_folder(root, "ray")
-    is_ours = not ray.is_initialized()
-    on_sigterm = signal.getsignal(signal.SIGTERM)
-    if is_ours:
-        context = ray.init(
-            address=os.environ.get("RAY_ADDRESS", "local"),
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own would abort
-        if "RAY_ADDRESS" not in os.environ:
-            storage.mkdir(parents=True, exist_ok=True)
-            # Ray leaves its folder of logs and sockets behind: whoever clears up ours removes it.
-            (storage / SESSION).symlink_to(vars(context)["address_info"]["session_dir"])
-    try:
-        yield storage
-    finally:
-        if is_ours:
-            ray.shutdown()
-        _remove(storage)
-
-
-def _remove(storage: Path) -> None:
-    """Removes a process's own folder, and that of the Ray which it had started."""
-    session = storage / SESSION
-    if session.is_symlink():
-        shutil.rmtree(session.readlink(), ignore_errors=True)
-    shutil.rmtree(storage, ignore_errors=True)
 
 
 class _Work:
@@ -303,19 +255,3 @@ def _callback(held: _DriverOnly, stopper: Any) -> Any:
                 held.monitor.on_end(trial_id, "its worker was lost, or could not start")
 
     return Forward()
-
-
-def _quieten_ray() -> None:
-    """Ray reads these when it is imported or started."""
-    os.environ.update(
-        RAY_USAGE_STATS_ENABLED="0",
-        RAY_CHDIR_TO_TRIAL_DIR="0",
-        RAY_AIR_NEW_OUTPUT="0",
-        RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="1",  # no GPU asked for: none visible
-        TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1",
-        TUNE_DISABLE_STRICT_METRIC_CHECKING="1",  # the last result of a trial says that it is done
-        TUNE_DISABLE_SIGINT_HANDLER="1",  # Ctrl-C stops at once: checkpoints are written as we go
-        TUNE_GLOBAL_CHECKPOINT_S="86400",  # Tune's own snapshots are of no use here
-        TUNE_WARN_THRESHOLD_S="60",
-    )
-    logging.getLogger("ray").setLevel(logging.ERROR)

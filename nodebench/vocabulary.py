@@ -7,9 +7,11 @@ names to code; a test compares them. To add a word, add its row here and its row
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, StrictBool
+
+from nodebench.errors import shown
 
 
 @dataclass(frozen=True)
@@ -84,8 +86,8 @@ ACTIVATIONS: dict[str, str] = {
 GRADIENTS: dict[str, str] = {
     "backprop": "automatic differentiation through the solver's steps",
     "adjoint": "the continuous adjoint, solved backwards in time (Chen et al. 2018, Algorithm 1)",
-    "recompute": "backprop, the block's steps recomputed in the backward pass (ANODE)",
-    "exact": "backprop where memory allows it, else recompute: the same gradient",
+    "recompute": "backprop, parts of the solve done again in the backward pass (ANODE)",
+    "exact": "backprop where memory allows it, else recompute by segments: the same gradient",
 }
 
 
@@ -94,6 +96,14 @@ PRECISIONS: dict[str, str] = {
     "tf32": "products of 10-bit factors, summed in float32; on a GPU only",
     "bf16": "convolutions and linear layers in bfloat16 (torch.autocast)",
 }
+
+RESOLUTIONS: dict[str, float] = {"float32": 1e-7, "tf32": 1e-4, "bf16": 1e-3}
+"""Below these tolerances an adaptive solver's errors fall no more, and only its steps do.
+
+Measured on dopri5 and a field of two layers: in float32 the error stays at 1e-6 from 1e-7 on, and
+1e-7, 1e-10, 1e-12 take 92, 578, more than 3,000 evaluations, where float64 takes 86, 326, 812. In
+bfloat16 it stays at 2e-3 from 1e-3 on, and 1e-3, 1e-5, 1e-6 take 26, 140, 758. tf32: by its bits.
+"""
 
 
 @dataclass(frozen=True)
@@ -167,10 +177,43 @@ else:
     ScipyMethod = Literal[*SCIPY_METHODS]
     PrecisionName = Literal[*PRECISIONS]
 
+
+def _is_number(value: Any) -> Any:
+    """Refuses what pydantic would make a number of: `true`, and text such as `1_000`."""
+    if isinstance(value, bool | str):
+        kind = "the text " if isinstance(value, str) else ""
+        found = shown(value) if kind else f"`{str(value).lower()}`"
+        raise ValueError(f"should be a number, found {kind}{found}")
+    return value
+
+
 LARGEST_INT = 2**63 - 1
 
-Count = Annotated[int, Field(ge=1, le=LARGEST_INT)]
-Size = Annotated[int, Field(ge=0, le=LARGEST_INT)]
-Positive = Annotated[float, Field(gt=0)]
-BelowOne = Annotated[float, Field(ge=0, lt=1)]
-NonNegative = Annotated[float, Field(ge=0)]
+# Beyond these, which nobody means, a trial would have no end, or take a machine's memory with it.
+MOST_STEPS = 1_000_000
+MOST_WIDE = 65_536
+MOST_BLOCKS = 1000
+MOST_SAMPLES = 100_000_000
+MOST_EPOCHS = 1_000_000
+MOST_ITERATIONS = 1_000_000_000
+LONGEST_TIME = 1e6
+LARGEST_FACTOR = 1e6
+
+Integer = Annotated[int, BeforeValidator(_is_number)]
+Number = Annotated[float, BeforeValidator(_is_number)]
+Flag = StrictBool
+
+Count = Annotated[Integer, Field(ge=1, le=LARGEST_INT)]
+Size = Annotated[Integer, Field(ge=0, le=LARGEST_INT)]
+Positive = Annotated[Number, Field(gt=0)]
+BelowOne = Annotated[Number, Field(ge=0, lt=1)]
+NonNegative = Annotated[Number, Field(ge=0)]
+
+Steps = Annotated[Count, Field(le=MOST_STEPS)]
+Width = Annotated[Count, Field(le=MOST_WIDE)]
+Samples = Annotated[Count, Field(le=MOST_SAMPLES)]
+SomeSamples = Annotated[Size, Field(le=MOST_SAMPLES)]
+Blocks = Annotated[Size, Field(le=MOST_BLOCKS)]
+Epochs = Annotated[Count, Field(le=MOST_EPOCHS)]
+Time = Annotated[Positive, Field(le=LONGEST_TIME)]
+Factor = Annotated[Positive, Field(ge=1 / LARGEST_FACTOR, le=LARGEST_FACTOR)]

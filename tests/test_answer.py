@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import pandas as pd
 from made_up import FINE, GRID, RELU, TANH, made, steady
 
 from nodebench.report.answer import answer
 from nodebench.report.findings import Findings
+from nodebench.report.published import Published, compared
 from nodebench.store import Store
 from nodebench.trial_folder import Result
 from sweeps import tiny
@@ -21,8 +23,9 @@ def test_the_answer_names_what_is_no_better_than_chance(tmp_path):
 
 def test_the_answer_tells_the_best_the_baseline_and_the_claims(tmp_path):
     claims = [
-        {"says": "yes", "of": {**TANH, **FINE}, "above": RELU},
-        {"says": "no", "of": {**RELU, **FINE}, "above": TANH},
+        {"says": "yes", "source": "S0", "of": {**TANH, **FINE}, "above": RELU},
+        {"says": "no", "source": "S0", "of": {**RELU, **FINE}, "above": TANH},
+        {"says": "we think so", "of": {**TANH, **FINE}, "above": RELU},
     ]
     _, found = made(tmp_path, steady, claims=claims, baseline=RELU)
     text = answer(found)
@@ -30,6 +33,23 @@ def test_the_answer_tells_the_best_the_baseline_and_the_claims(tmp_path):
     assert "next is `tanh 2`" in text
     assert "Of 2 compared with the baseline, 1 better and 1 without a clear difference." in text
     assert "Of the claims stated: 1 reproduced and 1 not reproduced." in text
+    assert "Of our expectations: 1 met." in text
+
+
+def test_the_answer_counts_what_matches_differs_and_is_too_uncertain(tmp_path):
+    _, found = made(tmp_path, steady)
+    ours = pd.Series([0.849, 0.85, 0.851])
+    numbers = [0.849, 0.95, 0.96, 0.852]
+    margins = [0.01, 0.01, 0.01, 1e-6]
+    found.published = [
+        compared("a", Published(cell={}, value=value, n=5, margin=margin, source="S0"), ours)
+        for value, margin in zip(numbers, margins, strict=True)
+    ]
+    found.published.append(compared("a", Published(cell={}, value=0.9, source="S0"), ours[:1]))
+    assert (
+        "Of published numbers that compare (4): 1 matching, 2 differing and 1 too uncertain to say."
+        in answer(found)
+    )
 
 
 def test_there_is_nothing_to_answer_before_anything_has_finished(tmp_path):

@@ -7,6 +7,7 @@ from made_up import GRID, RELU, TANH, made, steady
 from plans import sweep
 
 from nodebench.errors import SweepError
+from nodebench.report.answer import answer
 from nodebench.report.baseline import baseline, partner
 from sweeps import tiny
 
@@ -76,16 +77,20 @@ def test_a_cell_that_the_baseline_lacks_is_not_compared_with_another(tmp_path):
     assert [(c.cell, c.baseline) for c in found.compared] == [("tanh 2", "relu 2")]
 
 
-def test_what_all_seeds_differ_by_alike_is_not_tested(tmp_path):
+def test_the_same_difference_in_every_pair_is_not_tested(tmp_path):
+    """.90, .91, .92 against .95, .96, .97: a large difference, and no measure of its scatter."""
+
     def apart(activation: str, _steps: int, seed: int) -> float:
-        return 0.5 + 0.1 * seed + (0.1 if activation == "tanh" else 0.0)
+        return (0.95 if activation == "tanh" else 0.90) + 0.01 * seed
 
     made_up, found = made(tmp_path, apart, baseline=RELU)
-    assert [c.reading for c in found.compared] == ["no clear difference"] * 2
+    alike = "the same difference in every pair (not tested)"
+    assert [c.reading for c in found.compared] == [alike] * 2
     table = baseline(made_up, found.compared)
-    assert table[["difference %", "effect d", "p (Holm)"]].to_numpy()[0].tolist() == [
-        "+10.00", "–", "–",
-    ]  # fmt: skip
+    numbers = table[["difference %", "95 % interval", "effect d", "p (Holm)", "reading"]]
+    assert numbers.to_numpy()[0].tolist() == ["+5.00", "–", "–", "–", alike]
+    said = "2 with the same difference in every pair (not tested)"
+    assert f"Of 2 compared with the baseline, {said}." in answer(found)
 
 
 def test_only_what_is_the_same_for_every_seed_is_the_same(tmp_path):

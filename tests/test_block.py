@@ -110,8 +110,13 @@ def test_the_evaluation_limit_holds_in_the_backward_pass(name: str) -> None:
         y.sum().backward()
 
 
-@pytest.mark.parametrize("solver", [EULER, Solver(), Solver(method="implicit_adams", steps=4)])
-def test_a_solve_stops_at_the_deadline(solver: Solver, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("solver", "asked"), [(EULER, 0), (Solver(), 2), (Solver(method="implicit_adams", steps=4), 2)]
+)
+def test_a_solve_stops_at_the_deadline(
+    solver: Solver, asked: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a method that is not fixed, f is asked twice before: not counted, but in time."""
     now = [100.0]
 
     class Slow(Decay):
@@ -124,7 +129,7 @@ def test_a_solve_stops_at_the_deadline(solver: Solver, monkeypatch: pytest.Monke
     block.deadline = 102.5
     with pytest.raises(DeadlineExceeded):
         block(start())
-    assert block.evaluations == 4
+    assert block.evaluations == 4 - asked
     now[0], block.deadline = 0.0, 1e6
     block(start())
 

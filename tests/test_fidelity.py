@@ -254,3 +254,41 @@ def test_batch_norm_takes_the_batchs_statistics_where_it_is_asked_to() -> None:
     torch.testing.assert_close(batch, x + 2 * torch.tensor([[-0.5], [0.5]]), rtol=1e-3, atol=0)
     torch.testing.assert_close(model(x), running)
     assert outside.num_batches_tracked == 0
+
+
+# ----------------------------------------------------------------------- however a block is called
+
+
+class Lively(nn.Module):
+    """dy/dt = a cos(20 t) y, so that y(1) = y(0) exp(a sin(20) / 20)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Parameter(torch.tensor(6.0))
+        self.evaluations = 0
+
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        self.evaluations += y.dtype == torch.float64
+        return self.a * torch.cos(20 * t) * y
+
+
+class Called(nn.Module):
+    """A network which calls its block by its forward pass, or for states at given times."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.block, self.how = ODEBlock(Lively(), euler(2), BACKPROP), how
+
+    def forward(self, y: Tensor) -> Tensor:
+        if self.how == "forward":
+            return self.block(y)
+        return getattr(self.block, self.how)(y, (0.0, 1.0))[-1]
+
+
+@pytest.mark.parametrize("how", ["forward", "trajectory", "states"])
+def test_the_reference_takes_all_of_its_steps_however_a_block_is_called(how: str) -> None:
+    model = Called(how)
+    measured = GradientError(model, Regression(), REFERENCE)
+    growth = math.sin(20) / 20
+    loss_by_a = growth * math.exp(2 * 6.0 * growth) * Regression().sample(16).square().sum()
+    assert measured.expected.item() == pytest.approx(loss_by_a.item(), rel=1e-7)

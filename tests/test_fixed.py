@@ -11,7 +11,7 @@ import torchdiffeq
 from problems import PROBLEMS, Problem
 from torch import Tensor, nn
 
-from nodebench.ode.fixed import TABLEAUS, State, grid, integrate
+from nodebench.ode.fixed import TABLEAUS, Grid, State, integrate
 from nodebench.ode.solve import solve
 from nodebench.solver_settings import Solver
 from nodebench.vocabulary import METHODS
@@ -172,8 +172,8 @@ def test_a_step_size_makes_as_many_steps_as_cover_the_span(
 
 
 def test_the_last_step_is_shorter_where_the_step_size_does_not_divide_the_span() -> None:
-    assert grid(0.0, 1.0, 4, 0.3) == pytest.approx([0.0, 0.3, 0.6, 0.9, 1.0])
-    assert grid(1.0, 0.0, 4, 0.3) == pytest.approx([1.0, 0.7, 0.4, 0.1, 0.0])
+    assert list(Grid(0.0, 1.0, 4, 0.3)) == pytest.approx([0.0, 0.3, 0.6, 0.9, 1.0])
+    assert list(Grid(1.0, 0.0, 4, 0.3)) == pytest.approx([1.0, 0.7, 0.4, 0.1, 0.0])
     y0 = (torch.ones(1, dtype=torch.float64),)
     solver = Solver(method="euler", step_size=0.3)
     y = solve(lambda _t, y: y, y0, (0.0, 1.0), solver)[-1][0]
@@ -183,7 +183,7 @@ def test_the_last_step_is_shorter_where_the_step_size_does_not_divide_the_span()
 @pytest.mark.parametrize(("t0", "t1"), [(0.0, 1.0), (0.1, 0.7), (1.0, -2.0)])
 def test_a_grid_begins_and_ends_exactly_and_is_even(t0: float, t1: float) -> None:
     for steps in (1, 3, 10, 49):
-        times = grid(t0, t1, steps)
+        times = list(Grid(t0, t1, steps))
         assert (times[0], times[-1], len(times)) == (t0, t1, steps + 1)
         widths = [after - before for before, after in itertools.pairwise(times)]
         assert widths == pytest.approx([(t1 - t0) / steps] * steps)

@@ -43,7 +43,9 @@ def test_defaults_are_what_they_were():
             "method": "euler", "steps": 4, "step_size": None, "tol": None, "rtol": None,
             "atol": None, "scipy": None, "adapt": None,
         },
-        "gradient": {"name": "backprop", "solver": None, "norm": "default"},
+        "gradient": {
+            "name": "backprop", "solver": None, "norm": "default", "segments": None,
+        },
         "train": {
             "epochs": 10, "iterations": None, "batch_size": 128, "drop_last": False,
                 "reset_optimizer": False,

@@ -10,7 +10,7 @@ from made_up import GRID, RELU, made, steady
 from nodebench.report import frames, tables
 from nodebench.report.page import write_report
 from nodebench.report.plots import file_name, save
-from nodebench.report.published import Study, published_numbers
+from nodebench.report.published import Study, compared_numbers, published_numbers
 from nodebench.store import Store
 from nodebench.sweep import load
 from nodebench.trial import run_trial
@@ -142,15 +142,18 @@ def test_published_numbers_stand_beside_ours(tmp_path):
         run_trial(trial, store, options(sweep, tmp_path))
     results, evaluated = frames.results(sweep, store), frames.evaluations(sweep, store)
     judged = frames.verdicts(sweep, store)
-    table = published_numbers(sweep, results, judged)
+    table = published_numbers(compared_numbers(sweep, results, judged))
     assert list(table["cell"]) == ["steps 2"] * 2  # of 4 steps, nothing is published
     assert list(table["what"]) == ["test accuracy %", "test accuracy %, at the limit"]
-    assert list(table["published"]) == ["97", "48"]
+    assert list(table["published"]) == ["~97.1", "~48.9"]
     own = results["test_accuracy"][0]
     finest = evaluated[(evaluated["test.method"] == "rk4") & (evaluated["test.steps"] == 160)]
     limit = finest["accuracy"].iloc[0]
     assert list(table["ours"]) == [f"{100 * own:.2f}", f"{100 * limit:.2f}"]
-    assert list(tables.summary(sweep, results, judged, pd.DataFrame())["published"]) == ["97", "–"]
+    assert list(tables.summary(sweep, results, judged, pd.DataFrame())["published"]) == [
+        "~97.1",
+        "–",
+    ]
     text = write_report(sweep, store, tmp_path / "report").read_text()
     assert "## Ours beside published numbers" in text
 
@@ -158,7 +161,7 @@ def test_published_numbers_stand_beside_ours(tmp_path):
 def test_a_sweep_of_other_data_has_no_published_numbers(tmp_path):
     digits = {"data": "digits", "model": "mlp", "train": {"epochs": 1}}
     sweep = load(write_tiny(tmp_path, name="spheres-solver", base=digits))
-    assert published_numbers(sweep, pd.DataFrame(), pd.DataFrame()).empty
+    assert compared_numbers(sweep, pd.DataFrame(), pd.DataFrame()) == []
 
 
 def test_validation_is_a_column_and_chooses_the_best_epoch(tmp_path):
@@ -208,13 +211,13 @@ def test_a_medium_form_is_compared_and_its_doubt_named(tmp_path, monkeypatch):
     fields = {"grid": {"solver.steps": [4, 8]}, "seeds": [0, 1, 2]}
     medium = {"train.epochs": 1, "solver.steps": [2, 4]}
     write_tiny(tmp_path, **fields, base={**TINY, "train": {**TINY["train"], "epochs": 3}},
-               medium=medium, claims=[{"says": "so", "above": 0}])  # fmt: skip
+               medium=medium, claims=[{"says": "so", "source": "S", "above": 0}])  # fmt: skip
     theirs = {
         "data": TINY["data"]["name"],
         "numbers": [
-            {"cell": {"solver.steps": 2}, "value": 0.5, "source": "S"},
+            {"cell": {"solver.steps": 2}, "value": 0.5, "margin": 0.1, "source": "S"},
             {"cell": {"solver.steps": 4}, "value": 0.9, "source": "S"},
-            {"cell": {"solver.steps": 4}, "metric": "parameters", "value": 5, "source": "S"},
+            {"cell": {"solver.steps": 4}, "metric": "parameters", "value": "5", "source": "S"},
         ],
     }
     study = Study.model_validate(theirs)
@@ -224,7 +227,7 @@ def test_a_medium_form_is_compared_and_its_doubt_named(tmp_path, monkeypatch):
         summary = {"test_accuracy": 0.5 + 0.01 * trial.spec.seed, "parameters": 5}
         store.folder(trial.id).create(trial)
         store.folder(trial.id).write_result(Result("finished", "", 1, summary, [], 0, 1))
-    found = published_numbers(sweep, frames.results(sweep, store), pd.DataFrame())
+    found = published_numbers(compared_numbers(sweep, frames.results(sweep, store), pd.DataFrame()))
     assert list(found["reading"]) == [
         "matches: at 1 of 3 epochs, with `solver.steps` 2 instead of 4, 8",
         "differs: at 1 of 3 epochs",
@@ -235,7 +238,7 @@ def test_a_medium_form_is_compared_and_its_doubt_named(tmp_path, monkeypatch):
     assert f"**This is the medium form of the sweep: {doubt}. Its numbers" in page
     assert f"**These numbers are not the study's: {doubt}.**" in page
     assert "Of the claims stated, in the medium form: 1 reproduced." in page
-    assert "Of published numbers that compare (3), 2 match ours." in page
+    assert "Of published numbers that compare (3): 2 matching and 1 differing." in page
     assert (tmp_path / "report" / "sweep.yaml").read_text() == sweep.text
 
 

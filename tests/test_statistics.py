@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from nodebench.report.statistics import (
+    alike,
     count_and_interval,
     half_width,
     holm,
@@ -56,6 +57,7 @@ def test_pairs_are_those_of_the_same_seed():
     found = paired(ours, theirs)
     assert (found.n, found.mean) == (2, 1.0)
     assert math.isnan(found.p)  # both differ by 1: nothing to test
+    assert found.has_no_interval
     assert paired(ours, pd.Series({5: 1.0})) is None
 
 
@@ -63,6 +65,15 @@ def test_one_pair_has_a_difference_and_no_test():
     found = paired(pd.Series({0: 3.0}), pd.Series({0: 1.0}))
     assert found.mean == 2.0
     assert math.isnan(found.p)
+
+
+@pytest.mark.parametrize(
+    ("values", "are_alike"),
+    [([0.9, 0.9], True), ([0.1 + 0.2, 0.3], True), ([0.0, 0.0], True), ([0.9], False),
+     ([], False), ([0.9, 0.9001], False)],
+)  # fmt: skip
+def test_several_values_are_alike_to_rounding(values, are_alike):
+    assert alike(pd.Series(values, dtype=float)) is are_alike
 
 
 def test_equal_cells_do_not_differ():

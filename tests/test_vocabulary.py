@@ -13,6 +13,7 @@ from nodebench.data.files import FILES
 from nodebench.models import build, norm, place
 from nodebench.models.dynamics import Dynamics, TimeConv
 from nodebench.models.place import Place
+from nodebench.ode import gradients
 from nodebench.ode.fixed import TABLEAUS
 from nodebench.ode.solve import OTHERS
 from nodebench.part import parts_in
@@ -24,6 +25,10 @@ def test_every_method_is_ours_or_torchdiffeqs() -> None:
     assert fixed == set(TABLEAUS)
     assert set(METHODS) - fixed == set(OTHERS)
     assert set(SOLVERS) >= set(OTHERS)
+
+
+def test_every_gradient_is_a_method_or_the_choice_of_one() -> None:
+    assert {*gradients.GRADIENTS, "exact"} == {*vocabulary.GRADIENTS}
 
 
 @pytest.mark.parametrize("name", TABLEAUS)

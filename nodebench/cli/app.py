@@ -6,11 +6,12 @@ import importlib.metadata
 import os
 import signal
 import sys
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
 
+from nodebench.cli.stream import take_over
 from nodebench.errors import InputError
 
 app = typer.Typer(
@@ -41,14 +42,36 @@ def _options(
 
 def main() -> None:
     """The console script: our errors become messages, and exit statuses say how it went."""
-    # A user's own models and data sets are importable from where they start nodebench.
-    sys.path.append(os.getcwd())
+    take_over()
     signal.signal(signal.SIGTERM, _interrupt)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # which `nohup` has it be
+        signal.signal(signal.SIGHUP, _interrupt)
     try:
-        app()
+        # A user's own models and data sets are importable from where they start nodebench.
+        sys.path.append(_working_folder())
+        try:
+            app()
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:  # whoever read us has read enough
+        sys.exit(1)
     except InputError as error:
-        err.print(str(error), markup=False, highlight=False)
-        sys.exit(2)
+        _refuse(str(error))
+    except OSError as error:  # a file or a device: the user's to mend, and no fault of ours
+        where = f"`{error.filename}`: " if error.filename else ""
+        _refuse(f"{where}{error.strerror or error}")
+
+
+def _working_folder() -> str:
+    try:
+        return os.getcwd()
+    except FileNotFoundError as error:
+        raise InputError("the working folder has been removed: `cd` to one that exists") from error
+
+
+def _refuse(message: str) -> NoReturn:
+    err.print(message, markup=False, highlight=False)
+    sys.exit(2)
 
 
 def say(text: str) -> None:

@@ -25,6 +25,7 @@ from nodebench.errors import InputError
 from nodebench.places import default_store
 from nodebench.planning import Entry, chosen, orphans
 from nodebench.relatives import OTHER_CODE, change, find, inputs, nearest
+from nodebench.resolution import too_fine
 from nodebench.store import Store
 from nodebench.sweep import Sweep
 from nodebench.sweepfile import SizeName
@@ -68,6 +69,8 @@ def plan(
     parts = sorted({path for entry in entries for path in entry.trial.spec.import_paths})
     for path in parts:
         say(f"imports `{path}` when it runs")
+    for doubt in too_fine(sweep):
+        say(doubt)
     if gpus := sweep.resources.gpus:
         share = "what it needs" if gpus == "auto" else f"{gpus:g}"
         say(f"each takes {share} of a GPU; `run --cpu` does without")

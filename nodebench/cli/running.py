@@ -29,10 +29,12 @@ from nodebench.cli.options import (
     WriteReport,
 )  # fmt: skip
 from nodebench.cli.progress import ProgressMonitor
+from nodebench.cli.stream import talk_on
 from nodebench.errors import InputError
-from nodebench.launch import Outcome
+from nodebench.launch import Outcome, Timed
 from nodebench.places import default_store
 from nodebench.planning import Entry
+from nodebench.resolution import too_fine
 from nodebench.store import Store
 from nodebench.sweep import Sweep
 from nodebench.trial_folder import Row
@@ -65,7 +67,7 @@ def run(
         write_report=write_report,
     )  # fmt: skip
     _conclude(sweep, outcome.entries)
-    raise typer.Exit(0 if outcome.complete else 1)
+    raise typer.Exit(_status(outcome))
 
 
 @app.command()
@@ -105,7 +107,7 @@ def evaluate(
         if entry.trial.id in verdicts:
             say(f"{wording.line(sweep, entry)}: {wording.verdict_text(verdicts[entry.trial.id])}")
     _conclude(sweep, outcome.entries)
-    raise typer.Exit(0 if outcome.complete else 1)
+    raise typer.Exit(_status(outcome))
 
 
 @app.command()
@@ -132,8 +134,8 @@ def time(
             on_round=lambda number: err.print(f"round {number} of {rounds}", highlight=False),
         )  # fmt: skip
     say(wording.timed_text(sweep, timed))
-    _say_published(timed.page, timed.tracking_problem)
-    raise typer.Exit(1 if timed.problems else 0)
+    _say_published(sweep, timed)
+    raise typer.Exit(1 if timed.problems or timed.report_problem else 0)
 
 
 @app.command()
@@ -192,15 +194,22 @@ def sync(
 
 def _launched(sweep: Sweep, store: Store, *, train: bool = True, **how: Any) -> Outcome:
     """Runs what is missing, with progress; says where the report is."""
+    for doubt in too_fine(sweep):
+        err.print(doubt, markup=False, highlight=False)
     verb = "run" if train else "evaluate"
     with _interruptible(), ProgressMonitor(sweep, store, out, verb) as monitor:
         outcome = launch.run(sweep, store, monitor, train=train, **how)
-    _say_published(outcome.page, outcome.tracking_problem)
+    _say_published(sweep, outcome)
     return outcome
+
+
+def _status(outcome: Outcome) -> int:
+    return 0 if outcome.complete and not outcome.report_problem else 1
 
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
+    talk_on()
     try:
         yield
     except KeyboardInterrupt:
@@ -208,15 +217,21 @@ def _interruptible() -> Iterator[None]:
         raise typer.Exit(INTERRUPTED) from None
 
 
-def _say_published(page: Path | None, tracking_problem: str | None) -> None:
-    """Says where the report is, and what MLflow lacks."""
-    if tracking_problem:
+def _say_published(sweep: Sweep, done: Outcome | Timed) -> None:
+    """Says where the report is, and what it or MLflow lacks."""
+    if done.tracking_problem:
         err.print(
-            f"MLflow is not up to date: {tracking_problem}. `nodebench sync` catches up",
+            f"MLflow is not up to date: {done.tracking_problem}. `nodebench sync` catches up",
             markup=False,
         )
-    if page:
-        say(f"report: {page}")
+    if done.report_problem:
+        err.print(
+            f"the report could not be written ({done.report_problem}); all trials are kept, and "
+            f"`nodebench report {sweep.name}` catches up",
+            markup=False, highlight=False,
+        )  # fmt: skip
+    if done.page:
+        say(f"report: {done.page}")
 
 
 def _conclude(sweep: Sweep, entries: list[Entry]) -> None:

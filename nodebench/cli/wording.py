@@ -17,6 +17,7 @@ from nodebench.merge import Merged
 from nodebench.packing import obstacle, packs
 from nodebench.planning import Entry, RunOptions
 from nodebench.relatives import Change
+from nodebench.resolution import too_fine
 from nodebench.store import Store
 from nodebench.sweep import Sweep
 from nodebench.trial_folder import BUSY, Result, Row
@@ -313,4 +314,6 @@ def plan_json(sweep: Sweep, entries: list[Entry], orphans: dict[str, str]) -> st
         for entry in entries
     ]
     left = [{"id": trial_id, "label": label} for trial_id, label in orphans.items()]
-    return json.dumps({"sweep": sweep.name, "trials": rows, "orphans": left})
+    return json.dumps(
+        {"sweep": sweep.name, "trials": rows, "orphans": left, "doubts": too_fine(sweep)}
+    )

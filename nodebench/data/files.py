@@ -13,7 +13,7 @@ from functools import lru_cache
 from http.client import HTTPException
 from pathlib import Path
 
-from nodebench.atomic import write
+from nodebench.atomic import require_writable, write
 from nodebench.data import download, tinyimagenet
 from nodebench.errors import DataError
 from nodebench.part import Part
@@ -158,19 +158,6 @@ def missing(settings: Part, root: Path) -> str | None:
 def checksums_of(settings: Part) -> Mapping[str, str]:
     """The MD5 of a data set's files, by path in its folder: the user's, else the official ones."""
     return getattr(settings, "checksums", None) or FILES[getattr(settings, "name", "")].checksums
-
-
-def require_writable(folder: Path) -> None:
-    """Refuses a folder, or the nearest one above it that exists, that is marked read-only.
-
-    Root could write there nevertheless, and in a container everybody is root.
-
-    Raises:
-        PermissionError: if nobody has the permission to write.
-    """
-    there = next(path for path in (folder, *folder.parents) if path.exists())
-    if not there.stat().st_mode & 0o222:
-        raise PermissionError(f"`{there}` is read-only")
 
 
 def _name_the_same_files(

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from nodebench.atomic import write
+from nodebench.atomic import require_writable, write
 from nodebench.data.dataset import Split
-from nodebench.data.files import FILES, checksums_of, require_writable
+from nodebench.data.files import FILES, checksums_of
 from nodebench.data.subset import Whole
 from nodebench.data_settings import TEXT_LENGTH, Text
 from nodebench.errors import DataError

@@ -27,14 +27,14 @@ def listing(folder: Path) -> Listing:
         DataError: if the lists of classes or of validation images are missing or malformed.
     """
     try:
-        names = tuple(sorted((folder / "wnids.txt").read_text().split()))
+        names = tuple(sorted((folder / "wnids.txt").read_text(encoding="utf-8").split()))
         numbers = {name: number for number, name in enumerate(names)}
         train = tuple(
             (path, number)
             for name, number in numbers.items()
             for path in sorted((folder / "train" / name / "images").glob("*.JPEG"))
         )
-        rows = (folder / "val" / "val_annotations.txt").read_text().splitlines()
+        rows = (folder / "val" / "val_annotations.txt").read_text(encoding="utf-8").splitlines()
         pairs = [row.split("\t")[:2] for row in rows]
         test = tuple((folder / "val" / "images" / file, numbers[name]) for file, name in pairs)
         if not train or not test:

@@ -7,11 +7,12 @@ from torch import Tensor, nn
 
 from nodebench.models.place import Place
 from nodebench.ode.dense import DenseField, is_dense
+from nodebench.ode.field import Field
 from nodebench.ode.per_solve import once_per_solve
 from nodebench.vocabulary import DYNAMICS
 
 
-class TimeConv(nn.Module):
+class TimeConv(Field):
     """A convolution over [t; y]: time is one more input channel, the first.
 
     Since a convolution is linear, that is conv(y) + t conv(1), each with its part of the filters:
@@ -46,7 +47,7 @@ def _without_gaps(filters: Tensor) -> Tensor:
     return filters.contiguous()
 
 
-class Dynamics(nn.Module):
+class Dynamics(Field):
     """f(t, y) as a sequence of layers: a row of `vocabulary.DYNAMICS`.
 
     As the right-hand side of an ODE it keeps the shape; in a residual block between two stages,
@@ -78,7 +79,7 @@ class Dynamics(nn.Module):
         return y
 
 
-class Autonomous(nn.Module):
+class Autonomous(Field):
     """f(t, y) = g(y)."""
 
     def __init__(self, g: nn.Module):

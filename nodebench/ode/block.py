@@ -6,15 +6,22 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from nodebench.errors import DeadlineExceeded, EvaluationLimit
-from nodebench.ode.exact import exact_form
-from nodebench.ode.gradients import Counted, odeint
+from nodebench.ode.exact import exact_form, exact_gradient
+from nodebench.ode.field import Counted
+from nodebench.ode.function import require_function
+from nodebench.ode.gradients import odeint
+from nodebench.ode.solve import least_evaluations
 from nodebench.solver_settings import Gradient, Solver
+
+Solve: TypeAlias = "tuple[ODEBlock, Tensor, Sequence[float], Tensor]"
+"""A block, the state that it started from, the times, and the states at these."""
 
 
 class ODEBlock(nn.Module):
@@ -26,8 +33,11 @@ class ODEBlock(nn.Module):
     `deadline` (in seconds of time.monotonic), raises from inside f, so that a solve which would
     never return does.
 
+    Before the first solve by an adaptive method, f is asked twice for one value.
+
     The gradient `exact` is backprop where half of `memory_bytes` holds what it keeps, else
-    recomputation: `exact_forms` has which it is, by solver, told from the first state.
+    recomputation: `exact_forms` has which it is, by solver, told from the first state. `on_solve`,
+    if there is one, is told of every solve.
     """
 
     def __init__(self, f: nn.Module, solver: Solver, gradient: Gradient, t1: float = 1.0):
@@ -41,6 +51,9 @@ class ODEBlock(nn.Module):
         self.deadline: float | None = None
         self.memory_bytes = math.inf
         self.exact_forms: dict[Solver, str] = {}
+        self.on_solve: Callable[[Solve], None] | None = None
+        self._is_function: set[bool] = set()
+        """In training, in evaluation: whether f was found to give one value for one input."""
 
     def forward(self, y0: Tensor) -> Tensor:
         """y(t1), of the shape of y0."""
@@ -52,10 +65,17 @@ class ODEBlock(nn.Module):
 
     def states(self, y0: Tensor, times: Sequence[float]) -> list[Tensor]:
         """The same, each state on its own."""
+        self._require_few(least_evaluations(times, self.solver))
+        if self.solver.facts.kind != "fixed" and self.training not in self._is_function:
+            require_function(self.f, times[0], y0)
+            self._is_function.add(self.training)
         gradient = self.gradient
         if gradient.name == "exact" and torch.is_grad_enabled():
-            gradient = Gradient(name=self._exact_form(y0, times))
-        return odeint(Counted(self.f, self._count), y0, times, self.solver, gradient)
+            gradient = exact_gradient(self._exact_form(y0, times), self.solver)
+        states = odeint(Counted(self.f, self._count), y0, times, self.solver, gradient)
+        if self.on_solve:
+            self.on_solve((self, y0, times, torch.stack(states)))
+        return states
 
     def _exact_form(self, y0: Tensor, times: Sequence[float]) -> str:
         if self.solver not in self.exact_forms:
@@ -65,10 +85,19 @@ class ODEBlock(nn.Module):
 
     def _count(self) -> None:
         self.evaluations += 1
-        if self.max_evaluations is not None and self.evaluations > self.max_evaluations:
-            raise EvaluationLimit(f"a pass needed more than {self.max_evaluations} evaluations")
+        self._require_few(0)
         if self.deadline is not None and time.monotonic() > self.deadline:
             raise DeadlineExceeded("the trial's time was up in the middle of a solve")
+
+    def _require_few(self, more: int) -> None:
+        """Refuses so many more evaluations, before they are made, if they go beyond the limit."""
+        if self.max_evaluations is not None and self.evaluations + more > self.max_evaluations:
+            solver = self.solver
+            finer = "fewer steps" if solver.facts.kind == "fixed" else "a larger `tol`"
+            raise EvaluationLimit(
+                f"a pass of `{solver.method}` needs more than {self.max_evaluations} evaluations: "
+                f"take {finer}, or raise `limits.nfe`"
+            )
 
 
 def share_memory(model: nn.Module, memory_bytes: int) -> None:
@@ -105,31 +134,18 @@ def solved_by(model: nn.Module, solver: Solver, gradient: Gradient | None = None
             block.solver, block.gradient = own_solver, own_gradient
 
 
-Solve = tuple[ODEBlock, Tensor, Sequence[float], Tensor]
-"""A block, the state that it started from, the times, and the states at these."""
-
-
 @contextlib.contextmanager
 def recorded(model: nn.Module) -> Iterator[list[Solve]]:
     """Collects what the model's ODE blocks solve, in order."""
     solves: list[Solve] = []
-
-    def recording(block: ODEBlock) -> Callable[[Tensor, Sequence[float]], list[Tensor]]:
-        def states(y0: Tensor, times: Sequence[float]) -> list[Tensor]:
-            found = ODEBlock.states(block, y0, times)
-            solves.append((block, y0, times, torch.stack(found)))
-            return found
-
-        return states
-
-    blocks = list(ode_blocks(model))
+    before = [(block, block.on_solve) for block in ode_blocks(model)]
     try:
-        for block in blocks:
-            block.states = recording(block)  # type: ignore[assignment, method-assign]
+        for block, _ in before:
+            block.on_solve = solves.append
         yield solves
     finally:
-        for block in blocks:
-            del block.states
+        for block, on_solve in before:
+            block.on_solve = on_solve
 
 
 @contextlib.contextmanager

@@ -12,13 +12,14 @@ Tensors have the seeds of a pack as their first dimension, of size 1 for a trial
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from nodebench.ode.field import Field
 from nodebench.ode.fixed import Tableau
 
 aten = torch.ops.aten
@@ -46,7 +47,7 @@ ACTIVATIONS: dict[type[nn.Module], tuple[Callable[[Tensor], Tensor], Backward]] 
 }
 
 
-class DenseField(nn.Module):
+class DenseField(Field):
     """f(t, y) = g(y), where g is linear layers with one activation between each two of them.
 
     Shapes: y [batch, dim] -> [batch, dim].
@@ -75,7 +76,7 @@ def is_dense(g: nn.Sequential) -> bool:
 def dense_solve(
     field: DenseField,
     y0: Tensor,
-    grids: Sequence[Sequence[float]],
+    grids: Iterable[Iterable[float]],
     tableau: Tableau,
     on_evaluation: Callable[[], None],
 ) -> list[Tensor]:

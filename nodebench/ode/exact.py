@@ -1,7 +1,7 @@
 """The exact gradient of a solve, in the cheaper form that memory allows.
 
-Backprop keeps what every evaluation needs for its backward pass; recomputation keeps the first
-state alone and solves again. The gradient is the same.
+Backprop keeps what every evaluation needs for its backward pass; recomputation keeps a few states
+and solves again. The gradient is the same.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from nodebench.ode.gradients import buffers_kept, settled_weights
+from nodebench.ode.buffers import buffers_kept, settled_weights
+from nodebench.ode.field import slope
 from nodebench.ode.per_solve import weights_settled
-from nodebench.solver_settings import Solver
+from nodebench.solver_settings import Gradient, Solver
 
 SHARE = 0.5
 """Of the memory that a trial has, what the graph of one solve may fill."""
@@ -30,6 +31,12 @@ def exact_form(
     """`backprop` if what it keeps fits into a part of so many bytes, else `recompute`."""
     kept = kept_bytes(f, y0, times[0]) * _evaluations(solver, times)
     return "backprop" if kept <= SHARE * memory_bytes else "recompute"
+
+
+def exact_gradient(form: str, solver: Solver) -> Gradient:
+    """The settings of a form: recomputation in segments, where steps are known beforehand."""
+    is_cut = form == "recompute" and solver.facts.kind == "fixed"
+    return Gradient(name=form, segments="auto" if is_cut else None)
 
 
 def _evaluations(solver: Solver, times: Sequence[float]) -> int:
@@ -64,7 +71,7 @@ def kept_bytes(f: nn.Module, y: Tensor, t: float) -> int:
         saved_tensors_hooks(note, lambda tensor: tensor),
         weights_settled(),
     ):
-        f(t, y.detach().clone().requires_grad_())
+        slope(f, t, y.detach().clone().requires_grad_())
         first = sum(kept.values())
-        f(t, y.detach().clone().requires_grad_())
+        slope(f, t, y.detach().clone().requires_grad_())
     return sum(kept.values()) - first

@@ -7,7 +7,7 @@ synchronisation and its evaluations are steps x stages exactly.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -47,8 +47,31 @@ TABLEAUS: dict[str, Tableau] = {
 }
 
 
+@dataclass(frozen=True)
+class Grid:
+    """`steps + 1` times from t0 to t1, equally spaced, or by `step_size` with a shorter last step.
+
+    They are made one by one, since a list of very many would take the machine's memory.
+    """
+
+    t0: float
+    t1: float
+    steps: int
+    step_size: float | None = None
+
+    def __iter__(self) -> Iterator[float]:
+        yield self.t0
+        if self.step_size is None:
+            width = self.t1 - self.t0
+            yield from (self.t0 + width * i / self.steps for i in range(1, self.steps))
+        else:
+            size = self.step_size if self.t1 > self.t0 else -self.step_size
+            yield from (self.t0 + size * i for i in range(1, self.steps))
+        yield self.t1
+
+
 def integrate(
-    f: RightHandSide, y0: State, grids: Sequence[Sequence[float]], method: str
+    f: RightHandSide, y0: State, grids: Iterable[Iterable[float]], method: str
 ) -> list[State]:
     """The states at the start of the first grid and at the end of each.
 
@@ -64,16 +87,7 @@ def integrate(
     return states
 
 
-def grid(t0: float, t1: float, steps: int, step_size: float | None = None) -> list[float]:
-    """`steps + 1` times from t0 to t1, equally spaced, or by `step_size` with a shorter last."""
-    if step_size is None:
-        inner = [t0 + (t1 - t0) * i / steps for i in range(1, steps)]
-    else:
-        inner = [t0 + (step_size if t1 > t0 else -step_size) * i for i in range(1, steps)]
-    return [t0, *inner, t1]
-
-
-def _steps(times: Sequence[float]) -> Iterator[tuple[float, float]]:
+def _steps(times: Iterable[float]) -> Iterator[tuple[float, float]]:
     return ((t, t_next - t) for t, t_next in itertools.pairwise(times))
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from nodebench.errors import Diverged, NotConverged, StepUnderflow
-from nodebench.ode.fixed import TABLEAUS, RightHandSide, State, grid, integrate
+from nodebench.ode.fixed import TABLEAUS, Grid, RightHandSide, State, integrate
 from nodebench.solver_settings import Solver
 
 Norm = Callable[[State], Tensor]
@@ -41,12 +41,20 @@ def solve(
     return OTHERS[solver.method](f, y0, times, solver, norm)
 
 
-def grids(times: Sequence[float], solver: Solver) -> list[list[float]]:
+def grids(times: Sequence[float], solver: Solver) -> list[Grid]:
     """The grid of times from each output time to the next."""
     return [
-        grid(t0, t1, solver.step_count(abs(t1 - t0)), solver.step_size)
+        Grid(t0, t1, solver.step_count(abs(t1 - t0)), solver.step_size)
         for t0, t1 in itertools.pairwise(times)
     ]
+
+
+def least_evaluations(times: Sequence[float], solver: Solver) -> int:
+    """How often a solve evaluates f at least: of a fixed method, just so often; 0 of adaptive."""
+    if solver.facts.kind == "adaptive":
+        return 0
+    steps = sum(solver.step_count(abs(t1 - t0)) for t0, t1 in itertools.pairwise(times))
+    return steps * (solver.facts.stages or 1)
 
 
 def _adaptive(
@@ -73,7 +81,7 @@ def _multistep(
     """
     states = [y0]
     for t0, t1 in itertools.pairwise(times):
-        points = _tensor(grid(t0, t1, solver.step_count(abs(t1 - t0))), y0)
+        points = _tensor(list(Grid(t0, t1, solver.step_count(abs(t1 - t0)))), y0)
         options = {"grid_constructor": lambda _f, _y, _t, points=points: points}
         states.append(_torchdiffeq(f, states[-1], (t0, t1), solver, options)[-1])
     return states

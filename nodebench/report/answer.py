@@ -7,26 +7,29 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import pandas as pd
 
-from nodebench.report import claims
-from nodebench.report.baseline import BETTER, SAME, TOO_FEW, UNCLEAR, WORSE, Comparison, by_seed
+from nodebench.report.agreement import COMPARED
+from nodebench.report.agreement import Reading as Agrees
+from nodebench.report.baseline import Comparison, Reading, by_seed
+from nodebench.report.claims import Checked
 from nodebench.report.findings import Findings
+from nodebench.report.published import Compared
 from nodebench.report.statistics import measured, unit
 from nodebench.sweep import Sweep
 from nodebench.trial_folder import FINISHED
 from nodebench.verdict import ODE, RESNET, ROUNDING, UNDECIDED
 
-READINGS = {
-    BETTER: "better",
-    WORSE: "worse",
-    UNCLEAR: "without a clear difference",
-    SAME: "the same",
-    TOO_FEW: "with too few seeds",
+READINGS: Mapping[str, str] = {
+    Reading.BETTER: "better",
+    Reading.WORSE: "worse",
+    Reading.UNCLEAR: "without a clear difference",
+    Reading.SAME: "the same",
+    Reading.ALIKE: "with the same difference in every pair (not tested)",
+    Reading.TOO_FEW: "with too few seeds",
 }
-CLAIMS = {
-    claims.REPRODUCED: "reproduced",
-    claims.NOT_REPRODUCED: "not reproduced",
-    claims.UNDECIDED: "undecided",
-    claims.NOT_RUN: "not run",
+AGREEMENTS: Mapping[str, str] = {
+    Agrees.MATCHES: "matching",
+    Agrees.DIFFERS: "differing",
+    Agrees.UNCERTAIN: "too uncertain to say",
 }
 
 MOST_NAMED = 4
@@ -126,20 +129,18 @@ def _listed(words: Sequence[str]) -> str:
     return " and ".join([", ".join(words[:-1]), *words[-1:]]) if len(words) > 1 else "".join(words)
 
 
-def _claims(sweep: Sweep, checked: Sequence[claims.Checked]) -> list[str]:
-    parts = _counted((each.result for each in checked), CLAIMS)
+def _claims(sweep: Sweep, checked: Sequence[Checked]) -> list[str]:
     size = sweep.made.size
     where = f", in the {size} form" if size != "full" else ""
-    seeds = " by one seed each" if {each.seeds for each in checked} == {1} else ""
-    return [f"Of the claims stated{where}: {parts}{seeds}."] if checked else []
+    sentences = []
+    for name, has_source in (("the claims stated", True), ("our expectations", False)):
+        said = [each.said for each in checked if each.has_source is has_source]
+        parts = _counted(said, {word: word for word in said})
+        sentences += [f"Of {name}{where}: {parts}."] if said else []
+    return sentences
 
 
-def _published(published: pd.DataFrame) -> list[str]:
-    if published.empty:
-        return []
-    counts = Counter(word.partition(":")[0] for word in published["reading"])
-    comparable = counts["matches"] + counts["differs"]
-    if not comparable:
-        return []
-    verb = "matches" if counts["matches"] == 1 else "match"
-    return [f"Of published numbers that compare ({comparable}), {counts['matches']} {verb} ours."]
+def _published(published: Sequence[Compared]) -> list[str]:
+    readings = [each.reading for each in published if each.reading in COMPARED]
+    parts = _counted(readings, AGREEMENTS)
+    return [f"Of published numbers that compare ({len(readings)}): {parts}."] if readings else []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from typing import Any
 
 import pandas as pd
@@ -25,8 +26,17 @@ from nodebench.sweep import Sweep
 from nodebench.trial_folder import FINISHED
 
 SIGNIFICANT = 0.05
-BETTER, WORSE, UNCLEAR = "better", "worse", "no clear difference"
-TOO_FEW, SAME = "too few seeds", "the same"
+
+
+class Reading(StrEnum):
+    """What the pairs of two cells say."""
+
+    BETTER = "better"
+    WORSE = "worse"
+    UNCLEAR = "no clear difference"
+    SAME = "the same"
+    ALIKE = "the same difference in every pair (not tested)"
+    TOO_FEW = "too few seeds"
 
 
 def partner(sweep: Sweep, trial: Trial, named: Mapping[str, Any]) -> Trial | None:
@@ -73,7 +83,7 @@ class Comparison:
     baseline: str
     difference: Difference
     p: float
-    reading: str
+    reading: Reading
 
 
 def against_baseline(sweep: Sweep, frame: pd.DataFrame) -> list[Comparison]:
@@ -113,14 +123,16 @@ def compared_cells(
     ]
 
 
-def _reading(difference: Difference, p: float, sign: int) -> str:
+def _reading(difference: Difference, p: float, sign: int) -> Reading:
     if difference.is_none:
-        return SAME
+        return Reading.SAME
     if difference.n < FEWEST_PAIRS:
-        return TOO_FEW
+        return Reading.TOO_FEW
+    if difference.has_no_interval:
+        return Reading.ALIKE
     if not p < SIGNIFICANT:
-        return UNCLEAR
-    return BETTER if sign * difference.mean > 0 else WORSE
+        return Reading.UNCLEAR
+    return Reading.BETTER if sign * difference.mean > 0 else Reading.WORSE
 
 
 def baseline(sweep: Sweep, found: Sequence[Comparison]) -> pd.DataFrame:
@@ -136,11 +148,11 @@ def baseline(sweep: Sweep, found: Sequence[Comparison]) -> pd.DataFrame:
                 "cell": each.cell,
                 "against": each.baseline,
                 f"difference{unit(metric)}": signed(metric, difference.mean),
-                "95 % interval": NO_VALUE if difference.n < 2 else f"{low} to {high}",
+                "95 % interval": NO_VALUE if difference.has_no_interval else f"{low} to {high}",
                 "effect d": NO_VALUE if math.isnan(effect) else f"{effect:.2f}",
                 "p (Holm)": probability(each.p),
                 "pairs": str(difference.n),
-                "reading": each.reading,
+                "reading": str(each.reading),
             }
         )
     return pd.DataFrame(rows)

@@ -1,43 +1,75 @@
-"""What papers claim of a sweep's cells, against what was found."""
+"""What papers claim of a sweep's cells, and what its author expects, against what was found."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from enum import StrEnum
 
 import pandas as pd
 
 from nodebench.expansion import agrees
 from nodebench.identity import Trial
 from nodebench.report.baseline import by_seed, one_each, partner
-from nodebench.report.statistics import NO_VALUE, half_width, paired
+from nodebench.report.statistics import NO_VALUE, alike, half_width, paired
 from nodebench.sweep import Sweep
 from nodebench.sweepfile import Claim
 
 TIMED = "timed_epoch_s"
-REPRODUCED, NOT_REPRODUCED = "reproduced", "**not reproduced**"
-UNDECIDED, NOT_RUN = "undecided", "not run"
+
+
+class Judgement(StrEnum):
+    """Whether a claim was found to hold."""
+
+    HOLDS = "holds"
+    FAILS = "does not hold"
+    UNDECIDED = "undecided"
+    NOT_RUN = "not run"
+
+
+class Basis(StrEnum):
+    """What a judgement rests on: intervals over seeds, or numbers that leave none."""
+
+    INTERVAL = ""
+    ALIKE = "the same in every seed (not tested)"
+    ONE_SEED = "by one seed"
+
+
+WORDS = {
+    True: {Judgement.HOLDS: "reproduced", Judgement.FAILS: "not reproduced"},
+    False: {Judgement.HOLDS: "met", Judgement.FAILS: "not met"},
+}
+"""Of claims, which have a source, and of expectations, which have none."""
 
 
 @dataclass(frozen=True)
 class Checked:
-    """A claim, whether it was found to hold, and the numbers, a text for each cell.
-
-    Of the cell with the fewest, so many `seeds` bear it out.
-    """
+    """A claim or an expectation, its judgement, and the numbers, a text for each cell."""
 
     claim: Claim
-    result: str
-    numbers: tuple[str, ...]
-    seeds: int
+    judgement: Judgement
+    numbers: tuple[str, ...] = ()
+    basis: Basis = Basis.INTERVAL
+
+    @property
+    def has_source(self) -> bool:
+        """Whether somebody claims it; else we expect it."""
+        return bool(self.claim.source)
+
+    @property
+    def said(self) -> str:
+        """The judgement and its basis: `reproduced by one seed`."""
+        word = WORDS[self.has_source].get(self.judgement, self.judgement.value)
+        separator = ", " if self.basis is Basis.ALIKE else " "
+        return f"{word}{separator}{self.basis}" if self.basis else word
 
 
 def checked_claims(sweep: Sweep, frame: pd.DataFrame) -> list[Checked]:
     """Every claim of the sweep, against the table of `frames.results` with its verdicts.
 
-    It is reproduced if it holds in every cell that it is about, and undecided if that is so by the
-    means over seeds, but not beyond the doubt that several seeds leave, half the 95 % interval.
+    It holds if it does in every cell that it is about, and fails if it does in one, both beyond
+    the doubt that several seeds leave, half the 95 % interval. Else it is undecided.
     """
     return [_checked(claim, sweep, frame) for claim in sweep.claims]
 
@@ -45,54 +77,59 @@ def checked_claims(sweep: Sweep, frame: pd.DataFrame) -> list[Checked]:
 def _checked(claim: Claim, sweep: Sweep, frame: pd.DataFrame) -> Checked:
     about = [trial for trial in one_each(sweep) if agrees(trial.spec, claim.of)]
     found = {sweep.cell_label(trial): _in_cell(claim, trial, sweep, frame) for trial in about}
-    cells = [cell for cell in found.values() if cell is not None]
-    numbers = tuple(f"{label}: {cell.text}" for label, cell in found.items() if cell is not None)
-    seeds = min((cell.seeds for cell in cells), default=0)
-    return Checked(claim, _result(cells), numbers, seeds)
+    cells = {label: cell for label, cell in found.items() if cell is not None}
+    judgement = _joined([cell.judgement for cell in cells.values()])
+    numbers = tuple(f"{label}: {cell.text}" for label, cell in cells.items())
+    bases = {cell.basis for cell in cells.values() if cell.judgement is judgement}
+    weakest = next((basis for basis in reversed(Basis) if basis in bases), Basis.INTERVAL)
+    return Checked(claim, judgement, numbers, weakest)
 
 
-def _result(cells: Sequence[_Found]) -> str:
-    if not cells or any(cell.holds is None for cell in cells):
-        return NOT_RUN
-    if not all(cell.holds for cell in cells):
-        return NOT_REPRODUCED
-    return UNDECIDED if any(cell.is_doubtful for cell in cells) else REPRODUCED
+def _joined(cells: Sequence[Judgement]) -> Judgement:
+    """The judgement on all cells together: the first of these that there is."""
+    order = Judgement.NOT_RUN, Judgement.FAILS, Judgement.UNDECIDED, Judgement.HOLDS
+    return next((each for each in order if each in cells), Judgement.NOT_RUN)
 
 
 @dataclass(frozen=True)
 class _Found:
-    """Whether a claim holds of a cell by the mean, if that is known, and no further."""
+    """The judgement on one cell, and the number that it rests on."""
 
-    holds: bool | None
+    judgement: Judgement
     text: str
-    seeds: int = 0
-    is_doubtful: bool = False
+    basis: Basis = Basis.INTERVAL
 
 
 def _in_cell(claim: Claim, trial: Trial, sweep: Sweep, frame: pd.DataFrame) -> _Found | None:
     """Whether a claim holds of a cell; None of a cell that it would compare with itself."""
     metric = claim.metric or trial.spec.data.headline
     values = _values(frame, sweep.cell_label(trial), metric)
-    mean, width, n, name = float(values.mean()), half_width(values), len(values), ""
+    mean, width, n, name = float(values.mean()), _half_width(values), len(values), ""
     if isinstance(claim.other, dict):
         if agrees(trial.spec, claim.other):
             return None
         other = partner(sweep, trial, claim.other)
         if other is None:
-            return _Found(None, "no single cell to compare with")
+            return _Found(Judgement.NOT_RUN, "no single cell to compare with")
         name = sweep.cell_label(other)
         difference = paired(values, _values(frame, name, metric))
         if difference is None:
-            return _Found(None, f"no `{metric}` of the same seed as {name}")
+            return _Found(Judgement.NOT_RUN, f"no `{metric}` of the same seed as {name}")
         mean, width, n = difference.mean, difference.half_width, difference.n
     elif values.empty:
-        return _Found(None, f"no `{metric}`")
+        return _Found(Judgement.NOT_RUN, f"no `{metric}`")
     is_share = trial.spec.data.metric == "accuracy" and (
         metric.endswith("accuracy") or metric in ("drop", "limit", "own")
     )
     text = _compared(is_share, mean, width, name) if name else _shown(is_share, mean, width)
     text += "" if metric == TIMED else f" (n = {n})"
-    return _held(claim, mean, 0.0 if math.isnan(width) else width, _Found(None, text, n))
+    basis = Basis.INTERVAL if width >= 0 else Basis.ONE_SEED if n == 1 else Basis.ALIKE
+    return _Found(_judged(claim, mean, 0.0 if math.isnan(width) else width), text, basis)
+
+
+def _half_width(values: pd.Series[float]) -> float:
+    """Of the interval of a mean; nan where several seeds give the same, as where there is one."""
+    return math.nan if alike(values) else half_width(values)
 
 
 def _values(frame: pd.DataFrame, cell: str, metric: str) -> pd.Series[float]:
@@ -101,14 +138,17 @@ def _values(frame: pd.DataFrame, cell: str, metric: str) -> pd.Series[float]:
     return values.reset_index(drop=True) if metric == TIMED else values
 
 
-def _held(claim: Claim, mean: float, doubt: float, found: _Found) -> _Found:
+def _judged(claim: Claim, mean: float, doubt: float) -> Judgement:
+    """Whether a claim holds by a mean, which may be off by the doubt to either side."""
     target = 0.0 if isinstance(claim.other, dict) else claim.other
     if claim.within is not None:
         ahead = claim.within - abs(mean - target)
     else:
         ahead = (1 if claim.above is not None else -1) * (mean - target) - claim.by
+    if abs(ahead) < doubt:
+        return Judgement.UNDECIDED
     holds = ahead > 0 or (claim.within is not None and ahead == 0)
-    return replace(found, holds=holds, is_doubtful=ahead < doubt)
+    return Judgement.HOLDS if holds else Judgement.FAILS
 
 
 def _shown(is_share: bool, mean: float, width: float) -> str:
@@ -138,12 +178,24 @@ def _decimals(scale: float) -> int:
 
 def claims(checked: Sequence[Checked]) -> pd.DataFrame:
     """One row per claim: what is said, by whom, what was found."""
+    table = _table([each for each in checked if each.has_source])
+    if not table.empty:
+        sources = [each.claim.source for each in checked if each.has_source]
+        table.insert(1, "source", sources)
+    return table
+
+
+def expectations(checked: Sequence[Checked]) -> pd.DataFrame:
+    """One row per expectation of ours, which no source states."""
+    return _table([each for each in checked if not each.has_source])
+
+
+def _table(checked: Sequence[Checked]) -> pd.DataFrame:
     return pd.DataFrame(
         {
-            "claim": each.claim.says,
-            "source": each.claim.source or NO_VALUE,
+            "claim" if each.has_source else "expectation": each.claim.says,
             "asked": _asked(each.claim),
-            "here": each.result + (" by one seed" if each.seeds == 1 else ""),
+            "here": f"**{each.said}**" if each.judgement is Judgement.FAILS else each.said,
             "numbers": "; ".join(each.numbers) or NO_VALUE,
         }
         for each in checked

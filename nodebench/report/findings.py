@@ -8,7 +8,7 @@ from nodebench.report import frames
 from nodebench.report.baseline import against_baseline
 from nodebench.report.claims import checked_claims
 from nodebench.report.frontier import frontier
-from nodebench.report.published import published_numbers
+from nodebench.report.published import compared_numbers
 from nodebench.store import Store
 from nodebench.sweep import Sweep
 from nodebench.verdict import NUMBERS
@@ -27,7 +27,7 @@ class Findings:
         self.results = _joined(frames.results(sweep, store), self.judged, self.timed)
         self.compared = against_baseline(sweep, self.results)
         self.checked = checked_claims(sweep, self.results)
-        self.published = published_numbers(sweep, self.results, self.judged)
+        self.published = compared_numbers(sweep, self.results, self.judged)
         self.frontier = frontier(sweep, self.results)
 
     @property

@@ -22,7 +22,7 @@ from nodebench.report import (
 )
 from nodebench.report.answer import answer
 from nodebench.report.baseline import baseline
-from nodebench.report.claims import claims
+from nodebench.report.claims import claims, expectations
 from nodebench.report.findings import Findings
 from nodebench.report.html import html_page
 from nodebench.store import Store
@@ -95,8 +95,15 @@ def _sections(sweep: Sweep, store: Store, found: Findings, figures: Path) -> lis
             prose.BASELINE,
             baseline(sweep, found.compared),
         ),
-        *_section("Claims", _of_claims(sweep), claims(found.checked)),
-        *_section("Ours beside published numbers", prose.PUBLISHED, found.published),
+        *_section("Claims", _of_claims(sweep, prose.CLAIMS), claims(found.checked)),
+        *_section(
+            "Expectations", _of_claims(sweep, prose.EXPECTATIONS), expectations(found.checked)
+        ),
+        *_section(
+            "Ours beside published numbers",
+            prose.PUBLISHED,
+            published.published_numbers(found.published),
+        ),
         *(_figure(name, caption) for name, caption in captions.items()),
         *_adaptation(sweep, found.epochs, figures),
         *_verdicts(sweep, found.judged, found.evaluated),
@@ -119,10 +126,9 @@ def _frontier(sweep: Sweep, found: Findings, figures: Path) -> list[str]:
     return _images("", plots.frontier(sweep, found.frontier, figures), text)
 
 
-def _of_claims(sweep: Sweep) -> str:
+def _of_claims(sweep: Sweep, text: str) -> str:
     why = published.obstacle(sweep) or sizes.caveat(sweep)
-    doubt = f" **These numbers are not the study's: {why}.**" if why else ""
-    return prose.CLAIMS + doubt
+    return text + (f" **These numbers are not the study's: {why}.**" if why else "")
 
 
 def _section(title: str, text: str, table: pd.DataFrame) -> list[str]:

@@ -28,23 +28,35 @@ pass takes by plan, summed over ODE blocks; h is the step size in training."""
 
 PUBLISHED = """\
 Published numbers are those of the study at its full size and on its hardware; s.d. is the standard
-deviation that it gives, and ~ marks a number read off a figure, to within 0.01. Ours match theirs
-if the 95 % interval of the difference of means holds zero (Welch's, where the study gives a spread
-and n); of a published number that stands alone, if it could be one more of our trainings. ± is that
-doubt: a match within a wide one says little. The limit is the accuracy under the finest fixed-step
-solver that was evaluated."""
+deviation that it gives, ~ marks a number read off a figure, to within 0.01, and † one of the best
+epoch. ± is half the 95 % interval of the difference of means: Welch's where the study gives a
+spread, else with our standard deviation for both. A number *matches* if this whole interval lies
+within the margin. It *differs* if the interval excludes zero, and is *too uncertain to say* if
+neither is so: then the reading tells how many of our seeds would decide it, if their mean and
+standard deviation stayed as they are. Parameters match to the digits that are printed. The limit is
+the accuracy under the finest fixed-step solver that was evaluated."""
 
 BASELINE = """\
 Each cell less the one that is the same but for what the baseline sets, paired by seed: mean
 difference, its 95 % confidence interval, Cohen's d of the pairs, and the p value of the paired
-t-test, corrected for the number of comparisons (Holm). A difference is clear where p < 0.05; of
-fewer than 3 pairs it is not tested."""
+t-test, corrected for the number of comparisons (Holm). A difference is clear where p < 0.05; "no
+clear difference" does not say that there is none. Fewer than 3 pairs are not tested, nor pairs that
+all differ by the same: these do not show how much seeds scatter."""
 
-CLAIMS = """\
+JUDGED = """\
+in every cell that it is about, and not if it fails in one of them, both beyond the 95 % interval
+where there are several seeds (pairs, where two cells are compared). It is undecided if an interval
+reaches over what is asked. One seed, and seeds that all give the same, have no interval: there the
+number alone is judged, and the table says so."""
+
+CLAIMS = f"""\
 What the study claims of these cells, as the sweep's file states it; accuracies are asked for as
-shares of 1. A claim is reproduced if it holds in every cell that it is about, beyond the 95 %
-interval where there are several seeds (pairs, where two cells are compared). It is undecided if it
-holds by the means, but not beyond their intervals."""
+shares of 1. A claim is reproduced if it holds
+{JUDGED}"""
+
+EXPECTATIONS = f"""\
+What the sweep's author expects of these cells; no source states it. An expectation is met if it
+holds {JUDGED}"""
 
 FRONTIER = """\
 Every cell by what it costs, with the 95 % interval of its mean. Ringed and joined are those that

@@ -14,8 +14,17 @@ import pandas as pd
 from nodebench.errors import InputError
 from nodebench.expansion import agrees
 from nodebench.reading import sizes_of
-from nodebench.report.claims import NOT_REPRODUCED, REPRODUCED, TIMED, checked_claims, claims
-from nodebench.report.published import Published, about, obstacle, published_numbers, studies
+from nodebench.report.agreement import Reading
+from nodebench.report.claims import TIMED, Judgement, checked_claims, claims
+from nodebench.report.published import (
+    Compared,
+    Published,
+    about,
+    compared_numbers,
+    obstacle,
+    published_numbers,
+    studies,
+)
 from nodebench.report.sizes import caveat
 from nodebench.report.statistics import NO_VALUE
 from nodebench.sources import load_sweep
@@ -23,7 +32,13 @@ from nodebench.sweep import Sweep
 from nodebench.sweepfile import Claim, SizeName
 
 VERDICTS = MATCHES, DIFFERS, UNDECIDED, NOT_RUN = "matches", "differs", "undecided", "not run"
-OF_CLAIMS = {REPRODUCED: MATCHES, NOT_REPRODUCED: DIFFERS}
+OF_NUMBERS = {Reading.MATCHES: MATCHES, Reading.DIFFERS: DIFFERS}
+OF_CLAIMS = {
+    Judgement.HOLDS: MATCHES,
+    Judgement.FAILS: DIFFERS,
+    Judgement.UNDECIDED: UNDECIDED,
+    Judgement.NOT_RUN: NOT_RUN,
+}
 
 INTRODUCTION = """\
 # Scoreboard
@@ -133,24 +148,20 @@ def _of_number(number: Published, study: Study) -> Line:
     what = f"`{next(cells)}`: {number.what}"
     line = Line(full.name, what, str(number), number.source, why=study.needs(number.cell))
     for report in study.reports:
-        if row := _row(number, report):
-            word, _, why = row["reading"].partition(": ")
-            verdict = word if word in VERDICTS else UNDECIDED
-            ours = f"{row['ours']} (n = {row['n']})"
+        if found := _compared(number, report):
+            [row] = _records(published_numbers([found]))
+            ours, why = f"{row['ours']} (n = {row['n']})", found.said.partition(": ")[2]
+            verdict = OF_NUMBERS.get(found.reading, UNDECIDED)
             return _found(line, report, ours, verdict, why, study.needs(number.cell))
     return line
 
 
-def _row(number: Published, report: Report) -> dict[str, str] | None:
+def _compared(number: Published, report: Report) -> Compared | None:
     """What a report's table says of a published number, if it has been measured there."""
-    sweep, results = report.sweep, report.results
-    trials = tuple(t for t in sweep.trials if number in about(sweep.name, t.spec))
-    if not trials:
-        return None
+    results = report.results
     judged = results.rename(columns={"id": "trial"}) if "limit" in results else pd.DataFrame()
-    table = published_numbers(replace(sweep, trials=trials), results, judged)
-    rows = _records(table[(table["what"] == number.what) & (table["n"] != "0")])
-    return rows[0] if rows else None
+    found = compared_numbers(report.sweep, results, judged)
+    return next((c for c in found if c.entry == number and c.reading != Reading.NOT_RUN), None)
 
 
 def _of_claim(claim: Claim, study: Study) -> Line:
@@ -183,8 +194,8 @@ def _checked(claim: Claim, report: Report) -> dict[str, str]:
     [found] = checked_claims(replace(sweep, claims=(claim,)), report.results)
     [row] = _records(claims([found]))
     about_it = {t.id for t in sweep.trials for c in claim.cells.values() if agrees(t.spec, c)}
-    doubts = [caveat(sweep, about_it), "one seed" if found.seeds == 1 else ""]
-    verdict, why = OF_CLAIMS.get(found.result, found.result), ", ".join(filter(None, doubts))
+    verdict = OF_CLAIMS[found.judgement]
+    why = ", ".join(filter(None, [str(found.basis), caveat(sweep, about_it)]))
     if verdict != NOT_RUN and (hindrance := obstacle(sweep)):
         verdict, why = UNDECIDED, hindrance
     return {"asked": row["asked"], "numbers": row["numbers"], "verdict": verdict, "why": why}

@@ -6,7 +6,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 LEVEL = 0.95
 """Of every confidence interval."""
@@ -25,7 +27,8 @@ class Difference:
     """A mean difference over `n` pairs, its confidence interval between `low` and `high`.
 
     `effect` is Cohen's d of paired samples, the mean over the standard deviation; `p` is that of
-    Student's paired t-test. What so few pairs, or pairs that all differ alike, do not give is nan.
+    Student's paired t-test. What a single pair, or pairs that all differ by the same, do not give
+    is nan: all but the mean.
     """
 
     mean: float
@@ -43,20 +46,34 @@ class Difference:
     @property
     def is_none(self) -> bool:
         """Whether the two are the same for every seed."""
-        return self.mean == 0 and not self.half_width > 0
+        return self.mean == 0 and self.has_no_interval
+
+    @property
+    def has_no_interval(self) -> bool:
+        """Whether the pairs do not say how much the difference scatters: one, or all alike."""
+        return math.isnan(self.low)
 
 
-def critical(freedom: float) -> float:
+def critical(freedom: float | NDArray[np.float64]) -> NDArray[np.float64]:
     """How many standard errors a confidence interval reaches, by degrees of freedom (Student)."""
     from scipy import stats
 
-    return float(stats.t.ppf((1 + LEVEL) / 2, freedom))
+    return np.asarray(stats.t.ppf((1 + LEVEL) / 2, freedom))
+
+
+def alike(values: pd.Series[float]) -> bool:
+    """Whether several values are the same, to rounding.
+
+    Their standard deviation of zero is no measure of how much others would scatter: accuracies are
+    counts over samples, so that few of them, or their differences, are often the same by chance.
+    """
+    return len(values) > 1 and bool(values.std(ddof=1) <= ROUNDING * values.abs().max())
 
 
 def half_width(values: pd.Series[float]) -> float:
     """Of the confidence interval of a mean; nan of fewer than two values."""
     n = len(values)
-    return critical(n - 1) * float(values.std(ddof=1)) / math.sqrt(n) if n > 1 else math.nan
+    return float(critical(n - 1)) * float(values.std(ddof=1)) / math.sqrt(n) if n > 1 else math.nan
 
 
 def interval(values: pd.Series[float]) -> tuple[float, float]:
@@ -74,15 +91,11 @@ def paired(ours: pd.Series[float], theirs: pd.Series[float]) -> Difference | Non
     n, mean = len(differences), float(differences.mean())
     if n == 0:
         return None
-    if n == 1:
-        return Difference(mean, math.nan, math.nan, math.nan, math.nan, 1)
+    if n == 1 or alike(differences):
+        return Difference(mean, math.nan, math.nan, math.nan, math.nan, n)
     spread, width = float(differences.std(ddof=1)), half_width(differences)
-    # Accuracies are counts over samples, so that differences are often the same for all seeds,
-    # to rounding: of these nothing can be tested.
-    effect, p = math.nan, math.nan
-    if spread > ROUNDING * float(differences.abs().max()):
-        effect, p = mean / spread, float(stats.ttest_1samp(differences, 0.0).pvalue)
-    return Difference(mean, mean - width, mean + width, effect, p, n)
+    p = float(stats.ttest_1samp(differences, 0.0).pvalue)
+    return Difference(mean, mean - width, mean + width, mean / spread, p, n)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -177,11 +177,12 @@ def _columns(found: Comparison | None, metric: str) -> dict[str, str]:
     if found is None:
         return {"difference": "–", "p (Holm)": "–", "reading": "no seed in common"}
     what, difference = _what(metric), found.difference
-    interval = "" if difference.n < 2 else f" ± {signed(what, difference.half_width)[1:]}"
+    width = difference.half_width
+    interval = "" if difference.has_no_interval else f" ± {signed(what, width)[1:]}"
     return {
         "difference": f"{signed(what, difference.mean)}{interval}",
         "p (Holm)": probability(found.p),
-        "reading": found.reading,
+        "reading": str(found.reading),
     }
 
 

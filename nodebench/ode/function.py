@@ -1,0 +1,43 @@
+"""Whether f is a function: adaptive methods take what else it does for an error of their steps."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from nodebench.errors import RandomField
+from nodebench.ode.buffers import buffers_kept, settled_weights
+from nodebench.ode.field import slope
+from nodebench.ode.per_solve import weights_settled
+
+ROUNDING = 1e-5
+"""By so much two values may differ, as a share of their size: GPUs add in any order."""
+
+ROUNDING_SHORT = 1e-2
+"""The same under autocast, with factors of 8 or 10 bits."""
+
+
+def require_function(f: nn.Module, t: float, y: Tensor) -> None:
+    """Refuses an f that draws random numbers, told from two values at one point.
+
+    Neither buffers nor the stream of random numbers are moved on, and nothing is counted.
+
+    Raises:
+        RandomField: if they differ.
+    """
+    devices = [y.device] if y.is_cuda else []
+    with (
+        torch.random.fork_rng(devices),
+        buffers_kept(f),
+        settled_weights(f),
+        weights_settled(),
+    ):
+        first, second = slope(f, t, y).detach(), slope(f, t, y).detach()
+    is_short = torch.is_autocast_enabled(y.device.type)
+    rounding = ROUNDING_SHORT if is_short else ROUNDING
+    if (first - second).norm() > rounding * first.norm():
+        raise RandomField(
+            "f gives two values for one input, as dropout inside it does, and an adaptive solver "
+            "takes the difference for its error. Keep randomness out of f, draw it once a solve, "
+            "or take a method of fixed steps"
+        )

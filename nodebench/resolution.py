@@ -1,0 +1,45 @@
+"""Tolerances that are finer than the numbers they are about."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from nodebench.identity import Cell
+from nodebench.solver_settings import Solver
+from nodebench.sweep import Sweep
+from nodebench.sweepfile import Evaluate
+from nodebench.vocabulary import RESOLUTIONS
+
+
+def too_fine(sweep: Sweep) -> list[str]:
+    """A line for each tolerance that is below what its trial's precision resolves."""
+    found: dict[tuple[str, float, str], None] = {}
+    for cell in dict.fromkeys(trial.cell for trial in sweep.trials):
+        precision = cell.spec.train.precision
+        for path, tolerance in _tolerances(cell, sweep.evaluate):
+            if tolerance < RESOLUTIONS[precision]:
+                found[path, tolerance, precision] = None
+    return [
+        f"`{path}: {tolerance:g}` is finer than {precision} resolves, {RESOLUTIONS[precision]:g}: "
+        "it takes evaluations, maybe all of `limits.nfe`, and gains nothing"
+        for path, tolerance, precision in found
+    ]
+
+
+def _tolerances(cell: Cell, blocks: Sequence[Evaluate]) -> Iterator[tuple[str, float]]:
+    """Where a cell's solves have a relative tolerance, and what it is."""
+    gradient = cell.spec.gradient
+    solvers = {"solver": cell.spec.solver, "gradient.solver": gradient.solver if gradient else None}
+    for path, solver in solvers.items():
+        if (rtol := _rtol(solver)) is not None:
+            yield f"{path}.{'tol' if solver and solver.tol else 'rtol'}", rtol
+    trained = _rtol(cell.spec.solver)
+    for number, block in enumerate(blocks):
+        yield from ((f"evaluate[{number}].tols", tolerance) for tolerance in block.tols)
+        if trained is not None:
+            for factor in block.tol_factors:
+                yield f"evaluate[{number}].tol_factors: {factor:g}, so tol", factor * trained
+
+
+def _rtol(solver: Solver | None) -> float | None:
+    return None if solver is None or solver.facts.kind == "fixed" else solver.tolerances[0]
