@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nodebench.atomic import write
 from nodebench.places import data_root, default_store, report_folder, require_place
 from nodebench.planning import remember
 from nodebench.store import Store
@@ -103,6 +104,15 @@ def write_report(
         copy = Store(Path(temporary))
         restore(sweep, copy, source=store)
         return page.write_report(sweep, copy, target)
+
+
+def write_scoreboard(sweeps: Path = Path("sweeps"), reports: Path = Path("reports")) -> Path:
+    """Writes what the reports in a folder say of published numbers and claims; returns the page."""
+    from nodebench.report.scoreboard import scoreboard
+
+    page = reports / "README.md"
+    write(page, scoreboard(sweeps, reports))
+    return page
 
 
 def load_model(trial_id: str, store: Store | None = None) -> nn.Module:

@@ -51,6 +51,7 @@ def read(path: Path, overrides: Sequence[str], size: SizeName, faults: list[Faul
 
 def _resize(tree: Tree, size: SizeName, faults: list[Fault]) -> None:
     """Makes the file one of its smaller sizes, by the block of that name."""
+    known = _sizes(tree)
     blocks: dict[SizeName, Any] = {name: tree.pop(name, {}) for name in SMALLER}
     for name, block in blocks.items():
         if not isinstance(block, dict):
@@ -59,7 +60,7 @@ def _resize(tree: Tree, size: SizeName, faults: list[Fault]) -> None:
         return
     changes: Tree = blocks[size]
     if not changes:
-        sizes = ", ".join(f"`{name}`" for name in [*filter(blocks.get, SMALLER), "full"])
+        sizes = ", ".join(f"`{name}`" for name in known)
         what = f"`--size {size}` needs a `{size}:` block, path -> value; the file has {sizes}"
         faults.append(Fault(size, what))
     if isinstance(tree.get("name"), str):
@@ -68,6 +69,19 @@ def _resize(tree: Tree, size: SizeName, faults: list[Fault]) -> None:
         _override(tree, key, value, size, faults)
     _note(tree, f"{size.capitalize()} form", [_assignment(k, v) for k, v in changes.items()])
     _record(tree, size=size)
+
+
+def sizes_of(path: Path) -> tuple[SizeName, ...]:
+    """The sizes that a file has, the largest first.
+
+    Raises:
+        SweepError: if it is no sweep's.
+    """
+    return _sizes(parse_file(path))
+
+
+def _sizes(tree: Tree) -> tuple[SizeName, ...]:
+    return ("full", *(name for name in reversed(SMALLER) if tree.get(name)))
 
 
 def _record(tree: Tree, **made: Any) -> None:

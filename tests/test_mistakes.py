@@ -103,7 +103,7 @@ def test_overriding_part_of_a_zipped_axis_is_refused(tmp_path):
 @pytest.mark.parametrize("size", ["small", "medium"])
 def test_a_size_that_a_file_lacks_is_refused_by_those_that_it_has(tmp_path, size):
     other = "medium" if size == "small" else "small"
-    for blocks, sizes in (({}, "`full`"), ({other: {"train.epochs": 1}}, f"`{other}`, `full`")):
+    for blocks, sizes in (({}, "`full`"), ({other: {"train.epochs": 1}}, f"`full`, `{other}`")):
         with pytest.raises(SweepError) as caught:
             load(write_sweep(tmp_path, **blocks), size=size)
         (fault,) = map(str, caught.value.faults)

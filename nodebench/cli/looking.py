@@ -168,6 +168,12 @@ def report(
     say(str(outcomes.write_report(sweep, default_store(), folder, from_mlflow=from_mlflow)))
 
 
+@app.command()
+def scoreboard() -> None:
+    """Write reports/README.md: every published number and claim of sweeps/, and what was found."""
+    say(str(outcomes.write_scoreboard()))
+
+
 def _planned(
     source: str, changes: list[str] | None, size: SizeName
 ) -> tuple[Sweep, Store, list[Entry]]:

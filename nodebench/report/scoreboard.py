@@ -1,0 +1,227 @@
+"""Every published number and claim of the studies, beside what the committed reports found."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from nodebench.errors import InputError
+from nodebench.expansion import agrees
+from nodebench.reading import sizes_of
+from nodebench.report.agreement import Reading
+from nodebench.report.claims import TIMED, Judgement, checked_claims, claims
+from nodebench.report.published import (
+    Compared,
+    Published,
+    about,
+    compared_numbers,
+    obstacle,
+    published_numbers,
+    studies,
+)
+from nodebench.report.sizes import caveat
+from nodebench.report.statistics import NO_VALUE
+from nodebench.sources import load_sweep
+from nodebench.sweep import Sweep
+from nodebench.sweepfile import Claim, SizeName
+
+VERDICTS = MATCHES, DIFFERS, UNDECIDED, NOT_RUN = "matches", "differs", "undecided", "not run"
+OF_NUMBERS = {Reading.MATCHES: MATCHES, Reading.DIFFERS: DIFFERS}
+OF_CLAIMS = {
+    Judgement.HOLDS: MATCHES,
+    Judgement.FAILS: DIFFERS,
+    Judgement.UNDECIDED: UNDECIDED,
+    Judgement.NOT_RUN: NOT_RUN,
+}
+
+INTRODUCTION = """\
+# Scoreboard
+
+Every number that the studies publish of a sweep's cells, and every claim of theirs that its file
+states, beside what the reports in this folder found. Of several sizes of a sweep, the largest that
+has run counts. A small form decides nothing; of a medium one, what it has instead of the study's
+settings is named. `nodebench scoreboard` writes this page, from the sweeps' files and the
+`results.csv` of each report, which [docs/reports.md](../docs/reports.md) explains.
+[docs/studies.md](../docs/studies.md) says which study is which."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """A number or a claim of a study: what is said of which sweep, what was found, and where."""
+
+    sweep: str
+    what: str
+    theirs: str
+    source: str
+    ours: str = NO_VALUE
+    size: str = NO_VALUE
+    verdict: str = NOT_RUN
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a report's folder has: the sweep as it ran, and the table of its trials."""
+
+    sweep: Sweep
+    results: pd.DataFrame
+
+    @property
+    def link(self) -> str:
+        """Its size, which leads to its page."""
+        return f"[{self.sweep.made.size}]({self.sweep.name}/README.md)"
+
+
+@dataclass(frozen=True)
+class Study:
+    """A sweep file in its sizes, and the reports of these, the largest first."""
+
+    sizes: dict[SizeName, Sweep]
+    reports: list[Report]
+
+    @property
+    def full(self) -> Sweep:
+        """The sweep as it is written."""
+        return self.sizes["full"]
+
+    def needs(self, cell: Mapping[str, Any]) -> str:
+        """What would run a cell, by the form that takes hours if the cell is in that."""
+        medium = self.sizes.get("medium")
+        if medium and any(agrees(trial.spec, cell) for trial in medium.trials):
+            return f"needs `make {medium.made.size}-{self.full.name}`"
+        where = " on a GPU" if self.full.resources.gpus else ""
+        return f"needs `make sweep-{self.full.name}`{where}"
+
+
+def scoreboard(sweeps: Path, reports: Path) -> str:
+    """The page, in Markdown: a table for each study, and how often each verdict was reached.
+
+    Raises:
+        InputError: if there are no sweeps, or the file of one or of a report cannot be read.
+    """
+    files = sorted(sweeps.glob("*.yaml"))
+    if not files:
+        raise InputError(f"`{sweeps.absolute()}` has no sweep files to make a scoreboard of")
+    lines: dict[str, list[Line]] = {}
+    for file in files:
+        study = _study(file, reports)
+        name = re.search(r"\bS\d\b", study.full.about)
+        lines.setdefault(name[0] if name else "Others", []).extend(_lines(study))
+    tables = {name: _table(found) for name, found in sorted(lines.items()) if found}
+    counts = pd.DataFrame(_counted(name, lines[name]) for name in tables)
+    sections = [f"## {name}\n\n{_markdown(table)}" for name, table in tables.items()]
+    return "\n\n".join([INTRODUCTION, _markdown(counts), *sections]) + "\n"
+
+
+def _study(file: Path, reports: Path) -> Study:
+    sizes = {size: load_sweep(file, size=size) for size in sizes_of(file)}
+    folders = [reports / sweep.name for sweep in sizes.values()]
+    found = [_report(folder) for folder in folders if (folder / "results.csv").exists()]
+    return Study(sizes, [report for report in found if not report.results.empty])
+
+
+def _report(folder: Path) -> Report:
+    """A report, of whose table the trials count that are still those of its sweep."""
+    sweep = load_sweep(folder)
+    table = pd.read_csv(folder / "results.csv", dtype={"id": str, "cell": str})
+    return Report(sweep, table[table["id"].isin([trial.id for trial in sweep.trials])])
+
+
+def _lines(study: Study) -> Iterator[Line]:
+    published = studies().get(study.full.name)
+    for number in published.numbers if published else ():
+        yield _of_number(number, study)
+    for claim in study.full.claims:
+        if claim.source:
+            yield _of_claim(claim, study)
+
+
+def _of_number(number: Published, study: Study) -> Line:
+    full = study.full
+    cells = (full.cell_label(t) for t in full.trials if number in about(full.name, t.spec))
+    what = f"`{next(cells)}`: {number.what}"
+    line = Line(full.name, what, str(number), number.source, why=study.needs(number.cell))
+    for report in study.reports:
+        if found := _compared(number, report):
+            [row] = _records(published_numbers([found]))
+            ours, why = f"{row['ours']} (n = {row['n']})", found.said.partition(": ")[2]
+            verdict = OF_NUMBERS.get(found.reading, UNDECIDED)
+            return _found(line, report, ours, verdict, why, study.needs(number.cell))
+    return line
+
+
+def _compared(number: Published, report: Report) -> Compared | None:
+    """What a report's table says of a published number, if it has been measured there."""
+    results = report.results
+    judged = results.rename(columns={"id": "trial"}) if "limit" in results else pd.DataFrame()
+    found = compared_numbers(report.sweep, results, judged)
+    return next((c for c in found if c.entry == number and c.reading != Reading.NOT_RUN), None)
+
+
+def _of_claim(claim: Claim, study: Study) -> Line:
+    why = study.needs(claim.of)
+    if claim.metric == TIMED and study.reports:
+        sweep = study.reports[0].sweep
+        size = "" if sweep.made.size == "full" else f" --size {sweep.made.size}"
+        why = f"needs `nodebench time {study.full.name}{size}`"
+    unknown = Report(study.full, pd.DataFrame(columns=["id", "cell", "seed", "outcome"]))
+    asked = _checked(claim, unknown)["asked"]
+    line = Line(study.full.name, claim.says, asked, claim.source, why=why)
+    for report in study.reports:
+        found = _checked(claim, report)
+        if found["verdict"] != NOT_RUN:
+            numbers, verdict, why = (found[name] for name in ("numbers", "verdict", "why"))
+            return _found(line, report, numbers, verdict, why, study.needs(claim.of))
+    return line
+
+
+def _found(line: Line, report: Report, ours: str, verdict: str, why: str, needs: str) -> Line:
+    """A line with what a report found, and what would decide that which a small form does not."""
+    if verdict == UNDECIDED and report.sweep.made.size == "small":
+        why = f"{why}; {needs}"
+    return replace(line, ours=ours, size=report.link, verdict=verdict, why=why)
+
+
+def _checked(claim: Claim, report: Report) -> dict[str, str]:
+    """What a report's table says of a claim, in words: `asked`, `numbers`, `verdict`, `why`."""
+    sweep = report.sweep
+    [found] = checked_claims(replace(sweep, claims=(claim,)), report.results)
+    [row] = _records(claims([found]))
+    about_it = {t.id for t in sweep.trials for c in claim.cells.values() if agrees(t.spec, c)}
+    verdict = OF_CLAIMS[found.judgement]
+    why = ", ".join(filter(None, [str(found.basis), caveat(sweep, about_it)]))
+    if verdict != NOT_RUN and (hindrance := obstacle(sweep)):
+        verdict, why = UNDECIDED, hindrance
+    return {"asked": row["asked"], "numbers": row["numbers"], "verdict": verdict, "why": why}
+
+
+def _records(table: pd.DataFrame) -> list[dict[str, str]]:
+    """The rows of a table of texts."""
+    return [{str(name): str(text) for name, text in row.items()} for _, row in table.iterrows()]
+
+
+def _table(lines: Sequence[Line]) -> pd.DataFrame:
+    rows = []
+    for line in lines:
+        row = asdict(line)
+        verdict, why = row.pop("verdict"), row.pop("why")
+        word = f"**{verdict}**" if verdict == DIFFERS else verdict
+        rows.append({**row, "verdict": f"{word}: {why}" if why else word})
+    return pd.DataFrame(rows)
+
+
+def _counted(name: str, lines: Sequence[Line]) -> dict[str, str]:
+    counts = Counter(line.verdict for line in lines)
+    return {"study": name} | {verdict: str(counts[verdict]) for verdict in VERDICTS}
+
+
+def _markdown(table: pd.DataFrame) -> str:
+    """Without padding, as one long cell would widen every line."""
+    rows = [list(table.columns), ["---"] * len(table.columns), *table.values.tolist()]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
