@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-import os
 import platform
 import re
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -22,9 +21,12 @@ from nodebench.data.files import FILES, missing, prepare, require_writable
 from nodebench.data_settings import DATASETS
 from nodebench.errors import DataError, ResourceError, TrackingError
 from nodebench.lock import holder
+from nodebench.mlflow_file import lost, moved
 from nodebench.part import Part
+from nodebench.places import cluster_address, tracking_file, tracking_uri
 from nodebench.store import Store
 from nodebench.sweep import Sweep
+from nodebench.variables import variable
 
 Level = Literal["ok", "warning", "problem"]
 
@@ -202,9 +204,35 @@ def _mlflow(case: Case) -> Iterator[Finding]:
         return
     try:
         yield Finding("ok", probe(case.store))
+        yield from _artifacts(case.store)
     except TrackingError as error:
         cure = "run with `--no-track` meanwhile; `nodebench sync SWEEP` catches up"
         yield Finding("problem", str(error), cure)
+
+
+def _artifacts(store: Store) -> Iterator[Finding]:
+    """Artifacts that are not where MLflow's file has them; a server is not asked."""
+    file = tracking_file(tracking_uri(store))
+    if file is None or not file.exists():
+        return
+    if before := moved(file, store):
+        yield Finding(
+            "warning",
+            f"the artifacts of {_names(before)} are noted at a former place of this store, such as "
+            f"`{min(before.values())}`",
+            "the next `run`, `sync` or `ui` puts that right",
+        )
+    elif gone := lost(file):
+        yield Finding(
+            "warning",
+            f"artifacts of {_names(gone)} are gone",
+            "`nodebench sync SWEEP` writes them again from the store",
+        )
+
+
+def _names(found: Collection[str]) -> str:
+    """Some names, in backticks."""
+    return ", ".join([f"`{name}`" for name in sorted(found)[:5]] + ["…"] * (len(found) > 5))
 
 
 def _ray(case: Case) -> Iterator[Finding]:
@@ -212,13 +240,13 @@ def _ray(case: Case) -> Iterator[Finding]:
         cure = "pip install 'ray[tune]', or run with `--inline`"
         yield Finding("problem", "Ray is not installed", cure)
         return
-    folder = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
+    folder = variable("RAY_TMPDIR") or variable("TMPDIR") or "/tmp"
     socket = f"{folder}/ray/session_2000-01-01_00-00-00_000000_1234567/sockets/plasma_store"
     if len(socket) > SOCKET_PATH_BYTES:
         cure = "let RAY_TMPDIR name a folder with a shorter path"
         yield Finding("problem", f"`{folder}` is too long a path for Ray's sockets", cure)
         return
-    address = os.environ.get("RAY_ADDRESS")
+    address = cluster_address()
     where = f"the cluster at `{address}`" if address else "this machine"
     if not case.with_ray:
         yield Finding("ok", f"runs on {where}; `doctor --ray` starts or joins it to see")

@@ -16,13 +16,15 @@ from nodebench import outcomes
 from nodebench.errors import InputError
 from nodebench.estimate import Cost, Forecast, forecast, recorded_costs, slots
 from nodebench.identity import Trial
+from nodebench.launches import remember, require_name
 from nodebench.memo import is_reported, is_tracked, note_reported, state_of
 from nodebench.mirror import Mirror
 from nodebench.packing import packs
-from nodebench.places import data_root, default_store
-from nodebench.planning import Entry, RunOptions, chosen, entries, remember
+from nodebench.places import data_root, default_store, tracking_uri
+from nodebench.planning import Entry, RunOptions, chosen, entries
 from nodebench.preflight import prepared, require_all, require_run
 from nodebench.relatives import find
+from nodebench.report.place import require_own
 from nodebench.runner import Monitor, Unwatched, run_inline
 from nodebench.sources import load_sweep, sweep_path
 from nodebench.store import Store
@@ -123,6 +125,7 @@ def run(
     track: bool = True,
     require_mlflow: bool = False,
     write_report: bool = True,
+    replace_other: bool = False,
 ) -> Outcome:
     """Runs what is missing of a sweep, brings MLflow up to date, and writes the report.
 
@@ -130,14 +133,15 @@ def run(
     The store is by default that of NODEBENCH_RUNS; nobody watches unless a `monitor` is given.
     `only` (`path=value` texts) and `shard` (`i/n`) leave a part of the trials. With
     `retry_failed`, trials that did not finish (DNF) are tried again; with `fail_fast`, the first
-    that has no result ends the run.
+    that has no result ends the run. A sweep may `replace_other`: another file of its name.
 
     Raises:
         InputError, DataError, ResourceError: as `preflight.require_run`, before anything starts.
-        StoreError: if another process runs this sweep.
-        TrackingError: if MLflow cannot be used, and `require_mlflow`.
+        StoreError: if another process runs this sweep, or another file has its name.
+        TrackingError: if MLflow cannot be used, and `require_mlflow`; or cannot be named so.
     """
     store, monitor = store or default_store(), monitor or Unwatched()
+    _require_places(sweep, store, track=track, report=write_report, replace_other=replace_other)
     ids = chosen(sweep, only, shard)
     options = replace(options_for(sweep, cpu=cpu), tags=_commit(), retry_failed=retry_failed)
     planned = entries(sweep, store, options, ids)
@@ -183,6 +187,7 @@ def time_cells(
     cpu: bool = False,
     track: bool = True,
     write_report: bool = True,
+    replace_other: bool = False,
     on_round: Callable[[int], None] = lambda _round: None,
 ) -> Timed:
     """Times a training step of every cell, alone on its device, one after the other in `rounds`.
@@ -192,6 +197,7 @@ def time_cells(
     Raises:
         InputError: if none has, or as `run` does.
     """
+    _require_places(sweep, store, track=track, report=write_report, replace_other=replace_other)
     options = options_for(sweep, cpu=cpu)
     of_cell: dict[str, Trial] = {}
     finished = [entry.trial for entry in entries(sweep, store, options) if entry.is_finished]
@@ -214,6 +220,17 @@ def time_cells(
         )
     untimed = len({trial.cell.key for trial in sweep.trials}) - len(trials)
     return Timed(rows, problems, untimed, published.page, published.tracking_problem)
+
+
+def _require_places(
+    sweep: Sweep, store: Store, *, track: bool, report: bool, replace_other: bool
+) -> None:
+    """Refuses, before anything is written, what would write over something else."""
+    require_name(sweep, store, replace=replace_other)
+    if track:
+        tracking_uri(store)
+    if report:
+        require_own(outcomes.report_folder(sweep))
 
 
 @dataclass
@@ -253,7 +270,7 @@ def _published(
 def _up_to_date_report(sweep: Sweep, store: Store) -> Path:
     """The report's page, written unless it tells of the store's very state already."""
     state = state_of(sweep, store)
-    page = Path("reports") / sweep.name / "README.md"
+    page = outcomes.report_folder(sweep) / "README.md"
     if not is_reported(sweep, store, page, state):
         outcomes.write_report(sweep, store)
         note_reported(sweep, store, page, state)

@@ -29,6 +29,24 @@ from nodebench.tree import Tree
 
 
 @dataclass(frozen=True)
+class Origin:
+    """The file that a sweep was read from, and what else its name depends on."""
+
+    file: str
+    small: bool = False
+    renamed: tuple[str, ...] = ()
+    """What `--set` said of its name."""
+
+    def load(self) -> Sweep:
+        """What the file says now.
+
+        Raises:
+            SweepError: with every mistake in it.
+        """
+        return load(Path(self.file), self.renamed, self.small)
+
+
+@dataclass(frozen=True)
 class Sweep:
     """A sweep file, expanded."""
 
@@ -46,6 +64,8 @@ class Sweep:
     made: Made
     text: str
     """The resolved sweep file as YAML: what `repro` needs, and nothing of this machine."""
+
+    origin: Origin
 
     @cached_property
     def varying(self) -> list[str]:
@@ -175,7 +195,12 @@ def load(path: Path, overrides: Sequence[str] = (), small: bool = False) -> Swee
         file.search,
         made,
         text,
+        Origin(str(path.resolve()), small, tuple(filter(_names_it, overrides))),
     )
+
+
+def _names_it(override: str) -> bool:
+    return override.partition("=")[0].strip() == "name"
 
 
 def _has_other_cells(trials: Sequence[Trial], path: Path, small: bool) -> bool:

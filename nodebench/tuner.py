@@ -19,11 +19,13 @@ from nodebench.errors import ResourceError
 from nodebench.identity import Trial
 from nodebench.lock import abandoned, own_folder
 from nodebench.packing import packs
+from nodebench.places import cluster_address
 from nodebench.planning import RunOptions
 from nodebench.runner import Monitor, require_node
 from nodebench.store import Store
 from nodebench.sweepfile import Resources, Stop
 from nodebench.trial_folder import Row
+from nodebench.variables import variable
 
 REPORT_EVERY_S = 0.5
 """Epochs that follow each other faster are not all reported to the driver; the store has them."""
@@ -127,14 +129,14 @@ def _ray_session(root: Path) -> Iterator[Path]:
     on_sigterm = signal.getsignal(signal.SIGTERM)
     if is_ours:
         context = ray.init(
-            address=os.environ.get("RAY_ADDRESS", "local"),
+            address=cluster_address() or "local",
             include_dashboard=False,
             log_to_driver=False,
             logging_level=logging.ERROR,
         )
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own would abort
-        if "RAY_ADDRESS" not in os.environ:
+        if cluster_address() is None:
             storage.mkdir(parents=True, exist_ok=True)
             # Ray leaves its folder of logs and sockets behind: whoever clears up ours removes it.
             (storage / SESSION).symlink_to(vars(context)["address_info"]["session_dir"])
@@ -307,6 +309,9 @@ def _callback(held: _DriverOnly, stopper: Any) -> Any:
 
 def _quieten_ray() -> None:
     """Ray reads these when it is imported or started."""
+    for name in ("RAY_ADDRESS", "RAY_TMPDIR", "TMPDIR"):
+        if variable(name) is None:  # Ray takes an empty one for the working folder
+            os.environ.pop(name, None)
     os.environ.update(
         RAY_USAGE_STATS_ENABLED="0",
         RAY_CHDIR_TO_TRIAL_DIR="0",
