@@ -2,7 +2,8 @@
 
 Three kinds of things can go: what killed processes have left; checkpoints of finished trials,
 without which a trial still counts as done; and orphans, trials that no known sweep plans any more.
-A sweep is known by its copy in the store, as it was last launched, or by a file in `sweeps/`.
+A sweep is known by its copy in the store, as it was last launched, by every file that it was
+launched from and that is still there, or by a file in `sweeps/`.
 """
 
 from __future__ import annotations
@@ -17,10 +18,12 @@ from pathlib import Path
 from typing import Literal
 
 from nodebench.errors import InputError, NodebenchError, StoreError
+from nodebench.launches import launched_files
 from nodebench.lock import abandoned, elsewhere, holder, own_folder
 from nodebench.planning import RunOptions, is_missing
 from nodebench.store import Store
 from nodebench.sweep import Sweep, load
+from nodebench.sweepfile import SizeName
 from nodebench.trial_folder import FINISHED, Result, TrialFolder
 
 Kind = Literal["leftovers", "checkpoints", "orphans"]
@@ -133,23 +136,32 @@ class _Plans:
             self._add(path, [f"name={path.stem}"])
         for path in files:
             self._add(path, [])
+        for name, origin in launched_files(store):
+            self._add(Path(origin.file), origin.renamed, name, origin.size)
         for path in (store.root / "sweeps").glob("*.json"):
             if path.with_suffix(".yaml") not in copies:
                 self.planned |= store.ever_planned(path.stem).keys()
 
-    def _add(self, path: Path, overrides: Sequence[str]) -> None:
+    def _add(
+        self,
+        path: Path,
+        overrides: Sequence[str],
+        name: str | None = None,
+        size: SizeName = "full",
+    ) -> None:
+        """Adds what a file plans, which was launched under a `name` if that is not the file's."""
         sweep = None
         with contextlib.suppress(NodebenchError, OSError):
-            sweep = load(path, overrides)
+            sweep = load(path, overrides, size)
             self._add_trials(sweep)
         if sweep is None or not all(trial.is_identified for trial in sweep.trials):
-            ever = self.store.ever_planned(sweep.name if sweep else path.stem)
+            ever = self.store.ever_planned(name or (sweep.name if sweep else path.stem))
             if path.parent == self.store.root / "sweeps" and not ever:
                 trials = (self.store.root / "trials").glob("*")
                 ever = {path.name: "" for path in trials}  # any of them may be its own
             self.planned |= ever.keys()
             self.in_use |= ever.keys()
-            self.unreadable.add(path.stem)
+            self.unreadable.add(name or path.stem)
 
     def _add_trials(self, sweep: Sweep) -> None:
         options = RunOptions(Path(), limits=sweep.limits, evaluate=sweep.evaluate)

@@ -19,6 +19,7 @@ from nodebench.allowance import cpu_count, memory_bytes
 from nodebench.atomic import require_writable
 from nodebench.errors import ResourceError, shown
 from nodebench.lock import abandoned, own_folder
+from nodebench.variables import variable
 
 SESSION = "session"
 
@@ -43,8 +44,8 @@ def address() -> str | None:
     Raises:
         ResourceError: if it names none.
     """
-    text = os.environ.get("RAY_ADDRESS", "").strip()
-    if text in ("", "local"):
+    text = variable("RAY_ADDRESS")
+    if text in (None, "local"):
         return None
     found = re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[^][\s:/]+):(\d{1,5})", text)
     if text != "auto" and not (found and 0 < int(found[2]) < 2**16):
@@ -85,9 +86,9 @@ def temporary_folder() -> Path:
     Raises:
         ResourceError: if there is none that is short enough and can be written.
     """
-    named = os.environ.get("RAY_TMPDIR")
+    named = variable("RAY_TMPDIR")
     problem = ""
-    for folder in [named] if named else [os.environ.get("TMPDIR"), "/tmp"]:
+    for folder in [named] if named else [variable("TMPDIR"), "/tmp"]:
         if folder and not (problem := _unfit(Path(folder).absolute())):
             return Path(folder).absolute()
     raise ResourceError(

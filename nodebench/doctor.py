@@ -11,7 +11,7 @@ import platform
 import re
 import shutil
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -23,7 +23,9 @@ from nodebench.data.files import FILES, missing, prepare
 from nodebench.data_settings import DATASETS
 from nodebench.errors import DataError, ResourceError, TrackingError
 from nodebench.lock import holder
+from nodebench.mlflow_file import lost, moved
 from nodebench.part import Part
+from nodebench.places import tracking_file, tracking_uri
 from nodebench.store import Store
 from nodebench.sweep import Sweep
 
@@ -208,9 +210,35 @@ def _mlflow(case: Case) -> Iterator[Finding]:
         return
     try:
         yield Finding("ok", probe(case.store))
+        yield from _artifacts(case.store)
     except TrackingError as error:
         cure = "run with `--no-track` meanwhile; `nodebench sync SWEEP` catches up"
         yield Finding("problem", str(error), cure)
+
+
+def _artifacts(store: Store) -> Iterator[Finding]:
+    """Artifacts that are not where MLflow's file has them; a server is not asked."""
+    file = tracking_file(tracking_uri(store))
+    if file is None or not file.exists():
+        return
+    if before := moved(file, store):
+        yield Finding(
+            "warning",
+            f"the artifacts of {_names(before)} are noted at a former place of this store, such as "
+            f"`{min(before.values())}`",
+            "the next `run`, `sync` or `ui` puts that right",
+        )
+    elif gone := lost(file):
+        yield Finding(
+            "warning",
+            f"artifacts of {_names(gone)} are gone",
+            "`nodebench sync SWEEP` writes them again from the store",
+        )
+
+
+def _names(found: Collection[str]) -> str:
+    """Some names, in backticks."""
+    return ", ".join([f"`{name}`" for name in sorted(found)[:5]] + ["…"] * (len(found) > 5))
 
 
 def _ray(case: Case) -> Iterator[Finding]:

@@ -26,12 +26,17 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
+from nodebench.variables import masked
+
 LONGEST_SHOWN = 100
 """Characters of a user's text in a message."""
 
 
 class NodebenchError(Exception):
-    """The root of every error that this package raises on purpose."""
+    """The root of every error that this package raises on purpose; no message has a password."""
+
+    def __init__(self, message: str = ""):
+        super().__init__(masked(message))
 
 
 class InputError(NodebenchError):

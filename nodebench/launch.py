@@ -16,13 +16,15 @@ from nodebench import outcomes
 from nodebench.errors import InputError, ResourceError
 from nodebench.estimate import Cost, Forecast, forecast, recorded_costs, slots
 from nodebench.identity import Trial
+from nodebench.launches import remember, require_name
 from nodebench.memo import is_reported, is_tracked, note_reported, state_of
 from nodebench.mirror import Mirror
 from nodebench.packing import packs
-from nodebench.places import data_root, default_store, report_folder
-from nodebench.planning import Entry, RunOptions, chosen, entries, remember
+from nodebench.places import data_root, default_store, report_folder, tracking_uri
+from nodebench.planning import Entry, RunOptions, chosen, entries
 from nodebench.preflight import prepared, require_all, require_places, require_run
 from nodebench.relatives import find
+from nodebench.report.place import require_own
 from nodebench.runner import Monitor, Unwatched, run_inline
 from nodebench.sources import load_sweep, sweep_path
 from nodebench.store import Store
@@ -125,6 +127,7 @@ def run(
     track: bool = True,
     require_mlflow: bool = False,
     write_report: bool = True,
+    replace_other: bool = False,
 ) -> Outcome:
     """Runs what is missing of a sweep, brings MLflow up to date, and writes the report.
 
@@ -132,17 +135,17 @@ def run(
     The store is by default that of NODEBENCH_RUNS; nobody watches unless a `monitor` is given.
     `only` (`path=value` texts) and `shard` (`i/n`) leave a part of the trials. With
     `retry_failed`, trials that did not finish (DNF) are tried again; with `fail_fast`, the first
-    that has no result ends the run.
+    that has no result ends the run. A sweep may `replace_other`: another file of its name.
 
     Raises:
         InputError, DataError, ResourceError: as `preflight.require_run`, before anything starts.
-        StoreError: if another process runs this sweep.
-        TrackingError: if MLflow cannot be used, and `require_mlflow`.
+        StoreError: if another process runs this sweep, or another file has its name.
+        TrackingError: if MLflow cannot be used, and `require_mlflow`; or cannot be named so.
     """
     store, monitor = store or default_store(), monitor or Unwatched()
+    _require_places(sweep, store, track=track, report=write_report, replace_other=replace_other)
     ids = chosen(sweep, only, shard)
     options = replace(options_for(sweep, cpu=cpu), tags=_commit(), retry_failed=retry_failed)
-    require_places(store, report_folder(sweep.name) if write_report else None)
     planned = entries(sweep, store, options, ids)
     todo = [entry for entry in planned if entry.missing and (train or entry.is_trained)]
     missing = [entry.trial for entry in todo]
@@ -191,6 +194,7 @@ def time_cells(
     cpu: bool = False,
     track: bool = True,
     write_report: bool = True,
+    replace_other: bool = False,
     on_round: Callable[[int], None] = lambda _round: None,
 ) -> Timed:
     """Times a training step of every cell, alone on its device, one after the other in `rounds`.
@@ -200,7 +204,7 @@ def time_cells(
     Raises:
         InputError: if none has, or as `run` does.
     """
-    require_places(store, report_folder(sweep.name) if write_report else None)
+    _require_places(sweep, store, track=track, report=write_report, replace_other=replace_other)
     options = options_for(sweep, cpu=cpu)
     of_cell: dict[str, Trial] = {}
     finished = [entry.trial for entry in entries(sweep, store, options) if entry.is_finished]
@@ -223,6 +227,18 @@ def time_cells(
         )
     untimed = len({trial.cell.key for trial in sweep.trials}) - len(trials)
     return Timed(rows, problems, untimed, *published.came_to)
+
+
+def _require_places(
+    sweep: Sweep, store: Store, *, track: bool, report: bool, replace_other: bool
+) -> None:
+    """Refuses, before anything is written, what cannot be, or would be over something else."""
+    require_places(store, report_folder(sweep.name) if report else None)
+    require_name(sweep, store, replace=replace_other)
+    if track:
+        tracking_uri(store)
+    if report:
+        require_own(report_folder(sweep.name))
 
 
 @dataclass

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import sqlite3
 from pathlib import Path
 
-from nodebench.places import tracking_uri
+from nodebench.mlflow_file import experiment
+from nodebench.places import tracking_file, tracking_uri
 from nodebench.store import Store
 from nodebench.sweep import Sweep
 
@@ -61,14 +60,6 @@ def _experiment(sweep: Sweep, store: Store) -> str | None:
     Read without MLflow, whose import takes seconds. A server is asked anew at each launch.
     """
     uri = tracking_uri(store)
-    path = Path(uri.removeprefix("sqlite:///"))
-    if not uri.startswith("sqlite:///") or not path.is_file():
-        return None
-    query = "SELECT experiment_id, creation_time FROM experiments WHERE name = ?"
-    with (
-        contextlib.suppress(sqlite3.Error),
-        contextlib.closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as file,
-    ):
-        found = file.execute(query, (sweep.name,)).fetchone()
-        return f"{uri} {found}" if found else None
-    return None
+    file = tracking_file(uri)
+    found = experiment(file, sweep.name) if file and file.is_file() else None
+    return f"{uri} {found}" if found else None

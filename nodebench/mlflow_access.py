@@ -8,26 +8,36 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import socket
 import sqlite3
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from nodebench.atomic import require_writable
 from nodebench.errors import TrackingError
-from nodebench.places import tracking_uri
+from nodebench.lock import held
+from nodebench.mlflow_cures import cure
+from nodebench.mlflow_file import TRIAL_TAG, follow, require_mlflows
+from nodebench.places import tracking_file, tracking_uri
 from nodebench.store import Store
+from nodebench.variables import masked, variable
 
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # two lines a run
-# A server that does not answer holds nobody up for long. Our caller tries again; MLflow itself
-# would also repeat the creation of a run whose answer was lost, which makes two of it.
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+os.environ.update(
+    MLFLOW_DISABLE_TELEMETRY=variable("MLFLOW_DISABLE_TELEMETRY") or "true",
+    MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT="true",  # two lines a run
+    # A server that does not answer holds nobody up for long. Our caller tries again; MLflow itself
+    # would also repeat the creation of a run whose answer was lost, which makes two of it.
+    MLFLOW_HTTP_REQUEST_TIMEOUT=variable("MLFLOW_HTTP_REQUEST_TIMEOUT") or "15",
+    MLFLOW_HTTP_REQUEST_MAX_RETRIES=variable("MLFLOW_HTTP_REQUEST_MAX_RETRIES") or "0",
+)
 
-from mlflow import MlflowClient, __version__
-from mlflow.entities import Metric, Param, Run, RunTag
+import mlflow
+from alembic.util import CommandError
+from mlflow import MlflowClient
+from mlflow.entities import Experiment, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -36,9 +46,16 @@ __all__ = ["Metric", "MlflowClient", "Param", "Run", "RunTag"]
 logging.getLogger("alembic").setLevel(logging.ERROR)
 logging.getLogger("mlflow").setLevel(logging.ERROR)
 
-TRIAL_TAG = "nodebench.trial"
+ERRORS = (
+    *(MlflowException, CommandError, SQLAlchemyError, sqlite3.Error),
+    *(OSError, ImportError, ValueError),  # ValueError: of an answer that is not MLflow's
+)
+LONGEST_REASON = 300
 PATIENCE_S = 5
-PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
+PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
+
+OPENING_S = 300.0
+"""For whoever makes MLflow's file: some seconds, and minutes on a machine that is busy."""
 
 
 def probe(store: Store) -> str:
@@ -48,30 +65,58 @@ def probe(store: Store) -> str:
         TrackingError: if it cannot be reached, or its database is damaged or of another version.
     """
     uri = tracking_uri(store)
-    file = Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
+    file = tracking_file(uri)
     with explained(uri), _impatient():
         if file is not None and not file.exists():
             require_writable(file.resolve().parent)
-            return f"`{uri}` is not there yet: the first run makes it"
-        _require_contact(uri, file)
-        found = MlflowClient(uri).search_experiments()
-    return f"{__version__}; `{uri}` answers and has {len(found)} experiments"
+            return f"`{masked(uri)}` is not there yet: the first run makes it"
+        _require_contact(uri)
+        found = MlflowClient(uri, uri).search_experiments()
+    return f"{mlflow.__version__}; `{masked(uri)}` answers and has {len(found)} experiments"
 
 
-def _require_contact(uri: str, file: Path | None) -> None:
+def client_for(store: Store) -> MlflowClient:
+    """MLflow, with its file made, and put right after the store was moved.
+
+    Raises:
+        TrackingError: if it cannot be reached.
+    """
+    uri = tracking_uri(store)
+    file = tracking_file(uri)
+    with explained(uri):
+        if file is None:
+            _require_contact(uri)
+            return MlflowClient(uri, uri)
+        with _opening(file):
+            _require_contact(uri)
+            client = MlflowClient(uri, uri)
+            follow(file, store)
+            return client
+
+
+def _opening(file: Path) -> contextlib.AbstractContextManager[None]:
+    """Keeps others from opening MLflow's file meanwhile.
+
+    It is made in many steps, and two processes at once would both take each.
+    """
+    if file.exists() and not os.access(file.parent, os.W_OK):
+        return contextlib.nullcontext()  # somebody else's, to be read
+    return held(file.with_name(f"{file.name}.lock"), f"`{file}`", OPENING_S)
+
+
+def _require_contact(uri: str) -> None:
     """Refuses at once what MLflow would try again and again."""
-    if file is not None:
-        address = f"{file.resolve().as_uri()}?mode=ro"
-        with contextlib.closing(sqlite3.connect(address, uri=True)) as database:
-            database.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    if file := tracking_file(uri):
+        require_mlflows(file)
         return
     parts = urlsplit(uri)
-    try:
-        port = parts.port or PORTS.get(parts.scheme.partition("+")[0])
-    except ValueError as error:
-        raise OSError(f"no address: {error}") from error
-    if parts.hostname and port:
+    port = parts.port or PORTS.get(parts.scheme.partition("+")[0])
+    if parts.hostname and port and not _is_by_proxy(parts.scheme):
         socket.create_connection((parts.hostname, port), PATIENCE_S).close()
+
+
+def _is_by_proxy(scheme: str) -> bool:
+    return scheme in urllib.request.getproxies()
 
 
 @contextlib.contextmanager
@@ -102,13 +147,36 @@ def runs_of(client: MlflowClient, experiment: str) -> list[Run]:
             return found
 
 
+def experiment_of(client: MlflowClient, name: str) -> Experiment:
+    """The experiment of a sweep that was run.
+
+    Raises:
+        TrackingError: if there is none, or it was deleted.
+    """
+    found = client.get_experiment_by_name(name)
+    where = f"MLflow at `{client.tracking_uri}` has"
+    if found is None:
+        raise TrackingError(f"{where} no experiment `{name}`: run it first")
+    if is_deleted(found):
+        raise TrackingError(
+            f"{where} the experiment `{name}` among those that were deleted in its pages. "
+            "`nodebench sync SWEEP` restores it"
+        )
+    return found
+
+
+def is_deleted(experiment: Experiment) -> bool:
+    """Whether an experiment was deleted in MLflow's pages, where it can be restored."""
+    return bool(experiment.lifecycle_stage == "deleted")
+
+
 @contextlib.contextmanager
 def explained(uri: str) -> Iterator[None]:
     """Turns MLflow's errors into one that says where it was sought and what to do."""
     try:
         yield
-    except (MlflowException, OSError, ImportError, SQLAlchemyError, sqlite3.Error) as error:
-        raise TrackingError(
-            f"MLflow at `{uri}` cannot be used ({error}). Start the server, or change or "
-            "unset MLFLOW_TRACKING_URI"
-        ) from error
+    except ERRORS as error:
+        text = masked(str(error))
+        reason = re.split(r"\. |\n", text.rpartition("(Caused by ")[2].strip())[0]
+        message = f"MLflow at `{uri}` cannot be used ({reason[:LONGEST_REASON]}). {cure(text, uri)}"
+        raise TrackingError(message) from None  # the error's own text may have a password

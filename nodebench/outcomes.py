@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nodebench.atomic import write
+from nodebench.launches import remember, require_name
 from nodebench.places import data_root, default_store, report_folder, require_place
-from nodebench.planning import remember
+from nodebench.report.place import require_own
 from nodebench.store import Store
 from nodebench.sweep import Sweep
 from nodebench.verdict import Verdict, judge
@@ -62,17 +63,20 @@ def compare(reference: str, source: str, store: Store | None = None) -> str:
     return comparison(*(read(name, store) for name in (reference, source)))
 
 
-def sync(sweep: Sweep, store: Store) -> dict[str, str]:
+def sync(sweep: Sweep, store: Store, *, replace_other: bool = False) -> dict[str, str]:
     """Writes to MLflow what it lacks of a sweep; returns the run id of each trial.
 
     Raises:
+        StoreError: if another file has the sweep's name, which it is not to `replace_other`.
         TrackingError: if MLflow cannot be reached.
     """
+    require_name(sweep, store, replace=replace_other)
     from nodebench.tracking import Tracker
 
     remember(sweep, store)
     with store.tracking_lock(sweep.name):
         tracker = Tracker(sweep, store)
+        tracker.seek_artifacts()
         tracker.update_all()
         return tracker.run_ids()
 
@@ -90,12 +94,18 @@ def write_report(
 
     Raises:
         ResourceError: if the folder cannot be written.
+        StoreError: if it would write over a file that is no report's, or, unless a folder is
+            given, over the report of another file of the sweep's name.
+        TrackingError: if MLflow is to be read and cannot.
     """
     from nodebench.report import page
 
     store = store or default_store()
     target = folder or report_folder(sweep.name)
     require_place(target, "Give `--out` a folder that can")
+    require_own(target)
+    if folder is None:
+        require_name(sweep, store)
     if not from_mlflow:
         return page.write_report(sweep, store, target)
     from nodebench.tracking import restore

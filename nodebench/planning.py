@@ -164,14 +164,6 @@ class _Shorter:
         return max(shorter, default=(0, None))[1]
 
 
-def remember(sweep: Sweep, store: Store) -> None:
-    """Keeps what is launched; what `--set` made of a file does not replace the file's own copy."""
-    kept, text = store.sweep_file(sweep.name), sweep.text
-    if sweep.made.changed and kept.exists():
-        text = kept.read_text(encoding="utf-8")
-    store.write_sweep(sweep.name, text, {trial.id: sweep.label(trial) for trial in sweep.trials})
-
-
 def orphans(sweep: Sweep, store: Store) -> dict[str, str]:
     """Trials that an earlier form of the sweep's file planned: id -> label; not with `--set`."""
     if sweep.made.changed:

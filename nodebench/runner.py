@@ -6,18 +6,23 @@ torch is imported where training happens: a driver of Ray's workers starts faste
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
 from nodebench.allowance import cpu_count
 from nodebench.cluster import address, require_answer, temporary_folder
 from nodebench.errors import ResourceError
 from nodebench.identity import Trial
+from nodebench.lock import holder
 from nodebench.packing import packs
 from nodebench.planning import RunOptions
 from nodebench.store import Store
 from nodebench.sweepfile import Resources
-from nodebench.trial_folder import Row
+from nodebench.trial_folder import TRIAL_WAIT_S, Row
+
+LOOK_AGAIN_S = 0.5
+"""Between two looks at trials that another process holds."""
 
 
 class Monitor(Protocol):
@@ -106,7 +111,8 @@ def run_inline(
     """
     from nodebench.pack import Pack
 
-    for together in packs(trials, options, slots=1):
+    waiting = _Waiting(trials, store)
+    for together in waiting.packs(options):
         pack = Pack(together, store, options)
         for trial in together:
             monitor.on_start(trial.id)
@@ -117,6 +123,36 @@ def run_inline(
             monitor.on_end(trial.id, pack.problems.get(trial.id))
         if fail_fast and not pack.has_results:
             return
+    for trial in waiting.trials:
+        monitor.on_end(trial.id, waiting.problem(trial))
+
+
+class _Waiting:
+    """Trials that are still to be run: those that another process holds come last."""
+
+    def __init__(self, trials: Sequence[Trial], store: Store):
+        self.trials, self._store = list(trials), store
+
+    def packs(self, options: RunOptions) -> Iterator[Sequence[Trial]]:
+        """The trials in their order as they are free; ends when all are held for TRIAL_WAIT_S."""
+        deadline = time.monotonic() + TRIAL_WAIT_S
+        while self.trials and time.monotonic() < deadline:
+            held = []
+            for pack in packs(self.trials, options, slots=1):
+                busy = [trial for trial in pack if self._store.folder(trial.id).is_locked()]
+                held += busy
+                if free := [trial for trial in pack if trial not in busy]:
+                    yield free
+                    deadline = time.monotonic() + TRIAL_WAIT_S
+            self.trials = held
+            if held:
+                time.sleep(LOOK_AGAIN_S)
+
+    def problem(self, trial: Trial) -> str:
+        """Why a trial could not be run."""
+        lock = self._store.folder(trial.id).path / "lock"
+        who = holder(lock) or "another process"
+        return f"the trial `{trial.id}` is held by {who}. Wait until it ends, or stop it"
 
 
 def _gpus(resources: Resources) -> int:

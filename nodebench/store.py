@@ -13,10 +13,12 @@
                      lock               held by the process that trains
     runs/sweeps/<name>.yaml             the sweep as it was last launched
                 <name>.json             every trial that it ever planned: id -> label
+                <name>.files.json       the files that it was launched from, the last one last
                 <name>.memo.json        what the last launch brought up to date; safe to delete
                 <name>.lock             held by the process that runs it
                 <name>.tracking.lock    held by the process that writes it to MLflow
     runs/index.json                     a cache of the results; safe to delete
+    runs/.nodebench                     says that all this is nodebench's own
     runs/.ray-*, .merge-*, .gone-*      of processes at work, or left by killed ones
 
 Every file is replaced as a whole, so a reader, or a process that was killed, never leaves or
@@ -26,19 +28,24 @@ sees half of one.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from nodebench.atomic import modified, read_json, write
 from nodebench.errors import StoreError
 from nodebench.lock import held
-from nodebench.trial_folder import Result, TrialFolder, read_result
+from nodebench.trial_folder import Result, Row, TrialFolder, read_result
 
 LOCK_WAIT_S = 30.0
 """For a process whose driver was killed, and which may still be writing."""
+
+
+MARK = ".nodebench"
+NAMES = ("sweeps", "trials", "index.json")
 
 
 class Store:
@@ -48,6 +55,24 @@ class Store:
         self.root = root.resolve()
         self._index_file = self.root / "index.json"
         self._trials = self.root / "trials"
+
+    def require_own(self) -> None:
+        """Refuses a folder that has something of the user's where a store writes.
+
+        Raises:
+            StoreError: if it has, or is a file.
+        """
+        if self.root.exists() and not self.root.is_dir():
+            raise StoreError(f"NODEBENCH_RUNS names `{self.root}`, which is a file: name a folder")
+        if (self.root / MARK).exists():
+            return
+        there = [name for name in NAMES if (self.root / name).exists()]
+        if there and not _is_own(self.root):
+            raise StoreError(
+                f"`{self.root}` has {', '.join(f'`{name}`' for name in there)}, which are not a "
+                "store's, and where one would write: let NODEBENCH_RUNS name a folder for "
+                "nodebench alone, such as `runs`"
+            )
 
     def folder(self, trial_id: str) -> TrialFolder:
         """The place of a trial, which need not exist."""
@@ -102,8 +127,49 @@ class Store:
         planned: dict[str, str] = read_json(self._planned_file(name), {})
         return planned
 
-    def write_sweep(self, name: str, text: str, planned: dict[str, str]) -> None:
-        """Keeps a sweep's file as it is launched, and adds what it plans to `ever_planned`."""
+    def launches(self, name: str) -> list[Row]:
+        """The files that a sweep was launched from, each once and the last one last."""
+        files: list[Row] = read_json(self._files_file(name), {}).get("files", [])
+        return files
+
+    def require_copy(self, name: str) -> None:
+        """Refuses to replace a sweep's copy that is not what was last written there.
+
+        Raises:
+            StoreError: if it is not, or the whole folder is not the store's own.
+        """
+        self.require_own()
+        if self._is_foreign(name):
+            raise StoreError(
+                f"`{self.sweep_file(name)}` was not written by nodebench, or changed since, and "
+                "would be replaced: move it away"
+            )
+
+    def _is_foreign(self, name: str) -> bool:
+        path = self.sweep_file(name)
+        if not path.exists():
+            return False
+        written: list[str] | None = read_json(self._files_file(name), {}).get("copies")
+        if written is None:  # an earlier release wrote the plan beside it
+            return not self._planned_file(name).exists()
+        return _digest(path) not in written
+
+    def write_sweep(
+        self, name: str, text: str, planned: dict[str, str], files: Sequence[Row] = ()
+    ) -> None:
+        """Keeps a sweep's file as it is launched, from `files`, and adds to `ever_planned`.
+
+        Raises:
+            StoreError: if something of the user's lies where it would be written.
+        """
+        self.require_copy(name)
+        if not (self.root / MARK).exists():
+            write(self.root / MARK, "A store of nodebench, which writes whatever lies here.\n")
+        # Both, since a kill may come between the two files.
+        copies = sorted({_digest(self.sweep_file(name)), _digest(text.encode())})
+        known = {"files": list(files) or self.launches(name), "copies": copies}
+        if read_json(self._files_file(name), {}) != known:
+            write(self._files_file(name), json.dumps(known, indent=0))
         write(self.sweep_file(name), text)
         before = self.ever_planned(name)
         if not planned.keys() <= before.keys():
@@ -133,6 +199,9 @@ class Store:
 
     def _notes_file(self, name: str) -> Path:
         return self.root / "sweeps" / f"{name}.memo.json"
+
+    def _files_file(self, name: str) -> Path:
+        return self.root / "sweeps" / f"{name}.files.json"
 
     def _planned_file(self, name: str) -> Path:
         return self.root / "sweeps" / f"{name}.json"
@@ -171,3 +240,29 @@ class Store:
             state = "several trials start" if found else "no trial starts"
             raise StoreError(f"{state} with `{start}` in `{self.root / 'trials'}`; see `plan`")
         return TrialFolder(found[0])
+
+
+def _digest(content: bytes | Path) -> str:
+    """Tells contents apart; that of a file that is absent is empty."""
+    if isinstance(content, Path):
+        content = content.read_bytes() if content.exists() else b""
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def _is_own(root: Path) -> bool:
+    """Whether what lies in an unmarked folder is a store's, of an earlier release."""
+    trials, sweeps = root / "trials", root / "sweeps"
+    traces = ("trial.json", "lock", "result.json", "log.txt", "checkpoint.pt")
+    return (
+        (trials.is_dir() or not (trials.exists() or (root / "index.json").exists()))
+        and all(any((one / name).exists() for name in traces) for one in trials.glob("*"))
+        and (sweeps.is_dir() or not sweeps.exists())
+        and all(_is_stores(path) for path in sweeps.glob("*"))
+    )
+
+
+def _is_stores(path: Path) -> bool:
+    """Whether a file in a folder `sweeps` is one that a store writes there."""
+    if path.suffix == ".yaml":
+        return path.with_suffix(".json").exists()
+    return path.name.startswith(".") or path.suffix in (".json", ".lock")

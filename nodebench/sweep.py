@@ -37,6 +37,24 @@ from nodebench.tree import Tree, dump
 
 
 @dataclass(frozen=True)
+class Origin:
+    """The file that a sweep was read from, and what else its name depends on."""
+
+    file: str
+    size: SizeName = "full"
+    renamed: tuple[str, ...] = ()
+    """What `--set` said of its name."""
+
+    def load(self) -> Sweep:
+        """What the file says now.
+
+        Raises:
+            SweepError: with every mistake in it.
+        """
+        return load(Path(self.file), self.renamed, self.size)
+
+
+@dataclass(frozen=True)
 class Sweep:
     """A sweep file, expanded."""
 
@@ -54,6 +72,8 @@ class Sweep:
     made: Made
     text: str
     """The resolved sweep file as YAML: what `repro` needs, and nothing of this machine."""
+
+    origin: Origin
 
     @cached_property
     def varying(self) -> list[str]:
@@ -182,7 +202,12 @@ def load(path: Path, overrides: Sequence[str] = (), size: SizeName = "full") -> 
         file.search,
         made,
         text,
+        Origin(str(path.resolve()), size, tuple(filter(_names_it, overrides))),
     )
+
+
+def _names_it(override: str) -> bool:
+    return override.partition("=")[0].strip() == "name"
 
 
 def _made(made: Made, trials: Sequence[Trial], path: Path, size: SizeName) -> Made:

@@ -7,29 +7,33 @@ history's own timestamps, and can therefore be written again at any time without
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 from nodebench import mlflow_forms as forms
 from nodebench.errors import TrackingError
 from nodebench.identity import Trial
 from nodebench.mlflow_access import (
-    TRIAL_TAG,
     Metric,
     MlflowClient,
     Param,
     Run,
     RunTag,
+    client_for,
+    experiment_of,
     explained,
+    is_deleted,
     runs_of,
 )  # fmt: skip
-from nodebench.places import tracking_uri
+from nodebench.mlflow_file import SYNCED_TAG, TRIAL_TAG, artifacts_of, is_lost
+from nodebench.places import tracking_file, tracking_uri
 from nodebench.store import Store
 from nodebench.sweep import Sweep
 from nodebench.trial_folder import Result, Row, TrialFolder
 from nodebench.verdict import judge
 
-SYNCED_TAG = "nodebench.synced"
 REPORT_TAG = "nodebench.report"
+ENDED = ("FINISHED", "FAILED")
 OPEN = ("SCHEDULED", "RUNNING", "KILLED")  # of a trial that has not come to its end
 BATCH = 800  # metrics; MLflow takes 1,000 metrics, parameters and tags at once
 
@@ -46,11 +50,15 @@ class Tracker:
         self.uri = tracking_uri(store)
         self._trials = {trial.id: trial for trial in sweep.trials}
         with explained(self.uri):
-            self._client = MlflowClient(self.uri)
+            self._client = client_for(store)
             self._experiment = self._experiment_id()
             found = self._one_each(runs_of(self._client, self._experiment))
         self._run_ids = {trial: str(run.info.run_id) for trial, run in found.items()}
-        self._synced = {r.info.run_id: r.data.tags.get(SYNCED_TAG) for r in found.values()}
+        self._synced = {
+            run.info.run_id: run.data.tags.get(SYNCED_TAG)
+            for run in found.values()
+            if not is_lost(run.info.artifact_uri)  # else they are written again
+        }
         self._open = {t: str(r.info.status) for t, r in found.items() if r.info.status in OPEN}
         self._rows: dict[str, int] = {}
         self._seen: dict[str, object] = {}
@@ -106,6 +114,17 @@ class Tracker:
             for trial_id, status in list(self._open.items()):
                 self._correct_status(trial_id, status)
         self.store.note_runs(self.sweep.name, self.run_ids())
+
+    def seek_artifacts(self) -> None:
+        """Has runs whose artifacts a server has lost written again; of a file it is known.
+
+        Raises:
+            TrackingError: if MLflow cannot be reached.
+        """
+        with explained(self.uri):
+            for run_id in [run for run, state in self._synced.items() if state]:
+                if not _has_result(self._client, run_id):
+                    del self._synced[run_id]
 
     def log_report(self, folder: Path) -> None:
         """Keeps a report's page, figures and data as artifacts of a run of their own.
@@ -167,12 +186,14 @@ class Tracker:
         view = forms.view(self.sweep)
         found = self._client.get_experiment_by_name(self.sweep.name)
         if found is not None:
+            if is_deleted(found):  # in MLflow's pages, which are to show what the store has
+                self._client.restore_experiment(found.experiment_id)
             if found.tags.get(forms.VIEW_TAG) != view:
                 self._client.set_experiment_tag(found.experiment_id, forms.VIEW_TAG, view)
             return str(found.experiment_id)
         # A server places artifacts itself; the local file would place them in the working folder.
-        local = self.uri.startswith("sqlite:")
-        location = (self.store.root / "mlartifacts" / self.sweep.name).as_uri() if local else None
+        local = tracking_file(self.uri) is not None
+        location = artifacts_of(self.store, self.sweep.name).as_uri() if local else None
         kind = {"mlflow.experimentKind": "custom_model_development"}  # what its pages show first
         tags = kind | {forms.VIEW_TAG: view}
         return str(self._client.create_experiment(self.sweep.name, location, tags))
@@ -222,24 +243,43 @@ def restore(sweep: Sweep, store: Store, source: Store) -> None:
     `source` is the store beside which the default MLflow file lies.
 
     Raises:
-        TrackingError: if MLflow has no such experiment, or cannot be reached.
+        TrackingError: if MLflow has no such experiment, lacks artifacts, or cannot be reached.
     """
     uri = tracking_uri(source)
     with explained(uri):
-        client = MlflowClient(uri)
-        experiment = client.get_experiment_by_name(sweep.name)
-        if experiment is None:
-            raise TrackingError(f"MLflow at `{uri}` has no experiment `{sweep.name}`")
+        client = client_for(source)
+        experiment = experiment_of(client, sweep.name)
         planned = {trial.id for trial in sweep.trials}
         found = runs_of(client, str(experiment.experiment_id))
-        ids = {run.data.tags[TRIAL_TAG]: str(run.info.run_id) for run in found}
-        store.note_runs(sweep.name, {trial: run for trial, run in ids.items() if trial in planned})
-        for run in found:
-            if run.data.tags[TRIAL_TAG] not in planned:
-                continue
-            folder = store.folder(run.data.tags[TRIAL_TAG]).path
+        runs = {r.data.tags[TRIAL_TAG]: r for r in found if r.data.tags[TRIAL_TAG] in planned}
+        store.note_runs(sweep.name, {t: str(run.info.run_id) for t, run in runs.items()})
+        _require_artifacts(client, sweep, list(runs.values()))
+        for trial_id, run in runs.items():
+            folder = store.folder(trial_id).path
             folder.mkdir(parents=True, exist_ok=True)
             client.download_artifacts(run.info.run_id, "", str(folder))
+
+
+def _require_artifacts(client: MlflowClient, sweep: Sweep, runs: Sequence[Run]) -> None:
+    """Refuses a report of nothing, and of runs of which nothing but their metrics is left."""
+    if not runs:
+        raise TrackingError(
+            f"MLflow at `{client.tracking_uri}` has no run of a trial that `{sweep.name}` plans. "
+            "Where the store is at hand, `nodebench sync SWEEP` writes them"
+        )
+    ended = [run for run in runs if run.info.status in ENDED or SYNCED_TAG in run.data.tags]
+    lost = [run for run in ended if not _has_result(client, run.info.run_id)]
+    if lost:
+        raise TrackingError(
+            f"MLflow at `{client.tracking_uri}` has {len(lost)} finished runs of `{sweep.name}` "
+            f"whose artifacts are gone from `{lost[0].info.artifact_uri}` and its like. Put them "
+            "back there; or, where the store is at hand, `nodebench sync SWEEP` writes them again"
+        )
+
+
+def _has_result(client: MlflowClient, run_id: str) -> bool:
+    """Whether a run's artifacts have its trial's end."""
+    return any(file.path == "result.json" for file in client.list_artifacts(run_id))
 
 
 def page_of(sweep: Sweep, store: Store) -> str:
@@ -248,9 +288,6 @@ def page_of(sweep: Sweep, store: Store) -> str:
     Raises:
         TrackingError: if MLflow has no such experiment, or cannot be reached.
     """
-    uri = tracking_uri(store)
-    with explained(uri):
-        experiment = MlflowClient(uri).get_experiment_by_name(sweep.name)
-    if experiment is None:
-        raise TrackingError(f"MLflow at `{uri}` has no experiment `{sweep.name}`: run it first")
+    with explained(tracking_uri(store)):
+        experiment = experiment_of(client_for(store), sweep.name)
     return f"#/experiments/{experiment.experiment_id}/runs?viewStateShareKey={forms.VIEW}"

@@ -39,6 +39,7 @@ from nodebench.store import Store
 from nodebench.task import Task, task_for
 from nodebench.train import Step, drop_last_test, new_state, train
 from nodebench.trial_folder import ERROR, FINISHED, Result, Row, TrialFolder
+from nodebench.variables import masked
 
 
 def run_trial(
@@ -127,11 +128,11 @@ class _Run:
             self._ended(ERROR, str(error))
         except Exception as error:  # noqa: BLE001 - a crash is recorded, and the sweep goes on
             if is_out_of_memory(error):
-                self._ended(OutOfMemory.outcome, shortage(error))
+                self._ended(OutOfMemory.outcome, masked(shortage(error)))
                 return
             with suppress(OSError):  # of a full disk, which the result's reason says
                 self.folder.write_error(traceback.format_exc())
-            self._ended(ERROR, f"{type(error).__name__}: {error}")
+            self._ended(ERROR, masked(f"{type(error).__name__}: {error}"))
 
     def _attempt(self) -> Iterator[Step | Row]:
         torch.set_num_threads(self.options.resources.cpus)

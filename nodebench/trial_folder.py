@@ -18,6 +18,7 @@ from nodebench.errors import Stopped, StoreError
 from nodebench.identity import Trial
 from nodebench.lock import held, unheld
 from nodebench.spec import TrialSpec
+from nodebench.variables import masked
 
 Row = dict[str, Any]
 State = Literal["done", "failed", "running", "interrupted", "new"]
@@ -179,12 +180,12 @@ class TrialFolder:
 
     def write_error(self, traceback: str) -> None:
         """Keeps the traceback of a crash."""
-        write(self.path / "error.txt", traceback)
+        write(self.path / "error.txt", masked(traceback))
 
     def log(self, text: str) -> None:
         """Appends a line, with the time, to the trial's log."""
         with self.log_file.open("a", encoding="utf-8") as file:
-            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
+            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {masked(text)}\n")
 
     def artifacts(self) -> list[Path]:
         """The files that describe the trial: all but checkpoints and locks."""

@@ -11,10 +11,10 @@ from nodebench.cleaning import survey as survey_store
 from nodebench.data_settings import DATASETS, Dataset
 from nodebench.doctor import Case, Finding, examine
 from nodebench.errors import InputError, unknown
+from nodebench.launches import remember, require_name
 from nodebench.merge import Merged, require_store
 from nodebench.merge import merge as merge_store
 from nodebench.places import data_root
-from nodebench.planning import remember
 from nodebench.store import Store
 from nodebench.sweep import Sweep
 
@@ -22,12 +22,16 @@ if TYPE_CHECKING:
     from nodebench.data.load import Census
 
 
-def merge(sweep: Sweep, store: Store, folders: Sequence[Path]) -> list[Merged]:
+def merge(
+    sweep: Sweep, store: Store, folders: Sequence[Path], *, replace_other: bool = False
+) -> list[Merged]:
     """Takes a sweep's trials over from other machines' stores; returns what came of each.
 
     Raises:
-        StoreError: if a folder is no store, before anything is copied, or cannot be read.
+        StoreError: if a folder is no store, before anything is copied, or cannot be read; or if
+            another file has the sweep's name, which it is not to `replace_other`.
     """
+    require_name(sweep, store, replace=replace_other)
     others = [require_store(folder, store) for folder in folders]
     remember(sweep, store)
     return [merge_store([trial.id for trial in sweep.trials], other, store) for other in others]
@@ -66,3 +70,14 @@ def fetch(data_set: Dataset) -> Census:
     from nodebench.data.load import census
 
     return census(data_set, data_root())
+
+
+def open_mlflow(store: Store) -> None:
+    """Sees that MLflow can be read, its file made, and put right after the store was moved.
+
+    Raises:
+        TrackingError: if it cannot.
+    """
+    from nodebench.mlflow_access import client_for
+
+    client_for(store)

@@ -58,6 +58,10 @@ RetryFailed = Annotated[
 FailFast = Annotated[
     bool, typer.Option("--fail-fast", help="Stop at the first trial that has no result.")
 ]
+ReplaceOther = Annotated[
+    bool,
+    typer.Option("--replace", help="Take the place of another file that has the sweep's name."),
+]
 Track = Annotated[bool, typer.Option(help="Write to MLflow.")]
 RequireMlflow = Annotated[
     bool, typer.Option("--require-mlflow", help="Start only if MLflow can be written.")

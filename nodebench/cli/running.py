@@ -19,6 +19,7 @@ from nodebench.cli.options import (
     From,
     Inline,
     Only,
+    ReplaceOther,
     RequireMlflow,
     RetryFailed,
     Shard,
@@ -55,6 +56,7 @@ def run(
     track: Track = True,
     require_mlflow: RequireMlflow = False,
     write_report: WriteReport = True,
+    replace: ReplaceOther = False,
 ) -> None:
     """Run what is missing of a sweep, then report. The same command resumes."""
     if require_mlflow and not track:
@@ -64,7 +66,7 @@ def run(
         sweep, default_store(),
         only=only or (), shard=shard, retry_failed=retry_failed, fail_fast=fail_fast,
         inline=inline, cpu=cpu, track=track, require_mlflow=require_mlflow,
-        write_report=write_report,
+        write_report=write_report, replace_other=replace,
     )  # fmt: skip
     _conclude(sweep, outcome.entries)
     raise typer.Exit(_status(outcome))
@@ -86,6 +88,7 @@ def evaluate(
     cpu: Cpu = False,
     track: Track = True,
     write_report: WriteReport = True,
+    replace: ReplaceOther = False,
 ) -> None:
     """Evaluate what is trained under the solvers of `evaluate:`, where points are missing."""
     if weights is None:
@@ -100,7 +103,7 @@ def evaluate(
     outcome = _launched(
         sweep, store,
         only=only or (), shard=shard, inline=inline, cpu=cpu, track=track,
-        write_report=write_report, train=False,
+        write_report=write_report, replace_other=replace, train=False,
     )  # fmt: skip
     verdicts = outcomes.verdicts(sweep, store)
     for entry in outcome.entries:
@@ -121,6 +124,7 @@ def time(
     cpu: Cpu = False,
     track: Track = True,
     write_report: WriteReport = True,
+    replace: ReplaceOther = False,
 ) -> None:
     """Time a training step of every cell, alone on its device, for the report's seconds per epoch.
 
@@ -131,6 +135,7 @@ def time(
         timed = launch.time_cells(
             sweep, default_store(), monitor,
             steps=steps, rounds=rounds, cpu=cpu, track=track, write_report=write_report,
+            replace_other=replace,
             on_round=lambda number: err.print(f"round {number} of {rounds}", highlight=False),
         )  # fmt: skip
     say(wording.timed_text(sweep, timed))
@@ -174,6 +179,7 @@ def sync(
     size: Size = "full",
     small: Small = False,
     folders: From = None,
+    replace: ReplaceOther = False,
 ) -> None:
     """Write to MLflow what it lacks of a sweep; --from takes another machine's trials over first.
 
@@ -184,11 +190,14 @@ def sync(
     store = default_store()
     conflicts = 0
     for folder, merged in zip(
-        folders or (), upkeep.merge(sweep, store, folders or ()), strict=True
+        folders or (),
+        upkeep.merge(sweep, store, folders or (), replace_other=replace),
+        strict=True,
     ):
         say(wording.merged_text(sweep, folder, merged))
         conflicts += len(merged.conflicts)
-    say(f"{sweep.name}: {len(outcomes.sync(sweep, store))} runs in MLflow are up to date")
+    synced = outcomes.sync(sweep, store, replace_other=replace)
+    say(f"{sweep.name}: {len(synced)} runs in MLflow are up to date")
     raise typer.Exit(1 if conflicts else 0)
 
 

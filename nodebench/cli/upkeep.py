@@ -19,6 +19,7 @@ from nodebench.cli.options import AsJson, Changes, Size, Small
 from nodebench.data_settings import DATASETS
 from nodebench.errors import DataError
 from nodebench.places import default_store, tracking_uri
+from nodebench.variables import masked
 
 
 @app.command()
@@ -74,18 +75,21 @@ def ui(
 ) -> None:
     """Serve MLflow's pages with this machine's runs, or print where a server does."""
     store, page = default_store(), ""
+    uri = tracking_uri(store)
     if source is not None:
         from nodebench.tracking import page_of
 
         page = f"/{page_of(sources.load_sweep(source, size=size, small=small), store)}"
-    uri = tracking_uri(store)
     if uri.startswith("http"):
-        say(f"{uri.rstrip('/')}{page}")
+        say(f"{masked(uri).rstrip('/')}{page}")
         return
-    command = ["-m", "mlflow", "server", "--backend-store-uri", uri]
-    command += ["--host", "127.0.0.1", "--port", str(port)]
+    if source is None:
+        upkeep.open_mlflow(store)
+    command = ["-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
     say(f"http://127.0.0.1:{port}{page}")
-    os.execv(sys.executable, [sys.executable, *command])
+    # Not as an argument, which everybody on this machine can read.
+    environment = {**os.environ, "MLFLOW_BACKEND_STORE_URI": uri}
+    os.execve(sys.executable, [sys.executable, *command], environment)
 
 
 @app.command()

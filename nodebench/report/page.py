@@ -54,13 +54,14 @@ def write_report(sweep: Sweep, store: Store, folder: Path) -> Path:
     `evaluations.csv`, `gradients.csv` and `timings.csv` where there are any.
     """
     found = Findings(sweep, store)
-    shutil.rmtree(folder / "figures", ignore_errors=True)
-    write(folder / "sweep.yaml", sweep.text)
-    for name, frame in found.tables.items():
+    for name, frame in found.tables.items():  # of which `place.FIRST` is the first
         table = folder / f"{name}.csv"
-        table.unlink(missing_ok=True)
-        if not frame.empty:
+        if frame.empty:
+            table.unlink(missing_ok=True)
+        else:
             write(table, frame.to_csv(index=False))
+    write(folder / "sweep.yaml", sweep.text)
+    shutil.rmtree(folder / "figures", ignore_errors=True)
     page = folder / "README.md"
     sections = _sections(sweep, store, found, folder / "figures")
     text = "\n\n".join(section for section in sections if section) + "\n"

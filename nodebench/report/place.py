@@ -1,0 +1,41 @@
+"""Whether a folder is a report's, in which everything may be written anew."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from nodebench.errors import StoreError
+
+FIRST = "results.csv"
+"""Written before all else, so that a report that was cut off is known for one."""
+
+TABLES = ("evaluations.csv", "gradients.csv", "timings.csv")
+WRITTEN = ("README.md", "report.html", "sweep.yaml", "figures", *TABLES)
+
+
+def require_own(folder: Path) -> None:
+    """Refuses a folder where a report would replace what no report has written.
+
+    Raises:
+        StoreError: if it holds such a file, or is one.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise StoreError(
+            f"`{folder}` is a file, and a report is a folder: move it, or give `--out`"
+        )
+    if _is_table(folder / FIRST):
+        return
+    theirs = [name for name in (FIRST, *WRITTEN) if (folder / name).exists()]
+    if theirs:
+        raise StoreError(
+            f"`{folder}` has {', '.join(f'`{name}`' for name in theirs)}, which no report of "
+            "nodebench has written, and one would replace: move them, or give `report --out`"
+        )
+
+
+def _is_table(file: Path) -> bool:
+    """Whether a file is a report's table of results."""
+    if not file.is_file():
+        return False
+    with file.open("rb") as content:
+        return content.read(8) == b"id,cell,"
