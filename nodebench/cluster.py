@@ -30,6 +30,7 @@ HTTP2_SETTINGS = b"\4"
 HTTP2_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0" + HTTP2_SETTINGS + bytes(5)
 """How a client of gRPC, which Ray speaks, begins; the other side answers by its settings."""
 
+ANSWER_S = 10.0
 LONGEST_REASON = 300
 TO_BE_ALONE = "Start it, or unset RAY_ADDRESS to use this machine alone"
 TO_JOIN = f"If it asks for a token, set RAY_AUTH_TOKEN to its secret. {TO_BE_ALONE}"
@@ -67,7 +68,7 @@ def require_answer(where: str) -> None:
         return  # Ray finds out at once
     host, _, port = where.rpartition(":")
     try:
-        with socket.create_connection((host.strip("[]"), int(port)), timeout=10) as line:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_S) as line:
             if os.environ.get("RAY_USE_TLS", "0") == "0":
                 line.sendall(HTTP2_GREETING)
                 if line.recv(4)[3:] != HTTP2_SETTINGS:

@@ -99,8 +99,8 @@ def _locked(path: Path) -> dict[str, str]:
 
 def _cpus(_case: Case) -> Iterator[Finding]:
     """What this process may use, which in a container or a batch job is less than the machine."""
-    text = f"{cpu_count()} CPUs and {memory_bytes() / 1e9:.1f} GB of memory may be used"
-    yield Finding("ok", text)
+    cpus, memory = cpu_count(), f"{memory_bytes() / 1e9:.1f} GB of memory"
+    yield Finding("ok", f"{cpus} CPU{'' if cpus == 1 else 's'} and {memory} may be used")
 
 
 def _gpu(case: Case) -> Iterator[Finding]:

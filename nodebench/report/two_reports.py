@@ -59,7 +59,7 @@ def _of_commit(commit: str, folder: str) -> pd.DataFrame:
     # Without `./`, git would look from the repository's root.
     command = ["git", "show", f"{commit}:./{folder.rstrip('/')}/{TABLE}"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, capture_output=True, encoding="utf-8", check=False)
     except OSError as error:
         raise InputError(f"`{commit}:{folder}`: git cannot be run: {error}") from error
     if done.returncode:
