@@ -8,7 +8,7 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -96,11 +96,12 @@ def probed(
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run came to."""
+    """What a run came to; `undrawn` are figures that its report lacks, and why."""
 
     entries: list[Entry]
     page: Path | None
     tracking_problem: str | None
+    undrawn: tuple[str, ...] = ()
 
     @property
     def complete(self) -> bool:
@@ -156,7 +157,7 @@ def run(
                 runner = run_inline if inline else run_with_ray
                 runner(missing, store, options, monitor, fail_fast=fail_fast)
     after = entries(sweep, store, replace(options, retry_failed=False), ids)
-    return Outcome(after, published.page, published.tracking_problem)
+    return Outcome(after, published.page, published.tracking_problem, tuple(published.undrawn))
 
 
 @dataclass(frozen=True)
@@ -171,6 +172,7 @@ class Timed:
     untimed: int
     page: Path | None
     tracking_problem: str | None
+    undrawn: tuple[str, ...] = ()
 
 
 def time_cells(
@@ -213,7 +215,10 @@ def time_cells(
             trials, store, options, steps=steps, rounds=rounds, on_round=on_round
         )
     untimed = len({trial.cell.key for trial in sweep.trials}) - len(trials)
-    return Timed(rows, problems, untimed, published.page, published.tracking_problem)
+    return Timed(
+        rows, problems, untimed, published.page, published.tracking_problem,
+        tuple(published.undrawn),
+    )  # fmt: skip
 
 
 @dataclass
@@ -222,6 +227,7 @@ class _Published:
 
     page: Path | None = None
     tracking_problem: str | None = None
+    undrawn: list[str] = field(default_factory=list)
 
 
 @contextmanager
@@ -244,19 +250,26 @@ def _published(
         if mirror:
             mirror.finish()
         if write_report:
-            found.page = _up_to_date_report(sweep, store)
+            found.page = _up_to_date_report(sweep, store, found.undrawn.append)
             if mirror:
                 mirror.show(found.page)
     found.tracking_problem = mirror.problem if mirror else None
 
 
-def _up_to_date_report(sweep: Sweep, store: Store) -> Path:
-    """The report's page, written unless it tells of the store's very state already."""
+def _up_to_date_report(sweep: Sweep, store: Store, on_problem: Callable[[str], None]) -> Path:
+    """The report's page, written unless it tells of the store's very state already.
+
+    A page without one of its figures is written again the next time.
+    """
+    problems: list[str] = []
     state = state_of(sweep, store)
     page = Path("reports") / sweep.name / "README.md"
     if not is_reported(sweep, store, page, state):
-        outcomes.write_report(sweep, store)
-        note_reported(sweep, store, page, state)
+        outcomes.write_report(sweep, store, on_problem=problems.append)
+        if not problems:
+            note_reported(sweep, store, page, state)
+    for problem in problems:
+        on_problem(problem)
     return page
 
 

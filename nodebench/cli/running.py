@@ -28,11 +28,11 @@ from nodebench.cli.options import (
     WriteReport,
 )  # fmt: skip
 from nodebench.cli.progress import ProgressMonitor
+from nodebench.doubts import doubts
 from nodebench.errors import InputError
-from nodebench.launch import Outcome
+from nodebench.launch import Outcome, Timed
 from nodebench.places import default_store
 from nodebench.planning import Entry
-from nodebench.resolution import too_fine
 from nodebench.store import Store
 from nodebench.sweep import Sweep
 from nodebench.trial_folder import Row
@@ -127,7 +127,7 @@ def time(
             on_round=lambda number: err.print(f"round {number} of {rounds}", highlight=False),
         )  # fmt: skip
     say(wording.timed_text(sweep, timed))
-    _say_published(timed.page, timed.tracking_problem)
+    _say_published(timed)
     raise typer.Exit(1 if timed.problems else 0)
 
 
@@ -176,12 +176,12 @@ def sync(
 
 def _launched(sweep: Sweep, store: Store, *, train: bool = True, **how: Any) -> Outcome:
     """Runs what is missing, with progress; says where the report is."""
-    for doubt in too_fine(sweep):
+    for doubt in doubts(sweep):
         err.print(doubt, markup=False, highlight=False)
     verb = "run" if train else "evaluate"
     with _interruptible(), ProgressMonitor(sweep, store, out, verb) as monitor:
         outcome = launch.run(sweep, store, monitor, train=train, **how)
-    _say_published(outcome.page, outcome.tracking_problem)
+    _say_published(outcome)
     return outcome
 
 
@@ -194,15 +194,17 @@ def _interruptible() -> Iterator[None]:
         raise typer.Exit(INTERRUPTED) from None
 
 
-def _say_published(page: Path | None, tracking_problem: str | None) -> None:
-    """Says where the report is, and what MLflow lacks."""
-    if tracking_problem:
+def _say_published(found: Outcome | Timed) -> None:
+    """Says where the report is, and what it and MLflow lack."""
+    if found.tracking_problem:
         err.print(
-            f"MLflow is not up to date: {tracking_problem}. `nodebench sync` catches up",
+            f"MLflow is not up to date: {found.tracking_problem}. `nodebench sync` catches up",
             markup=False,
         )
-    if page:
-        say(f"report: {page}")
+    if found.page:
+        say(f"report: {found.page}")
+    for problem in found.undrawn:
+        err.print(f"the report lacks a figure: {problem}", markup=False, highlight=False)
 
 
 def _conclude(sweep: Sweep, entries: list[Entry]) -> None:
