@@ -9,14 +9,14 @@ from pydantic import Field, model_validator
 
 from nodebench.part import Imported, Part
 from nodebench.vocabulary import (
+    A_NUMBER,
     MOST_SAMPLES,
     Augmentation,
-    Count,
     Flag,
+    HeldOut,
     NonNegative,
     Samples,
     Size,
-    SomeSamples,
     Steps,
     Time,
     Width,
@@ -56,7 +56,7 @@ class Labelled(Dataset):
 
     train_size: Samples | None = None
     test_size: Samples | None = None
-    val_size: SomeSamples = 0
+    val_size: HeldOut = 0
     subset_seed: Size = 0
 
     def misfit(self, train: int, test: int) -> str | None:
@@ -112,7 +112,7 @@ class Text(Filed):
 
     kind = "text"
 
-    length: Annotated[Count, Field(ge=4, le=TEXT_LENGTH)] = TEXT_LENGTH
+    length: Annotated[int, Field(ge=4, le=TEXT_LENGTH), A_NUMBER] = TEXT_LENGTH
 
 
 class Drawn(Dataset):
@@ -133,7 +133,7 @@ class Generated(Drawn):
 
     train_size: Samples = 2000
     test_size: Samples = 1000
-    val_size: SomeSamples = 0
+    val_size: HeldOut = 0
 
     @model_validator(mode="after")
     def _fits_into_memory(self) -> Self:
@@ -205,7 +205,7 @@ class TinyImagenet(Filed, Images):
     sizes = (100_000, 10_000)
 
     name: Literal["tiny-imagenet"]
-    resolution: Annotated[Count, Field(le=LARGEST_RESOLUTION)] = 64
+    resolution: Annotated[int, Field(ge=1, le=LARGEST_RESOLUTION), A_NUMBER] = 64
 
 
 class AgNews(Text):

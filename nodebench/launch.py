@@ -8,7 +8,7 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -99,12 +99,13 @@ def probed(
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run came to."""
+    """What a run came to; `undrawn` are figures that its report lacks, and why."""
 
     entries: list[Entry]
     page: Path | None
     tracking_problem: str | None
     report_problem: str | None = None
+    undrawn: tuple[str, ...] = ()
 
     @property
     def complete(self) -> bool:
@@ -182,6 +183,7 @@ class Timed:
     page: Path | None
     tracking_problem: str | None
     report_problem: str | None = None
+    undrawn: tuple[str, ...] = ()
 
 
 def time_cells(
@@ -248,11 +250,12 @@ class _Published:
     page: Path | None = None
     tracking_problem: str | None = None
     report_problem: str | None = None
+    undrawn: list[str] = field(default_factory=list)
 
     @property
-    def came_to(self) -> tuple[Path | None, str | None, str | None]:
+    def came_to(self) -> tuple[Path | None, str | None, str | None, tuple[str, ...]]:
         """The page, and what went wrong, as `Outcome` and `Timed` have them."""
-        return self.page, self.tracking_problem, self.report_problem
+        return self.page, self.tracking_problem, self.report_problem, tuple(self.undrawn)
 
 
 @contextmanager
@@ -276,7 +279,7 @@ def _published(
             mirror.finish()
         if write_report:
             try:
-                found.page = _up_to_date_report(sweep, store)
+                found.page = _up_to_date_report(sweep, store, found.undrawn.append)
             except (OSError, ResourceError) as error:  # the trials are kept, whatever that is
                 found.report_problem = str(error)
             if mirror and found.page:
@@ -284,13 +287,20 @@ def _published(
     found.tracking_problem = mirror.problem if mirror else None
 
 
-def _up_to_date_report(sweep: Sweep, store: Store) -> Path:
-    """The report's page, written unless it tells of the store's very state already."""
+def _up_to_date_report(sweep: Sweep, store: Store, on_problem: Callable[[str], None]) -> Path:
+    """The report's page, written unless it tells of the store's very state already.
+
+    A page without one of its figures is written again the next time.
+    """
+    problems: list[str] = []
     state = state_of(sweep, store)
     page = report_folder(sweep.name) / "README.md"
     if not is_reported(sweep, store, page, state):
-        outcomes.write_report(sweep, store)
-        note_reported(sweep, store, page, state)
+        outcomes.write_report(sweep, store, on_problem=problems.append)
+        if not problems:
+            note_reported(sweep, store, page, state)
+    for problem in problems:
+        on_problem(problem)
     return page
 
 

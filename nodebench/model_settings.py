@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self, TypeAlias
+from typing import TYPE_CHECKING, ClassVar, Literal, Self, TypeAlias
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
 from nodebench.part import Imported, Part, parts_in
 from nodebench.place_settings import Activations, BatchNorms, ByPlace, Norms
 from nodebench.vocabulary import (
-    MOST_WIDE,
     STAGES,
     ActivationName,
     BelowOne,
     Blocks,
     DynamicsName,
-    Size,
+    SomeBlocks,
     Time,
+    Widening,
     Width,
     norm_parts,
 )
@@ -113,7 +113,7 @@ class ConvNetwork(SingleStage):
     kinds = ("images",)
 
     stem: Literal["conv", "res"] = "conv"
-    augment_dim: Annotated[Size, Field(le=MOST_WIDE)] = 0
+    augment_dim: Widening = 0
     activation: ActivationName = "relu"
 
     def _channels(self) -> dict[str, set[int]]:
@@ -140,7 +140,7 @@ class OdeNet(ConvNetwork):
     has_ode = True
 
     name: Literal["odenet"]
-    blocks: Annotated[Blocks, Field(ge=1)] = 1
+    blocks: SomeBlocks = 1
     dynamics: DynamicsName = "postnorm"
     t1: Time = 1.0
 
@@ -230,7 +230,7 @@ class OdeVdcnn(TextNetwork):
     has_ode = True
 
     name: Literal["odevdcnn"]
-    blocks: Annotated[Blocks, Field(ge=1)] = 1
+    blocks: SomeBlocks = 1
     dynamics: DynamicsName = "postnorm"
     t1: Time = 1.0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -87,10 +88,12 @@ def write_report(
     folder: Path | None = None,
     *,
     from_mlflow: bool = False,
+    on_problem: Callable[[str], None] = lambda _: None,
 ) -> Path:
     """Writes a sweep's report, by default to `reports/<sweep>/`; returns its page.
 
-    With `from_mlflow`, from MLflow's artifacts alone.
+    With `from_mlflow`, from MLflow's artifacts alone. `on_problem` hears of figures that could not
+    be drawn, which the page names too.
 
     Raises:
         ResourceError: if the folder cannot be written.
@@ -107,13 +110,13 @@ def write_report(
     if folder is None:
         require_name(sweep, store)
     if not from_mlflow:
-        return page.write_report(sweep, store, target)
+        return page.write_report(sweep, store, target, on_problem)
     from nodebench.tracking import restore
 
     with tempfile.TemporaryDirectory() as temporary:
         copy = Store(Path(temporary))
         restore(sweep, copy, source=store)
-        return page.write_report(sweep, copy, target)
+        return page.write_report(sweep, copy, target, on_problem)
 
 
 def write_scoreboard(sweeps: Path = Path("sweeps"), reports: Path = Path("reports")) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -9,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from nodebench.errors import Fault, InputError, SweepError, shown, unknown
-from nodebench.own_code import file_hash
 from nodebench.places import default_store
 from nodebench.planning import require_points
 from nodebench.sweep import Sweep, load
@@ -29,8 +29,8 @@ def load_sweep(
     `small` is short for `size="small"`.
 
     Raises:
-        SweepError: with every mistake in the file, or if a file is not found that its trials' ids
-            depend on: from here, they would be others.
+        SweepError: with every mistake in the file, or if a module is not found that its trials'
+            ids depend on: from here, they would be others.
         InputError: if it should be both small and medium.
     """
     path = sweep_path(source)
@@ -55,7 +55,7 @@ def size_of(size: SizeName, *, small: bool) -> SizeName:
 
 
 def _not_found(sweep: Sweep) -> Iterator[Fault]:
-    """The modules and weights without which a trial's id is not what it is elsewhere."""
+    """The modules without which a trial's id is not what it is elsewhere."""
     for cell in {trial.cell for trial in sweep.trials}:
         for field, part in (("data", cell.spec.data), ("model", cell.spec.model)):
             module = part.name.partition(":")[0]
@@ -65,11 +65,6 @@ def _not_found(sweep: Sweep) -> Iterator[Fault]:
                     f"{shown(part.name)}: no module {shown(module)} is found from `{Path.cwd()}`. "
                     "Start nodebench in the folder that holds it, or set PYTHONPATH",
                 )
-        weights = cell.spec.weights
-        if weights is not None and file_hash(weights) is None:
-            yield Fault(
-                "weights", f"{shown(weights)} cannot be read as a file, seen from `{Path.cwd()}`"
-            )
 
 
 def sweep_path(source: str | Path) -> Path:
@@ -101,7 +96,9 @@ def foreign(
     """
     sweep = load_sweep(source, overrides=overrides, size=size)
     own = weights.parent.name if weights.stem == "checkpoint" else weights.stem
-    label = re.sub(r"[^A-Za-z0-9_-]", "-", f"{sweep.name}-{own}")[:64]
+    label = re.sub(r"[^A-Za-z0-9_-]", "-", f"{sweep.name}-{own}")
+    if len(label) > 64:  # what a name may have; what is cut would not tell two apart
+        label = f"{label[:51]}-{hashlib.sha256(label.encode()).hexdigest()[:12]}"
     changes = [f"weights={json.dumps(str(weights))}", f"name={label}"]
     # Other seeds would be the same weights again, on the same data unless these are generated.
     changes += ["train.epochs=null", "train.iterations=0", f"seeds=[{sweep.trials[0].spec.seed}]"]

@@ -7,21 +7,21 @@ writing one trial are equal afterwards.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
 from nodebench.data_settings import DATASETS, CustomData, Dataset
 from nodebench.model_settings import MODELS, CustomModel, Model
 from nodebench.part import Part, choice, from_name
 from nodebench.solver_settings import Gradient, Solver
 from nodebench.vocabulary import (
-    MOST_ITERATIONS,
     MOST_STEPS,
     BelowOne,
     Count,
     Epochs,
     Flag,
+    Iterations,
     NonNegative,
     Positive,
     PrecisionName,
@@ -151,7 +151,7 @@ class Train(Part):
     """
 
     epochs: Epochs | None = None
-    iterations: Annotated[Size, Field(le=MOST_ITERATIONS)] | None = None
+    iterations: Iterations | None = None
     batch_size: Samples = 128
     drop_last: Flag = False
     reset_optimizer: Flag = False

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Container, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from nodebench.expansion import (
 )  # fmt: skip
 from nodebench.faults import dotted, faults_of
 from nodebench.identity import Cell, Trial, canonical
+from nodebench.label import drawn, labelled
 from nodebench.reading import axis_paths, read
 from nodebench.sweepfile import (
     Claim,
@@ -117,22 +117,17 @@ class Sweep:
         return labelled({cell.key: cell.settings for cell in self._cells}, self.varying)
 
     @cached_property
+    def drawn(self) -> Sweep:
+        """The same as figures have it: with labels that are cut where they are long."""
+        short = drawn(self.labels.values())
+        other = replace(self)
+        # In the place of the cached property: what a frozen sweep's labels would be.
+        other.__dict__["labels"] = {key: short[label] for key, label in self.labels.items()}
+        return other
+
+    @cached_property
     def _cells(self) -> list[Cell]:
         return list(dict.fromkeys(trial.cell for trial in self.trials))
-
-
-def labelled(cells: Mapping[str, Mapping[str, Any]], paths: Sequence[str]) -> dict[str, str]:
-    """Key -> label of each of the cells, by its settings at these paths."""
-    told = {key: {p: s[p] for p in paths if p in s} for key, s in cells.items()}
-    words = {key: " ".join(map(str, values.values())) for key, values in told.items()}
-    counts = Counter(words.values())
-    labels = {}
-    for key, values in told.items():
-        if counts[words[key]] > 1 or not any(isinstance(v, str) for v in values.values()):
-            words[key] = " ".join(f"{path.rpartition('.')[2]} {v}" for path, v in values.items())
-        # A name of two lines would look like two trials.
-        labels[key] = " ".join(words[key].split()) or str(cells[key]["model.name"])
-    return labels
 
 
 def _without_twins(paths: list[str], cells: list[dict[str, Any]]) -> list[str]:

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, Field, model_validator
 from nodebench.errors import shown, unknown
 from nodebench.part import Named, Part
 from nodebench.vocabulary import (
+    A_NUMBER,
     MEASURES,
     METHODS,
     Count,
@@ -129,9 +130,9 @@ class Resources(Part):
 
 
 class Limits(Part):
-    """What a trial may cost: evaluations in one solve, and minutes in all. None: no limit.
+    """What a trial may cost: evaluations in one solve, and minutes in all. `null`: no limit.
 
-    The default, which no solve comes near that gets anywhere, ends those that never would.
+    What a fixed method needs is known, and compared with `nfe`, before it begins.
     """
 
     nfe: Count | None = 100_000
@@ -184,7 +185,7 @@ class Stop(Named):
 
     name: Literal["asha"] = "asha"
     grace: Count = 1
-    reduction: Annotated[Count, Field(ge=2)] = 3
+    reduction: Annotated[int, Field(ge=2), A_NUMBER] = 3
 
 
 class Search(Part):

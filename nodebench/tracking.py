@@ -13,6 +13,7 @@ from pathlib import Path
 from nodebench import mlflow_forms as forms
 from nodebench.errors import TrackingError
 from nodebench.identity import Trial
+from nodebench.label import cut
 from nodebench.mlflow_access import (
     Metric,
     MlflowClient,
@@ -35,6 +36,7 @@ from nodebench.verdict import judge
 REPORT_TAG = "nodebench.report"
 ENDED = ("FINISHED", "FAILED")
 OPEN = ("SCHEDULED", "RUNNING", "KILLED")  # of a trial that has not come to its end
+LONGEST_NAME = 250  # characters of a run's name in MLflow's database
 BATCH = 800  # metrics; MLflow takes 1,000 metrics, parameters and tags at once
 
 
@@ -203,7 +205,7 @@ class Tracker:
         run = self._client.create_run(
             self._experiment,
             start_time=forms.milliseconds(started),
-            run_name=self.sweep.label(trial),
+            run_name=cut(self.sweep.label(trial), LONGEST_NAME),
             tags={
                 TRIAL_TAG: trial.id,
                 "nodebench.recipe": trial.recipe_id,

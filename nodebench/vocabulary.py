@@ -207,21 +207,27 @@ MOST_ITERATIONS = 1_000_000_000
 LONGEST_TIME = 1e6
 LARGEST_FACTOR = 1e6
 
-Integer = Annotated[int, BeforeValidator(_is_number)]
-Number = Annotated[float, BeforeValidator(_is_number)]
+A_NUMBER = BeforeValidator(_is_number)
+"""Comes last, so that a schema has the bounds."""
+
+Integer = Annotated[int, A_NUMBER]
+Number = Annotated[float, A_NUMBER]
 Flag = StrictBool
 
-Count = Annotated[Integer, Field(ge=1, le=LARGEST_INT)]
-Size = Annotated[Integer, Field(ge=0, le=LARGEST_INT)]
-Positive = Annotated[Number, Field(gt=0)]
-BelowOne = Annotated[Number, Field(ge=0, lt=1)]
-NonNegative = Annotated[Number, Field(ge=0)]
+Count = Annotated[int, Field(ge=1, le=LARGEST_INT), A_NUMBER]
+Size = Annotated[int, Field(ge=0, le=LARGEST_INT), A_NUMBER]
+Positive = Annotated[float, Field(gt=0), A_NUMBER]
+BelowOne = Annotated[float, Field(ge=0, lt=1), A_NUMBER]
+NonNegative = Annotated[float, Field(ge=0), A_NUMBER]
 
-Steps = Annotated[Count, Field(le=MOST_STEPS)]
-Width = Annotated[Count, Field(le=MOST_WIDE)]
-Samples = Annotated[Count, Field(le=MOST_SAMPLES)]
-SomeSamples = Annotated[Size, Field(le=MOST_SAMPLES)]
-Blocks = Annotated[Size, Field(le=MOST_BLOCKS)]
-Epochs = Annotated[Count, Field(le=MOST_EPOCHS)]
-Time = Annotated[Positive, Field(le=LONGEST_TIME)]
-Factor = Annotated[Positive, Field(ge=1 / LARGEST_FACTOR, le=LARGEST_FACTOR)]
+Steps = Annotated[int, Field(ge=1, le=MOST_STEPS), A_NUMBER]
+Width = Annotated[int, Field(ge=1, le=MOST_WIDE), A_NUMBER]
+Widening = Annotated[int, Field(ge=0, le=MOST_WIDE), A_NUMBER]
+Blocks = Annotated[int, Field(ge=0, le=MOST_BLOCKS), A_NUMBER]
+SomeBlocks = Annotated[int, Field(ge=1, le=MOST_BLOCKS), A_NUMBER]
+Samples = Annotated[int, Field(ge=1, le=MOST_SAMPLES), A_NUMBER]
+HeldOut = Annotated[int, Field(ge=0, le=MOST_SAMPLES), A_NUMBER]
+Epochs = Annotated[int, Field(ge=1, le=MOST_EPOCHS), A_NUMBER]
+Iterations = Annotated[int, Field(ge=0, le=MOST_ITERATIONS), A_NUMBER]
+Time = Annotated[float, Field(gt=0, le=LONGEST_TIME), A_NUMBER]
+Factor = Annotated[float, Field(ge=1 / LARGEST_FACTOR, le=LARGEST_FACTOR), A_NUMBER]

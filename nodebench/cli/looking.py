@@ -10,7 +10,7 @@ import typer
 
 from nodebench import launch, outcomes, sources
 from nodebench.cli import wording
-from nodebench.cli.app import app, say
+from nodebench.cli.app import app, err, say
 from nodebench.cli.options import (
     AsJson,
     Changes,
@@ -21,11 +21,11 @@ from nodebench.cli.options import (
     Small,
     SweepPath,
 )  # fmt: skip
+from nodebench.doubts import doubts
 from nodebench.errors import InputError
 from nodebench.places import default_store
 from nodebench.planning import Entry, chosen, orphans
 from nodebench.relatives import OTHER_CODE, change, find, inputs, nearest
-from nodebench.resolution import too_fine
 from nodebench.store import Store
 from nodebench.sweep import Sweep
 from nodebench.sweepfile import SizeName
@@ -69,7 +69,7 @@ def plan(
     parts = sorted({path for entry in entries for path in entry.trial.spec.import_paths})
     for path in parts:
         say(f"imports `{path}` when it runs")
-    for doubt in too_fine(sweep):
+    for doubt in doubts(sweep):
         say(doubt)
     if gpus := sweep.resources.gpus:
         share = "what it needs" if gpus == "auto" else f"{gpus:g}"
@@ -165,7 +165,13 @@ def report(
         say(outcomes.compare(reference, source))
         return
     sweep = sources.load_sweep(source, overrides=changes or (), size=size, small=small)
-    say(str(outcomes.write_report(sweep, default_store(), folder, from_mlflow=from_mlflow)))
+    problems: list[str] = []
+    page = outcomes.write_report(
+        sweep, default_store(), folder, from_mlflow=from_mlflow, on_problem=problems.append
+    )
+    say(str(page))
+    for problem in problems:
+        err.print(f"the report lacks a figure: {problem}", markup=False, highlight=False)
 
 
 @app.command()

@@ -31,11 +31,11 @@ from nodebench.cli.options import (
 )  # fmt: skip
 from nodebench.cli.progress import ProgressMonitor
 from nodebench.cli.stream import talk_on
+from nodebench.doubts import doubts
 from nodebench.errors import InputError
 from nodebench.launch import Outcome, Timed
 from nodebench.places import default_store
 from nodebench.planning import Entry
-from nodebench.resolution import too_fine
 from nodebench.store import Store
 from nodebench.sweep import Sweep
 from nodebench.trial_folder import Row
@@ -203,7 +203,7 @@ def sync(
 
 def _launched(sweep: Sweep, store: Store, *, train: bool = True, **how: Any) -> Outcome:
     """Runs what is missing, with progress; says where the report is."""
-    for doubt in too_fine(sweep):
+    for doubt in doubts(sweep):
         err.print(doubt, markup=False, highlight=False)
     verb = "run" if train else "evaluate"
     with _interruptible(), ProgressMonitor(sweep, store, out, verb) as monitor:
@@ -227,7 +227,7 @@ def _interruptible() -> Iterator[None]:
 
 
 def _say_published(sweep: Sweep, done: Outcome | Timed) -> None:
-    """Says where the report is, and what it or MLflow lacks."""
+    """Says where the report is, and what it and MLflow lack."""
     if done.tracking_problem:
         err.print(
             f"MLflow is not up to date: {done.tracking_problem}. `nodebench sync` catches up",
@@ -241,6 +241,8 @@ def _say_published(sweep: Sweep, done: Outcome | Timed) -> None:
         )  # fmt: skip
     if done.page:
         say(f"report: {done.page}")
+    for problem in done.undrawn:
+        err.print(f"the report lacks a figure: {problem}", markup=False, highlight=False)
 
 
 def _conclude(sweep: Sweep, entries: list[Entry]) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from nodebench.cleaning import KINDS, Item, Survey
 from nodebench.data_settings import Dataset
+from nodebench.doubts import doubts
 from nodebench.estimate import Cost, Forecast, slots
 from nodebench.identity import Trial
 from nodebench.launch import Timed
@@ -17,7 +18,6 @@ from nodebench.merge import Merged
 from nodebench.packing import obstacle, packs
 from nodebench.planning import Entry, RunOptions
 from nodebench.relatives import Change
-from nodebench.resolution import too_fine
 from nodebench.store import Store
 from nodebench.sweep import Sweep
 from nodebench.trial_folder import BUSY, Result, Row
@@ -315,5 +315,5 @@ def plan_json(sweep: Sweep, entries: list[Entry], orphans: dict[str, str]) -> st
     ]
     left = [{"id": trial_id, "label": label} for trial_id, label in orphans.items()]
     return json.dumps(
-        {"sweep": sweep.name, "trials": rows, "orphans": left, "doubts": too_fine(sweep)}
+        {"sweep": sweep.name, "trials": rows, "orphans": left, "doubts": doubts(sweep)}
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pandas as pd
 
 from nodebench.report import frames
@@ -29,6 +31,17 @@ class Findings:
         self.checked = checked_claims(sweep, self.results)
         self.published = compared_numbers(sweep, self.results, self.judged)
         self.frontier = frontier(sweep, self.results)
+
+    def drawn(self) -> Findings:
+        """The same as figures have it: with the labels of `sweep.drawn`."""
+        other = copy.copy(self)
+        other.sweep = self.sweep.drawn
+        short = dict(zip(self.sweep.labels.values(), other.sweep.labels.values(), strict=True))
+        for name in ("epochs", "evaluated", "judged", "frontier"):
+            frame = getattr(self, name)
+            if "cell" in frame:
+                setattr(other, name, frame.assign(cell=frame["cell"].map(short)))
+        return other
 
     @property
     def tables(self) -> dict[str, pd.DataFrame]:

@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from nodebench.atomic import write
 from nodebench.report import (
-    frames,
-    plots,
     prose,
     published,
     sizes,
-    solver_plots,
     solver_tables,
     tables,
 )
 from nodebench.report.answer import answer
 from nodebench.report.baseline import baseline
 from nodebench.report.claims import claims, expectations
+from nodebench.report.figures import Figures
 from nodebench.report.findings import Findings
 from nodebench.report.html import html_page
 from nodebench.store import Store
@@ -47,11 +45,14 @@ SETTING = (
 )
 
 
-def write_report(sweep: Sweep, store: Store, folder: Path) -> Path:
+def write_report(
+    sweep: Sweep, store: Store, folder: Path, on_problem: Callable[[str], None] = lambda _: None
+) -> Path:
     """Writes the page, its figures and `sweep.yaml`; returns the page's path.
 
     `report.html` is the same in one file. Beside it stands the data: `results.csv`, and
-    `evaluations.csv`, `gradients.csv` and `timings.csv` where there are any.
+    `evaluations.csv`, `gradients.csv` and `timings.csv` where there are any. A figure that cannot
+    be drawn is named on the page and to `on_problem`, and the rest is written without it.
     """
     found = Findings(sweep, store)
     for name, frame in found.tables.items():  # of which `place.FIRST` is the first
@@ -63,7 +64,10 @@ def write_report(sweep: Sweep, store: Store, folder: Path) -> Path:
     write(folder / "sweep.yaml", sweep.text)
     shutil.rmtree(folder / "figures", ignore_errors=True)
     page = folder / "README.md"
-    sections = _sections(sweep, store, found, folder / "figures")
+    figures = Figures(found, store, folder / "figures")
+    sections = _sections(sweep, found, figures)
+    for problem in figures.problems:
+        on_problem(problem)
     text = "\n\n".join(section for section in sections if section) + "\n"
     write(folder / "report.html", html_page(text, folder))
     write(page, text)
@@ -72,13 +76,13 @@ def write_report(sweep: Sweep, store: Store, folder: Path) -> Path:
 
 def draw(sweep: Sweep, store: Store, folder: Path) -> dict[str, Path]:
     """Draws the report's figures alone; name -> SVG."""
-    _sections(sweep, store, Findings(sweep, store), folder)
+    found = Findings(sweep, store)
+    _sections(sweep, found, Figures(found, store, folder))
     return {path.stem: path for path in sorted(folder.glob("*.svg"))}
 
 
-def _sections(sweep: Sweep, store: Store, found: Findings, figures: Path) -> list[str]:
+def _sections(sweep: Sweep, found: Findings, figures: Figures) -> list[str]:
     results, timed = found.results, found.timed
-    captions = {} if found.epochs.empty else plots.curves(sweep, found.epochs, figures)
     return [
         f"# {sweep.name}",
         sweep.about,
@@ -86,8 +90,8 @@ def _sections(sweep: Sweep, store: Store, found: Findings, figures: Path) -> lis
         _state(results),
         answer(found),
         _markdown(tables.summary(sweep, results, found.judged, timed)),
-        *_frontier(sweep, found, figures),
-        *_trajectories(sweep, store, figures),
+        *_frontier(found, figures),
+        *_trajectories(figures),
         _setting(sweep),
         _notes(results, timed),
         *_section("Not finished", "", tables.failures(sweep, results)),
@@ -105,26 +109,33 @@ def _sections(sweep: Sweep, store: Store, found: Findings, figures: Path) -> lis
             prose.PUBLISHED,
             published.published_numbers(found.published),
         ),
-        *(_figure(name, caption) for name, caption in captions.items()),
-        *_adaptation(sweep, found.epochs, figures),
+        *(_figure(name, caption) for name, caption in figures.curves().items()),
+        *_images("The solver over training", figures.adaptation(), prose.ADAPTATION),
         *_verdicts(sweep, found.judged, found.evaluated),
-        *_robustness(sweep, store, found.evaluated, found.judged, figures),
+        *_robustness(sweep, found, figures),
         *_section(
             "Which gradient to trust",
             prose.GRADIENTS,
             solver_tables.gradients(sweep, found.gradients),
         ),
         *_section("What a training step takes", prose.TIMINGS, tables.timings(sweep, timed)),
+        *_not_drawn(figures.problems),
         _provenance(results),
         _reproduce(sweep),
     ]
 
 
-def _frontier(sweep: Sweep, found: Findings, figures: Path) -> list[str]:
+def _frontier(found: Findings, figures: Figures) -> list[str]:
     text = prose.FRONTIER
     if found.timed.empty:
         text += f" {prose.FRONTIER_AS_TRAINED}"
-    return _images("", plots.frontier(sweep, found.frontier, figures), text)
+    return _images("", figures.frontier(), text)
+
+
+def _not_drawn(problems: Sequence[str]) -> list[str]:
+    """After all figures have been tried: which could not be drawn, and why."""
+    lines = [f"- {' '.join(problem.split())}" for problem in problems]
+    return ["\n".join(["## Not drawn\n", *lines])] if lines else []
 
 
 def _of_claims(sweep: Sweep, text: str) -> str:
@@ -178,19 +189,13 @@ def _figure(name: str, caption: str) -> str:
     return f"## {caption} by epoch\n\n![{caption} by epoch](figures/{name}.svg)\n\n{prose.CURVES}"
 
 
-def _trajectories(sweep: Sweep, store: Store, folder: Path) -> list[str]:
-    drawn = plots.trajectories(frames.trajectories(sweep, store), folder)
+def _trajectories(figures: Figures) -> list[str]:
     return [
         f"## Learned trajectories\n\n![Learned trajectories](figures/{name}.svg)\n\n"
         "Dots are the noisy observations, coloured by time; the line is the learned ODE, solved "
         "over the whole span from the true start."
-        for name in drawn
+        for name in figures.trajectories()
     ]
-
-
-def _adaptation(sweep: Sweep, epochs: pd.DataFrame, folder: Path) -> list[str]:
-    drawn = plots.adaptation(sweep, epochs, folder)
-    return _images("The solver over training", drawn, prose.ADAPTATION)
 
 
 def _verdicts(sweep: Sweep, judged: pd.DataFrame, evaluated: pd.DataFrame) -> list[str]:
@@ -203,25 +208,14 @@ def _verdicts(sweep: Sweep, judged: pd.DataFrame, evaluated: pd.DataFrame) -> li
     return [title, text, _markdown(solver_tables.verdicts(sweep, judged))]
 
 
-def _robustness(
-    sweep: Sweep, store: Store, evaluated: pd.DataFrame, judged: pd.DataFrame, folder: Path
-) -> list[str]:
-    paths = solver_plots.paths(frames.classified_paths(sweep, store), judged, folder)
-    sections = _images("Paths in the plane", paths, prose.PATHS)
-    if evaluated.empty:
+def _robustness(sweep: Sweep, found: Findings, figures: Figures) -> list[str]:
+    sections = _images("Paths in the plane", figures.paths(), prose.PATHS)
+    if found.evaluated.empty:
         return sections
     sections += ["## Under other solvers", prose.OTHER_SOLVERS]
-    curves = frames.robustness_curves(evaluated)
-    if not curves.empty:
-        figures = (
-            (solver_plots.robustness(sweep, curves, folder), prose.ROBUSTNESS_FIGURE),
-            (solver_plots.steps(sweep, curves, folder), prose.STEPS_FIGURE),
-            (solver_plots.heat_map(sweep, evaluated, folder), prose.HEAT_MAP),
-            (solver_plots.work_precision(curves, judged, folder), prose.WORK_PRECISION),
-        )
-        for names, text in figures:
-            sections += _images("", names, text)
-    return [*sections, _markdown(solver_tables.robustness(sweep, evaluated))]
+    for names, text in figures.under_other_solvers():
+        sections += _images("", names, text)
+    return [*sections, _markdown(solver_tables.robustness(sweep, found.evaluated))]
 
 
 def _images(title: str, names: Sequence[str], text: str) -> list[str]:

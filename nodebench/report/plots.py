@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
+from nodebench.label import drawn, labelled
 from nodebench.report.frontier import COSTS
 from nodebench.report.statistics import interval
-from nodebench.sweep import Sweep, labelled
+from nodebench.sweep import Sweep
 
 CURVES = {
     "accuracy": ("test_accuracy", "test accuracy"),
@@ -34,6 +35,7 @@ CURVES = {
 ON_LOG_AXES = ("test_error",)
 FEW_EPOCHS = 5  # are marked one by one: a line through one is not seen
 MOST_NAMED = 16  # cells in a legend; of more, only the best are named
+LONGEST_FILE_NAME = 60
 MOST_LINES = 6  # with their bands, in one panel
 
 sns.set_theme(context="paper", style="whitegrid", palette="colorblind", font_scale=1.1)
@@ -166,9 +168,18 @@ def within_shares(axes: Axes, metric: str) -> None:
         axes.set_ylim(max(low, -0.02), min(high, 1.02))
 
 
-def file_name(value: object) -> str:
-    """A setting's value in a figure's name: letters, digits, dots."""
-    return re.sub(r"[^A-Za-z0-9.]+", "-", str(value)).strip("-")
+def file_names(values: Iterable[str]) -> dict[str, str]:
+    """Value -> what stands for it in a file's name: some letters, digits, dots; no two alike."""
+    names: dict[str, str] = {}
+    for value in dict.fromkeys(values):
+        name = re.sub(r"[^A-Za-z0-9.]+", "-", value)[:LONGEST_FILE_NAME].strip("-.").lower() or "x"
+        names[value] = f"{name}-{len(names)}" if name in names.values() else name
+    return names
+
+
+def close() -> None:
+    """Forgets figures that were begun."""
+    plt.close("all")
 
 
 def save(figure: Figure, path: Path) -> None:
@@ -209,7 +220,10 @@ def _curve(layout: _Layout, epochs: pd.DataFrame, column: str, title: str) -> Fi
         within_shares(axes, column)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     if layout.panel:
-        grid.set_titles(f"{layout.heading} = {{col_name}}")
+        grid.set_titles("{col_name}")
+        for axes in grid.axes.flat:
+            [title] = drawn([f"{layout.heading} = {axes.get_title()}"]).values()
+            axes.set_title(title)
     if grid.legend is not None:
         grid.legend.set_title("")
     figure: Figure = grid.figure
@@ -236,6 +250,9 @@ def _layout(sweep: Sweep) -> _Layout:
     panel = _panel(sweep, cells)
     rest = [path for path in sweep.varying if path != panel]
     lines = labelled(cells, rest) if panel else {cell: cell for cell in cells}
+    if panel:
+        short = drawn(lines.values())
+        lines = {cell: short[line] for cell, line in lines.items()}
     names = list(dict.fromkeys(lines.values()))
     palette = sns.color_palette("colorblind" if len(names) <= 10 else "husl", len(names))
     heading = sweep.heading(panel) if panel else ""

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from nodebench.report.frames import on_most_samples
-from nodebench.report.plots import file_name, save, within_shares
+from nodebench.report.plots import file_names, save, within_shares
 from nodebench.report.statistics import unit
 from nodebench.sweep import Sweep
 from nodebench.vocabulary import METHODS
@@ -38,9 +38,10 @@ def robustness(sweep: Sweep, curves: pd.DataFrame, folder: Path) -> list[str]:
     groups = {"robustness": cells}
     if len(cells) > MOST_PANELS:
         groups = {}
-        for cell in cells:
-            value = str(settings[cell].get(sweep.varying[0]))
-            groups.setdefault(f"robustness-{file_name(value)}", []).append(cell)
+        values = {cell: str(settings[cell].get(sweep.varying[0])) for cell in cells}
+        names = file_names(values.values())
+        for cell, value in values.items():
+            groups.setdefault(f"robustness-{names[value]}", []).append(cell)
     metric = sweep.trials[0].spec.data.metric
     for name, group in groups.items():
         save(_robustness(_panels(sweep, group), curves, metric), folder / name)

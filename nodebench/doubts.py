@@ -1,18 +1,35 @@
-"""Tolerances that are finer than the numbers they are about."""
+"""What a plan says of a sweep and does not refuse."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from nodebench.identity import Cell
+from nodebench.own_code import file_hash
 from nodebench.solver_settings import Solver
 from nodebench.sweep import Sweep
 from nodebench.sweepfile import Evaluate
 from nodebench.vocabulary import RESOLUTIONS
 
 
-def too_fine(sweep: Sweep) -> list[str]:
-    """A line for each tolerance that is below what its trial's precision resolves."""
+def doubts(sweep: Sweep) -> list[str]:
+    """A line for each tolerance that gains nothing, and for weights that are not there yet."""
+    return [*_too_fine(sweep), *_without_weights(sweep)]
+
+
+def _without_weights(sweep: Sweep) -> list[str]:
+    paths = dict.fromkeys(t.spec.weights for t in sweep.trials if t.spec.weights is not None)
+    return [
+        f"`weights: {path}` is no file, seen from `{Path.cwd()}`: with it, these trials have other "
+        "ids, and without it they cannot run"
+        for path in paths
+        if file_hash(path) is None
+    ]
+
+
+def _too_fine(sweep: Sweep) -> list[str]:
+    """Tolerances below what their trial's precision resolves."""
     found: dict[tuple[str, float, str], None] = {}
     for cell in dict.fromkeys(trial.cell for trial in sweep.trials):
         precision = cell.spec.train.precision
