@@ -9,7 +9,6 @@ from pydantic import model_validator
 
 from nodebench.part import Named, Part
 from nodebench.vocabulary import (
-    LARGEST_INT,
     METHODS,
     BelowOne,
     Count,
@@ -21,6 +20,9 @@ from nodebench.vocabulary import (
     ScipyMethod,
     Steps,
 )
+
+NO_END = 1e18
+"""Steps that stand for all larger numbers, which may be infinite."""
 
 ADAPTABLE = ("euler", "midpoint", "fehlberg2", "dopri5")
 
@@ -72,7 +74,7 @@ class Solver(Part):
         if self.steps is not None:
             return self.steps
         assert self.step_size is not None
-        return max(1, math.ceil(min(span / self.step_size, LARGEST_INT) - 1e-9))
+        return max(1, math.ceil(min(span / self.step_size, NO_END) - 1e-9))
 
     @model_validator(mode="after")
     def _fits_its_method(self) -> Self:
