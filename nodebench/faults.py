@@ -49,6 +49,8 @@ def _message(detail: ErrorDetails, path: Path, owner: type[Part] | None) -> str:
         return "is missing, and has no default"
     if kind == "value_error":
         return detail["msg"].removeprefix("Value error, ")
+    if kind == "int_parsing_size":
+        return f"should be a number of 64 bits, found {shown(value)}"
     if kind == "bool_type":
         return f"should be `true` or `false`, found {shown(value)}"
     if kind == "tuple_type":

@@ -10,7 +10,6 @@ from pydantic import Field, model_validator
 
 from nodebench.part import Named, Part
 from nodebench.vocabulary import (
-    LARGEST_INT,
     METHODS,
     BelowOne,
     Count,
@@ -22,6 +21,9 @@ from nodebench.vocabulary import (
     ScipyMethod,
     Steps,
 )
+
+NO_END = 1e18
+"""Steps that stand for all larger numbers, which may be infinite."""
 
 REVERSIBLE = ("alf", "reversible_heun")
 ADAPTABLE = ("euler", "midpoint", "fehlberg2", "dopri5")
@@ -99,7 +101,7 @@ class Solver(Part):
         if self.steps is not None:
             return self.steps
         assert self.step_size is not None
-        return max(1, math.ceil(min(span / self.step_size, LARGEST_INT) - 1e-9))
+        return max(1, math.ceil(min(span / self.step_size, NO_END) - 1e-9))
 
     @model_validator(mode="after")
     def _fits_its_method(self) -> Self:

@@ -38,7 +38,7 @@ WORDS = sorted(
         "at", "when", "methods", "nfe", "tols", "test_size", "checksums", "augment", "cpus", "gpus",
     }
 )  # fmt: skip
-NAMES = ["spheres", "plainode", "odenet", "euler", "dopri5", "mine:net", "sgd", "bn", "mlp", "t"]
+NAMES = ["spheres", "plainode", "odenet", "euler", "dopri5", "loading:net", "sgd", "bn", "mlp", "t"]
 PATHS = ["solver.steps", "model.norm.ode", "model.name, data.name", "seed", "train.optimizer.lr"]
 
 leaves = st.one_of(

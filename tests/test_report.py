@@ -9,7 +9,7 @@ from made_up import GRID, RELU, made, steady
 
 from nodebench.report import frames, tables
 from nodebench.report.page import write_report
-from nodebench.report.plots import file_name, save
+from nodebench.report.plots import file_names, save
 from nodebench.report.published import Study, compared_numbers, published_numbers
 from nodebench.store import Store
 from nodebench.sweep import load
@@ -286,7 +286,7 @@ def test_a_table_that_there_is_no_more_is_removed(made_up, tmp_path):
 
 
 def test_figures_by_values_with_dots_are_as_many_files(tmp_path):
-    for value in (0.1, 0.2, "pkg.nets:Net"):
-        save(plt.figure(), tmp_path / f"robustness-{file_name(value)}")
+    for name in file_names([0.1, 0.2, "pkg.nets:Net"]).values():
+        save(plt.figure(), tmp_path / f"robustness-{name}")
     names = {path.name for path in tmp_path.glob("*.svg")}
     assert names == {"robustness-0.1.svg", "robustness-0.2.svg", "robustness-pkg.nets-Net.svg"}

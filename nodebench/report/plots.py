@@ -168,12 +168,13 @@ def within_shares(axes: Axes, metric: str) -> None:
         axes.set_ylim(max(low, -0.02), min(high, 1.02))
 
 
-def file_names(values: Iterable[str]) -> dict[str, str]:
+def file_names(values: Iterable[object]) -> dict[str, str]:
     """Value -> what stands for it in a file's name: some letters, digits, dots; no two alike."""
     names: dict[str, str] = {}
-    for value in dict.fromkeys(values):
-        name = re.sub(r"[^A-Za-z0-9.]+", "-", value)[:LONGEST_FILE_NAME].strip("-.").lower() or "x"
-        names[value] = f"{name}-{len(names)}" if name in names.values() else name
+    for value in dict.fromkeys(map(str, values)):
+        name = re.sub(r"[^A-Za-z0-9.]+", "-", value)[:LONGEST_FILE_NAME].strip("-.")
+        is_taken = name.lower() in map(str.lower, names.values())  # as some file systems see it
+        names[value] = f"{name}-{len(names)}" if is_taken or not name else name
     return names
 
 
