@@ -25,7 +25,7 @@ test-slow: $(READY) ## The tests that take minutes
 	$(BIN)/pytest -m slow
 
 torture: $(READY) ## Sixty trials, fifty kill -9: nothing lost, nothing twice (some 20 minutes)
-	PYTHONPATH=tests $(BIN)/python tests/torture.py
+	$(BIN)/python -m tests.system.torture
 
 bench: $(READY) ## Our speed beside torchdiffeq, DataLoader, plain Ray Tune (an hour; NAMES=...)
 	$(BIN)/python -m benchmarks $(NAMES)

@@ -17,8 +17,8 @@ import torch
 
 from benchmarks import data, steps, sweeps
 from benchmarks.measure import Row
-from nodebench.allowance import cpu_count
-from nodebench.machine import device_for, environment
+from nodebench.planning.allowance import cpu_count
+from nodebench.training.machine import device_for, environment
 
 BENCHMARKS: dict[str, Callable[[], list[Row]]] = {
     "small-domain": steps.small_domain,

@@ -12,19 +12,20 @@ import torch.nn.functional as F
 import torchdiffeq
 from torch import Tensor, nn
 
-from nodebench.checkpoint import EpochSums
 from nodebench.data.dataset import Data, Split
-from nodebench.graph import Graphed
-from nodebench.machine import memory_of_trial
-from nodebench.models import plain
+from nodebench.models import plain_ode
 from nodebench.models.build import build
+from nodebench.models.device import to_device
 from nodebench.models.dynamics import TimeConv
-from nodebench.models.form import placed
 from nodebench.ode.block import ODEBlock, share_memory
-from nodebench.pack import Together
 from nodebench.spec import TrialSpec
-from nodebench.task import task_for
-from nodebench.train import Step, new_state
+from nodebench.training.checkpoint import EpochSums
+from nodebench.training.cuda_graph import Graphed
+from nodebench.training.loop import new_state
+from nodebench.training.machine import memory_of_trial
+from nodebench.training.step import Step
+from nodebench.training.task import task_for
+from nodebench.training.vmapped import Together
 
 BATCH = 128
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -100,7 +101,7 @@ class TorchdiffeqBlock(nn.Module):
 def with_torchdiffeq(spec: TrialSpec, data: Data, *, adjoint: bool = False) -> nn.Module:
     """The same network, its ODE blocks solved and differentiated by torchdiffeq."""
     solve = torchdiffeq.odeint_adjoint if adjoint else torchdiffeq.odeint
-    with mock.patch.object(plain, "MOST_POSITIONS", 0):  # convolutions stay convolutions
+    with mock.patch.object(plain_ode, "MOST_POSITIONS", 0):  # convolutions stay convolutions
         model = build(spec, data)
     for layer in model.modules():
         if isinstance(layer, TimeConv):
@@ -114,7 +115,7 @@ def with_torchdiffeq(spec: TrialSpec, data: Data, *, adjoint: bool = False) -> n
 
 def upcoming(spec: TrialSpec, data: Data, batch: tuple[Tensor, Tensor]) -> Step:
     """A step of the network as nodebench trains it here."""
-    model = placed(build(spec, data), DEVICE).train()
+    model = to_device(build(spec, data), DEVICE).train()
     share_memory(model, memory_of_trial(float(DEVICE.type == "cuda")))
     state = new_state(model, spec)
     state.sums = EpochSums(torch.zeros((), device=DEVICE))

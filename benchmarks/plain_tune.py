@@ -21,10 +21,10 @@ from benchmarks.sweeps import TRIVIAL
 from nodebench.data.load import load
 from nodebench.models.build import build, parameter_count
 from nodebench.ode.block import take_evaluations
-from nodebench.part import flatten
 from nodebench.spec import TrialSpec
-from nodebench.task import task_for
-from nodebench.train import new_state, train
+from nodebench.spec.settings import flatten
+from nodebench.training.loop import new_state, train
+from nodebench.training.task import task_for
 
 METRICS = [
     "train_loss",

@@ -16,11 +16,10 @@ from typing import Any
 import yaml
 
 from benchmarks.measure import Row, compared, interleaved
-from nodebench.identity import Trial
-from nodebench.outcomes import write_report
-from nodebench.sources import load_sweep
-from nodebench.store import Store
-from nodebench.trial_folder import Result
+from nodebench.api import write_report
+from nodebench.planning.lookup import load_sweep
+from nodebench.spec import Trial
+from nodebench.store import Result, Store
 
 NODEBENCH = [sys.executable, "-m", "nodebench"]
 TRIALS = 24

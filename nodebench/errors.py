@@ -22,11 +22,12 @@ NodebenchError
 from __future__ import annotations
 
 import difflib
+import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
-
-from nodebench.variables import masked
+from urllib.parse import unquote
 
 LONGEST_SHOWN = 100
 """Characters of a user's text in a message."""
@@ -157,3 +158,43 @@ def unknown(word: object, kind: str, known: Iterable[str]) -> str:
     best = max(likeness, default=0.0)
     hint = f" Did you mean `{names[likeness.index(best)]}`?" if best >= 0.5 else ""
     return f"{shown(word)} is not a known {kind}.{hint} Known: {', '.join(names)}."
+
+
+# ---------------------------------------------------------------------------- what nobody may read
+
+HIDDEN = "***"
+
+_OF_ADDRESSES = re.compile(r"(?<=://)[^\s/?#@:'\"`<>]*(?::[^\s/?#'\"`<>]*)?@")
+_OF_QUERIES = re.compile(
+    r"(?i)([?&;](?:\w*password|passwd|pwd|\w*token|\w*secret|\w*_key)=)[^\s&#;'\"`<>]+"
+)
+_BY_NAME = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
+_SHORTEST = 4
+"""Characters of a password that is hidden wherever it stands; shorter ones are parts of words."""
+
+
+def masked(text: str) -> str:
+    """A text without the passwords of the addresses in it, and without those of this process.
+
+    A user name stays; one that stands alone may be a token.
+    """
+    for secret in _secrets():  # as a word: it may be part of another
+        text = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", HIDDEN, text)
+    text = _OF_ADDRESSES.sub(_without_password, text)
+    return _OF_QUERIES.sub(rf"\g<1>{HIDDEN}", text)
+
+
+def _without_password(found: re.Match[str]) -> str:
+    user, colon, _ = found[0].removesuffix("@").partition(":")
+    return f"{user}:{HIDDEN}@" if colon else f"{HIDDEN}@"
+
+
+def _secrets() -> list[str]:
+    """What is secret in this process's variables, as written and as quoted by others."""
+    found = [value for name in _BY_NAME if (value := os.environ.get(name, "").strip())]
+    scheme, _, address = (os.environ.get("MLFLOW_TRACKING_URI", "").strip()).partition("://")
+    # Up to the last @: a password may have any character in it, though it should be escaped.
+    user_info, at, _ = address.partition("?")[0].rpartition("@")
+    password = user_info.partition(":")[2] or (user_info if scheme.startswith("http") else "")
+    found += [password] if at else []
+    return [s for secret in found for s in {secret, unquote(secret)} if len(s) >= _SHORTEST]

@@ -1,6 +1,7 @@
-"""The command line: the verbs and everything that is printed, over `launch`."""
+"""The command line: the verbs, and everything that is printed."""
 
-from nodebench.cli import looking as looking
-from nodebench.cli import running as running
-from nodebench.cli import upkeep as upkeep
+from nodebench.cli import inspect as inspect
+from nodebench.cli import manage as manage
+from nodebench.cli import measure as measure
+from nodebench.cli import run as run
 from nodebench.cli.app import main as main

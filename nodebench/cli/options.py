@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from nodebench.sweepfile import SizeName
+from nodebench.sweep.file import SizeName
 
 
 def _sweeps(incomplete: str) -> list[str]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
+import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import (
@@ -17,9 +20,12 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from nodebench.cli.app import INTERRUPTED, err, say
+from nodebench.cli.stream import talk_on
+from nodebench.execution.launch import Outcome, Timed
 from nodebench.store import Store
+from nodebench.store.result import Row
 from nodebench.sweep import Sweep
-from nodebench.trial_folder import Row
 
 
 class ProgressMonitor:
@@ -113,3 +119,33 @@ class ProgressMonitor:
         running = len(self._tasks)
         left = self._missing - self._ended - running
         self._progress.update(self._overall, note=f"{running} running, {left} left")
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Ctrl-C ends the command with a line and status 130; what is done is kept."""
+    talk_on()
+    try:
+        yield
+    except KeyboardInterrupt:
+        err.print("interrupted; the same command goes on from here", markup=False)
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def say_published(sweep: Sweep, done: Outcome | Timed) -> None:
+    """Says where the report is, and what it and MLflow lack."""
+    if done.tracking_problem:
+        err.print(
+            f"MLflow is not up to date: {done.tracking_problem}. `nodebench sync` catches up",
+            markup=False,
+        )
+    if done.report_problem:
+        err.print(
+            f"the report could not be written ({done.report_problem}); all trials are kept, and "
+            f"`nodebench report {sweep.name}` catches up",
+            markup=False, highlight=False,
+        )  # fmt: skip
+    if done.page:
+        say(f"report: {done.page}")
+    for problem in done.undrawn:
+        err.print(f"the report lacks a figure: {problem}", markup=False, highlight=False)

@@ -1,1 +1,1 @@
-"""Data sets: their files, their loaders, and batches."""
+"""Data sets: verified files, splits and batches."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from nodebench.data.dataset import Data, Split
-from nodebench.seeds import stream
+from nodebench.spec.seed import stream
 
 Batch = tuple[Tensor, Tensor]
 PADDING = 4  # pixels on each side before a random crop

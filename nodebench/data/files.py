@@ -13,10 +13,10 @@ from functools import lru_cache
 from http.client import HTTPException
 from pathlib import Path
 
-from nodebench.atomic import require_writable, write
 from nodebench.data import download, tinyimagenet
 from nodebench.errors import DataError
-from nodebench.part import Part
+from nodebench.files import require_writable, write
+from nodebench.spec.settings import Settings
 
 CHUNK_BYTES = 1 << 20
 
@@ -116,7 +116,7 @@ FILES: dict[str, Files] = {
 }
 
 
-def prepare(settings: Part, root: Path) -> Path | None:
+def prepare(settings: Settings, root: Path) -> Path | None:
     """Makes sure that a data set's files, if it has any, are there and whole.
 
     `settings.checksums`, where given, stand in for the official ones. Returns the folder.
@@ -143,7 +143,7 @@ def prepare(settings: Part, root: Path) -> Path | None:
     return folder
 
 
-def missing(settings: Part, root: Path) -> str | None:
+def missing(settings: Settings, root: Path) -> str | None:
     """Which files of a data set are not there, in words; None if all are, or it needs none."""
     name = str(getattr(settings, "name", ""))
     if name not in FILES:
@@ -155,7 +155,7 @@ def missing(settings: Part, root: Path) -> str | None:
     return f"`{name}` lacks {', '.join(lacking) or 'its files'} in `{folder}`"
 
 
-def checksums_of(settings: Part) -> Mapping[str, str]:
+def checksums_of(settings: Settings) -> Mapping[str, str]:
     """The MD5 of a data set's files, by path in its folder: the user's, else the official ones."""
     return getattr(settings, "checksums", None) or FILES[getattr(settings, "name", "")].checksums
 

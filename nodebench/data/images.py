@@ -16,8 +16,8 @@ from nodebench.data import tinyimagenet
 from nodebench.data.dataset import Split
 from nodebench.data.files import FILES, checksums_of
 from nodebench.data.subset import Index, Whole
-from nodebench.data_settings import Digits, Filed, TinyImagenet
 from nodebench.errors import DataError
+from nodebench.spec.data import Digits, Filed, TinyImagenet
 
 DIGITS = tuple("0123456789")
 Checksums = tuple[tuple[str, str], ...]

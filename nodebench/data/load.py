@@ -14,9 +14,9 @@ from nodebench.data.dataset import Data
 from nodebench.data.files import prepare
 from nodebench.data.subset import Whole, subset
 from nodebench.data.trajectory import Trajectory, spiral
-from nodebench.data_settings import Dataset, Drawn
-from nodebench.part import import_part
 from nodebench.spec import TrialSpec
+from nodebench.spec.data import Dataset, Drawn
+from nodebench.spec.settings import import_part
 
 # The same for every trial, which takes a part of it.
 WHOLES: dict[str, Callable[[Any, Path], Whole]] = {

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from nodebench.data.dataset import Data, Split, balanced
-from nodebench.data_settings import Images, Labelled
 from nodebench.errors import DataError
+from nodebench.spec.data import Images, Labeled
 
 Index = Tensor | slice
 ALL = slice(None)
@@ -39,7 +39,7 @@ class Whole:
     symbols: int | None = None
 
 
-def subset(settings: Labelled, whole: Whole) -> Data:
+def subset(settings: Labeled, whole: Whole) -> Data:
     """The samples that the settings ask for; validation samples are taken out of training.
 
     Raises:

@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from nodebench.atomic import require_writable, write
 from nodebench.data.dataset import Split
 from nodebench.data.files import FILES, checksums_of
 from nodebench.data.subset import Whole
-from nodebench.data_settings import TEXT_LENGTH, Text
 from nodebench.errors import DataError
+from nodebench.files import require_writable, write
+from nodebench.spec.data import TEXT_LENGTH, Text
 
 # Of each the code is its place, from 1 on. The ’ ˆ ˜ ‘ are typographic, as in saparina/neural-ode.
 CHARACTERS = 'abcdefghijklmnopqrstuvwxyz0123456789-,;.!?:’"/|_#$%ˆ&*˜‘+=<>()[]{} '

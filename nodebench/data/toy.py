@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nodebench.data.dataset import Data, Split
-from nodebench.data_settings import Generated, Spheres, ThreeMinima
-from nodebench.seeds import stream
+from nodebench.spec.data import Generated, Spheres, ThreeMinima
+from nodebench.spec.seed import stream
 
 # (inner radius, outer radius, class) of each shell; Ott et al. 2021.
 SHELLS = ((0.10, 0.15, 0), (0.25, 0.30, 1), (0.40, 0.45, 0))

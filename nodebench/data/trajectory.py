@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from nodebench.data_settings import Spiral
-from nodebench.seeds import stream
+from nodebench.spec.data import Spiral
+from nodebench.spec.seed import stream
 
 START = (0.6, 0.3)
 DECAY, FREQUENCY = 0.1, 1.0

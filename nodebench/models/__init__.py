@@ -1,1 +1,1 @@
-"""Networks, right-hand sides and norms."""
+"""Networks and right-hand sides, from layers to a spec's whole network."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from torch import nn
 
-from nodebench.model_settings import SingleStage
 from nodebench.models.dynamics import Dynamics, ResidualBlock
-from nodebench.models.place import Place
+from nodebench.models.layers import LayerFactory
 from nodebench.ode.block import ODEBlock
 from nodebench.spec import TrialSpec
+from nodebench.spec.model import SingleStage
 
 
 def ode_block(spec: TrialSpec, f: nn.Module) -> ODEBlock:
@@ -23,7 +23,7 @@ def feature_stage(spec: TrialSpec, channels: int, space: int, activation: str) -
     settings = spec.model
     assert isinstance(settings, SingleStage)
     norm = settings.norm.ode if settings.has_ode else settings.norm.residual
-    place = Place(norm, activation, space)
+    place = LayerFactory(norm, activation, space)
 
     def block() -> nn.Module:
         f = Dynamics(settings.dynamics, channels, place)

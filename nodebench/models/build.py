@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +11,17 @@ from torch import nn
 
 from nodebench.data.dataset import Data
 from nodebench.data.trajectory import Trajectory
-from nodebench.errors import InputError
-from nodebench.models.conv import conv_network
 from nodebench.models.mlp import mlp
-from nodebench.models.plain import PlainOdeNet
+from nodebench.models.neural_ode import NeuralOdeNet
+from nodebench.models.plain_ode import PlainOdeNet
+from nodebench.models.single_stage import conv_network
 from nodebench.models.staged import staged_network
-from nodebench.models.text import text_network
-from nodebench.models.trajectory import NeuralOdeNet
-from nodebench.part import import_part
-from nodebench.seeds import stream
+from nodebench.models.vdcnn import text_network
+from nodebench.models.weights import read_weights
 from nodebench.spec import TrialSpec
-from nodebench.tensorfile import read_tensors
-from nodebench.vocabulary import STAGES
+from nodebench.spec.seed import stream
+from nodebench.spec.settings import import_part
+from nodebench.spec.vocabulary import STAGES
 
 MODELS: dict[str, Callable[[TrialSpec, Any], nn.Module]] = {
     "resnet": conv_network,
@@ -47,46 +46,8 @@ def build(spec: TrialSpec, data: Data | Trajectory) -> nn.Module:
         torch.manual_seed(stream(spec.seed, "weights"))
         model: nn.Module = factory(spec, data)
     if spec.weights is not None:
-        _read_weights(model, Path(spec.weights))
+        read_weights(model, Path(spec.weights))
     return model
-
-
-def _read_weights(model: nn.Module, path: Path) -> None:
-    try:
-        values = read_tensors(path)
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"weights `{path}`: cannot be read ({error}). Give a file that torch.save made of a "
-            "`state_dict`, or a trial's checkpoint"
-        ) from error
-    is_checkpoint = isinstance(values, dict) and isinstance(values.get("model"), dict)
-    found = values["model"] if is_checkpoint else values
-    found = _named_as(model, found) if isinstance(found, dict) else {}
-    if wrong := _misfits(model.state_dict(), found):
-        raise InputError("\n  ".join([f"weights `{path}` are not this network's:", *wrong]))
-    model.load_state_dict(found)
-
-
-def _named_as(model: nn.Module, found: Mapping[str, Any]) -> dict[str, Any]:
-    """A state whose plain names, as `0.weight`, are those of folded layers where these stand."""
-    plain = {
-        name.replace("parametrizations.", "").removesuffix(".original"): name
-        for name in model.state_dict()
-        if name.endswith(".original")
-    }
-    return {plain.get(name, name): value for name, value in found.items()}
-
-
-def _misfits(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
-    """What of a state is missing, of another shape, or not the network's."""
-    missing = [f"`{name}` is missing" for name in wanted if name not in found]
-    unknown = [f"`{name}` is not in the network" for name in found if name not in wanted]
-    shapes = [
-        f"`{name}` is {list(found[name].shape)}, should be {list(value.shape)}"
-        for name, value in wanted.items()
-        if name in found and found[name].shape != value.shape
-    ]
-    return missing + shapes + unknown
 
 
 def parameter_count(model: nn.Module) -> int:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from nodebench.models.place import Place
+from nodebench.models.layers import LayerFactory
 from nodebench.ode.dense import DenseField, is_dense
 from nodebench.ode.field import Field
-from nodebench.ode.per_solve import once_per_solve
-from nodebench.vocabulary import DYNAMICS
+from nodebench.ode.solve_cache import once_per_solve
+from nodebench.spec.vocabulary import DYNAMICS
 
 
 class TimeConv(Field):
@@ -56,7 +56,12 @@ class Dynamics(Field):
     """
 
     def __init__(
-        self, name: str, channels: int, place: Place, outputs: int | None = None, stride: int = 1
+        self,
+        name: str,
+        channels: int,
+        place: LayerFactory,
+        outputs: int | None = None,
+        stride: int = 1,
     ):
         super().__init__()
         form = DYNAMICS[name]
@@ -125,7 +130,7 @@ class DownsamplingBlock(nn.Module):
     Source: He et al. 2016b; the shortcut is a 1 x 1 convolution taken after norm and activation.
     """
 
-    def __init__(self, channels: int, outputs: int, place: Place):
+    def __init__(self, channels: int, outputs: int, place: LayerFactory):
         super().__init__()
         self.before = nn.Sequential(place.norm(channels), place.act())
         self.residual = nn.Sequential(

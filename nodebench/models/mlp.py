@@ -7,9 +7,9 @@ from itertools import pairwise
 from torch import nn
 
 from nodebench.data.dataset import Data
-from nodebench.model_settings import Mlp
-from nodebench.models.place import Place
+from nodebench.models.layers import LayerFactory
 from nodebench.spec import TrialSpec
+from nodebench.spec.model import Mlp
 
 
 def mlp(spec: TrialSpec, data: Data) -> nn.Module:
@@ -19,7 +19,7 @@ def mlp(spec: TrialSpec, data: Data) -> nn.Module:
     """
     settings = spec.model
     assert isinstance(settings, Mlp)
-    place = Place(activation=settings.activation)
+    place = LayerFactory(activation=settings.activation)
     sizes = (data.train.inputs[0].numel(), *settings.hidden)
     layers: list[nn.Module] = [nn.Flatten()]
     for inputs, outputs in pairwise(sizes):

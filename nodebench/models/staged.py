@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from torch import nn
 
 from nodebench.data.dataset import Data
-from nodebench.model_settings import StagedNetwork
 from nodebench.models.block import ode_block
 from nodebench.models.dynamics import DownsamplingBlock, Dynamics, ResidualBlock
-from nodebench.models.place import Place
+from nodebench.models.layers import LayerFactory
 from nodebench.spec import TrialSpec
+from nodebench.spec.model import StagedNetwork
 
 
 def staged_network(spec: TrialSpec, data: Data) -> nn.Module:
@@ -24,7 +24,7 @@ def staged_network(spec: TrialSpec, data: Data) -> nn.Module:
     settings = spec.model
     assert isinstance(settings, StagedNetwork)
     widest = settings.width * 2 ** (len(settings.stages) - 1)
-    place = Place(settings.norm.stem, settings.activation.stem)
+    place = LayerFactory(settings.norm.stem, settings.activation.stem)
     stem = nn.Sequential(place.conv(data.input_shape[0], settings.width, 3, padding=1, bias=False))
     head = nn.Sequential(
         nn.AdaptiveAvgPool2d(1),
@@ -41,8 +41,8 @@ def staged_network(spec: TrialSpec, data: Data) -> nn.Module:
 
 
 def _blocks(spec: TrialSpec, settings: StagedNetwork) -> Iterator[nn.Module]:
-    residual = Place(settings.norm.residual, settings.activation.residual)
-    ode = Place(settings.norm.ode, settings.activation.ode)
+    residual = LayerFactory(settings.norm.residual, settings.activation.residual)
+    ode = LayerFactory(settings.norm.ode, settings.activation.ode)
     channels = settings.width
     for number, (residuals, odes) in enumerate(settings.stages):
         for position in range(residuals):
@@ -53,7 +53,7 @@ def _blocks(spec: TrialSpec, settings: StagedNetwork) -> Iterator[nn.Module]:
             yield ode_block(spec, Dynamics(settings.order, channels, ode))
 
 
-def _residual_block(order: str, channels: int, place: Place, *, widens: bool) -> nn.Module:
+def _residual_block(order: str, channels: int, place: LayerFactory, *, widens: bool) -> nn.Module:
     """A block that keeps the shape, or doubles the width and halves the resolution."""
     if order == "preact":
         if widens:

@@ -1,1 +1,1 @@
-"""Solving ODEs: fixed-step methods of our own, torchdiffeq's adaptive ones, gradients by name."""
+"""Solving ODEs: fixed-step methods of our own, torchdiffeq's adaptive ones, and gradients."""

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from nodebench.errors import DeadlineExceeded, EvaluationLimit
-from nodebench.ode.exact import exact_form, exact_gradient
 from nodebench.ode.field import Counted
 from nodebench.ode.function import require_function
-from nodebench.ode.gradients import odeint
+from nodebench.ode.gradients.exact import exact_form, exact_gradient
+from nodebench.ode.gradients.odeint import odeint
 from nodebench.ode.solve import least_evaluations
-from nodebench.solver_settings import Gradient, Solver
+from nodebench.spec.solver import Gradient, Solver
 
 Solve: TypeAlias = "tuple[ODEBlock, Tensor, Sequence[float], Tensor]"
 """A block, the state that it started from, the times, and the states at these."""

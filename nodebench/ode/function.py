@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from nodebench.errors import RandomField
-from nodebench.ode.buffers import buffers_kept, settled_weights
 from nodebench.ode.field import slope
-from nodebench.ode.per_solve import weights_settled
+from nodebench.ode.gradients.buffers import buffers_kept, settled_weights
+from nodebench.ode.solve_cache import weights_settled
 
 ROUNDING = 1e-5
 """By so much two values may differ, as a share of their size: GPUs add in any order."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from nodebench.ode.embedded import EMBEDDED, EmbeddedRungeKutta
 from nodebench.ode.fixed import TABLEAUS, RungeKutta, Stepper
 from nodebench.ode.reversible import AsynchronousLeapfrog, Coupled, ReversibleHeun
-from nodebench.solver_settings import Solver
+from nodebench.spec.solver import Solver
 
 
 def stepper_of(solver: Solver) -> Stepper:

@@ -1,5 +1,1 @@
-"""Reports: tables, figures and pages from the store's results."""
-
-import logging
-
-logging.getLogger("matplotlib").setLevel(logging.ERROR)  # a home without a cache is no trouble
+"""The store as tables, statistics, figures and one page; imports no torch."""

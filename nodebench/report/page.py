@@ -9,23 +9,18 @@ from pathlib import Path
 
 import pandas as pd
 
-from nodebench.atomic import write
-from nodebench.report import (
-    prose,
-    published,
-    sizes,
-    solver_tables,
-    tables,
-)
-from nodebench.report.answer import answer
-from nodebench.report.baseline import baseline
-from nodebench.report.claims import claims, expectations
-from nodebench.report.figures import Figures
-from nodebench.report.findings import Findings
+from nodebench.files import write
+from nodebench.report import notes, solver_tables, tables
+from nodebench.report.analysis import published, sizes
+from nodebench.report.analysis.baseline import baseline
+from nodebench.report.analysis.claims import claims, expectations
+from nodebench.report.analysis.findings import Findings
+from nodebench.report.figures.drawing import Figures
 from nodebench.report.html import html_page
+from nodebench.report.summary import answer
 from nodebench.store import Store
+from nodebench.store.result import FINISHED
 from nodebench.sweep import Sweep
-from nodebench.trial_folder import FINISHED
 
 SETTING = (
     "data.name",
@@ -55,7 +50,7 @@ def write_report(
     be drawn is named on the page and to `on_problem`, and the rest is written without it.
     """
     found = Findings(sweep, store)
-    for name, frame in found.tables.items():  # of which `place.FIRST` is the first
+    for name, frame in found.tables.items():  # of which `folder.FIRST` is the first
         table = folder / f"{name}.csv"
         if frame.empty:
             table.unlink(missing_ok=True)
@@ -89,7 +84,7 @@ def _sections(sweep: Sweep, found: Findings, figures: Figures) -> list[str]:
         sizes.opening(sweep),
         _state(results),
         answer(found),
-        _markdown(tables.summary(sweep, results, found.judged, timed)),
+        _markdown(tables.main_table(sweep, results, found.judged, timed)),
         *_frontier(found, figures),
         *_trajectories(figures),
         _setting(sweep),
@@ -97,28 +92,28 @@ def _sections(sweep: Sweep, found: Findings, figures: Figures) -> list[str]:
         *_section("Not finished", "", tables.failures(sweep, results)),
         *_section(
             "Against the baseline",
-            prose.BASELINE,
+            notes.BASELINE,
             baseline(sweep, found.compared),
         ),
-        *_section("Claims", _of_claims(sweep, prose.CLAIMS), claims(found.checked)),
+        *_section("Claims", _of_claims(sweep, notes.CLAIMS), claims(found.checked)),
         *_section(
-            "Expectations", _of_claims(sweep, prose.EXPECTATIONS), expectations(found.checked)
+            "Expectations", _of_claims(sweep, notes.EXPECTATIONS), expectations(found.checked)
         ),
         *_section(
             "Ours beside published numbers",
-            prose.PUBLISHED,
+            notes.PUBLISHED,
             published.published_numbers(found.published),
         ),
         *(_figure(name, caption) for name, caption in figures.curves().items()),
-        *_images("The solver over training", figures.adaptation(), prose.ADAPTATION),
+        *_images("The solver over training", figures.adaptation(), notes.ADAPTATION),
         *_verdicts(sweep, found.judged, found.evaluated),
         *_robustness(sweep, found, figures),
         *_section(
             "Which gradient to trust",
-            prose.GRADIENTS,
+            notes.GRADIENTS,
             solver_tables.gradients(sweep, found.gradients),
         ),
-        *_section("What a training step takes", prose.TIMINGS, tables.timings(sweep, timed)),
+        *_section("What a training step takes", notes.TIMINGS, tables.timings(sweep, timed)),
         *_not_drawn(figures.problems),
         _provenance(results),
         _reproduce(sweep),
@@ -126,9 +121,9 @@ def _sections(sweep: Sweep, found: Findings, figures: Figures) -> list[str]:
 
 
 def _frontier(found: Findings, figures: Figures) -> list[str]:
-    text = prose.FRONTIER
+    text = notes.FRONTIER
     if found.timed.empty:
-        text += f" {prose.FRONTIER_AS_TRAINED}"
+        text += f" {notes.FRONTIER_AS_TRAINED}"
     return _images("", figures.frontier(), text)
 
 
@@ -175,18 +170,18 @@ def _state(results: pd.DataFrame) -> str:
 
 def _notes(results: pd.DataFrame, timed: pd.DataFrame) -> str:
     """What the main table's numbers are, and what its marks mean."""
-    marks = [prose.BEST_EPOCH]
+    marks = [notes.BEST_EPOCH]
     if timed.empty:
-        marks.append(prose.AS_TRAINED)
+        marks.append(notes.AS_TRAINED)
         if "packed" in results and (results["packed"] > 1).any():
-            marks[-1] += f" {prose.PACKED}"
+            marks[-1] += f" {notes.PACKED}"
     elif tables.timed_busy(timed):
-        marks.append(prose.TIMED_BUSY)
-    return "\n\n".join([prose.NOTES, *marks])
+        marks.append(notes.TIMED_BUSY)
+    return "\n\n".join([notes.NOTES, *marks])
 
 
 def _figure(name: str, caption: str) -> str:
-    return f"## {caption} by epoch\n\n![{caption} by epoch](figures/{name}.svg)\n\n{prose.CURVES}"
+    return f"## {caption} by epoch\n\n![{caption} by epoch](figures/{name}.svg)\n\n{notes.CURVES}"
 
 
 def _trajectories(figures: Figures) -> list[str]:
@@ -201,7 +196,7 @@ def _trajectories(figures: Figures) -> list[str]:
 def _verdicts(sweep: Sweep, judged: pd.DataFrame, evaluated: pd.DataFrame) -> list[str]:
     if judged.empty:
         return []
-    title, text = "## Is it still an ODE?", f"{prose.VERDICTS} The margin here is {sweep.margin:g}."
+    title, text = "## Is it still an ODE?", f"{notes.VERDICTS} The margin here is {sweep.margin:g}."
     sizes = evaluated.loc[evaluated["own"], "test_size"].dropna().unique()
     if len(sizes):
         text += f" Judged on {', '.join(f'{size:g}' for size in sizes)} test samples."
@@ -209,10 +204,10 @@ def _verdicts(sweep: Sweep, judged: pd.DataFrame, evaluated: pd.DataFrame) -> li
 
 
 def _robustness(sweep: Sweep, found: Findings, figures: Figures) -> list[str]:
-    sections = _images("Paths in the plane", figures.paths(), prose.PATHS)
+    sections = _images("Paths in the plane", figures.paths(), notes.PATHS)
     if found.evaluated.empty:
         return sections
-    sections += ["## Under other solvers", prose.OTHER_SOLVERS]
+    sections += ["## Under other solvers", notes.OTHER_SOLVERS]
     for names, text in figures.under_other_solvers():
         sections += _images("", names, text)
     return [*sections, _markdown(solver_tables.robustness(sweep, found.evaluated))]

@@ -12,11 +12,11 @@ from typing import Any
 import pandas as pd
 
 from nodebench.errors import InputError
-from nodebench.expansion import agrees
-from nodebench.reading import sizes_of
-from nodebench.report.agreement import Reading
-from nodebench.report.claims import TIMED, Judgement, checked_claims, claims
-from nodebench.report.published import (
+from nodebench.planning.lookup import load_sweep
+from nodebench.report.analysis.agreement import Reading
+from nodebench.report.analysis.claims import TIMED, Judgement, checked_claims, claims
+from nodebench.report.analysis.formatting import NO_VALUE
+from nodebench.report.analysis.published import (
     Compared,
     Published,
     about,
@@ -25,11 +25,11 @@ from nodebench.report.published import (
     published_numbers,
     studies,
 )
-from nodebench.report.sizes import caveat
-from nodebench.report.statistics import NO_VALUE
-from nodebench.sources import load_sweep
+from nodebench.report.analysis.sizes import caveat
 from nodebench.sweep import Sweep
-from nodebench.sweepfile import Claim, SizeName
+from nodebench.sweep.compose import sizes_of
+from nodebench.sweep.file import Claim, SizeName
+from nodebench.sweep.match import agrees
 
 VERDICTS = MATCHES, DIFFERS, UNDECIDED, NOT_RUN = "matches", "differs", "undecided", "not run"
 OF_NUMBERS = {Reading.MATCHES: MATCHES, Reading.DIFFERS: DIFFERS}

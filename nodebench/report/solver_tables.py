@@ -6,7 +6,7 @@ from collections import Counter
 
 import pandas as pd
 
-from nodebench.report.statistics import (
+from nodebench.report.analysis.formatting import (
     NO_VALUE,
     count_and_interval,
     magnitude,
@@ -14,11 +14,11 @@ from nodebench.report.statistics import (
     measured,
     unit,
 )
+from nodebench.report.analysis.verdict import NUMBERS
 from nodebench.report.tables import cells, shown, words
-from nodebench.solver_settings import Solver
+from nodebench.spec.solver import Solver
+from nodebench.store.result import FINISHED
 from nodebench.sweep import Sweep
-from nodebench.trial_folder import FINISHED
-from nodebench.verdict import NUMBERS
 
 
 def verdicts(sweep: Sweep, frame: pd.DataFrame) -> pd.DataFrame:

@@ -8,21 +8,21 @@ from typing import Any
 
 import pandas as pd
 
-from nodebench.report import published
-from nodebench.report.statistics import (
+from nodebench.report.analysis import published
+from nodebench.report.analysis.formatting import (
     NO_VALUE,
-    column,
     count_and_interval,
     mean_and_interval,
     measured,
     unit,
     whole,
 )
+from nodebench.report.analysis.statistics import column
+from nodebench.store.result import BUSY, FINISHED
 from nodebench.sweep import Sweep
-from nodebench.trial_folder import BUSY, FINISHED
 
 
-def summary(
+def main_table(
     sweep: Sweep, frame: pd.DataFrame, judged: pd.DataFrame, timed: pd.DataFrame
 ) -> pd.DataFrame:
     """One row per cell of the sweep, seeds joined: the main table of a report, as text.

@@ -1,0 +1,245 @@
+"""What `import nodebench` gives, and what the verbs call.
+
+torch, Ray, MLflow and pandas are imported where they are needed.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nodebench.errors import InputError, unknown
+from nodebench.execution.doctor import Case, Finding, examine
+from nodebench.execution.launch import run
+from nodebench.files import write
+from nodebench.planning import entries
+from nodebench.planning.garbage import Survey, Wish
+from nodebench.planning.garbage import survey as survey_store
+from nodebench.planning.launches import remember, require_name
+from nodebench.planning.lookup import load_sweep
+from nodebench.planning.options import options_for
+from nodebench.planning.plan import Entry
+from nodebench.report.analysis.verdict import Verdict, judge
+from nodebench.report.folder import require_own
+from nodebench.spec.data import DATASETS, Dataset
+from nodebench.store import Store
+from nodebench.store.locations import data_root, default_store, report_folder, require_place
+from nodebench.store.merge import Merged, require_store
+from nodebench.store.merge import merge as merge_store
+from nodebench.sweep import Sweep
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from torch import nn
+
+    from nodebench.data.load import Census
+
+__all__ = [
+    "compare",
+    "data_sets",
+    "doctor",
+    "epochs",
+    "fetch",
+    "figures",
+    "load_model",
+    "load_sweep",
+    "merge",
+    "plan",
+    "results",
+    "run",
+    "survey",
+    "sync",
+    "verdicts",
+    "write_report",
+]
+
+
+def results(sweep: Sweep, store: Store | None = None) -> pd.DataFrame:
+    """One row per planned trial: id, cell, settings by dotted path, outcome, metrics, verdict.
+
+    Trials without a result have the outcome `missing`. The store is by default that of
+    NODEBENCH_RUNS, here and in what follows.
+    """
+    from nodebench.report.analysis.findings import all_results
+
+    return all_results(sweep, store or default_store())
+
+
+def epochs(sweep: Sweep, store: Store | None = None) -> pd.DataFrame:
+    """One row per trial and epoch: trial, cell, settings, metrics."""
+    from nodebench.report.analysis import frames
+
+    return frames.epochs(sweep, store or default_store())
+
+
+def figures(sweep: Sweep, folder: Path, store: Store | None = None) -> dict[str, Path]:
+    """Draws the figures of a sweep's report into a folder; name -> SVG. PNGs lie beside them."""
+    from nodebench.report.page import draw
+
+    return draw(sweep, store or default_store(), folder)
+
+
+def verdicts(sweep: Sweep, store: Store | None = None) -> dict[str, Verdict]:
+    """Whether each trained model is still an ODE, by trial id, as far as it has been evaluated."""
+    store = store or default_store()
+    found = {trial.id: judge(trial, sweep, store) for trial in sweep.trials}
+    return {trial: judged for trial, judged in found.items() if judged}
+
+
+def compare(reference: str, source: str, store: Store | None = None) -> str:
+    """What one sweep changed over another, as a Markdown table; each as `comparison.read` takes it.
+
+    Raises:
+        InputError: if either cannot be read, or no cell is in both.
+    """
+    from nodebench.report.comparison import comparison, read
+
+    store = store or default_store()
+    return comparison(*(read(name, store) for name in (reference, source)))
+
+
+def sync(sweep: Sweep, store: Store, *, replace_other: bool = False) -> dict[str, str]:
+    """Writes to MLflow what it lacks of a sweep; returns the run id of each trial.
+
+    Raises:
+        StoreError: if another file has the sweep's name, which it is not to `replace_other`.
+        TrackingError: if MLflow cannot be reached.
+    """
+    require_name(sweep, store, replace=replace_other)
+    from nodebench.tracking.tracker import Tracker
+
+    remember(sweep, store)
+    with store.tracking_lock(sweep.name):
+        tracker = Tracker(sweep, store)
+        tracker.seek_artifacts()
+        tracker.update_all()
+        return tracker.run_ids()
+
+
+def write_report(
+    sweep: Sweep,
+    store: Store | None = None,
+    folder: Path | None = None,
+    *,
+    from_mlflow: bool = False,
+    on_problem: Callable[[str], None] = lambda _: None,
+) -> Path:
+    """Writes a sweep's report, by default to `reports/<sweep>/`; returns its page.
+
+    With `from_mlflow`, from MLflow's artifacts alone. `on_problem` hears of figures that could not
+    be drawn, which the page names too.
+
+    Raises:
+        ResourceError: if the folder cannot be written.
+        StoreError: if it would write over a file that is no report's, or, unless a folder is
+            given, over the report of another file of the sweep's name.
+        TrackingError: if MLflow is to be read and cannot.
+    """
+    from nodebench.report import page
+
+    store = store or default_store()
+    target = folder or report_folder(sweep.name)
+    require_place(target, "Give `--out` a folder that can")
+    require_own(target)
+    if folder is None:
+        require_name(sweep, store)
+    if not from_mlflow:
+        return page.write_report(sweep, store, target, on_problem)
+    from nodebench.tracking.tracker import restore
+
+    with tempfile.TemporaryDirectory() as temporary:
+        copy = Store(Path(temporary))
+        restore(sweep, copy, source=store)
+        return page.write_report(sweep, copy, target, on_problem)
+
+
+def write_scoreboard(sweeps: Path = Path("sweeps"), reports: Path = Path("reports")) -> Path:
+    """Writes what the reports in a folder say of published numbers and claims; returns the page."""
+    from nodebench.report.scoreboard import scoreboard
+
+    page = reports / "README.md"
+    write(page, scoreboard(sweeps, reports))
+    return page
+
+
+def load_model(trial_id: str, store: Store | None = None) -> nn.Module:
+    """A trained network, by its trial's id or the start of it: see `plan`, or `results.csv`.
+
+    It is in evaluation mode, on the CPU; the store is by default that of NODEBENCH_RUNS. The
+    trial's data set must be at hand, since it says how large inputs and outputs are.
+
+    Raises:
+        StoreError: if there is no such trial, or its training has not finished.
+        DataError: if its data set is missing or damaged.
+    """
+    from nodebench.training.trial import trained_model
+
+    return trained_model((store or default_store()).find(trial_id), data_root())
+
+
+def merge(
+    sweep: Sweep, store: Store, folders: Sequence[Path], *, replace_other: bool = False
+) -> list[Merged]:
+    """Takes a sweep's trials over from other machines' stores; returns what came of each.
+
+    Raises:
+        StoreError: if a folder is no store, before anything is copied, or cannot be read; or if
+            another file has the sweep's name, which it is not to `replace_other`.
+    """
+    require_name(sweep, store, replace=replace_other)
+    others = [require_store(folder, store) for folder in folders]
+    remember(sweep, store)
+    return [merge_store([trial.id for trial in sweep.trials], other, store) for other in others]
+
+
+def survey(store: Store, wish: Wish) -> Survey:
+    """What can be cleared away of a store, and what of it is wished to; removes nothing."""
+    return survey_store(store, wish, sorted(Path("sweeps").glob("*.yaml")))
+
+
+def doctor(
+    store: Store, sweep: Sweep | None = None, *, with_ray: bool = False
+) -> Iterator[tuple[str, Finding]]:
+    """Checks whether this machine is ready, by name and finding; `with_ray` starts Ray for it."""
+    return examine(Case(store, data_root(), sweep, with_ray))
+
+
+def data_sets(names: Sequence[str]) -> list[Dataset]:
+    """The data sets of these names, as they are by default.
+
+    Raises:
+        InputError: with every name that is none.
+    """
+    wrong = [unknown(name, "data set", DATASETS) for name in names if name not in DATASETS]
+    if wrong:
+        raise InputError("\n".join(wrong))
+    return [DATASETS[name](name=name) for name in dict.fromkeys(names)]
+
+
+def fetch(data_set: Dataset) -> Census:
+    """Downloads a data set if it is missing, verifies it and counts its samples.
+
+    Raises:
+        DataError: if it cannot be downloaded, or is damaged.
+    """
+    from nodebench.data.load import census
+
+    return census(data_set, data_root())
+
+
+def open_mlflow(store: Store) -> None:
+    """Sees that MLflow can be read, its file made, and put right after the store was moved.
+
+    Raises:
+        TrackingError: if it cannot.
+    """
+    from nodebench.tracking.client import client_for
+
+    client_for(store)
+
+
+def plan(sweep: Sweep, store: Store | None = None) -> list[Entry]:
+    """Every trial of a sweep and where it stands; by default in the store of NODEBENCH_RUNS."""
+    return entries(sweep, store or default_store(), options_for(sweep))

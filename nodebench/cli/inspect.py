@@ -1,0 +1,283 @@
+"""The verbs that look at sweeps, and train nothing."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from nodebench import api
+from nodebench.cli.app import app, err, say
+from nodebench.cli.options import AsJson, Changes, Cpu, Only, Shard, Size, Small, SweepPath
+from nodebench.cli.text import duration, line, standing
+from nodebench.errors import InputError
+from nodebench.execution.costs import expected, probed
+from nodebench.planning import RunOptions, lookup
+from nodebench.planning.diff import OTHER_CODE, Change, change, inputs, nearest
+from nodebench.planning.estimate import Cost, Forecast, slots
+from nodebench.planning.lookup import find
+from nodebench.planning.options import options_for
+from nodebench.planning.plan import Entry, orphans
+from nodebench.planning.seed_packs import obstacle, packs
+from nodebench.planning.selection import chosen
+from nodebench.planning.warnings import doubts
+from nodebench.spec import Trial
+from nodebench.store import Store
+from nodebench.store.locations import default_store
+from nodebench.sweep import Sweep
+from nodebench.sweep.file import SizeName
+
+
+@app.command()
+def plan(
+    source: SweepPath,
+    changes: Changes = None,
+    size: Size = "full",
+    small: Small = False,
+    only: Only = None,
+    shard: Shard = "1/1",
+    diff: Annotated[
+        str | None, typer.Option(metavar="OLD", help="Say what changed since this sweep file.")
+    ] = None,
+    probe: Annotated[
+        bool, typer.Option("--probe", help="Time some steps of each cell, to predict the cost.")
+    ] = False,
+    cpu: Cpu = False,
+    as_json: AsJson = False,
+) -> None:
+    """List a sweep's trials and where each stands; trains nothing."""
+    sweep, store, entries = _planned(source, changes, lookup.size_of(size, small=small))
+    if diff is not None and (probe or as_json or only or shard != "1/1"):
+        raise InputError("`--diff` goes without `--probe`, `--json`, `--only` and `--shard`")
+    if diff is not None:
+        old = lookup.load_sweep(diff, overrides=changes or (), size=size, small=small)
+        say(change_text(change(old, sweep)))
+        return
+    ids = chosen(sweep, only or (), shard)
+    entries = [entry for entry in entries if entry.trial.id in ids]
+    left = {} if only or shard != "1/1" else orphans(sweep, store)
+    if as_json:
+        print(plan_json(sweep, entries, left))
+        return
+    for entry in entries:
+        say(line(sweep, entry))
+    for trial_id, label in left.items():
+        say(f"{trial_id}  {'orphaned':<12} {label}")
+    parts = sorted({path for entry in entries for path in entry.trial.spec.import_paths})
+    for path in parts:
+        say(f"imports `{path}` when it runs")
+    for doubt in doubts(sweep):
+        say(doubt)
+    if gpus := sweep.resources.gpus:
+        share = "what it needs" if gpus == "auto" else f"{gpus:g}"
+        say(f"each takes {share} of a GPU; `run --cpu` does without")
+    missing = [entry.trial for entry in entries if entry.missing]
+    if missing and sweep.resources.pack_seeds != 1:
+        say(packing_text(missing, options_for(sweep)))
+    say(f"{sweep.name}: {len(entries)} trials, {len(missing)} to run")
+    if probe:
+        costs, whole = probed(sweep, store, only=only or (), shard=shard, cpu=cpu)
+        say(costs_text(sweep, entries, costs))
+        if whole:
+            say(forecast_text(whole))
+            if sweep.resources.pack_seeds != 1:
+                say("seeds that are trained together take less than that: single steps were timed")
+
+
+@app.command()
+def why(
+    trial: Annotated[str, typer.Argument(metavar="ID", help="A trial's id, or its start.")],
+    source: Annotated[
+        str | None, typer.Argument(metavar="SWEEP", help="The sweep that plans it, if it is new.")
+    ] = None,
+    changes: Changes = None,
+    size: Size = "full",
+    small: Small = False,
+) -> None:
+    """Show what a trial's id is made of, and what sets it apart from its nearest relative."""
+    store = default_store()
+    sweep = (
+        lookup.load_sweep(source, overrides=changes or (), size=size, small=small)
+        if source
+        else None
+    )
+    found = find(trial, store, sweep)
+    say(f"{found.id}")
+    for path, value in inputs(found).items():
+        say(f"  {path}: {value}")
+    relative = nearest(found, store)
+    if relative is None:
+        say("the store has no other finished trial")
+        return
+    say(f"nearest finished: {relative[0]}, of which differ")
+    for difference in relative[1] or (OTHER_CODE,):
+        say(f"  {difference}")
+
+
+@app.command()
+def status(
+    source: SweepPath,
+    changes: Changes = None,
+    size: Size = "full",
+    small: Small = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show how far a sweep is, also while it runs."""
+    sweep, store, entries = _planned(source, changes, lookup.size_of(size, small=small))
+    if as_json:
+        print(plan_json(sweep, entries, orphans(sweep, store)))
+        return
+    for entry in entries:
+        if entry.missing or not entry.is_finished:
+            say(f"{line(sweep, entry)}{detail(entry, store)}")
+    counts = Counter(standing(entry) for entry in entries)
+    say(f"{sweep.name}: " + ", ".join(f"{n} {name}" for name, n in counts.items()))
+    if left := expected(sweep, store, entries):
+        say(forecast_text(left))
+
+
+@app.command()
+def report(
+    source: SweepPath,
+    reference: Annotated[
+        str | None,
+        typer.Option(
+            "--compare",
+            metavar="OTHER",
+            help="Print how it differs from another: a sweep, a report's folder, COMMIT:FOLDER.",
+        ),
+    ] = None,
+    changes: Changes = None,
+    size: Size = "full",
+    small: Small = False,
+    folder: Annotated[
+        Path | None, typer.Option("--out", help="Folder to write to. [default: reports/<sweep>]")
+    ] = None,
+    from_mlflow: Annotated[
+        bool, typer.Option("--from-mlflow", help="Read MLflow instead of the store.")
+    ] = False,
+) -> None:
+    """Write a sweep's report: page, figures, results.csv. Or compare it with another."""
+    if reference is not None:
+        say(api.compare(reference, source))
+        return
+    sweep = lookup.load_sweep(source, overrides=changes or (), size=size, small=small)
+    problems: list[str] = []
+    page = api.write_report(
+        sweep, default_store(), folder, from_mlflow=from_mlflow, on_problem=problems.append
+    )
+    say(str(page))
+    for problem in problems:
+        err.print(f"the report lacks a figure: {problem}", markup=False, highlight=False)
+
+
+@app.command()
+def scoreboard() -> None:
+    """Write reports/README.md: every published number and claim of sweeps/, and what was found."""
+    say(str(api.write_scoreboard()))
+
+
+def _planned(
+    source: str, changes: list[str] | None, size: SizeName
+) -> tuple[Sweep, Store, list[Entry]]:
+    sweep = lookup.load_sweep(source, overrides=changes or (), size=size)
+    store = default_store()
+    return sweep, store, api.plan(sweep, store)
+
+
+def packing_text(trials: Sequence[Trial], options: RunOptions) -> str:
+    """How many trials are trained together, and why others are not."""
+    here = slots(options.resources, gpus=1)
+    together = [len(pack) for pack in packs(trials, options, here)]
+    packed = [size for size in together if size > 1]
+    alone = len(trials) - sum(packed)
+    if not packed:
+        return f"no seeds are trained together{_because(trials)}"
+    text = f"{sum(packed)} in {len(packed)} packs of up to {max(together)} seeds, {alone} alone"
+    return text + _because(trials)
+
+
+def _because(trials: Sequence[Trial]) -> str:
+    reasons = sorted({why for trial in trials if (why := obstacle(trial.spec))})
+    return f": {'; '.join(reasons)}" if reasons else ""
+
+
+def detail(entry: Entry, store: Store) -> str:
+    """Why a trial ended, or how far it is."""
+    if entry.result is not None:
+        return f": {entry.result.reason or 'trained'} ({_clock(entry.result.finished)})"
+    history = store.folder(entry.trial.id).history()
+    if not history:
+        return ""
+    train, last = entry.trial.spec.train, history[-1]
+    length = f" of {train.epochs}" if train.epochs else ""
+    return f": epoch {last['epoch']}{length} ({_clock(last['time'])})"
+
+
+def _clock(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
+
+
+def change_text(found: Change) -> str:
+    """What changed from one form of a sweep's file to another."""
+    lines = [f"{found.same} trials stay, {len(found.new)} are new, {len(found.gone)} are gone"]
+    lines += [f"changed: {name}" for name in found.fields]
+    for trial, (label, apart) in found.new.items():
+        reason = "; ".join(map(str, apart))
+        lines.append(f"+ {trial}  {label}" + (f"  ({reason})" if reason else ""))
+    lines += [f"- {trial}  {label}" for trial, label in found.gone.items()]
+    return "\n".join(lines)
+
+
+def costs_text(sweep: Sweep, entries: list[Entry], costs: dict[str, Cost]) -> str:
+    """What a trial of each missing cell costs, a line a cell."""
+    cells = {
+        entry.trial.cell.key: sweep.cell_label(entry.trial) for entry in entries if entry.missing
+    }
+    return "\n".join(f"  {label}: {cost_text(costs.get(cell))}" for cell, label in cells.items())
+
+
+def cost_text(cost: Cost | None) -> str:
+    """`about 3 min a trial (2.8 min to 3.4 min, from 8 steps of 6.1 ms)`."""
+    if cost is None:
+        return "unknown: with its first weights, a solve fails or has no end"
+    ends = f"{duration(cost.low)} to {duration(cost.high)}, {cost.source}"
+    return f"about {duration(cost.seconds)} a trial ({ends}){_growth(cost.grows)}"
+
+
+def forecast_text(found: Forecast) -> str:
+    """`about 3 h to go, until Sat 21:40 (2.5 h to 3.4 h)`."""
+    end = time.strftime("%a %H:%M", time.localtime(time.time() + found.seconds))
+    ends = f"{duration(found.low)} to {duration(found.high)}"
+    if found.unknown:
+        ends += f"; {found.unknown} trials of unknown cost are taken to be like the others"
+    return f"about {duration(found.seconds)} to go, until {end} ({ends}){_growth(found.grows)}"
+
+
+def _growth(grows: bool) -> str:
+    return "; more, as adaptive solvers' evaluations grow in training" if grows else ""
+
+
+def plan_json(sweep: Sweep, entries: list[Entry], orphans: dict[str, str]) -> str:
+    """A plan for scripts."""
+    rows: list[dict[str, Any]] = [
+        {
+            "id": entry.trial.id,
+            "label": sweep.label(entry.trial),
+            "state": entry.state,
+            "outcome": entry.result.outcome if entry.result else None,
+            "missing": entry.missing,
+            "continues": entry.continues,
+            "settings": entry.trial.settings,
+        }
+        for entry in entries
+    ]
+    left = [{"id": trial_id, "label": label} for trial_id, label in orphans.items()]
+    return json.dumps(
+        {"sweep": sweep.name, "trials": rows, "orphans": left, "doubts": doubts(sweep)}
+    )

@@ -1,0 +1,263 @@
+"""The verbs about this machine: its data, its runs, its MLflow."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from nodebench import api
+from nodebench.cli.app import app, err, say
+from nodebench.cli.options import AsJson, Changes, Size, Small
+from nodebench.errors import DataError, masked
+from nodebench.planning import lookup
+from nodebench.planning.garbage import KINDS, Item, Survey, Wish, bytes_of, remove
+from nodebench.spec.data import DATASETS, Dataset
+from nodebench.store.locations import default_store, tracking_uri
+from nodebench.sweep import schema as schema_module
+
+if TYPE_CHECKING:
+    from nodebench.data.load import Census
+
+
+@app.command()
+def data(
+    names: Annotated[
+        list[str], typer.Argument(metavar="NAME...", help=f"Of {', '.join(DATASETS)}.")
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Download and verify data sets, and count their samples. NODEBENCH_DATA says where to."""
+    rows: list[dict[str, Any]] = []
+    missing = False
+    for data_set in api.data_sets(names):
+        try:
+            found = api.fetch(data_set)
+        except DataError as error:  # the others are fetched all the same
+            err.print(str(error), markup=False, highlight=False)
+            missing = True
+            continue
+        rows.append(census_row(data_set, found))
+        if not as_json:
+            say(census_text(data_set, found))
+    if as_json:
+        print(json.dumps({"data": rows}))
+    raise typer.Exit(2 if missing else 0)
+
+
+@app.command()
+def logs(
+    trial: Annotated[str, typer.Argument(metavar="ID", help="A trial's id, or its start.")],
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as it is written.")] = False,
+) -> None:
+    """Print a trial's log, and the traceback if it crashed."""
+    folder = default_store().find(trial)
+    with folder.log_file.open(encoding="utf-8") as file:
+        sys.stdout.write(file.read())
+        if (folder.path / "error.txt").exists():
+            sys.stdout.write((folder.path / "error.txt").read_text(encoding="utf-8"))
+        while follow:
+            sys.stdout.write(file.read())
+            sys.stdout.flush()
+            time.sleep(0.5)
+
+
+@app.command()
+def ui(
+    source: Annotated[
+        str | None, typer.Argument(metavar="SWEEP", help="Whose runs to list, by what varies.")
+    ] = None,
+    port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 5000,
+    size: Size = "full",
+    small: Small = False,
+) -> None:
+    """Serve MLflow's pages with this machine's runs, or print where a server does."""
+    store, page = default_store(), ""
+    uri = tracking_uri(store)
+    if source is not None:
+        from nodebench.tracking.tracker import page_of
+
+        page = f"/{page_of(lookup.load_sweep(source, size=size, small=small), store)}"
+    if uri.startswith("http"):
+        say(f"{masked(uri).rstrip('/')}{page}")
+        return
+    if source is None:
+        api.open_mlflow(store)
+    command = ["-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
+    say(f"http://127.0.0.1:{port}{page}")
+    # Not as an argument, which everybody on this machine can read.
+    environment = {**os.environ, "MLFLOW_BACKEND_STORE_URI": uri}
+    os.execve(sys.executable, [sys.executable, *command], environment)
+
+
+@app.command()
+def gc(
+    checkpoints: Annotated[
+        bool, typer.Option("--checkpoints", help="Also checkpoints of finished trials.")
+    ] = False,
+    orphans: Annotated[
+        bool, typer.Option("--orphans", help="Also trials that no sweep plans any more.")
+    ] = False,
+    older_than: Annotated[
+        float, typer.Option(metavar="DAYS", help="Of both only what is so long unused.")
+    ] = 0.0,
+    budget: Annotated[
+        str | None,
+        typer.Option(metavar="SIZE", help="Only until the store fits, as 10GB; of either."),
+    ] = None,
+    delete: Annotated[bool, typer.Option("--delete", help="Remove it, not only list it.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show what a full disk can do without; with --delete, remove it.
+
+    Without options, that is what killed processes have left.
+
+    Checkpoints of finished trials serve longer trainings and more evaluations only.
+
+    Results that a sweep plans, running trials and MLflow's files always stay.
+    """
+    kinds = {"checkpoints": checkpoints, "orphans": orphans}
+    wish = Wish(
+        frozenset(kind for kind in KINDS if kinds.get(kind)),
+        older_than,
+        bytes_of(budget) if budget else None,
+    )
+    store = default_store()
+    found = api.survey(store, wish)
+    held = remove(store, found.chosen) if delete else []
+    if as_json:
+        print(survey_json(found, held, removed=delete))
+    else:
+        say(survey_text(found, held, removed=delete))
+    left = found.size_bytes - sum(item.size_bytes for item in found.chosen)
+    fits = wish.budget_bytes is None or left <= wish.budget_bytes
+    if not fits:
+        err.print(
+            f"{size_text(left)} stay, more than the budget: they are results, or in use",
+            markup=False, highlight=False,
+        )  # fmt: skip
+    raise typer.Exit(0 if fits else 1)
+
+
+@app.command()
+def schema(
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print the reference page instead.")
+    ] = False,
+) -> None:
+    """Print the JSON Schema of sweep files, for editors that complete and check them."""
+    print(
+        schema_module.page() if markdown else json.dumps(schema_module.json_schema(), indent=1),
+        end="",
+    )
+
+
+@app.command()
+def doctor(
+    source: Annotated[
+        str | None, typer.Argument(metavar="[SWEEP]", help="Check what this sweep needs.")
+    ] = None,
+    changes: Changes = None,
+    size: Size = "full",
+    small: Small = False,
+    ray: Annotated[bool, typer.Option("--ray", help="Start Ray, or join RAY_ADDRESS.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Check this machine: packages, GPU, folders, data, MLflow, Ray, what runs.
+
+    The status is 1 if there is a problem.
+    """
+    sweep = (
+        lookup.load_sweep(source, overrides=changes or (), size=size, small=small)
+        if source
+        else None
+    )
+    found = []
+    for name, finding in api.doctor(default_store(), sweep, with_ray=ray):
+        found.append({"check": name, **asdict(finding)})
+        if not as_json:
+            cure = f". {finding.cure[:1].upper()}{finding.cure[1:]}" if finding.cure else ""
+            say(f"{finding.level:<8} {name:<12} {finding.found}{cure}")
+    if as_json:
+        print(json.dumps({"checks": found}))
+    raise typer.Exit(1 if any(row["level"] == "problem" for row in found) else 0)
+
+
+def census_row(data_set: Dataset, found: Census) -> dict[str, Any]:
+    """A data set for scripts."""
+    classes = zip(found.class_names, found.train, found.test, strict=True)
+    return {
+        "name": data_set.name,
+        "origin": data_set.origin,
+        "folder": str(found.folder) if found.folder else None,
+        "train": sum(found.train),
+        "test": sum(found.test),
+        "classes": [{"name": name, "train": a, "test": b} for name, a, b in classes],
+    }
+
+
+def census_text(data_set: Dataset, found: Census) -> str:
+    """A line for the data set, and one for every class, or for all if they are equally large."""
+    place = f"in {found.folder}" if found.folder else f"{data_set.origin}, no files needed"
+    if not found.class_names:
+        return f"{data_set.name}: {place}"
+    title = f"{data_set.name}: {sum(found.train):,} train, {sum(found.test):,} test; {place}"
+    rows = list(zip(found.class_names, found.train, found.test, strict=True))
+    if len(set(found.train)) == len(set(found.test)) == 1:
+        rows = [(f"each of {len(rows)} classes", *rows[0][1:])]
+    width = max(len("class"), *(len(name) for name, _, _ in rows))
+    lines = [f"  {'class':<{width}}  {'train':>7}  {'test':>6}"]
+    lines += [f"  {name:<{width}}  {train:>7,}  {test:>6,}" for name, train, test in rows]
+    return "\n".join([title, *lines])
+
+
+def size_text(size_bytes: int) -> str:
+    """`1.2 GB`."""
+    size, units = float(size_bytes), ["B", "kB", "MB", "GB", "TB"]
+    while size >= 1000 and len(units) > 1:
+        size, units = size / 1000, units[1:]
+    return f"{size:.0f} B" if units[0] == "B" else f"{size:.1f} {units[0]}"
+
+
+def survey_text(found: Survey, held: list[str], *, removed: bool) -> str:
+    """A table of what can go, by kind, and what of it goes."""
+    lines = [f"{'':<36} {'there are':>22}   {'to be removed':>22}"]
+    for kind, what in KINDS.items():
+        columns = [
+            [item for item in items if item.kind == kind] for items in (found.items, found.chosen)
+        ]
+        lines.append(f"{what:<36} {_count(columns[0])}   {_count(columns[1])}")
+    total = f"of {size_text(found.size_bytes)} in all"
+    lines.append(f"{total:<36} {_count(found.items)}   {_count(found.chosen)}")
+    lines += [f"`{name}` cannot be planned here: all its trials stay" for name in found.unreadable]
+    lines += [f"{trial}  {'running':<12} was left alone" for trial in held]
+    if found.chosen:
+        lines.append("removed" if removed else "nothing was removed: `--delete` does")
+    return "\n".join(lines)
+
+
+def _count(items: Sequence[Item]) -> str:
+    return f"{len(items):>10,} {size_text(sum(item.size_bytes for item in items)):>11}"
+
+
+def survey_json(found: Survey, held: list[str], *, removed: bool) -> str:
+    """The same for scripts, item by item."""
+    rows = [
+        {
+            "kind": item.kind,
+            "trial": item.trial_id,
+            "paths": [str(path) for path in item.paths],
+            "bytes": item.size_bytes,
+            "used": item.used,
+            "chosen": item in found.chosen,
+            "removed": removed and item in found.chosen and item.trial_id not in held,
+        }
+        for item in found.items
+    ]
+    return json.dumps({"bytes": found.size_bytes, "items": rows, "unreadable": found.unreadable})

@@ -1,0 +1,147 @@
+"""The verbs that run recorded trials again: to time them, or to compare them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from nodebench.cli.app import app, err, out, say
+from nodebench.cli.options import (
+    Changes,
+    Cpu,
+    ReplaceOther,
+    Size,
+    Small,
+    SweepPath,
+    Track,
+    WriteReport,
+)
+from nodebench.cli.progress import ProgressMonitor, interruptible, say_published
+from nodebench.execution import launch
+from nodebench.execution.launch import Timed
+from nodebench.planning import lookup
+from nodebench.store.locations import default_store
+from nodebench.store.result import BUSY, Row
+from nodebench.sweep import Sweep
+
+if TYPE_CHECKING:
+    from nodebench.execution.reproduction import Comparison, Reproduction
+
+
+@app.command()
+def time(
+    source: SweepPath,
+    changes: Changes = None,
+    size: Size = "full",
+    small: Small = False,
+    steps: Annotated[int, typer.Option(min=1, help="Steps that a round times.")] = 10,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds over all cells.")] = 5,
+    cpu: Cpu = False,
+    track: Track = True,
+    write_report: WriteReport = True,
+    replace: ReplaceOther = False,
+) -> None:
+    """Time a training step of every cell, alone on its device, for the report's seconds per epoch.
+
+    Of each cell one finished trial is stepped, with the weights at its end. Let nothing else run.
+    """
+    sweep = lookup.load_sweep(source, overrides=changes or (), size=size, small=small)
+    with interruptible(), ProgressMonitor(sweep, default_store(), out, "time") as monitor:
+        timed = launch.time_cells(
+            sweep, default_store(), monitor,
+            steps=steps, rounds=rounds, cpu=cpu, track=track, write_report=write_report,
+            replace_other=replace,
+            on_round=lambda number: err.print(f"round {number} of {rounds}", highlight=False),
+        )  # fmt: skip
+    say(timed_text(sweep, timed))
+    say_published(sweep, timed)
+    raise typer.Exit(1 if timed.problems or timed.report_problem else 0)
+
+
+@app.command()
+def repro(
+    source: SweepPath,
+    trial: Annotated[str, typer.Argument(metavar="ID", help="A trial's id, or its start.")],
+    changes: Changes = None,
+    size: Size = "full",
+    small: Small = False,
+    cpu: Cpu = False,
+) -> None:
+    """Run one recorded trial again, here and alone, and compare it metric by metric."""
+    store = default_store()
+
+    def count(row: Row) -> None:
+        if err.is_terminal:
+            err.print(f"epoch {row['epoch']}", highlight=False)
+
+    found = launch.reproduce(
+        source,
+        trial,
+        store,
+        overrides=changes or (),
+        size=lookup.size_of(size, small=small),
+        cpu=cpu,
+        on_epoch=count,
+    )
+    say(reproduction_text(found))
+    raise typer.Exit(0 if found.agrees else 1)
+
+
+MOST_NAMED = 4
+"""Metrics in a line; of more, their number."""
+
+
+def timed_text(sweep: Sweep, timed: Timed) -> str:
+    """What a step and an epoch take, a line a cell, under a title that says where."""
+    labels = {trial.id: sweep.cell_label(trial) for trial in sweep.trials}
+    lines = []
+    for row in list(timed.rows.values())[:1]:
+        rounds = f"{row['rounds']} rounds of {row['steps']} steps"
+        lines.append(f"{sweep.name}: {rounds} on {row['hardware']}, {row['threads']} threads")
+        if row["load_before"] > BUSY:
+            lines.append(
+                f"the machine was busy before (load {row['load_before']:.1f}), so these are times "
+                "of a shared machine: time it again when it idles"
+            )
+    lines += [f"  {labels[trial]}: {_step_text(row)}" for trial, row in timed.rows.items()]
+    lines += [f"  {labels[trial]}: cannot be timed: {w}" for trial, w in timed.problems.items()]
+    if timed.untimed:
+        lines.append(f"{timed.untimed} cells have no finished trial with a checkpoint to time")
+    return "\n".join(lines)
+
+
+def _step_text(row: Row) -> str:
+    from nodebench.report.tables import three_digits  # pandas, which `time` has imported
+
+    step, least, most = (1e3 * row[name] for name in ("step_s", "step_s_least", "step_s_most"))
+    step, least, most, epoch = map(three_digits, (step, least, most, row["timed_epoch_s"]))
+    return f"{step} ms a step ({least} to {most}), {epoch} s an epoch"
+
+
+def reproduction_text(found: Reproduction) -> str:
+    """A metric a line, recorded and now, and what to make of it."""
+    width = max((len(metric.name) for metric in found.metrics), default=0)
+    lines = [
+        f"{m.name:<{width}}  {m.recorded:<22.17g} {m.now:<22.17g} {_likeness(m)}"
+        for m in found.metrics
+    ]
+    if found.unmatched:
+        lines.append(f"not on record: {', '.join(found.unmatched[:MOST_NAMED])}{_and_more(found)}")
+    lines += [f"{name}: {then} then, {now} now" for name, then, now in found.environments]
+    lines.append(f"outcome: {found.outcomes[0]} then, {found.outcomes[1]} now")
+    same = sum(metric.is_same_bits for metric in found.metrics)
+    verdict = "reproduced" if found.agrees else "NOT reproduced"
+    lines.append(f"{verdict}: {same} of {len(found.metrics)} metrics to the bit")
+    return "\n".join(lines)
+
+
+def _and_more(found: Reproduction) -> str:
+    more = len(found.unmatched) - MOST_NAMED
+    return f" and {more} more" if more > 0 else ""
+
+
+def _likeness(metric: Comparison) -> str:
+    if metric.is_same_bits:
+        return "same bits"
+    return "same to rounding" if metric.agrees else f"differs by {metric.now - metric.recorded:.3g}"

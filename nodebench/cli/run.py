@@ -1,0 +1,214 @@
+"""The verbs that run sweeps, or resume them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from nodebench import api
+from nodebench.cli import text
+from nodebench.cli.app import app, err, out, say
+from nodebench.cli.options import (
+    Changes,
+    Cpu,
+    FailFast,
+    From,
+    Inline,
+    Only,
+    ReplaceOther,
+    RequireMlflow,
+    RetryFailed,
+    Shard,
+    Size,
+    Small,
+    SweepPath,
+    Track,
+    WriteReport,
+)
+from nodebench.cli.progress import ProgressMonitor, interruptible, say_published
+from nodebench.errors import InputError
+from nodebench.execution import launch
+from nodebench.execution.launch import Outcome
+from nodebench.planning import lookup
+from nodebench.planning.plan import Entry
+from nodebench.planning.warnings import doubts
+from nodebench.report.analysis.verdict import Verdict
+from nodebench.store import Result, Store
+from nodebench.store.locations import default_store
+from nodebench.store.merge import Merged
+from nodebench.sweep import Sweep
+
+
+@app.command()
+def run(
+    source: SweepPath,
+    changes: Changes = None,
+    size: Size = "full",
+    small: Small = False,
+    only: Only = None,
+    shard: Shard = "1/1",
+    retry_failed: RetryFailed = False,
+    fail_fast: FailFast = False,
+    inline: Inline = False,
+    cpu: Cpu = False,
+    track: Track = True,
+    require_mlflow: RequireMlflow = False,
+    write_report: WriteReport = True,
+    replace: ReplaceOther = False,
+) -> None:
+    """Run what is missing of a sweep, then report. The same command resumes."""
+    if require_mlflow and not track:
+        raise InputError("`--require-mlflow` and `--no-track` contradict each other")
+    sweep = lookup.load_sweep(source, overrides=changes or (), size=size, small=small)
+    outcome = _launched(
+        sweep, default_store(),
+        only=only or (), shard=shard, retry_failed=retry_failed, fail_fast=fail_fast,
+        inline=inline, cpu=cpu, track=track, require_mlflow=require_mlflow,
+        write_report=write_report, replace_other=replace,
+    )  # fmt: skip
+    _conclude(sweep, outcome.entries)
+    raise typer.Exit(_status(outcome))
+
+
+@app.command()
+def evaluate(
+    source: SweepPath,
+    changes: Changes = None,
+    size: Size = "full",
+    small: Small = False,
+    weights: Annotated[
+        Path | None,
+        typer.Option(help="Evaluate these instead: a state_dict, or a trial's checkpoint."),
+    ] = None,
+    only: Only = None,
+    shard: Shard = "1/1",
+    inline: Inline = False,
+    cpu: Cpu = False,
+    track: Track = True,
+    write_report: WriteReport = True,
+    replace: ReplaceOther = False,
+) -> None:
+    """Evaluate what is trained under the solvers of `evaluate:`, where points are missing."""
+    if weights is None:
+        sweep = lookup.load_sweep(source, overrides=changes or (), size=size, small=small)
+    else:
+        sweep = lookup.foreign(
+            source, weights, overrides=changes or (), size=lookup.size_of(size, small=small)
+        )
+    if not sweep.evaluate:
+        raise InputError(f"{source}: has no `evaluate:`, so there is nothing to evaluate")
+    store = default_store()
+    outcome = _launched(
+        sweep, store,
+        only=only or (), shard=shard, inline=inline, cpu=cpu, track=track,
+        write_report=write_report, replace_other=replace, train=False,
+    )  # fmt: skip
+    verdicts = api.verdicts(sweep, store)
+    for entry in outcome.entries:
+        if entry.trial.id in verdicts:
+            say(f"{text.line(sweep, entry)}: {verdict_text(verdicts[entry.trial.id])}")
+    _conclude(sweep, outcome.entries)
+    raise typer.Exit(_status(outcome))
+
+
+@app.command()
+def sync(
+    source: SweepPath,
+    changes: Changes = None,
+    size: Size = "full",
+    small: Small = False,
+    folders: From = None,
+    replace: ReplaceOther = False,
+) -> None:
+    """Write to MLflow what it lacks of a sweep; --from takes another machine's trials over first.
+
+    A trial that both stores have is kept where it is further. One that came to different ends is
+    named, ours is kept, and the status is 1.
+    """
+    sweep = lookup.load_sweep(source, overrides=changes or (), size=size, small=small)
+    store = default_store()
+    conflicts = 0
+    for folder, merged in zip(
+        folders or (),
+        api.merge(sweep, store, folders or (), replace_other=replace),
+        strict=True,
+    ):
+        say(merged_text(sweep, folder, merged))
+        conflicts += len(merged.conflicts)
+    synced = api.sync(sweep, store, replace_other=replace)
+    say(f"{sweep.name}: {len(synced)} runs in MLflow are up to date")
+    raise typer.Exit(1 if conflicts else 0)
+
+
+def _launched(sweep: Sweep, store: Store, *, train: bool = True, **how: Any) -> Outcome:
+    """Runs what is missing, with progress; says where the report is."""
+    for doubt in doubts(sweep):
+        err.print(doubt, markup=False, highlight=False)
+    verb = "run" if train else "evaluate"
+    with interruptible(), ProgressMonitor(sweep, store, out, verb) as monitor:
+        outcome = launch.run(sweep, store, monitor, train=train, **how)
+    say_published(sweep, outcome)
+    return outcome
+
+
+def _status(outcome: Outcome) -> int:
+    return 0 if outcome.complete and not outcome.report_problem else 1
+
+
+def _conclude(sweep: Sweep, entries: list[Entry]) -> None:
+    """Announces every trial that did not finish."""
+    for entry in entries:
+        what = text.line(sweep, entry)
+        if entry.result is not None and not entry.is_finished:
+            say(f"{what}: {entry.result}: {entry.result.reason}")
+        elif entry.result is not None and entry.missing:
+            say(f"{what}: its evaluation is incomplete; see `logs {entry.trial.id}`")
+    untrained = sum(entry.missing and not entry.is_trained for entry in entries)
+    if untrained:
+        say(f"{untrained} trials are not trained: `nodebench run` trains them")
+    finished = sum(entry.is_finished for entry in entries)
+    say(f"{sweep.name}: {finished} of {len(entries)} trials finished")
+
+
+def verdict_text(judged: Verdict) -> str:
+    """`ResNet in disguise (own 0.99, limit 0.5, drop 0.49)`."""
+    numbers = ", ".join(f"{name} {value:.4g}" for name, value in judged.numbers.items())
+    reason = f": {judged.reason}" if judged.reason else ""
+    return f"{judged.word}{reason} ({numbers})" if numbers else f"{judged.word}{reason}"
+
+
+def merged_text(sweep: Sweep, folder: Path, merged: Merged) -> str:
+    """What came of another store: a line of counts, and one for every trial that was left alone."""
+    labels = {trial.id: sweep.label(trial) for trial in sweep.trials}
+    counts: dict[str, Sequence[object]] = {
+        "copied": merged.copied,
+        "further there": merged.replaced,
+        "with more points there": merged.extended,
+        "no further there": merged.kept,
+        "running, left alone": merged.running,
+        "in conflict": merged.conflicts,
+    }
+    told = ", ".join(f"{len(trials)} {what}" for what, trials in counts.items() if trials)
+    lines = [f"{folder}: {told or f'no trials of {sweep.name}'}"]
+    lines += [f"{trial}  {'running':<12} {labels[trial]}" for trial in merged.running]
+    for one in merged.conflicts:
+        (name, (ours, theirs)), *more = one.metrics.items()
+        and_more = f", and {len(more)} other metrics" if more else ""
+        lines.append(
+            f"{one.trial_id}  {'conflict':<12} {labels[one.trial_id]}: {name} is {ours} here "
+            f"({_machine(one.ours)}) and {theirs} there ({_machine(one.theirs)}){and_more}; "
+            "ours is kept"
+        )
+    return "\n".join(lines)
+
+
+def _machine(result: Result) -> str:
+    """Where a result comes from: `host, hardware, torch 2.15.0, 1 threads`."""
+    where = result.environments[-1] if result.environments else {}
+    words = [str(where[name]) for name in ("host", "hardware") if name in where]
+    words += [f"torch {where['torch']}"] if "torch" in where else []
+    words += [f"threads {where['threads']}"] if "threads" in where else []
+    return ", ".join(words) or "unknown machine"

@@ -1,0 +1,1 @@
+"""Many trials: pre-flight checks, Ray Tune or inline, seed packs, the timing pass."""

@@ -1,0 +1,55 @@
+"""What a sweep will take, from earlier trials or from a few steps taken now."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from nodebench.execution.preflight import require_all
+from nodebench.planning import entries
+from nodebench.planning.estimate import Cost, Forecast, forecast, recorded_costs, slots
+from nodebench.planning.options import options_for
+from nodebench.planning.plan import Entry
+from nodebench.planning.seed_packs import packs
+from nodebench.planning.selection import chosen
+from nodebench.store import Store
+from nodebench.sweep import Sweep
+
+
+def expected(sweep: Sweep, store: Store, found: Sequence[Entry]) -> Forecast | None:
+    """What a sweep still takes, from what has been trained; None if nothing has."""
+    here = slots(sweep.resources, gpus=1)
+    training = [entry.trial for entry in found if entry.state == "running"]
+    running = len(packs(training, options_for(sweep), here))
+    costs = recorded_costs(found, store, hardware=None)
+    return forecast(found, costs, store, running or here)
+
+
+def probed(
+    sweep: Sweep,
+    store: Store,
+    *,
+    only: Sequence[str] = (),
+    shard: str = "1/1",
+    cpu: bool = False,
+) -> tuple[dict[str, Cost], Forecast | None]:
+    """The cost of each missing cell on this machine, by its key, and of all that `run` would do.
+
+    From earlier trials on the same hardware where there are any, else from a few training steps
+    taken now.
+
+    Raises:
+        InputError: as `run` does, if the machine or the data lack what the sweep asks for.
+    """
+    options, ids = options_for(sweep, cpu=cpu), chosen(sweep, only, shard)
+    found = entries(sweep, store, options, ids)
+    missing = [entry.trial for entry in found if entry.missing]
+    require_all(missing, options, inline=True)
+    from nodebench.execution.probe import probe
+    from nodebench.training.machine import device_for, environment, gpu_count
+
+    hardware = environment(device_for(options.resources.gpu_share))["hardware"]
+    costs = recorded_costs(found, store, hardware)
+    for trial in missing:
+        if trial.cell.key not in costs and (found_now := probe(trial, options)):
+            costs[trial.cell.key] = found_now.cost()
+    return costs, forecast(found, costs, store, slots(options.resources, gpu_count()))

@@ -1,0 +1,295 @@
+"""Whether this machine is ready to run sweeps: one table of checks, each of a line or a few.
+
+torch and MLflow are imported by the checks that need them.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import platform
+import re
+import shutil
+import warnings
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from nodebench.data.files import FILES, missing, prepare
+from nodebench.errors import DataError, ResourceError, TrackingError
+from nodebench.execution.ray_cluster import address, probe, temporary_folder
+from nodebench.files import require_writable
+from nodebench.planning.allowance import cpu_count, memory_bytes
+from nodebench.spec.data import DATASETS
+from nodebench.spec.settings import Settings
+from nodebench.store import Store
+from nodebench.store.locations import tracking_file, tracking_uri
+from nodebench.store.lock import holder
+from nodebench.store.mlflow_file import lost, moved
+from nodebench.sweep import Sweep
+
+Level = Literal["ok", "warning", "problem"]
+
+PACKAGES = ("torch", "torchvision", "torchdiffeq", "ray", "mlflow")
+PYTHON = (3, 11)
+ASK_FOR_RAY = "; `doctor --ray` starts or joins it to see"
+LITTLE_BYTES, TOO_LITTLE_BYTES = 5e9, 5e8
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is examined; `sweep` where it is about one, `with_ray` if Ray is to be started."""
+
+    store: Store
+    data_root: Path
+    sweep: Sweep | None = None
+    with_ray: bool = False
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a check found and, where it is not `ok`, what to do."""
+
+    level: Level
+    found: str
+    cure: str = ""
+
+
+def examine(case: Case) -> Iterator[tuple[str, Finding]]:
+    """Makes every check, in the table's order: its name and a finding, or several."""
+    for name, check in CHECKS.items():
+        for finding in check(case):
+            yield name, finding
+
+
+def _python(_case: Case) -> Iterator[Finding]:
+    needed = ".".join(map(str, PYTHON))
+    is_new = tuple(map(int, platform.python_version_tuple()[:2])) >= PYTHON
+    cure = "" if is_new else f"take Python {needed} or newer"
+    yield Finding("ok" if is_new else "problem", platform.python_version(), cure)
+
+
+def _versions(_case: Case) -> Iterator[Finding]:
+    """The packages whose versions matter, beside those of `requirements.lock` in this folder."""
+    locked = _locked(Path("requirements.lock"))
+    for name in PACKAGES:
+        try:
+            version = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            yield Finding("problem", f"{name} is not installed", f"pip install {name}")
+            continue
+        wanted = locked.get(name)
+        if wanted is None or version.partition("+")[0] == wanted.partition("+")[0]:
+            yield Finding("ok", f"{name} {version}" + (", as locked" if wanted else ""))
+        else:
+            yield Finding(
+                "warning",
+                f"{name} {version}, and `requirements.lock` has {wanted}",
+                "results may differ in their last bits: `uv pip sync requirements.lock`",
+            )
+
+
+def _locked(path: Path) -> dict[str, str]:
+    """Package -> version, of a lock file; empty where there is none."""
+    if not path.is_file():
+        return {}
+    return dict(re.findall(r"^([A-Za-z0-9._-]+)==([^\s;\\]+)", path.read_text("utf-8"), re.M))
+
+
+def _cpus(_case: Case) -> Iterator[Finding]:
+    """What this process may use, which in a container or a batch job is less than the machine."""
+    cpus, memory = cpu_count(), f"{memory_bytes() / 1e9:.1f} GB of memory"
+    yield Finding("ok", f"{cpus} CPU{'' if cpus == 1 else 's'} and {memory} may be used")
+
+
+def _gpu(case: Case) -> Iterator[Finding]:
+    try:
+        import torch
+        import torchvision  # noqa: F401 - fails if it is another torch's
+    except (ImportError, OSError, RuntimeError) as error:
+        yield Finding("problem", f"torch cannot be imported ({error})", "install matching versions")
+        return
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    driver = _driver()
+    for number in range(count):
+        free, total = torch.cuda.mem_get_info(number)
+        room = f"{free / 1e9:.1f} of {total / 1e9:.1f} GB free"
+        versions = f"driver {driver}, CUDA {torch.version.cuda}"
+        yield Finding("ok", f"{torch.cuda.get_device_name(number)}, {room}, {versions}")
+    if count == 0 and driver:
+        reason = f" ({said[0].message})" if said else ""
+        built = f"CUDA {torch.version.cuda}" if torch.version.cuda else "the CPU only"
+        yield Finding(
+            "warning",
+            f"there is driver {driver}, but torch, built for {built}, sees no GPU{reason}",
+            "update the driver, install another build of torch, or let this process see the GPU",
+        )
+    elif count == 0 and case.sweep and case.sweep.resources.gpus:
+        cure = "`run --cpu` trains on the CPU, and `--small` takes a small form"
+        yield Finding("warning", f"`{case.sweep.name}` asks for a GPU, and there is none", cure)
+    elif count == 0:
+        yield Finding("ok", "none: trials run on the CPU")
+
+
+def _driver() -> str | None:
+    """The version of NVIDIA's driver, if there is one."""
+    try:
+        text = Path("/proc/driver/nvidia/version").read_text(encoding="utf-8")
+    except OSError:
+        return None
+    found = re.search(r"\b\d+\.\d+(?:\.\d+)?\b", text)
+    return found[0] if found else "unknown"
+
+
+def _runs(case: Case) -> Iterator[Finding]:
+    cure = "let NODEBENCH_RUNS name a folder that can be written"
+    yield from _folder(case.store.root, "problem", cure)
+
+
+def _data_folder(case: Case) -> Iterator[Finding]:
+    cure = "no data can be downloaded: let NODEBENCH_DATA name another, or copy the data there"
+    yield from _folder(case.data_root, "warning", cure)
+
+
+def _folder(folder: Path, level: Level, cure: str) -> Iterator[Finding]:
+    """Whether a folder, which need not exist yet, can be written, and has room."""
+    try:
+        require_writable(folder)
+    except OSError as error:
+        yield Finding(level, f"`{folder}` cannot be written ({error.strerror or error})", cure)
+        return
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    free = shutil.disk_usage(there).free
+    text = f"`{folder}` can be written, {free / 1e9:.1f} GB free"
+    if free >= LITTLE_BYTES:
+        yield Finding("ok", text)
+    else:
+        level = "warning" if free >= TOO_LITTLE_BYTES else level
+        yield Finding(level, text, "`nodebench gc` shows what can go of NODEBENCH_RUNS")
+
+
+def _data_sets(case: Case) -> Iterator[Finding]:
+    """The files of a sweep's data sets, or of all whose folders are there: present, and whole."""
+    data_sets: list[Settings]
+    if case.sweep:
+        found = [trial.spec.data for trial in case.sweep.trials]
+        data_sets = list({data.model_dump_json(): data for data in found}.values())
+    else:
+        names = [name for name, files in FILES.items() if (case.data_root / files.folder).exists()]
+        data_sets = [DATASETS[name](name=name) for name in names]
+    for data in data_sets:
+        yield _data_set(data, case.data_root)
+    if not data_sets:
+        yield Finding("ok", f"no files in `{case.data_root}` yet")
+
+
+def _data_set(data: Settings, root: Path) -> Finding:
+    name = str(getattr(data, "name", ""))
+    if lacking := missing(data, root):
+        if FILES[name].download is None:
+            return Finding(
+                "problem", lacking, "copy the data there, or let NODEBENCH_DATA name its folder"
+            )
+        cure = f"the first run downloads it, as `nodebench data {name}` does now"
+        return Finding("warning", lacking, cure)
+    try:
+        folder = prepare(data, root)
+    except DataError as error:
+        return Finding("problem", str(error))  # which says what to do
+    return Finding("ok", f"`{name}` is whole in `{folder}`" if folder else f"`{name}` has no files")
+
+
+def _mlflow(case: Case) -> Iterator[Finding]:
+    try:
+        from nodebench.tracking.client import probe
+    except ImportError as error:
+        yield Finding("problem", f"MLflow cannot be imported ({error})", "pip install mlflow")
+        return
+    try:
+        yield Finding("ok", probe(case.store))
+        yield from _artifacts(case.store)
+    except TrackingError as error:
+        cure = "run with `--no-track` meanwhile; `nodebench sync SWEEP` catches up"
+        yield Finding("problem", str(error), cure)
+
+
+def _artifacts(store: Store) -> Iterator[Finding]:
+    """Artifacts that are not where MLflow's file has them; a server is not asked."""
+    file = tracking_file(tracking_uri(store))
+    if file is None or not file.exists():
+        return
+    if before := moved(file, store):
+        yield Finding(
+            "warning",
+            f"the artifacts of {_names(before)} are noted at a former place of this store, such as "
+            f"`{min(before.values())}`",
+            "the next `run`, `sync` or `ui` puts that right",
+        )
+    elif gone := lost(file):
+        yield Finding(
+            "warning",
+            f"artifacts of {_names(gone)} are gone",
+            "`nodebench sync SWEEP` writes them again from the store",
+        )
+
+
+def _names(found: Collection[str]) -> str:
+    """Some names, in backticks."""
+    return ", ".join([f"`{name}`" for name in sorted(found)[:5]] + ["…"] * (len(found) > 5))
+
+
+def _ray(case: Case) -> Iterator[Finding]:
+    if importlib.util.find_spec("ray") is None:
+        cure = "pip install 'ray[tune]', or run with `--inline`"
+        yield Finding("problem", "Ray is not installed", cure)
+        return
+    try:
+        cluster = address()
+        where = f"the cluster at `{cluster}`" if cluster else "this machine"
+        if not cluster:
+            temporary_folder()
+        found = f": {probe(case.store.root)}" if case.with_ray else ASK_FOR_RAY
+        yield Finding("ok", f"runs on {where}{found}")
+    except ResourceError as error:
+        cure = "see RAY_ADDRESS and RAY_TMPDIR, or run with `--inline`"
+        yield Finding("problem", str(error), cure)
+
+
+def _locks(case: Case) -> Iterator[Finding]:
+    """What is being run, and by whom."""
+    root = case.store.root
+    found = [(path.stem, holder(path)) for path in sorted(root.glob("sweeps/*.lock"))]
+    found += [(path.parent.name, holder(path)) for path in sorted(root.glob("trials/*/lock"))]
+    held = [f"`{name}` is held by {who}" for name, who in found if who]
+    yield from (Finding("ok", text) for text in held or ["nothing is being run"])
+
+
+def _interrupted(case: Case) -> Iterator[Finding]:
+    """Trials that were begun, and neither run nor have a result."""
+    store = case.store
+    ids = sorted(path.name for path in (store.root / "trials").glob("*"))
+    results = store.results(ids)
+    found = [i for i in ids if store.folder(i).state(results.get(i)) == "interrupted"]
+    if found:
+        shown = ", ".join(found[:5]) + (", …" if len(found) > 5 else "")
+        cure = "`nodebench run SWEEP` goes on with those of a sweep"
+        yield Finding("warning", f"{len(found)} were interrupted: {shown}", cure)
+    else:
+        yield Finding("ok", "none was interrupted")
+
+
+CHECKS: dict[str, Callable[[Case], Iterator[Finding]]] = {
+    "python": _python,
+    "versions": _versions,
+    "cpus": _cpus,
+    "gpu": _gpu,
+    "runs": _runs,
+    "data folder": _data_folder,
+    "data sets": _data_sets,
+    "mlflow": _mlflow,
+    "ray": _ray,
+    "locks": _locks,
+    "trials": _interrupted,
+}

@@ -1,0 +1,168 @@
+"""What is settled before anything is started: what would fail is refused, by name."""
+
+from __future__ import annotations
+
+import importlib.util
+import multiprocessing
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+from nodebench.data.files import prepare
+from nodebench.errors import InputError, ResourceError
+from nodebench.execution.ray_cluster import address, require_answer, temporary_folder
+from nodebench.planning import RunOptions
+from nodebench.planning.allowance import cpu_count
+from nodebench.planning.plan import Entry
+from nodebench.planning.seed_packs import packs
+from nodebench.spec import Trial
+from nodebench.spec.own_code import known_alone, own_modules
+from nodebench.spec.settings import import_part
+from nodebench.store import Store
+from nodebench.store.locations import require_place
+from nodebench.sweep.file import Resources
+
+
+def prepared(todo: Sequence[Entry], options: RunOptions, *, inline: bool) -> RunOptions:
+    """The options with what these trials go on from, and their share of a GPU, measured if `auto`.
+
+    Raises:
+        ResourceError: if there is no GPU to measure on.
+    """
+    trials = [entry.trial for entry in todo]
+    if options.resources.gpus == "auto" and trials and not inline:
+        options = _sharing_gpus(trials, options)
+    continues = {entry.trial.id: entry.continues for entry in todo if entry.continues}
+    trained = frozenset(entry.trial.id for entry in todo if entry.is_trained)
+    return replace(options, continues=continues, trained=trained)
+
+
+def require_places(store: Store, report: Path | None) -> None:
+    """Refuses a store, or a report's folder, that cannot be written.
+
+    Raises:
+        ResourceError: saying which, and why.
+    """
+    for folder in (store.root, store.root / "trials", store.root / "sweeps"):
+        require_place(folder, "Let NODEBENCH_RUNS name a folder that can")
+    for folder in (report, report / "figures") if report else ():
+        require_place(folder, "Start where it can, or give `--no-report`")
+
+
+def require_run(trials: Sequence[Trial], options: RunOptions, *, inline: bool) -> None:
+    """As `require_all`, and refuses a search in one process that ends trials early."""
+    if trials and inline and options.stop:
+        raise ResourceError("`search.stop` is Ray Tune's: leave out `--inline`, or `stop`")
+    require_all(trials, options, inline=inline)
+
+
+def require_all(trials: Sequence[Trial], options: RunOptions, *, inline: bool) -> None:
+    """Refuses what would fail in every trial.
+
+    Raises:
+        InputError: if a part named by import path cannot be imported, or its code is not what its
+            trials are named after; or if weights do not fit.
+        DataError: if a data set is missing or damaged.
+        ResourceError: if the machine or the cluster lacks what is asked for.
+    """
+    if trials:
+        require_machine(options, inline=inline)
+    if not options.resources.gpu_share and any(t.spec.train.precision == "tf32" for t in trials):
+        raise ResourceError(
+            "`train.precision: tf32` is of GPUs: on a CPU it is float32 by another name. Take "
+            "`float32` or `bf16`, or give `resources.gpus`"
+        )
+    for path in {path for trial in trials for path in trial.spec.import_paths}:
+        _require_own_code(path)
+    for data in {trial.spec.data.model_dump_json(): trial.spec.data for trial in trials}.values():
+        prepare(data, options.data_root)
+    _require_weights(trials, options.data_root)
+
+
+def _require_own_code(path: str) -> None:
+    """Imports a part, of which every module must be known, and as it was when trials were named."""
+    module = path.partition(":")[0]
+    known = own_modules(module)
+    if changed := sorted(set(own_modules.__wrapped__(module).items()) ^ set(known.items())):
+        raise InputError(
+            f"`{path}`: the code of `{changed[0][0]}` was changed after this process had read it. "
+            "Start anew, which plans the trials of the code as it is now"
+        )
+    with known_alone([path]):
+        import_part(path)
+
+
+def _require_weights(trials: Sequence[Trial], root: Path) -> None:
+    """Refuses weights that do not fit their networks."""
+    begun = [trial.spec for trial in trials if trial.spec.weights is not None]
+    if not begun:
+        return
+    from nodebench.data.load import load
+    from nodebench.models.build import build
+
+    for spec in {str((s.data, s.model, s.weights)): s for s in begun}.values():
+        build(spec, load(spec, root))
+
+
+def _sharing_gpus(trials: Sequence[Trial], options: RunOptions) -> RunOptions:
+    """With the part of a GPU that the largest of these trials, or packs of them, needs."""
+    from nodebench.execution.probe import share_of_gpu
+
+    largest: dict[str, int] = {}
+    for pack in packs(trials, options, slots=1):
+        largest[pack[0].cell.key] = max(len(pack), largest.get(pack[0].cell.key, 0))
+    by_cell = {trial.cell.key: trial for trial in trials}
+    # In another process, which gives back what it takes of the GPU.
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as other:
+        share = max(
+            other.submit(share_of_gpu, trial, options, largest[key]).result()
+            for key, trial in by_cell.items()
+        )
+    resources = options.resources.model_copy(update={"gpus": share})
+    return replace(options, resources=resources)
+
+
+def require_machine(options: RunOptions, *, inline: bool) -> None:
+    """Refuses, before anything has been started, what this machine cannot give.
+
+    Raises:
+        ResourceError: if there is no GPU or too few CPUs here, Ray is needed and not there or has
+            no place for its sockets, or RAY_ADDRESS names no cluster, or one that does not answer.
+    """
+    resources = options.resources
+    if not inline and importlib.util.find_spec("ray") is None:
+        raise ResourceError("Ray is not installed: pip install 'ray[tune]', or add `--inline`")
+    where = None if inline else address()
+    if where:
+        require_answer(where)
+        return
+    if not inline:
+        temporary_folder()
+    require_node(resources, [{"CPU": cpu_count(), "GPU": _gpus(resources)}])
+
+
+def _gpus(resources: Resources) -> int:
+    if not resources.gpu_share:
+        return 0  # not asked for: not worth the import
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def require_node(resources: Resources, nodes: Sequence[Mapping[str, float]]) -> None:
+    """Refuses what Ray would wait for without end: a trial that fits no node."""
+    most_gpus = max((node.get("GPU", 0) for node in nodes), default=0)
+    if resources.gpu_share > most_gpus:
+        raise ResourceError(
+            f"`resources.gpus: {resources.gpus}` per trial, but the largest node has "
+            f"{most_gpus:g}. `--cpu` trains on the CPU, and `--small` takes a sweep's small form "
+            "if it has one"
+        )
+    fitting = [node for node in nodes if node.get("GPU", 0) >= resources.gpu_share]
+    most = max((node.get("CPU", 0) for node in fitting), default=0)
+    if resources.cpus > most:
+        raise ResourceError(
+            f"`resources.cpus: {resources.cpus}` per trial, but the largest node that fits has "
+            f"{most:g}. Set `resources.cpus` to {most:g} or less"
+        )

@@ -1,0 +1,182 @@
+"""How long the steps of a trial take, alone in this process."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+
+from nodebench.data.load import load
+from nodebench.errors import ResourceError, TrialFailure
+from nodebench.models.build import build
+from nodebench.models.device import to_device
+from nodebench.ode.block import ode_blocks, share_memory
+from nodebench.planning import RunOptions
+from nodebench.planning.estimate import Cost
+from nodebench.spec import Trial
+from nodebench.spec.point import EvaluationPoint
+from nodebench.spec.seed import stream
+from nodebench.store.result import Row
+from nodebench.sweep.points import points
+from nodebench.training.adaptation import adaptation_for
+from nodebench.training.loop import new_state, train
+from nodebench.training.machine import (
+    device_for,
+    gpu_count,
+    memory_of_trial,
+    peak_memory,
+    release_memory,
+    reset_peak_memory,
+    synchronize,
+)
+from nodebench.training.step import Step
+from nodebench.training.task import task_for
+
+STEPS = 8
+MOST_S = 10.0
+"""A probe ends after so many steps, or after the first that comes later than this."""
+
+
+CONTEXT_BYTES = 2**30
+"""What a process takes of a GPU before its first tensor: kernels and the libraries' workspaces."""
+
+HANGS_S = 60.0
+"""A probe whose solves take longer than this says nothing."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Seconds of some training steps, and of one pass over the data held out for testing.
+
+    The trial will make so many `iterations` and, its evaluations included, `tests`. `peak_bytes`
+    is the memory in use at the peak of these, as `machine.peak_memory` counts it.
+    """
+
+    steps: tuple[float, ...]
+    test_s: float
+    iterations: int
+    tests: float
+    grows: bool
+    peak_bytes: int
+
+    @property
+    def step_s(self) -> float:
+        """The median step."""
+        return statistics.median(self.steps)
+
+    def cost(self) -> Cost:
+        """Of the whole trial; at the ends, all of its steps are like the fastest, the slowest."""
+        middle, low, high = (
+            step_s * self.iterations + self.test_s * self.tests
+            for step_s in (self.step_s, min(self.steps), max(self.steps))
+        )
+        count = "one step" if len(self.steps) == 1 else f"{len(self.steps)} steps"
+        source = f"from {count} of {1000 * self.step_s:.3g} ms"
+        return Cost(middle, low, high, source, self.grows)
+
+
+def probe(trial: Trial, options: RunOptions) -> Probe | None:
+    """Times the first steps of a trial and a test on one batch; writes nothing.
+
+    None if not even a step, or the test, comes to an end within seconds.
+    """
+    torch.set_num_threads(options.resources.cpus)
+    spec, precision = trial.spec, trial.spec.train.precision
+    device = device_for(options.resources.gpu_share, precision)
+    data = load(spec, options.data_root).to(device)
+    model, task = to_device(build(spec, data), device, precision), task_for(data, spec)
+    torch.manual_seed(stream(spec.seed, "training"))
+    share_memory(model, memory_of_trial(options.resources.gpu_share))
+    for block in ode_blocks(model):
+        block.max_evaluations = options.limits.nfe
+        block.deadline = time.monotonic() + HANGS_S
+    state = new_state(model, spec, adaptation_for(model, task, spec))
+    reset_peak_memory(device)
+    total = spec.train.iterations or (spec.train.epochs or 0) * task.batches_per_epoch
+    try:
+        steps = _first_steps(train(state, task, spec), device)
+        test_s = task.evaluate(model, size=spec.train.batch_size).forward_s * task.test_passes
+    except TrialFailure:
+        return None
+    tests = total // (task.batches_per_epoch * spec.train.test_every) or 1
+    evaluations = sum(
+        _relative_cost(trial, point) * _share(point, spec.train.batch_size, task.test_passes)
+        for point in points(trial, options.evaluate)
+    )
+    return Probe(
+        steps=tuple(steps[1:] or steps or [0.0]),  # the first also allocates
+        test_s=test_s,
+        iterations=total,
+        tests=tests + evaluations,
+        grows=spec.solver is not None and spec.solver.facts.kind != "fixed",
+        peak_bytes=peak_memory(device),
+    )
+
+
+def share_of_gpu(trial: Trial, options: RunOptions, seeds: int = 1) -> float:
+    """The part of this machine's GPU that a trial, or a pack of so many, needs; in hundredths.
+
+    Twice the memory at the peak of its first steps, since adaptive solvers come to need more and
+    allocators leave gaps, and what each process takes for itself. All of it at the most, or if
+    these steps fail.
+
+    Raises:
+        ResourceError: if this machine has no GPU.
+    """
+    if not gpu_count():
+        raise ResourceError(
+            "`resources.gpus: auto` measures a trial on this machine, which has no GPU: give a "
+            "fraction, or `--cpu`"
+        )
+    try:
+        found = probe(trial, options)
+    except RuntimeError:  # out of memory, or what the trial itself will say
+        return 1.0
+    finally:
+        release_memory(device_for(1.0))
+    if found is None:
+        return 1.0
+    needed = (2 * seeds * found.peak_bytes + CONTEXT_BYTES) / memory_of_trial(1.0)
+    return min(1.0, math.ceil(100 * needed) / 100)
+
+
+def _first_steps(training: Iterator[Step | Row], device: torch.device) -> list[float]:
+    """Seconds of each; at most those of an epoch."""
+    start = time.perf_counter()
+    moments: list[float] = []
+    for item in training:
+        if not isinstance(item, Step):
+            moments.append(item.get("epoch_s", 0.0))  # when its last step had been taken
+            break
+        synchronize(device)
+        moments.append(time.perf_counter() - start)
+        if len(moments) > STEPS + 1 or moments[-1] > MOST_S:
+            break
+    return [after - before for before, after in pairwise(moments)]
+
+
+def _share(point: EvaluationPoint, batch_size: int, passes: int) -> float:
+    """The part of a test's forward passes that a point on fewer samples takes."""
+    return min(1.0, -(-point.test_size // batch_size) / passes) if point.test_size else 1.0
+
+
+def _relative_cost(trial: Trial, point: EvaluationPoint) -> float:
+    """A pass under a point's solver over one under the training solver, by their evaluations.
+
+    One where these cannot be predicted; nothing for gradients, of a few samples.
+    """
+    trained, span = trial.spec.solver, trial.spec.model.span
+    if point.gradient:
+        return 0.0
+    if trained is None or span is None or trained.adapt or trained.facts.kind != "fixed":
+        return 1.0
+    other = point.solver(trained, span)
+    if other.facts.kind != "fixed":
+        return 1.0
+    there, here = ((s.stages or 1) * s.step_count(span) for s in (other, trained))
+    return there / here

@@ -1,0 +1,82 @@
+"""MLflow and the report of a sweep, brought up to date around a launch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from nodebench.errors import ResourceError
+from nodebench.execution.runner import Monitor
+from nodebench.planning.freshness import is_reported, note_reported, state_of
+from nodebench.planning.launches import remember
+from nodebench.store import Store
+from nodebench.store.locations import report_folder
+from nodebench.sweep import Sweep
+from nodebench.tracking.background import BackgroundTracker
+
+
+@dataclass
+class Published:
+    """What became of a sweep's report and of its runs in MLflow."""
+
+    page: Path | None = None
+    tracking_problem: str | None = None
+    report_problem: str | None = None
+    undrawn: list[str] = field(default_factory=list)
+
+    @property
+    def came_to(self) -> tuple[Path | None, str | None, str | None, tuple[str, ...]]:
+        """The page, and what went wrong, as `Outcome` and `Timed` have them."""
+        return self.page, self.tracking_problem, self.report_problem, tuple(self.undrawn)
+
+
+@contextmanager
+def publishing(
+    sweep: Sweep,
+    store: Store,
+    monitor: Monitor,
+    *,
+    track: bool,
+    require_mlflow: bool = False,
+    write_report: bool,
+) -> Iterator[Published]:
+    """MLflow hears of all that is done to a sweep, and the report of it is written at the end."""
+    found = Published()
+    remember(sweep, store)
+    with (
+        BackgroundTracker(sweep, store, monitor.on_tracking) if track else nullcontext() as tracker
+    ):
+        if tracker and require_mlflow:
+            tracker.require()
+        yield found
+        if tracker:
+            tracker.finish()
+        if write_report:
+            try:
+                found.page = _up_to_date_report(sweep, store, found.undrawn.append)
+            except (OSError, ResourceError) as error:  # the trials are kept, whatever that is
+                found.report_problem = str(error)
+            if tracker and found.page:
+                tracker.show(found.page)
+    found.tracking_problem = tracker.problem if tracker else None
+
+
+def _up_to_date_report(sweep: Sweep, store: Store, on_problem: Callable[[str], None]) -> Path:
+    """The report's page, written unless it tells of the store's very state already.
+
+    A page without one of its figures is written again the next time.
+    """
+    problems: list[str] = []
+    state = state_of(sweep, store)
+    page = report_folder(sweep.name) / "README.md"
+    if not is_reported(sweep, store, page, state):
+        from nodebench.report.page import write_report
+
+        write_report(sweep, store, page.parent, on_problem=problems.append)
+        if not problems:
+            note_reported(sweep, store, page, state)
+    for problem in problems:
+        on_problem(problem)
+    return page

@@ -1,0 +1,235 @@
+"""Where Ray runs: it is started on this machine, or RAY_ADDRESS names a cluster."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import re
+import secrets
+import shutil
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from nodebench.errors import ResourceError, shown
+from nodebench.files import require_writable
+from nodebench.planning.allowance import cpu_count, memory_bytes
+from nodebench.store.locations import variable
+from nodebench.store.scratch import abandoned, own_folder
+
+SESSION = "session"
+
+SOCKET = "ray/session_2000-01-01_00-00-00_000000_1234567/sockets/plasma_store"
+SOCKET_PATH_BYTES = 107  # the longest that Linux takes
+
+HTTP2_SETTINGS = b"\4"
+HTTP2_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0" + HTTP2_SETTINGS + bytes(5)
+"""How a client of gRPC, which Ray speaks, begins; the other side answers by its settings."""
+
+ANSWER_S = 10.0
+LONGEST_REASON = 300
+TO_BE_ALONE = "Start it, or unset RAY_ADDRESS to use this machine alone"
+TO_JOIN = f"If it asks for a token, set RAY_AUTH_TOKEN to its secret. {TO_BE_ALONE}"
+
+LEAST_STORE_BYTES, MOST_STORE_BYTES = 100 * 2**20, 2**30
+"""Of Ray's memory for what processes share, which here are the trials' settings alone."""
+
+
+def address() -> str | None:
+    """The cluster that RAY_ADDRESS names, `host:port` or `auto`; None for this machine alone.
+
+    Raises:
+        ResourceError: if it names none.
+    """
+    text = variable("RAY_ADDRESS")
+    if text in (None, "local"):
+        return None
+    found = re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[^][\s:/]+):(\d{1,5})", text)
+    if text != "auto" and not (found and 0 < int(found[2]) < 2**16):
+        raise ResourceError(
+            f"RAY_ADDRESS is {shown(text)}, which names no cluster. Give its head as `host:port`, "
+            "without a scheme (the port is 6379 unless `ray start` was given another), `auto` for "
+            "the one that was started on this machine, or unset it to use this machine alone"
+        )
+    return text
+
+
+def require_answer(where: str) -> None:
+    """Refuses a cluster that is not there, for which Ray would wait for minutes.
+
+    Raises:
+        ResourceError: if nothing answers at `host:port`, or something that is not Ray.
+    """
+    if where == "auto":
+        return  # Ray finds out at once
+    host, _, port = where.rpartition(":")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_S) as line:
+            if os.environ.get("RAY_USE_TLS", "0") == "0":
+                line.sendall(HTTP2_GREETING)
+                if line.recv(4)[3:] != HTTP2_SETTINGS:
+                    raise OSError("what answers is not Ray")
+    except (OSError, UnicodeError) as error:
+        raise ResourceError(
+            f"RAY_ADDRESS names `{where}`, where no cluster answers ({error}). {TO_BE_ALONE}"
+        ) from error
+
+
+def temporary_folder() -> Path:
+    """Where a Ray that is started here has its sockets and logs.
+
+    RAY_TMPDIR, or else TMPDIR unless it is of no use to Ray, or else `/tmp`.
+
+    Raises:
+        ResourceError: if there is none that is short enough and can be written.
+    """
+    named = variable("RAY_TMPDIR")
+    problem = ""
+    for folder in [named] if named else [variable("TMPDIR"), "/tmp"]:
+        if folder and not (problem := _unfit(Path(folder).absolute())):
+            return Path(folder).absolute()
+    raise ResourceError(
+        f"{problem}. Let RAY_TMPDIR name another folder, or run with `--inline`, without Ray"
+    )
+
+
+def _unfit(folder: Path) -> str:
+    """Why Ray cannot have its sockets in a folder; empty if it can."""
+    if len(os.fsencode(folder / SOCKET)) > SOCKET_PATH_BYTES:
+        return f"{shown(folder)} is too long a path for Ray's sockets"
+    try:
+        require_writable(folder / "ray")
+    except OSError as error:
+        return f"{shown(folder)} cannot be written ({error.strerror or error})"
+    return ""
+
+
+@contextlib.contextmanager
+def session(root: Path) -> Iterator[Path]:
+    """Ray, started here or joined unless it runs already; what it leaves on disk is cleared away.
+
+    Gives the folder for Tune's own files, in `root`.
+
+    Raises:
+        ResourceError: if it cannot be started, or joined.
+    """
+    quieten()
+    import ray
+
+    for leftover in abandoned(root, "ray"):
+        _remove(leftover)
+    storage = own_folder(root, "ray")
+    is_ours = not ray.is_initialized()
+    if is_ours:
+        _begin(storage)
+    try:
+        yield storage
+    finally:
+        if is_ours:
+            ray.shutdown()
+        _remove(storage)
+
+
+def probe(root: Path) -> str:
+    """Starts Ray, or joins the cluster that RAY_ADDRESS names; says what it has.
+
+    Raises:
+        ResourceError: if it cannot be started, or joined.
+    """
+    with session(root):
+        found = total()
+    return ", ".join(f"{name} {found.get(name, 0):g}" for name in ("CPU", "GPU"))
+
+
+def total() -> dict[str, float]:
+    """What the nodes of the running Ray have together."""
+    import ray
+
+    found: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    return found
+
+
+def nodes() -> list[dict[str, float]]:
+    """What each node of the running Ray has."""
+    import ray
+
+    found: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    return [node["Resources"] for node in found if node["Alive"]]
+
+
+def _begin(storage: Path) -> None:
+    """Starts Ray or joins it, and notes in `storage` what one started here will leave behind."""
+    import ray
+
+    where, on_sigterm = address(), signal.getsignal(signal.SIGTERM)
+    how = {"address": where} if where else _here()
+    try:
+        context = ray.init(log_to_driver=False, logging_level=logging.ERROR, **how)
+    except Exception as error:  # Ray has no class for what keeps it from starting
+        ray.shutdown()
+        what, cure = "Ray cannot be started", "`--inline` runs one trial after the other without it"
+        if where:
+            what, cure = f"RAY_ADDRESS names `{where}`, which cannot be joined", TO_JOIN
+        raise ResourceError(f"{what} ({_shortened(str(error))}). {cure}") from error
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own would abort
+    if where is None:
+        storage.mkdir(parents=True, exist_ok=True)
+        # Ray leaves its folder of logs and sockets behind: whoever clears up ours removes it.
+        (storage / SESSION).symlink_to(vars(context)["address_info"]["session_dir"])
+
+
+def _shortened(text: str) -> str:
+    """The beginning of what Ray says, in one line."""
+    line = " ".join(text.split()).removesuffix(".")
+    return line if len(line) <= LONGEST_REASON else f"{line[:LONGEST_REASON]}…"
+
+
+def _here() -> dict[str, Any]:
+    """How Ray is started on this machine, with what this process may use of it."""
+    _bring_token()
+    return {
+        "address": "local",
+        "num_cpus": cpu_count(),
+        "object_store_memory": min(max(memory_bytes() // 10, LEAST_STORE_BYTES), MOST_STORE_BYTES),
+        "include_dashboard": False,
+        "_temp_dir": str(temporary_folder() / "ray"),
+    }
+
+
+def _bring_token() -> None:
+    """Gives Ray's processes a token where it cannot keep one in the home folder."""
+    try:
+        folder = Path.home() / ".ray"
+        if not (folder / "auth_token").exists():
+            require_writable(folder)
+    except (OSError, RuntimeError):  # no home at all
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+
+
+def _remove(storage: Path) -> None:
+    """Removes a process's own folder, and that of the Ray which it had started."""
+    session = storage / SESSION
+    if session.is_symlink():
+        shutil.rmtree(session.readlink(), ignore_errors=True)
+    shutil.rmtree(storage, ignore_errors=True)
+
+
+def quieten() -> None:
+    """Ray reads these when it is imported or started."""
+    os.environ.update(
+        RAY_USAGE_STATS_ENABLED="0",
+        RAY_CHDIR_TO_TRIAL_DIR="0",
+        RAY_AIR_NEW_OUTPUT="0",
+        RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="1",  # no GPU asked for: none visible
+        TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1",
+        TUNE_DISABLE_STRICT_METRIC_CHECKING="1",  # the last result of a trial says that it is done
+        TUNE_DISABLE_SIGINT_HANDLER="1",  # Ctrl-C stops at once: checkpoints are written as we go
+        TUNE_GLOBAL_CHECKPOINT_S="86400",  # Tune's own snapshots are of no use here
+        TUNE_WARN_THRESHOLD_S="60",
+    )
+    logging.getLogger("ray").setLevel(logging.ERROR)

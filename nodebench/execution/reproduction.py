@@ -1,0 +1,203 @@
+"""Running a recorded trial again, and comparing what comes out, metric by metric."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nodebench.errors import InputError, Stopped, StoreError
+from nodebench.planning import RunOptions
+from nodebench.spec import Trial
+from nodebench.spec.identity import NUMERICS
+from nodebench.spec.point import known_point
+from nodebench.store import Store, TrialFolder
+from nodebench.store.result import INCIDENTAL, Row
+from nodebench.training.trial import run_trial
+
+ALONE = {"packed": "1"}
+"""The environment of a trial that is not in a pack, as any that is run again."""
+
+TOLERANCE = 1e-6
+"""Relative difference below which two metrics are the same number, rounded differently."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One metric as it was recorded and as it came out now."""
+
+    name: str
+    recorded: float
+    now: float
+
+    @property
+    def is_same_bits(self) -> bool:
+        """Whether it is the very number."""
+        return self.recorded == self.now or (math.isnan(self.recorded) and math.isnan(self.now))
+
+    @property
+    def agrees(self) -> bool:
+        """Whether it is the same to rounding."""
+        return self.is_same_bits or math.isclose(self.recorded, self.now, rel_tol=TOLERANCE)
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """What a second run of a trial gave beside the first; environments by what differs."""
+
+    outcomes: tuple[str, str]
+    metrics: list[Comparison]
+    unmatched: list[str]
+    """Metrics of now that the record lacks."""
+
+    environments: list[tuple[str, str, str]]
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the trial ended in the same way, with the same metrics to rounding."""
+        is_alike = self.outcomes[0] == self.outcomes[1] and all(m.agrees for m in self.metrics)
+        return is_alike and bool(self.metrics)
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is known of a trial's first run."""
+
+    outcome: str
+    metrics: Mapping[str, float]
+    environment: Mapping[str, str]
+
+
+def recorded(trial: Trial, store: Store, table: Path) -> Record:
+    """The record of a trial in the store or, if it has none, in a report's tables.
+
+    `table` is the report's `results.csv`; `evaluations.csv` beside it has the evaluated points.
+
+    Raises:
+        StoreError: if neither has it.
+    """
+    result = store.folder(trial.id).result()
+    if result is not None and result.is_result:
+        environment = result.environments[-1] if result.environments else {}
+        return Record(result.outcome, _metrics(store.folder(trial.id)), _words(environment))
+    for row in _rows(table):
+        if row["id"] == trial.id and row["outcome"] != "missing":
+            numbers = {name: _number(text) for name, text in row.items()}
+            metrics = {name: value for name, value in numbers.items() if value is not None}
+            points = _recorded_points(trial.id, table.with_name("evaluations.csv"))
+            return Record(row["outcome"], metrics | points, row)
+    raise StoreError(
+        f"nothing is recorded of `{trial.id}`: neither in `{store.root}` nor in `{table}`. Give "
+        "the `sweep.yaml` of a report's folder, or run the sweep first"
+    )
+
+
+def require_current(trial_id: str, trials: Iterable[Trial], table: Path) -> None:
+    """Refuses a trial that a report has under an id which its settings no longer give.
+
+    Raises:
+        InputError: if the table has it and the plan does not.
+    """
+    planned = any(trial.id.startswith(trial_id) for trial in trials)
+    for row in [] if planned else _rows(table):
+        if row["id"].startswith(trial_id):
+            commit = f"commit {row['commit']}" if row.get("commit") else "the commit of that time"
+            raise InputError(
+                f"`{row['id']}` is in `{table}`, but not in the plan of this release: its numbers "
+                f"come from other numerics (now {NUMERICS}), or its sweep was changed. It ran at "
+                f"{commit}: check out the commit that wrote the table (`git log -1 -- {table}`) to "
+                "repeat it, or run the sweep anew"
+            )
+
+
+def _rows(table: Path) -> Iterator[dict[str, str]]:
+    text = table.read_text(encoding="utf-8") if table.is_file() else ""
+    yield from csv.DictReader(io.StringIO(text))
+
+
+def reproduce(
+    trial: Trial, record: Record, options: RunOptions, on_epoch: Callable[[Row], None]
+) -> Reproduction:
+    """Runs a trial again, from its beginning, in a store of its own that is then removed.
+
+    Raises:
+        InputError: if the code fails, so that there is nothing to compare, or a search gave it up.
+    """
+    if record.outcome == Stopped.outcome:
+        raise InputError(f"`{trial.id}` was stopped by its search: it has no end to compare with")
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store(Path(folder))
+        result = run_trial(trial, store, options, on_epoch)
+        if not result.is_result:
+            raise InputError(f"`{trial.id}` has no result here: {result.reason}")
+        found = _metrics(store.folder(trial.id))
+    shared = [name for name in found if name in record.metrics]
+    here = ALONE | _words(result.environments[-1] if result.environments else {})
+    # What a record does not say, as an older one may not, is taken for the same.
+    before = here | ALONE | {k: v for k, v in record.environment.items() if v and k != "host"}
+    return Reproduction(
+        outcomes=(record.outcome, result.outcome),
+        metrics=[Comparison(name, record.metrics[name], found[name]) for name in shared],
+        unmatched=[name for name in found if name not in record.metrics],
+        environments=[
+            (name, before[name], value) for name, value in here.items() if before[name] != value
+        ],
+    )
+
+
+def _metrics(folder: TrialFolder) -> dict[str, float]:
+    """A finished trial's metrics, those of evaluated points included."""
+    result = folder.result()
+    assert result is not None
+    found = {name: value for name, value in result.summary.items() if name not in INCIDENTAL}
+    for row in folder.evaluations():
+        point = known_point(row)
+        asked = (point.gradient, point.at) if point.gradient else ()
+        where = _under(row["solver"], point.batch_norm, point.test_size, *asked)
+        numbers = {k: v for k, v in row.items() if isinstance(v, float) and k not in INCIDENTAL}
+        found |= {f"{name} under {where}": value for name, value in numbers.items()}
+    return found
+
+
+def _recorded_points(trial_id: str, table: Path) -> dict[str, float]:
+    """The metrics of a trial's evaluated points in a report's table, named as in `_metrics`."""
+    found: dict[str, float] = {}
+    for row in _rows(table):
+        if row["trial"] == trial_id:
+            solver = {k.removeprefix("test."): v for k, v in row.items() if k.startswith("test.")}
+            where = _under(solver, row["batch_norm"], row["test_size"])
+            numbers = {name: _number(text) for name, text in row.items()}
+            found |= {f"{k} under {where}": v for k, v in numbers.items() if v is not None}
+    return found
+
+
+def _under(solver: Mapping[str, Any], *rest: object) -> str:
+    """What a point is known by: its solver, and what else it was asked with."""
+    words = [str(solver["method"])]
+    words += [
+        f"{name} {_plain(solver[name])}"
+        for name in sorted(solver)
+        if name != "method" and solver[name] not in (None, "", "None")
+    ]
+    return " ".join([*words, *(_plain(x) for x in rest if x not in (None, "", "running"))])
+
+
+def _plain(value: object) -> str:
+    number = _number(str(value))
+    return str(value) if number is None else f"{number:g}"
+
+
+def _words(environment: Mapping[str, Any]) -> dict[str, str]:
+    return {name: str(value) for name, value in environment.items()}
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None

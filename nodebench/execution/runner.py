@@ -1,0 +1,132 @@
+"""What it takes to run a list of trials, and running it one after the other in this process.
+
+torch is imported where training happens: a driver of Ray's workers starts faster without it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+from nodebench.planning import RunOptions
+from nodebench.planning.seed_packs import packs
+from nodebench.spec import Trial
+from nodebench.store import Store
+from nodebench.store.lock import holder
+from nodebench.store.result import Row
+from nodebench.store.trial_folder import TRIAL_WAIT_S
+
+LOOK_AGAIN_S = 0.5
+"""Between two looks at trials that another process holds."""
+
+
+class Monitor(Protocol):
+    """Whoever watches a run. Its methods are called in the driver, and should be quick."""
+
+    def on_plan(self, trials: int, missing: int) -> None:
+        """So many trials were planned, of which so many are to be run."""
+
+    def on_start(self, trial_id: str) -> None:
+        """A trial begins, or goes on."""
+
+    def on_epoch(self, trial_id: str, row: Row) -> None:
+        """A trial has one more epoch."""
+
+    def on_end(self, trial_id: str, problem: str | None) -> None:
+        """A trial has a result in the store, or could not be run because of `problem`."""
+
+    def on_tracking(self, problem: str | None) -> None:
+        """MLflow cannot be written because of `problem`, or can again. Called in a thread."""
+
+
+class NullMonitor:
+    """A monitor that looks away."""
+
+    def on_plan(self, trials: int, missing: int) -> None:
+        """Nothing."""
+
+    def on_start(self, trial_id: str) -> None:
+        """Nothing."""
+
+    def on_epoch(self, trial_id: str, row: Row) -> None:
+        """Nothing."""
+
+    def on_end(self, trial_id: str, problem: str | None) -> None:
+        """Nothing."""
+
+    def on_tracking(self, problem: str | None) -> None:
+        """Nothing."""
+
+
+class Runner(Protocol):
+    """What runs a list of trials."""
+
+    def __call__(
+        self,
+        trials: Sequence[Trial],
+        store: Store,
+        options: RunOptions,
+        monitor: Monitor,
+        *,
+        fail_fast: bool = False,
+    ) -> None:
+        """Runs them; with `fail_fast`, until one has no result."""
+
+
+def run_inline(
+    trials: Sequence[Trial],
+    store: Store,
+    options: RunOptions,
+    monitor: Monitor,
+    *,
+    fail_fast: bool = False,
+) -> None:
+    """Runs trials, or packs of them, one after the other in this process; needs no Ray.
+
+    With `fail_fast`, the first trial that has no result is the last to be run.
+    """
+    from nodebench.execution.seed_pack import Pack
+
+    waiting = _Waiting(trials, store)
+    for together in waiting.packs(options):
+        pack = Pack(together, store, options)
+        for trial in together:
+            monitor.on_start(trial.id)
+        for rows in pack.epochs():
+            for trial_id, row in rows.items():
+                monitor.on_epoch(trial_id, row)
+        for trial in together:
+            monitor.on_end(trial.id, pack.problems.get(trial.id))
+        if fail_fast and not pack.has_results:
+            return
+    for trial in waiting.trials:
+        monitor.on_end(trial.id, waiting.problem(trial))
+
+
+class _Waiting:
+    """Trials that are still to be run: those that another process holds come last."""
+
+    def __init__(self, trials: Sequence[Trial], store: Store):
+        self.trials, self._store = list(trials), store
+
+    def packs(self, options: RunOptions) -> Iterator[Sequence[Trial]]:
+        """The trials in their order as they are free; ends when all are held for TRIAL_WAIT_S."""
+        deadline = time.monotonic() + TRIAL_WAIT_S
+        while self.trials and time.monotonic() < deadline:
+            held = []
+            for pack in packs(self.trials, options, slots=1):
+                busy = [trial for trial in pack if self._store.folder(trial.id).is_locked()]
+                held += busy
+                if free := [trial for trial in pack if trial not in busy]:
+                    yield free
+                    deadline = time.monotonic() + TRIAL_WAIT_S
+            self.trials = held
+            if held:
+                time.sleep(LOOK_AGAIN_S)
+
+    def problem(self, trial: Trial) -> str:
+        """Why a trial could not be run."""
+        lock = self._store.folder(trial.id).path / "lock"
+        who = holder(lock) or "another process"
+        return f"the trial `{trial.id}` is held by {who}. Wait until it ends, or stop it"

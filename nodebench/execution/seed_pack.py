@@ -1,0 +1,79 @@
+"""Trials that differ in their seed alone, trained together: their steps are taken as one.
+
+Each stays a trial: its own store entry, checkpoint, history and outcome. Where the steps that they
+are about to take do not fit together, as at the end of an epoch for one that had been interrupted
+elsewhere, each takes its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+
+from nodebench.errors import StoreError
+from nodebench.planning import RunOptions
+from nodebench.spec import Trial
+from nodebench.store import Store
+from nodebench.store.result import Row
+from nodebench.training.cuda_graph import graph_of
+from nodebench.training.step import Step, Taker, taken_by
+from nodebench.training.trial import attempt
+from nodebench.training.vmapped import Together
+
+
+class Pack:
+    """Some trials, and `problems`: what kept any of them from being run, by its id."""
+
+    def __init__(self, trials: Sequence[Trial], store: Store, options: RunOptions):
+        self.trials, self._store = trials, store
+        self._options = replace(options, packed=len(trials))
+        self._taker: Taker | None = Together() if len(trials) > 1 else graph_of(trials[0], options)
+        self.problems: dict[str, str] = {}
+
+    def epochs(self) -> Generator[dict[str, Row], None, None]:
+        """Trains and evaluates them; yields, by id, the rows of trials that end an epoch together.
+
+        Closed before its end, it leaves trials that go on from their last checkpoints.
+        """
+        upcoming: dict[str, Step] = {}
+        with ExitStack() as ends:
+            attempts = {}
+            for trial in self.trials:
+                attempts[trial.id] = attempt(trial, self._store, self._options)
+                ends.callback(attempts[trial.id].close)
+            while attempts:
+                rows: dict[str, Row] = {}
+                for trial_id in [t for t in attempts if t not in upcoming]:
+                    item = self._next(trial_id, attempts[trial_id])
+                    if item is None:
+                        del attempts[trial_id]
+                    elif isinstance(item, Step):
+                        upcoming[trial_id] = item
+                    else:
+                        rows[trial_id] = item
+                if rows:
+                    yield rows
+                elif len(upcoming) == len(attempts):
+                    self._take(upcoming)
+                    upcoming.clear()
+
+    def _take(self, upcoming: Mapping[str, Step]) -> None:
+        """Takes the steps that can be taken faster than one by one, each by its training."""
+        if self._taker and (problem := taken_by(self._taker, list(upcoming.values()))):
+            self._taker = None
+            for trial_id in upcoming:
+                self._store.folder(trial_id).log(f"steps are taken one by one: {problem}")
+
+    def _next(self, trial_id: str, running: Iterator[Step | Row]) -> Step | Row | None:
+        try:
+            return next(running, None)
+        except StoreError as error:  # another launch trains it; the others go on
+            self.problems[trial_id] = str(error)
+            return None
+
+    @property
+    def has_results(self) -> bool:
+        """Whether every trial has one; its failure is one too."""
+        results = (self._store.folder(trial.id).result() for trial in self.trials)
+        return all(result is not None and result.is_result for result in results)

@@ -1,0 +1,155 @@
+"""The timing pass: how long a training step takes that has its device to itself.
+
+Trials that shared a machine are good for accuracies, not for speeds. Here one trial at a time is
+stepped, with the weights at its training's end, so that an adaptive solver takes the steps that it
+takes there, and with a learning rate of 0, so that they stay. Rounds go over all trials, so that a
+machine that drifts favours none.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+
+from nodebench.data.load import load
+from nodebench.errors import TrialFailure
+from nodebench.models.build import build
+from nodebench.models.device import to_device
+from nodebench.ode.block import share_memory
+from nodebench.planning import RunOptions
+from nodebench.spec import Trial, TrialSpec
+from nodebench.store import Store
+from nodebench.store.result import Row
+from nodebench.training import cuda_graph
+from nodebench.training.checkpoint import EpochSums, TrainState, read_checkpoint, restore
+from nodebench.training.cuda_graph import graph_of
+from nodebench.training.loop import new_state
+from nodebench.training.machine import device_for, environment, memory_of_trial, synchronize
+from nodebench.training.step import Step, Taker, taken_by
+from nodebench.training.task import Task, task_for
+
+WARM_STEPS = 2
+"""Steps at the beginning of a round that do not count: they fill caches and allocate."""
+
+
+def time_trials(
+    trials: Sequence[Trial],
+    store: Store,
+    options: RunOptions,
+    *,
+    steps: int,
+    rounds: int,
+    on_round: Callable[[int], None] = lambda _round: None,
+) -> tuple[dict[str, Row], dict[str, str]]:
+    """Times a training step of finished trials, and stores what was found with each.
+
+    Returns that, and why any could not be timed, by trial id.
+
+    Raises:
+        StoreError: if a trial's checkpoint is gone or damaged.
+    """
+    torch.set_num_threads(options.resources.cpus)
+    load_before = os.getloadavg()[0]
+    clocks = [_Clock(trial, store, options) for trial in trials]
+    for number in range(rounds):
+        for clock in clocks:
+            clock.time(steps)
+        on_round(number + 1)
+    rows = {}
+    for clock in clocks:
+        if not clock.problem:
+            row = rows[clock.trial.id] = {**clock.row(steps), "load_before": load_before}
+            folder = store.folder(clock.trial.id)
+            with folder.locked():
+                folder.add_timing(row)
+    return rows, {clock.trial.id: clock.problem for clock in clocks if clock.problem}
+
+
+class _Clock:
+    """A trial, ready to be stepped again and again."""
+
+    def __init__(self, trial: Trial, store: Store, options: RunOptions):
+        self.trial, self.problem = trial, ""
+        self._options = options
+        self._taker: Taker | None = None
+        self.device = device_for(options.resources.gpu_share)
+        self._state, self._task = _end_of_training(trial, store, options, self.device)
+        self._batches = _without_end(self._task)
+        self._evaluations = EpochSums(torch.zeros((), device=self.device))
+        self._seconds: list[float] = []
+
+    def time(self, steps: int) -> None:
+        """A round: the mean seconds of so many steps."""
+        if self.problem:
+            return
+        device_for(self._options.resources.gpu_share, self.trial.spec.train.precision)
+        try:
+            # Made anew for each round: recorded steps hold memory, which the next trial needs.
+            self._taker = graph_of(self.trial, self._options)
+            unused = EpochSums(torch.zeros((), device=self.device))
+            self._run(WARM_STEPS + (cuda_graph.WARM_STEPS if self._taker else 0), unused)
+            start = time.perf_counter()
+            self._run(steps, self._evaluations)
+            self._seconds.append((time.perf_counter() - start) / steps)
+        except TrialFailure as failure:
+            self.problem = str(failure)
+        finally:
+            self._taker = None
+
+    def _run(self, steps: int, sums: EpochSums) -> None:
+        self._state.sums = sums
+        for batch in itertools.islice(self._batches, steps):
+            step = Step(self._state, self._task, batch)
+            if self._taker and taken_by(self._taker, [step]):
+                self._taker = None  # as a training does without it from then on
+            step.take()
+        synchronize(self.device)
+
+    def row(self, steps: int) -> Row:
+        """Seconds of a step and of an epoch: the median round, the quickest and the slowest."""
+        middle, least, most = (f(self._seconds) for f in (statistics.median, min, max))
+        sums, per_epoch = self._evaluations, self._task.batches_per_epoch
+        counts = {"nfe_forward": sums.forward, "nfe_backward": sums.backward}
+        return {
+            **environment(self.device),
+            "steps": steps,
+            "rounds": len(self._seconds),
+            "step_s": middle,
+            "step_s_least": least,
+            "step_s_most": most,
+            "timed_epoch_s": middle * per_epoch,
+            **{name: sum(n) / sums.batches for name, n in counts.items() if n},
+            "time": time.time(),
+        }
+
+
+def _end_of_training(
+    trial: Trial, store: Store, options: RunOptions, device: torch.device
+) -> tuple[TrainState, Task[Any]]:
+    """A state to be stepped that has a finished trial's weights, and keeps them."""
+    spec = _still(trial.spec)
+    data = load(spec, options.data_root).to(device)
+    model = build(spec, data)
+    share_memory(model, memory_of_trial(options.resources.gpu_share))
+    restore(model, read_checkpoint(store.folder(trial.id).checkpoint))
+    state = new_state(to_device(model, device, spec.train.precision).train(), spec)
+    return state, task_for(data, spec)
+
+
+def _still(spec: TrialSpec) -> TrialSpec:
+    """The same with a learning rate of 0, which costs the same."""
+    optimizer = spec.train.optimizer.model_copy(update={"lr": 0.0})
+    train = spec.train.model_copy(update={"optimizer": optimizer})
+    return spec.model_copy(update={"train": train, "weights": None})
+
+
+def _without_end(task: Task[Any]) -> Iterator[object]:
+    """Training batches, epoch after epoch."""
+    for epoch in itertools.count():
+        yield from task.batches(epoch)

@@ -1,0 +1,81 @@
+"""Image networks with one feature stage: `resnet` and `odenet`."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nodebench.data.dataset import Data
+from nodebench.models.block import feature_stage
+from nodebench.models.dynamics import DownsamplingBlock
+from nodebench.models.layers import LayerFactory
+from nodebench.spec import TrialSpec
+from nodebench.spec.model import ConvNetwork
+
+
+def conv_network(spec: TrialSpec, data: Data) -> nn.Module:
+    """Stem, feature stage, head; residual and ODE networks differ in the feature stage alone.
+
+    Shapes: [batch, channels, height, width] -> logits [batch, classes]. The stem reduces 28 x 28
+    to 6 x 6. Source: Chen et al. 2018 and its re-implementations (S1, S3 of `docs/studies.md`).
+    """
+    settings = spec.model
+    assert isinstance(settings, ConvNetwork)
+    channels = settings.width + settings.augment_dim
+    stem = _stem(settings, data.input_shape[0])
+    if settings.augment_dim:
+        stem.append(ZeroChannels(settings.augment_dim))
+    return nn.Sequential(
+        OrderedDict(
+            stem=stem,
+            feature=feature_stage(spec, channels, space=2, activation=settings.activation),
+            head=_head(settings, channels, data.classes),
+        )
+    )
+
+
+class ZeroChannels(nn.Module):
+    """Appends channels of zeros.
+
+    An ODE's trajectories cannot cross, and in more dimensions they need not. Source: Dupont et
+    al. 2019.
+    """
+
+    def __init__(self, count: int):
+        super().__init__()
+        self.count = count
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[batch, channels, height, width] -> [batch, channels + count, height, width]."""
+        return F.pad(x, (0, 0, 0, 0, 0, self.count))
+
+
+def _stem(settings: ConvNetwork, channels: int) -> nn.Sequential:
+    width, place = settings.width, LayerFactory(settings.norm.stem, settings.activation)
+    if settings.stem == "res":
+        residual = LayerFactory(settings.norm.residual, settings.activation)
+        blocks = (DownsamplingBlock(width, width, residual) for _ in range(2))
+        return nn.Sequential(place.conv(channels, width, 3), *blocks)
+    return nn.Sequential(
+        place.conv(channels, width, 3),
+        place.norm(width),
+        place.act(),
+        place.conv(width, width, 4, stride=2, padding=1),
+        place.norm(width),
+        place.act(),
+        place.conv(width, width, 4, stride=2, padding=1),
+    )
+
+
+def _head(settings: ConvNetwork, channels: int, classes: int) -> nn.Sequential:
+    place = LayerFactory(settings.norm.stem, settings.activation)
+    return nn.Sequential(
+        place.norm(channels),
+        place.act(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Dropout(settings.dropout),
+        nn.Linear(channels, classes),
+    )

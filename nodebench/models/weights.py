@@ -1,0 +1,85 @@
+"""Weights from files: damaged ones, and those that would run code, are refused."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from nodebench.errors import InputError
+
+
+def read_tensors(path: Path) -> Any:
+    """The values in a file of torch's, on the CPU; plain values and tensors only.
+
+    Raises:
+        ValueError: if the file is damaged, or holds something else.
+        OSError: if it cannot be read.
+    """
+    if not path.is_file():  # a device may have no end
+        raise FileNotFoundError(f"`{path}` is no file")
+    content = io.BytesIO(path.read_bytes())
+    problem = "its checksums do not hold"
+    try:
+        if not zipfile.is_zipfile(content) or _is_sound(content):  # old forms have no checksums
+            content.seek(0)
+            return torch.load(content, map_location="cpu", weights_only=True)
+    except MemoryError:
+        raise  # of this moment, and not of the file
+    except Exception as error:  # noqa: BLE001 - flipped bits can raise anything
+        problem = f"{type(error).__name__}: {error}"
+    raise ValueError(problem)
+
+
+def _is_sound(content: io.BytesIO) -> bool:
+    """Whether every part of the archive that torch writes has the CRC-32 that it was given."""
+    with zipfile.ZipFile(content) as archive:
+        return archive.testzip() is None
+
+
+def read_weights(model: nn.Module, path: Path) -> None:
+    """Gives a network the weights in a file.
+
+    Raises:
+        InputError: if the file cannot be read, or its weights are another network's.
+    """
+    try:
+        values = read_tensors(path)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"weights `{path}`: cannot be read ({error}). Give a file that torch.save made of a "
+            "`state_dict`, or a trial's checkpoint"
+        ) from error
+    is_checkpoint = isinstance(values, dict) and isinstance(values.get("model"), dict)
+    found = values["model"] if is_checkpoint else values
+    found = _named_as(model, found) if isinstance(found, dict) else {}
+    if wrong := _misfits(model.state_dict(), found):
+        raise InputError("\n  ".join([f"weights `{path}` are not this network's:", *wrong]))
+    model.load_state_dict(found)
+
+
+def _named_as(model: nn.Module, found: Mapping[str, Any]) -> dict[str, Any]:
+    """A state whose plain names, as `0.weight`, are those of folded layers where these stand."""
+    plain = {
+        name.replace("parametrizations.", "").removesuffix(".original"): name
+        for name in model.state_dict()
+        if name.endswith(".original")
+    }
+    return {plain.get(name, name): value for name, value in found.items()}
+
+
+def _misfits(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
+    """What of a state is missing, of another shape, or not the network's."""
+    missing = [f"`{name}` is missing" for name in wanted if name not in found]
+    unknown = [f"`{name}` is not in the network" for name in found if name not in wanted]
+    shapes = [
+        f"`{name}` is {list(found[name].shape)}, should be {list(value.shape)}"
+        for name, value in wanted.items()
+        if name in found and found[name].shape != value.shape
+    ]
+    return missing + shapes + unknown

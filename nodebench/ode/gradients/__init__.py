@@ -1,0 +1,1 @@
+"""The ways to the gradient through a solve: a module each, and their table."""

@@ -1,0 +1,105 @@
+"""The gradient `adjoint`: the continuous adjoint, solved backwards in time.
+
+With a = dL/dy, the augmented state (y, a, g) obeys dy/dt = f, da/dt = -aᵀ ∂f/∂y and
+dg/dt = -aᵀ ∂f/∂θ; its end at times[0] holds dL/dy0 and dL/dθ.
+
+Source: Chen et al. 2018, Algorithm 1.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from nodebench.ode.field import Counted
+from nodebench.ode.fixed import State
+from nodebench.ode.gradients.backprop import backprop
+from nodebench.ode.gradients.buffers import buffers_kept, settled_weights
+from nodebench.ode.solve import solve
+from nodebench.spec.solver import Gradient, Solver
+
+
+def adjoint(
+    f: Counted, y0: Tensor, times: Sequence[float], solver: Solver, gradient: Gradient
+) -> list[Tensor]:
+    """The states at `times`, of which alone the backward pass needs to know."""
+    parameters = tuple(p for p in f.module.parameters() if p.requires_grad)
+    later = _Solve.apply(f, times, solver, gradient, y0, *parameters)
+    return [y0, *later]
+
+
+class _Solve(torch.autograd.Function):
+    """y0 -> the states at times[1:]."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        f: Counted,
+        times: Sequence[float],
+        solver: Solver,
+        gradient: Gradient,
+        y0: Tensor,
+        *parameters: Tensor,
+    ) -> tuple[Tensor, ...]:
+        with torch.no_grad():
+            _, *later = backprop(f, y0, times, solver, gradient)
+        ctx.f, ctx.times = f, times
+        ctx.solver = gradient.solver or solver
+        ctx.norm = _seminorm if gradient.norm == "seminorm" else None
+        ctx.but_batch_norm = gradient.update_batch_norm
+        ctx.save_for_backward(*later, *parameters)
+        return tuple(later)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *by_state: Tensor) -> tuple[Tensor | None, ...]:
+        states, parameters = _split(ctx.saved_tensors, len(by_state))
+        augmented = _augmented(ctx.f, parameters)
+        a = torch.zeros_like(states[0])
+        gradients = tuple(torch.zeros_like(p) for p in parameters)
+        spans = [(after, before) for before, after in itertools.pairwise(ctx.times)]
+        module = ctx.f.module
+        kept = buffers_kept(module, but_batch_norm=ctx.but_batch_norm)
+        with torch.no_grad(), kept, settled_weights(module):
+            for state, by, span in reversed(list(zip(states, by_state, spans, strict=True))):
+                start = (state, a + by, *gradients)
+                _, a, *rest = solve(augmented, start, span, ctx.solver, ctx.norm)[-1]
+                gradients = tuple(rest)
+        return (None,) * 4 + (a, *gradients)
+
+
+def _seminorm(state: State) -> Tensor:
+    """The error norm of state and adjoint alone (Kidger, Chen, Lyons 2021)."""
+    y, a, *_ = state
+    return torch.maximum(y.square().mean().sqrt(), a.square().mean().sqrt())
+
+
+def _split(tensors: Sequence[Tensor], at: int) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    return tuple(tensors[:at]), tuple(tensors[at:])
+
+
+def _augmented(f: Counted, parameters: tuple[Tensor, ...]) -> Callable[..., State]:
+    def right_hand_side(t: float | Tensor, state: State) -> State:
+        dy, products = slope_and_products(f, t, state[0], -state[1], parameters)
+        return (dy, *products)
+
+    return right_hand_side
+
+
+def slope_and_products(
+    f: Counted, t: float | Tensor, y: Tensor, a: Tensor, parameters: tuple[Tensor, ...]
+) -> tuple[Tensor, list[Tensor]]:
+    """F(t, y), and aᵀ ∂f/∂y and aᵀ ∂f/∂θ."""
+    y = y.detach().requires_grad_()
+    with torch.enable_grad():
+        dy = f(t, y)
+        if not dy.requires_grad:  # f depends on nothing that has a gradient
+            return dy, [torch.zeros_like(x) for x in (y, *parameters)]
+        products = torch.autograd.grad(dy, (y, *parameters), a, allow_unused=True)
+    filled = zip(products, (y, *parameters), strict=True)
+    return dy.detach(), [torch.zeros_like(x) if v is None else v for v, x in filled]

@@ -1,0 +1,77 @@
+"""The exact gradient of a solve, in the cheaper form that memory allows.
+
+Backprop keeps what every evaluation needs for its backward pass; recomputation keeps a few states
+and solves again. The gradient is the same.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+
+from nodebench.ode.field import slope
+from nodebench.ode.gradients.buffers import buffers_kept, settled_weights
+from nodebench.ode.solve_cache import weights_settled
+from nodebench.spec.solver import Gradient, Solver
+
+SHARE = 0.5
+"""Of the memory that a trial has, what the graph of one solve may fill."""
+
+ADAPTIVE_EVALUATIONS = 500
+"""What an adaptive solver is taken to need, since nobody knows before."""
+
+
+def exact_form(
+    f: nn.Module, y0: Tensor, times: Sequence[float], solver: Solver, memory_bytes: float
+) -> str:
+    """`backprop` if what it keeps fits into a part of so many bytes, else `recompute`."""
+    kept = kept_bytes(f, y0, times[0]) * _evaluations(solver, times)
+    return "backprop" if kept <= SHARE * memory_bytes else "recompute"
+
+
+def exact_gradient(form: str, solver: Solver) -> Gradient:
+    """The settings of a form: recomputation in segments, where steps are known beforehand."""
+    is_cut = form == "recompute" and solver.facts.kind == "fixed" and not solver.is_reversible
+    return Gradient(name=form, segments="auto" if is_cut else None)
+
+
+def _evaluations(solver: Solver, times: Sequence[float]) -> int:
+    if solver.facts.kind == "adaptive":
+        return ADAPTIVE_EVALUATIONS
+    spans = [abs(after - before) for before, after in itertools.pairwise(times)]
+    return (solver.stages or 4) * sum(map(solver.step_count, spans))
+
+
+def kept_bytes(f: nn.Module, y: Tensor, t: float) -> int:
+    """Bytes that one more evaluation of f in a solve keeps for its backward pass.
+
+    Not what is there for all of them: parameters, and what is made of these once per solve.
+    """
+    own = {p.untyped_storage().data_ptr() for p in (*f.parameters(), *f.buffers())}
+    kept: dict[int, int] = {}
+    alive: list[Tensor] = []  # so that no storage takes another's address
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        alive.append(tensor)
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    devices = [y.device] if y.is_cuda else []
+    with (
+        torch.random.fork_rng(devices),
+        buffers_kept(f),
+        settled_weights(f),
+        torch.enable_grad(),
+        saved_tensors_hooks(note, lambda tensor: tensor),
+        weights_settled(),
+    ):
+        slope(f, t, y.detach().clone().requires_grad_())
+        first = sum(kept.values())
+        slope(f, t, y.detach().clone().requires_grad_())
+    return sum(kept.values()) - first

@@ -1,0 +1,146 @@
+"""The gradient `interpolated`: the adjoint along a state that is interpolated, not solved again.
+
+The solve keeps its states at Chebyshev's nodes in each interval between two output times. In the
+backward pass, y(t) is the polynomial through these, in barycentric form, so that the adjoint's
+system is (a, g) alone: smaller, and free of the instability of solving y backwards.
+
+Source: Daulbaev et al. 2020 (NeurIPS), section 3; Berrut, Trefethen 2004, equation 5.4. Nodes here
+are those of the second kind, which hold both ends.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from nodebench.ode.field import Counted
+from nodebench.ode.fixed import State
+from nodebench.ode.gradients.adjoint import slope_and_products
+from nodebench.ode.gradients.buffers import buffers_kept, settled_weights
+from nodebench.ode.gradients.trace import Step, Trace, over_states, traced
+from nodebench.ode.solve import solve
+from nodebench.ode.solve_cache import weights_settled
+from nodebench.spec.solver import Gradient, Solver
+
+NODES = 8
+"""Enough that, of a smooth solution, what is interpolated errs less than common tolerances."""
+
+
+def interpolated(
+    f: Counted, y0: Tensor, times: Sequence[float], solver: Solver, gradient: Gradient
+) -> list[Tensor]:
+    """The states at `times`; each node between steps costs the evaluations of one more step."""
+    parameters = tuple(p for p in f.module.parameters() if p.requires_grad)
+    later = _Solve.apply(f, times, solver, gradient, y0, *parameters)
+    return [y0, *later]
+
+
+class _Solve(torch.autograd.Function):
+    """y0 -> the states at times[1:]."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        f: Counted,
+        times: Sequence[float],
+        solver: Solver,
+        gradient: Gradient,
+        y0: Tensor,
+        *parameters: Tensor,
+    ) -> tuple[Tensor, ...]:
+        trace = traced(f, y0, times, solver)
+        ctx.f, ctx.times, ctx.solver = f, times, gradient.solver or solver
+        ctx.norm = _of_adjoint if gradient.norm == "seminorm" else None
+        paths = _paths(f, trace, times, gradient.nodes or NODES)
+        ctx.nodes = [path.times for path in paths]
+        ctx.save_for_backward(*(path.states for path in paths), *parameters)
+        return tuple(trace.states[1:])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *by_state: Tensor) -> tuple[Tensor | None, ...]:
+        module, kept = ctx.f.module, ctx.saved_tensors
+        paths = [Path(*each) for each in zip(ctx.nodes, kept, strict=False)]
+        parameters = kept[len(paths) :]
+        a = torch.zeros_like(by_state[0])
+        gradients = tuple(torch.zeros_like(p) for p in parameters)
+        spans = [(after, before) for before, after in itertools.pairwise(ctx.times)]
+        intervals = reversed(list(zip(paths, by_state, spans, strict=True)))
+        with torch.no_grad(), buffers_kept(module), settled_weights(module):
+            for path, by, span in intervals:
+                field = _adjoint_field(ctx.f, path, parameters)
+                start = (a + by, *gradients)
+                a, *rest = solve(field, start, span, ctx.solver, ctx.norm)[-1]
+                gradients = tuple(rest)
+        return (None,) * 4 + (a, *gradients)
+
+
+class Path:
+    """A solution between two times, by its states at nodes."""
+
+    def __init__(self, times: Sequence[float], states: Tensor):
+        self.times, self.states = times, states
+        self._resolution = 1e-12 * abs(times[-1] - times[0])
+        ends = {0, len(times) - 1}
+        self._weights = [(-1) ** j * (0.5 if j in ends else 1.0) for j in range(len(times))]
+
+    def __call__(self, t: float) -> Tensor:
+        """The state at a time."""
+        for number, node in enumerate(self.times):
+            if abs(t - node) <= self._resolution:
+                return self.states[number]
+        weights = [w / (t - node) for w, node in zip(self._weights, self.times, strict=True)]
+        total = sum(weights)
+        shares = self.states.new_tensor([weight / total for weight in weights])
+        state: Tensor = torch.tensordot(shares, self.states, dims=1)
+        return state
+
+
+def _paths(f: Counted, trace: Trace, times: Sequence[float], count: int) -> list[Path]:
+    """The solution between each two output times."""
+    paths = []
+    with torch.no_grad(), buffers_kept(f.module), settled_weights(f.module), weights_settled():
+        for number, steps in enumerate(trace.intervals):
+            nodes = chebyshev(times[number], times[number + 1], count)
+            inner = [_state_at(f, trace, steps, t) for t in nodes[1:-1]]
+            ends = trace.states[number], trace.states[number + 1]
+            paths.append(Path(nodes, torch.stack([ends[0], *inner, ends[1]])))
+    return paths
+
+
+def chebyshev(t0: float, t1: float, count: int) -> list[float]:
+    """Nodes of the second kind, both ends included."""
+    inner = [
+        (t0 + t1) / 2 - (t1 - t0) / 2 * math.cos(math.pi * j / (count - 1))
+        for j in range(1, count - 1)
+    ]
+    return [t0, *inner, t1]
+
+
+def _state_at(f: Counted, trace: Trace, steps: Sequence[Step], t: float) -> Tensor:
+    """The state at a time, by a step that begins where the solve's step over it does."""
+    sign = 1 if steps[0].h > 0 else -1
+    last = bisect_right(steps, sign * t, key=lambda step: sign * step.t) - 1
+    step = steps[max(last, 0)]
+    ((y,), *_) = trace.stepper.step(over_states(f), step.t, t - step.t, step.before)
+    return y
+
+
+def _adjoint_field(f: Counted, path: Path, parameters: tuple[Tensor, ...]) -> Callable[..., State]:
+    def right_hand_side(t: float | Tensor, state: State) -> State:
+        _, products = slope_and_products(f, t, path(float(t)), -state[0], parameters)
+        return tuple(products)
+
+    return right_hand_side
+
+
+def _of_adjoint(state: State) -> Tensor:
+    """The error norm of the adjoint alone, as the seminorm of Kidger, Chen, Lyons 2021."""
+    return state[0].square().mean().sqrt()

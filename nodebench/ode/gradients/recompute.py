@@ -1,0 +1,95 @@
+"""The gradient `recompute`: backprop, with parts of the solve done again in the backward pass."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from functools import partial
+from typing import Any
+
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from nodebench.errors import InputError
+from nodebench.ode.field import Counted
+from nodebench.ode.fixed import Stepper
+from nodebench.ode.gradients.backprop import backprop, solve_on
+from nodebench.ode.gradients.buffers import Rewound, buffers_of, copies, settled_weights
+from nodebench.ode.methods import stepper_of
+from nodebench.ode.solve import grids
+from nodebench.spec.solver import Gradient, Solver
+
+Grid = Sequence[float]
+
+
+def recompute(
+    f: Counted, y0: Tensor, times: Sequence[float], solver: Solver, gradient: Gradient
+) -> list[Tensor]:
+    """Keeps the state at the start of each segment of the solve: backprop's gradient.
+
+    The backward pass solves one segment after the other again, the last first, and has the graph
+    of one of them in memory.
+
+    Source: Gholami, Keutzer, Biros 2019 (ANODE), for one segment; for several, Griewank 1992.
+    """
+    if gradient.segments is None:
+        kept = buffers_of(f.module, but_batch_norm=gradient.update_batch_norm)
+        return _again(kept, lambda y: backprop(f, y, times, solver, gradient), y0)
+    if solver.facts.kind != "fixed":
+        raise InputError(f"`segments` are of fixed steps, which `{solver.method}` has not")
+    times_of_steps = [list(grid) for grid in grids(times, solver)]
+    states, y = [y0], y0
+    for number, segment in enumerate(_cut(times_of_steps, gradient.segments)):
+        solved = partial(_segment, f, [grid for grid, _ in segment], stepper_of(solver), number)
+        _, *found = _again(buffers_of(f.module), solved, y)
+        y = found[-1]
+        states += [state for state, (_, is_end) in zip(found, segment, strict=True) if is_end]
+    return states
+
+
+def _segment(
+    f: Counted, part: Sequence[Grid], stepper: Stepper, number: int, y: Tensor
+) -> list[Tensor]:
+    """One segment's solve. A power iteration goes on once a solve, which is in the first."""
+    with settled_weights(f.module) if number else contextlib.nullcontext():
+        return solve_on(part, f, y, stepper)
+
+
+def _again(
+    buffers: Sequence[Tensor], solve: Callable[[Tensor], list[Tensor]], y0: Tensor
+) -> list[Tensor]:
+    """A solve of which y0 alone is kept, and which the backward pass repeats.
+
+    It repeats it with these buffers as they were, and leaves them as they are.
+    """
+    before = copies(buffers)
+
+    def contexts() -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
+        return contextlib.nullcontext(), Rewound(buffers, before)
+
+    states: list[Tensor] = checkpoint(solve, y0, use_reentrant=False, context_fn=contexts)
+    return states
+
+
+def _cut(grids: Sequence[Grid], segments: int | str) -> Iterator[list[tuple[Grid, bool]]]:
+    """The steps of some grids in segments, of as many steps each as can be.
+
+    A segment has parts of grids, and whether each is a grid's last. `auto` makes as many segments
+    as each has steps: the square root of their number.
+    """
+    total = sum(len(grid) - 1 for grid in grids)
+    count = round(math.sqrt(total)) if segments == "auto" else min(int(segments), total)
+    bounds = iter([total * number // count for number in range(1, count + 1)] if total else [])
+    segment: list[tuple[Grid, bool]] = []
+    done, bound = 0, next(bounds, 0)
+    for grid in grids:
+        first, last = 0, len(grid) - 1
+        while first < last:
+            until = min(last, first + bound - done)
+            segment.append((grid[first : until + 1], until == last))
+            done, first = done + until - first, until
+            if done == bound:
+                yield segment
+                segment, bound = [], next(bounds, 0)

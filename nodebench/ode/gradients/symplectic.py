@@ -1,0 +1,85 @@
+"""The gradient `symplectic`: the adjoint by the method that makes it exact, stage by stage.
+
+For a Runge-Kutta method (a, b) the adjoint is solved by the partner with which the pair conserves
+λᵀδ, of the coefficients b_i − b_j a_ji / b_i; where b_i = 0, by the extension that the paper gives.
+Multiplied out, with λ = dL/dy' and g_i = J_iᵀ l_i at stage i, both are
+
+    l_i = h (b_i λ + sum_{j > i} a_ji g_j),    dL/dy = λ + sum_i g_i,
+
+which is what backprop computes. Each stage is differentiated alone, so that one evaluation's graph
+is in memory.
+
+Source: Matsubara, Miyatake, Yaguchi 2021 (NeurIPS), theorem 2, equations 7 and 10.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from nodebench.ode.field import Counted
+from nodebench.ode.fixed import Carry, RungeKutta, State, Tableau, moved
+from nodebench.ode.gradients.replay import Solve, replayed
+from nodebench.ode.gradients.trace import Step
+from nodebench.spec.solver import Gradient, Solver
+
+
+def symplectic(
+    f: Counted, y0: Tensor, times: Sequence[float], solver: Solver, _gradient: Gradient
+) -> list[Tensor]:
+    """The states at `times`; a step back takes each stage twice, but for the slope of the last."""
+    return replayed(f, y0, times, solver, _by_stage)
+
+
+def _by_stage(solve: Solve, step: Step, by: Carry) -> Carry:
+    tableau, (y, *given) = _tableau(solve), step.before
+    stages = _stages(solve, step, y, given)
+    a, *by_last = by  # and that of the last slope, which an embedded method hands on
+    by_stage: dict[int, State] = {}
+    by_first: Carry = ()
+    for i in reversed(range(len(tableau.b))):
+        later = [(tableau.a[j][i], g) for j, g in by_stage.items()]
+        weights, gradients = zip((tableau.b[i], a), *later, strict=True)
+        if not (any(weights) or by_last):
+            continue
+        start = by_last.pop() if by_last else tuple(map(torch.zeros_like, a))
+        by_slope = moved(start, step.h, weights, gradients)
+        if i < len(given):
+            by_first = (by_slope,)
+        else:
+            by_stage[i] = _pulled(solve, stages[i - len(given)], by_slope)
+    return moved(a, 1.0, [1.0] * len(by_stage), list(by_stage.values())), *by_first
+
+
+class _Stage(NamedTuple):
+    """An evaluation: its time and state, and what f would draw then."""
+
+    t: float
+    state: State
+    draws: Tensor | None
+
+
+def _stages(solve: Solve, step: Step, y: State, given: Sequence[State]) -> list[_Stage]:
+    """The evaluations of a step; the last one's slope is not needed."""
+    tableau, slopes = _tableau(solve), list(given)
+    stages: list[_Stage] = []
+    for i in range(len(given), len(tableau.b)):
+        if stages:
+            slopes.append(solve.f(stages[-1].t, stages[-1].state))
+        t, state = step.t + tableau.c[i] * step.h, moved(y, step.h, tableau.a[i], slopes)
+        stages.append(_Stage(t, state, None if step.draws is None else solve.draws.state()))
+    return stages
+
+
+def _tableau(solve: Solve) -> Tableau:
+    assert isinstance(solve.stepper, RungeKutta)
+    return solve.stepper.tableau
+
+
+def _pulled(solve: Solve, stage: _Stage, by_slope: State) -> State:
+    with solve.draws.back_at(stage.draws):
+        (by,) = solve.pulled(lambda y: (solve.f(stage.t, y),), (stage.state,), (by_slope,))
+    return by

@@ -1,0 +1,143 @@
+"""The steps that a solve took, for gradients that take them again one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
+
+from nodebench.ode.field import Counted
+from nodebench.ode.fixed import Carry, RightHandSide, State, Stepper, steps
+from nodebench.ode.gradients.randomness import Generator
+from nodebench.ode.methods import stepper_of
+from nodebench.ode.solve import grids, solve
+from nodebench.ode.solve_cache import weights_settled
+from nodebench.spec.solver import Solver
+
+
+class Step(NamedTuple):
+    """A step from t to t + h: what the method carried before it, and what f would draw then.
+
+    What is not kept is an empty tuple, and None.
+    """
+
+    t: float
+    h: float
+    before: Carry
+    draws: Tensor | None
+
+
+class Trace(NamedTuple):
+    """A solve without a graph, by its steps from each output time to the next."""
+
+    stepper: Stepper
+    intervals: list[list[Step]]
+    states: list[Tensor]
+    """At the output times."""
+
+    end: Carry
+    """What the method carried at last."""
+
+    draws: Tensor | None
+    """What f would draw before the first step."""
+
+
+def over_states(f: Counted) -> RightHandSide:
+    """The field as steps call it."""
+    return lambda t, y: (f(t, y[0]),)
+
+
+def is_random(module: nn.Module) -> bool:
+    """Whether f has dropout that is on."""
+    return any(isinstance(part, _DropoutNd) and part.training for part in module.modules())
+
+
+@torch.no_grad()
+def traced(
+    f: Counted, y0: Tensor, times: Sequence[float], solver: Solver, *, keep: bool = True
+) -> Trace:
+    """Solves an ODE and notes its steps: those of its grid, or those that were accepted.
+
+    To `keep` what was carried between them is optional for a fixed method.
+    """
+    draws = Generator(y0).state if is_random(f.module) else lambda: None
+    with weights_settled():
+        if solver.facts.kind == "fixed":
+            return _on_grids(over_states(f), y0, times, solver, draws, keep)
+        return _accepted(over_states(f), y0, times, solver, draws)
+
+
+def _on_grids(
+    f: RightHandSide,
+    y0: Tensor,
+    times: Sequence[float],
+    solver: Solver,
+    draws: Callable[[], Tensor | None],
+    keep: bool,
+) -> Trace:
+    stepper, first_draws = stepper_of(solver), draws()
+    carry = stepper.start(f, times[0], (y0,))
+    intervals: list[list[Step]] = []
+    states = [y0]
+    for grid in grids(times, solver):
+        taken = []
+        for t, h in steps(grid):
+            taken.append(Step(t, h, carry if keep else (), draws()))
+            carry = stepper.step(f, t, h, carry)
+        intervals.append(taken)
+        states.append(carry[0][0])
+    return Trace(stepper, intervals, states, carry, first_draws)
+
+
+def _accepted(
+    f: RightHandSide,
+    y0: Tensor,
+    times: Sequence[float],
+    solver: Solver,
+    draws: Callable[[], Tensor | None],
+) -> Trace:
+    first_draws = draws()
+    watched = _Accepted(f, draws, 1 if times[-1] > times[0] else -1)
+    states = [y for (y,) in solve(watched, (y0,), times, solver)]
+    taken, intervals = iter(watched.steps), []
+    for end in times[1:]:
+        interval = []
+        for step in taken:
+            interval.append(step)
+            if abs(step.t + step.h - end) <= 1e-9 * abs(step.h):  # steps end at output times
+                break
+        intervals.append(interval)
+    return Trace(stepper_of(solver), intervals, states, ((states[-1],), watched.slope), first_draws)
+
+
+class _Accepted:
+    """A field, and the steps that a solver of torchdiffeq accepts, of which it tells.
+
+    The last slope before a step is accepted is that of its last stage.
+    """
+
+    def __init__(self, f: RightHandSide, draws: Callable[[], Tensor | None], direction: int):
+        self._f, self._draws, self._direction = f, draws, direction
+        self.steps: list[Step] = []
+        self.slope: State = ()
+        self._before: State = ()
+        self._drawn: Tensor | None = None
+
+    def __call__(self, t: float | Tensor, y: State) -> State:
+        slope = self._f(t, y)
+        self._before = self._before or slope
+        self.slope = slope
+        return slope
+
+    def callback_step(self, _t: Tensor, _y: State, _h: Tensor) -> None:
+        """A step is tried."""
+        self._drawn = self._draws()
+
+    def callback_accept_step(self, t: Tensor, y: State, h: Tensor) -> None:
+        """It is taken."""
+        h_signed = self._direction * h.item()  # torchdiffeq's steps are positive
+        self.steps.append(Step(t.item(), h_signed, (y, self._before), self._drawn))
+        self._before = self.slope

@@ -1,0 +1,113 @@
+"""Why a trial is another one: what its id is made of, and what sets it apart from others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from nodebench.errors import StoreError
+from nodebench.spec import Trial
+from nodebench.spec.identity import canonical, numerics
+from nodebench.store import Store
+from nodebench.store.result import FINISHED
+from nodebench.sweep import Sweep
+
+OTHER_CODE = "nodebench's numerics, or code that an earlier release did not record"
+"""What differs between trials of equal settings and code."""
+
+HASH_LENGTH = 12
+
+MOST_COMPARED = 200
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A setting that two trials do not share; None where one lacks it."""
+
+    path: str
+    here: Any
+    there: Any
+
+    def __str__(self) -> str:
+        return f"{self.path}: {_shown(self.here)} here, {_shown(self.there)} there"
+
+
+def inputs(trial: Trial) -> dict[str, Any]:
+    """Everything that the id is made of: settings by dotted path, numerics, the user's code."""
+    return {**trial.settings, "numerics": numerics(trial.spec), **_code(trial.cell.code)}
+
+
+def _code(modules: Mapping[str, str | None]) -> dict[str, str]:
+    """The hashes of modules as a user sees them."""
+    return {
+        f"code of {name}": (hash_ or "not found")[:HASH_LENGTH] for name, hash_ in modules.items()
+    }
+
+
+def differences(here: Mapping[str, Any], there: Mapping[str, Any]) -> list[Difference]:
+    """What two trials' settings do not share."""
+    return [
+        Difference(path, here.get(path), there.get(path))
+        for path in dict.fromkeys([*here, *there])
+        if canonical(here.get(path)) != canonical(there.get(path))
+    ]
+
+
+def nearest(trial: Trial, store: Store) -> tuple[str, list[Difference]] | None:
+    """The finished trial in the store that shares most settings with this one, and what it lacks.
+
+    Of several, the one that shares most of the user's code. None if the store has no other.
+    """
+    others: list[tuple[int, int, str, list[Difference]]] = []
+    for other_id, result in store.results().items():
+        if other_id == trial.id or result.outcome != FINISHED:
+            continue
+        folder = store.folder(other_id)
+        try:
+            other = Trial(folder.spec())
+        except StoreError:  # a damaged folder is no relative
+            continue
+        found, code = differences(trial.settings, other.settings), folder.code()
+        modules = [] if code is None else differences(_code(trial.cell.code), _code(code))
+        others.append((len(found), len(modules), other_id, found + modules))
+    return min(others, key=lambda other: other[:3])[2:] if others else None
+
+
+@dataclass(frozen=True)
+class Change:
+    """What became of a sweep between two forms of its file."""
+
+    same: int
+    new: dict[str, tuple[str, list[Difference]]]
+    """id -> label, and what sets it apart from the nearest trial of the old form."""
+
+    gone: dict[str, str]
+    """id -> label."""
+
+    fields: list[str]
+    """What else differs: `evaluate`, `limits`, …"""
+
+
+def change(old: Sweep, new: Sweep) -> Change:
+    """What changed from one form of a sweep's file to another."""
+    before = {trial.id: trial for trial in old.trials}
+    after = {trial.id: trial for trial in new.trials}
+    added = {id_: trial for id_, trial in after.items() if id_ not in before}
+    names = ("search", "evaluate", "resources", "limits", "margin", "checkpoint_minutes")
+    return Change(
+        same=len(after) - len(added),
+        new={id_: (new.label(trial), _least(trial, old.trials)) for id_, trial in added.items()},
+        gone={id_: old.label(trial) for id_, trial in before.items() if id_ not in after},
+        fields=[name for name in names if getattr(old, name) != getattr(new, name)],
+    )
+
+
+def _least(trial: Trial, others: Sequence[Trial]) -> list[Difference]:
+    # Of very many, the first: whole axes have changed then, and any of them shows which.
+    found = [differences(trial.settings, other.settings) for other in others[:MOST_COMPARED]]
+    return min(found, key=len, default=[])
+
+
+def _shown(value: Any) -> str:
+    return "nothing" if value is None else f"`{value}`"

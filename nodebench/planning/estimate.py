@@ -1,0 +1,132 @@
+"""What a sweep will cost, from what has been trained and from what has been probed."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from nodebench.planning.allowance import cpu_count
+from nodebench.planning.plan import Entry
+from nodebench.spec.point import known_point
+from nodebench.store import Result, Store
+from nodebench.store.result import Row
+from nodebench.sweep.file import Resources
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Seconds that one trial takes, between `low` and `high`; `source` says how that is known.
+
+    `grows` marks a lower bound: an adaptive solver's evaluations grow as its field is trained.
+    Of the `seconds`, so many are for `evaluating` after training.
+    """
+
+    seconds: float
+    low: float
+    high: float
+    source: str
+    grows: bool = False
+    evaluating: float = 0.0
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Seconds on the wall until a sweep is done, between `low` and `high`.
+
+    Of `known` missing trials the cost is known; `unknown` others are taken for their mean.
+    """
+
+    seconds: float
+    low: float
+    high: float
+    known: int
+    unknown: int
+    grows: bool
+
+
+def recorded_costs(entries: Sequence[Entry], store: Store, hardware: str | None) -> dict[str, Cost]:
+    """What trials took so far, by the key of their cell; on `hardware` only, if that is given."""
+    found: dict[str, list[tuple[float, float]]] = {}
+    for entry in entries:
+        if hardware is not None and not _was_on(entry.result, hardware):
+            continue
+        history = store.folder(entry.trial.id).history()
+        if history and (entry.is_finished or entry.result is None):
+            took = _training(entry, history), _evaluating(entry, store)
+            found.setdefault(entry.trial.cell.key, []).append(took)
+    return {cell: _cost(took) for cell, took in found.items()}
+
+
+def _cost(took: list[tuple[float, float]]) -> Cost:
+    """From seconds of training and of evaluating of each trial; one may lack points."""
+    source = f"from {len(took)} trained" if len(took) > 1 else "from one trained"
+    training, evaluating = [each[0] for each in took], max(each[1] for each in took)
+    middle, low, high = (
+        seconds + evaluating
+        for seconds in (statistics.median(training), min(training), max(training))
+    )
+    return Cost(middle, low, high, source, evaluating=evaluating)
+
+
+def _was_on(result: Result | None, hardware: str) -> bool:
+    return result is not None and any(e.get("hardware") == hardware for e in result.environments)
+
+
+def _training(entry: Entry, history: Sequence[Row]) -> float:
+    """Seconds from start to end, without the time that an interrupted trial lay still."""
+    times = [row["time"] for row in history]
+    steps = [after - before for before, after in pairwise(times)]
+    per_epoch: float = statistics.median(steps) if steps else history[0].get("epoch_s", 0.0)
+    return per_epoch * (entry.trial.spec.train.epochs or len(times)) / _packed(entry.result)
+
+
+def _packed(result: Result | None) -> int:
+    """With how many others, itself included, a trial had the time that it took."""
+    here = result.environments[-1] if result and result.environments else {}
+    return int(here.get("packed", 1))
+
+
+def _evaluating(entry: Entry, store: Store) -> float:
+    """Seconds that the points took which the sweep asks for."""
+    rows = store.folder(entry.trial.id).evaluations() if entry.asked else []
+    asked = (row for row in rows if known_point(row) in entry.asked)
+    return float(sum(row.get("measuring_s", 0.0) for row in asked))
+
+
+def forecast(
+    entries: Sequence[Entry], costs: Mapping[str, Cost], store: Store, slots: int
+) -> Forecast | None:
+    """When the missing trials will be done, `slots` side by side; None if nothing is known."""
+    left = [entry for entry in entries if entry.missing]
+    known = [(entry, costs.get(entry.trial.cell.key)) for entry in left]
+    found = [(entry, cost) for entry, cost in known if cost is not None]
+    if not found:
+        return None
+    seconds = [_remaining(entry, cost, store) for entry, cost in found]
+    unknown = len(left) - len(found)
+    total = sum(seconds) + unknown * statistics.fmean(cost.seconds for _, cost in found)
+    wall = max(*seconds, total / min(slots, len(left)), 0.0)
+    middle = sum(cost.seconds for _, cost in found) or 1.0
+    least, most = (sum(getattr(cost, end) for _, cost in found) / middle for end in ("low", "high"))
+    grows = any(cost.grows for _, cost in found)
+    return Forecast(wall, wall * least, wall * most, len(found), unknown, grows)
+
+
+def _remaining(entry: Entry, cost: Cost, store: Store) -> float:
+    """What is still to come of a trial's cost."""
+    if entry.is_trained:
+        return max(0.0, cost.evaluating - _evaluating(entry, store))
+    trained = entry.continues or entry.trial.id
+    length, history = entry.trial.spec.train.epochs, store.folder(trained).history()
+    begun = history[-1]["epoch"] / length if history and length else 0.0
+    return cost.seconds - begun * (cost.seconds - cost.evaluating)
+
+
+def slots(resources: Resources, gpus: int) -> int:
+    """How many trials run side by side on a machine with so many GPUs."""
+    by_cpu = cpu_count() // resources.cpus
+    by_gpu = math.floor(gpus / resources.gpu_share) if resources.gpu_share else by_cpu
+    return max(1, min(by_cpu, by_gpu))

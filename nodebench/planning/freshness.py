@@ -1,0 +1,66 @@
+"""What the last launch brought up to date, so that one with nothing to do is quick."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from nodebench.files import PACKAGE
+from nodebench.store import Store
+from nodebench.store.locations import tracking_file, tracking_uri
+from nodebench.store.mlflow_file import experiment
+from nodebench.sweep import Sweep
+
+
+def state_of(sweep: Sweep, store: Store) -> str:
+    """Changes whenever a file of the sweep's trials does, or the sweep, or nodebench's own code.
+
+    By the files' times and not their content, so that thousands of trials take a moment.
+    """
+    digest = hashlib.sha256(sweep.text.encode())
+    code = [path for path in PACKAGE.rglob("*") if path.suffix in (".py", ".yaml")]
+    newest = max(path.stat().st_mtime_ns for path in code)
+    digest.update(f"{newest}\n".encode())
+    for trial in sweep.trials:
+        digest.update(f"{trial.id} {store.folder(trial.id).stamp()}\n".encode())
+    return digest.hexdigest()
+
+
+def is_tracked(sweep: Sweep, store: Store) -> bool:
+    """Whether MLflow was brought up to what the store has of a sweep, and is still there."""
+    experiment = _experiment(sweep, store)
+    state = f"{state_of(sweep, store)} {experiment}"
+    return experiment is not None and store.notes(sweep.name).get("tracked") == state
+
+
+def note_tracked(sweep: Sweep, store: Store, state: str) -> None:
+    """Notes that MLflow has this state."""
+    store.note(sweep.name, "tracked", f"{state} {_experiment(sweep, store)}")
+
+
+def is_reported(sweep: Sweep, store: Store, page: Path, state: str) -> bool:
+    """Whether the report on this page was written of this state."""
+    if not (page.exists() and page.with_name("report.html").exists()):
+        return False
+    return store.notes(sweep.name).get("reported") == _reported(sweep, store, page, state)
+
+
+def note_reported(sweep: Sweep, store: Store, page: Path, state: str) -> None:
+    """Notes that the report on this page tells of this state."""
+    store.note(sweep.name, "reported", _reported(sweep, store, page, state))
+
+
+def _reported(sweep: Sweep, store: Store, page: Path, state: str) -> str:
+    runs = hashlib.sha256(str(sorted(store.runs(sweep.name).items())).encode()).hexdigest()[:16]
+    return f"{state} {runs} {page.resolve()} {page.stat().st_mtime_ns}"
+
+
+def _experiment(sweep: Sweep, store: Store) -> str | None:
+    """The sweep's experiment in MLflow's own file; None if it is not there, or on a server.
+
+    Read without MLflow, whose import takes seconds. A server is asked anew at each launch.
+    """
+    uri = tracking_uri(store)
+    file = tracking_file(uri)
+    found = experiment(file, sweep.name) if file and file.is_file() else None
+    return f"{uri} {found}" if found else None

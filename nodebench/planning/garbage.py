@@ -1,0 +1,286 @@
+"""What a full disk can do without, and its removal: never a result that a sweep plans.
+
+Three kinds of things can go: what killed processes have left; checkpoints of finished trials,
+without which a trial still counts as done; and orphans, trials that no known sweep plans any more.
+A sweep is known by its copy in the store, as it was last launched, by every file that it was
+launched from and that is still there, or by a file in `sweeps/`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import shutil
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from nodebench.errors import InputError, NodebenchError, StoreError
+from nodebench.planning.launches import launched_files
+from nodebench.planning.missing import is_missing
+from nodebench.planning.options import RunOptions
+from nodebench.store import Result, Store, TrialFolder
+from nodebench.store.lock import holder
+from nodebench.store.result import FINISHED
+from nodebench.store.scratch import abandoned, elsewhere, own_folder
+from nodebench.sweep import Sweep, load
+from nodebench.sweep.file import SizeName
+
+Kind = Literal["leftovers", "checkpoints", "orphans"]
+
+KINDS: dict[Kind, str] = {
+    "leftovers": "left by killed processes",
+    "checkpoints": "checkpoints of finished trials",
+    "orphans": "trials that no sweep plans any more",
+}
+"""In the order in which they go when space is short."""
+
+PARTIAL_S = 3600.0
+"""A half-written file is a leftover when it is this old."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One thing that can go. A trial's checkpoints and the rest of it are two."""
+
+    kind: Kind
+    paths: tuple[Path, ...]
+    size_bytes: int
+    used: float
+    """When it was last written to, in seconds since 1970."""
+    trial_id: str | None = None
+    is_orphans: bool = False
+    """Whether it is, or belongs to, a trial that no sweep plans any more."""
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is to go: these kinds (leftovers always), if unused for so long, down to a budget.
+
+    With a budget and no kinds, all of them; with no budget, everything of the kinds.
+    """
+
+    kinds: frozenset[Kind] = frozenset()
+    unused_days: float = 0.0
+    budget_bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class Survey:
+    """How large the store is without MLflow's files, and what of it can go and shall go."""
+
+    size_bytes: int
+    items: list[Item]
+    chosen: list[Item]
+    unreadable: list[str]
+    """Sweeps whose plan cannot be told here, so that nothing of theirs goes."""
+
+
+def bytes_of(text: str) -> int:
+    """A size as people write it: `10GB`, `500 MB`, `1.5TB`, in powers of 1000.
+
+    Raises:
+        InputError: if it is none.
+    """
+    units = {"": 1, "K": 1000, "M": 1000**2, "G": 1000**3, "T": 1000**4}
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)B?\s*", text, re.IGNORECASE)
+    if found is None:
+        raise InputError(f"`{text}` is no size: write it as in 10GB, 500MB, 1.5TB")
+    return round(float(found[1]) * units[found[2].upper()])
+
+
+def survey(store: Store, wish: Wish, sweeps: Iterable[Path] = ()) -> Survey:
+    """What can go of a store and what of it is wished to; `sweeps` are more sweep files."""
+    plans = _Plans(store, sweeps)
+    items = _leftovers(store)
+    folders = sorted((store.root / "trials").glob("*"))
+    results = store.results(folder.name for folder in folders)
+    for path in folders:
+        folder = TrialFolder(path)
+        if path.is_dir() and not folder.is_locked():
+            items += _of_trial(folder, results.get(path.name), plans)
+    size = sum(_size(path) for path in (store.root / "trials", store.root / "sweeps"))
+    size += sum(i.size_bytes for i in items if i.kind == "leftovers" and _is_beside(i, store))
+    return Survey(size, items, _chosen(items, wish, size), sorted(plans.unreadable))
+
+
+def remove(store: Store, items: Iterable[Item]) -> list[str]:
+    """Removes what a survey has chosen; returns the ids of trials that a process holds by now."""
+    held: list[str] = []
+    for item in items:
+        try:
+            _remove(item, store)
+        except StoreError:
+            held.append(item.trial_id or "")
+    return held
+
+
+class _Plans:
+    """What the known sweeps plan.
+
+    Of a sweep that cannot be expanded here, or whose ids depend on files that are not here, all
+    that it ever planned is planned and in use.
+    """
+
+    def __init__(self, store: Store, files: Iterable[Path]):
+        self.store = store
+        self.planned: set[str] = set()
+        self.in_use: set[str] = set()
+        """Trials that are not done; to be evaluated, one that is trained needs its checkpoint."""
+        self.recipes: set[str] = set()
+        """Of trials that are still to be trained, and might go on from a shorter one."""
+        self.unreadable: set[str] = set()
+        copies = sorted((store.root / "sweeps").glob("*.yaml"))
+        for path in copies:
+            # Renamed to itself: conditions in it may be about trials that `--set` took away.
+            self._add(path, [f"name={path.stem}"])
+        for path in files:
+            self._add(path, [])
+        for name, origin in launched_files(store):
+            self._add(Path(origin.file), origin.renamed, name, origin.size)
+        for path in (store.root / "sweeps").glob("*.json"):
+            if path.with_suffix(".yaml") not in copies:
+                self.planned |= store.ever_planned(path.stem).keys()
+
+    def _add(
+        self,
+        path: Path,
+        overrides: Sequence[str],
+        name: str | None = None,
+        size: SizeName = "full",
+    ) -> None:
+        """Adds what a file plans, which was launched under a `name` if that is not the file's."""
+        sweep = None
+        with contextlib.suppress(NodebenchError, OSError):
+            sweep = load(path, overrides, size)
+            self._add_trials(sweep)
+        if sweep is None or not all(trial.is_identified for trial in sweep.trials):
+            ever = self.store.ever_planned(name or (sweep.name if sweep else path.stem))
+            if path.parent == self.store.root / "sweeps" and not ever:
+                trials = (self.store.root / "trials").glob("*")
+                ever = {path.name: "" for path in trials}  # any of them may be its own
+            self.planned |= ever.keys()
+            self.in_use |= ever.keys()
+            self.unreadable.add(name or path.stem)
+
+    def _add_trials(self, sweep: Sweep) -> None:
+        options = RunOptions(Path(), limits=sweep.limits, evaluate=sweep.evaluate)
+        results = self.store.results(trial.id for trial in sweep.trials)
+        for trial in sweep.trials:
+            self.planned.add(trial.id)
+            if trial.spec.weights is not None:  # which may be a checkpoint of another trial
+                self.in_use.add(Path(trial.spec.weights).resolve().parent.name)
+            if is_missing(trial, results.get(trial.id), self.store, options):
+                self.in_use.add(trial.id)
+                self.recipes.add(trial.recipe_id)
+
+
+def _of_trial(folder: TrialFolder, result: Result | None, plans: _Plans) -> list[Item]:
+    """What can go of a trial that no process holds."""
+    trial_id = folder.path.name
+    is_needed = trial_id in plans.in_use or (result is not None and result.recipe in plans.recipes)
+    if is_needed:
+        return []
+    is_orphan, used = trial_id not in plans.planned, _used(folder.path)
+    items: list[Item] = []
+    checkpoints = folder.checkpoints() if result and result.outcome == FINISHED else []
+    size = sum(map(_size, checkpoints))
+    if checkpoints:
+        items.append(Item("checkpoints", tuple(checkpoints), size, used, trial_id, is_orphan))
+    if is_orphan:
+        partials = sum(map(_size, folder.path.glob(".*.partial")))  # counted as leftovers
+        rest = _size(folder.path) - size - partials
+        items.append(Item("orphans", (folder.path,), rest, used, trial_id, is_orphan))
+    return items
+
+
+def _leftovers(store: Store) -> list[Item]:
+    """Half-written files and folders of processes that are dead."""
+    files = [*store.root.glob(".*.partial"), *store.root.glob("sweeps/.*.partial")]
+    for trial in store.root.glob("trials/*"):
+        if not TrialFolder(trial).is_locked():
+            files += trial.glob(".*.partial")
+    found = [path for path in files if time.time() - _used(path) > PARTIAL_S]
+    for kind in ("ray", "merge", "gone"):
+        found += abandoned(store.root, kind)
+    if not _is_in_use(store):
+        found += (path for kind in ("ray", "merge", "gone") for path in elsewhere(store.root, kind))
+    return [Item("leftovers", (path,), _size(path), _used(path)) for path in found]
+
+
+def _is_in_use(store: Store) -> bool:
+    """Whether any sweep is being run."""
+    return any(holder(path) for path in (store.root / "sweeps").glob("*.lock"))
+
+
+def _chosen(items: list[Item], wish: Wish, size_bytes: int) -> list[Item]:
+    """What goes: by kind, the least recently used first."""
+    kinds = wish.kinds or (set(KINDS) if wish.budget_bytes is not None else set())
+    before = time.time() - 86400 * wish.unused_days
+    found: list[Item] = []
+    ranks = list(KINDS)
+    for item in sorted(items, key=lambda item: (ranks.index(item.kind), item.used)):
+        is_asked = item.kind in kinds or ("orphans" in kinds and item.is_orphans)
+        is_old = item.used <= before
+        is_too_much = wish.budget_bytes is None or size_bytes > wish.budget_bytes
+        if item.kind == "leftovers" or (is_asked and is_old and is_too_much):
+            found.append(item)
+            size_bytes -= item.size_bytes
+    return found
+
+
+def _remove(item: Item, store: Store) -> None:
+    if item.trial_id is None:
+        for path in item.paths:
+            _delete(path)
+        return
+    trial = store.folder(item.trial_id)
+    if not trial.path.exists():
+        return
+    with trial.locked(0):
+        if item.kind == "checkpoints":
+            for path in item.paths:
+                _delete(path)
+            with contextlib.suppress(OSError):  # of a disk that is still full
+                trial.log("its checkpoint was removed, to free space")
+            return
+        # Renamed first, so that half of a trial is never taken for one.
+        gone = trial.path.rename(own_folder(store.root, "gone"))
+    _delete(gone)
+
+
+def _delete(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _is_beside(item: Item, store: Store) -> bool:
+    return item.paths[0].parent == store.root
+
+
+def _files(path: Path) -> Iterable[Path]:
+    return (file for file in path.rglob("*") if file.is_file()) if path.is_dir() else (path,)
+
+
+def _size(path: Path) -> int:
+    """The bytes of a file, or of all in a folder."""
+    return sum(_status(file)[0] for file in _files(path))
+
+
+def _used(path: Path) -> float:
+    """When a file, or the newest in a folder, locks aside, was last written to."""
+    stamps = [_status(file)[1] for file in _files(path) if file.name != "lock"]
+    return max(stamps, default=_status(path)[1])
+
+
+def _status(path: Path) -> tuple[int, float]:
+    """Size and time of the last change; nothing of what is gone by now."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return 0, 0.0
+    return status.st_size, status.st_mtime

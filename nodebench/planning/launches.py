@@ -1,0 +1,92 @@
+"""The files that sweeps were launched from: of two files of one name, none is lost for the other.
+
+A sweep's name is that of its report, of its copy in the store and of its experiment in MLflow.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+from nodebench.errors import StoreError, SweepError
+from nodebench.store import Store
+from nodebench.store.result import Row
+from nodebench.sweep import Sweep
+from nodebench.sweep.loading import Origin
+
+
+def remember(sweep: Sweep, store: Store) -> None:
+    """Keeps what is launched; what `--set` made of a file does not replace the file's own copy."""
+    kept, text = store.sweep_file(sweep.name), sweep.text
+    if sweep.made.changed and kept.exists():
+        text = kept.read_text(encoding="utf-8")
+    planned = {trial.id: sweep.label(trial) for trial in sweep.trials}
+    store.write_sweep(sweep.name, text, planned, _files(sweep, store))
+
+
+def require_name(sweep: Sweep, store: Store, *, replace: bool = False) -> None:
+    """Refuses a sweep whose name is that of another file, unless it is to `replace` that.
+
+    Raises:
+        StoreError: if the last launch of this name was another file, which is still there and has
+            this name, or something of the user's lies where the store writes.
+    """
+    store.require_copy(sweep.name)
+    files = store.launches(sweep.name)
+    if replace or not files or _is_stores(sweep, store) or _is_copy(sweep, store):
+        return
+    last = _origin(files[-1])
+    if last.file != sweep.origin.file and _has_name(last, sweep.name):
+        raise StoreError(
+            f"the sweep `{sweep.name}` was launched from `{last.file}` last, and this is "
+            f"`{sweep.origin.file}`: the two would share a report and an experiment. Give one of "
+            "them another `name:`, or let this one take the other's place: `run --replace`"
+        )
+
+
+def launched_files(store: Store) -> list[tuple[str, Origin]]:
+    """Every file that a sweep was launched from and that is still there, by the sweep's name."""
+    suffix = ".files.json"
+    names = [path.name.removesuffix(suffix) for path in store.root.glob(f"sweeps/*{suffix}")]
+    found = [(name, _origin(row)) for name in sorted(names) for row in store.launches(name)]
+    return [(name, origin) for name, origin in found if Path(origin.file).exists()]
+
+
+def _files(sweep: Sweep, store: Store) -> list[Row]:
+    """The files that a sweep was launched from, this one included; a copy is not one more."""
+    this, files = asdict(sweep.origin), store.launches(sweep.name)
+    others = [row for row in files if row["file"] != sweep.origin.file]
+    if _is_stores(sweep, store) or _is_reports(sweep.origin):
+        return files
+    return [this, *files] if others and _is_copy(sweep, store) else [*others, this]
+
+
+def _is_copy(sweep: Sweep, store: Store) -> bool:
+    """Whether a sweep says what the last launch of this name did."""
+    kept = store.sweep_file(sweep.name)
+    text = sweep.origin.load().text if sweep.made.changed else sweep.text
+    return kept.exists() and kept.read_text(encoding="utf-8") == text
+
+
+def _is_stores(sweep: Sweep, store: Store) -> bool:
+    return Path(sweep.origin.file) == store.sweep_file(sweep.name)
+
+
+def _is_reports(origin: Origin) -> bool:
+    """Whether a file is the one that stands in a report's folder."""
+    file = Path(origin.file)
+    return file.name == "sweep.yaml" and file.with_name("results.csv").exists()
+
+
+def _has_name(origin: Origin, name: str) -> bool:
+    """Whether a file is there and still gives a sweep of this name; if it is damaged, it may."""
+    if not Path(origin.file).exists():
+        return False
+    try:
+        return origin.load().name == name
+    except (SweepError, OSError):
+        return True
+
+
+def _origin(row: Row) -> Origin:
+    return Origin(str(row["file"]), row.get("size", "full"), tuple(row.get("renamed", ())))

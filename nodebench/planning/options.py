@@ -1,0 +1,58 @@
+"""What trials are run with, and what does not decide their results."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from nodebench.store.locations import data_root
+from nodebench.sweep import Sweep
+from nodebench.sweep.file import Evaluate, Limits, Resources, Stop
+
+CHECKPOINT_S = 5.0
+"""At the end of an epoch a checkpoint is written if the last one is older than this."""
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What a trial is run with, and what does not decide its result."""
+
+    data_root: Path
+    resources: Resources = Resources()
+    limits: Limits = Limits()
+    evaluate: tuple[Evaluate, ...] = ()
+    checkpoint_s: float = CHECKPOINT_S
+    checkpoint_minutes: float = 5.0
+    """Inside an epoch too, a checkpoint is written if the last one is older than this."""
+
+    continues: dict[str, str] = field(default_factory=dict)
+    """Of trials that go on from a shorter one: id -> the shorter one's id."""
+
+    stop: Stop | None = None
+    """How a search ends trials early."""
+
+    trained: frozenset[str] = frozenset()
+    """The ids of trials of which nothing but evaluation is missing."""
+
+    packed: int = 1
+    """So many seeds are trained together, in the memory of one trial."""
+
+    retry_failed: bool = False
+    """Whether a result that is a failure (DNF) counts as missing."""
+
+    tags: dict[str, str] = field(default_factory=dict)
+
+
+def options_for(sweep: Sweep, *, cpu: bool = False) -> RunOptions:
+    """How a sweep's trials are run: as its file says, on this data, without a GPU if `cpu`."""
+    resources = sweep.resources
+    if cpu:
+        resources = resources.model_copy(update={"gpus": 0.0})
+    return RunOptions(
+        data_root(),
+        resources,
+        sweep.limits,
+        sweep.evaluate,
+        checkpoint_minutes=sweep.checkpoint_minutes,
+        stop=sweep.search.stop if sweep.search else None,
+    )

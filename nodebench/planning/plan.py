@@ -1,0 +1,117 @@
+"""A sweep's trials, and where each stands in the store."""
+
+from __future__ import annotations
+
+from collections.abc import Container
+from dataclasses import dataclass
+from functools import cached_property
+
+from nodebench.planning.missing import is_incomplete
+from nodebench.planning.options import RunOptions
+from nodebench.spec import Trial
+from nodebench.spec.identity import Cell
+from nodebench.spec.point import EvaluationPoint
+from nodebench.store import Result, Store
+from nodebench.store.result import FINISHED
+from nodebench.store.trial_folder import State
+from nodebench.sweep import Sweep
+from nodebench.sweep.file import Evaluate
+from nodebench.sweep.points import points
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A trial of the plan, where it stands, and whether a run would do anything for it."""
+
+    trial: Trial
+    state: State
+    result: Result | None
+    missing: bool
+    is_trained: bool
+    """Whether nothing but evaluation can be missing, as of weights from elsewhere."""
+
+    continues: str | None = None
+    """The id of a shorter training, finished, from which a new one goes on."""
+
+    asked: frozenset[EvaluationPoint] = frozenset()
+    """The points that it should have, if it has a result."""
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the training came to its end."""
+        return self.result is not None and self.result.outcome == FINISHED
+
+
+def entries(
+    sweep: Sweep, store: Store, options: RunOptions, ids: Container[str] | None = None
+) -> list[Entry]:
+    """The plan of a sweep, or of its trials with these ids, against what the store has."""
+    begun = store.begun()
+    trials = [trial for trial in sweep.trials if ids is None or trial.id in ids]
+    results = store.results(trial.id for trial in trials)
+    shorter, wanted = _Shorter(store), _Wanted(options.evaluate)
+    found = []
+    for trial in trials:
+        result = results.get(trial.id)
+        folder = store.folder(trial.id)
+        asked_for = frozenset() if result is None else wanted.of(trial)
+        missing = is_incomplete(result, folder, asked_for, options)
+        state = folder.state(result) if trial.id in begun else "new"
+        is_finished = result is not None and result.outcome == FINISHED
+        is_trained = is_finished and (not missing or folder.checkpoint.exists())
+        is_trained = is_trained or trial.spec.train.iterations == 0
+        begins = not is_finished and (state == "new" or not folder.checkpoints())
+        continues = shorter.of(trial) if begins else None
+        found.append(Entry(trial, state, result, missing, is_trained, continues, asked_for))
+    return found
+
+
+class _Wanted:
+    """The points that trials should have, worked out once for all seeds of a cell."""
+
+    def __init__(self, blocks: tuple[Evaluate, ...]):
+        self._blocks = blocks
+        self._names_seeds = any("seed" in block.when for block in blocks)
+        self._by_cell: dict[Cell, frozenset[EvaluationPoint]] = {}
+
+    def of(self, trial: Trial) -> frozenset[EvaluationPoint]:
+        found = None if self._names_seeds else self._by_cell.get(trial.cell)
+        if found is None:
+            found = self._by_cell[trial.cell] = frozenset(points(trial, self._blocks))
+        return found
+
+
+class _Shorter:
+    """Finds, of trainings by the same recipe, the longest finished one that is shorter."""
+
+    def __init__(self, store: Store):
+        self.store = store
+
+    @cached_property
+    def _finished(self) -> dict[str, list[tuple[int, str]]]:
+        found: dict[str, list[tuple[int, str]]] = {}
+        for trial_id, result in self.store.results().items():
+            if result.outcome == FINISHED and result.recipe:
+                found.setdefault(result.recipe, []).append((result.epoch, trial_id))
+        return found
+
+    def of(self, trial: Trial) -> str | None:
+        if not (trial.spec.train.can_continue and self._finished):
+            return None
+        known = self._finished.get(trial.recipe_id, [])
+        shorter = [
+            (epochs, trial_id)
+            for epochs, trial_id in known
+            if epochs < (trial.spec.train.epochs or 0)
+            and self.store.folder(trial_id).checkpoint.exists()
+        ]
+        return max(shorter, default=(0, None))[1]
+
+
+def orphans(sweep: Sweep, store: Store) -> dict[str, str]:
+    """Trials that an earlier form of the sweep's file planned: id -> label; not with `--set`."""
+    if sweep.made.changed:
+        return {}
+    planned = {trial.id for trial in sweep.trials}
+    ever = store.ever_planned(sweep.name)
+    return {trial: label for trial, label in ever.items() if trial not in planned}

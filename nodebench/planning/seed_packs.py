@@ -1,0 +1,92 @@
+"""Which trials are trained together: those that differ in their seed alone.
+
+Known from their specs, without torch, so that a driver starts fast.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from nodebench.planning.options import RunOptions
+from nodebench.spec import Trial, TrialSpec
+from nodebench.spec.data import Spheres, ThreeMinima
+from nodebench.spec.model import PlainOde
+from nodebench.spec.solver import Solver
+from nodebench.spec.vocabulary import norm_parts
+
+MOST = 10
+"""Seeds in a pack where `pack_seeds` is `auto` and packing pays."""
+
+DENSE_DIMENSIONS = 10
+"""Up to so many, S2's convolutions over vectors are matrix products (`models.fold`)."""
+
+GRADIENTS = ("backprop", "exact")
+
+
+def packs(trials: Sequence[Trial], options: RunOptions, slots: int) -> list[tuple[Trial, ...]]:
+    """The trials in their order, each pack where its first trial was.
+
+    `slots` are the places where packs run side by side: `auto` leaves none of them empty.
+    """
+    share = math.ceil(len(trials) / max(1, slots))
+    found: list[list[Trial]] = []
+    open_packs: dict[str, list[Trial]] = {}
+    for trial in trials:
+        pack = open_packs.get(trial.cell.key)
+        if pack is None or len(pack) >= _size(trial, options, share):
+            pack = [trial]
+            found.append(pack)
+            if trial.id not in options.trained:
+                open_packs[trial.cell.key] = pack
+        else:
+            pack.append(trial)
+    return [tuple(pack) for pack in found]
+
+
+def obstacle(spec: TrialSpec) -> str | None:
+    """Why the seeds of a trial cannot be trained together, or None if they can."""
+    if spec.import_paths:
+        return "a part is of the user's own"
+    if spec.data.kind == "trajectories":
+        return "every window of a trajectory has times of its own"
+    if getattr(spec.model, "dropout", 0.0):
+        return "dropout draws from one stream"
+    norms = dict(getattr(spec.model, "norm", ())).values()
+    if any(norm_parts(word)[1] == "sn" for word in norms if word):
+        return "a power iteration goes on in every forward pass of a spectral norm"
+    if spec.solver is None or spec.gradient is None:
+        return None
+    return _obstacle_of_solve(spec.solver, spec.gradient.name)
+
+
+def _obstacle_of_solve(solver: Solver, gradient: str) -> str | None:
+    if solver.facts.kind != "fixed":
+        return f"`{solver.method}` takes other steps for every seed"
+    if solver.adapt:
+        return "`solver.adapt` takes other steps for every seed"
+    if gradient not in GRADIENTS:
+        return f"the gradient `{gradient}` solves once more in its backward pass"
+    return None
+
+
+def _size(trial: Trial, options: RunOptions, share: int) -> int:
+    asked = options.resources.pack_seeds
+    if trial.id in options.trained or options.stop or obstacle(trial.spec):
+        return 1  # what only wants evaluation has no steps; a search stops trials one by one
+    if asked == "auto":
+        return min(MOST, share) if _pays(trial.spec) else 1
+    return asked
+
+
+def _pays(spec: TrialSpec) -> bool:
+    """Of a field of small matrix products, a step takes its time to begin each of them.
+
+    Networks of convolutions fill a CPU, and on a GPU nothing has been measured yet.
+    """
+    if not isinstance(spec.model, PlainOde) or spec.model.field == "conv":
+        return False
+    dimensions = {Spheres: getattr(spec.data, "dim", 0), ThreeMinima: 2}
+    return spec.model.field == "linear" or (
+        dimensions.get(type(spec.data), DENSE_DIMENSIONS + 1) <= DENSE_DIMENSIONS
+    )

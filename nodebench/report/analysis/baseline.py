@@ -1,0 +1,150 @@
+"""Cells of a sweep beside the one that its baseline names, paired by seed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Any
+
+import pandas as pd
+
+from nodebench.report.analysis.formatting import NO_VALUE, probability, signed, unit
+from nodebench.report.analysis.statistics import FEWEST_PAIRS, Difference, holm, paired
+from nodebench.spec import Trial
+from nodebench.store.result import FINISHED
+from nodebench.sweep import Sweep
+from nodebench.sweep.match import agrees, named_paths
+
+SIGNIFICANT = 0.05
+
+
+class Reading(StrEnum):
+    """What the pairs of two cells say."""
+
+    BETTER = "better"
+    WORSE = "worse"
+    UNCLEAR = "no clear difference"
+    SAME = "the same"
+    ALIKE = "the same difference in every pair (not tested)"
+    TOO_FEW = "too few seeds"
+
+
+def partner(sweep: Sweep, trial: Trial, named: Mapping[str, Any]) -> Trial | None:
+    """A trial of the cell that has what is `named` and is else as this one's.
+
+    Settings that one of the two lacks, as a network without an ODE lacks a solver, do not count.
+    None if no cell is like that, several are, or it is this one's own.
+    """
+    apart = [p for p in sweep.varying if not _is_named(p, named_paths(named))]
+    own = trial.cell.settings
+    found = [
+        other
+        for other in one_each(sweep)
+        if agrees(other.spec, named)
+        and all(
+            own[p] == other.cell.settings[p] for p in apart if p in own and p in other.cell.settings
+        )
+    ]
+    return found[0] if len(found) == 1 and found[0].cell.key != trial.cell.key else None
+
+
+def one_each(sweep: Sweep) -> list[Trial]:
+    """The first trial of every cell."""
+    return list({trial.cell.key: trial for trial in reversed(sweep.trials)}.values())[::-1]
+
+
+def _is_named(path: str, named: Sequence[str]) -> bool:
+    """Whether a setting is named, or belongs to a group that is."""
+    return any(path == name or path.startswith(f"{name}.") for name in named)
+
+
+def by_seed(frame: pd.DataFrame, cell: str, metric: str) -> pd.Series[float]:
+    """A metric of the finished trials of a cell, by seed."""
+    rows = frame[(frame["cell"] == cell) & (frame["outcome"] == FINISHED)]
+    values = rows.set_index("seed").get(metric, pd.Series(dtype=float))
+    return pd.to_numeric(values, errors="coerce").dropna()
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A cell beside the baseline's, by the headline metric; `p` is corrected for their number."""
+
+    cell: str
+    baseline: str
+    difference: Difference
+    p: float
+    reading: Reading
+
+
+def against_baseline(sweep: Sweep, frame: pd.DataFrame) -> list[Comparison]:
+    """Every cell that has a partner in the baseline, and seeds in common with it."""
+    partners: dict[str, str] = {}
+    pairs = {}
+    data = sweep.trials[0].spec.data
+    for trial in one_each(sweep) if sweep.baseline else ():
+        other = partner(sweep, trial, sweep.baseline)
+        if other is not None:
+            cell, baseline = sweep.cell_label(trial), sweep.cell_label(other)
+            partners[cell] = baseline
+            pairs[cell] = tuple(by_seed(frame, name, data.headline) for name in (baseline, cell))
+    found = compared_cells(pairs, higher_is_better=data.higher_is_better)
+    return [replace(each, baseline=partners[each.cell]) for each in found]
+
+
+def compared_cells(
+    pairs: Mapping[str, tuple[pd.Series[float], ...]], *, higher_is_better: bool
+) -> list[Comparison]:
+    """Of each cell with seeds in common: its values, the second, less the reference's."""
+    found = {
+        cell: difference
+        for cell, (reference, values) in pairs.items()
+        if (difference := paired(values, reference))
+    }
+    tested = [
+        cell
+        for cell, difference in found.items()
+        if difference.n >= FEWEST_PAIRS and not math.isnan(difference.p)
+    ]
+    corrected = dict(zip(tested, holm([found[cell].p for cell in tested]), strict=True))
+    sign = 1 if higher_is_better else -1
+    return [
+        Comparison(cell, "", each, p := corrected.get(cell, math.nan), _reading(each, p, sign))
+        for cell, each in found.items()
+    ]
+
+
+def _reading(difference: Difference, p: float, sign: int) -> Reading:
+    if difference.is_none:
+        return Reading.SAME
+    if difference.n < FEWEST_PAIRS:
+        return Reading.TOO_FEW
+    if difference.has_no_interval:
+        return Reading.ALIKE
+    if not p < SIGNIFICANT:
+        return Reading.UNCLEAR
+    return Reading.BETTER if sign * difference.mean > 0 else Reading.WORSE
+
+
+def baseline(sweep: Sweep, found: Sequence[Comparison]) -> pd.DataFrame:
+    """One row per cell that has a partner in the baseline: the difference and what it says."""
+    metric = sweep.trials[0].spec.data.metric
+    rows = []
+    for each in found:
+        difference = each.difference
+        low, high = (signed(metric, end) for end in (difference.low, difference.high))
+        effect = difference.effect
+        rows.append(
+            {
+                "cell": each.cell,
+                "against": each.baseline,
+                f"difference{unit(metric)}": signed(metric, difference.mean),
+                "95 % interval": NO_VALUE if difference.has_no_interval else f"{low} to {high}",
+                "effect d": NO_VALUE if math.isnan(effect) else f"{effect:.2f}",
+                "p (Holm)": probability(each.p),
+                "pairs": str(difference.n),
+                "reading": str(each.reading),
+            }
+        )
+    return pd.DataFrame(rows)

@@ -1,0 +1,216 @@
+"""What papers claim of a sweep's cells, and what its author expects, against what was found."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import pandas as pd
+
+from nodebench.report.analysis.baseline import by_seed, one_each, partner
+from nodebench.report.analysis.formatting import NO_VALUE
+from nodebench.report.analysis.statistics import alike, half_width, paired
+from nodebench.spec import Trial
+from nodebench.sweep import Sweep
+from nodebench.sweep.file import Claim
+from nodebench.sweep.match import agrees
+
+TIMED = "timed_epoch_s"
+
+
+class Judgement(StrEnum):
+    """Whether a claim was found to hold."""
+
+    HOLDS = "holds"
+    FAILS = "does not hold"
+    UNDECIDED = "undecided"
+    NOT_RUN = "not run"
+
+
+class Basis(StrEnum):
+    """What a judgement rests on: intervals over seeds, or numbers that leave none."""
+
+    INTERVAL = ""
+    ALIKE = "the same in every seed (not tested)"
+    ONE_SEED = "by one seed"
+
+
+WORDS = {
+    True: {Judgement.HOLDS: "reproduced", Judgement.FAILS: "not reproduced"},
+    False: {Judgement.HOLDS: "met", Judgement.FAILS: "not met"},
+}
+"""Of claims, which have a source, and of expectations, which have none."""
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A claim or an expectation, its judgement, and the numbers, a text for each cell."""
+
+    claim: Claim
+    judgement: Judgement
+    numbers: tuple[str, ...] = ()
+    basis: Basis = Basis.INTERVAL
+
+    @property
+    def has_source(self) -> bool:
+        """Whether somebody claims it; else we expect it."""
+        return bool(self.claim.source)
+
+    @property
+    def said(self) -> str:
+        """The judgement and its basis: `reproduced by one seed`."""
+        word = WORDS[self.has_source].get(self.judgement, self.judgement.value)
+        separator = ", " if self.basis is Basis.ALIKE else " "
+        return f"{word}{separator}{self.basis}" if self.basis else word
+
+
+def checked_claims(sweep: Sweep, frame: pd.DataFrame) -> list[Checked]:
+    """Every claim of the sweep, against the table of `frames.results` with its verdicts.
+
+    It holds if it does in every cell that it is about, and fails if it does in one, both beyond
+    the doubt that several seeds leave, half the 95 % interval. Else it is undecided.
+    """
+    return [_checked(claim, sweep, frame) for claim in sweep.claims]
+
+
+def _checked(claim: Claim, sweep: Sweep, frame: pd.DataFrame) -> Checked:
+    about = [trial for trial in one_each(sweep) if agrees(trial.spec, claim.of)]
+    found = {sweep.cell_label(trial): _in_cell(claim, trial, sweep, frame) for trial in about}
+    cells = {label: cell for label, cell in found.items() if cell is not None}
+    judgement = _joined([cell.judgement for cell in cells.values()])
+    numbers = tuple(f"{label}: {cell.text}" for label, cell in cells.items())
+    bases = {cell.basis for cell in cells.values() if cell.judgement is judgement}
+    weakest = next((basis for basis in reversed(Basis) if basis in bases), Basis.INTERVAL)
+    return Checked(claim, judgement, numbers, weakest)
+
+
+def _joined(cells: Sequence[Judgement]) -> Judgement:
+    """The judgement on all cells together: the first of these that there is."""
+    order = Judgement.NOT_RUN, Judgement.FAILS, Judgement.UNDECIDED, Judgement.HOLDS
+    return next((each for each in order if each in cells), Judgement.NOT_RUN)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """The judgement on one cell, and the number that it rests on."""
+
+    judgement: Judgement
+    text: str
+    basis: Basis = Basis.INTERVAL
+
+
+def _in_cell(claim: Claim, trial: Trial, sweep: Sweep, frame: pd.DataFrame) -> _Found | None:
+    """Whether a claim holds of a cell; None of a cell that it would compare with itself."""
+    metric = claim.metric or trial.spec.data.headline
+    values = _values(frame, sweep.cell_label(trial), metric)
+    mean, width, n, name = float(values.mean()), _half_width(values), len(values), ""
+    if isinstance(claim.other, dict):
+        if agrees(trial.spec, claim.other):
+            return None
+        other = partner(sweep, trial, claim.other)
+        if other is None:
+            return _Found(Judgement.NOT_RUN, "no single cell to compare with")
+        name = sweep.cell_label(other)
+        difference = paired(values, _values(frame, name, metric))
+        if difference is None:
+            return _Found(Judgement.NOT_RUN, f"no `{metric}` of the same seed as {name}")
+        mean, width, n = difference.mean, difference.half_width, difference.n
+    elif values.empty:
+        return _Found(Judgement.NOT_RUN, f"no `{metric}`")
+    is_share = trial.spec.data.metric == "accuracy" and (
+        metric.endswith("accuracy") or metric in ("drop", "limit", "own")
+    )
+    text = _compared(is_share, mean, width, name) if name else _shown(is_share, mean, width)
+    text += "" if metric == TIMED else f" (n = {n})"
+    basis = Basis.INTERVAL if width >= 0 else Basis.ONE_SEED if n == 1 else Basis.ALIKE
+    return _Found(_judged(claim, mean, 0.0 if math.isnan(width) else width), text, basis)
+
+
+def _half_width(values: pd.Series[float]) -> float:
+    """Of the interval of a mean; nan where several seeds give the same, as where there is one."""
+    return math.nan if alike(values) else half_width(values)
+
+
+def _values(frame: pd.DataFrame, cell: str, metric: str) -> pd.Series[float]:
+    """By seed; seconds of the timing pass, which steps one trial of a cell, are of none."""
+    values = by_seed(frame, cell, metric)
+    return values.reset_index(drop=True) if metric == TIMED else values
+
+
+def _judged(claim: Claim, mean: float, doubt: float) -> Judgement:
+    """Whether a claim holds by a mean, which may be off by the doubt to either side."""
+    target = 0.0 if isinstance(claim.other, dict) else claim.other
+    if claim.within is not None:
+        ahead = claim.within - abs(mean - target)
+    else:
+        ahead = (1 if claim.above is not None else -1) * (mean - target) - claim.by
+    if abs(ahead) < doubt:
+        return Judgement.UNDECIDED
+    holds = ahead > 0 or (claim.within is not None and ahead == 0)
+    return Judgement.HOLDS if holds else Judgement.FAILS
+
+
+def _shown(is_share: bool, mean: float, width: float) -> str:
+    """A number as the tables show it, accuracies in percent."""
+    return f"{_number(is_share, mean, width)}{' %' if is_share else ''}"
+
+
+def _compared(is_share: bool, mean: float, width: float, other: str) -> str:
+    """`4.25 ± 0.10 points less than resnet`."""
+    word = "less" if mean < 0 else "more"
+    return (
+        f"{_number(is_share, abs(mean), width)}{' points' if is_share else ''} {word} than {other}"
+    )
+
+
+def _number(is_share: bool, mean: float, width: float) -> str:
+    if is_share:
+        mean, width = 100 * mean, 100 * width
+    digits = 2 if is_share else _decimals(width if width > 0 else mean)
+    return f"{mean:.{digits}f}" + ("" if math.isnan(width) else f" ± {width:.{digits}f}")
+
+
+def _decimals(scale: float) -> int:
+    """Decimal places that show three digits of a number."""
+    return max(0, 2 - math.floor(math.log10(abs(scale)))) if scale else 0
+
+
+def claims(checked: Sequence[Checked]) -> pd.DataFrame:
+    """One row per claim: what is said, by whom, what was found."""
+    table = _table([each for each in checked if each.has_source])
+    if not table.empty:
+        sources = [each.claim.source for each in checked if each.has_source]
+        table.insert(1, "source", sources)
+    return table
+
+
+def expectations(checked: Sequence[Checked]) -> pd.DataFrame:
+    """One row per expectation of ours, which no source states."""
+    return _table([each for each in checked if not each.has_source])
+
+
+def _table(checked: Sequence[Checked]) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "claim" if each.has_source else "expectation": each.claim.says,
+            "asked": _asked(each.claim),
+            "here": f"**{each.said}**" if each.judgement is Judgement.FAILS else each.said,
+            "numbers": "; ".join(each.numbers) or NO_VALUE,
+        }
+        for each in checked
+    )
+
+
+def _asked(claim: Claim) -> str:
+    """The relation, as the sweep's file has it: `drop below 0.1`."""
+    metric = f"{claim.metric} " if claim.metric else ""
+    if claim.within is not None:
+        return f"{metric}within {claim.within:g} of {claim.near:g}"
+    word = "above" if claim.above is not None else "below"
+    if isinstance(claim.other, dict):
+        other = ", ".join(f"{path} {value}" for path, value in claim.other.items())
+    else:
+        other = f"{claim.other:g}"
+    return f"{metric}{word} {other}" + (f", by {claim.by:g}" if claim.by else "")

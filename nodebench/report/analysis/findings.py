@@ -1,0 +1,73 @@
+"""What the store has of a sweep, as tables, and what its cells say beside each other."""
+
+from __future__ import annotations
+
+import copy
+
+import pandas as pd
+
+from nodebench.report.analysis import frames
+from nodebench.report.analysis.baseline import against_baseline
+from nodebench.report.analysis.claims import checked_claims
+from nodebench.report.analysis.pareto import frontier
+from nodebench.report.analysis.published import compared_numbers
+from nodebench.report.analysis.verdict import NUMBERS
+from nodebench.store import Store
+from nodebench.sweep import Sweep
+
+
+class Findings:
+    """Everything that a report is made of: the tidy tables, and comparisons between cells."""
+
+    def __init__(self, sweep: Sweep, store: Store):
+        self.sweep = sweep
+        self.epochs = frames.epochs(sweep, store)
+        self.evaluated = frames.evaluations(sweep, store)
+        self.judged = frames.verdicts(sweep, store)
+        self.gradients = frames.gradients(sweep, store)
+        self.timed = frames.timings(sweep, store)
+        self.results = _joined(frames.results(sweep, store), self.judged, self.timed)
+        self.compared = against_baseline(sweep, self.results)
+        self.checked = checked_claims(sweep, self.results)
+        self.published = compared_numbers(sweep, self.results, self.judged)
+        self.frontier = frontier(sweep, self.results)
+
+    def drawn(self) -> Findings:
+        """The same as figures have it: with the labels of `sweep.drawn`."""
+        other = copy.copy(self)
+        other.sweep = self.sweep.drawn
+        short = dict(zip(self.sweep.labels.values(), other.sweep.labels.values(), strict=True))
+        for name in ("epochs", "evaluated", "judged", "frontier"):
+            frame = getattr(self, name)
+            if "cell" in frame:
+                setattr(other, name, frame.assign(cell=frame["cell"].map(short)))
+        return other
+
+    @property
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """Those that are kept beside a report's page, by their files' names."""
+        return {
+            "results": self.results,
+            "evaluations": self.evaluated,
+            "gradients": self.gradients,
+            "timings": self.timed,
+        }
+
+
+def all_results(sweep: Sweep, store: Store) -> pd.DataFrame:
+    """The table of `frames.results`, with verdicts and their numbers, and `timed_epoch_s`."""
+    judged, timed = frames.verdicts(sweep, store), frames.timings(sweep, store)
+    return _joined(frames.results(sweep, store), judged, timed)
+
+
+def _joined(results: pd.DataFrame, judged: pd.DataFrame, timed: pd.DataFrame) -> pd.DataFrame:
+    if not judged.empty:
+        numbers = judged[["trial", "verdict", *NUMBERS]].rename(columns={"trial": "id"})
+        results = results.merge(numbers, on="id", how="left")
+    if not timed.empty:
+        machine = timed["machine"].mode().iloc[0]  # where most were timed: others do not compare
+        seconds = timed.loc[
+            timed["machine"] == machine, ["trial", "timed_epoch_s"]
+        ].drop_duplicates("trial")
+        results = results.merge(seconds.rename(columns={"trial": "id"}), on="id", how="left")
+    return results

@@ -1,0 +1,62 @@
+"""Statistics as text."""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+
+from nodebench.report.analysis.statistics import half_width
+
+NO_VALUE = "–"
+
+
+def mean_and_interval(values: pd.Series[float], digits: int) -> str:
+    """Mean ± half its confidence interval; the mean alone of one value, a dash for none."""
+    values = values.dropna()
+    if values.empty:
+        return NO_VALUE
+    mean = f"{values.mean():.{digits}f}"
+    return mean if len(values) == 1 else f"{mean} ± {half_width(values):.{digits}f}"
+
+
+def count_and_interval(values: pd.Series[float]) -> str:
+    """The same for counts, which are written plainly where they are all the same."""
+    values = values.dropna()
+    return f"{values.iloc[0]:g}" if values.nunique() == 1 else mean_and_interval(values, 1)
+
+
+def magnitude(values: pd.Series[float]) -> str:
+    """The median of errors that may lie orders of magnitude apart; a dash for none."""
+    values = values.dropna()
+    return f"{values.median():.1e}" if len(values) else NO_VALUE
+
+
+def measured(metric: str, values: pd.Series[float]) -> str:
+    """Mean and interval of a metric that models are judged by: accuracies in percent."""
+    if metric == "accuracy":
+        return mean_and_interval(values * 100, 2)
+    return mean_and_interval(values, 4)
+
+
+def unit(metric: str) -> str:
+    """What follows a metric's name in a heading."""
+    return " %" if metric == "accuracy" else ""
+
+
+def signed(metric: str, difference: float) -> str:
+    """A difference of a metric that models are judged by, with its sign: accuracies in percent."""
+    return f"{100 * difference:+.2f}" if metric == "accuracy" else f"{difference:+.4f}"
+
+
+def probability(p: float) -> str:
+    """A p value; a dash where nothing was tested."""
+    if math.isnan(p):
+        return NO_VALUE
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def whole(values: pd.Series[float]) -> str:
+    """The different values of a count, with thousands set apart."""
+    counts = sorted(set(values.dropna().astype(int)))
+    return " / ".join(f"{count:,}" for count in counts) or NO_VALUE

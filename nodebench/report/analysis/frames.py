@@ -1,0 +1,250 @@
+"""Tidy tables from the store: a row a trial, an epoch, an evaluated point."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from nodebench.report.analysis.statistics import half_width
+from nodebench.report.analysis.verdict import NUMBERS, judge
+from nodebench.spec import Trial
+from nodebench.spec.point import EvaluationPoint, is_own, known_point
+from nodebench.spec.solver import Solver
+from nodebench.store import Result, Store
+from nodebench.store.result import FINISHED, Row
+from nodebench.sweep import Sweep
+from nodebench.sweep.points import asked, points
+
+
+def results(sweep: Sweep, store: Store) -> pd.DataFrame:
+    """One row per planned trial: id, settings by path, outcome, metrics, environment, MLflow run.
+
+    Columns of a trial that has no result yet are empty, and its `outcome` is `missing`.
+    """
+    found = store.results(trial.id for trial in sweep.trials)
+    runs = store.runs(sweep.name)
+    rows = [
+        _result_row(sweep, trial, found.get(trial.id)) | {"mlflow_run": runs.get(trial.id, "")}
+        for trial in sweep.trials
+    ]
+    return pd.DataFrame(rows)
+
+
+def epochs(sweep: Sweep, store: Store) -> pd.DataFrame:
+    """One row per trial and epoch: `trial`, `cell`, `seed`, the settings, and the metrics."""
+    rows: list[dict[str, Any]] = []
+    for trial in sweep.trials:
+        identity = {"trial": trial.id, **_identity(sweep, trial)}
+        rows += [{**identity, **row} for row in store.folder(trial.id).history()]
+    return pd.DataFrame(rows)
+
+
+@dataclass(frozen=True, order=True)
+class Budget:
+    """What the plan lets a solver spend: a column of the robustness table, cheapest first.
+
+    It follows from the solver alone, so that a failed point, which measured nothing, has one too.
+    """
+
+    order: tuple[float, ...]
+    heading: str
+
+    def __str__(self) -> str:
+        return self.heading
+
+
+def evaluations(sweep: Sweep, store: Store) -> pd.DataFrame:
+    """One row per trial and point: the solver as `test.method`, …, its budget, what it gave.
+
+    `value` is the headline metric. `asked` tells the points that the sweep's file names from the
+    training solver's and the limit, which are evaluated besides; `own` marks the former.
+
+    Only points that the sweep wants: the store also has those of other sweeps.
+    """
+    rows = []
+    named = {trial.id: set(asked(trial, sweep.evaluate)) for trial in sweep.trials}
+    for trial, point, row in _measured(sweep, store):
+        if not point.gradient:
+            metric = trial.spec.data.metric
+            rest = {"budget": _budget(trial, point, Solver(**row["solver"])), "metric": metric}
+            marks = {
+                "asked": point in named[trial.id],
+                "solver": str(sorted(row["solver"].items())),
+                "steps": _steps(trial, Solver(**row["solver"])),
+                "own": is_own(trial, point),
+                "batch_norm": point.batch_norm,
+                "test_size": point.test_size,
+            }
+            rows.append({**_about(sweep, trial, row), **rest, **marks, "value": row.get(metric)})
+    return pd.DataFrame(rows)
+
+
+def gradients(sweep: Sweep, store: Store) -> pd.DataFrame:
+    """One row per trial and measured gradient: method, solver, moment, error, cosine, costs."""
+    rows = []
+    for trial, point, row in _measured(sweep, store):
+        if point.gradient:
+            budget = _budget(trial, point, Solver(**row["solver"]))
+            what = {"gradient": point.gradient, "at": point.at, "budget": budget}
+            rows.append({**_about(sweep, trial, row), **what})
+    return pd.DataFrame(rows)
+
+
+def verdicts(sweep: Sweep, store: Store) -> pd.DataFrame:
+    """One row per trial that was evaluated under its own solver: verdict, reason, numbers."""
+    rows = [
+        {
+            "trial": trial.id,
+            **_identity(sweep, trial),
+            "verdict": judged.word,
+            "why": judged.reason,
+            "metric": trial.spec.data.metric,
+            **{name: judged.numbers.get(name) for name in NUMBERS},
+        }
+        for trial in sweep.trials
+        if (judged := judge(trial, sweep, store))
+    ]
+    return pd.DataFrame(rows)
+
+
+def timings(sweep: Sweep, store: Store) -> pd.DataFrame:
+    """One row per timed trial and kind of machine: seconds of a step and an epoch, and how."""
+    rows = [
+        {
+            "trial": trial.id,
+            **_identity(sweep, trial),
+            "machine": f"{row['hardware']}, {row['threads']} threads, torch {row['torch']}",
+            **row,
+        }
+        for trial in sweep.trials
+        for row in store.folder(trial.id).timings()
+    ]
+    return pd.DataFrame(rows)
+
+
+def trajectories(sweep: Sweep, store: Store) -> dict[str, pd.DataFrame]:
+    """Label -> time, observed, exact and learned states, of the first seed of every cell."""
+    return {cell: paths for cell, paths in _paths(sweep, store) if "observed" in paths}
+
+
+def classified_paths(sweep: Sweep, store: Store) -> dict[str, pd.DataFrame]:
+    """Label -> class, solver (`own` or `limit`), times and states, likewise."""
+    return {cell: paths for cell, paths in _paths(sweep, store) if "under" in paths}
+
+
+def _paths(sweep: Sweep, store: Store) -> Iterator[tuple[str, pd.DataFrame]]:
+    seen: set[str] = set()
+    for trial in sweep.trials:
+        cell = sweep.cell_label(trial)
+        if cell not in seen and (rows := store.folder(trial.id).trajectories()):
+            seen.add(cell)
+            yield cell, pd.DataFrame(rows)
+
+
+def _measured(sweep: Sweep, store: Store) -> Iterator[tuple[Trial, EvaluationPoint, Row]]:
+    """What is known of the points that the sweep wants, in the plan's order."""
+    for trial in sweep.trials:
+        wanted = points(trial, sweep.evaluate)
+        known = store.folder(trial.id).evaluations() if wanted else []
+        rows = {known_point(row): row for row in known}
+        yield from ((trial, point, rows[point]) for point in wanted if point in rows)
+
+
+def _steps(trial: Trial, solver: Solver) -> int | None:
+    if solver.facts.kind == "adaptive":
+        return None
+    return solver.step_count(trial.spec.model.span or 1.0)
+
+
+def _about(sweep: Sweep, trial: Trial, row: Row) -> dict[str, Any]:
+    solver = {f"test.{name}": value for name, value in row["solver"].items()}
+    measures = {k: v for k, v in row.items() if k not in ("solver", "point")}
+    return {"trial": trial.id, **_identity(sweep, trial), **solver, **measures}
+
+
+def _budget(trial: Trial, point: EvaluationPoint, solver: Solver) -> Budget:
+    trained, span = trial.spec.solver, trial.spec.model.span
+    assert trained is not None
+    # Of an adapted solver, only the factor compares across trials.
+    if point.tol_factor is not None and trained.adapt:
+        return Budget((4, point.tol_factor), f"tol × {point.tol_factor:g}")
+    if point.step_factor is not None:
+        return Budget((3, point.step_factor), f"h × {point.step_factor:g}")
+    if solver.facts.kind == "adaptive":
+        # Rounded as they are shown, since 0.1 x 1e-3 is not quite 1e-4.
+        rtol, atol = (float(f"{tolerance:g}") for tolerance in solver.tolerances)
+        heading = f"tol {rtol:g}" if rtol == atol else f"rtol {rtol:g}, atol {atol:g}"
+        return Budget((2, -rtol, -atol), heading)
+    steps = solver.step_count(span or 1.0)
+    blocks = trial.spec.model.ode_blocks
+    if solver.stages is None or span is None or blocks is None:
+        return Budget((1, steps), f"steps {steps}")
+    nfe = (solver.facts.start + steps * solver.stages) * blocks
+    return Budget((0, nfe), f"NFE {nfe}")
+
+
+def on_most_samples(frame: pd.DataFrame) -> pd.DataFrame:
+    """The finished points of each cell on its largest part of the test set."""
+    done = frame[frame["outcome"] == FINISHED]
+    sizes = done["test_size"].astype(float).fillna(math.inf)
+    return done[sizes == sizes.groupby(done["cell"]).transform("max")]
+
+
+MEANS = ("value", "nfe", "steps", "forward_s", "solver_error")
+
+
+def robustness_curves(frame: pd.DataFrame) -> pd.DataFrame:
+    """One row per cell, test `method` and budget of a table of `evaluations`, seeds joined.
+
+    Mean `value`, half its 95 % interval `spread`, mean `nfe`, `forward_s` and `solver_error`, as
+    measured; `own` marks the training solver, whose mean number of evaluations is `trained_nfe`.
+    """
+    done = on_most_samples(frame)
+    if done.empty:
+        return pd.DataFrame()
+    method = done["test.method"].where(
+        done["batch_norm"] == "running", done["test.method"] + ", batch statistics"
+    )
+    # The training solver may be among those asked for under another name.
+    done = done.assign(method=method).drop_duplicates(["trial", "method", "solver"])
+    measures = {name: (name, "mean") for name in MEANS}
+    present = {name: how for name, how in measures.items() if how[0] in done}
+    curves = done.groupby(["cell", "method", "batch_norm", "budget"], sort=False).agg(
+        **present, spread=("value", half_width), own=("own", "any")
+    )
+    spent = done[done["own"]].groupby("cell")["nfe"].mean()
+    return curves.reset_index().assign(trained_nfe=lambda rows: rows["cell"].map(spent))
+
+
+def _identity(sweep: Sweep, trial: Trial) -> dict[str, Any]:
+    """A trial's cell and settings; lists and dicts as JSON, since groups need hashable values."""
+    settings = {
+        path: value if isinstance(value, str | int | float | bool) else json.dumps(value)
+        for path, value in trial.settings.items()
+    }
+    return {"cell": sweep.cell_label(trial), **settings}
+
+
+def _result_row(sweep: Sweep, trial: Trial, result: Result | None) -> dict[str, Any]:
+    row: dict[str, Any] = {"id": trial.id, **_identity(sweep, trial)}
+    if result is None:
+        return {**row, "outcome": "missing", "ending": "missing", "reason": ""}
+    environment = result.environments[-1] if result.environments else {}
+    return {
+        **row,
+        "outcome": result.outcome,
+        "ending": str(result),
+        "reason": result.reason,
+        "epochs": result.epoch,
+        **result.summary,
+        "started": result.started,
+        "finished": result.finished,
+        "environments": len(result.environments),
+        **environment,
+        **result.tags,
+    }

@@ -1,0 +1,51 @@
+"""What accuracy costs: every cell by its headline metric, seconds and evaluations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pandas as pd
+
+from nodebench.report.analysis.baseline import by_seed
+from nodebench.report.analysis.statistics import half_width, pareto
+from nodebench.sweep import Sweep
+
+COSTS: Mapping[str, str] = {
+    "seconds": "seconds per epoch",
+    "nfe": "evaluations per forward pass",
+}
+
+
+def frontier(sweep: Sweep, frame: pd.DataFrame) -> pd.DataFrame:
+    """One row per cell of which a trial finished: mean `value`, its interval's `width`, costs.
+
+    `seconds` are those of the timing pass on the machine where most was timed, if anything was,
+    else of the trainings; `nfe` is missing of a network without an ODE. `front_seconds` and
+    `front_nfe` mark the cells of which none is better for less; none by seconds of trainings, which
+    do not compare.
+    """
+    data = sweep.trials[0].spec.data
+    seconds = "timed_epoch_s" if "timed_epoch_s" in frame else "epoch_s"
+    rows = []
+    for cell in dict.fromkeys(frame["cell"]):
+        values = by_seed(frame, cell, data.headline)
+        if values.empty:
+            continue
+        rows.append(
+            {
+                "cell": cell,
+                "value": values.mean(),
+                "width": half_width(values),
+                "seconds": by_seed(frame, cell, seconds).mean(),
+                "nfe": by_seed(frame, cell, "nfe_forward").mean(),
+            }
+        )
+    table = pd.DataFrame(rows, columns=["cell", "value", "width", *COSTS])
+    sign = 1 if data.higher_is_better else -1
+    for cost in COSTS:
+        comparable = cost == "nfe" or seconds == "timed_epoch_s"
+        known = table[table[cost].notna() & comparable]
+        marks = pareto(known[cost].tolist(), (sign * known["value"]).tolist())
+        front = pd.Series(marks, index=known.index, dtype=bool)
+        table[f"front_{cost}"] = front.reindex(table.index, fill_value=False)
+    return table

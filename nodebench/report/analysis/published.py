@@ -1,0 +1,313 @@
+"""Published numbers, from `published.yaml`, and the cells of sweeps that they belong to."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import pandas as pd
+import yaml
+from pydantic import Field, model_validator
+
+from nodebench.report.analysis.agreement import (
+    COMPARED,
+    MOST_SEEDS,
+    Agreement,
+    Reading,
+    Theirs,
+    agreement,
+)
+from nodebench.report.analysis.formatting import NO_VALUE, mean_and_interval, measured, whole
+from nodebench.report.analysis.sizes import caveat
+from nodebench.report.analysis.statistics import column
+from nodebench.spec import TrialSpec
+from nodebench.spec.settings import Settings
+from nodebench.spec.vocabulary import NonNegative
+from nodebench.store.result import FINISHED
+from nodebench.sweep import Sweep
+from nodebench.sweep.file import full_name
+from nodebench.sweep.match import agrees
+
+METRICS = {
+    "test_accuracy": "test accuracy %",
+    "best_test_accuracy": "test accuracy of the best epoch %",
+    "parameters": "parameters",
+    "epoch_s": "s/epoch, on their machine",
+    "nfe_forward_mean": "NFE forward, mean over training",
+}
+
+UNITS = {"": 1.0, " K": 1e3, " M": 1e6}
+
+MARGIN, SHARE = 0.01, 0.1
+"""Margins of equivalence: of an accuracy, and of a count as a share of it."""
+
+READ_OFF = 0.01
+"""How far a number that was digitised from a figure may be off."""
+
+
+class Published(Settings):
+    """One number that a study reports of one cell of a sweep.
+
+    Accuracies are shares of 1. Parameters are text as it was printed, such as `0.60 M`, which says
+    to how many digits they are known. `spread` is the standard deviation that the study gives, over
+    `n` trainings (if the source says at most so many, that number); without `n`, the number is of
+    one training. `read_off` says that it was digitised from a figure, to within 0.01.
+    `under: limit` is the trained network's result under the finest solver, not under its own.
+
+    Ours match it to within the `margin`, 0.01 of an accuracy and 0.1 of a count's value unless it
+    is given. `not_comparable` is why ours cannot be expected to.
+    """
+
+    cell: dict[str, Any]
+    metric: Literal[
+        "test_accuracy", "best_test_accuracy", "parameters", "epoch_s", "nfe_forward_mean"
+    ] = "test_accuracy"
+    value: float | str
+    spread: NonNegative | None = None
+    n: Annotated[int, Field(ge=2)] | None = None
+    margin: NonNegative | None = None
+    under: Literal["limit"] | None = None
+    read_off: bool = False
+    not_comparable: str = ""
+    source: str
+
+    @model_validator(mode="after")
+    def _is_known_well_enough(self) -> Self:
+        if self.spread is not None and self.n is None:
+            raise ValueError("`spread` needs `n`: of how many trainings, or of how many at most")
+        is_text = isinstance(self.value, str)
+        if is_text != (self.metric == "parameters"):
+            raise ValueError("`value` is text for `parameters`, as printed, and else a number")
+        if is_text and not re.fullmatch(r"\d+(\.\d+)?( [KM])?", str(self.value)):
+            raise ValueError(f"`value` is `{self.value}`: a number of parameters is as `0.60 M`")
+        return self
+
+    def __str__(self) -> str:
+        if isinstance(self.value, str):
+            return self.value
+        known = [] if self.spread is None else [f"s.d. {self.spread * self.scale:.6g}"]
+        known += [] if self.n is None else [f"n = {self.n}"]
+        text = f"{self.value * self.scale:.6g}" + (f" ({', '.join(known)})" if known else "")
+        return f"~{text}" if self.read_off else text
+
+    @property
+    def what(self) -> str:
+        """The metric in words."""
+        return METRICS[self.metric] + (", at the limit" if self.under else "")
+
+    @property
+    def is_accuracy(self) -> bool:
+        """Whether it is a share of 1, shown in percent."""
+        return self.metric.endswith("accuracy")
+
+    @property
+    def scale(self) -> float:
+        """By what it is multiplied where it is shown."""
+        return 100.0 if self.is_accuracy else 1.0
+
+    @property
+    def number(self) -> float:
+        """The value, of a printed one its number."""
+        if not isinstance(self.value, str):
+            return self.value
+        digits, unit = _printed(self.value)
+        return float(digits) * unit
+
+    @property
+    def within(self) -> float | None:
+        """The margin in the metric's own unit; None of parameters, which are known exactly."""
+        if self.metric == "parameters":
+            return None
+        if self.is_accuracy:
+            return MARGIN if self.margin is None else self.margin
+        return self.number * (SHARE if self.margin is None else self.margin)
+
+    def is_rounding_of(self, count: float) -> bool:
+        """Whether it is a count, rounded to the digits that were printed."""
+        digits, unit = _printed(str(self.value))
+        decimals = len(digits.partition(".")[2])
+        return f"{count / unit:.{decimals}f}" == digits
+
+
+def _printed(text: str) -> tuple[str, float]:
+    """Digits and unit: `0.60 M` -> `0.60` and a million."""
+    digits = text.rstrip(" KM")
+    return digits, UNITS[text.removeprefix(digits)]
+
+
+class Study(Settings):
+    """The published numbers of one sweep; they hold on the data set that it names."""
+
+    data: str
+    numbers: tuple[Published, ...]
+
+
+@lru_cache
+def studies() -> dict[str, Study]:
+    """Sweep -> its published numbers."""
+    text = (Path(__file__).parent / "published.yaml").read_text(encoding="utf-8")
+    return {sweep: Study.model_validate(study) for sweep, study in yaml.safe_load(text).items()}
+
+
+def about(sweep: str, spec: TrialSpec) -> list[Published]:
+    """The numbers about a trial's cell; a smaller size has those of the full one."""
+    study = studies().get(full_name(sweep))
+    if study is None or study.data != spec.data.name:
+        return []
+    return [entry for entry in study.numbers if agrees(spec, entry.cell)]
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A published number of a cell beside our values, what they say of it, and a note on that.
+
+    `caveat` is what may be why, as of a shorter training.
+    """
+
+    cell: str
+    entry: Published
+    ours: pd.Series[float]
+    reading: Reading
+    note: str = ""
+    half_width: float = math.nan
+    caveat: str = ""
+
+    @property
+    def difference(self) -> str:
+        """Ours less theirs, ± half its 95 % interval if there is one."""
+        if self.ours.empty:
+            return NO_VALUE
+        entry, difference = self.entry, float(self.ours.mean()) - self.entry.number
+        if entry.metric == "parameters":
+            return f"{difference:+,.0f}"
+        text, width = f"{difference * entry.scale:+.4g}", self.half_width
+        return text if math.isnan(width) else f"{text} ± {width * entry.scale:.3g}"
+
+    @property
+    def said(self) -> str:
+        """The reading with its note and caveat, as a table has them."""
+        is_doubtful = self.reading in COMPARED and self.entry.metric != "parameters"
+        notes = ", ".join(filter(None, (self.note, self.caveat if is_doubtful else "")))
+        return self.reading + (f": {notes}" if notes else "")
+
+
+def compared(cell: str, entry: Published, ours: pd.Series[float], obstacle: str = "") -> Compared:
+    """Whether our seeds give the published number; `obstacle` is why they cannot.
+
+    Counts of parameters are compared to the digits that are printed.
+    """
+
+    def read(reading: Reading, note: str = "", half_width: float = math.nan) -> Compared:
+        return Compared(cell, entry, ours, reading, note, half_width)
+
+    if ours.empty:
+        return read(Reading.NOT_RUN)
+    if obstacle := _obstacle(entry, ours, obstacle):
+        return read(Reading.NOT_COMPARABLE, obstacle)
+    if entry.within is None:
+        is_same = entry.is_rounding_of(float(ours.mean()))
+        return read(Reading.MATCHES if is_same else Reading.DIFFERS)
+    doubt = READ_OFF if entry.read_off else 0.0
+    theirs = Theirs(entry.number, entry.n or 1, entry.spread, doubt)
+    found = agreement(ours, theirs, entry.within)
+    return read(found.reading, _note(entry, ours, found), found.half_width)
+
+
+def _obstacle(entry: Published, ours: pd.Series[float], known: str) -> str:
+    """Why a number cannot be compared with ours; empty if it can."""
+    if entry.not_comparable:
+        return entry.not_comparable
+    if entry.metric == "parameters":
+        return ""  # the small form has the networks of the full one, if they are on the same data
+    if entry.metric == "epoch_s":
+        return known or "another machine"
+    return known or ("one seed" if len(ours) < 2 else "")
+
+
+def _note(entry: Published, ours: pd.Series[float], found: Agreement) -> str:
+    """What the reading leaves open."""
+    difference = abs(float(ours.mean()) - entry.number)
+    if found.reading is Reading.NOT_COMPARABLE:
+        return "every seed gives the same (not tested)"
+    if found.reading is Reading.MATCHES and difference > found.half_width:
+        return "a clear difference, but within the margin"
+    if found.reading is not Reading.UNCERTAIN:
+        return ""
+    if found.deciding is None:
+        left = f"{found.half_width_left * entry.scale:.3g}"
+        return f"no number of our seeds would decide, ± {left} is theirs alone"
+    if found.deciding > MOST_SEEDS:
+        return f"more than {MOST_SEEDS:,} of our seeds would decide"
+    return f"{found.deciding:.0f} of our seeds would decide"
+
+
+def shown(sweep: str, spec: TrialSpec) -> str:
+    """The published test accuracies of a trial's cell, as a table shows them; empty if none are."""
+    marks = {"test_accuracy": "", "best_test_accuracy": " †"}
+    entries = [entry for entry in about(sweep, spec) if entry.metric in marks and not entry.under]
+    return ", ".join(f"{entry}{marks[entry.metric]}" for entry in entries)
+
+
+def compared_numbers(sweep: Sweep, frame: pd.DataFrame, judged: pd.DataFrame) -> list[Compared]:
+    """Every published number of the sweep's cells, with ours and whether they match."""
+    numbers: dict[tuple[str, str], tuple[Published, list[str]]] = {}
+    for trial in sweep.trials:
+        for entry in about(sweep.name, trial.spec):
+            key = sweep.cell_label(trial), entry.what
+            numbers.setdefault(key, (entry, []))[1].append(trial.id)
+    found = []
+    for (cell, _), (entry, ids) in numbers.items():
+        done = frame[frame["id"].isin(ids) & (frame["outcome"] == FINISHED)]
+        ours = _at_the_limit(judged, ids) if entry.under else column(done, entry.metric)
+        each = compared(cell, entry, ours.dropna(), obstacle(sweep))
+        found.append(replace(each, caveat=caveat(sweep, ids)))
+    return found
+
+
+def published_numbers(found: Sequence[Compared]) -> pd.DataFrame:
+    """One row per published number: ours, theirs, and whether they match."""
+    return pd.DataFrame(
+        {
+            "cell": each.cell,
+            "what": each.entry.what,
+            "ours": _ours(each.entry, each.ours),
+            "n": str(len(each.ours)),
+            "published": str(each.entry),
+            "difference": each.difference,
+            "margin": _margin(each.entry),
+            "reading": each.said,
+            "source": each.entry.source,
+        }
+        for each in found
+    )
+
+
+def obstacle(sweep: Sweep) -> str:
+    """Why the numbers of a sweep cannot be those of its study; empty if they can."""
+    if sweep.made.size == "small":
+        return "the small form"
+    return "its cells were changed by `--set`" if sweep.made.has_other_cells else ""
+
+
+def _ours(entry: Published, values: pd.Series[float]) -> str:
+    if entry.is_accuracy:
+        return measured("accuracy", values)
+    return whole(values) if entry.metric == "parameters" else mean_and_interval(values, 1)
+
+
+def _margin(entry: Published) -> str:
+    if entry.within is None or entry.metric == "epoch_s":
+        return NO_VALUE
+    return f"{entry.within * entry.scale:.3g}"
+
+
+def _at_the_limit(judged: pd.DataFrame, ids: list[str]) -> pd.Series[float]:
+    """The headline metric of each trial under the finest solver."""
+    if judged.empty:
+        return pd.Series(dtype=float)
+    return judged.loc[judged["trial"].isin(ids), "limit"].astype(float)

@@ -1,0 +1,54 @@
+"""What a report says of its sweep's size, where that is not the full one."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Sequence
+
+from nodebench.spec.identity import canonical
+from nodebench.sweep import Sweep
+
+SMALL = "**This is the small form of the sweep: its numbers are not those of the study's size.**"
+LENGTHS = ("train.epochs", "train.iterations")
+FOLLOWING = ("train.schedule.at",)
+"""What is not told, as it is in proportion to the length."""
+ONE_GRADIENT = {"backprop", "recompute", "exact"}
+"""Which are the same to rounding, so that one in place of another is no doubt."""
+
+
+def opening(sweep: Sweep) -> str:
+    """What a page begins with; nothing of the full size."""
+    if sweep.made.size != "medium":
+        return SMALL if sweep.made.size == "small" else ""
+    return (
+        f"**This is the medium form of the sweep: {caveat(sweep)}. Its numbers are compared with "
+        "the study's all the same, with that doubt.**"
+    )
+
+
+def caveat(sweep: Sweep, ids: Container[str] | None = None) -> str:
+    """Why numbers of a medium form may not be the study's: `at 10 of 100 epochs`.
+
+    That is which settings its trials, or those of these ids, have in place of the study's. Nothing
+    of other sizes: the full one is the study's, and the small one not to be compared.
+    """
+    trials = [trial for trial in sweep.trials if ids is None or trial.id in ids]
+    parts = []
+    for path, theirs in sweep.made.instead.items() if sweep.made.size == "medium" else ():
+        known = set(map(canonical, theirs))
+        values = [trial.settings[path] for trial in trials if path in trial.settings]
+        found = {canonical(value): value for value in values}
+        ours = [value for text, value in found.items() if text not in known]
+        if ours and path not in FOLLOWING and not {*map(str, (*ours, *theirs))} <= ONE_GRADIENT:
+            parts.append(_told(path, ours, theirs))
+    return ", ".join(sorted(parts))
+
+
+def _told(path: str, ours: Sequence[object], theirs: Sequence[object]) -> str:
+    if path in LENGTHS and len(ours) == len(theirs) == 1:
+        return f"at {ours[0]} of {theirs[0]} {path.rpartition('.')[2]}"
+    told = f"with `{path}` {_listed(ours)}"
+    return f"{told} instead of {_listed(theirs)}" if theirs else told
+
+
+def _listed(values: Sequence[object]) -> str:
+    return ", ".join(map(str, values))

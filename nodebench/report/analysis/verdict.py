@@ -1,0 +1,180 @@
+"""Is a trained model still an ODE? A verdict from its evaluated points.
+
+A model whose accuracy falls when a finer solver integrates the same weights has learned its
+solver's error along with its task: it is a residual network in disguise (Ott et al. 2021). Gusak
+et al. 2020 state it as the (S, n)-criterion: trained by solver S with n steps, a model has smooth
+dynamics if no more powerful solver lowers its accuracy.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from nodebench.spec import Trial
+from nodebench.spec.point import is_own, known_point, limit_point
+from nodebench.spec.solver import Solver
+from nodebench.spec.vocabulary import METHODS
+from nodebench.store import Store
+from nodebench.store.result import FINISHED, Row
+from nodebench.sweep import Sweep
+from nodebench.sweep.points import points
+
+ODE, RESNET, UNDECIDED = "ODE", "ResNet in disguise", "undecided"
+
+NUMBERS = ("own", "limit", "drop", "sufficient_steps", "order")
+
+ROUNDING = 1e-9
+"""Of differences between accuracies: 0.95 - 0.94 is a little more than 0.01."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The verdict on one trained model, and the numbers that it rests on.
+
+    `own` and `limit` are the headline metric under the training solver and under the finest one.
+    `drop` is what is lost under the worst of the solvers finer than the training's, `reason` why
+    nothing can be said. `sufficient_steps` is the smallest evaluated number of the training
+    method's steps from which on the metric stays within the margin of the limit, and `order` the
+    method's observed order of convergence from the training step size down.
+    """
+
+    word: str
+    reason: str = ""
+    own: float | None = None
+    limit: float | None = None
+    drop: float | None = None
+    sufficient_steps: int | None = None
+    order: float | None = None
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        """What there is of the numbers, by name."""
+        return {n: float(getattr(self, n)) for n in NUMBERS if getattr(self, n) is not None}
+
+
+@dataclass(frozen=True)
+class _Found:
+    """An evaluated point, as far as verdicts read it."""
+
+    solver: Solver
+    steps: int | None
+    outcome: str
+    value: float
+    nfe: float
+    is_limit: bool
+
+    @property
+    def is_finished(self) -> bool:
+        return self.outcome == FINISHED
+
+    @property
+    def order(self) -> int:
+        return METHODS[self.solver.method].order
+
+
+def judge(trial: Trial, sweep: Sweep, store: Store) -> Verdict | None:
+    """The verdict on a trial's model by the points that its sweep wants."""
+    wanted = set(points(trial, sweep.evaluate))
+    if not wanted:
+        return None
+    folder = store.folder(trial.id)
+    result = folder.result()
+    rows = [row for row in folder.evaluations() if known_point(row) in wanted]
+    return verdict(trial, rows, sweep.margin, result.summary.get("chance") if result else None)
+
+
+def verdict(
+    trial: Trial, rows: Iterable[Row], margin: float, chance: float | None = None
+) -> Verdict | None:
+    """The verdict on a trial's model; None if it was never evaluated under its own solver.
+
+    `chance` is the metric of a model that has learned nothing, of which nothing can be said.
+    """
+    rows = _comparable(trial, rows)
+    own_row = next((r for r in rows if is_own(trial, known_point(r))), None)
+    if own_row is None or own_row.get("nfe") == 0:  # a network without ODE blocks
+        return None
+    if own_row["outcome"] != FINISHED:
+        return Verdict(UNDECIDED, f"its own solver: {own_row['outcome']}")
+    sign = 1 if trial.spec.data.higher_is_better else -1
+    margin += ROUNDING
+    found, own = [_found(trial, row) for row in rows], _found(trial, own_row)
+    limit = _finest(found)
+    finer = [p for p in found if _is_finer(p, own) or (p is limit and not own.is_limit)]
+    drop = max((sign * (own.value - p.value) for p in finer if p.is_finished), default=None)
+    numbers: dict[str, Any] = {"own": own.value, "drop": drop, "order": own_row.get("order")}
+    if limit is not None and limit.is_finished:
+        numbers["limit"] = limit.value
+        numbers["sufficient_steps"] = _sufficient_steps(own, found, limit.value, margin)
+    is_chance = chance is not None and sign * (own.value - chance) <= margin
+    reason = f"no better than chance, {chance:.3g}" if is_chance else _doubt(limit, finer)
+    if drop is not None and drop > margin and not is_chance and "limit" in numbers:
+        return Verdict(RESNET, **numbers)  # whatever else failed
+    return Verdict(UNDECIDED if reason else ODE, reason, **numbers)
+
+
+def _doubt(limit: _Found | None, finer: Sequence[_Found]) -> str:
+    """Why what keeps its accuracy cannot be called an ODE; empty if it can."""
+    if limit is None:
+        return "the limit has not been evaluated"
+    if not limit.is_finished:
+        return f"the limit: {limit.outcome}"
+    failed = [point.outcome for point in finer if not point.is_finished]
+    if failed:
+        return f"a finer solver: {failed[0]}"
+    return "" if finer else "nothing finer was evaluated"
+
+
+def _comparable(trial: Trial, rows: Iterable[Row]) -> list[Row]:
+    """The points on the largest part of the test set, with learned statistics if there are any."""
+    solves = [row for row in rows if not known_point(row).gradient]
+
+    def rank(row: Row) -> tuple[float, bool]:
+        point = known_point(row)
+        return point.test_size or math.inf, point.batch_norm == "running"
+
+    best = max((rank(row) for row in solves if is_own(trial, known_point(row))), default=None)
+    return [row for row in solves if rank(row) == best]
+
+
+def _found(trial: Trial, row: Row) -> _Found:
+    solver, span = Solver(**row["solver"]), trial.spec.model.span or 1.0
+    steps = None if solver.facts.kind == "adaptive" else solver.step_count(span)
+    value, nfe = row.get(trial.spec.data.metric, math.nan), row.get("nfe", math.nan)
+    limit = limit_point(trial.spec)
+    is_limit = steps is not None and steps >= (limit.steps or 0) and solver.facts.kind == "fixed"
+    is_limit = is_limit and solver.facts.order >= METHODS[limit.method].order
+    return _Found(solver, steps, row["outcome"], value, nfe, is_limit)
+
+
+def _finest(found: Iterable[_Found]) -> _Found | None:
+    """The finest point, if it is no coarser than the limit's definition.
+
+    A tolerance does not say how fine its solve is beside that of a number of steps.
+    """
+    enough = [p for p in found if p.is_limit]
+    return max(enough, key=lambda p: (p.order, p.steps or 0), default=None)
+
+
+def _is_finer(point: _Found, own: _Found) -> bool:
+    """Whether a solver is more powerful than the training's: no lower order, and more work."""
+    if point.order < own.order:
+        return False
+    if not point.is_finished:  # whose evaluations are not known
+        return point.steps is not None and own.steps is not None and point.steps > own.steps
+    return point.nfe > own.nfe
+
+
+def _sufficient_steps(
+    own: _Found, found: Iterable[_Found], limit: float, margin: float
+) -> int | None:
+    values = {p.steps: p.value for p in found if p.solver.method == own.solver.method}
+    sufficient = None
+    for steps in sorted((n for n in values if n is not None), reverse=True):
+        if not abs(values[steps] - limit) <= margin:  # also where a solve failed
+            break
+        sufficient = steps
+    return sufficient

@@ -1,0 +1,197 @@
+"""One sweep's results beside another's: two sweeps, or two commits of one."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from nodebench.errors import InputError, SweepError
+from nodebench.planning.lookup import load_sweep
+from nodebench.report.analysis.baseline import Comparison, compared_cells
+from nodebench.report.analysis.findings import all_results
+from nodebench.report.analysis.formatting import measured, probability, signed, unit
+from nodebench.store import Store
+from nodebench.store.result import FINISHED
+from nodebench.sweep.match import SPEC_ORDER
+
+TABLE = "results.csv"
+
+SECONDS = "‡ To over from, as trained: other trials, and other machines, may have had a part in it."
+
+
+@dataclass(frozen=True)
+class Side:
+    """The table of `frames.results` of one of the two, and its name."""
+
+    name: str
+    results: pd.DataFrame
+
+
+def read(source: str, store: Store) -> Side:
+    """Results by where they are.
+
+    A sweep (a file, or a name in sweeps/) has them in the store, a report's folder in its
+    `results.csv`, and `COMMIT:FOLDER` is such a folder as git has it in a commit.
+
+    Raises:
+        InputError: if there is nothing like that.
+    """
+    if (table := Path(source) / TABLE).is_file():
+        return Side(source, pd.read_csv(table))
+    commit, colon, folder = source.partition(":")
+    if colon and not Path(source).exists():
+        return Side(source, _of_commit(commit, folder))
+    try:
+        sweep = load_sweep(source)
+    except SweepError as error:
+        raise InputError(
+            f"`{source}` is neither a sweep, nor a report's folder with a `{TABLE}`, nor "
+            f"`COMMIT:FOLDER`: {error}"
+        ) from error
+    return Side(sweep.name, all_results(sweep, store))
+
+
+def _of_commit(commit: str, folder: str) -> pd.DataFrame:
+    # Without `./`, git would look from the repository's root.
+    command = ["git", "show", f"{commit}:./{folder.rstrip('/')}/{TABLE}"]
+    try:
+        done = subprocess.run(command, capture_output=True, encoding="utf-8", check=False)
+    except OSError as error:
+        raise InputError(f"`{commit}:{folder}`: git cannot be run: {error}") from error
+    if done.returncode:
+        raise InputError(f"`{commit}:{folder}`: {done.stderr.strip() or 'git has no such table'}")
+    return pd.read_csv(io.StringIO(done.stdout))
+
+
+def comparison(reference: Side, other: Side) -> str:
+    """What `other` changed, cell by cell, as Markdown.
+
+    Cells are the same where all settings agree that both tables have, but for those that tell cells
+    of one table apart; seeds are paired.
+
+    Raises:
+        InputError: if no cell is in both.
+    """
+    metric = _headline(reference, other)
+    cells = _cells(reference.results, other.results)
+    both = {key: sides for key, sides in cells.items() if all(len(side) for side in sides)}
+    if not both:
+        raise InputError(
+            f"`{reference.name}` and `{other.name}` have no cell in common: "
+            f"{_apart(reference.results, other.results)}"
+        )
+    named = {_label(sides[1]): sides for sides in both.values()}
+    pairs = {cell: tuple(_values(side, metric) for side in sides) for cell, sides in named.items()}
+    found = {each.cell: each for each in compared_cells(pairs, higher_is_better=_rises(metric))}
+    rows = [
+        {
+            "cell": cell,
+            "from": measured(_what(metric), pairs[cell][0]),
+            "to": measured(_what(metric), pairs[cell][1]),
+            **_columns(found.get(cell), metric),
+            "s/epoch ‡": _ratio(*sides),
+        }
+        for cell, sides in named.items()
+    ]
+    what = f"Test {_what(metric)}{unit(_what(metric))}, from `{reference.name}` to `{other.name}`."
+    lines = [f"# {other.name} against {reference.name}", f"{what} {SECONDS}"]
+    table: str = pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True)
+    missing = [_alone(cells, side, name) for side, name in ((0, reference.name), (1, other.name))]
+    return "\n\n".join([*lines, table, *(text for text in missing if text)])
+
+
+def _headline(*sides: Side) -> str:
+    for metric in ("test_accuracy", "test_error"):
+        if all(metric in side.results for side in sides):
+            return metric
+    raise InputError("nothing has finished in one of the two, or they measure different things")
+
+
+def _what(metric: str) -> str:
+    return metric.removeprefix("test_")
+
+
+def _rises(metric: str) -> bool:
+    return metric.endswith("accuracy")
+
+
+Cells = dict[tuple[str, ...], tuple[pd.DataFrame, pd.DataFrame]]
+
+
+def _cells(*tables: pd.DataFrame) -> Cells:
+    """The rows of each cell in both tables, by the settings that both have, or that vary."""
+    paths = dict.fromkeys(path for table in tables for path in _settings(table))
+    telling = [
+        path
+        for path in paths
+        if all(path in t for t in tables)
+        or any(path in t and t[path].nunique() > 1 for t in tables)
+    ]
+    groups = []
+    for table in tables:
+        settings = table.reindex(columns=telling).to_numpy(dtype=object)
+        keys = [tuple(map(_plain, row)) for row in settings]
+        groups.append({key: table[[k == key for k in keys]] for key in dict.fromkeys(keys)})
+    every = dict.fromkeys([*groups[1], *groups[0]])
+    return {k: tuple(g.get(k, t[:0]) for g, t in zip(groups, tables, strict=True)) for k in every}  # type: ignore[misc]
+
+
+def _settings(table: pd.DataFrame) -> list[str]:
+    """The columns that are settings, but for the seed."""
+    return [str(name) for name in table if name in SPEC_ORDER and name != "seed"]
+
+
+def _apart(*tables: pd.DataFrame) -> str:
+    """The settings of which no value is in both: `train.epochs is 2 in the one, 4 in the other`."""
+    paths = [path for path in _settings(tables[0]) if path in tables[1]]
+    values = {path: [sorted({_plain(v) for v in t[path]} - {""}) for t in tables] for path in paths}
+    apart = [
+        f"`{path}` is {', '.join(ours)} in the one, {', '.join(theirs)} in the other"
+        for path, (ours, theirs) in values.items()
+        if ours and theirs and not set(ours) & set(theirs)
+    ]
+    return "; ".join(apart) or "their settings are combined otherwise"
+
+
+def _plain(value: object) -> str:
+    """A setting as text that a round trip through CSV leaves alone."""
+    if value is None or value != value:
+        return ""
+    return repr(float(value)) if isinstance(value, int | float) else str(value)
+
+
+def _label(rows: pd.DataFrame) -> str:
+    return str(rows["cell"].iloc[0])
+
+
+def _values(rows: pd.DataFrame, metric: str) -> pd.Series[float]:
+    done = rows[rows["outcome"] == FINISHED].set_index("seed")[metric]
+    return pd.to_numeric(done, errors="coerce").dropna()
+
+
+def _columns(found: Comparison | None, metric: str) -> dict[str, str]:
+    if found is None:
+        return {"difference": "–", "p (Holm)": "–", "reading": "no seed in common"}
+    what, difference = _what(metric), found.difference
+    width = difference.half_width
+    interval = "" if difference.has_no_interval else f" ± {signed(what, width)[1:]}"
+    return {
+        "difference": f"{signed(what, difference.mean)}{interval}",
+        "p (Holm)": probability(found.p),
+        "reading": str(found.reading),
+    }
+
+
+def _ratio(*sides: pd.DataFrame) -> str:
+    """Seconds per epoch over the reference's."""
+    before, after = (side.get("epoch_s", pd.Series(dtype=float)).median() for side in sides)
+    return f"× {after / before:.2f}" if before > 0 and after > 0 else "–"
+
+
+def _alone(cells: Cells, side: int, name: str) -> str:
+    alone = [_label(sides[side]) for sides in cells.values() if not len(sides[1 - side])]
+    return f"Only in {name}: {', '.join(alone)}." if alone else ""

@@ -1,0 +1,199 @@
+"""Figures by epoch: metrics, adaptation, and learned trajectories."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import seaborn as sns
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from nodebench.report.analysis.statistics import interval
+from nodebench.report.figures.style import ON_LOG_AXES, save, within_shares
+from nodebench.sweep import Sweep
+from nodebench.sweep.labels import drawn, labeled
+
+CURVES = {
+    "accuracy": ("test_accuracy", "test accuracy"),
+    "error": ("test_error", "test error"),
+    "loss": ("train_loss", "training loss"),
+    "nfe_forward": ("nfe_forward", "evaluations per forward pass"),
+    "nfe_backward": ("nfe_backward", "evaluations per backward pass"),
+}
+
+FEW_EPOCHS = 5  # are marked one by one: a line through one is not seen
+MOST_NAMED = 16  # cells in a legend; of more, only the best are named
+LONGEST_FILE_NAME = 60
+MOST_LINES = 6  # with their bands, in one panel
+
+
+def curves(sweep: Sweep, epochs: pd.DataFrame, folder: Path) -> dict[str, str]:
+    """Draws every metric by epoch, a line a cell with a band over seeds; name -> caption."""
+    captions: dict[str, str] = {}
+    layout = _layout(sweep)
+    for name, (column, title) in CURVES.items():
+        if column not in epochs or not epochs[column].fillna(0).any():
+            continue
+        if column.startswith("nfe") and epochs.groupby("trial")[column].nunique().max() <= 1:
+            continue  # a fixed-step solver's, which a table says better
+        save(_curve(layout, epochs, column, title), folder / name)
+        captions[name] = title[0].upper() + title[1:]
+    return captions
+
+
+def trajectories(paths: Mapping[str, pd.DataFrame], folder: Path) -> list[str]:
+    """Draws learned trajectories over their observations, a panel a trial; returns the name.
+
+    `paths` maps a trial's label to rows of `t` and the states `observed` and `learned`, of which
+    the first two coordinates are drawn.
+    """
+    if not paths:
+        return []
+    columns = min(3, len(paths))
+    rows = -(-len(paths) // columns)
+    figure, grid = plt.subplots(
+        rows, columns, figsize=(4.2 * columns + 0.8, 4 * rows), squeeze=False, layout="constrained"
+    )
+    for axes in grid.flat[len(paths) :]:
+        axes.remove()
+    for axes, (label, path) in zip(grid.flat, paths.items(), strict=False):
+        x, y, *_ = zip(*path["observed"], strict=True)
+        dots = axes.scatter(x, y, c=path["t"], cmap="viridis", s=14, label="observed")
+        x, y, *_ = zip(*path["learned"], strict=True)
+        axes.plot(x, y, color="black", linewidth=1, label="learned")
+        axes.set(title=label, xlabel="$z_1$", ylabel="$z_2$", aspect="equal")
+    figure.legend(*grid.flat[0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
+    figure.colorbar(dots, ax=grid, label="time", shrink=0.8)
+    save(figure, folder / "trajectories")
+    return ["trajectories"]
+
+
+def adaptation(sweep: Sweep, epochs: pd.DataFrame, folder: Path) -> list[str]:
+    """Draws an adapted solver over training beside accuracy: Ott et al. 2021, Figure 5.
+
+    A line a cell, with a band over seeds. Returns the figure's name, if any solver was adapted.
+    """
+    if "nfe_adaptation" not in epochs:
+        return []
+    data = epochs[epochs["nfe_adaptation"].notna()].copy()
+    rows = {"train_accuracy": "accuracy on training batches", "nfe_forward": "evaluations"}
+    if "tol" in data:
+        rows = {"tol": "tolerance"} | rows
+    if "step_size" in data:
+        spans = {trial.id: trial.spec.model.span or 1.0 for trial in sweep.trials}
+        data["steps"] = data["trial"].map(spans) / data["step_size"]
+        rows = {"steps": "steps"} | rows
+    figure, grid = plt.subplots(
+        len(rows), 1, figsize=(7, 2.1 * len(rows) + 0.4), sharex=True, layout="constrained"
+    )
+    for axes, (column, title) in zip(grid, rows.items(), strict=True):
+        sns.lineplot(
+            data, x="iteration", y=column, hue="cell", errorbar=interval, linewidth=1, ax=axes,
+            legend="auto" if axes is grid[0] else False,
+        )  # fmt: skip
+        axes.set(ylabel=title, yscale="log" if column == "tol" else "linear")
+    grid[0].get_legend().set_title("")
+    save(figure, folder / "adaptation")
+    return ["adaptation"]
+
+
+def file_names(values: Iterable[object]) -> dict[str, str]:
+    """Value -> what stands for it in a file's name: some letters, digits, dots; no two alike."""
+    names: dict[str, str] = {}
+    for value in dict.fromkeys(map(str, values)):
+        name = re.sub(r"[^A-Za-z0-9.]+", "-", value)[:LONGEST_FILE_NAME].strip("-.")
+        is_taken = name.lower() in map(str.lower, names.values())  # as some file systems see it
+        names[value] = f"{name}-{len(names)}" if is_taken or not name else name
+    return names
+
+
+def close() -> None:
+    """Forgets figures that were begun."""
+    plt.close("all")
+
+
+def _curve(layout: _Layout, epochs: pd.DataFrame, column: str, title: str) -> Figure:
+    data = epochs.dropna(subset=[column])
+    data = data.assign(line=data["cell"].map(layout.lines))
+    present = [line for line in layout.colors if (data["line"] == line).any()]
+    grid = sns.relplot(
+        data=data,
+        x="epoch",
+        y=column,
+        hue="line",
+        style="line",
+        hue_order=present,
+        style_order=present,
+        palette=layout.colors,
+        col=layout.panel,
+        col_wrap=min(3, data[layout.panel].nunique()) if layout.panel else None,
+        kind="line",
+        markers=data["epoch"].nunique() <= FEW_EPOCHS,
+        errorbar=interval if data["seed"].nunique() > 1 else None,
+        err_kws={"alpha": 0.15, "linewidth": 0},
+        height=3.4 if layout.panel else 3.8,
+        aspect=1.2 if layout.panel else 1.6,
+    )
+    grid.set_axis_labels("epoch", title)
+    for axes in grid.axes.flat:
+        if column in ON_LOG_AXES:
+            axes.set_yscale("log")
+        within_shares(axes, column)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    if layout.panel:
+        grid.set_titles("{col_name}")
+        for axes in grid.axes.flat:
+            [title] = drawn([f"{layout.heading} = {axes.get_title()}"]).values()
+            axes.set_title(title)
+    if grid.legend is not None:
+        grid.legend.set_title("")
+    figure: Figure = grid.figure
+    return figure
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """How the cells of a sweep are told apart, alike in all its figures.
+
+    Where they are too many for one panel, one setting has a panel for each of its values.
+    """
+
+    panel: str | None
+    heading: str
+    lines: dict[str, str]
+    """Cell -> what its line is called."""
+    colors: dict[str, tuple[float, float, float]]
+    """Line -> colour."""
+
+
+def _layout(sweep: Sweep) -> _Layout:
+    cells = {sweep.cell_label(trial): trial.settings for trial in sweep.trials}
+    panel = _panel(sweep, cells)
+    rest = [path for path in sweep.varying if path != panel]
+    lines = labeled(cells, rest) if panel else {cell: cell for cell in cells}
+    if panel:
+        short = drawn(lines.values())
+        lines = {cell: short[line] for cell, line in lines.items()}
+    names = list(dict.fromkeys(lines.values()))
+    palette = sns.color_palette("colorblind" if len(names) <= 10 else "husl", len(names))
+    heading = sweep.heading(panel) if panel else ""
+    return _Layout(panel, heading, lines, dict(zip(names, palette, strict=True)))
+
+
+def _panel(sweep: Sweep, cells: dict[str, dict[str, Any]]) -> str | None:
+    """The setting whose panels hold the fewest lines, if one panel would hold too many."""
+    if len(cells) <= MOST_LINES:
+        return None
+    most: dict[str, int] = {}
+    for path in sweep.varying:
+        counts = Counter(str(settings.get(path)) for settings in cells.values())
+        if 2 <= len(counts) <= MOST_LINES and str(None) not in counts:
+            most[path] = max(counts.values())
+    return min(most, key=most.__getitem__, default=None)

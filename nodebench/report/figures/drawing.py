@@ -1,0 +1,92 @@
+"""Which figures a report has; one that cannot be drawn is a problem, and takes no other with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+from nodebench.report import notes
+from nodebench.report.analysis import frames
+from nodebench.report.analysis.findings import Findings
+from nodebench.report.figures import curves as curves_module
+from nodebench.report.figures import pareto, solvers
+from nodebench.store import Store
+
+Drawn = TypeVar("Drawn", list[str], dict[str, str])
+
+
+class Figures:
+    """Draws into a folder; `problems` are what could not be drawn, and why."""
+
+    def __init__(self, found: Findings, store: Store, folder: Path):
+        self.found, self.store, self.folder = found.drawn(), store, folder
+        self.sweep = self.found.sweep
+        self.problems: list[str] = []
+
+    def curves(self) -> dict[str, str]:
+        """Metrics by epoch: name -> caption."""
+        if self.found.epochs.empty:
+            return {}
+        return self._drawn(
+            "curves", {}, lambda: curves_module.curves(self.sweep, self.found.epochs, self.folder)
+        )
+
+    def frontier(self) -> list[str]:
+        """Cells by what they cost; here and below, names."""
+        return self._drawn(
+            "frontier", [], lambda: pareto.frontier(self.sweep, self.found.frontier, self.folder)
+        )
+
+    def trajectories(self) -> list[str]:
+        """Learned trajectories."""
+        paths = frames.trajectories(self.sweep, self.store)
+        return self._drawn(
+            "trajectories", [], lambda: curves_module.trajectories(paths, self.folder)
+        )
+
+    def adaptation(self) -> list[str]:
+        """Solvers that were adapted."""
+        return self._drawn(
+            "adaptation",
+            [],
+            lambda: curves_module.adaptation(self.sweep, self.found.epochs, self.folder),
+        )
+
+    def paths(self) -> list[str]:
+        """Classified states in the plane."""
+        paths = frames.classified_paths(self.sweep, self.store)
+        return self._drawn(
+            "paths", [], lambda: solvers.paths(paths, self.found.judged, self.folder)
+        )
+
+    def under_other_solvers(self) -> Iterator[tuple[list[str], str]]:
+        """What evaluated points show, and how to read it."""
+        sweep, folder = self.sweep, self.folder
+        evaluated, judged = self.found.evaluated, self.found.judged
+        curves = frames.robustness_curves(evaluated)
+        if curves.empty:
+            return
+        for name, draw, text in (
+            (
+                "robustness",
+                lambda: solvers.robustness(sweep, curves, folder),
+                notes.ROBUSTNESS_FIGURE,
+            ),
+            ("steps", lambda: solvers.steps(sweep, curves, folder), notes.STEPS_FIGURE),
+            ("heat map", lambda: solvers.heat_map(sweep, evaluated, folder), notes.HEAT_MAP),
+            (
+                "work and precision",
+                lambda: solvers.work_precision(curves, judged, folder),
+                notes.WORK_PRECISION,
+            ),
+        ):
+            yield self._drawn(name, [], draw), text
+
+    def _drawn(self, what: str, nothing: Drawn, draw: Callable[[], Drawn]) -> Drawn:
+        try:
+            return draw()
+        except Exception as error:  # noqa: BLE001 - a page without a figure is better than none
+            curves_module.close()
+            self.problems.append(f"{what}: {type(error).__name__}: {error}")
+            return nothing

@@ -1,0 +1,64 @@
+"""The figure of accuracy against cost, with its Pareto front."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import seaborn as sns
+from matplotlib import pyplot as plt
+from matplotlib.ticker import LogLocator, NullFormatter
+
+from nodebench.report.analysis.pareto import COSTS
+from nodebench.report.figures.curves import MOST_NAMED
+from nodebench.report.figures.style import ON_LOG_AXES, save, within_shares
+from nodebench.sweep import Sweep
+
+
+def frontier(sweep: Sweep, table: pd.DataFrame, folder: Path) -> list[str]:
+    """Draws every cell by what it costs; those that none surpasses are ringed and joined.
+
+    `table` is that of `pareto.frontier`. Returns the figure's name, if there are two cells.
+    """
+    panels = {cost: title for cost, title in COSTS.items() if table[cost].notna().sum() > 1}
+    if len(table) < 2 or not panels:
+        return []
+    data = sweep.trials[0].spec.data
+    figure, grid = plt.subplots(
+        1, len(panels), figsize=(4.4 * len(panels) + 0.4, 3.6), sharey=True, squeeze=False,
+        layout="constrained",
+    )  # fmt: skip
+    colors = dict(zip(table["cell"], sns.color_palette("husl", len(table)), strict=True))
+    for axes, (cost, title) in zip(grid[0], panels.items(), strict=True):
+        known = table[table[cost].notna()]
+        front = known[known[f"front_{cost}"]].sort_values(cost)
+        axes.plot(front[cost], front["value"], color="0.4", drawstyle="steps-post", zorder=1)
+        for row in known.to_dict("records"):
+            color, is_front = colors[row["cell"]], row[f"front_{cost}"]
+            axes.errorbar(
+                row[cost], row["value"], 0 if pd.isna(row["width"]) else row["width"], fmt="o",
+                color=color, markeredgecolor="black" if is_front else color, capsize=2,
+                label=row["cell"],
+            )  # fmt: skip
+        few = [row for row in front.to_dict("records") if len(table) > MOST_NAMED]
+        for row in few:
+            place = row[cost], row["value"]
+            axes.annotate(row["cell"], place, (5, 5), textcoords="offset points", fontsize="small")
+        is_shared = cost == "seconds" and front.empty
+        axes.set(xlabel=f"{title}, as trained" if is_shared else title)
+        if known[cost].max() > 10 * known[cost].min():
+            axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.xaxis.set_major_formatter("{x:g}")
+            axes.xaxis.set_minor_formatter(NullFormatter())
+        else:
+            axes.set_xlim(left=0)
+    if len(table) <= MOST_NAMED:
+        handles, labels = grid[0][0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside right center", frameon=False)
+    grid[0][0].set_ylabel(f"test {data.metric}")
+    if f"test_{data.metric}" in ON_LOG_AXES:
+        grid[0][0].set_yscale("log")
+    within_shares(grid[0][0], data.metric)
+    save(figure, folder / "frontier")
+    return ["frontier"]

@@ -1,0 +1,275 @@
+"""Figures of trained models under other solvers."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import seaborn as sns
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from nodebench.report.analysis.formatting import unit
+from nodebench.report.analysis.frames import on_most_samples
+from nodebench.report.figures.curves import file_names
+from nodebench.report.figures.style import save, within_shares
+from nodebench.spec.vocabulary import METHODS
+from nodebench.sweep import Sweep
+
+MOST_PANELS = 48  # in one figure
+FEW_CELLS = 3  # where a figure shows some cells for all
+MARKERS = "os^Dv"
+LINES = ("-", "--", ":", "-.")
+SIZES = {"markersize": 4, "linewidth": 1}
+
+
+def robustness(sweep: Sweep, curves: pd.DataFrame, folder: Path) -> list[str]:
+    """Draws the headline metric over evaluations, a panel a cell; returns the figures' names.
+
+    `curves` is the table of `frames.robustness_curves`. Where two settings tell the cells apart,
+    the first makes the columns and the second the rows, as in Gusak et al. 2020, Figure 1. What
+    does not fit into one figure has one for each value of the first setting.
+    """
+    settings = {sweep.cell_label(trial): trial.settings for trial in sweep.trials}
+    cells = list(dict.fromkeys(curves["cell"]))
+    groups = {"robustness": cells}
+    if len(cells) > MOST_PANELS:
+        groups = {}
+        values = {cell: str(settings[cell].get(sweep.varying[0])) for cell in cells}
+        names = file_names(values.values())
+        for cell, value in values.items():
+            groups.setdefault(f"robustness-{names[value]}", []).append(cell)
+    metric = sweep.trials[0].spec.data.metric
+    for name, group in groups.items():
+        save(_robustness(_panels(sweep, group), curves, metric), folder / name)
+    return list(groups)
+
+
+def _panels(sweep: Sweep, cells: list[str]) -> list[list[str]]:
+    """The cells in rows: by two settings if they alone tell the cells apart, else four a row."""
+    settings = {
+        sweep.cell_label(trial): {p: str(trial.settings.get(p)) for p in sweep.varying}
+        for trial in sweep.trials
+    }
+    values = {p: list(dict.fromkeys(settings[c][p] for c in cells)) for p in sweep.varying}
+    several = [path for path in sweep.varying if len(values[path]) > 1]
+    if len(several) == 2:
+        across, down = (values[path] for path in several)
+        places = {tuple(settings[c][p] for p in several): c for c in cells}
+        if len(across) * len(down) == len(cells) == len(places):
+            return [[places[x, y] for x in across] for y in down]
+    return [cells[start : start + 4] for start in range(0, len(cells), 4)]
+
+
+def _robustness(panels: list[list[str]], curves: pd.DataFrame, metric: str) -> Figure:
+    rows, columns = len(panels), max(map(len, panels))
+    figure, grid = plt.subplots(
+        rows, columns, figsize=(2.6 * columns + 1.2, 2.2 * rows + 0.5),
+        squeeze=False, sharex=True, sharey=True, layout="constrained",
+    )  # fmt: skip
+    looks = _looks(curves)
+    for row, cells in enumerate(panels):
+        below = len(panels[row + 1]) if row + 1 < rows else 0
+        for axes in grid[row, below:]:
+            axes.tick_params(labelbottom=True)
+        for axes, cell in zip(grid[row], cells, strict=False):
+            _robustness_panel(axes, curves[curves["cell"] == cell], looks)
+            axes.set_title(cell, fontsize="medium")
+        for axes in grid[row, len(cells) :]:
+            axes.set_axis_off()
+    figure.supxlabel("evaluations per forward pass")
+    figure.supylabel(f"test {metric}")
+    within_shares(grid[0, 0], metric)
+    _legend(figure, grid.flat)
+    return figure
+
+
+def _looks(curves: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    """Test method -> colour, line and marker, alike in all figures of a report."""
+    colors, markers = itertools.cycle(sns.color_palette("colorblind")), itertools.cycle(MARKERS)
+    lines = itertools.cycle(LINES)
+    methods = dict.fromkeys(curves["method"])
+    return {
+        method: {"color": next(colors), "marker": next(markers), "linestyle": next(lines), **SIZES}
+        for method in sorted(methods, key=_rank)
+    }
+
+
+def _legend(figure: Figure, panels: Any) -> None:
+    handles = {h.get_label(): h for axes in panels for h in axes.get_legend_handles_labels()[0]}
+    names = sorted(handles, key=_rank)  # stable: what is no method keeps its place, before them
+    figure.legend([handles[name] for name in names], names, loc="outside right upper")
+
+
+def _rank(label: str) -> int:
+    """A method's place in the vocabulary's order."""
+    words = label.replace(",", "").split()
+    return next((i for i, method in enumerate(METHODS) if method in words), -1)
+
+
+def _robustness_panel(
+    axes: Axes, curves: pd.DataFrame, looks: Mapping[str, dict[str, Any]]
+) -> None:
+    for method, curve in curves.groupby("method", sort=False):
+        points = curve.sort_values("nfe", kind="stable")
+        spread = points["spread"].fillna(0)
+        axes.errorbar(points["nfe"], points["value"], spread, label=method, **looks[str(method)])
+    axes.axvline(curves["trained_nfe"].iloc[0], color="0.4", linestyle="--", linewidth=1)
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter(lambda nfe, _: f"{nfe:g}")
+
+
+def steps(sweep: Sweep, curves: pd.DataFrame, folder: Path) -> list[str]:
+    """Draws the headline metric over the number of steps, a panel a training method.
+
+    Every training step size has its points, that of the training solver marked by a ring, as in
+    Ott et al. 2021, Figure 4. Only where nothing but a fixed-step solver varies.
+    """
+    methods_of = {
+        sweep.cell_label(t): t.spec.solver.method for t in sweep.trials if t.spec.solver is not None
+    }
+    curves = curves[(curves["batch_norm"] == "running") & curves["steps"].notna()]
+    own = curves[curves["own"]].set_index("cell")["steps"]
+    varies_alone = all(path.startswith("solver.") for path in sweep.varying)
+    if not varies_alone or own.nunique() < 2:
+        return []
+    curves = curves.assign(
+        trained=curves["cell"].map(methods_of), own_steps=curves["cell"].map(own)
+    )
+    methods = list(dict.fromkeys(curves["trained"]))
+    figure, grid = plt.subplots(
+        1, len(methods), figsize=(4.2 * len(methods) + 1.2, 3.6),
+        squeeze=False, sharey=True, sharex=True, layout="constrained",
+    )  # fmt: skip
+    sizes = sorted(set(curves["own_steps"].dropna()))
+    colors = dict(zip(sizes, sns.color_palette("viridis", len(sizes)), strict=True))
+    looks = _looks(curves)
+    for size, color in colors.items():
+        grid[0, 0].plot([], color=color, linewidth=4, label=f"trained with {size:g}")
+    for axes, method in zip(grid.flat, methods, strict=True):
+        _steps_panel(axes, curves[curves["trained"] == method], colors, looks)
+        axes.set_title(f"trained by {method}", fontsize="medium")
+    figure.supxlabel("steps")
+    figure.supylabel(f"test {sweep.trials[0].spec.data.metric}")
+    within_shares(grid[0, 0], sweep.trials[0].spec.data.metric)
+    _legend(figure, grid.flat)
+    save(figure, folder / "steps")
+    return ["steps"]
+
+
+def _steps_panel(
+    axes: Axes,
+    curves: pd.DataFrame,
+    colors: Mapping[float, Any],
+    looks: Mapping[str, dict[str, Any]],
+) -> None:
+    for size, of_size in curves.groupby("own_steps"):
+        color = colors[float(str(size))]
+        for method, points in of_size.groupby("method", sort=False):
+            look = {**looks[str(method)], "color": color, "alpha": 0.8}
+            ordered = points.sort_values("steps")
+            axes.plot(ordered["steps"], ordered["value"], **look)
+        own = of_size[of_size["own"]]
+        axes.scatter(
+            own["steps"], own["value"], s=70, facecolors="none", edgecolors="black", zorder=3
+        )
+    for method in dict.fromkeys(curves["method"]):
+        axes.plot([], **{**looks[method], "color": "0.3"}, label=f"tested by {method}")
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter(lambda n, _: f"{n:g}")
+
+
+def some_cells(judged: pd.DataFrame) -> list[str]:
+    """A few cells that stand for all: by their drops, from the largest to the smallest."""
+    drops = judged.assign(drop=judged["drop"].astype(float)).groupby("cell", sort=False)["drop"]
+    ordered = list(drops.mean().dropna().sort_values(ascending=False, kind="stable").index)
+    if len(ordered) <= FEW_CELLS:
+        return ordered
+    return [ordered[round(i * (len(ordered) - 1) / (FEW_CELLS - 1))] for i in range(FEW_CELLS)]
+
+
+def work_precision(curves: pd.DataFrame, judged: pd.DataFrame, folder: Path) -> list[str]:
+    """Draws the error of solves over evaluations and over seconds, a row a cell, of a few."""
+    cells = [cell for cell in some_cells(judged) if cell in set(curves["cell"])]
+    if "solver_error" not in curves or not cells:
+        return []
+    figure, grid = plt.subplots(
+        len(cells), 2, figsize=(7.6, 2.5 * len(cells) + 0.5),
+        squeeze=False, sharex="col", sharey=True, layout="constrained",
+    )  # fmt: skip
+    looks = _looks(curves)
+    for row, cell in zip(grid, cells, strict=True):
+        of_cell = curves[(curves["cell"] == cell) & (curves["solver_error"] > 0)]
+        for axes, column in zip(row, ("nfe", "forward_s"), strict=True):
+            for method, points in of_cell.groupby("method", sort=False):
+                ordered = points.sort_values("nfe", kind="stable")
+                look = looks[str(method)]
+                axes.plot(ordered[column], ordered["solver_error"], label=method, **look)
+            axes.set(xscale="log", yscale="log")
+        row[0].set(ylabel="relative error", title=cell)
+    for axes, title in zip(grid[-1], ("evaluations", "seconds"), strict=True):
+        axes.set_xlabel(f"{title} per forward pass")
+    _legend(figure, grid.flat)
+    save(figure, folder / "work-precision")
+    return ["work-precision"]
+
+
+def heat_map(sweep: Sweep, frame: pd.DataFrame, folder: Path) -> list[str]:
+    """Draws the headline metric of every cell (rows) under every test solver (columns)."""
+    done = on_most_samples(frame[frame["batch_norm"] == "running"])
+    found = set(zip(done["test.method"], done["budget"], strict=True))
+    solvers = sorted(found, key=lambda solver: (list(METHODS).index(solver[0]), solver[1]))
+    if not 2 <= done["cell"].nunique() <= MOST_PANELS or len(solvers) < 2:
+        return []
+    table = done.pivot_table("value", "cell", ["test.method", "budget"], sort=False)[solvers]
+    figure, axes = plt.subplots(
+        figsize=(0.5 * len(solvers) + 3, 0.3 * len(table) + 1.8), layout="constrained"
+    )
+    metric = sweep.trials[0].spec.data.metric
+    percent = 100 if metric == "accuracy" else 1
+    sns.heatmap(
+        table * percent, cmap="cividis", ax=axes, linewidths=0.5, annot=True,
+        fmt=".0f" if percent == 100 else ".2g", annot_kws={"size": 7},
+        cbar_kws={"label": f"test {metric}{unit(metric)}"},
+        xticklabels=[f"{method} {budget}" for method, budget in solvers],
+    )  # fmt: skip
+    axes.grid(visible=False)
+    axes.tick_params(axis="y", rotation=0)
+    axes.set(xlabel="tested by", ylabel="trained as")
+    save(figure, folder / "heat-map")
+    return ["heat-map"]
+
+
+def paths(found: Mapping[str, pd.DataFrame], judged: pd.DataFrame, folder: Path) -> list[str]:
+    """Draws how states move in the plane under the training solver and at the limit.
+
+    A row a cell, of a few; a colour a class; a dot where a path begins and a cross where it ends.
+    Source: Ott et al. 2021, Figure 1.
+    """
+    cells = [cell for cell in some_cells(judged) if cell in found] if len(judged) else []
+    cells = cells or list(found)[:FEW_CELLS]
+    if not cells:
+        return []
+    figure, grid = plt.subplots(
+        len(cells), 2, figsize=(8, 3.6 * len(cells)),
+        squeeze=False, sharex="row", sharey="row", layout="constrained",
+    )  # fmt: skip
+    palette = sns.color_palette("colorblind")
+    for row, cell in zip(grid, cells, strict=True):
+        for axes, under in zip(row, ("own", "limit"), strict=True):
+            drawn = found[cell][found[cell]["under"] == under]
+            for label, states in zip(drawn["class"], drawn["states"], strict=True):
+                x, y = zip(*states, strict=True)
+                color = palette[int(label) % len(palette)]
+                axes.plot(x, y, color=color, linewidth=1, marker=".", markersize=2)
+                axes.plot(x[0], y[0], color=color, marker="o", markersize=4)
+                axes.plot(x[-1], y[-1], color=color, marker="x", markersize=6)
+            axes.set(xscale="symlog", yscale="symlog")  # from tenths of the input to hundreds
+            name = "its own solver" if under == "own" else "the limit"
+            axes.set_title(f"{cell}, under {name}", fontsize="medium")
+    save(figure, folder / "paths")
+    return ["paths"]

@@ -1,0 +1,34 @@
+"""How figures look, and how they are saved."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib as mpl
+import seaborn as sns
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+mpl.use("agg")
+
+ON_LOG_AXES = ("test_error",)
+
+sns.set_theme(context="paper", style="whitegrid", palette="colorblind", font_scale=1.1)
+mpl.rcParams.update({"svg.hashsalt": "nodebench", "svg.fonttype": "path", "figure.dpi": 150})
+
+
+def within_shares(axes: Axes, metric: str) -> None:
+    """Ends an axis of accuracies at 0 and 1, which the intervals of few seeds go beyond."""
+    if metric.endswith("accuracy"):
+        low, high = axes.get_ylim()
+        axes.set_ylim(max(low, -0.02), min(high, 1.02))
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Writes a figure beside each other as SVG and PNG."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for ending, unwanted in (("svg", "Date"), ("png", "Software")):
+        file = path.with_name(f"{path.name}.{ending}")
+        figure.savefig(file, metadata={unwanted: None}, bbox_inches="tight")
+    plt.close(figure)

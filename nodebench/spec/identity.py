@@ -1,0 +1,206 @@
+"""A trial's name: a hash of everything that decides its result, and of nothing else."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from nodebench.errors import InputError
+from nodebench.spec.own_code import file_hash, own_modules
+from nodebench.spec.settings import flatten
+from nodebench.spec.trial import TrialSpec
+
+
+@dataclass(frozen=True)
+class Revision:
+    """A change of code or of a default that changed results, or what checkpoints hold.
+
+    `affects` says of which trials: only these get another id, and all others keep their results.
+    """
+
+    number: int
+    change: str
+    affects: Callable[[TrialSpec], bool]
+
+
+def _is_by_a_studys_rule(spec: TrialSpec) -> bool:
+    """Whether one of revision 5's rules decides the trial."""
+    if spec.data.name == "spiral":
+        return True
+    adapted = spec.solver if spec.solver and spec.solver.adapt else None
+    return adapted is not None and (
+        adapted.facts.kind == "adaptive" or adapted.method == "midpoint"
+    )
+
+
+REVISIONS: tuple[Revision, ...] = (
+    Revision(4, "channels last, dense fields as one operation", lambda _spec: True),
+    Revision(
+        5,
+        "the studies' own rules: tolerance adaptation compares with the last five training "
+        "iterations, the reference of an adapted midpoint rule is the 3/8 rule (Ott et al. 2021), "
+        "a spiral's windows start in [0, T - 5] (saparina/neural-ode)",
+        _is_by_a_studys_rule,
+    ),
+)
+"""The changes of results, the newest last. Trials hold the number of the last that affects them."""
+
+NUMERICS = REVISIONS[-1].number
+"""The newest revision's number."""
+
+
+def numerics(spec: TrialSpec) -> int:
+    """The number of the newest revision that affects a trial: part of its id."""
+    return max(each.number for each in REVISIONS if each.affects(spec))
+
+
+@dataclass(frozen=True, eq=False)
+class Cell:
+    """A resolved spec whatever its seed: what the trials of all seeds have in common."""
+
+    spec: TrialSpec
+    recorded: Mapping[str, str] | None = None
+    """The code that it had, of a trial in the store; by default it is what is found here."""
+
+    def trial(self, seed: int) -> Trial:
+        """The trial of a seed."""
+        return Trial(self.spec.model_copy(update={"seed": seed}), self)
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """What decides the result, as plain values."""
+        identity: dict[str, Any] = self.spec.model_dump(mode="json", exclude_defaults=True)
+        identity.pop("seed", None)
+        if self.spec.weights is not None:
+            identity["weights"] = file_hash(self.spec.weights)
+        identity["numerics"] = numerics(self.spec)
+        modules = dict(self.code)
+        named = {path: _module(path) for path in self.spec.import_paths}
+        # The modules that are named came first, and ids of trials without others stay as they were.
+        for name, value in (
+            ("sources", {path: modules[module] for path, module in named.items()}),
+            ("modules", {k: v for k, v in modules.items() if k not in named.values()}),
+        ):
+            identity |= {name: value} if value else {}
+        return {key: _plain(value) for key, value in identity.items()}
+
+    @cached_property
+    def code(self) -> dict[str, str | None]:
+        """Module -> SHA-256: all of the user's own that is imported; None if it is not found."""
+        if self.recorded is not None:
+            return dict(self.recorded)
+        found: dict[str, str | None] = {}
+        for module in map(_module, self.spec.import_paths):
+            try:
+                found |= own_modules(module)
+            except ModuleNotFoundError:
+                found[module] = None
+        return found
+
+    @cached_property
+    def key(self) -> str:
+        """The same for cells that are alike."""
+        return _ENCODER.encode(self.identity)
+
+    @property
+    def set_paths(self) -> list[str]:
+        """The dotted paths of what is not left at its default."""
+        return list(_paths(self.spec.model_dump(mode="json", exclude_defaults=True)))
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """Dotted path -> value."""
+        return {path: value for path, value in flatten(self.spec).items() if path != "seed"}
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A resolved spec and the names that follow from it."""
+
+    spec: TrialSpec
+    shared: Cell | None = field(default=None, compare=False, repr=False)
+    """The cell, where it is at hand: a sweep of many seeds works its names out once."""
+
+    @cached_property
+    def cell(self) -> Cell:
+        """The same whatever the seed."""
+        return self.shared or Cell(self.spec)
+
+    @cached_property
+    def id(self) -> str:
+        """12 hex digits that stand for everything that decides the result."""
+        return _digest(self._identity)
+
+    @cached_property
+    def recipe_id(self) -> str:
+        """The id without the number of epochs."""
+        train = {k: v for k, v in self._identity.get("train", {}).items() if k != "epochs"}
+        return _digest(self._identity | {"train": train})
+
+    @property
+    def _identity(self) -> dict[str, Any]:
+        # Defaults are left out, and so is the seed 0.
+        return self.cell.identity | ({"seed": self.spec.seed} if self.spec.seed else {})
+
+    @cached_property
+    def is_identified(self) -> bool:
+        """Whether every file on which the id depends was found; else it is another elsewhere."""
+        weights = self.spec.weights
+        is_found = weights is None or file_hash(weights) is not None
+        return is_found and None not in self.cell.code.values()
+
+    def require_as_named(self) -> None:
+        """Refuses, in a process of its own, code or weights that are not those of the plan.
+
+        Raises:
+            InputError: if they were edited since, or are not here.
+        """
+        now = Trial(self.spec)
+        if now.id != self.id:
+            raise InputError(
+                "its code, or the file of its weights, was changed after the sweep was planned, or "
+                f"is missing here: it would be `{now.id}` now. Start the sweep anew"
+            )
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """Dotted path -> value: the columns of tables and the parameters of MLflow."""
+        return self.cell.settings | {"seed": self.spec.seed}
+
+
+def _module(import_path: str) -> str:
+    return import_path.partition(":")[0]
+
+
+def _paths(tree: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            yield from _paths(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"
+
+
+def _digest(plain: object) -> str:
+    return hashlib.sha256(_ENCODER.encode(plain).encode()).hexdigest()[:12]
+
+
+def canonical(value: object) -> str:
+    """Canonical JSON: sorted keys, no spaces, 1.0 written as 1."""
+    return _ENCODER.encode(_plain(value))
+
+
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value

@@ -1,0 +1,326 @@
+"""The models, and what settings each takes. To add one: a class and its row in `MODELS`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Literal, Self, TypeAlias
+
+from pydantic import model_validator
+
+from nodebench.spec.norms import Activations, BatchNorms, ByPlace, Norms
+from nodebench.spec.settings import ImportedSettings, Settings, parts_in
+from nodebench.spec.vocabulary import (
+    STAGES,
+    ActivationName,
+    BelowOne,
+    Blocks,
+    DynamicsName,
+    SomeBlocks,
+    Time,
+    Widening,
+    Width,
+    norm_parts,
+)
+
+if TYPE_CHECKING:
+    StagedResNetName: TypeAlias = str
+    StagedOdeNetName: TypeAlias = str
+else:
+    StagedResNetName = Literal[*(f"resnet{depth}" for depth in STAGES)]
+    StagedOdeNetName = Literal[*(f"odenet{depth}" for depth in STAGES)]
+
+
+class Model(Settings):
+    """What the rest needs to know of any model."""
+
+    name: str
+    has_ode: ClassVar[bool]
+    kinds: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The kinds of data that it takes; empty if that is its own business."""
+        return self.kinds
+
+    @property
+    def ode_blocks(self) -> int | None:
+        """How many ODE blocks a forward pass goes through; None if that is not known."""
+        return int(self.has_ode)
+
+    @property
+    def normalizes_batches_in_ode(self) -> bool:
+        """Whether batch norm stands inside an ODE block, or might, in a model of a user's own."""
+        return False
+
+    @property
+    def span(self) -> float | None:
+        """The time over which each block integrates; None if its data say that."""
+        return float(getattr(self, "t1", 1.0))
+
+
+class Network(Model):
+    """Stem, feature stage of residual or ODE blocks, head; `dropout` is that of the head."""
+
+    width: Width = 64
+    norm: Norms = Norms()
+    dropout: BelowOne = 0.0
+
+    @property
+    def normalizes_batches_in_ode(self) -> bool:
+        """Whether batch norm stands inside an ODE block."""
+        return self.norm.ode is not None and norm_parts(self.norm.ode)[0] == "bn"
+
+    @model_validator(mode="after")
+    def _norms_fit(self) -> Self:
+        channels = self._channels()
+        self._complete(norm=self.norm.only(set(channels)))
+        for place, counts in channels.items():
+            uneven = [n for n in counts if n > 32 and n % 32]
+            if uneven and norm_parts(getattr(self.norm, place))[0] == "gn":
+                raise ValueError(
+                    f"group norm has 32 groups, which {uneven[0]} channels do not fill evenly: "
+                    "take a `width` (plus `augment_dim`) up to 32 or a multiple of 32, "
+                    f"or another norm for `norm.{place}`"
+                )
+        return self
+
+    def _channels(self) -> dict[str, set[int]]:
+        """The channel counts that the norms of each place meet, for the places that exist."""
+        return {"stem": {self.width}, "ode" if self.has_ode else "residual": {self.width}}
+
+
+class SingleStage(Network):
+    """A network whose feature stage is `blocks` alike; `dynamics` names their f.
+
+    A residual block computes x + f(0, x), and an ODE block integrates f over [0, t1]: a residual
+    block is one Euler step.
+    """
+
+    blocks: Blocks = 1
+    dynamics: DynamicsName = "postnorm"
+
+    @property
+    def ode_blocks(self) -> int:
+        """All of its blocks, or none."""
+        return self.blocks if self.has_ode else 0
+
+
+class ConvNetwork(SingleStage):
+    """An image network with one feature stage (S1 and S3 of `docs/studies.md`).
+
+    `augment_dim` channels of zeros are appended before the feature stage.
+    """
+
+    kinds = ("images",)
+
+    stem: Literal["conv", "res"] = "conv"
+    augment_dim: Widening = 0
+    activation: ActivationName = "relu"
+
+    def _channels(self) -> dict[str, set[int]]:
+        wide = self.width + self.augment_dim
+        places = {"stem": {self.width, wide}, "ode" if self.has_ode else "residual": {wide}}
+        if self.stem == "res":
+            places["residual"] = places.get("residual", set()) | {self.width}
+        return places
+
+
+class ResNet(ConvNetwork):
+    """Residual blocks as the feature stage; `blocks: 0` leaves it out."""
+
+    has_ode = False
+
+    name: Literal["resnet"]
+    blocks: Blocks = 6
+    dynamics: DynamicsName = "preact"
+
+
+class OdeNet(ConvNetwork):
+    """ODE blocks as the feature stage, each integrated over [0, t1]."""
+
+    has_ode = True
+
+    name: Literal["odenet"]
+    blocks: SomeBlocks = 1
+    dynamics: DynamicsName = "postnorm"
+    t1: Time = 1.0
+
+
+class StagedNetwork(Network):
+    """An image network whose width doubles, and resolution halves, from stage to stage.
+
+    `order` says whether norm and activation come after a convolution (`postact`) or before it
+    (`preact`). Source: Gusak et al. 2020 (S4 of `docs/studies.md`); stages: `vocabulary.STAGES`.
+    """
+
+    kinds = ("images",)
+
+    width: Width = 16
+    norm: BatchNorms = BatchNorms()
+    activation: Activations = Activations()
+    order: Literal["postact", "preact"] = "postact"
+
+    @property
+    def stages(self) -> tuple[tuple[int, int], ...]:
+        """(residual blocks, ODE blocks) of each stage."""
+        stages = STAGES[int(self.name[len("resnet") :])]
+        return stages if self.has_ode else tuple((sum(counts), 0) for counts in stages)
+
+    @property
+    def ode_blocks(self) -> int:
+        """Those of all stages."""
+        return sum(ode for _, ode in self.stages)
+
+    @model_validator(mode="after")
+    def _activations_fit(self) -> Self:
+        self._complete(activation=self.activation.only(set(self._channels())))
+        return self
+
+    def _channels(self) -> dict[str, set[int]]:
+        widths = [self.width * 2**stage for stage in range(len(self.stages))]
+        # In the preact order, the stem's norm is the one before the pool.
+        places = {"stem": {self.width if self.order == "postact" else widths[-1]}}
+        for width, (residual, ode) in zip(widths, self.stages, strict=True):
+            for place, blocks in (("residual", residual), ("ode", ode)):
+                if blocks:
+                    places[place] = places.get(place, set()) | {width}
+        return places
+
+
+class StagedResNet(StagedNetwork):
+    """Residual blocks alone."""
+
+    has_ode = False
+
+    name: StagedResNetName
+
+
+class StagedOdeNet(StagedNetwork):
+    """Residual blocks, then ODE blocks integrated over [0, t1], in every stage."""
+
+    has_ode = True
+
+    name: StagedOdeNetName
+    t1: Time = 1.0
+
+
+class TextNetwork(SingleStage):
+    """A network over characters: embedding, convolution, blocks, the top 4 over time, 3 layers.
+
+    Source: Conneau et al. 2017 as `saparina/neural-ode` has it (S1 of `docs/studies.md`).
+    """
+
+    kinds = ("text",)
+
+    norm: BatchNorms = BatchNorms()
+
+
+class Vdcnn(TextNetwork):
+    """Residual blocks as the feature stage."""
+
+    has_ode = False
+
+    name: Literal["vdcnn"]
+    blocks: Blocks = 6
+    dynamics: DynamicsName = "vdcnn"
+
+
+class OdeVdcnn(TextNetwork):
+    """ODE blocks as the feature stage, each integrated over [0, t1]."""
+
+    has_ode = True
+
+    name: Literal["odevdcnn"]
+    blocks: SomeBlocks = 1
+    dynamics: DynamicsName = "postnorm"
+    t1: Time = 1.0
+
+
+class Mlp(Model):
+    """Fully connected layers on the flattened input (Chen et al. 2018, Table 1: 300 hidden)."""
+
+    has_ode = False
+    kinds = ("vectors", "images")
+
+    name: Literal["mlp"]
+    hidden: tuple[Width, ...] = (300,)
+    activation: ActivationName = "relu"
+    dropout: BelowOne = 0.0
+
+
+class PlainOde(Model):
+    """An ODE block on the raw input, flatten, one linear layer (Ott et al. 2021).
+
+    `field` is f: one-dimensional convolutions on vectors (`simple`), two-dimensional ones on
+    images (`conv`), or fully connected layers on vectors (`linear`).
+    """
+
+    has_ode = True
+    kinds = ("vectors", "images")
+
+    name: Literal["plainode"]
+    field: Literal["simple", "conv", "linear"] = "simple"
+    width: Width = 32
+    activation: ActivationName = "relu"
+    init: Literal["normal", "xavier", "kaiming", "orthogonal"] = "kaiming"
+    t1: Time = 1.0
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The kind of data that the field takes."""
+        return ("images",) if self.field == "conv" else ("vectors",)
+
+
+class NeuralOde(Model):
+    """An ODE whose solution is the output: f is two linear layers, the first without a bias.
+
+    Source: the spiral of `saparina/neural-ode`, where f has 2 hidden units and no activation.
+    """
+
+    has_ode = True
+    kinds = ("trajectories",)
+
+    name: Literal["neuralode"]
+    width: Width = 2
+    activation: ActivationName = "none"
+
+    @property
+    def span(self) -> None:
+        """That between one observation and the next."""
+        return
+
+
+class CustomModel(ImportedSettings, Model):
+    """A user's own class or function, called with (spec, data); it may hold ODE blocks."""
+
+    has_ode = True
+
+    @property
+    def ode_blocks(self) -> None:
+        """Its own business."""
+        return
+
+    @property
+    def normalizes_batches_in_ode(self) -> bool:
+        """It might."""
+        return True
+
+
+MODELS: dict[str, type[Model]] = {
+    "resnet": ResNet,
+    "odenet": OdeNet,
+    **{f"resnet{depth}": StagedResNet for depth in STAGES},
+    **{f"odenet{depth}": StagedOdeNet for depth in STAGES},
+    "vdcnn": Vdcnn,
+    "odevdcnn": OdeVdcnn,
+    "mlp": Mlp,
+    "plainode": PlainOde,
+    "neuralode": NeuralOde,
+}
+
+BY_PLACE = {
+    name
+    for model in MODELS.values()
+    for name, field in model.model_fields.items()
+    if any(issubclass(part, ByPlace) for part in parts_in(field).values())
+}
+"""The settings of models that are given place by place."""

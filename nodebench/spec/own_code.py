@@ -1,0 +1,167 @@
+"""The source of a user's own part: every module of theirs that its import brings in.
+
+It is found without importing anything, by reading the `import` statements. What is installed, and
+what comes with Python, is left out: these have versions, which a trial's environment records.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import os
+import sys
+import sysconfig
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from importlib.machinery import ModuleSpec, PathFinder
+from pathlib import Path
+
+from nodebench.errors import InputError
+from nodebench.files import PACKAGE
+
+INSTALLED = {"site-packages", "dist-packages"}
+PYTHON = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib")}
+NODEBENCH = str(PACKAGE)
+BY_NAME = ("import_module", "__import__")
+"""Functions that import the module that their first argument names."""
+
+
+@lru_cache
+def own_modules(module: str) -> dict[str, str]:
+    """Module -> the SHA-256 of its file: of this one, and of all of the user's that it imports.
+
+    What is imported inside a function or under a condition counts too. A file without any code,
+    such as an empty `__init__.py`, decides nothing. The same for the whole of a process, which
+    imports a module once.
+
+    Raises:
+        ModuleNotFoundError: if there is no such module here.
+    """
+    file = next((spec.origin for name, spec in _found(module) if name == module), None)
+    first = file_hash(file) if file else None
+    if first is None:
+        raise ModuleNotFoundError(f"there is no module `{module}`")
+    hashes, seen, waiting = {module: first}, set[str](), [module]
+    while waiting:
+        for name, spec in _found(waiting.pop()):
+            if spec.has_location and not is_own(spec.origin):
+                break  # what is installed imports nothing of the user's
+            if name in seen or not spec.has_location:
+                continue
+            seen.add(name)
+            source = _Source(name, spec)
+            if source.has_code:
+                hashes[name] = source.hash
+            waiting += source.imports()
+    return dict(sorted(hashes.items()))
+
+
+@contextmanager
+def known_alone(paths: Sequence[str]) -> Iterator[None]:
+    """Refuses, at its end, what the user's parts imported meanwhile and `own_modules` cannot know.
+
+    Raises:
+        InputError: then, and whenever it is asked again, as a module is imported only once.
+    """
+    before = set(sys.modules)
+    yield
+    new = [sys.modules.get(name) for name in sys.modules.keys() - before]
+    specs = [spec for module in new if (spec := getattr(module, "__spec__", None)) is not None]
+    known = {name for path in paths for name in own_modules(path.partition(":")[0])}
+    own = [spec for spec in specs if spec.name not in known and is_own(spec.origin)]
+    unseen = _unseen.setdefault(tuple(paths), set())
+    unseen |= {spec.name for spec in own if _Source(spec.name, spec).has_code}
+    if paths and unseen:
+        raise InputError(
+            f"`{'`, `'.join(paths)}`: `{min(unseen)}` is imported by a name that is made while it "
+            "runs, so that editing it would leave the trials' ids as they are. Name it in an "
+            "`import` statement too; it may stand under `if False:`"
+        )
+
+
+_unseen: dict[tuple[str, ...], set[str]] = {}
+
+
+def is_own(file: str | None) -> bool:
+    """Whether a module's file is the user's: neither installed, nor Python's, nor ours."""
+    if not file or not os.path.isfile(file) or INSTALLED & set(Path(file).parts):
+        return False
+    return not any(_is_inside(file, folder) for folder in (*PYTHON, NODEBENCH))
+
+
+def _is_inside(file: str, folder: str) -> bool:
+    return any(path.startswith(folder + os.sep) for path in (file, os.path.realpath(file)))
+
+
+def _found(module: str) -> Iterator[tuple[str, ModuleSpec]]:
+    """A module and, before it, the packages around it, as far as there are such; none imported."""
+    top, *rest = module.split(".")
+    finders = [finder for finder in sys.meta_path if hasattr(finder, "find_spec")]
+    name, spec = top, next(filter(None, (finder.find_spec(top, None) for finder in finders)), None)
+    for tail in (*rest, None):
+        if spec is None:
+            return
+        yield name, spec
+        if tail is not None:
+            # By its last name: with the whole one, Python would look for the package it imported.
+            folders = list(spec.submodule_search_locations or ())
+            name, spec = f"{name}.{tail}", PathFinder.find_spec(tail, folders)
+
+
+class _Source:
+    """A module's file, as text that is read."""
+
+    def __init__(self, name: str, spec: ModuleSpec):
+        self.name, self.is_package = name, spec.submodule_search_locations is not None
+        content = Path(str(spec.origin)).read_bytes()
+        self.hash = hashlib.sha256(content).hexdigest()
+        try:
+            tree = ast.parse(content)
+        except (SyntaxError, ValueError):  # not Python's text, or what its import will complain of
+            self.nodes, self.has_code = [], True
+        else:
+            self.nodes, self.has_code = list(ast.walk(tree)), not all(map(_is_text, tree.body))
+
+    def imports(self) -> Iterator[str]:
+        """The modules that it may import; some of these may be no modules."""
+        for node in self.nodes:
+            if isinstance(node, ast.Import):
+                yield from (alias.name for alias in node.names)
+            elif isinstance(node, ast.ImportFrom):
+                module = self._absolute(node.level, node.module or "")
+                yield from (module, *(f"{module}.{alias.name}" for alias in node.names))
+            elif isinstance(node, ast.Call) and (named := _named(node)):
+                dots = len(named) - len(named.lstrip("."))
+                yield self._absolute(dots, named[dots:])
+
+    def _absolute(self, dots: int, module: str) -> str:
+        parts = self.name.split(".") if dots else []
+        up = dots - self.is_package
+        return ".".join([*parts[: len(parts) - up], *filter(None, [module])])
+
+
+def _is_text(statement: ast.stmt) -> bool:
+    return isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
+
+
+def _named(call: ast.Call) -> str | None:
+    """The module that `import_module("a.b")` or `__import__("a.b")` names, if it is written out."""
+    function = call.func
+    name = function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", None)
+    first = call.args[0] if call.args else None
+    if name in BY_NAME and isinstance(first, ast.Constant) and isinstance(first.value, str):
+        return first.value
+    return None
+
+
+@lru_cache
+def file_hash(path: str) -> str | None:
+    """The SHA-256 of a file; None if it cannot be read, which is said when it is needed."""
+    if not os.path.isfile(path):  # a device may have no end
+        return None
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return None

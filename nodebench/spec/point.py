@@ -1,0 +1,104 @@
+"""An evaluation point: one thing to measure of a trained model."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from nodebench.spec.identity import Trial
+from nodebench.spec.solver import Solver
+from nodebench.spec.trial import TrialSpec
+
+
+@dataclass(frozen=True)
+class EvaluationPoint:
+    """One thing to measure of a model: the test set under a solver, or a gradient.
+
+    The solver takes `steps` over each interval, or the training's steps or tolerance times a
+    factor; what an adapted solver came to is known only after training. `gradient` asks for that
+    method's gradient on a training batch instead, at the `start` or the `end` of training.
+    `batch_norm` says which statistics normalise inside ODE blocks: those learned, or a batch's.
+    """
+
+    method: str
+    steps: int | None = None
+    step_factor: float | None = None
+    tol: float | None = None
+    tol_factor: float | None = None
+    test_size: int | None = None
+    batch_norm: Literal["running", "batch"] = "running"
+    gradient: str | None = None
+    at: Literal["start", "end"] = "end"
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """How the store names it: the fields that are not at their default."""
+        return {k: v for k, v in asdict(self).items() if v != getattr(EvaluationPoint, k, None)}
+
+    def solver(self, trained: Solver, span: float | None) -> Solver:
+        """The solver, for a model trained by `trained` over intervals of length `span`."""
+        own = trained.model_copy(update={"adapt": None})
+        is_same = self.method == own.method
+        if is_same and 1 in (self.step_factor, self.tol_factor):
+            return own
+        settings: dict[str, Any] = {"method": self.method, "steps": self.steps, "tol": self.tol}
+        if is_same:
+            settings["scipy"] = own.scipy
+            if own.facts.kind == "multistep":  # of the iteration inside a step
+                settings["rtol"], settings["atol"] = own.tolerances
+        if self.tol_factor is not None:
+            rtol, atol = (tolerance * self.tol_factor for tolerance in own.tolerances)
+            settings |= {"rtol": rtol, "atol": atol}
+        if self.step_factor is not None:
+            settings |= _scaled(own, self.step_factor, span)
+        return Solver(**settings)
+
+
+def _scaled(trained: Solver, factor: float, span: float | None) -> dict[str, Any]:
+    """The step size times a factor; without a known span, the number of steps divided by it."""
+    if span is None:
+        if trained.step_size is None:
+            return {"steps": max(1, round(trained.step_count(1.0) / factor))}
+        return {"step_size": trained.step_size * factor}
+    size = trained.step_size or span / trained.step_count(span)
+    return {"step_size": min(size * factor, span)}
+
+
+def limit_point(spec: TrialSpec) -> EvaluationPoint:
+    """Where accuracy no longer depends on the solver, unless a finer point is evaluated.
+
+    Of a trajectory, the steps are those from one observation to the next.
+    """
+    return EvaluationPoint("rk4", steps=128 if spec.model.span is not None else 8)
+
+
+def limit_solver(spec: TrialSpec, times: int = 1) -> Solver:
+    """The limit's solver, with so many times its steps."""
+    limit = limit_point(spec)
+    return Solver(method=limit.method, steps=times * (limit.steps or 1))
+
+
+def reference_solver(spec: TrialSpec) -> Solver:
+    """What stands for the ODE itself: the limit with twice as many steps."""
+    return limit_solver(spec, times=2)
+
+
+def known_point(row: dict[str, Any]) -> EvaluationPoint:
+    """The point that a row of the store is about."""
+    return EvaluationPoint(**row["point"])
+
+
+def own_point(trial: Trial) -> EvaluationPoint:
+    """The solver that a model was trained with."""
+    trained = trial.spec.solver
+    assert trained is not None
+    if trained.facts.kind == "adaptive":
+        return EvaluationPoint(trained.method, tol_factor=1.0)
+    return EvaluationPoint(trained.method, step_factor=1.0)
+
+
+def is_own(trial: Trial, point: EvaluationPoint) -> bool:
+    """Whether a point is the training solver's, whatever the samples and statistics."""
+    own = own_point(trial)
+    names = ("method", "steps", "step_factor", "tol", "tol_factor")
+    return all(getattr(own, name) == getattr(point, name) for name in names)

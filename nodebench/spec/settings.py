@@ -1,0 +1,161 @@
+"""A group of settings, and what can be done with any such group."""
+
+from __future__ import annotations
+
+import importlib
+import math
+import traceback
+from collections.abc import Iterator, Mapping
+from functools import reduce
+from operator import or_
+from typing import Annotated, Any, get_args
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    model_validator,
+)
+
+from nodebench.errors import InputError
+
+HOW_TO_NAME = (
+    "Give `package.module:Name`, importable from where you start nodebench (set PYTHONPATH if need "
+    "be)"
+)
+
+
+class Settings(BaseModel):
+    """One group of settings: immutable, and free of fields that do not exist."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    def _complete(self, **values: Any) -> None:
+        """Sets derived fields during validation, the one moment at which a part may change."""
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
+
+def _part_name(value: Any) -> str | None:
+    """The tag by which a union of parts is told apart: its name, or `custom` for import paths."""
+    name = getattr(value, "name", None) or (value.get("name") if isinstance(value, dict) else value)
+    return "custom" if isinstance(name, str) and ":" in name else name
+
+
+def choice(
+    kind: str, table: Mapping[str, type[Settings]], custom: type[Settings] | None = None
+) -> Any:
+    """The type of a field that holds one part of a table, told apart by `name`.
+
+    A name with a colon is an import path, whose settings are `custom`.
+    """
+    tagged = [Annotated[part, Tag(name)] for name, part in table.items()]
+    if custom is not None:
+        tagged.append(Annotated[custom, Tag("custom")])
+    by_name = Discriminator(
+        _part_name,
+        custom_error_type="unknown_part",
+        custom_error_message=kind,
+        custom_error_context={"known": ", ".join(table)},
+    )
+    return Annotated[reduce(or_, tagged), by_name]
+
+
+def from_name(value: Any) -> Any:
+    """Shorthand: a part's name stands for the part with its defaults."""
+    return {"name": value} if isinstance(value, str) else value
+
+
+class NamedSettings(Settings):
+    """A group told apart by `name`, for which the bare name is shorthand."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, value: Any) -> Any:
+        return from_name(value)
+
+
+def _finite(value: Any) -> Any:
+    """Refuses what JSON, and so a trial's id, cannot tell from null."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"a number should be finite, found `{value}`")
+    if isinstance(value, dict | list | tuple):
+        for inner in value.values() if isinstance(value, dict) else value:
+            _finite(inner)
+    return value
+
+
+class ImportedSettings(Settings):
+    """A part by import path, `package.module:Name`, with the settings that it is called with."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$")]
+    settings: Annotated[dict[str, Any], AfterValidator(_finite)] = {}
+
+
+def flatten(part: Settings, prefix: str = "") -> dict[str, Any]:
+    """Dotted path -> value, over all fields and nested parts that are set."""
+    flat: dict[str, Any] = {}
+    for name in _name_first(type(part)):
+        value = getattr(part, name)
+        if isinstance(value, Settings):
+            flat |= flatten(value, f"{prefix}{name}.")
+        elif value is not None:
+            flat[prefix + name] = value
+    return flat
+
+
+def field_paths(owner: type[Settings], prefix: str = "") -> Iterator[str]:
+    """Every dotted path that a part may have, groups included, over all alternatives."""
+    for name in _name_first(owner):
+        yield prefix + name
+        for part in parts_in(owner.model_fields[name]).values():
+            yield from field_paths(part, f"{prefix}{name}.")
+
+
+def _name_first(owner: type[Settings]) -> list[str]:
+    return sorted(owner.model_fields, key=lambda name: name != "name")
+
+
+def parts_in(node: Any) -> dict[str, type[Settings]]:
+    """The parts that an annotation admits, by union tag (by class name outside of unions)."""
+    annotation = getattr(node, "annotation", node)
+    if isinstance(annotation, type) and issubclass(annotation, Settings):
+        return {annotation.__name__: annotation}
+    found: dict[str, type[Settings]] = {}
+    for argument in get_args(annotation):
+        tag = next(
+            (m.tag for m in getattr(argument, "__metadata__", ()) if isinstance(m, Tag)), None
+        )
+        inner = parts_in(argument)
+        found |= {tag or name: part for name, part in inner.items()}
+    return found
+
+
+def import_part(path: str) -> Any:
+    """The object that an import path `package.module:Name` names.
+
+    Raises:
+        InputError: if there is none, or importing it fails.
+    """
+    module, _, name = path.partition(":")
+    try:
+        found = importlib.import_module(module)
+    except (Exception, SystemExit) as error:
+        if isinstance(error, ImportError) and f"{module}.".startswith(f"{error.name}."):
+            raise InputError(f"`{path}`: {error}. {HOW_TO_NAME}") from error
+        raise InputError(f"`{path}`: importing `{module}` fails: {_told(error)}") from error
+    if not hasattr(found, name):
+        raise InputError(f"`{path}`: `{module}` has no `{name}`. {HOW_TO_NAME}")
+    return getattr(found, name)
+
+
+def _told(error: BaseException) -> str:
+    """An error of a user's code in one line: where, which class, what."""
+    file, line = traceback.extract_tb(error.__traceback__)[-1][:2]
+    text = " ".join(str(error).split())
+    if isinstance(error, SyntaxError) and error.filename:
+        file, line, text = error.filename, error.lineno, error.msg
+    return f"`{file}`, line {line}: {type(error).__name__}: {text}"

@@ -1,0 +1,96 @@
+"""What a trial may be.
+
+Every class is immutable, refuses fields that it does not know, and completes itself during
+validation: shorthand is expanded and settings without effect become None, so that two ways of
+writing one trial are equal afterwards.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
+
+from pydantic import model_validator
+
+from nodebench.spec.data import DATASETS, CustomData, Dataset
+from nodebench.spec.model import MODELS, CustomModel, Model
+from nodebench.spec.settings import Settings, choice, from_name
+from nodebench.spec.solver import Gradient, Solver
+from nodebench.spec.training import Train
+from nodebench.spec.vocabulary import MOST_STEPS, Size
+
+if TYPE_CHECKING:
+    DataSettings: TypeAlias = Dataset
+    ModelSettings: TypeAlias = Model
+else:
+    DataSettings = choice("data set", DATASETS, CustomData)
+    ModelSettings = choice("model", MODELS, CustomModel)
+
+
+class TrialSpec(Settings):
+    """One training, fully resolved. Its fields, and nothing else, decide the result.
+
+    It begins with weights drawn from the `seed`, or with those in the file `weights`: a
+    `state_dict` that torch saved, or a checkpoint of a trial.
+    """
+
+    data: DataSettings
+    model: ModelSettings
+    solver: Solver | None = Solver()
+    gradient: Gradient | None = Gradient()
+    train: Train = Train()
+    weights: str | None = None
+    seed: Size = 0
+
+    @property
+    def import_paths(self) -> tuple[str, ...]:
+        """The parts that are a user's own."""
+        return tuple(part.name for part in (self.data, self.model) if ":" in part.name)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_names(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        return {k: from_name(v) if k in ("data", "model") else v for k, v in value.items()}
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> Self:
+        reads, kind = self.model.reads, self.data.kind
+        if reads and kind and kind not in reads:
+            others = ", ".join(name for name, model in MODELS.items() if kind in model.kinds)
+            raise ValueError(
+                f"`{self.model.name}` reads {' or '.join(reads)}, and `{self.data.name}` is made "
+                f"of {kind}, as are read by: {others}"
+            )
+        if not self.model.has_ode:
+            self._complete(solver=None, gradient=None)
+        elif self.solver is None or self.gradient is None:
+            raise ValueError("a model with an ODE block needs a `solver` and a `gradient`")
+        else:
+            self.gradient.require_use(self.solver)
+            gradient = self.gradient.beside(self.solver)
+            if not self.model.normalizes_batches_in_ode:
+                gradient = gradient.model_copy(update={"update_batch_norm": False})
+            self._complete(gradient=gradient)
+        if self.solver is None or self.gradient is None:
+            return self
+        self._has_so_many_steps("solver", self.solver)
+        if self.gradient.solver is not None:
+            self._has_so_many_steps("gradient.solver", self.gradient.solver)
+        if self.solver.adapt and self.data.metric != "accuracy":
+            raise ValueError(f"`solver.adapt` compares accuracies, which `{self.data.name}` lacks")
+        if self.solver.method == "scipy_solver" and self.gradient.name != "adjoint":
+            raise ValueError(
+                "`scipy_solver` runs outside of torch: only `gradient: adjoint` can train it"
+            )
+        return self
+
+    def _has_so_many_steps(self, path: str, solver: Solver) -> None:
+        """Refuses a step size that leaves a solve without an end."""
+        span = self.model.span
+        if solver.step_size is None or span is None or solver.step_count(span) <= MOST_STEPS:
+            return
+        raise ValueError(
+            f"`{path}.step_size: {solver.step_size:g}` makes {span / solver.step_size:.3g} steps "
+            f"over a time of {span:g}, and {MOST_STEPS:,} are the most"
+        )

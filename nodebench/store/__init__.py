@@ -1,0 +1,7 @@
+"""What is on disk: one locked folder per trial. It knows trials, and no sweeps."""
+
+from nodebench.store.result import Result
+from nodebench.store.store import Store
+from nodebench.store.trial_folder import TrialFolder
+
+__all__ = ["Result", "Store", "TrialFolder"]

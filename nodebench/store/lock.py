@@ -1,0 +1,88 @@
+"""Lock files, which the system releases when a process dies."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from nodebench.errors import StoreError
+
+LOOK_S = 1.0
+"""Somebody who only looks whether a lock is held keeps it for less than this."""
+
+
+@contextlib.contextmanager
+def held(path: Path, what: str, wait_s: float = 0.0, *, shared: bool = False) -> Iterator[None]:
+    """Holds a lock file for this process; the system lets go when the process dies.
+
+    A `shared` lock keeps out only those who want it for themselves.
+
+    Raises:
+        StoreError: if another process still holds it after `wait_s`.
+    """
+    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+    deadline = time.monotonic() + max(wait_s, LOOK_S)
+    while True:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a+", encoding="utf-8") as file:
+            if _acquired(file, kind, path):
+                _sign(file)
+                yield
+                return
+            if time.monotonic() > deadline:
+                file.seek(0)
+                holder = file.read() or "another process"
+                raise StoreError(f"{what} is held by {holder}. Wait until it ends, or stop it")
+        time.sleep(0.1)
+
+
+def _sign(file: IO[str]) -> None:
+    """Writes into a lock file who holds it; a full disk keeps nobody from clearing it."""
+    since = time.strftime("%Y-%m-%d %H:%M:%S")
+    text = f"process {os.getpid()} on {socket.gethostname()}, since {since}"
+    with contextlib.suppress(OSError):
+        file.truncate(0)
+        os.write(file.fileno(), text.encode())
+
+
+@contextlib.contextmanager
+def unheld(path: Path) -> Iterator[bool]:
+    """Keeps others from taking a lock meanwhile; False where a process holds it already.
+
+    Writes nothing, so that it works in a folder that is read-only.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            file = stack.enter_context(path.open("rb"))
+        except FileNotFoundError:
+            yield True
+            return
+        yield _acquired(file, fcntl.LOCK_SH, path)
+
+
+def holder(path: Path) -> str | None:
+    """Who holds a lock file, in words; None if nobody does."""
+    with unheld(path) as is_free:
+        return None if is_free else path.read_text(encoding="utf-8") or "another process"
+
+
+def _acquired(file: IO[Any], kind: int, path: Path) -> bool:
+    """Takes the lock, unless it is held, or the file is no longer the one of that name."""
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+        return _is_at(file, path)
+    except BlockingIOError:
+        return False
+
+
+def _is_at(file: IO[Any], path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,201 @@
+"""Taking a sweep's trials over from another store, as of another machine or an array of jobs.
+
+A trial's id says everything that decides its result, so the same id is the same trial. What this
+store lacks is copied; of a trial that both have, the one that is further is kept; and where both
+have come to an end, the ends are compared.
+"""
+
+from __future__ import annotations
+
+import errno
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nodebench.errors import OutOfMemory, Stopped, StoreError
+from nodebench.spec.identity import canonical
+from nodebench.store.result import FINISHED, INCIDENTAL, Result, Row
+from nodebench.store.scratch import own_folder, scratch
+from nodebench.store.store import Store
+from nodebench.store.trial_folder import TrialFolder
+
+
+@dataclass(frozen=True)
+class Conflict:
+    """A trial that came to different ends here and there; ours was kept.
+
+    `metrics` holds, by name, our value and theirs; the first is the one to show.
+    """
+
+    trial_id: str
+    metrics: dict[str, tuple[Any, Any]]
+    ours: Result
+    theirs: Result
+
+
+@dataclass
+class Merged:
+    """What came of another store, by trial id."""
+
+    copied: list[str] = field(default_factory=list)
+    """Trials that this store lacked."""
+    replaced: list[str] = field(default_factory=list)
+    """Trials that were further there."""
+    extended: list[str] = field(default_factory=list)
+    """Trials that were evaluated at more points there."""
+    kept: list[str] = field(default_factory=list)
+    """Trials that are no further there."""
+    running: list[str] = field(default_factory=list)
+    """Trials that a process holds, here or there, and that were left alone."""
+    conflicts: list[Conflict] = field(default_factory=list)
+
+
+def require_store(folder: Path, into: Store) -> Store:
+    """The store in another folder.
+
+    Raises:
+        StoreError: if there is none, or it is this one.
+    """
+    other = Store(folder)
+    if other.root == into.root:
+        raise StoreError(f"`{folder}` is this store itself: name another machine's")
+    if not (other.root / "trials").is_dir():
+        hint = (
+            f" Did you mean `{folder / 'runs'}`?" if (folder / "runs" / "trials").is_dir() else ""
+        )
+        raise StoreError(
+            f"`{folder}` is no store: it has no folder `trials`.{hint} Name a folder that was "
+            "NODEBENCH_RUNS, or a copy of it"
+        )
+    return other
+
+
+def merge(ids: Iterable[str], other: Store, into: Store) -> Merged:
+    """Takes the trials of these ids over from another store.
+
+    Killed at any moment, it leaves only whole trials, and goes on when it is called again.
+
+    Raises:
+        StoreError: if a file cannot be read or written.
+    """
+    merged = Merged()
+    try:
+        with scratch(into.root, "merge"):
+            for trial_id in ids:
+                theirs, ours = other.folder(trial_id), into.folder(trial_id)
+                if theirs.path.is_dir():
+                    with theirs.unchanging() as is_free:
+                        _merge(theirs, ours, merged, is_free=is_free)
+    except OSError as error:
+        raise StoreError(f"`{error.filename}` cannot be merged: {error.strerror}") from error
+    return merged
+
+
+def _merge(theirs: TrialFolder, ours: TrialFolder, merged: Merged, *, is_free: bool) -> None:
+    trial_id = ours.path.name
+    if not is_free:
+        merged.running.append(trial_id)
+    elif not ours.path.exists():
+        (merged.copied if _copied(theirs, ours) else merged.running).append(trial_id)
+    else:
+        try:
+            with ours.locked(0):
+                _compare(theirs, ours, merged)
+        except StoreError:
+            merged.running.append(trial_id)
+
+
+def _copied(theirs: TrialFolder, ours: TrialFolder) -> bool:
+    """Copies a trial: aside first, so that half of one is never taken for a trial.
+
+    False where another process has just begun it here.
+    """
+    partial = own_folder(ours.path.parent.parent, "merge") / ours.path.name
+    shutil.copytree(theirs.path, partial, ignore=shutil.ignore_patterns("lock", ".*"))
+    ours.path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        partial.rename(ours.path)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        return False
+    return True
+
+
+def _compare(theirs: TrialFolder, ours: TrialFolder, merged: Merged) -> None:
+    """Of a trial that both have, keeps the one that is further; compares what has ended."""
+    trial_id = ours.path.name
+    ahead, result, other = _standing(theirs), ours.result(), theirs.result()
+    if ahead > _standing(ours):
+        _replace(theirs, ours)
+        merged.replaced.append(trial_id)
+    elif ahead < _standing(ours) or result is None or other is None or not _is_final(result):
+        merged.kept.append(trial_id)
+    elif metrics := _differences(result, other):
+        merged.conflicts.append(Conflict(trial_id, metrics, result, other))
+    else:
+        for timing in theirs.timings():
+            ours.add_timing(timing)
+        if points := _united(ours.evaluations(), theirs.evaluations()):
+            ours.write_evaluations(points)
+        (merged.extended if points else merged.kept).append(trial_id)
+
+
+def _standing(folder: TrialFolder) -> tuple[int, float]:
+    """How far a trial is: by its kind of end, then by the limit that it met, or by its epochs."""
+    result = folder.result()
+    if result is None or not result.is_result:
+        return 0, len(folder.history()) if folder.checkpoints() else 0
+    if _is_final(result):
+        return 2, 0
+    return 1, result.limit or result.epoch
+
+
+def _is_final(result: Result) -> bool:
+    """Whether no larger machine, higher limit or milder search would have brought it further."""
+    unfinal = (OutOfMemory.outcome, Stopped.outcome)
+    return result.is_result and result.limit is None and result.outcome not in unfinal
+
+
+def _replace(theirs: TrialFolder, ours: TrialFolder) -> None:
+    """Puts their files in the place of ours.
+
+    Their result comes last: killed before, it leaves a trial that goes on from their checkpoint.
+    """
+    files = [path for path in theirs.path.iterdir() if _belongs(path)]
+    for path in sorted(files, key=lambda path: path.name == "result.json"):
+        partial = own_folder(ours.path.parent.parent, "merge") / path.name
+        shutil.copy2(path, partial)
+        partial.replace(ours.path / path.name)
+    for path in {path for path in ours.path.iterdir() if _belongs(path)}:
+        if path.name not in {file.name for file in files}:
+            path.unlink()
+
+
+def _belongs(path: Path) -> bool:
+    return path.is_file() and path.name != "lock" and not path.name.startswith(".")
+
+
+def _differences(ours: Result, theirs: Result) -> dict[str, tuple[Any, Any]]:
+    """What two ends of one trial do not agree on, what tests measured first."""
+    if ours.outcome != theirs.outcome:
+        return {"outcome": (str(ours), str(theirs))}
+    a, b = ours.summary, theirs.summary
+    names = [name for name in dict.fromkeys([*a, *b]) if name not in INCIDENTAL]
+    names.sort(key=lambda name: not name.startswith("test_"))
+    pairs = {name: (a.get(name), b.get(name)) for name in names}
+    # As JSON, in which not-a-number is like itself.
+    return {name: pair for name, pair in pairs.items() if canonical(pair[0]) != canonical(pair[1])}
+
+
+def _united(ours: list[Row], theirs: list[Row]) -> list[Row] | None:
+    """Our points with those that they have besides, or that failed here only; None if none."""
+    found = {canonical(row["point"]): row for row in ours}
+    more: dict[str, Row] = {}
+    for row in theirs:
+        key = canonical(row["point"])
+        if key not in found or row["outcome"] == FINISHED != found[key]["outcome"]:
+            more[key] = row
+    return list((found | more).values()) if more else None

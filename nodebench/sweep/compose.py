@@ -1,0 +1,196 @@
+"""From a sweep file to one tree: `include`, the size and overrides."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from nodebench.errors import Fault, shown, unknown
+from nodebench.spec import TrialSpec
+from nodebench.sweep.file import SMALLER, SizeName, SweepFile
+from nodebench.sweep.paths import TOO_DEEP, axis_paths, is_too_deep, set_path
+from nodebench.sweep.safe_yaml import DEEPEST, Tree, dump, parse, parse_file
+
+BLOCKS = ("grid", "evaluate", "exclude")
+"""Lists of blocks, of which one may stand alone."""
+
+FILE_ONLY = ("include", *SMALLER, "made")
+"""Fields that are read from the file before anything is set."""
+
+
+def read(path: Path, overrides: Sequence[str], size: SizeName, faults: list[Fault]) -> Tree:
+    """The tree that a sweep file means in a size, without `include` and the blocks of sizes.
+
+    Faults are appended.
+
+    Raises:
+        SweepError: if there is no tree to speak of.
+    """
+    tree = parse_file(path)
+    tree["base"] = _included(path, tree, faults)
+    tree.pop("include", None)
+    _resize(tree, size, faults)
+    for text in overrides:
+        _override_by_text(tree, text, faults)
+    if overrides:
+        _note(tree, "Run with", overrides)
+        _record(tree, changed=list(overrides))
+    for key in BLOCKS:
+        if isinstance(tree.get(key), dict):
+            tree[key] = [tree[key]]
+    return tree
+
+
+def _resize(tree: Tree, size: SizeName, faults: list[Fault]) -> None:
+    """Makes the file one of its smaller sizes, by the block of that name."""
+    known = _sizes(tree)
+    blocks: dict[SizeName, Any] = {name: tree.pop(name, {}) for name in SMALLER}
+    for name, block in blocks.items():
+        if not isinstance(block, dict):
+            faults.append(Fault(name, f"should be a mapping, path -> value, found {shown(block)}"))
+    if size == "full" or not isinstance(blocks[size], dict):
+        return
+    changes: Tree = blocks[size]
+    if not changes:
+        sizes = ", ".join(f"`{name}`" for name in known)
+        what = f"`--size {size}` needs a `{size}:` block, path -> value; the file has {sizes}"
+        faults.append(Fault(size, what))
+    if isinstance(tree.get("name"), str):
+        tree["name"] += f"-{size}"
+    for key, value in changes.items():
+        _override(tree, key, value, size, faults)
+    _note(tree, f"{size.capitalize()} form", [_assignment(k, v) for k, v in changes.items()])
+    _record(tree, size=size)
+
+
+def sizes_of(path: Path) -> tuple[SizeName, ...]:
+    """The sizes that a file has, the largest first.
+
+    Raises:
+        SweepError: if it is no sweep's.
+    """
+    return _sizes(parse_file(path))
+
+
+def _sizes(tree: Tree) -> tuple[SizeName, ...]:
+    return ("full", *(name for name in reversed(SMALLER) if tree.get(name)))
+
+
+def _record(tree: Tree, **made: Any) -> None:
+    """Keeps how the sweep was made of its file, beside what its file says of that."""
+    before = tree.get("made")
+    if isinstance(before, dict):
+        earlier = before.get("changed", [])
+        if "changed" in made and isinstance(earlier, list):
+            made["changed"] = [*earlier, *made["changed"]]
+        made = before | made
+    tree["made"] = made
+
+
+def _note(tree: Tree, title: str, changes: Sequence[str]) -> None:
+    """Says in `about`, and so in the report, what is not as the file has it."""
+    about = tree.get("about", "")
+    if isinstance(about, str):
+        texts = ", ".join(f"`{text}`" for text in changes)
+        tree["about"] = f"{about.strip()} {title}: {texts}.".strip()
+
+
+def _assignment(key: object, value: object) -> str:
+    """`path=value`; a long value, such as a whole grid, is in the sweep file to be read."""
+    text = dump(value, default_flow_style=True, width=1000).removesuffix("\n...\n").strip()
+    return f"{key}={text}" if len(text) <= 40 else f"{key}=…"
+
+
+def _included(path: Path, tree: Tree, faults: list[Fault], above: tuple[Path, ...] = ()) -> Any:
+    """The file's `base`, laid over that of the file that it includes."""
+    base = tree.get("base", {})
+    include = tree.get("include")
+    if include is None or not isinstance(base, dict):
+        return base
+    other = path.parent / str(include)
+    if not os.path.isfile(other):  # unlike Path.is_file, also of what can be no path
+        faults.append(Fault("include", f"{shown(include)}: there is no such file"))
+        return base
+    other, above = other.resolve(), (*above, path.resolve())
+    if other in above or len(above) > DEEPEST:
+        why = "includes itself" if other in above else f"more than {DEEPEST} files include another"
+        faults.append(Fault("include", f"{shown(include)}: {why}"))
+        return base
+    return _merged(_included(other, parse_file(other), faults, above), base)
+
+
+def _merged(below: Any, above: Any) -> Any:
+    """`above` laid over `below`; a group of another name or method replaces the one below."""
+    if not isinstance(below, dict) or not isinstance(above, dict):
+        return above
+    if any(key in above and above[key] != below.get(key) for key in ("name", "method")):
+        return above
+    return below | {key: _merged(below.get(key), value) for key, value in above.items()}
+
+
+def _override_by_text(tree: Tree, text: str, faults: list[Fault]) -> None:
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        faults.append(Fault("--set", f"{shown(text)} should read `dotted.path=value`"))
+        return
+    try:
+        _override(tree, key.strip(), parse(value), "--set", faults)
+    except yaml.YAMLError:
+        faults.append(Fault("--set", f"the value of {shown(text)} is not YAML of plain values"))
+
+
+def _override(tree: Tree, key: str, value: Any, origin: str, faults: list[Fault]) -> None:
+    """Sets a field of the file or of `base`, and replaces the axis of that name.
+
+    An axis takes a list for its values; any other value removes it and stands in `base`.
+    """
+    first = key.partition(".")[0]
+    known = (*TrialSpec.model_fields, *SweepFile.model_fields)
+    settable = [name for name in known if name not in FILE_ONLY]
+    if first not in settable or is_too_deep(key):
+        what = unknown(first, "field", settable) if first not in settable else TOO_DEEP
+        faults.append(Fault(f"{origin} {key}", what))
+        return
+    if first in SweepFile.model_fields:
+        set_path(tree, key.split("."), value)
+        return
+    replaced = False
+    space = tree["search"].get("space") if isinstance(tree.get("search"), dict) else None
+    if isinstance(space, dict):
+        space.pop(key, None)  # it is not drawn, then
+    for block in _blocks(tree):
+        for axis in list(block):
+            paths = axis_paths(axis)
+            within = [path == key or path.startswith(f"{key}.") for path in paths]
+            above = [key.startswith(f"{path}.") for path in paths]
+            if paths == (key,) and isinstance(value, list):
+                block[axis], replaced = value, True
+            elif all(within):
+                del block[axis]
+            elif above == [True] and isinstance(block[axis], list):
+                block[axis] = [_with(paths[0], group, key, value) for group in block[axis]]
+            elif any(within) or any(above):
+                message = f"is zipped with others in `{axis}`: give that axis"
+                faults.append(Fault(f"{origin} {key}", message))
+    if not replaced and isinstance(tree["base"], dict):
+        set_path(tree["base"], key.split("."), value)
+
+
+def _with(axis: str, group: Any, key: str, value: Any) -> Any:
+    """A value of an axis over a whole group, one field in it replaced."""
+    tree: Tree = {}
+    set_path(tree, axis.split("."), group)
+    set_path(tree, key.split("."), value)
+    for name in axis.split("."):
+        tree = tree[name]
+    return tree
+
+
+def _blocks(tree: Tree) -> list[Tree]:
+    grid = tree.get("grid", [])
+    blocks = grid if isinstance(grid, list) else [grid]
+    return [block for block in blocks if isinstance(block, dict)]

@@ -1,0 +1,166 @@
+"""From a sweep file's grid, seeds and exclusions to its trials."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from pydantic import ValidationError
+
+from nodebench.errors import Fault, shown
+from nodebench.spec import Trial, TrialSpec
+from nodebench.spec.identity import Cell
+from nodebench.sweep.file import SweepFile
+from nodebench.sweep.match import agrees, check_cell
+from nodebench.sweep.paths import TOO_DEEP, axis_paths, is_too_deep, set_path
+from nodebench.sweep.safe_yaml import Tree
+from nodebench.sweep.sampling import search_samples
+from nodebench.sweep.validation import dotted, faults_of
+
+Axis = tuple[tuple[str, ...], list[Any]]
+
+MOST_TRIALS = 1_000_000
+MOST_WRONG_CELLS = 1000
+"""After so many, the rest of a grid is not looked at."""
+
+
+def expand(file: SweepFile, faults: list[Fault]) -> Iterator[tuple[Trial, list[int]]]:
+    """Every trial, with the numbers of the entries of `exclude` that agree with it.
+
+    They are in the order of blocks, axes (the last varies fastest) and seeds. One that two cells
+    resolve to stands twice.
+    """
+    if "seed" in file.base:
+        faults.append(Fault("base.seed", "seeds are given by `seeds`, a list beside `base`"))
+    for number, entry in enumerate(file.exclude):
+        check_cell(f"exclude[{number}]", entry, faults)
+    for cell in _cells(file, faults):
+        near = [n for n, entry in enumerate(file.exclude) if agrees(cell.spec, _seedless(entry))]
+        for seed in file.seeds:
+            trial = cell.trial(seed)
+            yield trial, [n for n in near if agrees(trial.spec, file.exclude[n])]
+
+
+def not_excluded(expanded: Iterable[tuple[Trial, list[int]]]) -> tuple[Trial, ...]:
+    """Every trial that is not excluded, once."""
+    kept: dict[str, Trial] = {}
+    for trial, excluded_by in expanded:
+        if not excluded_by:
+            kept.setdefault(trial.id, trial)
+    return tuple(kept.values())
+
+
+def _seedless(entry: Mapping[str, Any]) -> dict[str, Any]:
+    return {path: value for path, value in entry.items() if path != "seed"}
+
+
+def _cells(file: SweepFile, faults: list[Fault]) -> Iterator[Cell]:
+    """The cells of all blocks that resolve to a spec."""
+    blocks = [_axes(block, f"grid[{number}]", faults) for number, block in enumerate(file.grid)]
+    repeats = {"seeds": len(file.seeds)}
+    if file.search:
+        repeats["search.samples"] = file.search.samples
+    if excess := _excess(blocks, repeats):
+        faults.append(Fault("grid", excess))
+        return
+    samples = search_samples(file.search) if file.search else [{}]
+    wrong = 0
+    for number, axes in enumerate(blocks):
+        for cell, drawn in itertools.product(_product(axes), samples):
+            spec = _resolve(file.base, cell | drawn, f"grid[{number}]", faults)
+            if spec is not None:
+                yield Cell(spec)
+                continue
+            wrong += 1
+            if wrong == MOST_WRONG_CELLS:
+                faults.append(Fault("grid", f"{wrong} cells are wrong; the rest was not checked"))
+                return
+
+
+def _excess(blocks: Sequence[Sequence[Axis]], repeats: Mapping[str, int]) -> str | None:
+    """Says by which axes a sweep, each cell so often repeated, has too many trials, if it does."""
+    times = math.prod(repeats.values())
+    sizes = [times * math.prod(len(values) for _, values in axes) for axes in blocks]
+    if sum(sizes) <= MOST_TRIALS:
+        return None
+    largest = sizes.index(max(sizes))
+    axes = sorted(blocks[largest], key=lambda axis: -len(axis[1]))[:10]
+    factors = [f"{len(values):,} of {shown(', '.join(paths))}" for paths, values in axes]
+    factors += [f"{count:,} of `{name}`" for name, count in repeats.items()]
+    total = sum(sizes)
+    size = f"{total:,}" if total < 10**15 else f"10^{math.log10(total):.0f}"
+    return (
+        f"makes {size} trials, and {MOST_TRIALS:,} is the most. The largest block, "
+        f"grid[{largest}], has {' x '.join(factors)}"
+    )
+
+
+def _axes(block: Tree, where: str, faults: list[Fault]) -> list[Axis]:
+    axes: list[Axis] = []
+    taken: set[str] = set()
+    for key, values in block.items():
+        paths = axis_paths(str(key))
+        if "seed" in paths:
+            faults.append(Fault(f"{where}.{key}", "seeds are given by `seeds`, beside `grid`"))
+        faults += [
+            Fault(f"{where}.{key}", f"`{path}` stands in two axes of this block")
+            for path in taken.intersection(paths)
+        ]
+        faults += [Fault(f"{where}.{key}", TOO_DEEP) for path in paths if is_too_deep(path)]
+        if len(set(paths)) < len(paths):
+            faults.append(Fault(f"{where}.{key}", "zips a field with itself"))
+        taken.update(paths)
+        if any(map(is_too_deep, paths)):
+            continue
+        if not isinstance(values, list) or not values:
+            what = f"an axis is a list of values, found {shown(values)}"
+            faults.append(Fault(f"{where}.{key}", what))
+        elif any(
+            len(paths) > 1 and (not isinstance(v, list) or len(v) != len(paths)) for v in values
+        ):
+            faults.append(
+                Fault(
+                    f"{where}.{key}",
+                    f"zips {len(paths)} fields: each value is a list of {len(paths)}",
+                )
+            )
+        else:
+            axes.append((paths, values))
+    return axes
+
+
+def _product(axes: Iterable[Axis]) -> Iterator[dict[str, Any]]:
+    """Cells as path -> value."""
+    choices = [
+        [dict(zip(paths, value if len(paths) > 1 else [value], strict=True)) for value in values]
+        for paths, values in axes
+    ]
+    for parts in itertools.product(*choices):
+        yield {path: value for part in parts for path, value in part.items()}
+
+
+def _resolve(
+    base: Tree, cell: Mapping[str, Any], where: str, faults: list[Fault]
+) -> TrialSpec | None:
+    tree = copy.deepcopy(base)
+    tree.pop("seed", None)
+    # Whole groups first, so that an axis into a group is not overwritten by one that replaces it.
+    for path in sorted(cell, key=lambda path: path.count(".")):
+        set_path(tree, path.split("."), cell[path])
+    try:
+        return TrialSpec.model_validate(tree)
+    except ValidationError as error:
+        for where_in_tree, message in faults_of(error, TrialSpec, tree):
+            text = dotted(where_in_tree)
+            if text in SweepFile.model_fields:
+                message = f"`{text}` stands beside `base` and `grid`, not within them"
+            from_axis = any(
+                f"{text}.".startswith(f"{p}.") or p.startswith(f"{text}.") for p in cell
+            )
+            faults.append(
+                Fault(f"{where if from_axis else 'base'}.{text}".removesuffix("."), message)
+            )
+        return None

@@ -1,0 +1,73 @@
+"""What a sweep's cells are called: by what sets them apart, and cut where there is little room."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from nodebench.spec.identity import canonical
+
+LONGEST_DRAWN = 40
+"""Characters of a label in a figure."""
+
+
+def labeled(cells: Mapping[str, Mapping[str, Any]], paths: Sequence[str]) -> dict[str, str]:
+    """Key -> label of each of the cells, by its settings at these paths."""
+    told = _telling({key: dict(_leaves(s, paths)) for key, s in cells.items()})
+    words = {key: " ".join(map(str, values.values())) for key, values in told.items()}
+    counts = Counter(words.values())
+    labels = {}
+    for key, values in told.items():
+        if counts[words[key]] > 1 or not any(isinstance(v, str) for v in values.values()):
+            words[key] = " ".join(f"{path.rpartition('.')[2]} {v}" for path, v in values.items())
+        # A name of two lines would look like two trials.
+        labels[key] = " ".join(words[key].split()) or str(cells[key]["model.name"])
+    return labels
+
+
+def _leaves(values: Mapping[str, Any], paths: Iterable[str]) -> Iterator[tuple[str, Any]]:
+    """A cell's settings at these paths; those of a part of the user's own one by one."""
+    for path in paths:
+        value = values.get(path)
+        if isinstance(value, Mapping) and value:
+            inner = {f"{path}.{name}": setting for name, setting in value.items()}
+            yield from _leaves(inner, inner)
+        elif path in values:
+            yield path, value
+
+
+def _telling(told: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Without what is alike in all cells, unless these are alike in everything."""
+    found: dict[str, set[str]] = {}
+    for values in told.values():
+        for path, value in values.items():
+            found.setdefault(path, set()).add(canonical(value))
+    common = {path for path in found if all(path in values for values in told.values())}
+    alike = {path for path in common if len(found[path]) == 1}
+    if alike == found.keys():
+        return dict(told)
+    return {
+        key: {p: v for p, v in values.items() if p not in alike} for key, values in told.items()
+    }
+
+
+def cut(text: str, longest: int) -> str:
+    """A text, or its beginning and an ellipsis."""
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
+
+
+def drawn(labels: Iterable[str]) -> dict[str, str]:
+    """Label -> what a figure has of it: as much as there is room for, and no two alike."""
+    short: dict[str, str] = {}
+    for label in dict.fromkeys(labels):
+        name, number = cut(label, LONGEST_DRAWN), 1
+        while name in short.values():
+            number += 1
+            name = f"{cut(label, LONGEST_DRAWN - 5)} ({number})"
+        short[label] = name
+    # Two dollars would be a formula, and what begins with `_` is left out of legends.
+    return {
+        label: (" " if name.startswith("_") else "") + name.replace("$", "\\$")
+        for label, name in short.items()
+    }

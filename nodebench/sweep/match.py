@@ -1,0 +1,61 @@
+"""Partial cells: which trials agree with one, and which paths it may name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from nodebench.errors import Fault, unknown
+from nodebench.spec import TrialSpec
+from nodebench.spec.settings import field_paths
+from nodebench.sweep.paths import set_path
+
+SPEC_ORDER = {path: i for i, path in enumerate(dict.fromkeys(field_paths(TrialSpec)))}
+"""Every path that a trial may have -> its place in a spec."""
+
+
+def agrees(spec: TrialSpec, cell: Mapping[str, Any]) -> bool:
+    """Whether a trial has what a partial cell (path -> value) says: setting it changes nothing."""
+    if not cell:
+        return True
+    tree = spec.model_dump(exclude_none=True)
+    for path, value in leaves(cell):
+        set_path(tree, path.split("."), value)
+    try:
+        return TrialSpec.model_validate(tree) == spec
+    except ValidationError:
+        return False
+
+
+def leaves(cell: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """A cell's paths and values, groups and names that stand for groups taken apart."""
+    for key, value in cell.items():
+        path = f"{prefix}{key}"
+        if isinstance(value, dict):
+            yield from leaves(value, f"{path}.")
+        else:
+            yield (f"{path}.name" if f"{path}.name" in SPEC_ORDER else path), value
+
+
+def named_paths(cell: Mapping[str, Any]) -> list[str]:
+    """The settings that a partial cell names; a group that is given as one stands for all of it."""
+    plain = {key: value for key, value in cell.items() if not isinstance(value, dict)}
+    return [*(key for key in cell if key not in plain), *(path for path, _ in leaves(plain))]
+
+
+def check_cell(where: str, cell: Mapping[str, Any], faults: list[Fault]) -> None:
+    """Notes the paths in a partial cell that no trial can have."""
+    for path, _ in leaves(cell):
+        if path not in SPEC_ORDER:
+            faults.append(Fault(f"{where}.{path}", unknown(path, "field", neighbors(path))))
+
+
+def neighbors(path: str) -> list[str]:
+    """The paths that a trial may have in the group of an unknown path, as far as it is known."""
+    group = path.rpartition(".")[0]
+    while group and group not in SPEC_ORDER:
+        group = group.rpartition(".")[0]
+    near = [known for known in SPEC_ORDER if known.rpartition(".")[0] == group]
+    return near or neighbors(group)

@@ -1,0 +1,38 @@
+"""Dotted paths: the axes of a grid, and setting a value in a tree."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+from nodebench.spec.model import BY_PLACE
+from nodebench.spec.norms import PLACES
+from nodebench.sweep.safe_yaml import DEEPEST, Tree
+
+TOO_DEEP = f"a path has at most {DEEPEST} parts"
+
+
+def axis_paths(key: str) -> tuple[str, ...]:
+    """The dotted paths of a grid key, which a comma zips."""
+    return tuple(path.strip() for path in key.split(","))
+
+
+def is_too_deep(path: str) -> bool:
+    """Whether a dotted path has more parts than any tree."""
+    return path.count(".") >= DEEPEST
+
+
+def set_path(tree: Tree, path: Sequence[str], value: Any) -> None:
+    """Sets a value in a tree, writing shorthand on the way out in full."""
+    for depth, key in enumerate(path[:-1]):
+        inner = tree.get(key)
+        if isinstance(inner, str) and depth == 1 and key in BY_PLACE:
+            inner = dict.fromkeys(PLACES, inner)
+        elif isinstance(inner, str):
+            inner = {"name": inner}
+        elif not isinstance(inner, dict):
+            inner = {}
+        tree[key] = inner
+        tree = inner
+    tree[path[-1]] = copy.deepcopy(value)

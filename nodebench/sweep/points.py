@@ -1,0 +1,107 @@
+"""The evaluation points that a sweep asks for of its trials."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from nodebench.errors import Fault, SweepError
+from nodebench.spec import Trial, TrialSpec
+from nodebench.spec.point import EvaluationPoint, limit_point, own_point
+from nodebench.spec.solver import Solver
+from nodebench.spec.vocabulary import METHODS
+from nodebench.sweep.file import Evaluate
+from nodebench.sweep.match import agrees
+from nodebench.sweep.sweep import Sweep
+
+
+def points(trial: Trial, blocks: Sequence[Evaluate]) -> list[EvaluationPoint]:
+    """Everything to measure of a trial's model.
+
+    Beside what is asked for, that is the training solver and the limit, on the same samples and
+    with the same statistics: a verdict needs both.
+    """
+    found: list[EvaluationPoint] = []
+    measured: set[tuple[int | None, str]] = set()
+    for point in asked(trial, blocks):
+        how = (point.test_size, point.batch_norm)
+        if not point.gradient and how not in measured:
+            measured.add(how)
+            for end in (own_point(trial), limit_point(trial.spec)):
+                same = replace(end, test_size=point.test_size, batch_norm=point.batch_norm)
+                found.append(same)
+        found.append(point)
+    return list(dict.fromkeys(found))
+
+
+def asked(trial: Trial, blocks: Sequence[Evaluate]) -> list[EvaluationPoint]:
+    """The points that a sweep's `evaluate` blocks name."""
+    found = [
+        point
+        for block in blocks
+        if trial.spec.solver is not None and agrees(trial.spec, block.when)
+        for point in _points_of(trial.spec, block)
+    ]
+    return list(dict.fromkeys(found))
+
+
+def _points_of(spec: TrialSpec, block: Evaluate) -> Iterator[EvaluationPoint]:
+    has_batch_norm = spec.model.normalizes_batches_in_ode
+    for method in block.methods:
+        for point in _solvers(spec, method, block):
+            for gradient in block.gradients:
+                for at in block.at:
+                    yield replace(point, gradient=gradient, at=at)
+            for statistics in () if block.gradients else block.batch_norm:
+                if statistics == "running" or has_batch_norm:
+                    yield replace(point, test_size=block.test_size, batch_norm=statistics)
+
+
+def _solvers(spec: TrialSpec, method: str, block: Evaluate) -> Iterator[EvaluationPoint]:
+    trained = spec.solver
+    assert trained is not None
+    facts = METHODS[method]
+    if facts.kind == "adaptive":
+        yield from (EvaluationPoint(method, tol=tol) for tol in block.tols)
+        if trained.facts.kind == "adaptive":
+            yield from (EvaluationPoint(method, tol_factor=factor) for factor in block.tol_factors)
+        return
+    yield from (EvaluationPoint(method, steps=steps) for steps in block.steps)
+    span = spec.model.span
+    if facts.stages and span and spec.model.ode_blocks:
+        per_step = facts.stages * spec.model.ode_blocks  # of the whole network
+        for nfe in block.nfe:
+            steps, rest = divmod(nfe - facts.start * spec.model.ode_blocks, per_step)
+            if steps > 0 and not rest:
+                yield EvaluationPoint(method, steps=steps)
+    if trained.facts.kind != "adaptive":
+        for factor in block.step_factors:
+            if factor <= 1 or _fits(trained, factor, span):
+                yield EvaluationPoint(method, step_factor=factor)
+
+
+def _fits(trained: Solver, factor: float, span: float | None) -> bool:
+    """Whether so long a step stays within the interval, which no step exceeds."""
+    if span is None or (trained.adapt and trained.steps is trained.step_size is None):
+        return True
+    return factor * (trained.step_size or span / trained.step_count(span)) <= span
+
+
+def require_points(sweep: Sweep, source: str) -> None:
+    """Refuses an `evaluate` block that gives no trial of the sweep a point.
+
+    Raises:
+        SweepError: with every such block.
+    """
+    faults = [
+        Fault(
+            f"evaluate[{number}]",
+            "gives no trial a point: `nfe` must be a multiple of a method's stages (times the "
+            "ODE blocks; a model by import path takes `steps`), `step_factors` need a training by "
+            "steps, `tol_factors` one by tolerance",
+        )
+        for number, block in enumerate(sweep.evaluate)
+        if not any(asked(trial, [block]) for trial in sweep.trials)
+    ]
+    if faults:
+        raise SweepError(source, faults)

@@ -1,0 +1,38 @@
+"""The random samples of a search, drawn before anything runs."""
+
+from __future__ import annotations
+
+import math
+import random
+from typing import Any
+
+from nodebench.spec.seed import stream
+from nodebench.sweep.file import Range, Search
+
+DIGITS = 4
+"""To which drawn numbers are rounded, so that a label can name them."""
+
+
+def search_samples(search: Search) -> list[dict[str, Any]]:
+    """The samples as path -> value; each path has a stream of its own."""
+    columns = {}
+    for path, range_ in search.space.items():
+        source = random.Random(stream(search.seed, "search", path))
+        columns[path] = [_draw(range_, source) for _ in range(search.samples)]
+    return [{path: column[i] for path, column in columns.items()} for i in range(search.samples)]
+
+
+def _draw(range_: Range, source: random.Random) -> Any:
+    if range_.choice is not None:
+        return source.choice(range_.choice)
+    if range_.integers is not None:
+        return source.randint(*range_.integers)
+    if range_.log_uniform is not None:
+        low, high = map(math.log, range_.log_uniform)
+        return _rounded(math.exp(source.uniform(low, high)))
+    assert range_.uniform is not None
+    return _rounded(source.uniform(*range_.uniform))
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.{DIGITS}g}")

@@ -1,0 +1,114 @@
+"""A sweep: its trials in order, and what distinguishes them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from nodebench.spec import Trial
+from nodebench.spec.identity import Cell, canonical
+from nodebench.sweep.file import Claim, Evaluate, Limits, Made, Resources, Search
+from nodebench.sweep.labels import drawn, labeled
+from nodebench.sweep.loading import Origin
+from nodebench.sweep.match import SPEC_ORDER
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep file, expanded."""
+
+    name: str
+    about: str
+    trials: tuple[Trial, ...]
+    evaluate: tuple[Evaluate, ...]
+    baseline: dict[str, Any]
+    claims: tuple[Claim, ...]
+    resources: Resources
+    limits: Limits
+    margin: float
+    checkpoint_minutes: float
+    search: Search | None
+    made: Made
+    text: str
+    """The resolved sweep file as YAML: what `repro` needs, and nothing of this machine."""
+
+    origin: Origin
+
+    @cached_property
+    def varying(self) -> list[str]:
+        """The settings, the seed aside, that tell the cells of the sweep apart."""
+        cells = list({cell.key: cell.settings for cell in self._cells}.values())
+        paths = sorted({path for cell in cells for path in cell}, key=SPEC_ORDER.__getitem__)
+        paths = _without_twins(paths, cells)
+        values = {path: [canonical(cell[path]) for cell in cells if path in cell] for path in paths}
+        telling = [path for path in paths if len(set(values[path])) > 1]
+        told = {tuple(canonical(cell.get(path)) for path in telling) for cell in cells}
+        if len(told) < len(cells):
+            # Some cells differ only in that a setting is absent, as steps from step_size.
+            return [p for p in paths if p in telling or len(values[p]) < len(cells)]
+        return telling
+
+    def heading(self, path: str) -> str:
+        """What a table calls a setting: its whole group, where all settings in it agree."""
+        group = path.rpartition(".")[0]
+        agree = group.count(".") > 0 and all(
+            value == cell.settings.get(path)
+            for cell in self._cells
+            for other, value in cell.settings.items()
+            if other.rpartition(".")[0] == group
+        )
+        return group if agree else path
+
+    def label(self, trial: Trial) -> str:
+        """What distinguishes a trial within its sweep: `odenet euler 10 · s0`."""
+        return f"{self.cell_label(trial)} · s{trial.spec.seed}"
+
+    def cell_label(self, trial: Trial) -> str:
+        """The same without the seed: `odenet euler 10`."""
+        return self.labels[trial.cell.key]
+
+    @cached_property
+    def labels(self) -> dict[str, str]:
+        """Cell key -> label, of which no two are alike: values, named where these say too little.
+
+        `width 16` rather than `16`, and `epochs 4` beside `iterations 4`.
+        """
+        return labeled({cell.key: cell.settings for cell in self._cells}, self.varying)
+
+    @cached_property
+    def drawn(self) -> Sweep:
+        """The same as figures have it: with labels that are cut where they are long."""
+        short = drawn(self.labels.values())
+        other = replace(self)
+        # In the place of the cached property: what a frozen sweep's labels would be.
+        other.__dict__["labels"] = {key: short[label] for key, label in self.labels.items()}
+        return other
+
+    @cached_property
+    def _cells(self) -> list[Cell]:
+        return list(dict.fromkeys(trial.cell for trial in self.trials))
+
+
+def _without_twins(paths: list[str], cells: list[dict[str, Any]]) -> list[str]:
+    """Leaves out a path that says nothing beside another of its group.
+
+    That is one whose value is its neighbour's, as norms that are all alike, or follows from the
+    group's name, as the right-hand side that each of two models has.
+    """
+
+    def is_twin(path: str, other: str) -> bool:
+        if path.rpartition(".")[0] != other.rpartition(".")[0]:
+            return False
+        if all(path not in cell or cell.get(other) == cell[path] for cell in cells):
+            return True
+        if not other.endswith(".name"):
+            return False
+        pairs = {(canonical(cell.get(other)), canonical(cell.get(path))) for cell in cells}
+        return len(pairs) == len({name for name, _ in pairs})
+
+    kept: list[str] = []
+    for path in paths:
+        if not any(is_twin(path, other) for other in kept):
+            kept.append(path)
+    return kept

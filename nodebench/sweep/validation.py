@@ -1,0 +1,96 @@
+"""pydantic's complaints in a user's words: YAML path, what was found, what is allowed."""
+
+from __future__ import annotations
+
+import re
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from nodebench.errors import shown, unknown
+from nodebench.spec.model import BY_PLACE
+from nodebench.spec.settings import Settings, parts_in
+
+Path = tuple[str | int, ...]
+
+
+def faults_of(
+    error: ValidationError, owner: type[Settings], tree: object
+) -> list[tuple[Path, str]]:
+    """(path into the tree, message) for every complaint about `tree`, which is no `owner`."""
+    found: list[tuple[Path, str]] = []
+    for detail in error.errors(include_url=False):
+        path, part = _follow(owner, detail["loc"])
+        path = _inside(tree, path)
+        found.append((path, _message(detail, path, part)))
+    return list(dict.fromkeys(found))
+
+
+def dotted(path: Path) -> str:
+    """`("grid", 0, "solver.steps")` as `grid[0].solver.steps`."""
+    text = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in path)
+    return text.removeprefix(".")
+
+
+def _message(detail: ErrorDetails, path: Path, owner: type[Settings] | None) -> str:
+    kind, value, context = detail["type"], detail["input"], detail.get("ctx", {})
+    if kind == "extra_forbidden":
+        return unknown(path[-1], "field", owner.model_fields if owner else ())
+    if kind == "literal_error":
+        field = next(str(key) for key in reversed(path) if isinstance(key, str))
+        if len(path) > 1 and path[-2] in BY_PLACE:
+            field = str(path[-2])
+        kind = f"value of `{field}`" if isinstance(path[-1], int) else field
+        return unknown(value, kind, re.findall(r"'([^']*)'", context["expected"]))
+    if kind == "unknown_part":
+        name = value.get("name") if isinstance(value, dict) else value
+        if name is None:
+            return f"needs a `name`. Known: {context['known']}."
+        return unknown(name, detail["msg"], context["known"].split(", "))
+    if kind == "missing":
+        return "is missing, and has no default"
+    if kind == "value_error":
+        return detail["msg"].removeprefix("Value error, ")
+    if kind == "int_parsing_size":
+        return f"should be a number of 64 bits, found {shown(value)}"
+    if kind == "bool_type":
+        return f"should be `true` or `false`, found {shown(value)}"
+    if kind == "tuple_type":
+        return f"should be a list, found {shown(value)}"
+    if kind == "string_pattern_mismatch":  # only import paths have a pattern
+        return f"{shown(value)} is no import path, `package.module:Name`"
+    message = re.sub("^(Input|String|Tuple) should", "should", detail["msg"])
+    return f"{message}, found {shown(value)}"
+
+
+def _follow(owner: type[Settings], loc: Path) -> tuple[Path, type[Settings] | None]:
+    """The path without pydantic's union tags, and the part whose field is its last key."""
+    path: list[str | int] = []
+    here: type[Settings] | None = owner
+    last = owner
+    choices: dict[str, type[Settings]] = {}
+    for key in loc:
+        if str(key) in choices and len(choices) > 1:
+            here, choices = choices[str(key)], {}
+            continue
+        path.append(key)
+        if here is not None:
+            last = here
+            field = here.model_fields.get(str(key))
+            choices = parts_in(field) if field else {}
+            here = next(iter(choices.values())) if len(choices) == 1 else None
+        elif isinstance(key, int) and len(choices) == 1:
+            here = next(iter(choices.values()))
+    return tuple(path), last
+
+
+def _inside(tree: object, path: Path) -> Path:
+    """The path up to the value that stands in the tree: shorthand has no insides."""
+    for depth, key in enumerate(path):
+        if isinstance(tree, dict):
+            tree = tree.get(key)
+        elif isinstance(tree, list | tuple) and isinstance(key, int) and key < len(tree):
+            tree = tree[key]
+        else:
+            return path[:depth]
+    return path

@@ -1,0 +1,1 @@
+"""The store as MLflow runs, and the only importer of MLflow."""

@@ -1,0 +1,181 @@
+"""Reaching MLflow: whether it answers, its errors in our words, and the runs that are ours.
+
+Everything of MLflow is imported from here, where it is set up before.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import re
+import socket
+import sqlite3
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from nodebench.errors import TrackingError, masked
+from nodebench.files import require_writable
+from nodebench.store import Store
+from nodebench.store.locations import tracking_file, tracking_uri, variable
+from nodebench.store.lock import held
+from nodebench.store.mlflow_file import TRIAL_TAG, follow, require_mlflows
+from nodebench.tracking.cures import cure
+
+os.environ.update(
+    MLFLOW_DISABLE_TELEMETRY=variable("MLFLOW_DISABLE_TELEMETRY") or "true",
+    MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT="true",  # two lines a run
+    # A server that does not answer holds nobody up for long. Our caller tries again; MLflow itself
+    # would also repeat the creation of a run whose answer was lost, which makes two of it.
+    MLFLOW_HTTP_REQUEST_TIMEOUT=variable("MLFLOW_HTTP_REQUEST_TIMEOUT") or "15",
+    MLFLOW_HTTP_REQUEST_MAX_RETRIES=variable("MLFLOW_HTTP_REQUEST_MAX_RETRIES") or "0",
+)
+
+import mlflow
+from alembic.util import CommandError
+from mlflow import MlflowClient
+from mlflow.entities import Experiment, Metric, Param, Run, RunTag
+from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
+
+__all__ = ["Metric", "MlflowClient", "Param", "Run", "RunTag"]
+
+logging.getLogger("alembic").setLevel(logging.ERROR)
+logging.getLogger("mlflow").setLevel(logging.ERROR)
+
+ERRORS = (
+    *(MlflowException, CommandError, SQLAlchemyError, sqlite3.Error),
+    *(OSError, ImportError, ValueError),  # ValueError: of an answer that is not MLflow's
+)
+LONGEST_REASON = 300
+PATIENCE_S = 5
+PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
+
+OPENING_S = 300.0
+"""For whoever makes MLflow's file: some seconds, and minutes on a machine that is busy."""
+
+
+def probe(store: Store) -> str:
+    """What MLflow answers within seconds, in words; makes no file where there is none yet.
+
+    Raises:
+        TrackingError: if it cannot be reached, or its database is damaged or of another version.
+    """
+    uri = tracking_uri(store)
+    file = tracking_file(uri)
+    with explained(uri), _impatient():
+        if file is not None and not file.exists():
+            require_writable(file.resolve().parent)
+            return f"`{masked(uri)}` is not there yet: the first run makes it"
+        _require_contact(uri)
+        found = MlflowClient(uri, uri).search_experiments()
+    return f"{mlflow.__version__}; `{masked(uri)}` answers and has {len(found)} experiments"
+
+
+def client_for(store: Store) -> MlflowClient:
+    """MLflow, with its file made, and put right after the store was moved.
+
+    Raises:
+        TrackingError: if it cannot be reached.
+    """
+    uri = tracking_uri(store)
+    file = tracking_file(uri)
+    with explained(uri):
+        if file is None:
+            _require_contact(uri)
+            return MlflowClient(uri, uri)
+        with _opening(file):
+            _require_contact(uri)
+            client = MlflowClient(uri, uri)
+            follow(file, store)
+            return client
+
+
+def _opening(file: Path) -> contextlib.AbstractContextManager[None]:
+    """Keeps others from opening MLflow's file meanwhile.
+
+    It is made in many steps, and two processes at once would both take each.
+    """
+    if file.exists() and not os.access(file.parent, os.W_OK):
+        return contextlib.nullcontext()  # somebody else's, to be read
+    return held(file.with_name(f"{file.name}.lock"), f"`{file}`", OPENING_S)
+
+
+def _require_contact(uri: str) -> None:
+    """Refuses at once what MLflow would try again and again."""
+    if file := tracking_file(uri):
+        require_mlflows(file)
+        return
+    parts = urlsplit(uri)
+    port = parts.port or PORTS.get(parts.scheme.partition("+")[0])
+    if parts.hostname and port and not _is_by_proxy(parts.scheme):
+        socket.create_connection((parts.hostname, port), PATIENCE_S).close()
+
+
+def _is_by_proxy(scheme: str) -> bool:
+    return scheme in urllib.request.getproxies()
+
+
+@contextlib.contextmanager
+def _impatient() -> Iterator[None]:
+    """Makes MLflow ask a server once, and wait for seconds only."""
+    names = "MLFLOW_HTTP_REQUEST_MAX_RETRIES", "MLFLOW_HTTP_REQUEST_TIMEOUT"
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update(zip(names, ("0", str(PATIENCE_S)), strict=True))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def runs_of(client: MlflowClient, experiment: str) -> list[Run]:
+    """All runs of ours in an experiment."""
+    found: list[Run] = []
+    token: str | None = None
+    while True:
+        page = client.search_runs([experiment], f"tag.`{TRIAL_TAG}` != ''", page_token=token)
+        found += page
+        token = page.token
+        if not token:
+            return found
+
+
+def experiment_of(client: MlflowClient, name: str) -> Experiment:
+    """The experiment of a sweep that was run.
+
+    Raises:
+        TrackingError: if there is none, or it was deleted.
+    """
+    found = client.get_experiment_by_name(name)
+    where = f"MLflow at `{client.tracking_uri}` has"
+    if found is None:
+        raise TrackingError(f"{where} no experiment `{name}`: run it first")
+    if is_deleted(found):
+        raise TrackingError(
+            f"{where} the experiment `{name}` among those that were deleted in its pages. "
+            "`nodebench sync SWEEP` restores it"
+        )
+    return found
+
+
+def is_deleted(experiment: Experiment) -> bool:
+    """Whether an experiment was deleted in MLflow's pages, where it can be restored."""
+    return bool(experiment.lifecycle_stage == "deleted")
+
+
+@contextlib.contextmanager
+def explained(uri: str) -> Iterator[None]:
+    """Turns MLflow's errors into one that says where it was sought and what to do."""
+    try:
+        yield
+    except ERRORS as error:
+        text = masked(str(error))
+        reason = re.split(r"\. |\n", text.rpartition("(Caused by ")[2].strip())[0]
+        message = f"MLflow at `{uri}` cannot be used ({reason[:LONGEST_REASON]}). {cure(text, uri)}"
+        raise TrackingError(message) from None  # the error's own text may have a password

@@ -1,0 +1,116 @@
+"""What MLflow shows of the store: rows as metrics, results as tags, a sweep as columns."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from nodebench.report.analysis.verdict import Verdict
+from nodebench.store import Result, TrialFolder
+from nodebench.store.result import FINISHED, Row
+from nodebench.store.trial_folder import SHOWN
+from nodebench.sweep import Sweep
+from nodebench.tracking.client import Metric
+
+VIEW = "nodebench"
+VIEW_TAG = f"mlflow.sharedViewState.{VIEW}"
+"""An experiment's tag of this name is a view of its runs, which an address can ask for."""
+
+
+def view(sweep: Sweep) -> str:
+    """The columns by which MLflow's list of runs tells a sweep's trials apart, as it keeps them."""
+    headlines = dict.fromkeys(trial.spec.data.headline for trial in sweep.trials)
+    columns = [f"metrics.`{name}`" for name in headlines]
+    columns += [f"params.`{path}`" for path in (*sweep.varying, "seed")]
+    return json.dumps({"selectedColumns": columns})
+
+
+def metrics(row: Row) -> Iterable[Metric]:
+    """An epoch's numbers, at the epoch's time."""
+    stamp, epoch = milliseconds(row["time"]), row["epoch"]
+    names = (name for name in row if name not in ("time", "epoch"))
+    return (Metric(name, float(row[name]), stamp, epoch) for name in names)
+
+
+def totals(result: Result) -> list[Metric]:
+    """What stands for the whole training rather than for an epoch."""
+    stamp = milliseconds(result.finished)
+    return [
+        Metric(name, float(value), stamp, 0)
+        for name, value in result.summary.items()
+        if name.startswith(("best_", "parameters"))
+    ]
+
+
+def ending(result: Result) -> str:
+    """MLflow's word for how a trial ended."""
+    return "FINISHED" if result.outcome == FINISHED else "FAILED"
+
+
+def milliseconds(seconds: float) -> int:
+    """MLflow's milliseconds."""
+    return round(seconds * 1000)
+
+
+def tags(result: Result) -> dict[str, str]:
+    """How a trial ended, and where."""
+    here: dict[str, Any] = result.environments[-1] if result.environments else {}
+    found = {
+        "outcome": result.outcome,
+        "reason": result.reason,
+        **{f"nodebench.{name}": str(value) for name, value in here.items()},
+        **{f"nodebench.{name}": value for name, value in result.tags.items()},
+    }
+    if len(result.environments) > 1:
+        found["nodebench.mixed_environments"] = "true"
+    return found
+
+
+def stamp_of_points(folder: TrialFolder, result: Result) -> int:
+    """When a verdict became what it is, since MLflow shows the latest of several values."""
+    points = folder.path / "evaluations.json"
+    return milliseconds(max(result.finished, points.stat().st_mtime))
+
+
+def verdict_metrics(judged: Verdict, stamp: int) -> list[Metric]:
+    """The numbers behind a verdict."""
+    return [Metric(f"verdict_{name}", value, stamp, 0) for name, value in judged.numbers.items()]
+
+
+def timing_metrics(folder: TrialFolder) -> list[Metric]:
+    """Seconds of a step and of an epoch, alone on the machine that was timed last."""
+    newest = max(folder.timings(), key=lambda row: row["time"], default={})
+    names = [name for name in ("step_s", "timed_epoch_s") if name in newest]
+    return [Metric(name, newest[name], milliseconds(newest["time"]), 0) for name in names]
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Evaluated points as a table: what was asked for, under which solver, what came out."""
+    flat = [
+        {
+            **row["point"],
+            **{f"solver.{name}": value for name, value in row["solver"].items()},
+            **{name: value for name, value in row.items() if name not in ("point", "solver")},
+        }
+        for row in rows
+    ]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(dict.fromkeys(name for row in flat for name in row)))
+    writer.writeheader()
+    writer.writerows(flat)
+    return text.getvalue()
+
+
+def fingerprint(folder: TrialFolder, sweep: Sweep) -> str:
+    """Changes whenever something that MLflow shows of a finished trial does."""
+    # A verdict follows from what the sweep evaluates, and from its margin.
+    digest = hashlib.sha256(f"{sweep.margin} {sweep.evaluate}".encode())
+    for name in SHOWN:
+        path: Path = folder.path / name
+        digest.update(path.read_bytes() if path.exists() else b"-")
+    return digest.hexdigest()[:16]

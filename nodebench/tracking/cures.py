@@ -1,0 +1,79 @@
+"""What to do about an error of MLflow's, by what it says."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+
+from nodebench.store.locations import tracking_file
+
+ANEW = "and `nodebench sync SWEEP` writes it anew from the store"
+START = "Start the server, or change or unset MLFLOW_TRACKING_URI"
+
+CURES = {
+    "state is deleted|must be in the 'active' state": (
+        "It was deleted in MLflow's pages: `nodebench sync SWEEP` restores it"
+    ),
+    "not a database|malformed|no such (table|column)|already exists|duplicate column": (
+        f"The file is damaged: move it away, {ANEW}"
+    ),
+    "is locked": "Another process writes to it for long: wait until it ends, or use a server",
+    "read-?only|unable to open|Permission denied|Not a directory|File exists": (
+        "Make the file and its folder writable, or let MLFLOW_TRACKING_URI name another"
+    ),
+    "is full|No space left": "Free some space: `nodebench gc` shows what can go",
+    r"status (code )?40[13]\b|error code 40[13]\b|UNAUTHENTICATED|PERMISSION_DENIED": (
+        "Let MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, say "
+        "who you are, and see that you may write there"
+    ),
+    "password authentication|Access denied": "See user and password in MLFLOW_TRACKING_URI",
+    "WRONG_VERSION_NUMBER|record layer failure|wrong version number": (
+        "That server speaks `http:` and not `https:`"
+    ),
+    "too many 50|error code 50|INTERNAL_ERROR": "The server itself fails: see its log",
+    "unsupported URI|^Port |IPv6": (
+        "Let MLFLOW_TRACKING_URI read `http://host:5000`, or `sqlite:////folder/mlflow.db`"
+    ),
+    r"error code (30.|40[45])|status 40[45]|Expecting value|valid JSON|Not Found": (
+        "What answers there is no MLflow server: see host, port and path in MLFLOW_TRACKING_URI"
+    ),
+    "resolve|Name or service not known|nodename": (
+        "There is no host of this name: see MLFLOW_TRACKING_URI"
+    ),
+}
+
+PACKAGES = {"psycopg2": "psycopg2-binary", "psycopg": "psycopg[binary]", "MySQLdb": "mysqlclient"}
+"""What installs a module of another name."""
+
+
+def cure(error: str, uri: str) -> str:
+    """What to do about an error that says this, of the MLflow at an address."""
+    if found := re.search(r"No module named '(\w+)", error):
+        return f"Install it: pip install '{PACKAGES.get(found[1], found[1])}'"
+    if found := re.search(r"found version (\w+)|locate revision identified by '(\w+)'", error):
+        away = f"; or move it away, {ANEW}" if tracking_file(uri) else ""
+        return _of_schema(found[1] or found[2]) + away
+    for pattern, text in CURES.items():
+        if re.search(pattern, error):
+            return text
+    return f"Move it away, {ANEW}" if tracking_file(uri) else START
+
+
+def _of_schema(revision: str) -> str:
+    """What to do about a database of another MLflow."""
+    version = importlib.metadata.version("mlflow")
+    if _knows(revision):
+        return (
+            f"An older MLflow than {version}, which is here, made it: copy it, then run `mlflow db "
+            "upgrade` with its address"
+        )
+    return f"A newer MLflow than {version}, which is here, made it: pip install --upgrade mlflow"
+
+
+def _knows(revision: str) -> bool:
+    """Whether the MLflow that is installed has been at a revision of the database."""
+    spec = importlib.util.find_spec("mlflow")
+    folders = spec.submodule_search_locations or [] if spec else []
+    pattern = f"store/db_migrations/versions/{revision}_*.py"
+    return any(any(Path(folder).glob(pattern)) for folder in folders)

@@ -1,0 +1,295 @@
+"""MLflow as the public face of the store: one experiment a sweep, one run a trial.
+
+The store is the source. What is written here is derived from it, found by tags, carries the
+history's own timestamps, and can therefore be written again at any time without doubling.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from nodebench.errors import TrackingError
+from nodebench.report.analysis.verdict import judge
+from nodebench.spec import Trial
+from nodebench.store import Result, Store, TrialFolder
+from nodebench.store.locations import tracking_file, tracking_uri
+from nodebench.store.mlflow_file import SYNCED_TAG, TRIAL_TAG, artifacts_of, is_lost
+from nodebench.store.result import Row
+from nodebench.sweep import Sweep
+from nodebench.sweep.labels import cut
+from nodebench.tracking import conversion as forms
+from nodebench.tracking.client import (
+    Metric,
+    MlflowClient,
+    Param,
+    Run,
+    RunTag,
+    client_for,
+    experiment_of,
+    explained,
+    is_deleted,
+    runs_of,
+)
+
+REPORT_TAG = "nodebench.report"
+ENDED = ("FINISHED", "FAILED")
+OPEN = ("SCHEDULED", "RUNNING", "KILLED")  # of a trial that has not come to its end
+LONGEST_NAME = 250  # characters of a run's name in MLflow's database
+BATCH = 800  # metrics; MLflow takes 1,000 metrics, parameters and tags at once
+
+
+class Tracker:
+    """Writes the trials of one sweep to MLflow.
+
+    Raises:
+        TrackingError: if MLflow cannot be reached.
+    """
+
+    def __init__(self, sweep: Sweep, store: Store):
+        self.sweep, self.store = sweep, store
+        self.uri = tracking_uri(store)
+        self._trials = {trial.id: trial for trial in sweep.trials}
+        with explained(self.uri):
+            self._client = client_for(store)
+            self._experiment = self._experiment_id()
+            found = self._one_each(runs_of(self._client, self._experiment))
+        self._run_ids = {trial: str(run.info.run_id) for trial, run in found.items()}
+        self._synced = {
+            run.info.run_id: run.data.tags.get(SYNCED_TAG)
+            for run in found.values()
+            if not is_lost(run.info.artifact_uri)  # else they are written again
+        }
+        self._open = {t: str(r.info.status) for t, r in found.items() if r.info.status in OPEN}
+        self._rows: dict[str, int] = {}
+        self._seen: dict[str, object] = {}
+
+    def update(self, trial_id: str) -> None:
+        """Brings a trial's run up to what the store has."""
+        folder = self.store.folder(trial_id)
+        result = folder.result()  # first: the history that is read after it is the whole one
+        history = folder.history()
+        if not history and result is None:
+            return
+        state = forms.fingerprint(folder, self.sweep)
+        run_id = self._run_ids.get(trial_id)
+        if run_id is not None and self._synced.get(run_id) == state:
+            return
+        trial = self._trials[trial_id]
+        is_new = run_id is None
+        if run_id is None:
+            run_id = self._create(trial, history, result)
+        logged = self._rows.get(run_id)
+        params = [] if logged else [Param(p, str(value)) for p, value in trial.settings.items()]
+        metrics = [metric for row in history[logged or 0 :] for metric in forms.metrics(row)]
+        tags = []
+        if result is not None:
+            judged = judge(trial, self.sweep, self.store)
+            metrics += forms.totals(result) + forms.timing_metrics(folder)
+            if judged:
+                metrics += forms.verdict_metrics(judged, forms.stamp_of_points(folder, result))
+            if not is_new:  # else they came with it, which is quicker
+                tags = [RunTag(key, value) for key, value in forms.tags(result).items()]
+            if judged:
+                tags.append(RunTag("verdict", judged.word))
+            # With the last batch, so that whatever was interrupted before is done again.
+            tags.append(RunTag(SYNCED_TAG, state))
+            self._end(trial_id, folder, result)
+        self._log(run_id, params, metrics, tags)
+        self._rows[run_id] = len(history)
+        if result is not None:
+            self._synced[run_id] = state
+
+    def update_all(self) -> None:
+        """Brings every trial of the sweep up to date.
+
+        Raises:
+            TrackingError: if MLflow cannot be reached.
+        """
+        with explained(self.uri):
+            for trial_id in self._trials:
+                stamp = self.store.folder(trial_id).stamp()
+                if self._seen.get(trial_id) != stamp:
+                    self.update(trial_id)
+                    self._seen[trial_id] = stamp
+            for trial_id, status in list(self._open.items()):
+                self._correct_status(trial_id, status)
+        self.store.note_runs(self.sweep.name, self.run_ids())
+
+    def seek_artifacts(self) -> None:
+        """Has runs whose artifacts a server has lost written again; of a file it is known.
+
+        Raises:
+            TrackingError: if MLflow cannot be reached.
+        """
+        with explained(self.uri):
+            for run_id in [run for run, state in self._synced.items() if state]:
+                if not _has_result(self._client, run_id):
+                    del self._synced[run_id]
+
+    def log_report(self, folder: Path) -> None:
+        """Keeps a report's page, figures and data as artifacts of a run of their own.
+
+        Raises:
+            TrackingError: if MLflow cannot be reached.
+        """
+        with explained(self.uri):
+            named = f"tag.`{REPORT_TAG}` != ''"
+            runs = list(self._client.search_runs([self._experiment], named, max_results=1))
+            run = runs[0] if runs else self._new_report()
+            state = hashlib.sha256((folder / "report.html").read_bytes()).hexdigest()[:16]
+            if run.data.tags.get(SYNCED_TAG) != state:
+                self._client.log_artifacts(run.info.run_id, str(folder))
+                self._client.set_tag(run.info.run_id, SYNCED_TAG, state)
+                self._client.set_terminated(run.info.run_id)
+
+    def _new_report(self) -> Run:
+        tags = {REPORT_TAG: self.sweep.name, "mlflow.note.content": self.sweep.about}
+        return self._client.create_run(self._experiment, run_name="report", tags=tags)
+
+    def run_ids(self) -> dict[str, str]:
+        """MLflow's run id of each trial that has one."""
+        return {trial: run for trial, run in self._run_ids.items() if trial in self._trials}
+
+    def _one_each(self, runs: list[Run]) -> dict[str, Run]:
+        """The run of each trial; of two, the one that is complete.
+
+        The other is deleted: it is the work of a server that was slow to create a run, which we
+        gave up and asked for again.
+        """
+        found: dict[str, Run] = {}
+        for run in sorted(runs, key=lambda run: (SYNCED_TAG not in run.data.tags, run.info.run_id)):
+            if found.setdefault(run.data.tags[TRIAL_TAG], run) is not run:
+                self._client.delete_run(run.info.run_id)
+        return found
+
+    def _correct_status(self, trial_id: str, shown: str) -> None:
+        """Sets the status of a run that has not ended: killed, unless a process trains it.
+
+        Also of one that is no longer in the sweep. One that this store has no folder of is
+        another machine's.
+        """
+        folder, run_id = self.store.folder(trial_id), self._run_ids[trial_id]
+        if not folder.path.exists():
+            return
+        if result := folder.result():
+            self._client.set_terminated(
+                run_id, forms.ending(result), forms.milliseconds(result.finished)
+            )
+            del self._open[trial_id]
+            return
+        status = "RUNNING" if folder.is_locked() else "KILLED"
+        if status != shown:
+            self._client.update_run(run_id, status)
+            self._open[trial_id] = status
+
+    def _experiment_id(self) -> str:
+        view = forms.view(self.sweep)
+        found = self._client.get_experiment_by_name(self.sweep.name)
+        if found is not None:
+            if is_deleted(found):  # in MLflow's pages, which are to show what the store has
+                self._client.restore_experiment(found.experiment_id)
+            if found.tags.get(forms.VIEW_TAG) != view:
+                self._client.set_experiment_tag(found.experiment_id, forms.VIEW_TAG, view)
+            return str(found.experiment_id)
+        # A server places artifacts itself; the local file would place them in the working folder.
+        local = tracking_file(self.uri) is not None
+        location = artifacts_of(self.store, self.sweep.name).as_uri() if local else None
+        kind = {"mlflow.experimentKind": "custom_model_development"}  # what its pages show first
+        tags = kind | {forms.VIEW_TAG: view}
+        return str(self._client.create_experiment(self.sweep.name, location, tags))
+
+    def _create(self, trial: Trial, history: list[Row], result: Result | None) -> str:
+        started = result.started if result else history[0]["time"] - history[0].get("epoch_s", 0)
+        run = self._client.create_run(
+            self._experiment,
+            start_time=forms.milliseconds(started),
+            run_name=cut(self.sweep.label(trial), LONGEST_NAME),
+            tags={
+                TRIAL_TAG: trial.id,
+                "nodebench.recipe": trial.recipe_id,
+                "nodebench.sweep": self.sweep.name,
+                "mlflow.note.content": self.sweep.about,
+                **(forms.tags(result) if result else {}),
+            },
+        )
+        run_id = str(run.info.run_id)
+        self._run_ids[trial.id], self._open[trial.id] = run_id, "RUNNING"
+        return run_id
+
+    def _end(self, trial_id: str, folder: TrialFolder, result: Result) -> None:
+        run_id = self._run_ids[trial_id]
+        for path in folder.artifacts():
+            self._client.log_artifact(run_id, str(path))
+        self._client.log_text(run_id, self.sweep.text, f"{self.sweep.name}.yaml")
+        if rows := folder.evaluations():  # MLflow's pages show CSV as a table
+            self._client.log_text(run_id, forms.table(rows), "evaluations.csv")
+        self._client.set_terminated(
+            run_id, forms.ending(result), forms.milliseconds(result.finished)
+        )
+        self._open.pop(trial_id, None)
+
+    def _log(
+        self, run_id: str, params: list[Param], metrics: list[Metric], tags: list[RunTag]
+    ) -> None:
+        while len(metrics) > BATCH:
+            self._client.log_batch(run_id, metrics=metrics[:BATCH])
+            metrics = metrics[BATCH:]
+        self._client.log_batch(run_id, metrics=metrics, params=params, tags=tags)
+
+
+def restore(sweep: Sweep, store: Store, source: Store) -> None:
+    """Fills an empty `store` with a sweep's trials from MLflow's artifacts.
+
+    `source` is the store beside which the default MLflow file lies.
+
+    Raises:
+        TrackingError: if MLflow has no such experiment, lacks artifacts, or cannot be reached.
+    """
+    uri = tracking_uri(source)
+    with explained(uri):
+        client = client_for(source)
+        experiment = experiment_of(client, sweep.name)
+        planned = {trial.id for trial in sweep.trials}
+        found = runs_of(client, str(experiment.experiment_id))
+        runs = {r.data.tags[TRIAL_TAG]: r for r in found if r.data.tags[TRIAL_TAG] in planned}
+        store.note_runs(sweep.name, {t: str(run.info.run_id) for t, run in runs.items()})
+        _require_artifacts(client, sweep, list(runs.values()))
+        for trial_id, run in runs.items():
+            folder = store.folder(trial_id).path
+            folder.mkdir(parents=True, exist_ok=True)
+            client.download_artifacts(run.info.run_id, "", str(folder))
+
+
+def _require_artifacts(client: MlflowClient, sweep: Sweep, runs: Sequence[Run]) -> None:
+    """Refuses a report of nothing, and of runs of which nothing but their metrics is left."""
+    if not runs:
+        raise TrackingError(
+            f"MLflow at `{client.tracking_uri}` has no run of a trial that `{sweep.name}` plans. "
+            "Where the store is at hand, `nodebench sync SWEEP` writes them"
+        )
+    ended = [run for run in runs if run.info.status in ENDED or SYNCED_TAG in run.data.tags]
+    lost = [run for run in ended if not _has_result(client, run.info.run_id)]
+    if lost:
+        raise TrackingError(
+            f"MLflow at `{client.tracking_uri}` has {len(lost)} finished runs of `{sweep.name}` "
+            f"whose artifacts are gone from `{lost[0].info.artifact_uri}` and its like. Put them "
+            "back there; or, where the store is at hand, `nodebench sync SWEEP` writes them again"
+        )
+
+
+def _has_result(client: MlflowClient, run_id: str) -> bool:
+    """Whether a run's artifacts have its trial's end."""
+    return any(file.path == "result.json" for file in client.list_artifacts(run_id))
+
+
+def page_of(sweep: Sweep, store: Store) -> str:
+    """Where MLflow's pages list a sweep's runs, with what varies as columns; the part after `/`.
+
+    Raises:
+        TrackingError: if MLflow has no such experiment, or cannot be reached.
+    """
+    with explained(tracking_uri(store)):
+        experiment = experiment_of(client_for(store), sweep.name)
+    return f"#/experiments/{experiment.experiment_id}/runs?viewStateShareKey={forms.VIEW}"

@@ -1,0 +1,1 @@
+"""One trial: its task, the loop, checkpoints, and evaluation under other solvers."""

@@ -1,0 +1,266 @@
+"""Adapting the step size or the tolerance while training, so that accuracy does not depend on it.
+
+Source: Ott et al. 2021, section 4 and appendix. Every 50 iterations, after the backward pass, the
+accuracy on the current batch is compared with that under a finer reference solver. A gap above the
+threshold halves the step size or the tolerance; otherwise one a tenth larger is tried.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from nodebench.errors import Diverged, EvaluationLimit, StepUnderflow
+from nodebench.ode.block import ODEBlock, ode_blocks, solved_by, take_evaluations
+from nodebench.ode.gradients.buffers import buffers_kept
+from nodebench.spec import TrialSpec
+from nodebench.spec.solver import Adapt, Solver
+from nodebench.store.result import Row
+from nodebench.training.task import Loss, Task
+
+LARGER = 1.1
+FINER = 50.0
+"""By this factor, the reference's error estimate is below that of the training solver."""
+
+FINEST = torch.finfo(torch.float32).eps
+"""No reference is refined below this tolerance, where it would measure rounding: a rule of ours.
+
+Ott et al. refine without end, which a field that stands still never leaves.
+"""
+
+MEMORY = 5
+"""The training iterations whose evaluations a larger tolerance must change."""
+
+Accuracy = Callable[[Solver], tuple[float, int]]
+"""The accuracy on the current batch under a solver, and the evaluations that it took."""
+
+
+def adaptation_for(model: nn.Module, task: Task[Any], spec: TrialSpec) -> Adaptation | None:
+    """What adapts the trial's solver, if its spec asks for that; the model's blocks are set."""
+    solver = spec.solver
+    if solver is None or solver.adapt is None:
+        return None
+    block = next(ode_blocks(model))
+    if solver.facts.kind == "adaptive":
+        return ToleranceAdaptation(model, solver)
+    if solver.steps is None and solver.step_size is None:
+        with _bystanding(model):
+            y0 = _state_before(block, model, task)
+            size = min(initial_step_size(block.f, y0, solver.facts.order), block.t1)
+    else:
+        size = block.t1 / solver.step_count(block.t1)
+    return StepAdaptation(model, with_step_size(solver, size))
+
+
+class Adaptation(ABC):
+    """A solver that changes during training: a `checkpoint.Hook`."""
+
+    def __init__(self, model: nn.Module, solver: Solver):
+        assert solver.adapt is not None
+        self.settings: Adapt = solver.adapt
+        self.span = next(ode_blocks(model)).t1
+        self.evaluations = 0
+        self.recent: list[int] = []  # evaluations of the training iterations before this one
+        self._set(model, solver)
+
+    def after_backward(
+        self,
+        model: nn.Module,
+        task: Task[Any],
+        batch: object,
+        loss: Loss,
+        nfe: int,
+        iteration: int,
+    ) -> None:
+        """Adapts the solver of the model's blocks, if it is time."""
+        if (iteration + 1) % self.settings.every == 0:
+            self._adapt(model, task, batch, loss, nfe)
+        self.recent = [*self.recent, nfe][-MEMORY:]
+
+    def _adapt(
+        self, model: nn.Module, task: Task[Any], batch: object, loss: Loss, nfe: int
+    ) -> None:
+        def accuracy(solver: Solver) -> tuple[float, int]:
+            try:
+                with _bystanding(model), solved_by(model, solver):
+                    found = task.loss(model, batch)
+            finally:
+                count = sum(take_evaluations(model))
+                self.evaluations += count
+            return _accuracy(found), count
+
+        self._set(model, self.adapted(_accuracy(loss), nfe, accuracy))
+
+    @abstractmethod
+    def adapted(self, trained: float, nfe: int, accuracy: Accuracy) -> Solver:
+        """The solver to go on with, given the batch's accuracy and evaluations in training."""
+
+    @abstractmethod
+    def metrics(self) -> Row:
+        """Where it stands, for the epoch's row; evaluations are those since the last call."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps."""
+        solver = self.solver.model_dump()
+        return {"solver": solver, "recent": self.recent, "evaluations": self.evaluations}
+
+    def load_state_dict(self, model: nn.Module, values: dict[str, Any]) -> None:
+        """Goes back to a checkpoint."""
+        self.recent, self.evaluations = values["recent"], values.get("evaluations", 0)
+        self._set(model, Solver.model_validate(values["solver"]))
+
+    def _set(self, model: nn.Module, solver: Solver) -> None:
+        self.solver = solver
+        for block in ode_blocks(model):
+            block.solver = solver
+
+    def _take_evaluations(self) -> int:
+        count, self.evaluations = self.evaluations, 0
+        return count
+
+
+class StepAdaptation(Adaptation):
+    """The step size of Euler's method or the midpoint rule."""
+
+    references: ClassVar[dict[str, str]] = {"euler": "midpoint", "midpoint": "rk4_38"}
+
+    @property
+    def step_size(self) -> float:
+        """The present step size, in time."""
+        assert self.solver.step_size is not None
+        return self.solver.step_size
+
+    def adapted(self, trained: float, nfe: int, accuracy: Accuracy) -> Solver:  # noqa: ARG002
+        """Half the step size, a tenth more, or the same."""
+        reference, _ = accuracy(self.reference())
+        if abs(trained - reference) > self.settings.threshold:
+            return with_step_size(self.solver, self._halved())
+        larger = with_step_size(self.solver, min(LARGER * self.step_size, self.span))
+        found, _ = accuracy(larger)
+        return larger if abs(reference - found) <= self.settings.threshold else self.solver
+
+    def reference(self) -> Solver:
+        """A method of the next order, with a step that makes its error smaller by `FINER`."""
+        order = self.solver.facts.order
+        error = (self.step_size / self.span) ** order
+        size = self.step_size
+        if error * FINER >= 1:
+            size = self.span * (error / FINER) ** (1 / (2 * order))
+        return Solver(method=self.references[self.solver.method], step_size=size)
+
+    def _halved(self) -> float:
+        """Half, or near the most steps that are allowed, half of the way there."""
+        steps = self.span / self.step_size
+        most = self.settings.max_steps or math.inf
+        return self.span / (2 * steps if 2 * steps <= most else (steps + most) / 2)
+
+    def metrics(self) -> Row:
+        """Step size, whether it is at its limit, and the evaluations spent on adapting."""
+        assert self.settings.max_steps is not None
+        at_limit = self.solver.step_count(self.span) >= self.settings.max_steps
+        return {
+            "step_size": self.step_size,
+            "at_step_limit": float(at_limit),
+            "nfe_adaptation": self._take_evaluations(),
+        }
+
+
+class ToleranceAdaptation(Adaptation):
+    """The tolerance of fehlberg2 or dopri5.
+
+    A larger tolerance is taken back if it opens a gap, or if its evaluations equal those of each
+    of the last five training iterations: where these are constant, the tolerance stays.
+    """
+
+    fractions: ClassVar[dict[str, float]] = {"fehlberg2": 5.0, "dopri5": 10.0}
+
+    def adapted(self, trained: float, nfe: int, accuracy: Accuracy) -> Solver:
+        """Half the tolerance, a tenth more, or the same."""
+        tol, _ = self.solver.tolerances
+        reference = self._reference(tol, trained, nfe, accuracy)
+        if abs(trained - reference) > self.settings.threshold:
+            return with_tolerance(self.solver, tol / 2)
+        larger = with_tolerance(self.solver, LARGER * tol)
+        found, count = accuracy(larger)
+        is_close = abs(reference - found) <= self.settings.threshold
+        changes_nothing = self.recent == [count] * MEMORY
+        return larger if is_close and not changes_nothing else self.solver
+
+    def _reference(self, tol: float, trained: float, nfe: int, accuracy: Accuracy) -> float:
+        """The accuracy under dopri5 at a tolerance that takes more evaluations than training.
+
+        Where a finer solve fails, or would be finer than `FINEST`, the last one stands.
+        """
+        finer, found, count = tol / self.fractions[self.solver.method], trained, 0
+        while count <= nfe:
+            try:
+                found, count = accuracy(Solver(method="dopri5", tol=finer))
+            except (StepUnderflow, EvaluationLimit, Diverged):
+                break
+            finer /= 10
+            if finer < FINEST:
+                break
+        return found
+
+    def metrics(self) -> Row:
+        """Tolerance, and the evaluations spent on adapting."""
+        return {"tol": self.solver.tolerances[0], "nfe_adaptation": self._take_evaluations()}
+
+
+def with_step_size(solver: Solver, size: float) -> Solver:
+    """The same solver with this step size."""
+    return Solver.model_validate(solver.model_dump() | {"steps": None, "step_size": size})
+
+
+def with_tolerance(solver: Solver, tol: float) -> Solver:
+    """The same solver with this tolerance."""
+    return Solver.model_validate(solver.model_dump() | {"tol": tol})
+
+
+@torch.no_grad()
+def initial_step_size(f: nn.Module, y0: Tensor, order: int) -> float:
+    """A first step size from the sizes of y, f and its change along f.
+
+    Source: Hairer, Nørsett, Wanner 1993, II.4, as in Ott et al. 2021: norms are 2-norms over the
+    last axis, averaged over all others, and the tolerance is 0.01.
+    """
+
+    def size(x: Tensor) -> float:
+        return float(x.norm(dim=-1).mean())
+
+    slope = f(0.0, y0)
+    d0, d1 = size(y0), size(slope)
+    guess = 1e-6 if min(d0, d1) < 1e-5 else 0.01 * d0 / d1
+    d2 = size(f(0.0, y0 + guess * slope) - slope) / guess
+    largest = max(d1, d2)
+    if largest < 1e-15:
+        return min(100 * guess, max(1e-6, 1e-3 * guess))
+    return min(100 * guess, math.pow(0.01 / largest, 1 / (order + 1)))
+
+
+@contextmanager
+def _bystanding(model: nn.Module) -> Iterator[None]:
+    """Looks at a model in training without leaving a trace in it or in its random numbers."""
+    with torch.no_grad(), torch.random.fork_rng(), buffers_kept(model):
+        yield
+
+
+def _state_before(block: ODEBlock, model: nn.Module, task: Task[Any]) -> Tensor:
+    """What the block gets of the first training batch."""
+    seen: list[Tensor] = []
+    handle = block.register_forward_pre_hook(lambda _block, inputs: seen.append(inputs[0]))
+    with solved_by(model, Solver(method="euler", steps=1)):
+        task.loss(model, next(task.batches(0)))
+    handle.remove()
+    take_evaluations(model)
+    return seen[0]
+
+
+def _accuracy(loss: Loss) -> float:
+    return loss.sums["accuracy"].item() / loss.samples

@@ -1,0 +1,181 @@
+"""What training changes, and the checkpoint that keeps it."""
+
+from __future__ import annotations
+
+import io
+import operator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from nodebench.errors import StoreError
+from nodebench.files import write
+from nodebench.models.weights import read_tensors
+from nodebench.ode.block import ode_blocks
+from nodebench.spec.solver import Solver
+from nodebench.store import TrialFolder
+from nodebench.store.result import Row
+from nodebench.training.machine import peak_memory
+from nodebench.training.task import Loss, Task
+
+
+class Hook(Protocol):
+    """What a training does besides, between the backward pass and the optimiser's step."""
+
+    def after_backward(
+        self,
+        model: nn.Module,
+        task: Task[Any],
+        batch: object,
+        loss: Loss,
+        nfe: int,
+        iteration: int,
+    ) -> None:
+        """Acts, given the evaluations `nfe` of the forward pass; iterations count from 0.
+
+        Its own evaluations are not those of training.
+        """
+
+    def metrics(self) -> Row:
+        """What it adds to an epoch's row."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps of it."""
+
+    def load_state_dict(self, model: nn.Module, values: dict[str, Any]) -> None:
+        """Goes back to a checkpoint."""
+
+
+@dataclass
+class EpochSums:
+    """Sums over the batches of an epoch so far, kept on the device."""
+
+    loss: Tensor
+    measures: dict[str, Tensor] = field(default_factory=dict)
+    samples: int = 0
+    batches: int = 0
+    forward: list[int] = field(default_factory=list)
+    backward: list[int] = field(default_factory=list)
+    seconds: float = 0.0
+    peak_memory: int = 0
+
+    def add(self, loss: Loss) -> None:
+        """Counts a batch."""
+        self.loss += loss.mean.detach() * loss.samples
+        for name, value in loss.sums.items():
+            self.measures[name] = self.measures.get(name, 0) + value
+        self.samples += loss.samples
+        self.batches += 1
+
+    def count(self, forward: list[int], backward: list[int]) -> None:
+        """Counts a batch's evaluations, a number for each ODE block."""
+        zeros = [0] * len(forward)
+        self.forward = list(map(operator.add, self.forward or zeros, forward))
+        self.backward = list(map(operator.add, self.backward or zeros, backward))
+
+    def to(self, device: torch.device) -> EpochSums:
+        """The same on a device."""
+        measures = {name: value.to(device) for name, value in self.measures.items()}
+        return EpochSums(**{**vars(self), "loss": self.loss.to(device), "measures": measures})
+
+
+@dataclass
+class TrainState:
+    """Everything that training changes; `sums` are those of an epoch that has begun."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    hook: Hook | None = None
+    epoch: int = 0
+    iteration: int = 0
+    sums: EpochSums | None = None
+    elapsed_s: float = 0.0
+    continues: str | None = None
+    """The shorter training that this one went on from, by its trial's id."""
+    history: list[Row] = field(default_factory=list)
+    environments: list[dict[str, Any]] = field(default_factory=list)
+
+    def save(self, path: Path, aside: Path | None = None) -> None:
+        """Writes a checkpoint, whole or not at all; the one before it is kept aside."""
+        if self.sums:
+            peak = peak_memory(self.sums.loss.device)
+            self.sums.peak_memory = max(self.sums.peak_memory, peak)
+        values = {
+            # Cloned, since a pack's parameters are views, of which torch saves the whole.
+            "model": {name: x.clone() for name, x in self.model.state_dict().items()},
+            "optimizer": self.optimizer.state_dict(),
+            "epoch": self.epoch,
+            "iteration": self.iteration,
+            "sums": asdict(self.sums) if self.sums else None,
+            "elapsed_s": self.elapsed_s,
+            "continues": self.continues,
+            "history": self.history,
+            "environments": self.environments,
+            "hook": self.hook.state_dict() if self.hook else None,
+            "random": torch.get_rng_state(),
+            "random_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        }
+        content = io.BytesIO()
+        torch.save(values, content)
+        write(path, content.getvalue(), aside)
+
+    def load(self, values: dict[str, Any], device: torch.device) -> None:
+        """Goes back to a checkpoint."""
+        self.model.load_state_dict(values["model"])
+        self.optimizer.load_state_dict(values["optimizer"])
+        self.epoch, self.iteration = values["epoch"], values["iteration"]
+        sums = values.get("sums")
+        self.sums = EpochSums(**sums).to(device) if sums else None
+        self.elapsed_s, self.history = values["elapsed_s"], values["history"]
+        self.continues = values.get("continues")
+        self.environments = values["environments"]
+        if self.hook:
+            self.hook.load_state_dict(self.model, values["hook"])
+        torch.set_rng_state(values["random"])
+        if device.type == "cuda" and values["random_cuda"]:
+            torch.cuda.set_rng_state(values["random_cuda"][0])
+
+    def adopt_hook(self, path: Path) -> None:
+        """Begins, of weights from a checkpoint, with the solver that its adaptation came to."""
+        values = read_tensors(path)
+        if self.hook and isinstance(values, dict) and values.get("hook"):
+            self.hook.load_state_dict(self.model, values["hook"])
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """A checkpoint's values, on the CPU.
+
+    Raises:
+        StoreError: if there is no such file, or it is damaged: cut short, or with bits that are
+            not as written.
+        OSError: if it cannot be read now, which says nothing of what is in it.
+    """
+    try:
+        values: dict[str, Any] = read_tensors(path)
+    except FileNotFoundError as error:
+        raise StoreError(f"there is no checkpoint `{path}`") from error
+    except ValueError as error:
+        raise StoreError(f"the checkpoint `{path}` is damaged: {error}") from error
+    return values
+
+
+def newest_checkpoint(folder: TrialFolder) -> dict[str, Any] | None:
+    """The newest checkpoint that is sound; those that are not are said and put aside."""
+    for path in folder.checkpoints():
+        try:
+            return read_checkpoint(path)
+        except StoreError as error:
+            folder.log(str(error))
+            folder.discard(path)
+    return None
+
+
+def restore(model: nn.Module, values: dict[str, Any]) -> None:
+    """Gives a model the weights and the solver of a checkpoint."""
+    model.load_state_dict(values["model"])
+    if values["hook"]:
+        for block in ode_blocks(model):
+            block.solver = Solver.model_validate(values["hook"]["solver"])

@@ -1,0 +1,112 @@
+"""Training steps on a GPU as CUDA graphs.
+
+A step of a fixed-step network is thousands of small kernels, always the same ones: recorded once,
+they are launched as one, instead of one by one from Python.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from nodebench.ode.block import by_backprop, take_evaluations
+from nodebench.ode.gradients.buffers import buffers_kept
+from nodebench.planning import RunOptions
+from nodebench.planning.seed_packs import obstacle
+from nodebench.spec import Trial
+from nodebench.training.machine import peak_memory
+from nodebench.training.step import Step
+from nodebench.training.task import Loss
+
+WARM_STEPS = 3
+"""Steps before the recording, in which libraries choose their kernels and memory is allocated."""
+
+TOLERANCE = 1e-3
+"""Relative; by more, a recorded gradient is not the one that was recorded."""
+
+
+def graph_of(trial: Trial, options: RunOptions) -> Graphed | None:
+    """What takes a trial's steps on a GPU, if all of them are the same kernels."""
+    if not options.resources.gpu_share or obstacle(trial.spec):
+        return None
+    return Graphed()
+
+
+class Graphed:
+    """Takes the steps of one network, once a few are taken, from a recording of their kernels.
+
+    The optimizer's part stays outside: it changes with the schedule, and is a few kernels. So do
+    batches of another shape than the first, as the last of an epoch may be.
+    """
+
+    def __init__(self) -> None:
+        self._shape: object = None
+        self._seen = 0
+        self._graph: _Graph | None = None
+
+    def take(self, steps: Sequence[Step]) -> None:
+        """Takes the step if it is like the recorded one, and leaves it to its training if not."""
+        [step] = steps
+        shape = [part.shape for part in step.batch]
+        self._shape = self._shape or shape
+        if shape != self._shape or not by_backprop(step.state.model):
+            return
+        self._seen += 1
+        if self._graph is None and self._seen > WARM_STEPS:
+            self._graph = _Graph(step)
+        if self._graph:
+            self._graph.take(step)
+
+
+class _Graph:
+    """The recorded forward and backward pass of a step."""
+
+    def __init__(self, like: Step):
+        self._inputs = tuple(part.clone() for part in like.batch)
+        model = like.state.model
+        self._parameters = list(model.parameters())
+        self._graph = torch.cuda.CUDAGraph()
+        with buffers_kept(model):
+            expected = self._gradients(like)
+            for parameter in self._parameters:
+                parameter.grad = None  # so that a replay writes gradients instead of adding
+            take_evaluations(model)
+            with torch.cuda.graph(self._graph):
+                loss = like.task.loss(model, self._inputs)
+                self._forward = take_evaluations(model)
+                loss.mean.backward()  # type: ignore[no-untyped-call]
+            self._backward = take_evaluations(model)
+            self._loss = Loss(loss.mean.detach(), loss.samples, loss.sums)
+            self._peak = peak_memory(loss.mean.device)
+            self._recorded = [parameter.grad for parameter in self._parameters]
+            self._graph.replay()
+            _require_alike(self._recorded, expected)
+
+    def _gradients(self, step: Step) -> tuple[Tensor | None, ...]:
+        loss = step.task.loss(step.state.model, self._inputs).mean
+        return torch.autograd.grad(loss, self._parameters, allow_unused=True)
+
+    def take(self, step: Step) -> None:
+        """As `Step.take` does."""
+        for recorded, given in zip(self._inputs, step.batch, strict=True):
+            recorded.copy_(given)
+        self._graph.replay()
+        for parameter, gradient in zip(self._parameters, self._recorded, strict=True):
+            parameter.grad = gradient
+        step.finish(self._loss, self._forward, self._backward)
+        sums = step.state.sums
+        assert sums is not None
+        sums.peak_memory = max(sums.peak_memory, self._peak)  # replays allocate nothing
+
+
+def _require_alike(found: Sequence[Tensor | None], expected: Sequence[Tensor | None]) -> None:
+    """Refuses a recording that does not do what was recorded: once a trial, and cheap."""
+    pairs = [(a, b) for a, b in zip(found, expected, strict=True) if a is not None or b is not None]
+    if any(a is None or b is None for a, b in pairs):
+        raise RuntimeError("the recording has gradients of other parameters")
+    one, other = (torch.cat([x.flatten() for x in side]) for side in zip(*pairs, strict=True))
+    error = ((one - other).norm() / other.norm()).item()
+    if not error <= TOLERANCE:
+        raise RuntimeError(f"the recorded gradient is off by {error:.1e}")

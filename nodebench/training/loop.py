@@ -1,0 +1,152 @@
+"""The training loop."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Generator, Iterator
+from typing import Any
+
+import torch
+from torch import nn
+
+from nodebench.errors import DeadlineExceeded, Diverged
+from nodebench.ode.block import take_evaluations
+from nodebench.spec import TrialSpec
+from nodebench.spec.training import Train
+from nodebench.store.result import Row
+from nodebench.training.checkpoint import EpochSums, Hook, TrainState
+from nodebench.training.machine import peak_memory, reset_peak_memory, synchronize
+from nodebench.training.optimization import make_optimizer, set_learning_rate
+from nodebench.training.step import Step
+from nodebench.training.task import Task
+
+# How often a loss that is not finite is looked for, in iterations: looking waits for a GPU.
+CHECK_EVERY = {"cpu": 1, "cuda": 50}
+
+
+def new_state(model: nn.Module, spec: TrialSpec, hook: Hook | None = None) -> TrainState:
+    """The state before the first iteration."""
+    return TrainState(model, make_optimizer(model, spec.train.optimizer), hook)
+
+
+def train(
+    state: TrainState,
+    task: Task[Any],
+    spec: TrialSpec,
+    deadline: float | None = None,
+) -> Iterator[Step | Row]:
+    """Trains to the end of the spec, from wherever the state is.
+
+    Yields each step before it is taken, and after every epoch a row, which is then the last of
+    the state's history.
+
+    Raises:
+        TrialFailure: if the loss is no longer finite, a solve fails, or time is up.
+    """
+    total = (spec.train.epochs or 0) * task.batches_per_epoch
+    if spec.train.iterations is not None:
+        total = spec.train.iterations
+    if total == 0 and not state.history:
+        yield _recorded(state, _test_metrics(state.model, task))
+    while state.iteration < total:
+        row = yield from _train_epoch(state, task, spec.train, total, deadline)
+        is_last = state.iteration >= total
+        if is_last or (state.epoch + 1) % spec.train.test_every == 0:
+            row |= _test_metrics(state.model, task)
+        state.epoch += 1
+        yield _recorded(state, row)
+
+
+def drop_last_test(history: list[Row], task: Task[Any], settings: Train) -> None:
+    """Makes a training's last row the one of a longer training, which may not test there."""
+    if history[-1]["epoch"] % settings.test_every:
+        tested = tuple(f"{name}_" for name in task.tests())
+        history[-1] = {k: v for k, v in history[-1].items() if not k.startswith(tested)}
+
+
+def _recorded(state: TrainState, row: Row) -> Row:
+    """Appends an epoch's row to the history."""
+    where = {"epoch": state.epoch, "iteration": state.iteration}
+    state.history.append({**where, **row, "time": time.time()})
+    return state.history[-1]
+
+
+def _train_epoch(
+    state: TrainState,
+    task: Task[Any],
+    settings: Train,
+    total: int,
+    deadline: float | None,
+) -> Generator[Step, None, Row]:
+    device = task.device
+    state.model.train()
+    if state.sums is None:
+        state.sums = EpochSums(torch.zeros((), device=device))
+        if settings.reset_optimizer:
+            state.optimizer.state.clear()
+    sums = state.sums
+    take_evaluations(state.model)
+    reset_peak_memory(device)
+    synchronize(device)
+    start = time.perf_counter() - sums.seconds
+    for number, batch in enumerate(task.batches(state.epoch)):
+        if number < sums.batches:
+            continue  # it came before a checkpoint in mid-epoch
+        if state.iteration >= total:
+            break
+        set_learning_rate(state, settings, task.batches_per_epoch, total)
+        upcoming = Step(state, task, batch)
+        yield upcoming
+        upcoming.take()
+        if state.iteration % CHECK_EVERY[device.type] == 0:
+            _require_finite(state)
+        if deadline is not None and time.monotonic() > deadline:
+            raise DeadlineExceeded(f"the trial's time was up after {state.iteration} iterations")
+        sums.seconds = time.perf_counter() - start
+    _require_finite(state)
+    synchronize(device)
+    seconds = time.perf_counter() - start
+    state.sums = None
+    return {
+        "lr": state.optimizer.param_groups[0]["lr"],
+        "train_loss": sums.loss.item() / sums.samples,
+        **{f"train_{name}": sum_.item() / sums.samples for name, sum_ in sums.measures.items()},
+        **_evaluations(sums),
+        **(state.hook.metrics() if state.hook else {}),
+        "epoch_s": seconds,
+        "peak_memory_bytes": max(sums.peak_memory, peak_memory(device)),
+    }
+
+
+def _evaluations(sums: EpochSums) -> Row:
+    """Evaluations per forward and per backward pass, in all and for each of several blocks."""
+    row: Row = {}
+    if not sums.forward:
+        return row  # a network without ODE blocks
+    for name, counts in (("nfe_forward", sums.forward), ("nfe_backward", sums.backward)):
+        row[name] = sum(counts) / sums.batches
+        if len(counts) > 1:
+            row |= {f"{name}.{block}": n / sums.batches for block, n in enumerate(counts)}
+    return row
+
+
+def _require_finite(state: TrainState) -> None:
+    assert state.sums is not None
+    total = state.sums.loss.item()
+    if not math.isfinite(total):
+        raise Diverged(
+            f"the training loss became {total} by iteration {state.iteration} "
+            f"(epoch {state.epoch + 1})"
+        )
+
+
+# ---------------------------------------------------------------------------------- testing
+
+
+def _test_metrics(model: nn.Module, task: Task[Any]) -> Row:
+    row: Row = {}
+    for name in task.tests():
+        found = task.evaluate(model, name)
+        row |= {f"{name}_{measure}": value for measure, value in found.measures.items()}
+    return row

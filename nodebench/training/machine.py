@@ -1,0 +1,138 @@
+"""What a trial runs on: device, threads, memory, versions."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import importlib.metadata
+import platform
+import resource
+import socket
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nodebench.planning.allowance import cpu_count, memory_bytes
+
+PACKAGES = ("nodebench", "torch", "torchdiffeq", "scipy")
+
+
+def device_for(gpus: float, precision: str = "float32") -> torch.device:
+    """The device of a trial that was given that share of a GPU.
+
+    From now on float32 there means float32, unless the precision is `tf32`.
+    """
+    is_short = precision == "tf32"
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = is_short
+    return torch.device("cuda" if gpus > 0 else "cpu")
+
+
+def gpu_count() -> int:
+    """The number of GPUs here."""
+    return torch.cuda.device_count()
+
+
+def synchronize(device: torch.device) -> None:
+    """Waits for the device's queue, so that a clock read next is true."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def memory_of_trial(gpus: float) -> int:
+    """Bytes that a trial with so much of a GPU, or with these threads of the CPU, may count on."""
+    if gpus:
+        return int(torch.cuda.get_device_properties().total_memory * min(gpus, 1.0))
+    share = min(1.0, torch.get_num_threads() / cpu_count())
+    return int(memory_bytes() * share)
+
+
+def reset_peak_memory(device: torch.device) -> None:
+    """Begins a new measurement of `peak_memory`."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    else:
+        with suppress(OSError):  # Linux: resets the process's high-water mark
+            Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
+def shortage(error: BaseException) -> str:
+    """What an error of too little memory says; Python's own says nothing."""
+    return str(error) or "Python got no more memory: take a smaller batch or model, or fewer steps"
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory did not suffice; on a CPU, torch has no class for it."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+
+
+def release_memory(device: torch.device) -> None:
+    """Gives back what is no longer used, and begins a new measurement of `peak_memory`."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    else:
+        with suppress(OSError, AttributeError):  # glibc keeps freed memory, which would hide a peak
+            ctypes.CDLL(None).malloc_trim(0)
+    reset_peak_memory(device)
+
+
+def keep_freed_memory() -> None:
+    """Lets the C library keep what is freed, so that tensors of megabytes do not cost new pages.
+
+    By default each is mapped anew and filled with zeros by the kernel: of a packed step, a third
+    of the time.
+    """
+    trim_threshold, top_pad, mmap_threshold = -1, -2, -3  # malloc.h
+    with suppress(OSError, AttributeError):
+        library = ctypes.CDLL(None)
+        library.mallopt(mmap_threshold, 32 << 20)
+        library.mallopt(trim_threshold, 1 << 30)
+        library.mallopt(top_pad, 64 << 20)
+
+
+def memory_in_use(device: torch.device) -> int:
+    """Bytes in use now, as `peak_memory` counts them."""
+    if device.type == "cuda":
+        return torch.cuda.memory_allocated(device)
+    return _process_memory("VmRSS")
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes at the peak: on a GPU what torch allocated, else the whole process's."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return _process_memory("VmHWM")
+
+
+def _process_memory(name: str) -> int:
+    with suppress(OSError):
+        for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
+            if line.startswith(f"{name}:"):
+                return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """What the bits of a result may depend on besides its spec."""
+    return {
+        "host": socket.gethostname(),
+        "device": device.type,
+        "hardware": _hardware(device),
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        **{name: importlib.metadata.version(name) for name in PACKAGES},
+    }
+
+
+def _hardware(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.machine()

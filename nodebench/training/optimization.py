@@ -1,0 +1,65 @@
+"""Optimizers and learning rates, without torch's compiler.
+
+torch's optimizers import it at their first call, only to be left out of what it compiles,
+which is nothing here: seconds of each process, as many as all the rest of torch takes.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from nodebench.spec.training import Cosine, Milestones, Optimizer, Schedule, Train
+from nodebench.training.checkpoint import TrainState
+
+for _method in vars(torch.optim.Optimizer).values():
+    _inner = getattr(_method, "__wrapped__", None)
+    if _inner is not None:
+        _inner.__dynamo_disable = _inner  # where torch keeps what it would import
+
+
+def step_optimizer(optimizer: torch.optim.Optimizer) -> None:
+    """`optimizer.step()`, hooks aside."""
+    with torch.no_grad():
+        inspect.unwrap(type(optimizer).step)(optimizer)
+
+
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "sgd": torch.optim.SGD,
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+    "rmsprop": torch.optim.RMSprop,
+}
+
+
+def make_optimizer(model: nn.Module, settings: Optimizer) -> torch.optim.Optimizer:
+    """The optimizer of these settings, over a model's parameters."""
+    return OPTIMIZERS[settings.name](model.parameters(), **settings.model_dump(exclude={"name"}))
+
+
+def set_learning_rate(state: TrainState, settings: Train, per_epoch: int, total: int) -> None:
+    """Sets the learning rate of a training's next iteration."""
+    unit = 1 if settings.iterations else per_epoch
+    factor = learning_rate_factor(settings.schedule, state.iteration, unit, total)
+    for group in state.optimizer.param_groups:
+        group["lr"] = settings.optimizer.lr * factor
+
+
+def learning_rate_factor(schedule: Schedule, iteration: int, unit: int, total: int) -> float:
+    """What the learning rate is multiplied by at an iteration, counted from 0.
+
+    `unit` is the number of iterations in the unit in which the schedule counts.
+    """
+    factor = 1.0
+    if isinstance(schedule, Milestones):
+        factor = schedule.gamma ** sum(iteration >= at * unit for at in schedule.at)
+    elif isinstance(schedule, Cosine):
+        half_wave = (1 + math.cos(math.pi * iteration / total)) / 2
+        factor = schedule.final + (1 - schedule.final) * half_wave
+    if iteration < schedule.warmup * unit:
+        factor *= min(1.0, (iteration + 1) / (schedule.warmup * unit))
+    return factor

@@ -1,0 +1,192 @@
+"""What would fail at the end is refused before anything starts, in one sentence."""
+
+import os
+import shutil
+import subprocess
+import time
+
+import pytest
+
+from nodebench import api
+from nodebench.cli.progress import say_published
+from nodebench.cli.run import _status
+from nodebench.errors import InputError, ResourceError
+from nodebench.execution import launch
+from nodebench.execution.preflight import require_places
+from nodebench.files import require_writable
+from nodebench.spec.settings import import_part
+from nodebench.store import Store
+from tests.support.cli_process import command
+from tests.support.tiny_sweeps import TINY, Quiet, tiny, write_tiny
+
+
+@pytest.fixture
+def read_only(tmp_path):
+    """A folder that even root cannot write."""
+    folder = tmp_path / "read-only"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", str(folder)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("a read-only file system cannot be mounted here: it takes root")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def refused(tmp_path, *arguments, **environment):
+    """What `run` says of a sweep that it refuses."""
+    write_tiny(tmp_path)
+    settings = {**os.environ, **environment}
+    done = command(tmp_path, "run", "tiny.yaml", "--inline", *arguments, env=settings)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
+    return done.stderr
+
+
+def test_a_store_that_is_a_file_is_refused(tmp_path):
+    (tmp_path / "runs").touch()
+    assert "`runs` is not a folder" in refused(tmp_path).replace(f"{tmp_path}/", "")
+    done = command(tmp_path, "plan", "tiny.yaml")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "NODEBENCH_RUNS" in done.stderr
+
+
+def test_a_store_under_proc_is_refused(tmp_path):
+    assert "NODEBENCH_RUNS" in refused(tmp_path, NODEBENCH_RUNS="/proc/sys/runs")
+
+
+@pytest.mark.parametrize("place", ["runs/trials", "runs/sweeps", "reports", "reports/tiny/figures"])
+def test_a_file_in_the_place_of_a_folder_is_found_before(tmp_path, monkeypatch, place):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / place).touch()
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(InputError, match=r"cannot be written|in its place"):
+        launch.run(tiny(tmp_path), Store(tmp_path / "runs"), inline=True)
+    (tmp_path / "tiny.yaml").unlink()
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_read_only_store_and_a_read_only_folder_are_refused(tmp_path, read_only, monkeypatch):
+    sweep = tiny(tmp_path)
+    with pytest.raises(ResourceError, match=r"cannot be written .*NODEBENCH_RUNS"):
+        launch.run(sweep, Store(read_only / "runs"), inline=True)
+    monkeypatch.chdir(read_only)
+    with pytest.raises(ResourceError, match=r"reports/tiny.* cannot be written .*--no-report"):
+        launch.run(sweep, Store(tmp_path / "runs"), inline=True)
+    with pytest.raises(ResourceError, match="--out"):
+        api.write_report(sweep, Store(tmp_path / "runs"))
+    assert not (tmp_path / "runs").exists()
+    assert api.plan(sweep, Store(read_only / "runs"))[0].missing
+
+
+def test_what_is_written_to_is_left_as_it_was(tmp_path):
+    require_places(Store(tmp_path / "runs"), tmp_path / "reports" / "x")
+    require_writable(tmp_path)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_link_that_leads_nowhere_is_no_folder(tmp_path):
+    (tmp_path / "runs").symlink_to("nowhere")
+    with pytest.raises(OSError, match="is not a folder"):
+        require_writable(tmp_path / "runs")
+
+
+def test_a_report_that_cannot_be_written_keeps_the_trials_and_says_what_catches_up(
+    tmp_path, monkeypatch, capsys
+):
+    def full(*_arguments):
+        raise OSError(28, "No space left on device", "reports/tiny/README.md")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(api, "write_report", full)
+    sweep, store = tiny(tmp_path), Store(tmp_path / "runs")
+    done = launch.run(sweep, store, Quiet(), inline=True, track=False)
+    assert done.complete
+    assert done.page is None
+    say_published(sweep, done)
+    said = capsys.readouterr().err
+    assert "No space left on device: 'reports/tiny/README.md'" in said
+    assert "`nodebench report tiny` catches up" in said
+    assert _status(done) == 1
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    again = launch.run(sweep, store, Quiet(), inline=True, track=False)
+    assert (_status(again), again.report_problem) == (0, None)
+    assert again.page.exists()
+
+
+def test_the_command_ends_with_status_one_for_a_report_that_could_not_be_written(tmp_path):
+    write_tiny(tmp_path)
+    (tmp_path / "reports" / "tiny" / "README.md").mkdir(parents=True)
+    done = command(tmp_path, "run", "tiny.yaml", "--inline", "--no-track")
+    assert done.returncode == 1
+    assert done.stdout.endswith("tiny: 1 of 1 trials finished\n")
+    assert "`nodebench report tiny` catches up" in done.stderr.replace("\n", " ")
+    assert "Traceback" not in done.stderr
+
+
+SOURCES = {
+    "syntax": ("def net(:", "line 1: SyntaxError: invalid syntax"),
+    "division": ("\n1/0", "line 2: ZeroDivisionError: division by zero"),
+    "exit": ("import sys\nsys.exit(3)", "line 2: SystemExit: 3"),
+    "lacks a package": ("import no_such_package", "line 1: ModuleNotFoundError"),
+    "recursion": ("def f():\n    f()\nf()", "RecursionError"),
+    "assertion": ("assert False, 'not\\nnow'", "line 1: AssertionError: not now"),
+    "lacks the name": ("", "`own_code` has no `net`"),
+}
+
+
+@pytest.mark.parametrize(("text", "reason"), SOURCES.values(), ids=SOURCES)
+def test_own_code_that_cannot_be_imported_is_an_error_with_its_place(
+    tmp_path, monkeypatch, text, reason
+):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "spec/own_code.py").write_text(text)
+    with pytest.raises(InputError) as caught:
+        import_part("own_code:net")
+    assert reason in str(caught.value)
+    assert "`own_code:net`" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_own_code_that_is_not_there_is_told_from_what_it_lacks():
+    with pytest.raises(InputError, match=r"No module named 'not_there'\. Give `package.module"):
+        import_part("not_there.inner:net")
+
+
+def test_a_syntax_error_in_own_code_ends_with_status_two(tmp_path):
+    (tmp_path / "own.py").write_text("def net(:")
+    write_tiny(tmp_path, base={**TINY, "model": "own:net"})
+    done = command(tmp_path, "run", "tiny.yaml", "--inline")
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_pipe_that_nobody_writes_to_is_refused_within_seconds(tmp_path, monkeypatch):
+    monkeypatch.setattr("nodebench.sweep.safe_yaml.WRITER_WAIT_S", 0.1)
+    os.mkfifo(tmp_path / "pipe.yaml")
+    start = time.monotonic()
+    with pytest.raises(InputError, match="nobody writes to it"):
+        launch.load_sweep(tmp_path / "pipe.yaml")
+    assert time.monotonic() - start < 2
+
+
+def test_a_sweep_may_come_by_a_pipe(tmp_path):
+    text = write_tiny(tmp_path).read_text()
+    done = command(tmp_path, "plan", "/dev/stdin", input=text)
+    assert done.stdout.endswith("tiny: 1 trials, 1 to run\n"), done.stderr
+
+
+def test_a_working_folder_that_was_removed_is_said(tmp_path):
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    done = command(folder, "plan", "x.yaml", preexec_fn=lambda: shutil.rmtree(folder))
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "the working folder has been removed" in done.stderr
+
+
+def test_a_file_that_cannot_be_read_is_one_sentence(tmp_path):
+    write_tiny(tmp_path)
+    (tmp_path / "runs" / "trials" / "0").mkdir(parents=True)
+    (tmp_path / "runs" / "index.json").mkdir()
+    done = command(tmp_path, "plan", "tiny.yaml")
+    assert (done.returncode, done.stderr) == (2, f"`{tmp_path}/runs/index.json`: Is a directory\n")

@@ -1,0 +1,82 @@
+import pytest
+
+from nodebench.api import write_report
+from nodebench.errors import InputError, StoreError
+from nodebench.execution import launch
+from nodebench.execution.reproduction import recorded, reproduce, require_current
+from nodebench.store import Store
+from nodebench.training.trial import run_trial
+from tests.support.tiny_sweeps import options, tiny
+
+
+@pytest.fixture
+def kept(tmp_path):
+    """A finished trial with evaluated points, and its store."""
+    sweep = tiny(tmp_path, evaluate={"methods": ["euler"], "steps": [4]})
+    store = Store(tmp_path / "runs")
+    run_trial(sweep.trials[0], store, options(sweep, tmp_path))
+    return sweep, store
+
+
+def again(sweep, record, tmp_path):
+    return reproduce(sweep.trials[0], record, options(sweep, tmp_path), lambda row: None)
+
+
+def test_a_trial_run_again_gives_the_same_bits_points_included(kept, tmp_path):
+    sweep, store = kept
+    record = recorded(sweep.trials[0], store, tmp_path / "results.csv")
+    found = again(sweep, record, tmp_path)
+    assert found.agrees
+    assert found.environments == []
+    names = {metric.name for metric in found.metrics}
+    assert {"test_accuracy", "train_loss", "accuracy under euler steps 4"} <= names
+    assert "epoch_s" not in names
+    assert all(metric.is_same_bits for metric in found.metrics)
+
+
+def test_a_metric_that_differs_is_named_with_both_values(kept, tmp_path):
+    sweep, store = kept
+    trial = sweep.trials[0]
+    record = recorded(trial, store, tmp_path / "results.csv")
+    other = {**record.metrics, "test_accuracy": record.metrics["test_accuracy"] + 0.1}
+    versions = {**record.environment, "torch": "1.0"}
+    found = again(sweep, type(record)("finished", other, versions), tmp_path)
+    assert not found.agrees
+    assert [m.name for m in found.metrics if not m.agrees] == ["test_accuracy"]
+    assert [(name, then) for name, then, _ in found.environments] == [("torch", "1.0")]
+
+
+def test_a_trial_of_other_numerics_is_refused_with_the_commit_to_check_out(kept, tmp_path):
+    sweep, _ = kept
+    table = tmp_path / "results.csv"
+    table.write_text("id,outcome,commit\nabcdef012345,finished,0123456789ab\n")
+    with pytest.raises(
+        InputError, match="It ran at commit 0123456789ab: check out the commit that wrote"
+    ):
+        require_current("abcdef", sweep.trials, table)
+    require_current(sweep.trials[0].id[:6], sweep.trials, table)
+    require_current("ffffff", sweep.trials, table)  # neither knows it, which `find` says
+
+
+def test_a_report_s_table_is_a_record_too(kept, tmp_path):
+    sweep, store = kept
+    trial = sweep.trials[0]
+    summary = store.folder(trial.id).result().summary
+    table = tmp_path / "results.csv"
+    names = ["id", "outcome", "model.name", *summary]
+    values = [trial.id, "finished", "plainode", *map(repr, summary.values())]
+    table.write_text(f"{','.join(names)}\n{','.join(values)}\n")
+    empty = Store(tmp_path / "empty")
+    record = recorded(trial, empty, table)
+    assert again(sweep, record, tmp_path).agrees
+    with pytest.raises(StoreError, match="nothing is recorded"):
+        recorded(trial, empty, tmp_path / "none.csv")
+
+
+def test_a_report_s_folder_records_evaluated_points_too(kept, tmp_path):
+    sweep, store = kept
+    folder = write_report(sweep, store, tmp_path / "report").parent
+    found = launch.reproduce(folder, sweep.trials[0].id[:6], Store(tmp_path / "empty"))
+    assert found.agrees
+    assert found.unmatched == []
+    assert "accuracy under euler steps 4" in {metric.name for metric in found.metrics}

@@ -1,0 +1,190 @@
+import os
+import signal
+from dataclasses import replace
+
+import psutil
+import pytest
+import torch
+
+from nodebench.errors import ResourceError
+from nodebench.execution.preflight import require_machine
+from nodebench.execution.ray_tune import run_with_ray
+from nodebench.execution.runner import run_inline
+from nodebench.planning import RunOptions, entries
+from nodebench.store import Store
+from nodebench.sweep.file import Resources
+from tests.support.tiny_sweeps import TINY, histories, options, tiny
+
+# Ray's own code warns.
+quiet = pytest.mark.filterwarnings("ignore")
+
+
+class Recorder:
+    """A monitor that remembers, and does something at the first epoch it hears of."""
+
+    def __init__(self, at_first_epoch=lambda: None):
+        self.events = []
+        self.at_first_epoch = at_first_epoch
+
+    def on_tracking(self, problem):
+        self.events.append(("tracking", problem))
+
+    def on_start(self, trial_id):
+        self.events.append(("start", trial_id))
+
+    def on_epoch(self, trial_id, row):
+        if not any(event[0] == "epoch" for event in self.events):
+            self.at_first_epoch()
+        self.events.append(("epoch", trial_id))
+
+    def on_end(self, trial_id, problem):
+        self.events.append(("end", trial_id, problem))
+
+
+@pytest.fixture(scope="module")
+def ray_session():
+    """One Ray session for all the tests of this process."""
+    ray = pytest.importorskip("ray")
+    ray.init(
+        address="local",
+        num_cpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="ERROR",
+    )
+    yield ray
+    ray.shutdown()
+
+
+def test_inline_runs_all_trials_in_order(tmp_path):
+    sweep, recorder = tiny(tmp_path, seeds=[0, 1]), Recorder()
+    run_inline(sweep.trials, Store(tmp_path), options(sweep, tmp_path), recorder)
+    kinds = [event[0] for event in recorder.events]
+    assert kinds == ["start", "epoch", "epoch", "epoch", "end"] * 2
+
+
+@quiet
+def test_ray_gives_the_bits_that_this_process_gives(tmp_path, ray_session):
+    sweep, recorder = tiny(tmp_path, seeds=[0, 1, 2, 3]), Recorder()
+    inline, ray = Store(tmp_path / "inline"), Store(tmp_path / "ray")
+    run_inline(sweep.trials, inline, options(sweep, tmp_path), Recorder())
+    run_with_ray(sweep.trials, ray, options(sweep, tmp_path), recorder)
+    assert histories(sweep, ray) == histories(sweep, inline)
+    ends = [event for event in recorder.events if event[0] == "end"]
+    assert sorted(ends) == sorted(("end", trial.id, None) for trial in sweep.trials)
+    assert not list(ray.root.glob(".ray-*"))
+
+
+@quiet
+def test_a_killed_worker_costs_nothing_but_time(tmp_path, ray_session):
+    base = {
+        "data": {"name": "spheres", "train_size": 2000, "test_size": 32},
+        "model": {"name": "plainode", "width": 8},
+        "solver": {"method": "euler", "steps": 8},
+        "train": {"epochs": 12, "batch_size": 16},
+    }
+    sweep = tiny(tmp_path, base=base)
+    whole, broken = Store(tmp_path / "whole"), Store(tmp_path / "broken")
+    killed = []
+
+    def kill_a_worker():
+        for process in psutil.Process().children(recursive=True):
+            if process.name().startswith("ray::Worker"):
+                killed.append(process.pid)
+                os.kill(process.pid, signal.SIGKILL)
+
+    run_with_ray(sweep.trials, broken, options(sweep, tmp_path), Recorder(kill_a_worker))
+    run_inline(sweep.trials, whole, options(sweep, tmp_path), Recorder())
+    assert killed
+    assert histories(sweep, broken) == histories(sweep, whole)
+
+
+@quiet
+@pytest.mark.parametrize(
+    ("resources", "message"),
+    [(Resources(gpus=0.5), "--cpu"), (Resources(cpus=99), "that fits has 2")],
+)
+def test_what_no_node_has_is_refused_before_anything_starts(
+    tmp_path, ray_session, resources, message
+):
+    sweep, store = tiny(tmp_path), Store(tmp_path / "runs")
+    run = replace(options(sweep, tmp_path), resources=resources)
+    with pytest.raises(ResourceError, match=message):
+        run_with_ray(sweep.trials, store, run, Recorder())
+    assert not (store.root / "trials").exists()
+
+
+def test_a_gpu_that_is_not_there_is_refused(tmp_path):
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    for inline in (True, False):
+        with pytest.raises(ResourceError, match="--cpu"):
+            require_machine(RunOptions(tmp_path, Resources(gpus=1)), inline=inline)
+
+
+def test_a_trial_held_by_another_launch_does_not_stop_the_others(tmp_path, monkeypatch):
+    monkeypatch.setattr("nodebench.store.trial_folder.TRIAL_WAIT_S", 0.1)
+    sweep, store, recorder = tiny(tmp_path, seeds=[0, 1]), Store(tmp_path / "runs"), Recorder()
+    with store.folder(sweep.trials[0].id).locked():
+        run_inline(sweep.trials, store, options(sweep, tmp_path), recorder)
+    ends = {event[1]: event[2] for event in recorder.events if event[0] == "end"}
+    assert "is held by process" in ends[sweep.trials[0].id]
+    assert ends[sweep.trials[1].id] is None
+
+
+PART = """
+import torch
+
+def model(spec, data):
+    assert spec.seed, "seed 0 crashes"
+    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(2, 2))
+"""
+
+
+def crashing_first(tmp_path, monkeypatch, seeds=(0, 1, 2)):
+    """A sweep whose first trial crashes, by a model of one's own."""
+    (tmp_path / "crashing_part.py").write_text(PART)
+    monkeypatch.syspath_prepend(tmp_path)
+    return tiny(tmp_path, base={**TINY, "model": "crashing_part:model"}, seeds=list(seeds))
+
+
+@pytest.mark.parametrize("fail_fast", [True, False])
+def test_fail_fast_ends_at_the_first_trial_without_a_result(tmp_path, monkeypatch, fail_fast):
+    sweep = crashing_first(tmp_path, monkeypatch)
+    store = Store(tmp_path / "runs")
+    run_inline(sweep.trials, store, options(sweep, tmp_path), Recorder(), fail_fast=fail_fast)
+    done = [store.folder(trial.id).result() is not None for trial in sweep.trials]
+    assert done == [True, not fail_fast, not fail_fast]
+
+
+@quiet
+def test_fail_fast_ends_a_run_under_ray(tmp_path, monkeypatch, ray_session):
+    sweep = crashing_first(tmp_path, monkeypatch, seeds=list(range(12)))
+    store, recorder = Store(tmp_path / "runs"), Recorder()
+    run_with_ray(sweep.trials, store, options(sweep, tmp_path), recorder, fail_fast=True)
+    finished = store.results(trial.id for trial in sweep.trials)
+    assert len(finished) < len(sweep.trials)
+    assert any(not result.is_result for result in finished.values())
+
+
+@quiet
+def test_a_search_gives_up_what_others_surpass_and_its_end_is_a_result(tmp_path, ray_session):
+    base = {
+        **TINY,
+        "data": {"name": "spheres", "train_size": 200, "test_size": 32, "val_size": 50},
+        "train": {"epochs": 9, "batch_size": 16, "optimizer": {"name": "adam", "lr": 0.01}},
+    }
+    rates = {"train.optimizer.lr": {"log_uniform": [1e-5, 1e-1]}}
+    search = {"samples": 6, "space": rates, "stop": {"name": "asha", "reduction": 2}}
+    sweep, store = tiny(tmp_path, base=base, search=search), Store(tmp_path / "runs")
+    run = options(sweep, tmp_path, stop=sweep.search.stop)
+    run_with_ray(sweep.trials, store, run, Recorder())
+    results = store.results(trial.id for trial in sweep.trials)
+    outcomes = [results[trial.id].outcome for trial in sweep.trials]
+    assert set(outcomes) == {"finished", "stopped"}
+    for trial in sweep.trials:
+        result = results[trial.id]
+        rows = store.folder(trial.id).history()
+        assert len(rows) == result.epoch
+        assert (result.epoch < 9) == (result.outcome == "stopped")
+    assert not any(entry.missing for entry in entries(sweep, store, run))

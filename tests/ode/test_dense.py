@@ -1,0 +1,106 @@
+"""Tests of ode/dense.py, against automatic differentiation of the same field."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+
+from nodebench.errors import EvaluationLimit
+from nodebench.models.dynamics import Autonomous, autonomous
+from nodebench.ode.block import ODEBlock
+from nodebench.ode.dense import ACTIVATIONS, DenseField, is_dense
+from nodebench.ode.fixed import TABLEAUS
+from nodebench.spec.solver import Gradient, Solver
+
+BACKPROP = Gradient(name="backprop")
+TIMES = (0.0, 0.4, 1.0)
+
+
+def layers(activation: type[nn.Module] = nn.Tanh) -> nn.Sequential:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return nn.Sequential(
+            nn.Linear(3, 8), activation(), nn.Linear(8, 5), activation(), nn.Linear(5, 3)
+        ).double()
+
+
+def start() -> Tensor:
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        return torch.randn(7, 3, dtype=torch.float64)
+
+
+def taken(field: nn.Module, solver: Solver) -> list[Tensor]:
+    """The states at `TIMES`, and the gradients of a loss of all of them."""
+    block, y0 = ODEBlock(field, solver, BACKPROP), start().requires_grad_()
+    states = block.trajectory(y0, TIMES)
+    states.square().sum().backward()
+    count = torch.tensor(block.evaluations)
+    return [states, count, y0.grad, *(p.grad for p in field.parameters())]
+
+
+@pytest.mark.parametrize("method", TABLEAUS)
+@pytest.mark.parametrize("activation", ACTIVATIONS, ids=lambda kind: kind.__name__)
+def test_states_evaluations_and_gradients_are_those_of_backprop(activation, method):
+    solver = Solver(method=method, steps=3)
+    found = taken(DenseField(layers(activation)), solver)
+    expected = taken(Autonomous(layers(activation)), solver)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_unequal_steps_are_integrated_too():
+    solver = Solver(method="rk4", step_size=0.17)
+    found, expected = (taken(f(layers()), solver) for f in (DenseField, Autonomous))
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_several_models_at_once_have_the_gradients_of_each():
+    models = [ODEBlock(DenseField(layers()), Solver(method="rk4", steps=2), BACKPROP)]
+    models.append(ODEBlock(DenseField(layers()), Solver(method="rk4", steps=2), BACKPROP))
+    with torch.no_grad():
+        for p in models[1].parameters():
+            p.mul_(0.7)
+    y0 = torch.stack([start(), start() + 1])
+    expected = [
+        torch.autograd.grad(model(y).square().sum(), list(model.parameters()))
+        for model, y in zip(models, y0, strict=True)
+    ]
+    stacked = {
+        name: torch.stack([model.get_parameter(name).detach() for model in models])
+        for name, _ in models[0].named_parameters()
+    }
+    leaves = {name: value.requires_grad_() for name, value in stacked.items()}
+    out = vmap(lambda p, y: functional_call(models[0], p, (y,)))(leaves, y0)
+    found = torch.autograd.grad(out.square().sum(), list(leaves.values()))
+    torch.testing.assert_close(
+        found, tuple(map(torch.stack, zip(*expected, strict=True))), rtol=1e-12, atol=1e-12
+    )
+
+
+def test_the_limit_of_evaluations_holds():
+    block = ODEBlock(DenseField(layers()), Solver(method="rk4", steps=2), BACKPROP)
+    block.max_evaluations = 7
+    with pytest.raises(EvaluationLimit):
+        block(start())
+
+
+@pytest.mark.parametrize(
+    ("g", "expected"),
+    [
+        (layers(), True),
+        (nn.Sequential(nn.Linear(3, 3, bias=False), nn.Tanh(), nn.Linear(3, 3)), False),
+        (nn.Sequential(nn.Linear(3, 3), nn.Softplus(), nn.Linear(3, 3)), False),
+        (nn.Sequential(nn.Linear(3, 3), nn.Tanh(), nn.Linear(3, 3), nn.Tanh()), False),
+        (nn.Sequential(nn.Conv1d(3, 3, 1), nn.Tanh(), nn.Conv1d(3, 3, 1)), False),
+        (nn.Sequential(nn.Linear(3, 3)), False),
+        (
+            nn.Sequential(nn.Linear(3, 3), nn.Tanh(), nn.Linear(3, 3), nn.ReLU(), nn.Linear(3, 3)),
+            False,
+        ),
+    ],
+)
+def test_only_fields_that_are_known_by_heart_are_taken(g, expected):
+    assert is_dense(g) is expected
+    assert isinstance(autonomous(g), DenseField) is expected

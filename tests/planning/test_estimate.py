@@ -1,0 +1,89 @@
+import pytest
+
+from nodebench.planning import entries
+from nodebench.planning.estimate import forecast, recorded_costs, slots
+from nodebench.store import Result, Store
+from nodebench.sweep.file import Evaluate, Resources
+from nodebench.sweep.points import points
+from tests.support.tiny_sweeps import TINY, options, tiny
+
+HARDWARE = [{"hardware": "abacus"}]
+
+
+def rows(epochs, seconds, start=1000.0, pause=0.0):
+    """Epochs of so many seconds, with a pause in the middle."""
+    return [
+        {"epoch": n, "time": start + n * seconds + (pause if n > epochs / 2 else 0.0)}
+        for n in range(1, epochs + 1)
+    ]
+
+
+@pytest.fixture
+def half_done(tmp_path):
+    """Of four seeds and 10 epochs: two finished, in 100 and 120 s, one at epoch 4, one new."""
+    base = {**TINY, "train": {**TINY["train"], "epochs": 10}}
+    sweep, store = tiny(tmp_path, base=base, seeds=[0, 1, 2, 3]), Store(tmp_path / "runs")
+    for trial, seconds in zip(sweep.trials, (10.0, 12.0), strict=False):
+        history = rows(10, seconds, pause=5000.0)
+        folder = store.folder(trial.id)
+        folder.write_history(history)
+        end = history[-1]["time"]
+        folder.write_result(Result("finished", "", 10, {}, HARDWARE, 0.0, end))
+    store.folder(sweep.trials[2].id).write_history(rows(4, 11.0))
+    return sweep, store, entries(sweep, store, options(sweep, tmp_path))
+
+
+def test_what_is_left_follows_from_what_trials_took_pauses_aside(half_done):
+    sweep, store, found = half_done
+    costs = recorded_costs(found, store, hardware=None)
+    cost = costs[sweep.trials[0].cell.key]
+    assert (cost.low, cost.seconds, cost.high) == pytest.approx((100, 110, 120))
+    one = forecast(found, costs, store, slots=1)
+    assert (one.known, one.unknown) == (2, 0)
+    assert one.seconds == pytest.approx(0.6 * 110 + 110)
+    two = forecast(found, costs, store, slots=2)
+    assert two.seconds == pytest.approx(110)
+    assert (two.low, two.high) == pytest.approx((100, 120))
+
+
+def test_evaluation_costs_what_the_points_that_are_asked_for_took_in_another_trial(tmp_path):
+    sweep = tiny(tmp_path, seeds=[0, 1], evaluate={"methods": ["euler"], "steps": [3, 5]})
+    store = Store(tmp_path / "runs")
+    asked = points(sweep.trials[0], sweep.evaluate)
+    unasked = points(sweep.trials[0], (Evaluate(methods=("rk4",), steps=(99,)),))
+    for trial, known in zip(sweep.trials, ({*asked, *unasked}, asked[:1]), strict=True):
+        folder = store.folder(trial.id)
+        history = rows(sweep.trials[0].spec.train.epochs, 10.0)
+        folder.write_history(history)
+        folder.write_result(Result("finished", "", 2, {}, HARDWARE, 0.0, history[-1]["time"]))
+        folder.checkpoint.touch()
+        measured = {"outcome": "finished", "measuring_s": 7.0}
+        folder.write_evaluations([{"point": point.row, **measured} for point in known])
+    found = entries(sweep, store, options(sweep, tmp_path))
+    assert [entry.missing for entry in found] == [False, True]
+    left = forecast(found, recorded_costs(found, store, None), store, slots=1)
+    assert left.seconds == pytest.approx(7.0 * (len(asked) - 1))
+
+
+def test_other_hardware_says_nothing(half_done):
+    _, store, found = half_done
+    assert recorded_costs(found, store, "another") == {}
+    assert len(recorded_costs(found, store, "abacus")) == 1
+
+
+def test_cells_of_unknown_cost_are_taken_like_the_others(half_done, tmp_path):
+    _, store, _ = half_done
+    base = {**TINY, "train": {**TINY["train"], "epochs": 10}}
+    wider = tiny(tmp_path, base=base, seeds=[0, 1, 2, 3], grid={"model.width": [4, 8]})
+    found = entries(wider, store, options(wider, tmp_path))
+    left = forecast(found, recorded_costs(found, store, None), store, slots=1)
+    assert (left.known, left.unknown) == (2, 4)
+    assert left.seconds == pytest.approx(0.6 * 110 + 110 + 4 * 110)
+    assert forecast(found, {}, store, slots=1) is None
+
+
+def test_a_machine_has_as_many_slots_as_its_scarcest_resource(monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    assert slots(Resources(cpus=2), gpus=0) == 4
+    assert slots(Resources(cpus=1, gpus=0.5), gpus=2) == 4
+    assert slots(Resources(cpus=16), gpus=0) == 1

@@ -1,0 +1,254 @@
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+
+from nodebench import api
+from nodebench.errors import InputError
+from nodebench.execution import launch
+from nodebench.planning.garbage import Wish, bytes_of, remove, survey
+from nodebench.store import Result, Store
+from nodebench.store.scratch import own_folder
+from tests.support.tiny_sweeps import Quiet, tiny, write_tiny
+
+RESULT = Result("finished", "", 3, {"test_accuracy": 0.5}, [], 1.0, 2.0)
+KB = 1000
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path / "runs")
+
+
+def put(store, trial_id, *, result=RESULT, checkpoint=KB, age_s=0.0, recipe=""):
+    """A made-up trial with a result of a few bytes and a checkpoint of so many."""
+    folder = store.folder(trial_id)
+    folder.path.mkdir(parents=True)
+    folder.write_result(replace(result, recipe=recipe)) if result else folder.log("begun")
+    if checkpoint:
+        folder.checkpoint.write_bytes(b"x" * checkpoint)
+    for path in folder.path.iterdir():
+        stamp = path.stat().st_mtime - age_s
+        os.utime(path, (stamp, stamp))
+    return folder
+
+
+def known(sweep, store):
+    """Makes a sweep known to the store, as launching it does."""
+    store.write_sweep(sweep.name, sweep.text, {t.id: sweep.label(t) for t in sweep.trials})
+    return [trial.id for trial in sweep.trials]
+
+
+def names(items):
+    return [(item.kind, item.trial_id or item.paths[0].name) for item in items]
+
+
+def everything(store):
+    return {
+        str(path.relative_to(store.root)): path.read_bytes()
+        for path in store.root.rglob("*")
+        if path.is_file() and path.name not in ("lock", "index.json")
+    }
+
+
+ALL = Wish(frozenset({"checkpoints", "orphans"}))
+
+
+def test_a_survey_alone_removes_nothing(tmp_path, store):
+    known(tiny(tmp_path), store)
+    put(store, "orphan")
+    before = everything(store)
+    assert survey(store, ALL).chosen
+    assert everything(store) == before
+
+
+def test_by_default_only_what_killed_processes_left_goes(tmp_path, store):
+    (planned,) = known(tiny(tmp_path), store)
+    put(store, planned)
+    put(store, "orphan")
+    partials = [
+        store.folder(planned).path / ".checkpoint.pt.7.partial",
+        store.root / ".index.json.7.partial",
+        store.root / "sweeps" / ".tiny.yaml.7.partial",
+    ]
+    fresh = store.root / ".index.json.8.partial"
+    for path in (*partials, fresh):
+        path.write_text("half")
+    for path in partials:
+        os.utime(path, (1, 1))
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    mine = own_folder(store.root, "ray")
+    others = [mine.with_name(mine.name.replace(str(os.getpid()), str(dead.pid)))]
+    others += [path.with_name(path.name.replace(".ray", ".merge")) for path in others]
+    for folder in (mine, *others):
+        folder.mkdir()
+        (folder / "file").write_text("x" * KB)
+    found = survey(store, Wish())
+    paths = {path for item in found.chosen for path in item.paths}
+    assert paths == {*partials, *others}
+    assert remove(store, found.chosen) == []
+    assert not any(path.exists() for path in paths)
+    assert mine.exists()
+    assert fresh.exists()
+    assert store.folder(planned).checkpoint.exists()
+    assert store.folder("orphan").checkpoint.exists()
+
+
+def test_folders_of_another_machine_stay_while_anything_runs(tmp_path, store):
+    folder = store.root / ".ray-elsewhere-1"
+    folder.mkdir(parents=True)
+    assert survey(store, Wish()).items == []
+    os.utime(folder, (1, 1))
+    with store.sweep_lock("tiny", "1/1"):
+        assert survey(store, Wish()).items == []
+    assert names(survey(store, Wish()).items) == [("leftovers", ".ray-elsewhere-1")]
+
+
+def test_a_finished_trial_without_its_checkpoint_is_still_done(tmp_path, store):
+    sweep = tiny(tmp_path, evaluate={"methods": ["euler"], "steps": [4]})
+    launch.run(sweep, store, Quiet(), inline=True, track=False, write_report=False)
+    before = everything(store)
+    found = survey(store, Wish(frozenset({"checkpoints"})))
+    assert names(found.chosen) == [("checkpoints", sweep.trials[0].id)]
+    remove(store, found.chosen)
+    gone = before.keys() - everything(store).keys()
+    assert gone == {f"trials/{sweep.trials[0].id}/checkpoint.pt"}
+    (entry,) = api.plan(sweep, store)
+    assert (entry.state, entry.missing, entry.is_trained) == ("done", False, True)
+    assert survey(store, ALL).chosen == []
+
+
+def test_a_checkpoint_that_a_known_sweep_needs_stays(tmp_path, store):
+    sweep = tiny(tmp_path, evaluate={"methods": ["euler"], "steps": [4]}, seeds=[0, 1, 2])
+    ids = known(sweep, store)
+    put(store, ids[0])  # its points are missing
+    put(store, ids[1], result=None)  # interrupted
+    put(store, "shorter", recipe=sweep.trials[2].recipe_id)  # from which the third would go on
+    assert survey(store, ALL).items == []
+
+
+def test_only_trials_of_no_known_sweep_are_orphans(tmp_path, store):
+    (one,) = known(tiny(tmp_path, name="one"), store)
+    (two,) = known(tiny(tmp_path, name="two", seeds=[2]), store)
+    three = tiny(tmp_path, name="three", seeds=[3]).trials[0].id
+    for trial_id in (one, two, three):
+        put(store, trial_id, checkpoint=0)
+    put(store, "orphan")
+    put(store, "begun", result=None)
+    file = write_tiny(tmp_path, "three", seeds=[3])
+    found = survey(store, Wish(frozenset({"orphans"})), [file])
+    assert {item.trial_id for item in found.chosen} == {"orphan", "begun"}
+    assert remove(store, found.chosen) == []
+    assert {path.name for path in (store.root / "trials").iterdir()} == {one, two, three}
+    assert not list(store.root.glob(".gone-*"))
+    assert three in {item.trial_id for item in survey(store, ALL).chosen}
+
+
+def test_trials_of_a_sweep_that_cannot_be_planned_here_all_stay(tmp_path, store):
+    (old,) = known(tiny(tmp_path), store)
+    put(store, old)
+    store.write_sweep("tiny", "name: tiny\nbase: {model: resnext}\n", {})
+    put(store, "orphan", result=None)
+    found = survey(store, ALL)
+    assert {item.trial_id for item in found.chosen} == {"orphan"}
+    assert found.unreadable == ["tiny"]
+    (store.root / "sweeps" / "tiny.json").unlink()
+    assert survey(store, ALL).chosen == []
+
+
+def test_trials_whose_imported_model_is_not_here_all_stay(tmp_path, store):
+    base = {"data": "spheres", "model": "gone_with:model", "train": {"epochs": 1}}
+    known(tiny(tmp_path, base=base), store)
+    store.write_sweep("tiny", store.sweep_file("tiny").read_text(), {"before": "its label"})
+    put(store, "before")
+    found = survey(store, ALL)
+    assert found.chosen == []
+    assert found.unreadable == ["tiny"]
+
+
+def test_what_a_process_holds_stays(store):
+    folder = put(store, "orphan")
+    with folder.locked():
+        assert survey(store, ALL).items == []
+    chosen = survey(store, ALL).chosen
+    assert names(chosen) == [("checkpoints", "orphan"), ("orphans", "orphan")]
+    with folder.locked():
+        assert remove(store, chosen) == ["orphan", "orphan"]
+    assert folder.checkpoint.exists()
+
+
+def test_only_what_is_long_unused_goes(store):
+    put(store, "new")
+    put(store, "old", age_s=10 * 86400)
+    chosen = survey(store, replace(ALL, unused_days=5)).chosen
+    assert {item.trial_id for item in chosen} == {"old"}
+
+
+def test_a_budget_takes_checkpoints_first_and_of_each_the_least_recently_used(tmp_path, store):
+    ids = known(tiny(tmp_path, seeds=[0, 1]), store)
+    put(store, ids[0], checkpoint=10 * KB, age_s=100)
+    put(store, ids[1], checkpoint=10 * KB, age_s=300)
+    put(store, "late", checkpoint=10 * KB, age_s=50)
+    put(store, "early", checkpoint=10 * KB, age_s=200)
+    size = survey(store, Wish()).size_bytes
+    order = [
+        ("checkpoints", ids[1]),
+        ("checkpoints", "early"),
+        ("checkpoints", ids[0]),
+        ("checkpoints", "late"),
+        ("orphans", "early"),
+        ("orphans", "late"),
+    ]
+    assert names(survey(store, Wish(budget_bytes=0)).chosen) == order
+    assert names(survey(store, Wish(budget_bytes=size - 1)).chosen) == order[:1]
+    assert names(survey(store, Wish(budget_bytes=size - 10 * KB)).chosen) == order[:1]
+    assert names(survey(store, Wish(budget_bytes=size - 10 * KB - 1)).chosen) == order[:2]
+    assert survey(store, Wish(budget_bytes=size)).chosen == []
+    only = Wish(frozenset({"orphans"}), budget_bytes=0)
+    assert set(names(survey(store, only).chosen)) == {t for t in order if t[1] not in ids}
+    remove(store, survey(store, Wish(budget_bytes=0)).chosen)
+    assert set(store.results()) == set(ids)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("10GB", 10**10), ("1.5 tb", 1.5e12), ("7", 7), ("2k", 2000)]
+)
+def test_a_size_is_read_as_people_write_it(text, expected):
+    assert bytes_of(text) == expected
+
+
+def test_what_is_no_size_is_refused():
+    with pytest.raises(InputError, match="`lots` is no size"):
+        bytes_of("lots")
+
+
+def test_the_command_lists_and_removes_only_when_told(tmp_path, store):
+    (planned,) = known(tiny(tmp_path), store)
+    put(store, planned)
+    put(store, "orphan")
+    (store.root / "mlflow.db").write_text("x" * KB)
+    before = everything(store)
+
+    def gc(*arguments):
+        command = [sys.executable, "-m", "nodebench", "gc", *arguments]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    listed = gc("--orphans")
+    assert listed.returncode == 0, listed.stderr
+    assert listed.stdout.splitlines()[-1] == "nothing was removed: `--delete` does"
+    assert [line.split()[-6:-3] for line in listed.stdout.splitlines()[2:3]] == [["2", "2.0", "kB"]]
+    assert everything(store) == before
+    done = gc("--budget", "10B", "--delete", "--json")
+    assert done.returncode == 1  # the result stays
+    assert "more than the budget" in done.stderr
+    rows = json.loads(done.stdout)["items"]
+    assert all(row["removed"] for row in rows)
+    assert {row["trial"] for row in rows} == {planned, "orphan"}
+    assert set(everything(store)) == set(before) - {
+        f"trials/{planned}/checkpoint.pt",
+        *(name for name in before if "orphan" in name),
+    } | {f"trials/{planned}/log.txt"}

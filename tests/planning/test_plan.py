@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from nodebench.errors import SweepError
+from nodebench.planning import entries
+from nodebench.planning.plan import orphans, remember
+from nodebench.planning.selection import chosen
+from nodebench.store import Result, Store
+from nodebench.sweep.points import require_points
+from tests.support.tiny_sweeps import options, tiny
+
+DOPRI5 = {"solver": [{"method": "dopri5", "tol": 1e-3}]}
+
+
+@pytest.mark.parametrize(
+    ("grid", "block"),
+    [
+        ({}, {"methods": ["rk4"], "nfe": [6, 10]}),
+        (DOPRI5, {"methods": ["euler"], "step_factors": [0.5]}),
+        ({}, {"methods": ["dopri5"], "tol_factors": [0.1]}),
+    ],
+    ids=["stages", "step-factors", "tol-factors"],
+)
+def test_a_block_that_gives_no_point_is_refused(tmp_path: Path, grid: dict, block: dict) -> None:
+    sweep = tiny(tmp_path, grid=grid, evaluate=[{"methods": ["rk4"], "steps": [2]}, block])
+    with pytest.raises(SweepError, match=r"evaluate\[1\]: gives no trial a point"):
+        require_points(sweep, "sweep.yaml")
+
+
+def test_only_and_shard_leave_a_part_of_the_plan(tmp_path):
+    sweep = tiny(tmp_path, grid={"solver.steps": [2, 3, 4]}, seeds=[0, 1])
+    ids = [trial.id for trial in sweep.trials]
+    assert chosen(sweep, [], "1/1") == frozenset(ids)
+    assert chosen(sweep, ["solver.steps=3"], "1/1") == frozenset(ids[2:4])
+    assert chosen(sweep, ["solver.steps=3", "seed=1"], "1/1") == {ids[3]}
+    parts = [chosen(sweep, [], f"{i}/4") for i in range(1, 5)]
+    assert sorted(map(len, parts)) == [1, 1, 2, 2]
+    assert frozenset().union(*parts) == frozenset(ids)
+
+
+@pytest.mark.parametrize(
+    ("only", "shard", "message"),
+    [
+        (["solver.stepz=3"], "1/1", "Did you mean `solver.steps`?"),
+        (["solver.steps"], "1/1", "should read `dotted.path=value`"),
+        (["solver.steps=[3"], "1/1", "should read `dotted.path=value`"),
+        (["solver.steps=9"], "1/1", "agrees with no trial"),
+        (["solver=euler"], "1/1", "There are `solver.method` `euler`; `solver.steps` `2`"),
+        ([], "0/2", "should read i/n"),
+        ([], "3/2", "should read i/n"),
+        ([], "half", "should read i/n"),
+    ],
+)
+def test_a_part_that_cannot_be_is_refused(tmp_path, only, shard, message):
+    with pytest.raises(SweepError) as caught:
+        chosen(tiny(tmp_path), only, shard)
+    assert message in str(caught.value)
+
+
+def test_trials_of_an_earlier_form_of_the_file_are_orphans(tmp_path):
+    store = Store(tmp_path / "runs")
+    old, new = tiny(tmp_path, seeds=[0, 1]), tiny(tmp_path, seeds=[1, 2])
+    remember(old, store)
+    assert orphans(new, store) == {old.trials[0].id: old.label(old.trials[0])}
+    remember(new, store)
+    assert orphans(new, store).keys() == {old.trials[0].id}
+    assert orphans(old, store).keys() == {new.trials[1].id}
+
+
+def test_a_failure_is_missing_only_if_it_is_to_be_tried_again(tmp_path):
+    sweep, store = tiny(tmp_path), Store(tmp_path / "runs")
+    store.folder(sweep.trials[0].id).write_result(Result("diverged", "", 0, {}, [], 0.0, 1.0))
+    for retry in (False, True):
+        [entry] = entries(sweep, store, options(sweep, tmp_path, retry_failed=retry))
+        assert entry.missing == retry

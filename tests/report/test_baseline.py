@@ -1,0 +1,106 @@
+"""Cells beside the baseline, claims, and the answer, on made-up results."""
+
+from __future__ import annotations
+
+import pytest
+
+from nodebench.errors import SweepError
+from nodebench.report.analysis.baseline import baseline, partner
+from nodebench.report.summary import answer
+from tests.support.fake_results import GRID, RELU, TANH, made, steady
+from tests.support.planned_sweeps import sweep
+from tests.support.tiny_sweeps import tiny
+
+
+def test_a_cell_is_compared_with_the_one_that_is_else_the_same(tmp_path):
+    sweep, found = made(tmp_path, steady, baseline={"model.activation": "relu"})
+    fine, coarse = found.compared[1], found.compared[0]
+    assert [(c.cell, c.baseline) for c in found.compared] == [
+        ("tanh 2", "relu 2"),
+        ("tanh 8", "relu 8"),
+    ]
+    assert fine.difference.mean == pytest.approx(0.1)
+    assert (fine.reading, coarse.reading) == ("better", "no clear difference")
+    assert fine.p < 0.001 <= coarse.p
+    table = baseline(sweep, found.compared)
+    assert table["difference %"].tolist()[1] == "+10.00"
+    assert table["p (Holm)"].tolist()[1] == "< 0.001"
+
+
+def test_a_cell_that_is_worse_says_so(tmp_path):
+    _, found = made(tmp_path, steady, baseline={"model.activation": "tanh"})
+    assert {c.cell: c.reading for c in found.compared}["relu 8"] == "worse"
+
+
+def test_too_few_seeds_are_not_tested(tmp_path):
+    _, found = made(tmp_path, steady, seeds=2, baseline={"model.activation": "relu"})
+    assert [c.reading for c in found.compared] == ["too few seeds"] * 2
+
+
+def test_a_trial_that_did_not_finish_is_no_pair(tmp_path):
+    def broken(activation: str, steps: int, seed: int) -> float | str | None:
+        if activation == "tanh" and seed == 1:
+            return "diverged" if steps == 8 else None
+        return steady(activation, steps, seed)
+
+    _, found = made(tmp_path, broken, baseline={"model.activation": "relu"})
+    assert [c.difference.n for c in found.compared] == [2, 2]
+
+
+def test_a_cell_of_the_baseline_has_no_partner(tmp_path):
+    sweep, _ = made(tmp_path, steady)
+    assert partner(sweep, sweep.trials[0], RELU) is None
+    assert partner(sweep, sweep.trials[0], {"data.name": "spheres"}) is None
+    assert partner(sweep, sweep.trials[0], {"model.activation": "sigmoid"}) is None
+
+
+def test_a_cell_with_several_partners_has_none(tmp_path):
+    steps = {"model.name": ["odenet"], "solver.steps": [1, 2]}
+    found = sweep(tmp_path, grid=[{"model.name": ["resnet"]}, steps])
+    resnet, odenet = found.trials[0], found.trials[1]
+    assert partner(found, resnet, {"model.name": "odenet"}) is None
+    assert partner(found, odenet, {"model.name": "resnet"}).cell == resnet.cell
+
+
+def test_a_group_named_as_one_may_differ_in_all_of_it(tmp_path):
+    ways = [{"method": "euler", "steps": 8}, {"method": "rk4", "steps": 2}]
+    found = sweep(tmp_path, grid={"solver": ways})
+    euler, rk4 = found.trials
+    assert partner(found, rk4, {"solver.method": "euler"}) is None
+    assert partner(found, rk4, {"solver": {"method": "euler"}}).cell == euler.cell
+
+
+def test_a_cell_that_the_baseline_lacks_is_not_compared_with_another(tmp_path):
+    grid = [{**{k: [v] for k, v in RELU.items()}, "solver.steps": [2]}]
+    grid += [{**{k: [v] for k, v in TANH.items()}, "solver.steps": [2, 8]}]
+    _, found = made(tmp_path, steady, grid=grid, baseline=RELU)
+    assert [(c.cell, c.baseline) for c in found.compared] == [("tanh 2", "relu 2")]
+
+
+def test_the_same_difference_in_every_pair_is_not_tested(tmp_path):
+    """.90, .91, .92 against .95, .96, .97: a large difference, and no measure of its scatter."""
+
+    def apart(activation: str, _steps: int, seed: int) -> float:
+        return (0.95 if activation == "tanh" else 0.90) + 0.01 * seed
+
+    made_up, found = made(tmp_path, apart, baseline=RELU)
+    alike = "the same difference in every pair (not tested)"
+    assert [c.reading for c in found.compared] == [alike] * 2
+    table = baseline(made_up, found.compared)
+    numbers = table[["difference %", "95 % interval", "effect d", "p (Holm)", "reading"]]
+    assert numbers.to_numpy()[0].tolist() == ["+5.00", "–", "–", "–", alike]
+    said = "2 with the same difference in every pair (not tested)"
+    assert f"Of 2 compared with the baseline, {said}." in answer(found)
+
+
+def test_only_what_is_the_same_for_every_seed_is_the_same(tmp_path):
+    def even(activation: str, steps: int, seed: int) -> float:
+        return 0.5 + (0.1 * (seed - 1) if (activation, steps) == ("tanh", 8) else 0.0)
+
+    _, found = made(tmp_path, even, baseline=RELU)
+    assert [c.reading for c in found.compared] == ["the same", "no clear difference"]
+
+
+def test_a_baseline_that_no_trial_has_is_a_mistake(tmp_path):
+    with pytest.raises(SweepError, match="baseline: agrees with no trial"):
+        tiny(tmp_path, grid=GRID, baseline={"model.width": 1000})

@@ -1,0 +1,217 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nodebench.api import write_report
+from nodebench.errors import SweepError
+from nodebench.report.analysis.baseline import one_each, partner
+from nodebench.report.analysis.claims import Judgement, claims, expectations
+from nodebench.report.analysis.findings import Findings
+from nodebench.store import Result, Store
+from nodebench.sweep import load
+from nodebench.sweep.match import agrees
+from tests.support.fake_results import FINE, GRID, RELU, TANH, made, steady
+from tests.support.tiny_sweeps import tiny, write_tiny
+
+SWEEPS = Path(__file__).parents[2] / "sweeps"
+HOLDS, FAILS, UNDECIDED, NOT_RUN = (
+    Judgement.HOLDS, Judgement.FAILS, Judgement.UNDECIDED, Judgement.NOT_RUN
+)  # fmt: skip
+
+
+def claimed(tmp_path: Path, accuracy: Any = steady, seeds: int = 3, **claim: Any) -> Any:
+    _, found = made(tmp_path, accuracy, seeds, claims=[{"says": "it is so", **claim}])
+    [checked] = found.checked
+    return checked
+
+
+@pytest.mark.parametrize(
+    ("claim", "judgement"),
+    [
+        ({"of": {**TANH, **FINE}, "above": RELU}, HOLDS),
+        ({"of": {**TANH, **FINE}, "above": RELU, "by": 0.05}, HOLDS),
+        ({"of": {**TANH, **FINE}, "above": RELU, "by": 0.2}, FAILS),
+        ({"of": {**RELU, **FINE}, "above": TANH}, FAILS),  # false, and found to be
+        ({"of": {**RELU, **FINE}, "above": TANH, "by": -0.11}, HOLDS),
+        ({"of": {**RELU, **FINE}, "below": TANH}, HOLDS),
+        ({"of": TANH, "above": RELU, "by": 0.05}, UNDECIDED),  # in one cell of two
+        ({"of": TANH, "above": RELU, "by": 0.15}, FAILS),  # in one, while the other is undecided
+        ({"of": TANH, "above": RELU}, UNDECIDED),
+        ({"of": {**TANH, **FINE}, "near": 0.7, "within": 0.3}, HOLDS),
+        ({"of": {**TANH, **FINE}, "near": 0.1, "within": 0.1}, FAILS),
+        ({"of": FINE, "metric": "nfe_forward", "above": 7}, HOLDS),
+        ({"of": FINE, "metric": "nfe_forward", "above": 8}, FAILS),
+        ({"of": FINE, "metric": "drop", "above": 0}, NOT_RUN),
+    ],
+)
+def test_a_claim_holds_or_not(tmp_path, claim, judgement):
+    assert claimed(tmp_path, **claim).judgement is judgement
+
+
+def test_what_is_within_the_doubt_is_undecided_on_both_sides(tmp_path):
+    """A claim is not refuted by seeds that say little either."""
+    coarse = {**TANH, "solver.steps": 2}  # 0.33 ± 11.7 points more than relu
+    for number, by in enumerate((-0.01, 0.01)):
+        checked = claimed(tmp_path / str(number), of=coarse, above=RELU, by=by)
+        assert checked.judgement is UNDECIDED
+    for number, near in enumerate((0.7, 0.8)):  # 0.701 ± 0.25
+        checked = claimed(tmp_path / f"near {number}", of={**TANH, **FINE}, near=near, within=0.01)
+        assert checked.judgement is UNDECIDED
+
+
+def test_the_same_difference_in_every_pair_says_that_it_was_not_tested(tmp_path):
+    def apart(activation: str, _steps: int, seed: int) -> float:
+        return (0.95 if activation == "tanh" else 0.90) + 0.01 * seed
+
+    checked = claimed(tmp_path, apart, of={**TANH, **FINE}, above=RELU, source="S0")
+    assert checked.said == "reproduced, the same in every seed (not tested)"
+    assert checked.numbers == ("tanh 8: 5.00 points more than relu 8 (n = 3)",)
+
+
+def test_a_line_without_a_source_is_an_expectation(tmp_path):
+    lines = [
+        {"says": "theirs", "source": "S0, Table 1", "of": {**TANH, **FINE}, "above": RELU},
+        {"says": "ours", "of": {**RELU, **FINE}, "above": TANH},
+    ]
+    sweep, found = made(tmp_path, steady, claims=lines)
+    assert claims(found.checked)[["claim", "source", "here"]].to_numpy().tolist() == [
+        ["theirs", "S0, Table 1", "reproduced"]
+    ]
+    table = expectations(found.checked)
+    assert table[["expectation", "here"]].to_numpy().tolist() == [["ours", "**not met**"]]
+    page = write_report(sweep, Store(tmp_path / "runs"), tmp_path / "report").read_text()
+    assert page.index("## Claims") < page.index("## Expectations")
+
+
+def test_one_seed_is_judged_by_its_number(tmp_path):
+    checked = claimed(tmp_path, seeds=1, of={**TANH, **FINE}, above=RELU, source="S0")
+    assert (checked.said, checked.numbers) == (
+        "reproduced by one seed",
+        ("tanh 8: 10.00 points more than relu 8 (n = 1)",),
+    )
+
+
+def test_a_cell_is_not_compared_with_itself(tmp_path):
+    checked = claimed(tmp_path, of={}, above=RELU, by=-0.2)
+    assert checked.judgement is HOLDS
+    assert [text.partition(":")[0] for text in checked.numbers] == ["tanh 2", "tanh 8"]
+
+
+def test_a_claim_by_one_seed_or_in_the_small_form_says_so(tmp_path):
+    claim = {"says": "so", "of": TANH, "above": 0, "source": "S0"}
+    fields = {
+        "claims": [claim, {**claim, "below": 0.1, "above": None}],
+        "small": {"solver.steps": [2]},
+    }
+    write_tiny(tmp_path, grid=GRID, **fields)
+    sweep, store = load(tmp_path / "tiny.yaml", size="small"), Store(tmp_path / "runs")
+    for trial in sweep.trials:
+        ended = Result("finished", "", 1, {"test_accuracy": 0.5}, [], 0, 1)
+        store.folder(trial.id).create(trial)
+        store.folder(trial.id).write_result(ended)
+    page = write_report(sweep, store, tmp_path / "report").read_text()
+    both = "1 reproduced by one seed and 1 not reproduced by one seed"
+    assert f"Of the claims stated, in the small form: {both}." in page
+    assert "**These numbers are not the study's: the small form.**" in page
+    assert "| reproduced by one seed " in page
+
+
+def test_a_claim_about_what_has_not_run_is_not_judged(tmp_path):
+    def only_relu(activation: str, steps: int, seed: int) -> float | None:
+        return steady(activation, steps, seed) if activation == "relu" else None
+
+    assert claimed(tmp_path, only_relu, of={**TANH, **FINE}, above=RELU).judgement is NOT_RUN
+
+
+def test_a_claim_of_speed_wants_seconds_that_compare(tmp_path):
+    claim = {"says": "slow", "of": {"solver.steps": 4}, "metric": "timed_epoch_s"}
+    claim["above"] = {"solver.steps": 2}
+    sweep = tiny(tmp_path, grid={"solver.steps": [2, 4]}, claims=[claim])
+    store = Store(tmp_path / "runs")
+    machine = {"hardware": "abacus", "device": "cpu", "threads": 1, "torch": "2", "time": 1.0}
+    for trial in sweep.trials:
+        store.folder(trial.id).create(trial)
+        store.folder(trial.id).write_result(Result("finished", "", 1, {"epoch_s": 9.0}, [], 0, 1))
+    assert Findings(sweep, store).checked[0].judgement is NOT_RUN
+    for trial, seconds in zip(sweep.trials, (1.0, 2.5), strict=True):
+        store.folder(trial.id).add_timing({**machine, "timed_epoch_s": seconds})
+    (checked,) = Findings(sweep, store).checked
+    assert checked.judgement is HOLDS
+    assert checked.numbers == ("steps 4: 1.50 more than steps 2",)
+
+
+@pytest.mark.parametrize(
+    ("claim", "message"),
+    [
+        ({"above": 1, "below": 2}, "needs one of `above`, `below` and `near`"),
+        ({}, "needs one of `above`, `below` and `near`"),
+        ({"near": 0.5}, "`near` goes with `within`"),
+        ({"above": 1, "metric": "test_acuracy"}, "Did you mean `test_accuracy`"),
+        ({"above": 1, "of": {"model.widht": 4}}, "Did you mean `model.width`"),
+        ({"above": {"model.activation": "sigmoid"}}, "agrees with no trial"),
+        ({"above": 50}, "accuracies are shares of 1: 0.5 is 50 %"),
+        ({"near": 0.5, "within": 0.1, "by": 0.1}, "`by` goes with `above` or `below`"),
+    ],
+)
+def test_a_mistake_in_a_claim_is_named(tmp_path, claim, message):
+    with pytest.raises(SweepError, match=message) as caught:
+        tiny(tmp_path, grid=GRID, claims=[{"says": "so", **claim}])
+    assert "claims[0]" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "shown"),
+    [
+        ([29.0, 31.0], "30.0 ± 12.7"),
+        ([1234.0], "1234"),
+        ([0.00123, 0.00125], "0.001240 ± 0.000127"),
+    ],
+)
+def test_a_claims_number_has_the_digits_of_its_interval(tmp_path, numbers, shown):
+    claim = {"says": "so", "metric": "nfe_forward", "above": 0}
+    sweep, store = tiny(tmp_path, seeds=list(range(len(numbers))), claims=[claim]), Store(tmp_path)
+    for trial, number in zip(sweep.trials, numbers, strict=True):
+        store.folder(trial.id).create(trial)
+        result = Result("finished", "", 1, {"test_accuracy": 0.5, "nfe_forward": number}, [], 0, 1)
+        store.folder(trial.id).write_result(result)
+    (checked,) = Findings(sweep, store).checked
+    assert f": {shown} (n = {len(numbers)})" in checked.numbers[0]
+
+
+@pytest.mark.parametrize("path", sorted(SWEEPS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_claim_of_a_study_has_something_to_compare(path):
+    sweep = load(path)
+    for claim in sweep.claims:
+        about = [trial for trial in one_each(sweep) if agrees(trial.spec, claim.of)]
+        assert about, claim.says
+        if isinstance(claim.other, dict):
+            others = [t for t in about if not agrees(t.spec, claim.other)]
+            assert others, claim.says
+            assert all(partner(sweep, trial, claim.other) for trial in others), claim.says
+
+
+def test_what_the_course_work_asks_is_expected_by_us_and_claimed_by_nobody():
+    """A task of S3 has no result; S1 ran no control, and Chen et al. trained no perceptron."""
+    expected = {
+        path.stem: sum(not claim.source for claim in load(path).claims)
+        for path in SWEEPS.glob("*.yaml")
+    }
+    assert {name: count for name, count in expected.items() if count} == {
+        "mnist-adjoint": 2, "controls": 1, "mnist-resnet-odenet": 1,
+    }  # fmt: skip
+    claimed_of = {claim.source.split(",")[0] for p in SWEEPS.glob("*.yaml")
+                  for claim in load(p).claims}  # fmt: skip
+    assert claimed_of == {"", "S1", "S2", "S4", "Chen et al. 2018"}
+
+
+def test_nobody_claims_that_runge_kutta_takes_longer_for_as_many_evaluations():
+    sweep = load(SWEEPS / "cifar10-resnet-odenet.yaml")
+    assert not [claim for claim in sweep.claims if claim.metric == "timed_epoch_s"]
+
+
+def test_the_claims_of_a_table_of_best_epochs_are_about_best_epochs():
+    sweep = load(SWEEPS / "odenet10-normalization.yaml")
+    assert {claim.metric for claim in sweep.claims} == {"best_test_accuracy"}

@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+
+from nodebench.api import compare, write_report
+from nodebench.errors import InputError
+from nodebench.report.comparison import Side, comparison
+from nodebench.store import Result, Store
+from tests.support.fake_results import finished, made, steady
+from tests.support.tiny_sweeps import tiny
+from tests.support.tiny_trainings import EULER
+
+
+def test_two_stores_of_one_sweep_are_compared_cell_by_cell(tmp_path):
+    for name, better in (("before", 0.0), ("after", 0.1)):
+        folder = tmp_path / name
+        folder.mkdir()
+
+        def accuracy(activation, steps, seed, better=better):
+            return steady(activation, steps, seed) + better * (1 + seed / 100) * (
+                activation == "relu"
+            )
+
+        sweep, _ = made(folder, accuracy)
+        write_report(sweep, Store(folder / "runs"), folder / "report")
+    sides = [str(tmp_path / name / "report") for name in ("before", "after")]
+    text = compare(*sides, Store(tmp_path / "none"))
+    lines = {line.split("|")[1].strip(): line for line in text.splitlines() if "|" in line}
+    assert "+10.10 ± 0.25" in lines["relu 8"]
+    assert "better" in lines["relu 8"]
+    assert "the same" in lines["tanh 2"]
+
+
+def test_cells_that_only_one_side_tells_apart_are_not_mixed(tmp_path):
+    seeds = [0, 1, 2]
+    plain = finished(tmp_path / "plain", seeds=seeds)
+    grid = {"gradient": ["backprop", {"name": "adjoint", "norm": "seminorm"}]}
+    both = finished(tmp_path / "both", seeds=seeds, grid=grid)
+    rows = [line for line in compare(plain, both).splitlines() if line.startswith("| ")][1:]
+    assert len(rows) == 1
+    assert rows[0].split("|")[1].strip() == "backprop"
+    assert rows[0].count("60.00 ± 24.84") == 2
+    assert "the same" in rows[0]
+
+
+def test_a_report_beside_itself_has_both_columns(tmp_path):
+    one = finished(tmp_path / "one")
+    heading = next(line for line in compare(one, one).splitlines() if line.startswith("| cell"))
+    assert [name.strip() for name in heading.split("|")[2:4]] == ["from", "to"]
+
+
+def test_sweeps_that_share_no_cell_are_told_what_sets_them_apart(tmp_path):
+    one, other = (
+        finished(tmp_path / str(steps), grid={"solver.steps": [steps]}) for steps in (2, 4)
+    )
+    with pytest.raises(InputError, match=r"`solver\.steps` is 2\.0 in the one, 4\.0 in the other"):
+        compare(one, other)
+
+
+def test_what_is_in_one_of_two_is_named(tmp_path):
+    for name, grid in (("a", {"solver.steps": [2, 4]}), ("b", {"solver.steps": [4, 8]})):
+        finished(tmp_path / name, grid=grid)
+    text = compare(str(tmp_path / "a" / "report"), str(tmp_path / "b" / "report"))
+    assert f"Only in {tmp_path / 'a' / 'report'}: steps 2." in text
+    assert f"Only in {tmp_path / 'b' / 'report'}: steps 8." in text
+
+
+def test_what_cannot_be_compared_is_named(tmp_path):
+    with pytest.raises(InputError, match="is neither a sweep, nor a report's folder"):
+        compare(str(tmp_path / "nothing"), str(tmp_path / "nowhere"))
+    with pytest.raises(InputError, match="HEAD:nowhere"):
+        compare("HEAD:nowhere", "HEAD:nowhere")
+
+
+def test_errors_are_compared_to_four_digits(tmp_path):
+    names = []
+    for name, errors in (("a", (0.0101, 0.0111, 0.0105)), ("b", (0.0134, 0.0146, 0.0137))):
+        (tmp_path / name).mkdir()
+        base = {"data": "spiral", "model": "neuralode", "solver": EULER, "train": {"iterations": 1}}
+        sweep, store = tiny(tmp_path / name, base=base, seeds=[0, 1, 2]), Store(tmp_path / name)
+        for trial, error in zip(sweep.trials, errors, strict=True):
+            store.folder(trial.id).create(trial)
+            ended = Result("finished", "", 1, {"test_error": error}, [], 0, 1)
+            store.folder(trial.id).write_result(ended)
+        write_report(sweep, store, tmp_path / name / "report")
+        names.append(str(tmp_path / name / "report"))
+    assert "| +0.0033 ± 0.0004 | < 0.001" in compare(*names)
+    assert "worse" in compare(*names)
+
+
+def test_weights_tell_cells_apart(tmp_path):
+    for name in ("a.pt", "b.pt"):
+        (tmp_path / name).touch()
+    sides = [
+        pd.DataFrame(
+            {"cell": ["a", "b"], "weights": ["a.pt", "b.pt"], "seed": 0, "outcome": "finished",
+             "solver.steps": 2, "test_accuracy": accuracies}
+        )
+        for accuracies in ([0.5, 0.6], [0.7, 0.8])
+    ]  # fmt: skip
+    text = comparison(Side("one", sides[0]), Side("other", sides[1]))
+    assert [line.split("|")[1].strip() for line in text.splitlines()[-2:]] == ["a", "b"]
+
+
+def test_without_git_a_commit_cannot_be_read(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(InputError, match="git cannot be run"):
+        compare("HEAD:reports/quickstart", "HEAD:reports/quickstart")

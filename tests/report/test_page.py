@@ -1,0 +1,293 @@
+import math
+import re
+from dataclasses import replace
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import pytest
+
+from nodebench.report import tables
+from nodebench.report.analysis import frames
+from nodebench.report.analysis.published import Study, compared_numbers, published_numbers
+from nodebench.report.figures.curves import file_names
+from nodebench.report.figures.style import save
+from nodebench.report.page import write_report
+from nodebench.store import Result, Store
+from nodebench.sweep import load
+from nodebench.training.trial import run_trial
+from tests.support.fake_results import GRID, RELU, made, steady
+from tests.support.tiny_sweeps import TINY, options, tiny, write_tiny
+
+ROW = {"nfe_forward": 2.0, "nfe_backward": 0.0, "parameters": 71, "epoch_s": 0.5}
+HERE = {"hardware": "abacus", "threads": 1, "torch": "2", "device": "cpu"}
+
+
+def result(accuracy, **changes):
+    summary = {**ROW, "test_accuracy": accuracy, "best_test_accuracy": accuracy + 0.01}
+    tags = {"commit": "abc", "dirty": "no"}
+    return replace(Result("finished", "", 3, summary, [HERE], 1.0, 2.0, tags=tags), **changes)
+
+
+@pytest.fixture
+def made_up(tmp_path):
+    """Two cells of three seeds with known accuracies; one trial diverged, one is missing."""
+    sweep = tiny(tmp_path, grid={"solver.steps": [2, 4]}, seeds=[0, 1, 2])
+    store = Store(tmp_path / "runs")
+    results = [
+        result(0.8),
+        result(0.9),
+        result(1.0),
+        result(0.5),
+        result(0.0, outcome="diverged", reason="loss is nan", epoch=1, summary={"parameters": 71}),
+    ]
+    for trial, end in zip(sweep.trials, results, strict=False):
+        store.folder(trial.id).write_result(end)
+        curve = [{"epoch": e, "test_accuracy": e / 10, "train_loss": 1 / e, **ROW} for e in (1, 2)]
+        store.folder(trial.id).write_history([{**row, "iteration": 1, "time": 0} for row in curve])
+    return sweep, store
+
+
+def test_the_summary_averages_what_finished_and_shows_what_did_not(made_up):
+    sweep, store = made_up
+    table = tables.main_table(sweep, frames.results(sweep, store), pd.DataFrame(), pd.DataFrame())
+    assert list(table["solver.steps"]) == ["2", "4"]
+    assert list(table["test accuracy %"]) == ["90.00 ± 24.84", "50.00"]
+    assert list(table["n"]) == ["3", "1 of 3"]
+    assert list(table["best epoch accuracy % †"]) == ["91.00 ± 24.84", "51.00"]
+    assert list(table["parameters"]) == ["71", "71"]
+    assert table["outcomes"][0] == "finished"
+    assert table["outcomes"][1] == "1 finished, 1 DNF (diverged, epoch 2), 1 missing"
+
+
+def test_only_columns_that_vary_are_shown(made_up):
+    sweep, store = made_up
+    columns = list(
+        tables.main_table(sweep, frames.results(sweep, store), pd.DataFrame(), pd.DataFrame())
+    )
+    assert columns[0] == "solver.steps"
+    assert not any(column.startswith(("data.", "train.", "model.")) for column in columns)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(10.0, "10"), (None, "–"), (("crop", "flip"), "crop, flip"), ((), "–")]
+)
+def test_a_setting_is_shown_plainly(value, text):
+    assert tables.shown(value) == text
+
+
+def test_the_page_has_table_figures_failures_and_provenance(made_up, tmp_path):
+    sweep, store = made_up
+    page = write_report(sweep, store, tmp_path / "report")
+    text = page.read_text()
+    assert "**4 of 6 trials finished; 1 diverged, 1 missing.**" in text
+    assert "DNF (diverged, epoch 2)" in text
+    assert "loss is nan" in text
+    for fact in ("hardware: abacus", "commit: abc", "torch: 2", "threads per trial: 1"):
+        assert fact in text
+    for link in re.findall(r"\]\(([^)]+)\)", text):
+        assert (page.parent / link).exists(), link
+    frame = pd.read_csv(page.parent / "results.csv")
+    assert list(frame["id"]) == [trial.id for trial in sweep.trials]
+    assert (page.parent / "sweep.yaml").read_text() == sweep.text
+
+
+def test_the_same_data_gives_the_same_bytes(made_up, tmp_path):
+    sweep, store = made_up
+    folders = [tmp_path / "one", tmp_path / "two"]
+    for folder in folders:
+        write_report(sweep, store, folder)
+    files = sorted(p.relative_to(folders[0]) for p in folders[0].rglob("*") if p.is_file())
+    assert any(file.suffix == ".svg" for file in files)
+    for file in files:
+        assert (folders[0] / file).read_bytes() == (folders[1] / file).read_bytes(), file
+
+
+def test_seconds_of_packed_seeds_are_said_to_be_of_them_all(tmp_path):
+    sweep, store = tiny(tmp_path, seeds=[0, 1]), Store(tmp_path / "runs")
+    for packed, is_said in ((1, False), (2, True)):
+        for trial in sweep.trials:
+            here = {**HERE, "packed": packed}
+            store.folder(trial.id).write_result(result(0.8, environments=[here]))
+        text = write_report(sweep, store, tmp_path / "report").read_text()
+        assert ("Seeds were trained together" in text) is is_said
+
+
+def test_a_sweep_without_results_still_has_a_page(tmp_path):
+    sweep = tiny(tmp_path)
+    text = write_report(sweep, Store(tmp_path / "runs"), tmp_path / "report").read_text()
+    assert "0 of 1 trials finished" in text
+
+
+def test_results_are_tidy(made_up):
+    sweep, store = made_up
+    frame = frames.results(sweep, store)
+    assert list(frame["seed"]) == [0, 1, 2] * 2
+    assert frame["test_accuracy"].isna().sum() == 2
+    epochs = frames.epochs(sweep, store)
+    assert len(epochs) == 10
+    assert math.isclose(epochs["train_loss"].max(), 1.0)
+    assert TINY["model"]["name"] == frame["model.name"].unique().item()
+
+
+def test_published_numbers_stand_beside_ours(tmp_path):
+    # A loose tolerance of a method of higher order is no limit.
+    evaluate = [
+        {"methods": ["euler", "rk4"], "steps": [1, 160]},
+        {"methods": ["dopri5"], "tols": [1.0]},
+    ]
+    path = write_tiny(
+        tmp_path, name="spheres-solver", grid={"solver.steps": [2, 4]}, evaluate=evaluate
+    )
+    sweep, store = load(path), Store(tmp_path / "runs")
+    for trial in sweep.trials:
+        run_trial(trial, store, options(sweep, tmp_path))
+    results, evaluated = frames.results(sweep, store), frames.evaluations(sweep, store)
+    judged = frames.verdicts(sweep, store)
+    table = published_numbers(compared_numbers(sweep, results, judged))
+    assert list(table["cell"]) == ["steps 2"] * 2  # of 4 steps, nothing is published
+    assert list(table["what"]) == ["test accuracy %", "test accuracy %, at the limit"]
+    assert list(table["published"]) == ["~97.1", "~48.9"]
+    own = results["test_accuracy"][0]
+    finest = evaluated[(evaluated["test.method"] == "rk4") & (evaluated["test.steps"] == 160)]
+    limit = finest["accuracy"].iloc[0]
+    assert list(table["ours"]) == [f"{100 * own:.2f}", f"{100 * limit:.2f}"]
+    assert list(tables.main_table(sweep, results, judged, pd.DataFrame())["published"]) == [
+        "~97.1",
+        "–",
+    ]
+    text = write_report(sweep, store, tmp_path / "report").read_text()
+    assert "## Ours beside published numbers" in text
+
+
+def test_a_sweep_of_other_data_has_no_published_numbers(tmp_path):
+    digits = {"data": "digits", "model": "mlp", "train": {"epochs": 1}}
+    sweep = load(write_tiny(tmp_path, name="spheres-solver", base=digits))
+    assert compared_numbers(sweep, pd.DataFrame(), pd.DataFrame()) == []
+
+
+def test_validation_is_a_column_and_chooses_the_best_epoch(tmp_path):
+    base = {**TINY, "data": {**TINY["data"], "val_size": 20}, "train": {"epochs": 6}}
+    sweep, store = tiny(tmp_path, base=base), Store(tmp_path / "runs")
+    trial = sweep.trials[0]
+    result = run_trial(trial, store, options(sweep, tmp_path))
+    history = store.folder(trial.id).history()
+    best = max(history, key=lambda row: row["val_accuracy"])
+    assert result.summary["best_epoch"] == best["epoch"]
+    assert result.summary["best_test_accuracy"] == best["test_accuracy"]
+    table = tables.main_table(sweep, frames.results(sweep, store), pd.DataFrame(), pd.DataFrame())
+    last = history[-1]["val_accuracy"]
+    assert list(table["validation accuracy %"]) == [f"{100 * last:.2f}"]
+
+
+def test_an_adapted_solver_shows_where_it_ended_and_what_it_took(tmp_path):
+    solvers = [{"method": "euler", "adapt": {"every": 2, "max_steps": 5}},
+               {"method": "dopri5", "adapt": {"every": 2}}]  # fmt: skip
+    sweep, store = tiny(tmp_path, grid={"solver": solvers}), Store(tmp_path / "runs")
+    for trial in sweep.trials:
+        run_trial(trial, store, options(sweep, tmp_path))
+    table = tables.main_table(sweep, frames.results(sweep, store), pd.DataFrame(), pd.DataFrame())
+    euler, dopri5 = (store.folder(trial.id) for trial in sweep.trials)
+    size = euler.result().summary["step_size"]
+    at_limit = ", 1 at the limit" if size < 1 / 4 else ""
+    assert table["final step size"][0] == f"{size:.4f}{at_limit}"
+    assert table["final tol"][1] == f"{dopri5.result().summary['tol']:.2g}"
+    assert (table["final step size"][1], table["final tol"][0]) == ("–", "–")
+    mean = sum(row["nfe_forward"] for row in dopri5.history()) / 3
+    assert table["NFE over training"][1] == f"{mean:.1f}"
+
+
+def test_the_page_says_what_was_set_and_that_it_is_the_small_form(tmp_path):
+    data = {"name": "spheres", "train_size": 64, "test_size": 32}
+    fields = {"grid": GRID, "limits": {"nfe": 500}, "base": {**TINY, "data": data}}
+    sweep = load(write_tiny(tmp_path, **fields, small={"seeds": [1]}), size="small")
+    page = write_report(sweep, Store(tmp_path / "runs"), tmp_path / "report").read_text()
+    assert "data.test_size 32" in page
+    assert "model.width 4" in page
+    assert "limits.nfe 500" in page
+    assert "model.activation" not in page.partition("Alike")[2].partition("\n")[0]
+    assert "**This is the small form of the sweep" in page
+
+
+def test_a_medium_form_is_compared_and_its_doubt_named(tmp_path, monkeypatch):
+    fields = {"grid": {"solver.steps": [4, 8]}, "seeds": [0, 1, 2]}
+    medium = {"train.epochs": 1, "solver.steps": [2, 4]}
+    write_tiny(tmp_path, **fields, base={**TINY, "train": {**TINY["train"], "epochs": 3}},
+               medium=medium, claims=[{"says": "so", "source": "S", "above": 0}])  # fmt: skip
+    theirs = {
+        "data": TINY["data"]["name"],
+        "numbers": [
+            {"cell": {"solver.steps": 2}, "value": 0.5, "margin": 0.1, "source": "S"},
+            {"cell": {"solver.steps": 4}, "value": 0.9, "source": "S"},
+            {"cell": {"solver.steps": 4}, "metric": "parameters", "value": "5", "source": "S"},
+        ],
+    }
+    study = Study.model_validate(theirs)
+    monkeypatch.setattr("nodebench.report.analysis.published.studies", lambda: {"tiny": study})
+    sweep, store = load(tmp_path / "tiny.yaml", size="medium"), Store(tmp_path / "runs")
+    for trial in sweep.trials:
+        summary = {"test_accuracy": 0.5 + 0.01 * trial.spec.seed, "parameters": 5}
+        store.folder(trial.id).create(trial)
+        store.folder(trial.id).write_result(Result("finished", "", 1, summary, [], 0, 1))
+    found = published_numbers(compared_numbers(sweep, frames.results(sweep, store), pd.DataFrame()))
+    assert list(found["reading"]) == [
+        "matches: at 1 of 3 epochs, with `solver.steps` 2 instead of 4, 8",
+        "differs: at 1 of 3 epochs",
+        "matches",
+    ]
+    page = write_report(sweep, store, tmp_path / "report").read_text()
+    doubt = "at 1 of 3 epochs, with `solver.steps` 2 instead of 4, 8"
+    assert f"**This is the medium form of the sweep: {doubt}. Its numbers" in page
+    assert f"**These numbers are not the study's: {doubt}.**" in page
+    assert "Of the claims stated, in the medium form: 1 reproduced." in page
+    assert "Of published numbers that compare (3): 2 matching and 1 differing." in page
+    assert (tmp_path / "report" / "sweep.yaml").read_text() == sweep.text
+
+
+def test_the_same_store_gives_the_same_bytes(tmp_path):
+    sweep, _ = made(tmp_path, steady, baseline=RELU)
+    store = Store(tmp_path / "runs")
+    for name in ("one", "other"):
+        write_report(sweep, store, tmp_path / name)
+    files = [path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*.*")]
+    assert {"README.md", "report.html", "results.csv"} <= set(map(str, files))
+    for file in files:
+        assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "other" / file).read_bytes()
+
+
+def test_the_html_page_needs_nothing_beside_it(tmp_path):
+    sweep, _ = made(tmp_path, steady, baseline=RELU)
+    write_report(sweep, Store(tmp_path / "runs"), tmp_path / "report")
+    text = (tmp_path / "report" / "report.html").read_text()
+    assert 'src="figures' not in text
+    assert 'href="results.csv"' not in text
+    assert text.count("data:image/svg+xml;base64,") >= 1
+    assert 'download="results.csv"' in text
+    assert "<td" in text
+    assert "| cell" not in text
+
+
+def test_a_reason_leaves_a_table_a_table(tmp_path):
+    sweep, store = tiny(tmp_path), Store(tmp_path / "runs")
+    (trial,) = sweep.trials
+    reason = "mat1 | mat2\nSize mismatch"
+    store.folder(trial.id).write_result(result(0.0, outcome="error", reason=reason, summary={}))
+    page = write_report(sweep, store, tmp_path / "report").read_text()
+    (row,) = (line for line in page.splitlines() if "Size mismatch" in line)
+    assert r"mat1 \| mat2 Size mismatch" in row
+    assert row.replace(r"\|", "").count("|") == 5
+
+
+def test_a_table_that_there_is_no_more_is_removed(made_up, tmp_path):
+    sweep, store = made_up
+    stale = tmp_path / "report" / "timings.csv"
+    stale.parent.mkdir()
+    stale.write_text("trial")
+    write_report(sweep, store, stale.parent)
+    assert not stale.exists()
+
+
+def test_figures_by_values_with_dots_are_as_many_files(tmp_path):
+    for name in file_names([0.1, 0.2, "pkg.nets:Net"]).values():
+        save(plt.figure(), tmp_path / f"robustness-{name}")
+    names = {path.name for path in tmp_path.glob("*.svg")}
+    assert names == {"robustness-0.1.svg", "robustness-0.2.svg", "robustness-pkg.nets-Net.svg"}

@@ -1,0 +1,21 @@
+from nodebench.report.analysis.pareto import frontier
+from tests.support.fake_results import made, steady
+
+
+def test_the_front_is_of_what_none_surpasses(tmp_path):
+    _, found = made(tmp_path, steady)
+    front = found.frontier.set_index("cell")["front_nfe"]
+    assert front.to_dict() == {"relu 2": False, "relu 8": False, "tanh 2": True, "tanh 8": True}
+
+
+def test_seconds_of_trainings_have_no_front(tmp_path):
+    _, found = made(tmp_path, steady)
+    assert found.frontier["seconds"].notna().all()
+    assert not found.frontier["front_seconds"].any()
+
+
+def test_timed_seconds_have_one(tmp_path):
+    sweep, found = made(tmp_path, steady)
+    timed = found.results.assign(timed_epoch_s=found.results["solver.steps"].astype(float))
+    front = frontier(sweep, timed).set_index("cell")["front_seconds"]
+    assert front.to_dict() == {"relu 2": False, "relu 8": False, "tanh 2": True, "tanh 8": True}

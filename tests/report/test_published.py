@@ -1,0 +1,219 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from pydantic import ValidationError
+
+from nodebench.report.analysis.agreement import Reading
+from nodebench.report.analysis.published import (
+    Published,
+    about,
+    compared,
+    published_numbers,
+    shown,
+    studies,
+)
+from nodebench.spec import TrialSpec
+from nodebench.sweep import load
+from nodebench.sweep.match import agrees
+
+OURS = pd.Series([0.849, 0.85, 0.851])
+SWEEPS = Path(__file__).parents[2] / "sweeps"
+ENTRIES = [(sweep, entry) for sweep, study in studies().items() for entry in study.numbers]
+
+
+def number(value: float | str, **fields: object) -> Published:
+    return Published(cell={}, value=value, source="S0", **fields)
+
+
+def said(theirs: Published, ours: pd.Series[float] = OURS, obstacle: str = "") -> str:
+    return compared("a cell", theirs, ours, obstacle).said
+
+
+@pytest.mark.parametrize("name", studies())
+def test_every_published_number_belongs_to_one_cell_of_its_sweep(name: str) -> None:
+    sweep = load(SWEEPS / f"{name}.yaml")
+    for entry in studies()[name].numbers:
+        cells = {sweep.cell_label(t) for t in sweep.trials if agrees(t.spec, entry.cell)}
+        assert len(cells) == 1, entry
+        assert any(entry in about(name, trial.spec) for trial in sweep.trials)
+
+
+@pytest.mark.parametrize(("sweep", "entry"), ENTRIES, ids=str)
+def test_a_published_accuracy_is_a_share(sweep: str, entry: Published) -> None:
+    if entry.is_accuracy:
+        assert 0.1 <= entry.number <= 1
+    else:
+        assert entry.number > 1
+
+
+def test_no_cell_has_two_published_numbers_of_one_kind() -> None:
+    for study in studies().values():
+        kinds = [(str(sorted(entry.cell.items())), entry.what) for entry in study.numbers]
+        assert len(set(kinds)) == len(kinds)
+
+
+def test_a_small_sweep_shows_the_numbers_of_its_full_size() -> None:
+    sweep = load(SWEEPS / "mnist-resnet-odenet.yaml", size="small")
+    found = {sweep.cell_label(t): shown(sweep.name, t.spec) for t in sweep.trials}
+    assert found["resnet 6"] == "99.66"
+    assert found["mlp"] == "98.4"
+
+
+def test_a_medium_sweep_shows_the_numbers_of_its_full_size() -> None:
+    sweep = load(SWEEPS / "mnist-resnet-odenet.yaml", size="medium")
+    found = {sweep.cell_label(t): shown(sweep.name, t.spec) for t in sweep.trials}
+    assert found["resnet 6"] == "99.66"
+
+
+def test_a_small_sweep_on_other_data_shows_no_published_numbers() -> None:
+    for name in ("odenet4-normalization", "odenet10-normalization"):
+        sweep = load(SWEEPS / f"{name}.yaml", size="small")
+        assert {shown(sweep.name, trial.spec) for trial in sweep.trials} == {""}
+
+
+def test_a_published_number_is_shown_with_its_spread_or_how_it_was_found() -> None:
+    cell = {"model.name": "resnet"}
+    plain = Published(cell=cell, value=0.987, spread=0.01, n=5, source="")
+    assert str(plain) == "98.7 (s.d. 1, n = 5)"
+    assert str(Published(cell=cell, value=0.97, read_off=True, source="")) == "~97"
+    limit = Published(cell=cell, under="limit", value=0.5, source="")
+    assert (str(limit), limit.what) == ("50", "test accuracy %, at the limit")
+
+
+def test_a_published_best_epoch_stands_beside_the_best_epoch() -> None:
+    """S4's Table 1 reports the epoch that tested best, in all six cells."""
+    numbers = studies()["odenet10-normalization"].numbers
+    assert [entry.metric for entry in numbers] == ["best_test_accuracy"] * 6
+    sweep = load(SWEEPS / "odenet10-normalization.yaml")
+    assert {shown(sweep.name, trial.spec) for trial in sweep.trials} == {
+        "76.2 †", "92.5 †", "92.6 †", "92.7 †", "93 †", "93.1 †",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("theirs", "text"),
+    [
+        (number(0.851, spread=0.001, n=3), "matches"),
+        (number(0.854, n=5), "matches: a clear difference, but within the margin"),
+        (number(0.90, spread=0.01, n=3), "differs"),
+        (number(0.851, spread=0.01, n=3), "too uncertain to say: no number of our seeds would "
+         "decide, ± 2.48 is theirs alone"),
+        (number(0.858, n=50), "differs"),  # though by less than the margin, perhaps
+        # By 5 seeds ± 2.776 * 0.001 * sqrt(1/5 + 1/5) = 0.0018, by 4 still ± 0.0021.
+        (number(0.852, n=5, margin=0.004), "too uncertain to say: 5 of our seeds would decide"),
+        (number(0.858, n=50, margin=0.02), "matches: a clear difference, but within the margin"),
+        (number(0.849), "matches"),  # one training: 0.1 ± 0.5 points
+        (number(0.86), "differs"),
+        (number(0.849, read_off=True, margin=0.02), "matches"),  # 0.1 ± 1.5 points
+        (number(0.849, read_off=True),
+         "too uncertain to say: no number of our seeds would decide, ± 1.2 is theirs alone"),
+        (number(20.0, metric="epoch_s"), "not comparable: another machine"),
+        (number(0.851, not_comparable="another recipe"), "not comparable: another recipe"),
+    ],
+)  # fmt: skip
+def test_a_published_number_has_a_reading_with_its_reason(theirs, text):
+    assert said(theirs) == text
+
+
+def test_our_spheres_differ_from_the_grid_search():
+    ours = pd.Series([0.96, 0.963, 0.965, 0.967, 0.97])
+    assert (ours.mean(), ours.std()) == (pytest.approx(0.965), pytest.approx(0.004, abs=3e-4))
+    entry = next(e for e in studies()["spheres-solver"].numbers if e.cell.get("solver.steps") == 64)
+    assert (entry.number, entry.spread, entry.n) == (0.987, 0.01, 5)
+    assert compared("euler 64", entry, ours).reading is Reading.DIFFERS
+
+
+def test_a_mean_of_several_trainings_says_of_how_many():
+    """Of the study with spreads and mean evaluations, five: an upper bound, which sources say."""
+    means = [e for _, e in ENTRIES if e.spread is not None or e.metric == "nfe_forward_mean"]
+    assert len(means) == 8
+    assert {entry.n for entry in means} == {5}
+    assert all("at most 5" in entry.source for entry in means)
+    with pytest.raises(ValidationError, match="`spread` needs `n`"):
+        number(0.9, spread=0.1)
+
+
+def test_a_margin_of_a_count_is_a_share_of_it():
+    assert number(100.5, metric="nfe_forward_mean").within == pytest.approx(10.05)
+    assert number(100.5, metric="nfe_forward_mean", margin=0.2).within == pytest.approx(20.1)
+    assert (number(0.9).within, number(0.9, margin=0.02).within) == (0.01, 0.02)
+    assert number("577 K", metric="parameters").within is None
+
+
+def test_what_was_read_off_has_a_margin_that_it_can_be_matched_by():
+    for _, entry in ENTRIES:
+        if entry.read_off:
+            assert entry.within == 0.02
+
+
+def test_what_cannot_be_compared_says_why():
+    assert said(number(0.9), OURS[:0]) == "not run"
+    assert said(number(0.9), OURS[:1]) == "not comparable: one seed"
+    assert said(number(0.9), obstacle="the small form") == "not comparable: the small form"
+    same = said(number(0.9), pd.Series([0.9, 0.9, 0.9]))
+    assert same == "not comparable: every seed gives the same (not tested)"
+    assert compared("", number(0.9), OURS).difference == "-5 ± 0.497"
+    assert compared("", number(0.9), OURS[:1]).difference == "-5.1"
+
+
+@pytest.mark.parametrize(
+    ("count", "printed", "word"),
+    [
+        (576_778, "577 K", "matches"),
+        (208_010, "207 K", "differs"),
+        (238_510, "0.24 M", "matches"),
+        (601_482, "0.60 M", "matches"),  # which has two digits
+        (551_000, "0.60 M", "differs"),
+        (576_778, "0.60 M", "differs"),
+        (232_970, "0.22 M", "differs"),
+        (577_930, "577 K", "differs"),  # of CIFAR-10, where S1 prints MNIST's
+    ],
+)
+def test_counts_of_parameters_match_to_the_digits_that_are_printed(count, printed, word):
+    theirs = number(printed, metric="parameters")
+    assert str(theirs) == printed
+    assert said(theirs, pd.Series([float(count)]), "the small form") == word
+
+
+@pytest.mark.parametrize("value", [0.60e6, "many", "0.60M", "1,000 K"])
+def test_parameters_are_text_as_printed(value):
+    with pytest.raises(ValidationError, match="`value`"):
+        number(value, metric="parameters")
+
+
+def test_published_numbers_are_a_table_with_their_margins():
+    found = [
+        compared("a", number(0.849, n=5), OURS), compared("b", number(21.9, n=5,
+        metric="nfe_forward_mean"), pd.Series([20.0, 21.0, 22.0])),
+        compared("c", number("577 K", metric="parameters"), pd.Series([576_778.0])),
+    ]  # fmt: skip
+    table = published_numbers(found)
+    assert list(table["margin"]) == ["1", "2.19", "–"]
+    assert list(table["published"]) == ["84.9 (n = 5)", "21.9 (n = 5)", "577 K"]
+
+
+def test_the_perceptron_of_1998_is_not_compared_with_another_recipe():
+    numbers = studies()["mnist-resnet-odenet"].numbers
+    (accuracy,) = [e for e in numbers if e.cell == {"model.name": "mlp"} and e.is_accuracy]
+    assert "1998" in accuracy.not_comparable
+
+
+def test_one_stem_has_the_parameters_that_chen_et_al_print():
+    """Residual: of the convolutional one, neither count would fit."""
+    sweep = load(SWEEPS / "mnist-adjoint.yaml")
+    assert {trial.settings["model.stem"] for trial in sweep.trials} == {"res"}
+
+
+def test_the_table_s_cells_have_the_recipe_of_the_authors_later_script():
+    def recipe(spec: TrialSpec) -> tuple[object, ...]:
+        optimizer, schedule = spec.train.optimizer, spec.train.schedule
+        assert spec.solver is None or (spec.solver.method, spec.solver.steps) == ("euler", 8)
+        return (spec.model.width, spec.train.batch_size, spec.train.epochs, optimizer.lr,
+                optimizer.momentum, tuple(schedule.at))  # fmt: skip
+
+    sweep = load(SWEEPS / "odenet10-normalization.yaml")
+    assert {recipe(t.spec) for t in sweep.trials} == {(64, 512, 350, 0.1, 0.9, (150, 250))}
+    assert sweep.trials[0].spec.seed == 502

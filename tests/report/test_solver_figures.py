@@ -1,0 +1,171 @@
+"""Tests of what a report shows of evaluated points: verdicts, gradients, figures."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from nodebench.report import solver_tables, tables
+from nodebench.report.analysis import frames
+from nodebench.report.figures.solvers import some_cells, steps
+from nodebench.report.page import write_report
+from nodebench.store import Result, Store
+from nodebench.sweep import Sweep
+from nodebench.training.trial import run_trial
+from tests.support.tiny_sweeps import TINY, options, point, tiny
+
+OWN = {"method": "euler", "step_factor": 1.0, "nfe": 2.0}
+LIMIT = {"method": "rk4", "steps": 128, "nfe": 512.0}
+BLOCK = {"methods": ["euler"], "steps": [4]}
+GRADIENTS = {"methods": ["euler"], "steps": [2], "gradients": ["backprop", "adjoint"]}
+
+
+def evaluated(folder: Path, *values: tuple[float | str, float | str], **fields: Any) -> tuple:
+    """A sweep whose trials have made-up accuracies under their own solver and at the limit."""
+    sweep = tiny(folder, **{"evaluate": BLOCK, **fields})
+    store = Store(folder / "runs")
+    for trial, (own, limit) in zip(sweep.trials, values, strict=True):
+        store.folder(trial.id).write_evaluations([point(own, **OWN), point(limit, **LIMIT)])
+        summary = {"test_accuracy": own, "parameters": 71, "chance": 0.5}
+        result = Result("finished", "", 3, summary, [], 1.0, 2.0)
+        store.folder(trial.id).write_result(result)
+    return sweep, store
+
+
+def test_verdicts_are_in_the_main_table_and_behind_them_their_numbers(tmp_path: Path) -> None:
+    values = (0.9, 0.9), (0.8, 0.8), (0.9, 0.6), (0.9, 0.9), (0.9, 0.7), (0.8, 0.6)
+    grid = {"model.width": [4, 8, 16]}
+    sweep, store = evaluated(tmp_path, *values, seeds=[0, 1], grid=grid)
+    judged = frames.verdicts(sweep, store)
+    main = tables.main_table(sweep, frames.results(sweep, store), judged, pd.DataFrame())
+    words = ["ODE", "1 ResNet in disguise, 1 ODE", "ResNet in disguise"]
+    assert list(main["is it an ODE?"]) == words
+    assert list(main["drop %"]) == ["0.00 ± 0.00", "15.00 ± 190.59", "20.00 ± 0.00"]
+    table = solver_tables.verdicts(sweep, judged)
+    assert list(table["is it an ODE?"]) == words
+    assert list(table["own solver %"]) == ["85.00 ± 63.53", "90.00 ± 0.00", "85.00 ± 63.53"]
+    assert list(table["limit %"]) == ["85.00 ± 63.53", "75.00 ± 190.59", "65.00 ± 63.53"]
+    assert "why undecided" not in table
+
+
+def test_what_is_undecided_says_why(tmp_path: Path) -> None:
+    values = (0.505, 0.5), (0.9, "diverged")
+    sweep, store = evaluated(tmp_path, *values, seeds=[0, 1])
+    table = solver_tables.verdicts(sweep, frames.verdicts(sweep, store))
+    assert list(table["is it an ODE?"]) == ["undecided"]
+    assert list(table["why undecided"]) == ["no better than chance, 0.5; the limit: diverged"]
+
+
+def test_the_margin_is_the_sweeps(tmp_path: Path) -> None:
+    sweep, store = evaluated(tmp_path, (0.9, 0.8))
+    assert list(frames.verdicts(sweep, store)["verdict"]) == ["ResNet in disguise"]
+    lenient = replace(sweep, margin=0.2)
+    assert list(frames.verdicts(lenient, store)["verdict"]) == ["ODE"]
+    page = write_report(lenient, store, tmp_path / "report").read_text()
+    assert "The margin here is 0.2." in page
+
+
+def test_the_training_solver_and_the_limit_are_columns_only_where_they_are_asked_for(
+    tmp_path: Path,
+) -> None:
+    sweep, store = evaluated(tmp_path, (0.9, 0.8))
+    known = store.folder(sweep.trials[0].id)
+    known.write_evaluations([*known.evaluations(), point(0.7, method="euler", steps=4)])
+    table = solver_tables.robustness(sweep, frames.evaluations(sweep, store))
+    assert list(table.columns) == ["test.method", "n", "NFE 4"]
+
+
+# ----------------------------------------------------------------------------- trained, measured
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Sweep, Store]:
+    """Three solvers, two seeds, evaluated by factors, with gradients."""
+    folder = tmp_path_factory.mktemp("measured")
+    block = {"methods": ["euler", "rk4"], "step_factors": [0.5, 1]}
+    once = {**GRADIENTS, "when": {"solver.steps": 2}}
+    sweep = tiny(folder, grid={"solver.steps": [1, 2, 4]}, seeds=[0, 1], evaluate=[block, once])
+    store = Store(folder / "runs")
+    for trial in sweep.trials:
+        run_trial(trial, store, options(sweep, folder))
+    return sweep, store
+
+
+def test_gradients_are_a_table(measured: tuple[Sweep, Store]) -> None:
+    sweep, store = measured
+    table = solver_tables.gradients(sweep, frames.gradients(sweep, store))
+    assert list(table["weights at"]) == ["start", "end"] * 2
+    assert list(table["gradient"]) == ["backprop", "backprop", "adjoint", "adjoint"]
+    assert list(table["budget"]) == ["NFE 2"] * 4
+    assert list(table["NFE backward"]) == ["0", "0", "2", "2"]
+    assert set(table["n"]) == {"2"}
+    start = table[(table["gradient"] == "backprop") & (table["weights at"] == "start")]
+    errors = [
+        row["gradient_error"]
+        for trial in sweep.trials
+        for row in store.folder(trial.id).evaluations()
+        if row["point"].get("gradient") == "backprop" and row["point"].get("at") == "start"
+    ]
+    assert list(start["relative error"]) == [f"{sum(errors) / 2:.1e}"]
+
+
+def test_a_page_shows_every_figure_of_evaluated_models(
+    measured: tuple[Sweep, Store], tmp_path: Path
+) -> None:
+    sweep, store = measured
+    page = write_report(sweep, store, tmp_path).read_text()
+    for name in ("paths", "robustness", "steps", "heat-map", "work-precision"):
+        assert f"](figures/{name}.svg)" in page
+        assert (tmp_path / "figures" / f"{name}.png").stat().st_size > 10_000
+    assert "## Is it still an ODE?" in page
+    assert "## Which gradient to trust" in page
+    first = {path.name: path.read_bytes() for path in (tmp_path / "figures").glob("*.svg")}
+    write_report(sweep, store, tmp_path)
+    assert first == {path.name: path.read_bytes() for path in (tmp_path / "figures").glob("*.svg")}
+
+
+def test_steps_are_drawn_only_where_nothing_but_the_solver_varies(
+    measured: tuple[Sweep, Store], tmp_path: Path
+) -> None:
+    sweep, store = measured
+    curves = frames.robustness_curves(frames.evaluations(sweep, store))
+    assert steps(sweep, curves, tmp_path) == ["steps"]
+    widths = tiny(tmp_path, grid={"model.width": [4, 8]})
+    assert steps(widths, curves, tmp_path) == []
+
+
+def test_some_cells_stand_for_all_by_their_drops() -> None:
+    drops = {"a": 0.1, "b": 0.5, "c": -0.1, "d": 0.3, "e": 0.2}
+    judged = pd.DataFrame({"cell": drops.keys(), "drop": drops.values()})
+    assert some_cells(judged) == ["b", "e", "c"]
+    assert some_cells(judged[:2]) == ["b", "a"]
+
+
+def test_adaptation_is_drawn_where_there_is_any(tmp_path: Path) -> None:
+    solvers = [{"method": "euler", "adapt": {"every": 2}}, {"method": "dopri5", "adapt": {}}]
+    sweep = tiny(tmp_path, base=TINY, grid={"solver": solvers})
+    store = Store(tmp_path / "runs")
+    for trial in sweep.trials:
+        run_trial(trial, store, options(sweep, tmp_path))
+    page = write_report(sweep, store, tmp_path / "report").read_text()
+    assert "](figures/adaptation.svg)" in page
+    assert (tmp_path / "report" / "figures" / "adaptation.png").exists()
+
+
+def test_paths_are_kept_of_states_in_the_plane(measured: tuple[Sweep, Store]) -> None:
+    sweep, store = measured
+    rows = store.folder(sweep.trials[-1].id).trajectories()
+    assert [row["under"] for row in rows] == ["own"] * 12 + ["limit"] * 12
+    own, limit = rows[0], rows[12]
+    assert own["t"] == [0.0, 0.25, 0.5, 0.75, 1.0]
+    assert len(limit["t"]) == len(limit["states"]) == 65
+    assert own["states"][0] == limit["states"][0]
+    assert len(own["states"][0]) == 2
+    assert sorted({row["class"] for row in rows}) == [0, 1]
+    solid = tiny(store.root, base={**TINY, "data": {**TINY["data"], "dim": 3}})
+    run_trial(solid.trials[0], store, options(solid, store.root))
+    assert store.folder(solid.trials[0].id).trajectories() == []

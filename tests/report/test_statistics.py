@@ -1,0 +1,117 @@
+"""Statistics against scipy, and on made-up data of which the answer is known."""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from nodebench.report.analysis.formatting import count_and_interval, mean_and_interval
+from nodebench.report.analysis.statistics import alike, half_width, holm, paired, pareto
+
+SEEDS = st.lists(st.floats(-10, 10, width=32), min_size=3, max_size=12)
+
+
+@given(SEEDS)
+def test_the_interval_of_a_mean_is_scipy_s(values):
+    if len(set(values)) < 2:
+        return
+    low, high = stats.t.interval(
+        0.95, len(values) - 1, loc=sum(values) / len(values), scale=stats.sem(values)
+    )
+    assert half_width(pd.Series(values)) == pytest.approx((high - low) / 2)
+
+
+def test_a_single_value_has_no_interval():
+    assert math.isnan(half_width(pd.Series([1.0])))
+    assert mean_and_interval(pd.Series([1.0]), 1) == "1.0"
+
+
+@given(SEEDS, st.integers(0, 2**31))
+def test_a_paired_difference_is_scipy_s(values, seed):
+    ours = pd.Series(values, index=range(len(values)))
+    theirs = ours.sample(frac=1, random_state=seed).reset_index(drop=True)
+    found = paired(ours, theirs)
+    if (ours - theirs).std() == 0:
+        return
+    expected = stats.ttest_rel(ours, theirs)
+    interval = expected.confidence_interval(0.95)
+    assert found.p == pytest.approx(expected.pvalue)
+    assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
+
+
+def test_pairs_are_those_of_the_same_seed():
+    ours = pd.Series({0: 1.0, 1: 2.0, 2: 9.0})
+    theirs = pd.Series({2: 8.0, 1: 1.0, 7: 100.0})
+    found = paired(ours, theirs)
+    assert (found.n, found.mean) == (2, 1.0)
+    assert math.isnan(found.p)  # both differ by 1: nothing to test
+    assert found.has_no_interval
+    assert paired(ours, pd.Series({5: 1.0})) is None
+
+
+def test_one_pair_has_a_difference_and_no_test():
+    found = paired(pd.Series({0: 3.0}), pd.Series({0: 1.0}))
+    assert found.mean == 2.0
+    assert math.isnan(found.p)
+
+
+@pytest.mark.parametrize(
+    ("values", "are_alike"),
+    [([0.9, 0.9], True), ([0.1 + 0.2, 0.3], True), ([0.0, 0.0], True), ([0.9], False),
+     ([], False), ([0.9, 0.9001], False)],
+)  # fmt: skip
+def test_several_values_are_alike_to_rounding(values, are_alike):
+    assert alike(pd.Series(values, dtype=float)) is are_alike
+
+
+def test_equal_cells_do_not_differ():
+    same = pd.Series({0: 1.0, 1: 2.0, 2: 3.0})
+    assert paired(same, same).is_none
+    assert not paired(same, pd.Series({0: 1.0, 1: 2.1, 2: 2.9})).is_none
+
+
+@pytest.mark.parametrize(
+    ("raw", "corrected"),
+    [
+        ([0.01, 0.04, 0.03, 0.005], [0.03, 0.06, 0.06, 0.02]),  # Holm 1979, by hand
+        ([0.5, 0.9], [1.0, 1.0]),
+        ([0.02], [0.02]),
+        ([], []),
+    ],
+)
+def test_holm_s_correction(raw, corrected):
+    assert holm(raw) == pytest.approx(corrected)
+
+
+@given(st.lists(st.floats(0, 1), max_size=8))
+def test_a_correction_keeps_the_order_and_lowers_nothing(p_values):
+    found = holm(p_values)
+    assert all(after >= before for before, after in zip(p_values, found, strict=True))
+    ranked = sorted(range(len(found)), key=p_values.__getitem__)
+    assert [found[i] for i in ranked] == sorted(found)
+
+
+def test_the_front_is_of_those_that_none_surpasses():
+    #        cheap and bad, dear and good, dear and bad, the first again, as good for more
+    costs, values = [1, 5, 4, 1, 9], [0.5, 0.9, 0.4, 0.5, 0.9]
+    assert pareto(costs, values) == [True, True, False, True, False]
+
+
+# ----------------------------------------------------------------------- published numbers
+
+
+def test_a_mean_is_written_with_its_interval():
+    assert mean_and_interval(pd.Series([80.0, 90.0, 100.0]), 2) == "90.00 ± 24.84"
+    assert mean_and_interval(pd.Series([80.0]), 1) == "80.0"
+    assert mean_and_interval(pd.Series([], dtype=float), 1) == "–"
+
+
+def test_counts_that_agree_are_written_plainly():
+    assert count_and_interval(pd.Series([8.0, 8.0])) == "8"
+    assert count_and_interval(pd.Series([7.0, 9.0])) == "8.0 ± 12.7"
+    assert count_and_interval(pd.Series([math.nan])) == "–"

@@ -1,0 +1,157 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nodebench.spec import Trial, TrialSpec
+from nodebench.spec.identity import REVISIONS, numerics
+from nodebench.sweep import load
+from tests.support.planned_sweeps import BASE, sweep, trial
+
+
+def test_ids_are_what_they_were():
+    """If this fails, results in users' stores lose their names: add a revision instead."""
+    assert trial().id == "41d3950bd812"
+    assert trial(model="resnet").id == "d5a04e282698"
+    assert trial(data="spheres", model="plainode", seed=3).id == "b735406187ef"
+
+
+def test_a_revision_renames_the_trials_that_it_affects_and_no_others():
+    adapted = {"method": "dopri5", "adapt": {}}
+    assert numerics(trial().spec) == 4
+    toy = {"data": "spheres", "model": "plainode"}
+    assert numerics(trial(**toy, solver=adapted).spec) == 5
+    for method, number in (("euler", 4), ("midpoint", 5)):
+        assert numerics(trial(**toy, solver={"method": method, "adapt": {}}).spec) == number
+    assert numerics(trial(**toy, solver={"method": "midpoint", "steps": 2}).spec) == 4
+    assert numerics(trial(data="spiral", model="neuralode").spec) == 5
+    assert [each.number for each in REVISIONS] == sorted({each.number for each in REVISIONS})
+
+
+def test_defaults_are_what_they_were():
+    """Ids leave defaults out, so a changed default would rename nothing and change results."""
+    spec = trial(train={"schedule": {"name": "milestones", "at": [1]}}).spec
+    assert json.loads(spec.model_dump_json()) == {
+        "data": {
+            "name": "digits", "train_size": None, "test_size": None, "val_size": 0,
+            "subset_seed": 0, "augment": [], "normalize": True,
+        },
+        "model": {
+            "name": "odenet", "stem": "conv", "width": 64, "augment_dim": 0, "blocks": 1,
+            "dropout": 0.0, "activation": "relu",
+            "norm": {"stem": "gn", "residual": None, "ode": "gn"}, "dynamics": "postnorm",
+            "t1": 1.0,
+        },
+        "solver": {
+            "method": "euler", "steps": 4, "step_size": None, "tol": None, "rtol": None,
+            "atol": None, "scipy": None, "adapt": None, "damping": None, "coupling": None,
+        },
+        "gradient": {
+            "name": "backprop", "solver": None, "norm": "default", "segments": None,
+            "nodes": None, "update_batch_norm": False,
+        },
+        "train": {
+            "epochs": 10, "iterations": None, "batch_size": 128, "drop_last": False,
+                "reset_optimizer": False,
+            "precision": "float32",
+            "test_every": 1,
+            "optimizer": {
+                "name": "sgd", "lr": 0.1, "momentum": 0.9, "nesterov": False, "weight_decay": 0.0,
+            },
+            "schedule": {"name": "milestones", "at": [1.0], "gamma": 0.1, "warmup": 0.0},
+        },
+        "weights": None,
+            "seed": 0,
+    }  # fmt: skip
+
+
+def test_ids_are_the_same_in_another_process_with_another_hash_seed():
+    code = (
+        "from nodebench.spec import TrialSpec; from nodebench.spec import Trial;"
+        f"print(Trial(TrialSpec.model_validate({BASE!r})).id)"
+    )
+    for hash_seed in ("1", "2"):
+        done = subprocess.run(
+            [sys.executable, "-c", code], env={"PYTHONHASHSEED": hash_seed}, capture_output=True,
+            text=True, check=True,
+        )  # fmt: skip
+        assert done.stdout.strip() == trial().id
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"solver": {"method": "dopri5", "tol": 0.1}}, {"solver": {"rtol": 0.1, "atol": 0.1}}),
+        ({"solver": {"steps": 4.0, "method": "euler"}}, {}),
+        ({"model": {"norm": "bn", "name": "odenet"}},
+         {"model": {"name": "odenet", "norm": {"stem": "bn", "ode": "bn", "residual": "bn"}}}),
+        ({"gradient": "backprop"}, {"gradient": {"name": "backprop"}}),
+        ({"gradient": {"name": "recompute", "update_batch_norm": True}},
+         {"gradient": "recompute"}),  # there is no batch norm in the block
+        ({"train": {"optimizer": "sgd"}}, {"train": {"optimizer": {"name": "sgd", "lr": 0.1}}}),
+        ({"model": "resnet"}, {"model": "resnet", "solver": {"method": "rk4", "steps": 9}}),
+    ],
+)  # fmt: skip
+def test_two_ways_of_writing_a_trial_have_one_id(one, other):
+    assert trial(**one).id == trial(**other).id
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seed": 1},
+        {"train": {"epochs": 11}},
+        {"solver": {"method": "euler", "steps": 5}},
+        {"model": {"name": "odenet", "norm": {"ode": "ln"}}},
+        {"data": {"name": "digits", "augment": ["crop"]}},
+    ],
+)
+def test_whatever_changes_the_result_changes_the_id(change):
+    assert trial(**change).id != trial().id
+
+
+def test_the_recipe_leaves_the_length_out():
+    assert trial(train={"epochs": 3}).recipe_id == trial(train={"epochs": 9}).recipe_id
+    assert trial(train={"epochs": 3}).recipe_id != trial(seed=1, train={"epochs": 3}).recipe_id
+
+
+def test_names_limits_and_resources_are_not_in_the_id(tmp_path):
+    plain = sweep(tmp_path)
+    other = sweep(
+        tmp_path,
+        limits={"nfe": 9},
+        resources={"cpus": 2},
+        evaluate={"methods": ["euler"], "nfe": [4]},
+    )
+    assert plain.trials[0].id == other.trials[0].id
+
+
+def test_the_source_of_a_part_by_import_path_is_in_the_id(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    ids = []
+    for number, text in enumerate(("a = 1", "a = 2")):
+        (tmp_path / f"mine{number}.py").write_text(text)
+        part = Trial(TrialSpec.model_validate({**BASE, "model": f"mine{number}:a"}))
+        identity = dict(part._identity)
+        assert f"mine{number}:a" in identity["sources"]
+        ids.append(identity["sources"][f"mine{number}:a"])
+    assert ids[0] != ids[1]
+    assert "mine0" not in sys.modules
+
+
+@pytest.mark.parametrize("name", ["quickstart", "controls", "mnist-adjoint", "cifar10-tuning"])
+def test_a_trial_of_a_sweep_is_named_as_one_that_stands_alone(name):
+    for shared in load(Path("sweeps") / f"{name}.yaml").trials:
+        alone = Trial(TrialSpec.model_validate(shared.spec.model_dump(exclude_none=True)))
+        assert shared == alone
+        assert (shared.id, shared.recipe_id) == (alone.id, alone.recipe_id)
+        assert list(shared.settings.items()) == list(alone.settings.items())
+
+
+def test_settings_without_effect_are_not_in_the_id():
+    adjoint = {"name": "adjoint", "norm": "seminorm", "solver": {"method": "euler", "steps": 4}}
+    assert trial(gradient=adjoint).id == trial(gradient="adjoint").id
+    both = [{"name": "digits", "augment": names} for names in (["crop", "flip"], ["flip", "crop"])]
+    assert trial(data=both[0]).id == trial(data=both[1]).id

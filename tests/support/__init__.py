@@ -1,0 +1,1 @@
+"""What tests share: tiny sweeps and trainings, made-up results and files."""

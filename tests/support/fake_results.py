@@ -1,0 +1,54 @@
+"""Made-up results: trials that nobody trained, with accuracies of which the answer is known."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from nodebench.api import write_report
+from nodebench.report.analysis.findings import Findings
+from nodebench.store import Result, Store
+from nodebench.sweep import Sweep
+from tests.support.tiny_sweeps import tiny
+
+GRID = {"model.activation": ["relu", "tanh"], "solver.steps": [2, 8]}
+TANH, RELU = ({"model.activation": name} for name in ("tanh", "relu"))
+FINE = {"solver.steps": 8}
+
+
+def made(folder: Path, accuracy: Any, seeds: int = 3, **fields: Any) -> tuple[Sweep, Findings]:
+    """A sweep whose trials' accuracies are given by (activation, steps, seed); None: missing."""
+    folder.mkdir(exist_ok=True)
+    sweep = tiny(folder, **{"grid": GRID, "seeds": list(range(seeds)), **fields})
+    store = Store(folder / "runs")
+    for trial in sweep.trials:
+        value = accuracy(trial.spec.model.activation, trial.spec.solver.steps, trial.spec.seed)
+        if value is None:
+            continue
+        folder_of = store.folder(trial.id)
+        folder_of.create(trial)
+        summary = {"test_accuracy": value, "epoch_s": 1.0, "nfe_forward": trial.spec.solver.steps}
+        outcome = "diverged" if value == "diverged" else "finished"
+        result = Result(outcome, "", 1, {} if value == "diverged" else summary, [], 0, 1)
+        folder_of.write_result(result)
+    return sweep, Findings(sweep, store)
+
+
+def steady(activation: str, steps: int, seed: int) -> float:
+    """Tanh is better by 0.1 at 8 steps, and by chance at 2; seeds differ more than cells."""
+    fine, coarse = (0.1, 0.102, 0.098)[seed % 3], (0.04, -0.05, 0.02)[seed % 3]
+    better = {("tanh", 8): fine, ("tanh", 2): coarse}
+    wobble = (0.0, 0.001, 0.002)[seed % 3]
+    return 0.5 + 0.1 * seed + better.get((activation, steps), 0.0) + wobble * (steps == 8)
+
+
+def finished(folder, **fields):
+    """The report folder of a sweep whose trials all have the accuracy 0.5 + seed / 10."""
+    folder.mkdir()
+    sweep, store = tiny(folder, **fields), Store(folder / "runs")
+    for trial in sweep.trials:
+        store.folder(trial.id).create(trial)
+        summary = {"test_accuracy": 0.5 + trial.spec.seed / 10}
+        store.folder(trial.id).write_result(Result("finished", "", 1, summary, [], 0, 1))
+    write_report(sweep, store, folder / "report")
+    return str(folder / "report")

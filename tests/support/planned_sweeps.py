@@ -1,0 +1,24 @@
+"""Sweeps that are planned and never run."""
+
+from pathlib import Path
+
+import yaml
+
+from nodebench.spec import Trial, TrialSpec
+from nodebench.sweep import Sweep, load
+
+BASE = {"data": "digits", "model": {"name": "odenet"}, "solver": {"method": "euler", "steps": 4}}
+
+
+def write_sweep(folder: Path, text: str = "", **fields: object) -> Path:
+    path = folder / "sweep.yaml"
+    path.write_text(text or yaml.safe_dump({"name": "t", "base": BASE, **fields}))
+    return path
+
+
+def trial(**fields: object) -> Trial:
+    return Trial(TrialSpec.model_validate({**BASE, **fields}))
+
+
+def sweep(folder: Path, **fields: object) -> Sweep:
+    return load(write_sweep(folder, **fields))

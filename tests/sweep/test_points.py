@@ -1,0 +1,127 @@
+"""Tests of spec/point.py."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from nodebench.errors import SweepError
+from nodebench.spec.point import EvaluationPoint, known_point, limit_point
+from nodebench.spec.solver import Solver
+from nodebench.sweep.points import asked, points, require_points
+from tests.support.tiny_sweeps import TINY, tiny
+
+SPIRAL = {"data": "spiral", "model": "neuralode", "solver": {"method": "euler", "step_size": 0.1}}
+
+
+def test_a_block_may_leave_some_trials_or_budgets_out(tmp_path: Path) -> None:
+    sweep = tiny(tmp_path, evaluate={"methods": ["euler", "rk4"], "nfe": [6, 8]})
+    require_points(sweep, "sweep.yaml")
+    found = asked(sweep.trials[0], sweep.evaluate)
+    assert found == [
+        EvaluationPoint("euler", steps=6),
+        EvaluationPoint("euler", steps=8),
+        EvaluationPoint("rk4", steps=2),
+    ]
+
+
+def test_the_training_solver_and_the_limit_are_evaluated_besides(tmp_path: Path) -> None:
+    blocks = [{"methods": ["euler"], "steps": [4], "test_size": size} for size in (8, None)]
+    sweep = tiny(tmp_path, evaluate=blocks)
+    found = points(sweep.trials[0], sweep.evaluate)
+    assert [(p.method, p.steps, p.step_factor, p.test_size) for p in found] == [
+        ("euler", None, 1.0, 8), ("rk4", 128, None, 8), ("euler", 4, None, 8),
+        ("euler", None, 1.0, None), ("rk4", 128, None, None), ("euler", 4, None, None),
+    ]  # fmt: skip
+    assert found[4] == limit_point(sweep.trials[0].spec)
+
+
+def test_a_step_is_never_longer_than_the_interval(tmp_path: Path) -> None:
+    block = {"methods": ["euler"], "step_factors": [0.5, 1, 1.5, 2]}
+    sweep = tiny(tmp_path, grid={"solver.steps": [1]}, evaluate=block)
+    factors = [point.step_factor for point in asked(sweep.trials[0], sweep.evaluate)]
+    assert factors == [0.5, 1.0]
+
+
+def test_a_trajectory_has_no_points_by_budget(tmp_path: Path) -> None:
+    block = {"methods": ["euler"], "nfe": [8], "step_factors": [0.5]}
+    sweep = tiny(tmp_path, base=SPIRAL, evaluate=block)
+    (point,) = asked(sweep.trials[0], sweep.evaluate)
+    solver = point.solver(sweep.trials[0].spec.solver, None)
+    assert solver == Solver(method="euler", step_size=0.05)
+
+
+@pytest.mark.parametrize(
+    ("trained", "point", "expected"),
+    [
+        ({"method": "euler", "steps": 4}, {"method": "rk4", "step_factor": 0.5},
+         {"method": "rk4", "step_size": 0.25}),
+        ({"method": "euler", "steps": 4}, {"method": "euler", "step_factor": 1.0},
+         {"method": "euler", "steps": 4}),
+        ({"method": "euler", "step_size": 0.3, "adapt": {}}, {"method": "euler", "step_factor": 1},
+         {"method": "euler", "step_size": 0.3}),
+        ({"method": "euler", "step_size": 1.5, "adapt": {}}, {"method": "rk4", "step_factor": 2},
+         {"method": "rk4", "step_size": 2.0}),
+        ({"method": "dopri5", "rtol": 0.25, "atol": 0.5}, {"method": "bosh3", "tol_factor": 0.5},
+         {"method": "bosh3", "rtol": 0.125, "atol": 0.25}),
+        ({"method": "scipy_solver", "tol": 0.1, "scipy": "LSODA"},
+         {"method": "scipy_solver", "tol": 0.5},
+         {"method": "scipy_solver", "tol": 0.5, "scipy": "LSODA"}),
+        ({"method": "implicit_adams", "steps": 8, "tol": 1e-5},
+         {"method": "implicit_adams", "steps": 16},
+         {"method": "implicit_adams", "steps": 16, "tol": 1e-5}),
+    ],
+    ids=["factor", "own", "own-adapted", "capped", "tolerance", "scipy", "multistep"],
+)  # fmt: skip
+def test_a_solver_follows_from_a_point_and_the_training(
+    trained: dict, point: dict, expected: dict
+) -> None:
+    found = EvaluationPoint(**point).solver(Solver(**trained), 2.0)
+    assert found == Solver(**expected)
+
+
+def test_batch_statistics_are_an_axis_where_there_is_batch_norm_in_an_ode_block(
+    tmp_path: Path,
+) -> None:
+    block = {"methods": ["euler"], "steps": [4], "batch_norm": ["running", "batch"]}
+    base = {**TINY, "data": "digits", "model": {"name": "odenet4", "width": 4}}
+    grid = {"model.norm.ode": ["bn", "bn+wn", "ln"]}
+    sweep = tiny(tmp_path, base=base, grid=grid, evaluate=block)
+    found = [[p.batch_norm for p in asked(t, sweep.evaluate)] for t in sweep.trials]
+    assert found == [["running", "batch"], ["running", "batch"], ["running"]]
+
+
+def test_gradients_are_measured_at_start_and_end_and_need_no_limit(tmp_path: Path) -> None:
+    block = {"methods": ["euler"], "steps": [4], "gradients": ["backprop", "adjoint"]}
+    sweep = tiny(tmp_path, evaluate=block)
+    found = points(sweep.trials[0], sweep.evaluate)
+    assert [(p.gradient, p.at) for p in found] == [
+        ("backprop", "start"), ("backprop", "end"), ("adjoint", "start"), ("adjoint", "end"),
+    ]  # fmt: skip
+
+
+def test_a_factor_divides_the_steps_between_the_observations_of_a_trajectory() -> None:
+    trained = Solver(method="euler", steps=4)
+    found = EvaluationPoint("rk4", step_factor=0.5).solver(trained, None)
+    assert found == Solver(method="rk4", steps=8)
+    assert EvaluationPoint("rk4", step_factor=8).solver(trained, None).steps == 1
+
+
+def test_the_limit_of_a_trajectory_is_in_steps_between_observations(tmp_path: Path) -> None:
+    spec = tiny(tmp_path, base=SPIRAL).trials[0].spec
+    assert limit_point(spec) == EvaluationPoint("rk4", steps=8)
+
+
+def test_scipy_has_no_gradient_but_the_adjoints(tmp_path: Path) -> None:
+    block = {"methods": ["scipy_solver"], "tols": [0.1], "gradients": ["backprop"]}
+    with pytest.raises(SweepError, match="outside of torch"):
+        tiny(tmp_path, evaluate=block)
+
+
+def test_a_point_is_known_again_from_its_row() -> None:
+    point = EvaluationPoint("dopri5", tol_factor=0.1, test_size=7, batch_norm="batch")
+    assert point.row == {
+        "method": "dopri5", "tol_factor": 0.1, "test_size": 7, "batch_norm": "batch",
+    }  # fmt: skip
+    assert known_point({"point": point.row}) == point

@@ -1,0 +1,127 @@
+from pathlib import Path
+
+import pytest
+
+from nodebench.errors import SweepError
+from nodebench.sweep import load
+from tests.support.planned_sweeps import BASE, write_sweep
+
+
+def faults(path: Path, **options: object) -> list[str]:
+    with pytest.raises(SweepError) as caught:
+        load(path, **options)  # type: ignore[arg-type]
+    return [str(fault) for fault in caught.value.faults]
+
+
+def test_all_mistakes_are_named_at_once_by_path_with_the_nearest_word(tmp_path):
+    text = """
+name: t
+base:
+  data: digits
+  model: {name: odenet, widht: 64}
+  solver: {method: dopri, steps: 0}
+"""
+    found = faults(write_sweep(tmp_path, text))
+    assert len(found) == 3
+    assert found[0].startswith(
+        "base.model.widht: `widht` is not a known field. Did you mean `width`?"
+    )
+    assert found[1].startswith(
+        "base.solver.method: `dopri` is not a known method. Did you mean `dopri5`?"
+    )
+    assert found[2] == "base.solver.steps: should be greater than or equal to 1, found `0`"
+
+
+@pytest.mark.parametrize(
+    ("fields", "where", "what"),
+    [
+        ({"seedz": [1]}, "seedz", "Did you mean `seeds`?"),
+        ({"seeds": [-1]}, "seeds[0]", "greater than or equal to 0"),
+        ({"grid": {"solver.stepz": [1]}}, "grid[0].solver.stepz", "Did you mean `steps`?"),
+        ({"grid": {"solver.steps": 3}}, "grid[0].solver.steps", "a list of values"),
+        ({"grid": [{}, {"model.norm.ode": ["xn"]}]}, "grid[1].model.norm.ode", "not a known norm"),
+        ({"grid": {"solver.method, solver.steps": [["euler"]]}}, "grid[0]", "zips 2 fields"),
+        ({"exclude": [{"solver.stepz": 1}]}, "exclude", "solver.steps"),
+        ({"exclude": [{"model.name": "odenet"}]}, "exclude", "leaves no trial"),
+        ({"name": "../x"}, "name", "letters, digits"),
+        ({"name": "a/b"}, "name", "letters, digits"),
+        ({"resources": {"gpus": 2}}, "resources", "one GPU"),
+        ({"evaluate": {"methods": ["dopri5"], "nfe": [4]}}, "evaluate[0]", "`nfe`"),
+        ({"seeds": []}, "seeds", "is empty"),
+        ({"grid": []}, "grid", "is empty"),
+        ({"grid": {"seed": [1]}}, "grid[0].seed", "`seeds`"),
+        ({"grid": {"solver.steps": [1], "solver.method, solver.steps": [["rk4", 1]]}},
+         "grid[0]", "two axes"),
+        ({"exclude": [{"model.norm.ode": "bnn"}]}, "exclude[0]", "agrees with no trial"),
+        ({"evaluate": {"methods": ["euler"], "nfe": [4], "when": {"solver.method": "rk5"}}},
+         "evaluate[0].when", "agrees with no trial"),
+        ({"base": {**BASE, "train": {"optimizer": {"name": "adam", "betas": [1.5, 0.9]}}}},
+         "base.train.optimizer.betas[0]", "less than 1"),
+        ({"evaluate": {"methods": ["euler", "rk45"], "nfe": [4]}},
+         "evaluate[0].methods[1]", "Did you mean `rk4`?"),
+        ({"grid": {"model.norms.ode": ["bn"]}}, "grid[0].model.norms", "Did you mean `norm`?"),
+        ({"include": "absent.yaml"}, "include", "no such file"),
+        ({"small": 3}, "small", "mapping"),
+        ({"medium": [1]}, "medium", "mapping"),
+        ({"grid": {"solver.steps, solver.steps": [[1, 2]]}}, "grid[0]", "zips a field with itself"),
+        ({"base": {**BASE, "seed": 1}}, "base.seed", "`seeds`"),
+        ({"base": {**BASE, "data": "spheres"}}, "base", "reads images"),
+        ({"base": {**BASE, "data": {"name": "digits", "train_size": 2000}}}, "base.data", "1347"),
+        ({"base": {**BASE, "model": {"name": "odenet", "width": 40}}}, "base.model", "group norm"),
+        ({"base": {**BASE, "solver": {"method": "dopri5", "steps": 3}}}, "base.solver", "`tol`"),
+        ({"base": {**BASE, "solver": {"method": "euler"}}}, "base.solver", "`step_size`"),
+        ({"base": {**BASE, "solver": {"method": "scipy_solver"}}}, "base", "adjoint"),
+        ({"base": {**BASE, "train": {"epochs": 1, "iterations": 1}}}, "base.train", "not both"),
+        ({"base": {"model": "odenet"}}, "base.data", "is missing"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_named_by_its_path(tmp_path, fields, where, what):
+    (fault,) = faults(write_sweep(tmp_path, **fields))
+    assert fault.startswith(f"{where}")
+    assert what in fault
+
+
+def test_a_key_given_twice_is_refused(tmp_path):
+    assert "given twice" in faults(write_sweep(tmp_path, "name: a\nname: b\n"))[0]
+
+
+@pytest.mark.parametrize("text", ["[1, 2]", "a: [", "!!python/object:os.system {}", "3"])
+def test_what_is_not_a_sweep_is_refused(tmp_path, text):
+    assert len(faults(write_sweep(tmp_path, text))) == 1
+
+
+def test_a_file_that_includes_itself_is_refused(tmp_path):
+    path = write_sweep(tmp_path, include="sweep.yaml")
+    assert "includes itself" in faults(path)[0]
+
+
+def test_overriding_part_of_a_zipped_axis_is_refused(tmp_path):
+    path = write_sweep(tmp_path, grid={"solver.method, solver.steps": [["euler", 2]]})
+    assert "zipped" in faults(path, overrides=["solver.steps=3"])[0]
+
+
+@pytest.mark.parametrize("size", ["small", "medium"])
+def test_a_size_that_a_file_lacks_is_refused_by_those_that_it_has(tmp_path, size):
+    other = "medium" if size == "small" else "small"
+    for blocks, sizes in (({}, "`full`"), ({other: {"train.epochs": 1}}, f"`full`, `{other}`")):
+        with pytest.raises(SweepError) as caught:
+            load(write_sweep(tmp_path, **blocks), size=size)
+        (fault,) = map(str, caught.value.faults)
+        assert fault.startswith(f"{size}: `--size {size}` needs a `{size}:` block")
+        assert fault.endswith(f"; the file has {sizes}")
+
+
+@pytest.mark.parametrize("text", ["include=other.yaml", "small.train.epochs=1", "medium=3"])
+def test_what_is_read_from_the_file_alone_cannot_be_set(tmp_path, text):
+    (fault,) = faults(write_sweep(tmp_path), overrides=[text])
+    assert "not a known field" in fault
+
+
+def test_an_unknown_override_is_refused(tmp_path):
+    assert "Did you mean `solver`?" in faults(write_sweep(tmp_path), overrides=["solvr.steps=3"])[0]
+
+
+def test_data_of_different_metrics_are_two_sweeps(tmp_path):
+    parts = [{"data": ["digits"]}, {"data": ["spiral"], "model": ["neuralode"]}]
+    (fault,) = faults(write_sweep(tmp_path, grid=parts, base={**BASE, "train": {"iterations": 1}}))
+    assert "digits by accuracy, spiral by error" in fault

@@ -1,0 +1,1 @@
+"""Tests of the whole: kills, full disks, clusters and servers."""

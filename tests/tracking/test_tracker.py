@@ -1,0 +1,300 @@
+import json
+import shutil
+from collections import Counter
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+
+from tests.support.tiny_sweeps import Quiet, essence, options, tiny
+
+pytest.importorskip("mlflow")
+from mlflow import MlflowClient
+
+from nodebench import api
+from nodebench.errors import TrackingError
+from nodebench.execution import launch
+from nodebench.execution.runner import run_inline
+from nodebench.files import write
+from nodebench.report.analysis import frames
+from nodebench.store import Store
+from nodebench.store.locations import tracking_uri
+from nodebench.sweep.file import Limits
+from nodebench.tracking.background import LOST, BackgroundTracker
+from nodebench.tracking.client import TRIAL_TAG
+from nodebench.tracking.conversion import VIEW_TAG
+from nodebench.tracking.tracker import REPORT_TAG, Tracker, page_of, restore
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # MLflow's own code warns
+
+
+@pytest.fixture
+def trained(tmp_path):
+    """A sweep of two finished trials and one that met its limit, in a store."""
+    evaluate = {"methods": ["euler"], "steps": [2, 4]}
+    sweep = tiny(tmp_path, seeds=[0, 1], evaluate=evaluate, grid={"solver.steps": [2, 3]})
+    store = Store(tmp_path / "runs")
+    write(store.sweep_file(sweep.name), sweep.text)
+    run_inline(sweep.trials[:2], store, options(sweep, tmp_path), Quiet())
+    limited = replace(options(sweep, tmp_path), limits=Limits(nfe=2))
+    run_inline(sweep.trials[2:3], store, limited, Quiet())
+    return sweep, store
+
+
+def runs(sweep, store):
+    client = MlflowClient(tracking_uri(store))
+    experiment = client.get_experiment_by_name(sweep.name)
+    return client, client.search_runs([experiment.experiment_id])
+
+
+def points(sweep, store):
+    """Every metric point in MLflow: (trial, name, step, time, value), with its multiplicity."""
+    client, found = runs(sweep, store)
+    return Counter(
+        (run.data.tags[TRIAL_TAG], name, point.step, point.timestamp, point.value)
+        for run in found
+        for name in run.data.metrics
+        for point in client.get_metric_history(run.info.run_id, name)
+    )
+
+
+def test_every_trial_is_one_run_with_its_settings_history_and_outcome(trained):
+    sweep, store = trained
+    Tracker(sweep, store).update_all()
+    client, found = runs(sweep, store)
+    by_trial = {run.data.tags[TRIAL_TAG]: run for run in found}
+    assert len(found) == len(by_trial) == 3
+    first, limited = by_trial[sweep.trials[0].id], by_trial[sweep.trials[2].id]
+    assert first.data.params == {k: str(v) for k, v in sweep.trials[0].settings.items()}
+    assert (first.info.status, first.data.tags["outcome"]) == ("FINISHED", "finished")
+    assert (limited.info.status, limited.data.tags["outcome"]) == ("FAILED", "nfe")
+    assert first.data.tags["nodebench.threads"] == "1"
+    history = client.get_metric_history(first.info.run_id, "test_accuracy")
+    rows = store.folder(sweep.trials[0].id).history()
+    assert [(p.step, p.value) for p in history] == [(r["epoch"], r["test_accuracy"]) for r in rows]
+    names = {artifact.path for artifact in client.list_artifacts(first.info.run_id)}
+    assert {"trial.json", "result.json", "history.jsonl", "evaluations.json", "tiny.yaml"} <= names
+    assert not {"checkpoint.pt", "lock"} & names
+
+
+def test_writing_again_changes_nothing(trained):
+    sweep, store = trained
+    Tracker(sweep, store).update_all()
+    before = points(sweep, store)
+    assert set(before.values()) == {1}
+    client, found = runs(sweep, store)
+    for run in found:  # as if the last launch had died before it could note that it was done
+        client.delete_tag(run.info.run_id, "nodebench.synced")
+    Tracker(sweep, store).update_all()
+    assert points(sweep, store) == before
+
+
+def test_a_run_cut_off_in_mid_training_goes_on_as_the_same_run(trained):
+    sweep, store = trained
+    folder = store.folder(sweep.trials[0].id)
+    rows, result = folder.history(), (folder.path / "result.json").read_text()
+    folder.write_history(rows[:1])
+    (folder.path / "result.json").unlink()
+    Tracker(sweep, store).update_all()
+    folder.write_history(rows)
+    write(folder.path / "result.json", result)
+    Tracker(sweep, store).update_all()
+    client, found = runs(sweep, store)
+    assert len(found) == 3
+    (same,) = [r for r in found if r.data.tags[TRIAL_TAG] == sweep.trials[0].id]
+    assert len(client.get_metric_history(same.info.run_id, "train_loss")) == 3
+    assert same.info.status == "FINISHED"
+    assert set(points(sweep, store).values()) == {1}
+
+
+def test_mlflow_deleted_is_rebuilt_from_the_store(trained):
+    sweep, store = trained
+    Tracker(sweep, store).update_all()
+    before = points(sweep, store)
+    (store.root / "mlflow.db").unlink()
+    shutil.rmtree(store.root / "mlartifacts")
+    Tracker(sweep, store).update_all()
+    assert points(sweep, store) == before
+
+
+def test_the_store_deleted_is_restored_from_mlflow(trained, tmp_path):
+    sweep, store = trained
+    Tracker(sweep, store).update_all()
+    expected = frames.results(sweep, store), frames.evaluations(sweep, store)
+    history = essence(store.folder(sweep.trials[0].id).history())
+    shutil.rmtree(store.root / "trials")
+    copy = Store(tmp_path / "copy")
+    restore(sweep, copy, source=store)
+    for frame, found in zip(
+        expected, (frames.results(sweep, copy), frames.evaluations(sweep, copy)), strict=True
+    ):
+        assert frame.equals(found)
+    assert essence(copy.folder(sweep.trials[0].id).history()) == history
+
+
+def test_restoring_an_experiment_that_is_not_there_says_so(tmp_path):
+    sweep = tiny(tmp_path)
+    with pytest.raises(TrackingError, match="no experiment `tiny`"):
+        restore(sweep, Store(tmp_path / "copy"), source=Store(tmp_path / "runs"))
+
+
+def test_an_absent_server_does_not_stop_a_sweep(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    sweep, store = tiny(tmp_path), Store(tmp_path / "runs")
+    outcome = launch.run(sweep, store, Quiet(), inline=True, write_report=False)
+    assert outcome.complete
+    assert outcome.tracking_problem is not None
+    assert "127.0.0.1:9" in outcome.tracking_problem
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    assert len(api.sync(sweep, store)) == 1
+
+
+def test_the_mirror_follows_the_store_and_finishes_what_is_left(trained):
+    sweep, store = trained
+    with BackgroundTracker(sweep, store, lambda _: None) as mirror:
+        pass
+    assert mirror.problem is None
+    assert len(runs(sweep, store)[1]) == 3
+
+
+def test_a_trial_that_ends_while_it_is_read_is_logged_whole(trained, monkeypatch):
+    sweep, store = trained
+    folder = store.folder(sweep.trials[0].id)
+    rows, result = folder.history(), (folder.path / "result.json").read_text()
+    folder.write_history(rows[:1])
+    (folder.path / "result.json").unlink()
+    tracker = Tracker(sweep, store)
+    read = type(folder).history
+
+    def end_after_reading(self):
+        found = read(self)
+        if self.path == folder.path:
+            folder.write_history(rows)
+            write(folder.path / "result.json", result)
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(folder), "history", end_after_reading)
+        tracker.update_all()
+    Tracker(sweep, store).update_all()
+    client, found = runs(sweep, store)
+    (run,) = [r for r in found if r.data.tags[TRIAL_TAG] == sweep.trials[0].id]
+    assert len(client.get_metric_history(run.info.run_id, "train_loss")) == 3
+
+
+def test_what_a_killed_process_left_is_no_artifact(trained):
+    sweep, store = trained
+    folder = store.folder(sweep.trials[0].id)
+    (folder.path / ".checkpoint.pt.1.partial").write_text("half")
+    assert {path.suffix for path in folder.artifacts()} <= {".json", ".jsonl", ".txt"}
+    folder.create(sweep.trials[0])
+    assert not list(folder.path.glob(".*.partial"))
+
+
+def unfinish(folder):
+    """Leaves a trial as after its first epoch; returns what puts its result back."""
+    rows, file = folder.history(), folder.path / "result.json"
+    result = file.read_text()
+    folder.write_history(rows[:1])
+    file.unlink()
+    return lambda: write(file, result)
+
+
+def statuses(sweep, store):
+    return {run.data.tags[TRIAL_TAG]: run.info.status for run in runs(sweep, store)[1]}
+
+
+def test_an_unfinished_run_is_running_while_a_process_holds_its_trial_and_else_killed(trained):
+    sweep, store = trained
+    first = sweep.trials[0].id
+    folder = store.folder(first)
+    end = unfinish(folder)
+    tracker = Tracker(sweep, store)
+    for _ in range(2):
+        with folder.locked():
+            tracker.update_all()
+            assert statuses(sweep, store)[first] == "RUNNING"
+        tracker.update_all()
+        assert statuses(sweep, store)[first] == "KILLED"
+    end()
+    tracker.update_all()
+    assert statuses(sweep, store)[first] == "FINISHED"
+
+
+def test_a_killed_run_that_is_no_longer_in_the_sweep_is_not_shown_as_running(trained, tmp_path):
+    sweep, store = trained
+    first, second = (trial.id for trial in sweep.trials[:2])
+    end = unfinish(store.folder(first))
+    unfinish(store.folder(second))
+    with store.folder(first).locked(), store.folder(second).locked():
+        Tracker(sweep, store).update_all()
+    other = tiny(tmp_path, seeds=[7])
+    shutil.move(store.folder(second).path, tmp_path)  # as if another machine's store had it
+    Tracker(other, store).update_all()
+    assert statuses(sweep, store) == {
+        first: "KILLED",
+        second: "RUNNING",
+        sweep.trials[2].id: "FAILED",
+    }
+    end()
+    Tracker(other, store).update_all()
+    assert statuses(sweep, store)[first] == "FINISHED"
+
+
+def test_a_run_that_a_slow_server_made_twice_is_left_once(trained):
+    sweep, store = trained
+    Tracker(sweep, store).update_all()
+    before = points(sweep, store)
+    client, found = runs(sweep, store)
+    twin = client.create_run(found[0].info.experiment_id, tags={TRIAL_TAG: sweep.trials[0].id})
+    Tracker(sweep, store).update_all()
+    assert twin.info.run_id not in {run.info.run_id for run in runs(sweep, store)[1]}
+    assert points(sweep, store) == before
+
+
+def test_a_mirror_that_is_killed_is_a_problem(trained):
+    sweep, store = trained
+    with BackgroundTracker(sweep, store, lambda _: None) as mirror:
+        mirror.require()  # it has written, and said that all is well
+        mirror._process.kill()
+        mirror._process.join()
+    assert mirror.problem == LOST
+
+
+def test_the_report_is_a_run_with_its_page_figures_and_tables(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    sweep, store = tiny(tmp_path, seeds=[0, 1]), Store(tmp_path / "runs")
+    launch.run(sweep, store, inline=True)
+    client, found = runs(sweep, store)
+    [report] = [run for run in found if REPORT_TAG in run.data.tags]
+    assert (report.info.run_name, report.info.status) == ("report", "FINISHED")
+    names = {artifact.path for artifact in client.list_artifacts(report.info.run_id)}
+    assert {"README.md", "report.html", "results.csv", "sweep.yaml", "figures"} <= names
+    table = pd.read_csv(tmp_path / "reports" / "tiny" / "results.csv")
+    by_trial = {r.data.tags[TRIAL_TAG]: r.info.run_id for r in found if TRIAL_TAG in r.data.tags}
+    assert dict(zip(table["id"], table["mlflow_run"], strict=True)) == by_trial
+    page = (tmp_path / "reports" / "tiny" / "README.md").stat().st_mtime_ns
+    launch.run(sweep, store, inline=True)
+    assert (tmp_path / "reports" / "tiny" / "README.md").stat().st_mtime_ns == page
+    assert len(runs(sweep, store)[1]) == 3
+
+
+def test_a_view_of_the_runs_has_what_varies_as_columns(trained):
+    sweep, store = trained
+    with pytest.raises(TrackingError, match="has no experiment `tiny`"):
+        page_of(sweep, store)
+    Tracker(sweep, store)
+    client, _ = runs(sweep, store)
+    experiment = client.get_experiment_by_name(sweep.name)
+    shown = json.loads(experiment.tags[VIEW_TAG])["selectedColumns"]
+    assert shown == ["metrics.`test_accuracy`", "params.`solver.steps`", "params.`seed`"]
+    page = page_of(sweep, store)
+    assert page == f"#/experiments/{experiment.experiment_id}/runs?viewStateShareKey=nodebench"
+
+
+def test_a_sweep_that_varies_something_else_has_other_columns(trained, tmp_path):
+    sweep, store = trained
+    Tracker(sweep, store)
+    Tracker(tiny(tmp_path, grid={"model.width": [4, 8]}), store)
+    client, _ = runs(sweep, store)
+    assert "model.width" in client.get_experiment_by_name(sweep.name).tags[VIEW_TAG]
