@@ -12,7 +12,8 @@ from nodebench.errors import StoreError, SweepError
 from nodebench.store import Store
 from nodebench.store.result import Row
 from nodebench.sweep import Sweep
-from nodebench.sweep.loading import Origin
+from nodebench.sweep.loading import load_origin
+from nodebench.sweep.sweep import Origin
 
 
 def remember(sweep: Sweep, store: Store) -> None:
@@ -64,7 +65,7 @@ def _files(sweep: Sweep, store: Store) -> list[Row]:
 def _is_copy(sweep: Sweep, store: Store) -> bool:
     """Whether a sweep says what the last launch of this name did."""
     kept = store.sweep_file(sweep.name)
-    text = sweep.origin.load().text if sweep.made.changed else sweep.text
+    text = load_origin(sweep.origin).text if sweep.made.changed else sweep.text
     return kept.exists() and kept.read_text(encoding="utf-8") == text
 
 
@@ -83,7 +84,7 @@ def _has_name(origin: Origin, name: str) -> bool:
     if not Path(origin.file).exists():
         return False
     try:
-        return origin.load().name == name
+        return load_origin(origin).name == name
     except (SweepError, OSError):
         return True
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,26 +17,8 @@ from nodebench.sweep.grid import expand, not_excluded
 from nodebench.sweep.match import SPEC_ORDER, agrees, check_cell, neighbors
 from nodebench.sweep.paths import axis_paths
 from nodebench.sweep.safe_yaml import Tree, dump
-from nodebench.sweep.sweep import Sweep
+from nodebench.sweep.sweep import Origin, Sweep
 from nodebench.sweep.validation import dotted, faults_of
-
-
-@dataclass(frozen=True)
-class Origin:
-    """The file that a sweep was read from, and what else its name depends on."""
-
-    file: str
-    size: SizeName = "full"
-    renamed: tuple[str, ...] = ()
-    """What `--set` said of its name."""
-
-    def load(self) -> Sweep:
-        """What the file says now.
-
-        Raises:
-            SweepError: with every mistake in it.
-        """
-        return load(Path(self.file), self.renamed, self.size)
 
 
 def load(path: Path, overrides: Sequence[str] = (), size: SizeName = "full") -> Sweep:
@@ -85,6 +66,15 @@ def load(path: Path, overrides: Sequence[str] = (), size: SizeName = "full") -> 
         text,
         Origin(str(path.resolve()), size, tuple(filter(_names_it, overrides))),
     )
+
+
+def load_origin(origin: Origin) -> Sweep:
+    """What the file that a sweep came from says now.
+
+    Raises:
+        SweepError: with every mistake in it.
+    """
+    return load(Path(origin.file), origin.renamed, origin.size)
 
 
 def _names_it(override: str) -> bool:

@@ -8,10 +8,19 @@ from typing import Any
 
 from nodebench.spec import Trial
 from nodebench.spec.identity import Cell, canonical
-from nodebench.sweep.file import Claim, Evaluate, Limits, Made, Resources, Search
+from nodebench.sweep.file import Claim, Evaluate, Limits, Made, Resources, Search, SizeName
 from nodebench.sweep.labels import drawn, labeled
-from nodebench.sweep.loading import Origin
 from nodebench.sweep.match import SPEC_ORDER
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The file that a sweep was read from, and what else its name depends on."""
+
+    file: str
+    size: SizeName = "full"
+    renamed: tuple[str, ...] = ()
+    """What `--set` said of its name."""
 
 
 @dataclass(frozen=True)

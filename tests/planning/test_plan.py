@@ -6,7 +6,8 @@ import pytest
 
 from nodebench.errors import SweepError
 from nodebench.planning import entries
-from nodebench.planning.plan import orphans, remember
+from nodebench.planning.launches import remember
+from nodebench.planning.plan import orphans
 from nodebench.planning.selection import chosen
 from nodebench.store import Result, Store
 from nodebench.sweep.points import require_points

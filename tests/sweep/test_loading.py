@@ -1,8 +1,8 @@
 import pytest
 
 from nodebench.errors import SweepError
+from nodebench.planning.launches import remember
 from nodebench.planning.lookup import load_sweep
-from nodebench.planning.plan import remember
 from nodebench.store.locations import default_store
 from nodebench.sweep import load
 from tests.support.planned_sweeps import BASE, sweep, trial, write_sweep
