@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from nodebench.planning import RunOptions
+from nodebench.report.analysis.sizes import caveat
 from nodebench.spec import Trial, TrialSpec
 from nodebench.spec.point import EvaluationPoint
 from nodebench.store import Store
@@ -84,6 +85,19 @@ def test_the_milestones_of_a_medium_form_are_in_proportion(path: Path) -> None:
     share = ours["train.epochs"] / theirs["train.epochs"]
     milestones = [round(share * epoch) for epoch in theirs["train.schedule.at"]]
     assert list(ours["train.schedule.at"]) == [m for m in milestones if m < ours["train.epochs"]]
+
+
+def test_what_gives_the_same_gradient_or_follows_the_epochs_is_no_doubt() -> None:
+    sweep = load(FILES[0].parent / "odenet4-normalization.yaml", size="medium")
+    assert {"gradient.name", "train.schedule.at"} < set(sweep.made.instead)
+    assert caveat(sweep) == "at 30 of 350 epochs"
+    other = load(FILES[0].parent / "mnist-resnet-odenet.yaml", size="medium")
+    ids = {other.cell_label(trial): trial.id for trial in other.trials}
+    assert caveat(other, [ids["resnet 6"]]) == "at 10 of 100 epochs"
+    assert caveat(other, [ids["odenet 1 euler 8 backprop"]]) == (
+        "at 10 of 100 epochs, with `solver.steps` 8 instead of 25, 100"
+    )
+    assert caveat(load(FILES[0].parent / "odenet4-normalization.yaml", size="small")) == ""
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
