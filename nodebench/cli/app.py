@@ -6,6 +6,7 @@ import importlib.metadata
 import os
 import signal
 import sys
+from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
@@ -43,6 +44,7 @@ def _options(
 def main() -> None:
     """The console script: our errors become messages, and exit statuses say how it went."""
     take_over()
+    _have_a_home()
     signal.signal(signal.SIGTERM, _interrupt)
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # which `nohup` has it be
         signal.signal(signal.SIGHUP, _interrupt)
@@ -58,8 +60,20 @@ def main() -> None:
     except InputError as error:
         _refuse(str(error))
     except OSError as error:  # a file or a device: the user's to mend, and no fault of ours
-        where = f"`{error.filename}`: " if error.filename else ""
-        _refuse(f"{where}{error.strerror or error}")
+        where = f"`{error.filename}`" if error.filename else "the system refused what was asked"
+        _refuse(f"{where}: {error.strerror or error}")
+    except RuntimeError as error:
+        if "start new thread" not in str(error):
+            raise
+        _refuse("the system refused another thread: see `ulimit -u`, and what runs already")
+
+
+def _have_a_home() -> None:
+    """Names a home folder where there is none; libraries ask for it, and do without its files."""
+    try:
+        Path.home()
+    except RuntimeError:  # a container's user without an entry in its list of users
+        os.environ["HOME"] = "/nonexistent"
 
 
 def _working_folder() -> str:

@@ -110,7 +110,8 @@ class ProgressMonitor:
             return "no result"
         headline = self._headlines[trial_id]
         value = result.summary.get(headline)
-        seconds = f"{result.finished - result.started:.1f} s"
+        # A clock that was set back is not worth a negative duration.
+        seconds = f"{max(0.0, result.finished - result.started):.1f} s"
         if value is None:
             return f"{result} in {seconds}: {result.reason}"
         return f"{result}, {headline.replace('_', ' ')} {value:.4f}, {seconds}"

@@ -4,6 +4,7 @@ import ast
 import io
 import json
 import os
+import pty
 import re
 import subprocess
 from pathlib import Path
@@ -151,3 +152,16 @@ def test_a_plan_in_json_is_plain_text_in_any_encoding(tmp_path):
     write_tiny(tmp_path, about="größer")
     done = shell(tmp_path, "$N plan tiny.yaml --json", PYTHONIOENCODING="ascii")
     assert json.loads(done.stdout)["trials"][0]["label"] == "plainode · s0"
+
+
+def test_a_terminal_that_hangs_up_ends_nothing(tmp_path):
+    write_tiny(tmp_path, seeds=[0, 1])
+    ours, theirs = pty.openpty()
+    running = subprocess.Popen(
+        TRAIN, cwd=tmp_path, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True
+    )
+    os.close(theirs)
+    assert os.read(ours, 1)  # it has begun to speak
+    os.close(ours)
+    assert running.wait(timeout=200) == 0
+    assert is_trained(tmp_path, seeds=[0, 1])

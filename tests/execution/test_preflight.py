@@ -8,6 +8,7 @@ import time
 import pytest
 
 from nodebench import api
+from nodebench.cli import app
 from nodebench.cli.progress import say_published
 from nodebench.cli.run import _status
 from nodebench.errors import InputError, ResourceError
@@ -190,3 +191,34 @@ def test_a_file_that_cannot_be_read_is_one_sentence(tmp_path):
     (tmp_path / "runs" / "index.json").mkdir()
     done = command(tmp_path, "plan", "tiny.yaml")
     assert (done.returncode, done.stderr) == (2, f"`{tmp_path}/runs/index.json`: Is a directory\n")
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (RuntimeError("can't start new thread"), "`ulimit -u`"),
+        (BlockingIOError(11, "Resource temporarily unavailable"), "the system refused"),
+        (OSError(28, "No space left on device", "runs/x"), "`runs/x`: No space left on device"),
+    ],
+)
+def test_what_the_system_refuses_is_one_sentence(monkeypatch, capsys, error, words):
+    def refuse():
+        raise error
+
+    for name in ("app", "take_over", "_have_a_home"):
+        monkeypatch.setattr(app, name, refuse if name == "app" else lambda: None)
+    monkeypatch.setattr(app.signal, "signal", lambda *_: None)
+    with pytest.raises(SystemExit) as caught:
+        app.main()
+    assert caught.value.code == 2
+    assert words in capsys.readouterr().err
+
+
+def test_a_user_without_a_home_gets_one_that_is_not_there(monkeypatch):
+    def no_home():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(app.Path, "home", no_home)
+    monkeypatch.delenv("HOME")
+    app._have_a_home()
+    assert os.environ["HOME"] == "/nonexistent"
