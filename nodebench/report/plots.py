@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ ON_LOG_AXES = ("test_error",)
 FEW_EPOCHS = 5  # are marked one by one: a line through one is not seen
 MOST_NAMED = 16  # cells in a legend; of more, only the best are named
 LONGEST_FILE_NAME = 60
+LONGEST_LINE = 28  # of a panel's title, in letters
 MOST_LINES = 6  # with their bands, in one panel
 
 sns.set_theme(context="paper", style="whitegrid", palette="colorblind", font_scale=1.1)
@@ -76,7 +78,7 @@ def trajectories(paths: Mapping[str, pd.DataFrame], folder: Path) -> list[str]:
         dots = axes.scatter(x, y, c=path["t"], cmap="viridis", s=14, label="observed")
         x, y, *_ = zip(*path["learned"], strict=True)
         axes.plot(x, y, color="black", linewidth=1, label="learned")
-        axes.set(title=label, xlabel="$z_1$", ylabel="$z_2$", aspect="equal")
+        axes.set(title=in_lines(label), xlabel="$z_1$", ylabel="$z_2$", aspect="equal")
     figure.legend(*grid.flat[0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
     figure.colorbar(dots, ax=grid, label="time", shrink=0.8)
     save(figure, folder / "trajectories")
@@ -168,6 +170,11 @@ def within_shares(axes: Axes, metric: str) -> None:
         axes.set_ylim(max(low, -0.02), min(high, 1.02))
 
 
+def in_lines(title: str) -> str:
+    """A title over a panel, whose neighbour it must not reach."""
+    return "\n".join(textwrap.wrap(title, LONGEST_LINE))
+
+
 def file_names(values: Iterable[object]) -> dict[str, str]:
     """Value -> what stands for it in a file's name: some letters, digits, dots; no two alike."""
     names: dict[str, str] = {}
@@ -224,7 +231,7 @@ def _curve(layout: _Layout, epochs: pd.DataFrame, column: str, title: str) -> Fi
         grid.set_titles("{col_name}")
         for axes in grid.axes.flat:
             [title] = drawn([f"{layout.heading} = {axes.get_title()}"]).values()
-            axes.set_title(title)
+            axes.set_title(in_lines(title))
     if grid.legend is not None:
         grid.legend.set_title("")
     figure: Figure = grid.figure
