@@ -65,7 +65,7 @@ class ODEBlock(nn.Module):
 
     def states(self, y0: Tensor, times: Sequence[float]) -> list[Tensor]:
         """The same, each state on its own."""
-        self._require_few(least_evaluations(times, self.solver))
+        self._require_affordable(times)
         if self.solver.facts.kind != "fixed" and self.training not in self._is_function:
             require_function(self.f, times[0], y0)
             self._is_function.add(self.training)
@@ -85,15 +85,20 @@ class ODEBlock(nn.Module):
 
     def _count(self) -> None:
         self.evaluations += 1
-        self._require_few(0)
+        self._require_few(self.evaluations, self.solver)
         if self.deadline is not None and time.monotonic() > self.deadline:
             raise DeadlineExceeded("the trial's time was up in the middle of a solve")
 
-    def _require_few(self, more: int) -> None:
-        """Refuses so many more evaluations, before they are made, if they go beyond the limit."""
-        if self.max_evaluations is not None and self.evaluations + more > self.max_evaluations:
-            solver = self.solver
-            finer = "fewer steps" if solver.facts.kind == "fixed" else "a larger `tol`"
+    def _require_affordable(self, times: Sequence[float]) -> None:
+        """Refuses, before it begins, what is known to go beyond the limit."""
+        self._require_few(self.evaluations + least_evaluations(times, self.solver), self.solver)
+        if self.gradient.name == "adjoint" and torch.is_grad_enabled():
+            backward = self.gradient.solver or self.solver
+            self._require_few(least_evaluations(times, backward), backward)
+
+    def _require_few(self, evaluations: int, solver: Solver) -> None:
+        if self.max_evaluations is not None and evaluations > self.max_evaluations:
+            finer = "a larger `tol`" if solver.facts.kind == "adaptive" else "fewer steps"
             raise EvaluationLimit(
                 f"a pass of `{solver.method}` needs more than {self.max_evaluations} evaluations: "
                 f"take {finer}, or raise `limits.nfe`"

@@ -152,7 +152,7 @@ def _setting(sweep: Sweep) -> str:
         if values and len({str(value) for value in values}) == 1 and path not in sweep.varying:
             where = "" if len(values) == len(sweep.trials) else " (where it applies)"
             shared[path] = tables.shown(values[0]) + where
-    limits = {name: value for name, value in sweep.limits if value is not None}
+    limits = sweep.limits.model_dump(exclude_defaults=True, exclude_none=True)
     shared |= {f"limits.{name}": tables.shown(value) for name, value in limits.items()}
     seeds = sorted({trial.spec.seed for trial in sweep.trials})
     shared["seeds"] = ", ".join(map(str, seeds))

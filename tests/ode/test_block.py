@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nodebench.errors import DeadlineExceeded, EvaluationLimit
+from nodebench.errors import DeadlineExceeded, EvaluationLimit, RandomField
 from nodebench.ode import block as block_module
 from nodebench.ode.block import ODEBlock, ode_blocks, take_evaluations
 from nodebench.spec.solver import Gradient, Solver
@@ -98,6 +98,79 @@ def test_the_evaluation_limit_itself_is_allowed() -> None:
     block.max_evaluations = 19
     with pytest.raises(EvaluationLimit):
         block(start())
+
+
+@pytest.mark.parametrize(
+    "solver",
+    [
+        Solver(method="rk4", steps=6),
+        Solver(method="euler", step_size=1e-6),
+        Solver(method="implicit_adams", steps=1000),
+    ],
+)
+def test_a_solve_beyond_the_limit_is_refused_before_its_first_evaluation(solver: Solver) -> None:
+    block = ODEBlock(Decay(), solver, Gradient())
+    block.max_evaluations = 20
+    with pytest.raises(EvaluationLimit, match="20 evaluations: take fewer steps, or raise"):
+        block(start())
+    assert block.evaluations == 0
+    block.solver, block.gradient = EULER, Gradient(name="adjoint", solver=solver)
+    with pytest.raises(EvaluationLimit, match=f"a pass of `{solver.method}` needs more than 20"):
+        block(start().requires_grad_())
+    with torch.no_grad():
+        block(start())
+
+
+class Noisy(nn.Module):
+    """F with dropout, as a user might write it, and statistics that it keeps."""
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.layer, self.dropout = nn.Linear(8, 8), nn.Dropout(p)
+        self.norm = nn.BatchNorm1d(8)
+
+    def forward(self, _t: float | Tensor, y: Tensor) -> Tensor:
+        out: Tensor = self.norm(self.dropout(self.layer(y)))
+        return out
+
+
+@pytest.mark.parametrize("gradient", ["backprop", "adjoint", "recompute"])
+@pytest.mark.parametrize(
+    "solver",
+    [Solver(), Solver(method="implicit_adams", steps=4), Solver(method="scipy_solver")],
+)
+def test_an_adaptive_solver_refuses_an_f_that_draws_random_numbers(
+    solver: Solver, gradient: str
+) -> None:
+    block, y0 = ODEBlock(Noisy(0.1), solver, Gradient(name=gradient)), torch.randn(16, 8)
+    with pytest.raises(RandomField, match="two values for one input, as dropout"):
+        block(y0)
+    assert block.evaluations == 0
+    block.eval()
+    block(y0)
+
+
+def test_a_method_of_fixed_steps_may_have_a_random_f() -> None:
+    block = ODEBlock(Noisy(0.5), EULER, Gradient())
+    assert block(torch.randn(16, 8)).isfinite().all()
+
+
+def test_asking_f_twice_leaves_no_trace() -> None:
+    block, y0 = ODEBlock(Noisy(0.0), Solver(tol=1e-3), Gradient()), torch.randn(16, 8)
+    before, norm = torch.get_rng_state(), block.f.norm
+    block(y0)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert norm.num_batches_tracked == block.evaluations
+    block(y0)
+    assert norm.num_batches_tracked == block.evaluations
+
+
+def test_an_f_that_rounds_otherwise_at_each_call_is_a_function() -> None:
+    class Rounding(Decay):
+        def forward(self, t: float | Tensor, y: Tensor) -> Tensor:
+            return super().forward(t, y) * (1 + 1e-7 * torch.rand(()))
+
+    ODEBlock(Rounding(), Solver(), Gradient())(start())
 
 
 @pytest.mark.parametrize("name", sorted(set(GRADIENTS) - {"backprop", "exact"}))

@@ -324,3 +324,26 @@ def test_an_untrained_network_is_not_given_back(tmp_path):
         nodebench.load_model(sweep.trials[0].id, store)
     with pytest.raises(StoreError, match="no trial starts with `abc`"):
         nodebench.load_model("abc", store)
+
+
+def test_a_solve_that_would_exceed_the_default_limit_is_no_result_for_a_higher_one(tmp_path):
+    base = {**TINY, "solver": {"method": "rk4", "steps": 40_000}}
+    sweep, store = tiny(tmp_path, base=base), Store(tmp_path)
+    trial, run = sweep.trials[0], options(sweep, tmp_path)
+    result = run_trial(trial, store, run)
+    assert (result.outcome, result.limit) == ("nfe", 100_000)
+    assert result.reason.endswith("take fewer steps, or raise `limits.nfe`")
+    assert not entries(sweep, store, run)[0].missing
+    for limits in (Limits(nfe=200_000), Limits(nfe=None)):
+        assert entries(sweep, store, dataclasses.replace(run, limits=limits))[0].missing
+
+
+def test_a_shortage_of_memory_has_a_reason(tmp_path, monkeypatch):
+    def out_of_memory(*_):
+        raise MemoryError
+
+    monkeypatch.setattr("nodebench.trial.build", out_of_memory)
+    sweep, store = tiny(tmp_path), Store(tmp_path)
+    result = run_trial(sweep.trials[0], store, options(sweep, tmp_path))
+    assert result.outcome == "out-of-memory"
+    assert result.reason.startswith("Python got no more memory: take a smaller batch")

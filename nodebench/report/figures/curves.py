@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from nodebench.report.analysis.statistics import interval
-from nodebench.report.figures.style import ON_LOG_AXES, save, within_shares
+from nodebench.report.figures.style import ON_LOG_AXES, in_lines, save, within_shares
 from nodebench.sweep import Sweep
 from nodebench.sweep.labels import drawn, labeled
 
@@ -68,7 +68,7 @@ def trajectories(paths: Mapping[str, pd.DataFrame], folder: Path) -> list[str]:
         dots = axes.scatter(x, y, c=path["t"], cmap="viridis", s=14, label="observed")
         x, y, *_ = zip(*path["learned"], strict=True)
         axes.plot(x, y, color="black", linewidth=1, label="learned")
-        axes.set(title=label, xlabel="$z_1$", ylabel="$z_2$", aspect="equal")
+        axes.set(title=in_lines(label), xlabel="$z_1$", ylabel="$z_2$", aspect="equal")
     figure.legend(*grid.flat[0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
     figure.colorbar(dots, ax=grid, label="time", shrink=0.8)
     save(figure, folder / "trajectories")
@@ -151,7 +151,7 @@ def _curve(layout: _Layout, epochs: pd.DataFrame, column: str, title: str) -> Fi
         grid.set_titles("{col_name}")
         for axes in grid.axes.flat:
             [title] = drawn([f"{layout.heading} = {axes.get_title()}"]).values()
-            axes.set_title(title)
+            axes.set_title(in_lines(title))
     if grid.legend is not None:
         grid.legend.set_title("")
     figure: Figure = grid.figure

@@ -16,12 +16,13 @@ from matplotlib.figure import Figure
 from nodebench.report.analysis.formatting import unit
 from nodebench.report.analysis.frames import on_most_samples
 from nodebench.report.figures.curves import file_names
-from nodebench.report.figures.style import save, within_shares
+from nodebench.report.figures.style import in_lines, save, within_shares
 from nodebench.spec.vocabulary import METHODS
 from nodebench.sweep import Sweep
 
 MOST_PANELS = 48  # in one figure
 FEW_CELLS = 3  # where a figure shows some cells for all
+SHORT_LABEL, INCHES_A_LETTER = 24, 0.08  # beside a heat map: longer ones make it wider
 MARKERS = "os^Dv"
 LINES = ("-", "--", ":", "-.")
 SIZES = {"markersize": 4, "linewidth": 1}
@@ -78,7 +79,7 @@ def _robustness(panels: list[list[str]], curves: pd.DataFrame, metric: str) -> F
             axes.tick_params(labelbottom=True)
         for axes, cell in zip(grid[row], cells, strict=False):
             _robustness_panel(axes, curves[curves["cell"] == cell], looks)
-            axes.set_title(cell, fontsize="medium")
+            axes.set_title(in_lines(cell), fontsize="medium")
         for axes in grid[row, len(cells) :]:
             axes.set_axis_off()
     figure.supxlabel("evaluations per forward pass")
@@ -210,7 +211,7 @@ def work_precision(curves: pd.DataFrame, judged: pd.DataFrame, folder: Path) -> 
                 look = looks[str(method)]
                 axes.plot(ordered[column], ordered["solver_error"], label=method, **look)
             axes.set(xscale="log", yscale="log")
-        row[0].set(ylabel="relative error", title=cell)
+        row[0].set(ylabel="relative error", title=in_lines(cell))
     for axes, title in zip(grid[-1], ("evaluations", "seconds"), strict=True):
         axes.set_xlabel(f"{title} per forward pass")
     _legend(figure, grid.flat)
@@ -226,8 +227,9 @@ def heat_map(sweep: Sweep, frame: pd.DataFrame, folder: Path) -> list[str]:
     if not 2 <= done["cell"].nunique() <= MOST_PANELS or len(solvers) < 2:
         return []
     table = done.pivot_table("value", "cell", ["test.method", "budget"], sort=False)[solvers]
+    beyond = max(0, max(map(len, table.index)) - SHORT_LABEL) * INCHES_A_LETTER
     figure, axes = plt.subplots(
-        figsize=(0.5 * len(solvers) + 3, 0.3 * len(table) + 1.8), layout="constrained"
+        figsize=(0.5 * len(solvers) + 3 + beyond, 0.3 * len(table) + 1.8), layout="constrained"
     )
     metric = sweep.trials[0].spec.data.metric
     percent = 100 if metric == "accuracy" else 1
@@ -236,9 +238,11 @@ def heat_map(sweep: Sweep, frame: pd.DataFrame, folder: Path) -> list[str]:
         fmt=".0f" if percent == 100 else ".2g", annot_kws={"size": 7},
         cbar_kws={"label": f"test {metric}{unit(metric)}"},
         xticklabels=[f"{method} {budget}" for method, budget in solvers],
+        yticklabels=False,  # seaborn would first try them upright, which long ones cannot be
     )  # fmt: skip
     axes.grid(visible=False)
-    axes.tick_params(axis="y", rotation=0)
+    axes.set_yticks([row + 0.5 for row in range(len(table))], list(table.index))
+    axes.tick_params(axis="x", rotation=90)
     axes.set(xlabel="tested by", ylabel="trained as")
     save(figure, folder / "heat-map")
     return ["heat-map"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 
 import matplotlib as mpl
@@ -18,6 +19,10 @@ sns.set_theme(context="paper", style="whitegrid", palette="colorblind", font_sca
 mpl.rcParams.update({"svg.hashsalt": "nodebench", "svg.fonttype": "path", "figure.dpi": 150})
 
 
+LONGEST_LINE = 28
+"""Letters in a line of a panel's title."""
+
+
 def within_shares(axes: Axes, metric: str) -> None:
     """Ends an axis of accuracies at 0 and 1, which the intervals of few seeds go beyond."""
     if metric.endswith("accuracy"):
@@ -32,3 +37,8 @@ def save(figure: Figure, path: Path) -> None:
         file = path.with_name(f"{path.name}.{ending}")
         figure.savefig(file, metadata={unwanted: None}, bbox_inches="tight")
     plt.close(figure)
+
+
+def in_lines(title: str) -> str:
+    """A title over a panel, whose neighbour it must not reach."""
+    return "\n".join(textwrap.wrap(title, LONGEST_LINE))

@@ -1,0 +1,116 @@
+"""Labels: from what varies, cut where there is little room, and never a reason to have no page."""
+
+import pytest
+from made_up import made, steady
+from nodebench.label import LONGEST_DRAWN, cut, drawn, labelled
+from nodebench.outcomes import write_report
+from nodebench.report.plots import file_names
+from nodebench.sources import foreign
+from nodebench.trial import run_trial
+
+from nodebench import launch
+from nodebench.report import plots
+from nodebench.store import Store
+from sweeps import TINY, Quiet, options, tiny, write_tiny
+
+LONG = "x" * 600
+
+
+def cells(*settings):
+    return {
+        str(i): {"model.name": "mine:net", "model.settings": each}
+        for i, each in enumerate(settings)
+    }
+
+
+def test_of_an_own_part_s_settings_those_that_vary_are_its_label():
+    found = labelled(
+        cells({"width": 8, "note": LONG}, {"width": 4, "note": LONG}), ["model.settings"]
+    )
+    assert list(found.values()) == ["width 8", "width 4"]
+    deep = labelled(cells({"a": {"b": 1, "c": 2}}, {"a": {"b": 3, "c": 2}}), ["model.settings"])
+    assert list(deep.values()) == ["b 1", "b 3"]
+    other = labelled(cells({"act": "tanh"}, {"act": "relu", "extra": 1}), ["model.settings"])
+    assert list(other.values()) == ["tanh", "relu 1"]
+
+
+def test_a_figure_s_labels_are_short_and_no_two_alike():
+    labels = [LONG, f"{LONG}y", f"{LONG}z", "short", "x" * 35 + "… (2)"]
+    found = drawn(labels)
+    assert len(set(found.values())) == len(labels)
+    assert max(map(len, found.values())) <= LONGEST_DRAWN
+    assert found["short"] == "short"
+    assert found[LONG] == "x" * 39 + "…"
+
+
+def test_a_figure_s_labels_are_no_formulas_and_none_is_hidden_from_its_legend():
+    assert drawn(["$x_{$", "_mine:net"]) == {"$x_{$": r"\$x_{\$", "_mine:net": " _mine:net"}
+
+
+def test_a_text_is_cut_with_an_ellipsis():
+    assert (cut("abc", 3), cut("abcd", 3)) == ("abc", "ab…")
+
+
+def test_file_names_are_bounded_and_no_two_alike():
+    values = [LONG, f"{LONG}y", "a/b", "a b", "A-B", "…", "../x", 0.5]
+    found = file_names(values)
+    assert len({name.lower() for name in found.values()}) == len(values)
+    assert all(0 < len(name) <= 64 and "/" not in name for name in found.values())
+
+
+@pytest.fixture
+def long_labels(tmp_path):
+    """A trained sweep whose two labels are some 600 letters, of which the first 600 are alike."""
+    grid = {"model.name, model.width": [["plainode", 4], ["plainode", 6]]}
+    evaluate = {"methods": ["euler", "rk4"], "steps": [2, 4]}
+    sweep, store = tiny(tmp_path, grid=grid, evaluate=evaluate), Store(tmp_path / "runs")
+    for trial in sweep.trials:
+        run_trial(trial, store, options(sweep, tmp_path))
+    names = {key: f"${LONG}_{{{number}" for number, key in enumerate(sweep.labels)}
+    sweep.__dict__["labels"] = names
+    return sweep, store
+
+
+def test_labels_of_600_letters_leave_a_report_with_all_its_figures(long_labels, tmp_path):
+    problems = []
+    page = write_report(*long_labels, tmp_path / "report", on_problem=problems.append)
+    assert problems == []
+    figures = {path.stem for path in (tmp_path / "report" / "figures").glob("*.svg")}
+    assert {"accuracy", "loss", "robustness", "heat-map", "paths", "frontier"} <= figures
+    assert LONG in page.read_text()  # tables have room
+    assert "## Not drawn" not in page.read_text()
+
+
+def test_a_figure_that_fails_is_named_on_the_page_and_takes_nothing_else(tmp_path, monkeypatch):
+    sweep, _ = made(tmp_path, steady)
+    monkeypatch.setattr(plots, "frontier", lambda *_: 1 / 0)
+    problems = []
+    page = write_report(
+        sweep, Store(tmp_path / "runs"), tmp_path / "report", on_problem=problems.append
+    )
+    assert problems == ["frontier: ZeroDivisionError: division by zero"]
+    text = page.read_text()
+    assert "## Not drawn\n\n- frontier: ZeroDivisionError" in text
+    assert "## Provenance" in text
+    assert (tmp_path / "report" / "report.html").exists()
+
+
+def test_a_run_says_which_figure_its_report_lacks_and_tries_it_again(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    sweep, store = tiny(tmp_path, grid={"model.width": [2, 3]}), Store(tmp_path / "runs")
+    with monkeypatch.context() as patched:
+        patched.setattr(plots, "frontier", lambda *_: 1 / 0)
+        first = launch.run(sweep, store, Quiet(), inline=True, track=False)
+        assert first.undrawn == ("frontier: ZeroDivisionError: division by zero",)
+    assert launch.run(sweep, store, Quiet(), inline=True, track=False).undrawn == ()
+    assert (tmp_path / "reports" / "tiny" / "figures" / "frontier.svg").exists()
+
+
+def test_two_weights_of_long_names_are_two_sweeps(tmp_path):
+    path, names = write_tiny(tmp_path, base=TINY), set()
+    for end in "ab":
+        weights = tmp_path / f"{'w' * 100}{end}.pt"
+        weights.write_bytes(b"")
+        names.add(foreign(path, weights).name)
+    assert len(names) == 2
+    assert max(map(len, names)) == 64
