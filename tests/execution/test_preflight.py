@@ -44,7 +44,7 @@ def refused(tmp_path, *arguments, **environment):
 
 def test_a_store_that_is_a_file_is_refused(tmp_path):
     (tmp_path / "runs").touch()
-    assert "`runs` is not a folder" in refused(tmp_path).replace(f"{tmp_path}/", "")
+    assert "`runs`, which is a file: name a folder" in refused(tmp_path).replace(f"{tmp_path}/", "")
     done = command(tmp_path, "plan", "tiny.yaml")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "NODEBENCH_RUNS" in done.stderr
@@ -94,11 +94,11 @@ def test_a_link_that_leads_nowhere_is_no_folder(tmp_path):
 def test_a_report_that_cannot_be_written_keeps_the_trials_and_says_what_catches_up(
     tmp_path, monkeypatch, capsys
 ):
-    def full(*_arguments):
+    def full(*_arguments, **_settings):
         raise OSError(28, "No space left on device", "reports/tiny/README.md")
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(api, "write_report", full)
+    monkeypatch.setattr("nodebench.report.page.write_report", full)
     sweep, store = tiny(tmp_path), Store(tmp_path / "runs")
     done = launch.run(sweep, store, Quiet(), inline=True, track=False)
     assert done.complete
@@ -117,10 +117,15 @@ def test_a_report_that_cannot_be_written_keeps_the_trials_and_says_what_catches_
 
 def test_the_command_ends_with_status_one_for_a_report_that_could_not_be_written(tmp_path):
     write_tiny(tmp_path)
-    (tmp_path / "reports" / "tiny" / "README.md").mkdir(parents=True)
-    done = command(tmp_path, "run", "tiny.yaml", "--inline", "--no-track")
+    run = ("run", "tiny.yaml", "--inline", "--no-track")
+    assert command(tmp_path, *run).returncode == 0
+    page = tmp_path / "reports" / "tiny" / "README.md"
+    page.unlink()
+    page.mkdir()
+    write_tiny(tmp_path, seeds=[0, 1])
+    done = command(tmp_path, *run)
     assert done.returncode == 1
-    assert done.stdout.endswith("tiny: 1 of 1 trials finished\n")
+    assert done.stdout.endswith("tiny: 2 of 2 trials finished\n")
     assert "`nodebench report tiny` catches up" in done.stderr.replace("\n", " ")
     assert "Traceback" not in done.stderr
 
@@ -141,7 +146,7 @@ def test_own_code_that_cannot_be_imported_is_an_error_with_its_place(
     tmp_path, monkeypatch, text, reason
 ):
     monkeypatch.syspath_prepend(tmp_path)
-    (tmp_path / "spec/own_code.py").write_text(text)
+    (tmp_path / "own_code.py").write_text(text)
     with pytest.raises(InputError) as caught:
         import_part("own_code:net")
     assert reason in str(caught.value)
@@ -187,7 +192,8 @@ def test_a_working_folder_that_was_removed_is_said(tmp_path):
 
 def test_a_file_that_cannot_be_read_is_one_sentence(tmp_path):
     write_tiny(tmp_path)
-    (tmp_path / "runs" / "trials" / "0").mkdir(parents=True)
+    assert command(tmp_path, "run", "tiny.yaml", "--inline", "--no-track").returncode == 0
+    (tmp_path / "runs" / "index.json").unlink(missing_ok=True)
     (tmp_path / "runs" / "index.json").mkdir()
     done = command(tmp_path, "plan", "tiny.yaml")
     assert (done.returncode, done.stderr) == (2, f"`{tmp_path}/runs/index.json`: Is a directory\n")
