@@ -37,6 +37,7 @@ from nodebench.planning.seed_packs import packs
 from nodebench.spec import Trial
 from nodebench.store import Store
 from nodebench.store.scratch import abandoned, own_folder
+from nodebench.store.signals import give_up
 from nodebench.sweep.file import Resources, Stop
 
 INFRASTRUCTURE_RETRIES = 3
@@ -160,7 +161,7 @@ class _Asha(ASHAScheduler):
         decision: str = super().on_trial_result(controller, trial, result)
         if decision == self.STOP:
             [trial_id] = trial.config["ids"]
-            self._store.folder(trial_id).give_up()
+            give_up(self._store.folder(trial_id))
         return decision
 
 

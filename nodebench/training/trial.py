@@ -26,6 +26,7 @@ from nodebench.spec.own_code import known_alone
 from nodebench.spec.seed import stream
 from nodebench.store import Result, Store, TrialFolder
 from nodebench.store.result import ERROR, Row
+from nodebench.store.signals import take_given_up
 from nodebench.sweep.points import points
 from nodebench.training.adaptation import adaptation_for
 from nodebench.training.checkpoint import TrainState, newest_checkpoint, read_checkpoint
@@ -136,7 +137,7 @@ def _with_outcome(steps: Iterator[Step | Row], record: Record) -> Iterator[Step 
     try:
         yield from steps
     except GeneratorExit:
-        if record.folder.take_given_up():
+        if take_given_up(record.folder):
             record.end(Stopped.outcome, "the search gave it up: others did better by then")
         raise
     except TrialFailure as failure:
