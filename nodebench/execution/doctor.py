@@ -30,7 +30,7 @@ from nodebench.sweep import Sweep
 
 Level = Literal["ok", "warning", "problem"]
 
-PACKAGES = ("torch", "torchvision", "torchdiffeq", "ray", "mlflow")
+CHECKED_PACKAGES = ("torch", "torchvision", "torchdiffeq", "ray", "mlflow")
 PYTHON = (3, 11)
 ASK_FOR_RAY = "; `doctor --ray` starts or joins it to see"
 LITTLE_BYTES, TOO_LITTLE_BYTES = 5e9, 5e8
@@ -72,7 +72,7 @@ def _python(_case: Case) -> Iterator[Finding]:
 def _versions(_case: Case) -> Iterator[Finding]:
     """The packages whose versions matter, beside those of `requirements.lock` in this folder."""
     locked = _locked(Path("requirements.lock"))
-    for name in PACKAGES:
+    for name in CHECKED_PACKAGES:
         try:
             version = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:

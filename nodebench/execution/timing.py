@@ -26,9 +26,8 @@ from nodebench.planning import RunOptions
 from nodebench.spec import Trial, TrialSpec
 from nodebench.store import Store
 from nodebench.store.result import Row
-from nodebench.training import cuda_graph
 from nodebench.training.checkpoint import EpochSums, TrainState, read_checkpoint, restore
-from nodebench.training.cuda_graph import graph_of
+from nodebench.training.cuda_graph import WARM_STEPS, graph_of
 from nodebench.training.loop import new_state
 from nodebench.training.machine import (
     environment,
@@ -99,7 +98,7 @@ class _Clock:
             # Made anew for each round: recorded steps hold memory, which the next trial needs.
             self._taker = graph_of(self.trial, self._options)
             unused = EpochSums(torch.zeros((), device=self.device))
-            self._run(WARM_STEPS_OF_A_ROUND + (cuda_graph.WARM_STEPS if self._taker else 0), unused)
+            self._run(WARM_STEPS_OF_A_ROUND + (WARM_STEPS if self._taker else 0), unused)
             start = time.perf_counter()
             self._run(steps, self._evaluations)
             self._seconds.append((time.perf_counter() - start) / steps)
