@@ -18,7 +18,7 @@ import torch
 from benchmarks import data, steps, sweeps
 from benchmarks.measure import Row
 from nodebench.planning.allowance import cpu_count
-from nodebench.training.machine import device_for, environment
+from nodebench.training.machine import environment, select_device
 
 BENCHMARKS: dict[str, Callable[[], list[Row]]] = {
     "small-domain": steps.small_domain,
@@ -45,7 +45,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=cpu_count())
     settings = parser.parse_args()
     torch.set_num_threads(settings.threads)
-    here = environment(device_for(float(torch.cuda.is_available())))
+    here = environment(select_device(float(torch.cuda.is_available())))
     results = Path(__file__).parent / "results"
     store = results / f"{_file_name(here['hardware'])}.json"
     found: dict[str, Any] = json.loads(store.read_text()) if store.exists() else {}

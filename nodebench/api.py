@@ -174,7 +174,7 @@ def load_model(trial_id: str, store: Store | None = None) -> nn.Module:
         StoreError: if there is no such trial, or its training has not finished.
         DataError: if its data set is missing or damaged.
     """
-    from nodebench.training.trial import trained_model
+    from nodebench.training.checkpoint import trained_model
 
     return trained_model((store or default_store()).find(trial_id), data_root())
 

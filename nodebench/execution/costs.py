@@ -45,9 +45,9 @@ def probed(
     missing = [entry.trial for entry in found if entry.missing]
     require_all(missing, options, inline=True)
     from nodebench.execution.probe import probe
-    from nodebench.training.machine import device_for, environment, gpu_count
+    from nodebench.training.machine import environment, gpu_count, select_device
 
-    hardware = environment(device_for(options.resources.gpu_share))["hardware"]
+    hardware = environment(select_device(options.resources.gpu_share))["hardware"]
     costs = recorded_costs(found, store, hardware)
     for trial in missing:
         if trial.cell.key not in costs and (found_now := probe(trial, options)):

@@ -17,7 +17,7 @@ from typing import Literal
 
 from nodebench.data.files import FILES, missing, prepare
 from nodebench.errors import DataError, ResourceError, TrackingError
-from nodebench.execution.ray_cluster import address, probe, temporary_folder
+from nodebench.execution.ray_cluster import address, quieten, temporary_folder
 from nodebench.files import require_writable
 from nodebench.planning.allowance import cpu_count, memory_bytes
 from nodebench.spec.data import DATASETS
@@ -30,7 +30,7 @@ from nodebench.sweep import Sweep
 
 Level = Literal["ok", "warning", "problem"]
 
-PACKAGES = ("torch", "torchvision", "torchdiffeq", "ray", "mlflow")
+CHECKED_PACKAGES = ("torch", "torchvision", "torchdiffeq", "ray", "mlflow")
 PYTHON = (3, 11)
 ASK_FOR_RAY = "; `doctor --ray` starts or joins it to see"
 LITTLE_BYTES, TOO_LITTLE_BYTES = 5e9, 5e8
@@ -72,7 +72,7 @@ def _python(_case: Case) -> Iterator[Finding]:
 def _versions(_case: Case) -> Iterator[Finding]:
     """The packages whose versions matter, beside those of `requirements.lock` in this folder."""
     locked = _locked(Path("requirements.lock"))
-    for name in PACKAGES:
+    for name in CHECKED_PACKAGES:
         try:
             version = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
@@ -250,11 +250,18 @@ def _ray(case: Case) -> Iterator[Finding]:
         where = f"the cluster at `{cluster}`" if cluster else "this machine"
         if not cluster:
             temporary_folder()
-        found = f": {probe(case.store.root)}" if case.with_ray else ASK_FOR_RAY
+        found = f": {_ray_resources(case.store.root)}" if case.with_ray else ASK_FOR_RAY
         yield Finding("ok", f"runs on {where}{found}")
     except ResourceError as error:
         cure = "see RAY_ADDRESS and RAY_TMPDIR, or run with `--inline`"
         yield Finding("problem", str(error), cure)
+
+
+def _ray_resources(root: Path) -> str:
+    quieten()  # Ray reads its settings when it is imported
+    from nodebench.execution.ray_tune import ray_resources
+
+    return ray_resources(root)
 
 
 def _locks(case: Case) -> Iterator[Finding]:

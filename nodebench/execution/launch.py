@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 from nodebench.errors import InputError
 from nodebench.execution.preflight import prepared, require_all, require_places, require_run
 from nodebench.execution.publishing import publishing
-from nodebench.execution.ray_tune import workers
-from nodebench.execution.runner import Monitor, NullMonitor, run_inline
+from nodebench.execution.ray_cluster import quieten
+from nodebench.execution.runner import Monitor, NullMonitor, Runner, run_inline
 from nodebench.files import PACKAGE
 from nodebench.planning import entries
 from nodebench.planning.freshness import is_tracked
@@ -98,7 +98,7 @@ def run(
         with ExitStack() as ray:
             # Before MLflow hears of it: Ray may not come up.
             uses_ray = missing and not inline
-            runner = ray.enter_context(workers(store.root)) if uses_ray else run_inline
+            runner = ray.enter_context(_workers(store.root)) if uses_ray else run_inline
             with publishing(
                 sweep, store, monitor,
                 track=track, require_mlflow=require_mlflow, write_report=write_report,
@@ -108,6 +108,14 @@ def run(
                 ray.close()
     after = entries(sweep, store, replace(options, retry_failed=False), ids)
     return Outcome(after, *published.came_to)
+
+
+def _workers(root: Path) -> AbstractContextManager[Runner]:
+    """Ray's workers. Its settings come first, since Ray reads them when it is imported."""
+    quieten()
+    from nodebench.execution.ray_tune import workers
+
+    return workers(root)
 
 
 @dataclass(frozen=True)

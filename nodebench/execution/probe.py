@@ -26,12 +26,13 @@ from nodebench.sweep.points import points
 from nodebench.training.adaptation import adaptation_for
 from nodebench.training.loop import new_state, train
 from nodebench.training.machine import (
-    device_for,
     gpu_count,
     memory_of_trial,
     peak_memory,
     release_memory,
     reset_peak_memory,
+    select_device,
+    set_precision,
     synchronize,
 )
 from nodebench.training.step import Step
@@ -87,7 +88,8 @@ def probe(trial: Trial, options: RunOptions) -> Probe | None:
     """
     torch.set_num_threads(options.resources.cpus)
     spec, precision = trial.spec, trial.spec.train.precision
-    device = device_for(options.resources.gpu_share, precision)
+    set_precision(precision)
+    device = select_device(options.resources.gpu_share)
     data = load(spec, options.data_root).to(device)
     model, task = to_device(build(spec, data), device, precision), task_for(data, spec)
     torch.manual_seed(stream(spec.seed, "training"))
@@ -138,7 +140,7 @@ def share_of_gpu(trial: Trial, options: RunOptions, seeds: int = 1) -> float:
     except RuntimeError:  # out of memory, or what the trial itself will say
         return 1.0
     finally:
-        release_memory(device_for(1.0))
+        release_memory(select_device(1.0))
     if found is None:
         return 1.0
     needed = (2 * seeds * found.peak_bytes + CONTEXT_BYTES) / memory_of_trial(1.0)

@@ -1,17 +1,16 @@
-"""Where Ray runs: it is started on this machine, or RAY_ADDRESS names a cluster."""
+"""Where Ray runs, and how it is set up: on this machine, or on the cluster that RAY_ADDRESS names.
+
+Ray itself is not imported here, so that planning and pre-flight are instant.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import re
 import secrets
 import shutil
-import signal
 import socket
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,6 @@ from nodebench.errors import ResourceError, shown
 from nodebench.files import require_writable
 from nodebench.planning.allowance import cpu_count, memory_bytes
 from nodebench.store.locations import variable
-from nodebench.store.scratch import abandoned, own_folder
 
 SESSION = "session"
 
@@ -108,88 +106,13 @@ def _unfit(folder: Path) -> str:
     return ""
 
 
-@contextlib.contextmanager
-def session(root: Path) -> Iterator[Path]:
-    """Ray, started here or joined unless it runs already; what it leaves on disk is cleared away.
-
-    Gives the folder for Tune's own files, in `root`.
-
-    Raises:
-        ResourceError: if it cannot be started, or joined.
-    """
-    quieten()
-    import ray
-
-    for leftover in abandoned(root, "ray"):
-        _remove(leftover)
-    storage = own_folder(root, "ray")
-    is_ours = not ray.is_initialized()
-    if is_ours:
-        _begin(storage)
-    try:
-        yield storage
-    finally:
-        if is_ours:
-            ray.shutdown()
-        _remove(storage)
-
-
-def probe(root: Path) -> str:
-    """Starts Ray, or joins the cluster that RAY_ADDRESS names; says what it has.
-
-    Raises:
-        ResourceError: if it cannot be started, or joined.
-    """
-    with session(root):
-        found = total()
-    return ", ".join(f"{name} {found.get(name, 0):g}" for name in ("CPU", "GPU"))
-
-
-def total() -> dict[str, float]:
-    """What the nodes of the running Ray have together."""
-    import ray
-
-    found: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    return found
-
-
-def nodes() -> list[dict[str, float]]:
-    """What each node of the running Ray has."""
-    import ray
-
-    found: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-    return [node["Resources"] for node in found if node["Alive"]]
-
-
-def _begin(storage: Path) -> None:
-    """Starts Ray or joins it, and notes in `storage` what one started here will leave behind."""
-    import ray
-
-    where, on_sigterm = address(), signal.getsignal(signal.SIGTERM)
-    how = {"address": where} if where else _here()
-    try:
-        context = ray.init(log_to_driver=False, logging_level=logging.ERROR, **how)
-    except Exception as error:  # Ray has no class for what keeps it from starting
-        ray.shutdown()
-        what, cure = "Ray cannot be started", "`--inline` runs one trial after the other without it"
-        if where:
-            what, cure = f"RAY_ADDRESS names `{where}`, which cannot be joined", TO_JOIN
-        raise ResourceError(f"{what} ({_shortened(str(error))}). {cure}") from error
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own would abort
-    if where is None:
-        storage.mkdir(parents=True, exist_ok=True)
-        # Ray leaves its folder of logs and sockets behind: whoever clears up ours removes it.
-        (storage / SESSION).symlink_to(vars(context)["address_info"]["session_dir"])
-
-
-def _shortened(text: str) -> str:
+def one_line(text: str) -> str:
     """The beginning of what Ray says, in one line."""
     line = " ".join(text.split()).removesuffix(".")
     return line if len(line) <= LONGEST_REASON else f"{line[:LONGEST_REASON]}…"
 
 
-def _here() -> dict[str, Any]:
+def settings_here() -> dict[str, Any]:
     """How Ray is started on this machine, with what this process may use of it."""
     _bring_token()
     return {
@@ -211,7 +134,7 @@ def _bring_token() -> None:
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
 
-def _remove(storage: Path) -> None:
+def remove_session(storage: Path) -> None:
     """Removes a process's own folder, and that of the Ray which it had started."""
     session = storage / SESSION
     if session.is_symlink():

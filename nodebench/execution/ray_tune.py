@@ -1,29 +1,44 @@
-"""Running a list of trials with Ray Tune, on this machine or on a cluster."""
+"""Running a list of trials with Ray Tune, on this machine or on a cluster.
+
+The only importer of Ray, which reads its settings then: `ray_cluster.quieten` comes before.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import importlib
+import logging
+import signal
 import sys
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import ray
+from ray import tune
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
+
+from nodebench.errors import ResourceError
 from nodebench.execution.preflight import require_node
-from nodebench.execution.ray_cluster import nodes, quieten, session, total
+from nodebench.execution.ray_cluster import (
+    SESSION,
+    TO_JOIN,
+    address,
+    one_line,
+    quieten,
+    remove_session,
+    settings_here,
+)
+from nodebench.execution.ray_worker import PackRun, Work
 from nodebench.execution.runner import Monitor, Runner
 from nodebench.planning import RunOptions
 from nodebench.planning.seed_packs import packs
 from nodebench.spec import Trial
 from nodebench.store import Store
-from nodebench.store.result import Row
+from nodebench.store.scratch import abandoned, own_folder
+from nodebench.store.signals import give_up
 from nodebench.sweep.file import Resources, Stop
-
-REPORT_EVERY_S = 0.5
-"""Epochs that follow each other faster are not all reported to the driver; the store has them."""
 
 INFRASTRUCTURE_RETRIES = 3
 """How often a trial is started again when its worker or node is lost. Results are not retried."""
@@ -36,9 +51,6 @@ def workers(root: Path) -> Iterator[Runner]:
     Raises:
         ResourceError: if Ray cannot be started, or joined.
     """
-    quieten()
-    # Two seconds of imports, beside the start of Ray's processes, which takes longer.
-    threading.Thread(target=importlib.import_module, args=("ray.tune",)).start()
     with session(root) as storage:
         yield partial(_run, storage)
 
@@ -71,13 +83,12 @@ def _run(
     *,
     fail_fast: bool = False,
 ) -> None:
-    from ray import tune
-
-    require_node(options.resources, nodes())
+    require_node(options.resources, _nodes())
     together = packs(trials, options, _slots(options.resources))
-    work = _Work({trial.id: trial for trial in trials}, store, options, list(sys.path))
+    work = Work({trial.id: trial for trial in trials}, store, options, list(sys.path))
+    stopper = _FailFast(fail_fast)
     trainable = tune.with_resources(
-        tune.with_parameters(_trainable(), work=work),
+        tune.with_parameters(_Worker, work=work),
         {"cpu": options.resources.cpus, "gpu": options.resources.gpu_share},
     )
     tune.Tuner(
@@ -89,104 +100,78 @@ def _run(
         ),
         run_config=tune.RunConfig(
             name="tune",
-            stop=(stopper := _stopper(fail_fast)),
+            stop=stopper,
             storage_path=str(storage),
             verbose=0,
             # Trials keep checkpoints of their own, in the store.
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             failure_config=tune.FailureConfig(max_failures=INFRASTRUCTURE_RETRIES),
-            callbacks=[_callback(_DriverOnly(monitor), stopper)],
+            callbacks=[_Forward(monitor, stopper)],
         ),
     ).fit()
 
 
 def _slots(resources: Resources) -> int:
     """How many trials the cluster has place for."""
-    found = total()
+    found = _total()
     wanted = {"CPU": resources.cpus, "GPU": resources.gpu_share}
     return int(min(found.get(name, 0) // amount for name, amount in wanted.items() if amount))
 
 
-class _Work:
-    """What every worker needs; shipped once."""
+class _Worker(tune.Trainable):
+    """A Tune actor. A step is some epochs of a pack of trials, or the whole of short ones.
 
-    def __init__(
-        self, trials: dict[str, Trial], store: Store, options: RunOptions, path: list[str]
-    ):
-        self.trials, self.store, self.options, self.path = trials, store, options, path
+    (A function that calls `tune.report` would run in a thread which Tune polls every 0.2 s.)
+    """
 
+    def setup(self, config: dict[str, Any], work: Work) -> None:  # type: ignore[override]
+        work.find_code()
+        self.work, self.pack = work, PackRun(work, config["ids"])
 
-def _trainable() -> Any:
-    from ray import tune
+    def step(self) -> dict[str, Any]:
+        return self.pack.report()
 
-    class Worker(tune.Trainable):
-        """A Tune actor. A step is some epochs of a pack of trials, or the whole of short ones.
+    def reset_config(self, config: dict[str, Any]) -> bool:
+        self.pack.close()
+        self.pack = PackRun(self.work, config["ids"])
+        return True
 
-        (A function that calls `tune.report` would run in a thread which Tune polls every 0.2 s.)
-        """
-
-        def setup(self, config: dict[str, Any], work: _Work) -> None:  # type: ignore[override]
-            sys.path += [folder for folder in work.path if folder not in sys.path]
-            self.work = work
-            self.begin(config)
-
-        def begin(self, config: dict[str, Any]) -> None:
-            from nodebench.execution.seed_pack import Pack
-
-            trials = [self.work.trials[trial_id] for trial_id in config["ids"]]
-            self.pack = Pack(trials, self.work.store, self.work.options)
-            self.epochs = self.pack.epochs()
-
-        def step(self) -> dict[str, Any]:
-            # A search decides after each epoch.
-            until = time.monotonic() + (0.0 if self.work.options.stop else REPORT_EVERY_S)
-            latest: dict[str, Row] = {}
-            for rows in self.epochs:
-                latest |= rows
-                if time.monotonic() >= until:  # a search looks at its one trial's own row
-                    return {**next(iter(rows.values())), "rows": latest}
-            problems, has_results = self.pack.problems, self.pack.has_results
-            return {"done": True, "rows": latest, "problems": problems, "has_results": has_results}
-
-        def reset_config(self, config: dict[str, Any]) -> bool:
-            self.cleanup()
-            self.begin(config)
-            return True
-
-        def cleanup(self) -> None:
-            self.epochs.close()
-
-    return Worker
+    def cleanup(self) -> None:
+        self.pack.close()
 
 
-def _scheduler(stop: Stop | None, trials: Sequence[Trial], store: Store) -> Any:
-    from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
+class _InOrder(FIFOScheduler):
+    """Leaves the choice to Tune, which takes pending trials in order.
 
-    class InOrder(FIFOScheduler):
-        """Leaves the choice to Tune, which takes pending trials in order.
+    Tune's own scheduler looks for the first of them among all that have ended, at each step.
+    """
 
-        Tune's own scheduler looks for the first of them among all that have ended, at each step.
-        """
+    def choose_trial_to_run(self, _controller: Any) -> None:
+        return None
 
-        def choose_trial_to_run(self, _controller: Any) -> None:
-            return None
 
+class _Asha(ASHAScheduler):
+    """ASHA, which leaves word of its decisions where workers find it."""
+
+    def __init__(self, store: Store, **settings: Any):
+        super().__init__(**settings)
+        self._store = store
+
+    def on_trial_result(self, controller: Any, trial: Any, result: Any) -> str:
+        decision: str = super().on_trial_result(controller, trial, result)
+        if decision == self.STOP:
+            [trial_id] = trial.config["ids"]
+            give_up(self._store.folder(trial_id))
+        return decision
+
+
+def _scheduler(stop: Stop | None, trials: Sequence[Trial], store: Store) -> TrialScheduler:
     if stop is None:
-        return InOrder()  # type: ignore[no-untyped-call]
-
-    class Asha(ASHAScheduler):
-        """Leaves word of its decisions where workers find it."""
-
-        def on_trial_result(self, controller: Any, trial: Any, result: Any) -> str:
-            decision: str = super().on_trial_result(controller, trial, result)
-            if decision == self.STOP:
-                [trial_id] = trial.config["ids"]
-                store.folder(trial_id).give_up()
-            return decision
-
+        return _InOrder()  # type: ignore[no-untyped-call]
     data = trials[0].spec.data
     lengths = [trial.spec.train.epochs or 0 for trial in trials]
-    return Asha(
+    return _Asha(
+        store,
         time_attr="epoch",
         metric=f"val_{data.metric}",
         mode="max" if data.higher_is_better else "min",
@@ -197,62 +182,114 @@ def _scheduler(stop: Stop | None, trials: Sequence[Trial], store: Store) -> Any:
     )
 
 
-def _stopper(fail_fast: bool) -> Any:
-    from ray import tune
+class _FailFast(tune.Stopper):
+    """Ends everything, if asked to, once a trial has ended without a result."""
 
-    class Stopper(tune.Stopper):
-        """Ends everything, if asked to, once a trial has ended without a result."""
+    def __init__(self, is_asked: bool):
+        self.is_asked, self.failed = is_asked, False
 
-        failed = False
+    def __call__(self, _trial_id: str, result: dict[str, Any]) -> bool:
+        self.failed = self.failed or not result.get("has_results", True)
+        return False
 
-        def __call__(self, _trial_id: str, result: dict[str, Any]) -> bool:
-            self.failed = self.failed or not result.get("has_results", True)
-            return False
-
-        def stop_all(self) -> bool:
-            return fail_fast and self.failed
-
-    return Stopper()
+    def stop_all(self) -> bool:
+        return self.is_asked and self.failed
 
 
-class _DriverOnly:
-    """Holds a monitor where Tune, which pickles its callbacks for a restore, cannot follow."""
+class _Forward(tune.Callback):
+    """Tune's events, as the monitor's; a trial of Tune's is a pack of ours."""
 
-    monitor: Monitor
+    def __init__(self, monitor: Monitor, stopper: _FailFast):
+        self._monitor, self._stopper = monitor, stopper
 
-    def __init__(self, monitor: Monitor | None):
-        if monitor:
-            self.monitor = monitor
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune pickles its callbacks for a restore, where no monitor can follow."""
+        return {}
 
-    def __reduce__(self) -> tuple[type[_DriverOnly], tuple[None]]:
-        return _DriverOnly, (None,)
+    def on_trial_start(self, *, trial: Any, **_: Any) -> None:  # type: ignore[override]
+        for trial_id in trial.config["ids"]:
+            self._monitor.on_start(trial_id)
+
+    def on_trial_result(self, *, result: Any, **_: Any) -> None:  # type: ignore[override]
+        for trial_id, row in result.get("rows", {}).items():
+            self._monitor.on_epoch(trial_id, row)
+
+    def on_trial_complete(self, *, trial: Any, **_: Any) -> None:  # type: ignore[override]
+        last = trial.last_result or {}
+        # Without problems, its end is a search's decision, and not written yet.
+        stopped = f"stopped by the search after epoch {last.get('epoch', 0)}"
+        for trial_id in trial.config["ids"]:
+            problem = last["problems"].get(trial_id) if "problems" in last else stopped
+            self._monitor.on_end(trial_id, problem)
+
+    def on_trial_error(self, *, trial: Any, **_: Any) -> None:  # type: ignore[override]
+        self._stopper.failed = True
+        for trial_id in trial.config["ids"]:
+            self._monitor.on_end(trial_id, "its worker was lost, or could not start")
 
 
-def _callback(held: _DriverOnly, stopper: Any) -> Any:
-    from ray import tune
+@contextlib.contextmanager
+def session(root: Path) -> Iterator[Path]:
+    """Ray, started here or joined unless it runs already; what it leaves on disk is cleared away.
 
-    class Forward(tune.Callback):
-        """Tune's events, as the monitor's; a trial of Tune's is a pack of ours."""
+    Gives the folder for Tune's own files, in `root`.
 
-        def on_trial_start(self, *, trial: Any, **_: Any) -> None:  # type: ignore[override]
-            for trial_id in trial.config["ids"]:
-                held.monitor.on_start(trial_id)
+    Raises:
+        ResourceError: if it cannot be started, or joined.
+    """
+    quieten()
+    for leftover in abandoned(root, "ray"):
+        remove_session(leftover)
+    storage = own_folder(root, "ray")
+    is_ours = not ray.is_initialized()
+    if is_ours:
+        _begin(storage)
+    try:
+        yield storage
+    finally:
+        if is_ours:
+            ray.shutdown()
+        remove_session(storage)
 
-        def on_trial_result(self, *, result: Any, **_: Any) -> None:  # type: ignore[override]
-            for trial_id, row in result.get("rows", {}).items():
-                held.monitor.on_epoch(trial_id, row)
 
-        def on_trial_complete(self, *, trial: Any, **_: Any) -> None:  # type: ignore[override]
-            last = trial.last_result or {}
-            # Without problems, its end is a search's decision, and not written yet.
-            stopped = f"stopped by the search after epoch {last.get('epoch', 0)}"
-            for trial_id in trial.config["ids"]:
-                problem = last["problems"].get(trial_id) if "problems" in last else stopped
-                held.monitor.on_end(trial_id, problem)
+def ray_resources(root: Path) -> str:
+    """Starts Ray, or joins the cluster that RAY_ADDRESS names; says what it has.
 
-        def on_trial_error(self, *, trial: Any, **_: Any) -> None:  # type: ignore[override]
-            stopper.failed = True
-            for trial_id in trial.config["ids"]:
-                held.monitor.on_end(trial_id, "its worker was lost, or could not start")
+    Raises:
+        ResourceError: if it cannot be started, or joined.
+    """
+    with session(root):
+        found = _total()
+    return ", ".join(f"{name} {found.get(name, 0):g}" for name in ("CPU", "GPU"))
 
-    return Forward()
+
+def _total() -> dict[str, float]:
+    """What the nodes of the running Ray have together."""
+    found: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    return found
+
+
+def _nodes() -> list[dict[str, float]]:
+    """What each node of the running Ray has."""
+    found: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    return [node["Resources"] for node in found if node["Alive"]]
+
+
+def _begin(storage: Path) -> None:
+    """Starts Ray or joins it, and notes in `storage` what one started here will leave behind."""
+    where, on_sigterm = address(), signal.getsignal(signal.SIGTERM)
+    how = {"address": where} if where else settings_here()
+    try:
+        context = ray.init(log_to_driver=False, logging_level=logging.ERROR, **how)
+    except Exception as error:  # Ray has no class for what keeps it from starting
+        ray.shutdown()
+        what, cure = "Ray cannot be started", "`--inline` runs one trial after the other without it"
+        if where:
+            what, cure = f"RAY_ADDRESS names `{where}`, which cannot be joined", TO_JOIN
+        raise ResourceError(f"{what} ({one_line(str(error))}). {cure}") from error
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own would abort
+    if where is None:
+        storage.mkdir(parents=True, exist_ok=True)
+        # Ray leaves its folder of logs and sockets behind: whoever clears up ours removes it.
+        (storage / SESSION).symlink_to(vars(context)["address_info"]["session_dir"])

@@ -23,7 +23,7 @@ from nodebench.training.trial import run_trial
 ALONE = {"packed": "1"}
 """The environment of a trial that is not in a pack, as any that is run again."""
 
-TOLERANCE = 1e-6
+SAME_METRIC = 1e-6
 """Relative difference below which two metrics are the same number, rounded differently."""
 
 
@@ -43,7 +43,7 @@ class Comparison:
     @property
     def agrees(self) -> bool:
         """Whether it is the same to rounding."""
-        return self.is_same_bits or math.isclose(self.recorded, self.now, rel_tol=TOLERANCE)
+        return self.is_same_bits or math.isclose(self.recorded, self.now, rel_tol=SAME_METRIC)
 
 
 @dataclass(frozen=True)

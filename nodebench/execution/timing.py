@@ -26,15 +26,20 @@ from nodebench.planning import RunOptions
 from nodebench.spec import Trial, TrialSpec
 from nodebench.store import Store
 from nodebench.store.result import Row
-from nodebench.training import cuda_graph
 from nodebench.training.checkpoint import EpochSums, TrainState, read_checkpoint, restore
-from nodebench.training.cuda_graph import graph_of
+from nodebench.training.cuda_graph import WARM_STEPS, graph_of
 from nodebench.training.loop import new_state
-from nodebench.training.machine import device_for, environment, memory_of_trial, synchronize
+from nodebench.training.machine import (
+    environment,
+    memory_of_trial,
+    select_device,
+    set_precision,
+    synchronize,
+)
 from nodebench.training.step import Step, Taker, taken_by
 from nodebench.training.task import Task, task_for
 
-WARM_STEPS = 2
+WARM_STEPS_OF_A_ROUND = 2
 """Steps at the beginning of a round that do not count: they fill caches and allocate."""
 
 
@@ -78,7 +83,7 @@ class _Clock:
         self.trial, self.problem = trial, ""
         self._options = options
         self._taker: Taker | None = None
-        self.device = device_for(options.resources.gpu_share)
+        self.device = select_device(options.resources.gpu_share)
         self._state, self._task = _end_of_training(trial, store, options, self.device)
         self._batches = _without_end(self._task)
         self._evaluations = EpochSums(torch.zeros((), device=self.device))
@@ -88,12 +93,12 @@ class _Clock:
         """A round: the mean seconds of so many steps."""
         if self.problem:
             return
-        device_for(self._options.resources.gpu_share, self.trial.spec.train.precision)
+        set_precision(self.trial.spec.train.precision)
         try:
             # Made anew for each round: recorded steps hold memory, which the next trial needs.
             self._taker = graph_of(self.trial, self._options)
             unused = EpochSums(torch.zeros((), device=self.device))
-            self._run(WARM_STEPS + (cuda_graph.WARM_STEPS if self._taker else 0), unused)
+            self._run(WARM_STEPS_OF_A_ROUND + (WARM_STEPS if self._taker else 0), unused)
             start = time.perf_counter()
             self._run(steps, self._evaluations)
             self._seconds.append((time.perf_counter() - start) / steps)

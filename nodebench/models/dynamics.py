@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from nodebench.models.layers import LayerFactory
 from nodebench.ode.dense import DenseField, is_dense
 from nodebench.ode.field import Field
-from nodebench.ode.solve_cache import once_per_solve
+from nodebench.ode.weight_cache import once_per_solve
 from nodebench.spec.vocabulary import DYNAMICS
 
 

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from nodebench.errors import DeadlineExceeded, EvaluationLimit
+from nodebench.ode.deterministic import require_deterministic
 from nodebench.ode.field import Counted
-from nodebench.ode.function import require_function
 from nodebench.ode.gradients.exact import exact_form, exact_gradient
 from nodebench.ode.gradients.odeint import odeint
 from nodebench.ode.solve import least_evaluations
@@ -67,7 +67,7 @@ class ODEBlock(nn.Module):
         """The same, each state on its own."""
         self._require_affordable(times)
         if self.solver.facts.kind != "fixed" and self.training not in self._is_function:
-            require_function(self.f, times[0], y0)
+            require_deterministic(self.f, times[0], y0)
             self._is_function.add(self.training)
         gradient = self.gradient
         if gradient.name == "exact" and torch.is_grad_enabled():

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from nodebench.errors import Diverged, NotConverged, StepUnderflow
 from nodebench.ode.fixed import Grid, RightHandSide, State, integrate
-from nodebench.ode.methods import stepper_of
+from nodebench.ode.steppers import stepper_of
 from nodebench.spec.solver import Solver
 
 Norm = Callable[[State], Tensor]

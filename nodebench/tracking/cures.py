@@ -43,14 +43,18 @@ CURES = {
     ),
 }
 
-PACKAGES = {"psycopg2": "psycopg2-binary", "psycopg": "psycopg[binary]", "MySQLdb": "mysqlclient"}
+DRIVER_PACKAGES = {
+    "psycopg2": "psycopg2-binary",
+    "psycopg": "psycopg[binary]",
+    "MySQLdb": "mysqlclient",
+}
 """What installs a module of another name."""
 
 
 def cure(error: str, uri: str) -> str:
     """What to do about an error that says this, of the MLflow at an address."""
     if found := re.search(r"No module named '(\w+)", error):
-        return f"Install it: pip install '{PACKAGES.get(found[1], found[1])}'"
+        return f"Install it: pip install '{DRIVER_PACKAGES.get(found[1], found[1])}'"
     if found := re.search(r"found version (\w+)|locate revision identified by '(\w+)'", error):
         away = f"; or move it away, {ANEW}" if tracking_file(uri) else ""
         return _of_schema(found[1] or found[2]) + away

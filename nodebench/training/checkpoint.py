@@ -11,13 +11,15 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from nodebench.data.load import load
 from nodebench.errors import StoreError
 from nodebench.files import write
+from nodebench.models.build import build
 from nodebench.models.weights import read_tensors
 from nodebench.ode.block import ode_blocks
 from nodebench.spec.solver import Solver
 from nodebench.store import TrialFolder
-from nodebench.store.result import Row
+from nodebench.store.result import FINISHED, Row
 from nodebench.training.machine import peak_memory
 from nodebench.training.task import Loss, Task
 
@@ -179,3 +181,21 @@ def restore(model: nn.Module, values: dict[str, Any]) -> None:
     if values["hook"]:
         for block in ode_blocks(model):
             block.solver = Solver.model_validate(values["hook"]["solver"])
+
+
+def trained_model(folder: TrialFolder, data_root: Path) -> nn.Module:
+    """A finished trial's network, in evaluation mode, on the CPU.
+
+    Its ODE blocks have the solver of the training's end.
+
+    Raises:
+        StoreError: if the trial has not finished its training, or its checkpoint is damaged.
+    """
+    spec, result = folder.spec(), folder.result()
+    if result is None or result.outcome != FINISHED:
+        state = "not finished" if result is None else str(result)
+        raise StoreError(f"the training in `{folder.path}` is {state}: run its sweep first")
+    spec = spec.model_copy(update={"weights": None})  # those of the checkpoint come instead
+    model = build(spec, load(spec, data_root))
+    restore(model, read_checkpoint(folder.checkpoint))
+    return model.eval()

@@ -23,7 +23,7 @@ from nodebench.training.task import Loss
 WARM_STEPS = 3
 """Steps before the recording, in which libraries choose their kernels and memory is allocated."""
 
-TOLERANCE = 1e-3
+SAME_GRADIENT = 1e-3
 """Relative; by more, a recorded gradient is not the one that was recorded."""
 
 
@@ -108,5 +108,5 @@ def _require_alike(found: Sequence[Tensor | None], expected: Sequence[Tensor | N
         raise RuntimeError("the recording has gradients of other parameters")
     one, other = (torch.cat([x.flatten() for x in side]) for side in zip(*pairs, strict=True))
     error = ((one - other).norm() / other.norm()).item()
-    if not error <= TOLERANCE:
+    if not error <= SAME_GRADIENT:
         raise RuntimeError(f"the recorded gradient is off by {error:.1e}")

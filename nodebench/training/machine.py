@@ -16,17 +16,18 @@ import torch
 
 from nodebench.planning.allowance import cpu_count, memory_bytes
 
-PACKAGES = ("nodebench", "torch", "torchdiffeq", "scipy")
+RECORDED_PACKAGES = ("nodebench", "torch", "torchdiffeq", "scipy")
 
 
-def device_for(gpus: float, precision: str = "float32") -> torch.device:
-    """The device of a trial that was given that share of a GPU.
+def select_device(gpus: float) -> torch.device:
+    """The device of a trial that was given that share of a GPU."""
+    return torch.device("cuda" if gpus > 0 else "cpu")
 
-    From now on float32 there means float32, unless the precision is `tf32`.
-    """
+
+def set_precision(precision: str) -> None:
+    """From now on, float32 on a GPU means float32, unless the precision is `tf32`."""
     is_short = precision == "tf32"
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = is_short
-    return torch.device("cuda" if gpus > 0 else "cpu")
 
 
 def gpu_count() -> int:
@@ -124,7 +125,7 @@ def environment(device: torch.device) -> dict[str, Any]:
         "hardware": _hardware(device),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
-        **{name: importlib.metadata.version(name) for name in PACKAGES},
+        **{name: importlib.metadata.version(name) for name in RECORDED_PACKAGES},
     }
 
 

@@ -1,11 +1,8 @@
-"""Optimizers and learning rates, without torch's compiler.
-
-torch's optimizers import it at their first call, only to be left out of what it compiles,
-which is nothing here: seconds of each process, as many as all the rest of torch takes.
-"""
+"""Optimizers and learning rates, without torch's compiler."""
 
 from __future__ import annotations
 
+import functools
 import inspect
 import math
 from collections.abc import Callable
@@ -15,11 +12,6 @@ from torch import nn
 
 from nodebench.spec.training import Cosine, Milestones, Optimizer, Schedule, Train
 from nodebench.training.checkpoint import TrainState
-
-for _method in vars(torch.optim.Optimizer).values():
-    _inner = getattr(_method, "__wrapped__", None)
-    if _inner is not None:
-        _inner.__dynamo_disable = _inner  # where torch keeps what it would import
 
 
 def step_optimizer(optimizer: torch.optim.Optimizer) -> None:
@@ -38,7 +30,21 @@ OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
 
 def make_optimizer(model: nn.Module, settings: Optimizer) -> torch.optim.Optimizer:
     """The optimizer of these settings, over a model's parameters."""
+    _leave_out_compiler()
     return OPTIMIZERS[settings.name](model.parameters(), **settings.model_dump(exclude={"name"}))
+
+
+@functools.cache
+def _leave_out_compiler() -> None:
+    """Keeps torch's optimizers from importing its compiler at their first call.
+
+    They do so only to be left out of what it compiles, which is nothing here: seconds of each
+    process, as many as all the rest of torch takes.
+    """
+    for method in vars(torch.optim.Optimizer).values():
+        inner = getattr(method, "__wrapped__", None)
+        if inner is not None:
+            inner.__dynamo_disable = inner  # where torch keeps what it would import
 
 
 def set_learning_rate(state: TrainState, settings: Train, per_epoch: int, total: int) -> None:

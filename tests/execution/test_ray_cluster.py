@@ -10,7 +10,7 @@ import pytest
 from nodebench.errors import ResourceError
 from nodebench.execution import ray_cluster
 from nodebench.execution.preflight import require_machine
-from nodebench.execution.ray_cluster import address, require_answer, session, temporary_folder
+from nodebench.execution.ray_cluster import address, require_answer, temporary_folder
 from nodebench.planning import RunOptions
 from nodebench.sweep.file import Resources
 from tests.support.cli_process import command
@@ -129,6 +129,7 @@ def test_a_folder_that_was_named_for_ray_and_is_of_no_use_is_refused(
 
 def test_whatever_keeps_ray_from_starting_is_one_sentence(tmp_path, monkeypatch):
     ray = pytest.importorskip("ray")
+    from nodebench.execution.ray_tune import session
 
     def init(**_how):
         raise Exception("The current node\ntimed out " + "." * 1000)
@@ -146,6 +147,7 @@ def test_whatever_keeps_ray_from_starting_is_one_sentence(tmp_path, monkeypatch)
 
 def test_a_cluster_that_cannot_be_joined_is_named(tmp_path, monkeypatch):
     ray = pytest.importorskip("ray")
+    from nodebench.execution.ray_tune import session
 
     def init(**_how):
         raise ConnectionError("Could not find any running Ray instance.")

@@ -9,7 +9,8 @@ from nodebench.execution.timing import time_trials
 from nodebench.report import tables
 from nodebench.report.analysis import frames
 from nodebench.store import Store
-from nodebench.training.trial import run_trial, trained_model
+from nodebench.training.checkpoint import trained_model
+from nodebench.training.trial import run_trial
 from tests.support.tiny_sweeps import TINY, Quiet, options, tiny
 
 

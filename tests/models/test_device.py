@@ -10,7 +10,7 @@ from nodebench.models.device import to_device
 from nodebench.models.dynamics import Dynamics, TimeConv
 from nodebench.models.layers import LayerFactory
 from nodebench.ode.block import ODEBlock
-from nodebench.ode.solve_cache import once_per_solve, weights_settled
+from nodebench.ode.weight_cache import once_per_solve, weights_made_once
 from nodebench.spec.solver import Gradient, Solver
 
 
@@ -83,9 +83,9 @@ def test_what_is_made_in_a_solve_is_forgotten_after_it():
         made.append(1)
         return len(made)
 
-    with weights_settled():
+    with weights_made_once():
         assert [once_per_solve(module, "x", make) for _ in range(3)] == [1, 1, 1]
-        with weights_settled():
+        with weights_made_once():
             assert once_per_solve(module, "x", make) == 1
         assert once_per_solve(module, "x", make) == 1
     assert [once_per_solve(module, "x", make) for _ in range(2)] == [2, 3]

@@ -12,7 +12,8 @@ from nodebench.execution.launch import run
 from nodebench.planning.lookup import foreign
 from nodebench.report.analysis.verdict import judge
 from nodebench.store import Store
-from nodebench.training.trial import run_trial, trained_model
+from nodebench.training.checkpoint import trained_model
+from nodebench.training.trial import run_trial
 from tests.support.tiny_sweeps import TINY, Quiet, options, tiny, write_tiny
 
 BLOCK = {"methods": ["euler"], "steps": [2, 4]}

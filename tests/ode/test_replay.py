@@ -15,7 +15,7 @@ from nodebench.ode.block import ODEBlock
 from nodebench.ode.embedded import EMBEDDED
 from nodebench.ode.field import Counted
 from nodebench.ode.fixed import integrate
-from nodebench.ode.gradients.trace import over_states, traced
+from nodebench.ode.gradients.recorded_steps import over_states, traced
 from nodebench.spec.solver import Gradient, Solver
 from tests.support.tiny_fields import FIXED, Field, gradients, start, taken
 

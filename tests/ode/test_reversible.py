@@ -10,9 +10,9 @@ from torchdiffeq._impl.odeint import SOLVERS
 
 from nodebench.ode.embedded import EMBEDDED
 from nodebench.ode.fixed import Grid, RightHandSide, steps
-from nodebench.ode.methods import stepper_of
 from nodebench.ode.reversible import ReversibleStepper
 from nodebench.ode.solve import solve
+from nodebench.ode.steppers import stepper_of
 from nodebench.spec.solver import Solver
 from nodebench.spec.vocabulary import METHODS
 from tests.support.ode_problems import DECAY, TIME_DEPENDENT

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from nodebench.errors import StoreError
 from nodebench.planning import entries
 from nodebench.store import Result, Store
-from nodebench.training import trial as trial_module
 from nodebench.training.checkpoint import read_checkpoint
+from nodebench.training.record import Record
 from nodebench.training.trial import run_trial
 from tests.support.tiny_sweeps import TINY, essence, options, tiny
 
@@ -34,15 +34,15 @@ class Killed(BaseException):
 def killed_after_steps(monkeypatch, steps):
     """A trial dies after so many steps, having written a checkpoint before each next one."""
     taken = []
-    between = trial_module._Run._between_steps
+    between = Record.keep_step
 
-    def dying(self):
-        between(self)
+    def dying(self, state):
+        between(self, state)
         taken.append(self)
         if len(taken) > steps:
             raise Killed
 
-    monkeypatch.setattr(trial_module._Run, "_between_steps", dying)
+    monkeypatch.setattr(Record, "keep_step", dying)
 
 
 def weights(store, trial):

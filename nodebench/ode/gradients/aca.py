@@ -15,8 +15,8 @@ from torch import Tensor
 
 from nodebench.ode.field import Counted
 from nodebench.ode.fixed import Carry
+from nodebench.ode.gradients.recorded_steps import Step
 from nodebench.ode.gradients.replay import Solve, replayed
-from nodebench.ode.gradients.trace import Step
 from nodebench.spec.solver import Gradient, Solver
 
 

@@ -10,9 +10,9 @@ from torch import Tensor
 from nodebench.ode.dense import DenseField, dense_solve
 from nodebench.ode.field import Counted
 from nodebench.ode.fixed import RungeKutta, Stepper, integrate
-from nodebench.ode.methods import stepper_of
 from nodebench.ode.solve import grids, solve
-from nodebench.ode.solve_cache import weights_settled
+from nodebench.ode.steppers import stepper_of
+from nodebench.ode.weight_cache import weights_made_once
 from nodebench.spec.solver import Gradient, Solver
 
 
@@ -22,7 +22,7 @@ def backprop(
     """The states at `times`; without autograd, the plain solve of every gradient method."""
     if solver.facts.kind == "fixed":
         return solve_on(grids(times, solver), f, y0, stepper_of(solver))
-    with weights_settled():
+    with weights_made_once():
         states = solve(lambda t, y: (f(t, y[0]),), (y0,), times, solver)
     return [y for (y,) in states]
 
@@ -34,6 +34,6 @@ def solve_on(
     is_plain = torch.is_grad_enabled() and not torch.is_autocast_enabled(y0.device.type)
     if is_plain and isinstance(f.module, DenseField) and isinstance(stepper, RungeKutta):
         return dense_solve(f.module, y0, grids, stepper.tableau, f.on_evaluation)
-    with weights_settled():
+    with weights_made_once():
         states = integrate(lambda t, y: (f(t, y[0]),), (y0,), grids, stepper)
     return [y for (y,) in states]

@@ -15,7 +15,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from nodebench.ode.field import slope
 from nodebench.ode.gradients.buffers import buffers_kept, settled_weights
-from nodebench.ode.solve_cache import weights_settled
+from nodebench.ode.weight_cache import weights_made_once
 from nodebench.spec.solver import Gradient, Solver
 
 SHARE = 0.5
@@ -69,7 +69,7 @@ def kept_bytes(f: nn.Module, y: Tensor, t: float) -> int:
         settled_weights(f),
         torch.enable_grad(),
         saved_tensors_hooks(note, lambda tensor: tensor),
-        weights_settled(),
+        weights_made_once(),
     ):
         slope(f, t, y.detach().clone().requires_grad_())
         first = sum(kept.values())

@@ -24,9 +24,9 @@ from nodebench.ode.field import Counted
 from nodebench.ode.fixed import State
 from nodebench.ode.gradients.adjoint import slope_and_products
 from nodebench.ode.gradients.buffers import buffers_kept, settled_weights
-from nodebench.ode.gradients.trace import Step, Trace, over_states, traced
+from nodebench.ode.gradients.recorded_steps import Step, Trace, over_states, traced
 from nodebench.ode.solve import solve
-from nodebench.ode.solve_cache import weights_settled
+from nodebench.ode.weight_cache import weights_made_once
 from nodebench.spec.solver import Gradient, Solver
 
 NODES = 8
@@ -106,7 +106,7 @@ class Path:
 def _paths(f: Counted, trace: Trace, times: Sequence[float], count: int) -> list[Path]:
     """The solution between each two output times."""
     paths = []
-    with torch.no_grad(), buffers_kept(f.module), settled_weights(f.module), weights_settled():
+    with torch.no_grad(), buffers_kept(f.module), settled_weights(f.module), weights_made_once():
         for number, steps in enumerate(trace.intervals):
             nodes = chebyshev(times[number], times[number + 1], count)
             inner = [_state_at(f, trace, steps, t) for t in nodes[1:-1]]

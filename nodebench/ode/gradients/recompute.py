@@ -17,8 +17,8 @@ from nodebench.ode.field import Counted
 from nodebench.ode.fixed import Stepper
 from nodebench.ode.gradients.backprop import backprop, solve_on
 from nodebench.ode.gradients.buffers import Rewound, buffers_of, copies, settled_weights
-from nodebench.ode.methods import stepper_of
 from nodebench.ode.solve import grids
+from nodebench.ode.steppers import stepper_of
 from nodebench.spec.solver import Gradient, Solver
 
 Grid = Sequence[float]

@@ -18,8 +18,8 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from nodebench.ode.field import Counted
 from nodebench.ode.fixed import Carry
 from nodebench.ode.gradients.buffers import buffers_kept, settled_weights
-from nodebench.ode.gradients.randomness import Generator
-from nodebench.ode.gradients.trace import Step, Trace, over_states, traced
+from nodebench.ode.gradients.random_state import Generator
+from nodebench.ode.gradients.recorded_steps import Step, Trace, over_states, traced
 from nodebench.ode.reversible import ReversibleStepper
 from nodebench.spec.solver import Solver
 

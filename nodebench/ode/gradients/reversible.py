@@ -16,8 +16,8 @@ from torch import Tensor
 from nodebench.errors import FieldError
 from nodebench.ode.field import Counted
 from nodebench.ode.gradients.aca import whole_step
+from nodebench.ode.gradients.recorded_steps import is_random
 from nodebench.ode.gradients.replay import replayed
-from nodebench.ode.gradients.trace import is_random
 from nodebench.spec.solver import Gradient, Solver
 
 

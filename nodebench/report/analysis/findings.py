@@ -11,7 +11,7 @@ from nodebench.report.analysis.baseline import against_baseline
 from nodebench.report.analysis.claims import checked_claims
 from nodebench.report.analysis.pareto import frontier
 from nodebench.report.analysis.published import compared_numbers
-from nodebench.report.analysis.verdict import NUMBERS
+from nodebench.spec.vocabulary import VERDICT_NUMBERS
 from nodebench.store import Store
 from nodebench.sweep import Sweep
 
@@ -62,7 +62,7 @@ def all_results(sweep: Sweep, store: Store) -> pd.DataFrame:
 
 def _joined(results: pd.DataFrame, judged: pd.DataFrame, timed: pd.DataFrame) -> pd.DataFrame:
     if not judged.empty:
-        numbers = judged[["trial", "verdict", *NUMBERS]].rename(columns={"trial": "id"})
+        numbers = judged[["trial", "verdict", *VERDICT_NUMBERS]].rename(columns={"trial": "id"})
         results = results.merge(numbers, on="id", how="left")
     if not timed.empty:
         machine = timed["machine"].mode().iloc[0]  # where most were timed: others do not compare

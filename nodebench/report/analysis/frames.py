@@ -11,10 +11,11 @@ from typing import Any
 import pandas as pd
 
 from nodebench.report.analysis.statistics import half_width
-from nodebench.report.analysis.verdict import NUMBERS, judge
+from nodebench.report.analysis.verdict import judge
 from nodebench.spec import Trial
 from nodebench.spec.point import EvaluationPoint, is_own, known_point
 from nodebench.spec.solver import Solver
+from nodebench.spec.vocabulary import VERDICT_NUMBERS
 from nodebench.store import Result, Store
 from nodebench.store.result import FINISHED, Row
 from nodebench.sweep import Sweep
@@ -75,7 +76,7 @@ def evaluations(sweep: Sweep, store: Store) -> pd.DataFrame:
             marks = {
                 "asked": point in named[trial.id],
                 "solver": str(sorted(row["solver"].items())),
-                "steps": _steps(trial, Solver(**row["solver"])),
+                "steps": trial.spec.steps_of(Solver(**row["solver"])),
                 "own": is_own(trial, point),
                 "batch_norm": point.batch_norm,
                 "test_size": point.test_size,
@@ -104,7 +105,7 @@ def verdicts(sweep: Sweep, store: Store) -> pd.DataFrame:
             "verdict": judged.word,
             "why": judged.reason,
             "metric": trial.spec.data.metric,
-            **{name: judged.numbers.get(name) for name in NUMBERS},
+            **{name: judged.numbers.get(name) for name in VERDICT_NUMBERS},
         }
         for trial in sweep.trials
         if (judged := judge(trial, sweep, store))
@@ -155,12 +156,6 @@ def _measured(sweep: Sweep, store: Store) -> Iterator[tuple[Trial, EvaluationPoi
         yield from ((trial, point, rows[point]) for point in wanted if point in rows)
 
 
-def _steps(trial: Trial, solver: Solver) -> int | None:
-    if solver.facts.kind == "adaptive":
-        return None
-    return solver.step_count(trial.spec.model.span or 1.0)
-
-
 def _about(sweep: Sweep, trial: Trial, row: Row) -> dict[str, Any]:
     solver = {f"test.{name}": value for name, value in row["solver"].items()}
     measures = {k: v for k, v in row.items() if k not in ("solver", "point")}
@@ -180,7 +175,7 @@ def _budget(trial: Trial, point: EvaluationPoint, solver: Solver) -> Budget:
         rtol, atol = (float(f"{tolerance:g}") for tolerance in solver.tolerances)
         heading = f"tol {rtol:g}" if rtol == atol else f"rtol {rtol:g}, atol {atol:g}"
         return Budget((2, -rtol, -atol), heading)
-    steps = solver.step_count(span or 1.0)
+    steps = solver.step_count(trial.spec.model.length)
     blocks = trial.spec.model.ode_blocks
     if solver.stages is None or span is None or blocks is None:
         return Budget((1, steps), f"steps {steps}")

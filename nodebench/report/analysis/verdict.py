@@ -16,15 +16,13 @@ from typing import Any
 from nodebench.spec import Trial
 from nodebench.spec.point import is_own, known_point, limit_point
 from nodebench.spec.solver import Solver
-from nodebench.spec.vocabulary import METHODS
+from nodebench.spec.vocabulary import METHODS, VERDICT_NUMBERS
 from nodebench.store import Store
 from nodebench.store.result import FINISHED, Row
 from nodebench.sweep import Sweep
 from nodebench.sweep.points import points
 
 ODE, RESNET, UNDECIDED = "ODE", "ResNet in disguise", "undecided"
-
-NUMBERS = ("own", "limit", "drop", "sufficient_steps", "order")
 
 ROUNDING = 1e-9
 """Of differences between accuracies: 0.95 - 0.94 is a little more than 0.01."""
@@ -52,7 +50,7 @@ class Verdict:
     @property
     def numbers(self) -> dict[str, float]:
         """What there is of the numbers, by name."""
-        return {n: float(getattr(self, n)) for n in NUMBERS if getattr(self, n) is not None}
+        return {n: float(getattr(self, n)) for n in VERDICT_NUMBERS if getattr(self, n) is not None}
 
 
 @dataclass(frozen=True)
@@ -141,8 +139,8 @@ def _comparable(trial: Trial, rows: Iterable[Row]) -> list[Row]:
 
 
 def _found(trial: Trial, row: Row) -> _Found:
-    solver, span = Solver(**row["solver"]), trial.spec.model.span or 1.0
-    steps = None if solver.facts.kind == "adaptive" else solver.step_count(span)
+    solver = Solver(**row["solver"])
+    steps = trial.spec.steps_of(solver)
     value, nfe = row.get(trial.spec.data.metric, math.nan), row.get("nfe", math.nan)
     limit = limit_point(trial.spec)
     is_limit = steps is not None and steps >= (limit.steps or 0) and solver.facts.kind == "fixed"

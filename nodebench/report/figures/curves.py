@@ -87,7 +87,7 @@ def adaptation(sweep: Sweep, epochs: pd.DataFrame, folder: Path) -> list[str]:
     if "tol" in data:
         rows = {"tol": "tolerance"} | rows
     if "step_size" in data:
-        spans = {trial.id: trial.spec.model.span or 1.0 for trial in sweep.trials}
+        spans = {trial.id: trial.spec.model.length for trial in sweep.trials}
         data["steps"] = data["trial"].map(spans) / data["step_size"]
         rows = {"steps": "steps"} | rows
     figure, grid = plt.subplots(

@@ -10,7 +10,7 @@ from nodebench.report import notes
 from nodebench.report.analysis import frames
 from nodebench.report.analysis.findings import Findings
 from nodebench.report.figures import curves as curves_module
-from nodebench.report.figures import pareto, solvers
+from nodebench.report.figures import pareto, solvers, style
 from nodebench.store import Store
 
 Drawn = TypeVar("Drawn", list[str], dict[str, str])
@@ -20,6 +20,7 @@ class Figures:
     """Draws into a folder; `problems` are what could not be drawn, and why."""
 
     def __init__(self, found: Findings, store: Store, folder: Path):
+        style.configure()
         self.found, self.store, self.folder = found.drawn(), store, folder
         self.sweep = self.found.sweep
         self.problems: list[str] = []

@@ -11,12 +11,14 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-mpl.use("agg")
-
 ON_LOG_AXES = ("test_error",)
 
-sns.set_theme(context="paper", style="whitegrid", palette="colorblind", font_scale=1.1)
-mpl.rcParams.update({"svg.hashsalt": "nodebench", "svg.fonttype": "path", "figure.dpi": 150})
+
+def configure() -> None:
+    """Sets matplotlib up, for files and with the same bytes for the same figure."""
+    mpl.use("agg")
+    sns.set_theme(context="paper", style="whitegrid", palette="colorblind", font_scale=1.1)
+    mpl.rcParams.update({"svg.hashsalt": "nodebench", "svg.fonttype": "path", "figure.dpi": 150})
 
 
 LONGEST_LINE = 28

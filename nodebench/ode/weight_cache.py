@@ -15,7 +15,7 @@ _made: dict[Hashable, Any] | None = None
 
 
 @contextlib.contextmanager
-def weights_settled() -> Iterator[None]:
+def weights_made_once() -> Iterator[None]:
     """Meanwhile, weight norms and whatever else is made `once_per_solve` are made once."""
     global _made
     outer, _made = _made, {} if _made is None else _made

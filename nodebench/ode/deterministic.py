@@ -1,4 +1,4 @@
-"""Whether f is a function: adaptive methods take what else it does for an error of their steps."""
+"""Whether f is deterministic: adaptive methods take what is not for an error of their steps."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from torch import Tensor, nn
 from nodebench.errors import RandomField
 from nodebench.ode.field import slope
 from nodebench.ode.gradients.buffers import buffers_kept, settled_weights
-from nodebench.ode.solve_cache import weights_settled
+from nodebench.ode.weight_cache import weights_made_once
 
-ROUNDING = 1e-5
+SAME_VALUE = 1e-5
 """By so much two values may differ, as a share of their size: GPUs add in any order."""
 
-ROUNDING_SHORT = 1e-2
+SAME_VALUE_SHORT = 1e-2
 """The same under autocast, with factors of 8 or 10 bits."""
 
 
-def require_function(f: nn.Module, t: float, y: Tensor) -> None:
+def require_deterministic(f: nn.Module, t: float, y: Tensor) -> None:
     """Refuses an f that draws random numbers, told from two values at one point.
 
     Neither buffers nor the stream of random numbers are moved on, and nothing is counted.
@@ -30,11 +30,11 @@ def require_function(f: nn.Module, t: float, y: Tensor) -> None:
         torch.random.fork_rng(devices),
         buffers_kept(f),
         settled_weights(f),
-        weights_settled(),
+        weights_made_once(),
     ):
         first, second = slope(f, t, y).detach(), slope(f, t, y).detach()
     is_short = torch.is_autocast_enabled(y.device.type)
-    rounding = ROUNDING_SHORT if is_short else ROUNDING
+    rounding = SAME_VALUE_SHORT if is_short else SAME_VALUE
     if (first - second).norm() > rounding * first.norm():
         raise RandomField(
             "f gives two values for one input, as dropout inside it does, and an adaptive solver "

@@ -11,10 +11,10 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from nodebench.ode.field import Counted
 from nodebench.ode.fixed import Carry, RightHandSide, State, Stepper, steps
-from nodebench.ode.gradients.randomness import Generator
-from nodebench.ode.methods import stepper_of
+from nodebench.ode.gradients.random_state import Generator
 from nodebench.ode.solve import grids, solve
-from nodebench.ode.solve_cache import weights_settled
+from nodebench.ode.steppers import stepper_of
+from nodebench.ode.weight_cache import weights_made_once
 from nodebench.spec.solver import Solver
 
 
@@ -64,7 +64,7 @@ def traced(
     To `keep` what was carried between them is optional for a fixed method.
     """
     draws = Generator(y0).state if is_random(f.module) else lambda: None
-    with weights_settled():
+    with weights_made_once():
         if solver.facts.kind == "fixed":
             return _on_grids(over_states(f), y0, times, solver, draws, keep)
         return _accepted(over_states(f), y0, times, solver, draws)

@@ -1,0 +1,149 @@
+"""What is kept of a trial while it runs: checkpoints, history, log, and at its end the result."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from contextlib import nullcontext, suppress
+from typing import Any
+
+from nodebench.models.build import parameter_count
+from nodebench.ode.block import ode_blocks
+from nodebench.planning import RunOptions
+from nodebench.planning.missing import limit_of
+from nodebench.spec import Trial
+from nodebench.spec.data import Dataset
+from nodebench.store import Result, TrialFolder
+from nodebench.store.result import ERROR, FINISHED, Row
+from nodebench.training.checkpoint import TrainState
+
+
+class Record:
+    """One attempt at a trial, as its folder keeps it.
+
+    `was_finished` says whether an earlier attempt ended the training. A finished result stays,
+    whatever happens to the evaluation after it.
+    """
+
+    def __init__(self, trial: Trial, folder: TrialFolder, options: RunOptions):
+        self.trial, self.folder, self.options = trial, folder, options
+        before = folder.result()
+        self.was_finished = before is not None and before.outcome == FINISHED
+        self._is_finished = self.was_finished
+        self._started = time.time()
+        self._recorded = folder.history()
+        self._state: TrainState | None = None
+        self._chance: float | None = None
+
+    def follow(self, state: TrainState, chance: float | None) -> None:
+        """Keeps this state from now on."""
+        self._state, self._chance = state, chance
+
+    def start_clock(self, state: TrainState, *, epochs_saved: int) -> float:
+        """When the training began, had it run without a break since."""
+        self._saved, self._epochs_saved = time.monotonic(), epochs_saved
+        self._clock = self._saved - state.elapsed_s
+        return self._clock
+
+    def keep_step(self, state: TrainState) -> None:
+        """Writes a checkpoint between two steps of a long epoch."""
+        if time.monotonic() - self._saved >= 60 * self.options.checkpoint_minutes:
+            self._save(state)
+
+    def keep_epoch(self, state: TrainState) -> None:
+        """Logs the last epoch, and writes a checkpoint unless the last one is seconds old.
+
+        An epoch that is trained again, as after a limit, keeps the seconds of its first time.
+        """
+        self.folder.log(_line(state.history[-1]))
+        epoch = len(state.history)
+        if epoch <= len(self._recorded):
+            state.history[-1] = self._recorded[epoch - 1]
+        if time.monotonic() - self._saved >= self.options.checkpoint_s:
+            self._save(state)
+
+    def keep_end(self, state: TrainState) -> None:
+        """Writes the last checkpoint and the result of a training that came to its end."""
+        if self._epochs_saved < state.epoch or not self.folder.checkpoint.exists():
+            self._save(state)
+        self.folder.checkpoint_before.unlink(missing_ok=True)
+        self.end(FINISHED)
+
+    def end(self, outcome: str, reason: str = "") -> None:
+        """Writes the result, unless the training has finished: then the reason is only logged."""
+        if reason:
+            with suppress(OSError):
+                self.folder.log(f"{outcome}: {reason}")
+        if self._is_finished:
+            return
+        if self._state is not None:
+            # After a failure, ahead of the checkpoint: what has been trained is shown.
+            with suppress(OSError) if outcome == ERROR else nullcontext():
+                self._write_history(self._state.history)
+        self.folder.write_result(self._result(outcome, reason))
+        self._is_finished = outcome == FINISHED
+
+    def _save(self, state: TrainState) -> None:
+        """Checkpoint first, history second: what is shown of a trial is never lost again."""
+        state.elapsed_s = time.monotonic() - self._clock
+        state.save(self.folder.checkpoint, aside=self.folder.checkpoint_before)
+        self._write_history(state.history)
+        self._saved, self._epochs_saved = time.monotonic(), state.epoch
+
+    def _write_history(self, history: list[Row]) -> None:
+        """What was trained again, as after a limit, has more rows on record than it has now."""
+        self.folder.write_history(history + self._recorded[len(history) :])
+
+    def _result(self, outcome: str, reason: str) -> Result:
+        state = self._state
+        return Result(
+            outcome=outcome,
+            reason=reason,
+            epoch=state.epoch if state else 0,
+            summary=_summary(state, self.trial.spec.data, self._chance) if state else {},
+            environments=state.environments if state else [],
+            started=self._started,
+            finished=time.time(),
+            limit=limit_of(outcome, self.options.limits),
+            recipe=self.trial.recipe_id,
+            tags=self.options.tags | (_how(state) if state else {}),
+        )
+
+
+def _how(state: TrainState) -> dict[str, str]:
+    """What was decided during the training and doesn't follow from its spec."""
+    how = {"continues": state.continues} if state.continues else {}
+    blocks = ode_blocks(state.model)
+    if forms := {form for block in blocks for form in block.exact_forms.values()}:
+        how["exact_gradient"] = ", ".join(sorted(forms))
+    return how
+
+
+def _summary(state: TrainState, data: Dataset, chance: float | None) -> dict[str, Any]:
+    """The last epoch's metrics, the best epoch's, chance, and the number of parameters.
+
+    The best epoch is that of the validation data, or of the test data if there are none.
+    """
+    summary: dict[str, Any] = {"parameters": parameter_count(state.model)}
+    if chance is not None:
+        summary["chance"] = chance
+    if state.history:
+        headline, sign = data.headline, 1 if data.higher_is_better else -1
+        tested = [row for row in state.history if headline in row]
+        judge = f"val_{data.metric}" if tested and f"val_{data.metric}" in tested[0] else headline
+        best = max(tested, key=lambda row: sign * row[judge], default={})
+        summary |= {k: v for k, v in state.history[-1].items() if k not in ("epoch", "time")}
+        if best:
+            summary |= {f"best_{headline}": best[headline], "best_epoch": best["epoch"]}
+        if "epoch_s" in summary:
+            summary["epoch_s"] = statistics.median(row["epoch_s"] for row in state.history)
+        if "nfe_forward" in summary:
+            summary["nfe_forward_mean"] = statistics.fmean(r["nfe_forward"] for r in state.history)
+    return summary
+
+
+def _line(row: Row) -> str:
+    shown = {k: v for k, v in row.items() if k not in ("time", "peak_memory_bytes")}
+    return "  ".join(
+        f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in shown.items()
+    )
