@@ -111,7 +111,7 @@ def sync(sweep: Sweep, store: Store, *, replace_other: bool = False) -> dict[str
     from nodebench.tracking.tracker import Tracker
 
     remember(sweep, store)
-    with store.tracking_lock(sweep.name):
+    with store.sweep(sweep.name).tracking_lock():
         tracker = Tracker(sweep, store)
         tracker.seek_artifacts()
         tracker.update_all()

@@ -92,7 +92,7 @@ def run(
     missing = [entry.trial for entry in todo]
     track = track and bool(missing or require_mlflow or not is_tracked(sweep, store))
     require_run(missing, options, inline=inline)
-    with store.sweep_lock(sweep.name, shard):
+    with store.sweep(sweep.name).run_lock(shard):
         options = prepared(todo, options, inline=inline)
         monitor.on_plan(len(planned), len(missing))
         with ExitStack() as ray:
@@ -169,7 +169,7 @@ def time_cells(
     from nodebench.execution.timing import time_trials
 
     with (
-        store.sweep_lock(sweep.name, "1/1"),
+        store.sweep(sweep.name).run_lock(),
         publishing(sweep, store, monitor, track=track, write_report=write_report) as published,
     ):
         rows, problems = time_trials(

@@ -34,7 +34,7 @@ def trained(tmp_path):
     evaluate = {"methods": ["euler"], "steps": [2, 4]}
     sweep = tiny(tmp_path, seeds=[0, 1], evaluate=evaluate, grid={"solver.steps": [2, 3]})
     store = Store(tmp_path / "runs")
-    write(store.sweep_file(sweep.name), sweep.text)
+    write(store.sweep(sweep.name).file, sweep.text)
     run_inline(sweep.trials[:2], store, options(sweep, tmp_path), Quiet())
     limited = replace(options(sweep, tmp_path), limits=Limits(nfe=2))
     run_inline(sweep.trials[2:3], store, limited, Quiet())
