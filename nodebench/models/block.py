@@ -15,7 +15,7 @@ def ode_block(spec: TrialSpec, f: nn.Module) -> ODEBlock:
     """An ODE block over f, solved and differentiated as the spec says."""
     assert spec.solver is not None
     assert spec.gradient is not None
-    return ODEBlock(f, spec.solver, spec.gradient, spec.model.span or 1.0)
+    return ODEBlock(f, spec.solver, spec.gradient, spec.model.length)
 
 
 def feature_stage(spec: TrialSpec, channels: int, space: int, activation: str) -> nn.Sequential:

@@ -56,6 +56,11 @@ class Model(Settings):
         """The time over which each block integrates; None if its data say that."""
         return float(getattr(self, "t1", 1.0))
 
+    @property
+    def length(self) -> float:
+        """The time over which each block integrates; 1 where its data say that."""
+        return self.span or 1.0
+
 
 class Network(Model):
     """Stem, feature stage of residual or ODE blocks, head; `dropout` is that of the head."""

@@ -46,6 +46,10 @@ class TrialSpec(Settings):
         """The parts that are a user's own."""
         return tuple(part.name for part in (self.data, self.model) if ":" in part.name)
 
+    def steps_of(self, solver: Solver) -> int | None:
+        """Steps that a solver takes over one of the model's blocks; None if its errors say that."""
+        return None if solver.facts.kind == "adaptive" else solver.step_count(self.model.length)
+
     @model_validator(mode="before")
     @classmethod
     def _from_names(cls, value: Any) -> Any:
