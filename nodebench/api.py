@@ -62,16 +62,18 @@ def results(sweep: Sweep, store: Store | None = None) -> pd.DataFrame:
     Trials without a result have the outcome `missing`. The store is by default that of
     NODEBENCH_RUNS, here and in what follows.
     """
+    from nodebench.report.analysis.columns import as_published
     from nodebench.report.analysis.findings import all_results
 
-    return all_results(sweep, store or default_store())
+    return as_published("results", all_results(sweep, store or default_store()))
 
 
 def epochs(sweep: Sweep, store: Store | None = None) -> pd.DataFrame:
     """One row per trial and epoch: trial, cell, settings, metrics."""
     from nodebench.report.analysis import frames
+    from nodebench.report.analysis.columns import as_published
 
-    return frames.epochs(sweep, store or default_store())
+    return as_published("epochs", frames.epochs(sweep, store or default_store()))
 
 
 def figures(sweep: Sweep, folder: Path, store: Store | None = None) -> dict[str, Path]:

@@ -12,6 +12,7 @@ import pandas as pd
 from nodebench.errors import InputError, SweepError
 from nodebench.planning.lookup import load_sweep
 from nodebench.report.analysis.baseline import Comparison, compared_cells
+from nodebench.report.analysis.columns import CELL, OUTCOME, read_results
 from nodebench.report.analysis.findings import all_results
 from nodebench.report.analysis.formatting import measured, probability, signed, unit
 from nodebench.store import Store
@@ -41,7 +42,7 @@ def read(source: str, store: Store) -> Side:
         InputError: if there is nothing like that.
     """
     if (table := Path(source) / TABLE).is_file():
-        return Side(source, pd.read_csv(table))
+        return Side(source, read_results(table))
     commit, colon, folder = source.partition(":")
     if colon and not Path(source).exists():
         return Side(source, _of_commit(commit, folder))
@@ -64,7 +65,7 @@ def _of_commit(commit: str, folder: str) -> pd.DataFrame:
         raise InputError(f"`{commit}:{folder}`: git cannot be run: {error}") from error
     if done.returncode:
         raise InputError(f"`{commit}:{folder}`: {done.stderr.strip() or 'git has no such table'}")
-    return pd.read_csv(io.StringIO(done.stdout))
+    return read_results(io.StringIO(done.stdout))
 
 
 def comparison(reference: Side, other: Side) -> str:
@@ -165,11 +166,11 @@ def _plain(value: object) -> str:
 
 
 def _label(rows: pd.DataFrame) -> str:
-    return str(rows["cell"].iloc[0])
+    return str(rows[CELL].iloc[0])
 
 
 def _values(rows: pd.DataFrame, metric: str) -> pd.Series[float]:
-    done = rows[rows["outcome"] == FINISHED].set_index("seed")[metric]
+    done = rows[rows[OUTCOME] == FINISHED].set_index("seed")[metric]
     return pd.to_numeric(done, errors="coerce").dropna()
 
 

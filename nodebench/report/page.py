@@ -13,7 +13,8 @@ from nodebench.files import write
 from nodebench.report import notes, solver_tables, tables
 from nodebench.report.analysis import published, sizes
 from nodebench.report.analysis.baseline import baseline
-from nodebench.report.analysis.claims import claims, expectations
+from nodebench.report.analysis.claims import Checked, Judgement, claims_table
+from nodebench.report.analysis.columns import OUTCOME, TRIAL, as_published
 from nodebench.report.analysis.findings import Findings
 from nodebench.report.figures.drawing import Figures
 from nodebench.report.html import html_page
@@ -55,7 +56,7 @@ def write_report(
         if frame.empty:
             table.unlink(missing_ok=True)
         else:
-            write(table, frame.to_csv(index=False))
+            write(table, as_published(name, frame).to_csv(index=False))
     write(folder / "sweep.yaml", sweep.text)
     shutil.rmtree(folder / "figures", ignore_errors=True)
     page = folder / "README.md"
@@ -81,7 +82,7 @@ def _sections(sweep: Sweep, found: Findings, figures: Figures) -> list[str]:
     return [
         f"# {sweep.name}",
         sweep.about,
-        sizes.opening(sweep),
+        _bold(sizes.opening(sweep)),
         _state(results),
         answer(found),
         _markdown(tables.main_table(sweep, results, found.judged, timed)),
@@ -95,9 +96,12 @@ def _sections(sweep: Sweep, found: Findings, figures: Figures) -> list[str]:
             notes.BASELINE,
             baseline(sweep, found.compared),
         ),
-        *_section("Claims", _of_claims(sweep, notes.CLAIMS), claims(found.checked)),
-        *_section(
-            "Expectations", _of_claims(sweep, notes.EXPECTATIONS), expectations(found.checked)
+        *_claims(sweep, "Claims", notes.CLAIMS, [c for c in found.checked if c.has_source]),
+        *_claims(
+            sweep,
+            "Expectations",
+            notes.EXPECTATIONS,
+            [c for c in found.checked if not c.has_source],
         ),
         *_section(
             "Ours beside published numbers",
@@ -133,9 +137,16 @@ def _not_drawn(problems: Sequence[str]) -> list[str]:
     return ["\n".join(["## Not drawn\n", *lines])] if lines else []
 
 
-def _of_claims(sweep: Sweep, text: str) -> str:
+def _claims(sweep: Sweep, title: str, text: str, checked: Sequence[Checked]) -> list[str]:
+    """What was found of claims; those that do not hold stand out."""
     why = published.obstacle(sweep) or sizes.caveat(sweep)
-    return text + (f" **These numbers are not the study's: {why}.**" if why else "")
+    doubt = " " + _bold(f"These numbers are not the study's: {why}.") if why else ""
+    here = [_bold(c.text) if c.judgement is Judgement.FAILS else c.text for c in checked]
+    return _section(title, text + doubt, claims_table(checked).assign(here=here))
+
+
+def _bold(text: str) -> str:
+    return f"**{text}**" if text else ""
 
 
 def _section(title: str, text: str, table: pd.DataFrame) -> list[str]:
@@ -160,12 +171,12 @@ def _setting(sweep: Sweep) -> str:
 
 
 def _state(results: pd.DataFrame) -> str:
-    counts = results["outcome"].value_counts()
+    counts = results[OUTCOME].value_counts()
     finished = int(counts.get(FINISHED, 0))
     if finished == len(results):
         return "The trial finished." if finished == 1 else f"All {finished} trials finished."
     rest = ", ".join(f"{count} {name}" for name, count in counts.items() if name != FINISHED)
-    return f"**{finished} of {len(results)} trials finished; {rest}.**"
+    return _bold(f"{finished} of {len(results)} trials finished; {rest}.")
 
 
 def _notes(results: pd.DataFrame, timed: pd.DataFrame) -> str:
@@ -224,7 +235,7 @@ def _images(title: str, names: Sequence[str], text: str) -> list[str]:
 
 def _provenance(results: pd.DataFrame) -> str:
     """What the trials ran on; several values in a line mean that they differ."""
-    ran = results[results["outcome"] != "missing"]
+    ran = results[results[OUTCOME] != "missing"]
     facts = {
         "commit": "commit",
         "uncommitted changes": "dirty",
@@ -246,8 +257,8 @@ def _provenance(results: pd.DataFrame) -> str:
         first, last = _day(ran["started"].min()), _day(ran["finished"].max())
         lines.append(f"- trained: {first}" + (f" to {last}" if last != first else ""))
     if "environments" in ran and (ran["environments"] > 1).any():
-        mixed = ", ".join(ran.loc[ran["environments"] > 1, "id"])
-        lines.append(f"- **resumed under other versions, threads or hardware:** {mixed}")
+        mixed = ", ".join(ran.loc[ran["environments"] > 1, TRIAL])
+        lines.append(f"- {_bold('resumed under other versions, threads or hardware:')} {mixed}")
     return "\n".join(["## Provenance\n", *lines])
 
 

@@ -6,15 +6,17 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
 from nodebench.errors import InputError
 from nodebench.planning.lookup import load_sweep
 from nodebench.report.analysis.agreement import Reading
-from nodebench.report.analysis.claims import TIMED, Judgement, checked_claims, claims
+from nodebench.report.analysis.claims import TIMED, Judgement, asked_text, checked_claims
+from nodebench.report.analysis.columns import TRIAL, read_results
 from nodebench.report.analysis.formatting import NO_VALUE
 from nodebench.report.analysis.published import (
     Compared,
@@ -31,13 +33,22 @@ from nodebench.sweep.compose import sizes_of
 from nodebench.sweep.file import Claim, SizeName
 from nodebench.sweep.match import agrees
 
-VERDICTS = MATCHES, DIFFERS, UNDECIDED, NOT_RUN = "matches", "differs", "undecided", "not run"
-OF_NUMBERS = {Reading.MATCHES: MATCHES, Reading.DIFFERS: DIFFERS}
+
+class Outcome(StrEnum):
+    """What is said of a published number or claim."""
+
+    MATCHES = "matches"
+    DIFFERS = "differs"
+    UNDECIDED = "undecided"
+    NOT_RUN = "not run"
+
+
+OF_NUMBERS = {Reading.MATCHES: Outcome.MATCHES, Reading.DIFFERS: Outcome.DIFFERS}
 OF_CLAIMS = {
-    Judgement.HOLDS: MATCHES,
-    Judgement.FAILS: DIFFERS,
-    Judgement.UNDECIDED: UNDECIDED,
-    Judgement.NOT_RUN: NOT_RUN,
+    Judgement.HOLDS: Outcome.MATCHES,
+    Judgement.FAILS: Outcome.DIFFERS,
+    Judgement.UNDECIDED: Outcome.UNDECIDED,
+    Judgement.NOT_RUN: Outcome.NOT_RUN,
 }
 
 INTRODUCTION = """\
@@ -61,8 +72,16 @@ class Line:
     source: str
     ours: str = NO_VALUE
     size: str = NO_VALUE
-    verdict: str = NOT_RUN
+    verdict: Outcome = Outcome.NOT_RUN
     why: str = ""
+
+
+class Found(NamedTuple):
+    """What a report says of a number or a claim."""
+
+    ours: str
+    verdict: Outcome
+    why: str
 
 
 @dataclass(frozen=True)
@@ -129,8 +148,8 @@ def _study(file: Path, reports: Path) -> Study:
 def _report(folder: Path) -> Report:
     """A report, of whose table the trials count that are still those of its sweep."""
     sweep = load_sweep(folder)
-    table = pd.read_csv(folder / "results.csv", dtype={"id": str, "cell": str})
-    return Report(sweep, table[table["id"].isin([trial.id for trial in sweep.trials])])
+    table = read_results(folder / "results.csv")
+    return Report(sweep, table[table[TRIAL].isin([trial.id for trial in sweep.trials])])
 
 
 def _lines(study: Study) -> Iterator[Line]:
@@ -150,16 +169,16 @@ def _of_number(number: Published, study: Study) -> Line:
     for report in study.reports:
         if found := _compared(number, report):
             [row] = _records(published_numbers([found]))
-            ours, why = f"{row['ours']} (n = {row['n']})", found.said.partition(": ")[2]
-            verdict = OF_NUMBERS.get(found.reading, UNDECIDED)
-            return _found(line, report, ours, verdict, why, study.needs(number.cell))
+            verdict = OF_NUMBERS.get(found.reading, Outcome.UNDECIDED)
+            ours = Found(f"{row['ours']} (n = {row['n']})", verdict, found.why)
+            return _with_findings(line, report, ours, study.needs(number.cell))
     return line
 
 
 def _compared(number: Published, report: Report) -> Compared | None:
     """What a report's table says of a published number, if it has been measured there."""
     results = report.results
-    judged = results.rename(columns={"id": "trial"}) if "limit" in results else pd.DataFrame()
+    judged = results if "limit" in results else pd.DataFrame()
     found = compared_numbers(report.sweep, results, judged)
     return next((c for c in found if c.entry == number and c.reading != Reading.NOT_RUN), None)
 
@@ -170,35 +189,32 @@ def _of_claim(claim: Claim, study: Study) -> Line:
         sweep = study.reports[0].sweep
         size = "" if sweep.made.size == "full" else f" --size {sweep.made.size}"
         why = f"needs `nodebench time {study.full.name}{size}`"
-    unknown = Report(study.full, pd.DataFrame(columns=["id", "cell", "seed", "outcome"]))
-    asked = _checked(claim, unknown)["asked"]
-    line = Line(study.full.name, claim.says, asked, claim.source, why=why)
+    line = Line(study.full.name, claim.says, asked_text(claim), claim.source, why=why)
     for report in study.reports:
         found = _checked(claim, report)
-        if found["verdict"] != NOT_RUN:
-            numbers, verdict, why = (found[name] for name in ("numbers", "verdict", "why"))
-            return _found(line, report, numbers, verdict, why, study.needs(claim.of))
+        if found.verdict is not Outcome.NOT_RUN:
+            return _with_findings(line, report, found, study.needs(claim.of))
     return line
 
 
-def _found(line: Line, report: Report, ours: str, verdict: str, why: str, needs: str) -> Line:
+def _with_findings(line: Line, report: Report, found: Found, needs: str) -> Line:
     """A line with what a report found, and what would decide that which a small form does not."""
-    if verdict == UNDECIDED and report.sweep.made.size == "small":
+    why = found.why
+    if found.verdict is Outcome.UNDECIDED and report.sweep.made.size == "small":
         why = f"{why}; {needs}"
-    return replace(line, ours=ours, size=report.link, verdict=verdict, why=why)
+    return replace(line, ours=found.ours, size=report.link, verdict=found.verdict, why=why)
 
 
-def _checked(claim: Claim, report: Report) -> dict[str, str]:
-    """What a report's table says of a claim, in words: `asked`, `numbers`, `verdict`, `why`."""
+def _checked(claim: Claim, report: Report) -> Found:
+    """What a report's table says of a claim."""
     sweep = report.sweep
     [found] = checked_claims(replace(sweep, claims=(claim,)), report.results)
-    [row] = _records(claims([found]))
     about_it = {t.id for t in sweep.trials for c in claim.cells.values() if agrees(t.spec, c)}
     verdict = OF_CLAIMS[found.judgement]
     why = ", ".join(filter(None, [str(found.basis), caveat(sweep, about_it)]))
-    if verdict != NOT_RUN and (hindrance := obstacle(sweep)):
-        verdict, why = UNDECIDED, hindrance
-    return {"asked": row["asked"], "numbers": row["numbers"], "verdict": verdict, "why": why}
+    if verdict is not Outcome.NOT_RUN and (hindrance := obstacle(sweep)):
+        verdict, why = Outcome.UNDECIDED, hindrance
+    return Found(found.numbers_text, verdict, why)
 
 
 def _records(table: pd.DataFrame) -> list[dict[str, str]]:
@@ -209,16 +225,16 @@ def _records(table: pd.DataFrame) -> list[dict[str, str]]:
 def _table(lines: Sequence[Line]) -> pd.DataFrame:
     rows = []
     for line in lines:
-        row = asdict(line)
-        verdict, why = row.pop("verdict"), row.pop("why")
-        word = f"**{verdict}**" if verdict == DIFFERS else verdict
-        rows.append({**row, "verdict": f"{word}: {why}" if why else word})
+        row, word = asdict(line), line.verdict.value
+        word = f"**{word}**" if line.verdict is Outcome.DIFFERS else word
+        del row["why"]
+        rows.append({**row, "verdict": f"{word}: {line.why}" if line.why else word})
     return pd.DataFrame(rows)
 
 
 def _counted(name: str, lines: Sequence[Line]) -> dict[str, str]:
     counts = Counter(line.verdict for line in lines)
-    return {"study": name} | {verdict: str(counts[verdict]) for verdict in VERDICTS}
+    return {"study": name} | {verdict: str(counts[verdict]) for verdict in Outcome}
 
 
 def _markdown(table: pd.DataFrame) -> str:

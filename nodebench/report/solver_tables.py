@@ -6,6 +6,7 @@ from collections import Counter
 
 import pandas as pd
 
+from nodebench.report.analysis.columns import BUDGET, METHOD, OUTCOME, TRIAL
 from nodebench.report.analysis.formatting import (
     NO_VALUE,
     count_and_interval,
@@ -28,7 +29,7 @@ def verdicts(sweep: Sweep, frame: pd.DataFrame) -> pd.DataFrame:
     """
     rows = []
     solvers = {trial.id: trial.spec.solver for trial in sweep.trials}
-    for key, group in cells(sweep, frame.rename(columns={"trial": "id"})):
+    for key, group in cells(sweep, frame):
         metric = group["metric"].iloc[0]
         numbers = {name: group[name].astype(float) for name in VERDICT_NUMBERS}
         reasons = sorted(set(group["why"]) - {""})
@@ -40,7 +41,7 @@ def verdicts(sweep: Sweep, frame: pd.DataFrame) -> pd.DataFrame:
                 f"limit{unit(metric)}": measured(metric, numbers["limit"]),
                 f"drop{unit(metric)}": measured(metric, numbers["drop"]),
                 "sufficient steps": _listed(numbers["sufficient_steps"]),
-                "order": _order(numbers["order"], solvers[group["id"].iloc[0]]),
+                "order": _order(numbers["order"], solvers[group[TRIAL].iloc[0]]),
                 "n": str(len(group)),
                 "why undecided": "; ".join(reasons) or NO_VALUE,
             }
@@ -70,13 +71,13 @@ def gradients(sweep: Sweep, frame: pd.DataFrame) -> pd.DataFrame:
         return frame
     frame = frame.reindex(columns=frame.columns.union(sweep.varying, sort=False))
     settings = [path for path in sweep.varying if frame[path].nunique(dropna=False) > 1]
-    columns = [*settings, "at", "test.method", "budget", "gradient"]
+    columns = [*settings, "at", METHOD, BUDGET, "gradient"]
     frame = frame.reindex(columns=frame.columns.union([*columns, *COSTS], sort=False))
     rows = []
     for key, group in frame.groupby(columns, dropna=False, sort=False):
-        done = group[group["outcome"] == FINISHED]
-        names = [*map(sweep.heading, settings), "weights at", "method", "budget", "gradient"]
-        failed = Counter(group.loc[group["outcome"] != FINISHED, "outcome"])
+        done = group[group[OUTCOME] == FINISHED]
+        names = [*map(sweep.heading, settings), "weights at", "method", BUDGET, "gradient"]
+        failed = Counter(group.loc[group[OUTCOME] != FINISHED, OUTCOME])
         error = magnitude(done["gradient_error"].astype(float))
         rows.append(
             {
@@ -114,7 +115,7 @@ def robustness(sweep: Sweep, frame: pd.DataFrame) -> pd.DataFrame:
     counts the seeds of a row; a mean over fewer of them says so. `test_size` is shown if it varies.
     """
     frame = frame[frame["asked"]]
-    columns = [*sweep.varying, "test.method"]
+    columns = [*sweep.varying, METHOD]
     if frame["batch_norm"].nunique() > 1:
         columns.append("batch_norm")
     if frame["test_size"].nunique(dropna=False) > 1:
@@ -123,13 +124,13 @@ def robustness(sweep: Sweep, frame: pd.DataFrame) -> pd.DataFrame:
     # A setting that tells cells apart may be one that no evaluated trial has.
     frame = frame.reindex(columns=frame.columns.union(columns, sort=False))
     # A tolerance and a multiple of the training tolerance can be the same, which counts once.
-    frame = frame.drop_duplicates(["trial", "test.method", "test_size", "batch_norm", "budget"])
-    budgets = sorted(set(frame["budget"]))
+    frame = frame.drop_duplicates([TRIAL, METHOD, "test_size", "batch_norm", BUDGET])
+    budgets = sorted(set(frame[BUDGET]))
     rows = []
     for key, group in frame.groupby(columns, dropna=False, sort=False):
         row = {sweep.heading(name): shown(v) for name, v in zip(columns, key, strict=True)}
-        n = group["trial"].nunique()
-        values = {str(b): _headline_values(group[group["budget"] == b], n) for b in budgets}
+        n = group[TRIAL].nunique()
+        values = {str(b): _headline_values(group[group[BUDGET] == b], n) for b in budgets}
         rows.append({**row, "n": str(n), **values})
     return pd.DataFrame(rows)
 
@@ -143,8 +144,8 @@ def _headline_values(points: pd.DataFrame, n: int) -> str:
     if points.empty:
         return NO_VALUE
     text = measured(points["metric"].iloc[0], points["value"].astype(float))
-    finished = int((points["outcome"] == FINISHED).sum())
+    finished = int((points[OUTCOME] == FINISHED).sum())
     if 0 < finished < n:
         text += f" ({finished} of {n})"
-    failed = Counter(points.loc[points["outcome"] != FINISHED, "outcome"])
+    failed = Counter(points.loc[points[OUTCOME] != FINISHED, OUTCOME])
     return ", ".join([text, *(f"{count} {name}" for name, count in failed.items())])

@@ -3,34 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from typing import Protocol
 
 import pandas as pd
 
 from nodebench.report.analysis.agreement import COMPARED
-from nodebench.report.analysis.agreement import Reading as Agrees
 from nodebench.report.analysis.baseline import Comparison, Reading, by_seed
 from nodebench.report.analysis.claims import Checked
+from nodebench.report.analysis.columns import CELL, OUTCOME
 from nodebench.report.analysis.findings import Findings
 from nodebench.report.analysis.formatting import measured, unit
 from nodebench.report.analysis.published import Compared
-from nodebench.report.analysis.verdict import ODE, RESNET, ROUNDING, UNDECIDED
+from nodebench.report.analysis.verdict import ROUNDING, VerdictWord
 from nodebench.store.result import FINISHED
 from nodebench.sweep import Sweep
-
-READINGS: Mapping[str, str] = {
-    Reading.BETTER: "better",
-    Reading.WORSE: "worse",
-    Reading.UNCLEAR: "without a clear difference",
-    Reading.SAME: "the same",
-    Reading.ALIKE: "with the same difference in every pair (not tested)",
-    Reading.TOO_FEW: "with too few seeds",
-}
-AGREEMENTS: Mapping[str, str] = {
-    Agrees.MATCHES: "matching",
-    Agrees.DIFFERS: "differing",
-    Agrees.UNCERTAIN: "too uncertain to say",
-}
 
 MOST_NAMED = 4
 """Cells in a sentence; of more, a figure tells better."""
@@ -63,10 +50,10 @@ def _best(sweep: Sweep, frame: pd.DataFrame) -> list[str]:
 
 def _best_of(sweep: Sweep, frame: pd.DataFrame, opening: str) -> list[str]:
     data = sweep.trials[0].spec.data
-    done = frame[frame["outcome"] == FINISHED]
+    done = frame[frame[OUTCOME] == FINISHED]
     if done.empty or data.headline not in done:
         return []
-    means = done.groupby("cell", sort=False)[data.headline].mean().dropna()
+    means = done.groupby(CELL, sort=False)[data.headline].mean().dropna()
     ranked = means.sort_values(ascending=not data.higher_is_better, kind="stable").index
     numbers = []
     for cell in ranked[:2]:
@@ -87,10 +74,10 @@ def _best_of(sweep: Sweep, frame: pd.DataFrame, opening: str) -> list[str]:
 def _at_chance(sweep: Sweep, frame: pd.DataFrame) -> list[str]:
     """The cells that have learned nothing: the commonest class, always named, does as well."""
     data = sweep.trials[0].spec.data
-    done = frame[frame["outcome"] == FINISHED]
+    done = frame[frame[OUTCOME] == FINISHED]
     if "chance" not in done or data.headline not in done:
         return []
-    means = done.groupby("cell", sort=False)[[data.headline, "chance"]].mean().dropna()
+    means = done.groupby(CELL, sort=False)[[data.headline, "chance"]].mean().dropna()
     ahead = (means[data.headline] - means["chance"]) * (1 if data.higher_is_better else -1)
     cells = list(means.index[ahead <= sweep.margin + ROUNDING])
     if not cells:
@@ -101,25 +88,34 @@ def _at_chance(sweep: Sweep, frame: pd.DataFrame) -> list[str]:
 
 
 def _beside_baseline(compared: Sequence[Comparison]) -> list[str]:
-    parts = _counted((each.reading for each in compared), READINGS)
+    parts = _counted((each.reading for each in compared), Reading)
     return [f"Of {len(compared)} compared with the baseline, {parts}."] if compared else []
 
 
 def _verdicts(judged: pd.DataFrame) -> list[str]:
     if judged.empty:
         return []
-    parts = _counted(judged["verdict"], {word: word for word in (ODE, RESNET, UNDECIDED)})
+    parts = _counted(judged["verdict"], VerdictWord)
     return [f"Verdicts on {len(judged)} trained networks under finer solvers: {parts}."]
 
 
-def _counted(found: Iterable[str], names: Mapping[str, str]) -> str:
-    """How often each word was found, in the names' order: `2 better and 1 worse`."""
+class _Word(Protocol):
+    """A member of an enumeration that says how a sentence counts what it is said of."""
+
+    @property
+    def text(self) -> str: ...
+
+    def __hash__(self) -> int: ...
+
+
+def _counted(found: Iterable[object], words: Iterable[_Word]) -> str:
+    """How often each word was found, in the words' order: `2 better and 1 worse`."""
     counts = Counter(found)
-    return _listed([f"{counts[word]} {name}" for word, name in names.items() if counts[word]])
+    return _listed([f"{counts[word]} {word.text}" for word in words if counts[word]])
 
 
 def _frontier(frontier: pd.DataFrame) -> list[str]:
-    cells = [f"`{cell}`" for cell in frontier.loc[frontier["front_seconds"], "cell"]]
+    cells = [f"`{cell}`" for cell in frontier.loc[frontier["front_seconds"], CELL]]
     if len(frontier) < 2 or not 0 < len(cells) <= MOST_NAMED:
         return []
     return [f"For its time per epoch, none surpasses {_listed(cells)}."]
@@ -134,13 +130,13 @@ def _claims(sweep: Sweep, checked: Sequence[Checked]) -> list[str]:
     where = f", in the {size} form" if size != "full" else ""
     sentences = []
     for name, has_source in (("the claims stated", True), ("our expectations", False)):
-        said = [each.said for each in checked if each.has_source is has_source]
-        parts = _counted(said, {word: word for word in said})
-        sentences += [f"Of {name}{where}: {parts}."] if said else []
+        counts = Counter(each.text for each in checked if each.has_source is has_source)
+        parts = _listed([f"{count} {text}" for text, count in counts.items()])
+        sentences += [f"Of {name}{where}: {parts}."] if counts else []
     return sentences
 
 
 def _published(published: Sequence[Compared]) -> list[str]:
     readings = [each.reading for each in published if each.reading in COMPARED]
-    parts = _counted(readings, AGREEMENTS)
+    parts = _counted(readings, COMPARED)
     return [f"Of published numbers that compare ({len(readings)}): {parts}."] if readings else []

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from nodebench.report.analysis import published
+from nodebench.report.analysis.columns import OUTCOME, TRIAL
 from nodebench.report.analysis.formatting import (
     NO_VALUE,
     count_and_interval,
@@ -36,15 +37,15 @@ def main_table(
     metrics = list(dict.fromkeys(trial.spec.data.metric for trial in sweep.trials))
     rows = []
     for key, group in cells(sweep, frame):
-        done = group[group["outcome"] == FINISHED]
-        spec = trials[group["id"].iloc[0]].spec
+        done = group[group[OUTCOME] == FINISHED]
+        spec = trials[group[TRIAL].iloc[0]].spec
         rows.append(
             {
                 **key,
                 **_judged("test_", done, metrics),
                 "n": f"{len(done)} of {len(group)}" if len(done) < len(group) else f"{len(done)}",
                 "published": published.shown(sweep.name, spec) or NO_VALUE,
-                **_verdict(judged, done["id"]),
+                **_verdict(judged, done[TRIAL]),
                 **_judged("val_", done, metrics),
                 **_judged("train_", done, metrics),
                 **_judged("best_test_", done, metrics),
@@ -57,8 +58,9 @@ def main_table(
             }
         )
     table = pd.DataFrame(rows).fillna(NO_VALUE)
-    optional = table.columns[len(key) + len(metrics) :]
-    return table.drop(columns=[c for c in optional if (table[c] == NO_VALUE).all()])
+    always = {*_headings(sweep).values(), *_judged("test_", frame[:0], metrics)}
+    optional = [name for name in table.columns if name not in always]
+    return table.drop(columns=[name for name in optional if (table[name] == NO_VALUE).all()])
 
 
 HEADINGS = {
@@ -81,7 +83,7 @@ def _judged(prefix: str, done: pd.DataFrame, metrics: Sequence[str]) -> dict[str
 
 def _verdict(judged: pd.DataFrame, ids: pd.Series[str]) -> dict[str, str]:
     """What is lost under a finer solver, and the verdict, on the models of a cell."""
-    found = judged[judged["trial"].isin(ids)] if len(judged) else judged
+    found = judged[judged[TRIAL].isin(ids)] if len(judged) else judged
     if judged.empty:
         return {}
     metric = judged["metric"].iloc[0]
@@ -108,7 +110,7 @@ def _seconds(done: pd.DataFrame, timed: pd.DataFrame) -> dict[str, str]:
     """Seconds per epoch alone on each kind of machine; the trainings' own if there is no such."""
     if timed.empty:
         return {"s/epoch ‡": mean_and_interval(column(done, "epoch_s"), 2)}
-    found = timed[timed["trial"].isin(done["id"])]
+    found = timed[timed[TRIAL].isin(done[TRIAL])]
     machines = list(dict.fromkeys(timed["machine"]))
     where = {machine: f" on {machine}" if len(machines) > 1 else "" for machine in machines}
     heading = "s/epoch{} ‡" if timed_busy(timed) else "s/epoch{}"
@@ -143,7 +145,7 @@ def timings(sweep: Sweep, frame: pd.DataFrame) -> pd.DataFrame:
             "rounds × steps": f"{row['rounds']} × {row['steps']}",
             "load before": f"{row['load_before']:.1f}",
         }
-        for key, group in cells(sweep, frame.rename(columns={"trial": "id"}))
+        for key, group in cells(sweep, frame)
         for row in group.to_dict("records")
     ]
     return pd.DataFrame(rows)
@@ -163,12 +165,12 @@ def _adapted(done: pd.DataFrame) -> dict[str, str]:
 
 def failures(sweep: Sweep, frame: pd.DataFrame) -> pd.DataFrame:
     """The trials without a finished training, and why."""
-    unfinished = frame[frame["outcome"] != FINISHED]
+    unfinished = frame[frame[OUTCOME] != FINISHED]
     names = {trial.id: sweep.label(trial) for trial in sweep.trials}
     return pd.DataFrame(
         {
-            "trial": unfinished["id"],
-            "what": [names[i] for i in unfinished["id"]],
+            "trial": unfinished[TRIAL],
+            "what": [names[i] for i in unfinished[TRIAL]],
             "outcome": unfinished["ending"],
             "reason": unfinished["reason"],
         }
@@ -190,12 +192,16 @@ def cells(sweep: Sweep, frame: pd.DataFrame) -> list[tuple[dict[str, str], pd.Da
     """(heading -> value, rows) of every cell, in the plan's order."""
     if frame.empty:
         return []
-    columns = sweep.varying or ["model.name"]
-    headings = [sweep.heading(path) for path in columns]
+    headings = _headings(sweep)
     return [
-        (dict(zip(headings, map(shown, key), strict=True)), group)
-        for key, group in frame.groupby(columns, dropna=False, sort=False)
+        (dict(zip(headings.values(), map(shown, key), strict=True)), group)
+        for key, group in frame.groupby(list(headings), dropna=False, sort=False)
     ]
+
+
+def _headings(sweep: Sweep) -> dict[str, str]:
+    """The settings that distinguish cells -> their headings."""
+    return {path: sweep.heading(path) for path in sweep.varying or ["model.name"]}
 
 
 def _outcomes(group: pd.DataFrame) -> str:

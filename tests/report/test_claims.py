@@ -8,7 +8,7 @@ import pytest
 from nodebench.api import write_report
 from nodebench.errors import SweepError
 from nodebench.report.analysis.baseline import one_each, partner
-from nodebench.report.analysis.claims import Judgement, claims, expectations
+from nodebench.report.analysis.claims import Judgement, claims_table
 from nodebench.report.analysis.findings import Findings
 from nodebench.store import Result, Store
 from nodebench.sweep import load
@@ -67,7 +67,7 @@ def test_the_same_difference_in_every_pair_says_that_it_was_not_tested(tmp_path)
         return (0.95 if activation == "tanh" else 0.90) + 0.01 * seed
 
     checked = claimed(tmp_path, apart, of={**TANH, **FINE}, above=RELU, source="S0")
-    assert checked.said == "reproduced, the same in every seed (not tested)"
+    assert checked.text == "reproduced, the same in every seed (not tested)"
     assert checked.numbers == ("tanh 8: 5.00 points more than relu 8 (n = 3)",)
 
 
@@ -77,18 +77,17 @@ def test_a_line_without_a_source_is_an_expectation(tmp_path):
         {"says": "ours", "of": {**RELU, **FINE}, "above": TANH},
     ]
     sweep, found = made(tmp_path, steady, claims=lines)
-    assert claims(found.checked)[["claim", "source", "here"]].to_numpy().tolist() == [
-        ["theirs", "S0, Table 1", "reproduced"]
-    ]
-    table = expectations(found.checked)
-    assert table[["expectation", "here"]].to_numpy().tolist() == [["ours", "**not met**"]]
+    claimed, expected = (claims_table([checked]).to_dict("records") for checked in found.checked)
+    assert {"claim": "theirs", "source": "S0, Table 1"}.items() <= claimed[0].items()
+    assert {"expectation": "ours", "here": "not met"}.items() <= expected[0].items()
+    assert claimed[0]["here"] == "reproduced"
     page = write_report(sweep, Store(tmp_path / "runs"), tmp_path / "report").read_text()
-    assert page.index("## Claims") < page.index("## Expectations")
+    assert page.index("| reproduced |") < page.index("## Expectations") < page.index("**not met**")
 
 
 def test_one_seed_is_judged_by_its_number(tmp_path):
     checked = claimed(tmp_path, seeds=1, of={**TANH, **FINE}, above=RELU, source="S0")
-    assert (checked.said, checked.numbers) == (
+    assert (checked.text, checked.numbers) == (
         "reproduced by one seed",
         ("tanh 8: 10.00 points more than relu 8 (n = 1)",),
     )

@@ -29,7 +29,7 @@ def number(value: float | str, **fields: object) -> Published:
 
 
 def said(theirs: Published, ours: pd.Series[float] = OURS, obstacle: str = "") -> str:
-    return compared("a cell", theirs, ours, obstacle).said
+    return compared("a cell", theirs, ours, obstacle).text
 
 
 @pytest.mark.parametrize("name", studies())

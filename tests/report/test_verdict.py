@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from nodebench.report.analysis.verdict import ODE, RESNET, UNDECIDED, Verdict, verdict
+from nodebench.report.analysis.verdict import Verdict, VerdictWord, verdict
 from nodebench.spec import Trial
 from tests.support.tiny_sweeps import TINY, point, tiny
 
@@ -34,25 +34,25 @@ def judged(trial: Trial, *points: tuple[float | str, dict[str, Any]], **options:
 
 def test_what_keeps_its_accuracy_at_the_limit_is_an_ode(trial: Trial) -> None:
     found = judged(trial, (0.90, OWN), (0.895, LIMIT))
-    assert (found.word, found.own, found.limit) == (ODE, 0.9, 0.895)
+    assert (found.word, found.own, found.limit) == (VerdictWord.ODE, 0.9, 0.895)
     assert found.drop == pytest.approx(0.005)
 
 
 def test_what_loses_more_than_the_margin_is_a_resnet(trial: Trial) -> None:
     points = (0.90, OWN), (0.88, LIMIT)
-    assert judged(trial, *points).word == RESNET
-    assert judged(trial, *points, margin=0.03).word == ODE
+    assert judged(trial, *points).word == VerdictWord.RESNET
+    assert judged(trial, *points, margin=0.03).word == VerdictWord.ODE
 
 
 def test_no_finer_solver_may_lower_the_accuracy(trial: Trial) -> None:
     """The (S, n)-criterion is about every more powerful solver, not the limit alone."""
     found = judged(trial, (0.90, OWN), (0.5, euler(4)), (0.9, LIMIT))
-    assert (found.word, found.drop) == (RESNET, pytest.approx(0.4))
+    assert (found.word, found.drop) == (VerdictWord.RESNET, pytest.approx(0.4))
 
 
 def test_a_coarser_solver_may_be_worse(trial: Trial) -> None:
     coarser = {"method": "euler", "steps": 1, "nfe": 1.0}
-    assert judged(trial, (0.90, OWN), (0.1, coarser), (0.9, LIMIT)).word == ODE
+    assert judged(trial, (0.90, OWN), (0.1, coarser), (0.9, LIMIT)).word == VerdictWord.ODE
 
 
 def test_a_method_of_lower_order_is_not_finer(tmp_path: Path) -> None:
@@ -60,12 +60,12 @@ def test_a_method_of_lower_order_is_not_finer(tmp_path: Path) -> None:
     trial = tiny(tmp_path, base=base).trials[0]
     own = {"method": "midpoint", "step_factor": 1.0, "nfe": 4.0}
     found = judged(trial, (0.9, own), (0.3, euler(8)), (0.9, LIMIT))
-    assert found.word == ODE
+    assert found.word == VerdictWord.ODE
 
 
 def test_more_accuracy_at_the_limit_is_no_drop(trial: Trial) -> None:
     found = judged(trial, (0.80, OWN), (0.9, LIMIT))
-    assert (found.word, found.drop) == (ODE, pytest.approx(-0.1))
+    assert (found.word, found.drop) == (VerdictWord.ODE, pytest.approx(-0.1))
 
 
 def test_the_finest_point_is_the_limit(trial: Trial) -> None:
@@ -79,22 +79,22 @@ def test_the_finest_point_is_the_limit(trial: Trial) -> None:
 def test_without_a_limit_nothing_is_said(trial: Trial) -> None:
     coarser = {"method": "rk4", "steps": 16, "nfe": 64.0}
     found = judged(trial, (0.9, OWN), (0.9, coarser))
-    assert (found.word, found.reason) == (UNDECIDED, "the limit has not been evaluated")
+    assert (found.word, found.reason) == (VerdictWord.UNDECIDED, "the limit has not been evaluated")
     assert (found.own, found.limit) == (0.9, None)
     found = judged(trial, (0.9, OWN), ("diverged", LIMIT))
-    assert (found.word, found.reason) == (UNDECIDED, "the limit: diverged")
+    assert (found.word, found.reason) == (VerdictWord.UNDECIDED, "the limit: diverged")
 
 
 def test_a_model_that_fails_under_its_own_solver_is_undecided(trial: Trial) -> None:
     found = judged(trial, ("diverged", OWN), (0.9, LIMIT))
-    assert (found.word, found.reason) == (UNDECIDED, "its own solver: diverged")
+    assert (found.word, found.reason) == (VerdictWord.UNDECIDED, "its own solver: diverged")
 
 
 def test_nothing_is_said_of_a_model_that_has_learned_nothing(trial: Trial) -> None:
     points = (0.105, OWN), (0.1, LIMIT)
     found = judged(trial, *points, chance=0.1)
-    assert (found.word, found.reason) == (UNDECIDED, "no better than chance, 0.1")
-    assert judged(trial, *points).word == ODE
+    assert (found.word, found.reason) == (VerdictWord.UNDECIDED, "no better than chance, 0.1")
+    assert judged(trial, *points).word == VerdictWord.ODE
 
 
 def test_without_evaluations_there_is_no_verdict(trial: Trial) -> None:
@@ -120,7 +120,7 @@ def test_errors_are_better_when_they_are_small(tmp_path: Path) -> None:
     rows = [point(0.0, **fields) | {"error": e} for e, fields in ((0.1, OWN), (0.3, LIMIT))]
     found = verdict(trial, rows, 0.01)
     assert found is not None
-    assert (found.word, found.drop) == (RESNET, pytest.approx(0.2))
+    assert (found.word, found.drop) == (VerdictWord.RESNET, pytest.approx(0.2))
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ def test_the_fewest_steps_from_which_accuracy_stays_at_the_limit(
 def test_a_drop_of_exactly_the_margin_is_within_it(trial: Trial) -> None:
     assert 0.95 - 0.94 > 0.01
     found = judged(trial, (0.95, OWN), (0.94, LIMIT))
-    assert (found.word, found.sufficient_steps) == (ODE, 2)
+    assert (found.word, found.sufficient_steps) == (VerdictWord.ODE, 2)
 
 
 def test_the_order_is_that_observed_under_its_own_solver(trial: Trial) -> None:
@@ -168,7 +168,7 @@ def test_the_limit_is_finer_than_any_tolerance(tmp_path: Path, solver: dict[str,
     rows = [point(0.99, trained, **own), point(0.5, trained, **LIMIT)]
     found = verdict(trial, rows, 0.01)
     assert found is not None
-    assert (found.word, found.drop) == (RESNET, pytest.approx(0.49))
+    assert (found.word, found.drop) == (VerdictWord.RESNET, pytest.approx(0.49))
 
 
 def test_of_what_was_trained_at_the_limit_nothing_is_said(tmp_path: Path) -> None:
@@ -178,10 +178,10 @@ def test_of_what_was_trained_at_the_limit_nothing_is_said(tmp_path: Path) -> Non
     rows = [point(0.9, trial.spec.solver, **own), point(0.9, **LIMIT)]
     found = verdict(trial, rows, 0.01)
     assert found is not None
-    assert (found.word, found.reason) == (UNDECIDED, "nothing finer was evaluated")
+    assert (found.word, found.reason) == (VerdictWord.UNDECIDED, "nothing finer was evaluated")
     finer = {"method": "rk4", "steps": 256, "nfe": 1024.0}
     found = verdict(trial, [*rows, point(0.9, **finer)], 0.01)
-    assert found is not None and found.word == ODE
+    assert found is not None and found.word == VerdictWord.ODE
 
 
 def test_the_limit_by_another_name_is_not_finer_than_itself(tmp_path: Path) -> None:
@@ -190,15 +190,17 @@ def test_the_limit_by_another_name_is_not_finer_than_itself(tmp_path: Path) -> N
     own = {"method": "rk4", "step_factor": 1.0, "nfe": 512.0}
     found = verdict(trial, [point(0.9, trial.spec.solver, **own), point(0.9, **LIMIT)], 0.01)
     assert found is not None
-    assert (found.word, found.reason) == (UNDECIDED, "nothing finer was evaluated")
+    assert (found.word, found.reason) == (VerdictWord.UNDECIDED, "nothing finer was evaluated")
 
 
 def test_a_finer_solver_that_fails_leaves_it_undecided(trial: Trial) -> None:
     found = judged(trial, (0.9, OWN), ("diverged", euler(4)), (0.9, LIMIT))
-    assert (found.word, found.reason) == (UNDECIDED, "a finer solver: diverged")
+    assert (found.word, found.reason) == (VerdictWord.UNDECIDED, "a finer solver: diverged")
     coarser = judged(trial, (0.9, OWN), ("diverged", euler(1)), (0.9, LIMIT))
-    assert coarser.word == ODE
-    assert judged(trial, (0.9, OWN), ("diverged", euler(4)), (0.5, LIMIT)).word == RESNET
+    assert coarser.word == VerdictWord.ODE
+    assert (
+        judged(trial, (0.9, OWN), ("diverged", euler(4)), (0.5, LIMIT)).word == VerdictWord.RESNET
+    )
 
 
 def test_a_network_without_ode_blocks_has_no_verdict(trial: Trial) -> None:

@@ -13,7 +13,7 @@ import pytest
 from nodebench.execution.launch import run
 from nodebench.planning import entries
 from nodebench.planning.missing import is_missing
-from nodebench.report.analysis.verdict import ODE, RESNET, judge
+from nodebench.report.analysis.verdict import VerdictWord, judge
 from nodebench.store import Result, Store
 from nodebench.store.result import Row
 from nodebench.sweep import Sweep
@@ -215,10 +215,10 @@ def test_verdicts_on_a_field_in_closed_form(
         found.append(judge(trial, sweep, store))
     fine, coarse = found
     assert fine is not None and coarse is not None
-    assert (fine.word, fine.own, fine.limit, fine.drop) == (ODE, 1.0, 1.0, 0.0)
+    assert (fine.word, fine.own, fine.limit, fine.drop) == (VerdictWord.ODE, 1.0, 1.0, 0.0)
     assert fine.sufficient_steps == 32
     assert fine.order == pytest.approx(1.0, abs=0.1)
-    assert (coarse.word, coarse.own) == (RESNET, 1.0)
+    assert (coarse.word, coarse.own) == (VerdictWord.RESNET, 1.0)
     assert coarse.limit == coarse.own - coarse.drop == 0.5
 
 

@@ -29,6 +29,13 @@ class Reading(StrEnum):
     NOT_COMPARABLE = "not comparable"
     NOT_RUN = "not run"
 
+    @property
+    def text(self) -> str:
+        """How a sentence counts such numbers: `3 matching and 1 differing`."""
+        return IN_A_SENTENCE.get(self, self.value)
+
+
+IN_A_SENTENCE = {Reading.MATCHES: "matching", Reading.DIFFERS: "differing"}
 
 COMPARED = (Reading.MATCHES, Reading.DIFFERS, Reading.UNCERTAIN)
 """Readings of numbers that could be compared."""

@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from nodebench.report.analysis.columns import CELL, OUTCOME
 from nodebench.report.analysis.formatting import NO_VALUE, probability, signed, unit
 from nodebench.report.analysis.statistics import FEWEST_PAIRS, Difference, holm, paired
 from nodebench.spec import Trial
@@ -29,6 +30,18 @@ class Reading(StrEnum):
     SAME = "the same"
     ALIKE = "the same difference in every pair (not tested)"
     TOO_FEW = "too few seeds"
+
+    @property
+    def text(self) -> str:
+        """How a sentence counts such cells: `2 better and 1 without a clear difference`."""
+        return IN_A_SENTENCE.get(self, self.value)
+
+
+IN_A_SENTENCE = {
+    Reading.UNCLEAR: "without a clear difference",
+    Reading.ALIKE: "with the same difference in every pair (not tested)",
+    Reading.TOO_FEW: "with too few seeds",
+}
 
 
 def partner(sweep: Sweep, trial: Trial, named: Mapping[str, Any]) -> Trial | None:
@@ -62,7 +75,7 @@ def _is_named(path: str, named: Sequence[str]) -> bool:
 
 def by_seed(frame: pd.DataFrame, cell: str, metric: str) -> pd.Series[float]:
     """A metric of the finished trials of a cell, by seed."""
-    rows = frame[(frame["cell"] == cell) & (frame["outcome"] == FINISHED)]
+    rows = frame[(frame[CELL] == cell) & (frame[OUTCOME] == FINISHED)]
     values = rows.set_index("seed").get(metric, pd.Series(dtype=float))
     return pd.to_numeric(values, errors="coerce").dropna()
 

@@ -37,11 +37,9 @@ class Basis(StrEnum):
     ONE_SEED = "by one seed"
 
 
-WORDS = {
-    True: {Judgement.HOLDS: "reproduced", Judgement.FAILS: "not reproduced"},
-    False: {Judgement.HOLDS: "met", Judgement.FAILS: "not met"},
-}
-"""Of claims, which have a source, and of expectations, which have none."""
+OF_CLAIMS = {Judgement.HOLDS: "reproduced", Judgement.FAILS: "not reproduced"}
+OF_EXPECTATIONS = {Judgement.HOLDS: "met", Judgement.FAILS: "not met"}
+"""Judgements in words: on claims, which have a source, and on expectations, which have none."""
 
 
 @dataclass(frozen=True)
@@ -59,9 +57,15 @@ class Checked:
         return bool(self.claim.source)
 
     @property
-    def said(self) -> str:
+    def numbers_text(self) -> str:
+        """The numbers of all cells; a dash if there are none."""
+        return "; ".join(self.numbers) or NO_VALUE
+
+    @property
+    def text(self) -> str:
         """The judgement and its basis: `reproduced by one seed`."""
-        word = WORDS[self.has_source].get(self.judgement, self.judgement.value)
+        words = OF_CLAIMS if self.has_source else OF_EXPECTATIONS
+        word = words.get(self.judgement, self.judgement.value)
         separator = ", " if self.basis is Basis.ALIKE else " "
         return f"{word}{separator}{self.basis}" if self.basis else word
 
@@ -177,33 +181,21 @@ def _decimals(scale: float) -> int:
     return max(0, 2 - math.floor(math.log10(abs(scale)))) if scale else 0
 
 
-def claims(checked: Sequence[Checked]) -> pd.DataFrame:
-    """One row per claim: what is said, by whom, what was found."""
-    table = _table([each for each in checked if each.has_source])
-    if not table.empty:
-        sources = [each.claim.source for each in checked if each.has_source]
-        table.insert(1, "source", sources)
-    return table
-
-
-def expectations(checked: Sequence[Checked]) -> pd.DataFrame:
-    """One row per expectation of ours, which no source states."""
-    return _table([each for each in checked if not each.has_source])
-
-
-def _table(checked: Sequence[Checked]) -> pd.DataFrame:
+def claims_table(checked: Sequence[Checked]) -> pd.DataFrame:
+    """One row per claim: what is said, by whom, what was found; of expectations, by nobody."""
     return pd.DataFrame(
         {
             "claim" if each.has_source else "expectation": each.claim.says,
-            "asked": _asked(each.claim),
-            "here": f"**{each.said}**" if each.judgement is Judgement.FAILS else each.said,
-            "numbers": "; ".join(each.numbers) or NO_VALUE,
+            **({"source": each.claim.source} if each.has_source else {}),
+            "asked": asked_text(each.claim),
+            "here": each.text,
+            "numbers": each.numbers_text,
         }
         for each in checked
     )
 
 
-def _asked(claim: Claim) -> str:
+def asked_text(claim: Claim) -> str:
     """The relation, as the sweep's file has it: `drop below 0.1`."""
     metric = f"{claim.metric} " if claim.metric else ""
     if claim.within is not None:

@@ -9,6 +9,7 @@ import pandas as pd
 from nodebench.report.analysis import frames
 from nodebench.report.analysis.baseline import against_baseline
 from nodebench.report.analysis.claims import checked_claims
+from nodebench.report.analysis.columns import CELL, TRIAL
 from nodebench.report.analysis.pareto import frontier
 from nodebench.report.analysis.published import compared_numbers
 from nodebench.spec.vocabulary import VERDICT_NUMBERS
@@ -39,8 +40,8 @@ class Findings:
         short = dict(zip(self.sweep.labels.values(), other.sweep.labels.values(), strict=True))
         for name in ("epochs", "evaluated", "judged", "frontier"):
             frame = getattr(self, name)
-            if "cell" in frame:
-                setattr(other, name, frame.assign(cell=frame["cell"].map(short)))
+            if CELL in frame:
+                setattr(other, name, frame.assign(**{CELL: frame[CELL].map(short)}))
         return other
 
     @property
@@ -62,12 +63,12 @@ def all_results(sweep: Sweep, store: Store) -> pd.DataFrame:
 
 def _joined(results: pd.DataFrame, judged: pd.DataFrame, timed: pd.DataFrame) -> pd.DataFrame:
     if not judged.empty:
-        numbers = judged[["trial", "verdict", *VERDICT_NUMBERS]].rename(columns={"trial": "id"})
-        results = results.merge(numbers, on="id", how="left")
+        numbers = judged[[TRIAL, "verdict", *VERDICT_NUMBERS]]
+        results = results.merge(numbers, on=TRIAL, how="left")
     if not timed.empty:
         machine = timed["machine"].mode().iloc[0]  # where most were timed: others do not compare
-        seconds = timed.loc[
-            timed["machine"] == machine, ["trial", "timed_epoch_s"]
-        ].drop_duplicates("trial")
-        results = results.merge(seconds.rename(columns={"trial": "id"}), on="id", how="left")
+        seconds = timed.loc[timed["machine"] == machine, [TRIAL, "timed_epoch_s"]].drop_duplicates(
+            TRIAL
+        )
+        results = results.merge(seconds, on=TRIAL, how="left")
     return results

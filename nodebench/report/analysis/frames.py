@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from nodebench.report.analysis.columns import BUDGET, CELL, METHOD, OUTCOME, TRIAL
 from nodebench.report.analysis.statistics import half_width
 from nodebench.report.analysis.verdict import judge
 from nodebench.spec import Trial
@@ -37,10 +38,10 @@ def results(sweep: Sweep, store: Store) -> pd.DataFrame:
 
 
 def epochs(sweep: Sweep, store: Store) -> pd.DataFrame:
-    """One row per trial and epoch: `trial`, `cell`, `seed`, the settings, and the metrics."""
+    """One row per trial and epoch: `trial_id`, `cell`, `seed`, the settings, and the metrics."""
     rows: list[dict[str, Any]] = []
     for trial in sweep.trials:
-        identity = {"trial": trial.id, **_identity(sweep, trial)}
+        identity = {TRIAL: trial.id, **_identity(sweep, trial)}
         rows += [{**identity, **row} for row in store.folder(trial.id).history()]
     return pd.DataFrame(rows)
 
@@ -71,12 +72,12 @@ def evaluations(sweep: Sweep, store: Store) -> pd.DataFrame:
     named = {trial.id: set(asked(trial, sweep.evaluate)) for trial in sweep.trials}
     for trial, point, row in _measured(sweep, store):
         if not point.gradient:
-            metric = trial.spec.data.metric
-            rest = {"budget": _budget(trial, point, Solver(**row["solver"])), "metric": metric}
+            metric, solver = trial.spec.data.metric, Solver(**row["solver"])
+            rest = {BUDGET: _budget(trial, point, solver), "metric": metric}
             marks = {
                 "asked": point in named[trial.id],
                 "solver": str(sorted(row["solver"].items())),
-                "steps": trial.spec.steps_of(Solver(**row["solver"])),
+                "steps": trial.spec.steps_of(solver),
                 "own": is_own(trial, point),
                 "batch_norm": point.batch_norm,
                 "test_size": point.test_size,
@@ -91,7 +92,7 @@ def gradients(sweep: Sweep, store: Store) -> pd.DataFrame:
     for trial, point, row in _measured(sweep, store):
         if point.gradient:
             budget = _budget(trial, point, Solver(**row["solver"]))
-            what = {"gradient": point.gradient, "at": point.at, "budget": budget}
+            what = {"gradient": point.gradient, "at": point.at, BUDGET: budget}
             rows.append({**_about(sweep, trial, row), **what})
     return pd.DataFrame(rows)
 
@@ -100,9 +101,9 @@ def verdicts(sweep: Sweep, store: Store) -> pd.DataFrame:
     """One row per trial that was evaluated under its own solver: verdict, reason, numbers."""
     rows = [
         {
-            "trial": trial.id,
+            TRIAL: trial.id,
             **_identity(sweep, trial),
-            "verdict": judged.word,
+            "verdict": judged.word.value,
             "why": judged.reason,
             "metric": trial.spec.data.metric,
             **{name: judged.numbers.get(name) for name in VERDICT_NUMBERS},
@@ -117,7 +118,7 @@ def timings(sweep: Sweep, store: Store) -> pd.DataFrame:
     """One row per timed trial and kind of machine: seconds of a step and an epoch, and how."""
     rows = [
         {
-            "trial": trial.id,
+            TRIAL: trial.id,
             **_identity(sweep, trial),
             "machine": f"{row['hardware']}, {row['threads']} threads, torch {row['torch']}",
             **row,
@@ -159,25 +160,25 @@ def _measured(sweep: Sweep, store: Store) -> Iterator[tuple[Trial, EvaluationPoi
 def _about(sweep: Sweep, trial: Trial, row: Row) -> dict[str, Any]:
     solver = {f"test.{name}": value for name, value in row["solver"].items()}
     measures = {k: v for k, v in row.items() if k not in ("solver", "point")}
-    return {"trial": trial.id, **_identity(sweep, trial), **solver, **measures}
+    return {TRIAL: trial.id, **_identity(sweep, trial), **solver, **measures}
 
 
 def _budget(trial: Trial, point: EvaluationPoint, solver: Solver) -> Budget:
-    trained, span = trial.spec.solver, trial.spec.model.span
+    trained, steps = trial.spec.solver, trial.spec.steps_of(solver)
     assert trained is not None
     # Of an adapted solver, only the factor compares across trials.
     if point.tol_factor is not None and trained.adapt:
         return Budget((4, point.tol_factor), f"tol × {point.tol_factor:g}")
     if point.step_factor is not None:
         return Budget((3, point.step_factor), f"h × {point.step_factor:g}")
-    if solver.facts.kind == "adaptive":
+    if steps is None:
         # Rounded as they are shown, since 0.1 x 1e-3 is not quite 1e-4.
         rtol, atol = (float(f"{tolerance:g}") for tolerance in solver.tolerances)
         heading = f"tol {rtol:g}" if rtol == atol else f"rtol {rtol:g}, atol {atol:g}"
         return Budget((2, -rtol, -atol), heading)
     steps = solver.step_count(trial.spec.model.length)
     blocks = trial.spec.model.ode_blocks
-    if solver.stages is None or span is None or blocks is None:
+    if solver.stages is None or trial.spec.model.span is None or blocks is None:
         return Budget((1, steps), f"steps {steps}")
     nfe = (solver.facts.start + steps * solver.stages) * blocks
     return Budget((0, nfe), f"NFE {nfe}")
@@ -185,9 +186,9 @@ def _budget(trial: Trial, point: EvaluationPoint, solver: Solver) -> Budget:
 
 def on_most_samples(frame: pd.DataFrame) -> pd.DataFrame:
     """The finished points of each cell on its largest part of the test set."""
-    done = frame[frame["outcome"] == FINISHED]
+    done = frame[frame[OUTCOME] == FINISHED]
     sizes = done["test_size"].astype(float).fillna(math.inf)
-    return done[sizes == sizes.groupby(done["cell"]).transform("max")]
+    return done[sizes == sizes.groupby(done[CELL]).transform("max")]
 
 
 MEANS = ("value", "nfe", "steps", "forward_s", "solver_error")
@@ -202,18 +203,18 @@ def robustness_curves(frame: pd.DataFrame) -> pd.DataFrame:
     done = on_most_samples(frame)
     if done.empty:
         return pd.DataFrame()
-    method = done["test.method"].where(
-        done["batch_norm"] == "running", done["test.method"] + ", batch statistics"
+    method = done[METHOD].where(
+        done["batch_norm"] == "running", done[METHOD] + ", batch statistics"
     )
     # The training solver may be among those asked for under another name.
-    done = done.assign(method=method).drop_duplicates(["trial", "method", "solver"])
+    done = done.assign(method=method).drop_duplicates([TRIAL, "method", "solver"])
     measures = {name: (name, "mean") for name in MEANS}
     present = {name: how for name, how in measures.items() if how[0] in done}
-    curves = done.groupby(["cell", "method", "batch_norm", "budget"], sort=False).agg(
+    curves = done.groupby([CELL, "method", "batch_norm", BUDGET], sort=False).agg(
         **present, spread=("value", half_width), own=("own", "any")
     )
-    spent = done[done["own"]].groupby("cell")["nfe"].mean()
-    return curves.reset_index().assign(trained_nfe=lambda rows: rows["cell"].map(spent))
+    spent = done[done["own"]].groupby(CELL)["nfe"].mean()
+    return curves.reset_index().assign(trained_nfe=lambda rows: rows[CELL].map(spent))
 
 
 def _identity(sweep: Sweep, trial: Trial) -> dict[str, Any]:
@@ -222,17 +223,17 @@ def _identity(sweep: Sweep, trial: Trial) -> dict[str, Any]:
         path: value if isinstance(value, str | int | float | bool) else json.dumps(value)
         for path, value in trial.settings.items()
     }
-    return {"cell": sweep.cell_label(trial), **settings}
+    return {CELL: sweep.cell_label(trial), **settings}
 
 
 def _result_row(sweep: Sweep, trial: Trial, result: Result | None) -> dict[str, Any]:
-    row: dict[str, Any] = {"id": trial.id, **_identity(sweep, trial)}
+    row: dict[str, Any] = {TRIAL: trial.id, **_identity(sweep, trial)}
     if result is None:
-        return {**row, "outcome": "missing", "ending": "missing", "reason": ""}
+        return {**row, OUTCOME: "missing", "ending": "missing", "reason": ""}
     environment = result.environments[-1] if result.environments else {}
     return {
         **row,
-        "outcome": result.outcome,
+        OUTCOME: result.outcome,
         "ending": str(result),
         "reason": result.reason,
         "epochs": result.epoch,

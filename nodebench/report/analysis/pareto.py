@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import pandas as pd
 
 from nodebench.report.analysis.baseline import by_seed
+from nodebench.report.analysis.columns import CELL
 from nodebench.report.analysis.statistics import half_width, pareto
 from nodebench.sweep import Sweep
 
@@ -27,20 +28,20 @@ def frontier(sweep: Sweep, frame: pd.DataFrame) -> pd.DataFrame:
     data = sweep.trials[0].spec.data
     seconds = "timed_epoch_s" if "timed_epoch_s" in frame else "epoch_s"
     rows = []
-    for cell in dict.fromkeys(frame["cell"]):
+    for cell in dict.fromkeys(frame[CELL]):
         values = by_seed(frame, cell, data.headline)
         if values.empty:
             continue
         rows.append(
             {
-                "cell": cell,
+                CELL: cell,
                 "value": values.mean(),
                 "width": half_width(values),
                 "seconds": by_seed(frame, cell, seconds).mean(),
                 "nfe": by_seed(frame, cell, "nfe_forward").mean(),
             }
         )
-    table = pd.DataFrame(rows, columns=["cell", "value", "width", *COSTS])
+    table = pd.DataFrame(rows, columns=[CELL, "value", "width", *COSTS])
     sign = 1 if data.higher_is_better else -1
     for cost in COSTS:
         comparable = cost == "nfe" or seconds == "timed_epoch_s"

@@ -22,6 +22,7 @@ from nodebench.report.analysis.agreement import (
     Theirs,
     agreement,
 )
+from nodebench.report.analysis.columns import OUTCOME, TRIAL
 from nodebench.report.analysis.formatting import NO_VALUE, mean_and_interval, measured, whole
 from nodebench.report.analysis.sizes import caveat
 from nodebench.report.analysis.statistics import column
@@ -189,11 +190,15 @@ class Compared:
         return text if math.isnan(width) else f"{text} ± {width * entry.scale:.3g}"
 
     @property
-    def said(self) -> str:
-        """The reading with its note and caveat, as a table has them."""
+    def why(self) -> str:
+        """What the reading leaves open, and what may be the cause; empty if nothing is."""
         is_doubtful = self.reading in COMPARED and self.entry.metric != "parameters"
-        notes = ", ".join(filter(None, (self.note, self.caveat if is_doubtful else "")))
-        return self.reading + (f": {notes}" if notes else "")
+        return ", ".join(filter(None, (self.note, self.caveat if is_doubtful else "")))
+
+    @property
+    def text(self) -> str:
+        """The reading with its reasons, as a table has them."""
+        return self.reading.value + (f": {self.why}" if self.why else "")
 
 
 def compared(cell: str, entry: Published, ours: pd.Series[float], obstacle: str = "") -> Compared:
@@ -262,7 +267,7 @@ def compared_numbers(sweep: Sweep, frame: pd.DataFrame, judged: pd.DataFrame) ->
             numbers.setdefault(key, (entry, []))[1].append(trial.id)
     found = []
     for (cell, _), (entry, ids) in numbers.items():
-        done = frame[frame["id"].isin(ids) & (frame["outcome"] == FINISHED)]
+        done = frame[frame[TRIAL].isin(ids) & (frame[OUTCOME] == FINISHED)]
         ours = _at_the_limit(judged, ids) if entry.under else column(done, entry.metric)
         each = compared(cell, entry, ours.dropna(), obstacle(sweep))
         found.append(replace(each, caveat=caveat(sweep, ids)))
@@ -280,7 +285,7 @@ def published_numbers(found: Sequence[Compared]) -> pd.DataFrame:
             "published": str(each.entry),
             "difference": each.difference,
             "margin": _margin(each.entry),
-            "reading": each.said,
+            "reading": each.text,
             "source": each.entry.source,
         }
         for each in found
@@ -310,4 +315,4 @@ def _at_the_limit(judged: pd.DataFrame, ids: list[str]) -> pd.Series[float]:
     """The headline metric of each trial under the finest solver."""
     if judged.empty:
         return pd.Series(dtype=float)
-    return judged.loc[judged["trial"].isin(ids), "limit"].astype(float)
+    return judged.loc[judged[TRIAL].isin(ids), "limit"].astype(float)

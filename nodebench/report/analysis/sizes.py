@@ -7,7 +7,7 @@ from collections.abc import Container, Sequence
 from nodebench.spec.identity import canonical
 from nodebench.sweep import Sweep
 
-SMALL = "**This is the small form of the sweep: its numbers are not those of the study's size.**"
+SMALL = "This is the small form of the sweep: its numbers are not those of the study's size."
 LENGTHS = ("train.epochs", "train.iterations")
 FOLLOWING = ("train.schedule.at",)
 """What is not told, as it is in proportion to the length."""
@@ -20,8 +20,8 @@ def opening(sweep: Sweep) -> str:
     if sweep.made.size != "medium":
         return SMALL if sweep.made.size == "small" else ""
     return (
-        f"**This is the medium form of the sweep: {caveat(sweep)}. Its numbers are compared with "
-        "the study's all the same, with that doubt.**"
+        f"This is the medium form of the sweep: {caveat(sweep)}. Its numbers are compared with "
+        "the study's all the same, with that doubt."
     )
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 from nodebench.spec import Trial
@@ -22,7 +23,19 @@ from nodebench.store.result import FINISHED, Row
 from nodebench.sweep import Sweep
 from nodebench.sweep.points import points
 
-ODE, RESNET, UNDECIDED = "ODE", "ResNet in disguise", "undecided"
+
+class VerdictWord(StrEnum):
+    """What is said of a trained model."""
+
+    ODE = "ODE"
+    RESNET = "ResNet in disguise"
+    UNDECIDED = "undecided"
+
+    @property
+    def text(self) -> str:
+        """How a sentence counts such models."""
+        return self.value
+
 
 ROUNDING = 1e-9
 """Of differences between accuracies: 0.95 - 0.94 is a little more than 0.01."""
@@ -39,7 +52,7 @@ class Verdict:
     method's observed order of convergence from the training step size down.
     """
 
-    word: str
+    word: VerdictWord
     reason: str = ""
     own: float | None = None
     limit: float | None = None
@@ -96,7 +109,7 @@ def verdict(
     if own_row is None or own_row.get("nfe") == 0:  # a network without ODE blocks
         return None
     if own_row["outcome"] != FINISHED:
-        return Verdict(UNDECIDED, f"its own solver: {own_row['outcome']}")
+        return Verdict(VerdictWord.UNDECIDED, f"its own solver: {own_row['outcome']}")
     sign = 1 if trial.spec.data.higher_is_better else -1
     margin += ROUNDING
     found, own = [_found(trial, row) for row in rows], _found(trial, own_row)
@@ -110,8 +123,9 @@ def verdict(
     is_chance = chance is not None and sign * (own.value - chance) <= margin
     reason = f"no better than chance, {chance:.3g}" if is_chance else _doubt(limit, finer)
     if drop is not None and drop > margin and not is_chance and "limit" in numbers:
-        return Verdict(RESNET, **numbers)  # whatever else failed
-    return Verdict(UNDECIDED if reason else ODE, reason, **numbers)
+        return Verdict(VerdictWord.RESNET, **numbers)  # whatever else failed
+    word = VerdictWord.UNDECIDED if reason else VerdictWord.ODE
+    return Verdict(word, reason, **numbers)
 
 
 def _doubt(limit: _Found | None, finer: Sequence[_Found]) -> str:

@@ -15,6 +15,7 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from nodebench.report.analysis.columns import CELL, TRIAL
 from nodebench.report.analysis.statistics import interval
 from nodebench.report.figures.style import ON_LOG_AXES, in_lines, save, within_shares
 from nodebench.sweep import Sweep
@@ -41,7 +42,7 @@ def curves(sweep: Sweep, epochs: pd.DataFrame, folder: Path) -> dict[str, str]:
     for name, (column, title) in CURVES.items():
         if column not in epochs or not epochs[column].fillna(0).any():
             continue
-        if column.startswith("nfe") and epochs.groupby("trial")[column].nunique().max() <= 1:
+        if column.startswith("nfe") and epochs.groupby(TRIAL)[column].nunique().max() <= 1:
             continue  # a fixed-step solver's, which a table says better
         save(_curve(layout, epochs, column, title), folder / name)
         captions[name] = title[0].upper() + title[1:]
@@ -88,14 +89,14 @@ def adaptation(sweep: Sweep, epochs: pd.DataFrame, folder: Path) -> list[str]:
         rows = {"tol": "tolerance"} | rows
     if "step_size" in data:
         spans = {trial.id: trial.spec.model.length for trial in sweep.trials}
-        data["steps"] = data["trial"].map(spans) / data["step_size"]
+        data["steps"] = data[TRIAL].map(spans) / data["step_size"]
         rows = {"steps": "steps"} | rows
     figure, grid = plt.subplots(
         len(rows), 1, figsize=(7, 2.1 * len(rows) + 0.4), sharex=True, layout="constrained"
     )
     for axes, (column, title) in zip(grid, rows.items(), strict=True):
         sns.lineplot(
-            data, x="iteration", y=column, hue="cell", errorbar=interval, linewidth=1, ax=axes,
+            data, x="iteration", y=column, hue=CELL, errorbar=interval, linewidth=1, ax=axes,
             legend="auto" if axes is grid[0] else False,
         )  # fmt: skip
         axes.set(ylabel=title, yscale="log" if column == "tol" else "linear")
@@ -121,7 +122,7 @@ def close() -> None:
 
 def _curve(layout: _Layout, epochs: pd.DataFrame, column: str, title: str) -> Figure:
     data = epochs.dropna(subset=[column])
-    data = data.assign(line=data["cell"].map(layout.lines))
+    data = data.assign(line=data[CELL].map(layout.lines))
     present = [line for line in layout.colors if (data["line"] == line).any()]
     grid = sns.relplot(
         data=data,

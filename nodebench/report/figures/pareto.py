@@ -9,6 +9,7 @@ import seaborn as sns
 from matplotlib import pyplot as plt
 from matplotlib.ticker import LogLocator, NullFormatter
 
+from nodebench.report.analysis.columns import CELL
 from nodebench.report.analysis.pareto import COSTS
 from nodebench.report.figures.curves import MOST_NAMED
 from nodebench.report.figures.style import ON_LOG_AXES, save, within_shares
@@ -28,22 +29,22 @@ def frontier(sweep: Sweep, table: pd.DataFrame, folder: Path) -> list[str]:
         1, len(panels), figsize=(4.4 * len(panels) + 0.4, 3.6), sharey=True, squeeze=False,
         layout="constrained",
     )  # fmt: skip
-    colors = dict(zip(table["cell"], sns.color_palette("husl", len(table)), strict=True))
+    colors = dict(zip(table[CELL], sns.color_palette("husl", len(table)), strict=True))
     for axes, (cost, title) in zip(grid[0], panels.items(), strict=True):
         known = table[table[cost].notna()]
         front = known[known[f"front_{cost}"]].sort_values(cost)
         axes.plot(front[cost], front["value"], color="0.4", drawstyle="steps-post", zorder=1)
         for row in known.to_dict("records"):
-            color, is_front = colors[row["cell"]], row[f"front_{cost}"]
+            color, is_front = colors[row[CELL]], row[f"front_{cost}"]
             axes.errorbar(
                 row[cost], row["value"], 0 if pd.isna(row["width"]) else row["width"], fmt="o",
                 color=color, markeredgecolor="black" if is_front else color, capsize=2,
-                label=row["cell"],
+                label=row[CELL],
             )  # fmt: skip
         few = [row for row in front.to_dict("records") if len(table) > MOST_NAMED]
         for row in few:
             place = row[cost], row["value"]
-            axes.annotate(row["cell"], place, (5, 5), textcoords="offset points", fontsize="small")
+            axes.annotate(row[CELL], place, (5, 5), textcoords="offset points", fontsize="small")
         is_shared = cost == "seconds" and front.empty
         axes.set(xlabel=f"{title}, as trained" if is_shared else title)
         if known[cost].max() > 10 * known[cost].min():

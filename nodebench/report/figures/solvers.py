@@ -13,6 +13,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from nodebench.report.analysis.columns import BUDGET, CELL, METHOD
 from nodebench.report.analysis.formatting import unit
 from nodebench.report.analysis.frames import on_most_samples
 from nodebench.report.figures.curves import file_names
@@ -36,7 +37,7 @@ def robustness(sweep: Sweep, curves: pd.DataFrame, folder: Path) -> list[str]:
     does not fit into one figure has one for each value of the first setting.
     """
     settings = {sweep.cell_label(trial): trial.settings for trial in sweep.trials}
-    cells = list(dict.fromkeys(curves["cell"]))
+    cells = list(dict.fromkeys(curves[CELL]))
     groups = {"robustness": cells}
     if len(cells) > MOST_PANELS:
         groups = {}
@@ -78,7 +79,7 @@ def _robustness(panels: list[list[str]], curves: pd.DataFrame, metric: str) -> F
         for axes in grid[row, below:]:
             axes.tick_params(labelbottom=True)
         for axes, cell in zip(grid[row], cells, strict=False):
-            _robustness_panel(axes, curves[curves["cell"] == cell], looks)
+            _robustness_panel(axes, curves[curves[CELL] == cell], looks)
             axes.set_title(in_lines(cell), fontsize="medium")
         for axes in grid[row, len(cells) :]:
             axes.set_axis_off()
@@ -134,13 +135,11 @@ def steps(sweep: Sweep, curves: pd.DataFrame, folder: Path) -> list[str]:
         sweep.cell_label(t): t.spec.solver.method for t in sweep.trials if t.spec.solver is not None
     }
     curves = curves[(curves["batch_norm"] == "running") & curves["steps"].notna()]
-    own = curves[curves["own"]].set_index("cell")["steps"]
+    own = curves[curves["own"]].set_index(CELL)["steps"]
     varies_alone = all(path.startswith("solver.") for path in sweep.varying)
     if not varies_alone or own.nunique() < 2:
         return []
-    curves = curves.assign(
-        trained=curves["cell"].map(methods_of), own_steps=curves["cell"].map(own)
-    )
+    curves = curves.assign(trained=curves[CELL].map(methods_of), own_steps=curves[CELL].map(own))
     methods = list(dict.fromkeys(curves["trained"]))
     figure, grid = plt.subplots(
         1, len(methods), figsize=(4.2 * len(methods) + 1.2, 3.6),
@@ -186,7 +185,7 @@ def _steps_panel(
 
 def some_cells(judged: pd.DataFrame) -> list[str]:
     """A few cells that stand for all: by their drops, from the largest to the smallest."""
-    drops = judged.assign(drop=judged["drop"].astype(float)).groupby("cell", sort=False)["drop"]
+    drops = judged.assign(drop=judged["drop"].astype(float)).groupby(CELL, sort=False)["drop"]
     ordered = list(drops.mean().dropna().sort_values(ascending=False, kind="stable").index)
     if len(ordered) <= FEW_CELLS:
         return ordered
@@ -195,7 +194,7 @@ def some_cells(judged: pd.DataFrame) -> list[str]:
 
 def work_precision(curves: pd.DataFrame, judged: pd.DataFrame, folder: Path) -> list[str]:
     """Draws the error of solves over evaluations and over seconds, a row a cell, of a few."""
-    cells = [cell for cell in some_cells(judged) if cell in set(curves["cell"])]
+    cells = [cell for cell in some_cells(judged) if cell in set(curves[CELL])]
     if "solver_error" not in curves or not cells:
         return []
     figure, grid = plt.subplots(
@@ -204,7 +203,7 @@ def work_precision(curves: pd.DataFrame, judged: pd.DataFrame, folder: Path) -> 
     )  # fmt: skip
     looks = _looks(curves)
     for row, cell in zip(grid, cells, strict=True):
-        of_cell = curves[(curves["cell"] == cell) & (curves["solver_error"] > 0)]
+        of_cell = curves[(curves[CELL] == cell) & (curves["solver_error"] > 0)]
         for axes, column in zip(row, ("nfe", "forward_s"), strict=True):
             for method, points in of_cell.groupby("method", sort=False):
                 ordered = points.sort_values("nfe", kind="stable")
@@ -222,11 +221,11 @@ def work_precision(curves: pd.DataFrame, judged: pd.DataFrame, folder: Path) -> 
 def heat_map(sweep: Sweep, frame: pd.DataFrame, folder: Path) -> list[str]:
     """Draws the headline metric of every cell (rows) under every test solver (columns)."""
     done = on_most_samples(frame[frame["batch_norm"] == "running"])
-    found = set(zip(done["test.method"], done["budget"], strict=True))
+    found = set(zip(done[METHOD], done[BUDGET], strict=True))
     solvers = sorted(found, key=lambda solver: (list(METHODS).index(solver[0]), solver[1]))
-    if not 2 <= done["cell"].nunique() <= MOST_PANELS or len(solvers) < 2:
+    if not 2 <= done[CELL].nunique() <= MOST_PANELS or len(solvers) < 2:
         return []
-    table = done.pivot_table("value", "cell", ["test.method", "budget"], sort=False)[solvers]
+    table = done.pivot_table("value", CELL, [METHOD, BUDGET], sort=False)[solvers]
     beyond = max(0, max(map(len, table.index)) - SHORT_LABEL) * INCHES_A_LETTER
     figure, axes = plt.subplots(
         figsize=(0.5 * len(solvers) + 3 + beyond, 0.3 * len(table) + 1.8), layout="constrained"
