@@ -8,6 +8,7 @@ from nodebench.spec import Trial
 from nodebench.spec.point import EvaluationPoint, known_point
 from nodebench.store import Result, Store, TrialFolder
 from nodebench.store.result import FINISHED, Row
+from nodebench.store.trial_folder import is_current
 from nodebench.sweep.file import Limits
 from nodebench.sweep.points import points
 
@@ -37,11 +38,14 @@ def is_incomplete(
 
 
 def known_points(folder: TrialFolder, limits: Limits) -> dict[EvaluationPoint, Row]:
-    """The evaluated points, but for those that failed by a limit which has been raised since."""
+    """The evaluated points that are not to be measured again.
+
+    Those are which failed by a limit that has been raised since, or have errors by an older rule.
+    """
     return {
         known_point(row): row
         for row in folder.evaluations()
-        if not _was_raised(row.get("limit"), row["outcome"], limits)
+        if is_current(row) and not _was_raised(row.get("limit"), row["outcome"], limits)
     }
 
 

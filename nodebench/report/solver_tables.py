@@ -53,7 +53,7 @@ def verdicts(sweep: Sweep, frame: pd.DataFrame) -> pd.DataFrame:
 def _order(observed: pd.Series[float], solver: Solver | None) -> str:
     """The order of convergence that was observed, of that which the method has on smooth fields."""
     text = mean_and_interval(observed, 2)
-    return text if text == NO_VALUE or solver is None else f"{text} of {solver.facts.order}"
+    return text if text == NO_VALUE or solver is None else f"{text} of {solver.order}"
 
 
 def _listed(steps: pd.Series[float]) -> str:

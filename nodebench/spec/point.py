@@ -43,7 +43,7 @@ class EvaluationPoint:
             return own
         settings: dict[str, Any] = {"method": self.method, "steps": self.steps, "tol": self.tol}
         if is_same:
-            settings["scipy"] = own.scipy
+            settings |= {"scipy": own.scipy, "dense_output": own.dense_output}
             if own.facts.kind == "multistep":  # of the iteration inside a step
                 settings["rtol"], settings["atol"] = own.tolerances
         if self.tol_factor is not None:

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from nodebench.spec.settings import NamedSettings, Settings
 from nodebench.spec.vocabulary import (
     METHODS,
+    SCIPY_METHODS,
     BelowOne,
     Count,
     GradientName,
@@ -49,6 +50,9 @@ class Solver(Settings):
     from each to the next. `coupling` λ makes a fixed Runge-Kutta method reversible (McCallum,
     Foster 2024), and `damping` η is a setting of `alf`. With `adapt`, what is given is the start,
     and may be left out.
+
+    An adaptive method's steps end at every output time, or with `dense_output` at the last alone:
+    the states between are interpolated, for fewer evaluations and, by some methods, less accuracy.
     """
 
     method: MethodName = "dopri5"
@@ -58,6 +62,7 @@ class Solver(Settings):
     rtol: Positive | None = None
     atol: NonNegative | None = None
     scipy: ScipyMethod | None = None
+    dense_output: bool | None = None
     adapt: Adapt | None = None
     damping: Annotated[float, Field(gt=0.5, le=1)] | None = None
     coupling: Annotated[float, Field(gt=0, le=1)] | None = None
@@ -81,7 +86,13 @@ class Solver(Settings):
     @property
     def has_steps(self) -> bool:
         """Whether its steps, once their size is known, are of this project."""
-        return self.facts.kind != "multistep" and self.method != "scipy_solver"
+        is_known = self.facts.kind != "multistep" and self.method != "scipy_solver"
+        return is_known and not self.dense_output
+
+    @property
+    def order(self) -> int | None:
+        """The method's order; None where it varies from step to step."""
+        return self.facts.order if self.scipy is None else SCIPY_METHODS[self.scipy]
 
     @property
     def tolerances(self) -> tuple[float, float]:
@@ -92,8 +103,8 @@ class Solver(Settings):
         return self.rtol, self.atol
 
     @property
-    def has_error_norm(self) -> bool:
-        """Whether its error control takes a norm of ours."""
+    def is_embedded(self) -> bool:
+        """Whether it is one of torchdiffeq's methods, which take a norm and interpolate."""
         return self.facts.kind == "adaptive" and self.method != "scipy_solver"
 
     def step_count(self, span: float) -> int:
@@ -105,6 +116,10 @@ class Solver(Settings):
 
     @model_validator(mode="after")
     def _fits_its_method(self) -> Self:
+        if self.method == "scipy_solver":
+            self._complete(scipy=self.scipy or "RK45")
+        else:
+            self._refuse("scipy", instead="no such field: it belongs to `scipy_solver`")
         if self.facts.kind == "adaptive":
             self._refuse("steps", "step_size", instead="`tol`, or `rtol` and `atol`")
         else:
@@ -116,12 +131,13 @@ class Solver(Settings):
                 raise ValueError(f"`{self.method}` takes either `steps` or `step_size`")
         if self.facts.kind != "fixed":
             self._settle_tolerance()
+        if self.dense_output and not self.is_embedded:
+            why = "interpolates already" if self.scipy else f"is {self.facts.kind}"
+            raise ValueError(f"`dense_output` is of adaptive methods; `{self.method}` {why}")
+        if self.dense_output is False:
+            self._complete(dense_output=None)
         if self.adapt is not None:
             self._settle_adaptation(self.adapt)
-        if self.method == "scipy_solver":
-            self._complete(scipy=self.scipy or "RK45")
-        else:
-            self._refuse("scipy", instead="no such field: it belongs to `scipy_solver`")
         if self.damping is not None and self.method != "alf":
             raise ValueError(f"`damping` is a setting of `alf`, not of `{self.method}`")
         if self.coupling is not None and (self.facts.kind != "fixed" or self.method in REVERSIBLE):
@@ -222,6 +238,8 @@ class Gradient(NamedSettings):
                 raise ValueError(f"`{setting}` is a setting of {known}, not of `{self.name}`")
         if self.solver and self.solver.adapt:
             raise ValueError("the adjoint's own `solver` cannot `adapt`: leave out one of the two")
+        if self.solver and self.solver.dense_output:
+            raise ValueError("the adjoint's `solver` ends at every time: leave `dense_output` out")
         if self.segments == 1:
             self._complete(segments=None)
         if self.update_batch_norm and self.segments is not None:
@@ -256,7 +274,7 @@ class Gradient(NamedSettings):
     def beside(self, solver: Solver) -> Gradient:
         """The same without what has no effect beside this solver of the forward pass."""
         backward = self.solver or solver
-        norm = self.norm if backward.has_error_norm else "default"
+        norm = self.norm if backward.is_embedded else "default"
         own = None if self.solver == solver else self.solver
         segments = self.segments if solver.facts.kind == "fixed" else None
         return self.model_copy(update={"norm": norm, "solver": own, "segments": segments})

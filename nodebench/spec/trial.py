@@ -81,6 +81,11 @@ class TrialSpec(Settings):
         self._has_so_many_steps("solver", self.solver)
         if self.gradient.solver is not None:
             self._has_so_many_steps("gradient.solver", self.gradient.solver)
+        if self.solver.dense_output and self.model.span is not None:
+            raise ValueError(
+                f"`solver.dense_output` does nothing for `{self.model.name}`, whose ODE has one "
+                "output time: leave it out"
+            )
         if self.solver.adapt and self.data.metric != "accuracy":
             raise ValueError(f"`solver.adapt` compares accuracies, which `{self.data.name}` lacks")
         if self.solver.method == "scipy_solver" and self.gradient.name != "adjoint":

@@ -18,13 +18,14 @@ from nodebench.errors import shown
 class Method:
     """A solver method.
 
-    `stages` counts evaluations of the right-hand side per step; None where they vary from step
-    to step, and `start` those before the first. `kind` says what the method takes: `fixed` a
+    `stages` counts evaluations of the right-hand side per step, and `start` those before the
+    first. Stages and `order` are None where they vary from step to step, or with `scipy`. `kind`
+    says what the method takes: `fixed` a
     number or size of steps, `adaptive` a tolerance, `multistep` steps for its grid and a tolerance
     for the iteration inside each.
     """
 
-    order: int
+    order: int | None
     stages: int | None
     kind: Literal["fixed", "adaptive", "multistep"]
     source: str
@@ -45,11 +46,14 @@ METHODS: dict[str, Method] = {
     "bosh3": Method(3, 4, "adaptive", "Bogacki, Shampine 1989, 3(2)"),
     "dopri5": Method(5, 7, "adaptive", "Dormand, Prince 1980, 5(4)"),
     "dopri8": Method(8, 14, "adaptive", "Prince, Dormand 1981, 8(7)"),
-    "implicit_adams": Method(4, None, "multistep", "Adams-Bashforth-Moulton, torchdiffeq"),
-    "scipy_solver": Method(5, None, "adaptive", "scipy.integrate.solve_ivp, by `scipy`"),
+    "implicit_adams": Method(5, None, "multistep", "Adams-Bashforth-Moulton, torchdiffeq"),
+    "scipy_solver": Method(None, None, "adaptive", "scipy.integrate.solve_ivp, by `scipy`"),
 }
 
-SCIPY_METHODS = ("RK23", "RK45", "DOP853", "Radau", "BDF", "LSODA")
+SCIPY_METHODS: dict[str, int | None] = {
+    "RK23": 3, "RK45": 5, "DOP853": 8, "Radau": 5, "BDF": None, "LSODA": None,
+}  # fmt: skip
+"""Scipy's methods and their orders, which BDF and LSODA vary from step to step."""
 
 NORMS: dict[str, str] = {
     "gn": "group norm, 32 groups (one a channel below 32 channels)",

@@ -19,7 +19,7 @@ from nodebench.spec.identity import canonical
 from nodebench.store.result import FINISHED, INCIDENTAL, Result, Row
 from nodebench.store.scratch import scratch
 from nodebench.store.store import Store
-from nodebench.store.trial_folder import TrialFolder
+from nodebench.store.trial_folder import TrialFolder, is_current
 
 
 @dataclass(frozen=True)
@@ -190,11 +190,17 @@ def _differences(ours: Result, theirs: Result) -> dict[str, tuple[Any, Any]]:
 
 
 def _united(ours: list[Row], theirs: list[Row]) -> list[Row] | None:
-    """Our points with those that they have besides, or that failed here only; None if none."""
+    """Our points with those that they have besides, or better; None if none."""
     found = {canonical(row["point"]): row for row in ours}
     more: dict[str, Row] = {}
     for row in theirs:
         key = canonical(row["point"])
-        if key not in found or row["outcome"] == FINISHED != found[key]["outcome"]:
+        if key not in found or _is_better(row, found[key]):
             more[key] = row
     return list((found | more).values()) if more else None
+
+
+def _is_better(point: Row, known: Row) -> bool:
+    """Whether a point was measured where the known one failed, or by a newer rule."""
+    has_failed_here = point["outcome"] == FINISHED != known["outcome"]
+    return has_failed_here or (is_current(point) and not is_current(known))

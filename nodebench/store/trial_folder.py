@@ -17,7 +17,7 @@ from nodebench.errors import StoreError, masked
 from nodebench.files import modified, read_json, write
 from nodebench.spec import Trial, TrialSpec
 from nodebench.store.lock import held, unheld
-from nodebench.store.result import Result, Row, read_result
+from nodebench.store.result import FINISHED, Result, Row, read_result
 
 State = Literal["done", "failed", "running", "interrupted", "new"]
 
@@ -26,6 +26,16 @@ TRIAL_WAIT_S = 120.0
 
 RESULT_NAME = "result.json"
 """Also of the artifact in MLflow that ends a run."""
+
+ERRORS = ("solver_error", "order", "gradient_error")
+"""What is measured of a point against a reference."""
+
+ERRORS_RULE = 2
+"""The number of the rule by which errors are measured, which each row of a point holds.
+
+Raise it with a change of the rule: errors by an older one are left out and measured again, and the
+accuracy beside them is kept. 2: references grow, and no error is told that is near their own.
+"""
 
 
 class TrialFolder:
@@ -142,9 +152,9 @@ class TrialFolder:
         write(self.evaluations_file, json.dumps(points, indent=1))
 
     def evaluations(self) -> list[Row]:
-        """The points at which the trained model was evaluated."""
+        """The points at which the trained model was evaluated, without errors by an older rule."""
         points: list[Row] = read_json(self.evaluations_file, [])
-        return points
+        return [point if is_current(point) else without_errors(point) for point in points]
 
     def write_trajectories(self, rows: list[Row]) -> None:
         """Replaces the trajectories."""
@@ -181,9 +191,13 @@ class TrialFolder:
 
     def error(self) -> str | None:
         """The traceback of the last attempt, if it crashed."""
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError, ValueError):
             return self.error_file.read_text(encoding="utf-8")
         return None
+
+    def crash(self) -> str:
+        """The last line of the newest attempt's traceback; empty if it did not crash."""
+        return ((self.error() or "").splitlines() or [""])[-1]
 
     def log(self, text: str) -> None:
         """Appends a line, with the time, to the trial's log."""
@@ -259,6 +273,17 @@ class TrialFolder:
         """
         wait_s = TRIAL_WAIT_S if wait_s is None else wait_s
         return held(self.lock_file, f"the trial `{self.path.name}`", wait_s)
+
+
+def is_current(point: Row) -> bool:
+    """Whether a point's errors, if it can have any, were measured by the present rule."""
+    has_none = point["outcome"] != FINISHED or point.get("nfe") == 0
+    return has_none or point.get("errors_rule") == ERRORS_RULE
+
+
+def without_errors(point: Row) -> Row:
+    """What is known of a point but for the errors that were measured."""
+    return {name: value for name, value in point.items() if name not in ERRORS}
 
 
 def machine_of(timing: Row) -> tuple[object, ...]:

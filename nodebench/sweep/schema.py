@@ -118,7 +118,8 @@ def _sections() -> Iterator[str]:
             yield _section(", ".join(names), part, "###")
     yield "## Words"
     yield _words(
-        "Methods", {n: f"{m.kind}, order {m.order}: {m.source}" for n, m in METHODS.items()}
+        "Methods",
+        {n: f"{m.kind}, order {m.order or 'varies'}: {m.source}" for n, m in METHODS.items()},
     )
     yield _words("Gradients", GRADIENTS)
     yield _words("Precisions", PRECISIONS)

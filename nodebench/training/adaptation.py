@@ -16,8 +16,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from nodebench.errors import Diverged, EvaluationLimit, StepUnderflow
-from nodebench.ode.block import ODEBlock, ode_blocks, solved_by, take_evaluations
+from nodebench.errors import Diverged, EvaluationLimit, InputError, StepUnderflow
+from nodebench.ode.block import ODEBlock, ode_blocks, recorded, solved_by, take_evaluations
+from nodebench.ode.field import slope
 from nodebench.ode.gradients.buffers import buffers_kept
 from nodebench.spec import TrialSpec
 from nodebench.spec.solver import Adapt, Solver
@@ -52,7 +53,7 @@ def adaptation_for(model: nn.Module, task: Task[Any], spec: TrialSpec) -> Adapta
     if solver.steps is None and solver.step_size is None:
         with _bystanding(model):
             y0 = _state_before(block, model, task)
-            size = min(initial_step_size(block.f, y0, solver.facts.order), block.t1)
+            size = min(initial_step_size(block.f, y0, solver.order or 1), block.t1)
     else:
         size = block.t1 / solver.step_count(block.t1)
     return StepAdaptation(model, with_step_size(solver, size))
@@ -147,7 +148,7 @@ class StepAdaptation(Adaptation):
 
     def reference(self) -> Solver:
         """A method of the next order, with a step that makes its error smaller by `FINER`."""
-        order = self.solver.facts.order
+        order = self.solver.order or 1
         error = (self.step_size / self.span) ** order
         size = self.step_size
         if error * FINER >= 1:
@@ -234,10 +235,10 @@ def initial_step_size(f: nn.Module, y0: Tensor, order: int) -> float:
     def size(x: Tensor) -> float:
         return float(x.norm(dim=-1).mean())
 
-    slope = f(0.0, y0)
-    d0, d1 = size(y0), size(slope)
+    at_start = slope(f, 0.0, y0)
+    d0, d1 = size(y0), size(at_start)
     guess = 1e-6 if min(d0, d1) < 1e-5 else 0.01 * d0 / d1
-    d2 = size(f(0.0, y0 + guess * slope) - slope) / guess
+    d2 = size(slope(f, 0.0, y0 + guess * at_start) - at_start) / guess
     largest = max(d1, d2)
     if largest < 1e-15:
         return min(100 * guess, max(1e-6, 1e-3 * guess))
@@ -252,14 +253,14 @@ def _bystanding(model: nn.Module) -> Iterator[None]:
 
 
 def _state_before(block: ODEBlock, model: nn.Module, task: Task[Any]) -> Tensor:
-    """What the block gets of the first training batch."""
-    seen: list[Tensor] = []
-    handle = block.register_forward_pre_hook(lambda _block, inputs: seen.append(inputs[0]))
-    with solved_by(model, Solver(method="euler", steps=1)):
+    """What the block starts from in the first training batch, however it is called."""
+    with recorded(model) as solves, solved_by(model, Solver(method="euler", steps=1)):
         task.loss(model, next(task.batches(0)))
-    handle.remove()
     take_evaluations(model)
-    return seen[0]
+    for solved, y0, _, _ in solves:
+        if solved is block:
+            return y0
+    raise InputError("`solver.adapt`: the network's first ODE block is not used in a forward pass")
 
 
 def _accuracy(loss: Loss) -> float:

@@ -6,18 +6,20 @@ import contextlib
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 from torch import nn
 
-from nodebench.errors import OutOfMemory, TrialFailure
+from nodebench.errors import FieldError, OutOfMemory, TrialFailure
 from nodebench.ode.block import batch_statistics, ode_blocks, solved_by, take_evaluations
 from nodebench.planning.missing import known_points, limit_of
 from nodebench.spec import Trial
-from nodebench.spec.point import EvaluationPoint, is_own, reference_solver
+from nodebench.spec.point import EvaluationPoint, is_own, known_point, reference_solver
 from nodebench.spec.solver import Gradient, Solver
 from nodebench.store import TrialFolder
-from nodebench.store.result import FINISHED, Row
+from nodebench.store.result import ERROR, FINISHED, Row
+from nodebench.store.trial_folder import ERRORS_RULE
 from nodebench.sweep.file import Limits
 from nodebench.training.machine import environment, is_out_of_memory, shortage
 from nodebench.training.numerical_error import ReferenceGradient, ReferenceSolves
@@ -38,6 +40,7 @@ def evaluate_points(
     A point whose solve fails, or that comes after the deadline, is a point without measures and
     with a reason.
     """
+    rows = {known_point(row): row for row in folder.evaluations()}
     known = known_points(folder, limits)
     missing = [point for point in wanted if point not in known]
     if not missing:
@@ -45,24 +48,38 @@ def evaluate_points(
     meter = _Meter(model, untrained, task, trial)
     for point in missing:
         start = time.monotonic()
-        row = {"point": point.row, **_outcome(meter, point, known, limits)}
-        known[point] = row | {"measuring_s": time.monotonic() - start}
-        folder.write_evaluations(list(known.values()))
+        found = _outcome(meter, point, known, rows.get(point, {}), limits)
+        seconds = time.monotonic() - start
+        rows[point] = known[point] = {"point": point.row, **found, "measuring_s": seconds}
+        folder.write_evaluations(list(rows.values()))
 
 
 def _outcome(
-    meter: _Meter, point: EvaluationPoint, known: dict[EvaluationPoint, Row], limits: Limits
+    meter: _Meter,
+    point: EvaluationPoint,
+    known: dict[EvaluationPoint, Row],
+    before: Row,
+    limits: Limits,
 ) -> Row:
+    """A point's row; of one that was finished `before`, only the errors are measured again."""
     solver = meter.solver(point)
-    row = {"solver": solver.model_dump(exclude_none=True), "hardware": meter.hardware}
+    row = {
+        "solver": solver.model_dump(exclude_none=True),
+        "hardware": meter.hardware,
+        "errors_rule": ERRORS_RULE,
+    }
     for other, found in known.items():
         if found["solver"] == row["solver"] and _alike(point, other):
             return {k: v for k, v in found.items() if k != "point"}
     try:
+        if before.get("outcome") == FINISHED and not point.gradient:
+            return before | row | meter.errors(point, solver) | {"hardware": before["hardware"]}
         measures = meter.measures(point, solver)
     except TrialFailure as failure:
         limit = limit_of(failure.outcome, limits)
         return row | {"outcome": failure.outcome, "reason": str(failure), "limit": limit}
+    except FieldError as error:
+        return row | {"outcome": ERROR, "reason": str(error)}
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
@@ -100,19 +117,28 @@ class _Meter:
         return point.solver(self.trained, self.span)
 
     def measures(self, point: EvaluationPoint, solver: Solver) -> Row:
+        """Everything that is known of a point."""
         take_evaluations(self.model)
         if point.gradient:
             return self._gradient_error(point.at).of(self._gradient(point.gradient, solver), solver)
-        is_batch = point.batch_norm == "batch"
-        with batch_statistics(self.model) if is_batch else contextlib.nullcontext():
-            with solved_by(self.model, solver):
-                found = self.task.evaluate(self.model, size=point.test_size)
+        with self._statistics(point), solved_by(self.model, solver):
+            found = self.task.evaluate(self.model, size=point.test_size)
+        tested = {**found.measures, "nfe": found.nfe, "forward_s": found.forward_s}
+        return tested | self.errors(point, solver)
+
+    def errors(self, point: EvaluationPoint, solver: Solver) -> Row:
+        """The solver's error, and the order of convergence of the training solver."""
+        with self._statistics(point):
             errors = self._solver_error(point.batch_norm)
-        measures: Row = {**found.measures, "nfe": found.nfe, "forward_s": found.forward_s}
-        if errors is not None:
-            measures["solver_error"] = errors.under(solver)
-            measures["order"] = errors.order(solver) if is_own(self.trial, point) else None
-        return {name: value for name, value in measures.items() if value is not None}
+        if errors is None:
+            return {}
+        order = errors.order(solver) if is_own(self.trial, point) else None
+        found = {"solver_error": errors.under(solver), "order": order}
+        return {name: value for name, value in found.items() if value is not None}
+
+    def _statistics(self, point: EvaluationPoint) -> AbstractContextManager[None]:
+        is_batch = point.batch_norm == "batch"
+        return batch_statistics(self.model) if is_batch else contextlib.nullcontext()
 
     def _gradient(self, name: str, solver: Solver) -> Gradient:
         """The trial's own gradient, if it has this name, with its own settings."""

@@ -3,6 +3,7 @@ import pytest
 from nodebench.planning import entries
 from nodebench.planning.estimate import forecast, recorded_costs, slots
 from nodebench.store import Result, Store
+from nodebench.store.trial_folder import ERRORS_RULE
 from nodebench.sweep.file import Evaluate, Resources
 from nodebench.sweep.points import points
 from tests.support.tiny_sweeps import TINY, options, tiny
@@ -57,7 +58,7 @@ def test_evaluation_costs_what_the_points_that_are_asked_for_took_in_another_tri
         folder.write_history(history)
         folder.write_result(Result("finished", "", 2, {}, HARDWARE, 0.0, history[-1]["time"]))
         folder.checkpoint.touch()
-        measured = {"outcome": "finished", "measuring_s": 7.0}
+        measured = {"outcome": "finished", "measuring_s": 7.0, "errors_rule": ERRORS_RULE}
         folder.write_evaluations([{"point": point.row, **measured} for point in known])
     found = entries(sweep, store, options(sweep, tmp_path))
     assert [entry.missing for entry in found] == [False, True]

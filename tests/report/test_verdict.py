@@ -63,6 +63,20 @@ def test_a_method_of_lower_order_is_not_finer(tmp_path: Path) -> None:
     assert found.word == VerdictWord.ODE
 
 
+def test_what_errs_less_is_finer_whatever_its_order_and_work(tmp_path: Path) -> None:
+    base = {**TINY, "solver": {"method": "midpoint", "steps": 2}}
+    trial = tiny(tmp_path, base=base).trials[0]
+    own = {"method": "midpoint", "step_factor": 1.0, "nfe": 4.0, "solver_error": 0.1}
+    points = (0.9, own), (0.9, LIMIT)
+    nearer, farther = ({**euler(64), "solver_error": error} for error in (0.01, 0.2))
+    assert judged(trial, *points, (0.3, nearer)).word == VerdictWord.RESNET
+    assert judged(trial, *points, (0.3, farther)).word == VerdictWord.ODE
+    # A point of more work and order that errs more is no finer, and one of unknown error may be.
+    tol = {"method": "dopri5", "tol": 1.0, "nfe": 14.0}
+    assert judged(trial, *points, (0.3, {**tol, "solver_error": 0.2})).word == VerdictWord.ODE
+    assert judged(trial, *points, (0.3, tol)).word == VerdictWord.RESNET
+
+
 def test_more_accuracy_at_the_limit_is_no_drop(trial: Trial) -> None:
     found = judged(trial, (0.80, OWN), (0.9, LIMIT))
     assert (found.word, found.drop) == (VerdictWord.ODE, pytest.approx(-0.1))

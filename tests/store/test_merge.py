@@ -214,3 +214,14 @@ def test_two_shards_merge_into_a_whole_sweep_with_nothing_to_run(tmp_path):
     assert done.stdout.startswith("runs-1: 1 no further there, 1 in conflict\n" + first)
     assert f"test_accuracy is {ours} here (" in done.stdout
     assert "and 2.0 there (" in done.stdout
+
+
+def test_errors_by_a_newer_rule_replace_those_by_an_older(stores):
+    ours, theirs = stores
+    new = point(0.5, method="euler", steps=2, solver_error=0.1)
+    old = {name: value for name, value in new.items() if name != "errors_rule"}
+    for here, there, word in ((old, new, "extended"), (new, old, "kept")):
+        put(ours, "aa", RESULT, points=[here])
+        put(theirs, "aa", RESULT, points=[there])
+        assert merge(["aa"], theirs, ours) == Merged(**{word: ["aa"]})
+        assert ours.folder("aa").evaluations() == [new]

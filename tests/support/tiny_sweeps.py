@@ -12,6 +12,7 @@ from nodebench.spec.point import EvaluationPoint
 from nodebench.spec.solver import Solver
 from nodebench.store import Store
 from nodebench.store.result import INCIDENTAL, Row
+from nodebench.store.trial_folder import ERRORS_RULE
 from nodebench.sweep import Sweep, load
 from nodebench.training.loop import train
 from nodebench.training.step import Step
@@ -64,7 +65,8 @@ def point(value: float | str, trained: Solver = EULER_2, **fields: Any) -> dict[
     row = {"point": asked.row, "solver": solver}
     if isinstance(value, str):
         return {**row, "outcome": value, "reason": "made up"}
-    return {**row, "outcome": "finished", "accuracy": value, **measures}
+    row |= {"outcome": "finished", "errors_rule": ERRORS_RULE}
+    return {**row, "accuracy": value, **measures}
 
 
 class Quiet:

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from nodebench.data.load import load
-from nodebench.errors import Diverged, EvaluationLimit, StepUnderflow
+from nodebench.errors import Diverged, EvaluationLimit, InputError, StepUnderflow
 from nodebench.models.build import build
 from nodebench.ode.block import ODEBlock, ode_blocks
 from nodebench.spec import TrialSpec
@@ -336,6 +336,25 @@ def test_looking_at_a_model_leaves_no_trace_in_it() -> None:
     assert adaptation.metrics()["nfe_adaptation"] > 0
     assert all(map(torch.equal, buffers, model.buffers()))
     assert torch.equal(torch.get_rng_state(), random)
+
+
+@pytest.mark.parametrize("how", ["trajectory", "states"])
+def test_a_step_size_is_chosen_however_the_block_is_called(how: str) -> None:
+    spec = trial(method="euler", adapt={"every": 1})
+    data = load(spec, Path("/nonexistent"))
+    task, usual, other = task_for(data, spec), build(spec, data), build(spec, data)
+    other.forward = lambda x: other.head(getattr(other.block, how)(x, (0.0, 1.0))[-1].flatten(1))
+    first, second = (adaptation_for(model, task, spec) for model in (usual, other))
+    assert first.step_size == second.step_size < 1
+
+
+def test_a_block_that_is_never_solved_has_no_step_size() -> None:
+    spec = trial(method="euler", adapt={"every": 1})
+    data = load(spec, Path("/nonexistent"))
+    model = build(spec, data)
+    model.forward = lambda x: model.head(x.flatten(1))
+    with pytest.raises(InputError, match="first ODE block is not used"):
+        adaptation_for(model, task_for(data, spec), spec)
 
 
 def test_adaptation_is_of_one_tolerance_of_accuracies() -> None:

@@ -24,7 +24,7 @@ def aca(
     f: Counted, y0: Tensor, times: Sequence[float], solver: Solver, _gradient: Gradient
 ) -> list[Tensor]:
     """The states at `times`; the backward pass takes as many evaluations as the steps have."""
-    return replayed(f, y0, times, solver, whole_step)
+    return replayed(f, y0, times, solver, whole_step, "aca")
 
 
 def whole_step(solve: Solve, step: Step, by: Carry) -> Carry:

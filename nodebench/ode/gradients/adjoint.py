@@ -9,13 +9,14 @@ Source: Chen et al. 2018, Algorithm 1.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from nodebench.errors import FieldError
 from nodebench.ode.field import Counted
 from nodebench.ode.fixed import State
 from nodebench.ode.gradients.backprop import backprop
@@ -84,22 +85,65 @@ def _split(tensors: Sequence[Tensor], at: int) -> tuple[tuple[Tensor, ...], tupl
 
 
 def _augmented(f: Counted, parameters: tuple[Tensor, ...]) -> Callable[..., State]:
+    products_at = VectorProducts(f, parameters, "adjoint")
+
     def right_hand_side(t: float | Tensor, state: State) -> State:
-        dy, products = slope_and_products(f, t, state[0], -state[1], parameters)
+        dy, products = products_at(t, state[0], -state[1])
         return (dy, *products)
 
     return right_hand_side
 
 
-def slope_and_products(
-    f: Counted, t: float | Tensor, y: Tensor, a: Tensor, parameters: tuple[Tensor, ...]
-) -> tuple[Tensor, list[Tensor]]:
-    """F(t, y), and aᵀ ∂f/∂y and aᵀ ∂f/∂θ."""
-    y = y.detach().requires_grad_()
-    with torch.enable_grad():
-        dy = f(t, y)
-        if not dy.requires_grad:  # f depends on nothing that has a gradient
-            return dy, [torch.zeros_like(x) for x in (y, *parameters)]
-        products = torch.autograd.grad(dy, (y, *parameters), a, allow_unused=True)
-    filled = zip(products, (y, *parameters), strict=True)
-    return dy.detach(), [torch.zeros_like(x) if v is None else v for v, x in filled]
+class VectorProducts:
+    """The products aᵀ ∂f/∂y and aᵀ ∂f/∂θ at a time and state, if f has no other gradient."""
+
+    def __init__(self, f: Counted, parameters: tuple[Tensor, ...], gradient: str):
+        self._f, self._parameters, self._gradient = f, parameters, gradient
+        self._is_checked = False
+
+    def __call__(self, t: float | Tensor, y: Tensor, a: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """F(t, y), and its products with a.
+
+        Raises:
+            FieldError: the first time, if f uses what it does not own.
+        """
+        y = y.detach().requires_grad_()
+        inputs = (y, *self._parameters)
+        with torch.enable_grad():
+            dy = self._f(t, y)
+            if not dy.requires_grad:  # f depends on nothing that has a gradient
+                return dy, [torch.zeros_like(x) for x in inputs]
+            if not self._is_checked:
+                require_own([dy], [y], self._f.module, self._gradient)
+                self._is_checked = True
+            products = torch.autograd.grad(dy, inputs, a, allow_unused=True)
+        filled = zip(products, inputs, strict=True)
+        return dy.detach(), [torch.zeros_like(x) if v is None else v for v, x in filled]
+
+
+def require_own(
+    results: Iterable[Tensor], states: Iterable[Tensor], module: nn.Module, gradient: str
+) -> None:
+    """Refuses an f that uses something else with a gradient than its state and parameters."""
+    own = {*map(id, states), *map(id, module.parameters())}
+    for leaf in _leaves(results):
+        if id(leaf) not in own:
+            raise FieldError(
+                f"f, a `{type(module).__name__}`, uses what is made from a tensor of shape "
+                f"{list(leaf.shape)}, neither its state nor a parameter of its own, whose gradient "
+                f"`{gradient}` would lose. Make it a part of the state or a parameter of f, detach "
+                "it, or take `gradient: backprop` or `recompute`"
+            )
+
+
+def _leaves(results: Iterable[Tensor]) -> Iterator[Tensor]:
+    """The tensors that results have a gradient with respect to, and that nothing has made."""
+    left, seen = [result.grad_fn for result in results], set()
+    while left:
+        node = left.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if hasattr(node, "variable"):
+            yield node.variable
+        left += [before for before, _ in node.next_functions]

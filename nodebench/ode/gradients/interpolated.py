@@ -22,7 +22,7 @@ from torch.autograd.function import once_differentiable
 
 from nodebench.ode.field import Counted
 from nodebench.ode.fixed import State
-from nodebench.ode.gradients.adjoint import slope_and_products
+from nodebench.ode.gradients.adjoint import VectorProducts
 from nodebench.ode.gradients.buffers import buffers_kept, settled_weights
 from nodebench.ode.gradients.recorded_steps import Step, Trace, over_states, traced
 from nodebench.ode.solve import solve
@@ -134,8 +134,10 @@ def _state_at(f: Counted, trace: Trace, steps: Sequence[Step], t: float) -> Tens
 
 
 def _adjoint_field(f: Counted, path: Path, parameters: tuple[Tensor, ...]) -> Callable[..., State]:
+    products_at = VectorProducts(f, parameters, "interpolated")
+
     def right_hand_side(t: float | Tensor, state: State) -> State:
-        _, products = slope_and_products(f, t, path(float(t)), -state[0], parameters)
+        _, products = products_at(t, path(float(t)), -state[0])
         return tuple(products)
 
     return right_hand_side

@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from nodebench.ode.field import Counted
 from nodebench.ode.fixed import Carry
+from nodebench.ode.gradients.adjoint import require_own
 from nodebench.ode.gradients.buffers import buffers_kept, settled_weights
 from nodebench.ode.gradients.random_state import Generator
 from nodebench.ode.gradients.recorded_steps import Step, Trace, over_states, traced
@@ -32,9 +33,10 @@ Pull: TypeAlias = Callable[["Solve", Step, Carry], Carry]
 class Solve:
     """One solve on its way back: its field, and the gradients gathered so far."""
 
-    def __init__(self, f: Counted, trace: Trace, parameters: Tensors):
+    def __init__(self, f: Counted, trace: Trace, parameters: Tensors, gradient: str):
         self.f, self.stepper, self.parameters = over_states(f), trace.stepper, parameters
         self.draws = Generator(trace.states[0])
+        self._module, self._gradient, self._is_checked = f.module, gradient, False
         self.by_parameter = [torch.zeros_like(p) for p in parameters]
 
     def taken_back(self, step: Step, after: Carry) -> Carry:
@@ -43,7 +45,11 @@ class Solve:
         return self.stepper.back(self.f, step.t, step.h, after)
 
     def pulled(self, function: Callable[..., Carry], inputs: Carry, by_output: Carry) -> Carry:
-        """Differentiates a function of states once: dL/d(inputs), given dL/d(outputs)."""
+        """Differentiates a function of states once: dL/d(inputs), given dL/d(outputs).
+
+        Raises:
+            FieldError: the first time, if f uses what it does not own.
+        """
         leaves = [[x.detach().requires_grad_() for x in state] for state in inputs]
         with torch.enable_grad():
             outputs = function(*(tuple(state) for state in leaves))
@@ -54,6 +60,9 @@ class Solve:
             if out.requires_grad
         ]
         flat = [x for state in leaves for x in state]
+        if not self._is_checked:
+            require_own([out for out, _ in pairs], flat, self._module, self._gradient)
+            self._is_checked = True
         found = _gradients(pairs, [*flat, *self.parameters])
         for total, gradient in zip(self.by_parameter, found[len(flat) :], strict=True):
             if gradient is not None:
@@ -79,15 +88,17 @@ def replayed(
     times: Sequence[float],
     solver: Solver,
     pull: Pull,
+    gradient: str,
     *,
     keep: bool = True,
 ) -> list[Tensor]:
     """The states at `times`, whose gradient `pull` brings back step by step.
 
-    Unless the solve is to `keep` what it carried between its steps, they are taken back.
+    `gradient` is its name, for messages. Unless the solve is to `keep` what it carried between
+    its steps, they are taken back.
     """
     parameters = tuple(p for p in f.module.parameters() if p.requires_grad)
-    later = _Replay.apply(f, times, solver, pull, keep, y0, *parameters)
+    later = _Replay.apply(f, times, solver, (pull, gradient, keep), y0, *parameters)
     return [y0, *later]
 
 
@@ -100,13 +111,13 @@ class _Replay(torch.autograd.Function):
         f: Counted,
         times: Sequence[float],
         solver: Solver,
-        pull: Pull,
-        keep: bool,
+        way: tuple[Pull, str, bool],
         y0: Tensor,
         *parameters: Tensor,
     ) -> Tensors:
+        pull, gradient, keep = way
         trace = traced(f, y0, times, solver, keep=keep)
-        ctx.f, ctx.start, ctx.pull = f, times[0], pull
+        ctx.f, ctx.start, ctx.pull, ctx.gradient = f, times[0], pull, gradient
         # Among its tensors are outputs, which only autograd may hold without holding itself.
         kept, ctx.together = _apart(trace)
         ctx.save_for_backward(*kept, *parameters)
@@ -119,7 +130,7 @@ class _Replay(torch.autograd.Function):
         saved = ctx.saved_tensors
         at = len(saved) - ctx.parameters
         trace, module = ctx.together(saved[:at]), ctx.f.module
-        solve = Solve(ctx.f, trace, saved[at:])
+        solve = Solve(ctx.f, trace, saved[at:], ctx.gradient)
         by: Carry = tuple(tuple(map(torch.zeros_like, state)) for state in trace.end)
         carry = trace.end
         with torch.no_grad(), buffers_kept(module), settled_weights(module):
@@ -131,7 +142,7 @@ class _Replay(torch.autograd.Function):
                         by = ctx.pull(solve, step._replace(before=carry), by)
             with solve.draws.back_at(trace.draws):
                 by = solve.pulled(partial(solve.stepper.start, solve.f, ctx.start), carry[:1], by)
-        return (None,) * 5 + (by[0][0], *solve.by_parameter)
+        return (None,) * 4 + (by[0][0], *solve.by_parameter)
 
 
 def _apart(trace: Trace) -> tuple[list[Tensor], Callable[[Sequence[Tensor]], Trace]]:

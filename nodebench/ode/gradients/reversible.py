@@ -34,4 +34,4 @@ def reversible(
             "the gradient `reversible` runs a solve backwards, which f cannot with dropout in it: "
             "take the dropout out of f, or the gradient `recompute` or `aca`"
         )
-    return replayed(f, y0, times, solver, whole_step, keep=False)
+    return replayed(f, y0, times, solver, whole_step, "reversible", keep=False)

@@ -31,7 +31,7 @@ def symplectic(
     f: Counted, y0: Tensor, times: Sequence[float], solver: Solver, _gradient: Gradient
 ) -> list[Tensor]:
     """The states at `times`; a step back takes each stage twice, but for the slope of the last."""
-    return replayed(f, y0, times, solver, _by_stage)
+    return replayed(f, y0, times, solver, _by_stage, "symplectic")
 
 
 def _by_stage(solve: Solve, step: Step, by: Carry) -> Carry:

@@ -159,7 +159,7 @@ def _measured(sweep: Sweep, store: Store) -> Iterator[tuple[Trial, EvaluationPoi
 
 def _about(sweep: Sweep, trial: Trial, row: Row) -> dict[str, Any]:
     solver = {f"test.{name}": value for name, value in row["solver"].items()}
-    measures = {k: v for k, v in row.items() if k not in ("solver", "point")}
+    measures = {k: v for k, v in row.items() if k not in ("solver", "point", "errors_rule")}
     return {TRIAL: trial.id, **_identity(sweep, trial), **solver, **measures}
 
 

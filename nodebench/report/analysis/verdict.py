@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
@@ -68,13 +68,14 @@ class Verdict:
 
 @dataclass(frozen=True)
 class _Found:
-    """An evaluated point, as far as verdicts read it."""
+    """An evaluated point, as far as verdicts read it; `error` is its solver's, where known."""
 
     solver: Solver
     steps: int | None
     outcome: str
     value: float
     nfe: float
+    error: float | None
     is_limit: bool
 
     @property
@@ -83,7 +84,8 @@ class _Found:
 
     @property
     def order(self) -> int:
-        return METHODS[self.solver.method].order
+        """The method's order, or the least where it varies."""
+        return self.solver.order or 1
 
 
 def judge(trial: Trial, sweep: Sweep, store: Store) -> Verdict | None:
@@ -94,7 +96,15 @@ def judge(trial: Trial, sweep: Sweep, store: Store) -> Verdict | None:
     folder = store.folder(trial.id)
     result = folder.result()
     rows = [row for row in folder.evaluations() if known_point(row) in wanted]
-    return verdict(trial, rows, sweep.margin, result.summary.get("chance") if result else None)
+    chance = result.summary.get("chance") if result else None
+    found = verdict(trial, rows, sweep.margin, chance)
+    lacking = [p for p in wanted - set(map(known_point, rows)) if not p.gradient]
+    if lacking and result and result.outcome == FINISHED and (crash := folder.crash()):
+        reason = f"its evaluation ended in an error: {crash}"
+        return replace(
+            found or Verdict(VerdictWord.UNDECIDED), word=VerdictWord.UNDECIDED, reason=reason
+        )
+    return found
 
 
 def verdict(
@@ -158,8 +168,8 @@ def _found(trial: Trial, row: Row) -> _Found:
     value, nfe = row.get(trial.spec.data.metric, math.nan), row.get("nfe", math.nan)
     limit = limit_point(trial.spec)
     is_limit = steps is not None and steps >= (limit.steps or 0) and solver.facts.kind == "fixed"
-    is_limit = is_limit and solver.facts.order >= METHODS[limit.method].order
-    return _Found(solver, steps, row["outcome"], value, nfe, is_limit)
+    is_limit = is_limit and (solver.order or 0) >= (METHODS[limit.method].order or 0)
+    return _Found(solver, steps, row["outcome"], value, nfe, row.get("solver_error"), is_limit)
 
 
 def _finest(found: Iterable[_Found]) -> _Found | None:
@@ -172,7 +182,12 @@ def _finest(found: Iterable[_Found]) -> _Found | None:
 
 
 def _is_finer(point: _Found, own: _Found) -> bool:
-    """Whether a solver is more powerful than the training's: no lower order, and more work."""
+    """Whether a solver is nearer to the ODE than the training's.
+
+    By their errors, where both are known; else it is by no lower order with more work.
+    """
+    if point.error is not None and own.error is not None:
+        return point.error < own.error
     if point.order < own.order:
         return False
     if not point.is_finished:  # whose evaluations are not known
