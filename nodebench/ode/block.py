@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeAlias
@@ -14,8 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from nodebench.errors import DeadlineExceeded, EvaluationLimit
 from nodebench.ode.deterministic import require_deterministic
-from nodebench.ode.field import Counted
-from nodebench.ode.gradients.exact import exact_form, exact_gradient
+from nodebench.ode.field import Counted, Memory
 from nodebench.ode.gradients.odeint import odeint
 from nodebench.ode.solve import least_evaluations
 from nodebench.spec.solver import Gradient, Solver
@@ -35,8 +33,7 @@ class ODEBlock(nn.Module):
 
     Before the first solve by an adaptive method, f is asked twice for one value.
 
-    The gradient `exact` is backprop where half of `memory_bytes` holds what it keeps, else
-    recomputation: `exact_forms` has which it is, by solver, told from the first state. `on_solve`,
+    `memory` is what gradient methods may fill, and what they keep from solve to solve. `on_solve`,
     if there is one, is told of every solve.
     """
 
@@ -49,8 +46,7 @@ class ODEBlock(nn.Module):
         self.evaluations = 0
         self.max_evaluations: int | None = None
         self.deadline: float | None = None
-        self.memory_bytes = math.inf
-        self.exact_forms: dict[Solver, str] = {}
+        self.memory = Memory()
         self.on_solve: Callable[[Solve], None] | None = None
         self._is_function: set[bool] = set()
         """In training, in evaluation: whether f was found to give one value for one input."""
@@ -69,19 +65,16 @@ class ODEBlock(nn.Module):
         if self.solver.facts.kind != "fixed" and self.training not in self._is_function:
             require_deterministic(self.f, times[0], y0)
             self._is_function.add(self.training)
-        gradient = self.gradient
-        if gradient.name == "exact" and torch.is_grad_enabled():
-            gradient = exact_gradient(self._exact_form(y0, times), self.solver)
-        states = odeint(Counted(self.f, self._count), y0, times, self.solver, gradient)
+        f = Counted(self.f, self._count, self.memory)
+        states = odeint(f, y0, times, self.solver, self.gradient)
         if self.on_solve:
             self.on_solve((self, y0, times, torch.stack(states)))
         return states
 
-    def _exact_form(self, y0: Tensor, times: Sequence[float]) -> str:
-        if self.solver not in self.exact_forms:
-            form = exact_form(self.f, y0, times, self.solver, self.memory_bytes)
-            self.exact_forms[self.solver] = form
-        return self.exact_forms[self.solver]
+    @property
+    def exact_forms(self) -> dict[Solver, str]:
+        """Of the gradient `exact`: whether it is backprop or recomputation, by solver."""
+        return self.memory.of("exact")
 
     def _count(self) -> None:
         self.evaluations += 1
@@ -104,7 +97,7 @@ def share_memory(model: nn.Module, memory_bytes: int) -> None:
     """Gives each ODE block its part of what a trial may use."""
     blocks = list(ode_blocks(model))
     for block in blocks:
-        block.memory_bytes = memory_bytes / len(blocks)
+        block.memory.bytes = memory_bytes / len(blocks)
 
 
 def ode_blocks(model: nn.Module) -> Iterator[ODEBlock]:

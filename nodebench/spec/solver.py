@@ -81,7 +81,7 @@ class Solver(Settings):
     @property
     def has_steps(self) -> bool:
         """Whether its steps, once their size is known, are of this project."""
-        return self.facts.kind != "multistep" and self.method != "scipy_solver"
+        return self.facts.has_stepper
 
     @property
     def tolerances(self) -> tuple[float, float]:
@@ -94,7 +94,7 @@ class Solver(Settings):
     @property
     def has_error_norm(self) -> bool:
         """Whether its error control takes a norm of ours."""
-        return self.facts.kind == "adaptive" and self.method != "scipy_solver"
+        return self.facts.kind == "adaptive" and self.facts.has_stepper
 
     def step_count(self, span: float) -> int:
         """Steps that a fixed-grid method takes over a time interval of length `span`."""
