@@ -15,6 +15,7 @@ from nodebench.errors import DeadlineExceeded, EvaluationLimit
 from nodebench.ode.deterministic import require_deterministic
 from nodebench.ode.field import Counted, Memory
 from nodebench.ode.gradients.odeint import odeint
+from nodebench.ode.integral import Integral, Integrand, WithIntegral
 from nodebench.ode.solve import least_evaluations
 from nodebench.spec.solver import Gradient, Solver
 
@@ -33,8 +34,8 @@ class ODEBlock(nn.Module):
 
     Before the first solve by an adaptive method, f is asked twice for one value.
 
-    `memory` is what gradient methods may fill, and what they keep from solve to solve. `on_solve`,
-    if there is one, is told of every solve.
+    `memory` is what gradient methods may fill, and what they keep from solve to solve. `integral`,
+    if there is one, is carried along in every solve, and `on_solve` is told of each.
     """
 
     def __init__(self, f: nn.Module, solver: Solver, gradient: Gradient, t1: float = 1.0):
@@ -47,6 +48,7 @@ class ODEBlock(nn.Module):
         self.max_evaluations: int | None = None
         self.deadline: float | None = None
         self.memory = Memory()
+        self.integral: Integral | None = None
         self.on_solve: Callable[[Solve], None] | None = None
         self._is_function: set[bool] = set()
         """In training, in evaluation: whether f was found to give one value for one input."""
@@ -65,10 +67,24 @@ class ODEBlock(nn.Module):
         if self.solver.facts.kind != "fixed" and self.training not in self._is_function:
             require_deterministic(self.f, times[0], y0)
             self._is_function.add(self.training)
-        f = Counted(self.f, self._count, self.memory)
-        states = odeint(f, y0, times, self.solver, self.gradient)
+        if self.integral:
+            states = self._with_integral(self.integral, y0, times)
+        else:
+            states = self._solved(self.f, y0, times)
         if self.on_solve:
             self.on_solve((self, y0, times, torch.stack(states)))
+        return states
+
+    def _solved(self, f: nn.Module, y0: Tensor, times: Sequence[float]) -> list[Tensor]:
+        counted = Counted(f, self._count, self.memory)
+        return odeint(counted, y0, times, self.solver, self.gradient)
+
+    def _with_integral(
+        self, integral: Integral, y0: Tensor, times: Sequence[float]
+    ) -> list[Tensor]:
+        f = WithIntegral(self.f, integral.integrand, y0)
+        states, found = f.apart(self._solved(f, f.start(y0), times))
+        integral.found.append(found)
         return states
 
     @property
@@ -139,6 +155,20 @@ def recorded(model: nn.Module) -> Iterator[list[Solve]]:
     finally:
         for block, on_solve in before:
             block.on_solve = on_solve
+
+
+@contextlib.contextmanager
+def integrated(model: nn.Module, integrand: Integrand) -> Iterator[list[Tensor]]:
+    """Collects an integral along every solve of the model's ODE blocks, with its gradient."""
+    integral = Integral(integrand, [])
+    blocks = list(ode_blocks(model))
+    try:
+        for block in blocks:
+            block.integral = integral
+        yield integral.found
+    finally:
+        for block in blocks:
+            block.integral = None
 
 
 @contextlib.contextmanager
