@@ -121,7 +121,7 @@ def test_a_trial_s_memory_is_its_threads_share_of_what_this_process_may_use(monk
 
 def test_ray_and_forecasts_count_the_cpus_of_this_process(monkeypatch):
     monkeypatch.setenv("SLURM_CPUS_PER_TASK", "3")
-    here = ray_cluster.settings_here()
+    here = ray_cluster._here()
     assert here["num_cpus"] == 3
     assert slots(Resources(), gpus=0) == 3
     assert here["object_store_memory"] <= memory_bytes() // 10
@@ -129,7 +129,7 @@ def test_ray_and_forecasts_count_the_cpus_of_this_process(monkeypatch):
 
 def test_ray_s_store_stays_within_little_memory(monkeypatch):
     monkeypatch.setattr(ray_cluster, "memory_bytes", lambda: 2 * GIB)
-    assert ray_cluster.settings_here()["object_store_memory"] == 2 * GIB // 10
+    assert ray_cluster._here()["object_store_memory"] == 2 * GIB // 10
 
 
 def bound(*command: str) -> str:
@@ -165,9 +165,6 @@ def test_ray_starts_with_one_cpu_in_a_process_bound_to_one(tmp_path, monkeypatch
 def test_nothing_asks_for_the_node_s_figures_elsewhere():
     asks = re.compile(r"cpu_count\(\) or|os\.cpu_count|SC_PHYS|virtual_memory|sched_getaffinity")
     folder = Path(nodebench.__file__).parent
-    asking = {
-        str(p.relative_to(folder))
-        for p in folder.rglob("*.py")
-        if asks.search(p.read_text(encoding="utf-8"))
-    }
+    code = {str(p.relative_to(folder)): p.read_text(encoding="utf-8") for p in folder.rglob("*.py")}
+    asking = {name for name, text in code.items() if asks.search(text)}
     assert asking == {"planning/allowance.py"}
