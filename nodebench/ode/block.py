@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeAlias
@@ -14,9 +13,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from nodebench.errors import DeadlineExceeded, EvaluationLimit
 from nodebench.ode.deterministic import require_deterministic
-from nodebench.ode.field import Counted
-from nodebench.ode.gradients.exact import exact_form, exact_gradient
+from nodebench.ode.field import Counted, Memory
 from nodebench.ode.gradients.odeint import odeint
+from nodebench.ode.integral import Integral, Integrand, WithIntegral
 from nodebench.ode.solve import least_evaluations
 from nodebench.spec.solver import Gradient, Solver
 
@@ -35,9 +34,8 @@ class ODEBlock(nn.Module):
 
     Before the first solve by an adaptive method, f is asked twice for one value.
 
-    The gradient `exact` is backprop where half of `memory_bytes` holds what it keeps, else
-    recomputation: `exact_forms` has which it is, by solver, told from the first state. `on_solve`,
-    if there is one, is told of every solve.
+    `memory` is what gradient methods may fill, and what they keep from solve to solve. `integral`,
+    if there is one, is carried along in every solve, and `on_solve` is told of each.
     """
 
     def __init__(self, f: nn.Module, solver: Solver, gradient: Gradient, t1: float = 1.0):
@@ -49,8 +47,8 @@ class ODEBlock(nn.Module):
         self.evaluations = 0
         self.max_evaluations: int | None = None
         self.deadline: float | None = None
-        self.memory_bytes = math.inf
-        self.exact_forms: dict[Solver, str] = {}
+        self.memory = Memory()
+        self.integral: Integral | None = None
         self.on_solve: Callable[[Solve], None] | None = None
         self._is_function: set[bool] = set()
         """In training, in evaluation: whether f was found to give one value for one input."""
@@ -69,19 +67,30 @@ class ODEBlock(nn.Module):
         if self.solver.facts.kind != "fixed" and self.training not in self._is_function:
             require_deterministic(self.f, times[0], y0)
             self._is_function.add(self.training)
-        gradient = self.gradient
-        if gradient.name == "exact" and torch.is_grad_enabled():
-            gradient = exact_gradient(self._exact_form(y0, times), self.solver)
-        states = odeint(Counted(self.f, self._count), y0, times, self.solver, gradient)
+        if self.integral:
+            states = self._with_integral(self.integral, y0, times)
+        else:
+            states = self._solved(self.f, y0, times)
         if self.on_solve:
             self.on_solve((self, y0, times, torch.stack(states)))
         return states
 
-    def _exact_form(self, y0: Tensor, times: Sequence[float]) -> str:
-        if self.solver not in self.exact_forms:
-            form = exact_form(self.f, y0, times, self.solver, self.memory_bytes)
-            self.exact_forms[self.solver] = form
-        return self.exact_forms[self.solver]
+    def _solved(self, f: nn.Module, y0: Tensor, times: Sequence[float]) -> list[Tensor]:
+        counted = Counted(f, self._count, self.memory)
+        return odeint(counted, y0, times, self.solver, self.gradient)
+
+    def _with_integral(
+        self, integral: Integral, y0: Tensor, times: Sequence[float]
+    ) -> list[Tensor]:
+        f = WithIntegral(self.f, integral.integrand, y0)
+        states, found = f.apart(self._solved(f, f.start(y0), times))
+        integral.found.append(found)
+        return states
+
+    @property
+    def exact_forms(self) -> dict[Solver, str]:
+        """Of the gradient `exact`: whether it is backprop or recomputation, by solver."""
+        return self.memory.of("exact")
 
     def _count(self) -> None:
         self.evaluations += 1
@@ -109,7 +118,7 @@ def share_memory(model: nn.Module, memory_bytes: int) -> None:
     """Gives each ODE block its part of what a trial may use."""
     blocks = list(ode_blocks(model))
     for block in blocks:
-        block.memory_bytes = memory_bytes / len(blocks)
+        block.memory.bytes = memory_bytes / len(blocks)
 
 
 def ode_blocks(model: nn.Module) -> Iterator[ODEBlock]:
@@ -151,6 +160,20 @@ def recorded(model: nn.Module) -> Iterator[list[Solve]]:
     finally:
         for block, on_solve in before:
             block.on_solve = on_solve
+
+
+@contextlib.contextmanager
+def integrated(model: nn.Module, integrand: Integrand) -> Iterator[list[Tensor]]:
+    """Collects an integral along every solve of the model's ODE blocks, with its gradient."""
+    integral = Integral(integrand, [])
+    blocks = list(ode_blocks(model))
+    try:
+        for block in blocks:
+            block.integral = integral
+        yield integral.found
+    finally:
+        for block in blocks:
+            block.integral = None
 
 
 @contextlib.contextmanager

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -17,11 +20,32 @@ class Field(nn.Module):
     """
 
 
-class Counted:
-    """A module f(t, y) -> dy/dt, and what is called at each of its evaluations."""
+@dataclass
+class Memory:
+    """What gradient methods may fill, in bytes, and what they keep from one solve to the next.
 
-    def __init__(self, module: nn.Module, on_evaluation: Callable[[], None]):
+    No checkpoint has it: what is kept must follow from what is solved.
+    """
+
+    bytes: float = math.inf
+    kept: dict[str, dict[Any, Any]] = field(default_factory=dict)
+
+    def of(self, gradient: str) -> dict[Any, Any]:
+        """What a gradient method keeps, by its name."""
+        return self.kept.setdefault(gradient, {})
+
+
+class Counted:
+    """A module f(t, y) -> dy/dt, and what is called at each of its evaluations.
+
+    `memory` is that of the ODE block which the module belongs to.
+    """
+
+    def __init__(
+        self, module: nn.Module, on_evaluation: Callable[[], None], memory: Memory | None = None
+    ):
         self.module, self.on_evaluation = module, on_evaluation
+        self.memory = memory or Memory()
 
     def __call__(self, t: float | Tensor, y: Tensor) -> Tensor:
         """dy/dt."""

@@ -86,8 +86,7 @@ class Solver(Settings):
     @property
     def has_steps(self) -> bool:
         """Whether its steps, once their size is known, are of this project."""
-        is_known = self.facts.kind != "multistep" and self.method != "scipy_solver"
-        return is_known and not self.dense_output
+        return self.facts.has_stepper and not self.dense_output
 
     @property
     def order(self) -> int | None:
@@ -105,7 +104,7 @@ class Solver(Settings):
     @property
     def is_embedded(self) -> bool:
         """Whether it is one of torchdiffeq's methods, which take a norm and interpolate."""
-        return self.facts.kind == "adaptive" and self.method != "scipy_solver"
+        return self.facts.kind == "adaptive" and self.facts.has_stepper
 
     def step_count(self, span: float) -> int:
         """Steps that a fixed-grid method takes over a time interval of length `span`."""

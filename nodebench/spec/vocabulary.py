@@ -20,9 +20,9 @@ class Method:
 
     `stages` counts evaluations of the right-hand side per step, and `start` those before the
     first. Stages and `order` are None where they vary from step to step, or with `scipy`. `kind`
-    says what the method takes: `fixed` a
-    number or size of steps, `adaptive` a tolerance, `multistep` steps for its grid and a tolerance
-    for the iteration inside each.
+    says what the method takes: `fixed` a number or size of steps, `adaptive` a tolerance,
+    `multistep` steps for its grid and a tolerance for the iteration inside each. It `has_stepper`
+    if `ode/` can take its steps one by one, as some gradients do.
     """
 
     order: int | None
@@ -30,6 +30,7 @@ class Method:
     kind: Literal["fixed", "adaptive", "multistep"]
     source: str
     start: int = 0
+    has_stepper: bool = True
 
 
 METHODS: dict[str, Method] = {
@@ -46,8 +47,12 @@ METHODS: dict[str, Method] = {
     "bosh3": Method(3, 4, "adaptive", "Bogacki, Shampine 1989, 3(2)"),
     "dopri5": Method(5, 7, "adaptive", "Dormand, Prince 1980, 5(4)"),
     "dopri8": Method(8, 14, "adaptive", "Prince, Dormand 1981, 8(7)"),
-    "implicit_adams": Method(5, None, "multistep", "Adams-Bashforth-Moulton, torchdiffeq"),
-    "scipy_solver": Method(None, None, "adaptive", "scipy.integrate.solve_ivp, by `scipy`"),
+    "implicit_adams": Method(
+        5, None, "multistep", "Adams-Bashforth-Moulton, torchdiffeq", has_stepper=False
+    ),
+    "scipy_solver": Method(
+        None, None, "adaptive", "scipy.integrate.solve_ivp, by `scipy`", has_stepper=False
+    ),
 }
 
 SCIPY_METHODS: dict[str, int | None] = {

@@ -98,9 +98,7 @@ class Task(ABC, Generic[BatchType]):
 
 def task_for(data: Data | Trajectory, spec: TrialSpec) -> Task[Any]:
     """The task that a trial's data poses."""
-    if isinstance(data, Trajectory):
-        return TrajectoryFit(data, spec)
-    return Classification(data, spec)
+    return next(task for kind, task in TASKS.items() if isinstance(data, kind))(data, spec)
 
 
 class Classification(Task[Batch]):
@@ -286,3 +284,7 @@ def _finite(loss: Tensor) -> float:
     if not math.isfinite(value):
         raise Diverged(f"the loss on held-out data is {value}")
     return value
+
+
+TASKS: dict[type, Callable[..., Task[Any]]] = {Data: Classification, Trajectory: TrajectoryFit}
+"""What a loader gives -> the task that it poses."""

@@ -208,7 +208,7 @@ def test_what_cannot_be_done_together_is_done_one_by_one(tmp_path, three, monkey
         raise ValueError("no rule for that")
 
     with monkeypatch.context() as patch:  # after the solve, whose evaluations must not be counted
-        patch.setattr("nodebench.execution.seed_pack.torch.autograd.grad", refuse)
+        patch.setattr("nodebench.training.vmapped.torch.autograd.grad", refuse)
         run(trials, store, how)
     run_trial(trials[0], alone, how)
     histories = [s.folder(trials[0].id).history() for s in (store, alone)]

@@ -33,7 +33,7 @@ class Field(nn.Module):
 def taken(name: str, memory_bytes: float = float("inf")) -> tuple[list[Tensor], ODEBlock]:
     """The gradients of a solve, and the block afterwards."""
     block = ODEBlock(Field(), EULER, Gradient(name=name))
-    block.memory_bytes = memory_bytes
+    block.memory.bytes = memory_bytes
     torch.manual_seed(1)
     y0 = torch.randn(6, 4, requires_grad=True)
     block(y0).square().sum().backward()
@@ -85,7 +85,7 @@ def test_without_a_gradient_nothing_is_decided():
 def test_blocks_share_a_trial_s_memory():
     model = nn.Sequential(*(ODEBlock(Field(), EULER, Gradient()) for _ in range(4)))
     share_memory(model, 1000)
-    assert [block.memory_bytes for block in model] == [250] * 4
+    assert [block.memory.bytes for block in model] == [250] * 4
 
 
 def test_a_trial_says_which_form_it_took(tmp_path, monkeypatch):

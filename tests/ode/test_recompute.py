@@ -218,7 +218,7 @@ def test_the_adjoint_s_memory_does_not_grow() -> None:
 
 def test_exact_falls_back_to_segments() -> None:
     block = ODEBlock(Wide(), Solver(method="euler", steps=256), Gradient(name="exact"))
-    block.memory_bytes = 1000
+    block.memory.bytes = 1000
     y0 = torch.ones(1000)
     peak = peak_bytes(lambda: block(y0).sum().backward()) / (4 * y0.numel())
     assert block.exact_forms == {block.solver: "recompute"}

@@ -8,7 +8,6 @@ import pytest
 
 from nodebench import api
 from nodebench.errors import InputError
-from nodebench.execution import launch
 from nodebench.planning.garbage import Wish, bytes_of, remove, survey
 from nodebench.store import Result, Store
 from nodebench.store.scratch import own_folder
@@ -110,7 +109,7 @@ def test_folders_of_another_machine_stay_while_anything_runs(tmp_path, store):
 
 def test_a_finished_trial_without_its_checkpoint_is_still_done(tmp_path, store):
     sweep = tiny(tmp_path, evaluate={"methods": ["euler"], "steps": [4]})
-    launch.run(sweep, store, Quiet(), inline=True, track=False, write_report=False)
+    api.run(sweep, store, Quiet(), inline=True, track=False, write_report=False)
     before = everything(store)
     found = survey(store, Wish(frozenset({"checkpoints"})))
     assert names(found.chosen) == [("checkpoints", sweep.trials[0].id)]

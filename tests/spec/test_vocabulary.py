@@ -33,8 +33,13 @@ def test_every_method_is_ours_or_torchdiffeqs() -> None:
     assert set(SOLVERS) >= set(OTHERS)
 
 
-def test_every_gradient_is_a_method_or_the_choice_of_one() -> None:
-    assert {*odeint.GRADIENTS, "exact"} == {*vocabulary.GRADIENTS}
+def test_every_gradient_is_a_row_of_the_table() -> None:
+    assert set(odeint.GRADIENTS) == set(vocabulary.GRADIENTS)
+
+
+def test_methods_whose_steps_are_ours_are_those_that_have_a_stepper() -> None:
+    own = {name for name, method in METHODS.items() if method.has_stepper}
+    assert own == {*TABLEAUS, *REVERSIBLE, *EMBEDDED}
 
 
 @pytest.mark.parametrize("name", TABLEAUS)

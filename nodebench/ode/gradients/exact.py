@@ -13,8 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from nodebench.ode.field import slope
+from nodebench.ode.field import Counted, slope
+from nodebench.ode.gradients.backprop import backprop
 from nodebench.ode.gradients.buffers import buffers_kept, settled_weights
+from nodebench.ode.gradients.recompute import recompute
 from nodebench.ode.weight_cache import weights_made_once
 from nodebench.spec.solver import Gradient, Solver
 
@@ -23,6 +25,17 @@ SHARE = 0.5
 
 ADAPTIVE_EVALUATIONS = 500
 """What an adaptive solver is taken to need, since nobody knows before."""
+
+
+def exact(
+    f: Counted, y0: Tensor, times: Sequence[float], solver: Solver, _gradient: Gradient
+) -> list[Tensor]:
+    """The states at `times`, by the form that was chosen at the first solve with this solver."""
+    forms = f.memory.of("exact")
+    if solver not in forms:
+        forms[solver] = exact_form(f.module, y0, times, solver, f.memory.bytes)
+    method = backprop if forms[solver] == "backprop" else recompute
+    return method(f, y0, times, solver, exact_gradient(forms[solver], solver))
 
 
 def exact_form(

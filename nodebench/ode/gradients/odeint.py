@@ -1,7 +1,4 @@
-"""The ways to the gradient through a solve, by name.
-
-`exact`, one more name, is one of them by the memory there is: see `exact.py`.
-"""
+"""The ways to the gradient through a solve, by name."""
 
 from __future__ import annotations
 
@@ -15,6 +12,7 @@ from nodebench.ode.field import Counted
 from nodebench.ode.gradients.aca import aca
 from nodebench.ode.gradients.adjoint import adjoint
 from nodebench.ode.gradients.backprop import backprop
+from nodebench.ode.gradients.exact import exact
 from nodebench.ode.gradients.interpolated import interpolated
 from nodebench.ode.gradients.recompute import recompute
 from nodebench.ode.gradients.reversible import reversible
@@ -27,7 +25,8 @@ GradientMethod: TypeAlias = Callable[
 """(f, y0, times, solver, the gradient's settings) -> the states at times, with a gradient.
 
 The states are not stacked, which would copy them into another memory layout. f's module owns the
-parameters, and the buffers which a backward pass must not move on.
+parameters, and the buffers which a backward pass must not move on. What a method keeps from one
+solve of a block to the next is in `f.memory`.
 """
 
 GRADIENTS: dict[str, GradientMethod] = {
@@ -38,6 +37,7 @@ GRADIENTS: dict[str, GradientMethod] = {
     "symplectic": symplectic,
     "interpolated": interpolated,
     "reversible": reversible,
+    "exact": exact,
 }
 
 
