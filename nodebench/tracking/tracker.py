@@ -239,7 +239,7 @@ class Tracker:
         self._client.log_batch(run_id, metrics=metrics, params=params, tags=tags)
 
 
-def restore(sweep: Sweep, store: Store, source: Store) -> None:
+def restore_store(sweep: Sweep, store: Store, source: Store) -> None:
     """Fills an empty `store` with a sweep's trials from MLflow's artifacts.
 
     `source` is the store beside which the default MLflow file lies.

@@ -24,12 +24,14 @@ def test_words_are_those_that_csv_files_and_mlflow_have():
 
 
 @pytest.mark.parametrize(
-    "words", [VerdictWord, agreement.Reading, baseline.Reading], ids=lambda words: words.__module__
+    "words",
+    [VerdictWord, agreement.PublishedReading, baseline.BaselineReading],
+    ids=lambda words: words.__module__,
 )
 def test_every_word_has_a_text_of_its_own(words):
     assert len({word.text for word in words}) == len(words)
-    assert baseline.Reading.UNCLEAR.text == "without a clear difference"
-    assert agreement.Reading.DIFFERS.text == "differing"
+    assert baseline.BaselineReading.UNCLEAR.text == "without a clear difference"
+    assert agreement.PublishedReading.DIFFERS.text == "differing"
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)

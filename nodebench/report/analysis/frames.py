@@ -40,7 +40,7 @@ def epochs(sweep: Sweep, store: Store) -> pd.DataFrame:
     """One row per trial and epoch: `trial_id`, `cell`, `seed`, the settings, and the metrics."""
     rows: list[dict[str, Any]] = []
     for trial in sweep.trials:
-        identity = {TRIAL: trial.id, **_identity(sweep, trial)}
+        identity = {TRIAL: trial.id, **_cell_and_settings(sweep, trial)}
         rows += [{**identity, **row} for row in store.folder(trial.id).history()]
     return pd.DataFrame(rows)
 
@@ -69,7 +69,7 @@ def evaluations(sweep: Sweep, store: Store) -> pd.DataFrame:
     """
     rows = []
     named = {trial.id: set(asked(trial, sweep.evaluate)) for trial in sweep.trials}
-    for trial, point, row in _measured(sweep, store):
+    for trial, point, row in _measured_points(sweep, store):
         if not point.gradient:
             metric, solver = trial.spec.data.metric, Solver(**row["solver"])
             rest = {BUDGET: _budget(trial, point, solver), "metric": metric}
@@ -81,18 +81,20 @@ def evaluations(sweep: Sweep, store: Store) -> pd.DataFrame:
                 "batch_norm": point.batch_norm,
                 "test_size": point.test_size,
             }
-            rows.append({**_about(sweep, trial, row), **rest, **marks, "value": row.get(metric)})
+            rows.append(
+                {**_row_of_point(sweep, trial, row), **rest, **marks, "value": row.get(metric)}
+            )
     return pd.DataFrame(rows)
 
 
 def gradients(sweep: Sweep, store: Store) -> pd.DataFrame:
     """One row per trial and measured gradient: method, solver, moment, error, cosine, costs."""
     rows = []
-    for trial, point, row in _measured(sweep, store):
+    for trial, point, row in _measured_points(sweep, store):
         if point.gradient:
             budget = _budget(trial, point, Solver(**row["solver"]))
             what = {"gradient": point.gradient, "at": point.at, BUDGET: budget}
-            rows.append({**_about(sweep, trial, row), **what})
+            rows.append({**_row_of_point(sweep, trial, row), **what})
     return pd.DataFrame(rows)
 
 
@@ -101,7 +103,7 @@ def verdicts(sweep: Sweep, store: Store) -> pd.DataFrame:
     rows = [
         {
             TRIAL: trial.id,
-            **_identity(sweep, trial),
+            **_cell_and_settings(sweep, trial),
             "verdict": judged.word.value,
             "why": judged.reason,
             "metric": trial.spec.data.metric,
@@ -118,7 +120,7 @@ def timings(sweep: Sweep, store: Store) -> pd.DataFrame:
     rows = [
         {
             TRIAL: trial.id,
-            **_identity(sweep, trial),
+            **_cell_and_settings(sweep, trial),
             "machine": f"{row['hardware']}, {row['threads']} threads, torch {row['torch']}",
             **row,
         }
@@ -147,7 +149,7 @@ def _paths(sweep: Sweep, store: Store) -> Iterator[tuple[str, pd.DataFrame]]:
             yield cell, pd.DataFrame(rows)
 
 
-def _measured(sweep: Sweep, store: Store) -> Iterator[tuple[Trial, EvaluationPoint, Row]]:
+def _measured_points(sweep: Sweep, store: Store) -> Iterator[tuple[Trial, EvaluationPoint, Row]]:
     """What is known of the points that the sweep wants, in the plan's order."""
     for trial in sweep.trials:
         wanted = points(trial, sweep.evaluate)
@@ -156,10 +158,10 @@ def _measured(sweep: Sweep, store: Store) -> Iterator[tuple[Trial, EvaluationPoi
         yield from ((trial, point, rows[point]) for point in wanted if point in rows)
 
 
-def _about(sweep: Sweep, trial: Trial, row: Row) -> dict[str, Any]:
+def _row_of_point(sweep: Sweep, trial: Trial, row: Row) -> dict[str, Any]:
     solver = {f"test.{name}": value for name, value in row["solver"].items()}
     measures = {k: v for k, v in row.items() if k not in ("solver", "point")}
-    return {TRIAL: trial.id, **_identity(sweep, trial), **solver, **measures}
+    return {TRIAL: trial.id, **_cell_and_settings(sweep, trial), **solver, **measures}
 
 
 def _budget(trial: Trial, point: EvaluationPoint, solver: Solver) -> Budget:
@@ -215,7 +217,7 @@ def robustness_curves(frame: pd.DataFrame) -> pd.DataFrame:
     return curves.reset_index().assign(trained_nfe=lambda rows: rows[CELL].map(spent))
 
 
-def _identity(sweep: Sweep, trial: Trial) -> dict[str, Any]:
+def _cell_and_settings(sweep: Sweep, trial: Trial) -> dict[str, Any]:
     """A trial's cell and settings; lists and dicts as JSON, since groups need hashable values."""
     settings = {
         path: value if isinstance(value, str | int | float | bool) else json.dumps(value)
@@ -225,7 +227,7 @@ def _identity(sweep: Sweep, trial: Trial) -> dict[str, Any]:
 
 
 def _result_row(sweep: Sweep, trial: Trial, result: Result | None) -> dict[str, Any]:
-    row: dict[str, Any] = {TRIAL: trial.id, **_identity(sweep, trial)}
+    row: dict[str, Any] = {TRIAL: trial.id, **_cell_and_settings(sweep, trial)}
     if result is None:
         return {**row, OUTCOME: "missing", "ending": "missing", "reason": ""}
     environment = result.environments[-1] if result.environments else {}
