@@ -101,7 +101,7 @@ class TorchdiffeqBlock(nn.Module):
 def with_torchdiffeq(spec: TrialSpec, data: Data, *, adjoint: bool = False) -> nn.Module:
     """The same network, its ODE blocks solved and differentiated by torchdiffeq."""
     solve = torchdiffeq.odeint_adjoint if adjoint else torchdiffeq.odeint
-    with mock.patch.object(plain_ode, "MOST_POSITIONS", 0):  # convolutions stay convolutions
+    with mock.patch.object(plain_ode, "DENSE_POSITIONS", 0):  # convolutions stay convolutions
         model = build(spec, data)
     for layer in model.modules():
         if isinstance(layer, TimeConv):

@@ -60,8 +60,7 @@ def logs(
     folder = default_store().find(trial)
     with folder.log_file.open(encoding="utf-8") as file:
         sys.stdout.write(file.read())
-        if (folder.path / "error.txt").exists():
-            sys.stdout.write((folder.path / "error.txt").read_text(encoding="utf-8"))
+        sys.stdout.write(folder.error() or "")
         while follow:
             sys.stdout.write(file.read())
             sys.stdout.flush()

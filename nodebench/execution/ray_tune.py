@@ -20,6 +20,7 @@ from nodebench.planning.seed_packs import packs
 from nodebench.spec import Trial
 from nodebench.store import Store
 from nodebench.store.result import Row
+from nodebench.store.signals import give_up
 from nodebench.sweep.file import Resources, Stop
 
 REPORT_EVERY_S = 0.5
@@ -181,7 +182,7 @@ def _scheduler(stop: Stop | None, trials: Sequence[Trial], store: Store) -> Any:
             decision: str = super().on_trial_result(controller, trial, result)
             if decision == self.STOP:
                 [trial_id] = trial.config["ids"]
-                store.folder(trial_id).give_up()
+                give_up(store.folder(trial_id))
             return decision
 
     data = trials[0].spec.data

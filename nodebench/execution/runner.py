@@ -127,6 +127,5 @@ class _Waiting:
 
     def problem(self, trial: Trial) -> str:
         """Why a trial could not be run."""
-        lock = self._store.folder(trial.id).path / "lock"
-        who = holder(lock) or "another process"
+        who = holder(self._store.folder(trial.id).lock_file) or "another process"
         return f"the trial `{trial.id}` is held by {who}. Wait until it ends, or stop it"

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 
 from nodebench.errors import StoreError
 from nodebench.planning import RunOptions
@@ -26,8 +25,7 @@ class Pack:
     """Some trials, and `problems`: what kept any of them from being run, by its id."""
 
     def __init__(self, trials: Sequence[Trial], store: Store, options: RunOptions):
-        self.trials, self._store = trials, store
-        self._options = replace(options, packed=len(trials))
+        self.trials, self._store, self._options = trials, store, options
         self._taker: Taker | None = Together() if len(trials) > 1 else graph_of(trials[0], options)
         self.problems: dict[str, str] = {}
 
@@ -40,7 +38,7 @@ class Pack:
         with ExitStack() as ends:
             attempts = {}
             for trial in self.trials:
-                attempts[trial.id] = attempt(trial, self._store, self._options)
+                attempts[trial.id] = attempt(trial, self._store, self._options, len(self.trials))
                 ends.callback(attempts[trial.id].close)
             while attempts:
                 rows: dict[str, Row] = {}

@@ -2,7 +2,8 @@
 
 The matrix is made from the kernel, which stays the parameter, once per solve. Euler's method with
 64 steps on two positions takes a fourth of the time, on ten positions four fifths (one CPU
-thread, batch 128, 32 channels).
+thread, batch 128, 32 channels); beyond `DENSE_POSITIONS` the matrix is mostly zeros, and the
+convolution is faster.
 """
 
 from __future__ import annotations
@@ -10,9 +11,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
-
-MOST_POSITIONS = 10
-"""Beyond, the matrix is mostly zeros, and the convolution is faster."""
 
 
 def folded(field: nn.Sequential, length: int) -> nn.Sequential:

@@ -8,11 +8,12 @@ from torch import Tensor, nn
 
 from nodebench.data.dataset import Data
 from nodebench.models.block import ode_block
-from nodebench.models.conv_as_matrix import MOST_POSITIONS, folded
+from nodebench.models.conv_as_matrix import folded
 from nodebench.models.dynamics import autonomous
 from nodebench.models.layers import LayerFactory
 from nodebench.spec import TrialSpec
 from nodebench.spec.model import PlainOde
+from nodebench.spec.vocabulary import DENSE_POSITIONS
 
 INITIALIZATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "normal": lambda w: nn.init.normal_(w, std=0.02),
@@ -38,7 +39,7 @@ class PlainOdeNet(nn.Module):
         field = _field(settings, 1 if self.as_signal else data.input_shape[0])
         self.head = nn.Linear(size, data.classes)
         _initialize((field, self.head), INITIALIZATIONS[settings.init])
-        if self.as_signal and size <= MOST_POSITIONS:
+        if self.as_signal and size <= DENSE_POSITIONS:
             field, self.as_signal = folded(field, size), False
         self.block = ode_block(spec, autonomous(field))
 

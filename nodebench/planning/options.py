@@ -34,9 +34,6 @@ class RunOptions:
     trained: frozenset[str] = frozenset()
     """The ids of trials of which nothing but evaluation is missing."""
 
-    packed: int = 1
-    """So many seeds are trained together, in the memory of one trial."""
-
     retry_failed: bool = False
     """Whether a result that is a failure (DNF) counts as missing."""
 

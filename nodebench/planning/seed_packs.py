@@ -13,15 +13,12 @@ from nodebench.spec import Trial, TrialSpec
 from nodebench.spec.data import Spheres, ThreeMinima
 from nodebench.spec.model import PlainOde
 from nodebench.spec.solver import Solver
-from nodebench.spec.vocabulary import norm_parts
+from nodebench.spec.vocabulary import DENSE_POSITIONS, norm_parts
 
 MOST = 10
 """Seeds in a pack where `pack_seeds` is `auto` and packing pays."""
 
-DENSE_DIMENSIONS = 10
-"""Up to so many, S2's convolutions over vectors are matrix products (`models.fold`)."""
-
-GRADIENTS = ("backprop", "exact")
+PACKABLE_GRADIENTS = ("backprop", "exact")
 
 
 def packs(trials: Sequence[Trial], options: RunOptions, slots: int) -> list[tuple[Trial, ...]]:
@@ -65,7 +62,7 @@ def _obstacle_of_solve(solver: Solver, gradient: str) -> str | None:
         return f"`{solver.method}` takes other steps for every seed"
     if solver.adapt:
         return "`solver.adapt` takes other steps for every seed"
-    if gradient not in GRADIENTS:
+    if gradient not in PACKABLE_GRADIENTS:
         return f"the gradient `{gradient}` solves once more in its backward pass"
     return None
 
@@ -88,5 +85,5 @@ def _pays(spec: TrialSpec) -> bool:
         return False
     dimensions = {Spheres: getattr(spec.data, "dim", 0), ThreeMinima: 2}
     return spec.model.field == "linear" or (
-        dimensions.get(type(spec.data), DENSE_DIMENSIONS + 1) <= DENSE_DIMENSIONS
+        dimensions.get(type(spec.data), DENSE_POSITIONS + 1) <= DENSE_POSITIONS
     )

@@ -15,9 +15,9 @@ from nodebench.report.analysis.formatting import (
     measured,
     unit,
 )
-from nodebench.report.analysis.verdict import NUMBERS
 from nodebench.report.tables import cell_text, cells, verdict_words
 from nodebench.spec.solver import Solver
+from nodebench.spec.vocabulary import VERDICT_NUMBERS
 from nodebench.store.result import FINISHED
 from nodebench.sweep import Sweep
 
@@ -31,7 +31,7 @@ def verdicts_table(sweep: Sweep, frame: pd.DataFrame) -> pd.DataFrame:
     solvers = {trial.id: trial.spec.solver for trial in sweep.trials}
     for key, group in cells(sweep, frame):
         metric = group["metric"].iloc[0]
-        numbers = {name: group[name].astype(float) for name in NUMBERS}
+        numbers = {name: group[name].astype(float) for name in VERDICT_NUMBERS}
         reasons = sorted(set(group["why"]) - {""})
         rows.append(
             {

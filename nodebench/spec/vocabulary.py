@@ -156,6 +156,12 @@ STAGES: dict[int, tuple[tuple[int, int], ...]] = {
 A `resnet<depth>` has residual blocks in the place of its ODE blocks. Source: Gusak et al. 2020.
 """
 
+VERDICT_NUMBERS = ("own", "limit", "drop", "sufficient_steps", "order")
+"""What a verdict on a solver measures: columns of a report, and measures of claims."""
+
+DENSE_POSITIONS = 10
+"""Up to so many positions, a convolution over a vector is computed as a product of matrices."""
+
 AUGMENTATIONS: dict[str, str] = {
     "crop": "pad by 4 pixels with zeros, then crop at random to the original size",
     "flip": "mirror left to right with probability 1/2",

@@ -14,6 +14,7 @@ from urllib.parse import unquote, urlsplit
 
 from nodebench.errors import TrackingError
 from nodebench.store.store import Store
+from nodebench.store.trial_folder import RESULT_NAME
 
 ARTIFACTS = "mlartifacts"
 TRIAL_TAG = "nodebench.trial"
@@ -102,7 +103,7 @@ def lost(file: Path) -> list[str]:
 def is_lost(artifacts: str) -> bool:
     """Whether the folder of a finished run's artifacts lacks its result; False of a server's."""
     folder = local_folder(artifacts)
-    return folder is not None and not (folder / "result.json").exists()
+    return folder is not None and not (folder / RESULT_NAME).exists()
 
 
 def local_folder(artifacts: str) -> Path | None:

@@ -24,7 +24,8 @@ State = Literal["done", "failed", "running", "interrupted", "new"]
 TRIAL_WAIT_S = 120.0
 """Also for a node that died: a network file system keeps its locks for a while, NFS for 90 s."""
 
-SHOWN = ("history.jsonl", "evaluations.json", "trajectories.json", "timings.json", "result.json")
+RESULT_NAME = "result.json"
+"""Also of the artifact in MLflow that ends a run."""
 
 
 class TrialFolder:
@@ -32,6 +33,51 @@ class TrialFolder:
 
     def __init__(self, path: Path):
         self.path = path
+
+    @property
+    def spec_file(self) -> Path:
+        """What the trial is, and the code that it was begun with."""
+        return self.path / "trial.json"
+
+    @property
+    def history_file(self) -> Path:
+        """A row per epoch."""
+        return self.path / "history.jsonl"
+
+    @property
+    def evaluations_file(self) -> Path:
+        """The trained model under other solvers."""
+        return self.path / "evaluations.json"
+
+    @property
+    def trajectories_file(self) -> Path:
+        """Paths of the trained model."""
+        return self.path / "trajectories.json"
+
+    @property
+    def timings_file(self) -> Path:
+        """What a step takes, alone on each kind of machine."""
+        return self.path / "timings.json"
+
+    @property
+    def result_file(self) -> Path:
+        """The trial's end; a trial without it is not finished."""
+        return self.path / RESULT_NAME
+
+    @property
+    def error_file(self) -> Path:
+        """The traceback of a crash."""
+        return self.path / "error.txt"
+
+    @property
+    def given_up_file(self) -> Path:
+        """Word of a search that has given the trial up; see `store/signals.py`."""
+        return self.path / "given-up"
+
+    @property
+    def lock_file(self) -> Path:
+        """Held by the process that trains."""
+        return self.path / "lock"
 
     @property
     def checkpoint(self) -> Path:
@@ -53,11 +99,11 @@ class TrialFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         for leftover in self.path.glob(".*.partial"):  # of a process that was killed
             leftover.unlink()
-        for old in ("error.txt", "given-up"):
-            (self.path / old).unlink(missing_ok=True)
+        self.error_file.unlink(missing_ok=True)
+        self.given_up_file.unlink(missing_ok=True)
         spec = trial.spec.model_dump(mode="json", exclude_none=True)
         record = {"id": trial.id, "spec": spec, "code": trial.cell.code}
-        write(self.path / "trial.json", json.dumps(record, indent=1))
+        write(self.spec_file, json.dumps(record, indent=1))
         self.log(f"started by process {os.getpid()} on {socket.gethostname()}")
 
     def spec(self) -> TrialSpec:
@@ -66,7 +112,7 @@ class TrialFolder:
         Raises:
             StoreError: if nothing is known of it, or not in this release's words.
         """
-        values = read_json(self.path / "trial.json", None)
+        values = read_json(self.spec_file, None)
         if values is None:
             raise StoreError(f"`{self.path}` holds no trial")
         try:
@@ -77,61 +123,67 @@ class TrialFolder:
 
     def code(self) -> dict[str, str] | None:
         """Module -> SHA-256 of the user's own code; None of a trial that recorded nothing yet."""
-        found: dict[str, str] | None = read_json(self.path / "trial.json", {}).get("code")
+        found: dict[str, str] | None = read_json(self.spec_file, {}).get("code")
         return found
 
     def write_history(self, rows: list[Row]) -> None:
         """Replaces the history."""
-        write(self.path / "history.jsonl", "".join(f"{json.dumps(row)}\n" for row in rows))
+        write(self.history_file, "".join(f"{json.dumps(row)}\n" for row in rows))
 
     def history(self) -> list[Row]:
         """A row per epoch, up to the last checkpoint or the failure after it."""
         with contextlib.suppress(FileNotFoundError, ValueError):  # damaged: a checkpoint has it too
-            lines = (self.path / "history.jsonl").read_text(encoding="utf-8").splitlines()
+            lines = self.history_file.read_text(encoding="utf-8").splitlines()
             return [json.loads(line) for line in lines]
         return []
 
     def write_evaluations(self, points: list[Row]) -> None:
         """Replaces the evaluations."""
-        write(self.path / "evaluations.json", json.dumps(points, indent=1))
+        write(self.evaluations_file, json.dumps(points, indent=1))
 
     def evaluations(self) -> list[Row]:
         """The points at which the trained model was evaluated."""
-        points: list[Row] = read_json(self.path / "evaluations.json", [])
+        points: list[Row] = read_json(self.evaluations_file, [])
         return points
 
     def write_trajectories(self, rows: list[Row]) -> None:
         """Replaces the trajectories."""
-        write(self.path / "trajectories.json", json.dumps(rows))
+        write(self.trajectories_file, json.dumps(rows))
 
     def trajectories(self) -> list[Row]:
         """Paths of the trained model, a row a point; empty where it has none to show."""
-        rows: list[Row] = read_json(self.path / "trajectories.json", [])
+        rows: list[Row] = read_json(self.trajectories_file, [])
         return rows
 
     def add_timing(self, row: Row) -> None:
         """Keeps what the timing pass found, unless something newer of the same machine is known."""
-        rows = {_machine(known): known for known in self.timings()}
-        if row["time"] >= rows.get(_machine(row), row)["time"]:
-            rows[_machine(row)] = row
-            write(self.path / "timings.json", json.dumps(list(rows.values()), indent=1))
+        rows = {machine_of(known): known for known in self.timings()}
+        if row["time"] >= rows.get(machine_of(row), row)["time"]:
+            rows[machine_of(row)] = row
+            write(self.timings_file, json.dumps(list(rows.values()), indent=1))
 
     def timings(self) -> list[Row]:
         """What a training step takes alone on its device: a row for each kind of machine."""
-        rows: list[Row] = read_json(self.path / "timings.json", [])
+        rows: list[Row] = read_json(self.timings_file, [])
         return rows
 
     def write_result(self, result: Result) -> None:
         """Ends the trial."""
-        write(self.path / "result.json", json.dumps(asdict(result), indent=1))
+        write(self.result_file, json.dumps(asdict(result), indent=1))
 
     def result(self) -> Result | None:
         """The trial's end, if it has come."""
-        return read_result(read_json(self.path / "result.json", None))
+        return read_result(read_json(self.result_file, None))
 
     def write_error(self, traceback: str) -> None:
         """Keeps the traceback of a crash."""
-        write(self.path / "error.txt", masked(traceback))
+        write(self.error_file, masked(traceback))
+
+    def error(self) -> str | None:
+        """The traceback of the last attempt, if it crashed."""
+        with contextlib.suppress(FileNotFoundError):
+            return self.error_file.read_text(encoding="utf-8")
+        return None
 
     def log(self, text: str) -> None:
         """Appends a line, with the time, to the trial's log."""
@@ -140,12 +192,28 @@ class TrialFolder:
 
     def artifacts(self) -> list[Path]:
         """The files that describe the trial: all but checkpoints and locks."""
-        names = ("trial.json", *SHOWN, "log.txt", "error.txt")
-        return [path for path in map(self.path.joinpath, names) if path.exists()]
+        files = (self.spec_file, *self.reported_files, self.log_file, self.error_file)
+        return [path for path in files if path.exists()]
 
     def stamp(self) -> tuple[int, ...]:
-        """Changes whenever one of the files that are `SHOWN` does."""
-        return tuple(map(modified, map(self.path.joinpath, SHOWN)))
+        """Changes whenever a file does that a report tells of."""
+        return tuple(map(modified, self.reported_files))
+
+    @property
+    def reported_files(self) -> tuple[Path, ...]:
+        """Those that reports and MLflow show, in the order of MLflow's fingerprints."""
+        return (
+            self.history_file,
+            self.evaluations_file,
+            self.trajectories_file,
+            self.timings_file,
+            self.result_file,
+        )
+
+    def files(self) -> list[Path]:
+        """All that belongs to the trial: not its lock, and not what is half written."""
+        files = sorted(path for path in self.path.glob("[!.]*") if path.is_file())
+        return [path for path in files if path != self.lock_file]
 
     def state(self, result: Result | None) -> State:
         """Where the trial stands, given its result."""
@@ -156,17 +224,6 @@ class TrialFolder:
         if result is not None:
             return "failed"
         return "interrupted" if self.checkpoints() else "new"
-
-    def give_up(self) -> None:
-        """Leaves word that a search has given the trial up."""
-        (self.path / "given-up").touch()
-
-    def take_given_up(self) -> bool:
-        """Whether there was such word, which is gone then."""
-        word = self.path / "given-up"
-        was_there = word.exists()
-        word.unlink(missing_ok=True)
-        return was_there
 
     def discard(self, checkpoint: Path) -> None:
         """Puts a damaged checkpoint aside."""
@@ -183,7 +240,7 @@ class TrialFolder:
 
     def unchanging(self) -> contextlib.AbstractContextManager[bool]:
         """Keeps others from writing to the trial meanwhile; False where a process does already."""
-        return unheld(self.path / "lock")
+        return unheld(self.lock_file)
 
     def locked(self, wait_s: float | None = None) -> contextlib.AbstractContextManager[None]:
         """Holds the trial for this process.
@@ -192,8 +249,9 @@ class TrialFolder:
             StoreError: if another process still holds it after `wait_s`, or TRIAL_WAIT_S.
         """
         wait_s = TRIAL_WAIT_S if wait_s is None else wait_s
-        return held(self.path / "lock", f"the trial `{self.path.name}`", wait_s)
+        return held(self.lock_file, f"the trial `{self.path.name}`", wait_s)
 
 
-def _machine(timing: Row) -> tuple[object, ...]:
+def machine_of(timing: Row) -> tuple[object, ...]:
+    """The kind of machine that a timing is of: times of two kinds don't compare."""
     return tuple(timing[name] for name in ("hardware", "device", "threads", "torch"))

@@ -13,6 +13,7 @@ from nodebench.spec.settings import NamedSettings, Settings
 from nodebench.spec.vocabulary import (
     A_NUMBER,
     METHODS,
+    VERDICT_NUMBERS,
     Count,
     Factor,
     Flag,
@@ -320,6 +321,6 @@ MEASURES: tuple[str, ...] = (
     *(f"{on}_{what}" for what in ("accuracy", "error", "loss") for on in ("test", "train", "val")),
     "best_test_accuracy", "best_test_error", "parameters", "timed_epoch_s", "peak_memory_bytes",
     "nfe_forward", "nfe_forward_mean", "nfe_backward", "step_size", "tol",
-    "own", "limit", "drop", "sufficient_steps", "order",
+    *VERDICT_NUMBERS,
 )  # fmt: skip
 """What a claim may be about: columns of `results.csv`."""

@@ -7,13 +7,11 @@ import hashlib
 import io
 import json
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 from nodebench.report.analysis.verdict import Verdict
 from nodebench.store import Result, TrialFolder
 from nodebench.store.result import FINISHED, Row
-from nodebench.store.trial_folder import SHOWN
 from nodebench.sweep import Sweep
 from nodebench.tracking.client import Metric
 
@@ -73,8 +71,8 @@ def tags(result: Result) -> dict[str, str]:
 
 def stamp_of_points(folder: TrialFolder, result: Result) -> int:
     """When a verdict became what it is, since MLflow shows the latest of several values."""
-    points = folder.path / "evaluations.json"
-    return milliseconds(max(result.finished, points.stat().st_mtime))
+    evaluated = folder.evaluations_file.stat().st_mtime
+    return milliseconds(max(result.finished, evaluated))
 
 
 def verdict_metrics(judged: Verdict, stamp: int) -> list[Metric]:
@@ -110,7 +108,6 @@ def fingerprint(folder: TrialFolder, sweep: Sweep) -> str:
     """Changes whenever something that MLflow shows of a finished trial does."""
     # A verdict follows from what the sweep evaluates, and from its margin.
     digest = hashlib.sha256(f"{sweep.margin} {sweep.evaluate}".encode())
-    for name in SHOWN:
-        path: Path = folder.path / name
+    for path in folder.reported_files:
         digest.update(path.read_bytes() if path.exists() else b"-")
     return digest.hexdigest()[:16]

@@ -17,6 +17,7 @@ from nodebench.store import Result, Store, TrialFolder
 from nodebench.store.locations import tracking_file, tracking_uri
 from nodebench.store.mlflow_file import SYNCED_TAG, TRIAL_TAG, artifacts_of, is_lost
 from nodebench.store.result import Row
+from nodebench.store.trial_folder import RESULT_NAME
 from nodebench.sweep import Sweep
 from nodebench.sweep.labels import cut
 from nodebench.tracking import conversion as forms
@@ -281,7 +282,7 @@ def _require_artifacts(client: MlflowClient, sweep: Sweep, runs: Sequence[Run]) 
 
 def _has_result(client: MlflowClient, run_id: str) -> bool:
     """Whether a run's artifacts have its trial's end."""
-    return any(file.path == "result.json" for file in client.list_artifacts(run_id))
+    return any(file.path == RESULT_NAME for file in client.list_artifacts(run_id))
 
 
 def page_of(sweep: Sweep, store: Store) -> str:

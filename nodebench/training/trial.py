@@ -27,6 +27,7 @@ from nodebench.spec.own_code import known_alone
 from nodebench.spec.seed import stream
 from nodebench.store import Result, Store, TrialFolder
 from nodebench.store.result import ERROR, FINISHED, Row
+from nodebench.store.signals import take_given_up
 from nodebench.sweep.points import points
 from nodebench.training.adaptation import adaptation_for
 from nodebench.training.checkpoint import TrainState, newest_checkpoint, read_checkpoint, restore
@@ -64,10 +65,13 @@ def run_trial(
     return result
 
 
-def attempt(trial: Trial, store: Store, options: RunOptions) -> Generator[Step | Row, None, None]:
+def attempt(
+    trial: Trial, store: Store, options: RunOptions, packed: int = 1
+) -> Generator[Step | Row, None, None]:
     """`run_trial` bit by bit: yields what `train` does; at its end the result is stored.
 
-    Closed before, it leaves a trial that goes on from its last checkpoint.
+    Closed before, it leaves a trial that goes on from its last checkpoint. Of `packed` trials
+    that are trained together, each has its part of one trial's memory and time.
 
     Raises:
         StoreError: if another process holds the trial, or not even its end can be written.
@@ -79,7 +83,7 @@ def attempt(trial: Trial, store: Store, options: RunOptions) -> Generator[Step |
             if not is_missing(trial, before, store, options):
                 return
             folder.create(trial)
-            yield from _Run(trial, store, options, before).attempt()
+            yield from _Run(trial, store, options, before, packed).attempt()
     except OSError as error:
         raise StoreError(f"`{folder.path}` cannot be written: {error.strerror}") from error
 
@@ -105,8 +109,11 @@ def trained_model(folder: TrialFolder, data_root: Path) -> nn.Module:
 class _Run:
     """One attempt at a trial, under its lock."""
 
-    def __init__(self, trial: Trial, store: Store, options: RunOptions, before: Result | None):
+    def __init__(
+        self, trial: Trial, store: Store, options: RunOptions, before: Result | None, packed: int
+    ):
         self.trial, self.store, self.options, self.before = trial, store, options, before
+        self.packed = packed
         self.folder = store.folder(trial.id)
         self.started = time.time()
         self.recorded = self.folder.history()
@@ -120,7 +127,7 @@ class _Run:
         try:
             yield from self._attempt()
         except GeneratorExit:
-            if self.folder.take_given_up():
+            if take_given_up(self.folder):
                 self._ended(Stopped.outcome, "the search gave it up: others did better by then")
             raise
         except TrialFailure as failure:
@@ -151,7 +158,7 @@ class _Run:
         torch.manual_seed(stream(spec.seed, "training"))
         self.state = new_state(model, spec, adaptation_for(model, task, spec))
         self._begin(self.state, task)
-        packed = {"packed": self.options.packed} if self.options.packed > 1 else {}
+        packed = {"packed": self.packed} if self.packed > 1 else {}
         here = environment(device) | packed
         if here not in self.state.environments:
             self.state.environments.append(here)
@@ -231,7 +238,7 @@ class _Run:
             self.folder.write_result(self._result())
 
     def _limit_solves(self, model: nn.Module, start: float) -> float | None:
-        minutes, packed = self.options.limits.minutes, self.options.packed
+        minutes, packed = self.options.limits.minutes, self.packed
         # The others of a pack take their part of the time.
         deadline = None if minutes is None else start + 60 * minutes * packed
         memory = memory_of_trial(self.options.resources.gpu_share)

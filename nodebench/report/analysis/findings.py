@@ -12,7 +12,7 @@ from nodebench.report.analysis.claims import checked_claims
 from nodebench.report.analysis.columns import CELL, TRIAL
 from nodebench.report.analysis.pareto import pareto_table
 from nodebench.report.analysis.published import compared_numbers
-from nodebench.report.analysis.verdict import NUMBERS
+from nodebench.spec.vocabulary import VERDICT_NUMBERS
 from nodebench.store import Store
 from nodebench.sweep import Sweep
 
@@ -67,7 +67,7 @@ def _with_verdicts_and_seconds(
     results: pd.DataFrame, judged: pd.DataFrame, timed: pd.DataFrame
 ) -> pd.DataFrame:
     if not judged.empty:
-        numbers = judged[[TRIAL, "verdict", *NUMBERS]]
+        numbers = judged[[TRIAL, "verdict", *VERDICT_NUMBERS]]
         results = results.merge(numbers, on=TRIAL, how="left")
     if not timed.empty:
         machine = timed["machine"].mode().iloc[0]  # where most were timed: others do not compare

@@ -12,10 +12,11 @@ import pandas as pd
 
 from nodebench.report.analysis.columns import BUDGET, CELL, METHOD, OUTCOME, TRIAL
 from nodebench.report.analysis.statistics import half_width
-from nodebench.report.analysis.verdict import NUMBERS, judge
+from nodebench.report.analysis.verdict import judge
 from nodebench.spec import Trial
 from nodebench.spec.point import EvaluationPoint, is_own, known_point
 from nodebench.spec.solver import Solver
+from nodebench.spec.vocabulary import VERDICT_NUMBERS
 from nodebench.store import Result, Store
 from nodebench.store.result import FINISHED, Row
 from nodebench.sweep import Sweep
@@ -107,7 +108,7 @@ def verdicts(sweep: Sweep, store: Store) -> pd.DataFrame:
             "verdict": judged.word.value,
             "why": judged.reason,
             "metric": trial.spec.data.metric,
-            **{name: judged.numbers.get(name) for name in NUMBERS},
+            **{name: judged.numbers.get(name) for name in VERDICT_NUMBERS},
         }
         for trial in sweep.trials
         if (judged := judge(trial, sweep, store))

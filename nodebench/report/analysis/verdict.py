@@ -17,7 +17,7 @@ from typing import Any
 from nodebench.spec import Trial
 from nodebench.spec.point import is_own, known_point, limit_point
 from nodebench.spec.solver import Solver
-from nodebench.spec.vocabulary import METHODS
+from nodebench.spec.vocabulary import METHODS, VERDICT_NUMBERS
 from nodebench.store import Store
 from nodebench.store.result import FINISHED, Row
 from nodebench.sweep import Sweep
@@ -36,8 +36,6 @@ class VerdictWord(StrEnum):
         """How a sentence counts such models."""
         return self.value
 
-
-NUMBERS = ("own", "limit", "drop", "sufficient_steps", "order")
 
 ACCURACY_ROUNDING = 1e-9
 """Of differences between accuracies: 0.95 - 0.94 is a little more than 0.01."""
@@ -65,7 +63,7 @@ class Verdict:
     @property
     def numbers(self) -> dict[str, float]:
         """What there is of the numbers, by name."""
-        return {n: float(getattr(self, n)) for n in NUMBERS if getattr(self, n) is not None}
+        return {n: float(getattr(self, n)) for n in VERDICT_NUMBERS if getattr(self, n) is not None}
 
 
 @dataclass(frozen=True)
