@@ -264,7 +264,7 @@ def _growth(grows: bool) -> str:
 
 
 def plan_json(sweep: Sweep, entries: list[Entry], orphans: dict[str, str]) -> str:
-    """A plan for scripts."""
+    """A plan as JSON for scripts."""
     rows: list[dict[str, Any]] = [
         {
             "id": entry.trial.id,

@@ -1,4 +1,4 @@
-"""What a report says of each of its sections."""
+"""What a report says of each of its sections: all of its prose, to be read in one place."""
 
 from __future__ import annotations
 
@@ -70,13 +70,17 @@ compare."""
 
 VERDICTS = """\
 A model that loses more than a margin of its headline metric under a solver finer than that of its
-training has learned its solver's error: it is a ResNet in disguise. The limit is classic RK4 with
-128 steps, or a finer point if one was evaluated. The drop is what the worst of the finer solvers
-loses. Sufficient steps are the fewest of the training method's, of those evaluated, from which on
-the metric stays within the margin of the limit, one number for all seeds or one for each. The order
-is that method's observed order of convergence on the trained field, over the training step size, a
-half and a quarter of it, of the order that it has on smooth fields: far below, its steps do not
-resolve the field, whatever the accuracy says."""
+training has learned its solver's error: it is a ResNet in disguise.
+
+| number | meaning |
+|:--|:--|
+| limit | the metric under classic RK4 with 128 steps, or under a finer evaluated solver |
+| drop | what the worst of the finer solvers loses of the metric |
+| sufficient steps | the fewest evaluated steps of the training method from which on the metric \
+stays within the margin of the limit: one number for all seeds, or one for each |
+| order | the training method's observed order of convergence on the trained field, over the \
+training step size, a half and a quarter of it, of its order on smooth fields; far below that, \
+its steps do not resolve the field, whatever the accuracy says |"""
 
 PATHS = """\
 States of some test samples in the plane, one colour a class, from dots to crosses: under the

@@ -14,7 +14,7 @@ from nodebench.report import notes, solver_tables, tables
 from nodebench.report.analysis import published, sizes
 from nodebench.report.analysis.baseline import baseline_table
 from nodebench.report.analysis.claims import Checked, Judgement, claims_table
-from nodebench.report.analysis.columns import OUTCOME, TRIAL, as_published
+from nodebench.report.analysis.columns import MISSING, OUTCOME, TRIAL, as_published
 from nodebench.report.analysis.findings import Findings
 from nodebench.report.figures.drawing import Figures
 from nodebench.report.html import html_page
@@ -209,11 +209,12 @@ def _trajectories(figures: Figures) -> list[str]:
 def _verdicts(sweep: Sweep, judged: pd.DataFrame, evaluated: pd.DataFrame) -> list[str]:
     if judged.empty:
         return []
-    title, text = "## Is it still an ODE?", f"{notes.VERDICTS} The margin here is {sweep.margin:g}."
+    title, text = "## Is it still an ODE?", f"The margin here is {sweep.margin:g}."
     sizes = evaluated.loc[evaluated["own"], "test_size"].dropna().unique()
     if len(sizes):
         text += f" Judged on {', '.join(f'{size:g}' for size in sizes)} test samples."
-    return [title, text, _markdown(solver_tables.verdicts_table(sweep, judged))]
+    table = _markdown(solver_tables.verdicts_table(sweep, judged))
+    return [title, notes.VERDICTS, text, table]
 
 
 def _robustness(sweep: Sweep, found: Findings, figures: Figures) -> list[str]:
@@ -237,7 +238,7 @@ def _images(title: str, names: Sequence[str], text: str) -> list[str]:
 
 def _provenance(results: pd.DataFrame) -> str:
     """What the trials ran on; several values in a line mean that they differ."""
-    ran = results[results[OUTCOME] != "missing"]
+    ran = results[results[OUTCOME] != MISSING]
     facts = {
         "commit": "commit",
         "uncommitted changes": "dirty",

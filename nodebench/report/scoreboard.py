@@ -93,7 +93,7 @@ class ScoredReport:
 
     @property
     def link(self) -> str:
-        """Its size, which leads to its page."""
+        """The sweep's size, as a link to the report's page."""
         return f"[{self.sweep.made.size}]({self.sweep.name}/README.md)"
 
 

@@ -51,12 +51,12 @@ def ending(result: Result) -> str:
 
 
 def milliseconds(seconds: float) -> int:
-    """MLflow's milliseconds."""
+    """A time in MLflow's unit."""
     return round(seconds * 1000)
 
 
 def tags(result: Result) -> dict[str, str]:
-    """How a trial ended, and where."""
+    """A result as tags of its run: how the trial ended, and on which machine."""
     here: dict[str, Any] = result.environments[-1] if result.environments else {}
     found = {
         "outcome": result.outcome,

@@ -16,6 +16,9 @@ OUTCOME = "outcome"
 METHOD = "test.method"
 BUDGET = "budget"
 
+MISSING = "missing"
+"""The outcome of a trial that has no result yet."""
+
 PUBLISHED = {"results": "id"}
 """What a table's file calls `TRIAL`; `trial` unless it is named here."""
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from nodebench.report.analysis.columns import BUDGET, CELL, METHOD, OUTCOME, TRIAL
+from nodebench.report.analysis.columns import BUDGET, CELL, METHOD, MISSING, OUTCOME, TRIAL
 from nodebench.report.analysis.statistics import half_width
 from nodebench.report.analysis.verdict import judge
 from nodebench.spec import Trial
@@ -137,7 +137,7 @@ def trajectories(sweep: Sweep, store: Store) -> dict[str, pd.DataFrame]:
 
 
 def classified_paths(sweep: Sweep, store: Store) -> dict[str, pd.DataFrame]:
-    """Label -> class, solver (`own` or `limit`), times and states, likewise."""
+    """Label -> class, solver (`own` or `limit`), times and states, of a cell's first seed."""
     return {cell: paths for cell, paths in _paths(sweep, store) if "under" in paths}
 
 
@@ -230,7 +230,7 @@ def _cell_and_settings(sweep: Sweep, trial: Trial) -> dict[str, Any]:
 def _result_row(sweep: Sweep, trial: Trial, result: Result | None) -> dict[str, Any]:
     row: dict[str, Any] = {TRIAL: trial.id, **_cell_and_settings(sweep, trial)}
     if result is None:
-        return {**row, OUTCOME: "missing", "ending": "missing", "reason": ""}
+        return {**row, OUTCOME: MISSING, "ending": MISSING, "reason": ""}
     environment = result.environments[-1] if result.environments else {}
     return {
         **row,

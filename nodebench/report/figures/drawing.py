@@ -43,14 +43,14 @@ class Figures:
         )
 
     def trajectories(self) -> list[str]:
-        """Learned trajectories."""
+        """Learned trajectories over their observations."""
         paths = frames.trajectories(self.sweep, self.store)
         return self._drawn(
             "trajectories", [], lambda: curves_module.trajectories_figure(paths, self.folder)
         )
 
     def adaptation(self) -> list[str]:
-        """Solvers that were adapted."""
+        """Adapted solvers over training."""
         return self._drawn(
             "adaptation",
             [],
