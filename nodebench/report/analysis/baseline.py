@@ -54,7 +54,7 @@ def partner(sweep: Sweep, trial: Trial, named: Mapping[str, Any]) -> Trial | Non
     own = trial.cell.settings
     found = [
         other
-        for other in one_each(sweep)
+        for other in trial_of_each_cell(sweep)
         if agrees(other.spec, named)
         and all(
             own[p] == other.cell.settings[p] for p in apart if p in own and p in other.cell.settings
@@ -63,7 +63,7 @@ def partner(sweep: Sweep, trial: Trial, named: Mapping[str, Any]) -> Trial | Non
     return found[0] if len(found) == 1 and found[0].cell.key != trial.cell.key else None
 
 
-def one_each(sweep: Sweep) -> list[Trial]:
+def trial_of_each_cell(sweep: Sweep) -> list[Trial]:
     """The first trial of every cell."""
     return list({trial.cell.key: trial for trial in reversed(sweep.trials)}.values())[::-1]
 
@@ -96,7 +96,7 @@ def against_baseline(sweep: Sweep, frame: pd.DataFrame) -> list[BaselineComparis
     partners: dict[str, str] = {}
     pairs = {}
     data = sweep.trials[0].spec.data
-    for trial in one_each(sweep) if sweep.baseline else ():
+    for trial in trial_of_each_cell(sweep) if sweep.baseline else ():
         other = partner(sweep, trial, sweep.baseline)
         if other is not None:
             cell, baseline = sweep.cell_label(trial), sweep.cell_label(other)

@@ -9,7 +9,7 @@ from enum import StrEnum
 
 import pandas as pd
 
-from nodebench.report.analysis.baseline import by_seed, one_each, partner
+from nodebench.report.analysis.baseline import by_seed, partner, trial_of_each_cell
 from nodebench.report.analysis.formatting import NO_VALUE
 from nodebench.report.analysis.statistics import alike, half_width, paired
 from nodebench.spec import Trial
@@ -80,7 +80,7 @@ def checked_claims(sweep: Sweep, frame: pd.DataFrame) -> list[Checked]:
 
 
 def _checked_claim(claim: Claim, sweep: Sweep, frame: pd.DataFrame) -> Checked:
-    about = [trial for trial in one_each(sweep) if agrees(trial.spec, claim.of)]
+    about = [trial for trial in trial_of_each_cell(sweep) if agrees(trial.spec, claim.of)]
     found = {
         sweep.cell_label(trial): _judged_in_cell(claim, trial, sweep, frame) for trial in about
     }

@@ -133,15 +133,17 @@ def timings(sweep: Sweep, store: Store) -> pd.DataFrame:
 
 def trajectories(sweep: Sweep, store: Store) -> dict[str, pd.DataFrame]:
     """Label -> time, observed, exact and learned states, of the first seed of every cell."""
-    return {cell: paths for cell, paths in _paths(sweep, store) if "observed" in paths}
+    return {
+        cell: paths for cell, paths in _paths_of_first_seeds(sweep, store) if "observed" in paths
+    }
 
 
 def classified_paths(sweep: Sweep, store: Store) -> dict[str, pd.DataFrame]:
     """Label -> class, solver (`own` or `limit`), times and states, of a cell's first seed."""
-    return {cell: paths for cell, paths in _paths(sweep, store) if "under" in paths}
+    return {cell: paths for cell, paths in _paths_of_first_seeds(sweep, store) if "under" in paths}
 
 
-def _paths(sweep: Sweep, store: Store) -> Iterator[tuple[str, pd.DataFrame]]:
+def _paths_of_first_seeds(sweep: Sweep, store: Store) -> Iterator[tuple[str, pd.DataFrame]]:
     seen: set[str] = set()
     for trial in sweep.trials:
         cell = sweep.cell_label(trial)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 LEVEL = 0.95
 """Of every confidence interval."""
 
-ROUNDING = 1e-9
+SAME_TO_ROUNDING = 1e-9
 """Relative spread below which differences are the same."""
 
 FEWEST_PAIRS = 3
@@ -65,7 +65,7 @@ def alike(values: pd.Series[float]) -> bool:
     Their standard deviation of zero is no measure of how much others would scatter: accuracies are
     counts over samples, so that few of them, or their differences, are often the same by chance.
     """
-    return len(values) > 1 and bool(values.std(ddof=1) <= ROUNDING * values.abs().max())
+    return len(values) > 1 and bool(values.std(ddof=1) <= SAME_TO_ROUNDING * values.abs().max())
 
 
 def half_width(values: pd.Series[float]) -> float:
