@@ -6,13 +6,17 @@ torch, Ray, MLflow and pandas are imported where they are needed.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from inspect import signature
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict, TypeVar, Unpack
 
 from nodebench.errors import InputError, unknown
+from nodebench.execution import launch
 from nodebench.execution.doctor import Case, Finding, examine
-from nodebench.execution.launch import run
+from nodebench.execution.launch import Outcome
+from nodebench.execution.publishing import Publication
+from nodebench.execution.runner import Backend, Monitor, NullMonitor
 from nodebench.files import write
 from nodebench.planning import entries
 from nodebench.planning.garbage import Survey, Wish
@@ -21,6 +25,7 @@ from nodebench.planning.launches import remember, require_name
 from nodebench.planning.lookup import load_sweep
 from nodebench.planning.options import options_for
 from nodebench.planning.plan import Entry
+from nodebench.planning.selection import Selection
 from nodebench.report.analysis.verdict import Verdict, judge
 from nodebench.report.folder import require_own
 from nodebench.spec.data import DATASETS, Dataset
@@ -54,6 +59,74 @@ __all__ = [
     "verdicts",
     "write_report",
 ]
+
+
+class RunKeywords(TypedDict, total=False):
+    """How `run` runs a sweep: the fields of `Selection`, `Backend` and `Publication`."""
+
+    only: Sequence[str]
+    shard: str
+    retry_failed: bool
+    inline: bool
+    cpu: bool
+    fail_fast: bool
+    track: bool
+    require_mlflow: bool
+    write_report: bool
+    replace_other: bool
+
+
+def run(
+    sweep: Sweep,
+    store: Store | None = None,
+    monitor: Monitor | None = None,
+    **how: Unpack[RunKeywords],
+) -> Outcome:
+    """Runs what is missing of a sweep, brings MLflow up to date, and writes the report.
+
+    The store is by default that of NODEBENCH_RUNS; nobody watches unless a `monitor` is given.
+    `only` (`path=value` texts) and `shard` (`i/n`) leave a part of the trials; with `retry_failed`,
+    those that did not finish (DNF) are tried again. They run on Ray's workers or, `inline`, one
+    after the other in this process; on the `cpu` whatever the sweep says; until the first without
+    a result if `fail_fast`. MLflow hears of it unless `track` is off, and must be writable if
+    `require_mlflow`. A report is written unless `write_report` is off. The sweep may
+    `replace_other`: another file of its name.
+
+    Raises:
+        InputError, DataError, ResourceError: before anything starts, if it could not be run here.
+        StoreError: if another process runs this sweep, or another file has its name.
+        TrackingError: if MLflow cannot be used, and is required; or cannot be named so.
+    """
+    return launch.run(sweep, store or default_store(), monitor or NullMonitor(), *_parts(how))
+
+
+def evaluate(
+    sweep: Sweep,
+    store: Store | None = None,
+    monitor: Monitor | None = None,
+    **how: Unpack[RunKeywords],
+) -> Outcome:
+    """As `run`, of what has been trained, or has its weights from elsewhere; trains nothing."""
+    return launch.evaluate(sweep, store or default_store(), monitor or NullMonitor(), *_parts(how))
+
+
+def _parts(how: Mapping[str, object]) -> tuple[Selection, Backend, Publication]:
+    """What keywords say of a launch.
+
+    Raises:
+        TypeError: if one is none of a launch.
+    """
+    known = RunKeywords.__annotations__
+    if others := how.keys() - known.keys():
+        raise TypeError(f"`run` takes no such keyword: {unknown(min(others), 'keyword', known)}")
+    return _part(Selection, how), _part(Backend, how), _part(Publication, how)
+
+
+Part = TypeVar("Part")
+
+
+def _part(make: Callable[..., Part], how: Mapping[str, object]) -> Part:
+    return make(**{name: how[name] for name in signature(make).parameters if name in how})
 
 
 def results(sweep: Sweep, store: Store | None = None) -> pd.DataFrame:
@@ -113,7 +186,7 @@ def sync(sweep: Sweep, store: Store, *, replace_other: bool = False) -> dict[str
     from nodebench.tracking.tracker import Tracker
 
     remember(sweep, store)
-    with store.tracking_lock(sweep.name):
+    with store.sweep(sweep.name).tracking_lock():
         tracker = Tracker(sweep, store)
         tracker.seek_artifacts()
         tracker.update_all()

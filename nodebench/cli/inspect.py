@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,7 +13,17 @@ import typer
 
 from nodebench import api
 from nodebench.cli.app import app, err, say
-from nodebench.cli.options import AsJson, Changes, Cpu, Only, Shard, Size, Small, SweepPath
+from nodebench.cli.options import (
+    AsJson,
+    Changes,
+    Cpu,
+    Part,
+    Size,
+    Small,
+    Source,
+    SweepPath,
+    grouped,
+)
 from nodebench.cli.text import duration, line, standing
 from nodebench.errors import InputError
 from nodebench.execution.costs import expected, probed
@@ -30,17 +40,13 @@ from nodebench.spec import Trial
 from nodebench.store import Store
 from nodebench.store.locations import default_store
 from nodebench.sweep import Sweep
-from nodebench.sweep.file import SizeName
 
 
 @app.command()
+@grouped
 def plan(
-    source: SweepPath,
-    changes: Changes = None,
-    size: Size = "full",
-    small: Small = False,
-    only: Only = None,
-    shard: Shard = "1/1",
+    source: Source,
+    part: Part,
     diff: Annotated[
         str | None, typer.Option(metavar="OLD", help="Say what changed since this sweep file.")
     ] = None,
@@ -51,42 +57,43 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """List a sweep's trials and where each stands; trains nothing."""
-    sweep, store, entries = _planned(source, changes, lookup.size_of(size, small=small))
-    if diff is not None and (probe or as_json or only or shard != "1/1"):
+    sweep, store = source.load(), default_store()
+    if diff is not None and (probe or as_json or not part.is_whole):
         raise InputError("`--diff` goes without `--probe`, `--json`, `--only` and `--shard`")
     if diff is not None:
-        old = lookup.load_sweep(diff, overrides=changes or (), size=size, small=small)
-        say(change_text(change(old, sweep)))
+        say(change_text(change(source.load(diff), sweep)))
         return
-    ids = chosen(sweep, only or (), shard)
-    entries = [entry for entry in entries if entry.trial.id in ids]
-    left = {} if only or shard != "1/1" else orphans(sweep, store)
+    ids = chosen(sweep, part.only or (), part.shard)
+    entries = [entry for entry in api.plan(sweep, store) if entry.trial.id in ids]
+    left = orphans(sweep, store) if part.is_whole else {}
     if as_json:
         print(plan_json(sweep, entries, left))
         return
-    for entry in entries:
-        say(line(sweep, entry))
-    for trial_id, label in left.items():
-        say(f"{trial_id}  {'orphaned':<12} {label}")
-    parts = sorted({path for entry in entries for path in entry.trial.spec.import_paths})
-    for path in parts:
-        say(f"imports `{path}` when it runs")
-    for doubt in doubts(sweep):
-        say(doubt)
-    if gpus := sweep.resources.gpus:
-        share = "what it needs" if gpus == "auto" else f"{gpus:g}"
-        say(f"each takes {share} of a GPU; `run --cpu` does without")
-    missing = [entry.trial for entry in entries if entry.missing]
-    if missing and sweep.resources.pack_seeds != 1:
-        say(packing_text(missing, options_for(sweep)))
-    say(f"{sweep.name}: {len(entries)} trials, {len(missing)} to run")
+    say(plan_text(sweep, entries, left))
     if probe:
-        costs, whole = probed(sweep, store, only=only or (), shard=shard, cpu=cpu)
+        costs, whole = probed(sweep, store, only=part.only or (), shard=part.shard, cpu=cpu)
         say(costs_text(sweep, entries, costs))
         if whole:
             say(forecast_text(whole))
             if sweep.resources.pack_seeds != 1:
                 say("seeds that are trained together take less than that: single steps were timed")
+
+
+def plan_text(sweep: Sweep, entries: Sequence[Entry], left: Mapping[str, str]) -> str:
+    """A line for each trial, and for what is worth knowing of the sweep; at the end, counts."""
+    lines = [line(sweep, entry) for entry in entries]
+    lines += [f"{trial_id}  {'orphaned':<12} {label}" for trial_id, label in left.items()]
+    parts = sorted({path for entry in entries for path in entry.trial.spec.import_paths})
+    lines += [f"imports `{path}` when it runs" for path in parts]
+    lines += doubts(sweep)
+    if gpus := sweep.resources.gpus:
+        share = "what it needs" if gpus == "auto" else f"{gpus:g}"
+        lines.append(f"each takes {share} of a GPU; `run --cpu` does without")
+    missing = [entry.trial for entry in entries if entry.missing]
+    if missing and sweep.resources.pack_seeds != 1:
+        lines.append(packing_text(missing, options_for(sweep)))
+    lines.append(f"{sweep.name}: {len(entries)} trials, {len(missing)} to run")
+    return "\n".join(lines)
 
 
 @app.command()
@@ -128,7 +135,9 @@ def status(
     as_json: AsJson = False,
 ) -> None:
     """Show how far a sweep is, also while it runs."""
-    sweep, store, entries = _planned(source, changes, lookup.size_of(size, small=small))
+    sweep = lookup.load_sweep(source, overrides=changes or (), size=size, small=small)
+    store = default_store()
+    entries = api.plan(sweep, store)
     if as_json:
         print(plan_json(sweep, entries, orphans(sweep, store)))
         return
@@ -180,14 +189,6 @@ def report(
 def scoreboard() -> None:
     """Write reports/README.md: every published number and claim of sweeps/, and what was found."""
     say(str(api.write_scoreboard()))
-
-
-def _planned(
-    source: str, changes: list[str] | None, size: SizeName
-) -> tuple[Sweep, Store, list[Entry]]:
-    sweep = lookup.load_sweep(source, overrides=changes or (), size=size)
-    store = default_store()
-    return sweep, store, api.plan(sweep, store)
 
 
 def packing_text(trials: Sequence[Trial], options: RunOptions) -> str:

@@ -7,16 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nodebench.cli.app import app, err, out, say
-from nodebench.cli.options import (
-    Changes,
-    Cpu,
-    ReplaceOther,
-    Size,
-    Small,
-    SweepPath,
-    Track,
-    WriteReport,
-)
+from nodebench.cli.options import Changes, Cpu, Size, Small, Source, SweepPath, Telling, grouped
 from nodebench.cli.progress import ProgressMonitor, interruptible, say_published
 from nodebench.execution import launch
 from nodebench.execution.launch import Timed
@@ -30,30 +21,34 @@ if TYPE_CHECKING:
 
 
 @app.command()
+@grouped
 def time(
-    source: SweepPath,
-    changes: Changes = None,
-    size: Size = "full",
-    small: Small = False,
+    source: Source,
+    telling: Telling,
     steps: Annotated[int, typer.Option(min=1, help="Steps that a round times.")] = 10,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds over all cells.")] = 5,
     cpu: Cpu = False,
-    track: Track = True,
-    write_report: WriteReport = True,
-    replace: ReplaceOther = False,
 ) -> None:
     """Time a training step of every cell, alone on its device, for the report's seconds per epoch.
 
     Of each cell one finished trial is stepped, with the weights at its end. Let nothing else run.
     """
-    sweep = lookup.load_sweep(source, overrides=changes or (), size=size, small=small)
-    with interruptible(), ProgressMonitor(sweep, default_store(), out, "time") as monitor:
+    sweep, store = source.load(), default_store()
+
+    def say_round(number: int) -> None:
+        err.print(f"round {number} of {rounds}", highlight=False)
+
+    with interruptible(), ProgressMonitor(sweep, store, out, "time") as monitor:
         timed = launch.time_cells(
-            sweep, default_store(), monitor,
-            steps=steps, rounds=rounds, cpu=cpu, track=track, write_report=write_report,
-            replace_other=replace,
-            on_round=lambda number: err.print(f"round {number} of {rounds}", highlight=False),
-        )  # fmt: skip
+            sweep,
+            store,
+            monitor,
+            telling.publication(),
+            steps=steps,
+            rounds=rounds,
+            cpu=cpu,
+            on_round=say_round,
+        )
     say(timed_text(sweep, timed))
     say_published(sweep, timed)
     raise typer.Exit(1 if timed.problems or timed.report_problem else 0)

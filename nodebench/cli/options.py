@@ -1,12 +1,19 @@
-"""Arguments and options that several verbs share."""
+"""Arguments and options that several verbs share, and groups of them."""
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, fields, is_dataclass
+from functools import wraps
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_type_hints
 
 import typer
 
+from nodebench.execution.publishing import Publication
+from nodebench.planning import lookup
+from nodebench.sweep import Sweep
 from nodebench.sweep.file import SizeName
 
 
@@ -68,3 +75,90 @@ RequireMlflow = Annotated[
 ]
 WriteReport = Annotated[bool, typer.Option("--report/--no-report", help="Write the report.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Which sweep a verb is about."""
+
+    source: SweepPath
+    changes: Changes = None
+    size: Size = "full"
+    small: Small = False
+
+    def load(self, source: str | None = None) -> Sweep:
+        """The sweep, or another with the same changes and of the same size."""
+        return lookup.load_sweep(
+            source or self.source,
+            overrides=self.changes or (),
+            size=self.size,
+            small=self.small,
+        )
+
+    def load_foreign(self, weights: Path) -> Sweep:
+        """The sweep with the weights of a file instead of a training."""
+        size = lookup.size_of(self.size, small=self.small)
+        return lookup.foreign(self.source, weights, overrides=self.changes or (), size=size)
+
+
+@dataclass(frozen=True)
+class Part:
+    """Which of its trials."""
+
+    only: Only = None
+    shard: Shard = "1/1"
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether that is all of them."""
+        return not self.only and self.shard == "1/1"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where trials run."""
+
+    inline: Inline = False
+    cpu: Cpu = False
+
+
+@dataclass(frozen=True)
+class Telling:
+    """Where it is told what became of them."""
+
+    track: Track = True
+    write_report: WriteReport = True
+    replace: ReplaceOther = False
+
+    def publication(self, *, require_mlflow: bool = False) -> Publication:
+        """The same, for a launch."""
+        return Publication(self.track, require_mlflow, self.write_report, self.replace)
+
+
+def grouped(verb: Callable[..., None]) -> Callable[..., None]:
+    """The verb as typer reads it: a parameter that is a group gives way to the group's fields."""
+    whole = inspect.signature(verb, eval_str=True)
+    kinds = {name: parameter.annotation for name, parameter in whole.parameters.items()}
+    groups: dict[str, type] = {
+        name: kind for name, kind in kinds.items() if isinstance(kind, type) and is_dataclass(kind)
+    }
+    flat: list[inspect.Parameter] = []
+    for name, parameter in whole.parameters.items():
+        flat += _options_of(groups[name]) if name in groups else [parameter]
+
+    @wraps(verb)
+    def flattened(**given: object) -> None:
+        for name, group in groups.items():
+            given[name] = group(**{field.name: given.pop(field.name) for field in fields(group)})
+        verb(**given)
+
+    flattened.__signature__ = whole.replace(parameters=flat)  # type: ignore[attr-defined]
+    flattened.__annotations__ = {each.name: each.annotation for each in flat}
+    return flattened
+
+
+def _options_of(group: type) -> list[inspect.Parameter]:
+    """A group's fields, with what typer reads in their annotations."""
+    hints = get_type_hints(group, include_extras=True)
+    parameters = inspect.signature(group).parameters
+    return [parameter.replace(annotation=hints[name]) for name, parameter in parameters.items()]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -12,28 +13,24 @@ from nodebench import api
 from nodebench.cli import text
 from nodebench.cli.app import app, err, out, say
 from nodebench.cli.options import (
-    Changes,
-    Cpu,
     FailFast,
     From,
-    Inline,
-    Only,
+    Part,
+    Place,
     ReplaceOther,
     RequireMlflow,
     RetryFailed,
-    Shard,
-    Size,
-    Small,
-    SweepPath,
-    Track,
-    WriteReport,
+    Source,
+    Telling,
+    grouped,
 )
 from nodebench.cli.progress import ProgressMonitor, interruptible, say_published
 from nodebench.errors import InputError
 from nodebench.execution import launch
 from nodebench.execution.launch import Outcome
-from nodebench.planning import lookup
+from nodebench.execution.runner import Backend
 from nodebench.planning.plan import Entry
+from nodebench.planning.selection import Selection
 from nodebench.planning.warnings import doubts
 from nodebench.report.analysis.verdict import Verdict
 from nodebench.store import Result, Store
@@ -43,69 +40,51 @@ from nodebench.sweep import Sweep
 
 
 @app.command()
+@grouped
 def run(
-    source: SweepPath,
-    changes: Changes = None,
-    size: Size = "full",
-    small: Small = False,
-    only: Only = None,
-    shard: Shard = "1/1",
+    source: Source,
+    part: Part,
+    place: Place,
+    telling: Telling,
     retry_failed: RetryFailed = False,
     fail_fast: FailFast = False,
-    inline: Inline = False,
-    cpu: Cpu = False,
-    track: Track = True,
     require_mlflow: RequireMlflow = False,
-    write_report: WriteReport = True,
-    replace: ReplaceOther = False,
 ) -> None:
     """Run what is missing of a sweep, then report. The same command resumes."""
-    if require_mlflow and not track:
+    if require_mlflow and not telling.track:
         raise InputError("`--require-mlflow` and `--no-track` contradict each other")
-    sweep = lookup.load_sweep(source, overrides=changes or (), size=size, small=small)
-    outcome = _launched(
-        sweep, default_store(),
-        only=only or (), shard=shard, retry_failed=retry_failed, fail_fast=fail_fast,
-        inline=inline, cpu=cpu, track=track, require_mlflow=require_mlflow,
-        write_report=write_report, replace_other=replace,
-    )  # fmt: skip
+    sweep, store = source.load(), default_store()
+    selection = Selection(part.only or (), part.shard, retry_failed)
+    backend = Backend(place.inline, place.cpu, fail_fast)
+    publication = telling.publication(require_mlflow=require_mlflow)
+    with _watched(sweep, store, "run") as monitor:
+        outcome = launch.run(sweep, store, monitor, selection, backend, publication)
+    say_published(sweep, outcome)
     _conclude(sweep, outcome.entries)
     raise typer.Exit(_status(outcome))
 
 
 @app.command()
+@grouped
 def evaluate(
-    source: SweepPath,
-    changes: Changes = None,
-    size: Size = "full",
-    small: Small = False,
+    source: Source,
+    part: Part,
+    place: Place,
+    telling: Telling,
     weights: Annotated[
         Path | None,
         typer.Option(help="Evaluate these instead: a state_dict, or a trial's checkpoint."),
     ] = None,
-    only: Only = None,
-    shard: Shard = "1/1",
-    inline: Inline = False,
-    cpu: Cpu = False,
-    track: Track = True,
-    write_report: WriteReport = True,
-    replace: ReplaceOther = False,
 ) -> None:
     """Evaluate what is trained under the solvers of `evaluate:`, where points are missing."""
-    if weights is None:
-        sweep = lookup.load_sweep(source, overrides=changes or (), size=size, small=small)
-    else:
-        sweep = lookup.foreign(
-            source, weights, overrides=changes or (), size=lookup.size_of(size, small=small)
-        )
+    sweep = source.load() if weights is None else source.load_foreign(weights)
     if not sweep.evaluate:
-        raise InputError(f"{source}: has no `evaluate:`, so there is nothing to evaluate")
+        raise InputError(f"{source.source}: has no `evaluate:`, so there is nothing to evaluate")
     store = default_store()
-    outcome = _launched(
-        sweep, store,
-        only=only or (), shard=shard, inline=inline, cpu=cpu, track=track,
-        write_report=write_report, replace_other=replace, train=False,
-    )  # fmt: skip
+    selection, backend = Selection(part.only or (), part.shard), Backend(place.inline, place.cpu)
+    with _watched(sweep, store, "evaluate") as monitor:
+        outcome = launch.evaluate(sweep, store, monitor, selection, backend, telling.publication())
+    say_published(sweep, outcome)
     verdicts = api.verdicts(sweep, store)
     for entry in outcome.entries:
         if entry.trial.id in verdicts:
@@ -115,21 +94,14 @@ def evaluate(
 
 
 @app.command()
-def sync(
-    source: SweepPath,
-    changes: Changes = None,
-    size: Size = "full",
-    small: Small = False,
-    folders: From = None,
-    replace: ReplaceOther = False,
-) -> None:
+@grouped
+def sync(source: Source, folders: From = None, replace: ReplaceOther = False) -> None:
     """Write to MLflow what it lacks of a sweep; --from takes another machine's trials over first.
 
     A trial that both stores have is kept where it is further. One that came to different ends is
     named, ours is kept, and the status is 1.
     """
-    sweep = lookup.load_sweep(source, overrides=changes or (), size=size, small=small)
-    store = default_store()
+    sweep, store = source.load(), default_store()
     conflicts = 0
     for folder, merged in zip(
         folders or (),
@@ -143,15 +115,13 @@ def sync(
     raise typer.Exit(1 if conflicts else 0)
 
 
-def _launched(sweep: Sweep, store: Store, *, train: bool = True, **how: Any) -> Outcome:
-    """Runs what is missing, with progress; says where the report is."""
+@contextmanager
+def _watched(sweep: Sweep, store: Store, verb: str) -> Iterator[ProgressMonitor]:
+    """Says what is doubtful of a sweep, then shows the progress of its trials."""
     for doubt in doubts(sweep):
         err.print(doubt, markup=False, highlight=False)
-    verb = "run" if train else "evaluate"
     with interruptible(), ProgressMonitor(sweep, store, out, verb) as monitor:
-        outcome = launch.run(sweep, store, monitor, train=train, **how)
-    say_published(sweep, outcome)
-    return outcome
+        yield monitor
 
 
 def _status(outcome: Outcome) -> int:

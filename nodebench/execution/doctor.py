@@ -259,9 +259,9 @@ def _ray(case: Case) -> Iterator[Finding]:
 
 def _locks(case: Case) -> Iterator[Finding]:
     """What is being run, and by whom."""
-    root = case.store.root
-    found = [(path.stem, holder(path)) for path in sorted(root.glob("sweeps/*.lock"))]
-    found += [(path.parent.name, holder(path)) for path in sorted(root.glob("trials/*/lock"))]
+    store = case.store
+    found = [(path.stem, holder(path)) for path in store.sweep_locks()]
+    found += [(trial.path.name, holder(trial.lock_file)) for trial in store.trial_folders()]
     held = [f"`{name}` is held by {who}" for name, who in found if who]
     yield from (Finding("ok", text) for text in held or ["nothing is being run"])
 
@@ -269,9 +269,9 @@ def _locks(case: Case) -> Iterator[Finding]:
 def _interrupted(case: Case) -> Iterator[Finding]:
     """Trials that were begun, and neither run nor have a result."""
     store = case.store
-    ids = sorted(path.name for path in (store.root / "trials").glob("*"))
-    results = store.results(ids)
-    found = [i for i in ids if store.folder(i).state(results.get(i)) == "interrupted"]
+    results = store.results()
+    states = {t.path.name: t.state(results.get(t.path.name)) for t in store.trial_folders()}
+    found = [trial_id for trial_id, state in states.items() if state == "interrupted"]
     if found:
         shown = ", ".join(found[:5]) + (", …" if len(found) > 5 else "")
         cure = "`nodebench run SWEEP` goes on with those of a sweep"

@@ -13,22 +13,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nodebench.errors import InputError
-from nodebench.execution.preflight import prepared, require_all, require_places, require_run
-from nodebench.execution.publishing import publishing
-from nodebench.execution.ray_tune import workers
-from nodebench.execution.runner import Monitor, NullMonitor, run_inline
+from nodebench.execution.preflight import prepared, require_all, require_run
+from nodebench.execution.publishing import Publication, publishing
+from nodebench.execution.runner import Backend, Monitor, Runner, run_inline
 from nodebench.files import PACKAGE
 from nodebench.planning import entries
 from nodebench.planning.freshness import is_tracked
-from nodebench.planning.launches import require_name
 from nodebench.planning.lookup import find, load_sweep, sweep_path
 from nodebench.planning.options import options_for
 from nodebench.planning.plan import Entry
-from nodebench.planning.selection import chosen
-from nodebench.report.folder import require_own
+from nodebench.planning.selection import Selection
 from nodebench.spec import Trial
 from nodebench.store import Store
-from nodebench.store.locations import default_store, report_folder, tracking_uri
 from nodebench.store.result import Row
 from nodebench.sweep import Sweep
 from nodebench.sweep.file import SizeName
@@ -55,59 +51,71 @@ class Outcome:
 
 def run(
     sweep: Sweep,
-    store: Store | None = None,
-    monitor: Monitor | None = None,
-    *,
-    inline: bool = False,
-    cpu: bool = False,
-    train: bool = True,
-    only: Sequence[str] = (),
-    shard: str = "1/1",
-    retry_failed: bool = False,
-    fail_fast: bool = False,
-    track: bool = True,
-    require_mlflow: bool = False,
-    write_report: bool = True,
-    replace_other: bool = False,
+    store: Store,
+    monitor: Monitor,
+    selection: Selection,
+    backend: Backend,
+    publication: Publication,
 ) -> Outcome:
     """Runs what is missing of a sweep, brings MLflow up to date, and writes the report.
-
-    Without `train`, only evaluates what has been trained, or has its weights from elsewhere.
-    The store is by default that of NODEBENCH_RUNS; nobody watches unless a `monitor` is given.
-    `only` (`path=value` texts) and `shard` (`i/n`) leave a part of the trials. With
-    `retry_failed`, trials that did not finish (DNF) are tried again; with `fail_fast`, the first
-    that has no result ends the run. A sweep may `replace_other`: another file of its name.
 
     Raises:
         InputError, DataError, ResourceError: as `preflight.require_run`, before anything starts.
         StoreError: if another process runs this sweep, or another file has its name.
-        TrackingError: if MLflow cannot be used, and `require_mlflow`; or cannot be named so.
+        TrackingError: if MLflow cannot be used, and is required; or cannot be named so.
     """
-    store, monitor = store or default_store(), monitor or NullMonitor()
-    _require_places(sweep, store, track=track, report=write_report, replace_other=replace_other)
-    ids = chosen(sweep, only, shard)
-    options = replace(options_for(sweep, cpu=cpu), tags=_commit(), retry_failed=retry_failed)
-    planned = entries(sweep, store, options, ids)
-    todo = [entry for entry in planned if entry.missing and (train or entry.is_trained)]
+    return _launch(sweep, store, monitor, selection, backend, publication, lambda _entry: True)
+
+
+def evaluate(
+    sweep: Sweep,
+    store: Store,
+    monitor: Monitor,
+    selection: Selection,
+    backend: Backend,
+    publication: Publication,
+) -> Outcome:
+    """As `run`, of what has been trained, or has its weights from elsewhere; trains nothing."""
+
+    def is_trained(entry: Entry) -> bool:
+        return entry.is_trained
+
+    return _launch(sweep, store, monitor, selection, backend, publication, is_trained)
+
+
+def _launch(
+    sweep: Sweep,
+    store: Store,
+    monitor: Monitor,
+    selection: Selection,
+    backend: Backend,
+    publication: Publication,
+    is_wanted: Callable[[Entry], bool],
+) -> Outcome:
+    publication.require_places(sweep, store)
+    ids = selection.ids(sweep)
+    options = replace(options_for(sweep, cpu=backend.cpu), tags=code_version())
+    running = replace(options, retry_failed=selection.retry_failed)
+    planned = entries(sweep, store, running, ids)
+    todo = [entry for entry in planned if entry.missing and is_wanted(entry)]
     missing = [entry.trial for entry in todo]
-    track = track and bool(missing or require_mlflow or not is_tracked(sweep, store))
-    require_run(missing, options, inline=inline)
-    with store.sweep_lock(sweep.name, shard):
-        options = prepared(todo, options, inline=inline)
+    if publication.track and not (missing or publication.require_mlflow):
+        publication = replace(publication, track=not is_tracked(sweep, store))
+    require_run(missing, running, inline=backend.inline)
+    with store.sweep(sweep.name).run_lock(selection.shard), ExitStack() as ray:
+        running = prepared(todo, running, inline=backend.inline)
         monitor.on_plan(len(planned), len(missing))
-        with ExitStack() as ray:
+        runner: Runner = run_inline
+        if missing and not backend.inline:
+            from nodebench.execution.ray_tune import workers
+
             # Before MLflow hears of it: Ray may not come up.
-            uses_ray = missing and not inline
-            runner = ray.enter_context(workers(store.root)) if uses_ray else run_inline
-            with publishing(
-                sweep, store, monitor,
-                track=track, require_mlflow=require_mlflow, write_report=write_report,
-            ) as published:  # fmt: skip
-                if missing:
-                    runner(missing, store, options, monitor, fail_fast=fail_fast)
-                ray.close()
-    after = entries(sweep, store, replace(options, retry_failed=False), ids)
-    return Outcome(after, *published.came_to)
+            runner = ray.enter_context(workers(store.root))
+        with publishing(sweep, store, monitor, publication) as published:
+            if missing:
+                runner(missing, store, running, monitor, fail_fast=backend.fail_fast)
+            ray.close()
+    return Outcome(entries(sweep, store, options, ids), *published.came_to)
 
 
 @dataclass(frozen=True)
@@ -130,13 +138,11 @@ def time_cells(
     sweep: Sweep,
     store: Store,
     monitor: Monitor,
+    publication: Publication,
     *,
     steps: int = 10,
     rounds: int = 5,
     cpu: bool = False,
-    track: bool = True,
-    write_report: bool = True,
-    replace_other: bool = False,
     on_round: Callable[[int], None] = lambda _round: None,
 ) -> Timed:
     """Times a training step of every cell, alone on its device, one after the other in `rounds`.
@@ -146,7 +152,7 @@ def time_cells(
     Raises:
         InputError: if none has, or as `run` does.
     """
-    _require_places(sweep, store, track=track, report=write_report, replace_other=replace_other)
+    publication.require_places(sweep, store)
     options = options_for(sweep, cpu=cpu)
     of_cell: dict[str, Trial] = {}
     finished = [entry.trial for entry in entries(sweep, store, options) if entry.is_finished]
@@ -161,26 +167,14 @@ def time_cells(
     from nodebench.execution.timing import time_trials
 
     with (
-        store.sweep_lock(sweep.name, "1/1"),
-        publishing(sweep, store, monitor, track=track, write_report=write_report) as published,
+        store.sweep(sweep.name).run_lock(),
+        publishing(sweep, store, monitor, publication) as published,
     ):
         rows, problems = time_trials(
             trials, store, options, steps=steps, rounds=rounds, on_round=on_round
         )
     untimed = len({trial.cell.key for trial in sweep.trials}) - len(trials)
     return Timed(rows, problems, untimed, *published.came_to)
-
-
-def _require_places(
-    sweep: Sweep, store: Store, *, track: bool, report: bool, replace_other: bool
-) -> None:
-    """Refuses, before anything is written, what cannot be, or would be over something else."""
-    require_places(store, report_folder(sweep.name) if report else None)
-    require_name(sweep, store, replace=replace_other)
-    if track:
-        tracking_uri(store)
-    if report:
-        require_own(report_folder(sweep.name))
 
 
 def reproduce(
@@ -200,7 +194,7 @@ def reproduce(
     Raises:
         InputError: if there is no such trial, no record of it, or it cannot be run here.
     """
-    from nodebench.execution.reproduction import recorded, reproduce, require_current
+    from nodebench.execution.reproduction import recorded, require_current, run_again
 
     sweep = load_sweep(source, overrides=overrides, size=size)
     table = sweep_path(source).with_name("results.csv")
@@ -209,10 +203,10 @@ def reproduce(
     record = recorded(trial, store, table)
     options = options_for(sweep, cpu=cpu)
     require_all([trial], options, inline=True)
-    return reproduce(trial, record, options, on_epoch)
+    return run_again(trial, record, options, on_epoch)
 
 
-def _commit() -> dict[str, str]:
+def code_version() -> dict[str, str]:
     """The git commit of nodebench's source, and whether anything but reports is uncommitted.
 
     Nothing of an installed package, which has a version.

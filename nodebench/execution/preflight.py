@@ -44,7 +44,7 @@ def require_places(store: Store, report: Path | None) -> None:
     Raises:
         ResourceError: saying which, and why.
     """
-    for folder in (store.root, store.root / "trials", store.root / "sweeps"):
+    for folder in (store.root, store.trials_root, store.sweeps_root):
         require_place(folder, "Let NODEBENCH_RUNS name a folder that can")
     for folder in (report, report / "figures") if report else ():
         require_place(folder, "Start where it can, or give `--no-report`")

@@ -8,13 +8,46 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nodebench.errors import ResourceError
+from nodebench.execution.preflight import require_places
 from nodebench.execution.runner import Monitor
 from nodebench.planning.freshness import is_reported, note_reported, state_of
-from nodebench.planning.launches import remember
+from nodebench.planning.launches import remember, require_name
+from nodebench.report.folder import require_own
 from nodebench.store import Store
-from nodebench.store.locations import report_folder
+from nodebench.store.locations import report_folder, tracking_uri
 from nodebench.sweep import Sweep
 from nodebench.tracking.background import BackgroundTracker
+
+
+@dataclass(frozen=True)
+class Publication:
+    """Where it is told what became of a sweep."""
+
+    track: bool = True
+    """Whether MLflow hears of it."""
+
+    require_mlflow: bool = False
+    """Whether nothing starts where MLflow cannot be written."""
+
+    write_report: bool = True
+    replace_other: bool = False
+    """Whether the sweep may take the place of another file of its name."""
+
+    def require_places(self, sweep: Sweep, store: Store) -> None:
+        """Refuses, before anything is written, what cannot be, or would be over something else.
+
+        Raises:
+            ResourceError: if a folder cannot be written.
+            StoreError: if something of the user's, or another sweep, has the place.
+            TrackingError: if MLFLOW_TRACKING_URI is no address.
+        """
+        folder = report_folder(sweep.name) if self.write_report else None
+        require_places(store, folder)
+        require_name(sweep, store, replace=self.replace_other)
+        if self.track:
+            tracking_uri(store)
+        if folder:
+            require_own(folder)
 
 
 @dataclass
@@ -37,23 +70,22 @@ def publishing(
     sweep: Sweep,
     store: Store,
     monitor: Monitor,
-    *,
-    track: bool,
-    require_mlflow: bool = False,
-    write_report: bool,
+    publication: Publication,
 ) -> Iterator[Published]:
     """MLflow hears of all that is done to a sweep, and the report of it is written at the end."""
     found = Published()
     remember(sweep, store)
     with (
-        BackgroundTracker(sweep, store, monitor.on_tracking) if track else nullcontext() as tracker
+        BackgroundTracker(sweep, store, monitor.on_tracking)
+        if publication.track
+        else nullcontext() as tracker
     ):
-        if tracker and require_mlflow:
+        if tracker and publication.require_mlflow:
             tracker.require()
         yield found
         if tracker:
             tracker.finish()
-        if write_report:
+        if publication.write_report:
             try:
                 found.page = _up_to_date_report(sweep, store, found.undrawn.append)
             except (OSError, ResourceError) as error:  # the trials are kept, whatever that is

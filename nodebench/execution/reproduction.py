@@ -120,7 +120,7 @@ def _rows(table: Path) -> Iterator[dict[str, str]]:
     yield from csv.DictReader(io.StringIO(text))
 
 
-def reproduce(
+def run_again(
     trial: Trial, record: Record, options: RunOptions, on_epoch: Callable[[Row], None]
 ) -> Reproduction:
     """Runs a trial again, from its beginning, in a store of its own that is then removed.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from nodebench.planning import RunOptions
@@ -19,6 +20,18 @@ from nodebench.store.trial_folder import TRIAL_WAIT_S
 
 LOOK_AGAIN_S = 0.5
 """Between two looks at trials that another process holds."""
+
+
+@dataclass(frozen=True)
+class Backend:
+    """Where trials run: on Ray's workers, or one after the other in this process if `inline`."""
+
+    inline: bool = False
+    cpu: bool = False
+    """Whether the CPU is used whatever the sweep says."""
+
+    fail_fast: bool = False
+    """Whether the first trial that has no result ends the run."""
 
 
 class Monitor(Protocol):

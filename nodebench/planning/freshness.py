@@ -30,28 +30,29 @@ def is_tracked(sweep: Sweep, store: Store) -> bool:
     """Whether MLflow was brought up to what the store has of a sweep, and is still there."""
     experiment = _experiment(sweep, store)
     state = f"{state_of(sweep, store)} {experiment}"
-    return experiment is not None and store.notes(sweep.name).get("tracked") == state
+    return experiment is not None and store.sweep(sweep.name).memo().get("tracked") == state
 
 
 def note_tracked(sweep: Sweep, store: Store, state: str) -> None:
     """Notes that MLflow has this state."""
-    store.note(sweep.name, "tracked", f"{state} {_experiment(sweep, store)}")
+    store.sweep(sweep.name).keep_memo("tracked", f"{state} {_experiment(sweep, store)}")
 
 
 def is_reported(sweep: Sweep, store: Store, page: Path, state: str) -> bool:
     """Whether the report on this page was written of this state."""
     if not (page.exists() and page.with_name("report.html").exists()):
         return False
-    return store.notes(sweep.name).get("reported") == _reported(sweep, store, page, state)
+    return store.sweep(sweep.name).memo().get("reported") == _reported(sweep, store, page, state)
 
 
 def note_reported(sweep: Sweep, store: Store, page: Path, state: str) -> None:
     """Notes that the report on this page tells of this state."""
-    store.note(sweep.name, "reported", _reported(sweep, store, page, state))
+    store.sweep(sweep.name).keep_memo("reported", _reported(sweep, store, page, state))
 
 
 def _reported(sweep: Sweep, store: Store, page: Path, state: str) -> str:
-    runs = hashlib.sha256(str(sorted(store.runs(sweep.name).items())).encode()).hexdigest()[:16]
+    known = str(sorted(store.sweep(sweep.name).mlflow_runs().items()))
+    runs = hashlib.sha256(known.encode()).hexdigest()[:16]
     return f"{state} {runs} {page.resolve()} {page.stat().st_mtime_ns}"
 
 

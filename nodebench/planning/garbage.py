@@ -20,7 +20,7 @@ from typing import Literal
 from nodebench.errors import InputError, NodebenchError, StoreError
 from nodebench.planning.launches import launched_files
 from nodebench.planning.missing import is_missing
-from nodebench.planning.options import RunOptions
+from nodebench.planning.options import demand_of
 from nodebench.store import Result, Store, TrialFolder
 from nodebench.store.lock import holder
 from nodebench.store.result import FINISHED
@@ -95,13 +95,11 @@ def survey(store: Store, wish: Wish, sweeps: Iterable[Path] = ()) -> Survey:
     """What can go of a store and what of it is wished to; `sweeps` are more sweep files."""
     plans = _Plans(store, sweeps)
     items = _leftovers(store)
-    folders = sorted((store.root / "trials").glob("*"))
-    results = store.results(folder.name for folder in folders)
-    for path in folders:
-        folder = TrialFolder(path)
-        if path.is_dir() and not folder.is_locked():
-            items += _of_trial(folder, results.get(path.name), plans)
-    size = sum(_size(path) for path in (store.root / "trials", store.root / "sweeps"))
+    results = store.results()
+    for folder in store.trial_folders():
+        if not folder.is_locked():
+            items += _of_trial(folder, results.get(folder.path.name), plans)
+    size = _size(store.trials_root) + _size(store.sweeps_root)
     size += sum(i.size_bytes for i in items if i.kind == "leftovers" and _is_beside(i, store))
     return Survey(size, items, _chosen(items, wish, size), sorted(plans.unreadable))
 
@@ -132,17 +130,16 @@ class _Plans:
         self.recipes: set[str] = set()
         """Of trials that are still to be trained, and might go on from a shorter one."""
         self.unreadable: set[str] = set()
-        copies = sorted((store.root / "sweeps").glob("*.yaml"))
-        for path in copies:
-            # Renamed to itself: conditions in it may be about trials that `--set` took away.
-            self._add(path, [f"name={path.stem}"])
+        for record in store.sweep_records():
+            if record.file.exists():
+                # Renamed to itself: conditions in it may be about trials that `--set` took away.
+                self._add(record.file, [f"name={record.name}"])
+            else:
+                self.planned |= record.labels().keys()
         for path in files:
             self._add(path, [])
         for name, origin in launched_files(store):
             self._add(Path(origin.file), origin.renamed, name, origin.size)
-        for path in (store.root / "sweeps").glob("*.json"):
-            if path.with_suffix(".yaml") not in copies:
-                self.planned |= store.ever_planned(path.stem).keys()
 
     def _add(
         self,
@@ -157,22 +154,22 @@ class _Plans:
             sweep = load(path, overrides, size)
             self._add_trials(sweep)
         if sweep is None or not all(trial.is_identified for trial in sweep.trials):
-            ever = self.store.ever_planned(name or (sweep.name if sweep else path.stem))
-            if path.parent == self.store.root / "sweeps" and not ever:
-                trials = (self.store.root / "trials").glob("*")
-                ever = {path.name: "" for path in trials}  # any of them may be its own
-            self.planned |= ever.keys()
-            self.in_use |= ever.keys()
+            record = self.store.sweep(name or (sweep.name if sweep else path.stem))
+            ever = set(record.labels())
+            if path.parent == self.store.sweeps_root and not ever:
+                ever = self.store.begun()  # any of them may be its own
+            self.planned |= ever
+            self.in_use |= ever
             self.unreadable.add(name or path.stem)
 
     def _add_trials(self, sweep: Sweep) -> None:
-        options = RunOptions(Path(), limits=sweep.limits, evaluate=sweep.evaluate)
+        demand = demand_of(sweep)
         results = self.store.results(trial.id for trial in sweep.trials)
         for trial in sweep.trials:
             self.planned.add(trial.id)
             if trial.spec.weights is not None:  # which may be a checkpoint of another trial
                 self.in_use.add(Path(trial.spec.weights).resolve().parent.name)
-            if is_missing(trial, results.get(trial.id), self.store, options):
+            if is_missing(trial, results.get(trial.id), self.store, demand):
                 self.in_use.add(trial.id)
                 self.recipes.add(trial.recipe_id)
 
@@ -183,14 +180,14 @@ def _of_trial(folder: TrialFolder, result: Result | None, plans: _Plans) -> list
     is_needed = trial_id in plans.in_use or (result is not None and result.recipe in plans.recipes)
     if is_needed:
         return []
-    is_orphan, used = trial_id not in plans.planned, _used(folder.path)
+    is_orphan, used = trial_id not in plans.planned, _last_used(folder)
     items: list[Item] = []
     checkpoints = folder.checkpoints() if result and result.outcome == FINISHED else []
     size = sum(map(_size, checkpoints))
     if checkpoints:
         items.append(Item("checkpoints", tuple(checkpoints), size, used, trial_id, is_orphan))
     if is_orphan:
-        partials = sum(map(_size, folder.path.glob(".*.partial")))  # counted as leftovers
+        partials = sum(map(_size, folder.partial_files()))  # counted as leftovers
         rest = _size(folder.path) - size - partials
         items.append(Item("orphans", (folder.path,), rest, used, trial_id, is_orphan))
     return items
@@ -198,10 +195,10 @@ def _of_trial(folder: TrialFolder, result: Result | None, plans: _Plans) -> list
 
 def _leftovers(store: Store) -> list[Item]:
     """Half-written files and folders of processes that are dead."""
-    files = [*store.root.glob(".*.partial"), *store.root.glob("sweeps/.*.partial")]
-    for trial in store.root.glob("trials/*"):
-        if not TrialFolder(trial).is_locked():
-            files += trial.glob(".*.partial")
+    files = [*store.root.glob(".*.partial"), *store.sweeps_root.glob(".*.partial")]
+    for folder in store.trial_folders():
+        if not folder.is_locked():
+            files += folder.partial_files()
     found = [path for path in files if time.time() - _used(path) > PARTIAL_S]
     for kind in ("ray", "merge", "gone"):
         found += abandoned(store.root, kind)
@@ -212,7 +209,7 @@ def _leftovers(store: Store) -> list[Item]:
 
 def _is_in_use(store: Store) -> bool:
     """Whether any sweep is being run."""
-    return any(holder(path) for path in (store.root / "sweeps").glob("*.lock"))
+    return any(map(holder, store.sweep_locks()))
 
 
 def _chosen(items: list[Item], wish: Wish, size_bytes: int) -> list[Item]:
@@ -272,9 +269,14 @@ def _size(path: Path) -> int:
 
 
 def _used(path: Path) -> float:
-    """When a file, or the newest in a folder, locks aside, was last written to."""
-    stamps = [_status(file)[1] for file in _files(path) if file.name != "lock"]
-    return max(stamps, default=_status(path)[1])
+    """When a file, or the newest in a folder, was last written to."""
+    return max((_status(file)[1] for file in _files(path)), default=_status(path)[1])
+
+
+def _last_used(folder: TrialFolder) -> float:
+    """When a trial was last written to; to look at it touches its lock alone."""
+    stamps = (_status(file)[1] for file in folder.files())
+    return max(stamps, default=_status(folder.path)[1])
 
 
 def _status(path: Path) -> tuple[int, float]:

@@ -18,11 +18,11 @@ from nodebench.sweep.sweep import Origin
 
 def remember(sweep: Sweep, store: Store) -> None:
     """Keeps what is launched; what `--set` made of a file does not replace the file's own copy."""
-    kept, text = store.sweep_file(sweep.name), sweep.text
-    if sweep.made.changed and kept.exists():
-        text = kept.read_text(encoding="utf-8")
+    record, text = store.sweep(sweep.name), sweep.text
+    if sweep.made.changed and record.file.exists():
+        text = record.file.read_text(encoding="utf-8")
     planned = {trial.id: sweep.label(trial) for trial in sweep.trials}
-    store.write_sweep(sweep.name, text, planned, _files(sweep, store))
+    record.keep(text, planned, _files(sweep, store))
 
 
 def require_name(sweep: Sweep, store: Store, *, replace: bool = False) -> None:
@@ -32,8 +32,9 @@ def require_name(sweep: Sweep, store: Store, *, replace: bool = False) -> None:
         StoreError: if the last launch of this name was another file, which is still there and has
             this name, or something of the user's lies where the store writes.
     """
-    store.require_copy(sweep.name)
-    files = store.launches(sweep.name)
+    record = store.sweep(sweep.name)
+    record.require_copy()
+    files = record.launches()
     if replace or not files or _is_stores(sweep, store) or _is_copy(sweep, store):
         return
     last = _origin(files[-1])
@@ -47,15 +48,14 @@ def require_name(sweep: Sweep, store: Store, *, replace: bool = False) -> None:
 
 def launched_files(store: Store) -> list[tuple[str, Origin]]:
     """Every file that a sweep was launched from and that is still there, by the sweep's name."""
-    suffix = ".files.json"
-    names = [path.name.removesuffix(suffix) for path in store.root.glob(f"sweeps/*{suffix}")]
-    found = [(name, _origin(row)) for name in sorted(names) for row in store.launches(name)]
+    records = store.sweep_records()
+    found = [(record.name, _origin(row)) for record in records for row in record.launches()]
     return [(name, origin) for name, origin in found if Path(origin.file).exists()]
 
 
 def _files(sweep: Sweep, store: Store) -> list[Row]:
     """The files that a sweep was launched from, this one included; a copy is not one more."""
-    this, files = asdict(sweep.origin), store.launches(sweep.name)
+    this, files = asdict(sweep.origin), store.sweep(sweep.name).launches()
     others = [row for row in files if row["file"] != sweep.origin.file]
     if _is_stores(sweep, store) or _is_reports(sweep.origin):
         return files
@@ -64,13 +64,13 @@ def _files(sweep: Sweep, store: Store) -> list[Row]:
 
 def _is_copy(sweep: Sweep, store: Store) -> bool:
     """Whether a sweep says what the last launch of this name did."""
-    kept = store.sweep_file(sweep.name)
+    kept = store.sweep(sweep.name).file
     text = load_origin(sweep.origin).text if sweep.made.changed else sweep.text
     return kept.exists() and kept.read_text(encoding="utf-8") == text
 
 
 def _is_stores(sweep: Sweep, store: Store) -> bool:
-    return Path(sweep.origin.file) == store.sweep_file(sweep.name)
+    return Path(sweep.origin.file) == store.sweep(sweep.name).file
 
 
 def _is_reports(origin: Origin) -> bool:

@@ -77,7 +77,7 @@ def sweep_path(source: str | Path) -> Path:
         SweepError: if there is none.
     """
     named = Path("sweeps") / f"{str(source).removesuffix('.yaml')}.yaml"
-    launched = default_store().sweep_file(str(source))
+    launched = default_store().sweep(str(source)).file
     for path in (Path(source) / "sweep.yaml", Path(source), named, launched):
         if os.path.exists(path):  # False for what can be no path
             return path

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nodebench.errors import DeadlineExceeded, EvaluationLimit, Stopped
-from nodebench.planning.options import RunOptions
+from nodebench.planning.options import Demand
 from nodebench.spec import Trial
 from nodebench.spec.point import EvaluationPoint, known_point
 from nodebench.store import Result, Store, TrialFolder
@@ -12,28 +12,28 @@ from nodebench.sweep.file import Limits
 from nodebench.sweep.points import points
 
 
-def is_missing(trial: Trial, result: Result | None, store: Store, options: RunOptions) -> bool:
+def is_missing(trial: Trial, result: Result | None, store: Store, demand: Demand) -> bool:
     """Whether a trial lacks its result, a point, or was stopped by a limit raised since."""
-    wanted = frozenset(points(trial, options.evaluate))
-    return is_incomplete(result, store.folder(trial.id), wanted, options)
+    wanted = frozenset(points(trial, demand.evaluate))
+    return is_incomplete(result, store.folder(trial.id), wanted, demand)
 
 
 def is_incomplete(
     result: Result | None,
     folder: TrialFolder,
     wanted: frozenset[EvaluationPoint],
-    options: RunOptions,
+    demand: Demand,
 ) -> bool:
     """The same, from what has been read of a trial already."""
     if result is None or not result.is_result:
         return True
-    if options.retry_failed and result.outcome != FINISHED:
+    if demand.retry_failed and result.outcome != FINISHED:
         return True
     if result.outcome == Stopped.outcome:
-        return options.stop is None  # what a search gave up is no answer to other sweeps
+        return demand.stop is None  # what a search gave up is no answer to other sweeps
     if result.outcome == FINISHED:
-        return bool(wanted) and not wanted <= known_points(folder, options.limits).keys()
-    return _was_raised(result.limit, result.outcome, options.limits)
+        return bool(wanted) and not wanted <= known_points(folder, demand.limits).keys()
+    return _was_raised(result.limit, result.outcome, demand.limits)
 
 
 def known_points(folder: TrialFolder, limits: Limits) -> dict[EvaluationPoint, Row]:

@@ -1,4 +1,4 @@
-"""What trials are run with, and what does not decide their results."""
+"""What is demanded of trials, and what they are run with: nothing that decides their results."""
 
 from __future__ import annotations
 
@@ -13,14 +13,25 @@ CHECKPOINT_S = 5.0
 """At the end of an epoch a checkpoint is written if the last one is older than this."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Demand:
+    """What a trial must have to be done."""
+
+    evaluate: tuple[Evaluate, ...] = ()
+    limits: Limits = Limits()
+    stop: Stop | None = None
+    """How a search ends trials early."""
+
+    retry_failed: bool = False
+    """Whether a result that is a failure (DNF) counts as missing."""
+
+
 @dataclass(frozen=True)
-class RunOptions:
-    """What a trial is run with, and what does not decide its result."""
+class RunOptions(Demand):
+    """What is demanded of trials, and what they are run with."""
 
     data_root: Path
     resources: Resources = Resources()
-    limits: Limits = Limits()
-    evaluate: tuple[Evaluate, ...] = ()
     checkpoint_s: float = CHECKPOINT_S
     checkpoint_minutes: float = 5.0
     """Inside an epoch too, a checkpoint is written if the last one is older than this."""
@@ -28,16 +39,17 @@ class RunOptions:
     continues: dict[str, str] = field(default_factory=dict)
     """Of trials that go on from a shorter one: id -> the shorter one's id."""
 
-    stop: Stop | None = None
-    """How a search ends trials early."""
-
     trained: frozenset[str] = frozenset()
     """The ids of trials of which nothing but evaluation is missing."""
 
-    retry_failed: bool = False
-    """Whether a result that is a failure (DNF) counts as missing."""
-
     tags: dict[str, str] = field(default_factory=dict)
+    """What their results say of this launch."""
+
+
+def demand_of(sweep: Sweep) -> Demand:
+    """What a sweep asks of its trials."""
+    stop = sweep.search.stop if sweep.search else None
+    return Demand(evaluate=sweep.evaluate, limits=sweep.limits, stop=stop)
 
 
 def options_for(sweep: Sweep, *, cpu: bool = False) -> RunOptions:
@@ -48,8 +60,6 @@ def options_for(sweep: Sweep, *, cpu: bool = False) -> RunOptions:
     return RunOptions(
         data_root(),
         resources,
-        sweep.limits,
-        sweep.evaluate,
         checkpoint_minutes=sweep.checkpoint_minutes,
-        stop=sweep.search.stop if sweep.search else None,
+        **vars(demand_of(sweep)),
     )

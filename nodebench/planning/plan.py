@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from nodebench.planning.missing import is_incomplete
-from nodebench.planning.options import RunOptions
+from nodebench.planning.options import Demand
 from nodebench.spec import Trial
 from nodebench.spec.identity import Cell
 from nodebench.spec.point import EvaluationPoint
@@ -43,19 +43,19 @@ class Entry:
 
 
 def entries(
-    sweep: Sweep, store: Store, options: RunOptions, ids: Container[str] | None = None
+    sweep: Sweep, store: Store, demand: Demand, ids: Container[str] | None = None
 ) -> list[Entry]:
     """The plan of a sweep, or of its trials with these ids, against what the store has."""
     begun = store.begun()
     trials = [trial for trial in sweep.trials if ids is None or trial.id in ids]
     results = store.results(trial.id for trial in trials)
-    shorter, wanted = _Shorter(store), _Wanted(options.evaluate)
+    shorter, wanted = _Shorter(store), _Wanted(demand.evaluate)
     found = []
     for trial in trials:
         result = results.get(trial.id)
         folder = store.folder(trial.id)
         asked_for = frozenset() if result is None else wanted.of(trial)
-        missing = is_incomplete(result, folder, asked_for, options)
+        missing = is_incomplete(result, folder, asked_for, demand)
         state = folder.state(result) if trial.id in begun else "new"
         is_finished = result is not None and result.outcome == FINISHED
         is_trained = is_finished and (not missing or folder.checkpoint.exists())
@@ -113,5 +113,5 @@ def orphans(sweep: Sweep, store: Store) -> dict[str, str]:
     if sweep.made.changed:
         return {}
     planned = {trial.id for trial in sweep.trials}
-    ever = store.ever_planned(sweep.name)
+    ever = store.sweep(sweep.name).labels()
     return {trial: label for trial, label in ever.items() if trial not in planned}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import yaml
@@ -12,6 +13,20 @@ from nodebench.errors import Fault, SweepError, shown
 from nodebench.sweep import Sweep
 from nodebench.sweep.match import agrees, check_cell, named_paths
 from nodebench.sweep.safe_yaml import parse
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which of a sweep's trials: those that `path=value` texts and a shard `i/n` leave."""
+
+    only: Sequence[str] = ()
+    shard: str = "1/1"
+    retry_failed: bool = False
+    """Whether trials that did not finish (DNF) are tried again."""
+
+    def ids(self, sweep: Sweep) -> frozenset[str]:
+        """The ids of these trials; as `chosen`."""
+        return chosen(sweep, self.only, self.shard)
 
 
 def chosen(sweep: Sweep, only: Sequence[str], shard: str) -> frozenset[str]:

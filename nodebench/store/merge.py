@@ -17,7 +17,7 @@ from typing import Any
 from nodebench.errors import OutOfMemory, Stopped, StoreError
 from nodebench.spec.identity import canonical
 from nodebench.store.result import FINISHED, INCIDENTAL, Result, Row
-from nodebench.store.scratch import own_folder, scratch
+from nodebench.store.scratch import scratch
 from nodebench.store.store import Store
 from nodebench.store.trial_folder import TrialFolder
 
@@ -61,10 +61,9 @@ def require_store(folder: Path, into: Store) -> Store:
     other = Store(folder)
     if other.root == into.root:
         raise StoreError(f"`{folder}` is this store itself: name another machine's")
-    if not (other.root / "trials").is_dir():
-        hint = (
-            f" Did you mean `{folder / 'runs'}`?" if (folder / "runs" / "trials").is_dir() else ""
-        )
+    if not other.trials_root.is_dir():
+        inner = folder / "runs"
+        hint = f" Did you mean `{inner}`?" if Store(inner).trials_root.is_dir() else ""
         raise StoreError(
             f"`{folder}` is no store: it has no folder `trials`.{hint} Name a folder that was "
             "NODEBENCH_RUNS, or a copy of it"
@@ -82,38 +81,42 @@ def merge(ids: Iterable[str], other: Store, into: Store) -> Merged:
     """
     merged = Merged()
     try:
-        with scratch(into.root, "merge"):
+        with scratch(into.root, "merge") as aside:
             for trial_id in ids:
                 theirs, ours = other.folder(trial_id), into.folder(trial_id)
                 if theirs.path.is_dir():
                     with theirs.unchanging() as is_free:
-                        _merge(theirs, ours, merged, is_free=is_free)
+                        _merge(theirs, ours, aside, merged, is_free=is_free)
     except OSError as error:
         raise StoreError(f"`{error.filename}` cannot be merged: {error.strerror}") from error
     return merged
 
 
-def _merge(theirs: TrialFolder, ours: TrialFolder, merged: Merged, *, is_free: bool) -> None:
+def _merge(
+    theirs: TrialFolder, ours: TrialFolder, aside: Path, merged: Merged, *, is_free: bool
+) -> None:
     trial_id = ours.path.name
     if not is_free:
         merged.running.append(trial_id)
     elif not ours.path.exists():
-        (merged.copied if _copied(theirs, ours) else merged.running).append(trial_id)
+        (merged.copied if _copied(theirs, ours, aside) else merged.running).append(trial_id)
     else:
         try:
             with ours.locked(0):
-                _compare(theirs, ours, merged)
+                _compare(theirs, ours, aside, merged)
         except StoreError:
             merged.running.append(trial_id)
 
 
-def _copied(theirs: TrialFolder, ours: TrialFolder) -> bool:
+def _copied(theirs: TrialFolder, ours: TrialFolder, aside: Path) -> bool:
     """Copies a trial: aside first, so that half of one is never taken for a trial.
 
     False where another process has just begun it here.
     """
-    partial = own_folder(ours.path.parent.parent, "merge") / ours.path.name
-    shutil.copytree(theirs.path, partial, ignore=shutil.ignore_patterns("lock", ".*"))
+    partial = aside / ours.path.name
+    partial.mkdir()
+    for path in theirs.files():
+        shutil.copy2(path, partial / path.name)
     ours.path.parent.mkdir(parents=True, exist_ok=True)
     try:
         partial.rename(ours.path)
@@ -124,12 +127,12 @@ def _copied(theirs: TrialFolder, ours: TrialFolder) -> bool:
     return True
 
 
-def _compare(theirs: TrialFolder, ours: TrialFolder, merged: Merged) -> None:
+def _compare(theirs: TrialFolder, ours: TrialFolder, aside: Path, merged: Merged) -> None:
     """Of a trial that both have, keeps the one that is further; compares what has ended."""
     trial_id = ours.path.name
     ahead, result, other = _standing(theirs), ours.result(), theirs.result()
     if ahead > _standing(ours):
-        _replace(theirs, ours)
+        _replace(theirs, ours, aside)
         merged.replaced.append(trial_id)
     elif ahead < _standing(ours) or result is None or other is None or not _is_final(result):
         merged.kept.append(trial_id)
@@ -159,23 +162,19 @@ def _is_final(result: Result) -> bool:
     return result.is_result and result.limit is None and result.outcome not in unfinal
 
 
-def _replace(theirs: TrialFolder, ours: TrialFolder) -> None:
+def _replace(theirs: TrialFolder, ours: TrialFolder, aside: Path) -> None:
     """Puts their files in the place of ours.
 
     Their result comes last: killed before, it leaves a trial that goes on from their checkpoint.
     """
-    files = [path for path in theirs.path.iterdir() if _belongs(path)]
-    for path in sorted(files, key=lambda path: path.name == "result.json"):
-        partial = own_folder(ours.path.parent.parent, "merge") / path.name
+    files = theirs.files()
+    for path in sorted(files, key=lambda path: path == theirs.result_file):
+        partial = aside / path.name
         shutil.copy2(path, partial)
         partial.replace(ours.path / path.name)
-    for path in {path for path in ours.path.iterdir() if _belongs(path)}:
+    for path in ours.files():
         if path.name not in {file.name for file in files}:
             path.unlink()
-
-
-def _belongs(path: Path) -> bool:
-    return path.is_file() and path.name != "lock" and not path.name.startswith(".")
 
 
 def _differences(ours: Result, theirs: Result) -> dict[str, tuple[Any, Any]]:

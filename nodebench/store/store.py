@@ -28,34 +28,28 @@ sees half of one.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from nodebench.errors import StoreError
 from nodebench.files import modified, read_json, write
-from nodebench.store.lock import held
-from nodebench.store.result import Result, Row, read_result
+from nodebench.store.ownership import INDEX, SWEEPS, TRIALS, require_own
+from nodebench.store.result import Result, read_result
+from nodebench.store.sweep_record import SweepRecord
 from nodebench.store.trial_folder import TrialFolder
-
-LOCK_WAIT_S = 30.0
-"""For a process whose driver was killed, and which may still be writing."""
-
-
-MARK = ".nodebench"
-NAMES = ("sweeps", "trials", "index.json")
 
 
 class Store:
-    """The trials under one folder."""
+    """The trials under one folder, and what is kept of the sweeps that planned them."""
 
     def __init__(self, root: Path):
         self.root = root.resolve()
-        self._index_file = self.root / "index.json"
-        self._trials = self.root / "trials"
+        self.trials_root = self.root / TRIALS
+        self.sweeps_root = self.root / SWEEPS
+        self._index_file = self.root / INDEX
 
     def require_own(self) -> None:
         """Refuses a folder that has something of the user's where a store writes.
@@ -63,21 +57,30 @@ class Store:
         Raises:
             StoreError: if it has, or is a file.
         """
-        if self.root.exists() and not self.root.is_dir():
-            raise StoreError(f"NODEBENCH_RUNS names `{self.root}`, which is a file: name a folder")
-        if (self.root / MARK).exists():
-            return
-        there = [name for name in NAMES if (self.root / name).exists()]
-        if there and not _is_own(self.root):
-            raise StoreError(
-                f"`{self.root}` has {', '.join(f'`{name}`' for name in there)}, which are not a "
-                "store's, and where one would write: let NODEBENCH_RUNS name a folder for "
-                "nodebench alone, such as `runs`"
-            )
+        require_own(self.root)
 
     def folder(self, trial_id: str) -> TrialFolder:
         """The place of a trial, which need not exist."""
-        return TrialFolder(self._trials / trial_id)
+        return TrialFolder(self.trials_root / trial_id)
+
+    def sweep(self, name: str) -> SweepRecord:
+        """What is kept of a sweep, which need not have been launched."""
+        return SweepRecord(self.root, name)
+
+    def trial_folders(self) -> Iterator[TrialFolder]:
+        """Those of all trials that have one, in the order of their ids."""
+        folders = map(self.folder, sorted(self.begun()))
+        return (folder for folder in folders if folder.path.is_dir())
+
+    def sweep_records(self) -> list[SweepRecord]:
+        """Those of all sweeps of which anything is kept, by name."""
+        names = {path.stem for path in self.sweeps_root.glob("*.yaml")}
+        names |= {path.name.partition(".")[0] for path in self.sweeps_root.glob("[!.]*.json")}
+        return [self.sweep(name) for name in sorted(names)]
+
+    def sweep_locks(self) -> list[Path]:
+        """The files by which processes hold sweeps, or their shards, or their writing to MLflow."""
+        return sorted(self.sweeps_root.glob("*.lock"))
 
     def begun(self) -> set[str]:
         """The ids of all trials that have a folder.
@@ -86,126 +89,14 @@ class Store:
             StoreError: if the store's place is taken by something that is not a folder.
         """
         try:
-            return set(os.listdir(self._trials))
+            return set(os.listdir(self.trials_root))
         except FileNotFoundError:
             return set()
         except NotADirectoryError as error:
             raise StoreError(
-                f"`{self._trials}` cannot be a folder, since a file is in its place. Let "
+                f"`{self.trials_root}` cannot be a folder, since a file is in its place. Let "
                 "NODEBENCH_RUNS name a folder"
             ) from error
-
-    def sweep_file(self, name: str) -> Path:
-        """The copy of a sweep's file, as it was last launched."""
-        return self.root / "sweeps" / f"{name}.yaml"
-
-    @contextlib.contextmanager
-    def sweep_lock(self, name: str, shard: str) -> Iterator[None]:
-        """Holds the right to run a sweep, or one shard `i/n` of it, beside which others may run.
-
-        Raises:
-            StoreError: if another process runs it.
-        """
-        whole, is_part = self.root / "sweeps" / f"{name}.lock", shard != "1/1"
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(held(whole, f"the sweep `{name}`", shared=is_part))
-            if is_part:
-                part = whole.with_name(f"{name}.{shard.replace('/', '-of-')}.lock")
-                stack.enter_context(held(part, f"shard {shard} of the sweep `{name}`"))
-            yield
-
-    def tracking_lock(self, name: str) -> contextlib.AbstractContextManager[None]:
-        """Holds the right to write a sweep to MLflow.
-
-        Raises:
-            StoreError: if another process still holds it after LOCK_WAIT_S.
-        """
-        path = self.root / "sweeps" / f"{name}.tracking.lock"
-        return held(path, f"writing `{name}` to MLflow", LOCK_WAIT_S)
-
-    def ever_planned(self, name: str) -> dict[str, str]:
-        """Every trial that a sweep of this name planned when it was launched: id -> label."""
-        planned: dict[str, str] = read_json(self._planned_file(name), {})
-        return planned
-
-    def launches(self, name: str) -> list[Row]:
-        """The files that a sweep was launched from, each once and the last one last."""
-        files: list[Row] = read_json(self._files_file(name), {}).get("files", [])
-        return files
-
-    def require_copy(self, name: str) -> None:
-        """Refuses to replace a sweep's copy that is not what was last written there.
-
-        Raises:
-            StoreError: if it is not, or the whole folder is not the store's own.
-        """
-        self.require_own()
-        if self._is_foreign(name):
-            raise StoreError(
-                f"`{self.sweep_file(name)}` was not written by nodebench, or changed since, and "
-                "would be replaced: move it away"
-            )
-
-    def _is_foreign(self, name: str) -> bool:
-        path = self.sweep_file(name)
-        if not path.exists():
-            return False
-        written: list[str] | None = read_json(self._files_file(name), {}).get("copies")
-        if written is None:  # an earlier release wrote the plan beside it
-            return not self._planned_file(name).exists()
-        return _digest(path) not in written
-
-    def write_sweep(
-        self, name: str, text: str, planned: dict[str, str], files: Sequence[Row] = ()
-    ) -> None:
-        """Keeps a sweep's file as it is launched, from `files`, and adds to `ever_planned`.
-
-        Raises:
-            StoreError: if something of the user's lies where it would be written.
-        """
-        self.require_copy(name)
-        if not (self.root / MARK).exists():
-            write(self.root / MARK, "A store of nodebench, which writes whatever lies here.\n")
-        # Both, since a kill may come between the two files.
-        copies = sorted({_digest(self.sweep_file(name)), _digest(text.encode())})
-        known = {"files": list(files) or self.launches(name), "copies": copies}
-        if read_json(self._files_file(name), {}) != known:
-            write(self._files_file(name), json.dumps(known, indent=0))
-        write(self.sweep_file(name), text)
-        before = self.ever_planned(name)
-        if not planned.keys() <= before.keys():
-            write(self._planned_file(name), json.dumps(before | planned, indent=0))
-
-    def runs(self, name: str) -> dict[str, str]:
-        """The ids of a sweep's runs in MLflow, by trial, as far as they are known here."""
-        runs: dict[str, str] = read_json(self._runs_file(name), {})
-        return runs
-
-    def note_runs(self, name: str, runs: dict[str, str]) -> None:
-        """Notes them."""
-        if runs != self.runs(name):
-            write(self._runs_file(name), json.dumps(runs, indent=0))
-
-    def _runs_file(self, name: str) -> Path:
-        return self.root / "sweeps" / f"{name}.mlflow.json"
-
-    def notes(self, name: str) -> dict[str, str]:
-        """What was noted of a sweep; see `planning/freshness.py`."""
-        notes: dict[str, str] = read_json(self._notes_file(name), {})
-        return notes
-
-    def note(self, name: str, key: str, value: str) -> None:
-        """Notes something of a sweep."""
-        write(self._notes_file(name), json.dumps(self.notes(name) | {key: value}))
-
-    def _notes_file(self, name: str) -> Path:
-        return self.root / "sweeps" / f"{name}.memo.json"
-
-    def _files_file(self, name: str) -> Path:
-        return self.root / "sweeps" / f"{name}.files.json"
-
-    def _planned_file(self, name: str) -> Path:
-        return self.root / "sweeps" / f"{name}.json"
 
     def results(self, ids: Iterable[str] | None = None) -> dict[str, Result]:
         """The results of those trials that have one, by default of all; quickly for thousands."""
@@ -215,7 +106,7 @@ class Store:
         found: dict[str, Result] = {}
         changed = False
         for trial_id in ids:
-            path = self._trials / trial_id / "result.json"
+            path = self.folder(trial_id).result_file
             stamp = modified(path)
             if not stamp:
                 continue
@@ -236,34 +127,8 @@ class Store:
         Raises:
             StoreError: if there is none, or more than one.
         """
-        found = sorted((self.root / "trials").glob(f"{start}*")) if start.isalnum() else []
+        found = sorted(self.trials_root.glob(f"{start}*")) if start.isalnum() else []
         if len(found) != 1:
             state = "several trials start" if found else "no trial starts"
-            raise StoreError(f"{state} with `{start}` in `{self.root / 'trials'}`; see `plan`")
+            raise StoreError(f"{state} with `{start}` in `{self.trials_root}`; see `plan`")
         return TrialFolder(found[0])
-
-
-def _digest(content: bytes | Path) -> str:
-    """Tells contents apart; that of a file that is absent is empty."""
-    if isinstance(content, Path):
-        content = content.read_bytes() if content.exists() else b""
-    return hashlib.sha256(content).hexdigest()[:16]
-
-
-def _is_own(root: Path) -> bool:
-    """Whether what lies in an unmarked folder is a store's, of an earlier release."""
-    trials, sweeps = root / "trials", root / "sweeps"
-    traces = ("trial.json", "lock", "result.json", "log.txt", "checkpoint.pt")
-    return (
-        (trials.is_dir() or not (trials.exists() or (root / "index.json").exists()))
-        and all(any((one / name).exists() for name in traces) for one in trials.glob("*"))
-        and (sweeps.is_dir() or not sweeps.exists())
-        and all(_is_stores(path) for path in sweeps.glob("*"))
-    )
-
-
-def _is_stores(path: Path) -> bool:
-    """Whether a file in a folder `sweeps` is one that a store writes there."""
-    if path.suffix == ".yaml":
-        return path.with_suffix(".json").exists()
-    return path.name.startswith(".") or path.suffix in (".json", ".lock")

@@ -97,7 +97,7 @@ class TrialFolder:
     def create(self, trial: Trial) -> None:
         """Begins an attempt: makes the folder, writes the spec, removes what a crash left."""
         self.path.mkdir(parents=True, exist_ok=True)
-        for leftover in self.path.glob(".*.partial"):  # of a process that was killed
+        for leftover in self.partial_files():  # of a process that was killed
             leftover.unlink()
         self.error_file.unlink(missing_ok=True)
         self.given_up_file.unlink(missing_ok=True)
@@ -209,6 +209,15 @@ class TrialFolder:
             self.timings_file,
             self.result_file,
         )
+
+    def partial_files(self) -> list[Path]:
+        """Those that are being written, or were when a process was killed."""
+        return list(self.path.glob(".*.partial"))
+
+    def was_begun(self) -> bool:
+        """Whether anything of a trial is in the folder, however old the release that made it."""
+        traces = (self.spec_file, self.lock_file, self.result_file, self.log_file, self.checkpoint)
+        return any(path.exists() for path in traces)
 
     def files(self) -> list[Path]:
         """All that belongs to the trial: not its lock, and not what is half written."""

@@ -115,7 +115,7 @@ def _mirror(sweep: Sweep, store: Store, driver: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver's to answer
     try:
         # One writer at a time: a driver that was killed may have left its own for a moment.
-        with store.tracking_lock(sweep.name):
+        with store.sweep(sweep.name).tracking_lock():
             _keep_up(sweep, store, driver)
     except (EOFError, BrokenPipeError):
         return  # the driver died: the next launch catches up

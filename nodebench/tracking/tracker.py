@@ -116,7 +116,7 @@ class Tracker:
                     self._seen[trial_id] = stamp
             for trial_id, status in list(self._open.items()):
                 self._correct_status(trial_id, status)
-        self.store.note_runs(self.sweep.name, self.run_ids())
+        self.store.sweep(self.sweep.name).keep_mlflow_runs(self.run_ids())
 
     def seek_artifacts(self) -> None:
         """Has runs whose artifacts a server has lost written again; of a file it is known.
@@ -255,7 +255,8 @@ def restore_store(sweep: Sweep, store: Store, source: Store) -> None:
         planned = {trial.id for trial in sweep.trials}
         found = runs_of(client, str(experiment.experiment_id))
         runs = {r.data.tags[TRIAL_TAG]: r for r in found if r.data.tags[TRIAL_TAG] in planned}
-        store.note_runs(sweep.name, {t: str(run.info.run_id) for t, run in runs.items()})
+        run_ids = {trial_id: str(run.info.run_id) for trial_id, run in runs.items()}
+        store.sweep(sweep.name).keep_mlflow_runs(run_ids)
         _require_artifacts(client, sweep, list(runs.values()))
         for trial_id, run in runs.items():
             folder = store.folder(trial_id).path

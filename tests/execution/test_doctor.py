@@ -197,7 +197,7 @@ def test_what_runs_and_what_was_interrupted_is_said(case):
         folder = case.store.folder(name)
         folder.path.mkdir(parents=True)
         folder.checkpoint.write_text("begun")
-    with case.store.sweep_lock("tiny", "1/2"), case.store.folder("aa").locked():
+    with case.store.sweep("tiny").run_lock("1/2"), case.store.folder("aa").locked():
         sweep, trial = check("locks", case)
         (begun,) = check("trials", case)
     assert sweep.found.startswith(f"`tiny.1-of-2` is held by process {os.getpid()} on ")

@@ -60,7 +60,7 @@ def test_a_file_in_the_place_of_a_folder_is_found_before(tmp_path, monkeypatch, 
     (tmp_path / place).touch()
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(InputError, match=r"cannot be written|in its place"):
-        launch.run(tiny(tmp_path), Store(tmp_path / "runs"), inline=True)
+        api.run(tiny(tmp_path), Store(tmp_path / "runs"), inline=True)
     (tmp_path / "tiny.yaml").unlink()
     assert sorted(tmp_path.rglob("*")) == before
 
@@ -68,10 +68,10 @@ def test_a_file_in_the_place_of_a_folder_is_found_before(tmp_path, monkeypatch, 
 def test_a_read_only_store_and_a_read_only_folder_are_refused(tmp_path, read_only, monkeypatch):
     sweep = tiny(tmp_path)
     with pytest.raises(ResourceError, match=r"cannot be written .*NODEBENCH_RUNS"):
-        launch.run(sweep, Store(read_only / "runs"), inline=True)
+        api.run(sweep, Store(read_only / "runs"), inline=True)
     monkeypatch.chdir(read_only)
     with pytest.raises(ResourceError, match=r"reports/tiny.* cannot be written .*--no-report"):
-        launch.run(sweep, Store(tmp_path / "runs"), inline=True)
+        api.run(sweep, Store(tmp_path / "runs"), inline=True)
     with pytest.raises(ResourceError, match="--out"):
         api.write_report(sweep, Store(tmp_path / "runs"))
     assert not (tmp_path / "runs").exists()
@@ -99,7 +99,7 @@ def test_a_report_that_cannot_be_written_keeps_the_trials_and_says_what_catches_
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(api, "write_report", full)
     sweep, store = tiny(tmp_path), Store(tmp_path / "runs")
-    done = launch.run(sweep, store, Quiet(), inline=True, track=False)
+    done = api.run(sweep, store, Quiet(), inline=True, track=False)
     assert done.complete
     assert done.page is None
     say_published(sweep, done)
@@ -109,7 +109,7 @@ def test_a_report_that_cannot_be_written_keeps_the_trials_and_says_what_catches_
     assert _status(done) == 1
     monkeypatch.undo()
     monkeypatch.chdir(tmp_path)
-    again = launch.run(sweep, store, Quiet(), inline=True, track=False)
+    again = api.run(sweep, store, Quiet(), inline=True, track=False)
     assert (_status(again), again.report_problem) == (0, None)
     assert again.page.exists()
 

@@ -3,7 +3,7 @@ import pytest
 from nodebench.api import write_report
 from nodebench.errors import InputError, StoreError
 from nodebench.execution import launch
-from nodebench.execution.reproduction import recorded, reproduce, require_current
+from nodebench.execution.reproduction import recorded, require_current, run_again
 from nodebench.store import Store
 from nodebench.training.trial import run_trial
 from tests.support.tiny_sweeps import options, tiny
@@ -19,7 +19,7 @@ def kept(tmp_path):
 
 
 def again(sweep, record, tmp_path):
-    return reproduce(sweep.trials[0], record, options(sweep, tmp_path), lambda row: None)
+    return run_again(sweep.trials[0], record, options(sweep, tmp_path), lambda row: None)
 
 
 def test_a_trial_run_again_gives_the_same_bits_points_included(kept, tmp_path):

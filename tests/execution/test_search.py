@@ -1,8 +1,8 @@
 import pytest
 
+from nodebench.api import run
 from nodebench.errors import ResourceError, SweepError
 from nodebench.execution.costs import probed
-from nodebench.execution.launch import run
 from nodebench.execution.runner import run_inline
 from nodebench.planning import entries
 from nodebench.store import Result, Store

@@ -2,15 +2,18 @@ import pandas as pd
 import pytest
 import torch
 
-from nodebench.api import write_report
+from nodebench.api import run, write_report
 from nodebench.errors import InputError
-from nodebench.execution.launch import run, time_cells
+from nodebench.execution.launch import time_cells
+from nodebench.execution.publishing import Publication
 from nodebench.execution.timing import time_trials
 from nodebench.report import tables
 from nodebench.report.analysis import frames
 from nodebench.store import Store
 from nodebench.training.trial import run_trial, trained_model
 from tests.support.tiny_sweeps import TINY, Quiet, options, tiny
+
+PAGE_ALONE = Publication(track=False)
 
 
 @pytest.fixture
@@ -100,7 +103,7 @@ def test_one_trial_of_each_cell_is_timed_and_the_report_has_it(
     sweep, store = two_cells
     rounds = []
     timed = time_cells(
-        sweep, store, Quiet(), steps=2, rounds=2, track=False, on_round=rounds.append
+        sweep, store, Quiet(), PAGE_ALONE, steps=2, rounds=2, on_round=rounds.append
     )  # fmt: skip
     assert list(timed.rows) == [sweep.trials[0].id, sweep.trials[2].id]
     assert (timed.problems, timed.untimed, rounds) == ({}, 0, [1, 2])
@@ -148,12 +151,14 @@ def test_there_is_nothing_to_time_without_checkpoints(two_cells, tmp_path):
     for trial in sweep.trials:
         store.folder(trial.id).checkpoint.unlink()
     with pytest.raises(InputError, match="the checkpoints have been removed"):
-        time_cells(sweep, store, Quiet(), track=False)
+        time_cells(sweep, store, Quiet(), PAGE_ALONE)
 
 
 def test_there_is_nothing_to_time_before_a_trial_has_finished(tmp_path):
     sweep, store = tiny(tmp_path), Store(tmp_path / "runs")
     with pytest.raises(InputError, match="no trial has finished yet"):
-        time_cells(sweep, store, Quiet(), track=False)
+        time_cells(sweep, store, Quiet(), PAGE_ALONE)
     run(sweep, store, Quiet(), inline=True, track=False, write_report=False)
-    assert time_cells(sweep, store, Quiet(), track=False, write_report=False).untimed == 0
+    assert (
+        time_cells(sweep, store, Quiet(), Publication(track=False, write_report=False)).untimed == 0
+    )

@@ -6,9 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from nodebench.api import run
 from nodebench.data.load import load
 from nodebench.errors import ResourceError
-from nodebench.execution.launch import run
 from nodebench.models.build import build
 from nodebench.models.device import to_device
 from nodebench.ode.block import ode_blocks, share_memory

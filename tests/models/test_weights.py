@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from nodebench.api import evaluate, run
 from nodebench.errors import InputError
-from nodebench.execution.launch import run
 from nodebench.planning.lookup import foreign
 from nodebench.report.analysis.verdict import judge
 from nodebench.store import Store
@@ -33,7 +33,7 @@ def test_weights_of_another_place_are_evaluated_as_they_are(
         torch.save(trained_model(folder, tmp_path).state_dict(), weights)
     copy = foreign(write_tiny(tmp_path, seeds=[3], evaluate=BLOCK), weights)
     assert copy.name == f"tiny-{trial.id if form == 'checkpoint' else 'mine--1'}"
-    outcome = run(copy, store, Quiet(), inline=True, track=False, train=False)
+    outcome = evaluate(copy, store, Quiet(), inline=True, track=False)
     (entry,) = outcome.entries
     assert outcome.complete and entry.result is not None
     assert entry.result.summary["test_accuracy"] == result.summary["test_accuracy"]

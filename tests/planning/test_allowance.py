@@ -165,5 +165,6 @@ def test_ray_starts_with_one_cpu_in_a_process_bound_to_one(tmp_path, monkeypatch
 def test_nothing_asks_for_the_node_s_figures_elsewhere():
     asks = re.compile(r"cpu_count\(\) or|os\.cpu_count|SC_PHYS|virtual_memory|sched_getaffinity")
     folder = Path(nodebench.__file__).parent
-    asking = {p.name for p in folder.rglob("*.py") if asks.search(p.read_text(encoding="utf-8"))}
+    code = {str(p.relative_to(folder)): p.read_text(encoding="utf-8") for p in folder.rglob("*.py")}
+    asking = {name for name, text in code.items() if asks.search(text)}
     assert asking == {"planning/allowance.py"}

@@ -8,7 +8,6 @@ import pytest
 
 from nodebench import api
 from nodebench.errors import InputError
-from nodebench.execution import launch
 from nodebench.planning.garbage import Wish, bytes_of, remove, survey
 from nodebench.store import Result, Store
 from nodebench.store.scratch import own_folder
@@ -38,7 +37,7 @@ def put(store, trial_id, *, result=RESULT, checkpoint=KB, age_s=0.0, recipe=""):
 
 def known(sweep, store):
     """Makes a sweep known to the store, as launching it does."""
-    store.write_sweep(sweep.name, sweep.text, {t.id: sweep.label(t) for t in sweep.trials})
+    store.sweep(sweep.name).keep(sweep.text, {t.id: sweep.label(t) for t in sweep.trials})
     return [trial.id for trial in sweep.trials]
 
 
@@ -103,14 +102,14 @@ def test_folders_of_another_machine_stay_while_anything_runs(tmp_path, store):
     folder.mkdir(parents=True)
     assert survey(store, Wish()).items == []
     os.utime(folder, (1, 1))
-    with store.sweep_lock("tiny", "1/1"):
+    with store.sweep("tiny").run_lock():
         assert survey(store, Wish()).items == []
     assert names(survey(store, Wish()).items) == [("leftovers", ".ray-elsewhere-1")]
 
 
 def test_a_finished_trial_without_its_checkpoint_is_still_done(tmp_path, store):
     sweep = tiny(tmp_path, evaluate={"methods": ["euler"], "steps": [4]})
-    launch.run(sweep, store, Quiet(), inline=True, track=False, write_report=False)
+    api.run(sweep, store, Quiet(), inline=True, track=False, write_report=False)
     before = everything(store)
     found = survey(store, Wish(frozenset({"checkpoints"})))
     assert names(found.chosen) == [("checkpoints", sweep.trials[0].id)]
@@ -151,7 +150,7 @@ def test_only_trials_of_no_known_sweep_are_orphans(tmp_path, store):
 def test_trials_of_a_sweep_that_cannot_be_planned_here_all_stay(tmp_path, store):
     (old,) = known(tiny(tmp_path), store)
     put(store, old)
-    store.write_sweep("tiny", "name: tiny\nbase: {model: resnext}\n", {})
+    store.sweep("tiny").keep("name: tiny\nbase: {model: resnext}\n", {})
     put(store, "orphan", result=None)
     found = survey(store, ALL)
     assert {item.trial_id for item in found.chosen} == {"orphan"}
@@ -163,7 +162,7 @@ def test_trials_of_a_sweep_that_cannot_be_planned_here_all_stay(tmp_path, store)
 def test_trials_whose_imported_model_is_not_here_all_stay(tmp_path, store):
     base = {"data": "spheres", "model": "gone_with:model", "train": {"epochs": 1}}
     known(tiny(tmp_path, base=base), store)
-    store.write_sweep("tiny", store.sweep_file("tiny").read_text(), {"before": "its label"})
+    store.sweep("tiny").keep(store.sweep("tiny").file.read_text(), {"before": "its label"})
     put(store, "before")
     found = survey(store, ALL)
     assert found.chosen == []

@@ -24,7 +24,7 @@ def test_trials_are_tagged_with_the_commit_of_the_code() -> None:
     head = subprocess.check_output(
         ["git", "-C", str(ROOT), "rev-parse", "--short=12", "HEAD"], text=True
     ).strip()
-    assert launch._commit()["commit"] == head
+    assert launch.code_version()["commit"] == head
 
 
 def test_what_users_parts_are_made_of_is_there_and_imported_at_first_use() -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from nodebench import api
 from nodebench.errors import InputError, SweepError
-from nodebench.execution import launch
 from nodebench.execution.runner import run_inline
 from nodebench.planning import entries
 from nodebench.planning.diff import inputs, nearest
@@ -169,7 +169,7 @@ def test_code_that_is_imported_under_a_made_name_is_refused(package, tmp_path):
     found = sweep(tmp_path, name)
     for _ in range(2):  # though nothing is imported the second time
         with pytest.raises(InputError, match=rf"`{name}.impl` is imported by a name that is made"):
-            launch.run(found, Store(tmp_path / "runs"), inline=True, track=False)
+            api.run(found, Store(tmp_path / "runs"), inline=True, track=False)
 
 
 def test_code_that_is_imported_under_a_made_name_by_the_network_ends_the_trial(package, tmp_path):
@@ -189,7 +189,7 @@ def test_code_that_is_edited_after_the_plan_is_not_trained_under_its_name(packag
     found, store = sweep(tmp_path, name), Store(tmp_path / "runs")
     (tmp_path / name / "impl.py").write_text(f"{NET}\n# edited")  # and nothing is read anew
     with pytest.raises(InputError, match=rf"`{name}.impl` was changed after this process"):
-        launch.run(found, store, inline=True, track=False)
+        api.run(found, store, inline=True, track=False)
     assert not store.begun()
 
     package()  # another process, such as a worker of Ray's, reads it now

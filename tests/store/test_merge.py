@@ -11,7 +11,6 @@ import pytest
 
 from nodebench import api
 from nodebench.errors import StoreError
-from nodebench.execution import launch
 from nodebench.store import Result, Store
 from nodebench.store.merge import Merged, merge, require_store
 from tests.support.tiny_sweeps import Quiet, point, tiny
@@ -191,7 +190,7 @@ def test_two_shards_merge_into_a_whole_sweep_with_nothing_to_run(tmp_path):
     quietly = {"inline": True, "track": False, "write_report": False}
     for number in (1, 2):
         store = Store(tmp_path / f"runs-{number}")
-        launch.run(sweep, store, Quiet(), shard=f"{number}/2", **quietly)
+        api.run(sweep, store, Quiet(), shard=f"{number}/2", **quietly)
     done = command(
         tmp_path, "sync", "tiny.yaml", "--from", "runs-1", "--from", "runs-2", runs="runs"
     )

@@ -38,9 +38,8 @@ def tiny(folder: Path, **fields: Any) -> Sweep:
 
 def options(sweep: Sweep, folder: Path, **changes: Any) -> RunOptions:
     """How the tests run a sweep's trials."""
-    return RunOptions(
-        folder, sweep.resources, sweep.limits, sweep.evaluate, **{"checkpoint_s": 0.0, **changes}
-    )
+    demanded = {"limits": sweep.limits, "evaluate": sweep.evaluate}
+    return RunOptions(folder, sweep.resources, **{"checkpoint_s": 0.0, **demanded, **changes})
 
 
 def rows_of(*training: Any, **how: Any) -> Iterator[Row]:

@@ -225,7 +225,7 @@ def test_a_sweep_s_files_stay_in_their_folders(tmp_path):
     found = outcome(write_tiny(tmp_path, name="T-1_x", grid=fields))
     assert isinstance(found, Sweep)
     store = Store(tmp_path / "runs")
-    assert store.sweep_file(found.name).parent == store.root / "sweeps"
+    assert store.sweep(found.name).file.parent == store.root / "sweeps"
     assert store.folder(found.trials[0].id).path.parent == store.root / "trials"
 
 

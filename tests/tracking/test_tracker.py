@@ -13,7 +13,6 @@ from mlflow import MlflowClient
 
 from nodebench import api
 from nodebench.errors import TrackingError
-from nodebench.execution import launch
 from nodebench.execution.runner import run_inline
 from nodebench.files import write
 from nodebench.report.analysis import frames
@@ -34,7 +33,7 @@ def trained(tmp_path):
     evaluate = {"methods": ["euler"], "steps": [2, 4]}
     sweep = tiny(tmp_path, seeds=[0, 1], evaluate=evaluate, grid={"solver.steps": [2, 3]})
     store = Store(tmp_path / "runs")
-    write(store.sweep_file(sweep.name), sweep.text)
+    write(store.sweep(sweep.name).file, sweep.text)
     run_inline(sweep.trials[:2], store, options(sweep, tmp_path), Quiet())
     limited = replace(options(sweep, tmp_path), limits=Limits(nfe=2))
     run_inline(sweep.trials[2:3], store, limited, Quiet())
@@ -141,7 +140,7 @@ def test_restoring_an_experiment_that_is_not_there_says_so(tmp_path):
 def test_an_absent_server_does_not_stop_a_sweep(tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     sweep, store = tiny(tmp_path), Store(tmp_path / "runs")
-    outcome = launch.run(sweep, store, Quiet(), inline=True, write_report=False)
+    outcome = api.run(sweep, store, Quiet(), inline=True, write_report=False)
     assert outcome.complete
     assert outcome.tracking_problem is not None
     assert "127.0.0.1:9" in outcome.tracking_problem
@@ -264,7 +263,7 @@ def test_a_mirror_that_is_killed_is_a_problem(trained):
 def test_the_report_is_a_run_with_its_page_figures_and_tables(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     sweep, store = tiny(tmp_path, seeds=[0, 1]), Store(tmp_path / "runs")
-    launch.run(sweep, store, inline=True)
+    api.run(sweep, store, inline=True)
     client, found = runs(sweep, store)
     [report] = [run for run in found if REPORT_TAG in run.data.tags]
     assert (report.info.run_name, report.info.status) == ("report", "FINISHED")
@@ -274,7 +273,7 @@ def test_the_report_is_a_run_with_its_page_figures_and_tables(tmp_path, monkeypa
     by_trial = {r.data.tags[TRIAL_TAG]: r.info.run_id for r in found if TRIAL_TAG in r.data.tags}
     assert dict(zip(table["id"], table["mlflow_run"], strict=True)) == by_trial
     page = (tmp_path / "reports" / "tiny" / "README.md").stat().st_mtime_ns
-    launch.run(sweep, store, inline=True)
+    api.run(sweep, store, inline=True)
     assert (tmp_path / "reports" / "tiny" / "README.md").stat().st_mtime_ns == page
     assert len(runs(sweep, store)[1]) == 3
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from nodebench.execution.launch import run
+from nodebench.api import evaluate, run
 from nodebench.planning import entries
 from nodebench.planning.missing import is_missing
 from nodebench.report.analysis.verdict import VerdictWord, judge
@@ -110,7 +110,7 @@ def test_a_trained_trial_without_its_checkpoint_is_not_trained_again_to_be_evalu
     run_trial(trial, store, options(sweep, tmp_path))
     wanted = tiny(tmp_path, evaluate=BLOCK)
     store.folder(trial.id).checkpoint.unlink()
-    outcome = run(wanted, store, Quiet(), inline=True, track=False, train=False, write_report=False)
+    outcome = evaluate(wanted, store, Quiet(), inline=True, track=False, write_report=False)
     assert [(e.missing, e.is_trained) for e in outcome.entries] == [(True, False)]
     assert not store.folder(trial.id).checkpoint.exists()
     run(wanted, store, Quiet(), inline=True, track=False, write_report=False)

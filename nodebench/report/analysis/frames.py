@@ -29,7 +29,7 @@ def results(sweep: Sweep, store: Store) -> pd.DataFrame:
     Columns of a trial that has no result yet are empty, and its `outcome` is `missing`.
     """
     found = store.results(trial.id for trial in sweep.trials)
-    runs = store.runs(sweep.name)
+    runs = store.sweep(sweep.name).mlflow_runs()
     rows = [
         _result_row(sweep, trial, found.get(trial.id)) | {"mlflow_run": runs.get(trial.id, "")}
         for trial in sweep.trials

@@ -1,0 +1,56 @@
+"""Whose a folder is: a store never writes over what is the user's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from nodebench.errors import StoreError
+from nodebench.files import write
+from nodebench.store.trial_folder import TrialFolder
+
+MARK = ".nodebench"
+INDEX, SWEEPS, TRIALS = "index.json", "sweeps", "trials"
+"""The names that a store writes in its root."""
+
+
+def require_own(root: Path) -> None:
+    """Refuses a folder that has something of the user's where a store writes.
+
+    Raises:
+        StoreError: if it has, or is a file.
+    """
+    if root.exists() and not root.is_dir():
+        raise StoreError(f"NODEBENCH_RUNS names `{root}`, which is a file: name a folder")
+    if (root / MARK).exists():
+        return
+    there = [name for name in (SWEEPS, TRIALS, INDEX) if (root / name).exists()]
+    if there and not _is_own(root):
+        raise StoreError(
+            f"`{root}` has {', '.join(f'`{name}`' for name in there)}, which are not a store's, "
+            "and where one would write: let NODEBENCH_RUNS name a folder for nodebench alone, "
+            "such as `runs`"
+        )
+
+
+def mark_own(root: Path) -> None:
+    """Marks a folder as a store's."""
+    if not (root / MARK).exists():
+        write(root / MARK, "A store of nodebench, which writes whatever lies here.\n")
+
+
+def _is_own(root: Path) -> bool:
+    """Whether what lies in an unmarked folder is a store's, of an earlier release."""
+    trials, sweeps = root / TRIALS, root / SWEEPS
+    return (
+        (trials.is_dir() or not (trials.exists() or (root / INDEX).exists()))
+        and all(TrialFolder(path).was_begun() for path in trials.glob("*"))
+        and (sweeps.is_dir() or not sweeps.exists())
+        and all(_is_stores(path) for path in sweeps.glob("*"))
+    )
+
+
+def _is_stores(path: Path) -> bool:
+    """Whether a file in a folder `sweeps` is one that a store writes there."""
+    if path.suffix == ".yaml":
+        return path.with_suffix(".json").exists()
+    return path.name.startswith(".") or path.suffix in (".json", ".lock")

@@ -1,0 +1,146 @@
+"""One sweep's files in the store, beside its trials."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from nodebench.errors import StoreError
+from nodebench.files import read_json, write
+from nodebench.store.lock import held
+from nodebench.store.ownership import SWEEPS, mark_own, require_own
+from nodebench.store.result import Row
+
+LOCK_WAIT_S = 30.0
+"""For a process whose driver was killed, and which may still be writing."""
+
+
+class SweepRecord:
+    """What a store keeps of the sweep of one name."""
+
+    def __init__(self, root: Path, name: str):
+        self.name = name
+        self._root, self._folder = root, root / SWEEPS
+
+    @property
+    def file(self) -> Path:
+        """The copy of the sweep's file, as it was last launched."""
+        return self._folder / f"{self.name}.yaml"
+
+    @property
+    def _labels_file(self) -> Path:
+        return self._folder / f"{self.name}.json"
+
+    @property
+    def _launches_file(self) -> Path:
+        return self._folder / f"{self.name}.files.json"
+
+    @property
+    def _mlflow_runs_file(self) -> Path:
+        return self._folder / f"{self.name}.mlflow.json"
+
+    @property
+    def _memo_file(self) -> Path:
+        return self._folder / f"{self.name}.memo.json"
+
+    def labels(self) -> dict[str, str]:
+        """Every trial that a sweep of this name planned when it was launched: id -> label."""
+        planned: dict[str, str] = read_json(self._labels_file, {})
+        return planned
+
+    def launches(self) -> list[Row]:
+        """The files that the sweep was launched from, each once and the last one last."""
+        files: list[Row] = read_json(self._launches_file, {}).get("files", [])
+        return files
+
+    def keep(self, text: str, labels: dict[str, str], launches: Sequence[Row] = ()) -> None:
+        """Keeps the sweep's file as it is launched, from these files, and adds to its labels.
+
+        Raises:
+            StoreError: if something of the user's lies where it would be written.
+        """
+        self.require_copy()
+        mark_own(self._root)
+        # Both, since a kill may come between the two files.
+        copies = sorted({_digest(self.file), _digest(text.encode())})
+        known = {"files": list(launches) or self.launches(), "copies": copies}
+        if read_json(self._launches_file, {}) != known:
+            write(self._launches_file, json.dumps(known, indent=0))
+        write(self.file, text)
+        before = self.labels()
+        if not labels.keys() <= before.keys():
+            write(self._labels_file, json.dumps(before | labels, indent=0))
+
+    def require_copy(self) -> None:
+        """Refuses to replace a copy that is not what was last written there.
+
+        Raises:
+            StoreError: if it is not, or the whole folder is not the store's own.
+        """
+        require_own(self._root)
+        if self._is_foreign():
+            raise StoreError(
+                f"`{self.file}` was not written by nodebench, or changed since, and would be "
+                "replaced: move it away"
+            )
+
+    def _is_foreign(self) -> bool:
+        if not self.file.exists():
+            return False
+        written: list[str] | None = read_json(self._launches_file, {}).get("copies")
+        if written is None:  # an earlier release wrote the plan beside it
+            return not self._labels_file.exists()
+        return _digest(self.file) not in written
+
+    def mlflow_runs(self) -> dict[str, str]:
+        """The ids of the sweep's runs in MLflow, by trial, as far as they are known here."""
+        runs: dict[str, str] = read_json(self._mlflow_runs_file, {})
+        return runs
+
+    def keep_mlflow_runs(self, runs: dict[str, str]) -> None:
+        """Replaces the ids of the sweep's runs in MLflow."""
+        if runs != self.mlflow_runs():
+            write(self._mlflow_runs_file, json.dumps(runs, indent=0))
+
+    def memo(self) -> dict[str, str]:
+        """What the last launch brought up to date; see `planning/freshness.py`."""
+        memo: dict[str, str] = read_json(self._memo_file, {})
+        return memo
+
+    def keep_memo(self, key: str, value: str) -> None:
+        """Adds to the memo."""
+        write(self._memo_file, json.dumps(self.memo() | {key: value}))
+
+    @contextlib.contextmanager
+    def run_lock(self, shard: str = "1/1") -> Iterator[None]:
+        """Holds the right to run the sweep, or one shard `i/n` of it, beside which others may run.
+
+        Raises:
+            StoreError: if another process runs it.
+        """
+        whole, is_part = self._folder / f"{self.name}.lock", shard != "1/1"
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(held(whole, f"the sweep `{self.name}`", shared=is_part))
+            if is_part:
+                part = whole.with_name(f"{self.name}.{shard.replace('/', '-of-')}.lock")
+                stack.enter_context(held(part, f"shard {shard} of the sweep `{self.name}`"))
+            yield
+
+    def tracking_lock(self) -> contextlib.AbstractContextManager[None]:
+        """Holds the right to write the sweep to MLflow.
+
+        Raises:
+            StoreError: if another process still holds it after LOCK_WAIT_S.
+        """
+        path = self._folder / f"{self.name}.tracking.lock"
+        return held(path, f"writing `{self.name}` to MLflow", LOCK_WAIT_S)
+
+
+def _digest(content: bytes | Path) -> str:
+    """Tells contents apart; that of a file that is absent is empty."""
+    if isinstance(content, Path):
+        content = content.read_bytes() if content.exists() else b""
+    return hashlib.sha256(content).hexdigest()[:16]
