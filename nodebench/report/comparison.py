@@ -87,7 +87,7 @@ def comparison(reference: Side, other: Side) -> str:
         )
     named = {_label(sides[1]): sides for sides in both.values()}
     pairs = {
-        cell: tuple(_values_by_seed(side, metric) for side in sides)
+        cell: tuple(_metric_by_seed(side, metric) for side in sides)
         for cell, sides in named.items()
     }
     found = {
@@ -181,7 +181,7 @@ def _label(rows: pd.DataFrame) -> str:
     return str(rows[CELL].iloc[0])
 
 
-def _values_by_seed(rows: pd.DataFrame, metric: str) -> pd.Series[float]:
+def _metric_by_seed(rows: pd.DataFrame, metric: str) -> pd.Series[float]:
     done = rows[rows[OUTCOME] == FINISHED].set_index("seed")[metric]
     return pd.to_numeric(done, errors="coerce").dropna()
 

@@ -28,7 +28,7 @@ The headline metric (accuracies in %) of the trained weights under other solvers
 95 % confidence interval over n seeds, or over those said to have finished. NFE is what a forward
 pass takes by plan, summed over ODE blocks; h is the step size in training."""
 
-PUBLISHED = """\
+PUBLISHED_NUMBERS = """\
 Published numbers are those of the study at its full size and on its hardware; s.d. is the standard
 deviation that it gives, ~ marks a number read off a figure, to within 0.01, and † one of the best
 epoch. ± is half the 95 % interval of the difference of means: Welch's where the study gives a
@@ -82,7 +82,7 @@ stays within the margin of the limit: one number for all seeds, or one for each 
 training step size, a half and a quarter of it, of its order on smooth fields; far below that, \
 its steps do not resolve the field, whatever the accuracy says |"""
 
-PATHS = """\
+PATHS_FIGURE = """\
 States of some test samples in the plane, one colour a class, from dots to crosses: under the
 training solver and at the limit, for cells from the largest to the smallest drop. Axes are linear
 between -1 and 1, logarithmic beyond."""
@@ -118,4 +118,4 @@ ROBUSTNESS_FIGURE = """\
 The trained weights by the evaluations that a forward pass takes; the dashed line is at those of
 training. Where a curve falls to the right of it, the network depends on its solver's error."""
 
-CURVES = "Mean over seeds, with its 95 % confidence interval."
+METRICS_BY_EPOCH = "Mean over seeds, with its 95 % confidence interval."

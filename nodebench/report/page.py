@@ -86,7 +86,7 @@ def _sections(sweep: Sweep, found: Findings, figures: Figures) -> list[str]:
         _state(results),
         opening_paragraph(found),
         _markdown(tables.main_table(sweep, results, found.judged, timed)),
-        *_frontier(found, figures),
+        *_frontier_section(found, figures),
         *_trajectories(figures),
         _setting(sweep),
         _notes(results, timed),
@@ -96,8 +96,8 @@ def _sections(sweep: Sweep, found: Findings, figures: Figures) -> list[str]:
             notes.BASELINE,
             baseline_table(sweep, found.compared),
         ),
-        *_claims(sweep, "Claims", notes.CLAIMS, [c for c in found.checked if c.has_source]),
-        *_claims(
+        *_claims_section(sweep, "Claims", notes.CLAIMS, [c for c in found.checked if c.has_source]),
+        *_claims_section(
             sweep,
             "Expectations",
             notes.EXPECTATIONS,
@@ -105,13 +105,13 @@ def _sections(sweep: Sweep, found: Findings, figures: Figures) -> list[str]:
         ),
         *_section(
             "Ours beside published numbers",
-            notes.PUBLISHED,
+            notes.PUBLISHED_NUMBERS,
             published.published_table(found.published),
         ),
         *(_curve_section(name, caption) for name, caption in figures.curves().items()),
         *_images("The solver over training", figures.adaptation(), notes.ADAPTATION),
-        *_verdicts(sweep, found.judged, found.evaluated),
-        *_robustness(sweep, found, figures),
+        *_verdicts_section(sweep, found.judged, found.evaluated),
+        *_robustness_section(sweep, found, figures),
         *_section(
             "Which gradient to trust",
             notes.GRADIENTS,
@@ -124,7 +124,7 @@ def _sections(sweep: Sweep, found: Findings, figures: Figures) -> list[str]:
     ]
 
 
-def _frontier(found: Findings, figures: Figures) -> list[str]:
+def _frontier_section(found: Findings, figures: Figures) -> list[str]:
     text = notes.FRONTIER
     if found.timed.empty:
         text += f" {notes.FRONTIER_AS_TRAINED}"
@@ -137,7 +137,7 @@ def _not_drawn(problems: Sequence[str]) -> list[str]:
     return ["\n".join(["## Not drawn\n", *lines])] if lines else []
 
 
-def _claims(sweep: Sweep, title: str, text: str, checked: Sequence[Checked]) -> list[str]:
+def _claims_section(sweep: Sweep, title: str, text: str, checked: Sequence[Checked]) -> list[str]:
     """What was found of claims; those that do not hold stand out."""
     why = published.why_not_comparable(sweep) or sizes.caveat(sweep)
     doubt = " " + _bold(f"These numbers are not the study's: {why}.") if why else ""
@@ -194,7 +194,8 @@ def _notes(results: pd.DataFrame, timed: pd.DataFrame) -> str:
 
 
 def _curve_section(name: str, caption: str) -> str:
-    return f"## {caption} by epoch\n\n![{caption} by epoch](figures/{name}.svg)\n\n{notes.CURVES}"
+    title = f"{caption} by epoch"
+    return f"## {title}\n\n![{title}](figures/{name}.svg)\n\n{notes.METRICS_BY_EPOCH}"
 
 
 def _trajectories(figures: Figures) -> list[str]:
@@ -206,7 +207,7 @@ def _trajectories(figures: Figures) -> list[str]:
     ]
 
 
-def _verdicts(sweep: Sweep, judged: pd.DataFrame, evaluated: pd.DataFrame) -> list[str]:
+def _verdicts_section(sweep: Sweep, judged: pd.DataFrame, evaluated: pd.DataFrame) -> list[str]:
     if judged.empty:
         return []
     title, text = "## Is it still an ODE?", f"The margin here is {sweep.margin:g}."
@@ -217,8 +218,8 @@ def _verdicts(sweep: Sweep, judged: pd.DataFrame, evaluated: pd.DataFrame) -> li
     return [title, notes.VERDICTS, text, table]
 
 
-def _robustness(sweep: Sweep, found: Findings, figures: Figures) -> list[str]:
-    sections = _images("Paths in the plane", figures.paths(), notes.PATHS)
+def _robustness_section(sweep: Sweep, found: Findings, figures: Figures) -> list[str]:
+    sections = _images("Paths in the plane", figures.paths(), notes.PATHS_FIGURE)
     if found.evaluated.empty:
         return sections
     sections += ["## Under other solvers", notes.OTHER_SOLVERS]

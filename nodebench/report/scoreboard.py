@@ -34,7 +34,7 @@ from nodebench.sweep.file import Claim, SizeName
 from nodebench.sweep.match import agrees
 
 
-class Outcome(StrEnum):
+class LineVerdict(StrEnum):
     """What is said of a published number or claim."""
 
     MATCHES = "matches"
@@ -43,15 +43,18 @@ class Outcome(StrEnum):
     NOT_RUN = "not run"
 
 
-OF_NUMBERS = {PublishedReading.MATCHES: Outcome.MATCHES, PublishedReading.DIFFERS: Outcome.DIFFERS}
-OF_CLAIMS = {
-    Judgement.HOLDS: Outcome.MATCHES,
-    Judgement.FAILS: Outcome.DIFFERS,
-    Judgement.UNDECIDED: Outcome.UNDECIDED,
-    Judgement.NOT_RUN: Outcome.NOT_RUN,
+VERDICT_OF_READING = {
+    PublishedReading.MATCHES: LineVerdict.MATCHES,
+    PublishedReading.DIFFERS: LineVerdict.DIFFERS,
+}
+VERDICT_OF_JUDGEMENT = {
+    Judgement.HOLDS: LineVerdict.MATCHES,
+    Judgement.FAILS: LineVerdict.DIFFERS,
+    Judgement.UNDECIDED: LineVerdict.UNDECIDED,
+    Judgement.NOT_RUN: LineVerdict.NOT_RUN,
 }
 
-INTRODUCTION = """\
+OPENING_OF_SCOREBOARD = """\
 # Scoreboard
 
 Every number that the studies publish of a sweep's cells, and every claim of theirs that its file
@@ -72,7 +75,7 @@ class Line:
     source: str
     ours: str = NO_VALUE
     size: str = NO_VALUE
-    verdict: Outcome = Outcome.NOT_RUN
+    verdict: LineVerdict = LineVerdict.NOT_RUN
     why: str = ""
 
 
@@ -80,7 +83,7 @@ class Found(NamedTuple):
     """What a report says of a number or a claim."""
 
     ours: str
-    verdict: Outcome
+    verdict: LineVerdict
     why: str
 
 
@@ -135,7 +138,7 @@ def scoreboard(sweeps: Path, reports: Path) -> str:
     tables = {name: _table(found) for name, found in sorted(lines.items()) if found}
     counts = pd.DataFrame(_counted(name, lines[name]) for name in tables)
     sections = [f"## {name}\n\n{_markdown(table)}" for name, table in tables.items()]
-    return "\n\n".join([INTRODUCTION, _markdown(counts), *sections]) + "\n"
+    return "\n\n".join([OPENING_OF_SCOREBOARD, _markdown(counts), *sections]) + "\n"
 
 
 def _read_study(file: Path, reports: Path) -> ScoredStudy:
@@ -169,7 +172,7 @@ def _number_line(number: PublishedNumber, study: ScoredStudy) -> Line:
     for report in study.reports:
         if found := _compared(number, report):
             [row] = _records(published_table([found]))
-            verdict = OF_NUMBERS.get(found.reading, Outcome.UNDECIDED)
+            verdict = VERDICT_OF_READING.get(found.reading, LineVerdict.UNDECIDED)
             ours = Found(f"{row['ours']} (n = {row['n']})", verdict, found.why)
             return _with_findings(line, report, ours, study.needs(number.cell))
     return line
@@ -194,7 +197,7 @@ def _claim_line(claim: Claim, study: ScoredStudy) -> Line:
     line = Line(study.full.name, claim.says, asked_text(claim), claim.source, why=why)
     for report in study.reports:
         found = _found_of_claim(claim, report)
-        if found.verdict is not Outcome.NOT_RUN:
+        if found.verdict is not LineVerdict.NOT_RUN:
             return _with_findings(line, report, found, study.needs(claim.of))
     return line
 
@@ -202,7 +205,7 @@ def _claim_line(claim: Claim, study: ScoredStudy) -> Line:
 def _with_findings(line: Line, report: ScoredReport, found: Found, needs: str) -> Line:
     """A line with what a report found, and what would decide that which a small form does not."""
     why = found.why
-    if found.verdict is Outcome.UNDECIDED and report.sweep.made.size == "small":
+    if found.verdict is LineVerdict.UNDECIDED and report.sweep.made.size == "small":
         why = f"{why}; {needs}"
     return replace(line, ours=found.ours, size=report.link, verdict=found.verdict, why=why)
 
@@ -212,10 +215,10 @@ def _found_of_claim(claim: Claim, report: ScoredReport) -> Found:
     sweep = report.sweep
     [found] = checked_claims(replace(sweep, claims=(claim,)), report.results)
     about_it = {t.id for t in sweep.trials for c in claim.cells.values() if agrees(t.spec, c)}
-    verdict = OF_CLAIMS[found.judgement]
+    verdict = VERDICT_OF_JUDGEMENT[found.judgement]
     why = ", ".join(filter(None, [str(found.basis), caveat(sweep, about_it)]))
-    if verdict is not Outcome.NOT_RUN and (hindrance := why_not_comparable(sweep)):
-        verdict, why = Outcome.UNDECIDED, hindrance
+    if verdict is not LineVerdict.NOT_RUN and (hindrance := why_not_comparable(sweep)):
+        verdict, why = LineVerdict.UNDECIDED, hindrance
     return Found(found.numbers_text, verdict, why)
 
 
@@ -228,7 +231,7 @@ def _table(lines: Sequence[Line]) -> pd.DataFrame:
     rows = []
     for line in lines:
         row, word = asdict(line), line.verdict.value
-        word = f"**{word}**" if line.verdict is Outcome.DIFFERS else word
+        word = f"**{word}**" if line.verdict is LineVerdict.DIFFERS else word
         del row["why"]
         rows.append({**row, "verdict": f"{word}: {line.why}" if line.why else word})
     return pd.DataFrame(rows)
@@ -236,7 +239,7 @@ def _table(lines: Sequence[Line]) -> pd.DataFrame:
 
 def _counted(name: str, lines: Sequence[Line]) -> dict[str, str]:
     counts = Counter(line.verdict for line in lines)
-    return {"study": name} | {verdict: str(counts[verdict]) for verdict in Outcome}
+    return {"study": name} | {verdict: str(counts[verdict]) for verdict in LineVerdict}
 
 
 def _markdown(table: pd.DataFrame) -> str:

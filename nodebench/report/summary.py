@@ -19,7 +19,7 @@ from nodebench.report.analysis.verdict import ACCURACY_ROUNDING, VerdictWord
 from nodebench.store.result import FINISHED
 from nodebench.sweep import Sweep
 
-MOST_NAMED = 4
+MOST_CELLS_NAMED = 4
 """Cells in a sentence; of more, a figure tells better."""
 
 
@@ -29,8 +29,8 @@ def opening_paragraph(found: Findings) -> str:
         *_best_cells(found.sweep, found.results),
         *_cells_at_chance(found.sweep, found.results),
         *_beside_baseline(found.compared),
-        *_verdicts(found.judged),
-        *(_frontier(found.frontier) if len(found.timed) else []),
+        *_verdicts_sentence(found.judged),
+        *(_frontier_sentence(found.frontier) if len(found.timed) else []),
         *_claims_sentences(found.sweep, found.checked),
         *_published(found.published),
     ]
@@ -82,7 +82,7 @@ def _cells_at_chance(sweep: Sweep, frame: pd.DataFrame) -> list[str]:
     cells = list(means.index[ahead <= sweep.margin + ACCURACY_ROUNDING])
     if not cells:
         return []
-    few = len(cells) <= MOST_NAMED
+    few = len(cells) <= MOST_CELLS_NAMED
     which = _enumerated([f"`{cell}`" for cell in cells]) if few else f"{len(cells)} cells"
     return [f"No better than chance (margin {sweep.margin:g}): {which}."]
 
@@ -92,7 +92,7 @@ def _beside_baseline(compared: Sequence[BaselineComparison]) -> list[str]:
     return [f"Of {len(compared)} compared with the baseline, {parts}."] if compared else []
 
 
-def _verdicts(judged: pd.DataFrame) -> list[str]:
+def _verdicts_sentence(judged: pd.DataFrame) -> list[str]:
     if judged.empty:
         return []
     parts = _counts_text(judged["verdict"], VerdictWord)
@@ -114,9 +114,9 @@ def _counts_text(found: Iterable[object], words: Iterable[_Word]) -> str:
     return _enumerated([f"{counts[word]} {word.text}" for word in words if counts[word]])
 
 
-def _frontier(frontier: pd.DataFrame) -> list[str]:
+def _frontier_sentence(frontier: pd.DataFrame) -> list[str]:
     cells = [f"`{cell}`" for cell in frontier.loc[frontier["front_seconds"], CELL]]
-    if len(frontier) < 2 or not 0 < len(cells) <= MOST_NAMED:
+    if len(frontier) < 2 or not 0 < len(cells) <= MOST_CELLS_NAMED:
         return []
     return [f"For its time per epoch, none surpasses {_enumerated(cells)}."]
 

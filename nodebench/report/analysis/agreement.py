@@ -32,10 +32,13 @@ class PublishedReading(StrEnum):
     @property
     def text(self) -> str:
         """How a sentence counts such numbers: `3 matching and 1 differing`."""
-        return IN_A_SENTENCE.get(self, self.value)
+        return PUBLISHED_IN_A_SENTENCE.get(self, self.value)
 
 
-IN_A_SENTENCE = {PublishedReading.MATCHES: "matching", PublishedReading.DIFFERS: "differing"}
+PUBLISHED_IN_A_SENTENCE = {
+    PublishedReading.MATCHES: "matching",
+    PublishedReading.DIFFERS: "differing",
+}
 
 COMPARED = (PublishedReading.MATCHES, PublishedReading.DIFFERS, PublishedReading.UNCERTAIN)
 """Readings of numbers that could be compared."""

@@ -34,10 +34,10 @@ class BaselineReading(StrEnum):
     @property
     def text(self) -> str:
         """How a sentence counts such cells: `2 better and 1 without a clear difference`."""
-        return IN_A_SENTENCE.get(self, self.value)
+        return COMPARED_IN_A_SENTENCE.get(self, self.value)
 
 
-IN_A_SENTENCE = {
+COMPARED_IN_A_SENTENCE = {
     BaselineReading.UNCLEAR: "without a clear difference",
     BaselineReading.ALIKE: "with the same difference in every pair (not tested)",
     BaselineReading.TOO_FEW: "with too few seeds",

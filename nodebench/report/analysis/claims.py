@@ -37,8 +37,8 @@ class Basis(StrEnum):
     ONE_SEED = "by one seed"
 
 
-OF_CLAIMS = {Judgement.HOLDS: "reproduced", Judgement.FAILS: "not reproduced"}
-OF_EXPECTATIONS = {Judgement.HOLDS: "met", Judgement.FAILS: "not met"}
+CLAIM_WORDS = {Judgement.HOLDS: "reproduced", Judgement.FAILS: "not reproduced"}
+EXPECTATION_WORDS = {Judgement.HOLDS: "met", Judgement.FAILS: "not met"}
 """Judgements in words: on claims, which have a source, and on expectations, which have none."""
 
 
@@ -64,7 +64,7 @@ class Checked:
     @property
     def text(self) -> str:
         """The judgement and its basis: `reproduced by one seed`."""
-        words = OF_CLAIMS if self.has_source else OF_EXPECTATIONS
+        words = CLAIM_WORDS if self.has_source else EXPECTATION_WORDS
         word = words.get(self.judgement, self.judgement.value)
         separator = ", " if self.basis is Basis.ALIKE else " "
         return f"{word}{separator}{self.basis}" if self.basis else word

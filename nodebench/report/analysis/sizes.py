@@ -10,7 +10,7 @@ from nodebench.sweep import Sweep
 OPENING_OF_SMALL = (
     "This is the small form of the sweep: its numbers are not those of the study's size."
 )
-LENGTHS = ("train.epochs", "train.iterations")
+LENGTH_PATHS = ("train.epochs", "train.iterations")
 SCALED_WITH_LENGTH = ("train.schedule.at",)
 """What is not told, as it is in proportion to the length."""
 EQUAL_GRADIENTS = {"backprop", "recompute", "exact"}
@@ -45,12 +45,12 @@ def caveat(sweep: Sweep, ids: Container[str] | None = None) -> str:
             and path not in SCALED_WITH_LENGTH
             and not {*map(str, (*ours, *theirs))} <= EQUAL_GRADIENTS
         ):
-            parts.append(_difference_text(path, ours, theirs))
+            parts.append(_substitution_text(path, ours, theirs))
     return ", ".join(sorted(parts))
 
 
-def _difference_text(path: str, ours: Sequence[object], theirs: Sequence[object]) -> str:
-    if path in LENGTHS and len(ours) == len(theirs) == 1:
+def _substitution_text(path: str, ours: Sequence[object], theirs: Sequence[object]) -> str:
+    if path in LENGTH_PATHS and len(ours) == len(theirs) == 1:
         return f"at {ours[0]} of {theirs[0]} {path.rpartition('.')[2]}"
     told = f"with `{path}` {_values_text(ours)}"
     return f"{told} instead of {_values_text(theirs)}" if theirs else told

@@ -30,7 +30,7 @@ CURVES = {
 }
 
 FEW_EPOCHS = 5  # are marked one by one: a line through one is not seen
-MOST_NAMED = 16  # cells in a legend; of more, only the best are named
+MOST_LEGEND_ENTRIES = 16  # cells in a legend; of more, only the best are named
 LONGEST_FILE_NAME = 60
 MOST_LINES = 6  # with their bands, in one panel
 

@@ -11,7 +11,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from nodebench.report.analysis.columns import CELL
 from nodebench.report.analysis.pareto import COST_TITLES
-from nodebench.report.figures.curves import MOST_NAMED
+from nodebench.report.figures.curves import MOST_LEGEND_ENTRIES
 from nodebench.report.figures.style import ON_LOG_AXES, save, within_shares
 from nodebench.sweep import Sweep
 
@@ -41,7 +41,7 @@ def pareto_figure(sweep: Sweep, table: pd.DataFrame, folder: Path) -> list[str]:
                 color=color, markeredgecolor="black" if is_front else color, capsize=2,
                 label=row[CELL],
             )  # fmt: skip
-        few = [row for row in front.to_dict("records") if len(table) > MOST_NAMED]
+        few = [row for row in front.to_dict("records") if len(table) > MOST_LEGEND_ENTRIES]
         for row in few:
             place = row[cost], row["value"]
             axes.annotate(row[CELL], place, (5, 5), textcoords="offset points", fontsize="small")
@@ -54,7 +54,7 @@ def pareto_figure(sweep: Sweep, table: pd.DataFrame, folder: Path) -> list[str]:
             axes.xaxis.set_minor_formatter(NullFormatter())
         else:
             axes.set_xlim(left=0)
-    if len(table) <= MOST_NAMED:
+    if len(table) <= MOST_LEGEND_ENTRIES:
         handles, labels = grid[0][0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside right center", frameon=False)
     grid[0][0].set_ylabel(f"test {data.metric}")
