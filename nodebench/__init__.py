@@ -2,24 +2,25 @@
 
 From Python: find a sweep, plan it, run it, and read what came out as tables, figures and networks.
 
-Twelve rooms, of which each imports only rooms that stand above it here:
+Twelve rooms, of which CONTRIBUTING.md says how they import each other:
 
-    errors, files   what a user can do wrong; files that are replaced as a whole
+    -- describe and remember: no torch, numpy or pandas
+    spec        what a trial is: typed settings, vocabulary, id
+    sweep       a sweep file -> an ordered list of trials; pure
+    store       what is on disk: one locked folder per trial; knows trials, not sweeps
+    planning    a sweep held against the store: what is missing, what it will cost
 
-    spec            what a trial is: typed settings, vocabulary, id
-    sweep           a sweep file -> an ordered list of trials
-    store           what is on disk: one locked folder per trial
-    planning        a sweep held against the store: what is missing, what it will cost
+    -- the science: knows no sweeps and stores, but for training, which writes to a trial's folder
+    ode         solvers and gradients; only importer of torchdiffeq
+    data        data sets: verified files, splits, batches
+    models      networks and right-hand sides
+    training    one trial: task, loop, checkpoint, evaluation under other solvers
 
-    ode             solvers and gradients
-    data            data sets: verified files, splits, batches
-    models          networks and right-hand sides
-    training        one trial: task, loop, checkpoint, evaluation under other solvers
-
-    report          the store as tables, statistics, figures, one page
-    tracking        the store as MLflow runs
-    execution       many trials: pre-flight, Ray Tune or inline, seed packs, timing pass
-    cli             the verbs, over `api`
+    -- the outside
+    execution   many trials: pre-flight, Ray Tune or inline, seed packs, timing pass
+    tracking    the store as MLflow runs; only importer of MLflow
+    report      the store as tables, statistics, figures, one page; no torch
+    cli         the verbs, and everything that is printed
 """
 
 from __future__ import annotations

@@ -151,9 +151,9 @@ def epochs(sweep: Sweep, store: Store | None = None) -> pd.DataFrame:
 
 def figures(sweep: Sweep, folder: Path, store: Store | None = None) -> dict[str, Path]:
     """Draws the figures of a sweep's report into a folder; name -> SVG. PNGs lie beside them."""
-    from nodebench.report.page import draw
+    from nodebench.report.page import draw_figures
 
-    return draw(sweep, store or default_store(), folder)
+    return draw_figures(sweep, store or default_store(), folder)
 
 
 def verdicts(sweep: Sweep, store: Store | None = None) -> dict[str, Verdict]:
@@ -169,10 +169,10 @@ def compare(reference: str, source: str, store: Store | None = None) -> str:
     Raises:
         InputError: if either cannot be read, or no cell is in both.
     """
-    from nodebench.report.comparison import comparison, read
+    from nodebench.report.comparison import comparison, read_side
 
     store = store or default_store()
-    return comparison(*(read(name, store) for name in (reference, source)))
+    return comparison(*(read_side(name, store) for name in (reference, source)))
 
 
 def sync(sweep: Sweep, store: Store, *, replace_other: bool = False) -> dict[str, str]:
@@ -222,11 +222,11 @@ def write_report(
         require_name(sweep, store)
     if not from_mlflow:
         return page.write_report(sweep, store, target, on_problem)
-    from nodebench.tracking.tracker import restore
+    from nodebench.tracking.tracker import restore_store
 
     with tempfile.TemporaryDirectory() as temporary:
         copy = Store(Path(temporary))
-        restore(sweep, copy, source=store)
+        restore_store(sweep, copy, source=store)
         return page.write_report(sweep, copy, target, on_problem)
 
 

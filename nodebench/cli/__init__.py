@@ -1,4 +1,4 @@
-"""The command line: the verbs, and everything that is printed."""
+"""The verbs, beside what each prints; no other room prints."""
 
 from nodebench.cli import inspect as inspect
 from nodebench.cli import manage as manage

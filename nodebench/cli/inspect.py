@@ -198,12 +198,12 @@ def packing_text(trials: Sequence[Trial], options: RunOptions) -> str:
     packed = [size for size in together if size > 1]
     alone = len(trials) - sum(packed)
     if not packed:
-        return f"no seeds are trained together{_because(trials)}"
+        return f"no seeds are trained together{_packing_obstacles(trials)}"
     text = f"{sum(packed)} in {len(packed)} packs of up to {max(together)} seeds, {alone} alone"
-    return text + _because(trials)
+    return text + _packing_obstacles(trials)
 
 
-def _because(trials: Sequence[Trial]) -> str:
+def _packing_obstacles(trials: Sequence[Trial]) -> str:
     reasons = sorted({why for trial in trials if (why := obstacle(trial.spec))})
     return f": {'; '.join(reasons)}" if reasons else ""
 
@@ -265,7 +265,7 @@ def _growth(grows: bool) -> str:
 
 
 def plan_json(sweep: Sweep, entries: list[Entry], orphans: dict[str, str]) -> str:
-    """A plan for scripts."""
+    """A plan as JSON for scripts."""
     rows: list[dict[str, Any]] = [
         {
             "id": entry.trial.id,

@@ -189,7 +189,7 @@ def doctor(
 
 
 def census_row(data_set: Dataset, found: Census) -> dict[str, Any]:
-    """A data set for scripts."""
+    """A data set's counts, as a row of JSON for scripts."""
     classes = zip(found.class_names, found.train, found.test, strict=True)
     return {
         "name": data_set.name,
@@ -246,7 +246,7 @@ def _count(items: Sequence[Item]) -> str:
 
 
 def survey_json(found: Survey, held: list[str], *, removed: bool) -> str:
-    """The same for scripts, item by item."""
+    """What can be cleared away, item by item, as JSON for scripts."""
     rows = [
         {
             "kind": item.kind,

@@ -62,7 +62,7 @@ class ProgressMonitor:
         self._progress.stop()
 
     def on_plan(self, trials: int, missing: int) -> None:
-        """Says how much is to be done."""
+        """Prints how many trials are to be done, and begins the bar over all."""
         self._missing = missing
         self._progress.update(self._overall, total=missing)
         text = f"{self._sweep.name}: {trials} trials, {missing} to {self._verb}"
@@ -100,7 +100,7 @@ class ProgressMonitor:
         )  # fmt: skip
 
     def on_tracking(self, problem: str | None) -> None:
-        """Says that MLflow is away, or back."""
+        """Prints that MLflow cannot be written, or can again."""
         text = f"{problem}. Training goes on" if problem else "MLflow is back"
         self._console.print(text, markup=False, highlight=False)
 

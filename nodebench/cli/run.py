@@ -176,7 +176,7 @@ def merged_text(sweep: Sweep, folder: Path, merged: Merged) -> str:
 
 
 def _machine(result: Result) -> str:
-    """Where a result comes from: `host, hardware, torch 2.15.0, 1 threads`."""
+    """Where a result comes from: `host, hardware, torch 2.15.0, threads 1`."""
     where = result.environments[-1] if result.environments else {}
     words = [str(where[name]) for name in ("host", "hardware") if name in where]
     words += [f"torch {where['torch']}"] if "torch" in where else []

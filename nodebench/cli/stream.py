@@ -18,7 +18,7 @@ class Stream(io.TextIOWrapper):
     is_needed = False
 
     def write(self, text: str) -> int:
-        """Writes, or not."""
+        """Writes the text; of a stream that fails, see above."""
         try:
             return super().write(text)
         except OSError as error:
@@ -26,7 +26,7 @@ class Stream(io.TextIOWrapper):
             return len(text)
 
     def flush(self) -> None:
-        """Flushes, or not."""
+        """Flushes the stream; of one that fails, see above."""
         try:
             super().flush()
         except OSError as error:
@@ -41,7 +41,7 @@ class Stream(io.TextIOWrapper):
 
 
 def take_over() -> None:
-    """Makes the standard streams such; one that is closed leads nowhere.
+    """Makes the standard streams `Stream`s; one that is closed leads nowhere.
 
     A file that is opened later would else have its number, and get what is printed.
     """

@@ -1,1 +1,1 @@
-"""Data sets: verified files, splits and batches."""
+"""Data sets: their files, downloaded and verified, their splits and batches."""

@@ -38,10 +38,10 @@ class Monitor(Protocol):
     """Whoever watches a run. Its methods are called in the driver, and should be quick."""
 
     def on_plan(self, trials: int, missing: int) -> None:
-        """So many trials were planned, of which so many are to be run."""
+        """The plan has this many trials, of which `missing` are to be run."""
 
     def on_start(self, trial_id: str) -> None:
-        """A trial begins, or goes on."""
+        """A trial begins or resumes."""
 
     def on_epoch(self, trial_id: str, row: Row) -> None:
         """A trial has one more epoch."""
@@ -54,26 +54,26 @@ class Monitor(Protocol):
 
 
 class NullMonitor:
-    """A monitor that looks away."""
+    """A monitor that ignores all that it is told."""
 
     def on_plan(self, trials: int, missing: int) -> None:
-        """Nothing."""
+        """Ignores the plan."""
 
     def on_start(self, trial_id: str) -> None:
-        """Nothing."""
+        """Ignores that a trial begins."""
 
     def on_epoch(self, trial_id: str, row: Row) -> None:
-        """Nothing."""
+        """Ignores an epoch."""
 
     def on_end(self, trial_id: str, problem: str | None) -> None:
-        """Nothing."""
+        """Ignores that a trial ends."""
 
     def on_tracking(self, problem: str | None) -> None:
-        """Nothing."""
+        """Ignores MLflow's state."""
 
 
 class Runner(Protocol):
-    """What runs a list of trials."""
+    """Runs a list of trials: `run_inline`, or Ray Tune's."""
 
     def __call__(
         self,

@@ -1,1 +1,1 @@
-"""Solving ODEs: fixed-step methods of our own, torchdiffeq's adaptive ones, and gradients."""
+"""ODE blocks, their solvers and their gradients; the only importer of torchdiffeq."""

@@ -1,1 +1,1 @@
-"""The store as tables, statistics, figures and one page; imports no torch."""
+"""The store as tables, statistics, figures and one page; it imports no torch."""

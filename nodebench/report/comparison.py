@@ -11,7 +11,7 @@ import pandas as pd
 
 from nodebench.errors import InputError, SweepError
 from nodebench.planning.lookup import load_sweep
-from nodebench.report.analysis.baseline import Comparison, compared_cells
+from nodebench.report.analysis.baseline import BaselineComparison, compared_cells
 from nodebench.report.analysis.columns import CELL, OUTCOME, read_results
 from nodebench.report.analysis.findings import all_results
 from nodebench.report.analysis.formatting import measured, probability, signed, unit
@@ -32,7 +32,7 @@ class Side:
     results: pd.DataFrame
 
 
-def read(source: str, store: Store) -> Side:
+def read_side(source: str, store: Store) -> Side:
     """Results by where they are.
 
     A sweep (a file, or a name in sweeps/) has them in the store, a report's folder in its
@@ -83,25 +83,35 @@ def comparison(reference: Side, other: Side) -> str:
     if not both:
         raise InputError(
             f"`{reference.name}` and `{other.name}` have no cell in common: "
-            f"{_apart(reference.results, other.results)}"
+            f"{_settings_apart(reference.results, other.results)}"
         )
     named = {_label(sides[1]): sides for sides in both.values()}
-    pairs = {cell: tuple(_values(side, metric) for side in sides) for cell, sides in named.items()}
-    found = {each.cell: each for each in compared_cells(pairs, higher_is_better=_rises(metric))}
+    pairs = {
+        cell: tuple(_metric_by_seed(side, metric) for side in sides)
+        for cell, sides in named.items()
+    }
+    found = {
+        each.cell: each
+        for each in compared_cells(pairs, higher_is_better=_higher_is_better(metric))
+    }
     rows = [
         {
             "cell": cell,
-            "from": measured(_what(metric), pairs[cell][0]),
-            "to": measured(_what(metric), pairs[cell][1]),
-            **_columns(found.get(cell), metric),
-            "s/epoch ‡": _ratio(*sides),
+            "from": measured(_metric_name(metric), pairs[cell][0]),
+            "to": measured(_metric_name(metric), pairs[cell][1]),
+            **_difference_columns(found.get(cell), metric),
+            "s/epoch ‡": _seconds_ratio(*sides),
         }
         for cell, sides in named.items()
     ]
-    what = f"Test {_what(metric)}{unit(_what(metric))}, from `{reference.name}` to `{other.name}`."
+    what = _metric_name(metric)
+    what = f"Test {what}{unit(what)}, from `{reference.name}` to `{other.name}`."
     lines = [f"# {other.name} against {reference.name}", f"{what} {SECONDS}"]
     table: str = pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True)
-    missing = [_alone(cells, side, name) for side, name in ((0, reference.name), (1, other.name))]
+    missing = [
+        _cells_of_one_side(cells, side, name)
+        for side, name in ((0, reference.name), (1, other.name))
+    ]
     return "\n\n".join([*lines, table, *(text for text in missing if text)])
 
 
@@ -112,11 +122,11 @@ def _headline(*sides: Side) -> str:
     raise InputError("nothing has finished in one of the two, or they measure different things")
 
 
-def _what(metric: str) -> str:
+def _metric_name(metric: str) -> str:
     return metric.removeprefix("test_")
 
 
-def _rises(metric: str) -> bool:
+def _higher_is_better(metric: str) -> bool:
     return metric.endswith("accuracy")
 
 
@@ -135,7 +145,7 @@ def _cells(*tables: pd.DataFrame) -> Cells:
     groups = []
     for table in tables:
         settings = table.reindex(columns=telling).to_numpy(dtype=object)
-        keys = [tuple(map(_plain, row)) for row in settings]
+        keys = [tuple(map(_setting_text, row)) for row in settings]
         groups.append({key: table[[k == key for k in keys]] for key in dict.fromkeys(keys)})
     every = dict.fromkeys([*groups[1], *groups[0]])
     return {k: tuple(g.get(k, t[:0]) for g, t in zip(groups, tables, strict=True)) for k in every}  # type: ignore[misc]
@@ -146,10 +156,12 @@ def _settings(table: pd.DataFrame) -> list[str]:
     return [str(name) for name in table if name in SPEC_ORDER and name != "seed"]
 
 
-def _apart(*tables: pd.DataFrame) -> str:
+def _settings_apart(*tables: pd.DataFrame) -> str:
     """The settings of which no value is in both: `train.epochs is 2 in the one, 4 in the other`."""
     paths = [path for path in _settings(tables[0]) if path in tables[1]]
-    values = {path: [sorted({_plain(v) for v in t[path]} - {""}) for t in tables] for path in paths}
+    values = {
+        path: [sorted({_setting_text(v) for v in t[path]} - {""}) for t in tables] for path in paths
+    }
     apart = [
         f"`{path}` is {', '.join(ours)} in the one, {', '.join(theirs)} in the other"
         for path, (ours, theirs) in values.items()
@@ -158,7 +170,7 @@ def _apart(*tables: pd.DataFrame) -> str:
     return "; ".join(apart) or "their settings are combined otherwise"
 
 
-def _plain(value: object) -> str:
+def _setting_text(value: object) -> str:
     """A setting as text that a round trip through CSV leaves alone."""
     if value is None or value != value:
         return ""
@@ -169,15 +181,15 @@ def _label(rows: pd.DataFrame) -> str:
     return str(rows[CELL].iloc[0])
 
 
-def _values(rows: pd.DataFrame, metric: str) -> pd.Series[float]:
+def _metric_by_seed(rows: pd.DataFrame, metric: str) -> pd.Series[float]:
     done = rows[rows[OUTCOME] == FINISHED].set_index("seed")[metric]
     return pd.to_numeric(done, errors="coerce").dropna()
 
 
-def _columns(found: Comparison | None, metric: str) -> dict[str, str]:
+def _difference_columns(found: BaselineComparison | None, metric: str) -> dict[str, str]:
     if found is None:
         return {"difference": "–", "p (Holm)": "–", "reading": "no seed in common"}
-    what, difference = _what(metric), found.difference
+    what, difference = _metric_name(metric), found.difference
     width = difference.half_width
     interval = "" if difference.has_no_interval else f" ± {signed(what, width)[1:]}"
     return {
@@ -187,12 +199,12 @@ def _columns(found: Comparison | None, metric: str) -> dict[str, str]:
     }
 
 
-def _ratio(*sides: pd.DataFrame) -> str:
+def _seconds_ratio(*sides: pd.DataFrame) -> str:
     """Seconds per epoch over the reference's."""
     before, after = (side.get("epoch_s", pd.Series(dtype=float)).median() for side in sides)
     return f"× {after / before:.2f}" if before > 0 and after > 0 else "–"
 
 
-def _alone(cells: Cells, side: int, name: str) -> str:
+def _cells_of_one_side(cells: Cells, side: int, name: str) -> str:
     alone = [_label(sides[side]) for sides in cells.values() if not len(sides[1 - side])]
     return f"Only in {name}: {', '.join(alone)}." if alone else ""

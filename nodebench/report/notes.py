@@ -1,4 +1,4 @@
-"""What a report says of each of its sections."""
+"""What a report says of each of its sections: all of its prose, to be read in one place."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ The headline metric (accuracies in %) of the trained weights under other solvers
 95 % confidence interval over n seeds, or over those said to have finished. NFE is what a forward
 pass takes by plan, summed over ODE blocks; h is the step size in training."""
 
-PUBLISHED = """\
+PUBLISHED_NUMBERS = """\
 Published numbers are those of the study at its full size and on its hardware; s.d. is the standard
 deviation that it gives, ~ marks a number read off a figure, to within 0.01, and † one of the best
 epoch. ± is half the 95 % interval of the difference of means: Welch's where the study gives a
@@ -70,15 +70,19 @@ compare."""
 
 VERDICTS = """\
 A model that loses more than a margin of its headline metric under a solver finer than that of its
-training has learned its solver's error: it is a ResNet in disguise. The limit is classic RK4 with
-128 steps, or a finer point if one was evaluated. The drop is what the worst of the finer solvers
-loses. Sufficient steps are the fewest of the training method's, of those evaluated, from which on
-the metric stays within the margin of the limit, one number for all seeds or one for each. The order
-is that method's observed order of convergence on the trained field, over the training step size, a
-half and a quarter of it, of the order that it has on smooth fields: far below, its steps do not
-resolve the field, whatever the accuracy says."""
+training has learned its solver's error: it is a ResNet in disguise.
 
-PATHS = """\
+| number | meaning |
+|:--|:--|
+| limit | the metric under classic RK4 with 128 steps, or under a finer evaluated solver |
+| drop | what the worst of the finer solvers loses of the metric |
+| sufficient steps | the fewest evaluated steps of the training method from which on the metric \
+stays within the margin of the limit: one number for all seeds, or one for each |
+| order | the training method's observed order of convergence on the trained field, over the \
+training step size, a half and a quarter of it, of its order on smooth fields; far below that, \
+its steps do not resolve the field, whatever the accuracy says |"""
+
+PATHS_FIGURE = """\
 States of some test samples in the plane, one colour a class, from dots to crosses: under the
 training solver and at the limit, for cells from the largest to the smallest drop. Axes are linear
 between -1 and 1, logarithmic beyond."""
@@ -114,4 +118,4 @@ ROBUSTNESS_FIGURE = """\
 The trained weights by the evaluations that a forward pass takes; the dashed line is at those of
 training. Where a curve falls to the right of it, the network depends on its solver's error."""
 
-CURVES = "Mean over seeds, with its 95 % confidence interval."
+METRICS_BY_EPOCH = "Mean over seeds, with its 95 % confidence interval."

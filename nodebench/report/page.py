@@ -12,18 +12,18 @@ import pandas as pd
 from nodebench.files import write
 from nodebench.report import notes, solver_tables, tables
 from nodebench.report.analysis import published, sizes
-from nodebench.report.analysis.baseline import baseline
+from nodebench.report.analysis.baseline import baseline_table
 from nodebench.report.analysis.claims import Checked, Judgement, claims_table
-from nodebench.report.analysis.columns import OUTCOME, TRIAL, as_published
+from nodebench.report.analysis.columns import MISSING, OUTCOME, TRIAL, as_published
 from nodebench.report.analysis.findings import Findings
 from nodebench.report.figures.drawing import Figures
 from nodebench.report.html import html_page
-from nodebench.report.summary import answer
+from nodebench.report.summary import opening_paragraph
 from nodebench.store import Store
 from nodebench.store.result import FINISHED
 from nodebench.sweep import Sweep
 
-SETTING = (
+SETTINGS_OF_A_REPORT = (
     "data.name",
     "data.train_size",
     "model.name",
@@ -70,7 +70,7 @@ def write_report(
     return page
 
 
-def draw(sweep: Sweep, store: Store, folder: Path) -> dict[str, Path]:
+def draw_figures(sweep: Sweep, store: Store, folder: Path) -> dict[str, Path]:
     """Draws the report's figures alone; name -> SVG."""
     found = Findings(sweep, store)
     _sections(sweep, found, Figures(found, store, folder))
@@ -84,9 +84,9 @@ def _sections(sweep: Sweep, found: Findings, figures: Figures) -> list[str]:
         sweep.about,
         _bold(sizes.opening(sweep)),
         _state(results),
-        answer(found),
+        opening_paragraph(found),
         _markdown(tables.main_table(sweep, results, found.judged, timed)),
-        *_frontier(found, figures),
+        *_frontier_section(found, figures),
         *_trajectories(figures),
         _setting(sweep),
         _notes(results, timed),
@@ -94,10 +94,10 @@ def _sections(sweep: Sweep, found: Findings, figures: Figures) -> list[str]:
         *_section(
             "Against the baseline",
             notes.BASELINE,
-            baseline(sweep, found.compared),
+            baseline_table(sweep, found.compared),
         ),
-        *_claims(sweep, "Claims", notes.CLAIMS, [c for c in found.checked if c.has_source]),
-        *_claims(
+        *_claims_section(sweep, "Claims", notes.CLAIMS, [c for c in found.checked if c.has_source]),
+        *_claims_section(
             sweep,
             "Expectations",
             notes.EXPECTATIONS,
@@ -105,26 +105,26 @@ def _sections(sweep: Sweep, found: Findings, figures: Figures) -> list[str]:
         ),
         *_section(
             "Ours beside published numbers",
-            notes.PUBLISHED,
-            published.published_numbers(found.published),
+            notes.PUBLISHED_NUMBERS,
+            published.published_table(found.published),
         ),
-        *(_figure(name, caption) for name, caption in figures.curves().items()),
+        *(_curve_section(name, caption) for name, caption in figures.curves().items()),
         *_images("The solver over training", figures.adaptation(), notes.ADAPTATION),
-        *_verdicts(sweep, found.judged, found.evaluated),
-        *_robustness(sweep, found, figures),
+        *_verdicts_section(sweep, found.judged, found.evaluated),
+        *_robustness_section(sweep, found, figures),
         *_section(
             "Which gradient to trust",
             notes.GRADIENTS,
-            solver_tables.gradients(sweep, found.gradients),
+            solver_tables.gradients_table(sweep, found.gradients),
         ),
-        *_section("What a training step takes", notes.TIMINGS, tables.timings(sweep, timed)),
+        *_section("What a training step takes", notes.TIMINGS, tables.timings_table(sweep, timed)),
         *_not_drawn(figures.problems),
         _provenance(results),
         _reproduce(sweep),
     ]
 
 
-def _frontier(found: Findings, figures: Figures) -> list[str]:
+def _frontier_section(found: Findings, figures: Figures) -> list[str]:
     text = notes.FRONTIER
     if found.timed.empty:
         text += f" {notes.FRONTIER_AS_TRAINED}"
@@ -137,9 +137,9 @@ def _not_drawn(problems: Sequence[str]) -> list[str]:
     return ["\n".join(["## Not drawn\n", *lines])] if lines else []
 
 
-def _claims(sweep: Sweep, title: str, text: str, checked: Sequence[Checked]) -> list[str]:
+def _claims_section(sweep: Sweep, title: str, text: str, checked: Sequence[Checked]) -> list[str]:
     """What was found of claims; those that do not hold stand out."""
-    why = published.obstacle(sweep) or sizes.caveat(sweep)
+    why = published.why_not_comparable(sweep) or sizes.caveat(sweep)
     doubt = " " + _bold(f"These numbers are not the study's: {why}.") if why else ""
     here = [_bold(c.text) if c.judgement is Judgement.FAILS else c.text for c in checked]
     return _section(title, text + doubt, claims_table(checked).assign(here=here))
@@ -156,15 +156,17 @@ def _section(title: str, text: str, table: pd.DataFrame) -> list[str]:
 
 def _setting(sweep: Sweep) -> str:
     """What all trials have in common: what a reader wants to know first, and what was set."""
-    known = dict.fromkeys((*SETTING, *(p for t in sweep.trials for p in t.cell.set_paths)))
+    known = dict.fromkeys(
+        (*SETTINGS_OF_A_REPORT, *(p for t in sweep.trials for p in t.cell.set_paths))
+    )
     shared = {}
     for path in known:
         values = [trial.settings[path] for trial in sweep.trials if path in trial.settings]
         if values and len({str(value) for value in values}) == 1 and path not in sweep.varying:
             where = "" if len(values) == len(sweep.trials) else " (where it applies)"
-            shared[path] = tables.shown(values[0]) + where
+            shared[path] = tables.cell_text(values[0]) + where
     limits = sweep.limits.model_dump(exclude_defaults=True, exclude_none=True)
-    shared |= {f"limits.{name}": tables.shown(value) for name, value in limits.items()}
+    shared |= {f"limits.{name}": tables.cell_text(value) for name, value in limits.items()}
     seeds = sorted({trial.spec.seed for trial in sweep.trials})
     shared["seeds"] = ", ".join(map(str, seeds))
     return "Alike in all trials: " + "; ".join(f"{k} {v}" for k, v in shared.items()) + "."
@@ -191,8 +193,9 @@ def _notes(results: pd.DataFrame, timed: pd.DataFrame) -> str:
     return "\n\n".join([notes.NOTES, *marks])
 
 
-def _figure(name: str, caption: str) -> str:
-    return f"## {caption} by epoch\n\n![{caption} by epoch](figures/{name}.svg)\n\n{notes.CURVES}"
+def _curve_section(name: str, caption: str) -> str:
+    title = f"{caption} by epoch"
+    return f"## {title}\n\n![{title}](figures/{name}.svg)\n\n{notes.METRICS_BY_EPOCH}"
 
 
 def _trajectories(figures: Figures) -> list[str]:
@@ -204,24 +207,25 @@ def _trajectories(figures: Figures) -> list[str]:
     ]
 
 
-def _verdicts(sweep: Sweep, judged: pd.DataFrame, evaluated: pd.DataFrame) -> list[str]:
+def _verdicts_section(sweep: Sweep, judged: pd.DataFrame, evaluated: pd.DataFrame) -> list[str]:
     if judged.empty:
         return []
-    title, text = "## Is it still an ODE?", f"{notes.VERDICTS} The margin here is {sweep.margin:g}."
+    title, text = "## Is it still an ODE?", f"The margin here is {sweep.margin:g}."
     sizes = evaluated.loc[evaluated["own"], "test_size"].dropna().unique()
     if len(sizes):
         text += f" Judged on {', '.join(f'{size:g}' for size in sizes)} test samples."
-    return [title, text, _markdown(solver_tables.verdicts(sweep, judged))]
+    table = _markdown(solver_tables.verdicts_table(sweep, judged))
+    return [title, notes.VERDICTS, text, table]
 
 
-def _robustness(sweep: Sweep, found: Findings, figures: Figures) -> list[str]:
-    sections = _images("Paths in the plane", figures.paths(), notes.PATHS)
+def _robustness_section(sweep: Sweep, found: Findings, figures: Figures) -> list[str]:
+    sections = _images("Paths in the plane", figures.paths(), notes.PATHS_FIGURE)
     if found.evaluated.empty:
         return sections
     sections += ["## Under other solvers", notes.OTHER_SOLVERS]
     for names, text in figures.under_other_solvers():
         sections += _images("", names, text)
-    return [*sections, _markdown(solver_tables.robustness(sweep, found.evaluated))]
+    return [*sections, _markdown(solver_tables.robustness_table(sweep, found.evaluated))]
 
 
 def _images(title: str, names: Sequence[str], text: str) -> list[str]:
@@ -235,7 +239,7 @@ def _images(title: str, names: Sequence[str], text: str) -> list[str]:
 
 def _provenance(results: pd.DataFrame) -> str:
     """What the trials ran on; several values in a line mean that they differ."""
-    ran = results[results[OUTCOME] != "missing"]
+    ran = results[results[OUTCOME] != MISSING]
     facts = {
         "commit": "commit",
         "uncommitted changes": "dirty",
@@ -249,7 +253,7 @@ def _provenance(results: pd.DataFrame) -> str:
         "nodebench": "nodebench",
     }
     lines = [
-        f"- {label}: {', '.join(sorted({tables.shown(v) for v in ran[column].dropna()}))}"
+        f"- {label}: {', '.join(sorted({tables.cell_text(v) for v in ran[column].dropna()}))}"
         for label, column in facts.items()
         if column in ran and ran[column].notna().any()
     ]

@@ -14,18 +14,18 @@ import pandas as pd
 
 from nodebench.errors import InputError
 from nodebench.planning.lookup import load_sweep
-from nodebench.report.analysis.agreement import Reading
-from nodebench.report.analysis.claims import TIMED, Judgement, asked_text, checked_claims
+from nodebench.report.analysis.agreement import PublishedReading
+from nodebench.report.analysis.claims import TIMED_SECONDS, Judgement, asked_text, checked_claims
 from nodebench.report.analysis.columns import TRIAL, read_results
 from nodebench.report.analysis.formatting import NO_VALUE
 from nodebench.report.analysis.published import (
     Compared,
-    Published,
+    PublishedNumber,
     about,
     compared_numbers,
-    obstacle,
-    published_numbers,
+    published_table,
     studies,
+    why_not_comparable,
 )
 from nodebench.report.analysis.sizes import caveat
 from nodebench.sweep import Sweep
@@ -34,7 +34,7 @@ from nodebench.sweep.file import Claim, SizeName
 from nodebench.sweep.match import agrees
 
 
-class Outcome(StrEnum):
+class LineVerdict(StrEnum):
     """What is said of a published number or claim."""
 
     MATCHES = "matches"
@@ -43,15 +43,18 @@ class Outcome(StrEnum):
     NOT_RUN = "not run"
 
 
-OF_NUMBERS = {Reading.MATCHES: Outcome.MATCHES, Reading.DIFFERS: Outcome.DIFFERS}
-OF_CLAIMS = {
-    Judgement.HOLDS: Outcome.MATCHES,
-    Judgement.FAILS: Outcome.DIFFERS,
-    Judgement.UNDECIDED: Outcome.UNDECIDED,
-    Judgement.NOT_RUN: Outcome.NOT_RUN,
+VERDICT_OF_READING = {
+    PublishedReading.MATCHES: LineVerdict.MATCHES,
+    PublishedReading.DIFFERS: LineVerdict.DIFFERS,
+}
+VERDICT_OF_JUDGEMENT = {
+    Judgement.HOLDS: LineVerdict.MATCHES,
+    Judgement.FAILS: LineVerdict.DIFFERS,
+    Judgement.UNDECIDED: LineVerdict.UNDECIDED,
+    Judgement.NOT_RUN: LineVerdict.NOT_RUN,
 }
 
-INTRODUCTION = """\
+OPENING_OF_SCOREBOARD = """\
 # Scoreboard
 
 Every number that the studies publish of a sweep's cells, and every claim of theirs that its file
@@ -72,7 +75,7 @@ class Line:
     source: str
     ours: str = NO_VALUE
     size: str = NO_VALUE
-    verdict: Outcome = Outcome.NOT_RUN
+    verdict: LineVerdict = LineVerdict.NOT_RUN
     why: str = ""
 
 
@@ -80,12 +83,12 @@ class Found(NamedTuple):
     """What a report says of a number or a claim."""
 
     ours: str
-    verdict: Outcome
+    verdict: LineVerdict
     why: str
 
 
 @dataclass(frozen=True)
-class Report:
+class ScoredReport:
     """What a report's folder has: the sweep as it ran, and the table of its trials."""
 
     sweep: Sweep
@@ -93,16 +96,16 @@ class Report:
 
     @property
     def link(self) -> str:
-        """Its size, which leads to its page."""
+        """The sweep's size, as a link to the report's page."""
         return f"[{self.sweep.made.size}]({self.sweep.name}/README.md)"
 
 
 @dataclass(frozen=True)
-class Study:
+class ScoredStudy:
     """A sweep file in its sizes, and the reports of these, the largest first."""
 
     sizes: dict[SizeName, Sweep]
-    reports: list[Report]
+    reports: list[ScoredReport]
 
     @property
     def full(self) -> Sweep:
@@ -129,91 +132,93 @@ def scoreboard(sweeps: Path, reports: Path) -> str:
         raise InputError(f"`{sweeps.absolute()}` has no sweep files to make a scoreboard of")
     lines: dict[str, list[Line]] = {}
     for file in files:
-        study = _study(file, reports)
+        study = _read_study(file, reports)
         name = re.search(r"\bS\d\b", study.full.about)
         lines.setdefault(name[0] if name else "Others", []).extend(_lines(study))
     tables = {name: _table(found) for name, found in sorted(lines.items()) if found}
     counts = pd.DataFrame(_counted(name, lines[name]) for name in tables)
     sections = [f"## {name}\n\n{_markdown(table)}" for name, table in tables.items()]
-    return "\n\n".join([INTRODUCTION, _markdown(counts), *sections]) + "\n"
+    return "\n\n".join([OPENING_OF_SCOREBOARD, _markdown(counts), *sections]) + "\n"
 
 
-def _study(file: Path, reports: Path) -> Study:
+def _read_study(file: Path, reports: Path) -> ScoredStudy:
     sizes = {size: load_sweep(file, size=size) for size in sizes_of(file)}
     folders = [reports / sweep.name for sweep in sizes.values()]
-    found = [_report(folder) for folder in folders if (folder / "results.csv").exists()]
-    return Study(sizes, [report for report in found if not report.results.empty])
+    found = [_read_report(folder) for folder in folders if (folder / "results.csv").exists()]
+    return ScoredStudy(sizes, [report for report in found if not report.results.empty])
 
 
-def _report(folder: Path) -> Report:
+def _read_report(folder: Path) -> ScoredReport:
     """A report, of whose table the trials count that are still those of its sweep."""
     sweep = load_sweep(folder)
     table = read_results(folder / "results.csv")
-    return Report(sweep, table[table[TRIAL].isin([trial.id for trial in sweep.trials])])
+    return ScoredReport(sweep, table[table[TRIAL].isin([trial.id for trial in sweep.trials])])
 
 
-def _lines(study: Study) -> Iterator[Line]:
+def _lines(study: ScoredStudy) -> Iterator[Line]:
     published = studies().get(study.full.name)
     for number in published.numbers if published else ():
-        yield _of_number(number, study)
+        yield _number_line(number, study)
     for claim in study.full.claims:
         if claim.source:
-            yield _of_claim(claim, study)
+            yield _claim_line(claim, study)
 
 
-def _of_number(number: Published, study: Study) -> Line:
+def _number_line(number: PublishedNumber, study: ScoredStudy) -> Line:
     full = study.full
     cells = (full.cell_label(t) for t in full.trials if number in about(full.name, t.spec))
     what = f"`{next(cells)}`: {number.what}"
     line = Line(full.name, what, str(number), number.source, why=study.needs(number.cell))
     for report in study.reports:
         if found := _compared(number, report):
-            [row] = _records(published_numbers([found]))
-            verdict = OF_NUMBERS.get(found.reading, Outcome.UNDECIDED)
+            [row] = _records(published_table([found]))
+            verdict = VERDICT_OF_READING.get(found.reading, LineVerdict.UNDECIDED)
             ours = Found(f"{row['ours']} (n = {row['n']})", verdict, found.why)
             return _with_findings(line, report, ours, study.needs(number.cell))
     return line
 
 
-def _compared(number: Published, report: Report) -> Compared | None:
+def _compared(number: PublishedNumber, report: ScoredReport) -> Compared | None:
     """What a report's table says of a published number, if it has been measured there."""
     results = report.results
     judged = results if "limit" in results else pd.DataFrame()
     found = compared_numbers(report.sweep, results, judged)
-    return next((c for c in found if c.entry == number and c.reading != Reading.NOT_RUN), None)
+    return next(
+        (c for c in found if c.entry == number and c.reading != PublishedReading.NOT_RUN), None
+    )
 
 
-def _of_claim(claim: Claim, study: Study) -> Line:
+def _claim_line(claim: Claim, study: ScoredStudy) -> Line:
     why = study.needs(claim.of)
-    if claim.metric == TIMED and study.reports:
+    if claim.metric == TIMED_SECONDS and study.reports:
         sweep = study.reports[0].sweep
         size = "" if sweep.made.size == "full" else f" --size {sweep.made.size}"
         why = f"needs `nodebench time {study.full.name}{size}`"
     line = Line(study.full.name, claim.says, asked_text(claim), claim.source, why=why)
     for report in study.reports:
-        found = _checked(claim, report)
-        if found.verdict is not Outcome.NOT_RUN:
+        found = _found_of_claim(claim, report)
+        if found.verdict is not LineVerdict.NOT_RUN:
             return _with_findings(line, report, found, study.needs(claim.of))
     return line
 
 
-def _with_findings(line: Line, report: Report, found: Found, needs: str) -> Line:
+def _with_findings(line: Line, report: ScoredReport, found: Found, needs: str) -> Line:
     """A line with what a report found, and what would decide that which a small form does not."""
     why = found.why
-    if found.verdict is Outcome.UNDECIDED and report.sweep.made.size == "small":
+    if found.verdict is LineVerdict.UNDECIDED and report.sweep.made.size == "small":
         why = f"{why}; {needs}"
     return replace(line, ours=found.ours, size=report.link, verdict=found.verdict, why=why)
 
 
-def _checked(claim: Claim, report: Report) -> Found:
+def _found_of_claim(claim: Claim, report: ScoredReport) -> Found:
     """What a report's table says of a claim."""
     sweep = report.sweep
     [found] = checked_claims(replace(sweep, claims=(claim,)), report.results)
     about_it = {t.id for t in sweep.trials for c in claim.cells.values() if agrees(t.spec, c)}
-    verdict = OF_CLAIMS[found.judgement]
+    verdict = VERDICT_OF_JUDGEMENT[found.judgement]
     why = ", ".join(filter(None, [str(found.basis), caveat(sweep, about_it)]))
-    if verdict is not Outcome.NOT_RUN and (hindrance := obstacle(sweep)):
-        verdict, why = Outcome.UNDECIDED, hindrance
+    if verdict is not LineVerdict.NOT_RUN and (hindrance := why_not_comparable(sweep)):
+        verdict, why = LineVerdict.UNDECIDED, hindrance
     return Found(found.numbers_text, verdict, why)
 
 
@@ -226,7 +231,7 @@ def _table(lines: Sequence[Line]) -> pd.DataFrame:
     rows = []
     for line in lines:
         row, word = asdict(line), line.verdict.value
-        word = f"**{word}**" if line.verdict is Outcome.DIFFERS else word
+        word = f"**{word}**" if line.verdict is LineVerdict.DIFFERS else word
         del row["why"]
         rows.append({**row, "verdict": f"{word}: {line.why}" if line.why else word})
     return pd.DataFrame(rows)
@@ -234,7 +239,7 @@ def _table(lines: Sequence[Line]) -> pd.DataFrame:
 
 def _counted(name: str, lines: Sequence[Line]) -> dict[str, str]:
     counts = Counter(line.verdict for line in lines)
-    return {"study": name} | {verdict: str(counts[verdict]) for verdict in Outcome}
+    return {"study": name} | {verdict: str(counts[verdict]) for verdict in LineVerdict}
 
 
 def _markdown(table: pd.DataFrame) -> str:

@@ -15,14 +15,14 @@ from nodebench.report.analysis.formatting import (
     measured,
     unit,
 )
-from nodebench.report.tables import cells, shown, words
+from nodebench.report.tables import cell_text, cells, verdict_words
 from nodebench.spec.solver import Solver
 from nodebench.spec.vocabulary import VERDICT_NUMBERS
 from nodebench.store.result import FINISHED
 from nodebench.sweep import Sweep
 
 
-def verdicts(sweep: Sweep, frame: pd.DataFrame) -> pd.DataFrame:
+def verdicts_table(sweep: Sweep, frame: pd.DataFrame) -> pd.DataFrame:
     """One row per cell: the verdicts on its models and the numbers behind them, as text.
 
     `frame` is the table of `frames.verdicts`.
@@ -36,12 +36,12 @@ def verdicts(sweep: Sweep, frame: pd.DataFrame) -> pd.DataFrame:
         rows.append(
             {
                 **key,
-                "is it an ODE?": words(group["verdict"]),
+                "is it an ODE?": verdict_words(group["verdict"]),
                 f"own solver{unit(metric)}": measured(metric, numbers["own"]),
                 f"limit{unit(metric)}": measured(metric, numbers["limit"]),
                 f"drop{unit(metric)}": measured(metric, numbers["drop"]),
-                "sufficient steps": _listed(numbers["sufficient_steps"]),
-                "order": _order(numbers["order"], solvers[group[TRIAL].iloc[0]]),
+                "sufficient steps": _steps_text(numbers["sufficient_steps"]),
+                "order": _order_text(numbers["order"], solvers[group[TRIAL].iloc[0]]),
                 "n": str(len(group)),
                 "why undecided": "; ".join(reasons) or NO_VALUE,
             }
@@ -50,19 +50,19 @@ def verdicts(sweep: Sweep, frame: pd.DataFrame) -> pd.DataFrame:
     return table.drop(columns=[c for c in table if (table[c] == NO_VALUE).all()])
 
 
-def _order(observed: pd.Series[float], solver: Solver | None) -> str:
+def _order_text(observed: pd.Series[float], solver: Solver | None) -> str:
     """The order of convergence that was observed, of that which the method has on smooth fields."""
     text = mean_and_interval(observed, 2)
     return text if text == NO_VALUE or solver is None else f"{text} of {solver.order}"
 
 
-def _listed(steps: pd.Series[float]) -> str:
+def _steps_text(steps: pd.Series[float]) -> str:
     """The number of steps of every seed, or one for all; a dash where there is none."""
-    values = [shown(value) for value in steps]
+    values = [cell_text(value) for value in steps]
     return values[0] if len(set(values)) == 1 else ", ".join(values)
 
 
-def gradients(sweep: Sweep, frame: pd.DataFrame) -> pd.DataFrame:
+def gradients_table(sweep: Sweep, frame: pd.DataFrame) -> pd.DataFrame:
     """One row per cell, moment, solver and gradient method: fidelity and costs, as text.
 
     `frame` is the table of `frames.gradients`.
@@ -72,7 +72,7 @@ def gradients(sweep: Sweep, frame: pd.DataFrame) -> pd.DataFrame:
     frame = frame.reindex(columns=frame.columns.union(sweep.varying, sort=False))
     settings = [path for path in sweep.varying if frame[path].nunique(dropna=False) > 1]
     columns = [*settings, "at", METHOD, BUDGET, "gradient"]
-    frame = frame.reindex(columns=frame.columns.union([*columns, *COSTS], sort=False))
+    frame = frame.reindex(columns=frame.columns.union([*columns, *GRADIENT_COSTS], sort=False))
     rows = []
     for key, group in frame.groupby(columns, dropna=False, sort=False):
         done = group[group[OUTCOME] == FINISHED]
@@ -81,7 +81,7 @@ def gradients(sweep: Sweep, frame: pd.DataFrame) -> pd.DataFrame:
         error = magnitude(done["gradient_error"].astype(float))
         rows.append(
             {
-                **dict(zip(names, map(shown, key), strict=True)),
+                **dict(zip(names, map(cell_text, key), strict=True)),
                 "relative error": ", ".join([error, *(f"{n} {o}" for o, n in failed.items())]),
                 "cosine": mean_and_interval(done["gradient_cosine"].astype(float), 4),
                 "NFE forward": count_and_interval(done["nfe_forward"].astype(float)),
@@ -94,7 +94,7 @@ def gradients(sweep: Sweep, frame: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-COSTS = (
+GRADIENT_COSTS = (
     "gradient_error",
     "gradient_cosine",
     "nfe_forward",
@@ -104,7 +104,7 @@ COSTS = (
 )
 
 
-def robustness(sweep: Sweep, frame: pd.DataFrame) -> pd.DataFrame:
+def robustness_table(sweep: Sweep, frame: pd.DataFrame) -> pd.DataFrame:
     """One row per cell and test method, one column per budget: the headline metric, as text.
 
     Of the points in `frame`, those that the sweep's file asks for.
@@ -120,7 +120,7 @@ def robustness(sweep: Sweep, frame: pd.DataFrame) -> pd.DataFrame:
         columns.append("batch_norm")
     if frame["test_size"].nunique(dropna=False) > 1:
         columns.append("test_size")
-        frame = frame.assign(test_size=[_size(size) for size in frame["test_size"]])
+        frame = frame.assign(test_size=[_test_size_text(size) for size in frame["test_size"]])
     # A setting that tells cells apart may be one that no evaluated trial has.
     frame = frame.reindex(columns=frame.columns.union(columns, sort=False))
     # A tolerance and a multiple of the training tolerance can be the same, which counts once.
@@ -128,15 +128,15 @@ def robustness(sweep: Sweep, frame: pd.DataFrame) -> pd.DataFrame:
     budgets = sorted(set(frame[BUDGET]))
     rows = []
     for key, group in frame.groupby(columns, dropna=False, sort=False):
-        row = {sweep.heading(name): shown(v) for name, v in zip(columns, key, strict=True)}
+        row = {sweep.heading(name): cell_text(v) for name, v in zip(columns, key, strict=True)}
         n = group[TRIAL].nunique()
         values = {str(b): _headline_values(group[group[BUDGET] == b], n) for b in budgets}
         rows.append({**row, "n": str(n), **values})
     return pd.DataFrame(rows)
 
 
-def _size(test_size: float | None) -> str:
-    return "all" if test_size is None or pd.isna(test_size) else shown(test_size)
+def _test_size_text(test_size: float | None) -> str:
+    return "all" if test_size is None or pd.isna(test_size) else cell_text(test_size)
 
 
 def _headline_values(points: pd.DataFrame, n: int) -> str:

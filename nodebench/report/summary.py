@@ -9,35 +9,35 @@ from typing import Protocol
 import pandas as pd
 
 from nodebench.report.analysis.agreement import COMPARED
-from nodebench.report.analysis.baseline import Comparison, Reading, by_seed
+from nodebench.report.analysis.baseline import BaselineComparison, BaselineReading, by_seed
 from nodebench.report.analysis.claims import Checked
 from nodebench.report.analysis.columns import CELL, OUTCOME
 from nodebench.report.analysis.findings import Findings
 from nodebench.report.analysis.formatting import measured, unit
 from nodebench.report.analysis.published import Compared
-from nodebench.report.analysis.verdict import ROUNDING, VerdictWord
+from nodebench.report.analysis.verdict import ACCURACY_ROUNDING, VerdictWord
 from nodebench.store.result import FINISHED
 from nodebench.sweep import Sweep
 
-MOST_NAMED = 4
+MOST_CELLS_NAMED = 4
 """Cells in a sentence; of more, a figure tells better."""
 
 
-def answer(found: Findings) -> str:
+def opening_paragraph(found: Findings) -> str:
     """Sentences, each of which a table below bears out; those that have nothing to say are not."""
     sentences = [
-        *_best(found.sweep, found.results),
-        *_at_chance(found.sweep, found.results),
+        *_best_cells(found.sweep, found.results),
+        *_cells_at_chance(found.sweep, found.results),
         *_beside_baseline(found.compared),
-        *_verdicts(found.judged),
-        *(_frontier(found.frontier) if len(found.timed) else []),
-        *_claims(found.sweep, found.checked),
+        *_verdicts_sentence(found.judged),
+        *(_frontier_sentence(found.frontier) if len(found.timed) else []),
+        *_claims_sentences(found.sweep, found.checked),
         *_published(found.published),
     ]
     return " ".join(sentences)
 
 
-def _best(sweep: Sweep, frame: pd.DataFrame) -> list[str]:
+def _best_cells(sweep: Sweep, frame: pd.DataFrame) -> list[str]:
     """The cells with the best and the second mean, of each data set."""
     if "data.name" not in sweep.varying:
         return _best_of(sweep, frame, "")
@@ -71,7 +71,7 @@ def _best_of(sweep: Sweep, frame: pd.DataFrame, opening: str) -> list[str]:
     ]
 
 
-def _at_chance(sweep: Sweep, frame: pd.DataFrame) -> list[str]:
+def _cells_at_chance(sweep: Sweep, frame: pd.DataFrame) -> list[str]:
     """The cells that have learned nothing: the commonest class, always named, does as well."""
     data = sweep.trials[0].spec.data
     done = frame[frame[OUTCOME] == FINISHED]
@@ -79,23 +79,23 @@ def _at_chance(sweep: Sweep, frame: pd.DataFrame) -> list[str]:
         return []
     means = done.groupby(CELL, sort=False)[[data.headline, "chance"]].mean().dropna()
     ahead = (means[data.headline] - means["chance"]) * (1 if data.higher_is_better else -1)
-    cells = list(means.index[ahead <= sweep.margin + ROUNDING])
+    cells = list(means.index[ahead <= sweep.margin + ACCURACY_ROUNDING])
     if not cells:
         return []
-    few = len(cells) <= MOST_NAMED
-    which = _listed([f"`{cell}`" for cell in cells]) if few else f"{len(cells)} cells"
+    few = len(cells) <= MOST_CELLS_NAMED
+    which = _enumerated([f"`{cell}`" for cell in cells]) if few else f"{len(cells)} cells"
     return [f"No better than chance (margin {sweep.margin:g}): {which}."]
 
 
-def _beside_baseline(compared: Sequence[Comparison]) -> list[str]:
-    parts = _counted((each.reading for each in compared), Reading)
+def _beside_baseline(compared: Sequence[BaselineComparison]) -> list[str]:
+    parts = _counts_text((each.reading for each in compared), BaselineReading)
     return [f"Of {len(compared)} compared with the baseline, {parts}."] if compared else []
 
 
-def _verdicts(judged: pd.DataFrame) -> list[str]:
+def _verdicts_sentence(judged: pd.DataFrame) -> list[str]:
     if judged.empty:
         return []
-    parts = _counted(judged["verdict"], VerdictWord)
+    parts = _counts_text(judged["verdict"], VerdictWord)
     return [f"Verdicts on {len(judged)} trained networks under finer solvers: {parts}."]
 
 
@@ -108,35 +108,35 @@ class _Word(Protocol):
     def __hash__(self) -> int: ...
 
 
-def _counted(found: Iterable[object], words: Iterable[_Word]) -> str:
+def _counts_text(found: Iterable[object], words: Iterable[_Word]) -> str:
     """How often each word was found, in the words' order: `2 better and 1 worse`."""
     counts = Counter(found)
-    return _listed([f"{counts[word]} {word.text}" for word in words if counts[word]])
+    return _enumerated([f"{counts[word]} {word.text}" for word in words if counts[word]])
 
 
-def _frontier(frontier: pd.DataFrame) -> list[str]:
+def _frontier_sentence(frontier: pd.DataFrame) -> list[str]:
     cells = [f"`{cell}`" for cell in frontier.loc[frontier["front_seconds"], CELL]]
-    if len(frontier) < 2 or not 0 < len(cells) <= MOST_NAMED:
+    if len(frontier) < 2 or not 0 < len(cells) <= MOST_CELLS_NAMED:
         return []
-    return [f"For its time per epoch, none surpasses {_listed(cells)}."]
+    return [f"For its time per epoch, none surpasses {_enumerated(cells)}."]
 
 
-def _listed(words: Sequence[str]) -> str:
+def _enumerated(words: Sequence[str]) -> str:
     return " and ".join([", ".join(words[:-1]), *words[-1:]]) if len(words) > 1 else "".join(words)
 
 
-def _claims(sweep: Sweep, checked: Sequence[Checked]) -> list[str]:
+def _claims_sentences(sweep: Sweep, checked: Sequence[Checked]) -> list[str]:
     size = sweep.made.size
     where = f", in the {size} form" if size != "full" else ""
     sentences = []
     for name, has_source in (("the claims stated", True), ("our expectations", False)):
         counts = Counter(each.text for each in checked if each.has_source is has_source)
-        parts = _listed([f"{count} {text}" for text, count in counts.items()])
+        parts = _enumerated([f"{count} {text}" for text, count in counts.items()])
         sentences += [f"Of {name}{where}: {parts}."] if counts else []
     return sentences
 
 
 def _published(published: Sequence[Compared]) -> list[str]:
     readings = [each.reading for each in published if each.reading in COMPARED]
-    parts = _counted(readings, COMPARED)
+    parts = _counts_text(readings, COMPARED)
     return [f"Of published numbers that compare ({len(readings)}): {parts}."] if readings else []

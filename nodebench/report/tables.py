@@ -42,23 +42,23 @@ def main_table(
         rows.append(
             {
                 **key,
-                **_judged("test_", done, metrics),
+                **_metric_columns("test_", done, metrics),
                 "n": f"{len(done)} of {len(group)}" if len(done) < len(group) else f"{len(done)}",
-                "published": published.shown(sweep.name, spec) or NO_VALUE,
-                **_verdict(judged, done[TRIAL]),
-                **_judged("val_", done, metrics),
-                **_judged("train_", done, metrics),
-                **_judged("best_test_", done, metrics),
+                "published": published.published_text(sweep.name, spec) or NO_VALUE,
+                **_verdict_columns(judged, done[TRIAL]),
+                **_metric_columns("val_", done, metrics),
+                **_metric_columns("train_", done, metrics),
+                **_metric_columns("best_test_", done, metrics),
                 "parameters": whole(column(done, "parameters")),
-                **_seconds(done, timed),
+                **_seconds_columns(done, timed),
                 "NFE forward": count_and_interval(column(done, "nfe_forward")),
                 "NFE backward": count_and_interval(column(done, "nfe_backward")),
-                **_adapted(done),
+                **_adaptation_columns(done),
                 "outcomes": _outcomes(group),
             }
         )
     table = pd.DataFrame(rows).fillna(NO_VALUE)
-    always = {*_headings(sweep).values(), *_judged("test_", frame[:0], metrics)}
+    always = {*_headings(sweep).values(), *_metric_columns("test_", frame[:0], metrics)}
     optional = [name for name in table.columns if name not in always]
     return table.drop(columns=[name for name in optional if (table[name] == NO_VALUE).all()])
 
@@ -71,7 +71,7 @@ HEADINGS = {
 }
 
 
-def _judged(prefix: str, done: pd.DataFrame, metrics: Sequence[str]) -> dict[str, str]:
+def _metric_columns(prefix: str, done: pd.DataFrame, metrics: Sequence[str]) -> dict[str, str]:
     """Heading -> mean and spread of what models are judged by."""
     return {
         HEADINGS[prefix].format(metric + unit(metric)): measured(
@@ -81,7 +81,7 @@ def _judged(prefix: str, done: pd.DataFrame, metrics: Sequence[str]) -> dict[str
     }
 
 
-def _verdict(judged: pd.DataFrame, ids: pd.Series[str]) -> dict[str, str]:
+def _verdict_columns(judged: pd.DataFrame, ids: pd.Series[str]) -> dict[str, str]:
     """What is lost under a finer solver, and the verdict, on the models of a cell."""
     found = judged[judged[TRIAL].isin(ids)] if len(judged) else judged
     if judged.empty:
@@ -90,10 +90,10 @@ def _verdict(judged: pd.DataFrame, ids: pd.Series[str]) -> dict[str, str]:
     if found.empty:  # keeps the columns in their place
         return {f"drop{unit(metric)}": NO_VALUE, "is it an ODE?": NO_VALUE}
     drop = measured(metric, found["drop"].astype(float))
-    return {f"drop{unit(metric)}": drop, "is it an ODE?": words(found["verdict"])}
+    return {f"drop{unit(metric)}": drop, "is it an ODE?": verdict_words(found["verdict"])}
 
 
-def words(verdicts: pd.Series[str]) -> str:
+def verdict_words(verdicts: pd.Series[str]) -> str:
     """The verdict of all seeds, or each with its count."""
     counts = Counter(verdicts)
     if len(counts) == 1:
@@ -106,7 +106,7 @@ def timed_busy(timed: pd.DataFrame) -> bool:
     return bool((timed["load_before"] > BUSY).any())
 
 
-def _seconds(done: pd.DataFrame, timed: pd.DataFrame) -> dict[str, str]:
+def _seconds_columns(done: pd.DataFrame, timed: pd.DataFrame) -> dict[str, str]:
     """Seconds per epoch alone on each kind of machine; the trainings' own if there is no such."""
     if timed.empty:
         return {"s/epoch ‡": mean_and_interval(column(done, "epoch_s"), 2)}
@@ -126,7 +126,7 @@ def three_digits(value: float) -> str:
     return f"{float(f'{value:.3g}'):g}"
 
 
-def timings(sweep: Sweep, frame: pd.DataFrame) -> pd.DataFrame:
+def timings_table(sweep: Sweep, frame: pd.DataFrame) -> pd.DataFrame:
     """One row per timed cell and kind of machine: what a training step takes, as text.
 
     `frame` is the table of `frames.timings`.
@@ -140,8 +140,8 @@ def timings(sweep: Sweep, frame: pd.DataFrame) -> pd.DataFrame:
                 three_digits(1e3 * row[name]) for name in ("step_s_least", "step_s_most")
             ),
             "s/epoch": three_digits(row["timed_epoch_s"]),
-            "NFE forward": shown(row.get("nfe_forward")),
-            "NFE backward": shown(row.get("nfe_backward")),
+            "NFE forward": cell_text(row.get("nfe_forward")),
+            "NFE backward": cell_text(row.get("nfe_backward")),
             "rounds × steps": f"{row['rounds']} × {row['steps']}",
             "load before": f"{row['load_before']:.1f}",
         }
@@ -151,7 +151,7 @@ def timings(sweep: Sweep, frame: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _adapted(done: pd.DataFrame) -> dict[str, str]:
+def _adaptation_columns(done: pd.DataFrame) -> dict[str, str]:
     """Where the adaptation of a solver ended, and what it took over the whole training."""
     adapted = done.dropna(subset=["nfe_adaptation"]) if "nfe_adaptation" in done else done[:0]
     at_limit = int(column(adapted, "at_step_limit").fillna(0).sum())
@@ -177,14 +177,14 @@ def failures(sweep: Sweep, frame: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def shown(value: Any) -> str:
+def cell_text(value: Any) -> str:
     """A setting as a table shows it: 10.0 as 10, nothing as a dash."""
     if value is None or (isinstance(value, float) and pd.isna(value)):
         return NO_VALUE
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     if isinstance(value, list | tuple):
-        return ", ".join(map(shown, value)) or NO_VALUE
+        return ", ".join(map(cell_text, value)) or NO_VALUE
     return str(value)
 
 
@@ -194,7 +194,7 @@ def cells(sweep: Sweep, frame: pd.DataFrame) -> list[tuple[dict[str, str], pd.Da
         return []
     headings = _headings(sweep)
     return [
-        (dict(zip(headings.values(), map(shown, key), strict=True)), group)
+        (dict(zip(headings.values(), map(cell_text, key), strict=True)), group)
         for key, group in frame.groupby(list(headings), dropna=False, sort=False)
     ]
 

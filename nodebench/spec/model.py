@@ -301,12 +301,12 @@ class CustomModel(ImportedSettings, Model):
 
     @property
     def ode_blocks(self) -> None:
-        """Its own business."""
+        """None: only the class itself knows."""
         return
 
     @property
     def normalizes_batches_in_ode(self) -> bool:
-        """It might."""
+        """True: a class of one's own might do so, which nobody knows before it is built."""
         return True
 
 

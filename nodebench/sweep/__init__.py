@@ -1,4 +1,4 @@
-"""A sweep file, read and expanded to an ordered list of trials: pure, and deterministic."""
+"""A sweep file, read and expanded to an ordered list of trials: pure and deterministic."""
 
 from nodebench.sweep.loading import load
 from nodebench.sweep.sweep import Sweep

@@ -20,7 +20,7 @@ VIEW_TAG = f"mlflow.sharedViewState.{VIEW}"
 """An experiment's tag of this name is a view of its runs, which an address can ask for."""
 
 
-def view(sweep: Sweep) -> str:
+def view_columns(sweep: Sweep) -> str:
     """The columns by which MLflow's list of runs tells a sweep's trials apart, as it keeps them."""
     headlines = dict.fromkeys(trial.spec.data.headline for trial in sweep.trials)
     columns = [f"metrics.`{name}`" for name in headlines]
@@ -28,14 +28,14 @@ def view(sweep: Sweep) -> str:
     return json.dumps({"selectedColumns": columns})
 
 
-def metrics(row: Row) -> Iterable[Metric]:
+def epoch_metrics(row: Row) -> Iterable[Metric]:
     """An epoch's numbers, at the epoch's time."""
     stamp, epoch = milliseconds(row["time"]), row["epoch"]
     names = (name for name in row if name not in ("time", "epoch"))
     return (Metric(name, float(row[name]), stamp, epoch) for name in names)
 
 
-def totals(result: Result) -> list[Metric]:
+def training_metrics(result: Result) -> list[Metric]:
     """What stands for the whole training rather than for an epoch."""
     stamp = milliseconds(result.finished)
     return [
@@ -45,18 +45,18 @@ def totals(result: Result) -> list[Metric]:
     ]
 
 
-def ending(result: Result) -> str:
+def run_status(result: Result) -> str:
     """MLflow's word for how a trial ended."""
     return "FINISHED" if result.outcome == FINISHED else "FAILED"
 
 
 def milliseconds(seconds: float) -> int:
-    """MLflow's milliseconds."""
+    """A time in MLflow's unit."""
     return round(seconds * 1000)
 
 
-def tags(result: Result) -> dict[str, str]:
-    """How a trial ended, and where."""
+def result_tags(result: Result) -> dict[str, str]:
+    """A result as tags of its run: how the trial ended, and on which machine."""
     here: dict[str, Any] = result.environments[-1] if result.environments else {}
     found = {
         "outcome": result.outcome,
@@ -87,7 +87,7 @@ def timing_metrics(folder: TrialFolder) -> list[Metric]:
     return [Metric(name, newest[name], milliseconds(newest["time"]), 0) for name in names]
 
 
-def table(rows: Sequence[Row]) -> str:
+def points_table(rows: Sequence[Row]) -> str:
     """Evaluated points as a table: what was asked for, under which solver, what came out."""
     flat = [
         {

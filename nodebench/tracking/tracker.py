@@ -83,15 +83,15 @@ class Tracker:
             run_id = self._create(trial, history, result)
         logged = self._rows.get(run_id)
         params = [] if logged else [Param(p, str(value)) for p, value in trial.settings.items()]
-        metrics = [metric for row in history[logged or 0 :] for metric in forms.metrics(row)]
+        metrics = [metric for row in history[logged or 0 :] for metric in forms.epoch_metrics(row)]
         tags = []
         if result is not None:
             judged = judge(trial, self.sweep, self.store)
-            metrics += forms.totals(result) + forms.timing_metrics(folder)
+            metrics += forms.training_metrics(result) + forms.timing_metrics(folder)
             if judged:
                 metrics += forms.verdict_metrics(judged, forms.stamp_of_points(folder, result))
             if not is_new:  # else they came with it, which is quicker
-                tags = [RunTag(key, value) for key, value in forms.tags(result).items()]
+                tags = [RunTag(key, value) for key, value in forms.result_tags(result).items()]
             if judged:
                 tags.append(RunTag("verdict", judged.word))
             # With the last batch, so that whatever was interrupted before is done again.
@@ -176,7 +176,7 @@ class Tracker:
             return
         if result := folder.result():
             self._client.set_terminated(
-                run_id, forms.ending(result), forms.milliseconds(result.finished)
+                run_id, forms.run_status(result), forms.milliseconds(result.finished)
             )
             del self._open[trial_id]
             return
@@ -186,7 +186,7 @@ class Tracker:
             self._open[trial_id] = status
 
     def _experiment_id(self) -> str:
-        view = forms.view(self.sweep)
+        view = forms.view_columns(self.sweep)
         found = self._client.get_experiment_by_name(self.sweep.name)
         if found is not None:
             if is_deleted(found):  # in MLflow's pages, which are to show what the store has
@@ -212,7 +212,7 @@ class Tracker:
                 "nodebench.recipe": trial.recipe_id,
                 "nodebench.sweep": self.sweep.name,
                 "mlflow.note.content": self.sweep.about,
-                **(forms.tags(result) if result else {}),
+                **(forms.result_tags(result) if result else {}),
             },
         )
         run_id = str(run.info.run_id)
@@ -225,9 +225,9 @@ class Tracker:
             self._client.log_artifact(run_id, str(path))
         self._client.log_text(run_id, self.sweep.text, f"{self.sweep.name}.yaml")
         if rows := folder.evaluations():  # MLflow's pages show CSV as a table
-            self._client.log_text(run_id, forms.table(rows), "evaluations.csv")
+            self._client.log_text(run_id, forms.points_table(rows), "evaluations.csv")
         self._client.set_terminated(
-            run_id, forms.ending(result), forms.milliseconds(result.finished)
+            run_id, forms.run_status(result), forms.milliseconds(result.finished)
         )
         self._open.pop(trial_id, None)
 
@@ -240,7 +240,7 @@ class Tracker:
         self._client.log_batch(run_id, metrics=metrics, params=params, tags=tags)
 
 
-def restore(sweep: Sweep, store: Store, source: Store) -> None:
+def restore_store(sweep: Sweep, store: Store, source: Store) -> None:
     """Fills an empty `store` with a sweep's trials from MLflow's artifacts.
 
     `source` is the store beside which the default MLflow file lies.

@@ -236,7 +236,7 @@ def test_held_out_images_are_never_augmented() -> None:
     assert torch.equal(images, data.test.inputs)
 
 
-def test_bytes_are_scaled_and_normalised_by_channel_after_the_crop() -> None:
+def test_bytes_are_scaled_and_normalized_by_channel_after_the_crop() -> None:
     mean, std = (0.1, 0.2, 0.3), (0.5, 0.25, 2.0)
     plain = moved(pictures(augment=("crop",)))
     data = pictures(dtype=torch.uint8, augment=("crop",), mean=mean, std=std)

@@ -64,7 +64,7 @@ def test_images_are_read_from_torchvisions_files(name: str, tmp_path: Path) -> N
         ("tiny-imagenet", (0.4802, 0.4481, 0.3975), (0.2764, 0.2689, 0.2816)),
     ],
 )
-def test_images_are_normalised_by_channel_unless_told_otherwise(
+def test_images_are_normalized_by_channel_unless_told_otherwise(
     name: str, mean: tuple[float, ...], std: tuple[float, ...], tmp_path: Path
 ) -> None:
     settings = WRITERS[name](tmp_path)

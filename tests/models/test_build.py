@@ -236,14 +236,14 @@ def test_a_plain_ode_integrates_the_raw_input(field: str, shape: tuple[int, ...]
 @pytest.mark.parametrize(
     ("init", "std"), [("normal", 0.02), ("kaiming", (2 / 96) ** 0.5), ("xavier", 0.02 / 96**0.5)]
 )
-def test_a_plain_ode_is_initialised_as_it_is_asked(init: str, std: float) -> None:
+def test_a_plain_ode_is_initialized_as_it_is_asked(init: str, std: float) -> None:
     network = build(spec(name="plainode", width=32, init=init), data(2, classes=2))
     middle = network.block.f.g[2].parametrizations.weight.original  # 32 -> 32 channels, kernel 3
     assert middle.std().item() == pytest.approx(std, rel=0.05)
     assert not any(p.any() for name, p in network.named_parameters() if name.endswith("bias"))
 
 
-def test_an_orthogonal_initialisation_keeps_lengths_but_for_its_gain() -> None:
+def test_an_orthogonal_initialization_keeps_lengths_but_for_its_gain() -> None:
     network = build(spec(name="plainode", init="orthogonal", width=16), data(2, classes=2))
     weight = network.block.f.g[2].parametrizations.weight.original.flatten(1)  # 16 x 48
     expected = torch.eye(16) * 0.02**2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import csv
 import json
 import re
@@ -18,7 +19,9 @@ import pytest
 import typer
 import yaml
 
+import nodebench
 from nodebench.cli.app import app
+from nodebench.files import PACKAGE
 from nodebench.planning.lookup import load_sweep
 from nodebench.store import Store
 from nodebench.sweep import load
@@ -73,6 +76,29 @@ def test_the_layers_are_those_that_are_checked():
     (layers,) = (c["layers"] for c in contracts["contracts"] if c["type"] == "layers")
     told = " > ".join(layers)
     assert told in " ".join((ROOT / "CONTRIBUTING.md").read_text().split())
+
+
+NAMED = r"`((?:[\w-]+/)+[\w-]+\.(?:py|yaml))(?::(\w+))?"
+
+
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "README.md", "docs/extending.md"])
+def test_files_that_a_page_names_exist_and_have_what_it_says_of_them(page):
+    named = re.findall(NAMED, (ROOT / page).read_text())
+    assert len(named) > 20 or page != "CONTRIBUTING.md"
+    for file, name in named:
+        found = [path for path in (PACKAGE / file, PACKAGE / "report" / file) if path.exists()]
+        assert found, file
+        assert not name or re.search(rf"^(class |def )?{name}\b", found[0].read_text(), re.M), name
+
+
+def test_every_room_is_in_the_picture_and_says_what_it_is():
+    rooms = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    pictures = [(ROOT / "CONTRIBUTING.md").read_text(), nodebench.__doc__]
+    for picture in pictures:
+        assert set(re.findall(r"^    (\w+) {3,}\w", picture or "", re.MULTILINE)) == rooms
+    for path in PACKAGE.rglob("__init__.py"):
+        text = ast.get_docstring(ast.parse(path.read_text())) or ""
+        assert path.parent == PACKAGE or re.fullmatch(r".{20,}\.", text), path
 
 
 def test_the_reference_is_what_the_classes_say():

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from nodebench.report.analysis.agreement import Reading, Theirs, agreement
+from nodebench.report.analysis.agreement import PublishedReading, Theirs, agreement
 
 POINT = 0.01
 
@@ -27,17 +27,17 @@ OURS = seeds(0.85, 0.004, 5)
 @pytest.mark.parametrize(
     ("theirs", "reading"),
     [
-        (Theirs(0.987, n=5, spread=0.010), Reading.DIFFERS),
-        (Theirs(0.966, n=5, spread=0.004), Reading.MATCHES),
-        (Theirs(0.966, n=5, spread=0.010), Reading.UNCERTAIN),
-        (Theirs(0.966, n=5), Reading.MATCHES),  # 0.1 ± 0.7 points
-        (Theirs(0.966), Reading.UNCERTAIN),  # one training: 0.1 ± 1.2 points
-        (Theirs(0.980), Reading.DIFFERS),
-        (Theirs(0.978, doubt=0.01), Reading.UNCERTAIN),
+        (Theirs(0.987, n=5, spread=0.010), PublishedReading.DIFFERS),
+        (Theirs(0.966, n=5, spread=0.004), PublishedReading.MATCHES),
+        (Theirs(0.966, n=5, spread=0.010), PublishedReading.UNCERTAIN),
+        (Theirs(0.966, n=5), PublishedReading.MATCHES),  # 0.1 ± 0.7 points
+        (Theirs(0.966), PublishedReading.UNCERTAIN),  # one training: 0.1 ± 1.2 points
+        (Theirs(0.980), PublishedReading.DIFFERS),
+        (Theirs(0.978, doubt=0.01), PublishedReading.UNCERTAIN),
     ],
 )
 def test_a_number_matches_or_differs_or_neither_can_be_said(
-    theirs: Theirs, reading: Reading
+    theirs: Theirs, reading: PublishedReading
 ) -> None:
     assert agreement(seeds(0.965, 0.004, 5), theirs, POINT).reading is reading
 
@@ -45,9 +45,12 @@ def test_a_number_matches_or_differs_or_neither_can_be_said(
 def test_a_wide_interval_is_no_match() -> None:
     """Evaluations of 54.6 ± 23.5 against 100.5, which once matched."""
     ours = seeds(54.6, 23.5 * math.sqrt(5) / 2.776, 5)
-    assert agreement(ours, Theirs(100.5), 10).reading is Reading.UNCERTAIN
+    assert agreement(ours, Theirs(100.5), 10).reading is PublishedReading.UNCERTAIN
     found = agreement(ours, Theirs(100.5, n=5), 10)
-    assert (found.reading, found.half_width) == (Reading.DIFFERS, pytest.approx(33.2, abs=0.1))
+    assert (found.reading, found.half_width) == (
+        PublishedReading.DIFFERS,
+        pytest.approx(33.2, abs=0.1),
+    )
 
 
 @given(
@@ -59,10 +62,10 @@ def test_no_number_matches_for_knowing_less(difference, spread, times, n, m, the
     vaguer = Theirs(0.5, m, None if their_spread is None else times * their_spread)
     known = agreement(seeds(0.5 + difference, spread, n), theirs, POINT).reading
     less = agreement(seeds(0.5 + difference, spread * times, n), vaguer, POINT).reading
-    if less is Reading.MATCHES:
-        assert known is Reading.MATCHES
-    if known is not Reading.DIFFERS and times > 1:
-        assert less is not Reading.DIFFERS
+    if less is PublishedReading.MATCHES:
+        assert known is PublishedReading.MATCHES
+    if known is not PublishedReading.DIFFERS and times > 1:
+        assert less is not PublishedReading.DIFFERS
 
 
 @pytest.mark.parametrize("m", [2, 5, 20])
@@ -82,7 +85,7 @@ def test_without_a_spread_ours_stands_for_both() -> None:
 
 def test_a_clear_difference_within_the_margin_is_a_match() -> None:
     found = agreement(seeds(0.85, 0.001, 5), Theirs(0.854, 5), POINT)
-    assert found.reading is Reading.MATCHES
+    assert found.reading is PublishedReading.MATCHES
     assert found.half_width < 0.004
 
 
@@ -95,16 +98,20 @@ def test_a_clear_difference_within_the_margin_is_a_match() -> None:
 )  # fmt: skip
 def test_the_number_of_seeds_that_would_decide_does(theirs: Theirs, spread: float) -> None:
     found = agreement(seeds(0.85, spread, 3), theirs, POINT)
-    assert found.reading is Reading.UNCERTAIN
+    assert found.reading is PublishedReading.UNCERTAIN
     assert found.deciding is not None
     n = int(found.deciding)
-    assert agreement(seeds(0.85, spread, n), theirs, POINT).reading is not Reading.UNCERTAIN
-    assert agreement(seeds(0.85, spread, n - 1), theirs, POINT).reading is Reading.UNCERTAIN
+    assert (
+        agreement(seeds(0.85, spread, n), theirs, POINT).reading is not PublishedReading.UNCERTAIN
+    )
+    assert (
+        agreement(seeds(0.85, spread, n - 1), theirs, POINT).reading is PublishedReading.UNCERTAIN
+    )
 
 
 def test_what_is_known_of_theirs_may_leave_no_number_that_decides() -> None:
     found = agreement(seeds(0.85, 0.004, 3), Theirs(0.86, 5, 0.05), POINT)
-    assert (found.reading, found.deciding) == (Reading.UNCERTAIN, None)
+    assert (found.reading, found.deciding) == (PublishedReading.UNCERTAIN, None)
     assert found.half_width_left == pytest.approx(stats.t.ppf(0.975, 4) * 0.05 / math.sqrt(5))
     # Read off to a point, a number cannot be matched to within a point.
     assert agreement(seeds(0.85, 1e-4, 3), Theirs(0.851, doubt=0.01), POINT).deciding is None
@@ -113,10 +120,10 @@ def test_what_is_known_of_theirs_may_leave_no_number_that_decides() -> None:
 def test_what_more_than_a_thousand_seeds_would_decide_says_so() -> None:
     limit = 1.959964 * 0.1 / math.sqrt(200)  # where infinitely many of ours are
     found = agreement(seeds(0.85, 0.1, 3), Theirs(0.85 + 1.01 * limit, 200), 1e-6)
-    assert (found.reading, found.deciding) == (Reading.UNCERTAIN, math.inf)
+    assert (found.reading, found.deciding) == (PublishedReading.UNCERTAIN, math.inf)
 
 
 def test_seeds_that_all_give_the_same_do_not_say_how_much_they_scatter() -> None:
     same = pd.Series([0.9, 0.9, 0.9])
     for theirs in (Theirs(0.9), Theirs(0.8), Theirs(0.8, 5, 0.01)):
-        assert agreement(same, theirs, POINT).reading is Reading.NOT_COMPARABLE
+        assert agreement(same, theirs, POINT).reading is PublishedReading.NOT_COMPARABLE

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from nodebench.errors import SweepError
-from nodebench.report.analysis.baseline import baseline, partner
-from nodebench.report.summary import answer
+from nodebench.report.analysis.baseline import baseline_table, partner
+from nodebench.report.summary import opening_paragraph
 from tests.support.fake_results import GRID, RELU, TANH, made, steady
 from tests.support.planned_sweeps import sweep
 from tests.support.tiny_sweeps import tiny
@@ -22,7 +22,7 @@ def test_a_cell_is_compared_with_the_one_that_is_else_the_same(tmp_path):
     assert fine.difference.mean == pytest.approx(0.1)
     assert (fine.reading, coarse.reading) == ("better", "no clear difference")
     assert fine.p < 0.001 <= coarse.p
-    table = baseline(sweep, found.compared)
+    table = baseline_table(sweep, found.compared)
     assert table["difference %"].tolist()[1] == "+10.00"
     assert table["p (Holm)"].tolist()[1] == "< 0.001"
 
@@ -86,11 +86,11 @@ def test_the_same_difference_in_every_pair_is_not_tested(tmp_path):
     made_up, found = made(tmp_path, apart, baseline=RELU)
     alike = "the same difference in every pair (not tested)"
     assert [c.reading for c in found.compared] == [alike] * 2
-    table = baseline(made_up, found.compared)
+    table = baseline_table(made_up, found.compared)
     numbers = table[["difference %", "95 % interval", "effect d", "p (Holm)", "reading"]]
     assert numbers.to_numpy()[0].tolist() == ["+5.00", "–", "–", "–", alike]
     said = "2 with the same difference in every pair (not tested)"
-    assert f"Of 2 compared with the baseline, {said}." in answer(found)
+    assert f"Of 2 compared with the baseline, {said}." in opening_paragraph(found)
 
 
 def test_only_what_is_the_same_for_every_seed_is_the_same(tmp_path):

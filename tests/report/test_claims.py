@@ -7,7 +7,7 @@ import pytest
 
 from nodebench.api import write_report
 from nodebench.errors import SweepError
-from nodebench.report.analysis.baseline import one_each, partner
+from nodebench.report.analysis.baseline import partner, trial_of_each_cell
 from nodebench.report.analysis.claims import Judgement, claims_table
 from nodebench.report.analysis.findings import Findings
 from nodebench.store import Result, Store
@@ -184,7 +184,7 @@ def test_a_claims_number_has_the_digits_of_its_interval(tmp_path, numbers, shown
 def test_every_claim_of_a_study_has_something_to_compare(path):
     sweep = load(path)
     for claim in sweep.claims:
-        about = [trial for trial in one_each(sweep) if agrees(trial.spec, claim.of)]
+        about = [trial for trial in trial_of_each_cell(sweep) if agrees(trial.spec, claim.of)]
         assert about, claim.says
         if isinstance(claim.other, dict):
             others = [t for t in about if not agrees(t.spec, claim.other)]

@@ -8,7 +8,7 @@ import pytest
 
 from nodebench.report import tables
 from nodebench.report.analysis import frames
-from nodebench.report.analysis.published import Study, compared_numbers, published_numbers
+from nodebench.report.analysis.published import PublishedStudy, compared_numbers, published_table
 from nodebench.report.figures.curves import file_names
 from nodebench.report.figures.style import save
 from nodebench.report.page import write_report
@@ -72,7 +72,7 @@ def test_only_columns_that_vary_are_shown(made_up):
     ("value", "text"), [(10.0, "10"), (None, "–"), (("crop", "flip"), "crop, flip"), ((), "–")]
 )
 def test_a_setting_is_shown_plainly(value, text):
-    assert tables.shown(value) == text
+    assert tables.cell_text(value) == text
 
 
 def test_the_page_has_table_figures_failures_and_provenance(made_up, tmp_path):
@@ -143,7 +143,7 @@ def test_published_numbers_stand_beside_ours(tmp_path):
         run_trial(trial, store, options(sweep, tmp_path))
     results, evaluated = frames.results(sweep, store), frames.evaluations(sweep, store)
     judged = frames.verdicts(sweep, store)
-    table = published_numbers(compared_numbers(sweep, results, judged))
+    table = published_table(compared_numbers(sweep, results, judged))
     assert list(table["cell"]) == ["steps 2"] * 2  # of 4 steps, nothing is published
     assert list(table["what"]) == ["test accuracy %", "test accuracy %, at the limit"]
     assert list(table["published"]) == ["~97.1", "~48.9"]
@@ -221,14 +221,14 @@ def test_a_medium_form_is_compared_and_its_doubt_named(tmp_path, monkeypatch):
             {"cell": {"solver.steps": 4}, "metric": "parameters", "value": "5", "source": "S"},
         ],
     }
-    study = Study.model_validate(theirs)
+    study = PublishedStudy.model_validate(theirs)
     monkeypatch.setattr("nodebench.report.analysis.published.studies", lambda: {"tiny": study})
     sweep, store = load(tmp_path / "tiny.yaml", size="medium"), Store(tmp_path / "runs")
     for trial in sweep.trials:
         summary = {"test_accuracy": 0.5 + 0.01 * trial.spec.seed, "parameters": 5}
         store.folder(trial.id).create(trial)
         store.folder(trial.id).write_result(Result("finished", "", 1, summary, [], 0, 1))
-    found = published_numbers(compared_numbers(sweep, frames.results(sweep, store), pd.DataFrame()))
+    found = published_table(compared_numbers(sweep, frames.results(sweep, store), pd.DataFrame()))
     assert list(found["reading"]) == [
         "matches: at 1 of 3 epochs, with `solver.steps` 2 instead of 4, 8",
         "differs: at 1 of 3 epochs",

@@ -1,4 +1,4 @@
-from nodebench.report.analysis.pareto import frontier
+from nodebench.report.analysis.pareto import pareto_table
 from tests.support.fake_results import made, steady
 
 
@@ -17,5 +17,5 @@ def test_seconds_of_trainings_have_no_front(tmp_path):
 def test_timed_seconds_have_one(tmp_path):
     sweep, found = made(tmp_path, steady)
     timed = found.results.assign(timed_epoch_s=found.results["solver.steps"].astype(float))
-    front = frontier(sweep, timed).set_index("cell")["front_seconds"]
+    front = pareto_table(sweep, timed).set_index("cell")["front_seconds"]
     assert front.to_dict() == {"relu 2": False, "relu 8": False, "tanh 2": True, "tanh 8": True}

@@ -6,13 +6,13 @@ import pandas as pd
 import pytest
 from pydantic import ValidationError
 
-from nodebench.report.analysis.agreement import Reading
+from nodebench.report.analysis.agreement import PublishedReading
 from nodebench.report.analysis.published import (
-    Published,
+    PublishedNumber,
     about,
-    compared,
-    published_numbers,
-    shown,
+    compared_number,
+    published_table,
+    published_text,
     studies,
 )
 from nodebench.spec import TrialSpec
@@ -24,12 +24,12 @@ SWEEPS = Path(__file__).parents[2] / "sweeps"
 ENTRIES = [(sweep, entry) for sweep, study in studies().items() for entry in study.numbers]
 
 
-def number(value: float | str, **fields: object) -> Published:
-    return Published(cell={}, value=value, source="S0", **fields)
+def number(value: float | str, **fields: object) -> PublishedNumber:
+    return PublishedNumber(cell={}, value=value, source="S0", **fields)
 
 
-def said(theirs: Published, ours: pd.Series[float] = OURS, obstacle: str = "") -> str:
-    return compared("a cell", theirs, ours, obstacle).text
+def said(theirs: PublishedNumber, ours: pd.Series[float] = OURS, obstacle: str = "") -> str:
+    return compared_number("a cell", theirs, ours, obstacle).text
 
 
 @pytest.mark.parametrize("name", studies())
@@ -42,7 +42,7 @@ def test_every_published_number_belongs_to_one_cell_of_its_sweep(name: str) -> N
 
 
 @pytest.mark.parametrize(("sweep", "entry"), ENTRIES, ids=str)
-def test_a_published_accuracy_is_a_share(sweep: str, entry: Published) -> None:
+def test_a_published_accuracy_is_a_share(sweep: str, entry: PublishedNumber) -> None:
     if entry.is_accuracy:
         assert 0.1 <= entry.number <= 1
     else:
@@ -57,29 +57,29 @@ def test_no_cell_has_two_published_numbers_of_one_kind() -> None:
 
 def test_a_small_sweep_shows_the_numbers_of_its_full_size() -> None:
     sweep = load(SWEEPS / "mnist-resnet-odenet.yaml", size="small")
-    found = {sweep.cell_label(t): shown(sweep.name, t.spec) for t in sweep.trials}
+    found = {sweep.cell_label(t): published_text(sweep.name, t.spec) for t in sweep.trials}
     assert found["resnet 6"] == "99.66"
     assert found["mlp"] == "98.4"
 
 
 def test_a_medium_sweep_shows_the_numbers_of_its_full_size() -> None:
     sweep = load(SWEEPS / "mnist-resnet-odenet.yaml", size="medium")
-    found = {sweep.cell_label(t): shown(sweep.name, t.spec) for t in sweep.trials}
+    found = {sweep.cell_label(t): published_text(sweep.name, t.spec) for t in sweep.trials}
     assert found["resnet 6"] == "99.66"
 
 
 def test_a_small_sweep_on_other_data_shows_no_published_numbers() -> None:
     for name in ("odenet4-normalization", "odenet10-normalization"):
         sweep = load(SWEEPS / f"{name}.yaml", size="small")
-        assert {shown(sweep.name, trial.spec) for trial in sweep.trials} == {""}
+        assert {published_text(sweep.name, trial.spec) for trial in sweep.trials} == {""}
 
 
 def test_a_published_number_is_shown_with_its_spread_or_how_it_was_found() -> None:
     cell = {"model.name": "resnet"}
-    plain = Published(cell=cell, value=0.987, spread=0.01, n=5, source="")
+    plain = PublishedNumber(cell=cell, value=0.987, spread=0.01, n=5, source="")
     assert str(plain) == "98.7 (s.d. 1, n = 5)"
-    assert str(Published(cell=cell, value=0.97, read_off=True, source="")) == "~97"
-    limit = Published(cell=cell, under="limit", value=0.5, source="")
+    assert str(PublishedNumber(cell=cell, value=0.97, read_off=True, source="")) == "~97"
+    limit = PublishedNumber(cell=cell, under="limit", value=0.5, source="")
     assert (str(limit), limit.what) == ("50", "test accuracy %, at the limit")
 
 
@@ -88,7 +88,7 @@ def test_a_published_best_epoch_stands_beside_the_best_epoch() -> None:
     numbers = studies()["odenet10-normalization"].numbers
     assert [entry.metric for entry in numbers] == ["best_test_accuracy"] * 6
     sweep = load(SWEEPS / "odenet10-normalization.yaml")
-    assert {shown(sweep.name, trial.spec) for trial in sweep.trials} == {
+    assert {published_text(sweep.name, trial.spec) for trial in sweep.trials} == {
         "76.2 †", "92.5 †", "92.6 †", "92.7 †", "93 †", "93.1 †",
     }  # fmt: skip
 
@@ -123,7 +123,7 @@ def test_our_spheres_differ_from_the_grid_search():
     assert (ours.mean(), ours.std()) == (pytest.approx(0.965), pytest.approx(0.004, abs=3e-4))
     entry = next(e for e in studies()["spheres-solver"].numbers if e.cell.get("solver.steps") == 64)
     assert (entry.number, entry.spread, entry.n) == (0.987, 0.01, 5)
-    assert compared("euler 64", entry, ours).reading is Reading.DIFFERS
+    assert compared_number("euler 64", entry, ours).reading is PublishedReading.DIFFERS
 
 
 def test_a_mean_of_several_trainings_says_of_how_many():
@@ -155,8 +155,8 @@ def test_what_cannot_be_compared_says_why():
     assert said(number(0.9), obstacle="the small form") == "not comparable: the small form"
     same = said(number(0.9), pd.Series([0.9, 0.9, 0.9]))
     assert same == "not comparable: every seed gives the same (not tested)"
-    assert compared("", number(0.9), OURS).difference == "-5 ± 0.497"
-    assert compared("", number(0.9), OURS[:1]).difference == "-5.1"
+    assert compared_number("", number(0.9), OURS).difference == "-5 ± 0.497"
+    assert compared_number("", number(0.9), OURS[:1]).difference == "-5.1"
 
 
 @pytest.mark.parametrize(
@@ -186,11 +186,11 @@ def test_parameters_are_text_as_printed(value):
 
 def test_published_numbers_are_a_table_with_their_margins():
     found = [
-        compared("a", number(0.849, n=5), OURS), compared("b", number(21.9, n=5,
+        compared_number("a", number(0.849, n=5), OURS), compared_number("b", number(21.9, n=5,
         metric="nfe_forward_mean"), pd.Series([20.0, 21.0, 22.0])),
-        compared("c", number("577 K", metric="parameters"), pd.Series([576_778.0])),
+        compared_number("c", number("577 K", metric="parameters"), pd.Series([576_778.0])),
     ]  # fmt: skip
-    table = published_numbers(found)
+    table = published_table(found)
     assert list(table["margin"]) == ["1", "2.19", "–"]
     assert list(table["published"]) == ["84.9 (n = 5)", "21.9 (n = 5)", "577 K"]
 

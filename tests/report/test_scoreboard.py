@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from nodebench.errors import InputError
-from nodebench.report.analysis.published import Study, studies
+from nodebench.report.analysis.published import PublishedStudy, studies
 from nodebench.report.page import write_report
 from nodebench.report.scoreboard import scoreboard
 from nodebench.store import Result, Store
@@ -34,7 +34,7 @@ CLAIMS = [
 @pytest.fixture
 def study(tmp_path, monkeypatch):
     """A sweep of a made-up study in three sizes."""
-    found = Study.model_validate({"data": TINY["data"]["name"], "numbers": NUMBERS})
+    found = PublishedStudy.model_validate({"data": TINY["data"]["name"], "numbers": NUMBERS})
     monkeypatch.setattr("nodebench.report.analysis.published.studies", lambda: {"tiny": found})
     monkeypatch.setattr("nodebench.report.scoreboard.studies", lambda: {"tiny": found})
     sizes = {"small": {"train.epochs": 1, "seeds": [0]}, "medium": {"train.epochs": 2}}

@@ -11,7 +11,7 @@ import pytest
 
 from nodebench.report import solver_tables, tables
 from nodebench.report.analysis import frames
-from nodebench.report.figures.solvers import some_cells, steps
+from nodebench.report.figures.solvers import some_cells, steps_figure
 from nodebench.report.page import write_report
 from nodebench.store import Result, Store
 from nodebench.sweep import Sweep
@@ -45,7 +45,7 @@ def test_verdicts_are_in_the_main_table_and_behind_them_their_numbers(tmp_path: 
     words = ["ODE", "1 ResNet in disguise, 1 ODE", "ResNet in disguise"]
     assert list(main["is it an ODE?"]) == words
     assert list(main["drop %"]) == ["0.00 ± 0.00", "15.00 ± 190.59", "20.00 ± 0.00"]
-    table = solver_tables.verdicts(sweep, judged)
+    table = solver_tables.verdicts_table(sweep, judged)
     assert list(table["is it an ODE?"]) == words
     assert list(table["own solver %"]) == ["85.00 ± 63.53", "90.00 ± 0.00", "85.00 ± 63.53"]
     assert list(table["limit %"]) == ["85.00 ± 63.53", "75.00 ± 190.59", "65.00 ± 63.53"]
@@ -55,7 +55,7 @@ def test_verdicts_are_in_the_main_table_and_behind_them_their_numbers(tmp_path: 
 def test_what_is_undecided_says_why(tmp_path: Path) -> None:
     values = (0.505, 0.5), (0.9, "diverged")
     sweep, store = evaluated(tmp_path, *values, seeds=[0, 1])
-    table = solver_tables.verdicts(sweep, frames.verdicts(sweep, store))
+    table = solver_tables.verdicts_table(sweep, frames.verdicts(sweep, store))
     assert list(table["is it an ODE?"]) == ["undecided"]
     assert list(table["why undecided"]) == ["no better than chance, 0.5; the limit: diverged"]
 
@@ -75,7 +75,7 @@ def test_the_training_solver_and_the_limit_are_columns_only_where_they_are_asked
     sweep, store = evaluated(tmp_path, (0.9, 0.8))
     known = store.folder(sweep.trials[0].id)
     known.write_evaluations([*known.evaluations(), point(0.7, method="euler", steps=4)])
-    table = solver_tables.robustness(sweep, frames.evaluations(sweep, store))
+    table = solver_tables.robustness_table(sweep, frames.evaluations(sweep, store))
     assert list(table.columns) == ["test.method", "n", "NFE 4"]
 
 
@@ -97,7 +97,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Sweep, Store]:
 
 def test_gradients_are_a_table(measured: tuple[Sweep, Store]) -> None:
     sweep, store = measured
-    table = solver_tables.gradients(sweep, frames.gradients(sweep, store))
+    table = solver_tables.gradients_table(sweep, frames.gradients(sweep, store))
     assert list(table["weights at"]) == ["start", "end"] * 2
     assert list(table["gradient"]) == ["backprop", "backprop", "adjoint", "adjoint"]
     assert list(table["budget"]) == ["NFE 2"] * 4
@@ -133,9 +133,9 @@ def test_steps_are_drawn_only_where_nothing_but_the_solver_varies(
 ) -> None:
     sweep, store = measured
     curves = frames.robustness_curves(frames.evaluations(sweep, store))
-    assert steps(sweep, curves, tmp_path) == ["steps"]
+    assert steps_figure(sweep, curves, tmp_path) == ["steps"]
     widths = tiny(tmp_path, grid={"model.width": [4, 8]})
-    assert steps(widths, curves, tmp_path) == []
+    assert steps_figure(widths, curves, tmp_path) == []
 
 
 def test_some_cells_stand_for_all_by_their_drops() -> None:

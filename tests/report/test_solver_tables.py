@@ -20,7 +20,7 @@ def test_trained_weights_under_other_solvers_are_a_table(tmp_path):
     for trial in sweep.trials:
         run_trial(trial, store, options(sweep, tmp_path))
     frame = frames.evaluations(sweep, store)
-    table = solver_tables.robustness(sweep, frame)
+    table = solver_tables.robustness_table(sweep, frame)
     assert list(table.columns) == ["test.method", "n", "NFE 4", "NFE 6", "NFE 8"]
     assert list(table["n"]) == ["2", "2"]
     assert list(table["test.method"]) == ["euler", "rk4"]
@@ -47,7 +47,7 @@ def robustness(sweep, folder, *points_of_trials):
     store = Store(folder / "runs")
     for trial, found in zip(sweep.trials, points_of_trials, strict=False):
         store.folder(trial.id).write_evaluations(found)
-    return solver_tables.robustness(sweep, frames.evaluations(sweep, store))
+    return solver_tables.robustness_table(sweep, frames.evaluations(sweep, store))
 
 
 def test_points_on_different_test_samples_are_not_averaged(tmp_path):

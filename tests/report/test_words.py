@@ -9,7 +9,7 @@ import pytest
 
 from nodebench.files import PACKAGE
 from nodebench.report.analysis import agreement, baseline
-from nodebench.report.analysis.claims import OF_CLAIMS, OF_EXPECTATIONS, Judgement
+from nodebench.report.analysis.claims import CLAIM_WORDS, EXPECTATION_WORDS, Judgement
 from nodebench.report.analysis.verdict import VerdictWord
 
 PAGES = {"page.py", "scoreboard.py", "notes.py", "html.py"}
@@ -19,17 +19,19 @@ MODULES = sorted((PACKAGE / "report").rglob("*.py"))
 def test_words_are_those_that_csv_files_and_mlflow_have():
     assert [*VerdictWord] == ["ODE", "ResNet in disguise", "undecided"]
     assert [*Judgement] == ["holds", "does not hold", "undecided", "not run"]
-    assert [*OF_CLAIMS.values()] == ["reproduced", "not reproduced"]
-    assert [*OF_EXPECTATIONS.values()] == ["met", "not met"]
+    assert [*CLAIM_WORDS.values()] == ["reproduced", "not reproduced"]
+    assert [*EXPECTATION_WORDS.values()] == ["met", "not met"]
 
 
 @pytest.mark.parametrize(
-    "words", [VerdictWord, agreement.Reading, baseline.Reading], ids=lambda words: words.__module__
+    "words",
+    [VerdictWord, agreement.PublishedReading, baseline.BaselineReading],
+    ids=lambda words: words.__module__,
 )
 def test_every_word_has_a_text_of_its_own(words):
     assert len({word.text for word in words}) == len(words)
-    assert baseline.Reading.UNCLEAR.text == "without a clear difference"
-    assert agreement.Reading.DIFFERS.text == "differing"
+    assert baseline.BaselineReading.UNCLEAR.text == "without a clear difference"
+    assert agreement.PublishedReading.DIFFERS.text == "differing"
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)

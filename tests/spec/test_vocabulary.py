@@ -164,6 +164,6 @@ def test_a_split_is_as_long_as_its_targets() -> None:
         ("bn+sn", ("bn", "sn")),
     ],
 )
-def test_a_norm_word_says_what_is_normalised(word: str, parts: tuple) -> None:
+def test_a_norm_word_says_what_is_normalized(word: str, parts: tuple) -> None:
     assert vocabulary.norm_parts(word) == parts
     assert word in vocabulary.NORM_WORDS

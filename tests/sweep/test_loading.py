@@ -177,7 +177,7 @@ def test_cells_that_differ_by_an_absent_setting_are_told_apart(tmp_path):
     assert len({found.label(t) for t in found.trials}) == 2
 
 
-def test_numbers_alone_are_labelled_by_what_they_are(tmp_path):
+def test_numbers_alone_are_labeled_by_what_they_are(tmp_path):
     numbers = sweep(tmp_path, grid={"model.width": [8, 16]})
     assert [numbers.label(t) for t in numbers.trials] == ["width 8 · s0", "width 16 · s0"]
     words = sweep(tmp_path, grid={"solver.method": ["euler", "rk4"], "solver.steps": [1, 2]})

@@ -22,7 +22,7 @@ from nodebench.sweep.file import Limits
 from nodebench.tracking.background import LOST, BackgroundTracker
 from nodebench.tracking.client import TRIAL_TAG
 from nodebench.tracking.conversion import VIEW_TAG
-from nodebench.tracking.tracker import REPORT_TAG, Tracker, page_of, restore
+from nodebench.tracking.tracker import REPORT_TAG, Tracker, page_of, restore_store
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # MLflow's own code warns
 
@@ -123,7 +123,7 @@ def test_the_store_deleted_is_restored_from_mlflow(trained, tmp_path):
     history = essence(store.folder(sweep.trials[0].id).history())
     shutil.rmtree(store.root / "trials")
     copy = Store(tmp_path / "copy")
-    restore(sweep, copy, source=store)
+    restore_store(sweep, copy, source=store)
     for frame, found in zip(
         expected, (frames.results(sweep, copy), frames.evaluations(sweep, copy)), strict=True
     ):
@@ -134,7 +134,7 @@ def test_the_store_deleted_is_restored_from_mlflow(trained, tmp_path):
 def test_restoring_an_experiment_that_is_not_there_says_so(tmp_path):
     sweep = tiny(tmp_path)
     with pytest.raises(TrackingError, match="no experiment `tiny`"):
-        restore(sweep, Store(tmp_path / "copy"), source=Store(tmp_path / "runs"))
+        restore_store(sweep, Store(tmp_path / "copy"), source=Store(tmp_path / "runs"))
 
 
 def test_an_absent_server_does_not_stop_a_sweep(tmp_path, monkeypatch):

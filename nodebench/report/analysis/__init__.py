@@ -1,1 +1,1 @@
-"""What a report says, as frames and statistics: nothing here is drawn or written."""
+"""What a report says, as frames, statistics and judgements; nothing is drawn or written here."""

@@ -20,7 +20,7 @@ MOST_SEEDS = 1000
 """Numbers of seeds that are tried for one that would decide."""
 
 
-class Reading(StrEnum):
+class PublishedReading(StrEnum):
     """What our seeds say of a published number."""
 
     MATCHES = "matches"
@@ -32,12 +32,15 @@ class Reading(StrEnum):
     @property
     def text(self) -> str:
         """How a sentence counts such numbers: `3 matching and 1 differing`."""
-        return IN_A_SENTENCE.get(self, self.value)
+        return PUBLISHED_IN_A_SENTENCE.get(self, self.value)
 
 
-IN_A_SENTENCE = {Reading.MATCHES: "matching", Reading.DIFFERS: "differing"}
+PUBLISHED_IN_A_SENTENCE = {
+    PublishedReading.MATCHES: "matching",
+    PublishedReading.DIFFERS: "differing",
+}
 
-COMPARED = (Reading.MATCHES, Reading.DIFFERS, Reading.UNCERTAIN)
+COMPARED = (PublishedReading.MATCHES, PublishedReading.DIFFERS, PublishedReading.UNCERTAIN)
 """Readings of numbers that could be compared."""
 
 
@@ -64,7 +67,7 @@ class Agreement:
     if no number would do, since `half_width_left` remains by what is known of theirs.
     """
 
-    reading: Reading
+    reading: PublishedReading
     half_width: float
     deciding: float | None = None
     half_width_left: float = math.nan
@@ -79,17 +82,19 @@ def agreement(ours: pd.Series[float], theirs: Theirs, margin: float) -> Agreemen
     interval: their spread is not known.
     """
     if alike(ours):
-        return Agreement(Reading.NOT_COMPARABLE, math.nan)
+        return Agreement(PublishedReading.NOT_COMPARABLE, math.nan)
     n, variance = len(ours), float(ours.var(ddof=1))
     difference = abs(float(ours.mean()) - theirs.value)
     counts = np.concatenate([[n], np.arange(n + 1, MOST_SEEDS + 1), [math.inf]])
     widths = _half_widths(counts, variance, theirs)
     matches, differs = difference + widths <= margin, difference > widths
     if matches[0] or differs[0]:
-        return Agreement(Reading.MATCHES if matches[0] else Reading.DIFFERS, float(widths[0]))
+        return Agreement(
+            PublishedReading.MATCHES if matches[0] else PublishedReading.DIFFERS, float(widths[0])
+        )
     decided = counts[matches | differs]
     deciding = float(decided[0]) if len(decided) else None
-    return Agreement(Reading.UNCERTAIN, float(widths[0]), deciding, float(widths[-1]))
+    return Agreement(PublishedReading.UNCERTAIN, float(widths[0]), deciding, float(widths[-1]))
 
 
 def _half_widths(

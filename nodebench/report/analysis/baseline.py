@@ -12,7 +12,7 @@ import pandas as pd
 
 from nodebench.report.analysis.columns import CELL, OUTCOME
 from nodebench.report.analysis.formatting import NO_VALUE, probability, signed, unit
-from nodebench.report.analysis.statistics import FEWEST_PAIRS, Difference, holm, paired
+from nodebench.report.analysis.statistics import FEWEST_PAIRS, PairedDifference, holm, paired
 from nodebench.spec import Trial
 from nodebench.store.result import FINISHED
 from nodebench.sweep import Sweep
@@ -21,7 +21,7 @@ from nodebench.sweep.match import agrees, named_paths
 SIGNIFICANT = 0.05
 
 
-class Reading(StrEnum):
+class BaselineReading(StrEnum):
     """What the pairs of two cells say."""
 
     BETTER = "better"
@@ -34,13 +34,13 @@ class Reading(StrEnum):
     @property
     def text(self) -> str:
         """How a sentence counts such cells: `2 better and 1 without a clear difference`."""
-        return IN_A_SENTENCE.get(self, self.value)
+        return COMPARED_IN_A_SENTENCE.get(self, self.value)
 
 
-IN_A_SENTENCE = {
-    Reading.UNCLEAR: "without a clear difference",
-    Reading.ALIKE: "with the same difference in every pair (not tested)",
-    Reading.TOO_FEW: "with too few seeds",
+COMPARED_IN_A_SENTENCE = {
+    BaselineReading.UNCLEAR: "without a clear difference",
+    BaselineReading.ALIKE: "with the same difference in every pair (not tested)",
+    BaselineReading.TOO_FEW: "with too few seeds",
 }
 
 
@@ -54,7 +54,7 @@ def partner(sweep: Sweep, trial: Trial, named: Mapping[str, Any]) -> Trial | Non
     own = trial.cell.settings
     found = [
         other
-        for other in one_each(sweep)
+        for other in trial_of_each_cell(sweep)
         if agrees(other.spec, named)
         and all(
             own[p] == other.cell.settings[p] for p in apart if p in own and p in other.cell.settings
@@ -63,7 +63,7 @@ def partner(sweep: Sweep, trial: Trial, named: Mapping[str, Any]) -> Trial | Non
     return found[0] if len(found) == 1 and found[0].cell.key != trial.cell.key else None
 
 
-def one_each(sweep: Sweep) -> list[Trial]:
+def trial_of_each_cell(sweep: Sweep) -> list[Trial]:
     """The first trial of every cell."""
     return list({trial.cell.key: trial for trial in reversed(sweep.trials)}.values())[::-1]
 
@@ -81,22 +81,22 @@ def by_seed(frame: pd.DataFrame, cell: str, metric: str) -> pd.Series[float]:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class BaselineComparison:
     """A cell beside the baseline's, by the headline metric; `p` is corrected for their number."""
 
     cell: str
     baseline: str
-    difference: Difference
+    difference: PairedDifference
     p: float
-    reading: Reading
+    reading: BaselineReading
 
 
-def against_baseline(sweep: Sweep, frame: pd.DataFrame) -> list[Comparison]:
+def against_baseline(sweep: Sweep, frame: pd.DataFrame) -> list[BaselineComparison]:
     """Every cell that has a partner in the baseline, and seeds in common with it."""
     partners: dict[str, str] = {}
     pairs = {}
     data = sweep.trials[0].spec.data
-    for trial in one_each(sweep) if sweep.baseline else ():
+    for trial in trial_of_each_cell(sweep) if sweep.baseline else ():
         other = partner(sweep, trial, sweep.baseline)
         if other is not None:
             cell, baseline = sweep.cell_label(trial), sweep.cell_label(other)
@@ -108,7 +108,7 @@ def against_baseline(sweep: Sweep, frame: pd.DataFrame) -> list[Comparison]:
 
 def compared_cells(
     pairs: Mapping[str, tuple[pd.Series[float], ...]], *, higher_is_better: bool
-) -> list[Comparison]:
+) -> list[BaselineComparison]:
     """Of each cell with seeds in common: its values, the second, less the reference's."""
     found = {
         cell: difference
@@ -123,24 +123,26 @@ def compared_cells(
     corrected = dict(zip(tested, holm([found[cell].p for cell in tested]), strict=True))
     sign = 1 if higher_is_better else -1
     return [
-        Comparison(cell, "", each, p := corrected.get(cell, math.nan), _reading(each, p, sign))
+        BaselineComparison(
+            cell, "", each, p := corrected.get(cell, math.nan), _reading(each, p, sign)
+        )
         for cell, each in found.items()
     ]
 
 
-def _reading(difference: Difference, p: float, sign: int) -> Reading:
+def _reading(difference: PairedDifference, p: float, sign: int) -> BaselineReading:
     if difference.is_none:
-        return Reading.SAME
+        return BaselineReading.SAME
     if difference.n < FEWEST_PAIRS:
-        return Reading.TOO_FEW
+        return BaselineReading.TOO_FEW
     if difference.has_no_interval:
-        return Reading.ALIKE
+        return BaselineReading.ALIKE
     if not p < SIGNIFICANT:
-        return Reading.UNCLEAR
-    return Reading.BETTER if sign * difference.mean > 0 else Reading.WORSE
+        return BaselineReading.UNCLEAR
+    return BaselineReading.BETTER if sign * difference.mean > 0 else BaselineReading.WORSE
 
 
-def baseline(sweep: Sweep, found: Sequence[Comparison]) -> pd.DataFrame:
+def baseline_table(sweep: Sweep, found: Sequence[BaselineComparison]) -> pd.DataFrame:
     """One row per cell that has a partner in the baseline: the difference and what it says."""
     metric = sweep.trials[0].spec.data.metric
     rows = []

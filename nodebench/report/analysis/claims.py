@@ -9,7 +9,7 @@ from enum import StrEnum
 
 import pandas as pd
 
-from nodebench.report.analysis.baseline import by_seed, one_each, partner
+from nodebench.report.analysis.baseline import by_seed, partner, trial_of_each_cell
 from nodebench.report.analysis.formatting import NO_VALUE
 from nodebench.report.analysis.statistics import alike, half_width, paired
 from nodebench.spec import Trial
@@ -17,7 +17,7 @@ from nodebench.sweep import Sweep
 from nodebench.sweep.file import Claim
 from nodebench.sweep.match import agrees
 
-TIMED = "timed_epoch_s"
+TIMED_SECONDS = "timed_epoch_s"
 
 
 class Judgement(StrEnum):
@@ -37,8 +37,8 @@ class Basis(StrEnum):
     ONE_SEED = "by one seed"
 
 
-OF_CLAIMS = {Judgement.HOLDS: "reproduced", Judgement.FAILS: "not reproduced"}
-OF_EXPECTATIONS = {Judgement.HOLDS: "met", Judgement.FAILS: "not met"}
+CLAIM_WORDS = {Judgement.HOLDS: "reproduced", Judgement.FAILS: "not reproduced"}
+EXPECTATION_WORDS = {Judgement.HOLDS: "met", Judgement.FAILS: "not met"}
 """Judgements in words: on claims, which have a source, and on expectations, which have none."""
 
 
@@ -64,7 +64,7 @@ class Checked:
     @property
     def text(self) -> str:
         """The judgement and its basis: `reproduced by one seed`."""
-        words = OF_CLAIMS if self.has_source else OF_EXPECTATIONS
+        words = CLAIM_WORDS if self.has_source else EXPECTATION_WORDS
         word = words.get(self.judgement, self.judgement.value)
         separator = ", " if self.basis is Basis.ALIKE else " "
         return f"{word}{separator}{self.basis}" if self.basis else word
@@ -76,28 +76,30 @@ def checked_claims(sweep: Sweep, frame: pd.DataFrame) -> list[Checked]:
     It holds if it does in every cell that it is about, and fails if it does in one, both beyond
     the doubt that several seeds leave, half the 95 % interval. Else it is undecided.
     """
-    return [_checked(claim, sweep, frame) for claim in sweep.claims]
+    return [_checked_claim(claim, sweep, frame) for claim in sweep.claims]
 
 
-def _checked(claim: Claim, sweep: Sweep, frame: pd.DataFrame) -> Checked:
-    about = [trial for trial in one_each(sweep) if agrees(trial.spec, claim.of)]
-    found = {sweep.cell_label(trial): _in_cell(claim, trial, sweep, frame) for trial in about}
+def _checked_claim(claim: Claim, sweep: Sweep, frame: pd.DataFrame) -> Checked:
+    about = [trial for trial in trial_of_each_cell(sweep) if agrees(trial.spec, claim.of)]
+    found = {
+        sweep.cell_label(trial): _judged_in_cell(claim, trial, sweep, frame) for trial in about
+    }
     cells = {label: cell for label, cell in found.items() if cell is not None}
-    judgement = _joined([cell.judgement for cell in cells.values()])
+    judgement = _joint_judgement([cell.judgement for cell in cells.values()])
     numbers = tuple(f"{label}: {cell.text}" for label, cell in cells.items())
     bases = {cell.basis for cell in cells.values() if cell.judgement is judgement}
     weakest = next((basis for basis in reversed(Basis) if basis in bases), Basis.INTERVAL)
     return Checked(claim, judgement, numbers, weakest)
 
 
-def _joined(cells: Sequence[Judgement]) -> Judgement:
+def _joint_judgement(cells: Sequence[Judgement]) -> Judgement:
     """The judgement on all cells together: the first of these that there is."""
     order = Judgement.NOT_RUN, Judgement.FAILS, Judgement.UNDECIDED, Judgement.HOLDS
     return next((each for each in order if each in cells), Judgement.NOT_RUN)
 
 
 @dataclass(frozen=True)
-class _Found:
+class _CellJudgement:
     """The judgement on one cell, and the number that it rests on."""
 
     judgement: Judgement
@@ -105,31 +107,37 @@ class _Found:
     basis: Basis = Basis.INTERVAL
 
 
-def _in_cell(claim: Claim, trial: Trial, sweep: Sweep, frame: pd.DataFrame) -> _Found | None:
+def _judged_in_cell(
+    claim: Claim, trial: Trial, sweep: Sweep, frame: pd.DataFrame
+) -> _CellJudgement | None:
     """Whether a claim holds of a cell; None of a cell that it would compare with itself."""
     metric = claim.metric or trial.spec.data.headline
-    values = _values(frame, sweep.cell_label(trial), metric)
+    values = _values_by_seed(frame, sweep.cell_label(trial), metric)
     mean, width, n, name = float(values.mean()), _half_width(values), len(values), ""
     if isinstance(claim.other, dict):
         if agrees(trial.spec, claim.other):
             return None
         other = partner(sweep, trial, claim.other)
         if other is None:
-            return _Found(Judgement.NOT_RUN, "no single cell to compare with")
+            return _CellJudgement(Judgement.NOT_RUN, "no single cell to compare with")
         name = sweep.cell_label(other)
-        difference = paired(values, _values(frame, name, metric))
+        difference = paired(values, _values_by_seed(frame, name, metric))
         if difference is None:
-            return _Found(Judgement.NOT_RUN, f"no `{metric}` of the same seed as {name}")
+            return _CellJudgement(Judgement.NOT_RUN, f"no `{metric}` of the same seed as {name}")
         mean, width, n = difference.mean, difference.half_width, difference.n
     elif values.empty:
-        return _Found(Judgement.NOT_RUN, f"no `{metric}`")
+        return _CellJudgement(Judgement.NOT_RUN, f"no `{metric}`")
     is_share = trial.spec.data.metric == "accuracy" and (
         metric.endswith("accuracy") or metric in ("drop", "limit", "own")
     )
-    text = _compared(is_share, mean, width, name) if name else _shown(is_share, mean, width)
-    text += "" if metric == TIMED else f" (n = {n})"
+    text = (
+        _difference_text(is_share, mean, width, name)
+        if name
+        else _value_text(is_share, mean, width)
+    )
+    text += "" if metric == TIMED_SECONDS else f" (n = {n})"
     basis = Basis.INTERVAL if width >= 0 else Basis.ONE_SEED if n == 1 else Basis.ALIKE
-    return _Found(_judged(claim, mean, 0.0 if math.isnan(width) else width), text, basis)
+    return _CellJudgement(_judged(claim, mean, 0.0 if math.isnan(width) else width), text, basis)
 
 
 def _half_width(values: pd.Series[float]) -> float:
@@ -137,10 +145,10 @@ def _half_width(values: pd.Series[float]) -> float:
     return math.nan if alike(values) else half_width(values)
 
 
-def _values(frame: pd.DataFrame, cell: str, metric: str) -> pd.Series[float]:
+def _values_by_seed(frame: pd.DataFrame, cell: str, metric: str) -> pd.Series[float]:
     """By seed; seconds of the timing pass, which steps one trial of a cell, are of none."""
     values = by_seed(frame, cell, metric)
-    return values.reset_index(drop=True) if metric == TIMED else values
+    return values.reset_index(drop=True) if metric == TIMED_SECONDS else values
 
 
 def _judged(claim: Claim, mean: float, doubt: float) -> Judgement:
@@ -156,20 +164,18 @@ def _judged(claim: Claim, mean: float, doubt: float) -> Judgement:
     return Judgement.HOLDS if holds else Judgement.FAILS
 
 
-def _shown(is_share: bool, mean: float, width: float) -> str:
+def _value_text(is_share: bool, mean: float, width: float) -> str:
     """A number as the tables show it, accuracies in percent."""
-    return f"{_number(is_share, mean, width)}{' %' if is_share else ''}"
+    return f"{_number_text(is_share, mean, width)}{' %' if is_share else ''}"
 
 
-def _compared(is_share: bool, mean: float, width: float, other: str) -> str:
+def _difference_text(is_share: bool, mean: float, width: float, other: str) -> str:
     """`4.25 ± 0.10 points less than resnet`."""
-    word = "less" if mean < 0 else "more"
-    return (
-        f"{_number(is_share, abs(mean), width)}{' points' if is_share else ''} {word} than {other}"
-    )
+    number, unit = _number_text(is_share, abs(mean), width), " points" if is_share else ""
+    return f"{number}{unit} {'less' if mean < 0 else 'more'} than {other}"
 
 
-def _number(is_share: bool, mean: float, width: float) -> str:
+def _number_text(is_share: bool, mean: float, width: float) -> str:
     if is_share:
         mean, width = 100 * mean, 100 * width
     digits = 2 if is_share else _decimals(width if width > 0 else mean)

@@ -16,16 +16,19 @@ OUTCOME = "outcome"
 METHOD = "test.method"
 BUDGET = "budget"
 
-PUBLISHED = {"results": "id"}
+MISSING = "missing"
+"""The outcome of a trial that has no result yet."""
+
+TRIAL_IN_FILES = {"results": "id"}
 """What a table's file calls `TRIAL`; `trial` unless it is named here."""
 
 
 def as_published(table: str, frame: pd.DataFrame) -> pd.DataFrame:
     """A frame with the columns of the file `<table>.csv`."""
-    return frame.rename(columns={TRIAL: PUBLISHED.get(table, "trial")})
+    return frame.rename(columns={TRIAL: TRIAL_IN_FILES.get(table, "trial")})
 
 
 def read_results(table: Path | TextIO) -> pd.DataFrame:
     """The frame that a report's `results.csv` holds."""
-    name = PUBLISHED["results"]
+    name = TRIAL_IN_FILES["results"]
     return pd.read_csv(table, dtype={name: str, CELL: str}).rename(columns={name: TRIAL})

@@ -10,7 +10,7 @@ from nodebench.report.analysis import frames
 from nodebench.report.analysis.baseline import against_baseline
 from nodebench.report.analysis.claims import checked_claims
 from nodebench.report.analysis.columns import CELL, TRIAL
-from nodebench.report.analysis.pareto import frontier
+from nodebench.report.analysis.pareto import pareto_table
 from nodebench.report.analysis.published import compared_numbers
 from nodebench.spec.vocabulary import VERDICT_NUMBERS
 from nodebench.store import Store
@@ -27,11 +27,13 @@ class Findings:
         self.judged = frames.verdicts(sweep, store)
         self.gradients = frames.gradients(sweep, store)
         self.timed = frames.timings(sweep, store)
-        self.results = _joined(frames.results(sweep, store), self.judged, self.timed)
+        self.results = _with_verdicts_and_seconds(
+            frames.results(sweep, store), self.judged, self.timed
+        )
         self.compared = against_baseline(sweep, self.results)
         self.checked = checked_claims(sweep, self.results)
         self.published = compared_numbers(sweep, self.results, self.judged)
-        self.frontier = frontier(sweep, self.results)
+        self.frontier = pareto_table(sweep, self.results)
 
     def drawn(self) -> Findings:
         """The same as figures have it: with the labels of `sweep.drawn`."""
@@ -58,10 +60,12 @@ class Findings:
 def all_results(sweep: Sweep, store: Store) -> pd.DataFrame:
     """The table of `frames.results`, with verdicts and their numbers, and `timed_epoch_s`."""
     judged, timed = frames.verdicts(sweep, store), frames.timings(sweep, store)
-    return _joined(frames.results(sweep, store), judged, timed)
+    return _with_verdicts_and_seconds(frames.results(sweep, store), judged, timed)
 
 
-def _joined(results: pd.DataFrame, judged: pd.DataFrame, timed: pd.DataFrame) -> pd.DataFrame:
+def _with_verdicts_and_seconds(
+    results: pd.DataFrame, judged: pd.DataFrame, timed: pd.DataFrame
+) -> pd.DataFrame:
     if not judged.empty:
         numbers = judged[[TRIAL, "verdict", *VERDICT_NUMBERS]]
         results = results.merge(numbers, on=TRIAL, how="left")

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from nodebench.report.analysis.columns import BUDGET, CELL, METHOD, OUTCOME, TRIAL
+from nodebench.report.analysis.columns import BUDGET, CELL, METHOD, MISSING, OUTCOME, TRIAL
 from nodebench.report.analysis.statistics import half_width
 from nodebench.report.analysis.verdict import judge
 from nodebench.spec import Trial
@@ -41,7 +41,7 @@ def epochs(sweep: Sweep, store: Store) -> pd.DataFrame:
     """One row per trial and epoch: `trial_id`, `cell`, `seed`, the settings, and the metrics."""
     rows: list[dict[str, Any]] = []
     for trial in sweep.trials:
-        identity = {TRIAL: trial.id, **_identity(sweep, trial)}
+        identity = {TRIAL: trial.id, **_cell_and_settings(sweep, trial)}
         rows += [{**identity, **row} for row in store.folder(trial.id).history()]
     return pd.DataFrame(rows)
 
@@ -70,7 +70,7 @@ def evaluations(sweep: Sweep, store: Store) -> pd.DataFrame:
     """
     rows = []
     named = {trial.id: set(asked(trial, sweep.evaluate)) for trial in sweep.trials}
-    for trial, point, row in _measured(sweep, store):
+    for trial, point, row in _measured_points(sweep, store):
         if not point.gradient:
             metric, solver = trial.spec.data.metric, Solver(**row["solver"])
             rest = {BUDGET: _budget(trial, point, solver), "metric": metric}
@@ -82,18 +82,20 @@ def evaluations(sweep: Sweep, store: Store) -> pd.DataFrame:
                 "batch_norm": point.batch_norm,
                 "test_size": point.test_size,
             }
-            rows.append({**_about(sweep, trial, row), **rest, **marks, "value": row.get(metric)})
+            rows.append(
+                {**_row_of_point(sweep, trial, row), **rest, **marks, "value": row.get(metric)}
+            )
     return pd.DataFrame(rows)
 
 
 def gradients(sweep: Sweep, store: Store) -> pd.DataFrame:
     """One row per trial and measured gradient: method, solver, moment, error, cosine, costs."""
     rows = []
-    for trial, point, row in _measured(sweep, store):
+    for trial, point, row in _measured_points(sweep, store):
         if point.gradient:
             budget = _budget(trial, point, Solver(**row["solver"]))
             what = {"gradient": point.gradient, "at": point.at, BUDGET: budget}
-            rows.append({**_about(sweep, trial, row), **what})
+            rows.append({**_row_of_point(sweep, trial, row), **what})
     return pd.DataFrame(rows)
 
 
@@ -102,7 +104,7 @@ def verdicts(sweep: Sweep, store: Store) -> pd.DataFrame:
     rows = [
         {
             TRIAL: trial.id,
-            **_identity(sweep, trial),
+            **_cell_and_settings(sweep, trial),
             "verdict": judged.word.value,
             "why": judged.reason,
             "metric": trial.spec.data.metric,
@@ -119,7 +121,7 @@ def timings(sweep: Sweep, store: Store) -> pd.DataFrame:
     rows = [
         {
             TRIAL: trial.id,
-            **_identity(sweep, trial),
+            **_cell_and_settings(sweep, trial),
             "machine": f"{row['hardware']}, {row['threads']} threads, torch {row['torch']}",
             **row,
         }
@@ -131,15 +133,17 @@ def timings(sweep: Sweep, store: Store) -> pd.DataFrame:
 
 def trajectories(sweep: Sweep, store: Store) -> dict[str, pd.DataFrame]:
     """Label -> time, observed, exact and learned states, of the first seed of every cell."""
-    return {cell: paths for cell, paths in _paths(sweep, store) if "observed" in paths}
+    return {
+        cell: paths for cell, paths in _paths_of_first_seeds(sweep, store) if "observed" in paths
+    }
 
 
 def classified_paths(sweep: Sweep, store: Store) -> dict[str, pd.DataFrame]:
-    """Label -> class, solver (`own` or `limit`), times and states, likewise."""
-    return {cell: paths for cell, paths in _paths(sweep, store) if "under" in paths}
+    """Label -> class, solver (`own` or `limit`), times and states, of a cell's first seed."""
+    return {cell: paths for cell, paths in _paths_of_first_seeds(sweep, store) if "under" in paths}
 
 
-def _paths(sweep: Sweep, store: Store) -> Iterator[tuple[str, pd.DataFrame]]:
+def _paths_of_first_seeds(sweep: Sweep, store: Store) -> Iterator[tuple[str, pd.DataFrame]]:
     seen: set[str] = set()
     for trial in sweep.trials:
         cell = sweep.cell_label(trial)
@@ -148,7 +152,7 @@ def _paths(sweep: Sweep, store: Store) -> Iterator[tuple[str, pd.DataFrame]]:
             yield cell, pd.DataFrame(rows)
 
 
-def _measured(sweep: Sweep, store: Store) -> Iterator[tuple[Trial, EvaluationPoint, Row]]:
+def _measured_points(sweep: Sweep, store: Store) -> Iterator[tuple[Trial, EvaluationPoint, Row]]:
     """What is known of the points that the sweep wants, in the plan's order."""
     for trial in sweep.trials:
         wanted = points(trial, sweep.evaluate)
@@ -157,10 +161,10 @@ def _measured(sweep: Sweep, store: Store) -> Iterator[tuple[Trial, EvaluationPoi
         yield from ((trial, point, rows[point]) for point in wanted if point in rows)
 
 
-def _about(sweep: Sweep, trial: Trial, row: Row) -> dict[str, Any]:
+def _row_of_point(sweep: Sweep, trial: Trial, row: Row) -> dict[str, Any]:
     solver = {f"test.{name}": value for name, value in row["solver"].items()}
     measures = {k: v for k, v in row.items() if k not in ("solver", "point", "errors_rule")}
-    return {TRIAL: trial.id, **_identity(sweep, trial), **solver, **measures}
+    return {TRIAL: trial.id, **_cell_and_settings(sweep, trial), **solver, **measures}
 
 
 def _budget(trial: Trial, point: EvaluationPoint, solver: Solver) -> Budget:
@@ -176,7 +180,6 @@ def _budget(trial: Trial, point: EvaluationPoint, solver: Solver) -> Budget:
         rtol, atol = (float(f"{tolerance:g}") for tolerance in solver.tolerances)
         heading = f"tol {rtol:g}" if rtol == atol else f"rtol {rtol:g}, atol {atol:g}"
         return Budget((2, -rtol, -atol), heading)
-    steps = solver.step_count(trial.spec.model.length)
     blocks = trial.spec.model.ode_blocks
     if solver.stages is None or trial.spec.model.span is None or blocks is None:
         return Budget((1, steps), f"steps {steps}")
@@ -217,7 +220,7 @@ def robustness_curves(frame: pd.DataFrame) -> pd.DataFrame:
     return curves.reset_index().assign(trained_nfe=lambda rows: rows[CELL].map(spent))
 
 
-def _identity(sweep: Sweep, trial: Trial) -> dict[str, Any]:
+def _cell_and_settings(sweep: Sweep, trial: Trial) -> dict[str, Any]:
     """A trial's cell and settings; lists and dicts as JSON, since groups need hashable values."""
     settings = {
         path: value if isinstance(value, str | int | float | bool) else json.dumps(value)
@@ -227,9 +230,9 @@ def _identity(sweep: Sweep, trial: Trial) -> dict[str, Any]:
 
 
 def _result_row(sweep: Sweep, trial: Trial, result: Result | None) -> dict[str, Any]:
-    row: dict[str, Any] = {TRIAL: trial.id, **_identity(sweep, trial)}
+    row: dict[str, Any] = {TRIAL: trial.id, **_cell_and_settings(sweep, trial)}
     if result is None:
-        return {**row, OUTCOME: "missing", "ending": "missing", "reason": ""}
+        return {**row, OUTCOME: MISSING, "ending": MISSING, "reason": ""}
     environment = result.environments[-1] if result.environments else {}
     return {
         **row,

@@ -11,13 +11,13 @@ from nodebench.report.analysis.columns import CELL
 from nodebench.report.analysis.statistics import half_width, pareto
 from nodebench.sweep import Sweep
 
-COSTS: Mapping[str, str] = {
+COST_TITLES: Mapping[str, str] = {
     "seconds": "seconds per epoch",
     "nfe": "evaluations per forward pass",
 }
 
 
-def frontier(sweep: Sweep, frame: pd.DataFrame) -> pd.DataFrame:
+def pareto_table(sweep: Sweep, frame: pd.DataFrame) -> pd.DataFrame:
     """One row per cell of which a trial finished: mean `value`, its interval's `width`, costs.
 
     `seconds` are those of the timing pass on the machine where most was timed, if anything was,
@@ -41,9 +41,9 @@ def frontier(sweep: Sweep, frame: pd.DataFrame) -> pd.DataFrame:
                 "nfe": by_seed(frame, cell, "nfe_forward").mean(),
             }
         )
-    table = pd.DataFrame(rows, columns=[CELL, "value", "width", *COSTS])
+    table = pd.DataFrame(rows, columns=[CELL, "value", "width", *COST_TITLES])
     sign = 1 if data.higher_is_better else -1
-    for cost in COSTS:
+    for cost in COST_TITLES:
         comparable = cost == "nfe" or seconds == "timed_epoch_s"
         known = table[table[cost].notna() & comparable]
         marks = pareto(known[cost].tolist(), (sign * known["value"]).tolist())

@@ -18,7 +18,7 @@ from nodebench.report.analysis.agreement import (
     COMPARED,
     MOST_SEEDS,
     Agreement,
-    Reading,
+    PublishedReading,
     Theirs,
     agreement,
 )
@@ -51,7 +51,7 @@ READ_OFF = 0.01
 """How far a number that was digitised from a figure may be off."""
 
 
-class Published(Settings):
+class PublishedNumber(Settings):
     """One number that a study reports of one cell of a sweep.
 
     Accuracies are shares of 1. Parameters are text as it was printed, such as `0.60 M`, which says
@@ -116,7 +116,7 @@ class Published(Settings):
         """The value, of a printed one its number."""
         if not isinstance(self.value, str):
             return self.value
-        digits, unit = _printed(self.value)
+        digits, unit = _digits_and_unit(self.value)
         return float(digits) * unit
 
     @property
@@ -130,32 +130,34 @@ class Published(Settings):
 
     def is_rounding_of(self, count: float) -> bool:
         """Whether it is a count, rounded to the digits that were printed."""
-        digits, unit = _printed(str(self.value))
+        digits, unit = _digits_and_unit(str(self.value))
         decimals = len(digits.partition(".")[2])
         return f"{count / unit:.{decimals}f}" == digits
 
 
-def _printed(text: str) -> tuple[str, float]:
+def _digits_and_unit(text: str) -> tuple[str, float]:
     """Digits and unit: `0.60 M` -> `0.60` and a million."""
     digits = text.rstrip(" KM")
     return digits, UNITS[text.removeprefix(digits)]
 
 
-class Study(Settings):
+class PublishedStudy(Settings):
     """The published numbers of one sweep; they hold on the data set that it names."""
 
     data: str
-    numbers: tuple[Published, ...]
+    numbers: tuple[PublishedNumber, ...]
 
 
 @lru_cache
-def studies() -> dict[str, Study]:
+def studies() -> dict[str, PublishedStudy]:
     """Sweep -> its published numbers."""
     text = (Path(__file__).parent / "published.yaml").read_text(encoding="utf-8")
-    return {sweep: Study.model_validate(study) for sweep, study in yaml.safe_load(text).items()}
+    return {
+        sweep: PublishedStudy.model_validate(study) for sweep, study in yaml.safe_load(text).items()
+    }
 
 
-def about(sweep: str, spec: TrialSpec) -> list[Published]:
+def about(sweep: str, spec: TrialSpec) -> list[PublishedNumber]:
     """The numbers about a trial's cell; a smaller size has those of the full one."""
     study = studies().get(full_name(sweep))
     if study is None or study.data != spec.data.name:
@@ -171,9 +173,9 @@ class Compared:
     """
 
     cell: str
-    entry: Published
+    entry: PublishedNumber
     ours: pd.Series[float]
-    reading: Reading
+    reading: PublishedReading
     note: str = ""
     half_width: float = math.nan
     caveat: str = ""
@@ -201,29 +203,31 @@ class Compared:
         return self.reading.value + (f": {self.why}" if self.why else "")
 
 
-def compared(cell: str, entry: Published, ours: pd.Series[float], obstacle: str = "") -> Compared:
+def compared_number(
+    cell: str, entry: PublishedNumber, ours: pd.Series[float], obstacle: str = ""
+) -> Compared:
     """Whether our seeds give the published number; `obstacle` is why they cannot.
 
     Counts of parameters are compared to the digits that are printed.
     """
 
-    def read(reading: Reading, note: str = "", half_width: float = math.nan) -> Compared:
+    def read(reading: PublishedReading, note: str = "", half_width: float = math.nan) -> Compared:
         return Compared(cell, entry, ours, reading, note, half_width)
 
     if ours.empty:
-        return read(Reading.NOT_RUN)
-    if obstacle := _obstacle(entry, ours, obstacle):
-        return read(Reading.NOT_COMPARABLE, obstacle)
+        return read(PublishedReading.NOT_RUN)
+    if obstacle := _why_not_comparable(entry, ours, obstacle):
+        return read(PublishedReading.NOT_COMPARABLE, obstacle)
     if entry.within is None:
         is_same = entry.is_rounding_of(float(ours.mean()))
-        return read(Reading.MATCHES if is_same else Reading.DIFFERS)
+        return read(PublishedReading.MATCHES if is_same else PublishedReading.DIFFERS)
     doubt = READ_OFF if entry.read_off else 0.0
     theirs = Theirs(entry.number, entry.n or 1, entry.spread, doubt)
     found = agreement(ours, theirs, entry.within)
     return read(found.reading, _note(entry, ours, found), found.half_width)
 
 
-def _obstacle(entry: Published, ours: pd.Series[float], known: str) -> str:
+def _why_not_comparable(entry: PublishedNumber, ours: pd.Series[float], known: str) -> str:
     """Why a number cannot be compared with ours; empty if it can."""
     if entry.not_comparable:
         return entry.not_comparable
@@ -234,14 +238,14 @@ def _obstacle(entry: Published, ours: pd.Series[float], known: str) -> str:
     return known or ("one seed" if len(ours) < 2 else "")
 
 
-def _note(entry: Published, ours: pd.Series[float], found: Agreement) -> str:
+def _note(entry: PublishedNumber, ours: pd.Series[float], found: Agreement) -> str:
     """What the reading leaves open."""
     difference = abs(float(ours.mean()) - entry.number)
-    if found.reading is Reading.NOT_COMPARABLE:
+    if found.reading is PublishedReading.NOT_COMPARABLE:
         return "every seed gives the same (not tested)"
-    if found.reading is Reading.MATCHES and difference > found.half_width:
+    if found.reading is PublishedReading.MATCHES and difference > found.half_width:
         return "a clear difference, but within the margin"
-    if found.reading is not Reading.UNCERTAIN:
+    if found.reading is not PublishedReading.UNCERTAIN:
         return ""
     if found.deciding is None:
         left = f"{found.half_width_left * entry.scale:.3g}"
@@ -251,7 +255,7 @@ def _note(entry: Published, ours: pd.Series[float], found: Agreement) -> str:
     return f"{found.deciding:.0f} of our seeds would decide"
 
 
-def shown(sweep: str, spec: TrialSpec) -> str:
+def published_text(sweep: str, spec: TrialSpec) -> str:
     """The published test accuracies of a trial's cell, as a table shows them; empty if none are."""
     marks = {"test_accuracy": "", "best_test_accuracy": " †"}
     entries = [entry for entry in about(sweep, spec) if entry.metric in marks and not entry.under]
@@ -260,7 +264,7 @@ def shown(sweep: str, spec: TrialSpec) -> str:
 
 def compared_numbers(sweep: Sweep, frame: pd.DataFrame, judged: pd.DataFrame) -> list[Compared]:
     """Every published number of the sweep's cells, with ours and whether they match."""
-    numbers: dict[tuple[str, str], tuple[Published, list[str]]] = {}
+    numbers: dict[tuple[str, str], tuple[PublishedNumber, list[str]]] = {}
     for trial in sweep.trials:
         for entry in about(sweep.name, trial.spec):
             key = sweep.cell_label(trial), entry.what
@@ -269,22 +273,22 @@ def compared_numbers(sweep: Sweep, frame: pd.DataFrame, judged: pd.DataFrame) ->
     for (cell, _), (entry, ids) in numbers.items():
         done = frame[frame[TRIAL].isin(ids) & (frame[OUTCOME] == FINISHED)]
         ours = _at_the_limit(judged, ids) if entry.under else column(done, entry.metric)
-        each = compared(cell, entry, ours.dropna(), obstacle(sweep))
+        each = compared_number(cell, entry, ours.dropna(), why_not_comparable(sweep))
         found.append(replace(each, caveat=caveat(sweep, ids)))
     return found
 
 
-def published_numbers(found: Sequence[Compared]) -> pd.DataFrame:
+def published_table(found: Sequence[Compared]) -> pd.DataFrame:
     """One row per published number: ours, theirs, and whether they match."""
     return pd.DataFrame(
         {
             "cell": each.cell,
             "what": each.entry.what,
-            "ours": _ours(each.entry, each.ours),
+            "ours": _ours_text(each.entry, each.ours),
             "n": str(len(each.ours)),
             "published": str(each.entry),
             "difference": each.difference,
-            "margin": _margin(each.entry),
+            "margin": _margin_text(each.entry),
             "reading": each.text,
             "source": each.entry.source,
         }
@@ -292,20 +296,20 @@ def published_numbers(found: Sequence[Compared]) -> pd.DataFrame:
     )
 
 
-def obstacle(sweep: Sweep) -> str:
+def why_not_comparable(sweep: Sweep) -> str:
     """Why the numbers of a sweep cannot be those of its study; empty if they can."""
     if sweep.made.size == "small":
         return "the small form"
     return "its cells were changed by `--set`" if sweep.made.has_other_cells else ""
 
 
-def _ours(entry: Published, values: pd.Series[float]) -> str:
+def _ours_text(entry: PublishedNumber, values: pd.Series[float]) -> str:
     if entry.is_accuracy:
         return measured("accuracy", values)
     return whole(values) if entry.metric == "parameters" else mean_and_interval(values, 1)
 
 
-def _margin(entry: Published) -> str:
+def _margin_text(entry: PublishedNumber) -> str:
     if entry.within is None or entry.metric == "epoch_s":
         return NO_VALUE
     return f"{entry.within * entry.scale:.3g}"

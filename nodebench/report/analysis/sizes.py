@@ -7,18 +7,20 @@ from collections.abc import Container, Sequence
 from nodebench.spec.identity import canonical
 from nodebench.sweep import Sweep
 
-SMALL = "This is the small form of the sweep: its numbers are not those of the study's size."
-LENGTHS = ("train.epochs", "train.iterations")
-FOLLOWING = ("train.schedule.at",)
+OPENING_OF_SMALL = (
+    "This is the small form of the sweep: its numbers are not those of the study's size."
+)
+LENGTH_PATHS = ("train.epochs", "train.iterations")
+SCALED_WITH_LENGTH = ("train.schedule.at",)
 """What is not told, as it is in proportion to the length."""
-ONE_GRADIENT = {"backprop", "recompute", "exact"}
+EQUAL_GRADIENTS = {"backprop", "recompute", "exact"}
 """Which are the same to rounding, so that one in place of another is no doubt."""
 
 
 def opening(sweep: Sweep) -> str:
     """What a page begins with; nothing of the full size."""
     if sweep.made.size != "medium":
-        return SMALL if sweep.made.size == "small" else ""
+        return OPENING_OF_SMALL if sweep.made.size == "small" else ""
     return (
         f"This is the medium form of the sweep: {caveat(sweep)}. Its numbers are compared with "
         "the study's all the same, with that doubt."
@@ -38,17 +40,21 @@ def caveat(sweep: Sweep, ids: Container[str] | None = None) -> str:
         values = [trial.settings[path] for trial in trials if path in trial.settings]
         found = {canonical(value): value for value in values}
         ours = [value for text, value in found.items() if text not in known]
-        if ours and path not in FOLLOWING and not {*map(str, (*ours, *theirs))} <= ONE_GRADIENT:
-            parts.append(_told(path, ours, theirs))
+        if (
+            ours
+            and path not in SCALED_WITH_LENGTH
+            and not {*map(str, (*ours, *theirs))} <= EQUAL_GRADIENTS
+        ):
+            parts.append(_substitution_text(path, ours, theirs))
     return ", ".join(sorted(parts))
 
 
-def _told(path: str, ours: Sequence[object], theirs: Sequence[object]) -> str:
-    if path in LENGTHS and len(ours) == len(theirs) == 1:
+def _substitution_text(path: str, ours: Sequence[object], theirs: Sequence[object]) -> str:
+    if path in LENGTH_PATHS and len(ours) == len(theirs) == 1:
         return f"at {ours[0]} of {theirs[0]} {path.rpartition('.')[2]}"
-    told = f"with `{path}` {_listed(ours)}"
-    return f"{told} instead of {_listed(theirs)}" if theirs else told
+    told = f"with `{path}` {_values_text(ours)}"
+    return f"{told} instead of {_values_text(theirs)}" if theirs else told
 
 
-def _listed(values: Sequence[object]) -> str:
+def _values_text(values: Sequence[object]) -> str:
     return ", ".join(map(str, values))

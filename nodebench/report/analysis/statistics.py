@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 LEVEL = 0.95
 """Of every confidence interval."""
 
-ROUNDING = 1e-9
+SAME_TO_ROUNDING = 1e-9
 """Relative spread below which differences are the same."""
 
 FEWEST_PAIRS = 3
@@ -21,7 +21,7 @@ FEWEST_PAIRS = 3
 
 
 @dataclass(frozen=True)
-class Difference:
+class PairedDifference:
     """A mean difference over `n` pairs, its confidence interval between `low` and `high`.
 
     `effect` is Cohen's d of paired samples, the mean over the standard deviation; `p` is that of
@@ -65,7 +65,7 @@ def alike(values: pd.Series[float]) -> bool:
     Their standard deviation of zero is no measure of how much others would scatter: accuracies are
     counts over samples, so that few of them, or their differences, are often the same by chance.
     """
-    return len(values) > 1 and bool(values.std(ddof=1) <= ROUNDING * values.abs().max())
+    return len(values) > 1 and bool(values.std(ddof=1) <= SAME_TO_ROUNDING * values.abs().max())
 
 
 def half_width(values: pd.Series[float]) -> float:
@@ -81,7 +81,7 @@ def interval(values: pd.Series[float]) -> tuple[float, float]:
     return mean - width, mean + width
 
 
-def paired(ours: pd.Series[float], theirs: pd.Series[float]) -> Difference | None:
+def paired(ours: pd.Series[float], theirs: pd.Series[float]) -> PairedDifference | None:
     """Ours less theirs, over the seeds that index both; None if there is none."""
     from scipy import stats
 
@@ -90,10 +90,10 @@ def paired(ours: pd.Series[float], theirs: pd.Series[float]) -> Difference | Non
     if n == 0:
         return None
     if n == 1 or alike(differences):
-        return Difference(mean, math.nan, math.nan, math.nan, math.nan, n)
+        return PairedDifference(mean, math.nan, math.nan, math.nan, math.nan, n)
     spread, width = float(differences.std(ddof=1)), half_width(differences)
     p = float(stats.ttest_1samp(differences, 0.0).pvalue)
-    return Difference(mean, mean - width, mean + width, mean / spread, p, n)
+    return PairedDifference(mean, mean - width, mean + width, mean / spread, p, n)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -37,7 +37,7 @@ class VerdictWord(StrEnum):
         return self.value
 
 
-ROUNDING = 1e-9
+ACCURACY_ROUNDING = 1e-9
 """Of differences between accuracies: 0.95 - 0.94 is a little more than 0.01."""
 
 
@@ -67,7 +67,7 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class _Found:
+class _Evaluated:
     """An evaluated point, as far as verdicts read it; `error` is its solver's, where known."""
 
     solver: Solver
@@ -114,15 +114,15 @@ def verdict(
 
     `chance` is the metric of a model that has learned nothing, of which nothing can be said.
     """
-    rows = _comparable(trial, rows)
+    rows = _comparable_rows(trial, rows)
     own_row = next((r for r in rows if is_own(trial, known_point(r))), None)
     if own_row is None or own_row.get("nfe") == 0:  # a network without ODE blocks
         return None
     if own_row["outcome"] != FINISHED:
         return Verdict(VerdictWord.UNDECIDED, f"its own solver: {own_row['outcome']}")
     sign = 1 if trial.spec.data.higher_is_better else -1
-    margin += ROUNDING
-    found, own = [_found(trial, row) for row in rows], _found(trial, own_row)
+    margin += ACCURACY_ROUNDING
+    found, own = [_evaluated(trial, row) for row in rows], _evaluated(trial, own_row)
     limit = _finest(found)
     finer = [p for p in found if _is_finer(p, own) or (p is limit and not own.is_limit)]
     drop = max((sign * (own.value - p.value) for p in finer if p.is_finished), default=None)
@@ -131,14 +131,14 @@ def verdict(
         numbers["limit"] = limit.value
         numbers["sufficient_steps"] = _sufficient_steps(own, found, limit.value, margin)
     is_chance = chance is not None and sign * (own.value - chance) <= margin
-    reason = f"no better than chance, {chance:.3g}" if is_chance else _doubt(limit, finer)
+    reason = f"no better than chance, {chance:.3g}" if is_chance else _why_undecided(limit, finer)
     if drop is not None and drop > margin and not is_chance and "limit" in numbers:
         return Verdict(VerdictWord.RESNET, **numbers)  # whatever else failed
     word = VerdictWord.UNDECIDED if reason else VerdictWord.ODE
     return Verdict(word, reason, **numbers)
 
 
-def _doubt(limit: _Found | None, finer: Sequence[_Found]) -> str:
+def _why_undecided(limit: _Evaluated | None, finer: Sequence[_Evaluated]) -> str:
     """Why what keeps its accuracy cannot be called an ODE; empty if it can."""
     if limit is None:
         return "the limit has not been evaluated"
@@ -150,7 +150,7 @@ def _doubt(limit: _Found | None, finer: Sequence[_Found]) -> str:
     return "" if finer else "nothing finer was evaluated"
 
 
-def _comparable(trial: Trial, rows: Iterable[Row]) -> list[Row]:
+def _comparable_rows(trial: Trial, rows: Iterable[Row]) -> list[Row]:
     """The points on the largest part of the test set, with learned statistics if there are any."""
     solves = [row for row in rows if not known_point(row).gradient]
 
@@ -162,17 +162,17 @@ def _comparable(trial: Trial, rows: Iterable[Row]) -> list[Row]:
     return [row for row in solves if rank(row) == best]
 
 
-def _found(trial: Trial, row: Row) -> _Found:
+def _evaluated(trial: Trial, row: Row) -> _Evaluated:
     solver = Solver(**row["solver"])
     steps = trial.spec.steps_of(solver)
     value, nfe = row.get(trial.spec.data.metric, math.nan), row.get("nfe", math.nan)
     limit = limit_point(trial.spec)
     is_limit = steps is not None and steps >= (limit.steps or 0) and solver.facts.kind == "fixed"
     is_limit = is_limit and (solver.order or 0) >= (METHODS[limit.method].order or 0)
-    return _Found(solver, steps, row["outcome"], value, nfe, row.get("solver_error"), is_limit)
+    return _Evaluated(solver, steps, row["outcome"], value, nfe, row.get("solver_error"), is_limit)
 
 
-def _finest(found: Iterable[_Found]) -> _Found | None:
+def _finest(found: Iterable[_Evaluated]) -> _Evaluated | None:
     """The finest point, if it is no coarser than the limit's definition.
 
     A tolerance does not say how fine its solve is beside that of a number of steps.
@@ -181,7 +181,7 @@ def _finest(found: Iterable[_Found]) -> _Found | None:
     return max(enough, key=lambda p: (p.order, p.steps or 0), default=None)
 
 
-def _is_finer(point: _Found, own: _Found) -> bool:
+def _is_finer(point: _Evaluated, own: _Evaluated) -> bool:
     """Whether a solver is nearer to the ODE than the training's.
 
     By their errors, where both are known; else it is by no lower order with more work.
@@ -196,7 +196,7 @@ def _is_finer(point: _Found, own: _Found) -> bool:
 
 
 def _sufficient_steps(
-    own: _Found, found: Iterable[_Found], limit: float, margin: float
+    own: _Evaluated, found: Iterable[_Evaluated], limit: float, margin: float
 ) -> int | None:
     values = {p.steps: p.value for p in found if p.solver.method == own.solver.method}
     sufficient = None

@@ -1,1 +1,1 @@
-"""A report's figures, as SVG and PNG: the same data gives the same bytes."""
+"""A report's figures, as SVG and PNG: the same data give the same bytes."""

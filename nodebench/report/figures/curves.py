@@ -30,12 +30,12 @@ CURVES = {
 }
 
 FEW_EPOCHS = 5  # are marked one by one: a line through one is not seen
-MOST_NAMED = 16  # cells in a legend; of more, only the best are named
+MOST_LEGEND_ENTRIES = 16  # cells in a legend; of more, only the best are named
 LONGEST_FILE_NAME = 60
 MOST_LINES = 6  # with their bands, in one panel
 
 
-def curves(sweep: Sweep, epochs: pd.DataFrame, folder: Path) -> dict[str, str]:
+def epoch_figures(sweep: Sweep, epochs: pd.DataFrame, folder: Path) -> dict[str, str]:
     """Draws every metric by epoch, a line a cell with a band over seeds; name -> caption."""
     captions: dict[str, str] = {}
     layout = _layout(sweep)
@@ -49,7 +49,7 @@ def curves(sweep: Sweep, epochs: pd.DataFrame, folder: Path) -> dict[str, str]:
     return captions
 
 
-def trajectories(paths: Mapping[str, pd.DataFrame], folder: Path) -> list[str]:
+def trajectories_figure(paths: Mapping[str, pd.DataFrame], folder: Path) -> list[str]:
     """Draws learned trajectories over their observations, a panel a trial; returns the name.
 
     `paths` maps a trial's label to rows of `t` and the states `observed` and `learned`, of which
@@ -76,7 +76,7 @@ def trajectories(paths: Mapping[str, pd.DataFrame], folder: Path) -> list[str]:
     return ["trajectories"]
 
 
-def adaptation(sweep: Sweep, epochs: pd.DataFrame, folder: Path) -> list[str]:
+def adaptation_figure(sweep: Sweep, epochs: pd.DataFrame, folder: Path) -> list[str]:
     """Draws an adapted solver over training beside accuracy: Ott et al. 2021, Figure 5.
 
     A line a cell, with a band over seeds. Returns the figure's name, if any solver was adapted.

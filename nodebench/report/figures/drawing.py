@@ -30,35 +30,39 @@ class Figures:
         if self.found.epochs.empty:
             return {}
         return self._drawn(
-            "curves", {}, lambda: curves_module.curves(self.sweep, self.found.epochs, self.folder)
+            "curves",
+            {},
+            lambda: curves_module.epoch_figures(self.sweep, self.found.epochs, self.folder),
         )
 
     def frontier(self) -> list[str]:
         """Cells by what they cost; here and below, names."""
         return self._drawn(
-            "frontier", [], lambda: pareto.frontier(self.sweep, self.found.frontier, self.folder)
+            "frontier",
+            [],
+            lambda: pareto.pareto_figure(self.sweep, self.found.frontier, self.folder),
         )
 
     def trajectories(self) -> list[str]:
-        """Learned trajectories."""
+        """Learned trajectories over their observations."""
         paths = frames.trajectories(self.sweep, self.store)
         return self._drawn(
-            "trajectories", [], lambda: curves_module.trajectories(paths, self.folder)
+            "trajectories", [], lambda: curves_module.trajectories_figure(paths, self.folder)
         )
 
     def adaptation(self) -> list[str]:
-        """Solvers that were adapted."""
+        """Adapted solvers over training."""
         return self._drawn(
             "adaptation",
             [],
-            lambda: curves_module.adaptation(self.sweep, self.found.epochs, self.folder),
+            lambda: curves_module.adaptation_figure(self.sweep, self.found.epochs, self.folder),
         )
 
     def paths(self) -> list[str]:
         """Classified states in the plane."""
         paths = frames.classified_paths(self.sweep, self.store)
         return self._drawn(
-            "paths", [], lambda: solvers.paths(paths, self.found.judged, self.folder)
+            "paths", [], lambda: solvers.paths_figure(paths, self.found.judged, self.folder)
         )
 
     def under_other_solvers(self) -> Iterator[tuple[list[str], str]]:
@@ -71,14 +75,14 @@ class Figures:
         for name, draw, text in (
             (
                 "robustness",
-                lambda: solvers.robustness(sweep, curves, folder),
+                lambda: solvers.robustness_figures(sweep, curves, folder),
                 notes.ROBUSTNESS_FIGURE,
             ),
-            ("steps", lambda: solvers.steps(sweep, curves, folder), notes.STEPS_FIGURE),
-            ("heat map", lambda: solvers.heat_map(sweep, evaluated, folder), notes.HEAT_MAP),
+            ("steps", lambda: solvers.steps_figure(sweep, curves, folder), notes.STEPS_FIGURE),
+            ("heat map", lambda: solvers.heat_map_figure(sweep, evaluated, folder), notes.HEAT_MAP),
             (
                 "work and precision",
-                lambda: solvers.work_precision(curves, judged, folder),
+                lambda: solvers.work_precision_figure(curves, judged, folder),
                 notes.WORK_PRECISION,
             ),
         ):

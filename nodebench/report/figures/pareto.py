@@ -10,18 +10,18 @@ from matplotlib import pyplot as plt
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from nodebench.report.analysis.columns import CELL
-from nodebench.report.analysis.pareto import COSTS
-from nodebench.report.figures.curves import MOST_NAMED
+from nodebench.report.analysis.pareto import COST_TITLES
+from nodebench.report.figures.curves import MOST_LEGEND_ENTRIES
 from nodebench.report.figures.style import ON_LOG_AXES, save, within_shares
 from nodebench.sweep import Sweep
 
 
-def frontier(sweep: Sweep, table: pd.DataFrame, folder: Path) -> list[str]:
+def pareto_figure(sweep: Sweep, table: pd.DataFrame, folder: Path) -> list[str]:
     """Draws every cell by what it costs; those that none surpasses are ringed and joined.
 
     `table` is that of `pareto.frontier`. Returns the figure's name, if there are two cells.
     """
-    panels = {cost: title for cost, title in COSTS.items() if table[cost].notna().sum() > 1}
+    panels = {cost: title for cost, title in COST_TITLES.items() if table[cost].notna().sum() > 1}
     if len(table) < 2 or not panels:
         return []
     data = sweep.trials[0].spec.data
@@ -41,7 +41,7 @@ def frontier(sweep: Sweep, table: pd.DataFrame, folder: Path) -> list[str]:
                 color=color, markeredgecolor="black" if is_front else color, capsize=2,
                 label=row[CELL],
             )  # fmt: skip
-        few = [row for row in front.to_dict("records") if len(table) > MOST_NAMED]
+        few = [row for row in front.to_dict("records") if len(table) > MOST_LEGEND_ENTRIES]
         for row in few:
             place = row[cost], row["value"]
             axes.annotate(row[CELL], place, (5, 5), textcoords="offset points", fontsize="small")
@@ -54,7 +54,7 @@ def frontier(sweep: Sweep, table: pd.DataFrame, folder: Path) -> list[str]:
             axes.xaxis.set_minor_formatter(NullFormatter())
         else:
             axes.set_xlim(left=0)
-    if len(table) <= MOST_NAMED:
+    if len(table) <= MOST_LEGEND_ENTRIES:
         handles, labels = grid[0][0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside right center", frameon=False)
     grid[0][0].set_ylabel(f"test {data.metric}")

@@ -29,7 +29,7 @@ LINES = ("-", "--", ":", "-.")
 SIZES = {"markersize": 4, "linewidth": 1}
 
 
-def robustness(sweep: Sweep, curves: pd.DataFrame, folder: Path) -> list[str]:
+def robustness_figures(sweep: Sweep, curves: pd.DataFrame, folder: Path) -> list[str]:
     """Draws the headline metric over evaluations, a panel a cell; returns the figures' names.
 
     `curves` is the table of `frames.robustness_curves`. Where two settings tell the cells apart,
@@ -125,7 +125,7 @@ def _robustness_panel(
     axes.xaxis.set_major_formatter(lambda nfe, _: f"{nfe:g}")
 
 
-def steps(sweep: Sweep, curves: pd.DataFrame, folder: Path) -> list[str]:
+def steps_figure(sweep: Sweep, curves: pd.DataFrame, folder: Path) -> list[str]:
     """Draws the headline metric over the number of steps, a panel a training method.
 
     Every training step size has its points, that of the training solver marked by a ring, as in
@@ -192,7 +192,7 @@ def some_cells(judged: pd.DataFrame) -> list[str]:
     return [ordered[round(i * (len(ordered) - 1) / (FEW_CELLS - 1))] for i in range(FEW_CELLS)]
 
 
-def work_precision(curves: pd.DataFrame, judged: pd.DataFrame, folder: Path) -> list[str]:
+def work_precision_figure(curves: pd.DataFrame, judged: pd.DataFrame, folder: Path) -> list[str]:
     """Draws the error of solves over evaluations and over seconds, a row a cell, of a few."""
     cells = [cell for cell in some_cells(judged) if cell in set(curves[CELL])]
     if "solver_error" not in curves or not cells:
@@ -218,7 +218,7 @@ def work_precision(curves: pd.DataFrame, judged: pd.DataFrame, folder: Path) -> 
     return ["work-precision"]
 
 
-def heat_map(sweep: Sweep, frame: pd.DataFrame, folder: Path) -> list[str]:
+def heat_map_figure(sweep: Sweep, frame: pd.DataFrame, folder: Path) -> list[str]:
     """Draws the headline metric of every cell (rows) under every test solver (columns)."""
     done = on_most_samples(frame[frame["batch_norm"] == "running"])
     found = set(zip(done[METHOD], done[BUDGET], strict=True))
@@ -247,7 +247,9 @@ def heat_map(sweep: Sweep, frame: pd.DataFrame, folder: Path) -> list[str]:
     return ["heat-map"]
 
 
-def paths(found: Mapping[str, pd.DataFrame], judged: pd.DataFrame, folder: Path) -> list[str]:
+def paths_figure(
+    found: Mapping[str, pd.DataFrame], judged: pd.DataFrame, folder: Path
+) -> list[str]:
     """Draws how states move in the plane under the training solver and at the limit.
 
     A row a cell, of a few; a colour a class; a dot where a path begins and a cross where it ends.
