@@ -7,7 +7,6 @@ import os
 import sys
 from typing import TextIO
 
-
 STDOUT = "stdout"
 """What errors call it, where they name a file."""
 
