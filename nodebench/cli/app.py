@@ -12,7 +12,7 @@ from typing import Annotated, NoReturn
 import typer
 from rich.console import Console
 
-from nodebench.cli.stream import take_over
+from nodebench.cli.stream import STDOUT, take_over
 from nodebench.errors import InputError
 
 app = typer.Typer(
@@ -55,11 +55,11 @@ def main() -> None:
             app()
         finally:
             sys.stdout.flush()
-    except BrokenPipeError:  # whoever read us has read enough
-        sys.exit(1)
     except InputError as error:
         _refuse(str(error))
     except OSError as error:  # a file or a device: the user's to mend, and no fault of ours
+        if isinstance(error, BrokenPipeError) and error.filename == STDOUT:
+            sys.exit(1)  # whoever read us has read enough
         where = f"`{error.filename}`" if error.filename else "the system refused what was asked"
         _refuse(f"{where}: {error.strerror or error}")
     except RuntimeError as error:

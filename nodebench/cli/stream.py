@@ -7,6 +7,9 @@ import os
 import sys
 from typing import TextIO
 
+STDOUT = "stdout"
+"""What errors call it, where they name a file."""
+
 
 class Stream(io.TextIOWrapper):
     """Standard output or error: `?` for what its encoding lacks.
@@ -37,7 +40,7 @@ class Stream(io.TextIOWrapper):
         os.dup2(nowhere, self.fileno())  # also for what is buffered, and for other processes
         os.close(nowhere)
         if self.is_needed:
-            raise OSError(error.errno, error.strerror, "stdout") from error
+            raise OSError(error.errno, error.strerror, STDOUT) from error
 
 
 def take_over() -> None:
