@@ -13,10 +13,11 @@ from nodebench.spec.vocabulary import (
     ActivationName,
     BelowOne,
     Blocks,
+    Channels,
     DynamicsName,
+    MoreChannels,
     SomeBlocks,
     Time,
-    Widening,
     Width,
     norm_parts,
 )
@@ -65,7 +66,7 @@ class Model(Settings):
 class Network(Model):
     """Stem, feature stage of residual or ODE blocks, head; `dropout` is that of the head."""
 
-    width: Width = 64
+    width: Channels = 64
     norm: Norms = Norms()
     dropout: BelowOne = 0.0
 
@@ -118,7 +119,7 @@ class ConvNetwork(SingleStage):
     kinds = ("images",)
 
     stem: Literal["conv", "res"] = "conv"
-    augment_dim: Widening = 0
+    augment_dim: MoreChannels = 0
     activation: ActivationName = "relu"
 
     def _channels(self) -> dict[str, set[int]]:
@@ -159,7 +160,7 @@ class StagedNetwork(Network):
 
     kinds = ("images",)
 
-    width: Width = 16
+    width: Channels = 16
     norm: BatchNorms = BatchNorms()
     activation: Activations = Activations()
     order: Literal["postact", "preact"] = "postact"

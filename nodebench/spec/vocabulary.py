@@ -207,6 +207,7 @@ LARGEST_INT = 2**63 - 1
 # Beyond these, which nobody means, a trial would have no end, or take a machine's memory with it.
 MOST_STEPS = 1_000_000
 MOST_WIDE = 65_536
+MOST_CHANNELS = 4096
 MOST_BLOCKS = 1000
 MOST_SAMPLES = 100_000_000
 MOST_EPOCHS = 1_000_000
@@ -229,7 +230,8 @@ NonNegative = Annotated[float, Field(ge=0), A_NUMBER]
 
 Steps = Annotated[int, Field(ge=1, le=MOST_STEPS), A_NUMBER]
 Width = Annotated[int, Field(ge=1, le=MOST_WIDE), A_NUMBER]
-Widening = Annotated[int, Field(ge=0, le=MOST_WIDE), A_NUMBER]
+Channels = Annotated[int, Field(ge=1, le=MOST_CHANNELS), A_NUMBER]
+MoreChannels = Annotated[int, Field(ge=0, le=MOST_CHANNELS), A_NUMBER]
 Blocks = Annotated[int, Field(ge=0, le=MOST_BLOCKS), A_NUMBER]
 SomeBlocks = Annotated[int, Field(ge=1, le=MOST_BLOCKS), A_NUMBER]
 Samples = Annotated[int, Field(ge=1, le=MOST_SAMPLES), A_NUMBER]
