@@ -60,6 +60,8 @@ def run_with_ray(
         nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
         require_node(options.resources, [n["Resources"] for n in nodes if n["Alive"]])
         together = packs(trials, options, _slots(options.resources))
+        # Those that another launch trains come last, so that no worker waits while others are free.
+        together.sort(key=lambda pack: any(store.folder(t.id).is_locked() for t in pack))
         work = _Work({trial.id: trial for trial in trials}, store, options, list(sys.path))
         trainable = tune.with_resources(
             tune.with_parameters(_trainable(), work=work),

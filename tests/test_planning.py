@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from nodebench.errors import SweepError
-from nodebench.planning import chosen, entries, orphans, remember, require_points
+from nodebench.launches import remember
+from nodebench.planning import chosen, entries, orphans, require_points
 from nodebench.store import Store
 from nodebench.trial_folder import Result
 from sweeps import options, tiny

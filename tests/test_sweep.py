@@ -2,8 +2,8 @@ import pytest
 from plans import BASE, sweep, trial, write_sweep
 
 from nodebench.errors import SweepError
+from nodebench.launches import remember
 from nodebench.places import default_store
-from nodebench.planning import remember
 from nodebench.sources import load_sweep
 from nodebench.sweep import load
 
