@@ -195,6 +195,8 @@ def _secrets() -> list[str]:
     scheme, _, address = (os.environ.get("MLFLOW_TRACKING_URI", "").strip()).partition("://")
     # Up to the last @: a password may have any character in it, though it should be escaped.
     user_info, at, _ = address.partition("?")[0].rpartition("@")
-    password = user_info.partition(":")[2] or (user_info if scheme.startswith("http") else "")
+    user, _, password = user_info.partition(":")
+    if at and not password and scheme.startswith("http") and "/" not in user:
+        password = user  # a token
     found += [password] if at else []
     return [s for secret in found for s in {secret, unquote(secret)} if len(s) >= _SHORTEST]

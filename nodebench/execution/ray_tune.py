@@ -85,6 +85,8 @@ def _run(
 ) -> None:
     require_node(options.resources, _nodes())
     together = packs(trials, options, _slots(options.resources))
+    # Those that another launch trains come last, so that no worker waits while others are free.
+    together.sort(key=lambda pack: any(store.folder(t.id).is_locked() for t in pack))
     work = Work({trial.id: trial for trial in trials}, store, options, list(sys.path))
     stopper = _FailFast(fail_fast)
     trainable = tune.with_resources(

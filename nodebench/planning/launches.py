@@ -37,7 +37,7 @@ def require_name(sweep: Sweep, store: Store, *, replace: bool = False) -> None:
     files = record.launches()
     if replace or not files or _is_stores(sweep, store) or _is_copy(sweep, store):
         return
-    last = _origin(files[-1])
+    last = _origin(files[-1], store)
     if last.file != sweep.origin.file and _has_name(last, sweep.name):
         raise StoreError(
             f"the sweep `{sweep.name}` was launched from `{last.file}` last, and this is "
@@ -49,14 +49,14 @@ def require_name(sweep: Sweep, store: Store, *, replace: bool = False) -> None:
 def launched_files(store: Store) -> list[tuple[str, Origin]]:
     """Every file that a sweep was launched from and that is still there, by the sweep's name."""
     records = store.sweep_records()
-    found = [(record.name, _origin(row)) for record in records for row in record.launches()]
+    found = [(record.name, _origin(row, store)) for record in records for row in record.launches()]
     return [(name, origin) for name, origin in found if Path(origin.file).exists()]
 
 
 def _files(sweep: Sweep, store: Store) -> list[Row]:
     """The files that a sweep was launched from, this one included; a copy is not one more."""
-    this, files = asdict(sweep.origin), store.sweep(sweep.name).launches()
-    others = [row for row in files if row["file"] != sweep.origin.file]
+    this, files = _row(sweep.origin, store), store.sweep(sweep.name).launches()
+    others = [row for row in files if row["file"] != this["file"]]
     if _is_stores(sweep, store) or _is_reports(sweep.origin):
         return files
     return [this, *files] if others and _is_copy(sweep, store) else [*others, this]
@@ -89,5 +89,13 @@ def _has_name(origin: Origin, name: str) -> bool:
         return True
 
 
-def _origin(row: Row) -> Origin:
-    return Origin(str(row["file"]), row.get("size", "full"), tuple(row.get("renamed", ())))
+def _row(origin: Origin, store: Store) -> Row:
+    """A launch as it is kept: its path from where the store lies, if they move together."""
+    file, beside = Path(origin.file), store.root.parent
+    path = file.relative_to(beside) if file.is_relative_to(beside) else file
+    return asdict(origin) | {"file": str(path)}
+
+
+def _origin(row: Row, store: Store) -> Origin:
+    file = store.root.parent / str(row["file"])
+    return Origin(str(file), row.get("size", "full"), tuple(row.get("renamed", ())))

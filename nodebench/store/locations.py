@@ -12,8 +12,10 @@ from nodebench.store.store import Store
 
 SQLITE = re.compile(r"sqlite(?:\+\w+)?:///(?P<path>[^?]+)(?P<settings>\?.*)?")
 ADDRESS = re.compile(
-    r"(?!sqlite|file:|postgres:)[A-Za-z][\w+.-]*://[^/\s].*|(databricks|uc:|arn:).*"
+    r"https?://[^/\s].*|(databricks|uc:|arn:).*"
+    r"|(?!https?:|sqlite|file:|postgres:)[A-Za-z][\w+.-]*://.+"
 )
+"""Of a server or a database; what else MLflow's plug-ins know is theirs to judge."""
 
 
 def variable(name: str) -> str | None:

@@ -67,11 +67,11 @@ def moved(file: Path, store: Store) -> dict[str, str]:
     return {name: place for name, place in found if _was_moved(name, place, file, store)}
 
 
-def follow(file: Path, store: Store) -> None:
-    """Notes where artifacts are now, of a store that was moved or copied."""
-    places = moved(file, store)
+def follow(file: Path, store: Store) -> bool:
+    """Notes where artifacts are now, of a store that was moved or copied; whether it was."""
+    places = moved(file, store) if file.exists() else {}
     if not places:
-        return
+        return False
     with contextlib.closing(sqlite3.connect(file)) as database, database:
         for name, before in places.items():
             now = artifacts_of(store, name).as_uri()
@@ -83,6 +83,7 @@ def follow(file: Path, store: Store) -> None:
                 "WHERE substr(artifact_uri, 1, ?) = ?",
                 (now, len(before) + 1, len(before) + 1, f"{before}/"),
             )
+    return True
 
 
 def lost(file: Path) -> list[str]:

@@ -38,6 +38,7 @@ from alembic.util import CommandError
 from mlflow import MlflowClient
 from mlflow.entities import Experiment, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
+from mlflow.tracking._tracking_service import utils as tracking_service
 from sqlalchemy.exc import SQLAlchemyError
 
 __all__ = ["Metric", "MlflowClient", "Param", "Run", "RunTag"]
@@ -89,7 +90,9 @@ def client_for(store: Store) -> MlflowClient:
         with _opening(file):
             _require_contact(uri)
             client = MlflowClient(uri, uri)
-            follow(file, store)
+            if follow(file, store):
+                # By run, where this process has found its artifacts before.
+                getattr(tracking_service, "_artifact_repos_cache", {}).clear()
             return client
 
 

@@ -1,11 +1,13 @@
 import os
 import signal
+from contextlib import ExitStack
 from dataclasses import replace
 
 import psutil
 import pytest
 import torch
 
+from nodebench import runner
 from nodebench.errors import ResourceError
 from nodebench.execution.preflight import require_machine
 from nodebench.execution.ray_tune import run_with_ray
@@ -188,3 +190,40 @@ def test_a_search_gives_up_what_others_surpass_and_its_end_is_a_result(tmp_path,
         assert len(rows) == result.epoch
         assert (result.epoch < 9) == (result.outcome == "stopped")
     assert not any(entry.missing for entry in entries(sweep, store, run))
+
+
+def test_inline_goes_on_with_other_trials_while_one_is_held_and_comes_back(tmp_path, monkeypatch):
+    sweep, store = tiny(tmp_path, seeds=[0, 1, 2]), Store(tmp_path)
+    first, *others = [trial.id for trial in sweep.trials]
+    with ExitStack() as elsewhere:
+        elsewhere.enter_context(store.folder(first).locked())
+        recorder = Recorder()
+        recorder.on_end = lambda trial, problem: (
+            recorder.events.append(("end", trial, problem)),
+            elsewhere.close() if trial == others[-1] else None,
+        )
+        run_inline(sweep.trials, store, options(sweep, tmp_path), recorder)
+    ends = [event[1:] for event in recorder.events if event[0] == "end"]
+    assert ends == [(others[0], None), (others[1], None), (first, None)]
+    assert set(store.results()) == {first, *others}
+
+
+def test_a_trial_that_stays_held_is_named_after_a_while(tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "TRIAL_WAIT_S", 1.0)
+    sweep, store, recorder = tiny(tmp_path, seeds=[0, 1]), Store(tmp_path), Recorder()
+    first, second = (trial.id for trial in sweep.trials)
+    with store.folder(first).locked():
+        run_inline(sweep.trials, store, options(sweep, tmp_path), recorder)
+    ends = [event[1:] for event in recorder.events if event[0] == "end"]
+    assert ends[0] == (second, None)
+    assert ends[1][0] == first
+    assert f"held by process {os.getpid()}" in ends[1][1]
+
+
+def test_of_seeds_trained_together_those_that_are_free_are_trained(tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "TRIAL_WAIT_S", 1.0)
+    sweep = tiny(tmp_path, seeds=[0, 1, 2], resources={"pack_seeds": 3})
+    store, recorder = Store(tmp_path), Recorder()
+    with store.folder(sweep.trials[1].id).locked():
+        run_inline(sweep.trials, store, options(sweep, tmp_path), recorder)
+    assert set(store.results()) == {sweep.trials[0].id, sweep.trials[2].id}
