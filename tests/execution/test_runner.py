@@ -7,8 +7,8 @@ import psutil
 import pytest
 import torch
 
-from nodebench import runner
 from nodebench.errors import ResourceError
+from nodebench.execution import runner
 from nodebench.execution.preflight import require_machine
 from nodebench.execution.ray_tune import run_with_ray
 from nodebench.execution.runner import run_inline

@@ -16,7 +16,7 @@ from nodebench.errors import FieldError
 from nodebench.ode.block import ODEBlock
 from nodebench.ode.field import Field, slope
 from nodebench.ode.gradients.exact import kept_bytes
-from nodebench.report.analysis.verdict import UNDECIDED, judge
+from nodebench.report.analysis.verdict import VerdictWord, judge
 from nodebench.spec.solver import Gradient, Solver
 from nodebench.spec.vocabulary import GRADIENTS, METHODS
 from nodebench.store import Store
@@ -257,7 +257,7 @@ def test_a_verdict_that_cannot_be_had_says_so(tmp_path, monkeypatch) -> None:
     sweep, store, result = swept(tmp_path, monkeypatch, "crashes", evaluate=evaluate)
     assert result.outcome == "finished"
     found = judge(sweep.trials[0], sweep, store)
-    assert found is not None and found.word == UNDECIDED
+    assert found is not None and found.word == VerdictWord.UNDECIDED
     assert found.reason == 'its evaluation ended in an error: KeyError: "of the user\'s"'
 
 

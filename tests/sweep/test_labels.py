@@ -1,17 +1,17 @@
 """Labels: from what varies, cut where there is little room, and never a reason to have no page."""
 
 import pytest
-from made_up import made, steady
-from nodebench.label import LONGEST_DRAWN, cut, drawn, labelled
-from nodebench.outcomes import write_report
-from nodebench.report.plots import file_names
-from nodebench.sources import foreign
-from nodebench.trial import run_trial
 
-from nodebench import launch
-from nodebench.report import plots
+from nodebench.api import write_report
+from nodebench.execution import launch
+from nodebench.planning.lookup import foreign
+from nodebench.report.figures import pareto
+from nodebench.report.figures.curves import file_names
 from nodebench.store import Store
-from sweeps import TINY, Quiet, options, tiny, write_tiny
+from nodebench.sweep.labels import LONGEST_DRAWN, cut, drawn, labeled
+from nodebench.training.trial import run_trial
+from tests.support.fake_results import made, steady
+from tests.support.tiny_sweeps import TINY, Quiet, options, tiny, write_tiny
 
 LONG = "x" * 600
 
@@ -24,13 +24,13 @@ def cells(*settings):
 
 
 def test_of_an_own_part_s_settings_those_that_vary_are_its_label():
-    found = labelled(
+    found = labeled(
         cells({"width": 8, "note": LONG}, {"width": 4, "note": LONG}), ["model.settings"]
     )
     assert list(found.values()) == ["width 8", "width 4"]
-    deep = labelled(cells({"a": {"b": 1, "c": 2}}, {"a": {"b": 3, "c": 2}}), ["model.settings"])
+    deep = labeled(cells({"a": {"b": 1, "c": 2}}, {"a": {"b": 3, "c": 2}}), ["model.settings"])
     assert list(deep.values()) == ["b 1", "b 3"]
-    other = labelled(cells({"act": "tanh"}, {"act": "relu", "extra": 1}), ["model.settings"])
+    other = labeled(cells({"act": "tanh"}, {"act": "relu", "extra": 1}), ["model.settings"])
     assert list(other.values()) == ["tanh", "relu 1"]
 
 
@@ -83,7 +83,7 @@ def test_labels_of_600_letters_leave_a_report_with_all_its_figures(long_labels, 
 
 def test_a_figure_that_fails_is_named_on_the_page_and_takes_nothing_else(tmp_path, monkeypatch):
     sweep, _ = made(tmp_path, steady)
-    monkeypatch.setattr(plots, "frontier", lambda *_: 1 / 0)
+    monkeypatch.setattr(pareto, "frontier", lambda *_: 1 / 0)
     problems = []
     page = write_report(
         sweep, Store(tmp_path / "runs"), tmp_path / "report", on_problem=problems.append
@@ -99,7 +99,7 @@ def test_a_run_says_which_figure_its_report_lacks_and_tries_it_again(tmp_path, m
     monkeypatch.chdir(tmp_path)
     sweep, store = tiny(tmp_path, grid={"model.width": [2, 3]}), Store(tmp_path / "runs")
     with monkeypatch.context() as patched:
-        patched.setattr(plots, "frontier", lambda *_: 1 / 0)
+        patched.setattr(pareto, "frontier", lambda *_: 1 / 0)
         first = launch.run(sweep, store, Quiet(), inline=True, track=False)
         assert first.undrawn == ("frontier: ZeroDivisionError: division by zero",)
     assert launch.run(sweep, store, Quiet(), inline=True, track=False).undrawn == ()

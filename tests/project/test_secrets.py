@@ -1,9 +1,8 @@
 import pytest
 
-from nodebench.errors import Diverged, TrackingError
+from nodebench.errors import Diverged, TrackingError, masked
 from nodebench.store import Store
-from nodebench.variables import masked
-from sweeps import tiny
+from tests.support.tiny_sweeps import tiny
 
 
 @pytest.mark.parametrize(

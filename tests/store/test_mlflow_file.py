@@ -13,21 +13,22 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("mlflow")
-from commands import NODEBENCH, command
 from mlflow import MlflowClient
-from nodebench.doctor import Case
-from nodebench.launches import remember
-from nodebench.memo import is_tracked, note_tracked, state_of
-from nodebench.mlflow_cures import cure
-from nodebench.mlflow_file import local_folder
-from nodebench.places import tracking_uri
-from nodebench.runner import run_inline
 
-from nodebench import doctor, outcomes
+from nodebench import api
 from nodebench.errors import TrackingError
+from nodebench.execution import doctor
+from nodebench.execution.doctor import Case
+from nodebench.execution.runner import run_inline
+from nodebench.planning.freshness import is_tracked, note_tracked, state_of
+from nodebench.planning.launches import remember
 from nodebench.store import Store
-from nodebench.tracking import page_of
-from sweeps import Quiet, options, tiny, write_tiny
+from nodebench.store.locations import tracking_uri
+from nodebench.store.mlflow_file import local_folder
+from nodebench.tracking.cures import cure
+from nodebench.tracking.tracker import page_of
+from tests.support.cli_process import NODEBENCH, command
+from tests.support.tiny_sweeps import Quiet, options, tiny, write_tiny
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # MLflow's own code warns
 
@@ -38,7 +39,7 @@ def written(tmp_path_factory):
     folder = tmp_path_factory.mktemp("written")
     sweep, store = tiny(folder), Store(folder / "runs")
     run_inline(sweep.trials, store, options(sweep, folder), Quiet())
-    outcomes.sync(sweep, store)
+    api.sync(sweep, store)
     return folder
 
 
@@ -104,19 +105,19 @@ def test_artifacts_follow_a_store_that_was_copied_or_moved(copy, written):
 
 def test_runs_whose_artifacts_are_gone_give_no_page_until_they_are_written_again(copy):
     sweep, store = copy
-    outcomes.sync(sweep, store)
+    api.sync(sweep, store)
     shutil.rmtree(store.root / "mlartifacts")
     ok, gone = mlflow_of(store)
     assert (ok.level, gone.level) == ("ok", "warning")
     assert gone.found == "artifacts of `tiny` are gone"
-    page = outcomes.write_report(sweep, store)
+    page = api.write_report(sweep, store)
     before = page.read_text()
     with pytest.raises(TrackingError, match="1 finished runs of `tiny` whose artifacts are gone"):
-        outcomes.write_report(sweep, store, from_mlflow=True)
+        api.write_report(sweep, store, from_mlflow=True)
     assert page.read_text() == before
-    assert len(outcomes.sync(sweep, store)) == 1
+    assert len(api.sync(sweep, store)) == 1
     assert (places(store)[0] / "result.json").exists()
-    outcomes.write_report(sweep, store, from_mlflow=True)
+    api.write_report(sweep, store, from_mlflow=True)
     assert page.read_text() == before
 
 
@@ -124,7 +125,7 @@ def test_an_experiment_without_a_run_of_the_sweep_gives_no_page(copy):
     _, store = copy
     other = tiny(Path.cwd(), seeds=[7])
     with pytest.raises(TrackingError, match="no run of a trial that `tiny` plans"):
-        outcomes.write_report(other, store, from_mlflow=True)
+        api.write_report(other, store, from_mlflow=True)
     assert not Path("reports").exists()
 
 
@@ -137,12 +138,12 @@ def test_an_experiment_that_was_deleted_in_mlflows_pages_is_restored(copy):
     client.delete_experiment(experiment)
     assert not is_tracked(sweep, store)
     for attempt in (
-        lambda: outcomes.write_report(sweep, store, from_mlflow=True),
+        lambda: api.write_report(sweep, store, from_mlflow=True),
         lambda: page_of(sweep, store),
     ):
         with pytest.raises(TrackingError, match=r"deleted in its pages. `nodebench sync SWEEP`"):
             attempt()
-    assert list(outcomes.sync(sweep, store).values()) == [before]
+    assert list(api.sync(sweep, store).values()) == [before]
     assert client.get_experiment(experiment).lifecycle_stage == "active"
     assert run_id(sweep, store)[2] == before
 
@@ -188,7 +189,7 @@ def test_a_file_that_cannot_be_used_is_said_to_be_damaged_newer_or_older(copy, h
     file = store.root / "mlflow.db"
     spoil(file, how)
     with pytest.raises(TrackingError) as caught:
-        outcomes.sync(sweep, store)
+        api.sync(sweep, store)
     (found,) = mlflow_of(store)
     for text in (str(caught.value), found.found):
         assert what_to_do in text
@@ -206,7 +207,7 @@ def test_a_database_that_is_not_mlflows_is_left_alone(tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{file}")
     sweep, store = tiny(tmp_path), Store(tmp_path / "runs")
     with pytest.raises(TrackingError, match="none of MLflow's: it has the tables users"):
-        outcomes.sync(sweep, store)
+        api.sync(sweep, store)
     assert mlflow_of(store)[0].level == "problem"
     assert file.read_bytes() == before
 
@@ -250,7 +251,7 @@ def test_a_server_that_answers_otherwise_has_its_own_cure_and_no_password_is_sho
     with answering(status, body) as port:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:secret@127.0.0.1:{port}")
         with pytest.raises(TrackingError) as caught:
-            outcomes.sync(sweep, store)
+            api.sync(sweep, store)
         (found,) = mlflow_of(store)
     for text in (str(caught.value), found.found):
         assert what_to_do in text

@@ -2,15 +2,16 @@ import shutil
 
 import pytest
 import yaml
-from nodebench.cleaning import Wish, remove, survey
-from nodebench.launches import launched_files, remember, require_name
-from nodebench.sources import load_sweep
-from nodebench.upkeep import merge
 
-from nodebench import launch, outcomes
+from nodebench import api
+from nodebench.api import merge
 from nodebench.errors import StoreError
+from nodebench.execution import launch
+from nodebench.planning.garbage import Wish, remove, survey
+from nodebench.planning.launches import launched_files, remember, require_name
+from nodebench.planning.lookup import load_sweep
 from nodebench.store import Store
-from sweeps import TINY, Quiet
+from tests.support.tiny_sweeps import TINY, Quiet
 
 ORPHANS = Wish(frozenset({"orphans", "checkpoints"}))
 
@@ -40,9 +41,9 @@ def test_another_file_of_the_name_of_the_last_launch_needs_a_word(tmp_path, stor
     other = load_sweep(two)
     for attempt in (
         lambda: run(two, store),
-        lambda: outcomes.sync(other, store),
+        lambda: api.sync(other, store),
         lambda: merge(other, store, []),
-        lambda: outcomes.write_report(other, store),
+        lambda: api.write_report(other, store),
         lambda: launch.time_cells(other, store, Quiet()),
     ):
         with pytest.raises(StoreError, match="--replace") as caught:
@@ -140,13 +141,13 @@ def test_a_report_replaces_nothing_that_no_report_has_written(tmp_path, store):
     for name in ("README.md", "results.csv"):
         (tmp_path / name).write_text("mine")
     with pytest.raises(StoreError, match=r"`results.csv`, `README.md`, `figures`"):
-        outcomes.write_report(sweep, store, tmp_path)
+        api.write_report(sweep, store, tmp_path)
     assert (figures / "mine.svg").exists()
     assert (tmp_path / "README.md").read_text() == "mine"
-    page = outcomes.write_report(sweep, store)
+    page = api.write_report(sweep, store)
     (page.parent / "sweep.yaml").unlink()  # as if it were cut off
     page.unlink()
-    assert outcomes.write_report(sweep, store).exists()
+    assert api.write_report(sweep, store).exists()
     page.parent.joinpath("results.csv").write_text("mine")
     with pytest.raises(StoreError, match="no report"):
         run(tmp_path / "a" / "x.yaml", store, write_report=True)

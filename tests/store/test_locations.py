@@ -2,17 +2,17 @@ import os
 from pathlib import Path
 
 import pytest
-from nodebench.places import (
-    cluster_address,
+
+from nodebench.errors import InputError, StoreError, TrackingError
+from nodebench.execution.ray_cluster import address
+from nodebench.store import Store
+from nodebench.store.locations import (
     data_root,
     default_store,
     tracking_file,
     tracking_uri,
 )
-
-from nodebench.errors import InputError, StoreError, TrackingError
-from nodebench.store import Store
-from sweeps import tiny, write_tiny
+from tests.support.tiny_sweeps import tiny, write_tiny
 
 
 @pytest.fixture(autouse=True)
@@ -22,7 +22,7 @@ def here(tmp_path, monkeypatch):
 
 def found(store=None):
     store = store or default_store()
-    return store.root, data_root(), tracking_uri(store), cluster_address()
+    return store.root, data_root(), tracking_uri(store), address()
 
 
 @pytest.mark.parametrize("value", ["", " ", "\t\n"])

@@ -3,12 +3,12 @@
 import json
 
 import pytest
-from nodebench.doubts import doubts
 
-from nodebench import launch
-from nodebench.cli import wording
+from nodebench import api
+from nodebench.cli import inspect
+from nodebench.planning.warnings import doubts
 from nodebench.store import Store
-from sweeps import TINY, tiny
+from tests.support.tiny_sweeps import TINY, tiny
 
 
 def said(tmp_path, solver, precision="float32", **fields):
@@ -52,5 +52,5 @@ def test_a_line_is_said_once_whatever_the_number_of_trials(tmp_path):
 def test_scripts_are_told_too(tmp_path):
     base = {**TINY, "solver": {"method": "dopri5", "tol": 1e-9}}
     sweep = tiny(tmp_path, base=base)
-    plan = json.loads(wording.plan_json(sweep, launch.plan(sweep, Store(tmp_path / "runs")), {}))
+    plan = json.loads(inspect.plan_json(sweep, api.plan(sweep, Store(tmp_path / "runs")), {}))
     assert plan["doubts"] == doubts(sweep)
