@@ -290,8 +290,7 @@ class NeuralOde(Model):
 
     @property
     def span(self) -> None:
-        """That between one observation and the next."""
-        return
+        """None: from one observation to the next."""
 
 
 class CustomModel(ImportedSettings, Model):
@@ -301,12 +300,11 @@ class CustomModel(ImportedSettings, Model):
 
     @property
     def ode_blocks(self) -> None:
-        """Its own business."""
-        return
+        """None: only its author knows."""
 
     @property
     def normalizes_batches_in_ode(self) -> bool:
-        """It might."""
+        """True, since it cannot be known."""
         return True
 
 
