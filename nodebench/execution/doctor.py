@@ -19,7 +19,7 @@ from nodebench.data.files import FILES, missing, prepare
 from nodebench.errors import DataError, ResourceError, TrackingError
 from nodebench.execution.ray_cluster import address, quieten, temporary_folder
 from nodebench.files import require_writable
-from nodebench.planning.allowance import cpu_count, memory_bytes
+from nodebench.planning.available_resources import cpu_count, memory_bytes
 from nodebench.spec.data import DATASETS
 from nodebench.spec.settings import Settings
 from nodebench.store import Store

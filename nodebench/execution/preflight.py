@@ -13,7 +13,7 @@ from nodebench.data.files import prepare
 from nodebench.errors import InputError, ResourceError
 from nodebench.execution.ray_cluster import address, require_answer, temporary_folder
 from nodebench.planning import RunOptions
-from nodebench.planning.allowance import cpu_count
+from nodebench.planning.available_resources import cpu_count
 from nodebench.planning.plan import Entry
 from nodebench.planning.seed_packs import packs
 from nodebench.spec import Trial

@@ -16,7 +16,7 @@ from typing import Any
 
 from nodebench.errors import ResourceError, shown
 from nodebench.files import require_writable
-from nodebench.planning.allowance import cpu_count, memory_bytes
+from nodebench.planning.available_resources import cpu_count, memory_bytes
 from nodebench.store.locations import variable
 
 SESSION = "session"

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from nodebench.planning.allowance import cpu_count
+from nodebench.planning.available_resources import cpu_count
 from nodebench.planning.plan import Entry
 from nodebench.spec.point import known_point
 from nodebench.store import Result, Store

@@ -291,8 +291,7 @@ class NeuralOde(Model):
 
     @property
     def span(self) -> None:
-        """That between one observation and the next."""
-        return
+        """None: from one observation to the next."""
 
 
 class CustomModel(ImportedSettings, Model):
@@ -302,12 +301,11 @@ class CustomModel(ImportedSettings, Model):
 
     @property
     def ode_blocks(self) -> None:
-        """None: only the class itself knows."""
-        return
+        """None: only its author knows."""
 
     @property
     def normalizes_batches_in_ode(self) -> bool:
-        """True: a class of one's own might do so, which nobody knows before it is built."""
+        """True, since it cannot be known."""
         return True
 
 

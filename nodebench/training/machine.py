@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from nodebench.planning.allowance import cpu_count, memory_bytes
+from nodebench.planning.available_resources import cpu_count, memory_bytes
 
 RECORDED_PACKAGES = ("nodebench", "torch", "torchdiffeq", "scipy")
 

@@ -8,6 +8,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 import nodebench
 from nodebench.data.dataset import Data, Split
 from nodebench.execution import launch
@@ -15,6 +17,34 @@ from nodebench.files import PACKAGE
 from nodebench.ode.block import ODEBlock
 
 ROOT = Path(__file__).parents[2]
+
+TORCH_FREE = ("spec", "sweep", "store", "planning", "cli")
+HEAVY = ("torch", "ray", "mlflow", "pandas")
+
+MOST_MODULES, MOST_LINES, MOST_LINES_OF_A_FUNCTION, MOST_PARAMETERS = 13, 330, 50, 8
+
+LONGER = {"training/trial.py"}
+"""Files that are being taken apart."""
+
+IMPORTS_ALL = """
+import importlib, logging, os, pathlib, sys, warnings
+
+def state():
+    loggers = {name: (logger.level, logger.handlers) for name, logger in
+               logging.root.manager.loggerDict.items() if name.startswith("nodebench")}
+    return (dict(os.environ), loggers, logging.root.level, list(logging.root.handlers),
+            list(warnings.filters))
+
+root, heavy, *rooms = sys.argv[1:]
+import typer, yaml, pydantic, rich.console, rich.progress  # what others do is not ours
+before = state()
+for room in rooms:
+    for path in sorted(pathlib.Path(root, room).rglob("*.py")):
+        name = ".".join(path.relative_to(pathlib.Path(root).parent).with_suffix("").parts)
+        importlib.import_module(name.removesuffix(".__init__"))
+assert state() == before, [(a, b) for a, b in zip(state(), before) if a != b]
+print(*sorted(set(heavy.split(",")) & set(sys.modules)))
+"""
 
 
 def test_the_package_is_what_freshness_and_commits_are_looked_for_in() -> None:
@@ -88,3 +118,68 @@ def test_what_users_parts_are_made_of_is_there_and_imported_at_first_use() -> No
 
 def test_a_name_that_nodebench_lacks_is_an_attribute_error() -> None:
     assert not hasattr(nodebench, "nothing")
+
+
+def test_the_rooms_of_plans_are_imported_without_torch_and_change_nothing() -> None:
+    """Neither the environment, nor loggers, nor filters of warnings."""
+    command = [sys.executable, "-c", IMPORTS_ALL, str(PACKAGE), ",".join(HEAVY), *TORCH_FREE]
+    printed = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (printed.stderr, printed.stdout.split()) == ("", [])
+
+
+def test_the_names_of_a_trial_s_files_stand_in_one_module() -> None:
+    folder = ast.parse((PACKAGE / "store" / "trial_folder.py").read_text(encoding="utf-8"))
+    names = {text for text in _texts(folder) if text.endswith((".json", ".jsonl", ".txt", ".pt"))}
+    assert {"trial.json", "history.jsonl", "evaluations.json", "error.txt"} <= names
+    others = {
+        path.name: sorted(names & set(_texts(ast.parse(path.read_text(encoding="utf-8")))))
+        for path in PACKAGE.rglob("*.py")
+        if path.name != "trial_folder.py"
+    }
+    assert {name: found for name, found in others.items() if found} == {}
+
+
+@pytest.mark.parametrize("folder", sorted({path.parent for path in PACKAGE.rglob("*.py")}), ids=str)
+def test_no_folder_has_too_many_modules(folder: Path) -> None:
+    modules = [path for path in folder.glob("*.py") if path.name != "__init__.py"]
+    assert len(modules) <= MOST_MODULES
+
+
+def test_no_file_is_too_long() -> None:
+    lines = {
+        str(path.relative_to(PACKAGE)): len(path.read_text(encoding="utf-8").splitlines())
+        for path in PACKAGE.rglob("*.py")
+    }
+    assert {name for name, count in lines.items() if count > MOST_LINES} <= LONGER
+
+
+def test_no_function_is_too_long_or_takes_too_much() -> None:
+    found = [
+        (str(path.relative_to(PACKAGE)), function.name)
+        for path in PACKAGE.rglob("*.py")
+        for function in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(function, ast.FunctionDef)
+        and (_lines(function) > MOST_LINES_OF_A_FUNCTION or _parameters(function) > MOST_PARAMETERS)
+    ]
+    assert found == []
+
+
+def _texts(tree: ast.AST) -> Iterator[str]:
+    """The texts in the code, but for docstrings, which stand alone."""
+    docs = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docs:
+            yield node.value
+
+
+def _lines(function: ast.FunctionDef) -> int:
+    """So many from its name to its end."""
+    assert function.end_lineno is not None
+    return function.end_lineno - function.lineno + 1
+
+
+def _parameters(function: ast.FunctionDef) -> int:
+    """So many, `self` and `cls` aside."""
+    arguments = function.args
+    named = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
+    return len([each for each in named if each.arg not in ("self", "cls")])

@@ -13,8 +13,8 @@ import torch
 
 import nodebench
 from nodebench.execution import ray_cluster
-from nodebench.planning import allowance
-from nodebench.planning.allowance import cpu_count, memory_bytes
+from nodebench.planning import available_resources
+from nodebench.planning.available_resources import cpu_count, memory_bytes
 from nodebench.planning.estimate import slots
 from nodebench.sweep.file import Resources
 from nodebench.training import machine
@@ -30,7 +30,7 @@ def node(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _process: set(range(NODE_CPUS)))
     sizes = {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 64 * GIB // 4096}
     monkeypatch.setattr(os, "sysconf", sizes.__getitem__)
-    for name in allowance.SLURM:
+    for name in available_resources.SLURM:
         monkeypatch.delenv(name, raising=False)
 
 
@@ -143,7 +143,7 @@ def bound(*command: str) -> str:
 
 
 def test_a_process_bound_to_one_cpu_has_one():
-    code = "from nodebench.planning.allowance import cpu_count; print(cpu_count())"
+    code = "from nodebench.planning.available_resources import cpu_count; print(cpu_count())"
     assert bound(sys.executable, "-c", code) == "1\n"
 
 
@@ -170,4 +170,4 @@ def test_nothing_asks_for_the_node_s_figures_elsewhere():
         for p in folder.rglob("*.py")
         if asks.search(p.read_text(encoding="utf-8"))
     }
-    assert asking == {"planning/allowance.py"}
+    assert asking == {"planning/available_resources.py"}

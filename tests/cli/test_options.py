@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import inspect
+
+import pytest
+import typer
+
+from nodebench import api
+from nodebench.cli.options import Part, Place, Source, grouped
+from nodebench.store import Store
+from tests.support.tiny_sweeps import Quiet, tiny
+
+
+def test_a_group_of_options_is_read_as_options_and_given_as_a_group():
+    seen = []
+
+    @grouped
+    def verb(source: Source, place: Place, part: Part, more: bool = False) -> None:
+        seen.append((source, place, part, more))
+
+    assert [*inspect.signature(verb).parameters] == [
+        "source", "changes", "size", "small", "inline", "cpu", "only", "shard", "more",
+    ]  # fmt: skip
+    app = typer.Typer()
+    app.command()(verb)
+    with pytest.raises(SystemExit) as ended:
+        app(["a.yaml", "--set", "seeds=[1]", "--cpu", "--shard", "1/2"])
+    assert ended.value.code == 0
+    assert seen == [(Source("a.yaml", ["seeds=[1]"]), Place(cpu=True), Part(shard="1/2"), False)]
+
+
+def test_every_keyword_of_a_launch_is_one_of_its_parts_and_another_is_refused(tmp_path):
+    keywords = {"only", "shard", "retry_failed", "inline", "cpu", "fail_fast"}
+    keywords |= {"track", "require_mlflow", "write_report", "replace_other"}
+    parts = api.Selection, api.Backend, api.Publication
+    assert {name for part in parts for name in inspect.signature(part).parameters} == keywords
+    assert api.RunKeywords.__annotations__.keys() == keywords
+    with pytest.raises(TypeError, match="Did you mean `inline`"):
+        api.run(tiny(tmp_path), Store(tmp_path / "runs"), Quiet(), inlin=True)

@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+from nodebench.store import Result, Store, TrialFolder
+from nodebench.store.signals import give_up, take_given_up
+from tests.support.tiny_sweeps import tiny
+
+RESULT = Result("finished", "", 1, {}, [], 1.0, 2.0)
+
+
+def paths_of(folder):
+    """What the folder's properties say of its files."""
+    found = [getattr(folder, name) for name, p in vars(TrialFolder).items() if _is_property(p)]
+    return {path for path in found if not isinstance(path, tuple)}
+
+
+def _is_property(member):
+    return isinstance(member, property)
+
+
+def test_every_file_that_a_trial_writes_is_a_property(tmp_path):
+    [trial] = tiny(tmp_path).trials
+    folder = Store(tmp_path / "runs").folder(trial.id)
+    folder.create(trial)
+    folder.write_history([{"epoch": 1}])
+    folder.write_evaluations([])
+    folder.write_trajectories([])
+    folder.add_timing({"hardware": "a", "device": "cpu", "threads": 1, "torch": "2", "time": 1.0})
+    folder.write_error("Traceback")
+    folder.write_result(RESULT)
+    give_up(folder)
+    for checkpoint in (folder.checkpoint, folder.checkpoint_before):
+        checkpoint.touch()
+    with folder.locked():
+        assert set(folder.path.iterdir()) == paths_of(folder)
+        assert set(folder.files()) == paths_of(folder) - {folder.lock_file}
+
+
+def test_what_is_half_written_does_not_belong_to_a_trial(tmp_path):
+    folder = Store(tmp_path).folder("aa")
+    assert folder.files() == []
+    folder.path.mkdir(parents=True)
+    partial = folder.path / ".result.json.1.partial"
+    partial.touch()
+    assert (folder.files(), folder.partial_files()) == ([], [partial])
+
+
+def test_word_of_a_search_is_taken_once(tmp_path):
+    folder = Store(tmp_path).folder("aa")
+    folder.path.mkdir(parents=True)
+    give_up(folder)
+    assert [take_given_up(folder), take_given_up(folder)] == [True, False]
+
+
+def test_a_store_lists_its_folders_and_the_sweeps_that_it_keeps(tmp_path):
+    store = Store(tmp_path)
+    assert (list(store.trial_folders()), store.sweep_records()) == ([], [])
+    store.sweep("one").keep("name: one\n", {"aa": "its label"})
+    for name in ("bb", "aa"):
+        store.folder(name).path.mkdir(parents=True)
+    (store.trials_root / "stray").touch()
+    store.sweep("two").keep_mlflow_runs({"aa": "run"})
+    store.sweep("two").keep_memo("tracked", "state")
+    with store.sweep("three").run_lock():
+        assert [path.name for path in store.sweep_locks()] == ["three.lock"]
+    assert [folder.path.name for folder in store.trial_folders()] == ["aa", "bb"]
+    assert [record.name for record in store.sweep_records()] == ["one", "two"]
+    assert store.sweep("one").labels() == {"aa": "its label"}
