@@ -123,7 +123,7 @@ class Prepared:
 def _steps(
     trial: Trial, store: Store, options: RunOptions, packed: int, record: Record
 ) -> Iterator[Step | Row]:
-    """A trial's four steps; any exception of theirs becomes its outcome."""
+    """A trial's four steps: prepare, resume, train, evaluate."""
     prepared = _prepared(trial, options, packed)
     record.follow(prepared.state, prepared.task.chance)
     epochs_saved = _resume(prepared, store, record)
