@@ -17,7 +17,7 @@ import torch
 
 from benchmarks import data, steps, sweeps
 from benchmarks.measure import Row
-from nodebench.planning.allowance import cpu_count
+from nodebench.planning.available_resources import cpu_count
 from nodebench.training.machine import environment, select_device
 
 BENCHMARKS: dict[str, Callable[[], list[Row]]] = {
