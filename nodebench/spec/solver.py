@@ -10,10 +10,12 @@ from pydantic import Field, model_validator
 
 from nodebench.spec.settings import NamedSettings, Settings
 from nodebench.spec.vocabulary import (
+    A_NUMBER,
     METHODS,
     SCIPY_METHODS,
     BelowOne,
     Count,
+    Flag,
     GradientName,
     Method,
     MethodName,
@@ -62,10 +64,10 @@ class Solver(Settings):
     rtol: Positive | None = None
     atol: NonNegative | None = None
     scipy: ScipyMethod | None = None
-    dense_output: bool | None = None
+    dense_output: Flag | None = None
     adapt: Adapt | None = None
-    damping: Annotated[float, Field(gt=0.5, le=1)] | None = None
-    coupling: Annotated[float, Field(gt=0, le=1)] | None = None
+    damping: Annotated[float, Field(gt=0.5, le=1), A_NUMBER] | None = None
+    coupling: Annotated[float, Field(gt=0, le=1), A_NUMBER] | None = None
 
     @property
     def facts(self) -> Method:
@@ -226,8 +228,8 @@ class Gradient(NamedSettings):
     solver: Solver | None = None
     norm: Literal["default", "seminorm"] = "default"
     segments: Count | Literal["auto"] | None = None
-    nodes: Annotated[int, Field(ge=2)] | None = None
-    update_batch_norm: bool = False
+    nodes: Annotated[int, Field(ge=2, le=1000), A_NUMBER] | None = None
+    update_batch_norm: Flag = False
 
     @model_validator(mode="after")
     def _has_settings_of_its_own(self) -> Self:

@@ -121,7 +121,7 @@ def test_a_trial_s_memory_is_its_threads_share_of_what_this_process_may_use(monk
 
 def test_ray_and_forecasts_count_the_cpus_of_this_process(monkeypatch):
     monkeypatch.setenv("SLURM_CPUS_PER_TASK", "3")
-    here = ray_cluster._here()
+    here = ray_cluster.settings_here()
     assert here["num_cpus"] == 3
     assert slots(Resources(), gpus=0) == 3
     assert here["object_store_memory"] <= memory_bytes() // 10
@@ -129,7 +129,7 @@ def test_ray_and_forecasts_count_the_cpus_of_this_process(monkeypatch):
 
 def test_ray_s_store_stays_within_little_memory(monkeypatch):
     monkeypatch.setattr(ray_cluster, "memory_bytes", lambda: 2 * GIB)
-    assert ray_cluster._here()["object_store_memory"] == 2 * GIB // 10
+    assert ray_cluster.settings_here()["object_store_memory"] == 2 * GIB // 10
 
 
 def bound(*command: str) -> str:

@@ -58,7 +58,7 @@ def test_a_store_is_never_the_users_folder(tmp_path, monkeypatch, value):
     with pytest.raises(StoreError, match="has `sweeps`, which are not a store's"):
         default_store()
     with pytest.raises(StoreError, match="NODEBENCH_RUNS"):
-        Store(tmp_path).write_sweep("tiny", "name: tiny", {})
+        Store(tmp_path).sweep("tiny").keep("name: tiny", {})
     assert file.read_text() == before
     assert os.listdir(tmp_path) == ["sweeps"]
 
@@ -78,20 +78,20 @@ def test_a_store_may_lie_among_other_files_and_knows_itself(tmp_path):
     (tmp_path / "events.out").write_text("of TensorBoard, say")
     store = Store(tmp_path)
     store.require_own()
-    store.write_sweep("tiny", "name: tiny", {"aa": "one"})
+    store.sweep("tiny").keep("name: tiny", {"aa": "one"})
     (tmp_path / "trials" / "mine").mkdir(parents=True)
     store.require_own()
 
 
 def test_a_store_of_an_earlier_release_is_known_for_one(tmp_path):
     store, sweep = Store(tmp_path / "runs"), tiny(tmp_path)
-    store.write_sweep("tiny", sweep.text, {"aa": "one"})
+    store.sweep("tiny").keep(sweep.text, {"aa": "one"})
     for name in (".nodebench", "sweeps/tiny.files.json"):
         (store.root / name).unlink()
     store.folder("aa").create(sweep.trials[0])
     (store.root / "index.json").write_text("{}")
-    store.write_sweep("tiny", "name: tiny", {"aa": "one"})
-    assert store.sweep_file("tiny").read_text() == "name: tiny"
+    store.sweep("tiny").keep("name: tiny", {"aa": "one"})
+    assert store.sweep("tiny").file.read_text() == "name: tiny"
 
 
 def test_a_file_is_no_store_and_no_folder_of_data(tmp_path, monkeypatch):

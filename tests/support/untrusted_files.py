@@ -16,7 +16,8 @@ SECONDS = 5.0
 """Of computing, the most that one file may take; a hang would take minutes."""
 
 HEAD = "name: t\nbase: {data: spheres, model: plainode, solver: {method: euler, steps: 2}}\n"
-CUSTOM = "name: t\nbase: {data: spheres, model: {name: 'loading:net', settings: %s}}\n"
+OWN_MODEL = f"{__name__}:net"
+CUSTOM = f"name: t\nbase: {{data: spheres, model: {{name: '{OWN_MODEL}', settings: %s}}}}\n"
 
 
 def outcome(path: Path, *overrides: str, size: SizeName = "full") -> Sweep | list[str]:

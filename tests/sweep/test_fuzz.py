@@ -15,7 +15,7 @@ from nodebench.spec import TrialSpec
 from nodebench.sweep import Sweep
 from nodebench.sweep.file import SMALLER, SweepFile
 from tests.support.tiny_sweeps import TINY
-from tests.support.untrusted_files import HEAD, outcome, outcome_of
+from tests.support.untrusted_files import HEAD, OWN_MODEL, outcome, outcome_of
 
 FUZZ = settings(
     max_examples=150,
@@ -38,7 +38,18 @@ WORDS = sorted(
         "at", "when", "methods", "nfe", "tols", "test_size", "checksums", "augment", "cpus", "gpus",
     }
 )  # fmt: skip
-NAMES = ["spheres", "plainode", "odenet", "euler", "dopri5", "loading:net", "sgd", "bn", "mlp", "t"]
+NAMES = [
+    "spheres",
+    "plainode",
+    "odenet",
+    "euler",
+    "dopri5",
+    OWN_MODEL,
+    "sgd",
+    "bn",
+    "mlp",
+    "t",
+]
 PATHS = ["solver.steps", "model.norm.ode", "model.name, data.name", "seed", "train.optimizer.lr"]
 
 leaves = st.one_of(

@@ -93,6 +93,7 @@ FIELDS = {
     for part in all_parts()
     if part.__module__.startswith("nodebench")
     for name, info in part.model_fields.items()
+    if (part.__name__, name) != ("PublishedNumber", "value")  # text where it is as printed
 }
 SHAPES = (lambda x: x, lambda x: [x], lambda x: [x, x])
 

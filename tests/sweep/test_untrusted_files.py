@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from nodebench.cli.inspect import plan as plan_command
-from nodebench.cli.inspect import status as status_command
+from nodebench.cli.app import app
 from nodebench.data.load import load as load_data
 from nodebench.errors import InputError, SweepError
 from nodebench.models.build import build
@@ -163,16 +162,16 @@ def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 PLACES = {
-    "base": ({"base": {**TINY, "model": "mine:net"}}, {}),
-    "a name": ({"base": {**TINY, "model": {"name": "mine:net"}}}, {}),
-    "an axis": ({"grid": {"model": ["plainode", "mine:net"]}}, {}),
-    "a group": ({"grid": {"model": [{"name": "mine:net"}]}}, {}),
-    "a zipped axis": ({"grid": {"solver.steps, model": [[1, "mine:net"]]}}, {}),
-    "data": ({"base": {**TINY, "data": "mine:net"}}, {}),
-    "small": ({"small": {"model": "mine:net"}}, {"small": True}),
-    "--set": ({}, {"changes": ["model=mine:net"]}),
-    "--set base": ({}, {"changes": ["base.model=mine:net"]}),
-    "include": ({"base": {}, "include": "below.yaml"}, {}),
+    "base": ({"base": {**TINY, "model": "mine:net"}}, []),
+    "a name": ({"base": {**TINY, "model": {"name": "mine:net"}}}, []),
+    "an axis": ({"grid": {"model": ["plainode", "mine:net"]}}, []),
+    "a group": ({"grid": {"model": [{"name": "mine:net"}]}}, []),
+    "a zipped axis": ({"grid": {"solver.steps, model": [[1, "mine:net"]]}}, []),
+    "data": ({"base": {**TINY, "data": "mine:net"}}, []),
+    "small": ({"small": {"model": "mine:net"}}, ["--small"]),
+    "--set": ({}, ["--set", "model=mine:net"]),
+    "--set base": ({}, ["--set", "base.model=mine:net"]),
+    "include": ({"base": {}, "include": "below.yaml"}, []),
 }
 
 
@@ -180,9 +179,9 @@ PLACES = {
 def test_a_plan_shows_every_import_path_and_imports_none(tmp_path, mine, capsys, fields, options):
     (tmp_path / "below.yaml").write_text(yaml.safe_dump({"base": {**TINY, "model": "mine:net"}}))
     write_tiny(tmp_path, **fields)
-    plan_command("tiny.yaml", **options)
+    app(["plan", "tiny.yaml", *options], standalone_mode=False)
     assert "\nimports `mine:net` when it runs\n" in capsys.readouterr().out
-    status_command("tiny.yaml", **options)
+    app(["status", "tiny.yaml", *options], standalone_mode=False)
     assert not mine.exists()
 
 
@@ -196,7 +195,7 @@ def test_a_plan_shows_every_import_path_and_imports_none(tmp_path, mine, capsys,
 )
 def test_an_import_path_that_no_trial_has_is_not_imported(tmp_path, mine, fields):
     write_tiny(tmp_path, **fields)
-    plan_command("tiny.yaml")
+    app(["plan", "tiny.yaml"], standalone_mode=False)
     sweep = load(tmp_path / "tiny.yaml")
     assert not any(trial.spec.import_paths for trial in sweep.trials)
     assert not mine.exists()

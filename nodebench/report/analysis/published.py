@@ -28,7 +28,7 @@ from nodebench.report.analysis.sizes import caveat
 from nodebench.report.analysis.statistics import column
 from nodebench.spec import TrialSpec
 from nodebench.spec.settings import Settings
-from nodebench.spec.vocabulary import NonNegative
+from nodebench.spec.vocabulary import Flag, NonNegative
 from nodebench.store.result import FINISHED
 from nodebench.sweep import Sweep
 from nodebench.sweep.file import full_name
@@ -70,10 +70,10 @@ class PublishedNumber(Settings):
     ] = "test_accuracy"
     value: float | str
     spread: NonNegative | None = None
-    n: Annotated[int, Field(ge=2)] | None = None
+    n: Annotated[int, Field(ge=2), A_NUMBER] | None = None
     margin: NonNegative | None = None
     under: Literal["limit"] | None = None
-    read_off: bool = False
+    read_off: Flag = False
     not_comparable: str = ""
     source: str
 
