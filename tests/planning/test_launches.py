@@ -7,6 +7,7 @@ from nodebench import api
 from nodebench.api import merge
 from nodebench.errors import StoreError
 from nodebench.execution import launch
+from nodebench.execution.publishing import Publication
 from nodebench.planning.garbage import Wish, remove, survey
 from nodebench.planning.launches import launched_files, remember, require_name
 from nodebench.planning.lookup import load_sweep
@@ -32,7 +33,7 @@ def file(folder, *, width=4, name="tiny", **fields):
 
 def run(path, store, *, overrides=(), small=False, **how):
     how = {"inline": True, "track": False, "write_report": False, **how}
-    return launch.run(load_sweep(path, overrides=overrides, small=small), store, Quiet(), **how)
+    return api.run(load_sweep(path, overrides=overrides, small=small), store, Quiet(), **how)
 
 
 def test_another_file_of_the_name_of_the_last_launch_needs_a_word(tmp_path, store):
@@ -44,7 +45,7 @@ def test_another_file_of_the_name_of_the_last_launch_needs_a_word(tmp_path, stor
         lambda: api.sync(other, store),
         lambda: merge(other, store, []),
         lambda: api.write_report(other, store),
-        lambda: launch.time_cells(other, store, Quiet()),
+        lambda: launch.time_cells(other, store, Quiet(), Publication()),
     ):
         with pytest.raises(StoreError, match="--replace") as caught:
             attempt()

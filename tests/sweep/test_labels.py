@@ -2,8 +2,8 @@
 
 import pytest
 
+from nodebench import api
 from nodebench.api import write_report
-from nodebench.execution import launch
 from nodebench.planning.lookup import foreign
 from nodebench.report.figures import pareto
 from nodebench.report.figures.curves import file_names
@@ -83,7 +83,7 @@ def test_labels_of_600_letters_leave_a_report_with_all_its_figures(long_labels, 
 
 def test_a_figure_that_fails_is_named_on_the_page_and_takes_nothing_else(tmp_path, monkeypatch):
     sweep, _ = made(tmp_path, steady)
-    monkeypatch.setattr(pareto, "frontier_figure", lambda *_: 1 / 0)
+    monkeypatch.setattr(pareto, "pareto_figure", lambda *_: 1 / 0)
     problems = []
     page = write_report(
         sweep, Store(tmp_path / "runs"), tmp_path / "report", on_problem=problems.append
@@ -99,10 +99,10 @@ def test_a_run_says_which_figure_its_report_lacks_and_tries_it_again(tmp_path, m
     monkeypatch.chdir(tmp_path)
     sweep, store = tiny(tmp_path, grid={"model.width": [2, 3]}), Store(tmp_path / "runs")
     with monkeypatch.context() as patched:
-        patched.setattr(pareto, "frontier_figure", lambda *_: 1 / 0)
-        first = launch.run(sweep, store, Quiet(), inline=True, track=False)
+        patched.setattr(pareto, "pareto_figure", lambda *_: 1 / 0)
+        first = api.run(sweep, store, Quiet(), inline=True, track=False)
         assert first.undrawn == ("frontier: ZeroDivisionError: division by zero",)
-    assert launch.run(sweep, store, Quiet(), inline=True, track=False).undrawn == ()
+    assert api.run(sweep, store, Quiet(), inline=True, track=False).undrawn == ()
     assert (tmp_path / "reports" / "tiny" / "figures" / "frontier.svg").exists()
 
 

@@ -28,7 +28,7 @@ from nodebench.report.analysis.sizes import caveat
 from nodebench.report.analysis.statistics import column
 from nodebench.spec import TrialSpec
 from nodebench.spec.settings import Settings
-from nodebench.spec.vocabulary import Flag, NonNegative
+from nodebench.spec.vocabulary import A_NUMBER, Flag, NonNegative
 from nodebench.store.result import FINISHED
 from nodebench.sweep import Sweep
 from nodebench.sweep.file import full_name
