@@ -84,7 +84,7 @@ def test_cells_of_unknown_cost_are_taken_like_the_others(half_done, tmp_path):
 
 
 def test_a_machine_has_as_many_slots_as_its_scarcest_resource(monkeypatch):
-    monkeypatch.setattr("nodebench.estimate.cpu_count", lambda: 8)
+    monkeypatch.setattr("nodebench.planning.estimate.cpu_count", lambda: 8)
     assert slots(Resources(cpus=2), gpus=0) == 4
     assert slots(Resources(cpus=1, gpus=0.5), gpus=2) == 4
     assert slots(Resources(cpus=16), gpus=0) == 1

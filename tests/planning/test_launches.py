@@ -78,7 +78,7 @@ def test_a_file_that_was_moved_renamed_inside_or_copied_needs_no_word(tmp_path, 
     run(one, store)
     two = file(tmp_path / "b")
     run(two, store)  # the same, word for word
-    assert store.launches("tiny")[-1]["file"] == "a/x.yaml"
+    assert store.sweep("tiny").launches()[-1]["file"] == "a/x.yaml"
     one.unlink()
     two.unlink()
     three = file(tmp_path / "c", seeds=[0, 1])
@@ -105,8 +105,8 @@ def test_the_same_file_in_other_forms_is_no_other_file(tmp_path, store):
     run(one, store, write_report=True)
     copy = tmp_path / "reports" / "tiny"
     run(copy, store, overrides=["train.epochs=2"])
-    run(store.sweep_file("tiny"), store, overrides=["train.epochs=2"])
-    assert [row["file"] for row in store.launches("tiny")] == ["a/x.yaml"]
+    run(store.sweep("tiny").file, store, overrides=["train.epochs=2"])
+    assert [row["file"] for row in store.sweep("tiny").launches()] == ["a/x.yaml"]
     other = file(tmp_path / "b", name="other", width=3)
     with pytest.raises(StoreError, match="--replace"):
         run(other, store)
@@ -115,7 +115,7 @@ def test_the_same_file_in_other_forms_is_no_other_file(tmp_path, store):
 def test_a_copy_that_was_edited_in_the_store_is_not_replaced(tmp_path, store):
     sweep = load_sweep(file(tmp_path / "a"))
     remember(sweep, store)
-    copy = store.sweep_file("tiny")
+    copy = store.sweep("tiny").file
     copy.write_text("# mine\n" + copy.read_text())
     before = copy.read_text()
     for attempt in (remember, require_name):
@@ -127,11 +127,11 @@ def test_a_copy_that_was_edited_in_the_store_is_not_replaced(tmp_path, store):
 def test_a_launch_that_was_killed_between_two_files_goes_on(tmp_path, store):
     path = file(tmp_path / "a")
     remember(load_sweep(path), store)
-    before = store.sweep_file("tiny").read_text()
+    before = store.sweep("tiny").file.read_text()
     remember(load_sweep(file(tmp_path / "a", seeds=[0, 1])), store)
-    store.sweep_file("tiny").write_text(before)  # as if the second file were not written yet
+    store.sweep("tiny").file.write_text(before)  # as if the second file were not written yet
     remember(load_sweep(path), store)
-    assert store.sweep_file("tiny").read_text() == load_sweep(path).text
+    assert store.sweep("tiny").file.read_text() == load_sweep(path).text
 
 
 def test_a_report_replaces_nothing_that_no_report_has_written(tmp_path, store):
