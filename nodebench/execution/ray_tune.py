@@ -90,7 +90,7 @@ def _run(
     work = Work({trial.id: trial for trial in trials}, store, options, list(sys.path))
     stopper = _FailFast(fail_fast)
     trainable = tune.with_resources(
-        tune.with_parameters(_Worker, work=work),
+        tune.with_parameters(Worker, work=work),
         {"cpu": options.resources.cpus, "gpu": options.resources.gpu_share},
     )
     tune.Tuner(
@@ -120,7 +120,7 @@ def _slots(resources: Resources) -> int:
     return int(min(found.get(name, 0) // amount for name, amount in wanted.items() if amount))
 
 
-class _Worker(tune.Trainable):
+class Worker(tune.Trainable):
     """A Tune actor. A step is some epochs of a pack of trials, or the whole of short ones.
 
     (A function that calls `tune.report` would run in a thread which Tune polls every 0.2 s.)
