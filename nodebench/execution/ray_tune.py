@@ -127,18 +127,22 @@ class Worker(tune.Trainable):
     """
 
     def setup(self, config: dict[str, Any], work: Work) -> None:  # type: ignore[override]
+        """Begins with the first pack."""
         work.find_code()
         self.work, self.pack = work, PackRun(work, config["ids"])
 
     def step(self) -> dict[str, Any]:
+        """Reports what the pack came to next."""
         return self.pack.report()
 
     def reset_config(self, config: dict[str, Any]) -> bool:
+        """Takes another pack in the same process."""
         self.pack.close()
         self.pack = PackRun(self.work, config["ids"])
         return True
 
     def cleanup(self) -> None:
+        """Lets go of the pack."""
         self.pack.close()
 
 
