@@ -229,7 +229,7 @@ class Gradient(NamedSettings):
     norm: Literal["default", "seminorm"] = "default"
     segments: Count | Literal["auto"] | None = None
     nodes: Annotated[int, Field(ge=2, le=1000), A_NUMBER] | None = None
-    update_batch_norm: Flag = False
+    update_batch_norm: Flag | None = None
 
     @model_validator(mode="after")
     def _has_settings_of_its_own(self) -> Self:
@@ -243,6 +243,8 @@ class Gradient(NamedSettings):
             raise ValueError("the adjoint's `solver` ends at every time: leave `dense_output` out")
         if self.segments == 1:
             self._complete(segments=None)
+        if self.update_batch_norm is False:
+            self._complete(update_batch_norm=None)
         if self.update_batch_norm and self.segments is not None:
             raise ValueError(
                 "`segments` evaluate the last steps first, while `update_batch_norm` is of "

@@ -74,7 +74,7 @@ class TrialSpec(Settings):
             self.gradient.require_use(self.solver)
             gradient = self.gradient.beside(self.solver)
             if not self.model.normalizes_batches_in_ode:
-                gradient = gradient.model_copy(update={"update_batch_norm": False})
+                gradient = gradient.model_copy(update={"update_batch_norm": None})
             self._complete(gradient=gradient)
         if self.solver is None or self.gradient is None:
             return self

@@ -51,7 +51,7 @@ def test_defaults_are_what_they_were():
         },
         "gradient": {
             "name": "backprop", "solver": None, "norm": "default", "segments": None,
-            "nodes": None, "update_batch_norm": False,
+            "nodes": None, "update_batch_norm": None,
         },
         "train": {
             "epochs": 10, "iterations": None, "batch_size": 128, "drop_last": False,
