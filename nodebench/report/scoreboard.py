@@ -15,7 +15,7 @@ import pandas as pd
 from nodebench.errors import InputError
 from nodebench.planning.lookup import load_sweep
 from nodebench.report.analysis.agreement import PublishedReading
-from nodebench.report.analysis.claims import TIMED_SECONDS, Judgement, asked_text, checked_claims
+from nodebench.report.analysis.claims import TIMED_SECONDS, Judgement, asked_text, checked_claim
 from nodebench.report.analysis.columns import TRIAL, read_results
 from nodebench.report.analysis.formatting import NO_VALUE
 from nodebench.report.analysis.published import (
@@ -213,7 +213,7 @@ def _with_findings(line: Line, report: ScoredReport, found: Found, needs: str) -
 def _found_of_claim(claim: Claim, report: ScoredReport) -> Found:
     """What a report's table says of a claim."""
     sweep = report.sweep
-    [found] = checked_claims(replace(sweep, claims=(claim,)), report.results)
+    found = checked_claim(claim, sweep, report.results)
     about_it = {t.id for t in sweep.trials for c in claim.cells.values() if agrees(t.spec, c)}
     verdict = VERDICT_OF_JUDGEMENT[found.judgement]
     why = ", ".join(filter(None, [str(found.basis), caveat(sweep, about_it)]))

@@ -14,7 +14,7 @@ from nodebench.errors import Fault, shown
 from nodebench.spec import Trial, TrialSpec
 from nodebench.spec.identity import Cell
 from nodebench.sweep.file import SweepFile
-from nodebench.sweep.match import agrees, check_cell
+from nodebench.sweep.match import agrees, misnamed
 from nodebench.sweep.paths import TOO_DEEP, axis_paths, is_too_deep, set_path
 from nodebench.sweep.safe_yaml import Tree
 from nodebench.sweep.sampling import search_samples
@@ -36,7 +36,7 @@ def expand(file: SweepFile, faults: list[Fault]) -> Iterator[tuple[Trial, list[i
     if "seed" in file.base:
         faults.append(Fault("base.seed", "seeds are given by `seeds`, a list beside `base`"))
     for number, entry in enumerate(file.exclude):
-        check_cell(f"exclude[{number}]", entry, faults)
+        faults += misnamed(f"exclude[{number}]", entry)
     for cell in _cells(file, faults):
         near = [n for n, entry in enumerate(file.exclude) if agrees(cell.spec, _seedless(entry))]
         for seed in file.seeds:

@@ -8,7 +8,16 @@ from typing import Any
 
 from nodebench.spec import Trial
 from nodebench.spec.identity import Cell, canonical
-from nodebench.sweep.file import Claim, Evaluate, Limits, Made, Resources, Search, SizeName
+from nodebench.sweep.file import (
+    Claim,
+    Evaluate,
+    Limits,
+    Made,
+    Resources,
+    Search,
+    SizeName,
+    SweepFile,
+)
 from nodebench.sweep.labels import drawn, labeled
 from nodebench.sweep.match import SPEC_ORDER
 
@@ -27,22 +36,67 @@ class Origin:
 class Sweep:
     """A sweep file, expanded."""
 
-    name: str
-    about: str
+    file: SweepFile
     trials: tuple[Trial, ...]
-    evaluate: tuple[Evaluate, ...]
-    baseline: dict[str, Any]
-    claims: tuple[Claim, ...]
-    resources: Resources
-    limits: Limits
-    margin: float
-    checkpoint_minutes: float
-    search: Search | None
-    made: Made
     text: str
     """The resolved sweep file as YAML: what `repro` needs, and nothing of this machine."""
 
     origin: Origin
+
+    @property
+    def name(self) -> str:
+        """What its experiment, its report and its records are called."""
+        return self.file.name
+
+    @property
+    def about(self) -> str:
+        """What it is about, in its author's words, and how it was changed."""
+        return self.file.about
+
+    @property
+    def evaluate(self) -> tuple[Evaluate, ...]:
+        """The solvers under which trained models are evaluated."""
+        return self.file.evaluate
+
+    @property
+    def baseline(self) -> dict[str, Any]:
+        """The partial cell that a report compares each cell with."""
+        return self.file.baseline
+
+    @property
+    def claims(self) -> tuple[Claim, ...]:
+        """What a paper says of its cells."""
+        return self.file.claims
+
+    @property
+    def resources(self) -> Resources:
+        """What one trial gets."""
+        return self.file.resources
+
+    @property
+    def limits(self) -> Limits:
+        """What one trial may cost."""
+        return self.file.limits
+
+    @property
+    def margin(self) -> float:
+        """What a model may lose under a finer solver and still be called an ODE."""
+        return self.file.margin
+
+    @property
+    def checkpoint_minutes(self) -> float:
+        """Minutes between checkpoints."""
+        return self.file.checkpoint_minutes
+
+    @property
+    def search(self) -> Search | None:
+        """How fields are sampled, if it tunes."""
+        return self.file.search
+
+    @property
+    def made(self) -> Made:
+        """How it came of its file."""
+        return self.file.made
 
     @cached_property
     def varying(self) -> list[str]:

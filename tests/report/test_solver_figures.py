@@ -63,7 +63,7 @@ def test_what_is_undecided_says_why(tmp_path: Path) -> None:
 def test_the_margin_is_the_sweeps(tmp_path: Path) -> None:
     sweep, store = evaluated(tmp_path, (0.9, 0.8))
     assert list(frames.verdicts(sweep, store)["verdict"]) == ["ResNet in disguise"]
-    lenient = replace(sweep, margin=0.2)
+    lenient = replace(sweep, file=sweep.file.model_copy(update={"margin": 0.2}))
     assert list(frames.verdicts(lenient, store)["verdict"]) == ["ODE"]
     page = write_report(lenient, store, tmp_path / "report").read_text()
     assert "The margin here is 0.2." in page
