@@ -162,7 +162,7 @@ def unknown(word: object, kind: str, known: Iterable[str]) -> str:
 
 # ---------------------------------------------------------------------------- what nobody may read
 
-HIDDEN = "***"
+MASK = "***"
 
 _OF_ADDRESSES = re.compile(r"(?<=://)[^\s/?#@:'\"`<>]*(?::[^\s/?#'\"`<>]*)?@")
 _OF_QUERIES = re.compile(
@@ -179,14 +179,14 @@ def masked(text: str) -> str:
     A user name stays; one that stands alone may be a token.
     """
     for secret in _secrets():  # as a word: it may be part of another
-        text = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", HIDDEN, text)
+        text = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", MASK, text)
     text = _OF_ADDRESSES.sub(_without_password, text)
-    return _OF_QUERIES.sub(rf"\g<1>{HIDDEN}", text)
+    return _OF_QUERIES.sub(rf"\g<1>{MASK}", text)
 
 
 def _without_password(found: re.Match[str]) -> str:
     user, colon, _ = found[0].removesuffix("@").partition(":")
-    return f"{user}:{HIDDEN}@" if colon else f"{HIDDEN}@"
+    return f"{user}:{MASK}@" if colon else f"{MASK}@"
 
 
 def _secrets() -> list[str]:

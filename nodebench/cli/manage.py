@@ -14,7 +14,7 @@ import typer
 
 from nodebench import api
 from nodebench.cli.app import app, err, say
-from nodebench.cli.options import AsJson, Changes, Size, Small
+from nodebench.cli.options import AsJson, Changes, SizeOption, Small
 from nodebench.errors import DataError, masked
 from nodebench.planning import lookup
 from nodebench.planning.garbage import KINDS, Item, Survey, Wish, bytes_of, remove
@@ -73,7 +73,7 @@ def ui(
         str | None, typer.Argument(metavar="SWEEP", help="Whose runs to list, by what varies.")
     ] = None,
     port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 5000,
-    size: Size = "full",
+    size: SizeOption = "full",
     small: Small = False,
 ) -> None:
     """Serve MLflow's pages with this machine's runs, or print where a server does."""
@@ -163,7 +163,7 @@ def doctor(
         str | None, typer.Argument(metavar="[SWEEP]", help="Check what this sweep needs.")
     ] = None,
     changes: Changes = None,
-    size: Size = "full",
+    size: SizeOption = "full",
     small: Small = False,
     ray: Annotated[bool, typer.Option("--ray", help="Start Ray, or join RAY_ADDRESS.")] = False,
     as_json: AsJson = False,

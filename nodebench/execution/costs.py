@@ -44,12 +44,12 @@ def probed(
     found = entries(sweep, store, options, ids)
     missing = [entry.trial for entry in found if entry.missing]
     require_all(missing, options, inline=True)
-    from nodebench.execution.probe import probe
+    from nodebench.execution.probe import probe_trial
     from nodebench.training.machine import environment, gpu_count, select_device
 
     hardware = environment(select_device(options.resources.gpu_share))["hardware"]
     costs = recorded_costs(found, store, hardware)
     for trial in missing:
-        if trial.cell.key not in costs and (found_now := probe(trial, options)):
+        if trial.cell.key not in costs and (found_now := probe_trial(trial, options)):
             costs[trial.cell.key] = found_now.cost()
     return costs, forecast(found, costs, store, slots(options.resources, gpu_count()))

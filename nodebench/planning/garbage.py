@@ -91,7 +91,7 @@ def bytes_of(text: str) -> int:
     return round(float(found[1]) * units[found[2].upper()])
 
 
-def survey(store: Store, wish: Wish, sweeps: Iterable[Path] = ()) -> Survey:
+def survey_store(store: Store, wish: Wish, sweeps: Iterable[Path] = ()) -> Survey:
     """What can go of a store and what of it is wished to; `sweeps` are more sweep files."""
     plans = _Plans(store, sweeps)
     items = _leftovers(store)

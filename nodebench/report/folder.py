@@ -13,7 +13,7 @@ TABLES = ("evaluations.csv", "gradients.csv", "timings.csv")
 WRITTEN = ("README.md", "report.html", "sweep.yaml", "figures", *TABLES)
 
 
-def require_own(folder: Path) -> None:
+def require_report_folder(folder: Path) -> None:
     """Refuses a folder where a report would replace what no report has written.
 
     Raises:

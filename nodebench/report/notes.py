@@ -101,7 +101,7 @@ ADAPTATION = """\
 The adapted solver by iteration, beside accuracy and evaluations: mean and 95 % interval over
 seeds."""
 
-GRADIENTS = """\
+GRADIENT_TABLE = """\
 Gradients of the loss with respect to all parameters, on 16 training samples, against backprop
 through classic RK4 with 256 steps in float64: relative error (median over n seeds) and cosine, at
 the start and at the end of training; evaluations, time and memory of one forward and backward

@@ -41,7 +41,7 @@ SETTINGS_OF_A_REPORT = (
 )
 
 
-def write_report(
+def write_report_folder(
     sweep: Sweep, store: Store, folder: Path, on_problem: Callable[[str], None] = lambda _: None
 ) -> Path:
     """Writes the page, its figures and `sweep.yaml`; returns the page's path.
@@ -114,7 +114,7 @@ def _sections(sweep: Sweep, found: Findings, figures: Figures) -> list[str]:
         *_robustness_section(sweep, found, figures),
         *_section(
             "Which gradient to trust",
-            notes.GRADIENTS,
+            notes.GRADIENT_TABLE,
             solver_tables.gradients_table(sweep, found.gradients),
         ),
         *_section("What a training step takes", notes.TIMINGS, tables.timings_table(sweep, timed)),

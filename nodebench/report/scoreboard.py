@@ -121,7 +121,7 @@ class ScoredStudy:
         return f"needs `make sweep-{self.full.name}`{where}"
 
 
-def scoreboard(sweeps: Path, reports: Path) -> str:
+def scoreboard_page(sweeps: Path, reports: Path) -> str:
     """The page, in Markdown: a table for each study, and how often each verdict was reached.
 
     Raises:

@@ -97,7 +97,7 @@ def own_point(trial: Trial) -> EvaluationPoint:
     return EvaluationPoint(trained.method, step_factor=1.0)
 
 
-def is_own(trial: Trial, point: EvaluationPoint) -> bool:
+def is_training_solver(trial: Trial, point: EvaluationPoint) -> bool:
     """Whether a point is the training solver's, whatever the samples and statistics."""
     own = own_point(trial)
     names = ("method", "steps", "step_factor", "tol", "tol_factor")

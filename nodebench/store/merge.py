@@ -71,7 +71,7 @@ def require_store(folder: Path, into: Store) -> Store:
     return other
 
 
-def merge(ids: Iterable[str], other: Store, into: Store) -> Merged:
+def merge_trials(ids: Iterable[str], other: Store, into: Store) -> Merged:
     """Takes the trials of these ids over from another store.
 
     Killed at any moment, it leaves only whole trials, and goes on when it is called again.

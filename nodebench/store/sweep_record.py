@@ -11,7 +11,7 @@ from pathlib import Path
 from nodebench.errors import StoreError
 from nodebench.files import read_json, write
 from nodebench.store.lock import held
-from nodebench.store.ownership import SWEEPS, mark_own, require_own
+from nodebench.store.ownership import SWEEPS, mark_own, require_store_folder
 from nodebench.store.result import Row
 
 LOCK_WAIT_S = 30.0
@@ -80,7 +80,7 @@ class SweepRecord:
         Raises:
             StoreError: if it is not, or the whole folder is not the store's own.
         """
-        require_own(self._root)
+        require_store_folder(self._root)
         if self._is_foreign():
             raise StoreError(
                 f"`{self.file}` was not written by nodebench, or changed since, and would be "

@@ -27,7 +27,7 @@ TRIAL_WAIT_S = 120.0
 RESULT_NAME = "result.json"
 """Also of the artifact in MLflow that ends a run."""
 
-ERRORS = ("solver_error", "order", "gradient_error")
+NUMERICAL_ERRORS = ("solver_error", "order", "gradient_error")
 """What is measured of a point against a reference."""
 
 ERRORS_RULE = 2
@@ -283,7 +283,7 @@ def is_current(point: Row) -> bool:
 
 def without_errors(point: Row) -> Row:
     """What is known of a point but for the errors that were measured."""
-    return {name: value for name, value in point.items() if name not in ERRORS}
+    return {name: value for name, value in point.items() if name not in NUMERICAL_ERRORS}
 
 
 def machine_of(timing: Row) -> tuple[object, ...]:

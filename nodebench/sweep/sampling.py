@@ -9,7 +9,7 @@ from typing import Any
 from nodebench.spec.seed import stream
 from nodebench.sweep.file import Range, Search
 
-DIGITS = 4
+SIGNIFICANT_DIGITS = 4
 """To which drawn numbers are rounded, so that a label can name them."""
 
 
@@ -35,4 +35,4 @@ def _draw(range_: Range, source: random.Random) -> Any:
 
 
 def _rounded(value: float) -> float:
-    return float(f"{value:.{DIGITS}g}")
+    return float(f"{value:.{SIGNIFICANT_DIGITS}g}")

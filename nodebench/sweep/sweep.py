@@ -18,7 +18,7 @@ from nodebench.sweep.file import (
     SizeName,
     SweepFile,
 )
-from nodebench.sweep.labels import drawn, labeled
+from nodebench.sweep.labels import figure_labels, labeled
 from nodebench.sweep.match import SPEC_ORDER
 
 
@@ -142,7 +142,7 @@ class Sweep:
     @cached_property
     def drawn(self) -> Sweep:
         """The same as figures have it: with labels that are cut where they are long."""
-        short = drawn(self.labels.values())
+        short = figure_labels(self.labels.values())
         other = replace(self)
         # In the place of the cached property: what a frozen sweep's labels would be.
         other.__dict__["labels"] = {key: short[label] for key, label in self.labels.items()}

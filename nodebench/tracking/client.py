@@ -46,19 +46,19 @@ __all__ = ["Metric", "MlflowClient", "Param", "Run", "RunTag"]
 logging.getLogger("alembic").setLevel(logging.ERROR)
 logging.getLogger("mlflow").setLevel(logging.ERROR)
 
-ERRORS = (
+MLFLOW_ERRORS = (
     *(MlflowException, CommandError, SQLAlchemyError, sqlite3.Error),
     *(OSError, ImportError, ValueError),  # ValueError: of an answer that is not MLflow's
 )
-LONGEST_REASON = 300
-PATIENCE_S = 5
+LONGEST_MLFLOW_REASON = 300
+MLFLOW_ANSWER_S = 5
 PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
 OPENING_S = 300.0
 """For whoever makes MLflow's file: some seconds, and minutes on a machine that is busy."""
 
 
-def probe(store: Store) -> str:
+def probe_mlflow(store: Store) -> str:
     """What MLflow answers within seconds, in words; makes no file where there is none yet.
 
     Raises:
@@ -114,7 +114,7 @@ def _require_contact(uri: str) -> None:
     parts = urlsplit(uri)
     port = parts.port or PORTS.get(parts.scheme.partition("+")[0])
     if parts.hostname and port and not _is_by_proxy(parts.scheme):
-        socket.create_connection((parts.hostname, port), PATIENCE_S).close()
+        socket.create_connection((parts.hostname, port), MLFLOW_ANSWER_S).close()
 
 
 def _is_by_proxy(scheme: str) -> bool:
@@ -126,7 +126,7 @@ def _impatient() -> Iterator[None]:
     """Makes MLflow ask a server once, and wait for seconds only."""
     names = "MLFLOW_HTTP_REQUEST_MAX_RETRIES", "MLFLOW_HTTP_REQUEST_TIMEOUT"
     before = {name: os.environ.get(name) for name in names}
-    os.environ.update(zip(names, ("0", str(PATIENCE_S)), strict=True))
+    os.environ.update(zip(names, ("0", str(MLFLOW_ANSWER_S)), strict=True))
     try:
         yield
     finally:
@@ -177,8 +177,9 @@ def explained(uri: str) -> Iterator[None]:
     """Turns MLflow's errors into one that says where it was sought and what to do."""
     try:
         yield
-    except ERRORS as error:
+    except MLFLOW_ERRORS as error:
         text = masked(str(error))
         reason = re.split(r"\. |\n", text.rpartition("(Caused by ")[2].strip())[0]
-        message = f"MLflow at `{uri}` cannot be used ({reason[:LONGEST_REASON]}). {cure(text, uri)}"
+        reason = reason[:LONGEST_MLFLOW_REASON]
+        message = f"MLflow at `{uri}` cannot be used ({reason}). {cure(text, uri)}"
         raise TrackingError(message) from None  # the error's own text may have a password

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from nodebench.data.load import load
+from nodebench.data.load import load_data
 from nodebench.errors import StoreError
 from nodebench.files import write
 from nodebench.models.build import build
@@ -196,6 +196,6 @@ def trained_model(folder: TrialFolder, data_root: Path) -> nn.Module:
         state = "not finished" if result is None else str(result)
         raise StoreError(f"the training in `{folder.path}` is {state}: run its sweep first")
     spec = spec.model_copy(update={"weights": None})  # those of the checkpoint come instead
-    model = build(spec, load(spec, data_root))
+    model = build(spec, load_data(spec, data_root))
     restore(model, read_checkpoint(folder.checkpoint))
     return model.eval()

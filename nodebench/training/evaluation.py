@@ -15,7 +15,7 @@ from nodebench.errors import FieldError, OutOfMemory, TrialFailure
 from nodebench.ode.block import batch_statistics, ode_blocks, solved_by, take_evaluations
 from nodebench.planning.missing import known_points, limit_of
 from nodebench.spec import Trial
-from nodebench.spec.point import EvaluationPoint, is_own, known_point, reference_solver
+from nodebench.spec.point import EvaluationPoint, is_training_solver, known_point, reference_solver
 from nodebench.spec.solver import Gradient, Solver
 from nodebench.store import TrialFolder
 from nodebench.store.result import ERROR, FINISHED, Row
@@ -132,7 +132,7 @@ class _Meter:
             errors = self._solver_error(point.batch_norm)
         if errors is None:
             return {}
-        order = errors.order(solver) if is_own(self.trial, point) else None
+        order = errors.order(solver) if is_training_solver(self.trial, point) else None
         found = {"solver_error": errors.under(solver), "order": order}
         return {name: value for name, value in found.items() if value is not None}
 

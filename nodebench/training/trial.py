@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from nodebench.data.load import load
+from nodebench.data.load import load_data
 from nodebench.errors import InputError, OutOfMemory, Stopped, StoreError, TrialFailure, masked
 from nodebench.models.build import build
 from nodebench.models.device import to_device
@@ -165,7 +165,7 @@ def _prepared(trial: Trial, options: RunOptions, packed: int) -> Prepared:
         return to_device(build(spec, data), device, spec.train.precision)
 
     with known_alone(spec.import_paths):
-        data = load(spec, options.data_root).to(device)
+        data = load_data(spec, options.data_root).to(device)
         model, task = network(), task_for(data, spec)
     torch.manual_seed(stream(spec.seed, "training"))
     state = new_state(model, spec, adaptation_for(model, task, spec))

@@ -7,7 +7,7 @@ from nodebench.report import solver_tables, tables
 from nodebench.report.analysis import frames
 from nodebench.report.analysis.formatting import mean_and_interval
 from nodebench.report.analysis.statistics import half_width
-from nodebench.report.page import write_report
+from nodebench.report.page import write_report_folder
 from nodebench.spec.solver import Solver
 from nodebench.store import Store
 from nodebench.training.trial import run_trial
@@ -19,7 +19,7 @@ def test_trained_weights_under_other_solvers_are_a_table(tmp_path):
     store = Store(tmp_path / "runs")
     for trial in sweep.trials:
         run_trial(trial, store, options(sweep, tmp_path))
-    frame = frames.evaluations(sweep, store)
+    frame = frames.evaluation_frame(sweep, store)
     table = solver_tables.robustness_table(sweep, frame)
     assert list(table.columns) == ["test.method", "n", "NFE 4", "NFE 6", "NFE 8"]
     assert list(table["n"]) == ["2", "2"]
@@ -47,7 +47,7 @@ def robustness(sweep, folder, *points_of_trials):
     store = Store(folder / "runs")
     for trial, found in zip(sweep.trials, points_of_trials, strict=False):
         store.folder(trial.id).write_evaluations(found)
-    return solver_tables.robustness_table(sweep, frames.evaluations(sweep, store))
+    return solver_tables.robustness_table(sweep, frames.evaluation_frame(sweep, store))
 
 
 def test_points_on_different_test_samples_are_not_averaged(tmp_path):
@@ -97,7 +97,7 @@ def test_points_that_the_sweep_does_not_ask_for_are_left_out(tmp_path):
     table = robustness(sweep, tmp_path, [*others, point(0.9, method="euler", steps=4)])
     assert table.to_dict("records") == [{"test.method": "euler", "n": "1", "NFE 4": "90.00"}]
     unasked = tiny(tmp_path)
-    assert frames.evaluations(unasked, Store(tmp_path / "runs")).empty
+    assert frames.evaluation_frame(unasked, Store(tmp_path / "runs")).empty
 
 
 def test_a_mean_over_fewer_seeds_than_its_row_says_so(tmp_path):
@@ -146,7 +146,7 @@ def test_robustness_is_drawn_over_evaluations_from_those_of_training(tmp_path):
     store = Store(tmp_path / "runs")
     for trial in sweep.trials:
         run_trial(trial, store, options(sweep, tmp_path))
-    evaluated = frames.evaluations(sweep, store)
+    evaluated = frames.evaluation_frame(sweep, store)
     curves = frames.robustness_curves(evaluated)
     # The training solver's, the limit's, those asked for; Euler 4 is both the first and the last.
     assert list(curves["cell"]) == ["steps 2"] * 4 + ["steps 4"] * 3
@@ -156,7 +156,7 @@ def test_robustness_is_drawn_over_evaluations_from_those_of_training(tmp_path):
     found = evaluated[(evaluated["cell"] == "steps 2") & (evaluated["nfe"] == 4)]["accuracy"]
     assert curves["value"][2] == pytest.approx(found.mean())
     assert curves["spread"][2] == pytest.approx(found.pipe(half_width))
-    text = write_report(sweep, store, tmp_path / "report").read_text()
+    text = write_report_folder(sweep, store, tmp_path / "report").read_text()
     assert "](figures/robustness.svg)" in text
     assert (tmp_path / "report" / "figures" / "robustness.png").exists()
 
@@ -202,7 +202,7 @@ def test_points_on_subsets_of_the_test_set_are_not_mixed_in_a_figure(tmp_path):
     blocks = [{"methods": ["euler"], "steps": [4], "test_size": size} for size in (8, None)]
     sweep, store = tiny(tmp_path, evaluate=blocks), Store(tmp_path / "runs")
     run_trial(sweep.trials[0], store, options(sweep, tmp_path))
-    evaluated = frames.evaluations(sweep, store)
+    evaluated = frames.evaluation_frame(sweep, store)
     assert len(evaluated) == 6  # its own solver, the limit and the point asked for, of each size
     curves = frames.robustness_curves(evaluated)
     assert list(curves["value"]) == list(evaluated[evaluated["test_size"].isna()]["value"])
@@ -214,10 +214,12 @@ def test_a_trajectory_is_drawn_and_its_error_is_no_percentage(tmp_path):
     store = Store(tmp_path / "runs")
     for trial in sweep.trials:
         run_trial(trial, store, options(sweep, tmp_path))
-    text = write_report(sweep, store, tmp_path / "report").read_text()
+    text = write_report_folder(sweep, store, tmp_path / "report").read_text()
     assert "](figures/trajectories.svg)" in text
     assert "](figures/error.svg)" in text
-    table = tables.main_table(sweep, frames.results(sweep, store), pd.DataFrame(), pd.DataFrame())
+    table = tables.main_table(
+        sweep, frames.result_frame(sweep, store), pd.DataFrame(), pd.DataFrame()
+    )
     errors = [store.folder(t.id).result().summary["test_error"] for t in sweep.trials]
     mean = sum(errors) / 2
     assert table["test error"][0].startswith(f"{mean:.4f} ± ")
@@ -240,4 +242,4 @@ def test_cells_of_a_custom_models_settings_are_told_apart(tmp_path):
     store = Store(tmp_path / "runs")
     for trial in sweep.trials:
         store.folder(trial.id).write_history([{"epoch": 1, "test_accuracy": 0.5}])
-    assert frames.epochs(sweep, store)["model.settings"].nunique() == 2
+    assert frames.epoch_frame(sweep, store)["model.settings"].nunique() == 2

@@ -8,7 +8,7 @@ from nodebench.planning.lookup import foreign
 from nodebench.report.figures import pareto
 from nodebench.report.figures.curves import file_names
 from nodebench.store import Store
-from nodebench.sweep.labels import LONGEST_DRAWN, cut, drawn, labeled
+from nodebench.sweep.labels import LONGEST_DRAWN, cut, figure_labels, labeled
 from nodebench.training.trial import run_trial
 from tests.support.fake_results import made, steady
 from tests.support.tiny_sweeps import TINY, Quiet, options, tiny, write_tiny
@@ -36,7 +36,7 @@ def test_of_an_own_part_s_settings_those_that_vary_are_its_label():
 
 def test_a_figure_s_labels_are_short_and_no_two_alike():
     labels = [LONG, f"{LONG}y", f"{LONG}z", "short", "x" * 35 + "… (2)"]
-    found = drawn(labels)
+    found = figure_labels(labels)
     assert len(set(found.values())) == len(labels)
     assert max(map(len, found.values())) <= LONGEST_DRAWN
     assert found["short"] == "short"
@@ -44,7 +44,7 @@ def test_a_figure_s_labels_are_short_and_no_two_alike():
 
 
 def test_a_figure_s_labels_are_no_formulas_and_none_is_hidden_from_its_legend():
-    assert drawn(["$x_{$", "_mine:net"]) == {"$x_{$": r"\$x_{\$", "_mine:net": " _mine:net"}
+    assert figure_labels(["$x_{$", "_mine:net"]) == {"$x_{$": r"\$x_{\$", "_mine:net": " _mine:net"}
 
 
 def test_a_text_is_cut_with_an_ellipsis():

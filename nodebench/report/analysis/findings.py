@@ -22,13 +22,13 @@ class Findings:
 
     def __init__(self, sweep: Sweep, store: Store):
         self.sweep = sweep
-        self.epochs = frames.epochs(sweep, store)
-        self.evaluated = frames.evaluations(sweep, store)
-        self.judged = frames.verdicts(sweep, store)
-        self.gradients = frames.gradients(sweep, store)
-        self.timed = frames.timings(sweep, store)
+        self.epochs = frames.epoch_frame(sweep, store)
+        self.evaluated = frames.evaluation_frame(sweep, store)
+        self.judged = frames.verdict_frame(sweep, store)
+        self.gradients = frames.gradient_frame(sweep, store)
+        self.timed = frames.timing_frame(sweep, store)
         self.results = _with_verdicts_and_seconds(
-            frames.results(sweep, store), self.judged, self.timed
+            frames.result_frame(sweep, store), self.judged, self.timed
         )
         self.compared = against_baseline(sweep, self.results)
         self.checked = checked_claims(sweep, self.results)
@@ -59,8 +59,8 @@ class Findings:
 
 def all_results(sweep: Sweep, store: Store) -> pd.DataFrame:
     """The table of `frames.results`, with verdicts and their numbers, and `timed_epoch_s`."""
-    judged, timed = frames.verdicts(sweep, store), frames.timings(sweep, store)
-    return _with_verdicts_and_seconds(frames.results(sweep, store), judged, timed)
+    judged, timed = frames.verdict_frame(sweep, store), frames.timing_frame(sweep, store)
+    return _with_verdicts_and_seconds(frames.result_frame(sweep, store), judged, timed)
 
 
 def _with_verdicts_and_seconds(

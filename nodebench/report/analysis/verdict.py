@@ -15,7 +15,7 @@ from enum import StrEnum
 from typing import Any
 
 from nodebench.spec import Trial
-from nodebench.spec.point import is_own, known_point, limit_point
+from nodebench.spec.point import is_training_solver, known_point, limit_point
 from nodebench.spec.solver import Solver
 from nodebench.spec.vocabulary import METHODS, VERDICT_NUMBERS
 from nodebench.store import Store
@@ -115,7 +115,7 @@ def verdict(
     `chance` is the metric of a model that has learned nothing, of which nothing can be said.
     """
     rows = _comparable_rows(trial, rows)
-    own_row = next((r for r in rows if is_own(trial, known_point(r))), None)
+    own_row = next((r for r in rows if is_training_solver(trial, known_point(r))), None)
     if own_row is None or own_row.get("nfe") == 0:  # a network without ODE blocks
         return None
     if own_row["outcome"] != FINISHED:
@@ -158,7 +158,9 @@ def _comparable_rows(trial: Trial, rows: Iterable[Row]) -> list[Row]:
         point = known_point(row)
         return point.test_size or math.inf, point.batch_norm == "running"
 
-    best = max((rank(row) for row in solves if is_own(trial, known_point(row))), default=None)
+    best = max(
+        (rank(row) for row in solves if is_training_solver(trial, known_point(row))), default=None
+    )
     return [row for row in solves if rank(row) == best]
 
 

@@ -13,7 +13,7 @@ from nodebench.report.figures import curves as curves_module
 from nodebench.report.figures import pareto, solvers, style
 from nodebench.store import Store
 
-Drawn = TypeVar("Drawn", list[str], dict[str, str])
+FigureNames = TypeVar("FigureNames", list[str], dict[str, str])
 
 
 class Figures:
@@ -88,7 +88,9 @@ class Figures:
         ):
             yield self._drawn(name, [], draw), text
 
-    def _drawn(self, what: str, nothing: Drawn, draw: Callable[[], Drawn]) -> Drawn:
+    def _drawn(
+        self, what: str, nothing: FigureNames, draw: Callable[[], FigureNames]
+    ) -> FigureNames:
         try:
             return draw()
         except Exception as error:  # noqa: BLE001 - a page without a figure is better than none
