@@ -24,7 +24,7 @@ from nodebench.cli.options import (
     TrialFilter,
     grouped,
 )
-from nodebench.cli.text import duration, line, standing
+from nodebench.cli.text import duration, line, standing_text
 from nodebench.errors import InputError
 from nodebench.execution.costs import expected, probed
 from nodebench.planning import RunOptions, lookup
@@ -144,7 +144,7 @@ def status(
     for entry in entries:
         if entry.missing or not entry.is_finished:
             say(f"{line(sweep, entry)}{detail(entry, store)}")
-    counts = Counter(standing(entry) for entry in entries)
+    counts = Counter(standing_text(entry) for entry in entries)
     say(f"{sweep.name}: " + ", ".join(f"{n} {name}" for name, n in counts.items()))
     if left := expected(sweep, store, entries):
         say(forecast_text(left))

@@ -12,13 +12,14 @@ from nodebench.planning.plan import Entry
 from nodebench.planning.seed_packs import packs
 from nodebench.planning.selection import chosen
 from nodebench.store import Store
+from nodebench.store.result import TrialState
 from nodebench.sweep import Sweep
 
 
 def expected(sweep: Sweep, store: Store, found: Sequence[Entry]) -> Forecast | None:
     """What a sweep still takes, from what has been trained; None if nothing has."""
     here = slots(sweep.resources, gpus=1)
-    training = [entry.trial for entry in found if entry.state == "running"]
+    training = [entry.trial for entry in found if entry.state == TrialState.RUNNING]
     running = len(packs(training, options_for(sweep), here))
     costs = recorded_costs(found, store, hardware=None)
     return forecast(found, costs, store, running or here)

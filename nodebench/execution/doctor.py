@@ -26,7 +26,9 @@ from nodebench.store import Store
 from nodebench.store.locations import tracking_file, tracking_uri
 from nodebench.store.lock import holder
 from nodebench.store.mlflow_file import lost, moved_experiments
+from nodebench.store.result import TrialState
 from nodebench.sweep import Sweep
+from nodebench.tracking.settings import configure
 
 Level = Literal["ok", "warning", "problem"]
 
@@ -203,6 +205,7 @@ def _data_set(data: Settings, root: Path) -> Finding:
 
 def _mlflow(case: Case) -> Iterator[Finding]:
     try:
+        configure()
         from nodebench.tracking.client import probe_mlflow
     except ImportError as error:
         yield Finding("problem", f"MLflow cannot be imported ({error})", "pip install mlflow")
@@ -278,7 +281,7 @@ def _interrupted(case: Case) -> Iterator[Finding]:
     store = case.store
     results = store.results()
     states = {t.path.name: t.state(results.get(t.path.name)) for t in store.trial_folders()}
-    found = [trial_id for trial_id, state in states.items() if state == "interrupted"]
+    found = [trial_id for trial_id, state in states.items() if state == TrialState.INTERRUPTED]
     if found:
         shown = ", ".join(found[:5]) + (", …" if len(found) > 5 else "")
         cure = "`nodebench run SWEEP` goes on with those of a sweep"

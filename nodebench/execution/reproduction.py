@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nodebench.errors import InputError, Stopped, StoreError
+from nodebench.errors import InputError, StoreError, TrialOutcome
 from nodebench.planning import RunOptions
 from nodebench.spec import Trial
 from nodebench.spec.identity import NUMERICS
@@ -128,7 +128,7 @@ def run_again(
     Raises:
         InputError: if the code fails, so that there is nothing to compare, or a search gave it up.
     """
-    if record.outcome == Stopped.outcome:
+    if record.outcome == TrialOutcome.STOPPED:
         raise InputError(f"`{trial.id}` was stopped by its search: it has no end to compare with")
     with tempfile.TemporaryDirectory() as folder:
         store = Store(Path(folder))

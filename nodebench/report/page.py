@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from nodebench.errors import TrialOutcome
 from nodebench.files import write
 from nodebench.report import notes, solver_tables, tables
 from nodebench.report.analysis import published, sizes
@@ -20,7 +21,6 @@ from nodebench.report.figures.drawing import Figures
 from nodebench.report.html import html_page
 from nodebench.report.summary import opening_paragraph
 from nodebench.store import Store
-from nodebench.store.result import FINISHED
 from nodebench.sweep import Sweep
 
 SETTINGS_OF_A_REPORT = (
@@ -174,10 +174,12 @@ def _setting(sweep: Sweep) -> str:
 
 def _state(results: pd.DataFrame) -> str:
     counts = results[OUTCOME].value_counts()
-    finished = int(counts.get(FINISHED, 0))
+    finished = int(counts.get(TrialOutcome.FINISHED, 0))
     if finished == len(results):
         return "The trial finished." if finished == 1 else f"All {finished} trials finished."
-    rest = ", ".join(f"{count} {name}" for name, count in counts.items() if name != FINISHED)
+    rest = ", ".join(
+        f"{count} {name}" for name, count in counts.items() if name != TrialOutcome.FINISHED
+    )
     return _bold(f"{finished} of {len(results)} trials finished; {rest}.")
 
 

@@ -8,6 +8,7 @@ from typing import Protocol
 
 import pandas as pd
 
+from nodebench.errors import TrialOutcome
 from nodebench.report.analysis.agreement import COMPARED
 from nodebench.report.analysis.baseline import BaselineComparison, BaselineReading, by_seed
 from nodebench.report.analysis.claims import Checked
@@ -16,7 +17,6 @@ from nodebench.report.analysis.findings import Findings
 from nodebench.report.analysis.formatting import measured, unit
 from nodebench.report.analysis.published import Compared
 from nodebench.report.analysis.verdict import ACCURACY_ROUNDING, VerdictWord
-from nodebench.store.result import FINISHED
 from nodebench.sweep import Sweep
 
 MOST_CELLS_NAMED = 4
@@ -50,7 +50,7 @@ def _best_cells(sweep: Sweep, frame: pd.DataFrame) -> list[str]:
 
 def _best_of(sweep: Sweep, frame: pd.DataFrame, opening: str) -> list[str]:
     data = sweep.trials[0].spec.data
-    done = frame[frame[OUTCOME] == FINISHED]
+    done = frame[frame[OUTCOME] == TrialOutcome.FINISHED]
     if done.empty or data.headline not in done:
         return []
     means = done.groupby(CELL, sort=False)[data.headline].mean().dropna()
@@ -74,7 +74,7 @@ def _best_of(sweep: Sweep, frame: pd.DataFrame, opening: str) -> list[str]:
 def _cells_at_chance(sweep: Sweep, frame: pd.DataFrame) -> list[str]:
     """The cells that have learned nothing: the commonest class, always named, does as well."""
     data = sweep.trials[0].spec.data
-    done = frame[frame[OUTCOME] == FINISHED]
+    done = frame[frame[OUTCOME] == TrialOutcome.FINISHED]
     if "chance" not in done or data.headline not in done:
         return []
     means = done.groupby(CELL, sort=False)[[data.headline, "chance"]].mean().dropna()

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from nodebench.errors import TrialOutcome
 from nodebench.report.analysis import published
 from nodebench.report.analysis.columns import OUTCOME, TRIAL
 from nodebench.report.analysis.formatting import (
@@ -19,7 +20,7 @@ from nodebench.report.analysis.formatting import (
     whole,
 )
 from nodebench.report.analysis.statistics import column
-from nodebench.store.result import BUSY, FINISHED
+from nodebench.store.result import BUSY
 from nodebench.sweep import Sweep
 
 
@@ -37,7 +38,7 @@ def main_table(
     metrics = list(dict.fromkeys(trial.spec.data.metric for trial in sweep.trials))
     rows = []
     for key, group in cells(sweep, frame):
-        done = group[group[OUTCOME] == FINISHED]
+        done = group[group[OUTCOME] == TrialOutcome.FINISHED]
         spec = trials[group[TRIAL].iloc[0]].spec
         rows.append(
             {
@@ -129,7 +130,7 @@ def three_digits(value: float) -> str:
 def timings_table(sweep: Sweep, frame: pd.DataFrame) -> pd.DataFrame:
     """One row per timed cell and kind of machine: what a training step takes, as text.
 
-    `frame` is the table of `frames.timings`.
+    `frame` is the table of `frames.timing_frame`.
     """
     rows = [
         {
@@ -165,7 +166,7 @@ def _adaptation_columns(done: pd.DataFrame) -> dict[str, str]:
 
 def failures(sweep: Sweep, frame: pd.DataFrame) -> pd.DataFrame:
     """The trials without a finished training, and why."""
-    unfinished = frame[frame[OUTCOME] != FINISHED]
+    unfinished = frame[frame[OUTCOME] != TrialOutcome.FINISHED]
     names = {trial.id: sweep.label(trial) for trial in sweep.trials}
     return pd.DataFrame(
         {
@@ -206,6 +207,6 @@ def _headings(sweep: Sweep) -> dict[str, str]:
 
 def _outcomes(group: pd.DataFrame) -> str:
     counts = Counter(group["ending"])
-    if set(counts) == {FINISHED}:
-        return FINISHED
+    if set(counts) == {TrialOutcome.FINISHED}:
+        return TrialOutcome.FINISHED
     return ", ".join(f"{count} {ending}" for ending, count in counts.items())

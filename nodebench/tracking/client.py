@@ -1,12 +1,12 @@
 """Reaching MLflow: whether it answers, its errors in our words, and the runs that are ours.
 
-Everything of MLflow is imported from here, where it is set up before.
+Everything of MLflow is imported from here. Whoever imports this module calls
+`nodebench.tracking.settings.configure` before.
 """
 
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import re
 import socket
@@ -16,23 +16,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from nodebench.errors import TrackingError, masked
-from nodebench.files import require_writable
-from nodebench.store import Store
-from nodebench.store.locations import tracking_file, tracking_uri, variable
-from nodebench.store.lock import held
-from nodebench.store.mlflow_file import TRIAL_TAG, follow, require_mlflows
-from nodebench.tracking.cures import cure
-
-os.environ.update(
-    MLFLOW_DISABLE_TELEMETRY=variable("MLFLOW_DISABLE_TELEMETRY") or "true",
-    MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT="true",  # two lines a run
-    # A server that does not answer holds nobody up for long. Our caller tries again; MLflow itself
-    # would also repeat the creation of a run whose answer was lost, which makes two of it.
-    MLFLOW_HTTP_REQUEST_TIMEOUT=variable("MLFLOW_HTTP_REQUEST_TIMEOUT") or "15",
-    MLFLOW_HTTP_REQUEST_MAX_RETRIES=variable("MLFLOW_HTTP_REQUEST_MAX_RETRIES") or "0",
-)
-
 import mlflow
 from alembic.util import CommandError
 from mlflow import MlflowClient
@@ -41,10 +24,15 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking._tracking_service import utils as tracking_service
 from sqlalchemy.exc import SQLAlchemyError
 
-__all__ = ["Metric", "MlflowClient", "Param", "Run", "RunTag"]
+from nodebench.errors import TrackingError, masked
+from nodebench.files import require_writable
+from nodebench.store import Store
+from nodebench.store.locations import tracking_file, tracking_uri
+from nodebench.store.lock import held
+from nodebench.store.mlflow_file import TRIAL_TAG, follow, require_mlflows
+from nodebench.tracking.cures import cure
 
-logging.getLogger("alembic").setLevel(logging.ERROR)
-logging.getLogger("mlflow").setLevel(logging.ERROR)
+__all__ = ["Metric", "MlflowClient", "Param", "Run", "RunTag"]
 
 MLFLOW_ERRORS = (
     *(MlflowException, CommandError, SQLAlchemyError, sqlite3.Error),

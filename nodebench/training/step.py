@@ -54,6 +54,13 @@ class Step:
         self.taken = True
 
 
+CANNOT_TAKE = (
+    *(ArithmeticError, AssertionError, AttributeError, LookupError),
+    *(RuntimeError, TypeError, ValueError),
+)
+"""What torch raises of a step that it can neither batch nor capture, or has no memory for."""
+
+
 class Taker(Protocol):
     """What takes steps in the stead of their trainings, where that is faster."""
 
@@ -71,7 +78,7 @@ def taken_by(taker: Taker, steps: Sequence[Step]) -> str | None:
         taker.take(steps)
     except TrialFailure:
         pass
-    except Exception as error:  # noqa: BLE001 - a way to be faster is no reason to fail
+    except CANNOT_TAKE as error:
         problem = f"{type(error).__name__}: {error}"
     for step in steps:
         if not step.taken:

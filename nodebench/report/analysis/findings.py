@@ -58,7 +58,7 @@ class Findings:
 
 
 def all_results(sweep: Sweep, store: Store) -> pd.DataFrame:
-    """The table of `frames.results`, with verdicts and their numbers, and `timed_epoch_s`."""
+    """The table of `frames.result_frame`, with verdicts and their numbers, and `timed_epoch_s`."""
     judged, timed = frames.verdict_frame(sweep, store), frames.timing_frame(sweep, store)
     return _with_verdicts_and_seconds(frames.result_frame(sweep, store), judged, timed)
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from nodebench.errors import TrialOutcome
 from nodebench.report.analysis.columns import BUDGET, CELL, METHOD, MISSING, OUTCOME, TRIAL
 from nodebench.report.analysis.statistics import half_width
 from nodebench.report.analysis.verdict import judge
@@ -18,7 +19,7 @@ from nodebench.spec.point import EvaluationPoint, is_training_solver, known_poin
 from nodebench.spec.solver import Solver
 from nodebench.spec.vocabulary import VERDICT_NUMBERS
 from nodebench.store import Result, Store
-from nodebench.store.result import FINISHED, Row
+from nodebench.store.result import Row
 from nodebench.sweep import Sweep
 from nodebench.sweep.points import asked, points
 
@@ -189,7 +190,7 @@ def _budget(trial: Trial, point: EvaluationPoint, solver: Solver) -> Budget:
 
 def on_most_samples(frame: pd.DataFrame) -> pd.DataFrame:
     """The finished points of each cell on its largest part of the test set."""
-    done = frame[frame[OUTCOME] == FINISHED]
+    done = frame[frame[OUTCOME] == TrialOutcome.FINISHED]
     sizes = done["test_size"].astype(float).fillna(math.inf)
     return done[sizes == sizes.groupby(done[CELL]).transform("max")]
 
@@ -236,7 +237,7 @@ def _result_row(sweep: Sweep, trial: Trial, result: Result | None) -> dict[str, 
     environment = result.environments[-1] if result.environments else {}
     return {
         **row,
-        OUTCOME: result.outcome,
+        OUTCOME: str(result.outcome),
         "ending": str(result),
         "reason": result.reason,
         "epochs": result.epoch,

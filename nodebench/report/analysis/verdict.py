@@ -14,12 +14,13 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
+from nodebench.errors import TrialOutcome
 from nodebench.spec import Trial
 from nodebench.spec.point import is_training_solver, known_point, limit_point
 from nodebench.spec.solver import Solver
 from nodebench.spec.vocabulary import METHODS, VERDICT_NUMBERS
 from nodebench.store import Store
-from nodebench.store.result import FINISHED, Row
+from nodebench.store.result import Row
 from nodebench.sweep import Sweep
 from nodebench.sweep.points import points
 
@@ -80,7 +81,7 @@ class _Evaluated:
 
     @property
     def is_finished(self) -> bool:
-        return self.outcome == FINISHED
+        return self.outcome == TrialOutcome.FINISHED
 
     @property
     def order(self) -> int:
@@ -99,7 +100,7 @@ def judge(trial: Trial, sweep: Sweep, store: Store) -> Verdict | None:
     chance = result.summary.get("chance") if result else None
     found = verdict(trial, rows, sweep.margin, chance)
     lacking = [p for p in wanted - set(map(known_point, rows)) if not p.gradient]
-    if lacking and result and result.outcome == FINISHED and (crash := folder.crash()):
+    if lacking and result and result.outcome == TrialOutcome.FINISHED and (crash := folder.crash()):
         reason = f"its evaluation ended in an error: {crash}"
         return replace(
             found or Verdict(VerdictWord.UNDECIDED), word=VerdictWord.UNDECIDED, reason=reason
@@ -118,7 +119,7 @@ def verdict(
     own_row = next((r for r in rows if is_training_solver(trial, known_point(r))), None)
     if own_row is None or own_row.get("nfe") == 0:  # a network without ODE blocks
         return None
-    if own_row["outcome"] != FINISHED:
+    if own_row["outcome"] != TrialOutcome.FINISHED:
         return Verdict(VerdictWord.UNDECIDED, f"its own solver: {own_row['outcome']}")
     sign = 1 if trial.spec.data.higher_is_better else -1
     margin += ACCURACY_ROUNDING

@@ -15,6 +15,12 @@ from nodebench.store import Store
 
 FigureNames = TypeVar("FigureNames", list[str], dict[str, str])
 
+NOT_DRAWN = (
+    *(ArithmeticError, AttributeError, LookupError, OSError),
+    *(RuntimeError, TypeError, ValueError),
+)
+"""What pandas, seaborn and matplotlib raise of data that they cannot draw."""
+
 
 class Figures:
     """Draws into a folder; `problems` are what could not be drawn, and why."""
@@ -93,7 +99,7 @@ class Figures:
     ) -> FigureNames:
         try:
             return draw()
-        except Exception as error:  # noqa: BLE001 - a page without a figure is better than none
+        except NOT_DRAWN as error:
             curves_module.close()
             self.problems.append(f"{what}: {type(error).__name__}: {error}")
             return nothing
