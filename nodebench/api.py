@@ -153,7 +153,7 @@ def epochs(sweep: Sweep, store: Store | None = None) -> pd.DataFrame:
 
 
 def figures(sweep: Sweep, folder: Path, store: Store | None = None) -> dict[str, Path]:
-    """Draws the figures of a sweep's report into a folder; name -> SVG. PNGs lie beside them."""
+    """Draws the figures of a sweep's report into a folder; name -> SVG, with a PNG of each."""
     from nodebench.report.page import draw_figures
 
     return draw_figures(sweep, store or default_store(), folder)
@@ -212,7 +212,7 @@ def write_report(
 
     Raises:
         ResourceError: if the folder cannot be written.
-        StoreError: if it would write over a file that is no report's, or, unless a folder is
+        StoreError: if it would overwrite a file that is not a report's, or, unless a folder is
             given, over the report of another file of the sweep's name.
         TrackingError: if MLflow is to be read and cannot.
     """
@@ -265,7 +265,7 @@ def merge(
     """Takes a sweep's trials over from other machines' stores; returns what came of each.
 
     Raises:
-        StoreError: if a folder is no store, before anything is copied, or cannot be read; or if
+        StoreError: if a folder is not a store, before anything is copied, or cannot be read; or if
             another file has the sweep's name, which it is not to `replace_other`.
     """
     require_name(sweep, store, replace=replace_other)

@@ -63,7 +63,7 @@ def network_input(data: Data, inputs: Tensor) -> Tensor:
 
 @lru_cache
 def _of_channels(values: tuple[float, ...], full: float, ndim: int, device: torch.device) -> Tensor:
-    """A value for each channel, for batches of so many dimensions."""
+    """A value for each channel, shaped for batches of this number of dimensions."""
     return torch.tensor(values, device=device).mul_(full).view(-1, *(1,) * (ndim - 2))
 
 

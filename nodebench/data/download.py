@@ -13,14 +13,14 @@ TINY_IMAGENET_MD5 = "90528d7ca1a48142e341f4ef8d21d0de"
 
 
 def fetch_mnist(root: Path) -> None:
-    """The .gz files, and beside them the un-gzipped ones."""
+    """The .gz files, and the un-gzipped ones next to them."""
     from torchvision import datasets
 
     datasets.MNIST(str(root), download=True)
 
 
 def fetch_fashion_mnist(root: Path) -> None:
-    """The .gz files, and beside them the un-gzipped ones."""
+    """The .gz files, and the un-gzipped ones next to them."""
     from torchvision import datasets
 
     datasets.FashionMNIST(str(root), download=True)

@@ -207,7 +207,7 @@ def _verify(path: Path, expected: str, *, can_be_fetched: bool) -> None:
 
 
 def _unpack(packed: Path) -> None:
-    """Un-gzips a verified file, unless what lies beside it is what would come out.
+    """Un-gzips a verified file, unless the file next to it already is the result.
 
     A .gz ends with its content's CRC-32 and length, so the file that is read is the verified one.
     """

@@ -64,7 +64,7 @@ def _digits() -> Whole:
 # Two, so that a process that alternates between two data sets does not parse them every time.
 @lru_cache(maxsize=2)
 def _official(name: str, root: Path, _content: Checksums) -> Whole:
-    """Parsed anew where files of other content are asked for."""
+    """The parsed files, cached by their checksums."""
     return READERS[name](root)
 
 

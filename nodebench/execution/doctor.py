@@ -72,7 +72,7 @@ def _python(_case: Case) -> Iterator[Finding]:
 
 
 def _versions(_case: Case) -> Iterator[Finding]:
-    """The packages whose versions matter, beside those of `requirements.lock` in this folder."""
+    """The packages whose versions matter, and those of `requirements.lock` here."""
     locked = _locked(Path("requirements.lock"))
     for name in CHECKED_PACKAGES:
         try:

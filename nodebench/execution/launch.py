@@ -194,7 +194,7 @@ def reproduce(
     The record is that of the store, or else that of the report in whose folder the sweep file is.
 
     Raises:
-        InputError: if there is no such trial, no record of it, or it cannot be run here.
+        InputError: if the trial is unknown, has no record, or cannot be run here.
     """
     from nodebench.execution.reproduction import recorded_run, require_current, run_again
 

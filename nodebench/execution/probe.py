@@ -40,7 +40,7 @@ from nodebench.training.task import task_for
 
 STEPS = 8
 MOST_S = 10.0
-"""A probe ends after so many steps, or after the first that comes later than this."""
+"""A probe ends after this number of steps, or after the first beyond these seconds."""
 
 
 CONTEXT_BYTES = 2**30
@@ -54,7 +54,7 @@ HANGS_S = 60.0
 class Probe:
     """Seconds of some training steps, and of one pass over the data held out for testing.
 
-    The trial will make so many `iterations` and, its evaluations included, `tests`. `peak_bytes`
+    The trial will make `iterations` and, its evaluations included, `tests`. `peak_bytes`
     is the memory in use at the peak of these, as `machine.peak_memory` counts it.
     """
 
@@ -121,7 +121,7 @@ def probe_trial(trial: Trial, options: RunOptions) -> Probe | None:
 
 
 def share_of_gpu(trial: Trial, options: RunOptions, seeds: int = 1) -> float:
-    """The part of this machine's GPU that a trial, or a pack of so many, needs; in hundredths.
+    """The part of this machine's GPU that a trial, or a pack of this size, needs; in hundredths.
 
     Twice the memory at the peak of its first steps, since adaptive solvers come to need more and
     allocators leave gaps, and what each process takes for itself. All of it at the most, or if

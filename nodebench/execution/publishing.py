@@ -39,7 +39,7 @@ class Publication:
         Raises:
             ResourceError: if a folder cannot be written.
             StoreError: if something of the user's, or another sweep, has the place.
-            TrackingError: if MLFLOW_TRACKING_URI is no address.
+            TrackingError: if MLFLOW_TRACKING_URI is not an address.
         """
         folder = report_folder(sweep.name) if self.write_report else None
         require_places(store, folder)

@@ -48,7 +48,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Reproduction:
-    """What a second run of a trial gave beside the first; environments by what differs."""
+    """What a second run of a trial gave compared with the first; environments by what differs."""
 
     outcomes: tuple[str, str]
     metrics: list[Comparison]
@@ -76,7 +76,7 @@ class RecordedRun:
 def recorded_run(trial: Trial, store: Store, table: Path) -> RecordedRun:
     """The record of a trial in the store or, if it has none, in a report's tables.
 
-    `table` is the report's `results.csv`; `evaluations.csv` beside it has the evaluated points.
+    `table` is the report's `results.csv`; `evaluations.csv` next to it has the evaluated points.
 
     Raises:
         StoreError: if neither has it.

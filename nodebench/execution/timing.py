@@ -90,12 +90,12 @@ class _Clock:
         self._seconds: list[float] = []
 
     def time(self, steps: int) -> None:
-        """A round: the mean seconds of so many steps."""
+        """A round: the mean seconds of its steps."""
         if self.problem:
             return
         set_precision(self.trial.spec.train.precision)
         try:
-            # Made anew for each round: recorded steps hold memory, which the next trial needs.
+            # Made again for each round: recorded steps hold memory, which the next trial needs.
             self._taker = graph_of(self.trial, self._options)
             unused = EpochSums(torch.zeros((), device=self.device))
             self._run(WARM_STEPS_OF_A_ROUND + (WARM_STEPS if self._taker else 0), unused)

@@ -32,7 +32,7 @@ def read_tensors(path: Path) -> Any:
         OSError: if it cannot be read.
     """
     if not path.is_file():  # a device may have no end
-        raise FileNotFoundError(f"`{path}` is no file")
+        raise FileNotFoundError(f"`{path}` is not a file")
     content = io.BytesIO(path.read_bytes())
     problem = "its checksums do not hold"
     try:

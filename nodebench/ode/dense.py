@@ -1,7 +1,7 @@
 """Backprop through a fixed-step solve of a field of dense layers, written by hand.
 
-Such a field is a few small matrix products, beside which automatic differentiation, an entry for
-each of thousands of operations, takes most of the time. Here a solve is one operation: it keeps
+Such a field is a few small matrix products: automatic differentiation, an entry for each of
+thousands of operations, takes most of the time. Here a solve is one operation: it keeps
 the inputs of every layer at every evaluation, and the gradients of the weights, sums over all
 evaluations, are one product each. The gradient is backprop's, to rounding.
 

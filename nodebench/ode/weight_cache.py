@@ -29,7 +29,7 @@ def weights_made_once() -> Iterator[None]:
 def once_per_solve(
     module: nn.Module, what: Hashable, make: Callable[[], CachedValue]
 ) -> CachedValue:
-    """What `make` gives, made anew unless this solve has it already."""
+    """What `make` gives; called once per solve."""
     if _values is None:
         return make()
     key = (id(module), what)

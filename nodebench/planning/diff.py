@@ -65,7 +65,7 @@ def nearest(trial: Trial, store: Store) -> tuple[str, list[Difference]] | None:
         folder = store.folder(other_id)
         try:
             other = Trial(folder.spec())
-        except StoreError:  # a damaged folder is no relative
+        except StoreError:  # a damaged folder has nothing to compare
             continue
         found, code = differences(trial.settings, other.settings), folder.code()
         modules = [] if code is None else differences(_code(trial.cell.code), _code(code))

@@ -56,7 +56,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Wish:
-    """What is to go: these kinds (leftovers always), if unused for so long, down to a budget.
+    """What to remove: these kinds (leftovers always), if unused for that long, down to a budget.
 
     With a budget and no kinds, all of them; with no budget, everything of the kinds.
     """

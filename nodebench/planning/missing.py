@@ -31,7 +31,7 @@ def is_incomplete(
     if demand.retry_failed and result.outcome != TrialOutcome.FINISHED:
         return True
     if result.outcome == TrialOutcome.STOPPED:
-        return demand.stop is None  # what a search gave up is no answer to other sweeps
+        return demand.stop is None  # other sweeps still need what a search gave up
     if result.outcome == TrialOutcome.FINISHED:
         return bool(wanted) and not wanted <= known_points(folder, demand.limits).keys()
     return _was_raised(result.limit, result.outcome, demand.limits)

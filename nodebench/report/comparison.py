@@ -1,4 +1,4 @@
-"""One sweep's results beside another's: two sweeps, or two commits of one."""
+"""One sweep's results compared with another's: two sweeps, or two commits of one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a folder is a report's, in which everything may be written anew."""
+"""Whether a folder is a report's, so that its files may be overwritten."""
 
 from __future__ import annotations
 

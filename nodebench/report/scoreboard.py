@@ -1,4 +1,4 @@
-"""Every published number and claim of the studies, beside what the committed reports found."""
+"""Every published number and claim of the studies, and what the committed reports found."""
 
 from __future__ import annotations
 

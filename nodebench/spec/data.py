@@ -60,7 +60,7 @@ class Labeled(Dataset):
     subset_seed: Size = 0
 
     def misfit(self, train: int, test: int) -> str | None:
-        """Why these subsets cannot be taken of so many samples, or None if they can."""
+        """Why these subsets cannot be taken of this number of samples, or None if they can."""
         if self.val_size + (self.train_size or 1) > train:
             asked = {"train_size": self.train_size, "val_size": self.val_size}
             given = " and ".join(f"`{name}: {size}`" for name, size in asked.items() if size)

@@ -73,7 +73,7 @@ def limit_point(spec: TrialSpec) -> EvaluationPoint:
 
 
 def limit_solver(spec: TrialSpec, times: int = 1) -> Solver:
-    """The limit's solver, with so many times its steps."""
+    """The limit's solver, with its steps multiplied by a factor."""
     limit = limit_point(spec)
     return Solver(method=limit.method, steps=times * (limit.steps or 1))
 

@@ -46,7 +46,7 @@ class Merged:
     extended: list[str] = field(default_factory=list)
     """Trials that were evaluated at more points there."""
     kept: list[str] = field(default_factory=list)
-    """Trials that are no further there."""
+    """Trials that are not further advanced there."""
     running: list[str] = field(default_factory=list)
     """Trials that a process holds, here or there, and that were left alone."""
     conflicts: list[Conflict] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""One sweep's files in the store, beside its trials."""
+"""One sweep's files in the store, apart from its trials."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ class SweepRecord:
         if not self.file.exists():
             return False
         written: list[str] | None = read_json(self._launches_file, {}).get("copies")
-        if written is None:  # an earlier release wrote the plan beside it
+        if written is None:  # an earlier release wrote the plan to a file of its own
             return not self._labels_file.exists()
         return _digest(self.file) not in written
 
@@ -116,7 +116,7 @@ class SweepRecord:
 
     @contextlib.contextmanager
     def run_lock(self, shard: str = "1/1") -> Iterator[None]:
-        """Holds the right to run the sweep, or one shard `i/n` of it, beside which others may run.
+        """Holds the right to run the sweep, or one shard `i/n` of it, while other shards may run.
 
         Raises:
             StoreError: if another process runs it.

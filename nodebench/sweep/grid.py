@@ -24,7 +24,7 @@ Axis = tuple[tuple[str, ...], list[Any]]
 
 MOST_TRIALS = 1_000_000
 MOST_WRONG_CELLS = 1000
-"""After so many, the rest of a grid is not looked at."""
+"""After this number, the rest of a grid is not checked."""
 
 
 def expand(file: SweepFile, faults: list[Fault]) -> Iterator[tuple[Trial, list[int]]]:

@@ -135,7 +135,7 @@ class Sweep:
     def labels(self) -> dict[str, str]:
         """Cell key -> label, of which no two are alike: values, named where these say too little.
 
-        `width 16` rather than `16`, and `epochs 4` beside `iterations 4`.
+        `width 16` rather than `16`, and `epochs 4` where another has `iterations 4`.
         """
         return labeled({cell.key: cell.settings for cell in self._cells}, self.varying)
 
@@ -154,7 +154,7 @@ class Sweep:
 
 
 def _without_twins(paths: list[str], cells: list[dict[str, Any]]) -> list[str]:
-    """Leaves out a path that says nothing beside another of its group.
+    """Leaves out each path whose value follows from another of its group.
 
     That is one whose value is its neighbour's, as norms that are all alike, or follows from the
     group's name, as the right-hand side that each of two models has.

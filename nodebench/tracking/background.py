@@ -30,7 +30,7 @@ LOST = "the process that writes to MLflow was lost"
 class BackgroundTracker:
     """The driver's end of the process.
 
-    `on_change` is told, in a thread, what hinders the writing, and None when it goes on.
+    `on_change` gets, in a thread, what prevents the writing, and None when it resumes.
     """
 
     def __init__(self, sweep: Sweep, store: Store, on_change: Callable[[str | None], None]):

@@ -143,7 +143,7 @@ class _Meter:
     def _gradient(self, name: str, solver: Solver) -> Gradient:
         """The trial's own gradient, if it has this name, with its own settings."""
         own = self.trial.spec.gradient
-        return (own if own and own.name == name else Gradient(name=name)).beside(solver)
+        return (own if own and own.name == name else Gradient(name=name)).suited_to(solver)
 
     def _gradient_error(self, at: str) -> ReferenceGradient:
         if at not in self._gradient_errors:

@@ -1,4 +1,4 @@
-"""Cells of a sweep beside the one that its baseline names, paired by seed."""
+"""Cells of a sweep compared with the one that its baseline names, paired by seed."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def by_seed(frame: pd.DataFrame, cell: str, metric: str) -> pd.Series[float]:
 
 @dataclass(frozen=True)
 class BaselineComparison:
-    """A cell beside the baseline's, by the headline metric; `p` is corrected for their number."""
+    """A cell compared with its baseline by the headline metric; `p` by Holm's correction."""
 
     cell: str
     baseline: str

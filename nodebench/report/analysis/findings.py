@@ -1,4 +1,4 @@
-"""What the store has of a sweep, as tables, and what its cells say beside each other."""
+"""What the store has of a sweep, as tables, and how its cells compare."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Findings:
 
     @property
     def tables(self) -> dict[str, pd.DataFrame]:
-        """Those that are kept beside a report's page, by their files' names."""
+        """The tables that are kept next to a report's page, by their files' names."""
         return {
             "results": self.results,
             "evaluations": self.evaluated,

@@ -167,7 +167,7 @@ def about(sweep: str, spec: TrialSpec) -> list[PublishedNumber]:
 
 @dataclass(frozen=True)
 class Compared:
-    """A published number of a cell beside our values, what they say of it, and a note on that.
+    """A published number of a cell, our values, what they say of it, and a note on that.
 
     `caveat` is what may be why, as of a shorter training.
     """

@@ -178,7 +178,7 @@ def _evaluated(trial: Trial, row: Row) -> _Evaluated:
 def _finest(found: Iterable[_Evaluated]) -> _Evaluated | None:
     """The finest point, if it is no coarser than the limit's definition.
 
-    A tolerance does not say how fine its solve is beside that of a number of steps.
+    A tolerance does not say how fine its solve is compared with a number of steps.
     """
     enough = [p for p in found if p.is_limit]
     return max(enough, key=lambda p: (p.order, p.steps or 0), default=None)

@@ -77,7 +77,7 @@ def trajectories_figure(paths: Mapping[str, pd.DataFrame], folder: Path) -> list
 
 
 def adaptation_figure(sweep: Sweep, epochs: pd.DataFrame, folder: Path) -> list[str]:
-    """Draws an adapted solver over training beside accuracy: Ott et al. 2021, Figure 5.
+    """Draws an adapted solver over training, and its accuracy: Ott et al. 2021, Figure 5.
 
     A line a cell, with a band over seeds. Returns the figure's name, if any solver was adapted.
     """
