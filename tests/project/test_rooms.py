@@ -215,7 +215,9 @@ def test_a_name_that_nodebench_lacks_is_an_attribute_error() -> None:
 def test_the_names_of_a_trial_s_files_stand_in_one_module() -> None:
     folder = ast.parse((PACKAGE / "store" / "trial_folder.py").read_text(encoding="utf-8"))
     names = {text for text in _texts(folder) if text.endswith((".json", ".jsonl", ".txt", ".pt"))}
+    names |= {"given-up", "lock"}
     assert {"trial.json", "history.jsonl", "evaluations.json", "error.txt"} <= names
+    assert names <= set(_texts(folder))
     others = {
         path.name: sorted(names & set(_texts(ast.parse(path.read_text(encoding="utf-8")))))
         for path in PACKAGE.rglob("*.py")
