@@ -31,6 +31,7 @@ from nodebench.store.locations import tracking_file, tracking_uri
 from nodebench.store.lock import held
 from nodebench.store.mlflow_file import TRIAL_TAG, follow, require_mlflows
 from nodebench.tracking.cures import cure
+from nodebench.tracking.settings import quieten_mlflow
 
 __all__ = ["Metric", "MlflowClient", "Param", "Run", "RunTag"]
 
@@ -52,6 +53,7 @@ def probe_mlflow(store: Store) -> str:
     Raises:
         TrackingError: if it cannot be reached, or its database is damaged or of another version.
     """
+    quieten_mlflow()
     uri = tracking_uri(store)
     file = tracking_file(uri)
     with explained(uri), _impatient():
@@ -69,6 +71,7 @@ def client_for(store: Store) -> MlflowClient:
     Raises:
         TrackingError: if it cannot be reached.
     """
+    quieten_mlflow()
     uri = tracking_uri(store)
     file = tracking_file(uri)
     with explained(uri):

@@ -9,7 +9,7 @@ from nodebench.store.locations import variable
 
 
 def configure() -> None:
-    """Sets MLflow's environment variables, unless the user has, and quiets its loggers.
+    """Sets MLflow's environment variables, unless the user has.
 
     Call it before importing `tracking.client` or `tracker`: MLflow's own import would start a
     thread that sends telemetry.
@@ -22,5 +22,9 @@ def configure() -> None:
         MLFLOW_HTTP_REQUEST_TIMEOUT=variable("MLFLOW_HTTP_REQUEST_TIMEOUT") or "15",
         MLFLOW_HTTP_REQUEST_MAX_RETRIES=variable("MLFLOW_HTTP_REQUEST_MAX_RETRIES") or "0",
     )
+
+
+def quieten_mlflow() -> None:
+    """Leaves MLflow's errors only in its log; after its import, which sets the levels itself."""
     for name in ("alembic", "mlflow"):
         logging.getLogger(name).setLevel(logging.ERROR)
