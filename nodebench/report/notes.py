@@ -93,7 +93,7 @@ TRAJECTORIES = """\
 Dots are the noisy observations, coloured by time. The line is the learned ODE, solved over the
 whole span from the true start."""
 
-GRADIENTS = """\
+GRADIENT_TABLE = """\
 Gradients of the loss with respect to all parameters, on 16 training samples, against backprop
 through classic RK4 with 256 steps in float64: relative error (median over n seeds), cosine, and
 the cost of one forward and backward pass (as trained: other trials may have shared the machine)."""

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from nodebench.errors import TrialOutcome
 from nodebench.files import write
 from nodebench.report import notes, solver_tables, tables
 from nodebench.report.analysis import published, sizes
@@ -22,7 +23,6 @@ from nodebench.report.markdown import bold, markdown_table, section
 from nodebench.report.result_tables import ResultTables, result_tables
 from nodebench.report.summary import answer
 from nodebench.store import Store
-from nodebench.store.result import FINISHED
 from nodebench.sweep import Sweep
 
 SETTINGS_OF_A_REPORT = (
@@ -43,7 +43,7 @@ SETTINGS_OF_A_REPORT = (
 )
 
 
-def write_report(
+def write_report_folder(
     sweep: Sweep, store: Store, folder: Path, on_problem: Callable[[str], None] = lambda _: None
 ) -> Path:
     """Writes the page, its figures and `sweep.yaml`; returns the page's path.
@@ -173,7 +173,7 @@ def _setting(sweep: Sweep) -> str:
 
 def _state(results: pd.DataFrame) -> str:
     counts = results[OUTCOME].value_counts()
-    finished = int(counts.get(FINISHED, 0))
+    finished = int(counts.get(TrialOutcome.FINISHED, 0))
     if finished == len(results):
         return "The trial finished." if finished == 1 else f"All {finished} trials finished."
     rest = ", ".join(f"{count} {name}" for name, count in counts.items() if name != FINISHED)

@@ -18,14 +18,13 @@ from nodebench.report.analysis.formatting import (
 from nodebench.report.tables import CONFIGURATION, cell_text, verdict_words
 from nodebench.spec.solver import Solver
 from nodebench.spec.vocabulary import VERDICT_NUMBERS
-from nodebench.store.result import FINISHED
 from nodebench.sweep import Sweep
 
 
 def verdicts_table(sweep: Sweep, frame: pd.DataFrame) -> pd.DataFrame:
     """One row per configuration: the verdicts on its models and the numbers behind them, as text.
 
-    `frame` is the table of `frames.verdicts`.
+    `frame` is the table of `frames.verdict_frame`.
     """
     rows = []
     solvers = {trial.id: trial.spec.solver for trial in sweep.trials}
@@ -65,7 +64,7 @@ def _steps_text(steps: pd.Series[float]) -> str:
 def gradients_table(frame: pd.DataFrame) -> pd.DataFrame:
     """One row per configuration, moment, solver and gradient method: fidelity and costs, as text.
 
-    `frame` is the table of `frames.gradients`.
+    `frame` is the table of `frames.gradient_frame`.
     """
     if frame.empty:
         return frame
@@ -143,8 +142,8 @@ def _headline_values(points: pd.DataFrame, n: int) -> str:
     if points.empty:
         return NO_VALUE
     text = measured(points["metric"].iloc[0], points["value"].astype(float))
-    finished = int((points[OUTCOME] == FINISHED).sum())
+    finished = int((points[OUTCOME] == TrialOutcome.FINISHED).sum())
     if 0 < finished < n:
         text += f" ({finished} of {n})"
-    failed = Counter(points.loc[points[OUTCOME] != FINISHED, OUTCOME])
+    failed = Counter(points.loc[points[OUTCOME] != TrialOutcome.FINISHED, OUTCOME])
     return ", ".join([text, *(f"{count} {name}" for name, count in failed.items())])

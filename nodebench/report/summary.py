@@ -8,6 +8,7 @@ from typing import Protocol
 
 import pandas as pd
 
+from nodebench.errors import TrialOutcome
 from nodebench.report.analysis.agreement import COMPARED
 from nodebench.report.analysis.baseline import (
     SIGNIFICANT,
@@ -62,7 +63,7 @@ def _best(sweep: Sweep, frame: pd.DataFrame) -> list[Line]:
 
 def _best_of(sweep: Sweep, frame: pd.DataFrame) -> list[str]:
     data = sweep.trials[0].spec.data
-    done = frame[frame[OUTCOME] == FINISHED]
+    done = frame[frame[OUTCOME] == TrialOutcome.FINISHED]
     if done.empty or data.headline not in done:
         return []
     means = done.groupby(CELL, sort=False)[data.headline].mean().dropna()
@@ -93,7 +94,7 @@ def _lead(best: pd.Series[float], second: pd.Series[float]) -> str:
 def _at_chance(sweep: Sweep, frame: pd.DataFrame) -> list[Line]:
     """The configurations that have learned nothing: naming the most common class does as well."""
     data = sweep.trials[0].spec.data
-    done = frame[frame[OUTCOME] == FINISHED]
+    done = frame[frame[OUTCOME] == TrialOutcome.FINISHED]
     if "chance" not in done or data.headline not in done:
         return []
     means = done.groupby(CELL, sort=False)[[data.headline, "chance"]].mean().dropna()

@@ -37,7 +37,7 @@ def three_digits(value: float) -> str:
 def timings_table(frame: pd.DataFrame) -> pd.DataFrame:
     """One row per timed configuration and kind of machine: what a training step takes, as text.
 
-    `frame` is the table of `frames.timings`.
+    `frame` is the table of `frames.timing_frame`.
     """
     rows = [
         {
@@ -60,7 +60,7 @@ def timings_table(frame: pd.DataFrame) -> pd.DataFrame:
 
 def failures(sweep: Sweep, frame: pd.DataFrame) -> pd.DataFrame:
     """The trials without a finished training, and why."""
-    unfinished = frame[frame[OUTCOME] != FINISHED]
+    unfinished = frame[frame[OUTCOME] != TrialOutcome.FINISHED]
     names = {trial.id: sweep.label(trial) for trial in sweep.trials}
     return pd.DataFrame(
         {

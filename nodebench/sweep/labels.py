@@ -87,7 +87,7 @@ def cut(text: str, longest: int) -> str:
     return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
 
-def drawn(labels: Iterable[str]) -> dict[str, str]:
+def figure_labels(labels: Iterable[str]) -> dict[str, str]:
     """Label -> what a figure has of it: as much as there is room for, and no two alike."""
     short: dict[str, str] = {}
     for label in dict.fromkeys(labels):

@@ -27,22 +27,67 @@ class Origin:
 class Sweep:
     """A sweep file, expanded."""
 
-    name: str
-    about: str
+    file: SweepFile
     trials: tuple[Trial, ...]
-    evaluate: tuple[Evaluate, ...]
-    baseline: dict[str, Any]
-    claims: tuple[Claim, ...]
-    resources: Resources
-    limits: Limits
-    margin: float
-    checkpoint_minutes: float
-    search: Search | None
-    made: Made
     text: str
     """The resolved sweep file as YAML: what `repro` needs, and nothing of this machine."""
 
     origin: Origin
+
+    @property
+    def name(self) -> str:
+        """What its experiment, its report and its records are called."""
+        return self.file.name
+
+    @property
+    def about(self) -> str:
+        """What it is about, in its author's words, and how it was changed."""
+        return self.file.about
+
+    @property
+    def evaluate(self) -> tuple[Evaluate, ...]:
+        """The solvers under which trained models are evaluated."""
+        return self.file.evaluate
+
+    @property
+    def baseline(self) -> dict[str, Any]:
+        """The partial cell that a report compares each cell with."""
+        return self.file.baseline
+
+    @property
+    def claims(self) -> tuple[Claim, ...]:
+        """What a paper says of its cells."""
+        return self.file.claims
+
+    @property
+    def resources(self) -> Resources:
+        """What one trial gets."""
+        return self.file.resources
+
+    @property
+    def limits(self) -> Limits:
+        """What one trial may cost."""
+        return self.file.limits
+
+    @property
+    def margin(self) -> float:
+        """What a model may lose under a finer solver and still be called an ODE."""
+        return self.file.margin
+
+    @property
+    def checkpoint_minutes(self) -> float:
+        """Minutes between checkpoints."""
+        return self.file.checkpoint_minutes
+
+    @property
+    def search(self) -> Search | None:
+        """How fields are sampled, if it tunes."""
+        return self.file.search
+
+    @property
+    def made(self) -> Made:
+        """How it came of its file."""
+        return self.file.made
 
     @cached_property
     def varying(self) -> list[str]:
@@ -88,14 +133,14 @@ class Sweep:
     def labels(self) -> dict[str, str]:
         """Cell key -> label, of which no two are alike: values, named where these say too little.
 
-        `width 16` rather than `16`, and `epochs 4` beside `iterations 4`.
+        `width 16` rather than `16`, and `epochs 4` where another has `iterations 4`.
         """
         return labeled({cell.key: cell.settings for cell in self._cells}, self.varying)
 
     @cached_property
     def drawn(self) -> Sweep:
         """The same as figures have it: with labels that are cut where they are long."""
-        short = drawn(self.labels.values())
+        short = figure_labels(self.labels.values())
         other = replace(self)
         # In the place of the cached property: what a frozen sweep's labels would be.
         other.__dict__["labels"] = {key: short[label] for key, label in self.labels.items()}
@@ -107,7 +152,7 @@ class Sweep:
 
 
 def _without_twins(paths: list[str], cells: list[dict[str, Any]]) -> list[str]:
-    """Leaves out a path that says nothing beside another of its group.
+    """Leaves out each path whose value follows from another of its group.
 
     That is one whose value is its neighbour's, as norms that are all alike, or follows from the
     group's name, as the right-hand side that each of two models has.

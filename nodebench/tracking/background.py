@@ -20,6 +20,7 @@ from nodebench.errors import InputError, TrackingError
 from nodebench.planning.freshness import note_tracked, state_of
 from nodebench.store import Store
 from nodebench.sweep import Sweep
+from nodebench.tracking.settings import configure
 
 EVERY_S = 2.0
 PATIENCE_S = 5.0
@@ -29,7 +30,7 @@ LOST = "the process that writes to MLflow was lost"
 class BackgroundTracker:
     """The driver's end of the process.
 
-    `on_change` is told, in a thread, what hinders the writing, and None when it goes on.
+    `on_change` gets, in a thread, what prevents the writing, and None when it resumes.
     """
 
     def __init__(self, sweep: Sweep, store: Store, on_change: Callable[[str | None], None]):
@@ -126,6 +127,7 @@ def _mirror(sweep: Sweep, store: Store, driver: Connection) -> None:
 def _keep_up(sweep: Sweep, store: Store, driver: Connection) -> None:
     """Writes what is new every few seconds, and all that is missing when told to finish."""
     try:
+        configure()
         from nodebench.tracking.tracker import Tracker
     except ImportError as error:
         raise TrackingError(f"MLflow is not installed ({error})") from error

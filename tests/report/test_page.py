@@ -79,7 +79,7 @@ def test_a_setting_is_shown_plainly(value, text):
 
 def test_the_page_has_table_figures_failures_and_provenance(made_up, tmp_path):
     sweep, store = made_up
-    page = write_report(sweep, store, tmp_path / "report")
+    page = write_report_folder(sweep, store, tmp_path / "report")
     text = page.read_text()
     assert "**4 of 6 trials finished; 1 diverged, 1 missing.**" in text
     assert "DNF (diverged, epoch 2)" in text
@@ -99,7 +99,7 @@ def test_the_same_data_gives_the_same_bytes(made_up, tmp_path):
     sweep, store = made_up
     folders = [tmp_path / "one", tmp_path / "two"]
     for folder in folders:
-        write_report(sweep, store, folder)
+        write_report_folder(sweep, store, folder)
     files = sorted(p.relative_to(folders[0]) for p in folders[0].rglob("*") if p.is_file())
     assert any(file.suffix == ".svg" for file in files)
     for file in files:
@@ -112,22 +112,22 @@ def test_seconds_of_packed_seeds_are_said_to_be_of_them_all(tmp_path):
         for trial in sweep.trials:
             here = {**HERE, "packed": packed}
             store.folder(trial.id).write_result(result(0.8, environments=[here]))
-        text = write_report(sweep, store, tmp_path / "report").read_text()
+        text = write_report_folder(sweep, store, tmp_path / "report").read_text()
         assert ("Seeds were trained together" in text) is is_said
 
 
 def test_a_sweep_without_results_still_has_a_page(tmp_path):
     sweep = tiny(tmp_path)
-    text = write_report(sweep, Store(tmp_path / "runs"), tmp_path / "report").read_text()
+    text = write_report_folder(sweep, Store(tmp_path / "runs"), tmp_path / "report").read_text()
     assert "0 of 1 trials finished" in text
 
 
 def test_results_are_tidy(made_up):
     sweep, store = made_up
-    frame = frames.results(sweep, store)
+    frame = frames.result_frame(sweep, store)
     assert list(frame["seed"]) == [0, 1, 2] * 2
     assert frame["test_accuracy"].isna().sum() == 2
-    epochs = frames.epochs(sweep, store)
+    epochs = frames.epoch_frame(sweep, store)
     assert len(epochs) == 10
     assert math.isclose(epochs["train_loss"].max(), 1.0)
     assert TINY["model"]["name"] == frame["model.name"].unique().item()
@@ -145,8 +145,8 @@ def test_published_numbers_stand_beside_ours(tmp_path):
     sweep, store = load(path), Store(tmp_path / "runs")
     for trial in sweep.trials:
         run_trial(trial, store, options(sweep, tmp_path))
-    results, evaluated = frames.results(sweep, store), frames.evaluations(sweep, store)
-    judged = frames.verdicts(sweep, store)
+    results, evaluated = frames.result_frame(sweep, store), frames.evaluation_frame(sweep, store)
+    judged = frames.verdict_frame(sweep, store)
     table = published_table(compared_numbers(sweep, results, judged))
     assert list(table["configuration"]) == ["steps 2"] * 2  # of 4 steps, nothing is published
     assert list(table["what"]) == ["test accuracy %", "test accuracy %, at the limit"]
@@ -232,13 +232,15 @@ def test_a_medium_form_is_compared_and_its_doubt_named(tmp_path, monkeypatch):
         summary = {"test_accuracy": 0.5 + 0.01 * trial.spec.seed, "parameters": 5}
         store.folder(trial.id).create(trial)
         store.folder(trial.id).write_result(Result("finished", "", 1, summary, [], 0, 1))
-    found = published_table(compared_numbers(sweep, frames.results(sweep, store), pd.DataFrame()))
+    found = published_table(
+        compared_numbers(sweep, frames.result_frame(sweep, store), pd.DataFrame())
+    )
     assert list(found["reading"]) == [
         "matches: at 1 of 3 epochs, with `solver.steps` 2 instead of 4, 8",
         "differs: at 1 of 3 epochs",
         "matches",
     ]
-    page = write_report(sweep, store, tmp_path / "report").read_text()
+    page = write_report_folder(sweep, store, tmp_path / "report").read_text()
     doubt = "at 1 of 3 epochs, with `solver.steps` 2 instead of 4, 8"
     assert f"**This is the medium form of the sweep: {doubt}. Its numbers" in page
     assert f"**These numbers are not the study's: {doubt}.**" in page
@@ -251,7 +253,7 @@ def test_the_same_store_gives_the_same_bytes(tmp_path):
     sweep, _ = made(tmp_path, steady, baseline=RELU)
     store = Store(tmp_path / "runs")
     for name in ("one", "other"):
-        write_report(sweep, store, tmp_path / name)
+        write_report_folder(sweep, store, tmp_path / name)
     files = [path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*.*")]
     assert {"README.md", "report.html", "results.csv"} <= set(map(str, files))
     for file in files:
@@ -260,7 +262,7 @@ def test_the_same_store_gives_the_same_bytes(tmp_path):
 
 def test_the_html_page_needs_nothing_beside_it(tmp_path):
     sweep, _ = made(tmp_path, steady, baseline=RELU)
-    write_report(sweep, Store(tmp_path / "runs"), tmp_path / "report")
+    write_report_folder(sweep, Store(tmp_path / "runs"), tmp_path / "report")
     text = (tmp_path / "report" / "report.html").read_text()
     assert 'src="figures' not in text
     assert 'href="results.csv"' not in text
@@ -275,7 +277,7 @@ def test_a_reason_leaves_a_table_a_table(tmp_path):
     (trial,) = sweep.trials
     reason = "mat1 | mat2\nSize mismatch"
     store.folder(trial.id).write_result(result(0.0, outcome="error", reason=reason, summary={}))
-    page = write_report(sweep, store, tmp_path / "report").read_text()
+    page = write_report_folder(sweep, store, tmp_path / "report").read_text()
     (row,) = (line for line in page.splitlines() if "Size mismatch" in line)
     assert r"mat1 \| mat2 Size mismatch" in row
     assert row.replace(r"\|", "").count("|") == 5
@@ -286,7 +288,7 @@ def test_a_table_that_there_is_no_more_is_removed(made_up, tmp_path):
     stale = tmp_path / "report" / "timings.csv"
     stale.parent.mkdir()
     stale.write_text("trial")
-    write_report(sweep, store, stale.parent)
+    write_report_folder(sweep, store, stale.parent)
     assert not stale.exists()
 
 

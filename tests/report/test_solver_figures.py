@@ -118,14 +118,14 @@ def test_a_page_shows_every_figure_of_evaluated_models(
     measured: tuple[Sweep, Store], tmp_path: Path
 ) -> None:
     sweep, store = measured
-    page = write_report(sweep, store, tmp_path).read_text()
+    page = write_report_folder(sweep, store, tmp_path).read_text()
     for name in ("paths", "robustness", "steps", "heat-map", "work-precision"):
         assert f"](figures/{name}.svg)" in page
         assert (tmp_path / "figures" / f"{name}.png").stat().st_size > 10_000
     assert "## Is it still an ODE?" in page
     assert "## Which gradient to trust" in page
     first = {path.name: path.read_bytes() for path in (tmp_path / "figures").glob("*.svg")}
-    write_report(sweep, store, tmp_path)
+    write_report_folder(sweep, store, tmp_path)
     assert first == {path.name: path.read_bytes() for path in (tmp_path / "figures").glob("*.svg")}
 
 
@@ -133,7 +133,7 @@ def test_steps_are_drawn_only_where_nothing_but_the_solver_varies(
     measured: tuple[Sweep, Store], tmp_path: Path
 ) -> None:
     sweep, store = measured
-    curves = frames.robustness_curves(frames.evaluations(sweep, store))
+    curves = frames.robustness_curves(frames.evaluation_frame(sweep, store))
     assert steps_figure(sweep, curves, tmp_path) == ["steps"]
     widths = tiny(tmp_path, grid={"model.width": [4, 8]})
     assert steps_figure(widths, curves, tmp_path) == []
@@ -152,7 +152,7 @@ def test_adaptation_is_drawn_where_there_is_any(tmp_path: Path) -> None:
     store = Store(tmp_path / "runs")
     for trial in sweep.trials:
         run_trial(trial, store, options(sweep, tmp_path))
-    page = write_report(sweep, store, tmp_path / "report").read_text()
+    page = write_report_folder(sweep, store, tmp_path / "report").read_text()
     assert "](figures/adaptation.svg)" in page
     assert (tmp_path / "report" / "figures" / "adaptation.png").exists()
 

@@ -100,7 +100,7 @@ def test_points_that_the_sweep_does_not_ask_for_are_left_out(tmp_path):
         {"test solver": "euler", "n": "1", "NFE 4": "90.00"}
     ]
     unasked = tiny(tmp_path)
-    assert frames.evaluations(unasked, Store(tmp_path / "runs")).empty
+    assert frames.evaluation_frame(unasked, Store(tmp_path / "runs")).empty
 
 
 def test_a_mean_over_fewer_seeds_than_its_row_says_so(tmp_path):
@@ -149,7 +149,7 @@ def test_robustness_is_drawn_over_evaluations_from_those_of_training(tmp_path):
     store = Store(tmp_path / "runs")
     for trial in sweep.trials:
         run_trial(trial, store, options(sweep, tmp_path))
-    evaluated = frames.evaluations(sweep, store)
+    evaluated = frames.evaluation_frame(sweep, store)
     curves = frames.robustness_curves(evaluated)
     # The training solver's, the limit's, those asked for; Euler 4 is both the first and the last.
     assert list(curves["cell"]) == ["steps 2"] * 4 + ["steps 4"] * 3
@@ -159,7 +159,7 @@ def test_robustness_is_drawn_over_evaluations_from_those_of_training(tmp_path):
     found = evaluated[(evaluated["cell"] == "steps 2") & (evaluated["nfe"] == 4)]["accuracy"]
     assert curves["value"][2] == pytest.approx(found.mean())
     assert curves["spread"][2] == pytest.approx(found.pipe(half_width))
-    text = write_report(sweep, store, tmp_path / "report").read_text()
+    text = write_report_folder(sweep, store, tmp_path / "report").read_text()
     assert "](figures/robustness.svg)" in text
     assert (tmp_path / "report" / "figures" / "robustness.png").exists()
 
@@ -205,7 +205,7 @@ def test_points_on_subsets_of_the_test_set_are_not_mixed_in_a_figure(tmp_path):
     blocks = [{"methods": ["euler"], "steps": [4], "test_size": size} for size in (8, None)]
     sweep, store = tiny(tmp_path, evaluate=blocks), Store(tmp_path / "runs")
     run_trial(sweep.trials[0], store, options(sweep, tmp_path))
-    evaluated = frames.evaluations(sweep, store)
+    evaluated = frames.evaluation_frame(sweep, store)
     assert len(evaluated) == 6  # its own solver, the limit and the point asked for, of each size
     curves = frames.robustness_curves(evaluated)
     assert list(curves["value"]) == list(evaluated[evaluated["test_size"].isna()]["value"])
@@ -217,7 +217,7 @@ def test_a_trajectory_is_drawn_and_its_error_is_no_percentage(tmp_path):
     store = Store(tmp_path / "runs")
     for trial in sweep.trials:
         run_trial(trial, store, options(sweep, tmp_path))
-    text = write_report(sweep, store, tmp_path / "report").read_text()
+    text = write_report_folder(sweep, store, tmp_path / "report").read_text()
     assert "](figures/trajectories.svg)" in text
     assert "](figures/error.svg)" in text
     shown = result_tables(sweep, frames.results(sweep, store), pd.DataFrame(), pd.DataFrame())
@@ -243,4 +243,4 @@ def test_cells_of_a_custom_models_settings_are_told_apart(tmp_path):
     store = Store(tmp_path / "runs")
     for trial in sweep.trials:
         store.folder(trial.id).write_history([{"epoch": 1, "test_accuracy": 0.5}])
-    assert frames.epochs(sweep, store)["model.settings"].nunique() == 2
+    assert frames.epoch_frame(sweep, store)["model.settings"].nunique() == 2

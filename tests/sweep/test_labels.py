@@ -36,7 +36,7 @@ def test_of_an_own_part_s_settings_those_that_vary_are_its_label():
 
 def test_a_figure_s_labels_are_short_and_no_two_alike():
     labels = [LONG, f"{LONG}y", f"{LONG}z", "short", "x" * 35 + "… (2)"]
-    found = drawn(labels)
+    found = figure_labels(labels)
     assert len(set(found.values())) == len(labels)
     assert max(map(len, found.values())) <= LONGEST_DRAWN
     assert found["short"] == "short"
@@ -44,7 +44,7 @@ def test_a_figure_s_labels_are_short_and_no_two_alike():
 
 
 def test_a_figure_s_labels_are_no_formulas_and_none_is_hidden_from_its_legend():
-    assert drawn(["$x_{$", "_mine:net"]) == {"$x_{$": r"\$x_{\$", "_mine:net": " _mine:net"}
+    assert figure_labels(["$x_{$", "_mine:net"]) == {"$x_{$": r"\$x_{\$", "_mine:net": " _mine:net"}
 
 
 def test_a_text_is_cut_with_an_ellipsis():
