@@ -113,7 +113,7 @@ def _sections(sweep: Sweep, found: Findings, figures: Figures) -> list[str]:
         *_images("The solver over training", figures.adaptation(), notes.ADAPTATION),
         *section(
             "Which gradient to trust",
-            notes.GRADIENTS,
+            notes.GRADIENT_TABLE,
             solver_tables.gradients_table(found.gradients),
         ),
         *section("What a training step takes", notes.TIMINGS, tables.timings_table(timed)),
@@ -176,7 +176,9 @@ def _state(results: pd.DataFrame) -> str:
     finished = int(counts.get(TrialOutcome.FINISHED, 0))
     if finished == len(results):
         return "The trial finished." if finished == 1 else f"All {finished} trials finished."
-    rest = ", ".join(f"{count} {name}" for name, count in counts.items() if name != FINISHED)
+    rest = ", ".join(
+        f"{count} {name}" for name, count in counts.items() if name != TrialOutcome.FINISHED
+    )
     return bold(f"{finished} of {len(results)} trials finished; {rest}.")
 
 
@@ -187,7 +189,7 @@ def _notes(found: Findings, table: ResultTables) -> str:
         terms = {term: text for term, text in terms.items() if term in ("±", "NFE")}
     else:
         terms |= notes.VERDICT_TERMS
-    marks = [notes.BEST_EPOCH] if any("†" in name for name in table.details) else []
+    marks = [notes.BEST_EPOCH] if any("†" in str(name) for name in table.details) else []
     if found.timed.empty:
         marks.append(notes.AS_TRAINED)
         if "packed" in found.results and (found.results["packed"] > 1).any():

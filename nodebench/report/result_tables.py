@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from nodebench.errors import TrialOutcome
 from nodebench.report.analysis import published
 from nodebench.report.analysis.columns import CELL, OUTCOME, TRIAL
 from nodebench.report.analysis.formatting import (
@@ -22,7 +23,6 @@ from nodebench.report.analysis.statistics import column
 from nodebench.report.analysis.verdict import VerdictWord
 from nodebench.report.markdown import markdown_table
 from nodebench.report.tables import CONFIGURATION, cells, three_digits, timed_busy
-from nodebench.store.result import FINISHED
 from nodebench.sweep import Sweep
 
 MOST_COLUMNS, WIDEST = 8, 100
@@ -57,7 +57,7 @@ def result_tables(
     Seconds per epoch are those of the timing pass, or of training if there was none.
     """
     groups = cells(sweep, frame)
-    done = [group[group[OUTCOME] == FINISHED] for _, group in groups]
+    done = [group[group[OUTCOME] == TrialOutcome.FINISHED] for _, group in groups]
     settings = pd.DataFrame([key for key, _ in groups])
     labels = pd.DataFrame({CONFIGURATION: [group[CELL].iloc[0] for _, group in groups]})
     outcomes = pd.DataFrame([_outcome_columns(group) for _, group in groups])
@@ -108,7 +108,7 @@ def _informative(details: pd.DataFrame, main: pd.DataFrame) -> pd.DataFrame:
     """Without what is empty, stands in the main table, or is the same in all of several rows."""
     known = [*_empty(details), *(name for name in details if name in main)]
     constant = [n for n in details if len(details) > 1 and details[n].nunique() == 1]
-    finished = ["outcomes"] if (details["outcomes"] == FINISHED).all() else []
+    finished = ["outcomes"] if (details["outcomes"] == TrialOutcome.FINISHED).all() else []
     return details.drop(columns=list({*known, *constant, *finished}))
 
 
@@ -205,10 +205,10 @@ def _adaptation_columns(done: pd.DataFrame) -> dict[str, str]:
 
 def _outcome_columns(group: pd.DataFrame) -> dict[str, str]:
     counts: Sequence[tuple[str, int]] = list(Counter(group["ending"]).items())
-    finished, total = int((group[OUTCOME] == FINISHED).sum()), len(group)
+    finished, total = int((group[OUTCOME] == TrialOutcome.FINISHED).sum()), len(group)
     return {
         N: f"{finished}" if finished == total else f"{finished} of {total}",
-        "outcomes": FINISHED
+        "outcomes": TrialOutcome.FINISHED
         if finished == total
         else ", ".join(f"{count} {ending}" for ending, count in counts),
     }

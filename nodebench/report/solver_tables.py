@@ -6,6 +6,7 @@ from collections import Counter
 
 import pandas as pd
 
+from nodebench.errors import TrialOutcome
 from nodebench.report.analysis.columns import BUDGET, CELL, METHOD, OUTCOME, TRIAL
 from nodebench.report.analysis.formatting import (
     NO_VALUE,
@@ -72,9 +73,9 @@ def gradients_table(frame: pd.DataFrame) -> pd.DataFrame:
     frame = frame.reindex(columns=frame.columns.union([*columns, *GRADIENT_COSTS], sort=False))
     rows = []
     for key, group in frame.groupby(columns, dropna=False, sort=False):
-        done = group[group[OUTCOME] == FINISHED]
+        done = group[group[OUTCOME] == TrialOutcome.FINISHED]
         names = [CONFIGURATION, "weights at", "solver", BUDGET, "gradient"]
-        failed = Counter(group.loc[group[OUTCOME] != FINISHED, OUTCOME])
+        failed = Counter(group.loc[group[OUTCOME] != TrialOutcome.FINISHED, OUTCOME])
         error = magnitude(done["gradient_error"].astype(float))
         rows.append(
             {

@@ -24,7 +24,6 @@ from nodebench.report.analysis.published import Compared
 from nodebench.report.analysis.statistics import FEWEST_PAIRS, paired
 from nodebench.report.analysis.verdict import ACCURACY_ROUNDING, VerdictWord
 from nodebench.report.markdown import bold
-from nodebench.store.result import FINISHED
 from nodebench.sweep import Sweep
 
 MOST_NAMED = 4
@@ -174,7 +173,7 @@ def _cost(frame: pd.DataFrame) -> list[Line]:
         .itertuples(index=False)
     ]
     where = f" on {_enumerated(machines)}" if machines else ""
-    failed = int((ran[OUTCOME] != FINISHED).sum())
+    failed = int((ran[OUTCOME] != TrialOutcome.FINISHED).sum())
     ending = f"{failed} did [not finish](#not-finished)." if failed else "None failed."
     trials = f"{len(ran)} trial{'' if len(ran) == 1 else 's'}"
     return [("Cost", f"{trials}, {_duration(seconds)} of training{where}. {ending}")]

@@ -7,9 +7,10 @@ from typing import Any
 
 import pandas as pd
 
+from nodebench.errors import TrialOutcome
 from nodebench.report.analysis.columns import CELL, OUTCOME, TRIAL
 from nodebench.report.analysis.formatting import NO_VALUE
-from nodebench.store.result import BUSY, FINISHED
+from nodebench.store.result import BUSY
 from nodebench.sweep import Sweep
 
 CONFIGURATION = "configuration"

@@ -8,8 +8,17 @@ from typing import Any
 
 from nodebench.spec import Trial
 from nodebench.spec.identity import Cell, canonical
-from nodebench.sweep.file import Claim, Evaluate, Limits, Made, Resources, Search, SizeName
-from nodebench.sweep.labels import drawn, headings, labeled
+from nodebench.sweep.file import (
+    Claim,
+    Evaluate,
+    Limits,
+    Made,
+    Resources,
+    Search,
+    SizeName,
+    SweepFile,
+)
+from nodebench.sweep.labels import figure_labels, headings, labeled
 from nodebench.sweep.match import SPEC_ORDER
 
 

@@ -11,7 +11,7 @@ from nodebench.report.analysis import frames
 from nodebench.report.analysis.published import PublishedStudy, compared_numbers, published_table
 from nodebench.report.figures.curves import file_names
 from nodebench.report.figures.style import save
-from nodebench.report.page import write_report
+from nodebench.report.page import write_report_folder
 from nodebench.report.result_tables import result_tables
 from nodebench.store import Result, Store
 from nodebench.sweep import load
@@ -50,7 +50,7 @@ def made_up(tmp_path):
 
 def unjudged_tables(sweep, store):
     """The tables of results of a sweep without evaluations and timings."""
-    return result_tables(sweep, frames.results(sweep, store), pd.DataFrame(), pd.DataFrame())
+    return result_tables(sweep, frames.result_frame(sweep, store), pd.DataFrame(), pd.DataFrame())
 
 
 def test_the_summary_averages_what_finished_and_shows_what_did_not(made_up):
@@ -157,7 +157,7 @@ def test_published_numbers_stand_beside_ours(tmp_path):
     assert list(table["ours"]) == [f"{100 * own:.2f}", f"{100 * limit:.2f}"]
     details = result_tables(sweep, results, judged, pd.DataFrame()).details
     assert list(details["published"]) == ["~97.1", "–"]
-    text = write_report(sweep, store, tmp_path / "report").read_text()
+    text = write_report_folder(sweep, store, tmp_path / "report").read_text()
     assert "## Published numbers" in text
 
 
@@ -202,7 +202,7 @@ def test_the_page_says_what_was_set_and_that_it_is_the_small_form(tmp_path):
     data = {"name": "spheres", "train_size": 64, "test_size": 32}
     fields = {"grid": GRID, "limits": {"nfe": 500}, "base": {**TINY, "data": data}}
     sweep = load(write_tiny(tmp_path, **fields, small={"seeds": [1]}), size="small")
-    page = write_report(sweep, Store(tmp_path / "runs"), tmp_path / "report").read_text()
+    page = write_report_folder(sweep, Store(tmp_path / "runs"), tmp_path / "report").read_text()
     assert "data.test_size: 32" in page
     assert "model.width: 4" in page
     assert "limits.nfe: 500" in page

@@ -12,7 +12,7 @@ import pytest
 from nodebench.report import solver_tables
 from nodebench.report.analysis import frames
 from nodebench.report.figures.solvers import some_cells, steps_figure
-from nodebench.report.page import write_report
+from nodebench.report.page import write_report_folder
 from nodebench.report.result_tables import result_tables
 from nodebench.store import Result, Store
 from nodebench.sweep import Sweep
@@ -41,8 +41,8 @@ def test_verdicts_are_in_the_main_table_and_behind_them_their_numbers(tmp_path: 
     values = (0.9, 0.9), (0.8, 0.8), (0.9, 0.6), (0.9, 0.9), (0.9, 0.7), (0.8, 0.6)
     grid = {"model.width": [4, 8, 16]}
     sweep, store = evaluated(tmp_path, *values, seeds=[0, 1], grid=grid)
-    judged = frames.verdicts(sweep, store)
-    main = result_tables(sweep, frames.results(sweep, store), judged, pd.DataFrame()).main
+    judged = frames.verdict_frame(sweep, store)
+    main = result_tables(sweep, frames.result_frame(sweep, store), judged, pd.DataFrame()).main
     assert list(main["ODE?"]) == ["yes", "1 of 2", "no"]
     assert list(main["drop %"]) == ["0.00 ± 0.00", "15.00 ± 190.59", "20.00 ± 0.00"]
     table = solver_tables.verdicts_table(sweep, judged)
@@ -56,17 +56,17 @@ def test_verdicts_are_in_the_main_table_and_behind_them_their_numbers(tmp_path: 
 def test_what_is_undecided_says_why(tmp_path: Path) -> None:
     values = (0.505, 0.5), (0.9, "diverged")
     sweep, store = evaluated(tmp_path, *values, seeds=[0, 1])
-    table = solver_tables.verdicts_table(sweep, frames.verdicts(sweep, store))
+    table = solver_tables.verdicts_table(sweep, frames.verdict_frame(sweep, store))
     assert list(table["verdict"]) == ["undecided"]
     assert list(table["why undecided"]) == ["no better than chance, 0.5; the limit: diverged"]
 
 
 def test_the_margin_is_the_sweeps(tmp_path: Path) -> None:
     sweep, store = evaluated(tmp_path, (0.9, 0.8))
-    assert list(frames.verdicts(sweep, store)["verdict"]) == ["ResNet in disguise"]
+    assert list(frames.verdict_frame(sweep, store)["verdict"]) == ["ResNet in disguise"]
     lenient = replace(sweep, margin=0.2)
-    assert list(frames.verdicts(lenient, store)["verdict"]) == ["ODE"]
-    page = write_report(lenient, store, tmp_path / "report").read_text()
+    assert list(frames.verdict_frame(lenient, store)["verdict"]) == ["ODE"]
+    page = write_report_folder(lenient, store, tmp_path / "report").read_text()
     assert "The margin is 0.2." in page
 
 
@@ -76,7 +76,7 @@ def test_the_training_solver_and_the_limit_are_columns_only_where_they_are_asked
     sweep, store = evaluated(tmp_path, (0.9, 0.8))
     known = store.folder(sweep.trials[0].id)
     known.write_evaluations([*known.evaluations(), point(0.7, method="euler", steps=4)])
-    table = solver_tables.robustness_table(frames.evaluations(sweep, store))
+    table = solver_tables.robustness_table(frames.evaluation_frame(sweep, store))
     assert list(table.columns) == ["configuration", "test solver", "n", "NFE 4"]
 
 
@@ -98,7 +98,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Sweep, Store]:
 
 def test_gradients_are_a_table(measured: tuple[Sweep, Store]) -> None:
     sweep, store = measured
-    table = solver_tables.gradients_table(frames.gradients(sweep, store))
+    table = solver_tables.gradients_table(frames.gradient_frame(sweep, store))
     assert list(table["weights at"]) == ["start", "end"] * 2
     assert list(table["gradient"]) == ["backprop", "backprop", "adjoint", "adjoint"]
     assert list(table["budget"]) == ["NFE 2"] * 4

@@ -7,7 +7,7 @@ from nodebench.report import solver_tables
 from nodebench.report.analysis import frames
 from nodebench.report.analysis.formatting import mean_and_interval
 from nodebench.report.analysis.statistics import half_width
-from nodebench.report.page import write_report
+from nodebench.report.page import write_report_folder
 from nodebench.report.result_tables import result_tables
 from nodebench.spec.solver import Solver
 from nodebench.store import Store
@@ -20,7 +20,7 @@ def test_trained_weights_under_other_solvers_are_a_table(tmp_path):
     store = Store(tmp_path / "runs")
     for trial in sweep.trials:
         run_trial(trial, store, options(sweep, tmp_path))
-    frame = frames.evaluations(sweep, store)
+    frame = frames.evaluation_frame(sweep, store)
     table = solver_tables.robustness_table(frame)
     assert list(table.columns) == ["configuration", "test solver", "n", "NFE 4", "NFE 6", "NFE 8"]
     assert list(table["n"]) == ["2", "2"]
@@ -48,7 +48,7 @@ def robustness(sweep, folder, *points_of_trials):
     store = Store(folder / "runs")
     for trial, found in zip(sweep.trials, points_of_trials, strict=False):
         store.folder(trial.id).write_evaluations(found)
-    return solver_tables.robustness_table(frames.evaluations(sweep, store))
+    return solver_tables.robustness_table(frames.evaluation_frame(sweep, store))
 
 
 def test_points_on_different_test_samples_are_not_averaged(tmp_path):
@@ -220,7 +220,7 @@ def test_a_trajectory_is_drawn_and_its_error_is_no_percentage(tmp_path):
     text = write_report_folder(sweep, store, tmp_path / "report").read_text()
     assert "](figures/trajectories.svg)" in text
     assert "](figures/error.svg)" in text
-    shown = result_tables(sweep, frames.results(sweep, store), pd.DataFrame(), pd.DataFrame())
+    shown = result_tables(sweep, frames.result_frame(sweep, store), pd.DataFrame(), pd.DataFrame())
     errors = [store.folder(t.id).result().summary["test_error"] for t in sweep.trials]
     mean = sum(errors) / 2
     assert shown.main["error"][0].startswith(f"{mean:.4f} ± ")

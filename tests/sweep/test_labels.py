@@ -8,7 +8,7 @@ from nodebench.planning.lookup import foreign
 from nodebench.report.figures import pareto
 from nodebench.report.figures.curves import file_names
 from nodebench.store import Store
-from nodebench.sweep.labels import LONGEST_DRAWN, cut, drawn, headings, labeled
+from nodebench.sweep.labels import LONGEST_DRAWN, cut, figure_labels, headings, labeled
 from nodebench.training.trial import run_trial
 from tests.support.fake_results import made, steady
 from tests.support.tiny_sweeps import TINY, Quiet, options, tiny, write_tiny
