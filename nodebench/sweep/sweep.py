@@ -18,7 +18,7 @@ from nodebench.sweep.file import (
     SizeName,
     SweepFile,
 )
-from nodebench.sweep.labels import figure_labels, labeled
+from nodebench.sweep.labels import figure_labels, headings, labeled
 from nodebench.sweep.match import SPEC_ORDER
 
 
@@ -112,8 +112,15 @@ class Sweep:
             return [p for p in paths if p in telling or len(values[p]) < len(cells)]
         return telling
 
-    def heading(self, path: str) -> str:
-        """What a table calls a setting: its whole group, where all settings in it agree."""
+    @cached_property
+    def headings(self) -> dict[str, str]:
+        """The settings that vary -> what a table calls them, as short as is clear: `steps`."""
+        groups = {path: self._group(path) for path in self.varying}
+        short = headings(list(groups.values()))
+        return {path: short[name] for path, name in groups.items()}
+
+    def _group(self, path: str) -> str:
+        """The path of a setting, or its whole group where all settings in it agree."""
         group = path.rpartition(".")[0]
         agree = group.count(".") > 0 and all(
             value == cell.settings.get(path)

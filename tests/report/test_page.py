@@ -12,6 +12,7 @@ from nodebench.report.analysis.published import PublishedStudy, compared_numbers
 from nodebench.report.figures.curves import file_names
 from nodebench.report.figures.style import save
 from nodebench.report.page import write_report_folder
+from nodebench.report.result_tables import result_tables
 from nodebench.store import Result, Store
 from nodebench.sweep import load
 from nodebench.training.trial import run_trial
@@ -47,27 +48,26 @@ def made_up(tmp_path):
     return sweep, store
 
 
+def unjudged_tables(sweep, store):
+    """The tables of results of a sweep without evaluations and timings."""
+    return result_tables(sweep, frames.result_frame(sweep, store), pd.DataFrame(), pd.DataFrame())
+
+
 def test_the_summary_averages_what_finished_and_shows_what_did_not(made_up):
     sweep, store = made_up
-    table = tables.main_table(
-        sweep, frames.result_frame(sweep, store), pd.DataFrame(), pd.DataFrame()
-    )
-    assert list(table["solver.steps"]) == ["2", "4"]
-    assert list(table["test accuracy %"]) == ["90.00 ± 24.84", "50.00"]
-    assert list(table["n"]) == ["3", "1 of 3"]
-    assert list(table["best epoch accuracy % †"]) == ["91.00 ± 24.84", "51.00"]
-    assert list(table["parameters"]) == ["71", "71"]
-    assert table["outcomes"][0] == "finished"
-    assert table["outcomes"][1] == "1 finished, 1 DNF (diverged, epoch 2), 1 missing"
+    shown = unjudged_tables(sweep, store)
+    assert list(shown.main["steps"]) == ["2", "4"]
+    assert list(shown.main["accuracy %"]) == ["90.00 ± 24.84", "50.00"]
+    assert list(shown.main["n"]) == ["3", "1 of 3"]
+    assert shown.constant == {"NFE": "2", "parameters": "71"}
+    assert list(shown.details["best epoch accuracy % †"]) == ["91.00 ± 24.84", "51.00"]
+    assert shown.details["outcomes"][0] == "finished"
+    assert shown.details["outcomes"][1] == "1 finished, 1 DNF (diverged, epoch 2), 1 missing"
 
 
 def test_only_columns_that_vary_are_shown(made_up):
     sweep, store = made_up
-    columns = list(
-        tables.main_table(sweep, frames.result_frame(sweep, store), pd.DataFrame(), pd.DataFrame())
-    )
-    assert columns[0] == "solver.steps"
-    assert not any(column.startswith(("data.", "train.", "model.")) for column in columns)
+    assert list(unjudged_tables(sweep, store).main) == ["steps", "accuracy %", "n", "s/epoch ‡"]
 
 
 @pytest.mark.parametrize(
@@ -86,8 +86,10 @@ def test_the_page_has_table_figures_failures_and_provenance(made_up, tmp_path):
     assert "loss is nan" in text
     for fact in ("hardware: abacus", "commit: abc", "torch: 2", "threads per trial: 1"):
         assert fact in text
+    anchors = {line.lstrip("# ").lower().replace(" ", "-") for line in text.splitlines()}
     for link in re.findall(r"\]\(([^)]+)\)", text):
-        assert (page.parent / link).exists(), link
+        is_there = link[1:] in anchors if link[0] == "#" else (page.parent / link).exists()
+        assert is_there or link == "../../docs/reports.md", link
     frame = pd.read_csv(page.parent / "results.csv")
     assert list(frame["id"]) == [trial.id for trial in sweep.trials]
     assert (page.parent / "sweep.yaml").read_text() == sweep.text
@@ -146,19 +148,17 @@ def test_published_numbers_stand_beside_ours(tmp_path):
     results, evaluated = frames.result_frame(sweep, store), frames.evaluation_frame(sweep, store)
     judged = frames.verdict_frame(sweep, store)
     table = published_table(compared_numbers(sweep, results, judged))
-    assert list(table["cell"]) == ["steps 2"] * 2  # of 4 steps, nothing is published
+    assert list(table["configuration"]) == ["steps 2"] * 2  # of 4 steps, nothing is published
     assert list(table["what"]) == ["test accuracy %", "test accuracy %, at the limit"]
     assert list(table["published"]) == ["~97.1", "~48.9"]
     own = results["test_accuracy"][0]
     finest = evaluated[(evaluated["test.method"] == "rk4") & (evaluated["test.steps"] == 160)]
     limit = finest["accuracy"].iloc[0]
     assert list(table["ours"]) == [f"{100 * own:.2f}", f"{100 * limit:.2f}"]
-    assert list(tables.main_table(sweep, results, judged, pd.DataFrame())["published"]) == [
-        "~97.1",
-        "–",
-    ]
+    details = result_tables(sweep, results, judged, pd.DataFrame()).details
+    assert list(details["published"]) == ["~97.1", "–"]
     text = write_report_folder(sweep, store, tmp_path / "report").read_text()
-    assert "## Ours beside published numbers" in text
+    assert "## Published numbers" in text
 
 
 def test_a_sweep_of_other_data_has_no_published_numbers(tmp_path):
@@ -176,9 +176,7 @@ def test_validation_is_a_column_and_chooses_the_best_epoch(tmp_path):
     best = max(history, key=lambda row: row["val_accuracy"])
     assert result.summary["best_epoch"] == best["epoch"]
     assert result.summary["best_test_accuracy"] == best["test_accuracy"]
-    table = tables.main_table(
-        sweep, frames.result_frame(sweep, store), pd.DataFrame(), pd.DataFrame()
-    )
+    table = unjudged_tables(sweep, store).details
     last = history[-1]["val_accuracy"]
     assert list(table["validation accuracy %"]) == [f"{100 * last:.2f}"]
 
@@ -189,9 +187,7 @@ def test_an_adapted_solver_shows_where_it_ended_and_what_it_took(tmp_path):
     sweep, store = tiny(tmp_path, grid={"solver": solvers}), Store(tmp_path / "runs")
     for trial in sweep.trials:
         run_trial(trial, store, options(sweep, tmp_path))
-    table = tables.main_table(
-        sweep, frames.result_frame(sweep, store), pd.DataFrame(), pd.DataFrame()
-    )
+    table = unjudged_tables(sweep, store).details
     euler, dopri5 = (store.folder(trial.id) for trial in sweep.trials)
     size = euler.result().summary["step_size"]
     at_limit = ", 1 at the limit" if size < 1 / 4 else ""
@@ -207,10 +203,12 @@ def test_the_page_says_what_was_set_and_that_it_is_the_small_form(tmp_path):
     fields = {"grid": GRID, "limits": {"nfe": 500}, "base": {**TINY, "data": data}}
     sweep = load(write_tiny(tmp_path, **fields, small={"seeds": [1]}), size="small")
     page = write_report_folder(sweep, Store(tmp_path / "runs"), tmp_path / "report").read_text()
-    assert "data.test_size 32" in page
-    assert "model.width 4" in page
-    assert "limits.nfe 500" in page
-    assert "model.activation" not in page.partition("Alike")[2].partition("\n")[0]
+    assert "data.test_size: 32" in page
+    assert "model.width: 4" in page
+    assert "limits.nfe: 500" in page
+    assert (
+        "model.activation" not in page.partition("## Settings of all trials")[2].partition("## ")[0]
+    )
     assert "**This is the small form of the sweep" in page
 
 
@@ -246,8 +244,8 @@ def test_a_medium_form_is_compared_and_its_doubt_named(tmp_path, monkeypatch):
     doubt = "at 1 of 3 epochs, with `solver.steps` 2 instead of 4, 8"
     assert f"**This is the medium form of the sweep: {doubt}. Its numbers" in page
     assert f"**These numbers are not the study's: {doubt}.**" in page
-    assert "Of the claims stated, in the medium form: 1 reproduced." in page
-    assert "Of published numbers that compare (3): 2 matching and 1 differing." in page
+    assert "**[Claims](#claims):** 1 reproduced (in the medium form)." in page
+    assert "of 3 that compare, 2 matching and 1 differing." in page
     assert (tmp_path / "report" / "sweep.yaml").read_text() == sweep.text
 
 

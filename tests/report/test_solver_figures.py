@@ -9,10 +9,11 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from nodebench.report import solver_tables, tables
+from nodebench.report import solver_tables
 from nodebench.report.analysis import frames
 from nodebench.report.figures.solvers import some_cells, steps_figure
 from nodebench.report.page import write_report_folder
+from nodebench.report.result_tables import result_tables
 from nodebench.store import Result, Store
 from nodebench.sweep import Sweep
 from nodebench.training.trial import run_trial
@@ -41,12 +42,12 @@ def test_verdicts_are_in_the_main_table_and_behind_them_their_numbers(tmp_path: 
     grid = {"model.width": [4, 8, 16]}
     sweep, store = evaluated(tmp_path, *values, seeds=[0, 1], grid=grid)
     judged = frames.verdict_frame(sweep, store)
-    main = tables.main_table(sweep, frames.result_frame(sweep, store), judged, pd.DataFrame())
-    words = ["ODE", "1 ResNet in disguise, 1 ODE", "ResNet in disguise"]
-    assert list(main["is it an ODE?"]) == words
+    main = result_tables(sweep, frames.result_frame(sweep, store), judged, pd.DataFrame()).main
+    assert list(main["ODE?"]) == ["yes", "1 of 2", "no"]
     assert list(main["drop %"]) == ["0.00 ± 0.00", "15.00 ± 190.59", "20.00 ± 0.00"]
     table = solver_tables.verdicts_table(sweep, judged)
-    assert list(table["is it an ODE?"]) == words
+    words = ["ODE", "1 ResNet in disguise, 1 ODE", "ResNet in disguise"]
+    assert list(table["verdict"]) == words
     assert list(table["own solver %"]) == ["85.00 ± 63.53", "90.00 ± 0.00", "85.00 ± 63.53"]
     assert list(table["limit %"]) == ["85.00 ± 63.53", "75.00 ± 190.59", "65.00 ± 63.53"]
     assert "why undecided" not in table
@@ -56,17 +57,17 @@ def test_what_is_undecided_says_why(tmp_path: Path) -> None:
     values = (0.505, 0.5), (0.9, "diverged")
     sweep, store = evaluated(tmp_path, *values, seeds=[0, 1])
     table = solver_tables.verdicts_table(sweep, frames.verdict_frame(sweep, store))
-    assert list(table["is it an ODE?"]) == ["undecided"]
+    assert list(table["verdict"]) == ["undecided"]
     assert list(table["why undecided"]) == ["no better than chance, 0.5; the limit: diverged"]
 
 
 def test_the_margin_is_the_sweeps(tmp_path: Path) -> None:
     sweep, store = evaluated(tmp_path, (0.9, 0.8))
     assert list(frames.verdict_frame(sweep, store)["verdict"]) == ["ResNet in disguise"]
-    lenient = replace(sweep, file=sweep.file.model_copy(update={"margin": 0.2}))
+    lenient = replace(sweep, margin=0.2)
     assert list(frames.verdict_frame(lenient, store)["verdict"]) == ["ODE"]
     page = write_report_folder(lenient, store, tmp_path / "report").read_text()
-    assert "The margin here is 0.2." in page
+    assert "The margin is 0.2." in page
 
 
 def test_the_training_solver_and_the_limit_are_columns_only_where_they_are_asked_for(
@@ -75,8 +76,8 @@ def test_the_training_solver_and_the_limit_are_columns_only_where_they_are_asked
     sweep, store = evaluated(tmp_path, (0.9, 0.8))
     known = store.folder(sweep.trials[0].id)
     known.write_evaluations([*known.evaluations(), point(0.7, method="euler", steps=4)])
-    table = solver_tables.robustness_table(sweep, frames.evaluation_frame(sweep, store))
-    assert list(table.columns) == ["test.method", "n", "NFE 4"]
+    table = solver_tables.robustness_table(frames.evaluation_frame(sweep, store))
+    assert list(table.columns) == ["configuration", "test solver", "n", "NFE 4"]
 
 
 # ----------------------------------------------------------------------------- trained, measured
@@ -97,7 +98,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Sweep, Store]:
 
 def test_gradients_are_a_table(measured: tuple[Sweep, Store]) -> None:
     sweep, store = measured
-    table = solver_tables.gradients_table(sweep, frames.gradient_frame(sweep, store))
+    table = solver_tables.gradients_table(frames.gradient_frame(sweep, store))
     assert list(table["weights at"]) == ["start", "end"] * 2
     assert list(table["gradient"]) == ["backprop", "backprop", "adjoint", "adjoint"]
     assert list(table["budget"]) == ["NFE 2"] * 4

@@ -8,7 +8,7 @@ from nodebench.planning.lookup import foreign
 from nodebench.report.figures import pareto
 from nodebench.report.figures.curves import file_names
 from nodebench.store import Store
-from nodebench.sweep.labels import LONGEST_DRAWN, cut, figure_labels, labeled
+from nodebench.sweep.labels import LONGEST_DRAWN, cut, figure_labels, headings, labeled
 from nodebench.training.trial import run_trial
 from tests.support.fake_results import made, steady
 from tests.support.tiny_sweeps import TINY, Quiet, options, tiny, write_tiny
@@ -114,3 +114,18 @@ def test_two_weights_of_long_names_are_two_sweeps(tmp_path):
         names.add(foreign(path, weights).name)
     assert len(names) == 2
     assert max(map(len, names)) == 64
+
+
+@pytest.mark.parametrize(
+    ("paths", "headings_of_them"),
+    [
+        (["model.name", "model.norm", "solver.method", "solver.steps"],
+         ["model", "norm", "solver", "steps"]),
+        (["solver.method", "solver.tol", "gradient.solver.method", "gradient.solver.tol"],
+         ["solver", "solver.tol", "gradient.solver", "gradient.solver.tol"]),
+        (["model.norm.ode", "train.optimizer.lr", "data.name"], ["norm.ode", "lr", "data"]),
+        (["gradient.norm", "model.norm"], ["gradient.norm", "model.norm"]),
+    ],
+)  # fmt: skip
+def test_a_heading_is_as_short_as_is_clear(paths, headings_of_them):
+    assert list(headings(paths).values()) == headings_of_them

@@ -152,7 +152,7 @@ def baseline_table(sweep: Sweep, found: Sequence[BaselineComparison]) -> pd.Data
         effect = difference.effect
         rows.append(
             {
-                "cell": each.cell,
+                "configuration": each.cell,
                 "against": each.baseline,
                 f"difference{unit(metric)}": signed(metric, difference.mean),
                 "95 % interval": NO_VALUE if difference.has_no_interval else f"{low} to {high}",

@@ -282,7 +282,7 @@ def published_table(found: Sequence[Compared]) -> pd.DataFrame:
     """One row per published number: ours, theirs, and whether they match."""
     return pd.DataFrame(
         {
-            "cell": each.cell,
+            "configuration": each.cell,
             "what": each.entry.what,
             "ours": _ours_text(each.entry, each.ours),
             "n": str(len(each.ours)),

@@ -184,7 +184,7 @@ def _layout(sweep: Sweep) -> _Layout:
         lines = {cell: short[line] for cell, line in lines.items()}
     names = list(dict.fromkeys(lines.values()))
     palette = sns.color_palette("colorblind" if len(names) <= 10 else "husl", len(names))
-    heading = sweep.heading(panel) if panel else ""
+    heading = sweep.headings.get(panel, panel) if panel else ""
     return _Layout(panel, heading, lines, dict(zip(names, palette, strict=True)))
 
 
