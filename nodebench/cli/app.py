@@ -7,15 +7,31 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
+from typer.core import TyperGroup
 
 from nodebench.cli.stream import STDOUT, take_over
 from nodebench.errors import InputError
 
+
+
+class _Verbs(TyperGroup):
+    """The verbs, of which an interrupt ends each with a line and its status."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Runs the verb that was asked for."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            err.print("interrupted")
+            raise typer.Exit(INTERRUPTED) from None
+
+
 app = typer.Typer(
+    cls=_Verbs,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -45,9 +61,7 @@ def main() -> None:
     """The console script: our errors become messages, and exit statuses say how it went."""
     take_over()
     _have_a_home()
-    signal.signal(signal.SIGTERM, _interrupt)
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # which `nohup` has it be
-        signal.signal(signal.SIGHUP, _interrupt)
+    _heed_signals()
     try:
         # A user's own models and data sets are importable from where they start nodebench.
         sys.path.append(_working_folder())
@@ -66,6 +80,14 @@ def main() -> None:
         if "start new thread" not in str(error):
             raise
         _refuse("the system refused another thread: see `ulimit -u`, and what runs already")
+
+
+def _heed_signals() -> None:
+    """Makes a KeyboardInterrupt of every request to end, unless it is to be ignored."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGINT, signal.SIGHUP):  # of a shell's background, and of `nohup`
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _interrupt)
 
 
 def _have_a_home() -> None:
