@@ -15,6 +15,7 @@ from nodebench.errors import InputError, unknown
 from nodebench.execution import launch
 from nodebench.execution.doctor import Case, Finding, examine
 from nodebench.execution.launch import Outcome
+from nodebench.execution.preflight import require_places
 from nodebench.execution.publishing import Publication
 from nodebench.execution.runner import Backend, Monitor, NullMonitor
 from nodebench.files import write
@@ -179,9 +180,11 @@ def sync(sweep: Sweep, store: Store, *, replace_other: bool = False) -> dict[str
     """Writes to MLflow what it lacks of a sweep; returns the run id of each trial.
 
     Raises:
+        ResourceError: if the store, which keeps what was written, cannot be written.
         StoreError: if another file has the sweep's name, which it is not to `replace_other`.
         TrackingError: if MLflow cannot be reached.
     """
+    require_places(store, None)
     require_name(sweep, store, replace=replace_other)
     from nodebench.tracking.tracker import Tracker
 
@@ -260,9 +263,11 @@ def merge(
     """Takes a sweep's trials over from other machines' stores; returns what came of each.
 
     Raises:
+        ResourceError: if the store cannot be written.
         StoreError: if a folder is no store, before anything is copied, or cannot be read; or if
             another file has the sweep's name, which it is not to `replace_other`.
     """
+    require_places(store, None)
     require_name(sweep, store, replace=replace_other)
     others = [require_store(folder, store) for folder in folders]
     remember(sweep, store)

@@ -17,7 +17,6 @@ from nodebench.cli.stream import STDOUT, take_over
 from nodebench.errors import InputError
 
 
-
 class _Verbs(TyperGroup):
     """The verbs, of which an interrupt ends each with a line and its status."""
 

@@ -37,6 +37,19 @@ TO_JOIN = (
     f"without one, set RAY_AUTH_MODE to `disabled`. {TO_BE_ALONE}"
 )
 
+SETTINGS = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # no GPU asked for: none visible
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # the last result of a trial says that it is done
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C stops at once: checkpoints are written as we go
+    "TUNE_GLOBAL_CHECKPOINT_S": "86400",  # Tune's own snapshots are of no use here
+    "TUNE_WARN_THRESHOLD_S": "60",
+}
+"""Ray's variables, as it is to be here."""
+
 LEAST_STORE_BYTES, MOST_STORE_BYTES = 100 * 2**20, 2**30
 """Of Ray's memory for what processes share, which here are the trials' settings alone."""
 
@@ -182,15 +195,5 @@ def remove_session(storage: Path) -> None:
 def quieten() -> None:
     """Ray reads these when it is imported or started."""
     _choose_token_mode(address())
-    os.environ.update(
-        RAY_USAGE_STATS_ENABLED="0",
-        RAY_CHDIR_TO_TRIAL_DIR="0",
-        RAY_AIR_NEW_OUTPUT="0",
-        RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="1",  # no GPU asked for: none visible
-        TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1",
-        TUNE_DISABLE_STRICT_METRIC_CHECKING="1",  # the last result of a trial says that it is done
-        TUNE_DISABLE_SIGINT_HANDLER="1",  # Ctrl-C stops at once: checkpoints are written as we go
-        TUNE_GLOBAL_CHECKPOINT_S="86400",  # Tune's own snapshots are of no use here
-        TUNE_WARN_THRESHOLD_S="60",
-    )
+    os.environ.update(SETTINGS)
     logging.getLogger("ray").setLevel(logging.ERROR)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import torch
@@ -144,6 +145,10 @@ def _with_outcome(steps: Iterator[Step | Row], record: Record) -> Iterator[Step 
         record.end(failure.outcome, str(failure))
     except InputError as error:
         record.end(ERROR, str(error))
+    except SystemExit as request:
+        if _is_rays(request.__traceback__):
+            raise
+        record.end(ERROR, f"its code asks Python to exit, by `sys.exit({request.code!r})`")
     except Exception as error:  # noqa: BLE001 - a crash is recorded, and the sweep goes on
         if is_out_of_memory(error):
             record.end(OutOfMemory.outcome, masked(shortage(error)))
@@ -151,6 +156,12 @@ def _with_outcome(steps: Iterator[Step | Row], record: Record) -> Iterator[Step 
         with suppress(OSError):  # of a full disk, which the result's reason says
             record.folder.write_error(traceback.format_exc())
         record.end(ERROR, masked(f"{type(error).__name__}: {error}"))
+
+
+def _is_rays(trace: TracebackType | None) -> bool:
+    """Whether Ray ends its worker, by a signal's handler, and not the trial's own code."""
+    *_, last = [frame for frame, _ in traceback.walk_tb(trace)]
+    return str(last.f_globals.get("__name__")).partition(".")[0] == "ray"
 
 
 def _prepared(trial: Trial, options: RunOptions, packed: int) -> Prepared:
