@@ -31,7 +31,13 @@ from nodebench.report.analysis.verdict import Verdict, judge
 from nodebench.report.folder import require_own
 from nodebench.spec.data import DATASETS, Dataset
 from nodebench.store import Store
-from nodebench.store.locations import data_root, default_store, report_folder, require_place
+from nodebench.store.locations import (
+    data_root,
+    default_store,
+    report_folder,
+    require_place,
+    tracking_uri,
+)
 from nodebench.store.merge import Merged, require_store
 from nodebench.store.merge import merge as merge_store
 from nodebench.sweep import Sweep
@@ -186,6 +192,7 @@ def sync(sweep: Sweep, store: Store, *, replace_other: bool = False) -> dict[str
     """
     require_places(store, None)
     require_name(sweep, store, replace=replace_other)
+    tracking_uri(store)  # a wrong one is said before MLflow is imported
     from nodebench.tracking.tracker import Tracker
 
     remember(sweep, store)

@@ -40,6 +40,9 @@ err = Console(stderr=True, soft_wrap=True)
 
 INTERRUPTED = 130
 
+NO_MEMORY = "failed to map segment"
+"""What the loader says of a library for which there is no memory."""
+
 
 def _say_version(asked: bool) -> None:
     if asked:
@@ -62,6 +65,17 @@ def main() -> None:
     _have_a_home()
     _heed_signals()
     try:
+        _run()
+    except KeyboardInterrupt:  # once more, while the first was answered
+        sys.exit(INTERRUPTED)
+    finally:
+        if signal.getsignal(signal.SIGINT) is _interrupt:
+            signal.signal(signal.SIGINT, _leave)
+
+
+def _run() -> None:
+    """The verb; what is the user's to mend becomes a message and status 2."""
+    try:
         # A user's own models and data sets are importable from where they start nodebench.
         sys.path.append(_working_folder())
         try:
@@ -75,6 +89,10 @@ def main() -> None:
             sys.exit(1)  # whoever read us has read enough
         where = f"`{error.filename}`" if error.filename else "the system refused what was asked"
         _refuse(f"{where}: {error.strerror or error}")
+    except (ImportError, MemoryError) as error:
+        if isinstance(error, ImportError) and NO_MEMORY not in str(error):
+            raise
+        _refuse("the system refused memory: see `ulimit -v`, and what runs already")
     except RuntimeError as error:
         if "start new thread" not in str(error):
             raise
@@ -116,3 +134,8 @@ def say(text: str) -> None:
 
 def _interrupt(_signal: int, _frame: object) -> None:
     raise KeyboardInterrupt
+
+
+def _leave(_signal: int, _frame: object) -> None:
+    """Ends a process that has told all and is only clearing up."""
+    os._exit(INTERRUPTED)

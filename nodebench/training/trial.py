@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import time
 import traceback
@@ -87,7 +88,7 @@ def attempt(
             record = Record(trial, folder, options)
             yield from _with_outcome(_steps(trial, store, options, packed, record), record)
     except OSError as error:
-        raise StoreError(f"`{folder.path}` cannot be written: {error.strerror}") from error
+        raise StoreError(f"`{folder.path}` cannot be written: {_told(error)}") from error
 
 
 @dataclass(frozen=True)
@@ -155,7 +156,14 @@ def _with_outcome(steps: Iterator[Step | Row], record: Record) -> Iterator[Step 
             return
         with suppress(OSError):  # of a full disk, which the result's reason says
             record.folder.write_error(traceback.format_exc())
-        record.end(ERROR, masked(f"{type(error).__name__}: {error}"))
+        record.end(ERROR, masked(f"{type(error).__name__}: {_told(error)}"))
+
+
+def _told(error: Exception) -> str:
+    """What an error says; of a full disk, also what to do."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"{error.strerror}. `nodebench gc` shows what can go; the same command goes on then"
+    return str(error.strerror or error) if isinstance(error, OSError) else str(error)
 
 
 def _is_rays(trace: TracebackType | None) -> bool:

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from nodebench.cli import app
 from tests.support.tiny_sweeps import heeding_interrupts, write_tiny
 
 INTERRUPTED_AT_IMPORT = """
@@ -75,3 +76,14 @@ def test_who_ignores_interrupts_is_not_interrupted(tmp_path):
         cwd=tmp_path, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_second_interrupt_while_the_first_is_answered_is_no_traceback(monkeypatch):
+    def interrupted_again():
+        raise KeyboardInterrupt
+
+    for name in ("app", "take_over", "_have_a_home", "_heed_signals"):
+        monkeypatch.setattr(app, name, interrupted_again if name == "app" else lambda: None)
+    with pytest.raises(SystemExit) as caught:
+        app.main()
+    assert caught.value.code == 130
