@@ -163,7 +163,7 @@ def _told(error: Exception) -> str:
     """What an error says; of a full disk, also what to do."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"{error.strerror}. `nodebench gc` shows what can go; the same command goes on then"
-    return str(error.strerror or error) if isinstance(error, OSError) else str(error)
+    return str(error)
 
 
 def _is_rays(trace: TracebackType | None) -> bool:
