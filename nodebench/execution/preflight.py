@@ -24,7 +24,7 @@ from nodebench.store.locations import require_place
 from nodebench.sweep.file import Resources
 
 
-def prepared(todo: Sequence[Entry], options: RunOptions, *, inline: bool) -> RunOptions:
+def prepared_options(todo: Sequence[Entry], options: RunOptions, *, inline: bool) -> RunOptions:
     """The options with what these trials go on from, and their share of a GPU, measured if `auto`.
 
     Raises:
@@ -98,11 +98,11 @@ def _require_weights(trials: Sequence[Trial], root: Path) -> None:
     begun = [trial.spec for trial in trials if trial.spec.weights is not None]
     if not begun:
         return
-    from nodebench.data.load import load
+    from nodebench.data.load import load_data
     from nodebench.models.build import build
 
     for spec in {str((s.data, s.model, s.weights)): s for s in begun}.values():
-        build(spec, load(spec, root))
+        build(spec, load_data(spec, root))
 
 
 def _sharing_gpus(trials: Sequence[Trial], options: RunOptions) -> RunOptions:

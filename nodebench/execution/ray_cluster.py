@@ -29,7 +29,7 @@ HTTP2_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0" + HTTP2_SETTING
 """How a client of gRPC, which Ray speaks, begins; the other side answers by its settings."""
 
 ANSWER_S = 10.0
-LONGEST_REASON = 300
+LONGEST_RAY_REASON = 300
 TO_BE_ALONE = "Start it, or unset RAY_ADDRESS to use this machine alone"
 TO_JOIN = (
     "Was its head started with a token, as Ray does where `~/.ray/auth_token` exists, set "
@@ -159,7 +159,7 @@ def _unfit(folder: Path) -> str:
 def one_line(text: str) -> str:
     """The beginning of what Ray says, in one line."""
     line = " ".join(text.split()).removesuffix(".")
-    return line if len(line) <= LONGEST_REASON else f"{line[:LONGEST_REASON]}…"
+    return line if len(line) <= LONGEST_RAY_REASON else f"{line[:LONGEST_RAY_REASON]}…"
 
 
 def settings_here() -> dict[str, Any]:

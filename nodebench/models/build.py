@@ -24,7 +24,7 @@ from nodebench.spec.seed import stream
 from nodebench.spec.settings import import_part
 from nodebench.spec.vocabulary import STAGES
 
-MODELS: dict[str, Callable[[TrialSpec, Any], nn.Module]] = {
+NETWORKS: dict[str, Callable[[TrialSpec, Any], nn.Module]] = {
     "resnet": conv_network,
     "odenet": conv_network,
     **{f"{kind}{depth}": staged_network for kind in ("resnet", "odenet") for depth in STAGES},
@@ -42,7 +42,7 @@ def build(spec: TrialSpec, data: Data | Trajectory) -> nn.Module:
     Raises:
         InputError: if these are in a file that does not fit, or the user's own code gives none.
     """
-    factory = MODELS.get(spec.model.name) or import_part(spec.model.name)
+    factory = NETWORKS.get(spec.model.name) or import_part(spec.model.name)
     with torch.random.fork_rng():
         torch.manual_seed(stream(spec.seed, "weights"))
         model = factory(spec, data)

@@ -21,7 +21,7 @@ from pydantic import (
 )
 
 from nodebench.errors import InputError
-from nodebench.spec.own_code import is_own
+from nodebench.spec.own_code import is_users_file
 
 HOW_TO_NAME = (
     "Give `package.module:Name`, importable from where you start nodebench (set PYTHONPATH if need "
@@ -165,7 +165,7 @@ def _told(error: BaseException) -> str:
     Where: the last place that is the user's own, though it may have called others.
     """
     places = [frame[:2] for frame in traceback.extract_tb(error.__traceback__)]
-    file, line = next((place for place in reversed(places) if is_own(place[0])), places[-1])
+    file, line = next((place for place in reversed(places) if is_users_file(place[0])), places[-1])
     text = " ".join(str(error).split())
     if isinstance(error, SyntaxError) and error.filename:
         file, line, text = error.filename, error.lineno, error.msg

@@ -35,7 +35,7 @@ _CORE: dict[str, tuple[str, str]] = {
     "null": (r"null|Null|NULL|~|", "nN~"),
     "merge": ("<<", "<"),
 }
-"""YAML 1.2's plain values that are no text: how they look, and their first characters.
+"""YAML 1.2's plain values that are not text: how they look, and their first characters.
 
 Source: YAML 1.2.2, section 10.3.2 (the core schema), and `<<` of YAML 1.1.
 """

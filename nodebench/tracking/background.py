@@ -20,6 +20,7 @@ from nodebench.errors import InputError, TrackingError
 from nodebench.planning.freshness import note_tracked, state_of
 from nodebench.store import Store
 from nodebench.sweep import Sweep
+from nodebench.tracking.settings import configure
 
 EVERY_S = 2.0
 PATIENCE_S = 5.0
@@ -29,8 +30,8 @@ LOST = "the process that writes to MLflow was lost"
 class BackgroundTracker:
     """The driver's end of the process.
 
-    `on_change` is told, in a thread, what hinders the writing, and None when it goes on. Where
-    MLflow `is_required`, what hinders it from the start is for `require` to say.
+    `on_change` gets, in a thread, what prevents the writing, and None when it resumes. Where MLflow
+    `is_required`, what prevents it from the start is for `require` to say.
     """
 
     def __init__(
@@ -135,6 +136,7 @@ def _mirror(sweep: Sweep, store: Store, driver: Connection) -> None:
 def _keep_up(sweep: Sweep, store: Store, driver: Connection) -> None:
     """Writes what is new every few seconds, and all that is missing when told to finish."""
     try:
+        configure()
         from nodebench.tracking.tracker import Tracker
     except ImportError as error:
         raise TrackingError(f"MLflow is not installed ({error})") from error

@@ -98,7 +98,7 @@ def test_a_report_that_cannot_be_written_keeps_the_trials_and_says_what_catches_
         raise OSError(28, "No space left on device", "reports/tiny/README.md")
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("nodebench.report.page.write_report", full)
+    monkeypatch.setattr("nodebench.report.page.write_report_folder", full)
     sweep, store = tiny(tmp_path), Store(tmp_path / "runs")
     done = api.run(sweep, store, Quiet(), inline=True, track=False)
     assert done.complete

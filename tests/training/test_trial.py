@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import nodebench
-from nodebench.data.load import load
+from nodebench.data.load import load_data
 from nodebench.errors import Diverged, EvaluationLimit, StoreError
 from nodebench.planning import entries
 from nodebench.planning.missing import is_missing
@@ -315,7 +315,7 @@ def test_a_trained_network_is_given_back(tmp_path, monkeypatch, solver):
     before = torch.get_rng_state()
     model = nodebench.load_model(trial.id[:6])
     assert torch.equal(torch.get_rng_state(), before)
-    data = load(trial.spec, tmp_path)
+    data = load_data(trial.spec, tmp_path)
     found = task_for(data, trial.spec).evaluate(model)
     assert found.measures["accuracy"] == result.summary["test_accuracy"]
     assert found.measures["loss"] == result.summary["test_loss"]
