@@ -15,6 +15,7 @@ from nodebench.errors import InputError, unknown
 from nodebench.execution import launch
 from nodebench.execution.doctor import Case, Finding, examine
 from nodebench.execution.launch import Outcome
+from nodebench.execution.preflight import require_places
 from nodebench.execution.publishing import Publication
 from nodebench.execution.runner import Backend, Monitor, NullMonitor
 from nodebench.files import write
@@ -30,7 +31,13 @@ from nodebench.report.analysis.verdict import Verdict, judge
 from nodebench.report.folder import require_report_folder
 from nodebench.spec.data import DATASETS, Dataset
 from nodebench.store import Store
-from nodebench.store.locations import data_root, default_store, report_folder, require_place
+from nodebench.store.locations import (
+    data_root,
+    default_store,
+    report_folder,
+    require_place,
+    tracking_uri,
+)
 from nodebench.store.merge import Merged, require_store
 from nodebench.store.merge import merge_trials as merge_store
 from nodebench.sweep import Sweep
@@ -182,10 +189,13 @@ def sync(sweep: Sweep, store: Store, *, replace_other: bool = False) -> dict[str
     """Writes to MLflow what it lacks of a sweep; returns the run id of each trial.
 
     Raises:
+        ResourceError: if the store, which keeps what was written, cannot be written.
         StoreError: if another file has the sweep's name, which it is not to `replace_other`.
         TrackingError: if MLflow cannot be reached.
     """
+    require_places(store, None)
     require_name(sweep, store, replace=replace_other)
+    tracking_uri(store)  # a wrong one is said before MLflow is imported
     configure()
     from nodebench.tracking.tracker import Tracker
 
@@ -265,9 +275,11 @@ def merge(
     """Takes a sweep's trials over from other machines' stores; returns what came of each.
 
     Raises:
+        ResourceError: if the store cannot be written.
         StoreError: if a folder is not a store, before anything is copied, or cannot be read; or if
             another file has the sweep's name, which it is not to `replace_other`.
     """
+    require_places(store, None)
     require_name(sweep, store, replace=replace_other)
     others = [require_store(folder, store) for folder in folders]
     remember(sweep, store)

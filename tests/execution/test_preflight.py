@@ -203,6 +203,8 @@ def test_a_file_that_cannot_be_read_is_one_sentence(tmp_path):
     ("error", "words"),
     [
         (RuntimeError("can't start new thread"), "`ulimit -u`"),
+        (ImportError("libtorch.so: failed to map segment from shared object"), "`ulimit -v`"),
+        (MemoryError(), "`ulimit -v`"),
         (BlockingIOError(11, "Resource temporarily unavailable"), "the system refused"),
         (OSError(28, "No space left on device", "runs/x"), "`runs/x`: No space left on device"),
     ],
