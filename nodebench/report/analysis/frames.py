@@ -94,7 +94,13 @@ def gradients(sweep: Sweep, store: Store) -> pd.DataFrame:
     for trial, point, row in _measured_points(sweep, store):
         if point.gradient:
             budget = _budget(trial, point, Solver(**row["solver"]))
-            what = {"gradient": point.gradient, "at": point.at, BUDGET: budget}
+            own = is_own(trial, point) and trial.spec.gradient is not None
+            what = {
+                "gradient": point.gradient,
+                "at": point.at,
+                "own": own and trial.spec.gradient.name == point.gradient,  # type: ignore[union-attr]
+                BUDGET: budget,
+            }
             rows.append({**_row_of_point(sweep, trial, row), **what})
     return pd.DataFrame(rows)
 
