@@ -45,6 +45,16 @@ class Trace(NamedTuple):
     """What f would draw before the first step."""
 
 
+def always(_t: float, _h: float) -> bool:
+    """To keep what every step took."""
+    return True
+
+
+def never(_t: float, _h: float) -> bool:
+    """To keep nothing, of steps that can be taken back."""
+    return False
+
+
 def over_states(f: Counted) -> RightHandSide:
     """The field as steps call it."""
     return lambda t, y: (f(t, y[0]),)
@@ -57,17 +67,21 @@ def is_random(module: nn.Module) -> bool:
 
 @torch.no_grad()
 def traced(
-    f: Counted, y0: Tensor, times: Sequence[float], solver: Solver, *, keep: bool = True
+    f: Counted,
+    y0: Tensor,
+    times: Sequence[float],
+    solver: Solver,
+    keep: Callable[[float, float], bool] = always,
 ) -> Trace:
     """Solves an ODE and notes its steps: those of its grid, or those that were accepted.
 
-    To `keep` what was carried between them is optional for a fixed method.
+    What was carried before a step (t, h) is noted if `keep` says so.
     """
     draws = Generator(y0).state if is_random(f.module) else lambda: None
     with weights_made_once():
         if solver.facts.kind == "fixed":
             return _on_grids(over_states(f), y0, times, solver, draws, keep)
-        return _accepted(over_states(f), y0, times, solver, draws)
+        return _accepted(over_states(f), y0, times, solver, draws, keep)
 
 
 def _on_grids(
@@ -76,7 +90,7 @@ def _on_grids(
     times: Sequence[float],
     solver: Solver,
     draws: Callable[[], Tensor | None],
-    keep: bool,
+    keep: Callable[[float, float], bool],
 ) -> Trace:
     stepper, first_draws = stepper_of(solver), draws()
     carry = stepper.start(f, times[0], (y0,))
@@ -85,7 +99,7 @@ def _on_grids(
     for grid in grids(times, solver):
         taken = []
         for t, h in steps(grid):
-            taken.append(Step(t, h, carry if keep else (), draws()))
+            taken.append(Step(t, h, carry if keep(t, h) else (), draws()))
             carry = stepper.step(f, t, h, carry)
         intervals.append(taken)
         states.append(carry[0][0])
@@ -98,9 +112,10 @@ def _accepted(
     times: Sequence[float],
     solver: Solver,
     draws: Callable[[], Tensor | None],
+    keep: Callable[[float, float], bool],
 ) -> Trace:
     first_draws = draws()
-    watched = _Accepted(f, draws, 1 if times[-1] > times[0] else -1)
+    watched = _Accepted(f, draws, keep, 1 if times[-1] > times[0] else -1)
     states = [y for (y,) in solve(watched, (y0,), times, solver)]
     taken, intervals = iter(watched.steps), []
     for end in times[1:]:
@@ -119,8 +134,14 @@ class _Accepted:
     The last slope before a step is accepted is that of its last stage.
     """
 
-    def __init__(self, f: RightHandSide, draws: Callable[[], Tensor | None], direction: int):
-        self._f, self._draws, self._direction = f, draws, direction
+    def __init__(
+        self,
+        f: RightHandSide,
+        draws: Callable[[], Tensor | None],
+        keep: Callable[[float, float], bool],
+        direction: int,
+    ):
+        self._f, self._draws, self._keep, self._direction = f, draws, keep, direction
         self.steps: list[Step] = []
         self.slope: State = ()
         self._before: State = ()
@@ -139,5 +160,6 @@ class _Accepted:
     def callback_accept_step(self, t: Tensor, y: State, h: Tensor) -> None:
         """It is taken."""
         h_signed = self._direction * h.item()  # torchdiffeq's steps are positive
-        self.steps.append(Step(t.item(), h_signed, (y, self._before), self._drawn))
+        before = (y, self._before) if self._keep(t.item(), h_signed) else ()
+        self.steps.append(Step(t.item(), h_signed, before, self._drawn))
         self._before = self.slope
