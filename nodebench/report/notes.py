@@ -102,10 +102,33 @@ The adapted solver by iteration, beside accuracy and evaluations: mean and 95 % 
 seeds."""
 
 GRADIENTS = """\
-Gradients of the loss with respect to all parameters, on 16 training samples, against backprop
-through classic RK4 with 256 steps in float64: relative error (median over n seeds) and cosine, at
-the start and at the end of training; evaluations, time and memory of one forward and backward
-pass, measured once, while other trials may have shared the machine."""
+Gradients of the loss with respect to all parameters (dL/dθ) and to the states from which ODE blocks
+start (dL/dy0), on 16 training samples, against those of the ODE: in closed form, where the system
+has one, else backprop through classic RK4 with very many steps in float64. Relative errors (median
+over n seeds), the distance from backprop's gradient through the same solve, and the cosine of
+dL/dθ; evaluations, time and memory of one forward and backward pass, measured once, while other
+trials may have shared the machine. Memory is that of all tensors that the pass makes, at their
+peak; of reports before this was counted, the growth of the process."""
+
+WAYS = """\
+A gradient is *exact* if it is within 1e-5 of backprop's through the same solve, for parameters and
+states together, in all rows below. Errors are those of dL/dθ against the ODE's own gradient: of an
+exact gradient, the solver's. Memory and seconds are medians of the ratio to backprop by the same
+solver, of a timed training step where there is one, else of one pass on the few samples, which may
+have shared the machine."""
+
+GRADIENT_COSTS = """\
+The error of dL/dθ over memory and seconds, a colour a gradient, a marker a solver. A black edge
+marks the Pareto front: no other gradient has less error for no more memory and seconds."""
+
+GRADIENT_ERRORS = """\
+Errors of dL/dθ and of dL/dy(0), a row of panels a budget. A cross at the upper edge is a solve that
+failed; errors beyond 1e-9 and 1e3 are drawn at the edge."""
+
+MEMORY_BY_STEPS = """\
+The bytes of all tensors that a forward and a backward pass on 16 training samples make, at their
+peak. The power is the slope of their logarithm over that of the steps, over the larger half of the
+steps: 1 where memory grows with the steps, ½ with their square root, 0 where it does not grow."""
 
 TIMINGS = """\
 One trial at a time, alone on its device, with the weights at its training's end: batch, forward,

@@ -10,12 +10,13 @@ from pathlib import Path
 import pandas as pd
 
 from nodebench.files import write
-from nodebench.report import notes, solver_tables, tables
+from nodebench.report import gradient_tables, notes, solver_tables, tables
 from nodebench.report.analysis import published, sizes
 from nodebench.report.analysis.baseline import baseline_table
 from nodebench.report.analysis.claims import Checked, Judgement, claims_table
 from nodebench.report.analysis.columns import MISSING, OUTCOME, TRIAL, as_published
 from nodebench.report.analysis.findings import Findings
+from nodebench.report.analysis.gradients import memory_by_steps
 from nodebench.report.figures.drawing import Figures
 from nodebench.report.html import html_page
 from nodebench.report.summary import opening_paragraph
@@ -112,11 +113,8 @@ def _sections(sweep: Sweep, found: Findings, figures: Figures) -> list[str]:
         *_images("The solver over training", figures.adaptation(), notes.ADAPTATION),
         *_verdicts_section(sweep, found.judged, found.evaluated),
         *_robustness_section(sweep, found, figures),
-        *_section(
-            "Which gradient to trust",
-            notes.GRADIENTS,
-            solver_tables.gradients_table(sweep, found.gradients),
-        ),
+        *_gradients_section(sweep, found, figures),
+        *_memory_section(sweep, found, figures),
         *_section("What a training step takes", notes.TIMINGS, tables.timings_table(sweep, timed)),
         *_not_drawn(figures.problems),
         _provenance(results),
@@ -226,6 +224,28 @@ def _robustness_section(sweep: Sweep, found: Findings, figures: Figures) -> list
     for names, text in figures.under_other_solvers():
         sections += _images("", names, text)
     return [*sections, _markdown(solver_tables.robustness_table(sweep, found.evaluated))]
+
+
+def _gradients_section(sweep: Sweep, found: Findings, figures: Figures) -> list[str]:
+    """Every gradient that was measured, and what each way to it costs."""
+    table = solver_tables.gradients_table(sweep, found.gradients)
+    sections = _section("Which gradient to trust", notes.GRADIENTS, table)
+    if not sections:
+        return []
+    title, text, rows = sections
+    by_way = gradient_tables.ways_table(found.costs)
+    if by_way.empty:
+        return sections
+    drawn = [image for names, note in figures.gradients() for image in _images("", names, note)]
+    return [title, text, notes.WAYS, _markdown(by_way), *drawn, rows]
+
+
+def _memory_section(sweep: Sweep, found: Findings, figures: Figures) -> list[str]:
+    table = gradient_tables.memory_table(memory_by_steps(sweep, found.results))
+    if table.empty:
+        return []
+    section = _section("Memory by the number of steps", notes.MEMORY_BY_STEPS, table)
+    return [*section, *_images("", figures.memory_by_steps(), "")]
 
 
 def _images(title: str, names: Sequence[str], text: str) -> list[str]:

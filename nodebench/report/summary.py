@@ -14,6 +14,7 @@ from nodebench.report.analysis.claims import Checked
 from nodebench.report.analysis.columns import CELL, OUTCOME
 from nodebench.report.analysis.findings import Findings
 from nodebench.report.analysis.formatting import measured, unit
+from nodebench.report.analysis.gradients import ways
 from nodebench.report.analysis.published import Compared
 from nodebench.report.analysis.verdict import ACCURACY_ROUNDING, VerdictWord
 from nodebench.store.result import FINISHED
@@ -28,6 +29,7 @@ def opening_paragraph(found: Findings) -> str:
     sentences = [
         *_best_cells(found.sweep, found.results),
         *_cells_at_chance(found.sweep, found.results),
+        *_gradients_sentence(found.costs),
         *_beside_baseline(found.compared),
         *_verdicts_sentence(found.judged),
         *(_frontier_sentence(found.frontier) if len(found.timed) else []),
@@ -97,6 +99,28 @@ def _verdicts_sentence(judged: pd.DataFrame) -> list[str]:
         return []
     parts = _counts_text(judged["verdict"], VerdictWord)
     return [f"Verdicts on {len(judged)} trained networks under finer solvers: {parts}."]
+
+
+def _gradients_sentence(costs: pd.DataFrame) -> list[str]:
+    """Which gradients were exact, and of those next to backprop the cheapest and the lightest."""
+    if costs.empty:
+        return []
+    found = ways(costs)
+    others = found[found["way"] != "backprop"]
+    exact = [f"`{way}`" for way in others.loc[others["is_exact"], "way"]]
+    sentences = [f"As exact as backprop, to rounding: {_enumerated(exact) or 'no other'}."]
+    for word, column, of in (
+        ("cheapest", "of_seconds", "seconds"),
+        ("lightest", "of_memory", "memory"),
+    ):
+        known = others.dropna(subset=[column])
+        if len(known):
+            least = known.loc[known[column].idxmin()]
+            error = least["from_backprop"]
+            how = "exact" if least["is_exact"] else f"off backprop by up to {error:.1g}"
+            ratio = f"{least[column]:.2g} × backprop's {of}"
+            sentences.append(f"The {word} next to it is `{least['way']}`, {ratio}, {how}.")
+    return sentences
 
 
 class _Word(Protocol):

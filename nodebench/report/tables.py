@@ -51,6 +51,7 @@ def main_table(
                 **_metric_columns("best_test_", done, metrics),
                 "parameters": whole(column(done, "parameters")),
                 **_seconds_columns(done, timed),
+                "MB/step": megabytes(column(done, "step_memory_bytes")),
                 "NFE forward": count_and_interval(column(done, "nfe_forward")),
                 "NFE backward": count_and_interval(column(done, "nfe_backward")),
                 **_adaptation_columns(done),
@@ -126,6 +127,12 @@ def three_digits(value: float) -> str:
     return f"{float(f'{value:.3g}'):g}"
 
 
+def megabytes(counts: pd.Series[float]) -> str:
+    """The median of bytes, in MB; a dash for none."""
+    known = counts.dropna()
+    return three_digits(known.median() / 1e6) if len(known) else NO_VALUE
+
+
 def timings_table(sweep: Sweep, frame: pd.DataFrame) -> pd.DataFrame:
     """One row per timed cell and kind of machine: what a training step takes, as text.
 
@@ -140,6 +147,7 @@ def timings_table(sweep: Sweep, frame: pd.DataFrame) -> pd.DataFrame:
                 three_digits(1e3 * row[name]) for name in ("step_s_least", "step_s_most")
             ),
             "s/epoch": three_digits(row["timed_epoch_s"]),
+            "MB/step": megabytes(pd.Series([row.get("step_memory_bytes")], dtype=float)),
             "NFE forward": cell_text(row.get("nfe_forward")),
             "NFE backward": cell_text(row.get("nfe_backward")),
             "rounds × steps": f"{row['rounds']} × {row['steps']}",
@@ -148,7 +156,9 @@ def timings_table(sweep: Sweep, frame: pd.DataFrame) -> pd.DataFrame:
         for key, group in cells(sweep, frame)
         for row in group.to_dict("records")
     ]
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    is_known = "MB/step" in table and (table["MB/step"] != NO_VALUE).any()
+    return table if is_known or table.empty else table.drop(columns="MB/step")
 
 
 def _adaptation_columns(done: pd.DataFrame) -> dict[str, str]:

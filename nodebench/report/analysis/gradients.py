@@ -1,0 +1,224 @@
+"""What gradients cost and how right they are: error, memory and seconds, each beside backprop's."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from statistics import linear_regression
+
+import pandas as pd
+
+from nodebench.report.analysis.columns import BUDGET, CELL, METHOD, OUTCOME, TRIAL
+from nodebench.spec import Trial
+from nodebench.spec.vocabulary import GRADIENT_NUMBERS
+from nodebench.store.result import FINISHED
+from nodebench.sweep import Sweep
+
+EXACT = 1e-5
+"""A gradient that is as near to backprop's through the same solve is exact, in float32."""
+
+COSTS = ("error", "memory", "seconds")
+"""What a gradient should have little of."""
+
+FEWEST_STEPS = 3
+"""Numbers of steps from which a power is fitted."""
+
+
+def with_own_gradients(sweep: Sweep, results: pd.DataFrame, measured: pd.DataFrame) -> pd.DataFrame:
+    """The table of results with the numbers of each trial's own gradient, where it was measured.
+
+    Those of the end of training, else of its start. `memory_power` is the slope of the bytes over
+    the steps, in log-log, of the trials that differ in their steps alone: over the larger half.
+    """
+    if measured.empty or not measured["own"].any():
+        return results
+    own = measured[measured["own"] & (measured[OUTCOME] == FINISHED)]
+    own = own.sort_values("at", kind="stable").drop_duplicates(TRIAL)  # `end` before `start`
+    own = own.rename(columns={"memory_bytes": "gradient_memory_bytes"})
+    names = [name for name in GRADIENT_NUMBERS if name in own]
+    found = results.merge(own[[TRIAL, *names]], on=TRIAL, how="left")
+    return found.assign(memory_power=found[TRIAL].map(_powers(sweep, found)))
+
+
+def _powers(sweep: Sweep, results: pd.DataFrame) -> dict[str, float]:
+    """Trial -> power of the memory over the number of steps."""
+    memory = results.set_index(TRIAL)["gradient_memory_bytes"].dropna().to_dict()
+    alike: dict[tuple[object, ...], list[Trial]] = {}
+    for trial in sweep.trials:
+        solver = trial.spec.solver
+        if trial.id in memory and solver and solver.steps:
+            rest = trial.spec.model_copy(update={"solver": solver.model_copy(update={"steps": 1})})
+            alike.setdefault((rest.model_dump_json(),), []).append(trial)
+    powers = {}
+    for trials in alike.values():
+        pairs = sorted((t.spec.steps_of(t.spec.solver) or 1, memory[t.id]) for t in trials)  # type: ignore[arg-type]
+        power = fitted_power(pairs)
+        powers |= {trial.id: power for trial in trials if power is not None}
+    return powers
+
+
+def fitted_power(pairs: Sequence[tuple[float, float]]) -> float | None:
+    """The slope of (steps, bytes), in order, in log-log over the larger half; None of too few."""
+    if len(pairs) < FEWEST_STEPS:
+        return None
+    larger = [(math.log(x), math.log(y)) for x, y in pairs[len(pairs) // 2 :]]
+    return linear_regression(*zip(*larger, strict=True)).slope
+
+
+def memory_by_steps(sweep: Sweep, results: pd.DataFrame) -> pd.DataFrame:
+    """One row per trial whose memory's power is known: `way`, `steps`, `memory`, `power`."""
+    if "memory_power" not in results or results["memory_power"].isna().all():
+        return pd.DataFrame()
+    known = results[results["memory_power"].notna()].set_index(TRIAL)
+    rows = [
+        {
+            "way": _way(trial),
+            "steps": trial.spec.solver.steps,
+            "memory": known.loc[trial.id, "gradient_memory_bytes"],
+            "power": known.loc[trial.id, "memory_power"],
+        }
+        for trial in sweep.trials
+        if trial.id in known.index and trial.spec.solver
+    ]
+    return pd.DataFrame(rows).drop_duplicates(["way", "steps"])
+
+
+def gradient_costs(sweep: Sweep, measured: pd.DataFrame, timed: pd.DataFrame) -> pd.DataFrame:
+    """One row per measured gradient, seeds joined: what it is, its errors, costs, and the front.
+
+    `way` is the gradient with its settings, and `problem` what is solved: settings other than
+    solver and gradient. `memory` and `seconds` are of a training step where all own gradients were
+    timed, else of the samples that gradients are measured on. `of_memory` and `of_seconds` are in
+    units of backprop's by the same solver. `is_front` marks those of a problem that no other
+    surpasses in error, memory and seconds. Empty where one gradient alone was measured.
+    """
+    if measured.empty:
+        return measured
+    ways = {trial.id: _way(trial) for trial in sweep.trials}
+    rows = measured.assign(
+        way=[
+            ways[i] if own else name
+            for i, own, name in measured[[TRIAL, "own", "gradient"]].itertuples(index=False)
+        ],
+        problem=measured[TRIAL].map(_problems(sweep)),
+        solve=measured[TRIAL].map({t.id: _solve(t) for t in sweep.trials}),
+    )
+    if rows["way"].nunique() < 2:
+        return rows[:0]
+    rows = rows[rows["at"] == rows.groupby(CELL)["at"].transform("min")]  # `end`, else `start`
+    rows["is_timed"] = bool(rows["own"].all()) and len(timed) > 0
+    if rows["is_timed"].any():
+        own = timed.drop_duplicates(TRIAL).set_index(TRIAL)
+        rows["seconds"] = rows[TRIAL].map(own["step_s"]).fillna(rows["seconds"])
+        if "step_memory_bytes" in own:
+            rows["memory_bytes"] = rows[TRIAL].map(own["step_memory_bytes"])
+    return _with_fronts(_joined(rows))
+
+
+NUMBERS = {
+    "error": "gradient_error",
+    "state_error": "state_gradient_error",
+    "from_backprop": "backprop_error",
+    "memory": "memory_bytes",
+    "seconds": "seconds",
+    "nfe_forward": "nfe_forward",
+    "nfe_backward": "nfe_backward",
+}
+
+
+def _joined(rows: pd.DataFrame) -> pd.DataFrame:
+    """Medians over seeds, and how many solves failed."""
+    rows = rows.reindex(columns=rows.columns.union(list(NUMBERS.values()), sort=False))
+    rows = rows.assign(budget=rows[BUDGET].map(str), failed=rows[OUTCOME] != FINISHED)
+    rows[list(NUMBERS.values())] = rows[list(NUMBERS.values())].astype(float)
+    keys = [CELL, "problem", METHOD, "budget", "solve", "way", "is_timed"]
+    found = rows.groupby(keys, sort=False, dropna=False).agg(
+        **{name: (column, "median") for name, column in NUMBERS.items()},
+        failed=("failed", "sum"),
+        outcome=(OUTCOME, lambda words: ", ".join(sorted(set(words) - {FINISHED}))),
+    )
+    return found.reset_index()
+
+
+def _with_fronts(rows: pd.DataFrame) -> pd.DataFrame:
+    same = ["problem", METHOD, "budget", "solve"]
+    plain = rows[rows["way"] == "backprop"].drop_duplicates(same).set_index(same)
+    at = pd.MultiIndex.from_frame(rows[same])
+    for name in ("memory", "seconds"):
+        rows[f"of_{name}"] = rows[name].to_numpy() / plain[name].reindex(at).to_numpy()
+    rows["is_front"] = False
+    for _, group in rows.groupby("problem", sort=False):
+        known = group[group[[*COSTS]].notna().all(axis=1)]
+        points = list(known[[*COSTS]].itertuples(index=False, name=None))
+        rows.loc[known.index, "is_front"] = [not _is_surpassed(p, points) for p in points]
+    return rows
+
+
+def _is_surpassed(point: tuple[float, ...], others: Sequence[tuple[float, ...]]) -> bool:
+    """Whether another has no more of anything, and less of something."""
+    return any(
+        other != point and all(a <= b for a, b in zip(other, point, strict=True))
+        for other in others
+    )
+
+
+def ways(costs: pd.DataFrame) -> pd.DataFrame:
+    """One row per way to a gradient, over all problems and solvers, the exact ones first.
+
+    `from_backprop` is the largest distance, `of_memory` and `of_seconds` medians of ratios.
+    """
+    found = costs.groupby("way", sort=False).agg(
+        error=("error", "median"),
+        worst=("error", "max"),
+        from_backprop=("from_backprop", "max"),
+        of_memory=("of_memory", "median"),
+        of_seconds=("of_seconds", "median"),
+        failed=("failed", "sum"),
+        n=("way", "size"),
+    )
+    found["is_exact"] = (found["from_backprop"] <= EXACT) & (found["failed"] == 0)
+    return found.reset_index().sort_values("is_exact", ascending=False, kind="stable")
+
+
+def _way(trial: Trial) -> str:
+    """A trial's gradient with its settings, and how what it runs backwards is solved."""
+    gradient, solver = trial.spec.gradient, trial.spec.solver
+    assert gradient is not None
+    assert solver is not None
+    settings = gradient.model_dump(exclude_defaults=True, exclude_none=True)
+    told = [_setting(name, value) for name, value in settings.items()]
+    if gradient.name == "reversible":
+        told += [solver.method, *(["coupled"] if solver.coupling else [])]
+    return " ".join(told)
+
+
+def _setting(name: str, value: object) -> str:
+    if isinstance(value, dict):
+        return " ".join(map(str, value.values()))
+    return str(value) if isinstance(value, str) else f"{name} {value}"
+
+
+def _solve(trial: Trial) -> str:
+    """What tells solvers of one method and budget apart."""
+    solver = trial.spec.solver
+    rest = {} if solver is None else solver.model_dump(include={"coupling", "damping"})
+    return " ".join(f"{k} {v:g}" for k, v in rest.items() if v is not None)
+
+
+def _problems(sweep: Sweep) -> dict[str, str]:
+    """Trial -> what it solves, by the settings that vary and are not of solver or gradient."""
+    paths = [p for p in sweep.varying if p.partition(".")[0] not in ("solver", "gradient")]
+    named = sorted(paths, key=lambda path: any(isinstance(v, float) for v in _values(sweep, path)))
+    return {
+        trial.id: " ".join(_text(trial.settings[p]) for p in named if p in trial.settings)
+        for trial in sweep.trials
+    }
+
+
+def _values(sweep: Sweep, path: str) -> list[object]:
+    return [t.settings[path] for t in itertools.islice(sweep.trials, 1) if path in t.settings]
+
+
+def _text(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
