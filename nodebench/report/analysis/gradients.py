@@ -187,7 +187,8 @@ def _way(trial: Trial) -> str:
     assert gradient is not None
     assert solver is not None
     settings = gradient.model_dump(exclude_defaults=True, exclude_none=True)
-    told = [_setting(name, value) for name, value in settings.items()]
+    told = [gradient.name]
+    told += [_setting(name, value) for name, value in settings.items() if name != "name"]
     if gradient.name == "reversible":
         told += [solver.method, *(["coupled"] if solver.coupling else [])]
     return " ".join(told)

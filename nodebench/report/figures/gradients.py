@@ -11,6 +11,7 @@ import seaborn as sns
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from nodebench.report.figures.style import in_lines, save
 
@@ -50,6 +51,9 @@ def costs_figure(costs: pd.DataFrame, folder: Path) -> list[str]:
                     color=colors[point["way"]], marker=markers[point["solver"]], edgecolor=edge,
                 )  # fmt: skip
             axes.set(xscale="log", yscale="log", xlabel=title, title=in_lines(problem))
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.xaxis.set_major_formatter("{x:g}")
+            axes.xaxis.set_minor_formatter(NullFormatter())
         row[0].set_ylabel("relative error of dL/dθ")
     _legend(figure, colors, markers)
     save(figure, folder / "gradient-costs")
