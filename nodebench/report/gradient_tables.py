@@ -18,7 +18,8 @@ def ways_table(costs: pd.DataFrame) -> pd.DataFrame:
         {
             "gradient": row["way"],
             "exact": "yes" if row["is_exact"] else "no",
-            "from backprop, at most": _error(row["from_backprop"]),
+            "from backprop, fixed steps": _error(row["from_backprop"]),
+            "adaptive steps": _error(row["adaptive"]),
             "error, median": _error(row["error"]),
             "error, at most": _error(row["worst"]),
             "× backprop's memory": _ratio(row["of_memory"]),

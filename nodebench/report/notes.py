@@ -111,11 +111,13 @@ trials may have shared the machine. Memory is that of all tensors that the pass 
 peak; of reports before this was counted, the growth of the process."""
 
 WAYS = """\
-A gradient is *exact* if it is within 1e-5 of backprop's through the same solve, for parameters and
-states together, in all rows below. Errors are those of dL/dθ against the ODE's own gradient: of an
-exact gradient, the solver's. Memory and seconds are medians of the ratio to backprop by the same
-solver, of a timed training step where there is one, else of one pass on the few samples, which may
-have shared the machine."""
+A gradient is *exact* if under fixed steps it is always within 1e-5 of backprop's through the same
+solve, for parameters and states together, and never failed. Under adaptive steps, backprop also
+differentiates the choice of their sizes, which other gradients do not; the largest distance is that
+of all rows below. Errors are those of dL/dθ against the ODE's own gradient: of an exact gradient,
+the solver's. Memory and seconds are medians of the ratio to backprop by the same solver, of a timed
+training step where there is one, else of one pass on the few samples, which may have shared the
+machine."""
 
 GRADIENT_COSTS = """\
 The error of dL/dθ over memory and seconds, a colour a gradient, a marker a solver. A black edge
@@ -127,8 +129,9 @@ failed; errors beyond 1e-9 and 1e3 are drawn at the edge."""
 
 MEMORY_BY_STEPS = """\
 The bytes of all tensors that a forward and a backward pass on 16 training samples make, at their
-peak. The power is the slope of their logarithm over that of the steps, over the larger half of the
-steps: 1 where memory grows with the steps, ½ with their square root, 0 where it does not grow."""
+peak. The power p is that of bytes = c + a · steps^p through the three largest numbers of steps: the
+slope in log-log of what grows, 1 where that is with the steps, ½ with their square root, 0 where
+nothing does. c is what the network takes at any number of steps."""
 
 TIMINGS = """\
 One trial at a time, alone on its device, with the weights at its training's end: batch, forward,

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Sequence
-from statistics import linear_regression
 
 import pandas as pd
 
 from nodebench.report.analysis.columns import BUDGET, CELL, METHOD, OUTCOME, TRIAL
 from nodebench.spec import Trial
-from nodebench.spec.vocabulary import GRADIENT_NUMBERS
+from nodebench.spec.vocabulary import GRADIENT_NUMBERS, METHODS
 from nodebench.store.result import FINISHED
 from nodebench.sweep import Sweep
 
@@ -24,12 +22,17 @@ COSTS = ("error", "memory", "seconds")
 FEWEST_STEPS = 3
 """Numbers of steps from which a power is fitted."""
 
+NOTHING = 0.02
+"""As large a part more of memory is no growth."""
+
+MOST_POWER = 4.0
+
 
 def with_own_gradients(sweep: Sweep, results: pd.DataFrame, measured: pd.DataFrame) -> pd.DataFrame:
     """The table of results with the numbers of each trial's own gradient, where it was measured.
 
-    Those of the end of training, else of its start. `memory_power` is the slope of the bytes over
-    the steps, in log-log, of the trials that differ in their steps alone: over the larger half.
+    Those of the end of training, else of its start. `memory_power` is that of the bytes over the
+    steps, of the trials that differ in their steps alone.
     """
     if measured.empty or not measured["own"].any():
         return results
@@ -59,11 +62,22 @@ def _powers(sweep: Sweep, results: pd.DataFrame) -> dict[str, float]:
 
 
 def fitted_power(pairs: Sequence[tuple[float, float]]) -> float | None:
-    """The slope of (steps, bytes), in order, in log-log over the larger half; None of too few."""
+    """The power p of bytes = c + a steps^p through the three largest numbers of steps, in order.
+
+    That is the slope in log-log of what grows, without what a network takes at any number of steps.
+    0 where nearly nothing grows; None of fewer than three numbers.
+    """
     if len(pairs) < FEWEST_STEPS:
         return None
-    larger = [(math.log(x), math.log(y)) for x, y in pairs[len(pairs) // 2 :]]
-    return linear_regression(*zip(*larger, strict=True)).slope
+    (n1, m1), (n2, m2), (n3, m3) = pairs[-FEWEST_STEPS:]
+    if m3 - m1 <= NOTHING * m1 or m2 <= m1:
+        return 0.0
+    low, high = 0.0, MOST_POWER
+    while high - low > 1e-6:  # (n3^p - n2^p) / (n2^p - n1^p) grows with p
+        p = (low + high) / 2
+        grown = (n3**p - n2**p) / (n2**p - n1**p)
+        low, high = (p, high) if grown < (m3 - m2) / (m2 - m1) else (low, p)
+    return (low + high) / 2
 
 
 def memory_by_steps(sweep: Sweep, results: pd.DataFrame) -> pd.DataFrame:
@@ -166,12 +180,20 @@ def _is_surpassed(point: tuple[float, ...], others: Sequence[tuple[float, ...]])
 def ways(costs: pd.DataFrame) -> pd.DataFrame:
     """One row per way to a gradient, over all problems and solvers, the exact ones first.
 
-    `from_backprop` is the largest distance, `of_memory` and `of_seconds` medians of ratios.
+    `from_backprop` is the largest distance under fixed steps and `adaptive` that under others,
+    where backprop also differentiates the step sizes; `of_memory` and `of_seconds` are medians of
+    ratios.
     """
+    is_fixed = costs[METHOD].map(lambda method: METHODS[method].kind == "fixed")
+    costs = costs.assign(
+        fixed=costs["from_backprop"].where(is_fixed),
+        adaptive=costs["from_backprop"].where(~is_fixed),
+    )
     found = costs.groupby("way", sort=False).agg(
         error=("error", "median"),
         worst=("error", "max"),
-        from_backprop=("from_backprop", "max"),
+        from_backprop=("fixed", "max"),
+        adaptive=("adaptive", "max"),
         of_memory=("of_memory", "median"),
         of_seconds=("of_seconds", "median"),
         failed=("failed", "sum"),
