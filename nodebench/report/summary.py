@@ -115,7 +115,7 @@ def _gradients_sentence(costs: pd.DataFrame) -> list[str]:
     ):
         known = others.dropna(subset=[column])
         if len(known):
-            least = known.loc[known[column].idxmin()]
+            least = known.sort_values(column, kind="stable").iloc[0]
             error = least["from_backprop"]
             how = "exact" if least["is_exact"] else f"off backprop by up to {error:.1g}"
             ratio = f"{least[column]:.2g} × backprop's {of}"

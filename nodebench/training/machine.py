@@ -122,11 +122,12 @@ def memory_of(device: torch.device, work: Callable[[], object]) -> int:
     """
     if device.type == "cuda":
         synchronize(device)
-        before = torch.cuda.memory_allocated(device)
+        before: int = torch.cuda.memory_allocated(device)
         torch.cuda.reset_peak_memory_stats(device)
         work()
         synchronize(device)
-        return int(torch.cuda.max_memory_allocated(device) - before)
+        peak: int = torch.cuda.max_memory_allocated(device)
+        return peak - before
     with _Alive() as alive:
         work()
     return alive.peak

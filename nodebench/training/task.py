@@ -273,8 +273,8 @@ class FlowFit(Task[States]):
         """(starts, ends), in an order drawn for each epoch."""
         generator = torch.Generator().manual_seed(stream(self.seed, "batches", epoch))
         order = torch.randperm(len(self.data.train.starts), generator=generator)
-        for chosen in order.split(self.batch_size)[: self.batches_per_epoch]:
-            index = chosen.to(self.device)
+        for number in range(self.batches_per_epoch):
+            index = order[number * self.batch_size :][: self.batch_size].to(self.device)
             yield self.data.train.starts[index], self.data.train.ends[index]
 
     def sample(self, size: int) -> States:

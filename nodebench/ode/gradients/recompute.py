@@ -35,7 +35,7 @@ def recompute(
     Source: Gholami, Keutzer, Biros 2019 (ANODE), for one segment; for several, Griewank 1992.
     """
     if gradient.segments is None:
-        kept = buffers_of(f.module, but_batch_norm=gradient.update_batch_norm)
+        kept = buffers_of(f.module, but_batch_norm=bool(gradient.update_batch_norm))
         return _again(kept, lambda y: backprop(f, y, times, solver, gradient), y0)
     if solver.facts.kind != "fixed":
         raise InputError(f"`segments` are of fixed steps, which `{solver.method}` has not")

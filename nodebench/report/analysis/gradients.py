@@ -53,7 +53,7 @@ def _powers(sweep: Sweep, results: pd.DataFrame) -> dict[str, float]:
         if trial.id in memory and solver and solver.steps:
             rest = trial.spec.model_copy(update={"solver": solver.model_copy(update={"steps": 1})})
             alike.setdefault((rest.model_dump_json(),), []).append(trial)
-    powers = {}
+    powers: dict[str, float] = {}
     for trials in alike.values():
         pairs = sorted((t.spec.steps_of(t.spec.solver) or 1, memory[t.id]) for t in trials)  # type: ignore[arg-type]
         power = fitted_power(pairs)
