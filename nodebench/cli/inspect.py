@@ -90,6 +90,8 @@ def plan_text(sweep: Sweep, entries: Sequence[Entry], left: Mapping[str, str]) -
         share = "what it needs" if gpus == "auto" else f"{gpus:g}"
         lines.append(f"each takes {share} of a GPU; `run --cpu` does without")
     missing = [entry.trial for entry in entries if entry.missing]
+    if missing and sweep.resources.gpus:
+        lines.append(recording_text(missing))
     if missing and sweep.resources.pack_seeds != 1:
         lines.append(packing_text(missing, options_for(sweep)))
     lines.append(f"{sweep.name}: {len(entries)} trials, {len(missing)} to run")
@@ -201,6 +203,15 @@ def packing_text(trials: Sequence[Trial], options: RunOptions) -> str:
         return f"no seeds are trained together{_packing_obstacles(trials)}"
     text = f"{sum(packed)} in {len(packed)} packs of up to {max(together)} seeds, {alone} alone"
     return text + _packing_obstacles(trials)
+
+
+def recording_text(trials: Sequence[Trial]) -> str:
+    """How many trials take their steps on a GPU as CUDA graphs, and why others do not."""
+    recorded = sum(obstacle(trial.spec) is None for trial in trials)
+    return (
+        f"{recorded} of {len(trials)} take their steps on a GPU as CUDA graphs"
+        f"{_packing_obstacles(trials)}"
+    )
 
 
 def _packing_obstacles(trials: Sequence[Trial]) -> str:

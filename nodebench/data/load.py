@@ -13,6 +13,7 @@ from nodebench.data import images, text, toy
 from nodebench.data.dataset import Data
 from nodebench.data.files import prepare
 from nodebench.data.subset import Whole, subset
+from nodebench.data.system import Flow, flow
 from nodebench.data.trajectory import Trajectory, spiral
 from nodebench.spec import TrialSpec
 from nodebench.spec.data import Dataset, RandomDataset
@@ -32,10 +33,11 @@ WHOLES: dict[str, Callable[[Any, Path], Whole]] = {
 }
 
 # Drawn from a seed.
-DRAWN: dict[str, Callable[[Any, int, Path], Data | Trajectory]] = {
+DRAWN: dict[str, Callable[[Any, int, Path], Data | Trajectory | Flow]] = {
     "spheres": toy.spheres,
     "three-minima": toy.three_minima,
     "spiral": spiral,
+    "system": flow,
 }
 
 
@@ -51,7 +53,7 @@ def load_data(spec: TrialSpec, root: Path) -> Data | Trajectory:
     if whole is not None:
         return subset(spec.data, whole(spec.data, root))  # type: ignore[arg-type]
     loader = DRAWN.get(spec.data.name) or import_part(spec.data.name)
-    data: Data | Trajectory = loader(spec.data, _draw_seed(spec.data, spec.seed), root)
+    data: Data | Trajectory | Flow = loader(spec.data, _draw_seed(spec.data, spec.seed), root)
     return data
 
 
@@ -78,12 +80,12 @@ def census(settings: Dataset, root: Path) -> Census:
         DataError: as `load` does.
     """
     folder = prepare(settings, root)
-    parts: Whole | Data | Trajectory
+    parts: Whole | Data | Trajectory | Flow
     if settings.name in WHOLES:
         parts = WHOLES[settings.name](settings, root)
     else:
         parts = DRAWN[settings.name](settings, _draw_seed(settings, 0), root)
-    if isinstance(parts, Trajectory):
+    if isinstance(parts, Trajectory | Flow):
         return Census(folder, (), (), ())
     names = parts.class_names
     train, test = (

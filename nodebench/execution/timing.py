@@ -31,6 +31,7 @@ from nodebench.training.cuda_graph import WARM_STEPS, graph_of
 from nodebench.training.loop import new_state
 from nodebench.training.machine import (
     environment,
+    memory_of,
     memory_of_trial,
     select_device,
     set_precision,
@@ -62,6 +63,8 @@ def time_trials(
     torch.set_num_threads(options.resources.cpus)
     load_before = os.getloadavg()[0]
     clocks = [_Clock(trial, store, options) for trial in trials]
+    for clock in clocks:
+        clock.measure_memory()
     for number in range(rounds):
         for clock in clocks:
             clock.time(steps)
@@ -88,6 +91,19 @@ class _Clock:
         self._batches = _without_end(self._task)
         self._evaluations = EpochSums(torch.zeros((), device=self.device))
         self._seconds: list[float] = []
+        self._memory_bytes: int | None = None
+
+    def measure_memory(self) -> None:
+        """What a step takes, taken one kernel after the other."""
+        step = Step(self._state, self._task, next(self._batches))
+        self._state.sums = EpochSums(torch.zeros((), device=self.device))
+        try:
+            step.take()
+            self._state.optimizer.zero_grad()
+            step = Step(self._state, self._task, step.batch)
+            self._memory_bytes = memory_of(self.device, step.take)
+        except TrialFailure as failure:
+            self.problem = str(failure)
 
     def time(self, steps: int) -> None:
         """A round: the mean seconds of its steps."""
@@ -129,6 +145,7 @@ class _Clock:
             "step_s_least": least,
             "step_s_most": most,
             "timed_epoch_s": middle * per_epoch,
+            "step_memory_bytes": self._memory_bytes,
             **{name: sum(n) / sums.batches for name, n in counts.items() if n},
             "time": time.time(),
         }

@@ -8,7 +8,7 @@ from nodebench.models.dynamics import Dynamics, ResidualBlock
 from nodebench.models.layers import LayerFactory
 from nodebench.ode.block import ODEBlock
 from nodebench.spec import TrialSpec
-from nodebench.spec.model import SingleStage
+from nodebench.spec.network import SingleStage
 
 
 def ode_block(spec: TrialSpec, f: nn.Module) -> ODEBlock:

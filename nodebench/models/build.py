@@ -10,10 +10,11 @@ import torch
 from torch import nn
 
 from nodebench.data.dataset import Data
+from nodebench.data.system import Flow
 from nodebench.data.trajectory import Trajectory
 from nodebench.errors import InputError
 from nodebench.models.mlp import mlp
-from nodebench.models.neural_ode import NeuralOdeNet
+from nodebench.models.neural_ode import NeuralOdeNet, SystemNet
 from nodebench.models.plain_ode import PlainOdeNet
 from nodebench.models.single_stage import conv_network
 from nodebench.models.staged import staged_network
@@ -33,10 +34,11 @@ NETWORKS: dict[str, Callable[[TrialSpec, Any], nn.Module]] = {
     "mlp": mlp,
     "plainode": PlainOdeNet,
     "neuralode": NeuralOdeNet,
+    "system": SystemNet,
 }
 
 
-def build(spec: TrialSpec, data: Data | Trajectory) -> nn.Module:
+def build(spec: TrialSpec, data: Data | Trajectory | Flow) -> nn.Module:
     """A spec's network for data of this shape, with the weights that it begins with.
 
     Raises:

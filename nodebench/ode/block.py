@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from nodebench.errors import DeadlineExceeded, EvaluationLimit
+from nodebench.errors import DeadlineExceeded, EvaluationLimit, TrialFailure
 from nodebench.ode.deterministic import require_deterministic
 from nodebench.ode.field import Counted, Memory
 from nodebench.ode.gradients.odeint import odeint
@@ -21,6 +21,10 @@ from nodebench.spec.solver import Gradient, Solver
 
 BlockSolve: TypeAlias = "tuple[ODEBlock, Tensor, Sequence[float], Tensor]"
 """A block, the state that it started from, the times, and the states at these."""
+
+
+MOST_TIMES = 64
+"""On a path that is drawn."""
 
 
 class ODEBlock(nn.Module):
@@ -202,3 +206,27 @@ def take_evaluations(model: nn.Module) -> list[int]:
         counts.append(block.evaluations)
         block.evaluations = 0
     return counts
+
+
+def paths(
+    block: ODEBlock, y0: Tensor, solver: Solver
+) -> Iterator[tuple[list[float], list[list[list[float]]]]]:
+    """Times, and the states of every sample at each; nothing if the solve fails."""
+    count = MOST_TIMES
+    if solver.facts.kind != "adaptive":
+        steps = solver.step_count(block.t1)
+        between = -(-steps // MOST_TIMES)  # in so many steps from one time to the next
+        count = -(-steps // between)
+        finer = {"steps": between, "step_size": None, "adapt": None}
+        solver = Solver.model_validate(solver.model_dump() | finer)
+    times = [block.t1 * i / count for i in range(count + 1)]
+    try:
+        with solved_by(block, solver):
+            states = block.trajectory(y0, times)
+    except TrialFailure:
+        return
+    finally:
+        take_evaluations(block)
+    if states.isfinite().all():
+        rounded = (states.flatten(2).double() * 1e5).round() / 1e5
+        yield times, rounded.transpose(0, 1).tolist()

@@ -11,12 +11,13 @@ import pandas as pd
 
 from nodebench.errors import TrialOutcome
 from nodebench.files import write
-from nodebench.report import notes, solver_tables, tables
+from nodebench.report import gradient_tables, notes, solver_tables, tables
 from nodebench.report.analysis import published, sizes
 from nodebench.report.analysis.baseline import baseline_table
 from nodebench.report.analysis.claims import Checked, Judgement, claims_table
 from nodebench.report.analysis.columns import MISSING, OUTCOME, TRIAL, as_published
 from nodebench.report.analysis.findings import Findings
+from nodebench.report.analysis.gradients import memory_by_steps
 from nodebench.report.figures.drawing import Figures
 from nodebench.report.html import html_page
 from nodebench.report.markdown import bold, markdown_table, section
@@ -224,6 +225,28 @@ def _robustness_section(found: Findings, figures: Figures) -> list[str]:
     for names, text in figures.under_other_solvers():
         sections += _images("", names, text)
     return [*sections, markdown_table(solver_tables.robustness_table(found.evaluated))]
+
+
+def _gradients_section(sweep: Sweep, found: Findings, figures: Figures) -> list[str]:
+    """Every gradient that was measured, and what each way to it costs."""
+    table = solver_tables.gradients_table(sweep, found.gradients)
+    sections = _section("Which gradient to trust", notes.GRADIENTS, table)
+    if not sections:
+        return []
+    title, text, rows = sections
+    by_way = gradient_tables.ways_table(found.costs)
+    if by_way.empty:
+        return sections
+    drawn = [image for names, note in figures.gradients() for image in _images("", names, note)]
+    return [title, text, notes.WAYS, _markdown(by_way), *drawn, rows]
+
+
+def _memory_section(sweep: Sweep, found: Findings, figures: Figures) -> list[str]:
+    table = gradient_tables.memory_table(memory_by_steps(sweep, found.results))
+    if table.empty:
+        return []
+    section = _section("Memory by the number of steps", notes.MEMORY_BY_STEPS, table)
+    return [*section, *_images("", figures.memory_by_steps(), "")]
 
 
 def _images(title: str, names: Sequence[str], text: str) -> list[str]:

@@ -80,20 +80,26 @@ def gradients_table(frame: pd.DataFrame) -> pd.DataFrame:
         rows.append(
             {
                 **dict(zip(names, map(cell_text, key), strict=True)),
-                "relative error": ", ".join([error, *(f"{n} {o}" for o, n in failed.items())]),
+                "error of dL/dθ": ", ".join([error, *(f"{n} {o}" for o, n in failed.items())]),
+                "of dL/dy0": magnitude(done["state_gradient_error"].astype(float)),
+                "from backprop": magnitude(done["backprop_error"].astype(float)),
                 "cosine": mean_and_interval(done["gradient_cosine"].astype(float), 4),
                 "NFE forward": count_and_interval(done["nfe_forward"].astype(float)),
                 "NFE backward": count_and_interval(done["nfe_backward"].astype(float)),
                 "ms": mean_and_interval(done["seconds"].astype(float) * 1e3, 1),
-                "MB": mean_and_interval(done["memory_bytes"].astype(float) / 1e6, 1),
+                "MB": mean_and_interval(done["memory_bytes"].astype(float) / 1e6, 2),
                 "n": str(len(done)),
             }
         )
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    optional = [name for name in ("of dL/dy0", "from backprop") if name in table]
+    return table.drop(columns=[name for name in optional if (table[name] == NO_VALUE).all()])
 
 
 GRADIENT_COSTS = (
     "gradient_error",
+    "state_gradient_error",
+    "backprop_error",
     "gradient_cosine",
     "nfe_forward",
     "nfe_backward",

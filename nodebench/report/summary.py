@@ -186,6 +186,28 @@ def _duration(seconds: float) -> str:
     return f"{seconds:.0f} seconds"
 
 
+def _gradients_sentence(costs: pd.DataFrame) -> list[str]:
+    """Which gradients were exact, and of those next to backprop the cheapest and the lightest."""
+    if costs.empty:
+        return []
+    found = ways(costs)
+    others = found[found["way"] != "backprop"]
+    exact = [f"`{way}`" for way in others.loc[others["is_exact"], "way"]]
+    sentences = [f"As exact as backprop, to rounding: {_enumerated(exact) or 'no other'}."]
+    for word, column, of in (
+        ("cheapest", "of_seconds", "seconds"),
+        ("lightest", "of_memory", "memory"),
+    ):
+        known = others.dropna(subset=[column])
+        if len(known):
+            least = known.sort_values(column, kind="stable").iloc[0]
+            error = least["from_backprop"]
+            how = "exact" if least["is_exact"] else f"off backprop by up to {error:.1g}"
+            ratio = f"{least[column]:.2g} × backprop's {of}"
+            sentences.append(f"The {word} next to it is `{least['way']}`, {ratio}, {how}.")
+    return sentences
+
+
 class _Word(Protocol):
     """A member of an enumeration that says how a sentence counts what it is said of."""
 

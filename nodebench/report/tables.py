@@ -49,6 +49,7 @@ def timings_table(frame: pd.DataFrame) -> pd.DataFrame:
                 three_digits(1e3 * row[name]) for name in ("step_s_least", "step_s_most")
             ),
             "s/epoch": three_digits(row["timed_epoch_s"]),
+            "MB/step": megabytes(pd.Series([row.get("step_memory_bytes")], dtype=float)),
             "NFE forward": cell_text(row.get("nfe_forward")),
             "NFE backward": cell_text(row.get("nfe_backward")),
             "rounds × steps": f"{row['rounds']} × {row['steps']}",
@@ -56,7 +57,9 @@ def timings_table(frame: pd.DataFrame) -> pd.DataFrame:
         }
         for row in frame.to_dict("records")
     ]
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    is_known = "MB/step" in table and (table["MB/step"] != NO_VALUE).any()
+    return table if is_known or table.empty else table.drop(columns="MB/step")
 
 
 def failures(sweep: Sweep, frame: pd.DataFrame) -> pd.DataFrame:

@@ -15,6 +15,7 @@ from nodebench.spec.vocabulary import (
     Flag,
     HeldOut,
     NonNegative,
+    Positive,
     Samples,
     Size,
     Steps,
@@ -278,6 +279,26 @@ class Spiral(RandomDataset):
         return self
 
 
+class System(Drawn):
+    """Starts, drawn at random, and where a system takes them over the time `span`.
+
+    `decay` is y' = -A y in 4 dimensions, A symmetric with eigenvalues from 1 to `rate`;
+    `rotation` turns the plane with angular velocity `rate`; `van-der-pol` is the oscillator
+    x'' = rate (1 - x²) x' - x. The first two have a closed form.
+    """
+
+    kind = "states"
+    metric = "error"
+    higher_is_better = False
+
+    name: Literal["system"]
+    system: Literal["decay", "rotation", "van-der-pol"] = "decay"
+    rate: Positive = 1.0
+    span: Time = 1.0
+    train_size: Samples = 64
+    test_size: Samples = 64
+
+
 class CustomData(ImportedSettings, Dataset):
     """A user's own function, called with (settings, seed, root), that gives a `Data`."""
 
@@ -297,4 +318,5 @@ DATASETS: dict[str, type[Dataset]] = {
     "spheres": Spheres,
     "three-minima": ThreeMinima,
     "spiral": Spiral,
+    "system": System,
 }

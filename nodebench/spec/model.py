@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal, Self, TypeAlias
+from typing import TYPE_CHECKING, Literal, Self, TypeAlias
 
 from pydantic import model_validator
 
-from nodebench.spec.norms import Activations, BatchNorms, ByPlace, Norms
-from nodebench.spec.settings import ImportedSettings, Settings, parts_in
+from nodebench.spec.network import Model, Network, SingleStage
+from nodebench.spec.norms import Activations, BatchNorms, ByPlace
+from nodebench.spec.settings import ImportedSettings, parts_in
 from nodebench.spec.vocabulary import (
     STAGES,
     ActivationName,
@@ -16,10 +17,10 @@ from nodebench.spec.vocabulary import (
     Channels,
     DynamicsName,
     MoreChannels,
+    NonNegative,
     SomeBlocks,
     Time,
     Width,
-    norm_parts,
 )
 
 if TYPE_CHECKING:
@@ -28,86 +29,6 @@ if TYPE_CHECKING:
 else:
     StagedResNetName = Literal[*(f"resnet{depth}" for depth in STAGES)]
     StagedOdeNetName = Literal[*(f"odenet{depth}" for depth in STAGES)]
-
-
-class Model(Settings):
-    """What the rest needs to know of any model."""
-
-    name: str
-    has_ode: ClassVar[bool]
-    kinds: ClassVar[tuple[str, ...]] = ()
-
-    @property
-    def reads(self) -> tuple[str, ...]:
-        """The kinds of data that it takes; empty if that is its own business."""
-        return self.kinds
-
-    @property
-    def ode_blocks(self) -> int | None:
-        """How many ODE blocks a forward pass goes through; None if that is not known."""
-        return int(self.has_ode)
-
-    @property
-    def normalizes_batches_in_ode(self) -> bool:
-        """Whether batch norm stands inside an ODE block, or might, in a model of a user's own."""
-        return False
-
-    @property
-    def span(self) -> float | None:
-        """The time over which each block integrates; None if its data say that."""
-        return float(getattr(self, "t1", 1.0))
-
-    @property
-    def length(self) -> float:
-        """The time over which each block integrates; 1 where its data say that."""
-        return self.span or 1.0
-
-
-class Network(Model):
-    """Stem, feature stage of residual or ODE blocks, head; `dropout` is that of the head."""
-
-    width: Channels = 64
-    norm: Norms = Norms()
-    dropout: BelowOne = 0.0
-
-    @property
-    def normalizes_batches_in_ode(self) -> bool:
-        """Whether batch norm stands inside an ODE block."""
-        return self.norm.ode is not None and norm_parts(self.norm.ode)[0] == "bn"
-
-    @model_validator(mode="after")
-    def _norms_fit(self) -> Self:
-        channels = self._channels()
-        self._complete(norm=self.norm.only(set(channels)))
-        for place, counts in channels.items():
-            uneven = [n for n in counts if n > 32 and n % 32]
-            if uneven and norm_parts(getattr(self.norm, place))[0] == "gn":
-                raise ValueError(
-                    f"group norm has 32 groups, which {uneven[0]} channels do not fill evenly: "
-                    "take a `width` (plus `augment_dim`) up to 32 or a multiple of 32, "
-                    f"or another norm for `norm.{place}`"
-                )
-        return self
-
-    def _channels(self) -> dict[str, set[int]]:
-        """The channel counts that the norms of each place meet, for the places that exist."""
-        return {"stem": {self.width}, "ode" if self.has_ode else "residual": {self.width}}
-
-
-class SingleStage(Network):
-    """A network whose feature stage is `blocks` alike; `dynamics` names their f.
-
-    A residual block computes x + f(0, x), and an ODE block integrates f over [0, t1]: a residual
-    block is one Euler step.
-    """
-
-    blocks: Blocks = 1
-    dynamics: DynamicsName = "postnorm"
-
-    @property
-    def ode_blocks(self) -> int:
-        """All of its blocks, or none."""
-        return self.blocks if self.has_ode else 0
 
 
 class ConvNetwork(SingleStage):
@@ -284,6 +205,7 @@ class NeuralOde(Model):
 
     has_ode = True
     kinds = ("trajectories",)
+    limit_steps = 8
 
     name: Literal["neuralode"]
     width: Width = 2
@@ -292,6 +214,24 @@ class NeuralOde(Model):
     @property
     def span(self) -> None:
         """None: from one observation to the next."""
+
+
+class KnownSystem(Model):
+    """The right-hand side of the data's own system, with its coefficients as parameters.
+
+    They start off by a factor of 1 + `off`, so that the loss has a gradient.
+    """
+
+    has_ode = True
+    kinds = ("states",)
+    limit_steps = 1024
+
+    name: Literal["system"]
+    off: NonNegative = 0.1
+
+    @property
+    def span(self) -> None:
+        """None: that of the data."""
 
 
 class CustomModel(ImportedSettings, Model):
@@ -319,6 +259,7 @@ MODELS: dict[str, type[Model]] = {
     "mlp": Mlp,
     "plainode": PlainOde,
     "neuralode": NeuralOde,
+    "system": KnownSystem,
 }
 
 BY_PLACE = {

@@ -69,7 +69,7 @@ def limit_point(spec: TrialSpec) -> EvaluationPoint:
 
     Of a trajectory, the steps are those from one observation to the next.
     """
-    return EvaluationPoint("rk4", steps=128 if spec.model.span is not None else 8)
+    return EvaluationPoint("rk4", steps=spec.model.limit_steps)
 
 
 def limit_solver(spec: TrialSpec, times: int = 1) -> Solver:
@@ -90,8 +90,12 @@ def known_point(row: dict[str, Any]) -> EvaluationPoint:
 
 def own_point(trial: Trial) -> EvaluationPoint:
     """The solver that a model was trained with."""
-    trained = trial.spec.solver
-    assert trained is not None
+    assert trial.spec.solver is not None
+    return point_of(trial.spec.solver)
+
+
+def point_of(trained: Solver) -> EvaluationPoint:
+    """A training's solver as a point."""
     if trained.facts.kind == "adaptive":
         return EvaluationPoint(trained.method, tol_factor=1.0)
     return EvaluationPoint(trained.method, step_factor=1.0)

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias
 from pydantic import model_validator
 
 from nodebench.spec.data import DATASETS, CustomData, Dataset
-from nodebench.spec.model import MODELS, CustomModel, Model
+from nodebench.spec.model import MODELS, CustomModel
+from nodebench.spec.network import Model
 from nodebench.spec.settings import Settings, choice, from_name
 from nodebench.spec.solver import Gradient, Solver
 from nodebench.spec.training import Train

@@ -107,6 +107,9 @@ GRADIENTS: dict[str, str] = {
     "exact": "backprop where memory allows it, else recompute by segments: the same gradient",
 }
 
+OWN = "own"
+"""What an evaluation calls the gradient that a trial was trained by."""
+
 
 PRECISIONS: dict[str, str] = {
     "float32": "32 bits throughout",
@@ -168,6 +171,15 @@ A `resnet<depth>` has residual blocks in the place of its ODE blocks. Source: Gu
 VERDICT_NUMBERS = ("own", "limit", "drop", "sufficient_steps", "order")
 """What a verdict on a solver measures: columns of a report, and measures of claims."""
 
+GRADIENT_NUMBERS = (
+    "gradient_error",
+    "state_gradient_error",
+    "backprop_error",
+    "gradient_memory_bytes",
+    "memory_power",
+)
+"""What is measured of a trial's own gradient: columns of a report, and measures of claims."""
+
 DENSE_POSITIONS = 10
 """Up to this many positions, a convolution over a vector is computed as a product of matrices."""
 
@@ -180,6 +192,7 @@ if TYPE_CHECKING:
     MethodName: TypeAlias = str
     NormName: TypeAlias = str
     GradientName: TypeAlias = str
+    MeasuredGradient: TypeAlias = str
     ActivationName: TypeAlias = str
     DynamicsName: TypeAlias = str
     Augmentation: TypeAlias = str
@@ -188,6 +201,7 @@ if TYPE_CHECKING:
 else:
     MethodName, NormName = Literal[*METHODS], Literal[*NORM_WORDS]
     GradientName, ActivationName = Literal[*GRADIENTS], Literal[*ACTIVATIONS]
+    MeasuredGradient = Literal[OWN, *GRADIENTS]
     DynamicsName, Augmentation = Literal[*DYNAMICS], Literal[*AUGMENTATIONS]
     ScipyMethod = Literal[*SCIPY_METHODS]
     PrecisionName = Literal[*PRECISIONS]

@@ -12,13 +12,15 @@ from nodebench.errors import shown, unknown
 from nodebench.spec.settings import NamedSettings, Settings
 from nodebench.spec.vocabulary import (
     A_NUMBER,
+    GRADIENT_NUMBERS,
     METHODS,
+    OWN,
     VERDICT_NUMBERS,
     Count,
     Factor,
     Flag,
-    GradientName,
     Integer,
+    MeasuredGradient,
     MethodName,
     NonNegative,
     Number,
@@ -48,10 +50,11 @@ class Evaluate(Settings):
 
     A block with `gradients` measures, instead of accuracies, the gradients that these methods
     give with these solvers: how far they are from the gradient of the ODE itself, with the
-    weights `at` the `start` and the `end` of training.
+    weights `at` the `start` and the `end` of training. `own` is the trial's gradient, with its
+    settings and solver; a block of it alone has no `methods`.
     """
 
-    methods: tuple[MethodName, ...]
+    methods: tuple[MethodName, ...] = ()
     steps: tuple[Steps, ...] = ()
     nfe: tuple[Steps, ...] = ()
     step_factors: tuple[Factor, ...] = ()
@@ -59,13 +62,13 @@ class Evaluate(Settings):
     tol_factors: tuple[Factor, ...] = ()
     test_size: Samples | None = None
     batch_norm: tuple[Statistics, ...] = ("running",)
-    gradients: tuple[GradientName, ...] = ()
+    gradients: tuple[MeasuredGradient, ...] = ()
     at: tuple[Moment, ...] = ("start", "end")
     when: dict[str, Any] = {}
 
     @model_validator(mode="after")
     def _gradients_stand_alone(self) -> Self:
-        if "scipy_solver" in self.methods and set(self.gradients) - {"adjoint"}:
+        if "scipy_solver" in self.methods and set(self.gradients) - {"adjoint", OWN}:
             raise ValueError(
                 "`scipy_solver` runs outside of torch: it has an `adjoint` gradient only"
             )
@@ -81,6 +84,8 @@ class Evaluate(Settings):
 
     @model_validator(mode="after")
     def _every_method_gets_points(self) -> Self:
+        if not self.methods and set(self.gradients) != {OWN}:
+            raise ValueError("needs `methods`, unless its `gradients` are `[own]`")
         for method in self.methods:
             kind = METHODS[method].kind
             if self.nfe and METHODS[method].kind != "fixed":
@@ -238,7 +243,7 @@ class Claim(Settings):
 
     @property
     def other(self) -> float | dict[str, Any]:
-        """The number, or the cells, that it compares with."""
+        """The number or the cells that it compares with."""
         return next(x for x in (self.above, self.below, self.near) if x is not None)
 
     @property
@@ -321,6 +326,6 @@ MEASURES: tuple[str, ...] = (
     *(f"{on}_{what}" for what in ("accuracy", "error", "loss") for on in ("test", "train", "val")),
     "best_test_accuracy", "best_test_error", "parameters", "timed_epoch_s", "peak_memory_bytes",
     "nfe_forward", "nfe_forward_mean", "nfe_backward", "step_size", "tol",
-    *VERDICT_NUMBERS,
+    *VERDICT_NUMBERS, *GRADIENT_NUMBERS, "step_memory_bytes",
 )  # fmt: skip
 """What a claim may be about: columns of `results.csv`."""

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 from nodebench.errors import Fault, SweepError
 from nodebench.spec import Trial, TrialSpec
-from nodebench.spec.point import EvaluationPoint, limit_point, own_point
+from nodebench.spec.point import EvaluationPoint, limit_point, own_point, point_of
 from nodebench.spec.solver import Solver
-from nodebench.spec.vocabulary import METHODS
+from nodebench.spec.vocabulary import METHODS, OWN
 from nodebench.sweep.file import Evaluate
 from nodebench.sweep.match import agrees
 from nodebench.sweep.sweep import Sweep
@@ -47,10 +47,14 @@ def asked(trial: Trial, blocks: Sequence[Evaluate]) -> list[EvaluationPoint]:
 
 def _points_of(spec: TrialSpec, block: Evaluate) -> Iterator[EvaluationPoint]:
     has_batch_norm = spec.model.normalizes_batches_in_ode
+    assert spec.solver is not None
+    assert spec.gradient is not None
+    for at in block.at if OWN in block.gradients else ():
+        yield replace(point_of(spec.solver), gradient=spec.gradient.name, at=at)
     for method in block.methods:
         for point in _solvers(spec, method, block):
             for gradient in block.gradients:
-                for at in block.at:
+                for at in block.at if gradient != OWN else ():
                     yield replace(point, gradient=gradient, at=at)
             for statistics in () if block.gradients else block.batch_norm:
                 if statistics == "running" or has_batch_norm:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import time
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from functools import lru_cache
 from typing import Any
 
+import torch
 from torch import nn
 
 from nodebench.errors import FieldError, TrialFailure, TrialOutcome
@@ -22,7 +25,7 @@ from nodebench.store.result import Row
 from nodebench.store.trial_folder import ERRORS_RULE
 from nodebench.sweep.file import Limits
 from nodebench.training.machine import environment, is_out_of_memory, shortage
-from nodebench.training.numerical_error import ReferenceGradient, ReferenceSolves
+from nodebench.training.numerical_error import Gradients, ReferenceGradient, ReferenceSolves
 from nodebench.training.task import Task
 
 
@@ -93,6 +96,24 @@ def _alike(one: EvaluationPoint, other: EvaluationPoint) -> bool:
     return all(getattr(one, name) == getattr(other, name) for name in names)
 
 
+@lru_cache(maxsize=4)
+def _known_gradients(_problem: str) -> dict[Solver, Gradients]:
+    """What references have found: trials that differ in solver or gradient may share them."""
+    return {}
+
+
+def _problem(spec: TrialSpec, model: nn.Module) -> str:
+    """A digest of all that the ODE's own gradient follows from: settings, data, and weights."""
+    settings = spec.model_dump_json(exclude={"solver", "gradient"})
+    digest = hashlib.sha256(settings.encode())
+    for name, value in model.state_dict().items():
+        digest.update(name.encode())
+        digest.update(
+            value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+        )
+    return digest.hexdigest()
+
+
 class _Meter:
     """Measures one trial's model; references are made once, when the first point needs them."""
 
@@ -149,7 +170,8 @@ class _Meter:
         if at not in self._gradient_errors:
             model = self.model if at == "end" else self.untrained()
             reference = reference_solver(self.trial.spec)
-            self._gradient_errors[at] = ReferenceGradient(model, self.task, reference)
+            known = _known_gradients(_problem(self.trial.spec, model))
+            self._gradient_errors[at] = ReferenceGradient(model, self.task, reference, known)
         return self._gradient_errors[at]
 
     def _solver_error(self, statistics: str) -> ReferenceSolves | None:

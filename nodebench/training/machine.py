@@ -8,11 +8,15 @@ import importlib.metadata
 import platform
 import resource
 import socket
+import weakref
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from nodebench.planning.available_resources import cpu_count, memory_bytes
 
@@ -107,6 +111,60 @@ def peak_memory(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return _process_memory("VmHWM")
+
+
+def memory_of(device: torch.device, work: Callable[[], object]) -> int:
+    """The most bytes of tensors that live at once of those that `work` makes, a step for one.
+
+    That is what autograd saves, what a gradient method stores, gradients, and what is on its way;
+    weights, data and the optimizer's state were there before. On a CPU, where a process's memory
+    hardly ever falls, each tensor is counted; on a GPU it is what torch allocates.
+    """
+    if device.type == "cuda":
+        synchronize(device)
+        before: int = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        work()
+        synchronize(device)
+        peak: int = torch.cuda.max_memory_allocated(device)
+        return peak - before
+    with _Alive() as alive:
+        work()
+    return alive.peak
+
+
+class _Alive(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """The bytes of the storages that operations have made and nobody has let go of."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.now = self.peak = 0
+        self._known = weakref.WeakSet[torch.UntypedStorage]()
+
+    def __torch_dispatch__(
+        self, func: Any, _types: Any, args: Any = (), kwargs: Any = None
+    ) -> object:
+        given = {storage._cdata for storage in _storages((args, kwargs))}
+        out = func(*args, **(kwargs or {}))
+        for storage in _storages(out):
+            if storage._cdata not in given:  # neither a view nor in place
+                self._note(storage)
+        return out
+
+    def _note(self, storage: torch.UntypedStorage) -> None:
+        if storage not in self._known:
+            self._known.add(storage)
+            self.now += storage.nbytes()
+            self.peak = max(self.peak, self.now)
+            weakref.finalize(storage, self._let_go, storage.nbytes())
+
+    def _let_go(self, size: int) -> None:
+        self.now -= size
+
+
+def _storages(values: object) -> list[torch.UntypedStorage]:
+    leaves = tree_leaves(values)
+    return [leaf.untyped_storage() for leaf in leaves if isinstance(leaf, torch.Tensor)]
 
 
 def _process_memory(name: str) -> int:

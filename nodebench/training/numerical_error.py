@@ -10,9 +10,9 @@ import copy
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from statistics import linear_regression
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -24,8 +24,8 @@ from nodebench.ode.block import ode_blocks, recorded, solved_by, take_evaluation
 from nodebench.ode.gradients.buffers import buffers_kept, settled_weights
 from nodebench.spec.solver import Gradient, Solver
 from nodebench.store.result import Row
-from nodebench.training.machine import memory_in_use, peak_memory, release_memory, synchronize
-from nodebench.training.task import Task
+from nodebench.training.machine import memory_of, release_memory, synchronize
+from nodebench.training.task import Network, Task
 
 SOLVE_SAMPLES = 8
 """Enough for an error's size, and few enough to cost little compared with a test set."""
@@ -130,64 +130,152 @@ class ReferenceSolves:
             )
 
 
+class Gradients(NamedTuple):
+    """Those of the loss with respect to all parameters, and to where all solves start."""
+
+    parameters: Tensor
+    states: Tensor
+
+    @property
+    def are_finite(self) -> bool:
+        """Whether all numbers are."""
+        return all(bool(part.isfinite().all()) for part in self)
+
+
 class ReferenceGradient:
     """The error of a model's gradients of the loss, on a few training samples.
 
-    They are compared with backprop through the reference in float64, all parameters together.
-    Dropout is off, and power iterations stand still; batches are normalised by their own
-    statistics, as in training.
+    They are compared with backprop through the reference in float64: all parameters together, and
+    all states from which ODE blocks start. A model that has its `solution` in closed form is its
+    own reference. Dropout is off, and power iterations stand still; batches are normalised by their
+    own statistics, as in training. What references find is kept in `known`, by their solver.
     """
 
-    def __init__(self, model: nn.Module, task: Task[Any], reference: Solver):
+    def __init__(
+        self,
+        model: nn.Module,
+        task: Task[Any],
+        reference: Solver,
+        known: dict[Solver, Gradients] | None = None,
+    ):
         self.model, self.task = model, task
         self.batch = task.sample(GRADIENT_SAMPLES)
-        exact = _in_double(model)
+        exact, wide = _in_double(model), tree_map(_widened, self.batch)
+        closed, known = self._in_closed_form(exact, wide), {} if known is None else known
 
-        def found(solver: Solver) -> Tensor:
-            with _as_in_training(exact), solved_by(exact, solver, IN_LITTLE_MEMORY):
-                return self._gradient(exact)
+        def found(solver: Solver) -> Gradients:
+            if closed:
+                return closed
+            if solver not in known:
+                with _as_in_training(exact), solved_by(exact, solver, IN_LITTLE_MEMORY):
+                    known[solver] = self._gradients(exact, wide)
+            return known[solver]
 
-        self.reference = Reference(found, reference, GRADIENT_GROWTH)
+        self.reference = Reference(
+            lambda solver: found(solver).parameters, reference, GRADIENT_GROWTH
+        )
+        self._states = Reference(lambda solver: found(solver).states, reference, GRADIENT_GROWTH)
+        self._plain: dict[Solver, Gradients | None] = {}
 
     def of(self, gradient: Gradient, solver: Solver) -> Row:
-        """Relative error and cosine of a gradient, with the time and memory that it takes.
+        """Relative errors and cosine of a gradient, with the time and memory that it takes.
 
-        The error is None where the reference cannot tell it.
+        `gradient_error` is that of the parameters' gradient, and `state_gradient_error` that of the
+        states', each None where the reference cannot tell it. `backprop_error` is how far both are
+        from backprop's through the same solve.
         """
-        with _as_in_training(self.model), solved_by(self.model, solver, gradient):
-            found = self._gradient(self.model).double()
-            release_memory(self.task.device)
-            before = memory_in_use(self.task.device)
-            synchronize(self.task.device)
-            start = time.perf_counter()
-            loss = self.task.loss(self.model, self.batch).mean
-            forward = sum(take_evaluations(self.model))
-            loss.backward()  # type: ignore[no-untyped-call]
-            synchronize(self.task.device)
-            seconds = time.perf_counter() - start
-            backward = sum(take_evaluations(self.model))
-        if not found.isfinite().all():
-            raise Diverged("the gradient is not finite")
-        error, expected = self.reference.error(found), self.reference.value
+        with _as_in_training(self.model):
+            with solved_by(self.model, solver, gradient):
+                found = self._gradients(self.model, self.batch)
+                if not found.are_finite:
+                    raise Diverged("the gradient is not finite")
+                costs = self._costs()
+            plain = found if gradient.name == "backprop" else self._by_backprop(solver)
+        ours, expected = found.parameters.double(), self.reference.value
         return {
-            "gradient_error": error,
-            "gradient_cosine": torch.cosine_similarity(found, expected, dim=0).item(),
+            "gradient_error": self.reference.error(ours),
+            "state_gradient_error": self._states.error(found.states.double()),
+            "backprop_error": None if plain is None else _distance(_joined(found), _joined(plain)),
+            "gradient_cosine": torch.cosine_similarity(ours, expected, dim=0).item(),
+            **costs,
+        }
+
+    def _costs(self) -> Row:
+        """Seconds, evaluations and memory of a forward and backward pass, once it is warm."""
+        release_memory(self.task.device)
+        synchronize(self.task.device)
+        start = time.perf_counter()
+        loss = self.task.loss(self.model, self.batch).mean
+        forward = sum(take_evaluations(self.model))
+        loss.backward()  # type: ignore[no-untyped-call]
+        synchronize(self.task.device)
+        seconds = time.perf_counter() - start
+        backward = sum(take_evaluations(self.model))
+        del loss
+        self.model.zero_grad()
+        return {
             "seconds": seconds,
-            "memory_bytes": max(0, peak_memory(self.task.device) - before),
+            "memory_bytes": memory_of(self.task.device, self._pass),
             "nfe_forward": forward,
             "nfe_backward": backward,
         }
 
-    def _gradient(self, model: nn.Module) -> Tensor:
-        """The loss's gradient with respect to all parameters, as one vector."""
-        parameters = [p for p in model.parameters() if p.requires_grad]
+    def _pass(self) -> None:
+        loss = self.task.loss(self.model, self.batch).mean
+        take_evaluations(self.model)
+        loss.backward()  # type: ignore[no-untyped-call]
+        take_evaluations(self.model)
+
+    def _by_backprop(self, solver: Solver) -> Gradients | None:
+        """The gradient of backprop, taken in what memory there is; None where it has none."""
+        if solver not in self._plain:
+            self._plain[solver] = None
+            with suppress(TrialFailure, MemoryError):
+                if solver.method != "scipy_solver":
+                    with solved_by(self.model, solver, Gradient(name="exact")):
+                        self._plain[solver] = self._gradients(self.model, self.batch)
+        return self._plain[solver]
+
+    def _gradients(self, model: nn.Module, batch: Any) -> Gradients:
+        with recorded(model) as solves:
+            loss = self._loss(model, model, batch)
+        return _taken(model, loss, [y0 for _, y0, _, _ in solves if y0.requires_grad])
+
+    def _in_closed_form(self, model: nn.Module, batch: Any) -> Gradients | None:
+        """The gradient along the model's solution; None if it has none in closed form."""
+        starts: list[Tensor] = []
+
+        def network(y0: Tensor) -> Tensor:
+            starts.append(y0)
+            ends: Tensor = model.solution(y0)  # type: ignore[operator]
+            return ends
+
+        if not getattr(model, "is_solved", False):
+            return None
+        return _taken(model, self._loss(model, network, batch), starts)
+
+    def _loss(self, model: nn.Module, network: Network, batch: Any) -> Tensor:
+        """The mean loss, with a gradient by the inputs too."""
         take_evaluations(model)  # the limit holds for each pass
-        loss = self.task.loss(model, self.batch).mean
+        loss = self.task.loss(network, tree_map(_as_leaf, batch)).mean
         take_evaluations(model)
-        parts = torch.autograd.grad(loss, parameters, allow_unused=True)
-        take_evaluations(model)
-        filled = zip(parts, parameters, strict=True)
-        return torch.cat([(torch.zeros_like(p) if g is None else g).flatten() for g, p in filled])
+        return loss
+
+
+def _taken(model: nn.Module, loss: Tensor, states: Sequence[Tensor]) -> Gradients:
+    """The loss's gradients, each kind as one vector."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    inputs = [*parameters, *states]
+    found = torch.autograd.grad(loss, inputs, allow_unused=True)
+    take_evaluations(model)
+    filled = zip(found, inputs, strict=True)
+    flat = [(torch.zeros_like(x) if g is None else g).flatten() for g, x in filled]
+    at = len(parameters)
+    return Gradients(*(torch.cat(part or [loss.new_empty(0)]) for part in (flat[:at], flat[at:])))
+
+
+def _joined(gradients: Gradients) -> Tensor:
+    return torch.cat(gradients).double()
 
 
 def _in_double(model: nn.Module) -> nn.Module:
@@ -200,8 +288,16 @@ def _in_double(model: nn.Module) -> nn.Module:
 
 
 def _widened(value: Any) -> Any:
-    is_real = isinstance(value, Tensor) and value.is_floating_point()
-    return value.double() if is_real else value
+    return value.double() if _is_real(value) else value
+
+
+def _as_leaf(value: Any) -> Any:
+    """A tensor of which a gradient can be taken, and anything else as it is."""
+    return value.detach().requires_grad_() if _is_real(value) else value
+
+
+def _is_real(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.is_floating_point()
 
 
 @contextmanager

@@ -21,17 +21,18 @@ from nodebench.data.batches import (
     train_batches,
 )
 from nodebench.data.dataset import Data, Split, balanced
+from nodebench.data.system import Flow
 from nodebench.data.trajectory import Trajectory, windows
-from nodebench.errors import Diverged, TrialFailure
-from nodebench.ode.block import ODEBlock, ode_blocks, recorded, solved_by, take_evaluations
+from nodebench.errors import Diverged
+from nodebench.ode.block import ode_blocks, paths, recorded, solved_by, take_evaluations
 from nodebench.spec import TrialSpec
 from nodebench.spec.point import limit_solver
+from nodebench.spec.seed import stream
 from nodebench.spec.solver import Solver
 from nodebench.store.result import Row
 from nodebench.training.machine import synchronize
 
 PATHS = 6  # of each class
-MOST_TIMES = 64  # on a path
 
 BatchType = TypeVar("BatchType")
 
@@ -102,7 +103,7 @@ class Task(ABC, Generic[BatchType]):
         return []
 
 
-def task_for(data: Data | Trajectory, spec: TrialSpec) -> Task[Any]:
+def task_for(data: Data | Trajectory | Flow, spec: TrialSpec) -> Task[Any]:
     """The task that a trial's data poses."""
     return next(task for kind, task in TASKS.items() if isinstance(data, kind))(data, spec)
 
@@ -172,33 +173,9 @@ class Classification(Task[Batch]):
         return [
             {"class": label, "under": under, "t": list(times), "states": path}
             for under, solver in (("own", block.solver), ("limit", self.limit))
-            for times, paths in _paths(block, y0, solver)
-            for label, path in zip(labels, paths, strict=True)
+            for times, states in paths(block, y0, solver)
+            for label, path in zip(labels, states, strict=True)
         ]
-
-
-def _paths(
-    block: ODEBlock, y0: Tensor, solver: Solver
-) -> Iterator[tuple[list[float], list[list[list[float]]]]]:
-    """Times, and the states of every sample at each; nothing if the solve fails."""
-    count = MOST_TIMES
-    if solver.facts.kind != "adaptive":
-        steps = solver.step_count(block.t1)
-        between = -(-steps // MOST_TIMES)  # in so many steps from one time to the next
-        count = -(-steps // between)
-        finer = {"steps": between, "step_size": None, "adapt": None}
-        solver = Solver.model_validate(solver.model_dump() | finer)
-    times = [block.t1 * i / count for i in range(count + 1)]
-    try:
-        with solved_by(block, solver):
-            states = block.trajectory(y0, times)
-    except TrialFailure:
-        return
-    finally:
-        take_evaluations(block)
-    if states.isfinite().all():
-        rounded = (states.flatten(2).double() * 1e5).round() / 1e5
-        yield times, rounded.transpose(0, 1).tolist()
 
 
 @torch.no_grad()
@@ -285,6 +262,56 @@ class TrajectoryFit(Task[Tensor]):
         return states
 
 
+class FlowFit(Task[States]):
+    """A system learned from where it takes states; the error is that over held-out states."""
+
+    def __init__(self, data: Flow, spec: TrialSpec):
+        self.data, self.seed = data, spec.seed
+        self.batch_size, self.drop_last = spec.train.batch_size, spec.train.drop_last
+        count = len(data.train.starts)
+        self.batches_per_epoch = batches_per_epoch(count, self.batch_size, self.drop_last)
+        self.device = data.train.starts.device
+
+    def batches(self, epoch: int) -> Iterator[States]:
+        """(starts, ends), in an order drawn for each epoch."""
+        generator = torch.Generator().manual_seed(stream(self.seed, "batches", epoch))
+        order = torch.randperm(len(self.data.train.starts), generator=generator)
+        for number in range(self.batches_per_epoch):
+            index = order[number * self.batch_size :][: self.batch_size].to(self.device)
+            yield self.data.train.starts[index], self.data.train.ends[index]
+
+    def sample(self, size: int) -> States:
+        """The first pairs of the first batch."""
+        starts, ends = next(self.batches(0))
+        return starts[:size], ends[:size]
+
+    def loss(self, model: Network, batch: States) -> Loss:
+        """The mean squared error of the ends."""
+        starts, ends = batch
+        return Loss(F.mse_loss(model(starts), ends), len(starts), {})
+
+    def tests(self) -> tuple[str, ...]:
+        """The held-out pairs."""
+        return ("test",)
+
+    @torch.no_grad()
+    def evaluate(
+        self,
+        model: nn.Module,
+        name: str = "test",  # noqa: ARG002 - there is no validation data
+        size: int | None = None,
+    ) -> Evaluation:
+        """`error`, the root mean square distance per coordinate, and `loss`, its square."""
+        model.eval()
+        pairs = self.data.test
+        take_evaluations(model)
+        start = time.perf_counter()
+        loss = _finite(F.mse_loss(model(pairs.starts[:size]), pairs.ends[:size]))
+        seconds = time.perf_counter() - start
+        measures = {"loss": loss, "error": math.sqrt(loss)}
+        return Evaluation(measures, float(sum(take_evaluations(model))), seconds)
+
+
 def _finite(loss: Tensor) -> float:
     value = loss.item()
     if not math.isfinite(value):
@@ -292,5 +319,9 @@ def _finite(loss: Tensor) -> float:
     return value
 
 
-TASKS: dict[type, Callable[..., Task[Any]]] = {Data: Classification, Trajectory: TrajectoryFit}
+TASKS: dict[type, Callable[..., Task[Any]]] = {
+    Data: Classification,
+    Trajectory: TrajectoryFit,
+    Flow: FlowFit,
+}
 """What a loader gives -> the task that it poses."""

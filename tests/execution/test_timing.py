@@ -9,6 +9,7 @@ from nodebench.execution.publishing import Publication
 from nodebench.execution.timing import time_trials
 from nodebench.report import tables
 from nodebench.report.analysis import frames
+from nodebench.report.analysis.findings import all_results
 from nodebench.store import Store
 from nodebench.training.checkpoint import trained_model
 from nodebench.training.trial import run_trial
@@ -54,6 +55,19 @@ def test_a_row_has_the_median_round_and_the_whole_epoch(two_cells, tmp_path):
     assert 0 < row["step_s_least"] <= row["step_s"] <= row["step_s_most"]
     assert row["timed_epoch_s"] == pytest.approx(4 * row["step_s"])  # 64 samples by 16
     assert (row["nfe_forward"], row["nfe_backward"]) == (4, 0)
+
+
+def test_a_step_of_a_hundred_times_the_evaluations_takes_more_memory(two_cells, tmp_path):
+    sweep, store = two_cells
+    coarse, fine = sweep.trials[0], sweep.trials[2]
+    time_trials([coarse, fine], store, options(sweep, tmp_path), steps=1, rounds=1)
+    few, many = (store.folder(t.id).timings()[0]["step_memory_bytes"] for t in (coarse, fine))
+    # Each evaluation keeps the inputs of its layers, of 2, 4 and 4 numbers, and as many gradients.
+    assert many - few > 396 * 16 * 4 * (2 + 4 + 4)
+    results = all_results(sweep, store)
+    assert results.set_index("trial_id").loc[fine.id, "step_memory_bytes"] == many
+    page = write_report(sweep, store, tmp_path / "report").read_text()
+    assert "MB/step" in page
 
 
 def test_a_hundred_times_the_steps_take_longer(two_cells, tmp_path):

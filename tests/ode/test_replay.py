@@ -17,6 +17,7 @@ from nodebench.ode.field import Counted
 from nodebench.ode.fixed import integrate
 from nodebench.ode.gradients.recorded_steps import over_states, traced
 from nodebench.spec.solver import Gradient, Solver
+from tests.support.memory_use import peak_bytes
 from tests.support.tiny_fields import FIXED, Field, gradients, start, taken
 
 TIMES = [(0.0, 1.0), (0.0, 0.3, 0.5, 1.0), (1.0, 0.5, 0.0)]
@@ -68,11 +69,13 @@ class Conv(nn.Module):
         *(("aca", solver) for solver in (*RUNGE_KUTTA, *REVERSIBLE, RAGGED)),
         *(("symplectic", solver) for solver in (*RUNGE_KUTTA, RAGGED)),
         *(("reversible", solver) for solver in REVERSIBLE),
+        *(("recompute", solver) for solver in (*RUNGE_KUTTA, RAGGED)),
     ],
     ids=name,
 )
 def test_a_gradient_by_steps_taken_again_is_backprops(gradient, solver, times, field) -> None:
-    found = taken(solver, Gradient(name=gradient), field, times)
+    segments = "auto" if gradient == "recompute" else None
+    found = taken(solver, Gradient(name=gradient, segments=segments), field, times)
     expected = taken(solver, Gradient(name="backprop"), field, times)
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
 
@@ -193,6 +196,27 @@ class Constant(nn.Module):
 
 
 # ------------------------------------------------------------------------- memory and evaluations
+
+
+@pytest.mark.parametrize(
+    ("gradient", "solver", "kept"),
+    [
+        ("aca", "rk4", 192),
+        ("symplectic", "rk4", 192),
+        ("interpolated", "rk4", 0),
+        ("reversible", "alf", 0),
+    ],
+)
+def test_what_a_gradient_keeps_of_further_steps(gradient, solver, kept) -> None:
+    """In states: of 256 steps, as many more than of 64 as there are steps more, or none."""
+
+    def peak(steps: int) -> float:
+        way = Gradient(name=gradient)
+        block = ODEBlock(Linear(), Solver(method=solver, steps=steps), way)
+        y0 = torch.ones(1000, 3, dtype=torch.float64)
+        return peak_bytes(lambda: block(y0).sum().backward()) / (8 * y0.numel())
+
+    assert peak(256) - peak(64) == pytest.approx(kept, abs=1)
 
 
 @pytest.mark.parametrize(

@@ -125,3 +125,23 @@ def test_a_point_is_known_again_from_its_row() -> None:
         "method": "dopri5", "tol_factor": 0.1, "test_size": 7, "batch_norm": "batch",
     }  # fmt: skip
     assert known_point({"point": point.row}) == point
+
+
+def test_a_trials_own_gradient_is_a_point_with_its_own_solver(tmp_path: Path) -> None:
+    grid = [
+        {"gradient": [{"name": "recompute", "segments": "auto"}], "solver.steps": [4]},
+        {"gradient": ["aca"], "solver": [{"method": "dopri5", "tol": 1e-3}]},
+    ]
+    sweep = tiny(tmp_path, grid=grid, evaluate={"gradients": ["own"], "at": ["start"]})
+    found = [asked(trial, sweep.evaluate) for trial in sweep.trials]
+    assert found == [
+        [EvaluationPoint("euler", step_factor=1.0, gradient="recompute", at="start")],
+        [EvaluationPoint("dopri5", tol_factor=1.0, gradient="aca", at="start")],
+    ]
+    assert points(sweep.trials[0], sweep.evaluate) == found[0]
+
+
+def test_only_own_gradients_need_no_methods(tmp_path: Path) -> None:
+    for block in ({}, {"gradients": ["backprop"]}, {"gradients": ["own", "adjoint"]}):
+        with pytest.raises(SweepError, match="needs `methods`"):
+            tiny(tmp_path, evaluate={**block})

@@ -375,3 +375,75 @@ def test_the_reference_takes_all_of_its_steps_however_a_block_is_called(how: str
     growth = math.sin(20) / 20
     loss_by_a = growth * math.exp(2 * 6.0 * growth) * Regression().sample(16).square().sum()
     assert measured.reference.value.item() == pytest.approx(loss_by_a.item(), rel=1e-7)
+
+
+# ------------------------------------------------------------- gradients of states, and backprop's
+
+
+class Scaled(nn.Module):
+    """L = |exp(-a) y0|²/2 has dL/dy0 = exp(-2a) y0, which this model knows."""
+
+    is_solved = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.block = ODEBlock(Linear(), euler(8), BACKPROP)
+
+    def forward(self, y0: Tensor) -> Tensor:
+        return self.block(y0)
+
+    def solution(self, y0: Tensor) -> Tensor:
+        return y0 * torch.exp(-self.block.f.a)
+
+
+@pytest.mark.parametrize("steps", [2, 8, 64])
+def test_the_error_of_the_states_gradient_is_that_of_the_closed_form(steps: int) -> None:
+    for model in (network(), Scaled()):  # by a reference of many steps, and by its own solution
+        row = ReferenceGradient(model, Regression(), REFERENCE).of(BACKPROP, euler(steps))
+        factor = (1 - DECAY / steps) ** steps
+        expected = abs((factor / math.exp(-DECAY)) ** 2 - 1)
+        assert row["state_gradient_error"] == pytest.approx(expected, rel=1e-3)
+
+
+def test_a_closed_form_tells_errors_near_rounding() -> None:
+    model = Scaled().double()
+    row = ReferenceGradient(model, Regression(), REFERENCE).of(BACKPROP, REFERENCE)
+    # As a RK4 step's relative error is (h a)^5 / 120, and the gradient's is twice that.
+    assert row["state_gradient_error"] == pytest.approx(2 * DECAY**5 / 120 / 256**4, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("gradient", "solver", "most"),
+    [
+        (Gradient(name="aca"), euler(8), 1e-6),
+        (Gradient(name="symplectic"), Solver(method="rk4", steps=4), 1e-6),
+        (Gradient(name="reversible"), Solver(method="alf", steps=8), 1e-6),
+        (Gradient(name="recompute", segments="auto"), euler(8), 1e-6),
+    ],
+    ids=lambda value: value.name if isinstance(value, Gradient) else "",
+)
+def test_exact_gradients_are_backprops_and_the_adjoint_is_not(gradient, solver, most) -> None:
+    reference = ReferenceGradient(network(), Regression(), REFERENCE)
+    assert reference.of(gradient, solver)["backprop_error"] < most
+    assert reference.of(BACKPROP, solver)["backprop_error"] == 0
+    assert reference.of(ADJOINT, euler(8))["backprop_error"] > 1e-2
+
+
+def test_the_memory_of_a_gradient_is_counted_and_the_same_each_time() -> None:
+    reference = ReferenceGradient(network(), Regression(), REFERENCE)
+    found = [reference.of(BACKPROP, euler(n))["memory_bytes"] for n in (256, 64, 64)]
+    assert found[1] == found[2]
+    assert found[0] / found[1] == pytest.approx(4, rel=0.1)
+
+
+def test_a_reference_is_taken_once_for_all_who_share_it() -> None:
+    known: dict[Solver, object] = {}
+    ReferenceGradient(network(), Regression(), REFERENCE, known)
+    assert {solver.steps for solver in known} == {256, 128}
+
+    class Refuses(nn.Module):
+        def forward(self, _t: float | Tensor, _y: Tensor) -> Tensor:
+            raise AssertionError
+
+    shared = ReferenceGradient(network(Refuses()), Regression(), REFERENCE, known)
+    assert shared.reference.value is known[REFERENCE].parameters

@@ -27,6 +27,19 @@ RESUMABLE = {
     "schedule": {"train": {"schedule": {"name": "cosine", "warmup": 1}}},
     "batch-norm": {"data": DIGITS, "model": NORMED, "gradient": "recompute"},
     "augmentation": {"data": AUGMENTED, "model": NORMED},
+    **{
+        f"{name} {solver['method']}": {"gradient": name, "solver": solver}
+        for name, solver in (
+            ({"name": "recompute", "segments": "auto"}, {"method": "rk4", "steps": 3}),
+            ("aca", {"method": "dopri5", "tol": 1e-3}),
+            ("symplectic", {"method": "midpoint", "steps": 3}),
+            ("interpolated", {"method": "rk4", "steps": 3}),
+            ("reversible", {"method": "alf", "steps": 3}),
+            ("reversible", {"method": "reversible_heun", "steps": 3}),
+            ("reversible", {"method": "rk4", "steps": 3, "coupling": 0.9}),
+            ("exact", {"method": "euler", "steps": 3}),
+        )
+    },
     "adaptive": {"solver": {"method": "dopri5", "tol": 1e-3}, "gradient": "adjoint"},
 }
 

@@ -55,10 +55,12 @@ class _Solve(torch.autograd.Function):
         y0: Tensor,
         *parameters: Tensor,
     ) -> tuple[Tensor, ...]:
-        trace = traced(f, y0, times, solver)
+        count = gradient.nodes or NODES
+        nodes = [chebyshev(t0, t1, count) for t0, t1 in itertools.pairwise(times)]
+        trace = traced(f, y0, times, solver, _over([t for inner in nodes for t in inner]))
         ctx.f, ctx.times, ctx.solver = f, times, gradient.solver or solver
         ctx.norm = _of_adjoint if gradient.norm == "seminorm" else None
-        paths = _paths(f, trace, times, gradient.nodes or NODES)
+        paths = _paths(f, trace, nodes)
         ctx.nodes = [path.times for path in paths]
         ctx.save_for_backward(*(path.states for path in paths), *parameters)
         return tuple(trace.states[1:])
@@ -107,9 +109,8 @@ def _paths(f: Counted, trace: Trace, times: Sequence[float], count: int) -> list
     """The solution between each two output times."""
     paths = []
     with torch.no_grad(), buffers_kept(f.module), settled_weights(f.module), weights_made_once():
-        for number, steps in enumerate(trace.intervals):
-            nodes = chebyshev(times[number], times[number + 1], count)
-            inner = [_state_at(f, trace, steps, t) for t in nodes[1:-1]]
+        for number, (steps, own) in enumerate(zip(trace.intervals, nodes, strict=True)):
+            inner = [_state_at(f, trace, steps, t) for t in own[1:-1]]
             ends = trace.states[number], trace.states[number + 1]
             paths.append(Interpolant(nodes, torch.stack([ends[0], *inner, ends[1]])))
     return paths

@@ -45,6 +45,16 @@ class Trace(NamedTuple):
     """What f would draw before the first step."""
 
 
+def always(_t: float, _h: float) -> bool:
+    """To keep what every step took."""
+    return True
+
+
+def never(_t: float, _h: float) -> bool:
+    """To keep nothing, of steps that can be taken back."""
+    return False
+
+
 def over_states(f: Counted) -> RightHandSide:
     """The field as steps call it."""
     return lambda t, y: (f(t, y[0]),)
@@ -57,17 +67,21 @@ def is_random(module: nn.Module) -> bool:
 
 @torch.no_grad()
 def traced(
-    f: Counted, y0: Tensor, times: Sequence[float], solver: Solver, *, keep: bool = True
+    f: Counted,
+    y0: Tensor,
+    times: Sequence[float],
+    solver: Solver,
+    keep: Callable[[float, float], bool] = always,
 ) -> Trace:
     """Solves an ODE and notes its steps: those of its grid, or those that were accepted.
 
-    To `keep` what was carried between them is optional for a fixed method.
+    What was carried before a step (t, h) is noted if `keep` says so.
     """
     draws = Generator(y0).state if is_random(f.module) else lambda: None
     with weights_made_once():
         if solver.facts.kind == "fixed":
             return _on_grids(over_states(f), y0, times, solver, draws, keep)
-        return _accepted(over_states(f), y0, times, solver, draws)
+        return _accepted(over_states(f), y0, times, solver, draws, keep)
 
 
 def _on_grids(
@@ -76,7 +90,7 @@ def _on_grids(
     times: Sequence[float],
     solver: Solver,
     draws: Callable[[], Tensor | None],
-    keep: bool,
+    keep: Callable[[float, float], bool],
 ) -> Trace:
     stepper, first_draws = stepper_of(solver), draws()
     carry = stepper.start(f, times[0], (y0,))
@@ -98,9 +112,10 @@ def _accepted(
     times: Sequence[float],
     solver: Solver,
     draws: Callable[[], Tensor | None],
+    keep: Callable[[float, float], bool],
 ) -> Trace:
     first_draws = draws()
-    watched = _Accepted(f, draws, 1 if times[-1] > times[0] else -1)
+    watched = _Accepted(f, draws, keep, 1 if times[-1] > times[0] else -1)
     states = [y for (y,) in solve(watched, (y0,), times, solver)]
     taken, intervals = iter(watched.steps), []
     for end in times[1:]:

@@ -89,13 +89,12 @@ def replayed(
     solver: Solver,
     pull: Pull,
     gradient: str,
-    *,
-    keep: bool = True,
+    keep: Callable[[float, float], bool] = always,
 ) -> list[Tensor]:
     """The states at `times`, whose gradient `pull` brings back step by step.
 
-    `gradient` is its name, for messages. Unless the solve is to `keep` what it carried between
-    its steps, they are taken back.
+    `gradient` is its name, for messages. Steps of which the solve does not `keep` what they took
+    are taken back.
     """
     parameters = tuple(p for p in f.module.parameters() if p.requires_grad)
     later = _Replay.apply(f, times, solver, (pull, gradient, keep), y0, *parameters)
@@ -111,12 +110,12 @@ class _Replay(torch.autograd.Function):
         f: Counted,
         times: Sequence[float],
         solver: Solver,
-        way: tuple[Pull, str, bool],
+        way: tuple[Pull, str, Callable[[float, float], bool]],
         y0: Tensor,
         *parameters: Tensor,
     ) -> Tensors:
         pull, gradient, keep = way
-        trace = traced(f, y0, times, solver, keep=keep)
+        trace = traced(f, y0, times, solver, keep)
         ctx.f, ctx.start, ctx.pull, ctx.gradient = f, times[0], pull, gradient
         # Among its tensors are outputs, which only autograd may hold without holding itself.
         kept, ctx.together = _apart(trace)

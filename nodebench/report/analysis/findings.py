@@ -10,6 +10,7 @@ from nodebench.report.analysis import frames
 from nodebench.report.analysis.baseline import against_baseline
 from nodebench.report.analysis.claims import checked_claims
 from nodebench.report.analysis.columns import CELL, TRIAL
+from nodebench.report.analysis.gradients import gradient_costs, with_own_gradients
 from nodebench.report.analysis.pareto import pareto_table
 from nodebench.report.analysis.published import compared_numbers
 from nodebench.spec.vocabulary import VERDICT_NUMBERS
@@ -30,6 +31,7 @@ class Findings:
         self.results = _with_verdicts_and_seconds(
             frames.result_frame(sweep, store), self.judged, self.timed
         )
+        self.costs = gradient_costs(sweep, self.gradients, self.timed)
         self.compared = against_baseline(sweep, self.results)
         self.checked = checked_claims(sweep, self.results)
         self.published = compared_numbers(sweep, self.results, self.judged)
@@ -71,8 +73,7 @@ def _with_verdicts_and_seconds(
         results = results.merge(numbers, on=TRIAL, how="left")
     if not timed.empty:
         machine = timed["machine"].mode().iloc[0]  # where most were timed: others do not compare
-        seconds = timed.loc[timed["machine"] == machine, [TRIAL, "timed_epoch_s"]].drop_duplicates(
-            TRIAL
-        )
+        names = [name for name in ("timed_epoch_s", "step_memory_bytes") if name in timed]
+        seconds = timed.loc[timed["machine"] == machine, [TRIAL, *names]].drop_duplicates(TRIAL)
         results = results.merge(seconds, on=TRIAL, how="left")
     return results

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
@@ -94,8 +94,12 @@ def gradient_frame(sweep: Sweep, store: Store) -> pd.DataFrame:
     rows = []
     for trial, point, row in _measured_points(sweep, store):
         if point.gradient:
-            budget = _budget(trial, point, Solver(**row["solver"]))
-            what = {"gradient": point.gradient, "at": point.at, BUDGET: budget}
+            gradient = trial.spec.gradient
+            own = is_own(trial, point) and gradient is not None and gradient.name == point.gradient
+            # What the trial's solver is, rather than that it is the trial's.
+            plain = replace(point, step_factor=None, tol_factor=None) if own else point
+            budget = _budget(trial, plain, Solver(**row["solver"]))
+            what = {"gradient": point.gradient, "at": point.at, "own": own, BUDGET: budget}
             rows.append({**_row_of_point(sweep, trial, row), **what})
     return pd.DataFrame(rows)
 

@@ -9,8 +9,9 @@ from typing import TypeVar
 from nodebench.report import notes
 from nodebench.report.analysis import frames
 from nodebench.report.analysis.findings import Findings
+from nodebench.report.analysis.gradients import memory_by_steps
 from nodebench.report.figures import curves as curves_module
-from nodebench.report.figures import pareto, solvers, style
+from nodebench.report.figures import gradients, pareto, solvers, style
 from nodebench.store import Store
 
 FigureNames = TypeVar("FigureNames", list[str], dict[str, str])
@@ -70,6 +71,18 @@ class Figures:
         return self._drawn(
             "paths", [], lambda: solvers.paths_figure(paths, self.found.judged, self.folder)
         )
+
+    def gradients(self) -> list[tuple[list[str], str]]:
+        """What gradients cost, and how right they are."""
+        costs, folder = self.found.costs, self.folder
+        by_cost = self._drawn("gradient costs", [], lambda: gradients.costs_figure(costs, folder))
+        errors = self._drawn("gradient errors", [], lambda: gradients.errors_figure(costs, folder))
+        return [(by_cost, notes.GRADIENT_COSTS), (errors, notes.GRADIENT_ERRORS)]
+
+    def memory_by_steps(self) -> list[str]:
+        """How a gradient's memory grows."""
+        grown = memory_by_steps(self.sweep, self.found.results)
+        return self._drawn("memory", [], lambda: gradients.memory_figure(grown, self.folder))
 
     def under_other_solvers(self) -> Iterator[tuple[list[str], str]]:
         """What evaluated points show, and how to read it."""

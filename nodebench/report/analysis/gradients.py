@@ -1,0 +1,247 @@
+"""What gradients cost and how right they are: error, memory and seconds, each beside backprop's."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import pandas as pd
+
+from nodebench.report.analysis.columns import BUDGET, CELL, METHOD, OUTCOME, TRIAL
+from nodebench.spec import Trial
+from nodebench.spec.vocabulary import GRADIENT_NUMBERS, METHODS
+from nodebench.store.result import FINISHED
+from nodebench.sweep import Sweep
+
+EXACT = 1e-5
+"""A gradient that is as near to backprop's through the same solve is exact, in float32."""
+
+COSTS = ("error", "memory", "seconds")
+"""What a gradient should have little of."""
+
+FEWEST_STEPS = 3
+"""Numbers of steps from which a power is fitted."""
+
+NOTHING = 0.02
+"""As large a part more of memory is no growth."""
+
+MOST_POWER = 4.0
+
+
+def with_own_gradients(sweep: Sweep, results: pd.DataFrame, measured: pd.DataFrame) -> pd.DataFrame:
+    """The table of results with the numbers of each trial's own gradient, where it was measured.
+
+    Those of the end of training, else of its start. `memory_power` is that of the bytes over the
+    steps, of the trials that differ in their steps alone.
+    """
+    if measured.empty or not measured["own"].any():
+        return results
+    own = measured[measured["own"] & (measured[OUTCOME] == FINISHED)]
+    own = own.sort_values("at", kind="stable").drop_duplicates(TRIAL)  # `end` before `start`
+    own = own.rename(columns={"memory_bytes": "gradient_memory_bytes"})
+    names = [name for name in GRADIENT_NUMBERS if name in own]
+    found = results.merge(own[[TRIAL, *names]], on=TRIAL, how="left")
+    return found.assign(memory_power=found[TRIAL].map(_powers(sweep, found)))
+
+
+def _powers(sweep: Sweep, results: pd.DataFrame) -> dict[str, float]:
+    """Trial -> power of the memory over the number of steps."""
+    memory = results.set_index(TRIAL)["gradient_memory_bytes"].dropna().to_dict()
+    alike: dict[tuple[object, ...], list[Trial]] = {}
+    for trial in sweep.trials:
+        solver = trial.spec.solver
+        if trial.id in memory and solver and solver.steps:
+            rest = trial.spec.model_copy(update={"solver": solver.model_copy(update={"steps": 1})})
+            alike.setdefault((rest.model_dump_json(),), []).append(trial)
+    powers: dict[str, float] = {}
+    for trials in alike.values():
+        pairs = sorted((t.spec.steps_of(t.spec.solver) or 1, memory[t.id]) for t in trials)  # type: ignore[arg-type]
+        power = fitted_power(pairs)
+        powers |= {trial.id: power for trial in trials if power is not None}
+    return powers
+
+
+def fitted_power(pairs: Sequence[tuple[float, float]]) -> float | None:
+    """The power p of bytes = c + a steps^p through the three largest numbers of steps, in order.
+
+    That is the slope in log-log of what grows, without what a network takes at any number of steps.
+    0 where nearly nothing grows; None of fewer than three numbers.
+    """
+    if len(pairs) < FEWEST_STEPS:
+        return None
+    (n1, m1), (n2, m2), (n3, m3) = pairs[-FEWEST_STEPS:]
+    if m3 - m1 <= NOTHING * m1 or m2 <= m1:
+        return 0.0
+    low, high = 0.0, MOST_POWER
+    while high - low > 1e-6:  # (n3^p - n2^p) / (n2^p - n1^p) grows with p
+        p = (low + high) / 2
+        grown = (n3**p - n2**p) / (n2**p - n1**p)
+        low, high = (p, high) if grown < (m3 - m2) / (m2 - m1) else (low, p)
+    return (low + high) / 2
+
+
+def memory_by_steps(sweep: Sweep, results: pd.DataFrame) -> pd.DataFrame:
+    """One row per trial whose memory's power is known: `way`, `steps`, `memory`, `power`."""
+    if "memory_power" not in results or results["memory_power"].isna().all():
+        return pd.DataFrame()
+    known = results[results["memory_power"].notna()].set_index(TRIAL)
+    rows = [
+        {
+            "way": _way(trial),
+            "steps": trial.spec.solver.steps,
+            "memory": known.loc[trial.id, "gradient_memory_bytes"],
+            "power": known.loc[trial.id, "memory_power"],
+        }
+        for trial in sweep.trials
+        if trial.id in known.index and trial.spec.solver
+    ]
+    return pd.DataFrame(rows).drop_duplicates(["way", "steps"])
+
+
+def gradient_costs(sweep: Sweep, measured: pd.DataFrame, timed: pd.DataFrame) -> pd.DataFrame:
+    """One row per measured gradient, seeds joined: what it is, its errors, costs, and the front.
+
+    `way` is the gradient with its settings, and `problem` what is solved: settings other than
+    solver and gradient. `memory` and `seconds` are of a training step where all own gradients were
+    timed, else of the samples that gradients are measured on. `of_memory` and `of_seconds` are in
+    units of backprop's by the same solver. `is_front` marks those of a problem that no other
+    surpasses in error, memory and seconds. Empty where one gradient alone was measured.
+    """
+    if measured.empty:
+        return measured
+    ways = {trial.id: _way(trial) for trial in sweep.trials}
+    rows = measured.assign(
+        way=[
+            ways[i] if own else name
+            for i, own, name in measured[[TRIAL, "own", "gradient"]].itertuples(index=False)
+        ],
+        problem=measured[TRIAL].map(_problems(sweep)),
+        solve=measured[TRIAL].map({t.id: _solve(t) for t in sweep.trials}),
+    )
+    if rows["way"].nunique() < 2:
+        return rows[:0]
+    rows = rows[rows["at"] == rows.groupby(CELL)["at"].transform("min")]  # `end`, else `start`
+    rows["is_timed"] = bool(rows["own"].all()) and len(timed) > 0
+    if rows["is_timed"].any():
+        own = timed.drop_duplicates(TRIAL).set_index(TRIAL)
+        rows["seconds"] = rows[TRIAL].map(own["step_s"]).fillna(rows["seconds"])
+        if "step_memory_bytes" in own:
+            rows["memory_bytes"] = rows[TRIAL].map(own["step_memory_bytes"])
+    return _with_fronts(_joined(rows))
+
+
+NUMBERS = {
+    "error": "gradient_error",
+    "state_error": "state_gradient_error",
+    "from_backprop": "backprop_error",
+    "memory": "memory_bytes",
+    "seconds": "seconds",
+    "nfe_forward": "nfe_forward",
+    "nfe_backward": "nfe_backward",
+}
+
+
+def _joined(rows: pd.DataFrame) -> pd.DataFrame:
+    """Medians over seeds, and how many solves failed."""
+    rows = rows.reindex(columns=rows.columns.union(list(NUMBERS.values()), sort=False))
+    rows = rows.assign(budget=rows[BUDGET].map(str), failed=rows[OUTCOME] != FINISHED)
+    rows[list(NUMBERS.values())] = rows[list(NUMBERS.values())].astype(float)
+    keys = [CELL, "problem", METHOD, "budget", "solve", "way", "is_timed"]
+    found = rows.groupby(keys, sort=False, dropna=False).agg(
+        **{name: (column, "median") for name, column in NUMBERS.items()},
+        failed=("failed", "sum"),
+        outcome=(OUTCOME, lambda words: ", ".join(sorted(set(words) - {FINISHED}))),
+    )
+    return found.reset_index()
+
+
+def _with_fronts(rows: pd.DataFrame) -> pd.DataFrame:
+    same = ["problem", METHOD, "budget", "solve"]
+    plain = rows[rows["way"] == "backprop"].drop_duplicates(same).set_index(same)
+    at = pd.MultiIndex.from_frame(rows[same])
+    for name in ("memory", "seconds"):
+        rows[f"of_{name}"] = rows[name].to_numpy() / plain[name].reindex(at).to_numpy()
+    rows["is_front"] = False
+    for _, group in rows.groupby("problem", sort=False):
+        known = group[group[[*COSTS]].notna().all(axis=1)]
+        points = list(known[[*COSTS]].itertuples(index=False, name=None))
+        rows.loc[known.index, "is_front"] = [not _is_surpassed(p, points) for p in points]
+    return rows
+
+
+def _is_surpassed(point: tuple[float, ...], others: Sequence[tuple[float, ...]]) -> bool:
+    """Whether another has no more of anything, and less of something."""
+    return any(
+        other != point and all(a <= b for a, b in zip(other, point, strict=True))
+        for other in others
+    )
+
+
+def ways(costs: pd.DataFrame) -> pd.DataFrame:
+    """One row per way to a gradient, over all problems and solvers, the exact ones first.
+
+    `from_backprop` is the largest distance under fixed steps and `adaptive` that under others,
+    where backprop also differentiates the step sizes; `of_memory` and `of_seconds` are medians of
+    ratios.
+    """
+    is_fixed = costs[METHOD].map(lambda method: METHODS[method].kind == "fixed")
+    costs = costs.assign(
+        fixed=costs["from_backprop"].where(is_fixed),
+        adaptive=costs["from_backprop"].where(~is_fixed),
+    )
+    found = costs.groupby("way", sort=False).agg(
+        error=("error", "median"),
+        worst=("error", "max"),
+        from_backprop=("fixed", "max"),
+        adaptive=("adaptive", "max"),
+        of_memory=("of_memory", "median"),
+        of_seconds=("of_seconds", "median"),
+        failed=("failed", "sum"),
+        n=("way", "size"),
+    )
+    found["is_exact"] = (found["from_backprop"] <= EXACT) & (found["failed"] == 0)
+    return found.reset_index().sort_values("is_exact", ascending=False, kind="stable")
+
+
+def _way(trial: Trial) -> str:
+    """A trial's gradient with its settings, and how what it runs backwards is solved."""
+    gradient, solver = trial.spec.gradient, trial.spec.solver
+    assert gradient is not None
+    assert solver is not None
+    settings = gradient.model_dump(exclude_defaults=True, exclude_none=True)
+    told = [gradient.name]
+    told += [_setting(name, value) for name, value in settings.items() if name != "name"]
+    if gradient.name == "reversible":
+        told += [solver.method, *(["coupled"] if solver.coupling else [])]
+    return " ".join(told)
+
+
+def _setting(name: str, value: object) -> str:
+    if isinstance(value, dict):
+        return " ".join(map(str, value.values()))
+    return str(value) if isinstance(value, str) else f"{name} {value}"
+
+
+def _solve(trial: Trial) -> str:
+    """What tells solvers of one method and budget apart."""
+    solver = trial.spec.solver
+    rest = {} if solver is None else solver.model_dump(include={"coupling", "damping"})
+    return " ".join(f"{k} {v:g}" for k, v in rest.items() if v is not None)
+
+
+def _problems(sweep: Sweep) -> dict[str, str]:
+    """Trial -> what it solves, by the settings that vary and are not of solver or gradient."""
+    paths = [p for p in sweep.varying if p.partition(".")[0] not in ("solver", "gradient")]
+    named = sorted(paths, key=lambda path: any(isinstance(v, float) for v in _values(sweep, path)))
+    return {
+        trial.id: " ".join(_text(trial.settings[p]) for p in named if p in trial.settings)
+        for trial in sweep.trials
+    }
+
+
+def _values(sweep: Sweep, path: str) -> list[object]:
+    return [t.settings[path] for t in itertools.islice(sweep.trials, 1) if path in t.settings]
+
+
+def _text(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)

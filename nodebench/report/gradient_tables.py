@@ -1,0 +1,56 @@
+"""Tables of what gradients cost and how right they are, as text."""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+
+from nodebench.report.analysis.formatting import NO_VALUE
+from nodebench.report.analysis.gradients import ways
+
+
+def ways_table(costs: pd.DataFrame) -> pd.DataFrame:
+    """One row per gradient, over all problems and solvers: error, distance, memory, seconds."""
+    if costs.empty:
+        return costs
+    return pd.DataFrame(
+        {
+            "gradient": row["way"],
+            "exact": "yes" if row["is_exact"] else "no",
+            "from backprop, fixed steps": _error(row["from_backprop"]),
+            "adaptive steps": _error(row["adaptive"]),
+            "error, median": _error(row["error"]),
+            "error, at most": _error(row["worst"]),
+            "× backprop's memory": _ratio(row["of_memory"]),
+            "× backprop's seconds": _ratio(row["of_seconds"]),
+            "failed": f"{row['failed']:.0f} of {row['n']}",
+        }
+        for row in ways(costs).to_dict("records")
+    )
+
+
+def memory_table(grown: pd.DataFrame) -> pd.DataFrame:
+    """One row per gradient: megabytes by the number of steps, and the power.
+
+    `grown` is the table of `gradients.memory_by_steps`.
+    """
+    counts = sorted(set(grown["steps"])) if len(grown) else []
+    rows = []
+    for way, group in grown.groupby("way", sort=False) if counts else ():
+        by_steps = dict(zip(group["steps"], group["memory"], strict=True))
+        cells = {f"MB, {n:g} steps": _megabytes(by_steps.get(n, math.nan)) for n in counts}
+        rows.append({"gradient": way, **cells, "power": f"{group['power'].iloc[0]:.2f}"})
+    return pd.DataFrame(rows)
+
+
+def _error(value: float) -> str:
+    return NO_VALUE if pd.isna(value) else f"{value:.1e}"
+
+
+def _ratio(value: float) -> str:
+    return NO_VALUE if pd.isna(value) else f"{float(f'{value:.2g}'):g}"
+
+
+def _megabytes(value: float) -> str:
+    return NO_VALUE if pd.isna(value) else f"{float(f'{value / 1e6:.3g}'):g}"

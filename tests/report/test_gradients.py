@@ -1,0 +1,131 @@
+"""Tests of what a report says of gradients: fronts, ratios to backprop, powers of memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from nodebench.api import write_report
+from nodebench.report import gradient_tables
+from nodebench.report.analysis.findings import Findings
+from nodebench.report.analysis.gradients import fitted_power, ways
+from nodebench.report.summary import opening_paragraph
+from nodebench.store import Store
+from nodebench.sweep import Sweep
+from nodebench.training.trial import run_trial
+from tests.support.tiny_sweeps import options, tiny
+
+SYSTEM = {
+    "data": {"name": "system", "system": "decay", "rate": 10, "span": 1.0},
+    "model": "system",
+    "solver": {"method": "euler", "steps": 4},
+    "train": {"iterations": 0},
+}
+OWN = {"gradients": ["own"], "at": ["start"]}
+
+
+def measured(tmp_path: Path, **fields: object) -> tuple[Sweep, Store]:
+    sweep, store = tiny(tmp_path, base=SYSTEM, evaluate=OWN, **fields), Store(tmp_path / "runs")
+    for trial in sweep.trials:
+        run_trial(trial, store, options(sweep, tmp_path))
+    return sweep, store
+
+
+@pytest.fixture
+def three_ways(tmp_path: Path) -> tuple[Sweep, Store]:
+    """At three numbers of steps: backprop, the adjoint, and reversible Heun's gradient."""
+    counts = [16, 64, 256]
+    grid = [
+        {"gradient": ["backprop", "adjoint"], "solver.steps": counts},
+        {
+            "gradient": ["reversible"],
+            "solver": [{"method": "reversible_heun", "steps": n} for n in counts],
+        },
+    ]
+    return measured(tmp_path, grid=grid)
+
+
+@pytest.mark.parametrize("power", [0, 0.5, 1])
+def test_a_power_is_that_of_what_grows(power: float) -> None:
+    pairs = [(n, 1000 + 70 * n**power) for n in (16, 100, 256, 1024)]
+    assert fitted_power(pairs) == pytest.approx(power, abs=1e-5)
+    assert fitted_power(pairs[:2]) is None
+
+
+def test_every_trial_has_the_numbers_of_its_own_gradient(three_ways) -> None:
+    sweep, store = three_ways
+    results = Findings(sweep, store).results
+    by_way = results.set_index(["gradient.name", "solver.steps"])
+    assert by_way.loc["backprop", "memory_power"].tolist() == pytest.approx([1] * 3, abs=0.05)
+    assert by_way.loc["adjoint", "memory_power"].tolist() == pytest.approx([0] * 3, abs=0.01)
+    assert by_way.loc["reversible", "memory_power"].tolist() == pytest.approx([0] * 3, abs=0.01)
+    assert (by_way.loc["backprop", "backprop_error"] == 0).all()
+    assert (by_way.loc["adjoint", "backprop_error"] > 1e-3).all()
+    # Euler's error falls with the step, and the state's gradient has it too.
+    errors = by_way.loc["backprop", ["gradient_error", "state_gradient_error"]]
+    for column in errors:
+        assert errors[column].iloc[0] / errors[column].iloc[1] == pytest.approx(4, rel=0.4)
+
+
+def test_costs_are_in_units_of_backprops_by_the_same_solver(three_ways) -> None:
+    sweep, store = three_ways
+    costs = Findings(sweep, store).costs.set_index(["way", "budget"])
+    assert len(costs) == 9
+    plain, adjoint = costs.loc["backprop"], costs.loc["adjoint"]
+    assert (plain["of_memory"] == 1).all()
+    ratio = adjoint["memory"] / plain["memory"]
+    pd.testing.assert_series_equal(adjoint["of_memory"], ratio, check_names=False)
+    assert costs.loc["reversible reversible_heun", "of_memory"].isna().all()  # backprop had none
+
+
+def test_the_front_holds_what_nothing_surpasses_in_all_three(three_ways) -> None:
+    sweep, store = three_ways
+    costs = Findings(sweep, store).costs
+    points = list(costs[["error", "memory", "seconds"]].itertuples(index=False, name=None))
+    for point, is_front in zip(points, costs["is_front"], strict=True):
+        surpassed = any(
+            other != point and all(a <= b for a, b in zip(other, point, strict=True))
+            for other in points
+        )
+        assert is_front == (not surpassed)
+    assert costs["is_front"].any()
+
+
+def test_the_answer_says_which_was_exact_cheapest_and_lightest(three_ways, tmp_path: Path) -> None:
+    sweep, store = three_ways
+    found = Findings(sweep, store)
+    by_way = ways(found.costs).set_index("way")
+    assert by_way["is_exact"].to_dict() == {
+        "backprop": True, "reversible reversible_heun": True, "adjoint": False,
+    }  # fmt: skip
+    text = opening_paragraph(found)
+    assert "As exact as backprop, to rounding: `reversible reversible_heun`." in text
+    assert "The lightest next to it is `adjoint`, " in text
+    table = gradient_tables.ways_table(found.costs).set_index("gradient")
+    assert table.loc["adjoint", "exact"] == "no"
+    page = write_report(sweep, store, tmp_path / "report")
+    sections = ("## Which gradient to trust", "## Memory by the number of steps")
+    assert all(section in page.read_text() for section in sections)
+    figures = {path.name for path in (page.parent / "figures").iterdir()}
+    assert {"gradient-costs.svg", "gradient-memory.svg"} <= figures
+
+
+def test_several_systems_have_a_figure_of_their_errors(tmp_path: Path) -> None:
+    grid = {"data.rate": [1, 10], "gradient": ["backprop", "aca"]}
+    sweep, store = measured(tmp_path, grid=grid)
+    page = write_report(sweep, store, tmp_path / "report")
+    assert (page.parent / "figures" / "gradient-errors.svg").exists()
+    assert set(Findings(sweep, store).costs["problem"]) == {"1", "10"}
+
+
+def test_a_gradient_that_fails_is_neither_exact_nor_on_the_front(tmp_path: Path) -> None:
+    limits, grid = {"nfe": 40}, {"gradient": ["backprop", "symplectic"], "solver.steps": [32]}
+    sweep, store = measured(tmp_path, grid=grid, limits=limits)
+    costs = Findings(sweep, store).costs.set_index("way")
+    assert costs.loc["symplectic", "failed"] == 0
+    limits = {"nfe": 31}
+    (tmp_path / "less").mkdir()
+    sweep, store = measured(tmp_path / "less", grid=grid, limits=limits)
+    assert Findings(sweep, store).costs["failed"].tolist() == [1, 1]
