@@ -41,7 +41,7 @@ DRAWN: dict[str, Callable[[Any, int, Path], Data | Trajectory | Flow]] = {
 }
 
 
-def load_data(spec: TrialSpec, root: Path) -> Data | Trajectory:
+def load_data(spec: TrialSpec, root: Path) -> Data | Trajectory | Flow:
     """A trial's data, from files under `root` or drawn from a seed: its own, unless they have one.
 
     Raises:

@@ -94,9 +94,30 @@ Dots are the noisy observations, coloured by time. The line is the learned ODE, 
 whole span from the true start."""
 
 GRADIENT_TABLE = """\
-Gradients of the loss with respect to all parameters, on 16 training samples, against backprop
-through classic RK4 with 256 steps in float64: relative error (median over n seeds), cosine, and
-the cost of one forward and backward pass (as trained: other trials may have shared the machine)."""
+Gradients of the loss with respect to all parameters (dL/dθ) and to the states from which ODE
+blocks start (dL/dy0), on 16 training samples, against the ODE's own gradient: in closed form where
+the system has one, else backprop through classic RK4 with very many steps in float64. Errors are
+relative, medians over n seeds. Costs are those of one forward and backward pass (as trained: other
+trials may have shared the machine); memory is the peak of all tensors that the pass makes."""
+
+WAYS = """\
+A gradient is *exact* if under fixed steps it is always within 1e-5 of backprop's through the same
+solve. Under adaptive steps, backprop also differentiates the choice of the step sizes, which the
+others do not. Memory and seconds are medians of the ratio to backprop with the same solver, of a
+timed training step if there is one."""
+
+GRADIENT_COSTS = """\
+The error of dL/dθ over memory and seconds: one colour per gradient, one marker per solver. A black
+edge marks the Pareto front."""
+
+GRADIENT_ERRORS = """\
+Errors of dL/dθ and of dL/dy(0), one row of panels per budget. A cross at the upper edge is a solve
+that failed. Errors beyond 1e-9 and 1e3 are drawn at the edge."""
+
+MEMORY_BY_STEPS = """\
+The peak bytes of all tensors that a forward and a backward pass on 16 training samples make. The
+power p is that of bytes = c + a · steps^p, fitted to the three largest numbers of steps: 1 grows
+with the steps, ½ with their square root, 0 does not grow."""
 
 TIMINGS = """\
 One trial at a time on its device, from its final weights: batch, forward, backward and update.

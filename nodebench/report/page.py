@@ -112,11 +112,8 @@ def _sections(sweep: Sweep, found: Findings, figures: Figures) -> list[str]:
         *_robustness_section(found, figures),
         *(_curve_section(name, caption) for name, caption in figures.curves().items()),
         *_images("The solver over training", figures.adaptation(), notes.ADAPTATION),
-        *section(
-            "Which gradient to trust",
-            notes.GRADIENT_TABLE,
-            solver_tables.gradients_table(found.gradients),
-        ),
+        *_gradients_section(found, figures),
+        *_memory_section(sweep, found, figures),
         *section("What a training step takes", notes.TIMINGS, tables.timings_table(timed)),
         *_not_drawn(figures.problems),
         _setting(sweep),
@@ -227,10 +224,10 @@ def _robustness_section(found: Findings, figures: Figures) -> list[str]:
     return [*sections, markdown_table(solver_tables.robustness_table(found.evaluated))]
 
 
-def _gradients_section(sweep: Sweep, found: Findings, figures: Figures) -> list[str]:
+def _gradients_section(found: Findings, figures: Figures) -> list[str]:
     """Every gradient that was measured, and what each way to it costs."""
-    table = solver_tables.gradients_table(sweep, found.gradients)
-    sections = _section("Which gradient to trust", notes.GRADIENTS, table)
+    table = solver_tables.gradients_table(found.gradients)
+    sections = section("Which gradient to trust", notes.GRADIENT_TABLE, table)
     if not sections:
         return []
     title, text, rows = sections
@@ -238,15 +235,15 @@ def _gradients_section(sweep: Sweep, found: Findings, figures: Figures) -> list[
     if by_way.empty:
         return sections
     drawn = [image for names, note in figures.gradients() for image in _images("", names, note)]
-    return [title, text, notes.WAYS, _markdown(by_way), *drawn, rows]
+    return [title, text, notes.WAYS, markdown_table(by_way), *drawn, rows]
 
 
 def _memory_section(sweep: Sweep, found: Findings, figures: Figures) -> list[str]:
     table = gradient_tables.memory_table(memory_by_steps(sweep, found.results))
     if table.empty:
         return []
-    section = _section("Memory by the number of steps", notes.MEMORY_BY_STEPS, table)
-    return [*section, *_images("", figures.memory_by_steps(), "")]
+    sections = section("Memory by the number of steps", notes.MEMORY_BY_STEPS, table)
+    return [*sections, *_images("", figures.memory_by_steps(), "")]
 
 
 def _images(title: str, names: Sequence[str], text: str) -> list[str]:

@@ -22,7 +22,7 @@ from nodebench.report.analysis.formatting import (
 from nodebench.report.analysis.statistics import column
 from nodebench.report.analysis.verdict import VerdictWord
 from nodebench.report.markdown import markdown_table
-from nodebench.report.tables import CONFIGURATION, cells, three_digits, timed_busy
+from nodebench.report.tables import CONFIGURATION, cells, megabytes, three_digits, timed_busy
 from nodebench.sweep import Sweep
 
 MOST_COLUMNS, WIDEST = 8, 100
@@ -141,6 +141,7 @@ def _detail_columns(
         f"best epoch {name} †": measured(metric, column(done, f"best_test_{metric}")),
         **_result_columns(sweep, done, judged, timed),
         **seconds_columns(done, timed),
+        "MB/step": megabytes(column(done, "step_memory_bytes")),
         "NFE backward": count_and_interval(column(done, "nfe_backward")),
         **_adaptation_columns(done),
     }

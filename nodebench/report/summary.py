@@ -20,6 +20,7 @@ from nodebench.report.analysis.claims import Checked
 from nodebench.report.analysis.columns import CELL, MISSING, OUTCOME
 from nodebench.report.analysis.findings import Findings
 from nodebench.report.analysis.formatting import measured, probability, unit
+from nodebench.report.analysis.gradients import ways
 from nodebench.report.analysis.published import Compared
 from nodebench.report.analysis.statistics import FEWEST_PAIRS, paired
 from nodebench.report.analysis.verdict import ACCURACY_ROUNDING, VerdictWord
@@ -38,6 +39,7 @@ def answer(found: Findings) -> str:
         *_against_baseline(found.compared),
         *_still_odes(found.judged),
         *_front(found),
+        *_gradients(found.costs),
         *_claims(found.sweep, found.checked),
         *_published(found.published),
         *_cost(found.results),
@@ -186,16 +188,16 @@ def _duration(seconds: float) -> str:
     return f"{seconds:.0f} seconds"
 
 
-def _gradients_sentence(costs: pd.DataFrame) -> list[str]:
-    """Which gradients were exact, and of those next to backprop the cheapest and the lightest."""
+def _gradients(costs: pd.DataFrame) -> list[Line]:
+    """Which gradients were exact, and of those other than backprop the cheapest and lightest."""
     if costs.empty:
         return []
     found = ways(costs)
     others = found[found["way"] != "backprop"]
     exact = [f"`{way}`" for way in others.loc[others["is_exact"], "way"]]
-    sentences = [f"As exact as backprop, to rounding: {_enumerated(exact) or 'no other'}."]
+    sentences = [f"as exact as backprop, to rounding: {_enumerated(exact) or 'no other'}."]
     for word, column, of in (
-        ("cheapest", "of_seconds", "seconds"),
+        ("fastest", "of_seconds", "seconds"),
         ("lightest", "of_memory", "memory"),
     ):
         known = others.dropna(subset=[column])
@@ -204,8 +206,8 @@ def _gradients_sentence(costs: pd.DataFrame) -> list[str]:
             error = least["from_backprop"]
             how = "exact" if least["is_exact"] else f"off backprop by up to {error:.1g}"
             ratio = f"{least[column]:.2g} × backprop's {of}"
-            sentences.append(f"The {word} next to it is `{least['way']}`, {ratio}, {how}.")
-    return sentences
+            sentences.append(f"The {word} of the others is `{least['way']}` ({ratio}, {how}).")
+    return [("[Gradients](#which-gradient-to-trust)", " ".join(sentences))]
 
 
 class _Word(Protocol):

@@ -35,6 +35,12 @@ def three_digits(value: float) -> str:
     return f"{float(f'{value:.3g}'):g}"
 
 
+def megabytes(counts: pd.Series[float]) -> str:
+    """The median of bytes, in MB; a dash for none."""
+    known = counts.dropna()
+    return three_digits(known.median() / 1e6) if len(known) else NO_VALUE
+
+
 def timings_table(frame: pd.DataFrame) -> pd.DataFrame:
     """One row per timed configuration and kind of machine: what a training step takes, as text.
 

@@ -279,7 +279,7 @@ class Spiral(RandomDataset):
         return self
 
 
-class System(Drawn):
+class System(RandomDataset):
     """Starts, drawn at random, and where a system takes them over the time `span`.
 
     `decay` is y' = -A y in 4 dimensions, A symmetric with eigenvalues from 1 to `rate`;

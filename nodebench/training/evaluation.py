@@ -17,7 +17,7 @@ from torch import nn
 from nodebench.errors import FieldError, TrialFailure, TrialOutcome
 from nodebench.ode.block import batch_statistics, ode_blocks, solved_by, take_evaluations
 from nodebench.planning.missing import known_points, limit_of
-from nodebench.spec import Trial
+from nodebench.spec import Trial, TrialSpec
 from nodebench.spec.point import EvaluationPoint, is_training_solver, known_point, reference_solver
 from nodebench.spec.solver import Gradient, Solver
 from nodebench.store import TrialFolder

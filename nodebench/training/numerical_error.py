@@ -24,8 +24,8 @@ from nodebench.ode.block import ode_blocks, recorded, solved_by, take_evaluation
 from nodebench.ode.gradients.buffers import buffers_kept, settled_weights
 from nodebench.spec.solver import Gradient, Solver
 from nodebench.store.result import Row
-from nodebench.training.machine import memory_of, release_memory, synchronize
-from nodebench.training.task import Network, Task
+from nodebench.training.machine import freed_memory_returned, memory_of, release_memory, synchronize
+from nodebench.training.task import Predictor, Task
 
 SOLVE_SAMPLES = 8
 """Enough for an error's size, and few enough to cost little compared with a test set."""
@@ -167,7 +167,11 @@ class ReferenceGradient:
             if closed:
                 return closed
             if solver not in known:
-                with _as_in_training(exact), solved_by(exact, solver, IN_LITTLE_MEMORY):
+                with (
+                    _as_in_training(exact),
+                    solved_by(exact, solver, IN_LITTLE_MEMORY),
+                    freed_memory_returned(),
+                ):
                     known[solver] = self._gradients(exact, wide)
             return known[solver]
 
@@ -254,7 +258,7 @@ class ReferenceGradient:
             return None
         return _taken(model, self._loss(model, network, batch), starts)
 
-    def _loss(self, model: nn.Module, network: Network, batch: Any) -> Tensor:
+    def _loss(self, model: nn.Module, network: Predictor, batch: Any) -> Tensor:
         """The mean loss, with a gradient by the inputs too."""
         take_evaluations(model)  # the limit holds for each pass
         loss = self.task.loss(network, tree_map(_as_leaf, batch)).mean

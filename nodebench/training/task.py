@@ -36,6 +36,9 @@ PATHS = 6  # of each class
 
 BatchType = TypeVar("BatchType")
 
+States = tuple[Tensor, Tensor]
+"""Where states start, and where they end."""
+
 Predictor = Callable[..., Tensor]
 """A model, or one with other parameters in the place of its own."""
 
@@ -285,7 +288,7 @@ class FlowFit(Task[States]):
         starts, ends = next(self.batches(0))
         return starts[:size], ends[:size]
 
-    def loss(self, model: Network, batch: States) -> Loss:
+    def loss(self, model: Predictor, batch: States) -> Loss:
         """The mean squared error of the ends."""
         starts, ends = batch
         return Loss(F.mse_loss(model(starts), ends), len(starts), {})

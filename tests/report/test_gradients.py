@@ -11,7 +11,7 @@ from nodebench.api import write_report
 from nodebench.report import gradient_tables
 from nodebench.report.analysis.findings import Findings
 from nodebench.report.analysis.gradients import fitted_power, ways
-from nodebench.report.summary import opening_paragraph
+from nodebench.report.summary import answer
 from nodebench.store import Store
 from nodebench.sweep import Sweep
 from nodebench.training.trial import run_trial
@@ -100,7 +100,7 @@ def test_the_answer_says_which_was_exact_cheapest_and_lightest(three_ways, tmp_p
     assert by_way["is_exact"].to_dict() == {
         "backprop": True, "reversible reversible_heun": True, "adjoint": False,
     }  # fmt: skip
-    text = opening_paragraph(found)
+    text = answer(found)
     assert "As exact as backprop, to rounding: `reversible reversible_heun`." in text
     assert "The lightest next to it is `adjoint`, " in text
     table = gradient_tables.ways_table(found.costs).set_index("gradient")

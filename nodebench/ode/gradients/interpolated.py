@@ -105,14 +105,26 @@ class Interpolant:
         return state
 
 
-def _paths(f: Counted, trace: Trace, times: Sequence[float], count: int) -> list[Interpolant]:
+def _over(nodes: Sequence[float]) -> Callable[[float, float], bool]:
+    """Whether a step from t to t + h passes a node; to rounding, rather one step too many."""
+    in_order = sorted(nodes)
+
+    def passes(t: float, h: float) -> bool:
+        margin = 1e-6 * abs(h)
+        first = bisect_right(in_order, min(t, t + h) - margin)
+        return first < len(in_order) and in_order[first] <= max(t, t + h) + margin
+
+    return passes
+
+
+def _paths(f: Counted, trace: Trace, nodes: Sequence[Sequence[float]]) -> list[Interpolant]:
     """The solution between each two output times."""
     paths = []
     with torch.no_grad(), buffers_kept(f.module), settled_weights(f.module), weights_made_once():
         for number, (steps, own) in enumerate(zip(trace.intervals, nodes, strict=True)):
             inner = [_state_at(f, trace, steps, t) for t in own[1:-1]]
             ends = trace.states[number], trace.states[number + 1]
-            paths.append(Interpolant(nodes, torch.stack([ends[0], *inner, ends[1]])))
+            paths.append(Interpolant(own, torch.stack([ends[0], *inner, ends[1]])))
     return paths
 
 

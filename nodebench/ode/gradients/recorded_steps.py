@@ -99,7 +99,7 @@ def _on_grids(
     for grid in grids(times, solver):
         taken = []
         for t, h in steps(grid):
-            taken.append(RecordedStep(t, h, carry if keep else (), draws()))
+            taken.append(RecordedStep(t, h, carry if keep(t, h) else (), draws()))
             carry = stepper.step(f, t, h, carry)
         intervals.append(taken)
         states.append(carry[0][0])
@@ -134,8 +134,14 @@ class _Accepted:
     The last slope before a step is accepted is that of its last stage.
     """
 
-    def __init__(self, f: RightHandSide, draws: Callable[[], Tensor | None], direction: int):
-        self._f, self._draws, self._direction = f, draws, direction
+    def __init__(
+        self,
+        f: RightHandSide,
+        draws: Callable[[], Tensor | None],
+        keep: Callable[[float, float], bool],
+        direction: int,
+    ):
+        self._f, self._draws, self._keep, self._direction = f, draws, keep, direction
         self.steps: list[RecordedStep] = []
         self.slope: State = ()
         self._before: State = ()
@@ -154,5 +160,6 @@ class _Accepted:
     def callback_accept_step(self, t: Tensor, y: State, h: Tensor) -> None:
         """It is taken."""
         h_signed = self._direction * h.item()  # torchdiffeq's steps are positive
-        self.steps.append(RecordedStep(t.item(), h_signed, (y, self._before), self._drawn))
+        before = (y, self._before) if self._keep(t.item(), h_signed) else ()
+        self.steps.append(RecordedStep(t.item(), h_signed, before, self._drawn))
         self._before = self.slope

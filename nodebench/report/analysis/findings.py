@@ -28,8 +28,10 @@ class Findings:
         self.judged = frames.verdict_frame(sweep, store)
         self.gradients = frames.gradient_frame(sweep, store)
         self.timed = frames.timing_frame(sweep, store)
-        self.results = _with_verdicts_and_seconds(
-            frames.result_frame(sweep, store), self.judged, self.timed
+        self.results = with_own_gradients(
+            sweep,
+            _with_verdicts_and_seconds(frames.result_frame(sweep, store), self.judged, self.timed),
+            self.gradients,
         )
         self.costs = gradient_costs(sweep, self.gradients, self.timed)
         self.compared = against_baseline(sweep, self.results)
@@ -62,7 +64,8 @@ class Findings:
 def all_results(sweep: Sweep, store: Store) -> pd.DataFrame:
     """The table of `frames.result_frame`, with verdicts and their numbers, and `timed_epoch_s`."""
     judged, timed = frames.verdict_frame(sweep, store), frames.timing_frame(sweep, store)
-    return _with_verdicts_and_seconds(frames.result_frame(sweep, store), judged, timed)
+    found = _with_verdicts_and_seconds(frames.result_frame(sweep, store), judged, timed)
+    return with_own_gradients(sweep, found, frames.gradient_frame(sweep, store))
 
 
 def _with_verdicts_and_seconds(
