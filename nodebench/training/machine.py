@@ -126,9 +126,9 @@ def memory_of(device: torch.device, work: Callable[[], object]) -> int:
         torch.cuda.reset_peak_memory_stats(device)
         work()
         synchronize(device)
-        peak: int = torch.cuda.max_memory_allocated(device)
-        return peak - before
-    with _Alive() as alive:
+        return int(torch.cuda.max_memory_allocated(device)) - before
+    alive = _Alive()
+    with alive:
         work()
     return alive.peak
 
