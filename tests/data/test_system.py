@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from nodebench.data.load import load
+from nodebench.data.load import load_data
 from nodebench.data.system import Flow
 from nodebench.models.build import build
 from nodebench.ode.block import ode_blocks, solved_by
@@ -29,7 +29,7 @@ def spec(system: str, rate: float, span: float, **fields: object) -> TrialSpec:
 
 
 def flow(trial: TrialSpec) -> Flow:
-    data = load(trial, Path("/nonexistent"))
+    data = load_data(trial, Path("/nonexistent"))
     assert isinstance(data, Flow)
     return data
 

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from nodebench.errors import TrialOutcome
 from nodebench.report.analysis.columns import BUDGET, CELL, METHOD, OUTCOME, TRIAL
 from nodebench.spec import Trial
 from nodebench.spec.vocabulary import GRADIENT_NUMBERS, METHODS
-from nodebench.store.result import FINISHED
 from nodebench.sweep import Sweep
 
 EXACT = 1e-5
@@ -36,7 +36,7 @@ def with_own_gradients(sweep: Sweep, results: pd.DataFrame, measured: pd.DataFra
     """
     if measured.empty or not measured["own"].any():
         return results
-    own = measured[measured["own"] & (measured[OUTCOME] == FINISHED)]
+    own = measured[measured["own"] & (measured[OUTCOME] == TrialOutcome.FINISHED)]
     own = own.sort_values("at", kind="stable").drop_duplicates(TRIAL)  # `end` before `start`
     own = own.rename(columns={"memory_bytes": "gradient_memory_bytes"})
     names = [name for name in GRADIENT_NUMBERS if name in own]
@@ -144,13 +144,13 @@ NUMBERS = {
 def _joined(rows: pd.DataFrame) -> pd.DataFrame:
     """Medians over seeds, and how many solves failed."""
     rows = rows.reindex(columns=rows.columns.union(list(NUMBERS.values()), sort=False))
-    rows = rows.assign(budget=rows[BUDGET].map(str), failed=rows[OUTCOME] != FINISHED)
+    rows = rows.assign(budget=rows[BUDGET].map(str), failed=rows[OUTCOME] != TrialOutcome.FINISHED)
     rows[list(NUMBERS.values())] = rows[list(NUMBERS.values())].astype(float)
     keys = [CELL, "problem", METHOD, "budget", "solve", "way", "is_timed"]
     found = rows.groupby(keys, sort=False, dropna=False).agg(
         **{name: (column, "median") for name, column in NUMBERS.items()},
         failed=("failed", "sum"),
-        outcome=(OUTCOME, lambda words: ", ".join(sorted(set(words) - {FINISHED}))),
+        outcome=(OUTCOME, lambda words: ", ".join(sorted(set(words) - {TrialOutcome.FINISHED}))),
     )
     return found.reset_index()
 
