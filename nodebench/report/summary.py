@@ -33,9 +33,10 @@ MOST_NAMED = 4
 
 def answer(found: Findings) -> str:
     """The list, in Markdown: a line for each question that the sweep has an answer to."""
+    is_trained = any(trial.spec.is_trained for trial in found.sweep.trials)
     lines = [
-        *_best(found.sweep, found.results),
-        *_at_chance(found.sweep, found.results),
+        *(_best(found.sweep, found.results) if is_trained else []),
+        *(_at_chance(found.sweep, found.results) if is_trained else []),
         *_gradients(found.costs),
         *_against_baseline(found.compared),
         *_still_odes(found.judged),

@@ -50,7 +50,7 @@ class Evaluate(Settings):
 
     A block with `gradients` measures, instead of accuracies, the gradients that these methods
     give with these solvers: how far they are from the gradient of the ODE itself, with the
-    weights `at` the `start` and the `end` of training. `own`, without `methods`, is the trial's own.
+    weights `at` the `start` and the `end` of training. `own`, without `methods`, is each trial's.
     """
 
     methods: tuple[MethodName, ...] = ()
