@@ -94,30 +94,29 @@ Dots are the noisy observations, coloured by time. The line is the learned ODE, 
 whole span from the true start."""
 
 GRADIENT_TABLE = """\
-Gradients of the loss with respect to all parameters (dL/dθ) and to the states from which ODE
-blocks start (dL/dy0), on 16 training samples, against the ODE's own gradient: in closed form where
-the system has one, else backprop through classic RK4 with very many steps in float64. Errors are
-relative, medians over n seeds. Costs are those of one forward and backward pass (as trained: other
-trials may have shared the machine); memory is the peak of all tensors that the pass makes."""
+Gradients on 16 training samples, of the loss with respect to all parameters (dL/dθ) and to the
+states from which ODE blocks start (dL/dy0), against those of the ODE itself: relative errors
+(median over n seeds), the distance from backprop's gradient through the same solve, and the cost of
+one forward and backward pass (as trained: other trials may have shared the machine)."""
 
 WAYS = """\
-A gradient is *exact* if under fixed steps it is always within 1e-5 of backprop's through the same
-solve. Under adaptive steps, backprop also differentiates the choice of the step sizes, which the
-others do not. Memory and seconds are medians of the ratio to backprop with the same solver, of a
-timed training step if there is one."""
+A gradient is *exact* if it is within 1e-5 of backprop's through every solve with fixed steps. With
+adaptive steps, backprop also differentiates the step sizes, which other gradients do not. Errors
+are those of dL/dθ against the ODE; of an exact gradient, that is the solver's error. Memory and
+seconds are medians of the ratio to backprop with the same solver."""
 
 GRADIENT_COSTS = """\
-The error of dL/dθ over memory and seconds: one colour per gradient, one marker per solver. A black
-edge marks the Pareto front."""
+The error of dL/dθ over memory and seconds; colours are gradients, markers are solvers. A black edge
+marks the Pareto front: no other gradient has a smaller error for no more memory and seconds."""
 
 GRADIENT_ERRORS = """\
-Errors of dL/dθ and of dL/dy(0), one row of panels per budget. A cross at the upper edge is a solve
-that failed. Errors beyond 1e-9 and 1e3 are drawn at the edge."""
+Errors of dL/dθ and of dL/dy(0), one row of panels per budget. A cross marks a solve that failed;
+errors beyond 1e-9 and 1e3 are drawn at the edge."""
 
 MEMORY_BY_STEPS = """\
-The peak bytes of all tensors that a forward and a backward pass on 16 training samples make. The
-power p is that of bytes = c + a · steps^p, fitted to the three largest numbers of steps: 1 grows
-with the steps, ½ with their square root, 0 does not grow."""
+The peak of all tensors that a forward and a backward pass on 16 training samples make. The power p
+is that of bytes = c + a · steps^p through the three largest numbers of steps: 1 if memory grows
+with the steps, ½ with their square root, 0 if it does not grow."""
 
 TIMINGS = """\
 One trial at a time on its device, from its final weights: batch, forward, backward and update.

@@ -242,8 +242,8 @@ def _memory_section(sweep: Sweep, found: Findings, figures: Figures) -> list[str
     table = gradient_tables.memory_table(memory_by_steps(sweep, found.results))
     if table.empty:
         return []
-    sections = section("Memory by the number of steps", notes.MEMORY_BY_STEPS, table)
-    return [*sections, *_images("", figures.memory_by_steps(), "")]
+    parts = section("Memory by the number of steps", notes.MEMORY_BY_STEPS, table)
+    return [*parts, *_images("", figures.memory_by_steps(), "")]
 
 
 def _images(title: str, names: Sequence[str], text: str) -> list[str]:

@@ -33,9 +33,11 @@ MOST_NAMED = 4
 
 def answer(found: Findings) -> str:
     """The list, in Markdown: a line for each question that the sweep has an answer to."""
+    is_trained = any(trial.spec.is_trained for trial in found.sweep.trials)
     lines = [
-        *_best(found.sweep, found.results),
-        *_at_chance(found.sweep, found.results),
+        *(_best(found.sweep, found.results) if is_trained else []),
+        *(_at_chance(found.sweep, found.results) if is_trained else []),
+        *_gradients(found.costs),
         *_against_baseline(found.compared),
         *_still_odes(found.judged),
         *_front(found),
@@ -189,13 +191,14 @@ def _duration(seconds: float) -> str:
 
 
 def _gradients(costs: pd.DataFrame) -> list[Line]:
-    """Which gradients were exact, and of those other than backprop the cheapest and lightest."""
+    """Which gradients were exact, and which after backprop the cheapest and the lightest."""
     if costs.empty:
         return []
-    found = ways(costs)
-    others = found[found["way"] != "backprop"]
+    others = ways(costs)
+    others = others[others["way"] != "backprop"]
+    title = "[Gradients](#which-gradient-to-trust)"
     exact = [f"`{way}`" for way in others.loc[others["is_exact"], "way"]]
-    sentences = [f"as exact as backprop, to rounding: {_enumerated(exact) or 'no other'}."]
+    parts = [f"as exact as `backprop`, to rounding: {_enumerated(exact) or 'none'}"]
     for word, column, of in (
         ("fastest", "of_seconds", "seconds"),
         ("lightest", "of_memory", "memory"),
@@ -203,11 +206,10 @@ def _gradients(costs: pd.DataFrame) -> list[Line]:
         known = others.dropna(subset=[column])
         if len(known):
             least = known.sort_values(column, kind="stable").iloc[0]
-            error = least["from_backprop"]
-            how = "exact" if least["is_exact"] else f"off backprop by up to {error:.1g}"
-            ratio = f"{least[column]:.2g} × backprop's {of}"
-            sentences.append(f"The {word} of the others is `{least['way']}` ({ratio}, {how}).")
-    return [("[Gradients](#which-gradient-to-trust)", " ".join(sentences))]
+            how = "exact" if least["is_exact"] else "not exact"
+            ratio = f"{least[column]:.2g} × the {of} of `backprop`"
+            parts.append(f"{word} after it: `{least['way']}` ({ratio}, {how})")
+    return [(title, "; ".join(parts) + ".")]
 
 
 class _Word(Protocol):

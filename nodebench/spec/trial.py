@@ -47,6 +47,11 @@ class TrialSpec(Settings):
         """The parts that are a user's own."""
         return tuple(part.name for part in (self.data, self.model) if ":" in part.name)
 
+    @property
+    def is_trained(self) -> bool:
+        """Whether its weights are other than those that are drawn."""
+        return self.train.iterations != 0 or self.weights is not None
+
     def steps_of(self, solver: Solver) -> int | None:
         """Steps that a solver takes over one of the model's blocks; None if its errors say that."""
         return None if solver.facts.kind == "adaptive" else solver.step_count(self.model.length)

@@ -50,8 +50,7 @@ class Evaluate(Settings):
 
     A block with `gradients` measures, instead of accuracies, the gradients that these methods
     give with these solvers: how far they are from the gradient of the ODE itself, with the
-    weights `at` the `start` and the `end` of training. `own` is the trial's gradient, with its
-    settings and solver; a block of it alone has no `methods`.
+    weights `at` the `start` and the `end` of training. `own`, without `methods`, is each trial's.
     """
 
     methods: tuple[MethodName, ...] = ()

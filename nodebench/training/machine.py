@@ -144,7 +144,7 @@ def memory_of(device: torch.device, work: Callable[[], object]) -> int:
         torch.cuda.reset_peak_memory_stats(device)
         work()
         synchronize(device)
-        return peak_memory(device) - before
+        return int(torch.cuda.max_memory_allocated(device)) - before
     alive = _Alive()
     with alive:
         work()

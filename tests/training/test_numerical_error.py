@@ -405,13 +405,6 @@ def test_the_error_of_the_states_gradient_is_that_of_the_closed_form(steps: int)
         assert row["state_gradient_error"] == pytest.approx(expected, rel=1e-3)
 
 
-def test_a_closed_form_tells_errors_near_rounding() -> None:
-    model = Scaled().double()
-    row = ReferenceGradient(model, Regression(), REFERENCE).of(BACKPROP, REFERENCE)
-    # As a RK4 step's relative error is (h a)^5 / 120, and the gradient's is twice that.
-    assert row["state_gradient_error"] == pytest.approx(2 * DECAY**5 / 120 / 256**4, rel=0.05)
-
-
 @pytest.mark.parametrize(
     ("gradient", "solver", "most"),
     [

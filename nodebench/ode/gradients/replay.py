@@ -20,7 +20,13 @@ from nodebench.ode.fixed import Carry
 from nodebench.ode.gradients.adjoint import require_own_tensors
 from nodebench.ode.gradients.buffers import buffers_kept, settled_weights
 from nodebench.ode.gradients.random_state import Generator
-from nodebench.ode.gradients.recorded_steps import RecordedStep, Trace, always, over_states, traced
+from nodebench.ode.gradients.recorded_steps import (
+    RecordedStep,
+    Trace,
+    always,
+    over_states,
+    traced,
+)
 from nodebench.ode.reversible import ReversibleStepper
 from nodebench.spec.solver import Solver
 

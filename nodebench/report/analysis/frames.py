@@ -95,11 +95,8 @@ def gradient_frame(sweep: Sweep, store: Store) -> pd.DataFrame:
     for trial, point, row in _measured_points(sweep, store):
         if point.gradient:
             gradient = trial.spec.gradient
-            own = (
-                is_training_solver(trial, point)
-                and gradient is not None
-                and gradient.name == point.gradient
-            )
+            is_solver = is_training_solver(trial, point)
+            own = is_solver and gradient is not None and gradient.name == point.gradient
             # What the trial's solver is, rather than that it is the trial's.
             plain = replace(point, step_factor=None, tol_factor=None) if own else point
             budget = _budget(trial, plain, Solver(**row["solver"]))

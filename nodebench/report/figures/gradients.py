@@ -18,6 +18,9 @@ from nodebench.report.figures.style import in_lines, save
 MOST_PROBLEMS = 4
 """Rows of panels; of more problems, the figure by problem tells more."""
 
+MANY_TIMES = 50
+"""An axis over so many times its start has room for powers of ten alone."""
+
 MARKERS = "osD^vP*X<>"
 LEAST_ERROR, MOST_ERROR = 1e-9, 1e3
 """Errors beyond these are drawn at the edge."""
@@ -51,7 +54,8 @@ def costs_figure(costs: pd.DataFrame, folder: Path) -> list[str]:
                     color=colors[point["way"]], marker=markers[point["solver"]], edgecolor=edge,
                 )  # fmt: skip
             axes.set(xscale="log", yscale="log", xlabel=title, title=in_lines(problem))
-            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            is_wide = part[cost].max() > MANY_TIMES * part[cost].min()
+            axes.xaxis.set_major_locator(LogLocator(subs=(1,) if is_wide else (1, 2, 5)))
             axes.xaxis.set_major_formatter("{x:g}")
             axes.xaxis.set_minor_formatter(NullFormatter())
         row[0].set_ylabel("relative error of dL/dθ")
