@@ -24,7 +24,7 @@ from nodebench.ode.block import ode_blocks, recorded, solved_by, take_evaluation
 from nodebench.ode.gradients.buffers import buffers_kept, settled_weights
 from nodebench.spec.solver import Gradient, Solver
 from nodebench.store.result import Row
-from nodebench.training.machine import memory_of, release_memory, synchronize
+from nodebench.training.machine import freed_memory_returned, memory_of, release_memory, synchronize
 from nodebench.training.task import Predictor, Task
 
 SOLVE_SAMPLES = 8

@@ -120,7 +120,7 @@ def test_a_configuration_that_was_not_evaluated_has_no_row(tmp_path):
     sweep = tiny(tmp_path, grid=grid, evaluate={"methods": ["euler"], "steps": [4], "when": when})
     assert "solver.tol" in sweep.varying
     table = robustness(sweep, tmp_path, [point(0.5, method="euler", steps=4)])
-    assert list(table["configuration"]) == ["euler 2"]
+    assert list(table["configuration"]) == ["euler"]
     assert list(table["NFE 4"]) == ["50.00"]
 
 
@@ -198,7 +198,9 @@ def test_a_tolerance_reached_by_a_factor_is_the_same_budget(tmp_path):
     by_factor = point(0.5, Solver(**trained), method="dopri5", tol_factor=0.1)
     found = [point(0.5, method="dopri5", tol=3e-4), by_factor]
     table = robustness(sweep, tmp_path, found)
-    assert table.to_dict("records") == [{"test.method": "dopri5", "n": "1", "tol 0.0003": "50.00"}]
+    assert table.drop(columns="configuration").to_dict("records") == [
+        {"test solver": "dopri5", "n": "1", "tol 0.0003": "50.00"}
+    ]
 
 
 def test_points_on_subsets_of_the_test_set_are_not_mixed_in_a_figure(tmp_path):

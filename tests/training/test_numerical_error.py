@@ -440,4 +440,3 @@ def test_a_reference_is_taken_once_for_all_who_share_it() -> None:
 
     shared = ReferenceGradient(network(Refuses()), Regression(), REFERENCE, known)
     assert shared.reference.value is known[REFERENCE].parameters
-
