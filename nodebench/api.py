@@ -34,7 +34,7 @@ from nodebench.store.locations import data_root, default_store, report_folder, r
 from nodebench.store.merge import Merged, require_store
 from nodebench.store.merge import merge_trials as merge_store
 from nodebench.sweep import Sweep
-from nodebench.tracking.settings import configure
+from nodebench.tracking.settings import configure_mlflow
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -186,7 +186,7 @@ def sync(sweep: Sweep, store: Store, *, replace_other: bool = False) -> dict[str
         TrackingError: if MLflow cannot be reached.
     """
     require_name(sweep, store, replace=replace_other)
-    configure()
+    configure_mlflow()
     from nodebench.tracking.tracker import Tracker
 
     remember(sweep, store)
@@ -226,7 +226,7 @@ def write_report(
         require_name(sweep, store)
     if not from_mlflow:
         return page.write_report_folder(sweep, store, target, on_problem)
-    configure()
+    configure_mlflow()
     from nodebench.tracking.tracker import restore_store
 
     with tempfile.TemporaryDirectory() as temporary:
@@ -315,7 +315,7 @@ def open_mlflow(store: Store) -> None:
     Raises:
         TrackingError: if it cannot.
     """
-    configure()
+    configure_mlflow()
     from nodebench.tracking.client import client_for
 
     client_for(store)
