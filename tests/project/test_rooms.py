@@ -138,6 +138,7 @@ def test_every_room_is_looked_at() -> None:
     assert rooms == set(ROOMS)
 
 
+@pytest.mark.timeout(300)  # libraries are imported again, on a machine that may be busy
 @pytest.mark.parametrize("room", TORCH_FREE)
 def test_a_room_of_plans_is_imported_without_heavy_libraries_and_changes_nothing(
     room: str, tmp_path: Path
@@ -146,6 +147,7 @@ def test_a_room_of_plans_is_imported_without_heavy_libraries_and_changes_nothing
     assert _after_import(room, tmp_path) == ["{}", ""]
 
 
+@pytest.mark.timeout(300)  # libraries are imported again, on a machine that may be busy
 @pytest.mark.parametrize("room", sorted(set(ROOMS) - set(TORCH_FREE)))
 def test_a_room_with_libraries_changes_nothing_when_it_is_imported(
     room: str, tmp_path: Path
