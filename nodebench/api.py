@@ -41,7 +41,7 @@ from nodebench.store.locations import (
 from nodebench.store.merge import Merged, require_store
 from nodebench.store.merge import merge_trials as merge_store
 from nodebench.sweep import Sweep
-from nodebench.tracking.settings import configure
+from nodebench.tracking.settings import configure_mlflow
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -195,8 +195,8 @@ def sync(sweep: Sweep, store: Store, *, replace_other: bool = False) -> dict[str
     """
     require_places(store, None)
     require_name(sweep, store, replace=replace_other)
-    tracking_uri(store)  # a wrong one is said before MLflow is imported
-    configure()
+    tracking_uri(store)  # a wrong one is reported before MLflow is imported
+    configure_mlflow()
     from nodebench.tracking.tracker import Tracker
 
     remember(sweep, store)
@@ -236,7 +236,7 @@ def write_report(
         require_name(sweep, store)
     if not from_mlflow:
         return page.write_report_folder(sweep, store, target, on_problem)
-    configure()
+    configure_mlflow()
     from nodebench.tracking.tracker import restore_store
 
     with tempfile.TemporaryDirectory() as temporary:
@@ -327,7 +327,7 @@ def open_mlflow(store: Store) -> None:
     Raises:
         TrackingError: if it cannot.
     """
-    configure()
+    configure_mlflow()
     from nodebench.tracking.client import client_for
 
     client_for(store)

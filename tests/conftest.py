@@ -7,7 +7,7 @@ import hypothesis
 import pytest
 import torch
 
-from nodebench.tracking.settings import configure
+from nodebench.tracking.settings import configure_mlflow
 
 hypothesis.settings.register_profile("patient", deadline=None)  # a busy machine is no failure
 hypothesis.settings.load_profile("patient")
@@ -15,7 +15,7 @@ hypothesis.settings.load_profile("patient")
 for name in ("NODEBENCH_RUNS", "NODEBENCH_DATA", "MLFLOW_TRACKING_URI", "RAY_ADDRESS"):
     os.environ.pop(name, None)  # whoever runs the tests has a store of their own
 
-configure()  # tests import MLflow themselves
+configure_mlflow()  # tests import MLflow themselves
 
 
 @pytest.fixture(autouse=True)

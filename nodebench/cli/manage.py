@@ -21,7 +21,7 @@ from nodebench.planning.garbage import KINDS, Item, Survey, Wish, bytes_of, remo
 from nodebench.spec.data import DATASETS, Dataset
 from nodebench.store.locations import default_store, tracking_uri
 from nodebench.sweep import schema as schema_module
-from nodebench.tracking.settings import configure
+from nodebench.tracking.settings import configure_mlflow
 
 if TYPE_CHECKING:
     from nodebench.data.load import Census
@@ -81,7 +81,7 @@ def ui(
     store, page = default_store(), ""
     uri = tracking_uri(store)
     if source is not None:
-        configure()
+        configure_mlflow()
         from nodebench.tracking.tracker import page_of
 
         page = f"/{page_of(lookup.load_sweep(source, size=size, small=small), store)}"

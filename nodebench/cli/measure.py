@@ -92,7 +92,7 @@ def repro(
     raise typer.Exit(0 if found.agrees else 1)
 
 
-MOST_NAMED = 4
+MOST_UNMATCHED = 4
 """Metrics in a line; of more, their number."""
 
 
@@ -131,7 +131,9 @@ def reproduction_text(found: Reproduction) -> str:
         for m in found.metrics
     ]
     if found.unmatched:
-        lines.append(f"not on record: {', '.join(found.unmatched[:MOST_NAMED])}{_and_more(found)}")
+        lines.append(
+            f"not on record: {', '.join(found.unmatched[:MOST_UNMATCHED])}{_and_more(found)}"
+        )
     lines += [f"{name}: {then} then, {now} now" for name, then, now in found.environments]
     lines.append(f"outcome: {found.outcomes[0]} then, {found.outcomes[1]} now")
     same = sum(metric.is_same_bits for metric in found.metrics)
@@ -141,7 +143,7 @@ def reproduction_text(found: Reproduction) -> str:
 
 
 def _and_more(found: Reproduction) -> str:
-    more = len(found.unmatched) - MOST_NAMED
+    more = len(found.unmatched) - MOST_UNMATCHED
     return f" and {more} more" if more > 0 else ""
 
 

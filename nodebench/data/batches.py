@@ -12,7 +12,7 @@ from nodebench.data.dataset import Data, Split
 from nodebench.spec.seed import stream
 
 Batch = tuple[Tensor, Tensor]
-PADDING = 4  # pixels on each side before a random crop
+CROP_PADDING = 4  # pixels on each side before a random crop
 
 
 def train_batches(
@@ -78,7 +78,7 @@ class _Moves:
         self, names: tuple[str, ...], count: int, seed: int, epoch: int, device: torch.device
     ):
         generator = _generator(seed, "augment", epoch)
-        shifts = torch.randint(0, 2 * PADDING + 1, (2, count), generator=generator)
+        shifts = torch.randint(0, 2 * CROP_PADDING + 1, (2, count), generator=generator)
         flips = torch.rand(count, generator=generator) < 0.5
         self.shifts = shifts.to(device) if "crop" in names else None
         self.flips = flips.to(device) if "flip" in names else None
@@ -102,7 +102,7 @@ def _cropped(images: Tensor, down: Tensor, right: Tensor) -> Tensor:
     copied whole, and the pixels between the window's rows are then left out by strides.
     """
     count, channels, height, width = images.shape
-    padded = torch.nn.functional.pad(images, (PADDING,) * 4)
+    padded = torch.nn.functional.pad(images, (CROP_PADDING,) * 4)
     across, whole = padded.stride(2), padded.stride(1)
     length = (height - 1) * across + width
     stretches = padded.as_strided((padded.numel() - length + 1, length), (1, 1))

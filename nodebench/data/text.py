@@ -21,7 +21,7 @@ from nodebench.spec.data import TEXT_LENGTH, Text
 
 # Of each the code is its place, from 1 on. The ’ ˆ ˜ ‘ are typographic, as in saparina/neural-ode.
 CHARACTERS = 'abcdefghijklmnopqrstuvwxyz0123456789-,;.!?:’"/|_#$%ˆ&*˜‘+=<>()[]{} '
-PADDING, UNKNOWN = 0, len(CHARACTERS) + 1
+PADDING_CODE, UNKNOWN = 0, len(CHARACTERS) + 1
 SYMBOLS = UNKNOWN + 1
 CLASS_NAMES = ("World", "Sports", "Business", "Sci/Tech")
 
@@ -96,7 +96,7 @@ def read_csv(file: Path) -> tuple[list[str], NDArray[np.int64]]:
 
 def encode(texts: list[str]) -> NDArray[np.uint8]:
     """The codes [n, 1014] of texts in lower case, cut or padded with 0; 68 is an unknown one."""
-    codes = np.full((len(texts), TEXT_LENGTH), PADDING, np.uint8)
+    codes = np.full((len(texts), TEXT_LENGTH), PADDING_CODE, np.uint8)
     places = np.arange(TEXT_LENGTH)
     for start in range(0, len(texts), ROWS):
         # Lower case first: it may make a text longer, as İ becomes two characters.

@@ -28,7 +28,7 @@ from nodebench.store.lock import holder
 from nodebench.store.mlflow_file import lost, moved_experiments
 from nodebench.store.result import TrialState
 from nodebench.sweep import Sweep
-from nodebench.tracking.settings import configure
+from nodebench.tracking.settings import configure_mlflow
 
 Level = Literal["ok", "warning", "problem"]
 
@@ -205,7 +205,7 @@ def _data_set(data: Settings, root: Path) -> Finding:
 
 def _mlflow(case: Case) -> Iterator[Finding]:
     try:
-        configure()
+        configure_mlflow()
         from nodebench.tracking.client import probe_mlflow
     except ImportError as error:
         yield Finding("problem", f"MLflow cannot be imported ({error})", "pip install mlflow")

@@ -20,7 +20,9 @@ from nodebench.sweep.match import SPEC_ORDER
 
 TABLE = "results.csv"
 
-SECONDS = "‡ To over from, as trained: other trials, and other machines, may have had a part in it."
+SECONDS_NOTE = (
+    "‡ To over from, as trained: other trials, and other machines, may have had a part in it."
+)
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,7 @@ def comparison(reference: Side, other: Side) -> str:
     ]
     what = _metric_name(metric)
     what = f"Test {what}{unit(what)}, from `{reference.name}` to `{other.name}`."
-    lines = [f"# {other.name} against {reference.name}", f"{what} {SECONDS}"]
+    lines = [f"# {other.name} against {reference.name}", f"{what} {SECONDS_NOTE}"]
     table: str = pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True)
     missing = [
         _cells_of_one_side(cells, side, name)

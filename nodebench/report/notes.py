@@ -31,7 +31,7 @@ BEST_EPOCH = """\
 † the epoch with the best validation metric, or without validation data the best test metric,
 which flatters. The headline is the last epoch."""
 
-METHODS = """\
+METHODS_PAGE = """\
 How each number is computed: [docs/reports.md](../../docs/reports.md)."""
 
 BASELINE = """\

@@ -196,7 +196,7 @@ def _notes(found: Findings, table: ResultTables) -> str:
         marks.append(notes.TIMED_BUSY)
     lines = [f"- {bold(term)}: {text}" for term, text in terms.items()]
     lines += [f"- {mark}" for mark in marks]
-    return "\n".join(["## Notes\n", *lines, f"- {notes.METHODS}"])
+    return "\n".join(["## Notes\n", *lines, f"- {notes.METHODS_PAGE}"])
 
 
 def _curve_section(name: str, caption: str) -> str:

@@ -49,11 +49,11 @@ def answer(found: Findings) -> str:
     return "\n".join(f"- {bold(f'{what}:')} {text}" for what, text in lines)
 
 
-Line = tuple[str, str]
+SummaryLine = tuple[str, str]
 """What a line is about, and what it says."""
 
 
-def _best(sweep: Sweep, frame: pd.DataFrame) -> list[Line]:
+def _best(sweep: Sweep, frame: pd.DataFrame) -> list[SummaryLine]:
     """The best configuration of each data set, and whether it is clearly ahead of the next."""
     if "data.name" not in sweep.varying:
         return [("Best", text) for text in _best_of(sweep, frame)]
@@ -94,7 +94,7 @@ def _lead(best: pd.Series[float], second: pd.Series[float]) -> str:
     return f"It is {word} ahead (p = {probability(difference.p)}) of the second,"
 
 
-def _at_chance(sweep: Sweep, frame: pd.DataFrame) -> list[Line]:
+def _at_chance(sweep: Sweep, frame: pd.DataFrame) -> list[SummaryLine]:
     """The configurations that have learned nothing: naming the most common class does as well."""
     data = sweep.trials[0].spec.data
     done = frame[frame[OUTCOME] == TrialOutcome.FINISHED]
@@ -108,7 +108,7 @@ def _at_chance(sweep: Sweep, frame: pd.DataFrame) -> list[Line]:
     return [("No better than chance", f"{_named(cells)} (margin {sweep.margin:g}).")]
 
 
-def _against_baseline(compared: Sequence[BaselineComparison]) -> list[Line]:
+def _against_baseline(compared: Sequence[BaselineComparison]) -> list[SummaryLine]:
     if not compared:
         return []
     title = "[Against the baseline](#against-the-baseline)"
@@ -120,7 +120,7 @@ def _against_baseline(compared: Sequence[BaselineComparison]) -> list[Line]:
     return [(title, f"of {len(compared)} configurations, {parts}.")]
 
 
-def _still_odes(judged: pd.DataFrame) -> list[Line]:
+def _still_odes(judged: pd.DataFrame) -> list[SummaryLine]:
     """How many trained networks are ODEs, and which configurations have some that are not."""
     if judged.empty:
         return []
@@ -133,7 +133,7 @@ def _still_odes(judged: pd.DataFrame) -> list[Line]:
     return [("[Still ODEs](#is-it-still-an-ode)", text)]
 
 
-def _front(found: Findings) -> list[Line]:
+def _front(found: Findings) -> list[SummaryLine]:
     """What is Pareto-optimal by seconds, where these were measured alone."""
     frontier = found.frontier
     if found.timed.empty or len(frontier) < 2:
@@ -144,7 +144,7 @@ def _front(found: Findings) -> list[Line]:
     return [("Pareto-optimal by time per epoch", f"{_named(cells)}.")]
 
 
-def _claims(sweep: Sweep, checked: Sequence[Checked]) -> list[Line]:
+def _claims(sweep: Sweep, checked: Sequence[Checked]) -> list[SummaryLine]:
     size = sweep.made.size
     where = f" (in the {size} form)" if size != "full" else ""
     lines = []
@@ -155,14 +155,14 @@ def _claims(sweep: Sweep, checked: Sequence[Checked]) -> list[Line]:
     return lines
 
 
-def _published(published: Sequence[Compared]) -> list[Line]:
+def _published(published: Sequence[Compared]) -> list[SummaryLine]:
     readings = [each.reading for each in published if each.reading in COMPARED]
     parts = _counts_text(readings, COMPARED)
     title = "[Published numbers](#published-numbers)"
     return [(title, f"of {len(readings)} that compare, {parts}.")] if readings else []
 
 
-def _cost(frame: pd.DataFrame) -> list[Line]:
+def _cost(frame: pd.DataFrame) -> list[SummaryLine]:
     """What was trained, for how long in total, on what, and how much of it failed."""
     ran = frame[frame[OUTCOME] != MISSING]
     if ran.empty or not {"epoch_s", "epochs"} <= {*ran.columns}:

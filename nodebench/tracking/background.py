@@ -20,7 +20,7 @@ from nodebench.errors import InputError, TrackingError
 from nodebench.planning.freshness import note_tracked, state_of
 from nodebench.store import Store
 from nodebench.sweep import Sweep
-from nodebench.tracking.settings import configure
+from nodebench.tracking.settings import configure_mlflow
 
 EVERY_S = 2.0
 PATIENCE_S = 5.0
@@ -136,7 +136,7 @@ def _mirror(sweep: Sweep, store: Store, driver: Connection) -> None:
 def _keep_up(sweep: Sweep, store: Store, driver: Connection) -> None:
     """Writes what is new every few seconds, and all that is missing when told to finish."""
     try:
-        configure()
+        configure_mlflow()
         from nodebench.tracking.tracker import Tracker
     except ImportError as error:
         raise TrackingError(f"MLflow is not installed ({error})") from error

@@ -1,7 +1,7 @@
 """Reaching MLflow: whether it answers, its errors in our words, and the runs that are ours.
 
 Everything of MLflow is imported from here. Whoever imports this module calls
-`nodebench.tracking.settings.configure` before.
+`nodebench.tracking.settings.configure_mlflow` before.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ import os
 from nodebench.store.locations import variable
 
 
-def configure() -> None:
+def configure_mlflow() -> None:
     """Sets MLflow's environment variables, unless the user has.
 
     Call it before importing `tracking.client` or `tracker`: MLflow's own import would start a

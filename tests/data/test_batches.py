@@ -9,7 +9,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from nodebench.data.batches import PADDING, batches_per_epoch, test_batches, train_batches
+from nodebench.data.batches import CROP_PADDING, batches_per_epoch, test_batches, train_batches
 from nodebench.data.dataset import Data, Split, balanced
 from nodebench.errors import DataError
 from tests.support.fake_datasets import WRITERS, loaded
@@ -176,12 +176,12 @@ def pictures(count: int = 40, dtype: torch.dtype = torch.float32, **settings: ob
 def windows(image: Tensor) -> dict[bytes, tuple[int, int]]:
     """Every crop of the zero-padded image, by content, as the shift that makes it."""
     channels, height, width = image.shape
-    padded = torch.zeros(channels, height + 2 * PADDING, width + 2 * PADDING)
-    padded[:, PADDING : PADDING + height, PADDING : PADDING + width] = image
+    padded = torch.zeros(channels, height + 2 * CROP_PADDING, width + 2 * CROP_PADDING)
+    padded[:, CROP_PADDING : CROP_PADDING + height, CROP_PADDING : CROP_PADDING + width] = image
     return {
         padded[:, dy : dy + height, dx : dx + width].contiguous().numpy().tobytes(): (dy, dx)
-        for dy in range(2 * PADDING + 1)
-        for dx in range(2 * PADDING + 1)
+        for dy in range(2 * CROP_PADDING + 1)
+        for dx in range(2 * CROP_PADDING + 1)
     }
 
 
@@ -201,7 +201,7 @@ def test_a_crop_is_a_window_of_the_zero_padded_image() -> None:
     ]
     assert len(set(shifts)) > 20
     for axis in (0, 1):
-        assert {shift[axis] for shift in shifts} == set(range(2 * PADDING + 1))
+        assert {shift[axis] for shift in shifts} == set(range(2 * CROP_PADDING + 1))
 
 
 def test_a_flip_mirrors_about_half_of_the_images_left_to_right() -> None:

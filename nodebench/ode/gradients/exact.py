@@ -20,7 +20,7 @@ from nodebench.ode.gradients.recompute import recompute
 from nodebench.ode.weight_cache import weights_made_once
 from nodebench.spec.solver import Gradient, Solver
 
-SHARE = 0.5
+MEMORY_SHARE = 0.5
 """Of the memory that a trial has, what the graph of one solve may fill."""
 
 ADAPTIVE_EVALUATIONS = 500
@@ -43,7 +43,7 @@ def exact_form(
 ) -> str:
     """`backprop` if what it keeps fits into a part of this number of bytes, else `recompute`."""
     kept = kept_bytes(f, y0, times[0]) * _evaluations(solver, times)
-    return "backprop" if kept <= SHARE * memory_bytes else "recompute"
+    return "backprop" if kept <= MEMORY_SHARE * memory_bytes else "recompute"
 
 
 def exact_gradient(form: str, solver: Solver) -> Gradient:

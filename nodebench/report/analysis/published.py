@@ -44,7 +44,7 @@ METRICS = {
 
 UNITS = {"": 1.0, " K": 1e3, " M": 1e6}
 
-MARGIN, SHARE = 0.01, 0.1
+MARGIN, RELATIVE_MARGIN = 0.01, 0.1
 """Margins of equivalence: of an accuracy, and of a count as a share of it."""
 
 READ_OFF = 0.01
@@ -126,7 +126,7 @@ class PublishedNumber(Settings):
             return None
         if self.is_accuracy:
             return MARGIN if self.margin is None else self.margin
-        return self.number * (SHARE if self.margin is None else self.margin)
+        return self.number * (RELATIVE_MARGIN if self.margin is None else self.margin)
 
     def is_rounding_of(self, count: float) -> bool:
         """Whether it is a count, rounded to the digits that were printed."""
