@@ -14,9 +14,9 @@ import psutil
 import pytest
 import yaml
 
+from nodebench.errors import TrialOutcome
 from nodebench.execution.runner import run_inline
 from nodebench.store import Store
-from nodebench.store.result import FINISHED
 from nodebench.sweep import load
 from tests.support.mlflow_server import free_port
 from tests.support.tiny_sweeps import Quiet, histories, options
@@ -181,7 +181,7 @@ def test_a_node_killed_in_mid_sweep_costs_its_trials_nothing_but_time(
     doomed.kill()
     out, err = run.communicate(timeout=300)
     assert run.returncode == 0, out + err
-    assert {result.outcome for result in store.results().values()} == {FINISHED}
+    assert {result.outcome for result in store.results().values()} == {TrialOutcome.FINISHED}
     assert histories(sweep, store) == expected
     logs = [store.folder(trial.id).log_file.read_text() for trial in sweep.trials]
     assert sum(log.count("resumed after") for log in logs) >= 1
