@@ -15,7 +15,7 @@ def main() -> None:
     """The command line; an interrupt ends it with a line and status 130, however early it comes."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _leave)
-    from nodebench.cli import main as command_line
+    from nodebench.cli import command_line
 
     command_line()
 

@@ -15,7 +15,6 @@ from nodebench.errors import InputError, unknown
 from nodebench.execution import launch
 from nodebench.execution.doctor import Case, Finding, examine
 from nodebench.execution.launch import Outcome
-from nodebench.execution.preflight import require_places
 from nodebench.execution.publishing import Publication
 from nodebench.execution.runner import Backend, Monitor, NullMonitor
 from nodebench.files import write
@@ -31,13 +30,7 @@ from nodebench.report.analysis.verdict import Verdict, judge
 from nodebench.report.folder import require_report_folder
 from nodebench.spec.data import DATASETS, Dataset
 from nodebench.store import Store
-from nodebench.store.locations import (
-    data_root,
-    default_store,
-    report_folder,
-    require_place,
-    tracking_uri,
-)
+from nodebench.store.locations import data_root, default_store, report_folder, require_place
 from nodebench.store.merge import Merged, require_store
 from nodebench.store.merge import merge_trials as merge_store
 from nodebench.sweep import Sweep
@@ -193,9 +186,8 @@ def sync(sweep: Sweep, store: Store, *, replace_other: bool = False) -> dict[str
         StoreError: if another file has the sweep's name, which it is not to `replace_other`.
         TrackingError: if MLflow cannot be reached.
     """
-    require_places(store, None)
-    require_name(sweep, store, replace=replace_other)
-    tracking_uri(store)  # a wrong one is reported before MLflow is imported
+    # A wrong address is reported before MLflow is imported.
+    Publication(write_report=False, replace_other=replace_other).require_places(sweep, store)
     configure_mlflow()
     from nodebench.tracking.tracker import Tracker
 
@@ -279,8 +271,8 @@ def merge(
         StoreError: if a folder is not a store, before anything is copied, or cannot be read; or if
             another file has the sweep's name, which it is not to `replace_other`.
     """
-    require_places(store, None)
-    require_name(sweep, store, replace=replace_other)
+    publication = Publication(track=False, write_report=False, replace_other=replace_other)
+    publication.require_places(sweep, store)
     others = [require_store(folder, store) for folder in folders]
     remember(sweep, store)
     return [merge_store([trial.id for trial in sweep.trials], other, store) for other in others]

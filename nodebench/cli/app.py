@@ -59,7 +59,7 @@ def _options(
     """Declarative sweeps and benchmarks for neural ODEs."""
 
 
-def main() -> None:
+def command_line() -> None:
     """The console script: our errors become messages, and exit statuses say how it went."""
     take_over()
     _have_a_home()

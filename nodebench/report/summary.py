@@ -41,7 +41,6 @@ def answer(found: Findings) -> str:
         *_against_baseline(found.compared),
         *_still_odes(found.judged),
         *_front(found),
-        *_gradients(found.costs),
         *_claims(found.sweep, found.checked),
         *_published(found.published),
         *_cost(found.results),
@@ -190,7 +189,7 @@ def _duration(seconds: float) -> str:
     return f"{seconds:.0f} seconds"
 
 
-def _gradients(costs: pd.DataFrame) -> list[Line]:
+def _gradients(costs: pd.DataFrame) -> list[SummaryLine]:
     """Which gradients were exact, and which after backprop the cheapest and the lightest."""
     if costs.empty:
         return []

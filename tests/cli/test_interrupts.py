@@ -85,5 +85,5 @@ def test_a_second_interrupt_while_the_first_is_answered_is_no_traceback(monkeypa
     for name in ("app", "take_over", "_have_a_home", "_heed_signals"):
         monkeypatch.setattr(app, name, interrupted_again if name == "app" else lambda: None)
     with pytest.raises(SystemExit) as caught:
-        app.main()
+        app.command_line()
     assert caught.value.code == 130

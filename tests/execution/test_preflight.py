@@ -217,7 +217,7 @@ def test_what_the_system_refuses_is_one_sentence(monkeypatch, capsys, error, wor
         monkeypatch.setattr(app, name, refuse if name == "app" else lambda: None)
     monkeypatch.setattr(app.signal, "signal", lambda *_: None)
     with pytest.raises(SystemExit) as caught:
-        app.main()
+        app.command_line()
     assert caught.value.code == 2
     assert words in capsys.readouterr().err
 
