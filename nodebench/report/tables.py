@@ -53,6 +53,7 @@ def main_table(
                 **_seconds_columns(done, timed),
                 "NFE forward": count_and_interval(column(done, "nfe_forward")),
                 "NFE backward": count_and_interval(column(done, "nfe_backward")),
+                **_regularizer_columns(done),
                 **_adaptation_columns(done),
                 "outcomes": _outcomes(group),
             }
@@ -62,6 +63,9 @@ def main_table(
     optional = [name for name in table.columns if name not in always]
     return table.drop(columns=[name for name in optional if (table[name] == NO_VALUE).all()])
 
+
+REGULARIZER = "regularizer_"
+"""What the names of regularizers' terms begin with, among the metrics of an epoch."""
 
 HEADINGS = {
     "test_": "test {}",
@@ -160,6 +164,18 @@ def _adaptation_columns(done: pd.DataFrame) -> dict[str, str]:
         "NFE over training": mean_and_interval(column(adapted, "nfe_forward_mean"), 1),
         "final step size": mean_and_interval(column(adapted, "step_size"), 4) + note,
         "final tol": ", ".join(f"{tol:.2g}" for tol in column(adapted, "tol").dropna()) or NO_VALUE,
+    }
+
+
+def _regularizer_columns(done: pd.DataFrame) -> dict[str, str]:
+    """Each regularizer's term in the last epoch, without its weight, and what they all took."""
+    terms = [name for name in done.columns if name.startswith(REGULARIZER)]
+    return {
+        "NFE of regularizers": count_and_interval(column(done, "nfe_regularization")),
+        **{
+            f"{name.removeprefix(REGULARIZER)} term": mean_and_interval(column(done, name), 3)
+            for name in terms
+        },
     }
 
 

@@ -67,7 +67,7 @@ def traced(
     with weights_made_once():
         if solver.facts.kind == "fixed":
             return _on_grids(over_states(f), y0, times, solver, draws, keep)
-        return _accepted(over_states(f), y0, times, solver, draws)
+        return _accepted(f, y0, times, solver, draws)
 
 
 def _on_grids(
@@ -93,15 +93,15 @@ def _on_grids(
 
 
 def _accepted(
-    f: RightHandSide,
+    f: Counted,
     y0: Tensor,
     times: Sequence[float],
     solver: Solver,
     draws: Callable[[], Tensor | None],
 ) -> Trace:
     first_draws = draws()
-    watched = _Accepted(f, draws, 1 if times[-1] > times[0] else -1)
-    states = [y for (y,) in solve(watched, (y0,), times, solver)]
+    watched = _Accepted(over_states(f), draws, 1 if times[-1] > times[0] else -1)
+    states = [y for (y,) in solve(watched, (y0,), times, solver, f.norm)]
     taken, intervals = iter(watched.steps), []
     for end in times[1:]:
         interval = []
