@@ -56,7 +56,7 @@ def obstacle(spec: TrialSpec) -> str | None:
         return None
     if spec.train.regularize is not None:
         names = ", ".join(f"`{name}`" for name in spec.train.regularize.parts)
-        return f"{names} of `train.regularize`: each seed draws its own numbers, or counts its own"
+        return f"`train.regularize` ({names}) is computed for each seed by itself"
     return _obstacle_of_solve(spec.solver, spec.gradient.name)
 
 

@@ -129,7 +129,7 @@ def test_a_plan_tells_faults_by_their_path(tmp_path: Path) -> None:
 def test_regularized_seeds_are_not_trained_together_and_the_plan_says_why() -> None:
     assert obstacle(spec()) is None
     told = obstacle(regularized({"kinetic": 0.1, "steer": 0.5}, model=PLAIN))
-    assert told is not None and told.startswith("`kinetic`, `steer` of `train.regularize`")
+    assert told is not None and told.startswith("`train.regularize` (`kinetic`, `steer`) is")
 
 
 def test_labels_tell_weights_of_different_regularizers_apart(tmp_path: Path) -> None:
