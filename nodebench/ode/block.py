@@ -20,7 +20,7 @@ from nodebench.ode.regularizers.regularization import Regularization
 from nodebench.ode.solve import least_evaluations
 from nodebench.spec.solver import Gradient, Solver
 
-Solve: TypeAlias = "tuple[ODEBlock, Tensor, Sequence[float], Tensor]"
+BlockSolve: TypeAlias = "tuple[ODEBlock, Tensor, Sequence[float], Tensor]"
 """A block, the state that it started from, the times, and the states at these."""
 
 
@@ -51,7 +51,7 @@ class ODEBlock(nn.Module):
         self.deadline: float | None = None
         self.memory = Memory()
         self.regularization: Regularization | None = None
-        self.on_solve: Callable[[Solve], None] | None = None
+        self.on_solve: Callable[[BlockSolve], None] | None = None
         self._is_function: set[bool] = set()
         """In training, in evaluation: whether f was found to give one value for one input."""
 
@@ -145,9 +145,9 @@ def solved_by(model: nn.Module, solver: Solver, gradient: Gradient | None = None
 
 
 @contextlib.contextmanager
-def recorded(model: nn.Module) -> Iterator[list[Solve]]:
+def recorded(model: nn.Module) -> Iterator[list[BlockSolve]]:
     """Collects what the model's ODE blocks solve, in order."""
-    solves: list[Solve] = []
+    solves: list[BlockSolve] = []
     before = [(block, block.on_solve) for block in ode_blocks(model)]
     try:
         for block, _ in before:

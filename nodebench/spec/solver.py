@@ -253,7 +253,7 @@ class Gradient(NamedSettings):
         return self
 
     def require_use(self, solver: Solver) -> None:
-        """Refuses settings that do nothing beside this solver of the forward pass.
+        """Refuses settings that do nothing with this solver of the forward pass.
 
         Raises:
             ValueError: which says why.
@@ -274,8 +274,8 @@ class Gradient(NamedSettings):
         if self.norm == "seminorm" and (self.solver or solver).method == "scipy_solver":
             raise ValueError("`scipy_solver` has a norm of its own: leave out `norm: seminorm`")
 
-    def beside(self, solver: Solver) -> Gradient:
-        """The same without what has no effect beside this solver of the forward pass."""
+    def suited_to(self, solver: Solver) -> Gradient:
+        """The same without what has no effect with this solver of the forward pass."""
         backward = self.solver or solver
         norm = self.norm if backward.is_embedded else "default"
         own = None if self.solver == solver else self.solver

@@ -18,7 +18,7 @@ from nodebench.ode.weight_cache import weights_made_once
 from nodebench.spec.solver import Solver
 
 
-class Step(NamedTuple):
+class RecordedStep(NamedTuple):
     """A step from t to t + h: what the method carried before it, and what f would draw then.
 
     What is not kept is an empty tuple, and None.
@@ -34,7 +34,7 @@ class Trace(NamedTuple):
     """A solve without a graph, by its steps from each output time to the next."""
 
     stepper: Stepper
-    intervals: list[list[Step]]
+    intervals: list[list[RecordedStep]]
     states: list[Tensor]
     """At the output times."""
 
@@ -80,12 +80,12 @@ def _on_grids(
 ) -> Trace:
     stepper, first_draws = stepper_of(solver), draws()
     carry = stepper.start(f, times[0], (y0,))
-    intervals: list[list[Step]] = []
+    intervals: list[list[RecordedStep]] = []
     states = [y0]
     for grid in grids(times, solver):
         taken = []
         for t, h in steps(grid):
-            taken.append(Step(t, h, carry if keep else (), draws()))
+            taken.append(RecordedStep(t, h, carry if keep else (), draws()))
             carry = stepper.step(f, t, h, carry)
         intervals.append(taken)
         states.append(carry[0][0])
@@ -121,7 +121,7 @@ class _Accepted:
 
     def __init__(self, f: RightHandSide, draws: Callable[[], Tensor | None], direction: int):
         self._f, self._draws, self._direction = f, draws, direction
-        self.steps: list[Step] = []
+        self.steps: list[RecordedStep] = []
         self.slope: State = ()
         self._before: State = ()
         self._drawn: Tensor | None = None
@@ -139,5 +139,5 @@ class _Accepted:
     def callback_accept_step(self, t: Tensor, y: State, h: Tensor) -> None:
         """It is taken."""
         h_signed = self._direction * h.item()  # torchdiffeq's steps are positive
-        self.steps.append(Step(t.item(), h_signed, (y, self._before), self._drawn))
+        self.steps.append(RecordedStep(t.item(), h_signed, (y, self._before), self._drawn))
         self._before = self.slope
