@@ -15,7 +15,8 @@ from nodebench.errors import DeadlineExceeded, EvaluationLimit, TrialFailure
 from nodebench.ode.deterministic import require_deterministic
 from nodebench.ode.field import Counted, Memory
 from nodebench.ode.gradients.odeint import odeint
-from nodebench.ode.integral import Integral, Integrand, WithIntegral
+from nodebench.ode.regularizers.augmented import Augmented
+from nodebench.ode.regularizers.regularization import Regularization
 from nodebench.ode.solve import least_evaluations
 from nodebench.spec.solver import Gradient, Solver
 
@@ -38,8 +39,9 @@ class ODEBlock(nn.Module):
 
     Before the first solve by an adaptive method, f is asked twice for one value.
 
-    `memory` is what gradient methods may fill, and what they keep from solve to solve. `integral`,
-    if there is one, is carried along in every solve, and `on_solve` is told of each.
+    `memory` is what gradient methods may fill, and what they keep from solve to solve. The
+    `regularization` of a training step, if there is one, may move the end of a solve and carries
+    its integrals along. `on_solve` is told of each solve.
     """
 
     def __init__(self, f: nn.Module, solver: Solver, gradient: Gradient, t1: float = 1.0):
@@ -52,14 +54,15 @@ class ODEBlock(nn.Module):
         self.max_evaluations: int | None = None
         self.deadline: float | None = None
         self.memory = Memory()
-        self.integral: Integral | None = None
+        self.regularization: Regularization | None = None
         self.on_solve: Callable[[BlockSolve], None] | None = None
         self._is_function: set[bool] = set()
         """In training, in evaluation: whether f was found to give one value for one input."""
 
     def forward(self, y0: Tensor) -> Tensor:
         """y(t1), of the shape of y0."""
-        return self.states(y0, (0.0, self.t1))[-1]
+        end = self.regularization.end(self.t1) if self.regularization else self.t1
+        return self.states(y0, (0.0, end))[-1]
 
     def trajectory(self, y0: Tensor, times: Sequence[float]) -> Tensor:
         """Y at each of `times`, of shape [len(times), *y0.shape]; y0 is y(times[0])."""
@@ -71,8 +74,8 @@ class ODEBlock(nn.Module):
         if self.solver.facts.kind != "fixed" and self.training not in self._is_function:
             require_deterministic(self.f, times[0], y0)
             self._is_function.add(self.training)
-        if self.integral:
-            states = self._with_integral(self.integral, y0, times)
+        if self.regularization:
+            states = self.regularization.states(self.f, y0, times, self._solved)
         else:
             states = self._solved(self.f, y0, times)
         if self.on_solve:
@@ -80,16 +83,9 @@ class ODEBlock(nn.Module):
         return states
 
     def _solved(self, f: nn.Module, y0: Tensor, times: Sequence[float]) -> list[Tensor]:
-        counted = Counted(f, self._count, self.memory)
+        norm = f.norm if isinstance(f, Augmented) else None
+        counted = Counted(f, self._count, self.memory, norm)
         return odeint(counted, y0, times, self.solver, self.gradient)
-
-    def _with_integral(
-        self, integral: Integral, y0: Tensor, times: Sequence[float]
-    ) -> list[Tensor]:
-        f = WithIntegral(self.f, integral.integrand, y0)
-        states, found = f.apart(self._solved(f, f.start(y0), times))
-        integral.found.append(found)
-        return states
 
     @property
     def exact_forms(self) -> dict[Solver, str]:
@@ -164,20 +160,6 @@ def recorded(model: nn.Module) -> Iterator[list[BlockSolve]]:
     finally:
         for block, on_solve in before:
             block.on_solve = on_solve
-
-
-@contextlib.contextmanager
-def integrated(model: nn.Module, integrand: Integrand) -> Iterator[list[Tensor]]:
-    """Collects an integral along every solve of the model's ODE blocks, with its gradient."""
-    integral = Integral(integrand, [])
-    blocks = list(ode_blocks(model))
-    try:
-        for block in blocks:
-            block.integral = integral
-        yield integral.found
-    finally:
-        for block in blocks:
-            block.integral = None
 
 
 @contextlib.contextmanager

@@ -10,6 +10,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from nodebench.errors import FieldError
+from nodebench.ode.fixed import State
+
+Norm = Callable[[State], Tensor]
+"""Of a state, or of errors in the form of one: a number without dimensions."""
 
 
 class Field(nn.Module):
@@ -38,13 +42,18 @@ class Memory:
 class Counted:
     """A module f(t, y) -> dy/dt, and what is called at each of its evaluations.
 
-    `memory` is that of the ODE block which the module belongs to.
+    `memory` is that of the ODE block which the module belongs to. By `norm`, adaptive methods
+    measure the errors of its states; None is their own norm, the root mean square.
     """
 
     def __init__(
-        self, module: nn.Module, on_evaluation: Callable[[], None], memory: Memory | None = None
+        self,
+        module: nn.Module,
+        on_evaluation: Callable[[], None],
+        memory: Memory | None = None,
+        norm: Norm | None = None,
     ):
-        self.module, self.on_evaluation = module, on_evaluation
+        self.module, self.on_evaluation, self.norm = module, on_evaluation, norm
         self.memory = memory or Memory()
 
     def __call__(self, t: float | Tensor, y: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,11 +15,10 @@ import torch
 from torch import Tensor
 
 from nodebench.errors import Diverged, NotConverged, StepUnderflow
+from nodebench.ode.field import Norm
 from nodebench.ode.fixed import Grid, RightHandSide, State, integrate
 from nodebench.ode.steppers import stepper_of
 from nodebench.spec.solver import Solver
-
-Norm = Callable[[State], Tensor]
 
 
 def solve(

@@ -54,6 +54,9 @@ def obstacle(spec: TrialSpec) -> str | None:
         return "a power iteration goes on in every forward pass of a spectral norm"
     if spec.solver is None or spec.gradient is None:
         return None
+    if spec.train.regularize is not None:
+        names = ", ".join(f"`{name}`" for name in spec.train.regularize.parts)
+        return f"`train.regularize` ({names}) is computed for each seed by itself"
     return _obstacle_of_solve(spec.solver, spec.gradient.name)
 
 

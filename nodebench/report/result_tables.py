@@ -23,6 +23,7 @@ from nodebench.report.analysis.statistics import column
 from nodebench.report.analysis.verdict import VerdictWord
 from nodebench.report.markdown import markdown_table
 from nodebench.report.tables import CONFIGURATION, cells, megabytes, three_digits, timed_busy
+from nodebench.spec.training import REGULARIZER_TERMS
 from nodebench.sweep import Sweep
 
 MOST_COLUMNS, WIDEST = 8, 100
@@ -143,6 +144,7 @@ def _detail_columns(
         **seconds_columns(done, timed),
         "MB/step": megabytes(column(done, "step_memory_bytes")),
         "NFE backward": count_and_interval(column(done, "nfe_backward")),
+        **_regularizer_columns(done),
         **_adaptation_columns(done),
     }
 
@@ -189,6 +191,17 @@ def seconds_columns(done: pd.DataFrame, timed: pd.DataFrame) -> dict[str, str]:
     return {
         f"{SECONDS}{where[m]}{mark}": three_digits(values.median()) if len(values) else NO_VALUE
         for m, values in seconds.items()
+    }
+
+
+def _regularizer_columns(done: pd.DataFrame) -> dict[str, str]:
+    """Each regularizer's term in the last epoch, without its weight, and what they all took."""
+    return {
+        "NFE of regularizers": count_and_interval(column(done, "nfe_regularization")),
+        **{
+            f"{name} term": mean_and_interval(column(done, f"regularizer_{name}"), 3)
+            for name in REGULARIZER_TERMS
+        },
     }
 
 

@@ -1,13 +1,14 @@
-"""How a model is trained: optimizers, schedules, and the length of a training."""
+"""How a model is trained: optimizers, schedules, regularizers, and the length of a training."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeAlias
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
-from nodebench.spec.settings import Settings, choice, from_name
+from nodebench.spec.settings import Settings, choice, from_name, parts_in
 from nodebench.spec.vocabulary import (
+    A_NUMBER,
     BelowOne,
     Count,
     Epochs,
@@ -122,6 +123,103 @@ else:
     ScheduleSettings = choice("schedule", SCHEDULES)
 
 
+class Term(Settings):
+    """A term of the loss: `weight` times an integral along every solve, the mean over a batch.
+
+    A weight of 0 only measures the integral.
+    """
+
+    weight: NonNegative
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_weight(cls, value: Any) -> Any:
+        return value if isinstance(value, dict | Settings) else {"weight": value}
+
+
+class Kinetic(Term):
+    """The kinetic energy, the integral of ‖f‖² (Finlay et al. 2020). A number is its weight."""
+
+
+class Jacobian(Term):
+    """The integral of ‖∂f/∂y‖² in the Frobenius norm (Finlay et al. 2020), by one random vector.
+
+    The vector is drawn for each solve. Each evaluation of f takes one more. A number is its weight.
+    """
+
+
+class Taylor(Term):
+    """The integral of the squared derivative of the solution of an `order` (Kelly et al. 2020).
+
+    Each evaluation of f takes `order` - 1 more.
+    """
+
+    order: Annotated[int, Field(ge=2, le=6), A_NUMBER]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_an_order(cls, value: Any) -> Any:
+        if not isinstance(value, dict | Settings):
+            raise ValueError("`taylor` takes two numbers: give `{order: 2, weight: 0.01}`")
+        return value
+
+
+class Steer(Settings):
+    """Solves of training end at a random time within `half_width` of their own (Ghosh et al. 2020).
+
+    A number is its half width.
+    """
+
+    half_width: Positive
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_half_width(cls, value: Any) -> Any:
+        return value if isinstance(value, dict | Settings) else {"half_width": value}
+
+
+class Regularize(Settings):
+    """What makes the ODE easy to solve: terms of the training loss, and random ends of time.
+
+    Each may be given alone or with others. Evaluation is free of them, evaluations of f that a term
+    needs are counted apart (`nfe_regularization`), and the steps of an adaptive method follow the
+    state's error alone. A list of regularizers, each with its `name`, is the same.
+    """
+
+    kinetic: Kinetic | None = None
+    jacobian: Jacobian | None = None
+    taylor: Taylor | None = None
+    steer: Steer | None = None
+
+    @property
+    def parts(self) -> dict[str, Term | Steer]:
+        """Those that are given, by name."""
+        return {name: part for name, part in self if part is not None}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_list(cls, value: Any) -> Any:
+        if not isinstance(value, list | tuple):
+            return value
+        names = [part.get("name") if isinstance(part, dict) else part for part in value]
+        if not all(isinstance(part, dict) and isinstance(part.get("name"), str) for part in value):
+            raise ValueError("each regularizer in a list is a mapping with a `name`")
+        if len(set(names)) < len(names):
+            raise ValueError("a regularizer stands once in a list")
+        return {
+            part["name"]: {key: inner for key, inner in part.items() if key != "name"}
+            for part in value
+        }
+
+
+REGULARIZER_TERMS = tuple(
+    name
+    for name, field in Regularize.model_fields.items()
+    if any(issubclass(part, Term) for part in parts_in(field).values())
+)
+"""The regularizers that add a term to the loss."""
+
+
 class Train(Settings):
     """How long and with what a model is trained.
 
@@ -140,6 +238,7 @@ class Train(Settings):
     reset_optimizer: Flag = False
     optimizer: OptimizerSettings = Sgd(name="sgd")
     schedule: ScheduleSettings = Constant(name="constant")
+    regularize: Regularize | None = None
     precision: PrecisionName = "float32"
     test_every: Count = 1
 
@@ -161,6 +260,8 @@ class Train(Settings):
 
     @model_validator(mode="after")
     def _has_one_length(self) -> Self:
+        if self.regularize is not None and not self.regularize.parts:
+            self._complete(regularize=None)
         if self.epochs is not None and self.iterations is not None:
             raise ValueError("give either `epochs` or `iterations`, not both")
         if self.epochs is None and self.iterations is None:

@@ -7,6 +7,7 @@ writing one trial are equal afterwards.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from pydantic import model_validator
@@ -16,7 +17,7 @@ from nodebench.spec.model import MODELS, CustomModel
 from nodebench.spec.network import Model
 from nodebench.spec.settings import Settings, choice, from_name
 from nodebench.spec.solver import Gradient, Solver
-from nodebench.spec.training import Train
+from nodebench.spec.training import REGULARIZER_TERMS, Steer, Train
 from nodebench.spec.vocabulary import MOST_STEPS, Size
 
 if TYPE_CHECKING:
@@ -25,6 +26,34 @@ if TYPE_CHECKING:
 else:
     DataSettings = choice("data set", DATASETS, CustomData)
     ModelSettings = choice("model", MODELS, CustomModel)
+
+
+CANNOT_REGULARIZE: tuple[tuple[tuple[str, ...], Callable[[TrialSpec, Solver], bool], str], ...] = (
+    (
+        REGULARIZER_TERMS,
+        lambda _spec, solver: not solver.facts.has_stepper,
+        "is integrated with the state and left out of the error control, which `{method}` cannot "
+        "do: take a fixed method, or one of torchdiffeq's embedded ones, as `dopri5`",
+    ),
+    (
+        ("jacobian", "taylor"),
+        lambda spec, _solver: spec.train.precision == "bf16",
+        "takes derivatives in forward mode, which torch cannot in bfloat16 alone: take the "
+        "precision `float32` or `tf32`",
+    ),
+    (
+        ("steer",),
+        lambda spec, _solver: spec.model.span is None,
+        "moves the end of a solve, which for `{model}` is a time of its data: leave it out",
+    ),
+    (
+        ("steer",),
+        lambda _spec, solver: solver.adapt is not None,
+        "moves the end of a solve, and `solver.adapt` compares solves to one end: leave out one of "
+        "the two",
+    ),
+)
+"""Regularizers, whether they do not suit a trial and its solver, and why."""
 
 
 class TrialSpec(Settings):
@@ -73,7 +102,8 @@ class TrialSpec(Settings):
                 f"of {kind}, as are read by: {others}"
             )
         if not self.model.has_ode:
-            self._complete(solver=None, gradient=None)
+            train = self.train.model_copy(update={"regularize": None})
+            self._complete(solver=None, gradient=None, train=train)
         elif self.solver is None or self.gradient is None:
             raise ValueError("a model with an ODE block needs a `solver` and a `gradient`")
         else:
@@ -84,6 +114,7 @@ class TrialSpec(Settings):
             self._complete(gradient=gradient)
         if self.solver is None or self.gradient is None:
             return self
+        self._regularizes_what_it_can(self.solver)
         self._has_so_many_steps("solver", self.solver)
         if self.gradient.solver is not None:
             self._has_so_many_steps("gradient.solver", self.gradient.solver)
@@ -99,6 +130,21 @@ class TrialSpec(Settings):
                 "`scipy_solver` runs outside of torch: only `gradient: adjoint` can train it"
             )
         return self
+
+    def _regularizes_what_it_can(self, solver: Solver) -> None:
+        """Refuses regularizers that the model or the solver does not suit."""
+        parts = self.train.regularize.parts if self.train.regularize else {}
+        for names, is_refused, why in CANNOT_REGULARIZE:
+            for name in names:
+                if name in parts and is_refused(self, solver):
+                    told = why.format(method=solver.method, model=self.model.name)
+                    raise ValueError(f"`train.regularize.{name}` {told}")
+        steer = parts.get("steer")
+        if isinstance(steer, Steer) and steer.half_width >= self.model.length:
+            raise ValueError(
+                f"`train.regularize.steer.half_width: {steer.half_width:g}` reaches back to the "
+                f"start of a solve over a time of {self.model.length:g}: take less than that"
+            )
 
     def _has_so_many_steps(self, path: str, solver: Solver) -> None:
         """Refuses a step size that leaves a solve without an end."""

@@ -17,13 +17,24 @@ def labeled(cells: Mapping[str, Mapping[str, Any]], paths: Sequence[str]) -> dic
     told = _telling({key: dict(_leaves(s, paths)) for key, s in cells.items()})
     words = {key: " ".join(map(str, values.values())) for key, values in told.items()}
     counts = Counter(words.values())
+    names = _names({path for values in told.values() for path in values})
     labels = {}
     for key, values in told.items():
         if counts[words[key]] > 1 or not any(isinstance(v, str) for v in values.values()):
-            words[key] = " ".join(f"{path.rpartition('.')[2]} {v}" for path, v in values.items())
+            words[key] = " ".join(f"{names[path]} {v}" for path, v in values.items())
         # A name of two lines would look like two trials.
         labels[key] = " ".join(words[key].split()) or str(cells[key]["model.name"])
     return labels
+
+
+def _names(paths: Iterable[str]) -> dict[str, str]:
+    """The last part of each path; the last two, `kinetic.weight`, where others end alike."""
+    ends = {path: path.rpartition(".")[2] for path in paths}
+    counts = Counter(ends.values())
+    return {
+        path: end if counts[end] == 1 else ".".join(path.split(".")[-2:])
+        for path, end in ends.items()
+    }
 
 
 def _leaves(values: Mapping[str, Any], paths: Iterable[str]) -> Iterator[tuple[str, Any]]:

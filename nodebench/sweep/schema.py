@@ -13,7 +13,16 @@ from nodebench.spec.model import MODELS
 from nodebench.spec.norms import Activations, Norms
 from nodebench.spec.settings import Settings
 from nodebench.spec.solver import Gradient, Solver
-from nodebench.spec.training import OPTIMIZERS, SCHEDULES, Train
+from nodebench.spec.training import (
+    OPTIMIZERS,
+    SCHEDULES,
+    Jacobian,
+    Kinetic,
+    Regularize,
+    Steer,
+    Taylor,
+    Train,
+)
 from nodebench.spec.vocabulary import (
     ACTIVATIONS,
     AUGMENTATIONS,
@@ -77,10 +86,18 @@ def _with_shorthand(node: Any) -> Any:
     if not isinstance(node, dict):
         return node
     if "$ref" in node:
-        return {"anyOf": [node, {"type": "string"}]}
+        short = SHORTHAND.get(node["$ref"].rpartition("/")[2], "string")
+        return {"anyOf": [node, {"type": short}]}
     node = {("anyOf" if key == "oneOf" else key): value for key, value in node.items()}
     node.pop("discriminator", None)
     return {key: _with_shorthand(value) for key, value in node.items()}
+
+
+SHORTHAND = {
+    **dict.fromkeys((part.__name__ for part in (Kinetic, Jacobian, Steer)), "number"),
+    Regularize.__name__: "array",
+}
+"""What may stand for a part, where that is not its name."""
 
 
 def page() -> str:
@@ -93,8 +110,10 @@ AROUND: tuple[tuple[str, type[Settings]], ...] = (
     ("search", Search), ("search.space", Range), ("search.stop", Stop),
 )  # fmt: skip
 WITHIN: tuple[tuple[str, type[Settings]], ...] = (
-    ("solver", Solver), ("gradient", Gradient), ("train", Train), ("model.norm", Norms),
-    ("model.activation", Activations),
+    ("solver", Solver), ("gradient", Gradient), ("train", Train),
+    ("train.regularize", Regularize), ("train.regularize.kinetic", Kinetic),
+    ("train.regularize.jacobian", Jacobian), ("train.regularize.taylor", Taylor),
+    ("train.regularize.steer", Steer), ("model.norm", Norms), ("model.activation", Activations),
 )  # fmt: skip
 CHOICES: tuple[tuple[str, Mapping[str, type[Settings]]], ...] = (
     ("train.optimizer", OPTIMIZERS), ("train.schedule", SCHEDULES), ("data", DATASETS),

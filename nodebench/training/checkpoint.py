@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import operator
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,6 +19,7 @@ from nodebench.files import write
 from nodebench.models.build import build
 from nodebench.models.weights import read_tensors
 from nodebench.ode.block import ode_blocks
+from nodebench.ode.regularizers.table import Penalty, Regularizers
 from nodebench.spec.solver import Solver
 from nodebench.store import TrialFolder
 from nodebench.store.result import Row
@@ -63,6 +66,8 @@ class EpochSums:
     backward: list[int] = field(default_factory=list)
     seconds: float = 0.0
     peak_memory: int = 0
+    regularizers: dict[str, Tensor] = field(default_factory=dict)
+    regularizer_evaluations: int = 0
 
     def add(self, loss: Loss) -> None:
         """Counts a batch."""
@@ -72,6 +77,13 @@ class EpochSums:
         self.samples += loss.samples
         self.batches += 1
 
+    def add_penalty(self, penalty: Penalty, samples: int) -> None:
+        """Counts what a batch's regularizers found, and the evaluations made for them."""
+        for name, term in penalty.terms.items():
+            before = self.regularizers.get(name, 0)
+            self.regularizers[name] = before + term.detach() * samples
+        self.regularizer_evaluations += penalty.evaluations
+
     def count(self, forward: list[int], backward: list[int]) -> None:
         """Counts a batch's evaluations, a number for each ODE block."""
         zeros = [0] * len(forward)
@@ -80,8 +92,11 @@ class EpochSums:
 
     def to(self, device: torch.device) -> EpochSums:
         """The same on a device."""
-        measures = {name: value.to(device) for name, value in self.measures.items()}
-        return EpochSums(**{**vars(self), "loss": self.loss.to(device), "measures": measures})
+        moved = {
+            each: {name: value.to(device) for name, value in getattr(self, each).items()}
+            for each in ("measures", "regularizers")
+        }
+        return EpochSums(**{**vars(self), "loss": self.loss.to(device), **moved})
 
 
 @dataclass
@@ -91,6 +106,7 @@ class TrainState:
     model: nn.Module
     optimizer: torch.optim.Optimizer
     hook: Hook | None = None
+    regularizers: Regularizers | None = None
     epoch: int = 0
     iteration: int = 0
     sums: EpochSums | None = None
@@ -99,6 +115,12 @@ class TrainState:
     """The shorter training that this one went on from, by its trial's id."""
     history: list[Row] = field(default_factory=list)
     environments: list[dict[str, Any]] = field(default_factory=list)
+
+    def regularized(self) -> AbstractContextManager[Penalty | None]:
+        """Meanwhile, solves are those of the next training step, with its regularizers if any."""
+        if self.regularizers is None:
+            return contextlib.nullcontext()
+        return self.regularizers.of_step(self.model, self.iteration)
 
     def save(self, path: Path, aside: Path | None = None) -> None:
         """Writes a checkpoint, whole or not at all; the one before it is kept aside."""

@@ -12,6 +12,7 @@ from torch import nn
 
 from nodebench.errors import DeadlineExceeded, Diverged
 from nodebench.ode.block import take_evaluations
+from nodebench.ode.regularizers.table import Regularizers
 from nodebench.spec import TrialSpec
 from nodebench.spec.training import Train
 from nodebench.store.result import Row
@@ -27,7 +28,9 @@ CHECK_EVERY = {"cpu": 1, "cuda": 50}
 
 def new_state(model: nn.Module, spec: TrialSpec, hook: Hook | None = None) -> TrainState:
     """The state before the first iteration."""
-    return TrainState(model, make_optimizer(model, spec.train.optimizer), hook)
+    regularize = spec.train.regularize
+    regularizers = Regularizers(regularize, spec.seed) if regularize else None
+    return TrainState(model, make_optimizer(model, spec.train.optimizer), hook, regularizers)
 
 
 def train(
@@ -112,6 +115,10 @@ def _train_epoch(
         "lr": state.optimizer.param_groups[0]["lr"],
         "train_loss": sums.loss.item() / sums.samples,
         **{f"train_{name}": sum_.item() / sums.samples for name, sum_ in sums.measures.items()},
+        **{
+            f"regularizer_{name}": sum_.item() / sums.samples
+            for name, sum_ in sums.regularizers.items()
+        },
         **_evaluations(sums),
         **(state.hook.metrics() if state.hook else {}),
         "epoch_s": seconds,
@@ -128,12 +135,15 @@ def _evaluations(sums: EpochSums) -> Row:
         row[name] = sum(counts) / sums.batches
         if len(counts) > 1:
             row |= {f"{name}.{block}": n / sums.batches for block, n in enumerate(counts)}
+    if sums.regularizers:
+        row["nfe_regularization"] = sums.regularizer_evaluations / sums.batches
     return row
 
 
 def _require_finite(state: TrainState) -> None:
     assert state.sums is not None
-    total = state.sums.loss.item()
+    sums = state.sums
+    total = sum(sums.regularizers.values(), sums.loss).item()
     if not math.isfinite(total):
         raise Diverged(
             f"the training loss became {total} by iteration {state.iteration} "

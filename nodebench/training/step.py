@@ -30,11 +30,16 @@ class Step:
         if self.taken:
             return
         state = self.state
-        loss = self.task.loss(state.model, self.batch)
+        with state.regularized() as penalty:
+            loss = self.task.loss(state.model, self.batch)
+        objective = penalty.added_to(loss.mean) if penalty else loss.mean
         forward = take_evaluations(state.model)
         state.optimizer.zero_grad()
-        loss.mean.backward()  # type: ignore[no-untyped-call]
+        objective.backward()  # type: ignore[no-untyped-call]
         backward = take_evaluations(state.model)
+        if penalty:
+            assert state.sums is not None
+            state.sums.add_penalty(penalty, loss.samples)
         if hook := state.hook:
             nfe = sum(forward)
             hook.after_backward(state.model, self.task, self.batch, loss, nfe, state.iteration)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from nodebench.errors import FieldError
-from nodebench.ode.field import Counted
+from nodebench.ode.field import Counted, Norm
 from nodebench.ode.fixed import State
 from nodebench.ode.gradients.backprop import backprop
 from nodebench.ode.gradients.buffers import buffers_kept, settled_weights
@@ -51,7 +51,7 @@ class _Solve(torch.autograd.Function):
             _, *later = backprop(f, y0, times, solver, gradient)
         ctx.f, ctx.times = f, times
         ctx.solver = gradient.solver or solver
-        ctx.norm = _seminorm if gradient.norm == "seminorm" else None
+        ctx.norm = norm_of_adjoint(f, gradient, of_states=2)
         ctx.but_batch_norm = gradient.update_batch_norm
         ctx.save_for_backward(*later, *parameters)
         return tuple(later)
@@ -74,10 +74,28 @@ class _Solve(torch.autograd.Function):
         return (None,) * 4 + (a, *gradients)
 
 
-def _seminorm(state: State) -> Tensor:
-    """The error norm of state and adjoint alone (Kidger, Chen, Lyons 2021)."""
-    y, a, *_ = state
-    return torch.maximum(y.square().mean().sqrt(), a.square().mean().sqrt())
+def norm_of_adjoint(f: Counted, gradient: Gradient, *, of_states: int) -> Norm | None:
+    """The error norm of a backward solve, whose first parts are `of_states`, in f's own norm.
+
+    The others are gradients of parameters, which the seminorm leaves out (Kidger, Chen, Lyons
+    2021). None is the solver's own norm of all.
+    """
+    if gradient.norm != "seminorm" and f.norm is None:
+        return None
+
+    def norm(state: State) -> Tensor:
+        of_state = f.norm or _root_mean_square
+        parts = [of_state((part,)) for part in state[:of_states]]
+        if gradient.norm != "seminorm":
+            parts += [_root_mean_square((part,)) for part in state[of_states:]]
+        return torch.stack(parts).max()
+
+    return norm
+
+
+def _root_mean_square(state: State) -> Tensor:
+    (part,) = state
+    return part.square().mean().sqrt()
 
 
 def _split(tensors: Sequence[Tensor], at: int) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:

@@ -23,7 +23,7 @@ def backprop(
     if solver.facts.kind == "fixed":
         return solve_on(grids(times, solver), f, y0, stepper_of(solver))
     with weights_made_once():
-        states = solve(lambda t, y: (f(t, y[0]),), (y0,), times, solver)
+        states = solve(lambda t, y: (f(t, y[0]),), (y0,), times, solver, f.norm)
     return [y for (y,) in states]
 
 

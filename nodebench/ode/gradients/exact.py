@@ -69,6 +69,8 @@ def kept_bytes(f: nn.Module, y: Tensor, t: float) -> int:
     alive: list[Tensor] = []  # so that no storage takes another's address
 
     def note(tensor: Tensor) -> Tensor:
+        if tensor._is_zerotensor():  # the derivative of a constant in forward mode, without memory
+            return tensor
         storage = tensor.untyped_storage()
         alive.append(tensor)
         if storage.data_ptr() not in own:

@@ -22,7 +22,7 @@ from torch.autograd.function import once_differentiable
 
 from nodebench.ode.field import Counted
 from nodebench.ode.fixed import State
-from nodebench.ode.gradients.adjoint import VectorProducts
+from nodebench.ode.gradients.adjoint import VectorProducts, norm_of_adjoint
 from nodebench.ode.gradients.buffers import buffers_kept, settled_weights
 from nodebench.ode.gradients.recorded_steps import RecordedStep, Trace, over_states, traced
 from nodebench.ode.solve import solve
@@ -59,7 +59,7 @@ class _Solve(torch.autograd.Function):
         nodes = [chebyshev(t0, t1, count) for t0, t1 in itertools.pairwise(times)]
         trace = traced(f, y0, times, solver, _over([t for inner in nodes for t in inner]))
         ctx.f, ctx.times, ctx.solver = f, times, gradient.solver or solver
-        ctx.norm = _of_adjoint if gradient.norm == "seminorm" else None
+        ctx.norm = norm_of_adjoint(f, gradient, of_states=1)
         paths = _paths(f, trace, nodes)
         ctx.nodes = [path.times for path in paths]
         ctx.save_for_backward(*(path.states for path in paths), *parameters)
@@ -156,8 +156,3 @@ def _adjoint_field(
         return tuple(products)
 
     return right_hand_side
-
-
-def _of_adjoint(state: State) -> Tensor:
-    """The error norm of the adjoint alone, as the seminorm of Kidger, Chen, Lyons 2021."""
-    return state[0].square().mean().sqrt()

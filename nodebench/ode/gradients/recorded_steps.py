@@ -81,7 +81,7 @@ def traced(
     with weights_made_once():
         if solver.facts.kind == "fixed":
             return _on_grids(over_states(f), y0, times, solver, draws, keep)
-        return _accepted(over_states(f), y0, times, solver, draws, keep)
+        return _accepted(f, y0, times, solver, draws, keep)
 
 
 def _on_grids(
@@ -107,7 +107,7 @@ def _on_grids(
 
 
 def _accepted(
-    f: RightHandSide,
+    f: Counted,
     y0: Tensor,
     times: Sequence[float],
     solver: Solver,
@@ -115,8 +115,9 @@ def _accepted(
     keep: Callable[[float, float], bool],
 ) -> Trace:
     first_draws = draws()
-    watched = _Accepted(f, draws, keep, 1 if times[-1] > times[0] else -1)
-    states = [y for (y,) in solve(watched, (y0,), times, solver)]
+    direction = 1 if times[-1] > times[0] else -1
+    watched = _Accepted(over_states(f), draws, keep, direction)
+    states = [y for (y,) in solve(watched, (y0,), times, solver, f.norm)]
     taken, intervals = iter(watched.steps), []
     for end in times[1:]:
         interval = []

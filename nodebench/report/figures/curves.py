@@ -18,6 +18,7 @@ from matplotlib.ticker import MaxNLocator
 from nodebench.report.analysis.columns import CELL, TRIAL
 from nodebench.report.analysis.statistics import interval
 from nodebench.report.figures.style import ON_LOG_AXES, in_lines, save, within_shares
+from nodebench.spec.training import REGULARIZER_TERMS
 from nodebench.sweep import Sweep
 from nodebench.sweep.labels import figure_labels, labeled
 
@@ -27,6 +28,10 @@ CURVES = {
     "loss": ("train_loss", "training loss"),
     "nfe_forward": ("nfe_forward", "evaluations per forward pass"),
     "nfe_backward": ("nfe_backward", "evaluations per backward pass"),
+    **{
+        f"regularizer_{name}": (f"regularizer_{name}", f"{name} term, without its weight")
+        for name in REGULARIZER_TERMS
+    },
 }
 
 FEW_EPOCHS = 5  # are marked one by one: a line through one is not seen

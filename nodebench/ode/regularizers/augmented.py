@@ -1,0 +1,114 @@
+"""A right-hand side with integrals along its solution: dq/dt = g(t, y, dy/dt) beside dy/dt = f.
+
+State and integrals are columns of one tensor, so every solver and every gradient carries them, and
+an integral costs no evaluations of f but those that its integrand makes. An adaptive method's
+steps follow the errors of the state alone, as in the code of Finlay et al. 2020 and Kelly et al.
+2020: a solve takes the steps that it would take without its integrals.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from nodebench.ode.field import Field, slope
+from nodebench.ode.fixed import State
+from nodebench.ode.gradients.random_state import Generator
+from nodebench.ode.gradients.recorded_steps import is_random
+from nodebench.ode.regularizers.regularizer import Evaluate, Integrand
+
+
+class Augmented(Field):
+    """State and integrals as rows [samples, numbers + integrals]; one state without a batch is one.
+
+    `on_evaluation` is called at each evaluation of f that an integrand asks for.
+    """
+
+    def __init__(
+        self,
+        f: nn.Module,
+        integrands: Sequence[Integrand],
+        y0: Tensor,
+        on_evaluation: Callable[[], None],
+    ):
+        super().__init__()
+        self.f, self._integrands, self._on_evaluation = f, integrands, on_evaluation
+        self._shape, self._samples = y0.shape, len(y0) if y0.dim() > 1 else 1
+        self._is_channels_last = y0.dim() == 4 and y0.is_contiguous(
+            memory_format=torch.channels_last
+        )
+        self._draws = Generator(y0) if is_random(f) else None
+        self._norms = [part for part in f.modules() if isinstance(part, _BatchNorm)]
+
+    def forward(self, t: float | Tensor, rows: Tensor) -> Tensor:
+        """(dy/dt, dq/dt) of every sample."""
+        y = self._state(rows)
+        drawn = self._draws.state() if self._draws else None
+        dy = slope(self.f, t, y)
+        again = self._again(drawn)
+        squares = [self._flat(g(again, t, y, dy)).square().sum(1) for g in self._integrands]
+        return torch.cat([self._flat(dy), torch.stack(squares, 1)], 1)
+
+    def start(self, y0: Tensor) -> Tensor:
+        """The state, and integrals of 0."""
+        return torch.cat([self._flat(y0), y0.new_zeros(self._samples, len(self._integrands))], 1)
+
+    def apart(self, rows: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
+        """The states alone, and the integrals [samples, integrals] at the last of them."""
+        return [self._state(each) for each in rows], rows[-1][:, self._numbers :]
+
+    def norm(self, state: State) -> Tensor:
+        """The root mean square of the state alone, by which an adaptive method judges its steps."""
+        (rows,) = state
+        return rows[:, : self._numbers].square().mean().sqrt()
+
+    @property
+    def _numbers(self) -> int:
+        return self._shape.numel() // self._samples
+
+    def _flat(self, y: Tensor) -> Tensor:
+        """A row a sample, in the order in which the state lies in memory."""
+        if self._is_channels_last:
+            y = y.movedim(1, -1)
+        return y.reshape(self._samples, -1)
+
+    def _state(self, rows: Tensor) -> Tensor:
+        y = rows[:, : self._numbers]
+        if self._is_channels_last:
+            batch, channels, height, width = self._shape
+            return y.reshape(batch, height, width, channels).movedim(-1, 1)
+        return y.reshape(self._shape)
+
+    def _again(self, drawn: Tensor | None) -> Evaluate:
+        """F once more: with the same dropout as before, and teaching its norms nothing."""
+
+        def evaluate(t: float | Tensor, y: Tensor) -> Tensor:
+            self._on_evaluation()
+            with self._drawn_as_before(drawn), _batch_statistics_alone(self._norms):
+                return slope(self.f, t, y)
+
+        return evaluate
+
+    def _drawn_as_before(self, drawn: Tensor | None) -> AbstractContextManager[None]:
+        return self._draws.back_at(drawn) if self._draws else contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def _batch_statistics_alone(norms: Sequence[_BatchNorm]) -> Iterator[None]:
+    """Meanwhile, batch norms that train use the batch's statistics and update no others."""
+    training = [norm for norm in norms if norm.training]
+    kept = [
+        (norm, norm.running_mean, norm.running_var, norm.num_batches_tracked) for norm in training
+    ]
+    try:
+        for norm in training:
+            norm.running_mean = norm.running_var = norm.num_batches_tracked = None
+        yield
+    finally:
+        for norm, mean, variance, count in kept:
+            norm.running_mean, norm.running_var, norm.num_batches_tracked = mean, variance, count

@@ -1,0 +1,26 @@
+"""Derivatives in forward mode, by torch.func."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.func import jvp
+
+
+def directional(function: Callable[[Tensor], Tensor], at: Tensor, direction: Tensor) -> Tensor:
+    """The derivative of a function at a point in a direction; it can be differentiated again."""
+    _load_decompositions()
+    found: Tensor = jvp(function, (at,), (direction,))[1]
+    return found
+
+
+@functools.cache
+def _load_decompositions() -> None:
+    """Has torch load what its first product needs, seconds of a process, which warns of itself."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        jvp(lambda x: x, (torch.zeros(()),), (torch.zeros(()),))

@@ -1,0 +1,49 @@
+"""What a regularizer is: an integral along every solve of a training step, or another end of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from nodebench.spec.seed import stream
+
+Evaluate: TypeAlias = Callable[[float | Tensor, Tensor], Tensor]
+"""One more evaluation of f(t, y), for the regularizer alone: counted apart, and without traces."""
+
+Integrand: TypeAlias = Callable[[Evaluate, float | Tensor, Tensor, Tensor], Tensor]
+"""(f, t, y, dy/dt) -> a tensor of the state's shape, whose squares are summed for each sample."""
+
+
+class Draws:
+    """Random numbers of one regularizer in one ODE block and one training step.
+
+    They follow from the trial's seed and these `names`, so that a resumed training draws the same.
+    Each solve takes the next generator.
+    """
+
+    def __init__(self, seed: int, *names: str | int):
+        self._seed, self._names, self._solves = seed, names, 0
+
+    def generator(self) -> torch.Generator:
+        """The next solve's generator, on the CPU."""
+        seed = stream(self._seed, "regularize", *self._names, self._solves)
+        self._solves += 1
+        return torch.Generator().manual_seed(seed)
+
+
+class Regularizer:
+    """A regularizer in the solves of one ODE block in one training step.
+
+    A subclass is made with its settings and `Draws`, and overrides one of these two.
+    """
+
+    def end(self, t1: float) -> float:
+        """Where a solve over [0, t1] ends instead."""
+        return t1
+
+    def integrand(self, _y0: Tensor) -> Integrand | None:
+        """What is squared and integrated along the solve from y0, if anything."""
+        return None
