@@ -166,7 +166,7 @@ def test_the_notebook_runs(tmp_path, monkeypatch):
             "solver=[{method: euler, steps: 2}]",
             "train.epochs=1",
             "train.batch_size=8",
-            "model.width=4",
+            "model.width=8",  # at 4, oneDNN of torch 2.15 corrupts memory on an AMD EPYC
         ]
         exec(source.replace("else []", f"else {small}"), scope)
     assert scope["trials"]["test_accuracy"].notna().all()
