@@ -4,4 +4,4 @@ from nodebench.cli import inspect as inspect
 from nodebench.cli import manage as manage
 from nodebench.cli import measure as measure
 from nodebench.cli import run as run
-from nodebench.cli.app import main as main
+from nodebench.cli.app import run_command as run_command

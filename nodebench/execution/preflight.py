@@ -155,7 +155,7 @@ def require_node(resources: Resources, nodes: Sequence[Mapping[str, float]]) -> 
     most_gpus = max((node.get("GPU", 0) for node in nodes), default=0)
     if resources.gpu_share > most_gpus:
         raise ResourceError(
-            f"`resources.gpus: {resources.gpus}` per trial, but the largest node has "
+            f"`resources.gpus: {_number(resources.gpus)}` per trial, but the largest node has "
             f"{most_gpus:g}. `--cpu` trains on the CPU, and `--small` takes a sweep's small form "
             "if it has one"
         )
@@ -166,3 +166,8 @@ def require_node(resources: Resources, nodes: Sequence[Mapping[str, float]]) -> 
             f"`resources.cpus: {resources.cpus}` per trial, but the largest node that fits has "
             f"{most:g}. Set `resources.cpus` to {most:g} or less"
         )
+
+
+def _number(amount: float | str) -> str:
+    """An amount as people write it: `1`, `0.5` or `auto`."""
+    return amount if isinstance(amount, str) else f"{amount:g}"

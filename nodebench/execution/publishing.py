@@ -76,7 +76,7 @@ def publishing(
     found = Published()
     remember(sweep, store)
     with (
-        BackgroundTracker(sweep, store, monitor.on_tracking)
+        BackgroundTracker(sweep, store, monitor.on_tracking, is_required=publication.require_mlflow)
         if publication.track
         else nullcontext() as tracker
     ):

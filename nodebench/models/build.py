@@ -11,6 +11,7 @@ from torch import nn
 
 from nodebench.data.dataset import Data
 from nodebench.data.trajectory import Trajectory
+from nodebench.errors import InputError
 from nodebench.models.mlp import mlp
 from nodebench.models.neural_ode import NeuralOdeNet
 from nodebench.models.plain_ode import PlainOdeNet
@@ -39,12 +40,17 @@ def build(spec: TrialSpec, data: Data | Trajectory) -> nn.Module:
     """A spec's network for data of this shape, with the weights that it begins with.
 
     Raises:
-        InputError: if these are in a file that does not fit.
+        InputError: if these are in a file that does not fit, or the user's own code gives none.
     """
     factory = NETWORKS.get(spec.model.name) or import_part(spec.model.name)
     with torch.random.fork_rng():
         torch.manual_seed(stream(spec.seed, "weights"))
-        model: nn.Module = factory(spec, data)
+        model = factory(spec, data)
+    if not isinstance(model, nn.Module):
+        raise InputError(
+            f"`{spec.model.name}` gives a `{type(model).__name__}`: let it return a "
+            "`torch.nn.Module`"
+        )
     if spec.weights is not None:
         read_weights(model, Path(spec.weights))
     return model

@@ -181,7 +181,10 @@ def parse_file(path: Path) -> Tree:
         tree = parse(text.decode())
     except OSError as error:
         raise _unreadable(path, f"cannot be read: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        why = f"is not UTF-8 text: see its byte {error.start + 1:,}. Save it as UTF-8"
+        raise _unreadable(path, why) from None
+    except yaml.YAMLError as error:
         raise _unreadable(path, f"is not YAML of plain values: {_complaint(error)}") from None
     if not isinstance(tree, dict):
         raise _unreadable(path, "a sweep file is a mapping: `name`, `base`, …")

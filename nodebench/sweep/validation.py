@@ -57,6 +57,8 @@ def _message(detail: ErrorDetails, path: TreePath, owner: type[Settings] | None)
         return f"should be `true` or `false`, found {shown(value)}"
     if kind == "tuple_type":
         return f"should be a list, found {shown(value)}"
+    if kind == "string_type" and isinstance(value, int | float):
+        return f"should be text, found the number {shown(value)}: write it in quotes"
     if kind == "string_pattern_mismatch":  # only import paths have a pattern
         return f"{shown(value)} is no import path, `package.module:Name`"
     message = re.sub("^(Input|String|Tuple) should", "should", detail["msg"])

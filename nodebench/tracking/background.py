@@ -30,11 +30,19 @@ LOST = "the process that writes to MLflow was lost"
 class BackgroundTracker:
     """The driver's end of the process.
 
-    `on_change` gets, in a thread, what prevents the writing, and None when it resumes.
+    `on_change` gets, in a thread, what prevents the writing, and None when it resumes. Where MLflow
+    `is_required`, what prevents it from the start is for `require` to say.
     """
 
-    def __init__(self, sweep: Sweep, store: Store, on_change: Callable[[str | None], None]):
-        self._sweep, self._store = sweep, store
+    def __init__(
+        self,
+        sweep: Sweep,
+        store: Store,
+        on_change: Callable[[str | None], None],
+        *,
+        is_required: bool = False,
+    ):
+        self._sweep, self._store, self._is_required = sweep, store, is_required
         context = multiprocessing.get_context("spawn")
         self._driver, end = context.Pipe()
         # A daemon, so that a driver that is interrupted does not wait for it.
@@ -102,8 +110,9 @@ class BackgroundTracker:
         with contextlib.suppress(OSError, EOFError):
             while True:
                 self.problem, is_last = self._driver.recv()
+                is_for_require = self._is_required and not self._heard.is_set()
                 self._heard.set()
-                if self.problem != before:
+                if self.problem != before and not is_for_require:
                     on_change(self.problem)
                 before = self.problem
                 if is_last:

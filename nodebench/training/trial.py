@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import time
 import traceback
@@ -9,6 +10,7 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import torch
@@ -92,7 +94,7 @@ def attempt(
             record = Record(trial, folder, options)
             yield from _with_outcome(_steps(trial, store, options, packed, record), record)
     except OSError as error:
-        raise StoreError(f"`{folder.path}` cannot be written: {error.strerror}") from error
+        raise StoreError(f"`{folder.path}` cannot be written: {_told(error)}") from error
 
 
 @dataclass(frozen=True)
@@ -150,13 +152,32 @@ def _with_outcome(steps: Iterator[Step | Row], record: Record) -> Iterator[Step 
         record.end(failure.outcome, str(failure))
     except InputError as error:
         record.end(TrialOutcome.ERROR, str(error))
+    except SystemExit as request:
+        if _is_rays(request.__traceback__):
+            raise
+        record.end(
+            TrialOutcome.ERROR, f"its code asks Python to exit, by `sys.exit({request.code!r})`"
+        )
     except Exception as error:  # noqa: BLE001 - a crash is recorded, and the sweep goes on
         if is_out_of_memory(error):
             record.end(TrialOutcome.OUT_OF_MEMORY, masked(shortage(error)))
             return
         with suppress(OSError):  # of a full disk, which the result's reason says
             record.folder.write_error(traceback.format_exc())
-        record.end(TrialOutcome.ERROR, masked(f"{type(error).__name__}: {error}"))
+        record.end(TrialOutcome.ERROR, masked(f"{type(error).__name__}: {_told(error)}"))
+
+
+def _told(error: Exception) -> str:
+    """What an error says; of a full disk, also what to do."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"{error.strerror}. `nodebench gc` shows what can go; the same command goes on then"
+    return str(error)
+
+
+def _is_rays(trace: TracebackType | None) -> bool:
+    """Whether Ray ends its worker, by a signal's handler, and not the trial's own code."""
+    *_, last = [frame for frame, _ in traceback.walk_tb(trace)]
+    return str(last.f_globals.get("__name__")).partition(".")[0] == "ray"
 
 
 def _prepared(trial: Trial, options: RunOptions, packed: int) -> Prepared:

@@ -203,6 +203,8 @@ def test_a_file_that_cannot_be_read_is_one_sentence(tmp_path):
     ("error", "words"),
     [
         (RuntimeError("can't start new thread"), "`ulimit -u`"),
+        (ImportError("libtorch.so: failed to map segment from shared object"), "`ulimit -v`"),
+        (MemoryError(), "`ulimit -v`"),
         (BlockingIOError(11, "Resource temporarily unavailable"), "the system refused"),
         (OSError(28, "No space left on device", "runs/x"), "`runs/x`: No space left on device"),
     ],
@@ -215,7 +217,7 @@ def test_what_the_system_refuses_is_one_sentence(monkeypatch, capsys, error, wor
         monkeypatch.setattr(app, name, refuse if name == "app" else lambda: None)
     monkeypatch.setattr(app.signal, "signal", lambda *_: None)
     with pytest.raises(SystemExit) as caught:
-        app.main()
+        app.run_command()
     assert caught.value.code == 2
     assert words in capsys.readouterr().err
 

@@ -11,7 +11,7 @@ from nodebench.errors import InputError
 from nodebench.planning.garbage import Wish, bytes_of, remove, survey_store
 from nodebench.store import Result, Store
 from nodebench.store.scratch import own_folder
-from tests.support.tiny_sweeps import Quiet, tiny, write_tiny
+from tests.support.tiny_sweeps import TINY, Quiet, tiny, write_tiny
 
 RESULT = Result("finished", "", 3, {"test_accuracy": 0.5}, [], 1.0, 2.0)
 KB = 1000
@@ -251,3 +251,17 @@ def test_the_command_lists_and_removes_only_when_told(tmp_path, store):
         f"trials/{planned}/checkpoint.pt",
         *(name for name in before if "orphan" in name),
     } | {f"trials/{planned}/log.txt"}
+
+
+@pytest.mark.parametrize(("outcome", "can_go"), [("stopped", True), ("error", False)])
+def test_what_a_search_stopped_is_done_and_needs_no_other_trial(tmp_path, store, outcome, can_go):
+    """A shorter training's checkpoint stays for what would continue it, which is not `stopped`."""
+    base = {**TINY, "data": {**TINY["data"], "val_size": 16}}
+    search = {"samples": 1, "space": {"solver.steps": {"choice": [1, 2]}}, "stop": "asha"}
+    sweep = tiny(tmp_path, base=base, search=search)
+    [trial] = sweep.trials
+    known(sweep, store)
+    put(store, trial.id, result=replace(RESULT, outcome=outcome), checkpoint=0)
+    put(store, "shorter00000", recipe=trial.recipe_id)
+    found = names(survey_store(store, ALL).items)
+    assert (("checkpoints", "shorter00000") in found) == can_go
