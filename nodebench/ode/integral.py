@@ -28,6 +28,8 @@ class Integral(NamedTuple):
 class WithIntegral(Field):
     """The right-hand side of state and integral together, of shape [batch, numbers + 1]."""
 
+    takes_rows = False
+
     def __init__(self, f: nn.Module, integrand: Integrand, y0: Tensor):
         super().__init__()
         self.f, self.integrand, self.shape = f, integrand, y0.shape
@@ -35,6 +37,8 @@ class WithIntegral(Field):
     def forward(self, t: float | Tensor, both: Tensor) -> Tensor:
         """(dy/dt, dq/dt), a row per sample."""
         y = both[:, :-1].reshape(self.shape)
+        if isinstance(t, Tensor) and t.dim():  # of each sample
+            t = t.reshape(-1, *(1,) * (y.dim() - 1))
         dy = slope(self.f, t, y)
         return torch.cat([dy.flatten(1), self.integrand(t, y, dy).unsqueeze(1)], 1)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from nodebench.files import write
-from nodebench.report import notes, solver_tables, tables
+from nodebench.report import notes, solver_tables, step_tables, tables
 from nodebench.report.analysis import published, sizes
 from nodebench.report.analysis.baseline import baseline_table
 from nodebench.report.analysis.claims import Checked, Judgement, claims_table
@@ -47,8 +47,8 @@ def write_report(
     """Writes the page, its figures and `sweep.yaml`; returns the page's path.
 
     `report.html` is the same in one file. Beside it stands the data: `results.csv`, and
-    `evaluations.csv`, `gradients.csv` and `timings.csv` where there are any. A figure that cannot
-    be drawn is named on the page and to `on_problem`, and the rest is written without it.
+    `evaluations.csv`, `batches.csv`, `gradients.csv` and `timings.csv` where there are any. A figure
+    that cannot be drawn is named on the page and to `on_problem`, and the rest is written without it.
     """
     found = Findings(sweep, store)
     for name, frame in found.tables.items():  # of which `folder.FIRST` is the first
@@ -116,6 +116,10 @@ def _sections(sweep: Sweep, found: Findings, figures: Figures) -> list[str]:
             "Which gradient to trust",
             notes.GRADIENTS,
             solver_tables.gradients_table(sweep, found.gradients),
+        ),
+        *_section("Steps of adaptive solvers", notes.STEPS, step_tables.steps_table(results)),
+        *_section(
+            "Steps by test batch", notes.BATCHES, step_tables.batches_table(found.batches)
         ),
         *_section("What a training step takes", notes.TIMINGS, tables.timings_table(sweep, timed)),
         *_not_drawn(figures.problems),

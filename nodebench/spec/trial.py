@@ -86,6 +86,8 @@ class TrialSpec(Settings):
                 f"`solver.dense_output` does nothing for `{self.model.name}`, whose ODE has one "
                 "output time: leave it out"
             )
+        if self.solver.by_sample:
+            self._has_independent_samples()
         if self.solver.adapt and self.data.metric != "accuracy":
             raise ValueError(f"`solver.adapt` compares accuracies, which `{self.data.name}` lacks")
         if self.solver.method == "scipy_solver" and self.gradient.name != "adjoint":
@@ -93,6 +95,16 @@ class TrialSpec(Settings):
                 "`scipy_solver` runs outside of torch: only `gradient: adjoint` can train it"
             )
         return self
+
+    def _has_independent_samples(self) -> None:
+        """Refuses steps of samples' own, where a sample's slope is not its own."""
+        if self.data.kind == "trajectories":
+            why = f"`{self.data.name}` is one trajectory, without a batch of samples"
+        elif self.model.normalizes_batches_in_ode:
+            why = "batch norm inside ODE blocks makes each sample's slope depend on all others"
+        else:
+            return
+        raise ValueError(f"`solver.control.step: sample` cannot be: {why}. Leave it out")
 
     def _has_so_many_steps(self, path: str, solver: Solver) -> None:
         """Refuses a step size that leaves a solve without an end."""

@@ -30,6 +30,7 @@ from nodebench.spec.vocabulary import (
 
 Statistics = Literal["running", "batch"]
 Moment = Literal["start", "end"]
+Extent = Literal["batch", "sample"]
 SizeName = Literal["small", "medium", "full"]
 SMALLER: tuple[SizeName, ...] = ("small", "medium")
 """The sizes that a file has where it has a block of that name; it is itself the full one."""
@@ -46,6 +47,9 @@ class Evaluate(Settings):
     `batch_norm` lists the statistics with which batch norm inside ODE blocks is evaluated: the
     `running` averages of training, or those of each test `batch`.
 
+    A block with `batch_sizes` or `control` measures what a solve costs with test batches of these
+    sizes, and with one step a `batch` or a `sample`: `control` is of embedded methods, as `dopri5`.
+
     A block with `gradients` measures, instead of accuracies, the gradients that these methods
     give with these solvers: how far they are from the gradient of the ODE itself, with the
     weights `at` the `start` and the `end` of training.
@@ -59,6 +63,8 @@ class Evaluate(Settings):
     tol_factors: tuple[Factor, ...] = ()
     test_size: Samples | None = None
     batch_norm: tuple[Statistics, ...] = ("running",)
+    batch_sizes: tuple[Samples, ...] = ()
+    control: tuple[Extent, ...] = ()
     gradients: tuple[GradientName, ...] = ()
     at: tuple[Moment, ...] = ("start", "end")
     when: dict[str, Any] = {}
@@ -69,7 +75,8 @@ class Evaluate(Settings):
             raise ValueError(
                 "`scipy_solver` runs outside of torch: it has an `adjoint` gradient only"
             )
-        for name in ("test_size", "batch_norm") if self.gradients else ("at",):
+        of_tests = ("test_size", "batch_norm", "batch_sizes", "control")
+        for name in of_tests if self.gradients else ("at",):
             if name in self.model_fields_set:
                 raise ValueError(
                     "`gradients` are measured on a training batch: they stand in a block of their "
@@ -321,6 +328,7 @@ MEASURES: tuple[str, ...] = (
     *(f"{on}_{what}" for what in ("accuracy", "error", "loss") for on in ("test", "train", "val")),
     "best_test_accuracy", "best_test_error", "parameters", "timed_epoch_s", "peak_memory_bytes",
     "nfe_forward", "nfe_forward_mean", "nfe_backward", "step_size", "tol",
+    "steps_accepted", "steps_rejected", "nfe_sample_min", "nfe_sample_mean", "nfe_sample_max",
     *VERDICT_NUMBERS,
 )  # fmt: skip
 """What a claim may be about: columns of `results.csv`."""

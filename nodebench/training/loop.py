@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from nodebench.errors import DeadlineExceeded, Diverged
+from nodebench.ode.adaptive.counts import measures
 from nodebench.ode.block import take_evaluations
 from nodebench.spec import TrialSpec
 from nodebench.spec.training import Train
@@ -128,7 +129,7 @@ def _evaluations(sums: EpochSums) -> Row:
         row[name] = sum(counts) / sums.batches
         if len(counts) > 1:
             row |= {f"{name}.{block}": n / sums.batches for block, n in enumerate(counts)}
-    return row
+    return row | measures(sums.steps)
 
 
 def _require_finite(state: TrainState) -> None:

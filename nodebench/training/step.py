@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from nodebench.errors import TrialFailure
-from nodebench.ode.block import take_evaluations
+from nodebench.ode.block import steps_taken, take_evaluations
 from nodebench.training import optimization
 from nodebench.training.checkpoint import TrainState
 from nodebench.training.task import Loss, Task
@@ -31,6 +31,8 @@ class Step:
             return
         state = self.state
         loss = self.task.loss(state.model, self.batch)
+        assert state.sums is not None
+        state.sums.count_steps(steps_taken(state.model))
         forward = take_evaluations(state.model)
         state.optimizer.zero_grad()
         loss.mean.backward()  # type: ignore[no-untyped-call]

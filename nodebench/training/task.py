@@ -6,7 +6,7 @@ import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -17,7 +17,16 @@ from nodebench.data.batches import Batch, batches_per_epoch, prepared, test_batc
 from nodebench.data.dataset import Data, Split, balanced
 from nodebench.data.trajectory import Trajectory, windows
 from nodebench.errors import Diverged, TrialFailure
-from nodebench.ode.block import ODEBlock, ode_blocks, recorded, solved_by, take_evaluations
+from nodebench.ode.adaptive.counts import measures as of_steps
+from nodebench.ode.adaptive.counts import with_counts
+from nodebench.ode.block import (
+    ODEBlock,
+    ode_blocks,
+    recorded,
+    solved_by,
+    steps_taken,
+    take_evaluations,
+)
 from nodebench.spec import TrialSpec
 from nodebench.spec.point import limit_solver
 from nodebench.spec.solver import Solver
@@ -46,12 +55,14 @@ class Loss:
 class Evaluation:
     """A model's loss and other measures on held-out data.
 
-    `nfe` and `forward_s` are evaluations and seconds per forward pass.
+    `nfe` and `forward_s` are evaluations and seconds per forward pass, `steps` what
+    `counts.measures` says of those of adaptive solves.
     """
 
     measures: dict[str, float]
     nfe: float
     forward_s: float
+    steps: dict[str, float] = field(default_factory=dict)
 
 
 class Task(ABC, Generic[BatchType]):
@@ -84,8 +95,16 @@ class Task(ABC, Generic[BatchType]):
         """What a model can be tested on: `test`, and `val` if there is validation data."""
 
     @abstractmethod
-    def evaluate(self, model: nn.Module, name: str = "test", size: int | None = None) -> Evaluation:
+    def evaluate(
+        self,
+        model: nn.Module,
+        name: str = "test",
+        size: int | None = None,
+        batch_size: int | None = None,
+    ) -> Evaluation:
         """Tests a model in evaluation mode, on a subset of `size` samples if that is given.
+
+        In batches of `batch_size`, by default that of the training.
 
         Raises:
             Diverged: if the loss is not finite.
@@ -134,7 +153,13 @@ class Classification(Task[Batch]):
         """`test`, and `val` where the data has validation samples."""
         return ("test", "val") if self.data.validation else ("test",)
 
-    def evaluate(self, model: nn.Module, name: str = "test", size: int | None = None) -> Evaluation:
+    def evaluate(
+        self,
+        model: nn.Module,
+        name: str = "test",
+        size: int | None = None,
+        batch_size: int | None = None,
+    ) -> Evaluation:
         """Loss and accuracy over samples; a subset is balanced between classes.
 
         The batch size is part of the result under an adaptive solver, whose steps suit a whole
@@ -144,7 +169,7 @@ class Classification(Task[Batch]):
         assert split is not None
         if size:
             split = split[balanced(split.targets.cpu(), size, 0).to(self.device)]
-        return evaluate(model, self.data, split, self.batch_size)
+        return evaluate(model, self.data, split, batch_size or self.batch_size)
 
     @torch.no_grad()
     def trajectories(self, model: nn.Module) -> list[Row]:
@@ -202,6 +227,7 @@ def evaluate(model: nn.Module, data: Data, split: Split, batch_size: int) -> Eva
     device = split.targets.device
     loss, correct = torch.zeros((), device=device), torch.zeros((), device=device)
     evaluations = batches = 0
+    steps: dict[str, float] = {}
     take_evaluations(model)
     synchronize(device)
     start = time.perf_counter()
@@ -209,12 +235,14 @@ def evaluate(model: nn.Module, data: Data, split: Split, batch_size: int) -> Eva
         logits = model(inputs)
         loss += F.cross_entropy(logits, targets, reduction="sum")
         correct += (logits.argmax(1) == targets).sum()
+        if counts := steps_taken(model):
+            steps = with_counts(steps, counts)
         evaluations += sum(take_evaluations(model))
         batches += 1
     count = len(split)
     measures = {"loss": _finite(loss) / count, "accuracy": correct.item() / count}
     seconds = time.perf_counter() - start  # reading the loss has waited for the device
-    return Evaluation(measures, evaluations / batches, seconds / batches)
+    return Evaluation(measures, evaluations / batches, seconds / batches, of_steps(steps))
 
 
 class TrajectoryFit(Task[Tensor]):
@@ -251,6 +279,7 @@ class TrajectoryFit(Task[Tensor]):
         model: nn.Module,
         name: str = "test",  # noqa: ARG002 - there is one trajectory
         size: int | None = None,  # noqa: ARG002 - which is taken whole
+        batch_size: int | None = None,  # noqa: ARG002
     ) -> Evaluation:
         """The extrapolation error over the whole span, against the states without noise.
 

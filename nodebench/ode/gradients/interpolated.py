@@ -56,7 +56,7 @@ class _Solve(torch.autograd.Function):
         *parameters: Tensor,
     ) -> tuple[Tensor, ...]:
         trace = traced(f, y0, times, solver)
-        ctx.f, ctx.times, ctx.solver = f, times, gradient.solver or solver
+        ctx.f, ctx.times, ctx.solver = f, times, gradient.backward(solver)
         ctx.norm = _of_adjoint if gradient.norm == "seminorm" else None
         paths = _paths(f, trace, times, gradient.nodes or NODES)
         ctx.nodes = [path.times for path in paths]

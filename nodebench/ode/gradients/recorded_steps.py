@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
-from nodebench.ode.field import Counted
+from nodebench.ode.adaptive.controlled import ControlledSolve
+from nodebench.ode.field import Counted, OverStates, ignored
 from nodebench.ode.fixed import Carry, RightHandSide, State, Stepper, steps
 from nodebench.ode.gradients.random_state import Generator
 from nodebench.ode.solve import grids, solve
@@ -21,11 +22,12 @@ from nodebench.spec.solver import Solver
 class Step(NamedTuple):
     """A step from t to t + h: what the method carried before it, and what f would draw then.
 
-    What is not kept is an empty tuple, and None.
+    What is not kept is an empty tuple, and None. With a step of each sample's own, t and h are of
+    shape [batch], and a sample that stands still has a step of size 0.
     """
 
-    t: float
-    h: float
+    t: Any
+    h: Any
     before: Carry
     draws: Tensor | None
 
@@ -45,9 +47,9 @@ class Trace(NamedTuple):
     """What f would draw before the first step."""
 
 
-def over_states(f: Counted) -> RightHandSide:
+def over_states(f: Counted) -> OverStates:
     """The field as steps call it."""
-    return lambda t, y: (f(t, y[0]),)
+    return OverStates(f)
 
 
 def is_random(module: nn.Module) -> bool:
@@ -67,6 +69,8 @@ def traced(
     with weights_made_once():
         if solver.facts.kind == "fixed":
             return _on_grids(over_states(f), y0, times, solver, draws, keep)
+        if solver.control is not None:
+            return _controlled(over_states(f), y0, times, solver)
         return _accepted(over_states(f), y0, times, solver, draws)
 
 
@@ -90,6 +94,26 @@ def _on_grids(
         intervals.append(taken)
         states.append(carry[0][0])
     return Trace(stepper, intervals, states, carry, first_draws)
+
+
+def _controlled(f: OverStates, y0: Tensor, times: Sequence[float], solver: Solver) -> Trace:
+    """The accepted steps of a solver with a `control`; dropout is none of it."""
+    taken: list[Step] = []
+
+    def note(t: Tensor, h: Tensor, y: State, slope: State) -> None:
+        is_one = not t.dim()
+        taken.append(Step(*((t.item(), h.item()) if is_one else (t, h)), (y, slope), None))
+
+    solve = ControlledSolve(f, solver, times, on_accept=note)
+    at = solve.start((y0,))
+    intervals, states = [], [y0]
+    for end in times[1:]:
+        at = solve.reach(end, at)
+        intervals.append(taken.copy())
+        taken.clear()
+        states.append(at.y[0])
+    f.on_counts(solve.counts())
+    return Trace(stepper_of(solver), intervals, states, (at.y, at.slope), None)
 
 
 def _accepted(
@@ -121,6 +145,7 @@ class _Accepted:
 
     def __init__(self, f: RightHandSide, draws: Callable[[], Tensor | None], direction: int):
         self._f, self._draws, self._direction = f, draws, direction
+        self.on_counts = getattr(f, "on_counts", ignored)
         self.steps: list[Step] = []
         self.slope: State = ()
         self._before: State = ()

@@ -25,6 +25,7 @@ class Findings:
         self.epochs = frames.epochs(sweep, store)
         self.evaluated = frames.evaluations(sweep, store)
         self.judged = frames.verdicts(sweep, store)
+        self.batches = frames.batches(sweep, store)
         self.gradients = frames.gradients(sweep, store)
         self.timed = frames.timings(sweep, store)
         self.results = _with_verdicts_and_seconds(
@@ -52,6 +53,7 @@ class Findings:
         return {
             "results": self.results,
             "evaluations": self.evaluated,
+            "batches": self.batches,
             "gradients": self.gradients,
             "timings": self.timed,
         }
