@@ -22,6 +22,7 @@ from nodebench.ode.fixed import Grid, RightHandSide, State, integrate
 from nodebench.ode.steppers import stepper_of
 from nodebench.spec.solver import Solver
 
+
 def solve(
     f: RightHandSide, y0: State, times: Sequence[float], solver: Solver, norm: Norm | None = None
 ) -> list[State]:

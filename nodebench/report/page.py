@@ -118,9 +118,7 @@ def _sections(sweep: Sweep, found: Findings, figures: Figures) -> list[str]:
             solver_tables.gradients_table(sweep, found.gradients),
         ),
         *_section("Steps of adaptive solvers", notes.STEPS, step_tables.steps_table(results)),
-        *_section(
-            "Steps by test batch", notes.BATCHES, step_tables.batches_table(found.batches)
-        ),
+        *_section("Steps by test batch", notes.BATCHES, step_tables.batches_table(found.batches)),
         *_section("What a training step takes", notes.TIMINGS, tables.timings_table(sweep, timed)),
         *_not_drawn(figures.problems),
         _provenance(results),

@@ -61,7 +61,9 @@ def batches_table(frame: pd.DataFrame) -> pd.DataFrame:
         rows.append(
             {
                 **dict(zip(keys.values(), map(str, key), strict=False)),
-                f"{metric}{unit(metric)}": ", ".join([value, *(f"{n} {o}" for o, n in failed.items())]),
+                f"{metric}{unit(metric)}": ", ".join(
+                    [value, *(f"{n} {o}" for o, n in failed.items())]
+                ),
                 **_steps(done, "nfe"),
                 "ms/sample": mean_and_interval(milliseconds, 3),
                 "n": str(len(done)),

@@ -64,7 +64,11 @@ SCIPY_METHODS: dict[str, int | None] = {
 """Scipy's methods and their orders, which BDF and LSODA vary from step to step."""
 
 CONTROLLERS: dict[str, tuple[float, float, str]] = {
-    "i": (1.0, 0.0, "the elementary controller, torchdiffeq's (Hairer, Nørsett, Wanner 1993, II.4)"),
+    "i": (
+        1.0,
+        0.0,
+        "the elementary controller, torchdiffeq's (Hairer, Nørsett, Wanner 1993, II.4)",
+    ),
     "pi": (0.3, 0.4, "PI.3.4 (Gustafsson 1991; Söderlind 2002, Table 1)"),
 }
 """How a step's size follows from errors -> (k_I, k_P, source).

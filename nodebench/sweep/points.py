@@ -58,7 +58,9 @@ def _points_of(spec: TrialSpec, block: Evaluate) -> Iterator[EvaluationPoint]:
                     yield from _batches_of(spec, on, block)
 
 
-def _batches_of(spec: TrialSpec, point: EvaluationPoint, block: Evaluate) -> Iterator[EvaluationPoint]:
+def _batches_of(
+    spec: TrialSpec, point: EvaluationPoint, block: Evaluate
+) -> Iterator[EvaluationPoint]:
     """The point, by each extent of a step and in batches of each size that a block asks for."""
     if spec.data.kind == "trajectories":  # has one sample, which is tested whole
         yield from () if block.batch_sizes or block.control else (point,)

@@ -123,42 +123,35 @@ class ControlledSolve:
     def reach(self, end: float, at: _At) -> _At:
         """Steps until all samples are at `end`."""
         while True:
-            is_there = at.t == end
-            there = int(is_there.sum())
-            if there == is_there.numel():
+            there = at.t == end
+            count = int(there.sum())
+            if count == there.numel():
                 return at
-            if not (there and self._takes_rows):
+            if not (count and self._takes_rows):
                 at, accepted = self._step(end, at, None)
-                self.accepted, self.tried = self.accepted + accepted, self.tried + ~is_there
+                self.accepted, self.tried = self.accepted + accepted, self.tried + ~there
                 continue
-            rows = (~is_there).nonzero().squeeze(1)
+            rows = (~there).nonzero().squeeze(1)
             moved, accepted = self._step(end, at.of(rows), (at, rows))
             self.accepted = self.accepted.index_add(0, rows, accepted.long())
             self.tried = self.tried.index_add(0, rows, torch.ones_like(rows))
             at = at.with_rows(rows, moved)
 
     def _step(self, end: float, at: _At, whole: tuple[_At, Tensor] | None) -> tuple[_At, Tensor]:
-        """One step, and whether it was accepted; `at` may be some samples of a `whole`."""
+        """One step, and which were accepted; `at` may be some samples of a `whole`."""
         left = (end - at.t).abs()
         h = torch.minimum(at.h, left)  # 0 of those that are there
-        is_short = at.h < left
         after, slopes = self.steps.tried(self.f, at.t, self.sign * h, at.y, at.slope)
         error = self._error(h, at.y, after, slopes)
         accepted = (error <= 1) & (left > 0)
-        any_accepted, all_accepted, is_finite, moves = torch.stack(
-            [
-                accepted.any(),
-                (accepted | (left == 0)).all(),
-                error.isfinite().all(),
-                (~is_short | (at.t + self.sign * h != at.t)).all(),
-            ]
-        ).tolist()
-        if not moves or not at.h.isfinite().all():
-            self._fail(at, h, error, left)
-        factor = self.controller.factor(error, at.error, accepted)
+        stuck = (left > 0) & ((at.t + self.sign * h == at.t) | ~at.h.isfinite())
+        flags = [accepted.any(), accepted.all(), error.isfinite().all(), stuck.any()]
+        any_accepted, all_accepted, is_finite, is_stuck = torch.stack(flags).tolist()
+        if is_stuck:
+            raise _failure(h[stuck], error[stuck])
         sized = replace(
             at,
-            h=torch.where(left > 0, h * factor, at.h),
+            h=torch.where(left > 0, h * self.controller.factor(error, at.error, accepted), at.h),
             error=self.controller.remembered(error, at.error, accepted),
         )
         if not any_accepted:
@@ -167,13 +160,13 @@ class ControlledSolve:
         if torch.is_grad_enabled() and not is_finite:  # whose zero gradients would not be zero
             after, slopes = self.steps.tried(self.f, at.t, signed, at.y, at.slope)
         self._note(at, signed, whole)
-        if all_accepted and bool((left > 0).all()):
-            y, slope = after, slopes[-1]
-        else:
-            y = self.steps.chosen(accepted, after, at.y)
-            slope = self.steps.chosen(accepted, slopes[-1], at.slope)
-        t = torch.where(accepted, torch.where(is_short, at.t + signed, end), at.t)
-        return replace(sized, t=t, y=y, slope=slope), accepted
+        moved = replace(
+            sized,
+            t=torch.where(accepted, torch.where(at.h < left, at.t + signed, end), at.t),
+            y=after if all_accepted else self.steps.chosen(accepted, after, at.y),
+            slope=slopes[-1] if all_accepted else self.steps.chosen(accepted, slopes[-1], at.slope),
+        )
+        return moved, accepted
 
     @torch.no_grad()
     def _error(self, h: Tensor, before: State, after: State, slopes: Sequence[State]) -> Tensor:
@@ -185,14 +178,6 @@ class ControlledSolve:
             for e, x, y in zip(errors, before, after, strict=True)
         )
         return torch.where(h > 0, self.extent.size(shares).double(), 0.0)
-
-    def _fail(self, at: _At, h: Tensor, error: Tensor, left: Tensor) -> None:
-        """Ends a solve that cannot go on."""
-        stuck = (left > 0) & ((at.t + self.sign * h == at.t) | ~at.h.isfinite())
-        if not (error[stuck].isfinite().all() and at.h.isfinite().all()):
-            raise Diverged("f is not finite, however small a step")
-        of = f" of {int(stuck.sum())} samples" if stuck.dim() else ""
-        raise StepUnderflow(f"the solver's step{of} fell to {float(h[stuck].min()):.1e}")
 
     def _note(self, at: _At, signed: Tensor, whole: tuple[_At, Tensor] | None) -> None:
         """Tells of a step; of samples that stand still, as one of size 0."""
@@ -211,3 +196,11 @@ class ControlledSolve:
         accepted, rejected = self.accepted.double().mean(), rejected.double().mean()
         of_samples = 2 + (stages - 1) * self.tried if self.solver.by_sample else None
         return StepCounts(float(accepted), float(rejected), of_samples)
+
+
+def _failure(h: Tensor, error: Tensor) -> Diverged | StepUnderflow:
+    """Why steps cannot go on: those of the samples that are stuck."""
+    if not (error.isfinite().all() and h.isfinite().all()):
+        return Diverged("f is not finite, however small a step")
+    of = f" of {len(h)} samples" if h.dim() and len(h) > 1 else ""
+    return StepUnderflow(f"the solver's step{of} fell to {float(h.min()):.1e}")

@@ -45,7 +45,7 @@ def require_independent(f: nn.Module, t: float, y: Tensor) -> None:
         expected = slope(f, t, y)
         try:
             found, first = slope(f, times, y), slope(f, times, others)
-        except RuntimeError as error:
+        except (RuntimeError, ValueError, TypeError) as error:
             raise FieldError(
                 f"f cannot take a time for each sample, of shape {list(times.shape)}: {error}. Let "
                 f"it combine t and y by broadcasting, or {CURE}"
