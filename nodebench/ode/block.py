@@ -30,9 +30,9 @@ class ODEBlock(nn.Module):
 
     `solver` and `gradient` may be replaced at any time: the same weights under another solver.
     `evaluations` counts calls of f since `take_evaluations`, which training calls after every
-    forward and every backward pass, and `step_counts` has the steps of each adaptive solve. More than `max_evaluations` in one pass, or a call after
-    `deadline` (in seconds of time.monotonic), raises from inside f, so that a solve which would
-    never return does.
+    forward and every backward pass, and `step_counts` has the steps of each adaptive solve. More
+    than `max_evaluations` in one pass, or a call after `deadline` (in seconds of time.monotonic),
+    raises from inside f, so that a solve which would never return does.
 
     Before the first solve by an adaptive method, f is asked twice for one value, and before one
     with a step of each sample's own, whether samples are independent of each other.

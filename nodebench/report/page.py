@@ -47,8 +47,9 @@ def write_report(
     """Writes the page, its figures and `sweep.yaml`; returns the page's path.
 
     `report.html` is the same in one file. Beside it stands the data: `results.csv`, and
-    `evaluations.csv`, `batches.csv`, `gradients.csv` and `timings.csv` where there are any. A figure
-    that cannot be drawn is named on the page and to `on_problem`, and the rest is written without it.
+    `evaluations.csv`, `batches.csv`, `gradients.csv` and `timings.csv` where there are any. A
+    figure that cannot be drawn is named on the page and to `on_problem`, and the rest is written
+    without it.
     """
     found = Findings(sweep, store)
     for name, frame in found.tables.items():  # of which `folder.FIRST` is the first

@@ -73,7 +73,7 @@ def batches_table(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _steps(done: pd.DataFrame, nfe: str) -> dict[str, str]:
-    """Evaluations and steps per forward pass, and the spread over samples if they have their own."""
+    """Evaluations and steps per forward pass, and the spread of evaluations over samples."""
     counts = {"NFE": nfe, "accepted": "steps_accepted", "rejected": "steps_rejected", **OF_SAMPLES}
     return {name: count_and_interval(column(done, each)) for name, each in counts.items()}
 

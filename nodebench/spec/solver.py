@@ -51,8 +51,7 @@ class Control(Settings):
     With `sample`, each sample has a step size, an error and a rejection of its own, and is done
     when it has reached the end, whatever the others need (Lienen, Günnemann 2022). The size of a
     step is multiplied by what the `controller` makes of its error, at least by `min_factor` and at
-    most by `max_factor`; the defaults are torchdiffeq's, which takes the steps of a method without
-    a `control`, but for `tsit5`.
+    most by `max_factor`; the defaults are torchdiffeq's, which solves without a `control`.
     """
 
     step: Literal["batch", "sample"] = "batch"
@@ -73,7 +72,6 @@ class Solver(Settings):
 
     An adaptive method's steps end at every output time, or with `dense_output` at the last alone:
     the states between are interpolated, for fewer evaluations and, by some methods, less accuracy.
-    `control` says how it chooses its steps.
     """
 
     method: MethodName = "dopri5"
@@ -283,8 +281,7 @@ class Gradient(NamedSettings):
         if self.solver and self.solver.dense_output:
             raise ValueError("the adjoint's `solver` ends at every time: leave `dense_output` out")
         if self.solver and self.solver.by_sample:
-            why = "since gradients of parameters are sums over samples: leave `control.step` out"
-            raise ValueError(f"the adjoint's own `solver` takes one step a batch, {why}")
+            raise ValueError("the adjoint's own `solver` sums over samples: leave `step` out")
         if self.segments == 1:
             self._complete(segments=None)
         if self.update_batch_norm is False:

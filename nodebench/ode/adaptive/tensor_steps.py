@@ -1,4 +1,4 @@
-"""Steps of embedded Runge-Kutta methods whose time and size are tensors, as of each sample's own."""
+"""Steps of embedded Runge-Kutta methods whose time and size are tensors, as those of samples."""
 
 from __future__ import annotations
 

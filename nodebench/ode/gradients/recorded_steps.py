@@ -101,8 +101,8 @@ def _controlled(f: OverStates, y0: Tensor, times: Sequence[float], solver: Solve
     taken: list[Step] = []
 
     def note(t: Tensor, h: Tensor, y: State, slope: State) -> None:
-        is_one = not t.dim()
-        taken.append(Step(*((t.item(), h.item()) if is_one else (t, h)), (y, slope), None))
+        when, size = (t, h) if t.dim() else (t.item(), h.item())
+        taken.append(Step(when, size, (y, slope), None))
 
     solve = ControlledSolve(f, solver, times, on_accept=note)
     at = solve.start((y0,))
