@@ -18,7 +18,7 @@ from mlflow.entities import Metric, Param, RunTag
 from ray import tune
 
 from benchmarks.sweeps import TRIVIAL
-from nodebench.data.load import load
+from nodebench.data.load import load_data
 from nodebench.models.build import build, parameter_count
 from nodebench.ode.block import take_evaluations
 from nodebench.spec import TrialSpec
@@ -52,7 +52,7 @@ class Worker(tune.Trainable):
         torch.set_num_threads(1)
         spec = TrialSpec.model_validate({**TRIVIAL, "seed": self.config["seed"]})
         torch.manual_seed(spec.seed)
-        data = load(spec, Path())
+        data = load_data(spec, Path())
         model = build(spec, data)
         state = new_state(model, spec)
         (row,) = train(state, task_for(data, spec), spec)

@@ -27,20 +27,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from nodebench.api import (
-    compare,
-    epochs,
-    figures,
-    load_model,
-    load_sweep,
-    plan,
-    results,
-    run,
-    verdicts,
-    write_report,
-)
-
 if TYPE_CHECKING:
+    from nodebench.api import (
+        compare,
+        epochs,
+        figures,
+        load_model,
+        load_sweep,
+        plan,
+        results,
+        run,
+        verdicts,
+        write_report,
+    )
     from nodebench.data.dataset import Data, Split
     from nodebench.ode.block import ODEBlock
 
@@ -60,21 +59,23 @@ __all__ = [
     "write_report",
 ]
 
-_NEED_TORCH = {
+_OF_USERS_PARTS = {
     "Data": "nodebench.data.dataset",
     "ODEBlock": "nodebench.ode.block",
     "Split": "nodebench.data.dataset",
 }
-"""What users' own models and data sets are made of -> its module, imported at the first use."""
+"""What users' own models and data sets are made of -> its module, which imports torch."""
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _NEED_TORCH:
+    """A public name, imported at its first use: the command line begins within milliseconds."""
+    if name not in __all__:
         raise AttributeError(f"module `nodebench` has no attribute `{name}`")
     import importlib
 
-    return getattr(importlib.import_module(_NEED_TORCH[name]), name)
+    module = importlib.import_module(_OF_USERS_PARTS.get(name, "nodebench.api"))
+    return getattr(module, name)
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_NEED_TORCH])
+    return sorted({*globals(), *__all__})

@@ -15,25 +15,33 @@ from nodebench.errors import InputError, unknown
 from nodebench.execution import launch
 from nodebench.execution.doctor import Case, Finding, examine
 from nodebench.execution.launch import Outcome
+from nodebench.execution.preflight import require_places
 from nodebench.execution.publishing import Publication
 from nodebench.execution.runner import Backend, Monitor, NullMonitor
 from nodebench.files import write
 from nodebench.planning import entries
 from nodebench.planning.garbage import Survey, Wish
-from nodebench.planning.garbage import survey as survey_store
+from nodebench.planning.garbage import survey_store as survey_store
 from nodebench.planning.launches import remember, require_name
 from nodebench.planning.lookup import load_sweep
 from nodebench.planning.options import options_for
 from nodebench.planning.plan import Entry
 from nodebench.planning.selection import Selection
 from nodebench.report.analysis.verdict import Verdict, judge
-from nodebench.report.folder import require_own
+from nodebench.report.folder import require_report_folder
 from nodebench.spec.data import DATASETS, Dataset
 from nodebench.store import Store
-from nodebench.store.locations import data_root, default_store, report_folder, require_place
+from nodebench.store.locations import (
+    data_root,
+    default_store,
+    report_folder,
+    require_place,
+    tracking_uri,
+)
 from nodebench.store.merge import Merged, require_store
-from nodebench.store.merge import merge as merge_store
+from nodebench.store.merge import merge_trials as merge_store
 from nodebench.sweep import Sweep
+from nodebench.tracking.settings import configure
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -97,7 +105,7 @@ def run(
         StoreError: if another process runs this sweep, or another file has its name.
         TrackingError: if MLflow cannot be used, and is required; or cannot be named so.
     """
-    return launch.run(sweep, store or default_store(), monitor or NullMonitor(), *_parts(how))
+    return launch.run_sweep(sweep, store or default_store(), monitor or NullMonitor(), *_parts(how))
 
 
 def evaluate(
@@ -107,7 +115,9 @@ def evaluate(
     **how: Unpack[RunKeywords],
 ) -> Outcome:
     """As `run`, of what has been trained, or has its weights from elsewhere; trains nothing."""
-    return launch.evaluate(sweep, store or default_store(), monitor or NullMonitor(), *_parts(how))
+    return launch.evaluate_sweep(
+        sweep, store or default_store(), monitor or NullMonitor(), *_parts(how)
+    )
 
 
 def _parts(how: Mapping[str, object]) -> tuple[Selection, Backend, Publication]:
@@ -119,13 +129,13 @@ def _parts(how: Mapping[str, object]) -> tuple[Selection, Backend, Publication]:
     known = RunKeywords.__annotations__
     if others := how.keys() - known.keys():
         raise TypeError(f"`run` takes no such keyword: {unknown(min(others), 'keyword', known)}")
-    return _part(Selection, how), _part(Backend, how), _part(Publication, how)
+    return _launch_part(Selection, how), _launch_part(Backend, how), _launch_part(Publication, how)
 
 
-Part = TypeVar("Part")
+LaunchPart = TypeVar("LaunchPart")
 
 
-def _part(make: Callable[..., Part], how: Mapping[str, object]) -> Part:
+def _launch_part(make: Callable[..., LaunchPart], how: Mapping[str, object]) -> LaunchPart:
     return make(**{name: how[name] for name in signature(make).parameters if name in how})
 
 
@@ -146,11 +156,11 @@ def epochs(sweep: Sweep, store: Store | None = None) -> pd.DataFrame:
     from nodebench.report.analysis import frames
     from nodebench.report.analysis.columns import as_published
 
-    return as_published("epochs", frames.epochs(sweep, store or default_store()))
+    return as_published("epochs", frames.epoch_frame(sweep, store or default_store()))
 
 
 def figures(sweep: Sweep, folder: Path, store: Store | None = None) -> dict[str, Path]:
-    """Draws the figures of a sweep's report into a folder; name -> SVG. PNGs lie beside them."""
+    """Draws the figures of a sweep's report into a folder; name -> SVG, with a PNG of each."""
     from nodebench.report.page import draw_figures
 
     return draw_figures(sweep, store or default_store(), folder)
@@ -179,10 +189,14 @@ def sync(sweep: Sweep, store: Store, *, replace_other: bool = False) -> dict[str
     """Writes to MLflow what it lacks of a sweep; returns the run id of each trial.
 
     Raises:
+        ResourceError: if the store, which keeps what was written, cannot be written.
         StoreError: if another file has the sweep's name, which it is not to `replace_other`.
         TrackingError: if MLflow cannot be reached.
     """
+    require_places(store, None)
     require_name(sweep, store, replace=replace_other)
+    tracking_uri(store)  # a wrong one is said before MLflow is imported
+    configure()
     from nodebench.tracking.tracker import Tracker
 
     remember(sweep, store)
@@ -208,7 +222,7 @@ def write_report(
 
     Raises:
         ResourceError: if the folder cannot be written.
-        StoreError: if it would write over a file that is no report's, or, unless a folder is
+        StoreError: if it would overwrite a file that is not a report's, or, unless a folder is
             given, over the report of another file of the sweep's name.
         TrackingError: if MLflow is to be read and cannot.
     """
@@ -217,25 +231,26 @@ def write_report(
     store = store or default_store()
     target = folder or report_folder(sweep.name)
     require_place(target, "Give `--out` a folder that can")
-    require_own(target)
+    require_report_folder(target)
     if folder is None:
         require_name(sweep, store)
     if not from_mlflow:
-        return page.write_report(sweep, store, target, on_problem)
+        return page.write_report_folder(sweep, store, target, on_problem)
+    configure()
     from nodebench.tracking.tracker import restore_store
 
     with tempfile.TemporaryDirectory() as temporary:
         copy = Store(Path(temporary))
         restore_store(sweep, copy, source=store)
-        return page.write_report(sweep, copy, target, on_problem)
+        return page.write_report_folder(sweep, copy, target, on_problem)
 
 
 def write_scoreboard(sweeps: Path = Path("sweeps"), reports: Path = Path("reports")) -> Path:
     """Writes what the reports in a folder say of published numbers and claims; returns the page."""
-    from nodebench.report.scoreboard import scoreboard
+    from nodebench.report.scoreboard import scoreboard_page
 
     page = reports / "README.md"
-    write(page, scoreboard(sweeps, reports))
+    write(page, scoreboard_page(sweeps, reports))
     return page
 
 
@@ -260,9 +275,11 @@ def merge(
     """Takes a sweep's trials over from other machines' stores; returns what came of each.
 
     Raises:
-        StoreError: if a folder is no store, before anything is copied, or cannot be read; or if
+        ResourceError: if the store cannot be written.
+        StoreError: if a folder is not a store, before anything is copied, or cannot be read; or if
             another file has the sweep's name, which it is not to `replace_other`.
     """
+    require_places(store, None)
     require_name(sweep, store, replace=replace_other)
     others = [require_store(folder, store) for folder in folders]
     remember(sweep, store)
@@ -310,6 +327,7 @@ def open_mlflow(store: Store) -> None:
     Raises:
         TrackingError: if it cannot.
     """
+    configure()
     from nodebench.tracking.client import client_for
 
     client_for(store)

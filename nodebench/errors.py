@@ -26,6 +26,7 @@ import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import ClassVar
 from urllib.parse import unquote
 
@@ -87,58 +88,74 @@ class TrackingError(InputError):
     """MLflow cannot be reached, or lacks what was sought."""
 
 
+class TrialOutcome(StrEnum):
+    """How a trial ended, as stores, tables and MLflow have it."""
+
+    FINISHED = "finished"
+    DIVERGED = "diverged"
+    NOT_CONVERGED = "not-converged"
+    UNDERFLOW = "underflow"
+    RANDOM_FIELD = "random"
+    EVALUATION_LIMIT = "nfe"
+    DEADLINE = "deadline"
+    OUT_OF_MEMORY = "out-of-memory"
+    STOPPED = "stopped"
+    ERROR = "error"
+    """A crash of the code, which is not a result."""
+
+
 class TrialFailure(NodebenchError):
     """A run's misfortune. It is a result: recorded, shown, and no reason to stop a sweep."""
 
-    outcome: ClassVar[str]
+    outcome: ClassVar[TrialOutcome]
 
 
 class Diverged(TrialFailure):
     """A loss or an ODE's state became infinite or not a number."""
 
-    outcome = "diverged"
+    outcome = TrialOutcome.DIVERGED
 
 
 class NotConverged(TrialFailure):
     """The iteration inside a step of an implicit method did not converge."""
 
-    outcome = "not-converged"
+    outcome = TrialOutcome.NOT_CONVERGED
 
 
 class StepUnderflow(TrialFailure):
     """The error control asked for steps below the resolution of time."""
 
-    outcome = "underflow"
+    outcome = TrialOutcome.UNDERFLOW
 
 
 class RandomField(TrialFailure):
     """An ODE's f gives two values for one input, so that it is no ODE to an adaptive solver."""
 
-    outcome = "random"
+    outcome = TrialOutcome.RANDOM_FIELD
 
 
 class EvaluationLimit(TrialFailure):
     """One solve needed more evaluations of the right-hand side than `limits.nfe`."""
 
-    outcome = "nfe"
+    outcome = TrialOutcome.EVALUATION_LIMIT
 
 
 class DeadlineExceeded(TrialFailure):
     """A trial took longer than `limits.minutes`."""
 
-    outcome = "deadline"
+    outcome = TrialOutcome.DEADLINE
 
 
 class OutOfMemory(TrialFailure):
     """The device had not enough memory for the trial."""
 
-    outcome = "out-of-memory"
+    outcome = TrialOutcome.OUT_OF_MEMORY
 
 
 class Stopped(TrialFailure):
     """A search ended the trial early, since others did better by then."""
 
-    outcome = "stopped"
+    outcome = TrialOutcome.STOPPED
 
 
 def shown(value: object) -> str:
@@ -162,7 +179,7 @@ def unknown(word: object, kind: str, known: Iterable[str]) -> str:
 
 # ---------------------------------------------------------------------------- what nobody may read
 
-HIDDEN = "***"
+MASK = "***"
 
 _OF_ADDRESSES = re.compile(r"(?<=://)[^\s/?#@:'\"`<>]*(?::[^\s/?#'\"`<>]*)?@")
 _OF_QUERIES = re.compile(
@@ -179,14 +196,14 @@ def masked(text: str) -> str:
     A user name stays; one that stands alone may be a token.
     """
     for secret in _secrets():  # as a word: it may be part of another
-        text = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", HIDDEN, text)
+        text = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", MASK, text)
     text = _OF_ADDRESSES.sub(_without_password, text)
-    return _OF_QUERIES.sub(rf"\g<1>{HIDDEN}", text)
+    return _OF_QUERIES.sub(rf"\g<1>{MASK}", text)
 
 
 def _without_password(found: re.Match[str]) -> str:
     user, colon, _ = found[0].removesuffix("@").partition(":")
-    return f"{user}:{HIDDEN}@" if colon else f"{HIDDEN}@"
+    return f"{user}:{MASK}@" if colon else f"{MASK}@"
 
 
 def _secrets() -> list[str]:

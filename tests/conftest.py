@@ -7,11 +7,15 @@ import hypothesis
 import pytest
 import torch
 
+from nodebench.tracking.settings import configure
+
 hypothesis.settings.register_profile("patient", deadline=None)  # a busy machine is no failure
 hypothesis.settings.load_profile("patient")
 
 for name in ("NODEBENCH_RUNS", "NODEBENCH_DATA", "MLFLOW_TRACKING_URI", "RAY_ADDRESS"):
     os.environ.pop(name, None)  # whoever runs the tests has a store of their own
+
+configure()  # tests import MLflow themselves
 
 
 @pytest.fixture(autouse=True)

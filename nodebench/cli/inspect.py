@@ -17,14 +17,14 @@ from nodebench.cli.options import (
     AsJson,
     Changes,
     Cpu,
-    Part,
-    Size,
+    SizeOption,
     Small,
     Source,
     SweepPath,
+    TrialFilter,
     grouped,
 )
-from nodebench.cli.text import duration, line, standing
+from nodebench.cli.text import duration, line, standing_text
 from nodebench.errors import InputError
 from nodebench.execution.costs import expected, probed
 from nodebench.planning import RunOptions, lookup
@@ -46,7 +46,7 @@ from nodebench.sweep import Sweep
 @grouped
 def plan(
     source: Source,
-    part: Part,
+    part: TrialFilter,
     diff: Annotated[
         str | None, typer.Option(metavar="OLD", help="Say what changed since this sweep file.")
     ] = None,
@@ -103,7 +103,7 @@ def why(
         str | None, typer.Argument(metavar="SWEEP", help="The sweep that plans it, if it is new.")
     ] = None,
     changes: Changes = None,
-    size: Size = "full",
+    size: SizeOption = "full",
     small: Small = False,
 ) -> None:
     """Show what a trial's id is made of, and what sets it apart from its nearest relative."""
@@ -130,7 +130,7 @@ def why(
 def status(
     source: SweepPath,
     changes: Changes = None,
-    size: Size = "full",
+    size: SizeOption = "full",
     small: Small = False,
     as_json: AsJson = False,
 ) -> None:
@@ -144,7 +144,7 @@ def status(
     for entry in entries:
         if entry.missing or not entry.is_finished:
             say(f"{line(sweep, entry)}{detail(entry, store)}")
-    counts = Counter(standing(entry) for entry in entries)
+    counts = Counter(standing_text(entry) for entry in entries)
     say(f"{sweep.name}: " + ", ".join(f"{n} {name}" for name, n in counts.items()))
     if left := expected(sweep, store, entries):
         say(forecast_text(left))
@@ -162,7 +162,7 @@ def report(
         ),
     ] = None,
     changes: Changes = None,
-    size: Size = "full",
+    size: SizeOption = "full",
     small: Small = False,
     folder: Annotated[
         Path | None, typer.Option("--out", help="Folder to write to. [default: reports/<sweep>]")

@@ -14,13 +14,14 @@ import typer
 
 from nodebench import api
 from nodebench.cli.app import app, err, say
-from nodebench.cli.options import AsJson, Changes, Size, Small
+from nodebench.cli.options import AsJson, Changes, SizeOption, Small
 from nodebench.errors import DataError, masked
 from nodebench.planning import lookup
 from nodebench.planning.garbage import KINDS, Item, Survey, Wish, bytes_of, remove
 from nodebench.spec.data import DATASETS, Dataset
 from nodebench.store.locations import default_store, tracking_uri
 from nodebench.sweep import schema as schema_module
+from nodebench.tracking.settings import configure
 
 if TYPE_CHECKING:
     from nodebench.data.load import Census
@@ -73,13 +74,14 @@ def ui(
         str | None, typer.Argument(metavar="SWEEP", help="Whose runs to list, by what varies.")
     ] = None,
     port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 5000,
-    size: Size = "full",
+    size: SizeOption = "full",
     small: Small = False,
 ) -> None:
     """Serve MLflow's pages with this machine's runs, or print where a server does."""
     store, page = default_store(), ""
     uri = tracking_uri(store)
     if source is not None:
+        configure()
         from nodebench.tracking.tracker import page_of
 
         page = f"/{page_of(lookup.load_sweep(source, size=size, small=small), store)}"
@@ -163,7 +165,7 @@ def doctor(
         str | None, typer.Argument(metavar="[SWEEP]", help="Check what this sweep needs.")
     ] = None,
     changes: Changes = None,
-    size: Size = "full",
+    size: SizeOption = "full",
     small: Small = False,
     ray: Annotated[bool, typer.Option("--ray", help="Start Ray, or join RAY_ADDRESS.")] = False,
     as_json: AsJson = False,

@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nodebench.cli.app import app, err, out, say
-from nodebench.cli.options import Changes, Cpu, Size, Small, Source, SweepPath, Telling, grouped
+from nodebench.cli.options import (
+    Changes,
+    Cpu,
+    SizeOption,
+    Small,
+    Source,
+    SweepPath,
+    Telling,
+    grouped,
+)
 from nodebench.cli.progress import ProgressMonitor, interruptible, say_published
 from nodebench.execution import launch
 from nodebench.execution.launch import Timed
@@ -59,7 +68,7 @@ def repro(
     source: SweepPath,
     trial: Annotated[str, typer.Argument(metavar="ID", help="A trial's id, or its start.")],
     changes: Changes = None,
-    size: Size = "full",
+    size: SizeOption = "full",
     small: Small = False,
     cpu: Cpu = False,
 ) -> None:

@@ -36,7 +36,9 @@ Changes = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="PATH=VALUE", help="Replace a field or an axis. Repeatable."),
 ]
-Size = Annotated[SizeName, typer.Option("--size", help="The file as it is, or a smaller form.")]
+SizeOption = Annotated[
+    SizeName, typer.Option("--size", help="The file as it is, or a smaller form.")
+]
 Small = Annotated[bool, typer.Option("--small", help="Short for `--size small`.")]
 Inline = Annotated[
     bool, typer.Option("--inline", help="One trial after the other in this process, no Ray.")
@@ -83,7 +85,7 @@ class Source:
 
     source: SweepPath
     changes: Changes = None
-    size: Size = "full"
+    size: SizeOption = "full"
     small: Small = False
 
     def load(self, source: str | None = None) -> Sweep:
@@ -102,7 +104,7 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Part:
+class TrialFilter:
     """Which of its trials."""
 
     only: Only = None

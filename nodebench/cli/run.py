@@ -15,13 +15,13 @@ from nodebench.cli.app import app, err, out, say
 from nodebench.cli.options import (
     FailFast,
     From,
-    Part,
     Place,
     ReplaceOther,
     RequireMlflow,
     RetryFailed,
     Source,
     Telling,
+    TrialFilter,
     grouped,
 )
 from nodebench.cli.progress import ProgressMonitor, interruptible, say_published
@@ -43,7 +43,7 @@ from nodebench.sweep import Sweep
 @grouped
 def run(
     source: Source,
-    part: Part,
+    part: TrialFilter,
     place: Place,
     telling: Telling,
     retry_failed: RetryFailed = False,
@@ -58,7 +58,7 @@ def run(
     backend = Backend(place.inline, place.cpu, fail_fast)
     publication = telling.publication(require_mlflow=require_mlflow)
     with _watched(sweep, store, "run") as monitor:
-        outcome = launch.run(sweep, store, monitor, selection, backend, publication)
+        outcome = launch.run_sweep(sweep, store, monitor, selection, backend, publication)
     say_published(sweep, outcome)
     _conclude(sweep, outcome.entries)
     raise typer.Exit(_status(outcome))
@@ -68,7 +68,7 @@ def run(
 @grouped
 def evaluate(
     source: Source,
-    part: Part,
+    part: TrialFilter,
     place: Place,
     telling: Telling,
     weights: Annotated[
@@ -83,7 +83,9 @@ def evaluate(
     store = default_store()
     selection, backend = Selection(part.only or (), part.shard), Backend(place.inline, place.cpu)
     with _watched(sweep, store, "evaluate") as monitor:
-        outcome = launch.evaluate(sweep, store, monitor, selection, backend, telling.publication())
+        outcome = launch.evaluate_sweep(
+            sweep, store, monitor, selection, backend, telling.publication()
+        )
     say_published(sweep, outcome)
     verdicts = api.verdicts(sweep, store)
     for entry in outcome.entries:

@@ -22,6 +22,8 @@ class Stream(io.TextIOWrapper):
 
     def write(self, text: str) -> int:
         """Writes the text; of a stream that fails, see above."""
+        if self.closed:  # by a user's own code: nobody is left to be told
+            return len(text)
         try:
             return super().write(text)
         except OSError as error:
@@ -30,6 +32,8 @@ class Stream(io.TextIOWrapper):
 
     def flush(self) -> None:
         """Flushes the stream; of one that fails, see above."""
+        if self.closed:
+            return
         try:
             super().flush()
         except OSError as error:

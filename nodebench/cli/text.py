@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from nodebench.planning.plan import Entry
+from nodebench.planning.plan import Entry, Standing
 from nodebench.sweep import Sweep
 
 
 def line(sweep: Sweep, entry: Entry) -> str:
     """A trial: id, where it stands, what distinguishes it."""
-    return f"{entry.trial.id}  {standing(entry):<12} {sweep.label(entry.trial)}"
+    return f"{entry.trial.id}  {standing_text(entry):<12} {sweep.label(entry.trial)}"
 
 
-def standing(entry: Entry) -> str:
+STANDING_WORDS: dict[str, str] = {Standing.CONTINUES: "continue", Standing.RESUMES: "goes on"}
+"""Standings whose words are not their values."""
+
+
+def standing_text(entry: Entry) -> str:
     """Where a trial stands: its state, or how it ended."""
-    if entry.continues and entry.state == "new":
-        return "continue"
-    if entry.state == "done" and entry.result is not None:
-        if not entry.missing:
-            return entry.result.outcome
-        return "incomplete" if entry.is_finished else "goes on"
-    return entry.state
+    return STANDING_WORDS.get(entry.standing, str(entry.standing))
 
 
 def duration(seconds: float) -> str:

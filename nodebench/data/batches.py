@@ -31,7 +31,7 @@ def train_batches(
         index = order[start : start + batch_size]
         inputs = torch.index_select(data.train.inputs, 0, index)  # several times as fast as [index]
         inputs = moves.apply(inputs, slice(start, start + batch_size))
-        yield prepared(data, inputs), torch.index_select(data.train.targets, 0, index)
+        yield network_input(data, inputs), torch.index_select(data.train.targets, 0, index)
 
 
 def batches_per_epoch(count: int, batch_size: int, drop_last: bool) -> int:
@@ -43,10 +43,10 @@ def test_batches(data: Data, split: Split, batch_size: int) -> Iterator[Batch]:
     """The batches of a split in order, unaugmented."""
     for start in range(0, len(split), batch_size):
         chosen = slice(start, start + batch_size)
-        yield prepared(data, split.inputs[chosen]), split.targets[chosen]
+        yield network_input(data, split.inputs[chosen]), split.targets[chosen]
 
 
-def prepared(data: Data, inputs: Tensor) -> Tensor:
+def network_input(data: Data, inputs: Tensor) -> Tensor:
     """A network's input: float32, scaled and normalised; of text, the codes as int32."""
     if data.symbols is not None:
         return inputs.int()
@@ -63,7 +63,7 @@ def prepared(data: Data, inputs: Tensor) -> Tensor:
 
 @lru_cache
 def _of_channels(values: tuple[float, ...], full: float, ndim: int, device: torch.device) -> Tensor:
-    """A value for each channel, for batches of so many dimensions."""
+    """A value for each channel, shaped for batches of this number of dimensions."""
     return torch.tensor(values, device=device).mul_(full).view(-1, *(1,) * (ndim - 2))
 
 

@@ -12,35 +12,35 @@ TINY_IMAGENET = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
 TINY_IMAGENET_MD5 = "90528d7ca1a48142e341f4ef8d21d0de"
 
 
-def mnist(root: Path) -> None:
-    """The .gz files, and beside them the un-gzipped ones."""
+def fetch_mnist(root: Path) -> None:
+    """The .gz files, and the un-gzipped ones next to them."""
     from torchvision import datasets
 
     datasets.MNIST(str(root), download=True)
 
 
-def fashion_mnist(root: Path) -> None:
-    """The .gz files, and beside them the un-gzipped ones."""
+def fetch_fashion_mnist(root: Path) -> None:
+    """The .gz files, and the un-gzipped ones next to them."""
     from torchvision import datasets
 
     datasets.FashionMNIST(str(root), download=True)
 
 
-def cifar10(root: Path) -> None:
+def fetch_cifar10(root: Path) -> None:
     """The Python batches, unpacked from an archive that stays in `root`."""
     from torchvision import datasets
 
     datasets.CIFAR10(str(root), download=True)
 
 
-def cifar100(root: Path) -> None:
+def fetch_cifar100(root: Path) -> None:
     """The Python batches, unpacked from an archive that stays in `root`."""
     from torchvision import datasets
 
     datasets.CIFAR100(str(root), download=True)
 
 
-def svhn(root: Path) -> None:
+def fetch_svhn(root: Path) -> None:
     """The training and test digits in MATLAB's format; not the half million extra ones."""
     from torchvision import datasets
 
@@ -48,7 +48,7 @@ def svhn(root: Path) -> None:
         datasets.SVHN(str(root / "SVHN"), split=split, download=True)
 
 
-def tiny_imagenet(root: Path) -> None:
+def fetch_tiny_imagenet(root: Path) -> None:
     """The folder of JPEGs, unpacked from an archive whose MD5 is checked; the archive goes."""
     from torchvision.datasets.utils import download_and_extract_archive
 
@@ -57,7 +57,7 @@ def tiny_imagenet(root: Path) -> None:
     )
 
 
-def agnews(root: Path) -> None:
+def fetch_agnews(root: Path) -> None:
     """The two CSV files where torchtext would put them."""
     from torchvision.datasets.utils import download_url
 

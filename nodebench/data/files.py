@@ -47,7 +47,7 @@ FILES: dict[str, Files] = {
             "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
             "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
         },
-        download=download.mnist,
+        download=download.fetch_mnist,
     ),
     # Only of the .gz files are the MD5 known.
     "fashion-mnist": Files(
@@ -58,7 +58,7 @@ FILES: dict[str, Files] = {
             "t10k-images-idx3-ubyte.gz": "bef4ecab320f06d8554ea6380940ec79",
             "t10k-labels-idx1-ubyte.gz": "bb300cfdad3c16e7a12a480ee83cd310",
         },
-        download=download.fashion_mnist,
+        download=download.fetch_fashion_mnist,
     ),
     "cifar10": Files(
         folder="cifar-10-batches-py",
@@ -71,7 +71,7 @@ FILES: dict[str, Files] = {
             "test_batch": "40351d587109b95175f43aff81a1287e",
             "batches.meta": "5ff9c542aee3614f3951f8cda6e48888",
         },
-        download=download.cifar10,
+        download=download.fetch_cifar10,
     ),
     "cifar100": Files(
         folder="cifar-100-python",
@@ -80,7 +80,7 @@ FILES: dict[str, Files] = {
             "test": "f0ef6b0ae62326f3e7ffdfab6717acfc",
             "meta": "7973b15100ade9c7d40fb424638fde48",
         },
-        download=download.cifar100,
+        download=download.fetch_cifar100,
     ),
     "svhn": Files(
         folder="SVHN",
@@ -88,12 +88,12 @@ FILES: dict[str, Files] = {
             "train_32x32.mat": "e26dedcc434d2e4c54c9b2d4a06d8373",
             "test_32x32.mat": "eb5a983be6a315427106f1b164d9cef3",
         },
-        download=download.svhn,
+        download=download.fetch_svhn,
     ),
     "tiny-imagenet": Files(
         folder="tiny-imagenet-200",
         checksums={},
-        download=download.tiny_imagenet,
+        download=download.fetch_tiny_imagenet,
         check=tinyimagenet.check,
     ),
     "agnews": Files(
@@ -102,7 +102,7 @@ FILES: dict[str, Files] = {
             "train.csv": "b1a00f826fdfbd249f79597b59e1dc12",
             "test.csv": "d52ea96a97a2d943681189a97654912d",
         },
-        download=download.agnews,
+        download=download.fetch_agnews,
         otherwise=", or take the small set instead: `--set data.name=agnews-small`",
     ),
     "agnews-small": Files(
@@ -207,7 +207,7 @@ def _verify(path: Path, expected: str, *, can_be_fetched: bool) -> None:
 
 
 def _unpack(packed: Path) -> None:
-    """Un-gzips a verified file, unless what lies beside it is what would come out.
+    """Un-gzips a verified file, unless the file next to it already is the result.
 
     A .gz ends with its content's CRC-32 and length, so the file that is read is the verified one.
     """

@@ -19,7 +19,7 @@ from nodebench.data.subset import Index, Whole
 from nodebench.errors import DataError
 from nodebench.spec.data import Digits, Filed, TinyImagenet
 
-DIGITS = tuple("0123456789")
+DIGIT_NAMES = tuple("0123456789")
 Checksums = tuple[tuple[str, str], ...]
 
 
@@ -58,20 +58,20 @@ def _digits() -> Whole:
     bunch = load_digits()
     images = torch.from_numpy(bunch.images).float().div(16).unsqueeze(1)
     every = Split(torch.nn.functional.pad(images, (4, 4, 4, 4)), torch.from_numpy(bunch.target))
-    return Whole(every[:1347], every[1347:], DIGITS)
+    return Whole(every[:1347], every[1347:], DIGIT_NAMES)
 
 
 # Two, so that a process that alternates between two data sets does not parse them every time.
 @lru_cache(maxsize=2)
 def _official(name: str, root: Path, _content: Checksums) -> Whole:
-    """Parsed anew where files of other content are asked for."""
+    """The parsed files, cached by their checksums."""
     return READERS[name](root)
 
 
 def _mnist(root: Path) -> Whole:
     """28 x 28, normalised to [-1, 1] (saparina/neural-ode)."""
     train, test, _ = _idx("MNIST", root)
-    return Whole(train, test, DIGITS, mean=(0.5,), std=(0.5,))
+    return Whole(train, test, DIGIT_NAMES, mean=(0.5,), std=(0.5,))
 
 
 def _fashion_mnist(root: Path) -> Whole:
@@ -105,7 +105,7 @@ def _svhn(root: Path) -> Whole:
         Split(_tensor(part.data), torch.from_numpy(part.labels).reshape(-1)) for part in parts
     )
     mean, std = (0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970)
-    return Whole(train, test, DIGITS, mean, std)
+    return Whole(train, test, DIGIT_NAMES, mean, std)
 
 
 READERS: dict[str, Callable[[Path], Whole]] = {

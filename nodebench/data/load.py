@@ -15,7 +15,7 @@ from nodebench.data.files import prepare
 from nodebench.data.subset import Whole, subset
 from nodebench.data.trajectory import Trajectory, spiral
 from nodebench.spec import TrialSpec
-from nodebench.spec.data import Dataset, Drawn
+from nodebench.spec.data import Dataset, RandomDataset
 from nodebench.spec.settings import import_part
 
 # The same for every trial, which takes a part of it.
@@ -39,7 +39,7 @@ DRAWN: dict[str, Callable[[Any, int, Path], Data | Trajectory]] = {
 }
 
 
-def load(spec: TrialSpec, root: Path) -> Data | Trajectory:
+def load_data(spec: TrialSpec, root: Path) -> Data | Trajectory:
     """A trial's data, from files under `root` or drawn from a seed: its own, unless they have one.
 
     Raises:
@@ -57,7 +57,7 @@ def load(spec: TrialSpec, root: Path) -> Data | Trajectory:
 
 def _draw_seed(settings: Dataset, seed: int) -> int:
     """The seed that data are drawn from, in a trial of this seed."""
-    own = settings.draw_seed if isinstance(settings, Drawn) else None
+    own = settings.draw_seed if isinstance(settings, RandomDataset) else None
     return seed if own is None else own
 
 

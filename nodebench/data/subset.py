@@ -16,7 +16,7 @@ Index = Tensor | slice
 ALL = slice(None)
 
 
-class Samples(Protocol):
+class SampleSource(Protocol):
     """What a split is made from: targets [n] at hand, inputs perhaps read when asked for."""
 
     @property
@@ -31,8 +31,8 @@ class Samples(Protocol):
 class Whole:
     """All that a data set holds, the same for every trial; its facts are those of `Data`."""
 
-    train: Samples
-    test: Samples
+    train: SampleSource
+    test: SampleSource
     class_names: tuple[str, ...]
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()

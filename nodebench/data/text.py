@@ -1,4 +1,4 @@
-"""AG News as character codes, parsed once and kept beside the CSV files."""
+"""AG News as character codes, parsed once and cached next to the CSV files."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def _splits(folder: Path, train: str, test: str) -> tuple[Split, Split]:
 
 
 def _split(file: Path, checksum: str) -> Split:
-    """A CSV file of this MD5, encoded; from the file kept beside it, if there is one."""
+    """A CSV file of this MD5, encoded; from the cache next to it, if there is one."""
     kept = file.with_name(f"{file.stem}-{checksum}-codes{ENCODING}.npz")
     unreadable = OSError, ValueError, KeyError, EOFError, BadZipFile
     with contextlib.suppress(*unreadable), kept.open("rb") as source, np.load(source) as found:

@@ -23,7 +23,7 @@ SLOPE = (1.2, -2.5, -0.768, 2.364, 0.176, -0.192)
 FRICTION = 0.2
 MINIMA = (-0.850, 0.269, 1.839)
 
-State = NDArray[np.float64]
+Array = NDArray[np.float64]
 
 
 def spheres(settings: Spheres, seed: int, _root: Path) -> Data:
@@ -44,7 +44,7 @@ def three_minima(settings: ThreeMinima, seed: int, _root: Path) -> Data:
     return _drawn(settings, seed, _starts, names)
 
 
-def settle(start: State, step: float = 0.02, end: float = 100.0) -> State:
+def settle(start: Array, step: float = 0.02, end: float = 100.0) -> Array:
     """Where particles [n, 2] of position and velocity are at time `end`, by the classic RK4."""
     y = start.T.copy()
     for _ in range(round(end / step)):
@@ -56,7 +56,7 @@ def settle(start: State, step: float = 0.02, end: float = 100.0) -> State:
     return y.T
 
 
-def _motion(y: State) -> State:
+def _motion(y: Array) -> Array:
     """(x', v') of (x, v) [2, n]: x'' = -V'(x) - 0.2 x'."""
     x, v = y
     slope = np.full_like(x, SLOPE[0])

@@ -12,7 +12,7 @@ from torch import Tensor
 from nodebench.spec.data import Spiral
 from nodebench.spec.seed import stream
 
-START = (0.6, 0.3)
+SPIRAL_START = (0.6, 0.3)
 DECAY, FREQUENCY = 0.1, 1.0
 LENGTHS = (1.0, 5.0)  # of a window, in time
 
@@ -47,7 +47,7 @@ def spiral(settings: Spiral, seed: int, _root: Path) -> Trajectory:
     are the closed form e^(-0.1 t) R(t) z0, from which that is 1 % off at the end.
     """
     times = torch.linspace(0, settings.span, settings.points, dtype=torch.float64)
-    x, y = START
+    x, y = SPIRAL_START
     cos, sin = torch.cos(FREQUENCY * times), torch.sin(FREQUENCY * times)
     turned = torch.stack((x * cos - y * sin, x * sin + y * cos), dim=1)
     exact = (torch.exp(-DECAY * times).unsqueeze(1) * turned).float()

@@ -12,13 +12,14 @@ from nodebench.planning.plan import Entry
 from nodebench.planning.seed_packs import packs
 from nodebench.planning.selection import chosen
 from nodebench.store import Store
+from nodebench.store.result import TrialState
 from nodebench.sweep import Sweep
 
 
 def expected(sweep: Sweep, store: Store, found: Sequence[Entry]) -> Forecast | None:
     """What a sweep still takes, from what has been trained; None if nothing has."""
     here = slots(sweep.resources, gpus=1)
-    training = [entry.trial for entry in found if entry.state == "running"]
+    training = [entry.trial for entry in found if entry.state == TrialState.RUNNING]
     running = len(packs(training, options_for(sweep), here))
     costs = recorded_costs(found, store, hardware=None)
     return forecast(found, costs, store, running or here)
@@ -44,12 +45,12 @@ def probed(
     found = entries(sweep, store, options, ids)
     missing = [entry.trial for entry in found if entry.missing]
     require_all(missing, options, inline=True)
-    from nodebench.execution.probe import probe
+    from nodebench.execution.probe import probe_trial
     from nodebench.training.machine import environment, gpu_count, select_device
 
     hardware = environment(select_device(options.resources.gpu_share))["hardware"]
     costs = recorded_costs(found, store, hardware)
     for trial in missing:
-        if trial.cell.key not in costs and (found_now := probe(trial, options)):
+        if trial.cell.key not in costs and (found_now := probe_trial(trial, options)):
             costs[trial.cell.key] = found_now.cost()
     return costs, forecast(found, costs, store, slots(options.resources, gpu_count()))

@@ -25,13 +25,15 @@ from nodebench.spec.settings import Settings
 from nodebench.store import Store
 from nodebench.store.locations import tracking_file, tracking_uri
 from nodebench.store.lock import holder
-from nodebench.store.mlflow_file import lost, moved
+from nodebench.store.mlflow_file import lost, moved_experiments
+from nodebench.store.result import TrialState
 from nodebench.sweep import Sweep
+from nodebench.tracking.settings import configure
 
 Level = Literal["ok", "warning", "problem"]
 
 CHECKED_PACKAGES = ("torch", "torchvision", "torchdiffeq", "ray", "mlflow")
-PYTHON = (3, 11)
+OLDEST_PYTHON = (3, 11)
 ASK_FOR_RAY = "; `doctor --ray` starts or joins it to see"
 LITTLE_BYTES, TOO_LITTLE_BYTES = 5e9, 5e8
 
@@ -63,14 +65,14 @@ def examine(case: Case) -> Iterator[tuple[str, Finding]]:
 
 
 def _python(_case: Case) -> Iterator[Finding]:
-    needed = ".".join(map(str, PYTHON))
-    is_new = tuple(map(int, platform.python_version_tuple()[:2])) >= PYTHON
+    needed = ".".join(map(str, OLDEST_PYTHON))
+    is_new = tuple(map(int, platform.python_version_tuple()[:2])) >= OLDEST_PYTHON
     cure = "" if is_new else f"take Python {needed} or newer"
     yield Finding("ok" if is_new else "problem", platform.python_version(), cure)
 
 
 def _versions(_case: Case) -> Iterator[Finding]:
-    """The packages whose versions matter, beside those of `requirements.lock` in this folder."""
+    """The packages whose versions matter, and those of `requirements.lock` here."""
     locked = _locked(Path("requirements.lock"))
     for name in CHECKED_PACKAGES:
         try:
@@ -203,12 +205,13 @@ def _data_set(data: Settings, root: Path) -> Finding:
 
 def _mlflow(case: Case) -> Iterator[Finding]:
     try:
-        from nodebench.tracking.client import probe
+        configure()
+        from nodebench.tracking.client import probe_mlflow
     except ImportError as error:
         yield Finding("problem", f"MLflow cannot be imported ({error})", "pip install mlflow")
         return
     try:
-        yield Finding("ok", probe(case.store))
+        yield Finding("ok", probe_mlflow(case.store))
         yield from _artifacts(case.store)
     except TrackingError as error:
         cure = "run with `--no-track` meanwhile; `nodebench sync SWEEP` catches up"
@@ -220,7 +223,7 @@ def _artifacts(store: Store) -> Iterator[Finding]:
     file = tracking_file(tracking_uri(store))
     if file is None or not file.exists():
         return
-    if before := moved(file, store):
+    if before := moved_experiments(file, store):
         yield Finding(
             "warning",
             f"the artifacts of {_names(before)} are noted at a former place of this store, such as "
@@ -278,7 +281,7 @@ def _interrupted(case: Case) -> Iterator[Finding]:
     store = case.store
     results = store.results()
     states = {t.path.name: t.state(results.get(t.path.name)) for t in store.trial_folders()}
-    found = [trial_id for trial_id, state in states.items() if state == "interrupted"]
+    found = [trial_id for trial_id, state in states.items() if state == TrialState.INTERRUPTED]
     if found:
         shown = ", ".join(found[:5]) + (", …" if len(found) > 5 else "")
         cure = "`nodebench run SWEEP` goes on with those of a sweep"

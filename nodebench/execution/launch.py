@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nodebench.errors import InputError
-from nodebench.execution.preflight import prepared, require_all, require_run
+from nodebench.execution.preflight import prepared_options, require_all, require_run
 from nodebench.execution.publishing import Publication, publishing
 from nodebench.execution.ray_cluster import quieten
 from nodebench.execution.runner import Backend, Monitor, Runner, run_inline
@@ -50,7 +50,7 @@ class Outcome:
         return not any(entry.missing for entry in self.entries)
 
 
-def run(
+def run_sweep(
     sweep: Sweep,
     store: Store,
     monitor: Monitor,
@@ -68,7 +68,7 @@ def run(
     return _launch(sweep, store, monitor, selection, backend, publication, lambda _entry: True)
 
 
-def evaluate(
+def evaluate_sweep(
     sweep: Sweep,
     store: Store,
     monitor: Monitor,
@@ -104,7 +104,7 @@ def _launch(
         publication = replace(publication, track=not is_tracked(sweep, store))
     require_run(missing, running, inline=backend.inline)
     with store.sweep(sweep.name).run_lock(selection.shard), ExitStack() as ray:
-        running = prepared(todo, running, inline=backend.inline)
+        running = prepared_options(todo, running, inline=backend.inline)
         monitor.on_plan(len(planned), len(missing))
         runner: Runner = run_inline
         if missing and not backend.inline:
@@ -194,15 +194,15 @@ def reproduce(
     The record is that of the store, or else that of the report in whose folder the sweep file is.
 
     Raises:
-        InputError: if there is no such trial, no record of it, or it cannot be run here.
+        InputError: if the trial is unknown, has no record, or cannot be run here.
     """
-    from nodebench.execution.reproduction import recorded, require_current, run_again
+    from nodebench.execution.reproduction import recorded_run, require_current, run_again
 
     sweep = load_sweep(source, overrides=overrides, size=size)
     table = sweep_path(source).with_name("results.csv")
     require_current(trial_id, sweep.trials, table)
     trial = find(trial_id, store, sweep)
-    record = recorded(trial, store, table)
+    record = recorded_run(trial, store, table)
     options = options_for(sweep, cpu=cpu)
     require_all([trial], options, inline=True)
     return run_again(trial, record, options, on_epoch)

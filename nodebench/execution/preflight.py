@@ -24,7 +24,7 @@ from nodebench.store.locations import require_place
 from nodebench.sweep.file import Resources
 
 
-def prepared(todo: Sequence[Entry], options: RunOptions, *, inline: bool) -> RunOptions:
+def prepared_options(todo: Sequence[Entry], options: RunOptions, *, inline: bool) -> RunOptions:
     """The options with what these trials go on from, and their share of a GPU, measured if `auto`.
 
     Raises:
@@ -98,11 +98,11 @@ def _require_weights(trials: Sequence[Trial], root: Path) -> None:
     begun = [trial.spec for trial in trials if trial.spec.weights is not None]
     if not begun:
         return
-    from nodebench.data.load import load
+    from nodebench.data.load import load_data
     from nodebench.models.build import build
 
     for spec in {str((s.data, s.model, s.weights)): s for s in begun}.values():
-        build(spec, load(spec, root))
+        build(spec, load_data(spec, root))
 
 
 def _sharing_gpus(trials: Sequence[Trial], options: RunOptions) -> RunOptions:
@@ -155,7 +155,7 @@ def require_node(resources: Resources, nodes: Sequence[Mapping[str, float]]) -> 
     most_gpus = max((node.get("GPU", 0) for node in nodes), default=0)
     if resources.gpu_share > most_gpus:
         raise ResourceError(
-            f"`resources.gpus: {resources.gpus}` per trial, but the largest node has "
+            f"`resources.gpus: {_number(resources.gpus)}` per trial, but the largest node has "
             f"{most_gpus:g}. `--cpu` trains on the CPU, and `--small` takes a sweep's small form "
             "if it has one"
         )
@@ -166,3 +166,8 @@ def require_node(resources: Resources, nodes: Sequence[Mapping[str, float]]) -> 
             f"`resources.cpus: {resources.cpus}` per trial, but the largest node that fits has "
             f"{most:g}. Set `resources.cpus` to {most:g} or less"
         )
+
+
+def _number(amount: float | str) -> str:
+    """An amount as people write it: `1`, `0.5` or `auto`."""
+    return amount if isinstance(amount, str) else f"{amount:g}"

@@ -11,7 +11,7 @@ from itertools import pairwise
 
 import torch
 
-from nodebench.data.load import load
+from nodebench.data.load import load_data
 from nodebench.errors import ResourceError, TrialFailure
 from nodebench.models.build import build
 from nodebench.models.device import to_device
@@ -40,7 +40,7 @@ from nodebench.training.task import task_for
 
 STEPS = 8
 MOST_S = 10.0
-"""A probe ends after so many steps, or after the first that comes later than this."""
+"""A probe ends after this number of steps, or after the first beyond these seconds."""
 
 
 CONTEXT_BYTES = 2**30
@@ -54,7 +54,7 @@ HANGS_S = 60.0
 class Probe:
     """Seconds of some training steps, and of one pass over the data held out for testing.
 
-    The trial will make so many `iterations` and, its evaluations included, `tests`. `peak_bytes`
+    The trial will make `iterations` and, its evaluations included, `tests`. `peak_bytes`
     is the memory in use at the peak of these, as `machine.peak_memory` counts it.
     """
 
@@ -81,7 +81,7 @@ class Probe:
         return Cost(middle, low, high, source, self.grows)
 
 
-def probe(trial: Trial, options: RunOptions) -> Probe | None:
+def probe_trial(trial: Trial, options: RunOptions) -> Probe | None:
     """Times the first steps of a trial and a test on one batch; writes nothing.
 
     None if not even a step, or the test, comes to an end within seconds.
@@ -90,7 +90,7 @@ def probe(trial: Trial, options: RunOptions) -> Probe | None:
     spec, precision = trial.spec, trial.spec.train.precision
     set_precision(precision)
     device = select_device(options.resources.gpu_share)
-    data = load(spec, options.data_root).to(device)
+    data = load_data(spec, options.data_root).to(device)
     model, task = to_device(build(spec, data), device, precision), task_for(data, spec)
     torch.manual_seed(stream(spec.seed, "training"))
     share_memory(model, memory_of_trial(options.resources.gpu_share))
@@ -121,7 +121,7 @@ def probe(trial: Trial, options: RunOptions) -> Probe | None:
 
 
 def share_of_gpu(trial: Trial, options: RunOptions, seeds: int = 1) -> float:
-    """The part of this machine's GPU that a trial, or a pack of so many, needs; in hundredths.
+    """The part of this machine's GPU that a trial, or a pack of this size, needs; in hundredths.
 
     Twice the memory at the peak of its first steps, since adaptive solvers come to need more and
     allocators leave gaps, and what each process takes for itself. All of it at the most, or if
@@ -136,7 +136,7 @@ def share_of_gpu(trial: Trial, options: RunOptions, seeds: int = 1) -> float:
             "fraction, or `--cpu`"
         )
     try:
-        found = probe(trial, options)
+        found = probe_trial(trial, options)
     except RuntimeError:  # out of memory, or what the trial itself will say
         return 1.0
     finally:

@@ -12,7 +12,7 @@ from nodebench.execution.preflight import require_places
 from nodebench.execution.runner import Monitor
 from nodebench.planning.freshness import is_reported, note_reported, state_of
 from nodebench.planning.launches import remember, require_name
-from nodebench.report.folder import require_own
+from nodebench.report.folder import require_report_folder
 from nodebench.store import Store
 from nodebench.store.locations import report_folder, tracking_uri
 from nodebench.sweep import Sweep
@@ -39,7 +39,7 @@ class Publication:
         Raises:
             ResourceError: if a folder cannot be written.
             StoreError: if something of the user's, or another sweep, has the place.
-            TrackingError: if MLFLOW_TRACKING_URI is no address.
+            TrackingError: if MLFLOW_TRACKING_URI is not an address.
         """
         folder = report_folder(sweep.name) if self.write_report else None
         require_places(store, folder)
@@ -47,7 +47,7 @@ class Publication:
         if self.track:
             tracking_uri(store)
         if folder:
-            require_own(folder)
+            require_report_folder(folder)
 
 
 @dataclass
@@ -76,7 +76,7 @@ def publishing(
     found = Published()
     remember(sweep, store)
     with (
-        BackgroundTracker(sweep, store, monitor.on_tracking)
+        BackgroundTracker(sweep, store, monitor.on_tracking, is_required=publication.require_mlflow)
         if publication.track
         else nullcontext() as tracker
     ):
@@ -104,9 +104,9 @@ def _up_to_date_report(sweep: Sweep, store: Store, on_problem: Callable[[str], N
     state = state_of(sweep, store)
     page = report_folder(sweep.name) / "README.md"
     if not is_reported(sweep, store, page, state):
-        from nodebench.report.page import write_report
+        from nodebench.report.page import write_report_folder
 
-        write_report(sweep, store, page.parent, on_problem=problems.append)
+        write_report_folder(sweep, store, page.parent, on_problem=problems.append)
         if not problems:
             note_reported(sweep, store, page, state)
     for problem in problems:

@@ -29,9 +29,26 @@ HTTP2_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0" + HTTP2_SETTING
 """How a client of gRPC, which Ray speaks, begins; the other side answers by its settings."""
 
 ANSWER_S = 10.0
-LONGEST_REASON = 300
+LONGEST_RAY_REASON = 300
 TO_BE_ALONE = "Start it, or unset RAY_ADDRESS to use this machine alone"
-TO_JOIN = f"If it asks for a token, set RAY_AUTH_TOKEN to its secret. {TO_BE_ALONE}"
+TO_JOIN = (
+    "Was its head started with a token, as Ray does where `~/.ray/auth_token` exists, set "
+    "RAY_AUTH_MODE to `token` and RAY_AUTH_TOKEN to what `ray get-auth-token` prints there; "
+    f"without one, set RAY_AUTH_MODE to `disabled`. {TO_BE_ALONE}"
+)
+
+SETTINGS = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # no GPU asked for: none visible
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # the last result of a trial says that it is done
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C stops at once: checkpoints are written as we go
+    "TUNE_GLOBAL_CHECKPOINT_S": "86400",  # Tune's own snapshots are of no use here
+    "TUNE_WARN_THRESHOLD_S": "60",
+}
+"""Ray's variables, as it is to be here."""
 
 LEAST_STORE_BYTES, MOST_STORE_BYTES = 100 * 2**20, 2**30
 """Of Ray's memory for what processes share, which here are the trials' settings alone."""
@@ -77,6 +94,39 @@ def require_answer(where: str) -> None:
         ) from error
 
 
+def _choose_token_mode(where: str | None) -> None:
+    """Has Ray show its token to a cluster that is given as `host:port`, where it is meant to.
+
+    Ray itself does so for `auto` alone. A token that lies in the home folder is shown to nobody but
+    this machine; one that was given by a variable is meant for the cluster that was given by one.
+    """
+    if variable("RAY_AUTH_MODE"):
+        return
+    os.environ.pop("RAY_AUTH_MODE", None)  # of an empty one, Ray would say that it knows it not
+    if where is None or where == "auto":
+        return
+    is_given = variable("RAY_AUTH_TOKEN") or variable("RAY_AUTH_TOKEN_PATH")
+    if is_given or (_is_here(where) and (_home() / ".ray" / "auth_token").exists()):
+        os.environ["RAY_AUTH_MODE"] = "token"
+
+
+def _is_here(where: str) -> bool:
+    """Whether a `host:port` is on this machine: only its own addresses can be bound."""
+    host = where.rpartition(":")[0].strip("[]")
+    try:
+        with socket.create_server((socket.getaddrinfo(host, 0)[0][4][0], 0)):
+            return True
+    except (OSError, UnicodeError):
+        return False
+
+
+def _home() -> Path:
+    try:
+        return Path.home()
+    except RuntimeError:
+        return Path("/nonexistent")
+
+
 def temporary_folder() -> Path:
     """Where a Ray that is started here has its sockets and logs.
 
@@ -109,7 +159,7 @@ def _unfit(folder: Path) -> str:
 def one_line(text: str) -> str:
     """The beginning of what Ray says, in one line."""
     line = " ".join(text.split()).removesuffix(".")
-    return line if len(line) <= LONGEST_REASON else f"{line[:LONGEST_REASON]}…"
+    return line if len(line) <= LONGEST_RAY_REASON else f"{line[:LONGEST_RAY_REASON]}…"
 
 
 def settings_here() -> dict[str, Any]:
@@ -144,15 +194,6 @@ def remove_session(storage: Path) -> None:
 
 def quieten() -> None:
     """Ray reads these when it is imported or started."""
-    os.environ.update(
-        RAY_USAGE_STATS_ENABLED="0",
-        RAY_CHDIR_TO_TRIAL_DIR="0",
-        RAY_AIR_NEW_OUTPUT="0",
-        RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="1",  # no GPU asked for: none visible
-        TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1",
-        TUNE_DISABLE_STRICT_METRIC_CHECKING="1",  # the last result of a trial says that it is done
-        TUNE_DISABLE_SIGINT_HANDLER="1",  # Ctrl-C stops at once: checkpoints are written as we go
-        TUNE_GLOBAL_CHECKPOINT_S="86400",  # Tune's own snapshots are of no use here
-        TUNE_WARN_THRESHOLD_S="60",
-    )
+    _choose_token_mode(address())
+    os.environ.update(SETTINGS)
     logging.getLogger("ray").setLevel(logging.ERROR)

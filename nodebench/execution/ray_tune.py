@@ -55,25 +55,6 @@ def workers(root: Path) -> Iterator[Runner]:
         yield partial(_run, storage)
 
 
-def run_with_ray(
-    trials: Sequence[Trial],
-    store: Store,
-    options: RunOptions,
-    monitor: Monitor,
-    *,
-    fail_fast: bool = False,
-) -> None:
-    """Runs trials with Ray, which is started or joined for them alone.
-
-    With `fail_fast`, all are stopped when one has no result.
-
-    Raises:
-        ResourceError: if no node has what one trial asks for, or as `workers` does.
-    """
-    with workers(store.root) as run:
-        run(trials, store, options, monitor, fail_fast=fail_fast)
-
-
 def _run(
     storage: Path,
     trials: Sequence[Trial],

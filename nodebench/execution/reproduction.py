@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nodebench.errors import InputError, Stopped, StoreError
+from nodebench.errors import InputError, StoreError, TrialOutcome
 from nodebench.planning import RunOptions
 from nodebench.spec import Trial
 from nodebench.spec.identity import NUMERICS
@@ -50,7 +50,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Reproduction:
-    """What a second run of a trial gave beside the first; environments by what differs."""
+    """What a second run of a trial gave compared with the first; environments by what differs."""
 
     outcomes: tuple[str, str]
     metrics: list[Comparison]
@@ -67,7 +67,7 @@ class Reproduction:
 
 
 @dataclass(frozen=True)
-class Record:
+class RecordedRun:
     """What is known of a trial's first run."""
 
     outcome: str
@@ -75,10 +75,10 @@ class Record:
     environment: Mapping[str, str]
 
 
-def recorded(trial: Trial, store: Store, table: Path) -> Record:
+def recorded_run(trial: Trial, store: Store, table: Path) -> RecordedRun:
     """The record of a trial in the store or, if it has none, in a report's tables.
 
-    `table` is the report's `results.csv`; `evaluations.csv` beside it has the evaluated points.
+    `table` is the report's `results.csv`; `evaluations.csv` next to it has the evaluated points.
 
     Raises:
         StoreError: if neither has it.
@@ -86,13 +86,13 @@ def recorded(trial: Trial, store: Store, table: Path) -> Record:
     result = store.folder(trial.id).result()
     if result is not None and result.is_result:
         environment = result.environments[-1] if result.environments else {}
-        return Record(result.outcome, _metrics(store.folder(trial.id)), _words(environment))
+        return RecordedRun(result.outcome, _metrics(store.folder(trial.id)), _words(environment))
     for row in _rows(table):
         if row["id"] == trial.id and row["outcome"] != "missing":
             numbers = {name: _number(text) for name, text in row.items()}
             metrics = {name: value for name, value in numbers.items() if value is not None}
             points = _recorded_points(trial.id, table.with_name("evaluations.csv"))
-            return Record(row["outcome"], metrics | points, row)
+            return RecordedRun(row["outcome"], metrics | points, row)
     raise StoreError(
         f"nothing is recorded of `{trial.id}`: neither in `{store.root}` nor in `{table}`. Give "
         "the `sweep.yaml` of a report's folder, or run the sweep first"
@@ -123,14 +123,14 @@ def _rows(table: Path) -> Iterator[dict[str, str]]:
 
 
 def run_again(
-    trial: Trial, record: Record, options: RunOptions, on_epoch: Callable[[Row], None]
+    trial: Trial, record: RecordedRun, options: RunOptions, on_epoch: Callable[[Row], None]
 ) -> Reproduction:
     """Runs a trial again, from its beginning, in a store of its own that is then removed.
 
     Raises:
         InputError: if the code fails, so that there is nothing to compare, or a search gave it up.
     """
-    if record.outcome == Stopped.outcome:
+    if record.outcome == TrialOutcome.STOPPED:
         raise InputError(f"`{trial.id}` was stopped by its search: it has no end to compare with")
     with tempfile.TemporaryDirectory() as folder:
         store = Store(Path(folder))

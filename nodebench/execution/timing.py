@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from nodebench.data.load import load
+from nodebench.data.load import load_data
 from nodebench.errors import TrialFailure
 from nodebench.models.build import build
 from nodebench.models.device import to_device
@@ -90,12 +90,12 @@ class _Clock:
         self._seconds: list[float] = []
 
     def time(self, steps: int) -> None:
-        """A round: the mean seconds of so many steps."""
+        """A round: the mean seconds of its steps."""
         if self.problem:
             return
         set_precision(self.trial.spec.train.precision)
         try:
-            # Made anew for each round: recorded steps hold memory, which the next trial needs.
+            # Made again for each round: recorded steps hold memory, which the next trial needs.
             self._taker = graph_of(self.trial, self._options)
             unused = EpochSums(torch.zeros((), device=self.device))
             self._run(WARM_STEPS_OF_A_ROUND + (WARM_STEPS if self._taker else 0), unused)
@@ -139,7 +139,7 @@ def _end_of_training(
 ) -> tuple[TrainState, Task[Any]]:
     """A state to be stepped that has a finished trial's weights, and keeps them."""
     spec = _still(trial.spec)
-    data = load(spec, options.data_root).to(device)
+    data = load_data(spec, options.data_root).to(device)
     model = build(spec, data)
     share_memory(model, memory_of_trial(options.resources.gpu_share))
     restore(model, read_checkpoint(store.folder(trial.id).checkpoint))

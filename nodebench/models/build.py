@@ -11,6 +11,7 @@ from torch import nn
 
 from nodebench.data.dataset import Data
 from nodebench.data.trajectory import Trajectory
+from nodebench.errors import InputError
 from nodebench.models.mlp import mlp
 from nodebench.models.neural_ode import NeuralOdeNet
 from nodebench.models.plain_ode import PlainOdeNet
@@ -23,7 +24,7 @@ from nodebench.spec.seed import stream
 from nodebench.spec.settings import import_part
 from nodebench.spec.vocabulary import STAGES
 
-MODELS: dict[str, Callable[[TrialSpec, Any], nn.Module]] = {
+NETWORKS: dict[str, Callable[[TrialSpec, Any], nn.Module]] = {
     "resnet": conv_network,
     "odenet": conv_network,
     **{f"{kind}{depth}": staged_network for kind in ("resnet", "odenet") for depth in STAGES},
@@ -39,12 +40,17 @@ def build(spec: TrialSpec, data: Data | Trajectory) -> nn.Module:
     """A spec's network for data of this shape, with the weights that it begins with.
 
     Raises:
-        InputError: if these are in a file that does not fit.
+        InputError: if these are in a file that does not fit, or the user's own code gives none.
     """
-    factory = MODELS.get(spec.model.name) or import_part(spec.model.name)
+    factory = NETWORKS.get(spec.model.name) or import_part(spec.model.name)
     with torch.random.fork_rng():
         torch.manual_seed(stream(spec.seed, "weights"))
-        model: nn.Module = factory(spec, data)
+        model = factory(spec, data)
+    if not isinstance(model, nn.Module):
+        raise InputError(
+            f"`{spec.model.name}` gives a `{type(model).__name__}`: let it return a "
+            "`torch.nn.Module`"
+        )
     if spec.weights is not None:
         read_weights(model, Path(spec.weights))
     return model

@@ -12,7 +12,7 @@ from torch.nn.utils import parametrizations
 from nodebench.spec.vocabulary import norm_parts
 
 # (channels, dimensions of space) -> a layer.
-NORMS: dict[str, Callable[[int, int], nn.Module]] = {
+NORM_LAYERS: dict[str, Callable[[int, int], nn.Module]] = {
     "gn": lambda channels, _space: nn.GroupNorm(min(32, channels), channels),
     "bn": lambda channels, space: (nn.BatchNorm1d, nn.BatchNorm2d)[space - 1](channels),
     "ln": lambda channels, _space: nn.GroupNorm(1, channels),
@@ -21,12 +21,12 @@ NORMS: dict[str, Callable[[int, int], nn.Module]] = {
 }
 
 # A layer -> the same layer, its weight a function of new parameters.
-WEIGHT_NORMS: dict[str, Callable[[nn.Module], nn.Module]] = {
+WEIGHT_NORM_LAYERS: dict[str, Callable[[nn.Module], nn.Module]] = {
     "wn": parametrizations.weight_norm,
     "sn": parametrizations.spectral_norm,
 }
 
-ACTIVATIONS: dict[str, type[nn.Module]] = {
+ACTIVATION_LAYERS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
     "leaky_relu": nn.LeakyReLU,
     "sigmoid": nn.Sigmoid,
@@ -40,8 +40,8 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 class LayerFactory:
     """Makes the layers of one place: stem, residual blocks or ODE blocks.
 
-    `norm_word` is one of `vocabulary.NORM_WORDS`; None, as of a place without norms, is no norm.
-    `space` is the number of dimensions beside batch and channels: 1 for text, 2 for images.
+    `norm_word` is one of `vocabulary.NORM_WORDS`; None means no norm, as in a place without norms.
+    `space` is the number of dimensions in addition to batch and channels: 1 for text, 2 for images.
     """
 
     norm_word: str | None = None
@@ -52,12 +52,12 @@ class LayerFactory:
         """A convolution, under the weight norm if there is one."""
         conv = (nn.Conv1d, nn.Conv2d)[self.space - 1](inputs, outputs, kernel, **settings)
         weight_norm = norm_parts(self.norm_word or "nf")[1]
-        return WEIGHT_NORMS[weight_norm](conv) if weight_norm else conv
+        return WEIGHT_NORM_LAYERS[weight_norm](conv) if weight_norm else conv
 
     def norm(self, channels: int) -> nn.Module:
         """A norm."""
-        return NORMS[norm_parts(self.norm_word or "nf")[0]](channels, self.space)
+        return NORM_LAYERS[norm_parts(self.norm_word or "nf")[0]](channels, self.space)
 
     def act(self) -> nn.Module:
         """An activation."""
-        return ACTIVATIONS[self.activation or "none"]()
+        return ACTIVATION_LAYERS[self.activation or "none"]()

@@ -14,7 +14,7 @@ from nodebench.spec.model import TextNetwork
 
 EMBEDDING = 16
 TOP = 4
-HIDDEN = 256
+HIDDEN_UNITS = 256
 
 
 def text_network(spec: TrialSpec, data: Data) -> nn.Module:
@@ -37,13 +37,13 @@ def text_network(spec: TrialSpec, data: Data) -> nn.Module:
         place.act(),
         TopOverTime(TOP),
         nn.Flatten(),
-        nn.Linear(TOP * width, HIDDEN),
+        nn.Linear(TOP * width, HIDDEN_UNITS),
         nn.ReLU(),
         nn.Dropout(settings.dropout),
-        nn.Linear(HIDDEN, HIDDEN),
+        nn.Linear(HIDDEN_UNITS, HIDDEN_UNITS),
         nn.ReLU(),
         nn.Dropout(settings.dropout),
-        nn.Linear(HIDDEN, data.classes),
+        nn.Linear(HIDDEN_UNITS, data.classes),
     )
     feature = feature_stage(spec, width, space=1, activation="relu")
     return nn.Sequential(OrderedDict(stem=stem, feature=feature, head=head))

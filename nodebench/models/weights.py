@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import pickle
+import struct
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,13 @@ import torch
 from torch import nn
 
 from nodebench.errors import InputError
+
+DAMAGED = (
+    *(pickle.UnpicklingError, zipfile.BadZipFile, zlib.error, struct.error, EOFError),
+    *(ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, NameError),
+    *(RuntimeError, TypeError, ValueError),
+)
+"""What torch and pickle raise of flipped bits. Too little memory is not among them."""
 
 
 def read_tensors(path: Path) -> Any:
@@ -22,16 +32,14 @@ def read_tensors(path: Path) -> Any:
         OSError: if it cannot be read.
     """
     if not path.is_file():  # a device may have no end
-        raise FileNotFoundError(f"`{path}` is no file")
+        raise FileNotFoundError(f"`{path}` is not a file")
     content = io.BytesIO(path.read_bytes())
     problem = "its checksums do not hold"
     try:
         if not zipfile.is_zipfile(content) or _is_sound(content):  # old forms have no checksums
             content.seek(0)
             return torch.load(content, map_location="cpu", weights_only=True)
-    except MemoryError:
-        raise  # of this moment, and not of the file
-    except Exception as error:  # noqa: BLE001 - flipped bits can raise anything
+    except DAMAGED as error:
         problem = f"{type(error).__name__}: {error}"
     raise ValueError(problem)
 

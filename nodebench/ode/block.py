@@ -21,7 +21,7 @@ from nodebench.ode.integral import Integral, Integrand, WithIntegral
 from nodebench.ode.solve import least_evaluations
 from nodebench.spec.solver import Gradient, Solver
 
-Solve: TypeAlias = "tuple[ODEBlock, Tensor, Sequence[float], Tensor]"
+BlockSolve: TypeAlias = "tuple[ODEBlock, Tensor, Sequence[float], Tensor]"
 """A block, the state that it started from, the times, and the states at these."""
 
 
@@ -53,7 +53,7 @@ class ODEBlock(nn.Module):
         self.deadline: float | None = None
         self.memory = Memory()
         self.integral: Integral | None = None
-        self.on_solve: Callable[[Solve], None] | None = None
+        self.on_solve: Callable[[BlockSolve], None] | None = None
         self._is_function: set[tuple[bool, bool]] = set()
         """(in training?, by sample?): f was found to give one value for one input, or sample."""
 
@@ -162,9 +162,9 @@ def solved_by(model: nn.Module, solver: Solver, gradient: Gradient | None = None
 
 
 @contextlib.contextmanager
-def recorded(model: nn.Module) -> Iterator[list[Solve]]:
+def recorded(model: nn.Module) -> Iterator[list[BlockSolve]]:
     """Collects what the model's ODE blocks solve, in order."""
-    solves: list[Solve] = []
+    solves: list[BlockSolve] = []
     before = [(block, block.on_solve) for block in ode_blocks(model)]
     try:
         for block, _ in before:

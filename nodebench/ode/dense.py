@@ -1,7 +1,7 @@
 """Backprop through a fixed-step solve of a field of dense layers, written by hand.
 
-Such a field is a few small matrix products, beside which automatic differentiation, an entry for
-each of thousands of operations, takes most of the time. Here a solve is one operation: it keeps
+Such a field is a few small matrix products: automatic differentiation, an entry for each of
+thousands of operations, takes most of the time. Here a solve is one operation: it keeps
 the inputs of every layer at every evaluation, and the gradients of the weights, sums over all
 evaluations, are one product each. The gradient is backprop's, to rounding.
 
@@ -27,7 +27,7 @@ aten = torch.ops.aten
 Backward = Callable[[Tensor, Tensor], Tensor]
 
 # An activation's class -> itself, and its backward pass (gradient, output), both in place.
-ACTIVATIONS: dict[type[nn.Module], tuple[Callable[[Tensor], Tensor], Backward]] = {
+ACTIVATION_PASSES: dict[type[nn.Module], tuple[Callable[[Tensor], Tensor], Backward]] = {
     nn.ReLU: (
         torch.relu_,
         lambda g, out: aten.threshold_backward.grad_input(g, out, 0, grad_input=g),
@@ -69,7 +69,7 @@ def is_dense(g: nn.Sequential) -> bool:
     return all(isinstance(part, nn.Linear) and part.bias is not None for part in layers) and (
         len(layers) == len(activations) + 1
         and len({type(part) for part in activations}) == 1
-        and type(g[1]) in ACTIVATIONS
+        and type(g[1]) in ACTIVATION_PASSES
     )
 
 
@@ -102,7 +102,7 @@ class _Solve(torch.autograd.Function):
     def forward(solve: Any, y0: Tensor, *parameters: Tensor) -> tuple[Tensor, ...]:
         sizes, tableau, activation, on_evaluation = solve
         weights, biases = _halves([p.detach() for p in parameters])
-        activated, _ = ACTIVATIONS[type(activation)]
+        activated, _ = ACTIVATION_PASSES[type(activation)]
         seeds, batch, _ = y0.shape
         evaluations = len(sizes) * len(tableau.b)
         inputs = [y0.new_empty(seeds, evaluations, batch, w.shape[2]) for w in weights]
@@ -135,7 +135,7 @@ class _Solve(torch.autograd.Function):
     def backward(ctx: Any, a: Tensor, *_kept: None) -> tuple[Tensor | None, ...]:
         sizes, tableau, activation, _ = ctx.solve
         weights, inputs = _halves(ctx.saved_tensors)
-        _, backward = ACTIVATIONS[type(activation)]
+        _, backward = ACTIVATION_PASSES[type(activation)]
         # The gradient of every layer's output, at every evaluation.
         gradients = [a.new_empty(*inputs[0].shape[:3], w.shape[1]) for w in weights]
         outputs, slots = (

@@ -11,7 +11,7 @@ from nodebench.ode.gradients.buffers import buffers_kept, settled_weights
 from nodebench.ode.weight_cache import weights_made_once
 
 SAME_VALUE = 1e-5
-"""By so much two values may differ, as a share of their size: GPUs add in any order."""
+"""How much two values may differ, as a share of their size: GPUs add in any order."""
 
 SAME_VALUE_SHORT = 1e-2
 """The same under autocast, with factors of 8 or 10 bits."""

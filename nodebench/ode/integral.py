@@ -1,4 +1,4 @@
-"""An integral along a solve: dq/dt = g(t, y, dy/dt), carried beside the state.
+"""An integral along a solve: dq/dt = g(t, y, dy/dt), carried along with the state.
 
 It is solved with the state, at no more evaluations of f, and any gradient goes through it. An
 adaptive method controls its error too.

@@ -9,28 +9,30 @@ from typing import Any, TypeVar, cast
 from torch import nn
 from torch.nn.utils import parametrize
 
-Made = TypeVar("Made")
+CachedValue = TypeVar("CachedValue")
 
-_made: dict[Hashable, Any] | None = None
+_values: dict[Hashable, Any] | None = None
 
 
 @contextlib.contextmanager
 def weights_made_once() -> Iterator[None]:
     """Meanwhile, weight norms and whatever else is made `once_per_solve` are made once."""
-    global _made
-    outer, _made = _made, {} if _made is None else _made
+    global _values
+    outer, _values = _values, {} if _values is None else _values
     try:
         with parametrize.cached():
             yield
     finally:
-        _made = outer
+        _values = outer
 
 
-def once_per_solve(module: nn.Module, what: Hashable, make: Callable[[], Made]) -> Made:
-    """What `make` gives, made anew unless this solve has it already."""
-    if _made is None:
+def once_per_solve(
+    module: nn.Module, what: Hashable, make: Callable[[], CachedValue]
+) -> CachedValue:
+    """What `make` gives; called once per solve."""
+    if _values is None:
         return make()
     key = (id(module), what)
-    if key not in _made:
-        _made[key] = make()
-    return cast("Made", _made[key])
+    if key not in _values:
+        _values[key] = make()
+    return cast("CachedValue", _values[key])

@@ -6,11 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from nodebench.errors import StoreError
+from nodebench.errors import StoreError, TrialOutcome
 from nodebench.spec import Trial
 from nodebench.spec.identity import canonical, numerics
 from nodebench.store import Store
-from nodebench.store.result import FINISHED
 from nodebench.sweep import Sweep
 
 OTHER_CODE = "nodebench's numerics, or code that an earlier release did not record"
@@ -61,12 +60,12 @@ def nearest(trial: Trial, store: Store) -> tuple[str, list[Difference]] | None:
     """
     others: list[tuple[int, int, str, list[Difference]]] = []
     for other_id, result in store.results().items():
-        if other_id == trial.id or result.outcome != FINISHED:
+        if other_id == trial.id or result.outcome != TrialOutcome.FINISHED:
             continue
         folder = store.folder(other_id)
         try:
             other = Trial(folder.spec())
-        except StoreError:  # a damaged folder is no relative
+        except StoreError:  # a damaged folder has nothing to compare
             continue
         found, code = differences(trial.settings, other.settings), folder.code()
         modules = [] if code is None else differences(_code(trial.cell.code), _code(code))

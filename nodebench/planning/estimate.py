@@ -21,7 +21,7 @@ class Cost:
     """Seconds that one trial takes, between `low` and `high`; `source` says how that is known.
 
     `grows` marks a lower bound: an adaptive solver's evaluations grow as its field is trained.
-    Of the `seconds`, so many are for `evaluating` after training.
+    `evaluating` is the part of the `seconds` that follows training.
     """
 
     seconds: float
@@ -126,7 +126,7 @@ def _remaining(entry: Entry, cost: Cost, store: Store) -> float:
 
 
 def slots(resources: Resources, gpus: int) -> int:
-    """How many trials run side by side on a machine with so many GPUs."""
+    """How many trials run side by side on a machine with this number of GPUs."""
     by_cpu = cpu_count() // resources.cpus
     by_gpu = math.floor(gpus / resources.gpu_share) if resources.gpu_share else by_cpu
     return max(1, min(by_cpu, by_gpu))

@@ -59,7 +59,7 @@ def _reported(sweep: Sweep, store: Store, page: Path, state: str) -> str:
 def _experiment(sweep: Sweep, store: Store) -> str | None:
     """The sweep's experiment in MLflow's own file; None if it is not there, or on a server.
 
-    Read without MLflow, whose import takes seconds. A server is asked anew at each launch.
+    Read without MLflow, whose import takes seconds. A server is asked again at each launch.
     """
     uri = tracking_uri(store)
     file = tracking_file(uri)

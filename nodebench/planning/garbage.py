@@ -17,13 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from nodebench.errors import InputError, NodebenchError, StoreError
+from nodebench.errors import InputError, NodebenchError, StoreError, TrialOutcome
 from nodebench.planning.launches import launched_files
 from nodebench.planning.missing import is_missing
 from nodebench.planning.options import demand_of
 from nodebench.store import Result, Store, TrialFolder
 from nodebench.store.lock import holder
-from nodebench.store.result import FINISHED
 from nodebench.store.scratch import abandoned, elsewhere, own_folder
 from nodebench.sweep import Sweep, load
 from nodebench.sweep.file import SizeName
@@ -57,7 +56,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Wish:
-    """What is to go: these kinds (leftovers always), if unused for so long, down to a budget.
+    """What to remove: these kinds (leftovers always), if unused for that long, down to a budget.
 
     With a budget and no kinds, all of them; with no budget, everything of the kinds.
     """
@@ -91,7 +90,7 @@ def bytes_of(text: str) -> int:
     return round(float(found[1]) * units[found[2].upper()])
 
 
-def survey(store: Store, wish: Wish, sweeps: Iterable[Path] = ()) -> Survey:
+def survey_store(store: Store, wish: Wish, sweeps: Iterable[Path] = ()) -> Survey:
     """What can go of a store and what of it is wished to; `sweeps` are more sweep files."""
     plans = _Plans(store, sweeps)
     items = _leftovers(store)
@@ -182,7 +181,7 @@ def _of_trial(folder: TrialFolder, result: Result | None, plans: _Plans) -> list
         return []
     is_orphan, used = trial_id not in plans.planned, _last_used(folder)
     items: list[Item] = []
-    checkpoints = folder.checkpoints() if result and result.outcome == FINISHED else []
+    checkpoints = folder.checkpoints() if result and result.outcome == TrialOutcome.FINISHED else []
     size = sum(map(_size, checkpoints))
     if checkpoints:
         items.append(Item("checkpoints", tuple(checkpoints), size, used, trial_id, is_orphan))

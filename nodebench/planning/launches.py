@@ -91,8 +91,8 @@ def _has_name(origin: Origin, name: str) -> bool:
 
 def _row(origin: Origin, store: Store) -> Row:
     """A launch as it is kept: its path from where the store lies, if they move together."""
-    file, beside = Path(origin.file), store.root.parent
-    path = file.relative_to(beside) if file.is_relative_to(beside) else file
+    file, root = Path(origin.file), store.root.parent
+    path = file.relative_to(root) if file.is_relative_to(root) else file
     return asdict(origin) | {"file": str(path)}
 
 

@@ -92,7 +92,7 @@ def foreign(
 ) -> Sweep:
     """A sweep's models with the weights of a file instead of a training, under its evaluations.
 
-    It is named after both, so that its results stand beside the sweep's own.
+    It is named after both, so that both sets of results are kept.
 
     Raises:
         SweepError: with every mistake in the sweep file.

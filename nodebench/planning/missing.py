@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from nodebench.errors import DeadlineExceeded, EvaluationLimit, Stopped
+from nodebench.errors import TrialOutcome
 from nodebench.planning.options import Demand
 from nodebench.spec import Trial
 from nodebench.spec.point import EvaluationPoint, known_point
 from nodebench.store import Result, Store, TrialFolder
-from nodebench.store.result import FINISHED, Row
+from nodebench.store.result import Row
 from nodebench.store.trial_folder import is_current
 from nodebench.sweep.file import Limits
 from nodebench.sweep.points import points
@@ -28,11 +28,11 @@ def is_incomplete(
     """The same, from what has been read of a trial already."""
     if result is None or not result.is_result:
         return True
-    if demand.retry_failed and result.outcome != FINISHED:
+    if demand.retry_failed and result.outcome != TrialOutcome.FINISHED:
         return True
-    if result.outcome == Stopped.outcome:
-        return demand.stop is None  # what a search gave up is no answer to other sweeps
-    if result.outcome == FINISHED:
+    if result.outcome == TrialOutcome.STOPPED:
+        return demand.stop is None  # other sweeps still need what a search gave up
+    if result.outcome == TrialOutcome.FINISHED:
         return bool(wanted) and not wanted <= known_points(folder, demand.limits).keys()
     return _was_raised(result.limit, result.outcome, demand.limits)
 
@@ -56,5 +56,8 @@ def _was_raised(hit: float | None, outcome: str, limits: Limits) -> bool:
 
 def limit_of(outcome: str, limits: Limits) -> float | None:
     """The limit that an outcome is about."""
-    by_outcome = {EvaluationLimit.outcome: limits.nfe, DeadlineExceeded.outcome: limits.minutes}
+    by_outcome: dict[str, float | None] = {
+        TrialOutcome.EVALUATION_LIMIT: limits.nfe,
+        TrialOutcome.DEADLINE: limits.minutes,
+    }
     return by_outcome.get(outcome)

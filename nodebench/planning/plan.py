@@ -4,19 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Container
 from dataclasses import dataclass
+from enum import StrEnum
 from functools import cached_property
 
+from nodebench.errors import TrialOutcome
 from nodebench.planning.missing import is_incomplete
 from nodebench.planning.options import Demand
 from nodebench.spec import Trial
 from nodebench.spec.identity import Cell
 from nodebench.spec.point import EvaluationPoint
 from nodebench.store import Result, Store
-from nodebench.store.result import FINISHED
-from nodebench.store.trial_folder import State
+from nodebench.store.result import TrialState
 from nodebench.sweep import Sweep
 from nodebench.sweep.file import Evaluate
 from nodebench.sweep.points import points
+
+
+class Standing(StrEnum):
+    """Where a trial of a plan stands, if it is not at its end; then, its outcome says it."""
+
+    NEW = "new"
+    CONTINUES = "continues"
+    """It goes on from a shorter training, which has finished."""
+
+    RUNNING = "running"
+    INTERRUPTED = "interrupted"
+    FAILED = "failed"
+    INCOMPLETE = "incomplete"
+    """It is trained, and evaluations are missing."""
+
+    RESUMES = "resumes"
+    """It met a limit that has been raised since."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +42,7 @@ class Entry:
     """A trial of the plan, where it stands, and whether a run would do anything for it."""
 
     trial: Trial
-    state: State
+    state: TrialState
     result: Result | None
     missing: bool
     is_trained: bool
@@ -39,7 +57,18 @@ class Entry:
     @property
     def is_finished(self) -> bool:
         """Whether the training came to its end."""
-        return self.result is not None and self.result.outcome == FINISHED
+        return self.result is not None and self.result.outcome == TrialOutcome.FINISHED
+
+    @property
+    def standing(self) -> Standing | str:
+        """Where the trial stands, or its outcome if a run would do nothing for it."""
+        if self.continues and self.state == TrialState.NEW:
+            return Standing.CONTINUES
+        if self.state != TrialState.DONE or self.result is None:
+            return Standing(self.state)
+        if not self.missing:
+            return self.result.outcome
+        return Standing.INCOMPLETE if self.is_finished else Standing.RESUMES
 
 
 def entries(
@@ -56,11 +85,11 @@ def entries(
         folder = store.folder(trial.id)
         asked_for = frozenset() if result is None else wanted.of(trial)
         missing = is_incomplete(result, folder, asked_for, demand)
-        state = folder.state(result) if trial.id in begun else "new"
-        is_finished = result is not None and result.outcome == FINISHED
+        state = folder.state(result) if trial.id in begun else TrialState.NEW
+        is_finished = result is not None and result.outcome == TrialOutcome.FINISHED
         is_trained = is_finished and (not missing or folder.checkpoint.exists())
         is_trained = is_trained or trial.spec.train.iterations == 0
-        begins = not is_finished and (state == "new" or not folder.checkpoints())
+        begins = not is_finished and (state == TrialState.NEW or not folder.checkpoints())
         continues = shorter.of(trial) if begins else None
         found.append(Entry(trial, state, result, missing, is_trained, continues, asked_for))
     return found
@@ -91,7 +120,7 @@ class _Shorter:
     def _finished(self) -> dict[str, list[tuple[int, str]]]:
         found: dict[str, list[tuple[int, str]]] = {}
         for trial_id, result in self.store.results().items():
-            if result.outcome == FINISHED and result.recipe:
+            if result.outcome == TrialOutcome.FINISHED and result.recipe:
                 found.setdefault(result.recipe, []).append((result.epoch, trial_id))
         return found
 

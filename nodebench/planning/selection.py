@@ -11,7 +11,7 @@ import yaml
 
 from nodebench.errors import Fault, SweepError, shown
 from nodebench.sweep import Sweep
-from nodebench.sweep.match import agrees, check_cell, named_paths
+from nodebench.sweep.match import agrees, misnamed, named_paths
 from nodebench.sweep.safe_yaml import parse
 
 
@@ -46,7 +46,7 @@ def chosen(sweep: Sweep, only: Sequence[str], shard: str) -> frozenset[str]:
         cell |= found
         if not found:
             faults.append(Fault("--only", f"{shown(text)} should read `dotted.path=value`"))
-    check_cell("--only", cell, faults)
+    faults += misnamed("--only", cell)
     number = re.fullmatch(r"([1-9]\d{0,6})/([1-9]\d{0,6})", shard)
     if number is None or int(number[1]) > int(number[2]):
         faults.append(

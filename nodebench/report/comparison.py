@@ -1,4 +1,4 @@
-"""One sweep's results beside another's: two sweeps, or two commits of one."""
+"""One sweep's results compared with another's: two sweeps, or two commits of one."""
 
 from __future__ import annotations
 
@@ -9,14 +9,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from nodebench.errors import InputError, SweepError
+from nodebench.errors import InputError, SweepError, TrialOutcome
 from nodebench.planning.lookup import load_sweep
 from nodebench.report.analysis.baseline import BaselineComparison, compared_cells
 from nodebench.report.analysis.columns import CELL, OUTCOME, read_results
 from nodebench.report.analysis.findings import all_results
 from nodebench.report.analysis.formatting import measured, probability, signed, unit
 from nodebench.store import Store
-from nodebench.store.result import FINISHED
 from nodebench.sweep.match import SPEC_ORDER
 
 TABLE = "results.csv"
@@ -26,7 +25,7 @@ SECONDS = "‡ To over from, as trained: other trials, and other machines, may h
 
 @dataclass(frozen=True)
 class Side:
-    """The table of `frames.results` of one of the two, and its name."""
+    """The table of `frames.result_frame` of one of the two, and its name."""
 
     name: str
     results: pd.DataFrame
@@ -182,7 +181,7 @@ def _label(rows: pd.DataFrame) -> str:
 
 
 def _metric_by_seed(rows: pd.DataFrame, metric: str) -> pd.Series[float]:
-    done = rows[rows[OUTCOME] == FINISHED].set_index("seed")[metric]
+    done = rows[rows[OUTCOME] == TrialOutcome.FINISHED].set_index("seed")[metric]
     return pd.to_numeric(done, errors="coerce").dropna()
 
 

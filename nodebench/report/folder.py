@@ -1,4 +1,4 @@
-"""Whether a folder is a report's, in which everything may be written anew."""
+"""Whether a folder is a report's, so that its files may be overwritten."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ TABLES = ("evaluations.csv", "batches.csv", "gradients.csv", "timings.csv")
 WRITTEN = ("README.md", "report.html", "sweep.yaml", "figures", *TABLES)
 
 
-def require_own(folder: Path) -> None:
+def require_report_folder(folder: Path) -> None:
     """Refuses a folder where a report would replace what no report has written.
 
     Raises:

@@ -1,4 +1,4 @@
-"""A report as one HTML file, which needs nothing beside it: figures and data are within."""
+"""A report as one HTML file that contains its figures and data."""
 
 from __future__ import annotations
 

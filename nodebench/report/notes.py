@@ -1,122 +1,110 @@
-"""What a report says of each of its sections: all of its prose, to be read in one place."""
+"""The prose of a report: a line or two for each section, and the notes at its end."""
 
 from __future__ import annotations
 
-NOTES = """\
-Metrics and costs are the mean over the seeds that finished (n) ± half its 95 % confidence interval
-(Student's t; none of a single seed). A cell of which nothing finished shows a dash. NFE is
-evaluations of the right-hand side per pass, summed over ODE blocks, averaged over the last
-epoch."""
-
-BEST_EPOCH = """\
-† The best epoch is chosen by validation data, or where there are none by the test data, which
-flatters; the headline is the last epoch."""
+NOTES = {
+    "±": "half the 95 % confidence interval of a mean over n seeds (Student's t). One seed has "
+    "none; a dash means that no trial finished.",
+    "NFE": "number of evaluations of the right-hand side per pass, summed over ODE blocks and "
+    "averaged over the last epoch.",
+    "drop": "what the headline metric loses under the worst of the solvers that are finer than the "
+    "training solver.",
+    "limit": "the metric under classic RK4 with 128 steps, or under a finer solver that was "
+    "evaluated.",
+    "ODE?": "`no` means that the drop exceeds the margin: the network has learned its solver's "
+    "error and is a ResNet in disguise (Ott et al. 2021). `2 of 3` counts the seeds that are ODEs.",
+}
+"""Term -> its definition, in every report that uses it."""
 
 AS_TRAINED = """\
-‡ Median over epochs, measured while other trials may have shared the machine: not for comparing
-speeds."""
+‡ seconds: the median over epochs, measured while other trials may have shared the machine. They
+do not compare; `nodebench time` measures seconds that do."""
 
 PACKED = """\
-Seeds were trained together (Provenance says how many): a trial's seconds are those of them all."""
+Seeds were trained together (see Provenance), and a trial's seconds are those of all of them."""
 
 TIMED_BUSY = """\
-‡ Timed alone, but on a machine that was not idle: see the load before, under "What a training step
-takes"."""
+‡ seconds: timed one trial at a time, but on a machine that was not idle (see the load in [What a
+training step takes](#what-a-training-step-takes))."""
 
-OTHER_SOLVERS = """\
-The headline metric (accuracies in %) of the trained weights under other solvers: mean ± half its
-95 % confidence interval over n seeds, or over those said to have finished. NFE is what a forward
-pass takes by plan, summed over ODE blocks; h is the step size in training."""
+BEST_EPOCH = """\
+† the epoch with the best validation metric, or without validation data the best test metric,
+which flatters. The headline is the last epoch."""
 
-PUBLISHED_NUMBERS = """\
-Published numbers are those of the study at its full size and on its hardware; s.d. is the standard
-deviation that it gives, ~ marks a number read off a figure, to within 0.01, and † one of the best
-epoch. ± is half the 95 % interval of the difference of means: Welch's where the study gives a
-spread, else with our standard deviation for both. A number *matches* if this whole interval lies
-within the margin. It *differs* if the interval excludes zero, and is *too uncertain to say* if
-neither is so: then the reading tells how many of our seeds would decide it, if their mean and
-standard deviation stayed as they are. Parameters match to the digits that are printed. The limit is
-the accuracy under the finest fixed-step solver that was evaluated."""
+METHODS = """\
+How each number is computed: [docs/reports.md](../../docs/reports.md)."""
 
 BASELINE = """\
-Each cell less the one that is the same but for what the baseline sets, paired by seed: mean
-difference, its 95 % confidence interval, Cohen's d of the pairs, and the p value of the paired
-t-test, corrected for the number of comparisons (Holm). A difference is clear where p < 0.05; "no
-clear difference" does not say that there is none. Fewer than 3 pairs are not tested, nor pairs that
-all differ by the same: these do not show how much seeds scatter."""
+Each configuration minus its baseline, which is otherwise identical, paired by seed. A difference
+is clear if p < 0.05 after Holm's correction; "no clear difference" does not mean that there is
+none."""
 
-JUDGED = """\
-in every cell that it is about, and not if it fails in one of them, both beyond the 95 % interval
-where there are several seeds (pairs, where two cells are compared). It is undecided if an interval
-reaches over what is asked. One seed, and seeds that all give the same, have no interval: there the
-number alone is judged, and the table says so."""
+CLAIMS = """\
+What the study claims. A claim is reproduced if it holds in every configuration that it is about,
+beyond the 95 % interval."""
 
-CLAIMS = f"""\
-What the study claims of these cells, as the sweep's file states it; accuracies are asked for as
-shares of 1. A claim is reproduced if it holds
-{JUDGED}"""
+EXPECTATIONS = """\
+What the sweep's author expects; no source states it. It is judged as a claim is."""
 
-EXPECTATIONS = f"""\
-What the sweep's author expects of these cells; no source states it. An expectation is met if it
-holds {JUDGED}"""
+PUBLISHED_NUMBERS = """\
+The study's numbers are those of its full size and its hardware; ~ marks one that was read off a
+figure. Ours *match* if the whole 95 % interval of the difference lies within the margin, and
+*differ* if it excludes zero."""
 
 FRONTIER = """\
-Every cell by what it costs, with the 95 % interval of its mean. Ringed and joined are those that
-no other cell surpasses: better for no more, or as good for less."""
+Circled and connected: the Pareto front (no other configuration is at least as good at no greater
+cost)."""
 
 FRONTIER_AS_TRAINED = """\
-By seconds of trainings, which may have shared the machine, none are; `nodebench time` gives such as
-compare."""
+No front is drawn over seconds as trained, because trials may have shared the machine."""
 
 VERDICTS = """\
-A model that loses more than a margin of its headline metric under a solver finer than that of its
-training has learned its solver's error: it is a ResNet in disguise.
+A network that loses more than the margin under a finer solver is a ResNet in disguise."""
 
-| number | meaning |
-|:--|:--|
-| limit | the metric under classic RK4 with 128 steps, or under a finer evaluated solver |
-| drop | what the worst of the finer solvers loses of the metric |
-| sufficient steps | the fewest evaluated steps of the training method from which on the metric \
-stays within the margin of the limit: one number for all seeds, or one for each |
-| order | the training method's observed order of convergence on the trained field, over the \
-training step size, a half and a quarter of it, of its order on smooth fields; far below that, \
-its steps do not resolve the field, whatever the accuracy says |"""
+VERDICT_TERMS = {
+    "sufficient steps": "the fewest evaluated steps of the training method from which on the "
+    "metric stays within the margin of the limit: one number for all seeds, or one for each.",
+    "order": "the training method's observed order of convergence on the trained field, of its "
+    "order on smooth fields. If it is far below, the steps do not resolve the field.",
+}
+
+OTHER_SOLVERS = """\
+The headline metric of the trained weights under other solvers; h is the training step size."""
 
 PATHS_FIGURE = """\
-States of some test samples in the plane, one colour a class, from dots to crosses: under the
-training solver and at the limit, for cells from the largest to the smallest drop. Axes are linear
-between -1 and 1, logarithmic beyond."""
+States of some test samples in the plane, one colour per class, from dots to crosses: under the
+training solver and at the limit. Axes are linear between -1 and 1 and logarithmic beyond."""
 
 STEPS_FIGURE = """\
-Test metric over the number of steps. A ring marks the solver of the training."""
+Test metric over the number of steps. A circle marks the training solver."""
 
 HEAT_MAP = """\
-Rows: as what a model was trained. Columns: by what it was tested; h is the training step size."""
+Rows: training solver. Columns: test solver."""
 
 WORK_PRECISION = """\
-Relative error of the ODE blocks' outputs against a fine reference in float64, by evaluations and
-by seconds of a forward pass (measured while other trials may have shared the machine)."""
+Relative error of the ODE blocks' outputs against a fine reference in float64, over evaluations
+and over seconds of a forward pass (as trained: other trials may have shared the machine)."""
 
 ADAPTATION = """\
-The adapted solver by iteration, beside accuracy and evaluations: mean and 95 % interval over
-seeds."""
+The adapted solver by iteration, with accuracy and evaluations: mean and 95 % interval
+over seeds."""
 
-GRADIENTS = """\
+TRAJECTORIES = """\
+Dots are the noisy observations, coloured by time. The line is the learned ODE, solved over the
+whole span from the true start."""
+
+GRADIENT_TABLE = """\
 Gradients of the loss with respect to all parameters, on 16 training samples, against backprop
-through classic RK4 with 256 steps in float64: relative error (median over n seeds) and cosine, at
-the start and at the end of training; evaluations, time and memory of one forward and backward
-pass, measured once, while other trials may have shared the machine."""
+through classic RK4 with 256 steps in float64: relative error (median over n seeds), cosine, and
+the cost of one forward and backward pass (as trained: other trials may have shared the machine)."""
 
 TIMINGS = """\
-One trial at a time, alone on its device, with the weights at its training's end: batch, forward,
-backward, update, without tests and without an adaptation's own solves. Median over rounds, which
-go over all cells in turn, and the quickest and the slowest round; an epoch is a step times the
-batches. The load before is the number of processes that ran on the machine in the minute before,
-which should be near 0."""
+One trial at a time on its device, from its final weights: batch, forward, backward and update.
+The median over rounds; an epoch is a step times the number of batches."""
 
 ROBUSTNESS_FIGURE = """\
-The trained weights by the evaluations that a forward pass takes; the dashed line is at those of
-training. Where a curve falls to the right of it, the network depends on its solver's error."""
+The trained weights by the evaluations of a forward pass; the dashed line marks those of training.
+A curve that falls to the right of it belongs to a network that depends on its solver's error."""
 
 METRICS_BY_EPOCH = "Mean over seeds, with its 95 % confidence interval."
 

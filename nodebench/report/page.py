@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 
+from nodebench.errors import TrialOutcome
 from nodebench.files import write
 from nodebench.report import notes, solver_tables, step_tables, tables
 from nodebench.report.analysis import published, sizes
@@ -18,9 +19,10 @@ from nodebench.report.analysis.columns import MISSING, OUTCOME, TRIAL, as_publis
 from nodebench.report.analysis.findings import Findings
 from nodebench.report.figures.drawing import Figures
 from nodebench.report.html import html_page
-from nodebench.report.summary import opening_paragraph
+from nodebench.report.markdown import bold, markdown_table, section
+from nodebench.report.result_tables import ResultTables, result_tables
+from nodebench.report.summary import answer
 from nodebench.store import Store
-from nodebench.store.result import FINISHED
 from nodebench.sweep import Sweep
 
 SETTINGS_OF_A_REPORT = (
@@ -41,7 +43,7 @@ SETTINGS_OF_A_REPORT = (
 )
 
 
-def write_report(
+def write_report_folder(
     sweep: Sweep, store: Store, folder: Path, on_problem: Callable[[str], None] = lambda _: None
 ) -> Path:
     """Writes the page, its figures and `sweep.yaml`; returns the page's path.
@@ -80,23 +82,20 @@ def draw_figures(sweep: Sweep, store: Store, folder: Path) -> dict[str, Path]:
 
 def _sections(sweep: Sweep, found: Findings, figures: Figures) -> list[str]:
     results, timed = found.results, found.timed
+    table = result_tables(sweep, results, found.judged, timed)
     return [
         f"# {sweep.name}",
         sweep.about,
-        _bold(sizes.opening(sweep)),
+        bold(sizes.opening(sweep)),
         _state(results),
-        opening_paragraph(found),
-        _markdown(tables.main_table(sweep, results, found.judged, timed)),
+        answer(found),
+        markdown_table(table.main),
+        _common(table.constant),
         *_frontier_section(found, figures),
-        *_trajectories(figures),
-        _setting(sweep),
-        _notes(results, timed),
-        *_section("Not finished", "", tables.failures(sweep, results)),
-        *_section(
-            "Against the baseline",
-            notes.BASELINE,
-            baseline_table(sweep, found.compared),
-        ),
+        *_images("Learned trajectories", figures.trajectories(), notes.TRAJECTORIES),
+        *section("Not finished", "", tables.failures(sweep, results)),
+        *section("Details", "", table.details),
+        *section("Against the baseline", notes.BASELINE, baseline_table(sweep, found.compared)),
         *_claims_section(sweep, "Claims", notes.CLAIMS, [c for c in found.checked if c.has_source]),
         *_claims_section(
             sweep,
@@ -104,27 +103,35 @@ def _sections(sweep: Sweep, found: Findings, figures: Figures) -> list[str]:
             notes.EXPECTATIONS,
             [c for c in found.checked if not c.has_source],
         ),
-        *_section(
-            "Ours beside published numbers",
+        *section(
+            "Published numbers",
             notes.PUBLISHED_NUMBERS,
             published.published_table(found.published),
         ),
+        *_verdicts_section(sweep, found.judged, found.evaluated),
+        *_robustness_section(found, figures),
         *(_curve_section(name, caption) for name, caption in figures.curves().items()),
         *_images("The solver over training", figures.adaptation(), notes.ADAPTATION),
-        *_verdicts_section(sweep, found.judged, found.evaluated),
-        *_robustness_section(sweep, found, figures),
-        *_section(
+        *section(
             "Which gradient to trust",
-            notes.GRADIENTS,
-            solver_tables.gradients_table(sweep, found.gradients),
+            notes.GRADIENT_TABLE,
+            solver_tables.gradients_table(found.gradients),
         ),
-        *_section("Steps of adaptive solvers", notes.STEPS, step_tables.steps_table(results)),
-        *_section("Steps by test batch", notes.BATCHES, step_tables.batches_table(found.batches)),
-        *_section("What a training step takes", notes.TIMINGS, tables.timings_table(sweep, timed)),
+        *section("Steps of adaptive solvers", notes.STEPS, step_tables.steps_table(results)),
+        *section("Steps by test batch", notes.BATCHES, step_tables.batches_table(found.batches)),
+        *section("What a training step takes", notes.TIMINGS, tables.timings_table(timed)),
         *_not_drawn(figures.problems),
+        _setting(sweep),
+        _notes(found, table),
         _provenance(results),
         _reproduce(sweep),
     ]
+
+
+def _common(constant: Mapping[str, str]) -> str:
+    """What all rows of the main table have in common."""
+    known = "; ".join(f"{name} {value}" for name, value in constant.items())
+    return (f"All rows: {known}. " if known else "") + "Terms and marks: [Notes](#notes)."
 
 
 def _frontier_section(found: Findings, figures: Figures) -> list[str]:
@@ -143,18 +150,9 @@ def _not_drawn(problems: Sequence[str]) -> list[str]:
 def _claims_section(sweep: Sweep, title: str, text: str, checked: Sequence[Checked]) -> list[str]:
     """What was found of claims; those that do not hold stand out."""
     why = published.why_not_comparable(sweep) or sizes.caveat(sweep)
-    doubt = " " + _bold(f"These numbers are not the study's: {why}.") if why else ""
-    here = [_bold(c.text) if c.judgement is Judgement.FAILS else c.text for c in checked]
-    return _section(title, text + doubt, claims_table(checked).assign(here=here))
-
-
-def _bold(text: str) -> str:
-    return f"**{text}**" if text else ""
-
-
-def _section(title: str, text: str, table: pd.DataFrame) -> list[str]:
-    """A table under a heading; nothing if it is empty."""
-    return [] if table.empty else [f"## {title}", text, _markdown(table)]
+    doubt = " " + bold(f"These numbers are not the study's: {why}.") if why else ""
+    here = [bold(c.text) if c.judgement is Judgement.FAILS else c.text for c in checked]
+    return section(title, text + doubt, claims_table(checked).assign(here=here))
 
 
 def _setting(sweep: Sweep) -> str:
@@ -172,28 +170,38 @@ def _setting(sweep: Sweep) -> str:
     shared |= {f"limits.{name}": tables.cell_text(value) for name, value in limits.items()}
     seeds = sorted({trial.spec.seed for trial in sweep.trials})
     shared["seeds"] = ", ".join(map(str, seeds))
-    return "Alike in all trials: " + "; ".join(f"{k} {v}" for k, v in shared.items()) + "."
+    lines = [f"- {path}: {value}" for path, value in shared.items()]
+    return "\n".join(["## Settings of all trials\n", *lines])
 
 
 def _state(results: pd.DataFrame) -> str:
     counts = results[OUTCOME].value_counts()
-    finished = int(counts.get(FINISHED, 0))
+    finished = int(counts.get(TrialOutcome.FINISHED, 0))
     if finished == len(results):
         return "The trial finished." if finished == 1 else f"All {finished} trials finished."
-    rest = ", ".join(f"{count} {name}" for name, count in counts.items() if name != FINISHED)
-    return _bold(f"{finished} of {len(results)} trials finished; {rest}.")
+    rest = ", ".join(
+        f"{count} {name}" for name, count in counts.items() if name != TrialOutcome.FINISHED
+    )
+    return bold(f"{finished} of {len(results)} trials finished; {rest}.")
 
 
-def _notes(results: pd.DataFrame, timed: pd.DataFrame) -> str:
-    """What the main table's numbers are, and what its marks mean."""
-    marks = [notes.BEST_EPOCH]
-    if timed.empty:
+def _notes(found: Findings, table: ResultTables) -> str:
+    """The terms and marks that the page uses, in one place."""
+    terms = dict(notes.NOTES)
+    if found.judged.empty:
+        terms = {term: text for term, text in terms.items() if term in ("±", "NFE")}
+    else:
+        terms |= notes.VERDICT_TERMS
+    marks = [notes.BEST_EPOCH] if any("†" in str(name) for name in table.details) else []
+    if found.timed.empty:
         marks.append(notes.AS_TRAINED)
-        if "packed" in results and (results["packed"] > 1).any():
+        if "packed" in found.results and (found.results["packed"] > 1).any():
             marks[-1] += f" {notes.PACKED}"
-    elif tables.timed_busy(timed):
+    elif tables.timed_busy(found.timed):
         marks.append(notes.TIMED_BUSY)
-    return "\n\n".join([notes.NOTES, *marks])
+    lines = [f"- {bold(term)}: {text}" for term, text in terms.items()]
+    lines += [f"- {mark}" for mark in marks]
+    return "\n".join(["## Notes\n", *lines, f"- {notes.METHODS}"])
 
 
 def _curve_section(name: str, caption: str) -> str:
@@ -201,34 +209,24 @@ def _curve_section(name: str, caption: str) -> str:
     return f"## {title}\n\n![{title}](figures/{name}.svg)\n\n{notes.METRICS_BY_EPOCH}"
 
 
-def _trajectories(figures: Figures) -> list[str]:
-    return [
-        f"## Learned trajectories\n\n![Learned trajectories](figures/{name}.svg)\n\n"
-        "Dots are the noisy observations, coloured by time; the line is the learned ODE, solved "
-        "over the whole span from the true start."
-        for name in figures.trajectories()
-    ]
-
-
 def _verdicts_section(sweep: Sweep, judged: pd.DataFrame, evaluated: pd.DataFrame) -> list[str]:
     if judged.empty:
         return []
-    title, text = "## Is it still an ODE?", f"The margin here is {sweep.margin:g}."
+    title, text = "## Is it still an ODE?", f"{notes.VERDICTS} The margin is {sweep.margin:g}."
     sizes = evaluated.loc[evaluated["own"], "test_size"].dropna().unique()
     if len(sizes):
         text += f" Judged on {', '.join(f'{size:g}' for size in sizes)} test samples."
-    table = _markdown(solver_tables.verdicts_table(sweep, judged))
-    return [title, notes.VERDICTS, text, table]
+    return [title, text, markdown_table(solver_tables.verdicts_table(sweep, judged))]
 
 
-def _robustness_section(sweep: Sweep, found: Findings, figures: Figures) -> list[str]:
+def _robustness_section(found: Findings, figures: Figures) -> list[str]:
     sections = _images("Paths in the plane", figures.paths(), notes.PATHS_FIGURE)
     if found.evaluated.empty:
         return sections
     sections += ["## Under other solvers", notes.OTHER_SOLVERS]
     for names, text in figures.under_other_solvers():
         sections += _images("", names, text)
-    return [*sections, _markdown(solver_tables.robustness_table(sweep, found.evaluated))]
+    return [*sections, markdown_table(solver_tables.robustness_table(found.evaluated))]
 
 
 def _images(title: str, names: Sequence[str], text: str) -> list[str]:
@@ -265,7 +263,7 @@ def _provenance(results: pd.DataFrame) -> str:
         lines.append(f"- trained: {first}" + (f" to {last}" if last != first else ""))
     if "environments" in ran and (ran["environments"] > 1).any():
         mixed = ", ".join(ran.loc[ran["environments"] > 1, TRIAL])
-        lines.append(f"- {_bold('resumed under other versions, threads or hardware:')} {mixed}")
+        lines.append(f"- {bold('resumed under other versions, threads or hardware:')} {mixed}")
     return "\n".join(["## Provenance\n", *lines])
 
 
@@ -279,15 +277,3 @@ def _reproduce(sweep: Sweep) -> str:
         "The sweep as it ran is in [sweep.yaml](sweep.yaml), every trial in "
         f"[results.csv](results.csv).\n\n    nodebench run reports/{sweep.name}/sweep.yaml"
     )
-
-
-def _markdown(table: pd.DataFrame) -> str:
-    numeric = ["right" if _is_numeric(table[column]) else "left" for column in table]
-    # A failure's reason may hold what ends a cell of a table.
-    plain = table.map(lambda value: " ".join(value.split()).replace("|", "\\|"))
-    text: str = plain.to_markdown(index=False, disable_numparse=True, colalign=numeric)
-    return text
-
-
-def _is_numeric(column: pd.Series[str]) -> bool:
-    return bool(column.str.fullmatch(r"[\d.,±– -]+( of \d+| \(\d+ of \d+\))?").all())

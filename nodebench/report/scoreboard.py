@@ -1,4 +1,4 @@
-"""Every published number and claim of the studies, beside what the committed reports found."""
+"""Every published number and claim of the studies, and what the committed reports found."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pandas as pd
 from nodebench.errors import InputError
 from nodebench.planning.lookup import load_sweep
 from nodebench.report.analysis.agreement import PublishedReading
-from nodebench.report.analysis.claims import TIMED_SECONDS, Judgement, asked_text, checked_claims
+from nodebench.report.analysis.claims import TIMED_SECONDS, Judgement, asked_text, checked_claim
 from nodebench.report.analysis.columns import TRIAL, read_results
 from nodebench.report.analysis.formatting import NO_VALUE
 from nodebench.report.analysis.published import (
@@ -121,7 +121,7 @@ class ScoredStudy:
         return f"needs `make sweep-{self.full.name}`{where}"
 
 
-def scoreboard(sweeps: Path, reports: Path) -> str:
+def scoreboard_page(sweeps: Path, reports: Path) -> str:
     """The page, in Markdown: a table for each study, and how often each verdict was reached.
 
     Raises:
@@ -213,7 +213,7 @@ def _with_findings(line: Line, report: ScoredReport, found: Found, needs: str) -
 def _found_of_claim(claim: Claim, report: ScoredReport) -> Found:
     """What a report's table says of a claim."""
     sweep = report.sweep
-    [found] = checked_claims(replace(sweep, claims=(claim,)), report.results)
+    found = checked_claim(claim, sweep, report.results)
     about_it = {t.id for t in sweep.trials for c in claim.cells.values() if agrees(t.spec, c)}
     verdict = VERDICT_OF_JUDGEMENT[found.judgement]
     why = ", ".join(filter(None, [str(found.basis), caveat(sweep, about_it)]))

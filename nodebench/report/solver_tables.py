@@ -6,7 +6,8 @@ from collections import Counter
 
 import pandas as pd
 
-from nodebench.report.analysis.columns import BUDGET, METHOD, OUTCOME, TRIAL
+from nodebench.errors import TrialOutcome
+from nodebench.report.analysis.columns import BUDGET, CELL, METHOD, OUTCOME, TRIAL
 from nodebench.report.analysis.formatting import (
     NO_VALUE,
     count_and_interval,
@@ -15,28 +16,27 @@ from nodebench.report.analysis.formatting import (
     measured,
     unit,
 )
-from nodebench.report.tables import cell_text, cells, verdict_words
+from nodebench.report.tables import CONFIGURATION, cell_text, verdict_words
 from nodebench.spec.solver import Solver
 from nodebench.spec.vocabulary import VERDICT_NUMBERS
-from nodebench.store.result import FINISHED
 from nodebench.sweep import Sweep
 
 
 def verdicts_table(sweep: Sweep, frame: pd.DataFrame) -> pd.DataFrame:
-    """One row per cell: the verdicts on its models and the numbers behind them, as text.
+    """One row per configuration: the verdicts on its models and the numbers behind them, as text.
 
-    `frame` is the table of `frames.verdicts`.
+    `frame` is the table of `frames.verdict_frame`.
     """
     rows = []
     solvers = {trial.id: trial.spec.solver for trial in sweep.trials}
-    for key, group in cells(sweep, frame):
+    for cell, group in frame.groupby(CELL, sort=False):
         metric = group["metric"].iloc[0]
         numbers = {name: group[name].astype(float) for name in VERDICT_NUMBERS}
         reasons = sorted(set(group["why"]) - {""})
         rows.append(
             {
-                **key,
-                "is it an ODE?": verdict_words(group["verdict"]),
+                CONFIGURATION: str(cell),
+                "verdict": verdict_words(group["verdict"]),
                 f"own solver{unit(metric)}": measured(metric, numbers["own"]),
                 f"limit{unit(metric)}": measured(metric, numbers["limit"]),
                 f"drop{unit(metric)}": measured(metric, numbers["drop"]),
@@ -62,22 +62,20 @@ def _steps_text(steps: pd.Series[float]) -> str:
     return values[0] if len(set(values)) == 1 else ", ".join(values)
 
 
-def gradients_table(sweep: Sweep, frame: pd.DataFrame) -> pd.DataFrame:
-    """One row per cell, moment, solver and gradient method: fidelity and costs, as text.
+def gradients_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """One row per configuration, moment, solver and gradient method: fidelity and costs, as text.
 
-    `frame` is the table of `frames.gradients`.
+    `frame` is the table of `frames.gradient_frame`.
     """
     if frame.empty:
         return frame
-    frame = frame.reindex(columns=frame.columns.union(sweep.varying, sort=False))
-    settings = [path for path in sweep.varying if frame[path].nunique(dropna=False) > 1]
-    columns = [*settings, "at", METHOD, BUDGET, "gradient"]
+    columns = [CELL, "at", METHOD, BUDGET, "gradient"]
     frame = frame.reindex(columns=frame.columns.union([*columns, *GRADIENT_COSTS], sort=False))
     rows = []
     for key, group in frame.groupby(columns, dropna=False, sort=False):
-        done = group[group[OUTCOME] == FINISHED]
-        names = [*map(sweep.heading, settings), "weights at", "method", BUDGET, "gradient"]
-        failed = Counter(group.loc[group[OUTCOME] != FINISHED, OUTCOME])
+        done = group[group[OUTCOME] == TrialOutcome.FINISHED]
+        names = [CONFIGURATION, "weights at", "solver", BUDGET, "gradient"]
+        failed = Counter(group.loc[group[OUTCOME] != TrialOutcome.FINISHED, OUTCOME])
         error = magnitude(done["gradient_error"].astype(float))
         rows.append(
             {
@@ -104,8 +102,11 @@ GRADIENT_COSTS = (
 )
 
 
-def robustness_table(sweep: Sweep, frame: pd.DataFrame) -> pd.DataFrame:
-    """One row per cell and test method, one column per budget: the headline metric, as text.
+HEADINGS = {CELL: CONFIGURATION, METHOD: "test solver"}
+
+
+def robustness_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """One row per configuration and test method, a column per budget: the headline metric, as text.
 
     Of the points in `frame`, those that the sweep's file asks for.
 
@@ -115,20 +116,18 @@ def robustness_table(sweep: Sweep, frame: pd.DataFrame) -> pd.DataFrame:
     counts the seeds of a row; a mean over fewer of them says so. `test_size` is shown if it varies.
     """
     frame = frame[frame["asked"]]
-    columns = [*sweep.varying, METHOD]
+    columns = [CELL, METHOD]
     if frame["batch_norm"].nunique() > 1:
         columns.append("batch_norm")
     if frame["test_size"].nunique(dropna=False) > 1:
         columns.append("test_size")
         frame = frame.assign(test_size=[_test_size_text(size) for size in frame["test_size"]])
-    # A setting that tells cells apart may be one that no evaluated trial has.
-    frame = frame.reindex(columns=frame.columns.union(columns, sort=False))
     # A tolerance and a multiple of the training tolerance can be the same, which counts once.
     frame = frame.drop_duplicates([TRIAL, METHOD, "test_size", "batch_norm", BUDGET])
     budgets = sorted(set(frame[BUDGET]))
     rows = []
     for key, group in frame.groupby(columns, dropna=False, sort=False):
-        row = {sweep.heading(name): cell_text(v) for name, v in zip(columns, key, strict=True)}
+        row = {HEADINGS.get(name, name): cell_text(v) for name, v in zip(columns, key, strict=True)}
         n = group[TRIAL].nunique()
         values = {str(b): _headline_values(group[group[BUDGET] == b], n) for b in budgets}
         rows.append({**row, "n": str(n), **values})
@@ -144,8 +143,8 @@ def _headline_values(points: pd.DataFrame, n: int) -> str:
     if points.empty:
         return NO_VALUE
     text = measured(points["metric"].iloc[0], points["value"].astype(float))
-    finished = int((points[OUTCOME] == FINISHED).sum())
+    finished = int((points[OUTCOME] == TrialOutcome.FINISHED).sum())
     if 0 < finished < n:
         text += f" ({finished} of {n})"
-    failed = Counter(points.loc[points[OUTCOME] != FINISHED, OUTCOME])
+    failed = Counter(points.loc[points[OUTCOME] != TrialOutcome.FINISHED, OUTCOME])
     return ", ".join([text, *(f"{count} {name}" for name, count in failed.items())])

@@ -15,9 +15,8 @@ from nodebench.report.analysis.formatting import (
     unit,
 )
 from nodebench.report.analysis.statistics import column
+from nodebench.report.tables import CONFIGURATION
 from nodebench.store.result import FINISHED
-
-CONFIGURATION = "configuration"
 
 OF_SAMPLES = {
     "NFE of a sample: least": "nfe_sample_min",
@@ -29,7 +28,7 @@ OF_SAMPLES = {
 def steps_table(frame: pd.DataFrame) -> pd.DataFrame:
     """One row per cell with adaptive solves: steps in the last epoch of training.
 
-    `frame` is the table of `frames.results`.
+    `frame` is the table of `frames.result_frame`.
     """
     if "steps_accepted" not in frame:
         return pd.DataFrame()
@@ -44,7 +43,7 @@ def steps_table(frame: pd.DataFrame) -> pd.DataFrame:
 def batches_table(frame: pd.DataFrame) -> pd.DataFrame:
     """One row per cell, test solver, extent of a step and batch size: steps, seconds, metric.
 
-    `frame` is the table of `frames.batches`.
+    `frame` is the table of `frames.batch_frame`.
     """
     if frame.empty:
         return frame

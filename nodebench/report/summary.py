@@ -1,4 +1,4 @@
-"""The paragraph that a report opens with: what the sweep found, from its numbers."""
+"""What a report opens with: a short list of what the sweep found, from its numbers."""
 
 from __future__ import annotations
 
@@ -8,73 +8,92 @@ from typing import Protocol
 
 import pandas as pd
 
+from nodebench.errors import TrialOutcome
 from nodebench.report.analysis.agreement import COMPARED
-from nodebench.report.analysis.baseline import BaselineComparison, BaselineReading, by_seed
+from nodebench.report.analysis.baseline import (
+    SIGNIFICANT,
+    BaselineComparison,
+    BaselineReading,
+    by_seed,
+)
 from nodebench.report.analysis.claims import Checked
-from nodebench.report.analysis.columns import CELL, OUTCOME
+from nodebench.report.analysis.columns import CELL, MISSING, OUTCOME
 from nodebench.report.analysis.findings import Findings
-from nodebench.report.analysis.formatting import measured, unit
+from nodebench.report.analysis.formatting import measured, probability, unit
 from nodebench.report.analysis.published import Compared
+from nodebench.report.analysis.statistics import FEWEST_PAIRS, paired
 from nodebench.report.analysis.verdict import ACCURACY_ROUNDING, VerdictWord
-from nodebench.store.result import FINISHED
+from nodebench.report.markdown import bold
 from nodebench.sweep import Sweep
 
-MOST_CELLS_NAMED = 4
-"""Cells in a sentence; of more, a figure tells better."""
+MOST_NAMED = 4
+"""Configurations in a sentence; more are counted."""
 
 
-def opening_paragraph(found: Findings) -> str:
-    """Sentences, each of which a table below bears out; those that have nothing to say are not."""
-    sentences = [
-        *_best_cells(found.sweep, found.results),
-        *_cells_at_chance(found.sweep, found.results),
-        *_beside_baseline(found.compared),
-        *_verdicts_sentence(found.judged),
-        *(_frontier_sentence(found.frontier) if len(found.timed) else []),
-        *_claims_sentences(found.sweep, found.checked),
+def answer(found: Findings) -> str:
+    """The list, in Markdown: a line for each question that the sweep has an answer to."""
+    lines = [
+        *_best(found.sweep, found.results),
+        *_at_chance(found.sweep, found.results),
+        *_against_baseline(found.compared),
+        *_still_odes(found.judged),
+        *_front(found),
+        *_claims(found.sweep, found.checked),
         *_published(found.published),
+        *_cost(found.results),
     ]
-    return " ".join(sentences)
+    return "\n".join(f"- {bold(f'{what}:')} {text}" for what, text in lines)
 
 
-def _best_cells(sweep: Sweep, frame: pd.DataFrame) -> list[str]:
-    """The cells with the best and the second mean, of each data set."""
+Line = tuple[str, str]
+"""What a line is about, and what it says."""
+
+
+def _best(sweep: Sweep, frame: pd.DataFrame) -> list[Line]:
+    """The best configuration of each data set, and whether it is clearly ahead of the next."""
     if "data.name" not in sweep.varying:
-        return _best_of(sweep, frame, "")
+        return [("Best", text) for text in _best_of(sweep, frame)]
     return [
-        sentence
+        (f"Best on `{name}`", text)
         for name, rows in frame.groupby("data.name", sort=False)
-        for sentence in _best_of(sweep, rows, f"On `{name}`, the")
+        for text in _best_of(sweep, rows)
     ]
 
 
-def _best_of(sweep: Sweep, frame: pd.DataFrame, opening: str) -> list[str]:
+def _best_of(sweep: Sweep, frame: pd.DataFrame) -> list[str]:
     data = sweep.trials[0].spec.data
-    done = frame[frame[OUTCOME] == FINISHED]
+    done = frame[frame[OUTCOME] == TrialOutcome.FINISHED]
     if done.empty or data.headline not in done:
         return []
     means = done.groupby(CELL, sort=False)[data.headline].mean().dropna()
     ranked = means.sort_values(ascending=not data.higher_is_better, kind="stable").index
-    numbers = []
-    for cell in ranked[:2]:
-        values = by_seed(frame, cell, data.headline)
-        numbers.append(f"{measured(data.metric, values)}{unit(data.metric)} (n = {len(values)})")
-    if len(numbers) < 2:
-        return [
-            f"`{cell}`: test {data.metric} {text}."
-            for cell, text in zip(ranked, numbers, strict=True)
-        ]
-    word = "highest" if data.higher_is_better else "lowest"
-    return [
-        f"{opening or 'The'} {word} test {data.metric} is that of `{ranked[0]}`, {numbers[0]}; "
-        f"next is `{ranked[1]}`, {numbers[1]}."
+    values = [by_seed(frame, cell, data.headline) for cell in ranked[:2]]
+    texts = [
+        f"`{cell}`, {measured(data.metric, each)}{unit(data.metric)}"
+        for cell, each in zip(ranked, values, strict=False)
     ]
+    metric = str(data.metric).replace("_", " ")
+    first = [f"{text} test {metric} (n = {len(values[0])})" for text in texts[:1]]
+    if len(texts) < 2:
+        return [f"{text}." for text in first]
+    return [f"{first[0]}. {_lead(*values)} {texts[1]}."]
 
 
-def _cells_at_chance(sweep: Sweep, frame: pd.DataFrame) -> list[str]:
-    """The cells that have learned nothing: the commonest class, always named, does as well."""
+def _lead(best: pd.Series[float], second: pd.Series[float]) -> str:
+    """Whether the best is clearly ahead of the second, by the paired test of their seeds."""
+    difference = paired(best, second)
+    if difference is None or difference.n < FEWEST_PAIRS:
+        return f"Fewer than {FEWEST_PAIRS} seeds: its lead was not tested. Second:"
+    if difference.has_no_interval:
+        return "Every seed gives the same lead, which was therefore not tested. Second:"
+    word = "clearly" if difference.p < SIGNIFICANT else "not clearly"
+    return f"It is {word} ahead (p = {probability(difference.p)}) of the second,"
+
+
+def _at_chance(sweep: Sweep, frame: pd.DataFrame) -> list[Line]:
+    """The configurations that have learned nothing: naming the most common class does as well."""
     data = sweep.trials[0].spec.data
-    done = frame[frame[OUTCOME] == FINISHED]
+    done = frame[frame[OUTCOME] == TrialOutcome.FINISHED]
     if "chance" not in done or data.headline not in done:
         return []
     means = done.groupby(CELL, sort=False)[[data.headline, "chance"]].mean().dropna()
@@ -82,21 +101,89 @@ def _cells_at_chance(sweep: Sweep, frame: pd.DataFrame) -> list[str]:
     cells = list(means.index[ahead <= sweep.margin + ACCURACY_ROUNDING])
     if not cells:
         return []
-    few = len(cells) <= MOST_CELLS_NAMED
-    which = _enumerated([f"`{cell}`" for cell in cells]) if few else f"{len(cells)} cells"
-    return [f"No better than chance (margin {sweep.margin:g}): {which}."]
+    return [("No better than chance", f"{_named(cells)} (margin {sweep.margin:g}).")]
 
 
-def _beside_baseline(compared: Sequence[BaselineComparison]) -> list[str]:
+def _against_baseline(compared: Sequence[BaselineComparison]) -> list[Line]:
+    if not compared:
+        return []
+    title = "[Against the baseline](#against-the-baseline)"
+    if {each.reading for each in compared} == {BaselineReading.UNCLEAR}:
+        one = "the other configuration does not differ clearly from it."
+        many = f"none of {len(compared)} configurations differs clearly from it."
+        return [(title, one if len(compared) == 1 else many)]
     parts = _counts_text((each.reading for each in compared), BaselineReading)
-    return [f"Of {len(compared)} compared with the baseline, {parts}."] if compared else []
+    return [(title, f"of {len(compared)} configurations, {parts}.")]
 
 
-def _verdicts_sentence(judged: pd.DataFrame) -> list[str]:
+def _still_odes(judged: pd.DataFrame) -> list[Line]:
+    """How many trained networks are ODEs, and which configurations have some that are not."""
     if judged.empty:
         return []
-    parts = _counts_text(judged["verdict"], VerdictWord)
-    return [f"Verdicts on {len(judged)} trained networks under finer solvers: {parts}."]
+    words = judged["verdict"]
+    odes, undecided = (int((words == w).sum()) for w in (VerdictWord.ODE, VerdictWord.UNDECIDED))
+    text = f"{odes} of {len(judged)} trained networks"
+    text += f", {undecided} undecided" if undecided else ""
+    lost = list(dict.fromkeys(judged.loc[words == VerdictWord.RESNET, CELL]))
+    text += f"; ResNets in disguise: {_named(lost)}." if lost else "."
+    return [("[Still ODEs](#is-it-still-an-ode)", text)]
+
+
+def _front(found: Findings) -> list[Line]:
+    """What is Pareto-optimal by seconds, where these were measured alone."""
+    frontier = found.frontier
+    if found.timed.empty or len(frontier) < 2:
+        return []
+    cells = list(frontier.loc[frontier["front_seconds"], CELL])
+    if not 0 < len(cells) <= MOST_NAMED:
+        return []
+    return [("Pareto-optimal by time per epoch", f"{_named(cells)}.")]
+
+
+def _claims(sweep: Sweep, checked: Sequence[Checked]) -> list[Line]:
+    size = sweep.made.size
+    where = f" (in the {size} form)" if size != "full" else ""
+    lines = []
+    for name, has_source in (("[Claims](#claims)", True), ("[Expectations](#expectations)", False)):
+        counts = Counter(each.text for each in checked if each.has_source is has_source)
+        parts = _enumerated([f"{count} {text}" for text, count in counts.items()])
+        lines += [(name, f"{parts}{where}.")] if counts else []
+    return lines
+
+
+def _published(published: Sequence[Compared]) -> list[Line]:
+    readings = [each.reading for each in published if each.reading in COMPARED]
+    parts = _counts_text(readings, COMPARED)
+    title = "[Published numbers](#published-numbers)"
+    return [(title, f"of {len(readings)} that compare, {parts}.")] if readings else []
+
+
+def _cost(frame: pd.DataFrame) -> list[Line]:
+    """What was trained, for how long in total, on what, and how much of it failed."""
+    ran = frame[frame[OUTCOME] != MISSING]
+    if ran.empty or not {"epoch_s", "epochs"} <= {*ran.columns}:
+        return []
+    if (seconds := float((ran["epoch_s"] * ran["epochs"]).sum())) == 0:
+        return []
+    machines = [
+        f"{hardware} ({device}, {threads:g} thread{'' if threads == 1 else 's'})"
+        for hardware, device, threads in ran.reindex(columns=["hardware", "device", "threads"])
+        .dropna()
+        .drop_duplicates()
+        .itertuples(index=False)
+    ]
+    where = f" on {_enumerated(machines)}" if machines else ""
+    failed = int((ran[OUTCOME] != TrialOutcome.FINISHED).sum())
+    ending = f"{failed} did [not finish](#not-finished)." if failed else "None failed."
+    trials = f"{len(ran)} trial{'' if len(ran) == 1 else 's'}"
+    return [("Cost", f"{trials}, {_duration(seconds)} of training{where}. {ending}")]
+
+
+def _duration(seconds: float) -> str:
+    for size, name in ((3600, "hours"), (60, "minutes")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.1f} {name}"
+    return f"{seconds:.0f} seconds"
 
 
 class _Word(Protocol):
@@ -114,29 +201,11 @@ def _counts_text(found: Iterable[object], words: Iterable[_Word]) -> str:
     return _enumerated([f"{counts[word]} {word.text}" for word in words if counts[word]])
 
 
-def _frontier_sentence(frontier: pd.DataFrame) -> list[str]:
-    cells = [f"`{cell}`" for cell in frontier.loc[frontier["front_seconds"], CELL]]
-    if len(frontier) < 2 or not 0 < len(cells) <= MOST_CELLS_NAMED:
-        return []
-    return [f"For its time per epoch, none surpasses {_enumerated(cells)}."]
+def _named(cells: Sequence[str]) -> str:
+    if len(cells) > MOST_NAMED:
+        return f"{len(cells)} configurations"
+    return _enumerated([f"`{cell}`" for cell in cells])
 
 
 def _enumerated(words: Sequence[str]) -> str:
     return " and ".join([", ".join(words[:-1]), *words[-1:]]) if len(words) > 1 else "".join(words)
-
-
-def _claims_sentences(sweep: Sweep, checked: Sequence[Checked]) -> list[str]:
-    size = sweep.made.size
-    where = f", in the {size} form" if size != "full" else ""
-    sentences = []
-    for name, has_source in (("the claims stated", True), ("our expectations", False)):
-        counts = Counter(each.text for each in checked if each.has_source is has_source)
-        parts = _enumerated([f"{count} {text}" for text, count in counts.items()])
-        sentences += [f"Of {name}{where}: {parts}."] if counts else []
-    return sentences
-
-
-def _published(published: Sequence[Compared]) -> list[str]:
-    readings = [each.reading for each in published if each.reading in COMPARED]
-    parts = _counts_text(readings, COMPARED)
-    return [f"Of published numbers that compare ({len(readings)}): {parts}."] if readings else []

@@ -60,7 +60,7 @@ class Labeled(Dataset):
     subset_seed: Size = 0
 
     def misfit(self, train: int, test: int) -> str | None:
-        """Why these subsets cannot be taken of so many samples, or None if they can."""
+        """Why these subsets cannot be taken of this number of samples, or None if they can."""
         if self.val_size + (self.train_size or 1) > train:
             asked = {"train_size": self.train_size, "val_size": self.val_size}
             given = " and ".join(f"`{name}: {size}`" for name, size in asked.items() if size)
@@ -115,7 +115,7 @@ class Text(Filed):
     length: Annotated[int, Field(ge=4, le=TEXT_LENGTH), A_NUMBER] = TEXT_LENGTH
 
 
-class Drawn(Dataset):
+class RandomDataset(Dataset):
     """Data that are drawn at random, from the trial's seed or from a `draw_seed`.
 
     With a `draw_seed`, trials of all seeds see the same data.
@@ -126,7 +126,7 @@ class Drawn(Dataset):
     draw_seed: Size | None = None
 
 
-class Generated(Drawn):
+class Generated(RandomDataset):
     """Labelled points drawn at random."""
 
     kind = "vectors"
@@ -249,7 +249,7 @@ class ThreeMinima(Generated):
     name: Literal["three-minima"]
 
 
-class Spiral(Drawn):
+class Spiral(RandomDataset):
     """A linear spiral sink, observed with noise drawn at random (`saparina/neural-ode`).
 
     `points` over the time `span`, with normal noise of standard deviation `noise`, drawn from the

@@ -21,7 +21,7 @@ from nodebench.errors import InputError
 from nodebench.files import PACKAGE
 
 INSTALLED = {"site-packages", "dist-packages"}
-PYTHON = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib")}
+PYTHON_FOLDERS = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib")}
 NODEBENCH = str(PACKAGE)
 BY_NAME = ("import_module", "__import__")
 """Functions that import the module that their first argument names."""
@@ -38,14 +38,15 @@ def own_modules(module: str) -> dict[str, str]:
     Raises:
         ModuleNotFoundError: if there is no such module here.
     """
-    file = next((spec.origin for name, spec in _found(module) if name == module), None)
-    first = file_hash(file) if file else None
-    if first is None:
+    spec = next((spec for name, spec in _found(module) if name == module), None)
+    content = _content(spec) if spec else None
+    if content is None:
         raise ModuleNotFoundError(f"there is no module `{module}`")
+    first = hashlib.sha256(content).hexdigest()
     hashes, seen, waiting = {module: first}, set[str](), [module]
     while waiting:
         for name, spec in _found(waiting.pop()):
-            if spec.has_location and not is_own(spec.origin):
+            if spec.has_location and not is_users_file(spec.origin):
                 break  # what is installed imports nothing of the user's
             if name in seen or not spec.has_location:
                 continue
@@ -69,7 +70,7 @@ def known_alone(paths: Sequence[str]) -> Iterator[None]:
     new = [sys.modules.get(name) for name in sys.modules.keys() - before]
     specs = [spec for module in new if (spec := getattr(module, "__spec__", None)) is not None]
     known = {name for path in paths for name in own_modules(path.partition(":")[0])}
-    own = [spec for spec in specs if spec.name not in known and is_own(spec.origin)]
+    own = [spec for spec in specs if spec.name not in known and is_users_file(spec.origin)]
     unseen = _unseen.setdefault(tuple(paths), set())
     unseen |= {spec.name for spec in own if _Source(spec.name, spec).has_code}
     if paths and unseen:
@@ -83,11 +84,28 @@ def known_alone(paths: Sequence[str]) -> Iterator[None]:
 _unseen: dict[tuple[str, ...], set[str]] = {}
 
 
-def is_own(file: str | None) -> bool:
+def is_users_file(file: str | None) -> bool:
     """Whether a module's file is the user's: neither installed, nor Python's, nor ours."""
-    if not file or not os.path.isfile(file) or INSTALLED & set(Path(file).parts):
+    if not file or not _is_there(file) or INSTALLED & set(Path(file).parts):
         return False
-    return not any(_is_inside(file, folder) for folder in (*PYTHON, NODEBENCH))
+    return not any(_is_inside(file, folder) for folder in (*PYTHON_FOLDERS, NODEBENCH))
+
+
+def _is_there(file: str) -> bool:
+    """Whether a module's file is on disk, alone or in a zip file as Python imports from."""
+    return any(path.is_file() for path in (Path(file), *Path(file).parents))
+
+
+def _content(spec: ModuleSpec) -> bytes | None:
+    """The bytes of a module's file; None if it has none that can be read."""
+    file, in_archive = spec.origin or "", getattr(spec.loader, "get_data", None)
+    try:
+        if os.path.isfile(file):
+            return Path(file).read_bytes()
+        # Not a device, which may have no end.
+        return in_archive(file) if in_archive and not os.path.exists(file) else None
+    except OSError:
+        return None
 
 
 def _is_inside(file: str, folder: str) -> bool:
@@ -114,7 +132,7 @@ class _Source:
 
     def __init__(self, name: str, spec: ModuleSpec):
         self.name, self.is_package = name, spec.submodule_search_locations is not None
-        content = Path(str(spec.origin)).read_bytes()
+        content = _content(spec) or b""
         self.hash = hashlib.sha256(content).hexdigest()
         try:
             tree = ast.parse(content)

@@ -90,7 +90,7 @@ def limit_point(spec: TrialSpec) -> EvaluationPoint:
 
 
 def limit_solver(spec: TrialSpec, times: int = 1) -> Solver:
-    """The limit's solver, with so many times its steps."""
+    """The limit's solver, with its steps multiplied by a factor."""
     limit = limit_point(spec)
     return Solver(method=limit.method, steps=times * (limit.steps or 1))
 
@@ -114,7 +114,7 @@ def own_point(trial: Trial) -> EvaluationPoint:
     return EvaluationPoint(trained.method, step_factor=1.0)
 
 
-def is_own(trial: Trial, point: EvaluationPoint) -> bool:
+def is_training_solver(trial: Trial, point: EvaluationPoint) -> bool:
     """Whether a point is the training solver's, whatever the samples and statistics."""
     own = own_point(trial)
     names = ("method", "steps", "step_factor", "tol", "tol_factor")

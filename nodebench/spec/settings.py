@@ -21,6 +21,7 @@ from pydantic import (
 )
 
 from nodebench.errors import InputError
+from nodebench.spec.own_code import is_users_file
 
 HOW_TO_NAME = (
     "Give `package.module:Name`, importable from where you start nodebench (set PYTHONPATH if need "
@@ -149,12 +150,22 @@ def import_part(path: str) -> Any:
         raise InputError(f"`{path}`: importing `{module}` fails: {_told(error)}") from error
     if not hasattr(found, name):
         raise InputError(f"`{path}`: `{module}` has no `{name}`. {HOW_TO_NAME}")
-    return getattr(found, name)
+    part = getattr(found, name)
+    if not callable(part):
+        raise InputError(
+            f"`{path}` is of the type `{type(part).__name__}`, which cannot be called. Name a "
+            "function or a class"
+        )
+    return part
 
 
 def _told(error: BaseException) -> str:
-    """An error of a user's code in one line: where, which class, what."""
-    file, line = traceback.extract_tb(error.__traceback__)[-1][:2]
+    """An error of a user's code in one line: where, which class, what.
+
+    Where: the last place that is the user's own, though it may have called others.
+    """
+    places = [frame[:2] for frame in traceback.extract_tb(error.__traceback__)]
+    file, line = next((place for place in reversed(places) if is_users_file(place[0])), places[-1])
     text = " ".join(str(error).split())
     if isinstance(error, SyntaxError) and error.filename:
         file, line, text = error.filename, error.lineno, error.msg

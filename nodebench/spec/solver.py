@@ -294,7 +294,7 @@ class Gradient(NamedSettings):
         return self
 
     def require_use(self, solver: Solver) -> None:
-        """Refuses settings that do nothing beside this solver of the forward pass.
+        """Refuses settings that do nothing with this solver of the forward pass.
 
         Raises:
             ValueError: which says why.
@@ -321,8 +321,8 @@ class Gradient(NamedSettings):
         """What solves the backward pass, of a gradient that has a solve of its own there."""
         return self.solver or solver.by_batch
 
-    def beside(self, solver: Solver) -> Gradient:
-        """The same without what has no effect beside this solver of the forward pass."""
+    def suited_to(self, solver: Solver) -> Gradient:
+        """The same without what has no effect with this solver of the forward pass."""
         backward = self.backward(solver)
         norm = self.norm if backward.is_embedded else "default"
         own = None if self.solver == solver.by_batch else self.solver

@@ -72,7 +72,7 @@ class TrialSpec(Settings):
             raise ValueError("a model with an ODE block needs a `solver` and a `gradient`")
         else:
             self.gradient.require_use(self.solver)
-            gradient = self.gradient.beside(self.solver)
+            gradient = self.gradient.suited_to(self.solver)
             if not self.model.normalizes_batches_in_ode:
                 gradient = gradient.model_copy(update={"update_batch_norm": None})
             self._complete(gradient=gradient)

@@ -186,7 +186,7 @@ VERDICT_NUMBERS = ("own", "limit", "drop", "sufficient_steps", "order")
 """What a verdict on a solver measures: columns of a report, and measures of claims."""
 
 DENSE_POSITIONS = 10
-"""Up to so many positions, a convolution over a vector is computed as a product of matrices."""
+"""Up to this many positions, a convolution over a vector is computed as a product of matrices."""
 
 AUGMENTATIONS: dict[str, str] = {
     "crop": "pad by 4 pixels with zeros, then crop at random to the original size",

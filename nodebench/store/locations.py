@@ -66,7 +66,7 @@ def data_root() -> Path:
 
 
 def tracking_uri(store: Store) -> str:
-    """MLFLOW_TRACKING_URI, or the SQLite file beside the store.
+    """MLFLOW_TRACKING_URI, or the SQLite file next to the store.
 
     Raises:
         TrackingError: if it is nothing that MLflow can be reached by.

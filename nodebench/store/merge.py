@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nodebench.errors import OutOfMemory, Stopped, StoreError
+from nodebench.errors import StoreError, TrialOutcome
 from nodebench.spec.identity import canonical
-from nodebench.store.result import FINISHED, INCIDENTAL, Result, Row
+from nodebench.store.result import INCIDENTAL, Result, Row
 from nodebench.store.scratch import scratch
 from nodebench.store.store import Store
 from nodebench.store.trial_folder import TrialFolder, is_current
@@ -46,7 +46,7 @@ class Merged:
     extended: list[str] = field(default_factory=list)
     """Trials that were evaluated at more points there."""
     kept: list[str] = field(default_factory=list)
-    """Trials that are no further there."""
+    """Trials that are not further advanced there."""
     running: list[str] = field(default_factory=list)
     """Trials that a process holds, here or there, and that were left alone."""
     conflicts: list[Conflict] = field(default_factory=list)
@@ -71,7 +71,7 @@ def require_store(folder: Path, into: Store) -> Store:
     return other
 
 
-def merge(ids: Iterable[str], other: Store, into: Store) -> Merged:
+def merge_trials(ids: Iterable[str], other: Store, into: Store) -> Merged:
     """Takes the trials of these ids over from another store.
 
     Killed at any moment, it leaves only whole trials, and goes on when it is called again.
@@ -158,7 +158,7 @@ def _standing(folder: TrialFolder) -> tuple[int, float]:
 
 def _is_final(result: Result) -> bool:
     """Whether no larger machine, higher limit or milder search would have brought it further."""
-    unfinal = (OutOfMemory.outcome, Stopped.outcome)
+    unfinal = (TrialOutcome.OUT_OF_MEMORY, TrialOutcome.STOPPED)
     return result.is_result and result.limit is None and result.outcome not in unfinal
 
 
@@ -202,5 +202,5 @@ def _united(ours: list[Row], theirs: list[Row]) -> list[Row] | None:
 
 def _is_better(point: Row, known: Row) -> bool:
     """Whether a point was measured where the known one failed, or by a newer rule."""
-    has_failed_here = point["outcome"] == FINISHED != known["outcome"]
+    has_failed_here = point["outcome"] == TrialOutcome.FINISHED != known["outcome"]
     return has_failed_here or (is_current(point) and not is_current(known))

@@ -58,7 +58,7 @@ def require_mlflows(file: Path) -> None:
         )
 
 
-def moved(file: Path, store: Store) -> dict[str, str]:
+def moved_experiments(file: Path, store: Store) -> dict[str, str]:
     """Experiments whose artifacts are noted at a place where the store was before: name -> it."""
     with _read(file) as database:
         if not _has_tables(database):
@@ -69,7 +69,7 @@ def moved(file: Path, store: Store) -> dict[str, str]:
 
 def follow(file: Path, store: Store) -> bool:
     """Notes where artifacts are now, of a store that was moved or copied; whether it was."""
-    places = moved(file, store) if file.exists() else {}
+    places = moved_experiments(file, store) if file.exists() else {}
     if not places:
         return False
     with contextlib.closing(sqlite3.connect(file)) as database, database:

@@ -13,7 +13,7 @@ INDEX, SWEEPS, TRIALS = "index.json", "sweeps", "trials"
 """The names that a store writes in its root."""
 
 
-def require_own(root: Path) -> None:
+def require_store_folder(root: Path) -> None:
     """Refuses a folder that has something of the user's where a store writes.
 
     Raises:

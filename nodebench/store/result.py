@@ -1,16 +1,14 @@
-"""How a trial ended."""
+"""How a trial ended, and where one stands."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any
 
-from nodebench.errors import Stopped
+from nodebench.errors import TrialOutcome
 
 Row = dict[str, Any]
-
-FINISHED = "finished"
-ERROR = "error"
 
 BUSY = 0.5
 """Load of a machine, in processes that run, above which it is not idle for a timing pass."""
@@ -21,13 +19,25 @@ INCIDENTAL = frozenset(
 """Metrics of the machine and the moment, which another run of the same trial has otherwise."""
 
 
+class TrialState(StrEnum):
+    """Where a trial stands in the store."""
+
+    NEW = "new"
+    RUNNING = "running"
+    INTERRUPTED = "interrupted"
+    FAILED = "failed"
+    """The code crashed; it is tried again."""
+
+    DONE = "done"
+    """It has a result, if only by a failure."""
+
+
 @dataclass(frozen=True)
 class Result:
     """How a trial ended.
 
-    `outcome` is `finished`, that of a `TrialFailure`, or `error` for a crash of the code, which
-    is no result. `epoch` counts complete epochs. `limit` is the limit that was hit, if one was.
-    `recipe` is the trial's `recipe_id`.
+    `outcome` is a `TrialOutcome`, or one that a newer release knows. `epoch` counts complete
+    epochs. `limit` is the limit that was hit, if one was. `recipe` is the trial's `recipe_id`.
     `environments` has one entry, or one for each machine or version that took part.
     """
 
@@ -45,14 +55,14 @@ class Result:
     @property
     def is_result(self) -> bool:
         """Whether this answers the question that the trial asked, if only by a failure."""
-        return self.outcome != ERROR
+        return self.outcome != TrialOutcome.ERROR
 
     def __str__(self) -> str:
-        if self.outcome == FINISHED:
-            return FINISHED
+        if self.outcome == TrialOutcome.FINISHED:
+            return TrialOutcome.FINISHED
         if not self.is_result:
             return "error"
-        if self.outcome == Stopped.outcome:
+        if self.outcome == TrialOutcome.STOPPED:
             return f"stopped (epoch {self.epoch})"
         return f"DNF ({self.outcome}, epoch {self.epoch + 1})"
 

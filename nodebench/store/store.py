@@ -36,7 +36,7 @@ from typing import Any
 
 from nodebench.errors import StoreError
 from nodebench.files import modified, read_json, write
-from nodebench.store.ownership import INDEX, SWEEPS, TRIALS, require_own
+from nodebench.store.ownership import INDEX, SWEEPS, TRIALS, require_store_folder
 from nodebench.store.result import Result, read_result
 from nodebench.store.sweep_record import SweepRecord
 from nodebench.store.trial_folder import TrialFolder
@@ -57,7 +57,7 @@ class Store:
         Raises:
             StoreError: if it has, or is a file.
         """
-        require_own(self.root)
+        require_store_folder(self.root)
 
     def folder(self, trial_id: str) -> TrialFolder:
         """The place of a trial, which need not exist."""

@@ -1,4 +1,4 @@
-"""One sweep's files in the store, beside its trials."""
+"""One sweep's files in the store, apart from its trials."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from nodebench.errors import StoreError
 from nodebench.files import read_json, write
 from nodebench.store.lock import held
-from nodebench.store.ownership import SWEEPS, mark_own, require_own
+from nodebench.store.ownership import SWEEPS, mark_own, require_store_folder
 from nodebench.store.result import Row
 
 LOCK_WAIT_S = 30.0
@@ -80,7 +80,7 @@ class SweepRecord:
         Raises:
             StoreError: if it is not, or the whole folder is not the store's own.
         """
-        require_own(self._root)
+        require_store_folder(self._root)
         if self._is_foreign():
             raise StoreError(
                 f"`{self.file}` was not written by nodebench, or changed since, and would be "
@@ -91,7 +91,7 @@ class SweepRecord:
         if not self.file.exists():
             return False
         written: list[str] | None = read_json(self._launches_file, {}).get("copies")
-        if written is None:  # an earlier release wrote the plan beside it
+        if written is None:  # an earlier release wrote the plan to a file of its own
             return not self._labels_file.exists()
         return _digest(self.file) not in written
 
@@ -116,7 +116,7 @@ class SweepRecord:
 
     @contextlib.contextmanager
     def run_lock(self, shard: str = "1/1") -> Iterator[None]:
-        """Holds the right to run the sweep, or one shard `i/n` of it, beside which others may run.
+        """Holds the right to run the sweep, or one shard `i/n` of it, while other shards may run.
 
         Raises:
             StoreError: if another process runs it.

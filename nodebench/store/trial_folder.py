@@ -9,17 +9,14 @@ import socket
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
 
 from pydantic import ValidationError
 
-from nodebench.errors import StoreError, masked
+from nodebench.errors import StoreError, TrialOutcome, masked
 from nodebench.files import modified, read_json, write
 from nodebench.spec import Trial, TrialSpec
 from nodebench.store.lock import held, unheld
-from nodebench.store.result import FINISHED, Result, Row, read_result
-
-State = Literal["done", "failed", "running", "interrupted", "new"]
+from nodebench.store.result import Result, Row, TrialState, read_result
 
 TRIAL_WAIT_S = 120.0
 """Also for a node that died: a network file system keeps its locks for a while, NFS for 90 s."""
@@ -27,7 +24,7 @@ TRIAL_WAIT_S = 120.0
 RESULT_NAME = "result.json"
 """Also of the artifact in MLflow that ends a run."""
 
-ERRORS = ("solver_error", "order", "gradient_error")
+NUMERICAL_ERRORS = ("solver_error", "order", "gradient_error")
 """What is measured of a point against a reference."""
 
 ERRORS_RULE = 2
@@ -238,15 +235,15 @@ class TrialFolder:
         files = sorted(path for path in self.path.glob("[!.]*") if path.is_file())
         return [path for path in files if path != self.lock_file]
 
-    def state(self, result: Result | None) -> State:
+    def state(self, result: Result | None) -> TrialState:
         """Where the trial stands, given its result."""
         if self.is_locked():  # also to evaluate what is trained
-            return "running"
+            return TrialState.RUNNING
         if result is not None and result.is_result:
-            return "done"
+            return TrialState.DONE
         if result is not None:
-            return "failed"
-        return "interrupted" if self.checkpoints() else "new"
+            return TrialState.FAILED
+        return TrialState.INTERRUPTED if self.checkpoints() else TrialState.NEW
 
     def discard(self, checkpoint: Path) -> None:
         """Puts a damaged checkpoint aside."""
@@ -277,13 +274,13 @@ class TrialFolder:
 
 def is_current(point: Row) -> bool:
     """Whether a point's errors, if it can have any, were measured by the present rule."""
-    has_none = point["outcome"] != FINISHED or point.get("nfe") == 0
+    has_none = point["outcome"] != TrialOutcome.FINISHED or point.get("nfe") == 0
     return has_none or point.get("errors_rule") == ERRORS_RULE
 
 
 def without_errors(point: Row) -> Row:
     """What is known of a point but for the errors that were measured."""
-    return {name: value for name, value in point.items() if name not in ERRORS}
+    return {name: value for name, value in point.items() if name not in NUMERICAL_ERRORS}
 
 
 def machine_of(timing: Row) -> tuple[object, ...]:

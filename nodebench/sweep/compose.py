@@ -28,7 +28,7 @@ def read(path: Path, overrides: Sequence[str], size: SizeName, faults: list[Faul
     Faults are appended.
 
     Raises:
-        SweepError: if there is no tree to speak of.
+        SweepError: if the file cannot be read as a tree.
     """
     tree = parse_file(path)
     tree["base"] = _included(path, tree, faults)
@@ -71,7 +71,7 @@ def sizes_of(path: Path) -> tuple[SizeName, ...]:
     """The sizes that a file has, the largest first.
 
     Raises:
-        SweepError: if it is no sweep's.
+        SweepError: if it is not a sweep file.
     """
     return _sizes(parse_file(path))
 
@@ -81,7 +81,7 @@ def _sizes(tree: Tree) -> tuple[SizeName, ...]:
 
 
 def _record(tree: Tree, **made: Any) -> None:
-    """Keeps how the sweep was made of its file, beside what its file says of that."""
+    """Keeps how the sweep was made of its file, in addition to what the file says of that."""
     before = tree.get("made")
     if isinstance(before, dict):
         earlier = before.get("changed", [])

@@ -1,10 +1,11 @@
-"""From a sweep file's grid, seeds and exclusions to its trials."""
+"""From a sweep file's grid, samples, seeds and exclusions to its trials."""
 
 from __future__ import annotations
 
 import copy
 import itertools
 import math
+import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -13,18 +14,21 @@ from pydantic import ValidationError
 from nodebench.errors import Fault, shown
 from nodebench.spec import Trial, TrialSpec
 from nodebench.spec.identity import Cell
-from nodebench.sweep.file import SweepFile
-from nodebench.sweep.match import agrees, check_cell
+from nodebench.spec.seed import stream
+from nodebench.sweep.file import Range, Search, SweepFile
+from nodebench.sweep.match import agrees, misnamed
 from nodebench.sweep.paths import TOO_DEEP, axis_paths, is_too_deep, set_path
 from nodebench.sweep.safe_yaml import Tree
-from nodebench.sweep.sampling import search_samples
 from nodebench.sweep.validation import dotted, faults_of
 
 Axis = tuple[tuple[str, ...], list[Any]]
 
 MOST_TRIALS = 1_000_000
 MOST_WRONG_CELLS = 1000
-"""After so many, the rest of a grid is not looked at."""
+"""After this number, the rest of a grid is not checked."""
+
+SIGNIFICANT_DIGITS = 4
+"""To which drawn numbers are rounded, so that a label can name them."""
 
 
 def expand(file: SweepFile, faults: list[Fault]) -> Iterator[tuple[Trial, list[int]]]:
@@ -36,7 +40,7 @@ def expand(file: SweepFile, faults: list[Fault]) -> Iterator[tuple[Trial, list[i
     if "seed" in file.base:
         faults.append(Fault("base.seed", "seeds are given by `seeds`, a list beside `base`"))
     for number, entry in enumerate(file.exclude):
-        check_cell(f"exclude[{number}]", entry, faults)
+        faults += misnamed(f"exclude[{number}]", entry)
     for cell in _cells(file, faults):
         near = [n for n, entry in enumerate(file.exclude) if agrees(cell.spec, _seedless(entry))]
         for seed in file.seeds:
@@ -66,7 +70,7 @@ def _cells(file: SweepFile, faults: list[Fault]) -> Iterator[Cell]:
     if excess := _excess(blocks, repeats):
         faults.append(Fault("grid", excess))
         return
-    samples = search_samples(file.search) if file.search else [{}]
+    samples = _samples(file.search) if file.search else [{}]
     wrong = 0
     for number, axes in enumerate(blocks):
         for cell, drawn in itertools.product(_product(axes), samples):
@@ -164,3 +168,28 @@ def _resolve(
                 Fault(f"{where if from_axis else 'base'}.{text}".removesuffix("."), message)
             )
         return None
+
+
+def _samples(search: Search) -> list[dict[str, Any]]:
+    """A search's random samples, path -> value; each path has a stream of its own."""
+    columns = {}
+    for path, range_ in search.space.items():
+        source = random.Random(stream(search.seed, "search", path))
+        columns[path] = [_draw(range_, source) for _ in range(search.samples)]
+    return [{path: column[i] for path, column in columns.items()} for i in range(search.samples)]
+
+
+def _draw(range_: Range, source: random.Random) -> Any:
+    if range_.choice is not None:
+        return source.choice(range_.choice)
+    if range_.integers is not None:
+        return source.randint(*range_.integers)
+    if range_.log_uniform is not None:
+        low, high = map(math.log, range_.log_uniform)
+        return _rounded(math.exp(source.uniform(low, high)))
+    assert range_.uniform is not None
+    return _rounded(source.uniform(*range_.uniform))
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.{SIGNIFICANT_DIGITS}g}")

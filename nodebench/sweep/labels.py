@@ -52,12 +52,42 @@ def _telling(told: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     }
 
 
+NAMES_OF_GROUPS = ("name", "method")
+"""What a group is told by, so that the group's name says it: `solver.method` is the solver."""
+
+VAGUE = ("stem", "residual", "ode", "at", "solver", "order", "field")
+"""Last parts of paths that say too little without the one before; alone, they are clear."""
+
+
+def headings(paths: Sequence[str]) -> dict[str, str]:
+    """Path -> what a table calls it: its last part, or as many as none of the others has.
+
+    `solver.method` is `solver`, and `solver.steps` is `steps` unless `gradient.solver.steps` varies
+    as well.
+    """
+    parts = {path: _telling_parts(path) for path in paths}
+    found = {}
+    for path, own in parts.items():
+        others = [other for name, other in parts.items() if name != path]
+        least = 2 if own[-1] in VAGUE and len(own) > 1 else 1
+        count = next(
+            (n for n in range(least, len(own)) if all(o[-n:] != own[-n:] for o in others)), len(own)
+        )
+        found[path] = ".".join(own[-count:])
+    return found
+
+
+def _telling_parts(path: str) -> list[str]:
+    parts = path.split(".")
+    return parts[:-1] if len(parts) > 1 and parts[-1] in NAMES_OF_GROUPS else parts
+
+
 def cut(text: str, longest: int) -> str:
     """A text, or its beginning and an ellipsis."""
     return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
 
-def drawn(labels: Iterable[str]) -> dict[str, str]:
+def figure_labels(labels: Iterable[str]) -> dict[str, str]:
     """Label -> what a figure has of it: as much as there is room for, and no two alike."""
     short: dict[str, str] = {}
     for label in dict.fromkeys(labels):

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from nodebench.errors import Fault, SweepError, unknown
+from nodebench.errors import Fault, SweepError
 from nodebench.spec import Trial
 from nodebench.spec.identity import canonical
 from nodebench.sweep.compose import read
-from nodebench.sweep.file import Made, Search, SizeName, SweepFile
+from nodebench.sweep.consistency import conditions_without_effect, inconsistencies
+from nodebench.sweep.file import Made, SizeName, SweepFile
 from nodebench.sweep.grid import expand, not_excluded
-from nodebench.sweep.match import SPEC_ORDER, agrees, check_cell, neighbors
-from nodebench.sweep.paths import axis_paths
 from nodebench.sweep.safe_yaml import Tree, dump
 from nodebench.sweep.sweep import Origin, Sweep
 from nodebench.sweep.validation import dotted, faults_of
+
+MAKE_CELLS = ("base", "grid", "seeds", "exclude", "search")
+"""The fields of a sweep file on which its cells depend: seeds, since exclusions may name them."""
 
 
 def load(path: Path, overrides: Sequence[str] = (), size: SizeName = "full") -> Sweep:
@@ -32,40 +34,21 @@ def load(path: Path, overrides: Sequence[str] = (), size: SizeName = "full") -> 
     file = _validated(tree, faults)
     expanded = list(expand(file, faults))
     trials = not_excluded(expanded)
-    if file.search:
-        faults += _not_searchable(file.search, file.grid, trials)
-    for where, cell in _partial_cells(file):
-        check_cell(where, cell, faults)
-    faults += _not_shares(file, trials)
-    faults += _not_comparable(trials)
+    faults += inconsistencies(file, trials)
     if not (trials or faults):
         faults.append(Fault("exclude", "leaves no trial"))
     is_as_written = file.made.size == "full" and not file.made.changed
     if not faults and is_as_written:  # else the trials that an entry is about may not be there
         used = {number for _, numbers in expanded for number in numbers}
-        faults += _without_effect(file, trials, used)
+        faults += conditions_without_effect(file, trials, used)
     if faults:
         raise SweepError(str(path), faults, overrides)
-    made = _made(file.made, trials, path, size)
+    made = _made(file, trials, path, size)
     if made != file.made:
         tree["made"] = made.model_dump(exclude_defaults=True)
-    text = dump(tree, width=100)
-    return Sweep(
-        file.name,
-        file.about,
-        trials,
-        file.evaluate,
-        file.baseline,
-        file.claims,
-        file.resources,
-        file.limits,
-        file.margin,
-        file.checkpoint_minutes,
-        file.search,
-        made,
-        text,
-        Origin(str(path.resolve()), size, tuple(filter(_names_it, overrides))),
-    )
+        file = file.model_copy(update={"made": made})
+    origin = Origin(str(path.resolve()), size, tuple(filter(_names_it, overrides)))
+    return Sweep(file, trials, dump(tree, width=100), origin)
 
 
 def load_origin(origin: Origin) -> Sweep:
@@ -81,22 +64,35 @@ def _names_it(override: str) -> bool:
     return override.partition("=")[0].strip() == "name"
 
 
-def _made(made: Made, trials: Sequence[Trial], path: Path, size: SizeName) -> Made:
-    """The same, with how the trials differ from those of the file without `--set`, and in full."""
+def _made(file: SweepFile, trials: Sequence[Trial], path: Path, size: SizeName) -> Made:
+    """The file's `made`, with how the trials differ from those without `--set`, and in full."""
     found: dict[str, Any] = {}
-    if made.changed and not made.has_other_cells:
-        own = {trial.cell.key for trial in _trials(path, size)}
-        found["has_other_cells"] = not {trial.cell.key for trial in trials} <= own
+    if file.made.changed and not file.made.has_other_cells:
+        found["has_other_cells"] = _has_other_cells(file, trials, _as_written(path, size))
     if size != "full":
-        found["instead"] = _instead(trials, _trials(path, "full"))
-    return made.model_copy(update=found)
+        found["instead"] = _instead(trials, _trials(_as_written(path, "full")))
+    return file.made.model_copy(update=found)
 
 
-def _trials(path: Path, size: SizeName) -> tuple[Trial, ...]:
-    """Those of a file as it is written; what is wrong with it is left out."""
+def _has_other_cells(file: SweepFile, trials: Sequence[Trial], written: SweepFile) -> bool:
+    """Whether some trial is of a cell that the file as it is written does not have.
+
+    The file is expanded only if `--set` changed something that cells are made of.
+    """
+    if all(getattr(file, name) == getattr(written, name) for name in MAKE_CELLS):
+        return False
+    return not {trial.cell.key for trial in trials} <= {t.cell.key for t in _trials(written)}
+
+
+def _as_written(path: Path, size: SizeName) -> SweepFile:
+    """A file in one of its sizes, without `--set`; what is wrong with it is left out."""
     ignored: list[Fault] = []
-    file = _validated(read(path, (), size, ignored), ignored)
-    return not_excluded(list(expand(file, ignored)))
+    return _validated(read(path, (), size, ignored), ignored)
+
+
+def _trials(file: SweepFile) -> tuple[Trial, ...]:
+    """The trials of a file; cells that resolve to no trial are left out."""
+    return not_excluded(expand(file, faults=[]))
 
 
 def _instead(trials: Sequence[Trial], full: Sequence[Trial]) -> dict[str, list[Any]]:
@@ -116,68 +112,6 @@ def _values(trials: Sequence[Trial]) -> dict[str, dict[str, Any]]:
         for path, value in cell.settings.items():
             values.setdefault(path, {})[canonical(value)] = value
     return values
-
-
-def _not_searchable(
-    search: Search, grid: Sequence[Tree], trials: Sequence[Trial]
-) -> Iterator[Fault]:
-    """Tuning on the data that a result is reported of would flatter it."""
-    if any(not getattr(trial.spec.data, "val_size", 0) for trial in trials):
-        yield Fault("search", "chooses by validation data: set `data.val_size` above 0")
-    if search.stop and len({canonical(trial.settings["data.name"]) for trial in trials}) > 1:
-        yield Fault("search.stop", "compares trials, so these need the same `data`")
-    axes = {path for block in grid for key in block for path in axis_paths(str(key))}
-    for path in search.space:
-        if clash := [a for a in axes if f"{a}.".startswith(f"{path}.") or path.startswith(f"{a}.")]:
-            yield Fault(f"search.space.{path}", f"stands in the grid's axis `{clash[0]}` too")
-        if path not in SPEC_ORDER or path == "seed":
-            yield Fault(f"search.space.{path}", unknown(path, "field", neighbors(path)))
-
-
-def _without_effect(
-    file: SweepFile, trials: Sequence[Trial], used: Container[int]
-) -> Iterator[Fault]:
-    """Conditions that no trial meets, which is a mistake, such as a misspelt value.
-
-    `used` are the numbers of the entries of `exclude` that do agree with some.
-    """
-    for number in range(len(file.exclude)):
-        if number not in used:
-            yield Fault(f"exclude[{number}]", "agrees with no trial of this sweep")
-    for where, cell in _partial_cells(file):
-        if cell and not any(agrees(trial.spec, cell) for trial in trials):
-            yield Fault(where, "agrees with no trial of this sweep")
-
-
-def _not_shares(file: SweepFile, trials: Sequence[Trial]) -> Iterator[Fault]:
-    """Claims about accuracies in percent, which would never hold."""
-    headlines = {trial.spec.data.headline for trial in trials}
-    for number, claim in enumerate(file.claims):
-        metrics = {claim.metric} if claim.metric else headlines
-        is_accuracy = all(metric.endswith("accuracy") for metric in metrics)
-        if is_accuracy and not isinstance(claim.other, dict) and abs(claim.other) > 1:
-            yield Fault(
-                f"claims[{number}]",
-                f"accuracies are shares of 1: {claim.other / 100:g} is {claim.other:g} %",
-            )
-
-
-def _not_comparable(trials: Sequence[Trial]) -> Iterator[Fault]:
-    """Data sets that are judged by different metrics, of which no table could be made."""
-    metrics = {str(trial.spec.data.metric): trial.spec.data.name for trial in trials}
-    if len(metrics) > 1:
-        what = ", ".join(f"{name} by {metric}" for metric, name in metrics.items())
-        yield Fault("base.data", f"these are judged by different metrics ({what}): make two sweeps")
-
-
-def _partial_cells(file: SweepFile) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Where a file names some of its trials, and by what, its own `exclude` aside."""
-    for number, block in enumerate(file.evaluate):
-        yield f"evaluate[{number}].when", block.when
-    yield "baseline", file.baseline
-    for number, claim in enumerate(file.claims):
-        for name, cell in claim.cells.items():
-            yield f"claims[{number}].{name}", cell
 
 
 def _validated(tree: Tree, faults: list[Fault]) -> SweepFile:

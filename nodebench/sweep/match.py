@@ -45,11 +45,11 @@ def named_paths(cell: Mapping[str, Any]) -> list[str]:
     return [*(key for key in cell if key not in plain), *(path for path, _ in leaves(plain))]
 
 
-def check_cell(where: str, cell: Mapping[str, Any], faults: list[Fault]) -> None:
-    """Notes the paths in a partial cell that no trial can have."""
+def misnamed(where: str, cell: Mapping[str, Any]) -> Iterator[Fault]:
+    """The paths in a partial cell that no trial can have."""
     for path, _ in leaves(cell):
         if path not in SPEC_ORDER:
-            faults.append(Fault(f"{where}.{path}", unknown(path, "field", neighbors(path))))
+            yield Fault(f"{where}.{path}", unknown(path, "field", neighbors(path)))
 
 
 def neighbors(path: str) -> list[str]:

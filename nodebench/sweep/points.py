@@ -99,7 +99,7 @@ def _solvers(spec: TrialSpec, method: str, block: Evaluate) -> Iterator[Evaluati
 
 
 def _fits(trained: Solver, factor: float, span: float | None) -> bool:
-    """Whether so long a step stays within the interval, which no step exceeds."""
+    """Whether a step of that length stays within the interval."""
     if span is None or (trained.adapt and trained.steps is trained.step_size is None):
         return True
     return factor * (trained.step_size or span / trained.step_count(span)) <= span

@@ -35,7 +35,7 @@ _CORE: dict[str, tuple[str, str]] = {
     "null": (r"null|Null|NULL|~|", "nN~"),
     "merge": ("<<", "<"),
 }
-"""YAML 1.2's plain values that are no text: how they look, and their first characters.
+"""YAML 1.2's plain values that are not text: how they look, and their first characters.
 
 Source: YAML 1.2.2, section 10.3.2 (the core schema), and `<<` of YAML 1.1.
 """
@@ -181,7 +181,10 @@ def parse_file(path: Path) -> Tree:
         tree = parse(text.decode())
     except OSError as error:
         raise _unreadable(path, f"cannot be read: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        why = f"is not UTF-8 text: see its byte {error.start + 1:,}. Save it as UTF-8"
+        raise _unreadable(path, why) from None
+    except yaml.YAMLError as error:
         raise _unreadable(path, f"is not YAML of plain values: {_complaint(error)}") from None
     if not isinstance(tree, dict):
         raise _unreadable(path, "a sweep file is a mapping: `name`, `base`, …")

@@ -8,8 +8,17 @@ from typing import Any
 
 from nodebench.spec import Trial
 from nodebench.spec.identity import Cell, canonical
-from nodebench.sweep.file import Claim, Evaluate, Limits, Made, Resources, Search, SizeName
-from nodebench.sweep.labels import drawn, labeled
+from nodebench.sweep.file import (
+    Claim,
+    Evaluate,
+    Limits,
+    Made,
+    Resources,
+    Search,
+    SizeName,
+    SweepFile,
+)
+from nodebench.sweep.labels import figure_labels, headings, labeled
 from nodebench.sweep.match import SPEC_ORDER
 
 
@@ -27,22 +36,67 @@ class Origin:
 class Sweep:
     """A sweep file, expanded."""
 
-    name: str
-    about: str
+    file: SweepFile
     trials: tuple[Trial, ...]
-    evaluate: tuple[Evaluate, ...]
-    baseline: dict[str, Any]
-    claims: tuple[Claim, ...]
-    resources: Resources
-    limits: Limits
-    margin: float
-    checkpoint_minutes: float
-    search: Search | None
-    made: Made
     text: str
     """The resolved sweep file as YAML: what `repro` needs, and nothing of this machine."""
 
     origin: Origin
+
+    @property
+    def name(self) -> str:
+        """What its experiment, its report and its records are called."""
+        return self.file.name
+
+    @property
+    def about(self) -> str:
+        """What it is about, in its author's words, and how it was changed."""
+        return self.file.about
+
+    @property
+    def evaluate(self) -> tuple[Evaluate, ...]:
+        """The solvers under which trained models are evaluated."""
+        return self.file.evaluate
+
+    @property
+    def baseline(self) -> dict[str, Any]:
+        """The partial cell that a report compares each cell with."""
+        return self.file.baseline
+
+    @property
+    def claims(self) -> tuple[Claim, ...]:
+        """What a paper says of its cells."""
+        return self.file.claims
+
+    @property
+    def resources(self) -> Resources:
+        """What one trial gets."""
+        return self.file.resources
+
+    @property
+    def limits(self) -> Limits:
+        """What one trial may cost."""
+        return self.file.limits
+
+    @property
+    def margin(self) -> float:
+        """What a model may lose under a finer solver and still be called an ODE."""
+        return self.file.margin
+
+    @property
+    def checkpoint_minutes(self) -> float:
+        """Minutes between checkpoints."""
+        return self.file.checkpoint_minutes
+
+    @property
+    def search(self) -> Search | None:
+        """How fields are sampled, if it tunes."""
+        return self.file.search
+
+    @property
+    def made(self) -> Made:
+        """How it came of its file."""
+        return self.file.made
 
     @cached_property
     def varying(self) -> list[str]:
@@ -58,8 +112,15 @@ class Sweep:
             return [p for p in paths if p in telling or len(values[p]) < len(cells)]
         return telling
 
-    def heading(self, path: str) -> str:
-        """What a table calls a setting: its whole group, where all settings in it agree."""
+    @cached_property
+    def headings(self) -> dict[str, str]:
+        """The settings that vary -> what a table calls them, as short as is clear: `steps`."""
+        groups = {path: self._group(path) for path in self.varying}
+        short = headings(list(groups.values()))
+        return {path: short[name] for path, name in groups.items()}
+
+    def _group(self, path: str) -> str:
+        """The path of a setting, or its whole group where all settings in it agree."""
         group = path.rpartition(".")[0]
         agree = group.count(".") > 0 and all(
             value == cell.settings.get(path)
@@ -81,14 +142,14 @@ class Sweep:
     def labels(self) -> dict[str, str]:
         """Cell key -> label, of which no two are alike: values, named where these say too little.
 
-        `width 16` rather than `16`, and `epochs 4` beside `iterations 4`.
+        `width 16` rather than `16`, and `epochs 4` where another has `iterations 4`.
         """
         return labeled({cell.key: cell.settings for cell in self._cells}, self.varying)
 
     @cached_property
     def drawn(self) -> Sweep:
         """The same as figures have it: with labels that are cut where they are long."""
-        short = drawn(self.labels.values())
+        short = figure_labels(self.labels.values())
         other = replace(self)
         # In the place of the cached property: what a frozen sweep's labels would be.
         other.__dict__["labels"] = {key: short[label] for key, label in self.labels.items()}
@@ -100,7 +161,7 @@ class Sweep:
 
 
 def _without_twins(paths: list[str], cells: list[dict[str, Any]]) -> list[str]:
-    """Leaves out a path that says nothing beside another of its group.
+    """Leaves out each path whose value follows from another of its group.
 
     That is one whose value is its neighbour's, as norms that are all alike, or follows from the
     group's name, as the right-hand side that each of two models has.

@@ -11,14 +11,14 @@ from nodebench.errors import shown, unknown
 from nodebench.spec.model import BY_PLACE
 from nodebench.spec.settings import Settings, parts_in
 
-Path = tuple[str | int, ...]
+TreePath = tuple[str | int, ...]
 
 
 def faults_of(
     error: ValidationError, owner: type[Settings], tree: object
-) -> list[tuple[Path, str]]:
+) -> list[tuple[TreePath, str]]:
     """(path into the tree, message) for every complaint about `tree`, which is no `owner`."""
-    found: list[tuple[Path, str]] = []
+    found: list[tuple[TreePath, str]] = []
     for detail in error.errors(include_url=False):
         path, part = _follow(owner, detail["loc"])
         path = _inside(tree, path)
@@ -26,13 +26,13 @@ def faults_of(
     return list(dict.fromkeys(found))
 
 
-def dotted(path: Path) -> str:
+def dotted(path: TreePath) -> str:
     """`("grid", 0, "solver.steps")` as `grid[0].solver.steps`."""
     text = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in path)
     return text.removeprefix(".")
 
 
-def _message(detail: ErrorDetails, path: Path, owner: type[Settings] | None) -> str:
+def _message(detail: ErrorDetails, path: TreePath, owner: type[Settings] | None) -> str:
     kind, value, context = detail["type"], detail["input"], detail.get("ctx", {})
     if kind == "extra_forbidden":
         return unknown(path[-1], "field", owner.model_fields if owner else ())
@@ -57,13 +57,15 @@ def _message(detail: ErrorDetails, path: Path, owner: type[Settings] | None) -> 
         return f"should be `true` or `false`, found {shown(value)}"
     if kind == "tuple_type":
         return f"should be a list, found {shown(value)}"
+    if kind == "string_type" and isinstance(value, int | float):
+        return f"should be text, found the number {shown(value)}: write it in quotes"
     if kind == "string_pattern_mismatch":  # only import paths have a pattern
         return f"{shown(value)} is no import path, `package.module:Name`"
     message = re.sub("^(Input|String|Tuple) should", "should", detail["msg"])
     return f"{message}, found {shown(value)}"
 
 
-def _follow(owner: type[Settings], loc: Path) -> tuple[Path, type[Settings] | None]:
+def _follow(owner: type[Settings], loc: TreePath) -> tuple[TreePath, type[Settings] | None]:
     """The path without pydantic's union tags, and the part whose field is its last key."""
     path: list[str | int] = []
     here: type[Settings] | None = owner
@@ -84,7 +86,7 @@ def _follow(owner: type[Settings], loc: Path) -> tuple[Path, type[Settings] | No
     return tuple(path), last
 
 
-def _inside(tree: object, path: Path) -> Path:
+def _inside(tree: object, path: TreePath) -> TreePath:
     """The path up to the value that stands in the tree: shorthand has no insides."""
     for depth, key in enumerate(path):
         if isinstance(tree, dict):

@@ -20,6 +20,7 @@ from nodebench.errors import InputError, TrackingError
 from nodebench.planning.freshness import note_tracked, state_of
 from nodebench.store import Store
 from nodebench.sweep import Sweep
+from nodebench.tracking.settings import configure
 
 EVERY_S = 2.0
 PATIENCE_S = 5.0
@@ -29,11 +30,19 @@ LOST = "the process that writes to MLflow was lost"
 class BackgroundTracker:
     """The driver's end of the process.
 
-    `on_change` is told, in a thread, what hinders the writing, and None when it goes on.
+    `on_change` gets, in a thread, what prevents the writing, and None when it resumes. Where MLflow
+    `is_required`, what prevents it from the start is for `require` to say.
     """
 
-    def __init__(self, sweep: Sweep, store: Store, on_change: Callable[[str | None], None]):
-        self._sweep, self._store = sweep, store
+    def __init__(
+        self,
+        sweep: Sweep,
+        store: Store,
+        on_change: Callable[[str | None], None],
+        *,
+        is_required: bool = False,
+    ):
+        self._sweep, self._store, self._is_required = sweep, store, is_required
         context = multiprocessing.get_context("spawn")
         self._driver, end = context.Pipe()
         # A daemon, so that a driver that is interrupted does not wait for it.
@@ -101,8 +110,9 @@ class BackgroundTracker:
         with contextlib.suppress(OSError, EOFError):
             while True:
                 self.problem, is_last = self._driver.recv()
+                is_for_require = self._is_required and not self._heard.is_set()
                 self._heard.set()
-                if self.problem != before:
+                if self.problem != before and not is_for_require:
                     on_change(self.problem)
                 before = self.problem
                 if is_last:
@@ -126,6 +136,7 @@ def _mirror(sweep: Sweep, store: Store, driver: Connection) -> None:
 def _keep_up(sweep: Sweep, store: Store, driver: Connection) -> None:
     """Writes what is new every few seconds, and all that is missing when told to finish."""
     try:
+        configure()
         from nodebench.tracking.tracker import Tracker
     except ImportError as error:
         raise TrackingError(f"MLflow is not installed ({error})") from error

@@ -1,12 +1,12 @@
 """Reaching MLflow: whether it answers, its errors in our words, and the runs that are ours.
 
-Everything of MLflow is imported from here, where it is set up before.
+Everything of MLflow is imported from here. Whoever imports this module calls
+`nodebench.tracking.settings.configure` before.
 """
 
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import re
 import socket
@@ -16,23 +16,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from nodebench.errors import TrackingError, masked
-from nodebench.files import require_writable
-from nodebench.store import Store
-from nodebench.store.locations import tracking_file, tracking_uri, variable
-from nodebench.store.lock import held
-from nodebench.store.mlflow_file import TRIAL_TAG, follow, require_mlflows
-from nodebench.tracking.cures import cure
-
-os.environ.update(
-    MLFLOW_DISABLE_TELEMETRY=variable("MLFLOW_DISABLE_TELEMETRY") or "true",
-    MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT="true",  # two lines a run
-    # A server that does not answer holds nobody up for long. Our caller tries again; MLflow itself
-    # would also repeat the creation of a run whose answer was lost, which makes two of it.
-    MLFLOW_HTTP_REQUEST_TIMEOUT=variable("MLFLOW_HTTP_REQUEST_TIMEOUT") or "15",
-    MLFLOW_HTTP_REQUEST_MAX_RETRIES=variable("MLFLOW_HTTP_REQUEST_MAX_RETRIES") or "0",
-)
-
 import mlflow
 from alembic.util import CommandError
 from mlflow import MlflowClient
@@ -41,29 +24,36 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking._tracking_service import utils as tracking_service
 from sqlalchemy.exc import SQLAlchemyError
 
+from nodebench.errors import TrackingError, masked
+from nodebench.files import require_writable
+from nodebench.store import Store
+from nodebench.store.locations import tracking_file, tracking_uri
+from nodebench.store.lock import held
+from nodebench.store.mlflow_file import TRIAL_TAG, follow, require_mlflows
+from nodebench.tracking.cures import cure
+from nodebench.tracking.settings import quieten_mlflow
+
 __all__ = ["Metric", "MlflowClient", "Param", "Run", "RunTag"]
 
-logging.getLogger("alembic").setLevel(logging.ERROR)
-logging.getLogger("mlflow").setLevel(logging.ERROR)
-
-ERRORS = (
+MLFLOW_ERRORS = (
     *(MlflowException, CommandError, SQLAlchemyError, sqlite3.Error),
     *(OSError, ImportError, ValueError),  # ValueError: of an answer that is not MLflow's
 )
-LONGEST_REASON = 300
-PATIENCE_S = 5
+LONGEST_MLFLOW_REASON = 300
+MLFLOW_ANSWER_S = 5
 PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
 OPENING_S = 300.0
 """For whoever makes MLflow's file: some seconds, and minutes on a machine that is busy."""
 
 
-def probe(store: Store) -> str:
+def probe_mlflow(store: Store) -> str:
     """What MLflow answers within seconds, in words; makes no file where there is none yet.
 
     Raises:
         TrackingError: if it cannot be reached, or its database is damaged or of another version.
     """
+    quieten_mlflow()
     uri = tracking_uri(store)
     file = tracking_file(uri)
     with explained(uri), _impatient():
@@ -81,6 +71,7 @@ def client_for(store: Store) -> MlflowClient:
     Raises:
         TrackingError: if it cannot be reached.
     """
+    quieten_mlflow()
     uri = tracking_uri(store)
     file = tracking_file(uri)
     with explained(uri):
@@ -114,7 +105,7 @@ def _require_contact(uri: str) -> None:
     parts = urlsplit(uri)
     port = parts.port or PORTS.get(parts.scheme.partition("+")[0])
     if parts.hostname and port and not _is_by_proxy(parts.scheme):
-        socket.create_connection((parts.hostname, port), PATIENCE_S).close()
+        socket.create_connection((parts.hostname, port), MLFLOW_ANSWER_S).close()
 
 
 def _is_by_proxy(scheme: str) -> bool:
@@ -126,7 +117,7 @@ def _impatient() -> Iterator[None]:
     """Makes MLflow ask a server once, and wait for seconds only."""
     names = "MLFLOW_HTTP_REQUEST_MAX_RETRIES", "MLFLOW_HTTP_REQUEST_TIMEOUT"
     before = {name: os.environ.get(name) for name in names}
-    os.environ.update(zip(names, ("0", str(PATIENCE_S)), strict=True))
+    os.environ.update(zip(names, ("0", str(MLFLOW_ANSWER_S)), strict=True))
     try:
         yield
     finally:
@@ -177,8 +168,9 @@ def explained(uri: str) -> Iterator[None]:
     """Turns MLflow's errors into one that says where it was sought and what to do."""
     try:
         yield
-    except ERRORS as error:
+    except MLFLOW_ERRORS as error:
         text = masked(str(error))
         reason = re.split(r"\. |\n", text.rpartition("(Caused by ")[2].strip())[0]
-        message = f"MLflow at `{uri}` cannot be used ({reason[:LONGEST_REASON]}). {cure(text, uri)}"
+        reason = reason[:LONGEST_MLFLOW_REASON]
+        message = f"MLflow at `{uri}` cannot be used ({reason}). {cure(text, uri)}"
         raise TrackingError(message) from None  # the error's own text may have a password

@@ -9,9 +9,10 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from nodebench.errors import TrialOutcome
 from nodebench.report.analysis.verdict import Verdict
 from nodebench.store import Result, TrialFolder
-from nodebench.store.result import FINISHED, Row
+from nodebench.store.result import Row
 from nodebench.sweep import Sweep
 from nodebench.tracking.client import Metric
 
@@ -47,7 +48,7 @@ def training_metrics(result: Result) -> list[Metric]:
 
 def run_status(result: Result) -> str:
     """MLflow's word for how a trial ended."""
-    return "FINISHED" if result.outcome == FINISHED else "FAILED"
+    return "FINISHED" if result.outcome == TrialOutcome.FINISHED else "FAILED"
 
 
 def milliseconds(seconds: float) -> int:

@@ -8,15 +8,15 @@ from pathlib import Path
 
 from nodebench.store.locations import tracking_file
 
-ANEW = "and `nodebench sync SWEEP` writes it anew from the store"
-START = "Start the server, or change or unset MLFLOW_TRACKING_URI"
+SYNC_AGAIN = "and `nodebench sync SWEEP` writes it anew from the store"
+START_SERVER = "Start the server, or change or unset MLFLOW_TRACKING_URI"
 
 CURES = {
     "state is deleted|must be in the 'active' state": (
         "It was deleted in MLflow's pages: `nodebench sync SWEEP` restores it"
     ),
     "not a database|malformed|no such (table|column)|already exists|duplicate column": (
-        f"The file is damaged: move it away, {ANEW}"
+        f"The file is damaged: move it away, {SYNC_AGAIN}"
     ),
     "is locked": "Another process writes to it for long: wait until it ends, or use a server",
     "read-?only|unable to open|Permission denied|Not a directory|File exists": (
@@ -56,12 +56,12 @@ def cure(error: str, uri: str) -> str:
     if found := re.search(r"No module named '(\w+)", error):
         return f"Install it: pip install '{DRIVER_PACKAGES.get(found[1], found[1])}'"
     if found := re.search(r"found version (\w+)|locate revision identified by '(\w+)'", error):
-        away = f"; or move it away, {ANEW}" if tracking_file(uri) else ""
+        away = f"; or move it away, {SYNC_AGAIN}" if tracking_file(uri) else ""
         return _of_schema(found[1] or found[2]) + away
     for pattern, text in CURES.items():
         if re.search(pattern, error):
             return text
-    return f"Move it away, {ANEW}" if tracking_file(uri) else START
+    return f"Move it away, {SYNC_AGAIN}" if tracking_file(uri) else START_SERVER
 
 
 def _of_schema(revision: str) -> str:

@@ -243,7 +243,7 @@ class Tracker:
 def restore_store(sweep: Sweep, store: Store, source: Store) -> None:
     """Fills an empty `store` with a sweep's trials from MLflow's artifacts.
 
-    `source` is the store beside which the default MLflow file lies.
+    `source` is the store next to which the default MLflow file lies.
 
     Raises:
         TrackingError: if MLflow has no such experiment, lacks artifacts, or cannot be reached.

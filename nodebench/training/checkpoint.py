@@ -11,8 +11,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from nodebench.data.load import load
-from nodebench.errors import StoreError
+from nodebench.data.load import load_data
+from nodebench.errors import StoreError, TrialOutcome
 from nodebench.files import write
 from nodebench.models.build import build
 from nodebench.models.weights import read_tensors
@@ -20,7 +20,7 @@ from nodebench.ode.adaptive.counts import StepCounts, with_counts
 from nodebench.ode.block import ode_blocks
 from nodebench.spec.solver import Solver
 from nodebench.store import TrialFolder
-from nodebench.store.result import FINISHED, Row
+from nodebench.store.result import Row
 from nodebench.training.machine import peak_memory
 from nodebench.training.task import Loss, Task
 
@@ -199,10 +199,10 @@ def trained_model(folder: TrialFolder, data_root: Path) -> nn.Module:
         StoreError: if the trial has not finished its training, or its checkpoint is damaged.
     """
     spec, result = folder.spec(), folder.result()
-    if result is None or result.outcome != FINISHED:
+    if result is None or result.outcome != TrialOutcome.FINISHED:
         state = "not finished" if result is None else str(result)
         raise StoreError(f"the training in `{folder.path}` is {state}: run its sweep first")
     spec = spec.model_copy(update={"weights": None})  # those of the checkpoint come instead
-    model = build(spec, load(spec, data_root))
+    model = build(spec, load_data(spec, data_root))
     restore(model, read_checkpoint(folder.checkpoint))
     return model.eval()

@@ -11,14 +11,14 @@ from typing import Any
 
 from torch import nn
 
-from nodebench.errors import FieldError, OutOfMemory, TrialFailure
+from nodebench.errors import FieldError, TrialFailure, TrialOutcome
 from nodebench.ode.block import batch_statistics, ode_blocks, solved_by, take_evaluations
 from nodebench.planning.missing import known_points, limit_of
 from nodebench.spec import Trial
-from nodebench.spec.point import EvaluationPoint, is_own, known_point, reference_solver
+from nodebench.spec.point import EvaluationPoint, is_training_solver, known_point, reference_solver
 from nodebench.spec.solver import Gradient, Solver
 from nodebench.store import TrialFolder
-from nodebench.store.result import ERROR, FINISHED, Row
+from nodebench.store.result import Row
 from nodebench.store.trial_folder import ERRORS_RULE
 from nodebench.sweep.file import Limits
 from nodebench.training.machine import environment, is_out_of_memory, shortage
@@ -72,19 +72,19 @@ def _outcome(
         if found["solver"] == row["solver"] and _alike(point, other):
             return {k: v for k, v in found.items() if k != "point"}
     try:
-        if before.get("outcome") == FINISHED and not point.gradient:
+        if before.get("outcome") == TrialOutcome.FINISHED and not point.gradient:
             return before | row | meter.errors(point, solver) | {"hardware": before["hardware"]}
         measures = meter.measures(point, solver)
     except TrialFailure as failure:
         limit = limit_of(failure.outcome, limits)
         return row | {"outcome": failure.outcome, "reason": str(failure), "limit": limit}
     except FieldError as error:
-        return row | {"outcome": ERROR, "reason": str(error)}
+        return row | {"outcome": TrialOutcome.ERROR, "reason": str(error)}
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        return row | {"outcome": OutOfMemory.outcome, "reason": shortage(error)}
-    return row | {"outcome": FINISHED, **measures}
+        return row | {"outcome": TrialOutcome.OUT_OF_MEMORY, "reason": shortage(error)}
+    return row | {"outcome": TrialOutcome.FINISHED, **measures}
 
 
 def _alike(one: EvaluationPoint, other: EvaluationPoint) -> bool:
@@ -133,7 +133,7 @@ class _Meter:
             errors = self._solver_error(point.batch_norm)
         if errors is None:
             return {}
-        order = errors.order(solver) if is_own(self.trial, point) else None
+        order = errors.order(solver) if is_training_solver(self.trial, point) else None
         found = {"solver_error": errors.under(solver), "order": order}
         return {name: value for name, value in found.items() if value is not None}
 
@@ -144,7 +144,7 @@ class _Meter:
     def _gradient(self, name: str, solver: Solver) -> Gradient:
         """The trial's own gradient, if it has this name, with its own settings."""
         own = self.trial.spec.gradient
-        return (own if own and own.name == name else Gradient(name=name)).beside(solver)
+        return (own if own and own.name == name else Gradient(name=name)).suited_to(solver)
 
     def _gradient_error(self, at: str) -> ReferenceGradient:
         if at not in self._gradient_errors:

@@ -42,7 +42,7 @@ def synchronize(device: torch.device) -> None:
 
 
 def memory_of_trial(gpus: float) -> int:
-    """Bytes that a trial with so much of a GPU, or with these threads of the CPU, may count on."""
+    """Bytes that a trial may use, given its share of a GPU or its threads of the CPU."""
     if gpus:
         return int(torch.cuda.get_device_properties().total_memory * min(gpus, 1.0))
     share = min(1.0, torch.get_num_threads() / cpu_count())
@@ -84,7 +84,7 @@ def release_memory(device: torch.device) -> None:
 def keep_freed_memory() -> None:
     """Lets the C library keep what is freed, so that tensors of megabytes do not cost new pages.
 
-    By default each is mapped anew and filled with zeros by the kernel: of a packed step, a third
+    By default each is mapped again and filled with zeros by the kernel: of a packed step, a third
     of the time.
     """
     trim_threshold, top_pad, mmap_threshold = -1, -2, -3  # malloc.h

@@ -28,14 +28,14 @@ from nodebench.training.machine import memory_in_use, peak_memory, release_memor
 from nodebench.training.task import Task
 
 SOLVE_SAMPLES = 8
-"""Enough for an error's size; so few that measuring it costs little beside a test set."""
+"""Enough for an error's size, and few enough to cost little compared with a test set."""
 GRADIENT_SAMPLES = 16
 IN_LITTLE_MEMORY = Gradient(name="recompute", segments="auto")
 
 NEAR = 10
-"""An error is told where it is so many times the reference's own."""
+"""An error is reported if it is this many times the reference's own."""
 GROWTH = 4
-"""By so many times the steps, a reference becomes finer where it cannot tell an error."""
+"""The factor by which a reference's steps grow where it is too coarse to measure an error."""
 SOLVE_GROWTH, GRADIENT_GROWTH = 16, 4
 """So many times its first steps, a reference takes at most: a gradient costs more than a solve."""
 ROUNDING = 1e-14
@@ -75,7 +75,7 @@ class Reference:
 
 
 def _with_steps(solver: Solver, steps: int) -> Solver:
-    """The same method with so many steps."""
+    """The same method with this number of steps."""
     return solver.model_copy(update={"steps": steps, "step_size": None})
 
 

@@ -20,7 +20,7 @@ def step_optimizer(optimizer: torch.optim.Optimizer) -> None:
         inspect.unwrap(type(optimizer).step)(optimizer)
 
 
-OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+OPTIMIZER_CLASSES: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "sgd": torch.optim.SGD,
     "adam": torch.optim.Adam,
     "adamw": torch.optim.AdamW,
@@ -31,7 +31,9 @@ OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
 def make_optimizer(model: nn.Module, settings: Optimizer) -> torch.optim.Optimizer:
     """The optimizer of these settings, over a model's parameters."""
     _leave_out_compiler()
-    return OPTIMIZERS[settings.name](model.parameters(), **settings.model_dump(exclude={"name"}))
+    return OPTIMIZER_CLASSES[settings.name](
+        model.parameters(), **settings.model_dump(exclude={"name"})
+    )
 
 
 @functools.cache

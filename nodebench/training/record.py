@@ -7,6 +7,7 @@ import time
 from contextlib import nullcontext, suppress
 from typing import Any
 
+from nodebench.errors import TrialOutcome
 from nodebench.models.build import parameter_count
 from nodebench.ode.block import ode_blocks
 from nodebench.planning import RunOptions
@@ -14,7 +15,7 @@ from nodebench.planning.missing import limit_of
 from nodebench.spec import Trial
 from nodebench.spec.data import Dataset
 from nodebench.store import Result, TrialFolder
-from nodebench.store.result import ERROR, FINISHED, Row
+from nodebench.store.result import Row
 from nodebench.training.checkpoint import TrainState
 
 
@@ -28,7 +29,7 @@ class Record:
     def __init__(self, trial: Trial, folder: TrialFolder, options: RunOptions):
         self.trial, self.folder, self.options = trial, folder, options
         before = folder.result()
-        self.was_finished = before is not None and before.outcome == FINISHED
+        self.was_finished = before is not None and before.outcome == TrialOutcome.FINISHED
         self._is_finished = self.was_finished
         self._started = time.time()
         self._recorded = folder.history()
@@ -67,9 +68,9 @@ class Record:
         if self._epochs_saved < state.epoch or not self.folder.checkpoint.exists():
             self._save(state)
         self.folder.checkpoint_before.unlink(missing_ok=True)
-        self.end(FINISHED)
+        self.end(TrialOutcome.FINISHED)
 
-    def end(self, outcome: str, reason: str = "") -> None:
+    def end(self, outcome: TrialOutcome, reason: str = "") -> None:
         """Writes the result, unless the training has finished: then the reason is only logged."""
         if reason:
             with suppress(OSError):
@@ -78,10 +79,10 @@ class Record:
             return
         if self._state is not None:
             # After a failure, ahead of the checkpoint: what has been trained is shown.
-            with suppress(OSError) if outcome == ERROR else nullcontext():
+            with suppress(OSError) if outcome == TrialOutcome.ERROR else nullcontext():
                 self._write_history(self._state.history)
         self.folder.write_result(self._result(outcome, reason))
-        self._is_finished = outcome == FINISHED
+        self._is_finished = outcome == TrialOutcome.FINISHED
 
     def _save(self, state: TrainState) -> None:
         """Checkpoint first, history second: what is shown of a trial is never lost again."""
@@ -94,7 +95,7 @@ class Record:
         """What was trained again, as after a limit, has more rows on record than it has now."""
         self.folder.write_history(history + self._recorded[len(history) :])
 
-    def _result(self, outcome: str, reason: str) -> Result:
+    def _result(self, outcome: TrialOutcome, reason: str) -> Result:
         state = self._state
         return Result(
             outcome=outcome,

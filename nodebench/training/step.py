@@ -17,7 +17,7 @@ from nodebench.training.task import Loss, Task
 class Step:
     """One batch's step, which a training is about to take: now, its state can be saved.
 
-    Whoever iterates over a training may take the step in its stead, and says so by `finish`.
+    Whoever iterates over a training may take the step instead of it, and then calls `finish`.
     """
 
     state: TrainState
@@ -56,15 +56,22 @@ class Step:
         self.taken = True
 
 
+CANNOT_TAKE = (
+    *(ArithmeticError, AssertionError, AttributeError, LookupError),
+    *(RuntimeError, TypeError, ValueError),
+)
+"""What torch raises of a step that it can neither batch nor capture, or has no memory for."""
+
+
 class Taker(Protocol):
-    """What takes steps in the stead of their trainings, where that is faster."""
+    """Takes steps instead of their trainings, where that is faster."""
 
     def take(self, steps: Sequence[Step]) -> None:
         """Takes those that it can, and leaves the others as they are."""
 
 
 def taken_by(taker: Taker, steps: Sequence[Step]) -> str | None:
-    """Lets a taker take steps; what it is not able to do, if that may be so again.
+    """Lets a taker take steps; gives its problem if it could not, which may come again.
 
     Nothing of a step that failed is left: its own training takes it, or meets the failure.
     """
@@ -73,7 +80,7 @@ def taken_by(taker: Taker, steps: Sequence[Step]) -> str | None:
         taker.take(steps)
     except TrialFailure:
         pass
-    except Exception as error:  # noqa: BLE001 - a way to be faster is no reason to fail
+    except CANNOT_TAKE as error:
         problem = f"{type(error).__name__}: {error}"
     for step in steps:
         if not step.taken:

@@ -13,7 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nodebench.data.batches import Batch, batches_per_epoch, prepared, test_batches, train_batches
+from nodebench.data.batches import (
+    Batch,
+    batches_per_epoch,
+    network_input,
+    test_batches,
+    train_batches,
+)
 from nodebench.data.dataset import Data, Split, balanced
 from nodebench.data.trajectory import Trajectory, windows
 from nodebench.errors import Diverged, TrialFailure
@@ -38,7 +44,7 @@ MOST_TIMES = 64  # on a path
 
 BatchType = TypeVar("BatchType")
 
-Network = Callable[..., Tensor]
+Predictor = Callable[..., Tensor]
 """A model, or one with other parameters in the place of its own."""
 
 
@@ -87,7 +93,7 @@ class Task(ABC, Generic[BatchType]):
         """The first training batch, or part of it, of at most `size` samples."""
 
     @abstractmethod
-    def loss(self, model: Network, batch: BatchType) -> Loss:
+    def loss(self, model: Predictor, batch: BatchType) -> Loss:
         """The model's loss on a batch, with a gradient."""
 
     @abstractmethod
@@ -142,7 +148,7 @@ class Classification(Task[Batch]):
         inputs, targets = next(self.batches(0))
         return inputs[:size], targets[:size]
 
-    def loss(self, model: Network, batch: Batch) -> Loss:
+    def loss(self, model: Predictor, batch: Batch) -> Loss:
         """Cross-entropy, and the number of samples that are right."""
         inputs, targets = batch
         logits = model(inputs)
@@ -169,7 +175,7 @@ class Classification(Task[Batch]):
         assert split is not None
         if size:
             split = split[balanced(split.targets.cpu(), size, 0).to(self.device)]
-        return evaluate(model, self.data, split, batch_size or self.batch_size)
+        return evaluate_classifier(model, self.data, split, batch_size or self.batch_size)
 
     @torch.no_grad()
     def trajectories(self, model: nn.Module) -> list[Row]:
@@ -182,7 +188,7 @@ class Classification(Task[Batch]):
         split = self.data.test
         chosen = split[balanced(split.targets.cpu(), PATHS * self.data.classes, 0).to(self.device)]
         with recorded(model.eval()) as solves, solved_by(model, Solver(method="euler", steps=1)):
-            model(prepared(self.data, chosen.inputs))
+            model(network_input(self.data, chosen.inputs))
         take_evaluations(model)
         if len(solves) != 1 or solves[0][1].dim() < 2 or solves[0][1].flatten(1).shape[1] != 2:
             return []
@@ -221,7 +227,7 @@ def _paths(
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, data: Data, split: Split, batch_size: int) -> Evaluation:
+def evaluate_classifier(model: nn.Module, data: Data, split: Split, batch_size: int) -> Evaluation:
     """A classifier's mean loss, accuracy, and evaluations per batch on a split."""
     model.eval()
     device = split.targets.device
@@ -264,7 +270,7 @@ class TrajectoryFit(Task[Tensor]):
         """The first window."""
         return next(self.batches(0))
 
-    def loss(self, model: Network, batch: Tensor) -> Loss:
+    def loss(self, model: Predictor, batch: Tensor) -> Loss:
         """The mean squared error over a window, solved from its first observation."""
         observed = self.data.observed[batch.to(self.device)]
         states = model(observed[0], self.data.times[batch].tolist())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import time
 import traceback
@@ -9,13 +10,20 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import torch
 from torch import nn
 
-from nodebench.data.load import load
-from nodebench.errors import InputError, OutOfMemory, Stopped, StoreError, TrialFailure, masked
+from nodebench.data.load import load_data
+from nodebench.errors import (
+    InputError,
+    StoreError,
+    TrialFailure,
+    TrialOutcome,
+    masked,
+)
 from nodebench.models.build import build
 from nodebench.models.device import to_device
 from nodebench.ode.block import ode_blocks, share_memory
@@ -25,7 +33,7 @@ from nodebench.spec import Trial
 from nodebench.spec.own_code import known_alone
 from nodebench.spec.seed import stream
 from nodebench.store import Result, Store, TrialFolder
-from nodebench.store.result import ERROR, Row
+from nodebench.store.result import Row
 from nodebench.store.signals import take_given_up
 from nodebench.sweep.points import points
 from nodebench.training.adaptation import adaptation_for
@@ -86,7 +94,7 @@ def attempt(
             record = Record(trial, folder, options)
             yield from _with_outcome(_steps(trial, store, options, packed, record), record)
     except OSError as error:
-        raise StoreError(f"`{folder.path}` cannot be written: {error.strerror}") from error
+        raise StoreError(f"`{folder.path}` cannot be written: {_told(error)}") from error
 
 
 @dataclass(frozen=True)
@@ -138,19 +146,38 @@ def _with_outcome(steps: Iterator[Step | Row], record: Record) -> Iterator[Step 
         yield from steps
     except GeneratorExit:
         if take_given_up(record.folder):
-            record.end(Stopped.outcome, "the search gave it up: others did better by then")
+            record.end(TrialOutcome.STOPPED, "the search gave it up: others did better by then")
         raise
     except TrialFailure as failure:
         record.end(failure.outcome, str(failure))
     except InputError as error:
-        record.end(ERROR, str(error))
+        record.end(TrialOutcome.ERROR, str(error))
+    except SystemExit as request:
+        if _is_rays(request.__traceback__):
+            raise
+        record.end(
+            TrialOutcome.ERROR, f"its code asks Python to exit, by `sys.exit({request.code!r})`"
+        )
     except Exception as error:  # noqa: BLE001 - a crash is recorded, and the sweep goes on
         if is_out_of_memory(error):
-            record.end(OutOfMemory.outcome, masked(shortage(error)))
+            record.end(TrialOutcome.OUT_OF_MEMORY, masked(shortage(error)))
             return
         with suppress(OSError):  # of a full disk, which the result's reason says
             record.folder.write_error(traceback.format_exc())
-        record.end(ERROR, masked(f"{type(error).__name__}: {error}"))
+        record.end(TrialOutcome.ERROR, masked(f"{type(error).__name__}: {_told(error)}"))
+
+
+def _told(error: Exception) -> str:
+    """What an error says; of a full disk, also what to do."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"{error.strerror}. `nodebench gc` shows what can go; the same command goes on then"
+    return str(error)
+
+
+def _is_rays(trace: TracebackType | None) -> bool:
+    """Whether Ray ends its worker, by a signal's handler, and not the trial's own code."""
+    *_, last = [frame for frame, _ in traceback.walk_tb(trace)]
+    return str(last.f_globals.get("__name__")).partition(".")[0] == "ray"
 
 
 def _prepared(trial: Trial, options: RunOptions, packed: int) -> Prepared:
@@ -165,7 +192,7 @@ def _prepared(trial: Trial, options: RunOptions, packed: int) -> Prepared:
         return to_device(build(spec, data), device, spec.train.precision)
 
     with known_alone(spec.import_paths):
-        data = load(spec, options.data_root).to(device)
+        data = load_data(spec, options.data_root).to(device)
         model, task = network(), task_for(data, spec)
     torch.manual_seed(stream(spec.seed, "training"))
     state = new_state(model, spec, adaptation_for(model, task, spec))

@@ -6,7 +6,7 @@ import pytest
 import typer
 
 from nodebench import api
-from nodebench.cli.options import Part, Place, Source, grouped
+from nodebench.cli.options import Place, Source, TrialFilter, grouped
 from nodebench.store import Store
 from tests.support.tiny_sweeps import Quiet, tiny
 
@@ -15,7 +15,7 @@ def test_a_group_of_options_is_read_as_options_and_given_as_a_group():
     seen = []
 
     @grouped
-    def verb(source: Source, place: Place, part: Part, more: bool = False) -> None:
+    def verb(source: Source, place: Place, part: TrialFilter, more: bool = False) -> None:
         seen.append((source, place, part, more))
 
     assert [*inspect.signature(verb).parameters] == [
@@ -26,7 +26,9 @@ def test_a_group_of_options_is_read_as_options_and_given_as_a_group():
     with pytest.raises(SystemExit) as ended:
         app(["a.yaml", "--set", "seeds=[1]", "--cpu", "--shard", "1/2"])
     assert ended.value.code == 0
-    assert seen == [(Source("a.yaml", ["seeds=[1]"]), Place(cpu=True), Part(shard="1/2"), False)]
+    assert seen == [
+        (Source("a.yaml", ["seeds=[1]"]), Place(cpu=True), TrialFilter(shard="1/2"), False)
+    ]
 
 
 def test_every_keyword_of_a_launch_is_one_of_its_parts_and_another_is_refused(tmp_path):

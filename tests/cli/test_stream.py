@@ -114,6 +114,13 @@ def test_a_stream_that_is_needed_raises_and_another_forgets():
             stream.flush()
 
 
+def test_a_stream_that_own_code_has_closed_ends_nothing():
+    stream = Stream(io.BytesIO(), encoding="utf-8", errors="replace")
+    stream.close()
+    assert stream.write("spoken") == 6
+    stream.flush()
+
+
 def test_half_a_character_is_printed_too():
     written = io.BytesIO()
     stream = Stream(written, encoding="utf-8", errors="replace")

@@ -9,6 +9,7 @@ import yaml
 from nodebench.cli import run as cli
 from nodebench.planning.plan import Entry
 from nodebench.store import Result
+from nodebench.store.result import TrialState
 from tests.support.cli_process import command
 from tests.support.tiny_sweeps import TINY, tiny, write_tiny
 
@@ -217,8 +218,8 @@ def test_a_trial_whose_evaluation_is_incomplete_is_announced(tmp_path, capsys):
     result = Result("finished", "", 3, {}, [], 1.0, 2.0)
     part, whole = sweep.trials
     entries = [
-        Entry(part, "done", result, missing=True, is_trained=True),
-        Entry(whole, "done", result, missing=False, is_trained=True),
+        Entry(part, TrialState.DONE, result, missing=True, is_trained=True),
+        Entry(whole, TrialState.DONE, result, missing=False, is_trained=True),
     ]
     cli._conclude(sweep, entries)
     first, last = capsys.readouterr().out.splitlines()

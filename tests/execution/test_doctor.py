@@ -133,7 +133,7 @@ def test_mlflow_is_asked_and_its_file_is_not_made(case, monkeypatch):
 def test_an_mlflow_server_that_is_away_or_silent_is_a_problem_within_seconds(case, monkeypatch):
     from nodebench.tracking import client
 
-    monkeypatch.setattr(client, "PATIENCE_S", 1)
+    monkeypatch.setattr(client, "MLFLOW_ANSWER_S", 1)
     before = os.environ.get("MLFLOW_HTTP_REQUEST_TIMEOUT")
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]

@@ -98,7 +98,7 @@ def test_a_report_that_cannot_be_written_keeps_the_trials_and_says_what_catches_
         raise OSError(28, "No space left on device", "reports/tiny/README.md")
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("nodebench.report.page.write_report", full)
+    monkeypatch.setattr("nodebench.report.page.write_report_folder", full)
     sweep, store = tiny(tmp_path), Store(tmp_path / "runs")
     done = api.run(sweep, store, Quiet(), inline=True, track=False)
     assert done.complete
@@ -203,6 +203,8 @@ def test_a_file_that_cannot_be_read_is_one_sentence(tmp_path):
     ("error", "words"),
     [
         (RuntimeError("can't start new thread"), "`ulimit -u`"),
+        (ImportError("libtorch.so: failed to map segment from shared object"), "`ulimit -v`"),
+        (MemoryError(), "`ulimit -v`"),
         (BlockingIOError(11, "Resource temporarily unavailable"), "the system refused"),
         (OSError(28, "No space left on device", "runs/x"), "`runs/x`: No space left on device"),
     ],

@@ -1,12 +1,12 @@
 import pytest
 
-from nodebench.execution.probe import probe
+from nodebench.execution.probe import probe_trial
 from tests.support.tiny_sweeps import TINY, options, tiny
 
 
 def test_a_probe_takes_a_few_steps_and_counts_the_rest(tmp_path):
     sweep = tiny(tmp_path, base={**TINY, "train": {"epochs": 100, "batch_size": 4}})
-    found = probe(sweep.trials[0], options(sweep, tmp_path))
+    found = probe_trial(sweep.trials[0], options(sweep, tmp_path))
     assert len(found.steps) == 8
     assert found.iterations == 100 * 16
     assert found.tests == 100
@@ -20,7 +20,7 @@ def test_a_probe_takes_a_few_steps_and_counts_the_rest(tmp_path):
 def test_a_probe_counts_evaluations_by_what_they_cost_beside_the_training_solver(tmp_path):
     base = {**TINY, "train": {"epochs": 2, "batch_size": 16}}
     sweep = tiny(tmp_path, base=base, evaluate={"methods": ["euler", "rk4"], "steps": [8]})
-    found = probe(sweep.trials[0], options(sweep, tmp_path))
+    found = probe_trial(sweep.trials[0], options(sweep, tmp_path))
     # Beside two tests: own 1, Euler 8 over 2, RK4 4 × 8 over 2, the limit 4 × 128 over 2.
     assert found.tests == 2 + 1 + 4 + 16 + 256
 
@@ -29,7 +29,7 @@ def test_a_probe_counts_evaluations_on_a_part_of_the_test_set_as_that_part(tmp_p
     base = {**TINY, "train": {"epochs": 2, "batch_size": 4}}  # 32 test samples, 8 passes
     evaluate = {"methods": ["euler"], "steps": [8], "test_size": 10}
     sweep = tiny(tmp_path, base=base, evaluate=evaluate)
-    found = probe(sweep.trials[0], options(sweep, tmp_path))
+    found = probe_trial(sweep.trials[0], options(sweep, tmp_path))
     # Beside two tests, by 3 of 8 passes each: own 1, Euler 8 over 2, the limit 4 × 128 over 2.
     assert found.tests == 2 + (1 + 4 + 256) * 3 / 8
 
@@ -37,5 +37,5 @@ def test_a_probe_counts_evaluations_on_a_part_of_the_test_set_as_that_part(tmp_p
 def test_an_epoch_of_few_steps_is_enough_and_adaptive_solvers_grow(tmp_path):
     base = {**TINY, "solver": {"method": "dopri5", "tol": 1e-3}}
     sweep = tiny(tmp_path, base={**base, "train": {"iterations": 3, "batch_size": 16}})
-    found = probe(sweep.trials[0], options(sweep, tmp_path))
+    found = probe_trial(sweep.trials[0], options(sweep, tmp_path))
     assert (len(found.steps), found.iterations, found.grows) == (2, 3, True)

@@ -188,3 +188,44 @@ def test_ray_keeps_its_own_token_in_a_home_that_can_be_written(tmp_path, monkeyp
     ray_cluster._bring_token()
     assert "RAY_AUTH_TOKEN" not in os.environ
     assert os.listdir(tmp_path) == []
+
+
+@pytest.fixture
+def home_with_token(tmp_path, monkeypatch):
+    """A home folder in which Ray has left a token, and no variable about it."""
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.setenv(name, "")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / ".ray").mkdir()
+    (tmp_path / ".ray" / "auth_token").write_text("secret")
+
+
+@pytest.mark.parametrize(
+    ("where", "variables", "mode"),
+    [
+        ("127.0.0.1:6379", {}, "token"),
+        ("localhost:6379", {}, "token"),
+        ("192.0.2.77:6379", {}, None),  # nobody else is shown what lies in the home folder
+        ("no.such.host.invalid:6379", {}, None),
+        ("192.0.2.77:6379", {"RAY_AUTH_TOKEN": "given"}, "token"),
+        ("192.0.2.77:6379", {"RAY_AUTH_TOKEN_PATH": "/a/file"}, "token"),
+        ("127.0.0.1:6379", {"RAY_AUTH_MODE": "disabled"}, "disabled"),
+        ("auto", {}, None),  # Ray sees to it
+        ("", {"RAY_AUTH_TOKEN": "given"}, None),
+    ],
+)
+def test_a_token_is_shown_to_this_machine_and_to_whom_it_was_given_for(
+    home_with_token, monkeypatch, where, variables, mode
+):
+    monkeypatch.setenv("RAY_ADDRESS", where)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    for name in ray_cluster.SETTINGS:
+        monkeypatch.setenv(name, "")  # put back at the end
+    ray_cluster.quieten()
+    assert os.environ.get("RAY_AUTH_MODE") == mode
+
+
+def test_a_cluster_that_cannot_be_joined_says_how_a_token_is_given():
+    assert "RAY_AUTH_MODE to `token`" in ray_cluster.TO_JOIN
+    assert "RAY_AUTH_TOKEN" in ray_cluster.TO_JOIN

@@ -3,7 +3,7 @@ import pytest
 from nodebench.api import write_report
 from nodebench.errors import InputError, StoreError
 from nodebench.execution import launch
-from nodebench.execution.reproduction import recorded, require_current, run_again
+from nodebench.execution.reproduction import recorded_run, require_current, run_again
 from nodebench.store import Store
 from nodebench.training.trial import run_trial
 from tests.support.tiny_sweeps import options, tiny
@@ -24,7 +24,7 @@ def again(sweep, record, tmp_path):
 
 def test_a_trial_run_again_gives_the_same_bits_points_included(kept, tmp_path):
     sweep, store = kept
-    record = recorded(sweep.trials[0], store, tmp_path / "results.csv")
+    record = recorded_run(sweep.trials[0], store, tmp_path / "results.csv")
     found = again(sweep, record, tmp_path)
     assert found.agrees
     assert found.environments == []
@@ -37,7 +37,7 @@ def test_a_trial_run_again_gives_the_same_bits_points_included(kept, tmp_path):
 def test_a_metric_that_differs_is_named_with_both_values(kept, tmp_path):
     sweep, store = kept
     trial = sweep.trials[0]
-    record = recorded(trial, store, tmp_path / "results.csv")
+    record = recorded_run(trial, store, tmp_path / "results.csv")
     other = {**record.metrics, "test_accuracy": record.metrics["test_accuracy"] + 0.1}
     versions = {**record.environment, "torch": "1.0"}
     found = again(sweep, type(record)("finished", other, versions), tmp_path)
@@ -67,10 +67,10 @@ def test_a_report_s_table_is_a_record_too(kept, tmp_path):
     values = [trial.id, "finished", "plainode", *map(repr, summary.values())]
     table.write_text(f"{','.join(names)}\n{','.join(values)}\n")
     empty = Store(tmp_path / "empty")
-    record = recorded(trial, empty, table)
+    record = recorded_run(trial, empty, table)
     assert again(sweep, record, tmp_path).agrees
     with pytest.raises(StoreError, match="nothing is recorded"):
-        recorded(trial, empty, tmp_path / "none.csv")
+        recorded_run(trial, empty, tmp_path / "none.csv")
 
 
 def test_a_report_s_folder_records_evaluated_points_too(kept, tmp_path):

@@ -10,12 +10,12 @@ import torch
 from nodebench.errors import ResourceError
 from nodebench.execution import runner
 from nodebench.execution.preflight import require_machine
-from nodebench.execution.ray_tune import run_with_ray
 from nodebench.execution.runner import run_inline
 from nodebench.planning import RunOptions, entries
 from nodebench.store import Store
 from nodebench.sweep.file import Resources
 from tests.support.tiny_sweeps import TINY, histories, options, tiny
+from tests.support.with_ray import run_with_ray
 
 # Ray's own code warns.
 quiet = pytest.mark.filterwarnings("ignore")

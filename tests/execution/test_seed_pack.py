@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from nodebench.data.load import load
+from nodebench.data.load import load_data
 from nodebench.execution.seed_pack import Pack
 from nodebench.models.build import build
 from nodebench.ode.block import share_memory
@@ -68,7 +68,7 @@ def test_a_packed_step_is_the_step_of_each_seed(name):
     for seed in range(3):
         spec = TrialSpec.model_validate({**NETWORKS[name], "seed": seed})
         assert obstacle(spec) is None
-        data = load(spec, None)
+        data = load_data(spec, None)
         task = task_for(data, spec)
         state = state_of(spec, task, data)
         batch = in_double(next(task.batches(1)))

@@ -129,13 +129,13 @@ def test_the_table_says_on_which_machine_if_there_are_several(two_cells, load, t
     time_trials(sweep.trials[:1], store, options(sweep, tmp_path), steps=1, rounds=1)
     folder = store.folder(sweep.trials[0].id)
     folder.add_timing({**folder.timings()[0], "hardware": "abacus", "timed_epoch_s": 1234.0})
-    results, judged = frames.results(sweep, store), pd.DataFrame()
-    main = tables.main_table(sweep, results, judged, frames.timings(sweep, store))
+    results, judged = frames.result_frame(sweep, store), pd.DataFrame()
+    main = tables.main_table(sweep, results, judged, frames.timing_frame(sweep, store))
     version = folder.timings()[0]["torch"]
     assert list(main[f"s/epoch on abacus, 1 threads, torch {version}"]) == ["1230", "–"]
     assert len([column for column in main if column.startswith("s/epoch")]) == 2
     folder.add_timing({**folder.timings()[0], "torch": "another"})
-    main = tables.main_table(sweep, results, judged, frames.timings(sweep, store))
+    main = tables.main_table(sweep, results, judged, frames.timing_frame(sweep, store))
     assert len([column for column in main if column.startswith("s/epoch")]) == 3
 
 

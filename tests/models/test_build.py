@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from nodebench.data.dataset import Data, Split
 from nodebench.models.build import build, parameter_count
 from nodebench.models.dynamics import DownsamplingBlock, Dynamics, ResidualBlock, TimeConv
-from nodebench.models.layers import NORMS, LayerFactory
+from nodebench.models.layers import NORM_LAYERS, LayerFactory
 from nodebench.models.vdcnn import TopOverTime
 from nodebench.ode.block import ODEBlock, ode_blocks
 from nodebench.spec import TrialSpec
@@ -172,14 +172,14 @@ def test_norms_standardise_what_their_names_say(channels: int) -> None:
     # The axes over which a norm's output has mean 0 and variance 1.
     axes = {"bn": (0, 2, 3), "ln": (1, 2, 3), "in": (2, 3)}
     for name, over in axes.items():
-        y = NORMS[name](channels, 2)(x)
+        y = NORM_LAYERS[name](channels, 2)(x)
         torch.testing.assert_close(y.mean(over), torch.zeros_like(y.mean(over)), rtol=0, atol=1e-5)
         variance = y.var(over, correction=0)
         torch.testing.assert_close(variance, torch.ones_like(variance), rtol=0, atol=1e-4)
-    groups = NORMS["gn"](channels, 2)(x).reshape(6, min(channels, 32), -1)
+    groups = NORM_LAYERS["gn"](channels, 2)(x).reshape(6, min(channels, 32), -1)
     torch.testing.assert_close(groups.mean(2), torch.zeros(groups.shape[:2]), rtol=0, atol=1e-5)
-    assert torch.equal(NORMS["nf"](channels, 2)(x), x)
-    assert list(NORMS["in"](channels, 2).parameters()) == []
+    assert torch.equal(NORM_LAYERS["nf"](channels, 2)(x), x)
+    assert list(NORM_LAYERS["in"](channels, 2).parameters()) == []
 
 
 def test_each_place_has_its_own_norm() -> None:

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from nodebench.api import run
-from nodebench.data.load import load
+from nodebench.data.load import load_data
 from nodebench.errors import ResourceError
 from nodebench.models.build import build
 from nodebench.models.device import to_device
@@ -29,7 +29,7 @@ DIGITS = {
 
 def network(precision: str, gradient: str = "backprop", **changes):
     spec = TrialSpec.model_validate({**DIGITS, "gradient": gradient, **changes})
-    data = load(spec, None)
+    data = load_data(spec, None)
     torch.manual_seed(0)
     model = to_device(build(spec, data), CPU, precision)
     share_memory(model, 2**30)

@@ -156,7 +156,7 @@ RECOMPUTE = [Gradient(name="recompute"), Gradient(name="recompute", segments=2)]
 @pytest.mark.parametrize("how", [Solver(method="rk4", steps=4), Solver(tol=1e-4)])
 @pytest.mark.parametrize("gradient", RECOMPUTE, ids=["whole", "segments"])
 def test_recomputation_has_the_gradient_of_what_f_uses(how: Solver, gradient: Gradient) -> None:
-    gradient = gradient.beside(how)
+    gradient = gradient.suited_to(how)
     found = []
     for each in (gradient, Gradient(name="backprop")):
         model = Conditional(how, each)

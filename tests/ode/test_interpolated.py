@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from nodebench.ode.gradients.interpolated import Path, chebyshev
+from nodebench.ode.gradients.interpolated import Interpolant, chebyshev
 from nodebench.spec.solver import Gradient, Solver
 from tests.support.tiny_fields import taken
 
@@ -44,7 +44,7 @@ def test_a_polynomial_is_interpolated_exactly_between_its_nodes() -> None:
         return 1 - 2 * t + 3 * t**2 - t**3
 
     nodes = chebyshev(0.5, 2.0, 4)
-    path = Path(nodes, torch.tensor([[cubic(t)] for t in nodes], dtype=torch.float64))
+    path = Interpolant(nodes, torch.tensor([[cubic(t)] for t in nodes], dtype=torch.float64))
     for t in (0.5, 0.6, nodes[1], nodes[1] + 1e-300, 1.9, 2.0):
         assert path(t).item() == pytest.approx(cubic(t), rel=1e-13)
 

@@ -8,10 +8,10 @@ import pytest
 
 from nodebench import api
 from nodebench.errors import InputError
-from nodebench.planning.garbage import Wish, bytes_of, remove, survey
+from nodebench.planning.garbage import Wish, bytes_of, remove, survey_store
 from nodebench.store import Result, Store
 from nodebench.store.scratch import own_folder
-from tests.support.tiny_sweeps import Quiet, tiny, write_tiny
+from tests.support.tiny_sweeps import TINY, Quiet, tiny, write_tiny
 
 RESULT = Result("finished", "", 3, {"test_accuracy": 0.5}, [], 1.0, 2.0)
 KB = 1000
@@ -60,7 +60,7 @@ def test_a_survey_alone_removes_nothing(tmp_path, store):
     known(tiny(tmp_path), store)
     put(store, "orphan")
     before = everything(store)
-    assert survey(store, ALL).chosen
+    assert survey_store(store, ALL).chosen
     assert everything(store) == before
 
 
@@ -86,7 +86,7 @@ def test_by_default_only_what_killed_processes_left_goes(tmp_path, store):
     for folder in (mine, *others):
         folder.mkdir()
         (folder / "file").write_text("x" * KB)
-    found = survey(store, Wish())
+    found = survey_store(store, Wish())
     paths = {path for item in found.chosen for path in item.paths}
     assert paths == {*partials, *others}
     assert remove(store, found.chosen) == []
@@ -100,25 +100,25 @@ def test_by_default_only_what_killed_processes_left_goes(tmp_path, store):
 def test_folders_of_another_machine_stay_while_anything_runs(tmp_path, store):
     folder = store.root / ".ray-elsewhere-1"
     folder.mkdir(parents=True)
-    assert survey(store, Wish()).items == []
+    assert survey_store(store, Wish()).items == []
     os.utime(folder, (1, 1))
     with store.sweep("tiny").run_lock():
-        assert survey(store, Wish()).items == []
-    assert names(survey(store, Wish()).items) == [("leftovers", ".ray-elsewhere-1")]
+        assert survey_store(store, Wish()).items == []
+    assert names(survey_store(store, Wish()).items) == [("leftovers", ".ray-elsewhere-1")]
 
 
 def test_a_finished_trial_without_its_checkpoint_is_still_done(tmp_path, store):
     sweep = tiny(tmp_path, evaluate={"methods": ["euler"], "steps": [4]})
     api.run(sweep, store, Quiet(), inline=True, track=False, write_report=False)
     before = everything(store)
-    found = survey(store, Wish(frozenset({"checkpoints"})))
+    found = survey_store(store, Wish(frozenset({"checkpoints"})))
     assert names(found.chosen) == [("checkpoints", sweep.trials[0].id)]
     remove(store, found.chosen)
     gone = before.keys() - everything(store).keys()
     assert gone == {f"trials/{sweep.trials[0].id}/checkpoint.pt"}
     (entry,) = api.plan(sweep, store)
     assert (entry.state, entry.missing, entry.is_trained) == ("done", False, True)
-    assert survey(store, ALL).chosen == []
+    assert survey_store(store, ALL).chosen == []
 
 
 def test_a_checkpoint_that_a_known_sweep_needs_stays(tmp_path, store):
@@ -127,7 +127,7 @@ def test_a_checkpoint_that_a_known_sweep_needs_stays(tmp_path, store):
     put(store, ids[0])  # its points are missing
     put(store, ids[1], result=None)  # interrupted
     put(store, "shorter", recipe=sweep.trials[2].recipe_id)  # from which the third would go on
-    assert survey(store, ALL).items == []
+    assert survey_store(store, ALL).items == []
 
 
 def test_only_trials_of_no_known_sweep_are_orphans(tmp_path, store):
@@ -139,12 +139,12 @@ def test_only_trials_of_no_known_sweep_are_orphans(tmp_path, store):
     put(store, "orphan")
     put(store, "begun", result=None)
     file = write_tiny(tmp_path, "three", seeds=[3])
-    found = survey(store, Wish(frozenset({"orphans"})), [file])
+    found = survey_store(store, Wish(frozenset({"orphans"})), [file])
     assert {item.trial_id for item in found.chosen} == {"orphan", "begun"}
     assert remove(store, found.chosen) == []
     assert {path.name for path in (store.root / "trials").iterdir()} == {one, two, three}
     assert not list(store.root.glob(".gone-*"))
-    assert three in {item.trial_id for item in survey(store, ALL).chosen}
+    assert three in {item.trial_id for item in survey_store(store, ALL).chosen}
 
 
 def test_trials_of_a_sweep_that_cannot_be_planned_here_all_stay(tmp_path, store):
@@ -152,11 +152,11 @@ def test_trials_of_a_sweep_that_cannot_be_planned_here_all_stay(tmp_path, store)
     put(store, old)
     store.sweep("tiny").keep("name: tiny\nbase: {model: resnext}\n", {})
     put(store, "orphan", result=None)
-    found = survey(store, ALL)
+    found = survey_store(store, ALL)
     assert {item.trial_id for item in found.chosen} == {"orphan"}
     assert found.unreadable == ["tiny"]
     (store.root / "sweeps" / "tiny.json").unlink()
-    assert survey(store, ALL).chosen == []
+    assert survey_store(store, ALL).chosen == []
 
 
 def test_trials_whose_imported_model_is_not_here_all_stay(tmp_path, store):
@@ -164,7 +164,7 @@ def test_trials_whose_imported_model_is_not_here_all_stay(tmp_path, store):
     known(tiny(tmp_path, base=base), store)
     store.sweep("tiny").keep(store.sweep("tiny").file.read_text(), {"before": "its label"})
     put(store, "before")
-    found = survey(store, ALL)
+    found = survey_store(store, ALL)
     assert found.chosen == []
     assert found.unreadable == ["tiny"]
 
@@ -172,8 +172,8 @@ def test_trials_whose_imported_model_is_not_here_all_stay(tmp_path, store):
 def test_what_a_process_holds_stays(store):
     folder = put(store, "orphan")
     with folder.locked():
-        assert survey(store, ALL).items == []
-    chosen = survey(store, ALL).chosen
+        assert survey_store(store, ALL).items == []
+    chosen = survey_store(store, ALL).chosen
     assert names(chosen) == [("checkpoints", "orphan"), ("orphans", "orphan")]
     with folder.locked():
         assert remove(store, chosen) == ["orphan", "orphan"]
@@ -183,7 +183,7 @@ def test_what_a_process_holds_stays(store):
 def test_only_what_is_long_unused_goes(store):
     put(store, "new")
     put(store, "old", age_s=10 * 86400)
-    chosen = survey(store, replace(ALL, unused_days=5)).chosen
+    chosen = survey_store(store, replace(ALL, unused_days=5)).chosen
     assert {item.trial_id for item in chosen} == {"old"}
 
 
@@ -193,7 +193,7 @@ def test_a_budget_takes_checkpoints_first_and_of_each_the_least_recently_used(tm
     put(store, ids[1], checkpoint=10 * KB, age_s=300)
     put(store, "late", checkpoint=10 * KB, age_s=50)
     put(store, "early", checkpoint=10 * KB, age_s=200)
-    size = survey(store, Wish()).size_bytes
+    size = survey_store(store, Wish()).size_bytes
     order = [
         ("checkpoints", ids[1]),
         ("checkpoints", "early"),
@@ -202,14 +202,14 @@ def test_a_budget_takes_checkpoints_first_and_of_each_the_least_recently_used(tm
         ("orphans", "early"),
         ("orphans", "late"),
     ]
-    assert names(survey(store, Wish(budget_bytes=0)).chosen) == order
-    assert names(survey(store, Wish(budget_bytes=size - 1)).chosen) == order[:1]
-    assert names(survey(store, Wish(budget_bytes=size - 10 * KB)).chosen) == order[:1]
-    assert names(survey(store, Wish(budget_bytes=size - 10 * KB - 1)).chosen) == order[:2]
-    assert survey(store, Wish(budget_bytes=size)).chosen == []
+    assert names(survey_store(store, Wish(budget_bytes=0)).chosen) == order
+    assert names(survey_store(store, Wish(budget_bytes=size - 1)).chosen) == order[:1]
+    assert names(survey_store(store, Wish(budget_bytes=size - 10 * KB)).chosen) == order[:1]
+    assert names(survey_store(store, Wish(budget_bytes=size - 10 * KB - 1)).chosen) == order[:2]
+    assert survey_store(store, Wish(budget_bytes=size)).chosen == []
     only = Wish(frozenset({"orphans"}), budget_bytes=0)
-    assert set(names(survey(store, only).chosen)) == {t for t in order if t[1] not in ids}
-    remove(store, survey(store, Wish(budget_bytes=0)).chosen)
+    assert set(names(survey_store(store, only).chosen)) == {t for t in order if t[1] not in ids}
+    remove(store, survey_store(store, Wish(budget_bytes=0)).chosen)
     assert set(store.results()) == set(ids)
 
 
@@ -251,3 +251,17 @@ def test_the_command_lists_and_removes_only_when_told(tmp_path, store):
         f"trials/{planned}/checkpoint.pt",
         *(name for name in before if "orphan" in name),
     } | {f"trials/{planned}/log.txt"}
+
+
+@pytest.mark.parametrize(("outcome", "can_go"), [("stopped", True), ("error", False)])
+def test_what_a_search_stopped_is_done_and_needs_no_other_trial(tmp_path, store, outcome, can_go):
+    """A shorter training's checkpoint stays for what would continue it, which is not `stopped`."""
+    base = {**TINY, "data": {**TINY["data"], "val_size": 16}}
+    search = {"samples": 1, "space": {"solver.steps": {"choice": [1, 2]}}, "stop": "asha"}
+    sweep = tiny(tmp_path, base=base, search=search)
+    [trial] = sweep.trials
+    known(sweep, store)
+    put(store, trial.id, result=replace(RESULT, outcome=outcome), checkpoint=0)
+    put(store, "shorter00000", recipe=trial.recipe_id)
+    found = names(survey_store(store, ALL).items)
+    assert (("checkpoints", "shorter00000") in found) == can_go

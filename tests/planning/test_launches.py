@@ -8,7 +8,7 @@ from nodebench.api import merge
 from nodebench.errors import StoreError
 from nodebench.execution import launch
 from nodebench.execution.publishing import Publication
-from nodebench.planning.garbage import Wish, remove, survey
+from nodebench.planning.garbage import Wish, remove, survey_store
 from nodebench.planning.launches import launched_files, remember, require_name
 from nodebench.planning.lookup import load_sweep
 from nodebench.store import Store
@@ -62,13 +62,13 @@ def test_trials_of_a_launched_file_that_is_still_there_are_no_orphans(tmp_path, 
     run(one, store)
     run(two, store, replace_other=True)
     assert [origin.file for _, origin in launched_files(store)] == [str(one), str(two)]
-    remove(store, survey(store, Wish(frozenset({"orphans"}))).chosen)
+    remove(store, survey_store(store, Wish(frozenset({"orphans"}))).chosen)
     assert len(store.begun()) == 2
     one.write_text("name: tiny\nbase: [")  # as while it is edited
-    found = survey(store, ORPHANS)
+    found = survey_store(store, ORPHANS)
     assert (found.chosen, found.unreadable) == ([], ["tiny"])
     one.unlink()
-    assert {item.trial_id for item in survey(store, Wish(frozenset({"orphans"}))).chosen} == (
+    assert {item.trial_id for item in survey_store(store, Wish(frozenset({"orphans"}))).chosen} == (
         store.begun() - {load_sweep(two).trials[0].id}
     )
 

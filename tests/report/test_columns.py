@@ -10,7 +10,7 @@ import pytest
 from nodebench import api
 from nodebench.report.analysis.columns import TRIAL, read_results
 from nodebench.report.analysis.findings import Findings
-from nodebench.report.page import write_report
+from nodebench.report.page import write_report_folder
 from nodebench.store import Result, Store
 from tests.support.tiny_sweeps import point, tiny
 
@@ -49,7 +49,7 @@ def test_a_trial_has_one_name_in_every_frame(known):
 
 def test_files_keep_the_names_that_were_published(known, tmp_path):
     sweep, store = known
-    write_report(sweep, store, tmp_path / "report")
+    write_report_folder(sweep, store, tmp_path / "report")
     for name, column in FILES.items():
         table = pd.read_csv(tmp_path / "report" / f"{name}.csv")
         assert table.columns[0] == column, name

@@ -11,7 +11,8 @@ from nodebench.report.analysis import frames
 from nodebench.report.analysis.published import PublishedStudy, compared_numbers, published_table
 from nodebench.report.figures.curves import file_names
 from nodebench.report.figures.style import save
-from nodebench.report.page import write_report
+from nodebench.report.page import write_report_folder
+from nodebench.report.result_tables import result_tables
 from nodebench.store import Result, Store
 from nodebench.sweep import load
 from nodebench.training.trial import run_trial
@@ -47,25 +48,26 @@ def made_up(tmp_path):
     return sweep, store
 
 
+def unjudged_tables(sweep, store):
+    """The tables of results of a sweep without evaluations and timings."""
+    return result_tables(sweep, frames.result_frame(sweep, store), pd.DataFrame(), pd.DataFrame())
+
+
 def test_the_summary_averages_what_finished_and_shows_what_did_not(made_up):
     sweep, store = made_up
-    table = tables.main_table(sweep, frames.results(sweep, store), pd.DataFrame(), pd.DataFrame())
-    assert list(table["solver.steps"]) == ["2", "4"]
-    assert list(table["test accuracy %"]) == ["90.00 ± 24.84", "50.00"]
-    assert list(table["n"]) == ["3", "1 of 3"]
-    assert list(table["best epoch accuracy % †"]) == ["91.00 ± 24.84", "51.00"]
-    assert list(table["parameters"]) == ["71", "71"]
-    assert table["outcomes"][0] == "finished"
-    assert table["outcomes"][1] == "1 finished, 1 DNF (diverged, epoch 2), 1 missing"
+    shown = unjudged_tables(sweep, store)
+    assert list(shown.main["steps"]) == ["2", "4"]
+    assert list(shown.main["accuracy %"]) == ["90.00 ± 24.84", "50.00"]
+    assert list(shown.main["n"]) == ["3", "1 of 3"]
+    assert shown.constant == {"NFE": "2", "parameters": "71"}
+    assert list(shown.details["best epoch accuracy % †"]) == ["91.00 ± 24.84", "51.00"]
+    assert shown.details["outcomes"][0] == "finished"
+    assert shown.details["outcomes"][1] == "1 finished, 1 DNF (diverged, epoch 2), 1 missing"
 
 
 def test_only_columns_that_vary_are_shown(made_up):
     sweep, store = made_up
-    columns = list(
-        tables.main_table(sweep, frames.results(sweep, store), pd.DataFrame(), pd.DataFrame())
-    )
-    assert columns[0] == "solver.steps"
-    assert not any(column.startswith(("data.", "train.", "model.")) for column in columns)
+    assert list(unjudged_tables(sweep, store).main) == ["steps", "accuracy %", "n", "s/epoch ‡"]
 
 
 @pytest.mark.parametrize(
@@ -77,15 +79,17 @@ def test_a_setting_is_shown_plainly(value, text):
 
 def test_the_page_has_table_figures_failures_and_provenance(made_up, tmp_path):
     sweep, store = made_up
-    page = write_report(sweep, store, tmp_path / "report")
+    page = write_report_folder(sweep, store, tmp_path / "report")
     text = page.read_text()
     assert "**4 of 6 trials finished; 1 diverged, 1 missing.**" in text
     assert "DNF (diverged, epoch 2)" in text
     assert "loss is nan" in text
     for fact in ("hardware: abacus", "commit: abc", "torch: 2", "threads per trial: 1"):
         assert fact in text
+    anchors = {line.lstrip("# ").lower().replace(" ", "-") for line in text.splitlines()}
     for link in re.findall(r"\]\(([^)]+)\)", text):
-        assert (page.parent / link).exists(), link
+        is_there = link[1:] in anchors if link[0] == "#" else (page.parent / link).exists()
+        assert is_there or link == "../../docs/reports.md", link
     frame = pd.read_csv(page.parent / "results.csv")
     assert list(frame["id"]) == [trial.id for trial in sweep.trials]
     assert (page.parent / "sweep.yaml").read_text() == sweep.text
@@ -95,7 +99,7 @@ def test_the_same_data_gives_the_same_bytes(made_up, tmp_path):
     sweep, store = made_up
     folders = [tmp_path / "one", tmp_path / "two"]
     for folder in folders:
-        write_report(sweep, store, folder)
+        write_report_folder(sweep, store, folder)
     files = sorted(p.relative_to(folders[0]) for p in folders[0].rglob("*") if p.is_file())
     assert any(file.suffix == ".svg" for file in files)
     for file in files:
@@ -108,22 +112,22 @@ def test_seconds_of_packed_seeds_are_said_to_be_of_them_all(tmp_path):
         for trial in sweep.trials:
             here = {**HERE, "packed": packed}
             store.folder(trial.id).write_result(result(0.8, environments=[here]))
-        text = write_report(sweep, store, tmp_path / "report").read_text()
+        text = write_report_folder(sweep, store, tmp_path / "report").read_text()
         assert ("Seeds were trained together" in text) is is_said
 
 
 def test_a_sweep_without_results_still_has_a_page(tmp_path):
     sweep = tiny(tmp_path)
-    text = write_report(sweep, Store(tmp_path / "runs"), tmp_path / "report").read_text()
+    text = write_report_folder(sweep, Store(tmp_path / "runs"), tmp_path / "report").read_text()
     assert "0 of 1 trials finished" in text
 
 
 def test_results_are_tidy(made_up):
     sweep, store = made_up
-    frame = frames.results(sweep, store)
+    frame = frames.result_frame(sweep, store)
     assert list(frame["seed"]) == [0, 1, 2] * 2
     assert frame["test_accuracy"].isna().sum() == 2
-    epochs = frames.epochs(sweep, store)
+    epochs = frames.epoch_frame(sweep, store)
     assert len(epochs) == 10
     assert math.isclose(epochs["train_loss"].max(), 1.0)
     assert TINY["model"]["name"] == frame["model.name"].unique().item()
@@ -141,22 +145,20 @@ def test_published_numbers_stand_beside_ours(tmp_path):
     sweep, store = load(path), Store(tmp_path / "runs")
     for trial in sweep.trials:
         run_trial(trial, store, options(sweep, tmp_path))
-    results, evaluated = frames.results(sweep, store), frames.evaluations(sweep, store)
-    judged = frames.verdicts(sweep, store)
+    results, evaluated = frames.result_frame(sweep, store), frames.evaluation_frame(sweep, store)
+    judged = frames.verdict_frame(sweep, store)
     table = published_table(compared_numbers(sweep, results, judged))
-    assert list(table["cell"]) == ["steps 2"] * 2  # of 4 steps, nothing is published
+    assert list(table["configuration"]) == ["steps 2"] * 2  # of 4 steps, nothing is published
     assert list(table["what"]) == ["test accuracy %", "test accuracy %, at the limit"]
     assert list(table["published"]) == ["~97.1", "~48.9"]
     own = results["test_accuracy"][0]
     finest = evaluated[(evaluated["test.method"] == "rk4") & (evaluated["test.steps"] == 160)]
     limit = finest["accuracy"].iloc[0]
     assert list(table["ours"]) == [f"{100 * own:.2f}", f"{100 * limit:.2f}"]
-    assert list(tables.main_table(sweep, results, judged, pd.DataFrame())["published"]) == [
-        "~97.1",
-        "–",
-    ]
-    text = write_report(sweep, store, tmp_path / "report").read_text()
-    assert "## Ours beside published numbers" in text
+    details = result_tables(sweep, results, judged, pd.DataFrame()).details
+    assert list(details["published"]) == ["~97.1", "–"]
+    text = write_report_folder(sweep, store, tmp_path / "report").read_text()
+    assert "## Published numbers" in text
 
 
 def test_a_sweep_of_other_data_has_no_published_numbers(tmp_path):
@@ -174,7 +176,7 @@ def test_validation_is_a_column_and_chooses_the_best_epoch(tmp_path):
     best = max(history, key=lambda row: row["val_accuracy"])
     assert result.summary["best_epoch"] == best["epoch"]
     assert result.summary["best_test_accuracy"] == best["test_accuracy"]
-    table = tables.main_table(sweep, frames.results(sweep, store), pd.DataFrame(), pd.DataFrame())
+    table = unjudged_tables(sweep, store).details
     last = history[-1]["val_accuracy"]
     assert list(table["validation accuracy %"]) == [f"{100 * last:.2f}"]
 
@@ -185,7 +187,7 @@ def test_an_adapted_solver_shows_where_it_ended_and_what_it_took(tmp_path):
     sweep, store = tiny(tmp_path, grid={"solver": solvers}), Store(tmp_path / "runs")
     for trial in sweep.trials:
         run_trial(trial, store, options(sweep, tmp_path))
-    table = tables.main_table(sweep, frames.results(sweep, store), pd.DataFrame(), pd.DataFrame())
+    table = unjudged_tables(sweep, store).details
     euler, dopri5 = (store.folder(trial.id) for trial in sweep.trials)
     size = euler.result().summary["step_size"]
     at_limit = ", 1 at the limit" if size < 1 / 4 else ""
@@ -200,11 +202,13 @@ def test_the_page_says_what_was_set_and_that_it_is_the_small_form(tmp_path):
     data = {"name": "spheres", "train_size": 64, "test_size": 32}
     fields = {"grid": GRID, "limits": {"nfe": 500}, "base": {**TINY, "data": data}}
     sweep = load(write_tiny(tmp_path, **fields, small={"seeds": [1]}), size="small")
-    page = write_report(sweep, Store(tmp_path / "runs"), tmp_path / "report").read_text()
-    assert "data.test_size 32" in page
-    assert "model.width 4" in page
-    assert "limits.nfe 500" in page
-    assert "model.activation" not in page.partition("Alike")[2].partition("\n")[0]
+    page = write_report_folder(sweep, Store(tmp_path / "runs"), tmp_path / "report").read_text()
+    assert "data.test_size: 32" in page
+    assert "model.width: 4" in page
+    assert "limits.nfe: 500" in page
+    assert (
+        "model.activation" not in page.partition("## Settings of all trials")[2].partition("## ")[0]
+    )
     assert "**This is the small form of the sweep" in page
 
 
@@ -228,18 +232,20 @@ def test_a_medium_form_is_compared_and_its_doubt_named(tmp_path, monkeypatch):
         summary = {"test_accuracy": 0.5 + 0.01 * trial.spec.seed, "parameters": 5}
         store.folder(trial.id).create(trial)
         store.folder(trial.id).write_result(Result("finished", "", 1, summary, [], 0, 1))
-    found = published_table(compared_numbers(sweep, frames.results(sweep, store), pd.DataFrame()))
+    found = published_table(
+        compared_numbers(sweep, frames.result_frame(sweep, store), pd.DataFrame())
+    )
     assert list(found["reading"]) == [
         "matches: at 1 of 3 epochs, with `solver.steps` 2 instead of 4, 8",
         "differs: at 1 of 3 epochs",
         "matches",
     ]
-    page = write_report(sweep, store, tmp_path / "report").read_text()
+    page = write_report_folder(sweep, store, tmp_path / "report").read_text()
     doubt = "at 1 of 3 epochs, with `solver.steps` 2 instead of 4, 8"
     assert f"**This is the medium form of the sweep: {doubt}. Its numbers" in page
     assert f"**These numbers are not the study's: {doubt}.**" in page
-    assert "Of the claims stated, in the medium form: 1 reproduced." in page
-    assert "Of published numbers that compare (3): 2 matching and 1 differing." in page
+    assert "**[Claims](#claims):** 1 reproduced (in the medium form)." in page
+    assert "of 3 that compare, 2 matching and 1 differing." in page
     assert (tmp_path / "report" / "sweep.yaml").read_text() == sweep.text
 
 
@@ -247,7 +253,7 @@ def test_the_same_store_gives_the_same_bytes(tmp_path):
     sweep, _ = made(tmp_path, steady, baseline=RELU)
     store = Store(tmp_path / "runs")
     for name in ("one", "other"):
-        write_report(sweep, store, tmp_path / name)
+        write_report_folder(sweep, store, tmp_path / name)
     files = [path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*.*")]
     assert {"README.md", "report.html", "results.csv"} <= set(map(str, files))
     for file in files:
@@ -256,7 +262,7 @@ def test_the_same_store_gives_the_same_bytes(tmp_path):
 
 def test_the_html_page_needs_nothing_beside_it(tmp_path):
     sweep, _ = made(tmp_path, steady, baseline=RELU)
-    write_report(sweep, Store(tmp_path / "runs"), tmp_path / "report")
+    write_report_folder(sweep, Store(tmp_path / "runs"), tmp_path / "report")
     text = (tmp_path / "report" / "report.html").read_text()
     assert 'src="figures' not in text
     assert 'href="results.csv"' not in text
@@ -271,7 +277,7 @@ def test_a_reason_leaves_a_table_a_table(tmp_path):
     (trial,) = sweep.trials
     reason = "mat1 | mat2\nSize mismatch"
     store.folder(trial.id).write_result(result(0.0, outcome="error", reason=reason, summary={}))
-    page = write_report(sweep, store, tmp_path / "report").read_text()
+    page = write_report_folder(sweep, store, tmp_path / "report").read_text()
     (row,) = (line for line in page.splitlines() if "Size mismatch" in line)
     assert r"mat1 \| mat2 Size mismatch" in row
     assert row.replace(r"\|", "").count("|") == 5
@@ -282,7 +288,7 @@ def test_a_table_that_there_is_no_more_is_removed(made_up, tmp_path):
     stale = tmp_path / "report" / "timings.csv"
     stale.parent.mkdir()
     stale.write_text("trial")
-    write_report(sweep, store, stale.parent)
+    write_report_folder(sweep, store, stale.parent)
     assert not stale.exists()
 
 

@@ -7,8 +7,8 @@ import yaml
 
 from nodebench.errors import InputError
 from nodebench.report.analysis.published import PublishedStudy, studies
-from nodebench.report.page import write_report
-from nodebench.report.scoreboard import scoreboard
+from nodebench.report.page import write_report_folder
+from nodebench.report.scoreboard import scoreboard_page
 from nodebench.store import Result, Store
 from nodebench.sweep import load
 from tests.support.cli_process import command
@@ -51,12 +51,12 @@ def reported(study, size, accuracy):
         summary = {"test_accuracy": found, "parameters": 5}
         store.folder(trial.id).create(trial)
         store.folder(trial.id).write_result(Result("finished", "", 1, summary, [], 0, 1))
-    write_report(sweep, store, study.parent.parent / "reports" / sweep.name)
+    write_report_folder(sweep, store, study.parent.parent / "reports" / sweep.name)
 
 
 def lines(study):
     """The rows of the study's table, by what they are about."""
-    page = scoreboard(study.parent, study.parent.parent / "reports")
+    page = scoreboard_page(study.parent, study.parent.parent / "reports")
     rows = page.partition("## S9")[2].strip().splitlines()[2:]
     cells = [[cell.strip() for cell in row.strip("|").split(" | ")] for row in rows]
     return {what: rest for _, what, *rest in cells}
@@ -113,7 +113,7 @@ def test_the_largest_size_that_has_run_counts(study):
 
 def test_the_verdicts_are_counted(study):
     reported(study, "full", lambda _steps, seed: 0.5 + 0.001 * seed)
-    page = scoreboard(study.parent, study.parent.parent / "reports")
+    page = scoreboard_page(study.parent, study.parent.parent / "reports")
     assert "| study | matches | differs | undecided | not run |" in page
     assert "| S9 | 2 | 2 | 0 | 1 |" in page
 
@@ -147,11 +147,11 @@ def test_the_command_writes_the_page_of_the_folder_it_is_in(study):
 
 def test_a_scoreboard_of_no_sweeps_is_refused(tmp_path):
     with pytest.raises(InputError, match="has no sweep files"):
-        scoreboard(tmp_path, tmp_path)
+        scoreboard_page(tmp_path, tmp_path)
 
 
 def test_every_published_number_and_every_claim_with_a_source_is_a_line():
-    page = scoreboard(SWEEPS, REPORTS)
+    page = scoreboard_page(SWEEPS, REPORTS)
     sweeps = [load(path) for path in SWEEPS.glob("*.yaml")]
     numbers = sum(len(study.numbers) for study in studies().values())
     sourced = sum(bool(claim.source) for sweep in sweeps for claim in sweep.claims)

@@ -9,10 +9,11 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from nodebench.report import solver_tables, tables
+from nodebench.report import solver_tables
 from nodebench.report.analysis import frames
 from nodebench.report.figures.solvers import some_cells, steps_figure
-from nodebench.report.page import write_report
+from nodebench.report.page import write_report_folder
+from nodebench.report.result_tables import result_tables
 from nodebench.store import Result, Store
 from nodebench.sweep import Sweep
 from nodebench.training.trial import run_trial
@@ -40,13 +41,13 @@ def test_verdicts_are_in_the_main_table_and_behind_them_their_numbers(tmp_path: 
     values = (0.9, 0.9), (0.8, 0.8), (0.9, 0.6), (0.9, 0.9), (0.9, 0.7), (0.8, 0.6)
     grid = {"model.width": [4, 8, 16]}
     sweep, store = evaluated(tmp_path, *values, seeds=[0, 1], grid=grid)
-    judged = frames.verdicts(sweep, store)
-    main = tables.main_table(sweep, frames.results(sweep, store), judged, pd.DataFrame())
-    words = ["ODE", "1 ResNet in disguise, 1 ODE", "ResNet in disguise"]
-    assert list(main["is it an ODE?"]) == words
+    judged = frames.verdict_frame(sweep, store)
+    main = result_tables(sweep, frames.result_frame(sweep, store), judged, pd.DataFrame()).main
+    assert list(main["ODE?"]) == ["yes", "1 of 2", "no"]
     assert list(main["drop %"]) == ["0.00 ± 0.00", "15.00 ± 190.59", "20.00 ± 0.00"]
     table = solver_tables.verdicts_table(sweep, judged)
-    assert list(table["is it an ODE?"]) == words
+    words = ["ODE", "1 ResNet in disguise, 1 ODE", "ResNet in disguise"]
+    assert list(table["verdict"]) == words
     assert list(table["own solver %"]) == ["85.00 ± 63.53", "90.00 ± 0.00", "85.00 ± 63.53"]
     assert list(table["limit %"]) == ["85.00 ± 63.53", "75.00 ± 190.59", "65.00 ± 63.53"]
     assert "why undecided" not in table
@@ -55,18 +56,18 @@ def test_verdicts_are_in_the_main_table_and_behind_them_their_numbers(tmp_path: 
 def test_what_is_undecided_says_why(tmp_path: Path) -> None:
     values = (0.505, 0.5), (0.9, "diverged")
     sweep, store = evaluated(tmp_path, *values, seeds=[0, 1])
-    table = solver_tables.verdicts_table(sweep, frames.verdicts(sweep, store))
-    assert list(table["is it an ODE?"]) == ["undecided"]
+    table = solver_tables.verdicts_table(sweep, frames.verdict_frame(sweep, store))
+    assert list(table["verdict"]) == ["undecided"]
     assert list(table["why undecided"]) == ["no better than chance, 0.5; the limit: diverged"]
 
 
 def test_the_margin_is_the_sweeps(tmp_path: Path) -> None:
     sweep, store = evaluated(tmp_path, (0.9, 0.8))
-    assert list(frames.verdicts(sweep, store)["verdict"]) == ["ResNet in disguise"]
+    assert list(frames.verdict_frame(sweep, store)["verdict"]) == ["ResNet in disguise"]
     lenient = replace(sweep, margin=0.2)
-    assert list(frames.verdicts(lenient, store)["verdict"]) == ["ODE"]
-    page = write_report(lenient, store, tmp_path / "report").read_text()
-    assert "The margin here is 0.2." in page
+    assert list(frames.verdict_frame(lenient, store)["verdict"]) == ["ODE"]
+    page = write_report_folder(lenient, store, tmp_path / "report").read_text()
+    assert "The margin is 0.2." in page
 
 
 def test_the_training_solver_and_the_limit_are_columns_only_where_they_are_asked_for(
@@ -75,8 +76,8 @@ def test_the_training_solver_and_the_limit_are_columns_only_where_they_are_asked
     sweep, store = evaluated(tmp_path, (0.9, 0.8))
     known = store.folder(sweep.trials[0].id)
     known.write_evaluations([*known.evaluations(), point(0.7, method="euler", steps=4)])
-    table = solver_tables.robustness_table(sweep, frames.evaluations(sweep, store))
-    assert list(table.columns) == ["test.method", "n", "NFE 4"]
+    table = solver_tables.robustness_table(frames.evaluation_frame(sweep, store))
+    assert list(table.columns) == ["configuration", "test solver", "n", "NFE 4"]
 
 
 # ----------------------------------------------------------------------------- trained, measured
@@ -97,7 +98,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Sweep, Store]:
 
 def test_gradients_are_a_table(measured: tuple[Sweep, Store]) -> None:
     sweep, store = measured
-    table = solver_tables.gradients_table(sweep, frames.gradients(sweep, store))
+    table = solver_tables.gradients_table(frames.gradient_frame(sweep, store))
     assert list(table["weights at"]) == ["start", "end"] * 2
     assert list(table["gradient"]) == ["backprop", "backprop", "adjoint", "adjoint"]
     assert list(table["budget"]) == ["NFE 2"] * 4
@@ -117,14 +118,14 @@ def test_a_page_shows_every_figure_of_evaluated_models(
     measured: tuple[Sweep, Store], tmp_path: Path
 ) -> None:
     sweep, store = measured
-    page = write_report(sweep, store, tmp_path).read_text()
+    page = write_report_folder(sweep, store, tmp_path).read_text()
     for name in ("paths", "robustness", "steps", "heat-map", "work-precision"):
         assert f"](figures/{name}.svg)" in page
         assert (tmp_path / "figures" / f"{name}.png").stat().st_size > 10_000
     assert "## Is it still an ODE?" in page
     assert "## Which gradient to trust" in page
     first = {path.name: path.read_bytes() for path in (tmp_path / "figures").glob("*.svg")}
-    write_report(sweep, store, tmp_path)
+    write_report_folder(sweep, store, tmp_path)
     assert first == {path.name: path.read_bytes() for path in (tmp_path / "figures").glob("*.svg")}
 
 
@@ -132,7 +133,7 @@ def test_steps_are_drawn_only_where_nothing_but_the_solver_varies(
     measured: tuple[Sweep, Store], tmp_path: Path
 ) -> None:
     sweep, store = measured
-    curves = frames.robustness_curves(frames.evaluations(sweep, store))
+    curves = frames.robustness_curves(frames.evaluation_frame(sweep, store))
     assert steps_figure(sweep, curves, tmp_path) == ["steps"]
     widths = tiny(tmp_path, grid={"model.width": [4, 8]})
     assert steps_figure(widths, curves, tmp_path) == []
@@ -151,7 +152,7 @@ def test_adaptation_is_drawn_where_there_is_any(tmp_path: Path) -> None:
     store = Store(tmp_path / "runs")
     for trial in sweep.trials:
         run_trial(trial, store, options(sweep, tmp_path))
-    page = write_report(sweep, store, tmp_path / "report").read_text()
+    page = write_report_folder(sweep, store, tmp_path / "report").read_text()
     assert "](figures/adaptation.svg)" in page
     assert (tmp_path / "report" / "figures" / "adaptation.png").exists()
 

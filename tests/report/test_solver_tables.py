@@ -3,11 +3,12 @@
 import pandas as pd
 import pytest
 
-from nodebench.report import solver_tables, tables
+from nodebench.report import solver_tables
 from nodebench.report.analysis import frames
 from nodebench.report.analysis.formatting import mean_and_interval
 from nodebench.report.analysis.statistics import half_width
-from nodebench.report.page import write_report
+from nodebench.report.page import write_report_folder
+from nodebench.report.result_tables import result_tables
 from nodebench.spec.solver import Solver
 from nodebench.store import Store
 from nodebench.training.trial import run_trial
@@ -19,11 +20,11 @@ def test_trained_weights_under_other_solvers_are_a_table(tmp_path):
     store = Store(tmp_path / "runs")
     for trial in sweep.trials:
         run_trial(trial, store, options(sweep, tmp_path))
-    frame = frames.evaluations(sweep, store)
-    table = solver_tables.robustness_table(sweep, frame)
-    assert list(table.columns) == ["test.method", "n", "NFE 4", "NFE 6", "NFE 8"]
+    frame = frames.evaluation_frame(sweep, store)
+    table = solver_tables.robustness_table(frame)
+    assert list(table.columns) == ["configuration", "test solver", "n", "NFE 4", "NFE 6", "NFE 8"]
     assert list(table["n"]) == ["2", "2"]
-    assert list(table["test.method"]) == ["euler", "rk4"]
+    assert list(table["test solver"]) == ["euler", "rk4"]
     # 6 evaluations do not divide by the four stages of rk4.
     assert table["NFE 6"][1] == "–"
     of_euler = frame[(frame["test.method"] == "euler") & (frame["test.steps"] == 4)]
@@ -47,7 +48,7 @@ def robustness(sweep, folder, *points_of_trials):
     store = Store(folder / "runs")
     for trial, found in zip(sweep.trials, points_of_trials, strict=False):
         store.folder(trial.id).write_evaluations(found)
-    return solver_tables.robustness_table(sweep, frames.evaluations(sweep, store))
+    return solver_tables.robustness_table(frames.evaluation_frame(sweep, store))
 
 
 def test_points_on_different_test_samples_are_not_averaged(tmp_path):
@@ -63,7 +64,7 @@ def test_points_on_different_test_samples_are_not_averaged(tmp_path):
 def test_a_test_size_that_does_not_vary_is_not_shown(tmp_path):
     sweep = tiny(tmp_path, evaluate={"methods": ["euler"], "steps": [4], "test_size": 20})
     table = robustness(sweep, tmp_path, [point(0.9, method="euler", steps=4, test_size=20)])
-    assert list(table.columns) == ["test.method", "n", "NFE 4"]
+    assert list(table.columns) == ["configuration", "test solver", "n", "NFE 4"]
 
 
 def test_a_tolerance_and_the_multiple_that_means_it_count_once(tmp_path):
@@ -81,7 +82,7 @@ def test_a_tolerance_and_the_multiple_that_means_it_count_once(tmp_path):
             for a in (0.4, 0.6)
         ),
     )
-    assert list(table.columns) == ["test.method", "n", "tol 0.0001"]
+    assert list(table.columns) == ["configuration", "test solver", "n", "tol 0.0001"]
     # Twice the same two values would have a smaller spread, 11.55.
     assert list(table["tol 0.0001"]) == ["50.00 ± 127.06"]
     assert list(table["n"]) == ["2"]
@@ -95,9 +96,11 @@ def test_points_that_the_sweep_does_not_ask_for_are_left_out(tmp_path):
         point(0.3, method="rk4", steps=4),
     ]
     table = robustness(sweep, tmp_path, [*others, point(0.9, method="euler", steps=4)])
-    assert table.to_dict("records") == [{"test.method": "euler", "n": "1", "NFE 4": "90.00"}]
+    assert table.drop(columns="configuration").to_dict("records") == [
+        {"test solver": "euler", "n": "1", "NFE 4": "90.00"}
+    ]
     unasked = tiny(tmp_path)
-    assert frames.evaluations(unasked, Store(tmp_path / "runs")).empty
+    assert frames.evaluation_frame(unasked, Store(tmp_path / "runs")).empty
 
 
 def test_a_mean_over_fewer_seeds_than_its_row_says_so(tmp_path):
@@ -110,14 +113,14 @@ def test_a_mean_over_fewer_seeds_than_its_row_says_so(tmp_path):
     assert list(table["NFE 4"]) == ["50.00 ± 127.06 (2 of 3), 1 diverged"]
 
 
-def test_a_setting_that_no_evaluated_trial_has_is_a_dash(tmp_path):
+def test_a_configuration_that_was_not_evaluated_has_no_row(tmp_path):
     adaptive = [{"method": "dopri5", "tol": tol} for tol in (0.1, 0.01)]
     grid = {"solver": [{"method": "euler", "steps": 2}, *adaptive]}
     when = {"solver.method": "euler"}
     sweep = tiny(tmp_path, grid=grid, evaluate={"methods": ["euler"], "steps": [4], "when": when})
     assert "solver.tol" in sweep.varying
     table = robustness(sweep, tmp_path, [point(0.5, method="euler", steps=4)])
-    assert list(table["solver.tol"]) == ["–"]
+    assert list(table["configuration"]) == ["euler 2"]
     assert list(table["NFE 4"]) == ["50.00"]
 
 
@@ -146,7 +149,7 @@ def test_robustness_is_drawn_over_evaluations_from_those_of_training(tmp_path):
     store = Store(tmp_path / "runs")
     for trial in sweep.trials:
         run_trial(trial, store, options(sweep, tmp_path))
-    evaluated = frames.evaluations(sweep, store)
+    evaluated = frames.evaluation_frame(sweep, store)
     curves = frames.robustness_curves(evaluated)
     # The training solver's, the limit's, those asked for; Euler 4 is both the first and the last.
     assert list(curves["cell"]) == ["steps 2"] * 4 + ["steps 4"] * 3
@@ -156,7 +159,7 @@ def test_robustness_is_drawn_over_evaluations_from_those_of_training(tmp_path):
     found = evaluated[(evaluated["cell"] == "steps 2") & (evaluated["nfe"] == 4)]["accuracy"]
     assert curves["value"][2] == pytest.approx(found.mean())
     assert curves["spread"][2] == pytest.approx(found.pipe(half_width))
-    text = write_report(sweep, store, tmp_path / "report").read_text()
+    text = write_report_folder(sweep, store, tmp_path / "report").read_text()
     assert "](figures/robustness.svg)" in text
     assert (tmp_path / "report" / "figures" / "robustness.png").exists()
 
@@ -166,7 +169,7 @@ def test_evaluations_are_summed_over_ode_blocks(tmp_path):
     base = {**TINY, "data": {"name": "digits"}, "model": network}
     sweep = tiny(tmp_path, base=base, evaluate={"methods": ["rk4"], "steps": [2]})
     table = robustness(sweep, tmp_path, [point(0.5, method="rk4", steps=2)])
-    assert list(table.columns) == ["test.method", "n", "NFE 24"]
+    assert list(table.columns) == ["configuration", "test solver", "n", "NFE 24"]
 
 
 def test_budgets_are_ordered_by_cost_and_name_both_tolerances_where_they_differ(tmp_path):
@@ -183,7 +186,7 @@ def test_budgets_are_ordered_by_cost_and_name_both_tolerances_where_they_differ(
     ]
     table = robustness(sweep, tmp_path, found)
     costs = ["NFE 4", "NFE 16", "tol 0.01", "rtol 0.001, atol 1e-05", "tol 0.0001"]
-    assert list(table.columns) == ["test.method", "n", *costs]
+    assert list(table.columns) == ["configuration", "test solver", "n", *costs]
     assert list(table.loc[0, costs]) == ["–", "–", "60.00", "70.00", "50.00"]
 
 
@@ -202,7 +205,7 @@ def test_points_on_subsets_of_the_test_set_are_not_mixed_in_a_figure(tmp_path):
     blocks = [{"methods": ["euler"], "steps": [4], "test_size": size} for size in (8, None)]
     sweep, store = tiny(tmp_path, evaluate=blocks), Store(tmp_path / "runs")
     run_trial(sweep.trials[0], store, options(sweep, tmp_path))
-    evaluated = frames.evaluations(sweep, store)
+    evaluated = frames.evaluation_frame(sweep, store)
     assert len(evaluated) == 6  # its own solver, the limit and the point asked for, of each size
     curves = frames.robustness_curves(evaluated)
     assert list(curves["value"]) == list(evaluated[evaluated["test_size"].isna()]["value"])
@@ -214,14 +217,14 @@ def test_a_trajectory_is_drawn_and_its_error_is_no_percentage(tmp_path):
     store = Store(tmp_path / "runs")
     for trial in sweep.trials:
         run_trial(trial, store, options(sweep, tmp_path))
-    text = write_report(sweep, store, tmp_path / "report").read_text()
+    text = write_report_folder(sweep, store, tmp_path / "report").read_text()
     assert "](figures/trajectories.svg)" in text
     assert "](figures/error.svg)" in text
-    table = tables.main_table(sweep, frames.results(sweep, store), pd.DataFrame(), pd.DataFrame())
+    shown = result_tables(sweep, frames.result_frame(sweep, store), pd.DataFrame(), pd.DataFrame())
     errors = [store.folder(t.id).result().summary["test_error"] for t in sweep.trials]
     mean = sum(errors) / 2
-    assert table["test error"][0].startswith(f"{mean:.4f} ± ")
-    assert "best epoch error †" in table
+    assert shown.main["error"][0].startswith(f"{mean:.4f} ± ")
+    assert "best epoch error †" in shown.details
 
 
 def test_cells_of_a_custom_models_settings_are_told_apart(tmp_path):
@@ -235,9 +238,9 @@ def test_cells_of_a_custom_models_settings_are_told_apart(tmp_path):
     assert sweep.varying == ["model.settings"]
     found = [[point(a, method="euler", steps=4)] for a in (0.5, 0.9)]
     table = robustness(sweep, tmp_path, *found)
-    assert list(table["model.settings"]) == ['{"widths": [8]}', '{"widths": [8, 8]}']
+    assert list(table["configuration"]) == ["widths [8]", "widths [8, 8]"]
     assert list(table["steps 4"]) == ["50.00", "90.00"]
     store = Store(tmp_path / "runs")
     for trial in sweep.trials:
         store.folder(trial.id).write_history([{"epoch": 1, "test_accuracy": 0.5}])
-    assert frames.epochs(sweep, store)["model.settings"].nunique() == 2
+    assert frames.epoch_frame(sweep, store)["model.settings"].nunique() == 2

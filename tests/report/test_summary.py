@@ -4,7 +4,7 @@ import pandas as pd
 
 from nodebench.report.analysis.findings import Findings
 from nodebench.report.analysis.published import PublishedNumber, compared_number
-from nodebench.report.summary import opening_paragraph
+from nodebench.report.summary import answer
 from nodebench.store import Result, Store
 from tests.support.fake_results import FINE, GRID, RELU, TANH, made, steady
 from tests.support.tiny_sweeps import tiny
@@ -17,9 +17,7 @@ def test_the_answer_names_what_is_no_better_than_chance(tmp_path):
         store.folder(trial.id).create(trial)
         made = Result("finished", "", 1, {**summary, "test_accuracy": accuracy}, [], 0, 1)
         store.folder(trial.id).write_result(made)
-    assert "No better than chance (margin 0.01): `steps 2`." in opening_paragraph(
-        Findings(sweep, store)
-    )
+    assert "**No better than chance:** `steps 2` (margin 0.01)." in answer(Findings(sweep, store))
 
 
 def test_the_answer_tells_the_best_the_baseline_and_the_claims(tmp_path):
@@ -29,12 +27,13 @@ def test_the_answer_tells_the_best_the_baseline_and_the_claims(tmp_path):
         {"says": "we think so", "of": {**TANH, **FINE}, "above": RELU},
     ]
     _, found = made(tmp_path, steady, claims=claims, baseline=RELU)
-    text = opening_paragraph(found)
-    assert "The highest test accuracy is that of `tanh 8`, 70.10 ± " in text
-    assert "next is `tanh 2`" in text
-    assert "Of 2 compared with the baseline, 1 better and 1 without a clear difference." in text
-    assert "Of the claims stated: 1 reproduced and 1 not reproduced." in text
-    assert "Of our expectations: 1 met." in text
+    text = answer(found)
+    assert "**Best:** `tanh 8`, 70.10 ± 24.85 % test accuracy (n = 3). It is not clearly" in text
+    assert "ahead (p = 0.075) of the second, `tanh 2`, 60.33 ± 25.13 %." in text
+    assert "of 2 configurations, 1 better and 1 without a clear difference." in text
+    assert "**[Claims](#claims):** 1 reproduced and 1 not reproduced." in text
+    assert "**[Expectations](#expectations):** 1 met." in text
+    assert "**Cost:** 12 trials, 12 seconds of training. None failed." in text
 
 
 def test_the_answer_counts_what_matches_differs_and_is_too_uncertain(tmp_path):
@@ -51,12 +50,9 @@ def test_the_answer_counts_what_matches_differs_and_is_too_uncertain(tmp_path):
     found.published.append(
         compared_number("a", PublishedNumber(cell={}, value=0.9, source="S0"), ours[:1])
     )
-    assert (
-        "Of published numbers that compare (4): 1 matching, 2 differing and 1 too uncertain to say."
-        in opening_paragraph(found)
-    )
+    assert "of 4 that compare, 1 matching, 2 differing and 1 too uncertain to say." in answer(found)
 
 
 def test_there_is_nothing_to_answer_before_anything_has_finished(tmp_path):
     sweep = tiny(tmp_path, grid=GRID, baseline=RELU)
-    assert opening_paragraph(Findings(sweep, Store(tmp_path / "runs"))) == ""
+    assert answer(Findings(sweep, Store(tmp_path / "runs"))) == ""

@@ -2,6 +2,7 @@
 
 import itertools
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -9,13 +10,15 @@ import pytest
 from nodebench import api
 from nodebench.errors import InputError, SweepError
 from nodebench.execution.runner import run_inline
-from nodebench.planning import entries
+from nodebench.planning import RunOptions, entries
 from nodebench.planning.diff import inputs, nearest
 from nodebench.planning.lookup import find, load_sweep
 from nodebench.planning.warnings import doubts
 from nodebench.spec import Trial, TrialSpec
 from nodebench.spec.own_code import own_modules
+from nodebench.spec.settings import import_part
 from nodebench.store import Store
+from nodebench.sweep.file import Resources
 from nodebench.training.trial import run_trial
 from tests.support.tiny_sweeps import TINY, Quiet, options, write_tiny
 
@@ -196,3 +199,56 @@ def test_code_that_is_edited_after_the_plan_is_not_trained_under_its_name(packag
     result = run_trial(found.trials[0], store, options(found, tmp_path))
     assert result.outcome == "error"
     assert "was changed after the sweep was planned" in result.reason
+
+
+def test_code_in_a_zip_file_decides_an_id_like_any_other(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    name = f"zipped_of_{tmp_path.name}".replace("-", "_")
+    found = []
+    for width in (2, 3):
+        archive = tmp_path / f"parts{width}.zip"
+        with zipfile.ZipFile(archive, "w") as file:
+            file.writestr(f"{name}/__init__.py", "from .impl import net\n")
+            file.writestr(f"{name}/impl.py", NET.replace("2)", f"{width})"))
+        monkeypatch.setattr(sys, "path", [str(archive), *sys.path[-5:]])
+        own_modules.cache_clear()
+        found.append((own_modules(name), trial(name).id))
+    assert set(found[0][0]) == {name, f"{name}.impl"}
+    assert found[0][0][name] == found[1][0][name]
+    assert found[0][0][f"{name}.impl"] != found[1][0][f"{name}.impl"]
+    assert found[0][1] != found[1][1]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("net = 3", "is of the type `int`, which cannot be called"),
+        ("import sys\nsys.exit(3)", "/net.py`, line 2: SystemExit: 3"),
+        ("import argparse\nargparse.ArgumentParser().parse_args(['x'])", "/net.py`, line 2: Sys"),
+    ],
+)
+def test_a_part_that_cannot_be_one_is_refused_by_the_line_that_is_wrong(package, text, reason):
+    name = package(__init__="", net=text)
+    with pytest.raises(InputError) as caught:
+        import_part(f"{name}.net:net")
+    assert reason in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("def net(spec, data):\n    pass", "a `NoneType`: let it return a `torch.nn.Module`"),
+        ("import sys\ndef net(spec, data):\n    sys.exit(0)", "Python to exit, by `sys.exit(0)`"),
+        (f"import sys\n{NET.replace('return self.layer(y)', 'sys.exit()')}", "by `sys.exit(None)`"),
+    ],
+)  # fmt: skip
+def test_a_network_that_is_none_or_leaves_python_is_an_error(package, tmp_path, text, reason):
+    name = package(__init__=text)
+    one = trial(name)
+    result = run_trial(one, Store(tmp_path / "runs"), options_of(tmp_path))
+    assert result.outcome == "error"
+    assert reason in result.reason
+
+
+def options_of(folder):
+    return RunOptions(folder, Resources())

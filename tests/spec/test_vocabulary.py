@@ -11,7 +11,7 @@ from nodebench.data.dataset import Data, Split
 from nodebench.data.files import FILES
 from nodebench.models import build
 from nodebench.models.dynamics import Dynamics, TimeConv
-from nodebench.models.layers import ACTIVATIONS, NORMS, WEIGHT_NORMS, LayerFactory
+from nodebench.models.layers import ACTIVATION_LAYERS, NORM_LAYERS, WEIGHT_NORM_LAYERS, LayerFactory
 from nodebench.ode.embedded import EMBEDDED
 from nodebench.ode.fixed import TABLEAUS
 from nodebench.ode.gradients import odeint
@@ -34,7 +34,7 @@ def test_every_method_is_ours_or_torchdiffeqs() -> None:
 
 
 def test_every_gradient_is_a_row_of_the_table() -> None:
-    assert set(odeint.GRADIENTS) == set(vocabulary.GRADIENTS)
+    assert set(odeint.GRADIENT_METHODS) == set(vocabulary.GRADIENTS)
 
 
 def test_methods_whose_steps_are_ours_are_those_that_have_a_stepper() -> None:
@@ -75,12 +75,12 @@ def test_what_a_sweep_may_name_is_what_the_table_holds(literal: object, table: o
 @pytest.mark.parametrize(
     ("facts", "code"),
     [
-        (vocabulary.NORMS, NORMS),
-        (vocabulary.WEIGHT_NORMS, WEIGHT_NORMS),
-        (vocabulary.ACTIVATIONS, ACTIVATIONS),
-        (MODELS, build.MODELS),
+        (vocabulary.NORMS, NORM_LAYERS),
+        (vocabulary.WEIGHT_NORMS, WEIGHT_NORM_LAYERS),
+        (vocabulary.ACTIVATIONS, ACTIVATION_LAYERS),
+        (MODELS, build.NETWORKS),
         (data.DATASETS, load.WHOLES | load.DRAWN),
-        (training.OPTIMIZERS, optimization.OPTIMIZERS),
+        (training.OPTIMIZERS, optimization.OPTIMIZER_CLASSES),
     ],
     ids=["norms", "weight-norms", "activations", "models", "datasets", "optimizers"],
 )

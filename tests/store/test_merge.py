@@ -12,7 +12,7 @@ import pytest
 from nodebench import api
 from nodebench.errors import StoreError
 from nodebench.store import Result, Store
-from nodebench.store.merge import Merged, merge, require_store
+from nodebench.store.merge import Merged, merge_trials, require_store
 from tests.support.tiny_sweeps import Quiet, point, tiny
 
 HERE = {"host": "here", "torch": "2.0", "hardware": "a CPU", "threads": 1}
@@ -52,10 +52,10 @@ def test_a_trial_that_is_lacking_is_copied_whole_and_others_are_not(stores):
     put(theirs, "bb", RESULT)
     with theirs.folder("aa").locked():
         pass
-    assert merge(["aa", "cc"], theirs, ours) == Merged(copied=["aa"])
+    assert merge_trials(["aa", "cc"], theirs, ours) == Merged(copied=["aa"])
     assert content(ours) == {k: v for k, v in content(theirs).items() if "aa" in k}
     assert not (ours.folder("aa").path / "lock").exists()
-    assert merge(["aa", "cc"], theirs, ours) == Merged(kept=["aa"])
+    assert merge_trials(["aa", "cc"], theirs, ours) == Merged(kept=["aa"])
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_of_a_trial_that_both_have_the_one_that_is_further_is_kept(stores, less,
         put(ahead, **more)
         expected = content(ahead)
         verdict = Merged(replaced=["aa"]) if behind is ours else Merged(kept=["aa"])
-        assert merge(["aa"], theirs, ours) == verdict
+        assert merge_trials(["aa"], theirs, ours) == verdict
         assert content(ours) == expected
 
 
@@ -95,7 +95,7 @@ def test_points_of_the_same_result_are_united(stores):
     other_machine = replace(RESULT, summary={**RESULT.summary, "epoch_s": 7.0}, started=5.0)
     folder = put(ours, result=RESULT, points=[one, failed])
     put(theirs, result=other_machine, points=[point(0.5, method="euler", steps=2), two, cured])
-    assert merge(["aa"], theirs, ours) == Merged(extended=["aa"])
+    assert merge_trials(["aa"], theirs, ours) == Merged(extended=["aa"])
     assert folder.evaluations() == [one, cured, two]
     assert folder.result() == RESULT
 
@@ -106,19 +106,19 @@ def test_different_ends_of_one_trial_are_a_conflict_and_ours_is_kept(stores):
     put(ours, result=RESULT)
     put(theirs, result=other, points=[point(0.5, method="euler", steps=2)])
     before = content(ours)
-    (conflict,) = merge(["aa"], theirs, ours).conflicts
+    (conflict,) = merge_trials(["aa"], theirs, ours).conflicts
     assert next(iter(conflict.metrics.items())) == ("test_accuracy", (0.5, 0.6))
     assert conflict.metrics["train_loss"] == (None, 1.0)
     assert content(ours) == before
     put(theirs, result=replace(RESULT, outcome="diverged", epoch=1))
-    (conflict,) = merge(["aa"], theirs, ours).conflicts
+    (conflict,) = merge_trials(["aa"], theirs, ours).conflicts
     assert conflict.metrics == {"outcome": ("finished", "DNF (diverged, epoch 2)")}
 
 
 def test_the_same_metrics_that_are_no_numbers_are_no_conflict(stores):
     for store in stores:
         put(store, result=replace(RESULT, outcome="diverged", summary={"loss": float("nan")}))
-    assert merge(["aa"], stores[1], stores[0]) == Merged(kept=["aa"])
+    assert merge_trials(["aa"], stores[1], stores[0]) == Merged(kept=["aa"])
 
 
 @pytest.mark.parametrize("side", [0, 1])
@@ -128,7 +128,7 @@ def test_a_running_trial_is_left_alone_in_either_store(stores, side):
     put(stores[1], "bb", RESULT)
     before = content(stores[0])
     with stores[side].folder("aa").locked():
-        merged = merge(["aa", "bb"], stores[1], stores[0])
+        merged = merge_trials(["aa", "bb"], stores[1], stores[0])
     assert merged == Merged(running=["aa"], copied=["bb"])
     assert content(stores[0]).items() >= before.items()
 
@@ -159,7 +159,7 @@ def test_a_merge_that_is_killed_leaves_only_whole_trials_and_goes_on(stores, epo
     assert killed.exitcode == -signal.SIGKILL
     assert {k: v for k, v in content(ours).items() if k.startswith("trials")} == before
     assert ours.results() == {}
-    merge(["aa"], theirs, ours)
+    merge_trials(["aa"], theirs, ours)
     assert {k: v for k, v in content(ours).items() if k.startswith("trials")} == content(theirs)
     assert ours.results() == {"aa": RESULT}
     assert not list(ours.root.glob(".merge-*"))
@@ -174,7 +174,7 @@ def _die_by_copy(ours, theirs):
         os.kill(os.getpid(), signal.SIGKILL)
 
     shutil.copyfile = half  # in this process, to be killed
-    merge(["aa"], theirs, ours)
+    merge_trials(["aa"], theirs, ours)
 
 
 def command(folder, *arguments, runs):
@@ -222,5 +222,5 @@ def test_errors_by_a_newer_rule_replace_those_by_an_older(stores):
     for here, there, word in ((old, new, "extended"), (new, old, "kept")):
         put(ours, "aa", RESULT, points=[here])
         put(theirs, "aa", RESULT, points=[there])
-        assert merge(["aa"], theirs, ours) == Merged(**{word: ["aa"]})
+        assert merge_trials(["aa"], theirs, ours) == Merged(**{word: ["aa"]})
         assert ours.folder("aa").evaluations() == [new]

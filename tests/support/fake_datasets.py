@@ -23,7 +23,7 @@ from PIL import Image
 
 from nodebench.data.dataset import Data
 from nodebench.data.files import FILES
-from nodebench.data.load import load
+from nodebench.data.load import load_data
 from nodebench.spec import TrialSpec
 from nodebench.spec.data import DATASETS
 
@@ -41,7 +41,7 @@ WORDS = ("The", "markets", "fell", "as", "oil", "rose;", "it's", '"we won"', "<b
 
 def loaded(root: Path = NOWHERE, seed: int = 0, **data: Any) -> Data:
     """The data of a trial with these data settings."""
-    data_set = load(TrialSpec(data=data, model="any:model", seed=seed), root)
+    data_set = load_data(TrialSpec(data=data, model="any:model", seed=seed), root)
     assert isinstance(data_set, Data)
     return data_set
 

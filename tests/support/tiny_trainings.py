@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from nodebench.data.dataset import Data
-from nodebench.data.load import load
+from nodebench.data.load import load_data
 from nodebench.models.build import build
 from nodebench.spec import TrialSpec
 from nodebench.store.result import Row
@@ -29,7 +29,7 @@ def spec(**fields: object) -> TrialSpec:
 
 
 def begun(trial: TrialSpec) -> tuple[TrainState, Data]:
-    data = load(trial, Path("/nonexistent"))
+    data = load_data(trial, Path("/nonexistent"))
     return new_state(build(trial, data), trial), data
 
 

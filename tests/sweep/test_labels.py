@@ -8,7 +8,7 @@ from nodebench.planning.lookup import foreign
 from nodebench.report.figures import pareto
 from nodebench.report.figures.curves import file_names
 from nodebench.store import Store
-from nodebench.sweep.labels import LONGEST_DRAWN, cut, drawn, labeled
+from nodebench.sweep.labels import LONGEST_DRAWN, cut, figure_labels, headings, labeled
 from nodebench.training.trial import run_trial
 from tests.support.fake_results import made, steady
 from tests.support.tiny_sweeps import TINY, Quiet, options, tiny, write_tiny
@@ -36,7 +36,7 @@ def test_of_an_own_part_s_settings_those_that_vary_are_its_label():
 
 def test_a_figure_s_labels_are_short_and_no_two_alike():
     labels = [LONG, f"{LONG}y", f"{LONG}z", "short", "x" * 35 + "… (2)"]
-    found = drawn(labels)
+    found = figure_labels(labels)
     assert len(set(found.values())) == len(labels)
     assert max(map(len, found.values())) <= LONGEST_DRAWN
     assert found["short"] == "short"
@@ -44,7 +44,7 @@ def test_a_figure_s_labels_are_short_and_no_two_alike():
 
 
 def test_a_figure_s_labels_are_no_formulas_and_none_is_hidden_from_its_legend():
-    assert drawn(["$x_{$", "_mine:net"]) == {"$x_{$": r"\$x_{\$", "_mine:net": " _mine:net"}
+    assert figure_labels(["$x_{$", "_mine:net"]) == {"$x_{$": r"\$x_{\$", "_mine:net": " _mine:net"}
 
 
 def test_a_text_is_cut_with_an_ellipsis():
@@ -114,3 +114,18 @@ def test_two_weights_of_long_names_are_two_sweeps(tmp_path):
         names.add(foreign(path, weights).name)
     assert len(names) == 2
     assert max(map(len, names)) == 64
+
+
+@pytest.mark.parametrize(
+    ("paths", "headings_of_them"),
+    [
+        (["model.name", "model.norm", "solver.method", "solver.steps"],
+         ["model", "norm", "solver", "steps"]),
+        (["solver.method", "solver.tol", "gradient.solver.method", "gradient.solver.tol"],
+         ["solver", "solver.tol", "gradient.solver", "gradient.solver.tol"]),
+        (["model.norm.ode", "train.optimizer.lr", "data.name"], ["norm.ode", "lr", "data"]),
+        (["gradient.norm", "model.norm"], ["gradient.norm", "model.norm"]),
+    ],
+)  # fmt: skip
+def test_a_heading_is_as_short_as_is_clear(paths, headings_of_them):
+    assert list(headings(paths).values()) == headings_of_them

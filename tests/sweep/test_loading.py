@@ -276,3 +276,18 @@ def test_one_block_may_be_set_without_a_list(tmp_path):
     changed = load(path, ["evaluate={methods: [rk4], nfe: [8]}", "grid={solver.steps: [1, 2]}"])
     assert len(changed.evaluate) == 1
     assert len(changed.trials) == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("name: größe\n".encode("latin-1"), "is not UTF-8 text: see its byte 9. Save it as UTF-8"),
+        ("name: x\n".encode("utf-16"), "is not UTF-8 text: see its byte 1. Save it as UTF-8"),
+        (b"name: 12\n", "name: should be text, found the number `12`: write it in quotes"),
+    ],
+)
+def test_what_is_no_text_says_how_to_make_it_one(tmp_path, content, message):
+    (tmp_path / "odd.yaml").write_bytes(content)
+    with pytest.raises(SweepError) as caught:
+        load(tmp_path / "odd.yaml")
+    assert message in str(caught.value)

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from nodebench.cli.app import app
-from nodebench.data.load import load as load_data
+from nodebench.data.load import load_data as load_data
 from nodebench.errors import InputError, SweepError
 from nodebench.models.build import build
 from nodebench.planning import lookup

@@ -119,13 +119,15 @@ def test_mlflow_deleted_is_rebuilt_from_the_store(trained):
 def test_the_store_deleted_is_restored_from_mlflow(trained, tmp_path):
     sweep, store = trained
     Tracker(sweep, store).update_all()
-    expected = frames.results(sweep, store), frames.evaluations(sweep, store)
+    expected = frames.result_frame(sweep, store), frames.evaluation_frame(sweep, store)
     history = essence(store.folder(sweep.trials[0].id).history())
     shutil.rmtree(store.root / "trials")
     copy = Store(tmp_path / "copy")
     restore_store(sweep, copy, source=store)
     for frame, found in zip(
-        expected, (frames.results(sweep, copy), frames.evaluations(sweep, copy)), strict=True
+        expected,
+        (frames.result_frame(sweep, copy), frames.evaluation_frame(sweep, copy)),
+        strict=True,
     ):
         assert frame.equals(found)
     assert essence(copy.folder(sweep.trials[0].id).history()) == history

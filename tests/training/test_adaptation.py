@@ -8,7 +8,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from nodebench.data.load import load
+from nodebench.data.load import load_data
 from nodebench.errors import Diverged, EvaluationLimit, InputError, StepUnderflow
 from nodebench.models.build import build
 from nodebench.ode.block import ODEBlock, ode_blocks
@@ -260,7 +260,7 @@ def trial(**solver: object) -> TrialSpec:
 
 
 def begun(spec: TrialSpec) -> tuple[TrainState, object]:
-    data = load(spec, Path("/nonexistent"))
+    data = load_data(spec, Path("/nonexistent"))
     model, task = build(spec, data), task_for(data, spec)
     return new_state(model, spec, adaptation_for(model, task, spec)), task
 
@@ -325,7 +325,7 @@ def test_looking_at_a_model_leaves_no_trace_in_it() -> None:
         model={"name": "odenet4", "width": 4, "norm": "bn+sn", "dropout": 0.5},
         solver={"method": "euler", "adapt": {"every": 1}},
     )
-    data = load(spec, Path("/nonexistent"))
+    data = load_data(spec, Path("/nonexistent"))
     model, task = build(spec, data).train(), task_for(data, spec)
     buffers = [buffer.clone() for buffer in model.buffers()]
     random = torch.get_rng_state()
@@ -341,7 +341,7 @@ def test_looking_at_a_model_leaves_no_trace_in_it() -> None:
 @pytest.mark.parametrize("how", ["trajectory", "states"])
 def test_a_step_size_is_chosen_however_the_block_is_called(how: str) -> None:
     spec = trial(method="euler", adapt={"every": 1})
-    data = load(spec, Path("/nonexistent"))
+    data = load_data(spec, Path("/nonexistent"))
     task, usual, other = task_for(data, spec), build(spec, data), build(spec, data)
     other.forward = lambda x: other.head(getattr(other.block, how)(x, (0.0, 1.0))[-1].flatten(1))
     first, second = (adaptation_for(model, task, spec) for model in (usual, other))
@@ -350,7 +350,7 @@ def test_a_step_size_is_chosen_however_the_block_is_called(how: str) -> None:
 
 def test_a_block_that_is_never_solved_has_no_step_size() -> None:
     spec = trial(method="euler", adapt={"every": 1})
-    data = load(spec, Path("/nonexistent"))
+    data = load_data(spec, Path("/nonexistent"))
     model = build(spec, data)
     model.forward = lambda x: model.head(x.flatten(1))
     with pytest.raises(InputError, match="first ODE block is not used"):

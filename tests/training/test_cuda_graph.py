@@ -7,7 +7,7 @@ import time
 import pytest
 import torch
 
-from nodebench.data.load import load
+from nodebench.data.load import load_data
 from nodebench.models.build import build
 from nodebench.models.device import to_device
 from nodebench.ode.block import share_memory
@@ -32,7 +32,7 @@ DIGITS = {
 def training(device: str, **changes):
     """A state, and a function that gives its next step."""
     spec = TrialSpec.model_validate({**DIGITS, **changes})
-    data = load(spec, None).to(torch.device(device))
+    data = load_data(spec, None).to(torch.device(device))
     model = to_device(build(spec, data), torch.device(device)).train()
     share_memory(model, 2**32)
     state, task = new_state(model, spec), task_for(data, spec)

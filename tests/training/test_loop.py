@@ -13,7 +13,7 @@ from nodebench.models.build import build
 from nodebench.ode.block import ODEBlock
 from nodebench.spec.solver import Gradient, Solver
 from nodebench.store.result import Row
-from nodebench.training.task import evaluate, task_for
+from nodebench.training.task import evaluate_classifier, task_for
 from tests.support.tiny_sweeps import rows_of
 from tests.support.tiny_trainings import DIGITS, SPHERES, begun, spec, trained
 
@@ -189,7 +189,7 @@ def test_an_evaluation_counts_samples() -> None:
     data = Data(split, split, None, classes=2)
     right, wrong = math.log1p(math.exp(-9)), 9 + math.log1p(math.exp(-9))
     for batch_size in (1, 2, 4, 5, 100):
-        found = evaluate(Fixed(), data, split, batch_size)
+        found = evaluate_classifier(Fixed(), data, split, batch_size)
         assert found.measures["accuracy"] == pytest.approx(0.8)
         assert found.measures["loss"] == pytest.approx((4 * right + wrong) / 5, rel=1e-5)
         assert found.nfe == 0
@@ -204,7 +204,7 @@ def test_an_evaluation_is_in_evaluation_mode_and_without_gradient() -> None:
             return x
 
     split = Split(torch.zeros(3, 2), torch.zeros(3, dtype=torch.int64))
-    evaluate(Watching().train(), Data(split, split, None, 2), split, 2)
+    evaluate_classifier(Watching().train(), Data(split, split, None, 2), split, 2)
     assert Watching.seen == [(False, False)] * 2
 
 
@@ -219,10 +219,10 @@ def test_an_evaluation_has_the_evaluations_of_a_pass() -> None:
     model = nn.Sequential(*(ODEBlock(Field(), solver, gradient) for _ in range(2)))
     model(torch.zeros(1, 2))  # what was counted before does not matter
     split = Split(torch.rand(7, 2), torch.zeros(7, dtype=torch.int64))
-    assert evaluate(model, Data(split, split, None, 2), split, 3).nfe == 20
+    assert evaluate_classifier(model, Data(split, split, None, 2), split, 3).nfe == 20
 
 
 def test_a_held_out_loss_that_is_not_finite_is_divergence() -> None:
     split = Split(torch.full((3, 2), math.nan), torch.zeros(3, dtype=torch.int64))
     with pytest.raises(Diverged, match="held-out"):
-        evaluate(nn.Identity(), Data(split, split, None, 2), split, 2)
+        evaluate_classifier(nn.Identity(), Data(split, split, None, 2), split, 2)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from nodebench.data.load import load
+from nodebench.data.load import load_data
 from nodebench.data.trajectory import Trajectory, windows
 from nodebench.models.build import build
 from nodebench.spec import Trial, TrialSpec
@@ -33,7 +33,7 @@ def spec(seed: int = 0, iterations: int = 200, **data: object) -> TrialSpec:
 
 
 def spiral(seed: int = 0, **data: object) -> Trajectory:
-    found = load(spec(seed, **data), NOWHERE)
+    found = load_data(spec(seed, **data), NOWHERE)
     assert isinstance(found, Trajectory)
     return found
 

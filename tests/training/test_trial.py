@@ -1,19 +1,24 @@
 import dataclasses
+import errno
 import json
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 import nodebench
-from nodebench.data.load import load
+from nodebench.data.load import load_data
 from nodebench.errors import Diverged, EvaluationLimit, StoreError
 from nodebench.planning import entries
+from nodebench.planning.missing import is_missing
 from nodebench.planning.plan import points
 from nodebench.spec import Trial, TrialSpec
 from nodebench.spec.identity import numerics
-from nodebench.store import Store
+from nodebench.store import Store, TrialFolder
 from nodebench.sweep.file import Evaluate, Limits
 from nodebench.training import loop as train_module
+from nodebench.training import record
 from nodebench.training.task import task_for
 from nodebench.training.trial import run_trial
 from tests.support.tiny_sweeps import TINY, essence, options, tiny
@@ -310,7 +315,7 @@ def test_a_trained_network_is_given_back(tmp_path, monkeypatch, solver):
     before = torch.get_rng_state()
     model = nodebench.load_model(trial.id[:6])
     assert torch.equal(torch.get_rng_state(), before)
-    data = load(trial.spec, tmp_path)
+    data = load_data(trial.spec, tmp_path)
     found = task_for(data, trial.spec).evaluate(model)
     assert found.measures["accuracy"] == result.summary["test_accuracy"]
     assert found.measures["loss"] == result.summary["test_loss"]
@@ -347,3 +352,47 @@ def test_a_shortage_of_memory_has_a_reason(tmp_path, monkeypatch):
     result = run_trial(sweep.trials[0], store, options(sweep, tmp_path))
     assert result.outcome == "out-of-memory"
     assert result.reason.startswith("Python got no more memory: take a smaller batch")
+
+
+@pytest.mark.parametrize(("failures", "is_on_record"), [(1, True), (2, False)])
+def test_a_disk_that_is_full_for_the_result_alone_costs_no_training(
+    tmp_path, monkeypatch, failures, is_on_record
+):
+    """It is an `error` where that can be written, and is said where not even that can."""
+    sweep, store = tiny(tmp_path), Store(tmp_path / "runs")
+    trial, write_result = sweep.trials[0], TrialFolder.write_result
+    folder, left = store.folder(trial.id), [None] * failures
+
+    def write_if_there_is_room(self, result):
+        if left:
+            left.pop()
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write_result(self, result)
+
+    monkeypatch.setattr(TrialFolder, "write_result", write_if_there_is_room)
+    with nullcontext() if is_on_record else pytest.raises(StoreError, match="nodebench gc"):
+        result = run_trial(trial, store, options(sweep, tmp_path))
+        assert result.outcome == "error"
+        assert "No space left on device. `nodebench gc` shows what can go" in result.reason
+    assert is_missing(trial, folder.result(), store, options(sweep, tmp_path))
+    again = []
+    assert run_trial(trial, store, options(sweep, tmp_path), again.append).outcome == "finished"
+    assert again == []  # no epoch is trained twice
+    assert [row["epoch"] for row in folder.history()] == [1, 2, 3]
+
+
+def test_the_first_interval_between_checkpoints_begins_with_the_training(tmp_path, monkeypatch):
+    """Imports and data, which may take a minute, bring no checkpoint forward."""
+    sweep = tiny(tmp_path)
+    folder = Store(tmp_path / "runs").folder(sweep.trials[0].id)
+    folder.create(sweep.trials[0])
+    now = [0.0]
+    monkeypatch.setattr(record.time, "monotonic", lambda: now[0])
+    kept = record.Record(sweep.trials[0], folder, options(sweep, tmp_path, checkpoint_s=5.0))
+    state, saved = SimpleNamespace(elapsed_s=0.0, epoch=1, history=[{"epoch": 1}]), []
+    state.save = lambda path, aside: saved.append(now[0])
+    now[0] = 60.0
+    kept.start_clock(state, epochs_saved=0)
+    for now[0] in (64.9, 65.0, 69.9, 70.0):
+        kept.keep_epoch(state)
+    assert saved == [65.0, 70.0]

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from nodebench.ode.field import Counted
 from nodebench.ode.fixed import Carry
-from nodebench.ode.gradients.recorded_steps import Step
-from nodebench.ode.gradients.replay import Solve, replayed
+from nodebench.ode.gradients.recorded_steps import RecordedStep
+from nodebench.ode.gradients.replay import BackwardSolve, replayed
 from nodebench.spec.solver import Gradient, Solver
 
 
@@ -27,7 +27,7 @@ def aca(
     return replayed(f, y0, times, solver, whole_step, "aca")
 
 
-def whole_step(solve: Solve, step: Step, by: Carry) -> Carry:
+def whole_step(solve: BackwardSolve, step: RecordedStep, by: Carry) -> Carry:
     """Differentiates a step at once."""
     return solve.pulled(
         lambda *carry: solve.stepper.step(solve.f, step.t, step.h, carry), step.before, by

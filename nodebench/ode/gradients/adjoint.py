@@ -114,14 +114,14 @@ class VectorProducts:
             if not dy.requires_grad:  # f depends on nothing that has a gradient
                 return dy, [torch.zeros_like(x) for x in inputs]
             if not self._is_checked:
-                require_own([dy], [y], self._f.module, self._gradient)
+                require_own_tensors([dy], [y], self._f.module, self._gradient)
                 self._is_checked = True
             products = torch.autograd.grad(dy, inputs, a, allow_unused=True)
         filled = zip(products, inputs, strict=True)
         return dy.detach(), [torch.zeros_like(x) if v is None else v for v, x in filled]
 
 
-def require_own(
+def require_own_tensors(
     results: Iterable[Tensor], states: Iterable[Tensor], module: nn.Module, gradient: str
 ) -> None:
     """Refuses an f that uses something else with a gradient than its state and parameters."""

@@ -41,7 +41,7 @@ def exact(
 def exact_form(
     f: nn.Module, y0: Tensor, times: Sequence[float], solver: Solver, memory_bytes: float
 ) -> str:
-    """`backprop` if what it keeps fits into a part of so many bytes, else `recompute`."""
+    """`backprop` if what it keeps fits into a part of this number of bytes, else `recompute`."""
     kept = kept_bytes(f, y0, times[0]) * _evaluations(solver, times)
     return "backprop" if kept <= SHARE * memory_bytes else "recompute"
 

@@ -24,7 +24,7 @@ from nodebench.ode.field import Counted
 from nodebench.ode.fixed import State
 from nodebench.ode.gradients.adjoint import VectorProducts
 from nodebench.ode.gradients.buffers import buffers_kept, settled_weights
-from nodebench.ode.gradients.recorded_steps import Step, Trace, over_states, traced
+from nodebench.ode.gradients.recorded_steps import RecordedStep, Trace, over_states, traced
 from nodebench.ode.solve import solve
 from nodebench.ode.weight_cache import weights_made_once
 from nodebench.spec.solver import Gradient, Solver
@@ -67,7 +67,7 @@ class _Solve(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *by_state: Tensor) -> tuple[Tensor | None, ...]:
         module, kept = ctx.f.module, ctx.saved_tensors
-        paths = [Path(*each) for each in zip(ctx.nodes, kept, strict=False)]
+        paths = [Interpolant(*each) for each in zip(ctx.nodes, kept, strict=False)]
         parameters = kept[len(paths) :]
         a = torch.zeros_like(by_state[0])
         gradients = tuple(torch.zeros_like(p) for p in parameters)
@@ -82,7 +82,7 @@ class _Solve(torch.autograd.Function):
         return (None,) * 4 + (a, *gradients)
 
 
-class Path:
+class Interpolant:
     """A solution between two times, by its states at nodes."""
 
     def __init__(self, times: Sequence[float], states: Tensor):
@@ -103,7 +103,7 @@ class Path:
         return state
 
 
-def _paths(f: Counted, trace: Trace, times: Sequence[float], count: int) -> list[Path]:
+def _paths(f: Counted, trace: Trace, times: Sequence[float], count: int) -> list[Interpolant]:
     """The solution between each two output times."""
     paths = []
     with torch.no_grad(), buffers_kept(f.module), settled_weights(f.module), weights_made_once():
@@ -111,7 +111,7 @@ def _paths(f: Counted, trace: Trace, times: Sequence[float], count: int) -> list
             nodes = chebyshev(times[number], times[number + 1], count)
             inner = [_state_at(f, trace, steps, t) for t in nodes[1:-1]]
             ends = trace.states[number], trace.states[number + 1]
-            paths.append(Path(nodes, torch.stack([ends[0], *inner, ends[1]])))
+            paths.append(Interpolant(nodes, torch.stack([ends[0], *inner, ends[1]])))
     return paths
 
 
@@ -124,7 +124,7 @@ def chebyshev(t0: float, t1: float, count: int) -> list[float]:
     return [t0, *inner, t1]
 
 
-def _state_at(f: Counted, trace: Trace, steps: Sequence[Step], t: float) -> Tensor:
+def _state_at(f: Counted, trace: Trace, steps: Sequence[RecordedStep], t: float) -> Tensor:
     """The state at a time, by a step that begins where the solve's step over it does."""
     sign = 1 if steps[0].h > 0 else -1
     last = bisect_right(steps, sign * t, key=lambda step: sign * step.t) - 1
@@ -133,7 +133,9 @@ def _state_at(f: Counted, trace: Trace, steps: Sequence[Step], t: float) -> Tens
     return y
 
 
-def _adjoint_field(f: Counted, path: Path, parameters: tuple[Tensor, ...]) -> Callable[..., State]:
+def _adjoint_field(
+    f: Counted, path: Interpolant, parameters: tuple[Tensor, ...]
+) -> Callable[..., State]:
     products_at = VectorProducts(f, parameters, "interpolated")
 
     def right_hand_side(t: float | Tensor, state: State) -> State:

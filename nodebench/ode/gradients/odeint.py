@@ -29,7 +29,7 @@ parameters, and the buffers which a backward pass must not move on. What a metho
 solve of a block to the next is in `f.memory`.
 """
 
-GRADIENTS: dict[str, GradientMethod] = {
+GRADIENT_METHODS: dict[str, GradientMethod] = {
     "backprop": backprop,
     "recompute": recompute,
     "adjoint": adjoint,
@@ -45,5 +45,5 @@ def odeint(
     f: Counted, y0: Tensor, times: Sequence[float], solver: Solver, gradient: Gradient
 ) -> list[Tensor]:
     """The states at `times`, each of the shape of y0, with a gradient if autograd is on."""
-    method = GRADIENTS[gradient.name] if torch.is_grad_enabled() else backprop
+    method = GRADIENT_METHODS[gradient.name] if torch.is_grad_enabled() else backprop
     return method(f, y0, times, solver, gradient)

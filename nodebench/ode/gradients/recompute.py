@@ -21,7 +21,7 @@ from nodebench.ode.solve import grids
 from nodebench.ode.steppers import stepper_of
 from nodebench.spec.solver import Gradient, Solver
 
-Grid = Sequence[float]
+StepTimes = Sequence[float]
 
 
 def recompute(
@@ -35,7 +35,7 @@ def recompute(
     Source: Gholami, Keutzer, Biros 2019 (ANODE), for one segment; for several, Griewank 1992.
     """
     if gradient.segments is None:
-        kept = buffers_of(f.module, but_batch_norm=gradient.update_batch_norm)
+        kept = buffers_of(f.module, but_batch_norm=bool(gradient.update_batch_norm))
         return _again(kept, lambda y: backprop(f, y, times, solver, gradient), y0)
     if solver.facts.kind != "fixed":
         raise InputError(f"`segments` are of fixed steps, which `{solver.method}` has not")
@@ -50,7 +50,7 @@ def recompute(
 
 
 def _segment(
-    f: Counted, part: Sequence[Grid], stepper: Stepper, number: int, y: Tensor
+    f: Counted, part: Sequence[StepTimes], stepper: Stepper, number: int, y: Tensor
 ) -> list[Tensor]:
     """One segment's solve. A power iteration goes on once a solve, which is in the first."""
     with settled_weights(f.module) if number else contextlib.nullcontext():
@@ -73,7 +73,7 @@ def _again(
     return states
 
 
-def _cut(grids: Sequence[Grid], segments: int | str) -> Iterator[list[tuple[Grid, bool]]]:
+def _cut(grids: Sequence[StepTimes], segments: int | str) -> Iterator[list[tuple[StepTimes, bool]]]:
     """The steps of some grids in segments, of as many steps each as can be.
 
     A segment has parts of grids, and whether each is a grid's last. `auto` makes as many segments
@@ -82,7 +82,7 @@ def _cut(grids: Sequence[Grid], segments: int | str) -> Iterator[list[tuple[Grid
     total = sum(len(grid) - 1 for grid in grids)
     count = round(math.sqrt(total)) if segments == "auto" else min(int(segments), total)
     bounds = iter([total * number // count for number in range(1, count + 1)] if total else [])
-    segment: list[tuple[Grid, bool]] = []
+    segment: list[tuple[StepTimes, bool]] = []
     done, bound = 0, next(bounds, 0)
     for grid in grids:
         first, last = 0, len(grid) - 1

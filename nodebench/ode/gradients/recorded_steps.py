@@ -19,7 +19,7 @@ from nodebench.ode.weight_cache import weights_made_once
 from nodebench.spec.solver import Solver
 
 
-class Step(NamedTuple):
+class RecordedStep(NamedTuple):
     """A step from t to t + h: what the method carried before it, and what f would draw then.
 
     What is not kept is an empty tuple, and None. With a step of each sample's own, t and h are of
@@ -36,7 +36,7 @@ class Trace(NamedTuple):
     """A solve without a graph, by its steps from each output time to the next."""
 
     stepper: Stepper
-    intervals: list[list[Step]]
+    intervals: list[list[RecordedStep]]
     states: list[Tensor]
     """At the output times."""
 
@@ -84,12 +84,12 @@ def _on_grids(
 ) -> Trace:
     stepper, first_draws = stepper_of(solver), draws()
     carry = stepper.start(f, times[0], (y0,))
-    intervals: list[list[Step]] = []
+    intervals: list[list[RecordedStep]] = []
     states = [y0]
     for grid in grids(times, solver):
         taken = []
         for t, h in steps(grid):
-            taken.append(Step(t, h, carry if keep else (), draws()))
+            taken.append(RecordedStep(t, h, carry if keep else (), draws()))
             carry = stepper.step(f, t, h, carry)
         intervals.append(taken)
         states.append(carry[0][0])
@@ -98,11 +98,11 @@ def _on_grids(
 
 def _controlled(f: OverStates, y0: Tensor, times: Sequence[float], solver: Solver) -> Trace:
     """The accepted steps of a solver with a `control`; dropout is none of it."""
-    taken: list[Step] = []
+    taken: list[RecordedStep] = []
 
     def note(t: Tensor, h: Tensor, y: State, slope: State) -> None:
         when, size = (t, h) if t.dim() else (t.item(), h.item())
-        taken.append(Step(when, size, (y, slope), None))
+        taken.append(RecordedStep(when, size, (y, slope), None))
 
     solve = ControlledSolve(f, solver, times, on_accept=note)
     at = solve.start((y0,))
@@ -146,7 +146,7 @@ class _Accepted:
     def __init__(self, f: RightHandSide, draws: Callable[[], Tensor | None], direction: int):
         self._f, self._draws, self._direction = f, draws, direction
         self.on_counts = getattr(f, "on_counts", ignored)
-        self.steps: list[Step] = []
+        self.steps: list[RecordedStep] = []
         self.slope: State = ()
         self._before: State = ()
         self._drawn: Tensor | None = None
@@ -164,5 +164,5 @@ class _Accepted:
     def callback_accept_step(self, t: Tensor, y: State, h: Tensor) -> None:
         """It is taken."""
         h_signed = self._direction * h.item()  # torchdiffeq's steps are positive
-        self.steps.append(Step(t.item(), h_signed, (y, self._before), self._drawn))
+        self.steps.append(RecordedStep(t.item(), h_signed, (y, self._before), self._drawn))
         self._before = self.slope

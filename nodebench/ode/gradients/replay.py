@@ -17,20 +17,20 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from nodebench.ode.field import Counted
 from nodebench.ode.fixed import Carry
-from nodebench.ode.gradients.adjoint import require_own
+from nodebench.ode.gradients.adjoint import require_own_tensors
 from nodebench.ode.gradients.buffers import buffers_kept, settled_weights
 from nodebench.ode.gradients.random_state import Generator
-from nodebench.ode.gradients.recorded_steps import Step, Trace, over_states, traced
+from nodebench.ode.gradients.recorded_steps import RecordedStep, Trace, over_states, traced
 from nodebench.ode.reversible import ReversibleStepper
 from nodebench.spec.solver import Solver
 
 Tensors: TypeAlias = "tuple[Tensor, ...]"
 
-Pull: TypeAlias = Callable[["Solve", Step, Carry], Carry]
+Pull: TypeAlias = Callable[["BackwardSolve", RecordedStep, Carry], Carry]
 """(the solve, a step, dL/d(what it left)) -> dL/d(what it took); dL/dθ goes to the solve."""
 
 
-class Solve:
+class BackwardSolve:
     """One solve on its way back: its field, and the gradients gathered so far."""
 
     def __init__(self, f: Counted, trace: Trace, parameters: Tensors, gradient: str):
@@ -39,7 +39,7 @@ class Solve:
         self._module, self._gradient, self._is_checked = f.module, gradient, False
         self.by_parameter = [torch.zeros_like(p) for p in parameters]
 
-    def taken_back(self, step: Step, after: Carry) -> Carry:
+    def taken_back(self, step: RecordedStep, after: Carry) -> Carry:
         """What a step took, by what it left."""
         assert isinstance(self.stepper, ReversibleStepper)
         return self.stepper.back(self.f, step.t, step.h, after)
@@ -61,7 +61,7 @@ class Solve:
         ]
         flat = [x for state in leaves for x in state]
         if not self._is_checked:
-            require_own([out for out, _ in pairs], flat, self._module, self._gradient)
+            require_own_tensors([out for out, _ in pairs], flat, self._module, self._gradient)
             self._is_checked = True
         found = _gradients(pairs, [*flat, *self.parameters])
         for total, gradient in zip(self.by_parameter, found[len(flat) :], strict=True):
@@ -130,7 +130,7 @@ class _Replay(torch.autograd.Function):
         saved = ctx.saved_tensors
         at = len(saved) - ctx.parameters
         trace, module = ctx.together(saved[:at]), ctx.f.module
-        solve = Solve(ctx.f, trace, saved[at:], ctx.gradient)
+        solve = BackwardSolve(ctx.f, trace, saved[at:], ctx.gradient)
         by: Carry = tuple(tuple(map(torch.zeros_like, state)) for state in trace.end)
         carry = trace.end
         with torch.no_grad(), buffers_kept(module), settled_weights(module):

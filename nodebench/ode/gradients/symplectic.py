@@ -22,8 +22,8 @@ from torch import Tensor
 
 from nodebench.ode.field import Counted
 from nodebench.ode.fixed import Carry, RungeKutta, State, Tableau, moved
-from nodebench.ode.gradients.recorded_steps import Step
-from nodebench.ode.gradients.replay import Solve, replayed
+from nodebench.ode.gradients.recorded_steps import RecordedStep
+from nodebench.ode.gradients.replay import BackwardSolve, replayed
 from nodebench.spec.solver import Gradient, Solver
 
 
@@ -34,7 +34,7 @@ def symplectic(
     return replayed(f, y0, times, solver, _by_stage, "symplectic")
 
 
-def _by_stage(solve: Solve, step: Step, by: Carry) -> Carry:
+def _by_stage(solve: BackwardSolve, step: RecordedStep, by: Carry) -> Carry:
     tableau, (y, *given) = _tableau(solve), step.before
     stages = _stages(solve, step, y, given)
     a, *by_last = by  # and that of the last slope, which an embedded method hands on
@@ -62,7 +62,9 @@ class _Stage(NamedTuple):
     draws: Tensor | None
 
 
-def _stages(solve: Solve, step: Step, y: State, given: Sequence[State]) -> list[_Stage]:
+def _stages(
+    solve: BackwardSolve, step: RecordedStep, y: State, given: Sequence[State]
+) -> list[_Stage]:
     """The evaluations of a step; the last one's slope is not needed."""
     tableau, slopes = _tableau(solve), list(given)
     stages: list[_Stage] = []
@@ -74,12 +76,12 @@ def _stages(solve: Solve, step: Step, y: State, given: Sequence[State]) -> list[
     return stages
 
 
-def _tableau(solve: Solve) -> Tableau:
+def _tableau(solve: BackwardSolve) -> Tableau:
     assert isinstance(solve.stepper, RungeKutta)
     return solve.stepper.tableau
 
 
-def _pulled(solve: Solve, stage: _Stage, by_slope: State) -> State:
+def _pulled(solve: BackwardSolve, stage: _Stage, by_slope: State) -> State:
     with solve.draws.back_at(stage.draws):
         (by,) = solve.pulled(lambda y: (solve.f(stage.t, y),), (stage.state,), (by_slope,))
     return by

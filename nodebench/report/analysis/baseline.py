@@ -1,4 +1,4 @@
-"""Cells of a sweep beside the one that its baseline names, paired by seed."""
+"""Cells of a sweep compared with the one that its baseline names, paired by seed."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 
 import pandas as pd
 
+from nodebench.errors import TrialOutcome
 from nodebench.report.analysis.columns import CELL, OUTCOME
 from nodebench.report.analysis.formatting import NO_VALUE, probability, signed, unit
 from nodebench.report.analysis.statistics import FEWEST_PAIRS, PairedDifference, holm, paired
 from nodebench.spec import Trial
-from nodebench.store.result import FINISHED
 from nodebench.sweep import Sweep
 from nodebench.sweep.match import agrees, named_paths
 
@@ -75,14 +75,14 @@ def _is_named(path: str, named: Sequence[str]) -> bool:
 
 def by_seed(frame: pd.DataFrame, cell: str, metric: str) -> pd.Series[float]:
     """A metric of the finished trials of a cell, by seed."""
-    rows = frame[(frame[CELL] == cell) & (frame[OUTCOME] == FINISHED)]
+    rows = frame[(frame[CELL] == cell) & (frame[OUTCOME] == TrialOutcome.FINISHED)]
     values = rows.set_index("seed").get(metric, pd.Series(dtype=float))
     return pd.to_numeric(values, errors="coerce").dropna()
 
 
 @dataclass(frozen=True)
 class BaselineComparison:
-    """A cell beside the baseline's, by the headline metric; `p` is corrected for their number."""
+    """A cell compared with its baseline by the headline metric; `p` by Holm's correction."""
 
     cell: str
     baseline: str
@@ -152,7 +152,7 @@ def baseline_table(sweep: Sweep, found: Sequence[BaselineComparison]) -> pd.Data
         effect = difference.effect
         rows.append(
             {
-                "cell": each.cell,
+                "configuration": each.cell,
                 "against": each.baseline,
                 f"difference{unit(metric)}": signed(metric, difference.mean),
                 "95 % interval": NO_VALUE if difference.has_no_interval else f"{low} to {high}",

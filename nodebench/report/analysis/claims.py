@@ -71,15 +71,16 @@ class Checked:
 
 
 def checked_claims(sweep: Sweep, frame: pd.DataFrame) -> list[Checked]:
-    """Every claim of the sweep, against the table of `frames.results` with its verdicts.
+    """Every claim of the sweep, against the table of `frames.result_frame` with its verdicts.
 
     It holds if it does in every cell that it is about, and fails if it does in one, both beyond
     the doubt that several seeds leave, half the 95 % interval. Else it is undecided.
     """
-    return [_checked_claim(claim, sweep, frame) for claim in sweep.claims]
+    return [checked_claim(claim, sweep, frame) for claim in sweep.claims]
 
 
-def _checked_claim(claim: Claim, sweep: Sweep, frame: pd.DataFrame) -> Checked:
+def checked_claim(claim: Claim, sweep: Sweep, frame: pd.DataFrame) -> Checked:
+    """One claim against the table of `frames.result_frame`."""
     about = [trial for trial in trial_of_each_cell(sweep) if agrees(trial.spec, claim.of)]
     found = {
         sweep.cell_label(trial): _judged_in_cell(claim, trial, sweep, frame) for trial in about

@@ -1,4 +1,4 @@
-"""What the store has of a sweep, as tables, and what its cells say beside each other."""
+"""What the store has of a sweep, as tables, and how its cells compare."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ class Findings:
 
     def __init__(self, sweep: Sweep, store: Store):
         self.sweep = sweep
-        self.epochs = frames.epochs(sweep, store)
-        self.evaluated = frames.evaluations(sweep, store)
-        self.judged = frames.verdicts(sweep, store)
-        self.batches = frames.batches(sweep, store)
-        self.gradients = frames.gradients(sweep, store)
-        self.timed = frames.timings(sweep, store)
+        self.epochs = frames.epoch_frame(sweep, store)
+        self.evaluated = frames.evaluation_frame(sweep, store)
+        self.judged = frames.verdict_frame(sweep, store)
+        self.batches = frames.batch_frame(sweep, store)
+        self.gradients = frames.gradient_frame(sweep, store)
+        self.timed = frames.timing_frame(sweep, store)
         self.results = _with_verdicts_and_seconds(
-            frames.results(sweep, store), self.judged, self.timed
+            frames.result_frame(sweep, store), self.judged, self.timed
         )
         self.compared = against_baseline(sweep, self.results)
         self.checked = checked_claims(sweep, self.results)
@@ -49,7 +49,7 @@ class Findings:
 
     @property
     def tables(self) -> dict[str, pd.DataFrame]:
-        """Those that are kept beside a report's page, by their files' names."""
+        """The tables that are kept next to a report's page, by their files' names."""
         return {
             "results": self.results,
             "evaluations": self.evaluated,
@@ -60,9 +60,9 @@ class Findings:
 
 
 def all_results(sweep: Sweep, store: Store) -> pd.DataFrame:
-    """The table of `frames.results`, with verdicts and their numbers, and `timed_epoch_s`."""
-    judged, timed = frames.verdicts(sweep, store), frames.timings(sweep, store)
-    return _with_verdicts_and_seconds(frames.results(sweep, store), judged, timed)
+    """The table of `frames.result_frame`, with verdicts and their numbers, and `timed_epoch_s`."""
+    judged, timed = frames.verdict_frame(sweep, store), frames.timing_frame(sweep, store)
+    return _with_verdicts_and_seconds(frames.result_frame(sweep, store), judged, timed)
 
 
 def _with_verdicts_and_seconds(

@@ -10,21 +10,22 @@ from typing import Any
 
 import pandas as pd
 
+from nodebench.errors import TrialOutcome
 from nodebench.report.analysis.columns import BUDGET, CELL, METHOD, MISSING, OUTCOME, TRIAL
 from nodebench.report.analysis.statistics import half_width
 from nodebench.report.analysis.verdict import judge
 from nodebench.spec import Trial
-from nodebench.spec.point import EvaluationPoint, is_own, known_point
+from nodebench.spec.point import EvaluationPoint, is_training_solver, known_point
 from nodebench.spec.settings import flatten
 from nodebench.spec.solver import Solver
 from nodebench.spec.vocabulary import VERDICT_NUMBERS
 from nodebench.store import Result, Store
-from nodebench.store.result import FINISHED, Row
+from nodebench.store.result import Row
 from nodebench.sweep import Sweep
 from nodebench.sweep.points import asked, points
 
 
-def results(sweep: Sweep, store: Store) -> pd.DataFrame:
+def result_frame(sweep: Sweep, store: Store) -> pd.DataFrame:
     """One row per planned trial: id, settings by path, outcome, metrics, environment, MLflow run.
 
     Columns of a trial that has no result yet are empty, and its `outcome` is `missing`.
@@ -38,7 +39,7 @@ def results(sweep: Sweep, store: Store) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def epochs(sweep: Sweep, store: Store) -> pd.DataFrame:
+def epoch_frame(sweep: Sweep, store: Store) -> pd.DataFrame:
     """One row per trial and epoch: `trial_id`, `cell`, `seed`, the settings, and the metrics."""
     rows: list[dict[str, Any]] = []
     for trial in sweep.trials:
@@ -61,7 +62,7 @@ class Budget:
         return self.heading
 
 
-def evaluations(sweep: Sweep, store: Store) -> pd.DataFrame:
+def evaluation_frame(sweep: Sweep, store: Store) -> pd.DataFrame:
     """One row per trial and point: the solver as `test.method`, …, its budget, what it gave.
 
     `value` is the headline metric. `asked` tells the points that the sweep's file names from the
@@ -79,7 +80,7 @@ def evaluations(sweep: Sweep, store: Store) -> pd.DataFrame:
                 "asked": point in named[trial.id],
                 "solver": str(sorted(row["solver"].items())),
                 "steps": trial.spec.steps_of(solver),
-                "own": is_own(trial, point),
+                "own": is_training_solver(trial, point),
                 "batch_norm": point.batch_norm,
                 "test_size": point.test_size,
             }
@@ -89,7 +90,7 @@ def evaluations(sweep: Sweep, store: Store) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def batches(sweep: Sweep, store: Store) -> pd.DataFrame:
+def batch_frame(sweep: Sweep, store: Store) -> pd.DataFrame:
     """One row per trial and point about batches: their size, what a step is of, what it cost."""
     rows = []
     for trial, point, row in _measured_points(sweep, store):
@@ -106,7 +107,7 @@ def batches(sweep: Sweep, store: Store) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def gradients(sweep: Sweep, store: Store) -> pd.DataFrame:
+def gradient_frame(sweep: Sweep, store: Store) -> pd.DataFrame:
     """One row per trial and measured gradient: method, solver, moment, error, cosine, costs."""
     rows = []
     for trial, point, row in _measured_points(sweep, store):
@@ -117,7 +118,7 @@ def gradients(sweep: Sweep, store: Store) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def verdicts(sweep: Sweep, store: Store) -> pd.DataFrame:
+def verdict_frame(sweep: Sweep, store: Store) -> pd.DataFrame:
     """One row per trial that was evaluated under its own solver: verdict, reason, numbers."""
     rows = [
         {
@@ -134,7 +135,7 @@ def verdicts(sweep: Sweep, store: Store) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def timings(sweep: Sweep, store: Store) -> pd.DataFrame:
+def timing_frame(sweep: Sweep, store: Store) -> pd.DataFrame:
     """One row per timed trial and kind of machine: seconds of a step and an epoch, and how."""
     rows = [
         {
@@ -207,7 +208,7 @@ def _budget(trial: Trial, point: EvaluationPoint, solver: Solver) -> Budget:
 
 def on_most_samples(frame: pd.DataFrame) -> pd.DataFrame:
     """The finished points of each cell on its largest part of the test set."""
-    done = frame[frame[OUTCOME] == FINISHED]
+    done = frame[frame[OUTCOME] == TrialOutcome.FINISHED]
     sizes = done["test_size"].astype(float).fillna(math.inf)
     return done[sizes == sizes.groupby(done[CELL]).transform("max")]
 
@@ -254,7 +255,7 @@ def _result_row(sweep: Sweep, trial: Trial, result: Result | None) -> dict[str, 
     environment = result.environments[-1] if result.environments else {}
     return {
         **row,
-        OUTCOME: result.outcome,
+        OUTCOME: str(result.outcome),
         "ending": str(result),
         "reason": result.reason,
         "epochs": result.epoch,

@@ -14,6 +14,7 @@ import pandas as pd
 import yaml
 from pydantic import Field, model_validator
 
+from nodebench.errors import TrialOutcome
 from nodebench.report.analysis.agreement import (
     COMPARED,
     MOST_SEEDS,
@@ -29,7 +30,6 @@ from nodebench.report.analysis.statistics import column
 from nodebench.spec import TrialSpec
 from nodebench.spec.settings import Settings
 from nodebench.spec.vocabulary import A_NUMBER, Flag, NonNegative
-from nodebench.store.result import FINISHED
 from nodebench.sweep import Sweep
 from nodebench.sweep.file import full_name
 from nodebench.sweep.match import agrees
@@ -167,7 +167,7 @@ def about(sweep: str, spec: TrialSpec) -> list[PublishedNumber]:
 
 @dataclass(frozen=True)
 class Compared:
-    """A published number of a cell beside our values, what they say of it, and a note on that.
+    """A published number of a cell, our values, what they say of it, and a note on that.
 
     `caveat` is what may be why, as of a shorter training.
     """
@@ -271,7 +271,7 @@ def compared_numbers(sweep: Sweep, frame: pd.DataFrame, judged: pd.DataFrame) ->
             numbers.setdefault(key, (entry, []))[1].append(trial.id)
     found = []
     for (cell, _), (entry, ids) in numbers.items():
-        done = frame[frame[TRIAL].isin(ids) & (frame[OUTCOME] == FINISHED)]
+        done = frame[frame[TRIAL].isin(ids) & (frame[OUTCOME] == TrialOutcome.FINISHED)]
         ours = _at_the_limit(judged, ids) if entry.under else column(done, entry.metric)
         each = compared_number(cell, entry, ours.dropna(), why_not_comparable(sweep))
         found.append(replace(each, caveat=caveat(sweep, ids)))
@@ -282,7 +282,7 @@ def published_table(found: Sequence[Compared]) -> pd.DataFrame:
     """One row per published number: ours, theirs, and whether they match."""
     return pd.DataFrame(
         {
-            "cell": each.cell,
+            "configuration": each.cell,
             "what": each.entry.what,
             "ours": _ours_text(each.entry, each.ours),
             "n": str(len(each.ours)),

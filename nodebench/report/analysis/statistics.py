@@ -62,7 +62,7 @@ def critical(freedom: float | NDArray[np.float64]) -> NDArray[np.float64]:
 def alike(values: pd.Series[float]) -> bool:
     """Whether several values are the same, to rounding.
 
-    Their standard deviation of zero is no measure of how much others would scatter: accuracies are
+    Their standard deviation of zero does not measure how much others would scatter: accuracies are
     counts over samples, so that few of them, or their differences, are often the same by chance.
     """
     return len(values) > 1 and bool(values.std(ddof=1) <= SAME_TO_ROUNDING * values.abs().max())

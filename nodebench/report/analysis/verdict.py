@@ -14,12 +14,13 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
+from nodebench.errors import TrialOutcome
 from nodebench.spec import Trial
-from nodebench.spec.point import is_own, known_point, limit_point
+from nodebench.spec.point import is_training_solver, known_point, limit_point
 from nodebench.spec.solver import Solver
 from nodebench.spec.vocabulary import METHODS, VERDICT_NUMBERS
 from nodebench.store import Store
-from nodebench.store.result import FINISHED, Row
+from nodebench.store.result import Row
 from nodebench.sweep import Sweep
 from nodebench.sweep.points import points
 
@@ -80,7 +81,7 @@ class _Evaluated:
 
     @property
     def is_finished(self) -> bool:
-        return self.outcome == FINISHED
+        return self.outcome == TrialOutcome.FINISHED
 
     @property
     def order(self) -> int:
@@ -99,7 +100,7 @@ def judge(trial: Trial, sweep: Sweep, store: Store) -> Verdict | None:
     chance = result.summary.get("chance") if result else None
     found = verdict(trial, rows, sweep.margin, chance)
     lacking = [p for p in wanted - set(map(known_point, rows)) if not p.gradient]
-    if lacking and result and result.outcome == FINISHED and (crash := folder.crash()):
+    if lacking and result and result.outcome == TrialOutcome.FINISHED and (crash := folder.crash()):
         reason = f"its evaluation ended in an error: {crash}"
         return replace(
             found or Verdict(VerdictWord.UNDECIDED), word=VerdictWord.UNDECIDED, reason=reason
@@ -115,10 +116,10 @@ def verdict(
     `chance` is the metric of a model that has learned nothing, of which nothing can be said.
     """
     rows = _comparable_rows(trial, rows)
-    own_row = next((r for r in rows if is_own(trial, known_point(r))), None)
+    own_row = next((r for r in rows if is_training_solver(trial, known_point(r))), None)
     if own_row is None or own_row.get("nfe") == 0:  # a network without ODE blocks
         return None
-    if own_row["outcome"] != FINISHED:
+    if own_row["outcome"] != TrialOutcome.FINISHED:
         return Verdict(VerdictWord.UNDECIDED, f"its own solver: {own_row['outcome']}")
     sign = 1 if trial.spec.data.higher_is_better else -1
     margin += ACCURACY_ROUNDING
@@ -159,7 +160,9 @@ def _comparable_rows(trial: Trial, rows: Iterable[Row]) -> list[Row]:
         point = known_point(row)
         return point.test_size or math.inf, point.batch_norm == "running"
 
-    best = max((rank(row) for row in solves if is_own(trial, known_point(row))), default=None)
+    best = max(
+        (rank(row) for row in solves if is_training_solver(trial, known_point(row))), default=None
+    )
     return [row for row in solves if rank(row) == best]
 
 
@@ -176,7 +179,7 @@ def _evaluated(trial: Trial, row: Row) -> _Evaluated:
 def _finest(found: Iterable[_Evaluated]) -> _Evaluated | None:
     """The finest point, if it is no coarser than the limit's definition.
 
-    A tolerance does not say how fine its solve is beside that of a number of steps.
+    A tolerance does not say how fine its solve is compared with a number of steps.
     """
     enough = [p for p in found if p.is_limit]
     return max(enough, key=lambda p: (p.order, p.steps or 0), default=None)

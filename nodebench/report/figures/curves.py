@@ -19,7 +19,7 @@ from nodebench.report.analysis.columns import CELL, TRIAL
 from nodebench.report.analysis.statistics import interval
 from nodebench.report.figures.style import ON_LOG_AXES, in_lines, save, within_shares
 from nodebench.sweep import Sweep
-from nodebench.sweep.labels import drawn, labeled
+from nodebench.sweep.labels import figure_labels, labeled
 
 CURVES = {
     "accuracy": ("test_accuracy", "test accuracy"),
@@ -77,7 +77,7 @@ def trajectories_figure(paths: Mapping[str, pd.DataFrame], folder: Path) -> list
 
 
 def adaptation_figure(sweep: Sweep, epochs: pd.DataFrame, folder: Path) -> list[str]:
-    """Draws an adapted solver over training beside accuracy: Ott et al. 2021, Figure 5.
+    """Draws an adapted solver over training, and its accuracy: Ott et al. 2021, Figure 5.
 
     A line a cell, with a band over seeds. Returns the figure's name, if any solver was adapted.
     """
@@ -151,7 +151,7 @@ def _curve(layout: _Layout, epochs: pd.DataFrame, column: str, title: str) -> Fi
     if layout.panel:
         grid.set_titles("{col_name}")
         for axes in grid.axes.flat:
-            [title] = drawn([f"{layout.heading} = {axes.get_title()}"]).values()
+            [title] = figure_labels([f"{layout.heading} = {axes.get_title()}"]).values()
             axes.set_title(in_lines(title))
     if grid.legend is not None:
         grid.legend.set_title("")
@@ -180,11 +180,11 @@ def _layout(sweep: Sweep) -> _Layout:
     rest = [path for path in sweep.varying if path != panel]
     lines = labeled(cells, rest) if panel else {cell: cell for cell in cells}
     if panel:
-        short = drawn(lines.values())
+        short = figure_labels(lines.values())
         lines = {cell: short[line] for cell, line in lines.items()}
     names = list(dict.fromkeys(lines.values()))
     palette = sns.color_palette("colorblind" if len(names) <= 10 else "husl", len(names))
-    heading = sweep.heading(panel) if panel else ""
+    heading = sweep.headings.get(panel, panel) if panel else ""
     return _Layout(panel, heading, lines, dict(zip(names, palette, strict=True)))
 
 

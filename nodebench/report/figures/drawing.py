@@ -13,7 +13,13 @@ from nodebench.report.figures import curves as curves_module
 from nodebench.report.figures import pareto, solvers, style
 from nodebench.store import Store
 
-Drawn = TypeVar("Drawn", list[str], dict[str, str])
+FigureNames = TypeVar("FigureNames", list[str], dict[str, str])
+
+NOT_DRAWN = (
+    *(ArithmeticError, AttributeError, LookupError, OSError),
+    *(RuntimeError, TypeError, ValueError),
+)
+"""What pandas, seaborn and matplotlib raise of data that they cannot draw."""
 
 
 class Figures:
@@ -88,10 +94,12 @@ class Figures:
         ):
             yield self._drawn(name, [], draw), text
 
-    def _drawn(self, what: str, nothing: Drawn, draw: Callable[[], Drawn]) -> Drawn:
+    def _drawn(
+        self, what: str, nothing: FigureNames, draw: Callable[[], FigureNames]
+    ) -> FigureNames:
         try:
             return draw()
-        except Exception as error:  # noqa: BLE001 - a page without a figure is better than none
+        except NOT_DRAWN as error:
             curves_module.close()
             self.problems.append(f"{what}: {type(error).__name__}: {error}")
             return nothing

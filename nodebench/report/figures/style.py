@@ -33,7 +33,7 @@ def within_shares(axes: Axes, metric: str) -> None:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Writes a figure beside each other as SVG and PNG."""
+    """Writes a figure as SVG and PNG into one folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     for ending, unwanted in (("svg", "Date"), ("png", "Software")):
         file = path.with_name(f"{path.name}.{ending}")
@@ -42,5 +42,5 @@ def save(figure: Figure, path: Path) -> None:
 
 
 def in_lines(title: str) -> str:
-    """A title over a panel, whose neighbour it must not reach."""
+    """A panel's title, wrapped so that it does not reach the next panel."""
     return "\n".join(textwrap.wrap(title, LONGEST_LINE))

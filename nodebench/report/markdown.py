@@ -1,0 +1,30 @@
+"""Markdown that reads well as plain text and rendered."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+
+def markdown_table(table: pd.DataFrame) -> str:
+    """A table of texts, its columns of numbers flush right."""
+    sides = ["right" if _is_numeric(table[column]) else "left" for column in table]
+    # A failure's reason may contain what ends a cell of a table.
+    plain = table.map(lambda value: " ".join(value.split()).replace("|", "\\|"))
+    text: str = plain.to_markdown(index=False, disable_numparse=True, colalign=sides)
+    return text
+
+
+def section(title: str, text: str, table: pd.DataFrame) -> list[str]:
+    """A table under a heading and a line of text; nothing if the table is empty."""
+    if table.empty:
+        return []
+    return [part for part in (f"## {title}", text, markdown_table(table)) if part]
+
+
+def bold(text: str) -> str:
+    """A text that stands out; nothing of nothing."""
+    return f"**{text}**" if text else ""
+
+
+def _is_numeric(column: pd.Series[str]) -> bool:
+    return bool(column.str.fullmatch(r"[\d.,±– -]+( of \d+| \(\d+ of \d+\))?").all())

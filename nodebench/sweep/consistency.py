@@ -1,0 +1,86 @@
+"""What must hold between the parts of a sweep file, once each of them is right by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterator, Sequence
+from typing import Any
+
+from nodebench.errors import Fault, unknown
+from nodebench.spec import Trial
+from nodebench.spec.identity import canonical
+from nodebench.sweep.file import Search, SweepFile
+from nodebench.sweep.match import SPEC_ORDER, agrees, misnamed, neighbors
+from nodebench.sweep.paths import axis_paths
+from nodebench.sweep.safe_yaml import Tree
+
+
+def inconsistencies(file: SweepFile, trials: Sequence[Trial]) -> Iterator[Fault]:
+    """The mistakes in a sweep file's search, partial cells, claims and data sets."""
+    if file.search:
+        yield from _not_searchable(file.search, file.grid, trials)
+    for where, cell in _partial_cells(file):
+        yield from misnamed(where, cell)
+    yield from _not_shares(file, trials)
+    yield from _not_comparable(trials)
+
+
+def conditions_without_effect(
+    file: SweepFile, trials: Sequence[Trial], used: Container[int]
+) -> Iterator[Fault]:
+    """Conditions that no trial meets, which is a mistake, such as a misspelt value.
+
+    `used` are the numbers of the entries of `exclude` that do agree with some.
+    """
+    for number in range(len(file.exclude)):
+        if number not in used:
+            yield Fault(f"exclude[{number}]", "agrees with no trial of this sweep")
+    for where, cell in _partial_cells(file):
+        if cell and not any(agrees(trial.spec, cell) for trial in trials):
+            yield Fault(where, "agrees with no trial of this sweep")
+
+
+def _not_searchable(
+    search: Search, grid: Sequence[Tree], trials: Sequence[Trial]
+) -> Iterator[Fault]:
+    """Tuning on the data that a result is reported of would flatter it."""
+    if any(not getattr(trial.spec.data, "val_size", 0) for trial in trials):
+        yield Fault("search", "chooses by validation data: set `data.val_size` above 0")
+    if search.stop and len({canonical(trial.settings["data.name"]) for trial in trials}) > 1:
+        yield Fault("search.stop", "compares trials, so these need the same `data`")
+    axes = {path for block in grid for key in block for path in axis_paths(str(key))}
+    for path in search.space:
+        if clash := [a for a in axes if f"{a}.".startswith(f"{path}.") or path.startswith(f"{a}.")]:
+            yield Fault(f"search.space.{path}", f"stands in the grid's axis `{clash[0]}` too")
+        if path not in SPEC_ORDER or path == "seed":
+            yield Fault(f"search.space.{path}", unknown(path, "field", neighbors(path)))
+
+
+def _not_shares(file: SweepFile, trials: Sequence[Trial]) -> Iterator[Fault]:
+    """Claims about accuracies in percent, which would never hold."""
+    headlines = {trial.spec.data.headline for trial in trials}
+    for number, claim in enumerate(file.claims):
+        metrics = {claim.metric} if claim.metric else headlines
+        is_accuracy = all(metric.endswith("accuracy") for metric in metrics)
+        if is_accuracy and not isinstance(claim.other, dict) and abs(claim.other) > 1:
+            yield Fault(
+                f"claims[{number}]",
+                f"accuracies are shares of 1: {claim.other / 100:g} is {claim.other:g} %",
+            )
+
+
+def _not_comparable(trials: Sequence[Trial]) -> Iterator[Fault]:
+    """Data sets that are judged by different metrics, of which no table could be made."""
+    metrics = {str(trial.spec.data.metric): trial.spec.data.name for trial in trials}
+    if len(metrics) > 1:
+        what = ", ".join(f"{name} by {metric}" for metric, name in metrics.items())
+        yield Fault("base.data", f"these are judged by different metrics ({what}): make two sweeps")
+
+
+def _partial_cells(file: SweepFile) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Where a file names some of its trials, and by what, its own `exclude` aside."""
+    for number, block in enumerate(file.evaluate):
+        yield f"evaluate[{number}].when", block.when
+    yield "baseline", file.baseline
+    for number, claim in enumerate(file.claims):
+        for name, cell in claim.cells.items():
+            yield f"claims[{number}].{name}", cell
