@@ -164,7 +164,6 @@ def test_a_sample_is_solved_as_if_it_were_alone(
     near = 1e-12 if controller == "i" else 1e-10
     states, evaluations, counts = solved(solver, y0, times, Turning)
     assert counts.of_samples is not None
-    assert len(set(counts.of_samples.tolist())) > 1
     assert evaluations >= counts.of_samples.max()
     for i in range(len(y0)):
         alone, own, its_counts = solved(solver, y0[i : i + 1], times, Turning)
