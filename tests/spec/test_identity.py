@@ -55,7 +55,7 @@ def test_defaults_are_what_they_were():
         },
         "train": {
             "epochs": 10, "iterations": None, "batch_size": 128, "drop_last": False,
-                "reset_optimizer": False,
+                "reset_optimizer": False, "regularize": None,
             "precision": "float32",
             "test_every": 1,
             "optimizer": {
