@@ -70,7 +70,9 @@ def gradients_table(frame: pd.DataFrame) -> pd.DataFrame:
     if frame.empty:
         return frame
     columns = [CELL, "at", METHOD, BUDGET, "gradient"]
-    frame = frame.reindex(columns=frame.columns.union([*columns, *GRADIENT_COSTS], sort=False))
+    frame = frame.reindex(
+        columns=frame.columns.union([*columns, *GRADIENT_COST_COLUMNS], sort=False)
+    )
     rows = []
     for key, group in frame.groupby(columns, dropna=False, sort=False):
         done = group[group[OUTCOME] == TrialOutcome.FINISHED]
@@ -96,7 +98,7 @@ def gradients_table(frame: pd.DataFrame) -> pd.DataFrame:
     return table.drop(columns=[name for name in optional if (table[name] == NO_VALUE).all()])
 
 
-GRADIENT_COSTS = (
+GRADIENT_COST_COLUMNS = (
     "gradient_error",
     "state_gradient_error",
     "backprop_error",

@@ -326,7 +326,7 @@ MEASURES: tuple[str, ...] = (
     *(f"{on}_{what}" for what in ("accuracy", "error", "loss") for on in ("test", "train", "val")),
     "best_test_accuracy", "best_test_error", "parameters", "timed_epoch_s", "peak_memory_bytes",
     "nfe_forward", "nfe_forward_mean", "nfe_backward", "step_size", "tol",
+    "step_memory_bytes", *VERDICT_NUMBERS, *GRADIENT_NUMBERS,
     "nfe_regularization", *(f"regularizer_{name}" for name in REGULARIZER_TERMS),
-    *VERDICT_NUMBERS, *GRADIENT_NUMBERS, "step_memory_bytes",
 )  # fmt: skip
 """What a claim may be about: columns of `results.csv`."""

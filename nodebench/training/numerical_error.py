@@ -167,11 +167,8 @@ class ReferenceGradient:
             if closed:
                 return closed
             if solver not in known:
-                with (
-                    _as_in_training(exact),
-                    solved_by(exact, solver, IN_LITTLE_MEMORY),
-                    freed_memory_returned(),
-                ):
+                solves = solved_by(exact, solver, IN_LITTLE_MEMORY)
+                with _as_in_training(exact), solves, freed_memory_returned():
                     known[solver] = self._gradients(exact, wide)
             return known[solver]
 

@@ -20,7 +20,7 @@ from nodebench.ode.field import Field, slope
 from nodebench.ode.fixed import State
 from nodebench.ode.gradients.random_state import Generator
 from nodebench.ode.gradients.recorded_steps import is_random
-from nodebench.ode.regularizers.regularizer import Evaluate, Integrand
+from nodebench.ode.regularizers.regularizer import FieldCall, Integrand
 
 
 class Augmented(Field):
@@ -84,7 +84,7 @@ class Augmented(Field):
             return y.reshape(batch, height, width, channels).movedim(-1, 1)
         return y.reshape(self._shape)
 
-    def _again(self, drawn: Tensor | None) -> Evaluate:
+    def _again(self, drawn: Tensor | None) -> FieldCall:
         """F once more: with the same dropout as before, and teaching its norms nothing."""
 
         def evaluate(t: float | Tensor, y: Tensor) -> Tensor:

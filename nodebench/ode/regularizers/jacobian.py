@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from nodebench.ode.regularizers.forward_mode import directional
-from nodebench.ode.regularizers.regularizer import Draws, Evaluate, Integrand, Regularizer
+from nodebench.ode.regularizers.regularizer import Draws, FieldCall, Integrand, Regularizer
 from nodebench.spec.training import Jacobian
 
 
@@ -31,7 +31,7 @@ class JacobianNorm(Regularizer):
         noise = torch.randn(y0.shape, generator=self._draws.generator(), dtype=torch.float64)
         noise = noise.to(y0)
 
-        def product(f: Evaluate, t: float | Tensor, y: Tensor, _dy: Tensor) -> Tensor:
+        def product(f: FieldCall, t: float | Tensor, y: Tensor, _dy: Tensor) -> Tensor:
             return directional(lambda y: f(t, y), y, noise)
 
         return product

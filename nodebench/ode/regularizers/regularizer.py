@@ -10,10 +10,10 @@ from torch import Tensor
 
 from nodebench.spec.seed import stream
 
-Evaluate: TypeAlias = Callable[[float | Tensor, Tensor], Tensor]
+FieldCall: TypeAlias = Callable[[float | Tensor, Tensor], Tensor]
 """One more evaluation of f(t, y), for the regularizer alone: counted apart, and without traces."""
 
-Integrand: TypeAlias = Callable[[Evaluate, float | Tensor, Tensor, Tensor], Tensor]
+Integrand: TypeAlias = Callable[[FieldCall, float | Tensor, Tensor, Tensor], Tensor]
 """(f, t, y, dy/dt) -> a tensor of the state's shape, whose squares are summed for each sample."""
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from nodebench.ode.regularizers.forward_mode import directional
-from nodebench.ode.regularizers.regularizer import Draws, Evaluate, Integrand, Regularizer
+from nodebench.ode.regularizers.regularizer import Draws, FieldCall, Integrand, Regularizer
 from nodebench.spec.training import Taylor
 
 
@@ -32,7 +32,7 @@ class TaylorDerivative(Regularizer):
         return lambda f, t, y, dy: derivative(f, t, y, dy, self._order)
 
 
-def derivative(f: Evaluate, t: float | Tensor, y: Tensor, dy: Tensor, order: int) -> Tensor:
+def derivative(f: FieldCall, t: float | Tensor, y: Tensor, dy: Tensor, order: int) -> Tensor:
     """The derivative of an `order` of the solution through (t, y), whose first one is dy.
 
     With the first k known, the next is dᵏ/dsᵏ at s = 0 of f along their Taylor polynomial, by k
@@ -49,7 +49,7 @@ def derivative(f: Evaluate, t: float | Tensor, y: Tensor, dy: Tensor, order: int
 
 
 def _along(
-    f: Evaluate, t: float | Tensor, y: Tensor, derivatives: tuple[Tensor, ...]
+    f: FieldCall, t: float | Tensor, y: Tensor, derivatives: tuple[Tensor, ...]
 ) -> Callable[[Tensor], Tensor]:
     """F of time t + s along the polynomial with these derivatives at s = 0."""
 

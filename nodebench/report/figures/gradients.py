@@ -21,7 +21,7 @@ MOST_PROBLEMS = 4
 MANY_TIMES = 50
 """An axis over so many times its start has room for powers of ten alone."""
 
-MARKERS = "osD^vP*X<>"
+SOLVER_MARKERS = "osD^vP*X<>"
 LEAST_ERROR, MOST_ERROR = 1e-9, 1e3
 """Errors beyond these are drawn at the edge."""
 
@@ -126,7 +126,7 @@ def memory_figure(results: pd.DataFrame, folder: Path) -> list[str]:
     for number, (way, rows) in enumerate(results.groupby("way", sort=False)):
         rows = rows.sort_values("steps")
         axes.plot(
-            rows["steps"], rows["memory"] / 1e6, marker=MARKERS[number % len(MARKERS)],
+            rows["steps"], rows["memory"] / 1e6, marker=SOLVER_MARKERS[number % len(SOLVER_MARKERS)],
             color=colors[str(way)], label=f"{way}: {rows['power'].iloc[0]:.2f}", linewidth=1.2,
         )  # fmt: skip
     axes.set(xscale="log", yscale="log", xlabel="steps", ylabel="MB at the peak")
@@ -155,7 +155,10 @@ def _colors(ways: Iterable[str]) -> dict[str, Any]:
 
 
 def _markers(solvers: Iterable[str]) -> dict[str, str]:
-    return {name: MARKERS[i % len(MARKERS)] for i, name in enumerate(dict.fromkeys(solvers))}
+    return {
+        name: SOLVER_MARKERS[i % len(SOLVER_MARKERS)]
+        for i, name in enumerate(dict.fromkeys(solvers))
+    }
 
 
 def _legend(figure: Any, colors: dict[str, Any], markers: dict[str, str]) -> None:
