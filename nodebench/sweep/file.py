@@ -46,12 +46,10 @@ class Evaluate(Settings):
     multiples `tol_factors` of the training tolerance for adaptive ones. `when` restricts the
     block to the cells that agree with it. `test_size` takes a balanced part of the test set.
 
-    `batch_norm` lists the statistics with which batch norm inside ODE blocks is evaluated: the
-    `running` averages of training, or those of each test `batch`.
-
-    A block with `gradients` measures, instead of accuracies, the gradients that these methods
-    give with these solvers: how far they are from the gradient of the ODE itself, with the
-    weights `at` the `start` and the `end` of training. `own`, without `methods`, is each trial's.
+    `batch_norm` lists the statistics of batch norm inside ODE blocks: the `running` averages of
+    training, or those of each test `batch`. A block with `gradients` measures, instead of
+    accuracies, the gradients of these methods with these solvers: how far they are from that of the
+    ODE itself, with the weights `at` the `start` and the `end` of training. `own` is each trial's.
     """
 
     methods: tuple[MethodName, ...] = ()

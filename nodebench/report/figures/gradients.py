@@ -125,8 +125,9 @@ def memory_figure(results: pd.DataFrame, folder: Path) -> list[str]:
     colors = _colors(results["way"])
     for number, (way, rows) in enumerate(results.groupby("way", sort=False)):
         rows = rows.sort_values("steps")
+        marker = SOLVER_MARKERS[number % len(SOLVER_MARKERS)]
         axes.plot(
-            rows["steps"], rows["memory"] / 1e6, marker=SOLVER_MARKERS[number % len(SOLVER_MARKERS)],
+            rows["steps"], rows["memory"] / 1e6, marker=marker,
             color=colors[str(way)], label=f"{way}: {rows['power'].iloc[0]:.2f}", linewidth=1.2,
         )  # fmt: skip
     axes.set(xscale="log", yscale="log", xlabel="steps", ylabel="MB at the peak")
