@@ -7,9 +7,9 @@ from nodebench.errors import InputError
 from nodebench.execution.launch import time_cells
 from nodebench.execution.publishing import Publication
 from nodebench.execution.timing import time_trials
-from nodebench.report import tables
 from nodebench.report.analysis import frames
 from nodebench.report.analysis.findings import all_results
+from nodebench.report.result_tables import result_tables
 from nodebench.store import Store
 from nodebench.training.checkpoint import trained_model
 from nodebench.training.trial import run_trial
@@ -137,6 +137,12 @@ def test_times_of_a_machine_that_was_not_idle_are_marked(two_cells, load, tmp_pa
     assert "that was not idle" in page
 
 
+def both_tables(*frames_of_a_sweep):
+    """The columns of the main table and of the details."""
+    shown = result_tables(*frames_of_a_sweep)
+    return shown.main.join(shown.details)
+
+
 def test_the_table_says_on_which_machine_if_there_are_several(two_cells, load, tmp_path):
     load(0.1)
     sweep, store = two_cells
@@ -144,20 +150,20 @@ def test_the_table_says_on_which_machine_if_there_are_several(two_cells, load, t
     folder = store.folder(sweep.trials[0].id)
     folder.add_timing({**folder.timings()[0], "hardware": "abacus", "timed_epoch_s": 1234.0})
     results, judged = frames.result_frame(sweep, store), pd.DataFrame()
-    main = tables.main_table(sweep, results, judged, frames.timing_frame(sweep, store))
+    shown = both_tables(sweep, results, judged, frames.timing_frame(sweep, store))
     version = folder.timings()[0]["torch"]
-    assert list(main[f"s/epoch on abacus, 1 threads, torch {version}"]) == ["1230", "–"]
-    assert len([column for column in main if column.startswith("s/epoch")]) == 2
+    assert list(shown[f"s/epoch on abacus, 1 threads, torch {version}"]) == ["1230", "–"]
+    assert len([column for column in shown if column.startswith("s/epoch")]) == 2
     folder.add_timing({**folder.timings()[0], "torch": "another"})
-    main = tables.main_table(sweep, results, judged, frames.timing_frame(sweep, store))
-    assert len([column for column in main if column.startswith("s/epoch")]) == 3
+    shown = both_tables(sweep, results, judged, frames.timing_frame(sweep, store))
+    assert len([column for column in shown if column.startswith("s/epoch")]) == 3
 
 
 def test_without_a_timing_the_seconds_are_marked_as_shared(two_cells, tmp_path):
     sweep, store = two_cells
     page = write_report(sweep, store, tmp_path / "report").read_text()
     assert "s/epoch ‡" in page
-    assert "not for comparing" in page
+    assert "They\ndo not compare" in page
     assert "## What a training step takes" not in page
 
 

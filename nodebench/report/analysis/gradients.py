@@ -109,7 +109,7 @@ def gradient_costs(sweep: Sweep, measured: pd.DataFrame, timed: pd.DataFrame) ->
     """
     if measured.empty:
         return measured
-    ways = {trial.id: _way(trial) for trial in sweep.trials}
+    ways = {trial.id: _way(trial) for trial in sweep.trials if trial.spec.gradient}
     rows = measured.assign(
         way=[
             ways[i] if own else name
