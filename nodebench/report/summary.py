@@ -127,8 +127,13 @@ def _still_odes(judged: pd.DataFrame) -> list[SummaryLine]:
     odes, undecided = (int((words == w).sum()) for w in (VerdictWord.ODE, VerdictWord.UNDECIDED))
     text = f"{odes} of {len(judged)} trained networks"
     text += f", {undecided} undecided" if undecided else ""
-    lost = list(dict.fromkeys(judged.loc[words == VerdictWord.RESNET, CELL]))
-    text += f"; ResNets in disguise: {_named(lost)}." if lost else "."
+    lost = judged.loc[words == VerdictWord.RESNET, CELL].value_counts(sort=False)
+    of = judged[CELL].value_counts()
+    told = [
+        f"`{cell}`" + (f" ({n} of {of[cell]})" if of[cell] > 1 else "") for cell, n in lost.items()
+    ]
+    which = _enumerated(told) if len(told) <= MOST_NAMED else f"in {len(told)} configurations"
+    text += f"; ResNets in disguise: {which}." if told else "."
     return [("[Still ODEs](#is-it-still-an-ode)", text)]
 
 
