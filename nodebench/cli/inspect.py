@@ -12,7 +12,8 @@ from typing import Annotated, Any
 import typer
 
 from nodebench import api
-from nodebench.cli.app import app, err, say
+from nodebench.cli.app import app
+from nodebench.cli.stream import err, say
 from nodebench.cli.options import (
     AsJson,
     Changes,

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nodebench import api
-from nodebench.cli.app import app, err, say
+from nodebench.cli.app import app
+from nodebench.cli.stream import err, say
 from nodebench.cli.options import AsJson, Changes, SizeOption, Small
 from nodebench.errors import DataError, masked
 from nodebench.planning import lookup

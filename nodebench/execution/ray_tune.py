@@ -37,7 +37,7 @@ from nodebench.planning.seed_packs import packs
 from nodebench.spec import Trial
 from nodebench.store import Store
 from nodebench.store.scratch import abandoned, own_folder
-from nodebench.store.signals import give_up
+from nodebench.store.giving_up import give_up
 from nodebench.sweep.file import Resources, Stop
 
 INFRASTRUCTURE_RETRIES = 3

@@ -1,4 +1,4 @@
-"""Lock files, which the system releases when a process dies."""
+"""Lock files, which the system releases when a process dies; a trial's: `TrialFolder.locked`."""
 
 from __future__ import annotations
 
