@@ -13,7 +13,6 @@ import typer
 
 from nodebench import api
 from nodebench.cli.app import app
-from nodebench.cli.stream import err, say
 from nodebench.cli.options import (
     AsJson,
     Changes,
@@ -25,6 +24,7 @@ from nodebench.cli.options import (
     TrialFilter,
     grouped,
 )
+from nodebench.cli.stream import err, say
 from nodebench.cli.text import duration, line, standing_text
 from nodebench.errors import InputError
 from nodebench.execution.costs import expected, probed

@@ -14,8 +14,8 @@ import typer
 
 from nodebench import api
 from nodebench.cli.app import app
-from nodebench.cli.stream import err, say
 from nodebench.cli.options import AsJson, Changes, SizeOption, Small
+from nodebench.cli.stream import err, say
 from nodebench.errors import DataError, masked
 from nodebench.planning import lookup
 from nodebench.planning.garbage import KINDS, Item, Survey, Wish, bytes_of, remove

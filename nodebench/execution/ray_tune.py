@@ -36,8 +36,8 @@ from nodebench.planning import RunOptions
 from nodebench.planning.seed_packs import packs
 from nodebench.spec import Trial
 from nodebench.store import Store
-from nodebench.store.scratch import abandoned, own_folder
 from nodebench.store.giving_up import give_up
+from nodebench.store.scratch import abandoned, own_folder
 from nodebench.sweep.file import Resources, Stop
 
 INFRASTRUCTURE_RETRIES = 3

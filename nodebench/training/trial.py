@@ -33,8 +33,8 @@ from nodebench.spec import Trial
 from nodebench.spec.own_code import known_alone
 from nodebench.spec.seed import stream
 from nodebench.store import Result, Store, TrialFolder
-from nodebench.store.result import Row
 from nodebench.store.giving_up import take_given_up
+from nodebench.store.result import Row
 from nodebench.sweep.points import points
 from nodebench.training.adaptation import adaptation_for
 from nodebench.training.checkpoint import TrainState, newest_checkpoint, read_checkpoint
