@@ -33,6 +33,7 @@ from nodebench.execution.ray_cluster import (
 from nodebench.execution.ray_worker import PackRun, Work
 from nodebench.execution.runner import Monitor, Runner
 from nodebench.planning import RunOptions
+from nodebench.planning.estimate import slots
 from nodebench.planning.seed_packs import packs
 from nodebench.spec import Trial
 from nodebench.store import Store
@@ -97,8 +98,7 @@ def _run(
 def _slots(resources: Resources) -> int:
     """How many trials the cluster has place for."""
     found = _total()
-    wanted = {"CPU": resources.cpus, "GPU": resources.gpu_share}
-    return int(min(found.get(name, 0) // amount for name, amount in wanted.items() if amount))
+    return slots(resources, gpus=found.get("GPU", 0), cpus=found.get("CPU", 0))
 
 
 class Worker(tune.Trainable):

@@ -47,7 +47,9 @@ def adaptation_for(model: nn.Module, task: Task[Any], spec: TrialSpec) -> Adapta
     solver = spec.solver
     if solver is None or solver.adapt is None:
         return None
-    block = next(ode_blocks(model))
+    block = next(ode_blocks(model), None)
+    if block is None:
+        raise InputError("`solver.adapt`: the model has no `ODEBlock` whose solver could adapt")
     if solver.facts.kind == "adaptive":
         return ToleranceAdaptation(model, solver)
     if solver.steps is None and solver.step_size is None:

@@ -189,7 +189,8 @@ def test_a_seed_that_diverges_does_not_harm_the_others(tmp_path, three, monkeypa
         assert one == pytest.approx(other, rel=1e-5)
 
 
-def test_a_trial_held_elsewhere_is_left_out(tmp_path, three):
+def test_a_trial_held_elsewhere_is_left_out(tmp_path, three, monkeypatch):
+    monkeypatch.setattr("nodebench.store.trial_folder.TRIAL_WAIT_S", 0.1)
     trials, how = three
     store = Store(tmp_path / "runs")
     with store.folder(trials[2].id).locked():

@@ -11,6 +11,7 @@ from nodebench.planning import RunOptions
 from nodebench.report.analysis.sizes import caveat
 from nodebench.spec import Trial, TrialSpec
 from nodebench.spec.point import EvaluationPoint
+from nodebench.spec.solver import Solver
 from nodebench.store import Store
 from nodebench.sweep import Sweep, load
 from nodebench.sweep.file import Evaluate, Resources, SizeName
@@ -109,6 +110,10 @@ def test_the_trials_of_a_sweep_run_on_small_generated_files(
     # Coarse, since it is the wiring that is tested.
     monkeypatch.setattr(
         "nodebench.sweep.points.limit_point", lambda _spec: EvaluationPoint("rk4", steps=2)
+    )
+    monkeypatch.setattr(
+        "nodebench.training.evaluation.reference_solver",
+        lambda _spec: Solver(method="rk4", steps=4),
     )
     store = Store(tmp_path / "runs")
     for trial in representatives(load(path)):
