@@ -33,8 +33,8 @@ def measured(tmp_path: Path, **fields: object) -> tuple[Sweep, Store]:
     return sweep, store
 
 
-@pytest.fixture
-def three_ways(tmp_path: Path) -> tuple[Sweep, Store]:
+@pytest.fixture(scope="module")
+def three_ways(tmp_path_factory: pytest.TempPathFactory) -> tuple[Sweep, Store]:
     """At three numbers of steps: backprop, the adjoint, and reversible Heun's gradient."""
     counts = [16, 64, 256]
     grid = [
@@ -44,7 +44,7 @@ def three_ways(tmp_path: Path) -> tuple[Sweep, Store]:
             "solver": [{"method": "reversible_heun", "steps": n} for n in counts],
         },
     ]
-    return measured(tmp_path, grid=grid)
+    return measured(tmp_path_factory.mktemp("three-ways"), grid=grid)
 
 
 @pytest.mark.parametrize("power", [0, 0.5, 1])

@@ -14,6 +14,7 @@ from nodebench.api import evaluate, run
 from nodebench.planning import entries
 from nodebench.planning.missing import is_missing
 from nodebench.report.analysis.verdict import VerdictWord, judge
+from nodebench.spec.solver import Solver
 from nodebench.store import Result, Store
 from nodebench.store.result import Row
 from nodebench.store.trial_folder import ERRORS_RULE
@@ -31,6 +32,13 @@ def trained(sweep: Sweep, folder: Path) -> tuple[Result, list[Row]]:
     return result, store.folder(sweep.trials[0].id).evaluations()
 
 
+@pytest.fixture
+def coarse_reference(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests that ask which errors are measured, and not how large they are."""
+    coarse = Solver(method="rk4", steps=8)
+    monkeypatch.setattr("nodebench.training.evaluation.reference_solver", lambda _spec: coarse)
+
+
 def test_a_points_factor_is_of_the_step_size_that_adaptation_came_to(tmp_path: Path) -> None:
     solver = {"method": "euler", "adapt": {"every": 1, "max_steps": 9}}
     block = {"methods": ["euler", "rk4"], "step_factors": [0.5]}
@@ -43,6 +51,7 @@ def test_a_points_factor_is_of_the_step_size_that_adaptation_came_to(tmp_path: P
     assert own["accuracy"] == result.summary["test_accuracy"]
 
 
+@pytest.mark.usefixtures("coarse_reference")
 def test_batch_statistics_give_another_accuracy_and_leave_the_learned_ones(tmp_path: Path) -> None:
     base = {
         "data": {"name": "digits", "train_size": 64, "test_size": 64},
@@ -136,6 +145,7 @@ def test_points_after_the_deadline_have_it_as_their_reason(tmp_path: Path) -> No
     assert {row["outcome"] for row in store.folder(trial.id).evaluations()} == {"finished"}
 
 
+@pytest.mark.usefixtures("coarse_reference")
 def test_errors_by_an_older_rule_are_measured_again_and_accuracies_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
