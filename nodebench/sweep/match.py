@@ -16,7 +16,7 @@ SPEC_ORDER = {path: i for i, path in enumerate(dict.fromkeys(field_paths(TrialSp
 """Every path that a trial may have -> its place in a spec."""
 
 
-OPEN = tuple(path for path in SPEC_ORDER if path.rpartition(".")[2] == "settings")
+OPEN_MAPPINGS = tuple(path for path in SPEC_ORDER if path.rpartition(".")[2] == "settings")
 """Mappings whose keys are a user's own."""
 
 
@@ -58,7 +58,7 @@ def misnamed(where: str, cell: Mapping[str, Any]) -> Iterator[Fault]:
 
 def is_known(path: str) -> bool:
     """Whether a trial may have this path: a field, or what lies in a part's own `settings`."""
-    return path in SPEC_ORDER or any(path.startswith(f"{open_}.") for open_ in OPEN)
+    return path in SPEC_ORDER or any(path.startswith(f"{open_}.") for open_ in OPEN_MAPPINGS)
 
 
 def neighbors(path: str) -> list[str]:

@@ -26,10 +26,10 @@ from nodebench.spec.point import (
     reference_solver,
 )
 from nodebench.spec.solver import Solver
+from nodebench.spec.training import Limits
 from nodebench.store import TrialFolder
 from nodebench.store.result import Row
 from nodebench.store.trial_folder import ERRORS_RULE
-from nodebench.sweep.file import Limits
 from nodebench.training.machine import environment, is_out_of_memory, shortage
 from nodebench.training.numerical_error.gradients import Gradients, ReferenceGradient
 from nodebench.training.numerical_error.solves import ReferenceSolves

@@ -16,8 +16,9 @@ from nodebench.planning import RunOptions
 from nodebench.planning.seed_packs import obstacle, packs
 from nodebench.spec import TrialSpec
 from nodebench.spec.identity import Cell
+from nodebench.spec.training import Limits
 from nodebench.store import Store
-from nodebench.sweep.file import Limits, Resources, Stop
+from nodebench.sweep.file import Resources, Stop
 from nodebench.training import trial as trial_module
 from nodebench.training.checkpoint import EpochSums, TrainState, read_checkpoint
 from nodebench.training.loop import new_state

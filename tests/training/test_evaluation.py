@@ -15,11 +15,12 @@ from nodebench.planning import entries
 from nodebench.planning.missing import is_missing
 from nodebench.report.analysis.verdict import VerdictWord, judge
 from nodebench.spec.solver import Solver
+from nodebench.spec.training import Limits
 from nodebench.store import Result, Store
 from nodebench.store.result import Row
 from nodebench.store.trial_folder import ERRORS_RULE
 from nodebench.sweep import Sweep
-from nodebench.sweep.file import Evaluate, Limits
+from nodebench.sweep.file import Evaluate
 from nodebench.training.trial import run_trial
 from tests.support.tiny_sweeps import Quiet, options, tiny
 

@@ -33,8 +33,8 @@ from nodebench.training.numerical_error.reference import (
 )
 from nodebench.training.task import Predictor, Task
 
-SAMPLES = 16
-MOST_GROWTH = 4
+GRADIENT_SAMPLES = 16
+GRADIENT_GROWTH = 4
 """A reference takes at most this many times its first steps: a gradient costs more than a solve."""
 IN_LITTLE_MEMORY = Gradient(name="recompute", segments="auto")
 
@@ -68,7 +68,7 @@ class ReferenceGradient:
         known: dict[Solver, Gradients] | None = None,
     ):
         self.model, self.task = model, task
-        self.batch = task.sample(SAMPLES)
+        self.batch = task.sample(GRADIENT_SAMPLES)
         exact, wide = in_double(model), tree_map(widened, self.batch)
         closed, known = self._in_closed_form(exact, wide), {} if known is None else known
 
@@ -81,8 +81,10 @@ class ReferenceGradient:
                     known[solver] = self._gradients(exact, wide)
             return known[solver]
 
-        self.reference = Reference(lambda solver: found(solver).parameters, reference, MOST_GROWTH)
-        self._states = Reference(lambda solver: found(solver).states, reference, MOST_GROWTH)
+        self.reference = Reference(
+            lambda solver: found(solver).parameters, reference, GRADIENT_GROWTH
+        )
+        self._states = Reference(lambda solver: found(solver).states, reference, GRADIENT_GROWTH)
         self._plain: dict[Solver, Gradients | None] = {}
 
     def of(self, gradient: Gradient, solver: Solver) -> Row:

@@ -17,9 +17,9 @@ from nodebench.spec.solver import Solver
 from nodebench.training.numerical_error.reference import Reference, in_double
 from nodebench.training.task import Task
 
-SAMPLES = 8
+SOLVE_SAMPLES = 8
 """Enough for an error's size, and few enough to cost little compared with a test set."""
-MOST_GROWTH = 16
+SOLVE_GROWTH = 16
 """A reference takes at most this many times its first steps."""
 
 
@@ -30,9 +30,9 @@ class ReferenceSolves:
         self.model = in_double(model).eval()
         self.limits = [block.max_evaluations for block in ode_blocks(model)]
         with torch.no_grad(), solved_by(self.model, reference), recorded(self.model) as solves:
-            task.loss(self.model, task.sample(SAMPLES))
+            task.loss(self.model, task.sample(SOLVE_SAMPLES))
         self.solves = [(block, y0, times) for block, y0, times, _ in solves]
-        self.reference = Reference(self._outputs, reference, MOST_GROWTH)
+        self.reference = Reference(self._outputs, reference, SOLVE_GROWTH)
 
     def under(self, solver: Solver) -> float | None:
         """‖y − y*‖ / ‖y*‖ over the outputs of all ODE blocks; None if that is not known.
