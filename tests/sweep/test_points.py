@@ -1,4 +1,4 @@
-"""Tests of spec/point.py."""
+"""Tests of sweep/points.py, and of spec/point.py, whose points it chooses."""
 
 from __future__ import annotations
 

@@ -153,7 +153,7 @@ class ReferenceGradient:
     def _gradients(self, model: nn.Module, batch: Any) -> Gradients:
         with recorded(model) as solves:
             loss = self._loss(model, model, batch)
-        return _taken(model, loss, [y0 for _, y0, _, _ in solves if y0.requires_grad])
+        return _taken(model, loss, [solve.y0 for solve in solves if solve.y0.requires_grad])
 
     def _in_closed_form(self, model: nn.Module, batch: Any) -> Gradients | None:
         """The gradient along the model's solution; None if it has none in closed form."""

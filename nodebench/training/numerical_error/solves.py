@@ -31,7 +31,7 @@ class ReferenceSolves:
         self.limits = [block.max_evaluations for block in ode_blocks(model)]
         with torch.no_grad(), solved_by(self.model, reference), recorded(self.model) as solves:
             task.loss(self.model, task.sample(SOLVE_SAMPLES))
-        self.solves = [(block, y0, times) for block, y0, times, _ in solves]
+        self.solves = solves
         self.reference = Reference(self._outputs, reference, SOLVE_GROWTH)
 
     def under(self, solver: Solver) -> float | None:
@@ -65,9 +65,7 @@ class ReferenceSolves:
         """What the blocks give under a solver, as one vector."""
         take_evaluations(self.model)
         with solved_by(self.model, solver):
-            return torch.cat(
-                [b.trajectory(y0, times)[1:].flatten() for b, y0, times in self.solves]
-            )
+            return torch.cat([s.block.trajectory(s.y0, s.times)[1:].flatten() for s in self.solves])
 
 
 @contextmanager
