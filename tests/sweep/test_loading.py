@@ -95,7 +95,7 @@ def test_settings_of_one_s_own_part_are_paths_wherever_a_grid_takes_them(tmp_pat
             exclude=[{"model.settings.width": 32}],
         )
     )
-    assert [t.settings["model.settings.width"] for t in found.trials] == [8, 16]
+    assert [t.spec.model.settings["width"] for t in found.trials] == [8, 16]
 
 
 def test_small_replaces_fields_and_axes_and_renames_the_sweep(tmp_path):
