@@ -21,7 +21,8 @@ from nodebench.sweep.match import SPEC_ORDER
 TABLE = "results.csv"
 
 SECONDS_NOTE = (
-    "‡ To over from, as trained: other trials, and other machines, may have had a part in it."
+    "‡ Ratio of the seconds as trained (to / from): other trials or another machine may have "
+    "affected it."
 )
 
 
@@ -83,7 +84,7 @@ def comparison(reference: Side, other: Side) -> str:
     both = {key: sides for key, sides in cells.items() if all(len(side) for side in sides)}
     if not both:
         raise InputError(
-            f"`{reference.name}` and `{other.name}` have no cell in common: "
+            f"`{reference.name}` and `{other.name}` have no configuration in common: "
             f"{_settings_apart(reference.results, other.results)}"
         )
     named = {_label(sides[1]): sides for sides in both.values()}
@@ -97,7 +98,7 @@ def comparison(reference: Side, other: Side) -> str:
     }
     rows = [
         {
-            "cell": cell,
+            "configuration": cell,
             "from": measured(_metric_name(metric), pairs[cell][0]),
             "to": measured(_metric_name(metric), pairs[cell][1]),
             **_difference_columns(found.get(cell), metric),
@@ -107,7 +108,7 @@ def comparison(reference: Side, other: Side) -> str:
     ]
     what = _metric_name(metric)
     what = f"Test {what}{unit(what)}, from `{reference.name}` to `{other.name}`."
-    lines = [f"# {other.name} against {reference.name}", f"{what} {SECONDS_NOTE}"]
+    lines = [f"# {other.name} compared with {reference.name}", f"{what} {SECONDS_NOTE}"]
     table: str = pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True)
     missing = [
         _cells_of_one_side(cells, side, name)
@@ -120,7 +121,7 @@ def _headline(*sides: Side) -> str:
     for metric in ("test_accuracy", "test_error"):
         if all(metric in side.results for side in sides):
             return metric
-    raise InputError("nothing has finished in one of the two, or they measure different things")
+    raise InputError("one of the two has no finished trial, or their metrics differ")
 
 
 def _metric_name(metric: str) -> str:
@@ -164,11 +165,11 @@ def _settings_apart(*tables: pd.DataFrame) -> str:
         path: [sorted({_setting_text(v) for v in t[path]} - {""}) for t in tables] for path in paths
     }
     apart = [
-        f"`{path}` is {', '.join(ours)} in the one, {', '.join(theirs)} in the other"
+        f"`{path}` is {', '.join(ours)} in one, {', '.join(theirs)} in the other"
         for path, (ours, theirs) in values.items()
         if ours and theirs and not set(ours) & set(theirs)
     ]
-    return "; ".join(apart) or "their settings are combined otherwise"
+    return "; ".join(apart) or "their settings are combined differently"
 
 
 def _setting_text(value: object) -> str:

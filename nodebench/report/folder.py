@@ -21,15 +21,15 @@ def require_report_folder(folder: Path) -> None:
     """
     if folder.exists() and not folder.is_dir():
         raise StoreError(
-            f"`{folder}` is a file, and a report is a folder: move it, or give `--out`"
+            f"`{folder}` is a file, but a report needs a folder: move the file, or pass `--out`"
         )
     if _is_table(folder / FIRST):
         return
     theirs = [name for name in (FIRST, *WRITTEN) if (folder / name).exists()]
     if theirs:
         raise StoreError(
-            f"`{folder}` has {', '.join(f'`{name}`' for name in theirs)}, which no report of "
-            "nodebench has written, and one would replace: move them, or give `report --out`"
+            f"`{folder}` has {', '.join(f'`{name}`' for name in theirs)}, which nodebench did not "
+            "write and a report would overwrite: move them, or pass `report --out`"
         )
 
 

@@ -7,8 +7,8 @@ NOTES = {
     "none; a dash means that no trial finished.",
     "NFE": "number of evaluations of the right-hand side per pass, summed over ODE blocks and "
     "averaged over the last epoch.",
-    "drop": "what the headline metric loses under the worst of the solvers that are finer than the "
-    "training solver.",
+    "drop": "the loss of the headline metric under the worst of the solvers that are finer than "
+    "the training solver.",
     "limit": "the metric under classic RK4 with 128 steps, or under a finer solver that was "
     "evaluated.",
     "ODE?": "`no` means that the drop exceeds the margin: the network has learned its solver's "
@@ -17,11 +17,11 @@ NOTES = {
 """Term -> its definition, in every report that uses it."""
 
 AS_TRAINED = """\
-‡ seconds: the median over epochs, measured while other trials may have shared the machine. They
-do not compare; `nodebench time` measures seconds that do."""
+‡ seconds: the median over epochs, measured while other trials may have shared the machine. Do not
+compare them; `nodebench time` measures comparable seconds."""
 
 PACKED = """\
-Seeds were trained together (see Provenance), and a trial's seconds are those of all of them."""
+Seeds were packed into one run (see Provenance): the seconds of a trial are those of its pack."""
 
 TIMED_BUSY = """\
 ‡ seconds: timed one trial at a time, but on a machine that was not idle (see the load in [What a
@@ -40,11 +40,12 @@ is clear if p < 0.05 after Holm's correction; "no clear difference" does not mea
 none."""
 
 CLAIMS = """\
-What the study claims. A claim is reproduced if it holds in every configuration that it is about,
+Claims of the study. A claim is reproduced if it holds in every configuration that it is about,
 beyond the 95 % interval."""
 
 EXPECTATIONS = """\
-What the sweep's author expects; no source states it. It is judged as a claim is."""
+Expectations of the sweep's author, stated by no source. They are judged in the same way as
+claims."""
 
 PUBLISHED_NUMBERS = """\
 The study's numbers are those of its full size and its hardware; ~ marks one that was read off a
@@ -62,10 +63,10 @@ VERDICTS = """\
 A network that loses more than the margin under a finer solver is a ResNet in disguise."""
 
 VERDICT_TERMS = {
-    "sufficient steps": "the fewest evaluated steps of the training method from which on the "
-    "metric stays within the margin of the limit: one number for all seeds, or one for each.",
-    "order": "the training method's observed order of convergence on the trained field, of its "
-    "order on smooth fields. If it is far below, the steps do not resolve the field.",
+    "sufficient steps": "the smallest evaluated number of steps of the training method from which "
+    "the metric stays within the margin of the limit: one number for all seeds, or one for each.",
+    "order": "the observed order of convergence of the training method on the trained field, next "
+    "to its order on smooth fields. If it is far lower, the steps do not resolve the field.",
 }
 
 OTHER_SOLVERS = """\
@@ -82,8 +83,8 @@ HEAT_MAP = """\
 Rows: training solver. Columns: test solver."""
 
 WORK_PRECISION = """\
-Relative error of the ODE blocks' outputs against a fine reference in float64, over evaluations
-and over seconds of a forward pass (as trained: other trials may have shared the machine)."""
+Relative error of the ODE blocks' outputs against a fine reference in float64, over the evaluations
+and the seconds of a forward pass (other trials may have shared the machine)."""
 
 ADAPTATION = """\
 The adapted solver by iteration, with accuracy and evaluations: mean and 95 % interval
@@ -95,14 +96,14 @@ whole span from the true start."""
 
 GRADIENT_TABLE = """\
 Gradients on 16 training samples, of the loss with respect to all parameters (dL/dθ) and to the
-states from which ODE blocks start (dL/dy0), against those of the ODE itself: relative errors
+initial states of the ODE blocks (dL/dy0), compared with those of the ODE itself: relative errors
 (median over n seeds), the distance from backprop's gradient through the same solve, and the cost of
-one forward and backward pass (as trained: other trials may have shared the machine)."""
+one forward and backward pass (other trials may have shared the machine)."""
 
 WAYS = """\
 A gradient is *exact* if it is within 1e-5 of backprop's through every solve with fixed steps. With
 adaptive steps, backprop also differentiates the step sizes, which other gradients do not. Errors
-are those of dL/dθ against the ODE; of an exact gradient, that is the solver's error. Memory and
+are those of dL/dθ against the ODE; for an exact gradient, they are the solver's. Memory and
 seconds are medians of the ratio to backprop with the same solver."""
 
 GRADIENT_COSTS = """\
@@ -114,16 +115,17 @@ Errors of dL/dθ and of dL/dy(0), one row of panels per budget. A cross marks a 
 errors beyond 1e-9 and 1e3 are drawn at the edge."""
 
 MEMORY_BY_STEPS = """\
-The peak of all tensors that a forward and a backward pass on 16 training samples make. The power p
-is that of bytes = c + a · steps^p through the three largest numbers of steps: 1 if memory grows
-with the steps, ½ with their square root, 0 if it does not grow."""
+The peak memory of all tensors in a forward and a backward pass on 16 training samples. The power p
+comes from bytes = c + a · steps^p through the three largest numbers of steps: 1 if memory grows in
+proportion to the steps, ½ if with their square root, 0 if it does not grow."""
 
 TIMINGS = """\
 One trial at a time on its device, from its final weights: batch, forward, backward and update.
 The median over rounds; an epoch is a step times the number of batches."""
 
 ROBUSTNESS_FIGURE = """\
-The trained weights by the evaluations of a forward pass; the dashed line marks those of training.
-A curve that falls to the right of it belongs to a network that depends on its solver's error."""
+The trained weights over the evaluations of a forward pass. The dashed line marks the evaluations
+used in training. A curve that falls to its right belongs to a network that depends on its solver's
+error."""
 
 METRICS_BY_EPOCH = "Mean over seeds, with its 95 % confidence interval."

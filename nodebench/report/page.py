@@ -139,7 +139,7 @@ def _frontier_section(found: Findings, figures: Figures) -> list[str]:
 def _not_drawn(problems: Sequence[str]) -> list[str]:
     """After all figures have been tried: which could not be drawn, and why."""
     lines = [f"- {' '.join(problem.split())}" for problem in problems]
-    return ["\n".join(["## Not drawn\n", *lines])] if lines else []
+    return ["\n".join(["## Figures that failed\n", *lines])] if lines else []
 
 
 def _claims_section(sweep: Sweep, title: str, text: str, checked: Sequence[Checked]) -> list[str]:
@@ -264,7 +264,7 @@ def _provenance(results: pd.DataFrame) -> str:
         "hardware": "hardware",
         "device": "device",
         "threads per trial": "threads",
-        "seeds trained together": "packed",
+        "seeds packed into one run": "packed",
         "torch": "torch",
         "torchdiffeq": "torchdiffeq",
         "python": "python",
@@ -291,6 +291,6 @@ def _day(stamp: float) -> str:
 def _reproduce(sweep: Sweep) -> str:
     return (
         "## Reproduce\n\n"
-        "The sweep as it ran is in [sweep.yaml](sweep.yaml), every trial in "
-        f"[results.csv](results.csv).\n\n    nodebench run reports/{sweep.name}/sweep.yaml"
+        "[sweep.yaml](sweep.yaml) is the sweep as it ran; [results.csv](results.csv) has a row "
+        f"for every trial.\n\n    nodebench run reports/{sweep.name}/sweep.yaml"
     )

@@ -57,12 +57,12 @@ VERDICT_OF_JUDGEMENT = {
 OPENING_OF_SCOREBOARD = """\
 # Scoreboard
 
-Every number that the studies publish of a sweep's cells, and every claim of theirs that its file
-states, beside what the reports in this folder found. Of several sizes of a sweep, the largest that
-has run counts. A small form decides nothing; of a medium one, what it has instead of the study's
-settings is named. `nodebench scoreboard` writes this page, from the sweeps' files and the
-`results.csv` of each report, which [docs/reports.md](../docs/reports.md) explains.
-[docs/studies.md](../docs/studies.md) says which study is which."""
+Every published number and every published claim that a sweep reproduces, next to the result in this
+folder's reports. If several sizes of a sweep have run, the largest one counts. A small form decides
+nothing. For a medium form, the settings that differ from the study's are named.
+`nodebench scoreboard` writes this page from the sweep files and the `results.csv` of each report;
+[docs/reports.md](../docs/reports.md#the-scoreboard) explains it, and
+[docs/studies.md](../docs/studies.md) lists the studies."""
 
 
 @dataclass(frozen=True)

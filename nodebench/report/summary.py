@@ -88,7 +88,7 @@ def _lead(best: pd.Series[float], second: pd.Series[float]) -> str:
     if difference is None or difference.n < FEWEST_PAIRS:
         return f"Fewer than {FEWEST_PAIRS} seeds: its lead was not tested. Second:"
     if difference.has_no_interval:
-        return "Every seed gives the same lead, which was therefore not tested. Second:"
+        return "Every seed gives the same lead, so it was not tested. Second:"
     word = "clearly" if difference.p < SIGNIFICANT else "not clearly"
     return f"It is {word} ahead (p = {probability(difference.p)}) of the second,"
 
@@ -164,7 +164,7 @@ def _published(published: Sequence[Compared]) -> list[SummaryLine]:
     readings = [each.reading for each in published if each.reading in COMPARED]
     parts = _counts_text(readings, COMPARED)
     title = "[Published numbers](#published-numbers)"
-    return [(title, f"of {len(readings)} that compare, {parts}.")] if readings else []
+    return [(title, f"of {len(readings)} comparable numbers, {parts}.")] if readings else []
 
 
 def _cost(frame: pd.DataFrame) -> list[SummaryLine]:
@@ -204,7 +204,7 @@ def _gradients(costs: pd.DataFrame) -> list[SummaryLine]:
     others = others[others["way"] != "backprop"]
     title = "[Gradients](#which-gradient-to-trust)"
     exact = [f"`{way}`" for way in others.loc[others["is_exact"], "way"]]
-    parts = [f"as exact as `backprop`, to rounding: {_enumerated(exact) or 'none'}"]
+    parts = [f"as exact as `backprop`, up to rounding: {_enumerated(exact) or 'none'}"]
     for word, column, of in (
         ("fastest", "of_seconds", "seconds"),
         ("lightest", "of_memory", "memory"),

@@ -46,7 +46,8 @@ def test_cells_that_only_one_side_tells_apart_are_not_mixed(tmp_path):
 
 def test_a_report_beside_itself_has_both_columns(tmp_path):
     one = finished(tmp_path / "one")
-    heading = next(line for line in compare(one, one).splitlines() if line.startswith("| cell"))
+    lines = compare(one, one).splitlines()
+    heading = next(line for line in lines if line.startswith("| configuration"))
     assert [name.strip() for name in heading.split("|")[2:4]] == ["from", "to"]
 
 
@@ -54,7 +55,7 @@ def test_sweeps_that_share_no_cell_are_told_what_sets_them_apart(tmp_path):
     one, other = (
         finished(tmp_path / str(steps), grid={"solver.steps": [steps]}) for steps in (2, 4)
     )
-    with pytest.raises(InputError, match=r"`solver\.steps` is 2\.0 in the one, 4\.0 in the other"):
+    with pytest.raises(InputError, match=r"`solver\.steps` is 2\.0 in one, 4\.0 in the other"):
         compare(one, other)
 
 

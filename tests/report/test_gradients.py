@@ -101,7 +101,7 @@ def test_the_answer_says_which_was_exact_cheapest_and_lightest(three_ways, tmp_p
         "backprop": True, "reversible reversible_heun": True, "adjoint": False,
     }  # fmt: skip
     text = answer(found)
-    assert "as exact as `backprop`, to rounding: `reversible reversible_heun`;" in text
+    assert "as exact as `backprop`, up to rounding: `reversible reversible_heun`;" in text
     assert "lightest after it: `adjoint` (" in text
     assert "not exact)." in text
     table = gradient_tables.ways_table(found.costs).set_index("gradient")

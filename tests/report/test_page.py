@@ -113,7 +113,7 @@ def test_seconds_of_packed_seeds_are_said_to_be_of_them_all(tmp_path):
             here = {**HERE, "packed": packed}
             store.folder(trial.id).write_result(result(0.8, environments=[here]))
         text = write_report_folder(sweep, store, tmp_path / "report").read_text()
-        assert ("Seeds were trained together" in text) is is_said
+        assert ("Seeds were packed into one run" in text) is is_said
 
 
 def test_a_sweep_without_results_still_has_a_page(tmp_path):
@@ -245,7 +245,7 @@ def test_a_medium_form_is_compared_and_its_doubt_named(tmp_path, monkeypatch):
     assert f"**This is the medium form of the sweep: {doubt}. Its numbers" in page
     assert f"**These numbers are not the study's: {doubt}.**" in page
     assert "**[Claims](#claims):** 1 reproduced (in the medium form)." in page
-    assert "of 3 that compare, 2 matching and 1 differing." in page
+    assert "of 3 comparable numbers, 2 matching and 1 differing." in page
     assert (tmp_path / "report" / "sweep.yaml").read_text() == sweep.text
 
 

@@ -100,7 +100,7 @@ def test_a_published_best_epoch_stands_beside_the_best_epoch() -> None:
         (number(0.854, n=5), "matches: a clear difference, but within the margin"),
         (number(0.90, spread=0.01, n=3), "differs"),
         (number(0.851, spread=0.01, n=3), "too uncertain to say: no number of our seeds would "
-         "decide, ± 2.48 is theirs alone"),
+         "decide: the study's part alone is ± 2.48"),
         (number(0.858, n=50), "differs"),  # though by less than the margin, perhaps
         # By 5 seeds ± 2.776 * 0.001 * sqrt(1/5 + 1/5) = 0.0018, by 4 still ± 0.0021.
         (number(0.852, n=5, margin=0.004), "too uncertain to say: 5 of our seeds would decide"),
@@ -109,7 +109,8 @@ def test_a_published_best_epoch_stands_beside_the_best_epoch() -> None:
         (number(0.86), "differs"),
         (number(0.849, read_off=True, margin=0.02), "matches"),  # 0.1 ± 1.5 points
         (number(0.849, read_off=True),
-         "too uncertain to say: no number of our seeds would decide, ± 1.2 is theirs alone"),
+         "too uncertain to say: no number of our seeds would decide: "
+         "the study's part alone is ± 1.2"),
         (number(20.0, metric="epoch_s"), "not comparable: another machine"),
         (number(0.851, not_comparable="another recipe"), "not comparable: another recipe"),
     ],
@@ -154,7 +155,7 @@ def test_what_cannot_be_compared_says_why():
     assert said(number(0.9), OURS[:1]) == "not comparable: one seed"
     assert said(number(0.9), obstacle="the small form") == "not comparable: the small form"
     same = said(number(0.9), pd.Series([0.9, 0.9, 0.9]))
-    assert same == "not comparable: every seed gives the same (not tested)"
+    assert same == "not comparable: every seed gives the same value (not tested)"
     assert compared_number("", number(0.9), OURS).difference == "-5 ± 0.497"
     assert compared_number("", number(0.9), OURS[:1]).difference == "-5.1"
 

@@ -50,7 +50,8 @@ def test_the_answer_counts_what_matches_differs_and_is_too_uncertain(tmp_path):
     found.published.append(
         compared_number("a", PublishedNumber(cell={}, value=0.9, source="S0"), ours[:1])
     )
-    assert "of 4 that compare, 1 matching, 2 differing and 1 too uncertain to say." in answer(found)
+    counts = "1 matching, 2 differing and 1 too uncertain to say."
+    assert f"of 4 comparable numbers, {counts}" in answer(found)
 
 
 def test_there_is_nothing_to_answer_before_anything_has_finished(tmp_path):

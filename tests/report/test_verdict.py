@@ -96,12 +96,13 @@ def test_without_a_limit_nothing_is_said(trial: Trial) -> None:
     assert (found.word, found.reason) == (VerdictWord.UNDECIDED, "the limit has not been evaluated")
     assert (found.own, found.limit) == (0.9, None)
     found = judged(trial, (0.9, OWN), ("diverged", LIMIT))
-    assert (found.word, found.reason) == (VerdictWord.UNDECIDED, "the limit: diverged")
+    assert (found.word, found.reason) == (VerdictWord.UNDECIDED, "at the limit: diverged")
 
 
 def test_a_model_that_fails_under_its_own_solver_is_undecided(trial: Trial) -> None:
     found = judged(trial, ("diverged", OWN), (0.9, LIMIT))
-    assert (found.word, found.reason) == (VerdictWord.UNDECIDED, "its own solver: diverged")
+    reason = "under the training solver: diverged"
+    assert (found.word, found.reason) == (VerdictWord.UNDECIDED, reason)
 
 
 def test_nothing_is_said_of_a_model_that_has_learned_nothing(trial: Trial) -> None:
@@ -192,7 +193,7 @@ def test_of_what_was_trained_at_the_limit_nothing_is_said(tmp_path: Path) -> Non
     rows = [point(0.9, trial.spec.solver, **own), point(0.9, **LIMIT)]
     found = verdict(trial, rows, 0.01)
     assert found is not None
-    assert (found.word, found.reason) == (VerdictWord.UNDECIDED, "nothing finer was evaluated")
+    assert (found.word, found.reason) == (VerdictWord.UNDECIDED, "no finer solver was evaluated")
     finer = {"method": "rk4", "steps": 256, "nfe": 1024.0}
     found = verdict(trial, [*rows, point(0.9, **finer)], 0.01)
     assert found is not None and found.word == VerdictWord.ODE
@@ -204,12 +205,12 @@ def test_the_limit_by_another_name_is_not_finer_than_itself(tmp_path: Path) -> N
     own = {"method": "rk4", "step_factor": 1.0, "nfe": 512.0}
     found = verdict(trial, [point(0.9, trial.spec.solver, **own), point(0.9, **LIMIT)], 0.01)
     assert found is not None
-    assert (found.word, found.reason) == (VerdictWord.UNDECIDED, "nothing finer was evaluated")
+    assert (found.word, found.reason) == (VerdictWord.UNDECIDED, "no finer solver was evaluated")
 
 
 def test_a_finer_solver_that_fails_leaves_it_undecided(trial: Trial) -> None:
     found = judged(trial, (0.9, OWN), ("diverged", euler(4)), (0.9, LIMIT))
-    assert (found.word, found.reason) == (VerdictWord.UNDECIDED, "a finer solver: diverged")
+    assert (found.word, found.reason) == (VerdictWord.UNDECIDED, "under a finer solver: diverged")
     coarser = judged(trial, (0.9, OWN), ("diverged", euler(1)), (0.9, LIMIT))
     assert coarser.word == VerdictWord.ODE
     assert (

@@ -78,7 +78,7 @@ def test_labels_of_600_letters_leave_a_report_with_all_its_figures(long_labels, 
     figures = {path.stem for path in (tmp_path / "report" / "figures").glob("*.svg")}
     assert {"accuracy", "loss", "robustness", "heat-map", "paths", "frontier"} <= figures
     assert LONG in page.read_text()  # tables have room
-    assert "## Not drawn" not in page.read_text()
+    assert "## Figures that failed" not in page.read_text()
 
 
 def test_a_figure_that_fails_is_named_on_the_page_and_takes_nothing_else(tmp_path, monkeypatch):
@@ -90,7 +90,7 @@ def test_a_figure_that_fails_is_named_on_the_page_and_takes_nothing_else(tmp_pat
     )
     assert problems == ["frontier: ZeroDivisionError: division by zero"]
     text = page.read_text()
-    assert "## Not drawn\n\n- frontier: ZeroDivisionError" in text
+    assert "## Figures that failed\n\n- frontier: ZeroDivisionError" in text
     assert "## Provenance" in text
     assert (tmp_path / "report" / "report.html").exists()
 

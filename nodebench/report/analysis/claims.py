@@ -120,7 +120,7 @@ def _judged_in_cell(
             return None
         other = partner(sweep, trial, claim.other)
         if other is None:
-            return _CellJudgement(Judgement.NOT_RUN, "no single cell to compare with")
+            return _CellJudgement(Judgement.NOT_RUN, "no single configuration to compare with")
         name = sweep.cell_label(other)
         difference = paired(values, _values_by_seed(frame, name, metric))
         if difference is None:

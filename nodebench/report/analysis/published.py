@@ -80,12 +80,12 @@ class PublishedNumber(Settings):
     @model_validator(mode="after")
     def _is_known_well_enough(self) -> Self:
         if self.spread is not None and self.n is None:
-            raise ValueError("`spread` needs `n`: of how many trainings, or of how many at most")
+            raise ValueError("`spread` needs `n`, the number of trainings or an upper bound")
         is_text = isinstance(self.value, str)
         if is_text != (self.metric == "parameters"):
-            raise ValueError("`value` is text for `parameters`, as printed, and else a number")
+            raise ValueError("`value` must be the printed text for `parameters`, else a number")
         if is_text and not re.fullmatch(r"\d+(\.\d+)?( [KM])?", str(self.value)):
-            raise ValueError(f"`value` is `{self.value}`: a number of parameters is as `0.60 M`")
+            raise ValueError(f"`value` is `{self.value}`: write parameter counts like `0.60 M`")
         return self
 
     def __str__(self) -> str:
@@ -242,14 +242,14 @@ def _note(entry: PublishedNumber, ours: pd.Series[float], found: Agreement) -> s
     """What the reading leaves open."""
     difference = abs(float(ours.mean()) - entry.number)
     if found.reading is PublishedReading.NOT_COMPARABLE:
-        return "every seed gives the same (not tested)"
+        return "every seed gives the same value (not tested)"
     if found.reading is PublishedReading.MATCHES and difference > found.half_width:
         return "a clear difference, but within the margin"
     if found.reading is not PublishedReading.UNCERTAIN:
         return ""
     if found.deciding is None:
         left = f"{found.half_width_left * entry.scale:.3g}"
-        return f"no number of our seeds would decide, ± {left} is theirs alone"
+        return f"no number of our seeds would decide: the study's part alone is ± {left}"
     if found.deciding > MOST_SEEDS:
         return f"more than {MOST_SEEDS:,} of our seeds would decide"
     return f"{found.deciding:.0f} of our seeds would decide"
@@ -300,7 +300,7 @@ def why_not_comparable(sweep: Sweep) -> str:
     """Why the numbers of a sweep cannot be those of its study; empty if they can."""
     if sweep.made.size == "small":
         return "the small form"
-    return "its cells were changed by `--set`" if sweep.made.has_other_cells else ""
+    return "its configurations were changed by `--set`" if sweep.made.has_other_cells else ""
 
 
 def _ours_text(entry: PublishedNumber, values: pd.Series[float]) -> str:

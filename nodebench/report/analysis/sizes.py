@@ -22,8 +22,8 @@ def opening(sweep: Sweep) -> str:
     if sweep.made.size != "medium":
         return OPENING_OF_SMALL if sweep.made.size == "small" else ""
     return (
-        f"This is the medium form of the sweep: {caveat(sweep)}. Its numbers are compared with "
-        "the study's all the same, with that doubt."
+        f"This is the medium form of the sweep: {caveat(sweep)}. Its numbers are still compared "
+        "with the study's, and each comparison names this caveat."
     )
 
 

@@ -121,7 +121,7 @@ def verdict(
     if own_row is None or own_row.get("nfe") == 0:  # a network without ODE blocks
         return None
     if own_row["outcome"] != TrialOutcome.FINISHED:
-        return Verdict(VerdictWord.UNDECIDED, f"its own solver: {own_row['outcome']}")
+        return Verdict(VerdictWord.UNDECIDED, f"under the training solver: {own_row['outcome']}")
     sign = 1 if trial.spec.data.higher_is_better else -1
     margin += ACCURACY_ROUNDING
     found, own = [_evaluated(trial, row) for row in rows], _evaluated(trial, own_row)
@@ -145,11 +145,11 @@ def _why_undecided(limit: _Evaluated | None, finer: Sequence[_Evaluated]) -> str
     if limit is None:
         return "the limit has not been evaluated"
     if not limit.is_finished:
-        return f"the limit: {limit.outcome}"
+        return f"at the limit: {limit.outcome}"
     failed = [point.outcome for point in finer if not point.is_finished]
     if failed:
-        return f"a finer solver: {failed[0]}"
-    return "" if finer else "nothing finer was evaluated"
+        return f"under a finer solver: {failed[0]}"
+    return "" if finer else "no finer solver was evaluated"
 
 
 def _comparable_rows(trial: Trial, rows: Iterable[Row]) -> list[Row]:

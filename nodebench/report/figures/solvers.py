@@ -152,7 +152,7 @@ def steps_figure(sweep: Sweep, curves: pd.DataFrame, folder: Path) -> list[str]:
         grid[0, 0].plot([], color=color, linewidth=4, label=f"trained with {size:g}")
     for axes, method in zip(grid.flat, methods, strict=True):
         _steps_panel(axes, curves[curves["trained"] == method], colors, looks)
-        axes.set_title(f"trained by {method}", fontsize="medium")
+        axes.set_title(f"trained with {method}", fontsize="medium")
     figure.supxlabel("steps")
     figure.supylabel(f"test {sweep.trials[0].spec.data.metric}")
     within_shares(grid[0, 0], sweep.trials[0].spec.data.metric)
@@ -178,7 +178,7 @@ def _steps_panel(
             own["steps"], own["value"], s=70, facecolors="none", edgecolors="black", zorder=3
         )
     for method in dict.fromkeys(curves["method"]):
-        axes.plot([], **{**looks[method], "color": "0.3"}, label=f"tested by {method}")
+        axes.plot([], **{**looks[method], "color": "0.3"}, label=f"tested with {method}")
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter(lambda n, _: f"{n:g}")
 
@@ -242,7 +242,7 @@ def heat_map_figure(sweep: Sweep, frame: pd.DataFrame, folder: Path) -> list[str
     axes.grid(visible=False)
     axes.set_yticks([row + 0.5 for row in range(len(table))], list(table.index))
     axes.tick_params(axis="x", rotation=90)
-    axes.set(xlabel="tested by", ylabel="trained as")
+    axes.set(xlabel="test solver", ylabel="trained as")
     save(figure, folder / "heat-map")
     return ["heat-map"]
 
@@ -274,7 +274,7 @@ def paths_figure(
                 axes.plot(x[0], y[0], color=color, marker="o", markersize=4)
                 axes.plot(x[-1], y[-1], color=color, marker="x", markersize=6)
             axes.set(xscale="symlog", yscale="symlog")  # from tenths of the input to hundreds
-            name = "its own solver" if under == "own" else "the limit"
-            axes.set_title(f"{cell}, under {name}", fontsize="medium")
+            name = "training solver" if under == "own" else "limit"
+            axes.set_title(f"{cell}, {name}", fontsize="medium")
     save(figure, folder / "paths")
     return ["paths"]
