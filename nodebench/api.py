@@ -121,7 +121,7 @@ def _parts(how: Mapping[str, object]) -> tuple[Selection, Backend, Publication]:
     """
     known = RunKeywords.__annotations__
     if others := how.keys() - known.keys():
-        raise TypeError(f"`run` takes no such keyword: {unknown(min(others), 'keyword', known)}")
+        raise TypeError(f"`run`: {unknown(min(others), 'keyword', known)}")
     return _launch_part(Selection, how), _launch_part(Backend, how), _launch_part(Publication, how)
 
 
@@ -222,7 +222,7 @@ def write_report(
 
     store = store or default_store()
     target = folder or report_folder(sweep.name)
-    require_place(target, "Give `--out` a folder that can")
+    require_place(target, "Pass a writable folder to `--out`")
     require_report_folder(target)
     if folder is None:
         require_name(sweep, store)

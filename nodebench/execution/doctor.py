@@ -35,7 +35,7 @@ Level = Literal["ok", "warning", "problem"]
 
 CHECKED_PACKAGES = ("torch", "torchvision", "torchdiffeq", "ray", "mlflow")
 OLDEST_PYTHON = (3, 11)
-ASK_FOR_RAY = "; `doctor --ray` starts or joins it to see"
+ASK_FOR_RAY = "; `doctor --ray` starts or joins it for a full check"
 LITTLE_BYTES, TOO_LITTLE_BYTES = 5e9, 5e8
 
 
@@ -68,7 +68,7 @@ def examine(case: Case) -> Iterator[tuple[str, Finding]]:
 def _python(_case: Case) -> Iterator[Finding]:
     needed = ".".join(map(str, OLDEST_PYTHON))
     is_new = tuple(map(int, platform.python_version_tuple()[:2])) >= OLDEST_PYTHON
-    cure = "" if is_new else f"take Python {needed} or newer"
+    cure = "" if is_new else f"install Python {needed} or newer"
     yield Finding("ok" if is_new else "problem", platform.python_version(), cure)
 
 
@@ -87,7 +87,7 @@ def _versions(_case: Case) -> Iterator[Finding]:
         else:
             yield Finding(
                 "warning",
-                f"{name} {version}, and `requirements.lock` has {wanted}",
+                f"{name} {version}, but `requirements.lock` has {wanted}",
                 "results may differ in their last bits: `uv pip sync requirements.lock`",
             )
 
@@ -102,7 +102,7 @@ def _locked(path: Path) -> dict[str, str]:
 def _cpus(_case: Case) -> Iterator[Finding]:
     """What this process may use, which in a container or a batch job is less than the machine."""
     cpus, memory = cpu_count(), f"{memory_bytes() / 1e9:.1f} GB of memory"
-    yield Finding("ok", f"{cpus} CPU{'' if cpus == 1 else 's'} and {memory} may be used")
+    yield Finding("ok", f"{cpus} CPU{'' if cpus == 1 else 's'} and {memory} available")
 
 
 def _gpu(case: Case) -> Iterator[Finding]:
@@ -126,12 +126,12 @@ def _gpu(case: Case) -> Iterator[Finding]:
         built = f"CUDA {torch.version.cuda}" if torch.version.cuda else "the CPU only"
         yield Finding(
             "warning",
-            f"there is driver {driver}, but torch, built for {built}, sees no GPU{reason}",
-            "update the driver, install another build of torch, or let this process see the GPU",
+            f"driver {driver} is installed, but torch (built for {built}) sees no GPU{reason}",
+            "update the driver, install another build of torch, or make the GPU visible",
         )
     elif count == 0 and case.sweep and case.sweep.resources.gpus:
-        cure = "`run --cpu` trains on the CPU, and `--small` takes a small form"
-        yield Finding("warning", f"`{case.sweep.name}` asks for a GPU, and there is none", cure)
+        cure = "`run --cpu` trains on the CPU, and `--small` uses the small form"
+        yield Finding("warning", f"`{case.sweep.name}` needs a GPU, but there is none", cure)
     elif count == 0:
         yield Finding("ok", "none: trials run on the CPU")
 
@@ -147,12 +147,12 @@ def _driver() -> str | None:
 
 
 def _runs(case: Case) -> Iterator[Finding]:
-    cure = "let NODEBENCH_RUNS name a folder that can be written"
+    cure = "set NODEBENCH_RUNS to a writable folder"
     yield from _folder(case.store.root, "problem", cure)
 
 
 def _data_folder(case: Case) -> Iterator[Finding]:
-    cure = "no data can be downloaded: let NODEBENCH_DATA name another, or copy the data there"
+    cure = "data cannot be downloaded: set NODEBENCH_DATA to another folder, or copy the data there"
     yield from _folder(case.data_root, "warning", cure)
 
 
@@ -165,12 +165,12 @@ def _folder(folder: Path, level: Level, cure: str) -> Iterator[Finding]:
         return
     there = next(path for path in (folder, *folder.parents) if path.exists())
     free = shutil.disk_usage(there).free
-    text = f"`{folder}` can be written, {free / 1e9:.1f} GB free"
+    text = f"`{folder}` is writable, {free / 1e9:.1f} GB free"
     if free >= LITTLE_BYTES:
         yield Finding("ok", text)
     else:
         level = "warning" if free >= TOO_LITTLE_BYTES else level
-        yield Finding(level, text, "`nodebench gc` shows what can go of NODEBENCH_RUNS")
+        yield Finding(level, text, "`nodebench gc` lists files that are safe to delete")
 
 
 def _data_sets(case: Case) -> Iterator[Finding]:
@@ -193,15 +193,16 @@ def _data_set(data: Settings, root: Path) -> Finding:
     if lacking := missing(data, root):
         if FILES[name].download is None:
             return Finding(
-                "problem", lacking, "copy the data there, or let NODEBENCH_DATA name its folder"
+                "problem", lacking, "copy the data there, or set NODEBENCH_DATA to its folder"
             )
-        cure = f"the first run downloads it, as `nodebench data {name}` does now"
+        cure = f"the first run downloads it; `nodebench data {name}` downloads it now"
         return Finding("warning", lacking, cure)
     try:
         folder = prepare(data, root)
     except DataError as error:
         return Finding("problem", str(error))  # which says what to do
-    return Finding("ok", f"`{name}` is whole in `{folder}`" if folder else f"`{name}` has no files")
+    found = f"`{name}` is complete in `{folder}`" if folder else f"`{name}` needs no files"
+    return Finding("ok", found)
 
 
 def _mlflow(case: Case) -> Iterator[Finding]:
@@ -215,7 +216,7 @@ def _mlflow(case: Case) -> Iterator[Finding]:
         yield Finding("ok", probe_mlflow(case.store))
         yield from _artifacts(case.store)
     except TrackingError as error:
-        cure = "run with `--no-track` meanwhile; `nodebench sync SWEEP` catches up"
+        cure = "run with `--no-track` meanwhile; `nodebench sync SWEEP` writes the missing entries"
         yield Finding("problem", str(error), cure)
 
 
@@ -227,14 +228,14 @@ def _artifacts(store: Store) -> Iterator[Finding]:
     if before := moved_experiments(file, store):
         yield Finding(
             "warning",
-            f"the artifacts of {_names(before)} are noted at a former place of this store, such as "
-            f"`{min(before.values())}`",
-            "the next `run`, `sync` or `ui` puts that right",
+            f"MLflow records the artifacts of {_names(before)} at a former place of this store, "
+            f"such as `{min(before.values())}`",
+            "the next `run`, `sync` or `ui` corrects this",
         )
     elif gone := lost(file):
         yield Finding(
             "warning",
-            f"artifacts of {_names(gone)} are gone",
+            f"artifacts of {_names(gone)} are missing",
             "`nodebench sync SWEEP` writes them again from the store",
         )
 
@@ -257,7 +258,7 @@ def _ray(case: Case) -> Iterator[Finding]:
         found = f": {_ray_resources(case.store.root)}" if case.with_ray else ASK_FOR_RAY
         yield Finding("ok", f"runs on {where}{found}")
     except ResourceError as error:
-        cure = "see RAY_ADDRESS and RAY_TMPDIR, or run with `--inline`"
+        cure = "check RAY_ADDRESS and RAY_TMPDIR, or run with `--inline`"
         yield Finding("problem", str(error), cure)
 
 
@@ -274,7 +275,7 @@ def _locks(case: Case) -> Iterator[Finding]:
     found = [(path.stem, holder(path)) for path in store.sweep_locks()]
     found += [(trial.path.name, holder(trial.lock_file)) for trial in store.trial_folders()]
     held = [f"`{name}` is held by {who}" for name, who in found if who]
-    yield from (Finding("ok", text) for text in held or ["nothing is being run"])
+    yield from (Finding("ok", text) for text in held or ["nothing is running"])
 
 
 def _interrupted(case: Case) -> Iterator[Finding]:
@@ -285,10 +286,10 @@ def _interrupted(case: Case) -> Iterator[Finding]:
     found = [trial_id for trial_id, state in states.items() if state == TrialState.INTERRUPTED]
     if found:
         shown = ", ".join(found[:5]) + (", …" if len(found) > 5 else "")
-        cure = "`nodebench run SWEEP` goes on with those of a sweep"
-        yield Finding("warning", f"{len(found)} were interrupted: {shown}", cure)
+        cure = "`nodebench run SWEEP` resumes those of a sweep"
+        yield Finding("warning", f"{len(found)} interrupted: {shown}", cure)
     else:
-        yield Finding("ok", "none was interrupted")
+        yield Finding("ok", "none interrupted")
 
 
 CHECKS: dict[str, Callable[[Case], Iterator[Finding]]] = {

@@ -162,7 +162,7 @@ def time_cells(
         if store.folder(trial.id).checkpoint.exists():
             of_cell.setdefault(trial.cell.key, trial)
     if not of_cell:
-        why = "the checkpoints have been removed" if finished else "no trial has finished yet"
+        why = "the checkpoints have been deleted" if finished else "no trial has finished yet"
         raise InputError(f"{sweep.name}: {why}, so there is nothing to time")
     trials = list(of_cell.values())
     require_all(trials, options, inline=True)

@@ -45,15 +45,15 @@ def require_places(store: Store, report: Path | None) -> None:
         ResourceError: saying which, and why.
     """
     for folder in (store.root, store.trials_root, store.sweeps_root):
-        require_place(folder, "Let NODEBENCH_RUNS name a folder that can")
+        require_place(folder, "Set NODEBENCH_RUNS to a writable folder")
     for folder in (report, report / "figures") if report else ():
-        require_place(folder, "Start where it can, or give `--no-report`")
+        require_place(folder, "Start in a writable folder, or pass `--no-report`")
 
 
 def require_run(trials: Sequence[Trial], options: RunOptions, *, inline: bool) -> None:
     """As `require_all`, and refuses a search in one process that ends trials early."""
     if trials and inline and options.stop:
-        raise ResourceError("`search.stop` is Ray Tune's: leave out `--inline`, or `stop`")
+        raise ResourceError("`search.stop` needs Ray Tune: leave out `--inline` or `stop`")
     require_all(trials, options, inline=inline)
 
 
@@ -70,7 +70,7 @@ def require_all(trials: Sequence[Trial], options: RunOptions, *, inline: bool) -
         require_machine(options, inline=inline)
     if not options.resources.gpu_share and any(t.spec.train.precision == "tf32" for t in trials):
         raise ResourceError(
-            "`train.precision: tf32` is of GPUs: on a CPU it is float32 by another name. Take "
+            "`train.precision: tf32` needs a GPU; on a CPU it is the same as float32. Use "
             "`float32` or `bf16`, or give `resources.gpus`"
         )
     for path in {path for trial in trials for path in trial.spec.import_paths}:
@@ -86,8 +86,8 @@ def _require_own_code(path: str) -> None:
     known = own_modules(module)
     if changed := sorted(set(own_modules.__wrapped__(module).items()) ^ set(known.items())):
         raise InputError(
-            f"`{path}`: the code of `{changed[0][0]}` was changed after this process had read it. "
-            "Start anew, which plans the trials of the code as it is now"
+            f"`{path}`: the code of `{changed[0][0]}` was changed after this process read it. "
+            "Start again to plan the trials with the current code"
         )
     with known_alone([path]):
         import_part(path)
@@ -132,7 +132,7 @@ def require_machine(options: RunOptions, *, inline: bool) -> None:
     """
     resources = options.resources
     if not inline and importlib.util.find_spec("ray") is None:
-        raise ResourceError("Ray is not installed: pip install 'ray[tune]', or add `--inline`")
+        raise ResourceError("Ray is not installed: pip install 'ray[tune]', or pass `--inline`")
     where = None if inline else address()
     if where:
         require_answer(where)
@@ -156,7 +156,7 @@ def require_node(resources: Resources, nodes: Sequence[Mapping[str, float]]) -> 
     if resources.gpu_share > most_gpus:
         raise ResourceError(
             f"`resources.gpus: {_number(resources.gpus)}` per trial, but the largest node has "
-            f"{most_gpus:g}. `--cpu` trains on the CPU, and `--small` takes a sweep's small form "
+            f"{most_gpus:g}. `--cpu` trains on the CPU, and `--small` uses the sweep's small form "
             "if it has one"
         )
     fitting = [node for node in nodes if node.get("GPU", 0) >= resources.gpu_share]

@@ -132,7 +132,7 @@ def share_of_gpu(trial: Trial, options: RunOptions, seeds: int = 1) -> float:
     if not gpu_count():
         raise ResourceError(
             "`resources.gpus: auto` measures a trial on this machine, which has no GPU: give a "
-            "fraction, or `--cpu`"
+            "fraction, or pass `--cpu`"
         )
     try:
         found = probe_trial(trial, options)

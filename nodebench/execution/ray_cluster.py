@@ -30,11 +30,11 @@ HTTP2_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0" + HTTP2_SETTING
 
 ANSWER_S = 10.0
 LONGEST_RAY_REASON = 300
-TO_BE_ALONE = "Start it, or unset RAY_ADDRESS to use this machine alone"
+TO_BE_ALONE = "Start it, or unset RAY_ADDRESS to use only this machine"
 TO_JOIN = (
-    "Was its head started with a token, as Ray does where `~/.ray/auth_token` exists, set "
-    "RAY_AUTH_MODE to `token` and RAY_AUTH_TOKEN to what `ray get-auth-token` prints there; "
-    f"without one, set RAY_AUTH_MODE to `disabled`. {TO_BE_ALONE}"
+    "If its head uses a token, as Ray does where `~/.ray/auth_token` exists, set RAY_AUTH_MODE to "
+    "`token` and RAY_AUTH_TOKEN to the output of `ray get-auth-token` there; otherwise set "
+    f"RAY_AUTH_MODE to `disabled`. {TO_BE_ALONE}"
 )
 
 SETTINGS = {
@@ -66,9 +66,9 @@ def address() -> str | None:
     found = re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[^][\s:/]+):(\d{1,5})", text)
     if text != "auto" and not (found and 0 < int(found[2]) < 2**16):
         raise ResourceError(
-            f"RAY_ADDRESS is {shown(text)}, which names no cluster. Give its head as `host:port`, "
-            "without a scheme (the port is 6379 unless `ray start` was given another), `auto` for "
-            "the one that was started on this machine, or unset it to use this machine alone"
+            f"RAY_ADDRESS is {shown(text)}, which is not a cluster's address. Set it to the head's "
+            "`host:port` without a scheme (the default port of `ray start` is 6379), or to `auto` "
+            "for the cluster that was started on this machine, or unset it to use only this machine"
         )
     return text
 
@@ -87,10 +87,10 @@ def require_answer(where: str) -> None:
             if os.environ.get("RAY_USE_TLS", "0") == "0":
                 line.sendall(HTTP2_GREETING)
                 if line.recv(4)[3:] != HTTP2_SETTINGS:
-                    raise OSError("what answers is not Ray")
+                    raise OSError("the server there is not Ray")
     except (OSError, UnicodeError) as error:
         raise ResourceError(
-            f"RAY_ADDRESS names `{where}`, where no cluster answers ({error}). {TO_BE_ALONE}"
+            f"RAY_ADDRESS is `{where}`, where no cluster answers ({error}). {TO_BE_ALONE}"
         ) from error
 
 
@@ -141,14 +141,14 @@ def temporary_folder() -> Path:
         if folder and not (problem := _unfit(Path(folder).absolute())):
             return Path(folder).absolute()
     raise ResourceError(
-        f"{problem}. Let RAY_TMPDIR name another folder, or run with `--inline`, without Ray"
+        f"{problem}. Set RAY_TMPDIR to another folder, or run without Ray (`--inline`)"
     )
 
 
 def _unfit(folder: Path) -> str:
     """Why Ray cannot have its sockets in a folder; empty if it can."""
     if len(os.fsencode(folder / SOCKET)) > SOCKET_PATH_BYTES:
-        return f"{shown(folder)} is too long a path for Ray's sockets"
+        return f"the path {shown(folder)} is too long for Ray's sockets"
     try:
         require_writable(folder / "ray")
     except OSError as error:

@@ -212,7 +212,7 @@ class _Forward(tune.Callback):
     def on_trial_error(self, *, trial: Any, **_: Any) -> None:  # type: ignore[override]
         self._stopper.failed = True
         for trial_id in trial.config["ids"]:
-            self._monitor.on_end(trial_id, "its worker was lost, or could not start")
+            self._monitor.on_end(trial_id, "its worker was lost or could not start")
 
 
 @contextlib.contextmanager
@@ -270,9 +270,9 @@ def _begin(storage: Path) -> None:
         context = ray.init(log_to_driver=False, logging_level=logging.ERROR, **how)
     except Exception as error:  # Ray has no class for what keeps it from starting
         ray.shutdown()
-        what, cure = "Ray cannot be started", "`--inline` runs one trial after the other without it"
+        what, cure = "Ray cannot be started", "`--inline` runs the trials one by one without Ray"
         if where:
-            what, cure = f"RAY_ADDRESS names `{where}`, which cannot be joined", TO_JOIN
+            what, cure = f"RAY_ADDRESS is `{where}`, which cannot be joined", TO_JOIN
         raise ResourceError(f"{what} ({one_line(str(error))}). {cure}") from error
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own would abort

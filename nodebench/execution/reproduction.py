@@ -92,8 +92,8 @@ def recorded_run(trial: Trial, store: Store, table: Path) -> RecordedRun:
             points = _recorded_points(trial.id, table.with_name("evaluations.csv"))
             return RecordedRun(row["outcome"], metrics | points, row)
     raise StoreError(
-        f"nothing is recorded of `{trial.id}`: neither in `{store.root}` nor in `{table}`. Give "
-        "the `sweep.yaml` of a report's folder, or run the sweep first"
+        f"`{trial.id}` has no record in `{store.root}` or `{table}`. Give the `sweep.yaml` of a "
+        "report's folder, or run the sweep first"
     )
 
 
@@ -111,7 +111,7 @@ def require_current(trial_id: str, trials: Iterable[Trial], table: Path) -> None
                 f"`{row['id']}` is in `{table}`, but not in the plan of this release: its numbers "
                 f"come from other numerics (now {NUMERICS}), or its sweep was changed. It ran at "
                 f"{commit}: check out the commit that wrote the table (`git log -1 -- {table}`) to "
-                "repeat it, or run the sweep anew"
+                "repeat it, or run the sweep again"
             )
 
 
@@ -129,7 +129,9 @@ def run_again(
         InputError: if the code fails, so that there is nothing to compare, or a search gave it up.
     """
     if record.outcome == TrialOutcome.STOPPED:
-        raise InputError(f"`{trial.id}` was stopped by its search: it has no end to compare with")
+        raise InputError(
+            f"`{trial.id}` was stopped by its search, so it has no final result to compare with"
+        )
     with tempfile.TemporaryDirectory() as folder:
         store = Store(Path(folder))
         result = run_trial(trial, store, options, on_epoch)

@@ -61,7 +61,7 @@ class Pack:
         if self._taker and (problem := taken_by(self._taker, list(upcoming.values()))):
             self._taker = None
             for trial_id in upcoming:
-                self._store.folder(trial_id).log(f"steps are taken one by one: {problem}")
+                self._store.folder(trial_id).log(f"plain steps are used: {problem}")
 
     def _next(self, trial_id: str, running: Iterator[Step | Row]) -> Step | Row | None:
         try:

@@ -32,7 +32,7 @@ Kind = Literal["leftovers", "checkpoints", "orphans"]
 KINDS: dict[Kind, str] = {
     "leftovers": "left by killed processes",
     "checkpoints": "checkpoints of finished trials",
-    "orphans": "trials that no sweep plans any more",
+    "orphans": "trials no longer in any sweep",
 }
 """In the order in which they go when space is short."""
 
@@ -86,7 +86,7 @@ def bytes_of(text: str) -> int:
     units = {"": 1, "K": 1000, "M": 1000**2, "G": 1000**3, "T": 1000**4}
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)B?\s*", text, re.IGNORECASE)
     if found is None:
-        raise InputError(f"`{text}` is no size: write it as in 10GB, 500MB, 1.5TB")
+        raise InputError(f"`{text}` is not a size: write it like 10GB, 500MB or 1.5TB")
     return round(float(found[1]) * units[found[2].upper()])
 
 
@@ -240,7 +240,7 @@ def _remove(item: Item, store: Store) -> None:
             for path in item.paths:
                 _delete(path)
             with contextlib.suppress(OSError):  # of a disk that is still full
-                trial.log("its checkpoint was removed, to free space")
+                trial.log("the checkpoint was deleted to free space")
             return
         # Renamed first, so that half of a trial is never taken for one.
         gone = trial.path.rename(own_folder(store.root, "gone"))

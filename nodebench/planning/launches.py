@@ -40,9 +40,9 @@ def require_name(sweep: Sweep, store: Store, *, replace: bool = False) -> None:
     last = _origin(files[-1], store)
     if last.file != sweep.origin.file and _has_name(last, sweep.name):
         raise StoreError(
-            f"the sweep `{sweep.name}` was launched from `{last.file}` last, and this is "
+            f"the sweep `{sweep.name}` was last launched from `{last.file}`, but this file is "
             f"`{sweep.origin.file}`: the two would share a report and an experiment. Give one of "
-            "them another `name:`, or let this one take the other's place: `run --replace`"
+            "them another `name:`, or replace the other one with `run --replace`"
         )
 
 

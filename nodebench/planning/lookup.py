@@ -65,8 +65,8 @@ def _not_found(sweep: Sweep) -> Iterator[Fault]:
             if module in cell.code and cell.code[module] is None:
                 yield Fault(
                     f"{field}.name",
-                    f"{shown(part.name)}: no module {shown(module)} is found from `{Path.cwd()}`. "
-                    "Start nodebench in the folder that holds it, or set PYTHONPATH",
+                    f"{shown(part.name)}: module {shown(module)} is not found from `{Path.cwd()}`. "
+                    "Start nodebench in its folder, or set PYTHONPATH",
                 )
 
 

@@ -44,19 +44,19 @@ def packs(trials: Sequence[Trial], options: RunOptions, slots: int) -> list[tupl
 def obstacle(spec: TrialSpec) -> str | None:
     """Why the seeds of a trial cannot be trained together, or None if they can."""
     if spec.import_paths:
-        return "a part is of the user's own"
+        return "a component is the user's own code"
     if spec.data.kind == "trajectories":
-        return "every window of a trajectory has times of its own"
+        return "each window of a trajectory has its own times"
     if getattr(spec.model, "dropout", 0.0):
-        return "dropout draws from one stream"
+        return "dropout uses one random stream"
     norms = dict(getattr(spec.model, "norm", ())).values()
     if any(norm_parts(word)[1] == "sn" for word in norms if word):
-        return "a power iteration goes on in every forward pass of a spectral norm"
+        return "a spectral norm updates its power iteration in every forward pass"
     if spec.solver is None or spec.gradient is None:
         return None
     if spec.train.regularize is not None:
         names = ", ".join(f"`{name}`" for name in spec.train.regularize.parts)
-        return f"`train.regularize` ({names}) is computed for each seed by itself"
+        return f"`train.regularize` ({names}) is computed separately for each seed"
     return _obstacle_of_solve(spec.solver, spec.gradient.name)
 
 
@@ -70,11 +70,11 @@ def has_equal_steps(spec: TrialSpec) -> bool:
 
 def _obstacle_of_solve(solver: Solver, gradient: str) -> str | None:
     if solver.facts.kind != "fixed":
-        return f"`{solver.method}` takes other steps for every seed"
+        return f"`{solver.method}` takes different steps for each seed"
     if solver.adapt:
-        return "`solver.adapt` takes other steps for every seed"
+        return "`solver.adapt` takes different steps for each seed"
     if gradient not in PACKABLE_GRADIENTS:
-        return f"the gradient `{gradient}` solves once more in its backward pass"
+        return f"the gradient `{gradient}` solves again in the backward pass"
     return None
 
 

@@ -57,7 +57,7 @@ def chosen(sweep: Sweep, only: Sequence[str], shard: str) -> frozenset[str]:
     first, step = int(number[1]) - 1, int(number[2])
     ids = frozenset(trial.id for trial in sweep.trials[first::step] if agrees(trial.spec, cell))
     if not ids and not any(agrees(trial.spec, cell) for trial in sweep.trials):
-        message = f"agrees with no trial of this sweep. There are {_there(sweep, cell)}"
+        message = f"matches no trial of this sweep. Its trials have {_there(sweep, cell)}"
         raise SweepError(sweep.name, [Fault("--only", message)])
     return ids
 
@@ -70,4 +70,4 @@ def _there(sweep: Sweep, cell: Mapping[str, Any]) -> str:
             for path in (p for p in settings if f"{p}.".startswith(f"{named}.")):
                 found.setdefault(path, set()).add(shown(settings[path]))
     values = (f"`{path}` {', '.join(sorted(those))}" for path, those in found.items())
-    return "; ".join(values) or "none that have such a setting"
+    return "; ".join(values) or "no such setting"

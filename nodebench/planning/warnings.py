@@ -21,8 +21,8 @@ def doubts(sweep: Sweep) -> list[str]:
 def _without_weights(sweep: Sweep) -> list[str]:
     paths = dict.fromkeys(t.spec.weights for t in sweep.trials if t.spec.weights is not None)
     return [
-        f"`weights: {path}` is no file, seen from `{Path.cwd()}`: with it, these trials have other "
-        "ids, and without it they cannot run"
+        f"`weights: {path}` does not exist in `{Path.cwd()}`: these trials cannot run without it, "
+        "and their ids will change with it"
         for path in paths
         if file_hash(path) is None
     ]
@@ -37,8 +37,8 @@ def _too_fine(sweep: Sweep) -> list[str]:
             if tolerance < RESOLUTIONS[precision]:
                 found[path, tolerance, precision] = None
     return [
-        f"`{path}: {tolerance:g}` is finer than {precision} resolves, {RESOLUTIONS[precision]:g}: "
-        "it takes evaluations, maybe all of `limits.nfe`, and gains nothing"
+        f"`{path}: {tolerance:g}` is below the resolution of {precision}, "
+        f"{RESOLUTIONS[precision]:g}: it costs evaluations, up to `limits.nfe`, and gains nothing"
         for path, tolerance, precision in found
     ]
 

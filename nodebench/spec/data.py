@@ -67,7 +67,7 @@ class Labeled(Dataset):
             given = " and ".join(f"`{name}: {size}`" for name, size in asked.items() if size)
             return f"{given}: more than the {train} training samples"
         if (self.test_size or 0) > test:
-            return f"`test_size` is above the {test} test samples"
+            return f"`test_size` exceeds the {test} test samples"
         return None
 
     @model_validator(mode="after")
@@ -141,8 +141,8 @@ class Generated(RandomDataset):
         samples, dim = self.train_size + self.test_size + self.val_size, getattr(self, "dim", 1)
         if samples * dim > MOST_SAMPLES:
             raise ValueError(
-                f"{samples:,} samples in {dim:,} dimensions are {samples * dim:,} numbers, and "
-                f"{MOST_SAMPLES:,} are the most"
+                f"{samples:,} samples in {dim:,} dimensions are {samples * dim:,} numbers; the "
+                f"maximum is {MOST_SAMPLES:,}"
             )
         return self
 
@@ -220,8 +220,8 @@ class AgNews(Text):
 class AgNewsSmall(Text):
     """The first tenth of AG News for training, 12,000 items; the 7,600 official test items.
 
-    The earliest news of each class, not a random sample: accuracies are not comparable with
-    published ones. Title and description stand in one, without a space between them.
+    These are the earliest items of each class, not a random sample: accuracies are not comparable
+    with published ones. Title and description are joined without a space.
     """
 
     sizes = (12_000, 7600)
@@ -241,7 +241,7 @@ class Spheres(Generated):
 
 
 class ThreeMinima(Generated):
-    """Starts (x, v) of a damped particle, by the minimum in which it rests (Ott et al. 2021).
+    """Starts (x, v) of a damped particle, labelled by its final minimum (Ott et al. 2021).
 
     The starts are drawn from the trial's seed, or from `draw_seed`: then they are the same for
     trials of all seeds.
@@ -254,8 +254,8 @@ class Spiral(RandomDataset):
     """A linear spiral sink, observed with noise drawn at random (`saparina/neural-ode`).
 
     `points` over the time `span`, with normal noise of standard deviation `noise`, drawn from the
-    trial's seed or from `draw_seed`; `windows` drawn at random make an epoch. The headline is the
-    error over the whole span, of which a training window never sees more than 5.
+    trial's seed or from `draw_seed`. An epoch has `windows` windows drawn at random. The headline
+    is the error over the whole span; a training window is never longer than 5.
     """
 
     kind = "trajectories"
@@ -273,14 +273,14 @@ class Spiral(RandomDataset):
         if self.points <= 2 * self.span:
             least = math.floor(2 * self.span) + 1
             raise ValueError(
-                f"`points` must be at least {least} over a `span` of {self.span:g}, so that the "
-                "shortest window, of length 1, has two of them"
+                f"`points` must be at least {least} over a `span` of {self.span:g}, so that a "
+                "window of length 1 has at least two"
             )
         return self
 
 
 class System(RandomDataset):
-    """Starts, drawn at random, and where a system takes them over the time `span`.
+    """Random initial states of a system, and its states after the time `span`.
 
     `decay` is y' = -A y in 4 dimensions, A symmetric with eigenvalues from 1 to `rate`;
     `rotation` turns the plane with angular velocity `rate`; `van-der-pol` is the oscillator
@@ -302,7 +302,7 @@ class System(RandomDataset):
 class CustomData(ImportedSettings, Dataset):
     """A user's own function, called with (settings, seed, root), that gives a `Data`."""
 
-    origin = "a function of the user's"
+    origin = "a user's function"
 
 
 DATASETS: dict[str, type[Dataset]] = {

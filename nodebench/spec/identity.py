@@ -162,8 +162,8 @@ class Trial:
         now = Trial(self.spec)
         if now.id != self.id:
             raise InputError(
-                "its code, or the file of its weights, was changed after the sweep was planned, or "
-                f"is missing here: it would be `{now.id}` now. Start the sweep anew"
+                "its code or its weights file was changed after the sweep was planned, or is "
+                f"missing here: its id would now be `{now.id}`. Start the sweep again"
             )
 
     @cached_property

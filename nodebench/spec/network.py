@@ -66,8 +66,8 @@ class Network(Model):
             uneven = [n for n in counts if n > 32 and n % 32]
             if uneven and norm_parts(getattr(self.norm, place))[0] == "gn":
                 raise ValueError(
-                    f"group norm has 32 groups, which {uneven[0]} channels do not fill evenly: "
-                    "take a `width` (plus `augment_dim`) up to 32 or a multiple of 32, "
+                    f"group norm has 32 groups, but {uneven[0]} channels are not a multiple of 32: "
+                    "use a `width` (plus `augment_dim`) up to 32 or a multiple of 32, "
                     f"or another norm for `norm.{place}`"
                 )
         return self

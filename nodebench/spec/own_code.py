@@ -75,9 +75,9 @@ def known_alone(paths: Sequence[str]) -> Iterator[None]:
     unseen |= {spec.name for spec in own if _Source(spec.name, spec).has_code}
     if paths and unseen:
         raise InputError(
-            f"`{'`, `'.join(paths)}`: `{min(unseen)}` is imported by a name that is made while it "
-            "runs, so that editing it would leave the trials' ids as they are. Name it in an "
-            "`import` statement too; it may stand under `if False:`"
+            f"`{'`, `'.join(paths)}`: `{min(unseen)}` is imported under a name computed at run "
+            "time, so editing it would not change the trials' ids. Also name it in an `import` "
+            "statement, which may be under `if False:`"
         )
 
 

@@ -24,8 +24,8 @@ from nodebench.errors import InputError
 from nodebench.spec.own_code import is_users_file
 
 HOW_TO_NAME = (
-    "Give `package.module:Name`, importable from where you start nodebench (set PYTHONPATH if need "
-    "be)"
+    "Give `package.module:Name`, importable from where you start nodebench (set PYTHONPATH if "
+    "necessary)"
 )
 
 
@@ -153,7 +153,7 @@ def import_part(path: str) -> Any:
     part = getattr(found, name)
     if not callable(part):
         raise InputError(
-            f"`{path}` is of the type `{type(part).__name__}`, which cannot be called. Name a "
+            f"`{path}` has the type `{type(part).__name__}`, which cannot be called. Name a "
             "function or a class"
         )
     return part

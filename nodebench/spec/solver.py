@@ -48,13 +48,13 @@ class Solver(Settings):
     """How an ODE is solved.
 
     A fixed method takes `steps`, or `step_size` h: ceil((t1 - t0)/h) steps, the last one shorter.
-    An adaptive one takes `tol`, or `rtol` and `atol`. With several output times, steps are laid
-    from each to the next. `coupling` λ makes a fixed Runge-Kutta method reversible (McCallum,
-    Foster 2024), and `damping` η is a setting of `alf`. With `adapt`, what is given is the start,
-    and may be left out.
+    An adaptive one takes `tol`, or `rtol` and `atol`. With several output times, a fixed method
+    takes its steps from each time to the next. `coupling` λ makes a fixed Runge-Kutta method
+    reversible (McCallum, Foster 2024), and `damping` η is a setting of `alf`. With `adapt`, steps
+    or tolerance are only the start and may be left out.
 
-    An adaptive method's steps end at every output time, or with `dense_output` at the last alone:
-    the states between are interpolated, for fewer evaluations and, by some methods, less accuracy.
+    An adaptive method's steps end at every output time, or with `dense_output` only at the last:
+    the other states are interpolated, with fewer evaluations and, for some methods, less accuracy.
     """
 
     method: MethodName = "dopri5"
@@ -119,8 +119,8 @@ class Solver(Settings):
     def _settle_method(self) -> Self:
         if self.method == "scipy_solver":
             self._complete(scipy=self.scipy or "RK45")
-        else:
-            self._refuse("scipy", instead="no such field: it belongs to `scipy_solver`")
+        elif self.scipy is not None:
+            raise ValueError(f"`scipy` is a setting of `scipy_solver`, not of `{self.method}`")
         if self.facts.kind == "adaptive":
             self._refuse("steps", "step_size", instead="`tol`, or `rtol` and `atol`")
         else:
@@ -134,7 +134,7 @@ class Solver(Settings):
             self._settle_tolerance()
         if self.dense_output and not self.is_embedded:
             why = "interpolates already" if self.scipy else f"is {self.facts.kind}"
-            raise ValueError(f"`dense_output` is of adaptive methods; `{self.method}` {why}")
+            raise ValueError(f"`dense_output` is for adaptive methods; `{self.method}` {why}")
         if self.dense_output is False:
             self._complete(dense_output=None)
         if self.adapt is not None:
@@ -143,20 +143,21 @@ class Solver(Settings):
             raise ValueError(f"`damping` is a setting of `alf`, not of `{self.method}`")
         if self.coupling is not None and (self.facts.kind != "fixed" or self.method in REVERSIBLE):
             raise ValueError(
-                f"`coupling` makes a Runge-Kutta method of fixed steps reversible; `{self.method}` "
-                "is not one. Remove it, or take euler, midpoint, heun2, heun3, rk4 or rk4_38"
+                "`coupling` makes a Runge-Kutta method with fixed steps reversible, but "
+                f"`{self.method}` is not one. Remove it, or use euler, midpoint, heun2, heun3, rk4 "
+                "or rk4_38"
             )
         return self
 
     def _settle_adaptation(self, adapt: Adapt) -> None:
         if self.method not in ADAPTABLE:
             known = ", ".join(ADAPTABLE)
-            raise ValueError(f"`adapt` is defined for {known}, not for `{self.method}`")
+            raise ValueError(f"`adapt` supports {known}, not `{self.method}`")
         if self.facts.kind == "fixed":
             self._complete(adapt=adapt.model_copy(update={"max_steps": adapt.max_steps or 500}))
         elif adapt.max_steps is not None:
             raise ValueError(
-                f"`adapt.max_steps` is for fixed methods, which `{self.method}` is not"
+                f"`adapt.max_steps` is for fixed methods; `{self.method}` is {self.facts.kind}"
             )
         elif self.tol is None:
             raise ValueError("`adapt` changes one tolerance: give `tol`, not `rtol` and `atol`")
@@ -172,9 +173,9 @@ class Solver(Settings):
     def _settle_tolerance(self) -> None:
         """Writes a tolerance in one way: `tol` where rtol = atol, else both."""
         if self.tol is not None and (self.rtol is not None or self.atol is not None):
-            raise ValueError("`tol` means rtol = atol: give it alone, or `rtol` and `atol`")
+            raise ValueError("`tol` means rtol = atol: give either `tol`, or `rtol` and `atol`")
         if self.tol is None and (self.rtol is None) != (self.atol is None):
-            raise ValueError("`rtol` and `atol` go together; `tol` sets both")
+            raise ValueError("give both `rtol` and `atol`, or `tol`, which sets both")
         if self.tol is None and self.rtol == self.atol:
             default = 1e-3 if self.adapt is None else 1e-6
             self._complete(tol=default if self.rtol is None else self.rtol, rtol=None, atol=None)
@@ -192,32 +193,32 @@ OWNERS = {
 SOLVERS_OF: dict[str, tuple[Callable[[Solver], bool], str]] = {
     "aca": (
         lambda solver: solver.has_steps,
-        "it takes the steps of a solve again; take another method, or the gradient `adjoint`",
+        "it repeats the steps of a solve; use another method, or the gradient `adjoint`",
     ),
     "interpolated": (
         lambda solver: solver.has_steps,
-        "it takes steps of the solve to its nodes; take another method, or the gradient `adjoint`",
+        "it needs steps that end at its nodes; use another method, or the gradient `adjoint`",
     ),
     "symplectic": (
         lambda solver: solver.has_steps and not solver.is_reversible,
-        "it takes the stages of a Runge-Kutta method; take one, or the gradient `aca`",
+        "it needs the stages of a Runge-Kutta method; use one, or the gradient `aca`",
     ),
     "reversible": (
         lambda solver: solver.is_reversible,
-        "it runs a solve backwards; take `alf`, `reversible_heun`, or a fixed Runge-Kutta method "
+        "it runs a solve backwards; use `alf`, `reversible_heun`, or a fixed Runge-Kutta method "
         "with a `coupling`",
     ),
 }
-"""Which solvers a gradient takes, and what to do about another; those not named take all."""
+"""A gradient -> whether it supports a solver, and the remedy if not; others support all."""
 
 
 class Gradient(NamedSettings):
-    """How the gradient through an ODE block is taken.
+    """How the gradient through an ODE block is computed.
 
-    The adjoint's own `solver` is the forward one unless given; with the `seminorm` (Kidger et al.
-    2021), its error control leaves out the parameters' gradients. `recompute` solves a block of
-    fixed steps again in so many `segments`, one unless given: `auto` is the square root of its
-    steps. `interpolated` keeps the state at so many `nodes`.
+    `solver` is the adjoint's solver, by default the forward one. With the `seminorm` (Kidger et al.
+    2021), its error control ignores the parameters' gradients. `recompute` solves a block of fixed
+    steps again in this number of `segments`, by default one: `auto` is the square root of the
+    steps. `interpolated` stores the state at this number of `nodes`.
 
     `adjoint` and `recompute` evaluate f again in the backward pass. With `update_batch_norm`, these
     evaluations update the running statistics of batch norm inside the block, after those of the
@@ -238,17 +239,17 @@ class Gradient(NamedSettings):
                 known = " and ".join(f"`{owner}`" for owner in owners)
                 raise ValueError(f"`{setting}` is a setting of {known}, not of `{self.name}`")
         if self.solver and self.solver.adapt:
-            raise ValueError("the adjoint's own `solver` cannot `adapt`: leave out one of the two")
+            raise ValueError("the adjoint's `solver` cannot `adapt`: leave out one of the two")
         if self.solver and self.solver.dense_output:
-            raise ValueError("the adjoint's `solver` ends at every time: leave `dense_output` out")
+            raise ValueError("the adjoint's `solver` stops at every time: leave out `dense_output`")
         if self.segments == 1:
             self._complete(segments=None)
         if self.update_batch_norm is False:
             self._complete(update_batch_norm=None)
         if self.update_batch_norm and self.segments is not None:
             raise ValueError(
-                "`segments` evaluate the last steps first, while `update_batch_norm` is of "
-                "statistics in the order of time: leave out one of the two"
+                "`segments` evaluate the last steps first, but `update_batch_norm` needs the "
+                "order of time: leave out one of the two"
             )
         return self
 
@@ -264,15 +265,15 @@ class Gradient(NamedSettings):
         if self.segments is not None and solver.is_reversible:
             raise ValueError(
                 f"`{solver.method}` carries more than its state from step to step, so `segments` "
-                "cannot begin anew: leave them out, or take the gradient `aca` or `reversible`"
+                "cannot restart it: leave them out, or use the gradient `aca` or `reversible`"
             )
         if self.segments is not None and solver.facts.kind != "fixed":
             raise ValueError(
-                f"`segments` are of fixed steps, and `{solver.method}` is {solver.facts.kind}: "
-                "leave them out, or take a fixed method"
+                f"`segments` need fixed steps, but `{solver.method}` is {solver.facts.kind}: "
+                "leave them out, or use a fixed method"
             )
         if self.norm == "seminorm" and (self.solver or solver).method == "scipy_solver":
-            raise ValueError("`scipy_solver` has a norm of its own: leave out `norm: seminorm`")
+            raise ValueError("`scipy_solver` has its own norm: leave out `norm: seminorm`")
 
     def suits(self, solver: Solver) -> bool:
         """Whether it can be taken through a solve by this solver."""

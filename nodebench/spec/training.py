@@ -144,14 +144,14 @@ class Kinetic(Term):
 class Jacobian(Term):
     """The integral of ‖∂f/∂y‖² in the Frobenius norm (Finlay et al. 2020), by one random vector.
 
-    The vector is drawn for each solve. Each evaluation of f takes one more. A number is its weight.
+    Each solve draws its own vector. Each evaluation of f needs one more. A number is its weight.
     """
 
 
 class Taylor(Term):
-    """The integral of the squared derivative of the solution of an `order` (Kelly et al. 2020).
+    """The integral of the squared `order`-th derivative of the solution (Kelly et al. 2020).
 
-    Each evaluation of f takes `order` - 1 more.
+    Each evaluation of f needs `order` - 1 more.
     """
 
     order: Annotated[int, Field(ge=2, le=6), A_NUMBER]
@@ -160,12 +160,12 @@ class Taylor(Term):
     @classmethod
     def _has_an_order(cls, value: Any) -> Any:
         if not isinstance(value, dict | Settings):
-            raise ValueError("`taylor` takes two numbers: give `{order: 2, weight: 0.01}`")
+            raise ValueError("`taylor` needs two numbers, such as `{order: 2, weight: 0.01}`")
         return value
 
 
 class Steer(Settings):
-    """Solves of training end at a random time within `half_width` of their own (Ghosh et al. 2020).
+    """Solves in training end at a random time within `half_width` of t1 (Ghosh et al. 2020).
 
     A number is its half width.
     """
@@ -179,11 +179,11 @@ class Steer(Settings):
 
 
 class Regularize(Settings):
-    """What makes the ODE easy to solve: terms of the training loss, and random ends of time.
+    """Regularizers make the ODE easy to solve: terms of the training loss, and random end times.
 
-    Each may be given alone or with others. Evaluation is free of them, evaluations of f that a term
-    needs are counted apart (`nfe_regularization`), and the steps of an adaptive method follow the
-    state's error alone. A list of regularizers, each with its `name`, is the same.
+    They can be combined. Evaluation does not use them. The evaluations of f that a term needs are
+    counted separately (`nfe_regularization`), and an adaptive method chooses its steps by the error
+    of the state alone. A list of regularizers, each with its `name`, has the same meaning.
     """
 
     kinetic: Kinetic | None = None
@@ -205,7 +205,7 @@ class Regularize(Settings):
         if not all(isinstance(part, dict) and isinstance(part.get("name"), str) for part in value):
             raise ValueError("each regularizer in a list is a mapping with a `name`")
         if len(set(names)) < len(names):
-            raise ValueError("a regularizer stands once in a list")
+            raise ValueError("a regularizer may appear only once in a list")
         return {
             part["name"]: {key: inner for key, inner in part.items() if key != "name"}
             for part in value
@@ -221,14 +221,14 @@ REGULARIZER_TERMS = tuple(
 
 
 class Train(Settings):
-    """How long and with what a model is trained.
+    """The length and the optimisation of a training.
 
-    The length is `epochs` or `iterations` (batches); a schedule counts in the same unit.
-    `test_every` epochs, and at the end, the test set is evaluated; `iterations: 0` only does
-    that, which is of use with `weights` from elsewhere. `batch_size` counts samples;
-    of a trajectory, it is the most points that a window may have. `reset_optimizer` forgets the
-    momentum at the start of every epoch, as released code that builds its optimiser anew does.
-    With a `precision` below float32, parameters and ODE states are float32 all the same.
+    The length is given in `epochs` or `iterations` (batches); a schedule uses the same unit. The
+    test set is evaluated every `test_every` epochs and at the end; `iterations: 0` only evaluates
+    it, which is useful with `weights` from elsewhere. `batch_size` counts samples; for a
+    trajectory, it is the largest number of points in a window. `reset_optimizer` resets the
+    momentum at the start of every epoch, like released code that builds its optimiser again. With
+    a `precision` below float32, parameters and ODE states remain float32.
     """
 
     epochs: Epochs | None = None
@@ -270,9 +270,9 @@ class Train(Settings):
 
 
 class Limits(Settings):
-    """What a trial may cost: evaluations in one solve, and minutes in all. `null`: no limit.
+    """The limits of a trial: evaluations in one solve, and minutes in total. `null`: no limit.
 
-    What a fixed method needs is known, and compared with `nfe`, before it begins.
+    The needs of a fixed method are known in advance and compared with `nfe` before it starts.
     """
 
     nfe: Count | None = 100_000

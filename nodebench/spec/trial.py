@@ -32,25 +32,25 @@ CANNOT_REGULARIZE: tuple[tuple[tuple[str, ...], Callable[[TrialSpec, Solver], bo
     (
         REGULARIZER_TERMS,
         lambda _spec, solver: not solver.facts.has_stepper,
-        "is integrated with the state and left out of the error control, which `{method}` cannot "
-        "do: take a fixed method, or one of torchdiffeq's embedded ones, as `dopri5`",
+        "is integrated with the state but excluded from error control, which `{method}` does not "
+        "support: use a fixed method, or an embedded one such as `dopri5`",
     ),
     (
         ("jacobian", "taylor"),
         lambda spec, _solver: spec.train.precision == "bf16",
-        "takes derivatives in forward mode, which torch cannot in bfloat16 alone: take the "
+        "needs forward-mode derivatives, which torch does not support in bfloat16: use the "
         "precision `float32` or `tf32`",
     ),
     (
         ("steer",),
         lambda spec, _solver: spec.model.span is None,
-        "moves the end of a solve, which for `{model}` is a time of its data: leave it out",
+        "changes the end time of a solve, which for `{model}` comes from the data: leave it out",
     ),
     (
         ("steer",),
         lambda _spec, solver: solver.adapt is not None,
-        "moves the end of a solve, and `solver.adapt` compares solves to one end: leave out one of "
-        "the two",
+        "changes the end time of a solve, but `solver.adapt` compares solves with the same end: "
+        "leave out one of the two",
     ),
 )
 """Regularizers, whether they do not suit a trial and its solver, and why."""
@@ -98,13 +98,13 @@ class TrialSpec(Settings):
         if reads and kind and kind not in reads:
             others = ", ".join(name for name, model in MODELS.items() if kind in model.kinds)
             raise ValueError(
-                f"`{self.model.name}` reads {' or '.join(reads)}, and `{self.data.name}` is made "
-                f"of {kind}, as are read by: {others}"
+                f"`{self.model.name}` takes {' or '.join(reads)}, but `{self.data.name}` has "
+                f"{kind}. Models for {kind}: {others}"
             )
         if kind == "trajectories" and self.train.batch_size == 1:
             raise ValueError(
-                "`train.batch_size` counts the times of a window of a trajectory, of which the "
-                "first is the start: take at least 2"
+                "`train.batch_size` counts the times in a window of a trajectory, and the first is "
+                "its start: use at least 2"
             )
         if not self.model.has_ode:
             train = self.train.model_copy(update={"regularize": None})
@@ -125,14 +125,15 @@ class TrialSpec(Settings):
             self._require_few_steps("gradient.solver", self.gradient.solver)
         if self.solver.dense_output and self.model.span is not None:
             raise ValueError(
-                f"`solver.dense_output` does nothing for `{self.model.name}`, whose ODE has one "
+                f"`solver.dense_output` has no effect for `{self.model.name}`, whose ODE has one "
                 "output time: leave it out"
             )
         if self.solver.adapt and self.data.metric != "accuracy":
-            raise ValueError(f"`solver.adapt` compares accuracies, which `{self.data.name}` lacks")
+            raise ValueError(f"`solver.adapt` needs accuracies, but `{self.data.name}` has none")
         if self.solver.method == "scipy_solver" and self.gradient.name != "adjoint":
             raise ValueError(
-                "`scipy_solver` runs outside of torch: only `gradient: adjoint` can train it"
+                "`scipy_solver` runs outside torch, so it can only be trained with `gradient: "
+                "adjoint`"
             )
         return self
 
@@ -147,8 +148,8 @@ class TrialSpec(Settings):
         steer = parts.get("steer")
         if isinstance(steer, Steer) and steer.half_width >= self.model.length:
             raise ValueError(
-                f"`train.regularize.steer.half_width: {steer.half_width:g}` reaches back to the "
-                f"start of a solve over a time of {self.model.length:g}: take less than that"
+                f"`train.regularize.steer.half_width: {steer.half_width:g}` reaches the start of a "
+                f"solve over a time of {self.model.length:g}: use a smaller one"
             )
 
     def _require_few_steps(self, path: str, solver: Solver) -> None:
@@ -157,6 +158,6 @@ class TrialSpec(Settings):
         if solver.step_size is None or span is None or solver.step_count(span) <= MOST_STEPS:
             return
         raise ValueError(
-            f"`{path}.step_size: {solver.step_size:g}` makes {span / solver.step_size:.3g} steps "
-            f"over a time of {span:g}, and {MOST_STEPS:,} are the most"
+            f"`{path}.step_size: {solver.step_size:g}` gives {span / solver.step_size:.3g} steps "
+            f"over a time of {span:g}; the maximum is {MOST_STEPS:,}"
         )

@@ -61,7 +61,7 @@ def data_root() -> Path:
     """
     root = _folder("NODEBENCH_DATA", "data").resolve()
     if root.exists() and not root.is_dir():
-        raise DataError(f"NODEBENCH_DATA names `{root}`, which is a file: name a folder")
+        raise DataError(f"NODEBENCH_DATA is `{root}`, which is a file: set it to a folder")
     return root
 
 
@@ -94,17 +94,17 @@ def _cure(uri: str) -> str:
     server, file = "`http://host:5000` for a server", "`sqlite:////folder/mlflow.db` for a file"
     scheme, _, rest = uri.partition(":")
     if re.match(r"['\"`]", uri):
-        return f"the quotes are a shell's, and no part of it. Write {server}, {file}"
+        return f"remove the quotes. Write {server}, {file}"
     if re.fullmatch(r"[\w.-]+:\d+(/.*)?", uri):
         return f"its scheme is missing. Write `http://{uri}`"
     if scheme == "postgres":
-        return f"its scheme is written `postgresql:{rest}`"
+        return f"write its scheme as `postgresql:{rest}`"
     if "memory" in uri or uri in ("sqlite:", "sqlite://", "sqlite:///"):
-        return f"a database in memory is gone at the end. Write {file}"
+        return f"a database in memory is lost at the end. Write {file}"
     if SQLITE.fullmatch(uri):
         return f"that is a folder. Write {file}"
     if scheme != "file" and (scheme.startswith("sqlite") or "://" in uri):
-        return f"that is no address. Write {server}, {file}"
+        return f"that is not an address. Write {server}, {file}"
     path = re.sub("^file:(//)?", "", uri).rstrip("/") or "."
     path += "" if re.search(r"\.(db|sqlite3?)$", path) else "/mlflow.db"
     return (
@@ -117,7 +117,7 @@ def _folder(name: str, default: str) -> Path:
     """The folder that a variable names, `~` expanded."""
     path = _expanded(variable(name) or default)
     if path.startswith("~"):
-        raise StoreError(f"{name} is `{path}`, and there is no such user: write the path in full")
+        raise StoreError(f"{name} is `{path}`, but this user does not exist: write the full path")
     return Path(path)
 
 

@@ -60,13 +60,13 @@ def require_store(folder: Path, into: Store) -> Store:
     """
     other = Store(folder)
     if other.root == into.root:
-        raise StoreError(f"`{folder}` is this store itself: name another machine's")
+        raise StoreError(f"`{folder}` is this store itself: pass another machine's")
     if not other.trials_root.is_dir():
         inner = folder / "runs"
         hint = f" Did you mean `{inner}`?" if Store(inner).trials_root.is_dir() else ""
         raise StoreError(
-            f"`{folder}` is no store: it has no folder `trials`.{hint} Name a folder that was "
-            "NODEBENCH_RUNS, or a copy of it"
+            f"`{folder}` is not a nodebench store (no `trials/` folder).{hint} Pass another "
+            "machine's NODEBENCH_RUNS folder or a copy of it"
         )
     return other
 

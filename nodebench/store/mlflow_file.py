@@ -53,8 +53,8 @@ def require_mlflows(file: Path) -> None:
     names = {name for (name,) in found}
     if names and not names & {*OWN_TABLES, "alembic_version"}:
         raise TrackingError(
-            f"`{file}` is a database, and none of MLflow's: it has the tables "
-            f"{', '.join(sorted(names)[:5])}. Let MLFLOW_TRACKING_URI name another file"
+            f"`{file}` is not an MLflow database: it has the tables "
+            f"{', '.join(sorted(names)[:5])}. Set MLFLOW_TRACKING_URI to another file"
         )
 
 

@@ -20,22 +20,22 @@ def require_store_folder(root: Path) -> None:
         StoreError: if it has, or is a file.
     """
     if root.exists() and not root.is_dir():
-        raise StoreError(f"NODEBENCH_RUNS names `{root}`, which is a file: name a folder")
+        raise StoreError(f"NODEBENCH_RUNS is `{root}`, which is a file: set it to a folder")
     if (root / MARK).exists():
         return
     there = [name for name in (SWEEPS, TRIALS, INDEX) if (root / name).exists()]
     if there and not _is_own(root):
         raise StoreError(
-            f"`{root}` has {', '.join(f'`{name}`' for name in there)}, which are not a store's, "
-            "and where one would write: let NODEBENCH_RUNS name a folder for nodebench alone, "
-            "such as `runs`"
+            f"`{root}` has {', '.join(f'`{name}`' for name in there)}, which nodebench did not "
+            "write and a store would overwrite: set NODEBENCH_RUNS to a folder that only nodebench "
+            "uses, such as `runs`"
         )
 
 
 def mark_own(root: Path) -> None:
     """Marks a folder as a store's."""
     if not (root / MARK).exists():
-        write(root / MARK, "A store of nodebench, which writes whatever lies here.\n")
+        write(root / MARK, "A store of nodebench, which manages all files in this folder.\n")
 
 
 def _is_own(root: Path) -> bool:

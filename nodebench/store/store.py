@@ -94,8 +94,8 @@ class Store:
             return set()
         except NotADirectoryError as error:
             raise StoreError(
-                f"`{self.trials_root}` cannot be a folder, since a file is in its place. Let "
-                "NODEBENCH_RUNS name a folder"
+                f"`{self.trials_root}` is a file, but a store needs a folder there. Set "
+                "NODEBENCH_RUNS to another folder"
             ) from error
 
     def results(self, ids: Iterable[str] | None = None) -> dict[str, Result]:

@@ -83,8 +83,8 @@ class SweepRecord:
         require_store_folder(self._root)
         if self._is_foreign():
             raise StoreError(
-                f"`{self.file}` was not written by nodebench, or changed since, and would be "
-                "replaced: move it away"
+                f"`{self.file}` was not written by nodebench or has been changed since, and would "
+                "be overwritten: move it away"
             )
 
     def _is_foreign(self) -> bool:

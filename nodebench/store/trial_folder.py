@@ -121,11 +121,11 @@ class TrialFolder:
         """
         values = read_json(self.spec_file, None)
         if values is None:
-            raise StoreError(f"`{self.path}` holds no trial")
+            raise StoreError(f"`{self.path}` does not contain a trial")
         try:
             return TrialSpec.model_validate(values["spec"])
         except (ValidationError, TypeError, KeyError) as error:
-            message = f"`{self.path / 'trial.json'}` is damaged, or of another release: {error}"
+            message = f"`{self.path / 'trial.json'}` is damaged or from another release: {error}"
             raise StoreError(message) from error
 
     def code(self) -> dict[str, str] | None:

@@ -113,11 +113,11 @@ def _included(path: Path, tree: Tree, faults: list[Fault], above: tuple[Path, ..
         return base
     other = path.parent / str(include)
     if not os.path.isfile(other):  # unlike Path.is_file, also of what can be no path
-        faults.append(Fault("include", f"{shown(include)}: there is no such file"))
+        faults.append(Fault("include", f"{shown(include)} does not exist"))
         return base
     other, above = other.resolve(), (*above, path.resolve())
     if other in above or len(above) > DEEPEST:
-        why = "includes itself" if other in above else f"more than {DEEPEST} files include another"
+        why = "includes itself" if other in above else f"more than {DEEPEST} nested includes"
         faults.append(Fault("include", f"{shown(include)}: {why}"))
         return base
     below = _included(other, parse_file(other), faults, above)
@@ -143,7 +143,7 @@ def _override_by_text(tree: Tree, text: str, faults: list[Fault]) -> None:
     try:
         _override(tree, key.strip(), parse(value), "--set", faults)
     except yaml.YAMLError:
-        faults.append(Fault("--set", f"the value of {shown(text)} is not YAML of plain values"))
+        faults.append(Fault("--set", f"the value of {shown(text)} is not plain YAML"))
 
 
 def _override(tree: Tree, key: str, value: Any, origin: str, faults: list[Fault]) -> None:

@@ -33,10 +33,10 @@ def conditions_without_effect(
     """
     for number in range(len(file.exclude)):
         if number not in used:
-            yield Fault(f"exclude[{number}]", "agrees with no trial of this sweep")
+            yield Fault(f"exclude[{number}]", "matches no trial of this sweep")
     for where, cell in _partial_cells(file):
         if cell and not any(agrees(trial.spec, cell) for trial in trials):
-            yield Fault(where, "agrees with no trial of this sweep")
+            yield Fault(where, "matches no trial of this sweep")
 
 
 def _not_searchable(
@@ -44,13 +44,13 @@ def _not_searchable(
 ) -> Iterator[Fault]:
     """Tuning on the data that a result is reported of would flatter it."""
     if any(not getattr(trial.spec.data, "val_size", 0) for trial in trials):
-        yield Fault("search", "chooses by validation data: set `data.val_size` above 0")
+        yield Fault("search", "needs validation data: set `data.val_size` above 0")
     if search.stop and len({canonical(trial.settings["data.name"]) for trial in trials}) > 1:
-        yield Fault("search.stop", "compares trials, so these need the same `data`")
+        yield Fault("search.stop", "compares trials, so all trials need the same `data`")
     axes = {path for block in grid for key in block for path in axis_paths(str(key))}
     for path in search.space:
         if clash := [a for a in axes if f"{a}.".startswith(f"{path}.") or path.startswith(f"{a}.")]:
-            yield Fault(f"search.space.{path}", f"stands in the grid's axis `{clash[0]}` too")
+            yield Fault(f"search.space.{path}", f"is also in the grid's axis `{clash[0]}`")
         if not is_known(path) or path == "seed":
             yield Fault(f"search.space.{path}", unknown(path, "field", neighbors(path)))
 
@@ -73,7 +73,7 @@ def _not_comparable(trials: Sequence[Trial]) -> Iterator[Fault]:
     metrics = {str(trial.spec.data.metric): trial.spec.data.name for trial in trials}
     if len(metrics) > 1:
         what = ", ".join(f"{name} by {metric}" for metric, name in metrics.items())
-        yield Fault("base.data", f"these are judged by different metrics ({what}): make two sweeps")
+        yield Fault("base.data", f"the data sets have different metrics ({what}): make two sweeps")
 
 
 def _partial_cells(file: SweepFile) -> Iterator[tuple[str, dict[str, Any]]]:

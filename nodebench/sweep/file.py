@@ -41,15 +41,15 @@ SMALLER: tuple[SizeName, ...] = ("small", "medium")
 class Evaluate(Settings):
     """Solvers under which every trained model is evaluated again, on the test set.
 
-    Each of `methods` is taken with those of the lists that suit it: `steps`, evaluation budgets
-    `nfe` and multiples `step_factors` of the training step size for fixed methods, `tols` and
-    multiples `tol_factors` of the training tolerance for adaptive ones. `when` restricts the
-    block to the cells that agree with it. `test_size` takes a balanced part of the test set.
+    Each of `methods` uses the lists that apply to it. Fixed methods use `steps`, evaluation budgets
+    `nfe`, and multiples `step_factors` of the training step size. Adaptive methods use `tols` and
+    multiples `tol_factors` of the training tolerance. `when` restricts the block to configurations
+    with these settings. `test_size` evaluates a balanced subset of the test set.
 
     `batch_norm` lists the statistics of batch norm inside ODE blocks: the `running` averages of
-    training, or those of each test `batch`. A block with `gradients` measures, instead of
-    accuracies, the gradients of these methods with these solvers: how far they are from that of the
-    ODE itself, with the weights `at` the `start` and the `end` of training. `own` is each trial's.
+    training, or those of each test `batch`. A block with `gradients` measures gradients instead of
+    accuracies: the distance of each gradient method, with each solver, from the gradient of the
+    ODE, with the weights `at` the `start` and the `end` of training. `own` is the trial's method.
     """
 
     methods: tuple[MethodName, ...] = ()
@@ -68,27 +68,27 @@ class Evaluate(Settings):
     def _gradients_stand_alone(self) -> Self:
         if "scipy_solver" in self.methods and set(self.gradients) - {"adjoint", OWN}:
             raise ValueError(
-                "`scipy_solver` runs outside of torch: it has an `adjoint` gradient only"
+                "`scipy_solver` runs outside torch: it supports only the gradient `adjoint`"
             )
         for name in ("test_size", "batch_norm") if self.gradients else ("at",):
             if name in self.model_fields_set:
                 raise ValueError(
-                    "`gradients` are measured on a training batch: they stand in a block of their "
-                    f"own, without `{name}`"
+                    "`gradients` are measured on a training batch: give them a block of their own, "
+                    f"without `{name}`"
                     if self.gradients
-                    else f"`{name}` says when `gradients` are measured, of which there are none"
+                    else f"`{name}` says when `gradients` are measured, but there are none"
                 )
         return self
 
     @model_validator(mode="after")
     def _every_method_gets_points(self) -> Self:
         if not self.methods and set(self.gradients) != {OWN}:
-            raise ValueError("needs `methods`, unless its `gradients` are `[own]`")
+            raise ValueError("needs `methods`, unless `gradients` is `[own]`")
         for method in self.methods:
             kind = METHODS[method].kind
             if self.nfe and METHODS[method].kind != "fixed":
                 raise ValueError(
-                    f"`nfe` needs a fixed number of stages, which `{method}` has not: give it a "
+                    f"`nfe` needs a fixed number of stages, but `{method}` has none: give it a "
                     "block of its own, with `tols` or `tol_factors`"
                 )
             fixed, adaptive = (
@@ -97,20 +97,20 @@ class Evaluate(Settings):
             )
             if not (adaptive if kind == "adaptive" else fixed):
                 wanted = "`tols` or `tol_factors`" if kind == "adaptive" else "`steps` or `nfe`"
-                raise ValueError(f"`{method}` gets no point to be evaluated at: give {wanted}")
+                raise ValueError(f"`{method}` has no evaluation points: give {wanted}")
         return self
 
 
 class Resources(Settings):
-    """What one trial gets. `cpus` is also its number of threads.
+    """The resources of one trial. `cpus` is also its number of threads.
 
-    Up to `pack_seeds` trials that differ in their seed alone are trained together as one, with
-    the resources of one: their steps are the same products over larger batches. `auto` does so
-    where it is known to be faster. Networks that cannot be packed, such as those with an adaptive
-    solver, are trained one by one whatever is asked.
+    Up to `pack_seeds` trials that differ only in their seed are packed into one run with the
+    resources of one trial: their steps are the same products over larger batches. `auto` packs
+    where this is known to be faster. Networks that cannot be packed, such as those with an adaptive
+    solver, are always trained individually.
 
-    `gpus` may be a fraction, so that trials share a GPU; with `auto`, it is what the largest of
-    them needs, measured before Ray starts. `--inline` gives each trial a whole one.
+    `gpus` may be a fraction, so that trials share a GPU. `auto` measures, before Ray starts, what
+    the largest of them needs. With `--inline`, each trial has a whole GPU.
     """
 
     cpus: Count = 1
@@ -119,22 +119,22 @@ class Resources(Settings):
 
     @property
     def gpu_share(self) -> float:
-        """`gpus`, of `auto` until it has been measured a whole one."""
+        """`gpus` as a number; `auto` counts as a whole GPU until it has been measured."""
         return 1.0 if self.gpus == "auto" else self.gpus
 
     @model_validator(mode="after")
     def _one_gpu_at_most(self) -> Self:
         if self.gpu_share > 1:
             raise ValueError(
-                "a trial trains on one GPU: more than 1 would stand idle. "
-                "Give `gpus: 1`, or a fraction so that trials share one"
+                "a trial trains on one GPU, so more than 1 would be idle. "
+                "Give `gpus: 1`, or a fraction to share a GPU between trials"
             )
         return self
 
 
 def _not_empty(values: Any) -> Any:
     if not values:
-        raise ValueError("is empty, which leaves no trial")
+        raise ValueError("is empty, so there is no trial")
     return values
 
 
@@ -142,13 +142,13 @@ def _distinct(values: tuple[int, ...]) -> tuple[int, ...]:
     twice = [value for value, count in Counter(values).items() if count > 1]
     if twice:
         raise ValueError(
-            f"has {shown(', '.join(map(str, twice)))} more than once, which is the same trial"
+            f"has {shown(', '.join(map(str, twice)))} more than once, which gives the same trial"
         )
     return values
 
 
 class Range(Settings):
-    """Where samples of a field are drawn from: one of these, bounds included."""
+    """The distribution of a field's samples: one of these, bounds included."""
 
     uniform: tuple[Number, Number] | None = None
     log_uniform: tuple[Positive, Positive] | None = None
@@ -164,16 +164,16 @@ class Range(Settings):
         if name == "choice" and not values:
             raise ValueError("`choice` is empty")
         if name != "choice" and not values[0] < values[1]:
-            raise ValueError(f"`{name}: {list(values)}`: the smaller comes first")
+            raise ValueError(f"`{name}: {list(values)}`: the smaller number must come first")
         return self
 
 
 class Stop(NamedSettings):
     """Early stopping by ASHA (Li et al. 2020, "A system for massively parallel tuning").
 
-    After `grace` epochs, and each time that `reduction` times as many have passed, only the best
-    1/`reduction` of the trials that came so far go on, by their headline metric on validation
-    data. Which these are depends on the order in which trials come so far.
+    After `grace` epochs, and again each time that the number of epochs has grown by the factor
+    `reduction`, the best 1/`reduction` of the trials that have reached this point continue, by
+    their headline metric on validation data. The choice depends on the order of their arrival.
     """
 
     name: Literal["asha"] = "asha"
@@ -184,8 +184,8 @@ class Stop(NamedSettings):
 class Search(Settings):
     """Random samples of a `space`, path -> range, for sweeps that tune rather than compare.
 
-    Every cell of the grid is tried with each of `samples` draws. More samples, or more fields,
-    leave the earlier draws as they were.
+    Every configuration of the grid is combined with each of `samples` samples. Adding samples or
+    fields does not change the earlier samples.
     """
 
     samples: Count
@@ -195,15 +195,15 @@ class Search(Settings):
 
 
 class Claim(Settings):
-    """What a paper `says` of a sweep's cells, as a relation that can be checked.
+    """A statement that a paper `says` about a sweep's configurations, as a relation to check.
 
-    The `source` names the paper and its table or figure. Without one it is an expectation of ours,
-    which reports keep apart from what papers claim.
+    The `source` names the paper and its table or figure. A claim without a source is an expectation
+    of ours, which reports list separately.
 
-    The `metric` (a column of `results.csv`, by default the headline) of the cells `of` is `above`
-    or `below` a number or that of the cells that are as these but for what is named there, `by` so
-    much at least (of a negative number: less by no more than that); or it is `near` a number,
-    `within` so much. Accuracies are shares of 1.
+    The claim is about the `metric` (a column of `results.csv`, by default the headline) of the
+    configurations `of`. It is `above` or `below` a number, or the metric of the otherwise identical
+    configuration with the settings named there, by at least `by` (a negative `by` allows it to fall
+    short by that much). Or it is `near` a number, `within` a distance. Accuracies are shares of 1.
     """
 
     says: str
@@ -222,11 +222,11 @@ class Claim(Settings):
         if len(given) != 1:
             raise ValueError("needs one of `above`, `below` and `near`")
         if (self.near is None) != (self.within is None):
-            raise ValueError("`near` goes with `within`, which says how near")
+            raise ValueError("`near` and `within`, the largest distance, need each other")
         if self.metric is not None and self.metric not in MEASURES:
             raise ValueError(f"`metric`: {unknown(self.metric, 'metric', MEASURES)}")
         if self.by and self.near is not None:
-            raise ValueError("`by` goes with `above` or `below`")
+            raise ValueError("`by` needs `above` or `below`")
         return self
 
     @property
@@ -242,10 +242,11 @@ class Claim(Settings):
 
 
 class Made(Settings):
-    """How a sweep came of its file; nodebench writes this into a report's `sweep.yaml`.
+    """How a sweep was made from its file; nodebench writes this into a report's `sweep.yaml`.
 
-    Its `size`; of another than the full one, what this has `instead` of a trial's fields; what was
-    `changed` by `--set`, and whether it `has_other_cells` than its file for that.
+    `size` is its size. For a smaller size, `instead` has the values of the full size that it
+    replaces. `changed` lists what `--set` changed, and `has_other_cells` says whether this changed
+    the configurations.
     """
 
     size: SizeName = "full"
@@ -274,20 +275,21 @@ def full_name(name: str) -> str:
 def _is_file_name(name: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", name):
         raise ValueError(
-            f"`{name}` names folders, so it has letters, digits, `-` and `_` only, at most 64 of "
-            "them, and starts with a letter or digit"
+            f"`{name}` names folders, so it may have only letters, digits, `-` and `_`, at most 64 "
+            "of them, and must start with a letter or digit"
         )
     return name
 
 
 class SweepFile(Settings):
-    """A sweep file, as it is written; `sweep.load` expands it to trials.
+    """A sweep file as it is written; `sweep.load` expands it to trials.
 
-    A report compares each cell with the one that agrees with the `baseline` and is else the same,
-    and checks `claims`, what a paper says of them. By `margin` of the headline metric (an accuracy
-    as a share of 1), a trained model may change under a finer solver and still be called an ODE. A
-    checkpoint is written every `checkpoint_minutes`, also inside an epoch. `small` and `medium` are
-    what `--size` replaces, path -> value: a form for minutes, and one that is nearly the study.
+    A report compares each configuration with its baseline: the one with the settings of `baseline`
+    and otherwise identical. It also checks `claims`. A trained model may lose up to `margin` of the
+    headline metric (accuracy as a share of 1) under a finer solver and still count as an ODE. A
+    checkpoint is written at least every `checkpoint_minutes`, also inside an epoch. `small` and
+    `medium` are the values that `--size` replaces, path -> value: a form that takes minutes, and
+    one close to the study.
     """
 
     name: Annotated[str, AfterValidator(_is_file_name)]
@@ -317,4 +319,4 @@ MEASURES: tuple[str, ...] = (
     "step_memory_bytes", *VERDICT_NUMBERS, *GRADIENT_NUMBERS,
     "nfe_regularization", *(f"regularizer_{name}" for name in REGULARIZER_TERMS),
 )  # fmt: skip
-"""What a claim may be about: columns of `results.csv`."""
+"""The columns of `results.csv` that a claim may be about."""

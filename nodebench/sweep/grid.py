@@ -38,7 +38,7 @@ def expand(file: SweepFile, faults: list[Fault]) -> Iterator[tuple[Trial, list[i
     resolve to stands twice.
     """
     if "seed" in file.base:
-        faults.append(Fault("base.seed", "seeds are given by `seeds`, a list beside `base`"))
+        faults.append(Fault("base.seed", "give seeds as `seeds`, a list next to `base`"))
     for number, entry in enumerate(file.exclude):
         faults += misnamed(f"exclude[{number}]", entry)
     for cell in _cells(file, faults):
@@ -80,7 +80,9 @@ def _cells(file: SweepFile, faults: list[Fault]) -> Iterator[Cell]:
                 continue
             wrong += 1
             if wrong == MOST_WRONG_CELLS:
-                faults.append(Fault("grid", f"{wrong} cells are wrong; the rest was not checked"))
+                faults.append(
+                    Fault("grid", f"{wrong} configurations are invalid; others unchecked")
+                )
                 return
 
 
@@ -97,7 +99,7 @@ def _excess(blocks: Sequence[Sequence[Axis]], repeats: Mapping[str, int]) -> str
     total = sum(sizes)
     size = f"{total:,}" if total < 10**15 else f"10^{math.log10(total):.0f}"
     return (
-        f"makes {size} trials, and {MOST_TRIALS:,} is the most. The largest block, "
+        f"gives {size} trials; the maximum is {MOST_TRIALS:,}. The largest block, "
         f"grid[{largest}], has {' x '.join(factors)}"
     )
 
@@ -108,19 +110,19 @@ def _axes(block: Tree, where: str, faults: list[Fault]) -> list[Axis]:
     for key, values in block.items():
         paths = axis_paths(str(key))
         if "seed" in paths:
-            faults.append(Fault(f"{where}.{key}", "seeds are given by `seeds`, beside `grid`"))
+            faults.append(Fault(f"{where}.{key}", "give seeds as `seeds`, next to `grid`"))
         faults += [
-            Fault(f"{where}.{key}", f"`{path}` stands in two axes of this block")
+            Fault(f"{where}.{key}", f"`{path}` is in two axes of this block")
             for path in taken.intersection(paths)
         ]
         faults += [Fault(f"{where}.{key}", TOO_DEEP) for path in paths if is_too_deep(path)]
         if len(set(paths)) < len(paths):
-            faults.append(Fault(f"{where}.{key}", "zips a field with itself"))
+            faults.append(Fault(f"{where}.{key}", "names a field twice"))
         taken.update(paths)
         if any(map(is_too_deep, paths)):
             continue
         if not isinstance(values, list) or not values:
-            what = f"an axis is a list of values, found {shown(values)}"
+            what = f"an axis must be a list of values, found {shown(values)}"
             faults.append(Fault(f"{where}.{key}", what))
         elif any(
             len(paths) > 1 and (not isinstance(v, list) or len(v) != len(paths)) for v in values
@@ -128,7 +130,7 @@ def _axes(block: Tree, where: str, faults: list[Fault]) -> list[Axis]:
             faults.append(
                 Fault(
                     f"{where}.{key}",
-                    f"zips {len(paths)} fields: each value is a list of {len(paths)}",
+                    f"varies {len(paths)} fields: each value must be a list of {len(paths)}",
                 )
             )
         else:
@@ -160,7 +162,7 @@ def _resolve(
         for where_in_tree, message in faults_of(error, TrialSpec, tree):
             text = dotted(where_in_tree)
             if text in SweepFile.model_fields:
-                message = f"`{text}` stands beside `base` and `grid`, not within them"
+                message = f"`{text}` belongs next to `base` and `grid`, not inside them"
             from_axis = any(
                 f"{text}.".startswith(f"{p}.") or p.startswith(f"{text}.") for p in cell
             )

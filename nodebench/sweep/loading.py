@@ -36,7 +36,7 @@ def load(path: Path, overrides: Sequence[str] = (), size: SizeName = "full") -> 
     trials = not_excluded(expanded)
     faults += inconsistencies(file, trials)
     if not (trials or faults):
-        faults.append(Fault("exclude", "leaves no trial"))
+        faults.append(Fault("exclude", "excludes every trial"))
     is_as_written = file.made.size == "full" and not file.made.changed
     if not faults and is_as_written:  # else the trials that an entry is about may not be there
         used = {number for _, numbers in expanded for number in numbers}

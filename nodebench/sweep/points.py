@@ -119,9 +119,10 @@ def require_points(sweep: Sweep, source: str) -> None:
     faults = [
         Fault(
             f"evaluate[{number}]",
-            "gives no trial a point: `nfe` must be a multiple of a method's stages (times the "
-            "ODE blocks; a model by import path takes `steps`), `step_factors` need a training by "
-            "steps, `tol_factors` one by tolerance, and `gradients` methods that they suit",
+            "gives no evaluation point for any trial: `nfe` must be a multiple of a method's "
+            "stages (times the ODE blocks; use `steps` for a model by import path), `step_factors` "
+            "need a training with steps, `tol_factors` one with a tolerance, and `gradients` must "
+            "suit the methods",
         )
         for number, block in enumerate(sweep.evaluate)
         if not any(asked(trial, [block]) for trial in sweep.trials)

@@ -46,7 +46,7 @@ _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def _refuse_tag(_loader: yaml.SafeLoader, node: yaml.Node) -> None:
-    raise _refusal(node, f"the tag {shown(node.tag)} makes no plain value. Leave it out")
+    raise _refusal(node, f"the tag {shown(node.tag)} is not allowed. Leave it out")
 
 
 def _refusal(node: yaml.Node, why: str) -> yaml.YAMLError:
@@ -93,9 +93,9 @@ class _Loader(yaml.SafeLoader):
         seen: set[str] = set()
         for key, _ in mapping.value:
             if not isinstance(key, yaml.ScalarNode):
-                raise _refusal(key, "a key is text, not a list or a mapping")
+                raise _refusal(key, "a key must be text, not a list or a mapping")
             if key.tag not in (f"{_TAG}str", f"{_TAG}merge"):
-                raise _refusal(key, f"a key is text: write {shown(key.value)} in quotes")
+                raise _refusal(key, f"a key must be text: write {shown(key.value)} in quotes")
             if key.value in seen:  # YAML would drop the first
                 raise _refusal(key, f"the key {shown(key.value)} is given twice")
             seen.add(key.value)
@@ -110,13 +110,11 @@ class _Loader(yaml.SafeLoader):
         try:
             value = super().construct_object(node, deep)
         except (ValueError, LookupError):  # of `!!int x`, or a number of too many digits
-            raise _refusal(
-                node, f"{shown(node.value)} is not what its tag `{node.tag}` says"
-            ) from None
+            raise _refusal(node, f"{shown(node.value)} does not fit its tag `{node.tag}`") from None
         if isinstance(value, int) and not -(2**63) <= value < 2**63:
             raise _refusal(node, "a number does not fit in 64 bits")
         if isinstance(value, str) and _CONTROL.search(value):
-            raise _refusal(node, f"text holds a character that cannot be printed: {value[:50]!r}")
+            raise _refusal(node, f"text contains an unprintable character: {value[:50]!r}")
         return value
 
 
@@ -156,7 +154,7 @@ def _check_size(tree: Any) -> None:
         groups = [value for value in level if isinstance(value, dict | list)]
         count += sum(map(len, groups))
         if count > MOST_VALUES:
-            raise yaml.YAMLError(f"it holds more than {MOST_VALUES:,} values, aliases written out")
+            raise yaml.YAMLError(f"it has more than {MOST_VALUES:,} values with aliases expanded")
         level = [
             value
             for group in groups
@@ -164,7 +162,7 @@ def _check_size(tree: Any) -> None:
         ]
         if not level:
             return
-    raise yaml.YAMLError(f"it is nested deeper than {DEEPEST} levels, or an alias holds itself")
+    raise yaml.YAMLError(f"it is nested deeper than {DEEPEST} levels, or an alias contains itself")
 
 
 def parse_file(path: Path) -> Tree:
@@ -182,12 +180,12 @@ def parse_file(path: Path) -> Tree:
     except OSError as error:
         raise _unreadable(path, f"cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
-        why = f"is not UTF-8 text: see its byte {error.start + 1:,}. Save it as UTF-8"
+        why = f"is not UTF-8 text (byte {error.start + 1:,}). Save it as UTF-8"
         raise _unreadable(path, why) from None
     except yaml.YAMLError as error:
-        raise _unreadable(path, f"is not YAML of plain values: {_complaint(error)}") from None
+        raise _unreadable(path, f"is not plain YAML: {_complaint(error)}") from None
     if not isinstance(tree, dict):
-        raise _unreadable(path, "a sweep file is a mapping: `name`, `base`, …")
+        raise _unreadable(path, "a sweep file must be a mapping: `name`, `base`, …")
     return tree
 
 
@@ -197,7 +195,7 @@ def _opened(path: str, flags: int) -> int:
     is_pipe = stat.S_ISFIFO(os.fstat(file).st_mode)
     if is_pipe and not select.select([file], [], [], WRITER_WAIT_S)[0]:
         os.close(file)
-        raise OSError(errno.EAGAIN, "it is a pipe, and nobody writes to it")
+        raise OSError(errno.EAGAIN, "it is a pipe without a writer")
     os.set_blocking(file, True)
     return file
 

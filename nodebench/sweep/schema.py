@@ -50,19 +50,19 @@ Schema = dict[str, Any]
 INTRODUCTION = """\
 # Writing a sweep file
 
-A sweep file is YAML 1.2 with plain values: of words, only `true` and `false` are no text, `010` is
-ten, and a number in quotes is text, which no field for numbers takes. `base` is one trial, `grid`
-what varies: each key is a dotted path into a trial, each value a list; axes multiply, and a list of
-blocks is joined. `"a, b": [[1, 2], [3, 4]]` varies two paths together. A part whose other settings
-stay at their defaults is written by its name alone: `model: odenet`. `include: FILE` starts from
-another sweep's file. Unknown fields, and values that a field does not take, are refused, all of
-them at once and with their place. Upper bounds are beyond what anybody means: they keep a slip from
-taking a machine's memory, or having no end.
+A sweep file is YAML 1.2 with plain values: every word except `true` and `false` is text, `010` is
+ten, and a number in quotes is text, which a field for numbers refuses. `base` is one trial. `grid`
+is what varies: each key is a dotted path into a trial, and each value is a list. The axes of a
+block multiply; a list of blocks is joined. `"a, b": [[1, 2], [3, 4]]` varies two paths together. A
+part whose other settings stay at their defaults can be written by its name alone: `model: odenet`.
+`include: FILE` starts from another sweep file. Unknown fields and invalid values are refused, all
+at once and with their paths. Upper bounds are far beyond useful values: they keep a typing mistake
+from exhausting a machine's memory or running forever.
 
-Fields without a default are needed; `–` is a default that follows from the other settings. This
-page is printed by `nodebench schema --markdown`. `nodebench schema > sweep.schema.json` gives
-editors what they need to complete and check a file: put `# yaml-language-server:
-$schema=sweep.schema.json` into its first line."""
+Fields without a default are required; `–` is a default that follows from the other settings.
+`nodebench schema --markdown` prints this page. `nodebench schema > sweep.schema.json` writes a
+schema with which editors complete and check a file: put `# yaml-language-server:
+$schema=sweep.schema.json` on its first line."""
 
 
 def json_schema() -> Schema:

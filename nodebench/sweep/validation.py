@@ -48,11 +48,11 @@ def _message(detail: ErrorDetails, path: TreePath, owner: type[Settings] | None)
             return f"needs a `name`. Known: {context['known']}."
         return unknown(name, detail["msg"], context["known"].split(", "))
     if kind == "missing":
-        return "is missing, and has no default"
+        return "is missing and has no default"
     if kind == "value_error":
         return detail["msg"].removeprefix("Value error, ")
     if kind == "int_parsing_size":
-        return f"should be a number of 64 bits, found {shown(value)}"
+        return f"should fit in 64 bits, found {shown(value)}"
     if kind == "bool_type":
         return f"should be `true` or `false`, found {shown(value)}"
     if kind == "tuple_type":
@@ -60,7 +60,7 @@ def _message(detail: ErrorDetails, path: TreePath, owner: type[Settings] | None)
     if kind == "string_type" and isinstance(value, int | float):
         return f"should be text, found the number {shown(value)}: write it in quotes"
     if kind == "string_pattern_mismatch":  # only import paths have a pattern
-        return f"{shown(value)} is no import path, `package.module:Name`"
+        return f"{shown(value)} is not an import path, `package.module:Name`"
     message = re.sub("^(Input|String|Tuple) should", "should", detail["msg"])
     return f"{message}, found {shown(value)}"
 

@@ -59,7 +59,7 @@ def probe_mlflow(store: Store) -> str:
     with explained(uri), _impatient():
         if file is not None and not file.exists():
             require_writable(file.resolve().parent)
-            return f"`{masked(uri)}` is not there yet: the first run makes it"
+            return f"`{masked(uri)}` does not exist yet: the first run creates it"
         _require_contact(uri)
         found = MlflowClient(uri, uri).search_experiments()
     return f"{mlflow.__version__}; `{masked(uri)}` answers and has {len(found)} experiments"
@@ -152,7 +152,7 @@ def experiment_of(client: MlflowClient, name: str) -> Experiment:
         raise TrackingError(f"{where} no experiment `{name}`: run it first")
     if is_deleted(found):
         raise TrackingError(
-            f"{where} the experiment `{name}` among those that were deleted in its pages. "
+            f"{where} the experiment `{name}`, but it was deleted in MLflow's pages. "
             "`nodebench sync SWEEP` restores it"
         )
     return found

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from nodebench.store.locations import tracking_file
 
-SYNC_AGAIN = "and `nodebench sync SWEEP` writes it anew from the store"
+SYNC_AGAIN = "and `nodebench sync SWEEP` writes it again from the store"
 START_SERVER = "Start the server, or change or unset MLFLOW_TRACKING_URI"
 
 CURES = {
@@ -19,28 +19,28 @@ CURES = {
     "not a database|malformed|no such (table|column)|already exists|duplicate column": (
         f"The file is damaged: move it away, {SYNC_AGAIN}"
     ),
-    "is locked": "Another process writes to it for long: wait until it ends, or use a server",
+    "is locked": "Another process keeps writing to it: wait until it ends, or use a server",
     "read-?only|unable to open|Permission denied|Not a directory|File exists": (
-        "Make the file and its folder writable, or let MLFLOW_TRACKING_URI name another"
+        "Make the file and its folder writable, or set MLFLOW_TRACKING_URI to another file"
     ),
-    "is full|No space left": "Free some space: `nodebench gc` shows what can go",
+    "is full|No space left": "Free some space: `nodebench gc` lists files that are safe to delete",
     r"status (code )?40[13]\b|error code 40[13]\b|UNAUTHENTICATED|PERMISSION_DENIED": (
-        "Let MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, say "
-        "who you are, and see that you may write there"
+        "Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, and "
+        "check that you have permission to write"
     ),
-    "password authentication|Access denied": "See user and password in MLFLOW_TRACKING_URI",
+    "password authentication|Access denied": "Check user and password in MLFLOW_TRACKING_URI",
     "WRONG_VERSION_NUMBER|record layer failure|wrong version number": (
-        "That server speaks `http:` and not `https:`"
+        "The server uses `http:`, not `https:`"
     ),
-    "too many 50|error code 50|INTERNAL_ERROR": "The server itself fails: see its log",
+    "too many 50|error code 50|INTERNAL_ERROR": "The server failed: see its log",
     "unsupported URI|^Port |IPv6": (
-        "Let MLFLOW_TRACKING_URI read `http://host:5000`, or `sqlite:////folder/mlflow.db`"
+        "Set MLFLOW_TRACKING_URI to `http://host:5000` or `sqlite:////folder/mlflow.db`"
     ),
     r"error code (30.|40[45])|status 40[45]|Expecting value|valid JSON|Not Found": (
-        "What answers there is no MLflow server: see host, port and path in MLFLOW_TRACKING_URI"
+        "The server there is not MLflow: check host, port and path in MLFLOW_TRACKING_URI"
     ),
     "resolve|Name or service not known|nodename": (
-        "There is no host of this name: see MLFLOW_TRACKING_URI"
+        "There is no host of this name: check MLFLOW_TRACKING_URI"
     ),
 }
 
@@ -70,10 +70,10 @@ def _of_schema(revision: str) -> str:
     version = importlib.metadata.version("mlflow")
     if _knows(revision):
         return (
-            f"An older MLflow than {version}, which is here, made it: copy it, then run `mlflow db "
+            f"An MLflow older than the installed {version} made it: copy it, then run `mlflow db "
             "upgrade` with its address"
         )
-    return f"A newer MLflow than {version}, which is here, made it: pip install --upgrade mlflow"
+    return f"An MLflow newer than the installed {version} made it: pip install --upgrade mlflow"
 
 
 def _knows(revision: str) -> bool:

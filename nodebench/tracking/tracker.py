@@ -269,15 +269,15 @@ def _require_artifacts(client: MlflowClient, sweep: Sweep, runs: Sequence[Run]) 
     if not runs:
         raise TrackingError(
             f"MLflow at `{client.tracking_uri}` has no run of a trial that `{sweep.name}` plans. "
-            "Where the store is at hand, `nodebench sync SWEEP` writes them"
+            "If the store is available, `nodebench sync SWEEP` writes them"
         )
     ended = [run for run in runs if run.info.status in ENDED or SYNCED_TAG in run.data.tags]
     lost = [run for run in ended if not _has_result(client, run.info.run_id)]
     if lost:
         raise TrackingError(
             f"MLflow at `{client.tracking_uri}` has {len(lost)} finished runs of `{sweep.name}` "
-            f"whose artifacts are gone from `{lost[0].info.artifact_uri}` and its like. Put them "
-            "back there; or, where the store is at hand, `nodebench sync SWEEP` writes them again"
+            f"whose artifacts are missing, such as `{lost[0].info.artifact_uri}`. Restore them; "
+            "or, if the store is available, `nodebench sync SWEEP` writes them again"
         )
 
 

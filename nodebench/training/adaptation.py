@@ -49,7 +49,7 @@ def adaptation_for(model: nn.Module, task: Task[Any], spec: TrialSpec) -> Adapta
         return None
     block = next(ode_blocks(model), None)
     if block is None:
-        raise InputError("`solver.adapt`: the model has no `ODEBlock` whose solver could adapt")
+        raise InputError("`solver.adapt`: the model has no `ODEBlock`")
     if solver.facts.kind == "adaptive":
         return ToleranceAdaptation(model, solver)
     if solver.steps is None and solver.step_size is None:

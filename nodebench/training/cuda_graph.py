@@ -105,7 +105,7 @@ def _require_alike(found: Sequence[Tensor | None], expected: Sequence[Tensor | N
     """Refuses a recording that does not do what was recorded: once a trial, and cheap."""
     pairs = [(a, b) for a, b in zip(found, expected, strict=True) if a is not None or b is not None]
     if any(a is None or b is None for a, b in pairs):
-        raise RuntimeError("the recording has gradients of other parameters")
+        raise RuntimeError("the recording has gradients for different parameters")
     one, other = (torch.cat([x.flatten() for x in side]) for side in zip(*pairs, strict=True))
     error = ((one - other).norm() / other.norm()).item()
     if not error <= SAME_GRADIENT:

@@ -64,7 +64,7 @@ def reset_peak_memory(device: torch.device) -> None:
 
 def shortage(error: BaseException) -> str:
     """What an error of too little memory says; Python's own says nothing."""
-    return str(error) or "Python got no more memory: take a smaller batch or model, or fewer steps"
+    return str(error) or "Python ran out of memory: use a smaller batch or model, or fewer steps"
 
 
 def is_out_of_memory(error: BaseException) -> bool:

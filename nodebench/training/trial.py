@@ -145,7 +145,7 @@ def _with_outcome(steps: Iterator[Step | Row], record: Record) -> Iterator[Step 
         yield from steps
     except GeneratorExit:
         if take_given_up(record.folder):
-            record.end(TrialOutcome.STOPPED, "the search gave it up: others did better by then")
+            record.end(TrialOutcome.STOPPED, "stopped by the search: other trials were better")
         raise
     except TrialFailure as failure:
         record.end(failure.outcome, str(failure))
@@ -154,9 +154,7 @@ def _with_outcome(steps: Iterator[Step | Row], record: Record) -> Iterator[Step 
     except SystemExit as request:
         if _is_rays(request.__traceback__):
             raise
-        record.end(
-            TrialOutcome.ERROR, f"its code asks Python to exit, by `sys.exit({request.code!r})`"
-        )
+        record.end(TrialOutcome.ERROR, f"its code calls `sys.exit({request.code!r})`")
     except Exception as error:  # noqa: BLE001 - a crash is recorded, and the sweep goes on
         if is_out_of_memory(error):
             record.end(TrialOutcome.OUT_OF_MEMORY, masked(shortage(error)))
@@ -169,7 +167,7 @@ def _with_outcome(steps: Iterator[Step | Row], record: Record) -> Iterator[Step 
 def _told(error: Exception) -> str:
     """What an error says; of a full disk, also what to do."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"{error.strerror}. `nodebench gc` shows what can go; the same command goes on then"
+        return f"{error.strerror}. `nodebench gc` lists files to delete; the same command resumes"
     return str(error)
 
 
@@ -209,7 +207,7 @@ def _resume(prepared: Prepared, store: Store, record: Record) -> int:
         folder.log(f"resumed after epoch {state.epoch}, iteration {state.iteration}")
         return state.epoch
     if record.was_finished:
-        folder.log("its checkpoint is gone: it is trained again, to be evaluated")
+        folder.log("the checkpoint is missing: training again for the evaluation")
     shorter = prepared.options.continues.get(trial.id)
     if shorter and (values := _end_of(store.folder(shorter), folder)):
         state.load(values, prepared.device)
@@ -226,7 +224,7 @@ def _end_of(shorter: TrialFolder, folder: TrialFolder) -> dict[str, Any] | None:
     try:
         return read_checkpoint(shorter.checkpoint)
     except StoreError as error:
-        folder.log(f"{error}: the training begins anew")
+        folder.log(f"{error}: training from scratch")
         return None
 
 

@@ -94,7 +94,7 @@ def test_data_that_cannot_be_downloaded_is_a_problem_and_other_data_a_warning(ca
     assert news.level == "problem"
     assert "`agnews-small` lacks train.csv, test.csv" in news.found
     (digits,) = check("data sets", about(case, tmp_path, name="digits"))
-    assert digits == Finding("ok", "`digits` has no files")
+    assert digits == Finding("ok", "`digits` needs no files")
 
 
 def test_data_that_is_there_is_verified(case):
@@ -203,7 +203,7 @@ def test_what_runs_and_what_was_interrupted_is_said(case):
     assert sweep.found.startswith(f"`tiny.1-of-2` is held by process {os.getpid()} on ")
     assert trial.found.startswith(f"`aa` is held by process {os.getpid()} on ")
     assert (begun.level, begun.found) == ("warning", "1 were interrupted: bb")
-    assert check("locks", case) == [Finding("ok", "nothing is being run")]
+    assert check("locks", case) == [Finding("ok", "nothing is running")]
 
 
 def test_the_command_ends_with_status_one_for_a_problem_in_lines_or_json(tmp_path):

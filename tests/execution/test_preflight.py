@@ -44,7 +44,8 @@ def refused(tmp_path, *arguments, **environment):
 
 def test_a_store_that_is_a_file_is_refused(tmp_path):
     (tmp_path / "runs").touch()
-    assert "`runs`, which is a file: name a folder" in refused(tmp_path).replace(f"{tmp_path}/", "")
+    said = refused(tmp_path).replace(f"{tmp_path}/", "")
+    assert "`runs`, which is a file: set it to a folder" in said
     done = command(tmp_path, "plan", "tiny.yaml")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "NODEBENCH_RUNS" in done.stderr
@@ -60,7 +61,7 @@ def test_a_file_in_the_place_of_a_folder_is_found_before(tmp_path, monkeypatch, 
     (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / place).touch()
     before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(InputError, match=r"cannot be written|in its place"):
+    with pytest.raises(InputError, match=r"cannot be written|but a store needs a folder"):
         api.run(tiny(tmp_path), Store(tmp_path / "runs"), inline=True)
     (tmp_path / "tiny.yaml").unlink()
     assert sorted(tmp_path.rglob("*")) == before
@@ -171,7 +172,7 @@ def test_a_pipe_that_nobody_writes_to_is_refused_within_seconds(tmp_path, monkey
     monkeypatch.setattr("nodebench.sweep.safe_yaml.WRITER_WAIT_S", 0.1)
     os.mkfifo(tmp_path / "pipe.yaml")
     start = time.monotonic()
-    with pytest.raises(InputError, match="nobody writes to it"):
+    with pytest.raises(InputError, match="pipe without a writer"):
         launch.load_sweep(tmp_path / "pipe.yaml")
     assert time.monotonic() - start < 2
 

@@ -69,7 +69,7 @@ def test_a_report_s_table_is_a_record_too(kept, tmp_path):
     empty = Store(tmp_path / "empty")
     record = recorded_run(trial, empty, table)
     assert again(sweep, record, tmp_path).agrees
-    with pytest.raises(StoreError, match="nothing is recorded"):
+    with pytest.raises(StoreError, match="has no record"):
         recorded_run(trial, empty, tmp_path / "none.csv")
 
 

@@ -60,14 +60,14 @@ def test_every_cell_and_seed_is_tried_with_each_sample(tmp_path):
     [
         ({"base": TINY}, "search: chooses by validation data: set `data.val_size` above 0"),
         ({"space": {"train.lr": {"uniform": [0, 1]}}}, "`train.lr` is not a known field"),
-        ({"space": {"model.width": {"uniform": [1, 0]}}}, "the smaller comes first"),
+        ({"space": {"model.width": {"uniform": [1, 0]}}}, "the smaller number must come first"),
         ({"space": {"model.width": {"choice": [1], "uniform": [0, 1]}}}, "needs one of"),
         ({"space": {"model.width": {"log_uniform": [0, 1]}}}, "should be greater than 0"),
         ({"space": {}}, "is empty"),
         ({"samples": 0}, "greater than or equal to 1"),
         ({"stop": {"name": "asha", "reduction": 1}}, "greater than or equal to 2"),
         ({"stop": "median"}, "median"),
-        ({"grid": {"model.width": [2, 4]}}, "stands in the grid's axis `model.width` too"),
+        ({"grid": {"model.width": [2, 4]}}, "is also in the grid's axis `model.width`"),
     ],
 )
 def test_a_search_that_cannot_be_is_refused(tmp_path, change, message):

@@ -216,7 +216,7 @@ def test_what_cannot_be_done_together_is_done_one_by_one(tmp_path, three, monkey
     histories = [s.folder(trials[0].id).history() for s in (store, alone)]
     assert essence(histories[0]) == essence(histories[1])
     log = store.folder(trials[2].id).log_file.read_text()
-    assert "steps are taken one by one: ValueError: no rule for that" in log
+    assert "plain steps are used: ValueError: no rule for that" in log
 
 
 def test_a_limit_of_evaluations_ends_each_trial_by_itself(tmp_path, three):
@@ -259,7 +259,7 @@ def test_packs_leave_no_place_empty_and_take_what_is_trained_or_searched_alone(t
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
-        ({"solver": {"method": "dopri5"}}, "other steps"),
+        ({"solver": {"method": "dopri5"}}, "different steps"),
         ({"gradient": "adjoint"}, "adjoint"),
         ({"gradient": "recompute"}, "recompute"),
         ({"model": {"name": "mlp", "dropout": 0.5}}, "dropout"),

@@ -171,7 +171,7 @@ def test_there_is_nothing_to_time_without_checkpoints(two_cells, tmp_path):
     sweep, store = two_cells
     for trial in sweep.trials:
         store.folder(trial.id).checkpoint.unlink()
-    with pytest.raises(InputError, match="the checkpoints have been removed"):
+    with pytest.raises(InputError, match="the checkpoints have been deleted"):
         time_cells(sweep, store, Quiet(), PAGE_ALONE)
 
 

@@ -105,5 +105,5 @@ def test_a_trial_trains_and_is_evaluated(tmp_path):
 
 def test_tf32_is_of_gpus(tmp_path):
     sweep = tiny(tmp_path, base={**TINY, "train": {**TINY["train"], "precision": "tf32"}})
-    with pytest.raises(ResourceError, match="is float32 by another name"):
+    with pytest.raises(ResourceError, match="needs a GPU; on a CPU it is the same as float32"):
         run(sweep, Store(tmp_path / "runs"), Quiet(), inline=True)

@@ -335,12 +335,12 @@ def test_dense_output_stays_within_the_interval_backwards_too() -> None:
 
 def test_dense_output_is_refused_where_it_does_nothing() -> None:
     assert Solver(method="dopri5", dense_output=False) == Solver(method="dopri5")
-    with pytest.raises(ValueError, match="`dense_output` is of adaptive methods; `rk4` is fixed"):
+    with pytest.raises(ValueError, match="`dense_output` is for adaptive methods; `rk4` is fixed"):
         Solver(method="rk4", steps=4, dense_output=True)
     with pytest.raises(ValueError, match="`scipy_solver` interpolates already"):
         Solver(method="scipy_solver", dense_output=True)
     dense = {"method": "dopri5", "dense_output": True}
-    with pytest.raises(ValueError, match="ends at every time"):
+    with pytest.raises(ValueError, match="stops at every time"):
         Gradient(name="adjoint", solver=dense)
     with pytest.raises(ValueError, match="`plainode`, whose ODE has one output time"):
         TrialSpec(data="spheres", model="plainode", solver=dense)

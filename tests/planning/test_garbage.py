@@ -221,7 +221,7 @@ def test_a_size_is_read_as_people_write_it(text, expected):
 
 
 def test_what_is_no_size_is_refused():
-    with pytest.raises(InputError, match="`lots` is no size"):
+    with pytest.raises(InputError, match="`lots` is not a size"):
         bytes_of("lots")
 
 

@@ -27,7 +27,7 @@ DOPRI5 = {"solver": [{"method": "dopri5", "tol": 1e-3}]}
 )
 def test_a_block_that_gives_no_point_is_refused(tmp_path: Path, grid: dict, block: dict) -> None:
     sweep = tiny(tmp_path, grid=grid, evaluate=[{"methods": ["rk4"], "steps": [2]}, block])
-    with pytest.raises(SweepError, match=r"evaluate\[1\]: gives no trial a point"):
+    with pytest.raises(SweepError, match=r"evaluate\[1\]: gives no evaluation point for any trial"):
         require_points(sweep, "sweep.yaml")
 
 
@@ -48,8 +48,8 @@ def test_only_and_shard_leave_a_part_of_the_plan(tmp_path):
         (["solver.stepz=3"], "1/1", "Did you mean `solver.steps`?"),
         (["solver.steps"], "1/1", "should read `dotted.path=value`"),
         (["solver.steps=[3"], "1/1", "should read `dotted.path=value`"),
-        (["solver.steps=9"], "1/1", "agrees with no trial"),
-        (["solver=euler"], "1/1", "There are `solver.method` `euler`; `solver.steps` `2`"),
+        (["solver.steps=9"], "1/1", "matches no trial"),
+        (["solver=euler"], "1/1", "Its trials have `solver.method` `euler`; `solver.steps` `2`"),
         ([], "0/2", "should read i/n"),
         ([], "3/2", "should read i/n"),
         ([], "half", "should read i/n"),

@@ -102,5 +102,5 @@ def test_only_what_is_the_same_for_every_seed_is_the_same(tmp_path):
 
 
 def test_a_baseline_that_no_trial_has_is_a_mistake(tmp_path):
-    with pytest.raises(SweepError, match="baseline: agrees with no trial"):
+    with pytest.raises(SweepError, match="baseline: matches no trial"):
         tiny(tmp_path, grid=GRID, baseline={"model.width": 1000})

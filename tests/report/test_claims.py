@@ -158,7 +158,7 @@ def test_a_claim_of_speed_wants_seconds_that_compare(tmp_path):
         ({"near": 0.5}, "`near` goes with `within`"),
         ({"above": 1, "metric": "test_acuracy"}, "Did you mean `test_accuracy`"),
         ({"above": 1, "of": {"model.widht": 4}}, "Did you mean `model.width`"),
-        ({"above": {"model.activation": "sigmoid"}}, "agrees with no trial"),
+        ({"above": {"model.activation": "sigmoid"}}, "matches no trial"),
         ({"above": 50}, "accuracies are shares of 1: 0.5 is 50 %"),
         ({"near": 0.5, "within": 0.1, "by": 0.1}, "`by` goes with `above` or `below`"),
     ],

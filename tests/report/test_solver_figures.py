@@ -58,7 +58,7 @@ def test_what_is_undecided_says_why(tmp_path: Path) -> None:
     sweep, store = evaluated(tmp_path, *values, seeds=[0, 1])
     table = solver_tables.verdicts_table(sweep, frames.verdict_frame(sweep, store))
     assert list(table["verdict"]) == ["undecided"]
-    assert list(table["why undecided"]) == ["no better than chance, 0.5; at the limit: diverged"]
+    assert list(table["why undecided"]) == ["at the limit: diverged; no better than chance, 0.5"]
 
 
 def test_the_margin_is_the_sweeps(tmp_path: Path) -> None:

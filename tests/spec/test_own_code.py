@@ -136,14 +136,14 @@ def test_a_part_of_one_file_keeps_the_id_that_it_had(package):
 
 def test_a_module_that_is_not_found_is_said_and_no_other_ids_are_shown(package, tmp_path):
     path = write_tiny(tmp_path, base={**TINY, "model": "nowhere.nets:net"})
-    with pytest.raises(SweepError, match=r"model.name: .* no module `nowhere.nets` is found from"):
+    with pytest.raises(SweepError, match=r"model.name: .* module `nowhere.nets` is not found from"):
         load_sweep(path)
 
 
 def test_weights_that_are_not_found_are_said(tmp_path):
     path = write_tiny(tmp_path, base={**TINY, "weights": "gone.pt"})
     [said] = doubts(load_sweep(path))
-    assert said.startswith("`weights: gone.pt` is no file, seen from")
+    assert said.startswith("`weights: gone.pt` does not exist in")
 
 
 def test_why_names_the_module_that_was_edited_and_its_training_is_not_continued(package, tmp_path):
@@ -222,7 +222,7 @@ def test_code_in_a_zip_file_decides_an_id_like_any_other(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("net = 3", "is of the type `int`, which cannot be called"),
+        ("net = 3", "has the type `int`, which cannot be called"),
         ("import sys\nsys.exit(3)", "/net.py`, line 2: SystemExit: 3"),
         ("import argparse\nargparse.ArgumentParser().parse_args(['x'])", "/net.py`, line 2: Sys"),
     ],
@@ -238,7 +238,7 @@ def test_a_part_that_cannot_be_one_is_refused_by_the_line_that_is_wrong(package,
     ("text", "reason"),
     [
         ("def net(spec, data):\n    pass", "a `NoneType`: let it return a `torch.nn.Module`"),
-        ("import sys\ndef net(spec, data):\n    sys.exit(0)", "Python to exit, by `sys.exit(0)`"),
+        ("import sys\ndef net(spec, data):\n    sys.exit(0)", "its code calls `sys.exit(0)`"),
         (f"import sys\n{NET.replace('return self.layer(y)', 'sys.exit()')}", "by `sys.exit(None)`"),
     ],
 )  # fmt: skip

@@ -85,22 +85,22 @@ def test_a_network_without_an_ode_has_nothing_to_regularize() -> None:
         (
             {"kinetic": 0.1},
             {"solver": {"method": "implicit_adams", "steps": 4}},
-            "left out of the error",
+            "excluded from error",
         ),
         (
             {"taylor": {"order": 2, "weight": 1}},
             {"solver": {"method": "scipy_solver"}, "gradient": "adjoint"},
-            "`train.regularize.taylor` is integrated with the state and left out of the error",
+            "`train.regularize.taylor` is integrated with the state but excluded from error",
         ),
-        ({"steer": 0.5}, SPIRAL, "for `neuralode` is a time of its data"),
+        ({"steer": 0.5}, SPIRAL, "for `neuralode` comes from the data"),
         ({"steer": 0.5}, {"solver": EULER | {"adapt": {}}}, "leave out one of the two"),
-        ({"steer": 1.0}, {}, "`train.regularize.steer.half_width: 1` reaches back to the start"),
+        ({"steer": 1.0}, {}, "`train.regularize.steer.half_width: 1` reaches the start"),
         ({"steer": 0.0}, {}, "greater than 0"),
         ({"kinetic": -0.1}, {}, "greater than or equal to 0"),
-        ({"taylor": 0.1}, {}, "`taylor` takes two numbers"),
+        ({"taylor": 0.1}, {}, "`taylor` needs two numbers"),
         ({"taylor": {"order": 1, "weight": 0.1}}, {}, "greater than or equal to 2"),
         (["kinetic"], {}, "is a mapping with a `name`"),
-        ([{"name": "kinetic", "weight": 1}] * 2, {}, "stands once in a list"),
+        ([{"name": "kinetic", "weight": 1}] * 2, {}, "may appear only once in a list"),
     ],
 )
 def test_what_cannot_be_regularized_is_refused(regularize: object, fields: dict, told: str) -> None:

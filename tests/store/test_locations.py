@@ -44,7 +44,7 @@ def test_what_a_shell_would_expand_is_expanded(tmp_path, monkeypatch):
     assert found()[2] == f"sqlite:///{tmp_path}/me/mlflow.db?timeout=20"
     assert tracking_file(found()[2]) == tmp_path / "me" / "mlflow.db"
     monkeypatch.setenv("NODEBENCH_RUNS", "~nobody-of-this-name/runs")
-    with pytest.raises(StoreError, match="no such user"):
+    with pytest.raises(StoreError, match="this user does not exist"):
         default_store()
 
 
@@ -55,7 +55,7 @@ def test_a_store_is_never_the_users_folder(tmp_path, monkeypatch, value):
     file.write_text("# mine\n" + file.read_text())
     before = file.read_text()
     monkeypatch.setenv("NODEBENCH_RUNS", value)
-    with pytest.raises(StoreError, match="has `sweeps`, which are not a store's"):
+    with pytest.raises(StoreError, match="has `sweeps`, which nodebench did not write"):
         default_store()
     with pytest.raises(StoreError, match="NODEBENCH_RUNS"):
         Store(tmp_path).sweep("tiny").keep("name: tiny", {})
@@ -70,7 +70,7 @@ def test_a_folder_with_files_of_a_stores_names_is_no_store(tmp_path, path):
     file = tmp_path / path
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text("mine")
-    with pytest.raises(StoreError, match="are not a store's"):
+    with pytest.raises(StoreError, match="which nodebench did not write"):
         Store(tmp_path).require_own()
 
 
@@ -115,10 +115,10 @@ def test_a_file_is_no_store_and_no_folder_of_data(tmp_path, monkeypatch):
         ("sqlite:///:memory:", "gone at the end"),
         ("sqlite://", "gone at the end"),
         ("sqlite:///.", "that is a folder"),
-        ("sqlite:/mlflow.db", "that is no address"),
-        ("http://", "that is no address"),
-        ("http:///ml", "that is no address"),
-        ("postgres://head/ml", "its scheme is written `postgresql://head/ml`"),
+        ("sqlite:/mlflow.db", "that is not an address"),
+        ("http://", "that is not an address"),
+        ("http:///ml", "that is not an address"),
+        ("postgres://head/ml", "write its scheme as `postgresql://head/ml`"),
     ],
 )
 def test_an_address_that_can_reach_no_mlflow_is_refused_with_what_to_write(

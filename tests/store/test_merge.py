@@ -138,7 +138,8 @@ def test_what_is_no_store_is_refused_before_anything_is_copied(tmp_path, stores)
     sweep = tiny(tmp_path)
     put(theirs, sweep.trials[0].id, RESULT)
     (tmp_path / "project" / "runs" / "trials").mkdir(parents=True)
-    with pytest.raises(StoreError, match=r"no store: .*Did you mean `.*project/runs`\?"):
+    hint = r"is not a nodebench store.*Did you mean `.*project/runs`\?"
+    with pytest.raises(StoreError, match=hint):
         api.merge(sweep, ours, [theirs.root, tmp_path / "project"])
     with pytest.raises(StoreError, match="this store itself"):
         require_store(ours.root, ours)

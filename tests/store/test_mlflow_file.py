@@ -83,7 +83,7 @@ def test_artifacts_follow_a_store_that_was_copied_or_moved(copy, written):
     assert places(store)[0].is_relative_to(written)
     ok, moved = mlflow_of(store)
     assert (ok.level, moved.level) == ("ok", "warning")
-    assert "`tiny` are noted at a former place" in moved.found
+    assert "`tiny` at a former place" in moved.found
     page = command(Path.cwd(), "report", "tiny.yaml", "--from-mlflow")
     assert page.returncode == 0, page.stderr
     assert "The trial finished" in Path("reports/tiny/README.md").read_text()
@@ -112,7 +112,7 @@ def test_runs_whose_artifacts_are_gone_give_no_page_until_they_are_written_again
     assert gone.found == "artifacts of `tiny` are gone"
     page = api.write_report(sweep, store)
     before = page.read_text()
-    with pytest.raises(TrackingError, match="1 finished runs of `tiny` whose artifacts are gone"):
+    with pytest.raises(TrackingError, match="1 finished runs of `tiny` whose artifacts are miss"):
         api.write_report(sweep, store, from_mlflow=True)
     assert page.read_text() == before
     assert len(api.sync(sweep, store)) == 1
@@ -141,7 +141,7 @@ def test_an_experiment_that_was_deleted_in_mlflows_pages_is_restored(copy):
         lambda: api.write_report(sweep, store, from_mlflow=True),
         lambda: page_of(sweep, store),
     ):
-        with pytest.raises(TrackingError, match=r"deleted in its pages. `nodebench sync SWEEP`"):
+        with pytest.raises(TrackingError, match=r"deleted in MLflow's pages\. `nodebench sync"):
             attempt()
     assert list(api.sync(sweep, store).values()) == [before]
     assert client.get_experiment(experiment).lifecycle_stage == "active"
@@ -178,10 +178,10 @@ def spoil(file, how):
 @pytest.mark.parametrize(
     ("how", "what_to_do"),
     [
-        ("text", "The file is damaged: move it away, and `nodebench sync SWEEP` writes it anew"),
+        ("text", "The file is damaged: move it away, and `nodebench sync SWEEP` writes it again"),
         ("cut off", "The file is damaged: move it away, and `nodebench sync SWEEP` writes it"),
-        ("ffffffffffff", "A newer MLflow than"),
-        ("5b0e9adcef9c", "An older MLflow than"),
+        ("ffffffffffff", "An MLflow newer than"),
+        ("5b0e9adcef9c", "An MLflow older than"),
     ],
 )
 def test_a_file_that_cannot_be_used_is_said_to_be_damaged_newer_or_older(copy, how, what_to_do):
@@ -206,7 +206,7 @@ def test_a_database_that_is_not_mlflows_is_left_alone(tmp_path, monkeypatch):
     before = file.read_bytes()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{file}")
     sweep, store = tiny(tmp_path), Store(tmp_path / "runs")
-    with pytest.raises(TrackingError, match="none of MLflow's: it has the tables users"):
+    with pytest.raises(TrackingError, match="is not an MLflow database: it has the tables users"):
         api.sync(sweep, store)
     assert mlflow_of(store)[0].level == "problem"
     assert file.read_bytes() == before
@@ -237,11 +237,11 @@ def answering(status, body):
 @pytest.mark.parametrize(
     ("status", "body", "what_to_do"),
     [
-        (200, b"<html>hello</html>", "What answers there is no MLflow server"),
-        (404, b"not here", "What answers there is no MLflow server"),
+        (200, b"<html>hello</html>", "The server there is not MLflow"),
+        (404, b"not here", "The server there is not MLflow"),
         (401, b"who are you", "MLFLOW_TRACKING_USERNAME"),
         (403, b'{"error_code": "PERMISSION_DENIED", "message": "no"}', "MLFLOW_TRACKING_USERNAME"),
-        (503, b"later", "The server itself fails: see its log"),
+        (503, b"later", "The server failed: see its log"),
     ],
 )
 def test_a_server_that_answers_otherwise_has_its_own_cure_and_no_password_is_shown(
@@ -264,16 +264,16 @@ def test_a_server_that_answers_otherwise_has_its_own_cure_and_no_password_is_sho
     [
         ("No module named 'psycopg2'", "pip install 'psycopg2-binary'"),
         ("No module named 'pymysql'", "pip install 'pymysql'"),
-        ("Can't locate revision identified by 'ffffffffffff'", "A newer MLflow than"),
-        ("(sqlite3.OperationalError) database is locked", "Another process writes to it"),
+        ("Can't locate revision identified by 'ffffffffffff'", "An MLflow newer than"),
+        ("(sqlite3.OperationalError) database is locked", "Another process keeps writing to it"),
         ("attempt to write a readonly database", "Make the file and its folder writable"),
         ("unable to open database file", "Make the file and its folder writable"),
         ("database or disk is full", "`nodebench gc`"),
         ("The experiment 1 must be in the 'active' state", "`nodebench sync SWEEP` restores it"),
         ("[SSL: WRONG_VERSION_NUMBER] wrong version number", "speaks `http:`"),
         ("Failed to resolve 'head' ([Errno -2] Name or service not known)", "no host of this name"),
-        ("Port out of range 0-65535", "Let MLFLOW_TRACKING_URI read"),
-        ('FATAL: password authentication failed for user "me"', "See user and password"),
+        ("Port out of range 0-65535", "Set MLFLOW_TRACKING_URI to"),
+        ('FATAL: password authentication failed for user "me"', "Check user and password"),
         ("[Errno 111] Connection refused", "Start the server"),
     ],
 )

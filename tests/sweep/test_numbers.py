@@ -47,7 +47,7 @@ def test_numbers_without_end_are_those_of_yaml_1_2() -> None:
 
 @pytest.mark.parametrize("text", ["!!int 1_000", "!!int 1:30", "!!bool yes", "!!float 1_0.5"])
 def test_a_tag_makes_no_number_of_what_is_none(text: str) -> None:
-    with pytest.raises(yaml.YAMLError, match="is not what its tag"):
+    with pytest.raises(yaml.YAMLError, match="does not fit its tag"):
         parse(f"a: {text}")
 
 
@@ -139,7 +139,7 @@ TOO_LARGE = {
     "evaluate={methods: [euler], nfe: [1e12]}": "evaluate[0].nfe[0]: should be less than",
     "evaluate={methods: [euler], step_factors: [1e-9]}": "evaluate[0].step_factors[0]: should be",
     "evaluate={methods: [euler], step_factors: [1e99]}": "evaluate[0].step_factors[0]: should be",
-    "seeds=[1e300]": "seeds[0]: should be a number of 64 bits",
+    "seeds=[1e300]": "seeds[0]: should fit in 64 bits",
     "search={samples: 1000000000, space: {train.optimizer.lr: {uniform: [0, 1]}}}": "makes 1,000,0",
 }  # fmt: skip
 

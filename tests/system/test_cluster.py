@@ -220,5 +220,5 @@ def test_a_cluster_that_is_not_there_is_said_plainly(tmp_path, monkeypatch):
     run = start(tmp_path, nowhere, "--no-track")
     _, err = run.communicate(timeout=120)
     assert run.returncode == 2
-    assert f"RAY_ADDRESS names `{nowhere.address}`" in err
+    assert f"RAY_ADDRESS is `{nowhere.address}`" in err
     assert "Traceback" not in err

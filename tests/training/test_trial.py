@@ -352,7 +352,7 @@ def test_a_shortage_of_memory_has_a_reason(tmp_path, monkeypatch):
     sweep, store = tiny(tmp_path), Store(tmp_path)
     result = run_trial(sweep.trials[0], store, options(sweep, tmp_path))
     assert result.outcome == "out-of-memory"
-    assert result.reason.startswith("Python got no more memory: take a smaller batch")
+    assert result.reason.startswith("Python ran out of memory: use a smaller batch")
 
 
 @pytest.mark.parametrize(("failures", "is_on_record"), [(1, True), (2, False)])
@@ -374,7 +374,7 @@ def test_a_disk_that_is_full_for_the_result_alone_costs_no_training(
     with nullcontext() if is_on_record else pytest.raises(StoreError, match="nodebench gc"):
         result = run_trial(trial, store, options(sweep, tmp_path))
         assert result.outcome == "error"
-        assert "No space left on device. `nodebench gc` shows what can go" in result.reason
+        assert "No space left on device. `nodebench gc` lists files to delete" in result.reason
     assert is_missing(trial, folder.result(), store, options(sweep, tmp_path))
     again = []
     assert run_trial(trial, store, options(sweep, tmp_path), again.append).outcome == "finished"
