@@ -47,7 +47,8 @@ def _say_version(asked: bool) -> None:
 @app.callback()
 def _options(
     _version: Annotated[
-        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Print it.")
+        bool,
+        typer.Option("--version", callback=_say_version, is_eager=True, help="Print version."),
     ] = False,
 ) -> None:
     """Declarative sweeps and benchmarks for neural ODEs."""
@@ -80,16 +81,16 @@ def _run() -> None:
     except OSError as error:  # a file or a device: the user's to mend, and no fault of ours
         if isinstance(error, BrokenPipeError) and error.filename == STDOUT:
             sys.exit(1)  # whoever read us has read enough
-        where = f"`{error.filename}`" if error.filename else "the system refused what was asked"
+        where = f"`{error.filename}`" if error.filename else "the system refused a request"
         _refuse(f"{where}: {error.strerror or error}")
     except (ImportError, MemoryError) as error:
         if isinstance(error, ImportError) and NO_MEMORY not in str(error):
             raise
-        _refuse("the system refused memory: see `ulimit -v`, and what runs already")
+        _refuse("the system refused memory: check `ulimit -v` and other running programs")
     except RuntimeError as error:
         if "start new thread" not in str(error):
             raise
-        _refuse("the system refused another thread: see `ulimit -u`, and what runs already")
+        _refuse("the system refused another thread: check `ulimit -u` and other running programs")
 
 
 def _have_a_home() -> None:

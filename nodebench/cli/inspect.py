@@ -49,18 +49,20 @@ def plan(
     source: Source,
     part: TrialFilter,
     diff: Annotated[
-        str | None, typer.Option(metavar="OLD", help="Say what changed since this sweep file.")
+        str | None,
+        typer.Option(metavar="OLD", help="List the changes since this sweep file."),
     ] = None,
     probe: Annotated[
-        bool, typer.Option("--probe", help="Time some steps of each cell, to predict the cost.")
+        bool,
+        typer.Option("--probe", help="Time a few steps and predict the cost."),
     ] = False,
     cpu: Cpu = False,
     as_json: AsJson = False,
 ) -> None:
-    """List a sweep's trials and where each stands; trains nothing."""
+    """List a sweep's trials and their standing. Trains nothing."""
     sweep, store = source.load(), default_store()
     if diff is not None and (probe or as_json or not part.is_whole):
-        raise InputError("`--diff` goes without `--probe`, `--json`, `--only` and `--shard`")
+        raise InputError("`--diff` excludes `--probe`, `--json`, `--only` and `--shard`")
     if diff is not None:
         say(change_text(change(source.load(diff), sweep)))
         return
@@ -77,19 +79,19 @@ def plan(
         if whole:
             say(forecast_text(whole))
             if sweep.resources.pack_seeds != 1:
-                say("seeds that are trained together take less than that: single steps were timed")
+                say("packed seeds take less time: the steps of single trials were timed")
 
 
 def plan_text(sweep: Sweep, entries: Sequence[Entry], left: Mapping[str, str]) -> str:
     """A line for each trial, and for what is worth knowing of the sweep; at the end, counts."""
     lines = [line(sweep, entry) for entry in entries]
-    lines += [f"{trial_id}  {'orphaned':<12} {label}" for trial_id, label in left.items()]
+    lines += [f"{trial_id}  {'removed':<12} {label}" for trial_id, label in left.items()]
     parts = sorted({path for entry in entries for path in entry.trial.spec.import_paths})
-    lines += [f"imports `{path}` when it runs" for path in parts]
+    lines += [f"`run` will import `{path}`" for path in parts]
     lines += doubts(sweep)
     if gpus := sweep.resources.gpus:
-        share = "what it needs" if gpus == "auto" else f"{gpus:g}"
-        lines.append(f"each takes {share} of a GPU; `run --cpu` does without")
+        share = "a measured share" if gpus == "auto" else f"{gpus:g}"
+        lines.append(f"each trial uses {share} of a GPU; `run --cpu` uses none")
     missing = [entry.trial for entry in entries if entry.missing]
     if missing and sweep.resources.gpus:
         lines.append(recording_text(missing))
@@ -101,15 +103,15 @@ def plan_text(sweep: Sweep, entries: Sequence[Entry], left: Mapping[str, str]) -
 
 @app.command()
 def why(
-    trial: Annotated[str, typer.Argument(metavar="ID", help="A trial's id, or its start.")],
+    trial: Annotated[str, typer.Argument(metavar="ID", help="A trial's id or its start.")],
     source: Annotated[
-        str | None, typer.Argument(metavar="SWEEP", help="The sweep that plans it, if it is new.")
+        str | None, typer.Argument(metavar="SWEEP", help="The trial's sweep, if the trial is new.")
     ] = None,
     changes: Changes = None,
     size: SizeOption = "full",
     small: Small = False,
 ) -> None:
-    """Show what a trial's id is made of, and what sets it apart from its nearest relative."""
+    """Show what a trial's id hashes, and how it differs from the most similar finished trial."""
     store = default_store()
     sweep = (
         lookup.load_sweep(source, overrides=changes or (), size=size, small=small)
@@ -124,7 +126,7 @@ def why(
     if relative is None:
         say("the store has no other finished trial")
         return
-    say(f"nearest finished: {relative[0]}, of which differ")
+    say(f"most similar finished trial: {relative[0]}. Differences:")
     for difference in relative[1] or (OTHER_CODE,):
         say(f"  {difference}")
 
@@ -137,7 +139,7 @@ def status(
     small: Small = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show how far a sweep is, also while it runs."""
+    """Show a sweep's progress, failures and remaining time, also while it runs."""
     sweep = lookup.load_sweep(source, overrides=changes or (), size=size, small=small)
     store = default_store()
     entries = api.plan(sweep, store)
@@ -161,20 +163,20 @@ def report(
         typer.Option(
             "--compare",
             metavar="OTHER",
-            help="Print how it differs from another: a sweep, a report's folder, COMMIT:FOLDER.",
+            help="Compare with another sweep, report folder or COMMIT:FOLDER instead of writing.",
         ),
     ] = None,
     changes: Changes = None,
     size: SizeOption = "full",
     small: Small = False,
     folder: Annotated[
-        Path | None, typer.Option("--out", help="Folder to write to. [default: reports/<sweep>]")
+        Path | None, typer.Option("--out", help="Output folder. [default: reports/<sweep>]")
     ] = None,
     from_mlflow: Annotated[
         bool, typer.Option("--from-mlflow", help="Read MLflow instead of the store.")
     ] = False,
 ) -> None:
-    """Write a sweep's report: page, figures, results.csv. Or compare it with another."""
+    """Write a sweep's report (page, figures, results.csv), or compare it with another."""
     if reference is not None:
         say(api.compare(reference, source))
         return
@@ -185,12 +187,12 @@ def report(
     )
     say(str(page))
     for problem in problems:
-        err.print(f"the report lacks a figure: {problem}", markup=False, highlight=False)
+        err.print(f"a figure is missing in the report: {problem}", markup=False, highlight=False)
 
 
 @app.command()
 def scoreboard() -> None:
-    """Write reports/README.md: every published number and claim of sweeps/, and what was found."""
+    """Write reports/README.md: every published number and claim of sweeps/, next to our result."""
     say(str(api.write_scoreboard()))
 
 
@@ -201,8 +203,11 @@ def packing_text(trials: Sequence[Trial], options: RunOptions) -> str:
     packed = [size for size in together if size > 1]
     alone = len(trials) - sum(packed)
     if not packed:
-        return f"no seeds are trained together{_packing_obstacles(trials)}"
-    text = f"{sum(packed)} in {len(packed)} packs of up to {max(together)} seeds, {alone} alone"
+        return f"no seeds are packed{_packing_obstacles(trials)}"
+    text = (
+        f"packing: {sum(packed)} trials in {len(packed)} packs of up to {max(together)} seeds, "
+        f"{alone} individually"
+    )
     return text + _packing_obstacles(trials)
 
 
@@ -210,8 +215,7 @@ def recording_text(trials: Sequence[Trial]) -> str:
     """How many trials take their steps on a GPU as CUDA graphs, and why others do not."""
     recorded = sum(has_equal_steps(trial.spec) for trial in trials)
     return (
-        f"{recorded} of {len(trials)} take their steps on a GPU as CUDA graphs"
-        f"{_packing_obstacles(trials)}"
+        f"{recorded} of {len(trials)} trials use CUDA graphs on a GPU{_packing_obstacles(trials)}"
     )
 
 
@@ -238,7 +242,7 @@ def _clock(seconds: float) -> str:
 
 def change_text(found: Change) -> str:
     """What changed from one form of a sweep's file to another."""
-    lines = [f"{found.same} trials stay, {len(found.new)} are new, {len(found.gone)} are gone"]
+    lines = [f"{found.same} trials unchanged, {len(found.new)} new, {len(found.gone)} removed"]
     lines += [f"changed: {name}" for name in found.fields]
     for trial, (label, apart) in found.new.items():
         reason = "; ".join(map(str, apart))
@@ -256,24 +260,24 @@ def costs_text(sweep: Sweep, entries: list[Entry], costs: dict[str, Cost]) -> st
 
 
 def cost_text(cost: Cost | None) -> str:
-    """`about 3 min a trial (2.8 min to 3.4 min, from 8 steps of 6.1 ms)`."""
+    """`about 3 min per trial (2.8 min to 3.4 min, from 8 steps of 6.1 ms)`."""
     if cost is None:
-        return "unknown: with its first weights, a solve fails or has no end"
+        return "unknown: with the initial weights, a solve fails or never ends"
     ends = f"{duration(cost.low)} to {duration(cost.high)}, {cost.source}"
-    return f"about {duration(cost.seconds)} a trial ({ends}){_growth(cost.grows)}"
+    return f"about {duration(cost.seconds)} per trial ({ends}){_growth(cost.grows)}"
 
 
 def forecast_text(found: Forecast) -> str:
-    """`about 3 h to go, until Sat 21:40 (2.5 h to 3.4 h)`."""
+    """`about 3 h left, until Sat 21:40 (2.5 h to 3.4 h)`."""
     end = time.strftime("%a %H:%M", time.localtime(time.time() + found.seconds))
     ends = f"{duration(found.low)} to {duration(found.high)}"
     if found.unknown:
-        ends += f"; {found.unknown} trials of unknown cost are taken to be like the others"
-    return f"about {duration(found.seconds)} to go, until {end} ({ends}){_growth(found.grows)}"
+        ends += f"; {found.unknown} trials of unknown cost are assumed to be like the others"
+    return f"about {duration(found.seconds)} left, until {end} ({ends}){_growth(found.grows)}"
 
 
 def _growth(grows: bool) -> str:
-    return "; more, as adaptive solvers' evaluations grow in training" if grows else ""
+    return "; a lower bound: adaptive solvers need more evaluations later" if grows else ""
 
 
 def plan_json(sweep: Sweep, entries: list[Entry], orphans: dict[str, str]) -> str:

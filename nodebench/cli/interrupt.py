@@ -26,7 +26,7 @@ def interruptible() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        err.print("interrupted; the same command goes on from here", markup=False)
+        err.print("interrupted; the same command resumes from here", markup=False)
         raise typer.Exit(INTERRUPTED) from None
 
 

@@ -31,11 +31,11 @@ if TYPE_CHECKING:
 @app.command()
 def data(
     names: Annotated[
-        list[str], typer.Argument(metavar="NAME...", help=f"Of {', '.join(DATASETS)}.")
+        list[str], typer.Argument(metavar="NAME...", help=f"Any of {', '.join(DATASETS)}.")
     ],
     as_json: AsJson = False,
 ) -> None:
-    """Download and verify data sets, and count their samples. NODEBENCH_DATA says where to."""
+    """Download data sets to NODEBENCH_DATA, verify them and count their samples."""
     rows: list[dict[str, Any]] = []
     missing = False
     for data_set in api.data_sets(names):
@@ -55,8 +55,8 @@ def data(
 
 @app.command()
 def logs(
-    trial: Annotated[str, typer.Argument(metavar="ID", help="A trial's id, or its start.")],
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as it is written.")] = False,
+    trial: Annotated[str, typer.Argument(metavar="ID", help="A trial's id or its start.")],
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Keep printing.")] = False,
 ) -> None:
     """Print a trial's log, and the traceback if it crashed."""
     folder = default_store().find(trial)
@@ -72,13 +72,13 @@ def logs(
 @app.command()
 def ui(
     source: Annotated[
-        str | None, typer.Argument(metavar="SWEEP", help="Whose runs to list, by what varies.")
+        str | None, typer.Argument(metavar="SWEEP", help="Open this sweep's list of runs.")
     ] = None,
     port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 5000,
     size: SizeOption = "full",
     small: Small = False,
 ) -> None:
-    """Serve MLflow's pages with this machine's runs, or print where a server does."""
+    """Serve MLflow's pages for this machine's runs, or print the address of the MLflow server."""
     store, page = default_store(), ""
     uri = tracking_uri(store)
     if source is not None:
@@ -101,28 +101,31 @@ def ui(
 @app.command()
 def gc(
     checkpoints: Annotated[
-        bool, typer.Option("--checkpoints", help="Also checkpoints of finished trials.")
+        bool, typer.Option("--checkpoints", help="Include checkpoints of finished trials.")
     ] = False,
     orphans: Annotated[
-        bool, typer.Option("--orphans", help="Also trials that no sweep plans any more.")
+        bool, typer.Option("--orphans", help="Include trials no longer in any sweep.")
     ] = False,
     older_than: Annotated[
-        float, typer.Option(metavar="DAYS", help="Of both only what is so long unused.")
+        float, typer.Option(metavar="DAYS", help="Only files unused for at least DAYS days.")
     ] = 0.0,
     budget: Annotated[
         str | None,
-        typer.Option(metavar="SIZE", help="Only until the store fits, as 10GB; of either."),
+        typer.Option(
+            metavar="SIZE",
+            help="Only the least recently used, until the store fits in SIZE (e.g. 10GB).",
+        ),
     ] = None,
-    delete: Annotated[bool, typer.Option("--delete", help="Remove it, not only list it.")] = False,
+    delete: Annotated[bool, typer.Option("--delete", help="Delete the listed files.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show what a full disk can do without; with --delete, remove it.
+    """List files that are safe to delete; with --delete, delete them.
 
-    Without options, that is what killed processes have left.
+    Without options, these are temporary files of killed processes.
 
-    Checkpoints of finished trials serve longer trainings and more evaluations only.
+    Checkpoints of finished trials are needed only for longer trainings and more evaluations.
 
-    Results that a sweep plans, running trials and MLflow's files always stay.
+    Results that a sweep plans, running trials and MLflow's files are never deleted.
     """
     kinds = {"checkpoints": checkpoints, "orphans": orphans}
     wish = Wish(
@@ -141,7 +144,8 @@ def gc(
     fits = wish.budget_bytes is None or left <= wish.budget_bytes
     if not fits:
         err.print(
-            f"{size_text(left)} stay, more than the budget: they are results, or in use",
+            f"{size_text(left)} cannot be deleted, which exceeds the budget: results and files in "
+            "use",
             markup=False, highlight=False,
         )  # fmt: skip
     raise typer.Exit(0 if fits else 1)
@@ -150,7 +154,7 @@ def gc(
 @app.command()
 def schema(
     markdown: Annotated[
-        bool, typer.Option("--markdown", help="Print the reference page instead.")
+        bool, typer.Option("--markdown", help="Print docs/sweep-file.md instead.")
     ] = False,
 ) -> None:
     """Print the JSON Schema of sweep files, for editors that complete and check them."""
@@ -163,17 +167,17 @@ def schema(
 @app.command()
 def doctor(
     source: Annotated[
-        str | None, typer.Argument(metavar="[SWEEP]", help="Check what this sweep needs.")
+        str | None, typer.Argument(metavar="[SWEEP]", help="Check the needs of this sweep.")
     ] = None,
     changes: Changes = None,
     size: SizeOption = "full",
     small: Small = False,
-    ray: Annotated[bool, typer.Option("--ray", help="Start Ray, or join RAY_ADDRESS.")] = False,
+    ray: Annotated[bool, typer.Option("--ray", help="Also start Ray or join RAY_ADDRESS.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Check this machine: packages, GPU, folders, data, MLflow, Ray, what runs.
+    """Check this machine: packages, GPU, folders, data, MLflow, Ray and running sweeps.
 
-    The status is 1 if there is a problem.
+    The exit status is 1 if there is a problem.
     """
     sweep = (
         lookup.load_sweep(source, overrides=changes or (), size=size, small=small)
@@ -229,18 +233,18 @@ def size_text(size_bytes: int) -> str:
 
 def survey_text(found: Survey, held: list[str], *, removed: bool) -> str:
     """A table of what can go, by kind, and what of it goes."""
-    lines = [f"{'':<36} {'there are':>22}   {'to be removed':>22}"]
+    lines = [f"{'':<36} {'found':>22}   {'to delete':>22}"]
     for kind, what in KINDS.items():
         columns = [
             [item for item in items if item.kind == kind] for items in (found.items, found.chosen)
         ]
         lines.append(f"{what:<36} {_count(columns[0])}   {_count(columns[1])}")
-    total = f"of {size_text(found.size_bytes)} in all"
+    total = f"total (store: {size_text(found.size_bytes)})"
     lines.append(f"{total:<36} {_count(found.items)}   {_count(found.chosen)}")
     lines += [f"`{name}` cannot be planned here: all its trials stay" for name in found.unreadable]
-    lines += [f"{trial}  {'running':<12} was left alone" for trial in held]
+    lines += [f"{trial}  {'running':<12} was skipped" for trial in held]
     if found.chosen:
-        lines.append("removed" if removed else "nothing was removed: `--delete` does")
+        lines.append("deleted" if removed else "nothing was deleted: pass `--delete`")
     return "\n".join(lines)
 
 

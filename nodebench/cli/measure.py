@@ -36,13 +36,13 @@ if TYPE_CHECKING:
 def time(
     source: Source,
     telling: Telling,
-    steps: Annotated[int, typer.Option(min=1, help="Steps that a round times.")] = 10,
-    rounds: Annotated[int, typer.Option(min=1, help="Rounds over all cells.")] = 5,
+    steps: Annotated[int, typer.Option(min=1, help="Steps per round.")] = 10,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds over all configurations.")] = 5,
     cpu: Cpu = False,
 ) -> None:
-    """Time a training step of every cell, alone on its device, for the report's seconds per epoch.
+    """Time a training step of every configuration, alone on its device, for the report.
 
-    Of each cell one finished trial is stepped, with the weights at its end. Let nothing else run.
+    Steps one finished trial per configuration from its final weights. Run nothing else meanwhile.
     """
     sweep, store = source.load(), default_store()
 
@@ -68,13 +68,13 @@ def time(
 @app.command()
 def repro(
     source: SweepPath,
-    trial: Annotated[str, typer.Argument(metavar="ID", help="A trial's id, or its start.")],
+    trial: Annotated[str, typer.Argument(metavar="ID", help="A trial's id or its start.")],
     changes: Changes = None,
     size: SizeOption = "full",
     small: Small = False,
     cpu: Cpu = False,
 ) -> None:
-    """Run one recorded trial again, here and alone, and compare it metric by metric."""
+    """Run a recorded trial again, alone in this process, and compare it metric by metric."""
     store = default_store()
 
     def count(row: Row) -> None:
@@ -107,13 +107,13 @@ def timed_text(sweep: Sweep, timed: Timed) -> str:
         lines.append(f"{sweep.name}: {rounds} on {row['hardware']}, {row['threads']} threads")
         if row["load_before"] > BUSY:
             lines.append(
-                f"the machine was busy before (load {row['load_before']:.1f}), so these are times "
-                "of a shared machine: time it again when it idles"
+                f"the machine was busy (load {row['load_before']:.1f}), so these times are not "
+                "comparable: repeat the measurement when it is idle"
             )
     lines += [f"  {labels[trial]}: {_step_text(row)}" for trial, row in timed.rows.items()]
     lines += [f"  {labels[trial]}: cannot be timed: {w}" for trial, w in timed.problems.items()]
     if timed.untimed:
-        lines.append(f"{timed.untimed} cells have no finished trial with a checkpoint to time")
+        lines.append(f"{timed.untimed} configurations have no finished trial with a checkpoint")
     return "\n".join(lines)
 
 
@@ -122,7 +122,7 @@ def _step_text(row: Row) -> str:
 
     step, least, most = (1e3 * row[name] for name in ("step_s", "step_s_least", "step_s_most"))
     step, least, most, epoch = map(three_digits, (step, least, most, row["timed_epoch_s"]))
-    return f"{step} ms a step ({least} to {most}), {epoch} s an epoch"
+    return f"{step} ms per step ({least} to {most}), {epoch} s per epoch"
 
 
 def reproduction_text(found: Reproduction) -> str:
@@ -134,13 +134,13 @@ def reproduction_text(found: Reproduction) -> str:
     ]
     if found.unmatched:
         lines.append(
-            f"not on record: {', '.join(found.unmatched[:MOST_UNMATCHED])}{_and_more(found)}"
+            f"not recorded: {', '.join(found.unmatched[:MOST_UNMATCHED])}{_and_more(found)}"
         )
-    lines += [f"{name}: {then} then, {now} now" for name, then, now in found.environments]
-    lines.append(f"outcome: {found.outcomes[0]} then, {found.outcomes[1]} now")
+    lines += [f"{name}: {then} (recorded), {now} (now)" for name, then, now in found.environments]
+    lines.append(f"outcome: {found.outcomes[0]} (recorded), {found.outcomes[1]} (now)")
     same = sum(metric.is_same_bits for metric in found.metrics)
     verdict = "reproduced" if found.agrees else "NOT reproduced"
-    lines.append(f"{verdict}: {same} of {len(found.metrics)} metrics to the bit")
+    lines.append(f"{verdict}: {same} of {len(found.metrics)} metrics bit-identical")
     return "\n".join(lines)
 
 
@@ -151,5 +151,7 @@ def _and_more(found: Reproduction) -> str:
 
 def _likeness(metric: Comparison) -> str:
     if metric.is_same_bits:
-        return "same bits"
-    return "same to rounding" if metric.agrees else f"differs by {metric.now - metric.recorded:.3g}"
+        return "bit-identical"
+    if metric.agrees:
+        return "equal up to rounding"
+    return f"differs by {metric.now - metric.recorded:.3g}"

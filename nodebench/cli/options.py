@@ -36,44 +36,42 @@ Changes = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="PATH=VALUE", help="Replace a field or an axis. Repeatable."),
 ]
-SizeOption = Annotated[
-    SizeName, typer.Option("--size", help="The file as it is, or a smaller form.")
-]
+SizeOption = Annotated[SizeName, typer.Option("--size", help="The full sweep or a smaller form.")]
 Small = Annotated[bool, typer.Option("--small", help="Short for `--size small`.")]
 Inline = Annotated[
-    bool, typer.Option("--inline", help="One trial after the other in this process, no Ray.")
+    bool, typer.Option("--inline", help="Run trials one by one in this process, without Ray.")
 ]
-Cpu = Annotated[bool, typer.Option("--cpu", help="Use the CPU whatever the file says.")]
+Cpu = Annotated[bool, typer.Option("--cpu", help="Use the CPU, even if the file asks for GPUs.")]
 Only = Annotated[
     list[str] | None,
     typer.Option(
         "--only",
         metavar="PATH=VALUE",
-        help="Only trials that have this, as `solver.method=euler`. Repeatable.",
+        help="Only trials with this setting, e.g. `solver.method=euler`. Repeatable.",
     ),
 ]
 Shard = Annotated[
-    str, typer.Option("--shard", metavar="I/N", help="Only the I-th of N equal parts.")
+    str, typer.Option("--shard", metavar="I/N", help="Only the I-th of N equal shards.")
 ]
 From = Annotated[
     list[Path] | None,
     typer.Option(
-        "--from", metavar="DIR", help="Another machine's NODEBENCH_RUNS, or a copy. Repeatable."
+        "--from", metavar="DIR", help="Another machine's NODEBENCH_RUNS or a copy. Repeatable."
     ),
 ]
 RetryFailed = Annotated[
-    bool, typer.Option("--retry-failed", help="Try again what did not finish (DNF).")
+    bool, typer.Option("--retry-failed", help="Retry trials that did not finish (DNF).")
 ]
 FailFast = Annotated[
-    bool, typer.Option("--fail-fast", help="Stop at the first trial that has no result.")
+    bool, typer.Option("--fail-fast", help="Stop at the first trial without a result.")
 ]
 ReplaceOther = Annotated[
     bool,
-    typer.Option("--replace", help="Take the place of another file that has the sweep's name."),
+    typer.Option("--replace", help="Replace another sweep file of the same name."),
 ]
 Track = Annotated[bool, typer.Option(help="Write to MLflow.")]
 RequireMlflow = Annotated[
-    bool, typer.Option("--require-mlflow", help="Start only if MLflow can be written.")
+    bool, typer.Option("--require-mlflow", help="Refuse to start unless MLflow is writable.")
 ]
 WriteReport = Annotated[bool, typer.Option("--report/--no-report", help="Write the report.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]

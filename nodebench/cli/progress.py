@@ -97,7 +97,7 @@ class ProgressMonitor:
 
     def on_tracking(self, problem: str | None) -> None:
         """Prints that MLflow cannot be written, or can again."""
-        text = f"{problem}. Training goes on" if problem else "MLflow is back"
+        text = f"{problem}. Training continues" if problem else "MLflow is back"
         self._console.print(text, markup=False, highlight=False)
 
     def _ending(self, trial_id: str) -> str:
@@ -122,16 +122,16 @@ def say_published(sweep: Sweep, done: Outcome | Timed) -> None:
     """Says where the report is, and what it and MLflow lack."""
     if done.tracking_problem:
         err.print(
-            f"MLflow is not up to date: {done.tracking_problem}. `nodebench sync` catches up",
+            f"MLflow is not up to date: {done.tracking_problem}. `nodebench sync` writes the rest",
             markup=False,
         )
     if done.report_problem:
         err.print(
             f"the report could not be written ({done.report_problem}); all trials are kept, and "
-            f"`nodebench report {sweep.name}` catches up",
+            f"`nodebench report {sweep.name}` writes it later",
             markup=False, highlight=False,
         )  # fmt: skip
     if done.page:
         say(f"report: {done.page}")
     for problem in done.undrawn:
-        err.print(f"the report lacks a figure: {problem}", markup=False, highlight=False)
+        err.print(f"a figure is missing in the report: {problem}", markup=False, highlight=False)

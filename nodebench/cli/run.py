@@ -52,7 +52,7 @@ def run(
     fail_fast: FailFast = False,
     require_mlflow: RequireMlflow = False,
 ) -> None:
-    """Run what is missing of a sweep, then report. The same command resumes."""
+    """Run the missing trials of a sweep, then write its report. The same command resumes."""
     if require_mlflow and not telling.track:
         raise InputError("`--require-mlflow` and `--no-track` contradict each other")
     sweep, store = source.load(), default_store()
@@ -75,13 +75,13 @@ def evaluate(
     telling: Telling,
     weights: Annotated[
         Path | None,
-        typer.Option(help="Evaluate these instead: a state_dict, or a trial's checkpoint."),
+        typer.Option(help="Evaluate this file instead: a state_dict or a trial's checkpoint."),
     ] = None,
 ) -> None:
-    """Evaluate what is trained under the solvers of `evaluate:`, where points are missing."""
+    """Evaluate trained networks under the solvers in `evaluate:`; skips points already measured."""
     sweep = source.load() if weights is None else source.load_foreign(weights)
     if not sweep.evaluate:
-        raise InputError(f"{source.source}: has no `evaluate:`, so there is nothing to evaluate")
+        raise InputError(f"{source.source} has no `evaluate:`, so there is nothing to evaluate")
     store = default_store()
     selection, backend = Selection(part.only or (), part.shard), Backend(place.inline, place.cpu)
     with _watched(sweep, store, "evaluate") as monitor:
@@ -100,10 +100,10 @@ def evaluate(
 @app.command()
 @grouped
 def sync(source: Source, folders: From = None, replace: ReplaceOther = False) -> None:
-    """Write to MLflow what it lacks of a sweep; --from takes another machine's trials over first.
+    """Write a sweep's missing entries to MLflow; --from first merges another machine's trials.
 
-    A trial that both stores have is kept where it is further. One that came to different ends is
-    named, ours is kept, and the status is 1.
+    If both stores have a trial, the more advanced copy wins. Conflicting results are listed, the
+    local one is kept, and the exit status is 1.
     """
     sweep, store = source.load(), default_store()
     conflicts = 0
@@ -139,10 +139,10 @@ def _conclude(sweep: Sweep, entries: list[Entry]) -> None:
         if entry.result is not None and not entry.is_finished:
             say(f"{what}: {entry.result}: {entry.result.reason}")
         elif entry.result is not None and entry.missing:
-            say(f"{what}: its evaluation is incomplete; see `logs {entry.trial.id}`")
+            say(f"{what}: evaluation incomplete; see `nodebench logs {entry.trial.id}`")
     untrained = sum(entry.missing and not entry.is_trained for entry in entries)
     if untrained:
-        say(f"{untrained} trials are not trained: `nodebench run` trains them")
+        say(f"{untrained} trials are not trained yet: `nodebench run` trains them")
     finished = sum(entry.is_finished for entry in entries)
     say(f"{sweep.name}: {finished} of {len(entries)} trials finished")
 
@@ -159,10 +159,10 @@ def merged_text(sweep: Sweep, folder: Path, merged: Merged) -> str:
     labels = {trial.id: sweep.label(trial) for trial in sweep.trials}
     counts: dict[str, Sequence[object]] = {
         "copied": merged.copied,
-        "further there": merged.replaced,
-        "with more points there": merged.extended,
-        "no further there": merged.kept,
-        "running, left alone": merged.running,
+        "more advanced there": merged.replaced,
+        "with more evaluation points there": merged.extended,
+        "already here": merged.kept,
+        "running, skipped": merged.running,
         "in conflict": merged.conflicts,
     }
     told = ", ".join(f"{len(trials)} {what}" for what, trials in counts.items() if trials)

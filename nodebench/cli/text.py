@@ -11,7 +11,7 @@ def line(sweep: Sweep, entry: Entry) -> str:
     return f"{entry.trial.id}  {standing_text(entry):<12} {sweep.label(entry.trial)}"
 
 
-STANDING_WORDS: dict[str, str] = {Standing.CONTINUES: "continue", Standing.RESUMES: "goes on"}
+STANDING_WORDS: dict[str, str] = {Standing.CONTINUES: "continue"}
 """Standings whose words are not their values."""
 
 

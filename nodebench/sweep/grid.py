@@ -80,9 +80,8 @@ def _cells(file: SweepFile, faults: list[Fault]) -> Iterator[Cell]:
                 continue
             wrong += 1
             if wrong == MOST_WRONG_CELLS:
-                faults.append(
-                    Fault("grid", f"{wrong} configurations are invalid; others unchecked")
-                )
+                text = f"{wrong} configurations are invalid; the rest was not checked"
+                faults.append(Fault("grid", text))
                 return
 
 

@@ -63,7 +63,7 @@ def test_an_interrupt_of_a_run_while_torch_is_imported_leaves_no_result(tmp_path
     done = interrupted(tmp_path, module, *arguments)
     assert (done.returncode, done.stderr) == (
         130,
-        "interrupted; the same command goes on from here\n",
+        "interrupted; the same command resumes from here\n",
     )
     assert not list(tmp_path.glob("runs/trials/*/result.json"))
 

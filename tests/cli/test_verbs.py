@@ -224,7 +224,7 @@ def test_a_trial_whose_evaluation_is_incomplete_is_announced(tmp_path, capsys):
     cli._conclude(sweep, entries)
     first, last = capsys.readouterr().out.splitlines()
     assert first.startswith(part.id)
-    assert first.endswith(f"its evaluation is incomplete; see `logs {part.id}`")
+    assert first.endswith(f"evaluation incomplete; see `nodebench logs {part.id}`")
     assert last == "tiny: 2 of 2 trials finished"
 
 

@@ -107,7 +107,7 @@ def test_a_report_that_cannot_be_written_keeps_the_trials_and_says_what_catches_
     say_published(sweep, done)
     said = capsys.readouterr().err
     assert "No space left on device: 'reports/tiny/README.md'" in said
-    assert "`nodebench report tiny` catches up" in said
+    assert "`nodebench report tiny` writes it later" in said
     assert _status(done) == 1
     monkeypatch.undo()
     monkeypatch.chdir(tmp_path)
@@ -127,7 +127,7 @@ def test_the_command_ends_with_status_one_for_a_report_that_could_not_be_written
     done = command(tmp_path, *run)
     assert done.returncode == 1
     assert done.stdout.endswith("tiny: 2 of 2 trials finished\n")
-    assert "`nodebench report tiny` catches up" in done.stderr.replace("\n", " ")
+    assert "`nodebench report tiny` writes it later" in done.stderr.replace("\n", " ")
     assert "Traceback" not in done.stderr
 
 

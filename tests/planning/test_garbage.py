@@ -238,12 +238,12 @@ def test_the_command_lists_and_removes_only_when_told(tmp_path, store):
 
     listed = gc("--orphans")
     assert listed.returncode == 0, listed.stderr
-    assert listed.stdout.splitlines()[-1] == "nothing was removed: `--delete` does"
+    assert listed.stdout.splitlines()[-1] == "nothing was deleted: pass `--delete`"
     assert [line.split()[-6:-3] for line in listed.stdout.splitlines()[2:3]] == [["2", "2.0", "kB"]]
     assert everything(store) == before
     done = gc("--budget", "10B", "--delete", "--json")
     assert done.returncode == 1  # the result stays
-    assert "more than the budget" in done.stderr
+    assert "exceeds the budget" in done.stderr
     rows = json.loads(done.stdout)["items"]
     assert all(row["removed"] for row in rows)
     assert {row["trial"] for row in rows} == {planned, "orphan"}

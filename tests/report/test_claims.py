@@ -155,12 +155,12 @@ def test_a_claim_of_speed_wants_seconds_that_compare(tmp_path):
     [
         ({"above": 1, "below": 2}, "needs one of `above`, `below` and `near`"),
         ({}, "needs one of `above`, `below` and `near`"),
-        ({"near": 0.5}, "`near` goes with `within`"),
+        ({"near": 0.5}, "`near` and `within`, the largest distance, need each other"),
         ({"above": 1, "metric": "test_acuracy"}, "Did you mean `test_accuracy`"),
         ({"above": 1, "of": {"model.widht": 4}}, "Did you mean `model.width`"),
         ({"above": {"model.activation": "sigmoid"}}, "matches no trial"),
         ({"above": 50}, "accuracies are shares of 1: 0.5 is 50 %"),
-        ({"near": 0.5, "within": 0.1, "by": 0.1}, "`by` goes with `above` or `below`"),
+        ({"near": 0.5, "within": 0.1, "by": 0.1}, "`by` needs `above` or `below`"),
     ],
 )
 def test_a_mistake_in_a_claim_is_named(tmp_path, claim, message):

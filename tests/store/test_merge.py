@@ -211,7 +211,7 @@ def test_two_shards_merge_into_a_whole_sweep_with_nothing_to_run(tmp_path):
     file.write_text(json.dumps(result))
     done = command(tmp_path, "sync", "tiny.yaml", "--from", "runs-1", runs="runs")
     assert done.returncode == 1
-    assert done.stdout.startswith("runs-1: 1 no further there, 1 in conflict\n" + first)
+    assert done.stdout.startswith("runs-1: 1 already here, 1 in conflict\n" + first)
     assert f"test_accuracy is {ours} here (" in done.stdout
     assert "and 2.0 there (" in done.stdout
 

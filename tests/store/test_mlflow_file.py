@@ -109,7 +109,7 @@ def test_runs_whose_artifacts_are_gone_give_no_page_until_they_are_written_again
     shutil.rmtree(store.root / "mlartifacts")
     ok, gone = mlflow_of(store)
     assert (ok.level, gone.level) == ("ok", "warning")
-    assert gone.found == "artifacts of `tiny` are gone"
+    assert gone.found == "artifacts of `tiny` are missing"
     page = api.write_report(sweep, store)
     before = page.read_text()
     with pytest.raises(TrackingError, match="1 finished runs of `tiny` whose artifacts are miss"):

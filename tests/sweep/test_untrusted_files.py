@@ -132,7 +132,7 @@ def test_a_number_of_trials_too_long_to_write_is_still_refused(tmp_path):
 def test_after_a_thousand_wrong_cells_the_rest_is_not_checked(tmp_path):
     axes = {"model.widht": list(range(100)), "train.epochs": list(range(1, 101))}
     faults = outcome(write_tiny(tmp_path, grid=axes))
-    assert "grid: 1000 cells are wrong; the rest was not checked" in faults
+    assert "grid: 1000 configurations are invalid; the rest was not checked" in faults
 
 
 @pytest.mark.parametrize(
@@ -180,7 +180,7 @@ def test_a_plan_shows_every_import_path_and_imports_none(tmp_path, mine, capsys,
     (tmp_path / "below.yaml").write_text(yaml.safe_dump({"base": {**TINY, "model": "mine:net"}}))
     write_tiny(tmp_path, **fields)
     app(["plan", "tiny.yaml", *options], standalone_mode=False)
-    assert "\nimports `mine:net` when it runs\n" in capsys.readouterr().out
+    assert "\n`run` will import `mine:net`\n" in capsys.readouterr().out
     app(["status", "tiny.yaml", *options], standalone_mode=False)
     assert not mine.exists()
 
@@ -203,12 +203,12 @@ def test_an_import_path_that_no_trial_has_is_not_imported(tmp_path, mine, fields
 
 def test_a_trial_s_name_has_one_line(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    weights = ["a\nimports `x:y` when it runs", "b"]
+    weights = ["a\n`run` will import `x:y`", "b"]
     for name in weights:
         Path(name).write_text(name)
     found = outcome(write_tiny(tmp_path, grid={"weights": weights}))
     assert isinstance(found, Sweep)
-    assert [found.label(t) for t in found.trials] == ["a imports `x:y` when it runs · s0", "b · s0"]
+    assert [found.label(t) for t in found.trials] == ["a `run` will import `x:y` · s0", "b · s0"]
 
 
 @pytest.mark.parametrize("name", ["../x", "/x", "a/b", "..", ".", "", "a\nb", "a.b", "~", "x" * 65])

@@ -32,7 +32,7 @@ def test_interrupting_ends_with_status_130_and_the_next_run_goes_on(tmp_path):
     process.send_signal(signal.SIGINT)
     with process:
         assert process.wait(30) == 130
-        assert "goes on from here" in process.stderr.read()
+        assert "resumes from here" in process.stderr.read()
     assert not (log.parent / "result.json").exists()
     done = command(tmp_path, "run", "tiny.yaml", "--inline", "--no-track", "--no-report")
     assert done.returncode == 0

@@ -95,9 +95,9 @@ def test_a_server_killed_in_mid_sweep_costs_nothing_and_sync_catches_up(tmp_path
     out, err = running.communicate(timeout=240)
     assert running.returncode == 0, err
     assert f"MLflow at `{server.uri}` cannot be used" in out
-    assert "Training goes on" in out
+    assert "Training continues" in out
     assert "tiny: 2 of 2 trials finished" in out
-    assert "`nodebench sync` catches up" in err
+    assert "`nodebench sync` writes the rest" in err
     server.start()
     status, out, err = command(tmp_path, server.uri, "sync", "tiny.yaml")
     assert (status, out) == (0, "tiny: 2 runs in MLflow are up to date\n"), err
