@@ -113,7 +113,8 @@ def _against_baseline(compared: Sequence[BaselineComparison]) -> list[SummaryLin
     title = "[Against the baseline](#against-the-baseline)"
     if {each.reading for each in compared} == {BaselineReading.UNCLEAR}:
         one = "the other configuration does not differ clearly from it."
-        many = f"none of {len(compared)} configurations differs clearly from it."
+        none = "neither of the 2" if len(compared) == 2 else f"none of {len(compared)}"
+        many = f"{none} configurations differs clearly from it."
         return [(title, one if len(compared) == 1 else many)]
     parts = _counts_text((each.reading for each in compared), BaselineReading)
     return [(title, f"of {len(compared)} configurations, {parts}.")]

@@ -171,7 +171,7 @@ def test_code_that_is_imported_under_a_made_name_is_refused(package, tmp_path):
     name = package(__init__=hidden, impl=NET)
     found = sweep(tmp_path, name)
     for _ in range(2):  # though nothing is imported the second time
-        with pytest.raises(InputError, match=rf"`{name}.impl` is imported by a name that is made"):
+        with pytest.raises(InputError, match=rf"`{name}.impl` is imported under a name computed"):
             api.run(found, Store(tmp_path / "runs"), inline=True, track=False)
 
 
@@ -184,7 +184,7 @@ def test_code_that_is_imported_under_a_made_name_by_the_network_ends_the_trial(p
     found, store = sweep(tmp_path, name), Store(tmp_path / "runs")
     result = run_trial(found.trials[0], store, options(found, tmp_path))
     assert result.outcome == "error"
-    assert f"`{name}.impl` is imported by a name" in result.reason
+    assert f"`{name}.impl` is imported under a name" in result.reason
 
 
 def test_code_that_is_edited_after_the_plan_is_not_trained_under_its_name(package, tmp_path):
@@ -239,7 +239,7 @@ def test_a_part_that_cannot_be_one_is_refused_by_the_line_that_is_wrong(package,
     [
         ("def net(spec, data):\n    pass", "a `NoneType`: let it return a `torch.nn.Module`"),
         ("import sys\ndef net(spec, data):\n    sys.exit(0)", "its code calls `sys.exit(0)`"),
-        (f"import sys\n{NET.replace('return self.layer(y)', 'sys.exit()')}", "by `sys.exit(None)`"),
+        (f"import sys\n{NET.replace('return self.layer(y)', 'sys.exit()')}", "calls `sys.exit(None)`"),
     ],
 )  # fmt: skip
 def test_a_network_that_is_none_or_leaves_python_is_an_error(package, tmp_path, text, reason):

@@ -111,7 +111,7 @@ def test_what_cannot_be_regularized_is_refused(regularize: object, fields: dict,
 @pytest.mark.parametrize("name", ["jacobian", "taylor"])
 def test_derivatives_in_forward_mode_are_refused_in_bfloat16(name: str) -> None:
     part = {"order": 2, "weight": 0.1} if name == "taylor" else 0.1
-    with pytest.raises(ValidationError, match=f"{name}` takes derivatives in forward mode"):
+    with pytest.raises(ValidationError, match=f"{name}` needs forward-mode derivatives"):
         regularized({name: part}, {"precision": "bf16"})
     regularized({"kinetic": 0.1}, {"precision": "bf16"})
 
