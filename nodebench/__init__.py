@@ -2,7 +2,7 @@
 
 From Python: find a sweep, plan it, run it, and read what came out as tables, figures and networks.
 
-Twelve rooms, of which CONTRIBUTING.md says how they import each other:
+The package has twelve rooms; CONTRIBUTING.md describes how they import each other:
 
     -- describe and remember: no torch, numpy or pandas
     spec        what a trial is: typed settings, vocabulary, id

@@ -1,14 +1,14 @@
 """Every error a user can meet.
 
 NodebenchError
-├── InputError             the user's to mend; the command line exits with 2
+├── InputError             something the user can fix; the command line exits with 2
 │   ├── SweepError         mistakes in a sweep file, all of them at once
 │   ├── DataError          a data set is missing, damaged or cannot be fetched
 │   ├── ResourceError      the machine or the cluster lacks what was asked for
 │   ├── StoreError         a trial is unknown, or held by another process
 │   ├── FieldError         a right-hand side of the user's own is none, or not for its gradient
 │   └── TrackingError      MLflow cannot be reached, or lacks what was sought
-└── TrialFailure           the outcome of one trial; the sweep goes on
+└── TrialFailure           the outcome of one trial; the sweep continues
     ├── Diverged           a loss or a state that is not finite
     ├── NotConverged       an implicit method's iteration gave up
     ├── StepUnderflow      an adaptive solver's step fell below the resolution of time
@@ -42,7 +42,7 @@ class NodebenchError(Exception):
 
 
 class InputError(NodebenchError):
-    """Something that the user can mend: a file, a setting, the machine."""
+    """Something that the user can fix: a file, a setting, the machine."""
 
 
 @dataclass(frozen=True, order=True)
@@ -129,7 +129,7 @@ class StepUnderflow(TrialFailure):
 
 
 class RandomField(TrialFailure):
-    """An ODE's f gives two values for one input, so that it is no ODE to an adaptive solver."""
+    """An ODE's f gives two values for the same input, which an adaptive solver cannot handle."""
 
     outcome = TrialOutcome.RANDOM_FIELD
 
@@ -153,7 +153,7 @@ class OutOfMemory(TrialFailure):
 
 
 class Stopped(TrialFailure):
-    """A search ended the trial early, since others did better by then."""
+    """A search ended the trial early, since other trials were better."""
 
     outcome = TrialOutcome.STOPPED
 
@@ -168,7 +168,7 @@ def _beginning(text: str) -> str:
 
 
 def unknown(word: object, kind: str, known: Iterable[str]) -> str:
-    """Says that `word` is no `kind`, names the nearest word that is, and lists them all."""
+    """A message that `word` is not a known `kind`, with the most similar and all known ones."""
     names = list(known)
     text = str(word)[:LONGEST_SHOWN]
     likeness = [difflib.SequenceMatcher(None, text, name).ratio() for name in names]

@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parent
 
 
 def write(path: Path, content: str | bytes, aside: Path | None = None) -> None:
-    """Replaces a file as a whole; what it was before is moved `aside`, if that is given."""
+    """Replaces a file as a whole; the previous file is moved to `aside`, if that is given."""
     path.parent.mkdir(parents=True, exist_ok=True)
     # The host too: on a shared path, processes of two nodes may have one number.
     writer = f"{socket.gethostname()}-{os.getpid()}"

@@ -35,7 +35,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 NO_MEMORY = "failed to map segment"
-"""What the loader says of a library for which there is no memory."""
+"""The loader's message if there is no memory for a library."""
 
 
 def _say_version(asked: bool) -> None:
@@ -68,7 +68,7 @@ def command_line() -> None:
 
 
 def _run() -> None:
-    """The verb; what is the user's to mend becomes a message and status 2."""
+    """Runs the verb; an error that the user can fix becomes a message and status 2."""
     try:
         # A user's own models and data sets are importable from where they start nodebench.
         sys.path.append(_working_folder())

@@ -17,7 +17,7 @@ STDOUT = "stdout"
 
 
 class Stream(io.TextIOWrapper):
-    """Standard output or error: `?` for what its encoding lacks.
+    """Standard output or error; prints `?` for characters that its encoding does not have.
 
     Where it fails, as a full disk or a pipe that nobody reads, the error is raised while
     `is_needed`, and forgotten else. What comes after goes nowhere.

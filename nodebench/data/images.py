@@ -155,7 +155,7 @@ def _tensor(array: Any) -> Tensor:
 
 @dataclass(frozen=True)
 class _Jpegs:
-    """Images of which only those that are asked for are decoded."""
+    """Images that are decoded only when they are needed."""
 
     paths: tuple[str, ...]
     targets: Tensor

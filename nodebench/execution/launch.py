@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run came to; `undrawn` are figures that its report lacks, and why."""
+    """The result of a run; `undrawn` lists the figures missing in its report, and why."""
 
     entries: list[Entry]
     page: Path | None
@@ -122,7 +122,7 @@ def _launch(
 
 @dataclass(frozen=True)
 class Timed:
-    """What a timing pass came to: by trial id, its row, or why there is none.
+    """The result of a timing pass: by trial id, its row, or why there is none.
 
     `untimed` cells have no finished trial with a checkpoint.
     """

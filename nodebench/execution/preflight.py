@@ -25,7 +25,7 @@ from nodebench.sweep.file import Resources
 
 
 def prepared_options(todo: Sequence[Entry], options: RunOptions, *, inline: bool) -> RunOptions:
-    """The options with what these trials go on from, and their share of a GPU, measured if `auto`.
+    """The options with the trainings that these trials continue and, if `auto`, a measured GPU.
 
     Raises:
         ResourceError: if there is no GPU to measure on.
@@ -81,7 +81,7 @@ def require_all(trials: Sequence[Trial], options: RunOptions, *, inline: bool) -
 
 
 def _require_own_code(path: str) -> None:
-    """Imports a part, of which every module must be known, and as it was when trials were named."""
+    """Imports a user's component, whose modules must be known and unchanged since the plan."""
     module = path.partition(":")[0]
     known = own_modules(module)
     if changed := sorted(set(own_modules.__wrapped__(module).items()) ^ set(known.items())):

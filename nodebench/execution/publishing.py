@@ -21,7 +21,7 @@ from nodebench.tracking.background import BackgroundTracker
 
 @dataclass(frozen=True)
 class Publication:
-    """Where it is told what became of a sweep."""
+    """Where the results of a sweep are published."""
 
     track: bool = True
     """Whether MLflow hears of it."""
@@ -52,7 +52,7 @@ class Publication:
 
 @dataclass
 class Published:
-    """What became of a sweep's report and of its runs in MLflow."""
+    """The outcome of writing a sweep's report and its runs in MLflow."""
 
     page: Path | None = None
     tracking_problem: str | None = None

@@ -217,7 +217,7 @@ class _Forward(tune.Callback):
 
 @contextlib.contextmanager
 def session(root: Path) -> Iterator[Path]:
-    """Ray, started here or joined unless it runs already; what it leaves on disk is cleared away.
+    """Starts Ray or joins a cluster, unless Ray runs already; removes the files that Ray leaves.
 
     Gives the folder for Tune's own files, in `root`.
 
@@ -240,7 +240,7 @@ def session(root: Path) -> Iterator[Path]:
 
 
 def ray_resources(root: Path) -> str:
-    """Starts Ray, or joins the cluster that RAY_ADDRESS names; says what it has.
+    """Starts Ray, or joins the cluster of RAY_ADDRESS; gives its resources as text.
 
     Raises:
         ResourceError: if it cannot be started, or joined.

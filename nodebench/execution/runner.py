@@ -1,4 +1,4 @@
-"""What it takes to run a list of trials, and running it one after the other in this process.
+"""The interface of runners of trials, and the one that runs them one by one in this process.
 
 torch is imported where training happens: a driver of Ray's workers starts faster without it.
 """

@@ -32,7 +32,7 @@ class Pack:
     def epochs(self) -> Generator[dict[str, Row], None, None]:
         """Trains and evaluates them; yields, by id, the rows of trials that end an epoch together.
 
-        Closed before its end, it leaves trials that go on from their last checkpoints.
+        If it is closed early, its trials can resume from their last checkpoints.
         """
         upcoming: dict[str, Step] = {}
         with ExitStack() as ends:

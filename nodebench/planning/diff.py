@@ -1,4 +1,4 @@
-"""Why a trial is another one: what its id is made of, and what sets it apart from others."""
+"""Why a trial has its id: what the id hashes, and how the trial differs from others."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def differences(here: Mapping[str, Any], there: Mapping[str, Any]) -> list[Diffe
 
 
 def nearest(trial: Trial, store: Store) -> tuple[str, list[Difference]] | None:
-    """The finished trial in the store that shares most settings with this one, and what it lacks.
+    """The finished trial in the store with the most settings in common, and the differences.
 
     Of several, the one that shares most of the user's code. None if the store has no other.
     """
@@ -75,11 +75,11 @@ def nearest(trial: Trial, store: Store) -> tuple[str, list[Difference]] | None:
 
 @dataclass(frozen=True)
 class Change:
-    """What became of a sweep between two forms of its file."""
+    """The changes of a sweep between two versions of its file."""
 
     same: int
     new: dict[str, tuple[str, list[Difference]]]
-    """id -> label, and what sets it apart from the nearest trial of the old form."""
+    """id -> label, and how it differs from the most similar trial of the old version."""
 
     gone: dict[str, str]
     """id -> label."""

@@ -126,7 +126,7 @@ def _remaining(entry: Entry, cost: Cost, store: Store) -> float:
 
 
 def slots(resources: Resources, *, gpus: float, cpus: float | None = None) -> int:
-    """How many trials run side by side on so many GPUs and CPUs, this machine's unless given."""
+    """How many trials run at a time on this number of GPUs and CPUs, by default this machine's."""
     by_cpu = _places(cpu_count() if cpus is None else cpus, resources.cpus)
     by_gpu = _places(gpus, resources.gpu_share) if resources.gpu_share else by_cpu
     return max(1, min(by_cpu, by_gpu))

@@ -1,4 +1,4 @@
-"""What a trial lacks: its result, or evaluation points."""
+"""What is missing of a trial: its result, or evaluation points."""
 
 from __future__ import annotations
 

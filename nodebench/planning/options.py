@@ -1,4 +1,4 @@
-"""What is demanded of trials, and what they are run with: nothing that decides their results."""
+"""The demands on trials and the options of running them; neither determines their results."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ class RunOptions(Demand):
     """Inside an epoch too, a checkpoint is written if the last one is older than this."""
 
     continues: dict[str, str] = field(default_factory=dict)
-    """Of trials that go on from a shorter one: id -> the shorter one's id."""
+    """For trials that continue a shorter one: id -> the shorter trial's id."""
 
     trained: frozenset[str] = frozenset()
-    """The ids of trials of which nothing but evaluation is missing."""
+    """The ids of trials that miss only their evaluation."""
 
     tags: dict[str, str] = field(default_factory=dict)
     """What their results say of this launch."""

@@ -1,4 +1,4 @@
-"""A sweep's trials, and where each stands in the store."""
+"""A sweep's trials and their standing in the store."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from nodebench.sweep.points import points
 
 
 class Standing(StrEnum):
-    """Where a trial of a plan stands, if it is not at its end; then, its outcome says it."""
+    """The standing of a planned trial that has no final result; the others have their outcome."""
 
     NEW = "new"
     CONTINUES = "continues"
-    """It goes on from a shorter training, which has finished."""
+    """It continues a shorter training, which has finished."""
 
     RUNNING = "running"
     INTERRUPTED = "interrupted"
@@ -49,14 +49,14 @@ class Entry:
     """Whether nothing but evaluation can be missing, as of weights from elsewhere."""
 
     continues: str | None = None
-    """The id of a shorter training, finished, from which a new one goes on."""
+    """The id of a finished shorter training that a new one continues."""
 
     asked: frozenset[EvaluationPoint] = frozenset()
     """The points that it should have, if it has a result."""
 
     @property
     def is_finished(self) -> bool:
-        """Whether the training came to its end."""
+        """Whether the training has finished."""
         return self.result is not None and self.result.outcome == TrialOutcome.FINISHED
 
     @property

@@ -1,4 +1,4 @@
-"""What a report opens with: a short list of what the sweep found, from its numbers."""
+"""The opening of a report: a short list of the sweep's findings, from its numbers."""
 
 from __future__ import annotations
 

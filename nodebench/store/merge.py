@@ -24,7 +24,7 @@ from nodebench.store.trial_folder import TrialFolder, is_current
 
 @dataclass(frozen=True)
 class Conflict:
-    """A trial that came to different ends here and there; ours was kept.
+    """A trial with different results here and there; ours was kept.
 
     `metrics` holds, by name, our value and theirs; the first is the one to show.
     """
@@ -72,9 +72,9 @@ def require_store(folder: Path, into: Store) -> Store:
 
 
 def merge_trials(ids: Iterable[str], other: Store, into: Store) -> Merged:
-    """Takes the trials of these ids over from another store.
+    """Copies the trials of these ids from another store.
 
-    Killed at any moment, it leaves only whole trials, and goes on when it is called again.
+    If it is killed, it leaves only complete trials and resumes when it is called again.
 
     Raises:
         StoreError: if a file cannot be read or written.
@@ -190,7 +190,7 @@ def _differences(ours: Result, theirs: Result) -> dict[str, tuple[Any, Any]]:
 
 
 def _united(ours: list[Row], theirs: list[Row]) -> list[Row] | None:
-    """Our points with those that they have besides, or better; None if none."""
+    """Our points and their additional or better ones; None if there are none."""
     found = {canonical(row["point"]): row for row in ours}
     more: dict[str, Row] = {}
     for row in theirs:

@@ -1,4 +1,4 @@
-"""MLflow's own SQLite file, read and mended without MLflow, whose import takes seconds.
+"""MLflow's own SQLite file, read and repaired without MLflow, whose import takes seconds.
 
 MLflow notes for every run, by its absolute path, where its artifacts are. A store that is moved or
 copied takes its artifacts along, so what is noted is put right when the file is opened.
@@ -87,7 +87,7 @@ def follow(file: Path, store: Store) -> bool:
 
 
 def lost(file: Path) -> list[str]:
-    """The experiments of which a run's artifacts are not where they are noted."""
+    """The experiments with a run whose artifacts are not in their recorded place."""
     query = (
         "SELECT experiments.name, runs.artifact_uri FROM runs JOIN experiments USING "
         "(experiment_id) JOIN tags AS done ON done.run_uuid = runs.run_uuid JOIN tags AS trial ON "

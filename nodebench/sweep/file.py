@@ -1,4 +1,4 @@
-"""What a sweep file may say around its trials: axes, seeds, evaluations, resources, limits."""
+"""The fields of a sweep file around its trials: axes, seeds, evaluations, resources, limits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a sweep's cells are called: by what sets them apart, and cut where there is little room."""
+"""Labels of a sweep's cells: the settings that distinguish them, shortened if space is short."""
 
 from __future__ import annotations
 

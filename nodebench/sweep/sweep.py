@@ -50,7 +50,7 @@ class Sweep:
 
     @property
     def about(self) -> str:
-        """What it is about, in its author's words, and how it was changed."""
+        """The author's description of the sweep, and how it was changed."""
         return self.file.about
 
     @property

@@ -1,4 +1,4 @@
-"""What to do about an error of MLflow's, by what it says."""
+"""Remedies for MLflow's errors, by their messages."""
 
 from __future__ import annotations
 

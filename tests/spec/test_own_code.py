@@ -239,7 +239,7 @@ def test_a_part_that_cannot_be_one_is_refused_by_the_line_that_is_wrong(package,
     [
         ("def net(spec, data):\n    pass", "a `NoneType`: let it return a `torch.nn.Module`"),
         ("import sys\ndef net(spec, data):\n    sys.exit(0)", "its code calls `sys.exit(0)`"),
-        (f"import sys\n{NET.replace('return self.layer(y)', 'sys.exit()')}", "calls `sys.exit(None)`"),
+        (f"import sys\n{NET.replace('return self.layer(y)', 'sys.exit()')}", "`sys.exit(None)`"),
     ],
 )  # fmt: skip
 def test_a_network_that_is_none_or_leaves_python_is_an_error(package, tmp_path, text, reason):

@@ -166,7 +166,7 @@ def _curve(layout: _Layout, epochs: pd.DataFrame, column: str, title: str) -> Fi
 
 @dataclass(frozen=True)
 class _Layout:
-    """How the cells of a sweep are told apart, alike in all its figures.
+    """How a sweep's configurations are distinguished, in the same way in all figures.
 
     Where they are too many for one panel, one setting has a panel for each of its values.
     """

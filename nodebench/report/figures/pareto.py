@@ -17,7 +17,7 @@ from nodebench.sweep import Sweep
 
 
 def pareto_figure(sweep: Sweep, table: pd.DataFrame, folder: Path) -> list[str]:
-    """Draws every cell by what it costs; those that none surpasses are ringed and joined.
+    """Draws every configuration over its cost; the Pareto front is circled and connected.
 
     `table` is that of `pareto.frontier`. Returns the figure's name, if there are two cells.
     """
