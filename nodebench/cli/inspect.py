@@ -50,11 +50,11 @@ def plan(
     part: TrialFilter,
     diff: Annotated[
         str | None,
-        typer.Option(metavar="OLD", help="List the changes since this sweep file."),
+        typer.Option(metavar="OLD", help="List the changes since this older sweep file."),
     ] = None,
     probe: Annotated[
         bool,
-        typer.Option("--probe", help="Time a few steps and predict the cost."),
+        typer.Option("--probe", help="Time a few steps per configuration and predict the cost."),
     ] = False,
     cpu: Cpu = False,
     as_json: AsJson = False,
@@ -105,7 +105,8 @@ def plan_text(sweep: Sweep, entries: Sequence[Entry], left: Mapping[str, str]) -
 def why(
     trial: Annotated[str, typer.Argument(metavar="ID", help="A trial's id or its start.")],
     source: Annotated[
-        str | None, typer.Argument(metavar="SWEEP", help="The trial's sweep, if the trial is new.")
+        str | None,
+        typer.Argument(metavar="SWEEP", help="The sweep of a trial that is not in the store yet."),
     ] = None,
     changes: Changes = None,
     size: SizeOption = "full",

@@ -56,7 +56,9 @@ def data(
 @app.command()
 def logs(
     trial: Annotated[str, typer.Argument(metavar="ID", help="A trial's id or its start.")],
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Keep printing.")] = False,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Keep printing new lines.")
+    ] = False,
 ) -> None:
     """Print a trial's log, and the traceback if it crashed."""
     folder = default_store().find(trial)
@@ -116,7 +118,9 @@ def gc(
             help="Only the least recently used, until the store fits in SIZE (e.g. 10GB).",
         ),
     ] = None,
-    delete: Annotated[bool, typer.Option("--delete", help="Delete the listed files.")] = False,
+    delete: Annotated[
+        bool, typer.Option("--delete", help="Delete the files instead of only listing them.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """List files that are safe to delete; with --delete, delete them.
