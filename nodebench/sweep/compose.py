@@ -143,7 +143,7 @@ def _override_by_text(tree: Tree, text: str, faults: list[Fault]) -> None:
     try:
         _override(tree, key.strip(), parse(value), "--set", faults)
     except yaml.YAMLError:
-        faults.append(Fault("--set", f"the value of {shown(text)} is not plain YAML"))
+        faults.append(Fault("--set", f"the value of {shown(text)} is not YAML with plain values"))
 
 
 def _override(tree: Tree, key: str, value: Any, origin: str, faults: list[Fault]) -> None:

@@ -183,7 +183,7 @@ def parse_file(path: Path) -> Tree:
         why = f"is not UTF-8 text (byte {error.start + 1:,}). Save it as UTF-8"
         raise _unreadable(path, why) from None
     except yaml.YAMLError as error:
-        raise _unreadable(path, f"is not plain YAML: {_complaint(error)}") from None
+        raise _unreadable(path, f"is not YAML with plain values: {_complaint(error)}") from None
     if not isinstance(tree, dict):
         raise _unreadable(path, "a sweep file must be a mapping: `name`, `base`, …")
     return tree

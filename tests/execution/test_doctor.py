@@ -162,7 +162,7 @@ def test_every_gpu_is_said_with_its_memory_and_driver(case, tmp_path, monkeypatc
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     (unseen,) = check("gpu", case)
     assert unseen.level == "warning"
-    assert "there is driver 570.1, but torch" in unseen.found
+    assert "driver 570.1 is installed, but torch" in unseen.found
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (70e9, 80e9))
@@ -202,7 +202,7 @@ def test_what_runs_and_what_was_interrupted_is_said(case):
         (begun,) = check("trials", case)
     assert sweep.found.startswith(f"`tiny.1-of-2` is held by process {os.getpid()} on ")
     assert trial.found.startswith(f"`aa` is held by process {os.getpid()} on ")
-    assert (begun.level, begun.found) == ("warning", "1 were interrupted: bb")
+    assert (begun.level, begun.found) == ("warning", "1 interrupted: bb")
     assert check("locks", case) == [Finding("ok", "nothing is running")]
 
 

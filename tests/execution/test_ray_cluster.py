@@ -154,7 +154,7 @@ def test_a_cluster_that_cannot_be_joined_is_named(tmp_path, monkeypatch):
 
     monkeypatch.setattr(ray, "init", init)
     monkeypatch.setenv("RAY_ADDRESS", "auto")
-    words = r"RAY_ADDRESS names `auto`.*unset RAY_ADDRESS"
+    words = r"RAY_ADDRESS is `auto`.*unset RAY_ADDRESS"
     with pytest.raises(ResourceError, match=words), session(tmp_path):
         pass
 
@@ -165,7 +165,7 @@ def test_auto_with_nothing_there_ends_before_mlflow_hears_of_it(tmp_path):
     environment = {**os.environ, "RAY_ADDRESS": "auto", "RAY_TMPDIR": str(tmp_path / "none")}
     done = command(tmp_path, "run", "tiny.yaml", env=environment)
     assert done.returncode == 2
-    assert done.stderr.startswith("RAY_ADDRESS names `auto`, which cannot be joined")
+    assert done.stderr.startswith("RAY_ADDRESS is `auto`, which cannot be joined")
     assert not (tmp_path / "runs" / "mlflow.db").exists()
 
 

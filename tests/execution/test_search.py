@@ -58,7 +58,7 @@ def test_every_cell_and_seed_is_tried_with_each_sample(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"base": TINY}, "search: chooses by validation data: set `data.val_size` above 0"),
+        ({"base": TINY}, "search: needs validation data: set `data.val_size` above 0"),
         ({"space": {"train.lr": {"uniform": [0, 1]}}}, "`train.lr` is not a known field"),
         ({"space": {"model.width": {"uniform": [1, 0]}}}, "the smaller number must come first"),
         ({"space": {"model.width": {"choice": [1], "uniform": [0, 1]}}}, "needs one of"),
@@ -96,7 +96,9 @@ def test_a_search_with_early_stopping_can_be_probed(tmp_path):
 def test_what_a_search_gave_up_is_no_result_for_another_sweep(tmp_path):
     sweep, store = searched(tmp_path, samples=1, stop="asha"), Store(tmp_path / "runs")
     [trial] = sweep.trials
-    store.folder(trial.id).write_result(Result("stopped", "others did better", 1, {}, [], 0, 1))
+    store.folder(trial.id).write_result(
+        Result("stopped", "other trials were better", 1, {}, [], 0, 1)
+    )
     within = options(sweep, tmp_path, stop=sweep.search.stop)
     [entry] = entries(sweep, store, within)
     assert (entry.missing, str(entry.result)) == (False, "stopped (epoch 1)")

@@ -198,9 +198,9 @@ def test_each_place_has_its_own_norm() -> None:
 
 
 def test_group_norm_wants_channels_that_fill_its_groups() -> None:
-    with pytest.raises(ValidationError, match="48 channels do not fill evenly"):
+    with pytest.raises(ValidationError, match="48 channels are not a multiple of 32"):
         spec(name="odenet", width=48)
-    with pytest.raises(ValidationError, match="65 channels do not fill evenly"):
+    with pytest.raises(ValidationError, match="65 channels are not a multiple of 32"):
         spec(name="resnet", width=64, augment_dim=1)
     with pytest.raises(ValidationError, match=r"norm\.ode"):
         spec(name="odenet", width=48, norm={"stem": "ln", "ode": "gn"})

@@ -116,12 +116,12 @@ def test_a_trajectory_of_one_time_is_its_start() -> None:
 @pytest.mark.parametrize("method", ["dopri5", "implicit_adams"])
 def test_segments_are_refused_where_steps_are_not_known(method: str) -> None:
     solver = {"method": method} | ({} if method == "dopri5" else {"steps": 8})
-    with pytest.raises(ValueError, match=f"`segments` are of fixed steps, and `{method}`"):
+    with pytest.raises(ValueError, match=f"`segments` need fixed steps, but `{method}`"):
         TrialSpec(
             data="spheres", model="plainode", solver=solver,
             gradient={"name": "recompute", "segments": 4},
         )  # fmt: skip
-    with pytest.raises(InputError, match="`segments` are of fixed steps"):
+    with pytest.raises(InputError, match="`segments` need fixed steps"):
         ODEBlock(Field(), Solver(**solver), recompute(4))(start())
 
 

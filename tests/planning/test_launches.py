@@ -150,6 +150,6 @@ def test_a_report_replaces_nothing_that_no_report_has_written(tmp_path, store):
     page.unlink()
     assert api.write_report(sweep, store).exists()
     page.parent.joinpath("results.csv").write_text("mine")
-    with pytest.raises(StoreError, match="no report"):
+    with pytest.raises(StoreError, match="nodebench did not write"):
         run(tmp_path / "a" / "x.yaml", store, write_report=True)
     assert not store.begun()

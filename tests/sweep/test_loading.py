@@ -315,8 +315,8 @@ def test_one_block_may_be_set_without_a_list(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("name: größe\n".encode("latin-1"), "is not UTF-8 text: see its byte 9. Save it as UTF-8"),
-        ("name: x\n".encode("utf-16"), "is not UTF-8 text: see its byte 1. Save it as UTF-8"),
+        ("name: größe\n".encode("latin-1"), "is not UTF-8 text (byte 9). Save it as UTF-8"),
+        ("name: x\n".encode("utf-16"), "is not UTF-8 text (byte 1). Save it as UTF-8"),
         (b"name: 12\n", "name: should be text, found the number `12`: write it in quotes"),
     ],
 )

@@ -131,8 +131,8 @@ TOO_LARGE = {
     "model={name: odenet, blocks: 100000}": "base.model.blocks: should be less than or equal to",
     "model={name: mlp, hidden: [1000000000]}": "base.model.hidden[0]: should be less than",
     "solver.steps=1000000000": "base.solver.steps: should be less than or equal to 1000000",
-    "solver={method: euler, step_size: 1e-9}": "`solver.step_size: 1e-09` makes 1e+09 steps",
-    "solver={method: euler, step_size: 5e-324}": "makes inf steps over a time of 1",
+    "solver={method: euler, step_size: 1e-9}": "`solver.step_size: 1e-09` gives 1e+09 steps",
+    "solver={method: euler, step_size: 5e-324}": "gives inf steps over a time of 1",
     "gradient={name: adjoint, solver: {method: rk4, step_size: 1e-9}}": "`gradient.solver.step_s",
     "solver={method: euler, adapt: {max_steps: 1000000000}}": "base.solver.adapt.max_steps:",
     "evaluate={methods: [euler], steps: [1000000000]}": "evaluate[0].steps[0]: should be less",
@@ -140,7 +140,7 @@ TOO_LARGE = {
     "evaluate={methods: [euler], step_factors: [1e-9]}": "evaluate[0].step_factors[0]: should be",
     "evaluate={methods: [euler], step_factors: [1e99]}": "evaluate[0].step_factors[0]: should be",
     "seeds=[1e300]": "seeds[0]: should fit in 64 bits",
-    "search={samples: 1000000000, space: {train.optimizer.lr: {uniform: [0, 1]}}}": "makes 1,000,0",
+    "search={samples: 1000000000, space: {train.optimizer.lr: {uniform: [0, 1]}}}": "gives 1,000,0",
 }  # fmt: skip
 
 

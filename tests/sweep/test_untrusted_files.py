@@ -118,7 +118,7 @@ def test_too_many_trials_are_refused_at_once_with_their_number_and_axes(tmp_path
     axes = {f"model.a{i}": list(range(10)) for i in range(5)}
     path = write_tiny(tmp_path, grid=[{"solver.steps": [1, 2]}, axes], seeds=list(range(11)))
     (fault,) = outcome(path)
-    assert fault.startswith("grid: makes 1,100,022 trials, and 1,000,000 is the most.")
+    assert fault.startswith("grid: gives 1,100,022 trials; the maximum is 1,000,000.")
     assert "grid[1], has 10 of `model.a0` x 10 of `model.a1`" in fault
     assert fault.endswith("x 11 of `seeds`")
 
@@ -126,7 +126,7 @@ def test_too_many_trials_are_refused_at_once_with_their_number_and_axes(tmp_path
 def test_a_number_of_trials_too_long_to_write_is_still_refused(tmp_path):
     axes = {f"model.a{i}": [1] * 10 for i in range(400)}
     (fault,) = outcome(write_tiny(tmp_path, grid=axes))
-    assert "makes 10^400 trials" in fault
+    assert "gives 10^400 trials" in fault
 
 
 def test_after_a_thousand_wrong_cells_the_rest_is_not_checked(tmp_path):
