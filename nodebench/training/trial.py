@@ -207,7 +207,7 @@ def _resume(prepared: Prepared, store: Store, record: Record) -> int:
         folder.log(f"resumed after epoch {state.epoch}, iteration {state.iteration}")
         return state.epoch
     if record.was_finished:
-        folder.log("the checkpoint is missing: training again for the evaluation")
+        folder.log("the checkpoint is missing: it is trained again, to be evaluated")
     shorter = prepared.options.continues.get(trial.id)
     if shorter and (values := _end_of(store.folder(shorter), folder)):
         state.load(values, prepared.device)

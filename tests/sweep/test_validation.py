@@ -72,7 +72,7 @@ base:
         ({"base": {**BASE, "solver": {"method": "euler"}}}, "base.solver", "`step_size`"),
         ({"base": {**BASE, "solver": {"method": "scipy_solver"}}}, "base", "adjoint"),
         ({"base": {**BASE, "solver": {"method": "scipy_solver"},
-                   "gradient": {"name": "adjoint", "norm": "seminorm"}}}, "base", "has its own norm"),
+                   "gradient": {"name": "adjoint", "norm": "seminorm"}}}, "base", "its own norm"),
         ({"base": {**BASE, "gradient": {"name": "adjoint", "norm": "seminorm",
                    "solver": {"method": "scipy_solver"}}}}, "base", "has its own norm"),
         ({"base": {**BASE, "solver": {"method": "dopri5"},
