@@ -24,7 +24,7 @@ from nodebench.cli.options import (
     TrialFilter,
     grouped,
 )
-from nodebench.cli.progress import ProgressMonitor, interruptible, say_published
+from nodebench.cli.progress import ProgressMonitor, interruptible, say_answer, say_published
 from nodebench.errors import InputError
 from nodebench.execution import launch
 from nodebench.execution.launch import Outcome
@@ -59,6 +59,7 @@ def run(
     publication = telling.publication(require_mlflow=require_mlflow)
     with _watched(sweep, store, "run") as monitor:
         outcome = launch.run_sweep(sweep, store, monitor, selection, backend, publication)
+    say_answer(outcome)
     say_published(sweep, outcome)
     _conclude(sweep, outcome.entries)
     raise typer.Exit(_status(outcome))
