@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import dropwhile, takewhile
 from pathlib import Path
 
 from nodebench.errors import StoreError
@@ -39,13 +40,13 @@ def answer_of(page: Path) -> list[str]:
 
     It is read from the page, so that a launch with nothing to do need not work it out again.
     """
-    found: list[str] = []
-    for line in page.read_text(encoding="utf-8").splitlines():
-        if line.startswith("- **"):
-            found.append(_plain(line.removeprefix("- ")))
-        elif found or line.startswith(("|", "## ")):
+    lines = iter(page.read_text(encoding="utf-8").splitlines())
+    for line in lines:
+        if re.match(r"(\*\*|All |The )[^-|]*trials? finished", line):
             break
-    return found
+    after = dropwhile(lambda line: not line, lines)
+    listed = takewhile(lambda line: line.startswith("- "), after)
+    return [_plain(line.removeprefix("- ")) for line in listed]
 
 
 def _plain(markdown: str) -> str:

@@ -39,13 +39,13 @@
       tickColor: "currentColor", gridColor: "currentColor", gridOpacity: 0.12,
       labelFontSize: 12, titleFontSize: 13, labelOverlap: "greedy",
     },
-    legend: { labelColor: "currentColor", titleColor: "currentColor", symbolStrokeColor: "currentColor", labelFontSize: 12 },
+    legend: { labelColor: "currentColor", titleColor: "currentColor", symbolStrokeColor: "currentColor", symbolFillColor: "currentColor", labelFontSize: 12 },
   };
 
   function channel(axis, isLog) {
     const type = axis.is_number ? "quantitative" : "nominal";
     const scale = axis.is_number ? isLog ? { type: "log", nice: false, padding: 12 } : { type: "linear", zero: false, padding: 12 } : { padding: 0.4 };
-    const labels = { format: axis.format || undefined, labelAngle: 0 };
+    const labels = { format: axis.format || undefined, labelAngle: 0, ...(isLog ? {} : { tickCount: 8 }) };
     if (axis.is_share) labels.labelExpr = "datum.value > 1 ? '' : datum.label";
     return { type, scale, title: axis.title, sort: null, axis: labels };
   }

@@ -25,7 +25,7 @@ from nodebench.report.figures.curves import CURVES
 from nodebench.report.figures.drawing import NOT_DRAWN
 from nodebench.report.html import charts
 from nodebench.report.html.charts import CHART, Chart
-from nodebench.report.html.measures import Axis, as_columns, axes
+from nodebench.report.html.measures import IN_TIME, Axis, as_columns, axes
 from nodebench.report.markdown import HtmlOnly
 
 MOST_ROWS, MOST_ROWS_A_TRIAL, FEWEST_ROWS_A_TRIAL = 6000, 150, 20
@@ -35,8 +35,6 @@ DIGITS_OF_CURVES = 5
 
 INTERVAL = " ±"
 """After a column's name: half the interval of its mean."""
-
-BY_EPOCH = ("epoch", "iteration", "so_far_s")
 
 COSTS_FIRST = ("timed_epoch_s", "nfe_forward", "epoch_s")
 """The costs that the chart of configurations offers first."""
@@ -101,9 +99,11 @@ class Explored:
         return {CELL: "configuration", **headings, **ways}
 
     def _values(self, name: str) -> list[str]:
-        """The values of a column of trials that have a result, or of gradients."""
-        results = self.found.results
-        frame = self.found.costs if name not in results else results[results[OUTCOME] != MISSING]
+        """The values of a column of trials that have begun, or of gradients."""
+        results, epochs = self.found.results, self.found.epochs
+        begun = set(epochs[TRIAL]) if len(epochs) else set()
+        has_begun = (results[OUTCOME] != MISSING) | results[TRIAL].isin(begun)
+        frame = self.found.costs if name not in results else results[has_begun]
         return [_text(value) for value in dict.fromkeys(frame[name].dropna().tolist())]
 
     @cached_property
@@ -174,7 +174,7 @@ class Explored:
 
     def _epochs(self) -> Chart:
         frame, sweep = self._by_epoch, self.found.sweep
-        over = axes(frame, sweep, BY_EPOCH) if len(frame) else []
+        over = axes(frame, sweep, IN_TIME) if len(frame) else []
         every = axes(frame, sweep, always=self._data.headline) if len(frame) else []
         return Chart(
             name="epochs",
@@ -182,12 +182,12 @@ class Explored:
             note=notes.EPOCHS_CHART,
             rows="epochs",
             x=over,
-            y=[each for each in every if each.field not in (*BY_EPOCH, "seed")],
+            y=[each for each in every if each.field not in (*IN_TIME, "seed")],
             series=self._series_of_trials,
             layers=charts.MEANS_BY_EPOCH,
             single=charts.TRIALS_BY_EPOCH,
             singles="epochs",
-            joined=BY_EPOCH[:2],
+            joined=IN_TIME[:2],
             figures=tuple(CURVES),
         )
 

@@ -19,7 +19,7 @@ from nodebench.files import PACKAGE, write
 from nodebench.report.figures.drawing import NOT_DRAWN
 from nodebench.report.html.charts import CHART
 from nodebench.report.html.data import Explored
-from nodebench.report.html.images import smallest
+from nodebench.report.html.images import Picture, smallest
 from nodebench.report.html.library import drawing_library
 from nodebench.report.html.measures import as_json
 from nodebench.report.markdown import joined
@@ -145,12 +145,15 @@ def _embed(token: Token, folder: Path) -> None:
     path = folder / target
     if not target or "://" in target or target.startswith(CHART) or not path.is_file():
         return
-    kind, content = mimetypes.guess_type(path.name)[0] or "text/plain", path.read_bytes()
-    if token.type == "image":
-        kind, content = smallest(path)
-    changes: dict[str, Any] = {
-        str(name): f"data:{kind};base64,{base64.b64encode(content).decode()}"
-    }
+    picture = (
+        smallest(path)
+        if token.type == "image"
+        else Picture(mimetypes.guess_type(path.name)[0] or "text/plain", path.read_bytes())
+    )
+    content = base64.b64encode(picture.content).decode()
+    changes: dict[str, Any] = {str(name): f"data:{picture.kind};base64,{content}"}
+    if picture.width:
+        changes["width"] = picture.width
     if token.type == "link_open":
         changes["download"] = path.name
     token.attrs |= changes

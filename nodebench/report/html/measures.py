@@ -49,6 +49,9 @@ MEASURES: Mapping[str, str] = {
 }
 """Column -> its title on an axis, in the order in which axes are offered. Others follow these."""
 
+IN_TIME = ("epoch", "iteration", "so_far_s")
+"""Columns by which a training goes on, whose axes are linear."""
+
 NOT_MEASURED = frozenset(
     {"started", "finished", "environments", "threads", "packed", "chance", "time", "at_step_limit"}
 )
@@ -115,10 +118,11 @@ def _axis(values: pd.Series[float], title: str, sweep: Sweep) -> Axis:
     is_share = name.endswith("accuracy") or judged
     if not _is_number(values):
         return Axis(name, title, is_number=False, format="")
-    spans = float(known.min()) > 0 and float(known.max()) > SEVERAL_TIMES * float(known.min())
+    low, high = float(known.min()), float(known.max())
+    is_log = 0 < SEVERAL_TIMES * low < high and not is_share and name not in IN_TIME
     title = title.replace("test metric", f"test {data.metric}")
-    form = ".2~%" if is_share else ".3~s" if float(known.abs().max()) > LARGE else ""
-    return Axis(name, title, True, form, is_share and name != "drop", spans and not is_share)
+    form = ".2~%" if is_share else ".3~s" if high > LARGE else ""
+    return Axis(name, title, True, form, is_share and name != "drop", is_log)
 
 
 def _is_number(values: pd.Series[float]) -> bool:
