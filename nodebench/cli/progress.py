@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from types import TracebackType
 from typing import Self
 
-import typer
 from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.progress import (
@@ -21,8 +19,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from nodebench.cli.app import INTERRUPTED, err, say
-from nodebench.cli.stream import talk_on
+from nodebench.cli.stream import err, say
 from nodebench.cli.tally import Tally
 from nodebench.errors import TrialOutcome
 from nodebench.execution.launch import Outcome, Timed
@@ -155,17 +152,6 @@ class ProgressMonitor:
         note = f"{self._ended} done{failed}, {running} running, {left} left"
         self._progress.below = self._tally.best
         self._progress.update(self._overall, note=note)
-
-
-@contextmanager
-def interruptible() -> Iterator[None]:
-    """Ctrl-C ends the command with a line and status 130; what is done is kept."""
-    talk_on()
-    try:
-        yield
-    except KeyboardInterrupt:
-        err.print("interrupted; the same command goes on from here", markup=False)
-        raise typer.Exit(INTERRUPTED) from None
 
 
 def say_answer(outcome: Outcome) -> None:

@@ -13,9 +13,10 @@ from rich.live import Live
 from rich.text import Text
 
 from nodebench import api
-from nodebench.cli.app import app, out, say
+from nodebench.cli.app import app
 from nodebench.cli.inspect import detail, forecast_text, plan_json
 from nodebench.cli.options import AsJson, Source, grouped
+from nodebench.cli.stream import out, say
 from nodebench.cli.tally import Tally
 from nodebench.cli.text import line, standing_text
 from nodebench.errors import InputError
