@@ -81,15 +81,17 @@
   }
 
   function specification(layers, choice, data, colors, description) {
-    const spec = structuredClone({ width: "container", height: 320, description, data: { values: data }, config: CONFIG, layer: layers });
+    const hasIntervals = data.some((row) => row.low !== undefined);
+    const layer = layers.filter((each) => hasIntervals || each.mark !== "rule");
+    const spec = structuredClone({ width: "container", height: 320, description, data: { values: data }, config: CONFIG, layer });
     const y = channel(choice.y, choice.logY);
     spec.encoding = {
       x: { field: "x", ...channel(choice.x, choice.logX) },
       color: { field: "series", type: "nominal", legend: null, scale: { domain: Object.keys(colors), range: Object.values(colors) } },
     };
-    for (const layer of spec.layer) {
-      if (layer.encoding.y) Object.assign(layer.encoding.y, y);
-      if (layer.mark.type === "point") layer.encoding.tooltip = tooltip(choice, data);
+    for (const each of spec.layer) {
+      if (each.encoding.y) Object.assign(each.encoding.y, y);
+      if (each.mark.type === "point") each.encoding.tooltip = tooltip(choice, data);
     }
     return spec;
   }
@@ -153,7 +155,7 @@
       const colors = report.colors[series.box.value] ?? {};
       filters = [
         { field: series.box.value, ...switches(chart.series[series.box.value], values(series.box.value), colors, isShown, redraw) },
-        ...Object.entries(chart.filters).map(([field, title]) =>
+        ...Object.entries(chart.filters).filter(([field]) => values(field).length > 1).map(([field, title]) =>
           ({ field, ...switches(title, values(field), {}, () => true, redraw) })),
       ];
       groups.replaceChildren(...filters.map((filter) => filter.element));

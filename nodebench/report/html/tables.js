@@ -10,6 +10,7 @@
     const found = text.match(NUMBER);
     return found ? Number(found[1].replaceAll(",", "")) : NaN;
   };
+  const compact = (text) => text.toLowerCase().replace(/\s/g, "");
   const textOf = (row, column) => row.cells[column]?.textContent.trim() ?? "";
 
   function sort(table, rows, column, direction) {
@@ -44,7 +45,6 @@
 
   // `word` is anywhere in the row, `-word` nowhere; `steps>8` and `solver=rk4` ask one column.
   function isAsked(row, names, words) {
-    const compact = (text) => text.toLowerCase().replace(/\s/g, "");
     return words.every((word) => {
       const [, name, operator, value] = word.match(COMPARISON) ?? [];
       const column = name ? names.findIndex((each) => compact(each).startsWith(name)) : -1;
@@ -63,10 +63,10 @@
     const names = [...table.tHead.rows[0].cells].map((cell) => cell.textContent.trim());
     const bar = document.createElement("div");
     bar.className = "filter";
-    const telling = names[0] === "trial" ? 1 : 0;
+    const example = names.find((name, i) => name !== "trial" && /^[\w.]{1,12}$/.test(textOf(rows[0], i)));
     const input = Object.assign(document.createElement("input"), {
       type: "search",
-      placeholder: `Filter, such as ${names[telling].replace(/\s/g, "")}=${textOf(rows[0], telling)}`,
+      placeholder: example ? `Filter, such as ${compact(example)}=${textOf(rows[0], names.indexOf(example))}` : "Filter",
       title: "Words that a row has; -word: has not; column>1, column=word",
     });
     input.setAttribute("aria-label", `Filter the rows of ${title}`);
