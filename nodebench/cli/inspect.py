@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -25,9 +24,9 @@ from nodebench.cli.options import (
     grouped,
 )
 from nodebench.cli.stream import err, say
-from nodebench.cli.text import duration, line, standing_text
+from nodebench.cli.text import duration, line
 from nodebench.errors import InputError
-from nodebench.execution.costs import expected, probed
+from nodebench.execution.costs import probed
 from nodebench.planning import RunOptions, lookup
 from nodebench.planning.diff import OTHER_CODE, Change, change, inputs, nearest
 from nodebench.planning.estimate import Cost, Forecast, slots
@@ -127,30 +126,6 @@ def why(
     say(f"nearest finished: {relative[0]}, of which differ")
     for difference in relative[1] or (OTHER_CODE,):
         say(f"  {difference}")
-
-
-@app.command()
-def status(
-    source: SweepPath,
-    changes: Changes = None,
-    size: SizeOption = "full",
-    small: Small = False,
-    as_json: AsJson = False,
-) -> None:
-    """Show how far a sweep is, also while it runs."""
-    sweep = lookup.load_sweep(source, overrides=changes or (), size=size, small=small)
-    store = default_store()
-    entries = api.plan(sweep, store)
-    if as_json:
-        print(plan_json(sweep, entries, orphans(sweep, store)))
-        return
-    for entry in entries:
-        if entry.missing or not entry.is_finished:
-            say(f"{line(sweep, entry)}{detail(entry, store)}")
-    counts = Counter(standing_text(entry) for entry in entries)
-    say(f"{sweep.name}: " + ", ".join(f"{n} {name}" for name, n in counts.items()))
-    if left := expected(sweep, store, entries):
-        say(forecast_text(left))
 
 
 @app.command()

@@ -127,3 +127,20 @@ The trained weights by the evaluations of a forward pass; the dashed line marks 
 A curve that falls to the right of it belongs to a network that depends on its solver's error."""
 
 METRICS_BY_EPOCH = "Mean over seeds, with its 95 % confidence interval."
+
+COSTS_CHART = """\
+A point is a configuration: the mean over its seeds, with its 95 % interval. Click a point to see
+its settings and its curves."""
+
+EPOCHS_CHART = """\
+A line is the mean over the trials of a series, and the band reaches from the lowest to the highest.
+Long trainings are thinned; the store has every epoch."""
+
+SOLVERS_CHART = """\
+The trained weights under other solvers, seeds joined. A circle marks the training solver."""
+
+GRADIENTS_CHART = """\
+Each gradient by its errors and its costs, medians over seeds."""
+
+TRIALS = """\
+Every trial with the numbers of its own; results.csv has all of them."""
