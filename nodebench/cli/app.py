@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import signal
 import sys
@@ -13,6 +12,7 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
+import nodebench
 from nodebench.cli.stream import STDOUT, take_over
 from nodebench.errors import InputError
 
@@ -46,7 +46,7 @@ NO_MEMORY = "failed to map segment"
 
 def _say_version(asked: bool) -> None:
     if asked:
-        say(f"nodebench {importlib.metadata.version('nodebench')}")
+        say(f"nodebench {nodebench.__version__}")
         raise typer.Exit
 
 

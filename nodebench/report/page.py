@@ -20,6 +20,7 @@ from nodebench.report.analysis.findings import Findings
 from nodebench.report.analysis.gradients import memory_by_steps
 from nodebench.report.figures.drawing import Figures
 from nodebench.report.html import html_page
+from nodebench.report.machines import MACHINES_TITLE, machines_table
 from nodebench.report.markdown import bold, markdown_table, section
 from nodebench.report.result_tables import ResultTables, result_tables
 from nodebench.report.summary import answer
@@ -50,8 +51,9 @@ def write_report_folder(
     """Writes the page, its figures and `sweep.yaml`; returns the page's path.
 
     `report.html` is the same in one file. Beside it stands the data: `results.csv`, and
-    `evaluations.csv`, `gradients.csv` and `timings.csv` where there are any. A figure that cannot
-    be drawn is named on the page and to `on_problem`, and the rest is written without it.
+    `evaluations.csv`, `gradients.csv`, `timings.csv` and `machines.csv` where there are any. A
+    figure that cannot be drawn is named on the page and to `on_problem`, and the rest is written
+    without it.
     """
     found = Findings(sweep, store)
     for name, frame in found.tables.items():  # of which `folder.FIRST` is the first
@@ -115,9 +117,10 @@ def _sections(sweep: Sweep, found: Findings, figures: Figures) -> list[str]:
         *_gradients_section(found, figures),
         *_memory_section(sweep, found, figures),
         *section("What a training step takes", notes.TIMINGS, tables.timings_table(timed)),
+        *section(MACHINES_TITLE, notes.MACHINES, machines_table(sweep, found.machines)),
         *_not_drawn(figures.problems),
         _setting(sweep),
-        _notes(found, table),
+        _notes(found, table, figures.folder.parent),
         _provenance(results),
         _reproduce(sweep),
     ]
@@ -180,7 +183,7 @@ def _state(results: pd.DataFrame) -> str:
     return bold(f"{finished} of {len(results)} trials finished; {rest}.")
 
 
-def _notes(found: Findings, table: ResultTables) -> str:
+def _notes(found: Findings, table: ResultTables, folder: Path) -> str:
     """The terms and marks that the page uses, in one place."""
     terms = dict(notes.NOTES)
     if found.judged.empty:
@@ -196,7 +199,9 @@ def _notes(found: Findings, table: ResultTables) -> str:
         marks.append(notes.TIMED_BUSY)
     lines = [f"- {bold(term)}: {text}" for term, text in terms.items()]
     lines += [f"- {mark}" for mark in marks]
-    return "\n".join(["## Notes\n", *lines, f"- {notes.METHODS_PAGE}"])
+    is_in_clone = (folder / notes.METHODS_FILE).exists()
+    methods = notes.METHODS_PAGE if is_in_clone else notes.METHODS_ELSEWHERE
+    return "\n".join(["## Notes\n", *lines, f"- {methods}"])
 
 
 def _curve_section(name: str, caption: str) -> str:
