@@ -123,10 +123,14 @@ def relative(target: Path, folder: Path) -> str:
 def notebook_text(notebook: Path) -> str:
     """A notebook as Markdown, its code in blocks and its outputs left out."""
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
-    texts = [(cell["cell_type"], "".join(cell["source"])) for cell in cells]
-    return "\n\n".join(
-        text if kind == "markdown" else f"```ipython\n{text}\n```" for kind, text in texts
-    )
+    texts = ((cell["cell_type"], "".join(cell["source"])) for cell in cells)
+    return "\n\n".join(text if kind == "markdown" else code_block(text) for kind, text in texts)
+
+
+def code_block(text: str) -> str:
+    """A notebook's code; with commands of Jupyter's in it, it is not Python."""
+    language = "text" if re.search(r"^\s*[%!]", text, re.MULTILINE) else "python"
+    return f"```{language}\n{text}\n```"
 
 
 def toctrees() -> str:
