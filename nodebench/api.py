@@ -31,7 +31,7 @@ from nodebench.spec.data import DATASETS, Dataset
 from nodebench.store import Store
 from nodebench.store.archive import unpack_archive, write_archive
 from nodebench.store.locations import data_root, default_store, report_folder, require_place
-from nodebench.store.merge import Merged, require_store, take_over
+from nodebench.store.merge import Merged, merge_store, require_store
 from nodebench.store.scratch import scratch
 from nodebench.sweep import Sweep
 from nodebench.tracking.settings import configure_mlflow
@@ -246,7 +246,7 @@ def merge(
     others = [require_store(folder, store) for folder in folders]
     remember(sweep, store)
     ids = [trial.id for trial in sweep.trials]
-    return [take_over(ids, other, store) for other in others]
+    return [merge_store(ids, other, store) for other in others]
 
 
 def export_archive(
@@ -273,7 +273,7 @@ def import_archive(file: Path, store: Store, *, replace_other: bool = False) -> 
     with scratch(store.root, "import") as folder:
         archive = unpack_archive(file, folder)
         sweep = archived_sweep(archive.sweep_file, archive.manifest.sweep)
-        merged = take_over(archive.trial_ids, archive.store, store)
+        merged = merge_store(archive.trial_ids, archive.store, store)
     return Imported(sweep, merged, adopt(sweep, store, replace=replace_other))
 
 

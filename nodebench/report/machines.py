@@ -21,7 +21,7 @@ HERE, THERE = "here", "there"
 MACHINE = "machine"
 
 
-class Agreement(StrEnum):
+class MachineAgreement(StrEnum):
     """What the trials of a configuration say of two machines."""
 
     IDENTICAL = "identical"
@@ -102,7 +102,7 @@ def finished_on_both(group: pd.DataFrame) -> pd.DataFrame:
     return group[is_here & is_there]
 
 
-def agreement(group: pd.DataFrame, headline: str) -> Agreement:
+def machine_agreement(group: pd.DataFrame, headline: str) -> MachineAgreement:
     """Whether the finished trials of a configuration agree on two machines.
 
     They do if the 95 % interval of the paired difference contains zero.
@@ -111,18 +111,18 @@ def agreement(group: pd.DataFrame, headline: str) -> Agreement:
     here, there = (_numbers(both, headline, place) for place in (HERE, THERE))
     difference = paired(there, here)
     if difference is not None and difference.is_none:
-        return Agreement.IDENTICAL
+        return MachineAgreement.IDENTICAL
     if difference is None or difference.n < FEWEST_PAIRS:
-        return Agreement.TOO_FEW
+        return MachineAgreement.TOO_FEW
     if difference.has_no_interval:  # every seed differs by the same
-        return Agreement.NO
-    return Agreement.YES if difference.low <= 0 <= difference.high else Agreement.NO
+        return MachineAgreement.NO
+    return MachineAgreement.YES if difference.low <= 0 <= difference.high else MachineAgreement.NO
 
 
 def agreement_text(group: pd.DataFrame, headline: str) -> str:
     """The agreement, and how many trials ended otherwise on one of the two machines."""
     other = int((group[f"outcome_{HERE}"] != group[f"outcome_{THERE}"]).sum())
-    word = str(agreement(group, headline))
+    word = str(machine_agreement(group, headline))
     return f"{word}; {other} with another outcome" if other else word
 
 

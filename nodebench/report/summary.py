@@ -24,7 +24,7 @@ from nodebench.report.analysis.gradients import ways
 from nodebench.report.analysis.published import Compared
 from nodebench.report.analysis.statistics import FEWEST_PAIRS, paired
 from nodebench.report.analysis.verdict import ACCURACY_ROUNDING, VerdictWord
-from nodebench.report.machines import MACHINE, Agreement, agreement
+from nodebench.report.machines import MACHINE, MachineAgreement, machine_agreement
 from nodebench.report.markdown import bold
 from nodebench.sweep import Sweep
 
@@ -169,11 +169,13 @@ def _machines(found: Findings) -> list[SummaryLine]:
         return []
     headline = found.sweep.trials[0].spec.data.headline
     groups = found.machines.groupby([CELL, MACHINE], sort=False)
-    counts = Counter(agreement(group, headline) for _, group in groups)
-    same = counts[Agreement.IDENTICAL] + counts[Agreement.YES]
+    counts = Counter(machine_agreement(group, headline) for _, group in groups)
+    same = counts[MachineAgreement.IDENTICAL] + counts[MachineAgreement.YES]
     parts = [f"{same} of {counts.total()} comparisons agree"]
     parts += (
-        [f"{counts[Agreement.TOO_FEW]} have too few seeds"] if counts[Agreement.TOO_FEW] else []
+        [f"{counts[MachineAgreement.TOO_FEW]} have too few seeds"]
+        if counts[MachineAgreement.TOO_FEW]
+        else []
     )
     return [("[On other machines](#the-same-trial-on-other-machines)", f"{', '.join(parts)}.")]
 

@@ -41,7 +41,7 @@ TRIAL_FILE = re.compile(r"trials/([0-9a-f]{12})/([a-z]+\.[a-z]+)")
 MOST_BYTES_OF_TEXT = 256 << 20
 """Of a file that is not a checkpoint; histories of thousands of epochs have a few million."""
 
-CHUNK_BYTES = 1 << 20
+ZIP_CHUNK_BYTES = 1 << 20
 EPOCH_OF_ZIP = (1980, 1, 1, 0, 0, 0)
 """The time of every entry, so that two exports of the same trials are the same file."""
 
@@ -153,7 +153,7 @@ def _chunks(content: bytes | Path) -> Iterator[bytes]:
         yield content
         return
     with content.open("rb") as file:
-        while chunk := file.read(CHUNK_BYTES):
+        while chunk := file.read(ZIP_CHUNK_BYTES):
             yield chunk
 
 
@@ -264,7 +264,7 @@ def _unpack(
     digest, size = hashlib.sha256(), 0
     target.parent.mkdir(parents=True, exist_ok=True)
     with archive.open(entry) as source, target.open("xb") as out:
-        while size <= record.bytes and (chunk := source.read(CHUNK_BYTES)):
+        while size <= record.bytes and (chunk := source.read(ZIP_CHUNK_BYTES)):
             out.write(chunk)
             digest.update(chunk)
             size += len(chunk)

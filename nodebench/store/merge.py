@@ -93,7 +93,7 @@ def merge_trials(ids: Iterable[str], other: Store, into: Store) -> Merged:
     return merged
 
 
-def take_over(ids: Iterable[str], other: Store, into: Store) -> Merged:
+def merge_store(ids: Iterable[str], other: Store, into: Store) -> Merged:
     """As `merge_trials`; of trials that both have, their ends are kept for reports to compare.
 
     Raises:

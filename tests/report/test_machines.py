@@ -12,7 +12,7 @@ from nodebench.report.analysis.findings import Findings
 from nodebench.report.machines import machines_table
 from nodebench.report.result_tables import result_tables
 from nodebench.store import Store
-from nodebench.store.merge import take_over
+from nodebench.store.merge import merge_store
 from tests.support.fake_results import made
 
 A = {"host": "a", "hardware": "AMD", "device": "cpu", "threads": 1, "torch": "2.15.0"}
@@ -48,7 +48,7 @@ def other(activation, steps, seed):
 def compared(tmp_path):
     sweep, ours = on(tmp_path / "a", A, steady)
     _, theirs = on(tmp_path / "b", B, other, seconds=3.0)
-    merged = take_over([t.id for t in sweep.trials], theirs, ours)
+    merged = merge_store([t.id for t in sweep.trials], theirs, ours)
     assert (len(merged.kept), len(merged.conflicts)) == (6, 6)
     return sweep, ours, Findings(sweep, ours)
 
@@ -96,7 +96,7 @@ def test_without_another_machine_nothing_is_said_of_machines(tmp_path):
 def test_hardware_is_a_column_where_it_varies(tmp_path):
     sweep, ours = on(tmp_path / "a", A, lambda a, s, seed: None if s == 8 else steady(a, s, seed))
     _, theirs = on(tmp_path / "b", B, steady)
-    merged = take_over([t.id for t in sweep.trials], theirs, ours)
+    merged = merge_store([t.id for t in sweep.trials], theirs, ours)
     assert len(merged.copied) == 6
     found = Findings(sweep, ours)
     tables = result_tables(sweep, found.results, found.judged, found.timed)
@@ -110,7 +110,7 @@ def test_another_outcome_there_is_counted_and_left_out_of_the_means(tmp_path):
         tmp_path / "b", B,
         lambda a, s, seed: "diverged" if (a, seed) == ("tanh", 2) else steady(a, s, seed) + 0.1,
     )  # fmt: skip
-    take_over([t.id for t in sweep.trials], theirs, ours)
+    merge_store([t.id for t in sweep.trials], theirs, ours)
     table = machines_table(sweep, Findings(sweep, ours).machines).set_index("configuration")
     assert table.loc["tanh 2", "n"] == "2"
     assert table.loc["tanh 2", "agree?"] == "too few seeds; 1 with another outcome"

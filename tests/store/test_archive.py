@@ -14,7 +14,7 @@ from nodebench import api
 from nodebench.errors import StoreError
 from nodebench.store import Result, Store
 from nodebench.store.archive import MANIFEST
-from nodebench.store.merge import take_over
+from nodebench.store.merge import merge_store
 from tests.support.tiny_sweeps import point, tiny
 
 HERE = {"host": "here", "hardware": "a CPU", "device": "cpu", "threads": 1, "torch": "2.0"}
@@ -363,5 +363,5 @@ def test_timings_of_another_machine_are_taken_over(tmp_path):
     timing = {"hardware": "another CPU", "device": "cpu", "threads": 1, "torch": "2.0", "time": 1.0}
     first = sweep.trials[0].id
     theirs.folder(first).add_timing(timing)
-    take_over([first], theirs, ours)
+    merge_store([first], theirs, ours)
     assert ours.folder(first).timings() == [timing]
