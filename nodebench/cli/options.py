@@ -98,7 +98,7 @@ def taken_text(source: str, file: Path) -> str:
         return f"sweep file: {lookup.LOCAL_SWEEPS / file.name}"
     if file.parent == lookup.shipped_sweeps().resolve():
         return f"sweep file: {file.name}, which comes with nodebench {nodebench.__version__}"
-    return f"sweep file: {file}, as it was last launched"
+    return f"sweep file: {file}, as it was last launched or imported"
 
 
 @dataclass(frozen=True)

@@ -107,7 +107,7 @@ def imported_text(found: Imported) -> str:
         "running, left alone": len(merged.running),
     }
     told = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
-    lines = [f"{name}: {told}"]
+    lines = [f"{name}, {sum(counts.values())} trials: {told}"]
     if not found.is_sweep_kept:
         lines.append(
             f"another sweep is called `{name}` here, and stays; `import --replace` takes the file's"

@@ -80,7 +80,7 @@ def test_a_new_file_is_a_sweep_of_its_name_and_is_never_overwritten(tmp_path):
     assert done.returncode == 0
     assert "nodebench run norms.yaml" in done.stdout
     sweep = load(tmp_path / "norms.yaml")
-    assert (sweep.name, len(sweep.trials)) == ("norms", 9)
+    assert (sweep.name, len(sweep.trials)) == ("norms", 6)
     text = (tmp_path / "norms.yaml").read_text()
     assert sum("#" in line for line in text.splitlines()) > 15
     assert "NAME" not in text
@@ -139,12 +139,12 @@ def test_results_go_from_one_store_to_another_by_a_file(tmp_path):
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     done = command(elsewhere, "import", "../tiny.nodebench.zip")
-    assert done.stdout.splitlines() == ["tiny: 2 new", "Next: `nodebench report tiny`"]
+    assert done.stdout.splitlines() == ["tiny, 2 trials: 2 new", "Next: `nodebench report tiny`"]
     done = command(elsewhere, "plan", "tiny")
     assert done.stdout.splitlines()[-1] == "tiny: 2 trials, 0 to run"
-    assert "as it was last launched" in done.stderr
+    assert "last launched or imported" in done.stderr
     done = command(elsewhere, "import", "../tiny.nodebench.zip")
-    assert done.stdout.splitlines()[0] == "tiny: 2 already here"
+    assert done.stdout.splitlines()[0] == "tiny, 2 trials: 2 already here"
     (tmp_path / "mine.txt").write_text("mine")
     done = command(elsewhere, "import", "../mine.txt")
     assert done.returncode == 2
