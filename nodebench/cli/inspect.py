@@ -22,12 +22,13 @@ from nodebench.cli.options import (
     SweepPath,
     TrialFilter,
     grouped,
+    open_sweep,
 )
 from nodebench.cli.stream import err, say
 from nodebench.cli.text import duration, line
 from nodebench.errors import InputError
 from nodebench.execution.costs import probed
-from nodebench.planning import RunOptions, lookup
+from nodebench.planning import RunOptions
 from nodebench.planning.diff import OTHER_CODE, Change, change, inputs, nearest
 from nodebench.planning.estimate import Cost, Forecast, slots
 from nodebench.planning.lookup import find
@@ -110,11 +111,7 @@ def why(
 ) -> None:
     """Show what a trial's id is made of, and what sets it apart from its nearest relative."""
     store = default_store()
-    sweep = (
-        lookup.load_sweep(source, overrides=changes or (), size=size, small=small)
-        if source
-        else None
-    )
+    sweep = open_sweep(source, changes, size=size, small=small) if source else None
     found = find(trial, store, sweep)
     say(f"{found.id}")
     for path, value in inputs(found).items():
@@ -153,7 +150,7 @@ def report(
     if reference is not None:
         say(api.compare(reference, source))
         return
-    sweep = lookup.load_sweep(source, overrides=changes or (), size=size, small=small)
+    sweep = open_sweep(source, changes, size=size, small=small)
     problems: list[str] = []
     page = api.write_report(
         sweep, default_store(), folder, from_mlflow=from_mlflow, on_problem=problems.append

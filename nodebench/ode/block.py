@@ -77,7 +77,7 @@ class ODEBlock(nn.Module):
         return self.states(y0, (0.0, end))[-1]
 
     def trajectory(self, y0: Tensor, times: Sequence[float]) -> Tensor:
-        """Y at each of `times`, of shape [len(times), *y0.shape]; y0 is y(times[0])."""
+        """The states at `times`, of shape `[len(times), *y0.shape]`; y0 is y(times[0])."""
         return torch.stack(self.states(y0, times))
 
     def states(self, y0: Tensor, times: Sequence[float]) -> list[Tensor]:

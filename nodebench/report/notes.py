@@ -31,8 +31,12 @@ BEST_EPOCH = """\
 † the epoch with the best validation metric, or without validation data the best test metric,
 which flatters. The headline is the last epoch."""
 
-METHODS_PAGE = """\
-How each number is computed: [docs/reports.md](../../docs/reports.md)."""
+METHODS_FILE = "../../docs/reports.md"
+METHODS_PAGE = f"""\
+How each number is computed: [docs/reports.md]({METHODS_FILE})."""
+METHODS_ELSEWHERE = """\
+How each number is computed: the page *Reading a report* of nodebench's documentation."""
+"""Where a report is not in a clone, in which the link would lead to the page."""
 
 BASELINE = """\
 Each configuration minus its baseline, which is otherwise identical, paired by seed. A difference
@@ -121,6 +125,11 @@ with the steps, ½ with their square root, 0 if it does not grow."""
 TIMINGS = """\
 One trial at a time on its device, from its final weights: batch, forward, backward and update.
 The median over rounds; an epoch is a step times the number of batches."""
+
+MACHINES = """\
+Runs of the same trials that were imported or merged from other machines; the tables above have
+those of this store. The metric is that of the trials that finished on both (n). They agree if the
+95 % interval of the difference, paired by seed, contains zero. Seconds are those of training."""
 
 ROBUSTNESS_FIGURE = """\
 The trained weights by the evaluations of a forward pass; the dashed line marks those of training.

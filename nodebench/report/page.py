@@ -22,6 +22,7 @@ from nodebench.report.figures.drawing import Figures
 from nodebench.report.html.data import Explored
 from nodebench.report.html.document import write_page
 from nodebench.report.html.trials import trials_table
+from nodebench.report.machines import MACHINES_TITLE, machines_table
 from nodebench.report.markdown import HtmlOnly, bold, joined, markdown_table, section
 from nodebench.report.result_tables import ResultTables, result_tables
 from nodebench.report.summary import answer
@@ -52,9 +53,9 @@ def write_report_folder(
     """Writes the page, its figures and `sweep.yaml`; returns the page's path.
 
     `report.html` is the same in one file, with tables that sort and charts. Next to it is the data:
-    `results.csv`, and `evaluations.csv`, `gradients.csv` and `timings.csv` where there are any. A
-    figure that cannot be drawn is named on the page and to `on_problem`, and the rest is written
-    without it.
+    `results.csv`, and `evaluations.csv`, `gradients.csv`, `timings.csv` and `machines.csv` where
+    there are any. A figure that cannot be drawn is named on the page and to `on_problem`, and the
+    rest is written without it.
     """
     found = Findings(sweep, store)
     for name, frame in found.tables.items():  # of which `folder.FIRST` is the first
@@ -119,9 +120,10 @@ def _sections(sweep: Sweep, found: Findings, figures: Figures, explored: Explore
         *_gradients_section(found, figures, explored),
         *_memory_section(sweep, found, figures),
         *section("What a training step takes", notes.TIMINGS, tables.timings_table(timed)),
+        *section(MACHINES_TITLE, notes.MACHINES, machines_table(sweep, found.machines)),
         *_not_drawn(figures.problems),
         _setting(sweep),
-        _notes(found, table),
+        _notes(found, table, figures.folder.parent),
         _provenance(results),
         _reproduce(sweep),
     ]
@@ -184,7 +186,7 @@ def _state(results: pd.DataFrame) -> str:
     return bold(f"{finished} of {len(results)} trials finished; {rest}.")
 
 
-def _notes(found: Findings, table: ResultTables) -> str:
+def _notes(found: Findings, table: ResultTables, folder: Path) -> str:
     """The terms and marks that the page uses, in one place."""
     terms = dict(notes.NOTES)
     if found.judged.empty:
@@ -200,7 +202,9 @@ def _notes(found: Findings, table: ResultTables) -> str:
         marks.append(notes.TIMED_BUSY)
     lines = [f"- {bold(term)}: {text}" for term, text in terms.items()]
     lines += [f"- {mark}" for mark in marks]
-    return "\n".join(["## Notes\n", *lines, f"- {notes.METHODS_PAGE}"])
+    is_in_clone = (folder / notes.METHODS_FILE).exists()
+    methods = notes.METHODS_PAGE if is_in_clone else notes.METHODS_ELSEWHERE
+    return "\n".join(["## Notes\n", *lines, f"- {methods}"])
 
 
 def _curve_sections(figures: Figures, explored: Explored) -> list[str]:

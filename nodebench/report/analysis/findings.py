@@ -13,6 +13,7 @@ from nodebench.report.analysis.columns import CELL, TRIAL
 from nodebench.report.analysis.gradients import gradient_costs, with_own_gradients
 from nodebench.report.analysis.pareto import pareto_table
 from nodebench.report.analysis.published import compared_numbers
+from nodebench.report.machines import machine_frame
 from nodebench.spec.vocabulary import VERDICT_NUMBERS
 from nodebench.store import Store
 from nodebench.sweep import Sweep
@@ -28,6 +29,7 @@ class Findings:
         self.judged = frames.verdict_frame(sweep, store)
         self.gradients = frames.gradient_frame(sweep, store)
         self.timed = frames.timing_frame(sweep, store)
+        self.machines = machine_frame(sweep, store)
         self.results = with_own_gradients(
             sweep,
             _with_verdicts_and_seconds(frames.result_frame(sweep, store), self.judged, self.timed),
@@ -58,6 +60,7 @@ class Findings:
             "evaluations": self.evaluated,
             "gradients": self.gradients,
             "timings": self.timed,
+            "machines": self.machines,
         }
 
 
