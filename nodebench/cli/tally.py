@@ -36,10 +36,10 @@ class Tally:
 
     @property
     def best(self) -> str:
-        """`best so far: test accuracy 0.973, tanh 8 · s0`; nothing while nothing has finished."""
+        """`best so far: test accuracy 0.9730, tanh 8 · s0`; nothing while nothing has finished."""
         found = []
         for name, (value, trial_id) in list(self._best.items())[:MOST_DATA_SETS]:
             metric = self._trials[trial_id].spec.data.headline.replace("_", " ")
             where = f" on {name}" if self._names_data else ""
-            found.append(f"{metric}{where} {value:.4g}, {self._labels[trial_id]}")
+            found.append(f"{metric}{where} {value:.4f}, {self._labels[trial_id]}")
         return f"best so far: {'; '.join(found)}" if found else ""

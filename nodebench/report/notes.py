@@ -151,5 +151,5 @@ The trained weights under other solvers, seeds joined. A circle marks the traini
 GRADIENTS_CHART = """\
 Each gradient by its errors and its costs, medians over seeds."""
 
-TRIALS = """\
+TRIALS_TABLE = """\
 Every trial with the numbers of its own; results.csv has all of them."""

@@ -96,7 +96,7 @@ def _sections(sweep: Sweep, found: Findings, figures: Figures, explored: Explore
         _common(table.constant),
         *explored.place("costs"),
         *_frontier_section(found, figures),
-        *map(HtmlOnly, section("Trials", notes.TRIALS, trials_table(sweep, results))),
+        *map(HtmlOnly, section("Trials", notes.TRIALS_TABLE, trials_table(sweep, results))),
         *_images("Learned trajectories", figures.trajectories(), notes.TRAJECTORIES),
         *section("Not finished", "", tables.failures(sweep, results)),
         *section("Details", "", table.details),

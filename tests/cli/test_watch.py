@@ -47,7 +47,7 @@ def test_watching_a_sweep_that_is_done_is_one_line(tmp_path):
     done = command(tmp_path, "status", "tiny.yaml", "--watch")
     assert (done.returncode, done.stderr) == (0, "")
     (line,) = done.stdout.splitlines()
-    assert line.endswith("tiny: 2 finished; best so far: test accuracy 0.75, plainode · s0")
+    assert line.endswith("tiny: 2 finished; best so far: test accuracy 0.7500, plainode · s0")
 
 
 def test_watching_without_a_terminal_is_a_line_each_time_until_an_interrupt(tmp_path):
@@ -109,10 +109,10 @@ def test_the_best_is_by_the_metric_s_direction_and_failures_are_counted(tmp_path
     assert (tally.best, tally.failed) == ("", 0)
     for trial, accuracy in zip(sweep.trials, (0.5, 0.75, 0.25), strict=False):
         tally.add(trial.id, result(accuracy))
-    assert tally.best == "best so far: test accuracy 0.75, plainode · s1"
+    assert tally.best == "best so far: test accuracy 0.7500, plainode · s1"
     tally.add(sweep.trials[3].id, result(0.99, "diverged"))
     tally.add(sweep.trials[3].id, None)
-    assert tally.best == "best so far: test accuracy 0.75, plainode · s1"
+    assert tally.best == "best so far: test accuracy 0.7500, plainode · s1"
     assert tally.failed == 2
 
 
@@ -122,7 +122,7 @@ def test_the_best_error_is_the_smallest(tmp_path):
     tally = Tally(sweep)
     for trial, error in zip(sweep.trials, (0.5, 0.25, 0.75), strict=True):
         tally.add(trial.id, Result("finished", "", 1, {"test_error": error}, [], 0, 1))
-    assert tally.best.startswith("best so far: test error 0.25, ")
+    assert tally.best.startswith("best so far: test error 0.2500, ")
 
 
 def test_trials_of_different_data_do_not_compete(tmp_path):
@@ -131,8 +131,8 @@ def test_trials_of_different_data_do_not_compete(tmp_path):
     tally = Tally(sweep)
     for trial, accuracy in zip(sweep.trials, (0.5, 0.75), strict=True):
         tally.add(trial.id, result(accuracy))
-    assert "on digits 0.5, " in tally.best
-    assert "on spheres 0.75, " in tally.best
+    assert "on digits 0.5000, " in tally.best
+    assert "on spheres 0.7500, " in tally.best
 
 
 def test_a_terminal_shows_what_is_done_the_best_and_failures_with_their_reason(tmp_path):
@@ -142,7 +142,7 @@ def test_a_terminal_shows_what_is_done_the_best_and_failures_with_their_reason(t
     console = Console(file=screen, force_terminal=True, width=120, soft_wrap=True)
     with ProgressMonitor(sweep, store, console, "run") as monitor:
         monitor.on_plan(4, 3)
-        assert monitor._progress.below == "best so far: test accuracy 0.5, plainode · s0"
+        assert monitor._progress.below == "best so far: test accuracy 0.5000, plainode · s0"
         for trial, ending in zip(
             sweep.trials[1:], [result(0.75), result(0.9, "diverged", "loss is nan")], strict=False
         ):
@@ -154,7 +154,7 @@ def test_a_terminal_shows_what_is_done_the_best_and_failures_with_their_reason(t
         monitor._progress.refresh()
     shown = screen.getvalue()
     assert "2 done, 1 failed, 1 running, 0 left" in shown
-    assert "best so far: test accuracy 0.75, plainode · s1" in shown
+    assert "best so far: test accuracy 0.7500, plainode · s1" in shown
     assert "\x1b[31m[2/3] plainode · s2: DNF (diverged, epoch 4) in 1.0 s: loss is nan" in shown
     assert "[1/3] plainode · s1: finished, test accuracy 0.7500, 1.0 s" in shown
 

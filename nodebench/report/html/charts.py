@@ -8,7 +8,7 @@ from typing import Any
 
 import seaborn as sns
 
-from nodebench.report.html.measures import Axis
+from nodebench.report.html.measures import AxisChoice
 
 Spec = dict[str, Any]
 """A part of a Vega-Lite specification. The page fills in axes, colours, tooltips and values."""
@@ -97,8 +97,8 @@ class Chart:
     title: str
     note: str
     rows: str
-    x: Sequence[Axis]
-    y: Sequence[Axis]
+    x: Sequence[AxisChoice]
+    y: Sequence[AxisChoice]
     series: Mapping[str, str]
     layers: Sequence[Spec]
     single: Sequence[Spec] = ()

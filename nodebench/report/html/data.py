@@ -25,7 +25,7 @@ from nodebench.report.figures.curves import CURVES
 from nodebench.report.figures.drawing import NOT_DRAWN
 from nodebench.report.html import charts
 from nodebench.report.html.charts import CHART, Chart
-from nodebench.report.html.measures import IN_TIME, Axis, as_columns, axes
+from nodebench.report.html.measures import IN_TIME, AxisChoice, as_columns, axes
 from nodebench.report.markdown import HtmlOnly
 
 MOST_ROWS, MOST_ROWS_A_TRIAL, FEWEST_ROWS_A_TRIAL = 6000, 150, 20
@@ -107,7 +107,7 @@ class Explored:
         return [_text(value) for value in dict.fromkeys(frame[name].dropna().tolist())]
 
     @cached_property
-    def _measures(self) -> list[Axis]:
+    def _measures(self) -> list[AxisChoice]:
         return axes(self.found.results, self.found.sweep, always=self._data.headline)
 
     @cached_property
@@ -251,7 +251,7 @@ def _spread(index: pd.Index[int], most: int) -> pd.Index[int]:
     return index[places] if len(index) else index
 
 
-def _first(measures: list[Axis], names: list[str]) -> list[Axis]:
+def _first(measures: list[AxisChoice], names: list[str]) -> list[AxisChoice]:
     """The axes with those of these names first."""
     ahead = [each for each in measures if each.field in names]
     return [*ahead, *(each for each in measures if each.field not in names)]

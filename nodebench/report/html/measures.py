@@ -11,7 +11,7 @@ from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
 from nodebench.sweep import Sweep
 
-MEASURES: Mapping[str, str] = {
+AXIS_TITLES: Mapping[str, str] = {
     "test_accuracy": "test accuracy",
     "test_error": "test error",
     "value": "test metric",
@@ -68,7 +68,7 @@ SEVERAL_TIMES = 20
 
 
 @dataclass(frozen=True)
-class Axis:
+class AxisChoice:
     """A column that an axis may show."""
 
     field: str
@@ -90,7 +90,7 @@ class Axis:
 
 def axes(
     frame: pd.DataFrame, sweep: Sweep, names: Iterable[str] | None = None, always: str = ""
-) -> list[Axis]:
+) -> list[AxisChoice]:
     """The columns of a frame that can be an axis: those given, else all measures and settings.
 
     A column of one value is left out, unless it is the one that is `always` offered.
@@ -99,30 +99,30 @@ def axes(
     if names is None:
         constant = {path for trial in sweep.trials for path in trial.settings}
         others = sorted(
-            set(map(str, frame)) - constant - NOT_MEASURED - set(MEASURES) - {"cell", "trial_id"}
+            set(map(str, frame)) - constant - NOT_MEASURED - set(AXIS_TITLES) - {"cell", "trial_id"}
         )
-        names = [*MEASURES, *(name for name in others if _is_number(frame[name])), *settings]
+        names = [*AXIS_TITLES, *(name for name in others if _is_number(frame[name])), *settings]
     found = [
         name for name in names if name in frame and (name in settings or _is_number(frame[name]))
     ]
     told = [name for name in found if name == always or frame[name].nunique() > 1]
     ordered = sorted(told, key=lambda name: name != always)
-    titles = settings | dict(MEASURES)
+    titles = settings | dict(AXIS_TITLES)
     return [_axis(frame[name], titles.get(name, name.replace("_", " ")), sweep) for name in ordered]
 
 
-def _axis(values: pd.Series[float], title: str, sweep: Sweep) -> Axis:
+def _axis(values: pd.Series[float], title: str, sweep: Sweep) -> AxisChoice:
     name, known = str(values.name), values.dropna()
     data = sweep.trials[0].spec.data
     judged = name in (*JUDGED, "value") and data.metric == "accuracy"
     is_share = name.endswith("accuracy") or judged
     if not _is_number(values):
-        return Axis(name, title, is_number=False, format="")
+        return AxisChoice(name, title, is_number=False, format="")
     low, high = float(known.min()), float(known.max())
     is_log = 0 < SEVERAL_TIMES * low < high and not is_share and name not in IN_TIME
     title = title.replace("test metric", f"test {data.metric}")
     form = ".2~%" if is_share else ".3~s" if high > LARGE else ""
-    return Axis(name, title, True, form, is_share and name != "drop", is_log)
+    return AxisChoice(name, title, True, form, is_share and name != "drop", is_log)
 
 
 def _is_number(values: pd.Series[float]) -> bool:
