@@ -16,6 +16,8 @@ from nodebench.planning import RunOptions
 from nodebench.spec import Trial
 from nodebench.spec.identity import NUMERICS
 from nodebench.spec.point import known_point
+from nodebench.spec.settings import flatten
+from nodebench.spec.solver import Solver
 from nodebench.store import Store, TrialFolder
 from nodebench.store.result import INCIDENTAL, Row
 from nodebench.training.trial import run_trial
@@ -158,7 +160,8 @@ def _metrics(folder: TrialFolder) -> dict[str, float]:
     for row in folder.evaluations():
         point = known_point(row)
         asked = (point.gradient, point.at) if point.gradient else ()
-        where = _under(row["solver"], point.batch_norm, point.test_size, *asked)
+        solver = flatten(Solver(**row["solver"]))
+        where = _under(solver, point.batch_norm, point.test_size, point.batch_size, *asked)
         numbers = {k: v for k, v in row.items() if isinstance(v, float) and k not in INCIDENTAL}
         found |= {f"{name} under {where}": value for name, value in numbers.items()}
     return found

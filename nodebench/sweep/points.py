@@ -8,7 +8,7 @@ from dataclasses import replace
 from nodebench.errors import Fault, SweepError
 from nodebench.spec import Trial, TrialSpec
 from nodebench.spec.point import EvaluationPoint, limit_point, own_point, point_of
-from nodebench.spec.solver import Solver
+from nodebench.spec.solver import Gradient, Solver
 from nodebench.spec.vocabulary import METHODS, OWN
 from nodebench.sweep.file import Evaluate
 from nodebench.sweep.match import agrees
@@ -25,7 +25,7 @@ def points(trial: Trial, blocks: Sequence[Evaluate]) -> list[EvaluationPoint]:
     measured: set[tuple[int | None, str]] = set()
     for point in asked(trial, blocks):
         how = (point.test_size, point.batch_norm)
-        if not point.gradient and how not in measured:
+        if not (point.gradient or point.is_about_batches) and how not in measured:
             measured.add(how)
             for end in (own_point(trial), limit_point(trial.spec)):
                 same = replace(end, test_size=point.test_size, batch_norm=point.batch_norm)
@@ -54,11 +54,41 @@ def _points_of(spec: TrialSpec, block: Evaluate) -> Iterator[EvaluationPoint]:
     for method in block.methods:
         for point in _solvers(spec, method, block):
             for gradient in block.gradients:
-                for at in block.at if gradient != OWN else ():
-                    yield replace(point, gradient=gradient, at=at)
+                if gradient != OWN and _is_taken(spec, gradient, point):
+                    yield from (replace(point, gradient=gradient, at=at) for at in block.at)
             for statistics in () if block.gradients else block.batch_norm:
                 if statistics == "running" or has_batch_norm:
-                    yield replace(point, test_size=block.test_size, batch_norm=statistics)
+                    on = replace(point, test_size=block.test_size, batch_norm=statistics)
+                    yield from _batches_of(spec, on, block)
+
+
+def _is_taken(spec: TrialSpec, gradient: str, point: EvaluationPoint) -> bool:
+    """Whether a gradient suits a point's solver; one that adapts is known after training only."""
+    assert spec.solver is not None
+    if spec.solver.adapt:
+        return True
+    try:
+        Gradient(name=gradient).require_use(point.solver(spec.solver, spec.model.span))
+    except ValueError:
+        return False
+    return True
+
+
+def _batches_of(
+    spec: TrialSpec, point: EvaluationPoint, block: Evaluate
+) -> Iterator[EvaluationPoint]:
+    """The point, by each extent of a step and in batches of each size that a block asks for."""
+    if spec.data.kind == "trajectories":  # has one sample, which is tested whole
+        yield from () if block.batch_sizes or block.control else (point,)
+        return
+    facts = METHODS[point.method]
+    for control in block.control or (None,):
+        if control and not (facts.kind == "adaptive" and facts.has_stepper):
+            continue
+        if control == "sample" and point.batch_norm == "batch":
+            continue  # a batch's statistics mix samples
+        sizes = block.batch_sizes or ((spec.train.batch_size,) if control else (None,))
+        yield from (replace(point, control=control, batch_size=size) for size in sizes)
 
 
 def _solvers(spec: TrialSpec, method: str, block: Evaluate) -> Iterator[EvaluationPoint]:

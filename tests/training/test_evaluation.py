@@ -156,7 +156,7 @@ def test_errors_by_an_older_rule_are_measured_again_and_accuracies_kept(
     def untested(*_args: object, **_how: object) -> None:
         raise AssertionError("the accuracy is known")
 
-    monkeypatch.setattr("nodebench.training.task.Classification.evaluate", untested)
+    monkeypatch.setattr("nodebench.training.tasks.classification.Classification.evaluate", untested)
     run_trial(trial, store, options(sweep, tmp_path))
     assert not entries(sweep, store, options(sweep, tmp_path))[0].missing
     again = folder.evaluations()

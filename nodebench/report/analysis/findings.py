@@ -26,6 +26,7 @@ class Findings:
         self.epochs = frames.epoch_frame(sweep, store)
         self.evaluated = frames.evaluation_frame(sweep, store)
         self.judged = frames.verdict_frame(sweep, store)
+        self.batches = frames.batch_frame(sweep, store)
         self.gradients = frames.gradient_frame(sweep, store)
         self.timed = frames.timing_frame(sweep, store)
         self.results = with_own_gradients(
@@ -56,6 +57,7 @@ class Findings:
         return {
             "results": self.results,
             "evaluations": self.evaluated,
+            "batches": self.batches,
             "gradients": self.gradients,
             "timings": self.timed,
         }

@@ -1,0 +1,81 @@
+"""Tables of the steps that adaptive solvers take, as text: while training, and by test batch."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pandas as pd
+
+from nodebench.errors import TrialOutcome
+from nodebench.report.analysis.columns import BUDGET, CELL, METHOD, OUTCOME
+from nodebench.report.analysis.formatting import (
+    NO_VALUE,
+    count_and_interval,
+    mean_and_interval,
+    measured,
+    unit,
+)
+from nodebench.report.analysis.statistics import column
+from nodebench.report.tables import CONFIGURATION
+
+OF_SAMPLES = {
+    "NFE of a sample: least": "nfe_sample_min",
+    "mean": "nfe_sample_mean",
+    "most": "nfe_sample_max",
+}
+
+
+def steps_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """One row per cell with adaptive solves: steps in the last epoch of training.
+
+    `frame` is the table of `frames.result_frame`.
+    """
+    if "steps_accepted" not in frame:
+        return pd.DataFrame()
+    done = frame[(frame[OUTCOME] == TrialOutcome.FINISHED) & frame["steps_accepted"].notna()]
+    rows = [
+        {CONFIGURATION: str(cell), **_steps(group, "nfe_forward"), "n": str(len(group))}
+        for cell, group in done.groupby(CELL, sort=False)
+    ]
+    return _without_empty(pd.DataFrame(rows))
+
+
+def batches_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """One row per cell, test solver, extent of a step and batch size: steps, seconds, metric.
+
+    `frame` is the table of `frames.batch_frame`.
+    """
+    if frame.empty:
+        return frame
+    keys = {CELL: CONFIGURATION, METHOD: "method", BUDGET: BUDGET, "step of": "a step of each",
+            "batch_size": "batch size"}  # fmt: skip
+    several = [name for name in ("test_size", "batch_norm") if frame.get(name) is not None]
+    rows = []
+    for key, group in frame.groupby([*keys, *several], sort=False, dropna=False):
+        done = group[group[OUTCOME] == TrialOutcome.FINISHED]
+        metric = group["metric"].iloc[0]
+        failed = Counter(group.loc[group[OUTCOME] != TrialOutcome.FINISHED, OUTCOME])
+        value = measured(metric, column(done, "value").astype(float))
+        milliseconds = 1e3 * column(done, "forward_s") / column(done, "samples_per_pass")
+        rows.append(
+            {
+                **dict(zip(keys.values(), map(str, key), strict=False)),
+                f"{metric}{unit(metric)}": ", ".join(
+                    [value, *(f"{n} {o}" for o, n in failed.items())]
+                ),
+                **_steps(done, "nfe"),
+                "ms/sample": mean_and_interval(milliseconds, 3),
+                "n": str(len(done)),
+            }
+        )
+    return _without_empty(pd.DataFrame(rows))
+
+
+def _steps(done: pd.DataFrame, nfe: str) -> dict[str, str]:
+    """Evaluations and steps per forward pass, and the spread of evaluations over samples."""
+    counts = {"NFE": nfe, "accepted": "steps_accepted", "rejected": "steps_rejected", **OF_SAMPLES}
+    return {name: count_and_interval(column(done, each)) for name, each in counts.items()}
+
+
+def _without_empty(table: pd.DataFrame) -> pd.DataFrame:
+    return table.drop(columns=[name for name in table if (table[name] == NO_VALUE).all()])
