@@ -74,7 +74,13 @@ def batches_table(frame: pd.DataFrame) -> pd.DataFrame:
 def _steps(done: pd.DataFrame, nfe: str) -> dict[str, str]:
     """Evaluations and steps per forward pass, and the spread of evaluations over samples."""
     counts = {"NFE": nfe, "accepted": "steps_accepted", "rejected": "steps_rejected", **OF_SAMPLES}
-    return {name: count_and_interval(column(done, each)) for name, each in counts.items()}
+    return {name: _counted(column(done, each)) for name, each in counts.items()}
+
+
+def _counted(values: pd.Series[float]) -> str:
+    """Whole counts plainly; means over batches or samples to one digit."""
+    is_whole = (values.dropna() % 1 == 0).all()
+    return count_and_interval(values) if is_whole else mean_and_interval(values, 1)
 
 
 def _without_empty(table: pd.DataFrame) -> pd.DataFrame:

@@ -134,9 +134,8 @@ class Solver(Settings):
     @property
     def by_batch(self) -> Solver:
         """The same with one step for all samples, as a solve with sums over samples needs it."""
-        if not (self.control and self.by_sample):
-            return self
-        return self.model_copy(update={"control": self.control.model_copy(update={"step": "batch"})})
+        control = self.control and self.control.model_copy(update={"step": "batch"})
+        return self.model_copy(update={"control": control})
 
     def step_count(self, span: float) -> int:
         """Steps that a fixed-grid method takes over a time interval of length `span`."""
@@ -162,7 +161,10 @@ class Solver(Settings):
                 raise ValueError(f"`{self.method}` takes either `steps` or `step_size`")
         if self.facts.kind != "fixed":
             self._settle_tolerance()
-        self._settle_control()
+        if self.control is not None and not self.is_embedded:
+            raise ValueError(f"`control` is of methods such as `dopri5`, not of `{self.method}`")
+        if not self.facts.in_torchdiffeq:
+            self._complete(control=self.control or Control())
         if self.dense_output and (self.control or not self.is_embedded):
             why = "interpolates already" if self.scipy else f"is {self.facts.kind}"
             why = "has no interpolation with a `control` of its steps" if self.control else why
@@ -179,12 +181,6 @@ class Solver(Settings):
                 "is not one. Remove it, or take euler, midpoint, heun2, heun3, rk4 or rk4_38"
             )
         return self
-
-    def _settle_control(self) -> None:
-        if self.control is not None and not self.is_embedded:
-            raise ValueError(f"`control` is of methods such as `dopri5`, not of `{self.method}`")
-        if not self.facts.in_torchdiffeq:
-            self._complete(control=self.control or Control())
 
     def _settle_adaptation(self, adapt: Adapt) -> None:
         if self.method not in ADAPTABLE:
@@ -282,7 +278,9 @@ class Gradient(NamedSettings):
         if self.solver and self.solver.dense_output:
             raise ValueError("the adjoint's `solver` ends at every time: leave `dense_output` out")
         if self.solver and self.solver.by_sample:
-            raise ValueError("the adjoint's own `solver` sums over samples: leave `step` out")
+            raise ValueError(
+                "the adjoint's own `solver` sums over samples: take one step a batch there"
+            )
         if self.segments == 1:
             self._complete(segments=None)
         if self.update_batch_norm is False:

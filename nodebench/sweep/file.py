@@ -32,7 +32,7 @@ from nodebench.spec.vocabulary import (
 
 Statistics = Literal["running", "batch"]
 Moment = Literal["start", "end"]
-Extent = Literal["batch", "sample"]
+StepOf = Literal["batch", "sample"]
 SizeName = Literal["small", "medium", "full"]
 SMALLER: tuple[SizeName, ...] = ("small", "medium")
 """The sizes that a file has where it has a block of that name; it is itself the full one."""
@@ -64,7 +64,7 @@ class Evaluate(Settings):
     test_size: Samples | None = None
     batch_norm: tuple[Statistics, ...] = ("running",)
     batch_sizes: tuple[Samples, ...] = ()
-    control: tuple[Extent, ...] = ()
+    control: tuple[StepOf, ...] = ()
     gradients: tuple[MeasuredGradient, ...] = ()
     at: tuple[Moment, ...] = ("start", "end")
     when: dict[str, Any] = {}

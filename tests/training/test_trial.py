@@ -269,11 +269,15 @@ def test_a_crash_in_evaluation_leaves_the_training_finished(tmp_path, monkeypatc
     def out_of_memory(*_, **__):
         raise MemoryError
 
-    monkeypatch.setattr("nodebench.training.tasks.classification.Classification.evaluate", out_of_memory)
+    monkeypatch.setattr(
+        "nodebench.training.tasks.classification.Classification.evaluate", out_of_memory
+    )
     assert run_trial(trial, store, more) == first
     assert {point["outcome"] for point in folder.evaluations()} == {"out-of-memory"}
     folder.write_evaluations([])
-    monkeypatch.setattr("nodebench.training.tasks.classification.Classification.evaluate", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(
+        "nodebench.training.tasks.classification.Classification.evaluate", lambda *_, **__: 1 / 0
+    )
     assert run_trial(trial, store, more) == first
     assert entries(sweep, store, more)[0].missing
     assert "ZeroDivisionError" in (folder.path / "error.txt").read_text()

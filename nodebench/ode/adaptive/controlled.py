@@ -22,7 +22,7 @@ from torch import Tensor
 
 from nodebench.errors import Diverged, StepUnderflow
 from nodebench.ode.adaptive.counts import StepCounts
-from nodebench.ode.adaptive.extent import Batch, Extent, Samples
+from nodebench.ode.adaptive.extent import EachSample, Extent, WholeBatch
 from nodebench.ode.adaptive.step_size import Controller, first_size
 from nodebench.ode.adaptive.tensor_steps import TensorSteps
 from nodebench.ode.embedded import EMBEDDED
@@ -106,7 +106,7 @@ class ControlledSolve:
         assert solver.control is not None and solver.order is not None
         self.f, self.solver, self._on_accept = f, solver, on_accept
         self.first, self.sign = times[0], 1 if times[-1] > times[0] else -1
-        self.extent: Extent = Samples() if solver.by_sample else Batch(norm)
+        self.extent: Extent = EachSample() if solver.by_sample else WholeBatch(norm)
         self.steps = TensorSteps(EMBEDDED[solver.method], self.extent)
         self.controller = Controller(solver.control, solver.order)
         self.accepted, self.tried = torch.zeros(()), torch.zeros(())

@@ -28,7 +28,7 @@ class Extent(Protocol):
         """A time or size in the type of a tensor of the state, and in a shape that fits it."""
 
 
-class Batch:
+class WholeBatch:
     """One number for all samples. The norm is the largest root mean square among tensors."""
 
     def __init__(self, norm: Callable[[State], Tensor] | None):
@@ -49,7 +49,7 @@ class Batch:
         return number.to(part.dtype)
 
 
-class Samples:
+class EachSample:
     """A number for each sample, by the first dimension. The norm is its root mean square."""
 
     def number(self, value: float, state: State) -> Tensor:
