@@ -73,7 +73,8 @@ class FlowFit(Task[States]):
         total, evaluations, steps = torch.zeros((), device=self.device), 0, dict[str, float]()
         take_evaluations(model)
         start = time.perf_counter()
-        for part, expected in zip(starts.split(most), ends.split(most), strict=True):
+        for first in range(0, count, most):
+            part, expected = starts[first : first + most], ends[first : first + most]
             total += F.mse_loss(model(part), expected) * (len(part) / count)
             if counts := steps_taken(model):
                 steps = with_counts(steps, counts)
