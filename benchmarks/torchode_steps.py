@@ -1,4 +1,4 @@
-"""`python -m benchmarks.torchode_steps`: steps of each sample's own, compared with torchode's.
+"""`python -m benchmarks.torchode_steps`: steps per sample, compared with torchode's.
 
 torchode is not a dependency of nodebench: install it where this script finds it,
 
@@ -67,7 +67,7 @@ def by_nodebench(y0: Tensor, method: str, step: str) -> Solved:
 
 
 def by_torchode(y0: Tensor, method: str, *, as_ours: bool = False) -> Solved:
-    """A step a sample, with its own controller or one that does as ours."""
+    """A step per sample, with its own controller or one that does as ours."""
     torchode = importlib.import_module("torchode")
     field = VanDerPol()
     term = torchode.ODETerm(lambda _t, y: field(0.0, y))
@@ -108,20 +108,20 @@ def compared(y0: Tensor, method: str) -> bool:
         f"(ends within {off:.0e}); accepted and tried steps, mean over samples: "
         f"{ours.accepted:.2f} of {float(ours.tried.double().mean()):.2f}, torchode by its own rule "
         f"{theirs.accepted:.2f} of {float(theirs.tried.double().mean()):.2f}; most tried "
-        f"{int(ours.tried.max())} and {int(theirs.tried.max())}, with one step a batch "
+        f"{int(ours.tried.max())} and {int(theirs.tried.max())}, with one step per batch "
         f"{int(of_batch.tried)}"
     )
     took = milliseconds(
         {
             "nodebench": lambda: by_nodebench(y0, method, "sample"),
             "torchode": lambda: by_torchode(y0, method),
-            "one step a batch": lambda: by_nodebench(y0, method, "batch"),
+            "one step per batch": lambda: by_nodebench(y0, method, "batch"),
         }
     )
     print(
         f"{method}: {took['nodebench']:.1f} ms, torchode {took['torchode']:.1f} ms "
-        f"({took['torchode'] / took['nodebench']:.2f} times), one step a batch "
-        f"{took['one step a batch']:.1f} ms"
+        f"({took['torchode'] / took['nodebench']:.2f} times), one step per batch "
+        f"{took['one step per batch']:.1f} ms"
     )
     return not differing and off <= WITHIN
 

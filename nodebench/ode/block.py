@@ -40,7 +40,7 @@ class ODEBlock(nn.Module):
     raises from inside f, so that a solve which would never return does.
 
     Before the first solve by an adaptive method, f is asked twice for one value, and before one
-    with a step of each sample's own, whether samples are independent of each other.
+    with steps per sample, whether samples are independent of each other.
 
     `memory` is what gradient methods may fill, and what they keep from solve to solve. The
     `regularization` of a training step, if there is one, may move the end of a solve and carries

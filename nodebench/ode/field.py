@@ -21,7 +21,7 @@ class Field(nn.Module):
     """A right-hand side whose time may be a number or a tensor.
 
     Those of nodebench are. Any other module is given a tensor of the state's type and device,
-    whatever the solver: without dimensions or, with a step of each sample's own, of shape
+    whatever the solver: without dimensions or, with steps per sample, of shape
     [batch, 1, ...], with as many dimensions as the state.
 
     A field that `takes_rows` may be called for some samples of a batch alone.

@@ -47,7 +47,7 @@ def batches_table(frame: pd.DataFrame) -> pd.DataFrame:
     """
     if frame.empty:
         return frame
-    keys = {CELL: CONFIGURATION, METHOD: "method", BUDGET: BUDGET, "step of": "a step of each",
+    keys = {CELL: CONFIGURATION, METHOD: "method", BUDGET: BUDGET, "step of": "step per",
             "batch_size": "batch size"}  # fmt: skip
     several = [name for name in ("test_size", "batch_norm") if frame.get(name) is not None]
     rows = []

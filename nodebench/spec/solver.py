@@ -230,7 +230,7 @@ SOLVERS_OF: dict[str, tuple[Callable[[Solver], bool], str]] = {
     ),
     "interpolated": (
         lambda solver: solver.has_steps and not solver.by_sample,
-        "it takes steps of the solve to its nodes; take another method, one step a batch "
+        "it takes steps of the solve to its nodes; take another method, one step per batch "
         "(`control.step: batch`), or the gradient `adjoint`",
     ),
     "symplectic": (
@@ -279,7 +279,7 @@ class Gradient(NamedSettings):
             raise ValueError("the adjoint's `solver` ends at every time: leave `dense_output` out")
         if self.solver and self.solver.by_sample:
             raise ValueError(
-                "the adjoint's own `solver` sums over samples: take one step a batch there"
+                "the adjoint's own `solver` sums over samples: take one step per batch there"
             )
         if self.segments == 1:
             self._complete(segments=None)

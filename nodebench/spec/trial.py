@@ -39,7 +39,7 @@ CANNOT_REGULARIZE: tuple[tuple[tuple[str, ...], Callable[[TrialSpec, Solver], bo
         REGULARIZER_TERMS,
         lambda _spec, solver: solver.by_sample,
         "is integrated with the state and left out of the error control, which "
-        "`control.step: sample` cannot do: take one step a batch (`control.step: batch`)",
+        "`control.step: sample` cannot do: take one step per batch (`control.step: batch`)",
     ),
     (
         ("jacobian", "taylor"),
@@ -155,7 +155,7 @@ class TrialSpec(Settings):
             )
 
     def _has_independent_samples(self) -> None:
-        """Refuses steps of samples' own, where a sample's slope is not its own."""
+        """Refuses steps per sample where a sample's slope depends on others."""
         if self.data.kind == "trajectories":
             why = f"`{self.data.name}` is one trajectory, without a batch of samples"
         elif self.model.normalizes_batches_in_ode:

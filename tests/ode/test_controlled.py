@@ -1,4 +1,4 @@
-"""Solves whose steps are chosen here: one a batch is torchdiffeq's, and `tsit5` has its order."""
+"""Solves whose steps are chosen here: one per batch is torchdiffeq's, and `tsit5` has its order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Gradients through solves whose steps are chosen here, one a batch or one a sample."""
+"""Gradients through solves whose steps are chosen here, one per batch or one per sample."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ def test_test_batches_are_a_row_each_with_seconds_of_a_sample(tmp_path: Path) ->
     frame = frames.batch_frame(sweep, store)
     assert frames.evaluation_frame(sweep, store).empty
     table = step_tables.batches_table(frame)
-    assert list(table["a step of each"]) == ["batch", "sample"]
+    assert list(table["step per"]) == ["batch", "sample"]
     assert list(table["batch size"]) == ["8", "8"]
     assert list(table["accuracy %"]) == ["75.00", "75.00"]
     assert list(table["NFE"]) == ["20", "26"]

@@ -58,13 +58,13 @@ def test_a_control_that_a_method_cannot_have_is_refused(fields: dict[str, Any], 
     ("fields", "said"),
     [
         ({"gradient": "symplectic"}, "`symplectic` does not suit `dopri5`, `control.step: sample`"),
-        ({"gradient": "interpolated"}, "one step a batch"),
+        ({"gradient": "interpolated"}, "one step per batch"),
         ({"gradient": {"name": "adjoint", "solver": BY_SAMPLE}}, "sums over samples"),
         ({"data": "digits", "model": {"name": "odenet", "norm": "bn"}}, "depend on all others"),
         ({"data": "spiral", "model": "neuralode"}, "is one trajectory"),
-        ({"train": {"regularize": {"kinetic": 0.1}}}, "regularize.kinetic.*one step a batch"),
-        ({"train": {"regularize": {"jacobian": 0.1}}}, "regularize.jacobian.*one step a batch"),
-        ({"train": {"regularize": {"taylor": {"order": 2, "weight": 0.1}}}}, "one step a batch"),
+        ({"train": {"regularize": {"kinetic": 0.1}}}, "regularize.kinetic.*one step per batch"),
+        ({"train": {"regularize": {"jacobian": 0.1}}}, "regularize.jacobian.*one step per batch"),
+        ({"train": {"regularize": {"taylor": {"order": 2, "weight": 0.1}}}}, "one step per batch"),
     ],
 )
 def test_steps_of_samples_own_are_refused_where_samples_are_not_alone(

@@ -1,1 +1,1 @@
-"""Embedded Runge-Kutta methods whose steps this project chooses: one a batch, or one a sample."""
+"""Embedded Runge-Kutta methods whose steps this project chooses: one per batch or one per sample."""

@@ -7,7 +7,7 @@ for the others alone; any other field is called for the whole batch, which it ma
 
 The search for a step size is not differentiated: the gradient is that of the accepted steps.
 
-Source: Lienen, Günnemann 2022 (torchode) for steps of samples' own; Hairer, Nørsett, Wanner 1993,
+Source: Lienen, Günnemann 2022 (torchode) for steps per sample; Hairer, Nørsett, Wanner 1993,
 II.4, for step sizes.
 """
 

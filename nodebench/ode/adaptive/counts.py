@@ -10,7 +10,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class StepCounts:
-    """Steps that a solve accepted and rejected: with a step of each sample's own, means over these.
+    """Steps that a solve accepted and rejected: with steps per sample, means over these.
 
     `of_samples` are then the evaluations that each sample's own solve needed, of shape [batch]: 2
     to begin, and one less than the method's stages for each step that it tried. A sample that is
@@ -54,7 +54,7 @@ def with_counts(sums: Mapping[str, float], counts: StepCounts) -> dict[str, floa
 def measures(sums: Mapping[str, float]) -> dict[str, float]:
     """What a row of an epoch, or of an evaluated point, says of steps; nothing of no solves.
 
-    Steps are per forward pass, summed over ODE blocks. With a step of each sample's own there are
+    Steps are per forward pass, summed over ODE blocks. With steps per sample there are
     also the least, mean and greatest evaluations that a sample needed.
     """
     if not sums:

@@ -12,7 +12,7 @@ from nodebench.ode.field import slope
 from nodebench.ode.gradients.buffers import buffers_kept, settled_weights
 from nodebench.ode.weight_cache import weights_made_once
 
-CURE = "take one step a batch (`control.step: batch`)"
+CURE = "take one step per batch (`control.step: batch`)"
 
 
 def require_independent(f: nn.Module, t: float, y: Tensor) -> None:

@@ -22,7 +22,7 @@ from nodebench.spec.solver import Solver
 class RecordedStep(NamedTuple):
     """A step from t to t + h: what the method carried before it, and what f would draw then.
 
-    What is not kept is an empty tuple, and None. With a step of each sample's own, t and h are of
+    What is not kept is an empty tuple, and None. With steps per sample, t and h are of
     shape [batch], and a sample that stands still has a step of size 0.
     """
 
