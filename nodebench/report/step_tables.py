@@ -43,15 +43,19 @@ def steps_table(frame: pd.DataFrame) -> pd.DataFrame:
 def batches_table(frame: pd.DataFrame) -> pd.DataFrame:
     """One row per cell, test solver, extent of a step and batch size: steps, seconds, metric.
 
-    `frame` is the table of `frames.batch_frame`.
+    `frame` is the table of `frames.batch_frame`. The number of test samples and the statistics of
+    batch norm are shown if they vary.
     """
     if frame.empty:
         return frame
+    varying = [
+        name for name in ("test_size", "batch_norm") if frame[name].nunique(dropna=False) > 1
+    ]
     keys = {CELL: CONFIGURATION, METHOD: "method", BUDGET: BUDGET, "step of": "step per",
-            "batch_size": "batch size"}  # fmt: skip
-    several = [name for name in ("test_size", "batch_norm") if frame.get(name) is not None]
+            "batch_size": "batch size", **{name: name for name in varying}}  # fmt: skip
+    frame = frame.assign(test_size=frame["test_size"].map(_size_text))
     rows = []
-    for key, group in frame.groupby([*keys, *several], sort=False, dropna=False):
+    for key, group in frame.groupby(list(keys), sort=False, dropna=False):
         done = group[group[OUTCOME] == TrialOutcome.FINISHED]
         metric = group["metric"].iloc[0]
         failed = Counter(group.loc[group[OUTCOME] != TrialOutcome.FINISHED, OUTCOME])
@@ -59,7 +63,7 @@ def batches_table(frame: pd.DataFrame) -> pd.DataFrame:
         milliseconds = 1e3 * column(done, "forward_s") / column(done, "samples_per_pass")
         rows.append(
             {
-                **dict(zip(keys.values(), map(str, key), strict=False)),
+                **dict(zip(keys.values(), map(str, key), strict=True)),
                 f"{metric}{unit(metric)}": ", ".join(
                     [value, *(f"{n} {o}" for o, n in failed.items())]
                 ),
@@ -75,6 +79,10 @@ def _steps(done: pd.DataFrame, nfe: str) -> dict[str, str]:
     """Evaluations and steps per forward pass, and the spread of evaluations over samples."""
     counts = {"NFE": nfe, "accepted": "steps_accepted", "rejected": "steps_rejected", **OF_SAMPLES}
     return {name: _counted(column(done, each)) for name, each in counts.items()}
+
+
+def _size_text(samples: float | None) -> str:
+    return "all" if samples is None or pd.isna(samples) else f"{samples:g}"
 
 
 def _counted(values: pd.Series[float]) -> str:

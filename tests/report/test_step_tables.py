@@ -86,6 +86,19 @@ def test_test_batches_are_a_row_each_with_seconds_of_a_sample(tmp_path: Path) ->
     assert list(table["mean"]) == ["–", "17"]
 
 
+def test_points_on_different_test_samples_are_not_averaged(tmp_path: Path) -> None:
+    blocks = [{**BLOCK, "control": ["sample"], **size} for size in ({}, {"test_size": 16})]
+    sweep, store = swept(tmp_path, grid={}, evaluate=blocks)
+    few = point(
+        0.5, DOPRI5, method="dopri5", tol=1e-3, control="sample", batch_size=8, test_size=16
+    )
+    rows = [batch_rows("sample", nfe=26.0), few | {"samples_per_pass": 8.0}]
+    store.folder(sweep.trials[0].id).write_evaluations(rows)
+    table = step_tables.batches_table(frames.batch_frame(sweep, store))
+    assert list(table["test_size"]) == ["all", "16"]
+    assert list(table["accuracy %"]) == ["75.00", "50.00"]
+
+
 def test_a_point_that_failed_is_named_in_its_row(tmp_path: Path) -> None:
     sweep, store = swept(tmp_path, grid={}, seeds=[0, 1], evaluate={**BLOCK, "control": ["sample"]})
     fields = {"method": "dopri5", "tol": 1e-3, "control": "sample", "batch_size": 8}

@@ -99,7 +99,9 @@ def batch_frame(sweep: Sweep, store: Store) -> pd.DataFrame:
             what = {
                 BUDGET: _budget(trial, point, solver),
                 "step of": "sample" if solver.by_sample else "batch",
-                "batch_size": point.batch_size or trial.spec.train.batch_size,
+                "batch_size": point.batch_size,
+                "batch_norm": point.batch_norm,
+                "test_size": point.test_size,
                 "metric": trial.spec.data.metric,
                 "value": row.get(trial.spec.data.metric),
             }
