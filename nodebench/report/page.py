@@ -115,8 +115,12 @@ def _sections(sweep: Sweep, found: Findings, figures: Figures) -> list[str]:
         *_images("The solver over training", figures.adaptation(), notes.ADAPTATION),
         *_gradients_section(found, figures),
         *_memory_section(sweep, found, figures),
-        *section("Steps of adaptive solvers", notes.STEPS, step_tables.steps_table(results)),
-        *section("Steps by test batch", notes.BATCHES, step_tables.batches_table(found.batches)),
+        *section(
+            "Steps of adaptive solvers", notes.TRAINING_STEPS, step_tables.steps_table(results)
+        ),
+        *section(
+            "Steps by test batch", notes.TEST_BATCHES, step_tables.batches_table(found.batches)
+        ),
         *section("What a training step takes", notes.TIMINGS, tables.timings_table(timed)),
         *_not_drawn(figures.problems),
         _setting(sweep),

@@ -124,8 +124,8 @@ def test_the_report_has_both_tables_and_the_data(report: tuple[Sweep, Path]) -> 
     _, folder = report
     page = (folder / "README.md").read_text(encoding="utf-8")
     for title, note in (
-        ("Steps of adaptive solvers", notes.STEPS),
-        ("Steps by test batch", notes.BATCHES),
+        ("Steps of adaptive solvers", notes.TRAINING_STEPS),
+        ("Steps by test batch", notes.TEST_BATCHES),
     ):
         assert f"## {title}\n\n{note}\n\n|" in page
     batches = pd.read_csv(folder / "batches.csv")
