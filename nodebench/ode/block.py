@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypeAlias
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -22,12 +22,24 @@ from nodebench.ode.regularizers.regularization import Regularization
 from nodebench.ode.solve import least_evaluations
 from nodebench.spec.solver import Gradient, Solver
 
-BlockSolve: TypeAlias = "tuple[ODEBlock, Tensor, Sequence[float], Tensor]"
-"""A block, the state that it started from, the times, and the states at these."""
-
-
 MOST_TIMES = 64
 """On a path that is drawn."""
+
+
+class BlockSolve(NamedTuple):
+    """What a block solved: the state it started from, the times, and the states at these."""
+
+    block: ODEBlock
+    y0: Tensor
+    times: Sequence[float]
+    states: Tensor
+
+
+class Path(NamedTuple):
+    """Times, and of every sample its states at each."""
+
+    times: list[float]
+    states: list[list[list[float]]]
 
 
 class ODEBlock(nn.Module):
@@ -60,8 +72,8 @@ class ODEBlock(nn.Module):
         self.memory = Memory()
         self.regularization: Regularization | None = None
         self.on_solve: Callable[[BlockSolve], None] | None = None
-        self._is_function: set[tuple[bool, bool]] = set()
-        """(in training?, by sample?): f was found to give one value for one input, or sample."""
+        self._checked_modes: set[tuple[bool, bool]] = set()
+        """(in training?, by sample?) in which f was found to give one value for one input."""
 
     def forward(self, y0: Tensor) -> Tensor:
         """y(t1), of the shape of y0."""
@@ -81,7 +93,7 @@ class ODEBlock(nn.Module):
         else:
             states = self._solved(self.f, y0, times)
         if self.on_solve:
-            self.on_solve((self, y0, times, torch.stack(states)))
+            self.on_solve(BlockSolve(self, y0, times, torch.stack(states)))
         return states
 
     def _solved(self, f: nn.Module, y0: Tensor, times: Sequence[float]) -> list[Tensor]:
@@ -104,12 +116,12 @@ class ODEBlock(nn.Module):
         """Refuses, before the first solve that relies on it, an f that is not what it has to be."""
         by_sample = self.solver.by_sample
         known = (self.training, by_sample)
-        if self.solver.facts.kind == "fixed" or known in self._is_function:
+        if self.solver.facts.kind == "fixed" or known in self._checked_modes:
             return
         require_deterministic(self.f, t, y0)
         if by_sample:
             require_independent(self.f, t, y0)
-        self._is_function |= {known, (self.training, False)}
+        self._checked_modes |= {known, (self.training, False)}
 
     def _require_affordable(self, times: Sequence[float]) -> None:
         """Refuses, before it begins, what is known to go beyond the limit."""
@@ -209,10 +221,8 @@ def steps_taken(model: nn.Module) -> StepCounts | None:
     return total([counts for block in ode_blocks(model) for counts in block.step_counts])
 
 
-def paths(
-    block: ODEBlock, y0: Tensor, solver: Solver
-) -> Iterator[tuple[list[float], list[list[list[float]]]]]:
-    """Times, and the states of every sample at each; nothing if the solve fails."""
+def path(block: ODEBlock, y0: Tensor, solver: Solver) -> Path | None:
+    """The way of every sample through a solve; None if it fails."""
     count = MOST_TIMES
     if solver.facts.kind != "adaptive":
         steps = solver.step_count(block.t1)
@@ -225,9 +235,10 @@ def paths(
         with solved_by(block, solver):
             states = block.trajectory(y0, times)
     except TrialFailure:
-        return
+        return None
     finally:
         take_evaluations(block)
-    if states.isfinite().all():
-        rounded = (states.flatten(2).double() * 1e5).round() / 1e5
-        yield times, rounded.transpose(0, 1).tolist()
+    if not states.isfinite().all():
+        return None
+    rounded = (states.flatten(2).double() * 1e5).round() / 1e5
+    return Path(times, rounded.transpose(0, 1).tolist())

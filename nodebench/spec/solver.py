@@ -145,7 +145,7 @@ class Solver(Settings):
         return max(1, math.ceil(min(span / self.step_size, NO_END) - 1e-9))
 
     @model_validator(mode="after")
-    def _fits_its_method(self) -> Self:
+    def _settle_method(self) -> Self:
         if self.method == "scipy_solver":
             self._complete(scipy=self.scipy or "RK45")
         else:

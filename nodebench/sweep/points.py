@@ -7,8 +7,15 @@ from dataclasses import replace
 
 from nodebench.errors import Fault, SweepError
 from nodebench.spec import Trial, TrialSpec
-from nodebench.spec.point import EvaluationPoint, limit_point, own_point, point_of
-from nodebench.spec.solver import Gradient, Solver
+from nodebench.spec.point import (
+    EvaluationPoint,
+    gradient_of,
+    limit_point,
+    own_point,
+    point_of,
+    suits,
+)
+from nodebench.spec.solver import Solver
 from nodebench.spec.vocabulary import METHODS, OWN
 from nodebench.sweep.file import Evaluate
 from nodebench.sweep.match import agrees
@@ -53,25 +60,13 @@ def _points_of(spec: TrialSpec, block: Evaluate) -> Iterator[EvaluationPoint]:
         yield replace(point_of(spec.solver), gradient=spec.gradient.name, at=at)
     for method in block.methods:
         for point in _solvers(spec, method, block):
-            for gradient in block.gradients:
-                if gradient != OWN and _is_taken(spec, gradient, point):
-                    yield from (replace(point, gradient=gradient, at=at) for at in block.at)
+            for gradient in _gradients(spec, method, block):
+                for at in block.at:
+                    yield replace(point, gradient=gradient, at=at)
             for statistics in () if block.gradients else block.batch_norm:
                 if statistics == "running" or has_batch_norm:
                     on = replace(point, test_size=block.test_size, batch_norm=statistics)
                     yield from _batches_of(spec, on, block)
-
-
-def _is_taken(spec: TrialSpec, gradient: str, point: EvaluationPoint) -> bool:
-    """Whether a gradient suits a point's solver; one that adapts is known after training only."""
-    assert spec.solver is not None
-    if spec.solver.adapt:
-        return True
-    try:
-        Gradient(name=gradient).require_use(point.solver(spec.solver, spec.model.span))
-    except ValueError:
-        return False
-    return True
 
 
 def _batches_of(
@@ -89,6 +84,19 @@ def _batches_of(
             continue  # a batch's statistics mix samples
         sizes = block.batch_sizes or ((spec.train.batch_size,) if control else (None,))
         yield from (replace(point, control=control, batch_size=size) for size in sizes)
+
+
+def _gradients(spec: TrialSpec, method: str, block: Evaluate) -> Iterator[str]:
+    """The gradients that a block measures under a method, as far as they suit it."""
+    own = spec.solver
+    solver = own if own and own.method == method else _any_solver(method)
+    for name in block.gradients:
+        if name != OWN and suits(gradient_of(spec, name, solver), solver):
+            yield name
+
+
+def _any_solver(method: str) -> Solver:
+    return Solver(method=method, steps=None if METHODS[method].kind == "adaptive" else 1)
 
 
 def _solvers(spec: TrialSpec, method: str, block: Evaluate) -> Iterator[EvaluationPoint]:
@@ -132,7 +140,7 @@ def require_points(sweep: Sweep, source: str) -> None:
             f"evaluate[{number}]",
             "gives no trial a point: `nfe` must be a multiple of a method's stages (times the "
             "ODE blocks; a model by import path takes `steps`), `step_factors` need a training by "
-            "steps, `tol_factors` one by tolerance",
+            "steps, `tol_factors` one by tolerance, and `gradients` methods that they suit",
         )
         for number, block in enumerate(sweep.evaluate)
         if not any(asked(trial, [block]) for trial in sweep.trials)
