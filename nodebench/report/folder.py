@@ -11,7 +11,7 @@ from nodebench.errors import StoreError
 FIRST = "results.csv"
 """Written before all else, so that a report that was cut off is known for one."""
 
-TABLES = ("evaluations.csv", "gradients.csv", "timings.csv", "machines.csv")
+TABLES = ("evaluations.csv", "batches.csv", "gradients.csv", "timings.csv", "machines.csv")
 WRITTEN = ("README.md", "report.html", "sweep.yaml", "figures", *TABLES)
 
 

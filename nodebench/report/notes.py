@@ -153,3 +153,15 @@ Each gradient by its errors and its costs, medians over seeds."""
 
 TRIALS_TABLE = """\
 Every trial with the numbers of its own; results.csv has all of them."""
+
+TRAINING_STEPS = """\
+Steps that adaptive solvers accepted and rejected per forward pass, summed over ODE blocks, in the
+last epoch; with steps per sample, means over samples. NFE counts calls of f for the
+whole batch, which last until its slowest sample is done; the NFE of a sample is what its own solve
+needed."""
+
+TEST_BATCHES = """\
+The trained weights, tested in batches of other sizes, and with one step for a batch or one for each
+sample. One step for a batch suits all of its samples together, so its NFE depends on which are in
+it; a sample with its own steps takes the same ones in any batch. NFE counts calls of f for the
+whole batch. Seconds were measured while other trials may have shared the machine."""

@@ -11,7 +11,7 @@ import pandas as pd
 
 from nodebench.errors import TrialOutcome
 from nodebench.files import write
-from nodebench.report import gradient_tables, notes, solver_tables, tables
+from nodebench.report import gradient_tables, notes, solver_tables, step_tables, tables
 from nodebench.report.analysis import published, sizes
 from nodebench.report.analysis.baseline import baseline_table
 from nodebench.report.analysis.claims import Checked, Judgement, claims_table
@@ -53,9 +53,9 @@ def write_report_folder(
     """Writes the page, its figures and `sweep.yaml`; returns the page's path.
 
     `report.html` is the same in one file, with tables that sort and charts. Next to it is the data:
-    `results.csv`, and `evaluations.csv`, `gradients.csv`, `timings.csv` and `machines.csv` where
-    there are any. A figure that cannot be drawn is named on the page and to `on_problem`, and the
-    rest is written without it.
+    `results.csv`, and `evaluations.csv`, `batches.csv`, `gradients.csv`, `timings.csv` and
+    `machines.csv` where there are any. A figure that cannot be drawn is named on the page and to
+    `on_problem`, and the rest is written without it.
     """
     found = Findings(sweep, store)
     for name, frame in found.tables.items():  # of which `folder.FIRST` is the first
@@ -119,6 +119,12 @@ def _sections(sweep: Sweep, found: Findings, figures: Figures, explored: Explore
         *_images("The solver over training", figures.adaptation(), notes.ADAPTATION),
         *_gradients_section(found, figures, explored),
         *_memory_section(sweep, found, figures),
+        *section(
+            "Steps of adaptive solvers", notes.TRAINING_STEPS, step_tables.steps_table(results)
+        ),
+        *section(
+            "Steps by test batch", notes.TEST_BATCHES, step_tables.batches_table(found.batches)
+        ),
         *section("What a training step takes", notes.TIMINGS, tables.timings_table(timed)),
         *section(MACHINES_TITLE, notes.MACHINES, machines_table(sweep, found.machines)),
         *_not_drawn(figures.problems),

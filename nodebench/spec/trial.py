@@ -36,6 +36,12 @@ CANNOT_REGULARIZE: tuple[tuple[tuple[str, ...], Callable[[TrialSpec, Solver], bo
         "do: take a fixed method, or one of torchdiffeq's embedded ones, as `dopri5`",
     ),
     (
+        REGULARIZER_TERMS,
+        lambda _spec, solver: solver.by_sample,
+        "is integrated with the state and left out of the error control, which "
+        "`control.step: sample` cannot do: take one step per batch (`control.step: batch`)",
+    ),
+    (
         ("jacobian", "taylor"),
         lambda spec, _solver: spec.train.precision == "bf16",
         "takes derivatives in forward mode, which torch cannot in bfloat16 alone: take the "
@@ -128,6 +134,8 @@ class TrialSpec(Settings):
                 f"`solver.dense_output` does nothing for `{self.model.name}`, whose ODE has one "
                 "output time: leave it out"
             )
+        if self.solver.by_sample:
+            self._has_independent_samples()
         if self.solver.adapt and self.data.metric != "accuracy":
             raise ValueError(f"`solver.adapt` compares accuracies, which `{self.data.name}` lacks")
         if self.solver.method == "scipy_solver" and self.gradient.name != "adjoint":
@@ -150,6 +158,16 @@ class TrialSpec(Settings):
                 f"`train.regularize.steer.half_width: {steer.half_width:g}` reaches back to the "
                 f"start of a solve over a time of {self.model.length:g}: take less than that"
             )
+
+    def _has_independent_samples(self) -> None:
+        """Refuses steps per sample where a sample's slope depends on others."""
+        if self.data.kind == "trajectories":
+            why = f"`{self.data.name}` is one trajectory, without a batch of samples"
+        elif self.model.normalizes_batches_in_ode:
+            why = "batch norm inside ODE blocks makes each sample's slope depend on all others"
+        else:
+            return
+        raise ValueError(f"`solver.control.step: sample` cannot be: {why}. Leave it out")
 
     def _require_few_steps(self, path: str, solver: Solver) -> None:
         """Refuses a step size that leaves a solve without an end."""

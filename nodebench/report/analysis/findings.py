@@ -27,6 +27,7 @@ class Findings:
         self.epochs = frames.epoch_frame(sweep, store)
         self.evaluated = frames.evaluation_frame(sweep, store)
         self.judged = frames.verdict_frame(sweep, store)
+        self.batches = frames.batch_frame(sweep, store)
         self.gradients = frames.gradient_frame(sweep, store)
         self.timed = frames.timing_frame(sweep, store)
         self.machines = machine_frame(sweep, store)
@@ -58,6 +59,7 @@ class Findings:
         return {
             "results": self.results,
             "evaluations": self.evaluated,
+            "batches": self.batches,
             "gradients": self.gradients,
             "timings": self.timed,
             "machines": self.machines,
