@@ -1,24 +1,23 @@
-"""The command line itself: where the verbs are hung, and how anything is said."""
+"""The command line itself: the app to which verbs are added, and the exit statuses of errors."""
 
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
-from rich.console import Console
 from typer.core import TyperGroup
 
 import nodebench
-from nodebench.cli.stream import STDOUT, take_over
+from nodebench.cli.interrupt import INTERRUPTED, heed_interrupts, leave_on_interrupt
+from nodebench.cli.stream import STDOUT, err, say, take_over
 from nodebench.errors import InputError
 
 
 class _Verbs(TyperGroup):
-    """The verbs, of which an interrupt ends each with a line and its status."""
+    """The verbs; an interrupt ends any of them with a line and status 130."""
 
     def invoke(self, ctx: Any) -> Any:
         """Runs the verb that was asked for."""
@@ -35,11 +34,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-out = Console(soft_wrap=True)
-err = Console(stderr=True, soft_wrap=True)
-
-INTERRUPTED = 130
-
 NO_MEMORY = "failed to map segment"
 """What the loader says of a library for which there is no memory."""
 
@@ -63,14 +57,13 @@ def command_line() -> None:
     """The console script: our errors become messages, and exit statuses say how it went."""
     take_over()
     _have_a_home()
-    _heed_signals()
+    heed_interrupts()
     try:
         _run()
     except KeyboardInterrupt:  # once more, while the first was answered
         sys.exit(INTERRUPTED)
     finally:
-        if signal.getsignal(signal.SIGINT) is _interrupt:
-            signal.signal(signal.SIGINT, _leave)
+        leave_on_interrupt()
 
 
 def _run() -> None:
@@ -99,14 +92,6 @@ def _run() -> None:
         _refuse("the system refused another thread: see `ulimit -u`, and what runs already")
 
 
-def _heed_signals() -> None:
-    """Makes a KeyboardInterrupt of every request to end, unless it is to be ignored."""
-    signal.signal(signal.SIGTERM, _interrupt)
-    for number in (signal.SIGINT, signal.SIGHUP):  # of a shell's background, and of `nohup`
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, _interrupt)
-
-
 def _have_a_home() -> None:
     """Names a home folder where there is none; libraries ask for it, and do without its files."""
     try:
@@ -125,17 +110,3 @@ def _working_folder() -> str:
 def _refuse(message: str) -> NoReturn:
     err.print(message, markup=False, highlight=False)
     sys.exit(2)
-
-
-def say(text: str) -> None:
-    """Prints a line on stdout."""
-    print(text, flush=True)
-
-
-def _interrupt(_signal: int, _frame: object) -> None:
-    raise KeyboardInterrupt
-
-
-def _leave(_signal: int, _frame: object) -> None:
-    """Ends a process that has told all and is only clearing up."""
-    os._exit(INTERRUPTED)

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from nodebench import api
-from nodebench.cli.app import app, err, say
+from nodebench.cli.app import app
 from nodebench.cli.options import (
     AsJson,
     Changes,
@@ -25,6 +25,7 @@ from nodebench.cli.options import (
     grouped,
     open_sweep,
 )
+from nodebench.cli.stream import err, say
 from nodebench.cli.text import duration, line, standing_text
 from nodebench.errors import InputError
 from nodebench.execution.costs import expected, probed
@@ -34,7 +35,7 @@ from nodebench.planning.estimate import Cost, Forecast, slots
 from nodebench.planning.lookup import find
 from nodebench.planning.options import options_for
 from nodebench.planning.plan import Entry, orphans
-from nodebench.planning.seed_packs import obstacle, packs
+from nodebench.planning.seed_packs import has_equal_steps, obstacle, packs
 from nodebench.planning.selection import chosen
 from nodebench.planning.warnings import doubts
 from nodebench.spec import Trial
@@ -204,7 +205,7 @@ def packing_text(trials: Sequence[Trial], options: RunOptions) -> str:
 
 def recording_text(trials: Sequence[Trial]) -> str:
     """How many trials take their steps on a GPU as CUDA graphs, and why others do not."""
-    recorded = sum(obstacle(trial.spec) is None for trial in trials)
+    recorded = sum(has_equal_steps(trial.spec) for trial in trials)
     return (
         f"{recorded} of {len(trials)} take their steps on a GPU as CUDA graphs"
         f"{_packing_obstacles(trials)}"

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nodebench import api
-from nodebench.cli.app import app, err, say
+from nodebench.cli.app import app
 from nodebench.cli.options import AsJson, Changes, SizeOption, Small, open_sweep
+from nodebench.cli.stream import err, say
 from nodebench.errors import DataError, masked
 from nodebench.planning.garbage import KINDS, Item, Survey, Wish, bytes_of, remove
 from nodebench.spec.data import DATASETS, Dataset

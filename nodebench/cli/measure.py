@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nodebench.cli.app import app, err, out, say
+from nodebench.cli.app import app
+from nodebench.cli.interrupt import interruptible
 from nodebench.cli.options import (
     Changes,
     Cpu,
@@ -17,7 +18,8 @@ from nodebench.cli.options import (
     Telling,
     grouped,
 )
-from nodebench.cli.progress import ProgressMonitor, interruptible, say_published
+from nodebench.cli.progress import ProgressMonitor, say_published
+from nodebench.cli.stream import err, out, say
 from nodebench.execution import launch
 from nodebench.execution.launch import Timed
 from nodebench.planning import lookup

@@ -12,7 +12,7 @@ from typing import Annotated, get_type_hints
 import typer
 
 import nodebench
-from nodebench.cli.app import err
+from nodebench.cli.stream import err
 from nodebench.execution.publishing import Publication
 from nodebench.planning import lookup
 from nodebench.sweep import Sweep

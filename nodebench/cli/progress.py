@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
-import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import (
@@ -20,8 +17,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from nodebench.cli.app import INTERRUPTED, err, say
-from nodebench.cli.stream import talk_on
+from nodebench.cli.stream import err, say
 from nodebench.execution.launch import Outcome, Timed
 from nodebench.store import Store
 from nodebench.store.result import Row
@@ -120,17 +116,6 @@ class ProgressMonitor:
         running = len(self._tasks)
         left = self._missing - self._ended - running
         self._progress.update(self._overall, note=f"{running} running, {left} left")
-
-
-@contextmanager
-def interruptible() -> Iterator[None]:
-    """Ctrl-C ends the command with a line and status 130; what is done is kept."""
-    talk_on()
-    try:
-        yield
-    except KeyboardInterrupt:
-        err.print("interrupted; the same command goes on from here", markup=False)
-        raise typer.Exit(INTERRUPTED) from None
 
 
 def say_published(sweep: Sweep, done: Outcome | Timed) -> None:

@@ -11,7 +11,8 @@ import typer
 
 from nodebench import api
 from nodebench.cli import text
-from nodebench.cli.app import app, err, out, say
+from nodebench.cli.app import app
+from nodebench.cli.interrupt import interruptible
 from nodebench.cli.options import (
     FailFast,
     From,
@@ -24,7 +25,8 @@ from nodebench.cli.options import (
     TrialFilter,
     grouped,
 )
-from nodebench.cli.progress import ProgressMonitor, interruptible, say_published
+from nodebench.cli.progress import ProgressMonitor, say_published
+from nodebench.cli.stream import err, out, say
 from nodebench.errors import InputError
 from nodebench.execution import launch
 from nodebench.execution.launch import Outcome

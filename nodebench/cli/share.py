@@ -14,9 +14,10 @@ from typing import Annotated
 import typer
 
 from nodebench import api
-from nodebench.cli.app import app, say
+from nodebench.cli.app import app
 from nodebench.cli.manage import size_text
 from nodebench.cli.options import AsJson, ReplaceOther, Source, grouped, sweep_names
+from nodebench.cli.stream import say
 from nodebench.cli.text import first_sentence
 from nodebench.planning import lookup
 from nodebench.planning.launches import Imported

@@ -1,4 +1,4 @@
-"""Standard streams whose failures and encodings end no training."""
+"""What is printed, and standard streams whose failures and encodings never end a training."""
 
 from __future__ import annotations
 
@@ -6,6 +6,11 @@ import io
 import os
 import sys
 from typing import TextIO
+
+from rich.console import Console
+
+out = Console(soft_wrap=True)
+err = Console(stderr=True, soft_wrap=True)
 
 STDOUT = "stdout"
 """What errors call it, where they name a file."""
@@ -45,6 +50,11 @@ class Stream(io.TextIOWrapper):
         os.close(nowhere)
         if self.is_needed:
             raise OSError(error.errno, error.strerror, STDOUT) from error
+
+
+def say(text: str) -> None:
+    """Prints a line on stdout."""
+    print(text, flush=True)
 
 
 def take_over() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from nodebench.errors import DataError
 from nodebench.spec.data import System
 from nodebench.spec.seed import stream
 
@@ -112,4 +113,6 @@ def _ends(system: str, coefficients: Tensor, starts: Tensor, span: float) -> Ten
     solved = solve_ivp(
         slope, (0.0, span), starts.T.flatten().numpy(), "DOP853", rtol=TOLERANCE, atol=TOLERANCE
     )
+    if not solved.success:
+        raise DataError(f"`{system}` could not be solved over a time of {span:g}: {solved.message}")
     return torch.from_numpy(solved.y[:, -1]).reshape(2, -1).T.contiguous()

@@ -53,4 +53,4 @@ def probed(
     for trial in missing:
         if trial.cell.key not in costs and (found_now := probe_trial(trial, options)):
             costs[trial.cell.key] = found_now.cost()
-    return costs, forecast(found, costs, store, slots(options.resources, gpu_count()))
+    return costs, forecast(found, costs, store, slots(options.resources, gpus=gpu_count()))

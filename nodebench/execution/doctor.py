@@ -5,6 +5,7 @@ torch and MLflow are imported by the checks that need them.
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import platform
 import re

@@ -1,4 +1,4 @@
-"""What the commands do, for use from Python: plan, run, time, repro.
+"""What the commands that train do: run, evaluate, time, repro.
 
 torch, Ray, MLflow and pandas are imported where they are needed, so that planning is instant.
 """

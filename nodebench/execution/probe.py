@@ -22,7 +22,6 @@ from nodebench.spec import Trial
 from nodebench.spec.point import EvaluationPoint
 from nodebench.spec.seed import stream
 from nodebench.store.result import Row
-from nodebench.sweep.points import points
 from nodebench.training.adaptation import adaptation_for
 from nodebench.training.loop import new_state, train
 from nodebench.training.machine import (
@@ -108,7 +107,7 @@ def probe_trial(trial: Trial, options: RunOptions) -> Probe | None:
     tests = total // (task.batches_per_epoch * spec.train.test_every) or 1
     evaluations = sum(
         _relative_cost(trial, point) * _share(point, spec.train.batch_size, task.test_passes)
-        for point in points(trial, options.evaluate)
+        for point in options.points(trial)
     )
     return Probe(
         steps=tuple(steps[1:] or steps or [0.0]),  # the first also allocates

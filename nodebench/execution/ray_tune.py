@@ -33,11 +33,12 @@ from nodebench.execution.ray_cluster import (
 from nodebench.execution.ray_worker import PackRun, Work
 from nodebench.execution.runner import Monitor, Runner
 from nodebench.planning import RunOptions
+from nodebench.planning.estimate import slots
 from nodebench.planning.seed_packs import packs
 from nodebench.spec import Trial
 from nodebench.store import Store
+from nodebench.store.giving_up import give_up
 from nodebench.store.scratch import abandoned, own_folder
-from nodebench.store.signals import give_up
 from nodebench.sweep.file import Resources, Stop
 
 INFRASTRUCTURE_RETRIES = 3
@@ -97,8 +98,7 @@ def _run(
 def _slots(resources: Resources) -> int:
     """How many trials the cluster has place for."""
     found = _total()
-    wanted = {"CPU": resources.cpus, "GPU": resources.gpu_share}
-    return int(min(found.get(name, 0) // amount for name, amount in wanted.items() if amount))
+    return slots(resources, gpus=found.get("GPU", 0), cpus=found.get("CPU", 0))
 
 
 class Worker(tune.Trainable):

@@ -13,6 +13,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -24,6 +25,7 @@ from nodebench.models.device import to_device
 from nodebench.ode.block import share_memory
 from nodebench.planning import RunOptions
 from nodebench.spec import Trial, TrialSpec
+from nodebench.spec.data import Dataset
 from nodebench.store import Store
 from nodebench.store.result import Row
 from nodebench.training.checkpoint import EpochSums, TrainState, read_checkpoint, restore
@@ -31,10 +33,12 @@ from nodebench.training.cuda_graph import WARM_STEPS, graph_of
 from nodebench.training.loop import new_state
 from nodebench.training.machine import (
     environment,
+    is_out_of_memory,
     memory_of,
     memory_of_trial,
     select_device,
     set_precision,
+    shortage,
     synchronize,
 )
 from nodebench.training.step import Step, Taker, taken_by
@@ -62,7 +66,8 @@ def time_trials(
     """
     torch.set_num_threads(options.resources.cpus)
     load_before = os.getloadavg()[0]
-    clocks = [_Clock(trial, store, options) for trial in trials]
+    data = _SharedData(options)
+    clocks = [_Clock(trial, store, options, data) for trial in trials]
     for clock in clocks:
         clock.measure_memory()
     for number in range(rounds):
@@ -79,31 +84,62 @@ def time_trials(
     return rows, {clock.trial.id: clock.problem for clock in clocks if clock.problem}
 
 
-class _Clock:
-    """A trial, ready to be stepped again and again."""
+class _SharedData:
+    """The data of trials on their device, of each data set one copy."""
 
-    def __init__(self, trial: Trial, store: Store, options: RunOptions):
+    def __init__(self, options: RunOptions):
+        self._options = options
+        self.device = select_device(options.resources.gpu_share)
+        self._loaded: dict[tuple[Dataset, int], Any] = {}
+
+    def of(self, spec: TrialSpec) -> Any:
+        """A trial's data."""
+        key = spec.data, spec.seed
+        if key not in self._loaded:
+            self._loaded[key] = load_data(spec, self._options.data_root).to(self.device)
+        return self._loaded[key]
+
+
+class _Clock:
+    """A trial, ready to be stepped again and again.
+
+    `problem` says why it cannot be, if it ran out of memory or its solver failed.
+    """
+
+    def __init__(self, trial: Trial, store: Store, options: RunOptions, data: _SharedData):
         self.trial, self.problem = trial, ""
         self._options = options
         self._taker: Taker | None = None
-        self.device = select_device(options.resources.gpu_share)
-        self._state, self._task = _end_of_training(trial, store, options, self.device)
-        self._batches = _without_end(self._task)
+        self.device = data.device
         self._evaluations = EpochSums(torch.zeros((), device=self.device))
         self._seconds: list[float] = []
         self._memory_bytes: int | None = None
+        with self._problem_kept():
+            self._state, self._task = _end_of_training(trial, store, options, data)
+            self._batches = _without_end(self._task)
+
+    @contextmanager
+    def _problem_kept(self) -> Iterator[None]:
+        try:
+            yield
+        except TrialFailure as failure:
+            self.problem = str(failure)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            self.problem = shortage(error)
 
     def measure_memory(self) -> None:
         """What a step takes, taken one kernel after the other."""
-        step = Step(self._state, self._task, next(self._batches))
-        self._state.sums = EpochSums(torch.zeros((), device=self.device))
-        try:
+        if self.problem:
+            return
+        with self._problem_kept():
+            step = Step(self._state, self._task, next(self._batches))
+            self._state.sums = EpochSums(torch.zeros((), device=self.device))
             step.take()
             self._state.optimizer.zero_grad()
             step = Step(self._state, self._task, step.batch)
             self._memory_bytes = memory_of(self.device, step.take)
-        except TrialFailure as failure:
-            self.problem = str(failure)
 
     def time(self, steps: int) -> None:
         """A round: the mean seconds of its steps."""
@@ -111,15 +147,14 @@ class _Clock:
             return
         set_precision(self.trial.spec.train.precision)
         try:
-            # Made again for each round: recorded steps hold memory, which the next trial needs.
-            self._taker = graph_of(self.trial, self._options)
-            unused = EpochSums(torch.zeros((), device=self.device))
-            self._run(WARM_STEPS_OF_A_ROUND + (WARM_STEPS if self._taker else 0), unused)
-            start = time.perf_counter()
-            self._run(steps, self._evaluations)
-            self._seconds.append((time.perf_counter() - start) / steps)
-        except TrialFailure as failure:
-            self.problem = str(failure)
+            with self._problem_kept():
+                # Made again for each round: recorded steps hold memory, which the next one needs.
+                self._taker = graph_of(self.trial, self._options)
+                unused = EpochSums(torch.zeros((), device=self.device))
+                self._run(WARM_STEPS_OF_A_ROUND + (WARM_STEPS if self._taker else 0), unused)
+                start = time.perf_counter()
+                self._run(steps, self._evaluations)
+                self._seconds.append((time.perf_counter() - start) / steps)
         finally:
             self._taker = None
 
@@ -152,15 +187,15 @@ class _Clock:
 
 
 def _end_of_training(
-    trial: Trial, store: Store, options: RunOptions, device: torch.device
+    trial: Trial, store: Store, options: RunOptions, shared: _SharedData
 ) -> tuple[TrainState, Task[Any]]:
     """A state to be stepped that has a finished trial's weights, and keeps them."""
-    spec = _still(trial.spec)
-    data = load_data(spec, options.data_root).to(device)
+    spec, data = _still(trial.spec), shared.of(trial.spec)
+    set_precision(spec.train.precision)
     model = build(spec, data)
     share_memory(model, memory_of_trial(options.resources.gpu_share))
     restore(model, read_checkpoint(store.folder(trial.id).checkpoint))
-    state = new_state(to_device(model, device, spec.train.precision).train(), spec)
+    state = new_state(to_device(model, shared.device, spec.train.precision).train(), spec)
     return state, task_for(data, spec)
 
 

@@ -23,10 +23,10 @@ def feature_stage(spec: TrialSpec, channels: int, space: int, activation: str) -
     settings = spec.model
     assert isinstance(settings, SingleStage)
     norm = settings.norm.ode if settings.has_ode else settings.norm.residual
-    place = LayerFactory(norm, activation, space)
+    layer = LayerFactory(norm, activation, space)
 
     def block() -> nn.Module:
-        f = Dynamics(settings.dynamics, channels, place)
+        f = Dynamics(settings.dynamics, channels, layer)
         return ode_block(spec, f) if settings.has_ode else ResidualBlock(f)
 
     return nn.Sequential(*(block() for _ in range(settings.blocks)))

@@ -59,21 +59,21 @@ class Dynamics(Field):
         self,
         name: str,
         channels: int,
-        place: LayerFactory,
+        layer: LayerFactory,
         outputs: int | None = None,
         stride: int = 1,
     ):
         super().__init__()
         form = DYNAMICS[name]
         self.layers = nn.ModuleList()
-        for layer in form.layers.split():
-            if layer == "norm":
-                self.layers.append(place.norm(channels))
-            elif layer == "act":
-                self.layers.append(place.act())
+        for kind in form.layers.split():
+            if kind == "norm":
+                self.layers.append(layer.norm(channels))
+            elif kind == "act":
+                self.layers.append(layer.act())
             else:
                 inputs, channels = channels + form.time, outputs or channels
-                conv = place.conv(inputs, channels, 3, stride=stride, padding=1, bias=form.bias)
+                conv = layer.conv(inputs, channels, 3, stride=stride, padding=1, bias=form.bias)
                 self.layers.append(TimeConv(conv) if form.time else conv)
                 stride = 1
 
@@ -130,16 +130,16 @@ class DownsamplingBlock(nn.Module):
     Source: He et al. 2016b; the shortcut is a 1 x 1 convolution taken after norm and activation.
     """
 
-    def __init__(self, channels: int, outputs: int, place: LayerFactory):
+    def __init__(self, channels: int, outputs: int, layer: LayerFactory):
         super().__init__()
-        self.before = nn.Sequential(place.norm(channels), place.act())
+        self.before = nn.Sequential(layer.norm(channels), layer.act())
         self.residual = nn.Sequential(
-            place.conv(channels, outputs, 3, stride=2, padding=1, bias=False),
-            place.norm(outputs),
-            place.act(),
-            place.conv(outputs, outputs, 3, padding=1, bias=False),
+            layer.conv(channels, outputs, 3, stride=2, padding=1, bias=False),
+            layer.norm(outputs),
+            layer.act(),
+            layer.conv(outputs, outputs, 3, padding=1, bias=False),
         )
-        self.shortcut = place.conv(channels, outputs, 1, stride=2, bias=False)
+        self.shortcut = layer.conv(channels, outputs, 1, stride=2, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """The block's output at half the resolution."""

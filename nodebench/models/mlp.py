@@ -19,9 +19,9 @@ def mlp(spec: TrialSpec, data: Data) -> nn.Module:
     """
     settings = spec.model
     assert isinstance(settings, Mlp)
-    place = LayerFactory(activation=settings.activation)
+    layer = LayerFactory(activation=settings.activation)
     sizes = (data.train.inputs[0].numel(), *settings.hidden)
     layers: list[nn.Module] = [nn.Flatten()]
     for inputs, outputs in pairwise(sizes):
-        layers += [nn.Linear(inputs, outputs), place.act(), nn.Dropout(settings.dropout)]
+        layers += [nn.Linear(inputs, outputs), layer.act(), nn.Dropout(settings.dropout)]
     return nn.Sequential(*layers, nn.Linear(sizes[-1], data.classes))

@@ -53,27 +53,27 @@ class ZeroChannels(nn.Module):
 
 
 def _stem(settings: ConvNetwork, channels: int) -> nn.Sequential:
-    width, place = settings.width, LayerFactory(settings.norm.stem, settings.activation)
+    width, layer = settings.width, LayerFactory(settings.norm.stem, settings.activation)
     if settings.stem == "res":
         residual = LayerFactory(settings.norm.residual, settings.activation)
         blocks = (DownsamplingBlock(width, width, residual) for _ in range(2))
-        return nn.Sequential(place.conv(channels, width, 3), *blocks)
+        return nn.Sequential(layer.conv(channels, width, 3), *blocks)
     return nn.Sequential(
-        place.conv(channels, width, 3),
-        place.norm(width),
-        place.act(),
-        place.conv(width, width, 4, stride=2, padding=1),
-        place.norm(width),
-        place.act(),
-        place.conv(width, width, 4, stride=2, padding=1),
+        layer.conv(channels, width, 3),
+        layer.norm(width),
+        layer.act(),
+        layer.conv(width, width, 4, stride=2, padding=1),
+        layer.norm(width),
+        layer.act(),
+        layer.conv(width, width, 4, stride=2, padding=1),
     )
 
 
 def _head(settings: ConvNetwork, channels: int, classes: int) -> nn.Sequential:
-    place = LayerFactory(settings.norm.stem, settings.activation)
+    layer = LayerFactory(settings.norm.stem, settings.activation)
     return nn.Sequential(
-        place.norm(channels),
-        place.act(),
+        layer.norm(channels),
+        layer.act(),
         nn.AdaptiveAvgPool2d(1),
         nn.Flatten(),
         nn.Dropout(settings.dropout),

@@ -24,8 +24,8 @@ def staged_network(spec: TrialSpec, data: Data) -> nn.Module:
     settings = spec.model
     assert isinstance(settings, StagedNetwork)
     widest = settings.width * 2 ** (len(settings.stages) - 1)
-    place = LayerFactory(settings.norm.stem, settings.activation.stem)
-    stem = nn.Sequential(place.conv(data.input_shape[0], settings.width, 3, padding=1, bias=False))
+    layer = LayerFactory(settings.norm.stem, settings.activation.stem)
+    stem = nn.Sequential(layer.conv(data.input_shape[0], settings.width, 3, padding=1, bias=False))
     head = nn.Sequential(
         nn.AdaptiveAvgPool2d(1),
         nn.Flatten(),
@@ -33,9 +33,9 @@ def staged_network(spec: TrialSpec, data: Data) -> nn.Module:
         nn.Linear(widest, data.classes),
     )
     if settings.order == "postact":
-        stem.extend([place.norm(settings.width), place.act()])
+        stem.extend([layer.norm(settings.width), layer.act()])
     else:
-        head = nn.Sequential(place.norm(widest), place.act(), *head)
+        head = nn.Sequential(layer.norm(widest), layer.act(), *head)
     feature = nn.Sequential(*_blocks(spec, settings))
     return nn.Sequential(OrderedDict(stem=stem, feature=feature, head=head))
 
@@ -53,16 +53,16 @@ def _blocks(spec: TrialSpec, settings: StagedNetwork) -> Iterator[nn.Module]:
             yield ode_block(spec, Dynamics(settings.order, channels, ode))
 
 
-def _residual_block(order: str, channels: int, place: LayerFactory, *, widens: bool) -> nn.Module:
+def _residual_block(order: str, channels: int, layer: LayerFactory, *, widens: bool) -> nn.Module:
     """A block that keeps the shape, or doubles the width and halves the resolution."""
     if order == "preact":
         if widens:
-            return DownsamplingBlock(channels, 2 * channels, place)
-        return ResidualBlock(Dynamics("preact", channels, place))
+            return DownsamplingBlock(channels, 2 * channels, layer)
+        return ResidualBlock(Dynamics("preact", channels, layer))
     if not widens:
-        return ResidualBlock(Dynamics("original", channels, place), after=place.act())
+        return ResidualBlock(Dynamics("original", channels, layer), after=layer.act())
     shortcut = nn.Sequential(
-        place.conv(channels, 2 * channels, 1, stride=2, bias=False), place.norm(2 * channels)
+        layer.conv(channels, 2 * channels, 1, stride=2, bias=False), layer.norm(2 * channels)
     )
-    f = Dynamics("original", channels, place, outputs=2 * channels, stride=2)
-    return ResidualBlock(f, shortcut, after=place.act())
+    f = Dynamics("original", channels, layer, outputs=2 * channels, stride=2)
+    return ResidualBlock(f, shortcut, after=layer.act())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypeAlias
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -20,12 +20,24 @@ from nodebench.ode.regularizers.regularization import Regularization
 from nodebench.ode.solve import least_evaluations
 from nodebench.spec.solver import Gradient, Solver
 
-BlockSolve: TypeAlias = "tuple[ODEBlock, Tensor, Sequence[float], Tensor]"
-"""A block, the state that it started from, the times, and the states at these."""
-
-
 MOST_TIMES = 64
 """On a path that is drawn."""
+
+
+class BlockSolve(NamedTuple):
+    """What a block solved: the state it started from, the times, and the states at these."""
+
+    block: ODEBlock
+    y0: Tensor
+    times: Sequence[float]
+    states: Tensor
+
+
+class Path(NamedTuple):
+    """Times, and of every sample its states at each."""
+
+    times: list[float]
+    states: list[list[list[float]]]
 
 
 class ODEBlock(nn.Module):
@@ -56,7 +68,7 @@ class ODEBlock(nn.Module):
         self.memory = Memory()
         self.regularization: Regularization | None = None
         self.on_solve: Callable[[BlockSolve], None] | None = None
-        self._is_function: set[bool] = set()
+        self._checked_modes: set[bool] = set()
         """In training, in evaluation: whether f was found to give one value for one input."""
 
     def forward(self, y0: Tensor) -> Tensor:
@@ -71,15 +83,15 @@ class ODEBlock(nn.Module):
     def states(self, y0: Tensor, times: Sequence[float]) -> list[Tensor]:
         """The same, each state on its own."""
         self._require_affordable(times)
-        if self.solver.facts.kind != "fixed" and self.training not in self._is_function:
+        if self.solver.facts.kind != "fixed" and self.training not in self._checked_modes:
             require_deterministic(self.f, times[0], y0)
-            self._is_function.add(self.training)
+            self._checked_modes.add(self.training)
         if self.regularization:
             states = self.regularization.states(self.f, y0, times, self._solved)
         else:
             states = self._solved(self.f, y0, times)
         if self.on_solve:
-            self.on_solve((self, y0, times, torch.stack(states)))
+            self.on_solve(BlockSolve(self, y0, times, torch.stack(states)))
         return states
 
     def _solved(self, f: nn.Module, y0: Tensor, times: Sequence[float]) -> list[Tensor]:
@@ -190,10 +202,8 @@ def take_evaluations(model: nn.Module) -> list[int]:
     return counts
 
 
-def paths(
-    block: ODEBlock, y0: Tensor, solver: Solver
-) -> Iterator[tuple[list[float], list[list[list[float]]]]]:
-    """Times, and the states of every sample at each; nothing if the solve fails."""
+def path(block: ODEBlock, y0: Tensor, solver: Solver) -> Path | None:
+    """The way of every sample through a solve; None if it fails."""
     count = MOST_TIMES
     if solver.facts.kind != "adaptive":
         steps = solver.step_count(block.t1)
@@ -206,9 +216,10 @@ def paths(
         with solved_by(block, solver):
             states = block.trajectory(y0, times)
     except TrialFailure:
-        return
+        return None
     finally:
         take_evaluations(block)
-    if states.isfinite().all():
-        rounded = (states.flatten(2).double() * 1e5).round() / 1e5
-        yield times, rounded.transpose(0, 1).tolist()
+    if not states.isfinite().all():
+        return None
+    rounded = (states.flatten(2).double() * 1e5).round() / 1e5
+    return Path(times, rounded.transpose(0, 1).tolist())

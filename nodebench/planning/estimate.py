@@ -125,8 +125,13 @@ def _remaining(entry: Entry, cost: Cost, store: Store) -> float:
     return cost.seconds - begun * (cost.seconds - cost.evaluating)
 
 
-def slots(resources: Resources, gpus: int) -> int:
-    """How many trials run side by side on a machine with this number of GPUs."""
-    by_cpu = cpu_count() // resources.cpus
-    by_gpu = math.floor(gpus / resources.gpu_share) if resources.gpu_share else by_cpu
+def slots(resources: Resources, *, gpus: float, cpus: float | None = None) -> int:
+    """How many trials run side by side on so many GPUs and CPUs, this machine's unless given."""
+    by_cpu = _places(cpu_count() if cpus is None else cpus, resources.cpus)
+    by_gpu = _places(gpus, resources.gpu_share) if resources.gpu_share else by_cpu
     return max(1, min(by_cpu, by_gpu))
+
+
+def _places(whole: float, share: float) -> int:
+    """How many shares there are in a whole; 5 of 0.2 in 1, though 1 // 0.2 is 4."""
+    return math.floor(whole / share + 1e-9)

@@ -53,7 +53,9 @@ def note_reported(sweep: Sweep, store: Store, page: Path, state: str) -> None:
 def _reported(sweep: Sweep, store: Store, page: Path, state: str) -> str:
     known = str(sorted(store.sweep(sweep.name).mlflow_runs().items()))
     runs = hashlib.sha256(known.encode()).hexdigest()[:16]
-    return f"{state} {runs} {page.resolve()} {page.stat().st_mtime_ns}"
+    figures = sorted(page.with_name("figures").glob("*"))  # which a killed report may have lost
+    files = [f"{path.name} {path.stat().st_mtime_ns}" for path in (page, *figures)]
+    return f"{state} {runs} {page.resolve()} {hashlib.sha256(str(files).encode()).hexdigest()}"
 
 
 def _experiment(sweep: Sweep, store: Store) -> str | None:

@@ -6,16 +6,15 @@ from nodebench.errors import TrialOutcome
 from nodebench.planning.options import Demand
 from nodebench.spec import Trial
 from nodebench.spec.point import EvaluationPoint, known_point
+from nodebench.spec.training import Limits
 from nodebench.store import Result, Store, TrialFolder
 from nodebench.store.result import Row
 from nodebench.store.trial_folder import is_current
-from nodebench.sweep.file import Limits
-from nodebench.sweep.points import points
 
 
 def is_missing(trial: Trial, result: Result | None, store: Store, demand: Demand) -> bool:
     """Whether a trial lacks its result, a point, or was stopped by a limit raised since."""
-    wanted = frozenset(points(trial, demand.evaluate))
+    wanted = frozenset(demand.points(trial))
     return is_incomplete(result, store.folder(trial.id), wanted, demand)
 
 

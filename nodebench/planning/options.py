@@ -5,9 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from nodebench.spec import Trial
+from nodebench.spec.point import EvaluationPoint
+from nodebench.spec.training import Limits
 from nodebench.store.locations import data_root
 from nodebench.sweep import Sweep
-from nodebench.sweep.file import Evaluate, Limits, Resources, Stop
+from nodebench.sweep.file import Evaluate, Resources, Stop
+from nodebench.sweep.points import points
 
 CHECKPOINT_S = 5.0
 """At the end of an epoch a checkpoint is written if the last one is older than this."""
@@ -24,6 +28,10 @@ class Demand:
 
     retry_failed: bool = False
     """Whether a result that is a failure (DNF) counts as missing."""
+
+    def points(self, trial: Trial) -> list[EvaluationPoint]:
+        """Everything to measure of a trial's model."""
+        return points(trial, self.evaluate)
 
 
 @dataclass(frozen=True)

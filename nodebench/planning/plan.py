@@ -34,7 +34,7 @@ class Standing(StrEnum):
     """It is trained, and evaluations are missing."""
 
     RESUMES = "resumes"
-    """It met a limit that has been raised since."""
+    """It has a result that is not its last: a limit was raised, or a retry is asked for."""
 
 
 @dataclass(frozen=True)

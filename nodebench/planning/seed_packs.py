@@ -60,6 +60,14 @@ def obstacle(spec: TrialSpec) -> str | None:
     return _obstacle_of_solve(spec.solver, spec.gradient.name)
 
 
+def has_equal_steps(spec: TrialSpec) -> bool:
+    """Whether all training steps are the same kernels, which a CUDA graph may record.
+
+    What makes the steps of several seeds differ makes those of one differ over time.
+    """
+    return obstacle(spec) is None
+
+
 def _obstacle_of_solve(solver: Solver, gradient: str) -> str | None:
     if solver.facts.kind != "fixed":
         return f"`{solver.method}` takes other steps for every seed"

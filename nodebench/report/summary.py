@@ -129,8 +129,14 @@ def _still_odes(judged: pd.DataFrame) -> list[SummaryLine]:
     odes, undecided = (int((words == w).sum()) for w in (VerdictWord.ODE, VerdictWord.UNDECIDED))
     text = f"{odes} of {len(judged)} trained networks"
     text += f", {undecided} undecided" if undecided else ""
-    lost = list(dict.fromkeys(judged.loc[words == VerdictWord.RESNET, CELL]))
-    text += f"; ResNets in disguise: {_named(lost)}." if lost else "."
+    lost = judged.loc[words == VerdictWord.RESNET, CELL].value_counts(sort=False)
+    of = judged[CELL].value_counts().to_dict()
+    told = [
+        f"`{cell}`" + (f" ({n} of {of[cell]})" if of[cell] > 1 else "")
+        for cell, n in lost.to_dict().items()
+    ]
+    which = _enumerated(told) if len(told) <= MOST_NAMED else f"in {len(told)} configurations"
+    text += f"; ResNets in disguise: {which}." if told else "."
     return [("[Still ODEs](#is-it-still-an-ode)", text)]
 
 
@@ -185,7 +191,8 @@ def _cost(frame: pd.DataFrame) -> list[SummaryLine]:
     ran = frame[frame[OUTCOME] != MISSING]
     if ran.empty or not {"epoch_s", "epochs"} <= {*ran.columns}:
         return []
-    if (seconds := float((ran["epoch_s"] * ran["epochs"]).sum())) == 0:
+    packed = ran.get("packed", pd.Series(1, ran.index)).fillna(1)  # each says what all took
+    if (seconds := float((ran["epoch_s"] * ran["epochs"] / packed).sum())) == 0:
         return []
     machines = [
         f"{hardware} ({device}, {threads:g} thread{'' if threads == 1 else 's'})"

@@ -32,7 +32,7 @@ def timed_busy(timed: pd.DataFrame) -> bool:
 
 def three_digits(value: float) -> str:
     """1234.5 as 1230, without an exponent."""
-    return f"{float(f'{value:.3g}'):g}"
+    return f"{float(f'{value:.3g}'):.15g}"
 
 
 def megabytes(counts: pd.Series[float]) -> str:

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from nodebench.spec.identity import Trial
-from nodebench.spec.solver import Solver
+from nodebench.spec.solver import Gradient, Solver
 from nodebench.spec.trial import TrialSpec
 
 
@@ -43,7 +43,8 @@ class EvaluationPoint:
             return own
         settings: dict[str, Any] = {"method": self.method, "steps": self.steps, "tol": self.tol}
         if is_same:
-            settings |= {"scipy": own.scipy, "dense_output": own.dense_output}
+            kept = ("scipy", "dense_output", "damping", "coupling")
+            settings |= {name: getattr(own, name) for name in kept}
             if own.facts.kind == "multistep":  # of the iteration inside a step
                 settings["rtol"], settings["atol"] = own.tolerances
         if self.tol_factor is not None:
@@ -62,6 +63,12 @@ def _scaled(trained: Solver, factor: float, span: float | None) -> dict[str, Any
         return {"step_size": trained.step_size * factor}
     size = trained.step_size or span / trained.step_count(span)
     return {"step_size": min(size * factor, span)}
+
+
+def gradient_of(spec: TrialSpec, name: str, solver: Solver) -> Gradient:
+    """A gradient to measure: the trial's own, with its settings, if it has this name."""
+    own = spec.gradient
+    return (own if own and own.name == name else Gradient(name=name)).suited_to(solver)
 
 
 def limit_point(spec: TrialSpec) -> EvaluationPoint:

@@ -116,7 +116,7 @@ class Solver(Settings):
         return max(1, math.ceil(min(span / self.step_size, NO_END) - 1e-9))
 
     @model_validator(mode="after")
-    def _fits_its_method(self) -> Self:
+    def _settle_method(self) -> Self:
         if self.method == "scipy_solver":
             self._complete(scipy=self.scipy or "RK45")
         else:
@@ -273,6 +273,16 @@ class Gradient(NamedSettings):
             )
         if self.norm == "seminorm" and (self.solver or solver).method == "scipy_solver":
             raise ValueError("`scipy_solver` has a norm of its own: leave out `norm: seminorm`")
+
+    def suits(self, solver: Solver) -> bool:
+        """Whether it can be taken through a solve by this solver."""
+        if solver.method == "scipy_solver" and self.name != "adjoint":
+            return False
+        try:
+            self.require_use(solver)
+        except ValueError:
+            return False
+        return True
 
     def suited_to(self, solver: Solver) -> Gradient:
         """The same without what has no effect with this solver of the forward pass."""

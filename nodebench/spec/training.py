@@ -267,3 +267,13 @@ class Train(Settings):
         if self.epochs is None and self.iterations is None:
             self._complete(epochs=10)
         return self
+
+
+class Limits(Settings):
+    """What a trial may cost: evaluations in one solve, and minutes in all. `null`: no limit.
+
+    What a fixed method needs is known, and compared with `nfe`, before it begins.
+    """
+
+    nfe: Count | None = 100_000
+    minutes: Positive | None = None

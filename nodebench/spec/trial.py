@@ -93,13 +93,18 @@ class TrialSpec(Settings):
         return {k: from_name(v) if k in ("data", "model") else v for k, v in value.items()}
 
     @model_validator(mode="after")
-    def _is_consistent(self) -> Self:
+    def _complete_and_check(self) -> Self:
         reads, kind = self.model.reads, self.data.kind
         if reads and kind and kind not in reads:
             others = ", ".join(name for name, model in MODELS.items() if kind in model.kinds)
             raise ValueError(
                 f"`{self.model.name}` reads {' or '.join(reads)}, and `{self.data.name}` is made "
                 f"of {kind}, as are read by: {others}"
+            )
+        if kind == "trajectories" and self.train.batch_size == 1:
+            raise ValueError(
+                "`train.batch_size` counts the times of a window of a trajectory, of which the "
+                "first is the start: take at least 2"
             )
         if not self.model.has_ode:
             train = self.train.model_copy(update={"regularize": None})
@@ -114,10 +119,10 @@ class TrialSpec(Settings):
             self._complete(gradient=gradient)
         if self.solver is None or self.gradient is None:
             return self
-        self._regularizes_what_it_can(self.solver)
-        self._has_so_many_steps("solver", self.solver)
+        self._require_regularizable(self.solver)
+        self._require_few_steps("solver", self.solver)
         if self.gradient.solver is not None:
-            self._has_so_many_steps("gradient.solver", self.gradient.solver)
+            self._require_few_steps("gradient.solver", self.gradient.solver)
         if self.solver.dense_output and self.model.span is not None:
             raise ValueError(
                 f"`solver.dense_output` does nothing for `{self.model.name}`, whose ODE has one "
@@ -131,7 +136,7 @@ class TrialSpec(Settings):
             )
         return self
 
-    def _regularizes_what_it_can(self, solver: Solver) -> None:
+    def _require_regularizable(self, solver: Solver) -> None:
         """Refuses regularizers that the model or the solver does not suit."""
         parts = self.train.regularize.parts if self.train.regularize else {}
         for names, is_refused, why in CANNOT_REGULARIZE:
@@ -146,7 +151,7 @@ class TrialSpec(Settings):
                 f"start of a solve over a time of {self.model.length:g}: take less than that"
             )
 
-    def _has_so_many_steps(self, path: str, solver: Solver) -> None:
+    def _require_few_steps(self, path: str, solver: Solver) -> None:
         """Refuses a step size that leaves a solve without an end."""
         span = self.model.span
         if solver.step_size is None or span is None or solver.step_count(span) <= MOST_STEPS:

@@ -83,7 +83,7 @@ class TrialFolder:
 
     @property
     def given_up_file(self) -> Path:
-        """Word of a search that has given the trial up; see `store/signals.py`."""
+        """Word of a search that has given the trial up; see `store/giving_up.py`."""
         return self.path / "given-up"
 
     @property

@@ -12,7 +12,7 @@ import yaml
 from nodebench.errors import Fault, shown, unknown
 from nodebench.spec import TrialSpec
 from nodebench.sweep.file import SMALLER, SizeName, SweepFile
-from nodebench.sweep.paths import TOO_DEEP, axis_paths, is_too_deep, set_path
+from nodebench.sweep.paths import TOO_DEEP, axis_paths, is_too_deep, set_path, written_out
 from nodebench.sweep.safe_yaml import DEEPEST, Tree, dump, parse, parse_file
 
 BLOCKS = ("grid", "evaluate", "exclude")
@@ -120,16 +120,19 @@ def _included(path: Path, tree: Tree, faults: list[Fault], above: tuple[Path, ..
         why = "includes itself" if other in above else f"more than {DEEPEST} files include another"
         faults.append(Fault("include", f"{shown(include)}: {why}"))
         return base
-    return _merged(_included(other, parse_file(other), faults, above), base)
+    below = _included(other, parse_file(other), faults, above)
+    return _merged(below, base) if isinstance(below, dict) else base
 
 
-def _merged(below: Any, above: Any) -> Any:
+def _merged(below: Tree, above: Tree, depth: int = 0) -> Tree:
     """`above` laid over `below`; a group of another name or method replaces the one below."""
-    if not isinstance(below, dict) or not isinstance(above, dict):
-        return above
     if any(key in above and above[key] != below.get(key) for key in ("name", "method")):
         return above
-    return below | {key: _merged(below.get(key), value) for key, value in above.items()}
+    merged = below | above
+    for key, value in above.items():
+        if isinstance(value, dict) and key in below:
+            merged[key] = _merged(written_out(below[key], key, depth), value, depth + 1)
+    return merged
 
 
 def _override_by_text(tree: Tree, text: str, faults: list[Fault]) -> None:

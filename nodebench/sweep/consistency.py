@@ -9,7 +9,7 @@ from nodebench.errors import Fault, unknown
 from nodebench.spec import Trial
 from nodebench.spec.identity import canonical
 from nodebench.sweep.file import Search, SweepFile
-from nodebench.sweep.match import SPEC_ORDER, agrees, misnamed, neighbors
+from nodebench.sweep.match import agrees, is_known, misnamed, neighbors
 from nodebench.sweep.paths import axis_paths
 from nodebench.sweep.safe_yaml import Tree
 
@@ -51,7 +51,7 @@ def _not_searchable(
     for path in search.space:
         if clash := [a for a in axes if f"{a}.".startswith(f"{path}.") or path.startswith(f"{a}.")]:
             yield Fault(f"search.space.{path}", f"stands in the grid's axis `{clash[0]}` too")
-        if path not in SPEC_ORDER or path == "seed":
+        if not is_known(path) or path == "seed":
             yield Fault(f"search.space.{path}", unknown(path, "field", neighbors(path)))
 
 

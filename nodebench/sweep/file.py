@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from nodebench.errors import shown, unknown
 from nodebench.spec.settings import NamedSettings, Settings
-from nodebench.spec.training import REGULARIZER_TERMS
+from nodebench.spec.training import REGULARIZER_TERMS, Limits
 from nodebench.spec.vocabulary import (
     A_NUMBER,
     GRADIENT_NUMBERS,
@@ -130,16 +130,6 @@ class Resources(Settings):
                 "Give `gpus: 1`, or a fraction so that trials share one"
             )
         return self
-
-
-class Limits(Settings):
-    """What a trial may cost: evaluations in one solve, and minutes in all. `null`: no limit.
-
-    What a fixed method needs is known, and compared with `nfe`, before it begins.
-    """
-
-    nfe: Count | None = 100_000
-    minutes: Positive | None = None
 
 
 def _not_empty(values: Any) -> Any:

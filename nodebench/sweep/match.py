@@ -16,6 +16,10 @@ SPEC_ORDER = {path: i for i, path in enumerate(dict.fromkeys(field_paths(TrialSp
 """Every path that a trial may have -> its place in a spec."""
 
 
+OPEN_MAPPINGS = tuple(path for path in SPEC_ORDER if path.rpartition(".")[2] == "settings")
+"""Mappings whose keys are a user's own."""
+
+
 def agrees(spec: TrialSpec, cell: Mapping[str, Any]) -> bool:
     """Whether a trial has what a partial cell (path -> value) says: setting it changes nothing."""
     if not cell:
@@ -33,7 +37,7 @@ def leaves(cell: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
     """A cell's paths and values, groups and names that stand for groups taken apart."""
     for key, value in cell.items():
         path = f"{prefix}{key}"
-        if isinstance(value, dict):
+        if isinstance(value, dict) and value:
             yield from leaves(value, f"{path}.")
         else:
             yield (f"{path}.name" if f"{path}.name" in SPEC_ORDER else path), value
@@ -48,8 +52,13 @@ def named_paths(cell: Mapping[str, Any]) -> list[str]:
 def misnamed(where: str, cell: Mapping[str, Any]) -> Iterator[Fault]:
     """The paths in a partial cell that no trial can have."""
     for path, _ in leaves(cell):
-        if path not in SPEC_ORDER:
+        if not is_known(path):
             yield Fault(f"{where}.{path}", unknown(path, "field", neighbors(path)))
+
+
+def is_known(path: str) -> bool:
+    """Whether a trial may have this path: a field, or what lies in a part's own `settings`."""
+    return path in SPEC_ORDER or any(path.startswith(f"{open_}.") for open_ in OPEN_MAPPINGS)
 
 
 def neighbors(path: str) -> list[str]:

@@ -26,13 +26,14 @@ def is_too_deep(path: str) -> bool:
 def set_path(tree: Tree, path: Sequence[str], value: Any) -> None:
     """Sets a value in a tree, writing shorthand on the way out in full."""
     for depth, key in enumerate(path[:-1]):
-        inner = tree.get(key)
-        if isinstance(inner, str) and depth == 1 and key in BY_PLACE:
-            inner = dict.fromkeys(PLACES, inner)
-        elif isinstance(inner, str):
-            inner = {"name": inner}
-        elif not isinstance(inner, dict):
-            inner = {}
-        tree[key] = inner
-        tree = inner
+        tree[key] = written_out(tree.get(key), key, depth)
+        tree = tree[key]
     tree[path[-1]] = copy.deepcopy(value)
+
+
+def written_out(group: Any, key: str, depth: int) -> Tree:
+    """A group at a depth of a spec as a mapping: of a name, what it is shorthand for."""
+    if isinstance(group, str):
+        is_by_place = depth == 1 and key in BY_PLACE
+        return dict.fromkeys(PLACES, group) if is_by_place else {"name": group}
+    return group if isinstance(group, dict) else {}

@@ -7,7 +7,13 @@ from dataclasses import replace
 
 from nodebench.errors import Fault, SweepError
 from nodebench.spec import Trial, TrialSpec
-from nodebench.spec.point import EvaluationPoint, limit_point, own_point, point_of
+from nodebench.spec.point import (
+    EvaluationPoint,
+    gradient_of,
+    limit_point,
+    own_point,
+    point_of,
+)
 from nodebench.spec.solver import Solver
 from nodebench.spec.vocabulary import METHODS, OWN
 from nodebench.sweep.file import Evaluate
@@ -53,12 +59,25 @@ def _points_of(spec: TrialSpec, block: Evaluate) -> Iterator[EvaluationPoint]:
         yield replace(point_of(spec.solver), gradient=spec.gradient.name, at=at)
     for method in block.methods:
         for point in _solvers(spec, method, block):
-            for gradient in block.gradients:
-                for at in block.at if gradient != OWN else ():
+            for gradient in _gradients(spec, method, block):
+                for at in block.at:
                     yield replace(point, gradient=gradient, at=at)
             for statistics in () if block.gradients else block.batch_norm:
                 if statistics == "running" or has_batch_norm:
                     yield replace(point, test_size=block.test_size, batch_norm=statistics)
+
+
+def _gradients(spec: TrialSpec, method: str, block: Evaluate) -> Iterator[str]:
+    """The gradients that a block measures under a method, as far as they suit it."""
+    own = spec.solver
+    solver = own if own and own.method == method else _any_solver(method)
+    for name in block.gradients:
+        if name != OWN and gradient_of(spec, name, solver).suits(solver):
+            yield name
+
+
+def _any_solver(method: str) -> Solver:
+    return Solver(method=method, steps=None if METHODS[method].kind == "adaptive" else 1)
 
 
 def _solvers(spec: TrialSpec, method: str, block: Evaluate) -> Iterator[EvaluationPoint]:
@@ -102,7 +121,7 @@ def require_points(sweep: Sweep, source: str) -> None:
             f"evaluate[{number}]",
             "gives no trial a point: `nfe` must be a multiple of a method's stages (times the "
             "ODE blocks; a model by import path takes `steps`), `step_factors` need a training by "
-            "steps, `tol_factors` one by tolerance",
+            "steps, `tol_factors` one by tolerance, and `gradients` methods that they suit",
         )
         for number, block in enumerate(sweep.evaluate)
         if not any(asked(trial, [block]) for trial in sweep.trials)

@@ -8,10 +8,10 @@ from typing import Any
 
 from nodebench.spec import Trial
 from nodebench.spec.identity import Cell, canonical
+from nodebench.spec.training import Limits
 from nodebench.sweep.file import (
     Claim,
     Evaluate,
-    Limits,
     Made,
     Resources,
     Search,

@@ -53,11 +53,10 @@ class BackgroundTracker:
         self._page: Path | None = None
         self._written = threading.Event()
         self._heard = threading.Event()
-        self._listener = threading.Thread(target=self._listen, args=(on_change,), daemon=True)
-        self._listener.start()
-
         self.problem: str | None = LOST
         """What went wrong; None once all is written."""
+        self._listener = threading.Thread(target=self._listen, args=(on_change,), daemon=True)
+        self._listener.start()
 
     def __enter__(self) -> Self:
         return self

@@ -47,7 +47,9 @@ def adaptation_for(model: nn.Module, task: Task[Any], spec: TrialSpec) -> Adapta
     solver = spec.solver
     if solver is None or solver.adapt is None:
         return None
-    block = next(ode_blocks(model))
+    block = next(ode_blocks(model), None)
+    if block is None:
+        raise InputError("`solver.adapt`: the model has no `ODEBlock` whose solver could adapt")
     if solver.facts.kind == "adaptive":
         return ToleranceAdaptation(model, solver)
     if solver.steps is None and solver.step_size is None:
@@ -147,7 +149,7 @@ class StepAdaptation(Adaptation):
         return larger if abs(reference - found) <= self.settings.threshold else self.solver
 
     def reference(self) -> Solver:
-        """A method of the next order, with a step that makes its error smaller by `FINER`."""
+        """A method of higher order, with a step that makes its error smaller by `FINER`."""
         order = self.solver.order or 1
         error = (self.step_size / self.span) ** order
         size = self.step_size
@@ -257,9 +259,9 @@ def _state_before(block: ODEBlock, model: nn.Module, task: Task[Any]) -> Tensor:
     with recorded(model) as solves, solved_by(model, Solver(method="euler", steps=1)):
         task.loss(model, next(task.batches(0)))
     take_evaluations(model)
-    for solved, y0, _, _ in solves:
-        if solved is block:
-            return y0
+    for solve in solves:
+        if solve.block is block:
+            return solve.y0
     raise InputError("`solver.adapt`: the network's first ODE block is not used in a forward pass")
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from nodebench.ode.block import by_backprop, take_evaluations
 from nodebench.ode.gradients.buffers import buffers_kept
 from nodebench.planning import RunOptions
-from nodebench.planning.seed_packs import obstacle
+from nodebench.planning.seed_packs import has_equal_steps
 from nodebench.spec import Trial
 from nodebench.training.machine import peak_memory
 from nodebench.training.step import Step
@@ -29,7 +29,7 @@ SAME_GRADIENT = 1e-3
 
 def graph_of(trial: Trial, options: RunOptions) -> Graphed | None:
     """What takes a trial's steps on a GPU, if all of them are the same kernels."""
-    if not options.resources.gpu_share or obstacle(trial.spec):
+    if not options.resources.gpu_share or not has_equal_steps(trial.spec):
         return None
     return Graphed()
 

@@ -18,14 +18,21 @@ from nodebench.errors import FieldError, TrialFailure, TrialOutcome
 from nodebench.ode.block import batch_statistics, ode_blocks, solved_by, take_evaluations
 from nodebench.planning.missing import known_points, limit_of
 from nodebench.spec import Trial, TrialSpec
-from nodebench.spec.point import EvaluationPoint, is_training_solver, known_point, reference_solver
-from nodebench.spec.solver import Gradient, Solver
+from nodebench.spec.point import (
+    EvaluationPoint,
+    gradient_of,
+    is_training_solver,
+    known_point,
+    reference_solver,
+)
+from nodebench.spec.solver import Solver
+from nodebench.spec.training import Limits
 from nodebench.store import TrialFolder
 from nodebench.store.result import Row
 from nodebench.store.trial_folder import ERRORS_RULE
-from nodebench.sweep.file import Limits
 from nodebench.training.machine import environment, is_out_of_memory, shortage
-from nodebench.training.numerical_error import Gradients, ReferenceGradient, ReferenceSolves
+from nodebench.training.numerical_error.gradients import Gradients, ReferenceGradient
+from nodebench.training.numerical_error.solves import ReferenceSolves
 from nodebench.training.task import Task
 
 
@@ -141,7 +148,8 @@ class _Meter:
         """Everything that is known of a point."""
         take_evaluations(self.model)
         if point.gradient:
-            return self._gradient_error(point.at).of(self._gradient(point.gradient, solver), solver)
+            gradient = gradient_of(self.trial.spec, point.gradient, solver)
+            return self._gradient_error(point.at).of(gradient, solver)
         with self._statistics(point), solved_by(self.model, solver):
             found = self.task.evaluate(self.model, size=point.test_size)
         tested = {**found.measures, "nfe": found.nfe, "forward_s": found.forward_s}
@@ -160,11 +168,6 @@ class _Meter:
     def _statistics(self, point: EvaluationPoint) -> AbstractContextManager[None]:
         is_batch = point.batch_norm == "batch"
         return batch_statistics(self.model) if is_batch else contextlib.nullcontext()
-
-    def _gradient(self, name: str, solver: Solver) -> Gradient:
-        """The trial's own gradient, if it has this name, with its own settings."""
-        own = self.trial.spec.gradient
-        return (own if own and own.name == name else Gradient(name=name)).suited_to(solver)
 
     def _gradient_error(self, at: str) -> ReferenceGradient:
         if at not in self._gradient_errors:

@@ -74,6 +74,16 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
 
 
+@contextmanager
+def where_memory_suffices() -> Iterator[None]:
+    """Runs what it encloses; gives it up where memory does not suffice."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+
+
 def release_memory(device: torch.device) -> None:
     """Gives back what is no longer used, and begins a new measurement of `peak_memory`."""
     gc.collect()

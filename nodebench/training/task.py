@@ -24,7 +24,7 @@ from nodebench.data.dataset import Data, Split, balanced
 from nodebench.data.system import Flow
 from nodebench.data.trajectory import Trajectory, windows
 from nodebench.errors import Diverged
-from nodebench.ode.block import ode_blocks, paths, recorded, solved_by, take_evaluations
+from nodebench.ode.block import ode_blocks, path, recorded, solved_by, take_evaluations
 from nodebench.spec import TrialSpec
 from nodebench.spec.point import limit_solver
 from nodebench.spec.seed import stream
@@ -169,15 +169,15 @@ class Classification(Task[Batch]):
         with recorded(model.eval()) as solves, solved_by(model, Solver(method="euler", steps=1)):
             model(network_input(self.data, chosen.inputs))
         take_evaluations(model)
-        if len(solves) != 1 or solves[0][1].dim() < 2 or solves[0][1].flatten(1).shape[1] != 2:
+        if len(solves) != 1 or solves[0].y0.dim() < 2 or solves[0].y0.flatten(1).shape[1] != 2:
             return []
-        block, y0, _, _ = solves[0]
+        solve = solves[0]
         labels = chosen.targets.tolist()
         return [
-            {"class": label, "under": under, "t": list(times), "states": path}
-            for under, solver in (("own", block.solver), ("limit", self.limit))
-            for times, states in paths(block, y0, solver)
-            for label, path in zip(labels, states, strict=True)
+            {"class": label, "under": under, "t": found.times, "states": states}
+            for under, solver in (("own", solve.block.solver), ("limit", self.limit))
+            if (found := path(solve.block, solve.y0, solver))
+            for label, states in zip(labels, found.states, strict=True)
         ]
 
 

@@ -33,9 +33,8 @@ from nodebench.spec import Trial
 from nodebench.spec.own_code import known_alone
 from nodebench.spec.seed import stream
 from nodebench.store import Result, Store, TrialFolder
+from nodebench.store.giving_up import take_given_up
 from nodebench.store.result import Row
-from nodebench.store.signals import take_given_up
-from nodebench.sweep.points import points
 from nodebench.training.adaptation import adaptation_for
 from nodebench.training.checkpoint import TrainState, newest_checkpoint, read_checkpoint
 from nodebench.training.evaluation import evaluate_points
@@ -262,7 +261,7 @@ def _evaluate(prepared: Prepared, folder: TrialFolder) -> None:
     with suppress(TrialFailure):  # which the points will tell
         if rows := task.trajectories(model):
             folder.write_trajectories(rows)
-    wanted = points(trial, options.evaluate)
+    wanted = options.points(trial)
     evaluate_points(model, untrained, task, trial, wanted, folder, options.limits)
 
 

@@ -82,7 +82,7 @@ def test_a_second_interrupt_while_the_first_is_answered_is_no_traceback(monkeypa
     def interrupted_again():
         raise KeyboardInterrupt
 
-    for name in ("app", "take_over", "_have_a_home", "_heed_signals"):
+    for name in ("app", "take_over", "_have_a_home", "heed_interrupts"):
         monkeypatch.setattr(app, name, interrupted_again if name == "app" else lambda: None)
     with pytest.raises(SystemExit) as caught:
         app.command_line()

@@ -9,7 +9,8 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from nodebench.data.batches import CROP_PADDING, batches_per_epoch, test_batches, train_batches
+from nodebench.data.augmentation import CROP_PADDING
+from nodebench.data.batches import batches_per_epoch, test_batches, train_batches
 from nodebench.data.dataset import Data, Split, balanced
 from nodebench.errors import DataError
 from tests.support.fake_datasets import WRITERS, loaded

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import torch
 
 from nodebench.data.load import load_data
 from nodebench.data.system import Flow
+from nodebench.errors import DataError
 from nodebench.models.build import build
 from nodebench.ode.block import ode_blocks, solved_by
 from nodebench.spec import TrialSpec
@@ -77,3 +79,12 @@ def test_coefficients_that_are_off_are_learned() -> None:
     assert next(ode_blocks(state.model)).f.coefficients.tolist() == pytest.approx([1, 1], abs=0.03)
     assert rows[-1]["test_error"] < 0.1 * rows[0]["test_error"] + 0.01
     assert rows[-1]["nfe_backward"] == 16
+
+
+def test_a_system_that_cannot_be_solved_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(*_args: object, **_how: object) -> object:
+        return SimpleNamespace(success=False, message="the step became too small")
+
+    monkeypatch.setattr("scipy.integrate.solve_ivp", stopped)
+    with pytest.raises(DataError, match="over a time of 1: the step became too small"):
+        load_data(spec("van-der-pol", 1.0, 1.0), Path())

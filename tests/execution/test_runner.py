@@ -126,6 +126,7 @@ def test_a_gpu_that_is_not_there_is_refused(tmp_path):
 
 def test_a_trial_held_by_another_launch_does_not_stop_the_others(tmp_path, monkeypatch):
     monkeypatch.setattr("nodebench.store.trial_folder.TRIAL_WAIT_S", 0.1)
+    monkeypatch.setattr(runner, "TRIAL_WAIT_S", 1.0)
     sweep, store, recorder = tiny(tmp_path, seeds=[0, 1]), Store(tmp_path / "runs"), Recorder()
     with store.folder(sweep.trials[0].id).locked():
         run_inline(sweep.trials, store, options(sweep, tmp_path), recorder)

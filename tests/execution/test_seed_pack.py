@@ -16,8 +16,9 @@ from nodebench.planning import RunOptions
 from nodebench.planning.seed_packs import obstacle, packs
 from nodebench.spec import TrialSpec
 from nodebench.spec.identity import Cell
+from nodebench.spec.training import Limits
 from nodebench.store import Store
-from nodebench.sweep.file import Limits, Resources, Stop
+from nodebench.sweep.file import Resources, Stop
 from nodebench.training import trial as trial_module
 from nodebench.training.checkpoint import EpochSums, TrainState, read_checkpoint
 from nodebench.training.loop import new_state
@@ -189,7 +190,8 @@ def test_a_seed_that_diverges_does_not_harm_the_others(tmp_path, three, monkeypa
         assert one == pytest.approx(other, rel=1e-5)
 
 
-def test_a_trial_held_elsewhere_is_left_out(tmp_path, three):
+def test_a_trial_held_elsewhere_is_left_out(tmp_path, three, monkeypatch):
+    monkeypatch.setattr("nodebench.store.trial_folder.TRIAL_WAIT_S", 0.1)
     trials, how = three
     store = Store(tmp_path / "runs")
     with store.folder(trials[2].id).locked():

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from nodebench.errors import DeadlineExceeded, EvaluationLimit, RandomField
 from nodebench.ode import block as block_module
-from nodebench.ode.block import ODEBlock, ode_blocks, take_evaluations
+from nodebench.ode.block import ODEBlock, batch_statistics, ode_blocks, take_evaluations
 from nodebench.spec.solver import Gradient, Solver
 from nodebench.spec.vocabulary import GRADIENTS
 
@@ -216,3 +216,27 @@ def test_scipy_lets_limits_through() -> None:
         block.max_evaluations = 5
         with pytest.raises(EvaluationLimit):
             block(start())
+
+
+def test_batch_norm_takes_the_batchs_statistics_where_it_is_asked_to() -> None:
+    class Normed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm = nn.BatchNorm1d(1, affine=False)
+
+        def forward(self, _t: float | Tensor, y: Tensor) -> Tensor:
+            out: Tensor = self.norm(y)
+            return out
+
+    outside = nn.BatchNorm1d(1)
+    model = nn.Sequential(
+        outside, ODEBlock(Normed(), Solver(method="euler", steps=2), Gradient())
+    ).eval()
+    x = torch.tensor([[3.0], [5.0]])
+    running = model(x)
+    torch.testing.assert_close(running, x * 1.5**2, rtol=1e-4, atol=0)
+    with batch_statistics(model):
+        batch = model(x)
+    torch.testing.assert_close(batch, x + 2 * torch.tensor([[-0.5], [0.5]]), rtol=1e-3, atol=0)
+    torch.testing.assert_close(model(x), running)
+    assert outside.num_batches_tracked == 0

@@ -88,3 +88,5 @@ def test_a_machine_has_as_many_slots_as_its_scarcest_resource(monkeypatch):
     assert slots(Resources(cpus=2), gpus=0) == 4
     assert slots(Resources(cpus=1, gpus=0.5), gpus=2) == 4
     assert slots(Resources(cpus=16), gpus=0) == 1
+    assert [slots(Resources(gpus=share), gpus=1) for share in (0.1, 0.2, 0.3)] == [8, 5, 3]
+    assert slots(Resources(gpus=0.1), gpus=1, cpus=32) == 10

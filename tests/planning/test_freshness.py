@@ -45,3 +45,13 @@ def test_whatever_is_new_or_gone_is_written(tmp_path, monkeypatch):
     history = store.folder(grown.trials[0].id).path / "history.jsonl"
     os.utime(history, ns=(1, 1))
     assert not is_tracked(grown, store)
+
+
+def test_a_report_without_one_of_its_figures_is_written_again(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    sweep, store = tiny(tmp_path), Store(tmp_path / "runs")
+    page = run(sweep, store, track=False).page
+    figure = next(page.with_name("figures").glob("*.svg"))
+    figure.unlink()
+    run(sweep, store, track=False)
+    assert figure.exists()

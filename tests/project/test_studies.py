@@ -11,6 +11,7 @@ from nodebench.planning import RunOptions
 from nodebench.report.analysis.sizes import caveat
 from nodebench.spec import Trial, TrialSpec
 from nodebench.spec.point import EvaluationPoint
+from nodebench.spec.solver import Solver
 from nodebench.store import Store
 from nodebench.sweep import Sweep, load
 from nodebench.sweep.file import Evaluate, Resources, SizeName
@@ -20,9 +21,7 @@ from tests.support.fake_datasets import WRITERS
 FILES = sorted((Path(__file__).parents[2] / "sweeps").glob("*.yaml"))
 MEDIUM = [path for path in FILES if "\nmedium:" in path.read_text(encoding="utf-8")]
 STUDIES = ("S1", "S2", "S3", "S4")
-OURS = {"quickstart", "gradient-accuracy", "gradient-memory", "gradient-methods"}
-MOST_IN_SMALL = {"gradient-methods": 28}
-"""Of trainings that take seconds; 12 of others."""
+OURS = {"quickstart", "gradient-accuracy", "gradient-memory", "gradient-methods", "regularization"}
 
 
 def cut(trial: Trial, written: dict[str, Any]) -> Trial:
@@ -65,7 +64,7 @@ def test_a_sweep_file_is_named_after_what_it_shows_and_has_a_small_form(
     assert sweep.name == path.stem + ("-small" if size == "small" else "")
     assert path.stem in OURS or any(study in sweep.about for study in STUDIES)
     if size == "small":
-        assert len(sweep.trials) <= MOST_IN_SMALL.get(path.stem, 12)
+        assert len(sweep.trials) <= 12
         assert sweep.resources.gpus == 0
 
 
@@ -112,6 +111,10 @@ def test_the_trials_of_a_sweep_run_on_small_generated_files(
     monkeypatch.setattr(
         "nodebench.sweep.points.limit_point", lambda _spec: EvaluationPoint("rk4", steps=2)
     )
+    monkeypatch.setattr(
+        "nodebench.training.evaluation.reference_solver",
+        lambda _spec: Solver(method="rk4", steps=4),
+    )
     store = Store(tmp_path / "runs")
     for trial in representatives(load(path)):
         name = trial.spec.data.name
@@ -135,7 +138,7 @@ def test_every_sweep_of_the_studies_is_here() -> None:
         "mnist-adjoint", "cifar10-tuning", "odenet4-normalization", "odenet10-normalization",
         "controls",
     }  # fmt: skip
-    assert {path.stem for path in FILES} == named | OURS | {"regularization"}
+    assert {path.stem for path in FILES} == named | OURS
 
 
 @pytest.mark.gpu

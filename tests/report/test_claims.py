@@ -125,6 +125,14 @@ def test_a_claim_about_what_has_not_run_is_not_judged(tmp_path):
     assert claimed(tmp_path, only_relu, of={**TANH, **FINE}, above=RELU).judgement is NOT_RUN
 
 
+def test_one_cell_is_enough_to_refute_a_claim(tmp_path):
+    def without_coarse(activation: str, steps: int, seed: int) -> float | None:
+        return steady(activation, steps, seed) if steps == 8 else None
+
+    assert claimed(tmp_path, without_coarse, of=RELU, above=TANH).judgement is FAILS
+    assert claimed(tmp_path / "true", without_coarse, of=TANH, above=RELU).judgement is NOT_RUN
+
+
 def test_a_claim_of_speed_wants_seconds_that_compare(tmp_path):
     claim = {"says": "slow", "of": {"solver.steps": 4}, "metric": "timed_epoch_s"}
     claim["above"] = {"solver.steps": 2}

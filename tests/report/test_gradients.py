@@ -33,8 +33,8 @@ def measured(tmp_path: Path, **fields: object) -> tuple[Sweep, Store]:
     return sweep, store
 
 
-@pytest.fixture
-def three_ways(tmp_path: Path) -> tuple[Sweep, Store]:
+@pytest.fixture(scope="module")
+def three_ways(tmp_path_factory: pytest.TempPathFactory) -> tuple[Sweep, Store]:
     """At three numbers of steps: backprop, the adjoint, and reversible Heun's gradient."""
     counts = [16, 64, 256]
     grid = [
@@ -44,7 +44,7 @@ def three_ways(tmp_path: Path) -> tuple[Sweep, Store]:
             "solver": [{"method": "reversible_heun", "steps": n} for n in counts],
         },
     ]
-    return measured(tmp_path, grid=grid)
+    return measured(tmp_path_factory.mktemp("three-ways"), grid=grid)
 
 
 @pytest.mark.parametrize("power", [0, 0.5, 1])
@@ -111,6 +111,21 @@ def test_the_answer_says_which_was_exact_cheapest_and_lightest(three_ways, tmp_p
     assert all(section in page.read_text() for section in sections)
     figures = {path.name for path in (page.parent / "figures").iterdir()}
     assert {"gradient-costs.svg", "gradient-memory.svg"} <= figures
+
+
+def test_seconds_are_of_a_training_step_only_where_every_cell_was_timed(tmp_path: Path) -> None:
+    grid = {"gradient": ["backprop", "adjoint"]}
+    sweep, store = measured(tmp_path, grid=grid, seeds=[0, 1, 2])
+    plain, adjoint = (next(t for t in sweep.trials if t.settings["gradient.name"] == name)
+                      for name in ("backprop", "adjoint"))  # fmt: skip
+    row = {"step_memory_bytes": 8e6, "load_before": 0.0, "time": 0.0}
+    row |= {"hardware": "abacus", "device": "cpu", "threads": 1, "torch": "2"}
+    store.folder(plain.id).add_timing({**row, "step_s": 2.0, "timed_epoch_s": 2.0})
+    assert not Findings(sweep, store).costs["is_timed"].any()
+    store.folder(adjoint.id).add_timing({**row, "step_s": 3.0, "timed_epoch_s": 3.0})
+    costs = Findings(sweep, store).costs.set_index("way")
+    assert costs["seconds"].to_dict() == {"backprop": 2.0, "adjoint": 3.0}  # of one seed of three
+    assert (costs["memory"] == 8e6).all()
 
 
 def test_several_systems_have_a_figure_of_their_errors(tmp_path: Path) -> None:

@@ -56,3 +56,14 @@ def test_the_answer_counts_what_matches_differs_and_is_too_uncertain(tmp_path):
 def test_there_is_nothing_to_answer_before_anything_has_finished(tmp_path):
     sweep = tiny(tmp_path, grid=GRID, baseline=RELU)
     assert answer(Findings(sweep, Store(tmp_path / "runs"))) == ""
+
+
+def test_seeds_of_a_pack_share_its_seconds(tmp_path):
+    sweep, store = tiny(tmp_path, seeds=[0, 1, 2]), Store(tmp_path / "runs")
+    for trial in sweep.trials:  # each says what all three took
+        store.folder(trial.id).create(trial)
+        summary, packed = {"test_accuracy": 0.9, "epoch_s": 30.0}, [{"packed": 3}]
+        store.folder(trial.id).write_result(Result("finished", "", 2, summary, packed, 0, 1))
+    assert "**Cost:** 3 trials, 60 seconds of training. None failed." in answer(
+        Findings(sweep, store)
+    )

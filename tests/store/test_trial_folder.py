@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from nodebench.store import Result, Store, TrialFolder
-from nodebench.store.signals import give_up, take_given_up
+from nodebench.store.giving_up import give_up, take_given_up
 from tests.support.tiny_sweeps import tiny
 
 RESULT = Result("finished", "", 1, {}, [], 1.0, 2.0)

@@ -64,6 +64,40 @@ def test_include_lays_base_over_another_files(tmp_path):
     assert (model.width, model.stem) == (16, "res")
 
 
+@pytest.mark.parametrize(
+    ("below", "above"),
+    [
+        ("data: digits, model: {name: odenet, norm: bn}", "model: {norm: {ode: ln}}"),
+        ("data: digits, model: odenet", "model: {width: 16}, data: {train_size: 10}"),
+    ],
+)
+def test_shorthand_below_means_the_same_as_written_in_full(tmp_path, below, above):
+    def settings(shorthand: str) -> dict[str, object]:
+        (tmp_path / "below.yaml").write_text(f"base: {{{shorthand}}}")
+        text = f"{{name: t, include: below.yaml, base: {{solver: {{tol: 0.1}}, {above}}}}}"
+        return load(write_sweep(tmp_path, text)).trials[0].settings
+
+    full = below.replace("norm: bn", "norm: {stem: bn, residual: bn, ode: bn}")
+    full = full.replace("data: digits", "data: {name: digits}")
+    full = full.replace("model: odenet", "model: {name: odenet}")
+    assert full != below
+    assert settings(below) == settings(full)
+
+
+def test_settings_of_one_s_own_part_are_paths_wherever_a_grid_takes_them(tmp_path):
+    widths = {"model.settings.width": [8, 16, 32]}
+    found = load(
+        write_sweep(
+            tmp_path,
+            base={**BASE, "model": {"name": "my.nets:Net"}},
+            grid=widths,
+            baseline={"model.settings.width": 8},
+            exclude=[{"model.settings.width": 32}],
+        )
+    )
+    assert [t.spec.model.settings["width"] for t in found.trials] == [8, 16]
+
+
 def test_small_replaces_fields_and_axes_and_renames_the_sweep(tmp_path):
     path = write_sweep(
         tmp_path,

@@ -1,4 +1,4 @@
-"""Tests of spec/point.py."""
+"""Tests of sweep/points.py, and of spec/point.py, whose points it chooses."""
 
 from __future__ import annotations
 
@@ -145,3 +145,28 @@ def test_only_own_gradients_need_no_methods(tmp_path: Path) -> None:
     for block in ({}, {"gradients": ["backprop"]}, {"gradients": ["own", "adjoint"]}):
         with pytest.raises(SweepError, match="needs `methods`"):
             tiny(tmp_path, evaluate={**block})
+
+
+@pytest.mark.parametrize(
+    ("method", "gradient"),
+    [("euler", "reversible"), ("alf", "symplectic"), ("implicit_adams", "aca")],
+)
+def test_a_gradient_is_measured_only_with_solvers_that_it_suits(
+    tmp_path: Path, method: str, gradient: str
+) -> None:
+    block = {"methods": [method], "steps": [4], "gradients": [gradient, "backprop"]}
+    sweep = tiny(tmp_path, evaluate=block)
+    assert {p.gradient for p in asked(sweep.trials[0], sweep.evaluate)} == {"backprop"}
+    none = tiny(tmp_path, evaluate={**block, "gradients": [gradient]})
+    with pytest.raises(SweepError, match="`gradients` methods that they suit"):
+        require_points(none, "sweep.yaml")
+
+
+def test_the_trained_method_keeps_its_settings_at_other_steps(tmp_path: Path) -> None:
+    solver = {"method": "euler", "steps": 4, "coupling": 0.9}
+    block = {"methods": ["euler", "midpoint"], "step_factors": [0.5]}
+    sweep = tiny(tmp_path, grid={"solver": [solver]}, evaluate=block)
+    half, other = asked(sweep.trials[0], sweep.evaluate)
+    trained = sweep.trials[0].spec.solver
+    assert half.solver(trained, 1.0) == Solver(method="euler", step_size=0.125, coupling=0.9)
+    assert other.solver(trained, 1.0) == Solver(method="midpoint", step_size=0.125)

@@ -79,6 +79,10 @@ base:
                    "gradient": {"name": "recompute", "segments": 3}}}, "base", "of fixed steps"),
         ({"base": {**BASE, "train": {"epochs": 1, "iterations": 1}}}, "base.train", "not both"),
         ({"base": {"model": "odenet"}}, "base.data", "is missing"),
+        ({"base": {"data": "spiral", "model": "neuralode", "solver": {"method": "euler",
+                   "step_size": 0.1}, "train": {"batch_size": 1}}}, "base", "at least 2"),
+        ({"grid": {"solver.steps": [1, 2]}, "baseline": {"solver.adapt": {}}},
+         "baseline", "agrees with no trial"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_named_by_its_path(tmp_path, fields, where, what):

@@ -16,9 +16,9 @@ from nodebench.errors import TrackingError
 from nodebench.execution.runner import run_inline
 from nodebench.files import write
 from nodebench.report.analysis import frames
+from nodebench.spec.training import Limits
 from nodebench.store import Store
 from nodebench.store.locations import tracking_uri
-from nodebench.sweep.file import Limits
 from nodebench.tracking.background import LOST, BackgroundTracker
 from nodebench.tracking.client import TRIAL_TAG
 from nodebench.tracking.conversion import VIEW_TAG

@@ -375,3 +375,13 @@ def test_the_adaptive_default_starts_at_the_papers_tolerance() -> None:
 def test_adaptation_is_for_methods_that_the_paper_gives_a_reference(method: str) -> None:
     with pytest.raises(ValidationError, match="`adapt` is defined for euler, midpoint"):
         Solver(method=method, **({} if method == "bosh3" else {"steps": 2}), adapt={})
+
+
+def test_a_model_without_an_ode_block_cannot_adapt() -> None:
+    spec = TrialSpec.model_validate(
+        {"data": SPHERES, "model": "plainode", "solver": {"method": "euler", "adapt": {}},
+         "train": {"epochs": 1}}
+    )  # fmt: skip
+    task = task_for(load_data(spec, Path()), spec)
+    with pytest.raises(InputError, match="no `ODEBlock` whose solver could adapt"):
+        adaptation_for(nn.Linear(2, 2), task, spec)

@@ -14,11 +14,13 @@ from nodebench.api import evaluate, run
 from nodebench.planning import entries
 from nodebench.planning.missing import is_missing
 from nodebench.report.analysis.verdict import VerdictWord, judge
+from nodebench.spec.solver import Solver
+from nodebench.spec.training import Limits
 from nodebench.store import Result, Store
 from nodebench.store.result import Row
 from nodebench.store.trial_folder import ERRORS_RULE
 from nodebench.sweep import Sweep
-from nodebench.sweep.file import Evaluate, Limits
+from nodebench.sweep.file import Evaluate
 from nodebench.training.trial import run_trial
 from tests.support.tiny_sweeps import Quiet, options, tiny
 
@@ -29,6 +31,13 @@ def trained(sweep: Sweep, folder: Path) -> tuple[Result, list[Row]]:
     store = Store(folder / "runs")
     result = run_trial(sweep.trials[0], store, options(sweep, folder))
     return result, store.folder(sweep.trials[0].id).evaluations()
+
+
+@pytest.fixture
+def coarse_reference(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests that ask which errors are measured, and not how large they are."""
+    coarse = Solver(method="rk4", steps=8)
+    monkeypatch.setattr("nodebench.training.evaluation.reference_solver", lambda _spec: coarse)
 
 
 def test_a_points_factor_is_of_the_step_size_that_adaptation_came_to(tmp_path: Path) -> None:
@@ -43,6 +52,7 @@ def test_a_points_factor_is_of_the_step_size_that_adaptation_came_to(tmp_path: P
     assert own["accuracy"] == result.summary["test_accuracy"]
 
 
+@pytest.mark.usefixtures("coarse_reference")
 def test_batch_statistics_give_another_accuracy_and_leave_the_learned_ones(tmp_path: Path) -> None:
     base = {
         "data": {"name": "digits", "train_size": 64, "test_size": 64},
@@ -136,6 +146,7 @@ def test_points_after_the_deadline_have_it_as_their_reason(tmp_path: Path) -> No
     assert {row["outcome"] for row in store.folder(trial.id).evaluations()} == {"finished"}
 
 
+@pytest.mark.usefixtures("coarse_reference")
 def test_errors_by_an_older_rule_are_measured_again_and_accuracies_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

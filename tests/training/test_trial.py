@@ -15,8 +15,9 @@ from nodebench.planning.missing import is_missing
 from nodebench.planning.plan import points
 from nodebench.spec import Trial, TrialSpec
 from nodebench.spec.identity import numerics
+from nodebench.spec.training import Limits
 from nodebench.store import Store, TrialFolder
-from nodebench.sweep.file import Evaluate, Limits
+from nodebench.sweep.file import Evaluate
 from nodebench.training import loop as train_module
 from nodebench.training import record
 from nodebench.training.task import task_for

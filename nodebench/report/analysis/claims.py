@@ -95,7 +95,7 @@ def checked_claim(claim: Claim, sweep: Sweep, frame: pd.DataFrame) -> Checked:
 
 def _joint_judgement(cells: Sequence[Judgement]) -> Judgement:
     """The judgement on all cells together: the first of these that there is."""
-    order = Judgement.NOT_RUN, Judgement.FAILS, Judgement.UNDECIDED, Judgement.HOLDS
+    order = Judgement.FAILS, Judgement.NOT_RUN, Judgement.UNDECIDED, Judgement.HOLDS
     return next((each for each in order if each in cells), Judgement.NOT_RUN)
 
 

@@ -102,10 +102,11 @@ def gradient_costs(sweep: Sweep, measured: pd.DataFrame, timed: pd.DataFrame) ->
     """One row per measured gradient, seeds joined: what it is, its errors, costs, and the front.
 
     `way` is the gradient with its settings, and `problem` what is solved: settings other than
-    solver and gradient. `memory` and `seconds` are of a training step where all own gradients were
-    timed, else of the samples that gradients are measured on. `of_memory` and `of_seconds` are in
-    units of backprop's by the same solver. `is_front` marks those of a problem that no other
-    surpasses in error, memory and seconds. Empty where one gradient alone was measured.
+    solver and gradient. `memory` and `seconds` are of a training step where all cells were timed
+    and own gradients alone were measured, else of the samples that gradients are measured on.
+    `of_memory` and `of_seconds` are in units of backprop's by the same solver. `is_front` marks
+    those of a problem that no other surpasses in error, memory and seconds. Empty where one
+    gradient alone was measured.
     """
     if measured.empty:
         return measured
@@ -121,12 +122,12 @@ def gradient_costs(sweep: Sweep, measured: pd.DataFrame, timed: pd.DataFrame) ->
     if rows["way"].nunique() < 2:
         return rows[:0]
     rows = rows[rows["at"] == rows.groupby(CELL)["at"].transform("min")]  # `end`, else `start`
-    rows["is_timed"] = bool(rows["own"].all()) and len(timed) > 0
+    rows["is_timed"] = bool(rows["own"].all()) and {*rows[CELL]} <= {*timed.get(CELL, ())}
     if rows["is_timed"].any():
-        own = timed.drop_duplicates(TRIAL).set_index(TRIAL)
-        rows["seconds"] = rows[TRIAL].map(own["step_s"]).fillna(rows["seconds"])
-        if "step_memory_bytes" in own:
-            rows["memory_bytes"] = rows[TRIAL].map(own["step_memory_bytes"])
+        taken = timed.reindex(columns=[CELL, "step_s", "step_memory_bytes"]).astype({CELL: str})
+        steps = taken.groupby(CELL).median()
+        rows["seconds"] = rows[CELL].map(steps["step_s"])
+        rows["memory_bytes"] = rows[CELL].map(steps["step_memory_bytes"])
     return _with_fronts(_joined(rows))
 
 

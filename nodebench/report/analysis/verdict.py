@@ -113,7 +113,8 @@ def verdict(
 ) -> Verdict | None:
     """The verdict on a trial's model; None if it was never evaluated under its own solver.
 
-    `chance` is the metric of a model that has learned nothing, of which nothing can be said.
+    `margin` is the sweep file's, 0.01 unless it says otherwise. `chance` is the metric of a model
+    that has learned nothing, of which nothing can be said.
     """
     rows = _comparable_rows(trial, rows)
     own_row = next((r for r in rows if is_training_solver(trial, known_point(r))), None)

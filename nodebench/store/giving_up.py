@@ -1,4 +1,4 @@
-"""Word that one process leaves in a trial's folder for another, which runs the trial."""
+"""A search gives up a trial that another process runs, by a file in the trial's folder."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from nodebench.store.trial_folder import TrialFolder
 
 
 def give_up(folder: TrialFolder) -> None:
-    """Leaves word that a search has given the trial up."""
+    """Marks the trial as given up by a search."""
     folder.given_up_file.touch()
 
 
 def take_given_up(folder: TrialFolder) -> bool:
-    """Whether there was such word, which is gone then."""
+    """Whether the trial was given up; removes the mark."""
     was_there = folder.given_up_file.exists()
     folder.given_up_file.unlink(missing_ok=True)
     return was_there

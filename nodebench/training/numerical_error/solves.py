@@ -1,0 +1,80 @@
+"""The error and the order of convergence of a model's solves."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from statistics import linear_regression
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nodebench.errors import TrialFailure
+from nodebench.ode.block import ode_blocks, recorded, solved_by, take_evaluations
+from nodebench.spec.solver import Solver
+from nodebench.training.numerical_error.reference import Reference, in_double
+from nodebench.training.task import Task
+
+SOLVE_SAMPLES = 8
+"""Enough for an error's size, and few enough to cost little compared with a test set."""
+SOLVE_GROWTH = 16
+"""A reference takes at most this many times its first steps."""
+
+
+class ReferenceSolves:
+    """The error of a model's solves, on a few training samples, in float64."""
+
+    def __init__(self, model: nn.Module, task: Task[Any], reference: Solver):
+        self.model = in_double(model).eval()
+        self.limits = [block.max_evaluations for block in ode_blocks(model)]
+        with torch.no_grad(), solved_by(self.model, reference), recorded(self.model) as solves:
+            task.loss(self.model, task.sample(SOLVE_SAMPLES))
+        self.solves = solves
+        self.reference = Reference(self._outputs, reference, SOLVE_GROWTH)
+
+    def under(self, solver: Solver) -> float | None:
+        """‖y − y*‖ / ‖y*‖ over the outputs of all ODE blocks; None if that is not known.
+
+        It is not where a solve fails, or is as near to the truth as the finest reference. Each
+        block starts from the first reference's own input, so that errors do not add up.
+        """
+        try:
+            with _limited(self.model, self.limits):
+                found = self._outputs(solver)
+            return self.reference.error(found)
+        except TrialFailure:
+            return None
+
+    def order(self, solver: Solver) -> float | None:
+        """The observed order of convergence: the slope of the error over h, h/2 and h/4."""
+        if solver.facts.kind == "adaptive":
+            return None
+        errors = []
+        for finer in (1, 2, 4):
+            steps = solver.steps and solver.steps * finer
+            size = solver.step_size and solver.step_size / finer
+            error = self.under(solver.model_copy(update={"steps": steps, "step_size": size}))
+            if error is not None:
+                errors.append((math.log(finer), -math.log(error)))
+        return linear_regression(*zip(*errors, strict=True)).slope if len(errors) > 1 else None
+
+    @torch.no_grad()
+    def _outputs(self, solver: Solver) -> Tensor:
+        """What the blocks give under a solver, as one vector."""
+        take_evaluations(self.model)
+        with solved_by(self.model, solver):
+            return torch.cat([s.block.trajectory(s.y0, s.times)[1:].flatten() for s in self.solves])
+
+
+@contextmanager
+def _limited(model: nn.Module, limits: Sequence[int | None]) -> Iterator[None]:
+    """Meanwhile, each block may evaluate so often in a pass; afterwards, without a limit."""
+    try:
+        for block, limit in zip(ode_blocks(model), limits, strict=True):
+            block.max_evaluations = limit
+        yield
+    finally:
+        for block in ode_blocks(model):
+            block.max_evaluations = None
