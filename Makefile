@@ -2,8 +2,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+DOCS_READY := .venv/.docs
+SOURCES := nodebench tests benchmarks docs/site
 
-.PHONY: sweep resume test test-slow torture bench check format lock ui clean
+.PHONY: sweep resume test test-slow torture bench check format lock docs dist ui clean
 
 sweep: sweep-quickstart ## Run sweeps/quickstart.yaml, or go on with it
 
@@ -31,14 +33,22 @@ bench: $(READY) ## Our speed beside torchdiffeq, DataLoader, plain Ray Tune (an 
 	$(BIN)/python -m benchmarks $(NAMES)
 
 check: $(READY)
-	$(BIN)/ruff check nodebench tests benchmarks
-	$(BIN)/ruff format --check nodebench tests benchmarks
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
 format: $(READY) ## Format the code
-	$(BIN)/ruff check --fix nodebench tests benchmarks
-	$(BIN)/ruff format nodebench tests benchmarks
+	$(BIN)/ruff check --fix $(SOURCES)
+	$(BIN)/ruff format $(SOURCES)
+
+docs: $(DOCS_READY) ## The documentation as a site: site/html/index.html
+	$(BIN)/python -m docs.site.build
+
+dist: $(READY) ## The sdist and the wheel, checked: dist/
+	rm -rf dist
+	$(BIN)/python -m hatchling build -t sdist -t wheel
+	$(BIN)/twine check --strict dist/*
 
 ui: $(READY) ## MLflow's pages with this machine's runs, on 127.0.0.1
 	$(BIN)/nodebench ui
@@ -50,9 +60,19 @@ $(READY): requirements.lock pyproject.toml
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
 	touch $(READY)
 
+$(DOCS_READY): $(READY) requirements-docs.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --requirements requirements-docs.lock
+	touch $(DOCS_READY)
+
 lock: $(READY) ## Resolve the newest versions that go together into requirements.lock
 	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --generate-hashes --upgrade \
 		--no-header --quiet --output-file requirements.lock
+	$(BIN)/python -c "$(PRINT_DOCS)" | $(BIN)/uv pip compile - --constraint requirements.lock --universal \
+		--generate-hashes --upgrade --no-header --no-annotate --quiet --output-file requirements-docs.lock
+
+# Packages of the extra `docs` alone: what the project needs is in the other lock.
+PRINT_DOCS := import tomllib; \
+	print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['docs'], sep='\n')
 
 clean: ## Remove the virtual environment; runs and reports stay
 	rm -rf .venv

@@ -24,7 +24,7 @@ from nodebench.training.cuda_graph import Graphed
 from nodebench.training.loop import new_state
 from nodebench.training.machine import memory_of_trial
 from nodebench.training.step import Step
-from nodebench.training.task import task_for
+from nodebench.training.tasks.table import task_for
 from nodebench.training.vmapped import Together
 
 BATCH = 128

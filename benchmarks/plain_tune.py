@@ -24,7 +24,7 @@ from nodebench.ode.block import take_evaluations
 from nodebench.spec import TrialSpec
 from nodebench.spec.settings import flatten
 from nodebench.training.loop import new_state, train
-from nodebench.training.task import task_for
+from nodebench.training.tasks.table import task_for
 
 METRICS = [
     "train_loss",

@@ -28,6 +28,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    __version__: str
     from nodebench.api import (
         compare,
         epochs,
@@ -69,6 +70,10 @@ _OF_USERS_PARTS = {
 
 def __getattr__(name: str) -> Any:
     """A public name, imported at its first use: the command line begins within milliseconds."""
+    if name == "__version__":
+        import importlib.metadata
+
+        return importlib.metadata.version("nodebench")
     if name not in __all__:
         raise AttributeError(f"module `nodebench` has no attribute `{name}`")
     import importlib
@@ -78,4 +83,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, "__version__"})

@@ -6,33 +6,33 @@ torch, Ray, MLflow and pandas are imported where they are needed.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from inspect import signature
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict, TypeVar, Unpack
+from typing import TYPE_CHECKING, Unpack
 
 from nodebench.errors import InputError, unknown
 from nodebench.execution import launch
 from nodebench.execution.doctor import Case, Finding, examine
-from nodebench.execution.launch import Outcome
+from nodebench.execution.launch import Outcome, RunKeywords, launch_parts
+from nodebench.execution.preflight import require_places
 from nodebench.execution.publishing import Publication
-from nodebench.execution.runner import Backend, Monitor, NullMonitor
+from nodebench.execution.runner import Monitor, NullMonitor
 from nodebench.files import write
 from nodebench.planning import entries
 from nodebench.planning.garbage import Survey, Wish
 from nodebench.planning.garbage import survey_store as survey_store
-from nodebench.planning.launches import remember, require_name
+from nodebench.planning.launches import Imported, adopt, archived_sweep, remember, require_name
 from nodebench.planning.lookup import load_sweep
 from nodebench.planning.options import options_for
 from nodebench.planning.plan import Entry
-from nodebench.planning.selection import Selection
 from nodebench.report.analysis.verdict import Verdict, judge
 from nodebench.report.folder import require_report_folder
 from nodebench.spec.data import DATASETS, Dataset
 from nodebench.store import Store
+from nodebench.store.archive import unpack_archive, write_archive
 from nodebench.store.locations import data_root, default_store, report_folder, require_place
-from nodebench.store.merge import Merged, require_store
-from nodebench.store.merge import merge_trials as merge_store
+from nodebench.store.merge import Merged, merge_store, require_store
+from nodebench.store.scratch import scratch
 from nodebench.sweep import Sweep
 from nodebench.tracking.settings import configure_mlflow
 
@@ -47,8 +47,10 @@ __all__ = [
     "data_sets",
     "doctor",
     "epochs",
+    "export_archive",
     "fetch",
     "figures",
+    "import_archive",
     "load_model",
     "load_sweep",
     "merge",
@@ -60,21 +62,6 @@ __all__ = [
     "verdicts",
     "write_report",
 ]
-
-
-class RunKeywords(TypedDict, total=False):
-    """How `run` runs a sweep: the fields of `Selection`, `Backend` and `Publication`."""
-
-    only: Sequence[str]
-    shard: str
-    retry_failed: bool
-    inline: bool
-    cpu: bool
-    fail_fast: bool
-    track: bool
-    require_mlflow: bool
-    write_report: bool
-    replace_other: bool
 
 
 def run(
@@ -98,7 +85,9 @@ def run(
         StoreError: if another process runs this sweep, or another file has its name.
         TrackingError: if MLflow cannot be used, and is required; or cannot be named so.
     """
-    return launch.run_sweep(sweep, store or default_store(), monitor or NullMonitor(), *_parts(how))
+    return launch.run_sweep(
+        sweep, store or default_store(), monitor or NullMonitor(), *launch_parts(how)
+    )
 
 
 def evaluate(
@@ -109,27 +98,8 @@ def evaluate(
 ) -> Outcome:
     """As `run`, of what has been trained, or has its weights from elsewhere; trains nothing."""
     return launch.evaluate_sweep(
-        sweep, store or default_store(), monitor or NullMonitor(), *_parts(how)
+        sweep, store or default_store(), monitor or NullMonitor(), *launch_parts(how)
     )
-
-
-def _parts(how: Mapping[str, object]) -> tuple[Selection, Backend, Publication]:
-    """What keywords say of a launch.
-
-    Raises:
-        TypeError: if one is none of a launch.
-    """
-    known = RunKeywords.__annotations__
-    if others := how.keys() - known.keys():
-        raise TypeError(f"`run`: {unknown(min(others), 'keyword', known)}")
-    return _launch_part(Selection, how), _launch_part(Backend, how), _launch_part(Publication, how)
-
-
-LaunchPart = TypeVar("LaunchPart")
-
-
-def _launch_part(make: Callable[..., LaunchPart], how: Mapping[str, object]) -> LaunchPart:
-    return make(**{name: how[name] for name in signature(make).parameters if name in how})
 
 
 def results(sweep: Sweep, store: Store | None = None) -> pd.DataFrame:
@@ -275,7 +245,36 @@ def merge(
     publication.require_places(sweep, store)
     others = [require_store(folder, store) for folder in folders]
     remember(sweep, store)
-    return [merge_store([trial.id for trial in sweep.trials], other, store) for other in others]
+    ids = [trial.id for trial in sweep.trials]
+    return [merge_store(ids, other, store) for other in others]
+
+
+def export_archive(
+    sweep: Sweep, store: Store, file: Path | None = None, *, weights: bool = False
+) -> tuple[Path, list[str]]:
+    """Writes a sweep's results as one file, by default `<sweep>.nodebench.zip`; and their ids.
+
+    Raises:
+        StoreError: as `store.archive.write_archive`.
+    """
+    file = file or Path(f"{sweep.name}.nodebench.zip")
+    folders = [store.folder(trial.id) for trial in sweep.trials]
+    return file, write_archive(file, sweep.name, sweep.text, folders, weights=weights)
+
+
+def import_archive(file: Path, store: Store, *, replace_other: bool = False) -> Imported:
+    """Takes an exported sweep and its trials into a store, after all of it has been verified.
+
+    Raises:
+        ResourceError: if the store cannot be written.
+        StoreError: if the file is not an archive, or is damaged or hostile.
+    """
+    require_places(store, None)
+    with scratch(store.root, "import") as folder:
+        archive = unpack_archive(file, folder)
+        sweep = archived_sweep(archive.sweep_file, archive.manifest.sweep)
+        merged = merge_store(archive.trial_ids, archive.store, store)
+    return Imported(sweep, merged, adopt(sweep, store, replace=replace_other))
 
 
 def survey(store: Store, wish: Wish) -> Survey:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
+import nodebench
 from nodebench.cli.interrupt import INTERRUPTED, heed_interrupts, leave_on_interrupt
 from nodebench.cli.stream import STDOUT, err, say, take_over
 from nodebench.errors import InputError
@@ -40,7 +40,7 @@ NO_MEMORY = "failed to map segment"
 
 def _say_version(asked: bool) -> None:
     if asked:
-        say(f"nodebench {importlib.metadata.version('nodebench')}")
+        say(f"nodebench {nodebench.__version__}")
         raise typer.Exit
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,12 +22,13 @@ from nodebench.cli.options import (
     SweepPath,
     TrialFilter,
     grouped,
+    open_sweep,
 )
 from nodebench.cli.stream import err, say
-from nodebench.cli.text import duration, line, standing_text
+from nodebench.cli.text import duration, line
 from nodebench.errors import InputError
-from nodebench.execution.costs import expected, probed
-from nodebench.planning import RunOptions, lookup
+from nodebench.execution.costs import probed
+from nodebench.planning import RunOptions
 from nodebench.planning.diff import OTHER_CODE, Change, change, inputs, nearest
 from nodebench.planning.estimate import Cost, Forecast, slots
 from nodebench.planning.lookup import find
@@ -114,11 +114,7 @@ def why(
 ) -> None:
     """Show what a trial's id hashes, and how it differs from the most similar finished trial."""
     store = default_store()
-    sweep = (
-        lookup.load_sweep(source, overrides=changes or (), size=size, small=small)
-        if source
-        else None
-    )
+    sweep = open_sweep(source, changes, size=size, small=small) if source else None
     found = find(trial, store, sweep)
     say(f"{found.id}")
     for path, value in inputs(found).items():
@@ -130,30 +126,6 @@ def why(
     say(f"most similar finished trial: {relative[0]}. Differences:")
     for difference in relative[1] or (OTHER_CODE,):
         say(f"  {difference}")
-
-
-@app.command()
-def status(
-    source: SweepPath,
-    changes: Changes = None,
-    size: SizeOption = "full",
-    small: Small = False,
-    as_json: AsJson = False,
-) -> None:
-    """Show a sweep's progress, failures and remaining time, also while it runs."""
-    sweep = lookup.load_sweep(source, overrides=changes or (), size=size, small=small)
-    store = default_store()
-    entries = api.plan(sweep, store)
-    if as_json:
-        print(plan_json(sweep, entries, orphans(sweep, store)))
-        return
-    for entry in entries:
-        if entry.missing or not entry.is_finished:
-            say(f"{line(sweep, entry)}{detail(entry, store)}")
-    counts = Counter(standing_text(entry) for entry in entries)
-    say(f"{sweep.name}: " + ", ".join(f"{n} {name}" for name, n in counts.items()))
-    if left := expected(sweep, store, entries):
-        say(forecast_text(left))
 
 
 @app.command()
@@ -181,7 +153,7 @@ def report(
     if reference is not None:
         say(api.compare(reference, source))
         return
-    sweep = lookup.load_sweep(source, overrides=changes or (), size=size, small=small)
+    sweep = open_sweep(source, changes, size=size, small=small)
     problems: list[str] = []
     page = api.write_report(
         sweep, default_store(), folder, from_mlflow=from_mlflow, on_problem=problems.append

@@ -14,10 +14,9 @@ import typer
 
 from nodebench import api
 from nodebench.cli.app import app
-from nodebench.cli.options import AsJson, Changes, SizeOption, Small
+from nodebench.cli.options import AsJson, Changes, SizeOption, Small, open_sweep
 from nodebench.cli.stream import err, say
 from nodebench.errors import DataError, masked
-from nodebench.planning import lookup
 from nodebench.planning.garbage import KINDS, Item, Survey, Wish, bytes_of, remove
 from nodebench.spec.data import DATASETS, Dataset
 from nodebench.store.locations import default_store, tracking_uri
@@ -87,7 +86,7 @@ def ui(
         configure_mlflow()
         from nodebench.tracking.tracker import page_of
 
-        page = f"/{page_of(lookup.load_sweep(source, size=size, small=small), store)}"
+        page = f"/{page_of(open_sweep(source, size=size, small=small), store)}"
     if uri.startswith("http"):
         say(f"{masked(uri).rstrip('/')}{page}")
         return
@@ -183,11 +182,7 @@ def doctor(
 
     The exit status is 1 if there is a problem.
     """
-    sweep = (
-        lookup.load_sweep(source, overrides=changes or (), size=size, small=small)
-        if source
-        else None
-    )
+    sweep = open_sweep(source, changes, size=size, small=small) if source else None
     found = []
     for name, finding in api.doctor(default_store(), sweep, with_ray=ray):
         found.append({"check": name, **asdict(finding)})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from functools import wraps
 from pathlib import Path
@@ -11,25 +11,26 @@ from typing import Annotated, get_type_hints
 
 import typer
 
+import nodebench
+from nodebench.cli.stream import err
 from nodebench.execution.publishing import Publication
 from nodebench.planning import lookup
 from nodebench.sweep import Sweep
 from nodebench.sweep.file import SizeName
 
 
-def _sweeps(incomplete: str) -> list[str]:
+def sweep_names(incomplete: str) -> list[str]:
     """What a shell may complete a sweep's name to."""
-    names = [path.stem for path in Path("sweeps").glob("*.yaml")]
     files = [str(path) for path in Path().glob("*.yaml")]
-    return sorted(name for name in [*names, *files] if name.startswith(incomplete))
+    return sorted(name for name in [*lookup.sweep_files(), *files] if name.startswith(incomplete))
 
 
 SweepPath = Annotated[
     str,
     typer.Argument(
         metavar="SWEEP",
-        help="A sweep file, the name of one in sweeps/, or a report's folder.",
-        autocompletion=_sweeps,
+        help="A sweep file, a name that `nodebench sweeps` lists, or a report's folder.",
+        autocompletion=sweep_names,
     ),
 ]
 Changes = Annotated[
@@ -77,6 +78,27 @@ WriteReport = Annotated[bool, typer.Option("--report/--no-report", help="Write t
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
+def open_sweep(
+    source: str, changes: Sequence[str] | None = None, *, size: SizeName, small: bool
+) -> Sweep:
+    """The sweep that a command line names; which file that is, is printed unless it is given."""
+    sweep = lookup.load_sweep(source, overrides=changes or (), size=size, small=small)
+    if told := taken_text(source, Path(sweep.origin.file)):
+        err.print(told, markup=False, highlight=False)
+    return sweep
+
+
+def taken_text(source: str, file: Path) -> str:
+    """Which file a name stands for; empty where a path or a report's folder was given."""
+    if file in (Path(source).resolve(), (Path(source) / "sweep.yaml").resolve()):
+        return ""
+    if file.parent == lookup.LOCAL_SWEEPS.resolve():
+        return f"sweep file: {lookup.LOCAL_SWEEPS / file.name}"
+    if file.parent == lookup.shipped_sweeps().resolve():
+        return f"sweep file: {file.name}, which comes with nodebench {nodebench.__version__}"
+    return f"sweep file: {file}, as it was last launched or imported"
+
+
 @dataclass(frozen=True)
 class Source:
     """Which sweep a verb is about."""
@@ -88,12 +110,7 @@ class Source:
 
     def load(self, source: str | None = None) -> Sweep:
         """The sweep, or another with the same changes and of the same size."""
-        return lookup.load_sweep(
-            source or self.source,
-            overrides=self.changes or (),
-            size=self.size,
-            small=self.small,
-        )
+        return open_sweep(source or self.source, self.changes, size=self.size, small=self.small)
 
     def load_foreign(self, weights: Path) -> Sweep:
         """The sweep with the weights of a file instead of a training."""

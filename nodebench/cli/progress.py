@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.progress import (
     BarColumn,
@@ -16,12 +17,32 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 from nodebench.cli.stream import err, say
+from nodebench.cli.tally import Tally
+from nodebench.errors import TrialOutcome
 from nodebench.execution.launch import Outcome, Timed
-from nodebench.store import Store
+from nodebench.report.folder import answer_of
+from nodebench.store import Result, Store
 from nodebench.store.result import Row
 from nodebench.sweep import Sweep
+
+MOST_LINES_OF_ANSWER = 5
+
+FAILED_STYLE = "red"
+
+
+class _Bars(Progress):
+    """Bars, and below them a line of text."""
+
+    below = ""
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """The bars and the line."""
+        yield from super().get_renderables()
+        if self.below:
+            yield Text(self.below, overflow="ellipsis", no_wrap=True)
 
 
 class ProgressMonitor:
@@ -33,10 +54,11 @@ class ProgressMonitor:
         self._lengths = {trial.id: trial.spec.train for trial in sweep.trials}
         self._headlines = {trial.id: trial.spec.data.headline for trial in sweep.trials}
         self._store, self._console = store, console
+        self._tally = Tally(sweep)
         self._missing = self._ended = 0
         self._tasks: dict[str, TaskID] = {}
         self._live = console.is_terminal
-        self._progress = Progress(
+        self._progress = _Bars(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
@@ -61,6 +83,8 @@ class ProgressMonitor:
         """Prints how many trials are to be done, and begins the bar over all."""
         self._missing = missing
         self._progress.update(self._overall, total=missing)
+        if self._live:
+            self._recall()
         text = f"{self._sweep.name}: {trials} trials, {missing} to {self._verb}"
         self._console.print(text, markup=False, highlight=False)
 
@@ -88,11 +112,14 @@ class ProgressMonitor:
             self._progress.remove_task(self._tasks.pop(trial_id))
         self._ended += 1
         self._progress.update(self._overall, completed=self._ended)
+        result = self._store.folder(trial_id).result()
+        self._tally.add(trial_id, None if problem else result)
         self._count()
-        ending = problem or self._ending(trial_id)
+        ending = problem or self._ending(trial_id, result)
+        has_failed = problem or result is None or result.outcome != TrialOutcome.FINISHED
         self._console.print(
             f"[{self._ended}/{self._missing}] {self._labels[trial_id]}: {ending}",
-            markup=False, highlight=False,
+            markup=False, highlight=False, style=FAILED_STYLE if has_failed else None,
         )  # fmt: skip
 
     def on_tracking(self, problem: str | None) -> None:
@@ -100,22 +127,40 @@ class ProgressMonitor:
         text = f"{problem}. Training continues" if problem else "MLflow is back"
         self._console.print(text, markup=False, highlight=False)
 
-    def _ending(self, trial_id: str) -> str:
-        result = self._store.folder(trial_id).result()
+    def _recall(self) -> None:
+        """Takes earlier results into account, for what is best so far."""
+        for trial_id, result in self._store.results(self._labels).items():
+            if result.outcome == TrialOutcome.FINISHED:
+                self._tally.add(trial_id, result)
+        self._count()
+
+    def _ending(self, trial_id: str, result: Result | None) -> str:
         if result is None:
             return "no result"
         headline = self._headlines[trial_id]
         value = result.summary.get(headline)
         # A clock that was set back is not worth a negative duration.
         seconds = f"{max(0.0, result.finished - result.started):.1f} s"
-        if value is None:
+        if value is None or result.outcome != TrialOutcome.FINISHED:
             return f"{result} in {seconds}: {result.reason}"
         return f"{result}, {headline.replace('_', ' ')} {value:.4f}, {seconds}"
 
     def _count(self) -> None:
         running = len(self._tasks)
         left = self._missing - self._ended - running
-        self._progress.update(self._overall, note=f"{running} running, {left} left")
+        failed = f", {self._tally.failed} failed" if self._tally.failed else ""
+        note = f"{self._ended} done{failed}, {running} running, {left} left"
+        self._progress.below = self._tally.best
+        self._progress.update(self._overall, note=note)
+
+
+def say_answer(outcome: Outcome) -> None:
+    """Says what the sweep found: the first lines of the report's answer, and its last, the cost."""
+    lines = answer_of(outcome.page) if outcome.page else []
+    if len(lines) > MOST_LINES_OF_ANSWER:
+        lines = [*lines[: MOST_LINES_OF_ANSWER - 1], lines[-1]]
+    for text in lines:
+        say(text)
 
 
 def say_published(sweep: Sweep, done: Outcome | Timed) -> None:

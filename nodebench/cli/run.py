@@ -25,7 +25,7 @@ from nodebench.cli.options import (
     TrialFilter,
     grouped,
 )
-from nodebench.cli.progress import ProgressMonitor, say_published
+from nodebench.cli.progress import ProgressMonitor, say_answer, say_published
 from nodebench.cli.stream import err, out, say
 from nodebench.errors import InputError
 from nodebench.execution import launch
@@ -61,6 +61,7 @@ def run(
     publication = telling.publication(require_mlflow=require_mlflow)
     with _watched(sweep, store, "run") as monitor:
         outcome = launch.run_sweep(sweep, store, monitor, selection, backend, publication)
+    say_answer(outcome)
     say_published(sweep, outcome)
     _conclude(sweep, outcome.entries)
     raise typer.Exit(_status(outcome))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from nodebench.planning.plan import Entry, Standing
 from nodebench.sweep import Sweep
 
@@ -26,3 +28,9 @@ def duration(seconds: float) -> str:
         if seconds >= 2 * size:
             return f"{seconds / size:.2g} {unit}"
     return f"{seconds:.2g} s"
+
+
+def first_sentence(text: str) -> str:
+    """A text up to its first full stop before a capital; `et al. 2021` does not end one."""
+    plain = " ".join(text.split())
+    return re.split(r"(?<=[.!?])(?<!al\.)\s+(?=[A-Z])|(?<=[.!?]\))\s+(?=[A-Z])", plain)[0]

@@ -6,13 +6,14 @@ torch, Ray, MLflow and pandas are imported where they are needed, so that planni
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from inspect import signature
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict, TypeVar
 
-from nodebench.errors import InputError
+from nodebench.errors import InputError, unknown
 from nodebench.execution.preflight import prepared_options, require_all, require_run
 from nodebench.execution.publishing import Publication, publishing
 from nodebench.execution.ray_cluster import quieten
@@ -32,6 +33,40 @@ from nodebench.sweep.file import SizeName
 
 if TYPE_CHECKING:
     from nodebench.execution.reproduction import Reproduction
+
+
+class RunKeywords(TypedDict, total=False):
+    """How `run` runs a sweep: the fields of `Selection`, `Backend` and `Publication`."""
+
+    only: Sequence[str]
+    shard: str
+    retry_failed: bool
+    inline: bool
+    cpu: bool
+    fail_fast: bool
+    track: bool
+    require_mlflow: bool
+    write_report: bool
+    replace_other: bool
+
+
+def launch_parts(how: Mapping[str, object]) -> tuple[Selection, Backend, Publication]:
+    """What keywords say of a launch: see `nodebench.run`.
+
+    Raises:
+        TypeError: if one is none of a launch.
+    """
+    known = RunKeywords.__annotations__
+    if others := how.keys() - known.keys():
+        raise TypeError(f"`run` takes no such keyword: {unknown(min(others), 'keyword', known)}")
+    return _launch_part(Selection, how), _launch_part(Backend, how), _launch_part(Publication, how)
+
+
+LaunchPart = TypeVar("LaunchPart")
+
+
+def _launch_part(make: Callable[..., LaunchPart], how: Mapping[str, object]) -> LaunchPart:
+    return make(**{name: how[name] for name in signature(make).parameters if name in how})
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ from nodebench.training.machine import (
     synchronize,
 )
 from nodebench.training.step import Step
-from nodebench.training.task import task_for
+from nodebench.training.tasks.table import task_for
 
 STEPS = 8
 MOST_S = 10.0
@@ -162,7 +162,9 @@ def _first_steps(training: Iterator[Step | Row], device: torch.device) -> list[f
 
 
 def _share(point: EvaluationPoint, batch_size: int, passes: int) -> float:
-    """The part of a test's forward passes that a point on fewer samples takes."""
+    """The forward passes that a point takes, on fewer samples or in other batches, as a share."""
+    if point.batch_size is not None:
+        return -(-(point.test_size or passes * batch_size) // point.batch_size) / passes
     return min(1.0, -(-point.test_size // batch_size) / passes) if point.test_size else 1.0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import math
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -16,6 +17,8 @@ from nodebench.planning import RunOptions
 from nodebench.spec import Trial
 from nodebench.spec.identity import NUMERICS
 from nodebench.spec.point import known_point
+from nodebench.spec.settings import flatten
+from nodebench.spec.solver import Solver
 from nodebench.store import Store, TrialFolder
 from nodebench.store.result import INCIDENTAL, Row
 from nodebench.training.trial import run_trial
@@ -89,7 +92,8 @@ def recorded_run(trial: Trial, store: Store, table: Path) -> RecordedRun:
         if row["id"] == trial.id and row["outcome"] != "missing":
             numbers = {name: _number(text) for name, text in row.items()}
             metrics = {name: value for name, value in numbers.items() if value is not None}
-            points = _recorded_points(trial.id, table.with_name("evaluations.csv"))
+            tables = [table.with_name(f"{name}.csv") for name in ("evaluations", "batches")]
+            points = _recorded_points(trial.id, *tables)
             return RecordedRun(row["outcome"], metrics | points, row)
     raise StoreError(
         f"`{trial.id}` has no record in `{store.root}` or `{table}`. Give the `sweep.yaml` of a "
@@ -160,19 +164,21 @@ def _metrics(folder: TrialFolder) -> dict[str, float]:
     for row in folder.evaluations():
         point = known_point(row)
         asked = (point.gradient, point.at) if point.gradient else ()
-        where = _under(row["solver"], point.batch_norm, point.test_size, *asked)
+        solver = flatten(Solver(**row["solver"]))
+        where = _under(solver, point.batch_norm, point.test_size, point.batch_size, *asked)
         numbers = {k: v for k, v in row.items() if isinstance(v, float) and k not in INCIDENTAL}
         found |= {f"{name} under {where}": value for name, value in numbers.items()}
     return found
 
 
-def _recorded_points(trial_id: str, table: Path) -> dict[str, float]:
-    """The metrics of a trial's evaluated points in a report's table, named as in `_metrics`."""
+def _recorded_points(trial_id: str, *tables: Path) -> dict[str, float]:
+    """The metrics of a trial's evaluated points in a report's tables, named as in `_metrics`."""
     found: dict[str, float] = {}
-    for row in _rows(table):
+    for row in itertools.chain(*map(_rows, tables)):
         if row["trial"] == trial_id:
             solver = {k.removeprefix("test."): v for k, v in row.items() if k.startswith("test.")}
-            where = _under(solver, row["batch_norm"], row["test_size"])
+            size = row.get("batch_size") if "step of" in row else None
+            where = _under(solver, row["batch_norm"], row["test_size"], size)
             numbers = {name: _number(text) for name, text in row.items()}
             found |= {f"{k} under {where}": v for k, v in numbers.items() if v is not None}
     return found

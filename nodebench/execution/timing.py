@@ -42,7 +42,8 @@ from nodebench.training.machine import (
     synchronize,
 )
 from nodebench.training.step import Step, Taker, taken_by
-from nodebench.training.task import Task, task_for
+from nodebench.training.task import Task
+from nodebench.training.tasks.table import task_for
 
 WARM_STEPS_OF_A_ROUND = 2
 """Steps at the beginning of a round that do not count: they fill caches and allocate."""

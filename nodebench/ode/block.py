@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from nodebench.errors import DeadlineExceeded, EvaluationLimit, TrialFailure
+from nodebench.ode.adaptive.counts import StepCounts, total
+from nodebench.ode.adaptive.independence import require_independent
 from nodebench.ode.deterministic import require_deterministic
 from nodebench.ode.field import Counted, Memory
 from nodebench.ode.gradients.odeint import odeint
@@ -45,11 +47,12 @@ class ODEBlock(nn.Module):
 
     `solver` and `gradient` may be replaced at any time: the same weights under another solver.
     `evaluations` counts calls of f since `take_evaluations`, which training calls after every
-    forward and every backward pass. More than `max_evaluations` in one pass, or a call after
-    `deadline` (in seconds of time.monotonic), raises from inside f, so that a solve which would
-    never return does.
+    forward and every backward pass, and `step_counts` has the steps of each adaptive solve. More
+    than `max_evaluations` in one pass, or a call after `deadline` (in seconds of time.monotonic),
+    raises from inside f, so that a solve which would never return does.
 
-    Before the first solve by an adaptive method, f is asked twice for one value.
+    Before the first solve by an adaptive method, f is asked twice for one value, and before one
+    with steps per sample, whether samples are independent of each other.
 
     `memory` is what gradient methods may fill, and what they keep from solve to solve. The
     `regularization` of a training step, if there is one, may move the end of a solve and carries
@@ -63,13 +66,14 @@ class ODEBlock(nn.Module):
         self.gradient = gradient
         self.t1 = t1
         self.evaluations = 0
+        self.step_counts: list[StepCounts] = []
         self.max_evaluations: int | None = None
         self.deadline: float | None = None
         self.memory = Memory()
         self.regularization: Regularization | None = None
         self.on_solve: Callable[[BlockSolve], None] | None = None
-        self._checked_modes: set[bool] = set()
-        """In training, in evaluation: whether f was found to give one value for one input."""
+        self._checked_modes: set[tuple[bool, bool]] = set()
+        """(in training?, by sample?) in which f was found to give one value for one input."""
 
     def forward(self, y0: Tensor) -> Tensor:
         """y(t1), of the shape of y0."""
@@ -77,15 +81,13 @@ class ODEBlock(nn.Module):
         return self.states(y0, (0.0, end))[-1]
 
     def trajectory(self, y0: Tensor, times: Sequence[float]) -> Tensor:
-        """Y at each of `times`, of shape [len(times), *y0.shape]; y0 is y(times[0])."""
+        """The states at `times`, of shape `[len(times), *y0.shape]`; y0 is y(times[0])."""
         return torch.stack(self.states(y0, times))
 
     def states(self, y0: Tensor, times: Sequence[float]) -> list[Tensor]:
         """The same, each state on its own."""
         self._require_affordable(times)
-        if self.solver.facts.kind != "fixed" and self.training not in self._checked_modes:
-            require_deterministic(self.f, times[0], y0)
-            self._checked_modes.add(self.training)
+        self._require_function(times[0], y0)
         if self.regularization:
             states = self.regularization.states(self.f, y0, times, self._solved)
         else:
@@ -96,7 +98,7 @@ class ODEBlock(nn.Module):
 
     def _solved(self, f: nn.Module, y0: Tensor, times: Sequence[float]) -> list[Tensor]:
         norm = f.norm if isinstance(f, Augmented) else None
-        counted = Counted(f, self._count, self.memory, norm)
+        counted = Counted(f, self._count, self.memory, norm, self.step_counts.append)
         return odeint(counted, y0, times, self.solver, self.gradient)
 
     @property
@@ -110,11 +112,22 @@ class ODEBlock(nn.Module):
         if self.deadline is not None and time.monotonic() > self.deadline:
             raise DeadlineExceeded("the trial's time was up in the middle of a solve")
 
+    def _require_function(self, t: float, y0: Tensor) -> None:
+        """Refuses, before the first solve that relies on it, an f that is not what it has to be."""
+        by_sample = self.solver.by_sample
+        known = (self.training, by_sample)
+        if self.solver.facts.kind == "fixed" or known in self._checked_modes:
+            return
+        require_deterministic(self.f, t, y0)
+        if by_sample:
+            require_independent(self.f, t, y0)
+        self._checked_modes |= {known, (self.training, False)}
+
     def _require_affordable(self, times: Sequence[float]) -> None:
         """Refuses, before it begins, what is known to go beyond the limit."""
         self._require_few(self.evaluations + least_evaluations(times, self.solver), self.solver)
         if self.gradient.name == "adjoint" and torch.is_grad_enabled():
-            backward = self.gradient.solver or self.solver
+            backward = self.gradient.backward(self.solver)
             self._require_few(least_evaluations(times, backward), backward)
 
     def _require_few(self, evaluations: int, solver: Solver) -> None:
@@ -199,7 +212,13 @@ def take_evaluations(model: nn.Module) -> list[int]:
     for block in ode_blocks(model):
         counts.append(block.evaluations)
         block.evaluations = 0
+        block.step_counts.clear()
     return counts
+
+
+def steps_taken(model: nn.Module) -> StepCounts | None:
+    """The steps of adaptive solves since evaluations were last taken; None if there were none."""
+    return total([counts for block in ode_blocks(model) for counts in block.step_counts])
 
 
 def path(block: ODEBlock, y0: Tensor, solver: Solver) -> Path | None:

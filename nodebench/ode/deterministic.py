@@ -33,11 +33,16 @@ def require_deterministic(f: nn.Module, t: float, y: Tensor) -> None:
         weights_made_once(),
     ):
         first, second = slope(f, t, y).detach(), slope(f, t, y).detach()
-    is_short = torch.is_autocast_enabled(y.device.type)
-    rounding = SAME_VALUE_SHORT if is_short else SAME_VALUE
-    if (first - second).norm() > rounding * first.norm():
+    if not is_same(first, second):
         raise RandomField(
             "f gives two values for one input, as dropout inside it does, and an adaptive solver "
             "takes the difference for its error. Keep randomness out of f, draw it once a solve, "
             "or take a method of fixed steps"
         )
+
+
+def is_same(one: Tensor, other: Tensor) -> bool:
+    """Whether two values of f differ by rounding alone."""
+    is_short = torch.is_autocast_enabled(one.device.type)
+    rounding = SAME_VALUE_SHORT if is_short else SAME_VALUE
+    return not (one - other).norm() > rounding * one.norm()

@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from nodebench.errors import FieldError
+from nodebench.ode.adaptive.counts import StepCounts
 from nodebench.ode.fixed import State
 
 Norm = Callable[[State], Tensor]
@@ -19,9 +20,14 @@ Norm = Callable[[State], Tensor]
 class Field(nn.Module):
     """A right-hand side whose time may be a number or a tensor.
 
-    Those of nodebench are. Any other module is given a tensor without dimensions, of the state's
-    type and device, whatever the solver.
+    Those of nodebench are. Any other module is given a tensor of the state's type and device,
+    whatever the solver: without dimensions or, with steps per sample, of shape
+    [batch, 1, ...], with as many dimensions as the state.
+
+    A field that `takes_rows` may be called for some samples of a batch alone.
     """
+
+    takes_rows = True
 
 
 @dataclass
@@ -43,7 +49,8 @@ class Counted:
     """A module f(t, y) -> dy/dt, and what is called at each of its evaluations.
 
     `memory` is that of the ODE block which the module belongs to. By `norm`, adaptive methods
-    measure the errors of its states; None is their own norm, the root mean square.
+    measure the errors of its states; None is their own norm, the root mean square. `on_counts` is
+    told of the steps of each solve by an adaptive method.
     """
 
     def __init__(
@@ -52,14 +59,33 @@ class Counted:
         on_evaluation: Callable[[], None],
         memory: Memory | None = None,
         norm: Norm | None = None,
+        on_counts: Callable[[StepCounts], None] | None = None,
     ):
         self.module, self.on_evaluation, self.norm = module, on_evaluation, norm
         self.memory = memory or Memory()
+        self.on_counts = on_counts or ignored
 
     def __call__(self, t: float | Tensor, y: Tensor) -> Tensor:
         """dy/dt."""
         self.on_evaluation()
         return slope(self.module, t, y)
+
+
+class OverStates:
+    """A field as steps call it, f(t, (y,)) -> (dy/dt,); `on_counts` is told of a solve's steps."""
+
+    def __init__(self, f: Counted):
+        self._f = f
+        self.takes_rows = isinstance(f.module, Field) and f.module.takes_rows
+        self.on_counts = f.on_counts
+
+    def __call__(self, t: float | Tensor, y: State) -> State:
+        """(dy/dt,)."""
+        return (self._f(t, y[0]),)
+
+
+def ignored(*_: object) -> None:
+    """What is told of, and of no interest to anybody."""
 
 
 def slope(module: nn.Module, t: float | Tensor, y: Tensor) -> Tensor:

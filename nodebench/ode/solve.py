@@ -1,4 +1,4 @@
-"""One call for every solver method: ours on a fixed grid, torchdiffeq's and scipy's otherwise.
+"""One call for every solver method: ours by grid or `control`, torchdiffeq's and scipy's otherwise.
 
 These two are imported where they are needed: they take a second.
 """
@@ -15,7 +15,9 @@ import torch
 from torch import Tensor
 
 from nodebench.errors import Diverged, NotConverged, StepUnderflow
-from nodebench.ode.field import Norm
+from nodebench.ode.adaptive.controlled import controlled
+from nodebench.ode.adaptive.counts import StepCounts
+from nodebench.ode.field import Norm, ignored
 from nodebench.ode.fixed import Grid, RightHandSide, State, integrate
 from nodebench.ode.steppers import stepper_of
 from nodebench.spec.solver import Solver
@@ -37,6 +39,8 @@ def solve(
     """
     if solver.facts.kind == "fixed":
         return integrate(f, y0, grids(times, solver), stepper_of(solver))
+    if solver.control is not None:
+        return controlled(f, y0, times, solver, norm)
     return OTHERS[solver.method](f, y0, times, solver, norm)
 
 
@@ -69,7 +73,10 @@ def _adaptive(
     if norm is not None:
         options["norm"] = norm
     watched = _Watched(f, is_backwards=times[-1] < times[0])
-    return _torchdiffeq(watched, y0, times, solver, options)
+    states = _torchdiffeq(watched, y0, times, solver, options)
+    on_counts = getattr(f, "on_counts", ignored)
+    on_counts(StepCounts(watched.accepted, watched.tried - watched.accepted))
+    return states
 
 
 class _Watched:
@@ -81,8 +88,9 @@ class _Watched:
 
     def __init__(self, f: RightHandSide, *, is_backwards: bool):
         self._f, self._sign = f, -1 if is_backwards else 1
-        self._tried = getattr(f, "callback_step", _ignored)
-        self.callback_accept_step = getattr(f, "callback_accept_step", _ignored)
+        self.tried = self.accepted = 0
+        self._on_try = getattr(f, "callback_step", ignored)
+        self._on_accept = getattr(f, "callback_accept_step", ignored)
 
     def __call__(self, t: float | Tensor, y: State) -> State:
         return self._f(t, y)
@@ -95,11 +103,13 @@ class _Watched:
         start = self._sign * t
         if not start + step > start:
             raise StepUnderflow(f"the solver's step fell to {float(step):.1e}")
-        self._tried(t, y, step)
+        self.tried += 1
+        self._on_try(t, y, step)
 
-
-def _ignored(_t: Tensor, _y: State, _step: Tensor) -> None:
-    """A step of which nobody asked to be told."""
+    def callback_accept_step(self, t: Tensor, y: State, step: Tensor) -> None:
+        """Counts a step that is taken."""
+        self.accepted += 1
+        self._on_accept(t, y, step)
 
 
 def _multistep(
@@ -177,6 +187,7 @@ def _tensor(times: Sequence[float], like: State) -> Tensor:
 
 OTHERS = {
     **dict.fromkeys(("adaptive_heun", "fehlberg2", "bosh3", "dopri5", "dopri8"), _adaptive),
+    "tsit5": controlled,
     "implicit_adams": _multistep,
     "scipy_solver": _scipy,
 }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from nodebench.ode.adaptive.extent import EachSample
+from nodebench.ode.adaptive.tensor_steps import TensorSteps
 from nodebench.ode.embedded import EMBEDDED, EmbeddedRungeKutta
 from nodebench.ode.fixed import TABLEAUS, RungeKutta, Stepper
 from nodebench.ode.reversible import AsynchronousLeapfrog, Coupled, ReversibleHeun
@@ -10,6 +12,8 @@ from nodebench.spec.solver import Solver
 
 def stepper_of(solver: Solver) -> Stepper:
     """A method's steps. Of an adaptive one, those that it takes once their size is known."""
+    if solver.by_sample:
+        return TensorSteps(EMBEDDED[solver.method], EachSample())
     if solver.method in EMBEDDED:
         return EmbeddedRungeKutta(EMBEDDED[solver.method])
     if solver.method == "alf":

@@ -11,6 +11,9 @@ from nodebench.store.locations import tracking_file, tracking_uri
 from nodebench.store.mlflow_file import experiment
 from nodebench.sweep import Sweep
 
+CODE = (".py", ".yaml", ".js", ".css")
+"""Endings of the files that a report depends on."""
+
 
 def state_of(sweep: Sweep, store: Store) -> str:
     """Changes whenever a file of the sweep's trials does, or the sweep, or nodebench's own code.
@@ -18,7 +21,7 @@ def state_of(sweep: Sweep, store: Store) -> str:
     By the files' times and not their content, so that thousands of trials take a moment.
     """
     digest = hashlib.sha256(sweep.text.encode())
-    code = [path for path in PACKAGE.rglob("*") if path.suffix in (".py", ".yaml")]
+    code = [path for path in PACKAGE.rglob("*") if path.suffix in CODE]
     newest = max(path.stat().st_mtime_ns for path in code)
     digest.update(f"{newest}\n".encode())
     for trial in sweep.trials:

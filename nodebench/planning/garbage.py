@@ -36,6 +36,9 @@ KINDS: dict[Kind, str] = {
 }
 """In the order in which they go when space is short."""
 
+SCRATCH_KINDS = ("ray", "merge", "import", "gone")
+"""Of folders in a store that belong to one process: see `store/scratch.py`."""
+
 PARTIAL_S = 3600.0
 """A half-written file is a leftover when it is this old."""
 
@@ -199,10 +202,10 @@ def _leftovers(store: Store) -> list[Item]:
         if not folder.is_locked():
             files += folder.partial_files()
     found = [path for path in files if time.time() - _used(path) > PARTIAL_S]
-    for kind in ("ray", "merge", "gone"):
+    for kind in SCRATCH_KINDS:
         found += abandoned(store.root, kind)
     if not _is_in_use(store):
-        found += (path for kind in ("ray", "merge", "gone") for path in elsewhere(store.root, kind))
+        found += (path for kind in SCRATCH_KINDS for path in elsewhere(store.root, kind))
     return [Item("leftovers", (path,), _size(path), _used(path)) for path in found]
 
 

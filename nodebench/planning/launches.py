@@ -5,15 +5,27 @@ A sweep's name is that of its report, of its copy in the store and of its experi
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from nodebench.errors import StoreError, SweepError
+from nodebench.errors import StoreError, SweepError, shown
 from nodebench.store import Store
+from nodebench.store.merge import Merged
 from nodebench.store.result import Row
-from nodebench.sweep import Sweep
+from nodebench.sweep import Sweep, load
 from nodebench.sweep.loading import load_origin
+from nodebench.sweep.safe_yaml import parse_file
 from nodebench.sweep.sweep import Origin
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What came of an archive."""
+
+    sweep: Sweep
+    merged: Merged
+    is_sweep_kept: bool
+    """False where the store has another sweep of this name, which stays."""
 
 
 def remember(sweep: Sweep, store: Store) -> None:
@@ -23,6 +35,36 @@ def remember(sweep: Sweep, store: Store) -> None:
         text = record.file.read_text(encoding="utf-8")
     planned = {trial.id: sweep.label(trial) for trial in sweep.trials}
     record.keep(text, planned, _files(sweep, store))
+
+
+def adopt(sweep: Sweep, store: Store, *, replace: bool = False) -> bool:
+    """Keeps a sweep whose trials were imported, so that it can be named; False if it is not kept.
+
+    A sweep of its name that says something else stays, unless it is to be replaced.
+    """
+    record, text = store.sweep(sweep.name), sweep.text
+    if record.file.exists() and not replace:
+        text = record.file.read_text(encoding="utf-8")
+    record.keep(text, {trial.id: sweep.label(trial) for trial in sweep.trials})
+    return text == sweep.text
+
+
+def archived_sweep(file: Path, name: str) -> Sweep:
+    """The sweep in an archive, which stands by itself and has the name that it should have.
+
+    Raises:
+        StoreError: if it does not, or cannot be read.
+    """
+    try:
+        if "include" in parse_file(file):
+            raise StoreError("the archive's `sweep.yaml` includes another file")
+        sweep = load(file)
+    except SweepError as error:
+        faults = "; ".join(map(str, error.faults))
+        raise StoreError(f"the archive's `sweep.yaml` cannot be read here: {faults}") from error
+    if sweep.name != name:
+        raise StoreError(f"the archive's sweep is {shown(sweep.name)}, and should be {shown(name)}")
+    return sweep
 
 
 def require_name(sweep: Sweep, store: Store, *, replace: bool = False) -> None:
@@ -44,6 +86,12 @@ def require_name(sweep: Sweep, store: Store, *, replace: bool = False) -> None:
             f"`{sweep.origin.file}`: the two would share a report and an experiment. Give one of "
             "them another `name:`, or replace the other one with `run --replace`"
         )
+
+
+def last_launch(name: str, store: Store) -> Path | None:
+    """The file that a sweep of this name was launched from last."""
+    files = store.sweep(name).launches()
+    return Path(_origin(files[-1], store).file) if files else None
 
 
 def launched_files(store: Store) -> list[tuple[str, Origin]]:

@@ -1,4 +1,4 @@
-"""Finding a sweep by its file or its name, and a trial by the start of its id."""
+"""Sweep files, found by name, listed and begun; and trials, found by the start of their ids."""
 
 from __future__ import annotations
 
@@ -7,16 +7,28 @@ import json
 import os
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from nodebench.errors import Fault, InputError, StoreError, SweepError, shown, unknown
+from nodebench.files import PACKAGE
+from nodebench.planning.launches import last_launch
 from nodebench.spec import Trial
 from nodebench.spec.identity import Cell
 from nodebench.store import Store
 from nodebench.store.locations import default_store
 from nodebench.sweep import Sweep, load
-from nodebench.sweep.file import SizeName
+from nodebench.sweep.file import SMALLER, SizeName, SweepFile
 from nodebench.sweep.points import require_points
+from nodebench.sweep.safe_yaml import parse_file
+
+LOCAL_SWEEPS = Path("sweeps")
+"""The folder of the working folder's sweeps, whose names come before nodebench's own."""
+
+STARTER = PACKAGE / "sweep" / "starter.yaml"
+"""The sweep that `write_starter` writes, with NAME and FILE in the places of its own."""
 
 
 def load_sweep(
@@ -28,8 +40,8 @@ def load_sweep(
 ) -> Sweep:
     """A sweep by its file, by the folder of its report, or by name.
 
-    Names are those of files in `sweeps/`, and of sweeps that were launched with this store.
-    `small` is short for `size="small"`.
+    Names are those of files in `sweeps/`, of sweeps that were launched with this store, and of
+    nodebench's own sweeps. `small` is short for `size="small"`.
 
     Raises:
         SweepError: with every mistake in the file, or if a module is not found that its trials'
@@ -76,15 +88,100 @@ def sweep_path(source: str | Path) -> Path:
     Raises:
         SweepError: if there is none.
     """
-    named = Path("sweeps") / f"{str(source).removesuffix('.yaml')}.yaml"
-    launched = default_store().sweep(str(source)).file
-    for path in (Path(source) / "sweep.yaml", Path(source), named, launched):
-        if os.path.exists(path):  # False for what can be no path
-            return path
-    known = sorted(file.stem for file in Path("sweeps").glob("*.yaml"))
-    message = f"there is no such file, nor {shown(named)} in `{Path.cwd()}`."
-    hint = f" {unknown(source, 'sweep', known)}" if known else ""
-    raise SweepError(str(source), [Fault("(file)", message + hint)])
+    name = _name_of(source)
+    files = [Path(source) / "sweep.yaml", Path(source), LOCAL_SWEEPS / f"{name}.yaml"]
+    found = [path for path in (*files, *_by_name(name)) if os.path.exists(path)]
+    if files := [path for path in found if not os.path.isdir(path)]:
+        return files[0]
+    if found:
+        return found[0]  # a folder that is not a report's, as whoever reads it will say
+    known = unknown(name, "sweep", sweep_files())
+    message = f"there is no such file, and no sweep of that name. {known}"
+    raise SweepError(str(source), [Fault("(file)", message)])
+
+
+def _name_of(source: str | Path) -> str:
+    """The name in `quickstart`, `quickstart.yaml` and `sweeps/quickstart.yaml`."""
+    return str(source).removeprefix(f"{LOCAL_SWEEPS}/").removesuffix(".yaml")
+
+
+def _by_name(name: str) -> list[Path]:
+    """The files that a name may stand for where `sweeps/` has none: launched, or nodebench's own.
+
+    A sweep of the user's own that was launched comes before one of nodebench's that has its name.
+    """
+    launched = default_store().sweep(name).file
+    own = {path.stem: path for path in shipped_sweeps().glob("*.yaml")}.get(name)
+    if own is None:
+        return [launched]
+    last = last_launch(name, default_store())
+    return [own] if last == own.resolve() else [launched, own]
+
+
+def shipped_sweeps() -> Path:
+    """The folder of the sweeps that come with nodebench: in the package, or next to a clone's."""
+    installed = PACKAGE / "sweeps"
+    return installed if installed.is_dir() else PACKAGE.parent / "sweeps"
+
+
+def sweep_files() -> dict[str, Path]:
+    """Every sweep that has a name here -> its file: nodebench's own, and those in `sweeps/`."""
+    folders = (shipped_sweeps(), LOCAL_SWEEPS)
+    found = {path.stem: path for folder in folders for path in folder.glob("*.yaml")}
+    return dict(sorted(found.items()))
+
+
+def write_starter(file: Path) -> Path:
+    """Writes a commented sweep to begin with, named after its file; returns the path.
+
+    Raises:
+        InputError: if the file exists, or its name cannot be a sweep's.
+    """
+    file = file if file.suffix in (".yaml", ".yml") else file.with_name(f"{file.name}.yaml")
+    try:
+        name = SweepFile(name=file.stem).name
+    except ValidationError as error:
+        why = str(error.errors()[0]["msg"]).removeprefix("Value error, ")
+        raise InputError(f"`{file}`: the file's name becomes the sweep's, and {why}") from None
+    text = STARTER.read_text(encoding="utf-8").replace("NAME", name).replace("FILE", str(file))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with file.open("x", encoding="utf-8") as new:
+            new.write(text)
+    except FileExistsError:
+        raise InputError(f"`{file}` exists, and is not overwritten: give another name") from None
+    return file
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A sweep that has a name here, as its file describes it."""
+
+    name: str
+    file: Path
+    about: str
+    sizes: tuple[SizeName, ...]
+    problem: str | None = None
+    """Why its file cannot be read, if it cannot."""
+
+    @property
+    def is_shipped(self) -> bool:
+        """Whether it is one of nodebench's own."""
+        return self.file.parent == shipped_sweeps()
+
+
+def list_sweeps() -> list[Listed]:
+    """Every sweep that has a name here, by name; their trials are not planned."""
+    return [_listed(name, path) for name, path in sweep_files().items()]
+
+
+def _listed(name: str, path: Path) -> Listed:
+    try:
+        tree = parse_file(path)
+    except SweepError as error:
+        return Listed(name, path, "", (), str(error.faults[0]))
+    sizes: list[SizeName] = [size for size in SMALLER if tree.get(size)]
+    return Listed(name, path, str(tree.get("about", "")).strip(), (*sizes, "full"))
 
 
 def foreign(

@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pandas as pd
+
+
+class HtmlOnly(str):
+    """A section that report.html has and the Markdown page does not."""
+
+
+def joined(sections: Iterable[str]) -> str:
+    """The text of sections, those that are empty aside."""
+    return "\n\n".join(each for each in sections if each) + "\n"
 
 
 def markdown_table(table: pd.DataFrame) -> str:

@@ -31,8 +31,12 @@ BEST_EPOCH = """\
 † the epoch with the best validation metric, or without validation data the best test metric,
 which flatters. The headline is the last epoch."""
 
-METHODS_PAGE = """\
-How each number is computed: [docs/reports.md](../../docs/reports.md)."""
+METHODS_FILE = "../../docs/reports.md"
+METHODS_PAGE = f"""\
+How each number is computed: [docs/reports.md]({METHODS_FILE})."""
+METHODS_ELSEWHERE = """\
+How each number is computed: the page *Reading a report* of nodebench's documentation."""
+"""Where a report is not in a clone, in which the link would lead to the page."""
 
 BASELINE = """\
 Each configuration minus its baseline, which is otherwise identical, paired by seed. A difference
@@ -123,9 +127,43 @@ TIMINGS = """\
 One trial at a time on its device, from its final weights: batch, forward, backward and update.
 The median over rounds; an epoch is a step times the number of batches."""
 
+MACHINES = """\
+Runs of the same trials that were imported or merged from other machines; the tables above have
+those of this store. The metric is that of the trials that finished on both (n). They agree if the
+95 % interval of the difference, paired by seed, contains zero. Seconds are those of training."""
+
 ROBUSTNESS_FIGURE = """\
 The trained weights over the evaluations of a forward pass. The dashed line marks the evaluations
 used in training. A curve that falls to its right belongs to a network that depends on its solver's
 error."""
 
 METRICS_BY_EPOCH = "Mean over seeds, with its 95 % confidence interval."
+
+COSTS_CHART = """\
+A point is a configuration: the mean over its seeds, with its 95 % interval. Click a point to see
+its settings and its curves."""
+
+EPOCHS_CHART = """\
+A line is the mean over the trials of a series, and the band reaches from the lowest to the highest.
+Long trainings are thinned; the store has every epoch."""
+
+SOLVERS_CHART = """\
+The trained weights under other solvers, seeds joined. A circle marks the training solver."""
+
+GRADIENTS_CHART = """\
+Each gradient by its errors and its costs, medians over seeds."""
+
+TRIALS_TABLE = """\
+Every trial with the numbers of its own; results.csv has all of them."""
+
+TRAINING_STEPS = """\
+Steps that adaptive solvers accepted and rejected per forward pass, summed over ODE blocks, in the
+last epoch; with steps per sample, means over samples. NFE counts calls of f for the
+whole batch, which last until its slowest sample is done; the NFE of a sample is what its own solve
+needed."""
+
+TEST_BATCHES = """\
+The trained weights, tested in batches of other sizes, and with one step for a batch or one for each
+sample. One step for a batch suits all of its samples together, so its NFE depends on which are in
+it; a sample with its own steps takes the same ones in any batch. NFE counts calls of f for the
+whole batch. Seconds were measured while other trials may have shared the machine."""

@@ -11,7 +11,7 @@ import pandas as pd
 
 from nodebench.errors import TrialOutcome
 from nodebench.files import write
-from nodebench.report import gradient_tables, notes, solver_tables, tables
+from nodebench.report import gradient_tables, notes, solver_tables, step_tables, tables
 from nodebench.report.analysis import published, sizes
 from nodebench.report.analysis.baseline import baseline_table
 from nodebench.report.analysis.claims import Checked, Judgement, claims_table
@@ -19,8 +19,11 @@ from nodebench.report.analysis.columns import MISSING, OUTCOME, TRIAL, as_publis
 from nodebench.report.analysis.findings import Findings
 from nodebench.report.analysis.gradients import memory_by_steps
 from nodebench.report.figures.drawing import Figures
-from nodebench.report.html import html_page
-from nodebench.report.markdown import bold, markdown_table, section
+from nodebench.report.html.data import Explored
+from nodebench.report.html.document import write_page
+from nodebench.report.html.trials import trials_table
+from nodebench.report.machines import MACHINES_TITLE, machines_table
+from nodebench.report.markdown import HtmlOnly, bold, joined, markdown_table, section
 from nodebench.report.result_tables import ResultTables, result_tables
 from nodebench.report.summary import answer
 from nodebench.store import Store
@@ -49,9 +52,10 @@ def write_report_folder(
 ) -> Path:
     """Writes the page, its figures and `sweep.yaml`; returns the page's path.
 
-    `report.html` is the same in one file. Beside it stands the data: `results.csv`, and
-    `evaluations.csv`, `gradients.csv` and `timings.csv` where there are any. A figure that cannot
-    be drawn is named on the page and to `on_problem`, and the rest is written without it.
+    `report.html` is the same in one file, with tables that sort and charts. Next to it is the data:
+    `results.csv`, and `evaluations.csv`, `batches.csv`, `gradients.csv`, `timings.csv` and
+    `machines.csv` where there are any. A figure that cannot be drawn is named on the page and to
+    `on_problem`, and the rest is written without it.
     """
     found = Findings(sweep, store)
     for name, frame in found.tables.items():  # of which `folder.FIRST` is the first
@@ -63,24 +67,23 @@ def write_report_folder(
     write(folder / "sweep.yaml", sweep.text)
     shutil.rmtree(folder / "figures", ignore_errors=True)
     page = folder / "README.md"
-    figures = Figures(found, store, folder / "figures")
-    sections = _sections(sweep, found, figures)
+    figures, explored = Figures(found, store, folder / "figures"), Explored(found)
+    sections = _sections(sweep, found, figures, explored)
     for problem in figures.problems:
         on_problem(problem)
-    text = "\n\n".join(section for section in sections if section) + "\n"
-    write(folder / "report.html", html_page(text, folder))
-    write(page, text)
+    write_page(sections, folder, explored, on_problem)
+    write(page, joined(each for each in sections if not isinstance(each, HtmlOnly)))
     return page
 
 
 def draw_figures(sweep: Sweep, store: Store, folder: Path) -> dict[str, Path]:
     """Draws the report's figures alone; name -> SVG."""
     found = Findings(sweep, store)
-    _sections(sweep, found, Figures(found, store, folder))
+    _sections(sweep, found, Figures(found, store, folder), Explored(found))
     return {path.stem: path for path in sorted(folder.glob("*.svg"))}
 
 
-def _sections(sweep: Sweep, found: Findings, figures: Figures) -> list[str]:
+def _sections(sweep: Sweep, found: Findings, figures: Figures, explored: Explored) -> list[str]:
     results, timed = found.results, found.timed
     table = result_tables(sweep, results, found.judged, timed)
     return [
@@ -91,7 +94,9 @@ def _sections(sweep: Sweep, found: Findings, figures: Figures) -> list[str]:
         answer(found),
         markdown_table(table.main),
         _common(table.constant),
+        *explored.place("costs"),
         *_frontier_section(found, figures),
+        *map(HtmlOnly, section("Trials", notes.TRIALS_TABLE, trials_table(sweep, results))),
         *_images("Learned trajectories", figures.trajectories(), notes.TRAJECTORIES),
         *section("Not finished", "", tables.failures(sweep, results)),
         *section("Details", "", table.details),
@@ -109,15 +114,22 @@ def _sections(sweep: Sweep, found: Findings, figures: Figures) -> list[str]:
             published.published_table(found.published),
         ),
         *_verdicts_section(sweep, found.judged, found.evaluated),
-        *_robustness_section(found, figures),
-        *(_curve_section(name, caption) for name, caption in figures.curves().items()),
+        *_robustness_section(found, figures, explored),
+        *_curve_sections(figures, explored),
         *_images("The solver over training", figures.adaptation(), notes.ADAPTATION),
-        *_gradients_section(found, figures),
+        *_gradients_section(found, figures, explored),
         *_memory_section(sweep, found, figures),
+        *section(
+            "Steps of adaptive solvers", notes.TRAINING_STEPS, step_tables.steps_table(results)
+        ),
+        *section(
+            "Steps by test batch", notes.TEST_BATCHES, step_tables.batches_table(found.batches)
+        ),
         *section("What a training step takes", notes.TIMINGS, tables.timings_table(timed)),
+        *section(MACHINES_TITLE, notes.MACHINES, machines_table(sweep, found.machines)),
         *_not_drawn(figures.problems),
         _setting(sweep),
-        _notes(found, table),
+        _notes(found, table, figures.folder.parent),
         _provenance(results),
         _reproduce(sweep),
     ]
@@ -180,7 +192,7 @@ def _state(results: pd.DataFrame) -> str:
     return bold(f"{finished} of {len(results)} trials finished; {rest}.")
 
 
-def _notes(found: Findings, table: ResultTables) -> str:
+def _notes(found: Findings, table: ResultTables, folder: Path) -> str:
     """The terms and marks that the page uses, in one place."""
     terms = dict(notes.NOTES)
     if found.judged.empty:
@@ -196,12 +208,20 @@ def _notes(found: Findings, table: ResultTables) -> str:
         marks.append(notes.TIMED_BUSY)
     lines = [f"- {bold(term)}: {text}" for term, text in terms.items()]
     lines += [f"- {mark}" for mark in marks]
-    return "\n".join(["## Notes\n", *lines, f"- {notes.METHODS_PAGE}"])
+    is_in_clone = (folder / notes.METHODS_FILE).exists()
+    methods = notes.METHODS_PAGE if is_in_clone else notes.METHODS_ELSEWHERE
+    return "\n".join(["## Notes\n", *lines, f"- {methods}"])
 
 
-def _curve_section(name: str, caption: str) -> str:
-    title = f"{caption} by epoch"
-    return f"## {title}\n\n![{title}](figures/{name}.svg)\n\n{notes.METRICS_BY_EPOCH}"
+def _curve_sections(figures: Figures, explored: Explored) -> list[str]:
+    """A section for each metric; the first has the chart of them all."""
+    sections: list[str] = []
+    for name, caption in figures.curves().items():
+        title = f"{caption} by epoch"
+        chart = [] if sections else explored.place("epochs")
+        image = f"![{title}](figures/{name}.svg)\n\n{notes.METRICS_BY_EPOCH}"
+        sections += [f"## {title}", *chart, image]
+    return sections
 
 
 def _verdicts_section(sweep: Sweep, judged: pd.DataFrame, evaluated: pd.DataFrame) -> list[str]:
@@ -214,17 +234,17 @@ def _verdicts_section(sweep: Sweep, judged: pd.DataFrame, evaluated: pd.DataFram
     return [title, text, markdown_table(solver_tables.verdicts_table(sweep, judged))]
 
 
-def _robustness_section(found: Findings, figures: Figures) -> list[str]:
+def _robustness_section(found: Findings, figures: Figures, explored: Explored) -> list[str]:
     sections = _images("Paths in the plane", figures.paths(), notes.PATHS_FIGURE)
     if found.evaluated.empty:
         return sections
-    sections += ["## Under other solvers", notes.OTHER_SOLVERS]
+    sections += ["## Under other solvers", notes.OTHER_SOLVERS, *explored.place("solvers")]
     for names, text in figures.under_other_solvers():
         sections += _images("", names, text)
     return [*sections, markdown_table(solver_tables.robustness_table(found.evaluated))]
 
 
-def _gradients_section(found: Findings, figures: Figures) -> list[str]:
+def _gradients_section(found: Findings, figures: Figures, explored: Explored) -> list[str]:
     """Every gradient that was measured, and what each way to it costs."""
     table = solver_tables.gradients_table(found.gradients)
     sections = section("Which gradient to trust", notes.GRADIENT_TABLE, table)
@@ -235,7 +255,8 @@ def _gradients_section(found: Findings, figures: Figures) -> list[str]:
     if by_way.empty:
         return sections
     drawn = [image for names, note in figures.gradients() for image in _images("", names, note)]
-    return [title, text, notes.WAYS, markdown_table(by_way), *drawn, rows]
+    chart = explored.place("gradients")
+    return [title, text, notes.WAYS, markdown_table(by_way), *chart, *drawn, rows]
 
 
 def _memory_section(sweep: Sweep, found: Findings, figures: Figures) -> list[str]:

@@ -33,6 +33,7 @@ MOST_SETTINGS = 4
 """Settings that vary and have a column each; of more, the configuration's label stands for all."""
 
 NFE, N, PARAMETERS, DROP, IS_ODE, SECONDS = "NFE", "n", "parameters", "drop", "ODE?", "s/epoch"
+HARDWARE = "hardware"
 LEAVES_IF_CONSTANT = (N, NFE, PARAMETERS)
 
 
@@ -64,12 +65,20 @@ def result_tables(
     outcomes = pd.DataFrame([_outcome_columns(group) for _, group in groups])
     results = pd.DataFrame([_result_columns(sweep, each, judged, timed) for each in done])
     results.insert(1, N, outcomes[N])
+    if HARDWARE in frame and frame[HARDWARE].nunique() > 1:
+        results[HARDWARE] = [_hardware(each) for each in done]
     constant = _constant(results)
     named = labels if len(settings.columns) > MOST_SETTINGS else settings
     main = _fitted(named, results.drop(columns=list(constant)))
     details = pd.DataFrame([_detail_columns(sweep, each, judged, timed) for each in done])
+    details = details.join(results[[HARDWARE]]) if HARDWARE in results else details
     details = _informative(details.assign(outcomes=outcomes["outcomes"]), main)
     return ResultTables(main, constant, labels.join(details) if len(details.columns) else details)
+
+
+def _hardware(done: pd.DataFrame) -> str:
+    """What the trials of a configuration ran on."""
+    return ", ".join(sorted(set(done[HARDWARE].dropna()))) or NO_VALUE
 
 
 def _constant(results: pd.DataFrame) -> dict[str, str]:
@@ -97,7 +106,7 @@ def _fitted(named: pd.DataFrame, results: pd.DataFrame) -> pd.DataFrame:
 
 def _least_important(results: pd.DataFrame) -> str:
     """The column, the headline aside, that a reader misses least."""
-    order = (PARAMETERS, NFE, SECONDS, DROP, N, IS_ODE)
+    order = (PARAMETERS, NFE, HARDWARE, SECONDS, DROP, N, IS_ODE)
     return next(name for first in order for name in results.columns[1:] if name.startswith(first))
 
 

@@ -24,6 +24,7 @@ from nodebench.report.analysis.gradients import ways
 from nodebench.report.analysis.published import Compared
 from nodebench.report.analysis.statistics import FEWEST_PAIRS, paired
 from nodebench.report.analysis.verdict import ACCURACY_ROUNDING, VerdictWord
+from nodebench.report.machines import MACHINE, MachineAgreement, machine_agreement
 from nodebench.report.markdown import bold
 from nodebench.sweep import Sweep
 
@@ -43,6 +44,7 @@ def answer(found: Findings) -> str:
         *_front(found),
         *_claims(found.sweep, found.checked),
         *_published(found.published),
+        *_machines(found),
         *_cost(found.results),
     ]
     return "\n".join(f"- {bold(f'{what}:')} {text}" for what, text in lines)
@@ -166,6 +168,23 @@ def _published(published: Sequence[Compared]) -> list[SummaryLine]:
     parts = _counts_text(readings, COMPARED)
     title = "[Published numbers](#published-numbers)"
     return [(title, f"of {len(readings)} comparable numbers, {parts}.")] if readings else []
+
+
+def _machines(found: Findings) -> list[SummaryLine]:
+    """Whether configurations came to the same on other machines, where these have been imported."""
+    if found.machines.empty:
+        return []
+    headline = found.sweep.trials[0].spec.data.headline
+    groups = found.machines.groupby([CELL, MACHINE], sort=False)
+    counts = Counter(machine_agreement(group, headline) for _, group in groups)
+    same = counts[MachineAgreement.IDENTICAL] + counts[MachineAgreement.YES]
+    parts = [f"{same} of {counts.total()} comparisons agree"]
+    parts += (
+        [f"{counts[MachineAgreement.TOO_FEW]} have too few seeds"]
+        if counts[MachineAgreement.TOO_FEW]
+        else []
+    )
+    return [("[On other machines](#the-same-trial-on-other-machines)", f"{', '.join(parts)}.")]
 
 
 def _cost(frame: pd.DataFrame) -> list[SummaryLine]:

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from nodebench.spec.identity import Trial
-from nodebench.spec.solver import Gradient, Solver
+from nodebench.spec.solver import Control, Gradient, Solver
 from nodebench.spec.trial import TrialSpec
 
 
@@ -18,6 +18,8 @@ class EvaluationPoint:
     factor; what an adapted solver came to is known only after training. `gradient` asks for that
     method's gradient on a training batch instead, at the `start` or the `end` of training.
     `batch_norm` says which statistics normalise inside ODE blocks: those learned, or a batch's.
+    `batch_size` is the training's unless given; `control` asks an embedded method for one step a
+    `batch` or a `sample`, instead of what the training solver has.
     """
 
     method: str
@@ -29,6 +31,8 @@ class EvaluationPoint:
     batch_norm: Literal["running", "batch"] = "running"
     gradient: str | None = None
     at: Literal["start", "end"] = "end"
+    batch_size: int | None = None
+    control: Literal["batch", "sample"] | None = None
 
     @property
     def row(self) -> dict[str, Any]:
@@ -40,10 +44,10 @@ class EvaluationPoint:
         own = trained.model_copy(update={"adapt": None})
         is_same = self.method == own.method
         if is_same and 1 in (self.step_factor, self.tol_factor):
-            return own
+            return self._controlled(own)
         settings: dict[str, Any] = {"method": self.method, "steps": self.steps, "tol": self.tol}
         if is_same:
-            kept = ("scipy", "dense_output", "damping", "coupling")
+            kept = ("scipy", "dense_output", "control", "damping", "coupling")
             settings |= {name: getattr(own, name) for name in kept}
             if own.facts.kind == "multistep":  # of the iteration inside a step
                 settings["rtol"], settings["atol"] = own.tolerances
@@ -52,7 +56,19 @@ class EvaluationPoint:
             settings |= {"rtol": rtol, "atol": atol}
         if self.step_factor is not None:
             settings |= _scaled(own, self.step_factor, span)
-        return Solver(**settings)
+        return self._controlled(Solver(**settings))
+
+    def _controlled(self, solver: Solver) -> Solver:
+        """The solver, with its steps of batches or samples if the point says so."""
+        if self.control is None:
+            return solver
+        control = (solver.control or Control()).model_copy(update={"step": self.control})
+        return Solver.model_validate(solver.model_dump() | {"control": control.model_dump()})
+
+    @property
+    def is_about_batches(self) -> bool:
+        """Whether it asks what batches cost, which is no question of accuracy."""
+        return self.batch_size is not None or self.control is not None
 
 
 def _scaled(trained: Solver, factor: float, span: float | None) -> dict[str, Any]:
@@ -69,6 +85,17 @@ def gradient_of(spec: TrialSpec, name: str, solver: Solver) -> Gradient:
     """A gradient to measure: the trial's own, with its settings, if it has this name."""
     own = spec.gradient
     return (own if own and own.name == name else Gradient(name=name)).suited_to(solver)
+
+
+def suits(gradient: Gradient, solver: Solver) -> bool:
+    """Whether a gradient can be taken through a solve by this solver."""
+    if solver.method == "scipy_solver" and gradient.name != "adjoint":
+        return False
+    try:
+        gradient.require_use(solver)
+    except ValueError:
+        return False
+    return True
 
 
 def limit_point(spec: TrialSpec) -> EvaluationPoint:
@@ -112,4 +139,4 @@ def is_training_solver(trial: Trial, point: EvaluationPoint) -> bool:
     """Whether a point is the training solver's, whatever the samples and statistics."""
     own = own_point(trial)
     names = ("method", "steps", "step_factor", "tol", "tol_factor")
-    return all(getattr(own, name) == getattr(point, name) for name in names)
+    return point.control is None and all(getattr(own, n) == getattr(point, n) for n in names)

@@ -14,6 +14,7 @@ from nodebench.spec.vocabulary import (
     METHODS,
     SCIPY_METHODS,
     BelowOne,
+    ControllerName,
     Count,
     Flag,
     GradientName,
@@ -44,6 +45,22 @@ class Adapt(Settings):
     max_steps: Steps | None = None
 
 
+class Control(Settings):
+    """How an embedded Runge-Kutta method chooses its steps: one for a `batch`, or a `sample`'s own.
+
+    With `sample`, each sample has a step size, an error and a rejection of its own, and is done
+    when it has reached the end, whatever the others need (Lienen, Günnemann 2022). The size of a
+    step is multiplied by what the `controller` makes of its error, at least by `min_factor` and at
+    most by `max_factor`; the defaults are torchdiffeq's, which solves without a `control`.
+    """
+
+    step: Literal["batch", "sample"] = "batch"
+    controller: ControllerName = "i"
+    safety: Annotated[float, Field(gt=0, le=1), A_NUMBER] = 0.9
+    min_factor: Annotated[float, Field(gt=0, lt=1), A_NUMBER] = 0.2
+    max_factor: Annotated[float, Field(gt=1, le=100), A_NUMBER] = 10.0
+
+
 class Solver(Settings):
     """How an ODE is solved.
 
@@ -65,6 +82,7 @@ class Solver(Settings):
     atol: NonNegative | None = None
     scipy: ScipyMethod | None = None
     dense_output: Flag | None = None
+    control: Control | None = None
     adapt: Adapt | None = None
     damping: Annotated[float, Field(gt=0.5, le=1), A_NUMBER] | None = None
     coupling: Annotated[float, Field(gt=0, le=1), A_NUMBER] | None = None
@@ -105,8 +123,19 @@ class Solver(Settings):
 
     @property
     def is_embedded(self) -> bool:
-        """Whether it is one of torchdiffeq's methods, which take a norm and interpolate."""
+        """Whether it is an embedded Runge-Kutta method, which measures errors by a norm."""
         return self.facts.kind == "adaptive" and self.facts.has_stepper
+
+    @property
+    def by_sample(self) -> bool:
+        """Whether each sample has steps of its own."""
+        return self.control is not None and self.control.step == "sample"
+
+    @property
+    def by_batch(self) -> Solver:
+        """The same with one step for all samples, as a solve with sums over samples needs it."""
+        control = self.control and self.control.model_copy(update={"step": "batch"})
+        return self.model_copy(update={"control": control})
 
     def step_count(self, span: float) -> int:
         """Steps that a fixed-grid method takes over a time interval of length `span`."""
@@ -132,8 +161,13 @@ class Solver(Settings):
                 raise ValueError(f"`{self.method}` takes either `steps` or `step_size`")
         if self.facts.kind != "fixed":
             self._settle_tolerance()
-        if self.dense_output and not self.is_embedded:
+        if self.control is not None and not self.is_embedded:
+            raise ValueError(f"`control` is of methods such as `dopri5`, not of `{self.method}`")
+        if not self.facts.in_torchdiffeq:
+            self._complete(control=self.control or Control())
+        if self.dense_output and (self.control or not self.is_embedded):
             why = "interpolates already" if self.scipy else f"is {self.facts.kind}"
+            why = "has no interpolation with a `control` of its steps" if self.control else why
             raise ValueError(f"`dense_output` is for adaptive methods; `{self.method}` {why}")
         if self.dense_output is False:
             self._complete(dense_output=None)
@@ -196,12 +230,14 @@ SOLVERS_OF: dict[str, tuple[Callable[[Solver], bool], str]] = {
         "it repeats the steps of a solve; use another method, or the gradient `adjoint`",
     ),
     "interpolated": (
-        lambda solver: solver.has_steps,
-        "it needs steps that end at its nodes; use another method, or the gradient `adjoint`",
+        lambda solver: solver.has_steps and not solver.by_sample,
+        "it needs steps that end at its nodes; use another method, one step per batch "
+        "(`control.step: batch`), or the gradient `adjoint`",
     ),
     "symplectic": (
-        lambda solver: solver.has_steps and not solver.is_reversible,
-        "it needs the stages of a Runge-Kutta method; use one, or the gradient `aca`",
+        lambda solver: solver.has_steps and not (solver.is_reversible or solver.by_sample),
+        "it needs the stages of a Runge-Kutta method, each at one time; use one with one step per "
+        "batch, or the gradient `aca`",
     ),
     "reversible": (
         lambda solver: solver.is_reversible,
@@ -242,6 +278,10 @@ class Gradient(NamedSettings):
             raise ValueError("the adjoint's `solver` cannot `adapt`: leave out one of the two")
         if self.solver and self.solver.dense_output:
             raise ValueError("the adjoint's `solver` stops at every time: leave out `dense_output`")
+        if self.solver and self.solver.by_sample:
+            raise ValueError(
+                "the adjoint's `solver` sums over samples: use one step per batch there"
+            )
         if self.segments == 1:
             self._complete(segments=None)
         if self.update_batch_norm is False:
@@ -261,7 +301,9 @@ class Gradient(NamedSettings):
         """
         fits, cure = SOLVERS_OF.get(self.name, (None, ""))
         if fits and not fits(solver):
-            raise ValueError(f"the gradient `{self.name}` does not suit `{solver.method}`: {cure}")
+            how = "`, `control.step: sample" if solver.by_sample else ""
+            what = f"the gradient `{self.name}` does not suit `{solver.method}{how}`"
+            raise ValueError(f"{what}: {cure}")
         if self.segments is not None and solver.is_reversible:
             raise ValueError(
                 f"`{solver.method}` carries more than its state from step to step, so `segments` "
@@ -275,20 +317,14 @@ class Gradient(NamedSettings):
         if self.norm == "seminorm" and (self.solver or solver).method == "scipy_solver":
             raise ValueError("`scipy_solver` has its own norm: leave out `norm: seminorm`")
 
-    def suits(self, solver: Solver) -> bool:
-        """Whether it can be taken through a solve by this solver."""
-        if solver.method == "scipy_solver" and self.name != "adjoint":
-            return False
-        try:
-            self.require_use(solver)
-        except ValueError:
-            return False
-        return True
+    def backward(self, solver: Solver) -> Solver:
+        """What solves the backward pass, of a gradient that has a solve of its own there."""
+        return self.solver or solver.by_batch
 
     def suited_to(self, solver: Solver) -> Gradient:
         """The same without what has no effect with this solver of the forward pass."""
-        backward = self.solver or solver
+        backward = self.backward(solver)
         norm = self.norm if backward.is_embedded else "default"
-        own = None if self.solver == solver else self.solver
+        own = None if self.solver == solver.by_batch else self.solver
         segments = self.segments if solver.facts.kind == "fixed" else None
         return self.model_copy(update={"norm": norm, "solver": own, "segments": segments})

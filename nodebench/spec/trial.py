@@ -36,6 +36,12 @@ CANNOT_REGULARIZE: tuple[tuple[tuple[str, ...], Callable[[TrialSpec, Solver], bo
         "support: use a fixed method, or an embedded one such as `dopri5`",
     ),
     (
+        REGULARIZER_TERMS,
+        lambda _spec, solver: solver.by_sample,
+        "is integrated with the state and left out of the error control, which "
+        "`control.step: sample` cannot do: take one step per batch (`control.step: batch`)",
+    ),
+    (
         ("jacobian", "taylor"),
         lambda spec, _solver: spec.train.precision == "bf16",
         "needs forward-mode derivatives, which torch does not support in bfloat16: use the "
@@ -128,6 +134,8 @@ class TrialSpec(Settings):
                 f"`solver.dense_output` has no effect for `{self.model.name}`, whose ODE has one "
                 "output time: leave it out"
             )
+        if self.solver.by_sample:
+            self._has_independent_samples()
         if self.solver.adapt and self.data.metric != "accuracy":
             raise ValueError(f"`solver.adapt` needs accuracies, but `{self.data.name}` has none")
         if self.solver.method == "scipy_solver" and self.gradient.name != "adjoint":
@@ -151,6 +159,16 @@ class TrialSpec(Settings):
                 f"`train.regularize.steer.half_width: {steer.half_width:g}` reaches the start of a "
                 f"solve over a time of {self.model.length:g}: use a smaller one"
             )
+
+    def _has_independent_samples(self) -> None:
+        """Refuses steps per sample where a sample's slope depends on others."""
+        if self.data.kind == "trajectories":
+            why = f"`{self.data.name}` is one trajectory, without a batch of samples"
+        elif self.model.normalizes_batches_in_ode:
+            why = "batch norm inside ODE blocks makes each sample's slope depend on all others"
+        else:
+            return
+        raise ValueError(f"`solver.control.step: sample` cannot be: {why}. Leave it out")
 
     def _require_few_steps(self, path: str, solver: Solver) -> None:
         """Refuses a step size that leaves a solve without an end."""

@@ -22,7 +22,8 @@ class Method:
     first. Stages and `order` are None where they vary from step to step, or with `scipy`. `kind`
     says what the method takes: `fixed` a number or size of steps, `adaptive` a tolerance,
     `multistep` steps for its grid and a tolerance for the iteration inside each. It `has_stepper`
-    if `ode/` can take its steps one by one, as some gradients do.
+    if `ode/` can take its steps one by one, as some gradients do. Of embedded methods, those that
+    are not `in_torchdiffeq` choose their steps by code of this project only.
     """
 
     order: int | None
@@ -31,6 +32,7 @@ class Method:
     source: str
     start: int = 0
     has_stepper: bool = True
+    in_torchdiffeq: bool = True
 
 
 METHODS: dict[str, Method] = {
@@ -47,6 +49,7 @@ METHODS: dict[str, Method] = {
     "bosh3": Method(3, 4, "adaptive", "Bogacki, Shampine 1989, 3(2)"),
     "dopri5": Method(5, 7, "adaptive", "Dormand, Prince 1980, 5(4)"),
     "dopri8": Method(8, 14, "adaptive", "Prince, Dormand 1981, 8(7)"),
+    "tsit5": Method(5, 7, "adaptive", "Tsitouras 2011, 5(4)", in_torchdiffeq=False),
     "implicit_adams": Method(
         5, None, "multistep", "Adams-Bashforth-Moulton, torchdiffeq", has_stepper=False
     ),
@@ -59,6 +62,20 @@ SCIPY_METHODS: dict[str, int | None] = {
     "RK23": 3, "RK45": 5, "DOP853": 8, "Radau": 5, "BDF": None, "LSODA": None,
 }  # fmt: skip
 """Scipy's methods and their orders, which BDF and LSODA vary from step to step."""
+
+CONTROLLERS: dict[str, tuple[float, float, str]] = {
+    "i": (
+        1.0,
+        0.0,
+        "the elementary controller, torchdiffeq's (Hairer, Nørsett, Wanner 1993, II.4)",
+    ),
+    "pi": (0.3, 0.4, "PI.3.4 (Gustafsson 1991; Söderlind 2002, Table 1)"),
+}
+"""How a step's size follows from errors -> (k_I, k_P, source).
+
+With the error e of a step as a share of its tolerance, e' of the one accepted before it and k the
+method's order, the size is multiplied by safety · e^(-(k_I + k_P)/k) · e'^(k_P/k).
+"""
 
 NORMS: dict[str, str] = {
     "gn": "group norm, 32 groups (one a channel below 32 channels)",
@@ -180,6 +197,23 @@ GRADIENT_NUMBERS = (
 )
 """What is measured of a trial's own gradient: columns of a report, and measures of claims."""
 
+STEP_NUMBERS = (
+    "steps_accepted",
+    "steps_rejected",
+    "nfe_sample_min",
+    "nfe_sample_mean",
+    "nfe_sample_max",
+)
+"""What is counted of an adaptive solver's steps: columns of a report, and measures of claims."""
+
+RESULT_NUMBERS: tuple[str, ...] = (
+    *(f"{on}_{what}" for what in ("accuracy", "error", "loss") for on in ("test", "train", "val")),
+    "best_test_accuracy", "best_test_error", "parameters", "timed_epoch_s", "peak_memory_bytes",
+    "nfe_forward", "nfe_forward_mean", "nfe_backward", "nfe_regularization", "step_size", "tol",
+    "step_memory_bytes", *VERDICT_NUMBERS, *GRADIENT_NUMBERS, *STEP_NUMBERS,
+)  # fmt: skip
+"""Measures of claims, but for the terms of regularizers."""
+
 DENSE_POSITIONS = 10
 """Up to this many positions, a convolution over a vector is computed as a product of matrices."""
 
@@ -198,6 +232,7 @@ if TYPE_CHECKING:
     Augmentation: TypeAlias = str
     ScipyMethod: TypeAlias = str
     PrecisionName: TypeAlias = str
+    ControllerName: TypeAlias = str
 else:
     MethodName, NormName = Literal[*METHODS], Literal[*NORM_WORDS]
     GradientName, ActivationName = Literal[*GRADIENTS], Literal[*ACTIVATIONS]
@@ -205,6 +240,7 @@ else:
     DynamicsName, Augmentation = Literal[*DYNAMICS], Literal[*AUGMENTATIONS]
     ScipyMethod = Literal[*SCIPY_METHODS]
     PrecisionName = Literal[*PRECISIONS]
+    ControllerName = Literal[*CONTROLLERS]
 
 
 def _is_number(value: Any) -> Any:

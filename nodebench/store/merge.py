@@ -7,6 +7,7 @@ have come to an end, the ends are compared.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import shutil
 from collections.abc import Iterable
@@ -90,6 +91,44 @@ def merge_trials(ids: Iterable[str], other: Store, into: Store) -> Merged:
     except OSError as error:
         raise StoreError(f"`{error.filename}` cannot be merged: {error.strerror}") from error
     return merged
+
+
+def merge_store(ids: Iterable[str], other: Store, into: Store) -> Merged:
+    """As `merge_trials`; of trials that both have, their ends are kept for reports to compare.
+
+    Raises:
+        StoreError: if a file cannot be read or written.
+    """
+    ids = list(ids)
+    both = [trial_id for trial_id in ids if into.folder(trial_id).result()]
+    ends = {i: [*into.folder(i).elsewhere(), *_ends(other.folder(i))] for i in both}
+    merged = merge_trials(ids, other, into)
+    for trial_id in set(both) - set(merged.running):
+        ours, theirs = into.folder(trial_id), other.folder(trial_id)
+        with contextlib.suppress(StoreError), ours.locked(0):  # by now, somebody else's
+            for timing in theirs.timings():
+                ours.add_timing(timing)
+            _keep_elsewhere(ours, ends[trial_id])
+    return merged
+
+
+def _ends(folder: TrialFolder) -> list[Result]:
+    """The ends that a trial came to there, and those of others that are known there."""
+    result = folder.result()
+    return [*([result] if result and result.is_result else []), *folder.elsewhere()]
+
+
+def _keep_elsewhere(ours: TrialFolder, ends: list[Result]) -> None:
+    """Keeps each run of a trial once, but for the one that is ours."""
+    own = ours.result()
+    others = {_run(end): end for end in ends if own is None or _run(end) != _run(own)}
+    if list(others.values()) != ours.elsewhere():
+        ours.write_elsewhere(list(others.values()))
+
+
+def _run(result: Result) -> tuple[object, float]:
+    """What distinguishes two runs of one trial: where and when they began."""
+    return (result.environments[-1].get("host") if result.environments else None, result.started)
 
 
 def _merge(

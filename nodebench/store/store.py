@@ -8,6 +8,7 @@
                      timings.json       seconds of a step, alone on each kind of machine
                      trajectories.json  paths of the trained model that a report draws
                      result.json        the outcome; a trial without it is not finished
+                     elsewhere.json     the outcomes of the same trial on other machines
                      log.txt, error.txt what happened, and the traceback if it went wrong
                      given-up           for a moment, that a search has given the trial up
                      lock               held by the process that trains
@@ -19,7 +20,7 @@
                 <name>.tracking.lock    held by the process that writes it to MLflow
     runs/index.json                     a cache of the results; safe to delete
     runs/.nodebench                     says that all this is nodebench's own
-    runs/.ray-*, .merge-*, .gone-*      of processes at work, or left by killed ones
+    runs/.ray-*, .merge-*, .gone-*, .import-*     of processes at work, or left by killed ones
 
 Every file is replaced as a whole, so a reader, or a process that was killed, never leaves or
 sees half of one.

@@ -72,6 +72,11 @@ class TrialFolder:
         return self.path / RESULT_NAME
 
     @property
+    def elsewhere_file(self) -> Path:
+        """The ends that the same trial came to on other machines."""
+        return self.path / "elsewhere.json"
+
+    @property
     def error_file(self) -> Path:
         """The traceback of a crash."""
         return self.path / "error.txt"
@@ -182,6 +187,15 @@ class TrialFolder:
         """The trial's end, if it has come."""
         return read_result(read_json(self.result_file, None))
 
+    def write_elsewhere(self, results: list[Result]) -> None:
+        """Replaces the ends that the trial came to on other machines."""
+        write(self.elsewhere_file, json.dumps([asdict(each) for each in results], indent=1))
+
+    def elsewhere(self) -> list[Result]:
+        """The ends that the trial came to on other machines."""
+        rows: list[Row] = read_json(self.elsewhere_file, [])
+        return [result for row in rows if (result := read_result(row))]
+
     def write_error(self, traceback: str) -> None:
         """Keeps the traceback of a crash."""
         write(self.error_file, masked(traceback))
@@ -213,13 +227,15 @@ class TrialFolder:
     @property
     def reported_files(self) -> tuple[Path, ...]:
         """Those that reports and MLflow show, in the order of MLflow's fingerprints."""
-        return (
+        files = (
             self.history_file,
             self.evaluations_file,
             self.trajectories_file,
             self.timings_file,
             self.result_file,
         )
+        # Only if it is there: fingerprints of trials without it stay as they were.
+        return (*files, self.elsewhere_file) if self.elsewhere_file.exists() else files
 
     def partial_files(self) -> list[Path]:
         """Those that are being written, or were when a process was killed."""

@@ -13,10 +13,9 @@ from nodebench.spec.settings import NamedSettings, Settings
 from nodebench.spec.training import REGULARIZER_TERMS, Limits
 from nodebench.spec.vocabulary import (
     A_NUMBER,
-    GRADIENT_NUMBERS,
     METHODS,
     OWN,
-    VERDICT_NUMBERS,
+    RESULT_NUMBERS,
     Count,
     Factor,
     Flag,
@@ -33,6 +32,7 @@ from nodebench.spec.vocabulary import (
 
 Statistics = Literal["running", "batch"]
 Moment = Literal["start", "end"]
+StepOf = Literal["batch", "sample"]
 SizeName = Literal["small", "medium", "full"]
 SMALLER: tuple[SizeName, ...] = ("small", "medium")
 """The sizes that a file has where it has a block of that name; it is itself the full one."""
@@ -45,6 +45,9 @@ class Evaluate(Settings):
     `nfe`, and multiples `step_factors` of the training step size. Adaptive methods use `tols` and
     multiples `tol_factors` of the training tolerance. `when` restricts the block to configurations
     with these settings. `test_size` evaluates a balanced subset of the test set.
+
+    A block with `batch_sizes` or `control` measures what solves cost in test batches of these sizes
+    and, for embedded methods such as `dopri5`, with one step a `batch` or a `sample`.
 
     `batch_norm` lists the statistics of batch norm inside ODE blocks: the `running` averages of
     training, or those of each test `batch`. A block with `gradients` measures gradients instead of
@@ -60,6 +63,8 @@ class Evaluate(Settings):
     tol_factors: tuple[Factor, ...] = ()
     test_size: Samples | None = None
     batch_norm: tuple[Statistics, ...] = ("running",)
+    batch_sizes: tuple[Samples, ...] = ()
+    control: tuple[StepOf, ...] = ()
     gradients: tuple[MeasuredGradient, ...] = ()
     at: tuple[Moment, ...] = ("start", "end")
     when: dict[str, Any] = {}
@@ -70,7 +75,8 @@ class Evaluate(Settings):
             raise ValueError(
                 "`scipy_solver` runs outside torch: it supports only the gradient `adjoint`"
             )
-        for name in ("test_size", "batch_norm") if self.gradients else ("at",):
+        of_tests = ("test_size", "batch_norm", "batch_sizes", "control")
+        for name in of_tests if self.gradients else ("at",):
             if name in self.model_fields_set:
                 raise ValueError(
                     "`gradients` are measured on a training batch: give them a block of their own, "
@@ -312,11 +318,5 @@ class SweepFile(Settings):
     made: Made = Made()
 
 
-MEASURES: tuple[str, ...] = (
-    *(f"{on}_{what}" for what in ("accuracy", "error", "loss") for on in ("test", "train", "val")),
-    "best_test_accuracy", "best_test_error", "parameters", "timed_epoch_s", "peak_memory_bytes",
-    "nfe_forward", "nfe_forward_mean", "nfe_backward", "step_size", "tol",
-    "step_memory_bytes", *VERDICT_NUMBERS, *GRADIENT_NUMBERS,
-    "nfe_regularization", *(f"regularizer_{name}" for name in REGULARIZER_TERMS),
-)  # fmt: skip
+MEASURES = (*RESULT_NUMBERS, *(f"regularizer_{name}" for name in REGULARIZER_TERMS))
 """The columns of `results.csv` that a claim may be about."""

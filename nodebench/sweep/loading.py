@@ -31,6 +31,8 @@ def load(path: Path, overrides: Sequence[str] = (), size: SizeName = "full") -> 
     """
     faults: list[Fault] = []
     tree = read(path, overrides, size, faults)
+    if any(fault.where == "include" for fault in faults):
+        raise SweepError(str(path), faults, overrides)  # what lies there would be called missing
     file = _validated(tree, faults)
     expanded = list(expand(file, faults))
     trials = not_excluded(expanded)

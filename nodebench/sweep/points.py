@@ -13,6 +13,7 @@ from nodebench.spec.point import (
     limit_point,
     own_point,
     point_of,
+    suits,
 )
 from nodebench.spec.solver import Solver
 from nodebench.spec.vocabulary import METHODS, OWN
@@ -31,7 +32,7 @@ def points(trial: Trial, blocks: Sequence[Evaluate]) -> list[EvaluationPoint]:
     measured: set[tuple[int | None, str]] = set()
     for point in asked(trial, blocks):
         how = (point.test_size, point.batch_norm)
-        if not point.gradient and how not in measured:
+        if not (point.gradient or point.is_about_batches) and how not in measured:
             measured.add(how)
             for end in (own_point(trial), limit_point(trial.spec)):
                 same = replace(end, test_size=point.test_size, batch_norm=point.batch_norm)
@@ -64,7 +65,25 @@ def _points_of(spec: TrialSpec, block: Evaluate) -> Iterator[EvaluationPoint]:
                     yield replace(point, gradient=gradient, at=at)
             for statistics in () if block.gradients else block.batch_norm:
                 if statistics == "running" or has_batch_norm:
-                    yield replace(point, test_size=block.test_size, batch_norm=statistics)
+                    on = replace(point, test_size=block.test_size, batch_norm=statistics)
+                    yield from _batches_of(spec, on, block)
+
+
+def _batches_of(
+    spec: TrialSpec, point: EvaluationPoint, block: Evaluate
+) -> Iterator[EvaluationPoint]:
+    """The point, by each extent of a step and in batches of each size that a block asks for."""
+    if spec.data.kind == "trajectories":  # has one sample, which is tested whole
+        yield from () if block.batch_sizes or block.control else (point,)
+        return
+    facts = METHODS[point.method]
+    for control in block.control or (None,):
+        if control and not (facts.kind == "adaptive" and facts.has_stepper):
+            continue
+        if control == "sample" and point.batch_norm == "batch":
+            continue  # a batch's statistics mix samples
+        sizes = block.batch_sizes or ((spec.train.batch_size,) if control else (None,))
+        yield from (replace(point, control=control, batch_size=size) for size in sizes)
 
 
 def _gradients(spec: TrialSpec, method: str, block: Evaluate) -> Iterator[str]:
@@ -72,7 +91,7 @@ def _gradients(spec: TrialSpec, method: str, block: Evaluate) -> Iterator[str]:
     own = spec.solver
     solver = own if own and own.method == method else _any_solver(method)
     for name in block.gradients:
-        if name != OWN and gradient_of(spec, name, solver).suits(solver):
+        if name != OWN and suits(gradient_of(spec, name, solver), solver):
             yield name
 
 

@@ -18,6 +18,7 @@ from nodebench.errors import StoreError, TrialOutcome
 from nodebench.files import write
 from nodebench.models.build import build
 from nodebench.models.weights import read_tensors
+from nodebench.ode.adaptive.counts import StepCounts, with_counts
 from nodebench.ode.block import ode_blocks
 from nodebench.ode.regularizers.table import Penalty, Regularizers
 from nodebench.spec.solver import Solver
@@ -64,6 +65,7 @@ class EpochSums:
     batches: int = 0
     forward: list[int] = field(default_factory=list)
     backward: list[int] = field(default_factory=list)
+    steps: dict[str, float] = field(default_factory=dict)
     seconds: float = 0.0
     peak_memory: int = 0
     regularizers: dict[str, Tensor] = field(default_factory=dict)
@@ -89,6 +91,11 @@ class EpochSums:
         zeros = [0] * len(forward)
         self.forward = list(map(operator.add, self.forward or zeros, forward))
         self.backward = list(map(operator.add, self.backward or zeros, backward))
+
+    def count_steps(self, counts: StepCounts | None) -> None:
+        """Counts a batch's steps, of adaptive solves."""
+        if counts is not None:
+            self.steps = with_counts(self.steps, counts)
 
     def to(self, device: torch.device) -> EpochSums:
         """The same on a device."""

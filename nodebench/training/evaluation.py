@@ -99,7 +99,7 @@ def _outcome(
 
 def _alike(one: EvaluationPoint, other: EvaluationPoint) -> bool:
     """Whether two points differ in how they name their solver alone."""
-    names = ("test_size", "batch_norm", "gradient", "at")
+    names = ("test_size", "batch_norm", "gradient", "at", "batch_size")
     return all(getattr(one, name) == getattr(other, name) for name in names)
 
 
@@ -151,8 +151,11 @@ class _Meter:
             gradient = gradient_of(self.trial.spec, point.gradient, solver)
             return self._gradient_error(point.at).of(gradient, solver)
         with self._statistics(point), solved_by(self.model, solver):
-            found = self.task.evaluate(self.model, size=point.test_size)
-        tested = {**found.measures, "nfe": found.nfe, "forward_s": found.forward_s}
+            size, batch = point.test_size, point.batch_size
+            found = self.task.evaluate(self.model, size=size, batch_size=batch)
+        tested = {**found.measures, "nfe": found.nfe, "forward_s": found.forward_s, **found.steps}
+        if point.is_about_batches:
+            tested["samples_per_pass"] = found.samples
         return tested | self.errors(point, solver)
 
     def errors(self, point: EvaluationPoint, solver: Solver) -> Row:

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from nodebench.errors import DeadlineExceeded, Diverged
+from nodebench.ode.adaptive.counts import measures
 from nodebench.ode.block import take_evaluations
 from nodebench.ode.regularizers.table import Regularizers
 from nodebench.spec import TrialSpec
@@ -135,6 +136,7 @@ def _evaluations(sums: EpochSums) -> Row:
         row[name] = sum(counts) / sums.batches
         if len(counts) > 1:
             row |= {f"{name}.{block}": n / sums.batches for block, n in enumerate(counts)}
+    row |= measures(sums.steps)
     if sums.regularizers:
         row["nfe_regularization"] = sums.regularizer_evaluations / sums.batches
     return row

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from nodebench.errors import TrialFailure
-from nodebench.ode.block import take_evaluations
+from nodebench.ode.block import steps_taken, take_evaluations
 from nodebench.training import optimization
 from nodebench.training.checkpoint import TrainState
 from nodebench.training.task import Loss, Task
@@ -33,12 +33,13 @@ class Step:
         with state.regularized() as penalty:
             loss = self.task.loss(state.model, self.batch)
         objective = penalty.added_to(loss.mean) if penalty else loss.mean
+        assert state.sums is not None
+        state.sums.count_steps(steps_taken(state.model))
         forward = take_evaluations(state.model)
         state.optimizer.zero_grad()
         objective.backward()  # type: ignore[no-untyped-call]
         backward = take_evaluations(state.model)
         if penalty:
-            assert state.sums is not None
             state.sums.add_penalty(penalty, loss.samples)
         if hook := state.hook:
             nfe = sum(forward)

@@ -49,7 +49,8 @@ from nodebench.training.machine import (
 )
 from nodebench.training.record import Record
 from nodebench.training.step import Step
-from nodebench.training.task import Task, task_for
+from nodebench.training.task import Task
+from nodebench.training.tasks.table import task_for
 
 
 def run_trial(

@@ -7,6 +7,7 @@ import typer
 
 from nodebench import api
 from nodebench.cli.options import Place, Source, TrialFilter, grouped
+from nodebench.execution import launch
 from nodebench.store import Store
 from tests.support.tiny_sweeps import Quiet, tiny
 
@@ -34,8 +35,8 @@ def test_a_group_of_options_is_read_as_options_and_given_as_a_group():
 def test_every_keyword_of_a_launch_is_one_of_its_parts_and_another_is_refused(tmp_path):
     keywords = {"only", "shard", "retry_failed", "inline", "cpu", "fail_fast"}
     keywords |= {"track", "require_mlflow", "write_report", "replace_other"}
-    parts = api.Selection, api.Backend, api.Publication
+    parts = launch.Selection, launch.Backend, launch.Publication
     assert {name for part in parts for name in inspect.signature(part).parameters} == keywords
-    assert api.RunKeywords.__annotations__.keys() == keywords
+    assert launch.RunKeywords.__annotations__.keys() == keywords
     with pytest.raises(TypeError, match="Did you mean `inline`"):
         api.run(tiny(tmp_path), Store(tmp_path / "runs"), Quiet(), inlin=True)

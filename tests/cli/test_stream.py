@@ -130,6 +130,8 @@ def test_half_a_character_is_printed_too():
 
 
 TEXT_CALLS = {"open", "read_text", "write_text"}
+ALWAYS_BINARY = ("os", "Image", "archive")
+"""What has an `open` that knows no text: a zip archive's, for one."""
 
 
 def is_text_without_encoding(call: ast.Call) -> bool:
@@ -137,7 +139,7 @@ def is_text_without_encoding(call: ast.Call) -> bool:
     name = getattr(call.func, "attr", getattr(call.func, "id", ""))
     keywords = {keyword.arg for keyword in call.keywords}
     plain = [a.value for a in call.args if isinstance(a, ast.Constant)]
-    if name == "open" and getattr(getattr(call.func, "value", None), "id", "") in ("os", "Image"):
+    if name == "open" and getattr(getattr(call.func, "value", None), "id", "") in ALWAYS_BINARY:
         return False
     is_binary = any(re.fullmatch(r"[rwax]b\+?", str(value)) for value in plain)
     if "text" in keywords and name in ("run", "Popen"):

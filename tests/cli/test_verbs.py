@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -82,7 +83,11 @@ def test_run_trains_reports_and_the_second_launch_does_nothing(tmp_path):
     write_tiny(tmp_path, seeds=[0, 1])
     first = command(tmp_path, "run", "tiny.yaml", "--inline")
     assert first.returncode == 0, first.stderr
-    assert first.stdout.splitlines()[-1] == "tiny: 2 of 2 trials finished"
+    best, *_, cost, report, last = first.stdout.splitlines()[3:]
+    assert re.match(r"Best: plainode, .* test accuracy \(n = 2\)\.$", best)
+    assert cost.startswith("Cost: 2 trials, ")
+    assert report == "report: reports/tiny/README.md"
+    assert last == "tiny: 2 of 2 trials finished"
     assert (tmp_path / "reports" / "tiny" / "README.md").exists()
     assert (tmp_path / "runs" / "mlflow.db").exists()
     assert not (tmp_path / "mlruns").exists()

@@ -17,7 +17,7 @@ from nodebench.models.build import build
 from nodebench.ode.block import ode_blocks, solved_by
 from nodebench.spec import TrialSpec
 from nodebench.spec.solver import Solver
-from nodebench.training.task import task_for
+from nodebench.training.tasks.table import task_for
 from tests.support.tiny_sweeps import rows_of
 from tests.support.tiny_trainings import begun
 

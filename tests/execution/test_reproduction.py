@@ -12,7 +12,8 @@ from tests.support.tiny_sweeps import options, tiny
 @pytest.fixture
 def kept(tmp_path):
     """A finished trial with evaluated points, and its store."""
-    sweep = tiny(tmp_path, evaluate={"methods": ["euler"], "steps": [4]})
+    about = {"methods": ["dopri5"], "tols": [1e-3], "control": ["sample"], "batch_sizes": [8]}
+    sweep = tiny(tmp_path, evaluate=[{"methods": ["euler"], "steps": [4]}, about])
     store = Store(tmp_path / "runs")
     run_trial(sweep.trials[0], store, options(sweep, tmp_path))
     return sweep, store
@@ -30,6 +31,7 @@ def test_a_trial_run_again_gives_the_same_bits_points_included(kept, tmp_path):
     assert found.environments == []
     names = {metric.name for metric in found.metrics}
     assert {"test_accuracy", "train_loss", "accuracy under euler steps 4"} <= names
+    assert any(name.startswith("nfe_sample_mean under dopri5 control") for name in names)
     assert "epoch_s" not in names
     assert all(metric.is_same_bits for metric in found.metrics)
 

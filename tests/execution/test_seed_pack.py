@@ -23,7 +23,7 @@ from nodebench.training import trial as trial_module
 from nodebench.training.checkpoint import EpochSums, TrainState, read_checkpoint
 from nodebench.training.loop import new_state
 from nodebench.training.step import Step
-from nodebench.training.task import task_for
+from nodebench.training.tasks.table import task_for
 from nodebench.training.trial import run_trial
 from nodebench.training.vmapped import Together
 from tests.support.tiny_sweeps import TINY, essence, options, tiny

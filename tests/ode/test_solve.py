@@ -271,7 +271,7 @@ LOSSES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("method", EMBEDDED)
+@pytest.mark.parametrize("method", LOSSES)
 def test_dense_output_costs_what_docs_networks_md_says(
     method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,7 +21,10 @@ from tests.support.fake_datasets import WRITERS
 FILES = sorted((Path(__file__).parents[2] / "sweeps").glob("*.yaml"))
 MEDIUM = [path for path in FILES if "\nmedium:" in path.read_text(encoding="utf-8")]
 STUDIES = ("S1", "S2", "S3", "S4")
-OURS = {"quickstart", "gradient-accuracy", "gradient-memory", "gradient-methods", "regularization"}
+OURS = {
+    "quickstart", "gradient-accuracy", "gradient-memory", "gradient-methods", "regularization",
+    "step-control",
+}  # fmt: skip
 
 
 def cut(trial: Trial, written: dict[str, Any]) -> Trial:

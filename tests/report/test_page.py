@@ -266,7 +266,7 @@ def test_the_html_page_needs_nothing_beside_it(tmp_path):
     text = (tmp_path / "report" / "report.html").read_text()
     assert 'src="figures' not in text
     assert 'href="results.csv"' not in text
-    assert text.count("data:image/svg+xml;base64,") >= 1
+    assert text.count("data:image/webp;base64,") >= 1
     assert 'download="results.csv"' in text
     assert "<td" in text
     assert "| cell" not in text

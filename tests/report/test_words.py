@@ -12,7 +12,7 @@ from nodebench.report.analysis import agreement, baseline
 from nodebench.report.analysis.claims import CLAIM_WORDS, EXPECTATION_WORDS, Judgement
 from nodebench.report.analysis.verdict import VerdictWord
 
-PAGES = {"page.py", "scoreboard.py", "notes.py", "html.py", "markdown.py"}
+PAGES = {"page.py", "scoreboard.py", "notes.py", "markdown.py", "folder.py"}
 MODULES = sorted((PACKAGE / "report").rglob("*.py"))
 
 

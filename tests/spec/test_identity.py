@@ -46,8 +46,8 @@ def test_defaults_are_what_they_were():
         },
         "solver": {
             "method": "euler", "steps": 4, "step_size": None, "tol": None, "rtol": None,
-            "atol": None, "scipy": None, "dense_output": None, "adapt": None, "damping": None,
-            "coupling": None,
+            "atol": None, "scipy": None, "dense_output": None, "control": None, "adapt": None,
+            "damping": None, "coupling": None,
         },
         "gradient": {
             "name": "backprop", "solver": None, "norm": "default", "segments": None,

@@ -25,6 +25,7 @@ def test_every_file_that_a_trial_writes_is_a_property(tmp_path):
     folder.write_evaluations([])
     folder.write_trajectories([])
     folder.add_timing({"hardware": "a", "device": "cpu", "threads": 1, "torch": "2", "time": 1.0})
+    folder.write_elsewhere([RESULT])
     folder.write_error("Traceback")
     folder.write_result(RESULT)
     give_up(folder)

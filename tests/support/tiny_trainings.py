@@ -14,7 +14,7 @@ from nodebench.spec import TrialSpec
 from nodebench.store.result import Row
 from nodebench.training.checkpoint import TrainState
 from nodebench.training.loop import new_state
-from nodebench.training.task import task_for
+from nodebench.training.tasks.table import task_for
 from tests.support.tiny_sweeps import rows_of
 
 SPHERES = {"name": "spheres", "train_size": 50, "test_size": 30}

@@ -147,6 +147,55 @@ def test_only_own_gradients_need_no_methods(tmp_path: Path) -> None:
             tiny(tmp_path, evaluate={**block})
 
 
+ADAPTIVE = [{"method": "dopri5", "tol": 1e-3}]
+
+
+def test_test_batches_and_steps_of_samples_are_points_without_a_verdict(tmp_path: Path) -> None:
+    block = {
+        "methods": ["dopri5", "rk4"], "tols": [1e-3], "steps": [4], "test_size": 20,
+        "control": ["batch", "sample"], "batch_sizes": [1, 10],
+    }  # fmt: skip
+    sweep = tiny(tmp_path, grid={"solver": ADAPTIVE}, evaluate=block)
+    found = points(sweep.trials[0], sweep.evaluate)
+    assert [(p.method, p.control, p.batch_size, p.test_size) for p in found] == [
+        ("dopri5", control, size, 20) for control in ("batch", "sample") for size in (1, 10)
+    ]  # of rk4 none, whose steps no error chooses; neither the training solver nor the limit
+    assert all(known_point({"point": p.row}) == p for p in found)
+    assert all(p.is_about_batches for p in found)
+
+
+def test_batch_sizes_alone_take_every_method_and_a_control_alone_the_trainings_batches(
+    tmp_path: Path,
+) -> None:
+    sizes = {"methods": ["rk4"], "steps": [4], "batch_sizes": [1, 10]}
+    control = {"methods": ["dopri5"], "tols": [1e-3], "control": ["sample"]}
+    sweep = tiny(tmp_path, grid={"solver": ADAPTIVE}, evaluate=[sizes, control])
+    assert points(sweep.trials[0], sweep.evaluate) == [
+        EvaluationPoint("rk4", steps=4, batch_size=1),
+        EvaluationPoint("rk4", steps=4, batch_size=10),
+        EvaluationPoint("dopri5", tol=1e-3, control="sample", batch_size=16),
+    ]
+
+
+def test_a_trajectory_has_no_test_batches(tmp_path: Path) -> None:
+    block = {"methods": ["rk4"], "steps": [4], "batch_sizes": [1]}
+    sweep = tiny(tmp_path, base=SPIRAL, evaluate=block)
+    with pytest.raises(SweepError, match="gives no trial a point"):
+        require_points(sweep, "sweep.yaml")
+
+
+def test_gradients_that_a_solver_cannot_have_are_no_points(tmp_path: Path) -> None:
+    solver = {"method": "dopri5", "tol": 1e-3, "control": {"step": "sample"}}
+    names = ["symplectic", "interpolated", "reversible", "aca", "backprop"]
+    block = {"methods": ["dopri5", "rk4"], "tols": [1e-3], "steps": [4], "gradients": names}
+    sweep = tiny(tmp_path, grid={"solver": [solver]}, evaluate={**block, "at": ["end"]})
+    found = [(p.method, p.gradient) for p in asked(sweep.trials[0], sweep.evaluate)]
+    assert found == [
+        ("dopri5", "aca"), ("dopri5", "backprop"), ("rk4", "symplectic"), ("rk4", "interpolated"),
+        ("rk4", "aca"), ("rk4", "backprop"),
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("method", "gradient"),
     [("euler", "reversible"), ("alf", "symplectic"), ("implicit_adams", "aca")],

@@ -105,6 +105,12 @@ def test_a_file_that_includes_itself_is_refused(tmp_path):
     assert "includes itself" in faults(path)[0]
 
 
+def test_what_an_absent_include_would_hold_is_not_called_missing(tmp_path):
+    path = write_sweep(tmp_path, "{name: t, include: absent.yaml, base: {model: {width: 8}}}")
+    (fault,) = faults(path)
+    assert fault.startswith("include: ")
+
+
 def test_overriding_part_of_a_zipped_axis_is_refused(tmp_path):
     path = write_sweep(tmp_path, grid={"solver.method, solver.steps": [["euler", 2]]})
     assert "zipped" in faults(path, overrides=["solver.steps=3"])[0]

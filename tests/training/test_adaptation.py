@@ -22,7 +22,8 @@ from nodebench.training.adaptation import (
 )
 from nodebench.training.checkpoint import TrainState, read_checkpoint
 from nodebench.training.loop import new_state
-from nodebench.training.task import Loss, task_for
+from nodebench.training.task import Loss
+from nodebench.training.tasks.table import task_for
 from tests.support.tiny_sweeps import rows_of
 
 SPHERES = {"name": "spheres", "train_size": 64, "test_size": 32}

@@ -19,7 +19,7 @@ from nodebench.training.checkpoint import EpochSums
 from nodebench.training.cuda_graph import WARM_STEPS, Graphed, graph_of
 from nodebench.training.loop import new_state
 from nodebench.training.step import Step
-from nodebench.training.task import task_for
+from nodebench.training.tasks.table import task_for
 
 DIGITS = {
     "data": {"name": "digits", "train_size": 96, "test_size": 50},

@@ -72,6 +72,56 @@ def test_batch_statistics_give_another_accuracy_and_leave_the_learned_ones(tmp_p
     assert own["solver_error"] != own_batch["solver_error"]
 
 
+def test_test_batches_of_other_sizes_cost_what_their_samples_need(tmp_path: Path) -> None:
+    block = {
+        "methods": ["dopri5"], "tols": [1e-5], "control": ["batch", "sample"],
+        "batch_sizes": [1, 8, 32],
+    }  # fmt: skip
+    solver = [{"method": "dopri5", "tol": 1e-3}]
+    _, rows = trained(tiny(tmp_path, grid={"solver": solver}, evaluate=block), tmp_path)
+    found = {(row["point"]["control"], row["point"]["batch_size"]): row for row in rows}
+    assert len(found) == 6
+    assert all(row["outcome"] == "finished" for row in rows)
+    assert {row["accuracy"] for row in rows} == {rows[0]["accuracy"]}
+    assert [found["sample", size]["samples_per_pass"] for size in (1, 8, 32)] == [1, 8, 32]
+    samples = [found["sample", size] for size in (1, 8, 32)]
+    for name in ("nfe_sample_min", "nfe_sample_mean", "nfe_sample_max", "steps_accepted"):
+        assert len({row[name] for row in samples}) == 1, name  # whatever else is in a batch
+    alone = found["batch", 1]
+    assert alone["nfe"] == pytest.approx(samples[0]["nfe"]) == samples[0]["nfe_sample_mean"]
+    assert alone["steps_accepted"] == pytest.approx(samples[0]["steps_accepted"])
+    assert samples[2]["nfe"] == samples[2]["nfe_sample_max"]  # one batch, which waits for all
+    assert "nfe_sample_mean" not in alone
+
+
+def test_batches_and_steps_of_samples_leave_the_verdict_as_it_is(tmp_path: Path) -> None:
+    solver, plain = [{"method": "dopri5", "tol": 1e-3}], {"methods": ["dopri5"], "tols": [1e-5]}
+    about = {**plain, "control": ["sample"], "batch_sizes": [4]}
+    sweep = tiny(tmp_path, grid={"solver": solver}, evaluate=[plain, about])
+    trained(sweep, tmp_path)
+    with_both = judge(sweep.trials[0], sweep, Store(tmp_path / "runs"))
+    one = tiny(tmp_path, grid={"solver": solver}, evaluate=[plain])
+    assert with_both == judge(one.trials[0], one, Store(tmp_path / "runs"))
+    only = tiny(tmp_path, grid={"solver": solver}, evaluate=[about])
+    assert judge(only.trials[0], only, Store(tmp_path / "runs")) is None
+
+
+def test_a_systems_pairs_are_tested_in_batches_too(tmp_path: Path) -> None:
+    base = {
+        "data": {"name": "system", "train_size": 16, "test_size": 20},
+        "model": "system",
+        "solver": {"method": "dopri5", "tol": 1e-4},
+        "train": {"epochs": 1, "batch_size": 8},
+    }
+    block = {"methods": ["dopri5"], "tols": [1e-4], "control": ["sample"], "batch_sizes": [8, 20]}
+    _, rows = trained(tiny(tmp_path, base=base, evaluate=block), tmp_path)
+    eights, all_ = rows
+    assert (eights["samples_per_pass"], all_["samples_per_pass"]) == (20 / 3, 20)
+    assert eights["error"] == pytest.approx(all_["error"], rel=1e-5)
+    assert eights["nfe_sample_mean"] == all_["nfe_sample_mean"]
+    assert all_["nfe"] == all_["nfe_sample_max"] >= eights["nfe"] >= eights["nfe_sample_mean"]
+
+
 def test_gradients_are_measured_with_the_first_and_the_last_weights(tmp_path: Path) -> None:
     _, rows = trained(tiny(tmp_path, evaluate=GRADIENTS), tmp_path)
     assert len(rows) == 8
@@ -167,7 +217,7 @@ def test_errors_by_an_older_rule_are_measured_again_and_accuracies_kept(
     def untested(*_args: object, **_how: object) -> None:
         raise AssertionError("the accuracy is known")
 
-    monkeypatch.setattr("nodebench.training.task.Classification.evaluate", untested)
+    monkeypatch.setattr("nodebench.training.tasks.classification.Classification.evaluate", untested)
     run_trial(trial, store, options(sweep, tmp_path))
     assert not entries(sweep, store, options(sweep, tmp_path))[0].missing
     again = folder.evaluations()

@@ -13,7 +13,8 @@ from nodebench.models.build import build
 from nodebench.ode.block import ODEBlock
 from nodebench.spec.solver import Gradient, Solver
 from nodebench.store.result import Row
-from nodebench.training.task import evaluate_classifier, task_for
+from nodebench.training.tasks.classification import evaluate_classifier
+from nodebench.training.tasks.table import task_for
 from tests.support.tiny_sweeps import rows_of
 from tests.support.tiny_trainings import DIGITS, SPHERES, begun, spec, trained
 

@@ -9,8 +9,9 @@ from torch import nn
 from nodebench.data.dataset import Data
 from nodebench.spec import TrialSpec
 from nodebench.training.checkpoint import TrainState, read_checkpoint
-from nodebench.training.loop import new_state
-from nodebench.training.task import task_for
+from nodebench.training.loop import new_state, train
+from nodebench.training.step import Step
+from nodebench.training.tasks.table import task_for
 from tests.support.tiny_sweeps import rows_of
 from tests.support.tiny_trainings import CPU, DIGITS, begun, spec, trained
 
@@ -41,7 +42,23 @@ RESUMABLE = {
         )
     },
     "adaptive": {"solver": {"method": "dopri5", "tol": 1e-3}, "gradient": "adjoint"},
+    **{
+        f"{name} by sample": {
+            "gradient": name,
+            "solver": {"method": method, "tol": 1e-3, "control": {"step": "sample", **control}},
+        }
+        for name, method, control in (
+            ("backprop", "dopri5", {}),
+            ("backprop", "tsit5", {"controller": "pi"}),
+            ("aca", "tsit5", {}),
+            ("recompute", "bosh3", {}),
+            ("adjoint", "dopri5", {"controller": "pi"}),
+        )
+    },
 }
+
+
+BY_SAMPLE = {"method": "dopri5", "tol": 1e-3, "control": {"step": "sample"}}
 
 
 CLOCKS = ("time", "epoch_s", "peak_memory_bytes")
@@ -77,6 +94,27 @@ def test_two_epochs_and_two_more_are_four_to_the_bit(case: str, tmp_path: Path) 
     assert (rest.epoch, rest.iteration, len(rest.history)) == (2, 6, 2)
     list(rows_of(rest, task_for(data, trial), trial))
     assert same(rest, whole)
+
+
+def test_steps_counted_before_a_checkpoint_in_mid_epoch_are_part_of_the_epoch(
+    tmp_path: Path,
+) -> None:
+    spheres = {"name": "spheres", "train_size": 60, "test_size": 30}
+    trial = spec(data=spheres, solver=BY_SAMPLE, train={"epochs": 2, "batch_size": 20})
+    path = tmp_path / "checkpoint.pt"
+    whole, data = begun(trial)
+    for item in train(whole, task_for(data, trial), trial):
+        if isinstance(item, Step) and item.state.iteration == 4:  # the second of three
+            item.state.save(path)
+    rest, data = begun(trial)
+    rest.load(read_checkpoint(path), CPU)
+    list(rows_of(rest, task_for(data, trial), trial))
+    assert same(rest, whole)
+    for row in rest.history:
+        least, mean, most = (row[f"nfe_sample_{name}"] for name in ("min", "mean", "max"))
+        assert 8 <= least <= mean <= row["nfe_forward"] <= most
+        tried = row["steps_accepted"] + row["steps_rejected"]
+        assert mean == pytest.approx(2 + 6 * tried, rel=1e-12)
 
 
 def test_a_longer_training_goes_on_from_a_shorter_one(tmp_path: Path) -> None:

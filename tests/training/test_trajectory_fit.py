@@ -11,7 +11,8 @@ from nodebench.data.trajectory import Trajectory, windows
 from nodebench.models.build import build
 from nodebench.spec import Trial, TrialSpec
 from nodebench.store import Store
-from nodebench.training.task import TrajectoryFit, task_for
+from nodebench.training.tasks.table import task_for
+from nodebench.training.tasks.trajectory_fit import TrajectoryFit
 from nodebench.training.trial import run_trial
 from tests.support.tiny_sweeps import options, tiny
 

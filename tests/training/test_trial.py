@@ -20,7 +20,7 @@ from nodebench.store import Store, TrialFolder
 from nodebench.sweep.file import Evaluate
 from nodebench.training import loop as train_module
 from nodebench.training import record
-from nodebench.training.task import task_for
+from nodebench.training.tasks.table import task_for
 from nodebench.training.trial import run_trial
 from tests.support.tiny_sweeps import TINY, essence, options, tiny
 
@@ -270,11 +270,15 @@ def test_a_crash_in_evaluation_leaves_the_training_finished(tmp_path, monkeypatc
     def out_of_memory(*_, **__):
         raise MemoryError
 
-    monkeypatch.setattr("nodebench.training.task.Classification.evaluate", out_of_memory)
+    monkeypatch.setattr(
+        "nodebench.training.tasks.classification.Classification.evaluate", out_of_memory
+    )
     assert run_trial(trial, store, more) == first
     assert {point["outcome"] for point in folder.evaluations()} == {"out-of-memory"}
     folder.write_evaluations([])
-    monkeypatch.setattr("nodebench.training.task.Classification.evaluate", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(
+        "nodebench.training.tasks.classification.Classification.evaluate", lambda *_, **__: 1 / 0
+    )
     assert run_trial(trial, store, more) == first
     assert entries(sweep, store, more)[0].missing
     assert "ZeroDivisionError" in (folder.path / "error.txt").read_text()

@@ -50,7 +50,7 @@ class _Solve(torch.autograd.Function):
         with torch.no_grad():
             _, *later = backprop(f, y0, times, solver, gradient)
         ctx.f, ctx.times = f, times
-        ctx.solver = gradient.solver or solver
+        ctx.solver = gradient.backward(solver)
         ctx.norm = norm_of_adjoint(f, gradient, of_states=2)
         ctx.but_batch_norm = gradient.update_batch_norm
         ctx.save_for_backward(*later, *parameters)

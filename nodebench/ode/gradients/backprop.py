@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from nodebench.ode.dense import DenseField, dense_solve
-from nodebench.ode.field import Counted
+from nodebench.ode.field import Counted, OverStates
 from nodebench.ode.fixed import RungeKutta, Stepper, integrate
 from nodebench.ode.solve import grids, solve
 from nodebench.ode.steppers import stepper_of
@@ -23,7 +23,7 @@ def backprop(
     if solver.facts.kind == "fixed":
         return solve_on(grids(times, solver), f, y0, stepper_of(solver))
     with weights_made_once():
-        states = solve(lambda t, y: (f(t, y[0]),), (y0,), times, solver, f.norm)
+        states = solve(OverStates(f), (y0,), times, solver, f.norm)
     return [y for (y,) in states]
 
 
@@ -35,5 +35,5 @@ def solve_on(
     if is_plain and isinstance(f.module, DenseField) and isinstance(stepper, RungeKutta):
         return dense_solve(f.module, y0, grids, stepper.tableau, f.on_evaluation)
     with weights_made_once():
-        states = integrate(lambda t, y: (f(t, y[0]),), (y0,), grids, stepper)
+        states = integrate(OverStates(f), (y0,), grids, stepper)
     return [y for (y,) in states]

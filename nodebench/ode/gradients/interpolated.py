@@ -58,7 +58,7 @@ class _Solve(torch.autograd.Function):
         count = gradient.nodes or NODES
         nodes = [chebyshev(t0, t1, count) for t0, t1 in itertools.pairwise(times)]
         trace = traced(f, y0, times, solver, _over([t for inner in nodes for t in inner]))
-        ctx.f, ctx.times, ctx.solver = f, times, gradient.solver or solver
+        ctx.f, ctx.times, ctx.solver = f, times, gradient.backward(solver)
         ctx.norm = norm_of_adjoint(f, gradient, of_states=1)
         paths = _paths(f, trace, nodes)
         ctx.nodes = [path.times for path in paths]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
-from nodebench.ode.field import Counted
+from nodebench.ode.adaptive.controlled import ControlledSolve
+from nodebench.ode.field import Counted, OverStates
 from nodebench.ode.fixed import Carry, RightHandSide, State, Stepper, steps
 from nodebench.ode.gradients.random_state import Generator
 from nodebench.ode.solve import grids, solve
@@ -21,11 +22,12 @@ from nodebench.spec.solver import Solver
 class RecordedStep(NamedTuple):
     """A step from t to t + h: what the method carried before it, and what f would draw then.
 
-    What is not kept is an empty tuple, and None.
+    What is not kept is an empty tuple, and None. With steps per sample, t and h are of
+    shape [batch], and a sample that stands still has a step of size 0.
     """
 
-    t: float
-    h: float
+    t: Any
+    h: Any
     before: Carry
     draws: Tensor | None
 
@@ -55,9 +57,9 @@ def never(_t: float, _h: float) -> bool:
     return False
 
 
-def over_states(f: Counted) -> RightHandSide:
+def over_states(f: Counted) -> OverStates:
     """The field as steps call it."""
-    return lambda t, y: (f(t, y[0]),)
+    return OverStates(f)
 
 
 def is_random(module: nn.Module) -> bool:
@@ -81,6 +83,8 @@ def traced(
     with weights_made_once():
         if solver.facts.kind == "fixed":
             return _on_grids(over_states(f), y0, times, solver, draws, keep)
+        if solver.control is not None:
+            return _controlled(f, y0, times, solver, keep)
         return _accepted(f, y0, times, solver, draws, keep)
 
 
@@ -104,6 +108,35 @@ def _on_grids(
         intervals.append(taken)
         states.append(carry[0][0])
     return Trace(stepper, intervals, states, carry, first_draws)
+
+
+def _controlled(
+    f: Counted,
+    y0: Tensor,
+    times: Sequence[float],
+    solver: Solver,
+    keep: Callable[[float, float], bool],
+) -> Trace:
+    """The accepted steps of a solver with a `control`, under which f draws nothing."""
+    field, taken = over_states(f), list[RecordedStep]()
+
+    def note(t: Tensor, h: Tensor, y: State, slope: State) -> None:
+        if solver.by_sample:
+            taken.append(RecordedStep(t, h, (y, slope), None))
+            return
+        when, size = t.item(), h.item()
+        taken.append(RecordedStep(when, size, (y, slope) if keep(when, size) else (), None))
+
+    solve = ControlledSolve(field, solver, times, f.norm, note)
+    at = solve.start((y0,))
+    intervals, states = [], [y0]
+    for end in times[1:]:
+        at = solve.reach(end, at)
+        intervals.append(taken.copy())
+        taken.clear()
+        states.append(at.y[0])
+    field.on_counts(solve.counts())
+    return Trace(stepper_of(solver), intervals, states, (at.y, at.slope), None)
 
 
 def _accepted(
@@ -137,12 +170,13 @@ class _Accepted:
 
     def __init__(
         self,
-        f: RightHandSide,
+        f: OverStates,
         draws: Callable[[], Tensor | None],
         keep: Callable[[float, float], bool],
         direction: int,
     ):
         self._f, self._draws, self._keep, self._direction = f, draws, keep, direction
+        self.on_counts = f.on_counts
         self.steps: list[RecordedStep] = []
         self.slope: State = ()
         self._before: State = ()

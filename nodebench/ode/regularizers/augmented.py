@@ -29,6 +29,8 @@ class Augmented(Field):
     `on_evaluation` is called at each evaluation of f that an integrand asks for.
     """
 
+    takes_rows = False  # an integrand's noise is of the whole batch
+
     def __init__(
         self,
         f: nn.Module,
@@ -48,6 +50,8 @@ class Augmented(Field):
     def forward(self, t: float | Tensor, rows: Tensor) -> Tensor:
         """(dy/dt, dq/dt) of every sample."""
         y = self._state(rows)
+        if isinstance(t, Tensor) and t.dim():  # a time for each sample
+            t = t.reshape(-1, *(1,) * (y.dim() - 1))
         drawn = self._draws.state() if self._draws else None
         dy = slope(self.f, t, y)
         again = self._again(drawn)

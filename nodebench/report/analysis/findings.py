@@ -13,6 +13,7 @@ from nodebench.report.analysis.columns import CELL, TRIAL
 from nodebench.report.analysis.gradients import gradient_costs, with_own_gradients
 from nodebench.report.analysis.pareto import pareto_table
 from nodebench.report.analysis.published import compared_numbers
+from nodebench.report.machines import machine_frame
 from nodebench.spec.vocabulary import VERDICT_NUMBERS
 from nodebench.store import Store
 from nodebench.sweep import Sweep
@@ -26,8 +27,10 @@ class Findings:
         self.epochs = frames.epoch_frame(sweep, store)
         self.evaluated = frames.evaluation_frame(sweep, store)
         self.judged = frames.verdict_frame(sweep, store)
+        self.batches = frames.batch_frame(sweep, store)
         self.gradients = frames.gradient_frame(sweep, store)
         self.timed = frames.timing_frame(sweep, store)
+        self.machines = machine_frame(sweep, store)
         self.results = with_own_gradients(
             sweep,
             _with_verdicts_and_seconds(frames.result_frame(sweep, store), self.judged, self.timed),
@@ -56,8 +59,10 @@ class Findings:
         return {
             "results": self.results,
             "evaluations": self.evaluated,
+            "batches": self.batches,
             "gradients": self.gradients,
             "timings": self.timed,
+            "machines": self.machines,
         }
 
 

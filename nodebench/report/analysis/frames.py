@@ -16,6 +16,7 @@ from nodebench.report.analysis.statistics import half_width
 from nodebench.report.analysis.verdict import judge
 from nodebench.spec import Trial
 from nodebench.spec.point import EvaluationPoint, is_training_solver, known_point
+from nodebench.spec.settings import flatten
 from nodebench.spec.solver import Solver
 from nodebench.spec.vocabulary import VERDICT_NUMBERS
 from nodebench.store import Result, Store
@@ -72,7 +73,7 @@ def evaluation_frame(sweep: Sweep, store: Store) -> pd.DataFrame:
     rows = []
     named = {trial.id: set(asked(trial, sweep.evaluate)) for trial in sweep.trials}
     for trial, point, row in _measured_points(sweep, store):
-        if not point.gradient:
+        if not (point.gradient or point.is_about_batches):
             metric, solver = trial.spec.data.metric, Solver(**row["solver"])
             rest = {BUDGET: _budget(trial, point, solver), "metric": metric}
             marks = {
@@ -86,6 +87,25 @@ def evaluation_frame(sweep: Sweep, store: Store) -> pd.DataFrame:
             rows.append(
                 {**_row_of_point(sweep, trial, row), **rest, **marks, "value": row.get(metric)}
             )
+    return pd.DataFrame(rows)
+
+
+def batch_frame(sweep: Sweep, store: Store) -> pd.DataFrame:
+    """One row per trial and point about batches: their size, what a step is of, what it cost."""
+    rows = []
+    for trial, point, row in _measured_points(sweep, store):
+        if point.is_about_batches:
+            solver = Solver(**row["solver"])
+            what = {
+                BUDGET: _budget(trial, point, solver),
+                "step of": "sample" if solver.by_sample else "batch",
+                "batch_size": point.batch_size,
+                "batch_norm": point.batch_norm,
+                "test_size": point.test_size,
+                "metric": trial.spec.data.metric,
+                "value": row.get(trial.spec.data.metric),
+            }
+            rows.append({**_row_of_point(sweep, trial, row), **what})
     return pd.DataFrame(rows)
 
 
@@ -168,7 +188,7 @@ def _measured_points(sweep: Sweep, store: Store) -> Iterator[tuple[Trial, Evalua
 
 
 def _row_of_point(sweep: Sweep, trial: Trial, row: Row) -> dict[str, Any]:
-    solver = {f"test.{name}": value for name, value in row["solver"].items()}
+    solver = {f"test.{name}": value for name, value in flatten(Solver(**row["solver"])).items()}
     measures = {k: v for k, v in row.items() if k not in ("solver", "point", "errors_rule")}
     return {TRIAL: trial.id, **_cell_and_settings(sweep, trial), **solver, **measures}
 

@@ -154,7 +154,8 @@ def _why_undecided(limit: _Evaluated | None, finer: Sequence[_Evaluated]) -> str
 
 def _comparable_rows(trial: Trial, rows: Iterable[Row]) -> list[Row]:
     """The points on the largest part of the test set, with learned statistics if there are any."""
-    solves = [row for row in rows if not known_point(row).gradient]
+    points = [(row, known_point(row)) for row in rows]
+    solves = [row for row, point in points if not (point.gradient or point.is_about_batches)]
 
     def rank(row: Row) -> tuple[float, bool]:
         point = known_point(row)

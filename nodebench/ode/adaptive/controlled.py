@@ -1,0 +1,206 @@
+"""Solves by an embedded Runge-Kutta method whose steps are chosen here, not by torchdiffeq.
+
+A step is one for all samples, or each sample has its own: its own size, error and rejection. All
+samples take their steps in the same calls of f, each at its own time; one that has come to an
+output time waits there, with steps of size 0, until all have. A field of nodebench is then called
+for the others alone; any other field is called for the whole batch, which it may rely on.
+
+The search for a step size is not differentiated: the gradient is that of the accepted steps.
+
+Source: Lienen, Günnemann 2022 (torchode) for steps per sample; Hairer, Nørsett, Wanner 1993,
+II.4, for step sizes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from nodebench.errors import Diverged, StepUnderflow
+from nodebench.ode.adaptive.counts import StepCounts
+from nodebench.ode.adaptive.extent import EachSample, Extent, WholeBatch
+from nodebench.ode.adaptive.step_size import Controller, first_size
+from nodebench.ode.adaptive.tensor_steps import TensorSteps
+from nodebench.ode.embedded import EMBEDDED
+from nodebench.ode.field import Norm, ignored
+from nodebench.ode.fixed import RightHandSide, State
+from nodebench.spec.solver import Solver
+
+OnAccept: TypeAlias = Callable[[Tensor, Tensor, State, State], None]
+"""(t, signed step or 0, y, slope) before a step that is accepted, of one sample at least."""
+
+
+def controlled(
+    f: RightHandSide, y0: State, times: Sequence[float], solver: Solver, norm: Norm | None = None
+) -> list[State]:
+    """The solution at each of `times`, at which steps end.
+
+    An `on_counts` of f is told of the number of steps.
+
+    Raises:
+        StepUnderflow: the error control asked for steps below the resolution of time.
+        Diverged: f is not finite, however small a step.
+    """
+    solve = ControlledSolve(f, solver, times, norm)
+    at = solve.start(y0)
+    states = [y0]
+    for end in times[1:]:
+        at = solve.reach(end, at)
+        states.append(at.y)
+    on_counts = getattr(f, "on_counts", ignored)
+    on_counts(solve.counts())
+    return states
+
+
+@dataclass(frozen=True)
+class _At:
+    """Where a solve is: times, states and slopes; the next step's size; the last error."""
+
+    t: Tensor
+    y: State
+    slope: State
+    h: Tensor
+    error: Tensor
+
+    def of(self, rows: Tensor) -> _At:
+        """Some samples alone."""
+        return _At(
+            self.t[rows], _rows(self.y, rows), _rows(self.slope, rows), self.h[rows],
+            self.error[rows],
+        )  # fmt: skip
+
+    def with_rows(self, rows: Tensor, new: _At) -> _At:
+        """The same with other values for some samples."""
+
+        def put(old: Tensor, part: Tensor) -> Tensor:
+            return old.index_copy(0, rows, part)
+
+        return _At(
+            put(self.t, new.t), tuple(map(put, self.y, new.y)),
+            tuple(map(put, self.slope, new.slope)), put(self.h, new.h), put(self.error, new.error),
+        )  # fmt: skip
+
+
+def _rows(state: State, rows: Tensor) -> State:
+    return tuple(part.index_select(0, rows) for part in state)
+
+
+class ControlledSolve:
+    """One solve: its field and settings, and how many steps it took. `on_accept` is told of each.
+
+    `norm` measures the errors of a step for the whole batch.
+    """
+
+    def __init__(
+        self,
+        f: RightHandSide,
+        solver: Solver,
+        times: Sequence[float],
+        norm: Norm | None = None,
+        on_accept: OnAccept = ignored,
+    ):
+        assert solver.control is not None and solver.order is not None
+        self.f, self.solver, self._on_accept = f, solver, on_accept
+        self.first, self.sign = times[0], 1 if times[-1] > times[0] else -1
+        self.extent: Extent = EachSample() if solver.by_sample else WholeBatch(norm)
+        self.steps = TensorSteps(EMBEDDED[solver.method], self.extent)
+        self.controller = Controller(solver.control, solver.order)
+        self.accepted, self.tried = torch.zeros(()), torch.zeros(())
+        self._takes_rows = solver.by_sample and getattr(f, "takes_rows", False)
+
+    def start(self, y: State) -> _At:
+        """The first slope, and a first step's size."""
+        t = self.extent.number(self.first, y)
+        _, slope = self.steps.start(self.f, self.first, y)
+        h = first_size(self.f, t, y, slope, self.solver, self.extent, self.sign)
+        self.accepted = self.tried = torch.zeros_like(t, dtype=torch.int64)
+        return _At(t, y, slope, h, torch.ones_like(t))
+
+    def reach(self, end: float, at: _At) -> _At:
+        """Steps until all samples are at `end`."""
+        while True:
+            there = at.t == end
+            count = int(there.sum())
+            if count == there.numel():
+                return at
+            if not (count and self._takes_rows):
+                at, accepted = self._step(end, at, None)
+                self.accepted, self.tried = self.accepted + accepted, self.tried + ~there
+                continue
+            rows = (~there).nonzero().squeeze(1)
+            moved, accepted = self._step(end, at.of(rows), (at, rows))
+            self.accepted = self.accepted.index_add(0, rows, accepted.long())
+            self.tried = self.tried.index_add(0, rows, torch.ones_like(rows))
+            at = at.with_rows(rows, moved)
+
+    def _step(self, end: float, at: _At, whole: tuple[_At, Tensor] | None) -> tuple[_At, Tensor]:
+        """One step, and which were accepted; `at` may be some samples of a `whole`."""
+        left = (end - at.t).abs()
+        h = torch.minimum(at.h, left)  # 0 of those that are there
+        after, slopes = self.steps.tried(self.f, at.t, self.sign * h, at.y, at.slope)
+        error = self._error(h, at.y, after, slopes)
+        accepted = (error <= 1) & (left > 0)
+        stuck = (left > 0) & ((at.t + self.sign * h == at.t) | ~at.h.isfinite())
+        flags = [accepted.any(), accepted.all(), error.isfinite().all(), stuck.any()]
+        any_accepted, all_accepted, is_finite, is_stuck = torch.stack(flags).tolist()
+        if is_stuck:
+            raise _failure(h[stuck], error[stuck])
+        sized = replace(
+            at,
+            h=torch.where(left > 0, h * self.controller.factor(error, at.error, accepted), at.h),
+            error=self.controller.remembered(error, at.error, accepted),
+        )
+        if not any_accepted:
+            return sized, accepted
+        signed = torch.where(accepted, self.sign * h, 0.0)
+        if torch.is_grad_enabled() and not is_finite:  # whose zero gradients would not be zero
+            after, slopes = self.steps.tried(self.f, at.t, signed, at.y, at.slope)
+        self._note(at, signed, whole)
+        moved = replace(
+            sized,
+            t=torch.where(accepted, torch.where(at.h < left, at.t + signed, end), at.t),
+            y=after if all_accepted else self.steps.chosen(accepted, after, at.y),
+            slope=slopes[-1] if all_accepted else self.steps.chosen(accepted, slopes[-1], at.slope),
+        )
+        return moved, accepted
+
+    @torch.no_grad()
+    def _error(self, h: Tensor, before: State, after: State, slopes: Sequence[State]) -> Tensor:
+        """The norm of a step's error, as a share of the tolerance; of a step of size 0, 0."""
+        rtol, atol = self.solver.tolerances
+        errors = self.steps.error(h, slopes)
+        shares = tuple(
+            e / (atol + rtol * torch.maximum(x.abs(), y.abs()))
+            for e, x, y in zip(errors, before, after, strict=True)
+        )
+        return torch.where(h > 0, self.extent.size(shares).double(), 0.0)
+
+    def _note(self, at: _At, signed: Tensor, whole: tuple[_At, Tensor] | None) -> None:
+        """Tells of a step; of samples that stand still, as one of size 0."""
+        if whole is None:
+            self._on_accept(at.t, signed, at.y, at.slope)
+            return
+        of_all, rows = whole
+        steps = torch.zeros_like(of_all.h).index_copy(0, rows, signed)
+        self._on_accept(of_all.t, steps, of_all.y, of_all.slope)
+
+    def counts(self) -> StepCounts:
+        """Of the solve so far."""
+        rejected = self.tried - self.accepted
+        stages = self.solver.stages
+        assert stages is not None
+        accepted, rejected = self.accepted.double().mean(), rejected.double().mean()
+        of_samples = 2 + (stages - 1) * self.tried if self.solver.by_sample else None
+        return StepCounts(float(accepted), float(rejected), of_samples)
+
+
+def _failure(h: Tensor, error: Tensor) -> Diverged | StepUnderflow:
+    """Why steps cannot go on: those of the samples that are stuck."""
+    if not (error.isfinite().all() and h.isfinite().all()):
+        return Diverged("f is not finite, however small a step")
+    of = f" of {len(h)} samples" if h.dim() and len(h) > 1 else ""
+    return StepUnderflow(f"the solver's step{of} fell to {float(h.min()):.1e}")

@@ -1,0 +1,62 @@
+"""Whether each sample's slope is its own, at a time of its own, as a step of its own needs it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from nodebench.errors import FieldError
+from nodebench.ode.deterministic import is_same
+from nodebench.ode.field import slope
+from nodebench.ode.gradients.buffers import buffers_kept, settled_weights
+from nodebench.ode.weight_cache import weights_made_once
+
+CURE = "take one step per batch (`control.step: batch`)"
+
+
+def require_independent(f: nn.Module, t: float, y: Tensor) -> None:
+    """Refuses an f that cannot be asked for each sample at a time of its own.
+
+    It is called with a time of shape [batch, 1, ...], and with other states in the place of all but
+    the first sample's. Neither buffers nor the stream of random numbers are moved on, and nothing
+    is counted.
+
+    Raises:
+        FieldError: if it fails, gives something else than with one time, or mixes samples.
+    """
+    if any(isinstance(part, _BatchNorm) and part.training for part in f.modules()):
+        raise FieldError(
+            "batch norm inside f makes each sample's slope depend on all others, which are at "
+            f"times of their own with `control.step: sample`: take another norm, or {CURE}"
+        )
+    if not y.dim() or not len(y):
+        raise FieldError(f"`control.step: sample` needs a batch of states: {CURE}")
+    times = y.new_full((len(y), *(1,) * (y.dim() - 1)), t)
+    others = torch.cat((y[:1], y[:1].expand_as(y[1:]).add(0.5)))
+    devices = [y.device] if y.is_cuda else []
+    with (
+        torch.no_grad(),
+        torch.random.fork_rng(devices),
+        buffers_kept(f),
+        settled_weights(f),
+        weights_made_once(),
+    ):
+        expected = slope(f, t, y)
+        try:
+            found, first = slope(f, times, y), slope(f, times, others)
+        except (RuntimeError, ValueError, TypeError) as error:
+            raise FieldError(
+                f"f cannot take a time for each sample, of shape {list(times.shape)}: {error}. Let "
+                f"it combine t and y by broadcasting, or {CURE}"
+            ) from error
+    if not is_same(found, expected):
+        raise FieldError(
+            f"f gives something else for one time for each sample, of shape {list(times.shape)}, "
+            f"than for one time: let it combine t and y by broadcasting, or {CURE}"
+        )
+    if not is_same(first[:1], expected[:1]):
+        raise FieldError(
+            "a sample's slope depends on the other samples, which are at times of their own with "
+            f"`control.step: sample`: keep samples apart in f, or {CURE}"
+        )

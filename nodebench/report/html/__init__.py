@@ -1,0 +1,1 @@
+"""The report as one page to work with: tables that sort, charts with axes to choose."""

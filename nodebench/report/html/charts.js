@@ -1,0 +1,253 @@
+"use strict";
+// Charts whose axes and series are chosen with native controls, and the view of a single trial.
+// Vega-Lite draws. What can be chosen, and the data, come from nodebench/report/html/data.py.
+(async () => {
+  if (!("DecompressionStream" in window)) return; // an old browser: the static figures remain
+  const unpacked = (id) => {
+    const letters = atob(document.getElementById(id).textContent);
+    const bytes = Uint8Array.from(letters, (letter) => letter.charCodeAt(0));
+    const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+    return new Response(stream).text();
+  };
+  const make = (tag, properties = {}, ...children) => {
+    const element = Object.assign(document.createElement(tag), properties);
+    element.append(...children);
+    return element;
+  };
+  const text = (value) => (value === null || value === undefined ? "–" : String(value));
+
+  const report = JSON.parse(await unpacked("report-data"));
+  const rows = Object.fromEntries(Object.entries(report.rows).map(([name, columns]) => {
+    const names = Object.keys(columns);
+    const count = names.length ? columns[names[0]].length : 0;
+    const one = (i) => Object.fromEntries(names.map((each) => [each, columns[each][i]]));
+    return [name, Array.from({ length: count }, (_, i) => one(i))];
+  }));
+  rows.trials.forEach((row) => (row.trial_id = row.id));
+  const trials = Object.groupBy(rows.trials, (row) => row.cell);
+  if (document.getElementById("report-library"))
+    document.head.append(make("script", { textContent: await unpacked("report-library") }));
+
+  // What a row has in a column; settings are those of its configuration.
+  const valueOf = (row, field) => (field in row ? row[field] : trials[row.cell]?.[0][field]);
+
+  const CONFIG = {
+    background: "transparent", font: "system-ui, sans-serif", view: { stroke: null }, text: { color: "currentColor" },
+    rule: { color: "currentColor" }, mark: { invalid: "filter" },
+    axis: {
+      labelColor: "currentColor", titleColor: "currentColor", domainColor: "currentColor",
+      tickColor: "currentColor", gridColor: "currentColor", gridOpacity: 0.12,
+      labelFontSize: 12, titleFontSize: 13, labelOverlap: "greedy",
+    },
+    legend: { labelColor: "currentColor", titleColor: "currentColor", symbolStrokeColor: "currentColor", symbolFillColor: "currentColor", labelFontSize: 12 },
+  };
+
+  function channel(axis, isLog) {
+    const type = axis.is_number ? "quantitative" : "nominal";
+    const scale = axis.is_number ? isLog ? { type: "log", nice: false, padding: 12 } : { type: "linear", zero: false, padding: 12 } : { padding: 0.4 };
+    const labels = { format: axis.format || undefined, labelAngle: 0, ...(isLog ? {} : { tickCount: 8 }) };
+    if (axis.is_share) labels.labelExpr = "datum.value > 1 ? '' : datum.label";
+    return { type, scale, title: axis.title, sort: null, axis: labels };
+  }
+
+  function point(row, choice) {
+    const [x, y, half] = [valueOf(row, choice.x.field), valueOf(row, choice.y.field), row[`${choice.y.field} ±`]];
+    const within = (value) => (choice.y.is_share ? Math.min(1, Math.max(0, value)) : value);
+    const ends = typeof half === "number" && typeof y === "number" ? { low: within(y - half), high: within(y + half) } : {};
+    return { ...row, x, y, half, ...ends, series: text(valueOf(row, choice.series)) };
+  }
+
+  function isDrawn(row, choice) {
+    const fits = (value, axis, isLog) => value !== null && value !== undefined && (!isLog || value > 0);
+    return fits(row.x, choice.x, choice.logX) && fits(row.y, choice.y, choice.logY);
+  }
+
+  function tooltip(choice, data) {
+    const has = (field) => data.some((row) => row[field] !== undefined && row[field] !== null);
+    const precise = (axis) => {
+      if (!axis.is_number) return undefined;
+      return axis.format.endsWith("%") ? ".2%" : axis.format.endsWith("s") ? ",.0f" : ".5~g";
+    };
+    const known = [
+      ["cell", "configuration"], ["trial_id", "trial"], ["seed", "seed"], ["way", "gradient"],
+      ["method", "test solver"], ["budget", "budget"], ["n", "seeds"],
+    ];
+    return [
+      ...known.filter(([field]) => has(field)).map(([field, title]) => ({ field, title, type: "nominal" })),
+      { field: "x", title: choice.x.title, format: precise(choice.x), type: choice.x.is_number ? "quantitative" : "nominal" },
+      { field: "y", title: choice.y.title, format: precise(choice.y), type: choice.y.is_number ? "quantitative" : "nominal" },
+      ...(has("half") ? [{ field: "half", title: "± (95 %)", format: precise(choice.y), type: "quantitative" }] : []),
+    ];
+  }
+
+  function specification(layers, choice, data, colors, description) {
+    const hasIntervals = data.some((row) => row.low !== undefined);
+    const layer = layers.filter((each) => hasIntervals || each.mark !== "rule");
+    const spec = structuredClone({ width: "container", height: 320, description, data: { values: data }, config: CONFIG, layer });
+    const y = channel(choice.y, choice.logY);
+    spec.encoding = {
+      x: { field: "x", ...channel(choice.x, choice.logX) },
+      color: { field: "series", type: "nominal", legend: null, scale: { domain: Object.keys(colors), range: Object.values(colors) } },
+    };
+    for (const each of spec.layer) {
+      if (each.encoding.y) Object.assign(each.encoding.y, y);
+      if (each.mark.type === "point") each.encoding.tooltip = tooltip(choice, data);
+    }
+    return spec;
+  }
+
+  async function draw(place, spec, onPick) {
+    const options = { mode: "vega-lite", renderer: "svg", ast: true, actions: { export: true, source: false, compiled: false, editor: false } };
+    const { view } = await vegaEmbed(place, spec, options);
+    view.addEventListener("click", (_event, item) => item?.datum?.cell && onPick(item.datum));
+  }
+
+  function select(label, options, onChange) {
+    const box = make("select", {}, ...options.map(([value, title]) => make("option", { value, textContent: title })));
+    box.addEventListener("change", onChange);
+    return { box, label: make("label", {}, `${label} `, box) };
+  }
+
+  function check(label, isOn, onChange) {
+    const box = make("input", { type: "checkbox", checked: isOn });
+    box.addEventListener("change", onChange);
+    return { box, label: make("label", {}, box, ` ${label}`) };
+  }
+
+  // A switch for each value, with buttons for all of them at once.
+  function switches(title, values, colors, isOn, onChange) {
+    const boxes = values.map((value) => {
+      const { box, label } = check(value, isOn(value), onChange);
+      if (colors[value]) box.after(make("span", { className: "swatch", style: `background: ${colors[value]}` }));
+      return [value, box, label];
+    });
+    const all = (state) => make("button", {
+      type: "button", textContent: state ? "all" : "none",
+      onclick: () => (boxes.forEach(([, box]) => (box.checked = state)), onChange()),
+    });
+    const items = make("div", { className: "items" }, all(true), all(false), ...boxes.map(([, , label]) => label));
+    return {
+      element: make("fieldset", {}, make("legend", { textContent: title }), items),
+      on: () => new Set(boxes.filter(([, box]) => box.checked).map(([value]) => value)),
+    };
+  }
+
+  function buildChart(place, chart) {
+    const by = (axes, box) => axes.find((axis) => axis.field === box.value);
+    const named = (axes) => axes.map((axis) => [axis.field, axis.title]);
+    const redraw = () => update();
+    const [x, y] = [select("x", named(chart.x), () => reset()), select("y", named(chart.y), () => reset())];
+    const series = select("colour", Object.entries(chart.series), () => (rebuild(), update()));
+    const [logX, logY] = [check("log x", false, redraw), check("log y", false, redraw)];
+    const single = check("each trial", false, redraw);
+    const controls = make("div", { className: "controls" }, x.label, y.label, series.label, logX.label, logY.label);
+    if (chart.single.length) controls.append(single.label);
+    if (Object.keys(chart.series).length < 2) series.label.hidden = true;
+    const groups = make("div");
+    const drawn = make("div", { className: "drawn" });
+    const note = make("figcaption", { textContent: chart.note });
+    place.append(controls, drawn, groups, note);
+    let filters = [];
+
+    function rebuild() {
+      const values = (field) => [...new Set(rows[chart.rows].map((row) => text(valueOf(row, field))))];
+      const isShown = (value) => series.box.value !== "cell" || report.shown.includes(value) || chart.rows === "gradients";
+      const colors = report.colors[series.box.value] ?? {};
+      filters = [
+        { field: series.box.value, ...switches(chart.series[series.box.value], values(series.box.value), colors, isShown, redraw) },
+        ...Object.entries(chart.filters).filter(([field]) => values(field).length > 1).map(([field, title]) =>
+          ({ field, ...switches(title, values(field), {}, () => true, redraw) })),
+      ];
+      groups.replaceChildren(...filters.map((filter) => filter.element));
+    }
+
+    function reset() {
+      [logX.box.checked, logY.box.checked] = [by(chart.x, x.box).is_log, by(chart.y, y.box).is_log];
+      update();
+    }
+
+    function update() {
+      const choice = {
+        x: by(chart.x, x.box), y: by(chart.y, y.box), series: series.box.value,
+        logX: logX.box.checked, logY: logY.box.checked,
+      };
+      const on = filters.map((filter) => [filter.field, filter.on()]);
+      const isOn = (row) => on.every(([field, values]) => values.has(text(valueOf(row, field))));
+      const source = single.box.checked ? chart.singles : chart.rows;
+      const data = rows[source].filter(isOn).map((row) => point(row, choice)).filter((row) => isDrawn(row, choice));
+      const description = `${chart.title}: ${choice.y.title} over ${choice.x.title}`;
+      const isSingle = single.box.checked || (chart.joined.length && !chart.joined.includes(choice.x.field));
+      const layers = isSingle ? chart.single : chart.layers;
+      return draw(drawn, specification(layers, choice, data, report.colors[choice.series], description), pick);
+    }
+
+    rebuild();
+    [logX.box.checked, logY.box.checked] = [chart.x[0].is_log, chart.y[0].is_log];
+    return update();
+  }
+
+  // A trial: how it ended, its curve, its settings and its numbers.
+  const dialog = make("dialog");
+  dialog.setAttribute("aria-labelledby", "trial-title");
+  document.body.append(dialog);
+  const list = (row, names) => make("dl", {}, ...names.filter((name) => row[name] !== null && row[name] !== "").map((name) =>
+    make("div", {}, make("dt", { textContent: name }), make("dd", { textContent: text(row[name]) }))));
+
+  function pick(row) {
+    const found = rows.trials.find((trial) => trial.id === row.trial_id) ?? trials[row.cell]?.[0];
+    if (found) openTrial(found);
+  }
+
+  function openTrial(trial) {
+    const seeds = select("seed", trials[trial.cell].map((row) => [row.id, text(row.seed)]), () =>
+      openTrial(rows.trials.find((row) => row.id === seeds.box.value)));
+    seeds.box.value = trial.id;
+    const close = make("button", { type: "button", textContent: "Close", onclick: () => dialog.close() });
+    const curve = make("div");
+    const numbers = Object.keys(trial).filter((name) => !report.settings.includes(name) && name !== "trial_id");
+    dialog.replaceChildren(
+      make("header", {}, make("h2", { id: "trial-title", textContent: trial.cell }), close),
+      make("p", {}, seeds.label, ` trial ${trial.id}: ${trial.ending}${trial.reason ? `: ${trial.reason}` : ""}`),
+      curve,
+      make("h3", { textContent: "Settings" }), list(trial, report.settings.filter((name) => name in trial)),
+      make("h3", { textContent: "Results" }), list(trial, numbers),
+    );
+    if (!dialog.open) dialog.showModal();
+    drawCurve(curve, trial);
+  }
+
+  function drawCurve(place, trial) {
+    const chart = report.charts.epochs;
+    const own = rows.epochs.filter((row) => row.trial_id === trial.id);
+    if (!chart || !own.length) return place.append("No epoch has been completed.");
+    const known = chart.y.filter((axis) => own.some((row) => row[axis.field] !== null));
+    const y = select("curve", known.map((axis) => [axis.field, axis.title]), () => update());
+    const drawn = make("div", { className: "drawn" });
+    place.append(make("div", { className: "controls" }, y.label), drawn);
+    function update() {
+      const axis = known.find((each) => each.field === y.box.value);
+      const choice = { x: chart.x[0], y: axis, series: "cell", logX: false, logY: axis.is_log };
+      const data = own.map((row) => point(row, choice)).filter((row) => isDrawn(row, choice));
+      const spec = specification(chart.single, choice, data, { [trial.cell]: report.colors.cell[trial.cell] }, `${axis.title} by epoch`);
+      spec.height = 220;
+      return draw(drawn, spec, () => {});
+    }
+    return update();
+  }
+
+  // The ids of the table of trials open them.
+  const known = new Map(rows.trials.map((row) => [row.id, row]));
+  for (const cell of document.querySelectorAll("main td:first-child")) {
+    const trial = known.get(cell.textContent.trim());
+    if (!trial) continue;
+    const button = make("button", { type: "button", textContent: trial.id, title: "Settings and curve", onclick: () => openTrial(trial) });
+    cell.replaceChildren(button);
+  }
+
+  for (const place of document.querySelectorAll("figure[data-chart]")) {
+    place.hidden = false;
+    await buildChart(place, report.charts[place.dataset.chart]);
+  }
+  document.querySelectorAll("details.static").forEach((each) => (each.open = false));
+  document.documentElement.dataset.charts = "drawn";
+})();

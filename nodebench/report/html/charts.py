@@ -1,0 +1,135 @@
+"""The charts of report.html: what each may show, and how Vega-Lite draws it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import seaborn as sns
+
+from nodebench.report.html.measures import AxisChoice
+
+Spec = dict[str, Any]
+"""A part of a Vega-Lite specification. The page fills in axes, colours, tooltips and values."""
+
+Y, LOW, HIGH = ({"field": name, "type": "quantitative"} for name in ("y", "low", "high"))
+NEAREST: Spec = {
+    "name": "nearest",
+    "select": {"type": "point", "on": "pointerover", "nearest": True, "clear": "pointerout"},
+}
+IF_NEAREST: Spec = {"condition": {"param": "nearest", "empty": False, "value": 1}, "value": 0}
+BY_METHOD: Spec = {"field": "method", "type": "nominal", "title": "test solver"}
+LEGEND_BELOW: Spec = {"orient": "bottom", "columns": 3}
+
+POINTS: list[Spec] = [
+    {"mark": "rule", "encoding": {"y": LOW, "y2": {"field": "high"}}},
+    {
+        "mark": {"type": "point", "filled": True, "size": 90, "opacity": 0.9, "cursor": "pointer"},
+        "encoding": {"y": Y},
+    },
+]
+"""A point for each row, with its interval where it has one."""
+
+MEANS_BY_EPOCH: list[Spec] = [
+    {
+        "mark": {"type": "area", "opacity": 0.15},
+        "encoding": {"y": {**Y, "aggregate": "min"}, "y2": {"field": "y", "aggregate": "max"}},
+    },
+    {"mark": {"type": "line", "strokeWidth": 1.5}, "encoding": {"y": {**Y, "aggregate": "mean"}}},
+    {
+        "mark": {"type": "point", "filled": True, "cursor": "pointer"},
+        "params": [NEAREST],
+        "encoding": {"y": Y, "opacity": IF_NEAREST},
+    },
+]
+"""A line for each series, with a band over its trials."""
+
+TRIALS_BY_EPOCH: list[Spec] = [
+    {
+        "mark": {"type": "line", "strokeWidth": 1.2},
+        "encoding": {"y": Y, "detail": {"field": "trial_id"}},
+    },
+    MEANS_BY_EPOCH[2],
+]
+"""A line for each trial."""
+
+LINES_BY_SOLVER: list[Spec] = [
+    {
+        "mark": {"type": "line", "strokeWidth": 1.5},
+        "encoding": {
+            "y": Y,
+            "detail": {"field": "cell"},
+            "strokeDash": {**BY_METHOD, "legend": LEGEND_BELOW},
+        },
+    },
+    *POINTS[:1],
+    {
+        "mark": {"type": "point", "filled": True, "size": 45, "cursor": "pointer"},
+        "encoding": {"y": Y, "shape": {**BY_METHOD, "legend": LEGEND_BELOW}},
+    },
+    {
+        "transform": [{"filter": "datum.own"}],
+        "mark": {"type": "point", "size": 180, "color": "currentColor", "strokeWidth": 1.5},
+        "encoding": {"y": Y, "color": {"value": "currentColor"}},
+    },
+]
+"""A line for each series and test solver; a circle marks the training solver."""
+
+CHART = "chart:"
+"""What the address of an image begins with in whose place a chart is drawn."""
+
+MOST_SHOWN = 12
+"""Series that are switched on at first, where there are more."""
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A chart: its rows, the axes and series that may be chosen, and its layers.
+
+    The first axes and series are those that it shows at first. `single` are the layers for rows of
+    single trials, if it has such; `singles` is where these rows are. `filters` are columns whose
+    values can be switched off as the series can. `joined` are the x axes over which rows of several
+    trials can be averaged. `figures` are the static figures that show the same.
+    """
+
+    name: str
+    title: str
+    note: str
+    rows: str
+    x: Sequence[AxisChoice]
+    y: Sequence[AxisChoice]
+    series: Mapping[str, str]
+    layers: Sequence[Spec]
+    single: Sequence[Spec] = ()
+    singles: str = ""
+    filters: Mapping[str, str] = field(default_factory=dict)
+    joined: Sequence[str] = ()
+    figures: Sequence[str] = ()
+
+    @property
+    def is_drawn(self) -> bool:
+        """Whether there is anything to show."""
+        return bool(self.x and self.y)
+
+    def described(self) -> dict[str, object]:
+        """The same for the page."""
+        return {
+            "title": self.title,
+            "note": self.note,
+            "rows": self.rows,
+            "x": [axis.described() for axis in self.x],
+            "y": [axis.described() for axis in self.y],
+            "series": dict(self.series),
+            "filters": dict(self.filters),
+            "joined": [*self.joined],
+            "layers": [*self.layers],
+            "single": [*self.single],
+            "singles": self.singles,
+        }
+
+
+def colors(values: Sequence[str]) -> dict[str, str]:
+    """Value -> colour, as in the static figures."""
+    palette = sns.color_palette("colorblind" if len(values) <= 10 else "husl", len(values))
+    return dict(zip(values, palette.as_hex(), strict=True))

@@ -1,0 +1,166 @@
+"""A report as one HTML file that contains its figures, its data and what it needs to draw them."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import mimetypes
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from html import escape
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
+
+from nodebench.files import PACKAGE, write
+from nodebench.report.figures.drawing import NOT_DRAWN
+from nodebench.report.html.charts import CHART
+from nodebench.report.html.data import Explored
+from nodebench.report.html.images import Picture, smallest
+from nodebench.report.html.library import drawing_library
+from nodebench.report.html.measures import as_json
+from nodebench.report.markdown import joined
+
+LONG = 40
+"""Characters of a table's cell from which on it may break into lines."""
+
+NOTHING_ELSEWHERE = (
+    "default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+)
+"""The page's content security policy: nothing is fetched, and only its own scripts run."""
+
+
+def write_page(
+    sections: Iterable[str], folder: Path, explored: Explored, on_problem: Callable[[str], None]
+) -> None:
+    """Writes `report.html`; without charts if they cannot be made, of which `on_problem` hears."""
+    try:
+        embedded = {"report-data": as_json(explored.embedded())}
+        if explored.charts:
+            embedded["report-library"] = drawing_library()
+    except (*NOT_DRAWN, ImportError) as error:
+        on_problem(f"charts of report.html: {type(error).__name__}: {error}")
+        embedded = {}
+    for problem in explored.problems:
+        on_problem(problem)
+    stems = [stem for chart in explored.charts.values() for stem in chart.figures]
+    page = html_page(joined(sections), folder, embedded, stems if embedded else ())
+    write(folder / "report.html", page)
+
+
+def html_page(
+    markdown: str, folder: Path, embedded: Mapping[str, str], folded: Sequence[str] = ()
+) -> str:
+    """The page of a Markdown text whose figures and files lie in a folder.
+
+    An image `chart:NAME` is the place of a chart. `embedded` are texts for the page's scripts, by
+    the ids of their elements. Figures whose names begin like one of `folded` can be folded.
+    """
+    parser = MarkdownIt("commonmark", {"html": False}).enable("table")
+    tokens = parser.parse(markdown)
+    _name_headings(tokens)
+    _fold(tokens, folded)
+    for token in _all(tokens):
+        _embed(token, folder)
+    _loosen(tokens)
+    body = parser.renderer.render(tokens, parser.options, {})
+    body = re.sub(r'<p><img src="chart:(\w+)" alt="([^"]*)" /></p>', _place, body)
+    body = body.replace("<table>", '<div class="table"><table>')
+    body = body.replace("</table>", "</table></div>")
+    title = escape(markdown.partition("\n")[0].lstrip("# "))
+    return (
+        '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{NOTHING_ELSEWHERE}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{title}</title>\n<style>{_asset('page.css')}</style>\n<main>\n{body}</main>\n"
+        f"<script>{_asset('tables.js')}</script>\n{_scripts(embedded)}</html>\n"
+    )
+
+
+def packed(text: str) -> str:
+    """A text as an element of the page has it: compressed, in letters; the same bytes each time."""
+    return base64.b64encode(gzip.compress(text.encode(), 9, mtime=0)).decode()
+
+
+def unpacked(content: str) -> str:
+    """The text of such an element."""
+    return gzip.decompress(base64.b64decode(content)).decode()
+
+
+def _scripts(embedded: Mapping[str, str]) -> str:
+    if not embedded:
+        return ""
+    parts = [
+        f'<script type="application/gzip" id="{name}">{packed(text)}</script>\n'
+        for name, text in embedded.items()
+    ]
+    return "".join(parts) + f"<script>{_asset('charts.js')}</script>\n"
+
+
+def _asset(name: str) -> str:
+    return (PACKAGE / "report" / "html" / name).read_text(encoding="utf-8")
+
+
+def _place(found: re.Match[str]) -> str:
+    """Where a chart is drawn, if scripts run."""
+    return f'<figure class="chart" data-chart="{found[1]}" aria-label="{found[2]}" hidden></figure>'
+
+
+def _name_headings(tokens: Sequence[Token]) -> None:
+    """Gives headings the ids that GitHub gives them, to which the page's links lead."""
+    for heading, content in pairwise(tokens):
+        if heading.type == "heading_open":
+            words = re.sub(r"[^\w\- ]", "", content.content.lower()).strip()
+            heading.attrs["id"] = words.replace(" ", "-")
+
+
+def _fold(tokens: Sequence[Token], stems: Sequence[str]) -> None:
+    """Makes static figures that a chart stands for foldable; they are open until it is drawn."""
+    for opening, content, closing in zip(tokens, tokens[1:], tokens[2:], strict=False):
+        images = content.children or []
+        if opening.type == "paragraph_open" and len(images) == 1 and images[0].type == "image":
+            stem = Path(str(images[0].attrs["src"])).stem
+            if any(stem == known or stem.startswith(f"{known}-") for known in stems):
+                opening.tag = closing.tag = "details"
+                opening.attrs |= {"class": "static", "open": ""}
+                summary = Token(
+                    "html_inline", "", 0, content="<summary>As a static figure</summary>"
+                )
+                content.children = [summary, *images]
+
+
+def _all(tokens: Sequence[Token]) -> Iterator[Token]:
+    for token in tokens:
+        yield token
+        yield from _all(token.children or [])
+
+
+def _embed(token: Token, folder: Path) -> None:
+    """Puts the file that an image or a link names into it."""
+    name = {"image": "src", "link_open": "href"}.get(token.type)
+    target = str(token.attrs.get(name, "")) if name else ""
+    path = folder / target
+    if not target or "://" in target or target.startswith(CHART) or not path.is_file():
+        return
+    picture = (
+        smallest(path)
+        if token.type == "image"
+        else Picture(mimetypes.guess_type(path.name)[0] or "text/plain", path.read_bytes())
+    )
+    content = base64.b64encode(picture.content).decode()
+    changes: dict[str, Any] = {str(name): f"data:{picture.kind};base64,{content}"}
+    if picture.width:
+        changes["width"] = picture.width
+    if token.type == "link_open":
+        changes["download"] = path.name
+    token.attrs |= changes
+
+
+def _loosen(tokens: Sequence[Token]) -> None:
+    """Lets long texts in tables break into lines; numbers stay whole."""
+    for cell, content in pairwise(tokens):
+        if cell.type == "td_open" and len(content.content) > LONG:
+            cell.attrs["class"] = "long"

@@ -1,0 +1,156 @@
+"""What can be put on the axes of a chart: measures and settings, with their titles and formats."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+
+import pandas as pd
+from pandas.api.types import is_bool_dtype, is_numeric_dtype
+
+from nodebench.sweep import Sweep
+
+AXIS_TITLES: Mapping[str, str] = {
+    "test_accuracy": "test accuracy",
+    "test_error": "test error",
+    "value": "test metric",
+    "drop": "drop under a finer solver",
+    "limit": "at the limit",
+    "own": "under its own solver",
+    "nfe_forward": "NFE forward",
+    "nfe_backward": "NFE backward",
+    "nfe_forward_mean": "NFE forward, mean over training",
+    "nfe": "NFE per forward pass",
+    "steps": "steps",
+    "timed_epoch_s": "seconds per epoch",
+    "epoch_s": "seconds per epoch, as trained",
+    "forward_s": "seconds per forward pass",
+    "so_far_s": "seconds of training so far",
+    "parameters": "parameters",
+    "train_loss": "training loss",
+    "train_accuracy": "training accuracy",
+    "test_loss": "test loss",
+    "best_test_accuracy": "test accuracy of the best epoch",
+    "best_test_error": "test error of the best epoch",
+    "val_accuracy": "validation accuracy",
+    "solver_error": "relative error of the solver",
+    "step_memory_bytes": "bytes per training step",
+    "peak_memory_bytes": "bytes of memory at the peak",
+    "sufficient_steps": "sufficient steps",
+    "order": "observed order of convergence",
+    "error": "relative error of dL/dθ",
+    "state_error": "relative error of dL/dy(0)",
+    "memory": "bytes of memory",
+    "seconds": "seconds",
+    "epoch": "epoch",
+    "iteration": "iteration",
+    "seed": "seed",
+}
+"""Column -> its title on an axis, in the order in which axes are offered. Others follow these."""
+
+IN_TIME = ("epoch", "iteration", "so_far_s")
+"""Columns by which a training goes on, whose axes are linear."""
+
+NOT_MEASURED = frozenset(
+    {"started", "finished", "environments", "threads", "packed", "chance", "time", "at_step_limit"}
+)
+"""Columns of numbers that nobody compares."""
+
+JUDGED = ("own", "limit", "drop")
+"""Numbers of verdicts that are in the unit of the headline."""
+
+LARGE = 1e5
+"""From here on, numbers on an axis are written as 120k."""
+
+SEVERAL_TIMES = 20
+"""An axis whose values span more than this factor is logarithmic at first."""
+
+
+@dataclass(frozen=True)
+class AxisChoice:
+    """A column that an axis may show."""
+
+    field: str
+    title: str
+    is_number: bool
+    format: str
+    """In d3's notation, or nothing for its own choice; tooltips have more digits."""
+
+    is_share: bool = False
+    """Whether it lies between 0 and 1, as an accuracy."""
+
+    is_log: bool = False
+    """Whether its axis is logarithmic at first."""
+
+    def described(self) -> dict[str, object]:
+        """The same for the page."""
+        return asdict(self)
+
+
+def axes(
+    frame: pd.DataFrame, sweep: Sweep, names: Iterable[str] | None = None, always: str = ""
+) -> list[AxisChoice]:
+    """The columns of a frame that can be an axis: those given, else all measures and settings.
+
+    A column of one value is left out, unless it is the one that is `always` offered.
+    """
+    settings = {path: heading for path, heading in sweep.headings.items() if path in frame}
+    if names is None:
+        constant = {path for trial in sweep.trials for path in trial.settings}
+        others = sorted(
+            set(map(str, frame)) - constant - NOT_MEASURED - set(AXIS_TITLES) - {"cell", "trial_id"}
+        )
+        names = [*AXIS_TITLES, *(name for name in others if _is_number(frame[name])), *settings]
+    found = [
+        name for name in names if name in frame and (name in settings or _is_number(frame[name]))
+    ]
+    told = [name for name in found if name == always or frame[name].nunique() > 1]
+    ordered = sorted(told, key=lambda name: name != always)
+    titles = settings | dict(AXIS_TITLES)
+    return [_axis(frame[name], titles.get(name, name.replace("_", " ")), sweep) for name in ordered]
+
+
+def _axis(values: pd.Series[float], title: str, sweep: Sweep) -> AxisChoice:
+    name, known = str(values.name), values.dropna()
+    data = sweep.trials[0].spec.data
+    judged = name in (*JUDGED, "value") and data.metric == "accuracy"
+    is_share = name.endswith("accuracy") or judged
+    if not _is_number(values):
+        return AxisChoice(name, title, is_number=False, format="")
+    low, high = float(known.min()), float(known.max())
+    is_log = 0 < SEVERAL_TIMES * low < high and not is_share and name not in IN_TIME
+    title = title.replace("test metric", f"test {data.metric}")
+    form = ".2~%" if is_share else ".3~s" if high > LARGE else ""
+    return AxisChoice(name, title, True, form, is_share and name != "drop", is_log)
+
+
+def _is_number(values: pd.Series[float]) -> bool:
+    """Whether a column has numbers alone: as such, or among settings that some trials lack."""
+    known = values.dropna()
+    if known.empty or is_bool_dtype(known):
+        return False
+    if is_numeric_dtype(known):
+        return True
+    return all(isinstance(value, int | float) and not isinstance(value, bool) for value in known)
+
+
+def as_columns(frame: pd.DataFrame, digits: int | None = None) -> dict[str, list[object]]:
+    """Column -> values, as JSON has them: null for what is missing, text for what is infinite."""
+    return {str(name): [_plain(v, digits) for v in frame[name].tolist()] for name in frame}
+
+
+def _plain(value: object, digits: int | None) -> object:
+    if value is None or (isinstance(value, float) and value != value):
+        return None
+    if isinstance(value, float):
+        if value in (float("inf"), float("-inf")):
+            return str(value)
+        value = float(f"{value:.{digits}g}") if digits else value
+        return int(value) if digits and value.is_integer() else value
+    return value if isinstance(value, str | int | bool) else str(value)
+
+
+def as_json(value: object) -> str:
+    """JSON without a space to spare."""
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)

@@ -1,0 +1,130 @@
+"""The same trials on other machines: what an import or a merge has kept of them."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+
+import pandas as pd
+
+from nodebench.errors import TrialOutcome
+from nodebench.report.analysis.columns import CELL, TRIAL
+from nodebench.report.analysis.formatting import mean_and_interval, measured, unit
+from nodebench.report.analysis.statistics import FEWEST_PAIRS, paired
+from nodebench.report.tables import CONFIGURATION
+from nodebench.store import Result, Store
+from nodebench.sweep import Sweep
+
+MACHINES_TITLE = "The same trial on other machines"
+
+HERE, THERE = "here", "there"
+MACHINE = "machine"
+
+
+class MachineAgreement(StrEnum):
+    """What the trials of a configuration say of two machines."""
+
+    IDENTICAL = "identical"
+    YES = "yes"
+    NO = "no"
+    TOO_FEW = "too few seeds"
+
+
+def machine_frame(sweep: Sweep, store: Store) -> pd.DataFrame:
+    """One row per trial and other machine: the headline metric and seconds, here and there.
+
+    Columns: `trial_id`, `cell`, `seed`, `machine` (hardware, threads and torch there), `outcome_*`,
+    `<headline>_*` and `epoch_s_*`, with `here` or `there` for `*`.
+    """
+    rows: list[dict[str, Any]] = []
+    found = store.results(trial.id for trial in sweep.trials)
+    for trial in sweep.trials:
+        if (ours := found.get(trial.id)) is None:
+            continue
+        for theirs in store.folder(trial.id).elsewhere():
+            row: dict[str, Any] = {
+                TRIAL: trial.id,
+                CELL: sweep.cell_label(trial),
+                "seed": trial.spec.seed,
+                MACHINE: machine_text(theirs),
+                "machine_here": machine_text(ours),
+            }
+            for place, result in ((HERE, ours), (THERE, theirs)):
+                row |= {f"outcome_{place}": str(result.outcome)}
+                for name in (trial.spec.data.headline, "epoch_s"):
+                    row[f"{name}_{place}"] = result.summary.get(name)
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def machine_text(result: Result) -> str:
+    """`AMD EPYC, 1 thread, torch 2.15.0`: what a run's seconds depend on."""
+    where = result.environments[-1] if result.environments else {}
+    threads = where.get("threads")
+    words = [
+        where.get("hardware"),
+        f"{threads} thread{'' if threads == 1 else 's'}" if threads else None,
+        f"torch {where['torch']}" if "torch" in where else None,
+    ]
+    return ", ".join(str(word) for word in words if word) or "unknown machine"
+
+
+def machines_table(sweep: Sweep, frame: pd.DataFrame) -> pd.DataFrame:
+    """One row per configuration and other machine, as text.
+
+    `agree?` compares the headline metric of the trials that finished on both, paired by seed.
+    """
+    data = sweep.trials[0].spec.data
+    metric = f"{str(data.metric).replace('_', ' ')}{unit(data.metric)}"
+    rows = []
+    for (cell, machine), group in frame.groupby([CELL, MACHINE], sort=False) if len(frame) else ():
+        both = finished_on_both(group)
+        rows.append(
+            {
+                CONFIGURATION: cell,
+                "other machine": machine,
+                "n": str(len(both)),
+                f"{metric} here": measured(data.metric, _numbers(both, data.headline, HERE)),
+                f"{metric} there": measured(data.metric, _numbers(both, data.headline, THERE)),
+                "agree?": agreement_text(group, data.headline),
+                "s/epoch here": mean_and_interval(_numbers(both, "epoch_s", HERE), 2),
+                "s/epoch there": mean_and_interval(_numbers(both, "epoch_s", THERE), 2),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def finished_on_both(group: pd.DataFrame) -> pd.DataFrame:
+    """The trials that have finished here and there."""
+    is_here, is_there = (
+        group[f"outcome_{place}"] == TrialOutcome.FINISHED for place in (HERE, THERE)
+    )
+    return group[is_here & is_there]
+
+
+def machine_agreement(group: pd.DataFrame, headline: str) -> MachineAgreement:
+    """Whether the finished trials of a configuration agree on two machines.
+
+    They do if the 95 % interval of the paired difference contains zero.
+    """
+    both = finished_on_both(group).set_index("seed")
+    here, there = (_numbers(both, headline, place) for place in (HERE, THERE))
+    difference = paired(there, here)
+    if difference is not None and difference.is_none:
+        return MachineAgreement.IDENTICAL
+    if difference is None or difference.n < FEWEST_PAIRS:
+        return MachineAgreement.TOO_FEW
+    if difference.has_no_interval:  # every seed differs by the same
+        return MachineAgreement.NO
+    return MachineAgreement.YES if difference.low <= 0 <= difference.high else MachineAgreement.NO
+
+
+def agreement_text(group: pd.DataFrame, headline: str) -> str:
+    """The agreement, and how many trials ended otherwise on one of the two machines."""
+    other = int((group[f"outcome_{HERE}"] != group[f"outcome_{THERE}"]).sum())
+    word = str(machine_agreement(group, headline))
+    return f"{word}; {other} with another outcome" if other else word
+
+
+def _numbers(frame: pd.DataFrame, name: str, place: str) -> pd.Series[float]:
+    return pd.to_numeric(frame[f"{name}_{place}"], errors="coerce")

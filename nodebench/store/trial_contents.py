@@ -1,0 +1,103 @@
+"""Whether a trial's files hold what a trial's files hold; of trials that others have written."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from nodebench.errors import StoreError, shown
+from nodebench.spec.point import known_point
+from nodebench.spec.solver import Solver
+from nodebench.store.result import Result
+from nodebench.store.trial_folder import TrialFolder, machine_of
+
+CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+"""Characters that do something to a terminal, or stand for none."""
+
+
+def require_contents(folder: TrialFolder) -> None:
+    """Refuses a trial whose files could not be read, or would mislead whoever reads them.
+
+    Raises:
+        StoreError: naming the file, if one is missing, damaged, or holds something else.
+    """
+    for path, check in _checks(folder).items():
+        if not path.exists():
+            if path in (folder.spec_file, folder.result_file):
+                raise StoreError(f"`{path.name}` is missing")
+            continue
+        try:
+            for value in _values(path):
+                _require_plain(value)
+                check(value)
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            raise StoreError(f"`{path.name}` is damaged ({_reason(error)})") from error
+
+
+def _checks(folder: TrialFolder) -> dict[Path, Callable[[Any], object]]:
+    """A trial's files -> what fails for a value that such a file cannot hold."""
+    return {
+        folder.spec_file: _require_spec,
+        folder.history_file: lambda row: row["epoch"] + 0,
+        folder.evaluations_file: _of_each(_require_point),
+        folder.trajectories_file: lambda rows: [row.items() for row in rows],
+        folder.timings_file: lambda rows: [(machine_of(row), row["time"] + 0.0) for row in rows],
+        folder.result_file: _require_result,
+        folder.elsewhere_file: _of_each(_require_result),
+    }
+
+
+def _of_each(check: Callable[[Any], object]) -> Callable[[Any], object]:
+    """The check of a list, by that of its values."""
+    return lambda rows: [check(row) for row in list(rows)]
+
+
+RESULT = TypeAdapter(Result)
+
+
+def _require_result(row: dict[str, Any]) -> None:
+    Result(**row)  # which takes no other fields
+    RESULT.validate_json(json.dumps(row), strict=True)
+
+
+def _require_spec(record: dict[str, Any]) -> None:
+    if not {"id", "spec"} <= record.keys():
+        raise ValueError("it has no `id` or no `spec`")
+
+
+def _require_point(row: dict[str, Any]) -> None:
+    known_point(row)
+    Solver(**row["solver"])
+    if not isinstance(row["outcome"], str):
+        raise TypeError("an outcome is a word")
+
+
+def _values(path: Path) -> Iterator[Any]:
+    """The JSON values of a file: one, or one a line."""
+    text = path.read_text(encoding="utf-8")
+    for part in text.splitlines() if path.suffix == ".jsonl" else [text]:
+        yield json.loads(part)
+
+
+def _require_plain(value: Any) -> None:
+    """Refuses texts that would do something to a terminal."""
+    if isinstance(value, str) and CONTROL.search(value):
+        raise ValueError(f"{shown(ascii(value))} has a control character")
+    for inner in (*value, *value.values()) if isinstance(value, dict) else _items(value):
+        _require_plain(inner)
+
+
+def _items(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    return " ".join(f"{type(error).__name__}: {error}".split())[:200]

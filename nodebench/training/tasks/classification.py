@@ -1,0 +1,140 @@
+"""The task of labelled samples."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from nodebench.data.batches import (
+    Batch,
+    batches_per_epoch,
+    network_input,
+    test_batches,
+    train_batches,
+)
+from nodebench.data.dataset import Data, Split, balanced
+from nodebench.ode.adaptive.counts import measures as of_steps
+from nodebench.ode.adaptive.counts import with_counts
+from nodebench.ode.block import (
+    ode_blocks,
+    path,
+    recorded,
+    solved_by,
+    steps_taken,
+    take_evaluations,
+)
+from nodebench.spec import TrialSpec
+from nodebench.spec.point import limit_solver
+from nodebench.spec.solver import Solver
+from nodebench.store.result import Row
+from nodebench.training.machine import synchronize
+from nodebench.training.task import Evaluation, Loss, Predictor, Task, finite
+
+PATHS = 6  # of each class
+
+
+class Classification(Task[Batch]):
+    """Labelled samples, cross-entropy, accuracy."""
+
+    def __init__(self, data: Data, spec: TrialSpec):
+        self.data, self.seed, self.limit = data, spec.seed, limit_solver(spec)
+        self.batch_size, self.drop_last = spec.train.batch_size, spec.train.drop_last
+        self.batches_per_epoch = batches_per_epoch(len(data.train), self.batch_size, self.drop_last)
+        held_out = [data.test, *([data.validation] if data.validation else [])]
+        self.test_passes = sum(-(-len(split) // self.batch_size) for split in held_out)
+        self.device = data.train.targets.device
+        counts = torch.bincount(data.test.targets)
+        self.chance = counts.max().item() / len(data.test)
+
+    def batches(self, epoch: int) -> Iterator[Batch]:
+        """(inputs, class targets)."""
+        return train_batches(self.data, self.seed, epoch, self.batch_size, self.drop_last)
+
+    def sample(self, size: int) -> Batch:
+        """The first samples of the first batch."""
+        inputs, targets = next(self.batches(0))
+        return inputs[:size], targets[:size]
+
+    def loss(self, model: Predictor, batch: Batch) -> Loss:
+        """Cross-entropy, and the number of samples that are right."""
+        inputs, targets = batch
+        logits = model(inputs)
+        correct = (logits.detach().argmax(1) == targets).sum()
+        return Loss(F.cross_entropy(logits, targets), len(targets), {"accuracy": correct})
+
+    def tests(self) -> tuple[str, ...]:
+        """`test`, and `val` where the data has validation samples."""
+        return ("test", "val") if self.data.validation else ("test",)
+
+    def evaluate(
+        self,
+        model: nn.Module,
+        name: str = "test",
+        size: int | None = None,
+        batch_size: int | None = None,
+    ) -> Evaluation:
+        """Loss and accuracy over samples; a subset is balanced between classes.
+
+        The batch size, by default the training's, is part of the result under an adaptive solver,
+        whose steps suit a whole batch.
+        """
+        split = self.data.validation if name == "val" else self.data.test
+        assert split is not None
+        if size:
+            split = split[balanced(split.targets.cpu(), size, 0).to(self.device)]
+        return evaluate_classifier(model, self.data, split, batch_size or self.batch_size)
+
+    @torch.no_grad()
+    def trajectories(self, model: nn.Module) -> list[Row]:
+        """A row a path, of some test samples, if the model integrates a state of two dimensions.
+
+        Under its own solver and at the limit: class, solver, times, states.
+        """
+        if len(list(ode_blocks(model))) != 1:
+            return []
+        split = self.data.test
+        chosen = split[balanced(split.targets.cpu(), PATHS * self.data.classes, 0).to(self.device)]
+        with recorded(model.eval()) as solves, solved_by(model, Solver(method="euler", steps=1)):
+            model(network_input(self.data, chosen.inputs))
+        take_evaluations(model)
+        if len(solves) != 1 or solves[0].y0.dim() < 2 or solves[0].y0.flatten(1).shape[1] != 2:
+            return []
+        solve = solves[0]
+        labels = chosen.targets.tolist()
+        return [
+            {"class": label, "under": under, "t": found.times, "states": states}
+            for under, solver in (("own", solve.block.solver), ("limit", self.limit))
+            if (found := path(solve.block, solve.y0, solver))
+            for label, states in zip(labels, found.states, strict=True)
+        ]
+
+
+@torch.no_grad()
+def evaluate_classifier(model: nn.Module, data: Data, split: Split, batch_size: int) -> Evaluation:
+    """A classifier's mean loss, accuracy, and evaluations per batch on a split."""
+    model.eval()
+    device = split.targets.device
+    loss, correct = torch.zeros((), device=device), torch.zeros((), device=device)
+    evaluations = batches = 0
+    steps: dict[str, float] = {}
+    take_evaluations(model)
+    synchronize(device)
+    start = time.perf_counter()
+    for inputs, targets in test_batches(data, split, batch_size):
+        logits = model(inputs)
+        loss += F.cross_entropy(logits, targets, reduction="sum")
+        correct += (logits.argmax(1) == targets).sum()
+        if counts := steps_taken(model):
+            steps = with_counts(steps, counts)
+        evaluations += sum(take_evaluations(model))
+        batches += 1
+    count = len(split)
+    measures = {"loss": finite(loss) / count, "accuracy": correct.item() / count}
+    seconds = time.perf_counter() - start  # reading the loss has waited for the device
+    return Evaluation(
+        measures, evaluations / batches, seconds / batches, count / batches, of_steps(steps)
+    )

@@ -1,0 +1,87 @@
+"""The task of where a system takes states."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nodebench.data.batches import batches_per_epoch
+from nodebench.data.system import Flow
+from nodebench.ode.adaptive.counts import measures as of_steps
+from nodebench.ode.adaptive.counts import with_counts
+from nodebench.ode.block import steps_taken, take_evaluations
+from nodebench.spec import TrialSpec
+from nodebench.spec.seed import stream
+from nodebench.training.task import Evaluation, Loss, Predictor, Task, finite
+
+States = tuple[Tensor, Tensor]
+"""Where states start, and where they end."""
+
+
+class FlowFit(Task[States]):
+    """A system learned from where it takes states; the error is that over held-out states."""
+
+    def __init__(self, data: Flow, spec: TrialSpec):
+        self.data, self.seed = data, spec.seed
+        self.batch_size, self.drop_last = spec.train.batch_size, spec.train.drop_last
+        count = len(data.train.starts)
+        self.batches_per_epoch = batches_per_epoch(count, self.batch_size, self.drop_last)
+        self.device = data.train.starts.device
+
+    def batches(self, epoch: int) -> Iterator[States]:
+        """(starts, ends), in an order drawn for each epoch."""
+        generator = torch.Generator().manual_seed(stream(self.seed, "batches", epoch))
+        order = torch.randperm(len(self.data.train.starts), generator=generator)
+        for number in range(self.batches_per_epoch):
+            index = order[number * self.batch_size :][: self.batch_size].to(self.device)
+            yield self.data.train.starts[index], self.data.train.ends[index]
+
+    def sample(self, size: int) -> States:
+        """The first pairs of the first batch."""
+        starts, ends = next(self.batches(0))
+        return starts[:size], ends[:size]
+
+    def loss(self, model: Predictor, batch: States) -> Loss:
+        """The mean squared error of the ends."""
+        starts, ends = batch
+        return Loss(F.mse_loss(model(starts), ends), len(starts), {})
+
+    def tests(self) -> tuple[str, ...]:
+        """The held-out pairs."""
+        return ("test",)
+
+    @torch.no_grad()
+    def evaluate(
+        self,
+        model: nn.Module,
+        name: str = "test",  # noqa: ARG002 - there is no validation data
+        size: int | None = None,
+        batch_size: int | None = None,
+    ) -> Evaluation:
+        """`error`, the root mean square distance per coordinate, and `loss`, its square.
+
+        All pairs are solved at once, unless there is a `batch_size`.
+        """
+        model.eval()
+        starts, ends = self.data.test.starts[:size], self.data.test.ends[:size]
+        count, most = len(starts), batch_size or len(starts)
+        total, evaluations, steps = torch.zeros((), device=self.device), 0, dict[str, float]()
+        take_evaluations(model)
+        start = time.perf_counter()
+        for first in range(0, count, most):
+            part, expected = starts[first : first + most], ends[first : first + most]
+            total += F.mse_loss(model(part), expected) * (len(part) / count)
+            if counts := steps_taken(model):
+                steps = with_counts(steps, counts)
+            evaluations += sum(take_evaluations(model))
+        loss, batches = finite(total), -(-count // most)
+        seconds = time.perf_counter() - start
+        measures = {"loss": loss, "error": math.sqrt(loss)}
+        return Evaluation(
+            measures, evaluations / batches, seconds / batches, count / batches, of_steps(steps)
+        )

@@ -1,0 +1,80 @@
+"""The task of one trajectory."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nodebench.data.trajectory import Trajectory, windows
+from nodebench.ode.block import take_evaluations
+from nodebench.spec import TrialSpec
+from nodebench.store.result import Row
+from nodebench.training.task import Evaluation, Loss, Predictor, Task, finite
+
+
+class TrajectoryFit(Task[Tensor]):
+    """A trajectory learned from windows of its noisy observations, and tested on its whole span.
+
+    Source: the spiral of `saparina/neural-ode`.
+    """
+
+    def __init__(self, data: Trajectory, spec: TrialSpec):
+        self.data, self.seed, self.most = data, spec.seed, spec.train.batch_size
+        self.batches_per_epoch = data.windows
+        self.device = data.exact.device
+
+    def batches(self, epoch: int) -> Iterator[Tensor]:
+        """Windows, as indices of at most `batch_size` points."""
+        return windows(self.data, self.seed, epoch, self.most)
+
+    def sample(self, size: int) -> Tensor:  # noqa: ARG002 - a window is a few points already
+        """The first window."""
+        return next(self.batches(0))
+
+    def loss(self, model: Predictor, batch: Tensor) -> Loss:
+        """The mean squared error over a window, solved from its first observation."""
+        observed = self.data.observed[batch.to(self.device)]
+        states = model(observed[0], self.data.times[batch].tolist())
+        return Loss(F.mse_loss(states, observed), len(batch), {})
+
+    def tests(self) -> tuple[str, ...]:
+        """The whole span."""
+        return ("test",)
+
+    def evaluate(
+        self,
+        model: nn.Module,
+        name: str = "test",  # noqa: ARG002 - there is one trajectory
+        size: int | None = None,  # noqa: ARG002 - which is taken whole
+        batch_size: int | None = None,  # noqa: ARG002 - at once
+    ) -> Evaluation:
+        """The extrapolation error over the whole span, against the states without noise.
+
+        `error` is the root mean square distance per coordinate, `loss` its square.
+        """
+        take_evaluations(model)
+        start = time.perf_counter()
+        loss = finite(F.mse_loss(self._solved(model), self.data.exact))
+        seconds = time.perf_counter() - start
+        measures = {"loss": loss, "error": math.sqrt(loss)}
+        return Evaluation(measures, float(sum(take_evaluations(model))), seconds)
+
+    def trajectories(self, model: nn.Module) -> list[Row]:
+        """Time, observed, exact and learned state of every point."""
+        states = (self.data.observed, self.data.exact, self._solved(model))
+        observed, exact, learned = (x.tolist() for x in states)
+        names = ("t", "observed", "exact", "learned")
+        rows = zip(self.data.times.tolist(), observed, exact, learned, strict=True)
+        return [dict(zip(names, row, strict=True)) for row in rows]
+
+    @torch.no_grad()
+    def _solved(self, model: nn.Module) -> Tensor:
+        """The learned trajectory over the whole span, from the true start."""
+        model.eval()
+        states: Tensor = model(self.data.exact[0], self.data.times.tolist())
+        return states

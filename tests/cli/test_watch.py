@@ -1,0 +1,182 @@
+"""What a person sees of a run: the best so far, failures, the answer; and `status --watch`."""
+
+import io
+import os
+import pty
+import signal
+import subprocess
+import time
+
+import pytest
+from rich.console import Console
+
+from nodebench.cli import progress
+from nodebench.cli.progress import ProgressMonitor
+from nodebench.cli.tally import Tally
+from nodebench.execution.launch import Outcome
+from nodebench.report.folder import answer_of
+from nodebench.report.page import write_report_folder
+from nodebench.store import Result, Store
+from tests.support.cli_process import NODEBENCH, command
+from tests.support.fake_results import RELU, made, steady
+from tests.support.tiny_sweeps import heeding_interrupts, tiny
+
+WATCH = [*NODEBENCH, "status", "tiny.yaml", "--watch", "--every", "0.2"]
+
+
+def result(accuracy, outcome="finished", reason=""):
+    return Result(outcome, reason, 3, {"test_accuracy": accuracy}, [], 1.0, 2.0)
+
+
+def keep(sweep, store, results):
+    """Writes the results of a sweep's first trials."""
+    for trial, ending in zip(sweep.trials, results, strict=False):
+        store.folder(trial.id).create(trial)
+        store.folder(trial.id).write_result(ending)
+
+
+def watching(folder, **streams):
+    return subprocess.Popen(
+        WATCH, cwd=folder, stderr=subprocess.PIPE, preexec_fn=heeding_interrupts, **streams
+    )
+
+
+def test_watching_a_sweep_that_is_done_is_one_line(tmp_path):
+    sweep, store = tiny(tmp_path, seeds=[0, 1]), Store(tmp_path / "runs")
+    keep(sweep, store, [result(0.75), result(0.5)])
+    done = command(tmp_path, "status", "tiny.yaml", "--watch")
+    assert (done.returncode, done.stderr) == (0, "")
+    (line,) = done.stdout.splitlines()
+    assert line.endswith("tiny: 2 finished; best so far: test accuracy 0.7500, plainode · s0")
+
+
+def test_watching_without_a_terminal_is_a_line_each_time_until_an_interrupt(tmp_path):
+    sweep, store = tiny(tmp_path, seeds=[0, 1]), Store(tmp_path / "runs")
+    keep(sweep, store, [result(0.75)])
+    with watching(tmp_path, stdout=subprocess.PIPE, text=True) as looking:
+        lines = [looking.stdout.readline() for _ in range(2)]
+        keep(sweep, store, [result(0.75), result(0.0, "diverged")])
+        looking.wait(60)  # nothing is left to wait for
+        assert (looking.returncode, looking.stderr.read()) == (0, "")
+        last = looking.stdout.readlines()[-1]
+    assert all("tiny: 1 finished, 1 new; best so far" in line for line in lines)
+    assert "tiny: 1 finished, 1 diverged" in last
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_an_interrupt_is_how_watching_ends(tmp_path, is_terminal):
+    sweep, store = tiny(tmp_path, seeds=[0, 1, 2]), Store(tmp_path / "runs")
+    keep(sweep, store, [result(0.75), result(0.0, "diverged", "loss is nan")])
+    ours, theirs = pty.openpty() if is_terminal else os.pipe()
+    stdout = theirs
+    with watching(tmp_path, stdout=stdout) as looking:
+        shown = b""
+        while b"best so far" not in shown:
+            shown += os.read(ours, 4096)
+        time.sleep(0.3)
+        looking.send_signal(signal.SIGINT)
+        looking.wait(30)
+        assert (looking.returncode, looking.stderr.read()) == (0, b"")
+    os.close(theirs)
+    shown += os.read(ours, 65536)
+    os.close(ours)
+    assert b"tiny: 1 finished, 1 diverged, 1 new" in shown
+    assert (b"loss is nan" in shown) is is_terminal
+
+
+def test_who_stops_reading_ends_the_watching(tmp_path):
+    tiny(tmp_path, seeds=[0])
+    words = " ".join(WATCH)
+    done = subprocess.run(
+        ["bash", "-c", f"{words} | head -n 1; echo ${{PIPESTATUS[0]}}"],
+        cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    line, status = done.stdout.splitlines()
+    assert line.endswith("tiny: 1 new")
+    assert (status, done.stderr) == ("1", "")
+
+
+def test_watching_and_json_contradict_each_other(tmp_path):
+    tiny(tmp_path)
+    done = command(tmp_path, "status", "tiny.yaml", "--watch", "--json")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "`--watch` and `--json` contradict each other\n"
+
+
+def test_the_best_is_by_the_metric_s_direction_and_failures_are_counted(tmp_path):
+    sweep = tiny(tmp_path, seeds=[0, 1, 2, 3])
+    tally = Tally(sweep)
+    assert (tally.best, tally.failed) == ("", 0)
+    for trial, accuracy in zip(sweep.trials, (0.5, 0.75, 0.25), strict=False):
+        tally.add(trial.id, result(accuracy))
+    assert tally.best == "best so far: test accuracy 0.7500, plainode · s1"
+    tally.add(sweep.trials[3].id, result(0.99, "diverged"))
+    tally.add(sweep.trials[3].id, None)
+    assert tally.best == "best so far: test accuracy 0.7500, plainode · s1"
+    assert tally.failed == 2
+
+
+def test_the_best_error_is_the_smallest(tmp_path):
+    fit = {"data": "spiral", "model": "neuralode", "train": {"iterations": 1}}
+    sweep = tiny(tmp_path, base=fit, seeds=[0, 1, 2])
+    tally = Tally(sweep)
+    for trial, error in zip(sweep.trials, (0.5, 0.25, 0.75), strict=True):
+        tally.add(trial.id, Result("finished", "", 1, {"test_error": error}, [], 0, 1))
+    assert tally.best.startswith("best so far: test error 0.2500, ")
+
+
+def test_trials_of_different_data_do_not_compete(tmp_path):
+    small = {"name": "digits", "train_size": 64}
+    sweep = tiny(tmp_path, grid={"data": [small, {"name": "spheres"}]}, base={"model": "mlp"})
+    tally = Tally(sweep)
+    for trial, accuracy in zip(sweep.trials, (0.5, 0.75), strict=True):
+        tally.add(trial.id, result(accuracy))
+    assert "on digits 0.5000, " in tally.best
+    assert "on spheres 0.7500, " in tally.best
+
+
+def test_a_terminal_shows_what_is_done_the_best_and_failures_with_their_reason(tmp_path):
+    sweep, store = tiny(tmp_path, seeds=[0, 1, 2, 3]), Store(tmp_path / "runs")
+    keep(sweep, store, [result(0.5)])
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, width=120, soft_wrap=True)
+    with ProgressMonitor(sweep, store, console, "run") as monitor:
+        monitor.on_plan(4, 3)
+        assert monitor._progress.below == "best so far: test accuracy 0.5000, plainode · s0"
+        for trial, ending in zip(
+            sweep.trials[1:], [result(0.75), result(0.9, "diverged", "loss is nan")], strict=False
+        ):
+            monitor.on_start(trial.id)
+            store.folder(trial.id).create(trial)
+            store.folder(trial.id).write_result(ending)
+            monitor.on_end(trial.id, None)
+        monitor.on_start(sweep.trials[3].id)
+        monitor._progress.refresh()
+    shown = screen.getvalue()
+    assert "2 done, 1 failed, 1 running, 0 left" in shown
+    assert "best so far: test accuracy 0.7500, plainode · s1" in shown
+    assert "\x1b[31m[2/3] plainode · s2: DNF (diverged, epoch 4) in 1.0 s: loss is nan" in shown
+    assert "[1/3] plainode · s1: finished, test accuracy 0.7500, 1.0 s" in shown
+
+
+def test_the_answer_is_read_from_the_page_as_plain_text(tmp_path):
+    sweep, _ = made(tmp_path, steady, baseline=RELU)
+    page = write_report_folder(sweep, Store(tmp_path / "runs"), tmp_path / "report")
+    best, baseline, cost = answer_of(page)
+    assert best.startswith("Best: tanh 8, 70.10 ± 24.85 % test accuracy (n = 3). It is not clearly")
+    assert baseline.startswith("Against the baseline: of 2 configurations, 1 better")
+    assert cost == "Cost: 12 trials, 12 seconds of training. None failed."
+
+
+def test_a_page_without_an_answer_has_none(tmp_path):
+    sweep = tiny(tmp_path, about="- **not the answer:** `x`")
+    page = write_report_folder(sweep, Store(tmp_path / "runs"), tmp_path / "report")
+    assert answer_of(page) == []
+
+
+def test_of_a_long_answer_the_first_lines_and_the_cost_are_said(tmp_path, capsys):
+    page = tmp_path / "README.md"
+    lines = [f"- **[Line](#line) {n}:** `text`" for n in range(7)]
+    page.write_text("\n".join(["# x", "", "All 3 trials finished.", "", *lines, "", "| a |"]))
+    progress.say_answer(Outcome([], page, None))
+    assert capsys.readouterr().out.splitlines() == [f"Line {n}: text" for n in (0, 1, 2, 3, 6)]

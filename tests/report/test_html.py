@@ -1,0 +1,300 @@
+"""report.html: the tables and figures of the page, the data of its charts, and nothing else."""
+
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+
+import numpy as np
+import pandas as pd
+import pytest
+import vl_convert
+
+from nodebench.report.analysis.findings import Findings
+from nodebench.report.html import document
+from nodebench.report.html.data import Explored
+from nodebench.report.html.document import html_page, unpacked
+from nodebench.report.html.library import VEGA_LITE
+from nodebench.report.html.measures import axes
+from nodebench.report.page import write_report_folder
+from nodebench.store import Store
+from nodebench.training.trial import run_trial
+from tests.support.fake_results import made, steady
+from tests.support.tiny_sweeps import options, tiny
+
+LARGEST = 1024 * 1024
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+
+
+class Elements(HTMLParser):
+    """Every element of a page, as its tag and its attributes."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.found = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.found.append((tag, dict(attributes)))
+
+    def of(self, tag):
+        return [attributes for name, attributes in self.found if name == tag]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A sweep of three configurations and two seeds, trained and evaluated, and its report."""
+    folder = tmp_path_factory.mktemp("trained")
+    evaluate = {"methods": ["euler", "rk4"], "steps": [1, 2, 4]}
+    sweep = tiny(folder, grid={"solver.steps": [1, 2, 4]}, seeds=[0, 1], evaluate=evaluate)
+    store = Store(folder / "runs")
+    for trial in sweep.trials:
+        run_trial(trial, store, options(sweep, folder))
+    return sweep, store, write_report_folder(sweep, store, folder / "report").parent
+
+
+def embedded(folder):
+    """What the scripts of a report's page read."""
+    text = (folder / "report.html").read_text()
+    (content,) = re.findall(r'id="report-data">([^<]+)<', text)
+    return json.loads(unpacked(content))
+
+
+def without_scripts(folder):
+    text = (folder / "report.html").read_text()
+    return re.sub(r"<script.*?</script>", "", text, flags=re.DOTALL)
+
+
+def test_the_embedded_trials_are_those_of_results_csv(trained):
+    _, _, folder = trained
+    found = pd.DataFrame(embedded(folder)["rows"]["trials"])
+    table = pd.read_csv(folder / "results.csv", dtype={"id": str})
+    assert list(found) == list(table)
+    for name in table:
+        ours, theirs = found[name], table[name]
+        if theirs.notna().any() and pd.api.types.is_numeric_dtype(theirs):
+            assert np.array_equal(ours.astype(float), theirs.astype(float), equal_nan=True), name
+        else:
+            assert [str(v) for v in ours if v not in (None, "")] == [
+                str(v) for v in theirs.dropna()
+            ]
+
+
+def test_embedded_curves_are_the_histories(trained):
+    sweep, store, folder = trained
+    rows = pd.DataFrame(embedded(folder)["rows"]["epochs"])
+    for trial in sweep.trials:
+        history = store.folder(trial.id).history()
+        curve = rows[rows["trial_id"] == trial.id]
+        assert list(curve["epoch"]) == [row["epoch"] for row in history]
+        losses = [row["train_loss"] for row in history]
+        np.testing.assert_allclose(curve["train_loss"], losses, rtol=1e-4)
+        np.testing.assert_allclose(
+            curve["so_far_s"], np.cumsum([row["epoch_s"] for row in history]), rtol=1e-4
+        )
+
+
+def test_a_configuration_is_the_mean_of_its_trials_with_its_interval(trained):
+    _, _, folder = trained
+    rows = embedded(folder)["rows"]
+    configurations, trials = (pd.DataFrame(rows[n]) for n in ("configurations", "trials"))
+    for cell, own in trials.groupby("cell"):
+        (row,) = configurations[configurations["cell"] == cell].to_dict("records")
+        assert row["n"] == 2
+        assert row["test_accuracy"] == pytest.approx(own["test_accuracy"].mean(), rel=1e-4)
+        half = 12.706 * own["test_accuracy"].std(ddof=1) / 2**0.5
+        assert row["test_accuracy ±"] == pytest.approx(half, rel=1e-3, abs=1e-6)
+
+
+def test_the_page_can_fetch_nothing(trained):
+    _, _, folder = trained
+    page = Elements((folder / "report.html").read_text())
+    (policy,) = (each["content"] for each in page.of("meta") if "http-equiv" in each)
+    assert policy.startswith("default-src 'none';")
+    assert "http" not in policy
+    assert not [a for tag in ("link", "iframe", "object", "base", "form") for a in page.of(tag)]
+    assert [each["src"] for each in page.of("script") if "src" in each] == []
+    assert all(each["src"].startswith("data:image/") for each in page.of("img"))
+    assert "url(" not in without_scripts(folder)
+
+
+def test_without_scripts_it_has_the_tables_and_figures_of_the_page(trained):
+    _, _, folder = trained
+    page = Elements(without_scripts(folder))
+    text = (folder / "README.md").read_text()
+    figures = re.findall(r"!\[[^\]]*\]\(figures/", text)
+    assert len(page.of("img")) == len(figures) > 3
+    tables = len(re.findall(r"^\|[:-]+\|", text, re.MULTILINE))
+    assert len(page.of("table")) == tables + 1  # and that of single trials
+    folded = [each for each in page.of("details") if each.get("class") == "static"]
+    assert folded
+    assert all("open" in each for each in folded)
+    assert all("hidden" in each for each in page.of("figure"))
+
+
+def test_the_table_of_trials_has_a_row_for_each_and_is_in_the_html_page_alone(trained):
+    sweep, _, folder = trained
+    part = without_scripts(folder).partition('<h2 id="trials">')[2].partition("<h2")[0]
+    assert [trial.id for trial in sweep.trials] == re.findall(r"<td[^>]*>([0-9a-f]{12})</td>", part)
+    assert "## Trials" not in (folder / "README.md").read_text()
+    assert "chart:" not in (folder / "README.md").read_text()
+
+
+def test_links_within_the_page_lead_to_headings(trained):
+    _, _, folder = trained
+    page = Elements(without_scripts(folder))
+    targets = [each["href"] for each in page.of("a") if each["href"].startswith("#")]
+    names = {each.get("id") for each in page.of("h2")}
+    assert targets
+    assert {target[1:] for target in targets} <= names
+
+
+def test_the_page_stays_small(trained):
+    _, _, folder = trained
+    assert (folder / "report.html").stat().st_size < LARGEST
+
+
+def test_every_chart_is_one_that_vega_lite_draws(trained):
+    sweep, store, _ = trained
+    explored = Explored(Findings(sweep, store))
+    assert set(explored.charts) == {"costs", "epochs", "solvers"}
+    row = {
+        "x": 1,
+        "y": 2,
+        "low": 1,
+        "high": 3,
+        "series": "a",
+        "cell": "a",
+        "method": "rk4",
+        "own": True,
+    }
+    encoding = {"x": {"field": "x", "type": "quantitative"}, "color": {"field": "series"}}
+    for chart in explored.charts.values():
+        for layers in (chart.layers, chart.single):
+            spec = {"data": {"values": [row]}, "encoding": encoding, "layer": [*layers]}
+            if layers:
+                drawn = vl_convert.vegalite_to_svg(spec, vl_version=VEGA_LITE)
+                assert 'aria-roledescription="' in drawn
+
+
+def test_axes_are_what_varies_with_the_headline_first(trained):
+    sweep, store, _ = trained
+    found = axes(Findings(sweep, store).results, sweep, always="test_accuracy")
+    assert found[0].field == "test_accuracy"
+    assert (found[0].format, found[0].is_share) == (".2~%", True)
+    titles = {axis.field: axis.title for axis in found}
+    assert titles["solver.steps"] == "steps"
+    assert "parameters" not in titles  # the same in all trials
+    assert "solver.method" not in titles
+
+
+def test_long_trainings_are_thinned_evenly_and_keep_what_was_measured(tmp_path):
+    sweep, store = tiny(tmp_path), Store(tmp_path / "runs")
+    history = [
+        {"epoch": e, "iteration": e, "train_loss": 1 / e, "epoch_s": 1.0, "time": 0.0}
+        | ({"test_accuracy": 0.5} if e % 100 == 0 else {})
+        for e in range(1, 2001)
+    ]
+    store.folder(sweep.trials[0].id).write_history(history)
+    rows = pd.DataFrame(Explored(Findings(sweep, store)).embedded()["rows"]["epochs"])
+    assert 100 < len(rows) <= 150
+    assert rows["test_accuracy"].notna().sum() == 20
+    assert (rows["epoch"].iloc[0], rows["epoch"].iloc[-1]) == (1, 2000)
+    assert rows["so_far_s"].iloc[-1] == 2000
+    assert rows["epoch"].diff().max() <= 30
+
+
+def test_charts_that_cannot_be_made_leave_a_static_page_and_are_named(tmp_path, monkeypatch):
+    def missing():
+        raise ImportError("no library")
+
+    monkeypatch.setattr(document, "drawing_library", missing)
+    sweep, _ = made(tmp_path, steady)
+    problems = []
+    store = Store(tmp_path / "runs")
+    write_report_folder(sweep, store, tmp_path / "report", on_problem=problems.append)
+    assert problems == ["charts of report.html: ImportError: no library"]
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert "report-data" not in page
+    assert "data:image/" in page
+
+
+def test_a_label_is_text_whatever_it_contains(tmp_path):
+    (tmp_path / "a.svg").write_text("<svg/>")
+    page = html_page("# <b>x</b>\n\n![a](a.svg) </script>", tmp_path, {"x": "</script>"})
+    assert "<b>" not in page
+    assert page.count("</script>") == page.count("<script")
+
+
+IN_BROWSER = """
+<script>
+const until = async (is) => { while (!is()) await new Promise((next) => setTimeout(next, 50)); };
+const told = {};
+(async () => {
+  const table = document.querySelector("#trials ~ .table table");
+  const shown = () => [...table.rows].slice(1).filter((row) => !row.hidden);
+  const column = (n) => shown().map((row) => row.cells[n].textContent);
+  const heading = table.rows[0].cells[1];
+  const button = heading.querySelector("button");
+  button.focus();
+  told.focused = document.activeElement === button;
+  button.click(); button.click();
+  told.descending = column(1);
+  told.direction = heading.getAttribute("aria-sort");
+  const input = document.querySelector("#trials ~ .filter input");
+  const ask = (text) => {
+    input.value = text;
+    input.dispatchEvent(new Event("input"));
+    return column(1);
+  };
+  told.filtered = ask("steps>1 seed=0");
+  told.excluded = ask("-finished");
+  ask("");
+  await until(() => document.documentElement.dataset.charts === "drawn");
+  const chart = document.querySelector("[data-chart=costs]");
+  const points = () => chart.querySelectorAll("svg .mark-symbol path").length;
+  const title = () => chart.querySelector("[aria-label*=' over ']").getAttribute("aria-label");
+  told.drawn = points();
+  const [x, y] = chart.querySelectorAll("select");
+  x.value = "solver.steps"; x.dispatchEvent(new Event("change"));
+  await until(() => title().endsWith("over steps"));
+  chart.querySelector("fieldset input").click();
+  await until(() => points() === 2);
+  told.title = title();
+  told.fewer = points();
+  told.folded = [...document.querySelectorAll("details.static")].every((each) => !each.open);
+  table.rows[1].querySelector("button").click();
+  const dialog = document.querySelector("dialog");
+  await until(() => dialog.querySelector("svg .mark-line path"));
+  told.dialog = dialog.open && dialog.textContent.includes("train.optimizer.lr");
+  document.body.dataset.told = JSON.stringify(told);
+})();
+</script>
+"""
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+def test_in_a_browser_tables_sort_and_filter_and_charts_are_drawn(trained, tmp_path):
+    _, _, folder = trained
+    page = tmp_path / "page.html"
+    page.write_text((folder / "report.html").read_text() + IN_BROWSER)
+    done = subprocess.run(
+        [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=20000",
+         f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", page.as_uri()],
+        capture_output=True, text=True, check=True, timeout=120,
+    )  # fmt: skip
+    (attributes,) = Elements(done.stdout).of("body")
+    told = json.loads(attributes["data-told"])
+    assert told == {
+        "focused": True,
+        "descending": ["4", "4", "2", "2", "1", "1"],
+        "direction": "descending",
+        "filtered": ["4", "2"],
+        "excluded": [],
+        "drawn": 3,
+        "title": "Configurations: test accuracy over steps",
+        "fewer": 2,
+        "folded": True,
+        "dialog": True,
+    }
