@@ -35,7 +35,7 @@ def sweeps(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the sweeps that can be run by name: nodebench's own, and those in sweeps/."""
+    """List the sweeps that can be run by name: nodebench's own and those in sweeps/."""
     if name is not None:
         print(lookup.sweep_path(name).read_text(encoding="utf-8"), end="")
     elif as_json:
@@ -68,10 +68,10 @@ def export_sweep(
         bool, typer.Option("--weights", help="Also the networks' last checkpoints.")
     ] = False,
 ) -> None:
-    """Write a sweep's results as one file that `nodebench import` takes in on another machine.
+    """Write a sweep's results to one file, for `nodebench import` on another machine.
 
-    It holds the sweep file and, of each trial with a result, its settings, history, evaluations,
-    timings, result and environment (host name, hardware, versions); no logs.
+    It has the sweep file and, for each trial with a result, the settings, history, evaluations,
+    timings, result and environment (host name, hardware, versions), but no logs.
     """
     sweep = source.load()
     file, ids = api.export_archive(sweep, default_store(), out, weights=weights)
@@ -88,10 +88,10 @@ def import_sweep(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="What `nodebench export` wrote.")],
     replace: ReplaceOther = False,
 ) -> None:
-    """Take an exported sweep into the store, after every file has been verified by its checksum.
+    """Verify an exported sweep's checksums and copy it into the store.
 
-    A trial that the store has already is kept where it is more advanced. If both have finished,
-    ours is kept, and reports compare the two.
+    If the store already has a trial, the more advanced copy wins. If both have finished, the local
+    one is kept, and reports compare the two.
     """
     say(imported_text(api.import_archive(file, default_store(), replace_other=replace)))
 

@@ -256,7 +256,7 @@ def test_a_file_that_unpacks_to_more_than_it_says_is_cut_off(tmp_path):
         ("evaluations.json", '[{"point": {"method": "euler"}, "solver": {"method": "x"}}]', "dam"),
         ("trial.json", "{}", "damaged"),
         ("trial.json", "[]", "damaged"),
-        ("trial.json", '{"id": "a", "spec": {"model": "nothing"}}', "of another release"),
+        ("trial.json", '{"id": "a", "spec": {"model": "nothing"}}', "from another release"),
     ],
 )
 def test_files_that_hold_something_else_are_refused_though_their_checksum_is_right(

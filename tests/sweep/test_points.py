@@ -180,7 +180,7 @@ def test_batch_sizes_alone_take_every_method_and_a_control_alone_the_trainings_b
 def test_a_trajectory_has_no_test_batches(tmp_path: Path) -> None:
     block = {"methods": ["rk4"], "steps": [4], "batch_sizes": [1]}
     sweep = tiny(tmp_path, base=SPIRAL, evaluate=block)
-    with pytest.raises(SweepError, match="gives no trial a point"):
+    with pytest.raises(SweepError, match="gives no evaluation point for any trial"):
         require_points(sweep, "sweep.yaml")
 
 
