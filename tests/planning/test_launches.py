@@ -49,7 +49,7 @@ def test_another_file_of_the_name_of_the_last_launch_needs_a_word(tmp_path, stor
     ):
         with pytest.raises(StoreError, match="--replace") as caught:
             attempt()
-        assert f"`{one}` last" in str(caught.value)
+        assert f"last launched from `{one}`" in str(caught.value)
         assert f"`{two}`" in str(caught.value)
     assert store.begun() == {load_sweep(one).trials[0].id}
     assert run(two, store, replace_other=True).complete
