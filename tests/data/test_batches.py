@@ -100,7 +100,7 @@ def test_sizes_that_a_users_own_files_do_not_have_are_refused_when_they_are_read
     for sizes, said in (
         ({"train_size": 31}, "`train_size: 31`: more than the 30 training samples"),
         ({"val_size": 30}, "`val_size: 30`: more than the 30 training samples"),
-        ({"test_size": 21}, "`test_size` is above the 20 test samples"),
+        ({"test_size": 21}, "`test_size` exceeds the 20 test samples"),
     ):
         with pytest.raises(DataError, match=f"`mnist`: {said}"):
             loaded(tmp_path, **own, **sizes)

@@ -57,7 +57,7 @@ def test_versions_are_compared_with_the_lock_file(case, tmp_path, monkeypatch):
     torch, vision, diffeq, ray, _ = check("versions", case)
     assert (torch.level, torch.found) == ("ok", "torch 2.15.0+cpu, as locked")
     assert vision.level == "warning"
-    assert vision.found == "torchvision 0.1, and `requirements.lock` has 0.2"
+    assert vision.found == "torchvision 0.1, but `requirements.lock` has 0.2"
     assert diffeq == Finding("problem", "torchdiffeq is not installed", "pip install torchdiffeq")
     assert ray == Finding("ok", "ray 2")
 

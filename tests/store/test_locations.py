@@ -98,7 +98,7 @@ def test_a_file_is_no_store_and_no_folder_of_data(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     for name, place in (("NODEBENCH_RUNS", default_store), ("NODEBENCH_DATA", data_root)):
         monkeypatch.setenv(name, "file")
-        with pytest.raises(InputError, match=f"{name} names .*file`, which is a file"):
+        with pytest.raises(InputError, match=f"{name} is .*file`, which is a file"):
             place()
 
 

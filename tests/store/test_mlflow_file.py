@@ -270,7 +270,7 @@ def test_a_server_that_answers_otherwise_has_its_own_cure_and_no_password_is_sho
         ("unable to open database file", "Make the file and its folder writable"),
         ("database or disk is full", "`nodebench gc`"),
         ("The experiment 1 must be in the 'active' state", "`nodebench sync SWEEP` restores it"),
-        ("[SSL: WRONG_VERSION_NUMBER] wrong version number", "speaks `http:`"),
+        ("[SSL: WRONG_VERSION_NUMBER] wrong version number", "server uses `http:`"),
         ("Failed to resolve 'head' ([Errno -2] Name or service not known)", "no host of this name"),
         ("Port out of range 0-65535", "Set MLFLOW_TRACKING_URI to"),
         ('FATAL: password authentication failed for user "me"', "Check user and password"),
