@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from nodebench.ode.field import Field
-from nodebench.ode.fixed import Tableau
+from nodebench.ode.tableau import Tableau
 
 aten = torch.ops.aten
 

@@ -13,42 +13,14 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from nodebench.ode.tableau import Tableau
+
 State = tuple[Tensor, ...]
 RightHandSide = Callable[[float | Tensor, State], State]
 """f(t, y) -> dy/dt, over tuples of tensors of any shapes."""
 
 Carry = tuple[State, ...]
 """What a method takes from one step to the next, the solution first."""
-
-
-@dataclass(frozen=True)
-class Tableau:
-    """A Butcher tableau: stage i is k_i = f(t + c_i h, y + h sum_j a_ij k_j).
-
-    The step is y + h sum_i b_i k_i.
-    """
-
-    a: tuple[tuple[float, ...], ...]
-    b: tuple[float, ...]
-    c: tuple[float, ...]
-
-
-TABLEAUS: dict[str, Tableau] = {
-    "euler": Tableau(a=((),), b=(1.0,), c=(0.0,)),
-    "midpoint": Tableau(a=((), (1 / 2,)), b=(0.0, 1.0), c=(0.0, 1 / 2)),
-    "heun2": Tableau(a=((), (1.0,)), b=(1 / 2, 1 / 2), c=(0.0, 1.0)),
-    "heun3": Tableau(a=((), (1 / 3,), (0.0, 2 / 3)), b=(1 / 4, 0.0, 3 / 4), c=(0.0, 1 / 3, 2 / 3)),
-    "rk4": Tableau(
-        a=((), (1 / 2,), (0.0, 1 / 2), (0.0, 0.0, 1.0)),
-        b=(1 / 6, 1 / 3, 1 / 3, 1 / 6),
-        c=(0.0, 1 / 2, 1 / 2, 1.0),
-    ),
-    "rk4_38": Tableau(
-        a=((), (1 / 3,), (-1 / 3, 1.0), (1.0, -1.0, 1.0)),
-        b=(1 / 8, 3 / 8, 3 / 8, 1 / 8),
-        c=(0.0, 1 / 3, 2 / 3, 1.0),
-    ),
-}
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from nodebench.ode.adaptive.extent import EachSample
 from nodebench.ode.adaptive.tensor_steps import TensorSteps
-from nodebench.ode.embedded import EMBEDDED, EmbeddedRungeKutta
-from nodebench.ode.fixed import TABLEAUS, RungeKutta, Stepper
+from nodebench.ode.embedded import EmbeddedRungeKutta
+from nodebench.ode.fixed import RungeKutta, Stepper
 from nodebench.ode.reversible import AsynchronousLeapfrog, Coupled, ReversibleHeun
+from nodebench.ode.tableau import EMBEDDED, TABLEAUS
 from nodebench.spec.solver import Solver
 
 

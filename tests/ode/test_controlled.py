@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nodebench.ode.embedded import EMBEDDED
 from nodebench.ode.fixed import State, integrate
 from nodebench.ode.solve import solve
 from nodebench.ode.steppers import stepper_of
+from nodebench.ode.tableau import EMBEDDED
 from nodebench.spec.solver import Solver
 from tests.support.controlled_solves import TIMES, Turning, by, solved, uneven
 from tests.support.ode_problems import DECAY, LOGISTIC

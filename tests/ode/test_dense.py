@@ -11,7 +11,7 @@ from nodebench.errors import EvaluationLimit
 from nodebench.models.dynamics import Autonomous, autonomous
 from nodebench.ode.block import ODEBlock
 from nodebench.ode.dense import ACTIVATION_PASSES, DenseField, is_dense
-from nodebench.ode.fixed import TABLEAUS
+from nodebench.ode.tableau import TABLEAUS
 from nodebench.spec.solver import Gradient, Solver
 
 BACKPROP = Gradient(name="backprop")

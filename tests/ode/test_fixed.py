@@ -10,8 +10,9 @@ import torch
 import torchdiffeq
 from torch import Tensor, nn
 
-from nodebench.ode.fixed import TABLEAUS, Grid, RungeKutta, State, integrate
+from nodebench.ode.fixed import Grid, RungeKutta, State, integrate
 from nodebench.ode.solve import solve
+from nodebench.ode.tableau import TABLEAUS
 from nodebench.spec.solver import Solver
 from nodebench.spec.vocabulary import METHODS
 from tests.support.ode_problems import PROBLEMS, Problem

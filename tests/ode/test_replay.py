@@ -12,10 +12,10 @@ from torch.nn.utils import parametrizations
 
 from nodebench.errors import FieldError
 from nodebench.ode.block import ODEBlock
-from nodebench.ode.embedded import EMBEDDED
 from nodebench.ode.field import Counted
 from nodebench.ode.fixed import integrate
 from nodebench.ode.gradients.recorded_steps import over_states, traced
+from nodebench.ode.tableau import EMBEDDED
 from nodebench.spec.solver import Gradient, Solver
 from tests.support.memory_use import peak_bytes
 from tests.support.tiny_fields import FIXED, Field, gradients, start, taken

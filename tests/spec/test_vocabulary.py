@@ -12,10 +12,9 @@ from nodebench.data.files import FILES
 from nodebench.models import build
 from nodebench.models.dynamics import Dynamics, TimeConv
 from nodebench.models.layers import ACTIVATION_LAYERS, NORM_LAYERS, WEIGHT_NORM_LAYERS, LayerFactory
-from nodebench.ode.embedded import EMBEDDED
-from nodebench.ode.fixed import TABLEAUS
 from nodebench.ode.gradients import odeint
 from nodebench.ode.solve import OTHERS
+from nodebench.ode.tableau import EMBEDDED, TABLEAUS
 from nodebench.spec import TrialSpec, data, training, vocabulary
 from nodebench.spec.model import MODELS
 from nodebench.spec.settings import parts_in

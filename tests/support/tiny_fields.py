@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from nodebench.ode.block import ODEBlock
-from nodebench.ode.fixed import TABLEAUS
+from nodebench.ode.tableau import TABLEAUS
 from nodebench.spec.solver import Gradient, Solver
 
 FIXED = list(TABLEAUS)

@@ -25,9 +25,9 @@ from nodebench.ode.adaptive.counts import StepCounts
 from nodebench.ode.adaptive.extent import EachSample, Extent, WholeBatch
 from nodebench.ode.adaptive.step_size import Controller, first_size
 from nodebench.ode.adaptive.tensor_steps import TensorSteps
-from nodebench.ode.embedded import EMBEDDED
 from nodebench.ode.field import Norm, ignored
 from nodebench.ode.fixed import RightHandSide, State
+from nodebench.ode.tableau import EMBEDDED
 from nodebench.spec.solver import Solver
 
 OnAccept: TypeAlias = Callable[[Tensor, Tensor, State, State], None]

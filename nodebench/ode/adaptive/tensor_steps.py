@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from nodebench.ode.adaptive.extent import Extent
-from nodebench.ode.embedded import EmbeddedTableau
 from nodebench.ode.fixed import Carry, RightHandSide, State, Stepper
+from nodebench.ode.tableau import EmbeddedTableau
 
 
 class TensorSteps(Stepper):

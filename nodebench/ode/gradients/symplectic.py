@@ -21,9 +21,10 @@ import torch
 from torch import Tensor
 
 from nodebench.ode.field import Counted
-from nodebench.ode.fixed import Carry, RungeKutta, State, Tableau, moved
+from nodebench.ode.fixed import Carry, RungeKutta, State, moved
 from nodebench.ode.gradients.recorded_steps import RecordedStep
 from nodebench.ode.gradients.replay import BackwardSolve, replayed
+from nodebench.ode.tableau import Tableau
 from nodebench.spec.solver import Gradient, Solver
 
 
