@@ -208,9 +208,10 @@ def test_what_the_course_work_asks_is_expected_by_us_and_claimed_by_nobody():
     }
     assert {name: count for name, count in expected.items() if count} == {
         "mnist-adjoint": 2, "controls": 1, "mnist-resnet-odenet": 1, "gradient-methods": 2,
+        "step-control": 1,
     }  # fmt: skip
     claimed_of = {claim.source.split(",")[0] for p in SWEEPS.glob("*.yaml")
-                  if not p.stem.startswith(("gradient-", "regularization"))
+                  if not p.stem.startswith(("gradient-", "regularization", "step-control"))
                   for claim in load(p).claims}  # fmt: skip
     assert claimed_of == {"", "S1", "S2", "S4", "Chen et al. 2018"}
 
