@@ -124,10 +124,8 @@ def gc(
 ) -> None:
     """List files that are safe to delete; with --delete, delete them.
 
-    Without options, these are temporary files of killed processes.
-
-    Checkpoints of finished trials are needed only for longer trainings and more evaluations.
-
+    Without options, these are temporary files of killed processes. Checkpoints of finished trials
+    are needed only for longer trainings and more evaluations.
     Results that a sweep plans, running trials and MLflow's files are never deleted.
     """
     kinds = {"checkpoints": checkpoints, "orphans": orphans}

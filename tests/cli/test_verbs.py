@@ -237,7 +237,7 @@ def test_evaluating_needs_something_to_evaluate(tmp_path):
     write_tiny(tmp_path)
     done = command(tmp_path, "evaluate", "tiny.yaml")
     assert done.returncode == 2
-    assert "tiny.yaml: has no `evaluate:`" in done.stderr
+    assert "tiny.yaml has no `evaluate:`, so there is nothing to evaluate" in done.stderr
 
 
 def test_evaluating_trains_nothing(tmp_path):

@@ -216,7 +216,7 @@ def test_what_the_system_refuses_is_one_sentence(monkeypatch, capsys, error, wor
 
     for name in ("app", "take_over", "_have_a_home"):
         monkeypatch.setattr(app, name, refuse if name == "app" else lambda: None)
-    monkeypatch.setattr(app.signal, "signal", lambda *_: None)
+    monkeypatch.setattr("signal.signal", lambda *_: None)
     with pytest.raises(SystemExit) as caught:
         app.command_line()
     assert caught.value.code == 2

@@ -16,14 +16,18 @@ from tests.support.tiny_sweeps import point, tiny
 
 SOLVES = {"methods": ["euler"], "steps": [4]}
 GRADIENTS = {"methods": ["euler"], "steps": [2], "gradients": ["backprop"]}
+BATCHES = {"methods": ["euler"], "steps": [4], "batch_sizes": [8]}
 OWN = {"method": "euler", "step_factor": 1.0, "nfe": 2.0}
-FILES = {"results": "id", "evaluations": "trial", "gradients": "trial", "timings": "trial"}
+FILES = {
+    "results": "id", "evaluations": "trial", "batches": "trial", "gradients": "trial",
+    "timings": "trial", "machines": "trial",
+}  # fmt: skip
 
 
 @pytest.fixture
 def known(tmp_path: Path):
     """A sweep of which everything that a frame can hold is in the store."""
-    sweep, store = tiny(tmp_path, evaluate=[SOLVES, GRADIENTS]), Store(tmp_path / "runs")
+    sweep, store = tiny(tmp_path, evaluate=[SOLVES, GRADIENTS, BATCHES]), Store(tmp_path / "runs")
     timing = {"hardware": "abacus", "device": "cpu", "threads": 1, "torch": "2", "time": 1.0,
               "load_before": 0.1, "timed_epoch_s": 2.0, "step_s": 0.1, "step_s_least": 0.1,
               "step_s_most": 0.1, "rounds": 3, "steps": 8}  # fmt: skip
@@ -31,10 +35,13 @@ def known(tmp_path: Path):
         folder = store.folder(trial.id)
         folder.create(trial)
         gradient = point(0.9, method="euler", steps=2, gradient="backprop", at="end")
-        folder.write_evaluations([point(0.9, **OWN), gradient])
+        batches = point(0.9, method="euler", steps=4, batch_size=8)
+        folder.write_evaluations([point(0.9, **OWN), gradient, batches])
         folder.write_history([{"epoch": 1, "time": 1.0, "test_accuracy": 0.9}])
         folder.add_timing(timing)
-        folder.write_result(Result("finished", "", 1, {"test_accuracy": 0.9}, [], 0, 1))
+        ends = [Result("finished", "", 1, {"test_accuracy": x}, [], 0, 1) for x in (0.9, 0.8)]
+        folder.write_result(ends[0])
+        folder.write_elsewhere(ends[1:])
     return sweep, store
 
 

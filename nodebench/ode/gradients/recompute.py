@@ -38,7 +38,7 @@ def recompute(
         kept = buffers_of(f.module, but_batch_norm=bool(gradient.update_batch_norm))
         return _again(kept, lambda y: backprop(f, y, times, solver, gradient), y0)
     if solver.facts.kind != "fixed":
-        raise InputError(f"`segments` are of fixed steps, which `{solver.method}` has not")
+        raise InputError(f"`segments` need fixed steps, which `{solver.method}` does not take")
     times_of_steps = [list(grid) for grid in grids(times, solver)]
     states, y = [y0], y0
     for number, segment in enumerate(_cut(times_of_steps, gradient.segments)):
