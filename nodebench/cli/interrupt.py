@@ -1,7 +1,7 @@
 """Ctrl-C, a shell that closes, and `kill`: every request to end becomes a KeyboardInterrupt.
 
-Before this module is imported, `nodebench/__main__.py` answers; Ray's workers have their own way
-in `execution/ray_cluster.py`.
+Before this module is imported, `nodebench/__main__.py` answers; `execution/ray_tune.py` undoes the
+handler that Ray sets.
 """
 
 from __future__ import annotations

@@ -61,8 +61,8 @@ def time(
             on_round=say_round,
         )
     say(timed_text(sweep, timed))
-    say_published(sweep, timed)
-    raise typer.Exit(1 if timed.problems or timed.report_problem else 0)
+    say_published(sweep, timed.published)
+    raise typer.Exit(1 if timed.problems or timed.published.report_problem else 0)
 
 
 @app.command()

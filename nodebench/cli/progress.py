@@ -22,7 +22,8 @@ from rich.text import Text
 from nodebench.cli.stream import err, say
 from nodebench.cli.tally import Tally
 from nodebench.errors import TrialOutcome
-from nodebench.execution.launch import Outcome, Timed
+from nodebench.execution.launch import Outcome
+from nodebench.execution.publishing import Published
 from nodebench.report.folder import answer_of
 from nodebench.store import Result, Store
 from nodebench.store.result import Row
@@ -113,10 +114,9 @@ class ProgressMonitor:
         self._ended += 1
         self._progress.update(self._overall, completed=self._ended)
         result = self._store.folder(trial_id).result()
-        self._tally.add(trial_id, None if problem else result)
+        has_failed = self._tally.add(trial_id, None if problem else result)
         self._count()
         ending = problem or self._ending(trial_id, result)
-        has_failed = problem or result is None or result.outcome != TrialOutcome.FINISHED
         self._console.print(
             f"[{self._ended}/{self._missing}] {self._labels[trial_id]}: {ending}",
             markup=False, highlight=False, style=FAILED_STYLE if has_failed else None,
@@ -163,7 +163,7 @@ def say_answer(outcome: Outcome) -> None:
         say(text)
 
 
-def say_published(sweep: Sweep, done: Outcome | Timed) -> None:
+def say_published(sweep: Sweep, done: Published) -> None:
     """Says where the report is, and what it and MLflow lack."""
     if done.tracking_problem:
         err.print(

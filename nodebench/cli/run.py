@@ -62,7 +62,7 @@ def run(
     with _watched(sweep, store, "run") as monitor:
         outcome = launch.run_sweep(sweep, store, monitor, selection, backend, publication)
     say_answer(outcome)
-    say_published(sweep, outcome)
+    say_published(sweep, outcome.published)
     _conclude(sweep, outcome.entries)
     raise typer.Exit(_status(outcome))
 
@@ -89,7 +89,7 @@ def evaluate(
         outcome = launch.evaluate_sweep(
             sweep, store, monitor, selection, backend, telling.publication()
         )
-    say_published(sweep, outcome)
+    say_published(sweep, outcome.published)
     verdicts = api.verdicts(sweep, store)
     for entry in outcome.entries:
         if entry.trial.id in verdicts:
@@ -130,7 +130,7 @@ def _watched(sweep: Sweep, store: Store, verb: str) -> Iterator[ProgressMonitor]
 
 
 def _status(outcome: Outcome) -> int:
-    return 0 if outcome.complete and not outcome.report_problem else 1
+    return 0 if outcome.complete and not outcome.published.report_problem else 1
 
 
 def _conclude(sweep: Sweep, entries: list[Entry]) -> None:

@@ -20,19 +20,20 @@ class Tally:
         self._best: dict[str, tuple[float, str]] = {}
         self.failed = 0
 
-    def add(self, trial_id: str, result: Result | None) -> None:
-        """Takes a trial's result into account; of one without a result, that it failed."""
+    def add(self, trial_id: str, result: Result | None) -> bool:
+        """Takes a trial's result into account; whether it failed, as one without a result did."""
         trial = self._trials[trial_id]
         if result is None or result.outcome not in (TrialOutcome.FINISHED, TrialOutcome.STOPPED):
             self.failed += 1
-            return
+            return True
         value = result.summary.get(trial.spec.data.headline)
         if value is None or value != value or result.outcome != TrialOutcome.FINISHED:
-            return
+            return False
         name, sign = trial.spec.data.name, 1 if trial.spec.data.higher_is_better else -1
         best = self._best.get(name)
         if best is None or sign * value > sign * best[0]:
             self._best[name] = value, trial_id
+        return False
 
     @property
     def best(self) -> str:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypedDict, TypeVar
 
 from nodebench.errors import InputError, unknown
 from nodebench.execution.preflight import prepared_options, require_all, require_run
-from nodebench.execution.publishing import Publication, publishing
+from nodebench.execution.publishing import Publication, Published, publishing
 from nodebench.execution.ray_cluster import quieten
 from nodebench.execution.runner import Backend, Monitor, Runner, run_inline
 from nodebench.files import PACKAGE
@@ -71,13 +71,15 @@ def _launch_part(make: Callable[..., LaunchPart], how: Mapping[str, object]) -> 
 
 @dataclass(frozen=True)
 class Outcome:
-    """The result of a run; `undrawn` lists the figures missing in its report, and why."""
+    """The result of a run: where each trial stands, and what was published of them."""
 
     entries: list[Entry]
-    page: Path | None
-    tracking_problem: str | None
-    report_problem: str | None = None
-    undrawn: tuple[str, ...] = ()
+    published: Published
+
+    @property
+    def page(self) -> Path | None:
+        """The report's page, if one was written."""
+        return self.published.page
 
     @property
     def complete(self) -> bool:
@@ -152,7 +154,7 @@ def _launch(
             if missing:
                 runner(missing, store, running, monitor, fail_fast=backend.fail_fast)
             ray.close()
-    return Outcome(entries(sweep, store, options, ids), *published.came_to)
+    return Outcome(entries(sweep, store, options, ids), published)
 
 
 @dataclass(frozen=True)
@@ -165,10 +167,7 @@ class Timed:
     rows: dict[str, Row]
     problems: dict[str, str]
     untimed: int
-    page: Path | None
-    tracking_problem: str | None
-    report_problem: str | None = None
-    undrawn: tuple[str, ...] = ()
+    published: Published
 
 
 def time_cells(
@@ -211,7 +210,7 @@ def time_cells(
             trials, store, options, steps=steps, rounds=rounds, on_round=on_round
         )
     untimed = len({trial.cell.key for trial in sweep.trials}) - len(trials)
-    return Timed(rows, problems, untimed, *published.came_to)
+    return Timed(rows, problems, untimed, published)
 
 
 def reproduce(

@@ -52,17 +52,15 @@ class Publication:
 
 @dataclass
 class Published:
-    """The outcome of writing a sweep's report and its runs in MLflow."""
+    """A sweep's report and its runs in MLflow: the page, and what went wrong with either.
+
+    `undrawn` lists the figures missing in the report, and why.
+    """
 
     page: Path | None = None
     tracking_problem: str | None = None
     report_problem: str | None = None
     undrawn: list[str] = field(default_factory=list)
-
-    @property
-    def came_to(self) -> tuple[Path | None, str | None, str | None, tuple[str, ...]]:
-        """The page, and what went wrong, as `Outcome` and `Timed` have them."""
-        return self.page, self.tracking_problem, self.report_problem, tuple(self.undrawn)
 
 
 @contextmanager

@@ -35,7 +35,7 @@ class BlockSolve(NamedTuple):
     states: Tensor
 
 
-class Path(NamedTuple):
+class SamplePaths(NamedTuple):
     """Times, and of every sample its states at each."""
 
     times: list[float]
@@ -221,7 +221,7 @@ def steps_taken(model: nn.Module) -> StepCounts | None:
     return total([counts for block in ode_blocks(model) for counts in block.step_counts])
 
 
-def path(block: ODEBlock, y0: Tensor, solver: Solver) -> Path | None:
+def sample_paths(block: ODEBlock, y0: Tensor, solver: Solver) -> SamplePaths | None:
     """The way of every sample through a solve; None if it fails."""
     count = MOST_TIMES
     if solver.facts.kind != "adaptive":
@@ -241,4 +241,4 @@ def path(block: ODEBlock, y0: Tensor, solver: Solver) -> Path | None:
     if not states.isfinite().all():
         return None
     rounded = (states.flatten(2).double() * 1e5).round() / 1e5
-    return Path(times, rounded.transpose(0, 1).tolist())
+    return SamplePaths(times, rounded.transpose(0, 1).tolist())

@@ -14,6 +14,7 @@ from nodebench.cli import progress
 from nodebench.cli.progress import ProgressMonitor
 from nodebench.cli.tally import Tally
 from nodebench.execution.launch import Outcome
+from nodebench.execution.publishing import Published
 from nodebench.report.folder import answer_of
 from nodebench.report.page import write_report_folder
 from nodebench.store import Result, Store
@@ -178,5 +179,5 @@ def test_of_a_long_answer_the_first_lines_and_the_cost_are_said(tmp_path, capsys
     page = tmp_path / "README.md"
     lines = [f"- **[Line](#line) {n}:** `text`" for n in range(7)]
     page.write_text("\n".join(["# x", "", "All 3 trials finished.", "", *lines, "", "| a |"]))
-    progress.say_answer(Outcome([], page, None))
+    progress.say_answer(Outcome([], Published(page)))
     assert capsys.readouterr().out.splitlines() == [f"Line {n}: text" for n in (0, 1, 2, 3, 6)]

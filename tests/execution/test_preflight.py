@@ -104,7 +104,7 @@ def test_a_report_that_cannot_be_written_keeps_the_trials_and_says_what_catches_
     done = api.run(sweep, store, Quiet(), inline=True, track=False)
     assert done.complete
     assert done.page is None
-    say_published(sweep, done)
+    say_published(sweep, done.published)
     said = capsys.readouterr().err
     assert "No space left on device: 'reports/tiny/README.md'" in said
     assert "`nodebench report tiny` writes it later" in said
@@ -112,7 +112,7 @@ def test_a_report_that_cannot_be_written_keeps_the_trials_and_says_what_catches_
     monkeypatch.undo()
     monkeypatch.chdir(tmp_path)
     again = api.run(sweep, store, Quiet(), inline=True, track=False)
-    assert (_status(again), again.report_problem) == (0, None)
+    assert (_status(again), again.published.report_problem) == (0, None)
     assert again.page.exists()
 
 

@@ -122,10 +122,10 @@ def test_one_trial_of_each_cell_is_timed_and_the_report_has_it(
     )  # fmt: skip
     assert list(timed.rows) == [sweep.trials[0].id, sweep.trials[2].id]
     assert (timed.problems, timed.untimed, rounds) == ({}, 0, [1, 2])
-    page = timed.page.read_text()
+    page = timed.published.page.read_text()
     assert "## What a training step takes" in page
     assert "‡" not in page
-    assert len(pd.read_csv(timed.page.with_name("timings.csv"))) == 2
+    assert len(pd.read_csv(timed.published.page.with_name("timings.csv"))) == 2
 
 
 def test_times_of_a_machine_that_was_not_idle_are_marked(two_cells, load, tmp_path):

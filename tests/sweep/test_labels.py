@@ -101,8 +101,8 @@ def test_a_run_says_which_figure_its_report_lacks_and_tries_it_again(tmp_path, m
     with monkeypatch.context() as patched:
         patched.setattr(pareto, "pareto_figure", lambda *_: 1 / 0)
         first = api.run(sweep, store, Quiet(), inline=True, track=False)
-        assert first.undrawn == ("frontier: ZeroDivisionError: division by zero",)
-    assert api.run(sweep, store, Quiet(), inline=True, track=False).undrawn == ()
+        assert first.published.undrawn == ["frontier: ZeroDivisionError: division by zero"]
+    assert api.run(sweep, store, Quiet(), inline=True, track=False).published.undrawn == []
     assert (tmp_path / "reports" / "tiny" / "figures" / "frontier.svg").exists()
 
 

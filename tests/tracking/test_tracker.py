@@ -144,8 +144,8 @@ def test_an_absent_server_does_not_stop_a_sweep(tmp_path, monkeypatch):
     sweep, store = tiny(tmp_path), Store(tmp_path / "runs")
     outcome = api.run(sweep, store, Quiet(), inline=True, write_report=False)
     assert outcome.complete
-    assert outcome.tracking_problem is not None
-    assert "127.0.0.1:9" in outcome.tracking_problem
+    assert outcome.published.tracking_problem is not None
+    assert "127.0.0.1:9" in outcome.published.tracking_problem
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     assert len(api.sync(sweep, store)) == 1
 

@@ -21,8 +21,8 @@ from nodebench.ode.adaptive.counts import measures as of_steps
 from nodebench.ode.adaptive.counts import with_counts
 from nodebench.ode.block import (
     ode_blocks,
-    path,
     recorded,
+    sample_paths,
     solved_by,
     steps_taken,
     take_evaluations,
@@ -108,7 +108,7 @@ class Classification(Task[Batch]):
         return [
             {"class": label, "under": under, "t": found.times, "states": states}
             for under, solver in (("own", solve.block.solver), ("limit", self.limit))
-            if (found := path(solve.block, solve.y0, solver))
+            if (found := sample_paths(solve.block, solve.y0, solver))
             for label, states in zip(labels, found.states, strict=True)
         ]
 
