@@ -53,6 +53,7 @@ class Evaluate(Settings):
     training, or those of each test `batch`. A block with `gradients` measures gradients instead of
     accuracies: the distance of each gradient method, with each solver, from the gradient of the
     ODE, with the weights `at` the `start` and the `end` of training. `own` is the trial's method.
+    A gradient is left out under methods that it does not suit.
     """
 
     methods: tuple[MethodName, ...] = ()
