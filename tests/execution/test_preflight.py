@@ -180,7 +180,7 @@ def test_a_pipe_that_nobody_writes_to_is_refused_within_seconds(tmp_path, monkey
 def test_a_sweep_may_come_by_a_pipe(tmp_path):
     text = write_tiny(tmp_path).read_text()
     done = command(tmp_path, "plan", "/dev/stdin", input=text)
-    assert done.stdout.endswith("tiny: 1 trials, 1 to run\n"), done.stderr
+    assert done.stdout.endswith("tiny: 1 trial, 1 to run\n"), done.stderr
 
 
 def test_a_working_folder_that_was_removed_is_said(tmp_path):
