@@ -144,7 +144,7 @@ def _conclude(sweep: Sweep, entries: list[Entry]) -> None:
             say(f"{what}: {entry.result}: {entry.result.reason}")
         elif entry.result is not None and entry.missing:
             say(f"{what}: evaluation incomplete; see `nodebench logs {entry.trial.id}`")
-    untrained = sum(entry.missing and not entry.is_trained for entry in entries)
+    untrained = sum(entry.result is None and not entry.is_trained for entry in entries)
     if untrained:
         verb = "is" if untrained == 1 else "are"
         what = text.counted(untrained, "trial")
