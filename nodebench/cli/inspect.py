@@ -59,7 +59,7 @@ def plan(
     cpu: Cpu = False,
     as_json: AsJson = False,
 ) -> None:
-    """List a sweep's trials and their standing. Trains nothing."""
+    """List a sweep's trials and the state of each. Trains nothing."""
     sweep, store = source.load(), default_store()
     if diff is not None and (probe or as_json or not part.is_whole):
         raise InputError("`--diff` excludes `--probe`, `--json`, `--only` and `--shard`")
@@ -104,16 +104,16 @@ def plan_text(sweep: Sweep, entries: Sequence[Entry], left: Mapping[str, str]) -
 
 @app.command()
 def why(
-    trial: Annotated[str, typer.Argument(metavar="ID", help="A trial's id or its start.")],
+    trial: Annotated[str, typer.Argument(metavar="ID", help="A trial's id, or a prefix of it.")],
     source: Annotated[
         str | None,
-        typer.Argument(metavar="SWEEP", help="The sweep of a trial that is not in the store yet."),
+        typer.Argument(metavar="SWEEP", help="Its sweep, if the trial is not in the store yet."),
     ] = None,
     changes: Changes = None,
     size: SizeOption = "full",
     small: Small = False,
 ) -> None:
-    """Show what a trial's id hashes, and how it differs from the most similar finished trial."""
+    """Show what goes into a trial's id, and how it differs from the most similar finished trial."""
     store = default_store()
     sweep = open_sweep(source, changes, size=size, small=small) if source else None
     found = find(trial, store, sweep)
@@ -137,14 +137,14 @@ def report(
         typer.Option(
             "--compare",
             metavar="OTHER",
-            help="Compare with another sweep, report folder or COMMIT:FOLDER instead of writing.",
+            help="Print a comparison with another sweep, a report folder or COMMIT:FOLDER instead.",
         ),
     ] = None,
     changes: Changes = None,
     size: SizeOption = "full",
     small: Small = False,
     folder: Annotated[
-        Path | None, typer.Option("--out", help="Output folder. [default: reports/<sweep>]")
+        Path | None, typer.Option("--out", help="Output folder.", show_default="reports/<sweep>")
     ] = None,
     from_mlflow: Annotated[
         bool, typer.Option("--from-mlflow", help="Read MLflow instead of the store.")
@@ -166,7 +166,7 @@ def report(
 
 @app.command()
 def scoreboard() -> None:
-    """Write reports/README.md: every published number and claim of sweeps/, next to our result."""
+    """Write reports/README.md: each published number and claim in sweeps/, next to our result."""
     say(str(api.write_scoreboard()))
 
 

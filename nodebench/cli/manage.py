@@ -54,7 +54,7 @@ def data(
 
 @app.command()
 def logs(
-    trial: Annotated[str, typer.Argument(metavar="ID", help="A trial's id or its start.")],
+    trial: Annotated[str, typer.Argument(metavar="ID", help="A trial's id, or a prefix of it.")],
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="Keep printing new lines.")
     ] = False,
@@ -79,7 +79,7 @@ def ui(
     size: SizeOption = "full",
     small: Small = False,
 ) -> None:
-    """Serve MLflow's pages for this machine's runs, or print the address of the MLflow server."""
+    """Serve the MLflow UI for this machine's runs, or print the address of your MLflow server."""
     store, page = default_store(), ""
     uri = tracking_uri(store)
     if source is not None:
@@ -114,7 +114,7 @@ def gc(
         str | None,
         typer.Option(
             metavar="SIZE",
-            help="Only the least recently used, until the store fits in SIZE (e.g. 10GB).",
+            help="Only the least recently used files, until the store fits in SIZE (e.g. 10GB).",
         ),
     ] = None,
     delete: Annotated[
@@ -125,8 +125,8 @@ def gc(
     """List files that are safe to delete; with --delete, delete them.
 
     Without options, these are temporary files of killed processes. Checkpoints of finished trials
-    are needed only for longer trainings and more evaluations.
-    Results that a sweep plans, running trials and MLflow's files are never deleted.
+    are needed only to train for longer or to evaluate again.
+    Results of trials still in a sweep, running trials and MLflow's files are never deleted.
     """
     kinds = {"checkpoints": checkpoints, "orphans": orphans}
     wish = Wish(
@@ -158,7 +158,7 @@ def schema(
         bool, typer.Option("--markdown", help="Print docs/sweep-file.md instead.")
     ] = False,
 ) -> None:
-    """Print the JSON Schema of sweep files, for editors that complete and check them."""
+    """Print the JSON Schema of sweep files, for completion and validation in editors."""
     print(
         schema_module.page() if markdown else json.dumps(schema_module.json_schema(), indent=1),
         end="",
@@ -168,7 +168,7 @@ def schema(
 @app.command()
 def doctor(
     source: Annotated[
-        str | None, typer.Argument(metavar="[SWEEP]", help="Check the needs of this sweep.")
+        str | None, typer.Argument(metavar="SWEEP", help="Also check what this sweep needs.")
     ] = None,
     changes: Changes = None,
     size: SizeOption = "full",

@@ -37,12 +37,13 @@ def time(
     source: Source,
     telling: Telling,
     steps: Annotated[int, typer.Option(min=1, help="Steps per round.")] = 10,
-    rounds: Annotated[int, typer.Option(min=1, help="Rounds over all configurations.")] = 5,
+    rounds: Annotated[int, typer.Option(min=1, help="Passes over all configurations.")] = 5,
     cpu: Cpu = False,
 ) -> None:
     """Time a training step of every configuration, alone on its device, for the report.
 
-    Steps one finished trial per configuration from its final weights. Run nothing else meanwhile.
+    For each configuration, one finished trial takes training steps from its final weights.
+    Run nothing else on the machine meanwhile.
     """
     sweep, store = source.load(), default_store()
 
@@ -68,13 +69,13 @@ def time(
 @app.command()
 def repro(
     source: SweepPath,
-    trial: Annotated[str, typer.Argument(metavar="ID", help="A trial's id or its start.")],
+    trial: Annotated[str, typer.Argument(metavar="ID", help="A trial's id, or a prefix of it.")],
     changes: Changes = None,
     size: SizeOption = "full",
     small: Small = False,
     cpu: Cpu = False,
 ) -> None:
-    """Run a recorded trial again, alone in this process, and compare it metric by metric."""
+    """Run a recorded trial again, in this process, and compare every metric with the record."""
     store = default_store()
 
     def count(row: Row) -> None:

@@ -35,9 +35,11 @@ SweepPath = Annotated[
 ]
 Changes = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="PATH=VALUE", help="Replace a field or an axis. Repeatable."),
+    typer.Option("--set", metavar="PATH=VALUE", help="Override a field or an axis. Repeatable."),
 ]
-SizeOption = Annotated[SizeName, typer.Option("--size", help="The full sweep or a smaller form.")]
+SizeOption = Annotated[
+    SizeName, typer.Option("--size", help="The full sweep, or a smaller version from its file.")
+]
 Small = Annotated[bool, typer.Option("--small", help="Short for `--size small`.")]
 Inline = Annotated[
     bool, typer.Option("--inline", help="Run trials one by one in this process, without Ray.")
@@ -57,18 +59,18 @@ Shard = Annotated[
 From = Annotated[
     list[Path] | None,
     typer.Option(
-        "--from", metavar="DIR", help="Another machine's NODEBENCH_RUNS or a copy. Repeatable."
+        "--from", metavar="DIR", help="NODEBENCH_RUNS of another machine, or a copy. Repeatable."
     ),
 ]
 RetryFailed = Annotated[
     bool, typer.Option("--retry-failed", help="Retry trials that did not finish (DNF).")
 ]
 FailFast = Annotated[
-    bool, typer.Option("--fail-fast", help="Stop at the first trial without a result.")
+    bool, typer.Option("--fail-fast", help="Stop at the first crash (a DNF is a result).")
 ]
 ReplaceOther = Annotated[
     bool,
-    typer.Option("--replace", help="Replace another sweep file of the same name."),
+    typer.Option("--replace", help="Take over the name from another sweep that uses it."),
 ]
 Track = Annotated[bool, typer.Option(help="Write to MLflow.")]
 RequireMlflow = Annotated[

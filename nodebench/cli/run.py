@@ -51,7 +51,7 @@ def run(
     fail_fast: FailFast = False,
     require_mlflow: RequireMlflow = False,
 ) -> None:
-    """Run the missing trials of a sweep, then write its report. The same command resumes."""
+    """Run the missing trials of a sweep, then write its report. Run it again to resume."""
     if require_mlflow and not telling.track:
         raise InputError("`--require-mlflow` and `--no-track` contradict each other")
     sweep, store = source.load(), default_store()
@@ -80,7 +80,7 @@ def evaluate(
         typer.Option(help="Evaluate this file instead: a state_dict or a trial's checkpoint."),
     ] = None,
 ) -> None:
-    """Evaluate trained networks under the solvers in `evaluate:`; skips points already measured."""
+    """Evaluate trained networks under the solvers in `evaluate:`; skip what is already measured."""
     sweep = source.load() if weights is None else source.load_foreign(weights)
     if not sweep.evaluate:
         raise InputError(f"{source.source} has no `evaluate:`, so there is nothing to evaluate")

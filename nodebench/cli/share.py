@@ -30,7 +30,7 @@ def sweeps(
     name: Annotated[
         str | None,
         typer.Argument(
-            metavar="[NAME]", help="Print this sweep's file instead.", autocompletion=sweep_names
+            metavar="NAME", help="Print this sweep's file instead.", autocompletion=sweep_names
         ),
     ] = None,
     as_json: AsJson = False,
@@ -48,7 +48,7 @@ def sweeps(
 @app.command()
 def init(
     file: Annotated[
-        Path, typer.Argument(metavar="[FILE]", help="The file to write; never overwritten.")
+        Path, typer.Argument(metavar="FILE", help="The file to write; never overwritten.")
     ] = Path("first-sweep.yaml"),
 ) -> None:
     """Write a commented starter sweep that trains for about a minute."""
@@ -62,15 +62,20 @@ def export_sweep(
     source: Source,
     out: Annotated[
         Path | None,
-        typer.Option("--out", metavar="FILE", help="[default: <sweep>.nodebench.zip]"),
+        typer.Option(
+            "--out",
+            metavar="FILE",
+            help="Output file.",
+            show_default="<sweep>.nodebench.zip",
+        ),
     ] = None,
     weights: Annotated[
-        bool, typer.Option("--weights", help="Also the networks' last checkpoints.")
+        bool, typer.Option("--weights", help="Include the networks' last checkpoints.")
     ] = False,
 ) -> None:
     """Write a sweep's results to one file, for `nodebench import` on another machine.
 
-    It has the sweep file and, for each trial with a result, the settings, history, evaluations,
+    It holds the sweep file and, for each trial with a result, the settings, history, evaluations,
     timings, result and environment (host name, hardware, versions), but no logs.
     """
     sweep = source.load()
@@ -86,7 +91,7 @@ def export_sweep(
 
 @app.command("import")
 def import_sweep(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="What `nodebench export` wrote.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A file from `nodebench export`.")],
     replace: ReplaceOther = False,
 ) -> None:
     """Verify an exported sweep's checksums and copy it into the store.

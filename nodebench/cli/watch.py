@@ -34,14 +34,14 @@ def status(
     source: Source,
     watch: Annotated[
         bool,
-        typer.Option("--watch", help="Keep updating until every trial has a result, or Ctrl-C."),
+        typer.Option("--watch", help="Update until every trial has a result or you press Ctrl-C."),
     ] = False,
     every: Annotated[
         float, typer.Option(min=0.1, metavar="SECONDS", help="Time between updates of --watch.")
     ] = 5.0,
     as_json: AsJson = False,
 ) -> None:
-    """Show a sweep's progress, failures and remaining time, also while it runs."""
+    """Show a sweep's progress, failures and remaining time, even while it is running."""
     if watch and as_json:
         raise InputError("`--watch` and `--json` contradict each other")
     sweep, store = source.load(), default_store()

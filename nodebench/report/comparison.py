@@ -21,8 +21,8 @@ from nodebench.sweep.match import SPEC_ORDER
 TABLE = "results.csv"
 
 SECONDS_NOTE = (
-    "‡ Ratio of the seconds as trained (to / from): other trials or another machine may have "
-    "affected it."
+    "‡ Ratio of the seconds measured during training (to / from): other trials or another "
+    "machine may have affected it."
 )
 
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 NOTES = {
-    "±": "half the 95 % confidence interval of a mean over n seeds (Student's t). One seed has "
-    "none; a dash means that no trial finished.",
-    "NFE": "number of evaluations of the right-hand side per pass, summed over ODE blocks and "
-    "averaged over the last epoch.",
-    "drop": "the loss of the headline metric under the worst of the solvers that are finer than "
+    "±": "half the width of the 95 % confidence interval of the mean over n seeds (Student's t); a "
+    "single seed has no interval. A dash means no value: no trial finished, or the column does not "
+    "apply.",
+    "NFE": "number of function evaluations: calls of the ODE's right-hand side per forward pass "
+    "(or per backward pass, where it says so), summed over ODE blocks and averaged over the last "
+    "epoch.",
+    "drop": "how far the headline metric falls under the worst of the solvers that are finer than "
     "the training solver.",
-    "limit": "the metric under classic RK4 with 128 steps, or under a finer solver that was "
-    "evaluated.",
+    "limit": "the metric under the finest solver that was evaluated: classic RK4 with 128 steps, "
+    "or a finer one.",
     "ODE?": "`no` means that the drop exceeds the margin: the network has learned its solver's "
-    "error and is a ResNet in disguise (Ott et al. 2021). `2 of 3` counts the seeds that are ODEs.",
+    "error and is a ResNet in disguise (Ott et al. 2021). `2 of 3` means that two of "
+    "three seeds gave an ODE.",
 }
 """Term -> its definition, in every report that uses it."""
 
@@ -21,15 +24,16 @@ AS_TRAINED = """\
 compare them; `nodebench time` measures comparable seconds."""
 
 PACKED = """\
-Seeds were packed into one run (see Provenance): the seconds of a trial are those of its pack."""
+Where seeds were packed into one run (column `packed` of results.csv), a trial's seconds are those
+of the whole pack."""
 
 TIMED_BUSY = """\
 ‡ seconds: timed one trial at a time, but on a machine that was not idle (see the load in [What a
 training step takes](#what-a-training-step-takes))."""
 
 BEST_EPOCH = """\
-† the epoch with the best validation metric, or without validation data the best test metric,
-which flatters. The headline is the last epoch."""
+† at the epoch with the best validation metric or, without validation data, with the best test
+metric, which is optimistic. The headline metric is that of the last epoch."""
 
 METHODS_FILE = "../../docs/reports.md"
 METHODS_PAGE = f"""\
@@ -40,8 +44,8 @@ How each number is computed: the page *Reading a report* of nodebench's document
 
 BASELINE = """\
 Each configuration minus its baseline, which is otherwise identical, paired by seed. A difference
-is clear if p < 0.05 after Holm's correction; "no clear difference" does not mean that there is
-none."""
+is clear if p < 0.05 after Holm-Bonferroni correction; "no clear difference" does not mean that
+there is none."""
 
 CLAIMS = """\
 Claims of the study. A claim is reproduced if it holds in every configuration that it is about,
@@ -61,34 +65,38 @@ Circled and connected: the Pareto front (no other configuration is at least as g
 cost)."""
 
 FRONTIER_AS_TRAINED = """\
-No front is drawn over seconds as trained, because trials may have shared the machine."""
+No front is drawn against seconds measured during training, because trials may have shared the
+machine."""
 
 VERDICTS = """\
 A network that loses more than the margin under a finer solver is a ResNet in disguise."""
 
 VERDICT_TERMS = {
-    "sufficient steps": "the smallest evaluated number of steps of the training method from which "
-    "the metric stays within the margin of the limit: one number for all seeds, or one for each.",
-    "order": "the observed order of convergence of the training method on the trained field, next "
-    "to its order on smooth fields. If it is far lower, the steps do not resolve the field.",
+    "sufficient steps": "the smallest number of steps of the training method, of those evaluated, "
+    "from which on the metric stays within the margin of the limit: one number if all seeds agree, "
+    "otherwise one per seed.",
+    "order": "the training method's observed order of convergence on the learned vector field, "
+    "then its order on smooth ones. If the observed order is far lower, the steps do not "
+    "resolve the vector field.",
 }
 
 OTHER_SOLVERS = """\
 The headline metric of the trained weights under other solvers; h is the training step size."""
 
 PATHS_FIGURE = """\
-States of some test samples in the plane, one colour per class, from dots to crosses: under the
-training solver and at the limit. Axes are linear between -1 and 1 and logarithmic beyond."""
+Trajectories of some test samples in the plane, one colour per class, from dot to cross: under the
+training solver (left) and in the limit (right). Axes are linear between -1 and 1 and logarithmic
+beyond."""
 
 STEPS_FIGURE = """\
-Test metric over the number of steps. A circle marks the training solver."""
+Test metric against the number of steps. A circle marks the training solver."""
 
 HEAT_MAP = """\
 Rows: training solver. Columns: test solver."""
 
 WORK_PRECISION = """\
-Relative error of the ODE blocks' outputs against a fine reference in float64, over the evaluations
-and the seconds of a forward pass (other trials may have shared the machine)."""
+Error of the ODE blocks' outputs relative to a fine float64 reference, against the evaluations
+and the seconds per forward pass (other trials may have shared the machine)."""
 
 ADAPTATION = """\
 The adapted solver by iteration, with accuracy and evaluations: mean and 95 % interval
@@ -133,9 +141,9 @@ those of this store. The metric is that of the trials that finished on both (n).
 95 % interval of the difference, paired by seed, contains zero. Seconds are those of training."""
 
 ROBUSTNESS_FIGURE = """\
-The trained weights over the evaluations of a forward pass. The dashed line marks the evaluations
-used in training. A curve that falls to its right belongs to a network that depends on its solver's
-error."""
+Test metric of the trained weights against the evaluations per forward pass. The dashed line marks
+the number used in training. A network whose curve falls to the right of that line depends on its
+solver's error."""
 
 METRICS_BY_EPOCH = "Mean over seeds, with its 95 % confidence interval."
 

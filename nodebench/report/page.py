@@ -13,7 +13,7 @@ from nodebench.errors import TrialOutcome
 from nodebench.files import write
 from nodebench.report import gradient_tables, notes, solver_tables, step_tables, tables
 from nodebench.report.analysis import published, sizes
-from nodebench.report.analysis.baseline import baseline_table
+from nodebench.report.analysis.baseline import baseline_table, more_seeds_text
 from nodebench.report.analysis.claims import Checked, Judgement, claims_table
 from nodebench.report.analysis.columns import MISSING, OUTCOME, TRIAL, as_published
 from nodebench.report.analysis.findings import Findings
@@ -100,7 +100,11 @@ def _sections(sweep: Sweep, found: Findings, figures: Figures, explored: Explore
         *_images("Learned trajectories", figures.trajectories(), notes.TRAJECTORIES),
         *section("Not finished", "", tables.failures(sweep, results)),
         *section("Details", "", table.details),
-        *section("Against the baseline", notes.BASELINE, baseline_table(sweep, found.compared)),
+        *section(
+            "Against the baseline",
+            f"{notes.BASELINE} {more_seeds_text(found.compared)}".strip(),
+            baseline_table(sweep, found.compared),
+        ),
         *_claims_section(sweep, "Claims", notes.CLAIMS, [c for c in found.checked if c.has_source]),
         *_claims_section(
             sweep,
@@ -137,8 +141,9 @@ def _sections(sweep: Sweep, found: Findings, figures: Figures, explored: Explore
 
 def _common(constant: Mapping[str, str]) -> str:
     """What all rows of the main table have in common."""
-    known = "; ".join(f"{name} {value}" for name, value in constant.items())
-    return (f"All rows: {known}. " if known else "") + "Terms and marks: [Notes](#notes)."
+    known = "; ".join(f"{name} = {value}" for name, value in constant.items())
+    rows = f"All rows: {known}. " if known else ""
+    return f"{rows}Each seed's numbers: [results.csv](results.csv). Terms: [Notes](#notes)."
 
 
 def _frontier_section(found: Findings, figures: Figures) -> list[str]:
@@ -171,14 +176,14 @@ def _setting(sweep: Sweep) -> str:
     for path in known:
         values = [trial.settings[path] for trial in sweep.trials if path in trial.settings]
         if values and len({str(value) for value in values}) == 1 and path not in sweep.varying:
-            where = "" if len(values) == len(sweep.trials) else " (where it applies)"
+            where = "" if len(values) == len(sweep.trials) else " (where applicable)"
             shared[path] = tables.cell_text(values[0]) + where
     limits = sweep.limits.model_dump(exclude_defaults=True, exclude_none=True)
     shared |= {f"limits.{name}": tables.cell_text(value) for name, value in limits.items()}
     seeds = sorted({trial.spec.seed for trial in sweep.trials})
     shared["seeds"] = ", ".join(map(str, seeds))
     lines = [f"- {path}: {value}" for path, value in shared.items()]
-    return "\n".join(["## Settings of all trials\n", *lines])
+    return "\n".join(["## Shared settings\n", *lines])
 
 
 def _state(results: pd.DataFrame) -> str:
@@ -227,7 +232,9 @@ def _curve_sections(figures: Figures, explored: Explored) -> list[str]:
 def _verdicts_section(sweep: Sweep, judged: pd.DataFrame, evaluated: pd.DataFrame) -> list[str]:
     if judged.empty:
         return []
-    title, text = "## Is it still an ODE?", f"{notes.VERDICTS} The margin is {sweep.margin:g}."
+    is_share = judged["metric"].iloc[0] == "accuracy"
+    margin = f"{100 * sweep.margin:g} %" if is_share else f"{sweep.margin:g}"
+    title, text = "## Is it still an ODE?", f"{notes.VERDICTS} The margin is {margin}."
     sizes = evaluated.loc[evaluated["own"], "test_size"].dropna().unique()
     if len(sizes):
         text += f" Judged on {', '.join(f'{size:g}' for size in sizes)} test samples."
@@ -235,7 +242,7 @@ def _verdicts_section(sweep: Sweep, judged: pd.DataFrame, evaluated: pd.DataFram
 
 
 def _robustness_section(found: Findings, figures: Figures, explored: Explored) -> list[str]:
-    sections = _images("Paths in the plane", figures.paths(), notes.PATHS_FIGURE)
+    sections = _images("Trajectories in the plane", figures.paths(), notes.PATHS_FIGURE)
     if found.evaluated.empty:
         return sections
     sections += ["## Under other solvers", notes.OTHER_SOLVERS, *explored.place("solvers")]
@@ -279,9 +286,11 @@ def _images(title: str, names: Sequence[str], text: str) -> list[str]:
 def _provenance(results: pd.DataFrame) -> str:
     """What the trials ran on; several values in a line mean that they differ."""
     ran = results[results[OUTCOME] != MISSING]
+    if {"commit", "dirty"} <= {*ran.columns}:
+        changed = ran["dirty"].map({"yes": " (with uncommitted changes)"}).fillna("")
+        ran = ran.assign(commit=ran["commit"] + changed)
     facts = {
         "commit": "commit",
-        "uncommitted changes": "dirty",
         "hardware": "hardware",
         "device": "device",
         "threads per trial": "threads",
@@ -313,5 +322,6 @@ def _reproduce(sweep: Sweep) -> str:
     return (
         "## Reproduce\n\n"
         "[sweep.yaml](sweep.yaml) is the sweep as it ran; [results.csv](results.csv) has a row "
-        f"for every trial.\n\n    nodebench run reports/{sweep.name}/sweep.yaml"
+        "for every trial. Where `runs/` has the trials, nothing is trained again.\n\n"
+        f"    nodebench run reports/{sweep.name}/sweep.yaml"
     )

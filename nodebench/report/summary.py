@@ -36,7 +36,7 @@ def answer(found: Findings) -> str:
     """The list, in Markdown: a line for each question that the sweep has an answer to."""
     is_trained = any(trial.spec.is_trained for trial in found.sweep.trials)
     lines = [
-        *(_best(found.sweep, found.results) if is_trained else []),
+        *(_best(found) if is_trained else []),
         *(_at_chance(found.sweep, found.results) if is_trained else []),
         *_gradients(found.costs),
         *_against_baseline(found.compared),
@@ -54,19 +54,19 @@ SummaryLine = tuple[str, str]
 """What a line is about, and what it says."""
 
 
-def _best(sweep: Sweep, frame: pd.DataFrame) -> list[SummaryLine]:
+def _best(found: Findings) -> list[SummaryLine]:
     """The best configuration of each data set, and whether it is clearly ahead of the next."""
-    if "data.name" not in sweep.varying:
-        return [("Best", text) for text in _best_of(sweep, frame)]
+    if "data.name" not in found.sweep.varying:
+        return [("Best", text) for text in _best_of(found, found.results)]
     return [
         (f"Best on `{name}`", text)
-        for name, rows in frame.groupby("data.name", sort=False)
-        for text in _best_of(sweep, rows)
+        for name, rows in found.results.groupby("data.name", sort=False)
+        for text in _best_of(found, rows)
     ]
 
 
-def _best_of(sweep: Sweep, frame: pd.DataFrame) -> list[str]:
-    data = sweep.trials[0].spec.data
+def _best_of(found: Findings, frame: pd.DataFrame) -> list[str]:
+    data, judged = found.sweep.trials[0].spec.data, found.judged
     done = frame[frame[OUTCOME] == TrialOutcome.FINISHED]
     if done.empty or data.headline not in done:
         return []
@@ -79,6 +79,9 @@ def _best_of(sweep: Sweep, frame: pd.DataFrame) -> list[str]:
     ]
     metric = str(data.metric).replace("_", " ")
     first = [f"{text} test {metric} (n = {len(values[0])})" for text in texts[:1]]
+    if len(judged) and first:
+        words = {*judged.loc[judged[CELL] == ranked[0], "verdict"]}
+        first[0] += ", but it is not an ODE" if words == {VerdictWord.RESNET} else ""
     if len(texts) < 2:
         return [f"{text}." for text in first]
     return [f"{first[0]}. {_lead(*values)} {texts[1]}."]
@@ -92,7 +95,8 @@ def _lead(best: pd.Series[float], second: pd.Series[float]) -> str:
     if difference.has_no_interval:
         return "Every seed gives the same lead, so it was not tested. Second:"
     word = "clearly" if difference.p < SIGNIFICANT else "not clearly"
-    return f"It is {word} ahead (p = {probability(difference.p)}) of the second,"
+    p = f"paired t-test, p = {probability(difference.p)}, not corrected"
+    return f"It is {word} ahead ({p}) of the second,"
 
 
 def _at_chance(sweep: Sweep, frame: pd.DataFrame) -> list[SummaryLine]:
@@ -114,9 +118,9 @@ def _against_baseline(compared: Sequence[BaselineComparison]) -> list[SummaryLin
         return []
     title = "[Against the baseline](#against-the-baseline)"
     if {each.reading for each in compared} == {BaselineReading.UNCLEAR}:
-        one = "the other configuration does not differ clearly from it."
-        none = "neither of the 2" if len(compared) == 2 else f"none of {len(compared)}"
-        many = f"{none} configurations differs clearly from it."
+        one = "the other configuration does not differ clearly from its baseline."
+        none = "neither of the 2" if len(compared) == 2 else f"none of the {len(compared)}"
+        many = f"{none} configurations differs clearly from its baseline."
         return [(title, one if len(compared) == 1 else many)]
     parts = _counts_text((each.reading for each in compared), BaselineReading)
     return [(title, f"of {len(compared)} configurations, {parts}.")]
@@ -128,7 +132,7 @@ def _still_odes(judged: pd.DataFrame) -> list[SummaryLine]:
         return []
     words = judged["verdict"]
     odes, undecided = (int((words == w).sum()) for w in (VerdictWord.ODE, VerdictWord.UNDECIDED))
-    text = f"{odes} of {len(judged)} trained networks"
+    text = f"{odes} of {len(judged)} trained networks with ODE blocks"
     text += f", {undecided} undecided" if undecided else ""
     lost = judged.loc[words == VerdictWord.RESNET, CELL].value_counts(sort=False)
     of = judged[CELL].value_counts().to_dict()
@@ -196,7 +200,7 @@ def _cost(frame: pd.DataFrame) -> list[SummaryLine]:
     if (seconds := float((ran["epoch_s"] * ran["epochs"] / packed).sum())) == 0:
         return []
     machines = [
-        f"{hardware} ({device}, {threads:g} thread{'' if threads == 1 else 's'})"
+        f"{hardware} ({device}, {threads:g} thread{'' if threads == 1 else 's'} per trial)"
         for hardware, device, threads in ran.reindex(columns=["hardware", "device", "threads"])
         .dropna()
         .drop_duplicates()

@@ -87,7 +87,7 @@ def test_the_same_difference_in_every_pair_is_not_tested(tmp_path):
     alike = "the same difference in every pair (not tested)"
     assert [c.reading for c in found.compared] == [alike] * 2
     table = baseline_table(made_up, found.compared)
-    numbers = table[["difference %", "95 % interval", "effect d", "p (Holm)", "reading"]]
+    numbers = table[["difference %", "95 % interval", "Cohen's d", "p (Holm)", "reading"]]
     assert numbers.to_numpy()[0].tolist() == ["+5.00", "–", "–", "–", alike]
     said = "2 with the same difference in every pair (not tested)"
     assert f"of 2 configurations, {said}." in answer(found)

@@ -113,7 +113,16 @@ def test_seconds_of_packed_seeds_are_said_to_be_of_them_all(tmp_path):
             here = {**HERE, "packed": packed}
             store.folder(trial.id).write_result(result(0.8, environments=[here]))
         text = write_report_folder(sweep, store, tmp_path / "report").read_text()
-        assert ("Seeds were packed into one run" in text) is is_said
+        assert ("Where seeds were packed into one run" in text) is is_said
+
+
+def test_a_commit_is_named_with_its_uncommitted_changes(tmp_path):
+    sweep, store = tiny(tmp_path, seeds=[0, 1]), Store(tmp_path / "runs")
+    for trial, (commit, dirty) in zip(sweep.trials, [("b1", "no"), ("a2", "yes")], strict=True):
+        tags = {"commit": commit, "dirty": dirty}
+        store.folder(trial.id).write_result(result(0.8, tags=tags))
+    text = write_report_folder(sweep, store, tmp_path / "report").read_text()
+    assert "- commit: a2 (with uncommitted changes), b1\n" in text
 
 
 def test_a_sweep_without_results_still_has_a_page(tmp_path):
@@ -206,9 +215,7 @@ def test_the_page_says_what_was_set_and_that_it_is_the_small_form(tmp_path):
     assert "data.test_size: 32" in page
     assert "model.width: 4" in page
     assert "limits.nfe: 500" in page
-    assert (
-        "model.activation" not in page.partition("## Settings of all trials")[2].partition("## ")[0]
-    )
+    assert "model.activation" not in page.partition("## Shared settings")[2].partition("## ")[0]
     assert "**This is the small form of the sweep" in page
 
 

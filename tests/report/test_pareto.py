@@ -19,3 +19,13 @@ def test_timed_seconds_have_one(tmp_path):
     timed = found.results.assign(timed_epoch_s=found.results["solver.steps"].astype(float))
     front = pareto_table(sweep, timed).set_index("cell")["front_seconds"]
     assert front.to_dict() == {"relu 2": False, "relu 8": False, "tanh 2": True, "tanh 8": True}
+
+
+def test_each_data_set_has_a_front_of_its_own(tmp_path):
+    sweep, found = made(tmp_path, steady)
+    easy = found.results["cell"].str.startswith("tanh")
+    data = easy.map({True: "easy", False: "hard"})
+    table = pareto_table(sweep, found.results.assign(**{"data.name": data}))
+    assert table.set_index("cell")["front_nfe"].to_dict() == {
+        "relu 2": True, "relu 8": True, "tanh 2": True, "tanh 8": True,
+    }  # fmt: skip

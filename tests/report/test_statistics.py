@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from nodebench.report.analysis.formatting import count_and_interval, mean_and_interval
-from nodebench.report.analysis.statistics import alike, half_width, holm, paired, pareto
+from nodebench.report.analysis.statistics import (
+    alike,
+    half_width,
+    holm,
+    paired,
+    pareto,
+    width_with,
+)
 
 SEEDS = st.lists(st.floats(-10, 10, width=32), min_size=3, max_size=12)
 
@@ -115,3 +122,8 @@ def test_counts_that_agree_are_written_plainly():
     assert count_and_interval(pd.Series([8.0, 8.0])) == "8"
     assert count_and_interval(pd.Series([7.0, 9.0])) == "8.0 ± 12.7"
     assert count_and_interval(pd.Series([math.nan])) == "–"
+
+
+def test_an_interval_of_twice_the_seeds_is_narrower_by_student_s_t():
+    # t(0.975): 4.3027 with 2 degrees of freedom, 2.5706 with 5.
+    assert width_with(6, 3) == pytest.approx(2.5706 / 6**0.5 / (4.3027 / 3**0.5), rel=1e-4)

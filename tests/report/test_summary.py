@@ -4,6 +4,7 @@ import pandas as pd
 
 from nodebench.report.analysis.findings import Findings
 from nodebench.report.analysis.published import PublishedNumber, compared_number
+from nodebench.report.analysis.verdict import VerdictWord
 from nodebench.report.summary import answer
 from nodebench.store import Result, Store
 from tests.support.fake_results import FINE, GRID, RELU, TANH, made, steady
@@ -29,11 +30,22 @@ def test_the_answer_tells_the_best_the_baseline_and_the_claims(tmp_path):
     _, found = made(tmp_path, steady, claims=claims, baseline=RELU)
     text = answer(found)
     assert "**Best:** `tanh 8`, 70.10 ± 24.85 % test accuracy (n = 3). It is not clearly" in text
-    assert "ahead (p = 0.075) of the second, `tanh 2`, 60.33 ± 25.13 %." in text
+    assert (
+        "ahead (paired t-test, p = 0.075, not corrected) of the second, `tanh 2`, 60.33 ± 25.13 %."
+        in text
+    )
     assert "of 2 configurations, 1 better and 1 without a clear difference." in text
     assert "**[Claims](#claims):** 1 reproduced and 1 not reproduced." in text
     assert "**[Expectations](#expectations):** 1 met." in text
     assert "**Cost:** 12 trials, 12 seconds of training. None failed." in text
+
+
+def test_the_best_is_told_if_it_is_no_ode(tmp_path):
+    _, found = made(tmp_path, steady)
+    found.judged = pd.DataFrame({"cell": ["tanh 8"] * 3, "verdict": [VerdictWord.RESNET] * 3})
+    assert "test accuracy (n = 3), but it is not an ODE. It is not clearly ahead" in answer(found)
+    found.judged.loc[0, "verdict"] = VerdictWord.ODE
+    assert "not an ODE" not in answer(found)
 
 
 def test_the_answer_counts_what_matches_differs_and_is_too_uncertain(tmp_path):

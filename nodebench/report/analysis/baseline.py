@@ -13,7 +13,13 @@ import pandas as pd
 from nodebench.errors import TrialOutcome
 from nodebench.report.analysis.columns import CELL, OUTCOME
 from nodebench.report.analysis.formatting import NO_VALUE, probability, signed, unit
-from nodebench.report.analysis.statistics import FEWEST_PAIRS, PairedDifference, holm, paired
+from nodebench.report.analysis.statistics import (
+    FEWEST_PAIRS,
+    PairedDifference,
+    holm,
+    paired,
+    width_with,
+)
 from nodebench.spec import Trial
 from nodebench.sweep import Sweep
 from nodebench.sweep.match import agrees, named_paths
@@ -106,6 +112,15 @@ def against_baseline(sweep: Sweep, frame: pd.DataFrame) -> list[BaselineComparis
     return [replace(each, baseline=partners[each.cell]) for each in found]
 
 
+def more_seeds_text(compared: Sequence[BaselineComparison]) -> str:
+    """What more seeds would do to the intervals; nothing where there are none."""
+    seeds = min((each.difference.n for each in compared), default=0)
+    if seeds < FEWEST_PAIRS:
+        return ""
+    more = [f"{100 * width_with(n, seeds):.0f} % with {n} seeds" for n in (2 * seeds, 4 * seeds)]
+    return f"At the same spread, intervals would narrow to {' and to '.join(more)}."
+
+
 def compared_cells(
     pairs: Mapping[str, tuple[pd.Series[float], ...]], *, higher_is_better: bool
 ) -> list[BaselineComparison]:
@@ -156,7 +171,7 @@ def baseline_table(sweep: Sweep, found: Sequence[BaselineComparison]) -> pd.Data
                 "against": each.baseline,
                 f"difference{unit(metric)}": signed(metric, difference.mean),
                 "95 % interval": NO_VALUE if difference.has_no_interval else f"{low} to {high}",
-                "effect d": NO_VALUE if math.isnan(effect) else f"{effect:.2f}",
+                "Cohen's d": NO_VALUE if math.isnan(effect) else f"{effect:.2f}",
                 "p (Holm)": probability(each.p),
                 "pairs": str(difference.n),
                 "reading": str(each.reading),

@@ -22,11 +22,12 @@ def pareto_table(sweep: Sweep, frame: pd.DataFrame) -> pd.DataFrame:
 
     `seconds` are those of the timing pass on the machine where most was timed, if anything was,
     else of the trainings; `nfe` is missing of a network without an ODE. `front_seconds` and
-    `front_nfe` mark the cells of which none is better for less; none by seconds of trainings, which
-    do not compare.
+    `front_nfe` mark the cells of which none on the same `data` is better for less; none by seconds
+    of trainings, which do not compare.
     """
     data = sweep.trials[0].spec.data
     seconds = "timed_epoch_s" if "timed_epoch_s" in frame else "epoch_s"
+    data_of = dict(zip(frame[CELL], frame["data.name"], strict=True))
     rows = []
     for cell in dict.fromkeys(frame[CELL]):
         values = by_seed(frame, cell, data.headline)
@@ -35,18 +36,19 @@ def pareto_table(sweep: Sweep, frame: pd.DataFrame) -> pd.DataFrame:
         rows.append(
             {
                 CELL: cell,
+                "data": data_of[cell],
                 "value": values.mean(),
                 "width": half_width(values),
                 "seconds": by_seed(frame, cell, seconds).mean(),
                 "nfe": by_seed(frame, cell, "nfe_forward").mean(),
             }
         )
-    table = pd.DataFrame(rows, columns=[CELL, "value", "width", *COST_TITLES])
+    table = pd.DataFrame(rows, columns=[CELL, "data", "value", "width", *COST_TITLES])
     sign = 1 if data.higher_is_better else -1
     for cost in COST_TITLES:
         comparable = cost == "nfe" or seconds == "timed_epoch_s"
-        known = table[table[cost].notna() & comparable]
-        marks = pareto(known[cost].tolist(), (sign * known["value"]).tolist())
-        front = pd.Series(marks, index=known.index, dtype=bool)
-        table[f"front_{cost}"] = front.reindex(table.index, fill_value=False)
+        table[f"front_{cost}"] = False
+        for _, known in table[table[cost].notna() & comparable].groupby("data"):
+            marks = pareto(known[cost].tolist(), (sign * known["value"]).tolist())
+            table.loc[known.index, f"front_{cost}"] = marks
     return table

@@ -52,6 +52,12 @@ class PairedDifference:
         return math.isnan(self.low)
 
 
+def width_with(more: int, seeds: int) -> float:
+    """An interval's width with `more` seeds over that with `seeds`, at the same spread."""
+    now, then = (float(critical(n - 1)) / math.sqrt(n) for n in (seeds, more))
+    return then / now
+
+
 def critical(freedom: float | NDArray[np.float64]) -> NDArray[np.float64]:
     """How many standard errors a confidence interval reaches, by degrees of freedom (Student)."""
     from scipy import stats

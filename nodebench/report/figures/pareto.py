@@ -17,7 +17,7 @@ from nodebench.sweep import Sweep
 
 
 def pareto_figure(sweep: Sweep, table: pd.DataFrame, folder: Path) -> list[str]:
-    """Draws every configuration over its cost; the Pareto front is circled and connected.
+    """Draws every configuration over its cost; each data set's front is circled and connected.
 
     `table` is that of `pareto.frontier`. Returns the figure's name, if there are two cells.
     """
@@ -33,7 +33,8 @@ def pareto_figure(sweep: Sweep, table: pd.DataFrame, folder: Path) -> list[str]:
     for axes, (cost, title) in zip(grid[0], panels.items(), strict=True):
         known = table[table[cost].notna()]
         front = known[known[f"front_{cost}"]].sort_values(cost)
-        axes.plot(front[cost], front["value"], color="0.4", drawstyle="steps-post", zorder=1)
+        for _, each in front.groupby("data"):
+            axes.plot(each[cost], each["value"], color="0.4", drawstyle="steps-post", zorder=1)
         for row in known.to_dict("records"):
             color, is_front = colors[row[CELL]], row[f"front_{cost}"]
             axes.errorbar(
@@ -46,7 +47,7 @@ def pareto_figure(sweep: Sweep, table: pd.DataFrame, folder: Path) -> list[str]:
             place = row[cost], row["value"]
             axes.annotate(row[CELL], place, (5, 5), textcoords="offset points", fontsize="small")
         is_shared = cost == "seconds" and front.empty
-        axes.set(xlabel=f"{title}, as trained" if is_shared else title)
+        axes.set(xlabel=f"{title}, during training" if is_shared else title)
         if known[cost].max() > 10 * known[cost].min():
             axes.set_xscale("log")
             axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))

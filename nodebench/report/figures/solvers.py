@@ -242,7 +242,7 @@ def heat_map_figure(sweep: Sweep, frame: pd.DataFrame, folder: Path) -> list[str
     axes.grid(visible=False)
     axes.set_yticks([row + 0.5 for row in range(len(table))], list(table.index))
     axes.tick_params(axis="x", rotation=90)
-    axes.set(xlabel="test solver", ylabel="trained as")
+    axes.set(xlabel="test solver", ylabel="configuration")
     save(figure, folder / "heat-map")
     return ["heat-map"]
 

@@ -24,7 +24,7 @@ AXIS_TITLES: Mapping[str, str] = {
     "nfe": "NFE per forward pass",
     "steps": "steps",
     "timed_epoch_s": "seconds per epoch",
-    "epoch_s": "seconds per epoch, as trained",
+    "epoch_s": "seconds per epoch, during training",
     "forward_s": "seconds per forward pass",
     "so_far_s": "seconds of training so far",
     "parameters": "parameters",
