@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 
 import hypothesis
@@ -8,6 +10,7 @@ import pytest
 import torch
 
 from nodebench.tracking.settings import configure_mlflow
+from tests.support.mlflow_template import FOLDER, use_template
 
 hypothesis.settings.register_profile("patient", deadline=None)  # a busy machine is no failure
 hypothesis.settings.load_profile("patient")
@@ -16,6 +19,14 @@ for name in ("NODEBENCH_RUNS", "NODEBENCH_DATA", "MLFLOW_TRACKING_URI", "RAY_ADD
     os.environ.pop(name, None)  # whoever runs the tests has a store of their own
 
 configure_mlflow()  # tests import MLflow themselves
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Names the folder of MLflow's empty file, once for all processes of the session."""
+    if FOLDER not in os.environ:
+        os.environ[FOLDER] = folder = tempfile.mkdtemp(prefix="mlflow-template-")
+        config.add_cleanup(lambda: shutil.rmtree(folder))
+    use_template()
 
 
 @pytest.fixture(autouse=True)
