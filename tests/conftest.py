@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from nodebench.tracking.settings import configure_mlflow
+from tests.support.coarse_reference import coarse_reference
 from tests.support.mlflow_template import FOLDER, use_template
 
 hypothesis.settings.register_profile("patient", deadline=None)  # a busy machine is no failure
@@ -37,3 +38,9 @@ def same_bits_every_time() -> Iterator[None]:
     torch.manual_seed(0)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(name="coarse_reference")
+def evaluated_with_a_coarse_reference() -> Iterator[None]:
+    with coarse_reference():
+        yield

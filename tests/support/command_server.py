@@ -46,16 +46,10 @@ class CommandServer:
             )
 
     def run(
-        self,
-        folder: Path,
-        arguments: tuple[str, ...],
-        env: Mapping[str, str],
-        streams: list[IO[str]],
+        self, folder: Path, words: tuple[str, ...], env: Mapping[str, str], streams: list[IO[str]]
     ) -> int:
         """The exit status of a command whose standard streams are the given files."""
-        order = json.dumps(
-            {"folder": str(folder), "arguments": arguments, "env": dict(env)}
-        ).encode()
+        order = json.dumps({"folder": str(folder), "words": words, "env": dict(env)}).encode()
         assert len(order) < LONGEST_ORDER
         ours, theirs = socket.socketpair()
         with ours:
