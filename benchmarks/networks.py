@@ -20,12 +20,12 @@ from nodebench.models.dynamics import TimeConv
 from nodebench.ode.block import ODEBlock, share_memory
 from nodebench.spec import TrialSpec
 from nodebench.training.checkpoint import EpochSums
-from nodebench.training.cuda_graph import Graphed
 from nodebench.training.loop import new_state
 from nodebench.training.machine import memory_of_trial
-from nodebench.training.step import Step
+from nodebench.training.steps.cuda_graph import Graphed
+from nodebench.training.steps.step import Step
+from nodebench.training.steps.vmapped import Together
 from nodebench.training.tasks.table import task_for
-from nodebench.training.vmapped import Together
 
 BATCH = 128
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")

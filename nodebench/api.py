@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
 from nodebench.errors import InputError, unknown
-from nodebench.execution import launch
 from nodebench.execution.doctor import Case, Finding, examine
-from nodebench.execution.launch import Outcome, RunKeywords, launch_parts
+from nodebench.execution.launch import Launch, Outcome, RunKeywords, evaluate_sweep, run_sweep
 from nodebench.execution.preflight import require_places
 from nodebench.execution.publishing import Publication
 from nodebench.execution.runner import Monitor, NullMonitor
@@ -85,9 +84,8 @@ def run(
         StoreError: if another process runs this sweep, or another file has its name.
         TrackingError: if MLflow cannot be used, and is required; or cannot be named so.
     """
-    return launch.run_sweep(
-        sweep, store or default_store(), monitor or NullMonitor(), *launch_parts(how)
-    )
+    launch = Launch.from_keywords(how)
+    return run_sweep(sweep, store or default_store(), monitor or NullMonitor(), launch)
 
 
 def evaluate(
@@ -97,9 +95,8 @@ def evaluate(
     **how: Unpack[RunKeywords],
 ) -> Outcome:
     """As `run`, of what has been trained, or has its weights from elsewhere; trains nothing."""
-    return launch.evaluate_sweep(
-        sweep, store or default_store(), monitor or NullMonitor(), *launch_parts(how)
-    )
+    launch = Launch.from_keywords(how)
+    return evaluate_sweep(sweep, store or default_store(), monitor or NullMonitor(), launch)
 
 
 def results(sweep: Sweep, store: Store | None = None) -> pd.DataFrame:

@@ -9,11 +9,15 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
+from typer.exceptions import TyperException
 
 import nodebench
 from nodebench.cli.interrupt import INTERRUPTED, heed_interrupts, leave_on_interrupt
 from nodebench.cli.stream import STDOUT, err, say, take_over
 from nodebench.errors import InputError
+
+SET_HINT = ". To change a setting, write `--set PATH=VALUE`"
+"""For those who write `train.epochs=2` alone, as Hydra takes it."""
 
 
 class _Verbs(TyperGroup):
@@ -26,6 +30,10 @@ class _Verbs(TyperGroup):
         except KeyboardInterrupt:
             err.print("interrupted")
             raise typer.Exit(INTERRUPTED) from None
+        except TyperException as error:
+            if "extra argument" in error.message:
+                error.message += SET_HINT
+            raise
 
 
 app = typer.Typer(

@@ -25,7 +25,7 @@ from nodebench.cli.options import (
     open_sweep,
 )
 from nodebench.cli.stream import err, say
-from nodebench.cli.text import duration, line
+from nodebench.cli.text import counted, duration, line
 from nodebench.errors import InputError
 from nodebench.execution.costs import probed
 from nodebench.planning import RunOptions
@@ -97,7 +97,8 @@ def plan_text(sweep: Sweep, entries: Sequence[Entry], left: Mapping[str, str]) -
         lines.append(recording_text(missing))
     if missing and sweep.resources.pack_seeds != 1:
         lines.append(packing_text(missing, options_for(sweep)))
-    lines.append(f"{sweep.name}: {len(entries)} trials, {len(missing)} to run")
+    planned = counted(len(entries), "trial")
+    lines.append(f"{sweep.name}: {planned}, {len(missing)} to run")
     return "\n".join(lines)
 
 
@@ -215,7 +216,8 @@ def _clock(seconds: float) -> str:
 
 def change_text(found: Change) -> str:
     """What changed from one form of a sweep's file to another."""
-    lines = [f"{found.same} trials unchanged, {len(found.new)} new, {len(found.gone)} removed"]
+    same = counted(found.same, "trial")
+    lines = [f"{same} unchanged, {len(found.new)} new, {len(found.gone)} removed"]
     lines += [f"changed: {name}" for name in found.fields]
     for trial, (label, apart) in found.new.items():
         reason = "; ".join(map(str, apart))

@@ -21,6 +21,7 @@ from rich.text import Text
 
 from nodebench.cli.stream import err, say
 from nodebench.cli.tally import Tally
+from nodebench.cli.text import counted
 from nodebench.errors import TrialOutcome
 from nodebench.execution.launch import Outcome
 from nodebench.execution.publishing import Published
@@ -86,7 +87,8 @@ class ProgressMonitor:
         self._progress.update(self._overall, total=missing)
         if self._live:
             self._recall()
-        text = f"{self._sweep.name}: {trials} trials, {missing} to {self._verb}"
+        planned = counted(trials, "trial")
+        text = f"{self._sweep.name}: {planned}, {missing} to {self._verb}"
         self._console.print(text, markup=False, highlight=False)
 
     def on_start(self, trial_id: str) -> None:

@@ -28,8 +28,7 @@ from nodebench.cli.options import (
 from nodebench.cli.progress import ProgressMonitor, say_answer, say_published
 from nodebench.cli.stream import err, out, say
 from nodebench.errors import InputError
-from nodebench.execution import launch
-from nodebench.execution.launch import Outcome
+from nodebench.execution.launch import Launch, Outcome, evaluate_sweep, run_sweep
 from nodebench.execution.runner import Backend
 from nodebench.planning.plan import Entry
 from nodebench.planning.selection import Selection
@@ -56,11 +55,13 @@ def run(
     if require_mlflow and not telling.track:
         raise InputError("`--require-mlflow` and `--no-track` contradict each other")
     sweep, store = source.load(), default_store()
-    selection = Selection(part.only or (), part.shard, retry_failed)
-    backend = Backend(place.inline, place.cpu, fail_fast)
-    publication = telling.publication(require_mlflow=require_mlflow)
+    launch = Launch(
+        Selection(part.only or (), part.shard, retry_failed),
+        Backend(place.inline, place.cpu, fail_fast),
+        telling.publication(require_mlflow=require_mlflow),
+    )
     with _watched(sweep, store, "run") as monitor:
-        outcome = launch.run_sweep(sweep, store, monitor, selection, backend, publication)
+        outcome = run_sweep(sweep, store, monitor, launch)
     say_answer(outcome)
     say_published(sweep, outcome.published)
     _conclude(sweep, outcome.entries)
@@ -84,11 +85,13 @@ def evaluate(
     if not sweep.evaluate:
         raise InputError(f"{source.source} has no `evaluate:`, so there is nothing to evaluate")
     store = default_store()
-    selection, backend = Selection(part.only or (), part.shard), Backend(place.inline, place.cpu)
+    launch = Launch(
+        Selection(part.only or (), part.shard),
+        Backend(place.inline, place.cpu),
+        telling.publication(),
+    )
     with _watched(sweep, store, "evaluate") as monitor:
-        outcome = launch.evaluate_sweep(
-            sweep, store, monitor, selection, backend, telling.publication()
-        )
+        outcome = evaluate_sweep(sweep, store, monitor, launch)
     say_published(sweep, outcome.published)
     verdicts = api.verdicts(sweep, store)
     for entry in outcome.entries:
@@ -141,9 +144,11 @@ def _conclude(sweep: Sweep, entries: list[Entry]) -> None:
             say(f"{what}: {entry.result}: {entry.result.reason}")
         elif entry.result is not None and entry.missing:
             say(f"{what}: evaluation incomplete; see `nodebench logs {entry.trial.id}`")
-    untrained = sum(entry.missing and not entry.is_trained for entry in entries)
+    untrained = sum(entry.result is None and not entry.is_trained for entry in entries)
     if untrained:
-        say(f"{untrained} trials are not trained yet: `nodebench run` trains them")
+        verb = "is" if untrained == 1 else "are"
+        what = text.counted(untrained, "trial")
+        say(f"{what} {verb} not trained yet: `nodebench run` trains the missing ones")
     finished = sum(entry.is_finished for entry in entries)
     say(f"{sweep.name}: {finished} of {len(entries)} trials finished")
 

@@ -18,7 +18,7 @@ from nodebench.cli.app import app
 from nodebench.cli.manage import size_text
 from nodebench.cli.options import AsJson, ReplaceOther, Source, grouped, sweep_names
 from nodebench.cli.stream import say
-from nodebench.cli.text import first_sentence
+from nodebench.cli.text import counted, first_sentence
 from nodebench.planning import lookup
 from nodebench.planning.launches import Imported
 from nodebench.planning.lookup import Listed
@@ -79,7 +79,8 @@ def export_sweep(
     rest = f"; {left} without a result or still running were left out" if left else ""
     with file.open("rb") as content:
         digest = hashlib.file_digest(content, "sha256").hexdigest()
-    say(f"{file}: {len(ids)} trials of {sweep.name}, {size_text(file.stat().st_size)}{rest}")
+    size = size_text(file.stat().st_size)
+    say(f"{file}: {counted(len(ids), 'trial')} of {sweep.name}, {size}{rest}")
     say(f"sha256 {digest}")
 
 
@@ -108,7 +109,7 @@ def imported_text(found: Imported) -> str:
         "running, left alone": len(merged.running),
     }
     told = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
-    lines = [f"{name}, {sum(counts.values())} trials: {told}"]
+    lines = [f"{name}, {counted(sum(counts.values()), 'trial')}: {told}"]
     if not found.is_sweep_kept:
         lines.append(
             f"another sweep is called `{name}` here, and stays; `import --replace` takes the file's"

@@ -22,6 +22,11 @@ def standing_text(entry: Entry) -> str:
     return STANDING_WORDS.get(entry.standing, str(entry.standing))
 
 
+def counted(number: int, noun: str) -> str:
+    """`1 trial`, `3 trials`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def duration(seconds: float) -> str:
     """`45 s`, `3 min`, `2.5 h`, `4 days`."""
     for unit, size in (("days", 86400), ("h", 3600), ("min", 60)):

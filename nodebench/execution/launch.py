@@ -6,12 +6,12 @@ torch, Ray, MLflow and pandas are imported where they are needed, so that planni
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from inspect import signature
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from nodebench.errors import InputError, unknown
 from nodebench.execution.preflight import prepared_options, require_all, require_run
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 
 class RunKeywords(TypedDict, total=False):
-    """How `run` runs a sweep: the fields of `Selection`, `Backend` and `Publication`."""
+    """What `nodebench.run` takes as keywords: the fields of a launch's three parts."""
 
     only: Sequence[str]
     shard: str
@@ -50,23 +50,33 @@ class RunKeywords(TypedDict, total=False):
     replace_other: bool
 
 
-def launch_parts(how: Mapping[str, object]) -> tuple[Selection, Backend, Publication]:
-    """What keywords say of a launch: see `nodebench.run`.
+@dataclass(frozen=True)
+class Launch:
+    """How a sweep is launched: which trials run, where they run, and where they are published."""
 
-    Raises:
-        TypeError: if one is none of a launch.
-    """
-    known = RunKeywords.__annotations__
-    if others := how.keys() - known.keys():
-        raise TypeError(f"`run` takes no such keyword: {unknown(min(others), 'keyword', known)}")
-    return _launch_part(Selection, how), _launch_part(Backend, how), _launch_part(Publication, how)
+    selection: Selection = field(default_factory=Selection)
+    backend: Backend = field(default_factory=Backend)
+    publication: Publication = field(default_factory=Publication)
+
+    @classmethod
+    def from_keywords(cls, how: RunKeywords) -> Launch:
+        """A launch by the keywords of `nodebench.run`.
+
+        Raises:
+            TypeError: if a keyword is unknown.
+        """
+        known = RunKeywords.__annotations__
+        if others := how.keys() - known.keys():
+            wrong = unknown(min(others), "keyword", known)
+            raise TypeError(f"`run` takes no such keyword: {wrong}")
+        return cls(*(_part(kind, how) for kind in (Selection, Backend, Publication)))
 
 
-LaunchPart = TypeVar("LaunchPart")
-
-
-def _launch_part(make: Callable[..., LaunchPart], how: Mapping[str, object]) -> LaunchPart:
-    return make(**{name: how[name] for name in signature(make).parameters if name in how})
+def _part(kind: Callable[..., Any], how: RunKeywords) -> Any:
+    """One part of a launch, by those keywords that it takes."""
+    return kind(
+        **{name: value for name, value in how.items() if name in signature(kind).parameters}
+    )
 
 
 @dataclass(frozen=True)
@@ -87,14 +97,7 @@ class Outcome:
         return not any(entry.missing for entry in self.entries)
 
 
-def run_sweep(
-    sweep: Sweep,
-    store: Store,
-    monitor: Monitor,
-    selection: Selection,
-    backend: Backend,
-    publication: Publication,
-) -> Outcome:
+def run_sweep(sweep: Sweep, store: Store, monitor: Monitor, launch: Launch) -> Outcome:
     """Runs what is missing of a sweep, brings MLflow up to date, and writes the report.
 
     Raises:
@@ -102,34 +105,26 @@ def run_sweep(
         StoreError: if another process runs this sweep, or another file has its name.
         TrackingError: if MLflow cannot be used, and is required; or cannot be named so.
     """
-    return _launch(sweep, store, monitor, selection, backend, publication, lambda _entry: True)
+    return _run(sweep, store, monitor, launch, lambda _entry: True)
 
 
-def evaluate_sweep(
-    sweep: Sweep,
-    store: Store,
-    monitor: Monitor,
-    selection: Selection,
-    backend: Backend,
-    publication: Publication,
-) -> Outcome:
+def evaluate_sweep(sweep: Sweep, store: Store, monitor: Monitor, launch: Launch) -> Outcome:
     """As `run`, of what has been trained, or has its weights from elsewhere; trains nothing."""
 
     def is_trained(entry: Entry) -> bool:
         return entry.is_trained
 
-    return _launch(sweep, store, monitor, selection, backend, publication, is_trained)
+    return _run(sweep, store, monitor, launch, is_trained)
 
 
-def _launch(
+def _run(
     sweep: Sweep,
     store: Store,
     monitor: Monitor,
-    selection: Selection,
-    backend: Backend,
-    publication: Publication,
+    launch: Launch,
     is_wanted: Callable[[Entry], bool],
 ) -> Outcome:
+    selection, backend, publication = launch.selection, launch.backend, launch.publication
     publication.require_places(sweep, store)
     ids = selection.ids(sweep)
     options = replace(options_for(sweep, cpu=backend.cpu), tags=code_version())

@@ -18,7 +18,7 @@ from nodebench.planning.plan import Entry
 from nodebench.planning.seed_packs import packs
 from nodebench.spec import Trial
 from nodebench.spec.own_code import known_alone, own_modules
-from nodebench.spec.settings import import_part
+from nodebench.spec.settings import DATA_ARGUMENTS, MODEL_ARGUMENTS, import_part
 from nodebench.store import Store
 from nodebench.store.locations import require_place
 from nodebench.sweep.file import Resources
@@ -73,14 +73,17 @@ def require_all(trials: Sequence[Trial], options: RunOptions, *, inline: bool) -
             "`train.precision: tf32` needs a GPU; on a CPU it is the same as float32. Use "
             "`float32` or `bf16`, or give `resources.gpus`"
         )
-    for path in {path for trial in trials for path in trial.spec.import_paths}:
-        _require_own_code(path)
+    own = {path for trial in trials for path in trial.spec.import_paths}
+    for path in own & {trial.spec.data.name for trial in trials}:
+        _require_own_code(path, DATA_ARGUMENTS)
+    for path in own & {trial.spec.model.name for trial in trials}:
+        _require_own_code(path, MODEL_ARGUMENTS)
     for data in {trial.spec.data.model_dump_json(): trial.spec.data for trial in trials}.values():
         prepare(data, options.data_root)
     _require_weights(trials, options.data_root)
 
 
-def _require_own_code(path: str) -> None:
+def _require_own_code(path: str, arguments: Sequence[str]) -> None:
     """Imports a user's component, whose modules must be known and unchanged since the plan."""
     module = path.partition(":")[0]
     known = own_modules(module)
@@ -90,7 +93,7 @@ def _require_own_code(path: str) -> None:
             "Start again to plan the trials with the current code"
         )
     with known_alone([path]):
-        import_part(path)
+        import_part(path, arguments)
 
 
 def _require_weights(trials: Sequence[Trial], root: Path) -> None:

@@ -11,19 +11,13 @@ from itertools import pairwise
 
 import torch
 
-from nodebench.data.load import load_data
 from nodebench.errors import ResourceError, TrialFailure
-from nodebench.models.build import build
-from nodebench.models.device import to_device
-from nodebench.ode.block import ode_blocks, share_memory
 from nodebench.planning import RunOptions
 from nodebench.planning.estimate import Cost
 from nodebench.spec import Trial
 from nodebench.spec.point import EvaluationPoint
-from nodebench.spec.seed import stream
 from nodebench.store.result import Row
-from nodebench.training.adaptation import adaptation_for
-from nodebench.training.loop import new_state, train
+from nodebench.training.loop import train
 from nodebench.training.machine import (
     gpu_count,
     memory_of_trial,
@@ -31,11 +25,10 @@ from nodebench.training.machine import (
     release_memory,
     reset_peak_memory,
     select_device,
-    set_precision,
     synchronize,
 )
-from nodebench.training.step import Step
-from nodebench.training.tasks.table import task_for
+from nodebench.training.preparation import prepare_trial
+from nodebench.training.steps.step import Step
 
 STEPS = 8
 MOST_S = 10.0
@@ -85,23 +78,15 @@ def probe_trial(trial: Trial, options: RunOptions) -> Probe | None:
 
     None if not even a step, or the test, comes to an end within seconds.
     """
-    torch.set_num_threads(options.resources.cpus)
-    spec, precision = trial.spec, trial.spec.train.precision
-    set_precision(precision)
-    device = select_device(options.resources.gpu_share)
-    data = load_data(spec, options.data_root).to(device)
-    model, task = to_device(build(spec, data), device, precision), task_for(data, spec)
-    torch.manual_seed(stream(spec.seed, "training"))
-    share_memory(model, memory_of_trial(options.resources.gpu_share))
-    for block in ode_blocks(model):
-        block.max_evaluations = options.limits.nfe
-        block.deadline = time.monotonic() + HANGS_S
-    state = new_state(model, spec, adaptation_for(model, task, spec))
+    prepared = prepare_trial(trial.spec, options)
+    spec, device, task = prepared.spec, prepared.device, prepared.task
+    prepared.limit_solves(prepared.model, time.monotonic() + HANGS_S)
+    state = prepared.new_state()
     reset_peak_memory(device)
     total = spec.train.iterations or (spec.train.epochs or 0) * task.batches_per_epoch
     try:
         steps = _first_steps(train(state, task, spec), device)
-        test_s = task.evaluate(model, size=spec.train.batch_size).forward_s * task.test_passes
+        test = task.evaluate(prepared.model, size=spec.train.batch_size)
     except TrialFailure:
         return None
     tests = total // (task.batches_per_epoch * spec.train.test_every) or 1
@@ -111,7 +96,7 @@ def probe_trial(trial: Trial, options: RunOptions) -> Probe | None:
     )
     return Probe(
         steps=tuple(steps[1:] or steps or [0.0]),  # the first also allocates
-        test_s=test_s,
+        test_s=test.forward_s * task.test_passes,
         iterations=total,
         tests=tests + evaluations,
         grows=spec.solver is not None and spec.solver.facts.kind != "fixed",

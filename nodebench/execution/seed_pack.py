@@ -15,10 +15,10 @@ from nodebench.planning import RunOptions
 from nodebench.spec import Trial
 from nodebench.store import Store
 from nodebench.store.result import Row
-from nodebench.training.cuda_graph import graph_of
-from nodebench.training.step import Step, Taker, taken_by
+from nodebench.training.steps.cuda_graph import graph_of
+from nodebench.training.steps.step import Step, Taker, taken_by
+from nodebench.training.steps.vmapped import Together
 from nodebench.training.trial import attempt
-from nodebench.training.vmapped import Together
 
 
 class Pack:

@@ -20,30 +20,26 @@ import torch
 
 from nodebench.data.load import load_data
 from nodebench.errors import TrialFailure
-from nodebench.models.build import build
-from nodebench.models.device import to_device
-from nodebench.ode.block import share_memory
 from nodebench.planning import RunOptions
 from nodebench.spec import Trial, TrialSpec
 from nodebench.spec.data import Dataset
 from nodebench.store import Store
 from nodebench.store.result import Row
 from nodebench.training.checkpoint import EpochSums, TrainState, read_checkpoint, restore
-from nodebench.training.cuda_graph import WARM_STEPS, graph_of
 from nodebench.training.loop import new_state
 from nodebench.training.machine import (
     environment,
     is_out_of_memory,
     memory_of,
-    memory_of_trial,
     select_device,
     set_precision,
     shortage,
     synchronize,
 )
-from nodebench.training.step import Step, Taker, taken_by
+from nodebench.training.preparation import prepare_trial
+from nodebench.training.steps.cuda_graph import WARM_STEPS, graph_of
+from nodebench.training.steps.step import Step, Taker, taken_by
 from nodebench.training.task import Task
-from nodebench.training.tasks.table import task_for
 
 WARM_STEPS_OF_A_ROUND = 2
 """Steps at the beginning of a round that do not count: they fill caches and allocate."""
@@ -191,13 +187,10 @@ def _end_of_training(
     trial: Trial, store: Store, options: RunOptions, shared: _SharedData
 ) -> tuple[TrainState, Task[Any]]:
     """A state to be stepped that has a finished trial's weights, and keeps them."""
-    spec, data = _still(trial.spec), shared.of(trial.spec)
-    set_precision(spec.train.precision)
-    model = build(spec, data)
-    share_memory(model, memory_of_trial(options.resources.gpu_share))
-    restore(model, read_checkpoint(store.folder(trial.id).checkpoint))
-    state = new_state(to_device(model, shared.device, spec.train.precision).train(), spec)
-    return state, task_for(data, spec)
+    prepared = prepare_trial(_still(trial.spec), options, data=shared.of(trial.spec))
+    prepared.limit_memory(prepared.model)
+    restore(prepared.model, read_checkpoint(store.folder(trial.id).checkpoint))
+    return new_state(prepared.model.train(), prepared.spec), prepared.task
 
 
 def _still(spec: TrialSpec) -> TrialSpec:

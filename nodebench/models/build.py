@@ -22,7 +22,7 @@ from nodebench.models.vdcnn import text_network
 from nodebench.models.weights import read_weights
 from nodebench.spec import TrialSpec
 from nodebench.spec.seed import stream
-from nodebench.spec.settings import import_part
+from nodebench.spec.settings import MODEL_ARGUMENTS, import_part
 from nodebench.spec.vocabulary import STAGES
 
 NETWORKS: dict[str, Callable[[TrialSpec, Any], nn.Module]] = {
@@ -44,7 +44,7 @@ def build(spec: TrialSpec, data: Data | Trajectory | Flow) -> nn.Module:
     Raises:
         InputError: if these are in a file that does not fit, or the user's own code gives none.
     """
-    factory = NETWORKS.get(spec.model.name) or import_part(spec.model.name)
+    factory = NETWORKS.get(spec.model.name) or import_part(spec.model.name, MODEL_ARGUMENTS)
     with torch.random.fork_rng():
         torch.manual_seed(stream(spec.seed, "weights"))
         model = factory(spec, data)

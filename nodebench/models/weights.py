@@ -23,6 +23,9 @@ DAMAGED = (
 )
 """What torch and pickle raise of flipped bits. Too little memory is not among them."""
 
+MARKS_A_FOLDER = 0x10
+"""The bit of a ZIP part's external attributes by which MS-DOS, and torch, know a folder."""
+
 
 def read_tensors(path: Path) -> Any:
     """The values in a file of torch's, on the CPU; plain values and tensors only.
@@ -45,9 +48,14 @@ def read_tensors(path: Path) -> Any:
 
 
 def _is_sound(content: io.BytesIO) -> bool:
-    """Whether every part of the archive that torch writes has the CRC-32 that it was given."""
+    """Whether every part of the archive that torch writes has the CRC-32 that it was given.
+
+    A part must not be marked as a folder: of those, torch reads nothing and returns what was in
+    memory before.
+    """
     with zipfile.ZipFile(content) as archive:
-        return archive.testzip() is None
+        is_folder = any(part.external_attr & MARKS_A_FOLDER for part in archive.infolist())
+        return archive.testzip() is None and not is_folder
 
 
 def read_weights(model: nn.Module, path: Path) -> None:

@@ -95,8 +95,9 @@ def sweep_path(source: str | Path) -> Path:
         return files[0]
     if found:
         return found[0]  # a folder that is not a report's, as whoever reads it will say
-    known = unknown(name, "sweep", sweep_files())
-    message = f"there is no such file, and no sweep of that name. {known}"
+    here = [path for path in (f"{name}.yaml", f"{name}.yml") if os.path.isfile(path)]
+    hint = f"Did you mean `{here[0]}`?" if here else unknown(name, "sweep", sweep_files())
+    message = f"there is no such file, and no sweep of that name. {hint}"
     raise SweepError(str(source), [Fault("(file)", message)])
 
 

@@ -67,8 +67,13 @@ class EvaluationPoint:
 
     @property
     def is_about_batches(self) -> bool:
-        """Whether it asks what batches cost, which is no question of accuracy."""
+        """Whether it asks what batches cost."""
         return self.batch_size is not None or self.control is not None
+
+    @property
+    def is_about_accuracy(self) -> bool:
+        """Whether it asks how accurate the model is under a solver."""
+        return self.gradient is None and not self.is_about_batches
 
 
 def _scaled(trained: Solver, factor: float, span: float | None) -> dict[str, Any]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import math
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import reduce
 from operator import or_
 from typing import Annotated, Any, get_args
@@ -135,11 +136,16 @@ def parts_in(node: Any) -> dict[str, type[Settings]]:
     return found
 
 
-def import_part(path: str) -> Any:
-    """The object that an import path `package.module:Name` names.
+MODEL_ARGUMENTS = ("spec", "data")
+DATA_ARGUMENTS = ("part", "seed", "root")
+"""What a user's own model, and a user's own data set, is called with."""
+
+
+def import_part(path: str, arguments: Sequence[str]) -> Any:
+    """The object that an import path `package.module:Name` names, to be called with `arguments`.
 
     Raises:
-        InputError: if there is none, or importing it fails.
+        InputError: if there is none, importing it fails, or it does not take these arguments.
     """
     module, _, name = path.partition(":")
     try:
@@ -156,6 +162,17 @@ def import_part(path: str) -> Any:
             f"`{path}` has the type `{type(part).__name__}`, which cannot be called. Name a "
             "function or a class"
         )
+    try:
+        signature = inspect.signature(part)
+    except (TypeError, ValueError):  # of code that is not Python's
+        return part
+    try:
+        signature.bind(*arguments)
+    except TypeError as error:
+        call = f"{name}({', '.join(arguments)})"
+        raise InputError(
+            f"`{path}` is called as `{call}`, but its signature is `{name}{signature}`: {error}"
+        ) from error
     return part
 
 

@@ -140,10 +140,15 @@ def _override_by_text(tree: Tree, text: str, faults: list[Fault]) -> None:
     if not equals or not key.strip():
         faults.append(Fault("--set", f"{shown(text)} should read `dotted.path=value`"))
         return
+    if not value.strip():
+        why = f"{shown(text)} has no value. To go back to the default, write `{key.strip()}=null`"
+        faults.append(Fault("--set", why))
+        return
     try:
         _override(tree, key.strip(), parse(value), "--set", faults)
-    except yaml.YAMLError:
-        faults.append(Fault("--set", f"the value of {shown(text)} is not YAML with plain values"))
+    except yaml.YAMLError as error:
+        problem = getattr(error, "problem", None) or error
+        faults.append(Fault("--set", f"the value of {shown(text)} is not plain YAML: {problem}"))
 
 
 def _override(tree: Tree, key: str, value: Any, origin: str, faults: list[Fault]) -> None:

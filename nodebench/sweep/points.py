@@ -32,7 +32,7 @@ def points(trial: Trial, blocks: Sequence[Evaluate]) -> list[EvaluationPoint]:
     measured: set[tuple[int | None, str]] = set()
     for point in asked(trial, blocks):
         how = (point.test_size, point.batch_norm)
-        if not (point.gradient or point.is_about_batches) and how not in measured:
+        if point.is_about_accuracy and how not in measured:
             measured.add(how)
             for end in (own_point(trial), limit_point(trial.spec)):
                 same = replace(end, test_size=point.test_size, batch_norm=point.batch_norm)

@@ -20,7 +20,7 @@ from nodebench.store.result import Row
 from nodebench.training.checkpoint import EpochSums, Hook, TrainState
 from nodebench.training.machine import peak_memory, reset_peak_memory, synchronize
 from nodebench.training.optimization import make_optimizer, set_learning_rate
-from nodebench.training.step import Step
+from nodebench.training.steps.step import Step
 from nodebench.training.task import Task
 
 # How often a loss that is not finite is looked for, in iterations: looking waits for a GPU.

@@ -8,15 +8,12 @@ import time
 import traceback
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import torch
 from torch import nn
 
-from nodebench.data.load import load_data
 from nodebench.errors import (
     InputError,
     StoreError,
@@ -24,33 +21,19 @@ from nodebench.errors import (
     TrialOutcome,
     masked,
 )
-from nodebench.models.build import build
-from nodebench.models.device import to_device
-from nodebench.ode.block import ode_blocks, share_memory
 from nodebench.planning import RunOptions
 from nodebench.planning.missing import is_missing
 from nodebench.spec import Trial
-from nodebench.spec.own_code import known_alone
-from nodebench.spec.seed import stream
 from nodebench.store import Result, Store, TrialFolder
 from nodebench.store.giving_up import take_given_up
 from nodebench.store.result import Row
-from nodebench.training.adaptation import adaptation_for
 from nodebench.training.checkpoint import TrainState, newest_checkpoint, read_checkpoint
 from nodebench.training.evaluation import evaluate_points
-from nodebench.training.loop import drop_last_test, new_state, train
-from nodebench.training.machine import (
-    environment,
-    is_out_of_memory,
-    memory_of_trial,
-    select_device,
-    set_precision,
-    shortage,
-)
+from nodebench.training.loop import drop_last_test, train
+from nodebench.training.machine import environment, is_out_of_memory, shortage
+from nodebench.training.preparation import Prepared, prepare_trial
 from nodebench.training.record import Record
-from nodebench.training.step import Step
-from nodebench.training.task import Task
-from nodebench.training.tasks.table import task_for
+from nodebench.training.steps.step import Step
 
 
 def run_trial(
@@ -97,47 +80,18 @@ def attempt(
         raise StoreError(f"`{folder.path}` cannot be written: {_told(error)}") from error
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """A trial's parts, on its device, before the first step.
-
-    `untrained` builds the network again; of `packed` trials that share the device, this is one.
-    """
-
-    trial: Trial
-    options: RunOptions
-    packed: int
-    device: torch.device
-    task: Task[Any]
-    state: TrainState
-    untrained: Callable[[], nn.Module]
-
-    def limit_solves(self, model: nn.Module, start: float) -> float | None:
-        """Holds a model's solves to the trial's share of memory, and to its limits from `start`.
-
-        Gives the deadline.
-        """
-        limits = self.options.limits
-        # The others of a pack take their part of the time.
-        deadline = None if limits.minutes is None else start + 60 * limits.minutes * self.packed
-        memory = memory_of_trial(self.options.resources.gpu_share)
-        share_memory(model, memory // self.packed)
-        for block in ode_blocks(model):
-            block.max_evaluations = limits.nfe
-            block.deadline = deadline
-        return deadline
-
-
 def _steps(
     trial: Trial, store: Store, options: RunOptions, packed: int, record: Record
 ) -> Iterator[Step | Row]:
     """A trial's four steps: prepare, resume, train, evaluate."""
-    prepared = _prepared(trial, options, packed)
-    record.follow(prepared.state, prepared.task.chance)
-    epochs_saved = _resume(prepared, store, record)
-    yield from _train(prepared, record, epochs_saved)
-    record.keep_end(prepared.state)
-    _evaluate(prepared, record.folder)
+    trial.require_as_named()
+    prepared = prepare_trial(trial.spec, options, packed=packed)
+    state = prepared.new_state()
+    record.follow(state, prepared.task.chance)
+    epochs_saved = _resume(trial, prepared, state, store, record)
+    yield from _train(prepared, state, record, epochs_saved)
+    record.keep_end(state)
+    _evaluate(trial, prepared, record.folder)
 
 
 def _with_outcome(steps: Iterator[Step | Row], record: Record) -> Iterator[Step | Row]:
@@ -178,31 +132,14 @@ def _is_rays(trace: TracebackType | None) -> bool:
     return str(last.f_globals.get("__name__")).partition(".")[0] == "ray"
 
 
-def _prepared(trial: Trial, options: RunOptions, packed: int) -> Prepared:
-    """Data, network and optimizer, as the spec and its seed make them."""
-    torch.set_num_threads(options.resources.cpus)
-    spec = trial.spec
-    trial.require_as_named()
-    set_precision(spec.train.precision)
-    device = select_device(options.resources.gpu_share)
-
-    def network() -> nn.Module:
-        return to_device(build(spec, data), device, spec.train.precision)
-
-    with known_alone(spec.import_paths):
-        data = load_data(spec, options.data_root).to(device)
-        model, task = network(), task_for(data, spec)
-    torch.manual_seed(stream(spec.seed, "training"))
-    state = new_state(model, spec, adaptation_for(model, task, spec))
-    return Prepared(trial, options, packed, device, task, state, network)
-
-
-def _resume(prepared: Prepared, store: Store, record: Record) -> int:
+def _resume(
+    trial: Trial, prepared: Prepared, state: TrainState, store: Store, record: Record
+) -> int:
     """Goes back to the last checkpoint, or on from a shorter training's last, if there is one.
 
     Gives how many epochs the trial's own checkpoint has.
     """
-    trial, state, folder = prepared.trial, prepared.state, record.folder
+    folder = record.folder
     if values := newest_checkpoint(folder):
         state.load(values, prepared.device)
         folder.log(f"resumed after epoch {state.epoch}, iteration {state.iteration}")
@@ -229,16 +166,17 @@ def _end_of(shorter: TrialFolder, folder: TrialFolder) -> dict[str, Any] | None:
         return None
 
 
-def _train(prepared: Prepared, record: Record, epochs_saved: int) -> Iterator[Step | Row]:
+def _train(
+    prepared: Prepared, state: TrainState, record: Record, epochs_saved: int
+) -> Iterator[Step | Row]:
     """Trains to the end, and keeps what comes of it."""
-    state = prepared.state
     packed = {"packed": prepared.packed} if prepared.packed > 1 else {}
     here = environment(prepared.device) | packed
     if here not in state.environments:
         state.environments.append(here)
-    start = record.start_clock(state, epochs_saved=epochs_saved)
-    deadline = prepared.limit_solves(state.model, start)
-    for item in train(state, prepared.task, prepared.trial.spec, deadline):
+    deadline = prepared.deadline(record.start_clock(state, epochs_saved=epochs_saved))
+    prepared.limit_solves(state.model, deadline)
+    for item in train(state, prepared.task, prepared.spec, deadline):
         if isinstance(item, Step):
             record.keep_step(state)
         else:
@@ -246,22 +184,21 @@ def _train(prepared: Prepared, record: Record, epochs_saved: int) -> Iterator[St
         yield item
 
 
-def _evaluate(prepared: Prepared, folder: TrialFolder) -> None:
+def _evaluate(trial: Trial, prepared: Prepared, folder: TrialFolder) -> None:
     """Evaluates under other solvers; a limit of minutes holds for this on its own."""
-    trial, task, options = prepared.trial, prepared.task, prepared.options
-    model, start = prepared.state.model, time.monotonic()
-    prepared.limit_solves(model, start)
+    task, model, options = prepared.task, prepared.model, prepared.options
+    deadline = prepared.deadline(time.monotonic())
+    prepared.limit_solves(model, deadline)
 
     def untrained() -> nn.Module:
         other = prepared.untrained()
-        prepared.limit_solves(other, start)
+        prepared.limit_solves(other, deadline)
         return other
 
     with suppress(TrialFailure):  # which the points will tell
         if rows := task.trajectories(model):
             folder.write_trajectories(rows)
-    wanted = options.points(trial)
-    evaluate_points(model, untrained, task, trial, wanted, folder, options.limits)
+    evaluate_points(model, untrained, task, trial, options.points(trial), folder, options.limits)
 
 
 @contextmanager

@@ -5,9 +5,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import yaml
+from typer.testing import CliRunner
 
 from nodebench.cli import run as cli
+from nodebench.cli.app import app
+from nodebench.errors import SweepError
+from nodebench.planning.lookup import load_sweep
 from nodebench.planning.plan import Entry
 from nodebench.store import Result
 from nodebench.store.result import TrialState
@@ -38,7 +43,7 @@ def test_a_part_of_a_plan_is_what_run_would_take_of_it(tmp_path):
     done = command(tmp_path, "plan", "tiny.yaml", "--only", "solver.steps=4", "--shard", "1/2")
     lines = done.stdout.splitlines()
     assert lines[0].endswith("steps 4 · s0")
-    assert lines[1:] == ["tiny: 1 trials, 1 to run"]
+    assert lines[1:] == ["tiny: 1 trial, 1 to run"]
 
 
 def test_small_is_short_for_a_size(tmp_path):
@@ -48,11 +53,11 @@ def test_small_is_short_for_a_size(tmp_path):
         done = command(tmp_path, "plan", "tiny.yaml", *words)
         ended[words] = done.stdout.splitlines()[-1]
     assert list(ended.values()) == [
-        "tiny-small: 1 trials, 1 to run",
-        "tiny-small: 1 trials, 1 to run",
+        "tiny-small: 1 trial, 1 to run",
+        "tiny-small: 1 trial, 1 to run",
         "tiny-medium: 2 trials, 2 to run",
-        "tiny: 1 trials, 1 to run",
-        "tiny: 1 trials, 1 to run",
+        "tiny: 1 trial, 1 to run",
+        "tiny: 1 trial, 1 to run",
     ]
     done = command(tmp_path, "plan", "tiny.yaml", "--small", "--size", "medium")
     assert (done.returncode, done.stdout) == (2, "")
@@ -131,6 +136,20 @@ def test_an_unknown_sweep_is_told_which_there_are():
     done = command(".", "plan", "quickstrt")
     assert done.returncode == 2
     assert "Did you mean `quickstart`?" in done.stderr
+
+
+def test_a_file_named_without_its_ending_is_pointed_to(tmp_path, monkeypatch):
+    write_tiny(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SweepError, match=r"no sweep of that name\. Did you mean `tiny\.yaml`\?"):
+        load_sweep("tiny")
+
+
+def test_a_setting_without_its_option_is_told_the_option():
+    told = CliRunner().invoke(app, ["plan", "quickstart", "train.epochs=2"])
+    assert told.exit_code == 2
+    words = " ".join(told.output.replace("│", " ").split())
+    assert "extra argument(s) (train.epochs=2). To change a setting, write `--set PATH=V" in words
 
 
 def test_missing_data_is_said_before_anything_starts(tmp_path):
@@ -244,5 +263,5 @@ def test_evaluating_trains_nothing(tmp_path):
     write_tiny(tmp_path, evaluate={"methods": ["euler"], "steps": [4]})
     done = command(tmp_path, "evaluate", "tiny.yaml", "--inline", "--no-track")
     assert done.returncode == 1
-    assert "1 trials are not trained" in done.stdout
+    assert "1 trial is not trained" in done.stdout
     assert not (tmp_path / "runs" / "trials").exists()

@@ -15,7 +15,7 @@ from nodebench.errors import InputError, ResourceError
 from nodebench.execution import launch
 from nodebench.execution.preflight import require_places
 from nodebench.files import require_writable
-from nodebench.spec.settings import import_part
+from nodebench.spec.settings import MODEL_ARGUMENTS, import_part
 from nodebench.store import Store
 from tests.support.cli_process import command, new_python
 from tests.support.tiny_sweeps import TINY, Quiet, tiny, write_tiny
@@ -149,7 +149,7 @@ def test_own_code_that_cannot_be_imported_is_an_error_with_its_place(
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "own_code.py").write_text(text)
     with pytest.raises(InputError) as caught:
-        import_part("own_code:net")
+        import_part("own_code:net", MODEL_ARGUMENTS)
     assert reason in str(caught.value)
     assert "`own_code:net`" in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -157,7 +157,7 @@ def test_own_code_that_cannot_be_imported_is_an_error_with_its_place(
 
 def test_own_code_that_is_not_there_is_told_from_what_it_lacks():
     with pytest.raises(InputError, match=r"No module named 'not_there'\. Give `package.module"):
-        import_part("not_there.inner:net")
+        import_part("not_there.inner:net", MODEL_ARGUMENTS)
 
 
 def test_a_syntax_error_in_own_code_ends_with_status_two(tmp_path):
@@ -180,7 +180,7 @@ def test_a_pipe_that_nobody_writes_to_is_refused_within_seconds(tmp_path, monkey
 def test_a_sweep_may_come_by_a_pipe(tmp_path):
     text = write_tiny(tmp_path).read_text()
     done = command(tmp_path, "plan", "/dev/stdin", input=text)
-    assert done.stdout.endswith("tiny: 1 trials, 1 to run\n"), done.stderr
+    assert done.stdout.endswith("tiny: 1 trial, 1 to run\n"), done.stderr
 
 
 def test_a_working_folder_that_was_removed_is_said(tmp_path):

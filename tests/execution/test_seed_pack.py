@@ -19,13 +19,13 @@ from nodebench.spec.identity import Cell
 from nodebench.spec.training import Limits
 from nodebench.store import Store
 from nodebench.sweep.file import Resources, Stop
-from nodebench.training import trial as trial_module
+from nodebench.training import preparation
 from nodebench.training.checkpoint import EpochSums, TrainState, read_checkpoint
 from nodebench.training.loop import new_state
-from nodebench.training.step import Step
+from nodebench.training.steps.step import Step
+from nodebench.training.steps.vmapped import Together
 from nodebench.training.tasks.table import task_for
-from nodebench.training.trial import run_trial
-from nodebench.training.vmapped import Together
+from nodebench.training.trial import attempt, run_trial
 from tests.support.tiny_sweeps import TINY, essence, options, tiny
 
 IMAGES = {
@@ -159,7 +159,7 @@ def test_a_pack_that_was_cut_off_goes_on_to_the_same_bits(tmp_path, three):
 def test_trials_that_stand_elsewhere_join_their_pack(tmp_path, three):
     trials, how = three
     store, alone = Store(tmp_path / "runs"), Store(tmp_path / "alone")
-    begun = trial_module.attempt(trials[1], store, how)
+    begun = attempt(trials[1], store, how)
     for _ in range(6):  # into its second epoch
         next(begun)
     begun.close()
@@ -181,7 +181,7 @@ def test_a_seed_that_diverges_does_not_harm_the_others(tmp_path, three, monkeypa
 
     healthy, store = Store(tmp_path / "healthy"), Store(tmp_path / "runs")
     run(trials, healthy, how)
-    monkeypatch.setattr(trial_module, "task_for", task)
+    monkeypatch.setattr(preparation, "task_for", task)
     run(trials, store, how)
     outcomes = [store.folder(trial.id).result().outcome for trial in trials]
     assert outcomes == ["finished", "diverged", "finished"]
@@ -210,7 +210,7 @@ def test_what_cannot_be_done_together_is_done_one_by_one(tmp_path, three, monkey
         raise ValueError("no rule for that")
 
     with monkeypatch.context() as patch:  # after the solve, whose evaluations must not be counted
-        patch.setattr("nodebench.training.vmapped.torch.autograd.grad", refuse)
+        patch.setattr("nodebench.training.steps.vmapped.torch.autograd.grad", refuse)
         run(trials, store, how)
     run_trial(trials[0], alone, how)
     histories = [s.folder(trials[0].id).history() for s in (store, alone)]

@@ -99,7 +99,7 @@ def test_a_trial_says_which_form_it_took(tmp_path, monkeypatch):
     assert rows["exact"] == rows["backprop"]
     assert results["exact"].tags == {"exact_gradient": "backprop"}
     assert results["backprop"].tags == {}
-    monkeypatch.setattr("nodebench.training.trial.memory_of_trial", lambda _gpus: 0)
+    monkeypatch.setattr("nodebench.training.preparation.memory_of_trial", lambda _gpus: 0)
     store = Store(tmp_path / "small")
     result = run_trial(trial, store, options(sweep, tmp_path))
     assert result.tags == {"exact_gradient": "recompute"}

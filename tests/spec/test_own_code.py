@@ -16,7 +16,7 @@ from nodebench.planning.lookup import find, load_sweep
 from nodebench.planning.warnings import doubts
 from nodebench.spec import Trial, TrialSpec
 from nodebench.spec.own_code import own_modules
-from nodebench.spec.settings import import_part
+from nodebench.spec.settings import MODEL_ARGUMENTS, import_part
 from nodebench.store import Store
 from nodebench.sweep.file import Resources
 from nodebench.training.trial import run_trial
@@ -223,6 +223,10 @@ def test_code_in_a_zip_file_decides_an_id_like_any_other(tmp_path, monkeypatch):
     ("text", "reason"),
     [
         ("net = 3", "has the type `int`, which cannot be called"),
+        (
+            "def net(width=2, **more):\n    pass",
+            "is called as `net(spec, data)`, but its signature is `net(width=2, **more)`: too many",
+        ),
         ("import sys\nsys.exit(3)", "/net.py`, line 2: SystemExit: 3"),
         ("import argparse\nargparse.ArgumentParser().parse_args(['x'])", "/net.py`, line 2: Sys"),
     ],
@@ -230,7 +234,7 @@ def test_code_in_a_zip_file_decides_an_id_like_any_other(tmp_path, monkeypatch):
 def test_a_part_that_cannot_be_one_is_refused_by_the_line_that_is_wrong(package, text, reason):
     name = package(__init__="", net=text)
     with pytest.raises(InputError) as caught:
-        import_part(f"{name}.net:net")
+        import_part(f"{name}.net:net", MODEL_ARGUMENTS)
     assert reason in str(caught.value)
 
 

@@ -15,7 +15,7 @@ from nodebench.store.result import INCIDENTAL, Row
 from nodebench.store.trial_folder import ERRORS_RULE
 from nodebench.sweep import Sweep, load
 from nodebench.training.loop import train
-from nodebench.training.step import Step
+from nodebench.training.steps.step import Step
 
 TINY: dict[str, Any] = {
     "data": {"name": "spheres", "train_size": 64, "test_size": 32},

@@ -137,6 +137,24 @@ def test_an_unknown_override_is_refused(tmp_path):
     assert "Did you mean `solver`?" in faults(write_sweep(tmp_path), overrides=["solvr.steps=3"])[0]
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("train.epochs=", "has no value. To go back to the default, write `train.epochs=null`"),
+        ("train.epochs= ", "has no value"),
+        ("train.epochs", "should read `dotted.path=value`"),
+        (
+            "seeds=[18446744073709551616]",
+            "is not plain YAML: line 1: a number does not fit in 64 bits",
+        ),
+        ("seeds=[1", "is not plain YAML: expected ',' or ']'"),
+    ],
+)
+def test_an_override_without_a_readable_value_is_refused(tmp_path, text, told):
+    (fault,) = faults(write_sweep(tmp_path), overrides=[text])
+    assert told in fault
+
+
 def test_data_of_different_metrics_are_two_sweeps(tmp_path):
     parts = [{"data": ["digits"]}, {"data": ["spiral"], "model": ["neuralode"]}]
     (fault,) = faults(write_sweep(tmp_path, grid=parts, base={**BASE, "train": {"iterations": 1}}))

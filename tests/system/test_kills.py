@@ -151,7 +151,7 @@ def test_killing_an_evaluation_loses_at_most_the_point_being_computed(tmp_path):
     assert 4 <= len(before) < len(steps)
     done = command(tmp_path, "evaluate", "tiny.yaml", "--inline", "--no-track", "--no-report")
     assert done.returncode == 0, done.stderr
-    assert "1 trials, 1 to evaluate" in done.stdout
+    assert "1 trial, 1 to evaluate" in done.stdout
     after = folder.evaluations()
     assert after[: len(before)] == before  # seconds and all
     assert len(after) == len(steps) + 2

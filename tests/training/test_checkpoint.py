@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nodebench.errors import StoreError
+from nodebench.models.weights import MARKS_A_FOLDER
 from nodebench.planning import entries
 from nodebench.store import Result, Store
 from nodebench.training.checkpoint import read_checkpoint
@@ -108,7 +109,17 @@ def flip_a_bit_of_the_weights(path):
     path.write_bytes(content)
 
 
-@pytest.mark.parametrize("damage", [cut_short, flip_a_bit_of_the_weights])
+def mark_the_weights_as_a_folder(path):
+    content = bytearray(path.read_bytes())
+    entry = content.rindex(b"PK\x01\x02", 0, content.rindex(b"/data/0"))
+    content[entry + 38] |= MARKS_A_FOLDER
+    path.write_bytes(content)
+
+
+DAMAGES = [cut_short, flip_a_bit_of_the_weights, mark_the_weights_as_a_folder]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_checkpoint_is_noticed_and_the_one_before_it_used(tmp_path, damage):
     sweep, trial, store = broken_off(tmp_path)
     folder = store.folder(trial.id)

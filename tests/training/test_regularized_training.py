@@ -13,7 +13,7 @@ from nodebench.ode.block import ODEBlock
 from nodebench.spec import TrialSpec
 from nodebench.training.checkpoint import EpochSums, TrainState, read_checkpoint
 from nodebench.training.loop import train
-from nodebench.training.step import Step
+from nodebench.training.steps.step import Step
 from nodebench.training.tasks.table import task_for
 from tests.support.tiny_sweeps import rows_of
 from tests.support.tiny_trainings import CPU, begun, spec, trained

@@ -10,7 +10,7 @@ from nodebench.data.dataset import Data
 from nodebench.spec import TrialSpec
 from nodebench.training.checkpoint import TrainState, read_checkpoint
 from nodebench.training.loop import new_state, train
-from nodebench.training.step import Step
+from nodebench.training.steps.step import Step
 from nodebench.training.tasks.table import task_for
 from tests.support.tiny_sweeps import rows_of
 from tests.support.tiny_trainings import CPU, DIGITS, begun, spec, trained

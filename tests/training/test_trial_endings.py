@@ -144,7 +144,7 @@ def test_a_shortage_of_memory_has_a_reason(tmp_path, monkeypatch):
     def out_of_memory(*_):
         raise MemoryError
 
-    monkeypatch.setattr("nodebench.training.trial.build", out_of_memory)
+    monkeypatch.setattr("nodebench.training.preparation.build", out_of_memory)
     sweep, store = tiny(tmp_path), Store(tmp_path)
     result = run_trial(sweep.trials[0], store, options(sweep, tmp_path))
     assert result.outcome == "out-of-memory"

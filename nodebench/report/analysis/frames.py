@@ -73,7 +73,7 @@ def evaluation_frame(sweep: Sweep, store: Store) -> pd.DataFrame:
     rows = []
     named = {trial.id: set(asked(trial, sweep.evaluate)) for trial in sweep.trials}
     for trial, point, row in _measured_points(sweep, store):
-        if not (point.gradient or point.is_about_batches):
+        if point.is_about_accuracy:
             metric, solver = trial.spec.data.metric, Solver(**row["solver"])
             rest = {BUDGET: _budget(trial, point, solver), "metric": metric}
             marks = {

@@ -155,7 +155,7 @@ def _why_undecided(limit: _Evaluated | None, finer: Sequence[_Evaluated]) -> str
 def _comparable_rows(trial: Trial, rows: Iterable[Row]) -> list[Row]:
     """The points on the largest part of the test set, with learned statistics if there are any."""
     points = [(row, known_point(row)) for row in rows]
-    solves = [row for row, point in points if not (point.gradient or point.is_about_batches)]
+    solves = [row for row, point in points if point.is_about_accuracy]
 
     def rank(row: Row) -> tuple[float, bool]:
         point = known_point(row)

@@ -11,7 +11,7 @@ from torch.func import functional_call, vmap
 
 from nodebench.ode.block import by_backprop, take_evaluations
 from nodebench.training.machine import keep_freed_memory
-from nodebench.training.step import Step
+from nodebench.training.steps.step import Step
 from nodebench.training.task import Loss, Task
 
 

@@ -16,9 +16,9 @@ from nodebench.spec import TrialSpec
 from nodebench.spec.identity import Cell
 from nodebench.sweep.file import Resources
 from nodebench.training.checkpoint import EpochSums
-from nodebench.training.cuda_graph import WARM_STEPS, Graphed, graph_of
 from nodebench.training.loop import new_state
-from nodebench.training.step import Step
+from nodebench.training.steps.cuda_graph import WARM_STEPS, Graphed, graph_of
+from nodebench.training.steps.step import Step
 from nodebench.training.tasks.table import task_for
 
 DIGITS = {

@@ -17,7 +17,7 @@ from nodebench.planning import RunOptions
 from nodebench.planning.seed_packs import has_equal_steps
 from nodebench.spec import Trial
 from nodebench.training.machine import peak_memory
-from nodebench.training.step import Step
+from nodebench.training.steps.step import Step
 from nodebench.training.task import Loss
 
 WARM_STEPS = 3
