@@ -17,7 +17,7 @@ from nodebench.execution.preflight import require_places
 from nodebench.files import require_writable
 from nodebench.spec.settings import MODEL_ARGUMENTS, import_part
 from nodebench.store import Store
-from tests.support.cli_process import command
+from tests.support.cli_process import command, new_python
 from tests.support.tiny_sweeps import TINY, Quiet, tiny, write_tiny
 
 
@@ -186,7 +186,7 @@ def test_a_sweep_may_come_by_a_pipe(tmp_path):
 def test_a_working_folder_that_was_removed_is_said(tmp_path):
     folder = tmp_path / "gone"
     folder.mkdir()
-    done = command(folder, "plan", "x.yaml", preexec_fn=lambda: shutil.rmtree(folder))
+    done = new_python(folder, "plan", "x.yaml", preexec_fn=lambda: shutil.rmtree(folder))
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "the working folder has been removed" in done.stderr
 

@@ -8,6 +8,8 @@ from nodebench.store import Store
 from nodebench.training.trial import run_trial
 from tests.support.tiny_sweeps import options, tiny
 
+pytestmark = pytest.mark.usefixtures("coarse_reference")
+
 
 @pytest.fixture
 def kept(tmp_path):

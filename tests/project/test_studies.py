@@ -11,7 +11,6 @@ from nodebench.planning import RunOptions
 from nodebench.report.analysis.sizes import caveat
 from nodebench.spec import Trial, TrialSpec
 from nodebench.spec.point import EvaluationPoint
-from nodebench.spec.solver import Solver
 from nodebench.store import Store
 from nodebench.sweep import Sweep, load
 from nodebench.sweep.file import Evaluate, Resources, SizeName
@@ -106,6 +105,7 @@ def test_what_gives_the_same_gradient_or_follows_the_epochs_is_no_doubt() -> Non
     assert caveat(load(FILES[0].parent / "odenet4-normalization.yaml", size="small")) == ""
 
 
+@pytest.mark.usefixtures("coarse_reference")
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_the_trials_of_a_sweep_run_on_small_generated_files(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -113,10 +113,6 @@ def test_the_trials_of_a_sweep_run_on_small_generated_files(
     # Coarse, since it is the wiring that is tested.
     monkeypatch.setattr(
         "nodebench.sweep.points.limit_point", lambda _spec: EvaluationPoint("rk4", steps=2)
-    )
-    monkeypatch.setattr(
-        "nodebench.training.evaluation.reference_solver",
-        lambda _spec: Solver(method="rk4", steps=4),
     )
     store = Store(tmp_path / "runs")
     for trial in representatives(load(path)):

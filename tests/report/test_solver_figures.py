@@ -17,6 +17,7 @@ from nodebench.report.result_tables import result_tables
 from nodebench.store import Result, Store
 from nodebench.sweep import Sweep
 from nodebench.training.trial import run_trial
+from tests.support.coarse_reference import coarse_reference
 from tests.support.tiny_sweeps import TINY, options, point, tiny
 
 OWN = {"method": "euler", "step_factor": 1.0, "nfe": 2.0}
@@ -91,8 +92,9 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Sweep, Store]:
     once = {**GRADIENTS, "when": {"solver.steps": 2}}
     sweep = tiny(folder, grid={"solver.steps": [1, 2, 4]}, seeds=[0, 1], evaluate=[block, once])
     store = Store(folder / "runs")
-    for trial in sweep.trials:
-        run_trial(trial, store, options(sweep, folder))
+    with coarse_reference():
+        for trial in sweep.trials:
+            run_trial(trial, store, options(sweep, folder))
     return sweep, store
 
 
@@ -146,6 +148,7 @@ def test_some_cells_stand_for_all_by_their_drops() -> None:
     assert some_cells(judged[:2]) == ["b", "a"]
 
 
+@pytest.mark.usefixtures("coarse_reference")
 def test_adaptation_is_drawn_where_there_is_any(tmp_path: Path) -> None:
     solvers = [{"method": "euler", "adapt": {"every": 2}}, {"method": "dopri5", "adapt": {}}]
     sweep = tiny(tmp_path, base=TINY, grid={"solver": solvers})
@@ -157,6 +160,7 @@ def test_adaptation_is_drawn_where_there_is_any(tmp_path: Path) -> None:
     assert (tmp_path / "report" / "figures" / "adaptation.png").exists()
 
 
+@pytest.mark.usefixtures("coarse_reference")
 def test_paths_are_kept_of_states_in_the_plane(measured: tuple[Sweep, Store]) -> None:
     sweep, store = measured
     rows = store.folder(sweep.trials[-1].id).trajectories()

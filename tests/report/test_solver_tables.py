@@ -14,6 +14,8 @@ from nodebench.store import Store
 from nodebench.training.trial import run_trial
 from tests.support.tiny_sweeps import TINY, options, point, tiny
 
+pytestmark = pytest.mark.usefixtures("coarse_reference")
+
 
 def test_trained_weights_under_other_solvers_are_a_table(tmp_path):
     sweep = tiny(tmp_path, seeds=[0, 1], evaluate={"methods": ["euler", "rk4"], "nfe": [4, 6, 8]})

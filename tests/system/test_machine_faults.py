@@ -68,6 +68,7 @@ def fill(folder):
             return
 
 
+@pytest.mark.usefixtures("coarse_reference")
 @pytest.mark.parametrize("free", [0, 40_000], ids=["not a byte", "too little for a checkpoint"])
 def test_a_full_disk_fails_the_trial_with_that_reason_and_it_goes_on_later(
     tmp_path, small_disk, free
@@ -96,6 +97,7 @@ def test_a_full_disk_fails_the_trial_with_that_reason_and_it_goes_on_later(
     assert histories(sweep, store) == histories(sweep, whole)
 
 
+@pytest.mark.usefixtures("coarse_reference")
 @pytest.mark.parametrize("content", ["", '{"outcome": "fini', '{"outcom": 1}', "[]", "\x00\x01"])
 @pytest.mark.parametrize("name", ["result.json", "evaluations.json", "history.jsonl"])
 def test_a_damaged_file_of_a_finished_trial_is_made_anew(tmp_path, name, content):

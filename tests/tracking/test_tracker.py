@@ -24,7 +24,10 @@ from nodebench.tracking.client import TRIAL_TAG
 from nodebench.tracking.conversion import VIEW_TAG
 from nodebench.tracking.tracker import REPORT_TAG, Tracker, page_of, restore_store
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # MLflow's own code warns
+pytestmark = [
+    pytest.mark.filterwarnings("ignore"),  # MLflow's own code warns
+    pytest.mark.usefixtures("coarse_reference"),
+]
 
 
 @pytest.fixture

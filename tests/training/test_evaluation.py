@@ -14,7 +14,6 @@ from nodebench.api import evaluate, run
 from nodebench.planning import entries
 from nodebench.planning.missing import is_missing
 from nodebench.report.analysis.verdict import VerdictWord, judge
-from nodebench.spec.solver import Solver
 from nodebench.spec.training import Limits
 from nodebench.store import Result, Store
 from nodebench.store.result import Row
@@ -31,13 +30,6 @@ def trained(sweep: Sweep, folder: Path) -> tuple[Result, list[Row]]:
     store = Store(folder / "runs")
     result = run_trial(sweep.trials[0], store, options(sweep, folder))
     return result, store.folder(sweep.trials[0].id).evaluations()
-
-
-@pytest.fixture
-def coarse_reference(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For tests that ask which errors are measured, and not how large they are."""
-    coarse = Solver(method="rk4", steps=8)
-    monkeypatch.setattr("nodebench.training.evaluation.reference_solver", lambda _spec: coarse)
 
 
 def test_a_points_factor_is_of_the_step_size_that_adaptation_came_to(tmp_path: Path) -> None:

@@ -1,0 +1,17 @@
+"""Evaluation without a fine reference, which takes most of the time of a tiny trial."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from nodebench.spec.solver import Solver
+
+
+@contextmanager
+def coarse_reference() -> Iterator[None]:
+    """For tests that evaluate trained models, and do not ask how large the solver's errors are."""
+    coarse = Solver(method="rk4", steps=8)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("nodebench.training.evaluation.reference_solver", lambda _spec: coarse)
+        yield
