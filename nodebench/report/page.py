@@ -14,7 +14,7 @@ from nodebench.files import write
 from nodebench.report import gradient_tables, notes, solver_tables, step_tables, tables
 from nodebench.report.analysis import published, sizes
 from nodebench.report.analysis.baseline import baseline_table, more_seeds_text
-from nodebench.report.analysis.claims import Checked, Judgement, claims_table
+from nodebench.report.analysis.claims import Judgement, claims_table
 from nodebench.report.analysis.columns import MISSING, OUTCOME, TRIAL, as_published
 from nodebench.report.analysis.findings import Findings
 from nodebench.report.analysis.gradients import memory_by_steps
@@ -100,18 +100,9 @@ def _sections(sweep: Sweep, found: Findings, figures: Figures, explored: Explore
         *_images("Learned trajectories", figures.trajectories(), notes.TRAJECTORIES),
         *section("Not finished", "", tables.failures(sweep, results)),
         *section("Details", "", table.details),
-        *section(
-            "Against the baseline",
-            f"{notes.BASELINE} {more_seeds_text(found.compared)}".strip(),
-            baseline_table(sweep, found.compared),
-        ),
-        *_claims_section(sweep, "Claims", notes.CLAIMS, [c for c in found.checked if c.has_source]),
-        *_claims_section(
-            sweep,
-            "Expectations",
-            notes.EXPECTATIONS,
-            [c for c in found.checked if not c.has_source],
-        ),
+        *_baseline_section(found),
+        *_claims_section(found, "Claims", notes.CLAIMS, has_source=True),
+        *_claims_section(found, "Expectations", notes.EXPECTATIONS, has_source=False),
         *section(
             "Published numbers",
             notes.PUBLISHED_NUMBERS,
@@ -159,9 +150,15 @@ def _not_drawn(problems: Sequence[str]) -> list[str]:
     return ["\n".join(["## Figures that failed\n", *lines])] if lines else []
 
 
-def _claims_section(sweep: Sweep, title: str, text: str, checked: Sequence[Checked]) -> list[str]:
-    """What was found of claims; those that do not hold stand out."""
-    why = published.why_not_comparable(sweep) or sizes.caveat(sweep)
+def _baseline_section(found: Findings) -> list[str]:
+    text = f"{notes.BASELINE} {more_seeds_text(found.compared)}".strip()
+    return section("Against the baseline", text, baseline_table(found.sweep, found.compared))
+
+
+def _claims_section(found: Findings, title: str, text: str, *, has_source: bool) -> list[str]:
+    """What was found of claims, or of expectations; those that do not hold stand out."""
+    checked = [each for each in found.checked if each.has_source is has_source]
+    why = published.why_not_comparable(found.sweep) or sizes.caveat(found.sweep)
     doubt = " " + bold(f"These numbers are not the study's: {why}.") if why else ""
     here = [bold(c.text) if c.judgement is Judgement.FAILS else c.text for c in checked]
     return section(title, text + doubt, claims_table(checked).assign(here=here))
