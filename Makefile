@@ -3,9 +3,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 DOCS_READY := .venv/.docs
+PEERS_READY := .venv-peers/.ready
 SOURCES := nodebench tests benchmarks docs/site
 
-.PHONY: sweep resume test test-slow torture bench check format lock docs dist ui clean
+.PHONY: sweep resume test test-slow torture bench bench-peers check format lock docs dist ui clean
 
 sweep: sweep-quickstart ## Run sweeps/quickstart.yaml, or go on with it
 
@@ -29,8 +30,10 @@ test-slow: $(READY) ## The tests that take minutes
 torture: $(READY) ## Sixty trials, fifty kill -9: nothing lost, nothing twice (some 20 minutes)
 	$(BIN)/python -m tests.system.torture
 
-bench: $(READY) ## Our speed beside torchdiffeq, DataLoader, plain Ray Tune (an hour; NAMES=...)
+bench: $(READY) ## Our speed beside torchdiffeq, DataLoader, plain Ray Tune (an hour; NAMES=...; see bench-peers)
 	$(BIN)/python -m benchmarks $(NAMES)
+
+bench-peers: $(PEERS_READY) ## JAX, diffrax and torchode, in an environment of their own, for make bench
 
 check: $(READY)
 	$(BIN)/ruff check $(SOURCES)
@@ -60,6 +63,13 @@ $(READY): requirements.lock pyproject.toml
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
 	touch $(READY)
 
+# torchode runs with this project's torch, and so comes without its dependencies.
+$(PEERS_READY): $(READY) benchmarks/peers/requirements.txt benchmarks/peers/torchode.txt
+	$(PYTHON) -m venv --clear .venv-peers
+	$(BIN)/uv pip install --quiet --python .venv-peers/bin/python --requirements benchmarks/peers/requirements.txt
+	$(BIN)/uv pip install --quiet --python .venv-peers/bin/python --no-deps --requirements benchmarks/peers/torchode.txt
+	touch $(PEERS_READY)
+
 $(DOCS_READY): $(READY) requirements-docs.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --requirements requirements-docs.lock
 	touch $(DOCS_READY)
@@ -75,4 +85,4 @@ PRINT_DOCS := import tomllib; \
 	print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['docs'], sep='\n')
 
 clean: ## Remove the virtual environment; runs and reports stay
-	rm -rf .venv
+	rm -rf .venv .venv-peers

@@ -15,13 +15,16 @@ from typing import Any
 import pandas as pd
 import torch
 
-from benchmarks import data, steps, sweeps
+from benchmarks import adaptive, data, steps, sweeps
 from benchmarks.measure import Row
+from benchmarks.peers import process
 from nodebench.planning.available_resources import cpu_count
 from nodebench.training.machine import environment, select_device
 
 BENCHMARKS: dict[str, Callable[[], list[Row]]] = {
     "small-domain": steps.small_domain,
+    "adaptive-small": adaptive.small_fields,
+    "adaptive-image": adaptive.image_network,
     "image-network": steps.image_network,
     "exact": steps.exact_gradient,
     "growth": steps.growth,
@@ -74,14 +77,22 @@ def table(rows: list[dict[str, Any]]) -> str:
     columns = {
         "what": [row["what"] for row in rows],
         "ours": [_duration(row["ours_s"]) for row in rows],
-        "beside": [f"{row['beside']}: {_duration(row['beside_s'])}" for row in rows],
-        "ratio": [f"{row['ratio']:.2f}" for row in rows],
-        "least – most": [f"{row['least']:.2f} – {row['most']:.2f}" for row in rows],
+        "beside": [f"{row['beside']}: {_beside(row)}" for row in rows],
+        "ratio": [_ratio(row, "{ratio:.2f}") for row in rows],
+        "least – most": [_ratio(row, "{least:.2f} – {most:.2f}") for row in rows],
         "rounds": [row["rounds"] for row in rows],
         "asked": [row["asked"] for row in rows],
     }
     text: str = pd.DataFrame(columns).to_markdown(index=False, disable_numparse=True)
     return text
+
+
+def _beside(row: dict[str, Any]) -> str:
+    return "not installed (`make bench-peers`)" if row["ratio"] is None else _duration(row["beside_s"])
+
+
+def _ratio(row: dict[str, Any], figures: str) -> str:
+    return "–" if row["ratio"] is None else figures.format_map(row)
 
 
 def _duration(seconds: float) -> str:
@@ -90,7 +101,8 @@ def _duration(seconds: float) -> str:
 
 def _where(here: dict[str, Any]) -> str:
     packages = ("torch", "torchdiffeq", "ray", "mlflow")
-    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)
+    installed = {name: importlib.metadata.version(name) for name in packages} | process.versions()
+    versions = ", ".join(f"{name} {version}" for name, version in installed.items())
     cores = f"{cpu_count()} cores, {torch.get_num_threads()} threads"
     return f"{cores}; Python {here['python']}, {versions}"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 from unittest import mock
@@ -47,6 +47,12 @@ S1_ODENET: dict[str, Any] = {
         "optimizer": {"name": "sgd", "lr": 0.1, "momentum": 0.9},
     },
 }
+S3_ODENET: dict[str, Any] = {
+    "data": {"name": "mnist"},
+    "model": {"name": "odenet", "dynamics": "prenorm", "stem": "res"},
+    "solver": {"method": "dopri5", "tol": 1e-3},
+    "train": S1_ODENET["train"],
+}
 S4_ODENET4: dict[str, Any] = {
     "data": {"name": "cifar10"},
     "model": {
@@ -78,29 +84,39 @@ def random_batch(spec: TrialSpec) -> tuple[Data, tuple[Tensor, Tensor]]:
 
 
 def _concatenated(layer: TimeConv, t: Tensor, y: Tensor) -> Tensor:
-    """Time as one more channel, as the studies' own code has it."""
-    return layer.conv(torch.cat((torch.ones_like(y[:, :1]) * t, y), dim=1))
+    """Time as one more channel, as the studies' own code has it; of each sample, or one for all."""
+    times = t.reshape(-1, 1, 1, 1) if isinstance(t, Tensor) else t
+    return layer.conv(torch.cat((torch.ones_like(y[:, :1]) * times, y), dim=1))
 
 
 class TorchdiffeqBlock(nn.Module):
-    """What a user of torchdiffeq writes: f, `odeint` or `odeint_adjoint`, and a step size."""
+    """What a user of torchdiffeq writes: f, `odeint` or `odeint_adjoint`, step size or tolerances."""
+
+    settings: dict[str, Any]
 
     def __init__(self, block: ODEBlock, solve: Callable[..., Tensor]):
         super().__init__()
         self.f, self.solve, self.solver = block.f, solve, block.solver
-        steps = block.solver.step_count(block.t1)
         self.times = torch.tensor([0.0, block.t1])
-        self.options = {"step_size": block.t1 / steps}
+        if block.solver.tol is None:
+            self.settings = {"options": {"step_size": block.t1 / block.solver.step_count(block.t1)}}
+        else:
+            self.settings = {"rtol": block.solver.tol, "atol": block.solver.tol}
 
     def forward(self, y0: Tensor) -> Tensor:
         """y(t1)."""
         times = self.times.to(y0.device)
-        return self.solve(self.f, y0, times, method=self.solver.method, options=self.options)[-1]
+        return self.solve(self.f, y0, times, method=self.solver.method, **self.settings)[-1]
 
 
 def with_torchdiffeq(spec: TrialSpec, data: Data, *, adjoint: bool = False) -> nn.Module:
     """The same network, its ODE blocks solved and differentiated by torchdiffeq."""
     solve = torchdiffeq.odeint_adjoint if adjoint else torchdiffeq.odeint
+    return with_blocks(spec, data, partial(TorchdiffeqBlock, solve=solve))
+
+
+def with_blocks(spec: TrialSpec, data: Data, made: Callable[[ODEBlock], nn.Module]) -> nn.Module:
+    """The same network with other blocks in its ODE blocks' place, its layers as users write them."""
     with mock.patch.object(plain_ode, "DENSE_POSITIONS", 0):  # convolutions stay convolutions
         model = build(spec, data)
     for layer in model.modules():
@@ -109,7 +125,7 @@ def with_torchdiffeq(spec: TrialSpec, data: Data, *, adjoint: bool = False) -> n
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, ODEBlock):
-                setattr(parent, name, TorchdiffeqBlock(child, solve))
+                setattr(parent, name, made(child))
     return model
 
 
@@ -124,7 +140,11 @@ def upcoming(spec: TrialSpec, data: Data, batch: tuple[Tensor, Tensor]) -> Step:
 
 def ours(spec: TrialSpec, data: Data, batch: tuple[Tensor, Tensor]) -> Callable[[], None]:
     """One step, with its sums of losses and accuracies; on a GPU as training takes it there."""
-    step = upcoming(spec, data, batch)
+    return taking(upcoming(spec, data, batch))
+
+
+def taking(step: Step) -> Callable[[], None]:
+    """Takes a step again and again."""
     taker = Graphed() if DEVICE.type == "cuda" else None
 
     def take() -> None:
@@ -154,8 +174,18 @@ def training_step(
 
 def packed_step(network: dict[str, Any], seeds: int) -> Callable[[], None]:
     """A step of several seeds, taken as one."""
+    return taking_together(packed_steps(network, seeds))
+
+
+def packed_steps(network: dict[str, Any], seeds: int) -> list[Step]:
+    """A step of each seed, with a batch of its own."""
     specs = [spec_of(network, seed=seed) for seed in range(seeds)]
-    steps, together = [upcoming(spec, *random_batch(spec)) for spec in specs], Together()
+    return [upcoming(spec, *random_batch(spec)) for spec in specs]
+
+
+def taking_together(steps: Sequence[Step]) -> Callable[[], None]:
+    """Takes the steps of packed seeds as one, again and again."""
+    together = Together()
 
     def take() -> None:
         for step in steps:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from benchmarks.measure import Row, compared, interleaved
+from benchmarks.measure import Case, Row, compared, in_a_row, interleaved
 from benchmarks.networks import (
     DEVICE,
     S1_ODENET,
@@ -16,32 +17,59 @@ from benchmarks.networks import (
     S4_ODENET4,
     ours,
     packed_step,
+    packed_steps,
     random_batch,
     spec_of,
+    taking,
+    taking_together,
     training_step,
+    upcoming,
     with_torchdiffeq,
 )
+from benchmarks.peers import jax_steps
+from benchmarks.peers.process import JaxPeer, PeerCase
+
+
+SEEDS, IN_A_ROW = 10, 5
+JAX_PEERS = {
+    "scan": ("`jax.lax.scan`, jitted", "1"),
+    "recursive": ("diffrax, recursive checkpointing", "1.3"),
+    "direct": ("diffrax, direct adjoint", "1.3"),
+}
+"""Case -> name in the table, and the ratio asked."""
 
 
 def small_domain(rounds: int = 15) -> list[Row]:
-    """S2's field on spheres, of two positions."""
+    """S2's field on spheres, of two positions, beside torchdiffeq and JAX."""
     spec = spec_of(S2_SIMPLE)
     data, batch = random_batch(spec)
-    seconds = interleaved(
-        {
-            "ours": ours(spec, data, batch),
-            "packed": packed_step(S2_SIMPLE, seeds=10),
-            "torchdiffeq": training_step(with_torchdiffeq(spec, data), spec, batch),
-        },
-        rounds,
-    )
+    alone, packed = upcoming(spec, data, batch), packed_steps(S2_SIMPLE, SEEDS)
+    cases: dict[str, Case] = {
+        "ours": taking(alone),
+        "packed": taking_together(packed),
+        "torchdiffeq": training_step(with_torchdiffeq(spec, data), spec, batch),
+    }
+    with contextlib.ExitStack() as stack:
+        peers: dict[str, PeerCase] = {}
+        if peer := JaxPeer.started(stack):
+            peers = jax_steps.training_cases(peer, spec, alone, packed, IN_A_ROW)
+            jax_steps.require_same_losses(peers, alone, packed, cases)
+        repeated = {name: in_a_row(case, IN_A_ROW) for name, case in cases.items()}
+        seconds = interleaved({**repeated, **peers}, rounds)
     what = "S2 simple field, spheres 2-D, Euler 64, backprop"
+    each_of = f"{what}, each of {SEEDS} seeds packed"
+    each = [s / SEEDS for s in seconds["packed"]]
+    by_vmap = [s / SEEDS for s in seconds.get("vmap", ())]
     beside, theirs = "torchdiffeq backprop", seconds["torchdiffeq"]
-    each = [s / 10 for s in seconds["packed"]]
     return [
         compared(what, seconds["ours"], beside, theirs, "5"),
-        compared(f"{what}, each of 10 seeds packed", each, beside, theirs, "8"),
-        compared(f"{what}, each of 10 seeds packed", each, "ours, alone", seconds["ours"]),
+        *(
+            compared(what, seconds["ours"], name, seconds.get(case, ()), asked)
+            for case, (name, asked) in JAX_PEERS.items()
+        ),
+        compared(each_of, each, beside, theirs, "8"),
+        compared(each_of, each, "ours, alone", seconds["ours"]),
+        compared(each_of, each, "`jax.vmap` of `lax.scan`, each", by_vmap, "1"),
     ]
 
 
