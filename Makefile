@@ -30,7 +30,7 @@ test-slow: $(READY) ## The tests that take minutes
 torture: $(READY) ## Sixty trials, fifty kill -9: nothing lost, nothing twice (some 20 minutes)
 	$(BIN)/python -m tests.system.torture
 
-bench: $(READY) ## Our speed beside torchdiffeq, DataLoader, plain Ray Tune (an hour; NAMES=...; see bench-peers)
+bench: $(READY) ## Our speed beside torchdiffeq, DataLoader, plain Ray Tune and bench-peers (an hour; NAMES=...)
 	$(BIN)/python -m benchmarks $(NAMES)
 
 bench-peers: $(PEERS_READY) ## JAX, diffrax and torchode, in an environment of their own, for make bench

@@ -88,7 +88,9 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def _beside(row: dict[str, Any]) -> str:
-    return "not installed (`make bench-peers`)" if row["ratio"] is None else _duration(row["beside_s"])
+    return (
+        "not installed (`make bench-peers`)" if row["ratio"] is None else _duration(row["beside_s"])
+    )
 
 
 def _ratio(row: dict[str, Any], figures: str) -> str:

@@ -90,7 +90,7 @@ def _concatenated(layer: TimeConv, t: Tensor, y: Tensor) -> Tensor:
 
 
 class TorchdiffeqBlock(nn.Module):
-    """What a user of torchdiffeq writes: f, `odeint` or `odeint_adjoint`, step size or tolerances."""
+    """What a user of torchdiffeq writes: f, `odeint` or its adjoint, a step size or tolerances."""
 
     settings: dict[str, Any]
 
@@ -116,7 +116,7 @@ def with_torchdiffeq(spec: TrialSpec, data: Data, *, adjoint: bool = False) -> n
 
 
 def with_blocks(spec: TrialSpec, data: Data, made: Callable[[ODEBlock], nn.Module]) -> nn.Module:
-    """The same network with other blocks in its ODE blocks' place, its layers as users write them."""
+    """The same network with other blocks in place of its ODE blocks, and layers as users write."""
     with mock.patch.object(plain_ode, "DENSE_POSITIONS", 0):  # convolutions stay convolutions
         model = build(spec, data)
     for layer in model.modules():

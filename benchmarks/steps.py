@@ -29,7 +29,6 @@ from benchmarks.networks import (
 from benchmarks.peers import jax_steps
 from benchmarks.peers.process import JaxPeer, PeerCase
 
-
 SEEDS, IN_A_ROW = 10, 5
 JAX_PEERS = {
     "scan": ("`jax.lax.scan`, jitted", "1"),

@@ -44,9 +44,12 @@ def arrays_of(step: Step) -> dict[str, Tensor]:
 
 
 def require_same_losses(
-    peers: dict[str, PeerCase], alone: Step, packed: Sequence[Step], take: dict[str, Callable[[], object]]
+    peers: dict[str, PeerCase],
+    alone: Step,
+    packed: Sequence[Step],
+    take: dict[str, Callable[[], object]],
 ) -> None:
-    """Raises AssertionError unless the first losses of every peer are ours: before each of three steps."""
+    """Raises AssertionError unless every peer has our losses before each of the first steps."""
     expected = {
         "ours": losses([alone], take["ours"])[:, 0],
         "packed": losses(packed, take["packed"]),
@@ -58,10 +61,12 @@ def require_same_losses(
 
 
 def losses(steps: Sequence[Step], take: Callable[[], object]) -> Tensor:
-    """Each step's loss before each of three takes. Shapes: [3, len(steps)]."""
+    """Each step's loss before each of the first takes. Shape: [CHECKED_STEPS, len(steps)]."""
     totals = [torch.zeros(len(steps))]
     for _ in range(CHECKED_STEPS):
         take()
         sums = [step.state.sums for step in steps]
-        totals.append(torch.stack([s.loss.detach().cpu() / len(steps[0].batch[1]) for s in sums if s]))
+        totals.append(
+            torch.stack([s.loss.detach().cpu() / len(steps[0].batch[1]) for s in sums if s])
+        )
     return torch.stack(totals).diff(dim=0)

@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from benchmarks.__main__ import page
-from benchmarks.measure import compared, interleaved
+from benchmarks.__main__ import page, table
+from benchmarks.measure import Took, compared, interleaved
 from benchmarks.networks import S1_ODENET, S2_SIMPLE, random_batch, spec_of, with_torchdiffeq
+from benchmarks.peers.process import weights_of_field
 from benchmarks.steps import step_operations
 from nodebench.models.build import build
 
@@ -23,6 +24,24 @@ def test_a_ratio_is_the_median_of_those_of_single_rounds():
     row = compared("it", [1.0, 2.0, 1.0], "another", [3.0, 4.0, 9.0], "5")
     assert (row.ratio, row.least, row.most, row.rounds) == (3.0, 2.0, 9.0, 3)
     assert (row.ours_s, row.beside_s) == (1.0, 4.0)
+
+
+def test_a_case_that_measures_itself_is_taken_at_its_word():
+    found = interleaved({"elsewhere": lambda: Took(3.0)}, rounds=2)
+    assert found == {"elsewhere": [3.0, 3.0]}
+
+
+def test_a_peer_that_is_not_installed_is_said_to_be_so():
+    row = vars(compared("it", [0.5, 0.5], "another", (), "1.3"))
+    assert "| it     | 500 ms | another: not installed (`make bench-peers`) | –" in table([row])
+
+
+def test_weights_are_handed_over_layer_by_layer():
+    block = build(spec_of(S2_SIMPLE), random_batch(spec_of(S2_SIMPLE))[0]).block
+    shapes = {name: tuple(weight.shape) for name, weight in weights_of_field(block).items()}
+    assert list(shapes) == [f"field.{n}.{part}" for n in range(3) for part in ("weight", "bias")]
+    assert shapes["field.0.bias"] == shapes["field.0.weight"][:1]
+    assert shapes["field.2.weight"][1] == shapes["field.1.weight"][0]
 
 
 @pytest.mark.parametrize("network", [S1_ODENET, S2_SIMPLE], ids=["S1", "S2"])
