@@ -1,9 +1,6 @@
 """`python -m benchmarks.torchode_steps`: steps per sample, compared with torchode's.
 
-torchode is not a dependency of nodebench: install it where this script finds it,
-
-    pip install --no-deps --target /tmp/torchode torchode sympy mpmath torchtyping "typeguard<3"
-    PYTHONPATH=/tmp/torchode python -m benchmarks.torchode_steps
+torchode is not a dependency of nodebench: `make bench-peers` installs it for this script.
 
 The problem is a batch of van der Pol oscillators with dampings from 0.1 to 20, by dopri5 and tsit5.
 Both sides have an integral controller (safety 0.9, factors 0.2 to 10), one norm and one choice of
@@ -25,6 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks.peers.torchode import is_installed
 from nodebench.ode.adaptive.counts import StepCounts
 from nodebench.ode.field import Counted, Field, OverStates
 from nodebench.ode.solve import solve
@@ -129,6 +127,9 @@ def compared(y0: Tensor, method: str) -> bool:
 @torch.no_grad()
 def main() -> int:
     """Compares both methods on one thread."""
+    if not is_installed():
+        print("torchode is not installed: `make bench-peers`")
+        return 2
     torch.set_num_threads(1)
     mu = torch.linspace(0.1, 20, BATCH, dtype=torch.float64)
     y0 = torch.stack((torch.full_like(mu, 2.0), torch.zeros_like(mu), mu), 1)

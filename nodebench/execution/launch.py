@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from inspect import signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, TypedDict, TypeVar
 
 from nodebench.errors import InputError, unknown
 from nodebench.execution.preflight import prepared_options, require_all, require_run
@@ -69,10 +69,13 @@ class Launch:
         if others := how.keys() - known.keys():
             wrong = unknown(min(others), "keyword", known)
             raise TypeError(f"`run` takes no such keyword: {wrong}")
-        return cls(*(_part(kind, how) for kind in (Selection, Backend, Publication)))
+        return cls(_part(Selection, how), _part(Backend, how), _part(Publication, how))
 
 
-def _part(kind: Callable[..., Any], how: RunKeywords) -> Any:
+LaunchPart = TypeVar("LaunchPart")
+
+
+def _part(kind: Callable[..., LaunchPart], how: RunKeywords) -> LaunchPart:
     """One part of a launch, by those keywords that it takes."""
     return kind(
         **{name: value for name, value in how.items() if name in signature(kind).parameters}
@@ -124,6 +127,7 @@ def _run(
     launch: Launch,
     is_wanted: Callable[[Entry], bool],
 ) -> Outcome:
+    """Runs those missing trials that are wanted, inside the sweep's lock; publishes the results."""
     selection, backend, publication = launch.selection, launch.backend, launch.publication
     publication.require_places(sweep, store)
     ids = selection.ids(sweep)

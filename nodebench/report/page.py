@@ -17,6 +17,7 @@ from nodebench.report.analysis.baseline import baseline_table, more_seeds_text
 from nodebench.report.analysis.claims import Judgement, claims_table
 from nodebench.report.analysis.columns import MISSING, OUTCOME, TRIAL, as_published
 from nodebench.report.analysis.findings import Findings
+from nodebench.report.analysis.formatting import margin_text
 from nodebench.report.analysis.gradients import memory_by_steps
 from nodebench.report.figures.drawing import Figures
 from nodebench.report.html.data import Explored
@@ -229,8 +230,7 @@ def _curve_sections(figures: Figures, explored: Explored) -> list[str]:
 def _verdicts_section(sweep: Sweep, judged: pd.DataFrame, evaluated: pd.DataFrame) -> list[str]:
     if judged.empty:
         return []
-    is_share = judged["metric"].iloc[0] == "accuracy"
-    margin = f"{100 * sweep.margin:g} %" if is_share else f"{sweep.margin:g}"
+    margin = margin_text(sweep.trials[0].spec.data.metric, sweep.margin)
     title, text = "## Is it still an ODE?", f"{notes.VERDICTS} The margin is {margin}."
     sizes = evaluated.loc[evaluated["own"], "test_size"].dropna().unique()
     if len(sizes):

@@ -19,7 +19,7 @@ from nodebench.report.analysis.baseline import (
 from nodebench.report.analysis.claims import Checked
 from nodebench.report.analysis.columns import CELL, MISSING, OUTCOME
 from nodebench.report.analysis.findings import Findings
-from nodebench.report.analysis.formatting import measured, probability, unit
+from nodebench.report.analysis.formatting import margin_text, measured, probability, unit
 from nodebench.report.analysis.gradients import ways
 from nodebench.report.analysis.published import Compared
 from nodebench.report.analysis.statistics import FEWEST_PAIRS, paired
@@ -110,7 +110,8 @@ def _at_chance(sweep: Sweep, frame: pd.DataFrame) -> list[SummaryLine]:
     cells = list(means.index[ahead <= sweep.margin + ACCURACY_ROUNDING])
     if not cells:
         return []
-    return [("No better than chance", f"{_named(cells)} (margin {sweep.margin:g}).")]
+    margin = margin_text(data.metric, sweep.margin)
+    return [("No better than chance", f"{_named(cells)} (margin {margin}).")]
 
 
 def _against_baseline(compared: Sequence[BaselineComparison]) -> list[SummaryLine]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from nodebench.errors import SweepError
-from nodebench.report.analysis.baseline import baseline_table, partner
+from nodebench.report.analysis.baseline import baseline_table, more_seeds_text, partner
 from nodebench.report.summary import answer
 from tests.support.fake_results import GRID, RELU, TANH, made, steady
 from tests.support.planned_sweeps import sweep
@@ -35,6 +35,25 @@ def test_a_cell_that_is_worse_says_so(tmp_path):
 def test_too_few_seeds_are_not_tested(tmp_path):
     _, found = made(tmp_path, steady, seeds=2, baseline={"model.activation": "relu"})
     assert [c.reading for c in found.compared] == ["too few seeds"] * 2
+
+
+def test_more_seeds_narrow_intervals_by_student_s_t(tmp_path):
+    _, found = made(tmp_path / "three", steady, baseline={"model.activation": "relu"})
+    text = (
+        "At the same spread, intervals would narrow to 42 % with 6 seeds and to 26 % with 12 seeds."
+    )
+    assert more_seeds_text(found.compared) == text
+    _, found = made(tmp_path / "two", steady, seeds=2, baseline={"model.activation": "relu"})
+    assert more_seeds_text(found.compared) == ""
+
+
+def test_intervals_that_are_not_there_are_not_narrowed(tmp_path):
+    def parallel(activation, steps, seed):
+        return 0.5 + 0.1 * seed + 0.1 * (activation == "tanh")
+
+    _, found = made(tmp_path, parallel, baseline={"model.activation": "relu"})
+    assert len(found.compared) == 2
+    assert more_seeds_text(found.compared) == ""
 
 
 def test_a_trial_that_did_not_finish_is_no_pair(tmp_path):

@@ -18,7 +18,7 @@ def test_the_answer_names_what_is_no_better_than_chance(tmp_path):
         store.folder(trial.id).create(trial)
         made = Result("finished", "", 1, {**summary, "test_accuracy": accuracy}, [], 0, 1)
         store.folder(trial.id).write_result(made)
-    assert "**No better than chance:** `steps 2` (margin 0.01)." in answer(Findings(sweep, store))
+    assert "**No better than chance:** `steps 2` (margin 1 %)." in answer(Findings(sweep, store))
 
 
 def test_the_answer_tells_the_best_the_baseline_and_the_claims(tmp_path):

@@ -114,7 +114,8 @@ def against_baseline(sweep: Sweep, frame: pd.DataFrame) -> list[BaselineComparis
 
 def more_seeds_text(compared: Sequence[BaselineComparison]) -> str:
     """What more seeds would do to the intervals; nothing where there are none."""
-    seeds = min((each.difference.n for each in compared), default=0)
+    with_interval = [each for each in compared if not each.difference.has_no_interval]
+    seeds = min((each.difference.n for each in with_interval), default=0)
     if seeds < FEWEST_PAIRS:
         return ""
     more = [f"{100 * width_with(n, seeds):.0f} % with {n} seeds" for n in (2 * seeds, 4 * seeds)]

@@ -49,6 +49,11 @@ def signed(metric: str, difference: float) -> str:
     return f"{100 * difference:+.2f}" if metric == "accuracy" else f"{difference:+.4f}"
 
 
+def margin_text(metric: str, margin: float) -> str:
+    """A margin of a metric that models are judged by: of accuracies in percent."""
+    return f"{100 * margin:g} %" if metric == "accuracy" else f"{margin:g}"
+
+
 def probability(p: float) -> str:
     """A p value; a dash where nothing was tested."""
     if math.isnan(p):
