@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -17,7 +18,7 @@ from nodebench.cli.app import app
 from nodebench.cli.options import AsJson, Changes, SizeOption, Small, open_sweep
 from nodebench.cli.stream import err, say
 from nodebench.errors import DataError, masked
-from nodebench.planning.garbage import KINDS, Item, Survey, Wish, bytes_of, remove
+from nodebench.planning.garbage import KINDS, Item, Survey, Wish, bytes_of, remove, survey_store
 from nodebench.spec.data import DATASETS, Dataset
 from nodebench.store.locations import default_store, tracking_uri
 from nodebench.sweep import schema as schema_module
@@ -135,7 +136,7 @@ def gc(
         bytes_of(budget) if budget else None,
     )
     store = default_store()
-    found = api.survey(store, wish)
+    found = survey_store(store, wish, sorted(Path("sweeps").glob("*.yaml")))
     held = remove(store, found.chosen) if delete else []
     if as_json:
         print(survey_json(found, held, removed=delete))
