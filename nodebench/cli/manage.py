@@ -21,7 +21,7 @@ from nodebench.errors import DataError, masked
 from nodebench.planning.garbage import KINDS, Item, Survey, Wish, bytes_of, remove, survey_store
 from nodebench.spec.data import DATASETS, Dataset
 from nodebench.store.locations import default_store, tracking_uri
-from nodebench.sweep import schema as schema_module
+from nodebench.sweep import field_reference
 from nodebench.tracking.settings import configure_mlflow
 
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ def schema(
 ) -> None:
     """Print the JSON Schema of sweep files, for completion and validation in editors."""
     print(
-        schema_module.page() if markdown else json.dumps(schema_module.json_schema(), indent=1),
+        field_reference.page() if markdown else json.dumps(field_reference.json_schema(), indent=1),
         end="",
     )
 
