@@ -98,6 +98,7 @@ def test_the_page_has_table_figures_failures_and_provenance(made_up, tmp_path):
     assert (page.parent / "sweep.yaml").read_text() == sweep.text
 
 
+@pytest.mark.usefixtures("rendered_figures")
 def test_the_same_data_gives_the_same_bytes(made_up, tmp_path):
     sweep, store = made_up
     folders = [tmp_path / "one", tmp_path / "two"]
@@ -302,6 +303,7 @@ def test_a_table_that_there_is_no_more_is_removed(made_up, tmp_path):
     assert not stale.exists()
 
 
+@pytest.mark.usefixtures("rendered_figures")
 def test_figures_by_values_with_dots_are_as_many_files(tmp_path):
     for name in file_names([0.1, 0.2, "pkg.nets:Net"]).values():
         save(plt.figure(), tmp_path / f"robustness-{name}")
