@@ -72,10 +72,10 @@ def run(
     The store is by default that of NODEBENCH_RUNS; nobody watches unless a `monitor` is given.
     `only` (`path=value` texts) and `shard` (`i/n`) leave a part of the trials; with `retry_failed`,
     those that did not finish (DNF) are tried again. They run on Ray's workers or, `inline`, one
-    after the other in this process; on the `cpu` whatever the sweep says; until the first without
-    a result if `fail_fast`. MLflow hears of it unless `track` is off, and must be writable if
-    `require_mlflow`. A report is written unless `write_report` is off. The sweep may
-    `replace_other`: another file of its name.
+    after the other in this process, by default if there is only one; on the `cpu` whatever the
+    sweep says; until the first without a result if `fail_fast`. MLflow hears of it unless `track`
+    is off, and must be writable if `require_mlflow`. A report is written unless `write_report` is
+    off. The sweep may `replace_other`: another file of its name.
 
     Raises:
         InputError, DataError, ResourceError: before anything starts, if it could not be run here.

@@ -28,6 +28,7 @@ from nodebench.cli.stream import err, say
 from nodebench.cli.text import counted, duration, line
 from nodebench.errors import InputError
 from nodebench.execution.costs import probed
+from nodebench.execution.runner import Backend
 from nodebench.planning import RunOptions
 from nodebench.planning.diff import OTHER_CODE, Change, change, inputs, nearest
 from nodebench.planning.estimate import Cost, Forecast, slots
@@ -97,6 +98,8 @@ def plan_text(sweep: Sweep, entries: Sequence[Entry], left: Mapping[str, str]) -
         lines.append(recording_text(missing))
     if missing and sweep.resources.pack_seeds != 1:
         lines.append(packing_text(missing, options_for(sweep)))
+    if missing and Backend().is_inline(missing, options_for(sweep)):
+        lines.append("a single training: `run` starts no Ray for it, unless with `--no-inline`")
     planned = counted(len(entries), "trial")
     lines.append(f"{sweep.name}: {planned}, {len(missing)} to run")
     return "\n".join(lines)

@@ -42,7 +42,11 @@ SizeOption = Annotated[
 ]
 Small = Annotated[bool, typer.Option("--small", help="Short for `--size small`.")]
 Inline = Annotated[
-    bool, typer.Option("--inline", help="Run trials one by one in this process, without Ray.")
+    bool | None,
+    typer.Option(
+        help="Run trials one by one in this process, or on Ray's workers.",
+        show_default="in this process if there is only one",
+    ),
 ]
 Cpu = Annotated[bool, typer.Option("--cpu", help="Use the CPU, even if the file asks for GPUs.")]
 Only = Annotated[
@@ -137,7 +141,7 @@ class TrialFilter:
 class Place:
     """Where trials run."""
 
-    inline: Inline = False
+    inline: Inline = None
     cpu: Cpu = False
 
 

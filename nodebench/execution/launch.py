@@ -41,7 +41,7 @@ class RunKeywords(TypedDict, total=False):
     only: Sequence[str]
     shard: str
     retry_failed: bool
-    inline: bool
+    inline: bool | None
     cpu: bool
     fail_fast: bool
     track: bool
@@ -138,12 +138,13 @@ def _run(
     missing = [entry.trial for entry in todo]
     if publication.track and not (missing or publication.require_mlflow):
         publication = replace(publication, track=not is_tracked(sweep, store))
-    require_run(missing, running, inline=backend.inline)
+    inline = backend.is_inline(missing, running)
+    require_run(missing, running, inline=inline)
     with store.sweep(sweep.name).run_lock(selection.shard), ExitStack() as ray:
-        running = prepared_options(todo, running, inline=backend.inline)
+        running = prepared_options(todo, running, inline=inline)
         monitor.on_plan(len(planned), len(missing))
         runner: Runner = run_inline
-        if missing and not backend.inline:
+        if missing and not inline:
             quieten()  # Ray reads its settings when it is imported
             from nodebench.execution.ray_tune import workers
 

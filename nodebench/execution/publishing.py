@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -85,28 +85,34 @@ def publishing(
             tracker.finish()
         if publication.write_report:
             try:
-                found.page = _up_to_date_report(sweep, store, found.undrawn.append)
+                _publish_report(sweep, store, found, tracker)
             except (OSError, ResourceError) as error:  # the trials are kept, whatever that is
                 found.report_problem = str(error)
-            if tracker and found.page:
-                tracker.show(found.page)
     found.tracking_problem = tracker.problem if tracker else None
 
 
-def _up_to_date_report(sweep: Sweep, store: Store, on_problem: Callable[[str], None]) -> Path:
-    """The report's page, written unless it tells of the store's very state already.
+def _publish_report(
+    sweep: Sweep, store: Store, found: Published, tracker: BackgroundTracker | None
+) -> None:
+    """Brings the report up to date, unless it is, and has MLflow keep it.
 
-    A page without one of its figures is written again the next time.
+    It is written while MLflow is, whose run ids only the table of results has. A page without one
+    of its figures is written again the next time.
     """
-    problems: list[str] = []
-    state = state_of(sweep, store)
-    page = report_folder(sweep.name) / "README.md"
+    state, folder = state_of(sweep, store), report_folder(sweep.name)
+    page, runs = folder / "README.md", store.sweep(sweep.name).mlflow_runs()
     if not is_reported(sweep, store, page, state):
         from nodebench.report.page import write_report_folder
 
-        write_report_folder(sweep, store, page.parent, on_problem=problems.append)
-        if not problems:
-            note_reported(sweep, store, page, state)
-    for problem in problems:
-        on_problem(problem)
-    return page
+        write_report_folder(sweep, store, folder, found.undrawn.append)
+    found.page = page
+    if tracker:
+        tracker.wait()
+        if store.sweep(sweep.name).mlflow_runs() != runs:
+            from nodebench.report.analysis.columns import write_table
+            from nodebench.report.analysis.findings import all_results
+
+            write_table("results", all_results(sweep, store), folder)
+        tracker.show(page)
+    if not found.undrawn and not is_reported(sweep, store, page, state):
+        note_reported(sweep, store, page, state)

@@ -54,6 +54,11 @@ LEAST_STORE_BYTES, MOST_STORE_BYTES = 100 * 2**20, 2**30
 """Of Ray's memory for what processes share, which here are the trials' settings alone."""
 
 
+def is_cluster_named() -> bool:
+    """Whether RAY_ADDRESS is set to a cluster rather than to this machine."""
+    return variable("RAY_ADDRESS") not in (None, "local")
+
+
 def address() -> str | None:
     """The cluster that RAY_ADDRESS names, `host:port` or `auto`; None for this machine alone.
 
@@ -61,7 +66,7 @@ def address() -> str | None:
         ResourceError: if it names none.
     """
     text = variable("RAY_ADDRESS")
-    if text in (None, "local"):
+    if text is None or not is_cluster_named():
         return None
     found = re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[^][\s:/]+):(\d{1,5})", text)
     if text != "auto" and not (found and 0 < int(found[2]) < 2**16):

@@ -9,15 +9,20 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
+from nodebench.execution.ray_cluster import is_cluster_named
 from nodebench.planning import RunOptions
+from nodebench.planning.estimate import slots
 from nodebench.planning.seed_packs import packs
 from nodebench.spec import Trial
 from nodebench.store import Store
 from nodebench.store.lock import holder
 from nodebench.store.result import Row
 from nodebench.store.trial_folder import TRIAL_WAIT_S
+
+if TYPE_CHECKING:
+    from nodebench.execution.seed_pack import Pack
 
 LOOK_AGAIN_S = 0.5
 """Between two looks at trials that another process holds."""
@@ -27,12 +32,26 @@ LOOK_AGAIN_S = 0.5
 class Backend:
     """Where trials run: on Ray's workers, or one after the other in this process if `inline`."""
 
-    inline: bool = False
+    inline: bool | None = None
+    """None: in this process if there is only one training, which needs no scheduler."""
+
     cpu: bool = False
     """Whether the CPU is used whatever the sweep says."""
 
     fail_fast: bool = False
     """Whether the first trial that has no result ends the run."""
+
+    def is_inline(self, trials: Sequence[Trial], options: RunOptions) -> bool:
+        """Whether these trials run in this process.
+
+        If nothing was asked for, those do that are one trial, or one pack of seeds; Ray runs what
+        RAY_ADDRESS sends to a cluster, and a search that ends trials early.
+        """
+        if self.inline is not None:
+            return self.inline
+        if is_cluster_named() or options.stop:
+            return False
+        return len(packs(trials, options, slots(options.resources, gpus=1))) <= 1
 
 
 class Monitor(Protocol):
@@ -101,21 +120,28 @@ def run_inline(
     With `fail_fast`, the first trial that has no result is the last to be run.
     """
     from nodebench.execution.seed_pack import Pack
+    from nodebench.training.machine import torch_settings_kept
 
     waiting = _Waiting(trials, store)
-    for together in waiting.packs(options):
-        pack = Pack(together, store, options)
-        for trial in together:
-            monitor.on_start(trial.id)
-        with closing(pack.epochs()) as epochs:  # also where a monitor raises
-            for trial_id, row in (pair for rows in epochs for pair in rows.items()):
-                monitor.on_epoch(trial_id, row)
-        for trial in together:
-            monitor.on_end(trial.id, pack.problems.get(trial.id))
-        if fail_fast and not pack.has_results:
-            return
+    with torch_settings_kept():
+        for together in waiting.packs(options):
+            pack = Pack(together, store, options)
+            _run_pack(pack, monitor)
+            if fail_fast and not pack.has_results:
+                return
     for trial in waiting.trials:
         monitor.on_end(trial.id, waiting.problem(trial))
+
+
+def _run_pack(pack: Pack, monitor: Monitor) -> None:
+    """Runs a pack of trials to its end."""
+    for trial in pack.trials:
+        monitor.on_start(trial.id)
+    with closing(pack.epochs()) as epochs:  # also where a monitor raises
+        for trial_id, row in (pair for rows in epochs for pair in rows.items()):
+            monitor.on_epoch(trial_id, row)
+    for trial in pack.trials:
+        monitor.on_end(trial.id, pack.problems.get(trial.id))
 
 
 class _Waiting:

@@ -15,7 +15,7 @@ from nodebench.report import gradient_tables, notes, solver_tables, step_tables,
 from nodebench.report.analysis import published, sizes
 from nodebench.report.analysis.baseline import baseline_table, more_seeds_text
 from nodebench.report.analysis.claims import Judgement, claims_table
-from nodebench.report.analysis.columns import OUTCOME, as_published
+from nodebench.report.analysis.columns import OUTCOME, write_table
 from nodebench.report.analysis.findings import Findings
 from nodebench.report.analysis.formatting import margin_text
 from nodebench.report.analysis.gradients import memory_by_steps
@@ -60,11 +60,7 @@ def write_report_folder(
     """
     found = Findings(sweep, store)
     for name, frame in found.tables.items():  # of which `folder.FIRST` is the first
-        table = folder / f"{name}.csv"
-        if frame.empty:
-            table.unlink(missing_ok=True)
-        else:
-            write(table, as_published(name, frame).to_csv(index=False))
+        write_table(name, frame, folder)
     write(folder / "sweep.yaml", sweep.text)
     shutil.rmtree(folder / "figures", ignore_errors=True)
     page = folder / "README.md"

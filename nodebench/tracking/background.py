@@ -65,7 +65,7 @@ class BackgroundTracker:
         self, kind: type[BaseException] | None, _e: BaseException | None, _t: TracebackType | None
     ) -> None:
         """Waits until all is written; after an exception for a moment only."""
-        self._end()
+        self.finish()
         with contextlib.suppress(OSError):
             self._driver.send(self._page)
         self._process.join(None if kind is None else PATIENCE_S)
@@ -89,12 +89,13 @@ class BackgroundTracker:
         if self.problem is not None:
             raise TrackingError(self.problem)
 
-    def finish(self) -> None:
-        """Says that the store is complete, and waits until it is written, or cannot be."""
-        self._end()
+    def wait(self) -> None:
+        """Waits until the store, which is complete, has been written, or cannot be."""
+        self.finish()
         self._written.wait()
 
-    def _end(self) -> None:
+    def finish(self) -> None:
+        """Says that the store is complete: what is missing of it is written, and no more."""
         if self._state is None:
             self._state = state_of(self._sweep, self._store)  # or later, is what will be written
             with contextlib.suppress(OSError):

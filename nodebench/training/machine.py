@@ -34,6 +34,18 @@ def set_precision(precision: str) -> None:
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = is_short
 
 
+@contextmanager
+def torch_settings_kept() -> Iterator[None]:
+    """Gives the process its threads and precision back, which trials set: it may be a notebook."""
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    threads, before = torch.get_num_threads(), (cudnn.allow_tf32, matmul.allow_tf32)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        cudnn.allow_tf32, matmul.allow_tf32 = before
+
+
 def gpu_count() -> int:
     """The number of GPUs here."""
     return torch.cuda.device_count()

@@ -43,7 +43,8 @@ def test_a_part_of_a_plan_is_what_run_would_take_of_it(tmp_path):
     done = command(tmp_path, "plan", "tiny.yaml", "--only", "solver.steps=4", "--shard", "1/2")
     lines = done.stdout.splitlines()
     assert lines[0].endswith("steps 4 · s0")
-    assert lines[1:] == ["tiny: 1 trial, 1 to run"]
+    assert lines[1].startswith("a single training: `run` starts no Ray")
+    assert lines[2:] == ["tiny: 1 trial, 1 to run"]
 
 
 def test_small_is_short_for_a_size(tmp_path):

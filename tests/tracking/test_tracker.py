@@ -283,6 +283,20 @@ def test_the_report_is_a_run_with_its_page_figures_and_tables(tmp_path, monkeypa
     assert len(runs(sweep, store)[1]) == 3
 
 
+def test_the_report_is_written_while_mlflow_still_writes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    page, pages = tmp_path / "reports" / "tiny" / "report.html", []
+    wait = BackgroundTracker.wait
+
+    def note_and_wait(self):
+        pages.append(page.exists())
+        wait(self)
+
+    monkeypatch.setattr(BackgroundTracker, "wait", note_and_wait)
+    api.run(tiny(tmp_path), Store(tmp_path / "runs"), inline=True)
+    assert pages == [True]
+
+
 def test_a_view_of_the_runs_has_what_varies_as_columns(trained):
     sweep, store = trained
     with pytest.raises(TrackingError, match="has no experiment `tiny`"):

@@ -10,6 +10,8 @@ from typing import TextIO
 
 import pandas as pd
 
+from nodebench.files import write
+
 TRIAL = "trial_id"
 CELL = "cell"
 OUTCOME = "outcome"
@@ -26,6 +28,15 @@ TRIAL_IN_FILES = {"results": "id"}
 def as_published(table: str, frame: pd.DataFrame) -> pd.DataFrame:
     """A frame with the columns of the file `<table>.csv`."""
     return frame.rename(columns={TRIAL: TRIAL_IN_FILES.get(table, "trial")})
+
+
+def write_table(name: str, frame: pd.DataFrame, folder: Path) -> None:
+    """Writes a frame to a report's `<name>.csv`; removes the file of one that is empty."""
+    file = folder / f"{name}.csv"
+    if frame.empty:
+        file.unlink(missing_ok=True)
+    else:
+        write(file, as_published(name, frame).to_csv(index=False))
 
 
 def read_results(table: Path | TextIO) -> pd.DataFrame:
