@@ -183,3 +183,15 @@ def test_there_is_nothing_to_time_before_a_trial_has_finished(tmp_path):
     assert (
         time_cells(sweep, store, Quiet(), Publication(track=False, write_report=False)).untimed == 0
     )
+
+
+def test_a_damaged_checkpoint_keeps_no_other_cell_from_being_timed(two_cells, tmp_path):
+    sweep, store = two_cells
+    damaged, sound = (store.folder(trial.id) for trial in sweep.trials[:2])
+    damaged.checkpoint.write_bytes(b"damaged")
+    rows, problems = time_trials(
+        sweep.trials[:2], store, options(sweep, tmp_path), steps=1, rounds=1
+    )
+    assert rows.keys() == {sound.path.name}
+    assert "is damaged" in problems[damaged.path.name]
+    assert len(sound.timings()) == 1

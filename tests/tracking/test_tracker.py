@@ -349,3 +349,38 @@ def test_a_crash_that_is_new_is_written_to_mlflow(trained):
     client, found = runs(sweep, store)
     (run,) = [run for run in found if run.data.tags[TRIAL_TAG] == sweep.trials[0].id]
     assert "error.txt" in {each.path for each in client.list_artifacts(run.info.run_id)}
+
+
+def test_a_monitor_that_raises_hears_of_nothing_more_and_stops_nothing(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")  # where nothing answers
+    sweep, store = tiny(tmp_path), Store(tmp_path / "runs")
+
+    def fail(_problem):
+        raise RuntimeError("made up")
+
+    with BackgroundTracker(sweep, store, fail) as mirror:
+        mirror.wait()
+    assert "cannot be used" in mirror.problem
+
+
+def test_a_trial_that_is_tried_again_is_running_and_has_no_end_meanwhile(trained):
+    sweep, store = trained
+    tracker = Tracker(sweep, store)
+    tracker.update_all()
+    client = MlflowClient(tracking_uri(store))
+    limited = store.folder(sweep.trials[2].id)
+
+    def run():
+        (found,) = [r for r in runs(sweep, store)[1] if r.data.tags[TRIAL_TAG] == limited.path.name]
+        return found
+
+    rows = [dict(row, epoch=1) for row in store.folder(sweep.trials[0].id).history()[:1]]
+    with limited.locked():  # the earlier attempt's result is still there
+        limited.write_history(rows)
+        tracker.update_all()
+        assert run().info.status == "RUNNING"
+        assert len(client.get_metric_history(run().info.run_id, "train_loss")) == 1
+        tracker.update_all()
+        assert run().info.status == "RUNNING"
+    tracker.update_all()  # and was killed: the earlier end stands
+    assert run().info.status == "FAILED"
