@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from tests.support.coarse_reference import coarse_reference
+from tests.support.mlflow_writer import spawned_writers
 from tests.support.tiny_sweeps import Quiet, essence, options, tiny
 
 pytest.importorskip("mlflow")
@@ -169,7 +170,7 @@ def test_an_absent_server_does_not_stop_a_sweep(tmp_path, monkeypatch):
 
 def test_the_mirror_follows_the_store_and_finishes_what_is_left(trained):
     sweep, store = trained
-    with BackgroundTracker(sweep, store, lambda _: None) as mirror:
+    with spawned_writers(), BackgroundTracker(sweep, store, lambda _: None) as mirror:
         pass
     assert mirror.problem is None
     assert len(runs(sweep, store)[1]) == 3
