@@ -1,3 +1,5 @@
+import shutil
+
 import pandas as pd
 import pytest
 import torch
@@ -18,15 +20,27 @@ from tests.support.tiny_sweeps import TINY, Quiet, options, tiny
 PAGE_ALONE = Publication(track=False)
 
 
-@pytest.fixture
-def two_cells(tmp_path):
+def of_two_cells(folder):
     """Of two cells with two seeds, the second cell takes a hundred times the steps."""
     base = {**TINY, "train": {**TINY["train"], "epochs": 1}}
-    sweep = tiny(tmp_path, base=base, grid={"solver.steps": [4, 400]}, seeds=[0, 1])
-    store = Store(tmp_path / "runs")
+    return tiny(folder, base=base, grid={"solver.steps": [4, 400]}, seeds=[0, 1])
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory):
+    """The store of the finished sweep."""
+    folder = tmp_path_factory.mktemp("original")
+    sweep, store = of_two_cells(folder), Store(folder / "runs")
     for trial in sweep.trials:
-        run_trial(trial, store, options(sweep, tmp_path))
-    return sweep, store
+        run_trial(trial, store, options(sweep, folder))
+    return store.root
+
+
+@pytest.fixture
+def two_cells(original, tmp_path):
+    """The sweep and a copy of its store."""
+    shutil.copytree(original, tmp_path / "runs")
+    return of_two_cells(tmp_path), Store(tmp_path / "runs")
 
 
 @pytest.fixture

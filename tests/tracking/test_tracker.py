@@ -6,6 +6,8 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
+from tests.support.coarse_reference import coarse_reference
+from tests.support.mlflow_writer import spawned_writers
 from tests.support.tiny_sweeps import Quiet, essence, options, tiny
 
 pytest.importorskip("mlflow")
@@ -30,17 +32,30 @@ pytestmark = [
 ]
 
 
-@pytest.fixture
-def trained(tmp_path):
-    """A sweep of two finished trials and one that met its limit, in a store."""
+def of_three_trials(folder):
+    """A sweep of two solvers and two seeds."""
     evaluate = {"methods": ["euler"], "steps": [2, 4]}
-    sweep = tiny(tmp_path, seeds=[0, 1], evaluate=evaluate, grid={"solver.steps": [2, 3]})
-    store = Store(tmp_path / "runs")
+    return tiny(folder, seeds=[0, 1], evaluate=evaluate, grid={"solver.steps": [2, 3]})
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory):
+    """The store of a sweep of two finished trials and one that met its limit."""
+    folder = tmp_path_factory.mktemp("original")
+    sweep, store = of_three_trials(folder), Store(folder / "runs")
     write(store.sweep(sweep.name).file, sweep.text)
-    run_inline(sweep.trials[:2], store, options(sweep, tmp_path), Quiet())
-    limited = replace(options(sweep, tmp_path), limits=Limits(nfe=2))
+    with coarse_reference():
+        run_inline(sweep.trials[:2], store, options(sweep, folder), Quiet())
+    limited = replace(options(sweep, folder), limits=Limits(nfe=2))
     run_inline(sweep.trials[2:3], store, limited, Quiet())
-    return sweep, store
+    return store.root
+
+
+@pytest.fixture
+def trained(original, tmp_path):
+    """The sweep and a copy of its store."""
+    shutil.copytree(original, tmp_path / "runs")
+    return of_three_trials(tmp_path), Store(tmp_path / "runs")
 
 
 def runs(sweep, store):
@@ -155,7 +170,7 @@ def test_an_absent_server_does_not_stop_a_sweep(tmp_path, monkeypatch):
 
 def test_the_mirror_follows_the_store_and_finishes_what_is_left(trained):
     sweep, store = trained
-    with BackgroundTracker(sweep, store, lambda _: None) as mirror:
+    with spawned_writers(), BackgroundTracker(sweep, store, lambda _: None) as mirror:
         pass
     assert mirror.problem is None
     assert len(runs(sweep, store)[1]) == 3
