@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from nodebench.api import (
         compare,
         epochs,
+        evaluate,
         figures,
         load_model,
         load_sweep,
@@ -50,6 +51,7 @@ __all__ = [
     "Split",
     "compare",
     "epochs",
+    "evaluate",
     "figures",
     "load_model",
     "load_sweep",

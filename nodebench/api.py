@@ -18,8 +18,6 @@ from nodebench.execution.publishing import Publication
 from nodebench.execution.runner import Monitor, NullMonitor
 from nodebench.files import write
 from nodebench.planning import entries
-from nodebench.planning.garbage import Survey, Wish
-from nodebench.planning.garbage import survey_store as survey_store
 from nodebench.planning.launches import Imported, adopt, archived_sweep, remember, require_name
 from nodebench.planning.lookup import load_sweep
 from nodebench.planning.options import options_for
@@ -46,6 +44,7 @@ __all__ = [
     "data_sets",
     "doctor",
     "epochs",
+    "evaluate",
     "export_archive",
     "fetch",
     "figures",
@@ -56,7 +55,6 @@ __all__ = [
     "plan",
     "results",
     "run",
-    "survey",
     "sync",
     "verdicts",
     "write_report",
@@ -119,11 +117,20 @@ def epochs(sweep: Sweep, store: Store | None = None) -> pd.DataFrame:
     return as_published("epochs", frames.epoch_frame(sweep, store or default_store()))
 
 
-def figures(sweep: Sweep, folder: Path, store: Store | None = None) -> dict[str, Path]:
-    """Draws the figures of a sweep's report into a folder; name -> SVG, with a PNG of each."""
+def figures(
+    sweep: Sweep,
+    folder: Path,
+    store: Store | None = None,
+    *,
+    on_problem: Callable[[str], None] = lambda _: None,
+) -> dict[str, Path]:
+    """Draws the figures of a sweep's report into a folder; name -> SVG, with a PNG of each.
+
+    `on_problem` hears of those that could not be drawn.
+    """
     from nodebench.report.page import draw_figures
 
-    return draw_figures(sweep, store or default_store(), folder)
+    return draw_figures(sweep, store or default_store(), folder, on_problem)
 
 
 def verdicts(sweep: Sweep, store: Store | None = None) -> dict[str, Verdict]:
@@ -272,11 +279,6 @@ def import_archive(file: Path, store: Store, *, replace_other: bool = False) -> 
         sweep = archived_sweep(archive.sweep_file, archive.manifest.sweep)
         merged = merge_store(archive.trial_ids, archive.store, store)
     return Imported(sweep, merged, adopt(sweep, store, replace=replace_other))
-
-
-def survey(store: Store, wish: Wish) -> Survey:
-    """What can be cleared away of a store, and what of it is wished to; removes nothing."""
-    return survey_store(store, wish, sorted(Path("sweeps").glob("*.yaml")))
 
 
 def doctor(

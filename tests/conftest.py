@@ -11,6 +11,7 @@ import torch
 
 from nodebench.tracking.settings import configure_mlflow
 from tests.support.coarse_reference import coarse_reference
+from tests.support.figures import leave_unrendered, rendered_figures
 from tests.support.mlflow_template import FOLDER, use_template
 
 hypothesis.settings.register_profile("patient", deadline=None)  # a busy machine is no failure
@@ -28,6 +29,7 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ[FOLDER] = folder = tempfile.mkdtemp(prefix="mlflow-template-")
         config.add_cleanup(lambda: shutil.rmtree(folder))
     use_template()
+    leave_unrendered()
 
 
 @pytest.fixture(autouse=True)
@@ -43,4 +45,10 @@ def same_bits_every_time() -> Iterator[None]:
 @pytest.fixture(name="coarse_reference")
 def evaluated_with_a_coarse_reference() -> Iterator[None]:
     with coarse_reference():
+        yield
+
+
+@pytest.fixture(name="rendered_figures")
+def figures_in_full() -> Iterator[None]:
+    with rendered_figures():
         yield

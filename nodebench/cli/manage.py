@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -17,10 +18,10 @@ from nodebench.cli.app import app
 from nodebench.cli.options import AsJson, Changes, SizeOption, Small, open_sweep
 from nodebench.cli.stream import err, say
 from nodebench.errors import DataError, masked
-from nodebench.planning.garbage import KINDS, Item, Survey, Wish, bytes_of, remove
+from nodebench.planning.garbage import KINDS, Item, Survey, Wish, bytes_of, remove, survey_store
 from nodebench.spec.data import DATASETS, Dataset
 from nodebench.store.locations import default_store, tracking_uri
-from nodebench.sweep import schema as schema_module
+from nodebench.sweep import field_reference
 from nodebench.tracking.settings import configure_mlflow
 
 if TYPE_CHECKING:
@@ -135,7 +136,7 @@ def gc(
         bytes_of(budget) if budget else None,
     )
     store = default_store()
-    found = api.survey(store, wish)
+    found = survey_store(store, wish, sorted(Path("sweeps").glob("*.yaml")))
     held = remove(store, found.chosen) if delete else []
     if as_json:
         print(survey_json(found, held, removed=delete))
@@ -160,7 +161,7 @@ def schema(
 ) -> None:
     """Print the JSON Schema of sweep files, for completion and validation in editors."""
     print(
-        schema_module.page() if markdown else json.dumps(schema_module.json_schema(), indent=1),
+        field_reference.page() if markdown else json.dumps(field_reference.json_schema(), indent=1),
         end="",
     )
 

@@ -1,4 +1,4 @@
-"""The tables from a data set's name to its code, `load`, and `census`."""
+"""A trial's data by its name: `load_data`, and `census`, which counts without a trial."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def census(settings: Dataset, root: Path) -> Census:
     """Counts a data set's samples, once its files are there and verified; decodes no JPEG.
 
     Raises:
-        DataError: as `load` does.
+        DataError: as `load_data` does.
     """
     folder = prepare(settings, root)
     parts: Whole | Data | Trajectory | Flow

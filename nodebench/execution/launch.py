@@ -112,7 +112,7 @@ def run_sweep(sweep: Sweep, store: Store, monitor: Monitor, launch: Launch) -> O
 
 
 def evaluate_sweep(sweep: Sweep, store: Store, monitor: Monitor, launch: Launch) -> Outcome:
-    """As `run`, of what has been trained, or has its weights from elsewhere; trains nothing."""
+    """As `run_sweep`, of trained models, or those with weights from elsewhere; trains nothing."""
 
     def is_trained(entry: Entry) -> bool:
         return entry.is_trained

@@ -97,15 +97,16 @@ def _require_own_code(path: str, arguments: Sequence[str]) -> None:
 
 
 def _require_weights(trials: Sequence[Trial], root: Path) -> None:
-    """Refuses weights that do not fit their networks."""
-    begun = [trial.spec for trial in trials if trial.spec.weights is not None]
+    """Refuses weights that were replaced since the plan, or do not fit their networks."""
+    begun = [trial for trial in trials if trial.spec.weights is not None]
     if not begun:
         return
     from nodebench.data.load import load_data
     from nodebench.models.build import build
 
-    for spec in {str((s.data, s.model, s.weights)): s for s in begun}.values():
-        build(spec, load_data(spec, root))
+    for trial in {str((t.spec.data, t.spec.model, t.spec.weights)): t for t in begun}.values():
+        trial.require_as_named()
+        build(trial.spec, load_data(trial.spec, root))
 
 
 def _sharing_gpus(trials: Sequence[Trial], options: RunOptions) -> RunOptions:

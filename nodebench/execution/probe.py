@@ -76,19 +76,27 @@ class Probe:
 def probe_trial(trial: Trial, options: RunOptions) -> Probe | None:
     """Times the first steps of a trial and a test on one batch; writes nothing.
 
-    None if not even a step, or the test, comes to an end within seconds.
+    None if not even a step, or the test, comes to an end within seconds; also if they fail, as out
+    of memory: the trial will say of what.
     """
+    device = select_device(options.resources.gpu_share)
+    try:
+        return _probe(trial, options)
+    except (TrialFailure, RuntimeError, MemoryError):
+        return None
+    finally:
+        release_memory(device)
+
+
+def _probe(trial: Trial, options: RunOptions) -> Probe:
     prepared = prepare_trial(trial.spec, options)
     spec, device, task = prepared.spec, prepared.device, prepared.task
     prepared.limit_solves(prepared.model, time.monotonic() + HANGS_S)
     state = prepared.new_state()
     reset_peak_memory(device)
     total = spec.train.iterations or (spec.train.epochs or 0) * task.batches_per_epoch
-    try:
-        steps = _first_steps(train(state, task, spec), device)
-        test = task.evaluate(prepared.model, size=spec.train.batch_size)
-    except TrialFailure:
-        return None
+    steps = _first_steps(train(state, task, spec), device)
+    test = task.evaluate(prepared.model, size=spec.train.batch_size)
     tests = total // (task.batches_per_epoch * spec.train.test_every) or 1
     evaluations = sum(
         _relative_cost(trial, point) * _share(point, spec.train.batch_size, task.test_passes)
@@ -119,12 +127,7 @@ def share_of_gpu(trial: Trial, options: RunOptions, seeds: int = 1) -> float:
             "`resources.gpus: auto` measures a trial on this machine, which has no GPU: give a "
             "fraction, or pass `--cpu`"
         )
-    try:
-        found = probe_trial(trial, options)
-    except RuntimeError:  # out of memory, or what the trial itself will say
-        return 1.0
-    finally:
-        release_memory(select_device(1.0))
+    found = probe_trial(trial, options)
     if found is None:
         return 1.0
     needed = (2 * seeds * found.peak_bytes + CONTEXT_BYTES) / memory_of_trial(1.0)

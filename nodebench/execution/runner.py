@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -136,8 +137,8 @@ def _run_pack(pack: Pack, monitor: Monitor) -> None:
     """Runs a pack of trials to its end."""
     for trial in pack.trials:
         monitor.on_start(trial.id)
-    for rows in pack.epochs():
-        for trial_id, row in rows.items():
+    with closing(pack.epochs()) as epochs:  # also where a monitor raises
+        for trial_id, row in (pair for rows in epochs for pair in rows.items()):
             monitor.on_epoch(trial_id, row)
     for trial in pack.trials:
         monitor.on_end(trial.id, pack.problems.get(trial.id))

@@ -52,7 +52,7 @@ class Pack:
                         rows[trial_id] = item
                 if rows:
                     yield rows
-                elif len(upcoming) == len(attempts):
+                elif upcoming and len(upcoming) == len(attempts):
                     self._take(upcoming)
                     upcoming.clear()
 

@@ -187,7 +187,6 @@ def _tensor(times: Sequence[float], like: State) -> Tensor:
 
 OTHERS = {
     **dict.fromkeys(("adaptive_heun", "fehlberg2", "bosh3", "dopri5", "dopri8"), _adaptive),
-    "tsit5": controlled,
     "implicit_adams": _multistep,
     "scipy_solver": _scipy,
 }

@@ -214,7 +214,7 @@ def find(start: str, store: Store, sweep: Sweep | None) -> Trial:
     """
     if sweep is None:
         folder = store.find(start)
-        return Trial(spec := folder.spec(), Cell(spec, folder.code()))
+        return Trial(spec := folder.spec(), Cell(spec, folder.code(), folder.weights()))
     found = [trial for trial in sweep.trials if trial.id.startswith(start)]
     if len(found) != 1:
         state = "several trials start" if found else "no trial starts"

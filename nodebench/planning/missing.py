@@ -24,7 +24,7 @@ def is_incomplete(
     wanted: frozenset[EvaluationPoint],
     demand: Demand,
 ) -> bool:
-    """The same, from what has been read of a trial already."""
+    """As `is_missing`, of a result and points that the caller has read already."""
     if result is None or not result.is_result:
         return True
     if demand.retry_failed and result.outcome != TrialOutcome.FINISHED:

@@ -46,7 +46,7 @@ class Entry:
     result: Result | None
     missing: bool
     is_trained: bool
-    """Whether nothing but evaluation can be missing, as of weights from elsewhere."""
+    """Whether its weights are final, its own or from elsewhere: only points can be missing."""
 
     continues: str | None = None
     """The id of a finished shorter training that a new one continues."""

@@ -1,17 +1,19 @@
-"""The same trials on other machines: what an import or a merge has kept of them."""
+"""The machines: what trials ran on, and the same trials elsewhere, as a merge has kept them."""
 
 from __future__ import annotations
 
+import time
 from enum import StrEnum
 from typing import Any
 
 import pandas as pd
 
 from nodebench.errors import TrialOutcome
-from nodebench.report.analysis.columns import CELL, TRIAL
+from nodebench.report.analysis.columns import CELL, MISSING, OUTCOME, TRIAL
 from nodebench.report.analysis.formatting import mean_and_interval, measured, unit
 from nodebench.report.analysis.statistics import FEWEST_PAIRS, paired
-from nodebench.report.tables import CONFIGURATION
+from nodebench.report.markdown import bold
+from nodebench.report.tables import CONFIGURATION, cell_text
 from nodebench.store import Result, Store
 from nodebench.sweep import Sweep
 
@@ -74,8 +76,7 @@ def machines_table(sweep: Sweep, frame: pd.DataFrame) -> pd.DataFrame:
 
     `agree?` compares the headline metric of the trials that finished on both, paired by seed.
     """
-    data = sweep.trials[0].spec.data
-    metric = f"{str(data.metric).replace('_', ' ')}{unit(data.metric)}"
+    metric = f"{str(sweep.metric).replace('_', ' ')}{unit(sweep.metric)}"
     rows = []
     for (cell, machine), group in frame.groupby([CELL, MACHINE], sort=False) if len(frame) else ():
         both = finished_on_both(group)
@@ -84,9 +85,9 @@ def machines_table(sweep: Sweep, frame: pd.DataFrame) -> pd.DataFrame:
                 CONFIGURATION: cell,
                 "other machine": machine,
                 "n": str(len(both)),
-                f"{metric} here": measured(data.metric, _numbers(both, data.headline, HERE)),
-                f"{metric} there": measured(data.metric, _numbers(both, data.headline, THERE)),
-                "agree?": agreement_text(group, data.headline),
+                f"{metric} here": measured(sweep.metric, _numbers(both, sweep.headline, HERE)),
+                f"{metric} there": measured(sweep.metric, _numbers(both, sweep.headline, THERE)),
+                "agree?": agreement_text(group, sweep.headline),
                 "s/epoch here": mean_and_interval(_numbers(both, "epoch_s", HERE), 2),
                 "s/epoch there": mean_and_interval(_numbers(both, "epoch_s", THERE), 2),
             }
@@ -128,3 +129,38 @@ def agreement_text(group: pd.DataFrame, headline: str) -> str:
 
 def _numbers(frame: pd.DataFrame, name: str, place: str) -> pd.Series[float]:
     return pd.to_numeric(frame[f"{name}_{place}"], errors="coerce")
+
+
+def provenance(results: pd.DataFrame) -> str:
+    """What the trials ran on; several values in a line mean that they differ."""
+    ran = results[results[OUTCOME] != MISSING]
+    if {"commit", "dirty"} <= {*ran.columns}:
+        changed = ran["dirty"].map({"yes": " (with uncommitted changes)"}).fillna("")
+        ran = ran.assign(commit=ran["commit"] + changed)
+    facts = {
+        "commit": "commit",
+        "hardware": "hardware",
+        "device": "device",
+        "threads per trial": "threads",
+        "seeds packed into one run": "packed",
+        "torch": "torch",
+        "torchdiffeq": "torchdiffeq",
+        "python": "python",
+        "nodebench": "nodebench",
+    }
+    lines = [
+        f"- {label}: {', '.join(sorted({cell_text(v) for v in ran[column].dropna()}))}"
+        for label, column in facts.items()
+        if column in ran and ran[column].notna().any()
+    ]
+    if "started" in ran and len(ran):
+        first, last = _day(ran["started"].min()), _day(ran["finished"].max())
+        lines.append(f"- trained: {first}" + (f" to {last}" if last != first else ""))
+    if "environments" in ran and (ran["environments"] > 1).any():
+        mixed = ", ".join(ran.loc[ran["environments"] > 1, TRIAL])
+        lines.append(f"- {bold('resumed under other versions, threads or hardware:')} {mixed}")
+    return "\n".join(["## Provenance\n", *lines])
+
+
+def _day(stamp: float) -> str:
+    return time.strftime("%Y-%m-%d", time.gmtime(stamp))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from nodebench.report import gradient_tables, notes, solver_tables, step_tables,
 from nodebench.report.analysis import published, sizes
 from nodebench.report.analysis.baseline import baseline_table, more_seeds_text
 from nodebench.report.analysis.claims import Judgement, claims_table
-from nodebench.report.analysis.columns import MISSING, OUTCOME, TRIAL, write_table
+from nodebench.report.analysis.columns import OUTCOME, write_table
 from nodebench.report.analysis.findings import Findings
 from nodebench.report.analysis.formatting import margin_text
 from nodebench.report.analysis.gradients import memory_by_steps
@@ -23,7 +23,7 @@ from nodebench.report.figures.drawing import Figures
 from nodebench.report.html.data import Explored
 from nodebench.report.html.document import write_page
 from nodebench.report.html.trials import trials_table
-from nodebench.report.machines import MACHINES_TITLE, machines_table
+from nodebench.report.machines import MACHINES_TITLE, machines_table, provenance
 from nodebench.report.markdown import HtmlOnly, bold, joined, markdown_table, section
 from nodebench.report.result_tables import ResultTables, result_tables
 from nodebench.report.summary import answer
@@ -73,11 +73,16 @@ def write_report_folder(
     return page
 
 
-def draw_figures(sweep: Sweep, store: Store, folder: Path) -> dict[str, Path]:
+def draw_figures(
+    sweep: Sweep, store: Store, folder: Path, on_problem: Callable[[str], None]
+) -> dict[str, Path]:
     """Draws the report's figures alone; name -> SVG."""
     found = Findings(sweep, store)
-    _sections(sweep, found, Figures(found, store, folder), Explored(found))
-    return {path.stem: path for path in sorted(folder.glob("*.svg"))}
+    figures = Figures(found, store, folder)
+    _sections(sweep, found, figures, Explored(found))
+    for problem in figures.problems:
+        on_problem(problem)
+    return {name: folder / f"{name}.svg" for name in figures.names}
 
 
 def _sections(sweep: Sweep, found: Findings, figures: Figures, explored: Explored) -> list[str]:
@@ -122,8 +127,8 @@ def _sections(sweep: Sweep, found: Findings, figures: Figures, explored: Explore
         *_not_drawn(figures.problems),
         _setting(sweep),
         _notes(found, table, figures.folder.parent),
-        _provenance(results),
-        _reproduce(sweep),
+        provenance(results),
+        _reproduce(figures.folder.parent),
     ]
 
 
@@ -226,7 +231,7 @@ def _curve_sections(figures: Figures, explored: Explored) -> list[str]:
 def _verdicts_section(sweep: Sweep, judged: pd.DataFrame, evaluated: pd.DataFrame) -> list[str]:
     if judged.empty:
         return []
-    margin = margin_text(sweep.trials[0].spec.data.metric, sweep.margin)
+    margin = margin_text(sweep.metric, sweep.margin)
     title, text = "## Is it still an ODE?", f"{notes.VERDICTS} The margin is {margin}."
     sizes = evaluated.loc[evaluated["own"], "test_size"].dropna().unique()
     if len(sizes):
@@ -276,45 +281,13 @@ def _images(title: str, names: Sequence[str], text: str) -> list[str]:
     return ["\n\n".join([*heading, *images, text])]
 
 
-def _provenance(results: pd.DataFrame) -> str:
-    """What the trials ran on; several values in a line mean that they differ."""
-    ran = results[results[OUTCOME] != MISSING]
-    if {"commit", "dirty"} <= {*ran.columns}:
-        changed = ran["dirty"].map({"yes": " (with uncommitted changes)"}).fillna("")
-        ran = ran.assign(commit=ran["commit"] + changed)
-    facts = {
-        "commit": "commit",
-        "hardware": "hardware",
-        "device": "device",
-        "threads per trial": "threads",
-        "seeds packed into one run": "packed",
-        "torch": "torch",
-        "torchdiffeq": "torchdiffeq",
-        "python": "python",
-        "nodebench": "nodebench",
-    }
-    lines = [
-        f"- {label}: {', '.join(sorted({tables.cell_text(v) for v in ran[column].dropna()}))}"
-        for label, column in facts.items()
-        if column in ran and ran[column].notna().any()
-    ]
-    if "started" in ran and len(ran):
-        first, last = _day(ran["started"].min()), _day(ran["finished"].max())
-        lines.append(f"- trained: {first}" + (f" to {last}" if last != first else ""))
-    if "environments" in ran and (ran["environments"] > 1).any():
-        mixed = ", ".join(ran.loc[ran["environments"] > 1, TRIAL])
-        lines.append(f"- {bold('resumed under other versions, threads or hardware:')} {mixed}")
-    return "\n".join(["## Provenance\n", *lines])
-
-
-def _day(stamp: float) -> str:
-    return time.strftime("%Y-%m-%d", time.gmtime(stamp))
-
-
-def _reproduce(sweep: Sweep) -> str:
+def _reproduce(folder: Path) -> str:
+    here = Path.cwd()
+    file = folder.resolve() / "sweep.yaml"
+    shown = file.relative_to(here) if file.is_relative_to(here) else Path(file.name)
     return (
         "## Reproduce\n\n"
         "[sweep.yaml](sweep.yaml) is the sweep as it ran; [results.csv](results.csv) has a row "
         "for every trial. Where `runs/` has the trials, nothing is trained again.\n\n"
-        f"    nodebench run reports/{sweep.name}/sweep.yaml"
+        f"    nodebench run {shlex.quote(shown.as_posix())}"
     )

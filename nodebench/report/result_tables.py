@@ -126,12 +126,11 @@ def _result_columns(
     sweep: Sweep, done: pd.DataFrame, judged: pd.DataFrame, timed: pd.DataFrame
 ) -> dict[str, str]:
     """Heading -> text of the columns that the main table may have, the headline first."""
-    data = sweep.trials[0].spec.data
-    headline = f"{str(data.metric).replace('_', ' ')}{unit(data.metric)}"
+    headline = f"{str(sweep.metric).replace('_', ' ')}{unit(sweep.metric)}"
     seconds = seconds_columns(done, timed)
     first = next(iter(seconds))
     return {
-        headline: measured(data.metric, column(done, data.headline)),
+        headline: measured(sweep.metric, column(done, sweep.headline)),
         **_verdict_columns(judged, done[TRIAL]),
         first: seconds[first],
         NFE: count_and_interval(column(done, "nfe_forward")),
@@ -142,7 +141,7 @@ def _result_columns(
 def _detail_columns(
     sweep: Sweep, done: pd.DataFrame, judged: pd.DataFrame, timed: pd.DataFrame
 ) -> dict[str, str]:
-    metric = sweep.trials[0].spec.data.metric
+    metric = sweep.metric
     name = f"{str(metric).replace('_', ' ')}{unit(metric)}"
     return {
         "published": _published(sweep, done),

@@ -66,18 +66,18 @@ def _best(found: Findings) -> list[SummaryLine]:
 
 
 def _best_of(found: Findings, frame: pd.DataFrame) -> list[str]:
-    data, judged = found.sweep.trials[0].spec.data, found.judged
+    sweep, judged = found.sweep, found.judged
     done = frame[frame[OUTCOME] == TrialOutcome.FINISHED]
-    if done.empty or data.headline not in done:
+    if done.empty or sweep.headline not in done:
         return []
-    means = done.groupby(CELL, sort=False)[data.headline].mean().dropna()
-    ranked = means.sort_values(ascending=not data.higher_is_better, kind="stable").index
-    values = [by_seed(frame, cell, data.headline) for cell in ranked[:2]]
+    means = done.groupby(CELL, sort=False)[sweep.headline].mean().dropna()
+    ranked = means.sort_values(ascending=not sweep.higher_is_better, kind="stable").index
+    values = [by_seed(frame, cell, sweep.headline) for cell in ranked[:2]]
     texts = [
-        f"`{cell}`, {measured(data.metric, each)}{unit(data.metric)}"
+        f"`{cell}`, {measured(sweep.metric, each)}{unit(sweep.metric)}"
         for cell, each in zip(ranked, values, strict=False)
     ]
-    metric = str(data.metric).replace("_", " ")
+    metric = str(sweep.metric).replace("_", " ")
     first = [f"{text} test {metric} (n = {len(values[0])})" for text in texts[:1]]
     if len(judged) and first:
         words = {*judged.loc[judged[CELL] == ranked[0], "verdict"]}
@@ -101,16 +101,15 @@ def _lead(best: pd.Series[float], second: pd.Series[float]) -> str:
 
 def _at_chance(sweep: Sweep, frame: pd.DataFrame) -> list[SummaryLine]:
     """The configurations that have learned nothing: naming the most common class does as well."""
-    data = sweep.trials[0].spec.data
     done = frame[frame[OUTCOME] == TrialOutcome.FINISHED]
-    if "chance" not in done or data.headline not in done:
+    if "chance" not in done or sweep.headline not in done:
         return []
-    means = done.groupby(CELL, sort=False)[[data.headline, "chance"]].mean().dropna()
-    ahead = (means[data.headline] - means["chance"]) * (1 if data.higher_is_better else -1)
+    means = done.groupby(CELL, sort=False)[[sweep.headline, "chance"]].mean().dropna()
+    ahead = (means[sweep.headline] - means["chance"]) * (1 if sweep.higher_is_better else -1)
     cells = list(means.index[ahead <= sweep.margin + ACCURACY_ROUNDING])
     if not cells:
         return []
-    margin = margin_text(data.metric, sweep.margin)
+    margin = margin_text(sweep.metric, sweep.margin)
     return [("No better than chance", f"{_named(cells)} (margin {margin}).")]
 
 
@@ -179,7 +178,7 @@ def _machines(found: Findings) -> list[SummaryLine]:
     """Whether configurations came to the same on other machines, where these have been imported."""
     if found.machines.empty:
         return []
-    headline = found.sweep.trials[0].spec.data.headline
+    headline = found.sweep.headline
     groups = found.machines.groupby([CELL, MACHINE], sort=False)
     counts = Counter(machine_agreement(group, headline) for _, group in groups)
     same = counts[MachineAgreement.IDENTICAL] + counts[MachineAgreement.YES]

@@ -65,6 +65,8 @@ class Cell:
     spec: TrialSpec
     recorded: Mapping[str, str] | None = None
     """The code that it had, of a trial in the store; by default it is what is found here."""
+    recorded_weights: str | None = None
+    """The SHA-256 that its weights file had, likewise."""
 
     def trial(self, seed: int) -> Trial:
         """The trial of a seed."""
@@ -76,7 +78,7 @@ class Cell:
         identity: dict[str, Any] = self.spec.model_dump(mode="json", exclude_defaults=True)
         identity.pop("seed", None)
         if self.spec.weights is not None:
-            identity["weights"] = file_hash(self.spec.weights)
+            identity["weights"] = self.weights
         identity["numerics"] = numerics(self.spec)
         modules = dict(self.code)
         named = {path: _module(path) for path in self.spec.import_paths}
@@ -100,6 +102,12 @@ class Cell:
             except ModuleNotFoundError:
                 found[module] = None
         return found
+
+    @cached_property
+    def weights(self) -> str | None:
+        """The SHA-256 of the weights file; None if there is none, or it is not found."""
+        named = self.spec.weights
+        return self.recorded_weights or (None if named is None else file_hash(named))
 
     @cached_property
     def key(self) -> str:
@@ -149,8 +157,7 @@ class Trial:
     @cached_property
     def is_identified(self) -> bool:
         """Whether every file on which the id depends was found; else it is another elsewhere."""
-        weights = self.spec.weights
-        is_found = weights is None or file_hash(weights) is not None
+        is_found = self.spec.weights is None or self.cell.weights is not None
         return is_found and None not in self.cell.code.values()
 
     def require_as_named(self) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import os
+import stat
 import sys
 import sysconfig
 from collections.abc import Iterator, Sequence
@@ -173,13 +174,17 @@ def _named(call: ast.Call) -> str | None:
     return None
 
 
-@lru_cache
 def file_hash(path: str) -> str | None:
     """The SHA-256 of a file; None if it cannot be read, which is said when it is needed."""
-    if not os.path.isfile(path):  # a device may have no end
-        return None
     try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        found = os.stat(path)
+        is_file = stat.S_ISREG(found.st_mode)  # a device may have no end
+        return _file_hash(path, found.st_mtime_ns, found.st_size) if is_file else None
     except OSError:
         return None
+
+
+@lru_cache
+def _file_hash(path: str, _mtime_ns: int, _size: int) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

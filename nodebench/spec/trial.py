@@ -135,7 +135,7 @@ class TrialSpec(Settings):
                 "output time: leave it out"
             )
         if self.solver.by_sample:
-            self._has_independent_samples()
+            self._require_independent_samples()
         if self.solver.adapt and self.data.metric != "accuracy":
             raise ValueError(f"`solver.adapt` needs accuracies, but `{self.data.name}` has none")
         if self.solver.method == "scipy_solver" and self.gradient.name != "adjoint":
@@ -160,7 +160,7 @@ class TrialSpec(Settings):
                 f"solve over a time of {self.model.length:g}: use a smaller one"
             )
 
-    def _has_independent_samples(self) -> None:
+    def _require_independent_samples(self) -> None:
         """Refuses steps per sample where a sample's slope depends on others."""
         if self.data.kind == "trajectories":
             why = f"`{self.data.name}` is one trajectory, without a batch of samples"

@@ -280,9 +280,8 @@ def _require_trial(folder: TrialFolder, file: Path) -> None:
         spec = folder.spec()
     except NodebenchError as error:
         raise _refused(file, f"trial {trial_id}: {' '.join(str(error).split())}") from error
-    if spec.weights is not None:  # a file of another machine, which is part of its id
-        return
-    if Trial(spec, Cell(spec, folder.code())).id != trial_id:
+    # Its weights file is another machine's: what it was is on record.
+    if Trial(spec, Cell(spec, folder.code(), folder.weights())).id != trial_id:
         raise _refused(
             file,
             f"trial {trial_id} is not what its id says. Another release of nodebench may have "

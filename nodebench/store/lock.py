@@ -24,7 +24,7 @@ def held(path: Path, what: str, wait_s: float = 0.0, *, shared: bool = False) ->
     A `shared` lock keeps out only those who want it for themselves.
 
     Raises:
-        StoreError: if another process still holds it after `wait_s`, or LOOK_S if that is less.
+        StoreError: if another process still holds it after `wait_s`, or LOOK_S if that is more.
     """
     kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     deadline = time.monotonic() + max(wait_s, LOOK_S)

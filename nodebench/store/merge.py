@@ -169,11 +169,11 @@ def _copied(theirs: TrialFolder, ours: TrialFolder, aside: Path) -> bool:
 def _compare(theirs: TrialFolder, ours: TrialFolder, aside: Path, merged: Merged) -> None:
     """Of a trial that both have, keeps the one that is further; compares what has ended."""
     trial_id = ours.path.name
-    ahead, result, other = _standing(theirs), ours.result(), theirs.result()
-    if ahead > _standing(ours):
+    result, other = ours.result(), theirs.result()
+    if _is_further(theirs, ours):
         _replace(theirs, ours, aside)
         merged.replaced.append(trial_id)
-    elif ahead < _standing(ours) or result is None or other is None or not _is_final(result):
+    elif _is_further(ours, theirs) or result is None or other is None or not _is_final(result):
         merged.kept.append(trial_id)
     elif metrics := _differences(result, other):
         merged.conflicts.append(Conflict(trial_id, metrics, result, other))
@@ -185,14 +185,25 @@ def _compare(theirs: TrialFolder, ours: TrialFolder, aside: Path, merged: Merged
         (merged.extended if points else merged.kept).append(trial_id)
 
 
-def _standing(folder: TrialFolder) -> tuple[int, float]:
-    """How far a trial is: by its kind of end, then by the limit that it met, or by its epochs."""
+def _is_further(one: TrialFolder, other: TrialFolder) -> bool:
+    """Whether a trial is further here than there; where both met one limit, by the higher one."""
+    if _standing(one) != _standing(other):
+        return _standing(one) > _standing(other)
+    a, b = one.result(), other.result()
+    # Minutes and evaluations do not compare.
+    return a is not None and b is not None and a.outcome == b.outcome and _limit(a) > _limit(b)
+
+
+def _standing(folder: TrialFolder) -> tuple[int, int]:
+    """How far a trial is: its kind of end, and the epochs that it has."""
     result = folder.result()
     if result is None or not result.is_result:
         return 0, len(folder.history()) if folder.checkpoints() else 0
-    if _is_final(result):
-        return 2, 0
-    return 1, result.limit or result.epoch
+    return (2, 0) if _is_final(result) else (1, result.epoch)
+
+
+def _limit(result: Result) -> float:
+    return 0.0 if result.limit is None else result.limit
 
 
 def _is_final(result: Result) -> bool:

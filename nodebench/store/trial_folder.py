@@ -114,7 +114,8 @@ class TrialFolder:
         self.error_file.unlink(missing_ok=True)
         self.given_up_file.unlink(missing_ok=True)
         spec = trial.spec.model_dump(mode="json", exclude_none=True)
-        record = {"id": trial.id, "spec": spec, "code": trial.cell.code}
+        weights = {"weights": trial.cell.weights} if trial.spec.weights else {}
+        record = {"id": trial.id, "spec": spec, "code": trial.cell.code, **weights}
         write(self.spec_file, json.dumps(record, indent=1))
         self.log(f"started by process {os.getpid()} on {socket.gethostname()}")
 
@@ -136,6 +137,11 @@ class TrialFolder:
     def code(self) -> dict[str, str] | None:
         """Module -> SHA-256 of the user's own code; None of a trial that recorded nothing yet."""
         found: dict[str, str] | None = read_json(self.spec_file, {}).get("code")
+        return found
+
+    def weights(self) -> str | None:
+        """The SHA-256 of the weights file that the trial began with; None if none is recorded."""
+        found: str | None = read_json(self.spec_file, {}).get("weights")
         return found
 
     def write_history(self, rows: list[Row]) -> None:
@@ -221,8 +227,8 @@ class TrialFolder:
         return [path for path in files if path.exists()]
 
     def stamp(self) -> tuple[int, ...]:
-        """Changes whenever a file does that a report tells of."""
-        return tuple(map(modified, self.reported_files))
+        """Changes whenever a file does that a report or MLflow tells of."""
+        return tuple(map(modified, (*self.reported_files, self.error_file)))
 
     @property
     def reported_files(self) -> tuple[Path, ...]:

@@ -98,6 +98,21 @@ class Sweep:
         """How it came of its file."""
         return self.file.made
 
+    @property
+    def metric(self) -> str:
+        """What its trials are judged by, such as `accuracy`: data sets of one sweep share it."""
+        return self.trials[0].spec.data.metric
+
+    @property
+    def headline(self) -> str:
+        """The metric's name in a trial's summary, such as `test_accuracy`."""
+        return self.trials[0].spec.data.headline
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Whether the metric is to be large."""
+        return self.trials[0].spec.data.higher_is_better
+
     @cached_property
     def varying(self) -> list[str]:
         """The settings, the seed aside, that tell the cells of the sweep apart."""

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from nodebench.errors import TrialOutcome
+from nodebench.files import modified
 from nodebench.report.analysis.verdict import Verdict
 from nodebench.store import Result, TrialFolder
 from nodebench.store.result import Row
@@ -72,7 +73,7 @@ def result_tags(result: Result) -> dict[str, str]:
 
 def stamp_of_points(folder: TrialFolder, result: Result) -> int:
     """When a verdict became what it is, since MLflow shows the latest of several values."""
-    evaluated = folder.evaluations_file.stat().st_mtime
+    evaluated = modified(folder.evaluations_file) / 1e9  # 0: its evaluation crashed before a point
     return milliseconds(max(result.finished, evaluated))
 
 
@@ -111,4 +112,5 @@ def fingerprint(folder: TrialFolder, sweep: Sweep) -> str:
     digest = hashlib.sha256(f"{sweep.margin} {sweep.evaluate}".encode())
     for path in folder.reported_files:
         digest.update(path.read_bytes() if path.exists() else b"-")
+    digest.update((folder.error() or "").encode())
     return digest.hexdigest()[:16]

@@ -14,8 +14,9 @@ from nodebench.planning import RunOptions
 from nodebench.planning.missing import limit_of
 from nodebench.spec import Trial
 from nodebench.spec.data import Dataset
+from nodebench.spec.identity import canonical
 from nodebench.store import Result, TrialFolder
-from nodebench.store.result import Row
+from nodebench.store.result import INCIDENTAL, Row
 from nodebench.training.checkpoint import TrainState
 
 
@@ -54,12 +55,17 @@ class Record:
     def keep_epoch(self, state: TrainState) -> None:
         """Logs the last epoch, and writes a checkpoint unless the last one is seconds old.
 
-        An epoch that is trained again, as after a limit, keeps the seconds of its first time.
+        An epoch that is trained again, as after a limit, keeps its first row, and so its seconds.
+        With other numbers, as on another machine, all rows from here on were of other weights.
         """
         self.folder.log(_line(state.history[-1]))
         epoch = len(state.history)
         if epoch <= len(self._recorded):
-            state.history[-1] = self._recorded[epoch - 1]
+            before = self._recorded[epoch - 1]
+            if _lasting(before) == _lasting(state.history[-1]):
+                state.history[-1] = before
+            else:
+                self._recorded = []
         if time.monotonic() - self._saved >= self.options.checkpoint_s:
             self._save(state)
 
@@ -71,7 +77,7 @@ class Record:
         self.end(TrialOutcome.FINISHED)
 
     def end(self, outcome: TrialOutcome, reason: str = "") -> None:
-        """Writes the result, unless the training has finished: then the reason is only logged."""
+        """Writes the result; of a training that had finished before, only logs the reason."""
         if reason:
             with suppress(OSError):
                 self.folder.log(f"{outcome}: {reason}")
@@ -141,6 +147,11 @@ def _summary(state: TrainState, data: Dataset, chance: float | None) -> dict[str
         if "nfe_forward" in summary:
             summary["nfe_forward_mean"] = statistics.fmean(r["nfe_forward"] for r in state.history)
     return summary
+
+
+def _lasting(row: Row) -> str:
+    """An epoch's numbers that the same training has again; as JSON, where NaN is like itself."""
+    return canonical({name: value for name, value in row.items() if name not in INCIDENTAL})
 
 
 def _line(row: Row) -> str:

@@ -7,7 +7,7 @@ import logging
 import time
 import traceback
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -49,9 +49,10 @@ def run_trial(
     Raises:
         StoreError: if another process holds the trial.
     """
-    for item in attempt(trial, store, options):
-        if not isinstance(item, Step):
-            on_epoch(item)
+    with closing(attempt(trial, store, options)) as items:  # also where `on_epoch` raises
+        for item in items:
+            if not isinstance(item, Step):
+                on_epoch(item)
     result = store.folder(trial.id).result()
     assert result is not None
     return result
@@ -203,7 +204,10 @@ def _evaluate(trial: Trial, prepared: Prepared, folder: TrialFolder) -> None:
 
 @contextmanager
 def _captured_warnings(folder: TrialFolder) -> Iterator[None]:
-    """Sends Python's warnings to the trial's log."""
+    """Sends Python's warnings to the trial's log.
+
+    Those of a pack go to the log of every trial in it: Python gives each warning once a process.
+    """
     handler = logging.Handler()
     handler.emit = lambda record: folder.log(record.getMessage())  # type: ignore[method-assign]
     logger = logging.getLogger("py.warnings")

@@ -1,6 +1,9 @@
 import pytest
+import torch
 
+from nodebench.execution.costs import probed
 from nodebench.execution.probe import probe_trial
+from nodebench.store import Store
 from tests.support.tiny_sweeps import TINY, options, tiny
 
 
@@ -39,3 +42,16 @@ def test_an_epoch_of_few_steps_is_enough_and_adaptive_solvers_grow(tmp_path):
     sweep = tiny(tmp_path, base={**base, "train": {"iterations": 3, "batch_size": 16}})
     found = probe_trial(sweep.trials[0], options(sweep, tmp_path))
     assert (len(found.steps), found.iterations, found.grows) == (2, 3, True)
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError, RuntimeError, MemoryError])
+def test_a_probe_that_fails_says_nothing(tmp_path, monkeypatch, error):
+    def fail(*_arguments, **_more):
+        raise error("made up")
+
+    monkeypatch.setattr("nodebench.execution.probe.train", fail)
+    sweep = tiny(tmp_path)
+    assert probe_trial(sweep.trials[0], options(sweep, tmp_path)) is None
+    costs, forecast = probed(sweep, Store(tmp_path / "runs"))
+    assert costs == {}
+    assert forecast is None

@@ -228,3 +228,13 @@ def test_of_seeds_trained_together_those_that_are_free_are_trained(tmp_path, mon
     with store.folder(sweep.trials[1].id).locked():
         run_inline(sweep.trials, store, options(sweep, tmp_path), recorder)
     assert set(store.results()) == {sweep.trials[0].id, sweep.trials[2].id}
+
+
+def test_a_monitor_that_raises_leaves_every_trial_free_though_its_frames_are_kept(tmp_path):
+    sweep, store = tiny(tmp_path, seeds=[0, 1]), Store(tmp_path)
+    recorder = Recorder()
+    recorder.on_epoch = lambda *_: 1 / 0
+    with pytest.raises(ZeroDivisionError) as kept:  # as a notebook keeps the last traceback
+        run_inline(sweep.trials, store, options(sweep, tmp_path), recorder)
+    assert kept.tb is not None
+    assert not any(store.folder(trial.id).is_locked() for trial in sweep.trials)

@@ -279,3 +279,18 @@ def test_auto_packs_where_it_pays():
     cell = Cell(TrialSpec.model_validate({**IMAGES, "model": "odenet"}))
     trials = [cell.trial(seed) for seed in (0, 1)]
     assert [len(pack) for pack in packs(trials, packing("auto"), slots=1)] == [1, 1]
+
+
+def test_a_pack_that_has_ended_is_given_no_steps_to_take(tmp_path, three):
+    trials, how = three
+    taken = []
+
+    class Counting:
+        def take(self, steps):
+            taken.append(len(steps))
+
+    pack = Pack(trials, Store(tmp_path), how)
+    pack._taker = Counting()
+    for _ in pack.epochs():
+        pass
+    assert set(taken) == {3}

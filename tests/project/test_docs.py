@@ -23,7 +23,7 @@ from nodebench.cli.app import app
 from nodebench.files import PACKAGE
 from nodebench.store import Store
 from nodebench.sweep import load
-from nodebench.sweep.schema import json_schema, page
+from nodebench.sweep.field_reference import json_schema, page
 from nodebench.training.trial import run_trial
 from tests.support.cli_process import command
 from tests.support.tiny_sweeps import options

@@ -93,6 +93,7 @@ def test_the_front_holds_what_nothing_surpasses_in_all_three(three_ways) -> None
     assert costs["is_front"].any()
 
 
+@pytest.mark.usefixtures("rendered_figures")
 def test_the_answer_says_which_was_exact_cheapest_and_lightest(three_ways, tmp_path: Path) -> None:
     sweep, store = three_ways
     found = Findings(sweep, store)
@@ -128,6 +129,7 @@ def test_seconds_are_of_a_training_step_only_where_every_cell_was_timed(tmp_path
     assert (costs["memory"] == 8e6).all()
 
 
+@pytest.mark.usefixtures("rendered_figures")
 def test_several_systems_have_a_figure_of_their_errors(tmp_path: Path) -> None:
     grid = {"data.rate": [1, 10], "gradient": ["backprop", "aca"]}
     sweep, store = measured(tmp_path, grid=grid)

@@ -21,6 +21,7 @@ from nodebench.report.page import write_report_folder
 from nodebench.store import Store
 from nodebench.training.trial import run_trial
 from tests.support.fake_results import made, steady
+from tests.support.figures import rendered_figures
 from tests.support.tiny_sweeps import options, tiny
 
 LARGEST = 1024 * 1024
@@ -51,7 +52,8 @@ def trained(tmp_path_factory):
     store = Store(folder / "runs")
     for trial in sweep.trials:
         run_trial(trial, store, options(sweep, folder))
-    return sweep, store, write_report_folder(sweep, store, folder / "report").parent
+    with rendered_figures():
+        return sweep, store, write_report_folder(sweep, store, folder / "report").parent
 
 
 def embedded(folder):

@@ -1,11 +1,14 @@
 import math
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 
+from nodebench import api
+from nodebench.execution.runner import run_inline
 from nodebench.report import tables
 from nodebench.report.analysis import frames
 from nodebench.report.analysis.published import PublishedStudy, compared_numbers, published_table
@@ -17,7 +20,7 @@ from nodebench.store import Result, Store
 from nodebench.sweep import load
 from nodebench.training.trial import run_trial
 from tests.support.fake_results import GRID, RELU, made, steady
-from tests.support.tiny_sweeps import TINY, options, tiny, write_tiny
+from tests.support.tiny_sweeps import TINY, Quiet, options, tiny, write_tiny
 
 ROW = {"nfe_forward": 2.0, "nfe_backward": 0.0, "parameters": 71, "epoch_s": 0.5}
 HERE = {"hardware": "abacus", "threads": 1, "torch": "2", "device": "cpu"}
@@ -95,6 +98,7 @@ def test_the_page_has_table_figures_failures_and_provenance(made_up, tmp_path):
     assert (page.parent / "sweep.yaml").read_text() == sweep.text
 
 
+@pytest.mark.usefixtures("rendered_figures")
 def test_the_same_data_gives_the_same_bytes(made_up, tmp_path):
     sweep, store = made_up
     folders = [tmp_path / "one", tmp_path / "two"]
@@ -299,8 +303,39 @@ def test_a_table_that_there_is_no_more_is_removed(made_up, tmp_path):
     assert not stale.exists()
 
 
+@pytest.mark.usefixtures("rendered_figures")
 def test_figures_by_values_with_dots_are_as_many_files(tmp_path):
     for name in file_names([0.1, 0.2, "pkg.nets:Net"]).values():
         save(plt.figure(), tmp_path / f"robustness-{name}")
     names = {path.name for path in tmp_path.glob("*.svg")}
     assert names == {"robustness-0.1.svg", "robustness-0.2.svg", "robustness-pkg.nets-Net.svg"}
+
+
+def test_figures_are_those_that_were_drawn_and_problems_are_told(tmp_path, monkeypatch):
+    sweep, store = tiny(tmp_path, grid={"solver.steps": [2, 3]}), Store(tmp_path / "runs")
+    run_inline(sweep.trials, store, options(sweep, tmp_path), Quiet())
+    folder = tmp_path / "drawn"
+    folder.mkdir()
+    (folder / "mine.svg").write_text("<svg/>")
+
+    def fail(*_arguments):
+        raise ValueError("made up")
+
+    monkeypatch.setattr("nodebench.report.figures.pareto.pareto_figure", fail)
+    problems: list[str] = []
+    drawn = api.figures(sweep, folder, store, on_problem=problems.append)
+    assert set(drawn) == {"accuracy", "loss", "paths"}
+    assert all(path.is_file() for path in drawn.values())
+    assert problems == ["frontier: ValueError: made up"]
+
+
+def test_the_page_names_the_sweep_file_where_it_was_written(made_up, tmp_path, monkeypatch):
+    sweep, store = made_up
+    monkeypatch.chdir(tmp_path)
+    for folder, command in (
+        (Path("reports/mine"), "nodebench run reports/mine/sweep.yaml"),
+        (tmp_path / "a place", "nodebench run 'a place/sweep.yaml'"),
+        (tmp_path.parent / f"{tmp_path.name}-elsewhere", "nodebench run sweep.yaml"),
+    ):
+        page = write_report_folder(sweep, store, folder).read_text()
+        assert page.rstrip().endswith(f"\n    {command}")

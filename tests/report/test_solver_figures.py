@@ -116,6 +116,7 @@ def test_gradients_are_a_table(measured: tuple[Sweep, Store]) -> None:
     assert list(start["error of dL/dθ"]) == [f"{sum(errors) / 2:.1e}"]
 
 
+@pytest.mark.usefixtures("rendered_figures")
 def test_a_page_shows_every_figure_of_evaluated_models(
     measured: tuple[Sweep, Store], tmp_path: Path
 ) -> None:
@@ -131,6 +132,7 @@ def test_a_page_shows_every_figure_of_evaluated_models(
     assert first == {path.name: path.read_bytes() for path in (tmp_path / "figures").glob("*.svg")}
 
 
+@pytest.mark.usefixtures("rendered_figures")
 def test_steps_are_drawn_only_where_nothing_but_the_solver_varies(
     measured: tuple[Sweep, Store], tmp_path: Path
 ) -> None:
@@ -148,7 +150,7 @@ def test_some_cells_stand_for_all_by_their_drops() -> None:
     assert some_cells(judged[:2]) == ["b", "a"]
 
 
-@pytest.mark.usefixtures("coarse_reference")
+@pytest.mark.usefixtures("coarse_reference", "rendered_figures")
 def test_adaptation_is_drawn_where_there_is_any(tmp_path: Path) -> None:
     solvers = [{"method": "euler", "adapt": {"every": 2}}, {"method": "dopri5", "adapt": {}}]
     sweep = tiny(tmp_path, base=TINY, grid={"solver": solvers})

@@ -216,6 +216,7 @@ def test_points_on_subsets_of_the_test_set_are_not_mixed_in_a_figure(tmp_path):
     assert set(curves["nfe"]) == {2, 4, 512}
 
 
+@pytest.mark.usefixtures("rendered_figures")
 def test_a_trajectory_is_drawn_and_its_error_is_no_percentage(tmp_path):
     sweep = tiny(tmp_path, base=SPIRAL, grid=[{}], seeds=[0, 1])
     store = Store(tmp_path / "runs")

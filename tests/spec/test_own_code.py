@@ -1,6 +1,7 @@
 """A trial's id covers all code of the user's that its parts import."""
 
 import itertools
+import os
 import sys
 import zipfile
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 
 from nodebench import api
 from nodebench.errors import InputError, SweepError
+from nodebench.execution.preflight import require_all
 from nodebench.execution.runner import run_inline
 from nodebench.planning import RunOptions, entries
 from nodebench.planning.diff import inputs, nearest
@@ -20,7 +22,7 @@ from nodebench.spec.settings import MODEL_ARGUMENTS, import_part
 from nodebench.store import Store
 from nodebench.sweep.file import Resources
 from nodebench.training.trial import run_trial
-from tests.support.tiny_sweeps import TINY, Quiet, options, write_tiny
+from tests.support.tiny_sweeps import TINY, Quiet, options, tiny, write_tiny
 
 NET = """
 from torch import nn
@@ -256,3 +258,30 @@ def test_a_network_that_is_none_or_leaves_python_is_an_error(package, tmp_path, 
 
 def options_of(folder):
     return RunOptions(folder, Resources())
+
+
+def test_weights_that_are_replaced_make_other_trials_within_one_process(tmp_path):
+    file = tmp_path / "begin.pt"
+    file.write_bytes(b"one")
+    path = write_tiny(tmp_path, base={**TINY, "weights": str(file)})
+    [planned] = load_sweep(path).trials
+    assert planned.id == load_sweep(path).trials[0].id
+    planned.require_as_named()
+    file.write_bytes(b"two")
+    os.utime(file, ns=(1, 1))  # as written in the same tick of a coarse clock, were it not later
+    assert load_sweep(path).trials[0].id != planned.id
+    with pytest.raises(InputError, match="its code or its weights file was changed"):
+        planned.require_as_named()
+
+
+def test_weights_that_were_replaced_since_the_plan_are_refused_before_anything_starts(tmp_path):
+    sweep, store = tiny(tmp_path), Store(tmp_path / "runs")
+    run_trial(sweep.trials[0], store, options(sweep, tmp_path))
+    file = tmp_path / "begin.pt"
+    file.write_bytes(store.folder(sweep.trials[0].id).checkpoint.read_bytes())
+    begun = tiny(tmp_path, base={**TINY, "weights": str(file)})
+    how = options(begun, tmp_path)
+    require_all(begun.trials, how, inline=True)
+    file.write_bytes(file.read_bytes() + b" ")
+    with pytest.raises(InputError, match="its code or its weights file was changed"):
+        require_all(begun.trials, how, inline=True)

@@ -18,7 +18,7 @@ from nodebench.ode.tableau import EMBEDDED, TABLEAUS
 from nodebench.spec import TrialSpec, data, training, vocabulary
 from nodebench.spec.model import MODELS
 from nodebench.spec.settings import parts_in
-from nodebench.spec.solver import REVERSIBLE
+from nodebench.spec.solver import REVERSIBLE, Solver
 from nodebench.spec.trial import DataSettings, ModelSettings
 from nodebench.spec.vocabulary import METHODS
 from nodebench.training import loop, optimization
@@ -27,8 +27,11 @@ from nodebench.training import loop, optimization
 def test_every_method_is_ours_or_torchdiffeqs() -> None:
     fixed = {name for name, method in METHODS.items() if method.kind == "fixed"}
     assert fixed == {*TABLEAUS, *REVERSIBLE}
-    assert set(EMBEDDED) <= set(OTHERS)
-    assert set(METHODS) - fixed == set(OTHERS)
+    always_controlled = {name for name in EMBEDDED if not METHODS[name].in_torchdiffeq}
+    assert always_controlled == {"tsit5"}
+    assert Solver(method="tsit5").control is not None
+    assert set(EMBEDDED) <= set(OTHERS) | always_controlled
+    assert set(METHODS) - fixed == set(OTHERS) | always_controlled
     assert set(SOLVERS) >= {name for name in OTHERS if METHODS[name].in_torchdiffeq}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -121,3 +122,19 @@ def test_timings_of_another_machine_are_taken_over(tmp_path):
     theirs.folder(first).add_timing(timing)
     merge_store([first], theirs, ours)
     assert ours.folder(first).timings() == [timing]
+
+
+def test_a_trial_begun_with_weights_is_taken_in_under_its_own_id_alone(tmp_path):
+    weights = tmp_path / "begin.pt"
+    weights.write_bytes(b"weights")
+    sweep, store = filled(tmp_path / "a", seeds=(0,), weights=str(weights))
+    [trial] = sweep.trials
+    file, _ = api.export_archive(sweep, store, tmp_path / "a.zip")
+    weights.unlink()  # which the other machine does not have
+    assert api.import_archive(file, Store(tmp_path / "b")).merged.copied == [trial.id]
+    record = json.loads(store.folder(trial.id).spec_file.read_text())
+    for said in ({"weights": "0" * 64}, {"weights": None}):
+        store.folder(trial.id).spec_file.write_text(json.dumps(record | said))
+        forged, _ = api.export_archive(sweep, store, tmp_path / f"{len(str(said))}.zip")
+        with pytest.raises(StoreError, match="is not what its id says"):
+            api.import_archive(forged, Store(tmp_path / "c"))

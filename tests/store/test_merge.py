@@ -225,3 +225,14 @@ def test_errors_by_a_newer_rule_replace_those_by_an_older(stores):
         put(theirs, "aa", RESULT, points=[there])
         assert merge_trials(["aa"], theirs, ours) == Merged(**{word: ["aa"]})
         assert ours.folder("aa").evaluations() == [new]
+
+
+def test_limits_of_two_kinds_are_not_compared_but_the_epochs_that_were_reached(stores):
+    ours, theirs = stores
+    by_minutes = replace(LIMITED, outcome="deadline", limit=60.0)
+    put(ours, result=replace(LIMITED, limit=1000.0))  # evaluations, which are no minutes
+    put(theirs, result=by_minutes)
+    assert merge_trials(["aa"], theirs, ours) == Merged(kept=["aa"])
+    assert merge_trials(["aa"], ours, theirs) == Merged(kept=["aa"])
+    put(theirs, result=replace(by_minutes, epoch=4))
+    assert merge_trials(["aa"], theirs, ours) == Merged(replaced=["aa"])

@@ -7,17 +7,18 @@ from dataclasses import replace
 
 from nodebench import api
 from nodebench.store import Result, Store
-from tests.support.tiny_sweeps import point, tiny
+from tests.support.tiny_sweeps import TINY, point, tiny
 
 HERE = {"host": "here", "hardware": "a CPU", "device": "cpu", "threads": 1, "torch": "2.0"}
 THERE = {**HERE, "host": "there", "hardware": "another CPU"}
 RESULT = Result("finished", "", 3, {"test_accuracy": 0.5, "epoch_s": 2.0}, [HERE], 1.0, 2.0)
 
 
-def filled(folder, *, environment=HERE, accuracy=0.5, started=1.0, seeds=(0, 1)):
-    """A sweep, and a store in which all of it is finished."""
+def filled(folder, *, environment=HERE, accuracy=0.5, started=1.0, seeds=(0, 1), **base):
+    """A sweep, and a store in which all of it is finished; `base` is added to its own."""
     folder.mkdir(exist_ok=True)
-    sweep, store = tiny(folder, seeds=list(seeds)), Store(folder / "runs")
+    sweep = tiny(folder, base={**TINY, **base}, seeds=list(seeds))
+    store = Store(folder / "runs")
     for trial in sweep.trials:
         trial_folder = store.folder(trial.id)
         trial_folder.create(trial)

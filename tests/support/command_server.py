@@ -95,11 +95,13 @@ def main(orders: socket.socket) -> None:
 def _prepare() -> None:
     from nodebench.execution.ray_cluster import quieten
     from nodebench.tracking.settings import configure_mlflow
+    from tests.support.figures import leave_unrendered
     from tests.support.mlflow_template import use_template
 
     configure_mlflow()
     quieten()
     use_template()
+    leave_unrendered()
     for name in HEAVY:
         importlib.import_module(name)
     _fork_the_mirror()

@@ -71,6 +71,7 @@ def long_labels(tmp_path):
     return sweep, store
 
 
+@pytest.mark.usefixtures("rendered_figures")
 def test_labels_of_600_letters_leave_a_report_with_all_its_figures(long_labels, tmp_path):
     problems = []
     page = write_report(*long_labels, tmp_path / "report", on_problem=problems.append)

@@ -316,3 +316,36 @@ def test_a_sweep_that_varies_something_else_has_other_columns(trained, tmp_path)
     Tracker(tiny(tmp_path, grid={"model.width": [4, 8]}), store)
     client, _ = runs(sweep, store)
     assert "model.width" in client.get_experiment_by_name(sweep.name).tags[VIEW_TAG]
+
+
+def test_an_evaluation_that_crashed_before_its_first_point_keeps_no_trial_from_mlflow(
+    tmp_path, monkeypatch
+):
+    sweep = tiny(tmp_path, seeds=[0, 1], evaluate={"methods": ["euler"], "steps": [2, 4]})
+    store = Store(tmp_path / "runs")
+
+    def crash(*_arguments):
+        raise RuntimeError("made up")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("nodebench.training.trial.evaluate_points", crash)
+        run_inline(sweep.trials[:1], store, options(sweep, tmp_path), Quiet())
+    run_inline(sweep.trials[1:], store, options(sweep, tmp_path), Quiet())
+    Tracker(sweep, store).update_all()
+    client, found = runs(sweep, store)
+    by_trial = {run.data.tags[TRIAL_TAG]: run for run in found}
+    assert by_trial.keys() == {trial.id for trial in sweep.trials}
+    crashed = by_trial[sweep.trials[0].id]
+    assert (crashed.info.status, crashed.data.tags["outcome"]) == ("FINISHED", "finished")
+    assert "error.txt" in {each.path for each in client.list_artifacts(crashed.info.run_id)}
+
+
+def test_a_crash_that_is_new_is_written_to_mlflow(trained):
+    sweep, store = trained
+    tracker = Tracker(sweep, store)
+    tracker.update_all()
+    store.folder(sweep.trials[0].id).write_error("made up")
+    tracker.update_all()
+    client, found = runs(sweep, store)
+    (run,) = [run for run in found if run.data.tags[TRIAL_TAG] == sweep.trials[0].id]
+    assert "error.txt" in {each.path for each in client.list_artifacts(run.info.run_id)}

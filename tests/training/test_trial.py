@@ -236,3 +236,31 @@ def test_the_first_interval_between_checkpoints_begins_with_the_training(tmp_pat
     for now[0] in (64.9, 65.0, 69.9, 70.0):
         kept.keep_epoch(state)
     assert saved == [65.0, 70.0]
+
+
+def test_an_epoch_that_is_trained_again_keeps_its_first_row_unless_its_numbers_are_others(
+    tmp_path,
+):
+    sweep, store = tiny(tmp_path), Store(tmp_path)
+    trial, folder = sweep.trials[0], store.folder(sweep.trials[0].id)
+    run_trial(trial, store, options(sweep, tmp_path))
+    rows = folder.history()
+    rows[0]["epoch_s"] = 1234.0
+    rows[1] |= {"epoch_s": 1234.0, "train_loss": 5.0}  # as of a machine that rounds otherwise
+    rows[2]["epoch_s"] = 1234.0
+    folder.write_history(rows)
+    for file in (folder.result_file, folder.checkpoint):
+        file.unlink()
+    run_trial(trial, store, options(sweep, tmp_path))
+    again = folder.history()
+    assert again[0] == rows[0]
+    assert again[1]["train_loss"] < 5.0
+    assert all(row["epoch_s"] < 1234.0 for row in again[1:])
+
+
+def test_a_callback_that_raises_leaves_the_trial_free_though_its_frames_are_kept(tmp_path):
+    sweep, store = tiny(tmp_path), Store(tmp_path)
+    with pytest.raises(Killed) as kept:  # as a notebook keeps the last traceback
+        run_trial(sweep.trials[0], store, options(sweep, tmp_path), kill_after(1))
+    assert kept.tb is not None
+    assert not store.folder(sweep.trials[0].id).is_locked()

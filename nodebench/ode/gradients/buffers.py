@@ -57,9 +57,9 @@ def _assign(buffers: Sequence[Tensor], values: Sequence[Tensor]) -> None:
 def buffers_kept(
     module: nn.Module, *, but_batch_norm: bool = False
 ) -> AbstractContextManager[None]:
-    """Afterwards, the buffers are what they were: nothing has been learned from what was seen.
+    """Puts a module's buffers back to what they were before, at the end of the context.
 
-    With `but_batch_norm`, the running statistics of batch norm have.
+    With `but_batch_norm`, batch norm's running statistics keep what the context changed.
     """
     buffers = buffers_of(module, but_batch_norm=but_batch_norm)
     return Rewound(buffers, copies(buffers))

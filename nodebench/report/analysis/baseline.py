@@ -101,14 +101,13 @@ def against_baseline(sweep: Sweep, frame: pd.DataFrame) -> list[BaselineComparis
     """Every cell that has a partner in the baseline, and seeds in common with it."""
     partners: dict[str, str] = {}
     pairs = {}
-    data = sweep.trials[0].spec.data
     for trial in trial_of_each_cell(sweep) if sweep.baseline else ():
         other = partner(sweep, trial, sweep.baseline)
         if other is not None:
             cell, baseline = sweep.cell_label(trial), sweep.cell_label(other)
             partners[cell] = baseline
-            pairs[cell] = tuple(by_seed(frame, name, data.headline) for name in (baseline, cell))
-    found = compared_cells(pairs, higher_is_better=data.higher_is_better)
+            pairs[cell] = tuple(by_seed(frame, name, sweep.headline) for name in (baseline, cell))
+    found = compared_cells(pairs, higher_is_better=sweep.higher_is_better)
     return [replace(each, baseline=partners[each.cell]) for each in found]
 
 
@@ -160,7 +159,7 @@ def _reading(difference: PairedDifference, p: float, sign: int) -> BaselineReadi
 
 def baseline_table(sweep: Sweep, found: Sequence[BaselineComparison]) -> pd.DataFrame:
     """One row per cell that has a partner in the baseline: the difference and what it says."""
-    metric = sweep.trials[0].spec.data.metric
+    metric = sweep.metric
     rows = []
     for each in found:
         difference = each.difference

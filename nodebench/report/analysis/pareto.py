@@ -25,12 +25,11 @@ def pareto_table(sweep: Sweep, frame: pd.DataFrame) -> pd.DataFrame:
     `front_nfe` mark the cells of which none on the same `data` is better for less; none by seconds
     of trainings, which do not compare.
     """
-    data = sweep.trials[0].spec.data
     seconds = "timed_epoch_s" if "timed_epoch_s" in frame else "epoch_s"
     data_of = dict(zip(frame[CELL], frame["data.name"], strict=True))
     rows = []
     for cell in dict.fromkeys(frame[CELL]):
-        values = by_seed(frame, cell, data.headline)
+        values = by_seed(frame, cell, sweep.headline)
         if values.empty:
             continue
         rows.append(
@@ -44,7 +43,7 @@ def pareto_table(sweep: Sweep, frame: pd.DataFrame) -> pd.DataFrame:
             }
         )
     table = pd.DataFrame(rows, columns=[CELL, "data", "value", "width", *COST_TITLES])
-    sign = 1 if data.higher_is_better else -1
+    sign = 1 if sweep.higher_is_better else -1
     for cost in COST_TITLES:
         comparable = cost == "nfe" or seconds == "timed_epoch_s"
         table[f"front_{cost}"] = False

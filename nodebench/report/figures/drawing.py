@@ -24,12 +24,13 @@ NOT_DRAWN = (
 
 
 class Figures:
-    """Draws into a folder; `problems` are what could not be drawn, and why."""
+    """Draws into a folder: `names` are what was drawn, `problems` what could not be, and why."""
 
     def __init__(self, found: Findings, store: Store, folder: Path):
         style.configure()
         self.found, self.store, self.folder = found.drawn(), store, folder
         self.sweep = self.found.sweep
+        self.names: list[str] = []
         self.problems: list[str] = []
 
     def curves(self) -> dict[str, str]:
@@ -111,8 +112,10 @@ class Figures:
         self, what: str, nothing: FigureNames, draw: Callable[[], FigureNames]
     ) -> FigureNames:
         try:
-            return draw()
+            names = draw()
         except NOT_DRAWN as error:
             curves_module.close()
             self.problems.append(f"{what}: {type(error).__name__}: {error}")
             return nothing
+        self.names += names
+        return names

@@ -24,7 +24,6 @@ def pareto_figure(sweep: Sweep, table: pd.DataFrame, folder: Path) -> list[str]:
     panels = {cost: title for cost, title in COST_TITLES.items() if table[cost].notna().sum() > 1}
     if len(table) < 2 or not panels:
         return []
-    data = sweep.trials[0].spec.data
     figure, grid = plt.subplots(
         1, len(panels), figsize=(4.4 * len(panels) + 0.4, 3.6), sharey=True, squeeze=False,
         layout="constrained",
@@ -58,9 +57,9 @@ def pareto_figure(sweep: Sweep, table: pd.DataFrame, folder: Path) -> list[str]:
     if len(table) <= MOST_LEGEND_ENTRIES:
         handles, labels = grid[0][0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside right center", frameon=False)
-    grid[0][0].set_ylabel(f"test {data.metric}")
-    if f"test_{data.metric}" in ON_LOG_AXES:
+    grid[0][0].set_ylabel(f"test {sweep.metric}")
+    if f"test_{sweep.metric}" in ON_LOG_AXES:
         grid[0][0].set_yscale("log")
-    within_shares(grid[0][0], data.metric)
+    within_shares(grid[0][0], sweep.metric)
     save(figure, folder / "frontier")
     return ["frontier"]

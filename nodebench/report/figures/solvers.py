@@ -45,7 +45,7 @@ def robustness_figures(sweep: Sweep, curves: pd.DataFrame, folder: Path) -> list
         names = file_names(values.values())
         for cell, value in values.items():
             groups.setdefault(f"robustness-{names[value]}", []).append(cell)
-    metric = sweep.trials[0].spec.data.metric
+    metric = sweep.metric
     for name, group in groups.items():
         save(_robustness(_panels(sweep, group), curves, metric), folder / name)
     return list(groups)
@@ -154,8 +154,8 @@ def steps_figure(sweep: Sweep, curves: pd.DataFrame, folder: Path) -> list[str]:
         _steps_panel(axes, curves[curves["trained"] == method], colors, looks)
         axes.set_title(f"trained with {method}", fontsize="medium")
     figure.supxlabel("steps")
-    figure.supylabel(f"test {sweep.trials[0].spec.data.metric}")
-    within_shares(grid[0, 0], sweep.trials[0].spec.data.metric)
+    figure.supylabel(f"test {sweep.metric}")
+    within_shares(grid[0, 0], sweep.metric)
     _legend(figure, grid.flat)
     save(figure, folder / "steps")
     return ["steps"]
@@ -230,7 +230,7 @@ def heat_map_figure(sweep: Sweep, frame: pd.DataFrame, folder: Path) -> list[str
     figure, axes = plt.subplots(
         figsize=(0.5 * len(solvers) + 3 + beyond, 0.3 * len(table) + 1.8), layout="constrained"
     )
-    metric = sweep.trials[0].spec.data.metric
+    metric = sweep.metric
     percent = 100 if metric == "accuracy" else 1
     sns.heatmap(
         table * percent, cmap="cividis", ax=axes, linewidths=0.5, annot=True,

@@ -78,7 +78,7 @@ class Explored:
             "settings": sorted(
                 {path for trial in self.found.sweep.trials for path in trial.settings}
             ),
-            "headline": self._data.headline,
+            "headline": self.found.sweep.headline,
             "shown": self._first_shown(),
             "colors": {name: charts.colors(self._values(name)) for name in self._series},
             "charts": {name: chart.described() for name, chart in self.charts.items()},
@@ -108,7 +108,7 @@ class Explored:
 
     @cached_property
     def _measures(self) -> list[AxisChoice]:
-        return axes(self.found.results, self.found.sweep, always=self._data.headline)
+        return axes(self.found.results, self.found.sweep, always=self.found.sweep.headline)
 
     @cached_property
     def _configurations(self) -> pd.DataFrame:
@@ -129,11 +129,11 @@ class Explored:
 
     def _first_shown(self) -> list[str]:
         """The cells that are switched on at first: all, or the best."""
-        frame, headline = self._configurations, self._data.headline
+        frame, headline = self._configurations, self.found.sweep.headline
         cells = self._values(CELL)
         if len(cells) <= charts.MOST_SHOWN or headline not in frame:
             return cells[: charts.MOST_SHOWN]
-        ranked = frame.sort_values(headline, ascending=not self._data.higher_is_better)
+        ranked = frame.sort_values(headline, ascending=not self.found.sweep.higher_is_better)
         return [*ranked[CELL][: charts.MOST_SHOWN]]
 
     def _costs(self) -> Chart:
@@ -166,7 +166,7 @@ class Explored:
         epochs = epochs.assign(so_far_s=epochs.groupby(TRIAL)["epoch_s"].cumsum())
         most = min(MOST_ROWS_A_TRIAL, max(FEWEST_ROWS_A_TRIAL, MOST_ROWS // len(trials)))
         parts = [
-            _thinned(rows, most, self._data.headline)
+            _thinned(rows, most, self.found.sweep.headline)
             for _, rows in epochs.groupby(TRIAL, sort=False)
         ]
         settings = {path for trial in trials for path in trial.settings}
@@ -175,7 +175,7 @@ class Explored:
     def _epochs(self) -> Chart:
         frame, sweep = self._by_epoch, self.found.sweep
         over = axes(frame, sweep, IN_TIME) if len(frame) else []
-        every = axes(frame, sweep, always=self._data.headline) if len(frame) else []
+        every = axes(frame, sweep, always=self.found.sweep.headline) if len(frame) else []
         return Chart(
             name="epochs",
             title="By epoch",

@@ -113,14 +113,13 @@ def axes(
 
 def _axis(values: pd.Series[float], title: str, sweep: Sweep) -> AxisChoice:
     name, known = str(values.name), values.dropna()
-    data = sweep.trials[0].spec.data
-    judged = name in (*JUDGED, "value") and data.metric == "accuracy"
+    judged = name in (*JUDGED, "value") and sweep.metric == "accuracy"
     is_share = name.endswith("accuracy") or judged
     if not _is_number(values):
         return AxisChoice(name, title, is_number=False, format="")
     low, high = float(known.min()), float(known.max())
     is_log = 0 < SEVERAL_TIMES * low < high and not is_share and name not in IN_TIME
-    title = title.replace("test metric", f"test {data.metric}")
+    title = title.replace("test metric", f"test {sweep.metric}")
     form = ".2~%" if is_share else ".3~s" if high > LARGE else ""
     return AxisChoice(name, title, True, form, is_share and name != "drop", is_log)
 

@@ -20,7 +20,6 @@ from nodebench.sweep import Sweep
 
 def trials_table(sweep: Sweep, results: pd.DataFrame) -> pd.DataFrame:
     """One row per trial, as text: id, what varies, seed, ending, and its main numbers."""
-    data = sweep.trials[0].spec.data
     settings = {p: h for p, h in sweep.headings.items() if p in results}
     if not 0 < len(settings) <= MOST_SETTINGS:
         settings = {CELL: CONFIGURATION}
@@ -30,7 +29,7 @@ def trials_table(sweep: Sweep, results: pd.DataFrame) -> pd.DataFrame:
             **{heading: cell_text(row[path]) for path, heading in settings.items()},
             "seed": str(row["seed"]),
             "outcome": row["ending"],
-            **_numbers(data.metric, data.headline, pd.DataFrame([row])),
+            **_numbers(sweep.metric, sweep.headline, pd.DataFrame([row])),
         }
         for row in results.to_dict("records")
     ]

@@ -37,8 +37,9 @@ class ReferenceSolves:
     def under(self, solver: Solver) -> float | None:
         """‖y − y*‖ / ‖y*‖ over the outputs of all ODE blocks; None if that is not known.
 
-        It is not where a solve fails, or is as near to the truth as the finest reference. Each
-        block starts from the first reference's own input, so that errors do not add up.
+        The error is unknown if a solve fails, or is as near to the truth as the finest reference.
+        Each block starts from the input that it has in the first reference, so that errors do not
+        add up.
         """
         try:
             with _limited(self.model, self.limits):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 
 import torch
@@ -17,22 +16,19 @@ from nodebench.data.batches import (
     train_batches,
 )
 from nodebench.data.dataset import Data, Split, balanced
-from nodebench.ode.adaptive.counts import measures as of_steps
-from nodebench.ode.adaptive.counts import with_counts
 from nodebench.ode.block import (
     ode_blocks,
     recorded,
     sample_paths,
     solved_by,
-    steps_taken,
     take_evaluations,
 )
 from nodebench.spec import TrialSpec
 from nodebench.spec.point import limit_solver
 from nodebench.spec.solver import Solver
 from nodebench.store.result import Row
-from nodebench.training.machine import synchronize
 from nodebench.training.task import Evaluation, Loss, Predictor, Task, finite
+from nodebench.training.tasks.passes import ForwardPasses
 
 PATHS = 6  # of each class
 
@@ -119,22 +115,12 @@ def evaluate_classifier(model: nn.Module, data: Data, split: Split, batch_size: 
     model.eval()
     device = split.targets.device
     loss, correct = torch.zeros((), device=device), torch.zeros((), device=device)
-    evaluations = batches = 0
-    steps: dict[str, float] = {}
-    take_evaluations(model)
-    synchronize(device)
-    start = time.perf_counter()
+    passes = ForwardPasses(model, device)
     for inputs, targets in test_batches(data, split, batch_size):
         logits = model(inputs)
         loss += F.cross_entropy(logits, targets, reduction="sum")
         correct += (logits.argmax(1) == targets).sum()
-        if counts := steps_taken(model):
-            steps = with_counts(steps, counts)
-        evaluations += sum(take_evaluations(model))
-        batches += 1
+        passes.count()
     count = len(split)
     measures = {"loss": finite(loss) / count, "accuracy": correct.item() / count}
-    seconds = time.perf_counter() - start  # reading the loss has waited for the device
-    return Evaluation(
-        measures, evaluations / batches, seconds / batches, count / batches, of_steps(steps)
-    )
+    return passes.evaluation(measures, count)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Iterator
 
 import torch
@@ -12,12 +11,10 @@ from torch import Tensor, nn
 
 from nodebench.data.batches import batches_per_epoch
 from nodebench.data.system import Flow
-from nodebench.ode.adaptive.counts import measures as of_steps
-from nodebench.ode.adaptive.counts import with_counts
-from nodebench.ode.block import steps_taken, take_evaluations
 from nodebench.spec import TrialSpec
 from nodebench.spec.seed import stream
 from nodebench.training.task import Evaluation, Loss, Predictor, Task, finite
+from nodebench.training.tasks.passes import ForwardPasses
 
 States = tuple[Tensor, Tensor]
 """Where states start, and where they end."""
@@ -70,18 +67,11 @@ class FlowFit(Task[States]):
         model.eval()
         starts, ends = self.data.test.starts[:size], self.data.test.ends[:size]
         count, most = len(starts), batch_size or len(starts)
-        total, evaluations, steps = torch.zeros((), device=self.device), 0, dict[str, float]()
-        take_evaluations(model)
-        start = time.perf_counter()
+        total = torch.zeros((), device=self.device)
+        passes = ForwardPasses(model, self.device)
         for first in range(0, count, most):
             part, expected = starts[first : first + most], ends[first : first + most]
             total += F.mse_loss(model(part), expected) * (len(part) / count)
-            if counts := steps_taken(model):
-                steps = with_counts(steps, counts)
-            evaluations += sum(take_evaluations(model))
-        loss, batches = finite(total), -(-count // most)
-        seconds = time.perf_counter() - start
-        measures = {"loss": loss, "error": math.sqrt(loss)}
-        return Evaluation(
-            measures, evaluations / batches, seconds / batches, count / batches, of_steps(steps)
-        )
+            passes.count()
+        loss = finite(total)
+        return passes.evaluation({"loss": loss, "error": math.sqrt(loss)}, count)

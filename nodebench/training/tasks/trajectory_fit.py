@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Iterator
 
 import torch
@@ -11,10 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nodebench.data.trajectory import Trajectory, windows
-from nodebench.ode.block import take_evaluations
 from nodebench.spec import TrialSpec
 from nodebench.store.result import Row
 from nodebench.training.task import Evaluation, Loss, Predictor, Task, finite
+from nodebench.training.tasks.passes import ForwardPasses
 
 
 class TrajectoryFit(Task[Tensor]):
@@ -57,12 +56,10 @@ class TrajectoryFit(Task[Tensor]):
 
         `error` is the root mean square distance per coordinate, `loss` its square.
         """
-        take_evaluations(model)
-        start = time.perf_counter()
+        passes = ForwardPasses(model, self.device)
         loss = finite(F.mse_loss(self._solved(model), self.data.exact))
-        seconds = time.perf_counter() - start
-        measures = {"loss": loss, "error": math.sqrt(loss)}
-        return Evaluation(measures, float(sum(take_evaluations(model))), seconds)
+        passes.count()
+        return passes.evaluation({"loss": loss, "error": math.sqrt(loss)}, samples=1)
 
     def trajectories(self, model: nn.Module) -> list[Row]:
         """Time, observed, exact and learned state of every point."""
