@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from pathlib import Path
@@ -73,6 +74,7 @@ def command_line() -> None:
         sys.exit(INTERRUPTED)
     finally:
         leave_on_interrupt()
+        gc.freeze()  # Python's end would look through the modules for garbage, for a second
 
 
 def _run() -> None:

@@ -7,6 +7,7 @@ store, so that whoever trains need not know of it. MLflow is imported there alon
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import multiprocessing
 import signal
@@ -135,6 +136,8 @@ def _mirror(sweep: Sweep, store: Store, driver: Connection) -> None:
         return  # the driver died: the next launch catches up
     except InputError as error:
         driver.send((str(error), True))
+    finally:
+        gc.freeze()  # Python's end would look through MLflow's modules for garbage, for a second
 
 
 def _keep_up(sweep: Sweep, store: Store, driver: Connection) -> None:

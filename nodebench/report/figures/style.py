@@ -33,11 +33,14 @@ def within_shares(axes: Axes, metric: str) -> None:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Writes a figure as SVG and PNG into one folder."""
+    """Writes a figure as SVG and PNG into one folder; both have the layout that is found once."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    figure.draw_without_rendering()
+    figure.set_layout_engine(None)
+    box = figure.get_tightbbox().padded(mpl.rcParams["savefig.pad_inches"])
     for ending, unwanted in (("svg", "Date"), ("png", "Software")):
         file = path.with_name(f"{path.name}.{ending}")
-        figure.savefig(file, metadata={unwanted: None}, bbox_inches="tight")
+        figure.savefig(file, metadata={unwanted: None}, bbox_inches=box)
     plt.close(figure)
 
 
