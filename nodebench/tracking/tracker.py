@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from nodebench.errors import TrackingError
+from nodebench.errors import StoreError, TrackingError
 from nodebench.report.analysis.verdict import judge
 from nodebench.spec import Trial
 from nodebench.store import Result, Store, TrialFolder
@@ -82,29 +82,26 @@ class Tracker:
         if run_id is not None and self._synced.get(run_id) == state:
             return
         trial = self._trials[trial_id]
-        is_new = run_id is None
-        if run_id is None:
-            run_id = self._create(trial, history, result)
-        elif is_held and trial_id not in self._open:
-            self._client.update_run(run_id, "RUNNING")
-            self._open[trial_id] = "RUNNING"
-        logged = self._rows.get(run_id)
+        logged = self._rows.get(run_id) if run_id else None
         params = [] if logged else [Param(p, str(value)) for p, value in trial.settings.items()]
         metrics = [metric for row in history[logged or 0 :] for metric in forms.epoch_metrics(row)]
         tags = []
         if result is not None:
             judged = judge(trial, self.sweep, self.store)
             metrics += forms.training_metrics(result) + forms.timing_metrics(folder)
-            if judged:
-                metrics += forms.verdict_metrics(judged, forms.stamp_of_points(folder, result))
-            if not is_new:  # else they came with it, which is quicker
+            if run_id is not None:  # else they come with it, which is quicker
                 tags = [RunTag(key, value) for key, value in forms.result_tags(result).items()]
             if judged:
+                metrics += forms.verdict_metrics(judged, forms.stamp_of_points(folder, result))
                 tags.append(RunTag("verdict", judged.word))
             # With the last batch, so that whatever was interrupted before is done again.
             tags.append(RunTag(SYNCED_TAG, state))
-            self._end(trial_id, folder, result)
-        self._log(run_id, params, metrics, tags)
+        points = folder.evaluations()
+        with explained(self.uri):
+            run_id = self._opened(trial, history, result, is_held=is_held)
+            if result is not None:
+                self._end(trial_id, folder, result, points)
+            self._log(run_id, params, metrics, tags)
         self._rows[run_id] = len(history)
         if result is not None:
             self._synced[run_id] = state
@@ -113,21 +110,28 @@ class Tracker:
         """Brings every trial of the sweep up to date.
 
         Raises:
+            StoreError: if the store cannot be read.
             TrackingError: if MLflow cannot be reached.
         """
-        with explained(self.uri):
+        try:
             for trial_id in self._trials:
-                folder, seen = self.store.folder(trial_id), self._seen.get(trial_id)
-                stamp = folder.stamp()
-                if seen == (stamp, False):
-                    continue
-                is_held = folder.is_locked()
-                if seen != (stamp, is_held):
-                    self.update(trial_id, is_held=is_held)
-                    self._seen[trial_id] = stamp, is_held
+                self._update_if_changed(trial_id)
             for trial_id, status in list(self._open.items()):
                 self._correct_status(trial_id, status)
+        except OSError as error:  # MLflow's are TrackingErrors by now
+            what = f"`{error.filename}` cannot be read: {error.strerror}"
+            raise StoreError(f"{what}. MLflow gets what is left by `nodebench sync`") from error
         self.store.sweep(self.sweep.name).keep_mlflow_runs(self.run_ids())
+
+    def _update_if_changed(self, trial_id: str) -> None:
+        folder, seen = self.store.folder(trial_id), self._seen.get(trial_id)
+        stamp = folder.stamp()
+        if seen == (stamp, False):
+            return
+        is_held = folder.is_locked()
+        if seen != (stamp, is_held):
+            self.update(trial_id, is_held=is_held)
+            self._seen[trial_id] = stamp, is_held
 
     def seek_artifacts(self) -> None:
         """Has runs whose artifacts a server has lost written again; of a file it is known.
@@ -186,16 +190,15 @@ class Tracker:
         if not folder.path.exists():
             return
         is_held = folder.is_locked()
-        if not is_held and (result := folder.result()):
-            self._client.set_terminated(
-                run_id, forms.run_status(result), forms.milliseconds(result.finished)
-            )
-            del self._open[trial_id]
-            return
+        result = None if is_held else folder.result()
         status = "RUNNING" if is_held else "KILLED"
-        if status != shown:
-            self._client.update_run(run_id, status)
-            self._open[trial_id] = status
+        with explained(self.uri):
+            if result is not None:
+                self._terminate(run_id, result)
+                del self._open[trial_id]
+            elif status != shown:
+                self._client.update_run(run_id, status)
+                self._open[trial_id] = status
 
     def _experiment_id(self) -> str:
         view = forms.view_columns(self.sweep)
@@ -231,17 +234,31 @@ class Tracker:
         self._run_ids[trial.id], self._open[trial.id] = run_id, "RUNNING"
         return run_id
 
-    def _end(self, trial_id: str, folder: TrialFolder, result: Result) -> None:
+    def _opened(
+        self, trial: Trial, history: list[Row], result: Result | None, *, is_held: bool
+    ) -> str:
+        """The trial's run, created if there is none; it runs if a process holds the trial."""
+        run_id = self._run_ids.get(trial.id) or self._create(trial, history, result)
+        if is_held and trial.id not in self._open:
+            self._client.update_run(run_id, "RUNNING")
+            self._open[trial.id] = "RUNNING"
+        return run_id
+
+    def _end(
+        self, trial_id: str, folder: TrialFolder, result: Result, points: Sequence[Row]
+    ) -> None:
         run_id = self._run_ids[trial_id]
         for path in folder.artifacts():
             self._client.log_artifact(run_id, str(path))
         self._client.log_text(run_id, self.sweep.text, f"{self.sweep.name}.yaml")
-        if rows := folder.evaluations():  # MLflow's pages show CSV as a table
-            self._client.log_text(run_id, forms.points_table(rows), "evaluations.csv")
-        self._client.set_terminated(
-            run_id, forms.run_status(result), forms.milliseconds(result.finished)
-        )
+        if points:  # MLflow's pages show CSV as a table
+            self._client.log_text(run_id, forms.points_table(points), "evaluations.csv")
+        self._terminate(run_id, result)
         self._open.pop(trial_id, None)
+
+    def _terminate(self, run_id: str, result: Result) -> None:
+        ended = forms.milliseconds(result.finished)
+        self._client.set_terminated(run_id, forms.run_status(result), ended)
 
     def _log(
         self, run_id: str, params: list[Param], metrics: list[Metric], tags: list[RunTag]

@@ -14,7 +14,7 @@ pytest.importorskip("mlflow")
 from mlflow import MlflowClient
 
 from nodebench import api
-from nodebench.errors import TrackingError
+from nodebench.errors import StoreError, TrackingError
 from nodebench.execution.runner import run_inline
 from nodebench.files import write
 from nodebench.report.analysis import frames
@@ -399,3 +399,15 @@ def test_a_trial_that_is_tried_again_is_running_and_has_no_end_meanwhile(trained
         assert run().info.status == "RUNNING"
     tracker.update_all()  # and was killed: the earlier end stands
     assert run().info.status == "FAILED"
+
+
+def test_a_store_that_cannot_be_read_is_not_called_mlflows_fault(trained, monkeypatch):
+    sweep, store = trained
+    tracker = Tracker(sweep, store)
+
+    def refuse(folder):
+        raise PermissionError(13, "Permission denied", str(folder.history_file))
+
+    monkeypatch.setattr("nodebench.store.TrialFolder.history", refuse)
+    with pytest.raises(StoreError, match=r"history.jsonl` cannot be read: Permission denied\. MLf"):
+        tracker.update_all()
