@@ -13,6 +13,7 @@ from nodebench.tracking.settings import configure_mlflow
 from tests.support.coarse_reference import coarse_reference
 from tests.support.figures import leave_unrendered, rendered_figures
 from tests.support.mlflow_template import FOLDER, use_template
+from tests.support.mlflow_writer import fork_writers
 
 hypothesis.settings.register_profile("patient", deadline=None)  # a busy machine is no failure
 hypothesis.settings.load_profile("patient")
@@ -30,6 +31,7 @@ def pytest_configure(config: pytest.Config) -> None:
         config.add_cleanup(lambda: shutil.rmtree(folder))
     use_template()
     leave_unrendered()
+    fork_writers()
 
 
 @pytest.fixture(autouse=True)

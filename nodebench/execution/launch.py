@@ -5,6 +5,7 @@ torch, Ray, MLflow and pandas are imported where they are needed, so that planni
 
 from __future__ import annotations
 
+import multiprocessing
 import subprocess
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -72,6 +73,19 @@ class Launch:
         return cls(_part(Selection, how), _part(Backend, how), _part(Publication, how))
 
 
+def _require_main_guard() -> None:
+    """Refuses a script that calls `nodebench.run` whenever it is imported.
+
+    Raises:
+        InputError: in a process of ours, which imports the script, as `multiprocessing` does.
+    """
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise InputError(
+            "this script calls `nodebench.run` when it is imported, and the processes that a run "
+            'starts do import it. Put the call below `if __name__ == "__main__":`'
+        )
+
+
 LaunchPart = TypeVar("LaunchPart")
 
 
@@ -129,6 +143,7 @@ def _run(
 ) -> Outcome:
     """Runs those missing trials that are wanted, inside the sweep's lock; publishes the results."""
     selection, backend, publication = launch.selection, launch.backend, launch.publication
+    _require_main_guard()
     publication.require_places(sweep, store)
     ids = selection.ids(sweep)
     options = replace(options_for(sweep, cpu=backend.cpu), tags=code_version())
@@ -140,7 +155,7 @@ def _run(
         publication = replace(publication, track=not is_tracked(sweep, store))
     inline = backend.is_inline(missing, running)
     require_run(missing, running, inline=inline)
-    with store.sweep(sweep.name).run_lock(selection.shard), ExitStack() as ray:
+    with store.sweep(sweep.name).run_lock(selection.shard), ExitStack() as started:
         running = prepared_options(todo, running, inline=inline)
         monitor.on_plan(len(planned), len(missing))
         runner: Runner = run_inline
@@ -149,11 +164,11 @@ def _run(
             from nodebench.execution.ray_tune import workers
 
             # Before MLflow hears of it: Ray may not come up.
-            runner = ray.enter_context(workers(store.root))
+            runner = started.enter_context(workers(store.root))
         with publishing(sweep, store, monitor, publication) as published:
             if missing:
                 runner(missing, store, running, monitor, fail_fast=backend.fail_fast)
-            ray.close()
+            started.close()
     return Outcome(entries(sweep, store, options, ids), published)
 
 

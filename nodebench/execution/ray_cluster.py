@@ -198,7 +198,11 @@ def remove_session(storage: Path) -> None:
 
 
 def quieten() -> None:
-    """Ray reads these when it is imported or started."""
+    """Sets the variables that Ray reads when it is imported or started, and quietens its logs.
+
+    Raises:
+        ResourceError: if RAY_ADDRESS names no cluster.
+    """
     _choose_token_mode(address())
     os.environ.update(SETTINGS)
     logging.getLogger("ray").setLevel(logging.ERROR)

@@ -38,7 +38,7 @@ from nodebench.planning.seed_packs import packs
 from nodebench.spec import Trial
 from nodebench.store import Store
 from nodebench.store.giving_up import give_up
-from nodebench.store.scratch import abandoned, own_folder
+from nodebench.store.scratch import abandoned, claimed
 from nodebench.sweep.file import Resources, Stop
 
 INFRASTRUCTURE_RETRIES = 3
@@ -71,6 +71,7 @@ def _run(
     together.sort(key=lambda pack: any(store.folder(t.id).is_locked() for t in pack))
     work = Work({trial.id: trial for trial in trials}, store, options, list(sys.path))
     stopper = _FailFast(fail_fast)
+    forward = _Forward(monitor, stopper, store)
     trainable = tune.with_resources(
         tune.with_parameters(Worker, work=work),
         {"cpu": options.resources.cpus, "gpu": options.resources.gpu_share},
@@ -90,9 +91,10 @@ def _run(
             # Trials keep checkpoints of their own, in the store.
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             failure_config=tune.FailureConfig(max_failures=INFRASTRUCTURE_RETRIES),
-            callbacks=[_Forward(monitor, stopper)],
+            callbacks=[forward],
         ),
     ).fit()
+    forward.tell_given_up(is_last=True)
 
 
 def _slots(resources: Resources) -> int:
@@ -186,8 +188,9 @@ class _FailFast(tune.Stopper):
 class _Forward(tune.Callback):
     """Tune's events, as the monitor's; a trial of Tune's is a pack of ours."""
 
-    def __init__(self, monitor: Monitor, stopper: _FailFast):
-        self._monitor, self._stopper = monitor, stopper
+    def __init__(self, monitor: Monitor, stopper: _FailFast, store: Store):
+        self._monitor, self._stopper, self._store = monitor, stopper, store
+        self._given_up: list[str] = []
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune pickles its callbacks for a restore, where no monitor can follow."""
@@ -202,12 +205,23 @@ class _Forward(tune.Callback):
             self._monitor.on_epoch(trial_id, row)
 
     def on_trial_complete(self, *, trial: Any, **_: Any) -> None:  # type: ignore[override]
-        last = trial.last_result or {}
-        # Without problems, its end is a search's decision, and not written yet.
-        stopped = f"stopped by the search after epoch {last.get('epoch', 0)}"
+        problems = (trial.last_result or {}).get("problems")
+        if problems is None:  # a search has ended it, which its worker is about to write
+            self._given_up += trial.config["ids"]
+            return
         for trial_id in trial.config["ids"]:
-            problem = last["problems"].get(trial_id) if "problems" in last else stopped
-            self._monitor.on_end(trial_id, problem)
+            self._monitor.on_end(trial_id, problems.get(trial_id))
+
+    def on_step_end(self, **_: Any) -> None:  # type: ignore[override]
+        self.tell_given_up()
+
+    def tell_given_up(self, *, is_last: bool = False) -> None:
+        """Tells the monitor of trials that a search has ended, once they have a result."""
+        for trial_id in list(self._given_up):
+            has_result = self._store.folder(trial_id).result() is not None
+            if has_result or is_last:
+                self._given_up.remove(trial_id)
+                self._monitor.on_end(trial_id, None if has_result else "stopped by the search")
 
     def on_trial_error(self, *, trial: Any, **_: Any) -> None:  # type: ignore[override]
         self._stopper.failed = True
@@ -227,16 +241,16 @@ def session(root: Path) -> Iterator[Path]:
     quieten()
     for leftover in abandoned(root, "ray"):
         remove_session(leftover)
-    storage = own_folder(root, "ray")
     is_ours = not ray.is_initialized()
-    if is_ours:
-        _begin(storage)
-    try:
-        yield storage
-    finally:
-        if is_ours:
-            ray.shutdown()
-        remove_session(storage)
+    with claimed(root, "ray") as storage:
+        try:
+            if is_ours:
+                _begin(storage)
+            yield storage
+        finally:
+            if is_ours:
+                ray.shutdown()
+            remove_session(storage)
 
 
 def ray_resources(root: Path) -> str:
@@ -277,6 +291,5 @@ def _begin(storage: Path) -> None:
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own would abort
     if where is None:
-        storage.mkdir(parents=True, exist_ok=True)
         # Ray leaves its folder of logs and sockets behind: whoever clears up ours removes it.
         (storage / SESSION).symlink_to(vars(context)["address_info"]["session_dir"])

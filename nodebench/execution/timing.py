@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from nodebench.data.load import load_data
-from nodebench.errors import TrialFailure
+from nodebench.errors import StoreError, TrialFailure
 from nodebench.planning import RunOptions
 from nodebench.spec import Trial, TrialSpec
 from nodebench.spec.data import Dataset
@@ -57,9 +57,6 @@ def time_trials(
     """Times a training step of finished trials, and stores what was found with each.
 
     Returns that, and why any could not be timed, by trial id.
-
-    Raises:
-        StoreError: if a trial's checkpoint is gone or damaged.
     """
     torch.set_num_threads(options.resources.cpus)
     load_before = os.getloadavg()[0]
@@ -72,12 +69,13 @@ def time_trials(
             clock.time(steps)
         on_round(number + 1)
     rows = {}
-    for clock in clocks:
-        if not clock.problem:
-            row = rows[clock.trial.id] = {**clock.row(steps), "load_before": load_before}
+    for clock in (clock for clock in clocks if not clock.problem):
+        with clock.problem_kept():
+            row = {**clock.row(steps), "load_before": load_before}
             folder = store.folder(clock.trial.id)
             with folder.locked():
                 folder.add_timing(row)
+            rows[clock.trial.id] = row
     return rows, {clock.trial.id: clock.problem for clock in clocks if clock.problem}
 
 
@@ -100,7 +98,7 @@ class _SharedData:
 class _Clock:
     """A trial, ready to be stepped again and again.
 
-    `problem` says why it cannot be, if it ran out of memory or its solver failed.
+    `problem` says why it cannot be, as where it ran out of memory or its checkpoint is damaged.
     """
 
     def __init__(self, trial: Trial, store: Store, options: RunOptions, data: _SharedData):
@@ -111,15 +109,16 @@ class _Clock:
         self._evaluations = EpochSums(torch.zeros((), device=self.device))
         self._seconds: list[float] = []
         self._memory_bytes: int | None = None
-        with self._problem_kept():
+        with self.problem_kept():
             self._state, self._task = _end_of_training(trial, store, options, data)
             self._batches = _without_end(self._task)
 
     @contextmanager
-    def _problem_kept(self) -> Iterator[None]:
+    def problem_kept(self) -> Iterator[None]:
+        """Makes what keeps this trial from being timed its `problem`: others are timed anyway."""
         try:
             yield
-        except TrialFailure as failure:
+        except (TrialFailure, StoreError) as failure:
             self.problem = str(failure)
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
@@ -130,7 +129,7 @@ class _Clock:
         """What a step takes, taken one kernel after the other."""
         if self.problem:
             return
-        with self._problem_kept():
+        with self.problem_kept():
             step = Step(self._state, self._task, next(self._batches))
             self._state.sums = EpochSums(torch.zeros((), device=self.device))
             step.take()
@@ -144,7 +143,7 @@ class _Clock:
             return
         set_precision(self.trial.spec.train.precision)
         try:
-            with self._problem_kept():
+            with self.problem_kept():
                 # Made again for each round: recorded steps hold memory, which the next one needs.
                 self._taker = graph_of(self.trial, self._options)
                 unused = EpochSums(torch.zeros((), device=self.device))

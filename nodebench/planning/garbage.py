@@ -23,7 +23,7 @@ from nodebench.planning.missing import is_missing
 from nodebench.planning.options import demand_of
 from nodebench.store import Result, Store, TrialFolder
 from nodebench.store.lock import holder
-from nodebench.store.scratch import abandoned, elsewhere, own_folder
+from nodebench.store.scratch import abandoned, elsewhere, new_folder
 from nodebench.sweep import Sweep, load
 from nodebench.sweep.file import SizeName
 
@@ -246,7 +246,7 @@ def _remove(item: Item, store: Store) -> None:
                 trial.log("the checkpoint was deleted to free space")
             return
         # Renamed first, so that half of a trial is never taken for one.
-        gone = trial.path.rename(own_folder(store.root, "gone"))
+        gone = trial.path.rename(new_folder(store.root, "gone"))
     _delete(gone)
 
 

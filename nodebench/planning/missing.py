@@ -32,19 +32,22 @@ def is_incomplete(
     if result.outcome == TrialOutcome.STOPPED:
         return demand.stop is None  # other sweeps still need what a search gave up
     if result.outcome == TrialOutcome.FINISHED:
-        return bool(wanted) and not wanted <= known_points(folder, demand.limits).keys()
+        return bool(wanted) and not wanted <= known_points(folder, demand).keys()
     return _was_raised(result.limit, result.outcome, demand.limits)
 
 
-def known_points(folder: TrialFolder, limits: Limits) -> dict[EvaluationPoint, Row]:
-    """The evaluated points that are not to be measured again.
+def known_points(folder: TrialFolder, demand: Demand) -> dict[EvaluationPoint, Row]:
+    """The evaluated points that need not be measured again.
 
-    Those are which failed by a limit that has been raised since, or have errors by an older rule.
+    A point is measured again if its errors are by an older rule, if it failed by a limit that has
+    been raised since, or if it failed and failures are to be tried again.
     """
     return {
         known_point(row): row
         for row in folder.evaluations()
-        if is_current(row) and not _was_raised(row.get("limit"), row["outcome"], limits)
+        if is_current(row)
+        and not _was_raised(row.get("limit"), row["outcome"], demand.limits)
+        and not (demand.retry_failed and row["outcome"] != TrialOutcome.FINISHED)
     }
 
 

@@ -14,7 +14,7 @@ from typing import IO, Any
 from nodebench.errors import StoreError
 
 LOOK_S = 1.0
-"""Somebody who only looks whether a lock is held keeps it for less than this."""
+"""Somebody who only looks whether a lock is held keeps it for less than this, but for a copy."""
 
 
 @contextlib.contextmanager
@@ -32,8 +32,8 @@ def held(path: Path, what: str, wait_s: float = 0.0, *, shared: bool = False) ->
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a+", encoding="utf-8") as file:
             if _acquired(file, kind, path):
-                _sign(file)
-                yield
+                with _signed(file) if not shared else contextlib.nullcontext():
+                    yield
                 return
             if time.monotonic() > deadline:
                 file.seek(0)
@@ -42,13 +42,19 @@ def held(path: Path, what: str, wait_s: float = 0.0, *, shared: bool = False) ->
         time.sleep(0.1)
 
 
-def _sign(file: IO[str]) -> None:
-    """Writes into a lock file who holds it; a full disk keeps nobody from clearing it."""
+@contextlib.contextmanager
+def _signed(file: IO[str]) -> Iterator[None]:
+    """A lock file that says meanwhile who holds it, unless the disk is full."""
     since = time.strftime("%Y-%m-%d %H:%M:%S")
     text = f"process {os.getpid()} on {socket.gethostname()}, since {since}"
-    with contextlib.suppress(OSError):
-        file.truncate(0)
-        os.write(file.fileno(), text.encode())
+    try:
+        with contextlib.suppress(OSError):
+            file.truncate(0)
+            os.write(file.fileno(), text.encode())
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # else the next one who holds it unsigned is named so
+            file.truncate(0)
 
 
 @contextlib.contextmanager

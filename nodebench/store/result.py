@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Any
 
@@ -68,8 +68,9 @@ class Result:
 
 
 def read_result(values: Any) -> Result | None:
-    """A result as it was written; None where there is none, or its file is damaged."""
+    """A result as it was written, also by a newer release; None if there is none, or a damaged."""
+    known = {field.name for field in fields(Result)}
     try:
-        return Result(**values)
-    except TypeError:
+        return Result(**{name: value for name, value in values.items() if name in known})
+    except (TypeError, AttributeError):
         return None

@@ -1,49 +1,63 @@
-"""Folders that belong to one process, and those that killed processes left."""
+"""Folders that belong to one process, and those that killed processes left.
+
+A process holds the lock file in its folder, which the system releases when it dies. (Its number
+would not tell: in containers, the next process may have the same one.)
+"""
 
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import socket
 import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
+
+from nodebench.store.lock import held, holder
 
 OLD_S = 86400.0
 """The age from which a folder of another machine's process may have been left by it."""
 
+CLAIMED_S = 60.0
+"""The age from which a folder without a lock file is not one that is being made."""
 
-def own_folder(root: Path, kind: str) -> Path:
-    """The place of this process's folder of a kind, `.<kind>-<host>-<process>`."""
-    return root / f".{kind}-{socket.gethostname()}-{os.getpid()}"
+LOCK = "lock"
+
+
+def new_folder(root: Path, kind: str) -> Path:
+    """A path for a folder of a kind, `.<kind>-<host>-<8 hex digits>`, that nobody else has."""
+    return root / f".{kind}-{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
 
 
 def abandoned(root: Path, kind: str) -> Iterator[Path]:
     """The folders of a kind that dead processes of this machine have left."""
-    here = f".{kind}-{socket.gethostname()}-"
-    for path in sorted(root.glob(f"{here}*")):
-        process = path.name.removeprefix(here)
-        if process.isdecimal() and not _is_alive(int(process)):
-            yield path
+    for path in sorted(root.glob(f".{kind}-{socket.gethostname()}-*")):
+        lock = path / LOCK
+        with contextlib.suppress(FileNotFoundError):  # gone by now
+            if holder(lock) is None and (lock.exists() or _age_s(path) > CLAIMED_S):
+                yield path
 
 
 def elsewhere(root: Path, kind: str) -> Iterator[Path]:
     """The old folders of a kind whose processes, on other machines, may or may not be alive."""
     here = f".{kind}-{socket.gethostname()}-"
     for path in sorted(root.glob(f".{kind}-*")):
-        if not path.name.startswith(here) and time.time() - path.stat().st_mtime > OLD_S:
+        if not path.name.startswith(here) and _age_s(path) > OLD_S:
             yield path
 
 
-def _is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)  # sends nothing, and fails if there is no such process
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # another user's
-        return True
-    return True
+def _age_s(path: Path) -> float:
+    return time.time() - path.stat().st_mtime
+
+
+@contextlib.contextmanager
+def claimed(root: Path, kind: str) -> Iterator[Path]:
+    """A new folder that counts as this process's meanwhile; removed by whoever asked for it."""
+    folder = new_folder(root, kind)
+    folder.mkdir(parents=True)
+    with held(folder / LOCK, f"`{folder}`"):
+        yield folder
 
 
 @contextlib.contextmanager
@@ -51,9 +65,8 @@ def scratch(root: Path, kind: str) -> Iterator[Path]:
     """A folder of this process alone, gone at the end, as are those of killed processes."""
     for leftover in abandoned(root, kind):
         shutil.rmtree(leftover, ignore_errors=True)
-    folder = own_folder(root, kind)
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with claimed(root, kind) as folder:
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)

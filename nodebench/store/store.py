@@ -3,6 +3,7 @@
     runs/trials/<id>/trial.json         the resolved spec
                      checkpoint.pt      model, optimiser, random state, history
                      checkpoint-before.pt  the one before it, until the training is finished
+                     checkpoint-again.pt  of a finished trial that is trained again for its weights
                      history.jsonl      a row per epoch, up to the checkpoint or a failure
                      evaluations.json   the trained model under other solvers
                      timings.json       seconds of a step, alone on each kind of machine
@@ -15,15 +16,17 @@
     runs/sweeps/<name>.yaml             the sweep as it was last launched
                 <name>.json             every trial that it ever planned: id -> label
                 <name>.files.json       the files that it was launched from, the last one last
+                <name>.mlflow.json      MLflow's run of each trial
                 <name>.memo.json        what the last launch brought up to date; safe to delete
                 <name>.lock             held by the process that runs it
                 <name>.tracking.lock    held by the process that writes it to MLflow
     runs/index.json                     a cache of the results; safe to delete
     runs/.nodebench                     says that all this is nodebench's own
     runs/.ray-*, .merge-*, .gone-*, .import-*     of processes at work, or left by killed ones
+    runs/mlflow.db, mlartifacts/        MLflow's, unless it is on a server; derived from the trials
 
-Every file is replaced as a whole, so a reader, or a process that was killed, never leaves or
-sees half of one.
+Every file but logs and locks is replaced as a whole, so a reader, or a process that was killed,
+never leaves or sees half of one.
 """
 
 from __future__ import annotations

@@ -102,6 +102,11 @@ class TrialFolder:
         return self.path / "checkpoint-before.pt"
 
     @property
+    def retraining(self) -> Path:
+        """The checkpoint of a finished trial that is trained again, since its own is gone."""
+        return self.path / "checkpoint-again.pt"
+
+    @property
     def log_file(self) -> Path:
         """What happened."""
         return self.path / "log.txt"
@@ -273,7 +278,8 @@ class TrialFolder:
 
     def checkpoints(self) -> list[Path]:
         """The checkpoints that there are, the newest first."""
-        return [path for path in (self.checkpoint, self.checkpoint_before) if path.exists()]
+        paths = (self.checkpoint, self.checkpoint_before, self.retraining)
+        return [path for path in paths if path.exists()]
 
     def is_locked(self) -> bool:
         """Whether a process holds the trial."""

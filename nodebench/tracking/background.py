@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import logging
 import multiprocessing
 import signal
 import threading
@@ -114,7 +115,10 @@ class BackgroundTracker:
                 is_for_require = self._is_required and not self._heard.is_set()
                 self._heard.set()
                 if self.problem != before and not is_for_require:
-                    on_change(self.problem)
+                    try:
+                        on_change(self.problem)
+                    except Exception:  # whoever watches is not to stop what is watched
+                        logging.getLogger(__name__).exception("a monitor failed")
                 before = self.problem
                 if is_last:
                     self._written.set()
@@ -128,7 +132,7 @@ def _mirror(sweep: Sweep, store: Store, driver: Connection) -> None:
         # One writer at a time: a driver that was killed may have left its own for a moment.
         with store.sweep(sweep.name).tracking_lock():
             _keep_up(sweep, store, driver)
-    except (EOFError, BrokenPipeError):
+    except (EOFError, ConnectionError):
         return  # the driver died: the next launch catches up
     except InputError as error:
         driver.send((str(error), True))

@@ -66,10 +66,14 @@ class Tracker:
         self._rows: dict[str, int] = {}
         self._seen: dict[str, object] = {}
 
-    def update(self, trial_id: str) -> None:
-        """Brings a trial's run up to what the store has."""
+    def update(self, trial_id: str, *, is_held: bool = False) -> None:
+        """Brings a trial's run up to what the store has.
+
+        While a process holds the trial, an end that is on record is that of an earlier attempt.
+        """
         folder = self.store.folder(trial_id)
-        result = folder.result()  # first: the history that is read after it is the whole one
+        # First: the history that is read after it is the whole one.
+        result = None if is_held else folder.result()
         history = folder.history()
         if not history and result is None:
             return
@@ -81,6 +85,9 @@ class Tracker:
         is_new = run_id is None
         if run_id is None:
             run_id = self._create(trial, history, result)
+        elif is_held and trial_id not in self._open:
+            self._client.update_run(run_id, "RUNNING")
+            self._open[trial_id] = "RUNNING"
         logged = self._rows.get(run_id)
         params = [] if logged else [Param(p, str(value)) for p, value in trial.settings.items()]
         metrics = [metric for row in history[logged or 0 :] for metric in forms.epoch_metrics(row)]
@@ -110,10 +117,14 @@ class Tracker:
         """
         with explained(self.uri):
             for trial_id in self._trials:
-                stamp = self.store.folder(trial_id).stamp()
-                if self._seen.get(trial_id) != stamp:
-                    self.update(trial_id)
-                    self._seen[trial_id] = stamp
+                folder, seen = self.store.folder(trial_id), self._seen.get(trial_id)
+                stamp = folder.stamp()
+                if seen == (stamp, False):
+                    continue
+                is_held = folder.is_locked()
+                if seen != (stamp, is_held):
+                    self.update(trial_id, is_held=is_held)
+                    self._seen[trial_id] = stamp, is_held
             for trial_id, status in list(self._open.items()):
                 self._correct_status(trial_id, status)
         self.store.sweep(self.sweep.name).keep_mlflow_runs(self.run_ids())
@@ -174,13 +185,14 @@ class Tracker:
         folder, run_id = self.store.folder(trial_id), self._run_ids[trial_id]
         if not folder.path.exists():
             return
-        if result := folder.result():
+        is_held = folder.is_locked()
+        if not is_held and (result := folder.result()):
             self._client.set_terminated(
                 run_id, forms.run_status(result), forms.milliseconds(result.finished)
             )
             del self._open[trial_id]
             return
-        status = "RUNNING" if folder.is_locked() else "KILLED"
+        status = "RUNNING" if is_held else "KILLED"
         if status != shown:
             self._client.update_run(run_id, status)
             self._open[trial_id] = status

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, ClassVar
 
 import torch
@@ -37,6 +37,8 @@ Ott et al. refine without end, which a field that stands still never leaves.
 
 MEMORY = 5
 """The training iterations whose evaluations a larger tolerance must change."""
+
+FAILED_SOLVES = (StepUnderflow, EvaluationLimit, Diverged)
 
 Accuracy = Callable[[Solver], tuple[float, int]]
 """The accuracy on the current batch under a solver, and the evaluations that it took."""
@@ -98,7 +100,9 @@ class Adaptation(ABC):
                 self.evaluations += count
             return _accuracy(found), count
 
-        self._set(model, self.adapted(_accuracy(loss), nfe, accuracy))
+        # Where a solve that only compares fails, the solver stays: the training's own did not.
+        with suppress(*FAILED_SOLVES):
+            self._set(model, self.adapted(_accuracy(loss), nfe, accuracy))
 
     @abstractmethod
     def adapted(self, trained: float, nfe: int, accuracy: Accuracy) -> Solver:
@@ -204,7 +208,7 @@ class ToleranceAdaptation(Adaptation):
         while count <= nfe:
             try:
                 found, count = accuracy(Solver(method="dopri5", tol=finer))
-            except (StepUnderflow, EvaluationLimit, Diverged):
+            except FAILED_SOLVES:
                 break
             finer /= 10
             if finer < FINEST:

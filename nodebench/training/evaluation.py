@@ -17,6 +17,7 @@ from torch import nn
 from nodebench.errors import FieldError, TrialFailure, TrialOutcome
 from nodebench.ode.block import batch_statistics, ode_blocks, solved_by, take_evaluations
 from nodebench.planning.missing import known_points, limit_of
+from nodebench.planning.options import Demand
 from nodebench.spec import Trial, TrialSpec
 from nodebench.spec.point import (
     EvaluationPoint,
@@ -43,7 +44,7 @@ def evaluate_points(
     trial: Trial,
     wanted: Sequence[EvaluationPoint],
     folder: TrialFolder,
-    limits: Limits,
+    demand: Demand,
 ) -> None:
     """Evaluates the model at every wanted point that the folder lacks, and writes each at once.
 
@@ -51,14 +52,14 @@ def evaluate_points(
     with a reason.
     """
     rows = {known_point(row): row for row in folder.evaluations()}
-    known = known_points(folder, limits)
+    known = known_points(folder, demand)
     missing = [point for point in wanted if point not in known]
     if not missing:
         return
     meter = _Meter(model, untrained, task, trial)
     for point in missing:
         start = time.monotonic()
-        found = _outcome(meter, point, known, rows.get(point, {}), limits)
+        found = _outcome(meter, point, known, rows.get(point, {}), demand.limits)
         seconds = time.monotonic() - start
         rows[point] = known[point] = {"point": point.row, **found, "measuring_s": seconds}
         folder.write_evaluations(list(rows.values()))

@@ -24,13 +24,15 @@ class Record:
     """One attempt at a trial, as its folder keeps it.
 
     `was_finished` says whether an earlier attempt ended the training. A finished result stays,
-    whatever happens to the evaluation after it.
+    whatever happens to the evaluation after it, or to a training that is needed again for its
+    weights: that one has a checkpoint of its own until it ends, and the record stays as it is.
     """
 
     def __init__(self, trial: Trial, folder: TrialFolder, options: RunOptions):
         self.trial, self.folder, self.options = trial, folder, options
-        before = folder.result()
-        self.was_finished = before is not None and before.outcome == TrialOutcome.FINISHED
+        self._before = folder.result()
+        is_end = self._before is not None and self._before.outcome == TrialOutcome.FINISHED
+        self.was_finished = is_end
         self._is_finished = self.was_finished
         self._started = time.time()
         self._recorded = folder.history()
@@ -62,7 +64,7 @@ class Record:
         epoch = len(state.history)
         if epoch <= len(self._recorded):
             before = self._recorded[epoch - 1]
-            if _lasting(before) == _lasting(state.history[-1]):
+            if _agree(before, state.history[-1]):
                 state.history[-1] = before
             else:
                 self._recorded = []
@@ -71,10 +73,33 @@ class Record:
 
     def keep_end(self, state: TrainState) -> None:
         """Writes the last checkpoint and the result of a training that came to its end."""
+        if self.was_finished:
+            self._keep_retraining(state)
+            return
         if self._epochs_saved < state.epoch or not self.folder.checkpoint.exists():
             self._save(state)
         self.folder.checkpoint_before.unlink(missing_ok=True)
         self.end(TrialOutcome.FINISHED)
+
+    def _keep_retraining(self, state: TrainState) -> None:
+        """Puts the weights that were trained again in their place.
+
+        Where they came to other numbers, as on another machine, result and history become theirs,
+        and points of the earlier weights go. The result is written last, so that a process that is
+        killed meanwhile does this again.
+        """
+        if self.folder.checkpoint.exists():
+            return
+        self._save(state)
+        assert self._before is not None
+        result = self._result(TrialOutcome.FINISHED, "")
+        if not _agree(self._before.summary, result.summary):
+            self.folder.log("trained again to other numbers: points are evaluated anew")
+            for path in (self.folder.evaluations_file, self.folder.trajectories_file):
+                path.unlink(missing_ok=True)
+            self.folder.write_history(state.history)
+            self.folder.write_result(result)
+        self.folder.retraining.replace(self.folder.checkpoint)
 
     def end(self, outcome: TrialOutcome, reason: str = "") -> None:
         """Writes the result; of a training that had finished before, only logs the reason."""
@@ -93,8 +118,11 @@ class Record:
     def _save(self, state: TrainState) -> None:
         """Checkpoint first, history second: what is shown of a trial is never lost again."""
         state.elapsed_s = time.monotonic() - self._clock
-        state.save(self.folder.checkpoint, aside=self.folder.checkpoint_before)
-        self._write_history(state.history)
+        if self.was_finished:
+            state.save(self.folder.retraining)
+        else:
+            state.save(self.folder.checkpoint, aside=self.folder.checkpoint_before)
+            self._write_history(state.history)
         self._saved, self._epochs_saved = time.monotonic(), state.epoch
 
     def _write_history(self, history: list[Row]) -> None:
@@ -149,9 +177,10 @@ def _summary(state: TrainState, data: Dataset, chance: float | None) -> dict[str
     return summary
 
 
-def _lasting(row: Row) -> str:
-    """An epoch's numbers that the same training has again; as JSON, where NaN is like itself."""
-    return canonical({name: value for name, value in row.items() if name not in INCIDENTAL})
+def _agree(before: Row, now: Row) -> bool:
+    """Whether two trainings gave the same numbers, as far as both tell; NaN is like itself."""
+    shared = before.keys() & now.keys() - INCIDENTAL
+    return all(canonical(before[name]) == canonical(now[name]) for name in shared)
 
 
 def _line(row: Row) -> str:

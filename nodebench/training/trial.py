@@ -199,7 +199,7 @@ def _evaluate(trial: Trial, prepared: Prepared, folder: TrialFolder) -> None:
     with suppress(TrialFailure):  # which the points will tell
         if rows := task.trajectories(model):
             folder.write_trajectories(rows)
-    evaluate_points(model, untrained, task, trial, options.points(trial), folder, options.limits)
+    evaluate_points(model, untrained, task, trial, options.points(trial), folder, options)
 
 
 @contextmanager

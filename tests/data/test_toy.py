@@ -49,7 +49,7 @@ def test_radii_follow_the_published_law() -> None:
 
 
 def test_spheres_follow_from_the_seed_and_splits_differ() -> None:
-    sizes = {"train_size": 40, "test_size": 40, "val_size": 40}
+    sizes = {"train_size": 12, "test_size": 12, "val_size": 12}
     first, again = (loaded(seed=3, name="spheres", **sizes) for _ in range(2))
     other = loaded(seed=4, name="spheres", **sizes)
     assert first.validation is not None
@@ -74,7 +74,7 @@ def test_spheres_of_any_size_have_as_many_points(size: int) -> None:
 
 @pytest.mark.parametrize("name", ["spheres", "three-minima"])
 def test_with_a_draw_seed_trials_of_all_seeds_see_the_same_points(name: str) -> None:
-    sizes = {"name": name, "train_size": 40, "test_size": 40, "val_size": 40}
+    sizes = {"name": name, "train_size": 12, "test_size": 12, "val_size": 12}
     own = loaded(seed=7, **sizes)
     for seed in (0, 3):
         drawn = loaded(seed=seed, draw_seed=7, **sizes)
@@ -140,7 +140,7 @@ def test_a_particle_settles_as_scipy_says() -> None:
 
 
 def test_three_minima_follow_from_the_seed_and_splits_differ() -> None:
-    sizes = {"train_size": 20, "test_size": 20, "val_size": 20}
+    sizes = {"train_size": 10, "test_size": 10, "val_size": 10}
     first, again = (loaded(seed=3, name="three-minima", **sizes) for _ in range(2))
     other = loaded(seed=4, name="three-minima", **sizes)
     assert first.validation is not None

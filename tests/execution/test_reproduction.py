@@ -1,3 +1,5 @@
+import shutil
+
 import pytest
 
 from nodebench.api import write_report
@@ -6,19 +8,33 @@ from nodebench.execution import launch
 from nodebench.execution.reproduction import recorded_run, require_current, run_again
 from nodebench.store import Store
 from nodebench.training.trial import run_trial
+from tests.support.coarse_reference import coarse_reference
 from tests.support.tiny_sweeps import options, tiny
 
 pytestmark = pytest.mark.usefixtures("coarse_reference")
 
 
-@pytest.fixture
-def kept(tmp_path):
-    """A finished trial with evaluated points, and its store."""
+def of_points(folder):
+    """A sweep of one trial, evaluated at two kinds of points."""
     about = {"methods": ["dopri5"], "tols": [1e-3], "control": ["sample"], "batch_sizes": [8]}
-    sweep = tiny(tmp_path, evaluate=[{"methods": ["euler"], "steps": [4]}, about])
-    store = Store(tmp_path / "runs")
-    run_trial(sweep.trials[0], store, options(sweep, tmp_path))
-    return sweep, store
+    return tiny(folder, evaluate=[{"methods": ["euler"], "steps": [4]}, about])
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory):
+    """The store of the finished trial."""
+    folder = tmp_path_factory.mktemp("original")
+    sweep, store = of_points(folder), Store(folder / "runs")
+    with coarse_reference():
+        run_trial(sweep.trials[0], store, options(sweep, folder))
+    return store.root
+
+
+@pytest.fixture
+def kept(original, tmp_path):
+    """The sweep and a copy of its store."""
+    shutil.copytree(original, tmp_path / "runs")
+    return of_points(tmp_path), Store(tmp_path / "runs")
 
 
 def again(sweep, record, tmp_path):

@@ -181,7 +181,10 @@ def test_a_search_gives_up_what_others_surpass_and_its_end_is_a_result(tmp_path,
     search = {"samples": 6, "space": rates, "stop": {"name": "asha", "reduction": 2}}
     sweep, store = tiny(tmp_path, base=base, search=search), Store(tmp_path / "runs")
     run = options(sweep, tmp_path, stop=sweep.search.stop)
-    run_with_ray(sweep.trials, store, run, Recorder())
+    recorder = Recorder()
+    run_with_ray(sweep.trials, store, run, recorder)
+    ends = {event[1]: event[2] for event in recorder.events if event[0] == "end"}
+    assert ends == {trial.id: None for trial in sweep.trials}  # being stopped is no problem
     results = store.results(trial.id for trial in sweep.trials)
     outcomes = [results[trial.id].outcome for trial in sweep.trials]
     assert set(outcomes) == {"finished", "stopped"}

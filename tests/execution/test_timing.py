@@ -1,3 +1,5 @@
+import shutil
+
 import pandas as pd
 import pytest
 import torch
@@ -18,15 +20,27 @@ from tests.support.tiny_sweeps import TINY, Quiet, options, tiny
 PAGE_ALONE = Publication(track=False)
 
 
-@pytest.fixture
-def two_cells(tmp_path):
+def of_two_cells(folder):
     """Of two cells with two seeds, the second cell takes a hundred times the steps."""
     base = {**TINY, "train": {**TINY["train"], "epochs": 1}}
-    sweep = tiny(tmp_path, base=base, grid={"solver.steps": [4, 400]}, seeds=[0, 1])
-    store = Store(tmp_path / "runs")
+    return tiny(folder, base=base, grid={"solver.steps": [4, 400]}, seeds=[0, 1])
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory):
+    """The store of the finished sweep."""
+    folder = tmp_path_factory.mktemp("original")
+    sweep, store = of_two_cells(folder), Store(folder / "runs")
     for trial in sweep.trials:
-        run_trial(trial, store, options(sweep, tmp_path))
-    return sweep, store
+        run_trial(trial, store, options(sweep, folder))
+    return store.root
+
+
+@pytest.fixture
+def two_cells(original, tmp_path):
+    """The sweep and a copy of its store."""
+    shutil.copytree(original, tmp_path / "runs")
+    return of_two_cells(tmp_path), Store(tmp_path / "runs")
 
 
 @pytest.fixture
@@ -183,3 +197,15 @@ def test_there_is_nothing_to_time_before_a_trial_has_finished(tmp_path):
     assert (
         time_cells(sweep, store, Quiet(), Publication(track=False, write_report=False)).untimed == 0
     )
+
+
+def test_a_damaged_checkpoint_keeps_no_other_cell_from_being_timed(two_cells, tmp_path):
+    sweep, store = two_cells
+    damaged, sound = (store.folder(trial.id) for trial in sweep.trials[:2])
+    damaged.checkpoint.write_bytes(b"damaged")
+    rows, problems = time_trials(
+        sweep.trials[:2], store, options(sweep, tmp_path), steps=1, rounds=1
+    )
+    assert rows.keys() == {sound.path.name}
+    assert "is damaged" in problems[damaged.path.name]
+    assert len(sound.timings()) == 1

@@ -19,6 +19,7 @@ from tests.support.tiny_sweeps import TINY, Quiet, options, tiny, write_tiny
 BLOCK = {"methods": ["euler"], "steps": [2, 4]}
 
 
+@pytest.mark.usefixtures("coarse_reference")
 @pytest.mark.parametrize("form", ["state_dict", "checkpoint"])
 def test_weights_of_another_place_are_evaluated_as_they_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str

@@ -293,7 +293,7 @@ assert False
 for method in ("dopri5", "bosh3", "adaptive_heun", "fehlberg2", "dopri8"):
     for kind in ("blow-up", "nan"):
         for back in (1, -1):
-            block = ODEBlock(Field(kind), Solver(method=method, tol=1e-4), Gradient())
+            block = ODEBlock(Field(kind), Solver(method=method, tol=1e-2), Gradient())
             block.max_evaluations = 20_000
             try:
                 block.trajectory(back * torch.ones(2), (0.0, back * 2.0))

@@ -1,5 +1,6 @@
 import json
 import os
+import socket
 import subprocess
 import sys
 from dataclasses import replace
@@ -10,7 +11,7 @@ from nodebench import api
 from nodebench.errors import InputError
 from nodebench.planning.garbage import Wish, bytes_of, remove, survey_store
 from nodebench.store import Result, Store
-from nodebench.store.scratch import own_folder
+from nodebench.store.scratch import abandoned, claimed, new_folder, scratch
 from tests.support.tiny_sweeps import TINY, Quiet, tiny, write_tiny
 
 RESULT = Result("finished", "", 3, {"test_accuracy": 0.5}, [], 1.0, 2.0)
@@ -78,15 +79,13 @@ def test_by_default_only_what_killed_processes_left_goes(tmp_path, store):
         path.write_text("half")
     for path in partials:
         os.utime(path, (1, 1))
-    dead = subprocess.Popen(["true"])
-    dead.wait()
-    mine = own_folder(store.root, "ray")
-    others = [mine.with_name(mine.name.replace(str(os.getpid()), str(dead.pid)))]
-    others += [path.with_name(path.name.replace(".ray", ".merge")) for path in others]
-    for folder in (mine, *others):
+    others = [new_folder(store.root, kind) for kind in ("ray", "merge")]
+    for folder in others:
         folder.mkdir()
+        (folder / "lock").touch()  # which nobody holds
         (folder / "file").write_text("x" * KB)
-    found = survey_store(store, Wish())
+    with claimed(store.root, "ray") as mine:
+        found = survey_store(store, Wish())
     paths = {path for item in found.chosen for path in item.paths}
     assert paths == {*partials, *others}
     assert remove(store, found.chosen) == []
@@ -95,6 +94,31 @@ def test_by_default_only_what_killed_processes_left_goes(tmp_path, store):
     assert fresh.exists()
     assert store.folder(planned).checkpoint.exists()
     assert store.folder("orphan").checkpoint.exists()
+
+
+DIES = """
+import os, sys
+from pathlib import Path
+from nodebench.store.scratch import scratch
+with scratch(Path(sys.argv[1]), "merge") as folder:
+    (folder / "half").write_text("of a trial")
+    os._exit(9)
+"""
+
+
+def test_a_process_that_died_is_told_from_one_that_lives_whatever_its_number(tmp_path):
+    for kind in ("merge", "ray"):
+        left = tmp_path / f".{kind}-{socket.gethostname()}-{os.getpid()}"  # as in a container
+        left.mkdir()
+        (left / "lock").touch()
+        assert list(abandoned(tmp_path, kind)) == [left]
+    subprocess.run([sys.executable, "-c", DIES, str(tmp_path)], check=False)
+    [left] = abandoned(tmp_path, "merge")  # the one before was cleared away
+    assert (left / "half").exists()
+    with scratch(tmp_path, "merge") as one, scratch(tmp_path, "merge") as other:
+        assert one != other
+        assert set(tmp_path.glob(".merge-*")) == {one, other}
+    assert list(tmp_path.glob(".merge-*")) == []
 
 
 def test_folders_of_another_machine_stay_while_anything_runs(tmp_path, store):

@@ -146,6 +146,7 @@ def test_the_first_sweep_goes_as_told(tmp_path):
     assert "epoch 10" in command(tmp_path, "logs", "6eb0c6").stdout
 
 
+@pytest.mark.usefixtures("coarse_reference")
 def test_the_notebook_runs(tmp_path, monkeypatch):
     cells = json.loads((ROOT / "docs" / "notebook.ipynb").read_text())["cells"]
     sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
@@ -193,16 +194,23 @@ def test_the_schema_refuses_what_a_sweep_may_not_be(mistake):
         jsonschema.validate({"name": "wrong", **mistake}, schema)
 
 
+SMALL_DATA = ("data.train_size=64", "data.test_size=32")
+
+
 @pytest.mark.parametrize(
     "page", [ROOT / "docs" / "python.md"], ids=lambda page: str(page.relative_to(ROOT))
 )
+@pytest.mark.usefixtures("coarse_reference")
 def test_python_snippets_run(page, tmp_path, monkeypatch, capsys):
     shutil.copytree(ROOT / "sweeps", tmp_path / "sweeps")
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("NODEBENCH_RUNS", raising=False)
     scope: dict[str, object] = {}
     for block in blocks(page, "python"):
-        exec(compile(block, page.name, "exec"), scope)
+        small = block.replace('["train.epochs=1"]', f"{['train.epochs=1', *SMALL_DATA]}")
+        exec(compile(small, page.name, "exec"), scope)
+    assert len(scope["trials"]) == 10
+    assert set(scope["sweep"].made.instead) >= {"data.train_size", "data.test_size"}
     assert scope["logits"].shape == (4, 10)
     assert {"frontier", "accuracy"} <= set(scope["drawn"])
     assert scope["page"].with_name("report.html").exists()

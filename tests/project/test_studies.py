@@ -15,6 +15,7 @@ from nodebench.store import Store
 from nodebench.sweep import Sweep, load
 from nodebench.sweep.file import Evaluate, Resources, SizeName
 from nodebench.training.trial import run_trial
+from tests.support.coarse_reference import coarse_reference
 from tests.support.fake_datasets import WRITERS
 
 FILES = sorted((Path(__file__).parents[2] / "sweeps").glob("*.yaml"))
@@ -105,7 +106,6 @@ def test_what_gives_the_same_gradient_or_follows_the_epochs_is_no_doubt() -> Non
     assert caveat(load(FILES[0].parent / "odenet4-normalization.yaml", size="small")) == ""
 
 
-@pytest.mark.usefixtures("coarse_reference")
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_the_trials_of_a_sweep_run_on_small_generated_files(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -120,7 +120,8 @@ def test_the_trials_of_a_sweep_run_on_small_generated_files(
         written = WRITERS[name](tmp_path) if name in WRITERS else {}
         short = cut(trial, written)
         point = Evaluate(methods=("rk4",), steps=(1,))
-        result = run_trial(short, store, RunOptions(tmp_path, evaluate=(point,)))
+        with coarse_reference(steps=2):
+            result = run_trial(short, store, RunOptions(tmp_path, evaluate=(point,)))
         assert result.outcome == "finished", result.reason
         assert result.summary["iteration"] == 2
         assert short.spec.data.headline in result.summary

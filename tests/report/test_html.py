@@ -20,6 +20,7 @@ from nodebench.report.html.measures import axes
 from nodebench.report.page import write_report_folder
 from nodebench.store import Store
 from nodebench.training.trial import run_trial
+from tests.support.coarse_reference import coarse_reference
 from tests.support.fake_results import made, steady
 from tests.support.figures import rendered_figures
 from tests.support.tiny_sweeps import options, tiny
@@ -50,9 +51,9 @@ def trained(tmp_path_factory):
     evaluate = {"methods": ["euler", "rk4"], "steps": [1, 2, 4]}
     sweep = tiny(folder, grid={"solver.steps": [1, 2, 4]}, seeds=[0, 1], evaluate=evaluate)
     store = Store(folder / "runs")
-    for trial in sweep.trials:
-        run_trial(trial, store, options(sweep, folder))
-    with rendered_figures():
+    with coarse_reference(), rendered_figures():
+        for trial in sweep.trials:
+            run_trial(trial, store, options(sweep, folder))
         return sweep, store, write_report_folder(sweep, store, folder / "report").parent
 
 

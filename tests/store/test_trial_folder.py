@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 from nodebench.store import Result, Store, TrialFolder
 from nodebench.store.giving_up import give_up, take_given_up
 from tests.support.tiny_sweeps import tiny
@@ -66,3 +68,13 @@ def test_a_store_lists_its_folders_and_the_sweeps_that_it_keeps(tmp_path):
     assert [folder.path.name for folder in store.trial_folders()] == ["aa", "bb"]
     assert [record.name for record in store.sweep_records()] == ["one", "two"]
     assert store.sweep("one").labels() == {"aa": "its label"}
+
+
+def test_a_result_of_a_newer_release_is_still_a_result(tmp_path):
+    folder = Store(tmp_path).folder("aa")
+    folder.write_result(RESULT)
+    values = json.loads(folder.result_file.read_text())
+    folder.result_file.write_text(json.dumps({**values, "colour": "blue"}))
+    assert folder.result() == RESULT
+    folder.result_file.write_text("[1, 2]")
+    assert folder.result() is None

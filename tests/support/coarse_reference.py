@@ -9,9 +9,9 @@ from nodebench.spec.solver import Solver
 
 
 @contextmanager
-def coarse_reference() -> Iterator[None]:
+def coarse_reference(steps: int = 8) -> Iterator[None]:
     """For tests that evaluate trained models, and do not ask how large the solver's errors are."""
-    coarse = Solver(method="rk4", steps=8)
+    coarse = Solver(method="rk4", steps=steps)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("nodebench.training.evaluation.reference_solver", lambda _spec: coarse)
         yield

@@ -10,6 +10,7 @@ from nodebench.report.figures.curves import file_names
 from nodebench.store import Store
 from nodebench.sweep.labels import LONGEST_DRAWN, cut, figure_labels, headings, labeled
 from nodebench.training.trial import run_trial
+from tests.support.coarse_reference import coarse_reference
 from tests.support.fake_results import made, steady
 from tests.support.tiny_sweeps import TINY, Quiet, options, tiny, write_tiny
 
@@ -64,8 +65,9 @@ def long_labels(tmp_path):
     grid = {"model.name, model.width": [["plainode", 4], ["plainode", 6]]}
     evaluate = {"methods": ["euler", "rk4"], "steps": [2, 4]}
     sweep, store = tiny(tmp_path, grid=grid, evaluate=evaluate), Store(tmp_path / "runs")
-    for trial in sweep.trials:
-        run_trial(trial, store, options(sweep, tmp_path))
+    with coarse_reference():
+        for trial in sweep.trials:
+            run_trial(trial, store, options(sweep, tmp_path))
     names = {key: f"${LONG}_{{{number}" for number, key in enumerate(sweep.labels)}
     sweep.__dict__["labels"] = names
     return sweep, store

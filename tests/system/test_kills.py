@@ -17,7 +17,7 @@ from tests.support.tiny_sweeps import histories, tiny, write_tiny
 
 # Some seconds of training a trial: long enough to be killed in, after a checkpoint too.
 KILLABLE = {
-    "data": {"name": "spheres", "train_size": 1600, "test_size": 32},
+    "data": {"name": "spheres", "train_size": 800, "test_size": 32},
     "model": {"name": "plainode", "width": 8},
     "solver": {"method": "euler", "steps": 4},
     "train": {"epochs": 50, "batch_size": 16, "optimizer": {"name": "adam", "lr": 0.001}},
@@ -138,7 +138,7 @@ def wait_for_status(file: Path, status: str) -> None:
 
 
 def test_killing_an_evaluation_loses_at_most_the_point_being_computed(tmp_path):
-    steps = list(range(500, 900, 20))
+    steps = list(range(500, 780, 20))
     write_tiny(tmp_path, evaluate={"methods": ["euler"], "steps": steps})
     process = start(tmp_path, "run", "tiny.yaml", "--inline", "--no-track", "--no-report")
     (log,) = wait_for_training(tmp_path)

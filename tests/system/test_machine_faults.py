@@ -14,6 +14,7 @@ import pytest
 from nodebench.execution.runner import run_inline
 from nodebench.planning import entries
 from nodebench.store import Store
+from tests.support.cli_process import command
 from tests.support.tiny_sweeps import (
     TINY,
     Quiet,
@@ -117,20 +118,18 @@ def test_a_damaged_file_of_a_finished_trial_is_made_anew(tmp_path, name, content
 def test_a_second_launch_is_refused_with_who_and_where(tmp_path):
     write_tiny(tmp_path, base=SLOW)
     quiet = {"cwd": tmp_path, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    command = [*NODEBENCH, "run", "tiny.yaml", "--inline", "--no-track", "--no-report"]
-    with subprocess.Popen(command, **quiet) as first:
+    words = ["run", "tiny.yaml", "--inline", "--no-track", "--no-report"]
+    with subprocess.Popen([*NODEBENCH, *words], **quiet) as first:
         while not (tmp_path / "runs" / "trials").exists():
             assert first.poll() is None
             time.sleep(0.1)
-        second = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        second = command(tmp_path, *words)
         assert second.returncode == 2
         assert f"`tiny` is held by process {first.pid} on " in second.stderr
-        status = [*NODEBENCH, "status", "tiny.yaml", "--json"]
-        shown = subprocess.run(status, cwd=tmp_path, capture_output=True, check=True)
+        shown = command(tmp_path, "status", "tiny.yaml", "--json")
         assert json.loads(shown.stdout)["trials"][0]["state"] == "running"
         first.kill()
-    shorter = [*command, "--set", "train.epochs=1"]
-    assert subprocess.run(shorter, **quiet, check=False).returncode == 0
+    assert command(tmp_path, *words, "--set", "train.epochs=1").returncode == 0
 
 
 @pytest.mark.slow

@@ -6,6 +6,8 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
+from tests.support.coarse_reference import coarse_reference
+from tests.support.mlflow_writer import spawned_writers
 from tests.support.tiny_sweeps import Quiet, essence, options, tiny
 
 pytest.importorskip("mlflow")
@@ -30,17 +32,30 @@ pytestmark = [
 ]
 
 
-@pytest.fixture
-def trained(tmp_path):
-    """A sweep of two finished trials and one that met its limit, in a store."""
+def of_three_trials(folder):
+    """A sweep of two solvers and two seeds."""
     evaluate = {"methods": ["euler"], "steps": [2, 4]}
-    sweep = tiny(tmp_path, seeds=[0, 1], evaluate=evaluate, grid={"solver.steps": [2, 3]})
-    store = Store(tmp_path / "runs")
+    return tiny(folder, seeds=[0, 1], evaluate=evaluate, grid={"solver.steps": [2, 3]})
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory):
+    """The store of a sweep of two finished trials and one that met its limit."""
+    folder = tmp_path_factory.mktemp("original")
+    sweep, store = of_three_trials(folder), Store(folder / "runs")
     write(store.sweep(sweep.name).file, sweep.text)
-    run_inline(sweep.trials[:2], store, options(sweep, tmp_path), Quiet())
-    limited = replace(options(sweep, tmp_path), limits=Limits(nfe=2))
+    with coarse_reference():
+        run_inline(sweep.trials[:2], store, options(sweep, folder), Quiet())
+    limited = replace(options(sweep, folder), limits=Limits(nfe=2))
     run_inline(sweep.trials[2:3], store, limited, Quiet())
-    return sweep, store
+    return store.root
+
+
+@pytest.fixture
+def trained(original, tmp_path):
+    """The sweep and a copy of its store."""
+    shutil.copytree(original, tmp_path / "runs")
+    return of_three_trials(tmp_path), Store(tmp_path / "runs")
 
 
 def runs(sweep, store):
@@ -155,7 +170,7 @@ def test_an_absent_server_does_not_stop_a_sweep(tmp_path, monkeypatch):
 
 def test_the_mirror_follows_the_store_and_finishes_what_is_left(trained):
     sweep, store = trained
-    with BackgroundTracker(sweep, store, lambda _: None) as mirror:
+    with spawned_writers(), BackgroundTracker(sweep, store, lambda _: None) as mirror:
         pass
     assert mirror.problem is None
     assert len(runs(sweep, store)[1]) == 3
@@ -349,3 +364,38 @@ def test_a_crash_that_is_new_is_written_to_mlflow(trained):
     client, found = runs(sweep, store)
     (run,) = [run for run in found if run.data.tags[TRIAL_TAG] == sweep.trials[0].id]
     assert "error.txt" in {each.path for each in client.list_artifacts(run.info.run_id)}
+
+
+def test_a_monitor_that_raises_hears_of_nothing_more_and_stops_nothing(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")  # where nothing answers
+    sweep, store = tiny(tmp_path), Store(tmp_path / "runs")
+
+    def fail(_problem):
+        raise RuntimeError("made up")
+
+    with BackgroundTracker(sweep, store, fail) as mirror:
+        mirror.wait()
+    assert "cannot be used" in mirror.problem
+
+
+def test_a_trial_that_is_tried_again_is_running_and_has_no_end_meanwhile(trained):
+    sweep, store = trained
+    tracker = Tracker(sweep, store)
+    tracker.update_all()
+    client = MlflowClient(tracking_uri(store))
+    limited = store.folder(sweep.trials[2].id)
+
+    def run():
+        (found,) = [r for r in runs(sweep, store)[1] if r.data.tags[TRIAL_TAG] == limited.path.name]
+        return found
+
+    rows = [dict(row, epoch=1) for row in store.folder(sweep.trials[0].id).history()[:1]]
+    with limited.locked():  # the earlier attempt's result is still there
+        limited.write_history(rows)
+        tracker.update_all()
+        assert run().info.status == "RUNNING"
+        assert len(client.get_metric_history(run().info.run_id, "train_loss")) == 1
+        tracker.update_all()
+        assert run().info.status == "RUNNING"
+    tracker.update_all()  # and was killed: the earlier end stands
+    assert run().info.status == "FAILED"

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from torch import nn
 
 from nodebench.data.load import load_data
-from nodebench.errors import InputError
+from nodebench.errors import Diverged, InputError
 from nodebench.models.build import build
 from nodebench.ode.block import ode_blocks
 from nodebench.spec import TrialSpec
@@ -162,3 +162,29 @@ def test_a_model_without_an_ode_block_cannot_adapt() -> None:
     task = task_for(load_data(spec, Path()), spec)
     with pytest.raises(InputError, match="the model has no `ODEBlock`"):
         adaptation_for(nn.Linear(2, 2), task, spec)
+
+
+@pytest.mark.parametrize("fails", ["the reference", "the larger step"])
+def test_a_solve_that_only_compares_and_fails_leaves_the_solver_as_it_was(
+    fails: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = trial(method="euler", steps=20, adapt={"every": 1})
+    state, task = begun(spec)
+    before = next(ode_blocks(state.model)).solver
+    if fails == "the reference":
+        for block in ode_blocks(state.model):
+            block.max_evaluations = 30  # of which the midpoint rule needs more
+    else:
+        plain = task.loss
+
+        def loss(model: nn.Module, batch: object) -> Loss:
+            solver = next(ode_blocks(model)).solver
+            if solver.method == "euler" and solver.step_size > 1.05 * before.step_size:
+                raise Diverged("a state is not finite")
+            return plain(model, batch)
+
+        monkeypatch.setattr(task, "loss", loss)
+    rows = list(rows_of(state, task, spec))
+    assert len(rows) == 6
+    assert next(ode_blocks(state.model)).solver == before
+    assert {row["nfe_forward"] for row in rows} == {20}

@@ -64,6 +64,7 @@ def test_batch_statistics_give_another_accuracy_and_leave_the_learned_ones(tmp_p
     assert own["solver_error"] != own_batch["solver_error"]
 
 
+@pytest.mark.usefixtures("coarse_reference")
 def test_test_batches_of_other_sizes_cost_what_their_samples_need(tmp_path: Path) -> None:
     block = {
         "methods": ["dopri5"], "tols": [1e-5], "control": ["batch", "sample"],
@@ -86,6 +87,7 @@ def test_test_batches_of_other_sizes_cost_what_their_samples_need(tmp_path: Path
     assert "nfe_sample_mean" not in alone
 
 
+@pytest.mark.usefixtures("coarse_reference")
 def test_batches_and_steps_of_samples_leave_the_verdict_as_it_is(tmp_path: Path) -> None:
     solver, plain = [{"method": "dopri5", "tol": 1e-3}], {"methods": ["dopri5"], "tols": [1e-5]}
     about = {**plain, "control": ["sample"], "batch_sizes": [4]}
@@ -98,6 +100,7 @@ def test_batches_and_steps_of_samples_leave_the_verdict_as_it_is(tmp_path: Path)
     assert judge(only.trials[0], only, Store(tmp_path / "runs")) is None
 
 
+@pytest.mark.usefixtures("coarse_reference")
 def test_a_systems_pairs_are_tested_in_batches_too(tmp_path: Path) -> None:
     base = {
         "data": {"name": "system", "train_size": 16, "test_size": 20},
@@ -133,12 +136,14 @@ def test_gradients_are_measured_with_the_first_and_the_last_weights(tmp_path: Pa
     assert found["adjoint", "end", 8]["nfe_backward"] == 8
 
 
+@pytest.mark.usefixtures("coarse_reference")
 def test_a_gradient_block_leaves_the_verdict_to_the_others(tmp_path: Path) -> None:
     sweep = tiny(tmp_path, evaluate=GRADIENTS)
     trained(sweep, tmp_path)
     assert judge(sweep.trials[0], sweep, Store(tmp_path / "runs")) is None
 
 
+@pytest.mark.usefixtures("coarse_reference")
 def test_what_is_not_known_at_start_is_no_reason_to_train_again(tmp_path: Path) -> None:
     sweep, store = tiny(tmp_path), Store(tmp_path / "runs")
     trial = sweep.trials[0]
@@ -155,6 +160,7 @@ def test_what_is_not_known_at_start_is_no_reason_to_train_again(tmp_path: Path) 
 BLOCK = {"methods": ["euler"], "steps": [2, 4]}
 
 
+@pytest.mark.usefixtures("coarse_reference")
 def test_a_trained_trial_without_its_checkpoint_is_not_trained_again_to_be_evaluated(
     tmp_path: Path,
 ) -> None:
@@ -170,6 +176,7 @@ def test_a_trained_trial_without_its_checkpoint_is_not_trained_again_to_be_evalu
     assert "trained again" in store.folder(trial.id).log_file.read_text()
 
 
+@pytest.mark.usefixtures("coarse_reference")
 def test_points_after_the_deadline_have_it_as_their_reason(tmp_path: Path) -> None:
     sweep, store = tiny(tmp_path), Store(tmp_path / "runs")
     trial = sweep.trials[0]

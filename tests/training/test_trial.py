@@ -1,4 +1,5 @@
 import dataclasses
+import io
 import json
 from types import SimpleNamespace
 
@@ -16,6 +17,7 @@ from nodebench.spec.training import Limits
 from nodebench.store import Store
 from nodebench.sweep.file import Evaluate
 from nodebench.training import record
+from nodebench.training.checkpoint import trained_model
 from nodebench.training.tasks.table import task_for
 from nodebench.training.trial import run_trial
 from tests.support.tiny_sweeps import TINY, essence, options, tiny
@@ -264,3 +266,70 @@ def test_a_callback_that_raises_leaves_the_trial_free_though_its_frames_are_kept
         run_trial(sweep.trials[0], store, options(sweep, tmp_path), kill_after(1))
     assert kept.tb is not None
     assert not store.folder(sweep.trials[0].id).is_locked()
+
+
+def wants_a_point(sweep, tmp_path, steps=8):
+    wanted = (Evaluate(methods=("euler",), steps=(steps,)),)
+    return dataclasses.replace(options(sweep, tmp_path), evaluate=wanted)
+
+
+def test_weights_that_are_trained_again_are_nobodys_until_they_are_the_last(tmp_path):
+    sweep, store = tiny(tmp_path), Store(tmp_path)
+    trial, folder = sweep.trials[0], store.folder(sweep.trials[0].id)
+    result = run_trial(trial, store, options(sweep, tmp_path))
+    record = {path.name: path.read_bytes() for path in folder.files() if path.suffix != ".txt"}
+    more = wants_a_point(sweep, tmp_path)
+    folder.checkpoint.unlink()  # as `gc --checkpoints` does
+    with pytest.raises(Killed):
+        run_trial(trial, store, more, kill_after(2))
+    [entry] = entries(sweep, store, more)
+    assert (entry.missing, entry.is_trained) == (True, False)
+    with pytest.raises(StoreError, match="there is no checkpoint"):
+        trained_model(folder, tmp_path)
+    assert folder.history_file.read_bytes() == record["history.jsonl"]
+    assert run_trial(trial, store, more) == result
+    assert "resumed after epoch 2" in folder.log_file.read_text()
+    assert not folder.retraining.exists()
+    again = torch.load(folder.checkpoint, weights_only=True)["model"]
+    first = torch.load(io.BytesIO(record["checkpoint.pt"]), weights_only=True)["model"]
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert folder.history_file.read_bytes() == record["history.jsonl"]
+    assert len(folder.evaluations()) == 3  # its own, the limit, and the one asked for
+
+
+def test_weights_that_are_trained_again_to_other_numbers_replace_the_whole_record(tmp_path):
+    sweep, store = tiny(tmp_path), Store(tmp_path)
+    trial, folder = sweep.trials[0], store.folder(sweep.trials[0].id)
+    result = run_trial(trial, store, wants_a_point(sweep, tmp_path, steps=4))
+    rows, points = folder.history(), folder.evaluations()
+    other = dataclasses.replace(result, summary={**result.summary, "test_loss": 0.7})
+    folder.write_result(other)  # as if of a machine that rounds otherwise
+    folder.write_history([{**row, "test_loss": 0.7} for row in rows])
+    folder.write_evaluations([{**row, "loss": 0.7} for row in points])
+    folder.checkpoint.unlink()
+    again = run_trial(trial, store, wants_a_point(sweep, tmp_path))
+    assert again.summary["test_loss"] == result.summary["test_loss"]
+    assert essence(folder.history()) == essence(rows)
+    found = folder.evaluations()
+    assert [row["nfe"] for row in found] == [2, 512, 8]
+    assert [row["loss"] for row in found[:2]] == [row["loss"] for row in points[:2]]
+
+
+def test_points_that_failed_are_measured_again_if_failures_are_to_be_retried(tmp_path, monkeypatch):
+    sweep, store = tiny(tmp_path), Store(tmp_path)
+    trial, folder = sweep.trials[0], store.folder(sweep.trials[0].id)
+    more = wants_a_point(sweep, tmp_path)
+
+    def out_of_memory(*_arguments):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("nodebench.training.evaluation._Meter.measures", out_of_memory)
+        run_trial(trial, store, more)
+    assert {row["outcome"] for row in folder.evaluations()} == {"out-of-memory"}
+    assert not entries(sweep, store, more)[0].missing
+    retrying = dataclasses.replace(more, retry_failed=True)
+    assert entries(sweep, store, retrying)[0].missing
+    run_trial(trial, store, retrying)
+    assert {row["outcome"] for row in folder.evaluations()} == {"finished"}
+    assert not entries(sweep, store, retrying)[0].missing

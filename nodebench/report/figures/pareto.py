@@ -53,7 +53,7 @@ def pareto_figure(sweep: Sweep, table: pd.DataFrame, folder: Path) -> list[str]:
             axes.xaxis.set_major_formatter("{x:g}")
             axes.xaxis.set_minor_formatter(NullFormatter())
         else:
-            axes.set_xlim(left=0)
+            axes.set_xlim(0, 1.05 * known[cost].max())
     if len(table) <= MOST_LEGEND_ENTRIES:
         handles, labels = grid[0][0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside right center", frameon=False)
