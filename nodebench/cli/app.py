@@ -74,7 +74,7 @@ def command_line() -> None:
         sys.exit(INTERRUPTED)
     finally:
         leave_on_interrupt()
-        gc.freeze()  # Python's end would look through the modules for garbage, for a second
+        _end_soon()
 
 
 def _run() -> None:
@@ -101,6 +101,12 @@ def _run() -> None:
         if "start new thread" not in str(error):
             raise
         _refuse("the system refused another thread: check `ulimit -u` and other running programs")
+
+
+def _end_soon() -> None:
+    """Spares Python's end a second, in which it would look through all modules for garbage."""
+    if "triton" not in sys.modules:  # which would complain that it is not cleared up
+        gc.freeze()
 
 
 def _have_a_home() -> None:

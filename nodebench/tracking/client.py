@@ -11,9 +11,11 @@ import os
 import re
 import socket
 import sqlite3
+import tempfile
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import mlflow
@@ -22,10 +24,12 @@ from mlflow import MlflowClient
 from mlflow.entities import Experiment, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking._tracking_service import utils as tracking_service
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from nodebench.errors import TrackingError, masked
-from nodebench.files import require_writable
+from nodebench.files import require_writable, write
 from nodebench.store import Store
 from nodebench.store.locations import tracking_file, tracking_uri
 from nodebench.store.lock import held
@@ -80,6 +84,8 @@ def client_for(store: Store) -> MlflowClient:
             return MlflowClient(uri, uri)
         with _opening(file):
             _require_contact(uri)
+            if not file.exists():
+                _make(file)
             client = MlflowClient(uri, uri)
             if follow(file, store):
                 # By run, where this process has found its artifacts before.
@@ -95,6 +101,31 @@ def _opening(file: Path) -> contextlib.AbstractContextManager[None]:
     if file.exists() and not os.access(file.parent, os.W_OK):
         return contextlib.nullcontext()  # somebody else's, to be read
     return held(file.with_name(f"{file.name}.lock"), f"`{file}`", OPENING_S)
+
+
+def _make(file: Path) -> None:
+    """Makes MLflow's empty file, whole or not at all.
+
+    MLflow takes more than fifty steps to it, and SQLite would wait for the disk after each.
+    """
+    with tempfile.TemporaryDirectory() as folder, _not_waiting_for_the_disk():
+        made = Path(folder, file.name)
+        MlflowClient(f"sqlite:///{made}").search_experiments()
+        write(file, made.read_bytes())
+
+
+@contextlib.contextmanager
+def _not_waiting_for_the_disk() -> Iterator[None]:
+    """Meanwhile, a database that is opened leaves to the system when it is written."""
+
+    def relax(connection: Any, _record: Any) -> None:
+        connection.execute("PRAGMA synchronous=OFF")
+
+    event.listen(Engine, "connect", relax)
+    try:
+        yield
+    finally:
+        event.remove(Engine, "connect", relax)
 
 
 def _require_contact(uri: str) -> None:
