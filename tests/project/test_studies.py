@@ -34,7 +34,8 @@ def cut(trial: Trial, written: dict[str, Any]) -> Trial:
     if tree["data"]["name"] != "system":
         tree["data"] |= {"val_size": 10 if tree["data"].get("val_size") else 0} | written
     for size in ("train_size", "test_size"):
-        if tree["data"].pop(size, None) and tree["data"]["name"] in ("spheres", "three-minima"):
+        tree["data"].pop(size, None)
+        if tree["data"]["name"] in ("spheres", "three-minima", "digits"):
             tree["data"][size] = 40
     if tree["data"]["name"] == "spiral":
         tree["data"] = {"name": "spiral", "windows": 2}
@@ -117,7 +118,7 @@ def test_the_trials_of_a_sweep_run_on_small_generated_files(
     store = Store(tmp_path / "runs")
     for trial in representatives(load(path)):
         name = trial.spec.data.name
-        written = WRITERS[name](tmp_path) if name in WRITERS else {}
+        written = WRITERS[name](tmp_path, test=20) if name in WRITERS else {}
         short = cut(trial, written)
         point = Evaluate(methods=("rk4",), steps=(1,))
         with coarse_reference(steps=2):
