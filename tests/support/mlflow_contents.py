@@ -13,7 +13,9 @@ def mlflow_points(file: Path) -> dict[str, list[tuple[str, int, float]]]:
             database.execute("SELECT run_uuid, value FROM tags WHERE key = 'nodebench.trial'")
         )
         assert len(set(trials.values())) == len(trials)
-        assert len(trials) == database.execute("SELECT count(*) FROM runs").fetchone()[0]
+        reports = database.execute("SELECT run_uuid FROM tags WHERE key = 'nodebench.report'")
+        others = database.execute("SELECT run_uuid FROM runs").fetchall()
+        assert {run for (run,) in others} == {*trials, *(run for (run,) in reports)}
         found: dict[str, list[tuple[str, int, float]]] = {trial: [] for trial in trials.values()}
         for run, key, step, value in database.execute(
             "SELECT run_uuid, key, step, value FROM metrics ORDER BY key, step"

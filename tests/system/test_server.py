@@ -26,7 +26,7 @@ SOME_SECONDS = {
     "data": {"name": "spheres", "train_size": 1600, "test_size": 32},
     "model": {"name": "plainode", "width": 8},
     "solver": {"method": "euler", "steps": 4},
-    "train": {"epochs": 20, "batch_size": 16},
+    "train": {"epochs": 20, "batch_size": 16, "optimizer": {"name": "adam", "lr": 0.001}},
 }
 
 
