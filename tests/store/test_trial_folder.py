@@ -31,7 +31,7 @@ def test_every_file_that_a_trial_writes_is_a_property(tmp_path):
     folder.write_error("Traceback")
     folder.write_result(RESULT)
     give_up(folder)
-    for checkpoint in (folder.checkpoint, folder.checkpoint_before):
+    for checkpoint in (folder.checkpoint, folder.checkpoint_before, folder.retraining):
         checkpoint.touch()
     with folder.locked():
         assert set(folder.path.iterdir()) == paths_of(folder)
