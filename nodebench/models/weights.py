@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import pickle
 import struct
+import warnings
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -41,7 +42,9 @@ def read_tensors(path: Path) -> Any:
     try:
         if not zipfile.is_zipfile(content) or _is_sound(content):  # old forms have no checksums
             content.seek(0)
-            return torch.load(content, map_location="cpu", weights_only=True)
+            with warnings.catch_warnings():  # of an odd pickle, which is read or refused
+                warnings.simplefilter("ignore")
+                return torch.load(content, map_location="cpu", weights_only=True)
     except DAMAGED as error:
         problem = f"{type(error).__name__}: {error}"
     raise ValueError(problem)

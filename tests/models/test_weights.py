@@ -9,6 +9,7 @@ import torch
 
 from nodebench.api import evaluate, run
 from nodebench.errors import InputError
+from nodebench.models.weights import read_tensors
 from nodebench.planning.lookup import foreign
 from nodebench.report.analysis.verdict import judge
 from nodebench.store import Store
@@ -126,3 +127,10 @@ def test_weights_of_an_adapted_training_come_with_its_solver(tmp_path: Path) -> 
     run_trial(copy.trials[0], store, options(copy, tmp_path))
     own = store.folder(copy.trials[0].id).evaluations()[0]
     assert own["solver"]["step_size"] == result.summary["step_size"]
+
+
+def test_a_file_by_a_pickle_protocol_that_torch_cannot_read_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "old.pt"
+    torch.save({"layer": torch.ones(2)}, file, pickle_protocol=0)  # of which torch also warns
+    with pytest.raises(ValueError, match="UnpicklingError"):
+        read_tensors(file)
