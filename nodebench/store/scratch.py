@@ -1,7 +1,7 @@
 """Folders that belong to one process, and those that killed processes left.
 
-A process holds the lock file in its folder, which the system releases when it dies. (Its number
-would not tell: in containers, the next process may have the same one.)
+A process holds the file `owner` in its folder as a lock, which the system releases when it dies.
+(Its number would not tell: in containers, the next process may have the same one.)
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ OLD_S = 86400.0
 CLAIMED_S = 60.0
 """The age from which a folder without a lock file is not one that is being made."""
 
-LOCK = "lock"
+LOCK = "owner"
 
 
 def new_folder(root: Path, kind: str) -> Path:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import logging
 import multiprocessing
 import signal
 import threading
@@ -115,10 +114,10 @@ class BackgroundTracker:
                 is_for_require = self._is_required and not self._heard.is_set()
                 self._heard.set()
                 if self.problem != before and not is_for_require:
-                    try:
-                        on_change(self.problem)
-                    except Exception:  # whoever watches is not to stop what is watched
-                        logging.getLogger(__name__).exception("a monitor failed")
+                    # In a thread of its own: where it raises, this one goes on.
+                    watcher = threading.Thread(target=on_change, args=(self.problem,))
+                    watcher.start()
+                    watcher.join()
                 before = self.problem
                 if is_last:
                     self._written.set()

@@ -11,7 +11,7 @@ from nodebench import api
 from nodebench.errors import InputError
 from nodebench.planning.garbage import Wish, bytes_of, remove, survey_store
 from nodebench.store import Result, Store
-from nodebench.store.scratch import abandoned, claimed, new_folder, scratch
+from nodebench.store.scratch import LOCK, abandoned, claimed, new_folder, scratch
 from tests.support.tiny_sweeps import TINY, Quiet, tiny, write_tiny
 
 RESULT = Result("finished", "", 3, {"test_accuracy": 0.5}, [], 1.0, 2.0)
@@ -82,7 +82,7 @@ def test_by_default_only_what_killed_processes_left_goes(tmp_path, store):
     others = [new_folder(store.root, kind) for kind in ("ray", "merge")]
     for folder in others:
         folder.mkdir()
-        (folder / "lock").touch()  # which nobody holds
+        (folder / LOCK).touch()  # which nobody holds
         (folder / "file").write_text("x" * KB)
     with claimed(store.root, "ray") as mine:
         found = survey_store(store, Wish())
@@ -110,7 +110,7 @@ def test_a_process_that_died_is_told_from_one_that_lives_whatever_its_number(tmp
     for kind in ("merge", "ray"):
         left = tmp_path / f".{kind}-{socket.gethostname()}-{os.getpid()}"  # as in a container
         left.mkdir()
-        (left / "lock").touch()
+        (left / LOCK).touch()
         assert list(abandoned(tmp_path, kind)) == [left]
     subprocess.run([sys.executable, "-c", DIES, str(tmp_path)], check=False)
     [left] = abandoned(tmp_path, "merge")  # the one before was cleared away
