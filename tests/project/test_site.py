@@ -83,7 +83,8 @@ def test_a_dead_link_and_a_dead_anchor_are_named(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:The mapping interface")  # of Sphinx, used by its own napoleon
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # between Sphinx and its plugins
+@pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")
 def test_the_site_is_built_without_a_warning_or_a_dead_link(capfd):
     pytest.importorskip("furo", reason="`make docs` installs it")
     assert build.main() == 0, capfd.readouterr().err
