@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from nodebench.models.layers import LayerFactory
-from nodebench.ode.dense import DenseField, is_dense
+from nodebench.ode.dense.field import DenseField, is_dense
 from nodebench.ode.field import Field
 from nodebench.ode.weight_cache import once_per_solve
 from nodebench.spec.vocabulary import DYNAMICS

@@ -9,7 +9,7 @@ from torch.nn.utils import parametrizations
 
 from nodebench.errors import InputError
 from nodebench.ode.block import ODEBlock, take_evaluations
-from nodebench.ode.dense import DenseField
+from nodebench.ode.dense.field import DenseField
 from nodebench.ode.gradients.recompute import _cut
 from nodebench.spec import TrialSpec
 from nodebench.spec.solver import Gradient, Solver

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
-from nodebench.ode.dense import DenseField, dense_solve
+from nodebench.ode.dense.field import DenseField, is_compiled
 from nodebench.ode.field import Counted, OverStates
-from nodebench.ode.fixed import RungeKutta, Stepper, integrate
+from nodebench.ode.fixed import RungeKutta, Stepper, integrate, steps
 from nodebench.ode.solve import grids, solve
 from nodebench.ode.steppers import stepper_of
 from nodebench.ode.weight_cache import weights_made_once
@@ -31,9 +31,24 @@ def solve_on(
     grids: Iterable[Iterable[float]], f: Counted, y0: Tensor, stepper: Stepper
 ) -> list[Tensor]:
     """The states at the start of the first grid and at the end of each, by a fixed method."""
-    is_plain = torch.is_grad_enabled() and not torch.is_autocast_enabled(y0.device.type)
-    if is_plain and isinstance(f.module, DenseField) and isinstance(stepper, RungeKutta):
-        return dense_solve(f.module, y0, grids, stepper.tableau, f.on_evaluation)
+    if is_compiled(f.module, y0) and isinstance(stepper, RungeKutta):
+        return _dense(f, y0, grids, stepper)
     with weights_made_once():
         states = integrate(OverStates(f), (y0,), grids, stepper)
     return [y for (y,) in states]
+
+
+def _dense(
+    f: Counted, y0: Tensor, grids: Iterable[Iterable[float]], stepper: RungeKutta
+) -> list[Tensor]:
+    from nodebench.ode.dense.solve import FixedSteps, dense_solve  # numba takes a second
+
+    assert isinstance(f.module, DenseField)
+    sizes: list[float] = []
+    outputs: list[int] = []
+    for number, grid in enumerate(grids):
+        sizes += [h for _, h in steps(grid)]
+        outputs += [-1] * (len(sizes) - len(outputs) - 1) + [number]
+    for _ in range(len(sizes) * len(stepper.tableau.b)):
+        f.on_evaluation()
+    return [y0, *dense_solve(f.module, y0, FixedSteps(stepper.tableau, sizes, outputs))]

@@ -1,0 +1,1 @@
+"""Fields of dense layers, whose solves on the CPU are compiled."""

@@ -1,0 +1,47 @@
+"""Fields of dense layers: what of them a compiled solve can take."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from nodebench.ode.field import Field
+
+ACTIVATIONS: tuple[type[nn.Module], ...] = (nn.ReLU, nn.LeakyReLU, nn.Sigmoid, nn.Tanh)
+"""Those that are compiled, in the order of their numbers in `layers.py`."""
+
+
+class DenseField(Field):
+    """f(t, y) = g(y), where g is linear layers with one activation between each two of them.
+
+    Shapes: y [batch, dim] -> [batch, dim].
+    """
+
+    def __init__(self, g: nn.Sequential):
+        super().__init__()
+        self.g = g
+
+    def forward(self, _t: float | Tensor, y: Tensor) -> Tensor:
+        """dy/dt."""
+        out: Tensor = self.g(y)
+        return out
+
+
+def is_dense(g: nn.Sequential) -> bool:
+    """Whether a sequence of layers can be a `DenseField`."""
+    layers, activations = g[::2], g[1::2]
+    return all(isinstance(part, nn.Linear) and part.bias is not None for part in layers) and (
+        len(layers) == len(activations) + 1
+        and len({type(part) for part in activations}) == 1
+        and type(g[1]) in ACTIVATIONS
+    )
+
+
+def is_compiled(field: nn.Module, y: Tensor) -> bool:
+    """Whether a solve from this state is: on the CPU, in float32 or float64."""
+    return (
+        isinstance(field, DenseField)
+        and y.device.type == "cpu"
+        and y.dtype in (torch.float32, torch.float64)
+        and not torch.is_autocast_enabled("cpu")
+    )

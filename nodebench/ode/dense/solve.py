@@ -1,0 +1,232 @@
+"""Solves of dense fields as one operation of autograd, whose two passes are compiled.
+
+A solve keeps the state at the start of each step; the backward pass evaluates the layers of a step
+again. The gradient is backprop's, to rounding.
+
+Tensors have the seeds of a pack as their first dimension, of size 1 for a trial alone: states
+[seeds, batch, dim], weights [seeds, outputs, inputs], biases [seeds, outputs].
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from nodebench.ode.dense.field import ACTIVATIONS, DenseField
+from nodebench.ode.dense.kernels import BLOCK, LANES, Network, pull_solve, solve_fixed
+from nodebench.ode.tableau import Tableau
+
+Array = NDArray[Any]
+
+
+class Taken(NamedTuple):
+    """The steps of a solve: their signed sizes, and the states before each of them and at last.
+
+    `outputs` has of each step the number of the output time that it reaches, or -1. Embedded methods
+    carry `slopes`, those before each step and at last.
+
+    Shapes: y and slopes [seeds, blocks, steps + 1, units, BLOCK].
+    """
+
+    sizes: Array
+    outputs: Array
+    y: Array
+    slopes: Array | None = None
+
+
+class Steps(Protocol):
+    """A way to take steps by a tableau."""
+
+    tableau: Tableau
+
+    @property
+    def first(self) -> int:
+        """The first stage that a step evaluates: 0, or 1 if it takes a slope from the one before."""
+
+    def take(self, y: Array, networks: Network) -> Taken:
+        """Solves from y [seeds, blocks, units, BLOCK]."""
+
+
+@dataclass
+class FixedSteps:
+    """Steps of given sizes, by an explicit Runge-Kutta method."""
+
+    tableau: Tableau
+    sizes: Sequence[float]
+    outputs: Sequence[int]
+    first = 0
+
+    def take(self, y: Array, networks: Network) -> Taken:
+        """Solves from y [seeds, blocks, units, BLOCK]."""
+        sizes = np.array(self.sizes)
+        states = np.empty((*y.shape[:2], len(sizes) + 1, *y.shape[2:]), y.dtype)
+        states[:, :, 0] = y
+        _in_threads(solve_fixed, states, networks, sizes, *_coefficients(self.tableau))
+        return Taken(sizes, np.array(self.outputs), states)
+
+
+def dense_solve(field: DenseField, y0: Tensor, steps: Steps) -> list[Tensor]:
+    """The states at the output times of some steps."""
+    layers = [layer for layer in field.g if isinstance(layer, nn.Linear)]
+    parameters = [p[None] for layer in layers for p in (layer.weight, layer.bias)]
+    solve = _Solve(steps, ACTIVATIONS.index(type(field.g[1])))
+    states, *_ = _DenseSolve.apply(solve, y0[None], *parameters)
+    return list(states[:, 0])
+
+
+class _Solve:
+    """One solve: how its steps are taken, and what they were."""
+
+    def __init__(self, steps: Steps, activation: int):
+        self.steps, self.activation = steps, activation
+        self.sizes = self.outputs = np.zeros(0)
+
+    def networks(self, parameters: Sequence[Tensor]) -> Network:
+        """Those of all seeds, padded."""
+        weights, biases, transposed = [], [], []
+        for w, b in zip(parameters[::2], parameters[1::2], strict=True):
+            rest = [_padding(size) for size in w.shape[1:]]
+            padded = F.pad(w.detach(), (0, rest[1], 0, rest[0]))
+            weights.append(padded.flatten(1))
+            transposed.append(padded.mT.flatten(1))
+            biases.append(F.pad(b.detach(), (0, rest[0])))
+        sizes = [parameters[0].shape[2], *(b.shape[1] for b in parameters[1::2])]
+        starts = np.cumsum([0, *map(_padded, sizes)])
+        places = np.cumsum([0, *(row.shape[1] for row in weights)])
+        # No bias belongs to the input, whose place among the biases is filled all the same.
+        biases = [biases[0].new_zeros(len(biases[0]), starts[1]), *biases]
+        rows = [torch.cat(each, 1).numpy() for each in (weights, transposed, biases)]
+        return Network(*rows, starts, places, self.activation)
+
+
+class _DenseSolve(torch.autograd.Function):
+    """(the solve, y0, each layer's weights and bias) -> states at output times, and what is kept."""
+
+    @staticmethod
+    def forward(solve: _Solve, y0: Tensor, *parameters: Tensor) -> tuple[Tensor, ...]:
+        taken = solve.steps.take(_to_blocks(y0.detach()), solve.networks(parameters))
+        solve.sizes, solve.outputs = taken.sizes, taken.outputs
+        reached = torch.from_numpy(1 + np.flatnonzero(taken.outputs >= 0))
+        y = torch.from_numpy(taken.y)
+        slopes = y.new_empty(0) if taken.slopes is None else torch.from_numpy(taken.slopes)
+        return _from_blocks(y[:, :, reached].movedim(2, 0), y0), y, slopes
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        solve, y0, *parameters = inputs
+        _, *kept = output
+        ctx.solve = solve
+        ctx.mark_non_differentiable(*kept)
+        ctx.save_for_backward(y0, *kept, *parameters)
+        ctx.set_materialize_grads(False)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, by_states: Tensor, *_kept: None) -> tuple[Tensor | None, ...]:
+        y0, y, slopes, *parameters = ctx.saved_tensors
+        solve, networks = ctx.solve, ctx.solve.networks(parameters)
+        seeds, blocks = y.shape[:2]
+        by_y0 = np.zeros((seeds, blocks, *y.shape[3:]), networks.weights.dtype)
+        by_rows = [
+            np.zeros((seeds, blocks, row.shape[1]), row.dtype)
+            for row in (networks.weights, networks.biases)
+        ]
+        first = solve.steps.first
+        _in_threads(
+            pull_solve, (by_y0, *by_rows), _to_blocks(by_states), solve.outputs, y.numpy(),
+            (slopes if first else y).numpy(), networks, solve.sizes,
+            *_coefficients(solve.steps.tableau), first,
+        )  # fmt: skip
+        weights, biases = (torch.from_numpy(row.sum(1)) for row in by_rows)
+        return None, _from_blocks(torch.from_numpy(by_y0), y0), *_apart(weights, biases, parameters)
+
+    @staticmethod
+    def vmap(
+        info: Any, in_dims: tuple[int | None, ...], solve: Any, *tensors: Tensor
+    ) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
+        """Seeds that are mapped over are more seeds."""
+
+        def joined(x: Tensor, dim: int | None) -> Tensor:
+            x = x[None].expand(info.batch_size, *x.shape) if dim is None else x.movedim(dim, 0)
+            return x.flatten(0, 1)
+
+        seeds = [joined(x, dim) for x, dim in zip(tensors, in_dims[1:], strict=True)]
+        states, *kept = _DenseSolve.apply(solve, *seeds)
+        y = kept[0].unflatten(0, (info.batch_size, -1))
+        return (states.unflatten(1, (info.batch_size, -1)), y, y.new_empty(0)), (1, 0, None)
+
+
+def _apart(weights: Tensor, biases: Tensor, parameters: Sequence[Tensor]) -> list[Tensor]:
+    """Gradients in rows -> the gradient of each parameter."""
+    found = []
+    at, bias_at = 0, _padded(parameters[0].shape[2])
+    for w in parameters[::2]:
+        seeds, outputs, inputs = w.shape
+        shape = _padded(outputs), _padded(inputs)
+        size = shape[0] * shape[1]
+        found.append(weights[:, at : at + size].view(seeds, *shape)[:, :outputs, :inputs])
+        found.append(biases[:, bias_at : bias_at + outputs])
+        at, bias_at = at + size, bias_at + shape[0]
+    return found
+
+
+def _padded(size: int) -> int:
+    return size + _padding(size)
+
+
+def _padding(size: int) -> int:
+    return -size % LANES
+
+
+def _to_blocks(y: Tensor) -> Array:
+    """States [..., batch, dim] -> [..., blocks, units, BLOCK], filled up with zeros."""
+    *_, batch, dim = y.shape
+    whole = F.pad(y, (0, _padding(dim), 0, -batch % BLOCK))
+    return whole.unflatten(-2, (-1, BLOCK)).mT.contiguous().numpy()
+
+
+def _from_blocks(y: Tensor, like: Tensor) -> Tensor:
+    """[..., blocks, units, BLOCK] -> states [..., batch, dim], of the size of others."""
+    *_, batch, dim = like.shape
+    return y.mT.flatten(-3, -2)[..., :batch, :dim]
+
+
+def _coefficients(tableau: Tableau) -> tuple[Array, Array]:
+    a = np.zeros((len(tableau.b), len(tableau.b)))
+    for row, values in zip(a, tableau.a, strict=True):
+        row[: len(values)] = values
+    return a, np.array(tableau.b)
+
+
+def _in_threads(kernel: Callable[..., None], *arguments: Any) -> None:
+    """Runs a kernel over all items, as many at once as torch may use threads.
+
+    Items are the seeds and blocks of the first array among the arguments.
+    """
+    first = arguments[0][0] if isinstance(arguments[0], tuple) else arguments[0]
+    items = first.shape[0] * first.shape[1]
+    threads = min(torch.get_num_threads(), items)
+    if threads == 1:
+        kernel((0, items), *arguments)
+        return
+    bounds = [items * i // threads for i in range(threads + 1)]
+    ranges = zip(bounds, bounds[1:], strict=False)
+    for _ in _pool(os.getpid(), threads).map(lambda each: kernel(each, *arguments), ranges):
+        pass
+
+
+@cache
+def _pool(_process: int, threads: int) -> ThreadPoolExecutor:
+    """One for each process, since a fork has no threads of the one before."""
+    return ThreadPoolExecutor(threads)
