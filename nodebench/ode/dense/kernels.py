@@ -8,24 +8,19 @@ The values of all layers at some evaluations, and their gradients, are [units, e
 A layer's rows start at `starts[layer]`; those of its output are those of the next layer. Units are
 padded to whole `LANES` by weights of zero, so that loops have a known length and are vectorised.
 
-All is in one file, and arrays are passed whole with the indices of what is meant. Numba compiles a
-function again only when its own file has changed, whatever it calls; and views of arrays cost time,
-most of all while compiling.
+Arrays are passed whole with the indices of what is meant: views cost time, most of all to compile.
+Of a solve, `kept` has the values of all layers, [seeds, blocks, groups, rows, columns, BLOCK]: a
+group is some steps, a column for each of their stages. A solve without a gradient has one group,
+which each takes in turn.
 """
 
 from __future__ import annotations
 
-import math
 from collections import namedtuple
-from typing import Any
 
-import numba
 import numpy as np
-from numba import types
-from numba.extending import overload
 
-BLOCK = 64
-"""Samples in a block: a layer of a hundred units fits the first cache."""
+from nodebench.ode.dense.activations import BLOCK, activate, compiled, pull_activation
 
 LANES = 4
 """Units that a product takes at once."""
@@ -36,20 +31,10 @@ START = np.int64(0)
 GROUP = 4
 """Evaluations, at least, whose products for weight gradients are taken together."""
 
-RELU, LEAKY_RELU, SIGMOID, TANH = range(4)
-
-LEAK = 0.01
-"""The slope of leaky ReLU below zero, torch's default."""
-
 Network = namedtuple("Network", "weights transposed biases starts places kind")
 """Dense layers. The parameters of all layers are rows, one for each seed: weights and transposed
 weights start at `places[layer]`, a layer's bias at `starts[layer + 1]`; `kind` is the activation
 between layers."""
-
-# Sums may be taken in any order and products contracted; what is not finite stays so.
-compiled: Any = numba.njit(
-    cache=True, nogil=True, error_model="numpy", fastmath={"contract", "nsz", "reassoc"}
-)
 
 
 @compiled
@@ -111,94 +96,6 @@ def add_outer(by_weights, seed, block, place, g, row, x, x_row, outputs, inputs,
             by_weights[seed, block, p + 3 * inputs + 1] += d1
 
 
-ONE, TWO, HALF = np.float32(1), np.float32(2), np.float32(0.5)
-LARGEST = np.float32(87)  # exp of it is near float32's largest number
-LOG2_E = np.float32(1 / math.log(2))
-LN_2_HIGH = np.float32(0.693359375)  # whose product with a small integer is exact
-LN_2_LOW = np.float32(math.log(2) - 0.693359375)
-F2, F3, F4, F5, F6, F7 = (np.float32(1 / math.factorial(k)) for k in range(2, 8))
-
-
-@compiled
-def expm1(x):
-    """exp(x) - 1 in float32, to 2 units in the last place, in a form that loops vectorise.
-
-    With x = n ln 2 + r, |r| <= ln(2)/2, it is 2^n (exp(r) - 1) + 2^n - 1, by exp's series.
-    """
-    x = LARGEST if x > LARGEST else x  # in this order nan stays
-    x = -LARGEST if x < -LARGEST else x
-    n = np.floor(x * LOG2_E + HALF)
-    r = x - n * LN_2_HIGH - n * LN_2_LOW
-    series = r + r * r * (F2 + r * (F3 + r * (F4 + r * (F5 + r * (F6 + r * F7)))))
-    power = np.int32((np.int32(n) + np.int32(127)) << np.int32(23)).view(np.float32)
-    return power * series + (power - ONE)
-
-
-def sigmoid(x):
-    """1 / (1 + exp(-x)), for compiled code."""
-    raise NotImplementedError
-
-
-def tanh(x):
-    """The hyperbolic tangent, for compiled code."""
-    raise NotImplementedError
-
-
-@overload(sigmoid)
-def _sigmoid(x):
-    if x == types.float32:
-        return lambda x: ONE / (TWO + expm1(-x))
-    return lambda x: 1 / (1 + math.exp(-x))
-
-
-@overload(tanh)
-def _tanh(x):
-    def by_expm1(x):
-        e = expm1(x + x)
-        return e / (e + TWO)
-
-    return by_expm1 if x == types.float32 else lambda x: math.tanh(x)
-
-
-@compiled
-def activate(out, at, x, row, units, kind):
-    """out = the activation of x [units, 1, BLOCK]: two arrays, so that loops are vectorised."""
-    zero, leak = x.dtype.type(0), x.dtype.type(LEAK)
-    for i in range(units):
-        r = row + i
-        if kind == RELU:
-            for j in range(BLOCK):
-                out[r, at, j] = zero if x[i, 0, j] < zero else x[i, 0, j]
-        elif kind == LEAKY_RELU:
-            for j in range(BLOCK):
-                out[r, at, j] = leak * x[i, 0, j] if x[i, 0, j] < zero else x[i, 0, j]
-        elif kind == SIGMOID:
-            for j in range(BLOCK):
-                out[r, at, j] = sigmoid(x[i, 0, j])
-        else:
-            for j in range(BLOCK):
-                out[r, at, j] = tanh(x[i, 0, j])
-
-
-@compiled
-def pull_activation(g, x, at, row, units, kind):
-    """G times the activation's derivative, in place, from its output x."""
-    zero, one, leak = x.dtype.type(0), x.dtype.type(1), x.dtype.type(LEAK)
-    for i in range(row, row + units):
-        if kind == RELU:
-            for j in range(BLOCK):
-                g[i, at, j] = g[i, at, j] if x[i, at, j] > zero else zero
-        elif kind == LEAKY_RELU:
-            for j in range(BLOCK):
-                g[i, at, j] *= one if x[i, at, j] > zero else leak
-        elif kind == SIGMOID:
-            for j in range(BLOCK):
-                g[i, at, j] *= x[i, at, j] * (one - x[i, at, j])
-        else:
-            for j in range(BLOCK):
-                g[i, at, j] *= one - x[i, at, j] * x[i, at, j]
-
-
 @compiled
 def evaluate(network, seed, values, at, raw):
     """dy/dt in the rows of the last output, from a state in those of the first layer."""
@@ -257,50 +154,51 @@ def add_outers(by_weights, by_biases, seed, block, network, gradients, values, c
 
 
 @compiled
-def move(out, at, y, seed, block, step, h, weights, slopes, row, slope_at, count):
+def move(out, y, h, weights, slopes, row, at, count):
     """out = y + h sum_i weights_i slopes_i, of `count` slopes, which are evaluations' outputs."""
-    units = y.shape[3]
+    units = len(y)
     for i in range(units):
         for j in range(BLOCK):
-            out[i, at, j] = y[seed, block, step, i, j]
+            out[i, 0, j] = y[i, j]
     for stage in range(count):
         scale = y.dtype.type(h * weights[stage])
         if scale != 0:
             for i in range(units):
                 for j in range(BLOCK):
-                    out[i, at, j] += scale * slopes[row + i, slope_at + stage, j]
+                    out[i, 0, j] += scale * slopes[row + i, at + stage, j]
 
 
 @compiled
-def take_stages(network, seed, values, at, raw, y, block, step, h, a, first):
-    """The evaluations of a step from the state before it, in columns from `at`."""
-    output = network.starts[-2]
-    for stage in range(first, len(a)):
-        move(raw, START, y, seed, block, step, h, a[stage], values, output, at, stage)
-        for i in range(y.shape[3]):
+def take_step(network, seed, values, at, raw, y, h, a, b, first):
+    """The evaluations of a step from y, in columns from `at`; the state after it is in `raw`."""
+    units, output = len(y), network.starts[-2]
+    for stage in range(first, len(b)):
+        move(raw, y, h, a[stage], values, output, at, stage)
+        for i in range(units):
             for j in range(BLOCK):
                 values[i, at + stage, j] = raw[i, 0, j]
         evaluate(network, seed, values, at + stage, raw)
+    move(raw, y, h, b, values, output, at, len(b))
 
 
 @compiled
-def solve_fixed(items, y, network, steps, a, b):
+def solve_fixed(items, y, kept, network, steps, a, b):
     """Fills y [seeds, blocks, steps + 1, units, BLOCK] from the states at the first time.
 
-    The items are those from the one number to the other.
+    An item is a block of a seed; those from the one number to the other are solved.
     """
-    starts = network.starts
-    values = np.zeros((starts[-1], len(b), BLOCK), y.dtype)
-    raw = np.zeros((starts[-1], 1, BLOCK), y.dtype)
+    together = kept.shape[4] // len(b)
+    raw = np.zeros((kept.shape[3], 1, BLOCK), y.dtype)
     for item in range(items[0], items[1]):
         seed, block = item // y.shape[1], item % y.shape[1]
         for step in range(len(steps)):
-            h = steps[step]
-            take_stages(network, seed, values, START, raw, y, block, step, h, a, START)
-            move(raw, START, y, seed, block, step, h, b, values, starts[-2], START, len(b))
-            for i in range(y.shape[3]):
+            values = kept[seed, block, step // together % kept.shape[2]]
+            at = step % together * len(b)
+            before, after = y[seed, block, step], y[seed, block, step + 1]
+            take_step(network, seed, values, at, raw, before, steps[step], a, b, START)
+            for i in range(len(after)):
                 for j in range(BLOCK):
-                    y[seed, block, step + 1, i, j] = raw[i, 0, j]
+                    after[i, j] = raw[i, 0, j]
 
 
 @compiled
@@ -329,80 +227,64 @@ def pull_step(network, seed, gradients, values, at, by_y, by_slope, h, a, b, fir
         for stage in range(first, stages):
             for j in range(BLOCK):
                 by_y[i, j] += gradients[i, at + stage, j]
-        if first:  # belongs to the evaluation before, and not to this column
+        if first:  # of the evaluation before, and not of this column
             for j in range(BLOCK):
                 by_slope[i, j] = gradients[output + i, at, j]
                 gradients[output + i, at, j] = 0
 
 
 @compiled
-def pull_solve(items, by, by_outputs, outputs, y, slope, network, steps, a, b, first):
-    """Adds dL/dy(0), dL/dW and dL/db of the items of a range to `by`, three arrays.
+def pull_solve(items, by, by_outputs, outputs, kept, network, steps, a, b, first):
+    """Brings dL/dy from output times back to the first one.
 
-    Layers are evaluated again from the state at the start of each step. `outputs` has of
-    each step the output time that it reaches, or -1. `first` is the first stage that a step
-    evaluates: 0, or 1 of embedded methods, whose step takes the slope at its start from the step
-    before: it is in `slope`, of the shape of y.
+    `by` has dL/dy and dL/dslope before the first step, at last; and dL/dW and dL/db, to which those
+    of these steps are added. `outputs` has of each step the output time that it reaches, or -1.
+    `first` is the first stage that a step evaluates: 0, or 1 of embedded methods, whose step takes
+    the slope at its start from the step before.
 
-    Shapes: dL/dy(0) [seeds, blocks, units, BLOCK], dL/dW and dL/db [seeds, blocks, ...],
-    by_outputs [times, seeds, blocks, units, BLOCK], y [seeds, blocks, steps + 1, units, BLOCK].
+    Shapes: dL/dy and dL/dslope [seeds, blocks, units, BLOCK], dL/dW and dL/db [seeds, blocks, ...],
+    by_outputs [times, seeds, blocks, units, BLOCK].
     """
-    by_start, by_weights, by_biases = by
-    starts, stages, units = network.starts, len(b), y.shape[3]
-    output = starts[-2]
-    together = max(1, GROUP // stages)
-    values = np.zeros((starts[-1], together * stages, BLOCK), y.dtype)
-    gradients = np.zeros((starts[-1], together * stages, BLOCK), y.dtype)
-    raw = np.zeros((starts[-1], 1, BLOCK), y.dtype)
-    by_y, by_slope = np.zeros((units, BLOCK), y.dtype), np.zeros((units, BLOCK), y.dtype)
+    by_state, by_first, by_weights, by_biases = by
+    stages = len(b)
+    together = kept.shape[4] // stages
+    gradients = np.zeros((kept.shape[3], kept.shape[4], BLOCK), kept.dtype)
     for item in range(items[0], items[1]):
-        seed, block = item // y.shape[1], item % y.shape[1]
-        by_y[:] = 0
-        by_slope[:] = 0
-        end = len(steps)
-        while end > 0:
-            start = max(0, end - together)
-            for step in range(start, end):
-                at = (step - start) * stages
-                if first:
-                    for i in range(units):
-                        for j in range(BLOCK):
-                            values[output + i, at, j] = slope[seed, block, step, i, j]
-                take_stages(network, seed, values, at, raw, y, block, step, steps[step], a, first)
-            for step in range(end - 1, start - 1, -1):
-                if outputs[step] >= 0:
-                    for i in range(units):
-                        for j in range(BLOCK):
-                            by_y[i, j] += by_outputs[outputs[step], seed, block, i, j]
-                at = (step - start) * stages
-                h = steps[step]
-                pull_step(network, seed, gradients, values, at, by_y, by_slope, h, a, b, first)
-            count = (end - start) * stages
-            add_outers(by_weights, by_biases, seed, block, network, gradients, values, count)
-            end = start
-        if first:
-            pull_first_slope(
-                network, seed, block, gradients, values, raw, y, by_y, by_slope, by_weights, by_biases
-            )
-        for i in range(units):
-            for j in range(BLOCK):
-                by_start[seed, block, i, j] = by_y[i, j]
+        seed, block = item // kept.shape[1], item % kept.shape[1]
+        by_y, by_slope = by_state[seed, block], by_first[seed, block]
+        for step in range(len(steps) - 1, -1, -1):
+            values = kept[seed, block, step // together]
+            if outputs[step] >= 0:
+                by_output = by_outputs[outputs[step], seed, block]
+                for i in range(len(by_y)):
+                    for j in range(BLOCK):
+                        by_y[i, j] += by_output[i, j]
+            at = step % together * stages
+            pull_step(network, seed, gradients, values, at, by_y, by_slope, steps[step], a, b, first)
+            if at == 0:  # all of the group
+                count = (min(together, len(steps) - step)) * stages
+                add_outers(by_weights, by_biases, seed, block, network, gradients, values, count)
 
 
 @compiled
-def pull_first_slope(
-    network, seed, block, gradients, values, raw, y, by_y, by_slope, by_weights, by_biases
-):
-    """Brings back the gradient of f(y(0))."""
-    units, output = len(by_y), network.starts[-2]
-    for i in range(units):
-        for j in range(BLOCK):
-            values[i, 0, j] = y[seed, block, 0, i, j]
-            gradients[output + i, 0, j] = by_slope[i, j]
-    evaluate(network, seed, values, START, raw)
-    pull_evaluation(network, seed, gradients, values, START)
-    add_outers(by_weights, by_biases, seed, block, network, gradients, values, START + 1)
-    for i in range(units):
-        for j in range(BLOCK):
-            by_y[i, j] += gradients[i, 0, j]
-    gradients[:, 0] = 0
+def pull_first_slope(by, y, network):
+    """Brings the gradient of f(y(0)) back to y(0), of embedded methods.
+
+    Shapes: y [seeds, blocks, units, BLOCK]; `by` as in `pull_solve`.
+    """
+    by_state, by_first, by_weights, by_biases = by
+    units, output = y.shape[2], network.starts[-2]
+    values = np.zeros((network.starts[-1], 1, BLOCK), y.dtype)
+    gradients, raw = np.zeros_like(values), np.zeros_like(values)
+    for seed in range(y.shape[0]):
+        for block in range(y.shape[1]):
+            for i in range(units):
+                for j in range(BLOCK):
+                    values[i, 0, j] = y[seed, block, i, j]
+                    gradients[output + i, 0, j] = by_first[seed, block, i, j]
+            evaluate(network, seed, values, START, raw)
+            pull_evaluation(network, seed, gradients, values, START)
+            add_outers(by_weights, by_biases, seed, block, network, gradients, values, START + 1)
+            for i in range(units):
+                for j in range(BLOCK):
+                    by_state[seed, block, i, j] += gradients[i, 0, j]

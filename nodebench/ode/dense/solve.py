@@ -24,7 +24,15 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from nodebench.ode.dense.field import ACTIVATIONS, DenseField
-from nodebench.ode.dense.kernels import BLOCK, LANES, Network, pull_solve, solve_fixed
+from nodebench.ode.dense.activations import BLOCK
+from nodebench.ode.dense.kernels import (
+    GROUP,
+    LANES,
+    Network,
+    pull_first_slope,
+    pull_solve,
+    solve_fixed,
+)
 from nodebench.ode.tableau import Tableau
 
 Array = NDArray[Any]
@@ -33,16 +41,16 @@ Array = NDArray[Any]
 class Taken(NamedTuple):
     """The steps of a solve: their signed sizes, and the states before each of them and at last.
 
-    `outputs` has of each step the number of the output time that it reaches, or -1. Embedded methods
-    carry `slopes`, those before each step and at last.
+    `outputs` has of each step the number of the output time that it reaches, or -1, and `kept` is
+    what the backward pass takes: the values of all layers at each evaluation.
 
-    Shapes: y and slopes [seeds, blocks, steps + 1, units, BLOCK].
+    Shapes: y [seeds, blocks, steps + 1, units, BLOCK], kept as in `kernels.py`.
     """
 
     sizes: Array
     outputs: Array
     y: Array
-    slopes: Array | None = None
+    kept: Array
 
 
 class Steps(Protocol):
@@ -54,7 +62,7 @@ class Steps(Protocol):
     def first(self) -> int:
         """The first stage that a step evaluates: 0, or 1 if it takes a slope from the one before."""
 
-    def take(self, y: Array, networks: Network) -> Taken:
+    def take(self, y: Array, network: Network, *, keeps: bool) -> Taken:
         """Solves from y [seeds, blocks, units, BLOCK]."""
 
 
@@ -67,94 +75,112 @@ class FixedSteps:
     outputs: Sequence[int]
     first = 0
 
-    def take(self, y: Array, networks: Network) -> Taken:
+    def take(self, y: Array, network: Network, *, keeps: bool) -> Taken:
         """Solves from y [seeds, blocks, units, BLOCK]."""
-        sizes = np.array(self.sizes)
+        sizes, stages = np.array(self.sizes), len(self.tableau.b)
         states = np.empty((*y.shape[:2], len(sizes) + 1, *y.shape[2:]), y.dtype)
         states[:, :, 0] = y
-        _in_threads(solve_fixed, states, networks, sizes, *_coefficients(self.tableau))
-        return Taken(sizes, np.array(self.outputs), states)
+        together = max(1, GROUP // stages)
+        groups = -(-len(sizes) // together) if keeps else 1
+        shape = (groups, network.starts[-1], together * stages, BLOCK)
+        kept = np.empty((*y.shape[:2], *shape), y.dtype)
+        _in_threads(
+            solve_fixed, y.shape, states, kept, network, sizes, *_coefficients(self.tableau)
+        )
+        return Taken(sizes, np.array(self.outputs), states, kept)
 
 
 def dense_solve(field: DenseField, y0: Tensor, steps: Steps) -> list[Tensor]:
     """The states at the output times of some steps."""
     layers = [layer for layer in field.g if isinstance(layer, nn.Linear)]
     parameters = [p[None] for layer in layers for p in (layer.weight, layer.bias)]
-    solve = _Solve(steps, ACTIVATIONS.index(type(field.g[1])))
-    states, *_ = _DenseSolve.apply(solve, y0[None], *parameters)
+    solve = _Solve(steps, ACTIVATIONS.index(type(field.g[1])), keeps=torch.is_grad_enabled())
+    states, _ = _DenseSolve.apply(solve, y0[None], *parameters)
     return list(states[:, 0])
 
 
 class _Solve:
-    """One solve: how its steps are taken, and what they were."""
+    """One solve: how its steps are taken, by what network, and what they were."""
 
-    def __init__(self, steps: Steps, activation: int):
-        self.steps, self.activation = steps, activation
-        self.sizes = self.outputs = np.zeros(0)
+    network: Network
+    taken: Taken
 
-    def networks(self, parameters: Sequence[Tensor]) -> Network:
-        """Those of all seeds, padded."""
-        weights, biases, transposed = [], [], []
-        for w, b in zip(parameters[::2], parameters[1::2], strict=True):
-            rest = [_padding(size) for size in w.shape[1:]]
-            padded = F.pad(w.detach(), (0, rest[1], 0, rest[0]))
-            weights.append(padded.flatten(1))
-            transposed.append(padded.mT.flatten(1))
-            biases.append(F.pad(b.detach(), (0, rest[0])))
-        sizes = [parameters[0].shape[2], *(b.shape[1] for b in parameters[1::2])]
-        starts = np.cumsum([0, *map(_padded, sizes)])
-        places = np.cumsum([0, *(row.shape[1] for row in weights)])
-        # No bias belongs to the input, whose place among the biases is filled all the same.
-        biases = [biases[0].new_zeros(len(biases[0]), starts[1]), *biases]
-        rows = [torch.cat(each, 1).numpy() for each in (weights, transposed, biases)]
-        return Network(*rows, starts, places, self.activation)
+    def __init__(self, steps: Steps, activation: int, *, keeps: bool):
+        self.steps, self.activation, self.keeps = steps, activation, keeps
+
+    def forward(self, y0: Tensor, parameters: Sequence[Tensor]) -> Taken:
+        """The solve; what the backward pass takes, but for tensors, stays here."""
+        self.network = _network(parameters, self.activation)
+        taken = self.steps.take(_to_blocks(y0), self.network, keeps=self.keeps)
+        self.taken = taken._replace(y=taken.y[:, :, :1], kept=np.zeros(0))
+        return taken
+
+    def backward(self, by_states: Tensor, kept: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """dL/dy(0), and those of weights and biases, in rows."""
+        network, (sizes, outputs, y, _), first = self.network, self.taken, self.steps.first
+        start = np.ascontiguousarray(y[:, :, 0])
+        rows = [
+            np.zeros((*start.shape[:2], row.shape[1]), row.dtype)
+            for row in (network.weights, network.biases)
+        ]
+        by = (np.zeros_like(start), np.zeros_like(start), *rows)
+        _in_threads(
+            pull_solve, start.shape, by, _to_blocks(by_states), outputs, kept.numpy(), network,
+            sizes, *_coefficients(self.steps.tableau), first,
+        )  # fmt: skip
+        if first:
+            pull_first_slope(by, start, network)
+        return torch.from_numpy(by[0]), *(torch.from_numpy(row.sum(1)) for row in rows)
+
+
+def _network(parameters: Sequence[Tensor], activation: int) -> Network:
+    """The layers of all seeds, padded."""
+    weights, biases, transposed = [], [], []
+    for w, b in zip(parameters[::2], parameters[1::2], strict=True):
+        rest = [_padding(size) for size in w.shape[1:]]
+        padded = F.pad(w.detach(), (0, rest[1], 0, rest[0]))
+        weights.append(padded.flatten(1))
+        transposed.append(padded.mT.flatten(1))
+        biases.append(F.pad(b.detach(), (0, rest[0])))
+    sizes = [parameters[0].shape[2], *(b.shape[1] for b in parameters[1::2])]
+    starts = np.cumsum([0, *map(_padded, sizes)])
+    places = np.cumsum([0, *(row.shape[1] for row in weights)])
+    # No bias belongs to the input, whose place among the biases is filled all the same.
+    biases = [biases[0].new_zeros(len(biases[0]), starts[1]), *biases]
+    rows = [torch.cat(each, 1).numpy() for each in (weights, transposed, biases)]
+    return Network(*rows, starts, places, activation)
 
 
 class _DenseSolve(torch.autograd.Function):
     """(the solve, y0, each layer's weights and bias) -> states at output times, and what is kept."""
 
     @staticmethod
-    def forward(solve: _Solve, y0: Tensor, *parameters: Tensor) -> tuple[Tensor, ...]:
-        taken = solve.steps.take(_to_blocks(y0.detach()), solve.networks(parameters))
-        solve.sizes, solve.outputs = taken.sizes, taken.outputs
+    def forward(solve: _Solve, y0: Tensor, *parameters: Tensor) -> tuple[Tensor, Tensor]:
+        taken = solve.forward(y0.detach(), parameters)
         reached = torch.from_numpy(1 + np.flatnonzero(taken.outputs >= 0))
-        y = torch.from_numpy(taken.y)
-        slopes = y.new_empty(0) if taken.slopes is None else torch.from_numpy(taken.slopes)
-        return _from_blocks(y[:, :, reached].movedim(2, 0), y0), y, slopes
+        y = torch.from_numpy(taken.y)[:, :, reached]
+        return _from_blocks(y.movedim(2, 0), y0.shape), torch.from_numpy(taken.kept)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         solve, y0, *parameters = inputs
-        _, *kept = output
-        ctx.solve = solve
-        ctx.mark_non_differentiable(*kept)
-        ctx.save_for_backward(y0, *kept, *parameters)
+        _, kept = output
+        ctx.solve, ctx.y_shape = solve, y0.shape
+        ctx.shapes = [w.shape for w in parameters[::2]]
+        ctx.mark_non_differentiable(kept)
+        ctx.save_for_backward(kept)
         ctx.set_materialize_grads(False)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, by_states: Tensor, *_kept: None) -> tuple[Tensor | None, ...]:
-        y0, y, slopes, *parameters = ctx.saved_tensors
-        solve, networks = ctx.solve, ctx.solve.networks(parameters)
-        seeds, blocks = y.shape[:2]
-        by_y0 = np.zeros((seeds, blocks, *y.shape[3:]), networks.weights.dtype)
-        by_rows = [
-            np.zeros((seeds, blocks, row.shape[1]), row.dtype)
-            for row in (networks.weights, networks.biases)
-        ]
-        first = solve.steps.first
-        _in_threads(
-            pull_solve, (by_y0, *by_rows), _to_blocks(by_states), solve.outputs, y.numpy(),
-            (slopes if first else y).numpy(), networks, solve.sizes,
-            *_coefficients(solve.steps.tableau), first,
-        )  # fmt: skip
-        weights, biases = (torch.from_numpy(row.sum(1)) for row in by_rows)
-        return None, _from_blocks(torch.from_numpy(by_y0), y0), *_apart(weights, biases, parameters)
+        by_start, weights, biases = ctx.solve.backward(by_states, *ctx.saved_tensors)
+        return None, _from_blocks(by_start, ctx.y_shape), *_apart(weights, biases, ctx.shapes)
 
     @staticmethod
     def vmap(
         info: Any, in_dims: tuple[int | None, ...], solve: Any, *tensors: Tensor
-    ) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
+    ) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
         """Seeds that are mapped over are more seeds."""
 
         def joined(x: Tensor, dim: int | None) -> Tensor:
@@ -162,22 +188,21 @@ class _DenseSolve(torch.autograd.Function):
             return x.flatten(0, 1)
 
         seeds = [joined(x, dim) for x, dim in zip(tensors, in_dims[1:], strict=True)]
-        states, *kept = _DenseSolve.apply(solve, *seeds)
-        y = kept[0].unflatten(0, (info.batch_size, -1))
-        return (states.unflatten(1, (info.batch_size, -1)), y, y.new_empty(0)), (1, 0, None)
+        states, kept = _DenseSolve.apply(solve, *seeds)
+        size = info.batch_size, -1
+        return (states.unflatten(1, size), kept.unflatten(0, size)), (1, 0)
 
 
-def _apart(weights: Tensor, biases: Tensor, parameters: Sequence[Tensor]) -> list[Tensor]:
+def _apart(weights: Tensor, biases: Tensor, shapes: Sequence[torch.Size]) -> list[Tensor]:
     """Gradients in rows -> the gradient of each parameter."""
     found = []
-    at, bias_at = 0, _padded(parameters[0].shape[2])
-    for w in parameters[::2]:
-        seeds, outputs, inputs = w.shape
-        shape = _padded(outputs), _padded(inputs)
-        size = shape[0] * shape[1]
-        found.append(weights[:, at : at + size].view(seeds, *shape)[:, :outputs, :inputs])
+    at, bias_at = 0, _padded(shapes[0][2])
+    for seeds, outputs, inputs in shapes:
+        rows, columns = _padded(outputs), _padded(inputs)
+        square = weights[:, at : at + rows * columns].view(seeds, rows, columns)
+        found.append(square[:, :outputs, :inputs])
         found.append(biases[:, bias_at : bias_at + outputs])
-        at, bias_at = at + size, bias_at + shape[0]
+        at, bias_at = at + rows * columns, bias_at + rows
     return found
 
 
@@ -196,9 +221,9 @@ def _to_blocks(y: Tensor) -> Array:
     return whole.unflatten(-2, (-1, BLOCK)).mT.contiguous().numpy()
 
 
-def _from_blocks(y: Tensor, like: Tensor) -> Tensor:
-    """[..., blocks, units, BLOCK] -> states [..., batch, dim], of the size of others."""
-    *_, batch, dim = like.shape
+def _from_blocks(y: Tensor, shape: torch.Size) -> Tensor:
+    """[..., blocks, units, BLOCK] -> states [..., batch, dim], the last two of a shape."""
+    *_, batch, dim = shape
     return y.mT.flatten(-3, -2)[..., :batch, :dim]
 
 
@@ -209,13 +234,12 @@ def _coefficients(tableau: Tableau) -> tuple[Array, Array]:
     return a, np.array(tableau.b)
 
 
-def _in_threads(kernel: Callable[..., None], *arguments: Any) -> None:
+def _in_threads(kernel: Callable[..., None], shape: Sequence[int], *arguments: Any) -> None:
     """Runs a kernel over all items, as many at once as torch may use threads.
 
-    Items are the seeds and blocks of the first array among the arguments.
+    The items are the blocks of the seeds of arrays of this shape: [seeds, blocks, ...].
     """
-    first = arguments[0][0] if isinstance(arguments[0], tuple) else arguments[0]
-    items = first.shape[0] * first.shape[1]
+    items = shape[0] * shape[1]
     threads = min(torch.get_num_threads(), items)
     if threads == 1:
         kernel((0, items), *arguments)
