@@ -148,7 +148,7 @@ class ControlledSolve:
         flags = [accepted.any(), accepted.all(), error.isfinite().all(), stuck.any()]
         any_accepted, all_accepted, is_finite, is_stuck = torch.stack(flags).tolist()
         if is_stuck:
-            raise _failure(h[stuck], error[stuck])
+            raise failure(h[stuck], error[stuck])
         sized = replace(
             at,
             h=torch.where(left > 0, h * self.controller.factor(error, at.error, accepted), at.h),
@@ -198,7 +198,7 @@ class ControlledSolve:
         return StepCounts(float(accepted), float(rejected), of_samples)
 
 
-def _failure(h: Tensor, error: Tensor) -> Diverged | StepUnderflow:
+def failure(h: Tensor, error: Tensor) -> Diverged | StepUnderflow:
     """Why steps cannot go on: those of the samples that are stuck."""
     if not (error.isfinite().all() and h.isfinite().all()):
         return Diverged("f is not finite, however small a step")

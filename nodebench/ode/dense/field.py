@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from nodebench.ode.field import Field
+from nodebench.ode.tableau import EMBEDDED
+from nodebench.spec.solver import Solver
 
 ACTIVATIONS: tuple[type[nn.Module], ...] = (nn.ReLU, nn.LeakyReLU, nn.Sigmoid, nn.Tanh)
 """Those that are compiled, in the order of their numbers in `layers.py`."""
@@ -41,7 +43,13 @@ def is_compiled(field: nn.Module, y: Tensor) -> bool:
     """Whether a solve from this state is: on the CPU, in float32 or float64."""
     return (
         isinstance(field, DenseField)
+        and y.dim() == 2
         and y.device.type == "cpu"
         and y.dtype in (torch.float32, torch.float64)
         and not torch.is_autocast_enabled("cpu")
     )
+
+
+def has_compiled_steps(solver: Solver) -> bool:
+    """Whether an adaptive solver chooses its steps in compiled code: one for the whole batch."""
+    return solver.method in EMBEDDED and not solver.by_sample and not solver.dense_output

@@ -39,17 +39,17 @@ Array = NDArray[Any]
 
 
 class Taken(NamedTuple):
-    """The steps of a solve: their signed sizes, and the states before each of them and at last.
+    """The steps of a solve: their signed sizes, and the states at output times.
 
     `outputs` has of each step the number of the output time that it reaches, or -1, and `kept` is
     what the backward pass takes: the values of all layers at each evaluation.
 
-    Shapes: y [seeds, blocks, steps + 1, units, BLOCK], kept as in `kernels.py`.
+    Shapes: states [times, seeds, blocks, units, BLOCK], kept as in `kernels.py`.
     """
 
     sizes: Array
     outputs: Array
-    y: Array
+    states: Array
     kept: Array
 
 
@@ -85,9 +85,11 @@ class FixedSteps:
         shape = (groups, network.starts[-1], together * stages, BLOCK)
         kept = np.empty((*y.shape[:2], *shape), y.dtype)
         _in_threads(
-            solve_fixed, y.shape, states, kept, network, sizes, *_coefficients(self.tableau)
+            solve_fixed, y.shape, states, kept, network, sizes, *coefficients(self.tableau)
         )
-        return Taken(sizes, np.array(self.outputs), states, kept)
+        outputs = np.array(self.outputs)
+        reached = np.moveaxis(states[:, :, 1 + np.flatnonzero(outputs >= 0)], 2, 0)
+        return Taken(sizes, outputs, reached, kept)
 
 
 def dense_solve(field: DenseField, y0: Tensor, steps: Steps) -> list[Tensor]:
@@ -103,7 +105,9 @@ class _Solve:
     """One solve: how its steps are taken, by what network, and what they were."""
 
     network: Network
-    taken: Taken
+    start: Array
+    sizes: Array
+    outputs: Array
 
     def __init__(self, steps: Steps, activation: int, *, keeps: bool):
         self.steps, self.activation, self.keeps = steps, activation, keeps
@@ -111,22 +115,22 @@ class _Solve:
     def forward(self, y0: Tensor, parameters: Sequence[Tensor]) -> Taken:
         """The solve; what the backward pass takes, but for tensors, stays here."""
         self.network = _network(parameters, self.activation)
-        taken = self.steps.take(_to_blocks(y0), self.network, keeps=self.keeps)
-        self.taken = taken._replace(y=taken.y[:, :, :1], kept=np.zeros(0))
+        self.start = to_blocks(y0)
+        taken = self.steps.take(self.start, self.network, keeps=self.keeps)
+        self.sizes, self.outputs = taken.sizes, taken.outputs
         return taken
 
     def backward(self, by_states: Tensor, kept: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """dL/dy(0), and those of weights and biases, in rows."""
-        network, (sizes, outputs, y, _), first = self.network, self.taken, self.steps.first
-        start = np.ascontiguousarray(y[:, :, 0])
+        network, start, first = self.network, self.start, self.steps.first
         rows = [
             np.zeros((*start.shape[:2], row.shape[1]), row.dtype)
             for row in (network.weights, network.biases)
         ]
         by = (np.zeros_like(start), np.zeros_like(start), *rows)
         _in_threads(
-            pull_solve, start.shape, by, _to_blocks(by_states), outputs, kept.numpy(), network,
-            sizes, *_coefficients(self.steps.tableau), first,
+            pull_solve, start.shape, by, to_blocks(by_states), self.outputs, kept.numpy(),
+            network, self.sizes, *coefficients(self.steps.tableau), first,
         )  # fmt: skip
         if first:
             pull_first_slope(by, start, network)
@@ -157,9 +161,8 @@ class _DenseSolve(torch.autograd.Function):
     @staticmethod
     def forward(solve: _Solve, y0: Tensor, *parameters: Tensor) -> tuple[Tensor, Tensor]:
         taken = solve.forward(y0.detach(), parameters)
-        reached = torch.from_numpy(1 + np.flatnonzero(taken.outputs >= 0))
-        y = torch.from_numpy(taken.y)[:, :, reached]
-        return _from_blocks(y.movedim(2, 0), y0.shape), torch.from_numpy(taken.kept)
+        states, kept = torch.from_numpy(taken.states), torch.from_numpy(taken.kept)
+        return _from_blocks(states, y0.shape), kept
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -214,7 +217,7 @@ def _padding(size: int) -> int:
     return -size % LANES
 
 
-def _to_blocks(y: Tensor) -> Array:
+def to_blocks(y: Tensor) -> Array:
     """States [..., batch, dim] -> [..., blocks, units, BLOCK], filled up with zeros."""
     *_, batch, dim = y.shape
     whole = F.pad(y, (0, _padding(dim), 0, -batch % BLOCK))
@@ -227,7 +230,7 @@ def _from_blocks(y: Tensor, shape: torch.Size) -> Tensor:
     return y.mT.flatten(-3, -2)[..., :batch, :dim]
 
 
-def _coefficients(tableau: Tableau) -> tuple[Array, Array]:
+def coefficients(tableau: Tableau) -> tuple[Array, Array]:
     a = np.zeros((len(tableau.b), len(tableau.b)))
     for row, values in zip(a, tableau.a, strict=True):
         row[: len(values)] = values

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
-from nodebench.ode.dense.field import DenseField, is_compiled
+from nodebench.ode.dense.field import DenseField, has_compiled_steps, is_compiled
 from nodebench.ode.field import Counted, OverStates
 from nodebench.ode.fixed import RungeKutta, Stepper, integrate, steps
 from nodebench.ode.solve import grids, solve
@@ -22,6 +22,8 @@ def backprop(
     """The states at `times`; without autograd, the plain solve of every gradient method."""
     if solver.facts.kind == "fixed":
         return solve_on(grids(times, solver), f, y0, stepper_of(solver))
+    if is_compiled(f.module, y0) and has_compiled_steps(solver):
+        return _dense_controlled(f, y0, times, solver)
     with weights_made_once():
         states = solve(OverStates(f), (y0,), times, solver, f.norm)
     return [y for (y,) in states]
@@ -36,6 +38,16 @@ def solve_on(
     with weights_made_once():
         states = integrate(OverStates(f), (y0,), grids, stepper)
     return [y for (y,) in states]
+
+
+def _dense_controlled(
+    f: Counted, y0: Tensor, times: Sequence[float], solver: Solver
+) -> list[Tensor]:
+    from nodebench.ode.dense.adaptive import ControlledSteps
+    from nodebench.ode.dense.solve import dense_solve
+
+    assert isinstance(f.module, DenseField)
+    return [y0, *dense_solve(f.module, y0, ControlledSteps(f, y0, times, solver))]
 
 
 def _dense(
