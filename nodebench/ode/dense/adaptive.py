@@ -16,12 +16,11 @@ from torch import Tensor
 
 from nodebench.ode.adaptive.controlled import failure
 from nodebench.ode.adaptive.counts import StepCounts
-from nodebench.ode.adaptive.extent import WholeBatch
-from nodebench.ode.adaptive.step_size import SMALLEST_ERROR, first_size
+from nodebench.ode.adaptive.step_size import SMALLEST_ERROR
 from nodebench.ode.dense.activations import BLOCK, compiled
-from nodebench.ode.dense.kernels import START, Network, take_step
-from nodebench.ode.dense.solve import Array, Taken, coefficients, to_blocks
-from nodebench.ode.field import Counted, OverStates
+from nodebench.ode.dense.kernels import START, Network, evaluate, take_step
+from nodebench.ode.dense.solve import Array, Taken, coefficients
+from nodebench.ode.field import Counted
 from nodebench.ode.tableau import EMBEDDED
 from nodebench.spec.solver import Control, Solver
 from nodebench.spec.vocabulary import CONTROLLERS
@@ -29,7 +28,7 @@ from nodebench.spec.vocabulary import CONTROLLERS
 if TYPE_CHECKING:
     from nodebench.ode.tableau import EmbeddedTableau
 
-CHUNK = 32
+CHUNK = 16
 """Steps whose layers are kept in one array; tries between two looks at the limits of a trial."""
 
 
@@ -43,14 +42,8 @@ class ControlledSteps:
         self._f, self._times, self._solver = f, times, solver
         self._sign = 1.0 if times[-1] > times[0] else -1.0
         self._batch, self._dim = y0.shape
-        with torch.no_grad():
-            y = (y0.detach(),)
-            self._slope = OverStates(f)(times[0], y)
-            extent = WholeBatch(None)
-            t = extent.number(times[0], y)
-            size = first_size(OverStates(f), t, y, self._slope, solver, extent, int(self._sign))
         # The time, the next step's size, the error remembered and that of the last step tried.
-        self._clock = np.array([times[0], float(size), 1.0, 0.0])
+        self._clock = np.array([times[0], 0.0, 1.0, 0.0])
 
     def take(self, y: Array, network: Network, *, keeps: bool) -> Taken:
         """Solves from y [1, blocks, units, BLOCK].
@@ -60,7 +53,10 @@ class ControlledSteps:
             Diverged: the field is not finite, however small a step.
             TrialFailure: a limit of the trial.
         """
-        y, slope = y[0].copy(), to_blocks(self._slope[0])
+        y, slope = y[0].copy(), np.empty_like(y[0])
+        for _ in range(2):
+            self._f.on_evaluation()
+        self._clock[1] = first_step(self._sign, self._rule(), y, slope, network, self._batch, self._dim)
         sizes, outputs, kept, states = [], [], [], []
         rejected = 0
         for number, end in enumerate(self._times[1:]):
@@ -79,7 +75,7 @@ class ControlledSteps:
 
     def _layers(self, blocks: int, network: Network, *, keeps: bool) -> Array:
         shape = (1, blocks, CHUNK if keeps else 1, network.starts[-1], len(self.tableau.b), BLOCK)
-        return np.zeros(shape, network.weights.dtype)
+        return np.empty(shape, network.weights.dtype)
 
     def _try(
         self, end: float, y: Array, slope: Array, layers: Array, network: Network
@@ -105,6 +101,51 @@ class ControlledSteps:
 
 
 @compiled
+def first_step(sign, rule, y, slope, network, batch, dim):
+    """A first step's size, as `step_size.first_size`; fills the first slope."""
+    rtol, atol, order = rule[0], rule[1], rule[4]
+    output = network.starts[-2]
+    values = np.zeros((network.starts[-1], 1, BLOCK), y.dtype)
+    raw, ahead = np.zeros_like(values), np.zeros_like(y)
+    for block in range(len(y)):
+        for i in range(y.shape[1]):
+            for j in range(BLOCK):
+                values[i, 0, j] = y[block, i, j]
+        evaluate(network, START, values, START, raw)
+        for i in range(y.shape[1]):
+            for j in range(BLOCK):
+                slope[block, i, j] = values[output + i, 0, j]
+    d0, d1 = scaled_size(y, y, rtol, atol, batch, dim), scaled_size(slope, y, rtol, atol, batch, dim)
+    h0 = 1e-6 if d0 < 1e-5 or d1 < 1e-5 else 0.01 * d0 / d1
+    for block in range(len(y)):
+        for i in range(y.shape[1]):
+            for j in range(BLOCK):
+                values[i, 0, j] = y[block, i, j] + y.dtype.type(sign * h0) * slope[block, i, j]
+        evaluate(network, START, values, START, raw)
+        for i in range(y.shape[1]):
+            for j in range(BLOCK):
+                ahead[block, i, j] = values[output + i, 0, j] - slope[block, i, j]
+    d2 = scaled_size(ahead, y, rtol, atol, batch, dim) / h0
+    if d1 <= 1e-15 and d2 <= 1e-15:
+        h1 = max(1e-6, h0 * 1e-3)
+    else:
+        h1 = (0.01 / max(d1, d2)) ** (1 / order)
+    return min(100 * h0, h1)
+
+
+@compiled
+def scaled_size(x, y, rtol, atol, batch, dim):
+    """The root mean square of x as a share of the tolerance at y."""
+    total = 0.0
+    for block in range(len(x)):
+        for i in range(dim):
+            for j in range(min(BLOCK, batch - block * BLOCK)):
+                share = x[block, i, j] / (atol + rtol * abs(y[block, i, j]))
+                total += share * share
+    return math.sqrt(total / (batch * dim))
+
+
+@compiled
 def try_steps(
     clock, end, sign, rule, y, slope, layers, sizes, network, a, b, e, batch, dim
 ):
@@ -124,6 +165,9 @@ def try_steps(
         total = 0.0
         for block in range(len(y)):
             values = layers[block, accepted % layers.shape[1]]
+            for i in range(output):  # the first slope has no evaluation here
+                for j in range(BLOCK):
+                    values[i, 0, j] = 0
             for i in range(y.shape[1]):
                 for j in range(BLOCK):
                     values[output + i, 0, j] = slope[block, i, j]

@@ -9,6 +9,7 @@ Tensors have the seeds of a pack as their first dimension, of size 1 for a trial
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -139,20 +140,21 @@ class _Solve:
 
 def _network(parameters: Sequence[Tensor], activation: int) -> Network:
     """The layers of all seeds, padded."""
-    weights, biases, transposed = [], [], []
-    for w, b in zip(parameters[::2], parameters[1::2], strict=True):
-        rest = [_padding(size) for size in w.shape[1:]]
-        padded = F.pad(w.detach(), (0, rest[1], 0, rest[0]))
-        weights.append(padded.flatten(1))
-        transposed.append(padded.mT.flatten(1))
-        biases.append(F.pad(b.detach(), (0, rest[0])))
-    sizes = [parameters[0].shape[2], *(b.shape[1] for b in parameters[1::2])]
-    starts = np.cumsum([0, *map(_padded, sizes)])
-    places = np.cumsum([0, *(row.shape[1] for row in weights)])
-    # No bias belongs to the input, whose place among the biases is filled all the same.
-    biases = [biases[0].new_zeros(len(biases[0]), starts[1]), *biases]
-    rows = [torch.cat(each, 1).numpy() for each in (weights, transposed, biases)]
-    return Network(*rows, starts, places, activation)
+    weights = [w.detach().numpy() for w in parameters[::2]]
+    sizes = [weights[0].shape[2], *(w.shape[1] for w in weights)]
+    units = [size + _padding(size) for size in sizes]
+    starts = np.cumsum([0, *units])
+    places = np.cumsum([0, *(a * b for a, b in itertools.pairwise(units))])
+    seeds, dtype = len(weights[0]), weights[0].dtype
+    rows = np.zeros((2, seeds, places[-1]), dtype)
+    biases = np.zeros((seeds, starts[-1]), dtype)
+    for layer, (w, b) in enumerate(zip(weights, parameters[1::2], strict=True)):
+        outputs, inputs = w.shape[1:]
+        square = rows[:, :, places[layer] : places[layer + 1]]
+        square[0].reshape(seeds, units[layer + 1], -1)[:, :outputs, :inputs] = w
+        square[1].reshape(seeds, units[layer], -1)[:, :inputs, :outputs] = w.swapaxes(1, 2)
+        biases[:, starts[layer + 1] :][:, :outputs] = b.detach().numpy()
+    return Network(rows[0], rows[1], biases, starts, places, activation)
 
 
 class _DenseSolve(torch.autograd.Function):
