@@ -37,6 +37,12 @@ def _is_by_a_studys_rule(spec: TrialSpec) -> bool:
     )
 
 
+def _is_dense(spec: TrialSpec) -> bool:
+    """Whether the field is dense layers, as plain ODEs on vectors have."""
+    model = spec.model
+    return model.name == "plainode" and model.field != "conv"
+
+
 REVISIONS: tuple[Revision, ...] = (
     Revision(4, "channels last, dense fields as one operation", lambda _spec: True),
     Revision(
@@ -45,6 +51,12 @@ REVISIONS: tuple[Revision, ...] = (
         "iterations, the reference of an adapted midpoint rule is the 3/8 rule (Ott et al. 2021), "
         "a spiral's windows start in [0, T - 5] (saparina/neural-ode)",
         _is_by_a_studys_rule,
+    ),
+    Revision(
+        6,
+        "solves of dense fields are compiled: sums in another order; the first step of an adaptive "
+        "solve is not differentiated",
+        _is_dense,
     ),
 )
 """The changes of results, the newest last. Trials hold the number of the last that affects them."""
