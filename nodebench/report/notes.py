@@ -9,8 +9,8 @@ NOTES = {
     "NFE": "number of function evaluations: calls of the ODE's right-hand side per forward pass "
     "(`NFE backward`: per backward pass), summed over ODE blocks and averaged over the last "
     "epoch.",
-    "drop": "the largest fall of the headline metric under any solver finer than the training "
-    "solver. A negative drop is a gain under every finer solver.",
+    "drop": "how much worse the headline metric is under the worst solver finer than the training "
+    "solver. If the drop is negative, the metric improves under all finer solvers.",
     "limit": "the headline metric under the finest solver that was evaluated, at least as fine as "
     "classic RK4 with 128 steps.",
     "ODE?": "`no` means that the drop exceeds the margin: the network has learned its solver's "
@@ -20,8 +20,8 @@ NOTES = {
 """Term -> its definition, in every report that uses it."""
 
 AS_TRAINED = """\
-‡ seconds: the median over epochs, measured while other trials may have shared the machine. Do
-not compare them; `nodebench time` measures comparable seconds."""
+‡ seconds per epoch: the median over epochs, measured while other trials may have shared the
+machine. Do not compare them; `nodebench time` measures comparable seconds."""
 
 PACKED = """\
 Where seeds were packed into one run (column `packed` of results.csv), a trial's seconds are
@@ -43,9 +43,9 @@ How each number is computed: the page *Reading a report* of nodebench's document
 """Where a report is not in a clone, in which the link would lead to the page."""
 
 BASELINE = """\
-Each configuration minus its baseline, paired by seed; the two differ only in the settings that
-define the baseline. A difference is clear if p < 0.05 after Holm-Bonferroni correction. "No
-clear difference" does not mean that there is none."""
+Each configuration minus its baseline, paired by seed. The two differ only in the settings that
+define the baseline and in settings that only one of them has. A difference is clear if p < 0.05
+after Holm-Bonferroni correction; "no clear difference" does not mean that there is none."""
 
 CLAIMS = """\
 Claims of the study. A claim is reproduced if it holds in every configuration that it concerns,

@@ -15,7 +15,7 @@ from nodebench.report import gradient_tables, notes, solver_tables, step_tables,
 from nodebench.report.analysis import published, sizes
 from nodebench.report.analysis.baseline import baseline_table, more_seeds_text
 from nodebench.report.analysis.claims import Judgement, claims_table
-from nodebench.report.analysis.columns import OUTCOME, write_table
+from nodebench.report.analysis.columns import MISSING, OUTCOME, write_table
 from nodebench.report.analysis.findings import Findings
 from nodebench.report.analysis.formatting import margin_text
 from nodebench.report.analysis.gradients import memory_by_steps
@@ -191,7 +191,9 @@ def _state(results: pd.DataFrame) -> str:
     if finished == len(results):
         return "The trial finished." if finished == 1 else f"All {finished} trials finished."
     rest = ", ".join(
-        f"{count} {name}" for name, count in counts.items() if name != TrialOutcome.FINISHED
+        f"{count} {'not run yet' if name == MISSING else name}"
+        for name, count in counts.items()
+        if name != TrialOutcome.FINISHED
     )
     return bold(f"{finished} of {len(results)} trials finished; {rest}.")
 

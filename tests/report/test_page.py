@@ -84,7 +84,7 @@ def test_the_page_has_table_figures_failures_and_provenance(made_up, tmp_path):
     sweep, store = made_up
     page = write_report_folder(sweep, store, tmp_path / "report")
     text = page.read_text()
-    assert "**4 of 6 trials finished; 1 diverged, 1 missing.**" in text
+    assert "**4 of 6 trials finished; 1 diverged, 1 not run yet.**" in text
     assert "DNF (diverged, epoch 2)" in text
     assert "loss is nan" in text
     for fact in ("hardware: abacus", "commit: abc", "torch: 2", "threads per trial: 1"):
