@@ -52,7 +52,7 @@ Claims of the study. A claim is reproduced if it holds in every configuration th
 by at least half the 95 % interval where there are several seeds."""
 
 EXPECTATIONS = """\
-Expectations of the sweep's author, for which there is no source. They are judged like claims."""
+Expectations of the sweep's author, without a published source. They are judged like claims."""
 
 PUBLISHED_NUMBERS = """\
 The study's numbers are those of its full size and its hardware; ~ marks one that was read off a
