@@ -45,7 +45,7 @@ Inline = Annotated[
     bool | None,
     typer.Option(
         help="Run trials one by one in this process, or in parallel with Ray.",
-        show_default="in this process if only one is to run",
+        show_default="in this process if only one trial is left",
     ),
 ]
 Cpu = Annotated[bool, typer.Option("--cpu", help="Use the CPU, even if the file asks for GPUs.")]

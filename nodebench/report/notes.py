@@ -28,8 +28,8 @@ Where seeds were packed into one run (column `packed` of results.csv), a trial's
 those of the whole pack."""
 
 TIMED_BUSY = """\
-‡ seconds: timed one trial at a time, but on a machine that was not idle (see the load in [Cost
-of a training step](#cost-of-a-training-step))."""
+‡ seconds per epoch: timed one trial at a time, but on a machine that was not idle (see the load
+in [Cost of a training step](#cost-of-a-training-step))."""
 
 BEST_EPOCH = """\
 † at the epoch with the best validation metric or, without validation data, with the best test
