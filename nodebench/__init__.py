@@ -1,6 +1,6 @@
 """Declarative sweeps and benchmarks for neural ODEs.
 
-From Python: find a sweep, plan it, run it, and read what came out as tables, figures and networks.
+From Python: find a sweep, plan it, run it, and read its results as tables, figures and networks.
 
 The package has twelve rooms; CONTRIBUTING.md describes how they import each other:
 
@@ -8,17 +8,17 @@ The package has twelve rooms; CONTRIBUTING.md describes how they import each oth
     spec        what a trial is: typed settings, vocabulary, id
     sweep       a sweep file -> an ordered list of trials; pure
     store       what is on disk: one locked folder per trial; knows trials, not sweeps
-    planning    a sweep held against the store: what is missing, what it will cost
+    planning    a sweep compared with the store: what is missing, what it will cost
 
-    -- the science: knows no sweeps and stores, but for training, which writes to a trial's folder
-    ode         solvers and gradients; only importer of torchdiffeq
+    -- the science: knows no sweeps or stores, except training, which writes to a trial's folder
+    ode         solvers and gradients; the only importer of torchdiffeq
     data        data sets: verified files, splits, batches
     models      networks and right-hand sides
     training    one trial: task, loop, checkpoint, evaluation under other solvers
 
     -- the outside
     execution   many trials: pre-flight, Ray Tune or inline, seed packs, timing pass
-    tracking    the store as MLflow runs; only importer of MLflow
+    tracking    the store as MLflow runs; the only importer of MLflow
     report      the store as tables, statistics, figures, one page; no torch
     cli         the verbs, and everything that is printed
 """

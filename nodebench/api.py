@@ -1,4 +1,4 @@
-"""What `import nodebench` gives, and what the verbs call.
+"""The functions of `import nodebench`, which the command line calls too.
 
 torch, Ray, MLflow and pandas are imported where they are needed.
 """
@@ -67,20 +67,20 @@ def run(
     monitor: Monitor | None = None,
     **how: Unpack[RunKeywords],
 ) -> Outcome:
-    """Runs what is missing of a sweep, brings MLflow up to date, and writes the report.
+    """Runs the missing trials of a sweep, updates MLflow, and writes the report.
 
-    The store is by default that of NODEBENCH_RUNS; nobody watches unless a `monitor` is given.
-    `only` (`path=value` texts) and `shard` (`i/n`) leave a part of the trials; with `retry_failed`,
-    those that did not finish (DNF) are tried again. They run on Ray's workers or, `inline`, one
-    after the other in this process, by default if there is only one; on the `cpu` whatever the
-    sweep says; until the first without a result if `fail_fast`. MLflow hears of it unless `track`
-    is off, and must be writable if `require_mlflow`. A report is written unless `write_report` is
-    off. The sweep may `replace_other`: another file of its name.
+    The store is by default that of NODEBENCH_RUNS, and `monitor` receives progress. `only` (texts
+    such as `solver.method=euler`) and `shard` (`i/n`) select a part of the trials; `retry_failed`
+    retries those that did not finish (DNF). `inline` runs trials one by one in this process instead
+    of on Ray, the default if only one is to run. `cpu` uses the CPU whatever the sweep asks for;
+    `fail_fast` stops at the first crash. `track=False` leaves MLflow alone, and `require_mlflow`
+    refuses to start unless it is writable. `write_report=False` writes no report. `replace_other`
+    replaces a different sweep that has the same name.
 
     Raises:
-        InputError, DataError, ResourceError: before anything starts, if it could not be run here.
+        InputError, DataError, ResourceError: if it cannot run here; raised before anything starts.
         StoreError: if another process runs this sweep, or another file has its name.
-        TrackingError: if MLflow cannot be used, and is required; or cannot be named so.
+        TrackingError: if MLflow is required but cannot be used, or its address is invalid.
     """
     launch = Launch.from_keywords(how)
     return run_sweep(sweep, store or default_store(), monitor or NullMonitor(), launch)
@@ -92,7 +92,7 @@ def evaluate(
     monitor: Monitor | None = None,
     **how: Unpack[RunKeywords],
 ) -> Outcome:
-    """As `run`, of what has been trained, or has its weights from elsewhere; trains nothing."""
+    """Like `run`, but trains nothing: evaluates trained trials, or weights from elsewhere."""
     launch = Launch.from_keywords(how)
     return evaluate_sweep(sweep, store or default_store(), monitor or NullMonitor(), launch)
 
@@ -126,7 +126,7 @@ def figures(
 ) -> dict[str, Path]:
     """Draws the figures of a sweep's report into a folder; name -> SVG, with a PNG of each.
 
-    `on_problem` hears of those that could not be drawn.
+    `on_problem` receives those that could not be drawn.
     """
     from nodebench.report.page import draw_figures
 
@@ -134,17 +134,17 @@ def figures(
 
 
 def verdicts(sweep: Sweep, store: Store | None = None) -> dict[str, Verdict]:
-    """Whether each trained model is still an ODE, by trial id, as far as it has been evaluated."""
+    """Whether each trained network is still an ODE, by trial id, for the evaluated ones."""
     store = store or default_store()
     found = {trial.id: judge(trial, sweep, store) for trial in sweep.trials}
     return {trial: judged for trial, judged in found.items() if judged}
 
 
 def compare(reference: str, source: str, store: Store | None = None) -> str:
-    """What one sweep changed over another, as a Markdown table; each as `comparison.read` takes it.
+    """How the results of `source` differ from those of `reference`, as a Markdown table.
 
     Raises:
-        InputError: if either cannot be read, or no cell is in both.
+        InputError: if either cannot be read, or they have no configuration in common.
     """
     from nodebench.report.comparison import comparison, read_side
 
@@ -153,11 +153,11 @@ def compare(reference: str, source: str, store: Store | None = None) -> str:
 
 
 def sync(sweep: Sweep, store: Store, *, replace_other: bool = False) -> dict[str, str]:
-    """Writes to MLflow what it lacks of a sweep; returns the run id of each trial.
+    """Writes the entries of a sweep that are missing in MLflow; returns the run id of each trial.
 
     Raises:
         ResourceError: if the store, which keeps what was written, cannot be written.
-        StoreError: if another file has the sweep's name, which it is not to `replace_other`.
+        StoreError: if another file has the sweep's name, without `replace_other`.
         TrackingError: if MLflow cannot be reached.
     """
     # A wrong address is reported before MLflow is imported.
@@ -183,14 +183,14 @@ def write_report(
 ) -> Path:
     """Writes a sweep's report, by default to `reports/<sweep>/`; returns its page.
 
-    With `from_mlflow`, from MLflow's artifacts alone. `on_problem` hears of figures that could not
-    be drawn, which the page names too.
+    `from_mlflow` reads MLflow's artifacts instead of the store. `on_problem` receives the figures
+    that could not be drawn, which the page also names.
 
     Raises:
         ResourceError: if the folder cannot be written.
-        StoreError: if it would overwrite a file that is not a report's, or, unless a folder is
-            given, over the report of another file of the sweep's name.
-        TrackingError: if MLflow is to be read and cannot.
+        StoreError: if it would overwrite a file that is not a report's or, if no folder is given,
+            the report of another sweep file with the same name.
+        TrackingError: if MLflow is to be read and cannot be.
     """
     from nodebench.report import page
 
@@ -212,7 +212,7 @@ def write_report(
 
 
 def write_scoreboard(sweeps: Path = Path("sweeps"), reports: Path = Path("reports")) -> Path:
-    """Writes what the reports in a folder say of published numbers and claims; returns the page."""
+    """Writes the scoreboard, from sweep files and a folder's reports; returns its path."""
     from nodebench.report.scoreboard import scoreboard_page
 
     page = reports / "README.md"
@@ -221,10 +221,10 @@ def write_scoreboard(sweeps: Path = Path("sweeps"), reports: Path = Path("report
 
 
 def load_model(trial_id: str, store: Store | None = None) -> nn.Module:
-    """A trained network, by its trial's id or the start of it: see `plan`, or `results.csv`.
+    """A trained network, by its trial's id or the start of the id (see `plan` or `results.csv`).
 
     It is in evaluation mode, on the CPU; the store is by default that of NODEBENCH_RUNS. The
-    trial's data set must be at hand, since it says how large inputs and outputs are.
+    trial's data set must be available, since it determines the sizes of inputs and outputs.
 
     Raises:
         StoreError: if there is no such trial, or its training has not finished.
@@ -238,12 +238,12 @@ def load_model(trial_id: str, store: Store | None = None) -> nn.Module:
 def merge(
     sweep: Sweep, store: Store, folders: Sequence[Path], *, replace_other: bool = False
 ) -> list[Merged]:
-    """Takes a sweep's trials over from other machines' stores; returns what came of each.
+    """Merges a sweep's trials from other machines' stores; returns what was done with each.
 
     Raises:
         ResourceError: if the store cannot be written.
         StoreError: if a folder is not a store, before anything is copied, or cannot be read; or if
-            another file has the sweep's name, which it is not to `replace_other`.
+            another file has the sweep's name, without `replace_other`.
     """
     publication = Publication(track=False, write_report=False, replace_other=replace_other)
     publication.require_places(sweep, store)
@@ -256,7 +256,9 @@ def merge(
 def export_archive(
     sweep: Sweep, store: Store, file: Path | None = None, *, weights: bool = False
 ) -> tuple[Path, list[str]]:
-    """Writes a sweep's results as one file, by default `<sweep>.nodebench.zip`; and their ids.
+    """Writes a sweep's results to one file, by default `<sweep>.nodebench.zip`.
+
+    Returns the file, and the ids of the trials in it.
 
     Raises:
         StoreError: as `store.archive.write_archive`.
@@ -267,7 +269,7 @@ def export_archive(
 
 
 def import_archive(file: Path, store: Store, *, replace_other: bool = False) -> Imported:
-    """Takes an exported sweep and its trials into a store, after all of it has been verified.
+    """Verifies an exported sweep and all of its trials, then copies them into a store.
 
     Raises:
         ResourceError: if the store cannot be written.
@@ -284,15 +286,15 @@ def import_archive(file: Path, store: Store, *, replace_other: bool = False) -> 
 def doctor(
     store: Store, sweep: Sweep | None = None, *, with_ray: bool = False
 ) -> Iterator[tuple[str, Finding]]:
-    """Checks whether this machine is ready, by name and finding; `with_ray` starts Ray for it."""
+    """Checks whether this machine is ready; `with_ray` also starts Ray."""
     return examine(Case(store, data_root(), sweep, with_ray))
 
 
 def data_sets(names: Sequence[str]) -> list[Dataset]:
-    """The data sets of these names, as they are by default.
+    """The specs of the data sets of these names, with default settings.
 
     Raises:
-        InputError: with every name that is none.
+        InputError: if some names are unknown; it lists them.
     """
     wrong = [unknown(name, "data set", DATASETS) for name in names if name not in DATASETS]
     if wrong:
@@ -312,7 +314,7 @@ def fetch(data_set: Dataset) -> Census:
 
 
 def open_mlflow(store: Store) -> None:
-    """Sees that MLflow can be read, its file made, and put right after the store was moved.
+    """Makes MLflow readable: creates its file, and corrects its paths after a move of the store.
 
     Raises:
         TrackingError: if it cannot.
@@ -324,5 +326,5 @@ def open_mlflow(store: Store) -> None:
 
 
 def plan(sweep: Sweep, store: Store | None = None) -> list[Entry]:
-    """Every trial of a sweep and where it stands; by default in the store of NODEBENCH_RUNS."""
+    """Every trial of a sweep and its state in a store, by default that of NODEBENCH_RUNS."""
     return entries(sweep, store or default_store(), options_for(sweep))

@@ -4,10 +4,10 @@ NodebenchError
 ├── InputError             something the user can fix; the command line exits with 2
 │   ├── SweepError         mistakes in a sweep file, all of them at once
 │   ├── DataError          a data set is missing, damaged or cannot be fetched
-│   ├── ResourceError      the machine or the cluster lacks what was asked for
+│   ├── ResourceError      the machine or the cluster does not have what was asked for
 │   ├── StoreError         a trial is unknown, or held by another process
-│   ├── FieldError         a right-hand side of the user's own is none, or not for its gradient
-│   └── TrackingError      MLflow cannot be reached, or lacks what was sought
+│   ├── FieldError         a user's own right-hand side is invalid, or does not suit its gradient
+│   └── TrackingError      MLflow cannot be reached, or does not have what was asked for
 └── TrialFailure           the outcome of one trial; the sweep continues
     ├── Diverged           a loss or a state that is not finite
     ├── NotConverged       an implicit method's iteration gave up
@@ -15,8 +15,8 @@ NodebenchError
     ├── RandomField        an ODE's f gives two values for one input
     ├── EvaluationLimit    a solve needed more evaluations than `limits.nfe`
     ├── DeadlineExceeded   the trial took longer than `limits.minutes`
-    ├── OutOfMemory        the device's memory did not suffice
-    └── Stopped            a search gave the trial up
+    ├── OutOfMemory        the device ran out of memory
+    └── Stopped            a search stopped the trial early
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class DataError(InputError):
 
 
 class ResourceError(InputError):
-    """The machine or the cluster lacks what the sweep asks for."""
+    """The machine or the cluster does not have what the sweep asks for."""
 
 
 class StoreError(InputError):
@@ -81,11 +81,11 @@ class StoreError(InputError):
 
 
 class FieldError(InputError):
-    """A right-hand side of the user's own is none, or not one for the gradient asked for."""
+    """A user's own right-hand side is invalid, or does not suit the gradient method."""
 
 
 class TrackingError(InputError):
-    """MLflow cannot be reached, or lacks what was sought."""
+    """MLflow cannot be reached, or does not have what was asked for."""
 
 
 class TrialOutcome(StrEnum):
@@ -105,7 +105,7 @@ class TrialOutcome(StrEnum):
 
 
 class TrialFailure(NodebenchError):
-    """A run's misfortune. It is a result: recorded, shown, and no reason to stop a sweep."""
+    """A failure of one trial. It is a result: it is recorded and shown, and the sweep continues."""
 
     outcome: ClassVar[TrialOutcome]
 
@@ -147,7 +147,7 @@ class DeadlineExceeded(TrialFailure):
 
 
 class OutOfMemory(TrialFailure):
-    """The device had not enough memory for the trial."""
+    """The device did not have enough memory for the trial."""
 
     outcome = TrialOutcome.OUT_OF_MEMORY
 

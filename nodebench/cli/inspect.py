@@ -182,8 +182,8 @@ def packing_text(trials: Sequence[Trial], options: RunOptions) -> str:
     if not packed:
         return f"no seeds are packed{_packing_obstacles(trials)}"
     text = (
-        f"packing: {sum(packed)} trials in {len(packed)} packs of up to {max(together)} seeds, "
-        f"{alone} individually"
+        f"{sum(packed)} trials are packed into {len(packed)} runs of up to {max(together)} seeds"
+        + (f"; {alone} run individually" if alone else "")
     )
     return text + _packing_obstacles(trials)
 

@@ -125,8 +125,8 @@ def gc(
 ) -> None:
     """List files that are safe to delete; with --delete, delete them.
 
-    Without options, these are temporary files of killed processes. Checkpoints of finished trials
-    are needed only to train for longer or to evaluate again.
+    Without options, only temporary files that killed processes left behind are listed. The
+    checkpoint of a finished trial is needed only to train it for longer or to evaluate it again.
     Results of trials still in a sweep, running trials and MLflow's files are never deleted.
     """
     kinds = {"checkpoints": checkpoints, "orphans": orphans}
@@ -156,7 +156,8 @@ def gc(
 @app.command()
 def schema(
     markdown: Annotated[
-        bool, typer.Option("--markdown", help="Print docs/sweep-file.md instead.")
+        bool,
+        typer.Option("--markdown", help="Print the reference of all fields in Markdown instead."),
     ] = False,
 ) -> None:
     """Print the JSON Schema of sweep files, for completion and validation in editors."""
@@ -174,7 +175,12 @@ def doctor(
     changes: Changes = None,
     size: SizeOption = "full",
     small: Small = False,
-    ray: Annotated[bool, typer.Option("--ray", help="Also start Ray or join RAY_ADDRESS.")] = False,
+    ray: Annotated[
+        bool,
+        typer.Option(
+            "--ray", help="Also check that Ray starts, or that RAY_ADDRESS can be joined."
+        ),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Check this machine: packages, GPU, folders, data, MLflow, Ray and running sweeps.

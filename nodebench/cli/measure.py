@@ -36,13 +36,13 @@ if TYPE_CHECKING:
 def time(
     source: Source,
     telling: Telling,
-    steps: Annotated[int, typer.Option(min=1, help="Steps per round.")] = 10,
+    steps: Annotated[int, typer.Option(min=1, help="Steps per configuration and round.")] = 10,
     rounds: Annotated[int, typer.Option(min=1, help="Passes over all configurations.")] = 5,
     cpu: Cpu = False,
 ) -> None:
-    """Time a training step of every configuration, alone on its device, for the report.
+    """Time one training step of each configuration, one at a time, for the report.
 
-    For each configuration, one finished trial takes training steps from its final weights.
+    The steps start from the final weights of one finished trial per configuration.
     Run nothing else on the machine meanwhile.
     """
     sweep, store = source.load(), default_store()

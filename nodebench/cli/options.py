@@ -44,8 +44,8 @@ Small = Annotated[bool, typer.Option("--small", help="Short for `--size small`."
 Inline = Annotated[
     bool | None,
     typer.Option(
-        help="Run trials one by one in this process, or on Ray's workers.",
-        show_default="in this process if there is only one",
+        help="Run trials one by one in this process, or in parallel with Ray.",
+        show_default="in this process if only one trial is left",
     ),
 ]
 Cpu = Annotated[bool, typer.Option("--cpu", help="Use the CPU, even if the file asks for GPUs.")]
@@ -63,18 +63,20 @@ Shard = Annotated[
 From = Annotated[
     list[Path] | None,
     typer.Option(
-        "--from", metavar="DIR", help="NODEBENCH_RUNS of another machine, or a copy. Repeatable."
+        "--from",
+        metavar="DIR",
+        help="Another machine's NODEBENCH_RUNS folder, or a copy of it. Repeatable.",
     ),
 ]
 RetryFailed = Annotated[
-    bool, typer.Option("--retry-failed", help="Retry trials that did not finish (DNF).")
+    bool, typer.Option("--retry-failed", help="Retry trials that diverged or met a limit (DNF).")
 ]
 FailFast = Annotated[
-    bool, typer.Option("--fail-fast", help="Stop at the first crash (a DNF is a result).")
+    bool, typer.Option("--fail-fast", help="Stop at the first crash. A DNF is not a crash.")
 ]
 ReplaceOther = Annotated[
     bool,
-    typer.Option("--replace", help="Take over the name from another sweep that uses it."),
+    typer.Option("--replace", help="Replace a different sweep that has the same name."),
 ]
 Track = Annotated[bool, typer.Option(help="Write to MLflow.")]
 RequireMlflow = Annotated[

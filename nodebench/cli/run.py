@@ -77,7 +77,9 @@ def evaluate(
     telling: Telling,
     weights: Annotated[
         Path | None,
-        typer.Option(help="Evaluate this file instead: a state_dict or a trial's checkpoint."),
+        typer.Option(
+            help="Evaluate the weights in this file: a state_dict or a trial's checkpoint."
+        ),
     ] = None,
 ) -> None:
     """Evaluate trained networks under the solvers in `evaluate:`; skip what is already measured."""

@@ -35,7 +35,10 @@ def sweeps(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the sweeps that can be run by name: nodebench's own and those in sweeps/."""
+    """List the sweeps that can be run by name: nodebench's own and those in sweeps/.
+
+    S1 to S4 are the reproduced studies, which docs/studies.md lists.
+    """
     if name is not None:
         print(lookup.sweep_path(name).read_text(encoding="utf-8"), end="")
     elif as_json:
@@ -48,7 +51,10 @@ def sweeps(
 @app.command()
 def init(
     file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="The file to write; never overwritten.")
+        Path,
+        typer.Argument(
+            metavar="FILE", help="The file to write. An existing file is not overwritten."
+        ),
     ] = Path("first-sweep.yaml"),
 ) -> None:
     """Write a commented starter sweep that trains for about a minute."""

@@ -15,7 +15,7 @@ from nodebench.report import gradient_tables, notes, solver_tables, step_tables,
 from nodebench.report.analysis import published, sizes
 from nodebench.report.analysis.baseline import baseline_table, more_seeds_text
 from nodebench.report.analysis.claims import Judgement, claims_table
-from nodebench.report.analysis.columns import OUTCOME, write_table
+from nodebench.report.analysis.columns import MISSING, OUTCOME, write_table
 from nodebench.report.analysis.findings import Findings
 from nodebench.report.analysis.formatting import margin_text
 from nodebench.report.analysis.gradients import memory_by_steps
@@ -116,13 +116,11 @@ def _sections(sweep: Sweep, found: Findings, figures: Figures, explored: Explore
         *_images("The solver over training", figures.adaptation(), notes.ADAPTATION),
         *_gradients_section(found, figures, explored),
         *_memory_section(sweep, found, figures),
-        *section(
-            "Steps of adaptive solvers", notes.TRAINING_STEPS, step_tables.steps_table(results)
-        ),
+        *_steps_section(results),
         *section(
             "Steps by test batch", notes.TEST_BATCHES, step_tables.batches_table(found.batches)
         ),
-        *section("What a training step takes", notes.TIMINGS, tables.timings_table(timed)),
+        *section("Cost of a training step", notes.TIMINGS, tables.timings_table(timed)),
         *section(MACHINES_TITLE, notes.MACHINES, machines_table(sweep, found.machines)),
         *_not_drawn(figures.problems),
         _setting(sweep),
@@ -136,7 +134,9 @@ def _common(constant: Mapping[str, str]) -> str:
     """What all rows of the main table have in common."""
     known = "; ".join(f"{name} = {value}" for name, value in constant.items())
     rows = f"All rows: {known}. " if known else ""
-    return f"{rows}Each seed's numbers: [results.csv](results.csv). Terms: [Notes](#notes)."
+    return (
+        f"{rows}Each seed's numbers: [results.csv](results.csv). Terms and marks: [Notes](#notes)."
+    )
 
 
 def _frontier_section(found: Findings, figures: Figures) -> list[str]:
@@ -161,9 +161,9 @@ def _claims_section(found: Findings, title: str, text: str, *, has_source: bool)
     """What was found of claims, or of expectations; those that do not hold stand out."""
     checked = [each for each in found.checked if each.has_source is has_source]
     why = published.why_not_comparable(found.sweep) or sizes.caveat(found.sweep)
-    doubt = " " + bold(f"These numbers are not the study's: {why}.") if why else ""
-    here = [bold(c.text) if c.judgement is Judgement.FAILS else c.text for c in checked]
-    return section(title, text + doubt, claims_table(checked).assign(here=here))
+    doubt = " " + bold(f"The conditions are not the study's: {why}.") if why else ""
+    results = [bold(c.text) if c.judgement is Judgement.FAILS else c.text for c in checked]
+    return section(title, text + doubt, claims_table(checked).assign(result=results))
 
 
 def _setting(sweep: Sweep) -> str:
@@ -191,16 +191,22 @@ def _state(results: pd.DataFrame) -> str:
     if finished == len(results):
         return "The trial finished." if finished == 1 else f"All {finished} trials finished."
     rest = ", ".join(
-        f"{count} {name}" for name, count in counts.items() if name != TrialOutcome.FINISHED
+        f"{count} {'not run yet' if name == MISSING else name}"
+        for name, count in counts.items()
+        if name != TrialOutcome.FINISHED
     )
     return bold(f"{finished} of {len(results)} trials finished; {rest}.")
 
 
 def _notes(found: Findings, table: ResultTables, folder: Path) -> str:
     """The terms and marks that the page uses, in one place."""
-    terms = dict(notes.NOTES)
+    metric = str(found.sweep.metric).replace("_", " ")
+    headline = f"the test {metric} after the last epoch, by which configurations are compared."
+    terms = {"headline metric": headline, **notes.NOTES}
     if found.judged.empty:
-        terms = {term: text for term, text in terms.items() if term in ("±", "NFE")}
+        terms = {
+            term: text for term, text in terms.items() if term in ("headline metric", "±", "NFE")
+        }
     else:
         terms |= notes.VERDICT_TERMS
     marks = [notes.BEST_EPOCH] if any("†" in str(name) for name in table.details) else []
@@ -243,10 +249,14 @@ def _robustness_section(found: Findings, figures: Figures, explored: Explored) -
     sections = _images("Trajectories in the plane", figures.paths(), notes.PATHS_FIGURE)
     if found.evaluated.empty:
         return sections
-    sections += ["## Under other solvers", notes.OTHER_SOLVERS, *explored.place("solvers")]
+    table = solver_tables.robustness_table(found.evaluated)
+    text = notes.OTHER_SOLVERS
+    if any(str(name).startswith("h × ") for name in table):
+        text += f" {notes.STEP_FACTORS}"
+    sections += ["## Under other solvers", text, *explored.place("solvers")]
     for names, text in figures.under_other_solvers():
         sections += _images("", names, text)
-    return [*sections, markdown_table(solver_tables.robustness_table(found.evaluated))]
+    return [*sections, markdown_table(table)]
 
 
 def _gradients_section(found: Findings, figures: Figures, explored: Explored) -> list[str]:
@@ -272,6 +282,17 @@ def _memory_section(sweep: Sweep, found: Findings, figures: Figures) -> list[str
     return [*parts, *_images("", figures.memory_by_steps(), "")]
 
 
+def _steps_section(results: pd.DataFrame) -> list[str]:
+    table = step_tables.steps_table(results)
+    is_per_sample = set(step_tables.OF_SAMPLES) & set(table)
+    text = (
+        f"{notes.TRAINING_STEPS} {notes.STEPS_PER_SAMPLE}"
+        if is_per_sample
+        else notes.TRAINING_STEPS
+    )
+    return section("Steps of adaptive solvers", text, table)
+
+
 def _images(title: str, names: Sequence[str], text: str) -> list[str]:
     """Figures with what there is to see in them, under a heading if there is one."""
     if not names:
@@ -288,6 +309,6 @@ def _reproduce(folder: Path) -> str:
     return (
         "## Reproduce\n\n"
         "[sweep.yaml](sweep.yaml) is the sweep as it ran; [results.csv](results.csv) has a row "
-        "for every trial. Where `runs/` has the trials, nothing is trained again.\n\n"
+        "for every trial. Trials that are already in `runs/` are not trained again.\n\n"
         f"    nodebench run {shlex.quote(shown.as_posix())}"
     )

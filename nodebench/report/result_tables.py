@@ -205,7 +205,7 @@ def seconds_columns(done: pd.DataFrame, timed: pd.DataFrame) -> dict[str, str]:
 def _regularizer_columns(done: pd.DataFrame) -> dict[str, str]:
     """Each regularizer's term in the last epoch, without its weight, and what they all took."""
     return {
-        "NFE of regularizers": count_and_interval(column(done, "nfe_regularization")),
+        "NFE for regularizers": count_and_interval(column(done, "nfe_regularization")),
         **{
             f"{name} term": mean_and_interval(column(done, f"regularizer_{name}"), 3)
             for name in REGULARIZER_TERMS

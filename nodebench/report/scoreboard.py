@@ -59,7 +59,7 @@ OPENING_OF_SCOREBOARD = """\
 
 Every published number and every published claim that a sweep reproduces, next to the result in this
 folder's reports. If several sizes of a sweep have run, the largest one counts. A small form decides
-nothing. For a medium form, the settings that differ from the study's are named.
+only parameter counts. For a medium form, the settings that differ from the study's are named.
 `nodebench scoreboard` writes this page from the sweep files and the `results.csv` of each report;
 [docs/reports.md](../docs/reports.md#the-scoreboard) explains it, and
 [docs/studies.md](../docs/studies.md) lists the studies."""

@@ -19,9 +19,9 @@ from nodebench.report.analysis.statistics import column
 from nodebench.report.tables import CONFIGURATION
 
 OF_SAMPLES = {
-    "NFE of a sample: least": "nfe_sample_min",
+    "NFE of a sample: min": "nfe_sample_min",
     "mean": "nfe_sample_mean",
-    "most": "nfe_sample_max",
+    "max": "nfe_sample_max",
 }
 
 

@@ -84,19 +84,20 @@ def _best_of(found: Findings, frame: pd.DataFrame) -> list[str]:
         first[0] += ", but it is not an ODE" if words == {VerdictWord.RESNET} else ""
     if len(texts) < 2:
         return [f"{text}." for text in first]
-    return [f"{first[0]}. {_lead(*values)} {texts[1]}."]
+    return [f"{first[0]}. {_lead(values, texts[1])}"]
 
 
-def _lead(best: pd.Series[float], second: pd.Series[float]) -> str:
+def _lead(values: Sequence[pd.Series[float]], second: str) -> str:
     """Whether the best is clearly ahead of the second, by the paired test of their seeds."""
-    difference = paired(best, second)
+    difference = paired(*values)
     if difference is None or difference.n < FEWEST_PAIRS:
-        return f"Fewer than {FEWEST_PAIRS} seeds: its lead was not tested. Second:"
+        why = f"with fewer than {FEWEST_PAIRS} seeds, its lead was not tested"
+        return f"Second best: {second} ({why})."
     if difference.has_no_interval:
-        return "Every seed gives the same lead, so it was not tested. Second:"
+        return f"Second best: {second} (every seed gives the same lead, so it was not tested)."
     word = "clearly" if difference.p < SIGNIFICANT else "not clearly"
     p = f"paired t-test, p = {probability(difference.p)}, not corrected"
-    return f"It is {word} ahead ({p}) of the second,"
+    return f"It is {word} ahead of the second best, {second} ({p})."
 
 
 def _at_chance(sweep: Sweep, frame: pd.DataFrame) -> list[SummaryLine]:
@@ -123,7 +124,8 @@ def _against_baseline(compared: Sequence[BaselineComparison]) -> list[SummaryLin
         many = f"{none} configurations differs clearly from its baseline."
         return [(title, one if len(compared) == 1 else many)]
     parts = _counts_text((each.reading for each in compared), BaselineReading)
-    return [(title, f"of {len(compared)} configurations, {parts}.")]
+    count = f"{len(compared)} configuration{'' if len(compared) == 1 else 's'}"
+    return [(title, f"{parts} (of {count}).")]
 
 
 def _still_odes(judged: pd.DataFrame) -> list[SummaryLine]:

@@ -148,7 +148,7 @@ class Generated(RandomDataset):
 
 
 class Digits(Images):
-    """scikit-learn's bundled digits, 8 x 8 in a frame of 16 x 16: 1,347 train, 450 test."""
+    """scikit-learn's bundled digits, 8 x 8 padded to 16 x 16 pixels: 1,347 train, 450 test."""
 
     sizes = (1347, 450)
     origin = "bundled with scikit-learn"
@@ -241,9 +241,9 @@ class Spheres(Generated):
 
 
 class ThreeMinima(Generated):
-    """Starts (x, v) of a damped particle, labelled by its final minimum (Ott et al. 2021).
+    """Initial states (x, v) of a damped particle, labelled by its final minimum (Ott et al. 2021).
 
-    The starts are drawn from the trial's seed, or from `draw_seed`: then they are the same for
+    The states are drawn from the trial's seed, or from `draw_seed`: then they are the same for
     trials of all seeds.
     """
 

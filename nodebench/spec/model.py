@@ -219,7 +219,7 @@ class NeuralOde(Model):
 class KnownSystem(Model):
     """The right-hand side of the data's own system, with its coefficients as parameters.
 
-    They start off by a factor of 1 + `off`, so that the loss has a gradient.
+    Their initial values are the true ones times 1 + `off`, so that the loss has a gradient.
     """
 
     has_ode = True

@@ -26,7 +26,7 @@ class ByPlace(Settings):
 
 
 class Norms(ByPlace):
-    """The norm of each place, by default group norm."""
+    """The norm of each part of the network, by default group norm."""
 
     stem: NormName | None = "gn"
     residual: NormName | None = "gn"
@@ -34,7 +34,7 @@ class Norms(ByPlace):
 
 
 class BatchNorms(Norms):
-    """The norm of each place, by default batch norm."""
+    """The norm of each part of the network, by default batch norm."""
 
     stem: NormName | None = "bn"
     residual: NormName | None = "bn"
@@ -42,7 +42,7 @@ class BatchNorms(Norms):
 
 
 class Activations(ByPlace):
-    """The activation of each place."""
+    """The activation of each part of the network."""
 
     stem: ActivationName | None = "relu"
     residual: ActivationName | None = "relu"

@@ -89,7 +89,7 @@ class Schedule(Settings):
 
 
 class Constant(Schedule):
-    """The learning rate stays."""
+    """The learning rate is constant."""
 
     name: Literal["constant"]
 
@@ -142,16 +142,17 @@ class Kinetic(Term):
 
 
 class Jacobian(Term):
-    """The integral of ‖∂f/∂y‖² in the Frobenius norm (Finlay et al. 2020), by one random vector.
+    """The integral of ‖∂f/∂y‖² in the Frobenius norm (Finlay et al. 2020).
 
-    Each solve draws its own vector. Each evaluation of f needs one more. A number is its weight.
+    It is estimated with one random vector per solve, which doubles the evaluations of f. A number
+    is its weight.
     """
 
 
 class Taylor(Term):
     """The integral of the squared `order`-th derivative of the solution (Kelly et al. 2020).
 
-    Each evaluation of f needs `order` - 1 more.
+    Each evaluation of f requires `order` - 1 further ones.
     """
 
     order: Annotated[int, Field(ge=2, le=6), A_NUMBER]

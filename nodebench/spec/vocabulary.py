@@ -78,7 +78,7 @@ method's order, the size is multiplied by safety · e^(-(k_I + k_P)/k) · e'^(k_
 """
 
 NORMS: dict[str, str] = {
-    "gn": "group norm, 32 groups (one a channel below 32 channels)",
+    "gn": "group norm, 32 groups (one per channel below 32 channels)",
     "bn": "batch norm",
     "ln": "layer norm over channels and space: group norm with one group",
     "in": "instance norm, without affine parameters",
@@ -86,7 +86,7 @@ NORMS: dict[str, str] = {
 }
 
 WEIGHT_NORMS: dict[str, str] = {
-    "wn": "weight norm of the convolutions: a direction and a gain a filter",
+    "wn": "weight norm of the convolutions: a direction and a gain per filter",
     "sn": "spectral norm of the convolutions: divided by their largest singular value",
 }
 

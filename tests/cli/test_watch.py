@@ -165,7 +165,7 @@ def test_the_answer_is_read_from_the_page_as_plain_text(tmp_path):
     page = write_report_folder(sweep, Store(tmp_path / "runs"), tmp_path / "report")
     best, baseline, cost = answer_of(page)
     assert best.startswith("Best: tanh 8, 70.10 ± 24.85 % test accuracy (n = 3). It is not clearly")
-    assert baseline.startswith("Against the baseline: of 2 configurations, 1 better")
+    assert baseline.startswith("Against the baseline: 1 better and 1 without")
     assert cost == "Cost: 12 trials, 12 seconds of training. None failed."
 
 

@@ -40,7 +40,8 @@ def test_too_few_seeds_are_not_tested(tmp_path):
 def test_more_seeds_narrow_intervals_by_student_s_t(tmp_path):
     _, found = made(tmp_path / "three", steady, baseline={"model.activation": "relu"})
     text = (
-        "At the same spread, intervals would narrow to 42 % with 6 seeds and to 26 % with 12 seeds."
+        "At the same spread between seeds, 6 seeds would narrow the intervals to 42 % of their "
+        "width, 12 seeds to 26 %."
     )
     assert more_seeds_text(found.compared) == text
     _, found = made(tmp_path / "two", steady, seeds=2, baseline={"model.activation": "relu"})
@@ -109,7 +110,7 @@ def test_the_same_difference_in_every_pair_is_not_tested(tmp_path):
     numbers = table[["difference %", "95 % interval", "Cohen's d", "p (Holm)", "reading"]]
     assert numbers.to_numpy()[0].tolist() == ["+5.00", "–", "–", "–", alike]
     said = "2 with the same difference in every pair (not tested)"
-    assert f"of 2 configurations, {said}." in answer(found)
+    assert f"{said} (of 2 configurations)." in answer(found)
 
 
 def test_only_what_is_the_same_for_every_seed_is_the_same(tmp_path):

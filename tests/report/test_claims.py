@@ -79,8 +79,8 @@ def test_a_line_without_a_source_is_an_expectation(tmp_path):
     sweep, found = made(tmp_path, steady, claims=lines)
     claimed, expected = (claims_table([checked]).to_dict("records") for checked in found.checked)
     assert {"claim": "theirs", "source": "S0, Table 1"}.items() <= claimed[0].items()
-    assert {"expectation": "ours", "here": "not met"}.items() <= expected[0].items()
-    assert claimed[0]["here"] == "reproduced"
+    assert {"expectation": "ours", "result": "not met"}.items() <= expected[0].items()
+    assert claimed[0]["result"] == "reproduced"
     page = write_report(sweep, Store(tmp_path / "runs"), tmp_path / "report").read_text()
     assert page.index("| reproduced |") < page.index("## Expectations") < page.index("**not met**")
 
@@ -114,7 +114,7 @@ def test_a_claim_by_one_seed_or_in_the_small_form_says_so(tmp_path):
     page = write_report(sweep, store, tmp_path / "report").read_text()
     both = "1 reproduced by one seed and 1 not reproduced by one seed"
     assert f"**[Claims](#claims):** {both} (in the small form)." in page
-    assert "**These numbers are not the study's: the small form.**" in page
+    assert "**The conditions are not the study's: run in the small form.**" in page
     assert "| reproduced by one seed " in page
 
 

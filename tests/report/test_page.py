@@ -84,7 +84,7 @@ def test_the_page_has_table_figures_failures_and_provenance(made_up, tmp_path):
     sweep, store = made_up
     page = write_report_folder(sweep, store, tmp_path / "report")
     text = page.read_text()
-    assert "**4 of 6 trials finished; 1 diverged, 1 missing.**" in text
+    assert "**4 of 6 trials finished; 1 diverged, 1 not run yet.**" in text
     assert "DNF (diverged, epoch 2)" in text
     assert "loss is nan" in text
     for fact in ("hardware: abacus", "commit: abc", "torch: 2", "threads per trial: 1"):
@@ -254,7 +254,7 @@ def test_a_medium_form_is_compared_and_its_doubt_named(tmp_path, monkeypatch):
     page = write_report_folder(sweep, store, tmp_path / "report").read_text()
     doubt = "at 1 of 3 epochs, with `solver.steps` 2 instead of 4, 8"
     assert f"**This is the medium form of the sweep: {doubt}. Its numbers" in page
-    assert f"**These numbers are not the study's: {doubt}.**" in page
+    assert f"**The conditions are not the study's: {doubt}.**" in page
     assert "**[Claims](#claims):** 1 reproduced (in the medium form)." in page
     assert "of 3 comparable numbers, 2 matching and 1 differing." in page
     assert (tmp_path / "report" / "sweep.yaml").read_text() == sweep.text

@@ -85,7 +85,7 @@ def test_the_largest_size_that_has_run_counts(study):
     reported(study, "small", steady)
     found = lines(study)
     small = "[small](tiny-small/README.md)"
-    undecided = "undecided: the small form; needs `make medium-tiny`"
+    undecided = "undecided: run in the small form; needs `make medium-tiny`"
     assert found["`steps 4`: test accuracy %"] == [
         "50", "S9, table", "50.00 (n = 1)", small, undecided,
     ]  # fmt: skip

@@ -68,7 +68,7 @@ def test_the_margin_is_the_sweeps(tmp_path: Path) -> None:
     lenient = replace(sweep, file=sweep.file.model_copy(update={"margin": 0.2}))
     assert list(frames.verdict_frame(lenient, store)["verdict"]) == ["ODE"]
     page = write_report_folder(lenient, store, tmp_path / "report").read_text()
-    assert "The margin is 20 %." in page
+    assert "The margin is 20 percentage points." in page
 
 
 def test_the_training_solver_and_the_limit_are_columns_only_where_they_are_asked_for(

@@ -49,9 +49,9 @@ def test_steps_of_training_are_a_row_a_configuration(tmp_path: Path) -> None:
     assert list(table["n"]) == ["2", "2"]
     assert list(table["NFE"]) == ["27.0 ± 12.7"] * 2
     assert list(table["accepted"]) == ["5.0 ± 12.7"] * 2
-    assert list(table["NFE of a sample: least"]) == ["–", "14"]
+    assert list(table["NFE of a sample: min"]) == ["–", "14"]
     assert list(table["mean"]) == ["–", "20"]
-    assert list(table["most"]) == ["–", "38"]
+    assert list(table["max"]) == ["–", "38"]
 
 
 def test_columns_that_nobody_has_are_left_out_and_no_steps_are_no_table(tmp_path: Path) -> None:
@@ -124,7 +124,7 @@ def test_the_report_has_both_tables_and_the_data(report: tuple[Sweep, Path]) -> 
     _, folder = report
     page = (folder / "README.md").read_text(encoding="utf-8")
     for title, note in (
-        ("Steps of adaptive solvers", notes.TRAINING_STEPS),
+        ("Steps of adaptive solvers", f"{notes.TRAINING_STEPS} {notes.STEPS_PER_SAMPLE}"),
         ("Steps by test batch", notes.TEST_BATCHES),
     ):
         assert f"## {title}\n\n{note}\n\n|" in page

@@ -18,7 +18,9 @@ def test_the_answer_names_what_is_no_better_than_chance(tmp_path):
         store.folder(trial.id).create(trial)
         made = Result("finished", "", 1, {**summary, "test_accuracy": accuracy}, [], 0, 1)
         store.folder(trial.id).write_result(made)
-    assert "**No better than chance:** `steps 2` (margin 1 %)." in answer(Findings(sweep, store))
+    assert "**No better than chance:** `steps 2` (margin 1 percentage point)." in answer(
+        Findings(sweep, store)
+    )
 
 
 def test_the_answer_tells_the_best_the_baseline_and_the_claims(tmp_path):
@@ -31,10 +33,10 @@ def test_the_answer_tells_the_best_the_baseline_and_the_claims(tmp_path):
     text = answer(found)
     assert "**Best:** `tanh 8`, 70.10 ± 24.85 % test accuracy (n = 3). It is not clearly" in text
     assert (
-        "ahead (paired t-test, p = 0.075, not corrected) of the second, `tanh 2`, 60.33 ± 25.13 %."
-        in text
+        "ahead of the second best, `tanh 2`, 60.33 ± 25.13 % "
+        "(paired t-test, p = 0.075, not corrected)." in text
     )
-    assert "of 2 configurations, 1 better and 1 without a clear difference." in text
+    assert "1 better and 1 without a clear difference (of 2 configurations)." in text
     assert "**[Claims](#claims):** 1 reproduced and 1 not reproduced." in text
     assert "**[Expectations](#expectations):** 1 met." in text
     assert "**Cost:** 12 trials, 12 seconds of training. None failed." in text

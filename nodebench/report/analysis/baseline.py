@@ -117,8 +117,11 @@ def more_seeds_text(compared: Sequence[BaselineComparison]) -> str:
     seeds = min((each.difference.n for each in with_interval), default=0)
     if seeds < FEWEST_PAIRS:
         return ""
-    more = [f"{100 * width_with(n, seeds):.0f} % with {n} seeds" for n in (2 * seeds, 4 * seeds)]
-    return f"At the same spread, intervals would narrow to {' and to '.join(more)}."
+    twice, four_times = (f"{100 * width_with(n * seeds, seeds):.0f} %" for n in (2, 4))
+    return (
+        f"At the same spread between seeds, {2 * seeds} seeds would narrow the intervals to "
+        f"{twice} of their width, {4 * seeds} seeds to {four_times}."
+    )
 
 
 def compared_cells(

@@ -194,8 +194,8 @@ def claims_table(checked: Sequence[Checked]) -> pd.DataFrame:
         {
             "claim" if each.has_source else "expectation": each.claim.says,
             **({"source": each.claim.source} if each.has_source else {}),
-            "asked": asked_text(each.claim),
-            "here": each.text,
+            "condition": asked_text(each.claim),
+            "result": each.text,
             "numbers": each.numbers_text,
         }
         for each in checked

@@ -50,8 +50,11 @@ def signed(metric: str, difference: float) -> str:
 
 
 def margin_text(metric: str, margin: float) -> str:
-    """A margin of a metric that models are judged by: of accuracies in percent."""
-    return f"{100 * margin:g} %" if metric == "accuracy" else f"{margin:g}"
+    """A margin of a metric that models are judged by: of accuracies in percentage points."""
+    if metric != "accuracy":
+        return f"{margin:g}"
+    points = f"{100 * margin:g}"
+    return f"{points} percentage point{'' if points == '1' else 's'}"
 
 
 def probability(p: float) -> str:

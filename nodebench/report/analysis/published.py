@@ -299,7 +299,7 @@ def published_table(found: Sequence[Compared]) -> pd.DataFrame:
 def why_not_comparable(sweep: Sweep) -> str:
     """Why the numbers of a sweep cannot be those of its study; empty if they can."""
     if sweep.made.size == "small":
-        return "the small form"
+        return "run in the small form"
     return "its configurations were changed by `--set`" if sweep.made.has_other_cells else ""
 
 

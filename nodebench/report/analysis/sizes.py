@@ -8,7 +8,7 @@ from nodebench.spec.identity import canonical
 from nodebench.sweep import Sweep
 
 OPENING_OF_SMALL = (
-    "This is the small form of the sweep: its numbers are not those of the study's size."
+    "This is the small form of the sweep: its numbers are not those of the full size."
 )
 LENGTH_PATHS = ("train.epochs", "train.iterations")
 SCALED_WITH_LENGTH = ("train.schedule.at",)

@@ -67,7 +67,7 @@
     const input = Object.assign(document.createElement("input"), {
       type: "search",
       placeholder: example ? `Filter, such as ${compact(example)}=${textOf(rows[0], names.indexOf(example))}` : "Filter",
-      title: "Words that a row has; -word: has not; column>1, column=word",
+      title: "Shows the rows with all of these words; -word excludes rows; column>1 or column=word compares a column",
     });
     input.setAttribute("aria-label", `Filter the rows of ${title}`);
     const count = document.createElement("output");
