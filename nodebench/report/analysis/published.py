@@ -159,10 +159,18 @@ def studies() -> dict[str, PublishedStudy]:
 
 def about(sweep: str, spec: TrialSpec) -> list[PublishedNumber]:
     """The numbers about a trial's cell; a smaller size has those of the full one."""
-    study = studies().get(full_name(sweep))
+    name = full_name(sweep)
+    study = studies().get(name)
     if study is None or study.data != spec.data.name:
         return []
-    return [entry for entry in study.numbers if agrees(spec, entry.cell)]
+    return list(_about(name, spec.model_dump_json()))
+
+
+@lru_cache(maxsize=4096)
+def _about(study: str, settings: str) -> tuple[PublishedNumber, ...]:
+    """The same, kept: a scoreboard asks for each trial as often as its study has numbers."""
+    spec = TrialSpec.model_validate_json(settings)
+    return tuple(entry for entry in studies()[study].numbers if agrees(spec, entry.cell))
 
 
 @dataclass(frozen=True)
