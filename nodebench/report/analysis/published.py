@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Sequence
@@ -159,18 +160,19 @@ def studies() -> dict[str, PublishedStudy]:
 
 def about(sweep: str, spec: TrialSpec) -> list[PublishedNumber]:
     """The numbers about a trial's cell; a smaller size has those of the full one."""
-    name = full_name(sweep)
-    study = studies().get(name)
+    study = studies().get(full_name(sweep))
     if study is None or study.data != spec.data.name:
         return []
-    return list(_about(name, spec.model_dump_json()))
+    cells = tuple(json.dumps(entry.cell) for entry in study.numbers)
+    agree = _agree(cells, spec.model_dump_json())
+    return [entry for entry, is_about in zip(study.numbers, agree, strict=True) if is_about]
 
 
 @lru_cache(maxsize=4096)
-def _about(study: str, settings: str) -> tuple[PublishedNumber, ...]:
-    """The same, kept: a scoreboard asks for each trial as often as its study has numbers."""
+def _agree(cells: tuple[str, ...], settings: str) -> tuple[bool, ...]:
+    """Whether a trial agrees with each cell; a scoreboard asks it once for each of a study."""
     spec = TrialSpec.model_validate_json(settings)
-    return tuple(entry for entry in studies()[study].numbers if agrees(spec, entry.cell))
+    return tuple(agrees(spec, json.loads(cell)) for cell in cells)
 
 
 @dataclass(frozen=True)
