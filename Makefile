@@ -6,7 +6,9 @@ DOCS_READY := .venv/.docs
 PEERS_READY := .venv-peers/.ready
 SOURCES := nodebench tests benchmarks docs/site
 
-.PHONY: sweep resume test test-slow torture bench bench-peers check format lock docs dist ui clean
+.PHONY: sweep resume test fast-tests test-slow torture bench bench-peers check lint types format lock docs dist ui clean
+
+unexport PYTHONDONTWRITEBYTECODE # in containers it is often set, and each new Python compiles torch again
 
 sweep: sweep-quickstart ## Run sweeps/quickstart.yaml, or go on with it
 
@@ -21,7 +23,13 @@ medium-%: $(READY) ## The same in its medium form, nearly the study, hours on tw
 
 resume: sweep ## The same: what is missing is run, and nothing twice
 
-test: check ## Lint, types, layers and the fast tests
+test: lint ## Lint, types, layers and the fast tests; mypy runs during them, since it takes a minute
+	@$(MAKE) --no-print-directory --jobs=2 types fast-tests \
+		|| { $(MAKE) --no-print-directory types; false; } # mypy's messages again, where they are seen
+
+# Each of the two processes has a core; more threads would wait for each other.
+fast-tests: export OMP_NUM_THREADS = 1
+fast-tests: $(READY)
 	$(BIN)/pytest -n 2 --dist loadfile
 
 test-slow: $(READY) ## The tests that take minutes
@@ -35,11 +43,15 @@ bench: $(READY) ## Our speed beside torchdiffeq, DataLoader, plain Ray Tune and 
 
 bench-peers: $(PEERS_READY) ## JAX, diffrax and torchode, in an environment of their own, for make bench
 
-check: $(READY)
+check: lint types ## Lint, types and layers
+
+lint: $(READY)
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/ruff format --check $(SOURCES)
-	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+types: $(READY)
+	$(BIN)/mypy
 
 format: $(READY) ## Format the code
 	$(BIN)/ruff check --fix $(SOURCES)

@@ -3,8 +3,6 @@ import os
 import shutil
 import socket
 import sqlite3
-import subprocess
-import sys
 from collections import namedtuple
 
 import pytest
@@ -12,6 +10,7 @@ import pytest
 from nodebench.execution import doctor
 from nodebench.execution.doctor import CHECKS, Case, Finding
 from nodebench.store import Store
+from tests.support.cli_process import command
 from tests.support.tiny_sweeps import TINY, tiny
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # MLflow's own code warns
@@ -208,10 +207,7 @@ def test_what_runs_and_what_was_interrupted_is_said(case):
 
 def test_the_command_ends_with_status_one_for_a_problem_in_lines_or_json(tmp_path):
     environment = {**os.environ, "MLFLOW_TRACKING_URI": "http://127.0.0.1:1"}
-    command = [sys.executable, "-m", "nodebench", "doctor", "--json"]
-    done = subprocess.run(
-        command, cwd=tmp_path, capture_output=True, text=True, check=False, env=environment
-    )
+    done = command(tmp_path, "doctor", "--json", env=environment)
     assert done.returncode == 1, done.stderr
     checks = json.loads(done.stdout)["checks"]
     assert {row["check"] for row in checks} == set(CHECKS)

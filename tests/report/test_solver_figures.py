@@ -92,7 +92,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Sweep, Store]:
     once = {**GRADIENTS, "when": {"solver.steps": 2}}
     sweep = tiny(folder, grid={"solver.steps": [1, 2, 4]}, seeds=[0, 1], evaluate=[block, once])
     store = Store(folder / "runs")
-    with coarse_reference():
+    with coarse_reference(grows=True):
         for trial in sweep.trials:
             run_trial(trial, store, options(sweep, folder))
     return sweep, store

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import math
 from statistics import linear_regression
 
 import torch
 from torch import Tensor, nn
 
 from nodebench.ode.block import ODEBlock
+from nodebench.ode.field import Field
 from nodebench.spec.solver import Gradient, Solver
 from nodebench.training.task import Loss
 
 ADJOINT, BACKPROP = Gradient(name="adjoint"), Gradient(name="backprop")
 DECAY = 0.7
 REFERENCE = Solver(method="rk4", steps=256)
+COARSE = Solver(method="rk4", steps=8)
+"""A reference for tests of something else."""
 
 
 def euler(steps: int) -> Solver:
     return Solver(method="euler", steps=steps)
 
 
-class Linear(nn.Module):
+class Linear(Field):
     """f(y) = -a y."""
 
     def __init__(self) -> None:
@@ -31,17 +35,15 @@ class Linear(nn.Module):
         return -self.a * y
 
 
-class Lively(nn.Module):
+class Lively(Field):
     """dy/dt = a cos(20 t) y, so that y(1) = y(0) exp(a sin(20) / 20)."""
 
     def __init__(self) -> None:
         super().__init__()
         self.a = nn.Parameter(torch.tensor(6.0))
-        self.evaluations = 0
 
-    def forward(self, t: Tensor, y: Tensor) -> Tensor:
-        self.evaluations += y.dtype == torch.float64
-        return self.a * torch.cos(20 * t) * y
+    def forward(self, t: float, y: Tensor) -> Tensor:
+        return self.a * math.cos(20 * t) * y
 
 
 class Regression:

@@ -26,8 +26,12 @@ from pathlib import Path
 from typing import IO, Any, NoReturn
 
 ROOT = Path(__file__).parents[2]
-HEAVY = ("nodebench.api", "nodebench.training.trial", "nodebench.report.page",
-         "nodebench.tracking.tracker", "mlflow.store.tracking.sqlalchemy_store")  # fmt: skip
+HEAVY = (
+    *("typer.core", "typer.completion", "rich.progress", "rich.table", "sklearn.datasets"),
+    *("nodebench.api", "nodebench.training.trial", "nodebench.report.page"),
+    *("nodebench.tracking.tracker", "mlflow.store.tracking.sqlalchemy_store"),
+)
+"""All but `nodebench.cli`, whose consoles are as the environment of a command."""
 LONGEST_ORDER = 1 << 17
 """Bytes of a command's words and environment."""
 

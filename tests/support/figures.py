@@ -1,4 +1,4 @@
-"""Figures that are built and not rendered, which is most of the time that a small report takes.
+"""Figures that are built but neither laid out nor rendered, most of what a small report takes.
 
 Every test has them so, unless it asks for `rendered_figures`.
 """
@@ -11,8 +11,12 @@ from typing import Any
 
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
 
-RENDER = Figure.savefig
+RENDERING = {
+    name: getattr(Figure, name) for name in ("savefig", "draw_without_rendering", "get_tightbbox")
+}
+"""What `report/figures/style.py:save` calls, most of whose time is the layout's."""
 EMPTY = {
     ".svg": b'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1 1"/>',
     ".png": base64.b64decode(
@@ -29,11 +33,14 @@ def leave_unrendered() -> None:
         file.write_bytes(EMPTY[file.suffix])
 
     Figure.savefig = write_empty  # type: ignore[method-assign]
+    Figure.draw_without_rendering = lambda _figure: None  # type: ignore[method-assign]
+    Figure.get_tightbbox = lambda _figure: Bbox.unit()  # type: ignore[method-assign]
 
 
 @contextmanager
 def rendered_figures() -> Iterator[None]:
     """For tests of what figures show, of their files, or of labels that could fail in them."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Figure, "savefig", RENDER)
+        for name, method in RENDERING.items():
+            patch.setattr(Figure, name, method)
         yield

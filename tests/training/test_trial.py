@@ -118,6 +118,7 @@ def test_a_model_of_ones_own_runs_by_import_path(tmp_path, monkeypatch):
     assert result.summary["nfe_forward"] == 2
 
 
+@pytest.mark.usefixtures("coarse_reference")
 def test_points_added_later_are_evaluated_without_training(tmp_path):
     sweep, store = tiny(tmp_path), Store(tmp_path)
     trial, folder = sweep.trials[0], store.folder(sweep.trials[0].id)
@@ -171,6 +172,7 @@ def test_the_trial_file_names_every_setting(tmp_path):
     assert TrialSpec.model_validate(values["spec"]) == trial.spec
 
 
+@pytest.mark.usefixtures("coarse_reference")
 def test_a_point_under_a_limit_since_raised_is_evaluated_again(tmp_path):
     sweep, store = tiny(tmp_path), Store(tmp_path)
     trial, folder = sweep.trials[0], store.folder(sweep.trials[0].id)
@@ -273,6 +275,7 @@ def wants_a_point(sweep, tmp_path, steps=8):
     return dataclasses.replace(options(sweep, tmp_path), evaluate=wanted)
 
 
+@pytest.mark.usefixtures("coarse_reference")
 def test_weights_that_are_trained_again_are_nobodys_until_they_are_the_last(tmp_path):
     sweep, store = tiny(tmp_path), Store(tmp_path)
     trial, folder = sweep.trials[0], store.folder(sweep.trials[0].id)
@@ -297,6 +300,7 @@ def test_weights_that_are_trained_again_are_nobodys_until_they_are_the_last(tmp_
     assert len(folder.evaluations()) == 3  # its own, the limit, and the one asked for
 
 
+@pytest.mark.usefixtures("coarse_reference")
 def test_weights_that_are_trained_again_to_other_numbers_replace_the_whole_record(tmp_path):
     sweep, store = tiny(tmp_path), Store(tmp_path)
     trial, folder = sweep.trials[0], store.folder(sweep.trials[0].id)
@@ -315,6 +319,7 @@ def test_weights_that_are_trained_again_to_other_numbers_replace_the_whole_recor
     assert [row["loss"] for row in found[:2]] == [row["loss"] for row in points[:2]]
 
 
+@pytest.mark.usefixtures("coarse_reference")
 def test_points_that_failed_are_measured_again_if_failures_are_to_be_retried(tmp_path, monkeypatch):
     sweep, store = tiny(tmp_path), Store(tmp_path)
     trial, folder = sweep.trials[0], store.folder(sweep.trials[0].id)

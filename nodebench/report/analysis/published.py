@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Sequence
@@ -162,7 +163,16 @@ def about(sweep: str, spec: TrialSpec) -> list[PublishedNumber]:
     study = studies().get(full_name(sweep))
     if study is None or study.data != spec.data.name:
         return []
-    return [entry for entry in study.numbers if agrees(spec, entry.cell)]
+    cells = tuple(json.dumps(entry.cell) for entry in study.numbers)
+    agree = _agree(cells, spec.model_dump_json())
+    return [entry for entry, is_about in zip(study.numbers, agree, strict=True) if is_about]
+
+
+@lru_cache(maxsize=4096)
+def _agree(cells: tuple[str, ...], settings: str) -> tuple[bool, ...]:
+    """Whether a trial agrees with each cell; a scoreboard asks it once for each of a study."""
+    spec = TrialSpec.model_validate_json(settings)
+    return tuple(agrees(spec, json.loads(cell)) for cell in cells)
 
 
 @dataclass(frozen=True)

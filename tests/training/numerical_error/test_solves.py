@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import copy
+import functools
 import math
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from nodebench.ode.block import ODEBlock, ode_blocks, take_evaluations
+from nodebench.ode.field import Field
 from nodebench.spec.solver import Solver
 from nodebench.training.numerical_error.gradients import ReferenceGradient
 from nodebench.training.numerical_error.solves import ReferenceSolves
@@ -67,18 +69,19 @@ def test_nothing_is_said_of_solves_near_rounding() -> None:
     assert errors.under(REFERENCE) == pytest.approx(DECAY**5 / 120 / 256**4, rel=0.05)
 
 
-class Swinging(nn.Module):
+class Swinging(Field):
     """dy/dt = 6 cos(20 t) y."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.evaluations = 0
+        self.times: list[float] = []
 
-    def forward(self, t: Tensor, y: Tensor) -> Tensor:
-        self.evaluations += 1
-        return 6 * torch.cos(20 * t) * y
+    def forward(self, t: float, y: Tensor) -> Tensor:
+        self.times.append(t)
+        return y * (6 * math.cos(20 * t))
 
 
+@functools.cache
 def true_error(solver: Solver) -> float:
     """Of the same field, from the closed form."""
     block = ODEBlock(Swinging(), solver, BACKPROP)
@@ -106,16 +109,31 @@ def test_an_error_is_right_or_not_told(steps: int) -> None:
     assert (found is None) == (steps > 1024)
     if found is not None:
         assert found == pytest.approx(true_error(solver), rel=2e-2)
-    # The references, of 256, 1,024 and 4,096 steps, with their halves and once for their inputs.
-    steps_of_references = 256 + 1.5 * (256 + 1024 + 4096)
-    evaluations = next(ode_blocks(errors.model)).f.evaluations
-    assert evaluations <= 4 * (steps_of_references + steps)
+    # The references, of 256, 1,024 and 4,096 steps, with their halves.
+    steps_of_references = 1.5 * (256 + 1024 + 4096)
+    times = next(ode_blocks(errors.model)).f.times
+    assert len(times) <= 4 * (steps_of_references + steps)
+
+
+def test_no_solve_is_taken_twice_against_the_same_reference() -> None:
+    errors = ReferenceSolves(network(Swinging()), Regression(), REFERENCE)
+    times = next(ode_blocks(errors.model)).f.times
+    assert len(times) == 4 * (256 + 128)  # the first gave the blocks their inputs too
+    assert errors.reference.own_error < 1e-6
+    found = errors.under(euler(8))
+    assert errors.order(euler(8)) is not None
+    assert errors.under(euler(8)) == found == pytest.approx(true_error(euler(8)), rel=1e-5)
+    assert len(times) == 4 * (256 + 128) + 8 + 16 + 32
+    assert errors.under(Solver(method="rk4_38", steps=512)) is not None  # needs a finer reference
+    before = len(times)
+    assert errors.under(euler(8)) == pytest.approx(found, rel=1e-5)
+    assert len(times) == before + 8
 
 
 def test_a_reference_near_a_kink_is_not_taken_for_better_than_it_is() -> None:
-    class Kinked(nn.Module):
-        def forward(self, t: Tensor, y: Tensor) -> Tensor:
-            return (t - 0.3).relu() * 4 + 0 * y
+    class Kinked(Field):
+        def forward(self, t: float, y: Tensor) -> Tensor:
+            return 0 * y + 4 * max(t - 0.3, 0)
 
     errors = ReferenceSolves(network(Kinked()), Regression(), REFERENCE)
     y0 = Regression().sample(8).double()
