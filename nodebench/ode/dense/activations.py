@@ -78,7 +78,7 @@ def _tanh(x):
 
 @compiled
 def activate(out, at, x, row, units, kind):
-    """out = the activation of x [units, 1, BLOCK]: two arrays, so that loops are vectorised."""
+    """Out = the activation of x [units, 1, BLOCK]: two arrays, so that loops are vectorised."""
     zero, leak = x.dtype.type(0), x.dtype.type(LEAK)
     for i in range(units):
         r = row + i

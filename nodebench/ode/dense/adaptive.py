@@ -7,8 +7,8 @@ differentiated: the gradient is that of the accepted steps.
 from __future__ import annotations
 
 import math
+from collections import namedtuple
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -18,32 +18,43 @@ from nodebench.ode.adaptive.controlled import failure
 from nodebench.ode.adaptive.counts import StepCounts
 from nodebench.ode.adaptive.step_size import SMALLEST_ERROR
 from nodebench.ode.dense.activations import BLOCK, compiled
-from nodebench.ode.dense.kernels import START, Network, evaluate, take_step
-from nodebench.ode.dense.solve import Array, Taken, coefficients
+from nodebench.ode.dense.kernels import (
+    START,
+    Network,
+    copy,
+    copy_back,
+    evaluate,
+    take_step,
+)
+from nodebench.ode.dense.solve import Array, Taken, scheme_of
 from nodebench.ode.field import Counted
 from nodebench.ode.tableau import EMBEDDED
 from nodebench.spec.solver import Control, Solver
 from nodebench.spec.vocabulary import CONTROLLERS
 
-if TYPE_CHECKING:
-    from nodebench.ode.tableau import EmbeddedTableau
-
 CHUNK = 16
 """Steps whose layers are kept in one array; tries between two looks at the limits of a trial."""
+
+
+Way = namedtuple("Way", "sign batch dim rtol atol integral proportional order safety least most")
+"""A direction of time, the size of a state without its padding, the tolerances, and what makes a
+step's size of its error: a controller's exponents and the bounds of its factor."""
 
 
 class ControlledSteps:
     """The steps of an adaptive solve of a field from times[0] over all other times."""
 
-    first = 1
-
     def __init__(self, f: Counted, y0: Tensor, times: Sequence[float], solver: Solver):
-        self.tableau: EmbeddedTableau = EMBEDDED[solver.method]
-        self._f, self._times, self._solver = f, times, solver
-        self._sign = 1.0 if times[-1] > times[0] else -1.0
-        self._batch, self._dim = y0.shape
-        # The time, the next step's size, the error remembered and that of the last step tried.
-        self._clock = np.array([times[0], 0.0, 1.0, 0.0])
+        self.tableau = EMBEDDED[solver.method]
+        self._f, self._times = f, times
+        control = solver.control or Control()
+        integral, proportional, _ = CONTROLLERS[control.controller]
+        assert solver.order is not None
+        self._way = Way(
+            1.0 if times[-1] > times[0] else -1.0, *y0.shape, *map(float, solver.tolerances),
+            integral, proportional, float(solver.order),
+            control.safety, control.min_factor, control.max_factor,
+        )  # fmt: skip
 
     def take(self, y: Array, network: Network, *, keeps: bool) -> Taken:
         """Solves from y [1, blocks, units, BLOCK].
@@ -53,22 +64,24 @@ class ControlledSteps:
             Diverged: the field is not finite, however small a step.
             TrialFailure: a limit of the trial.
         """
-        y, slope = y[0].copy(), np.empty_like(y[0])
-        for _ in range(2):
-            self._f.on_evaluation()
-        self._clock[1] = first_step(self._sign, self._rule(), y, slope, network, self._batch, self._dim)
-        sizes, outputs, kept, states = [], [], [], []
+        network = Network(*(row[0] for row in network[:3]), *network[3:])
+        at = (y[0].copy(), np.empty_like(y[0]))  # the state and slope, moved on by each step
+        size = first_step(self._way, at, network)
+        self._count(2)
+        # The time, the next step's size, the error remembered, and that of the last step tried.
+        clock = np.array([self._times[0], size, 1.0, 0.0])
+        sizes, outputs, kept, states = list[Array](), list[int](), list[Array](), list[Array]()
         rejected = 0
         for number, end in enumerate(self._times[1:]):
-            while self._clock[0] != end:
-                layers = self._layers(len(y), network, keeps=keeps)
-                taken, tried = self._try(end, y, slope, layers, network)
+            while clock[0] != end:
+                layers = self._layers(len(y[0]), network, keeps=keeps)
+                taken, tried = self._try(clock, end, at, layers, network)
                 rejected += tried - len(taken)
                 sizes.append(taken)
                 kept.append(layers[:, :, : len(taken)] if keeps else layers)
             count = sum(map(len, sizes)) - len(outputs)
             outputs += [-1] * (count - 1) + [number]
-            states.append(y[None].copy())
+            states.append(at[0][None].copy())
         self._f.on_counts(StepCounts(float(len(outputs)), float(rejected)))
         whole = np.concatenate(kept, 2) if keeps else kept[-1]
         return Taken(np.concatenate(sizes), np.array(outputs), np.stack(states), whole)
@@ -78,83 +91,72 @@ class ControlledSteps:
         return np.empty(shape, network.weights.dtype)
 
     def _try(
-        self, end: float, y: Array, slope: Array, layers: Array, network: Network
+        self, clock: Array, end: float, at: tuple[Array, Array], layers: Array, network: Network
     ) -> tuple[Array, int]:
-        """The sizes of the steps accepted, and how many were tried; y and slope are moved on."""
-        sizes = np.zeros(CHUNK)
+        """The sizes of the steps accepted, and how many were tried."""
+        sizes, scheme = np.zeros(CHUNK), scheme_of(self.tableau)
         accepted, tried, is_stuck = try_steps(
-            self._clock, end, self._sign, self._rule(), y, slope, layers[0], sizes, network,
-            *coefficients(self.tableau), np.array(self.tableau.e), self._batch, self._dim,
-        )  # fmt: skip
-        for _ in range(tried * (len(self.tableau.b) - 1)):
-            self._f.on_evaluation()
+            clock, end, self._way, at, layers[0], sizes, network, scheme
+        )
+        self._count(tried * (len(self.tableau.b) - 1))
         if is_stuck:
-            raise failure(*torch.tensor(self._clock[[1, 3]]).unbind())
+            raise failure(*torch.tensor(clock[[1, 3]]).unbind())
         return sizes[:accepted], tried
 
-    def _rule(self) -> Array:
-        """Tolerances, and what makes a step's size of an error."""
-        control, order = self._solver.control or Control(), self._solver.order
-        integral, proportional, _ = CONTROLLERS[control.controller]
-        factors = control.safety, control.min_factor, control.max_factor
-        return np.array([*self._solver.tolerances, integral, proportional, order, *factors])
+    def _count(self, evaluations: int) -> None:
+        for _ in range(evaluations):
+            self._f.on_evaluation()
 
 
 @compiled
-def first_step(sign, rule, y, slope, network, batch, dim):
+def first_step(way, at, network):
     """A first step's size, as `step_size.first_size`; fills the first slope."""
-    rtol, atol, order = rule[0], rule[1], rule[4]
+    y, slope = at
     output = network.starts[-2]
     values = np.zeros((network.starts[-1], 1, BLOCK), y.dtype)
-    raw, ahead = np.zeros_like(values), np.zeros_like(y)
+    raw, change = np.zeros_like(values), np.zeros_like(y)
     for block in range(len(y)):
-        for i in range(y.shape[1]):
-            for j in range(BLOCK):
-                values[i, 0, j] = y[block, i, j]
-        evaluate(network, START, values, START, raw)
-        for i in range(y.shape[1]):
-            for j in range(BLOCK):
-                slope[block, i, j] = values[output + i, 0, j]
-    d0, d1 = scaled_size(y, y, rtol, atol, batch, dim), scaled_size(slope, y, rtol, atol, batch, dim)
+        copy(values, y[block], START, START)
+        evaluate(network, values, START, raw)
+        copy_back(slope[block], values, output, START)
+    d0, d1 = scaled_size(y, y, way), scaled_size(slope, y, way)
     h0 = 1e-6 if d0 < 1e-5 or d1 < 1e-5 else 0.01 * d0 / d1
+    h = y.dtype.type(way.sign * h0)
     for block in range(len(y)):
         for i in range(y.shape[1]):
             for j in range(BLOCK):
-                values[i, 0, j] = y[block, i, j] + y.dtype.type(sign * h0) * slope[block, i, j]
-        evaluate(network, START, values, START, raw)
+                values[i, 0, j] = y[block, i, j] + h * slope[block, i, j]
+        evaluate(network, values, START, raw)
         for i in range(y.shape[1]):
             for j in range(BLOCK):
-                ahead[block, i, j] = values[output + i, 0, j] - slope[block, i, j]
-    d2 = scaled_size(ahead, y, rtol, atol, batch, dim) / h0
+                change[block, i, j] = values[output + i, 0, j] - slope[block, i, j]
+    d2 = scaled_size(change, y, way) / h0
     if d1 <= 1e-15 and d2 <= 1e-15:
-        h1 = max(1e-6, h0 * 1e-3)
-    else:
-        h1 = (0.01 / max(d1, d2)) ** (1 / order)
-    return min(100 * h0, h1)
+        return min(100 * h0, max(1e-6, h0 * 1e-3))
+    return min(100 * h0, (0.01 / max(d1, d2)) ** (1 / way.order))
 
 
 @compiled
-def scaled_size(x, y, rtol, atol, batch, dim):
+def scaled_size(x, y, way):
     """The root mean square of x as a share of the tolerance at y."""
     total = 0.0
     for block in range(len(x)):
-        for i in range(dim):
-            for j in range(min(BLOCK, batch - block * BLOCK)):
-                share = x[block, i, j] / (atol + rtol * abs(y[block, i, j]))
+        for i in range(way.dim):
+            for j in range(min(BLOCK, way.batch - block * BLOCK)):
+                share = x[block, i, j] / (way.atol + way.rtol * abs(y[block, i, j]))
                 total += share * share
-    return math.sqrt(total / (batch * dim))
+    return math.sqrt(total / (way.batch * way.dim))
 
 
 @compiled
-def try_steps(
-    clock, end, sign, rule, y, slope, layers, sizes, network, a, b, e, batch, dim
-):
+def try_steps(clock, end, way, at, layers, sizes, network, scheme):
     """Tries as many steps as there is room for `sizes`, until `end`.
 
     Returns how many were accepted and tried, and whether the solve cannot go on.
     """
+    y, slope = at
     after, raw = np.zeros_like(y), np.zeros((layers.shape[2], 1, BLOCK), y.dtype)
-    output = network.starts[-2]
+    output, last = network.starts[-2], len(scheme.b) - 1
     accepted = 0
     for tried in range(len(sizes)):
         t, size = clock[0], clock[1]
@@ -165,65 +167,54 @@ def try_steps(
         total = 0.0
         for block in range(len(y)):
             values = layers[block, accepted % layers.shape[1]]
-            for i in range(output):  # the first slope has no evaluation here
-                for j in range(BLOCK):
-                    values[i, 0, j] = 0
-            for i in range(y.shape[1]):
-                for j in range(BLOCK):
-                    values[output + i, 0, j] = slope[block, i, j]
-            take_step(network, START, values, START, raw, y[block], sign * h, a, b, START + 1)
-            for i in range(y.shape[1]):
-                for j in range(BLOCK):
-                    after[block, i, j] = raw[i, 0, j]
-            samples = min(BLOCK, batch - block * BLOCK)
-            total += squared_error(values, output, y[block], after[block], h, e, rule, samples, dim)
-        error = math.sqrt(total / (batch * dim))
-        clock[3] = error
-        if t + sign * h == t or not math.isfinite(size):
+            values[:, 0] = 0  # the first slope has no evaluation here
+            copy(values, slope[block], output, START)
+            take_step(network, values, START, raw, y[block], way.sign * h, scheme)
+            copy_back(after[block], raw, START, START)
+            samples = min(BLOCK, way.batch - block * BLOCK)
+            total += squared_error(values, y[block], after[block], h, network, scheme, way, samples)
+        error = math.sqrt(total / (way.batch * way.dim))
+        clock[1], clock[3] = h * factor(error, clock[2], way), error
+        if t + way.sign * h == t or not math.isfinite(size):
             return accepted, tried + 1, True
-        clock[1] = h * factor(error, clock[2], rule)
         if error <= 1:
             for block in range(len(y)):
                 values = layers[block, accepted % layers.shape[1]]
-                for i in range(y.shape[1]):
-                    for j in range(BLOCK):
-                        y[block, i, j] = after[block, i, j]
-                        slope[block, i, j] = values[output + i, len(b) - 1, j]
-            sizes[accepted] = sign * h
+                y[block] = after[block]
+                copy_back(slope[block], values, output, last)
+            sizes[accepted] = way.sign * h
             accepted += 1
-            clock[0] = t + sign * h if size < left else end
-            if rule[3] > 0:
+            clock[0] = t + way.sign * h if size < left else end
+            if way.proportional > 0:
                 clock[2] = max(error, SMALLEST_ERROR)
     return accepted, len(sizes), False
 
 
 @compiled
-def squared_error(values, output, y, after, h, e, rule, samples, dim):
+def squared_error(values, y, after, h, network, scheme, way, samples):
     """The sum of squares of a step's errors as shares of the tolerance, of some samples."""
-    rtol, atol = rule[0], rule[1]
-    total = 0.0
-    for i in range(dim):
+    output, total = network.starts[-2], 0.0
+    for i in range(way.dim):
         for j in range(samples):
             error = 0.0
-            for stage in range(len(e)):
-                error += e[stage] * values[output + i, stage, j]
-            share = h * error / (atol + rtol * max(abs(y[i, j]), abs(after[i, j])))
+            for stage in range(len(scheme.e)):
+                error += scheme.e[stage] * values[output + i, stage, j]
+            share = h * error / (way.atol + way.rtol * max(abs(y[i, j]), abs(after[i, j])))
             total += share * share
     return total
 
 
 @compiled
-def factor(error, before, rule):
+def factor(error, before, way):
     """What a step's size is multiplied by, as `Controller.factor`."""
-    integral, proportional, order, safety = rule[2], rule[3], rule[4], rule[5]
-    least, most = rule[6], rule[7]
+    least = way.least
     if not math.isfinite(error):
         return least
     if error <= 1:
-        found = safety * error ** (-(integral + proportional) / order)
-        found *= before ** (proportional / order)
+        found = way.safety * error ** (-(way.integral + way.proportional) / way.order)
+        found *= before ** (way.proportional / way.order)
     else:
-        found = safety * error ** (-1 / order)
-    if proportional == 0 and error < 1:
+        found = way.safety * error ** (-1 / way.order)
+    if way.proportional == 0 and error < 1:
         least = 1.0
-    return min(max(found, least), most)
+    return min(max(found, least), way.most)

@@ -4,14 +4,13 @@ A solve is the loop that it looks like, with no call of torch in it: of small la
 longer than the arithmetic. An item is one seed and a block of its samples: items go through a solve
 independently of each other, unless an adaptive method chooses a step for all of them.
 
-The values of all layers at some evaluations, and their gradients, are [units, evaluations, BLOCK].
-A layer's rows start at `starts[layer]`; those of its output are those of the next layer. Units are
-padded to whole `LANES` by weights of zero, so that loops have a known length and are vectorised.
+The values of all layers at some evaluations, and their gradients, are [rows, columns, BLOCK]: a row
+is a unit and a column an evaluation. A layer's units are padded to whole `LANES` by weights of
+zero, so that loops have a known length and are vectorised. Of a solve, `kept` has all values,
+[seeds, blocks, groups, rows, columns, BLOCK]: a group is some steps, a column for each of their
+stages. A solve without a gradient has one group, which each takes in turn.
 
-Arrays are passed whole with the indices of what is meant: views cost time, most of all to compile.
-Of a solve, `kept` has the values of all layers, [seeds, blocks, groups, rows, columns, BLOCK]: a
-group is some steps, a column for each of their stages. A solve without a gradient has one group,
-which each takes in turn.
+Arrays are passed whole, with the indices of what is meant: views cost time, most of all to compile.
 """
 
 from __future__ import annotations
@@ -25,39 +24,52 @@ from nodebench.ode.dense.activations import BLOCK, activate, compiled, pull_acti
 LANES = 4
 """Units that a product takes at once."""
 
-START = np.int64(0)
-"""The first column, as a number that numba does not take for a constant to compile anew for."""
-
 GROUP = 4
 """Evaluations, at least, whose products for weight gradients are taken together."""
 
+START = np.int64(0)
+"""The first column, in a type that numba does not take for a constant to compile anew for."""
+
 Network = namedtuple("Network", "weights transposed biases starts places kind")
-"""Dense layers. The parameters of all layers are rows, one for each seed: weights and transposed
-weights start at `places[layer]`, a layer's bias at `starts[layer + 1]`; `kind` is the activation
-between layers."""
+"""Dense layers. Their parameters are in a row, or in one for each seed: the weights of a layer, and
+transposed, from `places[layer]`; its bias from `starts[layer + 1]`. Among the values of all layers,
+its inputs are the rows from `starts[layer]`, and its outputs are the next one's inputs. `kind` is
+the activation between layers."""
+
+Scheme = namedtuple("Scheme", "a b e first")
+"""A tableau. `first` is the first stage that a step evaluates: 0, or 1 of embedded methods, whose
+step takes the slope at its start from the step before."""
+
+Gradients = namedtuple("Gradients", "states slopes weights biases")
+"""dL/dy [seeds, blocks, units, BLOCK] and dL/dslope, before some step; dL/dW and dL/db
+[seeds, blocks, ...], in rows."""
 
 
 @compiled
-def multiply(out, row, at, weights, seed, place, outputs, inputs, x, x_row, x_at):
-    """out += W x, of one evaluation: four rows of W by four units of x at a time."""
+def of_seed(networks, seed):
+    """One seed's network."""
+    return Network(
+        networks.weights[seed], networks.transposed[seed], networks.biases[seed],
+        networks.starts, networks.places, networks.kind,
+    )  # fmt: skip
+
+
+@compiled
+def multiply(out, to, weights, place, shape, x, of):
+    """Out += W x, from the row and column `to` and `of`: four rows of W by four units at a time."""
+    outputs, inputs = shape
+    row, at = to
+    x_row, x_at = of
     for i in range(0, outputs, 4):
         for k in range(0, inputs, 4):
             p = place + i * inputs + k
-            a0, a1, a2, a3 = (
-                weights[seed, p], weights[seed, p + 1], weights[seed, p + 2], weights[seed, p + 3]
-            )  # fmt: skip
+            a0, a1, a2, a3 = weights[p], weights[p + 1], weights[p + 2], weights[p + 3]
             p += inputs
-            b0, b1, b2, b3 = (
-                weights[seed, p], weights[seed, p + 1], weights[seed, p + 2], weights[seed, p + 3]
-            )  # fmt: skip
+            b0, b1, b2, b3 = weights[p], weights[p + 1], weights[p + 2], weights[p + 3]
             p += inputs
-            c0, c1, c2, c3 = (
-                weights[seed, p], weights[seed, p + 1], weights[seed, p + 2], weights[seed, p + 3]
-            )  # fmt: skip
+            c0, c1, c2, c3 = weights[p], weights[p + 1], weights[p + 2], weights[p + 3]
             p += inputs
-            d0, d1, d2, d3 = (
-                weights[seed, p], weights[seed, p + 1], weights[seed, p + 2], weights[seed, p + 3]
-            )  # fmt: skip
+            d0, d1, d2, d3 = weights[p], weights[p + 1], weights[p + 2], weights[p + 3]
             r, s = row + i, x_row + k
             for j in range(BLOCK):
                 x0, x1 = x[s, x_at, j], x[s + 1, x_at, j]
@@ -69,8 +81,9 @@ def multiply(out, row, at, weights, seed, place, outputs, inputs, x, x_row, x_at
 
 
 @compiled
-def add_outer(by_weights, seed, block, place, g, row, x, x_row, outputs, inputs, columns):
+def add_outer(by_weights, place, shape, g, row, x, x_row, columns):
     """dL/dW += g x', over so many columns: four rows of g by two of x at a time."""
+    outputs, inputs = shape
     zero = g.dtype.type(0)
     for i in range(row, row + outputs, 4):
         for k in range(x_row, x_row + inputs, 2):
@@ -86,172 +99,194 @@ def add_outer(by_weights, seed, block, place, g, row, x, x_row, outputs, inputs,
                 d0 += g[i + 3, j] * x0
                 d1 += g[i + 3, j] * x1
             p = place + (i - row) * inputs + k - x_row
-            by_weights[seed, block, p] += a0
-            by_weights[seed, block, p + 1] += a1
-            by_weights[seed, block, p + inputs] += b0
-            by_weights[seed, block, p + inputs + 1] += b1
-            by_weights[seed, block, p + 2 * inputs] += c0
-            by_weights[seed, block, p + 2 * inputs + 1] += c1
-            by_weights[seed, block, p + 3 * inputs] += d0
-            by_weights[seed, block, p + 3 * inputs + 1] += d1
+            by_weights[p] += a0
+            by_weights[p + 1] += a1
+            p += inputs
+            by_weights[p] += b0
+            by_weights[p + 1] += b1
+            p += inputs
+            by_weights[p] += c0
+            by_weights[p + 1] += c1
+            p += inputs
+            by_weights[p] += d0
+            by_weights[p + 1] += d1
 
 
 @compiled
-def evaluate(network, seed, values, at, raw):
-    """dy/dt in the rows of the last output, from a state in those of the first layer."""
+def shape_of(network, layer):
+    """A layer's outputs and inputs."""
+    starts = network.starts
+    return starts[layer + 2] - starts[layer + 1], starts[layer + 1] - starts[layer]
+
+
+@compiled
+def evaluate(network, values, at, raw):
+    """dy/dt in the rows of the last output, from a state in those of the first input.
+
+    `raw` has one column, for a layer before its activation.
+    """
     starts = network.starts
     layers = len(starts) - 2
     for layer in range(layers):
-        row, inputs = starts[layer], starts[layer + 1] - starts[layer]
-        outputs = starts[layer + 2] - starts[layer + 1]
-        for i in range(outputs):
-            bias = network.biases[seed, starts[layer + 1] + i]
+        shape = shape_of(network, layer)
+        row = starts[layer + 1]
+        for i in range(shape[0]):
+            bias = network.biases[row + i]
             for j in range(BLOCK):
                 raw[i, 0, j] = bias
-        place = network.places[layer]
-        multiply(raw, START, START, network.weights, seed, place, outputs, inputs, values, row, at)
+        to, of = (START, START), (starts[layer], at)
+        multiply(raw, to, network.weights, network.places[layer], shape, values, of)
         if layer < layers - 1:
-            activate(values, at, raw, starts[layer + 1], outputs, network.kind)
+            activate(values, at, raw, row, shape[0], network.kind)
         else:
-            for i in range(outputs):
+            for i in range(shape[0]):
                 for j in range(BLOCK):
-                    values[starts[layers] + i, at, j] = raw[i, 0, j]
+                    values[row + i, at, j] = raw[i, 0, j]
 
 
 @compiled
-def pull_evaluation(network, seed, gradients, values, at):
-    """dL/dx in the rows of the first layer, from dL/dslope in those of the last output."""
+def pull_evaluation(network, gradients, values, at):
+    """dL/dx in the rows of the first input, from dL/dslope in those of the last output."""
     starts = network.starts
     zero = values.dtype.type(0)
     for layer in range(len(starts) - 3, -1, -1):
-        row, inputs = starts[layer], starts[layer + 1] - starts[layer]
-        outputs = starts[layer + 2] - starts[layer + 1]
+        outputs, inputs = shape_of(network, layer)
+        row = starts[layer]
         for i in range(row, row + inputs):
             for j in range(BLOCK):
                 gradients[i, at, j] = zero
-        above, place = starts[layer + 1], network.places[layer]
-        multiply(
-            gradients, row, at, network.transposed, seed, place, inputs, outputs, gradients, above, at
-        )
+        to, of = (row, at), (starts[layer + 1], at)
+        place = network.places[layer]
+        multiply(gradients, to, network.transposed, place, (inputs, outputs), gradients, of)
         if layer:
             pull_activation(gradients, values, at, row, inputs, network.kind)
 
 
 @compiled
-def add_outers(by_weights, by_biases, seed, block, network, gradients, values, count):
+def add_outers(by_weights, by_biases, network, gradients, values, count):
     """Adds the gradients of all parameters, from the first `count` evaluations."""
     starts, columns = network.starts, count * BLOCK
     g, x = gradients.reshape(len(gradients), -1), values.reshape(len(values), -1)
     for layer in range(len(starts) - 2):
-        row, inputs = starts[layer + 1], starts[layer + 1] - starts[layer]
-        outputs, place = starts[layer + 2] - row, network.places[layer]
-        add_outer(by_weights, seed, block, place, g, row, x, starts[layer], outputs, inputs, columns)
+        row, shape = starts[layer + 1], shape_of(network, layer)
+        add_outer(by_weights, network.places[layer], shape, g, row, x, starts[layer], columns)
     for i in range(starts[1], starts[-1]):
         total = g.dtype.type(0)
         for j in range(columns):
             total += g[i, j]
-        by_biases[seed, block, i] += total
+        by_biases[i] += total
 
 
 @compiled
-def move(out, y, h, weights, slopes, row, at, count):
-    """out = y + h sum_i weights_i slopes_i, of `count` slopes, which are evaluations' outputs."""
-    units = len(y)
-    for i in range(units):
+def copy(out, y, row, at):
+    """A state or slope into the rows from `row`."""
+    for i in range(len(y)):
         for j in range(BLOCK):
-            out[i, 0, j] = y[i, j]
+            out[row + i, at, j] = y[i, j]
+
+
+@compiled
+def copy_back(y, values, row, at):
+    """A state or slope from the rows from `row`."""
+    for i in range(len(y)):
+        for j in range(BLOCK):
+            y[i, j] = values[row + i, at, j]
+
+
+@compiled
+def move(out, y, h, weights, slopes, to, count):
+    """Out = y + h sum_i weights_i slopes_i, of `count` slopes from the row and column `to`."""
+    row, at = to
+    copy(out, y, START, START)
     for stage in range(count):
         scale = y.dtype.type(h * weights[stage])
         if scale != 0:
-            for i in range(units):
+            for i in range(len(y)):
                 for j in range(BLOCK):
                     out[i, 0, j] += scale * slopes[row + i, at + stage, j]
 
 
 @compiled
-def take_step(network, seed, values, at, raw, y, h, a, b, first):
+def take_step(network, values, at, raw, y, h, scheme):
     """The evaluations of a step from y, in columns from `at`; the state after it is in `raw`."""
-    units, output = len(y), network.starts[-2]
-    for stage in range(first, len(b)):
-        move(raw, y, h, a[stage], values, output, at, stage)
-        for i in range(units):
+    to = (network.starts[-2], at)
+    for stage in range(scheme.first, len(scheme.b)):
+        move(raw, y, h, scheme.a[stage], values, to, stage)
+        for i in range(len(y)):
             for j in range(BLOCK):
                 values[i, at + stage, j] = raw[i, 0, j]
-        evaluate(network, seed, values, at + stage, raw)
-    move(raw, y, h, b, values, output, at, len(b))
+        evaluate(network, values, at + stage, raw)
+    move(raw, y, h, scheme.b, values, to, len(scheme.b))
 
 
 @compiled
-def solve_fixed(items, y, kept, network, steps, a, b):
+def solve_fixed(items, y, kept, networks, steps, scheme):
     """Fills y [seeds, blocks, steps + 1, units, BLOCK] from the states at the first time.
 
     An item is a block of a seed; those from the one number to the other are solved.
     """
-    together = kept.shape[4] // len(b)
+    stages = len(scheme.b)
+    together = kept.shape[4] // stages
     raw = np.zeros((kept.shape[3], 1, BLOCK), y.dtype)
     for item in range(items[0], items[1]):
         seed, block = item // y.shape[1], item % y.shape[1]
+        network = of_seed(networks, seed)
         for step in range(len(steps)):
             values = kept[seed, block, step // together % kept.shape[2]]
-            at = step % together * len(b)
-            before, after = y[seed, block, step], y[seed, block, step + 1]
-            take_step(network, seed, values, at, raw, before, steps[step], a, b, START)
-            for i in range(len(after)):
-                for j in range(BLOCK):
-                    after[i, j] = raw[i, 0, j]
+            at = step % together * stages
+            take_step(network, values, at, raw, y[seed, block, step], steps[step], scheme)
+            copy_back(y[seed, block, step + 1], raw, START, START)
 
 
 @compiled
-def pull_step(network, seed, gradients, values, at, by_y, by_slope, h, a, b, first):
+def pull_step(network, gradients, values, at, by, h, scheme):
     """dL/d(what a step took), in place of dL/d(what it left): its state, and its last slope."""
-    stages, units, output = len(b), len(by_y), network.starts[-2]
+    by_y, by_slope = by
+    stages, units, output = len(scheme.b), len(by_y), network.starts[-2]
     for stage in range(stages - 1, -1, -1):
-        scale = by_y.dtype.type(h * b[stage])
+        scale = by_y.dtype.type(h * scheme.b[stage])
         for i in range(units):
             for j in range(BLOCK):
                 gradients[output + i, at + stage, j] = scale * by_y[i, j]
-        if first and stage == stages - 1:
+        if scheme.first and stage == stages - 1:
             for i in range(units):
                 for j in range(BLOCK):
                     gradients[output + i, at + stage, j] += by_slope[i, j]
         for later in range(stage + 1, stages):
-            scale = by_y.dtype.type(h * a[later, stage])
+            scale = by_y.dtype.type(h * scheme.a[later, stage])
             if scale != 0:
                 for i in range(units):
                     for j in range(BLOCK):
                         g = gradients[i, at + later, j]
                         gradients[output + i, at + stage, j] += scale * g
-        if stage >= first:
-            pull_evaluation(network, seed, gradients, values, at + stage)
+        if stage >= scheme.first:
+            pull_evaluation(network, gradients, values, at + stage)
     for i in range(units):
-        for stage in range(first, stages):
+        for stage in range(scheme.first, stages):
             for j in range(BLOCK):
                 by_y[i, j] += gradients[i, at + stage, j]
-        if first:  # of the evaluation before, and not of this column
+        if scheme.first:  # of the evaluation before, and not of this column
             for j in range(BLOCK):
                 by_slope[i, j] = gradients[output + i, at, j]
                 gradients[output + i, at, j] = 0
 
 
 @compiled
-def pull_solve(items, by, by_outputs, outputs, kept, network, steps, a, b, first):
-    """Brings dL/dy from output times back to the first one.
+def pull_solve(items, by, by_outputs, outputs, kept, networks, steps, scheme):
+    """Brings dL/dy from output times back to the first one, and adds dL/dW and dL/db.
 
-    `by` has dL/dy and dL/dslope before the first step, at last; and dL/dW and dL/db, to which those
-    of these steps are added. `outputs` has of each step the output time that it reaches, or -1.
-    `first` is the first stage that a step evaluates: 0, or 1 of embedded methods, whose step takes
-    the slope at its start from the step before.
+    `outputs` has of each step the output time that it reaches, or -1.
 
-    Shapes: dL/dy and dL/dslope [seeds, blocks, units, BLOCK], dL/dW and dL/db [seeds, blocks, ...],
-    by_outputs [times, seeds, blocks, units, BLOCK].
+    Shapes: by_outputs [times, seeds, blocks, units, BLOCK]; `by` are `Gradients`.
     """
-    by_state, by_first, by_weights, by_biases = by
-    stages = len(b)
+    stages = len(scheme.b)
     together = kept.shape[4] // stages
     gradients = np.zeros((kept.shape[3], kept.shape[4], BLOCK), kept.dtype)
     for item in range(items[0], items[1]):
         seed, block = item // kept.shape[1], item % kept.shape[1]
-        by_y, by_slope = by_state[seed, block], by_first[seed, block]
+        network = of_seed(networks, seed)
+        by_y, by_slope = by.states[seed, block], by.slopes[seed, block]
+        by_weights, by_biases = by.weights[seed, block], by.biases[seed, block]
         for step in range(len(steps) - 1, -1, -1):
             values = kept[seed, block, step // together]
             if outputs[step] >= 0:
@@ -260,31 +295,27 @@ def pull_solve(items, by, by_outputs, outputs, kept, network, steps, a, b, first
                     for j in range(BLOCK):
                         by_y[i, j] += by_output[i, j]
             at = step % together * stages
-            pull_step(network, seed, gradients, values, at, by_y, by_slope, steps[step], a, b, first)
-            if at == 0:  # all of the group
-                count = (min(together, len(steps) - step)) * stages
-                add_outers(by_weights, by_biases, seed, block, network, gradients, values, count)
+            pull_step(network, gradients, values, at, (by_y, by_slope), steps[step], scheme)
+            if at == 0:  # all of its group
+                count = min(together, len(steps) - step) * stages
+                add_outers(by_weights, by_biases, network, gradients, values, count)
 
 
 @compiled
-def pull_first_slope(by, y, network):
-    """Brings the gradient of f(y(0)) back to y(0), of embedded methods.
-
-    Shapes: y [seeds, blocks, units, BLOCK]; `by` as in `pull_solve`.
-    """
-    by_state, by_first, by_weights, by_biases = by
-    units, output = y.shape[2], network.starts[-2]
-    values = np.zeros((network.starts[-1], 1, BLOCK), y.dtype)
+def pull_first_slope(by, y, networks):
+    """Brings the gradient of f(y(0)) back to y(0) [seeds, blocks, units, BLOCK]."""
+    values = np.zeros((networks.starts[-1], 1, BLOCK), y.dtype)
     gradients, raw = np.zeros_like(values), np.zeros_like(values)
     for seed in range(y.shape[0]):
+        network = of_seed(networks, seed)
         for block in range(y.shape[1]):
-            for i in range(units):
+            copy(values, y[seed, block], START, START)
+            evaluate(network, values, START, raw)
+            copy(gradients, by.slopes[seed, block], networks.starts[-2], START)
+            pull_evaluation(network, gradients, values, START)
+            by_weights, by_biases = by.weights[seed, block], by.biases[seed, block]
+            add_outers(by_weights, by_biases, network, gradients, values, START + 1)
+            by_y = by.states[seed, block]
+            for i in range(len(by_y)):
                 for j in range(BLOCK):
-                    values[i, 0, j] = y[seed, block, i, j]
-                    gradients[output + i, 0, j] = by_first[seed, block, i, j]
-            evaluate(network, seed, values, START, raw)
-            pull_evaluation(network, seed, gradients, values, START)
-            add_outers(by_weights, by_biases, seed, block, network, gradients, values, START + 1)
-            for i in range(units):
-                for j in range(BLOCK):
-                    by_state[seed, block, i, j] += gradients[i, 0, j]
+                    by_y[i, j] += gradients[i, 0, j]

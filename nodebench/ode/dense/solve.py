@@ -24,17 +24,19 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from nodebench.ode.dense.field import ACTIVATIONS, DenseField
 from nodebench.ode.dense.activations import BLOCK
+from nodebench.ode.dense.field import ACTIVATIONS, DenseField
 from nodebench.ode.dense.kernels import (
     GROUP,
     LANES,
+    Gradients,
     Network,
+    Scheme,
     pull_first_slope,
     pull_solve,
     solve_fixed,
 )
-from nodebench.ode.tableau import Tableau
+from nodebench.ode.tableau import EmbeddedTableau, Tableau
 
 Array = NDArray[Any]
 
@@ -55,13 +57,9 @@ class Taken(NamedTuple):
 
 
 class Steps(Protocol):
-    """A way to take steps by a tableau."""
+    """A way to take steps by a tableau: an explicit one, or an embedded one with error weights."""
 
     tableau: Tableau
-
-    @property
-    def first(self) -> int:
-        """The first stage that a step evaluates: 0, or 1 if it takes a slope from the one before."""
 
     def take(self, y: Array, network: Network, *, keeps: bool) -> Taken:
         """Solves from y [seeds, blocks, units, BLOCK]."""
@@ -74,7 +72,6 @@ class FixedSteps:
     tableau: Tableau
     sizes: Sequence[float]
     outputs: Sequence[int]
-    first = 0
 
     def take(self, y: Array, network: Network, *, keeps: bool) -> Taken:
         """Solves from y [seeds, blocks, units, BLOCK]."""
@@ -85,9 +82,7 @@ class FixedSteps:
         groups = -(-len(sizes) // together) if keeps else 1
         shape = (groups, network.starts[-1], together * stages, BLOCK)
         kept = np.empty((*y.shape[:2], *shape), y.dtype)
-        _in_threads(
-            solve_fixed, y.shape, states, kept, network, sizes, *coefficients(self.tableau)
-        )
+        _in_threads(solve_fixed, y.shape, states, kept, network, sizes, scheme_of(self.tableau))
         outputs = np.array(self.outputs)
         reached = np.moveaxis(states[:, :, 1 + np.flatnonzero(outputs >= 0)], 2, 0)
         return Taken(sizes, outputs, reached, kept)
@@ -123,19 +118,19 @@ class _Solve:
 
     def backward(self, by_states: Tensor, kept: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """dL/dy(0), and those of weights and biases, in rows."""
-        network, start, first = self.network, self.start, self.steps.first
+        network, start, scheme = self.network, self.start, scheme_of(self.steps.tableau)
         rows = [
             np.zeros((*start.shape[:2], row.shape[1]), row.dtype)
             for row in (network.weights, network.biases)
         ]
-        by = (np.zeros_like(start), np.zeros_like(start), *rows)
+        by = Gradients(np.zeros_like(start), np.zeros_like(start), *rows)
         _in_threads(
             pull_solve, start.shape, by, to_blocks(by_states), self.outputs, kept.numpy(),
-            network, self.sizes, *coefficients(self.steps.tableau), first,
+            network, self.sizes, scheme,
         )  # fmt: skip
-        if first:
+        if scheme.first:
             pull_first_slope(by, start, network)
-        return torch.from_numpy(by[0]), *(torch.from_numpy(row.sum(1)) for row in rows)
+        return torch.from_numpy(by.states), *(torch.from_numpy(row.sum(1)) for row in rows)
 
 
 def _network(parameters: Sequence[Tensor], activation: int) -> Network:
@@ -158,7 +153,7 @@ def _network(parameters: Sequence[Tensor], activation: int) -> Network:
 
 
 class _DenseSolve(torch.autograd.Function):
-    """(the solve, y0, each layer's weights and bias) -> states at output times, and what is kept."""
+    """(the solve, y0, each layer's weights and bias) -> the states at output times, all layers."""
 
     @staticmethod
     def forward(solve: _Solve, y0: Tensor, *parameters: Tensor) -> tuple[Tensor, Tensor]:
@@ -232,11 +227,13 @@ def _from_blocks(y: Tensor, shape: torch.Size) -> Tensor:
     return y.mT.flatten(-3, -2)[..., :batch, :dim]
 
 
-def coefficients(tableau: Tableau) -> tuple[Array, Array]:
+def scheme_of(tableau: Tableau) -> Scheme:
+    """A tableau, for compiled code."""
     a = np.zeros((len(tableau.b), len(tableau.b)))
     for row, values in zip(a, tableau.a, strict=True):
         row[: len(values)] = values
-    return a, np.array(tableau.b)
+    e = tableau.e if isinstance(tableau, EmbeddedTableau) else ()
+    return Scheme(a, np.array(tableau.b), np.array(e, dtype=float), int(len(e) > 0))
 
 
 def _in_threads(kernel: Callable[..., None], shape: Sequence[int], *arguments: Any) -> None:
@@ -250,7 +247,7 @@ def _in_threads(kernel: Callable[..., None], shape: Sequence[int], *arguments: A
         kernel((0, items), *arguments)
         return
     bounds = [items * i // threads for i in range(threads + 1)]
-    ranges = zip(bounds, bounds[1:], strict=False)
+    ranges = itertools.pairwise(bounds)
     for _ in _pool(os.getpid(), threads).map(lambda each: kernel(each, *arguments), ranges):
         pass
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-import torch
 from torch import Tensor
 
 from nodebench.ode.dense.field import DenseField, has_compiled_steps, is_compiled
