@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +22,6 @@ from nodebench.report.analysis.formatting import NO_VALUE
 from nodebench.report.analysis.published import (
     Compared,
     PublishedNumber,
-    about,
     compared_numbers,
     published_table,
     studies,
@@ -94,6 +94,12 @@ class ScoredReport:
     sweep: Sweep
     results: pd.DataFrame
 
+    @cached_property
+    def compared(self) -> list[Compared]:
+        """What its table says of the published numbers."""
+        judged = self.results if "limit" in self.results else pd.DataFrame()
+        return compared_numbers(self.sweep, self.results, judged)
+
     @property
     def link(self) -> str:
         """The sweep's size, as a link to the report's page."""
@@ -156,19 +162,19 @@ def _read_report(folder: Path) -> ScoredReport:
 
 
 def _lines(study: ScoredStudy) -> Iterator[Line]:
-    published = studies().get(study.full.name)
-    for number in published.numbers if published else ():
-        yield _number_line(number, study)
-    for claim in study.full.claims:
+    full = study.full
+    if published := studies().get(full.name):
+        for number in published.numbers:
+            trial = next(t for t in full.trials if published.has(number, t.spec))
+            yield _number_line(number, full.cell_label(trial), study)
+    for claim in full.claims:
         if claim.source:
             yield _claim_line(claim, study)
 
 
-def _number_line(number: PublishedNumber, study: ScoredStudy) -> Line:
-    full = study.full
-    cells = (full.cell_label(t) for t in full.trials if number in about(full.name, t.spec))
-    what = f"`{next(cells)}`: {number.what}"
-    line = Line(full.name, what, str(number), number.source, why=study.needs(number.cell))
+def _number_line(number: PublishedNumber, cell: str, study: ScoredStudy) -> Line:
+    what, why = f"`{cell}`: {number.what}", study.needs(number.cell)
+    line = Line(study.full.name, what, str(number), number.source, why=why)
     for report in study.reports:
         if found := _compared(number, report):
             [row] = _records(published_table([found]))
@@ -180,11 +186,9 @@ def _number_line(number: PublishedNumber, study: ScoredStudy) -> Line:
 
 def _compared(number: PublishedNumber, report: ScoredReport) -> Compared | None:
     """What a report's table says of a published number, if it has been measured there."""
-    results = report.results
-    judged = results if "limit" in results else pd.DataFrame()
-    found = compared_numbers(report.sweep, results, judged)
     return next(
-        (c for c in found if c.entry == number and c.reading != PublishedReading.NOT_RUN), None
+        (c for c in report.compared if c.entry == number and c.reading != PublishedReading.NOT_RUN),
+        None,
     )
 
 

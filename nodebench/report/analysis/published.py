@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Sequence
@@ -148,6 +147,10 @@ class PublishedStudy(Settings):
     data: str
     numbers: tuple[PublishedNumber, ...]
 
+    def has(self, number: PublishedNumber, spec: TrialSpec) -> bool:
+        """Whether one of its numbers is about a trial's cell."""
+        return self.data == spec.data.name and agrees(spec, number.cell)
+
 
 @lru_cache
 def studies() -> dict[str, PublishedStudy]:
@@ -161,18 +164,7 @@ def studies() -> dict[str, PublishedStudy]:
 def about(sweep: str, spec: TrialSpec) -> list[PublishedNumber]:
     """The numbers about a trial's cell; a smaller size has those of the full one."""
     study = studies().get(full_name(sweep))
-    if study is None or study.data != spec.data.name:
-        return []
-    cells = tuple(json.dumps(entry.cell) for entry in study.numbers)
-    agree = _agree(cells, spec.model_dump_json())
-    return [entry for entry, is_about in zip(study.numbers, agree, strict=True) if is_about]
-
-
-@lru_cache(maxsize=4096)
-def _agree(cells: tuple[str, ...], settings: str) -> tuple[bool, ...]:
-    """Whether a trial agrees with each cell; a scoreboard asks it once for each of a study."""
-    spec = TrialSpec.model_validate_json(settings)
-    return tuple(agrees(spec, json.loads(cell)) for cell in cells)
+    return [entry for entry in study.numbers if study.has(entry, spec)] if study else []
 
 
 @dataclass(frozen=True)
