@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import Any
 
 from nodebench.errors import InputError
+from nodebench.spec.model import PlainOde
 from nodebench.spec.own_code import file_hash, own_modules
 from nodebench.spec.settings import flatten
 from nodebench.spec.trial import TrialSpec
@@ -39,8 +40,7 @@ def _is_by_a_studys_rule(spec: TrialSpec) -> bool:
 
 def _is_dense(spec: TrialSpec) -> bool:
     """Whether the field is dense layers, as plain ODEs on vectors have."""
-    model = spec.model
-    return model.name == "plainode" and model.field != "conv"
+    return isinstance(spec.model, PlainOde) and spec.model.field != "conv"
 
 
 REVISIONS: tuple[Revision, ...] = (

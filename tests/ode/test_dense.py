@@ -10,7 +10,7 @@ from torch.func import functional_call, vmap
 from nodebench.errors import EvaluationLimit
 from nodebench.models.dynamics import Autonomous, autonomous
 from nodebench.ode.block import ODEBlock
-from nodebench.ode.dense.field import ACTIVATIONS, DenseField, is_dense
+from nodebench.ode.dense.field import COMPILED_ACTIVATIONS, DenseField, is_dense
 from nodebench.ode.tableau import TABLEAUS
 from nodebench.spec.solver import Gradient, Solver
 
@@ -42,7 +42,7 @@ def taken(field: nn.Module, solver: Solver) -> list[Tensor]:
 
 
 @pytest.mark.parametrize("method", TABLEAUS)
-@pytest.mark.parametrize("activation", ACTIVATIONS, ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("activation", COMPILED_ACTIVATIONS, ids=lambda kind: kind.__name__)
 def test_states_evaluations_and_gradients_are_those_of_backprop(activation, method):
     solver = Solver(method=method, steps=3)
     found = taken(DenseField(layers(activation)), solver)

@@ -41,7 +41,7 @@ def taken(field: nn.Module, solver: Solver, times: tuple[float, ...] = TIMES[0])
     states = block.trajectory(y0, times)
     states.square().sum().backward()
     counts = [(c.accepted, c.rejected) for c in block.step_counts]
-    steps = torch.tensor([block.evaluations, *counts[0]])
+    steps = torch.tensor([block.evaluations, *counts[0]], dtype=torch.float64)
     return [states.detach(), steps, y0.grad, *(p.grad for p in field.parameters())]
 
 
@@ -65,15 +65,17 @@ def test_without_a_control_states_and_steps_are_torchdiffeqs(method, times):
 
 
 def test_a_solve_of_more_steps_than_a_chunk_has_the_gradient_of_all():
-    solver = Solver(method="bosh3", tol=1e-8, control=Control())
+    solver = Solver(method="bosh3", tol=1e-10, control=Control())
     found, expected = (taken(f(layers()), solver) for f in (DenseField, Autonomous))
     assert expected[1][1] > 2 * CHUNK
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-11)
 
 
 def test_rejected_steps_leave_no_trace_in_the_gradient():
-    solver = Solver(method="dopri5", tol=1e-6, control=Control())
-    found, expected = (taken(f(layers(scale=20)), solver) for f in (DenseField, Autonomous))
+    solver = Solver(method="dopri5", tol=1e-6, control=Control(safety=1.0, max_factor=100))
+    found, expected = (
+        taken(f(layers(scale=20)), solver, (0.0, 4.0)) for f in (DenseField, Autonomous)
+    )
     assert expected[1][2] > 0
     torch.testing.assert_close(found, expected, rtol=1e-7, atol=1e-8)
 
@@ -109,6 +111,6 @@ def test_a_field_that_is_not_finite_has_diverged():
 
 
 def test_a_tolerance_below_rounding_is_a_step_underflow():
-    solver = Solver(method="dopri5", rtol=1e-30, atol=0.0, control=Control())
+    solver = Solver(method="dopri5", rtol=1e-100, atol=0.0, control=Control())
     with pytest.raises(StepUnderflow):
-        taken(DenseField(layers(torch.float32, scale=50)), solver)
+        taken(DenseField(layers()), solver, TIMES[1])

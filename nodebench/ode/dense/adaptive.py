@@ -7,8 +7,8 @@ differentiated: the gradient is that of the accepted steps.
 from __future__ import annotations
 
 import math
-from collections import namedtuple
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -20,15 +20,16 @@ from nodebench.ode.adaptive.step_size import SMALLEST_ERROR
 from nodebench.ode.dense.activations import BLOCK, compiled
 from nodebench.ode.dense.kernels import (
     START,
-    Network,
     copy,
     copy_back,
-    evaluate,
+    evaluate_field,
+    of_seed,
     take_step,
 )
-from nodebench.ode.dense.solve import Array, Taken, scheme_of
+from nodebench.ode.dense.parts import Floats, Layers
+from nodebench.ode.dense.solve import Taken, scheme_of
 from nodebench.ode.field import Counted
-from nodebench.ode.tableau import EMBEDDED
+from nodebench.ode.tableau import EMBEDDED, Tableau
 from nodebench.spec.solver import Control, Solver
 from nodebench.spec.vocabulary import CONTROLLERS
 
@@ -36,13 +37,28 @@ CHUNK = 16
 """Steps whose layers are kept in one array; tries between two looks at the limits of a trial."""
 
 
-Way = namedtuple("Way", "sign batch dim rtol atol integral proportional order safety least most")
-"""A direction of time, the size of a state without its padding, the tolerances, and what makes a
-step's size of its error: a controller's exponents and the bounds of its factor."""
+class Way(NamedTuple):
+    """What the steps of a solve follow: tolerances, and a controller's exponents and bounds."""
+
+    sign: float
+    """1 or -1: the direction of time."""
+
+    batch: int
+    dim: int
+    rtol: float
+    atol: float
+    integral: float
+    proportional: float
+    order: float
+    safety: float
+    least: float
+    most: float
 
 
 class ControlledSteps:
     """The steps of an adaptive solve of a field from times[0] over all other times."""
+
+    tableau: Tableau
 
     def __init__(self, f: Counted, y0: Tensor, times: Sequence[float], solver: Solver):
         self.tableau = EMBEDDED[solver.method]
@@ -50,13 +66,15 @@ class ControlledSteps:
         control = solver.control or Control()
         integral, proportional, _ = CONTROLLERS[control.controller]
         assert solver.order is not None
+        rtol, atol = map(float, solver.tolerances)
+        batch, dim = y0.shape
         self._way = Way(
-            1.0 if times[-1] > times[0] else -1.0, *y0.shape, *map(float, solver.tolerances),
+            1.0 if times[-1] > times[0] else -1.0, batch, dim, rtol, atol,
             integral, proportional, float(solver.order),
             control.safety, control.min_factor, control.max_factor,
         )  # fmt: skip
 
-    def take(self, y: Array, network: Network, *, keeps: bool) -> Taken:
+    def take(self, y: Floats, network: Layers, *, keeps: bool) -> Taken:
         """Solves from y [1, blocks, units, BLOCK].
 
         Raises:
@@ -64,13 +82,13 @@ class ControlledSteps:
             Diverged: the field is not finite, however small a step.
             TrialFailure: a limit of the trial.
         """
-        network = Network(*(row[0] for row in network[:3]), *network[3:])
+        network = of_seed(network, 0)
         at = (y[0].copy(), np.empty_like(y[0]))  # the state and slope, moved on by each step
         size = first_step(self._way, at, network)
         self._count(2)
         # The time, the next step's size, the error remembered, and that of the last step tried.
         clock = np.array([self._times[0], size, 1.0, 0.0])
-        sizes, outputs, kept, states = list[Array](), list[int](), list[Array](), list[Array]()
+        sizes, outputs, kept, states = list[Floats](), list[int](), list[Floats](), list[Floats]()
         rejected = 0
         for number, end in enumerate(self._times[1:]):
             while clock[0] != end:
@@ -86,13 +104,13 @@ class ControlledSteps:
         whole = np.concatenate(kept, 2) if keeps else kept[-1]
         return Taken(np.concatenate(sizes), np.array(outputs), np.stack(states), whole)
 
-    def _layers(self, blocks: int, network: Network, *, keeps: bool) -> Array:
+    def _layers(self, blocks: int, network: Layers, *, keeps: bool) -> Floats:
         shape = (1, blocks, CHUNK if keeps else 1, network.starts[-1], len(self.tableau.b), BLOCK)
         return np.empty(shape, network.weights.dtype)
 
     def _try(
-        self, clock: Array, end: float, at: tuple[Array, Array], layers: Array, network: Network
-    ) -> tuple[Array, int]:
+        self, clock: Floats, end: float, at: tuple[Floats, Floats], layers: Floats, network: Layers
+    ) -> tuple[Floats, int]:
         """The sizes of the steps accepted, and how many were tried."""
         sizes, scheme = np.zeros(CHUNK), scheme_of(self.tableau)
         accepted, tried, is_stuck = try_steps(
@@ -117,7 +135,7 @@ def first_step(way, at, network):
     raw, change = np.zeros_like(values), np.zeros_like(y)
     for block in range(len(y)):
         copy(values, y[block], START, START)
-        evaluate(network, values, START, raw)
+        evaluate_field(network, values, START, raw)
         copy_back(slope[block], values, output, START)
     d0, d1 = scaled_size(y, y, way), scaled_size(slope, y, way)
     h0 = 1e-6 if d0 < 1e-5 or d1 < 1e-5 else 0.01 * d0 / d1
@@ -126,7 +144,7 @@ def first_step(way, at, network):
         for i in range(y.shape[1]):
             for j in range(BLOCK):
                 values[i, 0, j] = y[block, i, j] + h * slope[block, i, j]
-        evaluate(network, values, START, raw)
+        evaluate_field(network, values, START, raw)
         for i in range(y.shape[1]):
             for j in range(BLOCK):
                 change[block, i, j] = values[output + i, 0, j] - slope[block, i, j]

@@ -9,7 +9,7 @@ from nodebench.ode.field import Field
 from nodebench.ode.tableau import EMBEDDED
 from nodebench.spec.solver import Solver
 
-ACTIVATIONS: tuple[type[nn.Module], ...] = (nn.ReLU, nn.LeakyReLU, nn.Sigmoid, nn.Tanh)
+COMPILED_ACTIVATIONS: tuple[type[nn.Module], ...] = (nn.ReLU, nn.LeakyReLU, nn.Sigmoid, nn.Tanh)
 """Those that are compiled, in the order of their numbers in `layers.py`."""
 
 
@@ -35,7 +35,7 @@ def is_dense(g: nn.Sequential) -> bool:
     return all(isinstance(part, nn.Linear) and part.bias is not None for part in layers) and (
         len(layers) == len(activations) + 1
         and len({type(part) for part in activations}) == 1
-        and type(g[1]) in ACTIVATIONS
+        and type(g[1]) in COMPILED_ACTIVATIONS
     )
 
 

@@ -15,11 +15,10 @@ Arrays are passed whole, with the indices of what is meant: views cost time, mos
 
 from __future__ import annotations
 
-from collections import namedtuple
-
 import numpy as np
 
 from nodebench.ode.dense.activations import BLOCK, activate, compiled, pull_activation
+from nodebench.ode.dense.parts import Layers
 
 LANES = 4
 """Units that a product takes at once."""
@@ -30,25 +29,11 @@ GROUP = 4
 START = np.int64(0)
 """The first column, in a type that numba does not take for a constant to compile anew for."""
 
-Network = namedtuple("Network", "weights transposed biases starts places kind")
-"""Dense layers. Their parameters are in a row, or in one for each seed: the weights of a layer, and
-transposed, from `places[layer]`; its bias from `starts[layer + 1]`. Among the values of all layers,
-its inputs are the rows from `starts[layer]`, and its outputs are the next one's inputs. `kind` is
-the activation between layers."""
-
-Scheme = namedtuple("Scheme", "a b e first")
-"""A tableau. `first` is the first stage that a step evaluates: 0, or 1 of embedded methods, whose
-step takes the slope at its start from the step before."""
-
-Gradients = namedtuple("Gradients", "states slopes weights biases")
-"""dL/dy [seeds, blocks, units, BLOCK] and dL/dslope, before some step; dL/dW and dL/db
-[seeds, blocks, ...], in rows."""
-
 
 @compiled
 def of_seed(networks, seed):
     """One seed's network."""
-    return Network(
+    return Layers(
         networks.weights[seed], networks.transposed[seed], networks.biases[seed],
         networks.starts, networks.places, networks.kind,
     )  # fmt: skip
@@ -120,7 +105,7 @@ def shape_of(network, layer):
 
 
 @compiled
-def evaluate(network, values, at, raw):
+def evaluate_field(network, values, at, raw):
     """dy/dt in the rows of the last output, from a state in those of the first input.
 
     `raw` has one column, for a layer before its activation.
@@ -215,7 +200,7 @@ def take_step(network, values, at, raw, y, h, scheme):
         for i in range(len(y)):
             for j in range(BLOCK):
                 values[i, at + stage, j] = raw[i, 0, j]
-        evaluate(network, values, at + stage, raw)
+        evaluate_field(network, values, at + stage, raw)
     move(raw, y, h, scheme.b, values, to, len(scheme.b))
 
 
@@ -277,7 +262,7 @@ def pull_solve(items, by, by_outputs, outputs, kept, networks, steps, scheme):
 
     `outputs` has of each step the output time that it reaches, or -1.
 
-    Shapes: by_outputs [times, seeds, blocks, units, BLOCK]; `by` are `Gradients`.
+    Shapes: by_outputs [times, seeds, blocks, units, BLOCK]; `by` are `LossGradients`.
     """
     stages = len(scheme.b)
     together = kept.shape[4] // stages
@@ -310,7 +295,7 @@ def pull_first_slope(by, y, networks):
         network = of_seed(networks, seed)
         for block in range(y.shape[1]):
             copy(values, y[seed, block], START, START)
-            evaluate(network, values, START, raw)
+            evaluate_field(network, values, START, raw)
             copy(gradients, by.slopes[seed, block], networks.starts[-2], START)
             pull_evaluation(network, gradients, values, START)
             by_weights, by_biases = by.weights[seed, block], by.biases[seed, block]

@@ -20,25 +20,20 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from nodebench.ode.dense.activations import BLOCK
-from nodebench.ode.dense.field import ACTIVATIONS, DenseField
+from nodebench.ode.dense.field import COMPILED_ACTIVATIONS, DenseField
 from nodebench.ode.dense.kernels import (
     GROUP,
     LANES,
-    Gradients,
-    Network,
-    Scheme,
     pull_first_slope,
     pull_solve,
     solve_fixed,
 )
+from nodebench.ode.dense.parts import Floats, Layers, LossGradients, Scheme
 from nodebench.ode.tableau import EmbeddedTableau, Tableau
-
-Array = NDArray[Any]
 
 
 class Taken(NamedTuple):
@@ -50,30 +45,30 @@ class Taken(NamedTuple):
     Shapes: states [times, seeds, blocks, units, BLOCK], kept as in `kernels.py`.
     """
 
-    sizes: Array
-    outputs: Array
-    states: Array
-    kept: Array
+    sizes: Floats
+    outputs: Floats
+    states: Floats
+    kept: Floats
 
 
-class Steps(Protocol):
+class SolveSteps(Protocol):
     """A way to take steps by a tableau: an explicit one, or an embedded one with error weights."""
 
     tableau: Tableau
 
-    def take(self, y: Array, network: Network, *, keeps: bool) -> Taken:
+    def take(self, y: Floats, network: Layers, *, keeps: bool) -> Taken:
         """Solves from y [seeds, blocks, units, BLOCK]."""
 
 
 @dataclass
 class FixedSteps:
-    """Steps of given sizes, by an explicit Runge-Kutta method."""
+    """SolveSteps of given sizes, by an explicit Runge-Kutta method."""
 
     tableau: Tableau
     sizes: Sequence[float]
     outputs: Sequence[int]
 
-    def take(self, y: Array, network: Network, *, keeps: bool) -> Taken:
+    def take(self, y: Floats, network: Layers, *, keeps: bool) -> Taken:
         """Solves from y [seeds, blocks, units, BLOCK]."""
         sizes, stages = np.array(self.sizes), len(self.tableau.b)
         states = np.empty((*y.shape[:2], len(sizes) + 1, *y.shape[2:]), y.dtype)
@@ -88,11 +83,13 @@ class FixedSteps:
         return Taken(sizes, outputs, reached, kept)
 
 
-def dense_solve(field: DenseField, y0: Tensor, steps: Steps) -> list[Tensor]:
+def dense_solve(field: DenseField, y0: Tensor, steps: SolveSteps) -> list[Tensor]:
     """The states at the output times of some steps."""
     layers = [layer for layer in field.g if isinstance(layer, nn.Linear)]
     parameters = [p[None] for layer in layers for p in (layer.weight, layer.bias)]
-    solve = _Solve(steps, ACTIVATIONS.index(type(field.g[1])), keeps=torch.is_grad_enabled())
+    solve = _Solve(
+        steps, COMPILED_ACTIVATIONS.index(type(field.g[1])), keeps=torch.is_grad_enabled()
+    )
     states, _ = _DenseSolve.apply(solve, y0[None], *parameters)
     return list(states[:, 0])
 
@@ -100,12 +97,12 @@ def dense_solve(field: DenseField, y0: Tensor, steps: Steps) -> list[Tensor]:
 class _Solve:
     """One solve: how its steps are taken, by what network, and what they were."""
 
-    network: Network
-    start: Array
-    sizes: Array
-    outputs: Array
+    network: Layers
+    start: Floats
+    sizes: Floats
+    outputs: Floats
 
-    def __init__(self, steps: Steps, activation: int, *, keeps: bool):
+    def __init__(self, steps: SolveSteps, activation: int, *, keeps: bool):
         self.steps, self.activation, self.keeps = steps, activation, keeps
 
     def forward(self, y0: Tensor, parameters: Sequence[Tensor]) -> Taken:
@@ -123,17 +120,18 @@ class _Solve:
             np.zeros((*start.shape[:2], row.shape[1]), row.dtype)
             for row in (network.weights, network.biases)
         ]
-        by = Gradients(np.zeros_like(start), np.zeros_like(start), *rows)
+        by = LossGradients(np.zeros_like(start), np.zeros_like(start), *rows)
         _in_threads(
             pull_solve, start.shape, by, to_blocks(by_states), self.outputs, kept.numpy(),
             network, self.sizes, scheme,
         )  # fmt: skip
         if scheme.first:
             pull_first_slope(by, start, network)
-        return torch.from_numpy(by.states), *(torch.from_numpy(row.sum(1)) for row in rows)
+        weights, biases = (torch.from_numpy(row.sum(1)) for row in rows)
+        return torch.from_numpy(by.states), weights, biases
 
 
-def _network(parameters: Sequence[Tensor], activation: int) -> Network:
+def _network(parameters: Sequence[Tensor], activation: int) -> Layers:
     """The layers of all seeds, padded."""
     weights = [w.detach().numpy() for w in parameters[::2]]
     sizes = [weights[0].shape[2], *(w.shape[1] for w in weights)]
@@ -149,7 +147,7 @@ def _network(parameters: Sequence[Tensor], activation: int) -> Network:
         square[0].reshape(seeds, units[layer + 1], -1)[:, :outputs, :inputs] = w
         square[1].reshape(seeds, units[layer], -1)[:, :inputs, :outputs] = w.swapaxes(1, 2)
         biases[:, starts[layer + 1] :][:, :outputs] = b.detach().numpy()
-    return Network(rows[0], rows[1], biases, starts, places, activation)
+    return Layers(rows[0], rows[1], biases, starts, places, activation)
 
 
 class _DenseSolve(torch.autograd.Function):
@@ -194,7 +192,7 @@ class _DenseSolve(torch.autograd.Function):
 
 
 def _apart(weights: Tensor, biases: Tensor, shapes: Sequence[torch.Size]) -> list[Tensor]:
-    """Gradients in rows -> the gradient of each parameter."""
+    """LossGradients in rows -> the gradient of each parameter."""
     found = []
     at, bias_at = 0, _padded(shapes[0][2])
     for seeds, outputs, inputs in shapes:
@@ -214,11 +212,14 @@ def _padding(size: int) -> int:
     return -size % LANES
 
 
-def to_blocks(y: Tensor) -> Array:
+def to_blocks(y: Tensor) -> Floats:
     """States [..., batch, dim] -> [..., blocks, units, BLOCK], filled up with zeros."""
     *_, batch, dim = y.shape
     whole = F.pad(y, (0, _padding(dim), 0, -batch % BLOCK))
-    return whole.unflatten(-2, (-1, BLOCK)).mT.contiguous().numpy()
+    blocks: Floats = (
+        whole.reshape(*y.shape[:-2], -1, BLOCK, whole.shape[-1]).mT.contiguous().numpy()
+    )
+    return blocks
 
 
 def _from_blocks(y: Tensor, shape: torch.Size) -> Tensor:
