@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,7 @@ from torch.func import functional_call, vmap
 from nodebench.errors import EvaluationLimit
 from nodebench.models.dynamics import Autonomous, autonomous
 from nodebench.ode.block import ODEBlock
+from nodebench.ode.dense.activations import BLOCK, activate
 from nodebench.ode.dense.field import COMPILED_ACTIVATIONS, DenseField, is_dense
 from nodebench.ode.tableau import TABLEAUS
 from nodebench.spec.solver import Gradient, Solver
@@ -104,3 +106,55 @@ def test_the_limit_of_evaluations_holds():
 def test_only_fields_that_are_known_by_heart_are_taken(g, expected):
     assert is_dense(g) is expected
     assert isinstance(autonomous(g), DenseField) is expected
+
+
+def test_float32_is_float64_to_rounding():
+    solver = Solver(method="euler", steps=16)
+    found = []
+    for dtype in (torch.float32, torch.float64):
+        block = ODEBlock(DenseField(layers().to(dtype)), solver, BACKPROP)
+        y0 = start().to(dtype).requires_grad_()
+        states = block.trajectory(y0, TIMES)
+        states.square().sum().backward()
+        found.append([states, y0.grad, *(p.grad for p in block.parameters())])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one.double(), other, rtol=2e-6, atol=2e-6)
+
+
+@pytest.mark.parametrize("kind", COMPILED_ACTIVATIONS, ids=lambda kind: kind.__name__)
+def test_a_compiled_activation_is_torchs_to_three_units_in_the_last_place(kind):
+    """Over the whole range of float32's results, and where they are infinite or not a number."""
+    special = [0.0, -0.0, float("inf"), float("-inf"), float("nan"), 1e-30, -1e-30, 200.0, -200.0]
+    rest = torch.linspace(-30, 30, 16 * BLOCK - len(special)).tolist()
+    x = torch.tensor(special + rest).reshape(16, 1, BLOCK)
+    out = np.zeros((16, 1, BLOCK), np.float32)
+    activate(out, 0, x.numpy(), 0, 16, COMPILED_ACTIVATIONS.index(kind))
+    expected = kind()(x.double()).numpy()
+    assert np.array_equal(np.isnan(out), np.isnan(expected))
+    is_known = ~np.isnan(expected)
+    units = np.spacing(np.abs(expected[is_known]).astype(np.float32))
+    assert (np.abs(out[is_known] - expected[is_known]) <= 3 * np.maximum(units, 1e-38)).all()
+
+
+def test_several_threads_give_the_bits_of_one():
+    def gradients(threads: int) -> list[Tensor]:
+        before = torch.get_num_threads()
+        torch.set_num_threads(threads)
+        try:
+            block = ODEBlock(DenseField(layers()), Solver(method="rk4", steps=3), BACKPROP)
+            y0 = torch.cat([start()] * 40).requires_grad_()
+            block(y0).square().sum().backward()
+        finally:
+            torch.set_num_threads(before)
+        return [y0.grad, *(p.grad for p in block.parameters())]
+
+    one, three = gradients(1), gradients(3)
+    assert all(torch.equal(a, b) for a, b in zip(one, three, strict=True))
+
+
+def test_the_state_is_all_that_a_batch_shares_with_its_padding():
+    """A batch of 7 fills a part of one block, and one of 64 all of it."""
+    block = ODEBlock(DenseField(layers()), Solver(method="rk4", steps=2), BACKPROP)
+    y0 = torch.cat([start()] * 10)[:BLOCK]
+    with torch.no_grad():
+        assert torch.equal(block(y0)[:7], block(y0[:7]))
