@@ -23,7 +23,7 @@ medium-%: $(READY) ## The same in its medium form, nearly the study, hours on tw
 
 resume: sweep ## The same: what is missing is run, and nothing twice
 
-test: lint ## Lint, types, layers and the fast tests; mypy runs during them, since it takes a minute
+test: lint ## Lint, types, layers and the fast tests; mypy runs beside them
 	@$(MAKE) --no-print-directory --jobs=2 types fast-tests \
 		|| { $(MAKE) --no-print-directory types; false; } # mypy's messages again, where they are seen
 

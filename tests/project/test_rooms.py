@@ -36,7 +36,13 @@ ROOMS = {
 }  # fmt: skip
 """Room -> what of others is imported before, since its settings are not ours."""
 
-IMPORT_A_ROOM = """
+SHARED = {
+    room: "torch" if "torch" in others else "pandas scipy.stats" if others else ""
+    for room, others in ROOMS.items()
+}
+"""Room -> what of these it is forked with."""
+
+IMPORT_ROOMS = """
 import importlib, logging, os, pathlib, signal, sys, threading, warnings
 
 def libraries():
@@ -67,20 +73,31 @@ def state():
         "hooks": (sys.excepthook, sys.displayhook), **libraries(),
     }
 
-root, room, *others = sys.argv[1:]
-for name in ("typer", "yaml", "pydantic", "rich.console", "rich.progress", *others):
+def imported(room, others):
+    for name in others:
+        importlib.import_module(name)
+    before = state()
+    known = set(before["loggers"])
+    for path in sorted(pathlib.Path(root, room).rglob("*.py")):
+        name = ".".join(path.relative_to(pathlib.Path(root).parent).with_suffix("").parts)
+        importlib.import_module(name.removesuffix(".__init__"))
+    after = state()
+    after["loggers"] = {name: how for name, how in after["loggers"].items()
+                        if name in known or name.startswith("nodebench")}
+    changed = {key: (before[key], after[key]) for key in before if before[key] != after[key]}
+    heavy = {"torch", "numpy", "ray", "mlflow", "pandas", "scipy", "matplotlib"}
+    return changed, sorted(heavy & set(sys.modules))
+
+root, shared, *rooms = sys.argv[1:]
+for name in ("typer", "yaml", "pydantic", "rich.console", "rich.progress", *shared.split()):
     importlib.import_module(name)
-before = state()
-known = set(before["loggers"])
-for path in sorted(pathlib.Path(root, room).rglob("*.py")):
-    name = ".".join(path.relative_to(pathlib.Path(root).parent).with_suffix("").parts)
-    importlib.import_module(name.removesuffix(".__init__"))
-after = state()
-after["loggers"] = {name: how for name, how in after["loggers"].items()
-                    if name in known or name.startswith("nodebench")}
-print({key: (before[key], after[key]) for key in before if before[key] != after[key]})
-heavy = {"torch", "numpy", "ray", "mlflow", "pandas", "scipy", "matplotlib"}
-print(*sorted(heavy & set(sys.modules)))
+for each in rooms:
+    room, others = each.split("=")
+    if not os.fork():
+        print(room, *imported(room, others.split()), sep="\\t", flush=True)
+        os._exit(0)
+    if os.wait()[1]:
+        sys.exit(room + " cannot be imported")
 """
 
 
@@ -122,15 +139,24 @@ def test_a_module_only_defines_names_when_it_is_imported() -> None:
     assert {name for name, acting in found.items() if acting} == set(SETS_UP_AT_IMPORT), found
 
 
-def _after_import(room: str, folder: Path) -> list[str]:
-    """What importing a room changed, and the heavy libraries that are imported then."""
-    quiet = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"}
-    done = subprocess.run(
-        [sys.executable, "-c", IMPORT_A_ROOM, str(PACKAGE), room, *ROOMS[room].split()],
-        capture_output=True, text=True, check=False, cwd=folder, env=quiet,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()
+@pytest.fixture(scope="module")
+def after_import(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
+    """Room -> what importing it changed, and the heavy libraries that are imported then.
+
+    Each room has a process of its own, forked from one that has what several rooms import.
+    """
+    folder, quiet = tmp_path_factory.mktemp("empty"), {"MLFLOW_DISABLE_TELEMETRY": "true"}
+    found = {}
+    for shared in ("", "torch", "pandas scipy.stats"):
+        rooms = [f"{room}={others}" for room, others in ROOMS.items() if SHARED[room] == shared]
+        done = subprocess.run(
+            [sys.executable, "-c", IMPORT_ROOMS, str(PACKAGE), shared, *rooms],
+            capture_output=True, text=True, check=False, cwd=folder, env=os.environ | quiet,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        lines = [line.split("\t") for line in done.stdout.splitlines()]
+        found |= {room: rest for room, *rest in lines}
+    return found
 
 
 def test_every_room_is_looked_at() -> None:
@@ -141,19 +167,19 @@ def test_every_room_is_looked_at() -> None:
 @pytest.mark.timeout(300)  # libraries are imported again, on a machine that may be busy
 @pytest.mark.parametrize("room", TORCH_FREE)
 def test_a_room_of_plans_is_imported_without_heavy_libraries_and_changes_nothing(
-    room: str, tmp_path: Path
+    room: str, after_import: dict[str, list[str]]
 ) -> None:
     """Neither environment, loggers, filters of warnings, signals, threads, nor files."""
-    assert _after_import(room, tmp_path) == ["{}", ""]
+    assert after_import[room] == ["{}", "[]"]
 
 
 @pytest.mark.timeout(300)  # libraries are imported again, on a machine that may be busy
 @pytest.mark.parametrize("room", sorted(set(ROOMS) - set(TORCH_FREE)))
 def test_a_room_with_libraries_changes_nothing_when_it_is_imported(
-    room: str, tmp_path: Path
+    room: str, after_import: dict[str, list[str]]
 ) -> None:
     """Nor the flags of torch, its random state and optimizers, or matplotlib's settings."""
-    assert _after_import(room, tmp_path)[0] == "{}"
+    assert after_import[room][0] == "{}"
 
 
 def test_mlflow_is_configured_before_it_is_imported() -> None:
