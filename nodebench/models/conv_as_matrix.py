@@ -44,15 +44,17 @@ class _Matrix(nn.Module):
         super().__init__()
         (width,), padding = conv.kernel_size, int(conv.padding[0])
         assert 2 * padding == width - 1 and conv.stride == conv.dilation == (1,)
-        # taps[p, q, j] is 1 where output position p sees input position q through tap j.
+        # taps[j, p * length + q] is 1 where output position p sees input position q through tap j.
         offset = torch.arange(length) - torch.arange(length)[:, None] + padding
-        taps = (offset[..., None] == torch.arange(width)).float()
+        taps = (torch.arange(width)[:, None] == offset.flatten()).float()
         self.register_buffer("taps", taps, persistent=False)
+        self.length = length
 
     def forward(self, kernel: Tensor) -> Tensor:
         outputs, inputs, _ = kernel.shape
-        matrix = torch.einsum("oij,pqj->opiq", kernel, self.taps)
-        return matrix.reshape(outputs * len(self.taps), inputs * len(self.taps))
+        entries = (kernel @ self.taps).view(outputs, inputs, self.length, self.length)
+        matrix = entries.transpose(1, 2)
+        return matrix.reshape(outputs * self.length, inputs * self.length)
 
 
 class _AtEveryPosition(nn.Module):

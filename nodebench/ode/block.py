@@ -141,14 +141,17 @@ class ODEBlock(nn.Module):
 
 def share_memory(model: nn.Module, memory_bytes: int) -> None:
     """Gives each ODE block its part of what a trial may use."""
-    blocks = list(ode_blocks(model))
+    blocks = ode_blocks(model)
     for block in blocks:
         block.memory.bytes = memory_bytes / len(blocks)
 
 
-def ode_blocks(model: nn.Module) -> Iterator[ODEBlock]:
-    """The ODE blocks of a model, in order."""
-    return (module for module in model.modules() if isinstance(module, ODEBlock))
+def ode_blocks(model: nn.Module) -> list[ODEBlock]:
+    """The ODE blocks of a model, each once, in order; no block is inside another."""
+    if isinstance(model, ODEBlock):
+        return [model]
+    found = (block for part in model.children() for block in ode_blocks(part))
+    return list(dict.fromkeys(found))
 
 
 def by_backprop(model: nn.Module) -> bool:

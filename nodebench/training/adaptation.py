@@ -49,17 +49,18 @@ def adaptation_for(model: nn.Module, task: Task[Any], spec: TrialSpec) -> Adapta
     solver = spec.solver
     if solver is None or solver.adapt is None:
         return None
-    block = next(ode_blocks(model), None)
-    if block is None:
+    blocks = ode_blocks(model)
+    if not blocks:
         raise InputError("`solver.adapt`: the model has no `ODEBlock`")
     if solver.facts.kind == "adaptive":
         return ToleranceAdaptation(model, solver)
+    span = blocks[0].t1
     if solver.steps is None and solver.step_size is None:
         with _bystanding(model):
-            y0 = _state_before(block, model, task)
-            size = min(initial_step_size(block.f, y0, solver.order or 1), block.t1)
+            y0 = _state_before(blocks[0], model, task)
+            size = min(initial_step_size(blocks[0].f, y0, solver.order or 1), span)
     else:
-        size = block.t1 / solver.step_count(block.t1)
+        size = span / solver.step_count(span)
     return StepAdaptation(model, with_step_size(solver, size))
 
 
@@ -69,7 +70,7 @@ class Adaptation(ABC):
     def __init__(self, model: nn.Module, solver: Solver):
         assert solver.adapt is not None
         self.settings: Adapt = solver.adapt
-        self.span = next(ode_blocks(model)).t1
+        self.span = ode_blocks(model)[0].t1
         self.evaluations = 0
         self.recent: list[int] = []  # evaluations of the training iterations before this one
         self._set(model, solver)

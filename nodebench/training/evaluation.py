@@ -183,7 +183,7 @@ class _Meter:
 
     def _solver_error(self, statistics: str) -> ReferenceSolves | None:
         """With the batch norm statistics that the model has now; None where float64 is refused."""
-        if not list(ode_blocks(self.model)):
+        if not ode_blocks(self.model):
             return None
         if statistics not in self._solver_errors:
             reference, found = reference_solver(self.trial.spec), None

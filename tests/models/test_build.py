@@ -213,7 +213,7 @@ def test_group_norm_wants_channels_that_fill_its_groups() -> None:
 
 def test_blocks_share_the_specs_solver_and_length() -> None:
     trial = spec(name="odenet", width=8, blocks=3, t1=2.5)
-    blocks = list(ode_blocks(build(trial, data(*DIGITS))))
+    blocks = ode_blocks(build(trial, data(*DIGITS)))
     assert [type(block) for block in blocks] == [ODEBlock] * 3
     assert {block.t1 for block in blocks} == {2.5}
     assert {block.solver for block in blocks} == {Solver(method="euler", steps=1)}

@@ -70,7 +70,7 @@ def test_taking_evaluations_gives_each_blocks_in_order_and_begins_anew() -> None
     first = ODEBlock(Decay(), EULER, Gradient())
     second = ODEBlock(Decay(), Solver(method="rk4", steps=3), Gradient(name="recompute"))
     model = nn.Sequential(first, nn.Identity(), nn.Sequential(second))
-    assert list(ode_blocks(model)) == [first, second]
+    assert ode_blocks(model) == [first, second]
     y = model(start())
     assert take_evaluations(model) == [4, 12]
     assert take_evaluations(model) == [0, 0]

@@ -68,7 +68,7 @@ def test_batch_statistics_give_another_accuracy_and_leave_the_learned_ones(tmp_p
 @pytest.mark.usefixtures("coarse_reference")
 def test_test_batches_of_other_sizes_cost_what_their_samples_need(tmp_path: Path) -> None:
     block = {
-        "methods": ["dopri5"], "tols": [1e-5], "control": ["batch", "sample"],
+        "methods": ["dopri5"], "tols": [1e-4], "control": ["batch", "sample"],
         "batch_sizes": [1, 8, 32],
     }  # fmt: skip
     solver = [{"method": "dopri5", "tol": 1e-3}]
@@ -80,7 +80,8 @@ def test_test_batches_of_other_sizes_cost_what_their_samples_need(tmp_path: Path
     assert [found["sample", size]["samples_per_pass"] for size in (1, 8, 32)] == [1, 8, 32]
     samples = [found["sample", size] for size in (1, 8, 32)]
     for name in ("nfe_sample_min", "nfe_sample_mean", "nfe_sample_max", "steps_accepted"):
-        assert len({row[name] for row in samples}) == 1, name  # whatever else is in a batch
+        # Whatever else is in a batch; at 1e-5, float32's rounding would be a hundredth of an error.
+        assert len({row[name] for row in samples}) == 1, name
     alone = found["batch", 1]
     assert alone["nfe"] == pytest.approx(samples[0]["nfe"]) == samples[0]["nfe_sample_mean"]
     assert alone["steps_accepted"] == pytest.approx(samples[0]["steps_accepted"])

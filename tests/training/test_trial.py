@@ -47,7 +47,7 @@ def test_a_tiny_trial_has_the_metrics_of_this_numerics(tmp_path):
     """If this fails, results have changed: add a revision, and pin the new ones."""
     sweep = tiny(tmp_path)
     result = run_trial(sweep.trials[0], Store(tmp_path), options(sweep, tmp_path))
-    assert numerics(sweep.trials[0].spec) == 4
+    assert numerics(sweep.trials[0].spec) == 6
     assert result.summary["parameters"] == 71
     assert result.summary["train_loss"] == pytest.approx(0.68363929, rel=1e-5)
     assert result.summary["test_loss"] == pytest.approx(0.71883535, rel=1e-5)

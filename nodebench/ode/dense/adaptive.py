@@ -27,7 +27,7 @@ from nodebench.ode.dense.kernels import (
     take_step,
 )
 from nodebench.ode.dense.parts import Floats, Layers
-from nodebench.ode.dense.solve import Taken, scheme_of
+from nodebench.ode.dense.solve import Taken, empty, scheme_of
 from nodebench.ode.field import Counted
 from nodebench.ode.tableau import EMBEDDED, Tableau
 from nodebench.spec.solver import Control, Solver
@@ -88,12 +88,12 @@ class ControlledSteps:
         self._count(2)
         # The time, the next step's size, the error remembered, and that of the last step tried.
         clock = np.array([self._times[0], size, 1.0, 0.0])
-        sizes, outputs, kept, states = list[Floats](), list[int](), list[Floats](), list[Floats]()
+        sizes, outputs, kept, states = list[Floats](), list[int](), list[Tensor](), list[Floats]()
         rejected = 0
         for number, end in enumerate(self._times[1:]):
             while clock[0] != end:
-                layers = self._layers(len(y[0]), network, keeps=keeps)
-                taken, tried = self._try(clock, end, at, layers, network)
+                layers = self._layers(y, network, keeps=keeps)
+                taken, tried = self._try(clock, end, at, layers.numpy(), network)
                 rejected += tried - len(taken)
                 sizes.append(taken)
                 kept.append(layers[:, :, : len(taken)] if keeps else layers)
@@ -101,12 +101,13 @@ class ControlledSteps:
             outputs += [-1] * (count - 1) + [number]
             states.append(at[0][None].copy())
         self._f.on_counts(StepCounts(float(len(outputs)), float(rejected)))
-        whole = np.concatenate(kept, 2) if keeps else kept[-1]
+        whole = torch.cat(kept, 2) if keeps else kept[-1]
         return Taken(np.concatenate(sizes), np.array(outputs), np.stack(states), whole)
 
-    def _layers(self, blocks: int, network: Layers, *, keeps: bool) -> Floats:
-        shape = (1, blocks, CHUNK if keeps else 1, network.starts[-1], len(self.tableau.b), BLOCK)
-        return np.empty(shape, network.weights.dtype)
+    def _layers(self, y: Floats, network: Layers, *, keeps: bool) -> Tensor:
+        steps = CHUNK if keeps else 1
+        shape = (*y.shape[:2], steps, network.starts[-1], len(self.tableau.b), BLOCK)
+        return empty(shape, y)
 
     def _try(
         self, clock: Floats, end: float, at: tuple[Floats, Floats], layers: Floats, network: Layers

@@ -19,9 +19,7 @@ import numpy as np
 
 from nodebench.ode.dense.activations import BLOCK, activate, compiled, pull_activation
 from nodebench.ode.dense.parts import Layers
-
-LANES = 4
-"""Units that a product takes at once."""
+from nodebench.ode.dense.products import add_outer, multiply
 
 GROUP = 4
 """Evaluations, at least, whose products for weight gradients are taken together."""
@@ -37,64 +35,6 @@ def of_seed(networks, seed):
         networks.weights[seed], networks.transposed[seed], networks.biases[seed],
         networks.starts, networks.places, networks.kind,
     )  # fmt: skip
-
-
-@compiled
-def multiply(out, to, weights, place, shape, x, of):
-    """Out += W x, from the row and column `to` and `of`: four rows of W by four units at a time."""
-    outputs, inputs = shape
-    row, at = to
-    x_row, x_at = of
-    for i in range(0, outputs, 4):
-        for k in range(0, inputs, 4):
-            p = place + i * inputs + k
-            a0, a1, a2, a3 = weights[p], weights[p + 1], weights[p + 2], weights[p + 3]
-            p += inputs
-            b0, b1, b2, b3 = weights[p], weights[p + 1], weights[p + 2], weights[p + 3]
-            p += inputs
-            c0, c1, c2, c3 = weights[p], weights[p + 1], weights[p + 2], weights[p + 3]
-            p += inputs
-            d0, d1, d2, d3 = weights[p], weights[p + 1], weights[p + 2], weights[p + 3]
-            r, s = row + i, x_row + k
-            for j in range(BLOCK):
-                x0, x1 = x[s, x_at, j], x[s + 1, x_at, j]
-                x2, x3 = x[s + 2, x_at, j], x[s + 3, x_at, j]
-                out[r, at, j] += a0 * x0 + a1 * x1 + a2 * x2 + a3 * x3
-                out[r + 1, at, j] += b0 * x0 + b1 * x1 + b2 * x2 + b3 * x3
-                out[r + 2, at, j] += c0 * x0 + c1 * x1 + c2 * x2 + c3 * x3
-                out[r + 3, at, j] += d0 * x0 + d1 * x1 + d2 * x2 + d3 * x3
-
-
-@compiled
-def add_outer(by_weights, place, shape, g, row, x, x_row, columns):
-    """dL/dW += g x', over so many columns: four rows of g by two of x at a time."""
-    outputs, inputs = shape
-    zero = g.dtype.type(0)
-    for i in range(row, row + outputs, 4):
-        for k in range(x_row, x_row + inputs, 2):
-            a0 = a1 = b0 = b1 = c0 = c1 = d0 = d1 = zero
-            for j in range(columns):
-                x0, x1 = x[k, j], x[k + 1, j]
-                a0 += g[i, j] * x0
-                a1 += g[i, j] * x1
-                b0 += g[i + 1, j] * x0
-                b1 += g[i + 1, j] * x1
-                c0 += g[i + 2, j] * x0
-                c1 += g[i + 2, j] * x1
-                d0 += g[i + 3, j] * x0
-                d1 += g[i + 3, j] * x1
-            p = place + (i - row) * inputs + k - x_row
-            by_weights[p] += a0
-            by_weights[p + 1] += a1
-            p += inputs
-            by_weights[p] += b0
-            by_weights[p + 1] += b1
-            p += inputs
-            by_weights[p] += c0
-            by_weights[p + 1] += c1
-            p += inputs
-            by_weights[p] += d0
-            by_weights[p + 1] += d1
 
 
 @compiled

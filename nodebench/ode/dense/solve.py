@@ -27,12 +27,12 @@ from nodebench.ode.dense.activations import BLOCK
 from nodebench.ode.dense.field import COMPILED_ACTIVATIONS, DenseField
 from nodebench.ode.dense.kernels import (
     GROUP,
-    LANES,
     pull_first_slope,
     pull_solve,
     solve_fixed,
 )
 from nodebench.ode.dense.parts import Floats, Layers, LossGradients, Scheme
+from nodebench.ode.dense.products import LANES
 from nodebench.ode.tableau import EmbeddedTableau, Tableau
 
 
@@ -48,7 +48,7 @@ class Taken(NamedTuple):
     sizes: Floats
     outputs: Floats
     states: Floats
-    kept: Floats
+    kept: Tensor
 
 
 class SolveSteps(Protocol):
@@ -76,8 +76,9 @@ class FixedSteps:
         together = max(1, GROUP // stages)
         groups = -(-len(sizes) // together) if keeps else 1
         shape = (groups, network.starts[-1], together * stages, BLOCK)
-        kept = np.empty((*y.shape[:2], *shape), y.dtype)
-        _in_threads(solve_fixed, y.shape, states, kept, network, sizes, scheme_of(self.tableau))
+        kept = empty((*y.shape[:2], *shape), y)
+        scheme = scheme_of(self.tableau)
+        _in_threads(solve_fixed, y.shape, states, kept.numpy(), network, sizes, scheme)
         outputs = np.array(self.outputs)
         reached = np.moveaxis(states[:, :, 1 + np.flatnonzero(outputs >= 0)], 2, 0)
         return Taken(sizes, outputs, reached, kept)
@@ -156,8 +157,7 @@ class _DenseSolve(torch.autograd.Function):
     @staticmethod
     def forward(solve: _Solve, y0: Tensor, *parameters: Tensor) -> tuple[Tensor, Tensor]:
         taken = solve.forward(y0.detach(), parameters)
-        states, kept = torch.from_numpy(taken.states), torch.from_numpy(taken.kept)
-        return _from_blocks(states, y0.shape), kept
+        return _from_blocks(torch.from_numpy(taken.states), y0.shape), taken.kept
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -228,6 +228,12 @@ def _from_blocks(y: Tensor, shape: torch.Size) -> Tensor:
     return y.mT.flatten(-3, -2)[..., :batch, :dim]
 
 
+def empty(shape: Sequence[int], like: Floats) -> Tensor:
+    """Memory for what a solve keeps, which torch counts among a step's."""
+    return torch.empty(*shape, dtype=torch.from_numpy(like).dtype)
+
+
+@cache
 def scheme_of(tableau: Tableau) -> Scheme:
     """A tableau, for compiled code."""
     a = np.zeros((len(tableau.b), len(tableau.b)))

@@ -64,7 +64,7 @@ class Regularizers:
     @contextlib.contextmanager
     def of_step(self, model: nn.Module, iteration: int) -> Iterator[Penalty]:
         """Regularizes what the model's ODE blocks solve meanwhile, in this training iteration."""
-        blocks = list(ode_blocks(model))
+        blocks = ode_blocks(model)
         made = [Regularization(self._made(iteration, number)) for number in range(len(blocks))]
         try:
             for block, regularization in zip(blocks, made, strict=True):

@@ -90,7 +90,7 @@ class Classification(Task[Batch]):
 
         Under its own solver and at the limit: class, solver, times, states.
         """
-        if len(list(ode_blocks(model))) != 1:
+        if len(ode_blocks(model)) != 1:
             return []
         split = self.data.test
         chosen = split[balanced(split.targets.cpu(), PATHS * self.data.classes, 0).to(self.device)]

@@ -70,7 +70,7 @@ def test_recompute_is_backprop(decay: ReferenceGradient) -> None:
 
 def test_the_limit_of_evaluations_is_of_each_pass_of_each_gradient() -> None:
     model = network()
-    next(ode_blocks(model)).max_evaluations = 20
+    ode_blocks(model)[0].max_evaluations = 20
     measured = ReferenceGradient(model, Regression(), COARSE)  # which takes 32
     assert measured.of(ADJOINT, euler(12))["nfe_backward"] == 12
     with pytest.raises(EvaluationLimit):
