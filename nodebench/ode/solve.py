@@ -1,6 +1,6 @@
-"""One call for every solver method: ours by grid or `control`, torchdiffeq's and scipy's otherwise.
+"""One call for every solver method: on a grid, with controlled steps, or by another library.
 
-These two are imported where they are needed: they take a second.
+Torchdiffeq and scipy are imported where they are needed: they take a second.
 """
 
 from __future__ import annotations
@@ -39,8 +39,10 @@ def solve(
     """
     if solver.facts.kind == "fixed":
         return integrate(f, y0, grids(times, solver), stepper_of(solver))
-    if solver.control is not None:
+    if solver.step_control:
         return controlled(f, y0, times, solver, norm)
+    if solver.dense_output:
+        return _dense_output(f, y0, times, solver, norm)
     return OTHERS[solver.method](f, y0, times, solver, norm)
 
 
@@ -60,16 +62,15 @@ def least_evaluations(times: Sequence[float], solver: Solver) -> int:
     return solver.facts.start + steps * (solver.stages or 1)
 
 
-def _adaptive(
+def _dense_output(
     f: RightHandSide, y0: State, times: Sequence[float], solver: Solver, norm: Norm | None
 ) -> list[State]:
-    """Torchdiffeq's embedded Runge-Kutta methods.
+    """Torchdiffeq's embedded Runge-Kutta methods, which interpolate between their steps.
 
-    Steps end at the output times, or at the last with `dense_output`. By default torchdiffeq steps
-    past that one too and interpolates, which costs accuracy and evaluates f beyond it.
+    A step ends at the last time. By default torchdiffeq steps past that one too, which costs
+    accuracy and evaluates f beyond it.
     """
-    forced = times[-1:] if solver.dense_output else times[1:]
-    options: dict[str, Any] = {"step_t": _tensor(forced, y0)}
+    options: dict[str, Any] = {"step_t": _tensor(times[-1:], y0)}
     if norm is not None:
         options["norm"] = norm
     watched = _Watched(f, is_backwards=times[-1] < times[0])
@@ -83,14 +84,12 @@ class _Watched:
     """A right-hand side, and a look at each step before it is tried.
 
     Torchdiffeq's own are assertions, which Python leaves out if it is asked to; then a diverging
-    solve has no end. An f that has torchdiffeq's callbacks itself is told of steps too.
+    solve has no end.
     """
 
     def __init__(self, f: RightHandSide, *, is_backwards: bool):
         self._f, self._sign = f, -1 if is_backwards else 1
         self.tried = self.accepted = 0
-        self._on_try = getattr(f, "callback_step", ignored)
-        self._on_accept = getattr(f, "callback_accept_step", ignored)
 
     def __call__(self, t: float | Tensor, y: State) -> State:
         return self._f(t, y)
@@ -104,12 +103,10 @@ class _Watched:
         if not start + step > start:
             raise StepUnderflow(f"the solver's step fell to {float(step):.1e}")
         self.tried += 1
-        self._on_try(t, y, step)
 
-    def callback_accept_step(self, t: Tensor, y: State, step: Tensor) -> None:
+    def callback_accept_step(self, _t: Tensor, _y: State, _step: Tensor) -> None:
         """Counts a step that is taken."""
         self.accepted += 1
-        self._on_accept(t, y, step)
 
 
 def _multistep(
@@ -185,8 +182,4 @@ def _tensor(times: Sequence[float], like: State) -> Tensor:
     return torch.tensor(times, dtype=torch.float64, device=like[0].device)
 
 
-OTHERS = {
-    **dict.fromkeys(("adaptive_heun", "fehlberg2", "bosh3", "dopri5", "dopri8"), _adaptive),
-    "implicit_adams": _multistep,
-    "scipy_solver": _scipy,
-}
+OTHERS = {"implicit_adams": _multistep, "scipy_solver": _scipy}

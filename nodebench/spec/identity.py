@@ -38,9 +38,11 @@ def _is_by_a_studys_rule(spec: TrialSpec) -> bool:
     )
 
 
-def _is_dense(spec: TrialSpec) -> bool:
-    """Whether the field is dense layers, as plain ODEs on vectors have."""
-    return isinstance(spec.model, PlainOde) and spec.model.field != "conv"
+def _is_solved_here(spec: TrialSpec) -> bool:
+    """Whether revision 6 took its solves, or their steps, from torch and torchdiffeq."""
+    is_dense = isinstance(spec.model, PlainOde) and spec.model.field != "conv"
+    solvers = [spec.solver, spec.gradient.solver if spec.gradient else None]
+    return is_dense or any(s and s.step_control and s.control is None for s in solvers)
 
 
 REVISIONS: tuple[Revision, ...] = (
@@ -54,9 +56,9 @@ REVISIONS: tuple[Revision, ...] = (
     ),
     Revision(
         6,
-        "solves of dense fields are compiled: sums in another order; the first step of an adaptive "
-        "solve is not differentiated",
-        _is_dense,
+        "solves of dense fields are compiled: sums in another order; embedded methods choose their "
+        "steps here instead of in torchdiffeq, and the search for a step is not differentiated",
+        _is_solved_here,
     ),
 )
 """The changes of results, the newest last. Trials hold the number of the last that affects them."""

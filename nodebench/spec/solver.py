@@ -51,7 +51,7 @@ class Control(Settings):
     With `sample`, each sample has a step size, an error and a rejection of its own, and is done
     when it has reached the end, whatever the others need (Lienen, Günnemann 2022). The size of a
     step is multiplied by what the `controller` makes of its error, at least by `min_factor` and at
-    most by `max_factor`; the defaults are torchdiffeq's, which solves without a `control`.
+    most by `max_factor`; the defaults are torchdiffeq's.
     """
 
     step: Literal["batch", "sample"] = "batch"
@@ -125,6 +125,13 @@ class Solver(Settings):
     def is_embedded(self) -> bool:
         """Whether it is an embedded Runge-Kutta method, which measures errors by a norm."""
         return self.facts.kind == "adaptive" and self.facts.has_stepper
+
+    @property
+    def step_control(self) -> Control | None:
+        """How this project chooses the steps; None where torchdiffeq or scipy does, or a grid."""
+        if self.dense_output or not self.is_embedded:
+            return None
+        return self.control or Control()
 
     @property
     def by_sample(self) -> bool:

@@ -8,14 +8,18 @@ import torch
 from torch import Tensor, nn
 
 from nodebench.errors import Diverged, NotConverged, StepUnderflow, TrialFailure
+from nodebench.ode.adaptive.counts import StepCounts
 from nodebench.ode.block import ODEBlock
-from nodebench.ode.solve import OTHERS, _Watched, solve
+from nodebench.ode.field import ignored
+from nodebench.ode.solve import _Watched, solve
 from nodebench.spec import TrialSpec
 from nodebench.spec.solver import Gradient, Solver
-from nodebench.spec.vocabulary import SCIPY_METHODS
+from nodebench.spec.vocabulary import METHODS, SCIPY_METHODS
 from tests.support.ode_problems import DECAY, LOGISTIC, PROBLEMS, ROTATION, TIME_DEPENDENT, Problem
 
-EMBEDDED = sorted(OTHERS.keys() - {"implicit_adams", "scipy_solver"})
+EMBEDDED = sorted(
+    name for name, facts in METHODS.items() if facts.kind == "adaptive" and facts.has_stepper
+)
 
 
 class Counted:
@@ -23,6 +27,7 @@ class Counted:
 
     def __init__(self, f: Callable[[float | Tensor, Tensor], Tensor]) -> None:
         self.f, self.calls = f, 0
+        self.on_counts: Callable[[StepCounts], None] = ignored
 
     def __call__(self, t: float | Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         self.calls += 1
@@ -84,15 +89,14 @@ def test_rtol_and_atol_are_not_mixed_up() -> None:
 
 
 @pytest.mark.parametrize("tol", [1e-2, 1e-4, 1e-6])
-def test_dopri5_evaluates_twice_and_then_six_times_a_step(
-    tol: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    steps: list[Tensor] = []
-    monkeypatch.setattr(_Watched, "callback_step", lambda _f, _t, _y, step: steps.append(step))
+def test_dopri5_evaluates_twice_and_then_six_times_a_step(tol: float) -> None:
+    found: list[StepCounts] = []
     f = Counted(lambda t, y: -20 * (y - torch.as_tensor(10 * t).cos()))
+    f.on_counts = found.append
     solve(f, ones(2), (0.0, 2.0), Solver(method="dopri5", tol=tol))
-    assert len(steps) > 10
-    assert f.calls == 2 + 6 * len(steps)
+    (counts,) = found
+    assert counts.accepted > 10
+    assert f.calls == 2 + 6 * (counts.accepted + counts.rejected)
 
 
 @pytest.mark.parametrize("method", EMBEDDED)

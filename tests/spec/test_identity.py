@@ -21,9 +21,14 @@ def test_ids_are_what_they_were():
 def test_a_revision_renames_the_trials_that_it_affects_and_no_others():
     images = {"data": "digits", "model": {"name": "plainode", "field": "conv"}}
     assert numerics(trial().spec) == 4
-    for method, number in (("euler", 4), ("midpoint", 5), ("dopri5", 5)):
+    for method, number in (("euler", 4), ("midpoint", 5), ("dopri5", 6)):
         assert numerics(trial(**images, solver={"method": method, "adapt": {}}).spec) == number
     assert numerics(trial(**images, solver={"method": "midpoint", "steps": 2}).spec) == 4
+    for more, number in (({}, 6), ({"control": {}}, 4)):
+        solver = {"method": "dopri5", "tol": 1e-3, **more}
+        assert numerics(trial(**images, solver=solver).spec) == number
+    adjoint = {"name": "adjoint", "solver": {"method": "dopri5", "tol": 1e-3}}
+    assert numerics(trial(**images, gradient=adjoint).spec) == 6
     for field in ("simple", "linear"):
         toy = {"data": "spheres", "model": {"name": "plainode", "field": field}}
         assert numerics(trial(**toy, solver={"method": "euler", "steps": 2}).spec) == 6

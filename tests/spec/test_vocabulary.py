@@ -27,12 +27,10 @@ from nodebench.training import loop, optimization
 def test_every_method_is_ours_or_torchdiffeqs() -> None:
     fixed = {name for name, method in METHODS.items() if method.kind == "fixed"}
     assert fixed == {*TABLEAUS, *REVERSIBLE}
-    always_controlled = {name for name in EMBEDDED if not METHODS[name].in_torchdiffeq}
-    assert always_controlled == {"tsit5"}
-    assert Solver(method="tsit5").control is not None
-    assert set(EMBEDDED) <= set(OTHERS) | always_controlled
-    assert set(METHODS) - fixed == set(OTHERS) | always_controlled
-    assert set(SOLVERS) >= {name for name in OTHERS if METHODS[name].in_torchdiffeq}
+    assert all(Solver(method=name).step_control for name in EMBEDDED)
+    assert set(METHODS) - fixed == {*OTHERS, *EMBEDDED}
+    theirs = {name for name, method in METHODS.items() if method.in_torchdiffeq} - fixed
+    assert set(SOLVERS) >= theirs == {*OTHERS, *EMBEDDED} - {"tsit5"}
 
 
 def test_every_gradient_is_a_row_of_the_table() -> None:

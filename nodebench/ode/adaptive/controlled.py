@@ -1,4 +1,4 @@
-"""Solves by an embedded Runge-Kutta method whose steps are chosen here, not by torchdiffeq.
+"""Solves by an embedded Runge-Kutta method, whose steps are chosen here.
 
 A step is one for all samples, or each sample has its own: its own size, error and rejection. All
 samples take their steps in the same calls of f, each at its own time; one that has come to an
@@ -103,13 +103,14 @@ class ControlledSolve:
         norm: Norm | None = None,
         on_accept: OnAccept = ignored,
     ):
-        assert solver.control is not None and solver.order is not None
+        assert solver.step_control is not None and solver.order is not None
         self.f, self.solver, self._on_accept = f, solver, on_accept
         self.first, self.sign = times[0], 1 if times[-1] > times[0] else -1
         self.extent: Extent = EachSample() if solver.by_sample else WholeBatch(norm)
         self.steps = TensorSteps(EMBEDDED[solver.method], self.extent)
-        self.controller = Controller(solver.control, solver.order)
+        self.controller = Controller(solver.step_control, solver.order)
         self.accepted, self.tried = torch.zeros(()), torch.zeros(())
+        self._is_finite = True  # the last step that was rejected
         self._takes_rows = solver.by_sample and getattr(f, "takes_rows", False)
 
     def start(self, y: State) -> _At:
@@ -147,8 +148,10 @@ class ControlledSolve:
         stuck = (left > 0) & ((at.t + self.sign * h == at.t) | ~at.h.isfinite())
         flags = [accepted.any(), accepted.all(), error.isfinite().all(), stuck.any()]
         any_accepted, all_accepted, is_finite, is_stuck = torch.stack(flags).tolist()
+        if not all_accepted:
+            self._is_finite = is_finite
         if is_stuck:
-            raise failure(h[stuck], error[stuck])
+            raise failure(h[stuck], is_finite=self._is_finite)
         sized = replace(
             at,
             h=torch.where(left > 0, h * self.controller.factor(error, at.error, accepted), at.h),
@@ -198,9 +201,9 @@ class ControlledSolve:
         return StepCounts(float(accepted), float(rejected), of_samples)
 
 
-def failure(h: Tensor, error: Tensor) -> Diverged | StepUnderflow:
-    """Why steps cannot go on: those of the samples that are stuck."""
-    if not (error.isfinite().all() and h.isfinite().all()):
+def failure(h: Tensor, *, is_finite: bool) -> Diverged | StepUnderflow:
+    """Why steps cannot go on: those of the samples that are stuck, after one that was rejected."""
+    if not (is_finite and h.isfinite().all()):
         return Diverged("f is not finite, however small a step")
     of = f" of {len(h)} samples" if h.dim() and len(h) > 1 else ""
     return StepUnderflow(f"the solver's step{of} fell to {float(h.min()):.1e}")

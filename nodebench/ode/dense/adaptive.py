@@ -30,7 +30,7 @@ from nodebench.ode.dense.parts import Floats, Layers
 from nodebench.ode.dense.solve import Taken, empty, scheme_of
 from nodebench.ode.field import Counted
 from nodebench.ode.tableau import EMBEDDED, Tableau
-from nodebench.spec.solver import Control, Solver
+from nodebench.spec.solver import Solver
 from nodebench.spec.vocabulary import CONTROLLERS
 
 CHUNK = 16
@@ -63,9 +63,9 @@ class ControlledSteps:
     def __init__(self, f: Counted, y0: Tensor, times: Sequence[float], solver: Solver):
         self.tableau = EMBEDDED[solver.method]
         self._f, self._times = f, times
-        control = solver.control or Control()
+        control = solver.step_control
+        assert control is not None and solver.order is not None
         integral, proportional, _ = CONTROLLERS[control.controller]
-        assert solver.order is not None
         rtol, atol = map(float, solver.tolerances)
         batch, dim = y0.shape
         self._way = Way(
@@ -86,7 +86,7 @@ class ControlledSteps:
         at = (y[0].copy(), np.empty_like(y[0]))  # the state and slope, moved on by each step
         size = first_step(self._way, at, network)
         self._count(2)
-        # The time, the next step's size, the error remembered, and that of the last step tried.
+        # The time, the next step's size, the error remembered, and that of the last step rejected.
         clock = np.array([self._times[0], size, 1.0, 0.0])
         sizes, outputs, kept, states = list[Floats](), list[int](), list[Tensor](), list[Floats]()
         rejected = 0
@@ -119,7 +119,7 @@ class ControlledSteps:
         )
         self._count(tried * (len(self.tableau.b) - 1))
         if is_stuck:
-            raise failure(*torch.tensor(clock[[1, 3]]).unbind())
+            raise failure(torch.tensor(clock[1]), is_finite=math.isfinite(clock[3]))
         return sizes[:accepted], tried
 
     def _count(self, evaluations: int) -> None:
@@ -193,7 +193,9 @@ def try_steps(clock, end, way, at, layers, sizes, network, scheme):
             samples = min(BLOCK, way.batch - block * BLOCK)
             total += squared_error(values, y[block], after[block], h, network, scheme, way, samples)
         error = math.sqrt(total / (way.batch * way.dim))
-        clock[1], clock[3] = h * factor(error, clock[2], way), error
+        clock[1] = h * factor(error, clock[2], way)
+        if not error <= 1:
+            clock[3] = error
         if t + way.sign * h == t or not math.isfinite(size):
             return accepted, tried + 1, True
         if error <= 1:

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 
 from nodebench.ode.field import Field
-from nodebench.ode.tableau import EMBEDDED
 from nodebench.spec.solver import Solver
 
 COMPILED_ACTIVATIONS: tuple[type[nn.Module], ...] = (nn.ReLU, nn.LeakyReLU, nn.Sigmoid, nn.Tanh)
@@ -52,4 +51,4 @@ def is_compiled(field: nn.Module, y: Tensor) -> bool:
 
 def has_compiled_steps(solver: Solver) -> bool:
     """Whether an adaptive solver chooses its steps in compiled code: one for the whole batch."""
-    return solver.method in EMBEDDED and not solver.by_sample and not solver.dense_output
+    return solver.step_control is not None and not solver.by_sample

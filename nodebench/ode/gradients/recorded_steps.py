@@ -13,7 +13,7 @@ from nodebench.ode.adaptive.controlled import ControlledSolve
 from nodebench.ode.field import Counted, OverStates
 from nodebench.ode.fixed import Carry, RightHandSide, State, Stepper, steps
 from nodebench.ode.gradients.random_state import Generator
-from nodebench.ode.solve import grids, solve
+from nodebench.ode.solve import grids
 from nodebench.ode.steppers import stepper_of
 from nodebench.ode.weight_cache import weights_made_once
 from nodebench.spec.solver import Solver
@@ -83,9 +83,7 @@ def traced(
     with weights_made_once():
         if solver.facts.kind == "fixed":
             return _on_grids(over_states(f), y0, times, solver, draws, keep)
-        if solver.control is not None:
-            return _controlled(f, y0, times, solver, keep)
-        return _accepted(f, y0, times, solver, draws, keep)
+        return _controlled(f, y0, times, solver, keep)
 
 
 def _on_grids(
@@ -117,7 +115,7 @@ def _controlled(
     solver: Solver,
     keep: Callable[[float, float], bool],
 ) -> Trace:
-    """The accepted steps of a solver with a `control`, under which f draws nothing."""
+    """The accepted steps of an adaptive solver, under which f draws nothing."""
     field, taken = over_states(f), list[RecordedStep]()
 
     def note(t: Tensor, h: Tensor, y: State, slope: State) -> None:
@@ -137,64 +135,3 @@ def _controlled(
         states.append(at.y[0])
     field.on_counts(solve.counts())
     return Trace(stepper_of(solver), intervals, states, (at.y, at.slope), None)
-
-
-def _accepted(
-    f: Counted,
-    y0: Tensor,
-    times: Sequence[float],
-    solver: Solver,
-    draws: Callable[[], Tensor | None],
-    keep: Callable[[float, float], bool],
-) -> Trace:
-    first_draws = draws()
-    direction = 1 if times[-1] > times[0] else -1
-    watched = _Accepted(over_states(f), draws, keep, direction)
-    states = [y for (y,) in solve(watched, (y0,), times, solver, f.norm)]
-    taken, intervals = iter(watched.steps), []
-    for end in times[1:]:
-        interval = []
-        for step in taken:
-            interval.append(step)
-            if abs(step.t + step.h - end) <= 1e-9 * abs(step.h):  # steps end at output times
-                break
-        intervals.append(interval)
-    return Trace(stepper_of(solver), intervals, states, ((states[-1],), watched.slope), first_draws)
-
-
-class _Accepted:
-    """A field, and the steps that a solver of torchdiffeq accepts, of which it tells.
-
-    The last slope before a step is accepted is that of its last stage.
-    """
-
-    def __init__(
-        self,
-        f: OverStates,
-        draws: Callable[[], Tensor | None],
-        keep: Callable[[float, float], bool],
-        direction: int,
-    ):
-        self._f, self._draws, self._keep, self._direction = f, draws, keep, direction
-        self.on_counts = f.on_counts
-        self.steps: list[RecordedStep] = []
-        self.slope: State = ()
-        self._before: State = ()
-        self._drawn: Tensor | None = None
-
-    def __call__(self, t: float | Tensor, y: State) -> State:
-        slope = self._f(t, y)
-        self._before = self._before or slope
-        self.slope = slope
-        return slope
-
-    def callback_step(self, _t: Tensor, _y: State, _h: Tensor) -> None:
-        """A step is tried."""
-        self._drawn = self._draws()
-
-    def callback_accept_step(self, t: Tensor, y: State, h: Tensor) -> None:
-        """It is taken."""
-        h_signed = self._direction * h.item()  # torchdiffeq's steps are positive
-        before = (y, self._before) if self._keep(t.item(), h_signed) else ()
-        self.steps.append(RecordedStep(t.item(), h_signed, before, self._drawn))
-        self._before = self.slope
