@@ -23,7 +23,7 @@ class Method:
     says what the method takes: `fixed` a number or size of steps, `adaptive` a tolerance,
     `multistep` steps for its grid and a tolerance for the iteration inside each. It `has_stepper`
     if `ode/` can take its steps one by one, as some gradients do. Of embedded methods, those that
-    are not `in_torchdiffeq` choose their steps by code of this project only.
+    are not `in_torchdiffeq` have no `dense_output`.
     """
 
     order: int | None
