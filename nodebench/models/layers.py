@@ -9,13 +9,14 @@ from typing import Any
 from torch import nn
 from torch.nn.utils import parametrizations
 
+from nodebench.models.group_norm import GroupNorm
 from nodebench.spec.vocabulary import norm_parts
 
 # (channels, dimensions of space) -> a layer.
 NORM_LAYERS: dict[str, Callable[[int, int], nn.Module]] = {
-    "gn": lambda channels, _space: nn.GroupNorm(min(32, channels), channels),
+    "gn": lambda channels, _space: GroupNorm(min(32, channels), channels),
     "bn": lambda channels, space: (nn.BatchNorm1d, nn.BatchNorm2d)[space - 1](channels),
-    "ln": lambda channels, _space: nn.GroupNorm(1, channels),
+    "ln": lambda channels, _space: GroupNorm(1, channels),
     "in": lambda channels, space: (nn.InstanceNorm1d, nn.InstanceNorm2d)[space - 1](channels),
     "nf": lambda _channels, _space: nn.Identity(),
 }

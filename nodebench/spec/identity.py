@@ -10,10 +10,11 @@ from functools import cached_property
 from typing import Any
 
 from nodebench.errors import InputError
-from nodebench.spec.model import PlainOde
+from nodebench.spec.model import ConvNetwork, PlainOde, StagedNetwork
 from nodebench.spec.own_code import file_hash, own_modules
 from nodebench.spec.settings import flatten
 from nodebench.spec.trial import TrialSpec
+from nodebench.spec.vocabulary import GROUPED, norm_parts
 
 
 @dataclass(frozen=True)
@@ -38,11 +39,16 @@ def _is_by_a_studys_rule(spec: TrialSpec) -> bool:
     )
 
 
-def _is_solved_here(spec: TrialSpec) -> bool:
-    """Whether revision 6 took its solves, or their steps, from torch and torchdiffeq."""
-    is_dense = isinstance(spec.model, PlainOde) and spec.model.field != "conv"
+def _is_computed_here(spec: TrialSpec) -> bool:
+    """Whether revision 6 took something of the trial from torch or torchdiffeq."""
+    model = spec.model
+    is_dense = isinstance(model, PlainOde) and model.field != "conv"
     solvers = [spec.solver, spec.gradient.solver if spec.gradient else None]
-    return is_dense or any(s and s.step_control and s.control is None for s in solvers)
+    has_steps = any(s and s.step_control and s.control is None for s in solvers)
+    norms = (
+        model.norm.model_dump().values() if isinstance(model, ConvNetwork | StagedNetwork) else ()
+    )
+    return is_dense or has_steps or any(norm_parts(word or "nf")[0] in GROUPED for word in norms)
 
 
 REVISIONS: tuple[Revision, ...] = (
@@ -56,9 +62,10 @@ REVISIONS: tuple[Revision, ...] = (
     ),
     Revision(
         6,
-        "solves of dense fields are compiled: sums in another order; embedded methods choose their "
-        "steps here instead of in torchdiffeq, and the search for a step is not differentiated",
-        _is_solved_here,
+        "solves of dense fields, and group norms of images, are compiled: sums in another order; "
+        "embedded methods choose their steps here instead of in torchdiffeq, and the search for a "
+        "step is not differentiated",
+        _is_computed_here,
     ),
 )
 """The changes of results, the newest last. Trials hold the number of the last that affects them."""

@@ -85,6 +85,9 @@ NORMS: dict[str, str] = {
     "nf": "none",
 }
 
+GROUPED = ("gn", "ln")
+"""The norms that are group norms."""
+
 WEIGHT_NORMS: dict[str, str] = {
     "wn": "weight norm of the convolutions: a direction and a gain per filter",
     "sn": "spectral norm of the convolutions: divided by their largest singular value",

@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from nodebench.models.dynamics import Dynamics
+from nodebench.models.group_norm import GroupNorm
 from nodebench.models.layers import LayerFactory
 from nodebench.ode.block import ODEBlock
 from nodebench.spec.vocabulary import STAGES
@@ -117,7 +118,7 @@ def test_each_place_of_a_staged_network_has_its_own_norm_and_activation() -> Non
         norm={"stem": "bn", "residual": "in", "ode": "ln+wn"},
         activation={"stem": "relu", "residual": "tanh", "ode": "softplus"},
     )
-    kinds = (nn.BatchNorm2d, nn.InstanceNorm2d, nn.GroupNorm, nn.ReLU, nn.Tanh, nn.Softplus)
+    kinds = (nn.BatchNorm2d, nn.InstanceNorm2d, GroupNorm, nn.ReLU, nn.Tanh, nn.Softplus)
 
     def found(part: nn.Module) -> set[type]:
         return {type(m) for m in part.modules() if isinstance(m, kinds)}
@@ -125,7 +126,7 @@ def test_each_place_of_a_staged_network_has_its_own_norm_and_activation() -> Non
     assert found(network.stem) == {nn.BatchNorm2d, nn.ReLU}
     residual, ode = network.feature[:2]
     assert found(residual) == {nn.InstanceNorm2d, nn.Tanh}
-    assert found(ode) == {nn.GroupNorm, nn.Softplus}
+    assert found(ode) == {GroupNorm, nn.Softplus}
     weights = [m for m in ode.modules() if isinstance(m, parametrize.ParametrizationList)]
     assert len(weights) == 2
     assert not any(isinstance(m, parametrize.ParametrizationList) for m in residual.modules())

@@ -11,6 +11,7 @@ from nodebench.data.dataset import Data, Split
 from nodebench.data.files import FILES
 from nodebench.models import build
 from nodebench.models.dynamics import Dynamics, TimeConv
+from nodebench.models.group_norm import GroupNorm
 from nodebench.models.layers import ACTIVATION_LAYERS, NORM_LAYERS, WEIGHT_NORM_LAYERS, LayerFactory
 from nodebench.ode.gradients import odeint
 from nodebench.ode.solve import OTHERS
@@ -122,7 +123,7 @@ def test_files_belong_to_known_data_sets() -> None:
 def test_a_form_is_built_as_it_is_described(name: str) -> None:
     form = vocabulary.DYNAMICS[name]
     layers = list(Dynamics(name, 8, LayerFactory("gn")).layers)
-    kinds = {torch.nn.GroupNorm: "norm", torch.nn.ReLU: "act"}
+    kinds = {GroupNorm: "norm", torch.nn.ReLU: "act"}
     assert " ".join(kinds.get(type(layer), "conv") for layer in layers) == form.layers
     assert {isinstance(layer, TimeConv) for layer in layers} == {False, form.time}
     convs = [

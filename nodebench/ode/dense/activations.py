@@ -1,18 +1,14 @@
-"""Activations and their gradients, compiled for the CPU by numba, in forms that are vectorised.
-
-Numba compiles a function again when its own file has changed, whatever it calls: who edits this
-file removes the `__pycache__` beside it.
-"""
+"""Activations and their gradients, compiled for the CPU by numba, in forms that are vectorised."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
 
-import numba
 import numpy as np
 from numba import types
 from numba.extending import overload
+
+from nodebench.ode.compiled import compiled
 
 BLOCK = 64
 """Samples in a block: a layer of a hundred units fits the first cache."""
@@ -21,11 +17,6 @@ RELU, LEAKY_RELU, SIGMOID, TANH = range(4)
 
 LEAK = 0.01
 """The slope of leaky ReLU below zero, torch's default."""
-
-# Sums may be taken in any order and products contracted; what is not finite stays so.
-compiled: Any = numba.njit(
-    cache=True, nogil=True, error_model="numpy", fastmath={"contract", "nsz", "reassoc"}
-)
 
 ONE, TWO, HALF = np.float32(1), np.float32(2), np.float32(0.5)
 LARGEST = np.float32(87)  # exp of it is near float32's largest number

@@ -17,7 +17,8 @@ from torch import Tensor
 from nodebench.ode.adaptive.controlled import failure
 from nodebench.ode.adaptive.counts import StepCounts
 from nodebench.ode.adaptive.step_size import SMALLEST_ERROR
-from nodebench.ode.dense.activations import BLOCK, compiled
+from nodebench.ode.compiled import compiled
+from nodebench.ode.dense.activations import BLOCK
 from nodebench.ode.dense.kernels import (
     START,
     copy,

@@ -17,7 +17,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from nodebench.ode.dense.activations import BLOCK, activate, compiled, pull_activation
+from nodebench.ode.compiled import compiled
+from nodebench.ode.dense.activations import BLOCK, activate, pull_activation
 from nodebench.ode.dense.parts import Layers
 from nodebench.ode.dense.products import add_outer, multiply
 

@@ -12,7 +12,8 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from nodebench.ode.dense.activations import BLOCK, compiled
+from nodebench.ode.compiled import compiled
+from nodebench.ode.dense.activations import BLOCK
 
 LANES = 4
 """Units that a product takes at once."""

@@ -10,9 +10,7 @@ Tensors have the seeds of a pack as their first dimension, of size 1 for a trial
 from __future__ import annotations
 
 import itertools
-import os
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, NamedTuple, Protocol
@@ -23,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from nodebench.ode.compiled import in_threads
 from nodebench.ode.dense.activations import BLOCK
 from nodebench.ode.dense.field import COMPILED_ACTIVATIONS, DenseField
 from nodebench.ode.dense.kernels import (
@@ -78,7 +77,7 @@ class FixedSteps:
         shape = (groups, network.starts[-1], together * stages, BLOCK)
         kept = empty((*y.shape[:2], *shape), y)
         scheme = scheme_of(self.tableau)
-        _in_threads(solve_fixed, y.shape, states, kept.numpy(), network, sizes, scheme)
+        in_threads(solve_fixed, _items(y), states, kept.numpy(), network, sizes, scheme)
         outputs = np.array(self.outputs)
         reached = np.moveaxis(states[:, :, 1 + np.flatnonzero(outputs >= 0)], 2, 0)
         return Taken(sizes, outputs, reached, kept)
@@ -122,14 +121,20 @@ class _Solve:
             for row in (network.weights, network.biases)
         ]
         by = LossGradients(np.zeros_like(start), np.zeros_like(start), *rows)
-        _in_threads(
-            pull_solve, start.shape, by, to_blocks(by_states), self.outputs, kept.numpy(),
+        in_threads(
+            pull_solve, _items(start), by, to_blocks(by_states), self.outputs, kept.numpy(),
             network, self.sizes, scheme,
         )  # fmt: skip
         if scheme.first:
             pull_first_slope(by, start, network)
         weights, biases = (torch.from_numpy(row.sum(1)) for row in rows)
         return torch.from_numpy(by.states), weights, biases
+
+
+def _items(blocks: Floats) -> int:
+    """The blocks of all seeds, of an array [seeds, blocks, ...]."""
+    seeds, count, *_ = blocks.shape
+    return int(seeds * count)
 
 
 def _network(parameters: Sequence[Tensor], activation: int) -> Layers:
@@ -241,25 +246,3 @@ def scheme_of(tableau: Tableau) -> Scheme:
         row[: len(values)] = values
     e = tableau.e if isinstance(tableau, EmbeddedTableau) else ()
     return Scheme(a, np.array(tableau.b), np.array(e, dtype=float), int(len(e) > 0))
-
-
-def _in_threads(kernel: Callable[..., None], shape: Sequence[int], *arguments: Any) -> None:
-    """Runs a kernel over all items, as many at once as torch may use threads.
-
-    The items are the blocks of the seeds of arrays of this shape: [seeds, blocks, ...].
-    """
-    items = shape[0] * shape[1]
-    threads = min(torch.get_num_threads(), items)
-    if threads == 1:
-        kernel((0, items), *arguments)
-        return
-    bounds = [items * i // threads for i in range(threads + 1)]
-    ranges = itertools.pairwise(bounds)
-    for _ in _pool(os.getpid(), threads).map(lambda each: kernel(each, *arguments), ranges):
-        pass
-
-
-@cache
-def _pool(_process: int, threads: int) -> ThreadPoolExecutor:
-    """One for each process, since a fork has no threads of the one before."""
-    return ThreadPoolExecutor(threads)

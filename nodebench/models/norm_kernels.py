@@ -1,0 +1,91 @@
+"""Group norm and its gradient, compiled for the CPU by numba.
+
+Torch's own, of images whose channels lie side by side, goes through the few channels of a group one
+by one: over 64 channels of 6 x 6 in 32 groups it takes six times as long, and over 16 channels of
+32 x 32 in 16 groups its backward pass takes twenty times.
+
+Shapes: x [samples, positions, channels]; scale and shift [channels]; means and inverses [samples,
+groups].
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from nodebench.ode.compiled import compiled
+
+
+@compiled
+def normalize(items, out, x, scale, shift, means, inverses, eps):
+    """Fills `out`, and the mean and the inverse standard deviation of each group."""
+    _, positions, channels = x.shape
+    groups = means.shape[1]
+    size, zero = channels // groups, x.dtype.type(0)
+    count = x.dtype.type(positions * size)
+    slope, start = np.empty(channels, x.dtype), np.empty(channels, x.dtype)
+    for n in range(items[0], items[1]):
+        start[:] = zero
+        slope[:] = zero
+        for p in range(positions):
+            for c in range(channels):
+                start[c] += x[n, p, c]
+        for g in range(groups):
+            total = zero
+            for c in range(g * size, (g + 1) * size):
+                total += start[c]
+            means[n, g] = total / count
+            for c in range(g * size, (g + 1) * size):
+                start[c] = means[n, g]
+        for p in range(positions):
+            for c in range(channels):
+                apart = x[n, p, c] - start[c]
+                slope[c] += apart * apart
+        for g in range(groups):
+            total = zero
+            for c in range(g * size, (g + 1) * size):
+                total += slope[c]
+            inverses[n, g] = 1 / math.sqrt(total / count + eps)
+            for c in range(g * size, (g + 1) * size):
+                slope[c] = scale[c] * inverses[n, g]
+                start[c] = shift[c] - means[n, g] * slope[c]
+        for p in range(positions):
+            for c in range(channels):
+                out[n, p, c] = x[n, p, c] * slope[c] + start[c]
+
+
+@compiled
+def pull_normalize(items, by_x, by_scale, by_shift, by_out, x, scale, means, inverses):
+    """Fills dL/dx, and of each sample [samples, channels] dL/dscale and dL/dshift.
+
+    With r = (x - mean) / deviation, dL/dx = (scale g - mean(scale g) - r mean(scale g r)) /
+    deviation, where g = dL/dout: a linear function of g and x in each channel.
+    """
+    _, positions, channels = x.shape
+    groups = means.shape[1]
+    size = channels // groups
+    count = x.dtype.type(positions * size)
+    of_g, of_x = np.empty(channels, x.dtype), np.empty(channels, x.dtype)
+    constant = np.empty(channels, x.dtype)
+    for n in range(items[0], items[1]):
+        for c in range(channels):
+            by_scale[n, c] = by_shift[n, c] = 0
+            of_x[c] = means[n, c // size]
+        for p in range(positions):
+            for c in range(channels):
+                by_shift[n, c] += by_out[n, p, c]
+                by_scale[n, c] += by_out[n, p, c] * (x[n, p, c] - of_x[c])
+        for g in range(groups):
+            inverse, along, sideways = inverses[n, g], x.dtype.type(0), x.dtype.type(0)
+            for c in range(g * size, (g + 1) * size):
+                by_scale[n, c] *= inverse
+                along += scale[c] * by_shift[n, c]
+                sideways += scale[c] * by_scale[n, c]
+            for c in range(g * size, (g + 1) * size):
+                of_g[c] = scale[c] * inverse
+                of_x[c] = -sideways / count * inverse * inverse
+                constant[c] = -along / count * inverse - of_x[c] * means[n, g]
+        for p in range(positions):
+            for c in range(channels):
+                by_x[n, p, c] = of_g[c] * by_out[n, p, c] + of_x[c] * x[n, p, c] + constant[c]

@@ -1,0 +1,45 @@
+"""Functions that numba compiles for the CPU, and the threads that run them.
+
+Importing this takes a second, so it is imported where such a function is called.
+
+Numba compiles a function again when its own file has changed, whatever it calls: who edits one that
+others call removes the `__pycache__` beside these.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import Any
+
+import numba
+import torch
+
+# Sums may be taken in any order and products contracted; what is not finite stays so.
+compiled: Any = numba.njit(
+    cache=True, nogil=True, error_model="numpy", fastmath={"contract", "nsz", "reassoc"}
+)
+
+
+def in_threads(kernel: Callable[..., None], items: int, *arguments: Any) -> None:
+    """Runs a kernel over so many items, in as many threads as torch may use.
+
+    A kernel is called with the numbers of its first item and of the one after its last.
+    """
+    threads = min(torch.get_num_threads(), items)
+    if threads == 1:
+        kernel((0, items), *arguments)
+        return
+    bounds = [items * i // threads for i in range(threads + 1)]
+    ranges = itertools.pairwise(bounds)
+    for _ in _pool(os.getpid(), threads).map(lambda each: kernel(each, *arguments), ranges):
+        pass
+
+
+@cache
+def _pool(_process: int, threads: int) -> ThreadPoolExecutor:
+    """One for each process, since a fork has no threads of the one before."""
+    return ThreadPoolExecutor(threads)
