@@ -59,9 +59,14 @@ class _Compiled(torch.autograd.Function):
     def backward(ctx: Any, by_out: Tensor) -> tuple[Tensor | None, ...]:
         x, scale, shift, statistics = ctx.saved_tensors
         if torch.is_grad_enabled():  # the gradient is going to be differentiated itself
-            inputs = [x, scale, shift]
             out = F.group_norm(x, ctx.groups, scale, shift, ctx.eps)
-            return *torch.autograd.grad(out, inputs, by_out, create_graph=True), None, None
+            needed = [tensor for tensor in (x, scale, shift) if tensor.requires_grad]
+            found = iter(torch.autograd.grad(out, needed, by_out, create_graph=True))
+            return (
+                *(next(found) if t.requires_grad else None for t in (x, scale, shift)),
+                None,
+                None,
+            )
         from nodebench.models.norm_kernels import pull_normalize
         from nodebench.ode.compiled import in_threads
 

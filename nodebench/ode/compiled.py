@@ -2,8 +2,8 @@
 
 Importing this takes a second, so it is imported where such a function is called.
 
-Numba compiles a function again when its own file has changed, whatever it calls: who edits one that
-others call removes the `__pycache__` beside these.
+Numba compiles a function again when its own file has changed, whatever it calls: who edits a
+function that others call removes the `__pycache__` beside its callers.
 """
 
 from __future__ import annotations

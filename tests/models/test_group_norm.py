@@ -68,6 +68,8 @@ def test_a_gradient_can_be_differentiated():
 
     ours, torchs = norms(2, 4, torch.float64)
     torch.testing.assert_close(curvature(ours), curvature(torchs), rtol=1e-10, atol=1e-10)
+    ours.requires_grad_(False)
+    torch.testing.assert_close(curvature(ours), curvature(torchs), rtol=1e-10, atol=1e-10)
 
 
 def test_transforms_and_other_layouts_are_torchs_own():
