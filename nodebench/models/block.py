@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from nodebench.models.dynamics import Dynamics, ResidualBlock
-from nodebench.models.layers import LayerFactory
+from nodebench.models.layers.factory import LayerFactory
 from nodebench.ode.block import ODEBlock
 from nodebench.spec import TrialSpec
 from nodebench.spec.network import SingleStage

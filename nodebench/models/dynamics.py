@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from nodebench.models.layers import LayerFactory
+from nodebench.models.layers.factory import LayerFactory
 from nodebench.ode.dense.field import DenseField, is_dense
 from nodebench.ode.field import Field
 from nodebench.ode.weight_cache import once_per_solve

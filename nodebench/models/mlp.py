@@ -7,7 +7,7 @@ from itertools import pairwise
 from torch import nn
 
 from nodebench.data.dataset import Data
-from nodebench.models.layers import LayerFactory
+from nodebench.models.layers.factory import LayerFactory
 from nodebench.spec import TrialSpec
 from nodebench.spec.model import Mlp
 

@@ -11,7 +11,7 @@ from nodebench.data.system import Flow, moved_by_matrix
 from nodebench.data.trajectory import Trajectory
 from nodebench.models.block import ode_block
 from nodebench.models.dynamics import Autonomous
-from nodebench.models.layers import LayerFactory
+from nodebench.models.layers.factory import LayerFactory
 from nodebench.ode.field import Field
 from nodebench.spec import TrialSpec
 from nodebench.spec.model import KnownSystem, NeuralOde

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from nodebench.data.dataset import Data
 from nodebench.models.block import ode_block
-from nodebench.models.conv_as_matrix import folded
 from nodebench.models.dynamics import autonomous
-from nodebench.models.layers import LayerFactory
+from nodebench.models.layers.conv_as_matrix import folded
+from nodebench.models.layers.factory import LayerFactory
 from nodebench.spec import TrialSpec
 from nodebench.spec.model import PlainOde
 from nodebench.spec.vocabulary import DENSE_POSITIONS

@@ -10,7 +10,7 @@ from torch import nn
 from nodebench.data.dataset import Data
 from nodebench.models.block import ode_block
 from nodebench.models.dynamics import DownsamplingBlock, Dynamics, ResidualBlock
-from nodebench.models.layers import LayerFactory
+from nodebench.models.layers.factory import LayerFactory
 from nodebench.spec import TrialSpec
 from nodebench.spec.model import StagedNetwork
 

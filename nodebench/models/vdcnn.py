@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from nodebench.data.dataset import Data
 from nodebench.models.block import feature_stage
-from nodebench.models.layers import LayerFactory
+from nodebench.models.layers.factory import LayerFactory
 from nodebench.spec import TrialSpec
 from nodebench.spec.model import TextNetwork
 

@@ -9,11 +9,11 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from nodebench.spec.settings import NamedSettings, Settings
+from nodebench.spec.training import Adapt
 from nodebench.spec.vocabulary import (
     A_NUMBER,
     METHODS,
     SCIPY_METHODS,
-    BelowOne,
     ControllerName,
     Count,
     Flag,
@@ -31,18 +31,6 @@ NO_END = 1e18
 
 REVERSIBLE = ("alf", "reversible_heun")
 ADAPTABLE = ("euler", "midpoint", "fehlberg2", "dopri5")
-
-
-class Adapt(Settings):
-    """How a solver is adapted during training (Ott et al. 2021).
-
-    Every `every` iterations, accuracies on the current batch are compared; those that differ by
-    more than `threshold` make the solver finer, a fixed method up to `max_steps` steps.
-    """
-
-    threshold: BelowOne = 0.1
-    every: Count = 50
-    max_steps: Steps | None = None
 
 
 class Control(Settings):

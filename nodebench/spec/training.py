@@ -1,4 +1,4 @@
-"""How a model is trained: optimizers, schedules, regularizers, and the length of a training."""
+"""How a model is trained: optimizers, schedules, adapted solvers, regularizers, and how long."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from nodebench.spec.vocabulary import (
     Positive,
     PrecisionName,
     Samples,
+    Steps,
 )
 
 
@@ -121,6 +122,18 @@ if TYPE_CHECKING:
 else:
     OptimizerSettings = choice("optimizer", OPTIMIZERS)
     ScheduleSettings = choice("schedule", SCHEDULES)
+
+
+class Adapt(Settings):
+    """How a solver is adapted during training (Ott et al. 2021).
+
+    Every `every` iterations, accuracies on the current batch are compared; those that differ by
+    more than `threshold` make the solver finer, a fixed method up to `max_steps` steps.
+    """
+
+    threshold: BelowOne = 0.1
+    every: Count = 50
+    max_steps: Steps | None = None
 
 
 class Term(Settings):

@@ -21,7 +21,8 @@ from nodebench.ode.block import ODEBlock, ode_blocks, recorded, solved_by, take_
 from nodebench.ode.field import slope
 from nodebench.ode.gradients.buffers import buffers_kept
 from nodebench.spec import TrialSpec
-from nodebench.spec.solver import Adapt, Solver
+from nodebench.spec.solver import Solver
+from nodebench.spec.training import Adapt
 from nodebench.store.result import Row
 from nodebench.training.task import Loss, Task
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from nodebench.data.dataset import Data, Split
 from nodebench.models.build import build, parameter_count
 from nodebench.models.dynamics import DownsamplingBlock, Dynamics, ResidualBlock, TimeConv
-from nodebench.models.layers import NORM_LAYERS, LayerFactory
+from nodebench.models.layers.factory import NORM_LAYERS, LayerFactory
 from nodebench.models.vdcnn import TopOverTime
 from nodebench.ode.block import ODEBlock, ode_blocks
 from nodebench.spec import TrialSpec

@@ -8,7 +8,7 @@ from torch import nn
 
 from nodebench.models.device import to_device
 from nodebench.models.dynamics import Dynamics, TimeConv
-from nodebench.models.layers import LayerFactory
+from nodebench.models.layers.factory import LayerFactory
 from nodebench.ode.block import ODEBlock
 from nodebench.ode.weight_cache import once_per_solve, weights_made_once
 from nodebench.spec.solver import Gradient, Solver

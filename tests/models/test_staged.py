@@ -8,8 +8,8 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from nodebench.models.dynamics import Dynamics
-from nodebench.models.group_norm import GroupNorm
-from nodebench.models.layers import LayerFactory
+from nodebench.models.layers.factory import LayerFactory
+from nodebench.models.layers.group_norm import GroupNorm
 from nodebench.ode.block import ODEBlock
 from nodebench.spec.vocabulary import STAGES
 from tests.support.tiny_networks import CIFAR10, built, count

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from nodebench.models.dynamics import Dynamics
-from nodebench.models.layers import LayerFactory
+from nodebench.models.layers.factory import LayerFactory
 from nodebench.ode.block import ODEBlock, take_evaluations
 from nodebench.ode.regularizers.forward_mode import directional
 from nodebench.ode.regularizers.table import REGULARIZERS, Penalty, Regularizers

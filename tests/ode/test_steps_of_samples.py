@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from nodebench.errors import Diverged, EvaluationLimit, FieldError, StepUnderflow
 from nodebench.models.dynamics import Dynamics
-from nodebench.models.layers import LayerFactory
+from nodebench.models.layers.factory import LayerFactory
 from nodebench.ode.block import ODEBlock, steps_taken, take_evaluations
 from nodebench.spec.solver import Gradient
 from tests.support.controlled_solves import TIMES, Stiff, Turning, by, solved, uneven

@@ -143,7 +143,7 @@ def test_the_first_sweep_goes_as_told(tmp_path):
     done = command(tmp_path, "run", "first.yaml", "--inline", "--no-track", *part)
     assert done.returncode == 0, done.stderr
     assert "report: reports/first/README.md" in done.stdout
-    assert "epoch 10" in command(tmp_path, "logs", "6eb0c6").stdout
+    assert "epoch 10" in command(tmp_path, "logs", "c6b3f3").stdout
 
 
 @pytest.mark.usefixtures("coarse_reference")

@@ -11,8 +11,13 @@ from nodebench.data.dataset import Data, Split
 from nodebench.data.files import FILES
 from nodebench.models import build
 from nodebench.models.dynamics import Dynamics, TimeConv
-from nodebench.models.group_norm import GroupNorm
-from nodebench.models.layers import ACTIVATION_LAYERS, NORM_LAYERS, WEIGHT_NORM_LAYERS, LayerFactory
+from nodebench.models.layers.factory import (
+    ACTIVATION_LAYERS,
+    NORM_LAYERS,
+    WEIGHT_NORM_LAYERS,
+    LayerFactory,
+)
+from nodebench.models.layers.group_norm import GroupNorm
 from nodebench.ode.gradients import odeint
 from nodebench.ode.solve import OTHERS
 from nodebench.ode.tableau import EMBEDDED, TABLEAUS

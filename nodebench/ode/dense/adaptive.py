@@ -187,7 +187,9 @@ def try_steps(clock, end, way, at, layers, sizes, network, scheme):
         total = 0.0
         for block in range(len(y)):
             values = layers[block, accepted % layers.shape[1]]
-            values[:, 0] = 0  # the first slope has no evaluation here
+            for i in range(len(values)):
+                for j in range(BLOCK):
+                    values[i, 0, j] = 0  # the first slope has no evaluation here
             copy(values, slope[block], output, START)
             take_step(network, values, START, raw, y[block], way.sign * h, scheme)
             copy_back(after[block], raw, START, START)
@@ -202,7 +204,9 @@ def try_steps(clock, end, way, at, layers, sizes, network, scheme):
         if error <= 1:
             for block in range(len(y)):
                 values = layers[block, accepted % layers.shape[1]]
-                y[block] = after[block]
+                for i in range(y.shape[1]):
+                    for j in range(BLOCK):
+                        y[block, i, j] = after[block, i, j]
                 copy_back(slope[block], values, output, last)
             sizes[accepted] = way.sign * h
             accepted += 1

@@ -1,10 +1,10 @@
-"""Tests of models/group_norm.py."""
+"""Tests of models/layers/group_norm.py."""
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from nodebench.models.group_norm import GroupNorm, _is_compiled
+from nodebench.models.layers.group_norm import GroupNorm, _is_compiled
 from nodebench.ode.regularizers.forward_mode import directional
 
 LAST = torch.channels_last

@@ -4,8 +4,8 @@ Torch's own, of images whose channels lie side by side, goes through the few cha
 by one: over 64 channels of 6 x 6 in 32 groups it takes six times as long, and over 16 channels of
 32 x 32 in 16 groups its backward pass takes twenty times.
 
-Shapes: x [samples, positions, channels]; scale and shift [channels]; means and inverses [samples,
-groups].
+Shapes: x [samples, positions, channels]; scale and shift [channels]; statistics, which are the mean
+and the inverse standard deviation of each group, [2, samples, groups].
 """
 
 from __future__ import annotations
@@ -18,16 +18,17 @@ from nodebench.ode.compiled import compiled
 
 
 @compiled
-def normalize(items, out, x, scale, shift, means, inverses, eps):
-    """Fills `out`, and the mean and the inverse standard deviation of each group."""
+def normalize(items, out, x, scale, shift, statistics, eps):
+    """Fills the output and the statistics."""
     _, positions, channels = x.shape
+    means, inverses = statistics[0], statistics[1]
     groups = means.shape[1]
     size, zero = channels // groups, x.dtype.type(0)
     count = x.dtype.type(positions * size)
     slope, start = np.empty(channels, x.dtype), np.empty(channels, x.dtype)
     for n in range(items[0], items[1]):
-        start[:] = zero
-        slope[:] = zero
+        for c in range(channels):
+            start[c] = slope[c] = zero
         for p in range(positions):
             for c in range(channels):
                 start[c] += x[n, p, c]
@@ -56,13 +57,15 @@ def normalize(items, out, x, scale, shift, means, inverses, eps):
 
 
 @compiled
-def pull_normalize(items, by_x, by_scale, by_shift, by_out, x, scale, means, inverses):
-    """Fills dL/dx, and of each sample [samples, channels] dL/dscale and dL/dshift.
+def pull_normalize(items, by_x, by_parameters, by_out, x, scale, statistics):
+    """Fills dL/dx, and of each sample dL/dscale and dL/dshift [2, samples, channels].
 
     With r = (x - mean) / deviation, dL/dx = (scale g - mean(scale g) - r mean(scale g r)) /
     deviation, where g = dL/dout: a linear function of g and x in each channel.
     """
     _, positions, channels = x.shape
+    means, inverses = statistics[0], statistics[1]
+    by_scale, by_shift = by_parameters[0], by_parameters[1]
     groups = means.shape[1]
     size = channels // groups
     count = x.dtype.type(positions * size)

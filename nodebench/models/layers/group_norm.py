@@ -45,12 +45,12 @@ class _Compiled(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, scale: Tensor, shift: Tensor, groups: int, eps: float
     ) -> Tensor:
-        from nodebench.models.norm_kernels import normalize  # numba takes a second
+        from nodebench.models.layers.norm_kernels import normalize  # numba takes a second
         from nodebench.ode.compiled import in_threads
 
         out, statistics = torch.empty_like(x), x.new_empty((2, len(x), groups))
         parameters = scale.detach().numpy(), shift.detach().numpy()
-        in_threads(normalize, len(x), _rows(out), _rows(x), *parameters, *statistics.numpy(), eps)
+        in_threads(normalize, len(x), _rows(out), _rows(x), *parameters, statistics.numpy(), eps)
         ctx.groups, ctx.eps = groups, eps
         ctx.save_for_backward(x, scale, shift, statistics)
         return out
@@ -67,14 +67,14 @@ class _Compiled(torch.autograd.Function):
                 None,
                 None,
             )
-        from nodebench.models.norm_kernels import pull_normalize
+        from nodebench.models.layers.norm_kernels import pull_normalize
         from nodebench.ode.compiled import in_threads
 
         by_x, by_parameters = torch.empty_like(x), x.new_empty((2, len(x), len(scale)))
         by_out = by_out.contiguous(memory_format=torch.channels_last)
         in_threads(
-            pull_normalize, len(x), _rows(by_x), *by_parameters.numpy(), _rows(by_out), _rows(x),
-            scale.detach().numpy(), *statistics.numpy(),
+            pull_normalize, len(x), _rows(by_x), by_parameters.numpy(), _rows(by_out), _rows(x),
+            scale.detach().numpy(), statistics.numpy(),
         )  # fmt: skip
         return by_x, *by_parameters.sum(1).unbind(), None, None
 

@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 from torch.nn.utils import parametrizations
 
-from nodebench.models.group_norm import GroupNorm
+from nodebench.models.layers.group_norm import GroupNorm
 from nodebench.spec.vocabulary import norm_parts
 
 # (channels, dimensions of space) -> a layer.

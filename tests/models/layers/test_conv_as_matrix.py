@@ -1,4 +1,4 @@
-"""Tests of models/conv_as_matrix.py."""
+"""Tests of models/layers/conv_as_matrix.py."""
 
 import copy
 
@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
-from nodebench.models.conv_as_matrix import folded
+from nodebench.models.layers.conv_as_matrix import folded
 
 
 def field(channels: int = 4) -> nn.Sequential:
