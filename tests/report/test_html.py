@@ -23,7 +23,7 @@ from nodebench.training.trial import run_trial
 from tests.support.coarse_reference import coarse_reference
 from tests.support.fake_results import made, steady
 from tests.support.figures import rendered_figures
-from tests.support.tiny_sweeps import options, tiny
+from tests.support.tiny_sweeps import TINY, options, tiny
 
 LARGEST = 1024 * 1024
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
@@ -67,6 +67,21 @@ def embedded(folder):
 def without_scripts(folder):
     text = (folder / "report.html").read_text()
     return re.sub(r"<script.*?</script>", "", text, flags=re.DOTALL)
+
+
+def test_networks_that_were_not_trained_have_a_page(tmp_path):
+    base = {**TINY, "train": {"iterations": 0, "batch_size": 16}}
+    sweep, store = (
+        tiny(tmp_path, base=base, grid={"solver.steps": [1, 2]}),
+        Store(tmp_path / "runs"),
+    )
+    with coarse_reference():
+        for trial in sweep.trials:
+            run_trial(trial, store, options(sweep, tmp_path))
+        problems: list[str] = []
+        page = write_report_folder(sweep, store, tmp_path / "report", on_problem=problems.append)
+    assert problems == []
+    assert {*embedded(page.parent)["rows"]["epochs"]["epoch"]} == {0}
 
 
 def test_the_embedded_trials_are_those_of_results_csv(trained):

@@ -163,7 +163,8 @@ class Explored:
         epochs, trials = self.found.epochs, self.found.sweep.trials
         if epochs.empty:
             return epochs
-        epochs = epochs.assign(so_far_s=epochs.groupby(TRIAL)["epoch_s"].cumsum())
+        if "epoch_s" in epochs:  # as of whatever was trained, and not only evaluated
+            epochs = epochs.assign(so_far_s=epochs.groupby(TRIAL)["epoch_s"].cumsum())
         most = min(MOST_ROWS_A_TRIAL, max(FEWEST_ROWS_A_TRIAL, MOST_ROWS // len(trials)))
         parts = [
             _thinned(rows, most, self.found.sweep.headline)
