@@ -102,7 +102,7 @@ def _duration(seconds: float) -> str:
 
 
 def _where(here: dict[str, Any]) -> str:
-    packages = ("torch", "torchdiffeq", "ray", "mlflow")
+    packages = ("torch", "torchdiffeq", "numba", "ray", "mlflow")
     installed = {name: importlib.metadata.version(name) for name in packages} | process.versions()
     versions = ", ".join(f"{name} {version}" for name, version in installed.items())
     cores = f"{cpu_count()} cores, {torch.get_num_threads()} threads"

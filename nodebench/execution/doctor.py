@@ -33,7 +33,7 @@ from nodebench.tracking.settings import configure_mlflow
 
 Level = Literal["ok", "warning", "problem"]
 
-CHECKED_PACKAGES = ("torch", "torchvision", "torchdiffeq", "ray", "mlflow")
+CHECKED_PACKAGES = ("torch", "torchvision", "torchdiffeq", "numba", "ray", "mlflow")
 OLDEST_PYTHON = (3, 11)
 ASK_FOR_RAY = "; `doctor --ray` starts or joins it for a full check"
 LITTLE_BYTES, TOO_LITTLE_BYTES = 5e9, 5e8

@@ -43,7 +43,13 @@ def test_an_empty_folder_is_healthy_and_stays_empty(case, tmp_path):
 
 
 def test_versions_are_compared_with_the_lock_file(case, tmp_path, monkeypatch):
-    installed = {"torch": "2.15.0+cpu", "torchvision": "0.1", "ray": "2", "mlflow": "3"}
+    installed = {
+        "torch": "2.15.0+cpu",
+        "torchvision": "0.1",
+        "numba": "1",
+        "ray": "2",
+        "mlflow": "3",
+    }
 
     def version(name):
         if name not in installed:
@@ -53,11 +59,12 @@ def test_versions_are_compared_with_the_lock_file(case, tmp_path, monkeypatch):
     monkeypatch.setattr(doctor.importlib.metadata, "version", version)
     lock = "torch==2.15.0 \\\n    --hash=sha256:00\ntorchvision==0.2 ; python_version > '3'\n"
     (tmp_path / "requirements.lock").write_text(lock)
-    torch, vision, diffeq, ray, _ = check("versions", case)
+    torch, vision, diffeq, numba, ray, _ = check("versions", case)
     assert (torch.level, torch.found) == ("ok", "torch 2.15.0+cpu, as locked")
     assert vision.level == "warning"
     assert vision.found == "torchvision 0.1, but `requirements.lock` has 0.2"
     assert diffeq == Finding("problem", "torchdiffeq is not installed", "pip install torchdiffeq")
+    assert numba == Finding("ok", "numba 1")
     assert ray == Finding("ok", "ray 2")
 
 
