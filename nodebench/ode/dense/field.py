@@ -9,7 +9,7 @@ from nodebench.ode.field import Field
 from nodebench.spec.solver import Solver
 
 COMPILED_ACTIVATIONS: tuple[type[nn.Module], ...] = (nn.ReLU, nn.LeakyReLU, nn.Sigmoid, nn.Tanh)
-"""Those that are compiled, in the order of their numbers in `layers.py`."""
+"""Those that are compiled, in the order of their numbers in `activations.py`."""
 
 
 class DenseField(Field):
