@@ -8,7 +8,7 @@ import numpy as np
 from numba import types
 from numba.extending import overload
 
-from nodebench.ode.compiled import compiled
+from nodebench.ode.compiled import compiled, compiled_part
 
 BLOCK = 64
 """Samples in a block: a layer of a hundred units fits the first cache."""
@@ -26,7 +26,7 @@ LN_2_LOW = np.float32(math.log(2) - 0.693359375)
 F2, F3, F4, F5, F6, F7 = (np.float32(1 / math.factorial(k)) for k in range(2, 8))
 
 
-@compiled
+@compiled_part
 def expm1(x):
     """exp(x) - 1 in float32, to 2 units in the last place, in a form that loops vectorise.
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from nodebench.ode.adaptive.controlled import failure
 from nodebench.ode.adaptive.counts import StepCounts
 from nodebench.ode.adaptive.step_size import SMALLEST_ERROR
-from nodebench.ode.compiled import compiled
+from nodebench.ode.compiled import compiled, compiled_part
 from nodebench.ode.dense.activations import BLOCK
 from nodebench.ode.dense.kernels import (
     START,
@@ -156,7 +156,7 @@ def first_step(way, at, network):
     return min(100 * h0, (0.01 / max(d1, d2)) ** (1 / way.order))
 
 
-@compiled
+@compiled_part
 def scaled_size(x, y, way):
     """The root mean square of x as a share of the tolerance at y."""
     total = 0.0
@@ -216,7 +216,7 @@ def try_steps(clock, end, way, at, layers, sizes, network, scheme):
     return accepted, len(sizes), False
 
 
-@compiled
+@compiled_part
 def squared_error(values, y, after, h, network, scheme, way, samples):
     """The sum of squares of a step's errors as shares of the tolerance, of some samples."""
     output, total = network.starts[-2], 0.0
@@ -230,7 +230,7 @@ def squared_error(values, y, after, h, network, scheme, way, samples):
     return total
 
 
-@compiled
+@compiled_part
 def factor(error, before, way):
     """What a step's size is multiplied by, as `Controller.factor`."""
     least = way.least

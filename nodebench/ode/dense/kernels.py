@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from nodebench.ode.compiled import compiled
+from nodebench.ode.compiled import compiled, compiled_part
 from nodebench.ode.dense.activations import BLOCK, activate, pull_activation
 from nodebench.ode.dense.parts import Layers
 from nodebench.ode.dense.products import add_outer, multiply
@@ -38,14 +38,14 @@ def of_seed(networks, seed):
     )  # fmt: skip
 
 
-@compiled
+@compiled_part
 def shape_of(network, layer):
     """A layer's outputs and inputs."""
     starts = network.starts
     return starts[layer + 2] - starts[layer + 1], starts[layer + 1] - starts[layer]
 
 
-@compiled
+@compiled_part
 def evaluate_field(network, values, at, raw):
     """dy/dt in the rows of the last output, from a state in those of the first input.
 
@@ -70,7 +70,7 @@ def evaluate_field(network, values, at, raw):
                     values[row + i, at, j] = raw[i, 0, j]
 
 
-@compiled
+@compiled_part
 def pull_evaluation(network, gradients, values, at):
     """dL/dx in the rows of the first input, from dL/dslope in those of the last output."""
     starts = network.starts
@@ -88,7 +88,7 @@ def pull_evaluation(network, gradients, values, at):
             pull_activation(gradients, values, at, row, inputs, network.kind)
 
 
-@compiled
+@compiled_part
 def add_outers(by_weights, by_biases, network, gradients, values, count):
     """Adds the gradients of all parameters, from the first `count` evaluations."""
     starts, columns = network.starts, count * BLOCK
@@ -103,7 +103,7 @@ def add_outers(by_weights, by_biases, network, gradients, values, count):
         by_biases[i] += total
 
 
-@compiled
+@compiled_part
 def copy(out, y, row, at):
     """A state or slope into the rows from `row`."""
     for i in range(len(y)):
@@ -111,7 +111,7 @@ def copy(out, y, row, at):
             out[row + i, at, j] = y[i, j]
 
 
-@compiled
+@compiled_part
 def copy_back(y, values, row, at):
     """A state or slope from the rows from `row`."""
     for i in range(len(y)):
@@ -119,7 +119,7 @@ def copy_back(y, values, row, at):
             y[i, j] = values[row + i, at, j]
 
 
-@compiled
+@compiled_part
 def move(out, y, h, weights, slopes, to, count):
     """Out = y + h sum_i weights_i slopes_i, of `count` slopes from the row and column `to`."""
     row, at = to
@@ -132,7 +132,7 @@ def move(out, y, h, weights, slopes, to, count):
                     out[i, 0, j] += scale * slopes[row + i, at + stage, j]
 
 
-@compiled
+@compiled_part
 def take_step(network, values, at, raw, y, h, scheme):
     """The evaluations of a step from y, in columns from `at`; the state after it is in `raw`."""
     to = (network.starts[-2], at)
@@ -164,7 +164,7 @@ def solve_fixed(items, y, kept, networks, steps, scheme):
             copy_back(y[seed, block, step + 1], raw, START, START)
 
 
-@compiled
+@compiled_part
 def pull_step(network, gradients, values, at, by, h, scheme):
     """dL/d(what a step took), in place of dL/d(what it left): its state, and its last slope."""
     by_y, by_slope = by

@@ -12,7 +12,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from nodebench.ode.compiled import compiled
+from nodebench.ode.compiled import compiled_part
 from nodebench.ode.dense.activations import BLOCK
 
 LANES = 4
@@ -25,7 +25,7 @@ VECTORS = 2
 """The vectors of samples in a tile."""
 
 
-@compiled
+@compiled_part
 def multiply(out, to, weights, place, shape, x, of):
     """Out += W x, from the row and column `to` and `of`."""
     outputs, inputs = shape
@@ -112,7 +112,7 @@ def _integer(value: Any) -> Any:
     return ir.IntType(64)(value) if isinstance(value, int) else value
 
 
-@compiled
+@compiled_part
 def add_outer(by_weights, place, shape, g, row, x, x_row, columns):
     """dL/dW += g x', over so many columns: four rows of g by two of x at a time."""
     outputs, inputs = shape
