@@ -12,22 +12,19 @@ import itertools
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numba
 import torch
 
 # Sums may be taken in any order and products contracted; what is not finite stays so.
-_SETTINGS: dict[str, Any] = {
-    "error_model": "numpy",
-    "fastmath": {"contract", "nsz", "reassoc"},
-}
+_compiled: Any = partial(numba.njit, error_model="numpy", fastmath={"contract", "nsz", "reassoc"})
 
-compiled: Any = numba.njit(cache=True, nogil=True, **_SETTINGS)
+compiled: Any = _compiled(cache=True, nogil=True)
 """Of functions that Python calls."""
 
-compiled_part: Any = numba.njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, **_SETTINGS)
+compiled_part: Any = _compiled(no_cpython_wrapper=True, no_cfunc_wrapper=True)
 """Of functions that only compiled ones call, which Python cannot: a third less to compile."""
 
 
