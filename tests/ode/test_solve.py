@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import pytest
 import torch
@@ -10,28 +9,23 @@ from torch import Tensor, nn
 from nodebench.errors import Diverged, NotConverged, StepUnderflow, TrialFailure
 from nodebench.ode.adaptive.counts import StepCounts
 from nodebench.ode.block import ODEBlock
-from nodebench.ode.field import ignored
-from nodebench.ode.solve import _Watched, solve
-from nodebench.spec import TrialSpec
+from nodebench.ode.solve import solve
 from nodebench.spec.solver import Gradient, Solver
 from nodebench.spec.vocabulary import METHODS, SCIPY_METHODS
-from tests.support.ode_problems import DECAY, LOGISTIC, PROBLEMS, ROTATION, TIME_DEPENDENT, Problem
+from tests.support.ode_problems import (
+    DECAY,
+    LOGISTIC,
+    PROBLEMS,
+    ROTATION,
+    TIME_DEPENDENT,
+    Counted,
+    Decay,
+    Problem,
+)  # fmt: skip
 
 EMBEDDED = sorted(
     name for name, facts in METHODS.items() if facts.kind == "adaptive" and facts.has_stepper
 )
-
-
-class Counted:
-    """A right-hand side that counts its calls."""
-
-    def __init__(self, f: Callable[[float | Tensor, Tensor], Tensor]) -> None:
-        self.f, self.calls = f, 0
-        self.on_counts: Callable[[StepCounts], None] = ignored
-
-    def __call__(self, t: float | Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        self.calls += 1
-        return (self.f(t, state[0]),)
 
 
 def error_at_one(problem: Problem, **settings: object) -> float:
@@ -183,15 +177,6 @@ def test_an_assertion_in_the_field_stays_what_it_is() -> None:
         solve(Counted(f), ones(2), (0.0, 1.0), Solver(method="dopri5", tol=1e-4))
 
 
-class Decay(nn.Module):
-    def __init__(self, rate: float) -> None:
-        super().__init__()
-        self.rate = nn.Parameter(torch.tensor(rate, dtype=torch.float64))
-
-    def forward(self, _t: float | Tensor, y: Tensor) -> Tensor:
-        return -self.rate * y
-
-
 class BlowUp(Decay):
     def forward(self, _t: float | Tensor, y: Tensor) -> Tensor:
         return self.rate * y * y
@@ -262,90 +247,3 @@ def test_scipys_order_is_its_methods() -> None:
     for scipy, order in (("RK23", 3), ("RK45", 5), ("DOP853", 8), ("Radau", 5), ("BDF", None)):
         assert Solver(method="scipy_solver", scipy=scipy, tol=1e-3).order == order
     assert Solver(method="scipy_solver", scipy="LSODA", tol=1e-3).order is None
-
-
-# ------------------------------------------------------------------------------ dense output
-
-TIMES = tuple(3.0 * i / 200 for i in range(201))
-# The greatest error at 200 times over that at the ends of the steps, at a tolerance of 1e-3 and of
-# 1e-6, over four problems; and evaluations for the logistic equation at 1e-3.
-LOSSES = {
-    "adaptive_heun": (1.0, 1.0, 37), "fehlberg2": (1.3, 1.8, 16), "bosh3": (9.4, 147, 32),
-    "dopri5": (17.3, 2.0, 38), "dopri8": (76, 945, 54),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("method", LOSSES)
-def test_dense_output_costs_what_docs_networks_md_says(
-    method: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    steps: list[tuple[float, Tensor]] = []
-    look = _Watched.callback_step
-
-    def noted(self: _Watched, t: Tensor, y: tuple[Tensor], step: Tensor) -> None:
-        steps.append((float(t), y[0]))
-        look(self, t, y, step)
-
-    monkeypatch.setattr(_Watched, "callback_step", noted)
-    for tol, loss in zip((1e-3, 1e-6), LOSSES[method], strict=False):
-        found = []
-        for problem in PROBLEMS:
-            steps.clear()
-            f, solver = Counted(problem.f), Solver(method=method, tol=tol, dense_output=True)
-            states = [y for (y,) in solve(f, (problem.y0,), TIMES, solver)]
-            at_times, at_steps = (
-                [(y - problem.exact(t)).abs().max() for t, y in pairs]
-                for pairs in (zip(TIMES, states, strict=True), steps)
-            )
-            found.append(max(at_times) / max(*at_steps, at_times[-1]))
-            if tol == 1e-3 and problem is LOGISTIC:
-                assert f.calls == LOSSES[method][2]
-        assert max(found) == pytest.approx(loss, rel=0.05)
-
-
-def test_only_dense_output_spares_evaluations_at_many_times() -> None:
-    calls = {}
-    for dense in (False, True):
-        f = Counted(LOGISTIC.f)
-        solve(f, (LOGISTIC.y0,), TIMES, Solver(method="dopri5", tol=1e-3, dense_output=dense))
-        calls[dense] = f.calls
-    assert calls == {False: 1202, True: 38}
-
-
-@pytest.mark.parametrize("name", ["backprop", "recompute", "adjoint"])
-def test_a_gradient_flows_through_interpolated_states(name: str) -> None:
-    solver = Solver(method="dopri5", tol=1e-8, dense_output=True)
-    block = ODEBlock(Decay(0.8), solver, Gradient(name=name))
-    y0 = torch.ones(1, 1, dtype=torch.float64, requires_grad=True)
-    times = (0.0, 0.37, 1.1, 2.0)
-    block.trajectory(y0, times).sum().backward()
-    assert y0.grad.item() == pytest.approx(sum(math.exp(-0.8 * t) for t in times), abs=1e-5)
-    by_rate = sum(-t * math.exp(-0.8 * t) for t in times)
-    assert block.f.rate.grad.item() == pytest.approx(by_rate, abs=1e-5)
-
-
-def test_dense_output_stays_within_the_interval_backwards_too() -> None:
-    seen: list[float] = []
-
-    def f(t: float | Tensor, y: Tensor) -> Tensor:
-        seen.append(float(t))
-        return LOGISTIC.f(t, y)
-
-    solver = Solver(method="dopri5", tol=1e-6, dense_output=True)
-    states = solve(Counted(f), (LOGISTIC.exact(1.0),), (1.0, 0.7, 0.0), solver)
-    assert 0 <= min(seen) <= max(seen) <= 1
-    torch.testing.assert_close(states[-1][0], LOGISTIC.y0, rtol=0, atol=1e-4)
-
-
-def test_dense_output_is_refused_where_it_does_nothing() -> None:
-    assert Solver(method="dopri5", dense_output=False) == Solver(method="dopri5")
-    with pytest.raises(ValueError, match="`dense_output` is for adaptive methods; `rk4` is fixed"):
-        Solver(method="rk4", steps=4, dense_output=True)
-    with pytest.raises(ValueError, match="`scipy_solver` interpolates already"):
-        Solver(method="scipy_solver", dense_output=True)
-    dense = {"method": "dopri5", "dense_output": True}
-    with pytest.raises(ValueError, match="stops at every time"):
-        Gradient(name="adjoint", solver=dense)
-    with pytest.raises(ValueError, match="`plainode`, whose ODE has one output time"):
-        TrialSpec(data="spheres", model="plainode", solver=dense)
-    assert TrialSpec(data="spiral", model="neuralode", solver=dense).solver.dense_output

@@ -1,4 +1,4 @@
-"""ODEs with closed-form solutions, in float64."""
+"""ODEs with closed-form solutions, in float64, and right-hand sides for tests."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from nodebench.ode.adaptive.counts import StepCounts
+from nodebench.ode.field import ignored
 
 
 @dataclass(frozen=True)
@@ -52,3 +55,24 @@ LOGISTIC = Problem(
     exact=lambda t: 1 / (1 + (1 / _vector(0.1, 0.3, 1.6) - 1) * math.exp(-2 * t)),
 )
 PROBLEMS = (DECAY, ROTATION, TIME_DEPENDENT, LOGISTIC)
+
+
+class Counted:
+    """A right-hand side that counts its calls."""
+
+    def __init__(self, f: Callable[[float | Tensor, Tensor], Tensor]) -> None:
+        self.f, self.calls = f, 0
+        self.on_counts: Callable[[StepCounts], None] = ignored
+
+    def __call__(self, t: float | Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        self.calls += 1
+        return (self.f(t, state[0]),)
+
+
+class Decay(nn.Module):
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = nn.Parameter(torch.tensor(rate, dtype=torch.float64))
+
+    def forward(self, _t: float | Tensor, y: Tensor) -> Tensor:
+        return -self.rate * y

@@ -60,13 +60,10 @@ class _Compiled(torch.autograd.Function):
         x, scale, shift, statistics = ctx.saved_tensors
         if torch.is_grad_enabled():  # the gradient is going to be differentiated itself
             out = F.group_norm(x, ctx.groups, scale, shift, ctx.eps)
-            needed = [tensor for tensor in (x, scale, shift) if tensor.requires_grad]
+            inputs = (x, scale, shift)
+            needed = [tensor for tensor in inputs if tensor.requires_grad]
             found = iter(torch.autograd.grad(out, needed, by_out, create_graph=True))
-            return (
-                *(next(found) if t.requires_grad else None for t in (x, scale, shift)),
-                None,
-                None,
-            )
+            return *(next(found) if t.requires_grad else None for t in inputs), None, None
         from nodebench.models.layers.norm_kernels import pull_normalize
         from nodebench.ode.compiled import in_threads
 
