@@ -62,7 +62,8 @@ class Dynamics(Field):
     """f(t, y) as a sequence of layers: a row of `vocabulary.DYNAMICS`.
 
     As the right-hand side of an ODE it keeps the shape; in a residual block between two stages,
-    its first convolution has `outputs` filters and a stride.
+    its first convolution has `outputs` filters and a stride. On the CPU, layers of images that keep
+    the shape are computed in chains.
     Shapes: y [batch, channels, ...] -> [batch, outputs, .../stride].
     """
 
@@ -76,6 +77,7 @@ class Dynamics(Field):
     ):
         super().__init__()
         form = DYNAMICS[name]
+        self.keeps_shape = stride == 1 and outputs in (None, channels)
         self.layers = nn.ModuleList()
         for kind in form.layers.split():
             if kind == "norm":
@@ -91,7 +93,7 @@ class Dynamics(Field):
     def forward(self, t: float | Tensor, y: Tensor) -> Tensor:
         """dy/dt."""
         layers: Iterable[Chain | nn.Module] = self.layers
-        if are_compiled(y) and not isinstance(t, Tensor):
+        if self.keeps_shape and are_compiled(y) and not isinstance(t, Tensor):
             kind = ("chains", y.shape[1:], len(y) >= SAMPLES)
             layers = once_per_solve(self, kind, lambda: list(_chained(self.layers, y)))
         for layer in layers:
@@ -101,7 +103,8 @@ class Dynamics(Field):
 
 def _chained(layers: Iterable[nn.Module], y: Tensor) -> Iterator[Chain | nn.Module]:
     """The layers, in chains where they can be."""
-    pairs = [(layer, _operation(layer, y)) for layer in layers]
+    active = (layer for layer in layers if not isinstance(layer, nn.Identity))
+    pairs = [(layer, _operation(layer, y)) for layer in active]
     for can_chain, group in itertools.groupby(pairs, lambda pair: pair[1] is not None):
         alone, operations = zip(*group, strict=True)
         if can_chain and any(operation.weights for operation in operations):
@@ -111,18 +114,17 @@ def _chained(layers: Iterable[nn.Module], y: Tensor) -> Iterator[Chain | nn.Modu
 
 
 def _operation(layer: nn.Module, y: Tensor) -> Operation | None:
-    """What a layer does as a part of a chain; None if torch does it."""
-    if isinstance(layer, TimeConv):
+    """What a layer does as a part of a chain; None if torch does it, as where it has hooks."""
+    if layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks:
+        return None
+    if isinstance(layer, TimeConv) and can_convolve(layer.conv, y):
         weight, of_time = layer.parts(y)
-        if can_convolve(layer.conv, y, weight):
-            return Convolution(y, weight, layer.conv.bias, of_time)
-    elif isinstance(layer, nn.Conv2d):
-        weight = layer.weight
-        if can_convolve(layer, y, weight):
-            return Convolution(y, weight, layer.bias)
-    elif isinstance(layer, nn.ReLU):
+        return Convolution(y, weight, layer.conv.bias, of_time)
+    if isinstance(layer, nn.Conv2d) and can_convolve(layer, y):
+        return Convolution(y, layer.weight, layer.bias)
+    if isinstance(layer, nn.ReLU):
         return Rectifier()
-    elif isinstance(layer, GroupNorm) and is_plain(layer.weight):
+    if isinstance(layer, GroupNorm) and is_plain(layer.weight):
         return Normalization(layer)
     return None
 

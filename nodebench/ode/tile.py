@@ -13,7 +13,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-ROWS = 4
+TILE_ROWS = 4
 """The rows of a tile."""
 
 VECTORS = 2
@@ -27,21 +27,21 @@ VECTOR_BYTES = 32
 def add_tile(_typing: Any, out: Any, left: Any, right: Any, counts: Any) -> Any:
     """out[r, v] += the sum over i and j of left[r, i, j] right[i, j, v].
 
-    Here r counts the `ROWS`, v the values of all `VECTORS`, and i and j to the `counts`. A factor
-    is (an array, the place of its first value, the distance in memory from one r to the next, from
-    one i, and from one j): `out` has only that of r, and `right` those of i and j.
+    Here r counts to `TILE_ROWS`, v over the values of all `VECTORS`, and i and j to the `counts`.
+    A factor is (an array, the place of its first value, the distance in memory from one r to the
+    next, from one i, and from one j): `out` has only that of r, and `right` those of i and j.
     """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         made = zip(signature.args, arguments, strict=True)
         out, left, right = (_Factor(context, builder, *next(made)) for _ in range(3))
         outer, inner = cgutils.unpack_tuple(builder, arguments[3])
-        tile = [(row, vector) for row in range(ROWS) for vector in range(VECTORS)]
+        tile = [(row, vector) for row in range(TILE_ROWS) for vector in range(VECTORS)]
         sums = {at: cgutils.alloca_once_value(builder, out.load(at[:1], at[1])) for at in tile}
         with cgutils.for_range(builder, outer) as i, cgutils.for_range(builder, inner) as j:
             at_j = (i.index, j.index)
             values = [right.load(at_j, vector) for vector in range(VECTORS)]
-            scales = [left.load_repeated((row, *at_j)) for row in range(ROWS)]
+            scales = [left.load_repeated((row, *at_j)) for row in range(TILE_ROWS)]
             for row, vector in tile:
                 at = sums[row, vector]
                 product = builder.fmul(scales[row], values[vector], flags=("contract",))

@@ -12,25 +12,27 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor
 
-from nodebench.models.layers.images import are_compiled, is_plain, to_array, to_images
+from nodebench.models.layers.images import to_array, to_images
 
-Gradients = Sequence[Tensor | None]
+LayerGradients = Sequence[Tensor | None]
 
 
 class Operation(Protocol):
     """What a layer does to images, which are arrays [batch, height, width, channels]."""
 
-    weights: tuple[Tensor, ...]
+    @property
+    def weights(self) -> Sequence[Tensor]:
+        """What has gradients."""
 
-    def output(self, x: Any, t: float) -> tuple[Any, tuple[Any, ...]]:
+    def output(self, x: Any, t: float, /) -> tuple[Any, tuple[Any, ...]]:
         """The output at time t, and the arrays that the gradient needs."""
 
     def pull(
-        self, by_out: Any, kept: Sequence[Any], t: float, needed: Sequence[bool]
-    ) -> tuple[Any, Gradients]:
+        self, by_out: Any, kept: Sequence[Any], t: float, needed: Sequence[bool], /
+    ) -> tuple[Any, LayerGradients]:
         """The gradients of the input, and of the weights; None where it is not needed."""
 
-    def by_torch(self, x: Tensor, t: float) -> Tensor:
+    def by_torch(self, x: Tensor, t: float, /) -> Tensor:
         """The output by operations of torch, whose gradients have gradients."""
 
 
@@ -44,7 +46,7 @@ class Chain:
         self.operations = operations
         self.weights = [weight for each in operations for weight in each.weights]
 
-    def __call__(self, t: float, x: Tensor) -> Tensor:
+    def __call__(self, t: Any, x: Tensor) -> Tensor:
         """The last one's output."""
         if torch.is_grad_enabled():
             out: Tensor = _Chained.apply(self, t, x, *self.weights)
@@ -54,7 +56,7 @@ class Chain:
             images, _ = operation.output(images, t)
         return to_images(images)
 
-    def gradients_by_torch(self, x: Tensor, t: float, by_out: Tensor) -> Gradients:
+    def gradients_by_torch(self, x: Tensor, t: float, by_out: Tensor) -> LayerGradients:
         """Those of the input and of all weights, which can be differentiated themselves."""
         out, inputs = x, [x, *self.weights]
         for operation in self.operations:
@@ -83,17 +85,21 @@ class _Chained(torch.autograd.Function):
         x, *saved = ctx.saved_tensors
         if torch.is_grad_enabled():  # the gradient is going to be differentiated itself
             return None, None, *ctx.chain.gradients_by_torch(x, ctx.t, by_out)
-        needed, found = list(ctx.needs_input_grad[2:]), []
-        images = to_array(by_out)
-        for operation, count in zip(reversed(ctx.chain.operations), reversed(ctx.counts)):
+        needed = list(ctx.needs_input_grad[2:])
+        images, found = to_array(by_out), list[Tensor | None]()
+        for operation, count in zip(
+            reversed(ctx.chain.operations), reversed(ctx.counts), strict=True
+        ):
+            if not any(needed):
+                break
             saved, kept = saved[: len(saved) - count], saved[len(saved) - count :]
             first = len(needed) - len(operation.weights)
-            of_weights, needed = needed[first:], needed[:first]
+            needed, of_weights = needed[:first], needed[first:]
             arrays = [tensor.numpy() for tensor in kept]
-            wanted = (any(needed), *of_weights)
-            images, by_weights = operation.pull(images, arrays, ctx.t, wanted)
+            images, by_weights = operation.pull(images, arrays, ctx.t, (any(needed), *of_weights))
             found = [*by_weights, *found]
-        return None, None, None if images is None else to_images(images), *found
+        earlier = [to_images(images)] if any(needed) else [None] * len(needed)
+        return None, None, *earlier, *found
 
 
 class Rectifier:
@@ -108,7 +114,7 @@ class Rectifier:
 
     def pull(
         self, by_out: Any, kept: Sequence[Any], _t: float, _needed: Sequence[bool]
-    ) -> tuple[Any, Gradients]:
+    ) -> tuple[Any, LayerGradients]:
         """The gradient of the input."""
         tensors = map(torch.from_numpy, (by_out, *kept))
         return torch.ops.aten.threshold_backward(*tensors, 0).numpy(), ()

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nodebench.models.layers.chain import Chain, Gradients
+from nodebench.models.layers.chain import Chain, LayerGradients
 from nodebench.models.layers.images import are_compiled, is_plain
 
 SAMPLES = 4
@@ -26,17 +26,17 @@ class Conv2d(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002  # as torch calls it
         """[batch, inputs, height, width] -> [batch, outputs, ...]."""
-        weight = self.weight
-        if are_compiled(input) and can_convolve(self, input, weight):
-            return Chain([Convolution(input, weight, self.bias)])(0.0, input)
-        return self._conv_forward(input, weight, self.bias)
+        if are_compiled(input) and can_convolve(self, input):
+            return Chain([Convolution(input, self.weight, self.bias)])(0.0, input)
+        return super().forward(input)
 
 
-def can_convolve(conv: nn.Module, x: Tensor, weight: Tensor) -> bool:
-    """Whether a convolution with this weight can be part of a chain.
+def can_convolve(conv: nn.Module, x: Tensor) -> bool:
+    """Whether a convolution of this input, or of a channel of time and it, can be part of a chain.
 
     It can be if the output is as large as the input, the filters are of 3 x 3, and compiled code
-    takes the numbers of samples and channels.
+    takes the numbers of samples and channels. The weight is not asked for: a spectral norm changes
+    whenever it is.
     """
     return (
         isinstance(conv, nn.Conv2d)
@@ -44,9 +44,9 @@ def can_convolve(conv: nn.Module, x: Tensor, weight: Tensor) -> bool:
         and conv.stride == conv.padding == conv.dilation == (1, 1)
         and conv.groups == 1
         and conv.padding_mode == "zeros"
-        and is_plain(weight)
+        and is_plain(next(conv.parameters()))
         and len(x) >= SAMPLES
-        and all(size % OUTPUTS[weight.dtype] == 0 for size in weight.shape[:2])
+        and all(size % OUTPUTS[x.dtype] == 0 for size in (x.shape[1], conv.out_channels))
     )
 
 
@@ -82,7 +82,7 @@ class Convolution:
 
     def pull(
         self, by_out: Any, kept: Sequence[Any], t: float, needed: Sequence[bool]
-    ) -> tuple[Any, Gradients]:
+    ) -> tuple[Any, LayerGradients]:
         """The gradients of the input, and of weight, bias and `of_time`."""
         of_x, of_weight, *of_summands = needed
         by_x = _convolved(by_out, self._turned, self._bias[:0]) if of_x else None

@@ -10,7 +10,7 @@ are as large as x; weights [3, 3, inputs, outputs].
 from __future__ import annotations
 
 from nodebench.ode.compiled import compiled, compiled_part
-from nodebench.ode.tile import ROWS, VECTOR_BYTES, VECTORS, add_tile
+from nodebench.ode.tile import TILE_ROWS, VECTOR_BYTES, VECTORS, add_tile
 
 BAND_BYTES = 32768
 """So much of an image is taken at once: it stays in a core's first cache."""
@@ -23,12 +23,14 @@ def convolve(items, out, x, weights, summands):
     outputs = weights.shape[3]
     to_next = height * width
     for item in range(items[0], items[1]):
-        n = min(item * ROWS, samples - ROWS)  # the last four may be partly of the four before
+        n = min(
+            item * TILE_ROWS, samples - TILE_ROWS
+        )  # the last four may be partly of the four before
         for row in range(height):
             top, rows = _taps(row, height)
             for column in range(width):
                 left, columns = _taps(column, width)
-                out[n : n + ROWS, row, column] = 0
+                out[n : n + TILE_ROWS, row, column] = 0
                 to = ((n * height + row) * width + column) * outputs
                 of = ((n * height + row + top - 1) * width + column + left - 1) * inputs
                 by = (top * 3 + left) * inputs * outputs
@@ -40,7 +42,7 @@ def convolve(items, out, x, weights, summands):
                         (rows, columns * inputs),
                     )
                 for each in range(len(summands)):
-                    out[n : n + ROWS, row, column] += summands[each, row, column]
+                    out[n : n + TILE_ROWS, row, column] += summands[each, row, column]
 
 
 @compiled
@@ -57,7 +59,7 @@ def pull_weights(items, by_weights, by_out, x):
                 left, end = max(0, -right), min(width, width - right)
                 by = ((n * height + top) * width + left) * outputs
                 of = ((n * height + top + down) * width + left + right) * inputs
-                for i in range(items[0] * ROWS, items[1] * ROWS, ROWS):
+                for i in range(items[0] * TILE_ROWS, items[1] * TILE_ROWS, TILE_ROWS):
                     for k in range(0, outputs, VECTORS * VECTOR_BYTES // x.itemsize):
                         add_tile(  # type: ignore[call-arg]
                             (by_weights, (tap * inputs + i) * outputs + k, outputs),

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nodebench.models.layers.chain import Chain, Gradients
+from nodebench.models.layers.chain import Chain, LayerGradients
 from nodebench.models.layers.images import are_compiled, is_plain
 
 
@@ -46,7 +46,7 @@ class Normalization:
 
     def pull(
         self, by_out: Any, kept: Sequence[Any], _t: float, _needed: Sequence[bool]
-    ) -> tuple[Any, Gradients]:
+    ) -> tuple[Any, LayerGradients]:
         """The gradients of the input, and of scale and shift."""
         from nodebench.models.layers.norm_kernels import pull_normalize
         from nodebench.ode.compiled import in_threads

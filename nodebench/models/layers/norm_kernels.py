@@ -4,8 +4,8 @@ Torch's own, of images whose channels lie side by side, goes through the few cha
 by one: over 64 channels of 6 x 6 in 32 groups it takes six times as long, and over 16 channels of
 32 x 32 in 16 groups its backward pass takes twenty times.
 
-Shapes: x [samples, height, width, channels]; scale and shift [channels]; statistics, which are the mean
-and the inverse standard deviation of each group, [2, samples, groups].
+Shapes: x [samples, height, width, channels]; scale and shift [channels]; statistics, which are the
+mean and the inverse standard deviation of each group, [2, samples, groups].
 """
 
 from __future__ import annotations
