@@ -119,7 +119,7 @@ def _operation(layer: nn.Module, y: Tensor) -> Operation | None:
         return None
     if isinstance(layer, TimeConv) and can_convolve(layer.conv, y):
         return Convolution(layer.conv, y, *layer.parts(y))
-    if isinstance(layer, nn.Conv2d) and can_convolve(layer, y):
+    if can_convolve(layer, y):
         return Convolution(layer, y, layer.weight)
     if isinstance(layer, nn.ReLU):
         return Rectifier()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
@@ -31,7 +31,7 @@ class Conv2d(nn.Conv2d):
         return super().forward(input)
 
 
-def can_convolve(conv: nn.Module, x: Tensor) -> bool:
+def can_convolve(conv: nn.Module, x: Tensor) -> TypeGuard[nn.Conv2d]:
     """Whether a convolution of such an input, or of it and a channel of time, is compiled.
 
     The weight is not asked for: a spectral norm changes whenever it is.
@@ -42,7 +42,8 @@ def can_convolve(conv: nn.Module, x: Tensor) -> bool:
         and conv.groups == 1
         and conv.padding_mode == "zeros"
         and all(each == (each[0],) * 2 for each in (conv.kernel_size, conv.stride, conv.padding))
-        and is_plain(next(conv.parameters()))
+        and is_plain(weight := next(conv.parameters()))
+        and weight.dtype == x.dtype
         and len(x) >= SAMPLES
         and (x.shape[1] == 1 or x.shape[1] % SAMPLES == 0)
         and conv.out_channels % OUTPUTS[x.dtype] == 0

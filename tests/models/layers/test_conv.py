@@ -122,6 +122,12 @@ def test_an_input_that_is_not_finite_leaves_other_samples_and_distant_positions_
     assert torch.equal(ours(broken)[1, :, 2:], ours(x)[1, :, 2:])
 
 
+def test_an_input_of_another_precision_is_torchs_error():
+    ours, _ = convolutions(16, 16)
+    with pytest.raises(RuntimeError, match="type"):
+        ours(images(4, 16, 6, 6, dtype=torch.float32))
+
+
 def test_weight_norms_of_compiled_convolutions_are_differentiated():
     ours, torchs = convolutions(16, 16)
     for conv in (ours, torchs):
