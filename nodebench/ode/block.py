@@ -106,8 +106,8 @@ class ODEBlock(nn.Module):
         """Of the gradient `exact`: whether it is backprop or recomputation, by solver."""
         return self.memory.of("exact")
 
-    def _count(self) -> None:
-        self.evaluations += 1
+    def _count(self, evaluations: int) -> None:
+        self.evaluations += evaluations
         self._require_few(self.evaluations, self.solver)
         if self.deadline is not None and time.monotonic() > self.deadline:
             raise DeadlineExceeded("the trial's time was up in the middle of a solve")

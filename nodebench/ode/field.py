@@ -56,18 +56,18 @@ class Counted:
     def __init__(
         self,
         module: nn.Module,
-        on_evaluation: Callable[[], None],
+        on_evaluations: Callable[[int], None],
         memory: Memory | None = None,
         norm: Norm | None = None,
         on_counts: Callable[[StepCounts], None] | None = None,
     ):
-        self.module, self.on_evaluation, self.norm = module, on_evaluation, norm
+        self.module, self.on_evaluations, self.norm = module, on_evaluations, norm
         self.memory = memory or Memory()
         self.on_counts = on_counts or ignored
 
     def __call__(self, t: float | Tensor, y: Tensor) -> Tensor:
         """dy/dt."""
-        self.on_evaluation()
+        self.on_evaluations(1)
         return slope(self.module, t, y)
 
 

@@ -86,7 +86,7 @@ class ControlledSteps:
         network = of_seed(network, 0)
         at = (y[0].copy(), np.empty_like(y[0]))  # the state and slope, moved on by each step
         size = first_step(self._way, at, network)
-        self._count(2)
+        self._f.on_evaluations(2)
         # The time, the next step's size, the error remembered, and that of the last step rejected.
         clock = np.array([self._times[0], size, 1.0, 0.0])
         sizes, outputs, kept, states = list[Floats](), list[int](), list[Tensor](), list[Floats]()
@@ -118,14 +118,10 @@ class ControlledSteps:
         accepted, tried, is_stuck = try_steps(
             clock, end, self._way, at, layers[0], sizes, network, scheme
         )
-        self._count(tried * (len(self.tableau.b) - 1))
+        self._f.on_evaluations(tried * (len(self.tableau.b) - 1))
         if is_stuck:
             raise failure(torch.tensor(clock[1]), is_finite=math.isfinite(clock[3]))
         return sizes[:accepted], tried
-
-    def _count(self, evaluations: int) -> None:
-        for _ in range(evaluations):
-            self._f.on_evaluation()
 
 
 @compiled

@@ -60,6 +60,5 @@ def _dense(
     for number, grid in enumerate(grids):
         sizes += [h for _, h in steps(grid)]
         outputs += [-1] * (len(sizes) - len(outputs) - 1) + [number]
-    for _ in range(len(sizes) * len(stepper.tableau.b)):
-        f.on_evaluation()
+    f.on_evaluations(len(sizes) * len(stepper.tableau.b))
     return [y0, *dense_solve(f.module, y0, FixedSteps(stepper.tableau, sizes, outputs))]

@@ -26,7 +26,7 @@ from nodebench.ode.regularizers.regularizer import FieldCall, Integrand
 class Augmented(Field):
     """State and integrals as rows [samples, numbers + integrals]; one state without a batch is one.
 
-    `on_evaluation` is called at each evaluation of f that an integrand asks for.
+    `on_evaluations` is told of each evaluation of f that an integrand asks for.
     """
 
     takes_rows = False  # an integrand's noise is of the whole batch
@@ -36,10 +36,10 @@ class Augmented(Field):
         f: nn.Module,
         integrands: Sequence[Integrand],
         y0: Tensor,
-        on_evaluation: Callable[[], None],
+        on_evaluations: Callable[[int], None],
     ):
         super().__init__()
-        self.f, self._integrands, self._on_evaluation = f, integrands, on_evaluation
+        self.f, self._integrands, self._on_evaluations = f, integrands, on_evaluations
         self._shape, self._samples = y0.shape, len(y0) if y0.dim() > 1 else 1
         self._is_channels_last = y0.dim() == 4 and y0.is_contiguous(
             memory_format=torch.channels_last
@@ -92,7 +92,7 @@ class Augmented(Field):
         """F once more: with the same dropout as before, and teaching its norms nothing."""
 
         def evaluate(t: float | Tensor, y: Tensor) -> Tensor:
-            self._on_evaluation()
+            self._on_evaluations(1)
             with self._drawn_as_before(drawn), _batch_statistics_alone(self._norms):
                 return slope(self.f, t, y)
 

@@ -45,5 +45,5 @@ class Regularization:
         self.found += zip(integrands, integrals.unbind(1), strict=True)
         return states
 
-    def _count(self) -> None:
-        self.evaluations += 1
+    def _count(self, evaluations: int) -> None:
+        self.evaluations += evaluations
