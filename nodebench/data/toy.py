@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -81,8 +81,8 @@ def _starts(parts: Parts) -> list[Split]:
     # Rounded to float32 first: it is the very input that is labelled.
     rest = settle(inputs.double().numpy())[:, 0]
     labels = torch.from_numpy(np.abs(rest[:, None] - np.array(MINIMA)).argmin(axis=1))
-    sizes = [size for size, _ in parts]
-    splits = zip(inputs.split(sizes), labels.split(sizes), strict=True)
+    ends = [*accumulate(size for size, _ in parts)][:-1]
+    splits = zip(inputs.tensor_split(ends), labels.tensor_split(ends), strict=True)
     return [Split(x.clone(), y.clone()) for x, y in splits]
 
 
