@@ -140,11 +140,17 @@ def test_the_first_sweep_goes_as_told(tmp_path):
     assert textwrap.indent(plan, "    ") in guide.read_text()
     more = command(tmp_path, "plan", "first.yaml", "--set", "seeds=[0, 1, 2, 3, 4]").stdout
     assert more.endswith("15 trials, 15 to run\n")
+    assert "nodebench logs c6b3f3" in guide.read_text()
+    [shown] = [line for line in plan.splitlines() if line.startswith("c6b3f3")]
+    less = ("data.train_size=32", "data.test_size=8", "evaluate={methods: [rk4], steps: [2]}")
     part = ("--only", "solver.method=euler", "--only", "seed=0")
+    part += tuple(word for change in less for word in ("--set", change))
+    planned = command(tmp_path, "plan", "first.yaml", *part).stdout.splitlines()[0]
+    assert planned.split()[1:] == shown.split()[1:]
     done = command(tmp_path, "run", "first.yaml", "--inline", "--no-track", *part)
     assert done.returncode == 0, done.stderr
     assert "report: reports/first/README.md" in done.stdout
-    assert "epoch 10" in command(tmp_path, "logs", "c6b3f3").stdout
+    assert "epoch 10" in command(tmp_path, "logs", planned[:6]).stdout
 
 
 @pytest.mark.usefixtures("coarse_reference")

@@ -23,7 +23,7 @@ import traceback
 import types
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import IO, Any, NoReturn, TextIO
 
 ROOT = Path(__file__).parents[2]
 HEAVY = (
@@ -145,12 +145,20 @@ def _answer(end: int, command: int, answer: int) -> None:
     os.close(end)
 
 
+def _opened(number: int, before: TextIO) -> TextIO:
+    """A standard stream, which may be a pipe where the server's is a file."""
+    how = {"encoding": before.encoding, "errors": before.errors}
+    return open(number, "w", closefd=False, buffering=1 if number == 2 else -1, **how)
+
+
 def _run(order: dict[str, Any], files: list[int]) -> NoReturn:
     """Is `python -m nodebench` in a folder, to its end."""
     for number, file in enumerate(files[:3]):
         os.dup2(file, number)
     for file in files:
         os.close(file)
+    sys.__stdout__ = sys.stdout = _opened(1, sys.stdout)
+    sys.__stderr__ = sys.stderr = _opened(2, sys.stderr)
     os.environ.clear()
     os.environ.update(order["env"])
     os.chdir(order["folder"])
