@@ -7,13 +7,9 @@ from collections.abc import Iterator
 
 import hypothesis
 import pytest
-import torch
 
 from nodebench.tracking.settings import configure_mlflow
-from tests.support.coarse_reference import coarse_reference
-from tests.support.figures import leave_unrendered, rendered_figures
-from tests.support.mlflow_template import FOLDER, use_template
-from tests.support.mlflow_writer import fork_writers
+from tests.support.session import FOLDER
 
 hypothesis.settings.register_profile("patient", deadline=None)  # a busy machine is no failure
 hypothesis.settings.load_profile("patient")
@@ -25,10 +21,20 @@ configure_mlflow()  # tests import MLflow themselves
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Names the folder of MLflow's empty file, once for all processes of the session."""
+    """Names the folder that all processes of the session share, and prepares those with tests."""
     if FOLDER not in os.environ:
-        os.environ[FOLDER] = folder = tempfile.mkdtemp(prefix="mlflow-template-")
+        os.environ[FOLDER] = folder = tempfile.mkdtemp(prefix="nodebench-tests-")
         config.add_cleanup(lambda: shutil.rmtree(folder))
+    if "PYTEST_XDIST_WORKER" in os.environ or not config.getoption("numprocesses", None):
+        _prepare()
+
+
+def _prepare() -> None:
+    """Sets up what tests use; what it imports takes seconds, and workers wait for their head."""
+    from tests.support.figures import leave_unrendered
+    from tests.support.mlflow_template import use_template
+    from tests.support.mlflow_writer import fork_writers
+
     use_template()
     leave_unrendered()
     fork_writers()
@@ -37,6 +43,8 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture(autouse=True)
 def same_bits_every_time() -> Iterator[None]:
     """Sums depend on the number of threads, and a trial may have set another."""
+    import torch
+
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -46,11 +54,15 @@ def same_bits_every_time() -> Iterator[None]:
 
 @pytest.fixture(name="coarse_reference")
 def evaluated_with_a_coarse_reference() -> Iterator[None]:
+    from tests.support.coarse_reference import coarse_reference
+
     with coarse_reference():
         yield
 
 
 @pytest.fixture(name="rendered_figures")
 def figures_in_full() -> Iterator[None]:
+    from tests.support.figures import rendered_figures
+
     with rendered_figures():
         yield

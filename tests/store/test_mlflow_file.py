@@ -28,7 +28,7 @@ from nodebench.store.mlflow_file import local_folder
 from nodebench.tracking.cures import cure
 from nodebench.tracking.tracker import page_of
 from tests.support.cli_process import command
-from tests.support.mlflow_template import FOLDER as TEMPLATE_FOLDER
+from tests.support.session import FOLDER
 from tests.support.tiny_sweeps import Quiet, options, tiny, write_tiny
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # MLflow's own code warns
@@ -151,7 +151,7 @@ def test_an_experiment_that_was_deleted_in_mlflows_pages_is_restored(copy):
 
 def test_processes_that_open_a_fresh_file_at_once_all_write_to_it(tmp_path):
     names = ["one", "two", "three"]
-    environment = {name: value for name, value in os.environ.items() if name != TEMPLATE_FOLDER}
+    environment = {name: value for name, value in os.environ.items() if name != FOLDER}
 
     def sync(name):
         write_tiny(tmp_path, name)

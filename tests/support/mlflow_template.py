@@ -1,8 +1,7 @@
 """MLflow's empty file, made once for all tests: its fifty migrations take seconds.
 
-`MLFLOW_TEMPLATE` names its folder, so that all processes of one session share it. A test of how
-the file is made starts a process of its own, which knows nothing of this, or a command whose
-environment has no such name.
+All processes of one session share it. A test of how the file is made starts a process of its own,
+which knows nothing of this, or a command whose environment does not name the session's folder.
 """
 
 from __future__ import annotations
@@ -15,8 +14,8 @@ from pathlib import Path
 
 from nodebench.store import mlflow_file
 from nodebench.store.lock import held
+from tests.support.session import FOLDER
 
-FOLDER = "MLFLOW_TEMPLATE"
 MAKING_S = 200.0
 
 
