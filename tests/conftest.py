@@ -19,6 +19,17 @@ for name in ("NODEBENCH_RUNS", "NODEBENCH_DATA", "MLFLOW_TRACKING_URI", "RAY_ADD
 
 configure_mlflow()  # tests import MLflow themselves
 
+FIRST = (
+    *("ode/test_dense.py", "project/test_rooms.py", "ode/test_dense_adaptive.py"),
+    *("ode/test_regularizers.py", "execution/test_runner.py", "project/test_docs.py"),
+    *("project/test_studies.py", "cli/test_stream.py", "report/test_solver_figures.py"),
+    *("report/test_gradients.py", "training/test_evaluation.py", "report/test_scoreboard.py"),
+    *("training/numerical_error/test_gradients.py", "store/test_mlflow_file.py"),
+    *("ode/test_dense_output.py", "system/test_kills.py", "ode/test_replay.py"),
+)
+"""Files that take long, so that workers end together; before them what has numba compile, in one
+worker while the other compiles nothing: both would compile the same."""
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """Names the folder that all processes of the session share, and prepares those with tests."""
@@ -38,6 +49,12 @@ def _prepare() -> None:
     use_template()
     leave_unrendered()
     fork_writers()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts some files first; `--no-loadscope-reorder` keeps them there."""
+    places = {file: place for place, file in enumerate(FIRST)}
+    items.sort(key=lambda item: places.get(item.nodeid.partition("::")[0][len("tests/") :], 99))
 
 
 @pytest.fixture(autouse=True)
