@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import functools
+import gc
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 
@@ -55,6 +58,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Puts some files first; `--no-loadscope-reorder` keeps them there."""
     places = {file: place for place, file in enumerate(FIRST)}
     items.sort(key=lambda item: places.get(item.nodeid.partition("::")[0][len("tests/") :], 99))
+
+
+@pytest.fixture(autouse=True)
+def quick_collections() -> None:
+    """What is imported stays, and each of hundreds of collections would look through all of it."""
+    _leave_out_of_collections(len(sys.modules) // 50)
+
+
+@functools.cache
+def _leave_out_of_collections(_fifties: int) -> None:
+    """What there is by now, once for every fifty modules."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

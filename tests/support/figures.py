@@ -14,9 +14,10 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
 RENDERING = {
-    name: getattr(Figure, name) for name in ("savefig", "draw_without_rendering", "get_tightbbox")
+    name: getattr(Figure, name)
+    for name in ("savefig", "draw_without_rendering", "get_tightbbox", "tight_layout")
 }
-"""What `report/figures/style.py:save` calls, most of whose time is the layout's."""
+"""What `report/figures/style.py:save` and seaborn call, most of whose time is the layout's."""
 EMPTY = {
     ".svg": b'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1 1"/>',
     ".png": base64.b64decode(
@@ -30,6 +31,7 @@ def leave_unrendered() -> None:
     """From now on this process writes an empty picture for a figure."""
     Figure.savefig = _write_empty  # type: ignore[method-assign]
     Figure.draw_without_rendering = lambda _figure: None  # type: ignore[method-assign]
+    Figure.tight_layout = lambda _figure, **_how: None  # type: ignore[method-assign]
     Figure.get_tightbbox = lambda _figure: Bbox.unit()  # type: ignore[method-assign]
 
 
