@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterable, Iterator
+
 import torch
 from torch import Tensor, nn
 
+from nodebench.models.layers.chain import Chain, Operation, Rectifier
+from nodebench.models.layers.conv import SAMPLES, Convolution, can_convolve
 from nodebench.models.layers.factory import LayerFactory
+from nodebench.models.layers.group_norm import GroupNorm, Normalization
+from nodebench.models.layers.images import are_compiled, is_plain
 from nodebench.ode.dense.field import DenseField, is_dense
 from nodebench.ode.field import Field
 from nodebench.ode.weight_cache import once_per_solve
@@ -28,14 +35,18 @@ class TimeConv(Field):
 
     def forward(self, t: float | Tensor, y: Tensor) -> Tensor:
         """The convolution of y with a channel of constant t before it."""
-        filters, of_time = once_per_solve(self, y.shape[2:], lambda: self._parts(y))
+        filters, of_time = self.parts(y)
         out: Tensor = self.conv._conv_forward(y, filters, self.conv.bias)
         # Multiplied first: the gradient of `alpha` would be as large as the batch.
         return out.add_(of_time * t)
 
-    def _parts(self, y: Tensor) -> tuple[Tensor, Tensor]:
+    def parts(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """The filters of y, and the convolution of a channel of ones, [1, outputs, ...]."""
-        of_time, filters = torch.split(self.conv.weight, [1, y.shape[1]], dim=1)
+        return once_per_solve(self, y.shape[2:], lambda: self._parts(y))
+
+    def _parts(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        weight = self.conv.weight
+        of_time, filters = torch.split(weight, [1, weight.shape[1] - 1], dim=1)
         ones = y.new_ones((1, 1, *y.shape[2:]))
         return _without_gaps(filters), self.conv._conv_forward(ones, of_time, None)
 
@@ -51,7 +62,8 @@ class Dynamics(Field):
     """f(t, y) as a sequence of layers: a row of `vocabulary.DYNAMICS`.
 
     As the right-hand side of an ODE it keeps the shape; in a residual block between two stages,
-    its first convolution has `outputs` filters and a stride.
+    its first convolution has `outputs` filters and a stride. On the CPU, layers of images that keep
+    the shape are computed in chains.
     Shapes: y [batch, channels, ...] -> [batch, outputs, .../stride].
     """
 
@@ -65,6 +77,7 @@ class Dynamics(Field):
     ):
         super().__init__()
         form = DYNAMICS[name]
+        self.keeps_shape = stride == 1 and outputs in (None, channels)
         self.layers = nn.ModuleList()
         for kind in form.layers.split():
             if kind == "norm":
@@ -79,9 +92,41 @@ class Dynamics(Field):
 
     def forward(self, t: float | Tensor, y: Tensor) -> Tensor:
         """dy/dt."""
-        for layer in self.layers:
-            y = layer(t, y) if isinstance(layer, TimeConv) else layer(y)
+        layers: Iterable[Chain | nn.Module] = self.layers
+        if self.keeps_shape and are_compiled(y) and not isinstance(t, Tensor):
+            kind = ("chains", y.shape[1:], len(y) >= SAMPLES)
+            layers = once_per_solve(self, kind, lambda: list(_chained(self.layers, y)))
+        for layer in layers:
+            y = layer(t, y) if isinstance(layer, Chain | TimeConv) else layer(y)
         return y
+
+
+def _chained(layers: Iterable[nn.Module], y: Tensor) -> Iterator[Chain | nn.Module]:
+    """The layers, in chains where they can be."""
+    active = (layer for layer in layers if not isinstance(layer, nn.Identity))
+    pairs = [(layer, _operation(layer, y)) for layer in active]
+    for can_chain, group in itertools.groupby(pairs, lambda pair: pair[1] is not None):
+        alone, operations = zip(*group, strict=True)
+        if can_chain and any(operation.weights for operation in operations):
+            yield Chain(operations)
+        else:
+            yield from alone
+
+
+def _operation(layer: nn.Module, y: Tensor) -> Operation | None:
+    """What a layer does as a part of a chain; None if torch does it, as where it has hooks."""
+    if layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks:
+        return None
+    if isinstance(layer, TimeConv) and can_convolve(layer.conv, y):
+        weight, of_time = layer.parts(y)
+        return Convolution(y, weight, layer.conv.bias, of_time)
+    if isinstance(layer, nn.Conv2d) and can_convolve(layer, y):
+        return Convolution(y, layer.weight, layer.bias)
+    if isinstance(layer, nn.ReLU):
+        return Rectifier()
+    if isinstance(layer, GroupNorm) and is_plain(layer.weight):
+        return Normalization(layer)
+    return None
 
 
 class Autonomous(Field):

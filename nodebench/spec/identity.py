@@ -67,6 +67,11 @@ REVISIONS: tuple[Revision, ...] = (
         "step is not differentiated",
         _is_computed_here,
     ),
+    Revision(
+        7,
+        "convolutions of images with 3 x 3 filters are compiled: gradients summed in another order",
+        lambda spec: isinstance(spec.model, ConvNetwork | StagedNetwork),
+    ),
 )
 """The changes of results, the newest last. Trials hold the number of the last that affects them."""
 

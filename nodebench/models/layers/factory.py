@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 from torch.nn.utils import parametrizations
 
+from nodebench.models.layers.conv import Conv2d
 from nodebench.models.layers.group_norm import GroupNorm
 from nodebench.spec.vocabulary import norm_parts
 
@@ -51,7 +52,7 @@ class LayerFactory:
 
     def conv(self, inputs: int, outputs: int, kernel: int, **settings: Any) -> nn.Module:
         """A convolution, under the weight norm if there is one."""
-        conv = (nn.Conv1d, nn.Conv2d)[self.space - 1](inputs, outputs, kernel, **settings)
+        conv = (nn.Conv1d, Conv2d)[self.space - 1](inputs, outputs, kernel, **settings)
         weight_norm = norm_parts(self.norm_word or "nf")[1]
         return WEIGHT_NORM_LAYERS[weight_norm](conv) if weight_norm else conv
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.func import debug_unwrap
 
-COMPILED = (torch.float32, torch.float64)
+from nodebench.models.layers.chain import Chain, LayerGradients
+from nodebench.models.layers.images import are_compiled, is_plain
 
 
 class GroupNorm(nn.GroupNorm):
@@ -20,62 +22,40 @@ class GroupNorm(nn.GroupNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """The input with mean 0 and variance 1 in each group, then scaled and shifted."""
-        if not _is_compiled(x):
-            return super().forward(x)
-        out: Tensor = _Compiled.apply(x, self.weight, self.bias, self.num_groups, self.eps)
-        return out
+        if are_compiled(x) and is_plain(self.weight):
+            return Chain([Normalization(self)])(0.0, x)
+        return super().forward(x)
 
 
-def _is_compiled(x: Tensor) -> bool:
-    """Whether compiled code takes an input: none that a transform of torch.func has wrapped."""
-    return (
-        x.dim() == 4
-        and x.device.type == "cpu"
-        and x.dtype in COMPILED
-        and debug_unwrap(x, recurse=False) is x
-        and x.is_contiguous(memory_format=torch.channels_last)
-        and not torch.is_autocast_enabled("cpu")
-    )
+class Normalization:
+    """A group norm as a part of a chain."""
 
+    def __init__(self, norm: nn.GroupNorm):
+        self.weights = (norm.weight, norm.bias)
+        self._groups, self._eps = norm.num_groups, norm.eps
+        self._scale, self._shift = (weight.detach().numpy() for weight in self.weights)
 
-class _Compiled(torch.autograd.Function):
-    """(x, scale, shift, groups, eps) -> the output."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, scale: Tensor, shift: Tensor, groups: int, eps: float
-    ) -> Tensor:
+    def output(self, x: Any, _t: float) -> tuple[Any, tuple[Any, ...]]:
+        """The output; the input is kept, and [2, batch, groups] of means and inverse deviations."""
         from nodebench.models.layers.norm_kernels import normalize  # numba takes a second
         from nodebench.ode.compiled import in_threads
 
-        out, statistics = torch.empty_like(x), x.new_empty((2, len(x), groups))
-        parameters = scale.detach().numpy(), shift.detach().numpy()
-        in_threads(normalize, len(x), _rows(out), _rows(x), *parameters, statistics.numpy(), eps)
-        ctx.groups, ctx.eps = groups, eps
-        ctx.save_for_backward(x, scale, shift, statistics)
-        return out
+        out, statistics = np.empty_like(x), np.empty((2, len(x), self._groups), x.dtype)
+        in_threads(normalize, len(x), out, x, self._scale, self._shift, statistics, self._eps)
+        return out, (x, statistics)
 
-    @staticmethod
-    def backward(ctx: Any, by_out: Tensor) -> tuple[Tensor | None, ...]:
-        x, scale, shift, statistics = ctx.saved_tensors
-        if torch.is_grad_enabled():  # the gradient is going to be differentiated itself
-            out = F.group_norm(x, ctx.groups, scale, shift, ctx.eps)
-            inputs = (x, scale, shift)
-            needed = [tensor for tensor in inputs if tensor.requires_grad]
-            found = iter(torch.autograd.grad(out, needed, by_out, create_graph=True))
-            return *(next(found) if t.requires_grad else None for t in inputs), None, None
+    def pull(
+        self, by_out: Any, kept: Sequence[Any], _t: float, _needed: Sequence[bool]
+    ) -> tuple[Any, LayerGradients]:
+        """The gradients of the input, and of scale and shift."""
         from nodebench.models.layers.norm_kernels import pull_normalize
         from nodebench.ode.compiled import in_threads
 
-        by_x, by_parameters = torch.empty_like(x), x.new_empty((2, len(x), len(scale)))
-        by_out = by_out.contiguous(memory_format=torch.channels_last)
-        in_threads(
-            pull_normalize, len(x), _rows(by_x), by_parameters.numpy(), _rows(by_out), _rows(x),
-            scale.detach().numpy(), statistics.numpy(),
-        )  # fmt: skip
-        return by_x, *by_parameters.sum(1).unbind(), None, None
+        x, statistics = kept
+        by_x, by_weights = np.empty_like(x), np.empty((2, len(x), len(self._scale)), x.dtype)
+        in_threads(pull_normalize, len(x), by_x, by_weights, by_out, x, self._scale, statistics)
+        return by_x, torch.from_numpy(by_weights).sum(1).unbind()
 
-
-def _rows(images: Tensor) -> Any:
-    """[batch, channels, height, width] -> [batch, positions, channels], of the same memory."""
-    return images.detach().permute(0, 2, 3, 1).flatten(1, 2).numpy()
+    def by_torch(self, x: Tensor, _t: float) -> Tensor:
+        """The output by torch."""
+        return F.group_norm(x, self._groups, *self.weights, self._eps)

@@ -4,8 +4,8 @@ Torch's own, of images whose channels lie side by side, goes through the few cha
 by one: over 64 channels of 6 x 6 in 32 groups it takes six times as long, and over 16 channels of
 32 x 32 in 16 groups its backward pass takes twenty times.
 
-Shapes: x [samples, positions, channels]; scale and shift [channels]; statistics, which are the mean
-and the inverse standard deviation of each group, [2, samples, groups].
+Shapes: x [samples, height, width, channels]; scale and shift [channels]; statistics, which are the
+mean and the inverse standard deviation of each group, [2, samples, groups].
 """
 
 from __future__ import annotations
@@ -20,7 +20,10 @@ from nodebench.ode.compiled import compiled
 @compiled
 def normalize(items, out, x, scale, shift, statistics, eps):
     """Fills the output and the statistics."""
-    _, positions, channels = x.shape
+    samples, height, width, channels = x.shape
+    positions = height * width
+    flat = (samples, positions, channels)
+    out, x = out.reshape(flat), x.reshape(flat)
     means, inverses = statistics[0], statistics[1]
     groups = means.shape[1]
     size, zero = channels // groups, x.dtype.type(0)
@@ -63,7 +66,10 @@ def pull_normalize(items, by_x, by_parameters, by_out, x, scale, statistics):
     With r = (x - mean) / deviation, dL/dx = (scale g - mean(scale g) - r mean(scale g r)) /
     deviation, where g = dL/dout: a linear function of g and x in each channel.
     """
-    _, positions, channels = x.shape
+    samples, height, width, channels = x.shape
+    positions = height * width
+    flat = (samples, positions, channels)
+    by_x, by_out, x = by_x.reshape(flat), by_out.reshape(flat), x.reshape(flat)
     means, inverses = statistics[0], statistics[1]
     by_scale, by_shift = by_parameters[0], by_parameters[1]
     groups = means.shape[1]

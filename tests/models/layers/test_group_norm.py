@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nodebench.models.layers.group_norm import GroupNorm, _is_compiled
+from nodebench.models.layers.group_norm import GroupNorm
+from nodebench.models.layers.images import are_compiled
 from nodebench.ode.regularizers.forward_mode import directional
 
 LAST = torch.channels_last
@@ -39,7 +40,7 @@ def gradients(norm: nn.GroupNorm, x: Tensor) -> list[Tensor]:
 def test_compiled_norms_and_their_gradients_are_torchs(shape, groups, dtype, near):
     ours, torchs = norms(shape[1] if groups == "all" else groups, shape[1], dtype)
     x = images(*shape, dtype=dtype)
-    assert _is_compiled(x)
+    assert are_compiled(x)
     for found, expected in zip(gradients(ours, x), gradients(torchs, x), strict=True):
         scale = expected.detach().abs().max().item() + 1
         assert found.is_contiguous(memory_format=LAST) or found.dim() == 1
@@ -76,7 +77,7 @@ def test_transforms_and_other_layouts_are_torchs_own():
     ours, torchs = norms(2, 4, torch.float64)
     x = images(3, 4, 5, 5).detach()
     contiguous = x.contiguous()
-    assert not _is_compiled(contiguous)
+    assert not are_compiled(contiguous)
     assert torch.equal(ours(contiguous), torchs(contiguous))
     each = torch.func.vmap(ours)(torch.stack([x, x + 1]))
     torch.testing.assert_close(each[1], torchs(x + 1))

@@ -1,0 +1,124 @@
+"""Layers of images as one operation of autograd, compiled for the CPU.
+
+On small images most of the time of an evaluation is what torch does around each operation, and not
+arithmetic: a chain does it once for all of its layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Protocol
+
+import torch
+from torch import Tensor
+
+from nodebench.models.layers.images import to_array, to_images
+
+LayerGradients = Sequence[Tensor | None]
+
+
+class Operation(Protocol):
+    """What a layer does to images, which are arrays [batch, height, width, channels]."""
+
+    @property
+    def weights(self) -> Sequence[Tensor]:
+        """What has gradients."""
+
+    def output(self, x: Any, t: float, /) -> tuple[Any, tuple[Any, ...]]:
+        """The output at time t, and the arrays that the gradient needs."""
+
+    def pull(
+        self, by_out: Any, kept: Sequence[Any], t: float, needed: Sequence[bool], /
+    ) -> tuple[Any, LayerGradients]:
+        """The gradients of the input, and of the weights; None where it is not needed."""
+
+    def by_torch(self, x: Tensor, t: float, /) -> Tensor:
+        """The output by operations of torch, whose gradients have gradients."""
+
+
+class Chain:
+    """f(t, x) of operations, each of which takes the output of the one before.
+
+    Shapes: x [batch, channels, height, width], for which `are_compiled` holds.
+    """
+
+    def __init__(self, operations: Sequence[Operation]):
+        self.operations = operations
+        self.weights = [weight for each in operations for weight in each.weights]
+
+    def __call__(self, t: Any, x: Tensor) -> Tensor:
+        """The last one's output."""
+        if torch.is_grad_enabled():
+            out: Tensor = _Chained.apply(self, t, x, *self.weights)
+            return out
+        images = to_array(x)
+        for operation in self.operations:
+            images, _ = operation.output(images, t)
+        return to_images(images)
+
+    def gradients_by_torch(self, x: Tensor, t: float, by_out: Tensor) -> LayerGradients:
+        """Those of the input and of all weights, which can be differentiated themselves."""
+        out, inputs = x, [x, *self.weights]
+        for operation in self.operations:
+            out = operation.by_torch(out, t)
+        needed = [tensor for tensor in inputs if tensor.requires_grad]
+        found = iter(torch.autograd.grad(out, needed, by_out, create_graph=True))
+        return [next(found) if tensor.requires_grad else None for tensor in inputs]
+
+
+class _Chained(torch.autograd.Function):
+    """(chain, t, x, the chain's weights) -> the output."""
+
+    @staticmethod
+    def forward(ctx: Any, chain: Chain, t: float, x: Tensor, *_weights: Tensor) -> Tensor:
+        images, saved, counts = to_array(x), [x], []
+        for operation in chain.operations:
+            images, kept = operation.output(images, t)
+            saved += map(torch.from_numpy, kept)
+            counts.append(len(kept))
+        ctx.chain, ctx.t, ctx.counts = chain, t, counts
+        ctx.save_for_backward(*saved)
+        return to_images(images)
+
+    @staticmethod
+    def backward(ctx: Any, by_out: Tensor) -> tuple[Tensor | None, ...]:
+        x, *saved = ctx.saved_tensors
+        if torch.is_grad_enabled():  # the gradient is going to be differentiated itself
+            return None, None, *ctx.chain.gradients_by_torch(x, ctx.t, by_out)
+        needed = list(ctx.needs_input_grad[2:])
+        images, found = to_array(by_out), list[Tensor | None]()
+        for operation, count in zip(
+            reversed(ctx.chain.operations), reversed(ctx.counts), strict=True
+        ):
+            if not any(needed):
+                break
+            saved, kept = saved[: len(saved) - count], saved[len(saved) - count :]
+            first = len(needed) - len(operation.weights)
+            needed, of_weights = needed[:first], needed[first:]
+            arrays = [tensor.numpy() for tensor in kept]
+            images, by_weights = operation.pull(images, arrays, ctx.t, (any(needed), *of_weights))
+            found = [*by_weights, *found]
+        earlier = [to_images(images)] if any(needed) else [None] * len(needed)
+        return None, None, *earlier, *found
+
+
+class Rectifier:
+    """max(0, x)."""
+
+    weights: ClassVar[tuple[Tensor, ...]] = ()
+
+    def output(self, x: Any, _t: float) -> tuple[Any, tuple[Any, ...]]:
+        """The output, which is kept."""
+        out = torch.relu(torch.from_numpy(x)).numpy()
+        return out, (out,)
+
+    def pull(
+        self, by_out: Any, kept: Sequence[Any], _t: float, _needed: Sequence[bool]
+    ) -> tuple[Any, LayerGradients]:
+        """The gradient of the input."""
+        tensors = map(torch.from_numpy, (by_out, *kept))
+        return torch.ops.aten.threshold_backward(*tensors, 0).numpy(), ()
+
+    def by_torch(self, x: Tensor, _t: float) -> Tensor:
+        """The output by torch."""
+        return torch.relu(x)

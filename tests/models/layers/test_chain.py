@@ -1,0 +1,129 @@
+"""Tests of models/layers/chain.py, by the right-hand sides that are made of chains."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from nodebench.models.dynamics import Dynamics, _chained
+from nodebench.models.layers.chain import Chain, _Chained
+from nodebench.models.layers.factory import LayerFactory
+from nodebench.ode.regularizers.forward_mode import directional
+from nodebench.spec.vocabulary import DYNAMICS
+
+LAST = torch.channels_last
+
+
+def field(dynamics: str = "postnorm", norm: str | None = "ln", act: str = "relu") -> Dynamics:
+    torch.manual_seed(0)
+    f = Dynamics(dynamics, 16, LayerFactory(norm, act)).double().to(memory_format=LAST)
+    for parameter in f.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    return f
+
+
+def images(batch: int = 5) -> Tensor:
+    generator = torch.Generator().manual_seed(1)
+    y = torch.randn(batch, 16, 4, 3, generator=generator, dtype=torch.float64)
+    return y.to(memory_format=LAST).requires_grad_()
+
+
+def gradients(f: Dynamics, y: Tensor, t: float = 0.7) -> list[Tensor]:
+    """The output, and what the state and the parameters have as gradients."""
+    out = f(t, y)
+    by_out = torch.randn(out.shape, generator=torch.Generator().manual_seed(2)).to(out)
+    return [out, *torch.autograd.grad(out, [y, *f.parameters()], by_out)]
+
+
+def by_torch(y: Tensor) -> Tensor:
+    """The same state in another layout, of which torch's own operations take care."""
+    return y.detach().contiguous().requires_grad_()
+
+
+def are_near(found: list[Tensor], expected: list[Tensor]) -> None:
+    for ours, torchs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, torchs, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("dynamics", DYNAMICS)
+@pytest.mark.parametrize("norm", ["ln", "gn", "bn", "wn", "nf"])
+def test_right_hand_sides_in_chains_have_the_values_and_gradients_of_torch(dynamics, norm):
+    f, y = field(dynamics, norm), images()
+    kinds = {type(each) for each in _chained(f.layers, y)}
+    assert Chain in kinds
+    assert (kinds == {Chain}) == (norm != "bn")
+    are_near(gradients(f, y), gradients(f, by_torch(y)))
+
+
+@pytest.mark.parametrize(("act", "chains"), [("tanh", 3), ("none", 1)])
+def test_activations_that_are_not_compiled_part_chains(act, chains):
+    f, y = field(act=act), images()
+    assert [type(each) for each in _chained(f.layers, y)].count(Chain) == chains
+    are_near(gradients(f, y), gradients(f, by_torch(y)))
+
+
+def test_a_chain_is_one_operation_of_autograd():
+    out = field()(0.0, images())
+    assert out.grad_fn is not None
+    assert out.grad_fn.name() == f"{_Chained.__name__}Backward"
+
+
+def test_gradients_that_nobody_needs_are_not_made():
+    f, y = field("preact"), images()
+    everything = gradients(f, y)
+    f.requires_grad_(False)
+    (by_y,) = torch.autograd.grad(f(0.7, y), y, torch.ones_like(y))
+    assert by_y.shape == y.shape
+    first, *others = f.parameters()
+    others[-1].requires_grad_()
+    found = torch.autograd.grad(f(0.7, y.detach()), others[-1], _by_out(y))
+    torch.testing.assert_close(found[0], everything[-1], rtol=1e-12, atol=1e-12)
+    first.requires_grad_()
+    assert f(0.7, y.detach()).requires_grad
+
+
+def _by_out(y: Tensor) -> Tensor:
+    return torch.randn(y.shape, generator=torch.Generator().manual_seed(2)).to(y)
+
+
+@pytest.mark.parametrize("dynamics", ["postnorm", "prenorm"])
+def test_a_gradient_can_be_differentiated(dynamics):
+    """As a field may ask for that takes gradients itself."""
+    f = field(dynamics)
+
+    def curvature(y: Tensor) -> list[Tensor]:
+        (by_y,) = torch.autograd.grad(f(0.3, y).pow(3).sum(), y, create_graph=True)
+        return list(torch.autograd.grad(by_y.pow(2).sum(), [y, *f.parameters()]))
+
+    are_near(curvature(images()), curvature(by_torch(images())))
+
+
+def test_transforms_are_torchs_own():
+    f, y = field(), images().detach()
+    each = torch.func.vmap(lambda one: f(0.7, one))(torch.stack([y, y + 1]))
+    torch.testing.assert_close(each[1], f(0.7, y + 1))
+    along = directional(lambda one: f(0.7, one), y, torch.ones_like(y))
+    step = 1e-6
+    slope = (f(0.7, y + step) - f(0.7, y - step)) / (2 * step)
+    torch.testing.assert_close(along, slope, rtol=1e-5, atol=1e-5)
+
+
+def test_weights_that_a_transform_has_wrapped_are_torchs_own():
+    """As in packs of seeds: each has its weights, and at first all have the same state."""
+    f, y = field(), images().detach()
+    weights = {name: torch.stack([p.detach(), 2 * p.detach()]) for name, p in f.named_parameters()}
+
+    def output(weights: dict[str, Tensor]) -> Tensor:
+        return torch.func.functional_call(f, weights, (0.7, y))
+
+    both = torch.func.vmap(output)(weights)
+    torch.testing.assert_close(both[0], f(0.7, y))
+    second = torch.func.functional_call(f, {k: w[1] for k, w in weights.items()}, (0.7, y))
+    torch.testing.assert_close(both[1], second)
+
+
+def test_times_may_be_tensors():
+    f, y = field(), images()
+    t = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
+    torch.testing.assert_close(f(t, y), f(0.7, y))
+    (by_t,) = torch.autograd.grad(f(t, y).sum(), t)
+    assert by_t.item() != 0
