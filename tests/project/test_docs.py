@@ -140,8 +140,8 @@ def test_the_first_sweep_goes_as_told(tmp_path):
     assert textwrap.indent(plan, "    ") in guide.read_text()
     more = command(tmp_path, "plan", "first.yaml", "--set", "seeds=[0, 1, 2, 3, 4]").stdout
     assert more.endswith("15 trials, 15 to run\n")
-    assert "nodebench logs c6b3f3" in guide.read_text()
-    [shown] = [line for line in plan.splitlines() if line.startswith("c6b3f3")]
+    named = re.search(r"nodebench logs (\w+)", guide.read_text())[1]
+    [shown] = [line for line in plan.splitlines() if line.startswith(named)]
     less = ("data.train_size=32", "data.test_size=8", "evaluate={methods: [rk4], steps: [2]}")
     part = ("--only", "solver.method=euler", "--only", "seed=0")
     part += tuple(word for change in less for word in ("--set", change))
