@@ -17,6 +17,8 @@ from nodebench.models import plain_ode
 from nodebench.models.build import build
 from nodebench.models.device import to_device
 from nodebench.models.dynamics import TimeConv
+from nodebench.models.layers.conv import Conv2d
+from nodebench.models.layers.group_norm import GroupNorm
 from nodebench.ode.block import ODEBlock, share_memory
 from nodebench.spec import TrialSpec
 from nodebench.training.checkpoint import EpochSums
@@ -89,6 +91,14 @@ def _concatenated(layer: TimeConv, t: Tensor, y: Tensor) -> Tensor:
     return layer.conv(torch.cat((torch.ones_like(y[:, :1]) * times, y), dim=1))
 
 
+# Layers that nodebench compiles -> as users of torch have them.
+AS_WRITTEN: dict[type[nn.Module], Callable[..., Tensor]] = {
+    TimeConv: _concatenated,
+    Conv2d: nn.Conv2d.forward,
+    GroupNorm: nn.GroupNorm.forward,
+}
+
+
 class TorchdiffeqBlock(nn.Module):
     """What a user of torchdiffeq writes: f, `odeint` or its adjoint, a step size or tolerances."""
 
@@ -120,8 +130,9 @@ def with_blocks(spec: TrialSpec, data: Data, made: Callable[[ODEBlock], nn.Modul
     with mock.patch.object(plain_ode, "DENSE_POSITIONS", 0):  # convolutions stay convolutions
         model = build(spec, data)
     for layer in model.modules():
-        if isinstance(layer, TimeConv):
-            layer.forward = partial(_concatenated, layer)  # type: ignore[method-assign]
+        for kind, forward in AS_WRITTEN.items():
+            if isinstance(layer, kind):
+                layer.forward = partial(forward, layer)
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, ODEBlock):

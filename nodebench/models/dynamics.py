@@ -118,10 +118,9 @@ def _operation(layer: nn.Module, y: Tensor) -> Operation | None:
     if layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks:
         return None
     if isinstance(layer, TimeConv) and can_convolve(layer.conv, y):
-        weight, of_time = layer.parts(y)
-        return Convolution(y, weight, layer.conv.bias, of_time)
-    if isinstance(layer, nn.Conv2d) and can_convolve(layer, y):
-        return Convolution(y, layer.weight, layer.bias)
+        return Convolution(layer.conv, y, *layer.parts(y))
+    if can_convolve(layer, y):
+        return Convolution(layer, y, layer.weight)
     if isinstance(layer, nn.ReLU):
         return Rectifier()
     if isinstance(layer, GroupNorm) and is_plain(layer.weight):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nodebench.models.layers.chain import Chain, LayerGradients
-from nodebench.models.layers.images import are_compiled, is_plain
+from nodebench.models.layers.images import are_compiled, is_plain, to_array, to_images
 
 SAMPLES = 4
 """Compiled code takes so many samples, and so many inputs, at once."""
@@ -27,66 +27,62 @@ class Conv2d(nn.Conv2d):
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002  # as torch calls it
         """[batch, inputs, height, width] -> [batch, outputs, ...]."""
         if are_compiled(input) and can_convolve(self, input):
-            return Chain([Convolution(input, self.weight, self.bias)])(0.0, input)
+            return Chain([Convolution(self, input, self.weight)])(0.0, input)
         return super().forward(input)
 
 
-def can_convolve(conv: nn.Module, x: Tensor) -> bool:
-    """Whether a convolution of this input, or of a channel of time and it, can be part of a chain.
+def can_convolve(conv: nn.Module, x: Tensor) -> TypeGuard[nn.Conv2d]:
+    """Whether a convolution of such an input, or of it and a channel of time, is compiled.
 
-    It can be if the output is as large as the input, the filters are of 3 x 3, and compiled code
-    takes the numbers of samples and channels. The weight is not asked for: a spectral norm changes
-    whenever it is.
+    The weight is not asked for: a spectral norm changes whenever it is.
     """
     return (
         isinstance(conv, nn.Conv2d)
-        and conv.kernel_size == (3, 3)
-        and conv.stride == conv.padding == conv.dilation == (1, 1)
+        and conv.dilation == (1, 1)
         and conv.groups == 1
         and conv.padding_mode == "zeros"
-        and is_plain(next(conv.parameters()))
+        and all(each == (each[0],) * 2 for each in (conv.kernel_size, conv.stride, conv.padding))
+        and is_plain(weight := next(conv.parameters()))
+        and weight.dtype == x.dtype
         and len(x) >= SAMPLES
-        and all(size % OUTPUTS[x.dtype] == 0 for size in (x.shape[1], conv.out_channels))
+        and (x.shape[1] == 1 or x.shape[1] % SAMPLES == 0)
+        and conv.out_channels % OUTPUTS[x.dtype] == 0
+        and min(x.shape[2:]) + 2 * int(conv.padding[0]) >= conv.kernel_size[0]
     )
 
 
 class Convolution:
     """A convolution as a part of a chain, plus its bias, and t times what it is of t's channel.
 
-    Shapes: weight [outputs, inputs, 3, 3], bias [outputs], of_time [1, outputs, height, width];
-    x is an input, as large as all will be.
+    Shapes: x, which is as large as all inputs, [batch, inputs, height, width]; weight [outputs,
+    inputs, taps, taps]; of_time [1, outputs, rows, columns].
     """
 
-    def __init__(
-        self, x: Tensor, weight: Tensor, bias: Tensor | None = None, of_time: Tensor | None = None
-    ):
-        self.weight, self.bias, self.of_time = weight, bias, of_time
-        self.weights = tuple(each for each in (weight, bias, of_time) if each is not None)
-        size = (1, *x.shape[2:], len(weight))
+    def __init__(self, conv: nn.Conv2d, x: Tensor, weight: Tensor, of_time: Tensor | None = None):
+        self.weight, self.bias, self.of_time = weight, conv.bias, of_time
+        self.weights = [each for each in (weight, conv.bias, of_time) if each is not None]
+        self._stride, self._padding = conv.stride[0], int(conv.padding[0])
         self._filters = weight.detach().permute(2, 3, 1, 0).contiguous().numpy()
-        self._bias = np.empty((0, *size[1:]), self._filters.dtype)
-        self._of_time = None
-        if bias is not None:
-            self._bias = bias.detach().expand(size).contiguous().numpy()
+        reach = 2 * self._padding - len(self._filters)
+        size = [(length + reach) // self._stride + 1 for length in x.shape[2:]]
+        self._summands = _summands(conv.bias, (*size, len(weight)), self._filters.dtype)
         if of_time is not None:
             self._of_time = of_time.detach().permute(0, 2, 3, 1).contiguous().numpy()
 
     def output(self, x: Any, t: float) -> tuple[Any, tuple[Any, ...]]:
         """The output; the input is kept."""
-        summands = self._bias
-        if self._of_time is not None:
-            summands = self._of_time * self._of_time.dtype.type(t)
-            if self.bias is not None:
-                summands = np.concatenate([self._bias, summands])
-        return _convolved(x, self._filters, summands), (x,)
+        summands = self._summands
+        if self.of_time is not None:
+            of_time = self._of_time * self._of_time.dtype.type(t)
+            summands = np.concatenate([summands, of_time]) if len(summands) else of_time
+        return _convolved(x, self._filters, summands, self._stride, self._padding), (x,)
 
     def pull(
         self, by_out: Any, kept: Sequence[Any], t: float, needed: Sequence[bool]
     ) -> tuple[Any, LayerGradients]:
         """The gradients of the input, and of weight, bias and `of_time`."""
-        of_x, of_weight, *of_summands = needed
-        by_x = _convolved(by_out, self._turned, self._bias[:0]) if of_x else None
-        found: list[Tensor | None] = [_pulled(by_out, kept[0]) if of_weight else None]
+        (x,), (of_x, of_weight, *of_summands) = kept, needed
+        found = [self._pulled(by_out, x) if of_weight else None]
         if any(of_summands):
             by_sum = torch.from_numpy(by_out).sum(0)
             if self.bias is not None:
@@ -95,35 +91,68 @@ class Convolution:
                 found.append((by_sum * t).permute(2, 0, 1)[None])
         else:
             found += [None] * len(of_summands)
-        return by_x, found
+        return self._pulled_to(by_out, x) if of_x else None, found
 
     def by_torch(self, x: Tensor, t: float) -> Tensor:
         """The output by torch."""
-        out = F.conv2d(x, self.weight, self.bias, padding=1)
+        out = F.conv2d(x, self.weight, self.bias, self._stride, self._padding)
         return out if self.of_time is None else out + self.of_time * t
+
+    def _pulled_to(self, by_out: Any, x: Any) -> Any:
+        """The gradient of the input, at stride 1 a convolution too."""
+        padding = len(self._filters) - 1 - self._padding
+        if self._stride == 1 and padding >= 0 and x.shape[3] % OUTPUTS[self.weight.dtype] == 0:
+            return _convolved(by_out, self._turned, self._summands[:0], 1, padding)
+        sizes = [(size,) * 2 for size in (self._stride, self._padding, 1)]
+        by_x, _, _ = torch.ops.aten.convolution_backward(
+            to_images(by_out), to_images(x), self.weight.detach(), None, *sizes,
+            False, (0, 0), 1, (True, False, False),
+        )  # fmt: skip
+        return to_array(by_x)
+
+    def _pulled(self, by_out: Any, x: Any) -> Tensor:
+        """The gradient of the weight."""
+        from nodebench.models.layers.conv_kernels import pull_weights  # numba takes a second
+        from nodebench.ode.compiled import in_threads
+
+        if x.shape[3] == 1:
+            return self._pulled_by_patches(by_out, x)
+        found = np.zeros_like(self._filters)
+        in_threads(
+            pull_weights, x.shape[3] // SAMPLES, found, by_out, x, self._stride, self._padding
+        )
+        return torch.from_numpy(found).permute(3, 2, 0, 1)
+
+    def _pulled_by_patches(self, by_out: Any, x: Any) -> Tensor:
+        """The gradient of the weight of a single channel: a product with what each output sees."""
+        taps, outputs = len(self._filters), by_out.shape[3]
+        patches = F.pad(torch.from_numpy(x[..., 0]), (self._padding,) * 4)
+        for dimension in (1, 2):
+            patches = patches.unfold(dimension, taps, self._stride)
+        of_taps = torch.from_numpy(by_out).view(-1, outputs)
+        found = patches.reshape(len(of_taps), -1).t() @ of_taps
+        return found.t().view(outputs, 1, taps, taps)
 
     @cached_property
     def _turned(self) -> Any:
-        """The filters of the gradient of the input, which is a convolution too."""
+        """The filters of the gradient of the input."""
         return np.ascontiguousarray(self._filters[::-1, ::-1].transpose(0, 1, 3, 2))
 
 
-def _convolved(x: Any, filters: Any, summands: Any) -> Any:
-    """The convolution by filters [3, 3, inputs, outputs], plus the summands."""
+def _summands(bias: Tensor | None, shape: tuple[int, ...], dtype: Any) -> Any:
+    """The bias as [1, *shape]; [0, *shape] if there is none."""
+    if bias is None:
+        return np.empty((0, *shape), dtype)
+    return bias.detach().expand(1, *shape).contiguous().numpy()
+
+
+def _convolved(x: Any, filters: Any, summands: Any, stride: int, padding: int) -> Any:
+    """The convolution by filters [taps, taps, inputs, outputs], plus the summands."""
     from nodebench.models.layers.conv_kernels import convolve  # numba takes a second
     from nodebench.ode.compiled import in_threads
 
-    out = np.empty((*x.shape[:3], filters.shape[3]), x.dtype)
-    in_threads(convolve, -(-len(x) // SAMPLES), out, x, filters, summands)
+    reach = 2 * padding - len(filters)
+    size = [(length + reach) // stride + 1 for length in x.shape[1:3]]
+    out = np.empty((len(x), *size, filters.shape[3]), x.dtype)
+    in_threads(convolve, -(-len(x) // SAMPLES), out, x, filters, summands, stride, padding)
     return out
-
-
-def _pulled(by_out: Any, x: Any) -> Tensor:
-    """The gradient of the weight."""
-    from nodebench.models.layers.conv_kernels import pull_weights  # numba takes a second
-    from nodebench.ode.compiled import in_threads
-
-    inputs, outputs = x.shape[3], by_out.shape[3]
-    found = np.zeros((3, 3, inputs, outputs), x.dtype)
-    in_threads(pull_weights, inputs // SAMPLES, found, by_out, x)
-    return torch.from_numpy(found).permute(3, 2, 0, 1)

@@ -1,10 +1,11 @@
-"""Convolutions of images with 3 x 3 filters, compiled for the CPU by numba.
+"""Convolutions of images and the gradients of their filters, compiled for the CPU by numba.
 
 Torch's own take half as long again for the gradient of the filters, and several times as long on
-images of few positions or in double precision.
+images of few positions, of one channel, or in double precision.
 
-Shapes: x [samples, height, width, inputs]; out and by_out [samples, height, width, outputs], which
-are as large as x; weights [3, 3, inputs, outputs].
+Shapes: x [samples, height, width, inputs]; out and by_out [samples, rows, columns, outputs];
+weights [taps, taps, inputs, outputs]. Output (r, c) sees input (stride r - padding + a, stride c -
+padding + b) through tap (a, b).
 """
 
 from __future__ import annotations
@@ -17,60 +18,67 @@ BAND_BYTES = 32768
 
 
 @compiled
-def convolve(items, out, x, weights, summands):
-    """Fills the output of each four samples; summands [any, height, width, outputs] are added."""
+def convolve(items, out, x, weights, summands, stride, padding):
+    """Fills the output of each four samples; summands [any, rows, columns, outputs] are added."""
     samples, height, width, inputs = x.shape
-    outputs = weights.shape[3]
-    to_next = height * width
+    rows, columns, outputs = out.shape[1:]
+    taps = len(weights)
     for item in range(items[0], items[1]):
-        n = min(
-            item * TILE_ROWS, samples - TILE_ROWS
-        )  # the last four may be partly of the four before
-        for row in range(height):
-            top, rows = _taps(row, height)
-            for column in range(width):
-                left, columns = _taps(column, width)
+        # The last four may be partly of the four before.
+        n = min(item * TILE_ROWS, samples - TILE_ROWS)
+        for row in range(rows):
+            up, high = _seen(row * stride - padding, taps, height)
+            for column in range(columns):
+                left, wide = _seen(column * stride - padding, taps, width)
                 out[n : n + TILE_ROWS, row, column] = 0
-                to = ((n * height + row) * width + column) * outputs
-                of = ((n * height + row + top - 1) * width + column + left - 1) * inputs
-                by = (top * 3 + left) * inputs * outputs
+                to = ((n * rows + row) * columns + column) * outputs
+                top, first = row * stride - padding + up, column * stride - padding + left
+                of = ((n * height + top) * width + first) * inputs
+                by = (up * taps + left) * inputs * outputs
                 for k in range(0, outputs, VECTORS * VECTOR_BYTES // x.itemsize):
                     add_tile(  # type: ignore[call-arg]  # numba passes the first one
-                        (out, to + k, to_next * outputs),
-                        (x, of, to_next * inputs, width * inputs, 1),
-                        (weights, by + k, 3 * inputs * outputs, outputs),
-                        (rows, columns * inputs),
+                        (out, to + k, rows * columns * outputs),
+                        (x, of, height * width * inputs, width * inputs, 1),
+                        (weights, by + k, taps * inputs * outputs, outputs),
+                        (high, wide * inputs),
                     )
                 for each in range(len(summands)):
                     out[n : n + TILE_ROWS, row, column] += summands[each, row, column]
 
 
 @compiled
-def pull_weights(items, by_weights, by_out, x):
+def pull_weights(items, by_weights, by_out, x, stride, padding):
     """Adds the gradient of the weights of each four inputs, over all samples."""
     samples, height, width, inputs = x.shape
-    outputs = by_out.shape[3]
+    rows, columns, outputs = by_out.shape[1:]
+    taps = len(by_weights)
     band = max(1, BAND_BYTES // (width * max(inputs, outputs) * x.itemsize))
     for n in range(samples):
-        for first in range(0, height, band):
-            for tap in range(9):
-                down, right = tap // 3 - 1, tap % 3 - 1
-                top, bottom = max(first, -down), min(first + band, height, height - down)
-                left, end = max(0, -right), min(width, width - right)
-                by = ((n * height + top) * width + left) * outputs
-                of = ((n * height + top + down) * width + left + right) * inputs
+        for first in range(0, rows, band):
+            for tap in range(taps * taps):
+                down, right = tap // taps - padding, tap % taps - padding
+                top, bottom = _seeing(down, stride, height, first, min(first + band, rows))
+                left, end = _seeing(right, stride, width, 0, columns)
+                by = ((n * rows + top) * columns + left) * outputs
+                of = ((n * height + top * stride + down) * width + left * stride + right) * inputs
                 for i in range(items[0] * TILE_ROWS, items[1] * TILE_ROWS, TILE_ROWS):
                     for k in range(0, outputs, VECTORS * VECTOR_BYTES // x.itemsize):
                         add_tile(  # type: ignore[call-arg]
                             (by_weights, (tap * inputs + i) * outputs + k, outputs),
-                            (x, of + i, 1, width * inputs, inputs),
-                            (by_out, by + k, width * outputs, outputs),
-                            (bottom - top, end - left),
+                            (x, of + i, 1, stride * width * inputs, stride * inputs),
+                            (by_out, by + k, columns * outputs, outputs),
+                            (max(0, bottom - top), max(0, end - left)),
                         )
 
 
 @compiled_part
-def _taps(place, size):
-    """The first of the three taps that lie within the image, and their number."""
-    first = max(0, 1 - place)
-    return first, min(3, size + 1 - place) - first
+def _seen(start, taps, size):
+    """The first of the taps from `start` on that lies within the image, and how many do."""
+    first = max(0, -start)
+    return first, max(0, min(taps, size - start) - first)
+
+
+@compiled_part
+def _seeing(offset, stride, size, first, end):
+    """The outputs, of those from `first` to `end`, that see the image through a tap: a range."""
+    return max(first, -(offset // stride)), min(end, (size - 1 - offset) // stride + 1)

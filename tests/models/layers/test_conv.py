@@ -1,5 +1,7 @@
 """Tests of models/layers/conv.py."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -17,12 +19,12 @@ def images(*shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
 
 
 def convolutions(
-    inputs: int, outputs: int, dtype: torch.dtype = torch.float64, *, bias: bool = True
+    inputs: int, outputs: int, dtype: torch.dtype = torch.float64, **settings: Any
 ) -> tuple[Conv2d, nn.Conv2d]:
     """Ours and torch's, of the same weights."""
+    settings = {"kernel_size": 3, "padding": 1, "dtype": dtype} | settings
     torch.manual_seed(1)
-    ours = Conv2d(inputs, outputs, 3, padding=1, bias=bias, dtype=dtype)
-    torchs = nn.Conv2d(inputs, outputs, 3, padding=1, bias=bias, dtype=dtype)
+    ours, torchs = Conv2d(inputs, outputs, **settings), nn.Conv2d(inputs, outputs, **settings)
     torchs.load_state_dict(ours.state_dict())
     return ours.to(memory_format=LAST), torchs.to(memory_format=LAST)
 
@@ -34,6 +36,17 @@ def gradients(conv: nn.Module, x: Tensor) -> list[Tensor]:
     return [out, *torch.autograd.grad(out, [x, *conv.parameters()], by_out)]
 
 
+def check(ours: Conv2d, torchs: nn.Conv2d, x: Tensor, near: float) -> None:
+    """Ours are compiled, and equal to what torch finds in double precision."""
+    assert can_convolve(ours, x)
+    wide = x.detach().double().requires_grad_()
+    for found, expected in zip(gradients(ours, x), gradients(torchs.double(), wide), strict=True):
+        assert found.dtype == x.dtype
+        assert found.shape == expected.shape
+        error = (found.double() - expected).norm() / expected.norm()
+        assert error.item() < near
+
+
 @pytest.mark.parametrize(
     "shape", [(4, 16, 6, 6), (7, 32, 5, 3), (5, 16, 1, 2), (6, 16, 1, 1), (9, 64, 32, 20)]
 )
@@ -41,16 +54,19 @@ def gradients(conv: nn.Module, x: Tensor) -> list[Tensor]:
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize(("dtype", "near"), PRECISIONS)
 def test_compiled_convolutions_and_their_gradients_are_torchs(shape, outputs, bias, dtype, near):
-    ours, torchs = convolutions(shape[1], outputs, dtype, bias=bias)
-    x = images(*shape, dtype=dtype)
-    assert can_convolve(ours, x)
-    expected = [
-        each.double() for each in gradients(torchs.double(), x.detach().double().requires_grad_())
-    ]
-    for found, right in zip(gradients(ours, x), expected, strict=True):
-        assert found.dtype == dtype
-        error = (found.double() - right).norm() / right.norm()
-        assert error.item() < near
+    check(*convolutions(shape[1], outputs, dtype, bias=bias), images(*shape, dtype=dtype), near)
+
+
+@pytest.mark.parametrize("inputs", [1, 4, 12, 16])
+@pytest.mark.parametrize("taps", [1, 2, 3, 4])
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize("padding", [0, 1, 3])
+@pytest.mark.parametrize(("dtype", "near"), PRECISIONS)
+def test_compiled_filters_strides_and_paddings_are_torchs(
+    inputs, taps, stride, padding, dtype, near
+):
+    settings = {"kernel_size": taps, "stride": stride, "padding": padding}
+    check(*convolutions(inputs, 16, dtype, **settings), images(5, inputs, 7, 6, dtype=dtype), near)
 
 
 def test_several_threads_give_the_bits_of_one():
@@ -69,23 +85,25 @@ def test_several_threads_give_the_bits_of_one():
     ("shape", "settings"),
     [
         ((3, 16, 6, 6), {}),  # too few samples
-        ((8, 12, 6, 6), {}),
-        ((8, 16, 6, 6), {"stride": 2}),
+        ((8, 3, 6, 6), {}),
         ((8, 16, 6, 6), {"groups": 2}),
         ((8, 16, 6, 6), {"dilation": 2}),
-        ((8, 16, 6, 6), {"padding": 0}),
+        ((8, 16, 6, 6), {"padding": (0, 1)}),
+        ((8, 16, 6, 6), {"padding": "same"}),
         ((8, 16, 6, 6), {"padding_mode": "circular"}),
-        ((8, 16, 6, 6), {"kernel_size": 5, "padding": 2}),
     ],
 )
 def test_other_convolutions_are_torchs_own(shape, settings):
-    settings = {"kernel_size": 3, "padding": 1} | settings
-    ours = Conv2d(shape[1], 16, **settings, dtype=torch.float64)
-    torchs = nn.Conv2d(shape[1], 16, **settings, dtype=torch.float64)
-    torchs.load_state_dict(ours.state_dict())
+    ours, torchs = convolutions(shape[1], 16, **settings)
     x = images(*shape)
     assert not can_convolve(ours, x)
     assert all(map(torch.equal, gradients(ours, x), gradients(torchs, x)))
+
+
+def test_an_image_that_is_smaller_than_the_filters_is_torchs_error():
+    ours, _ = convolutions(16, 16, padding=0)
+    with pytest.raises(RuntimeError, match="Kernel size can't be greater"):
+        ours(images(4, 16, 2, 2))
 
 
 def test_other_layouts_are_torchs_own():
@@ -102,6 +120,12 @@ def test_an_input_that_is_not_finite_leaves_other_samples_and_distant_positions_
     assert torch.equal(ours(broken)[[0, 2, 3, 4, 5]], ours(x)[[0, 2, 3, 4, 5]])
     assert ours(broken)[1, :, :2, :2].isnan().all()
     assert torch.equal(ours(broken)[1, :, 2:], ours(x)[1, :, 2:])
+
+
+def test_an_input_of_another_precision_is_torchs_error():
+    ours, _ = convolutions(16, 16)
+    with pytest.raises(RuntimeError, match="type"):
+        ours(images(4, 16, 6, 6, dtype=torch.float32))
 
 
 def test_weight_norms_of_compiled_convolutions_are_differentiated():
