@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +24,8 @@ FRICTION = 0.2
 MINIMA = (-0.850, 0.269, 1.839)
 
 Array = NDArray[np.float64]
+Parts = list[tuple[int, torch.Generator]]
+"""The size of each split, and where its numbers come from."""
 
 
 def spheres(settings: Spheres, seed: int, _root: Path) -> Data:
@@ -31,7 +33,11 @@ def spheres(settings: Spheres, seed: int, _root: Path) -> Data:
 
     Source: Ott et al. 2021, whose radii are r_min + (r_max - r_min) u^(1/dim).
     """
-    return _drawn(settings, seed, lambda size, draw: _shells(size, settings.dim, draw), ("0", "1"))
+
+    def draw(parts: Parts) -> list[Split]:
+        return [_shells(size, settings.dim, generator) for size, generator in parts]
+
+    return _drawn(settings, seed, draw, ("0", "1"))
 
 
 def three_minima(settings: ThreeMinima, seed: int, _root: Path) -> Data:
@@ -68,32 +74,31 @@ def _motion(y: Array) -> Array:
     return change
 
 
-def _starts(size: int, generator: torch.Generator) -> Split:
-    inputs = torch.rand(size, 2, generator=generator) * torch.tensor([3.0, 4.0])
-    inputs -= torch.tensor([1.0, 2.0])
+def _starts(parts: Parts) -> list[Split]:
+    """Splits whose particles all move at once: a step takes nearly as long for one as for many."""
+    inputs = torch.cat([torch.rand(size, 2, generator=generator) for size, generator in parts])
+    inputs = inputs * torch.tensor([3.0, 4.0]) - torch.tensor([1.0, 2.0])
     # Rounded to float32 first: it is the very input that is labelled.
     rest = settle(inputs.double().numpy())[:, 0]
-    labels = np.abs(rest[:, None] - np.array(MINIMA)).argmin(axis=1)
-    return Split(inputs, torch.from_numpy(labels))
+    labels = torch.from_numpy(np.abs(rest[:, None] - np.array(MINIMA)).argmin(axis=1))
+    ends = [*accumulate(size for size, _ in parts)][:-1]
+    splits = zip(inputs.tensor_split(ends), labels.tensor_split(ends), strict=True)
+    return [Split(x.clone(), y.clone()) for x, y in splits]
 
 
 def _drawn(
     settings: Generated,
     seed: int,
-    draw: Callable[[int, torch.Generator], Split],
+    draw: Callable[[Parts], list[Split]],
     class_names: tuple[str, ...],
 ) -> Data:
     """The splits, each from a stream of its own: the size of one leaves the others as they are."""
-
-    def split(name: str, size: int) -> Split | None:
-        if not size:
-            return None
-        return draw(size, torch.Generator().manual_seed(stream(seed, "data", name)))
-
-    train, test = split("train", settings.train_size), split("test", settings.test_size)
-    assert train
-    assert test
-    validation = split("validation", settings.val_size)
+    sizes = {"train": settings.train_size, "test": settings.test_size}
+    if settings.val_size:
+        sizes["validation"] = settings.val_size
+    streams = [torch.Generator().manual_seed(stream(seed, "data", name)) for name in sizes]
+    train, test, *more = draw(list(zip(sizes.values(), streams, strict=True)))
+    validation = more[0] if more else None
     return Data(train, test, validation, len(class_names), class_names=class_names)
 
 

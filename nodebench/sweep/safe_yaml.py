@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import errno
+import functools
 import os
 import re
 import select
@@ -124,6 +126,12 @@ def parse(text: str) -> Any:
     Raises:
         yaml.YAMLError: if it is not YAML, or means other values, too many or too deep ones.
     """
+    return copy.deepcopy(_parsed(text))
+
+
+@functools.lru_cache(maxsize=32)
+def _parsed(text: str) -> Any:
+    """The same, kept: a file is read again for its sizes, and for what `--set` changed in it."""
     try:
         tree = yaml.load(text, _Loader)  # a SafeLoader
     except RecursionError:

@@ -144,11 +144,12 @@ def model(spec, data):
 """
 
 
-def crashing_first(tmp_path, monkeypatch, seeds=(0, 1, 2)):
+def crashing_first(tmp_path, monkeypatch, seeds=(0, 1, 2), **fields):
     """A sweep whose first trial crashes, by a model of one's own."""
     (tmp_path / "crashing_part.py").write_text(PART)
     monkeypatch.syspath_prepend(tmp_path)
-    return tiny(tmp_path, base={**TINY, "model": "crashing_part:model"}, seeds=list(seeds))
+    base = {**TINY, "model": "crashing_part:model"}
+    return tiny(tmp_path, base=base, seeds=list(seeds), **fields)
 
 
 @pytest.mark.parametrize("fail_fast", [True, False])
@@ -162,7 +163,8 @@ def test_fail_fast_ends_at_the_first_trial_without_a_result(tmp_path, monkeypatc
 
 @quiet
 def test_fail_fast_ends_a_run_under_ray(tmp_path, monkeypatch, ray_session):
-    sweep = crashing_first(tmp_path, monkeypatch, seeds=list(range(12)))
+    one_at_a_time = {"cpus": 2}
+    sweep = crashing_first(tmp_path, monkeypatch, seeds=range(12), resources=one_at_a_time)
     store, recorder = Store(tmp_path / "runs"), Recorder()
     run_with_ray(sweep.trials, store, options(sweep, tmp_path), recorder, fail_fast=True)
     finished = store.results(trial.id for trial in sweep.trials)

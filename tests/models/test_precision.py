@@ -91,6 +91,7 @@ def test_a_failure_leaves_autocast():
     assert not torch.is_autocast_enabled("cpu")
 
 
+@pytest.mark.usefixtures("coarse_reference")
 def test_a_trial_trains_and_is_evaluated(tmp_path):
     gradients = {"gradients": ["adjoint"]}
     blocks = [{"methods": ["euler"], "steps": [4], **more} for more in ({}, gradients)]

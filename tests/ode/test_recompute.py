@@ -165,7 +165,7 @@ class Hamiltonian(nn.Module):
 
 
 @pytest.mark.parametrize("name", ["recompute", "adjoint"])
-@pytest.mark.parametrize("solver", [Solver(method="rk4", steps=40), Solver(tol=1e-7)])
+@pytest.mark.parametrize("solver", [Solver(method="rk4", steps=10), Solver(tol=1e-7)])
 def test_a_field_may_take_gradients_itself(name: str, solver: Solver) -> None:
     def found(gradient: Gradient) -> list[Tensor]:
         block = ODEBlock(Hamiltonian(), solver, gradient)

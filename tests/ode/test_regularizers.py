@@ -151,7 +151,7 @@ def regularized_gradient(name: str, solver: Solver) -> Tensor:
 
 @pytest.mark.parametrize("name", [name for name in GRADIENTS if name != "backprop"])
 def test_every_gradient_carries_every_term(name: str) -> None:
-    steps = 16 if name in ("adjoint", "interpolated") else 4  # their own error falls with these
+    steps = 8 if name in ("adjoint", "interpolated") else 4  # their own error falls with these
     solver = rk4_for(name, steps)  # the same method for both
     expected = regularized_gradient("backprop", solver)
     error = (regularized_gradient(name, solver) - expected).norm() / expected.norm()
@@ -160,7 +160,7 @@ def test_every_gradient_carries_every_term(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["aca", "adjoint", "interpolated", "symplectic", "recompute"])
 def test_gradients_with_an_adaptive_solver_carry_every_term(name: str) -> None:
-    solver = Solver(method="dopri5", tol=1e-8)
+    solver = Solver(method="dopri5", tol=1e-6)
     expected = regularized_gradient("backprop", solver)
     assert (regularized_gradient(name, solver) - expected).norm() / expected.norm() < 1e-6
 

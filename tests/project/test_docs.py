@@ -13,10 +13,11 @@ import tomllib
 from pathlib import Path
 from types import SimpleNamespace
 
-import jsonschema
 import pytest
 import typer
 import yaml
+from jsonschema import Draft202012Validator, ValidationError
+from jsonschema.validators import validator_for
 
 import nodebench
 from nodebench.cli.app import app
@@ -139,11 +140,17 @@ def test_the_first_sweep_goes_as_told(tmp_path):
     assert textwrap.indent(plan, "    ") in guide.read_text()
     more = command(tmp_path, "plan", "first.yaml", "--set", "seeds=[0, 1, 2, 3, 4]").stdout
     assert more.endswith("15 trials, 15 to run\n")
+    named = re.search(r"nodebench logs (\w+)", guide.read_text())[1]
+    [shown] = [line for line in plan.splitlines() if line.startswith(named)]
+    less = ("data.train_size=32", "data.test_size=8", "evaluate={methods: [rk4], steps: [2]}")
     part = ("--only", "solver.method=euler", "--only", "seed=0")
+    part += tuple(word for change in less for word in ("--set", change))
+    planned = command(tmp_path, "plan", "first.yaml", *part).stdout.splitlines()[0]
+    assert planned.split()[1:] == shown.split()[1:]
     done = command(tmp_path, "run", "first.yaml", "--inline", "--no-track", *part)
     assert done.returncode == 0, done.stderr
     assert "report: reports/first/README.md" in done.stdout
-    assert "epoch 10" in command(tmp_path, "logs", "c6b3f3").stdout
+    assert "epoch 10" in command(tmp_path, "logs", planned[:6]).stdout
 
 
 @pytest.mark.usefixtures("coarse_reference")
@@ -171,9 +178,21 @@ def test_the_notebook_runs(tmp_path, monkeypatch):
     assert scope["trials"]["test_accuracy"].notna().all()
 
 
+@pytest.fixture(scope="module")
+def schema():
+    """What checks a tree against the schema of a sweep file, which is a schema."""
+    checked = Draft202012Validator(json_schema())
+    checked.check_schema(checked.schema)
+    return checked
+
+
+def test_the_schema_names_the_draft_by_which_it_is_checked(schema):
+    assert validator_for(schema.schema) is type(schema)
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "sweeps").glob("*.yaml")), ids=lambda p: p.stem)
-def test_the_schema_admits_every_sweep(path):
-    jsonschema.validate(yaml.safe_load(path.read_text()), json_schema())
+def test_the_schema_admits_every_sweep(path, schema):
+    schema.validate(yaml.safe_load(path.read_text()))
 
 
 @pytest.mark.parametrize(
@@ -187,11 +206,10 @@ def test_the_schema_admits_every_sweep(path):
         {"seeds": "many"},
     ],
 )
-def test_the_schema_refuses_what_a_sweep_may_not_be(mistake):
-    schema = json_schema()
-    jsonschema.validate({"name": "right"}, schema)
-    with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate({"name": "wrong", **mistake}, schema)
+def test_the_schema_refuses_what_a_sweep_may_not_be(mistake, schema):
+    schema.validate({"name": "right"})
+    with pytest.raises(ValidationError):
+        schema.validate({"name": "wrong", **mistake})
 
 
 SMALL_DATA = ("data.train_size=64", "data.test_size=32")

@@ -11,6 +11,8 @@ import pytest
 
 from nodebench.report import solver_tables
 from nodebench.report.analysis import frames
+from nodebench.report.analysis.findings import Findings
+from nodebench.report.figures.curves import adaptation_figure
 from nodebench.report.figures.solvers import some_cells, steps_figure
 from nodebench.report.page import write_report_folder
 from nodebench.report.result_tables import result_tables
@@ -18,6 +20,7 @@ from nodebench.store import Result, Store
 from nodebench.sweep import Sweep
 from nodebench.training.trial import run_trial
 from tests.support.coarse_reference import coarse_reference
+from tests.support.figures import rendered_figures
 from tests.support.tiny_sweeps import TINY, options, point, tiny
 
 OWN = {"method": "euler", "step_factor": 1.0, "nfe": 2.0}
@@ -116,20 +119,36 @@ def test_gradients_are_a_table(measured: tuple[Sweep, Store]) -> None:
     assert list(start["error of dL/dθ"]) == [f"{sum(errors) / 2:.1e}"]
 
 
-@pytest.mark.usefixtures("rendered_figures")
-def test_a_page_shows_every_figure_of_evaluated_models(
-    measured: tuple[Sweep, Store], tmp_path: Path
-) -> None:
-    sweep, store = measured
-    page = write_report_folder(sweep, store, tmp_path).read_text()
+@pytest.fixture(scope="module")
+def report(measured: tuple[Sweep, Store], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of their report, with figures as users have them."""
+    with rendered_figures():
+        return write_report_folder(*measured, tmp_path_factory.mktemp("report")).parent
+
+
+def drawings(report: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (report / "figures").glob("*.svg")}
+
+
+def test_a_page_shows_every_figure_of_evaluated_models(report: Path) -> None:
+    page = (report / "README.md").read_text()
     for name in ("paths", "robustness", "steps", "heat-map", "work-precision"):
         assert f"](figures/{name}.svg)" in page
-        assert (tmp_path / "figures" / f"{name}.png").stat().st_size > 10_000
+        assert (report / "figures" / f"{name}.png").stat().st_size > 10_000
     assert "## Is it still an ODE?" in page
     assert "## Which gradient to trust" in page
-    first = {path.name: path.read_bytes() for path in (tmp_path / "figures").glob("*.svg")}
-    write_report_folder(sweep, store, tmp_path)
-    assert first == {path.name: path.read_bytes() for path in (tmp_path / "figures").glob("*.svg")}
+
+
+def test_drawings_are_the_same_bytes_each_time(
+    report: Path, measured: tuple[Sweep, Store], tmp_path: Path
+) -> None:
+    with rendered_figures(".svg"):
+        again = write_report_folder(*measured, tmp_path).parent
+    assert drawings(again) == drawings(report)
+
+
+def test_the_html_page_stays_small(report: Path) -> None:
+    assert (report / "report.html").stat().st_size < 1024 * 1024
 
 
 @pytest.mark.usefixtures("rendered_figures")
@@ -150,7 +169,7 @@ def test_some_cells_stand_for_all_by_their_drops() -> None:
     assert some_cells(judged[:2]) == ["b", "a"]
 
 
-@pytest.mark.usefixtures("coarse_reference", "rendered_figures")
+@pytest.mark.usefixtures("coarse_reference")
 def test_adaptation_is_drawn_where_there_is_any(tmp_path: Path) -> None:
     solvers = [{"method": "euler", "adapt": {"every": 2}}, {"method": "dopri5", "adapt": {}}]
     sweep = tiny(tmp_path, base=TINY, grid={"solver": solvers})
@@ -159,7 +178,9 @@ def test_adaptation_is_drawn_where_there_is_any(tmp_path: Path) -> None:
         run_trial(trial, store, options(sweep, tmp_path))
     page = write_report_folder(sweep, store, tmp_path / "report").read_text()
     assert "](figures/adaptation.svg)" in page
-    assert (tmp_path / "report" / "figures" / "adaptation.png").exists()
+    with rendered_figures():
+        assert adaptation_figure(sweep, Findings(sweep, store).epochs, tmp_path) == ["adaptation"]
+    assert (tmp_path / "adaptation.png").stat().st_size > 10_000
 
 
 @pytest.mark.usefixtures("coarse_reference")

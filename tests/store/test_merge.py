@@ -3,8 +3,6 @@ import multiprocessing
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from dataclasses import replace
 
 import pytest
@@ -13,6 +11,7 @@ from nodebench import api
 from nodebench.errors import StoreError
 from nodebench.store import Result, Store
 from nodebench.store.merge import Merged, merge_trials, require_store
+from tests.support.cli_process import command
 from tests.support.tiny_sweeps import Quiet, point, tiny
 
 HERE = {"host": "here", "torch": "2.0", "hardware": "a CPU", "threads": 1}
@@ -178,30 +177,21 @@ def _die_by_copy(ours, theirs):
     merge_trials(["aa"], theirs, ours)
 
 
-def command(folder, *arguments, runs):
-    return subprocess.run(
-        [sys.executable, "-m", "nodebench", *arguments],
-        cwd=folder, capture_output=True, text=True, check=False,
-        env={**os.environ, "NODEBENCH_RUNS": str(runs)},
-    )  # fmt: skip
-
-
 def test_two_shards_merge_into_a_whole_sweep_with_nothing_to_run(tmp_path):
     sweep = tiny(tmp_path, seeds=[0, 1, 2])
     quietly = {"inline": True, "track": False, "write_report": False}
     for number in (1, 2):
         store = Store(tmp_path / f"runs-{number}")
         api.run(sweep, store, Quiet(), shard=f"{number}/2", **quietly)
-    done = command(
-        tmp_path, "sync", "tiny.yaml", "--from", "runs-1", "--from", "runs-2", runs="runs"
-    )
+    env = {**os.environ, "NODEBENCH_RUNS": "runs"}
+    done = command(tmp_path, "sync", "tiny.yaml", "--from", "runs-1", "--from", "runs-2", env=env)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [
         "runs-1: 2 copied",
         "runs-2: 1 copied",
         "tiny: 3 runs in MLflow are up to date",
     ]
-    listed = json.loads(command(tmp_path, "plan", "tiny.yaml", "--json", runs="runs").stdout)
+    listed = json.loads(command(tmp_path, "plan", "tiny.yaml", "--json", env=env).stdout)
     assert [trial["missing"] for trial in listed["trials"]] == [False] * 3
     first = listed["trials"][0]["id"]
     file = tmp_path / "runs-1" / "trials" / first / "result.json"
@@ -209,7 +199,7 @@ def test_two_shards_merge_into_a_whole_sweep_with_nothing_to_run(tmp_path):
     ours = result["summary"]["test_accuracy"]
     result["summary"]["test_accuracy"] = 2.0
     file.write_text(json.dumps(result))
-    done = command(tmp_path, "sync", "tiny.yaml", "--from", "runs-1", runs="runs")
+    done = command(tmp_path, "sync", "tiny.yaml", "--from", "runs-1", env=env)
     assert done.returncode == 1
     assert done.stdout.startswith("runs-1: 1 already here, 1 in conflict\n" + first)
     assert f"test_accuracy is {ours} here (" in done.stdout

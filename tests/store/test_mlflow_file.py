@@ -6,8 +6,8 @@ import json
 import os
 import shutil
 import sqlite3
-import subprocess
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -27,7 +27,8 @@ from nodebench.store.locations import tracking_uri
 from nodebench.store.mlflow_file import local_folder
 from nodebench.tracking.cures import cure
 from nodebench.tracking.tracker import page_of
-from tests.support.cli_process import NODEBENCH, command
+from tests.support.cli_process import command
+from tests.support.session import FOLDER
 from tests.support.tiny_sweeps import Quiet, options, tiny, write_tiny
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # MLflow's own code warns
@@ -150,17 +151,15 @@ def test_an_experiment_that_was_deleted_in_mlflows_pages_is_restored(copy):
 
 def test_processes_that_open_a_fresh_file_at_once_all_write_to_it(tmp_path):
     names = ["one", "two", "three"]
-    for name in names:
+    environment = {name: value for name, value in os.environ.items() if name != FOLDER}
+
+    def sync(name):
         write_tiny(tmp_path, name)
-    running = [
-        subprocess.Popen(
-            [*NODEBENCH, "sync", f"{name}.yaml"], cwd=tmp_path, stderr=subprocess.PIPE, text=True
-        )
-        for name in names
-    ]
-    for process in running:
-        _, said = process.communicate(timeout=280)
-        assert process.returncode == 0, said
+        return command(tmp_path, "sync", f"{name}.yaml", env=environment)
+
+    with ThreadPoolExecutor(len(names)) as at_once:
+        for done in at_once.map(sync, names):
+            assert done.returncode == 0, done.stderr
     found = {name for (name,) in rows(Store(tmp_path / "runs"), "SELECT name FROM experiments")}
     assert found == {"Default", *names}
 

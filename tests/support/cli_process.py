@@ -11,19 +11,22 @@ from tests.support.tiny_sweeps import heeding_interrupts
 NODEBENCH = [sys.executable, "-m", "nodebench"]
 
 
-def command(folder, *arguments, env=None, input=""):  # noqa: A002 - as of `subprocess.run`
-    """What a command says and its exit status, in a process with everything imported."""
+def command(folder, *arguments, env=None, input="", stdout=None):  # noqa: A002 - as of `subprocess`
+    """What a command says and its exit status, in a process with everything imported.
+
+    What it prints to a `stdout` of the test's own is not read.
+    """
     with (
         tempfile.TemporaryFile("w+") as stdin,
-        tempfile.TemporaryFile("w+") as stdout,
-        tempfile.TemporaryFile("w+") as stderr,
+        stdout or tempfile.TemporaryFile("w+") as out,
+        tempfile.TemporaryFile("w+") as err,
     ):
         stdin.write(input)
         stdin.seek(0)
         status = command_server().run(
-            folder, arguments, os.environ if env is None else env, [stdin, stdout, stderr]
+            folder, arguments, os.environ if env is None else env, [stdin, out, err]
         )
-        said = [file.seek(0) or file.read() for file in (stdout, stderr)]
+        said = ["" if file is stdout else file.seek(0) or file.read() for file in (out, err)]
     return subprocess.CompletedProcess(arguments, status, *said)
 
 

@@ -8,6 +8,7 @@ own. What needs a new Python, as imports and interrupts do, is started by `cli_p
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
 import gc
 import importlib
@@ -15,15 +16,19 @@ import json
 import multiprocessing
 import os
 import runpy
+import select
 import selectors
 import socket
 import subprocess
 import sys
 import traceback
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import IO, Any, NoReturn, TextIO
+
+from nodebench.store.lock import held
+from tests.support.session import FOLDER
 
 ROOT = Path(__file__).parents[2]
 HEAVY = (
@@ -32,22 +37,25 @@ HEAVY = (
     *("nodebench.tracking.tracker", "mlflow.store.tracking.sqlalchemy_store"),
 )
 """All but `nodebench.cli`, whose consoles are as the environment of a command."""
+ADDRESS = "commands"
+STARTING_S = 100.0
 LONGEST_ORDER = 1 << 17
 """Bytes of a command's words and environment."""
 
 
 class CommandServer:
-    """Runs command lines, one or several at once."""
+    """Runs command lines, one or several at once; all processes of a session have the same."""
 
     def __init__(self) -> None:
-        self._orders, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", __name__, str(theirs.fileno())],
-                cwd=ROOT,
-                stdin=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
-            )
+        self._orders = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._process: subprocess.Popen[bytes] | None = None
+        address = Path(os.environ[FOLDER]) / ADDRESS
+        with _alone(address):
+            try:
+                self._orders.connect(str(address))
+            except (FileNotFoundError, ConnectionRefusedError):
+                self._process = _started(address)
+                self._orders.connect(str(address))
 
     def run(
         self, folder: Path, words: tuple[str, ...], env: Mapping[str, str], streams: list[IO[str]]
@@ -65,9 +73,29 @@ class CommandServer:
         return int(answer)
 
     def close(self) -> None:
-        """Ends the server, once its commands have ended."""
+        """Takes leave; the server ends with the last process that does."""
         self._orders.close()
-        self._process.wait()
+        if self._process:
+            self._process.wait()
+
+
+def _alone(address: Path) -> contextlib.AbstractContextManager[None]:
+    """Nobody else starts, finds or ends the server meanwhile."""
+    return held(address.with_suffix(".lock"), str(address), STARTING_S)
+
+
+def _started(address: Path) -> subprocess.Popen[bytes]:
+    """A server that can be spoken to at once, though it answers when all is imported."""
+    address.unlink(missing_ok=True)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(str(address))
+        listener.listen()
+        return subprocess.Popen(
+            [sys.executable, "-m", __name__, str(listener.fileno())],
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            pass_fds=[listener.fileno()],
+        )
 
 
 @functools.cache
@@ -78,22 +106,49 @@ def command_server() -> CommandServer:
     return server
 
 
-def main(orders: socket.socket) -> None:
-    """Takes orders until the other end is closed, and answers each with its exit status."""
+def main(listener: socket.socket) -> None:
+    """Takes orders until nobody is left to give any, and answers each with its exit status."""
     _prepare()
     with selectors.DefaultSelector() as waiting:
-        waiting.register(orders, selectors.EVENT_READ)
-        while waiting.get_map():
+
+        def wait_for(file: Any, then: Callable[..., None], *arguments: Any) -> None:
+            waiting.register(file, selectors.EVENT_READ, (then, arguments))
+
+        def welcome() -> None:
+            orders, _ = listener.accept()
+            wait_for(orders, take, orders)
+
+        def take(orders: socket.socket) -> None:
+            if ordered := _begun(orders):
+                command, answer = ordered
+                end = os.pidfd_open(command)
+                wait_for(end, finish, end, command, answer)
+            else:
+                waiting.unregister(orders)
+                orders.close()
+
+        def finish(end: int, command: int, answer: int) -> None:
+            waiting.unregister(end)
+            _answer(end, command, answer)
+
+        welcome()
+        wait_for(listener, welcome)
+        while len(waiting.get_map()) > 1 or not _is_left(listener):
             for key, _ in waiting.select():
-                if key.fileobj is not orders:
-                    waiting.unregister(key.fd)
-                    _answer(key.fd, *key.data)
-                elif ordered := _begun(orders):
-                    command, answer = ordered
-                    end = os.pidfd_open(command)
-                    waiting.register(end, selectors.EVENT_READ, (command, answer))
-                else:
-                    waiting.unregister(orders)
+                then, arguments = key.data
+                then(*arguments)
+
+
+def _is_left(listener: socket.socket) -> bool:
+    """Whether nobody has come since the last one left; if so, nobody finds the server any more."""
+    address = Path(listener.getsockname())
+    if not address.exists():  # the session is over
+        return True
+    with _alone(address):
+        if select.select([listener], [], [], 0)[0]:
+            return False
+        address.unlink()
+        return True
 
 
 def _prepare() -> None:
@@ -145,12 +200,20 @@ def _answer(end: int, command: int, answer: int) -> None:
     os.close(end)
 
 
+def _opened(number: int, before: TextIO) -> TextIO:
+    """A standard stream, which may be a pipe where the server's is a file."""
+    how = {"encoding": before.encoding, "errors": before.errors}
+    return open(number, "w", closefd=False, buffering=1 if number == 2 else -1, **how)
+
+
 def _run(order: dict[str, Any], files: list[int]) -> NoReturn:
     """Is `python -m nodebench` in a folder, to its end."""
     for number, file in enumerate(files[:3]):
         os.dup2(file, number)
     for file in files:
         os.close(file)
+    sys.__stdout__ = sys.stdout = _opened(1, sys.stdout)
+    sys.__stderr__ = sys.stderr = _opened(2, sys.stderr)
     os.environ.clear()
     os.environ.update(order["env"])
     os.chdir(order["folder"])

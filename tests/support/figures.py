@@ -4,7 +4,7 @@ Every test has them so, unless it asks for `rendered_figures`.
 """
 
 import base64
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,10 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
 RENDERING = {
-    name: getattr(Figure, name) for name in ("savefig", "draw_without_rendering", "get_tightbbox")
+    name: getattr(Figure, name)
+    for name in ("savefig", "draw_without_rendering", "get_tightbbox", "tight_layout")
 }
-"""What `report/figures/style.py:save` calls, most of whose time is the layout's."""
+"""What `report/figures/style.py:save` and seaborn call, most of whose time is the layout's."""
 EMPTY = {
     ".svg": b'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1 1"/>',
     ".png": base64.b64decode(
@@ -28,19 +29,35 @@ EMPTY = {
 
 def leave_unrendered() -> None:
     """From now on this process writes an empty picture for a figure."""
-
-    def write_empty(_figure: Figure, file: Path, **_how: Any) -> None:
-        file.write_bytes(EMPTY[file.suffix])
-
-    Figure.savefig = write_empty  # type: ignore[method-assign]
+    Figure.savefig = _write_empty  # type: ignore[method-assign]
     Figure.draw_without_rendering = lambda _figure: None  # type: ignore[method-assign]
+    Figure.tight_layout = lambda _figure, **_how: None  # type: ignore[method-assign]
     Figure.get_tightbbox = lambda _figure: Bbox.unit()  # type: ignore[method-assign]
 
 
 @contextmanager
-def rendered_figures() -> Iterator[None]:
-    """For tests of what figures show, of their files, or of labels that could fail in them."""
+def rendered_figures(*endings: str) -> Iterator[None]:
+    """For tests of what figures show, of their files, or of labels that could fail in them.
+
+    Where endings are named, other files are empty pictures still.
+    """
     with pytest.MonkeyPatch.context() as patch:
         for name, method in RENDERING.items():
             patch.setattr(Figure, name, method)
+        if endings:
+            patch.setattr(Figure, "savefig", _written_as(endings))
         yield
+
+
+def _written_as(endings: Sequence[str]) -> Callable[..., None]:
+    def write(figure: Figure, file: Path, **how: Any) -> None:
+        if file.suffix in endings:
+            RENDERING["savefig"](figure, file, **how)
+        else:
+            _write_empty(figure, file)
+
+    return write
+
+
+def _write_empty(_figure: Figure, file: Path, **_how: Any) -> None:
+    file.write_bytes(EMPTY[file.suffix])

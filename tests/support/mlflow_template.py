@@ -1,7 +1,7 @@
 """MLflow's empty file, made once for all tests: its fifty migrations take seconds.
 
-`MLFLOW_TEMPLATE` names its folder, so that all processes of one session share it. A test of how
-the file is made starts a process of its own, which knows nothing of this.
+All processes of one session share it. A test of how the file is made starts a process of its own,
+which knows nothing of this, or a command whose environment does not name the session's folder.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from pathlib import Path
 
 from nodebench.store import mlflow_file
 from nodebench.store.lock import held
+from tests.support.session import FOLDER
 
-FOLDER = "MLFLOW_TEMPLATE"
 MAKING_S = 200.0
 
 
@@ -24,11 +24,11 @@ def use_template() -> None:
 
     To be called before `nodebench.tracking.client` is imported, which takes seconds itself.
     """
-    require_mlflows, folder = mlflow_file.require_mlflows, Path(os.environ[FOLDER])
+    require_mlflows = mlflow_file.require_mlflows
 
     def copy_or_require_mlflows(file: Path) -> None:
-        if not file.exists():
-            shutil.copyfile(_template(folder), file)
+        if FOLDER in os.environ and not file.exists():
+            shutil.copyfile(_template(Path(os.environ[FOLDER])), file)
         require_mlflows(file)
 
     mlflow_file.require_mlflows = copy_or_require_mlflows

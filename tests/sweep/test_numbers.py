@@ -65,6 +65,12 @@ def test_what_is_written_is_read_again_as_it_was(value: Any) -> None:
     assert repr(read) == repr(value)
 
 
+def test_whoever_changes_a_tree_changes_no_other_of_the_same_text() -> None:
+    text = "base: {seeds: [1, 2]}"
+    parse(text)["base"]["seeds"].append(3)
+    assert parse(text) == {"base": {"seeds": [1, 2]}}
+
+
 def test_a_number_is_one_in_the_settings_of_an_own_part_as_everywhere(tmp_path) -> None:
     found = outcome_of(tmp_path, CUSTOM % "{a: 1e-1, b: 010, c: yes, d: 1_000, e: true}")
     assert isinstance(found, Sweep)
