@@ -73,6 +73,11 @@ def _leave_out_of_collections(_fifties: int) -> None:
     gc.freeze()
 
 
+def pytest_unconfigure() -> None:
+    """Lets what was left out of collections go, of which triton would complain at Python's end."""
+    gc.unfreeze()
+
+
 @pytest.fixture(autouse=True)
 def same_bits_every_time() -> Iterator[None]:
     """Sums depend on the number of threads, and a trial may have set another."""

@@ -71,7 +71,8 @@ class _Chained(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, chain: Chain, t: float, x: Tensor, *_weights: Tensor) -> Tensor:
-        images, saved, counts = to_array(x), [x], []
+        images, counts = to_array(x), []
+        saved = [x, *chain.weights]  # the weights, to hear of it if they change meanwhile
         for operation in chain.operations:
             images, kept = operation.output(images, t)
             saved += map(torch.from_numpy, kept)
@@ -83,6 +84,7 @@ class _Chained(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, by_out: Tensor) -> tuple[Tensor | None, ...]:
         x, *saved = ctx.saved_tensors
+        saved = saved[len(ctx.chain.weights) :]
         if torch.is_grad_enabled():  # the gradient is going to be differentiated itself
             return None, None, *ctx.chain.gradients_by_torch(x, ctx.t, by_out)
         needed = list(ctx.needs_input_grad[2:])

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nodebench.models.layers.chain import Chain, LayerGradients
-from nodebench.models.layers.images import are_compiled, is_plain, to_array, to_images
+from nodebench.models.layers.images import are_compiled, empty, is_plain, to_array, to_images
 
 SAMPLES = 4
 """Compiled code takes so many samples, and so many inputs, at once."""
@@ -117,11 +117,12 @@ class Convolution:
 
         if x.shape[3] == 1:
             return self._pulled_by_patches(by_out, x)
-        found = np.zeros_like(self._filters)
+        found = torch.zeros(self._filters.shape, dtype=self.weight.dtype)
         in_threads(
-            pull_weights, x.shape[3] // SAMPLES, found, by_out, x, self._stride, self._padding
-        )
-        return torch.from_numpy(found).permute(3, 2, 0, 1)
+            pull_weights, x.shape[3] // SAMPLES, found.numpy(), by_out, x, self._stride,
+            self._padding,
+        )  # fmt: skip
+        return found.permute(3, 2, 0, 1)
 
     def _pulled_by_patches(self, by_out: Any, x: Any) -> Tensor:
         """The gradient of the weight of a single channel: a product with what each output sees."""
@@ -153,6 +154,6 @@ def _convolved(x: Any, filters: Any, summands: Any, stride: int, padding: int) -
 
     reach = 2 * padding - len(filters)
     size = [(length + reach) // stride + 1 for length in x.shape[1:3]]
-    out = np.empty((len(x), *size, filters.shape[3]), x.dtype)
+    out = empty((len(x), *size, filters.shape[3]), x)
     in_threads(convolve, -(-len(x) // SAMPLES), out, x, filters, summands, stride, padding)
     return out

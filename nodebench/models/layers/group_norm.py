@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nodebench.models.layers.chain import Chain, LayerGradients
-from nodebench.models.layers.images import are_compiled, is_plain
+from nodebench.models.layers.images import are_compiled, empty, is_plain
 
 
 class GroupNorm(nn.GroupNorm):
@@ -40,7 +39,7 @@ class Normalization:
         from nodebench.models.layers.norm_kernels import normalize  # numba takes a second
         from nodebench.ode.compiled import in_threads
 
-        out, statistics = np.empty_like(x), np.empty((2, len(x), self._groups), x.dtype)
+        out, statistics = empty(x.shape, x), empty((2, len(x), self._groups), x)
         in_threads(normalize, len(x), out, x, self._scale, self._shift, statistics, self._eps)
         return out, (x, statistics)
 
@@ -52,7 +51,7 @@ class Normalization:
         from nodebench.ode.compiled import in_threads
 
         x, statistics = kept
-        by_x, by_weights = np.empty_like(x), np.empty((2, len(x), len(self._scale)), x.dtype)
+        by_x, by_weights = empty(x.shape, x), empty((2, len(x), len(self._scale)), x)
         in_threads(pull_normalize, len(x), by_x, by_weights, by_out, x, self._scale, statistics)
         return by_x, torch.from_numpy(by_weights).sum(1).unbind()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -39,3 +40,8 @@ def to_array(images: Tensor) -> Any:
 def to_images(array: Any) -> Tensor:
     """[batch, height, width, channels] -> a tensor [batch, channels, height, width]."""
     return torch.from_numpy(array).permute(0, 3, 1, 2)
+
+
+def empty(shape: Sequence[int], like: Any) -> Any:
+    """An array of the data type of another, in memory that torch counts among a step's."""
+    return torch.empty(*shape, dtype=torch.from_numpy(like).dtype).numpy()

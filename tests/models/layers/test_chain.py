@@ -9,6 +9,7 @@ from nodebench.models.layers.chain import Chain, _Chained
 from nodebench.models.layers.factory import LayerFactory
 from nodebench.ode.regularizers.forward_mode import directional
 from nodebench.spec.vocabulary import DYNAMICS
+from nodebench.training.machine import memory_of
 
 LAST = torch.channels_last
 
@@ -65,6 +66,33 @@ def test_a_chain_is_one_operation_of_autograd():
     out = field()(0.0, images())
     assert out.grad_fn is not None
     assert out.grad_fn.name() == f"{_Chained.__name__}Backward"
+
+
+@pytest.mark.parametrize("batch", [50, 100])
+def test_what_a_chain_keeps_is_counted_in_a_step_s_memory(batch):
+    """The output of each norm and convolution: the inputs of those that come after, and ReLU's."""
+    f, y = field("preact").requires_grad_(False), images(batch)
+    kept = []
+
+    def evaluate() -> None:
+        kept.append(f(0.7, y))
+
+    state = y.numel() * y.element_size()
+    evaluate()
+    found = memory_of(torch.device("cpu"), evaluate)
+    assert 4 * state < found < 7 * state
+    with torch.no_grad():
+        assert memory_of(torch.device("cpu"), evaluate) < 4 * state
+
+
+def test_weights_that_change_before_the_backward_pass_are_an_error():
+    f, y = field("preact"), images()
+    out = f(0.7, y).sum()
+    with torch.no_grad():
+        for parameter in f.parameters():
+            parameter.add_(1.0)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        out.backward()
 
 
 def test_gradients_that_nobody_needs_are_not_made():
