@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from nodebench.models.layers.chain import Chain, Operation, Rectifier
 from nodebench.models.layers.conv import SAMPLES, Convolution, can_convolve
 from nodebench.models.layers.factory import LayerFactory
-from nodebench.models.layers.group_norm import GroupNorm, Normalization
-from nodebench.models.layers.images import are_compiled, is_plain
+from nodebench.models.layers.group_norm import Normalization, can_normalize
+from nodebench.models.layers.images import are_compiled
 from nodebench.ode.dense.field import DenseField, is_dense
 from nodebench.ode.field import Field
 from nodebench.ode.weight_cache import once_per_solve
@@ -45,8 +45,7 @@ class TimeConv(Field):
         return once_per_solve(self, y.shape[2:], lambda: self._parts(y))
 
     def _parts(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        weight = self.conv.weight
-        of_time, filters = torch.split(weight, [1, weight.shape[1] - 1], dim=1)
+        of_time, filters = torch.split(self.conv.weight, [1, y.shape[1]], dim=1)
         ones = y.new_ones((1, 1, *y.shape[2:]))
         return _without_gaps(filters), self.conv._conv_forward(ones, of_time, None)
 
@@ -103,7 +102,7 @@ class Dynamics(Field):
 
 def _chained(layers: Iterable[nn.Module], y: Tensor) -> Iterator[Chain | nn.Module]:
     """The layers, in chains where they can be."""
-    active = (layer for layer in layers if not isinstance(layer, nn.Identity))
+    active = (each for each in layers if not isinstance(each, nn.Identity) or _has_hooks(each))
     pairs = [(layer, _operation(layer, y)) for layer in active]
     for can_chain, group in itertools.groupby(pairs, lambda pair: pair[1] is not None):
         alone, operations = zip(*group, strict=True)
@@ -115,17 +114,24 @@ def _chained(layers: Iterable[nn.Module], y: Tensor) -> Iterator[Chain | nn.Modu
 
 def _operation(layer: nn.Module, y: Tensor) -> Operation | None:
     """What a layer does as a part of a chain; None if torch does it, as where it has hooks."""
-    if layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks:
+    if _has_hooks(layer):
         return None
-    if isinstance(layer, TimeConv) and can_convolve(layer.conv, y):
+    if isinstance(layer, TimeConv) and can_convolve(layer.conv, y, of_time=1):
         return Convolution(layer.conv, y, *layer.parts(y))
     if can_convolve(layer, y):
         return Convolution(layer, y, layer.weight)
     if isinstance(layer, nn.ReLU):
         return Rectifier()
-    if isinstance(layer, GroupNorm) and is_plain(layer.weight):
-        return Normalization(layer)
-    return None
+    return Normalization(layer) if can_normalize(layer, y) else None
+
+
+def _has_hooks(layer: nn.Module) -> bool:
+    """Whether somebody listens to a layer's calls or gradients."""
+    kinds = (
+        layer._forward_hooks, layer._forward_pre_hooks,
+        layer._backward_hooks, layer._backward_pre_hooks,
+    )  # fmt: skip
+    return any(kinds)
 
 
 class Autonomous(Field):

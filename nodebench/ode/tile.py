@@ -13,14 +13,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-TILE_ROWS = 4
-"""The rows of a tile."""
-
-VECTORS = 2
-"""The vectors of each row."""
-
-VECTOR_BYTES = 32
-"""A vector register of AVX2, whose 16 hold a tile of 4 by 2, a row of `right` and a factor."""
+from nodebench.ode.tile_size import TILE_ROWS, VECTOR_BYTES, VECTORS
 
 
 @intrinsic

@@ -69,7 +69,7 @@ REVISIONS: tuple[Revision, ...] = (
     ),
     Revision(
         7,
-        "convolutions of images with 3 x 3 filters are compiled: gradients summed in another order",
+        "convolutions of images on a CPU are compiled: sums in another order",
         lambda spec: isinstance(spec.model, ConvNetwork | StagedNetwork),
     ),
 )

@@ -32,7 +32,7 @@ class Operation(Protocol):
     ) -> tuple[Any, LayerGradients]:
         """The gradients of the input, and of the weights; None where it is not needed."""
 
-    def by_torch(self, x: Tensor, t: float, /) -> Tensor:
+    def by_torch(self, x: Tensor, t: float, /, *weights: Tensor) -> Tensor:
         """The output by operations of torch, whose gradients have gradients."""
 
 
@@ -58,9 +58,13 @@ class Chain:
 
     def gradients_by_torch(self, x: Tensor, t: float, by_out: Tensor) -> LayerGradients:
         """Those of the input and of all weights, which can be differentiated themselves."""
-        out, inputs = x, [x, *self.weights]
+        # Other names for the same: the input may itself depend on the weights, at an earlier step.
+        inputs = [v.view_as(v) if v.requires_grad else v for v in (x, *self.weights)]
+        out, *weights = inputs
         for operation in self.operations:
-            out = operation.by_torch(out, t)
+            count = len(operation.weights)
+            own, weights = weights[:count], weights[count:]
+            out = operation.by_torch(out, t, *own)
         needed = [tensor for tensor in inputs if tensor.requires_grad]
         found = iter(torch.autograd.grad(out, needed, by_out, create_graph=True))
         return [next(found) if tensor.requires_grad else None for tensor in inputs]
@@ -71,15 +75,19 @@ class _Chained(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, chain: Chain, t: float, x: Tensor, *_weights: Tensor) -> Tensor:
-        images, counts = to_array(x), []
-        saved = [x, *chain.weights]  # the weights, to hear of it if they change meanwhile
+        images, counts, arrays = to_array(x), [], list[Any]()
         for operation in chain.operations:
             images, kept = operation.output(images, t)
-            saved += map(torch.from_numpy, kept)
+            arrays += kept
             counts.append(len(kept))
+        out = to_images(images)
+        saved = (
+            out.detach().permute(0, 2, 3, 1) if a is images else torch.from_numpy(a) for a in arrays
+        )
         ctx.chain, ctx.t, ctx.counts = chain, t, counts
-        ctx.save_for_backward(*saved)
-        return to_images(images)
+        # With the weights, and the output itself: torch tells if they change before the gradient.
+        ctx.save_for_backward(x, *chain.weights, *saved)
+        return out
 
     @staticmethod
     def backward(ctx: Any, by_out: Tensor) -> tuple[Tensor | None, ...]:
@@ -121,6 +129,6 @@ class Rectifier:
         tensors = map(torch.from_numpy, (by_out, *kept))
         return torch.ops.aten.threshold_backward(*tensors, 0).numpy(), ()
 
-    def by_torch(self, x: Tensor, _t: float) -> Tensor:
+    def by_torch(self, x: Tensor, _t: float, *_weights: Tensor) -> Tensor:
         """The output by torch."""
         return torch.relu(x)

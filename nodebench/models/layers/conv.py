@@ -12,13 +12,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nodebench.models.layers.chain import Chain, LayerGradients
-from nodebench.models.layers.images import are_compiled, empty, is_plain, to_array, to_images
+from nodebench.models.layers.images import (
+    COMPILED,
+    are_compiled,
+    have_plain_weights,
+    new_array,
+    to_array,
+    to_images,
+)
+from nodebench.ode.tile_size import TILE_ROWS, VECTOR_BYTES, VECTORS
 
-SAMPLES = 4
-"""Compiled code takes so many samples, and so many inputs, at once."""
+SAMPLES = TILE_ROWS
+"""The samples of a tile; of the gradient of filters, the inputs of one."""
 
-OUTPUTS = {torch.float32: 16, torch.float64: 8}
-"""And so many outputs."""
+OUTPUTS = {dtype: VECTORS * VECTOR_BYTES // dtype.itemsize for dtype in COMPILED}
+"""The outputs of a tile."""
 
 
 class Conv2d(nn.Conv2d):
@@ -31,8 +39,8 @@ class Conv2d(nn.Conv2d):
         return super().forward(input)
 
 
-def can_convolve(conv: nn.Module, x: Tensor) -> TypeGuard[nn.Conv2d]:
-    """Whether a convolution of such an input, or of it and a channel of time, is compiled.
+def can_convolve(conv: nn.Module, x: Tensor, of_time: int = 0) -> TypeGuard[nn.Conv2d]:
+    """Whether a convolution can be part of a chain, of an input and so many channels of time.
 
     The weight is not asked for: a spectral norm changes whenever it is.
     """
@@ -42,8 +50,8 @@ def can_convolve(conv: nn.Module, x: Tensor) -> TypeGuard[nn.Conv2d]:
         and conv.groups == 1
         and conv.padding_mode == "zeros"
         and all(each == (each[0],) * 2 for each in (conv.kernel_size, conv.stride, conv.padding))
-        and is_plain(weight := next(conv.parameters()))
-        and weight.dtype == x.dtype
+        and conv.in_channels == x.shape[1] + of_time
+        and have_plain_weights(conv, x)
         and len(x) >= SAMPLES
         and (x.shape[1] == 1 or x.shape[1] % SAMPLES == 0)
         and conv.out_channels % OUTPUTS[x.dtype] == 0
@@ -52,9 +60,9 @@ def can_convolve(conv: nn.Module, x: Tensor) -> TypeGuard[nn.Conv2d]:
 
 
 class Convolution:
-    """A convolution as a part of a chain, plus its bias, and t times what it is of t's channel.
+    """conv(x) + bias + t * of_time, where `of_time` is the convolution of a channel of ones.
 
-    Shapes: x, which is as large as all inputs, [batch, inputs, height, width]; weight [outputs,
+    Shapes: x, an input for its height and width, [batch, inputs, height, width]; weight [outputs,
     inputs, taps, taps]; of_time [1, outputs, rows, columns].
     """
 
@@ -63,8 +71,7 @@ class Convolution:
         self.weights = [each for each in (weight, conv.bias, of_time) if each is not None]
         self._stride, self._padding = conv.stride[0], int(conv.padding[0])
         self._filters = weight.detach().permute(2, 3, 1, 0).contiguous().numpy()
-        reach = 2 * self._padding - len(self._filters)
-        size = [(length + reach) // self._stride + 1 for length in x.shape[2:]]
+        size = _size(x.shape[2:], len(self._filters), self._stride, self._padding)
         self._summands = _summands(conv.bias, (*size, len(weight)), self._filters.dtype)
         if of_time is not None:
             self._of_time = of_time.detach().permute(0, 2, 3, 1).contiguous().numpy()
@@ -82,7 +89,7 @@ class Convolution:
     ) -> tuple[Any, LayerGradients]:
         """The gradients of the input, and of weight, bias and `of_time`."""
         (x,), (of_x, of_weight, *of_summands) = kept, needed
-        found = [self._pulled(by_out, x) if of_weight else None]
+        found = [self._by_weight(by_out, x) if of_weight else None]
         if any(of_summands):
             by_sum = torch.from_numpy(by_out).sum(0)
             if self.bias is not None:
@@ -91,14 +98,15 @@ class Convolution:
                 found.append((by_sum * t).permute(2, 0, 1)[None])
         else:
             found += [None] * len(of_summands)
-        return self._pulled_to(by_out, x) if of_x else None, found
+        return self._by_input(by_out, x) if of_x else None, found
 
-    def by_torch(self, x: Tensor, t: float) -> Tensor:
+    def by_torch(self, x: Tensor, t: float, *weights: Tensor) -> Tensor:
         """The output by torch."""
-        out = F.conv2d(x, self.weight, self.bias, self._stride, self._padding)
-        return out if self.of_time is None else out + self.of_time * t
+        bias = None if self.bias is None else weights[1]
+        out = F.conv2d(x, weights[0], bias, self._stride, self._padding)
+        return out if self.of_time is None else out + weights[-1] * t
 
-    def _pulled_to(self, by_out: Any, x: Any) -> Any:
+    def _by_input(self, by_out: Any, x: Any) -> Any:
         """The gradient of the input, at stride 1 a convolution too."""
         padding = len(self._filters) - 1 - self._padding
         if self._stride == 1 and padding >= 0 and x.shape[3] % OUTPUTS[self.weight.dtype] == 0:
@@ -110,13 +118,13 @@ class Convolution:
         )  # fmt: skip
         return to_array(by_x)
 
-    def _pulled(self, by_out: Any, x: Any) -> Tensor:
+    def _by_weight(self, by_out: Any, x: Any) -> Tensor:
         """The gradient of the weight."""
         from nodebench.models.layers.conv_kernels import pull_weights  # numba takes a second
         from nodebench.ode.compiled import in_threads
 
         if x.shape[3] == 1:
-            return self._pulled_by_patches(by_out, x)
+            return self._by_weight_of_one_channel(by_out, x)
         found = torch.zeros(self._filters.shape, dtype=self.weight.dtype)
         in_threads(
             pull_weights, x.shape[3] // SAMPLES, found.numpy(), by_out, x, self._stride,
@@ -124,7 +132,7 @@ class Convolution:
         )  # fmt: skip
         return found.permute(3, 2, 0, 1)
 
-    def _pulled_by_patches(self, by_out: Any, x: Any) -> Tensor:
+    def _by_weight_of_one_channel(self, by_out: Any, x: Any) -> Tensor:
         """The gradient of the weight of a single channel: a product with what each output sees."""
         taps, outputs = len(self._filters), by_out.shape[3]
         patches = F.pad(torch.from_numpy(x[..., 0]), (self._padding,) * 4)
@@ -140,6 +148,11 @@ class Convolution:
         return np.ascontiguousarray(self._filters[::-1, ::-1].transpose(0, 1, 3, 2))
 
 
+def _size(lengths: Sequence[int], taps: int, stride: int, padding: int) -> list[int]:
+    """The height and width of the output."""
+    return [(length + 2 * padding - taps) // stride + 1 for length in lengths]
+
+
 def _summands(bias: Tensor | None, shape: tuple[int, ...], dtype: Any) -> Any:
     """The bias as [1, *shape]; [0, *shape] if there is none."""
     if bias is None:
@@ -152,8 +165,7 @@ def _convolved(x: Any, filters: Any, summands: Any, stride: int, padding: int) -
     from nodebench.models.layers.conv_kernels import convolve  # numba takes a second
     from nodebench.ode.compiled import in_threads
 
-    reach = 2 * padding - len(filters)
-    size = [(length + reach) // stride + 1 for length in x.shape[1:3]]
-    out = empty((len(x), *size, filters.shape[3]), x)
-    in_threads(convolve, -(-len(x) // SAMPLES), out, x, filters, summands, stride, padding)
+    size = _size(x.shape[1:3], len(filters), stride, padding)
+    out = new_array((len(x), *size, filters.shape[3]), x)
+    in_threads(convolve, len(x) // SAMPLES, out, x, filters, summands, stride, padding)
     return out

@@ -11,10 +11,11 @@ padding + b) through tap (a, b).
 from __future__ import annotations
 
 from nodebench.ode.compiled import compiled, compiled_part
-from nodebench.ode.tile import TILE_ROWS, VECTOR_BYTES, VECTORS, add_tile
+from nodebench.ode.tile import add_tile
+from nodebench.ode.tile_size import TILE_ROWS, VECTOR_BYTES, VECTORS
 
 BAND_BYTES = 32768
-"""So much of an image is taken at once: it stays in a core's first cache."""
+"""The bytes of an image that are taken at once, to stay in a core's first cache."""
 
 
 @compiled
@@ -23,8 +24,10 @@ def convolve(items, out, x, weights, summands, stride, padding):
     samples, height, width, inputs = x.shape
     rows, columns, outputs = out.shape[1:]
     taps = len(weights)
-    for item in range(items[0], items[1]):
-        # The last four may be partly of the four before.
+    # Up to three samples are left in the end: they and their neighbours are four more, of which
+    # some were taken before, by the same thread.
+    has_rest = samples % TILE_ROWS > 0 and items[1] == samples // TILE_ROWS
+    for item in range(items[0], items[1] + int(has_rest)):
         n = min(item * TILE_ROWS, samples - TILE_ROWS)
         for row in range(rows):
             up, high = _seen(row * stride - padding, taps, height)

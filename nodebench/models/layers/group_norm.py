@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nodebench.models.layers.chain import Chain, LayerGradients
-from nodebench.models.layers.images import are_compiled, empty, is_plain
+from nodebench.models.layers.images import are_compiled, have_plain_weights, new_array
 
 
 class GroupNorm(nn.GroupNorm):
@@ -21,9 +21,19 @@ class GroupNorm(nn.GroupNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """The input with mean 0 and variance 1 in each group, then scaled and shifted."""
-        if are_compiled(x) and is_plain(self.weight):
+        if are_compiled(x) and can_normalize(self, x):
             return Chain([Normalization(self)])(0.0, x)
         return super().forward(x)
+
+
+def can_normalize(norm: nn.Module, x: Tensor) -> TypeGuard[GroupNorm]:
+    """Whether a norm of images can be part of a chain."""
+    return (
+        isinstance(norm, GroupNorm)
+        and norm.affine
+        and norm.num_channels == x.shape[1]
+        and have_plain_weights(norm, x)
+    )
 
 
 class Normalization:
@@ -39,7 +49,7 @@ class Normalization:
         from nodebench.models.layers.norm_kernels import normalize  # numba takes a second
         from nodebench.ode.compiled import in_threads
 
-        out, statistics = empty(x.shape, x), empty((2, len(x), self._groups), x)
+        out, statistics = new_array(x.shape, x), new_array((2, len(x), self._groups), x)
         in_threads(normalize, len(x), out, x, self._scale, self._shift, statistics, self._eps)
         return out, (x, statistics)
 
@@ -51,10 +61,11 @@ class Normalization:
         from nodebench.ode.compiled import in_threads
 
         x, statistics = kept
-        by_x, by_weights = empty(x.shape, x), empty((2, len(x), len(self._scale)), x)
+        by_x, by_weights = new_array(x.shape, x), new_array((2, len(x), len(self._scale)), x)
         in_threads(pull_normalize, len(x), by_x, by_weights, by_out, x, self._scale, statistics)
         return by_x, torch.from_numpy(by_weights).sum(1).unbind()
 
-    def by_torch(self, x: Tensor, _t: float) -> Tensor:
+    def by_torch(self, x: Tensor, _t: float, *weights: Tensor) -> Tensor:
         """The output by torch."""
-        return F.group_norm(x, self._groups, *self.weights, self._eps)
+        scale, shift = weights
+        return F.group_norm(x, self._groups, scale, shift, self._eps)

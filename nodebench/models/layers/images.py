@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import debug_unwrap
 
 COMPILED = (torch.float32, torch.float64)
@@ -16,6 +16,7 @@ def are_compiled(images: Tensor) -> bool:
     """Whether compiled code takes them, [batch, channels, height, width]."""
     return (
         images.dim() == 4
+        and len(images) > 0
         and is_plain(images)
         and images.is_contiguous(memory_format=torch.channels_last)
         and not torch.is_autocast_enabled("cpu")
@@ -23,12 +24,17 @@ def are_compiled(images: Tensor) -> bool:
 
 
 def is_plain(tensor: Tensor) -> bool:
-    """Whether it lies in the CPU's memory, and no transform of torch.func has wrapped it."""
+    """Whether it is float32 or float64 in the CPU's memory, and not wrapped by torch.func."""
     return (
         tensor.device.type == "cpu"
         and tensor.dtype in COMPILED
         and debug_unwrap(tensor, recurse=False) is tensor
     )
+
+
+def have_plain_weights(module: nn.Module, x: Tensor) -> bool:
+    """Whether compiled code takes all parameters of a module together with an input."""
+    return all(is_plain(each) and each.dtype == x.dtype for each in module.parameters())
 
 
 def to_array(images: Tensor) -> Any:
@@ -39,9 +45,9 @@ def to_array(images: Tensor) -> Any:
 
 def to_images(array: Any) -> Tensor:
     """[batch, height, width, channels] -> a tensor [batch, channels, height, width]."""
-    return torch.from_numpy(array).permute(0, 3, 1, 2)
+    return torch.from_numpy(array.transpose(0, 3, 1, 2))  # no view, so it may change in place
 
 
-def empty(shape: Sequence[int], like: Any) -> Any:
+def new_array(shape: Sequence[int], like: Any) -> Any:
     """An array of the data type of another, in memory that torch counts among a step's."""
     return torch.empty(*shape, dtype=torch.from_numpy(like).dtype).numpy()

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from nodebench.ode.compiled import compiled_part
 from nodebench.ode.dense.activations import BLOCK
-from nodebench.ode.tile import TILE_ROWS, VECTOR_BYTES, VECTORS, add_tile
+from nodebench.ode.tile import add_tile
+from nodebench.ode.tile_size import TILE_ROWS, VECTOR_BYTES, VECTORS
 
 LANES = TILE_ROWS
 """Units that a product takes at once."""

@@ -99,8 +99,8 @@ def test_gradients_that_nobody_needs_are_not_made():
     f, y = field("preact"), images()
     everything = gradients(f, y)
     f.requires_grad_(False)
-    (by_y,) = torch.autograd.grad(f(0.7, y), y, torch.ones_like(y))
-    assert by_y.shape == y.shape
+    (by_y,) = torch.autograd.grad(f(0.7, y), y, _by_out(y))
+    torch.testing.assert_close(by_y, everything[1], rtol=1e-12, atol=1e-12)
     first, *others = f.parameters()
     others[-1].requires_grad_()
     found = torch.autograd.grad(f(0.7, y.detach()), others[-1], _by_out(y))
@@ -123,6 +123,53 @@ def test_a_gradient_can_be_differentiated(dynamics):
         return list(torch.autograd.grad(by_y.pow(2).sum(), [y, *f.parameters()]))
 
     are_near(curvature(images()), curvature(by_torch(images())))
+
+
+def test_gradients_of_two_steps_that_can_be_differentiated_are_the_gradients():
+    """The second step's input depends on the weights itself, a way that counts once."""
+    f, y = field(), images()
+    y1 = y + 0.5 * f(0.0, y)
+    loss = (y1 + 0.5 * f(0.5, y1)).pow(2).sum()
+    weights = list(f.parameters())
+    plain = torch.autograd.grad(loss, weights, retain_graph=True)
+    again = torch.autograd.grad(loss, weights, create_graph=True)
+    are_near(list(again), list(plain))
+
+
+def test_a_backward_pass_can_be_taken_twice():
+    f, y = field(), images()
+    loss = f(0.7, y).sum()
+    first = torch.autograd.grad(loss, [y, *f.parameters()], retain_graph=True)
+    second = torch.autograd.grad(loss, [y, *f.parameters()])
+    assert all(map(torch.equal, first, second))
+
+
+def test_an_output_that_changes_before_the_backward_pass_is_an_error():
+    f, y = field("postact"), images()
+    out = f(0.7, y)
+    with torch.no_grad():
+        out.mul_(2)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        out.sum().backward()
+
+
+@pytest.mark.parametrize(
+    "listen",
+    [
+        lambda layer, note: layer.register_forward_hook(lambda *_: note()),
+        lambda layer, note: layer.register_forward_pre_hook(lambda *_: note()),
+        lambda layer, note: layer.register_full_backward_hook(lambda *_: note()),
+        lambda layer, note: layer.register_full_backward_pre_hook(lambda *_: note()),
+    ],
+)
+@pytest.mark.parametrize("norm", ["ln", "nf"])
+def test_hooks_of_layers_are_called(listen, norm):
+    f, y = field(norm=norm), images()
+    called = []
+    for layer in f.layers:
+        listen(layer, lambda: called.append(1))
+    f(0.7, y).sum().backward()
+    assert len(called) == len(f.layers)
 
 
 def test_transforms_are_torchs_own():

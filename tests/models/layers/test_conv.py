@@ -69,16 +69,22 @@ def test_compiled_filters_strides_and_paddings_are_torchs(
     check(*convolutions(inputs, 16, dtype, **settings), images(5, inputs, 7, 6, dtype=dtype), near)
 
 
-def test_several_threads_give_the_bits_of_one():
-    ours, _ = convolutions(32, 64, torch.float32)
-    x = images(23, 32, 6, 6, dtype=torch.float32)
+@pytest.mark.parametrize("batch", [5, 7, 9, 23])
+@pytest.mark.parametrize("inputs", [1, 32])
+@pytest.mark.parametrize("threads", [2, 3])
+def test_several_threads_give_the_bits_of_one(batch, inputs, threads):
+    """Of the output, the gradient of the input and that of the filters."""
+    ours, _ = convolutions(inputs, 32, torch.float32)
+    x = images(batch, inputs, 6, 6, dtype=torch.float32)
     alone = gradients(ours, x)[:3]
-    torch.set_num_threads(3)
+    torch.set_num_threads(threads)
     try:
-        together = gradients(ours, x)[:3]
+        together = [gradients(ours, x)[:3] for _ in range(20)]
     finally:
         torch.set_num_threads(1)
-    assert all(map(torch.equal, alone, together))
+    for each in together:
+        assert torch.equal(each[0], alone[0])
+        assert inputs == 1 or all(map(torch.equal, alone, each))
 
 
 @pytest.mark.parametrize(
@@ -120,6 +126,29 @@ def test_an_input_that_is_not_finite_leaves_other_samples_and_distant_positions_
     assert torch.equal(ours(broken)[[0, 2, 3, 4, 5]], ours(x)[[0, 2, 3, 4, 5]])
     assert ours(broken)[1, :, :2, :2].isnan().all()
     assert torch.equal(ours(broken)[1, :, 2:], ours(x)[1, :, 2:])
+
+
+@pytest.mark.parametrize("channels", [1, 4, 32])
+def test_another_number_of_channels_is_torchs_error(channels):
+    ours, _ = convolutions(16, 16)
+    with pytest.raises(RuntimeError, match="expected input"):
+        ours(images(4, channels, 6, 6))
+
+
+def test_no_images_have_no_outputs():
+    ours, _ = convolutions(16, 16)
+    assert ours(images(4, 16, 6, 6)[:0]).shape == (0, 16, 6, 6)
+
+
+def test_an_output_may_change_in_place():
+    ours, torchs = convolutions(16, 16)
+    x = images(4, 16, 6, 6)
+    found, expected = (
+        torch.autograd.grad(conv(x).mul_(2).sum(), [x, *conv.parameters()])
+        for conv in (ours, torchs)
+    )
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
 
 
 def test_an_input_of_another_precision_is_torchs_error():

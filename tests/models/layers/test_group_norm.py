@@ -85,6 +85,16 @@ def test_transforms_and_other_layouts_are_torchs_own():
     assert along.abs().max().item() < 1e-9  # a shift of all does nothing
 
 
+def test_other_channels_or_precisions_are_torchs_errors_and_no_images_have_no_outputs():
+    ours, _ = norms(2, 4, torch.float64)
+    for wrong in (images(3, 8, 5, 5), images(3, 4, 5, 5, dtype=torch.float32)):
+        with pytest.raises(RuntimeError):
+            ours(wrong)
+    assert ours(images(3, 4, 5, 5)[:0]).shape == (0, 4, 5, 5)
+    without_weights = GroupNorm(2, 4, affine=False)
+    assert without_weights(images(3, 4, 5, 5)).shape == (3, 4, 5, 5)
+
+
 def test_an_input_that_is_not_finite_leaves_other_samples_as_they_are():
     ours, _ = norms(2, 4, torch.float32)
     x = images(3, 4, 5, 5, dtype=torch.float32).detach()
