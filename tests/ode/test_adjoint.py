@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.autograd.functional import jacobian
 
-from nodebench.ode.gradients.odeint import Counted, odeint
+from nodebench.ode.field import Counted, ignored
+from nodebench.ode.gradients.odeint import odeint
 from nodebench.spec.solver import Gradient, Solver
 
 T = 1.0
@@ -105,7 +106,7 @@ class Field(torch.nn.Module):
 def gradients(solver: Solver, name: str) -> tuple[Tensor, Tensor]:
     """DL/dy0 and dL/dθ as nodebench gives them."""
     field, y0 = Field(), Y0.clone().requires_grad_()
-    states = odeint(Counted(field, lambda: None), y0, (0.0, T), solver, Gradient(name=name))
+    states = odeint(Counted(field, ignored), y0, (0.0, T), solver, Gradient(name=name))
     loss(states[-1]).backward()
     assert y0.grad is not None
     assert field.theta.grad is not None

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from nodebench.ode.block import ODEBlock, steps_taken
-from nodebench.ode.field import Counted
+from nodebench.ode.field import Counted, ignored
 from nodebench.ode.gradients.recorded_steps import traced
 from nodebench.spec.solver import Gradient
 from tests.support.controlled_solves import TIMES, Turning, by
@@ -32,7 +32,7 @@ def test_backprop_is_the_slope_of_the_accepted_steps(step: str) -> None:
     block = ODEBlock(Turning(), by(step, "tsit5", 1e-4), Gradient())
     y0 = start()
     gradient = torch.autograd.grad(block(y0).square().sum(), y0)[0]
-    trace = traced(Counted(block.f, lambda: None), y0.detach(), (0.0, 1.0), block.solver)
+    trace = traced(Counted(block.f, ignored), y0.detach(), (0.0, 1.0), block.solver)
     f = lambda t, y: (block.f(t, y[0]),)  # noqa: E731
 
     def loss(y: Tensor) -> float:

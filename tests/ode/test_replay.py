@@ -12,7 +12,7 @@ from torch.nn.utils import parametrizations
 
 from nodebench.errors import FieldError
 from nodebench.ode.block import ODEBlock
-from nodebench.ode.field import Counted
+from nodebench.ode.field import Counted, ignored
 from nodebench.ode.fixed import integrate
 from nodebench.ode.gradients.recorded_steps import over_states, traced
 from nodebench.ode.tableau import EMBEDDED
@@ -83,12 +83,12 @@ def test_a_gradient_by_steps_taken_again_is_backprops(gradient, solver, times, f
 def along_the_accepted_steps(solver: Solver, times: tuple[float, ...]) -> dict[str, Tensor]:
     """Backprop through the steps that an adaptive solver accepted, without its step control."""
     block = ODEBlock(Field(), solver, Gradient())
-    trace = traced(Counted(block.f, lambda: None), start().detach(), times, solver)
+    trace = traced(Counted(block.f, ignored), start().detach(), times, solver)
     ends = zip(trace.intervals, times[1:], strict=True)
     grids = [[*(step.t for step in steps), end] for steps, end in ends]
 
     def trajectory(y0: Tensor, _times: object) -> Tensor:
-        field = over_states(Counted(block.f, lambda: None))
+        field = over_states(Counted(block.f, ignored))
         return torch.stack([y for (y,) in integrate(field, (y0,), grids, trace.stepper)])
 
     block.trajectory = trajectory  # type: ignore[method-assign]
