@@ -19,7 +19,7 @@ from benchmarks import adaptive, data, steps, sweeps
 from benchmarks.measure import Row
 from benchmarks.peers import process
 from nodebench.planning.available_resources import cpu_count
-from nodebench.training.machine import environment, select_device
+from nodebench.training.machine import environment, keep_freed_memory, select_device
 
 BENCHMARKS: dict[str, Callable[[], list[Row]]] = {
     "small-domain": steps.small_domain,
@@ -48,6 +48,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=cpu_count())
     settings = parser.parse_args()
     torch.set_num_threads(settings.threads)
+    keep_freed_memory()  # as trials do
     here = environment(select_device(float(torch.cuda.is_available())))
     results = Path(__file__).parent / "results"
     store = results / f"{_file_name(here['hardware'])}.json"

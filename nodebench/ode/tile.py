@@ -6,6 +6,8 @@ the speed.
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from llvmlite import ir
@@ -14,6 +16,9 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from nodebench.ode.tile_size import TILE_ROWS, VECTOR_BYTES, VECTORS
+
+TILE = tuple(itertools.product(range(TILE_ROWS), range(VECTORS)))
+"""The row and place of each vector of a tile."""
 
 
 @intrinsic
@@ -26,24 +31,55 @@ def add_tile(_typing: Any, out: Any, left: Any, right: Any, counts: Any) -> Any:
     """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        made = zip(signature.args, arguments, strict=True)
-        out, left, right = (_Factor(context, builder, *next(made)) for _ in range(3))
-        outer, inner = cgutils.unpack_tuple(builder, arguments[3])
-        tile = [(row, vector) for row in range(TILE_ROWS) for vector in range(VECTORS)]
-        sums = {at: cgutils.alloca_once_value(builder, out.load(at[:1], at[1])) for at in tile}
-        with cgutils.for_range(builder, outer) as i, cgutils.for_range(builder, inner) as j:
-            at_j = (i.index, j.index)
-            values = [right.load(at_j, vector) for vector in range(VECTORS)]
-            scales = [left.load_repeated((row, *at_j)) for row in range(TILE_ROWS)]
-            for row, vector in tile:
-                at = sums[row, vector]
-                product = builder.fmul(scales[row], values[vector], flags=("contract",))
-                builder.store(builder.fadd(builder.load(at), product, flags=("contract",)), at)
-        for at in tile:
-            out.store(builder.load(sums[at]), at[:1], at[1])
+        out, left, right = _factors(context, builder, signature, arguments[:3])
+        tile = {at: out.load(at[:1], at[1]) for at in TILE}
+        _store_sum(builder, out, tile, left, right, arguments[3])
         return context.get_dummy_value()
 
     return types.void(out, left, right, counts), generate
+
+
+@intrinsic
+def set_tile(_typing: Any, out: Any, start: Any, left: Any, right: Any, counts: Any) -> Any:
+    """out[r, v] = start[r] + the sum that `add_tile` adds; `start` has the distance of r alone."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        out, start, left, right = _factors(context, builder, signature, arguments[:4])
+        starts = [start.load_repeated((row,)) for row in range(TILE_ROWS)]
+        tile = {(row, vector): starts[row] for row, vector in TILE}
+        _store_sum(builder, out, tile, left, right, arguments[4])
+        return context.get_dummy_value()
+
+    return types.void(out, start, left, right, counts), generate
+
+
+def _store_sum(
+    builder: Any,
+    out: _Factor,
+    tile: dict[tuple[int, int], Any],
+    left: _Factor,
+    right: _Factor,
+    counts: Any,
+) -> None:
+    """Code that adds all products to a tile, and then stores it."""
+    outer, inner = cgutils.unpack_tuple(builder, counts)
+    sums = {at: cgutils.alloca_once_value(builder, value) for at, value in tile.items()}
+    with cgutils.for_range(builder, outer) as i, cgutils.for_range(builder, inner) as j:
+        at_j = (i.index, j.index)
+        values = [right.load(at_j, vector) for vector in range(VECTORS)]
+        scales = [left.load_repeated((row, *at_j)) for row in range(TILE_ROWS)]
+        for (row, vector), at in sums.items():
+            product = builder.fmul(scales[row], values[vector], flags=("contract",))
+            builder.store(builder.fadd(builder.load(at), product, flags=("contract",)), at)
+    for at, total in sums.items():
+        out.store(builder.load(total), at[:1], at[1])
+
+
+def _factors(
+    context: Any, builder: Any, signature: Any, arguments: Sequence[Any]
+) -> Iterator[_Factor]:
+    for kind, value in zip(signature.args, arguments, strict=False):  # counts are no factor
+        yield _Factor(context, builder, kind, value)
 
 
 class _Factor:

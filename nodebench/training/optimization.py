@@ -20,10 +20,11 @@ def step_optimizer(optimizer: torch.optim.Optimizer) -> None:
         inspect.unwrap(type(optimizer).step)(optimizer)
 
 
+# Adam's operations on many small parameters take a fourth longer one by one.
 OPTIMIZER_CLASSES: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "sgd": torch.optim.SGD,
-    "adam": torch.optim.Adam,
-    "adamw": torch.optim.AdamW,
+    "adam": functools.partial(torch.optim.Adam, foreach=True),
+    "adamw": functools.partial(torch.optim.AdamW, foreach=True),
     "rmsprop": torch.optim.RMSprop,
 }
 

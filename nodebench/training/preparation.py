@@ -19,7 +19,13 @@ from nodebench.spec.seed import stream
 from nodebench.training.adaptation import adaptation_for
 from nodebench.training.checkpoint import TrainState
 from nodebench.training.loop import new_state
-from nodebench.training.machine import memory_of_trial, select_device, set_precision
+from nodebench.training.machine import (
+    keep_freed_memory,
+    memory_of_trial,
+    return_freed_memory,
+    select_device,
+    set_precision,
+)
 from nodebench.training.task import Task
 from nodebench.training.tasks.table import task_for
 
@@ -76,6 +82,7 @@ def prepare_trial(
     """
     torch.set_num_threads(options.resources.cpus)
     set_precision(spec.train.precision)
+    _reuse_memory(spec)
     device = select_device(options.resources.gpu_share)
     with known_alone(spec.import_paths):
         if data is None:
@@ -83,6 +90,14 @@ def prepare_trial(
         model, task = _network(spec, data, device), task_for(data, spec)
     torch.manual_seed(stream(spec.seed, "training"))
     return Prepared(spec, options, device, data, task, model, packed)
+
+
+def _reuse_memory(spec: TrialSpec) -> None:
+    """Keeps freed memory for the next step, except where a graph is made in many segments."""
+    if spec.gradient is not None and spec.gradient.name in ("recompute", "exact"):
+        return_freed_memory()
+    else:
+        keep_freed_memory()
 
 
 def _network(spec: TrialSpec, data: Any, device: torch.device) -> nn.Module:

@@ -10,9 +10,12 @@ from torch.func import functional_call, vmap
 
 from nodebench.errors import EvaluationLimit
 from nodebench.models.dynamics import Autonomous, autonomous
+from nodebench.models.layers.conv_as_matrix import folded
 from nodebench.ode.block import ODEBlock
+from nodebench.ode.dense import solve
 from nodebench.ode.dense.activations import BLOCK, activate
 from nodebench.ode.dense.field import COMPILED_ACTIVATIONS, DenseField, is_dense
+from nodebench.ode.dense.solve import PIECE_BYTES
 from nodebench.ode.tableau import TABLEAUS
 from nodebench.spec.solver import Gradient, Solver
 
@@ -58,9 +61,31 @@ def test_unequal_steps_are_integrated_too():
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
 
 
-def test_several_models_at_once_have_the_gradients_of_each():
-    models = [ODEBlock(DenseField(layers()), Solver(method="rk4", steps=2), BACKPROP)]
-    models.append(ODEBlock(DenseField(layers()), Solver(method="rk4", steps=2), BACKPROP))
+def convolutions() -> nn.Sequential:
+    """Of a signal of three positions."""
+    with torch.random.fork_rng():
+        torch.manual_seed(2)
+        return nn.Sequential(
+            nn.Conv1d(1, 4, 1), nn.Tanh(), nn.Conv1d(4, 1, 3, padding=1)
+        ).double()  # fmt: skip
+
+
+@pytest.mark.parametrize("method", ["rk4", "dopri5"])
+def test_the_gradients_of_folded_convolutions_are_those_of_the_kernels(method):
+    controls = {"steps": 3} if method == "rk4" else {"tol": 1e-3}
+    solver = Solver(method=method, **controls)
+    found, expected = (
+        taken(f(folded(convolutions(), 3)), solver) for f in (DenseField, Autonomous)
+    )
+    torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("piece_bytes", [1, PIECE_BYTES])
+@pytest.mark.parametrize("made", [layers, lambda: folded(convolutions(), 3)])
+def test_several_models_at_once_have_the_gradients_of_each(made, piece_bytes, monkeypatch):
+    monkeypatch.setattr(solve, "PIECE_BYTES", piece_bytes)
+    rk4 = Solver(method="rk4", steps=2)
+    models = [ODEBlock(DenseField(made()), rk4, BACKPROP) for _ in range(2)]
     with torch.no_grad():
         for p in models[1].parameters():
             p.mul_(0.7)

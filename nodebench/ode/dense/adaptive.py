@@ -28,7 +28,7 @@ from nodebench.ode.dense.kernels import (
     take_step,
 )
 from nodebench.ode.dense.parts import Floats, Layers
-from nodebench.ode.dense.solve import Taken, empty, scheme_of
+from nodebench.ode.dense.solve import Taken, columns_of, empty, scheme_of
 from nodebench.ode.field import Counted
 from nodebench.ode.tableau import EMBEDDED, Tableau
 from nodebench.spec.solver import Solver
@@ -103,11 +103,12 @@ class ControlledSteps:
             states.append(at[0][None].copy())
         self._f.on_counts(StepCounts(float(len(outputs)), float(rejected)))
         whole = torch.cat(kept, 2) if keeps else kept[-1]
-        return Taken(np.concatenate(sizes), np.array(outputs), np.stack(states), whole)
+        return Taken(np.concatenate(sizes), np.array(outputs), np.stack(states), [whole])
 
     def _layers(self, y: Floats, network: Layers, *, keeps: bool) -> Tensor:
         steps = CHUNK if keeps else 1
-        shape = (*y.shape[:2], steps, network.starts[-1], len(self.tableau.b), BLOCK)
+        columns = columns_of(scheme_of(self.tableau))
+        shape = (*y.shape[:2], steps, network.starts[-1], columns, BLOCK)
         return empty(shape, y)
 
     def _try(

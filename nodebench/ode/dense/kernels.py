@@ -8,7 +8,8 @@ The values of all layers at some evaluations, and their gradients, are [rows, co
 is a unit and a column an evaluation. A layer's units are padded to whole `LANES` by weights of
 zero, so that loops have a known length and are vectorised. Of a solve, `kept` has all values,
 [seeds, blocks, groups, rows, columns, BLOCK]: a group is some steps, a column for each of their
-stages. A solve without a gradient has one group, which each takes in turn.
+stages, and one more if those are even (`columns_of`). A solve without a gradient has one group,
+which each takes in turn.
 
 Arrays are passed whole, with the indices of what is meant: views cost time, most of all to compile.
 """
@@ -56,12 +57,8 @@ def evaluate_field(network, values, at, raw):
     for layer in range(layers):
         shape = shape_of(network, layer)
         row = starts[layer + 1]
-        for i in range(shape[0]):
-            bias = network.biases[row + i]
-            for j in range(BLOCK):
-                raw[i, 0, j] = bias
-        to, of = (START, START), (starts[layer], at)
-        multiply(raw, to, network.weights, network.places[layer], shape, values, of)
+        to, of, bias = (START, START), (starts[layer], at), (network.biases, row, 1)
+        multiply(raw, to, bias, network.weights, network.places[layer], shape, values, of)
         if layer < layers - 1:
             activate(values, at, raw, row, shape[0], network.kind)
         else:
@@ -74,16 +71,12 @@ def evaluate_field(network, values, at, raw):
 def pull_evaluation(network, gradients, values, at):
     """dL/dx in the rows of the first input, from dL/dslope in those of the last output."""
     starts = network.starts
-    zero = values.dtype.type(0)
+    zero = (np.zeros(1, values.dtype), START, 0)
     for layer in range(len(starts) - 3, -1, -1):
         outputs, inputs = shape_of(network, layer)
-        row = starts[layer]
-        for i in range(row, row + inputs):
-            for j in range(BLOCK):
-                gradients[i, at, j] = zero
-        to, of = (row, at), (starts[layer + 1], at)
-        place = network.places[layer]
-        multiply(gradients, to, network.transposed, place, (inputs, outputs), gradients, of)
+        row, place = starts[layer], network.places[layer]
+        to, of, shape = (row, at), (starts[layer + 1], at), (inputs, outputs)
+        multiply(gradients, to, zero, network.transposed, place, shape, gradients, of)
         if layer:
             pull_activation(gradients, values, at, row, inputs, network.kind)
 
@@ -151,8 +144,7 @@ def solve_fixed(items, y, kept, networks, steps, scheme):
 
     An item is a block of a seed; those from the one number to the other are solved.
     """
-    stages = len(scheme.b)
-    together = kept.shape[4] // stages
+    stages, together = len(scheme.b), scheme.together
     raw = np.zeros((kept.shape[3], 1, BLOCK), y.dtype)
     for item in range(items[0], items[1]):
         seed, block = item // y.shape[1], item % y.shape[1]
@@ -205,8 +197,7 @@ def pull_solve(items, by, by_outputs, outputs, kept, networks, steps, scheme):
 
     Shapes: by_outputs [times, seeds, blocks, units, BLOCK]; `by` are `LossGradients`.
     """
-    stages = len(scheme.b)
-    together = kept.shape[4] // stages
+    stages, together = len(scheme.b), scheme.together
     gradients = np.zeros((kept.shape[3], kept.shape[4], BLOCK), kept.dtype)
     for item in range(items[0], items[1]):
         seed, block = item // kept.shape[1], item % kept.shape[1]

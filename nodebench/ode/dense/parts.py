@@ -35,13 +35,14 @@ class Scheme(NamedTuple):
     """A tableau, whose `e` is empty if it is not an embedded one.
 
     `first` is the first stage that a step evaluates: 0, or 1 of embedded methods, whose step takes
-    the slope at its start from the step before.
+    the slope at its start from the step before. `together` are the steps of a group.
     """
 
     a: Floats
     b: Floats
     e: Floats
     first: int
+    together: int
 
 
 class LossGradients(NamedTuple):

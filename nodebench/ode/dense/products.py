@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from nodebench.ode.compiled import compiled_part
 from nodebench.ode.dense.activations import BLOCK
-from nodebench.ode.tile import add_tile
+from nodebench.ode.tile import set_tile
 from nodebench.ode.tile_size import TILE_ROWS, VECTOR_BYTES, VECTORS
 
 LANES = TILE_ROWS
@@ -15,15 +15,20 @@ LANES = TILE_ROWS
 
 
 @compiled_part
-def multiply(out, to, weights, place, shape, x, of):
-    """Out += W x, from the row and column `to` and `of`."""
+def multiply(out, to, start, weights, place, shape, x, of):
+    """Out = start + W x, from the row and column `to` and `of`.
+
+    `start` is (an array, the place of the first row's value, the distance to the next row's).
+    """
     outputs, inputs = shape
+    values, first, distance = start
     out_pitch, x_pitch = out.shape[1] * BLOCK, x.shape[1] * BLOCK
     samples = VECTORS * VECTOR_BYTES // out.itemsize
     for j in range(0, BLOCK, samples):
         for i in range(0, outputs, LANES):
-            add_tile(  # type: ignore[call-arg]  # numba passes the first one
+            set_tile(  # type: ignore[call-arg]  # numba passes the first one
                 (out, (to[0] + i) * out_pitch + to[1] * BLOCK + j, out_pitch),
+                (values, first + i * distance, distance),
                 (weights, place + i * inputs, inputs, 0, 1),
                 (x, of[0] * x_pitch + of[1] * BLOCK + j, 0, x_pitch),
                 (1, inputs),

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from nodebench.ode.block import by_backprop, take_evaluations
-from nodebench.training.machine import keep_freed_memory
 from nodebench.training.steps.step import Step
 from nodebench.training.task import Loss, Task
 
@@ -19,7 +18,6 @@ class Together:
     """Takes steps of networks that differ in their numbers alone."""
 
     def __init__(self) -> None:
-        keep_freed_memory()
         self._stack: _Stack | None = None
 
     def take(self, steps: Sequence[Step]) -> None:
