@@ -111,6 +111,9 @@ class _Solve:
     """One solve: how its steps are taken, by what network, and what they were."""
 
     network: Layers
+    shapes: list[tuple[int, ...]]
+    """Of the weights, [seeds, outputs, inputs]."""
+
     start: Floats
     sizes: Floats
     outputs: Floats
@@ -196,7 +199,10 @@ def _network(arrays: Sequence[Floats], activation: int) -> Layers:
 
 
 class _DenseSolve(torch.autograd.Function):
-    """(the solve, y0, each layer's weights and bias) -> the states at output times, all layers."""
+    """(the solve, y0, what each weight and bias is made of) -> the states at output times, `kept`.
+
+    Shapes: [seeds, ...] -> states [times, seeds, batch, dim], and the pieces of `Taken.kept`.
+    """
 
     @staticmethod
     def forward(solve: _Solve, y0: Tensor, *parameters: Tensor) -> tuple[Tensor, ...]:
