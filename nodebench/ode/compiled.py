@@ -38,9 +38,12 @@ def in_threads(kernel: Callable[..., None], items: int, *arguments: Any) -> None
         kernel((0, items), *arguments)
         return
     bounds = [items * i // threads for i in range(threads + 1)]
-    ranges = itertools.pairwise(bounds)
-    for _ in _pool(os.getpid(), threads).map(lambda each: kernel(each, *arguments), ranges):
-        pass
+    own, *others = itertools.pairwise(bounds)
+    pool = _pool(os.getpid(), threads - 1)
+    running = [pool.submit(kernel, each, *arguments) for each in others]
+    kernel(own, *arguments)
+    for each in running:
+        each.result()
 
 
 @cache
