@@ -6,8 +6,10 @@ arithmetic: a chain does it once for all of its layers.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, ClassVar, Protocol
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,23 +19,36 @@ from nodebench.models.layers.images import to_array, to_images
 LayerGradients = Sequence[Tensor | None]
 
 
-class Operation(Protocol):
+class Operation(ABC):
     """What a layer does to images, which are arrays [batch, height, width, channels]."""
 
-    @property
-    def weights(self) -> Sequence[Tensor]:
-        """What has gradients."""
+    weights: Sequence[Tensor] = ()
+    """What has gradients."""
 
+    rectifies = False
+    """Whether a ReLU comes after it, which it does too."""
+
+    of_rectified = False
+    """Whether its input comes from a ReLU, whose gradient it takes too."""
+
+    @property
+    def least(self) -> float:
+        """What no value of its output is below."""
+        return 0.0 if self.rectifies else -math.inf
+
+    @abstractmethod
     def output(self, x: Any, t: float, /) -> tuple[Any, tuple[Any, ...]]:
         """The output at time t, and the arrays that the gradient needs."""
 
+    @abstractmethod
     def pull(
         self, by_out: Any, kept: Sequence[Any], t: float, needed: Sequence[bool], /
     ) -> tuple[Any, LayerGradients]:
         """The gradients of the input, and of the weights; None where it is not needed."""
 
+    @abstractmethod
     def by_torch(self, x: Tensor, t: float, /, *weights: Tensor) -> Tensor:
-        """The output by operations of torch, whose gradients have gradients."""
+        """The output, not rectified, by operations of torch, whose gradients have gradients."""
 
 
 class Chain:
@@ -43,7 +58,7 @@ class Chain:
     """
 
     def __init__(self, operations: Sequence[Operation]):
-        self.operations = operations
+        self.operations = list(_fused(operations))
         self.weights = [weight for each in operations for weight in each.weights]
 
     def __call__(self, t: Any, x: Tensor) -> Tensor:
@@ -65,9 +80,19 @@ class Chain:
             count = len(operation.weights)
             own, weights = weights[:count], weights[count:]
             out = operation.by_torch(out, t, *own)
+            out = torch.relu(out) if operation.rectifies else out
         needed = [tensor for tensor in inputs if tensor.requires_grad]
         found = iter(torch.autograd.grad(out, needed, by_out, create_graph=True))
         return [next(found) if tensor.requires_grad else None for tensor in inputs]
+
+
+def _fused(operations: Sequence[Operation]) -> Iterator[Operation]:
+    """The operations, of which the neighbours of a ReLU do it."""
+    for i, operation in enumerate(operations):
+        if isinstance(operation, Rectifier) and 0 < i < len(operations) - 1:
+            operations[i - 1].rectifies = operations[i + 1].of_rectified = True
+        else:
+            yield operation
 
 
 class _Chained(torch.autograd.Function):
@@ -112,10 +137,8 @@ class _Chained(torch.autograd.Function):
         return None, None, *earlier, *found
 
 
-class Rectifier:
-    """max(0, x)."""
-
-    weights: ClassVar[tuple[Tensor, ...]] = ()
+class Rectifier(Operation):
+    """max(0, x), where it is the first or the last of a chain."""
 
     def output(self, x: Any, _t: float) -> tuple[Any, tuple[Any, ...]]:
         """The output, which is kept."""
@@ -126,9 +149,14 @@ class Rectifier:
         self, by_out: Any, kept: Sequence[Any], _t: float, _needed: Sequence[bool]
     ) -> tuple[Any, LayerGradients]:
         """The gradient of the input."""
-        tensors = map(torch.from_numpy, (by_out, *kept))
-        return torch.ops.aten.threshold_backward(*tensors, 0).numpy(), ()
+        return pull_rectified(by_out, *kept), ()
 
     def by_torch(self, x: Tensor, _t: float, *_weights: Tensor) -> Tensor:
         """The output by torch."""
         return torch.relu(x)
+
+
+def pull_rectified(by_out: Any, out: Any) -> Any:
+    """The gradient of what was rectified."""
+    tensors = map(torch.from_numpy, (by_out, out))
+    return torch.ops.aten.threshold_backward(*tensors, 0).numpy()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, TypeGuard
@@ -11,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nodebench.models.layers.chain import Chain, LayerGradients
+from nodebench.models.layers.chain import Chain, LayerGradients, Operation, pull_rectified
 from nodebench.models.layers.images import (
     COMPILED,
     are_compiled,
@@ -59,7 +60,7 @@ def can_convolve(conv: nn.Module, x: Tensor, of_time: int = 0) -> TypeGuard[nn.C
     )
 
 
-class Convolution:
+class Convolution(Operation):
     """conv(x) + bias + t * of_time, where `of_time` is the convolution of a channel of ones.
 
     Shapes: x, an input for its height and width, [batch, inputs, height, width]; weight [outputs,
@@ -69,9 +70,9 @@ class Convolution:
     def __init__(self, conv: nn.Conv2d, x: Tensor, weight: Tensor, of_time: Tensor | None = None):
         self.weight, self.bias, self.of_time = weight, conv.bias, of_time
         self.weights = [each for each in (weight, conv.bias, of_time) if each is not None]
-        self._stride, self._padding = conv.stride[0], int(conv.padding[0])
+        self._grid = self._stride, self._padding = conv.stride[0], int(conv.padding[0])
         self._filters = weight.detach().permute(2, 3, 1, 0).contiguous().numpy()
-        size = _size(x.shape[2:], len(self._filters), self._stride, self._padding)
+        size = _size(x.shape[2:], len(self._filters), *self._grid)
         self._summands = _summands(conv.bias, (*size, len(weight)), self._filters.dtype)
         if of_time is not None:
             self._of_time = of_time.detach().permute(0, 2, 3, 1).contiguous().numpy()
@@ -82,7 +83,7 @@ class Convolution:
         if self.of_time is not None:
             of_time = self._of_time * self._of_time.dtype.type(t)
             summands = np.concatenate([summands, of_time]) if len(summands) else of_time
-        return _convolved(x, self._filters, summands, self._stride, self._padding), (x,)
+        return _convolved(x, self._filters, summands, self._grid, least=self.least), (x,)
 
     def pull(
         self, by_out: Any, kept: Sequence[Any], t: float, needed: Sequence[bool]
@@ -103,20 +104,21 @@ class Convolution:
     def by_torch(self, x: Tensor, t: float, *weights: Tensor) -> Tensor:
         """The output by torch."""
         bias = None if self.bias is None else weights[1]
-        out = F.conv2d(x, weights[0], bias, self._stride, self._padding)
+        out = F.conv2d(x, weights[0], bias, *self._grid)
         return out if self.of_time is None else out + weights[-1] * t
 
     def _by_input(self, by_out: Any, x: Any) -> Any:
         """The gradient of the input, at stride 1 a convolution too."""
         padding = len(self._filters) - 1 - self._padding
         if self._stride == 1 and padding >= 0 and x.shape[3] % OUTPUTS[self.weight.dtype] == 0:
-            return _convolved(by_out, self._turned, self._summands[:0], 1, padding)
-        sizes = [(size,) * 2 for size in (self._stride, self._padding, 1)]
+            rectified = x if self.of_rectified else None
+            return _convolved(by_out, self._turned, self._summands[:0], (1, padding), rectified)
+        sizes = [(size,) * 2 for size in (*self._grid, 1)]
         by_x, _, _ = torch.ops.aten.convolution_backward(
             to_images(by_out), to_images(x), self.weight.detach(), None, *sizes,
             False, (0, 0), 1, (True, False, False),
         )  # fmt: skip
-        return to_array(by_x)
+        return pull_rectified(to_array(by_x), x) if self.of_rectified else to_array(by_x)
 
     def _by_weight(self, by_out: Any, x: Any) -> Tensor:
         """The gradient of the weight."""
@@ -126,10 +128,7 @@ class Convolution:
         if x.shape[3] == 1:
             return self._by_weight_of_one_channel(by_out, x)
         found = torch.zeros(self._filters.shape, dtype=self.weight.dtype)
-        in_threads(
-            pull_weights, x.shape[3] // SAMPLES, found.numpy(), by_out, x, self._stride,
-            self._padding,
-        )  # fmt: skip
+        in_threads(pull_weights, x.shape[3] // SAMPLES, found.numpy(), by_out, x, self._grid)
         return found.permute(3, 2, 0, 1)
 
     def _by_weight_of_one_channel(self, by_out: Any, x: Any) -> Tensor:
@@ -160,12 +159,24 @@ def _summands(bias: Tensor | None, shape: tuple[int, ...], dtype: Any) -> Any:
     return bias.detach().expand(1, *shape).contiguous().numpy()
 
 
-def _convolved(x: Any, filters: Any, summands: Any, stride: int, padding: int) -> Any:
-    """The convolution by filters [taps, taps, inputs, outputs], plus the summands."""
+def _convolved(
+    x: Any,
+    filters: Any,
+    summands: Any,
+    grid: tuple[int, int],
+    rectified: Any = None,
+    least: float = -math.inf,
+) -> Any:
+    """The convolution by filters [taps, taps, inputs, outputs], plus the summands.
+
+    The grid is (stride, padding). No value is below `least`, and each is 0 where that of
+    `rectified` is.
+    """
     from nodebench.models.layers.conv_kernels import convolve  # numba takes a second
     from nodebench.ode.compiled import in_threads
 
-    size = _size(x.shape[1:3], len(filters), stride, padding)
+    size = _size(x.shape[1:3], len(filters), *grid)
     out = new_array((len(x), *size, filters.shape[3]), x)
-    in_threads(convolve, len(x) // SAMPLES, out, x, filters, summands, stride, padding)
+    rectified = out[:0] if rectified is None else rectified
+    in_threads(convolve, len(x) // SAMPLES, out, x, filters, summands, grid, least, rectified)
     return out

@@ -4,8 +4,8 @@ Torch's own take half as long again for the gradient of the filters, and several
 images of few positions, of one channel, or in double precision.
 
 Shapes: x [samples, height, width, inputs]; out and by_out [samples, rows, columns, outputs];
-weights [taps, taps, inputs, outputs]. Output (r, c) sees input (stride r - padding + a, stride c -
-padding + b) through tap (a, b).
+weights [taps, taps, inputs, outputs]; grid (stride, padding). Output (r, c) sees input (stride r -
+padding + a, stride c - padding + b) through tap (a, b).
 """
 
 from __future__ import annotations
@@ -19,11 +19,15 @@ BAND_BYTES = 32768
 
 
 @compiled
-def convolve(items, out, x, weights, summands, stride, padding):
-    """Fills the output of each four samples; summands [any, rows, columns, outputs] are added."""
+def convolve(items, out, x, weights, summands, grid, least, rectified):
+    """Fills the output of each four samples; summands [any, rows, columns, outputs] are added.
+
+    Then no part of it is below `least`, and it is 0 where `rectified` is, which has the output's
+    shape or no samples.
+    """
     samples, height, width, inputs = x.shape
     rows, columns, outputs = out.shape[1:]
-    taps = len(weights)
+    taps, (stride, padding) = len(weights), grid
     # Up to three samples are left in the end: they and their neighbours are four more, of which
     # some were taken before, by the same thread.
     has_rest = samples % TILE_ROWS > 0 and items[1] == samples // TILE_ROWS
@@ -47,14 +51,18 @@ def convolve(items, out, x, weights, summands, stride, padding):
                     )
                 for each in range(len(summands)):
                     out[n : n + TILE_ROWS, row, column] += summands[each, row, column]
+                for sample in range(n, n + TILE_ROWS):
+                    _rectify(out[sample, row, column], out.dtype.type(least))
+                    if len(rectified):
+                        _select(out[sample, row, column], rectified[sample, row, column])
 
 
 @compiled
-def pull_weights(items, by_weights, by_out, x, stride, padding):
+def pull_weights(items, by_weights, by_out, x, grid):
     """Adds the gradient of the weights of each four inputs, over all samples."""
     samples, height, width, inputs = x.shape
     rows, columns, outputs = by_out.shape[1:]
-    taps = len(by_weights)
+    taps, (stride, padding) = len(by_weights), grid
     band = max(1, BAND_BYTES // (width * max(inputs, outputs) * x.itemsize))
     for n in range(samples):
         for first in range(0, rows, band):
@@ -72,6 +80,19 @@ def pull_weights(items, by_weights, by_out, x, stride, padding):
                             (by_out, by + k, columns * outputs, outputs),
                             (max(0, bottom - top), max(0, end - left)),
                         )
+
+
+@compiled_part
+def _rectify(values, least):
+    for k in range(len(values)):
+        values[k] = least if values[k] < least else values[k]
+
+
+@compiled_part
+def _select(gradients, rectified):
+    """The gradients of what is rectified."""
+    for k in range(len(gradients)):
+        gradients[k] = gradients.dtype.type(0) if rectified[k] <= 0 else gradients[k]
 
 
 @compiled_part

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, TypeGuard
 
@@ -9,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nodebench.models.layers.chain import Chain, LayerGradients
+from nodebench.models.layers.chain import Chain, LayerGradients, Operation
 from nodebench.models.layers.images import are_compiled, have_plain_weights, new_array
 
 
@@ -36,7 +37,7 @@ def can_normalize(norm: nn.Module, x: Tensor) -> TypeGuard[GroupNorm]:
     )
 
 
-class Normalization:
+class Normalization(Operation):
     """A group norm as a part of a chain."""
 
     def __init__(self, norm: nn.GroupNorm):
@@ -50,7 +51,9 @@ class Normalization:
         from nodebench.ode.compiled import in_threads
 
         out, statistics = new_array(x.shape, x), new_array((2, len(x), self._groups), x)
-        in_threads(normalize, len(x), out, x, self._scale, self._shift, statistics, self._eps)
+        in_threads(
+            normalize, len(x), out, x, self._scale, self._shift, statistics, self._eps, self.least
+        )
         return out, (x, statistics)
 
     def pull(
@@ -62,7 +65,10 @@ class Normalization:
 
         x, statistics = kept
         by_x, by_weights = new_array(x.shape, x), new_array((2, len(x), len(self._scale)), x)
-        in_threads(pull_normalize, len(x), by_x, by_weights, by_out, x, self._scale, statistics)
+        least = 0.0 if self.of_rectified else -math.inf
+        in_threads(
+            pull_normalize, len(x), by_x, by_weights, by_out, x, self._scale, statistics, least
+        )
         return by_x, torch.from_numpy(by_weights).sum(1).unbind()
 
     def by_torch(self, x: Tensor, _t: float, *weights: Tensor) -> Tensor:

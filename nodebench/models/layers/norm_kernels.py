@@ -18,15 +18,15 @@ from nodebench.ode.compiled import compiled
 
 
 @compiled
-def normalize(items, out, x, scale, shift, statistics, eps):
-    """Fills the output and the statistics."""
+def normalize(items, out, x, scale, shift, statistics, eps, least):
+    """Fills the output, no part of which is below `least`, and the statistics."""
     samples, height, width, channels = x.shape
     positions = height * width
     flat = (samples, positions, channels)
     out, x = out.reshape(flat), x.reshape(flat)
     means, inverses = statistics[0], statistics[1]
     groups = means.shape[1]
-    size, zero = channels // groups, x.dtype.type(0)
+    size, zero, least = channels // groups, x.dtype.type(0), x.dtype.type(least)
     count = x.dtype.type(positions * size)
     slope, start = np.empty(channels, x.dtype), np.empty(channels, x.dtype)
     for n in range(items[0], items[1]):
@@ -56,12 +56,15 @@ def normalize(items, out, x, scale, shift, statistics, eps):
                 start[c] = shift[c] - means[n, g] * slope[c]
         for p in range(positions):
             for c in range(channels):
-                out[n, p, c] = x[n, p, c] * slope[c] + start[c]
+                value = x[n, p, c] * slope[c] + start[c]
+                out[n, p, c] = least if value < least else value
 
 
 @compiled
-def pull_normalize(items, by_x, by_parameters, by_out, x, scale, statistics):
-    """Fills dL/dx, and of each sample dL/dscale and dL/dshift [2, samples, channels].
+def pull_normalize(items, by_x, by_parameters, by_out, x, scale, statistics, least):
+    """Fills dL/dx, 0 where x is `least`, and of each sample dL/dscale and dL/dshift.
+
+    The latter are [2, samples, channels].
 
     With r = (x - mean) / deviation, dL/dx = (scale g - mean(scale g) - r mean(scale g r)) /
     deviation, where g = dL/dout: a linear function of g and x in each channel.
@@ -73,7 +76,7 @@ def pull_normalize(items, by_x, by_parameters, by_out, x, scale, statistics):
     means, inverses = statistics[0], statistics[1]
     by_scale, by_shift = by_parameters[0], by_parameters[1]
     groups = means.shape[1]
-    size = channels // groups
+    size, zero, least = channels // groups, x.dtype.type(0), x.dtype.type(least)
     count = x.dtype.type(positions * size)
     of_g, of_x = np.empty(channels, x.dtype), np.empty(channels, x.dtype)
     constant = np.empty(channels, x.dtype)
@@ -86,7 +89,7 @@ def pull_normalize(items, by_x, by_parameters, by_out, x, scale, statistics):
                 by_shift[n, c] += by_out[n, p, c]
                 by_scale[n, c] += by_out[n, p, c] * (x[n, p, c] - of_x[c])
         for g in range(groups):
-            inverse, along, sideways = inverses[n, g], x.dtype.type(0), x.dtype.type(0)
+            inverse, along, sideways = inverses[n, g], zero, zero
             for c in range(g * size, (g + 1) * size):
                 by_scale[n, c] *= inverse
                 along += scale[c] * by_shift[n, c]
@@ -97,4 +100,5 @@ def pull_normalize(items, by_x, by_parameters, by_out, x, scale, statistics):
                 constant[c] = -along / count * inverse - of_x[c] * means[n, g]
         for p in range(positions):
             for c in range(channels):
-                by_x[n, p, c] = of_g[c] * by_out[n, p, c] + of_x[c] * x[n, p, c] + constant[c]
+                value = of_g[c] * by_out[n, p, c] + of_x[c] * x[n, p, c] + constant[c]
+                by_x[n, p, c] = zero if x[n, p, c] <= least else value

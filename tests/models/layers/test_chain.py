@@ -1,12 +1,17 @@
 """Tests of models/layers/chain.py, by the right-hand sides that are made of chains."""
 
+from collections.abc import Callable
+from functools import partial
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from nodebench.models.dynamics import Dynamics, _chained
 from nodebench.models.layers.chain import Chain, _Chained
+from nodebench.models.layers.conv import Conv2d
 from nodebench.models.layers.factory import LayerFactory
+from nodebench.models.layers.group_norm import GroupNorm
 from nodebench.ode.regularizers.forward_mode import directional
 from nodebench.spec.vocabulary import DYNAMICS
 from nodebench.training.machine import memory_of
@@ -60,6 +65,35 @@ def test_activations_that_are_not_compiled_part_chains(act, chains):
     f, y = field(act=act), images()
     assert [type(each) for each in _chained(f.layers, y)].count(Chain) == chains
     are_near(gradients(f, y), gradients(f, by_torch(y)))
+
+
+@pytest.mark.parametrize(
+    ("kinds", "operations"),
+    [
+        ("conv act norm", 2), ("norm act conv", 2), ("conv act strided", 2), ("norm act norm", 2),
+        ("act conv act", 3), ("conv act act norm", 2),
+    ],
+)  # fmt: skip
+def test_the_neighbours_of_a_relu_do_it(kinds, operations):
+    torch.manual_seed(0)
+    layers: dict[str, Callable[[], nn.Module]] = {
+        "conv": partial(Conv2d, 16, 16, 3, padding=1),
+        "strided": partial(Conv2d, 16, 16, 3, padding=1, stride=2),
+        "norm": partial(GroupNorm, 4, 16),
+        "act": nn.ReLU,
+    }
+    model = nn.Sequential(*(layers[kind]() for kind in kinds.split())).double()
+    model.to(memory_format=LAST)
+    x = images()
+    (chain,) = _chained(model, x)
+    assert isinstance(chain, Chain)
+    assert len(chain.operations) == operations
+
+    def found(f: Callable[[Tensor], Tensor], x: Tensor) -> list[Tensor]:
+        out = f(x)
+        return [out, *torch.autograd.grad(out, [x, *model.parameters()], torch.ones_like(out))]
+
+    are_near(found(partial(chain, 0.0), x), found(model, by_torch(x)))
 
 
 def test_a_chain_is_one_operation_of_autograd():
