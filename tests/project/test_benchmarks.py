@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from benchmarks.__main__ import page, table
+from benchmarks.command import page, table
 from benchmarks.measure import Took, compared, interleaved
 from benchmarks.networks import S1_ODENET, S2_SIMPLE, random_batch, spec_of, with_torchdiffeq
 from benchmarks.peers.process import weights_of_field
