@@ -201,14 +201,18 @@ def write_report(
     if folder is None:
         require_name(sweep, store)
     if not from_mlflow:
-        return page.write_report_folder(sweep, store, target, on_problem)
-    configure_mlflow()
-    from nodebench.tracking.tracker import restore_store
+        report = page.write_report_folder(sweep, store, target)
+    else:
+        configure_mlflow()
+        from nodebench.tracking.tracker import restore_store
 
-    with tempfile.TemporaryDirectory() as temporary:
-        copy = Store(Path(temporary))
-        restore_store(sweep, copy, source=store)
-        return page.write_report_folder(sweep, copy, target, on_problem)
+        with tempfile.TemporaryDirectory() as temporary:
+            copy = Store(Path(temporary))
+            restore_store(sweep, copy, source=store)
+            report = page.write_report_folder(sweep, copy, target)
+    for problem in report.undrawn:
+        on_problem(problem)
+    return report.page
 
 
 def write_scoreboard(sweeps: Path = Path("sweeps"), reports: Path = Path("reports")) -> Path:

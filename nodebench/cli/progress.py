@@ -25,7 +25,6 @@ from nodebench.cli.text import counted
 from nodebench.errors import TrialOutcome
 from nodebench.execution.launch import Outcome
 from nodebench.execution.publishing import Published
-from nodebench.report.folder import answer_of
 from nodebench.store import Result, Store
 from nodebench.store.result import Row
 from nodebench.sweep import Sweep
@@ -158,7 +157,7 @@ class ProgressMonitor:
 
 def say_answer(outcome: Outcome) -> None:
     """Says what the sweep found: the first lines of the report's answer, and its last, the cost."""
-    lines = answer_of(outcome.page) if outcome.page else []
+    lines = outcome.published.answer
     if len(lines) > MOST_LINES_OF_ANSWER:
         lines = [*lines[: MOST_LINES_OF_ANSWER - 1], lines[-1]]
     for text in lines:

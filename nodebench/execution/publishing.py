@@ -10,7 +10,7 @@ from pathlib import Path
 from nodebench.errors import ResourceError
 from nodebench.execution.preflight import require_places
 from nodebench.execution.runner import Monitor
-from nodebench.planning.freshness import is_reported, note_reported, state_of
+from nodebench.planning.freshness import note_reported, reported_answer, state_of
 from nodebench.planning.launches import remember, require_name
 from nodebench.report.folder import require_report_folder
 from nodebench.store import Store
@@ -52,12 +52,14 @@ class Publication:
 
 @dataclass
 class Published:
-    """A sweep's report and its runs in MLflow: the page, and what went wrong with either.
+    """A sweep's report and its runs in MLflow, and what went wrong with either.
 
-    `undrawn` lists the figures missing in the report, and why.
+    `answer` is the list with which the report opens, as plain text; `undrawn` lists the figures
+    missing in it, and why.
     """
 
     page: Path | None = None
+    answer: list[str] = field(default_factory=list)
     tracking_problem: str | None = None
     report_problem: str | None = None
     undrawn: list[str] = field(default_factory=list)
@@ -101,10 +103,14 @@ def _publish_report(
     """
     state, folder = state_of(sweep, store), report_folder(sweep.name)
     page, runs = folder / "README.md", store.sweep(sweep.name).mlflow_runs()
-    if not is_reported(sweep, store, page, state):
+    known = reported_answer(sweep, store, page, state)
+    if known is None:
         from nodebench.report.page import write_report_folder
 
-        write_report_folder(sweep, store, folder, found.undrawn.append)
+        report = write_report_folder(sweep, store, folder)
+        found.answer, found.undrawn = report.answer, report.undrawn
+    else:
+        found.answer = known
     found.page = page
     if tracker:
         tracker.wait()
@@ -114,5 +120,5 @@ def _publish_report(
 
             write_table("results", all_results(sweep, store), folder)
         tracker.show(page)
-    if not found.undrawn and not is_reported(sweep, store, page, state):
-        note_reported(sweep, store, page, state)
+    if not found.undrawn and reported_answer(sweep, store, page, state) is None:
+        note_reported(sweep, store, page, state, found.answer)

@@ -41,16 +41,21 @@ def note_tracked(sweep: Sweep, store: Store, state: str) -> None:
     store.sweep(sweep.name).keep_memo("tracked", f"{state} {_experiment(sweep, store)}")
 
 
-def is_reported(sweep: Sweep, store: Store, page: Path, state: str) -> bool:
-    """Whether the report on this page was written of this state."""
+def reported_answer(sweep: Sweep, store: Store, page: Path, state: str) -> list[str] | None:
+    """The answer of the report on this page; None if the report was not written of this state."""
+    memo = store.sweep(sweep.name).memo()
     if not (page.exists() and page.with_name("report.html").exists()):
-        return False
-    return store.sweep(sweep.name).memo().get("reported") == _reported(sweep, store, page, state)
+        return None
+    if "answer" not in memo or memo.get("reported") != _reported(sweep, store, page, state):
+        return None
+    return memo["answer"].splitlines()
 
 
-def note_reported(sweep: Sweep, store: Store, page: Path, state: str) -> None:
-    """Notes that the report on this page tells of this state."""
-    store.sweep(sweep.name).keep_memo("reported", _reported(sweep, store, page, state))
+def note_reported(sweep: Sweep, store: Store, page: Path, state: str, answer: list[str]) -> None:
+    """Notes that the report on this page tells of this state, and what it answers."""
+    record = store.sweep(sweep.name)
+    record.keep_memo("answer", "\n".join(answer))
+    record.keep_memo("reported", _reported(sweep, store, page, state))
 
 
 def _reported(sweep: Sweep, store: Store, page: Path, state: str) -> str:

@@ -1,9 +1,7 @@
-"""A report's folder: whether its files may be overwritten, and what its page answers."""
+"""A report's folder: whether its files may be overwritten."""
 
 from __future__ import annotations
 
-import re
-from itertools import dropwhile, takewhile
 from pathlib import Path
 
 from nodebench.errors import StoreError
@@ -33,26 +31,6 @@ def require_report_folder(folder: Path) -> None:
             f"`{folder}` has {', '.join(f'`{name}`' for name in theirs)}, which nodebench did not "
             "write and a report would overwrite: move them, or pass `report --out`"
         )
-
-
-def answer_of(page: Path) -> list[str]:
-    """The answer with which a report's page opens, line by line, as plain text.
-
-    It is read from the page, so that a launch with nothing to do need not work it out again.
-    """
-    lines = iter(page.read_text(encoding="utf-8").splitlines())
-    for line in lines:
-        if re.match(r"(\*\*|All |The )[^-|]*trials? finished", line):
-            break
-    after = dropwhile(lambda line: not line, lines)
-    listed = takewhile(lambda line: line.startswith("- "), after)
-    return [_plain(line.removeprefix("- ")) for line in listed]
-
-
-def _plain(markdown: str) -> str:
-    """Markdown's words without its marks; a link's text without its target."""
-    without_links = re.sub(r"\[([^]]+)\]\([^)]+\)", r"\1", markdown)
-    return without_links.replace("**", "").replace("`", "")
 
 
 def _is_table(file: Path) -> bool:

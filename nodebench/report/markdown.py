@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 import pandas as pd
@@ -35,6 +36,12 @@ def section(title: str, text: str, table: pd.DataFrame) -> list[str]:
 def bold(text: str) -> str:
     """A text that stands out; nothing of nothing."""
     return f"**{text}**" if text else ""
+
+
+def plain_text(markdown: str) -> str:
+    """Markdown's words without its marks; a link's text without its target."""
+    without_links = re.sub(r"\[([^]]+)\]\([^)]+\)", r"\1", markdown)
+    return without_links.replace("**", "").replace("`", "")
 
 
 def _is_numeric(column: pd.Series[str]) -> bool:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shlex
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -24,9 +25,9 @@ from nodebench.report.html.data import Explored
 from nodebench.report.html.document import write_page
 from nodebench.report.html.trials import trials_table
 from nodebench.report.machines import MACHINES_TITLE, machines_table, provenance
-from nodebench.report.markdown import HtmlOnly, bold, joined, markdown_table, section
+from nodebench.report.markdown import HtmlOnly, bold, joined, markdown_table, plain_text, section
 from nodebench.report.result_tables import ResultTables, result_tables
-from nodebench.report.summary import answer
+from nodebench.report.summary import SummaryLine, answer, listed
 from nodebench.store import Store
 from nodebench.sweep import Sweep
 
@@ -48,15 +49,26 @@ SETTINGS_OF_A_REPORT = (
 )
 
 
-def write_report_folder(
-    sweep: Sweep, store: Store, folder: Path, on_problem: Callable[[str], None] = lambda _: None
-) -> Path:
-    """Writes the page, its figures and `sweep.yaml`; returns the page's path.
+@dataclass(frozen=True)
+class Report:
+    """A report that was written."""
+
+    page: Path
+
+    answer: list[str]
+    """The list with which the page opens, as plain text."""
+
+    undrawn: list[str]
+    """The figures that are missing, and why."""
+
+
+def write_report_folder(sweep: Sweep, store: Store, folder: Path) -> Report:
+    """Writes the page, its figures and `sweep.yaml`.
 
     `report.html` is the same in one file, with tables that sort and charts. Next to it is the data:
     `results.csv`, and `evaluations.csv`, `batches.csv`, `gradients.csv`, `timings.csv` and
-    `machines.csv` where there are any. A figure that cannot be drawn is named on the page and to
-    `on_problem`, and the rest is written without it.
+    `machines.csv` where there are any. A figure that cannot be drawn is named on the page, and the
+    rest is written without it.
     """
     found = Findings(sweep, store)
     for name, frame in found.tables.items():  # of which `folder.FIRST` is the first
@@ -65,12 +77,11 @@ def write_report_folder(
     shutil.rmtree(folder / "figures", ignore_errors=True)
     page = folder / "README.md"
     figures, explored = Figures(found, store, folder / "figures"), Explored(found)
-    sections = _sections(sweep, found, figures, explored)
-    for problem in figures.problems:
-        on_problem(problem)
-    write_page(sections, folder, explored, on_problem)
+    lines = answer(found)
+    sections = _sections(sweep, found, figures, explored, lines)
+    undrawn = [*figures.problems, *write_page(sections, folder, explored)]
     write(page, joined(each for each in sections if not isinstance(each, HtmlOnly)))
-    return page
+    return Report(page, [plain_text(f"{what}: {text}") for what, text in lines], undrawn)
 
 
 def draw_figures(
@@ -79,13 +90,19 @@ def draw_figures(
     """Draws the report's figures alone; name -> SVG."""
     found = Findings(sweep, store)
     figures = Figures(found, store, folder)
-    _sections(sweep, found, figures, Explored(found))
+    _sections(sweep, found, figures, Explored(found), ())
     for problem in figures.problems:
         on_problem(problem)
     return {name: folder / f"{name}.svg" for name in figures.names}
 
 
-def _sections(sweep: Sweep, found: Findings, figures: Figures, explored: Explored) -> list[str]:
+def _sections(
+    sweep: Sweep,
+    found: Findings,
+    figures: Figures,
+    explored: Explored,
+    lines: Iterable[SummaryLine],
+) -> list[str]:
     results, timed = found.results, found.timed
     table = result_tables(sweep, results, found.judged, timed)
     return [
@@ -93,7 +110,7 @@ def _sections(sweep: Sweep, found: Findings, figures: Figures, explored: Explore
         sweep.about,
         bold(sizes.opening(sweep)),
         _state(results),
-        answer(found),
+        listed(lines),
         markdown_table(table.main),
         _common(table.constant),
         *explored.place("costs"),

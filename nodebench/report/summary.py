@@ -32,10 +32,14 @@ MOST_NAMED = 4
 """Configurations in a sentence; more are counted."""
 
 
-def answer(found: Findings) -> str:
-    """The list, in Markdown: a line for each question that the sweep has an answer to."""
+SummaryLine = tuple[str, str]
+"""What a line is about, and what it says, in Markdown."""
+
+
+def answer(found: Findings) -> list[SummaryLine]:
+    """A line for each question that the sweep has an answer to."""
     is_trained = any(trial.spec.is_trained for trial in found.sweep.trials)
-    lines = [
+    return [
         *(_best(found) if is_trained else []),
         *(_at_chance(found.sweep, found.results) if is_trained else []),
         *_gradients(found.costs),
@@ -47,11 +51,11 @@ def answer(found: Findings) -> str:
         *_machines(found),
         *_cost(found.results),
     ]
+
+
+def listed(lines: Iterable[SummaryLine]) -> str:
+    """An answer as a list in Markdown."""
     return "\n".join(f"- {bold(f'{what}:')} {text}" for what, text in lines)
-
-
-SummaryLine = tuple[str, str]
-"""What a line is about, and what it says."""
 
 
 def _best(found: Findings) -> list[SummaryLine]:

@@ -10,12 +10,12 @@ import time
 import pytest
 from rich.console import Console
 
+from nodebench import api
 from nodebench.cli import progress
 from nodebench.cli.progress import ProgressMonitor
 from nodebench.cli.tally import Tally
 from nodebench.execution.launch import Outcome
 from nodebench.execution.publishing import Published
-from nodebench.report.folder import answer_of
 from nodebench.report.page import write_report_folder
 from nodebench.store import Result, Store
 from tests.support.cli_process import NODEBENCH, command
@@ -160,24 +160,30 @@ def test_a_terminal_shows_what_is_done_the_best_and_failures_with_their_reason(t
     assert "[1/3] plainode · s1: finished, test accuracy 0.7500, 1.0 s" in shown
 
 
-def test_the_answer_is_read_from_the_page_as_plain_text(tmp_path):
+def test_the_answer_of_a_report_is_plain_text(tmp_path):
     sweep, _ = made(tmp_path, steady, baseline=RELU)
-    page = write_report_folder(sweep, Store(tmp_path / "runs"), tmp_path / "report")
-    best, baseline, cost = answer_of(page)
+    report = write_report_folder(sweep, Store(tmp_path / "runs"), tmp_path / "report")
+    best, baseline, cost = report.answer
     assert best.startswith("Best: tanh 8, 70.10 ± 24.85 % test accuracy (n = 3). It is not clearly")
     assert baseline.startswith("Against the baseline: 1 better and 1 without")
     assert cost == "Cost: 12 trials, 12 seconds of training. None failed."
 
 
-def test_a_page_without_an_answer_has_none(tmp_path):
-    sweep = tiny(tmp_path, about="- **not the answer:** `x`")
-    page = write_report_folder(sweep, Store(tmp_path / "runs"), tmp_path / "report")
-    assert answer_of(page) == []
+def test_a_report_of_nothing_has_no_answer(tmp_path):
+    sweep = tiny(tmp_path)
+    assert write_report_folder(sweep, Store(tmp_path / "runs"), tmp_path / "report").answer == []
+
+
+def test_a_launch_with_nothing_to_do_says_the_answer_that_is_known(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    sweep, store = tiny(tmp_path), Store(tmp_path / "runs")
+    first = api.run(sweep, store, inline=True, track=False).published
+    assert first.answer[-1].startswith("Cost: 1 trial")
+    monkeypatch.delattr("nodebench.report.page.write_report_folder")
+    assert api.run(sweep, store, inline=True, track=False).published == first
 
 
 def test_of_a_long_answer_the_first_lines_and_the_cost_are_said(tmp_path, capsys):
-    page = tmp_path / "README.md"
-    lines = [f"- **[Line](#line) {n}:** `text`" for n in range(7)]
-    page.write_text("\n".join(["# x", "", "All 3 trials finished.", "", *lines, "", "| a |"]))
-    progress.say_answer(Outcome([], Published(page)))
+    lines = [f"Line {n}: text" for n in range(7)]
+    progress.say_answer(Outcome([], Published(answer=lines)))
     assert capsys.readouterr().out.splitlines() == [f"Line {n}: text" for n in (0, 1, 2, 3, 6)]

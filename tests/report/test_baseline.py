@@ -6,7 +6,7 @@ import pytest
 
 from nodebench.errors import SweepError
 from nodebench.report.analysis.baseline import baseline_table, more_seeds_text, partner
-from nodebench.report.summary import answer
+from nodebench.report.summary import answer, listed
 from tests.support.fake_results import GRID, RELU, TANH, made, steady
 from tests.support.planned_sweeps import sweep
 from tests.support.tiny_sweeps import tiny
@@ -110,7 +110,7 @@ def test_the_same_difference_in_every_pair_is_not_tested(tmp_path):
     numbers = table[["difference %", "95 % interval", "Cohen's d", "p (Holm)", "reading"]]
     assert numbers.to_numpy()[0].tolist() == ["+5.00", "–", "–", "–", alike]
     said = "2 with the same difference in every pair (not tested)"
-    assert f"{said} (of 2 configurations)." in answer(found)
+    assert f"{said} (of 2 configurations)." in listed(answer(found))
 
 
 def test_only_what_is_the_same_for_every_seed_is_the_same(tmp_path):

@@ -11,7 +11,7 @@ from nodebench.api import write_report
 from nodebench.report import gradient_tables
 from nodebench.report.analysis.findings import Findings
 from nodebench.report.analysis.gradients import fitted_power, ways
-from nodebench.report.summary import answer
+from nodebench.report.summary import answer, listed
 from nodebench.store import Store
 from nodebench.sweep import Sweep
 from nodebench.training.trial import run_trial
@@ -101,7 +101,7 @@ def test_the_answer_says_which_was_exact_cheapest_and_lightest(three_ways, tmp_p
     assert by_way["is_exact"].to_dict() == {
         "backprop": True, "reversible reversible_heun": True, "adjoint": False,
     }  # fmt: skip
-    text = answer(found)
+    text = listed(answer(found))
     assert "as exact as `backprop`, up to rounding: `reversible reversible_heun`;" in text
     assert "lightest after it: `adjoint` (" in text
     assert "not exact)." in text

@@ -52,7 +52,7 @@ def trained(tmp_path_factory):
     with coarse_reference():
         for trial in sweep.trials:
             run_trial(trial, store, options(sweep, folder))
-        return sweep, store, write_report_folder(sweep, store, folder / "report").parent
+        return sweep, store, write_report_folder(sweep, store, folder / "report").page.parent
 
 
 def embedded(folder):
@@ -76,10 +76,9 @@ def test_networks_that_were_not_trained_have_a_page(tmp_path):
     with coarse_reference():
         for trial in sweep.trials:
             run_trial(trial, store, options(sweep, tmp_path))
-        problems: list[str] = []
-        page = write_report_folder(sweep, store, tmp_path / "report", on_problem=problems.append)
-    assert problems == []
-    assert {*embedded(page.parent)["rows"]["epochs"]["epoch"]} == {0}
+        report = write_report_folder(sweep, store, tmp_path / "report")
+    assert report.undrawn == []
+    assert {*embedded(report.page.parent)["rows"]["epochs"]["epoch"]} == {0}
 
 
 def test_the_embedded_trials_are_those_of_results_csv(trained):
@@ -222,10 +221,8 @@ def test_charts_that_cannot_be_made_leave_a_static_page_and_are_named(tmp_path, 
 
     monkeypatch.setattr(document, "drawing_library", missing)
     sweep, _ = made(tmp_path, steady)
-    problems = []
-    store = Store(tmp_path / "runs")
-    write_report_folder(sweep, store, tmp_path / "report", on_problem=problems.append)
-    assert problems == ["charts of report.html: ImportError: no library"]
+    report = write_report_folder(sweep, Store(tmp_path / "runs"), tmp_path / "report")
+    assert report.undrawn == ["charts of report.html: ImportError: no library"]
     page = (tmp_path / "report" / "report.html").read_text()
     assert "report-data" not in page
     assert "data:image/" in page

@@ -82,7 +82,7 @@ def test_a_setting_is_shown_plainly(value, text):
 
 def test_the_page_has_table_figures_failures_and_provenance(made_up, tmp_path):
     sweep, store = made_up
-    page = write_report_folder(sweep, store, tmp_path / "report")
+    page = write_report_folder(sweep, store, tmp_path / "report").page
     text = page.read_text()
     assert "**4 of 6 trials finished; 1 diverged, 1 not run yet.**" in text
     assert "DNF (diverged, epoch 2)" in text
@@ -116,7 +116,7 @@ def test_seconds_of_packed_seeds_are_said_to_be_of_them_all(tmp_path):
         for trial in sweep.trials:
             here = {**HERE, "packed": packed}
             store.folder(trial.id).write_result(result(0.8, environments=[here]))
-        text = write_report_folder(sweep, store, tmp_path / "report").read_text()
+        text = write_report_folder(sweep, store, tmp_path / "report").page.read_text()
         assert ("Where seeds were packed into one run" in text) is is_said
 
 
@@ -125,13 +125,14 @@ def test_a_commit_is_named_with_its_uncommitted_changes(tmp_path):
     for trial, (commit, dirty) in zip(sweep.trials, [("b1", "no"), ("a2", "yes")], strict=True):
         tags = {"commit": commit, "dirty": dirty}
         store.folder(trial.id).write_result(result(0.8, tags=tags))
-    text = write_report_folder(sweep, store, tmp_path / "report").read_text()
+    text = write_report_folder(sweep, store, tmp_path / "report").page.read_text()
     assert "- commit: a2 (with uncommitted changes), b1\n" in text
 
 
 def test_a_sweep_without_results_still_has_a_page(tmp_path):
     sweep = tiny(tmp_path)
-    text = write_report_folder(sweep, Store(tmp_path / "runs"), tmp_path / "report").read_text()
+    report = write_report_folder(sweep, Store(tmp_path / "runs"), tmp_path / "report")
+    text = report.page.read_text()
     assert "0 of 1 trials finished" in text
 
 
@@ -170,7 +171,7 @@ def test_published_numbers_stand_beside_ours(tmp_path):
     assert list(table["ours"]) == [f"{100 * own:.2f}", f"{100 * limit:.2f}"]
     details = result_tables(sweep, results, judged, pd.DataFrame()).details
     assert list(details["published"]) == ["~97.1", "–"]
-    text = write_report_folder(sweep, store, tmp_path / "report").read_text()
+    text = write_report_folder(sweep, store, tmp_path / "report").page.read_text()
     assert "## Published numbers" in text
 
 
@@ -215,7 +216,8 @@ def test_the_page_says_what_was_set_and_that_it_is_the_small_form(tmp_path):
     data = {"name": "spheres", "train_size": 64, "test_size": 32}
     fields = {"grid": GRID, "limits": {"nfe": 500}, "base": {**TINY, "data": data}}
     sweep = load(write_tiny(tmp_path, **fields, small={"seeds": [1]}), size="small")
-    page = write_report_folder(sweep, Store(tmp_path / "runs"), tmp_path / "report").read_text()
+    report = write_report_folder(sweep, Store(tmp_path / "runs"), tmp_path / "report")
+    page = report.page.read_text()
     assert "data.test_size: 32" in page
     assert "model.width: 4" in page
     assert "limits.nfe: 500" in page
@@ -251,7 +253,7 @@ def test_a_medium_form_is_compared_and_its_doubt_named(tmp_path, monkeypatch):
         "differs: at 1 of 3 epochs",
         "matches",
     ]
-    page = write_report_folder(sweep, store, tmp_path / "report").read_text()
+    page = write_report_folder(sweep, store, tmp_path / "report").page.read_text()
     doubt = "at 1 of 3 epochs, with `solver.steps` 2 instead of 4, 8"
     assert f"**This is the medium form of the sweep: {doubt}. Its numbers" in page
     assert f"**The conditions are not the study's: {doubt}.**" in page
@@ -288,7 +290,7 @@ def test_a_reason_leaves_a_table_a_table(tmp_path):
     (trial,) = sweep.trials
     reason = "mat1 | mat2\nSize mismatch"
     store.folder(trial.id).write_result(result(0.0, outcome="error", reason=reason, summary={}))
-    page = write_report_folder(sweep, store, tmp_path / "report").read_text()
+    page = write_report_folder(sweep, store, tmp_path / "report").page.read_text()
     (row,) = (line for line in page.splitlines() if "Size mismatch" in line)
     assert r"mat1 \| mat2 Size mismatch" in row
     assert row.replace(r"\|", "").count("|") == 5
@@ -337,5 +339,5 @@ def test_the_page_names_the_sweep_file_where_it_was_written(made_up, tmp_path, m
         (tmp_path / "a place", "nodebench run 'a place/sweep.yaml'"),
         (tmp_path.parent / f"{tmp_path.name}-elsewhere", "nodebench run sweep.yaml"),
     ):
-        page = write_report_folder(sweep, store, folder).read_text()
+        page = write_report_folder(sweep, store, folder).page.read_text()
         assert page.rstrip().endswith(f"\n    {command}")

@@ -70,7 +70,7 @@ def test_the_margin_is_the_sweeps(tmp_path: Path) -> None:
     assert list(frames.verdict_frame(sweep, store)["verdict"]) == ["ResNet in disguise"]
     lenient = replace(sweep, file=sweep.file.model_copy(update={"margin": 0.2}))
     assert list(frames.verdict_frame(lenient, store)["verdict"]) == ["ODE"]
-    page = write_report_folder(lenient, store, tmp_path / "report").read_text()
+    page = write_report_folder(lenient, store, tmp_path / "report").page.read_text()
     assert "The margin is 20 percentage points." in page
 
 
@@ -123,7 +123,7 @@ def test_gradients_are_a_table(measured: tuple[Sweep, Store]) -> None:
 def report(measured: tuple[Sweep, Store], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of their report, with figures as users have them."""
     with rendered_figures():
-        return write_report_folder(*measured, tmp_path_factory.mktemp("report")).parent
+        return write_report_folder(*measured, tmp_path_factory.mktemp("report")).page.parent
 
 
 def drawings(report: Path) -> dict[str, bytes]:
@@ -143,7 +143,7 @@ def test_drawings_are_the_same_bytes_each_time(
     report: Path, measured: tuple[Sweep, Store], tmp_path: Path
 ) -> None:
     with rendered_figures(".svg"):
-        again = write_report_folder(*measured, tmp_path).parent
+        again = write_report_folder(*measured, tmp_path).page.parent
     assert drawings(again) == drawings(report)
 
 
@@ -176,7 +176,7 @@ def test_adaptation_is_drawn_where_there_is_any(tmp_path: Path) -> None:
     store = Store(tmp_path / "runs")
     for trial in sweep.trials:
         run_trial(trial, store, options(sweep, tmp_path))
-    page = write_report_folder(sweep, store, tmp_path / "report").read_text()
+    page = write_report_folder(sweep, store, tmp_path / "report").page.read_text()
     assert "](figures/adaptation.svg)" in page
     with rendered_figures():
         assert adaptation_figure(sweep, Findings(sweep, store).epochs, tmp_path) == ["adaptation"]

@@ -161,7 +161,7 @@ def test_robustness_is_drawn_over_evaluations_from_those_of_training(tmp_path):
     found = evaluated[(evaluated["cell"] == "steps 2") & (evaluated["nfe"] == 4)]["accuracy"]
     assert curves["value"][2] == pytest.approx(found.mean())
     assert curves["spread"][2] == pytest.approx(found.pipe(half_width))
-    text = write_report_folder(sweep, store, tmp_path / "report").read_text()
+    text = write_report_folder(sweep, store, tmp_path / "report").page.read_text()
     assert "](figures/robustness.svg)" in text
     assert (tmp_path / "report" / "figures" / "robustness.png").exists()
 
@@ -222,7 +222,7 @@ def test_a_trajectory_is_drawn_and_its_error_is_no_percentage(tmp_path):
     store = Store(tmp_path / "runs")
     for trial in sweep.trials:
         run_trial(trial, store, options(sweep, tmp_path))
-    text = write_report_folder(sweep, store, tmp_path / "report").read_text()
+    text = write_report_folder(sweep, store, tmp_path / "report").page.read_text()
     assert "](figures/trajectories.svg)" in text
     assert "](figures/error.svg)" in text
     shown = result_tables(sweep, frames.result_frame(sweep, store), pd.DataFrame(), pd.DataFrame())

@@ -117,7 +117,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> tuple[Sweep, Path]:
     sweep, store = swept(folder, evaluate=BLOCK)
     for trial in sweep.trials:
         assert run_trial(trial, store, options(sweep, folder)).outcome == "finished"
-    return sweep, write_report_folder(sweep, store, folder / "report").parent
+    return sweep, write_report_folder(sweep, store, folder / "report").page.parent
 
 
 def test_the_report_has_both_tables_and_the_data(report: tuple[Sweep, Path]) -> None:

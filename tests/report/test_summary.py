@@ -5,7 +5,7 @@ import pandas as pd
 from nodebench.report.analysis.findings import Findings
 from nodebench.report.analysis.published import PublishedNumber, compared_number
 from nodebench.report.analysis.verdict import VerdictWord
-from nodebench.report.summary import answer
+from nodebench.report.summary import answer, listed
 from nodebench.store import Result, Store
 from tests.support.fake_results import FINE, GRID, RELU, TANH, made, steady
 from tests.support.tiny_sweeps import tiny
@@ -18,8 +18,8 @@ def test_the_answer_names_what_is_no_better_than_chance(tmp_path):
         store.folder(trial.id).create(trial)
         made = Result("finished", "", 1, {**summary, "test_accuracy": accuracy}, [], 0, 1)
         store.folder(trial.id).write_result(made)
-    assert "**No better than chance:** `steps 2` (margin 1 percentage point)." in answer(
-        Findings(sweep, store)
+    assert "**No better than chance:** `steps 2` (margin 1 percentage point)." in listed(
+        answer(Findings(sweep, store))
     )
 
 
@@ -30,7 +30,7 @@ def test_the_answer_tells_the_best_the_baseline_and_the_claims(tmp_path):
         {"says": "we think so", "of": {**TANH, **FINE}, "above": RELU},
     ]
     _, found = made(tmp_path, steady, claims=claims, baseline=RELU)
-    text = answer(found)
+    text = listed(answer(found))
     assert "**Best:** `tanh 8`, 70.10 ± 24.85 % test accuracy (n = 3). It is not clearly" in text
     assert (
         "ahead of the second best, `tanh 2`, 60.33 ± 25.13 % "
@@ -45,9 +45,11 @@ def test_the_answer_tells_the_best_the_baseline_and_the_claims(tmp_path):
 def test_the_best_is_told_if_it_is_no_ode(tmp_path):
     _, found = made(tmp_path, steady)
     found.judged = pd.DataFrame({"cell": ["tanh 8"] * 3, "verdict": [VerdictWord.RESNET] * 3})
-    assert "test accuracy (n = 3), but it is not an ODE. It is not clearly ahead" in answer(found)
+    assert "test accuracy (n = 3), but it is not an ODE. It is not clearly ahead" in listed(
+        answer(found)
+    )
     found.judged.loc[0, "verdict"] = VerdictWord.ODE
-    assert "not an ODE" not in answer(found)
+    assert "not an ODE" not in listed(answer(found))
 
 
 def test_the_answer_counts_what_matches_differs_and_is_too_uncertain(tmp_path):
@@ -65,12 +67,12 @@ def test_the_answer_counts_what_matches_differs_and_is_too_uncertain(tmp_path):
         compared_number("a", PublishedNumber(cell={}, value=0.9, source="S0"), ours[:1])
     )
     counts = "1 matching, 2 differing and 1 too uncertain to say."
-    assert f"of 4 comparable numbers, {counts}" in answer(found)
+    assert f"of 4 comparable numbers, {counts}" in listed(answer(found))
 
 
 def test_there_is_nothing_to_answer_before_anything_has_finished(tmp_path):
     sweep = tiny(tmp_path, grid=GRID, baseline=RELU)
-    assert answer(Findings(sweep, Store(tmp_path / "runs"))) == ""
+    assert listed(answer(Findings(sweep, Store(tmp_path / "runs")))) == ""
 
 
 def test_seeds_of_a_pack_share_its_seconds(tmp_path):
@@ -79,6 +81,6 @@ def test_seeds_of_a_pack_share_its_seconds(tmp_path):
         store.folder(trial.id).create(trial)
         summary, packed = {"test_accuracy": 0.9, "epoch_s": 30.0}, [{"packed": 3}]
         store.folder(trial.id).write_result(Result("finished", "", 2, summary, packed, 0, 1))
-    assert "**Cost:** 3 trials, 60 seconds of training. None failed." in answer(
-        Findings(sweep, store)
+    assert "**Cost:** 3 trials, 60 seconds of training. None failed." in listed(
+        answer(Findings(sweep, store))
     )

@@ -6,7 +6,7 @@ import base64
 import gzip
 import mimetypes
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
 from itertools import pairwise
 from pathlib import Path
@@ -33,22 +33,20 @@ NOTHING_ELSEWHERE = (
 """The page's content security policy: nothing is fetched, and only its own scripts run."""
 
 
-def write_page(
-    sections: Iterable[str], folder: Path, explored: Explored, on_problem: Callable[[str], None]
-) -> None:
-    """Writes `report.html`; without charts if they cannot be made, of which `on_problem` hears."""
+def write_page(sections: Iterable[str], folder: Path, explored: Explored) -> list[str]:
+    """Writes `report.html`, without the charts that cannot be made; returns why they cannot."""
+    problems: list[str] = []
     try:
         embedded = {"report-data": as_json(explored.embedded())}
         if explored.charts:
             embedded["report-library"] = drawing_library()
     except (*NOT_DRAWN, ImportError) as error:
-        on_problem(f"charts of report.html: {type(error).__name__}: {error}")
+        problems.append(f"charts of report.html: {type(error).__name__}: {error}")
         embedded = {}
-    for problem in explored.problems:
-        on_problem(problem)
     stems = [stem for chart in explored.charts.values() for stem in chart.figures]
     page = html_page(joined(sections), folder, embedded, stems if embedded else ())
     write(folder / "report.html", page)
+    return [*problems, *explored.problems]
 
 
 def html_page(
