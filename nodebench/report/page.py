@@ -78,7 +78,7 @@ def write_report_folder(sweep: Sweep, store: Store, folder: Path) -> Report:
     page = folder / "README.md"
     figures, explored = Figures(found, store, folder / "figures"), Explored(found)
     lines = answer(found)
-    sections = _sections(sweep, found, figures, explored, lines)
+    sections = _sections(found, figures, explored, lines)
     undrawn = [*figures.problems, *write_page(sections, folder, explored)]
     write(page, joined(each for each in sections if not isinstance(each, HtmlOnly)))
     return Report(page, [plain_text(f"{what}: {text}") for what, text in lines], undrawn)
@@ -90,20 +90,16 @@ def draw_figures(
     """Draws the report's figures alone; name -> SVG."""
     found = Findings(sweep, store)
     figures = Figures(found, store, folder)
-    _sections(sweep, found, figures, Explored(found), ())
+    _sections(found, figures, Explored(found), ())
     for problem in figures.problems:
         on_problem(problem)
     return {name: folder / f"{name}.svg" for name in figures.names}
 
 
 def _sections(
-    sweep: Sweep,
-    found: Findings,
-    figures: Figures,
-    explored: Explored,
-    lines: Iterable[SummaryLine],
+    found: Findings, figures: Figures, explored: Explored, lines: Iterable[SummaryLine]
 ) -> list[str]:
-    results, timed = found.results, found.timed
+    sweep, results, timed = found.sweep, found.results, found.timed
     table = result_tables(sweep, results, found.judged, timed)
     return [
         f"# {sweep.name}",
