@@ -24,7 +24,7 @@ from nodebench.execution import launch
 from nodebench.execution.launch import Timed
 from nodebench.planning import lookup
 from nodebench.store.locations import default_store
-from nodebench.store.result import BUSY, Row
+from nodebench.store.rows import BUSY, Row
 from nodebench.sweep import Sweep
 
 if TYPE_CHECKING:

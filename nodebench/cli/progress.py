@@ -26,7 +26,7 @@ from nodebench.errors import TrialOutcome
 from nodebench.execution.launch import Outcome
 from nodebench.execution.publishing import Published
 from nodebench.store import Result, Store
-from nodebench.store.result import Row
+from nodebench.store.rows import Row
 from nodebench.sweep import Sweep
 
 MOST_LINES_OF_ANSWER = 5

@@ -28,7 +28,7 @@ from nodebench.planning.plan import Entry
 from nodebench.planning.selection import Selection
 from nodebench.spec import Trial
 from nodebench.store import Store
-from nodebench.store.result import Row
+from nodebench.store.rows import Row
 from nodebench.sweep import Sweep
 from nodebench.sweep.file import SizeName
 

@@ -16,7 +16,7 @@ from nodebench.planning import RunOptions
 from nodebench.planning.estimate import Cost
 from nodebench.spec import Trial
 from nodebench.spec.point import EvaluationPoint
-from nodebench.store.result import Row
+from nodebench.store.rows import Row
 from nodebench.training.loop import train
 from nodebench.training.machine import (
     gpu_count,

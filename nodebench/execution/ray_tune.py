@@ -37,7 +37,6 @@ from nodebench.planning.estimate import slots
 from nodebench.planning.seed_packs import packs
 from nodebench.spec import Trial
 from nodebench.store import Store
-from nodebench.store.giving_up import give_up
 from nodebench.store.scratch import abandoned, claimed
 from nodebench.sweep.file import Resources, Stop
 
@@ -150,7 +149,7 @@ class _Asha(ASHAScheduler):
         decision: str = super().on_trial_result(controller, trial, result)
         if decision == self.STOP:
             [trial_id] = trial.config["ids"]
-            give_up(self._store.folder(trial_id))
+            self._store.folder(trial_id).give_up()
         return decision
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from nodebench.planning import RunOptions
 from nodebench.spec import Trial
 from nodebench.store import Store
-from nodebench.store.result import Row
+from nodebench.store.rows import Row
 
 REPORT_EVERY_S = 0.5
 """Epochs that follow each other faster are not all reported to the driver; the store has them."""

@@ -20,7 +20,7 @@ from nodebench.spec.point import known_point
 from nodebench.spec.settings import flatten
 from nodebench.spec.solver import Solver
 from nodebench.store import Store, TrialFolder
-from nodebench.store.result import INCIDENTAL, Row
+from nodebench.store.rows import INCIDENTAL, Row
 from nodebench.training.trial import run_trial
 
 ALONE = {"packed": "1"}

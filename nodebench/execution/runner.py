@@ -18,7 +18,7 @@ from nodebench.planning.seed_packs import packs
 from nodebench.spec import Trial
 from nodebench.store import Store
 from nodebench.store.lock import holder
-from nodebench.store.result import Row
+from nodebench.store.rows import Row
 from nodebench.store.trial_folder import TRIAL_WAIT_S
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from nodebench.errors import StoreError
 from nodebench.planning import RunOptions
 from nodebench.spec import Trial
 from nodebench.store import Store
-from nodebench.store.result import Row
+from nodebench.store.rows import Row
 from nodebench.training.steps.cuda_graph import graph_of
 from nodebench.training.steps.step import Step, Taker, taken_by
 from nodebench.training.steps.vmapped import Together

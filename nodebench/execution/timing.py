@@ -24,7 +24,7 @@ from nodebench.planning import RunOptions
 from nodebench.spec import Trial, TrialSpec
 from nodebench.spec.data import Dataset
 from nodebench.store import Store
-from nodebench.store.result import Row
+from nodebench.store.rows import Row
 from nodebench.training.checkpoint import EpochSums, TrainState, read_checkpoint, restore
 from nodebench.training.loop import new_state
 from nodebench.training.machine import (

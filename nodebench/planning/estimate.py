@@ -12,7 +12,7 @@ from nodebench.planning.available_resources import cpu_count
 from nodebench.planning.plan import Entry
 from nodebench.spec.point import known_point
 from nodebench.store import Result, Store
-from nodebench.store.result import Row
+from nodebench.store.rows import Row
 from nodebench.sweep.file import Resources
 
 

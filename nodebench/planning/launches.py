@@ -11,7 +11,7 @@ from pathlib import Path
 from nodebench.errors import StoreError, SweepError, shown
 from nodebench.store import Store
 from nodebench.store.merge import Merged
-from nodebench.store.result import Row
+from nodebench.store.rows import Row
 from nodebench.sweep import Sweep, load
 from nodebench.sweep.loading import load_origin
 from nodebench.sweep.safe_yaml import parse_file

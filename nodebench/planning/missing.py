@@ -8,8 +8,7 @@ from nodebench.spec import Trial
 from nodebench.spec.point import EvaluationPoint, known_point
 from nodebench.spec.training import Limits
 from nodebench.store import Result, Store, TrialFolder
-from nodebench.store.result import Row
-from nodebench.store.trial_folder import is_current
+from nodebench.store.rows import Row, is_current
 
 
 def is_missing(trial: Trial, result: Result | None, store: Store, demand: Demand) -> bool:

@@ -10,7 +10,7 @@ import pandas as pd
 from nodebench.errors import TrialOutcome
 from nodebench.report.analysis.columns import CELL, OUTCOME, TRIAL
 from nodebench.report.analysis.formatting import NO_VALUE
-from nodebench.store.result import BUSY
+from nodebench.store.rows import BUSY
 from nodebench.sweep import Sweep
 
 CONFIGURATION = "configuration"

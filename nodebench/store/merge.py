@@ -17,10 +17,11 @@ from typing import Any
 
 from nodebench.errors import StoreError, TrialOutcome
 from nodebench.spec.identity import canonical
-from nodebench.store.result import INCIDENTAL, Result, Row
+from nodebench.store.result import Result
+from nodebench.store.rows import INCIDENTAL, Row, is_current
 from nodebench.store.scratch import scratch
 from nodebench.store.store import Store
-from nodebench.store.trial_folder import TrialFolder, is_current
+from nodebench.store.trial_folder import TrialFolder
 
 
 @dataclass(frozen=True)

@@ -8,16 +8,6 @@ from typing import Any
 
 from nodebench.errors import TrialOutcome
 
-Row = dict[str, Any]
-
-BUSY = 0.5
-"""Load of a machine, in processes that run, above which it is not idle for a timing pass."""
-
-INCIDENTAL = frozenset(
-    {"epoch_s", "peak_memory_bytes", "time", "forward_s", "measuring_s", "seconds", "memory_bytes"}
-)
-"""Metrics of the machine and the moment, which another run of the same trial has otherwise."""
-
 
 class TrialState(StrEnum):
     """Where a trial stands in the store."""

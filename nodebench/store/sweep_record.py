@@ -12,7 +12,7 @@ from nodebench.errors import StoreError
 from nodebench.files import read_json, write
 from nodebench.store.lock import held
 from nodebench.store.ownership import SWEEPS, mark_own, require_store_folder
-from nodebench.store.result import Row
+from nodebench.store.rows import Row
 
 LOCK_WAIT_S = 30.0
 """For a process whose driver was killed, and which may still be writing."""

@@ -14,7 +14,8 @@ from nodebench.errors import StoreError, shown
 from nodebench.spec.point import known_point
 from nodebench.spec.solver import Solver
 from nodebench.store.result import Result
-from nodebench.store.trial_folder import TrialFolder, machine_of
+from nodebench.store.rows import machine_of
+from nodebench.store.trial_folder import TrialFolder
 
 CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 """Characters that do something to a terminal, or stand for none."""

@@ -12,27 +12,18 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from nodebench.errors import StoreError, TrialOutcome, masked
+from nodebench.errors import StoreError, masked
 from nodebench.files import modified, read_json, write
 from nodebench.spec import Trial, TrialSpec
 from nodebench.store.lock import held, unheld
-from nodebench.store.result import Result, Row, TrialState, read_result
+from nodebench.store.result import Result, TrialState, read_result
+from nodebench.store.rows import Row, is_current, machine_of, without_errors
 
 TRIAL_WAIT_S = 120.0
 """Also for a node that died: a network file system keeps its locks for a while, NFS for 90 s."""
 
 RESULT_NAME = "result.json"
 """Also of the artifact in MLflow that ends a run."""
-
-NUMERICAL_ERRORS = ("solver_error", "order", "gradient_error")
-"""What is measured of a point against a reference."""
-
-ERRORS_RULE = 2
-"""The number of the rule by which errors are measured, which each row of a point holds.
-
-Raise it with a change of the rule: errors by an older one are left out and measured again, and the
-accuracy beside them is kept. 2: references grow, and no error is told that is near their own.
-"""
 
 
 class TrialFolder:
@@ -83,7 +74,7 @@ class TrialFolder:
 
     @property
     def given_up_file(self) -> Path:
-        """Word of a search that has given the trial up; see `store/giving_up.py`."""
+        """Word of a search that has given the trial up, which another process runs."""
         return self.path / "given-up"
 
     @property
@@ -248,6 +239,16 @@ class TrialFolder:
         # Only if it is there: fingerprints of trials without it stay as they were.
         return (*files, self.elsewhere_file) if self.elsewhere_file.exists() else files
 
+    def give_up(self) -> None:
+        """Has the process that trains end it, since a search found others better."""
+        self.given_up_file.touch()
+
+    def take_given_up(self) -> bool:
+        """Whether the trial was given up; it no longer is afterwards."""
+        was_there = self.given_up_file.exists()
+        self.given_up_file.unlink(missing_ok=True)
+        return was_there
+
     def partial_files(self) -> list[Path]:
         """Those that are being written, or were when a process was killed."""
         return list(self.path.glob(".*.partial"))
@@ -298,19 +299,3 @@ class TrialFolder:
         """
         wait_s = TRIAL_WAIT_S if wait_s is None else wait_s
         return held(self.lock_file, f"the trial `{self.path.name}`", wait_s)
-
-
-def is_current(point: Row) -> bool:
-    """Whether a point's errors, if it can have any, were measured by the present rule."""
-    has_none = point["outcome"] != TrialOutcome.FINISHED or point.get("nfe") == 0
-    return has_none or point.get("errors_rule") == ERRORS_RULE
-
-
-def without_errors(point: Row) -> Row:
-    """What is known of a point but for the errors that were measured."""
-    return {name: value for name, value in point.items() if name not in NUMERICAL_ERRORS}
-
-
-def machine_of(timing: Row) -> tuple[object, ...]:
-    """The kind of machine that a timing is of: times of two kinds don't compare."""
-    return tuple(timing[name] for name in ("hardware", "device", "threads", "torch"))

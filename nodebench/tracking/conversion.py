@@ -13,7 +13,7 @@ from nodebench.errors import TrialOutcome
 from nodebench.files import modified
 from nodebench.report.analysis.verdict import Verdict
 from nodebench.store import Result, TrialFolder
-from nodebench.store.result import Row
+from nodebench.store.rows import Row
 from nodebench.sweep import Sweep
 from nodebench.tracking.client import Metric
 

@@ -16,7 +16,7 @@ from nodebench.spec import Trial
 from nodebench.store import Result, Store, TrialFolder
 from nodebench.store.locations import tracking_file, tracking_uri
 from nodebench.store.mlflow_file import SYNCED_TAG, TRIAL_TAG, artifacts_of, is_lost
-from nodebench.store.result import Row
+from nodebench.store.rows import Row
 from nodebench.store.trial_folder import RESULT_NAME
 from nodebench.sweep import Sweep
 from nodebench.sweep.labels import cut

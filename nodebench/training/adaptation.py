@@ -23,7 +23,7 @@ from nodebench.ode.gradients.buffers import buffers_kept
 from nodebench.spec import TrialSpec
 from nodebench.spec.solver import Solver
 from nodebench.spec.training import Adapt
-from nodebench.store.result import Row
+from nodebench.store.rows import Row
 from nodebench.training.task import Loss, Task
 
 LARGER = 1.1

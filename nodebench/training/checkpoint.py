@@ -23,7 +23,7 @@ from nodebench.ode.block import ode_blocks
 from nodebench.ode.regularizers.table import Penalty, Regularizers
 from nodebench.spec.solver import Solver
 from nodebench.store import TrialFolder
-from nodebench.store.result import Row
+from nodebench.store.rows import Row
 from nodebench.training.machine import peak_memory
 from nodebench.training.task import Loss, Task
 

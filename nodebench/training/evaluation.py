@@ -29,8 +29,7 @@ from nodebench.spec.point import (
 from nodebench.spec.solver import Solver
 from nodebench.spec.training import Limits
 from nodebench.store import TrialFolder
-from nodebench.store.result import Row
-from nodebench.store.trial_folder import ERRORS_RULE
+from nodebench.store.rows import ERRORS_RULE, Row
 from nodebench.training.machine import environment, is_out_of_memory, shortage
 from nodebench.training.numerical_error.gradients import Gradients, ReferenceGradient
 from nodebench.training.numerical_error.solves import ReferenceSolves

@@ -16,7 +16,7 @@ from nodebench.ode.block import take_evaluations
 from nodebench.ode.regularizers.table import Regularizers
 from nodebench.spec import TrialSpec
 from nodebench.spec.training import Train
-from nodebench.store.result import Row
+from nodebench.store.rows import Row
 from nodebench.training.checkpoint import EpochSums, Hook, TrainState
 from nodebench.training.machine import peak_memory, reset_peak_memory, synchronize
 from nodebench.training.optimization import make_optimizer, set_learning_rate

@@ -16,7 +16,7 @@ from nodebench.spec import Trial
 from nodebench.spec.data import Dataset
 from nodebench.spec.identity import canonical
 from nodebench.store import Result, TrialFolder
-from nodebench.store.result import INCIDENTAL, Row
+from nodebench.store.rows import INCIDENTAL, Row
 from nodebench.training.checkpoint import TrainState
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from nodebench.errors import Diverged
-from nodebench.store.result import Row
+from nodebench.store.rows import Row
 
 BatchType = TypeVar("BatchType")
 

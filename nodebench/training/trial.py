@@ -25,8 +25,7 @@ from nodebench.planning import RunOptions
 from nodebench.planning.missing import is_missing
 from nodebench.spec import Trial
 from nodebench.store import Result, Store, TrialFolder
-from nodebench.store.giving_up import take_given_up
-from nodebench.store.result import Row
+from nodebench.store.rows import Row
 from nodebench.training.checkpoint import TrainState, newest_checkpoint, read_checkpoint
 from nodebench.training.evaluation import evaluate_points
 from nodebench.training.loop import drop_last_test, train
@@ -100,7 +99,7 @@ def _with_outcome(steps: Iterator[Step | Row], record: Record) -> Iterator[Step 
     try:
         yield from steps
     except GeneratorExit:
-        if take_given_up(record.folder):
+        if record.folder.take_given_up():
             record.end(TrialOutcome.STOPPED, "stopped by the search: other trials were better")
         raise
     except TrialFailure as failure:

@@ -3,7 +3,7 @@ import pytest
 from nodebench.planning import entries
 from nodebench.planning.estimate import forecast, recorded_costs, slots
 from nodebench.store import Result, Store
-from nodebench.store.trial_folder import ERRORS_RULE
+from nodebench.store.rows import ERRORS_RULE
 from nodebench.sweep.file import Evaluate, Resources
 from nodebench.sweep.points import points
 from tests.support.tiny_sweeps import TINY, options, tiny

@@ -13,7 +13,7 @@ from nodebench.report.analysis import frames
 from nodebench.report.page import write_report_folder
 from nodebench.spec.solver import Solver
 from nodebench.store import Result, Store
-from nodebench.store.result import Row
+from nodebench.store.rows import Row
 from nodebench.sweep import Sweep
 from nodebench.training.trial import run_trial
 from tests.support.tiny_sweeps import options, point, tiny

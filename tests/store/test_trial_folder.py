@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 
 from nodebench.store import Result, Store, TrialFolder
-from nodebench.store.giving_up import give_up, take_given_up
 from tests.support.tiny_sweeps import tiny
 
 RESULT = Result("finished", "", 1, {}, [], 1.0, 2.0)
@@ -30,7 +29,7 @@ def test_every_file_that_a_trial_writes_is_a_property(tmp_path):
     folder.write_elsewhere([RESULT])
     folder.write_error("Traceback")
     folder.write_result(RESULT)
-    give_up(folder)
+    folder.give_up()
     for checkpoint in (folder.checkpoint, folder.checkpoint_before, folder.retraining):
         checkpoint.touch()
     with folder.locked():
@@ -50,8 +49,8 @@ def test_what_is_half_written_does_not_belong_to_a_trial(tmp_path):
 def test_word_of_a_search_is_taken_once(tmp_path):
     folder = Store(tmp_path).folder("aa")
     folder.path.mkdir(parents=True)
-    give_up(folder)
-    assert [take_given_up(folder), take_given_up(folder)] == [True, False]
+    folder.give_up()
+    assert [folder.take_given_up(), folder.take_given_up()] == [True, False]
 
 
 def test_a_store_lists_its_folders_and_the_sweeps_that_it_keeps(tmp_path):

@@ -3,7 +3,7 @@
 import sqlite3
 from pathlib import Path
 
-from nodebench.store.result import INCIDENTAL
+from nodebench.store.rows import INCIDENTAL
 
 
 def mlflow_points(file: Path) -> dict[str, list[tuple[str, int, float]]]:

@@ -11,8 +11,7 @@ from nodebench.planning import RunOptions
 from nodebench.spec.point import EvaluationPoint
 from nodebench.spec.solver import Solver
 from nodebench.store import Store
-from nodebench.store.result import INCIDENTAL, Row
-from nodebench.store.trial_folder import ERRORS_RULE
+from nodebench.store.rows import ERRORS_RULE, INCIDENTAL, Row
 from nodebench.sweep import Sweep, load
 from nodebench.training.loop import train
 from nodebench.training.steps.step import Step

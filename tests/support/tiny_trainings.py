@@ -11,7 +11,7 @@ from nodebench.data.dataset import Data
 from nodebench.data.load import load_data
 from nodebench.models.build import build
 from nodebench.spec import TrialSpec
-from nodebench.store.result import Row
+from nodebench.store.rows import Row
 from nodebench.training.checkpoint import TrainState
 from nodebench.training.loop import new_state
 from nodebench.training.tasks.table import task_for

@@ -16,8 +16,7 @@ from nodebench.planning.missing import is_missing
 from nodebench.report.analysis.verdict import VerdictWord, judge
 from nodebench.spec.training import Limits
 from nodebench.store import Result, Store
-from nodebench.store.result import Row
-from nodebench.store.trial_folder import ERRORS_RULE
+from nodebench.store.rows import ERRORS_RULE, Row
 from nodebench.sweep import Sweep
 from nodebench.sweep.file import Evaluate
 from nodebench.training.trial import run_trial

@@ -12,7 +12,7 @@ from nodebench.errors import DeadlineExceeded, Diverged
 from nodebench.models.build import build
 from nodebench.ode.block import ODEBlock
 from nodebench.spec.solver import Gradient, Solver
-from nodebench.store.result import Row
+from nodebench.store.rows import Row
 from nodebench.training.tasks.classification import evaluate_classifier
 from nodebench.training.tasks.table import task_for
 from tests.support.tiny_sweeps import rows_of

@@ -20,7 +20,7 @@ from nodebench.spec.settings import flatten
 from nodebench.spec.solver import Solver
 from nodebench.spec.vocabulary import VERDICT_NUMBERS
 from nodebench.store import Result, Store
-from nodebench.store.result import Row
+from nodebench.store.rows import Row
 from nodebench.sweep import Sweep
 from nodebench.sweep.points import asked, points
 

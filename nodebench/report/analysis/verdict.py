@@ -20,7 +20,7 @@ from nodebench.spec.point import is_training_solver, known_point, limit_point
 from nodebench.spec.solver import Solver
 from nodebench.spec.vocabulary import METHODS, VERDICT_NUMBERS
 from nodebench.store import Store
-from nodebench.store.result import Row
+from nodebench.store.rows import Row
 from nodebench.sweep import Sweep
 from nodebench.sweep.points import points
 

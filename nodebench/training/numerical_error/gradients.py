@@ -16,7 +16,7 @@ from nodebench.errors import Diverged, TrialFailure
 from nodebench.ode.block import recorded, solved_by, take_evaluations
 from nodebench.ode.gradients.buffers import buffers_kept, settled_weights
 from nodebench.spec.solver import Gradient, Solver
-from nodebench.store.result import Row
+from nodebench.store.rows import Row
 from nodebench.training.machine import (
     freed_memory_returned,
     memory_of,

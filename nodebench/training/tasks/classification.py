@@ -26,7 +26,7 @@ from nodebench.ode.block import (
 from nodebench.spec import TrialSpec
 from nodebench.spec.point import limit_solver
 from nodebench.spec.solver import Solver
-from nodebench.store.result import Row
+from nodebench.store.rows import Row
 from nodebench.training.task import Evaluation, Loss, Predictor, Task, finite
 from nodebench.training.tasks.passes import ForwardPasses
 

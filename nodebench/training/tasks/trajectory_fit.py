@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from nodebench.data.trajectory import Trajectory, windows
 from nodebench.spec import TrialSpec
-from nodebench.store.result import Row
+from nodebench.store.rows import Row
 from nodebench.training.task import Evaluation, Loss, Predictor, Task, finite
 from nodebench.training.tasks.passes import ForwardPasses
 
