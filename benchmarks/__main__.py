@@ -1,9 +1,9 @@
 """`python -m benchmarks [NAME ...]`."""
 
-from nodebench.planning.available_resources import rest_idle_threads
+from nodebench.planning.available_resources import let_idle_threads_sleep
 
 if __name__ == "__main__":
-    rest_idle_threads()  # as the command line does, before torch is loaded
+    let_idle_threads_sleep()  # as the command line does, before torch is loaded
     from benchmarks.command import main
 
     main()

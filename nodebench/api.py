@@ -5,7 +5,6 @@ torch, Ray, MLflow and pandas are imported where they are needed.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
@@ -204,11 +203,9 @@ def write_report(
         report = page.write_report_folder(sweep, store, target)
     else:
         configure_mlflow()
-        from nodebench.tracking.tracker import restore_store
+        from nodebench.tracking.restoration import restored_store
 
-        with tempfile.TemporaryDirectory() as temporary:
-            copy = Store(Path(temporary))
-            restore_store(sweep, copy, source=store)
+        with restored_store(sweep, store) as copy:
             report = page.write_report_folder(sweep, copy, target)
     for problem in report.undrawn:
         on_problem(problem)

@@ -16,7 +16,7 @@ import nodebench
 from nodebench.cli.interrupt import INTERRUPTED, heed_interrupts, leave_on_interrupt
 from nodebench.cli.stream import STDOUT, err, say, take_over
 from nodebench.errors import InputError
-from nodebench.planning.available_resources import rest_idle_threads
+from nodebench.planning.available_resources import let_idle_threads_sleep
 
 SET_HINT = ". To change a setting, write `--set PATH=VALUE`"
 """For those who write `train.epochs=2` alone, as Hydra takes it."""
@@ -68,7 +68,7 @@ def command_line() -> None:
     """The console script: our errors become messages, and exit statuses say how it went."""
     take_over()
     _have_a_home()
-    rest_idle_threads()
+    let_idle_threads_sleep()
     heed_interrupts()
     try:
         _run()

@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache, partial
 from typing import Any
 
@@ -41,7 +41,10 @@ def in_threads(kernel: Callable[..., None], items: int, *arguments: Any) -> None
     own, *others = itertools.pairwise(bounds)
     pool = _pool(os.getpid(), threads - 1)
     running = [pool.submit(kernel, each, *arguments) for each in others]
-    kernel(own, *arguments)
+    try:
+        kernel(own, *arguments)
+    finally:
+        wait(running)  # they write to the caller's arrays
     for each in running:
         each.result()
 

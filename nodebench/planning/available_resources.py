@@ -1,4 +1,4 @@
-"""What this process may use of the machine: CPUs and memory.
+"""What this process may use of the machine, CPUs and memory, and how its threads wait.
 
 A batch system or a container gives a part of a node, and says so by the affinity of processes and
 by control groups; the node's own figures are of no use then.
@@ -43,10 +43,11 @@ def memory_bytes(root: Path = ROOT) -> int:
     return min([whole, *limits, *([own] if own != resource.RLIM_INFINITY else [])])
 
 
-def rest_idle_threads() -> None:
-    """Lets torch's idle threads sleep soon, since compiled kernels need their cores.
+def let_idle_threads_sleep() -> None:
+    """Has torch's idle threads sleep soon, since compiled kernels need their cores.
 
-    They are OpenMP's, which reads its settings when torch is loaded: this has to come before.
+    They are those of GNU's OpenMP, which torch brings along on Linux, and which reads its settings
+    when torch is loaded: this has to be called before.
     """
     if not any(name in os.environ for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")):
         os.environ["GOMP_SPINCOUNT"] = SPINS

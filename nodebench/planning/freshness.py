@@ -1,4 +1,7 @@
-"""What the last launch brought up to date, so that one with nothing to do is quick."""
+"""Whether MLflow and the report are up to date, so that a launch with nothing to do is quick.
+
+The report's answer is kept, which such a launch prints too.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +41,7 @@ def is_tracked(sweep: Sweep, store: Store) -> bool:
 
 def note_tracked(sweep: Sweep, store: Store, state: str) -> None:
     """Notes that MLflow has this state."""
-    store.sweep(sweep.name).keep_memo("tracked", f"{state} {_experiment(sweep, store)}")
+    store.sweep(sweep.name).keep_memo(tracked=f"{state} {_experiment(sweep, store)}")
 
 
 def reported_answer(sweep: Sweep, store: Store, page: Path, state: str) -> list[str] | None:
@@ -46,16 +49,16 @@ def reported_answer(sweep: Sweep, store: Store, page: Path, state: str) -> list[
     memo = store.sweep(sweep.name).memo()
     if not (page.exists() and page.with_name("report.html").exists()):
         return None
-    if "answer" not in memo or memo.get("reported") != _reported(sweep, store, page, state):
+    if memo.get("reported") != _reported(sweep, store, page, state):
         return None
-    return memo["answer"].splitlines()
+    answer: list[str] | None = memo.get("answer")  # earlier releases kept none
+    return answer
 
 
 def note_reported(sweep: Sweep, store: Store, page: Path, state: str, answer: list[str]) -> None:
     """Notes that the report on this page tells of this state, and what it answers."""
-    record = store.sweep(sweep.name)
-    record.keep_memo("answer", "\n".join(answer))
-    record.keep_memo("reported", _reported(sweep, store, page, state))
+    reported = _reported(sweep, store, page, state)
+    store.sweep(sweep.name).keep_memo(reported=reported, answer=answer)
 
 
 def _reported(sweep: Sweep, store: Store, page: Path, state: str) -> str:

@@ -20,6 +20,7 @@ from nodebench.report.analysis.columns import MISSING, OUTCOME, write_table
 from nodebench.report.analysis.findings import Findings
 from nodebench.report.analysis.formatting import margin_text
 from nodebench.report.analysis.gradients import memory_by_steps
+from nodebench.report.answer import AnswerLine, answer, listed
 from nodebench.report.figures.drawing import Figures
 from nodebench.report.html.data import Explored
 from nodebench.report.html.document import write_page
@@ -27,7 +28,6 @@ from nodebench.report.html.trials import trials_table
 from nodebench.report.machines import MACHINES_TITLE, machines_table, provenance
 from nodebench.report.markdown import HtmlOnly, bold, joined, markdown_table, plain_text, section
 from nodebench.report.result_tables import ResultTables, result_tables
-from nodebench.report.summary import SummaryLine, answer, listed
 from nodebench.store import Store
 from nodebench.sweep import Sweep
 
@@ -97,7 +97,7 @@ def draw_figures(
 
 
 def _sections(
-    found: Findings, figures: Figures, explored: Explored, lines: Iterable[SummaryLine]
+    found: Findings, figures: Figures, explored: Explored, lines: Iterable[AnswerLine]
 ) -> list[str]:
     sweep, results, timed = found.sweep, found.results, found.timed
     table = result_tables(sweep, results, found.judged, timed)

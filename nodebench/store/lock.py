@@ -14,7 +14,7 @@ from typing import IO, Any
 from nodebench.errors import StoreError
 
 LOOK_S = 1.0
-"""Somebody who only looks whether a lock is held keeps it for less than this, but for a copy."""
+"""Seconds that `held` waits at the least: `unheld` keeps a free lock for less, but for a copy."""
 
 
 @contextlib.contextmanager
@@ -53,7 +53,7 @@ def _signed(file: IO[str]) -> Iterator[None]:
             os.write(file.fileno(), text.encode())
         yield
     finally:
-        with contextlib.suppress(OSError):  # else the next one who holds it unsigned is named so
+        with contextlib.suppress(OSError):  # or it names this one while another holds it unsigned
             file.truncate(0)
 
 

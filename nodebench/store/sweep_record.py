@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from nodebench.errors import StoreError
 from nodebench.files import read_json, write
@@ -105,14 +106,14 @@ class SweepRecord:
         if runs != self.mlflow_runs():
             write(self._mlflow_runs_file, json.dumps(runs, indent=0))
 
-    def memo(self) -> dict[str, str]:
+    def memo(self) -> dict[str, Any]:
         """What the last launch brought up to date; see `planning/freshness.py`."""
-        memo: dict[str, str] = read_json(self._memo_file, {})
+        memo: dict[str, Any] = read_json(self._memo_file, {})
         return memo
 
-    def keep_memo(self, key: str, value: str) -> None:
+    def keep_memo(self, **values: Any) -> None:
         """Adds to the memo."""
-        write(self._memo_file, json.dumps(self.memo() | {key: value}))
+        write(self._memo_file, json.dumps(self.memo() | values))
 
     @contextlib.contextmanager
     def run_lock(self, shard: str = "1/1") -> Iterator[None]:

@@ -74,7 +74,7 @@ class TrialFolder:
 
     @property
     def given_up_file(self) -> Path:
-        """Word of a search that has given the trial up, which another process runs."""
+        """The mark by which a search ends a trial that another process runs."""
         return self.path / "given-up"
 
     @property
@@ -240,7 +240,7 @@ class TrialFolder:
         return (*files, self.elsewhere_file) if self.elsewhere_file.exists() else files
 
     def give_up(self) -> None:
-        """Has the process that trains end it, since a search found others better."""
+        """Tells the process that trains it to end: a search found others better."""
         self.given_up_file.touch()
 
     def take_given_up(self) -> bool:

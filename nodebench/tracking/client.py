@@ -43,6 +43,9 @@ MLFLOW_ERRORS = (
     *(MlflowException, CommandError, SQLAlchemyError, sqlite3.Error),
     *(OSError, ImportError, ValueError),  # ValueError: of an answer that is not MLflow's
 )
+ENDED = ("FINISHED", "FAILED")
+"""The statuses of a run whose trial has come to its end."""
+
 LONGEST_MLFLOW_REASON = 300
 MLFLOW_ANSWER_S = 5
 PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
@@ -187,6 +190,11 @@ def experiment_of(client: MlflowClient, name: str) -> Experiment:
             "`nodebench sync SWEEP` restores it"
         )
     return found
+
+
+def has_artifact(client: MlflowClient, run_id: str, name: str) -> bool:
+    """Whether a run has a file of this name."""
+    return any(file.path == name for file in client.list_artifacts(run_id))
 
 
 def is_deleted(experiment: Experiment) -> bool:

@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from nodebench.errors import StoreError, TrackingError
+from nodebench.errors import StoreError
 from nodebench.report.analysis.verdict import judge
 from nodebench.spec import Trial
 from nodebench.store import Result, Store, TrialFolder
@@ -23,19 +23,18 @@ from nodebench.sweep.labels import cut
 from nodebench.tracking import conversion as forms
 from nodebench.tracking.client import (
     Metric,
-    MlflowClient,
     Param,
     Run,
     RunTag,
     client_for,
     experiment_of,
     explained,
+    has_artifact,
     is_deleted,
     runs_of,
 )
 
 REPORT_TAG = "nodebench.report"
-ENDED = ("FINISHED", "FAILED")
 OPEN = ("SCHEDULED", "RUNNING", "KILLED")  # of a trial that has not come to its end
 LONGEST_NAME = 250  # characters of a run's name in MLflow's database
 BATCH = 800  # metrics; MLflow takes 1,000 metrics, parameters and tags at once
@@ -141,7 +140,7 @@ class Tracker:
         """
         with explained(self.uri):
             for run_id in [run for run, state in self._synced.items() if state]:
-                if not _has_result(self._client, run_id):
+                if not has_artifact(self._client, run_id, RESULT_NAME):
                     del self._synced[run_id]
 
     def log_report(self, folder: Path) -> None:
@@ -267,52 +266,6 @@ class Tracker:
             self._client.log_batch(run_id, metrics=metrics[:BATCH])
             metrics = metrics[BATCH:]
         self._client.log_batch(run_id, metrics=metrics, params=params, tags=tags)
-
-
-def restore_store(sweep: Sweep, store: Store, source: Store) -> None:
-    """Fills an empty `store` with a sweep's trials from MLflow's artifacts.
-
-    `source` is the store next to which the default MLflow file lies.
-
-    Raises:
-        TrackingError: if MLflow has no such experiment, lacks artifacts, or cannot be reached.
-    """
-    uri = tracking_uri(source)
-    with explained(uri):
-        client = client_for(source)
-        experiment = experiment_of(client, sweep.name)
-        planned = {trial.id for trial in sweep.trials}
-        found = runs_of(client, str(experiment.experiment_id))
-        runs = {r.data.tags[TRIAL_TAG]: r for r in found if r.data.tags[TRIAL_TAG] in planned}
-        run_ids = {trial_id: str(run.info.run_id) for trial_id, run in runs.items()}
-        store.sweep(sweep.name).keep_mlflow_runs(run_ids)
-        _require_artifacts(client, sweep, list(runs.values()))
-        for trial_id, run in runs.items():
-            folder = store.folder(trial_id).path
-            folder.mkdir(parents=True, exist_ok=True)
-            client.download_artifacts(run.info.run_id, "", str(folder))
-
-
-def _require_artifacts(client: MlflowClient, sweep: Sweep, runs: Sequence[Run]) -> None:
-    """Refuses a report of nothing, and of runs of which nothing but their metrics is left."""
-    if not runs:
-        raise TrackingError(
-            f"MLflow at `{client.tracking_uri}` has no run of a trial that `{sweep.name}` plans. "
-            "If the store is available, `nodebench sync SWEEP` writes them"
-        )
-    ended = [run for run in runs if run.info.status in ENDED or SYNCED_TAG in run.data.tags]
-    lost = [run for run in ended if not _has_result(client, run.info.run_id)]
-    if lost:
-        raise TrackingError(
-            f"MLflow at `{client.tracking_uri}` has {len(lost)} finished runs of `{sweep.name}` "
-            f"whose artifacts are missing, such as `{lost[0].info.artifact_uri}`. Restore them; "
-            "or, if the store is available, `nodebench sync SWEEP` writes them again"
-        )
-
-
-def _has_result(client: MlflowClient, run_id: str) -> bool:
-    """Whether a run's artifacts have its trial's end."""
-    return any(file.path == RESULT_NAME for file in client.list_artifacts(run_id))
 
 
 def page_of(sweep: Sweep, store: Store) -> str:

@@ -176,7 +176,7 @@ def test_nothing_asks_for_the_node_s_figures_elsewhere():
 @pytest.mark.parametrize("chosen", [{}, {"GOMP_SPINCOUNT": "7"}, {"OMP_WAIT_POLICY": "active"}])
 def test_idle_threads_rest_unless_the_user_says_how_they_wait(chosen, monkeypatch):
     monkeypatch.setattr(os, "environ", dict(chosen))
-    available_resources.rest_idle_threads()
+    available_resources.let_idle_threads_sleep()
     assert os.environ == (chosen or {"GOMP_SPINCOUNT": available_resources.SPINS})
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from nodebench.errors import SweepError
 from nodebench.report.analysis.baseline import baseline_table, more_seeds_text, partner
-from nodebench.report.summary import answer, listed
+from nodebench.report.answer import answer, listed
 from tests.support.fake_results import GRID, RELU, TANH, made, steady
 from tests.support.planned_sweeps import sweep
 from tests.support.tiny_sweeps import tiny

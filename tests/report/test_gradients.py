@@ -11,7 +11,7 @@ from nodebench.api import write_report
 from nodebench.report import gradient_tables
 from nodebench.report.analysis.findings import Findings
 from nodebench.report.analysis.gradients import fitted_power, ways
-from nodebench.report.summary import answer, listed
+from nodebench.report.answer import answer, listed
 from nodebench.store import Store
 from nodebench.sweep import Sweep
 from nodebench.training.trial import run_trial

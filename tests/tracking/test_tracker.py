@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from tests.support.mlflow_writer import spawned_writers
-from tests.support.tiny_sweeps import Quiet, essence, tiny
+from tests.support.tiny_sweeps import Quiet, tiny
 from tests.support.tracked_runs import points, runs
 
 pytest.importorskip("mlflow")
@@ -13,12 +13,11 @@ pytest.importorskip("mlflow")
 from nodebench import api
 from nodebench.errors import StoreError, TrackingError
 from nodebench.files import write
-from nodebench.report.analysis import frames
 from nodebench.store import Store
 from nodebench.tracking.background import BackgroundTracker
 from nodebench.tracking.client import TRIAL_TAG
 from nodebench.tracking.conversion import VIEW_TAG
-from nodebench.tracking.tracker import REPORT_TAG, Tracker, page_of, restore_store
+from nodebench.tracking.tracker import REPORT_TAG, Tracker, page_of
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore"),  # MLflow's own code warns
@@ -65,29 +64,6 @@ def test_mlflow_deleted_is_rebuilt_from_the_store(trained):
     shutil.rmtree(store.root / "mlartifacts")
     Tracker(sweep, store).update_all()
     assert points(sweep, store) == before
-
-
-def test_the_store_deleted_is_restored_from_mlflow(trained, tmp_path):
-    sweep, store = trained
-    Tracker(sweep, store).update_all()
-    expected = frames.result_frame(sweep, store), frames.evaluation_frame(sweep, store)
-    history = essence(store.folder(sweep.trials[0].id).history())
-    shutil.rmtree(store.root / "trials")
-    copy = Store(tmp_path / "copy")
-    restore_store(sweep, copy, source=store)
-    for frame, found in zip(
-        expected,
-        (frames.result_frame(sweep, copy), frames.evaluation_frame(sweep, copy)),
-        strict=True,
-    ):
-        assert frame.equals(found)
-    assert essence(copy.folder(sweep.trials[0].id).history()) == history
-
-
-def test_restoring_an_experiment_that_is_not_there_says_so(tmp_path):
-    sweep = tiny(tmp_path)
-    with pytest.raises(TrackingError, match="no experiment `tiny`"):
-        restore_store(sweep, Store(tmp_path / "copy"), source=Store(tmp_path / "runs"))
 
 
 def test_an_absent_server_does_not_stop_a_sweep(tmp_path, monkeypatch):

@@ -6,6 +6,7 @@ arithmetic: a chain does it once for all of its layers.
 
 from __future__ import annotations
 
+import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -23,18 +24,18 @@ class Operation(ABC):
     """What a layer does to images, which are arrays [batch, height, width, channels]."""
 
     weights: Sequence[Tensor] = ()
-    """What has gradients."""
+    """The tensors that get gradients."""
 
-    rectifies = False
-    """Whether a ReLU comes after it, which it does too."""
+    applies_relu = False
+    """Whether its output goes through a ReLU, which it applies itself."""
 
-    of_rectified = False
-    """Whether its input comes from a ReLU, whose gradient it takes too."""
+    follows_relu = False
+    """Whether its input comes from a ReLU, whose gradient it takes itself."""
 
     @property
     def least(self) -> float:
-        """What no value of its output is below."""
-        return 0.0 if self.rectifies else -math.inf
+        """The lower bound of the output."""
+        return 0.0 if self.applies_relu else -math.inf
 
     @abstractmethod
     def output(self, x: Any, t: float, /) -> tuple[Any, tuple[Any, ...]]:
@@ -48,7 +49,7 @@ class Operation(ABC):
 
     @abstractmethod
     def by_torch(self, x: Tensor, t: float, /, *weights: Tensor) -> Tensor:
-        """The output, not rectified, by operations of torch, whose gradients have gradients."""
+        """The output before the ReLU, by operations of torch, whose gradients have gradients."""
 
 
 class Chain:
@@ -80,17 +81,21 @@ class Chain:
             count = len(operation.weights)
             own, weights = weights[:count], weights[count:]
             out = operation.by_torch(out, t, *own)
-            out = torch.relu(out) if operation.rectifies else out
+            out = torch.relu(out) if operation.applies_relu else out
         needed = [tensor for tensor in inputs if tensor.requires_grad]
         found = iter(torch.autograd.grad(out, needed, by_out, create_graph=True))
         return [next(found) if tensor.requires_grad else None for tensor in inputs]
 
 
 def _fused(operations: Sequence[Operation]) -> Iterator[Operation]:
-    """The operations, of which the neighbours of a ReLU do it."""
+    """The operations but for the ReLUs between two others.
+
+    The one before applies the ReLU, and the one after takes its gradient.
+    """
+    operations = [copy.copy(operation) for operation in operations]
     for i, operation in enumerate(operations):
         if isinstance(operation, Rectifier) and 0 < i < len(operations) - 1:
-            operations[i - 1].rectifies = operations[i + 1].of_rectified = True
+            operations[i - 1].applies_relu = operations[i + 1].follows_relu = True
         else:
             yield operation
 

@@ -111,14 +111,14 @@ class Convolution(Operation):
         """The gradient of the input, at stride 1 a convolution too."""
         padding = len(self._filters) - 1 - self._padding
         if self._stride == 1 and padding >= 0 and x.shape[3] % OUTPUTS[self.weight.dtype] == 0:
-            rectified = x if self.of_rectified else None
+            rectified = x if self.follows_relu else None
             return _convolved(by_out, self._turned, self._summands[:0], (1, padding), rectified)
         sizes = [(size,) * 2 for size in (*self._grid, 1)]
         by_x, _, _ = torch.ops.aten.convolution_backward(
             to_images(by_out), to_images(x), self.weight.detach(), None, *sizes,
             False, (0, 0), 1, (True, False, False),
         )  # fmt: skip
-        return pull_rectified(to_array(by_x), x) if self.of_rectified else to_array(by_x)
+        return pull_rectified(to_array(by_x), x) if self.follows_relu else to_array(by_x)
 
     def _by_weight(self, by_out: Any, x: Any) -> Tensor:
         """The gradient of the weight."""

@@ -52,9 +52,9 @@ def convolve(items, out, x, weights, summands, grid, least, rectified):
                 for each in range(len(summands)):
                     out[n : n + TILE_ROWS, row, column] += summands[each, row, column]
                 for sample in range(n, n + TILE_ROWS):
-                    _rectify(out[sample, row, column], out.dtype.type(least))
+                    _clamp(out[sample, row, column], out.dtype.type(least))
                     if len(rectified):
-                        _select(out[sample, row, column], rectified[sample, row, column])
+                        _mask_gradients(out[sample, row, column], rectified[sample, row, column])
 
 
 @compiled
@@ -83,14 +83,14 @@ def pull_weights(items, by_weights, by_out, x, grid):
 
 
 @compiled_part
-def _rectify(values, least):
+def _clamp(values, least):
     for k in range(len(values)):
         values[k] = least if values[k] < least else values[k]
 
 
 @compiled_part
-def _select(gradients, rectified):
-    """The gradients of what is rectified."""
+def _mask_gradients(gradients, rectified):
+    """Sets the gradients of what a ReLU made 0 to 0."""
     for k in range(len(gradients)):
         gradients[k] = gradients.dtype.type(0) if rectified[k] <= 0 else gradients[k]
 

@@ -65,9 +65,9 @@ class Normalization(Operation):
 
         x, statistics = kept
         by_x, by_weights = new_array(x.shape, x), new_array((2, len(x), len(self._scale)), x)
-        least = 0.0 if self.of_rectified else -math.inf
+        threshold = 0.0 if self.follows_relu else math.nan
         in_threads(
-            pull_normalize, len(x), by_x, by_weights, by_out, x, self._scale, statistics, least
+            pull_normalize, len(x), by_x, by_weights, by_out, x, self._scale, statistics, threshold
         )
         return by_x, torch.from_numpy(by_weights).sum(1).unbind()
 

@@ -61,10 +61,10 @@ def normalize(items, out, x, scale, shift, statistics, eps, least):
 
 
 @compiled
-def pull_normalize(items, by_x, by_parameters, by_out, x, scale, statistics, least):
-    """Fills dL/dx, 0 where x is `least`, and of each sample dL/dscale and dL/dshift.
+def pull_normalize(items, by_x, by_parameters, by_out, x, scale, statistics, threshold):
+    """Fills dL/dx, and of each sample dL/dscale and dL/dshift [2, samples, channels].
 
-    The latter are [2, samples, channels].
+    dL/dx is 0 where x is at most the threshold; of NaN, nowhere.
 
     With r = (x - mean) / deviation, dL/dx = (scale g - mean(scale g) - r mean(scale g r)) /
     deviation, where g = dL/dout: a linear function of g and x in each channel.
@@ -76,7 +76,7 @@ def pull_normalize(items, by_x, by_parameters, by_out, x, scale, statistics, lea
     means, inverses = statistics[0], statistics[1]
     by_scale, by_shift = by_parameters[0], by_parameters[1]
     groups = means.shape[1]
-    size, zero, least = channels // groups, x.dtype.type(0), x.dtype.type(least)
+    size, zero, threshold = channels // groups, x.dtype.type(0), x.dtype.type(threshold)
     count = x.dtype.type(positions * size)
     of_g, of_x = np.empty(channels, x.dtype), np.empty(channels, x.dtype)
     constant = np.empty(channels, x.dtype)
@@ -101,4 +101,4 @@ def pull_normalize(items, by_x, by_parameters, by_out, x, scale, statistics, lea
         for p in range(positions):
             for c in range(channels):
                 value = of_g[c] * by_out[n, p, c] + of_x[c] * x[n, p, c] + constant[c]
-                by_x[n, p, c] = zero if x[n, p, c] <= least else value
+                by_x[n, p, c] = zero if x[n, p, c] <= threshold else value

@@ -1,4 +1,4 @@
-"""Statistics over seeds: intervals, paired tests, Holm's correction, Pareto fronts."""
+"""Statistics over seeds: intervals, paired tests, Holm's correction."""
 
 from __future__ import annotations
 

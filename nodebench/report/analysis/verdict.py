@@ -113,7 +113,7 @@ def verdict(
 ) -> Verdict | None:
     """The verdict on a trial's model; None if it was never evaluated under its own solver.
 
-    `margin` is the sweep file's, 0.01 unless it says otherwise. `chance` is the metric of a model
+    `margin` is `SweepFile.margin`, 0.01 by default. `chance` is the metric of a model
     that has learned nothing, of which nothing can be said.
     """
     rows = _comparable_rows(trial, rows)

@@ -1,6 +1,7 @@
 """A reference: what a solver of many steps finds in float64, and how far that is from the truth.
 
 It stands for the ODE itself. An error that is not well above the reference's own is not told.
+Whoever changes how errors are measured raises `ERRORS_RULE` in `store/rows.py`.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ NEAR = 10
 GROWTH = 4
 """The factor by which a reference's steps grow where it is too coarse to measure an error."""
 ROUNDING = 1e-14
-"""No reference is taken to be nearer to the truth, whatever it says of itself."""
+"""The least relative error that a reference is credited with, however small it seems."""
 
 
 class Reference:

@@ -5,7 +5,7 @@ import pandas as pd
 from nodebench.report.analysis.findings import Findings
 from nodebench.report.analysis.published import PublishedNumber, compared_number
 from nodebench.report.analysis.verdict import VerdictWord
-from nodebench.report.summary import answer, listed
+from nodebench.report.answer import answer, listed
 from nodebench.store import Result, Store
 from tests.support.fake_results import FINE, GRID, RELU, TANH, made, steady
 from tests.support.tiny_sweeps import tiny

@@ -1,4 +1,7 @@
-"""The opening of a report: a short list of the sweep's findings, from its numbers."""
+"""The answer of a report: the list that opens it, of the sweep's findings, from its numbers.
+
+`planning/freshness.py` keeps it for launches with nothing to do.
+"""
 
 from __future__ import annotations
 
@@ -32,11 +35,11 @@ MOST_NAMED = 4
 """Configurations in a sentence; more are counted."""
 
 
-SummaryLine = tuple[str, str]
+AnswerLine = tuple[str, str]
 """What a line is about, and what it says, in Markdown."""
 
 
-def answer(found: Findings) -> list[SummaryLine]:
+def answer(found: Findings) -> list[AnswerLine]:
     """A line for each question that the sweep has an answer to."""
     is_trained = any(trial.spec.is_trained for trial in found.sweep.trials)
     return [
@@ -53,12 +56,12 @@ def answer(found: Findings) -> list[SummaryLine]:
     ]
 
 
-def listed(lines: Iterable[SummaryLine]) -> str:
+def listed(lines: Iterable[AnswerLine]) -> str:
     """An answer as a list in Markdown."""
     return "\n".join(f"- {bold(f'{what}:')} {text}" for what, text in lines)
 
 
-def _best(found: Findings) -> list[SummaryLine]:
+def _best(found: Findings) -> list[AnswerLine]:
     """The best configuration of each data set, and whether it is clearly ahead of the next."""
     if "data.name" not in found.sweep.varying:
         return [("Best", text) for text in _best_of(found, found.results)]
@@ -104,7 +107,7 @@ def _lead(values: Sequence[pd.Series[float]], second: str) -> str:
     return f"It is {word} ahead of the second best, {second} ({p})."
 
 
-def _at_chance(sweep: Sweep, frame: pd.DataFrame) -> list[SummaryLine]:
+def _at_chance(sweep: Sweep, frame: pd.DataFrame) -> list[AnswerLine]:
     """The configurations that have learned nothing: naming the most common class does as well."""
     done = frame[frame[OUTCOME] == TrialOutcome.FINISHED]
     if "chance" not in done or sweep.headline not in done:
@@ -118,7 +121,7 @@ def _at_chance(sweep: Sweep, frame: pd.DataFrame) -> list[SummaryLine]:
     return [("No better than chance", f"{_named(cells)} (margin {margin}).")]
 
 
-def _against_baseline(compared: Sequence[BaselineComparison]) -> list[SummaryLine]:
+def _against_baseline(compared: Sequence[BaselineComparison]) -> list[AnswerLine]:
     if not compared:
         return []
     title = "[Against the baseline](#against-the-baseline)"
@@ -132,7 +135,7 @@ def _against_baseline(compared: Sequence[BaselineComparison]) -> list[SummaryLin
     return [(title, f"{parts} (of {count}).")]
 
 
-def _still_odes(judged: pd.DataFrame) -> list[SummaryLine]:
+def _still_odes(judged: pd.DataFrame) -> list[AnswerLine]:
     """How many trained networks are ODEs, and which configurations have some that are not."""
     if judged.empty:
         return []
@@ -151,7 +154,7 @@ def _still_odes(judged: pd.DataFrame) -> list[SummaryLine]:
     return [("[Still ODEs](#is-it-still-an-ode)", text)]
 
 
-def _front(found: Findings) -> list[SummaryLine]:
+def _front(found: Findings) -> list[AnswerLine]:
     """What is Pareto-optimal by seconds, where these were measured alone."""
     frontier = found.frontier
     if found.timed.empty or len(frontier) < 2:
@@ -162,7 +165,7 @@ def _front(found: Findings) -> list[SummaryLine]:
     return [("Pareto-optimal by time per epoch", f"{_named(cells)}.")]
 
 
-def _claims(sweep: Sweep, checked: Sequence[Checked]) -> list[SummaryLine]:
+def _claims(sweep: Sweep, checked: Sequence[Checked]) -> list[AnswerLine]:
     size = sweep.made.size
     where = f" (in the {size} form)" if size != "full" else ""
     lines = []
@@ -173,14 +176,14 @@ def _claims(sweep: Sweep, checked: Sequence[Checked]) -> list[SummaryLine]:
     return lines
 
 
-def _published(published: Sequence[Compared]) -> list[SummaryLine]:
+def _published(published: Sequence[Compared]) -> list[AnswerLine]:
     readings = [each.reading for each in published if each.reading in COMPARED]
     parts = _counts_text(readings, COMPARED)
     title = "[Published numbers](#published-numbers)"
     return [(title, f"of {len(readings)} comparable numbers, {parts}.")] if readings else []
 
 
-def _machines(found: Findings) -> list[SummaryLine]:
+def _machines(found: Findings) -> list[AnswerLine]:
     """Whether configurations came to the same on other machines, where these have been imported."""
     if found.machines.empty:
         return []
@@ -197,7 +200,7 @@ def _machines(found: Findings) -> list[SummaryLine]:
     return [("[On other machines](#the-same-trial-on-other-machines)", f"{', '.join(parts)}.")]
 
 
-def _cost(frame: pd.DataFrame) -> list[SummaryLine]:
+def _cost(frame: pd.DataFrame) -> list[AnswerLine]:
     """What was trained, for how long in total, on what, and how much of it failed."""
     ran = frame[frame[OUTCOME] != MISSING]
     if ran.empty or not {"epoch_s", "epochs"} <= {*ran.columns}:
@@ -226,7 +229,7 @@ def _duration(seconds: float) -> str:
     return f"{seconds:.0f} seconds"
 
 
-def _gradients(costs: pd.DataFrame) -> list[SummaryLine]:
+def _gradients(costs: pd.DataFrame) -> list[AnswerLine]:
     """Which gradients were exact, and which after backprop the cheapest and the lightest."""
     if costs.empty:
         return []
