@@ -135,8 +135,8 @@ def figures(
 def verdicts(sweep: Sweep, store: Store | None = None) -> dict[str, Verdict]:
     """Whether each trained network is still an ODE, by trial id, for the evaluated ones."""
     store = store or default_store()
-    found = {trial.id: judge(trial, sweep, store) for trial in sweep.trials}
-    return {trial: judged for trial, judged in found.items() if judged}
+    found = ((trial.id, judge(trial, sweep, store)) for trial in sweep.trials)
+    return {trial_id: judged for trial_id, judged in found if judged}
 
 
 def compare(reference: str, source: str, store: Store | None = None) -> str:
@@ -182,8 +182,7 @@ def write_report(
 ) -> Path:
     """Writes a sweep's report, by default to `reports/<sweep>/`; returns its page.
 
-    `from_mlflow` reads MLflow's artifacts instead of the store. `on_problem` receives the figures
-    that could not be drawn, which the page also names.
+    `from_mlflow` reads MLflow's artifacts, not the store. `on_problem` receives undrawn figures.
 
     Raises:
         ResourceError: if the folder cannot be written.
