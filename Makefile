@@ -30,7 +30,7 @@ test: lint ## Lint, types, layers and the fast tests; mypy runs beside them
 # Each of the two processes has a core; more threads would wait for each other.
 fast-tests: export OMP_NUM_THREADS = 1
 fast-tests: $(READY)
-	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 test-slow: $(READY) ## The tests that take minutes
 	$(BIN)/pytest -m slow
