@@ -27,10 +27,10 @@ test: lint ## Lint, types, layers and the fast tests; mypy runs beside them
 	@$(MAKE) --no-print-directory --jobs=2 types fast-tests \
 		|| { $(MAKE) --no-print-directory types; false; } # mypy's messages again, where they are seen
 
-# Three processes fill two cores, since some tests wait; more threads would wait for each other.
+# Each of the two processes has a core; more threads would wait for each other.
 fast-tests: export OMP_NUM_THREADS = 1
 fast-tests: $(READY)
-	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-slow: $(READY) ## The tests that take minutes
 	$(BIN)/pytest -m slow
