@@ -25,7 +25,8 @@ KILLABLE = {
 
 
 def test_interrupting_ends_with_status_130_and_the_next_run_goes_on(tmp_path):
-    write_tiny(tmp_path, base=KILLABLE, checkpoint_minutes=0.01)
+    shorter = {**KILLABLE, "train": {**KILLABLE["train"], "epochs": 25}}
+    write_tiny(tmp_path, base=shorter, checkpoint_minutes=0.01)
     process = start(tmp_path, "run", "tiny.yaml", "--inline", "--no-track", "--no-report")
     (log,) = wait_for_training(tmp_path)
     wait_for_checkpoint(log.parent)
