@@ -149,7 +149,8 @@ def losses(take: Callable[[], Any], count: int) -> list[Any]:
 
 
 def seconds(take: Callable[[], Any], count: int) -> float:
-    """Of one step, the mean of several in a row."""
+    """Of one step, the mean of several in a row, after one that is not timed."""
+    jax.block_until_ready(take())
     start = time.perf_counter()
     for _ in range(count):
         jax.block_until_ready(take())
