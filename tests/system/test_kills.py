@@ -139,7 +139,7 @@ def wait_for_status(file: Path, status: str) -> None:
 
 
 def test_killing_an_evaluation_loses_at_most_the_point_being_computed(tmp_path):
-    steps = list(range(5000, 7800, 200))  # some 0.1 s a point
+    steps = list(range(5000, 7800, 200))  # some 0.05 s a point
     write_tiny(tmp_path, evaluate={"methods": ["euler"], "steps": steps})
     process = start(tmp_path, "run", "tiny.yaml", "--inline", "--no-track", "--no-report")
     (log,) = wait_for_training(tmp_path)

@@ -35,5 +35,6 @@ def test_the_store_deleted_is_restored_from_mlflow(trained):
 
 def test_restoring_an_experiment_that_is_not_there_says_so(tmp_path):
     sweep = tiny(tmp_path)
-    with pytest.raises(TrackingError, match="no experiment `tiny`"):
-        restored_store(sweep, Store(tmp_path / "runs")).__enter__()
+    restored = restored_store(sweep, Store(tmp_path / "runs"))
+    with pytest.raises(TrackingError, match="no experiment `tiny`"), restored:
+        pass
