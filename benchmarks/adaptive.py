@@ -51,7 +51,7 @@ def small_fields(rounds: int = 15) -> list[Row]:
 
 def _block_of(spec: Any) -> ODEBlock:
     torch.manual_seed(0)
-    block: ODEBlock = build(spec, random_batch(spec)[0]).block  # type: ignore[assignment]
+    block: ODEBlock = build(spec, random_batch(spec)[0]).block
     return block
 
 
@@ -106,7 +106,7 @@ def _solve(block: nn.Module, y0: Tensor) -> Callable[[], Tensor]:
         y0.grad = None
         block.zero_grad()
         loss = block(y0).square().sum() / len(y0)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         take_evaluations(block)
         return loss
 

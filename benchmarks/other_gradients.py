@@ -142,7 +142,7 @@ def gradients(solve: Solve) -> Tensor:
     y0 = torch.randn(5, 3, dtype=torch.float64, requires_grad=True)
     weights = torch.linspace(-1, 2, y0.numel(), dtype=torch.float64).view_as(y0)
     end = solve(f, y0)
-    (end * weights + end.square()).sum().backward()  # type: ignore[no-untyped-call]
+    (end * weights + end.square()).sum().backward()
     return torch.cat([x.grad.flatten() for x in (y0, *f.parameters()) if x.grad is not None])
 
 

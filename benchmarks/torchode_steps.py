@@ -55,7 +55,7 @@ def by_nodebench(y0: Tensor, method: str, step: str) -> Solved:
     """One step a `batch` or a `sample`."""
     found: list[StepCounts] = []
     f = OverStates(Counted(VanDerPol(), lambda: None, on_counts=found.append))
-    solver = Solver(method=method, tol=TOL, control={"step": step})  # type: ignore[arg-type]
+    solver = Solver(method=method, tol=TOL, control={"step": step})
     ((_,), (end,)) = solve(f, (y0,), (0.0, END), solver)
     (counts,) = found
     tried = torch.tensor(counts.accepted + counts.rejected)

@@ -177,7 +177,7 @@ def grouped(verb: Callable[..., None]) -> Callable[..., None]:
             given[name] = group(**{field.name: given.pop(field.name) for field in fields(group)})
         verb(**given)
 
-    flattened.__signature__ = whole.replace(parameters=flat)  # type: ignore[attr-defined]
+    flattened.__signature__ = whole.replace(parameters=flat)  # pyrefly: ignore[missing-attribute]
     flattened.__annotations__ = {each.name: each.annotation for each in flat}
     return flattened
 

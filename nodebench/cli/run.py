@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
@@ -126,7 +126,7 @@ def sync(source: Source, folders: From = None, replace: ReplaceOther = False) ->
 
 
 @contextmanager
-def _watched(sweep: Sweep, store: Store, verb: str) -> Iterator[ProgressMonitor]:
+def _watched(sweep: Sweep, store: Store, verb: str) -> Generator[ProgressMonitor]:
     """Says what is doubtful of a sweep, then shows the progress of its trials."""
     for doubt in doubts(sweep):
         err.print(doubt, markup=False, highlight=False)

@@ -132,7 +132,7 @@ def sweeps_text(found: Sequence[Listed], width: int | None) -> str:
     """A line per sweep: its name and the first sentence about it; wrapped to a terminal's width."""
     longest = max((len(each.name) for each in found), default=0)
     indent = " " * (longest + 2)
-    lines = []
+    lines: list[str] = []
     for each in found:
         line = f"{each.name:<{longest}}  {_described(each)}"
         wrapped = textwrap.wrap(line, max(width, 40), subsequent_indent=indent) if width else [line]

@@ -16,7 +16,7 @@ from nodebench.data.subset import Whole, subset
 from nodebench.data.system import Flow, flow
 from nodebench.data.trajectory import Trajectory, spiral
 from nodebench.spec import TrialSpec
-from nodebench.spec.data import Dataset, RandomDataset
+from nodebench.spec.data import Dataset, Labeled, RandomDataset
 from nodebench.spec.settings import DATA_ARGUMENTS, import_part
 
 # The same for every trial, which takes a part of it.
@@ -51,7 +51,8 @@ def load_data(spec: TrialSpec, root: Path) -> Data | Trajectory | Flow:
     prepare(spec.data, root)
     whole = WHOLES.get(spec.data.name)
     if whole is not None:
-        return subset(spec.data, whole(spec.data, root))  # type: ignore[arg-type]
+        assert isinstance(spec.data, Labeled)
+        return subset(spec.data, whole(spec.data, root))
     loader = DRAWN.get(spec.data.name) or import_part(spec.data.name, DATA_ARGUMENTS)
     data: Data | Trajectory | Flow = loader(spec.data, _draw_seed(spec.data, spec.seed), root)
     return data

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -71,7 +71,7 @@ def publishing(
     store: Store,
     monitor: Monitor,
     publication: Publication,
-) -> Iterator[Published]:
+) -> Generator[Published]:
     """MLflow hears of all that is done to a sweep, and the report of it is written at the end."""
     found = Published()
     remember(sweep, store)

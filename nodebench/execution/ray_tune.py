@@ -10,7 +10,7 @@ import logging
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,7 @@ INFRASTRUCTURE_RETRIES = 3
 
 
 @contextlib.contextmanager
-def workers(root: Path) -> Iterator[Runner]:
+def workers(root: Path) -> Generator[Runner]:
     """What runs trials side by side on this machine, or on the cluster that RAY_ADDRESS names.
 
     Raises:
@@ -108,7 +108,7 @@ class Worker(tune.Trainable):
     (A function that calls `tune.report` would run in a thread which Tune polls every 0.2 s.)
     """
 
-    def setup(self, config: dict[str, Any], work: Work) -> None:  # type: ignore[override]
+    def setup(self, config: dict[str, Any], work: Work) -> None:  # pyrefly: ignore[bad-override]
         """Begins with the first pack."""
         work.find_code()
         self.work, self.pack = work, PackRun(work, config["ids"])
@@ -117,10 +117,10 @@ class Worker(tune.Trainable):
         """Reports what the pack came to next."""
         return self.pack.report()
 
-    def reset_config(self, config: dict[str, Any]) -> bool:
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Takes another pack in the same process."""
         self.pack.close()
-        self.pack = PackRun(self.work, config["ids"])
+        self.pack = PackRun(self.work, new_config["ids"])
         return True
 
     def cleanup(self) -> None:
@@ -134,8 +134,8 @@ class _InOrder(FIFOScheduler):
     Tune's own scheduler looks for the first of them among all that have ended, at each step.
     """
 
-    def choose_trial_to_run(self, _controller: Any) -> None:
-        return None
+    def choose_trial_to_run(self, tune_controller: Any) -> None:
+        """None."""
 
 
 class _Asha(ASHAScheduler):
@@ -145,8 +145,8 @@ class _Asha(ASHAScheduler):
         super().__init__(**settings)
         self._store = store
 
-    def on_trial_result(self, controller: Any, trial: Any, result: Any) -> str:
-        decision: str = super().on_trial_result(controller, trial, result)
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: Any) -> str:
+        decision: str = super().on_trial_result(tune_controller, trial, result)
         if decision == self.STOP:
             [trial_id] = trial.config["ids"]
             self._store.folder(trial_id).give_up()
@@ -155,7 +155,7 @@ class _Asha(ASHAScheduler):
 
 def _scheduler(stop: Stop | None, trials: Sequence[Trial], store: Store) -> TrialScheduler:
     if stop is None:
-        return _InOrder()  # type: ignore[no-untyped-call]
+        return _InOrder()
     data = trials[0].spec.data
     lengths = [trial.spec.train.epochs or 0 for trial in trials]
     return _Asha(
@@ -195,15 +195,15 @@ class _Forward(tune.Callback):
         """Nothing: Tune pickles its callbacks for a restore, where no monitor can follow."""
         return {}
 
-    def on_trial_start(self, *, trial: Any, **_: Any) -> None:  # type: ignore[override]
+    def on_trial_start(self, *, trial: Any, **_: Any) -> None:
         for trial_id in trial.config["ids"]:
             self._monitor.on_start(trial_id)
 
-    def on_trial_result(self, *, result: Any, **_: Any) -> None:  # type: ignore[override]
+    def on_trial_result(self, *, result: Any, **_: Any) -> None:
         for trial_id, row in result.get("rows", {}).items():
             self._monitor.on_epoch(trial_id, row)
 
-    def on_trial_complete(self, *, trial: Any, **_: Any) -> None:  # type: ignore[override]
+    def on_trial_complete(self, *, trial: Any, **_: Any) -> None:
         problems = (trial.last_result or {}).get("problems")
         if problems is None:  # a search has ended it, which its worker is about to write
             self._given_up += trial.config["ids"]
@@ -211,7 +211,7 @@ class _Forward(tune.Callback):
         for trial_id in trial.config["ids"]:
             self._monitor.on_end(trial_id, problems.get(trial_id))
 
-    def on_step_end(self, **_: Any) -> None:  # type: ignore[override]
+    def on_step_end(self, **_: Any) -> None:
         self.tell_given_up()
 
     def tell_given_up(self, *, is_last: bool = False) -> None:
@@ -222,14 +222,14 @@ class _Forward(tune.Callback):
                 self._given_up.remove(trial_id)
                 self._monitor.on_end(trial_id, None if has_result else "stopped by the search")
 
-    def on_trial_error(self, *, trial: Any, **_: Any) -> None:  # type: ignore[override]
+    def on_trial_error(self, *, trial: Any, **_: Any) -> None:
         self._stopper.failed = True
         for trial_id in trial.config["ids"]:
             self._monitor.on_end(trial_id, "its worker was lost or could not start")
 
 
 @contextlib.contextmanager
-def session(root: Path) -> Iterator[Path]:
+def session(root: Path) -> Generator[Path]:
     """Starts Ray or joins a cluster, unless Ray runs already; removes the files that Ray leaves.
 
     Gives the folder for Tune's own files, in `root`.
@@ -265,20 +265,20 @@ def ray_resources(root: Path) -> str:
 
 def _total() -> dict[str, float]:
     """What the nodes of the running Ray have together."""
-    found: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    found: dict[str, Any] = ray.cluster_resources()
     return found
 
 
 def _nodes() -> list[dict[str, float]]:
     """What each node of the running Ray has."""
-    found: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    found: list[dict[str, Any]] = ray.nodes()
     return [node["Resources"] for node in found if node["Alive"]]
 
 
 def _begin(storage: Path) -> None:
     """Starts Ray or joins it, and notes in `storage` what one started here will leave behind."""
     where, on_sigterm = address(), signal.getsignal(signal.SIGTERM)
-    how = {"address": where} if where else settings_here()
+    how: dict[str, Any] = {"address": where} if where else settings_here()
     try:
         context = ray.init(log_to_driver=False, logging_level=logging.ERROR, **how)
     except Exception as error:  # Ray has no class for what keeps it from starting

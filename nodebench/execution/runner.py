@@ -154,7 +154,7 @@ class _Waiting:
         """The trials in their order as they are free; ends when all are held for TRIAL_WAIT_S."""
         deadline = time.monotonic() + TRIAL_WAIT_S
         while self.trials and time.monotonic() < deadline:
-            held = []
+            held: list[Trial] = []
             for pack in packs(self.trials, options, slots=1):
                 busy = [trial for trial in pack if self._store.folder(trial.id).is_locked()]
                 held += busy

@@ -12,7 +12,7 @@ import itertools
 import os
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -114,7 +114,7 @@ class _Clock:
             self._batches = _without_end(self._task)
 
     @contextmanager
-    def problem_kept(self) -> Iterator[None]:
+    def problem_kept(self) -> Generator[None]:
         """Makes what keeps this trial from being timed its `problem`: others are timed anyway."""
         try:
             yield

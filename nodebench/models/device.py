@@ -52,7 +52,7 @@ class _Calls:
 
     def begin(self, _module: nn.Module, _inputs: tuple[Any, ...]) -> None:
         self._open.append(torch.autocast(self._device.type, torch.bfloat16))
-        self._open[-1].__enter__()  # type: ignore[no-untyped-call]
+        self._open[-1].__enter__()
 
     def end(self, _module: nn.Module, _inputs: tuple[Any, ...], output: Tensor | None) -> Any:
         self._open.pop().__exit__(None, None, None)

@@ -27,11 +27,9 @@ class TimeConv(Field):
     Shapes: y [batch, channels, ...] -> [batch, the convolution's outputs, ...].
     """
 
-    conv: nn.Conv1d | nn.Conv2d
-
-    def __init__(self, conv: nn.Module):
+    def __init__(self, conv: nn.Conv1d | nn.Conv2d):
         super().__init__()
-        self.conv = conv  # type: ignore[assignment]
+        self.conv = conv
 
     def forward(self, t: float | Tensor, y: Tensor) -> Tensor:
         """The convolution of y with a channel of constant t before it."""

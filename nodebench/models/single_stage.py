@@ -28,7 +28,7 @@ def conv_network(spec: TrialSpec, data: Data) -> nn.Module:
     if settings.augment_dim:
         stem.append(ZeroChannels(settings.augment_dim))
     return nn.Sequential(
-        OrderedDict(
+        OrderedDict[str, nn.Module](
             stem=stem,
             feature=feature_stage(spec, channels, space=2, activation=settings.activation),
             head=_head(settings, channels, data.classes),

@@ -37,7 +37,7 @@ def staged_network(spec: TrialSpec, data: Data) -> nn.Module:
     else:
         head = nn.Sequential(layer.norm(widest), layer.act(), *head)
     feature = nn.Sequential(*_blocks(spec, settings))
-    return nn.Sequential(OrderedDict(stem=stem, feature=feature, head=head))
+    return nn.Sequential(OrderedDict[str, nn.Module](stem=stem, feature=feature, head=head))
 
 
 def _blocks(spec: TrialSpec, settings: StagedNetwork) -> Iterator[nn.Module]:

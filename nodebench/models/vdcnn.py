@@ -46,7 +46,7 @@ def text_network(spec: TrialSpec, data: Data) -> nn.Module:
         nn.Linear(HIDDEN_UNITS, data.classes),
     )
     feature = feature_stage(spec, width, space=1, activation="relu")
-    return nn.Sequential(OrderedDict(stem=stem, feature=feature, head=head))
+    return nn.Sequential(OrderedDict[str, nn.Module](stem=stem, feature=feature, head=head))
 
 
 class TimeLast(nn.Module):

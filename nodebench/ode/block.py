@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -164,7 +164,9 @@ def by_backprop(model: nn.Module) -> bool:
 
 
 @contextlib.contextmanager
-def solved_by(model: nn.Module, solver: Solver, gradient: Gradient | None = None) -> Iterator[None]:
+def solved_by(
+    model: nn.Module, solver: Solver, gradient: Gradient | None = None
+) -> Generator[None]:
     """Gives the model's ODE blocks another solver, and gradient, for a while."""
     trained = [(block, block.solver, block.gradient) for block in ode_blocks(model)]
     try:
@@ -177,7 +179,7 @@ def solved_by(model: nn.Module, solver: Solver, gradient: Gradient | None = None
 
 
 @contextlib.contextmanager
-def recorded(model: nn.Module) -> Iterator[list[BlockSolve]]:
+def recorded(model: nn.Module) -> Generator[list[BlockSolve]]:
     """Collects what the model's ODE blocks solve, in order."""
     solves: list[BlockSolve] = []
     before = [(block, block.on_solve) for block in ode_blocks(model)]
@@ -191,7 +193,7 @@ def recorded(model: nn.Module) -> Iterator[list[BlockSolve]]:
 
 
 @contextlib.contextmanager
-def batch_statistics(model: nn.Module) -> Iterator[None]:
+def batch_statistics(model: nn.Module) -> Generator[None]:
     """Lets batch norm inside ODE blocks use, in evaluation mode, the statistics of each batch."""
     norms = [
         norm

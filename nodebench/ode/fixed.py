@@ -53,7 +53,7 @@ class Stepper(ABC):
     method carries nothing else; see `reversible.py` for methods that do.
     """
 
-    def start(self, _f: RightHandSide, _t: float, y: State) -> Carry:
+    def start(self, _f: RightHandSide, _t: float, y: State, /) -> Carry:
         """What the first step takes."""
         return (y,)
 

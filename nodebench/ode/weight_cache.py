@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Generator, Hashable
 from typing import Any, TypeVar, cast
 
 from torch import nn
@@ -15,10 +15,11 @@ _values: dict[Hashable, Any] | None = None
 
 
 @contextlib.contextmanager
-def weights_made_once() -> Iterator[None]:
+def weights_made_once() -> Generator[None]:
     """Meanwhile, weight norms and whatever else is made `once_per_solve` are made once."""
     global _values
-    outer, _values = _values, {} if _values is None else _values
+    outer = _values
+    _values = {} if outer is None else outer
     try:
         with parametrize.cached():
             yield

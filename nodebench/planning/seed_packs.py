@@ -94,7 +94,7 @@ def _pays(spec: TrialSpec) -> bool:
     """
     if not isinstance(spec.model, PlainOde) or spec.model.field == "conv":
         return False
-    dimensions = {Spheres: getattr(spec.data, "dim", 0), ThreeMinima: 2}
+    dimensions: dict[type, int] = {Spheres: getattr(spec.data, "dim", 0), ThreeMinima: 2}
     return spec.model.field == "linear" or (
         dimensions.get(type(spec.data), DENSE_POSITIONS + 1) <= DENSE_POSITIONS
     )

@@ -40,7 +40,7 @@ def chosen(sweep: Sweep, only: Sequence[str], shard: str) -> frozenset[str]:
     for text in only:
         path, equals, value = text.partition("=")
         try:
-            found = {path.strip(): parse(value)} if equals else {}
+            found: dict[str, Any] = {path.strip(): parse(value)} if equals else {}
         except yaml.YAMLError:
             found = {}
         cell |= found

@@ -168,7 +168,7 @@ def _front(found: Findings) -> list[AnswerLine]:
 def _claims(sweep: Sweep, checked: Sequence[Checked]) -> list[AnswerLine]:
     size = sweep.made.size
     where = f" (in the {size} form)" if size != "full" else ""
-    lines = []
+    lines: list[AnswerLine] = []
     for name, has_source in (("[Claims](#claims)", True), ("[Expectations](#expectations)", False)):
         counts = Counter(each.text for each in checked if each.has_source is has_source)
         parts = _enumerated([f"{count} {text}" for text, count in counts.items()])

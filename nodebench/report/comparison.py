@@ -150,7 +150,7 @@ def _cells(*tables: pd.DataFrame) -> Cells:
         keys = [tuple(map(_setting_text, row)) for row in settings]
         groups.append({key: table[[k == key for k in keys]] for key in dict.fromkeys(keys)})
     every = dict.fromkeys([*groups[1], *groups[0]])
-    return {k: tuple(g.get(k, t[:0]) for g, t in zip(groups, tables, strict=True)) for k in every}  # type: ignore[misc]
+    return {k: (groups[0].get(k, tables[0][:0]), groups[1].get(k, tables[1][:0])) for k in every}
 
 
 def _settings(table: pd.DataFrame) -> list[str]:

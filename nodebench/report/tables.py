@@ -88,7 +88,7 @@ def cell_text(value: Any) -> str:
         return NO_VALUE
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
-    if isinstance(value, list | tuple):
+    if isinstance(value, (list, tuple)):
         return ", ".join(map(cell_text, value)) or NO_VALUE
     return str(value)
 

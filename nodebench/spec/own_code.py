@@ -12,7 +12,7 @@ import os
 import stat
 import sys
 import sysconfig
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from importlib.machinery import ModuleSpec, PathFinder
@@ -60,7 +60,7 @@ def own_modules(module: str) -> dict[str, str]:
 
 
 @contextmanager
-def known_alone(paths: Sequence[str]) -> Iterator[None]:
+def known_alone(paths: Sequence[str]) -> Generator[None]:
     """Refuses, at its end, what the user's parts imported meanwhile and `own_modules` cannot know.
 
     Raises:
@@ -138,7 +138,7 @@ class _Source:
         try:
             tree = ast.parse(content)
         except (SyntaxError, ValueError):  # not Python's text, or what its import will complain of
-            self.nodes, self.has_code = [], True
+            self.nodes, self.has_code = list[ast.AST](), True
         else:
             self.nodes, self.has_code = list(ast.walk(tree)), not all(map(_is_text, tree.body))
 

@@ -63,7 +63,8 @@ def choice(
         custom_error_message=kind,
         custom_error_context={"known": ", ".join(table)},
     )
-    return Annotated[reduce(or_, tagged), by_name]
+    parts: Any = reduce(or_, tagged)
+    return Annotated[parts, by_name]
 
 
 def from_name(value: Any) -> Any:
@@ -84,7 +85,7 @@ def _finite(value: Any) -> Any:
     """Refuses what JSON, and so a trial's id, cannot tell from null."""
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"a number should be finite, found `{value}`")
-    if isinstance(value, dict | list | tuple):
+    if isinstance(value, (dict, list, tuple)):
         for inner in value.values() if isinstance(value, dict) else value:
             _finite(inner)
     return value

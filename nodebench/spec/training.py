@@ -147,7 +147,7 @@ class Term(Settings):
     @model_validator(mode="before")
     @classmethod
     def _from_weight(cls, value: Any) -> Any:
-        return value if isinstance(value, dict | Settings) else {"weight": value}
+        return value if isinstance(value, (dict, Settings)) else {"weight": value}
 
 
 class Kinetic(Term):
@@ -173,7 +173,7 @@ class Taylor(Term):
     @model_validator(mode="before")
     @classmethod
     def _has_an_order(cls, value: Any) -> Any:
-        if not isinstance(value, dict | Settings):
+        if not isinstance(value, (dict, Settings)):
             raise ValueError("`taylor` needs two numbers, such as `{order: 2, weight: 0.01}`")
         return value
 
@@ -189,7 +189,7 @@ class Steer(Settings):
     @model_validator(mode="before")
     @classmethod
     def _from_half_width(cls, value: Any) -> Any:
-        return value if isinstance(value, dict | Settings) else {"half_width": value}
+        return value if isinstance(value, (dict, Settings)) else {"half_width": value}
 
 
 class Regularize(Settings):
@@ -213,7 +213,7 @@ class Regularize(Settings):
     @model_validator(mode="before")
     @classmethod
     def _from_list(cls, value: Any) -> Any:
-        if not isinstance(value, list | tuple):
+        if not isinstance(value, (list, tuple)):
             return value
         names = [part.get("name") if isinstance(part, dict) else part for part in value]
         if not all(isinstance(part, dict) and isinstance(part.get("name"), str) for part in value):

@@ -7,7 +7,7 @@ import fcntl
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import IO, Any
 
@@ -18,7 +18,7 @@ LOOK_S = 1.0
 
 
 @contextlib.contextmanager
-def held(path: Path, what: str, wait_s: float = 0.0, *, shared: bool = False) -> Iterator[None]:
+def held(path: Path, what: str, wait_s: float = 0.0, *, shared: bool = False) -> Generator[None]:
     """Holds a lock file for this process; the system lets go when the process dies.
 
     A `shared` lock keeps out only those who want it for themselves.
@@ -43,7 +43,7 @@ def held(path: Path, what: str, wait_s: float = 0.0, *, shared: bool = False) ->
 
 
 @contextlib.contextmanager
-def _signed(file: IO[str]) -> Iterator[None]:
+def _signed(file: IO[str]) -> Generator[None]:
     """A lock file that says meanwhile who holds it, unless the disk is full."""
     since = time.strftime("%Y-%m-%d %H:%M:%S")
     text = f"process {os.getpid()} on {socket.gethostname()}, since {since}"
@@ -58,7 +58,7 @@ def _signed(file: IO[str]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def unheld(path: Path) -> Iterator[bool]:
+def unheld(path: Path) -> Generator[bool]:
     """Keeps others from taking a lock meanwhile; False where a process holds it already.
 
     Writes nothing, so that it works in a folder that is read-only.

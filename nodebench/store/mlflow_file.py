@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -128,7 +128,7 @@ def _has_tables(database: sqlite3.Connection) -> bool:
 
 
 @contextlib.contextmanager
-def _read(file: Path) -> Iterator[sqlite3.Connection]:
+def _read(file: Path) -> Generator[sqlite3.Connection]:
     address = f"{file.resolve().as_uri()}?mode=ro"
     with contextlib.closing(sqlite3.connect(address, uri=True)) as database:
         yield database

@@ -11,7 +11,7 @@ import shutil
 import socket
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 from nodebench.store.lock import held, holder
@@ -52,7 +52,7 @@ def _age_s(path: Path) -> float:
 
 
 @contextlib.contextmanager
-def claimed(root: Path, kind: str) -> Iterator[Path]:
+def claimed(root: Path, kind: str) -> Generator[Path]:
     """A new folder that counts as this process's meanwhile; removed by whoever asked for it."""
     folder = new_folder(root, kind)
     folder.mkdir(parents=True)
@@ -61,7 +61,7 @@ def claimed(root: Path, kind: str) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def scratch(root: Path, kind: str) -> Iterator[Path]:
+def scratch(root: Path, kind: str) -> Generator[Path]:
     """A folder of this process alone, gone at the end, as are those of killed processes."""
     for leftover in abandoned(root, kind):
         shutil.rmtree(leftover, ignore_errors=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +116,7 @@ class SweepRecord:
         write(self._memo_file, json.dumps(self.memo() | values))
 
     @contextlib.contextmanager
-    def run_lock(self, shard: str = "1/1") -> Iterator[None]:
+    def run_lock(self, shard: str = "1/1") -> Generator[None]:
         """Holds the right to run the sweep, or one shard `i/n` of it, while other shards may run.
 
         Raises:

@@ -159,7 +159,7 @@ def _check_size(tree: Any) -> None:
     """Refuses a tree that is too large when aliases are written out, as a tree in itself is."""
     level, count = [tree], 0
     for _ in range(DEEPEST):
-        groups = [value for value in level if isinstance(value, dict | list)]
+        groups = [value for value in level if isinstance(value, (dict, list))]
         count += sum(map(len, groups))
         if count > MOST_VALUES:
             raise yaml.YAMLError(f"it has more than {MOST_VALUES:,} values with aliases expanded")

@@ -37,7 +37,7 @@ def _message(detail: ErrorDetails, path: TreePath, owner: type[Settings] | None)
     if kind == "extra_forbidden":
         return unknown(path[-1], "field", owner.model_fields if owner else ())
     if kind == "literal_error":
-        field = next(str(key) for key in reversed(path) if isinstance(key, str))
+        field = next(key for key in reversed(path) if isinstance(key, str))
         if len(path) > 1 and path[-2] in BY_PLACE:
             field = str(path[-2])
         kind = f"value of `{field}`" if isinstance(path[-1], int) else field
@@ -73,7 +73,8 @@ def _follow(owner: type[Settings], loc: TreePath) -> tuple[TreePath, type[Settin
     choices: dict[str, type[Settings]] = {}
     for key in loc:
         if str(key) in choices and len(choices) > 1:
-            here, choices = choices[str(key)], {}
+            here = choices[str(key)]
+            choices = {}
             continue
         path.append(key)
         if here is not None:
@@ -91,7 +92,7 @@ def _inside(tree: object, path: TreePath) -> TreePath:
     for depth, key in enumerate(path):
         if isinstance(tree, dict):
             tree = tree.get(key)
-        elif isinstance(tree, list | tuple) and isinstance(key, int) and key < len(tree):
+        elif isinstance(tree, (list, tuple)) and isinstance(key, int) and key < len(tree):
             tree = tree[key]
         else:
             return path[:depth]

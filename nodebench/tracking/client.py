@@ -13,7 +13,7 @@ import socket
 import sqlite3
 import tempfile
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -118,7 +118,7 @@ def _make(file: Path) -> None:
 
 
 @contextlib.contextmanager
-def _not_waiting_for_the_disk() -> Iterator[None]:
+def _not_waiting_for_the_disk() -> Generator[None]:
     """Meanwhile, a database that is opened leaves to the system when it is written."""
 
     def relax(connection: Any, _record: Any) -> None:
@@ -147,7 +147,7 @@ def _is_by_proxy(scheme: str) -> bool:
 
 
 @contextlib.contextmanager
-def _impatient() -> Iterator[None]:
+def _impatient() -> Generator[None]:
     """Makes MLflow ask a server once, and wait for seconds only."""
     names = "MLFLOW_HTTP_REQUEST_MAX_RETRIES", "MLFLOW_HTTP_REQUEST_TIMEOUT"
     before = {name: os.environ.get(name) for name in names}
@@ -199,11 +199,11 @@ def has_artifact(client: MlflowClient, run_id: str, name: str) -> bool:
 
 def is_deleted(experiment: Experiment) -> bool:
     """Whether an experiment was deleted in MLflow's pages, where it can be restored."""
-    return bool(experiment.lifecycle_stage == "deleted")
+    return experiment.lifecycle_stage == "deleted"
 
 
 @contextlib.contextmanager
-def explained(uri: str) -> Iterator[None]:
+def explained(uri: str) -> Generator[None]:
     """Turns MLflow's errors into one that says where it was sought and what to do."""
     try:
         yield

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from nodebench.tracking.client import (
 
 
 @contextmanager
-def restored_store(sweep: Sweep, source: Store) -> Iterator[Store]:
+def restored_store(sweep: Sweep, source: Store) -> Generator[Store]:
     """A store of a sweep's trials, made of MLflow's artifacts, that is removed in the end.
 
     `source` is the store next to which the default MLflow file lies.

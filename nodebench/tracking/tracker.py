@@ -84,7 +84,7 @@ class Tracker:
         logged = self._rows.get(run_id) if run_id else None
         params = [] if logged else [Param(p, str(value)) for p, value in trial.settings.items()]
         metrics = [metric for row in history[logged or 0 :] for metric in forms.epoch_metrics(row)]
-        tags = []
+        tags: list[RunTag] = []
         if result is not None:
             judged = judge(trial, self.sweep, self.store)
             metrics += forms.training_metrics(result) + forms.timing_metrics(folder)

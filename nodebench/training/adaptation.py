@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from typing import Any, ClassVar
 
@@ -254,7 +254,7 @@ def initial_step_size(f: nn.Module, y0: Tensor, order: int) -> float:
 
 
 @contextmanager
-def _bystanding(model: nn.Module) -> Iterator[None]:
+def _bystanding(model: nn.Module) -> Generator[None]:
     """Looks at a model in training without leaving a trace in it or in its random numbers."""
     with torch.no_grad(), torch.random.fork_rng(), buffers_kept(model):
         yield

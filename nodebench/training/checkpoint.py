@@ -6,7 +6,7 @@ import contextlib
 import io
 import operator
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -103,7 +103,7 @@ class EpochSums:
             each: {name: value.to(device) for name, value in getattr(self, each).items()}
             for each in ("measures", "regularizers")
         }
-        return EpochSums(**{**vars(self), "loss": self.loss.to(device), **moved})
+        return replace(self, loss=self.loss.to(device), **moved)
 
 
 @dataclass

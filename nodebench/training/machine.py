@@ -9,7 +9,7 @@ import platform
 import resource
 import socket
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ def set_precision(precision: str) -> None:
 
 
 @contextmanager
-def torch_settings_kept() -> Iterator[None]:
+def torch_settings_kept() -> Generator[None]:
     """Gives the process its threads and precision back, which trials set: it may be a notebook."""
     cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
     threads, before = torch.get_num_threads(), (cudnn.allow_tf32, matmul.allow_tf32)
@@ -87,7 +87,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 @contextmanager
-def where_memory_suffices() -> Iterator[None]:
+def where_memory_suffices() -> Generator[None]:
     """Runs what it encloses; gives it up where memory does not suffice."""
     try:
         yield
@@ -135,7 +135,7 @@ def return_freed_memory() -> None:
 
 
 @contextmanager
-def freed_memory_returned() -> Iterator[None]:
+def freed_memory_returned() -> Generator[None]:
     """Meanwhile, what is freed goes back to the system; afterwards, it is kept."""
     return_freed_memory()
     try:
@@ -154,7 +154,7 @@ def memory_in_use(device: torch.device) -> int:
 def peak_memory(device: torch.device) -> int:
     """Bytes at the peak: on a GPU what torch allocated, else the whole process's."""
     if device.type == "cuda":
-        return int(torch.cuda.max_memory_allocated(device))
+        return torch.cuda.max_memory_allocated(device)
     return _process_memory("VmHWM")
 
 
@@ -171,23 +171,23 @@ def memory_of(device: torch.device, work: Callable[[], object]) -> int:
         torch.cuda.reset_peak_memory_stats(device)
         work()
         synchronize(device)
-        return int(torch.cuda.max_memory_allocated(device)) - before
+        return torch.cuda.max_memory_allocated(device) - before
     alive = _Alive()
     with alive:
         work()
     return alive.peak
 
 
-class _Alive(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Alive(TorchDispatchMode):
     """The bytes of the storages that operations have made and nobody has let go of."""
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.now = self.peak = 0
         self._known = weakref.WeakSet[torch.UntypedStorage]()
 
     def __torch_dispatch__(
-        self, func: Any, _types: Any, args: Any = (), kwargs: Any = None
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> object:
         given = {storage._cdata for storage in _storages((args, kwargs))}
         out = func(*args, **(kwargs or {}))

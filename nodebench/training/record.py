@@ -166,7 +166,7 @@ def _summary(state: TrainState, data: Dataset, chance: float | None) -> dict[str
         headline, sign = data.headline, 1 if data.higher_is_better else -1
         tested = [row for row in state.history if headline in row]
         judge = f"val_{data.metric}" if tested and f"val_{data.metric}" in tested[0] else headline
-        best = max(tested, key=lambda row: sign * row[judge], default={})
+        best: Row = max(tested, key=lambda row: sign * row[judge], default={})
         summary |= {k: v for k, v in state.history[-1].items() if k not in ("epoch", "time")}
         if best:
             summary |= {f"best_{headline}": best[headline], "best_epoch": best["epoch"]}

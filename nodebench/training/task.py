@@ -54,7 +54,7 @@ class Task(ABC, Generic[BatchType]):
 
     batches_per_epoch: int
     test_passes: int = 1
-    device: torch.device
+    device: torch.device  # torch's types make it a descriptor, which cannot be set
     chance: float | None = None
 
     @abstractmethod
@@ -89,7 +89,7 @@ class Task(ABC, Generic[BatchType]):
             Diverged: if the loss is not finite.
         """
 
-    def trajectories(self, _model: nn.Module) -> list[Row]:
+    def trajectories(self, _model: nn.Module, /) -> list[Row]:
         """Paths that a report draws; none by default."""
         return []
 

@@ -202,13 +202,13 @@ def _evaluate(trial: Trial, prepared: Prepared, folder: TrialFolder) -> None:
 
 
 @contextmanager
-def _captured_warnings(folder: TrialFolder) -> Iterator[None]:
+def _captured_warnings(folder: TrialFolder) -> Generator[None]:
     """Sends Python's warnings to the trial's log.
 
     Those of a pack go to the log of every trial in it: Python gives each warning once a process.
     """
     handler = logging.Handler()
-    handler.emit = lambda record: folder.log(record.getMessage())  # type: ignore[method-assign]
+    handler.emit = lambda record: folder.log(record.getMessage())  # pyrefly: ignore[method-assign]
     logger = logging.getLogger("py.warnings")
     logger.addHandler(handler)
     logging.captureWarnings(True)

@@ -15,7 +15,7 @@ from nodebench.data.dataset import Data, Split, balanced
 from nodebench.errors import DataError
 from tests.support.fake_datasets import WRITERS, loaded
 
-test_batches.__test__ = False  # type: ignore[attr-defined]  # a name, not a test
+test_batches.__test__ = False  # a name, not a test
 
 # ----------------------------------------------------------------------------------- subsets
 
@@ -112,7 +112,7 @@ def test_sizes_that_a_users_own_files_do_not_have_are_refused_when_they_are_read
 def numbered(count: int, **settings: object) -> Data:
     """Samples whose input and target are their number."""
     split = Split(torch.arange(count).float().unsqueeze(1), torch.arange(count))
-    return Data(split, split, None, classes=count, **settings)  # type: ignore[arg-type]
+    return Data(split, split, None, classes=count, **settings)
 
 
 def order(data: Data, seed: int, epoch: int, batch_size: int = 4) -> list[int]:
@@ -171,7 +171,7 @@ def pictures(count: int = 40, dtype: torch.dtype = torch.float32, **settings: ob
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(1, 256, (count, 3, 10, 8), generator=generator).to(dtype)
     split = Split(images, torch.arange(count))
-    return Data(split, split, None, classes=count, **settings)  # type: ignore[arg-type]
+    return Data(split, split, None, classes=count, **settings)
 
 
 def windows(image: Tensor) -> dict[bytes, tuple[int, int]]:

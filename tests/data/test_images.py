@@ -13,7 +13,7 @@ from nodebench.data.load import census
 from nodebench.spec.data import DATASETS, Images
 from tests.support.fake_datasets import FILES, WRITERS, colors, images, jpeg, labels, loaded
 
-test_batches.__test__ = False  # type: ignore[attr-defined]  # a name, not a test
+test_batches.__test__ = False  # a name, not a test
 
 SHAPES = {
     "mnist": (1, 28, 28),

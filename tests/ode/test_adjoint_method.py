@@ -31,7 +31,7 @@ def oracle(field: nn.Module, times: Sequence[float], **settings: object) -> dict
         t = torch.tensor(times, dtype=torch.float64)
         return torchdiffeq.odeint_adjoint(block.f, y0, t, **settings)
 
-    block.trajectory = trajectory  # type: ignore[method-assign]
+    block.trajectory = trajectory
     return gradients(block, times)
 
 
@@ -102,7 +102,7 @@ def test_the_adjoint_may_have_a_solver_of_its_own() -> None:
 def test_the_adjoint_of_the_logistic_equation_is_exact() -> None:
     y0 = LOGISTIC.y0.clone().requires_grad_()
     f = nn.Module()
-    f.forward = lambda t, y: LOGISTIC.f(t, y)  # type: ignore[method-assign]
+    f.forward = lambda t, y: LOGISTIC.f(t, y)
     ODEBlock(f, Solver(method="dopri5", tol=1e-10), Gradient(name="adjoint"))(y0).sum().backward()
     # y(1) = 1 / (1 + (1/y0 - 1) e^-2), hence dy(1)/dy0 = (y(1)/y0)² e^-2.
     expected = (LOGISTIC.exact(1.0) / LOGISTIC.y0).square() * torch.tensor(-2.0).double().exp()

@@ -177,7 +177,7 @@ def test_a_gradient_flows_from_each_output_time(name: str) -> None:
     for index, t in enumerate((0.0, 0.4, 1.0)):
         y0 = DECAY.y0.clone().requires_grad_()
         f = nn.Module()
-        f.forward = lambda t, y: DECAY.f(t, y)  # type: ignore[method-assign]
+        f.forward = lambda t, y: DECAY.f(t, y)
         block = ODEBlock(f, rk4_for(name, steps=16), Gradient(name=name))
         block.trajectory(y0, (0.0, 0.4, 1.0))[index].sum().backward()
         expected = torch.full_like(y0, -0.7 * t).exp()

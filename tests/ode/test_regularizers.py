@@ -297,7 +297,7 @@ def test_random_numbers_follow_from_the_seed_the_iteration_and_the_block() -> No
     times: list[float] = []
     for block in blocks:
         block.on_solve = lambda solve: times.append(solve[2][-1])
-    penalty(blocks, start().detach(), {"steer": 0.5})  # type: ignore[arg-type]
+    penalty(blocks, start().detach(), {"steer": 0.5})
     assert times[0] != times[1]
 
 

@@ -91,7 +91,7 @@ def along_the_accepted_steps(solver: Solver, times: tuple[float, ...]) -> dict[s
         field = over_states(Counted(block.f, ignored))
         return torch.stack([y for (y,) in integrate(field, (y0,), grids, trace.stepper)])
 
-    block.trajectory = trajectory  # type: ignore[method-assign]
+    block.trajectory = trajectory
     return gradients(block, times)
 
 

@@ -75,7 +75,7 @@ def test_an_adaptive_method_states_torchdiffeqs_order_and_stages(name: str) -> N
     ids=["method", "norm", "gradient", "activation", "dynamics", "augmentation", "scipy"],
 )
 def test_what_a_sweep_may_name_is_what_the_table_holds(literal: object, table: object) -> None:
-    assert list(get_args(literal)) == list(table)  # type: ignore[call-overload]
+    assert list(get_args(literal)) == list(table)
 
 
 @pytest.mark.parametrize(

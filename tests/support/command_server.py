@@ -175,7 +175,7 @@ def _fork_the_mirror() -> None:
         is_alone = len(os.listdir("/proc/self/task")) == 1
         return multiprocessing.get_context("fork" if is_alone else "spawn")
 
-    background.multiprocessing = types.SimpleNamespace(get_context=get_context)  # type: ignore
+    background.multiprocessing = types.SimpleNamespace(get_context=get_context)
 
 
 def _begun(orders: socket.socket) -> tuple[int, int] | None:

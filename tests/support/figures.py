@@ -29,10 +29,10 @@ EMPTY = {
 
 def leave_unrendered() -> None:
     """From now on this process writes an empty picture for a figure."""
-    Figure.savefig = _write_empty  # type: ignore[method-assign]
-    Figure.draw_without_rendering = lambda _figure: None  # type: ignore[method-assign]
-    Figure.tight_layout = lambda _figure, **_how: None  # type: ignore[method-assign]
-    Figure.get_tightbbox = lambda _figure: Bbox.unit()  # type: ignore[method-assign]
+    Figure.savefig = _write_empty
+    Figure.draw_without_rendering = lambda _figure: None
+    Figure.tight_layout = lambda _figure, **_how: None
+    Figure.get_tightbbox = lambda _figure: Bbox.unit()
 
 
 @contextmanager

@@ -24,7 +24,7 @@ SPAWNING = background.multiprocessing
 def fork_writers() -> None:
     """From now on this process forks them, from a server that is started for the first."""
     multiprocessing.set_forkserver_preload(["tests.support.with_mlflow"])
-    background.multiprocessing = types.SimpleNamespace(get_context=_context)  # type: ignore
+    background.multiprocessing = types.SimpleNamespace(get_context=_context)
 
 
 @contextlib.contextmanager

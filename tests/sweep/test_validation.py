@@ -9,7 +9,7 @@ from tests.support.planned_sweeps import BASE, write_sweep
 
 def faults(path: Path, **options: object) -> list[str]:
     with pytest.raises(SweepError) as caught:
-        load(path, **options)  # type: ignore[arg-type]
+        load(path, **options)
     return [str(fault) for fault in caught.value.faults]
 
 

@@ -105,7 +105,7 @@ class _Chained(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, chain: Chain, t: float, x: Tensor, *_weights: Tensor) -> Tensor:
-        images, counts, arrays = to_array(x), [], list[Any]()
+        images, counts, arrays = to_array(x), list[int](), list[Any]()
         for operation in chain.operations:
             images, kept = operation.output(images, t)
             arrays += kept

@@ -74,13 +74,14 @@ class Convolution(Operation):
         self._filters = weight.detach().permute(2, 3, 1, 0).contiguous().numpy()
         size = _size(x.shape[2:], len(self._filters), *self._grid)
         self._summands = _summands(conv.bias, (*size, len(weight)), self._filters.dtype)
+        self._of_time: Any = None
         if of_time is not None:
             self._of_time = of_time.detach().permute(0, 2, 3, 1).contiguous().numpy()
 
     def output(self, x: Any, t: float) -> tuple[Any, tuple[Any, ...]]:
         """The output; the input is kept."""
         summands = self._summands
-        if self.of_time is not None:
+        if self._of_time is not None:
             of_time = self._of_time * self._of_time.dtype.type(t)
             summands = np.concatenate([summands, of_time]) if len(summands) else of_time
         return _convolved(x, self._filters, summands, self._grid, least=self.least), (x,)

@@ -43,7 +43,7 @@ def convolve(items, out, x, weights, summands, grid, least, rectified):
                 of = ((n * height + top) * width + first) * inputs
                 by = (up * taps + left) * inputs * outputs
                 for k in range(0, outputs, VECTORS * VECTOR_BYTES // x.itemsize):
-                    add_tile(  # type: ignore[call-arg]  # numba passes the first one
+                    add_tile(
                         (out, to + k, rows * columns * outputs),
                         (x, of, height * width * inputs, width * inputs, 1),
                         (weights, by + k, taps * inputs * outputs, outputs),
@@ -74,7 +74,7 @@ def pull_weights(items, by_weights, by_out, x, grid):
                 of = ((n * height + top * stride + down) * width + left * stride + right) * inputs
                 for i in range(items[0] * TILE_ROWS, items[1] * TILE_ROWS, TILE_ROWS):
                     for k in range(0, outputs, VECTORS * VECTOR_BYTES // x.itemsize):
-                        add_tile(  # type: ignore[call-arg]
+                        add_tile(
                             (by_weights, (tap * inputs + i) * outputs + k, outputs),
                             (x, of + i, 1, stride * width * inputs, stride * inputs),
                             (by_out, by + k, columns * outputs, outputs),

@@ -23,7 +23,7 @@ NORM_LAYERS: dict[str, Callable[[int, int], nn.Module]] = {
 }
 
 # A layer -> the same layer, its weight a function of new parameters.
-WEIGHT_NORM_LAYERS: dict[str, Callable[[nn.Module], nn.Module]] = {
+WEIGHT_NORM_LAYERS: dict[str, Callable[[nn.Module], Any]] = {
     "wn": parametrizations.weight_norm,
     "sn": parametrizations.spectral_norm,
 }
@@ -50,7 +50,9 @@ class LayerFactory:
     activation: str | None = "relu"
     space: int = 2
 
-    def conv(self, inputs: int, outputs: int, kernel: int, **settings: Any) -> nn.Module:
+    def conv(
+        self, inputs: int, outputs: int, kernel: int, **settings: Any
+    ) -> nn.Conv1d | nn.Conv2d:
         """A convolution, under the weight norm if there is one."""
         conv = (nn.Conv1d, Conv2d)[self.space - 1](inputs, outputs, kernel, **settings)
         weight_norm = norm_parts(self.norm_word or "nf")[1]

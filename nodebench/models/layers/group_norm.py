@@ -20,7 +20,7 @@ class GroupNorm(nn.GroupNorm):
     Shapes: [batch, channels, ...], as the input.
     """
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:  # pyrefly: ignore[bad-override-param-name]
         """The input with mean 0 and variance 1 in each group, then scaled and shifted."""
         if are_compiled(x) and can_normalize(self, x):
             return Chain([Normalization(self)])(0.0, x)

@@ -26,7 +26,7 @@ def multiply(out, to, start, weights, place, shape, x, of):
     samples = VECTORS * VECTOR_BYTES // out.itemsize
     for j in range(0, BLOCK, samples):
         for i in range(0, outputs, LANES):
-            set_tile(  # type: ignore[call-arg]  # numba passes the first one
+            set_tile(
                 (out, (to[0] + i) * out_pitch + to[1] * BLOCK + j, out_pitch),
                 (values, first + i * distance, distance),
                 (weights, place + i * inputs, inputs, 0, 1),

@@ -6,7 +6,7 @@ A backward pass that calls it again must not move them on.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import AbstractContextManager
 
 import torch
@@ -66,7 +66,7 @@ def buffers_kept(
 
 
 @contextlib.contextmanager
-def settled_weights(module: nn.Module) -> Iterator[None]:
+def settled_weights(module: nn.Module) -> Generator[None]:
     """Stops power iterations, so that spectral norms are those of the forward solve."""
     iterating = [
         part

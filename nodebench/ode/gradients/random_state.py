@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections import abc
 
 import torch
 from torch import Tensor
@@ -31,7 +31,7 @@ class Generator:
             torch.set_rng_state(state)
 
     @contextlib.contextmanager
-    def back_at(self, state: Tensor | None) -> Iterator[None]:
+    def back_at(self, state: Tensor | None) -> abc.Generator[None]:
         """Meanwhile, what is drawn is what was drawn from `state` on; nothing changes for None."""
         if state is None:
             yield

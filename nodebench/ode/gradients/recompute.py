@@ -92,4 +92,5 @@ def _cut(grids: Sequence[StepTimes], segments: int | str) -> Iterator[list[tuple
             done, first = done + until - first, until
             if done == bound:
                 yield segment
-                segment, bound = [], next(bounds, 0)
+                segment = []
+                bound = next(bounds, 0)

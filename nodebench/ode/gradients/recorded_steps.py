@@ -127,7 +127,7 @@ def _controlled(
 
     solve = ControlledSolve(field, solver, times, f.norm, note)
     at = solve.start((y0,))
-    intervals, states = [], [y0]
+    intervals, states = list[list[RecordedStep]](), [y0]
     for end in times[1:]:
         at = solve.reach(end, at)
         intervals.append(taken.copy())

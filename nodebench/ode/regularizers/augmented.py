@@ -9,7 +9,8 @@ steps follow the errors of the state alone, as in the code of Finlay et al. 2020
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections import abc
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 
 import torch
@@ -103,7 +104,7 @@ class Augmented(Field):
 
 
 @contextlib.contextmanager
-def _batch_statistics_alone(norms: Sequence[_BatchNorm]) -> Iterator[None]:
+def _batch_statistics_alone(norms: Sequence[_BatchNorm]) -> abc.Generator[None]:
     """Meanwhile, batch norms that train use the batch's statistics and update no others."""
     training = [norm for norm in norms if norm.training]
     kept = [

@@ -44,6 +44,6 @@ class Regularizer:
         """Where a solve over [0, t1] ends instead."""
         return t1
 
-    def integrand(self, _y0: Tensor) -> Integrand | None:
+    def integrand(self, _y0: Tensor, /) -> Integrand | None:
         """What is squared and integrated along the solve from y0, if anything."""
         return None

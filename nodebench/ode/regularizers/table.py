@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -62,7 +62,7 @@ class Regularizers:
         self._seed = seed
 
     @contextlib.contextmanager
-    def of_step(self, model: nn.Module, iteration: int) -> Iterator[Penalty]:
+    def of_step(self, model: nn.Module, iteration: int) -> Generator[Penalty]:
         """Regularizes what the model's ODE blocks solve meanwhile, in this training iteration."""
         blocks = ode_blocks(model)
         made = [Regularization(self._made(iteration, number)) for number in range(len(blocks))]

@@ -47,17 +47,17 @@ def with_own_gradients(sweep: Sweep, results: pd.DataFrame, measured: pd.DataFra
 def _powers(sweep: Sweep, results: pd.DataFrame) -> dict[str, float]:
     """Trial -> power of the memory over the number of steps."""
     memory = results.set_index(TRIAL)["gradient_memory_bytes"].dropna().to_dict()
-    alike: dict[tuple[object, ...], list[Trial]] = {}
+    alike: dict[str, dict[str, tuple[float, float]]] = {}
     for trial in sweep.trials:
         solver = trial.spec.solver
         if trial.id in memory and solver and solver.steps:
             rest = trial.spec.model_copy(update={"solver": solver.model_copy(update={"steps": 1})})
-            alike.setdefault((rest.model_dump_json(),), []).append(trial)
+            pair = (trial.spec.steps_of(solver) or 1, memory[trial.id])
+            alike.setdefault(rest.model_dump_json(), {})[trial.id] = pair
     powers: dict[str, float] = {}
-    for trials in alike.values():
-        pairs = sorted((t.spec.steps_of(t.spec.solver) or 1, memory[t.id]) for t in trials)  # type: ignore[arg-type]
-        power = fitted_power(pairs)
-        powers |= {trial.id: power for trial in trials if power is not None}
+    for pairs in alike.values():
+        power = fitted_power(sorted(pairs.values()))
+        powers |= {trial: power for trial in pairs if power is not None}
     return powers
 
 
@@ -226,7 +226,9 @@ def _setting(name: str, value: object) -> str:
 def _solve(trial: Trial) -> str:
     """What tells solvers of one method and budget apart."""
     solver = trial.spec.solver
-    rest = {} if solver is None else solver.model_dump(include={"coupling", "damping"})
+    if solver is None:
+        return ""
+    rest = solver.model_dump(include={"coupling", "damping"})
     return " ".join(f"{k} {v:g}" for k, v in rest.items() if v is not None)
 
 

@@ -71,11 +71,12 @@ def trajectories_figure(paths: Mapping[str, pd.DataFrame], folder: Path) -> list
         axes.remove()
     for axes, (label, path) in zip(grid.flat, paths.items(), strict=False):
         x, y, *_ = zip(*path["observed"], strict=True)
-        dots = axes.scatter(x, y, c=path["t"], cmap="viridis", s=14, label="observed")
+        axes.scatter(x, y, c=path["t"], cmap="viridis", s=14, label="observed")
         x, y, *_ = zip(*path["learned"], strict=True)
         axes.plot(x, y, color="black", linewidth=1, label="learned")
         axes.set(title=in_lines(label), xlabel="$z_1$", ylabel="$z_2$", aspect="equal")
     figure.legend(*grid.flat[0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
+    (dots,) = grid.flat[len(paths) - 1].collections
     figure.colorbar(dots, ax=grid, label="time", shrink=0.8)
     save(figure, folder / "trajectories")
     return ["trajectories"]

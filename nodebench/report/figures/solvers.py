@@ -170,7 +170,7 @@ def _steps_panel(
     for size, of_size in curves.groupby("own_steps"):
         color = colors[float(str(size))]
         for method, points in of_size.groupby("method", sort=False):
-            look = {**looks[str(method)], "color": color, "alpha": 0.8}
+            look: dict[str, Any] = {**looks[str(method)], "color": color, "alpha": 0.8}
             ordered = points.sort_values("steps")
             axes.plot(ordered["steps"], ordered["value"], **look)
         own = of_size[of_size["own"]]
@@ -178,7 +178,8 @@ def _steps_panel(
             own["steps"], own["value"], s=70, facecolors="none", edgecolors="black", zorder=3
         )
     for method in dict.fromkeys(curves["method"]):
-        axes.plot([], **{**looks[method], "color": "0.3"}, label=f"tested with {method}")
+        look = {**looks[method], "color": "0.3"}
+        axes.plot([], **look, label=f"tested with {method}")
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter(lambda n, _: f"{n:g}")
 

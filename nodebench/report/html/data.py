@@ -119,7 +119,8 @@ class Explored:
         numbers = [each.field for each in self._measures if each.field not in settings]
         rows = []
         for cell, group in done.groupby(CELL, sort=False):
-            row: dict[str, Any] = {CELL: cell, "n": len(group), **group[settings].iloc[0]}
+            first = group[settings].iloc[0]
+            row = {CELL: cell, "n": len(group), **{path: first[path] for path in settings}}
             for name in numbers:
                 values = group[name].dropna().astype(float)
                 row[name] = values.mean() if len(values) else None

@@ -37,7 +37,7 @@ def write_page(sections: Iterable[str], folder: Path, explored: Explored) -> lis
     """Writes `report.html`, without the charts that cannot be made; returns why they cannot."""
     problems: list[str] = []
     try:
-        embedded = {"report-data": as_json(explored.embedded())}
+        embedded: dict[str, str] = {"report-data": as_json(explored.embedded())}
         if explored.charts:
             embedded["report-library"] = drawing_library()
     except (*NOT_DRAWN, ImportError) as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
@@ -70,7 +70,8 @@ class ReferenceGradient:
         self.model, self.task = model, task
         self.batch = task.sample(GRADIENT_SAMPLES)
         exact, wide = in_double(model), tree_map(widened, self.batch)
-        closed, known = self._in_closed_form(exact, wide), {} if known is None else known
+        closed = self._in_closed_form(exact, wide)
+        known = {} if known is None else known
 
         def found(solver: Solver) -> Gradients:
             if closed:
@@ -118,7 +119,7 @@ class ReferenceGradient:
         start = time.perf_counter()
         loss = self.task.loss(self.model, self.batch).mean
         forward = sum(take_evaluations(self.model))
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         synchronize(self.task.device)
         seconds = time.perf_counter() - start
         backward = sum(take_evaluations(self.model))
@@ -134,7 +135,7 @@ class ReferenceGradient:
     def _pass(self) -> None:
         loss = self.task.loss(self.model, self.batch).mean
         take_evaluations(self.model)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         take_evaluations(self.model)
 
     def _by_backprop(self, solver: Solver) -> Gradients | None:
@@ -161,7 +162,7 @@ class ReferenceGradient:
 
         def network(y0: Tensor) -> Tensor:
             starts.append(y0)
-            ends: Tensor = model.solution(y0)  # type: ignore[operator]
+            ends: Tensor = model.solution(y0)  # pyrefly: ignore[not-callable]
             return ends
 
         if not getattr(model, "is_solved", False):
@@ -198,7 +199,7 @@ def _as_leaf(value: Any) -> Any:
 
 
 @contextmanager
-def _as_in_training(model: nn.Module) -> Iterator[None]:
+def _as_in_training(model: nn.Module) -> Generator[None]:
     """Training mode without its noise, and without a trace in buffers and gradients."""
     was_training = model.training
     model.train()

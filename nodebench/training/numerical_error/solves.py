@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from statistics import linear_regression
 from typing import Any
@@ -84,7 +84,7 @@ class ReferenceSolves:
 
 
 @contextmanager
-def _limited(model: nn.Module, limits: Sequence[int | None]) -> Iterator[None]:
+def _limited(model: nn.Module, limits: Sequence[int | None]) -> Generator[None]:
     """Meanwhile, each block may evaluate so often in a pass; afterwards, without a limit."""
     try:
         for block, limit in zip(ode_blocks(model), limits, strict=True):

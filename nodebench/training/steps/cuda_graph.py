@@ -76,7 +76,7 @@ class _Graph:
             with torch.cuda.graph(self._graph):
                 loss = like.task.loss(model, self._inputs)
                 self._forward = take_evaluations(model)
-                loss.mean.backward()  # type: ignore[no-untyped-call]
+                loss.mean.backward()
             self._backward = take_evaluations(model)
             self._loss = Loss(loss.mean.detach(), loss.samples, loss.sums)
             self._peak = peak_memory(loss.mean.device)

@@ -37,7 +37,7 @@ class Step:
         state.sums.count_steps(steps_taken(state.model))
         forward = take_evaluations(state.model)
         state.optimizer.zero_grad()
-        objective.backward()  # type: ignore[no-untyped-call]
+        objective.backward()
         backward = take_evaluations(state.model)
         if penalty:
             state.sums.add_penalty(penalty, loss.samples)

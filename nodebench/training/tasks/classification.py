@@ -42,7 +42,7 @@ class Classification(Task[Batch]):
         self.batches_per_epoch = batches_per_epoch(len(data.train), self.batch_size, self.drop_last)
         held_out = [data.test, *([data.validation] if data.validation else [])]
         self.test_passes = sum(-(-len(split) // self.batch_size) for split in held_out)
-        self.device = data.train.targets.device
+        self.device = data.train.targets.device  # pyrefly: ignore[read-only]
         counts = torch.bincount(data.test.targets)
         self.chance = counts.max().item() / len(data.test)
 

@@ -28,7 +28,7 @@ class FlowFit(Task[States]):
         self.batch_size, self.drop_last = spec.train.batch_size, spec.train.drop_last
         count = len(data.train.starts)
         self.batches_per_epoch = batches_per_epoch(count, self.batch_size, self.drop_last)
-        self.device = data.train.starts.device
+        self.device = data.train.starts.device  # pyrefly: ignore[read-only]
 
     def batches(self, epoch: int) -> Iterator[States]:
         """(starts, ends), in an order drawn for each epoch."""

@@ -25,7 +25,7 @@ class TrajectoryFit(Task[Tensor]):
     def __init__(self, data: Trajectory, spec: TrialSpec):
         self.data, self.seed, self.most = data, spec.seed, spec.train.batch_size
         self.batches_per_epoch = data.windows
-        self.device = data.exact.device
+        self.device = data.exact.device  # pyrefly: ignore[read-only]
 
     def batches(self, epoch: int) -> Iterator[Tensor]:
         """Windows, as indices of at most `batch_size` points."""
