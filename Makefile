@@ -23,9 +23,8 @@ medium-%: $(READY) ## The same in its medium form, nearly the study, hours on tw
 
 resume: sweep ## The same: what is missing is run, and nothing twice
 
-test: lint ## Lint, types, layers and the fast tests; mypy runs beside them
-	@$(MAKE) --no-print-directory --jobs=2 types fast-tests \
-		|| { $(MAKE) --no-print-directory types; false; } # mypy's messages again, where they are seen
+test: check ## Lint, types, layers and the fast tests
+	@$(MAKE) --no-print-directory fast-tests
 
 # Each of the two processes has a core; more threads would wait for each other.
 fast-tests: export OMP_NUM_THREADS = 1
@@ -51,7 +50,7 @@ lint: $(READY)
 	$(BIN)/lint-imports
 
 types: $(READY)
-	$(BIN)/mypy
+	$(BIN)/pyrefly check
 
 format: $(READY) ## Format the code
 	$(BIN)/ruff check --fix $(SOURCES)
