@@ -8,11 +8,14 @@ convolution is faster.
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, reduce
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
+
+from nodebench.ode.dense.parts import Floats
 
 
 def folded(field: nn.Sequential, length: int) -> nn.Sequential:
@@ -48,25 +51,36 @@ class _Matrix(nn.Module):
         (self.width,), padding = conv.kernel_size, int(conv.padding[0])
         assert 2 * padding == self.width - 1 and conv.stride == conv.dilation == (1,)
         self.length = length
+        is_tap = _taps(self.width, length, torch.float32, torch.device("cpu"))
+        # (output position, input position, the tap through which the one sees the other)
+        self._nonzero = [(at // length, at % length, tap) for tap, at in is_tap.nonzero().tolist()]
 
     def forward(self, kernel: Tensor) -> Tensor:
         *seeds, outputs, inputs, _ = kernel.shape
-        entries = (kernel @ self._taps(kernel)).view(
-            *seeds, outputs, inputs, self.length, self.length
-        )
+        taps = _taps(self.width, self.length, kernel.dtype, kernel.device)
+        entries = (kernel @ taps).view(*seeds, outputs, inputs, self.length, self.length)
         matrix = entries.transpose(-3, -2)
         return matrix.reshape(*seeds, outputs * self.length, inputs * self.length)
 
-    def pull(self, by_matrix: Tensor) -> Tensor:
-        """The gradient of the kernel, from the matrix's."""
-        *seeds, rows, columns = by_matrix.shape
-        outputs, inputs = rows // self.length, columns // self.length
-        by_entries = by_matrix.reshape(*seeds, outputs, self.length, inputs, self.length)
-        by_entries = by_entries.transpose(-3, -2).reshape(*seeds, outputs, inputs, -1)
-        return by_entries @ self._taps(by_matrix).t()
+    def write(self, kernels: Floats, matrices: Floats) -> None:
+        """Writes the matrix of each seed's kernel into zeros."""
+        entries = self._entries(matrices)
+        for to, of, tap in self._nonzero:
+            entries[:, :, to, :, of] = kernels[..., tap]
 
-    def _taps(self, like: Tensor) -> Tensor:
-        return _taps(self.width, self.length, like.dtype, like.device)
+    def pull(self, by_matrices: Floats) -> Floats:
+        """The gradients of the kernels, from those of the matrices."""
+        entries = self._entries(by_matrices)
+        by_kernels = np.zeros((*entries[:, :, 0, :, 0].shape, self.width), entries.dtype)
+        for to, of, tap in self._nonzero:
+            by_kernels[..., tap] += entries[:, :, to, :, of]
+        return by_kernels
+
+    def _entries(self, matrices: Floats) -> Floats:
+        """A view of them, [seeds, outputs, output positions, inputs, input positions]."""
+        seeds, rows, columns = matrices.shape
+        outputs, inputs = rows // self.length, columns // self.length
+        return matrices.reshape(seeds, outputs, self.length, inputs, self.length)
 
 
 @cache
@@ -87,6 +101,11 @@ class _AtEveryPosition(nn.Module):
     def forward(self, bias: Tensor) -> Tensor:
         return bias.repeat_interleave(self.length, dim=-1)
 
-    def pull(self, by_repeated: Tensor) -> Tensor:
-        """The gradient of the bias, from that of what is repeated."""
-        return by_repeated.reshape(*by_repeated.shape[:-1], -1, self.length).sum(-1)
+    def write(self, biases: Floats, repeated: Floats) -> None:
+        """Writes each seed's bias, repeated."""
+        repeated.reshape(len(biases), -1, self.length)[...] = biases[..., None]
+
+    def pull(self, by_repeated: Floats) -> Floats:
+        """The gradients of the biases, from those of what is repeated."""
+        at_positions = by_repeated.reshape(len(by_repeated), -1, self.length)
+        return reduce(np.add, (at_positions[..., at] for at in range(self.length)))

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, Protocol, cast
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
+from nodebench.ode.dense.parts import Floats
 from nodebench.ode.field import Field
 from nodebench.spec.solver import Solver
 
@@ -35,30 +34,14 @@ class DenseField(Field):
 class LinearMap(Protocol):
     """A parametrization that makes a layer's weight or bias of its parameter by a linear map.
 
-    Seeds may be a first dimension of both.
+    Both have seeds as their first dimension.
     """
 
-    def __call__(self, parameter: Tensor) -> Tensor:
-        """The weight or bias."""
+    def write(self, parameter: Floats, made: Floats) -> None:
+        """Writes the weight or bias into memory of its shape."""
 
-    def pull(self, by_made: Tensor) -> Tensor:
+    def pull(self, by_made: Floats) -> Floats:
         """The gradient of the parameter, from that of what is made of it."""
-
-
-def dense_parameters(field: DenseField) -> Iterator[tuple[Tensor, LinearMap | None]]:
-    """Of each layer, what its weight and its bias are made of, and by what map, if by one."""
-    for layer in field.g:
-        if isinstance(layer, nn.Linear):
-            yield _made_of(layer, "weight")
-            yield _made_of(layer, "bias")
-
-
-def _made_of(layer: nn.Linear, name: str) -> tuple[Tensor, LinearMap | None]:
-    if parametrize.is_parametrized(layer, name):
-        made_by: Any = cast("nn.ModuleDict", layer.parametrizations)[name]
-        if len(made_by) == 1 and hasattr(made_by[0], "pull"):
-            return made_by.original, made_by[0]
-    return getattr(layer, name), None
 
 
 def is_dense(g: nn.Sequential) -> bool:

@@ -9,35 +9,28 @@ Tensors have the seeds of a pack as their first dimension, of size 1 for a trial
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from nodebench.ode.compiled import in_threads
 from nodebench.ode.dense.activations import BLOCK
-from nodebench.ode.dense.field import (
-    COMPILED_ACTIVATIONS,
-    DenseField,
-    LinearMap,
-    dense_parameters,
-)
+from nodebench.ode.dense.field import DenseField
 from nodebench.ode.dense.kernels import (
     GROUP,
     pull_first_slope,
     pull_solve,
     solve_fixed,
 )
+from nodebench.ode.dense.layers import DenseLayers, dense_layers, padded
 from nodebench.ode.dense.parts import Floats, Layers, LossGradients, Scheme
-from nodebench.ode.dense.products import LANES
 from nodebench.ode.tableau import EmbeddedTableau, Tableau
 
 PIECE_BYTES = 32 << 20
@@ -99,55 +92,40 @@ class FixedSteps:
 
 
 def dense_solve(field: DenseField, y0: Tensor, steps: SolveSteps) -> list[Tensor]:
-    """The states at the output times of some steps."""
-    parameters, maps = zip(*dense_parameters(field), strict=True)
-    activation = COMPILED_ACTIVATIONS.index(type(field.g[1]))
-    solve = _Solve(steps, activation, maps, keeps=torch.is_grad_enabled())
-    states, *_ = _DenseSolve.apply(solve, y0[None], *(p[None] for p in parameters))
-    return list(states[:, 0])
+    """The states at the output times of some steps, from y0 [batch, dim]."""
+    layers, parameters = dense_layers(field)
+    solve = _Solve(steps, layers, keeps=torch.is_grad_enabled())
+    states, *_ = _DenseSolve.apply(solve, y0, *parameters)
+    return list(states)
 
 
 class _Solve:
-    """One solve: how its steps are taken, by what network, and what they were."""
+    """One solve: how its steps are taken, of what layers, and what they were."""
 
     network: Layers
-    shapes: list[tuple[int, ...]]
-    """Of the weights, [seeds, outputs, inputs]."""
-
     start: Floats
     sizes: Floats
     outputs: Floats
 
-    def __init__(
-        self,
-        steps: SolveSteps,
-        activation: int,
-        maps: Sequence[LinearMap | None],
-        *,
-        keeps: bool,
-    ):
-        self.steps, self.activation, self.maps, self.keeps = steps, activation, maps, keeps
+    def __init__(self, steps: SolveSteps, layers: DenseLayers, *, keeps: bool):
+        self.steps, self.layers, self.keeps = steps, layers, keeps
 
-    def forward(self, y0: Tensor, parameters: Sequence[Tensor]) -> Taken:
-        """The solve; what the backward pass takes, but for tensors, stays here."""
-        made = zip(parameters, self.maps, strict=True)
-        arrays = [(p if make is None else make(p)).detach().numpy() for p, make in made]
-        self.shapes = [w.shape for w in arrays[::2]]
-        self.network = _network(arrays, self.activation)
-        self.start = to_blocks(y0)
-        taken = self.steps.take(self.start, self.network, keeps=self.keeps)
+    def forward(self, y0: Floats, parameters: Sequence[Floats]) -> Taken:
+        """The solve from y0 in blocks; what the backward pass takes is kept, tensors aside."""
+        self.network, self.start = self.layers.in_rows(parameters), y0
+        taken = self.steps.take(y0, self.network, keeps=self.keeps)
         self.sizes, self.outputs = taken.sizes, taken.outputs
         return taken
 
-    def backward(self, by_states: Tensor, kept: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """dL/dy(0) in blocks, and the gradient of each parameter."""
+    def backward(self, by_outputs: Floats, kept: Sequence[Tensor]) -> tuple[Floats, list[Floats]]:
+        """dL/dy(0), and the gradient of each parameter, from dL/dy(output times); y in blocks."""
         network, start, scheme = self.network, self.start, scheme_of(self.steps.tableau)
         rows = [
             np.zeros((*start.shape[:2], row.shape[1]), row.dtype)
             for row in (network.weights, network.biases)
         ]
         by = LossGradients(np.zeros_like(start), np.zeros_like(start), *rows)
-        by_outputs, first = to_blocks(by_states), 0
+        first = 0
         for piece in kept:
             seeds = slice(first, first + len(piece))
             in_threads(
@@ -158,10 +136,7 @@ class _Solve:
             first += len(piece)
         if scheme.first:
             pull_first_slope(by, start, network)
-        weights, biases = (torch.from_numpy(row.sum(1)) for row in rows)
-        pulled = zip(_apart(weights, biases, self.shapes), self.maps, strict=True)
-        parameters = [by_made if map_ is None else map_.pull(by_made) for by_made, map_ in pulled]
-        return torch.from_numpy(by.states), parameters
+        return by.states, self.layers.out_of_rows(*(row.sum(1) for row in rows))
 
 
 def _items(blocks: Floats | Tensor) -> int:
@@ -179,41 +154,28 @@ def _of_seeds(network: Layers, seeds: slice) -> Layers:
     )
 
 
-def _network(arrays: Sequence[Floats], activation: int) -> Layers:
-    """The layers of all seeds, padded, from the weight and bias of each."""
-    weights = arrays[::2]
-    sizes = [weights[0].shape[2], *(w.shape[1] for w in weights)]
-    units = [size + _padding(size) for size in sizes]
-    starts = np.cumsum([0, *units])
-    places = np.cumsum([0, *(a * b for a, b in itertools.pairwise(units))])
-    seeds, dtype = len(weights[0]), weights[0].dtype
-    rows = np.zeros((2, seeds, places[-1]), dtype)
-    biases = np.zeros((seeds, starts[-1]), dtype)
-    for layer, (w, b) in enumerate(zip(weights, arrays[1::2], strict=True)):
-        outputs, inputs = w.shape[1:]
-        square = rows[:, :, places[layer] : places[layer + 1]]
-        square[0].reshape(seeds, units[layer + 1], -1)[:, :outputs, :inputs] = w
-        square[1].reshape(seeds, units[layer], -1)[:, :inputs, :outputs] = w.swapaxes(1, 2)
-        biases[:, starts[layer + 1] :][:, :outputs] = b
-    return Layers(rows[0], rows[1], biases, starts, places, activation)
-
-
 class _DenseSolve(torch.autograd.Function):
     """(the solve, y0, what each weight and bias is made of) -> the states at output times, `kept`.
 
-    Shapes: [seeds, ...] -> states [times, seeds, batch, dim], and the pieces of `Taken.kept`.
+    Shapes: [..., batch, dim] -> states [times, ..., batch, dim], and the pieces of `Taken.kept`.
+    Dimensions before are of seeds; parameters have the same ones.
     """
 
     @staticmethod
     def forward(solve: _Solve, y0: Tensor, *parameters: Tensor) -> tuple[Tensor, ...]:
-        taken = solve.forward(y0.detach(), parameters)
-        return _from_blocks(torch.from_numpy(taken.states), y0.shape), *taken.kept
+        *seeds, batch, dim = y0.shape
+        y, *rest = (
+            x.detach().numpy().reshape(-1, *x.shape[len(seeds) :]) for x in (y0, *parameters)
+        )
+        taken = solve.forward(to_blocks(y), rest)
+        states = _from_blocks(taken.states, batch, dim)
+        return torch.from_numpy(states.reshape(len(states), *y0.shape)), *taken.kept
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         solve, y0, *_parameters = inputs
         _, *kept = output
-        ctx.solve, ctx.y_shape = solve, y0.shape
+        ctx.solve, ctx.shape = solve, y0.shape
         ctx.mark_non_differentiable(*kept)
         ctx.save_for_backward(*kept)
         ctx.set_materialize_grads(False)
@@ -221,8 +183,15 @@ class _DenseSolve(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, by_states: Tensor, *_kept: None) -> tuple[Tensor | None, ...]:
-        by_start, parameters = ctx.solve.backward(by_states, ctx.saved_tensors)
-        return None, _from_blocks(by_start, ctx.y_shape), *parameters
+        *seeds, batch, dim = ctx.shape
+        by_outputs = to_blocks(by_states.detach().numpy().reshape(len(by_states), -1, batch, dim))
+        by_start, by_parameters = ctx.solve.backward(by_outputs, ctx.saved_tensors)
+        by_y0 = _from_blocks(by_start, batch, dim).reshape(ctx.shape)
+        return (
+            None,
+            torch.from_numpy(by_y0),
+            *(torch.from_numpy(by.reshape(*seeds, *by.shape[1:])) for by in by_parameters),
+        )
 
     @staticmethod
     def vmap(
@@ -230,48 +199,27 @@ class _DenseSolve(torch.autograd.Function):
     ) -> tuple[tuple[Tensor, ...], tuple[int | None, ...]]:
         """Seeds that are mapped over are more seeds."""
 
-        def joined(x: Tensor, dim: int | None) -> Tensor:
-            x = x[None].expand(info.batch_size, *x.shape) if dim is None else x.movedim(dim, 0)
-            return x.flatten(0, 1)
+        def first(x: Tensor, dim: int | None) -> Tensor:
+            return x.expand(info.batch_size, *x.shape) if dim is None else x.movedim(dim, 0)
 
-        seeds = [joined(x, dim) for x, dim in zip(tensors, in_dims[1:], strict=True)]
+        seeds = [first(x, dim) for x, dim in zip(tensors, in_dims[1:], strict=True)]
         states, *kept = _DenseSolve.apply(solve, *seeds)
-        return (states.unflatten(1, (info.batch_size, -1)), *kept), (1, *(None for _ in kept))
+        return (states, *kept), (1, *(None for _ in kept))
 
 
-def _apart(weights: Tensor, biases: Tensor, shapes: Sequence[tuple[int, ...]]) -> Iterator[Tensor]:
-    """LossGradients in rows -> that of each layer's weight and bias."""
-    at, bias_at = 0, _padded(shapes[0][2])
-    for seeds, outputs, inputs in shapes:
-        rows, columns = _padded(outputs), _padded(inputs)
-        square = weights[:, at : at + rows * columns].view(seeds, rows, columns)
-        yield square[:, :outputs, :inputs]
-        yield biases[:, bias_at : bias_at + outputs]
-        at, bias_at = at + rows * columns, bias_at + rows
-
-
-def _padded(size: int) -> int:
-    return size + _padding(size)
-
-
-def _padding(size: int) -> int:
-    return -size % LANES
-
-
-def to_blocks(y: Tensor) -> Floats:
+def to_blocks(y: Floats) -> Floats:
     """States [..., batch, dim] -> [..., blocks, units, BLOCK], filled up with zeros."""
-    *_, batch, dim = y.shape
-    whole = F.pad(y, (0, _padding(dim), 0, -batch % BLOCK))
-    blocks: Floats = (
-        whole.reshape(*y.shape[:-2], -1, BLOCK, whole.shape[-1]).mT.contiguous().numpy()
-    )
-    return blocks
+    *before, batch, dim = y.shape
+    blocks = -(-batch // BLOCK)
+    whole = np.zeros((*before, blocks * BLOCK, padded(dim)), y.dtype)
+    whole[..., :batch, :dim] = y
+    return np.ascontiguousarray(whole.reshape(*before, blocks, BLOCK, -1).swapaxes(-1, -2))
 
 
-def _from_blocks(y: Tensor, shape: torch.Size) -> Tensor:
-    """[..., blocks, units, BLOCK] -> states [..., batch, dim], the last two of a shape."""
-    *_, batch, dim = shape
-    return y.mT.flatten(-3, -2)[..., :batch, :dim]
+def _from_blocks(y: Floats, batch: int, dim: int) -> Floats:
+    """[..., blocks, units, BLOCK] -> states [..., batch, dim]."""
+    *before, _, units, _ = y.shape
+    return y.swapaxes(-1, -2).reshape(*before, -1, units)[..., :batch, :dim]
 
 
 def empty(shape: Sequence[int], like: Floats) -> Tensor:

@@ -47,3 +47,19 @@ def test_the_matrix_is_made_once_in_a_solve() -> None:
         for _ in range(3):
             matrices(torch.zeros(1, 2, dtype=torch.float64))
     assert len(calls) == 1
+
+
+@pytest.mark.parametrize("length", [1, 2, 10])
+@pytest.mark.parametrize("name", ["weight", "bias"])
+def test_what_compiled_solves_write_and_pull_is_what_autograd_makes(length, name) -> None:
+    """Of two seeds."""
+    make = folded(field(), length)[2].parametrizations[name][0]
+    original = field()[2].get_parameter(name).detach()
+    parameters = torch.stack([original, 0.7 * original]).requires_grad_()
+    expected = torch.stack([make(parameter) for parameter in parameters])
+    made = torch.zeros_like(expected)
+    make.write(parameters.detach().numpy(), made.numpy())
+    assert torch.equal(made, expected)
+    by_made = torch.randn_like(expected)
+    (by_parameters,) = torch.autograd.grad(expected, parameters, by_made)
+    torch.testing.assert_close(torch.from_numpy(make.pull(by_made.numpy())), by_parameters)

@@ -1,0 +1,104 @@
+"""A dense field's parameters in the rows that compiled solves read, and gradients out of rows.
+
+Numpy's views cost a fifth of torch's, and of small layers a step makes dozens.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from functools import cache
+from typing import Any, NamedTuple
+
+import numpy as np
+from torch import Tensor, nn
+
+from nodebench.ode.dense.field import COMPILED_ACTIVATIONS, DenseField, LinearMap
+from nodebench.ode.dense.parts import Floats, Layers
+from nodebench.ode.dense.products import LANES
+
+
+class Places(NamedTuple):
+    """Where layers lie in their rows, each size padded to whole `LANES`: see `Layers`."""
+
+    units: tuple[int, ...]
+    """Of the first layer's input, and of each layer's output."""
+
+    starts: Floats
+    places: Floats
+
+
+@cache
+def places_of(sizes: tuple[int, ...]) -> Places:
+    """The places of layers with so many units, unpadded: the first input's, and each output's."""
+    units = tuple(padded(size) for size in sizes)
+    squares = [a * b for a, b in itertools.pairwise(units)]
+    return Places(units, np.cumsum([0, *units]), np.cumsum([0, *squares]))
+
+
+def padded(size: int) -> int:
+    """The next whole number of `LANES`."""
+    return size + -size % LANES
+
+
+class DenseLayers:
+    """The layers of a field: their sizes, what makes their parameters, their activation's number.
+
+    `maps` has, of each layer's weight and bias in turn, the map that makes it of its parameter;
+    None where it is the parameter. Parameters and gradients have seeds as their first dimension.
+    """
+
+    def __init__(self, sizes: tuple[int, ...], maps: Sequence[LinearMap | None], activation: int):
+        self.sizes, self.maps, self.activation = sizes, maps, activation
+
+    def in_rows(self, parameters: Sequence[Floats]) -> Layers:
+        """Weights and biases as compiled solves read them."""
+        units, starts, places = places_of(self.sizes)
+        seeds, dtype = len(parameters[0]), parameters[0].dtype
+        weights, transposed = np.zeros((2, seeds, places[-1]), dtype)
+        biases = np.zeros((seeds, starts[-1]), dtype)
+        made = self._parts(weights, biases)
+        for parameter, map_, part in zip(parameters, self.maps, made, strict=True):
+            if map_ is None:
+                part[...] = parameter
+            else:
+                map_.write(parameter, part)
+        for layer, (columns, rows) in enumerate(itertools.pairwise(units)):
+            square = slice(places[layer], places[layer + 1])
+            across = weights[:, square].reshape(seeds, rows, columns).swapaxes(1, 2)
+            transposed[:, square].reshape(seeds, columns, rows)[...] = across
+        return Layers(weights, transposed, biases, starts, places, self.activation)
+
+    def out_of_rows(self, weights: Floats, biases: Floats) -> list[Floats]:
+        """The gradient of each parameter, from those of weights and biases in rows."""
+        return [
+            part.copy() if map_ is None else map_.pull(part)
+            for part, map_ in zip(self._parts(weights, biases), self.maps, strict=True)
+        ]
+
+    def _parts(self, weights: Floats, biases: Floats) -> Iterator[Floats]:
+        """Of rows, each layer's weight [seeds, outputs, inputs] and bias [seeds, outputs]."""
+        units, starts, places = places_of(self.sizes)
+        for layer, (inputs, outputs) in enumerate(itertools.pairwise(self.sizes)):
+            square = weights[:, places[layer] : places[layer + 1]]
+            yield square.reshape(-1, units[layer + 1], units[layer])[:, :outputs, :inputs]
+            yield biases[:, starts[layer + 1] :][:, :outputs]
+
+
+def dense_layers(field: DenseField) -> tuple[DenseLayers, list[Tensor]]:
+    """A field's layers, and the parameter of each weight and bias."""
+    linear = [layer for layer in field.g if isinstance(layer, nn.Linear)]
+    sizes = (linear[0].in_features, *(layer.out_features for layer in linear))
+    made = [part for layer in linear for part in _made_of(layer)]
+    activation = COMPILED_ACTIVATIONS.index(type(field.g[1]))
+    return DenseLayers(sizes, [map_ for _, map_ in made], activation), [p for p, _ in made]
+
+
+def _made_of(layer: nn.Linear) -> Iterator[tuple[Tensor, LinearMap | None]]:
+    """Of a layer's weight and bias, the parameter and the map that makes it of that."""
+    for name in ("weight", "bias"):
+        made_by: Any = getattr(getattr(layer, "parametrizations", None), name, ())
+        if len(made_by) == 1 and hasattr(made_by[0], "pull"):
+            yield made_by.original, made_by[0]
+        else:
+            yield getattr(layer, name), None
