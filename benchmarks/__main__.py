@@ -1,6 +1,6 @@
 """`python -m benchmarks [NAME ...]`."""
 
-from nodebench.planning.available_resources import let_idle_threads_sleep
+from nodebench.cli.app import let_idle_threads_sleep
 
 if __name__ == "__main__":
     let_idle_threads_sleep()  # as the command line does, before torch is loaded

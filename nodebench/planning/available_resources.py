@@ -1,4 +1,4 @@
-"""What this process may use of the machine, CPUs and memory, and how its threads wait.
+"""What this process may use of the machine: CPUs and memory.
 
 A batch system or a container gives a part of a node, and says so by the affinity of processes and
 by control groups; the node's own figures are of no use then.
@@ -16,9 +16,6 @@ ROOT = Path("/")
 
 SLURM = ("SLURM_CPUS_PER_TASK", "SLURM_CPUS_ON_NODE")
 """What Slurm gives a task, the more exact first; it also binds processes only where set up to."""
-
-SPINS = "5000"
-"""How often an idle thread looks for work before it sleeps: some 0.1 ms. 300,000 is usual."""
 
 
 def cpu_count(root: Path = ROOT) -> int:
@@ -41,16 +38,6 @@ def memory_bytes(root: Path = ROOT) -> int:
     limits = [int(text) for name in names for text in _settings(root, name) if text.isdecimal()]
     own, _ = resource.getrlimit(resource.RLIMIT_AS)
     return min([whole, *limits, *([own] if own != resource.RLIM_INFINITY else [])])
-
-
-def let_idle_threads_sleep() -> None:
-    """Has torch's idle threads sleep soon, since compiled kernels need their cores.
-
-    They are those of GNU's OpenMP, which torch brings along on Linux, and which reads its settings
-    when torch is loaded: this has to be called before.
-    """
-    if not any(name in os.environ for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")):
-        os.environ["GOMP_SPINCOUNT"] = SPINS
 
 
 def _bound_cpus() -> int:

@@ -115,7 +115,7 @@ def _add_trial(
     archive: zipfile.ZipFile, manifest: Manifest, folder: TrialFolder, *, weights: bool
 ) -> bool:
     """Adds a trial, unless it has no result, or a process is writing to it."""
-    with folder.unchanging() as is_free:
+    with folder.read_locked() as is_free:
         result = folder.result()
         if not is_free or result is None or not result.is_result:
             return False

@@ -14,11 +14,11 @@ from typing import IO, Any
 from nodebench.errors import StoreError
 
 LOOK_S = 1.0
-"""Seconds that `held` waits at the least: `unheld` keeps a free lock for less, but for a copy."""
+"""Seconds that `locked` waits at the least: who reads keeps a lock for less, but for a copy."""
 
 
 @contextlib.contextmanager
-def held(path: Path, what: str, wait_s: float = 0.0, *, shared: bool = False) -> Generator[None]:
+def locked(path: Path, what: str, wait_s: float = 0.0, *, shared: bool = False) -> Generator[None]:
     """Holds a lock file for this process; the system lets go when the process dies.
 
     A `shared` lock keeps out only those who want it for themselves.
@@ -58,8 +58,8 @@ def _signed(file: IO[str]) -> Generator[None]:
 
 
 @contextlib.contextmanager
-def unheld(path: Path) -> Generator[bool]:
-    """Keeps others from taking a lock meanwhile; False where a process holds it already.
+def read_locked(path: Path) -> Generator[bool]:
+    """A lock for reading: others cannot take it meanwhile; False where a process has it already.
 
     Writes nothing, so that it works in a folder that is read-only.
     """
@@ -74,7 +74,7 @@ def unheld(path: Path) -> Generator[bool]:
 
 def holder(path: Path) -> str | None:
     """Who holds a lock file, in words; None if nobody does."""
-    with unheld(path) as is_free:
+    with read_locked(path) as is_free:
         return None if is_free else path.read_text(encoding="utf-8") or "another process"
 
 

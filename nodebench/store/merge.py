@@ -87,7 +87,7 @@ def merge_trials(ids: Iterable[str], other: Store, into: Store) -> Merged:
             for trial_id in ids:
                 theirs, ours = other.folder(trial_id), into.folder(trial_id)
                 if theirs.path.is_dir():
-                    with theirs.unchanging() as is_free:
+                    with theirs.read_locked() as is_free:
                         _merge(theirs, ours, aside, merged, is_free=is_free)
     except OSError as error:
         raise StoreError(f"`{error.filename}` cannot be merged: {error.strerror}") from error

@@ -14,7 +14,7 @@ import uuid
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
-from nodebench.store.lock import held, holder
+from nodebench.store.lock import holder, locked
 
 OLD_S = 86400.0
 """The age from which a folder of another machine's process may have been left by it."""
@@ -56,7 +56,7 @@ def claimed(root: Path, kind: str) -> Generator[Path]:
     """A new folder that counts as this process's meanwhile; removed by whoever asked for it."""
     folder = new_folder(root, kind)
     folder.mkdir(parents=True)
-    with held(folder / LOCK, f"`{folder}`"):
+    with locked(folder / LOCK, f"`{folder}`"):
         yield folder
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from nodebench.errors import StoreError
 from nodebench.files import read_json, write
-from nodebench.store.lock import held
+from nodebench.store.lock import locked
 from nodebench.store.ownership import SWEEPS, mark_own, require_store_folder
 from nodebench.store.rows import Row
 
@@ -124,10 +124,10 @@ class SweepRecord:
         """
         whole, is_part = self._folder / f"{self.name}.lock", shard != "1/1"
         with contextlib.ExitStack() as stack:
-            stack.enter_context(held(whole, f"the sweep `{self.name}`", shared=is_part))
+            stack.enter_context(locked(whole, f"the sweep `{self.name}`", shared=is_part))
             if is_part:
                 part = whole.with_name(f"{self.name}.{shard.replace('/', '-of-')}.lock")
-                stack.enter_context(held(part, f"shard {shard} of the sweep `{self.name}`"))
+                stack.enter_context(locked(part, f"shard {shard} of the sweep `{self.name}`"))
             yield
 
     def tracking_lock(self) -> contextlib.AbstractContextManager[None]:
@@ -137,7 +137,7 @@ class SweepRecord:
             StoreError: if another process still holds it after LOCK_WAIT_S.
         """
         path = self._folder / f"{self.name}.tracking.lock"
-        return held(path, f"writing `{self.name}` to MLflow", LOCK_WAIT_S)
+        return locked(path, f"writing `{self.name}` to MLflow", LOCK_WAIT_S)
 
 
 def _digest(content: bytes | Path) -> str:

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from nodebench.errors import StoreError, masked
 from nodebench.files import modified, read_json, write
 from nodebench.spec import Trial, TrialSpec
-from nodebench.store.lock import held, unheld
+from nodebench.store.lock import locked, read_locked
 from nodebench.store.result import Result, TrialState, read_result
 from nodebench.store.rows import Row, is_current, machine_of, without_errors
 
@@ -284,12 +284,12 @@ class TrialFolder:
 
     def is_locked(self) -> bool:
         """Whether a process holds the trial."""
-        with self.unchanging() as is_free:
+        with self.read_locked() as is_free:
             return not is_free
 
-    def unchanging(self) -> contextlib.AbstractContextManager[bool]:
+    def read_locked(self) -> contextlib.AbstractContextManager[bool]:
         """Keeps others from writing to the trial meanwhile; False where a process does already."""
-        return unheld(self.lock_file)
+        return read_locked(self.lock_file)
 
     def locked(self, wait_s: float | None = None) -> contextlib.AbstractContextManager[None]:
         """Holds the trial for this process.
@@ -298,4 +298,4 @@ class TrialFolder:
             StoreError: if another process still holds it after `wait_s`, or TRIAL_WAIT_S.
         """
         wait_s = TRIAL_WAIT_S if wait_s is None else wait_s
-        return held(self.lock_file, f"the trial `{self.path.name}`", wait_s)
+        return locked(self.lock_file, f"the trial `{self.path.name}`", wait_s)

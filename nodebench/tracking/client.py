@@ -32,7 +32,7 @@ from nodebench.errors import TrackingError, masked
 from nodebench.files import require_writable, write
 from nodebench.store import Store
 from nodebench.store.locations import tracking_file, tracking_uri
-from nodebench.store.lock import held
+from nodebench.store.lock import locked
 from nodebench.store.mlflow_file import TRIAL_TAG, follow, require_mlflows
 from nodebench.tracking.cures import cure
 from nodebench.tracking.settings import quieten_mlflow
@@ -103,7 +103,7 @@ def _opening(file: Path) -> contextlib.AbstractContextManager[None]:
     """
     if file.exists() and not os.access(file.parent, os.W_OK):
         return contextlib.nullcontext()  # somebody else's, to be read
-    return held(file.with_name(f"{file.name}.lock"), f"`{file}`", OPENING_S)
+    return locked(file.with_name(f"{file.name}.lock"), f"`{file}`", OPENING_S)
 
 
 def _make(file: Path) -> None:

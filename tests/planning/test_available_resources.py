@@ -171,22 +171,3 @@ def test_nothing_asks_for_the_node_s_figures_elsewhere():
         if asks.search(p.read_text(encoding="utf-8"))
     }
     assert asking == {"planning/available_resources.py"}
-
-
-@pytest.mark.parametrize("chosen", [{}, {"GOMP_SPINCOUNT": "7"}, {"OMP_WAIT_POLICY": "active"}])
-def test_idle_threads_rest_unless_the_user_says_how_they_wait(chosen, monkeypatch):
-    monkeypatch.setattr(os, "environ", dict(chosen))
-    available_resources.let_idle_threads_sleep()
-    assert os.environ == (chosen or {"GOMP_SPINCOUNT": available_resources.SPINS})
-
-
-def test_the_command_line_lets_idle_threads_rest_before_torch_is_loaded():
-    code = (
-        "import os, sys; from nodebench.cli import app; app.app = lambda: print("
-        "os.environ['GOMP_SPINCOUNT'], 'torch' in sys.modules); app.command_line()"
-    )
-    free = {k: v for k, v in os.environ.items() if k not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=free
-    )
-    assert done.stdout.split() == [available_resources.SPINS, "False"]

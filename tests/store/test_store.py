@@ -12,7 +12,7 @@ import pytest
 from nodebench.errors import StoreError
 from nodebench.files import write
 from nodebench.store import Result, Store
-from nodebench.store.lock import held, holder
+from nodebench.store.lock import holder, locked
 from tests.support.tiny_sweeps import tiny
 
 RESULT = Result("finished", "", 3, {"test_accuracy": 0.5}, [], 1.0, 2.0)
@@ -122,9 +122,9 @@ def test_a_trial_is_found_by_the_start_of_its_id(tmp_path):
 
 def test_a_lock_names_its_holder_alone(tmp_path):
     lock = tmp_path / "lock"
-    with held(lock, "it"):
+    with locked(lock, "it"):
         assert holder(lock).startswith(f"process {os.getpid()} on ")
     refused = pytest.raises(StoreError, match="it is held by another process")
-    with held(lock, "it", shared=True), refused, held(lock, "it"):  # of several, who is left?
+    with locked(lock, "it", shared=True), refused, locked(lock, "it"):  # of several, who is left?
         pass
     assert holder(lock) is None

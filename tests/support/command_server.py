@@ -27,7 +27,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any, NoReturn, TextIO
 
-from nodebench.store.lock import held
+from nodebench.store.lock import locked
 from tests.support.session import FOLDER
 
 ROOT = Path(__file__).parents[2]
@@ -81,7 +81,7 @@ class CommandServer:
 
 def _alone(address: Path) -> contextlib.AbstractContextManager[None]:
     """Nobody else starts, finds or ends the server meanwhile."""
-    return held(address.with_suffix(".lock"), str(address), STARTING_S)
+    return locked(address.with_suffix(".lock"), str(address), STARTING_S)
 
 
 def _started(address: Path) -> subprocess.Popen[bytes]:

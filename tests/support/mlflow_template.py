@@ -13,7 +13,7 @@ import sqlite3
 from pathlib import Path
 
 from nodebench.store import mlflow_file
-from nodebench.store.lock import held
+from nodebench.store.lock import locked
 from tests.support.session import FOLDER
 
 MAKING_S = 200.0
@@ -38,7 +38,7 @@ def _template(folder: Path) -> Path:
     """The template, made by the first to ask."""
     file = folder / "mlflow.db"
     if not file.exists():
-        with held(folder / "lock", str(file), MAKING_S):
+        with locked(folder / "lock", str(file), MAKING_S):
             if not file.exists():
                 _make(file)
     return file

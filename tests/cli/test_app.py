@@ -1,0 +1,28 @@
+"""Tests of cli/app.py."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from nodebench.cli import app
+
+
+@pytest.mark.parametrize("chosen", [{}, {"GOMP_SPINCOUNT": "7"}, {"OMP_WAIT_POLICY": "active"}])
+def test_idle_threads_rest_unless_the_user_says_how_they_wait(chosen, monkeypatch):
+    monkeypatch.setattr(os, "environ", dict(chosen))
+    app.let_idle_threads_sleep()
+    assert os.environ == (chosen or {"GOMP_SPINCOUNT": app.SPINS})
+
+
+def test_the_command_line_lets_idle_threads_rest_before_torch_is_loaded():
+    code = (
+        "import os, sys; from nodebench.cli import app; app.app = lambda: print("
+        "os.environ['GOMP_SPINCOUNT'], 'torch' in sys.modules); app.command_line()"
+    )
+    free = {k: v for k, v in os.environ.items() if k not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=free
+    )
+    assert done.stdout.split() == [app.SPINS, "False"]
