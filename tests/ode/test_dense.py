@@ -1,4 +1,4 @@
-"""Tests of ode/dense.py, against automatic differentiation of the same field."""
+"""Tests of ode/dense/, against automatic differentiation of the same field."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nodebench.models.dynamics import Autonomous, autonomous
 from nodebench.models.layers.conv_as_matrix import folded
 from nodebench.ode.block import ODEBlock
 from nodebench.ode.dense import solve
-from nodebench.ode.dense.activations import BLOCK, activate
+from nodebench.ode.dense.activation_kernels import BLOCK, activate
 from nodebench.ode.dense.field import COMPILED_ACTIVATIONS, DenseField, is_dense
 from nodebench.ode.dense.solve import PIECE_BYTES
 from nodebench.ode.tableau import TABLEAUS

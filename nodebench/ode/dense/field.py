@@ -12,7 +12,7 @@ from nodebench.ode.field import Field
 from nodebench.spec.solver import Solver
 
 COMPILED_ACTIVATIONS: tuple[type[nn.Module], ...] = (nn.ReLU, nn.LeakyReLU, nn.Sigmoid, nn.Tanh)
-"""Those that are compiled, in the order of their numbers in `activations.py`."""
+"""Those that are compiled, in the order of their numbers in `activation_kernels.py`."""
 
 
 class DenseField(Field):

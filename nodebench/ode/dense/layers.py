@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from nodebench.ode.dense.field import COMPILED_ACTIVATIONS, DenseField, LinearMap
 from nodebench.ode.dense.parts import Floats, Layers
-from nodebench.ode.dense.products import LANES
+from nodebench.ode.dense.product_kernels import LANES
 
 
 class Places(NamedTuple):

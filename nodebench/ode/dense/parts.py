@@ -1,4 +1,4 @@
-"""What compiled solves are given: layers, a tableau, and where gradients go."""
+"""What compiled solves are given: layers, a tableau, where gradients go, how steps are chosen."""
 
 from __future__ import annotations
 
@@ -55,3 +55,21 @@ class LossGradients(NamedTuple):
     slopes: Floats
     weights: Floats
     biases: Floats
+
+
+class Way(NamedTuple):
+    """What steps of an adaptive solve follow: tolerances, a controller's exponents and bounds."""
+
+    sign: float
+    """1 or -1: the direction of time."""
+
+    batch: int
+    dim: int
+    rtol: float
+    atol: float
+    integral: float
+    proportional: float
+    order: float
+    safety: float
+    least: float
+    most: float

@@ -21,16 +21,16 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from nodebench.ode.compiled import in_threads
-from nodebench.ode.dense.activations import BLOCK
+from nodebench.ode.dense.activation_kernels import BLOCK
 from nodebench.ode.dense.field import DenseField
-from nodebench.ode.dense.kernels import (
+from nodebench.ode.dense.layers import DenseLayers, dense_layers, padded
+from nodebench.ode.dense.parts import Floats, Layers, LossGradients, Scheme
+from nodebench.ode.dense.solve_kernels import (
     GROUP,
     pull_first_slope,
     pull_solve,
     solve_fixed,
 )
-from nodebench.ode.dense.layers import DenseLayers, dense_layers, padded
-from nodebench.ode.dense.parts import Floats, Layers, LossGradients, Scheme
 from nodebench.ode.tableau import EmbeddedTableau, Tableau
 
 PIECE_BYTES = 32 << 20
@@ -44,7 +44,7 @@ class Taken(NamedTuple):
     what the backward pass takes: the values of all layers at each evaluation, in pieces of some
     seeds.
 
-    Shapes: states [times, seeds, blocks, units, BLOCK], kept as in `kernels.py`.
+    Shapes: states [times, seeds, blocks, units, BLOCK], kept as in `solve_kernels.py`.
     """
 
     sizes: Floats

@@ -6,7 +6,7 @@ Sizes are whole numbers of `LANES`, to which layers are padded.
 from __future__ import annotations
 
 from nodebench.ode.compiled import compiled_part
-from nodebench.ode.dense.activations import BLOCK
+from nodebench.ode.dense.activation_kernels import BLOCK
 from nodebench.ode.tile import set_tile
 from nodebench.ode.tile_size import TILE_ROWS, VECTOR_BYTES, VECTORS
 

@@ -19,9 +19,9 @@ from __future__ import annotations
 import numpy as np
 
 from nodebench.ode.compiled import compiled, compiled_part
-from nodebench.ode.dense.activations import BLOCK, activate, pull_activation
+from nodebench.ode.dense.activation_kernels import BLOCK, activate, pull_activation
 from nodebench.ode.dense.parts import Layers
-from nodebench.ode.dense.products import add_outer, multiply
+from nodebench.ode.dense.product_kernels import add_outer, multiply
 
 GROUP = 4
 """Evaluations, at least, whose products for weight gradients are taken together."""
