@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor, nn
 
-from nodebench.models.layers.chain import Chain, Operation, Rectifier
-from nodebench.models.layers.conv import SAMPLES, Convolution, can_convolve
+from nodebench.models.layers.chain import SAMPLES, Chain, Operation, Rectifier
+from nodebench.models.layers.conv import Convolution, can_convolve
 from nodebench.models.layers.factory import LayerFactory
 from nodebench.models.layers.group_norm import Normalization, can_normalize
 from nodebench.models.layers.images import are_compiled

@@ -11,9 +11,10 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache, partial
-from typing import Any
+from queue import SimpleQueue
+from threading import Thread
+from typing import Any, TypeAlias
 
 import numba
 import torch
@@ -28,28 +29,51 @@ compiled_part: Any = _compiled(no_cpython_wrapper=True, no_cfunc_wrapper=True)
 """Of functions that only compiled ones call, which Python cannot: a third less to compile."""
 
 
-def in_threads(kernel: Callable[..., None], items: int, *arguments: Any) -> None:
+_Call: TypeAlias = "tuple[Callable[..., None], tuple[Any, ...], SimpleQueue[BaseException | None]]"
+"""A kernel, its arguments, and where it puts its failure, or None at its end."""
+
+
+def in_threads(kernel: Callable[..., None], items: int, *arguments: Any, together: int = 1) -> None:
     """Runs a kernel over so many items, in as many threads as torch may use.
 
-    A kernel is called with the numbers of its first item and of the one after its last.
+    A kernel is called with the numbers of its first item and of the one after its last. A thread's
+    items are whole numbers of those that go `together`, but for the rest of the last thread's.
     """
-    threads = min(torch.get_num_threads(), items)
+    units = max(1, items // together)
+    threads = min(torch.get_num_threads(), units)
     if threads == 1:
         kernel((0, items), *arguments)
         return
-    bounds = [items * i // threads for i in range(threads + 1)]
-    own, *others = itertools.pairwise(bounds)
-    pool = _pool(os.getpid(), threads - 1)
-    running = [pool.submit(kernel, each, *arguments) for each in others]
+    bounds = [units * i // threads * together for i in range(threads)]
+    own, *others = itertools.pairwise([*bounds, items])
+    calls, failures = _helpers(os.getpid(), threads - 1), SimpleQueue[BaseException | None]()
+    for each in others:
+        calls.put((kernel, (each, *arguments), failures))
     try:
         kernel(own, *arguments)
     finally:
-        wait(running)  # they write to the caller's arrays
-    for each in running:
-        each.result()
+        found = [failures.get() for _ in others]  # they write to the caller's arrays
+    for failure in filter(None, found):
+        raise failure
 
 
 @cache
-def _pool(_process: int, threads: int) -> ThreadPoolExecutor:
-    """One for each process, since a fork has no threads of the one before."""
-    return ThreadPoolExecutor(threads)
+def _helpers(_process: int, threads: int) -> SimpleQueue[_Call]:
+    """Threads that take calls from a queue, for one process: a fork has no threads.
+
+    An executor's futures take as long as a small kernel.
+    """
+    calls = SimpleQueue[_Call]()
+    for _ in range(threads):
+        Thread(target=_take_calls, args=(calls,), daemon=True).start()
+    return calls
+
+
+def _take_calls(calls: SimpleQueue[_Call]) -> None:
+    while True:
+        kernel, arguments, failures = calls.get()
+        try:
+            kernel(*arguments)
+            failures.put(None)
+        except BaseException as error:  # noqa: BLE001  # the caller raises it
+            failures.put(error)

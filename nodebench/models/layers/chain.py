@@ -1,27 +1,60 @@
 """Layers of images as one operation of autograd, compiled for the CPU.
 
 On small images most of the time of an evaluation is what torch does around each operation, and not
-arithmetic: a chain does it once for all of its layers.
+arithmetic: a chain does it once for all of its layers. Each thread takes some samples through all
+layers, so that threads wait for each other once.
 """
 
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from nodebench.models.layers.images import to_array, to_images
+from nodebench.models.layers.images import new_array, to_array, to_images
+from nodebench.ode.tile_size import TILE_ROWS
+
+SAMPLES = TILE_ROWS
+"""The samples that a compiled convolution takes at once."""
 
 LayerGradients = Sequence[Tensor | None]
+Work: TypeAlias = Callable[[tuple[int, int]], None]
+"""Fills an array for the samples from the first number up to the second."""
+
+
+class Output(NamedTuple):
+    """An operation's output, what fills it, and the arrays that the gradient needs."""
+
+    images: Any
+    work: Work
+    kept: tuple[Any, ...]
+
+
+class Pulled(NamedTuple):
+    """The gradient of an operation's input, what fills it, and those of its weights.
+
+    There is no work where the gradient is there already, or is not needed. The weights' gradients
+    are asked for once all work has been done.
+    """
+
+    images: Any
+    work: Work | None
+    by_weights: Callable[[], LayerGradients]
 
 
 class Operation(ABC):
-    """What a layer does to images, which are arrays [batch, height, width, channels]."""
+    """What a layer does to images, which are arrays [batch, height, width, channels].
+
+    It does it to each sample by itself; arrays that it is given may be filled later than it is
+    asked, but before its own work is done.
+    """
 
     weights: Sequence[Tensor] = ()
     """The tensors that get gradients."""
@@ -32,20 +65,21 @@ class Operation(ABC):
     follows_relu = False
     """Whether its input comes from a ReLU, whose gradient it takes itself."""
 
+    pulls_whole_batches = False
+    """Whether `pull` has to be given an array that is filled."""
+
     @property
     def least(self) -> float:
         """The lower bound of the output."""
         return 0.0 if self.applies_relu else -math.inf
 
     @abstractmethod
-    def output(self, x: Any, t: float, /) -> tuple[Any, tuple[Any, ...]]:
-        """The output at time t, and the arrays that the gradient needs."""
+    def output(self, x: Any, t: float, /) -> Output:
+        """The output at time t."""
 
     @abstractmethod
-    def pull(
-        self, by_out: Any, kept: Sequence[Any], t: float, needed: Sequence[bool], /
-    ) -> tuple[Any, LayerGradients]:
-        """The gradients of the input, and of the weights; None where it is not needed."""
+    def pull(self, by_out: Any, kept: Sequence[Any], t: float, needed: Sequence[bool], /) -> Pulled:
+        """The gradients of the input, and of the weights; None where one is not needed."""
 
     @abstractmethod
     def by_torch(self, x: Tensor, t: float, /, *weights: Tensor) -> Tensor:
@@ -68,9 +102,41 @@ class Chain:
             out: Tensor = _Chained.apply(self, t, x, *self.weights)
             return out
         images = to_array(x)
-        for operation in self.operations:
-            images, _ = operation.output(images, t)
+        for operation in self.operations:  # one by one, in the memory of two of them
+            images, work, _ = operation.output(images, t)
+            _do([work], len(images))
         return to_images(images)
+
+    def outputs(self, t: float, x: Tensor) -> list[Output]:
+        """Those of all operations."""
+        images, found = to_array(x), list[Output]()
+        for operation in self.operations:
+            found.append(operation.output(images, t))
+            images = found[-1].images
+        _do([each.work for each in found], len(images))
+        return found
+
+    def gradients(
+        self, t: float, by_out: Tensor, kept: Sequence[Sequence[Any]], needed: Sequence[bool]
+    ) -> LayerGradients:
+        """Those of the input and of all weights; None where one is not needed."""
+        images, work, by_weights = to_array(by_out), list[Work](), list[Callable[[], Any]]()
+        needed = list(needed)
+        for operation, arrays in zip(reversed(self.operations), reversed(kept), strict=True):
+            if not any(needed):
+                break
+            first = len(needed) - len(operation.weights)
+            needed, of_weights = needed[:first], needed[first:]
+            if operation.pulls_whole_batches:
+                _do(work, len(images))
+                work = list[Work]()
+            pulled = operation.pull(images, arrays, t, (any(needed), *of_weights))
+            images = pulled.images
+            work += [pulled.work] if pulled.work else []
+            by_weights.append(pulled.by_weights)
+        _do(work, len(by_out))
+        earlier = [to_images(images)] if any(needed) else [None] * len(needed)
+        return [*earlier, *(each for found in reversed(by_weights) for each in found())]
 
     def gradients_by_torch(self, x: Tensor, t: float, by_out: Tensor) -> LayerGradients:
         """Those of the input and of all weights, which can be differentiated themselves."""
@@ -105,16 +171,14 @@ class _Chained(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, chain: Chain, t: float, x: Tensor, *_weights: Tensor) -> Tensor:
-        images, counts, arrays = to_array(x), list[int](), list[Any]()
-        for operation in chain.operations:
-            images, kept = operation.output(images, t)
-            arrays += kept
-            counts.append(len(kept))
+        outputs = chain.outputs(t, x)
+        images = outputs[-1].images
         out = to_images(images)
         saved = (
-            out.detach().permute(0, 2, 3, 1) if a is images else torch.from_numpy(a) for a in arrays
-        )
-        ctx.chain, ctx.t, ctx.counts = chain, t, counts
+            out.detach().permute(0, 2, 3, 1) if array is images else torch.from_numpy(array)
+            for each in outputs for array in each.kept
+        )  # fmt: skip
+        ctx.chain, ctx.t, ctx.counts = chain, t, [len(each.kept) for each in outputs]
         # With the weights, and the output itself: torch tells if they change before the gradient.
         ctx.save_for_backward(x, *chain.weights, *saved)
         return out
@@ -122,39 +186,50 @@ class _Chained(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, by_out: Tensor) -> tuple[Tensor | None, ...]:
         x, *saved = ctx.saved_tensors
-        saved = saved[len(ctx.chain.weights) :]
         if torch.is_grad_enabled():  # the gradient is going to be differentiated itself
             return None, None, *ctx.chain.gradients_by_torch(x, ctx.t, by_out)
-        needed = list(ctx.needs_input_grad[2:])
-        images, found = to_array(by_out), list[Tensor | None]()
-        for operation, count in zip(
-            reversed(ctx.chain.operations), reversed(ctx.counts), strict=True
-        ):
-            if not any(needed):
-                break
-            saved, kept = saved[: len(saved) - count], saved[len(saved) - count :]
-            first = len(needed) - len(operation.weights)
-            needed, of_weights = needed[:first], needed[first:]
-            arrays = [tensor.numpy() for tensor in kept]
-            images, by_weights = operation.pull(images, arrays, ctx.t, (any(needed), *of_weights))
-            found = [*by_weights, *found]
-        earlier = [to_images(images)] if any(needed) else [None] * len(needed)
-        return None, None, *earlier, *found
+        arrays = iter([tensor.numpy() for tensor in saved[len(ctx.chain.weights) :]])
+        kept = [list(itertools.islice(arrays, count)) for count in ctx.counts]
+        needed = ctx.needs_input_grad[2:]
+        return None, None, *ctx.chain.gradients(ctx.t, by_out, kept, needed)
+
+
+def _do(work: Sequence[Work], samples: int) -> None:
+    """Does all work for each of the samples, in as many threads as torch may use."""
+    from nodebench.ode.compiled import in_threads  # numba takes a second
+
+    if work:
+        in_threads(_take_through, samples, work, together=SAMPLES)
+
+
+def _take_through(samples: tuple[int, int], work: Sequence[Work]) -> None:
+    for each in work:
+        each(samples)
 
 
 class Rectifier(Operation):
     """max(0, x), where it is the first or the last of a chain."""
 
-    def output(self, x: Any, _t: float) -> tuple[Any, tuple[Any, ...]]:
+    def output(self, x: Any, _t: float) -> Output:
         """The output, which is kept."""
-        out = torch.relu(torch.from_numpy(x)).numpy()
-        return out, (out,)
+        out = new_array(x.shape, x)
 
-    def pull(
-        self, by_out: Any, kept: Sequence[Any], _t: float, _needed: Sequence[bool]
-    ) -> tuple[Any, LayerGradients]:
+        def fill(samples: tuple[int, int]) -> None:
+            own = slice(*samples)
+            np.maximum(x[own], 0, out=out[own])
+
+        return Output(out, fill, (out,))
+
+    def pull(self, by_out: Any, kept: Sequence[Any], _t: float, _needed: Sequence[bool]) -> Pulled:
         """The gradient of the input."""
-        return pull_rectified(by_out, *kept), ()
+        (out,), by_x = kept, new_array(by_out.shape, by_out)
+
+        def fill(samples: tuple[int, int]) -> None:
+            own = slice(*samples)
+            np.copyto(by_x[own], by_out[own])
+            by_x[own][out[own] <= 0] = 0
+
+        return Pulled(by_x, fill, tuple)
 
     def by_torch(self, x: Tensor, _t: float, *_weights: Tensor) -> Tensor:
         """The output by torch."""

@@ -12,7 +12,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nodebench.models.layers.chain import Chain, LayerGradients, Operation, pull_rectified
+from nodebench.models.layers.chain import (
+    SAMPLES,
+    Chain,
+    LayerGradients,
+    Operation,
+    Output,
+    Pulled,
+    Work,
+    pull_rectified,
+)
 from nodebench.models.layers.images import (
     COMPILED,
     are_compiled,
@@ -23,8 +32,8 @@ from nodebench.models.layers.images import (
 )
 from nodebench.ode.tile_size import TILE_ROWS, VECTOR_BYTES, VECTORS
 
-SAMPLES = TILE_ROWS
-"""The samples of a tile; of the gradient of filters, the inputs of one."""
+INPUTS = TILE_ROWS
+"""The inputs of a tile of the gradient of filters."""
 
 OUTPUTS = {dtype: VECTORS * VECTOR_BYTES // dtype.itemsize for dtype in COMPILED}
 """The outputs of a tile."""
@@ -54,7 +63,7 @@ def can_convolve(conv: nn.Module, x: Tensor, of_time: int = 0) -> TypeGuard[nn.C
         and conv.in_channels == x.shape[1] + of_time
         and have_plain_weights(conv, x)
         and len(x) >= SAMPLES
-        and (x.shape[1] == 1 or x.shape[1] % SAMPLES == 0)
+        and (x.shape[1] == 1 or x.shape[1] % INPUTS == 0)
         and conv.out_channels % OUTPUTS[x.dtype] == 0
         and min(x.shape[2:]) + 2 * int(conv.padding[0]) >= conv.kernel_size[0]
     )
@@ -74,33 +83,29 @@ class Convolution(Operation):
         self._filters = weight.detach().permute(2, 3, 1, 0).contiguous().numpy()
         size = _size(x.shape[2:], len(self._filters), *self._grid)
         self._summands = _summands(conv.bias, (*size, len(weight)), self._filters.dtype)
+        self.pulls_whole_batches = not (
+            self._stride == 1
+            and self._padding < len(self._filters)
+            and weight.shape[1] % OUTPUTS[weight.dtype] == 0
+        )
         self._of_time: Any = None
         if of_time is not None:
             self._of_time = of_time.detach().permute(0, 2, 3, 1).contiguous().numpy()
 
-    def output(self, x: Any, t: float) -> tuple[Any, tuple[Any, ...]]:
+    def output(self, x: Any, t: float) -> Output:
         """The output; the input is kept."""
         summands = self._summands
         if self._of_time is not None:
             of_time = self._of_time * self._of_time.dtype.type(t)
             summands = np.concatenate([summands, of_time]) if len(summands) else of_time
-        return _convolved(x, self._filters, summands, self._grid, least=self.least), (x,)
+        out, fill = _convolved(x, self._filters, summands, self._grid, least=self.least)
+        return Output(out, fill, (x,))
 
-    def pull(
-        self, by_out: Any, kept: Sequence[Any], t: float, needed: Sequence[bool]
-    ) -> tuple[Any, LayerGradients]:
+    def pull(self, by_out: Any, kept: Sequence[Any], t: float, needed: Sequence[bool]) -> Pulled:
         """The gradients of the input, and of weight, bias and `of_time`."""
-        (x,), (of_x, of_weight, *of_summands) = kept, needed
-        found = [self._by_weight(by_out, x) if of_weight else None]
-        if any(of_summands):
-            by_sum = torch.from_numpy(by_out).sum(0)
-            if self.bias is not None:
-                found.append(by_sum.sum((0, 1)))
-            if self.of_time is not None:
-                found.append((by_sum * t).permute(2, 0, 1)[None])
-        else:
-            found += [None] * len(of_summands)
-        return self._by_input(by_out, x) if of_x else None, found
+        (x,), (of_x, *of_weights) = kept, needed
+        by_x, fill = self._by_input(by_out, x) if of_x else (None, None)
+        return Pulled(by_x, fill, lambda: self._by_weights(by_out, x, t, of_weights))
 
     def by_torch(self, x: Tensor, t: float, *weights: Tensor) -> Tensor:
         """The output by torch."""
@@ -108,18 +113,30 @@ class Convolution(Operation):
         out = F.conv2d(x, weights[0], bias, *self._grid)
         return out if self.of_time is None else out + weights[-1] * t
 
-    def _by_input(self, by_out: Any, x: Any) -> Any:
+    def _by_input(self, by_out: Any, x: Any) -> tuple[Any, Work | None]:
         """The gradient of the input, at stride 1 a convolution too."""
-        padding = len(self._filters) - 1 - self._padding
-        if self._stride == 1 and padding >= 0 and x.shape[3] % OUTPUTS[self.weight.dtype] == 0:
+        if not self.pulls_whole_batches:
             rectified = x if self.follows_relu else None
-            return _convolved(by_out, self._turned, self._summands[:0], (1, padding), rectified)
+            grid = (1, len(self._filters) - 1 - self._padding)
+            return _convolved(by_out, self._turned, self._summands[:0], grid, rectified)
         sizes = [(size,) * 2 for size in (*self._grid, 1)]
         by_x, _, _ = torch.ops.aten.convolution_backward(
             to_images(by_out), to_images(x), self.weight.detach(), None, *sizes,
             False, (0, 0), 1, (True, False, False),
         )  # fmt: skip
-        return pull_rectified(to_array(by_x), x) if self.follows_relu else to_array(by_x)
+        return pull_rectified(to_array(by_x), x) if self.follows_relu else to_array(by_x), None
+
+    def _by_weights(self, by_out: Any, x: Any, t: float, needed: Sequence[bool]) -> LayerGradients:
+        of_weight, *of_summands = needed
+        found = [self._by_weight(by_out, x) if of_weight else None]
+        if not any(of_summands):
+            return found + [None] * len(of_summands)
+        by_sum = torch.from_numpy(by_out).sum(0)
+        if self.bias is not None:
+            found.append(by_sum.sum((0, 1)))
+        if self.of_time is not None:
+            found.append((by_sum * t).permute(2, 0, 1)[None])
+        return found
 
     def _by_weight(self, by_out: Any, x: Any) -> Tensor:
         """The gradient of the weight."""
@@ -129,7 +146,7 @@ class Convolution(Operation):
         if x.shape[3] == 1:
             return self._by_weight_of_one_channel(by_out, x)
         found = torch.zeros(self._filters.shape, dtype=self.weight.dtype)
-        in_threads(pull_weights, x.shape[3] // SAMPLES, found.numpy(), by_out, x, self._grid)
+        in_threads(pull_weights, x.shape[3], found.numpy(), by_out, x, self._grid, together=INPUTS)
         return found.permute(3, 2, 0, 1)
 
     def _by_weight_of_one_channel(self, by_out: Any, x: Any) -> Tensor:
@@ -167,17 +184,19 @@ def _convolved(
     grid: tuple[int, int],
     rectified: Any = None,
     least: float = -math.inf,
-) -> Any:
+) -> tuple[Any, Work]:
     """The convolution by filters [taps, taps, inputs, outputs], plus the summands.
 
     The grid is (stride, padding). No value is below `least`, and each is 0 where that of
     `rectified` is.
     """
     from nodebench.models.layers.conv_kernels import convolve  # numba takes a second
-    from nodebench.ode.compiled import in_threads
 
     size = _size(x.shape[1:3], len(filters), *grid)
     out = new_array((len(x), *size, filters.shape[3]), x)
     rectified = out[:0] if rectified is None else rectified
-    in_threads(convolve, len(x) // SAMPLES, out, x, filters, summands, grid, least, rectified)
-    return out
+
+    def fill(samples: tuple[int, int]) -> None:
+        convolve(samples, out, x, filters, summands, grid, least, rectified)
+
+    return out, fill

@@ -20,19 +20,17 @@ BAND_BYTES = 32768
 
 @compiled
 def convolve(items, out, x, weights, summands, grid, least, rectified):
-    """Fills the output of each four samples; summands [any, rows, columns, outputs] are added.
+    """Fills the output of at least four samples; summands [any, rows, columns, outputs] are added.
 
     Then no part of it is below `least`, and it is 0 where `rectified` is, which has the output's
     shape or no samples.
     """
-    samples, height, width, inputs = x.shape
+    _, height, width, inputs = x.shape
     rows, columns, outputs = out.shape[1:]
     taps, (stride, padding) = len(weights), grid
-    # Up to three samples are left in the end: they and their neighbours are four more, of which
-    # some were taken before, by the same thread.
-    has_rest = samples % TILE_ROWS > 0 and items[1] == samples // TILE_ROWS
-    for item in range(items[0], items[1] + int(has_rest)):
-        n = min(item * TILE_ROWS, samples - TILE_ROWS)
+    for first_sample in range(items[0], items[1], TILE_ROWS):
+        # Up to three samples are left in the end: they and their neighbours are four more.
+        n = min(first_sample, items[1] - TILE_ROWS)
         for row in range(rows):
             up, high = _seen(row * stride - padding, taps, height)
             for column in range(columns):
@@ -59,7 +57,7 @@ def convolve(items, out, x, weights, summands, grid, least, rectified):
 
 @compiled
 def pull_weights(items, by_weights, by_out, x, grid):
-    """Adds the gradient of the weights of each four inputs, over all samples."""
+    """Adds the gradient of the weights of a multiple of four inputs, over all samples."""
     samples, height, width, inputs = x.shape
     rows, columns, outputs = by_out.shape[1:]
     taps, (stride, padding) = len(by_weights), grid
@@ -72,7 +70,7 @@ def pull_weights(items, by_weights, by_out, x, grid):
                 left, end = _seeing(right, stride, width, 0, columns)
                 by = ((n * rows + top) * columns + left) * outputs
                 of = ((n * height + top * stride + down) * width + left * stride + right) * inputs
-                for i in range(items[0] * TILE_ROWS, items[1] * TILE_ROWS, TILE_ROWS):
+                for i in range(items[0], items[1], TILE_ROWS):
                     for k in range(0, outputs, VECTORS * VECTOR_BYTES // x.itemsize):
                         add_tile(
                             (by_weights, (tap * inputs + i) * outputs + k, outputs),

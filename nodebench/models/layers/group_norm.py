@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nodebench.models.layers.chain import Chain, LayerGradients, Operation
+from nodebench.models.layers.chain import Chain, Operation, Output, Pulled
 from nodebench.models.layers.images import are_compiled, have_plain_weights, new_array
 
 
@@ -45,31 +45,33 @@ class Normalization(Operation):
         self._groups, self._eps = norm.num_groups, norm.eps
         self._scale, self._shift = (weight.detach().numpy() for weight in self.weights)
 
-    def output(self, x: Any, _t: float) -> tuple[Any, tuple[Any, ...]]:
+    def output(self, x: Any, _t: float) -> Output:
         """The output; the input is kept, and [2, batch, groups] of means and inverse deviations."""
         from nodebench.models.layers.norm_kernels import normalize  # numba takes a second
-        from nodebench.ode.compiled import in_threads
 
         out, statistics = new_array(x.shape, x), new_array((2, len(x), self._groups), x)
-        in_threads(
-            normalize, len(x), out, x, self._scale, self._shift, statistics, self._eps, self.least
-        )
-        return out, (x, statistics)
 
-    def pull(
-        self, by_out: Any, kept: Sequence[Any], _t: float, _needed: Sequence[bool]
-    ) -> tuple[Any, LayerGradients]:
+        def fill(samples: tuple[int, int]) -> None:
+            normalize(
+                samples, out, x, self._scale, self._shift, statistics, self._eps, self.least
+            )  # fmt: skip
+
+        return Output(out, fill, (x, statistics))
+
+    def pull(self, by_out: Any, kept: Sequence[Any], _t: float, _needed: Sequence[bool]) -> Pulled:
         """The gradients of the input, and of scale and shift."""
         from nodebench.models.layers.norm_kernels import pull_normalize
-        from nodebench.ode.compiled import in_threads
 
         x, statistics = kept
         by_x, by_weights = new_array(x.shape, x), new_array((2, len(x), len(self._scale)), x)
         threshold = 0.0 if self.follows_relu else math.nan
-        in_threads(
-            pull_normalize, len(x), by_x, by_weights, by_out, x, self._scale, statistics, threshold
-        )
-        return by_x, torch.from_numpy(by_weights).sum(1).unbind()
+
+        def fill(samples: tuple[int, int]) -> None:
+            pull_normalize(
+                samples, by_x, by_weights, by_out, x, self._scale, statistics, threshold
+            )  # fmt: skip
+
+        return Pulled(by_x, fill, lambda: torch.from_numpy(by_weights).sum(1).unbind())
 
     def by_torch(self, x: Tensor, _t: float, *weights: Tensor) -> Tensor:
         """The output by torch."""

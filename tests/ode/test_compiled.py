@@ -1,0 +1,55 @@
+"""Tests of ode/compiled.py."""
+
+import threading
+
+import pytest
+import torch
+
+from nodebench.ode.compiled import in_threads
+
+
+@pytest.fixture(params=[1, 2, 3])
+def threads(request):
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("together", [1, 4])
+@pytest.mark.parametrize("items", [1, 2, 3, 4, 7, 8, 9, 128])
+def test_each_item_is_taken_once_in_whole_units(items, together, threads):
+    taken, lock = [], threading.Lock()
+
+    def kernel(part, name):
+        assert name == "argument"
+        with lock:
+            taken.append(part)
+
+    in_threads(kernel, items, "argument", together=together)
+    assert [i for first, last in sorted(taken) for i in range(first, last)] == list(range(items))
+    assert len(taken) == min(threads, max(1, items // together))
+    assert all(first % together == 0 for first, _ in taken)
+    assert all(last - first >= min(together, items) for first, last in taken)
+
+
+@pytest.mark.parametrize("failing", [0, 1])
+def test_a_failure_in_any_thread_is_the_callers_once_all_have_ended(failing):
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    ended = []
+
+    def kernel(part):
+        if part[0] == failing:
+            raise ZeroDivisionError
+        threading.Event().wait(0.05)
+        ended.append(part)
+
+    try:
+        with pytest.raises(ZeroDivisionError):
+            in_threads(kernel, 2)
+        assert ended == [(1 - failing, 2 - failing)]
+        in_threads(lambda part: ended.append(part), 2)  # the threads go on
+    finally:
+        torch.set_num_threads(before)
+    assert len(ended) == 3
