@@ -74,8 +74,8 @@ class Operation(ABC):
         return 0.0 if self.applies_relu else -math.inf
 
     @abstractmethod
-    def output(self, x: Any, t: float, /) -> Output:
-        """The output at time t."""
+    def output(self, x: Any, t: float, spare: Any = None, /) -> Output:
+        """The output at time t, written over a spare array if that has its shape."""
 
     @abstractmethod
     def pull(self, by_out: Any, kept: Sequence[Any], t: float, needed: Sequence[bool], /) -> Pulled:
@@ -101,10 +101,13 @@ class Chain:
         if torch.is_grad_enabled():
             out: Tensor = _Chained.apply(self, t, x, *self.weights)
             return out
-        images = to_array(x)
-        for operation in self.operations:  # one by one, in the memory of two of them
-            images, work, _ = operation.output(images, t)
-            _do([work], len(images))
+        images, work, before = to_array(x), list[Work](), None
+        for number, operation in enumerate(self.operations):
+            output = operation.output(images, t, before)
+            before = images if number else None  # which may be written over, unless it is x
+            images = output.images
+            work.append(output.work)
+        _do(work, len(images))
         return to_images(images)
 
     def outputs(self, t: float, x: Tensor) -> list[Output]:
@@ -210,9 +213,9 @@ def _take_through(samples: tuple[int, int], work: Sequence[Work]) -> None:
 class Rectifier(Operation):
     """max(0, x), where it is the first or the last of a chain."""
 
-    def output(self, x: Any, _t: float) -> Output:
+    def output(self, x: Any, _t: float, spare: Any = None) -> Output:
         """The output, which is kept."""
-        out = new_array(x.shape, x)
+        out = new_array(x.shape, x, spare)
 
         def fill(samples: tuple[int, int]) -> None:
             own = slice(*samples)

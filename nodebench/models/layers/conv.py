@@ -92,13 +92,15 @@ class Convolution(Operation):
         if of_time is not None:
             self._of_time = of_time.detach().permute(0, 2, 3, 1).contiguous().numpy()
 
-    def output(self, x: Any, t: float) -> Output:
+    def output(self, x: Any, t: float, spare: Any = None) -> Output:
         """The output; the input is kept."""
         summands = self._summands
         if self._of_time is not None:
             of_time = self._of_time * self._of_time.dtype.type(t)
             summands = np.concatenate([summands, of_time]) if len(summands) else of_time
-        out, fill = _convolved(x, self._filters, summands, self._grid, least=self.least)
+        out, fill = _convolved(
+            x, self._filters, summands, self._grid, least=self.least, spare=spare
+        )
         return Output(out, fill, (x,))
 
     def pull(self, by_out: Any, kept: Sequence[Any], t: float, needed: Sequence[bool]) -> Pulled:
@@ -184,6 +186,7 @@ def _convolved(
     grid: tuple[int, int],
     rectified: Any = None,
     least: float = -math.inf,
+    spare: Any = None,
 ) -> tuple[Any, Work]:
     """The convolution by filters [taps, taps, inputs, outputs], plus the summands.
 
@@ -193,7 +196,7 @@ def _convolved(
     from nodebench.models.layers.conv_kernels import convolve  # numba takes a second
 
     size = _size(x.shape[1:3], len(filters), *grid)
-    out = new_array((len(x), *size, filters.shape[3]), x)
+    out = new_array((len(x), *size, filters.shape[3]), x, spare)
     rectified = out[:0] if rectified is None else rectified
 
     def fill(samples: tuple[int, int]) -> None:

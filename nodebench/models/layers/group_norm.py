@@ -45,11 +45,11 @@ class Normalization(Operation):
         self._groups, self._eps = norm.num_groups, norm.eps
         self._scale, self._shift = (weight.detach().numpy() for weight in self.weights)
 
-    def output(self, x: Any, _t: float) -> Output:
+    def output(self, x: Any, _t: float, spare: Any = None) -> Output:
         """The output; the input is kept, and [2, batch, groups] of means and inverse deviations."""
         from nodebench.models.layers.norm_kernels import normalize  # numba takes a second
 
-        out, statistics = new_array(x.shape, x), new_array((2, len(x), self._groups), x)
+        out, statistics = new_array(x.shape, x, spare), new_array((2, len(x), self._groups), x)
 
         def fill(samples: tuple[int, int]) -> None:
             normalize(

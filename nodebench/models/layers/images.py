@@ -48,6 +48,11 @@ def to_images(array: Any) -> Tensor:
     return torch.from_numpy(array.transpose(0, 3, 1, 2))  # no view, so it may change in place
 
 
-def new_array(shape: Sequence[int], like: Any) -> Any:
-    """An array of the data type of another, in memory that torch counts among a step's."""
+def new_array(shape: Sequence[int], like: Any, spare: Any = None) -> Any:
+    """An array of the data type of another, in memory that torch counts among a step's.
+
+    A spare array of that shape is taken instead.
+    """
+    if spare is not None and spare.shape == tuple(shape):
+        return spare
     return torch.empty(*shape, dtype=torch.from_numpy(like).dtype).numpy()

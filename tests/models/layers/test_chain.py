@@ -61,6 +61,18 @@ def test_right_hand_sides_in_chains_have_the_values_and_gradients_of_torch(dynam
     are_near(gradients(f, y), gradients(f, by_torch(y)))
 
 
+@pytest.mark.parametrize("dynamics", DYNAMICS)
+@pytest.mark.parametrize("batch", [1, 5, 8])
+def test_values_are_the_same_bits_without_a_gradient(dynamics, batch):
+    """Layers then write over what is no longer needed, but never over the state."""
+    f, y = field(dynamics), images(batch)
+    expected, before = f(0.7, y), y.detach().clone()
+    with torch.no_grad():
+        found = f(0.7, y)
+    assert torch.equal(found, expected)
+    assert torch.equal(y, before)
+
+
 @pytest.mark.parametrize(("act", "chains"), [("tanh", 3), ("none", 1)])
 def test_activations_that_are_not_compiled_part_chains(act, chains):
     f, y = field(act=act), images()
