@@ -15,6 +15,7 @@ from nodebench.report.analysis.statistics import (
     alike,
     half_width,
     holm,
+    mean_intervals,
     paired,
     pareto,
     width_with,
@@ -36,6 +37,15 @@ def test_the_interval_of_a_mean_is_scipy_s(values):
 def test_a_single_value_has_no_interval():
     assert math.isnan(half_width(pd.Series([1.0])))
     assert mean_and_interval(pd.Series([1.0]), 1) == "1.0"
+
+
+def test_intervals_of_many_groups_are_those_of_each():
+    data = pd.DataFrame({"line": list("aaabbc"), "x": [1.0, 2.0, 4.0, 7.0, 7.0, 5.0]})
+    found = mean_intervals(data.groupby("line")["x"]).set_index("line")
+    widths = data.groupby("line")["x"].apply(half_width).fillna(0.0)
+    assert found["mean"].tolist() == pytest.approx([7 / 3, 7, 5])
+    assert (found["high"] - found["mean"]).tolist() == pytest.approx(widths.tolist())
+    assert (found["mean"] - found["low"]).tolist() == pytest.approx(widths.tolist())
 
 
 @given(SEEDS, st.integers(0, 2**31))

@@ -5,10 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from pandas.core.groupby import SeriesGroupBy
 
 LEVEL = 0.95
 """Of every confidence interval."""
@@ -80,11 +84,13 @@ def half_width(values: pd.Series[float]) -> float:
     return float(critical(n - 1)) * float(values.std(ddof=1)) / math.sqrt(n) if n > 1 else math.nan
 
 
-def interval(values: pd.Series[float]) -> tuple[float, float]:
-    """The ends of the confidence interval of a mean; of one value, itself."""
-    mean, width = float(values.mean()), half_width(values)
-    width = 0.0 if math.isnan(width) else width
-    return mean - width, mean + width
+def mean_intervals(groups: SeriesGroupBy[float, Any]) -> pd.DataFrame:
+    """The `mean` of each group, and `low` and `high`, its confidence interval; of one, itself."""
+    found = groups.agg(["mean", "std", "count"])
+    count = found["count"].to_numpy()
+    width = found["std"].fillna(0.0) * critical(np.maximum(count - 1, 1)) / np.sqrt(count)
+    ends = {"low": found["mean"] - width, "high": found["mean"] + width}
+    return found[["mean"]].assign(**ends).reset_index()
 
 
 def paired(ours: pd.Series[float], theirs: pd.Series[float]) -> PairedDifference | None:
