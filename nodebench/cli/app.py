@@ -21,6 +21,10 @@ SET_HINT = ". To change a setting, write `--set PATH=VALUE`"
 """For those who write `train.epochs=2` alone, as Hydra takes it."""
 
 
+SPINS = "5000"
+"""How often an idle thread looks for work before it sleeps: about 0.1 ms. GNU's own is 300,000."""
+
+
 class _Verbs(TyperGroup):
     """The verbs; an interrupt ends any of them with a line and status 130."""
 
@@ -43,9 +47,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-SPINS = "5000"
-"""How often an idle thread looks for work before it sleeps: some 0.1 ms. 300,000 is usual."""
-
 NO_MEMORY = "failed to map segment"
 """The loader's message if there is no memory for a library."""
 

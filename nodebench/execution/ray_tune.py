@@ -135,7 +135,7 @@ class _InOrder(FIFOScheduler):
     """
 
     def choose_trial_to_run(self, tune_controller: Any) -> None:
-        """None."""
+        """Leaves it to Tune, which takes the oldest."""
 
 
 class _Asha(ASHAScheduler):

@@ -46,20 +46,22 @@ def in_threads(kernel: Callable[..., None], items: int, *arguments: Any, togethe
         return
     bounds = [units * i // threads * together for i in range(threads)]
     own, *others = itertools.pairwise([*bounds, items])
-    calls, failures = _helpers(os.getpid(), threads - 1), SimpleQueue[BaseException | None]()
+    calls = _helpers(os.getpid(), torch.get_num_threads() - 1)
+    failures = SimpleQueue[BaseException | None]()
     for each in others:
         calls.put((kernel, (each, *arguments), failures))
     try:
         kernel(own, *arguments)
     finally:
-        found = [failures.get() for _ in others]  # they write to the caller's arrays
+        # They write to the caller's arrays. An interrupt while it waits is the only way out.
+        found = [failures.get() for _ in others]
     for failure in filter(None, found):
         raise failure
 
 
 @cache
 def _helpers(_process: int, threads: int) -> SimpleQueue[_Call]:
-    """Threads that take calls from a queue, for one process: a fork has no threads.
+    """The queue of some threads that wait for calls, for one process: a fork has no threads.
 
     An executor's futures take as long as a small kernel.
     """
@@ -72,8 +74,11 @@ def _helpers(_process: int, threads: int) -> SimpleQueue[_Call]:
 def _take_calls(calls: SimpleQueue[_Call]) -> None:
     while True:
         kernel, arguments, failures = calls.get()
+        failure: BaseException | None = None
         try:
             kernel(*arguments)
-            failures.put(None)
         except BaseException as error:  # noqa: BLE001  # the caller raises it
-            failures.put(error)
+            failure = error
+        del kernel, arguments  # or the caller's arrays would live until the next call
+        failures.put(failure)
+        del failures, failure

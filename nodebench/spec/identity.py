@@ -14,7 +14,7 @@ from nodebench.spec.model import ConvNetwork, PlainOde, StagedNetwork
 from nodebench.spec.own_code import file_hash, own_modules
 from nodebench.spec.settings import flatten
 from nodebench.spec.trial import TrialSpec
-from nodebench.spec.vocabulary import GROUPED, norm_parts
+from nodebench.spec.vocabulary import DENSE_POSITIONS, GROUPED, norm_parts
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,15 @@ def _is_computed_here(spec: TrialSpec) -> bool:
     return is_dense or has_steps or any(norm_parts(word or "nf")[0] in GROUPED for word in norms)
 
 
+def _is_folded(spec: TrialSpec) -> bool:
+    """Whether convolutions over more than two positions may be matrices."""
+    if not isinstance(spec.model, PlainOde) or spec.model.field != "simple":
+        return False
+    if spec.data.name == "three-minima":
+        return False  # two positions
+    return 2 < getattr(spec.data, "dim", DENSE_POSITIONS) <= DENSE_POSITIONS
+
+
 REVISIONS: tuple[Revision, ...] = (
     Revision(4, "channels last, dense fields as one operation", lambda _spec: True),
     Revision(
@@ -71,6 +80,11 @@ REVISIONS: tuple[Revision, ...] = (
         7,
         "convolutions of images on a CPU are compiled: sums in another order",
         lambda spec: isinstance(spec.model, ConvNetwork | StagedNetwork),
+    ),
+    Revision(
+        8,
+        "gradients of convolutions over three to ten positions: sums in another order",
+        _is_folded,
     ),
 )
 """The changes of results, the newest last. Trials hold the number of the last that affects them."""

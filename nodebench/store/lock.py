@@ -14,7 +14,7 @@ from typing import IO, Any
 from nodebench.errors import StoreError
 
 LOOK_S = 1.0
-"""Seconds that `locked` waits at the least: who reads keeps a lock for less, but for a copy."""
+"""The shortest time that `locked` waits: a reader holds a lock for less, unless it copies."""
 
 
 @contextlib.contextmanager
@@ -59,7 +59,7 @@ def _signed(file: IO[str]) -> Generator[None]:
 
 @contextlib.contextmanager
 def read_locked(path: Path) -> Generator[bool]:
-    """A lock for reading: others cannot take it meanwhile; False where a process has it already.
+    """A shared lock for reading, which keeps writers out meanwhile; False if a writer holds it.
 
     Writes nothing, so that it works in a folder that is read-only.
     """
@@ -73,7 +73,7 @@ def read_locked(path: Path) -> Generator[bool]:
 
 
 def holder(path: Path) -> str | None:
-    """Who holds a lock file, in words; None if nobody does."""
+    """Who holds a lock file for itself, in words; None if nobody does."""
     with read_locked(path) as is_free:
         return None if is_free else path.read_text(encoding="utf-8") or "another process"
 

@@ -1,6 +1,7 @@
 """Tests of ode/compiled.py."""
 
 import threading
+import weakref
 
 import pytest
 import torch
@@ -31,6 +32,22 @@ def test_each_item_is_taken_once_in_whole_units(items, together, threads):
     assert len(taken) == min(threads, max(1, items // together))
     assert all(first % together == 0 for first, _ in taken)
     assert all(last - first >= min(together, items) for first, last in taken)
+
+
+def test_nothing_keeps_the_arguments_of_a_call_that_has_ended():
+    class Array:
+        """What a weak reference can be made to."""
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        array = Array()
+        seen = weakref.ref(array)
+        in_threads(lambda _part, _array: None, 2, array)
+        del array
+        assert seen() is None
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("failing", [0, 1])

@@ -43,6 +43,16 @@ def test_a_revision_renames_the_trials_that_it_affects_and_no_others():
     for field in ("simple", "linear"):
         toy = {"data": "spheres", "model": {"name": "plainode", "field": field}}
         assert numerics(trial(**toy, solver={"method": "euler", "steps": 2}).spec) == 6
+    for field, dim, number in (
+        ("simple", 3, 8), ("simple", 10, 8), ("simple", 11, 6), ("linear", 3, 6)
+    ):  # fmt: skip
+        toy = {
+            "data": {"name": "spheres", "dim": dim},
+            "model": {"name": "plainode", "field": field},
+        }
+        assert numerics(trial(**toy, solver={"method": "euler", "steps": 2}).spec) == number
+    minima = {"data": "three-minima", "model": {"name": "plainode", "field": "simple"}}
+    assert numerics(trial(**minima, solver={"method": "euler", "steps": 2}).spec) == 6
     assert numerics(trial(data="spiral", model="neuralode").spec) == 5
     assert [each.number for each in REVISIONS] == sorted({each.number for each in REVISIONS})
 

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nodebench.models.layers.images import new_array, to_array, to_images
+from nodebench.models.layers.images import array_for, to_array, to_images
 from nodebench.ode.tile_size import TILE_ROWS
 
 SAMPLES = TILE_ROWS
@@ -30,7 +30,7 @@ Work: TypeAlias = Callable[[tuple[int, int]], None]
 
 
 class Output(NamedTuple):
-    """An operation's output, what fills it, and the arrays that the gradient needs."""
+    """An operation's output, the work that fills it, and the arrays kept for the gradient."""
 
     images: Any
     work: Work
@@ -38,10 +38,10 @@ class Output(NamedTuple):
 
 
 class Pulled(NamedTuple):
-    """The gradient of an operation's input, what fills it, and those of its weights.
+    """The gradient of an operation's input, the work that fills it, and the weights' gradients.
 
-    There is no work where the gradient is there already, or is not needed. The weights' gradients
-    are asked for once all work has been done.
+    `work` is None if `images` is filled already or not needed. `by_weights` is called after all
+    work has been done.
     """
 
     images: Any
@@ -52,8 +52,8 @@ class Pulled(NamedTuple):
 class Operation(ABC):
     """What a layer does to images, which are arrays [batch, height, width, channels].
 
-    It does it to each sample by itself; arrays that it is given may be filled later than it is
-    asked, but before its own work is done.
+    Each sample is processed independently. `output` and `pull` only allocate and return the work:
+    the arrays that they are given may still be empty, and are filled by the time that it is done.
     """
 
     weights: Sequence[Tensor] = ()
@@ -66,7 +66,7 @@ class Operation(ABC):
     """Whether its input comes from a ReLU, whose gradient it takes itself."""
 
     pulls_whole_batches = False
-    """Whether `pull` has to be given an array that is filled."""
+    """Whether `pull` computes at once, so that the gradient it is given must already be filled."""
 
     @property
     def least(self) -> float:
@@ -215,7 +215,7 @@ class Rectifier(Operation):
 
     def output(self, x: Any, _t: float, spare: Any = None) -> Output:
         """The output, which is kept."""
-        out = new_array(x.shape, x, spare)
+        out = array_for(x.shape, x, spare)
 
         def fill(samples: tuple[int, int]) -> None:
             own = slice(*samples)
@@ -225,7 +225,7 @@ class Rectifier(Operation):
 
     def pull(self, by_out: Any, kept: Sequence[Any], _t: float, _needed: Sequence[bool]) -> Pulled:
         """The gradient of the input."""
-        (out,), by_x = kept, new_array(by_out.shape, by_out)
+        (out,), by_x = kept, array_for(by_out.shape, by_out)
 
         def fill(samples: tuple[int, int]) -> None:
             own = slice(*samples)

@@ -25,8 +25,8 @@ from nodebench.models.layers.chain import (
 from nodebench.models.layers.images import (
     COMPILED,
     are_compiled,
+    array_for,
     have_plain_weights,
-    new_array,
     to_array,
     to_images,
 )
@@ -196,7 +196,7 @@ def _convolved(
     from nodebench.models.layers.conv_kernels import convolve  # numba takes a second
 
     size = _size(x.shape[1:3], len(filters), *grid)
-    out = new_array((len(x), *size, filters.shape[3]), x, spare)
+    out = array_for((len(x), *size, filters.shape[3]), x, spare)
     rectified = out[:0] if rectified is None else rectified
 
     def fill(samples: tuple[int, int]) -> None:

@@ -51,9 +51,13 @@ class _Matrix(nn.Module):
         (self.width,), padding = conv.kernel_size, int(conv.padding[0])
         assert 2 * padding == self.width - 1 and conv.stride == conv.dilation == (1,)
         self.length = length
-        is_tap = _taps(self.width, length, torch.float32, torch.device("cpu"))
         # (output position, input position, the tap through which the one sees the other)
-        self._nonzero = [(at // length, at % length, tap) for tap, at in is_tap.nonzero().tolist()]
+        self._nonzero = [
+            (to, to + tap - padding, tap)
+            for tap in range(self.width)
+            for to in range(length)
+            if 0 <= to + tap - padding < length
+        ]
 
     def forward(self, kernel: Tensor) -> Tensor:
         *seeds, outputs, inputs, _ = kernel.shape

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nodebench.models.layers.chain import Chain, Operation, Output, Pulled
-from nodebench.models.layers.images import are_compiled, have_plain_weights, new_array
+from nodebench.models.layers.images import are_compiled, array_for, have_plain_weights
 
 
 class GroupNorm(nn.GroupNorm):
@@ -49,7 +49,7 @@ class Normalization(Operation):
         """The output; the input is kept, and [2, batch, groups] of means and inverse deviations."""
         from nodebench.models.layers.norm_kernels import normalize  # numba takes a second
 
-        out, statistics = new_array(x.shape, x, spare), new_array((2, len(x), self._groups), x)
+        out, statistics = array_for(x.shape, x, spare), array_for((2, len(x), self._groups), x)
 
         def fill(samples: tuple[int, int]) -> None:
             normalize(
@@ -63,7 +63,7 @@ class Normalization(Operation):
         from nodebench.models.layers.norm_kernels import pull_normalize
 
         x, statistics = kept
-        by_x, by_weights = new_array(x.shape, x), new_array((2, len(x), len(self._scale)), x)
+        by_x, by_weights = array_for(x.shape, x), array_for((2, len(x), len(self._scale)), x)
         threshold = 0.0 if self.follows_relu else math.nan
 
         def fill(samples: tuple[int, int]) -> None:

@@ -48,10 +48,10 @@ def to_images(array: Any) -> Tensor:
     return torch.from_numpy(array.transpose(0, 3, 1, 2))  # no view, so it may change in place
 
 
-def new_array(shape: Sequence[int], like: Any, spare: Any = None) -> Any:
-    """An array of the data type of another, in memory that torch counts among a step's.
+def array_for(shape: Sequence[int], like: Any, spare: Any = None) -> Any:
+    """An uninitialized array of the data type of another, in memory that torch counts.
 
-    A spare array of that shape is taken instead.
+    It is `spare` itself, which has that type, if its shape fits.
     """
     if spare is not None and spare.shape == tuple(shape):
         return spare

@@ -38,7 +38,7 @@ class LinearMap(Protocol):
     """
 
     def write(self, parameter: Floats, made: Floats) -> None:
-        """Writes the weight or bias into memory of its shape."""
+        """Writes the weight or bias into zeros of its shape."""
 
     def pull(self, by_made: Floats) -> Floats:
         """The gradient of the parameter, from that of what is made of it."""

@@ -1,6 +1,6 @@
-"""A dense field's parameters in the rows that compiled solves read, and gradients out of rows.
+"""Packs a dense field's parameters into the rows that compiled solves read, and unpacks gradients.
 
-Numpy's views cost a fifth of torch's, and of small layers a step makes dozens.
+In NumPy, because a step takes dozens of views, and NumPy's cost a fifth of torch's.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ def padded(size: int) -> int:
 
 
 class DenseLayers:
-    """The layers of a field: their sizes, what makes their parameters, their activation's number.
+    """A field's layer sizes, the map behind each parameter, and the number of its activation.
 
-    `maps` has, of each layer's weight and bias in turn, the map that makes it of its parameter;
-    None where it is the parameter. Parameters and gradients have seeds as their first dimension.
+    `maps` holds, for each layer's weight and then its bias, the map that makes it, or None if it is
+    the parameter itself. Parameters and gradients have seeds as their first dimension.
     """
 
     def __init__(self, sizes: tuple[int, ...], maps: Sequence[LinearMap | None], activation: int):
@@ -77,7 +77,7 @@ class DenseLayers:
         ]
 
     def _parts(self, weights: Floats, biases: Floats) -> Iterator[Floats]:
-        """Of rows, each layer's weight [seeds, outputs, inputs] and bias [seeds, outputs]."""
+        """Views of each layer's weight [seeds, outputs, inputs] and bias [seeds, outputs]."""
         units, starts, places = places_of(self.sizes)
         for layer, (inputs, outputs) in enumerate(itertools.pairwise(self.sizes)):
             square = weights[:, places[layer] : places[layer + 1]]

@@ -13,6 +13,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -70,20 +71,23 @@ def trajectories_figure(paths: Mapping[str, pd.DataFrame], folder: Path) -> list
     )
     for axes in grid.flat[len(paths) :]:
         axes.remove()
+    dots = list[PathCollection]()
     for axes, (label, path) in zip(grid.flat, paths.items(), strict=False):
-        _draw_trajectory(axes, path)
+        dots.append(_draw_trajectory(axes, path))
         axes.set(title=in_lines(label), xlabel="$z_1$", ylabel="$z_2$", aspect="equal")
     figure.legend(*grid.flat[0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
-    figure.colorbar(grid.flat[0].collections[0], ax=grid, label="time", shrink=0.8)
+    figure.colorbar(dots[-1], ax=grid, label="time", shrink=0.8)
     save(figure, folder / "trajectories")
     return ["trajectories"]
 
 
-def _draw_trajectory(axes: Axes, path: pd.DataFrame) -> None:
+def _draw_trajectory(axes: Axes, path: pd.DataFrame) -> PathCollection:
+    """The observed states, on top of which the learned ones are drawn."""
     x, y, *_ = zip(*path["observed"], strict=True)
-    axes.scatter(x, y, c=path["t"], cmap="viridis", s=14, label="observed")
+    dots = axes.scatter(x, y, c=path["t"], cmap="viridis", s=14, label="observed")
     x, y, *_ = zip(*path["learned"], strict=True)
     axes.plot(x, y, color="black", linewidth=1, label="learned")
+    return dots
 
 
 def adaptation_figure(sweep: Sweep, epochs: pd.DataFrame, folder: Path) -> list[str]:

@@ -73,6 +73,28 @@ def test_values_are_the_same_bits_without_a_gradient(dynamics, batch):
     assert torch.equal(y, before)
 
 
+@pytest.mark.parametrize("dynamics", DYNAMICS)
+@pytest.mark.parametrize("batch", [5, 9, 23])
+@pytest.mark.parametrize("threads", [2, 3])
+def test_several_threads_give_the_bits_of_one(dynamics, batch, threads):
+    f, y = field(dynamics), images(batch)
+
+    def found() -> list[Tensor]:
+        with torch.no_grad():
+            value = f(0.7, y)
+        return [value, *gradients(f, y)]
+
+    expected, before = found(), torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        together = found()
+    finally:
+        torch.set_num_threads(before)
+    for ours, alone in zip(together[:3], expected[:3], strict=True):  # torch sums over samples
+        assert torch.equal(ours, alone)
+    are_near(together, expected)
+
+
 @pytest.mark.parametrize(("act", "chains"), [("tanh", 3), ("none", 1)])
 def test_activations_that_are_not_compiled_part_chains(act, chains):
     f, y = field(act=act), images()
@@ -137,6 +159,11 @@ def test_what_a_chain_keeps_is_counted_in_a_step_s_memory(batch):
     assert 4 * state < found < 7 * state
     with torch.no_grad():
         assert memory_of(torch.device("cpu"), evaluate) < 4 * state
+
+    def pull() -> None:
+        f(0.7, y).sum().backward()
+
+    assert memory_of(torch.device("cpu"), pull) < 11 * state  # the gradients of all layers too
 
 
 def test_weights_that_change_before_the_backward_pass_are_an_error():
