@@ -25,35 +25,35 @@ SAMPLES = TILE_ROWS
 """The samples that a compiled convolution takes at once."""
 
 LayerGradients = Sequence[Tensor | None]
-Work: TypeAlias = Callable[[tuple[int, int]], None]
+Fill: TypeAlias = Callable[[tuple[int, int]], None]
 """Fills an array for the samples from the first number up to the second."""
 
 
 class Output(NamedTuple):
-    """An operation's output, the work that fills it, and the arrays kept for the gradient."""
+    """An operation's output, what fills it, and the arrays kept for the gradient."""
 
     images: Any
-    work: Work
+    fill: Fill
     kept: tuple[Any, ...]
 
 
 class Pulled(NamedTuple):
-    """The gradient of an operation's input, the work that fills it, and the weights' gradients.
+    """The gradient of an operation's input, what fills it, and the weights' gradients.
 
-    `work` is None if `images` is filled already or not needed. `by_weights` is called after all
-    work has been done.
+    `fill` is None if `images` is filled already or not needed. `by_weights` is called after all
+    arrays have been filled.
     """
 
     images: Any
-    work: Work | None
+    fill: Fill | None
     by_weights: Callable[[], LayerGradients]
 
 
 class Operation(ABC):
     """What a layer does to images, which are arrays [batch, height, width, channels].
 
-    Each sample is processed independently. `output` and `pull` only allocate and return the work:
-    the arrays that they are given may still be empty, and are filled by the time that it is done.
+    Each sample is processed independently. `output` and `pull` only allocate: the arrays that they
+    are given may still be empty, and are filled by the time that `fill` is called.
     """
 
     weights: Sequence[Tensor] = ()
@@ -101,13 +101,13 @@ class Chain:
         if torch.is_grad_enabled():
             out: Tensor = _Chained.apply(self, t, x, *self.weights)
             return out
-        images, work, before = to_array(x), list[Work](), None
+        images, fills, before = to_array(x), list[Fill](), None
         for number, operation in enumerate(self.operations):
             output = operation.output(images, t, before)
             before = images if number else None  # which may be written over, unless it is x
             images = output.images
-            work.append(output.work)
-        _do(work, len(images))
+            fills.append(output.fill)
+        _fill(fills, len(images))
         return to_images(images)
 
     def outputs(self, t: float, x: Tensor) -> list[Output]:
@@ -116,14 +116,14 @@ class Chain:
         for operation in self.operations:
             found.append(operation.output(images, t))
             images = found[-1].images
-        _do([each.work for each in found], len(images))
+        _fill([each.fill for each in found], len(images))
         return found
 
     def gradients(
         self, t: float, by_out: Tensor, kept: Sequence[Sequence[Any]], needed: Sequence[bool]
     ) -> LayerGradients:
         """Those of the input and of all weights; None where one is not needed."""
-        images, work, by_weights = to_array(by_out), list[Work](), list[Callable[[], Any]]()
+        images, fills, by_weights = to_array(by_out), list[Fill](), list[Callable[[], Any]]()
         needed = list(needed)
         for operation, arrays in zip(reversed(self.operations), reversed(kept), strict=True):
             if not any(needed):
@@ -131,13 +131,13 @@ class Chain:
             first = len(needed) - len(operation.weights)
             needed, of_weights = needed[:first], needed[first:]
             if operation.pulls_whole_batches:
-                _do(work, len(images))
-                work = list[Work]()
+                _fill(fills, len(images))
+                fills = list[Fill]()
             pulled = operation.pull(images, arrays, t, (any(needed), *of_weights))
             images = pulled.images
-            work += [pulled.work] if pulled.work else []
+            fills += [pulled.fill] if pulled.fill else []
             by_weights.append(pulled.by_weights)
-        _do(work, len(by_out))
+        _fill(fills, len(by_out))
         earlier = [to_images(images)] if any(needed) else [None] * len(needed)
         return [*earlier, *(each for found in reversed(by_weights) for each in found())]
 
@@ -197,17 +197,17 @@ class _Chained(torch.autograd.Function):
         return None, None, *ctx.chain.gradients(ctx.t, by_out, kept, needed)
 
 
-def _do(work: Sequence[Work], samples: int) -> None:
-    """Does all work for each of the samples, in as many threads as torch may use."""
+def _fill(fills: Sequence[Fill], samples: int) -> None:
+    """Fills arrays one after the other for each of the samples, in as many threads as torch may."""
     from nodebench.ode.compiled import in_threads  # numba takes a second
 
-    if work:
-        in_threads(_take_through, samples, work, together=SAMPLES)
+    if fills:
+        in_threads(_take_through, samples, fills, together=SAMPLES)
 
 
-def _take_through(samples: tuple[int, int], work: Sequence[Work]) -> None:
-    for each in work:
-        each(samples)
+def _take_through(samples: tuple[int, int], fills: Sequence[Fill]) -> None:
+    for fill in fills:
+        fill(samples)
 
 
 class Rectifier(Operation):

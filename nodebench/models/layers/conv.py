@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from nodebench.models.layers.chain import (
     SAMPLES,
     Chain,
+    Fill,
     LayerGradients,
     Operation,
     Output,
     Pulled,
-    Work,
     pull_rectified,
 )
 from nodebench.models.layers.images import (
@@ -115,7 +115,7 @@ class Convolution(Operation):
         out = F.conv2d(x, weights[0], bias, *self._grid)
         return out if self.of_time is None else out + weights[-1] * t
 
-    def _by_input(self, by_out: Any, x: Any) -> tuple[Any, Work | None]:
+    def _by_input(self, by_out: Any, x: Any) -> tuple[Any, Fill | None]:
         """The gradient of the input, at stride 1 a convolution too."""
         if not self.pulls_whole_batches:
             rectified = x if self.follows_relu else None
@@ -187,7 +187,7 @@ def _convolved(
     rectified: Any = None,
     least: float = -math.inf,
     spare: Any = None,
-) -> tuple[Any, Work]:
+) -> tuple[Any, Fill]:
     """The convolution by filters [taps, taps, inputs, outputs], plus the summands.
 
     The grid is (stride, padding). No value is below `least`, and each is 0 where that of
