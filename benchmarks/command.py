@@ -65,7 +65,7 @@ def main() -> None:
 
 def page(hardware: str, found: dict[str, Any]) -> str:
     """All results on one device."""
-    sections = [f"# {hardware}", ABOUT]
+    sections = [f"# Benchmarks: {hardware}", ABOUT]
     for name in BENCHMARKS:
         if name in found:
             facts = f"{found[name]['day']}; {found[name]['where']}"

@@ -1,9 +1,9 @@
 """Builds the documentation as a site: `make docs`, from the project's root, into `site/html`.
 
-Pages are those of `docs/`, the README, CONTRIBUTING, the changelog and all committed reports, and
-one that is written here for each sweep. They are copied to `site/pages` with the folders that they
-have in the project, so that their links hold, and Sphinx builds the site from there. A warning or
-a dead link ends it with status 1.
+Pages are those of `docs/`, the README, CONTRIBUTING, the changelog, all committed reports and
+benchmarks, and one that is written here for each sweep. They are copied to `site/pages` with the
+folders that they have in the project, so that their links hold, and Sphinx builds the site from
+there. A warning or a dead link ends it with status 1.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ ROOT = Path(__file__).parents[2]
 SITE = ROOT / "site"
 PAGES, HTML = SITE / "pages", SITE / "html"
 
+BENCHMARKS = sorted((ROOT / "benchmarks" / "results").glob("*.md"))
+
 SECTIONS: dict[str, tuple[str, ...]] = {
     "Learn": ("docs/first-sweep", "docs/notebook", "docs/faq"),
     "How to": (
@@ -39,7 +41,10 @@ SECTIONS: dict[str, tuple[str, ...]] = {
         "docs/networks", "docs/evaluation", "docs/gradients", "docs/adjoint", "docs/regularizers",
         "docs/studies",
     ),
-    "Results": ("sweeps/index", "reports/README"),
+    "Results": (
+        "sweeps/index", "reports/README",
+        *(f"benchmarks/results/{page.stem}" for page in BENCHMARKS),
+    ),
     "Project": ("CONTRIBUTING", "CHANGELOG"),
 }  # fmt: skip
 """Heading in the sidebar -> its pages; one that stands in none is a warning of Sphinx's."""
@@ -71,7 +76,8 @@ def write_pages() -> None:
     shutil.rmtree(PAGES, ignore_errors=True)
     found = list_sweeps()
     reports = sorted((ROOT / "reports").glob("*/README.md"))
-    for page in (ROOT / "reports" / "README.md", *reports, *sorted((ROOT / "docs").glob("*.md"))):
+    pages = sorted((ROOT / "docs").glob("*.md"))
+    for page in (ROOT / "reports" / "README.md", *reports, *BENCHMARKS, *pages):
         copy_page(page)
     for name in ("CONTRIBUTING.md", "CHANGELOG.md", "docs/site/api.md"):
         copy_page(ROOT / name)
