@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
+import inspect
 import json
 import re
 import time
@@ -36,8 +37,9 @@ BENCHMARKS: dict[str, Callable[[], list[Row]]] = {
 }
 
 ABOUT = """\
-Ratios are those of one interleaved run: what stands beside ours takes so many times as long. The
-median over rounds, and the least and the most of single rounds. Written by `make bench`.
+Each ratio is the peer's time over ours: above 1, ours is faster. It is the median over the rounds
+of one run, which time both in turn; the range is that of single rounds. The goals are the
+project's own. `make bench` writes this page.
 """
 
 
@@ -69,20 +71,22 @@ def page(hardware: str, found: dict[str, Any]) -> str:
     for name in BENCHMARKS:
         if name in found:
             facts = f"{found[name]['day']}; {found[name]['where']}"
-            sections.append(f"## {name}\n\n{facts}\n\n{table(found[name]['rows'])}")
+            about = inspect.getdoc(BENCHMARKS[name]) or ""
+            rows = table(found[name]["rows"])
+            sections.append(f"## {name}\n\n{about.splitlines()[0]}\n\n{rows}\n\n{facts}")
     return "\n\n".join(sections) + "\n"
 
 
 def table(rows: list[dict[str, Any]]) -> str:
     """Rows as Markdown."""
     columns = {
-        "what": [row["what"] for row in rows],
+        "case": [row["what"] for row in rows],
         "ours": [_duration(row["ours_s"]) for row in rows],
-        "beside": [f"{row['beside']}: {_beside(row)}" for row in rows],
+        "peer": [f"{row['beside']}: {_beside(row)}" for row in rows],
         "ratio": [_ratio(row, "{ratio:.2f}") for row in rows],
-        "least – most": [_ratio(row, "{least:.2f} – {most:.2f}") for row in rows],
+        "range": [_ratio(row, "{least:.2f} – {most:.2f}") for row in rows],
         "rounds": [row["rounds"] for row in rows],
-        "asked": [row["asked"] for row in rows],
+        "goal": [row["asked"] for row in rows],
     }
     text: str = pd.DataFrame(columns).to_markdown(index=False, disable_numparse=True)
     return text
