@@ -66,9 +66,10 @@ def test_operations_of_a_step_are_counted_from_shapes():
 def test_a_page_has_the_results_that_there_are():
     row = compared("it", [0.5], "another", [2.0], "5")
     text = page("abacus", {"data": {"rows": [vars(row)], "where": "here", "day": "today"}})
-    assert "# abacus" in text
-    assert "## data\n\ntoday; here" in text
+    assert text.startswith("# Benchmarks: abacus\n")
+    assert "## data\n\nAn epoch of random crops and flips" in text
     assert (
-        "| it     | 500 ms | another: 2 s | 4.00    | 4.00 – 4.00    | 1        | 5       |" in text
+        "| it     | 500 ms | another: 2 s | 4.00    | 4.00 – 4.00 | 1        | 5      |\n\n"
+        "today; here\n" in text
     )
     assert "## report" not in text
