@@ -23,8 +23,7 @@ medium-%: $(READY) ## The same in its medium form, nearly the study, hours on tw
 
 resume: sweep ## The same: what is missing is run, and nothing twice
 
-test: check ## Lint, types, layers and the fast tests
-	@$(MAKE) --no-print-directory fast-tests
+test: check fast-tests ## Lint, types, layers and the fast tests
 
 # Each of the two processes has a core; more threads would wait for each other.
 fast-tests: export OMP_NUM_THREADS = 1

@@ -11,10 +11,8 @@ from nodebench.ode.compiled import in_threads
 
 @pytest.fixture(params=[1, 2, 3])
 def threads(request):
-    before = torch.get_num_threads()
     torch.set_num_threads(request.param)
-    yield request.param
-    torch.set_num_threads(before)
+    return request.param
 
 
 @pytest.mark.parametrize("together", [1, 4])
@@ -38,21 +36,16 @@ def test_nothing_keeps_the_arguments_of_a_call_that_has_ended():
     class Array:
         """What a weak reference can be made to."""
 
-    before = torch.get_num_threads()
     torch.set_num_threads(2)
-    try:
-        array = Array()
-        seen = weakref.ref(array)
-        in_threads(lambda _part, _array: None, 2, array)
-        del array
-        assert seen() is None
-    finally:
-        torch.set_num_threads(before)
+    array = Array()
+    seen = weakref.ref(array)
+    in_threads(lambda _part, _array: None, 2, array)
+    del array
+    assert seen() is None
 
 
 @pytest.mark.parametrize("failing", [0, 1])
 def test_a_failure_in_any_thread_is_the_callers_once_all_have_ended(failing):
-    before = torch.get_num_threads()
     torch.set_num_threads(2)
     ended = []
 
@@ -62,11 +55,8 @@ def test_a_failure_in_any_thread_is_the_callers_once_all_have_ended(failing):
         threading.Event().wait(0.05)
         ended.append(part)
 
-    try:
-        with pytest.raises(ZeroDivisionError):
-            in_threads(kernel, 2)
-        assert ended == [(1 - failing, 2 - failing)]
-        in_threads(lambda part: ended.append(part), 2)  # the threads go on
-    finally:
-        torch.set_num_threads(before)
+    with pytest.raises(ZeroDivisionError):
+        in_threads(kernel, 2)
+    assert ended == [(1 - failing, 2 - failing)]
+    in_threads(lambda part: ended.append(part), 2)  # the threads go on
     assert len(ended) == 3

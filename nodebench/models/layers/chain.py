@@ -101,21 +101,16 @@ class Chain:
         if torch.is_grad_enabled():
             out: Tensor = _Chained.apply(self, t, x, *self.weights)
             return out
-        images, fills, before = to_array(x), list[Fill](), None
-        for number, operation in enumerate(self.operations):
-            output = operation.output(images, t, before)
-            before = images if number else None  # which may be written over, unless it is x
-            images = output.images
-            fills.append(output.fill)
-        _fill(fills, len(images))
-        return to_images(images)
+        return to_images(self.outputs(t, x, reuse=True)[-1].images)
 
-    def outputs(self, t: float, x: Tensor) -> list[Output]:
-        """Those of all operations."""
-        images, found = to_array(x), list[Output]()
+    def outputs(self, t: float, x: Tensor, *, reuse: bool = False) -> list[Output]:
+        """Those of all operations; with `reuse`, all in the memory of two, and the last is left."""
+        images, spare, found = to_array(x), None, list[Output]()
         for operation in self.operations:
-            found.append(operation.output(images, t))
-            images = found[-1].images
+            output = operation.output(images, t, spare)
+            spare = images if reuse and found else None  # the first images are x
+            images = output.images
+            found.append(output)
         _fill([each.fill for each in found], len(images))
         return found
 
