@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from nodebench.models.layers.chain import SAMPLES, Chain, Operation, Rectifier
+from nodebench.models.layers.chain import Chain
+from nodebench.models.layers.chain_solve import solve_by_chain
 from nodebench.models.layers.conv import Convolution, can_convolve
 from nodebench.models.layers.factory import LayerFactory
 from nodebench.models.layers.group_norm import Normalization, can_normalize
 from nodebench.models.layers.images import are_compiled
+from nodebench.models.layers.operation import SAMPLES, Operation, Rectifier
 from nodebench.ode.dense.field import DenseField, is_dense
-from nodebench.ode.field import Field
+from nodebench.ode.field import Field, WholeSolve
 from nodebench.ode.weight_cache import once_per_solve
 from nodebench.spec.vocabulary import DYNAMICS
 
@@ -89,13 +92,23 @@ class Dynamics(Field):
 
     def forward(self, t: float | Tensor, y: Tensor) -> Tensor:
         """dy/dt."""
-        layers: Iterable[Chain | nn.Module] = self.layers
-        if self.keeps_shape and are_compiled(y) and not isinstance(t, Tensor):
-            kind = ("chains", y.shape[1:], len(y) >= SAMPLES)
-            layers = once_per_solve(self, kind, lambda: list(_chained(self.layers, y)))
-        for layer in layers:
+        for layer in self.layers if isinstance(t, Tensor) else self._chains(y):
             y = layer(t, y) if isinstance(layer, Chain | TimeConv) else layer(y)
         return y
+
+    def whole_solve(self, y0: Tensor, /) -> WholeSolve | None:
+        """By a chain of all layers."""
+        layers = list(self._chains(y0))
+        if len(layers) == 1 and isinstance(layers[0], Chain) and not _has_hooks(self):
+            return partial(solve_by_chain, layers[0])
+        return None
+
+    def _chains(self, y: Tensor) -> Iterable[Chain | nn.Module]:
+        """The layers, in chains where they can be."""
+        if not (self.keeps_shape and are_compiled(y)):
+            return self.layers
+        kind = ("chains", y.shape[1:], len(y) >= SAMPLES)
+        return once_per_solve(self, kind, lambda: list(_chained(self.layers, y)))
 
 
 def _chained(layers: Iterable[nn.Module], y: Tensor) -> Iterator[Chain | nn.Module]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,9 +12,16 @@ from torch import Tensor, nn
 from nodebench.errors import FieldError
 from nodebench.ode.adaptive.counts import StepCounts
 from nodebench.ode.fixed import State
+from nodebench.ode.tableau import Tableau
 
 Norm = Callable[[State], Tensor]
 """Of a state, or of errors in the form of one: a number without dimensions."""
+
+WholeSolve = Callable[
+    [Tensor, Iterable[Iterable[float]], Tableau, Callable[[int], None]], list[Tensor]
+]
+"""(y0, grids of times, an explicit Runge-Kutta method, what is told of evaluations) -> the states
+at the grids' ends, with a gradient if autograd is on."""
 
 
 class Field(nn.Module):
@@ -28,6 +35,10 @@ class Field(nn.Module):
     """
 
     takes_rows = True
+
+    def whole_solve(self, _y0: Tensor, /) -> WholeSolve | None:
+        """What takes all steps from such a state as one operation of autograd, if anything does."""
+        return None
 
 
 @dataclass

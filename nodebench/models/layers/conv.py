@@ -12,16 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nodebench.models.layers.chain import (
-    SAMPLES,
-    Chain,
-    Fill,
-    LayerGradients,
-    Operation,
-    Output,
-    Pulled,
-    pull_rectified,
-)
+from nodebench.models.layers.chain import Chain
 from nodebench.models.layers.images import (
     COMPILED,
     are_compiled,
@@ -29,6 +20,15 @@ from nodebench.models.layers.images import (
     have_plain_weights,
     to_array,
     to_images,
+)
+from nodebench.models.layers.operation import (
+    SAMPLES,
+    Fill,
+    LayerGradients,
+    Operation,
+    Output,
+    Pulled,
+    pull_rectified,
 )
 from nodebench.ode.tile_size import TILE_ROWS, VECTOR_BYTES, VECTORS
 

@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nodebench.models.layers.chain import Chain, Operation, Output, Pulled
+from nodebench.models.layers.chain import Chain
 from nodebench.models.layers.images import are_compiled, array_for, have_plain_weights
+from nodebench.models.layers.operation import Operation, Output, Pulled
 
 
 class GroupNorm(nn.GroupNorm):

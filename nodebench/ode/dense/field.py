@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from nodebench.ode.dense.parts import Floats
-from nodebench.ode.field import Field
+from nodebench.ode.field import Field, WholeSolve
+from nodebench.ode.fixed import steps
+from nodebench.ode.tableau import Tableau
 from nodebench.spec.solver import Solver
 
 COMPILED_ACTIVATIONS: tuple[type[nn.Module], ...] = (nn.ReLU, nn.LeakyReLU, nn.Sigmoid, nn.Tanh)
@@ -29,6 +33,10 @@ class DenseField(Field):
         """dy/dt."""
         out: Tensor = self.g(y)
         return out
+
+    def whole_solve(self, y0: Tensor, /) -> WholeSolve | None:
+        """In compiled code."""
+        return partial(_solve_all, self) if is_compiled(self, y0) else None
 
 
 class LinearMap(Protocol):
@@ -68,3 +76,21 @@ def is_compiled(field: nn.Module, y: Tensor) -> bool:
 def has_compiled_steps(solver: Solver) -> bool:
     """Whether an adaptive solver chooses its steps in compiled code: one for the whole batch."""
     return solver.step_control is not None and not solver.by_sample
+
+
+def _solve_all(
+    field: DenseField,
+    y0: Tensor,
+    grids: Iterable[Iterable[float]],
+    tableau: Tableau,
+    on_evaluations: Callable[[int], None],
+) -> list[Tensor]:
+    from nodebench.ode.dense.solve import FixedSteps, dense_solve  # numba takes a second
+
+    sizes: list[float] = []
+    outputs: list[int] = []
+    for number, grid in enumerate(grids):
+        sizes += [h for _, h in steps(grid)]
+        outputs += [-1] * (len(sizes) - len(outputs) - 1) + [number]
+    on_evaluations(len(sizes) * len(tableau.b))
+    return dense_solve(field, y0, FixedSteps(tableau, sizes, outputs))

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from torch import Tensor
 
 from nodebench.ode.dense.field import DenseField, has_compiled_steps, is_compiled
-from nodebench.ode.field import Counted, OverStates
-from nodebench.ode.fixed import RungeKutta, Stepper, integrate, steps
+from nodebench.ode.field import Counted, Field, OverStates
+from nodebench.ode.fixed import RungeKutta, Stepper, integrate
 from nodebench.ode.solve import grids, solve
 from nodebench.ode.steppers import stepper_of
 from nodebench.ode.weight_cache import weights_made_once
@@ -32,9 +32,11 @@ def solve_on(
     grids: Iterable[Iterable[float]], f: Counted, y0: Tensor, stepper: Stepper
 ) -> list[Tensor]:
     """The states at the start of the first grid and at the end of each, by a fixed method."""
-    if is_compiled(f.module, y0) and isinstance(stepper, RungeKutta):
-        return _dense(f, y0, grids, stepper)
     with weights_made_once():
+        if isinstance(f.module, Field) and isinstance(stepper, RungeKutta):
+            solve_all = f.module.whole_solve(y0)
+            if solve_all:
+                return [y0, *solve_all(y0, grids, stepper.tableau, f.on_evaluations)]
         states = integrate(OverStates(f), (y0,), grids, stepper)
     return [y for (y,) in states]
 
@@ -47,18 +49,3 @@ def _dense_controlled(
 
     assert isinstance(f.module, DenseField)
     return [y0, *dense_solve(f.module, y0, ControlledSteps(f, y0, times, solver))]
-
-
-def _dense(
-    f: Counted, y0: Tensor, grids: Iterable[Iterable[float]], stepper: RungeKutta
-) -> list[Tensor]:
-    from nodebench.ode.dense.solve import FixedSteps, dense_solve  # numba takes a second
-
-    assert isinstance(f.module, DenseField)
-    sizes: list[float] = []
-    outputs: list[int] = []
-    for number, grid in enumerate(grids):
-        sizes += [h for _, h in steps(grid)]
-        outputs += [-1] * (len(sizes) - len(outputs) - 1) + [number]
-    f.on_evaluations(len(sizes) * len(stepper.tableau.b))
-    return [y0, *dense_solve(f.module, y0, FixedSteps(stepper.tableau, sizes, outputs))]

@@ -1,0 +1,110 @@
+"""What is computed in arrays of images, as one operation of autograd."""
+
+from __future__ import annotations
+
+import itertools
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+from nodebench.models.layers.images import to_array, to_images
+from nodebench.models.layers.operation import LayerGradients
+
+Kept: TypeAlias = "list[tuple[Any, ...]]"
+"""The arrays that the backward pass takes, of one operation after the other."""
+
+
+class Computation(ABC):
+    """A function of images and weights.
+
+    Shapes: arrays [batch, height, width, channels], tensors [batch, channels, height, width].
+    """
+
+    weights: Sequence[Tensor]
+
+    @abstractmethod
+    def outputs(self, x: Any, kept: Kept | None) -> list[Any]:
+        """The outputs; what their gradient takes is added to `kept`, if there is one."""
+
+    @abstractmethod
+    def pull(
+        self, by_outputs: Sequence[Any], kept: Kept, needed: Sequence[bool]
+    ) -> tuple[Any, LayerGradients]:
+        """The gradients of the images and of all weights; None where one is not needed.
+
+        `by_outputs` has None where the loss does not depend on an output.
+        """
+
+    @abstractmethod
+    def by_torch(self, x: Tensor, weights: Sequence[Tensor]) -> Sequence[Tensor]:
+        """The outputs by operations of torch, whose gradients have gradients."""
+
+
+def computed(computation: Computation, x: Tensor) -> list[Tensor]:
+    """The outputs, with a gradient if autograd is on."""
+    if torch.is_grad_enabled():
+        return list(_Computed.apply(computation, x, *computation.weights))
+    return list(map(to_images, computation.outputs(to_array(x), None)))
+
+
+class _Computed(torch.autograd.Function):
+    """(computation, x, its weights) -> the outputs."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, computation: Computation, x: Tensor, *_weights: Tensor
+    ) -> tuple[Tensor, ...]:
+        kept: Kept = []
+        arrays = computation.outputs(to_array(x), kept)
+        outputs = tuple(map(to_images, arrays))
+        of_outputs = {
+            id(array): out.detach().permute(0, 2, 3, 1)
+            for array, out in zip(arrays, outputs, strict=True)
+        }
+        ctx.computation, ctx.counts = computation, list(map(len, kept))
+        # With the weights, and outputs themselves: torch tells if they change before the gradient.
+        ctx.save_for_backward(
+            x,
+            *computation.weights,
+            *(
+                of_outputs[id(array)] if id(array) in of_outputs else torch.from_numpy(array)
+                for array in itertools.chain(*kept)
+            ),
+        )
+        ctx.set_materialize_grads(False)
+        return outputs
+
+    @staticmethod
+    def backward(ctx: Any, *by_outputs: Tensor | None) -> tuple[Tensor | None, ...]:
+        computation: Computation = ctx.computation
+        x, *saved = ctx.saved_tensors
+        if torch.is_grad_enabled():  # the gradient is going to be differentiated itself
+            return None, *_pulled_by_torch(computation, x, by_outputs)
+        arrays = iter([tensor.numpy() for tensor in saved[len(computation.weights) :]])
+        kept = [tuple(itertools.islice(arrays, count)) for count in ctx.counts]
+        by_arrays = [None if by is None else to_array(by) for by in by_outputs]
+        by_x, by_weights = computation.pull(by_arrays, kept, ctx.needs_input_grad[1:])
+        return None, None if by_x is None else to_images(by_x), *by_weights
+
+
+def _pulled_by_torch(
+    computation: Computation, x: Tensor, by_outputs: Sequence[Tensor | None]
+) -> LayerGradients:
+    """The gradients of the images and of all weights, which can be differentiated themselves."""
+    # Other names for the same: the input may itself depend on the weights, at an earlier step.
+    inputs = [v.view_as(v) if v.requires_grad else v for v in (x, *computation.weights)]
+    outputs = computation.by_torch(inputs[0], inputs[1:])
+    used = [number for number, by in enumerate(by_outputs) if by is not None]
+    needed = [tensor for tensor in inputs if tensor.requires_grad]
+    found = iter(
+        torch.autograd.grad(
+            [outputs[number] for number in used],
+            needed,
+            [by_outputs[number] for number in used],
+            create_graph=True,
+        )
+    )
+    return [next(found) if tensor.requires_grad else None for tensor in inputs]

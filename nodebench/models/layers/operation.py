@@ -1,0 +1,142 @@
+"""What a layer does to images, compiled for the CPU: the parts of a chain."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nodebench.models.layers.images import array_for
+from nodebench.ode.tile_size import TILE_ROWS
+
+SAMPLES = TILE_ROWS
+"""The samples that a compiled convolution takes at once."""
+
+LayerGradients = Sequence[Tensor | None]
+Fill: TypeAlias = Callable[[tuple[int, int]], None]
+"""Fills an array for the samples from the first number up to the second."""
+
+
+class Output(NamedTuple):
+    """An operation's output, what fills it, and the arrays kept for the gradient."""
+
+    images: Any
+    fill: Fill
+    kept: tuple[Any, ...]
+
+
+class Pulled(NamedTuple):
+    """The gradient of an operation's input, what fills it, and the weights' gradients.
+
+    `fill` is None if `images` is filled already or not needed. `by_weights` is called after all
+    arrays have been filled.
+    """
+
+    images: Any
+    fill: Fill | None
+    by_weights: Callable[[], LayerGradients]
+
+
+class Operation(ABC):
+    """What a layer does to images, which are arrays [batch, height, width, channels].
+
+    Each sample is processed independently. `output` and `pull` only allocate: the arrays that they
+    are given may still be empty, and are filled by the time that `fill` is called.
+    """
+
+    weights: Sequence[Tensor] = ()
+    """The tensors that get gradients."""
+
+    applies_relu = False
+    """Whether its output goes through a ReLU, which it applies itself."""
+
+    follows_relu = False
+    """Whether its input comes from a ReLU, whose gradient it takes itself."""
+
+    pulls_whole_batches = False
+    """Whether `pull` computes at once, so that the gradient it is given must already be filled."""
+
+    @property
+    def least(self) -> float:
+        """The lower bound of the output."""
+        return 0.0 if self.applies_relu else -math.inf
+
+    @abstractmethod
+    def output(self, x: Any, t: float, spare: Any = None, /) -> Output:
+        """The output at time t, written over a spare array if that has its shape."""
+
+    @abstractmethod
+    def pull(self, by_out: Any, kept: Sequence[Any], t: float, needed: Sequence[bool], /) -> Pulled:
+        """The gradients of the input, and of the weights; None where one is not needed."""
+
+    @abstractmethod
+    def by_torch(self, x: Tensor, t: float, /, *weights: Tensor) -> Tensor:
+        """The output before the ReLU, by operations of torch, whose gradients have gradients."""
+
+
+class Fills:
+    """What is still to be done to arrays of so many samples, in order."""
+
+    def __init__(self, samples: int):
+        self._samples = samples
+        self._waiting = list[Fill]()
+
+    def add(self, fill: Fill) -> None:
+        """Has this done after the others."""
+        self._waiting.append(fill)
+
+    def run(self) -> None:
+        """Does all of it, in as many threads as torch may use.
+
+        Each takes some of the samples through everything, so that they wait for each other once.
+        """
+        from nodebench.ode.compiled import in_threads  # numba takes a second
+
+        if self._waiting:
+            in_threads(_take_through, self._samples, self._waiting, together=SAMPLES)
+            self._waiting = list[Fill]()
+
+
+def _take_through(samples: tuple[int, int], fills: Sequence[Fill]) -> None:
+    for fill in fills:
+        fill(samples)
+
+
+class Rectifier(Operation):
+    """max(0, x), where it is the first or the last of a chain."""
+
+    def output(self, x: Any, _t: float, spare: Any = None) -> Output:
+        """The output, which is kept."""
+        out = array_for(x.shape, x, spare)
+
+        def fill(samples: tuple[int, int]) -> None:
+            own = slice(*samples)
+            np.maximum(x[own], 0, out=out[own])
+
+        return Output(out, fill, (out,))
+
+    def pull(self, by_out: Any, kept: Sequence[Any], _t: float, _needed: Sequence[bool]) -> Pulled:
+        """The gradient of the input."""
+        (out,), by_x = kept, array_for(by_out.shape, by_out)
+
+        def fill(samples: tuple[int, int]) -> None:
+            own = slice(*samples)
+            np.copyto(by_x[own], by_out[own])
+            by_x[own][out[own] <= 0] = 0
+
+        return Pulled(by_x, fill, tuple)
+
+    def by_torch(self, x: Tensor, _t: float, *_weights: Tensor) -> Tensor:
+        """The output by torch."""
+        return torch.relu(x)
+
+
+def pull_rectified(by_out: Any, out: Any) -> Any:
+    """The gradient of what was rectified."""
+    tensors = map(torch.from_numpy, (by_out, out))
+    return torch.ops.aten.threshold_backward(*tensors, 0).numpy()
