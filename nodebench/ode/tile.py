@@ -6,6 +6,7 @@ the speed.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -23,11 +24,12 @@ TILE = tuple(itertools.product(range(TILE_ROWS), range(VECTORS)))
 
 @intrinsic
 def add_tile(_typing: Any, out: Any, left: Any, right: Any, counts: Any) -> Any:
-    """out[r, v] += the sum over i and j of left[r, i, j] right[i, j, v].
+    """out[r, v] += the sum over i, j, ... of left[r, i, j, ...] right[i, j, ..., v].
 
-    Here r counts to `TILE_ROWS`, v over the values of all `VECTORS`, and i and j to the `counts`.
-    A factor is (an array, the place of its first value, the distance in memory from one r to the
-    next, from one i, and from one j): `out` has only that of r, and `right` those of i and j.
+    Here r counts to `TILE_ROWS`, v over the values of all `VECTORS`, and i, j, ... to the `counts`,
+    of which there may be any number. A factor is (an array, the place of its first value, the
+    distance in memory from one r to the next, from one i, from one j, ...): `out` has only that of
+    r, and `right` all but that.
     """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -62,12 +64,14 @@ def _store_sum(
     counts: Any,
 ) -> None:
     """Code that adds all products to a tile, and then stores it."""
-    outer, inner = cgutils.unpack_tuple(builder, counts)
     sums = {at: cgutils.alloca_once_value(builder, value) for at, value in tile.items()}
-    with cgutils.for_range(builder, outer) as i, cgutils.for_range(builder, inner) as j:
-        at_j = (i.index, j.index)
-        values = [right.load(at_j, vector) for vector in range(VECTORS)]
-        scales = [left.load_repeated((row, *at_j)) for row in range(TILE_ROWS)]
+    with contextlib.ExitStack() as loops:
+        loop = [
+            loops.enter_context(cgutils.for_range(builder, count)).index
+            for count in cgutils.unpack_tuple(builder, counts)
+        ]
+        values = [right.load(loop, vector) for vector in range(VECTORS)]
+        scales = [left.load_repeated((row, *loop)) for row in range(TILE_ROWS)]
         for (row, vector), at in sums.items():
             product = builder.fmul(scales[row], values[vector], flags=("contract",))
             builder.store(builder.fadd(builder.load(at), product, flags=("contract",)), at)

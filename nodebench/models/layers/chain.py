@@ -7,14 +7,14 @@ arithmetic: a chain does it once for all of its layers.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from nodebench.models.layers.computation import Computation, Kept, computed
-from nodebench.models.layers.operation import Fills, LayerGradients, Operation, Rectifier
+from nodebench.models.layers.operation import Fills, LayerGradients, Operation, Pulled, Rectifier
 
 
 class Chain:
@@ -56,12 +56,12 @@ class Chain:
         kept: Sequence[Sequence[Any]],
         needed: Sequence[bool],
         fills: Fills,
-    ) -> tuple[Any, Callable[[], LayerGradients]]:
-        """The gradient of the input, which `fills` is going to fill, and then those of all weights.
+    ) -> tuple[Any, LayerGradients]:
+        """The gradients of the input and of all weights, after what `fills` still has to do.
 
         None where one is not needed.
         """
-        images, by_weights = by_out, list[Callable[[], LayerGradients]]()
+        images, found = by_out, list[Pulled]()
         needed = list(needed)
         for operation, arrays in zip(reversed(self.operations), reversed(kept), strict=True):
             if not any(needed):
@@ -70,17 +70,15 @@ class Chain:
             needed, of_weights = needed[:first], needed[first:]
             if operation.pulls_whole_batches:
                 fills.run()
-            pulled = operation.pull(images, arrays, t, (any(needed), *of_weights))
-            images = pulled.images
-            if pulled.fill:
-                fills.add(pulled.fill)
-            by_weights.append(pulled.by_weights)
+            found.append(operation.pull(images, arrays, t, (any(needed), *of_weights)))
+            images = found[-1].images
+            if found[-1].fill:
+                fills.add(found[-1].fill)
+        fills.run()
+        _fill_weights(found)
+        by_weights = [by_weight for each in reversed(found) for by_weight in each.by_weights()]
         of_earlier = [None] * (len(needed) - 1)
-
-        def of_weights_found() -> LayerGradients:
-            return [*of_earlier, *(each for found in reversed(by_weights) for each in found())]
-
-        return images if any(needed) else None, of_weights_found
+        return images if any(needed) else None, [*of_earlier, *by_weights]
 
     def by_torch(self, t: float, x: Tensor, weights: Sequence[Tensor]) -> Tensor:
         """The output by operations of torch, whose gradients have gradients."""
@@ -111,10 +109,7 @@ class _Evaluation(Computation):
     ) -> tuple[Any, LayerGradients]:
         """The gradients of the images and of all weights."""
         (by_out,) = by_outputs
-        fills = Fills(len(by_out))
-        by_x, by_weights = self.chain.pull(self.t, by_out, kept, needed, fills)
-        fills.run()
-        return by_x, by_weights()
+        return self.chain.pull(self.t, by_out, kept, needed, Fills(len(by_out)))
 
     def by_torch(self, x: Tensor, weights: Sequence[Tensor]) -> Sequence[Tensor]:
         """The chain's output by torch."""
@@ -132,3 +127,13 @@ def _fused(operations: Sequence[Operation]) -> Iterator[Operation]:
             operations[i - 1].applies_relu = operations[i + 1].follows_relu = True
         else:
             yield operation
+
+
+def _fill_weights(pulled: Sequence[Pulled]) -> None:
+    """Fills the gradients of weights, all that have as many parts together."""
+    fills: dict[int, Fills] = {}
+    for each in pulled:
+        if each.fill_weights:
+            fills.setdefault(each.parts, Fills(each.parts)).add(each.fill_weights)
+    for of_parts in fills.values():
+        of_parts.run()

@@ -22,9 +22,6 @@ from nodebench.ode.tableau import Tableau
 TOGETHER = 8
 """The evaluations after which threads wait for each other: an interrupt waits for as many."""
 
-PULLED_TOGETHER = 2
-"""The same in the backward pass, which holds the gradients of all their layers."""
-
 
 def solve_by_chain(
     chain: Chain,
@@ -81,7 +78,7 @@ class _ChainSolve(Computation):
             for t, h in reversed(taken[1:]):
                 by = backward.step(t, h, by)
             by = backward.step(*taken[0], by, of_start)
-        backward.gather()
+        backward.fills.run()
         return by if needed[0] else None, backward.by_weights
 
     def by_torch(self, x: Tensor, weights: Sequence[Tensor]) -> Sequence[Tensor]:
@@ -159,11 +156,10 @@ class _Backward:
         self.by_weights: list[Tensor | None] = [None] * len(needed)
         self._chain, self._tableau, self._kept = solve.chain, solve.tableau, kept
         self._needed = (True, *needed)
-        self._fills = Fills(len(kept[0][0]))
-        self._waiting: list[Callable[[], LayerGradients]] = []
+        self.fills = Fills(len(kept[0][0]))
 
     def step(self, t: float, h: float, by: Any, of_start: Any = None) -> Any:
-        """DL/d(the state before the last of the remaining steps), from that after it.
+        """The gradient of the state before the last of the remaining steps, from that after it.
 
         `of_start` is what of it does not come through the step. Sums are in autograd's order.
         """
@@ -179,34 +175,25 @@ class _Backward:
                 total = self._sum(total, by_stage, by_stage)
         return total
 
-    def gather(self) -> None:
-        """Does what waits, and adds what it finds to the weights' gradients."""
-        self._fills.run()
-        for of_weights in self._waiting:
-            for number, found in enumerate(of_weights()):
-                total = self.by_weights[number]
-                if total is None or found is None:
-                    self.by_weights[number] = found
-                else:
-                    total.add_(found)
-        self._waiting.clear()
-
     def _pulled(self, t: float, by_slope: Any, kept: Kept) -> Any:
-        """DL/d(the input of an evaluation)."""
-        by_x, of_weights = self._chain.pull(t, by_slope, kept, self._needed, self._fills)
-        self._waiting.append(of_weights)
-        if len(self._waiting) == PULLED_TOGETHER:
-            self.gather()
+        """The gradient of an evaluation's input; those of the weights are added up."""
+        by_x, by_weights = self._chain.pull(t, by_slope, kept, self._needed, self.fills)
+        for number, found in enumerate(by_weights):
+            total = self.by_weights[number]
+            if total is None or found is None:
+                self.by_weights[number] = found
+            else:
+                total.add_(found)
         return by_x
 
     def _spread(self, by: Any, h: float, weights: Sequence[float], by_slopes: list[Any]) -> None:
-        """Adds to dL/d(slopes) what comes through y + h sum_i weights_i slopes_i."""
+        """Adds to the slopes' gradients what comes through y + h sum_i weights_i slopes_i."""
         if by is None:
             return
         for number, weight in enumerate(weights):
             if weight:
                 scaled, total = array_for(by.shape, by), by_slopes[number]
-                self._fills.add(_scaling(scaled, by, h * weight))
+                self.fills.add(_scaling(scaled, by, h * weight))
                 by_slopes[number] = scaled if total is None else self._sum(total, scaled, total)
 
     def _sum(self, one: Any, other: Any, out: Any = None) -> Any:
@@ -219,7 +206,7 @@ class _Backward:
             own = slice(*samples)
             np.add(one[own], other[own], out=out[own])
 
-        self._fills.add(fill)
+        self.fills.add(fill)
         return out
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from functools import cached_property
+from collections.abc import Callable, Sequence
+from functools import cached_property, partial
 from typing import Any, TypeGuard
 
 import numpy as np
@@ -107,7 +107,13 @@ class Convolution(Operation):
         """The gradients of the input, and of weight, bias and `of_time`."""
         (x,), (of_x, *of_weights) = kept, needed
         by_x, fill = self._by_input(by_out, x) if of_x else (None, None)
-        return Pulled(by_x, fill, lambda: self._by_weights(by_out, x, t, of_weights))
+        by_weight, fill_weight = self._by_weight(by_out, x) if of_weights[0] else (None, None)
+
+        def by_weights() -> LayerGradients:
+            found = by_weight() if by_weight else None
+            return [found, *self._by_summands(by_out, t, of_weights[1:])]
+
+        return Pulled(by_x, fill, by_weights, fill_weight, x.shape[3])
 
     def by_torch(self, x: Tensor, t: float, *weights: Tensor) -> Tensor:
         """The output by torch."""
@@ -128,28 +134,28 @@ class Convolution(Operation):
         )  # fmt: skip
         return pull_rectified(to_array(by_x), x) if self.follows_relu else to_array(by_x), None
 
-    def _by_weights(self, by_out: Any, x: Any, t: float, needed: Sequence[bool]) -> LayerGradients:
-        of_weight, *of_summands = needed
-        found = [self._by_weight(by_out, x) if of_weight else None]
-        if not any(of_summands):
-            return found + [None] * len(of_summands)
+    def _by_summands(self, by_out: Any, t: float, needed: Sequence[bool]) -> LayerGradients:
+        """The gradients of bias and `of_time`."""
+        if not any(needed):
+            return [None] * len(needed)
         by_sum = torch.from_numpy(by_out).sum(0)
-        if self.bias is not None:
-            found.append(by_sum.sum((0, 1)))
+        found = [] if self.bias is None else [by_sum.sum((0, 1))]
         if self.of_time is not None:
             found.append((by_sum * t).permute(2, 0, 1)[None])
         return found
 
-    def _by_weight(self, by_out: Any, x: Any) -> Tensor:
-        """The gradient of the weight."""
+    def _by_weight(self, by_out: Any, x: Any) -> tuple[Callable[[], Tensor], Fill | None]:
+        """The gradient of the weight, and what fills it."""
         from nodebench.models.layers.conv_kernels import pull_weights  # numba takes a second
-        from nodebench.ode.compiled import in_threads
 
         if x.shape[3] == 1:
-            return self._by_weight_of_one_channel(by_out, x)
-        found = torch.zeros(self._filters.shape, dtype=self.weight.dtype)
-        in_threads(pull_weights, x.shape[3], found.numpy(), by_out, x, self._grid, together=INPUTS)
-        return found.permute(3, 2, 0, 1)
+            return partial(self._by_weight_of_one_channel, by_out, x), None
+        found = torch.empty(self._filters.shape, dtype=self.weight.dtype).permute(3, 2, 0, 1)
+
+        def fill(inputs: tuple[int, int]) -> None:
+            pull_weights(inputs, found.permute(2, 3, 1, 0).numpy(), by_out, x, self._grid)
+
+        return lambda: found, fill
 
     def _by_weight_of_one_channel(self, by_out: Any, x: Any) -> Tensor:
         """The gradient of the weight of a single channel: a product with what each output sees."""

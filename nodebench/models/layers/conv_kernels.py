@@ -17,6 +17,9 @@ from nodebench.ode.tile_size import TILE_ROWS, VECTOR_BYTES, VECTORS
 BAND_BYTES = 32768
 """The bytes of an image that are taken at once, to stay in a core's first cache."""
 
+IMAGES_BYTES = 8192
+"""The bytes of whole images that are summed before sums go to memory: both factors stay there."""
+
 
 @compiled
 def convolve(items, out, x, weights, summands, grid, least, rectified):
@@ -57,12 +60,17 @@ def convolve(items, out, x, weights, summands, grid, least, rectified):
 
 @compiled
 def pull_weights(items, by_weights, by_out, x, grid):
-    """Adds the gradient of the weights of a multiple of four inputs, over all samples."""
+    """Sets the gradient of the weights of a multiple of four inputs, over all samples."""
     samples, height, width, inputs = x.shape
     rows, columns, outputs = by_out.shape[1:]
     taps, (stride, padding) = len(by_weights), grid
-    band = max(1, BAND_BYTES // (width * max(inputs, outputs) * x.itemsize))
-    for n in range(samples):
+    row_bytes = width * max(inputs, outputs) * x.itemsize
+    band = max(1, BAND_BYTES // row_bytes)
+    together = max(1, IMAGES_BYTES // (row_bytes * rows))
+    of_steps = (1, height * width * inputs, stride * width * inputs, stride * inputs)
+    by_steps = (rows * columns * outputs, columns * outputs, outputs)
+    by_weights[:, :, items[0] : items[1]] = 0
+    for n in range(0, samples, together):
         for first in range(0, rows, band):
             for tap in range(taps * taps):
                 down, right = tap // taps - padding, tap % taps - padding
@@ -70,13 +78,14 @@ def pull_weights(items, by_weights, by_out, x, grid):
                 left, end = _seeing(right, stride, width, 0, columns)
                 by = ((n * rows + top) * columns + left) * outputs
                 of = ((n * height + top * stride + down) * width + left * stride + right) * inputs
+                counts = min(together, samples - n), max(0, bottom - top), max(0, end - left)
                 for i in range(items[0], items[1], TILE_ROWS):
                     for k in range(0, outputs, VECTORS * VECTOR_BYTES // x.itemsize):
                         add_tile(
                             (by_weights, (tap * inputs + i) * outputs + k, outputs),
-                            (x, of + i, 1, stride * width * inputs, stride * inputs),
-                            (by_out, by + k, columns * outputs, outputs),
-                            (max(0, bottom - top), max(0, end - left)),
+                            (x, of + i, *of_steps),
+                            (by_out, by + k, *by_steps),
+                            counts,
                         )
 
 

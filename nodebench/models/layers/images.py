@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import debug_unwrap
 
 COMPILED = (torch.float32, torch.float64)
+
+_TYPES = {np.dtype(str(dtype).removeprefix("torch.")): dtype for dtype in COMPILED}
 
 
 def are_compiled(images: Tensor) -> bool:
@@ -55,4 +58,4 @@ def array_for(shape: Sequence[int], like: Any, spare: Any = None) -> Any:
     """
     if spare is not None and spare.shape == tuple(shape):
         return spare
-    return torch.empty(*shape, dtype=torch.from_numpy(like).dtype).numpy()
+    return torch.empty(tuple(shape), dtype=_TYPES[like.dtype]).numpy()

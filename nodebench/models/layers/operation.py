@@ -19,7 +19,7 @@ SAMPLES = TILE_ROWS
 
 LayerGradients = Sequence[Tensor | None]
 Fill: TypeAlias = Callable[[tuple[int, int]], None]
-"""Fills an array for the samples from the first number up to the second."""
+"""Fills an array for the samples, or other parts, from the first number up to the second."""
 
 
 class Output(NamedTuple):
@@ -33,13 +33,15 @@ class Output(NamedTuple):
 class Pulled(NamedTuple):
     """The gradient of an operation's input, what fills it, and the weights' gradients.
 
-    `fill` is None if `images` is filled already or not needed. `by_weights` is called after all
-    arrays have been filled.
+    `fill` is None if `images` is filled already or not needed. After all images have been filled,
+    `fill_weights` is called for all of so many `parts`, and then `by_weights`.
     """
 
     images: Any
     fill: Fill | None
     by_weights: Callable[[], LayerGradients]
+    fill_weights: Fill | None = None
+    parts: int = 0
 
 
 class Operation(ABC):
@@ -80,10 +82,10 @@ class Operation(ABC):
 
 
 class Fills:
-    """What is still to be done to arrays of so many samples, in order."""
+    """What is still to be done to arrays of so many samples, or other parts, in order."""
 
-    def __init__(self, samples: int):
-        self._samples = samples
+    def __init__(self, parts: int):
+        self._parts = parts
         self._waiting = list[Fill]()
 
     def add(self, fill: Fill) -> None:
@@ -93,18 +95,18 @@ class Fills:
     def run(self) -> None:
         """Does all of it, in as many threads as torch may use.
 
-        Each takes some of the samples through everything, so that they wait for each other once.
+        Each takes some of the parts through everything, so that they wait for each other once.
         """
         from nodebench.ode.compiled import in_threads  # numba takes a second
 
         if self._waiting:
-            in_threads(_take_through, self._samples, self._waiting, together=SAMPLES)
+            in_threads(_take_through, self._parts, self._waiting, together=TILE_ROWS)
             self._waiting = list[Fill]()
 
 
-def _take_through(samples: tuple[int, int], fills: Sequence[Fill]) -> None:
+def _take_through(parts: tuple[int, int], fills: Sequence[Fill]) -> None:
     for fill in fills:
-        fill(samples)
+        fill(parts)
 
 
 class Rectifier(Operation):

@@ -9,29 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from nodebench.models.dynamics import Dynamics, _chained
-from nodebench.models.layers.chain import Chain, _Chained
+from nodebench.models.layers.chain import Chain
+from nodebench.models.layers.computation import _Computed
 from nodebench.models.layers.conv import Conv2d
-from nodebench.models.layers.factory import LayerFactory
 from nodebench.models.layers.group_norm import GroupNorm
 from nodebench.ode.regularizers.forward_mode import directional
 from nodebench.spec.vocabulary import DYNAMICS
 from nodebench.training.machine import memory_of
+from tests.support.image_fields import are_near, field, images
 
 LAST = torch.channels_last
-
-
-def field(dynamics: str = "postnorm", norm: str | None = "ln", act: str = "relu") -> Dynamics:
-    torch.manual_seed(0)
-    f = Dynamics(dynamics, 16, LayerFactory(norm, act)).double().to(memory_format=LAST)
-    for parameter in f.parameters():
-        nn.init.normal_(parameter, std=0.3)
-    return f
-
-
-def images(batch: int = 5) -> Tensor:
-    generator = torch.Generator().manual_seed(1)
-    y = torch.randn(batch, 16, 4, 3, generator=generator, dtype=torch.float64)
-    return y.to(memory_format=LAST).requires_grad_()
 
 
 def gradients(f: Dynamics, y: Tensor, t: float = 0.7) -> list[Tensor]:
@@ -44,11 +31,6 @@ def gradients(f: Dynamics, y: Tensor, t: float = 0.7) -> list[Tensor]:
 def by_torch(y: Tensor) -> Tensor:
     """The same state in another layout, of which torch's own operations take care."""
     return y.detach().contiguous().requires_grad_()
-
-
-def are_near(found: list[Tensor], expected: list[Tensor]) -> None:
-    for ours, torchs in zip(found, expected, strict=True):
-        torch.testing.assert_close(ours, torchs, rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("dynamics", DYNAMICS)
@@ -138,7 +120,7 @@ def test_the_neighbours_of_a_relu_do_it_to_the_same_bits(kinds, operations, dtyp
 def test_a_chain_is_one_operation_of_autograd():
     out = field()(0.0, images())
     assert out.grad_fn is not None
-    assert out.grad_fn.name() == f"{_Chained.__name__}Backward"
+    assert out.grad_fn.name() == f"{_Computed.__name__}Backward"
 
 
 @pytest.mark.parametrize("batch", [50, 100])

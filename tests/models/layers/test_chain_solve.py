@@ -1,0 +1,239 @@
+"""Tests of models/layers/chain_solve.py: solves as one operation, beside torch's own steps."""
+
+import time
+
+import pytest
+import torch
+from torch import Tensor
+
+from nodebench.errors import DeadlineExceeded, EvaluationLimit
+from nodebench.models.dynamics import Dynamics
+from nodebench.models.layers.chain_solve import TOGETHER
+from nodebench.models.layers.computation import _Computed
+from nodebench.ode.block import ODEBlock
+from nodebench.spec.solver import Gradient, Solver
+from nodebench.spec.vocabulary import DYNAMICS, METHODS
+from nodebench.training.machine import memory_of
+from tests.support.image_fields import are_near, field, images
+
+TIMES = (0.0, 0.4, 1.0, 1.5)
+RUNGE_KUTTA = [
+    name
+    for name, method in METHODS.items()
+    if method.kind == "fixed" and not Solver(method=name, steps=1).is_reversible
+]
+
+
+def block(f: Dynamics, method: str = "rk4", steps: int = 3, gradient: str = "backprop") -> ODEBlock:
+    return ODEBlock(f, Solver(method=method, steps=steps), Gradient(name=gradient))
+
+
+@pytest.fixture
+def step_by_step(monkeypatch):
+    """Has torch take the steps in what follows."""
+    return lambda: monkeypatch.setattr(Dynamics, "whole_solve", lambda *_: None)
+
+
+def solved(of: ODEBlock, y: Tensor, weights: tuple[float, ...] = (1.0, 0.7, -2.0)) -> list[Tensor]:
+    """The states at all times, and the gradients of a loss that weighs these."""
+    _, *states = of.states(y, TIMES)
+    generator = torch.Generator().manual_seed(2)
+    by_states = [torch.randn(y.shape, generator=generator, dtype=y.dtype) for _ in states]
+    terms = zip(weights, states, by_states, strict=True)
+    loss = sum(weight * (state * by).sum() for weight, state, by in terms if weight)
+    assert isinstance(loss, Tensor)
+    return [*states, *torch.autograd.grad(loss, [y, *of.parameters()])]
+
+
+def are_equal(found: list[Tensor], expected: list[Tensor]) -> None:
+    assert all(map(torch.equal, found, expected))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("dynamics", DYNAMICS)
+@pytest.mark.parametrize("method", RUNGE_KUTTA)
+def test_states_and_gradients_have_the_bits_of_steps_by_torch(
+    method, dynamics, dtype, step_by_step
+):
+    f, y = field(dynamics).to(dtype), images(9).detach().to(dtype).requires_grad_()
+    whole = solved(block(f, method), y)
+    step_by_step()
+    are_equal(whole, solved(block(f, method), y))
+
+
+@pytest.mark.parametrize("norm", ["gn", "wn", "sn", "nf"])
+def test_so_they_have_with_every_norm_that_is_compiled(norm, step_by_step):
+    f, y = field(norm=norm).eval(), images()
+    whole = solved(block(f), y)
+    step_by_step()
+    are_equal(whole, solved(block(f), y))
+
+
+@pytest.mark.parametrize("weights", [(0.0, 0.0, 1.0), (0.0, 1.0, 0.0), (1.0, 0.0, 0.0)])
+def test_outputs_that_the_loss_does_not_use_have_no_gradient(weights, step_by_step):
+    f, y = field(), images()
+    whole = solved(block(f), y, weights)
+    step_by_step()
+    are_equal(whole, solved(block(f), y, weights))
+
+
+def test_a_solve_is_one_operation_of_autograd():
+    _, *states = block(field()).states(images(), TIMES)
+    (node,) = {state.grad_fn for state in states}
+    assert node is not None
+    assert node.name() == f"{_Computed.__name__}Backward"
+
+
+@pytest.mark.parametrize("method", ["euler", "rk4"])
+@pytest.mark.parametrize("batch", [1, 5, 8])
+def test_states_are_the_same_bits_without_a_gradient(method, batch):
+    """Arrays that are no longer needed are then written over, but never an output."""
+    of, y = block(field(), method), images(batch)
+    expected, before = of.states(y, TIMES), y.detach().clone()
+    with torch.no_grad():
+        found = of.states(y, TIMES)
+    are_equal(found, expected)
+    assert torch.equal(y, before)
+
+
+@pytest.mark.parametrize("batch", [5, 9, 23])
+@pytest.mark.parametrize("threads", [2, 3])
+def test_several_threads_give_the_states_of_one(batch, threads):
+    of, y = block(field()), images(batch)
+    expected = solved(of, y)
+    torch.set_num_threads(threads)
+    found = solved(of, y)
+    are_equal(found[: len(TIMES)], expected[: len(TIMES)])  # with dL/dy0
+    are_near(found, expected)  # torch sums over samples
+
+
+def test_gradients_that_nobody_needs_are_not_made():
+    f, y = field(), images()
+    of, last = block(f), list(f.parameters())[-1]
+    by_y, *_, by_last = torch.autograd.grad(of(y).sum(), [y, *f.parameters()])
+    f.requires_grad_(False)
+    are_equal(list(torch.autograd.grad(of(y).sum(), y)), [by_y])
+    last.requires_grad_()
+    are_equal(list(torch.autograd.grad(of(y.detach()).sum(), last)), [by_last])
+
+
+@pytest.mark.parametrize("method", ["euler", "rk4"])
+def test_a_gradient_can_be_differentiated(method, step_by_step):
+    of = block(field("prenorm"), method)
+
+    def curvature() -> list[Tensor]:
+        y = images()
+        _, middle, *_, last = of.states(y, TIMES)
+        (by_y,) = torch.autograd.grad((middle * last).sum(), y, create_graph=True)
+        return list(torch.autograd.grad(by_y.pow(2).sum(), [y, *of.parameters()]))
+
+    whole = curvature()
+    step_by_step()
+    are_near(whole, curvature())
+
+
+def test_a_backward_pass_can_be_taken_twice():
+    of, y = block(field()), images()
+    loss = of(y).sum()
+    first = torch.autograd.grad(loss, [y, *of.parameters()], retain_graph=True)
+    are_equal(list(first), list(torch.autograd.grad(loss, [y, *of.parameters()])))
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_state_that_changes_before_the_backward_pass_is_an_error(number):
+    states = block(field()).states(images(), TIMES)
+    with torch.no_grad():
+        states[number].mul_(2)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        states[-1].sum().backward()
+
+
+def test_the_last_state_may_change():
+    of, y = block(field()), images()
+    expected = torch.autograd.grad(of(y).sum(), y)
+    out = of(y)
+    with torch.no_grad():
+        out.mul_(2)
+    are_equal(list(torch.autograd.grad(out.sum(), y)), list(expected))
+
+
+def test_the_hooks_of_a_right_hand_side_are_called():
+    f, called = field(), []
+    f.register_forward_hook(lambda *_: called.append(1))
+    block(f, "rk4", 3)(images())
+    assert len(called) == 12
+
+
+def test_weights_that_a_transform_has_wrapped_are_torchs_own():
+    of, y = block(field()), images().detach()
+    weights = {name: torch.stack([p.detach(), 2 * p.detach()]) for name, p in of.named_parameters()}
+    both = torch.func.vmap(lambda own: torch.func.functional_call(of, own, (y,)))(weights)
+    torch.testing.assert_close(both[0], of(y))
+
+
+@pytest.mark.parametrize("gradient", [True, False])
+def test_evaluations_count_and_a_solve_ends_where_it_may_not_go_on(gradient):
+    of, y = block(field(), "rk4", 5), images()
+    with torch.set_grad_enabled(gradient):
+        of(y)
+        assert of.evaluations == 20
+        of.deadline = time.monotonic() - 1
+        with pytest.raises(DeadlineExceeded):
+            of(y)
+        of.deadline, of.max_evaluations = None, 30
+        with pytest.raises(EvaluationLimit):
+            of(y)
+
+
+def test_a_deadline_is_seen_in_the_middle_of_a_solve(monkeypatch):
+    """Between evaluations that are done together, and not only when all are done."""
+    of, y = block(field(), "euler", 10 * TOGETHER), images()
+    now = [0.0]
+    monkeypatch.setattr("nodebench.ode.block.time.monotonic", lambda: now[0])
+    of.deadline = 1.0
+    run = "nodebench.models.layers.operation._take_through"
+
+    def take_through(samples, fills):
+        now[0] += 0.4
+
+    monkeypatch.setattr(run, take_through)
+    with torch.no_grad(), pytest.raises(DeadlineExceeded):
+        of(y)
+    assert of.evaluations == 3 * TOGETHER + 1
+
+
+def test_what_a_solve_keeps_is_counted_in_a_steps_memory(step_by_step):
+    f, y, kept = field("preact").requires_grad_(False), images(100), []
+    of = block(f, "euler", 10)
+    state = y.numel() * y.element_size()
+
+    def pull() -> None:
+        of(y).sum().backward()
+
+    def solve() -> None:
+        kept.append(of(y))
+
+    solve()
+    with torch.no_grad():
+        assert memory_of(torch.device("cpu"), solve) < 5 * state
+    assert 40 * state < memory_of(torch.device("cpu"), solve) < 50 * state
+    whole = memory_of(torch.device("cpu"), pull)
+    step_by_step()
+    assert whole < memory_of(torch.device("cpu"), pull) + 4 * state
+
+
+@pytest.mark.parametrize("dynamics", ["postnorm", "preact"])
+def test_recomputation_does_not_keep_what_a_solve_keeps(dynamics):
+    y, found = images(100), {}
+    for name, gradient in (
+        ("backprop", Gradient(name="backprop")),
+        ("recompute", Gradient(name="recompute", segments="auto")),
+    ):
+        of = ODEBlock(field(dynamics), Solver(method="euler", steps=36), gradient)
+
+        def pull(of: ODEBlock = of) -> None:
+            of(y).sum().backward()
+
+        pull()
+        found[name] = memory_of(torch.device("cpu"), pull)
+    assert found["recompute"] < found["backprop"] / 3
