@@ -50,9 +50,9 @@ def convolve(items, out, x, weights, summands, grid, least, rectified):
                         (weights, by + k, taps * inputs * outputs, outputs),
                         (high, wide * inputs),
                     )
-                for each in range(len(summands)):
-                    out[n : n + TILE_ROWS, row, column] += summands[each, row, column]
                 for sample in range(n, n + TILE_ROWS):
+                    for each in range(len(summands)):
+                        _add(out[sample, row, column], summands[each, row, column])
                     _clamp(out[sample, row, column], out.dtype.type(least))
                     if len(rectified):
                         _mask_gradients(out[sample, row, column], rectified[sample, row, column])
@@ -87,6 +87,12 @@ def pull_weights(items, by_weights, by_out, x, grid):
                             (by_out, by + k, *by_steps),
                             counts,
                         )
+
+
+@compiled_part
+def _add(values, summands):
+    for k in range(len(values)):
+        values[k] += summands[k]
 
 
 @compiled_part
