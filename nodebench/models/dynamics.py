@@ -8,13 +8,14 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.forward_ad import unpack_dual
 
 from nodebench.models.layers.chain import Chain
 from nodebench.models.layers.chain_solve import solve_by_chain
 from nodebench.models.layers.conv import Convolution, can_convolve
 from nodebench.models.layers.factory import LayerFactory
 from nodebench.models.layers.group_norm import Normalization, can_normalize
-from nodebench.models.layers.images import are_compiled
+from nodebench.models.layers.images import are_compiled, is_plain
 from nodebench.models.layers.operation import SAMPLES, Operation, Rectifier
 from nodebench.ode.dense.field import DenseField, is_dense
 from nodebench.ode.field import Field, WholeSolve
@@ -92,6 +93,7 @@ class Dynamics(Field):
 
     def forward(self, t: float | Tensor, y: Tensor) -> Tensor:
         """dy/dt."""
+        t = _as_number(t)
         for layer in self.layers if isinstance(t, Tensor) else self._chains(y):
             y = layer(t, y) if isinstance(layer, Chain | TimeConv) else layer(y)
         return y
@@ -109,6 +111,14 @@ class Dynamics(Field):
             return self.layers
         kind = ("chains", y.shape[1:], len(y) >= SAMPLES)
         return once_per_solve(self, kind, lambda: list(_chained(self.layers, y)))
+
+
+def _as_number(t: float | Tensor) -> float | Tensor:
+    """A time as a number, if it is the same for all samples, at hand, and not differentiated."""
+    if not isinstance(t, Tensor) or t.dim() or not is_plain(t):
+        return t
+    is_differentiated = t.requires_grad or unpack_dual(t).tangent is not None
+    return t if is_differentiated else t.item()
 
 
 def _chained(layers: Iterable[nn.Module], y: Tensor) -> Iterator[Chain | nn.Module]:
