@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator
-from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.forward_ad import unpack_dual
 
-from nodebench.models.layers.chain import Chain
-from nodebench.models.layers.chain_solve import solve_by_chain
+from nodebench.models.chains.chain import Chain
+from nodebench.models.chains.images import are_compiled, is_plain
+from nodebench.models.chains.operation import SAMPLES, Operation, Rectifier
+from nodebench.models.chains.solve import ChainSolve
 from nodebench.models.layers.conv import Convolution, can_convolve
 from nodebench.models.layers.factory import LayerFactory
 from nodebench.models.layers.group_norm import Normalization, can_normalize
-from nodebench.models.layers.images import are_compiled, is_plain
-from nodebench.models.layers.operation import SAMPLES, Operation, Rectifier
 from nodebench.ode.dense.field import DenseField, is_dense
 from nodebench.ode.field import Field, WholeSolve
 from nodebench.ode.weight_cache import once_per_solve
@@ -102,7 +101,7 @@ class Dynamics(Field):
         """By a chain of all layers."""
         layers = list(self._chains(y0))
         if len(layers) == 1 and isinstance(layers[0], Chain) and not _has_hooks(self):
-            return partial(solve_by_chain, layers[0])
+            return ChainSolve(layers[0])
         return None
 
     def _chains(self, y: Tensor) -> Iterable[Chain | nn.Module]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from torch import Tensor, nn
 
@@ -13,15 +13,10 @@ from nodebench.errors import FieldError
 from nodebench.ode.adaptive.counts import StepCounts
 from nodebench.ode.fixed import State
 from nodebench.ode.tableau import Tableau
+from nodebench.spec.solver import Solver
 
 Norm = Callable[[State], Tensor]
 """Of a state, or of errors in the form of one: a number without dimensions."""
-
-WholeSolve = Callable[
-    [Tensor, Iterable[Iterable[float]], Tableau, Callable[[int], None]], list[Tensor]
-]
-"""(y0, grids of times, an explicit Runge-Kutta method, what is told of evaluations) -> the states
-at the grids' ends, with a gradient if autograd is on."""
 
 
 class Field(nn.Module):
@@ -37,8 +32,22 @@ class Field(nn.Module):
     takes_rows = True
 
     def whole_solve(self, _y0: Tensor, /) -> WholeSolve | None:
-        """What takes all steps from such a state as one operation of autograd, if anything does."""
+        """What solves from such a state as one operation of autograd, if anything does."""
         return None
+
+
+class WholeSolve(Protocol):
+    """What takes all steps of a solve as one operation of autograd."""
+
+    def on_grids(
+        self, f: Counted, y0: Tensor, grids: Iterable[Iterable[float]], tableau: Tableau
+    ) -> list[Tensor]:
+        """The state at the end of each grid of times, by an explicit Runge-Kutta method."""
+
+    def controlled(
+        self, f: Counted, y0: Tensor, times: Sequence[float], solver: Solver
+    ) -> list[Tensor]:
+        """The state at each of times[1:], by an embedded method with steps for the whole batch."""
 
 
 @dataclass

@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nodebench.models.layers.chain import Chain
-from nodebench.models.layers.images import (
+from nodebench.models.chains.chain import Chain
+from nodebench.models.chains.images import (
     COMPILED,
     are_compiled,
     array_for,
@@ -21,7 +21,7 @@ from nodebench.models.layers.images import (
     to_array,
     to_images,
 )
-from nodebench.models.layers.operation import (
+from nodebench.models.chains.operation import (
     SAMPLES,
     Fill,
     LayerGradients,

@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nodebench.models.layers.chain import Chain
-from nodebench.models.layers.images import are_compiled, array_for, have_plain_weights
-from nodebench.models.layers.operation import Operation, Output, Pulled
+from nodebench.models.chains.chain import Chain
+from nodebench.models.chains.images import are_compiled, array_for, have_plain_weights
+from nodebench.models.chains.operation import Operation, Output, Pulled
 
 
 class GroupNorm(nn.GroupNorm):

@@ -92,7 +92,8 @@ def _rows(state: State, rows: Tensor) -> State:
 class ControlledSolve:
     """One solve: its field and settings, and how many steps it took. `on_accept` is told of each.
 
-    `norm` measures the errors of a step for the whole batch.
+    `norm` measures the errors of a step for the whole batch. `steps` are computed in torch, unless
+    something else computes them.
     """
 
     def __init__(
@@ -102,12 +103,13 @@ class ControlledSolve:
         times: Sequence[float],
         norm: Norm | None = None,
         on_accept: OnAccept = ignored,
+        steps: TensorSteps | None = None,
     ):
         assert solver.step_control is not None and solver.order is not None
         self.f, self.solver, self._on_accept = f, solver, on_accept
         self.first, self.sign = times[0], 1 if times[-1] > times[0] else -1
         self.extent: Extent = EachSample() if solver.by_sample else WholeBatch(norm)
-        self.steps = TensorSteps(EMBEDDED[solver.method], self.extent)
+        self.steps = steps or TensorSteps(EMBEDDED[solver.method], self.extent)
         self.controller = Controller(solver.step_control, solver.order)
         self.accepted, self.tried = torch.zeros(()), torch.zeros(())
         self._is_finite = True  # the last step that was rejected

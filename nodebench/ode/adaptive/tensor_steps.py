@@ -18,7 +18,7 @@ class TensorSteps(Stepper):
     def __init__(self, tableau: EmbeddedTableau, extent: Extent):
         self.tableau, self.extent = tableau, extent
 
-    def start(self, f: RightHandSide, t: float, y: State) -> Carry:
+    def start(self, f: RightHandSide, t: float, y: State, /) -> Carry:
         """The first slope is f(t, y)."""
         return y, f(self.extent.over(self.extent.number(t, y), y[0]), y)
 
@@ -30,7 +30,7 @@ class TensorSteps(Stepper):
         return after, self.chosen(h != 0, slopes[-1], slope)
 
     def tried(
-        self, f: RightHandSide, t: Tensor, h: Tensor, y: State, slope: State
+        self, f: RightHandSide, t: Tensor, h: Tensor, y: State, slope: State, /
     ) -> tuple[State, list[State]]:
         """Y + h sum_i b_i k_i, and all slopes."""
         tableau, slopes = self.tableau, [slope]

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from functools import partial
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from nodebench.ode.dense.parts import Floats
-from nodebench.ode.field import Field, WholeSolve
+from nodebench.ode.field import Counted, Field, WholeSolve
 from nodebench.ode.fixed import steps
 from nodebench.ode.tableau import Tableau
 from nodebench.spec.solver import Solver
@@ -36,7 +35,7 @@ class DenseField(Field):
 
     def whole_solve(self, y0: Tensor, /) -> WholeSolve | None:
         """In compiled code."""
-        return partial(_solve_all, self) if is_compiled(self, y0) else None
+        return _WholeDenseSolve(self) if is_compiled(self, y0) else None
 
 
 class LinearMap(Protocol):
@@ -73,24 +72,27 @@ def is_compiled(field: nn.Module, y: Tensor) -> bool:
     )
 
 
-def has_compiled_steps(solver: Solver) -> bool:
-    """Whether an adaptive solver chooses its steps in compiled code: one for the whole batch."""
-    return solver.step_control is not None and not solver.by_sample
+class _WholeDenseSolve:
+    def __init__(self, field: DenseField):
+        self._field = field
 
+    def on_grids(
+        self, f: Counted, y0: Tensor, grids: Iterable[Iterable[float]], tableau: Tableau
+    ) -> list[Tensor]:
+        from nodebench.ode.dense.solve import FixedSteps, dense_solve  # numba takes a second
 
-def _solve_all(
-    field: DenseField,
-    y0: Tensor,
-    grids: Iterable[Iterable[float]],
-    tableau: Tableau,
-    on_evaluations: Callable[[int], None],
-) -> list[Tensor]:
-    from nodebench.ode.dense.solve import FixedSteps, dense_solve  # numba takes a second
+        sizes: list[float] = []
+        outputs: list[int] = []
+        for number, grid in enumerate(grids):
+            sizes += [h for _, h in steps(grid)]
+            outputs += [-1] * (len(sizes) - len(outputs) - 1) + [number]
+        f.on_evaluations(len(sizes) * len(tableau.b))
+        return dense_solve(self._field, y0, FixedSteps(tableau, sizes, outputs))
 
-    sizes: list[float] = []
-    outputs: list[int] = []
-    for number, grid in enumerate(grids):
-        sizes += [h for _, h in steps(grid)]
-        outputs += [-1] * (len(sizes) - len(outputs) - 1) + [number]
-    on_evaluations(len(sizes) * len(tableau.b))
-    return dense_solve(field, y0, FixedSteps(tableau, sizes, outputs))
+    def controlled(
+        self, f: Counted, y0: Tensor, times: Sequence[float], solver: Solver
+    ) -> list[Tensor]:
+        from nodebench.ode.dense.adaptive import ControlledSteps
+        from nodebench.ode.dense.solve import dense_solve
+
+        return dense_solve(self._field, y0, ControlledSteps(f, y0, times, solver))

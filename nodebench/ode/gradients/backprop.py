@@ -6,8 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from torch import Tensor
 
-from nodebench.ode.dense.field import DenseField, has_compiled_steps, is_compiled
-from nodebench.ode.field import Counted, Field, OverStates
+from nodebench.ode.field import Counted, Field, OverStates, WholeSolve
 from nodebench.ode.fixed import RungeKutta, Stepper, integrate
 from nodebench.ode.solve import grids, solve
 from nodebench.ode.steppers import stepper_of
@@ -21,9 +20,10 @@ def backprop(
     """The states at `times`; without autograd, the plain solve of every gradient method."""
     if solver.facts.kind == "fixed":
         return solve_on(grids(times, solver), f, y0, stepper_of(solver))
-    if is_compiled(f.module, y0) and has_compiled_steps(solver):
-        return _dense_controlled(f, y0, times, solver)
     with weights_made_once():
+        whole = _whole_solve(f, y0)
+        if whole and solver.step_control and not solver.by_sample:
+            return [y0, *whole.controlled(f, y0, times, solver)]
         states = solve(OverStates(f), (y0,), times, solver, f.norm)
     return [y for (y,) in states]
 
@@ -33,19 +33,12 @@ def solve_on(
 ) -> list[Tensor]:
     """The states at the start of the first grid and at the end of each, by a fixed method."""
     with weights_made_once():
-        if isinstance(f.module, Field) and isinstance(stepper, RungeKutta):
-            solve_all = f.module.whole_solve(y0)
-            if solve_all:
-                return [y0, *solve_all(y0, grids, stepper.tableau, f.on_evaluations)]
+        whole = _whole_solve(f, y0)
+        if whole and isinstance(stepper, RungeKutta):
+            return [y0, *whole.on_grids(f, y0, grids, stepper.tableau)]
         states = integrate(OverStates(f), (y0,), grids, stepper)
     return [y for (y,) in states]
 
 
-def _dense_controlled(
-    f: Counted, y0: Tensor, times: Sequence[float], solver: Solver
-) -> list[Tensor]:
-    from nodebench.ode.dense.adaptive import ControlledSteps
-    from nodebench.ode.dense.solve import dense_solve
-
-    assert isinstance(f.module, DenseField)
-    return [y0, *dense_solve(f.module, y0, ControlledSteps(f, y0, times, solver))]
+def _whole_solve(f: Counted, y0: Tensor) -> WholeSolve | None:
+    return f.module.whole_solve(y0) if isinstance(f.module, Field) else None

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from nodebench.models.chains.images import are_compiled
 from nodebench.models.layers.group_norm import GroupNorm
-from nodebench.models.layers.images import are_compiled
 from nodebench.ode.regularizers.forward_mode import directional
 
 LAST = torch.channels_last

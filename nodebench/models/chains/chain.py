@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nodebench.models.layers.computation import Computation, Kept, computed
-from nodebench.models.layers.operation import Fills, LayerGradients, Operation, Pulled, Rectifier
+from nodebench.models.chains.computation import Computation, Kept, computed
+from nodebench.models.chains.operation import Fills, LayerGradients, Operation, Pulled, Rectifier
 
 
 class Chain:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nodebench.models.layers.images import array_for
+from nodebench.models.chains.images import array_for
 from nodebench.ode.tile_size import TILE_ROWS
 
 SAMPLES = TILE_ROWS

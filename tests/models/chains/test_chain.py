@@ -1,4 +1,4 @@
-"""Tests of models/layers/chain.py, by the right-hand sides that are made of chains."""
+"""Tests of models/chains/chain.py, by the right-hand sides that are made of chains."""
 
 import math
 from collections.abc import Callable
@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from nodebench.models.chains.chain import Chain
+from nodebench.models.chains.computation import _Computed
 from nodebench.models.dynamics import Dynamics, _chained
-from nodebench.models.layers.chain import Chain
-from nodebench.models.layers.computation import _Computed
 from nodebench.models.layers.conv import Conv2d
 from nodebench.models.layers.group_norm import GroupNorm
 from nodebench.ode.regularizers.forward_mode import directional

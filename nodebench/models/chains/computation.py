@@ -5,15 +5,15 @@ from __future__ import annotations
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from nodebench.models.layers.images import to_array, to_images
-from nodebench.models.layers.operation import LayerGradients
+from nodebench.models.chains.images import to_array, to_images
+from nodebench.models.chains.operation import LayerGradients
 
-Kept: TypeAlias = "list[tuple[Any, ...]]"
+Kept = list[tuple[Any, ...]]
 """The arrays that the backward pass takes, of one operation after the other."""
 
 
@@ -57,11 +57,11 @@ class _Computed(torch.autograd.Function):
     def forward(
         ctx: Any, computation: Computation, x: Tensor, *_weights: Tensor
     ) -> tuple[Tensor, ...]:
-        kept: Kept = []
+        kept = Kept()
         arrays = computation.outputs(to_array(x), kept)
         outputs = tuple(map(to_images, arrays))
         of_outputs = {
-            id(array): out.detach().permute(0, 2, 3, 1)
+            _place(array): out.detach().permute(0, 2, 3, 1)
             for array, out in zip(arrays, outputs, strict=True)
         }
         ctx.computation, ctx.counts = computation, list(map(len, kept))
@@ -70,7 +70,9 @@ class _Computed(torch.autograd.Function):
             x,
             *computation.weights,
             *(
-                of_outputs[id(array)] if id(array) in of_outputs else torch.from_numpy(array)
+                of_outputs[place]
+                if (place := _place(array)) in of_outputs
+                else torch.from_numpy(array)
                 for array in itertools.chain(*kept)
             ),
         )
@@ -88,6 +90,12 @@ class _Computed(torch.autograd.Function):
         by_arrays = [None if by is None else to_array(by) for by in by_outputs]
         by_x, by_weights = computation.pull(by_arrays, kept, ctx.needs_input_grad[1:])
         return None, None if by_x is None else to_images(by_x), *by_weights
+
+
+def _place(array: Any) -> int:
+    """Where in memory an array begins."""
+    place: int = array.__array_interface__["data"][0]
+    return place
 
 
 def _pulled_by_torch(

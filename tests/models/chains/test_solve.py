@@ -1,4 +1,4 @@
-"""Tests of models/layers/chain_solve.py: solves as one operation, beside torch's own steps."""
+"""Tests of models/chains/solve.py: solves as one operation, beside torch's own steps."""
 
 import time
 
@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from nodebench.errors import DeadlineExceeded, EvaluationLimit
+from nodebench.models.chains.computation import _Computed
+from nodebench.models.chains.solve import TOGETHER
 from nodebench.models.dynamics import Dynamics
-from nodebench.models.layers.chain_solve import TOGETHER
-from nodebench.models.layers.computation import _Computed
 from nodebench.ode.block import ODEBlock
 from nodebench.spec.solver import Gradient, Solver
 from nodebench.spec.vocabulary import DYNAMICS, METHODS
@@ -191,7 +191,7 @@ def test_a_deadline_is_seen_in_the_middle_of_a_solve(monkeypatch):
     now = [0.0]
     monkeypatch.setattr("nodebench.ode.block.time.monotonic", lambda: now[0])
     of.deadline = 1.0
-    run = "nodebench.models.layers.operation._take_through"
+    run = "nodebench.models.chains.operation._take_through"
 
     def take_through(samples, fills):
         now[0] += 0.4

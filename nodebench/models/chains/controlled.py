@@ -1,0 +1,130 @@
+"""Steps of embedded methods along a chain, one size for the whole batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from nodebench.models.chains.chain import Chain
+from nodebench.models.chains.computation import Computation, Kept
+from nodebench.models.chains.gradients import PulledSteps
+from nodebench.models.chains.images import to_array, to_images
+from nodebench.models.chains.operation import Fills, LayerGradients
+from nodebench.models.chains.sums import EmbeddedSums
+from nodebench.ode.adaptive.controlled import ControlledSolve
+from nodebench.ode.adaptive.extent import WholeBatch
+from nodebench.ode.adaptive.tensor_steps import TensorSteps
+from nodebench.ode.embedded import EmbeddedRungeKutta
+from nodebench.ode.field import Counted, OverStates
+from nodebench.ode.fixed import Carry, RightHandSide, State
+from nodebench.ode.tableau import EMBEDDED, EmbeddedTableau
+from nodebench.spec.solver import Solver
+
+
+class ControlledComputation(Computation):
+    """The states at the times after the first, by steps that are chosen on the way.
+
+    The search for a step is not differentiated: the gradient is that of the accepted steps.
+    """
+
+    def __init__(self, chain: Chain, f: Counted, times: Sequence[float], solver: Solver):
+        self.chain, self.weights = chain, chain.weights
+        self._f, self._times, self._solver = f, times, solver
+        self._tableau = EMBEDDED[solver.method]
+        self._taken: list[list[tuple[float, float]]] = []
+        """The steps (t, h) that were accepted, up to each time."""
+
+    def outputs(self, x: Any, kept: Kept | None) -> list[Any]:
+        """The states at the times."""
+        f = OverStates(self._f)
+        tries = _Tries(self.chain, self._tableau, self._f, kept)
+
+        def accept(t: Tensor, h: Tensor, *_: State) -> None:
+            self._taken[-1].append((t.item(), h.item()))
+            tries.keep()
+
+        solve = ControlledSolve(f, self._solver, self._times, on_accept=accept, steps=tries)
+        at, states = solve.start((to_images(x),)), list[Any]()
+        for end in self._times[1:]:
+            self._taken.append([])
+            at = solve.reach(end, at)
+            y = to_array(at.y[0])
+            states.append(y if self._taken[-1] else y.copy())
+        f.on_counts(solve.counts())
+        return states
+
+    def pull(
+        self, by_outputs: Sequence[Any], kept: Kept, needed: Sequence[bool]
+    ) -> tuple[Any, LayerGradients]:
+        """The gradients of y0 and of all weights."""
+        backward = PulledSteps(self.chain, self._tableau, EmbeddedSums, kept, needed[1:])
+        of_starts = [None, *by_outputs[:-1]]
+        by, by_slope, within = by_outputs[-1], None, [None] * (len(self._tableau.b) - 1)
+        for taken, of_start in reversed(list(zip(self._taken, of_starts, strict=True))):
+            for t, h in reversed(taken[1:]):
+                by, (by_slope,) = backward.stages(t, h, by, None, [*within, by_slope], 1)
+            if taken:
+                by, (by_slope,) = backward.stages(*taken[0], by, of_start, [*within, by_slope], 1)
+            else:
+                by = backward.total(of_start, by)
+        by = backward.total(by, backward.evaluation(self._times[0], by_slope))
+        backward.finish()
+        return by if needed[0] else None, backward.by_weights
+
+    def by_torch(self, x: Tensor, weights: Sequence[Tensor]) -> Sequence[Tensor]:
+        """The states by torch."""
+
+        def f(t: Any, y: State) -> State:
+            return (self.chain.by_torch(t, y[0], weights),)
+
+        stepper, states = EmbeddedRungeKutta(self._tableau), list[Tensor]()
+        carry = stepper.start(f, self._times[0], (x,))
+        for taken in self._taken:
+            for t, h in taken:
+                carry = stepper.step(f, t, h, carry)
+            states.append(carry[0][0])
+        return states
+
+
+class _Tries(TensorSteps):
+    """The steps that a solve tries, in arrays, and what was kept of the last of them."""
+
+    def __init__(self, chain: Chain, tableau: EmbeddedTableau, f: Counted, kept: Kept | None):
+        super().__init__(tableau, WholeBatch(f.norm))
+        self._chain, self._f, self._kept = chain, f, kept
+        self._of_last: Kept | None = None
+
+    def start(self, _f: RightHandSide, t: float, y: State, /) -> Carry:
+        """The first slope is f(t, y)."""
+        x = to_array(y[0])
+        self._of_last = None if self._kept is None else Kept()
+        fills = Fills(len(x))
+        self._f.on_evaluations(1)
+        slope = self._chain.output(t, x, fills, self._of_last, [])
+        fills.run()
+        self.keep()
+        return y, (to_images(slope),)
+
+    def tried(
+        self, _f: RightHandSide, t: Tensor, h: Tensor, y: State, slope: State, /
+    ) -> tuple[State, list[State]]:
+        """Y + h sum_i b_i k_i, and all slopes."""
+        tableau, start, size = self.tableau, t.item(), h.item()
+        x, slopes = to_array(y[0]), [to_array(slope[0])]
+        self._of_last = None if self._kept is None else Kept()
+        self._f.on_evaluations(len(tableau.b) - 1)
+        fills, spares = Fills(len(x)), list[Any]()
+        sums = EmbeddedSums(fills)
+        for a, c in zip(tableau.a[1:], tableau.c[1:], strict=True):
+            stage = sums.moved(x, size, a, slopes)
+            slopes.append(self._chain.output(start + c * size, stage, fills, self._of_last, spares))
+        after = sums.moved(x, size, tableau.b, slopes)
+        fills.run()
+        return (to_images(after),), [(to_images(each),) for each in slopes]
+
+    def keep(self) -> None:
+        """Keeps what the gradient of the last try takes."""
+        if self._kept is not None and self._of_last:
+            self._kept += self._of_last

@@ -1,0 +1,117 @@
+"""The sums of a solver's steps, y + h sum_i w_i k_i, over images, with the bits of torch's."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from nodebench.models.chains.images import array_for
+from nodebench.models.chains.operation import Fill, Fills
+
+
+class StepSums(ABC):
+    """Sums that `fills` is going to do, and their gradients.
+
+    `spare` takes an array that is no longer in use, or None.
+    """
+
+    def __init__(self, fills: Fills, spare: Callable[[], Any] = lambda: None):
+        self._fills, self._spare = fills, spare
+
+    @abstractmethod
+    def moved(self, y: Any, h: float, weights: Sequence[float], slopes: Sequence[Any]) -> Any:
+        """Y + h sum_i weights_i slopes_i: y itself, or a new array."""
+
+    @abstractmethod
+    def spread(self, by: Any, h: float, weights: Sequence[float], by_slopes: list[Any]) -> None:
+        """Adds to the slopes' gradients what comes through a sum; None is no gradient."""
+
+    def total(self, one: Any, other: Any, out: Any = None) -> Any:
+        """The sum of two gradients, in a new array or in one of theirs."""
+        if one is None or other is None:
+            return one if other is None else other
+        out = self._new(one) if out is None else out
+
+        def fill(samples: tuple[int, int]) -> None:
+            own = slice(*samples)
+            np.add(one[own], other[own], out=out[own])
+
+        self._fills.add(fill)
+        return out
+
+    def _spread(self, by: Any, factor: float, number: int, by_slopes: list[Any]) -> None:
+        scaled, total = self._scaled(by, factor), by_slopes[number]
+        by_slopes[number] = scaled if total is None else self.total(total, scaled, total)
+
+    def _scaled(self, array: Any, factor: float) -> Any:
+        out, factor = self._new(array), array.dtype.type(factor)
+
+        def fill(samples: tuple[int, int]) -> None:
+            own = slice(*samples)
+            np.multiply(array[own], factor, out=out[own])
+
+        self._fills.add(fill)
+        return out
+
+    def _add_multiple(self, out: Any, y: Any, slope: Any, factor: float) -> None:
+        """Has an array filled with y + factor slope, rounded once."""
+        self._fills.add(_adding(out, y, slope, factor))
+
+    def _new(self, like: Any) -> Any:
+        return array_for(like.shape, like, self._spare())
+
+
+class FixedSums(StepSums):
+    """As `ode/fixed.py` has them: one slope after the other, by h w_i."""
+
+    def moved(self, y: Any, h: float, weights: Sequence[float], slopes: Sequence[Any]) -> Any:
+        """Y + h sum_i weights_i slopes_i: y itself, or a new array."""
+        out = y
+        for weight, slope in zip(weights, slopes, strict=True):
+            if weight:
+                before, out = out, self._new(y) if out is y else out
+                self._add_multiple(out, before, slope, h * weight)
+        return out
+
+    def spread(self, by: Any, h: float, weights: Sequence[float], by_slopes: list[Any]) -> None:
+        """Adds to the slopes' gradients what comes through a sum."""
+        for number, weight in enumerate(weights):
+            if weight and by is not None:
+                self._spread(by, h * weight, number, by_slopes)
+
+
+class EmbeddedSums(StepSums):
+    """As `ode/adaptive/tensor_steps.py` has them: the weighed slopes, and these by h."""
+
+    def moved(self, y: Any, h: float, weights: Sequence[float], slopes: Sequence[Any]) -> Any:
+        """Y + h sum_i weights_i slopes_i, in a new array."""
+        used = [(w, k) for w, k in zip(weights, slopes, strict=True) if w]
+        (weight, first), *others = used
+        out = self._scaled(first, weight)
+        for weight, slope in others:
+            self._add_multiple(out, out, slope, weight)
+        self._add_multiple(out, y, out, h)
+        return out
+
+    def spread(self, by: Any, h: float, weights: Sequence[float], by_slopes: list[Any]) -> None:
+        """Adds to the slopes' gradients what comes through a sum."""
+        if by is None:
+            return
+        by = self._scaled(by, h)
+        for number, weight in enumerate(weights):
+            if weight:
+                self._spread(by, weight, number, by_slopes)
+
+
+def _adding(out: Any, y: Any, slope: Any, factor: float) -> Fill:
+    from nodebench.models.chains.sum_kernels import add_multiple  # numba takes a second
+
+    own_factor = y.dtype.type(factor)
+
+    def fill(samples: tuple[int, int]) -> None:
+        add_multiple(samples, out, y, slope, own_factor)
+
+    return fill
