@@ -14,7 +14,7 @@ from nodebench.spec.model import ConvNetwork, PlainOde, StagedNetwork
 from nodebench.spec.own_code import file_hash, own_modules
 from nodebench.spec.settings import flatten
 from nodebench.spec.trial import TrialSpec
-from nodebench.spec.vocabulary import DENSE_POSITIONS, GROUPED, norm_parts
+from nodebench.spec.vocabulary import DENSE_POSITIONS, DYNAMICS, GROUPED, norm_parts
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,16 @@ def _is_folded(spec: TrialSpec) -> bool:
     return 2 < getattr(spec.data, "dim", DENSE_POSITIONS) <= DENSE_POSITIONS
 
 
+def _convolves_at_chosen_times(spec: TrialSpec) -> bool:
+    """Whether a solver that chooses its steps calls convolutions over [t; y], of all samples."""
+    if not isinstance(spec.model, ConvNetwork) or not DYNAMICS[spec.model.dynamics].time:
+        return False
+    solvers = [spec.solver]
+    if spec.solver and spec.gradient and spec.gradient.name in ("adjoint", "interpolated"):
+        solvers.append(spec.gradient.backward(spec.solver))
+    return any(s and s.facts.kind != "fixed" and not s.by_sample for s in solvers)
+
+
 REVISIONS: tuple[Revision, ...] = (
     Revision(4, "channels last, dense fields as one operation", lambda _spec: True),
     Revision(
@@ -85,6 +95,12 @@ REVISIONS: tuple[Revision, ...] = (
         8,
         "gradients of convolutions over three to ten positions: sums in another order",
         _is_folded,
+    ),
+    Revision(
+        9,
+        "convolutions over [t; y] are compiled for solvers that choose their steps too: sums in "
+        "another order",
+        _convolves_at_chosen_times,
     ),
 )
 """The changes of results, the newest last. Trials hold the number of the last that affects them."""

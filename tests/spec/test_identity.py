@@ -51,6 +51,17 @@ def test_a_revision_renames_the_trials_that_it_affects_and_no_others():
             "model": {"name": "plainode", "field": field},
         }
         assert numerics(trial(**toy, solver={"method": "euler", "steps": 2}).spec) == number
+    of_samples = {"method": "dopri5", "tol": 1e-3, "control": {"step": "sample"}}
+    for settings, number in (
+        ({"solver": {"method": "dopri5", "tol": 1e-3}}, 9),
+        ({"solver": of_samples}, 7),
+        ({"solver": of_samples, "gradient": {"name": "adjoint"}}, 9),
+        ({"gradient": adjoint}, 9),
+        ({"solver": {"method": "rk4", "steps": 2}}, 7),
+    ):
+        assert numerics(trial(model={"name": "odenet"}, **settings).spec) == number
+        without_time = {"name": "odenet", "dynamics": "preact"}
+        assert numerics(trial(model=without_time, **settings).spec) == 7
     minima = {"data": "three-minima", "model": {"name": "plainode", "field": "simple"}}
     assert numerics(trial(**minima, solver={"method": "euler", "steps": 2}).spec) == 6
     assert numerics(trial(data="spiral", model="neuralode").spec) == 5
