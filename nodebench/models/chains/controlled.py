@@ -116,7 +116,7 @@ class _Tries(TensorSteps):
         self._of_last = None if self._kept is None else Kept()
         self._f.on_evaluations(len(tableau.b) - 1)
         fills, spares = Fills(len(x)), list[Any]()
-        sums = EmbeddedSums(fills)
+        sums = EmbeddedSums(fills, [])
         for a, c in zip(tableau.a[1:], tableau.c[1:], strict=True):
             stage = sums.moved(x, size, a, slopes)
             slopes.append(self._chain.output(start + c * size, stage, fills, self._of_last, spares))

@@ -32,7 +32,7 @@ class PulledSteps:
         self._chain, self._tableau, self._kept = chain, tableau, kept
         self._needed = (True, *needed)
         self._fills = Fills(len(kept[0][0]))
-        self._sums = sums(self._fills)
+        self._sums = sums(self._fills, [])
 
     def step(self, t: float, h: float, by: Any, of_start: Any = None) -> Any:
         """The gradient of the state before the last of the remaining steps, from that after it.

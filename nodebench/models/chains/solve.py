@@ -121,7 +121,7 @@ class _Forward:
         self._on_evaluations = on_evaluations
         self._evaluations = 0
         self._spares: list[Any] = []
-        self._sums = FixedSums(self.fills, lambda: self._spares.pop() if self._spares else None)
+        self._sums = FixedSums(self.fills, self._spares)
 
     def step(self, t: float, h: float, y: Any) -> Any:
         """The state after a step from y."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,13 +13,10 @@ from nodebench.models.chains.operation import Fill, Fills
 
 
 class StepSums(ABC):
-    """Sums that `fills` is going to do, and their gradients.
+    """Sums that `fills` is going to do, and their gradients, written over `spares` if there are."""
 
-    `spare` takes an array that is no longer in use, or None.
-    """
-
-    def __init__(self, fills: Fills, spare: Callable[[], Any] = lambda: None):
-        self._fills, self._spare = fills, spare
+    def __init__(self, fills: Fills, spares: list[Any]):
+        self._fills, self._spares = fills, spares
 
     @abstractmethod
     def moved(self, y: Any, h: float, weights: Sequence[float], slopes: Sequence[Any]) -> Any:
@@ -61,7 +58,7 @@ class StepSums(ABC):
         self._fills.add(_adding(out, y, slope, factor))
 
     def _new(self, like: Any) -> Any:
-        return array_for(like.shape, like, self._spare())
+        return array_for(like.shape, like, self._spares.pop() if self._spares else None)
 
 
 class FixedSums(StepSums):

@@ -1,31 +1,34 @@
 """Tests of models/chains/solve.py: solves as one operation, beside torch's own steps."""
 
+import math
 import time
 
 import pytest
 import torch
 from torch import Tensor
 
-from nodebench.errors import DeadlineExceeded, EvaluationLimit
+from nodebench.errors import DeadlineExceeded, Diverged, EvaluationLimit
 from nodebench.models.chains.computation import _Computed
 from nodebench.models.chains.solve import TOGETHER
 from nodebench.models.dynamics import Dynamics
 from nodebench.ode.block import ODEBlock
+from nodebench.ode.tableau import EMBEDDED
 from nodebench.spec.solver import Gradient, Solver
 from nodebench.spec.vocabulary import DYNAMICS, METHODS
 from nodebench.training.machine import memory_of
 from tests.support.image_fields import are_near, field, images
 
 TIMES = (0.0, 0.4, 1.0, 1.5)
-RUNGE_KUTTA = [
+METHODS_OF_CHAINS = [
     name
     for name, method in METHODS.items()
     if method.kind == "fixed" and not Solver(method=name, steps=1).is_reversible
-]
+] + list(EMBEDDED)
 
 
-def block(f: Dynamics, method: str = "rk4", steps: int = 3, gradient: str = "backprop") -> ODEBlock:
-    return ODEBlock(f, Solver(method=method, steps=steps), Gradient(name=gradient))
+def block(f: Dynamics, method: str = "rk4", steps: int = 3) -> ODEBlock:
+    size = {"tol": 1e-3} if method in EMBEDDED else {"steps": steps}
+    return ODEBlock(f, Solver(method=method, **size), Gradient(name="backprop"))
 
 
 @pytest.fixture
@@ -51,7 +54,7 @@ def are_equal(found: list[Tensor], expected: list[Tensor]) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("dynamics", DYNAMICS)
-@pytest.mark.parametrize("method", RUNGE_KUTTA)
+@pytest.mark.parametrize("method", METHODS_OF_CHAINS)
 def test_states_and_gradients_have_the_bits_of_steps_by_torch(
     method, dynamics, dtype, step_by_step
 ):
@@ -62,29 +65,47 @@ def test_states_and_gradients_have_the_bits_of_steps_by_torch(
 
 
 @pytest.mark.parametrize("norm", ["gn", "wn", "sn", "nf"])
-def test_so_they_have_with_every_norm_that_is_compiled(norm, step_by_step):
+@pytest.mark.parametrize("method", ["rk4", "dopri5"])
+def test_so_they_have_with_every_norm_that_is_compiled(method, norm, step_by_step):
     f, y = field(norm=norm).eval(), images()
-    whole = solved(block(f), y)
+    whole = solved(block(f, method), y)
     step_by_step()
-    are_equal(whole, solved(block(f), y))
+    are_equal(whole, solved(block(f, method), y))
 
 
 @pytest.mark.parametrize("weights", [(0.0, 0.0, 1.0), (0.0, 1.0, 0.0), (1.0, 0.0, 0.0)])
-def test_outputs_that_the_loss_does_not_use_have_no_gradient(weights, step_by_step):
+@pytest.mark.parametrize("method", ["rk4", "dopri5"])
+def test_outputs_that_the_loss_does_not_use_have_no_gradient(method, weights, step_by_step):
     f, y = field(), images()
-    whole = solved(block(f), y, weights)
+    whole = solved(block(f, method), y, weights)
     step_by_step()
-    are_equal(whole, solved(block(f), y, weights))
+    are_equal(whole, solved(block(f, method), y, weights))
 
 
-def test_a_solve_is_one_operation_of_autograd():
-    _, *states = block(field()).states(images(), TIMES)
+@pytest.mark.parametrize("times", [(0.0,), (0.0, 0.0, 1.0), (1.0, 0.2)])
+@pytest.mark.parametrize("method", ["rk4", "dopri5"])
+def test_times_may_be_one_or_equal_or_run_backwards(method, times, step_by_step):
+    of = block(field(), method)
+
+    def found() -> list[Tensor]:
+        y = images()
+        states = of.states(y, times)
+        return [*states, *torch.autograd.grad(sum(y.pow(2).sum() for y in states), y)]
+
+    whole = found()
+    step_by_step()
+    are_near(whole, found())
+
+
+@pytest.mark.parametrize("method", ["rk4", "dopri5"])
+def test_a_solve_is_one_operation_of_autograd(method):
+    _, *states = block(field(), method).states(images(), TIMES)
     (node,) = {state.grad_fn for state in states}
     assert node is not None
     assert node.name() == f"{_Computed.__name__}Backward"
 
 
-@pytest.mark.parametrize("method", ["euler", "rk4"])
+@pytest.mark.parametrize("method", ["euler", "rk4", "dopri5"])
 @pytest.mark.parametrize("batch", [1, 5, 8])
 def test_states_are_the_same_bits_without_a_gradient(method, batch):
     """Arrays that are no longer needed are then written over, but never an output."""
@@ -98,8 +119,9 @@ def test_states_are_the_same_bits_without_a_gradient(method, batch):
 
 @pytest.mark.parametrize("batch", [5, 9, 23])
 @pytest.mark.parametrize("threads", [2, 3])
-def test_several_threads_give_the_states_of_one(batch, threads):
-    of, y = block(field()), images(batch)
+@pytest.mark.parametrize("method", ["rk4", "dopri5"])
+def test_several_threads_give_the_states_of_one(method, batch, threads):
+    of, y = block(field(), method), images(batch)
     expected = solved(of, y)
     torch.set_num_threads(threads)
     found = solved(of, y)
@@ -107,9 +129,10 @@ def test_several_threads_give_the_states_of_one(batch, threads):
     are_near(found, expected)  # torch sums over samples
 
 
-def test_gradients_that_nobody_needs_are_not_made():
+@pytest.mark.parametrize("method", ["rk4", "dopri5"])
+def test_gradients_that_nobody_needs_are_not_made(method):
     f, y = field(), images()
-    of, last = block(f), list(f.parameters())[-1]
+    of, last = block(f, method), list(f.parameters())[-1]
     by_y, *_, by_last = torch.autograd.grad(of(y).sum(), [y, *f.parameters()])
     f.requires_grad_(False)
     are_equal(list(torch.autograd.grad(of(y).sum(), y)), [by_y])
@@ -117,7 +140,7 @@ def test_gradients_that_nobody_needs_are_not_made():
     are_equal(list(torch.autograd.grad(of(y.detach()).sum(), last)), [by_last])
 
 
-@pytest.mark.parametrize("method", ["euler", "rk4"])
+@pytest.mark.parametrize("method", ["euler", "rk4", "dopri5"])
 def test_a_gradient_can_be_differentiated(method, step_by_step):
     of = block(field("prenorm"), method)
 
@@ -132,8 +155,9 @@ def test_a_gradient_can_be_differentiated(method, step_by_step):
     are_near(whole, curvature())
 
 
-def test_a_backward_pass_can_be_taken_twice():
-    of, y = block(field()), images()
+@pytest.mark.parametrize("method", ["rk4", "dopri5"])
+def test_a_backward_pass_can_be_taken_twice(method):
+    of, y = block(field(), method), images()
     loss = of(y).sum()
     first = torch.autograd.grad(loss, [y, *of.parameters()], retain_graph=True)
     are_equal(list(first), list(torch.autograd.grad(loss, [y, *of.parameters()])))
@@ -148,20 +172,25 @@ def test_a_state_that_changes_before_the_backward_pass_is_an_error(number):
         states[-1].sum().backward()
 
 
-def test_the_last_state_may_change():
-    of, y = block(field()), images()
-    expected = torch.autograd.grad(of(y).sum(), y)
-    out = of(y)
+@pytest.mark.parametrize(("method", "number"), [("rk4", 3), ("dopri5", 1), ("dopri5", 3)])
+def test_a_state_that_the_gradient_does_not_take_may_change(method, number):
+    """The last one, and any of an embedded method, whose first stage is the last of before."""
+    of, y = block(field(), method), images()
+    expected = torch.autograd.grad(of.states(y, TIMES)[-1].sum(), y)
+    states = of.states(y, TIMES)
     with torch.no_grad():
-        out.mul_(2)
-    are_equal(list(torch.autograd.grad(out.sum(), y)), list(expected))
+        states[number].mul_(2)
+    are_equal(list(torch.autograd.grad(states[-1].sum(), y)), list(expected))
 
 
 def test_the_hooks_of_a_right_hand_side_are_called():
     f, called = field(), []
     f.register_forward_hook(lambda *_: called.append(1))
-    block(f, "rk4", 3)(images())
-    assert len(called) == 12
+    for method in ("rk4", "dopri5"):
+        of = block(f, method)
+        of(images())
+        assert len(called) >= of.evaluations > 10
+        called.clear()
 
 
 def test_weights_that_a_transform_has_wrapped_are_torchs_own():
@@ -172,17 +201,35 @@ def test_weights_that_a_transform_has_wrapped_are_torchs_own():
 
 
 @pytest.mark.parametrize("gradient", [True, False])
-def test_evaluations_count_and_a_solve_ends_where_it_may_not_go_on(gradient):
-    of, y = block(field(), "rk4", 5), images()
+@pytest.mark.parametrize("method", ["rk4", "dopri5"])
+def test_evaluations_count_and_a_solve_ends_where_it_may_not_go_on(method, gradient, step_by_step):
+    f, y = field(), images()
+    of = block(f, method, 5)
     with torch.set_grad_enabled(gradient):
         of(y)
-        assert of.evaluations == 20
+        count, steps = of.evaluations, list(of.step_counts)
+        assert count >= 20
         of.deadline = time.monotonic() - 1
         with pytest.raises(DeadlineExceeded):
             of(y)
-        of.deadline, of.max_evaluations = None, 30
+        of.deadline, of.max_evaluations = None, of.evaluations + count // 2
         with pytest.raises(EvaluationLimit):
             of(y)
+        step_by_step()
+        of = block(f, method, 5)
+        of(y)
+        assert (of.evaluations, of.step_counts) == (count, steps)
+
+
+@pytest.mark.parametrize("gradient", [True, False])
+def test_a_right_hand_side_that_is_not_finite_ends_an_adaptive_solve(gradient):
+    f, y = field(), images()
+    of = block(f, "dopri5")
+    of(y)
+    with torch.no_grad():
+        list(f.parameters())[-1].fill_(math.nan)
+    with torch.set_grad_enabled(gradient), pytest.raises(Diverged):
+        of(y)
 
 
 def test_a_deadline_is_seen_in_the_middle_of_a_solve(monkeypatch):
