@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from pydantic import ValidationError
+from sklearn.datasets import load_digits
 from torch import Tensor
 
 from nodebench.data.augmentation import CROP_PADDING
@@ -42,6 +43,16 @@ def test_a_larger_subset_holds_the_smaller_one() -> None:
     targets = loaded(name="digits").train.targets
     small, large = (set(balanced(targets, n, seed=0).tolist()) for n in (100, 300))
     assert small < large
+
+
+def test_digits_are_those_that_scikit_learn_reads() -> None:
+    images, targets = load_digits(return_X_y=True)
+    data = loaded(name="digits")
+    inside = torch.cat([data.train.inputs, data.test.inputs])[:, :, 4:-4, 4:-4]
+    assert torch.equal(inside.flatten(1), torch.from_numpy(images).float() / 16)
+    assert torch.equal(
+        torch.cat([data.train.targets, data.test.targets]), torch.from_numpy(targets)
+    )
 
 
 def test_subsets_of_digits_are_balanced_and_follow_from_their_own_seed() -> None:

@@ -32,7 +32,7 @@ from tests.support.session import FOLDER
 
 ROOT = Path(__file__).parents[2]
 HEAVY = (
-    *("typer.core", "typer.completion", "rich.progress", "rich.table", "sklearn.datasets"),
+    *("typer.core", "typer.completion", "rich.progress", "rich.table"),
     *("nodebench.api", "nodebench.training.trial", "nodebench.report.page"),
     *("nodebench.tracking.tracker", "mlflow.store.tracking.sqlalchemy_store"),
 )

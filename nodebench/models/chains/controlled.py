@@ -63,11 +63,10 @@ class ControlledComputation(Computation):
         of_starts = [None, *by_outputs[:-1]]
         by, by_slope, within = by_outputs[-1], None, [None] * (len(self._tableau.b) - 1)
         for taken, of_start in reversed(list(zip(self._taken, of_starts, strict=True))):
-            for t, h in reversed(taken[1:]):
-                by, (by_slope,) = backward.stages(t, h, by, None, [*within, by_slope], 1)
-            if taken:
-                by, (by_slope,) = backward.stages(*taken[0], by, of_start, [*within, by_slope], 1)
-            else:
+            for number, (t, h) in reversed(list(enumerate(taken))):
+                of_other = None if number else of_start
+                by, (by_slope,) = backward.stages(t, h, by, of_other, [*within, by_slope], 1)
+            if not taken:
                 by = backward.total(of_start, by)
         by = backward.total(by, backward.evaluation(self._times[0], by_slope))
         backward.finish()

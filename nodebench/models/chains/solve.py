@@ -86,9 +86,8 @@ class _FixedComputation(Computation):
         of_starts = [None, *by_outputs[:-1]]
         by = by_outputs[-1]
         for taken, of_start in reversed(list(zip(self._taken, of_starts, strict=True))):
-            for t, h in reversed(taken[1:]):
-                by = backward.step(t, h, by)
-            by = backward.step(*taken[0], by, of_start)
+            for number, (t, h) in reversed(list(enumerate(taken))):
+                by = backward.step(t, h, by, None if number else of_start)
         backward.finish()
         return by if needed[0] else None, backward.by_weights
 
