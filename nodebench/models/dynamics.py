@@ -13,6 +13,7 @@ from nodebench.models.chains.chain import Chain
 from nodebench.models.chains.images import are_compiled, is_plain
 from nodebench.models.chains.operation import SAMPLES, Operation, Rectifier
 from nodebench.models.chains.solve import ChainSolve
+from nodebench.models.layers.batch_norm import KeptStatistics, can_scale
 from nodebench.models.layers.conv import Convolution, can_convolve
 from nodebench.models.layers.factory import LayerFactory
 from nodebench.models.layers.group_norm import Normalization, can_normalize
@@ -142,6 +143,8 @@ def _operation(layer: nn.Module, y: Tensor) -> Operation | None:
         return Convolution(layer, y, layer.weight)
     if isinstance(layer, nn.ReLU):
         return Rectifier()
+    if can_scale(layer, y):
+        return KeptStatistics(layer)
     return Normalization(layer) if can_normalize(layer, y) else None
 
 
