@@ -1,8 +1,8 @@
 """Norms of images and their gradients, compiled for the CPU by numba.
 
-Torch's own group norm, of images whose channels lie side by side, goes through the few channels of a
-group one by one: over 64 channels of 6 x 6 in 32 groups it takes six times as long, and over 16 channels of
-32 x 32 in 16 groups its backward pass takes twenty times.
+Torch's own group norm, of images whose channels lie side by side, goes through the few channels of
+a group one by one: over 64 channels of 6 x 6 in 32 groups it takes six times as long, and over 16
+channels of 32 x 32 in 16 groups its backward pass takes twenty times.
 
 Shapes: x [samples, height, width, channels]; scale and shift [channels]; statistics, which are the
 mean and the inverse standard deviation of each group, [2, samples, groups].
