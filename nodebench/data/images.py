@@ -54,18 +54,25 @@ def tiny_imagenet(settings: TinyImagenet, root: Path) -> Whole:
 
 @lru_cache(maxsize=1)
 def _digits() -> Whole:
-    # The file alone: importing scikit-learn takes two seconds, in each process of a sweep.
-    package = find_spec("sklearn")
-    assert package is not None and package.submodule_search_locations
-    table = np.loadtxt(
-        Path(package.submodule_search_locations[0], "datasets", "data", "digits.csv.gz"),
-        delimiter=",",
-    )
-    images = torch.from_numpy(table[:, :-1]).float().div(16).view(-1, 1, 8, 8)
-    every = Split(
-        torch.nn.functional.pad(images, (4, 4, 4, 4)), torch.from_numpy(table[:, -1]).long()
-    )
+    pixels, targets = map(torch.from_numpy, _digits_of_scikit_learn())
+    images = pixels.float().div(16).view(-1, 1, 8, 8)
+    every = Split(torch.nn.functional.pad(images, (4, 4, 4, 4)), targets.long())
     return Whole(every[:1347], every[1347:], DIGIT_NAMES)
+
+
+def _digits_of_scikit_learn() -> tuple[Any, Any]:
+    """Pixels [n, 64] from 0 to 16, and classes [n]."""
+    # Its file alone, where it is: importing scikit-learn takes two seconds in each process.
+    package = find_spec("sklearn")
+    for folder in (package.submodule_search_locations or ()) if package else ():
+        file = Path(folder, "datasets", "data", "digits.csv.gz")
+        if file.exists():
+            table = np.loadtxt(file, delimiter=",")
+            return table[:, :-1], table[:, -1]
+    from sklearn.datasets import load_digits
+
+    found: tuple[Any, Any] = load_digits(return_X_y=True)
+    return found
 
 
 # Two, so that a process that alternates between two data sets does not parse them every time.

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.forward_ad import unpack_dual
+from torch.nn.modules import module as global_hooks
 
 from nodebench.models.chains.chain import Chain
 from nodebench.models.chains.images import are_compiled, is_plain
@@ -100,8 +100,9 @@ class Dynamics(Field):
 
     def whole_solve(self, y0: Tensor, /) -> WholeSolve | None:
         """By a chain of all layers."""
+        is_own = type(self).forward is Dynamics.forward and "forward" not in vars(self)
         layers = list(self._chains(y0))
-        if len(layers) == 1 and isinstance(layers[0], Chain) and not _has_hooks(self):
+        if is_own and not _has_hooks(self) and len(layers) == 1 and isinstance(layers[0], Chain):
             return ChainSolve(layers[0])
         return None
 
@@ -115,10 +116,9 @@ class Dynamics(Field):
 
 def _as_number(t: float | Tensor) -> float | Tensor:
     """A time as a number, if it is the same for all samples, at hand, and not differentiated."""
-    if not isinstance(t, Tensor) or t.dim() or not is_plain(t):
+    if not isinstance(t, Tensor) or t.dim() or t.requires_grad or not is_plain(t):
         return t
-    is_differentiated = t.requires_grad or unpack_dual(t).tangent is not None
-    return t if is_differentiated else t.item()
+    return t.item()
 
 
 def _chained(layers: Iterable[nn.Module], y: Tensor) -> Iterator[Chain | nn.Module]:
@@ -151,6 +151,8 @@ def _operation(layer: nn.Module, y: Tensor) -> Operation | None:
 def _has_hooks(layer: nn.Module) -> bool:
     """Whether somebody listens to a layer's calls or gradients."""
     kinds = (
+        global_hooks._global_forward_hooks, global_hooks._global_forward_pre_hooks,
+        global_hooks._global_backward_hooks, global_hooks._global_backward_pre_hooks,
         layer._forward_hooks, layer._forward_pre_hooks,
         layer._backward_hooks, layer._backward_pre_hooks,
     )  # fmt: skip

@@ -60,14 +60,18 @@ def _is_folded(spec: TrialSpec) -> bool:
     return 2 < getattr(spec.data, "dim", DENSE_POSITIONS) <= DENSE_POSITIONS
 
 
-def _convolves_at_chosen_times(spec: TrialSpec) -> bool:
-    """Whether a solver that chooses its steps calls convolutions over [t; y], of all samples."""
-    if not isinstance(spec.model, ConvNetwork) or not DYNAMICS[spec.model.dynamics].time:
+def _is_convolved_at_tensor_times(spec: TrialSpec) -> bool:
+    """Whether revision 9 took a convolution of the ODE from torch: its times were tensors."""
+    model, solvers = spec.model, [spec.solver]
+    if not isinstance(model, ConvNetwork | StagedNetwork):
         return False
-    solvers = [spec.solver]
+    over_time = isinstance(model, ConvNetwork) and DYNAMICS[model.dynamics].time
+    if not over_time and norm_parts(model.norm.ode or "nf")[0] != "in":
+        return False
     if spec.solver and spec.gradient and spec.gradient.name in ("adjoint", "interpolated"):
         solvers.append(spec.gradient.backward(spec.solver))
-    return any(s and s.facts.kind != "fixed" and not s.by_sample for s in solvers)
+    methods = [s.method for s in solvers if s and s.facts.kind != "fixed" and not s.by_sample]
+    return any(method != "scipy_solver" for method in methods)
 
 
 REVISIONS: tuple[Revision, ...] = (
@@ -98,9 +102,9 @@ REVISIONS: tuple[Revision, ...] = (
     ),
     Revision(
         9,
-        "convolutions over [t; y] are compiled for solvers that choose their steps too: sums in "
-        "another order",
-        _convolves_at_chosen_times,
+        "convolutions over [t; y], and those after an instance norm, are compiled for solvers that "
+        "choose their steps too: sums in another order",
+        _is_convolved_at_tensor_times,
     ),
 )
 """The changes of results, the newest last. Trials hold the number of the last that affects them."""

@@ -62,6 +62,8 @@ def test_a_revision_renames_the_trials_that_it_affects_and_no_others():
         assert numerics(trial(model={"name": "odenet"}, **settings).spec) == number
         without_time = {"name": "odenet", "dynamics": "preact"}
         assert numerics(trial(model=without_time, **settings).spec) == 7
+        with_instance_norm = without_time | {"norm": "in"}
+        assert numerics(trial(model=with_instance_norm, **settings).spec) == number
     minima = {"data": "three-minima", "model": {"name": "plainode", "field": "simple"}}
     assert numerics(trial(**minima, solver={"method": "euler", "steps": 2}).spec) == 6
     assert numerics(trial(data="spiral", model="neuralode").spec) == 5

@@ -45,9 +45,10 @@ class Computation(ABC):
 
 def computed(computation: Computation, x: Tensor) -> list[Tensor]:
     """The outputs, with a gradient if autograd is on."""
-    if torch.is_grad_enabled():
+    has_gradient = any(each.requires_grad for each in (x, *computation.weights))
+    if torch.is_grad_enabled() and has_gradient:
         return list(_Computed.apply(computation, x, *computation.weights))
-    return list(map(to_images, computation.outputs(to_array(x), None)))
+    return list(map(to_images, _apart(computation.outputs(to_array(x), None), x)))
 
 
 class _Computed(torch.autograd.Function):
@@ -58,7 +59,7 @@ class _Computed(torch.autograd.Function):
         ctx: Any, computation: Computation, x: Tensor, *_weights: Tensor
     ) -> tuple[Tensor, ...]:
         kept = Kept()
-        arrays = computation.outputs(to_array(x), kept)
+        arrays = _apart(computation.outputs(to_array(x), kept), x)
         outputs = tuple(map(to_images, arrays))
         of_outputs = {
             _place(array): out.detach().permute(0, 2, 3, 1)
@@ -89,7 +90,21 @@ class _Computed(torch.autograd.Function):
         kept = [tuple(itertools.islice(arrays, count)) for count in ctx.counts]
         by_arrays = [None if by is None else to_array(by) for by in by_outputs]
         by_x, by_weights = computation.pull(by_arrays, kept, ctx.needs_input_grad[1:])
+        if by_x is not None:
+            (by_x,) = _apart([by_x], *(by for by in by_outputs if by is not None))
         return None, None if by_x is None else to_images(by_x), *by_weights
+
+
+def _apart(arrays: Sequence[Any], *others: Tensor) -> list[Any]:
+    """Arrays of which none is in the memory of another, or of a tensor: copies, if need be.
+
+    A state is its neighbor where no step is between two times.
+    """
+    places, found = {tensor.data_ptr() for tensor in others}, list[Any]()
+    for array in arrays:
+        found.append(array.copy() if _place(array) in places else array)
+        places.add(_place(found[-1]))
+    return found
 
 
 def _place(array: Any) -> int:
@@ -113,6 +128,7 @@ def _pulled_by_torch(
             needed,
             [by_outputs[number] for number in used],
             create_graph=True,
+            allow_unused=True,
         )
     )
     return [next(found) if tensor.requires_grad else None for tensor in inputs]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,11 +10,11 @@ from torch import Tensor
 
 from nodebench.models.chains.chain import Chain
 from nodebench.models.chains.computation import Computation, Kept
-from nodebench.models.chains.gradients import PulledSteps
+from nodebench.models.chains.gradients import BackwardPass, Steps
 from nodebench.models.chains.images import to_array, to_images
 from nodebench.models.chains.operation import Fills, LayerGradients
 from nodebench.models.chains.sums import EmbeddedSums
-from nodebench.ode.adaptive.controlled import ControlledSolve
+from nodebench.ode.adaptive.controlled import controlled
 from nodebench.ode.adaptive.extent import WholeBatch
 from nodebench.ode.adaptive.tensor_steps import TensorSteps
 from nodebench.ode.embedded import EmbeddedRungeKutta
@@ -33,44 +34,41 @@ class ControlledComputation(Computation):
         self.chain, self.weights = chain, chain.weights
         self._f, self._times, self._solver = f, times, solver
         self._tableau = EMBEDDED[solver.method]
-        self._taken: list[list[tuple[float, float]]] = []
-        """The steps (t, h) that were accepted, up to each time."""
+        self._taken: list[Steps] = []
 
     def outputs(self, x: Any, kept: Kept | None) -> list[Any]:
         """The states at the times."""
-        f = OverStates(self._f)
         tries = _Tries(self.chain, self._tableau, self._f, kept)
+        taken: Steps = []
 
         def accept(t: Tensor, h: Tensor, *_: State) -> None:
-            self._taken[-1].append((t.item(), h.item()))
+            taken.append((t.item(), h.item()))
             tries.keep()
 
-        solve = ControlledSolve(f, self._solver, self._times, on_accept=accept, steps=tries)
-        at, states = solve.start((to_images(x),)), list[Any]()
-        for end in self._times[1:]:
-            self._taken.append([])
-            at = solve.reach(end, at)
-            y = to_array(at.y[0])
-            states.append(y if self._taken[-1] else y.copy())
-        f.on_counts(solve.counts())
-        return states
+        f, y0 = OverStates(self._f), (to_images(x),)
+        _, *states = controlled(f, y0, self._times, self._solver, on_accept=accept, steps=tries)
+        self._taken = self._intervals(taken)
+        return [to_array(y) for (y,) in states]
 
     def pull(
         self, by_outputs: Sequence[Any], kept: Kept, needed: Sequence[bool]
     ) -> tuple[Any, LayerGradients]:
         """The gradients of y0 and of all weights."""
-        backward = PulledSteps(self.chain, self._tableau, EmbeddedSums, kept, needed[1:])
-        of_starts = [None, *by_outputs[:-1]]
-        by, by_slope, within = by_outputs[-1], None, [None] * (len(self._tableau.b) - 1)
-        for taken, of_start in reversed(list(zip(self._taken, of_starts, strict=True))):
-            for number, (t, h) in reversed(list(enumerate(taken))):
-                of_other = None if number else of_start
-                by, (by_slope,) = backward.stages(t, h, by, of_other, [*within, by_slope], 1)
-            if not taken:
-                by = backward.total(of_start, by)
-        by = backward.total(by, backward.evaluation(self._times[0], by_slope))
+        samples = len(next(by for by in by_outputs if by is not None))
+        backward = BackwardPass(self.chain, self._tableau, EmbeddedSums, kept, needed, samples)
+        by, (by_slope,) = backward.steps(self._taken, by_outputs, first=1)
+        by = backward.added(by, backward.evaluation(self._times[0], by_slope))
         backward.finish()
         return by if needed[0] else None, backward.by_weights
+
+    def _intervals(self, taken: Steps) -> list[Steps]:
+        """The steps up to each time."""
+        sign = 1 if self._times[-1] > self._times[0] else -1
+        bounds = itertools.pairwise(self._times)
+        return [
+            [(t, h) for t, h in taken if sign * start <= sign * t < sign * end]
+            for start, end in bounds
+        ]
 
     def by_torch(self, x: Tensor, weights: Sequence[Tensor]) -> Sequence[Tensor]:
         """The states by torch."""
@@ -91,7 +89,7 @@ class _Tries(TensorSteps):
     """The steps that a solve tries, in arrays, and what was kept of the last of them."""
 
     def __init__(self, chain: Chain, tableau: EmbeddedTableau, f: Counted, kept: Kept | None):
-        super().__init__(tableau, WholeBatch(f.norm))
+        super().__init__(tableau, WholeBatch(None))
         self._chain, self._f, self._kept = chain, f, kept
         self._of_last: Kept | None = None
 
@@ -115,7 +113,7 @@ class _Tries(TensorSteps):
         self._of_last = None if self._kept is None else Kept()
         self._f.on_evaluations(len(tableau.b) - 1)
         fills, spares = Fills(len(x)), list[Any]()
-        sums = EmbeddedSums(fills, [])
+        sums = EmbeddedSums(fills)
         for a, c in zip(tableau.a[1:], tableau.c[1:], strict=True):
             stage = sums.moved(x, size, a, slopes)
             slopes.append(self._chain.output(start + c * size, stage, fills, self._of_last, spares))

@@ -13,11 +13,15 @@ from nodebench.models.chains.operation import Fills
 from nodebench.models.chains.sums import StepSums
 from nodebench.ode.tableau import Tableau
 
+Steps = list[tuple[float, float]]
+"""The steps (t, h) of a solve from one output time to the next."""
 
-class PulledSteps:
-    """A solve on its way back: the weights' gradients until now, and what is kept of it yet.
 
-    Sums are in the order of autograd.
+class BackwardPass:
+    """Takes back the steps of a solve, the last first, and adds up the gradients of the weights.
+
+    `first` is the number of slopes that a step has from the one before. Sums are in the order of
+    autograd. A gradient is None where nothing depends on its array.
     """
 
     def __init__(
@@ -27,56 +31,64 @@ class PulledSteps:
         sums: type[StepSums],
         kept: Kept,
         needed: Sequence[bool],
+        samples: int,
     ):
-        self.by_weights: list[Tensor | None] = [None] * len(needed)
+        self.by_weights: list[Tensor | None] = [None] * (len(needed) - 1)
         self._chain, self._tableau, self._kept = chain, tableau, kept
-        self._needed = (True, *needed)
-        self._fills = Fills(len(kept[0][0]))
-        self._sums = sums(self._fills, [])
+        self._needed = needed
+        self._fills = Fills(samples)
+        self._sums = sums(self._fills)
 
-    def step(self, t: float, h: float, by: Any, of_start: Any = None) -> Any:
-        """The gradient of the state before the last of the remaining steps, from that after it.
-
-        `of_start` is what of it does not come through the step.
-        """
-        total, _ = self.stages(t, h, by, of_start, [None] * len(self._tableau.b), first=0)
-        return total
-
-    def stages(
-        self, t: float, h: float, by: Any, of_start: Any, by_slopes: list[Any], first: int
+    def steps(
+        self, taken: Sequence[Steps], by_outputs: Sequence[Any], first: int
     ) -> tuple[Any, list[Any]]:
-        """The gradients of the state before a step, and of the slopes before its `first` stage.
-
-        `by_slopes` has what of the slopes' does not come through the step.
-        """
-        tableau = self._tableau
-        total = by if of_start is None else self._sums.total(of_start, by)
-        self._sums.spread(by, h, tableau.b, by_slopes)
-        for stage in reversed(range(first, len(tableau.b))):
-            a = tableau.a[stage]
-            by_stage = self.evaluation(t + tableau.c[stage] * h, by_slopes[stage])
-            self._sums.spread(by_stage, h, a, by_slopes)
-            total = self._sums.total(total, by_stage, by_stage)
-        return total, by_slopes[:first]
+        """The gradients of y0 and of the first step's first slopes, from those of all outputs."""
+        by, by_first = by_outputs[-1], [None] * first
+        for steps, by_start in reversed(list(zip(taken, [None, *by_outputs[:-1]], strict=True))):
+            for number, (t, h) in reversed(list(enumerate(steps))):
+                by_slopes = [None] * (len(self._tableau.b) - first) + by_first
+                total = by if number else self.added(by_start, by)
+                by, by_first = self._step(t, h, by, total, by_slopes, first)
+            if not steps:
+                by = self.added(by_start, by)
+        return by, by_first
 
     def evaluation(self, t: float, by_slope: Any) -> Any:
-        """The gradient of the last remaining evaluation's input; None is no gradient."""
+        """The gradient of the state at which the chain was evaluated last."""
         kept = [self._kept.pop() for _ in self._chain.operations][::-1]
         if by_slope is None:
             return None
-        by_x, by_weights = self._chain.pull(t, by_slope, kept, self._needed, self._fills)
+        of_state = bool(self._kept) or self._needed[0]  # the first evaluation is at y0
+        needed = (of_state, *self._needed[1:])
+        by_state, by_weights = self._chain.pull(t, by_slope, kept, needed, self._fills)
         for number, found in enumerate(by_weights):
             total = self.by_weights[number]
             if total is None or found is None:
                 self.by_weights[number] = found
             else:
                 total.add_(found)
-        return by_x
+        return by_state
 
-    def total(self, one: Any, other: Any) -> Any:
-        """The sum of two gradients."""
-        return self._sums.total(one, other)
+    def added(self, one: Any, other: Any) -> Any:
+        """The sum of two gradients, in a new array."""
+        return self._sums.added(one, other)
 
     def finish(self) -> None:
-        """Does what has not been done yet."""
+        """Fills what has not been filled yet."""
         self._fills.run()
+
+    def _step(
+        self, t: float, h: float, by: Any, total: Any, by_slopes: list[Any], first: int
+    ) -> tuple[Any, list[Any]]:
+        """The gradients of the state before a step, and of its first slopes.
+
+        `by` is the gradient of the state after it, and `total` the same with what the state before
+        it has from elsewhere; `by_slopes` is what slopes have from the next step.
+        """
+        tableau = self._tableau
+        self._sums.pull(by, h, tableau.b, by_slopes)
+        for stage in reversed(range(first, len(tableau.b))):
+            by_stage = self.evaluation(t + tableau.c[stage] * h, by_slopes[stage])
+            self._sums.pull(by_stage, h, tableau.a[stage], by_slopes)
+            total = self._sums.added(total, by_stage, by_stage)
+        return total, by_slopes[:first]

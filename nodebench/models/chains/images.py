@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.func import debug_unwrap
+from torch._C._functorch import peek_interpreter_stack
+from torch.autograd import forward_ad
 
 COMPILED = (torch.float32, torch.float64)
 
@@ -27,11 +28,12 @@ def are_compiled(images: Tensor) -> bool:
 
 
 def is_plain(tensor: Tensor) -> bool:
-    """Whether it is float32 or float64 in the CPU's memory, and not wrapped by torch.func."""
+    """Whether it is float32 or float64 in the CPU's memory, and torch transforms nothing."""
     return (
         tensor.device.type == "cpu"
         and tensor.dtype in COMPILED
-        and debug_unwrap(tensor, recurse=False) is tensor
+        and peek_interpreter_stack() is None  # of torch.func
+        and forward_ad._current_level < 0
     )
 
 

@@ -1,7 +1,7 @@
 """Solves of an ODE whose right-hand side is a chain, as one operation of autograd.
 
 Each thread takes its samples through several evaluations before it waits for the others, and torch
-does nothing in between. States and gradients have the bits of steps that torch takes.
+does nothing in between. States and gradients have the bits of steps by torch along the same chain.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor
 from nodebench.models.chains.chain import Chain
 from nodebench.models.chains.computation import Computation, Kept, computed
 from nodebench.models.chains.controlled import ControlledComputation
-from nodebench.models.chains.gradients import PulledSteps
+from nodebench.models.chains.gradients import BackwardPass, Steps
 from nodebench.models.chains.operation import Fills, LayerGradients
 from nodebench.models.chains.sums import FixedSums
 from nodebench.ode.field import Counted
@@ -23,7 +23,8 @@ from nodebench.ode.tableau import Tableau
 from nodebench.spec.solver import Solver
 
 TOGETHER = 8
-"""The evaluations after which threads wait for each other: an interrupt waits for as many."""
+"""The evaluations after which threads wait for each other. An interrupt, or the end of a trial's
+time, may come as much later."""
 
 
 class ChainSolve:
@@ -60,8 +61,7 @@ class _FixedComputation(Computation):
     ):
         self.chain, self.tableau, self.weights = chain, tableau, chain.weights
         self._grids, self._on_evaluations = grids, on_evaluations
-        self._taken: list[list[tuple[float, float]]] = []
-        """The steps (t, h) of each grid."""
+        self._taken: list[Steps] = []
 
     def outputs(self, x: Any, kept: Kept | None) -> list[Any]:
         """The states at the ends."""
@@ -82,12 +82,9 @@ class _FixedComputation(Computation):
         self, by_outputs: Sequence[Any], kept: Kept, needed: Sequence[bool]
     ) -> tuple[Any, LayerGradients]:
         """The gradients of y0 and of all weights."""
-        backward = PulledSteps(self.chain, self.tableau, FixedSums, kept, needed[1:])
-        of_starts = [None, *by_outputs[:-1]]
-        by = by_outputs[-1]
-        for taken, of_start in reversed(list(zip(self._taken, of_starts, strict=True))):
-            for number, (t, h) in reversed(list(enumerate(taken))):
-                by = backward.step(t, h, by, None if number else of_start)
+        samples = len(next(by for by in by_outputs if by is not None))
+        backward = BackwardPass(self.chain, self.tableau, FixedSums, kept, needed, samples)
+        by, _ = backward.steps(self._taken, by_outputs, first=0)
         backward.finish()
         return by if needed[0] else None, backward.by_weights
 

@@ -13,21 +13,25 @@ from nodebench.models.chains.operation import Fill, Fills
 
 
 class StepSums(ABC):
-    """Sums that `fills` is going to do, and their gradients, written over `spares` if there are."""
+    """Sums that `fills` is going to compute, and their gradients.
 
-    def __init__(self, fills: Fills, spares: list[Any]):
-        self._fills, self._spares = fills, spares
+    New arrays are written over the spare ones while there are any.
+    """
+
+    def __init__(self, fills: Fills, spares: list[Any] | None = None):
+        self._fills = fills
+        self._spares = [] if spares is None else spares
 
     @abstractmethod
     def moved(self, y: Any, h: float, weights: Sequence[float], slopes: Sequence[Any]) -> Any:
         """Y + h sum_i weights_i slopes_i: y itself, or a new array."""
 
     @abstractmethod
-    def spread(self, by: Any, h: float, weights: Sequence[float], by_slopes: list[Any]) -> None:
-        """Adds to the slopes' gradients what comes through a sum; None is no gradient."""
+    def pull(self, by: Any, h: float, weights: Sequence[float], by_slopes: list[Any]) -> None:
+        """Adds a sum's gradient to those of its slopes; None is no gradient."""
 
-    def total(self, one: Any, other: Any, out: Any = None) -> Any:
-        """The sum of two gradients, in a new array or in one of theirs."""
+    def added(self, one: Any, other: Any, out: Any = None) -> Any:
+        """The sum of two gradients, in a new array or over one of them."""
         if one is None or other is None:
             return one if other is None else other
         out = self._new(one) if out is None else out
@@ -39,9 +43,9 @@ class StepSums(ABC):
         self._fills.add(fill)
         return out
 
-    def _spread(self, by: Any, factor: float, number: int, by_slopes: list[Any]) -> None:
+    def _pull(self, by: Any, factor: float, number: int, by_slopes: list[Any]) -> None:
         scaled, total = self._scaled(by, factor), by_slopes[number]
-        by_slopes[number] = scaled if total is None else self.total(total, scaled, total)
+        by_slopes[number] = scaled if total is None else self.added(total, scaled, total)
 
     def _scaled(self, array: Any, factor: float) -> Any:
         out, factor = self._new(array), array.dtype.type(factor)
@@ -73,11 +77,11 @@ class FixedSums(StepSums):
                 self._add_multiple(out, before, slope, h * weight)
         return out
 
-    def spread(self, by: Any, h: float, weights: Sequence[float], by_slopes: list[Any]) -> None:
-        """Adds to the slopes' gradients what comes through a sum."""
+    def pull(self, by: Any, h: float, weights: Sequence[float], by_slopes: list[Any]) -> None:
+        """Adds a sum's gradient to those of its slopes."""
         for number, weight in enumerate(weights):
             if weight and by is not None:
-                self._spread(by, h * weight, number, by_slopes)
+                self._pull(by, h * weight, number, by_slopes)
 
 
 class EmbeddedSums(StepSums):
@@ -93,14 +97,14 @@ class EmbeddedSums(StepSums):
         self._add_multiple(out, y, out, h)
         return out
 
-    def spread(self, by: Any, h: float, weights: Sequence[float], by_slopes: list[Any]) -> None:
-        """Adds to the slopes' gradients what comes through a sum."""
+    def pull(self, by: Any, h: float, weights: Sequence[float], by_slopes: list[Any]) -> None:
+        """Adds a sum's gradient to those of its slopes."""
         if by is None:
             return
         by = self._scaled(by, h)
         for number, weight in enumerate(weights):
             if weight:
-                self._spread(by, weight, number, by_slopes)
+                self._pull(by, weight, number, by_slopes)
 
 
 def _adding(out: Any, y: Any, slope: Any, factor: float) -> Fill:

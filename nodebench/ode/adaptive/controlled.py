@@ -35,9 +35,15 @@ OnAccept: TypeAlias = Callable[[Tensor, Tensor, State, State], None]
 
 
 def controlled(
-    f: RightHandSide, y0: State, times: Sequence[float], solver: Solver, norm: Norm | None = None
+    f: RightHandSide,
+    y0: State,
+    times: Sequence[float],
+    solver: Solver,
+    norm: Norm | None = None,
+    on_accept: OnAccept = ignored,
+    steps: TensorSteps | None = None,
 ) -> list[State]:
-    """The solution at each of `times`, at which steps end.
+    """The solution at each of `times`, at which steps end; see `ControlledSolve`.
 
     An `on_counts` of f is told of the number of steps.
 
@@ -45,7 +51,7 @@ def controlled(
         StepUnderflow: the error control asked for steps below the resolution of time.
         Diverged: f is not finite, however small a step.
     """
-    solve = ControlledSolve(f, solver, times, norm)
+    solve = ControlledSolve(f, solver, times, norm, on_accept, steps)
     at = solve.start(y0)
     states = [y0]
     for end in times[1:]:

@@ -21,8 +21,8 @@ def backprop(
     if solver.facts.kind == "fixed":
         return solve_on(grids(times, solver), f, y0, stepper_of(solver))
     with weights_made_once():
-        whole = _whole_solve(f, y0)
-        if whole and solver.step_control and not solver.by_sample:
+        is_of_batch = solver.step_control and not solver.by_sample and f.norm is None
+        if is_of_batch and (whole := _whole_solve(f, y0)):
             return [y0, *whole.controlled(f, y0, times, solver)]
         states = solve(OverStates(f), (y0,), times, solver, f.norm)
     return [y for (y,) in states]
@@ -33,8 +33,7 @@ def solve_on(
 ) -> list[Tensor]:
     """The states at the start of the first grid and at the end of each, by a fixed method."""
     with weights_made_once():
-        whole = _whole_solve(f, y0)
-        if whole and isinstance(stepper, RungeKutta):
+        if isinstance(stepper, RungeKutta) and (whole := _whole_solve(f, y0)):
             return [y0, *whole.on_grids(f, y0, grids, stepper.tableau)]
         states = integrate(OverStates(f), (y0,), grids, stepper)
     return [y for (y,) in states]

@@ -5,7 +5,8 @@ import time
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 from nodebench.errors import DeadlineExceeded, Diverged, EvaluationLimit
 from nodebench.models.chains.computation import _Computed
@@ -160,6 +161,23 @@ def test_a_gradient_can_be_differentiated(method, step_by_step):
     are_near(whole, curvature())
 
 
+def test_a_gradient_over_no_time_can_be_differentiated():
+    y = images()
+    _, middle, _ = block(field(), "dopri5").states(y, (0.0, 0.0, 1.0))
+    (by_y,) = torch.autograd.grad(middle.pow(2).sum(), y, create_graph=True)
+    torch.testing.assert_close(by_y, 2 * y)
+
+
+def test_a_gradient_over_no_time_has_memory_of_its_own():
+    y, by = images(), torch.ones_like(images().detach())
+    _, middle, _ = block(field(), "dopri5").states(y, (0.0, 0.0, 1.0))
+    assert middle.data_ptr() != y.data_ptr()
+    for _ in range(2):
+        middle.backward(by, retain_graph=True)
+    assert torch.equal(by, torch.ones_like(by))
+    assert torch.equal(y.grad, 2 * by)
+
+
 @pytest.mark.parametrize("method", ["rk4", "dopri5"])
 def test_a_backward_pass_can_be_taken_twice(method):
     of, y = block(field(), method), images()
@@ -196,6 +214,55 @@ def test_the_hooks_of_a_right_hand_side_are_called():
         of(images())
         assert len(called) >= of.evaluations > 10
         called.clear()
+
+
+@pytest.mark.parametrize("where", ["class", "instance", "every module"])
+def test_a_right_hand_side_may_be_more_than_its_layers(where):
+    """What overrides or hears its calls is not passed over."""
+
+    class Twice(Dynamics):
+        def forward(self, t: float | Tensor, y: Tensor) -> Tensor:
+            return 2 * super().forward(t, y)
+
+    f, y, called = field(), images(), []
+    expected = block(f)(y)
+    if where == "class":
+        f.__class__ = Twice
+    elif where == "instance":
+        f.forward = lambda t, y: 2 * Dynamics.forward(f, t, y)
+    else:
+        hook = nn.modules.module.register_module_forward_hook(lambda *_: called.append(1))
+        torch.testing.assert_close(block(f)(y), expected)
+        hook.remove()
+        assert len(called) > 12
+        return
+    assert not torch.allclose(block(f)(y), expected)
+
+
+@pytest.mark.parametrize("method", ["rk4", "dopri5"])
+def test_transforms_around_a_solve_are_torchs_own(method, step_by_step):
+    of, y = block(field(), method), images().detach()
+
+    def found() -> Tensor:
+        return torch.func.grad(lambda scale: (of(y) * scale).sum())(torch.ones_like(y))
+
+    expected = of(y)
+    torch.testing.assert_close(found(), expected)
+    with torch.no_grad(), forward_ad.dual_level():
+        out = of(forward_ad.make_dual(y, torch.ones_like(y)))
+        along = forward_ad.unpack_dual(out).tangent
+    step = 1e-6
+    slope = (of(y + step) - of(y - step)) / (2 * step)
+    if method == "rk4":  # dopri5 may choose other steps
+        torch.testing.assert_close(along, slope, rtol=1e-5, atol=1e-5)
+    assert along is not None
+
+
+def test_nothing_is_kept_where_nothing_needs_a_gradient():
+    f, y = field().requires_grad_(False), images(100).detach()
+    of, state = block(f, "euler", 40), y.numel() * y.element_size()
+    of(y)
+    assert memory_of(torch.device("cpu"), lambda: of(y)) < 8 * state
 
 
 def test_weights_that_a_transform_has_wrapped_are_torchs_own():
