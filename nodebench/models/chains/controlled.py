@@ -1,4 +1,4 @@
-"""Steps of embedded methods along a chain, one size for the whole batch."""
+"""TakenSteps of embedded methods along a chain, one size for the whole batch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from nodebench.models.chains.chain import Chain
 from nodebench.models.chains.computation import Computation, Kept
-from nodebench.models.chains.gradients import BackwardPass, Steps
+from nodebench.models.chains.gradients import BackwardPass, TakenSteps
 from nodebench.models.chains.images import to_array, to_images
 from nodebench.models.chains.operation import Fills, LayerGradients
 from nodebench.models.chains.sums import EmbeddedSums
@@ -34,12 +34,12 @@ class ControlledComputation(Computation):
         self.chain, self.weights = chain, chain.weights
         self._f, self._times, self._solver = f, times, solver
         self._tableau = EMBEDDED[solver.method]
-        self._taken: list[Steps] = []
+        self._taken: list[TakenSteps] = []
 
     def outputs(self, x: Any, kept: Kept | None) -> list[Any]:
         """The states at the times."""
         tries = _Tries(self.chain, self._tableau, self._f, kept)
-        taken: Steps = []
+        taken: TakenSteps = []
 
         def accept(t: Tensor, h: Tensor, *_: State) -> None:
             taken.append((t.item(), h.item()))
@@ -61,7 +61,7 @@ class ControlledComputation(Computation):
         backward.finish()
         return by if needed[0] else None, backward.by_weights
 
-    def _intervals(self, taken: Steps) -> list[Steps]:
+    def _intervals(self, taken: TakenSteps) -> list[TakenSteps]:
         """The steps up to each time."""
         sign = 1 if self._times[-1] > self._times[0] else -1
         bounds = itertools.pairwise(self._times)

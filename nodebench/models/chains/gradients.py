@@ -13,7 +13,7 @@ from nodebench.models.chains.operation import Fills
 from nodebench.models.chains.sums import StepSums
 from nodebench.ode.tableau import Tableau
 
-Steps = list[tuple[float, float]]
+TakenSteps = list[tuple[float, float]]
 """The steps (t, h) of a solve from one output time to the next."""
 
 
@@ -40,7 +40,7 @@ class BackwardPass:
         self._sums = sums(self._fills)
 
     def steps(
-        self, taken: Sequence[Steps], by_outputs: Sequence[Any], first: int
+        self, taken: Sequence[TakenSteps], by_outputs: Sequence[Any], first: int
     ) -> tuple[Any, list[Any]]:
         """The gradients of y0 and of the first step's first slopes, from those of all outputs."""
         by, by_first = by_outputs[-1], [None] * first

@@ -14,7 +14,7 @@ from torch import Tensor
 from nodebench.models.chains.chain import Chain
 from nodebench.models.chains.computation import Computation, Kept, computed
 from nodebench.models.chains.controlled import ControlledComputation
-from nodebench.models.chains.gradients import BackwardPass, Steps
+from nodebench.models.chains.gradients import BackwardPass, TakenSteps
 from nodebench.models.chains.operation import Fills, LayerGradients
 from nodebench.models.chains.sums import FixedSums
 from nodebench.ode.field import Counted
@@ -61,7 +61,7 @@ class _FixedComputation(Computation):
     ):
         self.chain, self.tableau, self.weights = chain, tableau, chain.weights
         self._grids, self._on_evaluations = grids, on_evaluations
-        self._taken: list[Steps] = []
+        self._taken: list[TakenSteps] = []
 
     def outputs(self, x: Any, kept: Kept | None) -> list[Any]:
         """The states at the ends."""
