@@ -1,4 +1,4 @@
-"""TakenSteps of embedded methods along a chain, one size for the whole batch."""
+"""Steps of embedded methods along a chain, one size for the whole batch."""
 
 from __future__ import annotations
 
