@@ -84,6 +84,8 @@ class _Computed(torch.autograd.Function):
     def backward(ctx: Any, *by_outputs: Tensor | None) -> tuple[Tensor | None, ...]:
         computation: Computation = ctx.computation
         x, *saved = ctx.saved_tensors
+        if all(by is None for by in by_outputs):
+            return (None,) * len(ctx.needs_input_grad)
         if torch.is_grad_enabled():  # the gradient is going to be differentiated itself
             return None, *_pulled_by_torch(computation, x, by_outputs)
         arrays = iter([tensor.numpy() for tensor in saved[len(computation.weights) :]])
