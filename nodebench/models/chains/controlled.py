@@ -54,9 +54,8 @@ class ControlledComputation(Computation):
         self, by_outputs: Sequence[Any], kept: Kept, needed: Sequence[bool]
     ) -> tuple[Any, LayerGradients]:
         """The gradients of y0 and of all weights."""
-        samples = len(next(by for by in by_outputs if by is not None))
-        backward = BackwardPass(self.chain, self._tableau, EmbeddedSums, kept, needed, samples)
-        by, (by_slope,) = backward.steps(self._taken, by_outputs, first=1)
+        backward = BackwardPass(self.chain, self._tableau, EmbeddedSums, kept, needed, by_outputs)
+        by, (by_slope,) = backward.steps(self._taken, first=1)
         by = backward.added(by, backward.evaluation(self._times[0], by_slope))
         backward.finish()
         return by if needed[0] else None, backward.by_weights

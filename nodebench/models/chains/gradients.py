@@ -31,20 +31,19 @@ class BackwardPass:
         sums: type[StepSums],
         kept: Kept,
         needed: Sequence[bool],
-        samples: int,
+        by_outputs: Sequence[Any],
     ):
         self.by_weights: list[Tensor | None] = [None] * (len(needed) - 1)
         self._chain, self._tableau, self._kept = chain, tableau, kept
-        self._needed = needed
-        self._fills = Fills(samples)
+        self._needed, self._by_outputs = needed, by_outputs
+        self._fills = Fills(len(next(by for by in by_outputs if by is not None)))
         self._sums = sums(self._fills)
 
-    def steps(
-        self, taken: Sequence[TakenSteps], by_outputs: Sequence[Any], first: int
-    ) -> tuple[Any, list[Any]]:
+    def steps(self, taken: Sequence[TakenSteps], first: int) -> tuple[Any, list[Any]]:
         """The gradients of y0 and of the first step's first slopes, from those of all outputs."""
-        by, by_first = by_outputs[-1], [None] * first
-        for steps, by_start in reversed(list(zip(taken, [None, *by_outputs[:-1]], strict=True))):
+        *of_starts, by = None, *self._by_outputs
+        by_first = [None] * first
+        for steps, by_start in reversed(list(zip(taken, of_starts, strict=True))):
             for number, (t, h) in reversed(list(enumerate(steps))):
                 by_slopes = [None] * (len(self._tableau.b) - first) + by_first
                 total = by if number else self.added(by_start, by)

@@ -82,9 +82,8 @@ class _FixedComputation(Computation):
         self, by_outputs: Sequence[Any], kept: Kept, needed: Sequence[bool]
     ) -> tuple[Any, LayerGradients]:
         """The gradients of y0 and of all weights."""
-        samples = len(next(by for by in by_outputs if by is not None))
-        backward = BackwardPass(self.chain, self.tableau, FixedSums, kept, needed, samples)
-        by, _ = backward.steps(self._taken, by_outputs, first=0)
+        backward = BackwardPass(self.chain, self.tableau, FixedSums, kept, needed, by_outputs)
+        by, _ = backward.steps(self._taken, first=0)
         backward.finish()
         return by if needed[0] else None, backward.by_weights
 
