@@ -11,7 +11,7 @@ from torch.nn.modules import module as global_hooks
 
 from nodebench.models.chains.chain import Chain
 from nodebench.models.chains.images import are_compiled, is_plain
-from nodebench.models.chains.operation import SAMPLES, Operation, Rectifier
+from nodebench.models.chains.operation import Operation, Rectifier
 from nodebench.models.chains.solve import ChainSolve
 from nodebench.models.layers.batch_norm import KeptStatistics, can_scale
 from nodebench.models.layers.conv import Convolution, can_convolve
@@ -19,6 +19,7 @@ from nodebench.models.layers.factory import LayerFactory
 from nodebench.models.layers.group_norm import Normalization, can_normalize
 from nodebench.ode.dense.field import DenseField, is_dense
 from nodebench.ode.field import Field, WholeSolve
+from nodebench.ode.tile_size import TILE_ROWS
 from nodebench.ode.weight_cache import once_per_solve
 from nodebench.spec.vocabulary import DYNAMICS
 
@@ -110,7 +111,7 @@ class Dynamics(Field):
         """The layers, in chains where they can be."""
         if not (self.keeps_shape and are_compiled(y)):
             return self.layers
-        kind = ("chains", y.shape[1:], len(y) >= SAMPLES)
+        kind = ("chains", y.shape[1:], len(y) >= TILE_ROWS)
         return once_per_solve(self, kind, lambda: list(_chained(self.layers, y)))
 
 

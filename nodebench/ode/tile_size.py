@@ -8,3 +8,6 @@ VECTORS = 2
 
 VECTOR_BYTES = 32
 """A vector register of AVX2, whose 16 hold a tile of 4 by 2, a row of `right` and a factor."""
+
+ROW_BYTES = VECTORS * VECTOR_BYTES
+"""The values of a row of a tile, side by side in memory."""

@@ -14,9 +14,6 @@ from torch import Tensor
 from nodebench.models.chains.images import array_for
 from nodebench.ode.tile_size import TILE_ROWS
 
-SAMPLES = TILE_ROWS
-"""The samples that a compiled convolution takes at once."""
-
 LayerGradients = Sequence[Tensor | None]
 Fill: TypeAlias = Callable[[tuple[int, int]], None]
 """Fills an array for the samples, or other parts, from the first number up to the second."""

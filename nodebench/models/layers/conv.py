@@ -22,7 +22,6 @@ from nodebench.models.chains.images import (
     to_images,
 )
 from nodebench.models.chains.operation import (
-    SAMPLES,
     Fill,
     LayerGradients,
     Operation,
@@ -30,13 +29,10 @@ from nodebench.models.chains.operation import (
     Pulled,
     pull_rectified,
 )
-from nodebench.ode.tile_size import TILE_ROWS, VECTOR_BYTES, VECTORS
+from nodebench.ode.tile_size import ROW_BYTES, TILE_ROWS
 
-INPUTS = TILE_ROWS
-"""The inputs of a tile of the gradient of filters."""
-
-OUTPUTS = {dtype: VECTORS * VECTOR_BYTES // dtype.itemsize for dtype in COMPILED}
-"""The outputs of a tile."""
+OUTPUTS = {dtype: ROW_BYTES // dtype.itemsize for dtype in COMPILED}
+"""The outputs that a compiled convolution makes at once, of `TILE_ROWS` samples."""
 
 
 class Conv2d(nn.Conv2d):
@@ -62,8 +58,8 @@ def can_convolve(conv: nn.Module, x: Tensor, of_time: int = 0) -> TypeGuard[nn.C
         and all(each == (each[0],) * 2 for each in (conv.kernel_size, conv.stride, conv.padding))
         and conv.in_channels == x.shape[1] + of_time
         and have_plain_weights(conv, x)
-        and len(x) >= SAMPLES
-        and (x.shape[1] == 1 or x.shape[1] % INPUTS == 0)
+        and len(x) >= TILE_ROWS
+        and (x.shape[1] == 1 or x.shape[1] % TILE_ROWS == 0)
         and conv.out_channels % OUTPUTS[x.dtype] == 0
         and min(x.shape[2:]) + 2 * int(conv.padding[0]) >= conv.kernel_size[0]
     )

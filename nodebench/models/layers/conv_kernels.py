@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from nodebench.ode.compiled import compiled, compiled_part
 from nodebench.ode.tile import add_tile
-from nodebench.ode.tile_size import TILE_ROWS, VECTOR_BYTES, VECTORS
+from nodebench.ode.tile_size import ROW_BYTES, TILE_ROWS
 
 BAND_BYTES = 32768
 """The bytes of an image that are taken at once, to stay in a core's first cache."""
@@ -43,7 +43,7 @@ def convolve(items, out, x, weights, summands, grid, least, rectified):
                 top, first = row * stride - padding + up, column * stride - padding + left
                 of = ((n * height + top) * width + first) * inputs
                 by = (up * taps + left) * inputs * outputs
-                for k in range(0, outputs, VECTORS * VECTOR_BYTES // x.itemsize):
+                for k in range(0, outputs, ROW_BYTES // x.itemsize):
                     add_tile(
                         (out, to + k, rows * columns * outputs),
                         (x, of, height * width * inputs, width * inputs, 1),
@@ -80,7 +80,7 @@ def pull_weights(items, by_weights, by_out, x, grid):
                 of = ((n * height + top * stride + down) * width + left * stride + right) * inputs
                 counts = min(together, samples - n), max(0, bottom - top), max(0, end - left)
                 for i in range(items[0], items[1], TILE_ROWS):
-                    for k in range(0, outputs, VECTORS * VECTOR_BYTES // x.itemsize):
+                    for k in range(0, outputs, ROW_BYTES // x.itemsize):
                         add_tile(
                             (by_weights, (tap * inputs + i) * outputs + k, outputs),
                             (x, of + i, *of_steps),

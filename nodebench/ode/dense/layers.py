@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from nodebench.ode.dense.field import COMPILED_ACTIVATIONS, DenseField, LinearMap
 from nodebench.ode.dense.parts import Floats, Layers
-from nodebench.ode.dense.product_kernels import LANES
+from nodebench.ode.tile_size import TILE_ROWS
 
 
 class Places(NamedTuple):
-    """Where layers lie in their rows, each size padded to whole `LANES`: see `Layers`."""
+    """Where layers lie in their rows, each size padded to whole `TILE_ROWS`: see `Layers`."""
 
     units: tuple[int, ...]
     """Of the first layer's input, and of each layer's output."""
@@ -37,8 +37,8 @@ def places_of(sizes: tuple[int, ...]) -> Places:
 
 
 def padded(size: int) -> int:
-    """The next whole number of `LANES`."""
-    return size + -size % LANES
+    """The next whole number of `TILE_ROWS`."""
+    return size + -size % TILE_ROWS
 
 
 class DenseLayers:

@@ -1,6 +1,6 @@
 """Products of weights with the values of a block of samples, compiled for the CPU by numba.
 
-Sizes are whole numbers of `LANES`, to which layers are padded.
+Sizes are whole numbers of `TILE_ROWS`, to which layers are padded.
 """
 
 from __future__ import annotations
@@ -8,10 +8,7 @@ from __future__ import annotations
 from nodebench.ode.compiled import compiled_part
 from nodebench.ode.dense.activation_kernels import BLOCK
 from nodebench.ode.tile import set_tile
-from nodebench.ode.tile_size import TILE_ROWS, VECTOR_BYTES, VECTORS
-
-LANES = TILE_ROWS
-"""Units that a product takes at once."""
+from nodebench.ode.tile_size import ROW_BYTES, TILE_ROWS
 
 
 @compiled_part
@@ -23,9 +20,9 @@ def multiply(out, to, start, weights, place, shape, x, of):
     outputs, inputs = shape
     values, first, distance = start
     out_pitch, x_pitch = out.shape[1] * BLOCK, x.shape[1] * BLOCK
-    samples = VECTORS * VECTOR_BYTES // out.itemsize
+    samples = ROW_BYTES // out.itemsize
     for j in range(0, BLOCK, samples):
-        for i in range(0, outputs, LANES):
+        for i in range(0, outputs, TILE_ROWS):
             set_tile(
                 (out, (to[0] + i) * out_pitch + to[1] * BLOCK + j, out_pitch),
                 (values, first + i * distance, distance),
