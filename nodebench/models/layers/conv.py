@@ -76,12 +76,13 @@ class Convolution(Operation):
         self.weight, self.bias, self.of_time = weight, conv.bias, of_time
         self.weights = [each for each in (weight, conv.bias, of_time) if each is not None]
         self._grid = self._stride, self._padding = conv.stride[0], int(conv.padding[0])
-        self._filters = weight.detach().permute(2, 3, 1, 0).contiguous().numpy()
-        size = _size(x.shape[2:], len(self._filters), *self._grid)
+        self._taps = weight.shape[2]
+        self._filters = _tiled(weight.detach())
+        size = _size(x.shape[2:], self._taps, *self._grid)
         self._summands = _summands(conv.bias, (*size, len(weight)), self._filters.dtype)
         self.pulls_whole_batches = not (
             self._stride == 1
-            and self._padding < len(self._filters)
+            and self._padding < self._taps
             and weight.shape[1] % OUTPUTS[weight.dtype] == 0
         )
         self._of_time: Any = None
@@ -121,7 +122,7 @@ class Convolution(Operation):
         """The gradient of the input, at stride 1 a convolution too."""
         if not self.pulls_whole_batches:
             rectified = x if self.follows_relu else None
-            grid = (1, len(self._filters) - 1 - self._padding)
+            grid = (1, self._taps - 1 - self._padding)
             return _convolved(by_out, self._turned, self._summands[:0], grid, rectified)
         sizes = [(size,) * 2 for size in (*self._grid, 1)]
         by_x, _, _ = torch.ops.aten.convolution_backward(
@@ -146,7 +147,8 @@ class Convolution(Operation):
 
         if x.shape[3] == 1:
             return partial(self._by_weight_of_one_channel, by_out, x), None
-        found = torch.empty(self._filters.shape, dtype=self.weight.dtype).permute(3, 2, 0, 1)
+        shape = (self._taps, self._taps, x.shape[3], by_out.shape[3])
+        found = torch.empty(shape, dtype=self.weight.dtype).permute(3, 2, 0, 1)
 
         def fill(inputs: tuple[int, int]) -> None:
             pull_weights(inputs, found.permute(2, 3, 1, 0).numpy(), by_out, x, self._grid)
@@ -155,7 +157,7 @@ class Convolution(Operation):
 
     def _by_weight_of_one_channel(self, by_out: Any, x: Any) -> Tensor:
         """The gradient of the weight of a single channel: a product with what each output sees."""
-        taps, outputs = len(self._filters), by_out.shape[3]
+        taps, outputs = self._taps, by_out.shape[3]
         patches = F.pad(torch.from_numpy(x[..., 0]), (self._padding,) * 4)
         for dimension in (1, 2):
             patches = patches.unfold(dimension, taps, self._stride)
@@ -166,7 +168,17 @@ class Convolution(Operation):
     @cached_property
     def _turned(self) -> Any:
         """The filters of the gradient of the input."""
-        return np.ascontiguousarray(self._filters[::-1, ::-1].transpose(0, 1, 3, 2))
+        return _tiled(self.weight.detach().flip(2, 3).transpose(0, 1))
+
+
+def _tiled(weight: Tensor) -> Any:
+    """[outputs, inputs, taps, taps] -> filters as `convolve` takes them.
+
+    A tile's weights lie side by side: between rows of all outputs, those of a wide layer would
+    share few places of the cache.
+    """
+    tiles = weight.unflatten(0, (-1, OUTPUTS[weight.dtype]))
+    return tiles.permute(0, 3, 4, 2, 1).contiguous().numpy()
 
 
 def _size(lengths: Sequence[int], taps: int, stride: int, padding: int) -> list[int]:
@@ -190,15 +202,15 @@ def _convolved(
     least: float = -math.inf,
     spare: Any = None,
 ) -> tuple[Any, Fill]:
-    """The convolution by filters [taps, taps, inputs, outputs], plus the summands.
+    """The convolution by filters as `_tiled` makes them, plus the summands.
 
     The grid is (stride, padding). No value is below `least`, and each is 0 where that of
     `rectified` is.
     """
     from nodebench.models.layers.conv_kernels import convolve  # numba takes a second
 
-    size = _size(x.shape[1:3], len(filters), *grid)
-    out = array_for((len(x), *size, filters.shape[3]), x, spare)
+    size = _size(x.shape[1:3], filters.shape[1], *grid)
+    out = array_for((len(x), *size, len(filters) * filters.shape[4]), x, spare)
     rectified = out[:0] if rectified is None else rectified
 
     def fill(samples: tuple[int, int]) -> None:

@@ -4,8 +4,9 @@ Torch's own take half as long again for the gradient of the filters, and several
 images of few positions, of one channel, or in double precision.
 
 Shapes: x [samples, height, width, inputs]; out and by_out [samples, rows, columns, outputs];
-weights [taps, taps, inputs, outputs]; grid (stride, padding). Output (r, c) sees input (stride r -
-padding + a, stride c - padding + b) through tap (a, b).
+filters [outputs / tile, taps, taps, inputs, tile], where a tile is `ROW_BYTES` of outputs; grid
+(stride, padding). Output (r, c) sees input (stride r - padding + a, stride c - padding + b) through
+tap (a, b).
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ IMAGES_BYTES = 8192
 
 
 @compiled
-def convolve(items, out, x, weights, summands, grid, least, rectified):
+def convolve(items, out, x, filters, summands, grid, least, rectified):
     """Fills the output of at least four samples; summands [any, rows, columns, outputs] are added.
 
     Then no part of it is below `least`, and it is 0 where `rectified` is, which has the output's
@@ -30,7 +31,8 @@ def convolve(items, out, x, weights, summands, grid, least, rectified):
     """
     _, height, width, inputs = x.shape
     rows, columns, outputs = out.shape[1:]
-    taps, (stride, padding) = len(weights), grid
+    taps, tile = filters.shape[1], filters.shape[4]
+    stride, padding = grid
     for first_sample in range(items[0], items[1], TILE_ROWS):
         # Up to three samples are left in the end: they and their neighbours are four more.
         n = min(first_sample, items[1] - TILE_ROWS)
@@ -42,12 +44,12 @@ def convolve(items, out, x, weights, summands, grid, least, rectified):
                 to = ((n * rows + row) * columns + column) * outputs
                 top, first = row * stride - padding + up, column * stride - padding + left
                 of = ((n * height + top) * width + first) * inputs
-                by = (up * taps + left) * inputs * outputs
-                for k in range(0, outputs, ROW_BYTES // x.itemsize):
+                by = (up * taps + left) * inputs * tile
+                for k in range(0, outputs, tile):
                     add_tile(
                         (out, to + k, rows * columns * outputs),
                         (x, of, height * width * inputs, width * inputs, 1),
-                        (weights, by + k, taps * inputs * outputs, outputs),
+                        (filters, by + k * taps * taps * inputs, taps * inputs * tile, tile),
                         (high, wide * inputs),
                     )
                 for sample in range(n, n + TILE_ROWS):
@@ -60,7 +62,10 @@ def convolve(items, out, x, weights, summands, grid, least, rectified):
 
 @compiled
 def pull_weights(items, by_weights, by_out, x, grid):
-    """Sets the gradient of the weights of a multiple of four inputs, over all samples."""
+    """Sets the gradient of a multiple of four inputs' filters, over all samples.
+
+    It is [taps, taps, inputs, outputs].
+    """
     samples, height, width, inputs = x.shape
     rows, columns, outputs = by_out.shape[1:]
     taps, (stride, padding) = len(by_weights), grid
