@@ -8,7 +8,7 @@ from nodebench.spec import Trial
 from nodebench.spec.point import EvaluationPoint, known_point
 from nodebench.spec.training import Limits
 from nodebench.store import Result, Store, TrialFolder
-from nodebench.store.rows import Row, is_current
+from nodebench.store.rows import Row, ending, is_current
 
 
 def is_missing(trial: Trial, result: Result | None, store: Store, demand: Demand) -> bool:
@@ -45,8 +45,8 @@ def known_points(folder: TrialFolder, demand: Demand) -> dict[EvaluationPoint, R
         known_point(row): row
         for row in folder.evaluations()
         if is_current(row)
-        and not _was_raised(row.get("limit"), row["outcome"], demand.limits)
-        and not (demand.retry_failed and row["outcome"] != TrialOutcome.FINISHED)
+        and not _was_raised(row.get("limit"), ending(row), demand.limits)
+        and not (demand.retry_failed and ending(row) != TrialOutcome.FINISHED)
     }
 
 

@@ -142,7 +142,7 @@ def _cells(*tables: pd.DataFrame) -> Cells:
         path
         for path in paths
         if all(path in t for t in tables)
-        or any(path in t and t[path].nunique() > 1 for t in tables)
+        or any(path in t and t[path].nunique(dropna=False) > 1 for t in tables)
     ]
     groups = []
     for table in tables:

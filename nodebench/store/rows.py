@@ -16,6 +16,9 @@ INCIDENTAL = frozenset(
 NUMERICAL_ERRORS = ("solver_error", "order", "gradient_error")
 """What is measured of a point against a reference."""
 
+ERRORS_OUTCOME = "errors_outcome"
+"""How the measurement of a finished point's errors ended, if not well; `limit` is then its own."""
+
 ERRORS_RULE = 2
 """The number of the rule by which errors are measured, which each row of a point holds.
 
@@ -34,8 +37,16 @@ def is_current(point: Row) -> bool:
 
 
 def without_errors(point: Row) -> Row:
-    """What is known of a point but for the errors that were measured."""
-    return {name: value for name, value in point.items() if name not in NUMERICAL_ERRORS}
+    """What is known of a point but for its errors and how their measurement ended."""
+    left_out = {*NUMERICAL_ERRORS, ERRORS_OUTCOME}
+    if ERRORS_OUTCOME in point:
+        left_out.add("limit")
+    return {name: value for name, value in point.items() if name not in left_out}
+
+
+def ending(point: Row) -> str:
+    """How the measurement of a point ended, of its errors if of these alone."""
+    return str(point.get(ERRORS_OUTCOME, point["outcome"]))
 
 
 def machine_of(timing: Row) -> tuple[object, ...]:

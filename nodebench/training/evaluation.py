@@ -6,18 +6,15 @@ import contextlib
 import hashlib
 import time
 import warnings
-from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import lru_cache
-from typing import Any
 
 import torch
 from torch import nn
 
-from nodebench.errors import FieldError, TrialFailure, TrialOutcome
+from nodebench.errors import DeadlineExceeded, FieldError, TrialFailure, TrialOutcome
 from nodebench.ode.block import batch_statistics, ode_blocks, solved_by, take_evaluations
 from nodebench.planning.missing import known_points, limit_of
-from nodebench.planning.options import Demand
 from nodebench.spec import Trial, TrialSpec
 from nodebench.spec.point import (
     EvaluationPoint,
@@ -27,23 +24,16 @@ from nodebench.spec.point import (
     reference_solver,
 )
 from nodebench.spec.solver import Solver
-from nodebench.spec.training import Limits
 from nodebench.store import TrialFolder
-from nodebench.store.rows import ERRORS_RULE, Row
+from nodebench.store.rows import ERRORS_OUTCOME, ERRORS_RULE, Row, without_errors
 from nodebench.training.machine import environment, is_out_of_memory, shortage
 from nodebench.training.numerical_error.gradients import Gradients, ReferenceGradient
 from nodebench.training.numerical_error.solves import ReferenceSolves
-from nodebench.training.task import Task
+from nodebench.training.preparation import Prepared
 
 
 def evaluate_points(
-    model: nn.Module,
-    untrained: Callable[[], nn.Module],
-    task: Task[Any],
-    trial: Trial,
-    wanted: Sequence[EvaluationPoint],
-    folder: TrialFolder,
-    demand: Demand,
+    prepared: Prepared, trial: Trial, folder: TrialFolder, deadline: float | None = None
 ) -> None:
     """Evaluates the model at every wanted point that the folder lacks, and writes each at once.
 
@@ -51,25 +41,21 @@ def evaluate_points(
     with a reason.
     """
     rows = {known_point(row): row for row in folder.evaluations()}
-    known = known_points(folder, demand)
-    missing = [point for point in wanted if point not in known]
+    known = known_points(folder, prepared.options)
+    missing = [point for point in prepared.options.points(trial) if point not in known]
     if not missing:
         return
-    meter = _Meter(model, untrained, task, trial)
+    meter = _Meter(prepared, trial, deadline)
     for point in missing:
         start = time.monotonic()
-        found = _outcome(meter, point, known, rows.get(point, {}), demand.limits)
+        found = _outcome(meter, point, known, rows.get(point, {}))
         seconds = time.monotonic() - start
         rows[point] = known[point] = {"point": point.row, **found, "measuring_s": seconds}
         folder.write_evaluations(list(rows.values()))
 
 
 def _outcome(
-    meter: _Meter,
-    point: EvaluationPoint,
-    known: dict[EvaluationPoint, Row],
-    before: Row,
-    limits: Limits,
+    meter: _Meter, point: EvaluationPoint, known: dict[EvaluationPoint, Row], before: Row
 ) -> Row:
     """A point's row; of one that was finished `before`, only the errors are measured again."""
     solver = meter.solver(point)
@@ -83,10 +69,11 @@ def _outcome(
             return {k: v for k, v in found.items() if k != "point"}
     try:
         if before.get("outcome") == TrialOutcome.FINISHED and not point.gradient:
-            return before | row | meter.errors(point, solver) | {"hardware": before["hardware"]}
+            row = without_errors(before) | row | {"hardware": before["hardware"]}
+            return row | meter.errors(point, solver)
         measures = meter.measures(point, solver)
     except TrialFailure as failure:
-        limit = limit_of(failure.outcome, limits)
+        limit = limit_of(failure.outcome, meter.limits)
         return row | {"outcome": failure.outcome, "reason": str(failure), "limit": limit}
     except FieldError as error:
         return row | {"outcome": TrialOutcome.ERROR, "reason": str(error)}
@@ -124,20 +111,18 @@ def _problem(spec: TrialSpec, model: nn.Module) -> str:
 class _Meter:
     """Measures one trial's model; references are made once, when the first point needs them."""
 
-    def __init__(
-        self,
-        model: nn.Module,
-        untrained: Callable[[], nn.Module],
-        task: Task[Any],
-        trial: Trial,
-    ):
-        self.model, self.untrained, self.task, self.trial = model, untrained, task, trial
+    def __init__(self, prepared: Prepared, trial: Trial, deadline: float | None):
+        self.prepared, self.trial, self.deadline = prepared, trial, deadline
+        self.model, self.task = prepared.model, prepared.task
+        self.limits = prepared.options.limits
         assert trial.spec.solver is not None
         self.trained, self.span = trial.spec.solver, trial.spec.model.span
-        for block in ode_blocks(model):  # which know better: of adaptation, of a user's own model
+        for block in ode_blocks(
+            self.model
+        ):  # which know better: of adaptation, of a user's own model
             self.trained = block.solver
             self.span = None if self.span is None else block.t1
-        self.hardware: str = environment(task.device)["hardware"]
+        self.hardware: str = environment(self.task.device)["hardware"]
         self._solver_errors: dict[str, ReferenceSolves | None] = {}
         self._gradient_errors: dict[str, ReferenceGradient] = {}
 
@@ -159,9 +144,23 @@ class _Meter:
         return tested | self.errors(point, solver)
 
     def errors(self, point: EvaluationPoint, solver: Solver) -> Row:
-        """The solver's error, and the order of convergence of the training solver."""
-        with self._statistics(point):
-            errors = self._solver_error(point.batch_norm)
+        """The solver's error, and the order of convergence of the training solver.
+
+        What time or memory did not suffice for costs no more than the errors: how they ended is
+        told in their place.
+        """
+        try:
+            with self._statistics(point):
+                return self._errors(point, solver)
+        except DeadlineExceeded as failure:
+            return {ERRORS_OUTCOME: failure.outcome, "limit": self.limits.minutes}
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            return {ERRORS_OUTCOME: TrialOutcome.OUT_OF_MEMORY}
+
+    def _errors(self, point: EvaluationPoint, solver: Solver) -> Row:
+        errors = self._solver_error(point.batch_norm)
         if errors is None:
             return {}
         order = errors.order(solver) if is_training_solver(self.trial, point) else None
@@ -174,11 +173,16 @@ class _Meter:
 
     def _gradient_error(self, at: str) -> ReferenceGradient:
         if at not in self._gradient_errors:
-            model = self.model if at == "end" else self.untrained()
+            model = self.model if at == "end" else self._untrained()
             reference = reference_solver(self.trial.spec)
             known = _known_gradients(_problem(self.trial.spec, model))
             self._gradient_errors[at] = ReferenceGradient(model, self.task, reference, known)
         return self._gradient_errors[at]
+
+    def _untrained(self) -> nn.Module:
+        model = self.prepared.untrained()
+        self.prepared.limit_solves(model, self.deadline)
+        return model
 
     def _solver_error(self, statistics: str) -> ReferenceSolves | None:
         """With the batch norm statistics that the model has now; None where float64 is refused."""
@@ -188,6 +192,8 @@ class _Meter:
             reference, found = reference_solver(self.trial.spec), None
             try:
                 found = ReferenceSolves(self.model, self.task, reference)
+            except DeadlineExceeded:
+                raise
             except (TrialFailure, RuntimeError) as error:  # torch's, of a model bound to float32
                 warnings.warn(f"the error of solves is not known: {error}", stacklevel=1)
             self._solver_errors[statistics] = found

@@ -12,8 +12,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from torch import nn
-
 from nodebench.errors import (
     InputError,
     StoreError,
@@ -29,7 +27,12 @@ from nodebench.store.rows import Row
 from nodebench.training.checkpoint import TrainState, newest_checkpoint, read_checkpoint
 from nodebench.training.evaluation import evaluate_points
 from nodebench.training.loop import drop_last_test, train
-from nodebench.training.machine import environment, is_out_of_memory, shortage
+from nodebench.training.machine import (
+    environment,
+    is_out_of_memory,
+    shortage,
+    where_memory_suffices,
+)
 from nodebench.training.preparation import Prepared, prepare_trial
 from nodebench.training.record import Record
 from nodebench.training.steps.step import Step
@@ -186,19 +189,12 @@ def _train(
 
 def _evaluate(trial: Trial, prepared: Prepared, folder: TrialFolder) -> None:
     """Evaluates under other solvers; a limit of minutes holds for this on its own."""
-    task, model, options = prepared.task, prepared.model, prepared.options
     deadline = prepared.deadline(time.monotonic())
-    prepared.limit_solves(model, deadline)
-
-    def untrained() -> nn.Module:
-        other = prepared.untrained()
-        prepared.limit_solves(other, deadline)
-        return other
-
-    with suppress(TrialFailure):  # which the points will tell
-        if rows := task.trajectories(model):
+    prepared.limit_solves(prepared.model, deadline)
+    with suppress(TrialFailure), where_memory_suffices():  # the points tell what failed
+        if rows := prepared.task.trajectories(prepared.model):
             folder.write_trajectories(rows)
-    evaluate_points(model, untrained, task, trial, options.points(trial), folder, options)
+    evaluate_points(prepared, trial, folder, deadline)
 
 
 @contextmanager

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from nodebench.api import evaluate, run
+from nodebench.errors import DeadlineExceeded
 from nodebench.planning import entries
 from nodebench.planning.missing import is_missing
 from nodebench.report.analysis.verdict import VerdictWord, judge
@@ -227,6 +229,43 @@ def test_errors_by_an_older_rule_are_measured_again_and_accuracies_kept(
         for name in ("solver_error", "order", "gradient_error", "nfe", "errors_rule"):
             assert after.get(name) == before.get(name)
         assert after.get("accuracy") == (0.123 if "accuracy" in before else None)
+
+
+@pytest.mark.usefixtures("coarse_reference")
+@pytest.mark.parametrize(
+    ("error", "more"),
+    [
+        (DeadlineExceeded("time was up"), {"limits": Limits(minutes=9)}),
+        (torch.OutOfMemoryError("CUDA out of memory"), {"retry_failed": True}),
+    ],
+    ids=["deadline", "memory"],
+)
+def test_errors_that_cannot_be_measured_leave_the_accuracy_and_are_asked_for_again_later(
+    error: Exception, more: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep, store = tiny(tmp_path, evaluate=BLOCK), Store(tmp_path / "runs")
+    now = dataclasses.replace(options(sweep, tmp_path), limits=Limits(minutes=5))
+    folder = store.folder(sweep.trials[0].id)
+
+    def failing(*_arguments: object) -> None:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr("nodebench.training.numerical_error.solves.ReferenceSolves.under", failing)
+        run_trial(sweep.trials[0], store, now)
+    before = folder.evaluations()
+    assert all(row["outcome"] == "finished" and "accuracy" in row for row in before)
+    assert not any("solver_error" in row for row in before)
+    assert not entries(sweep, store, now)[0].missing
+    later = dataclasses.replace(now, **more)
+    assert entries(sweep, store, later)[0].missing
+    monkeypatch.setattr("nodebench.training.tasks.classification.Classification.evaluate", failing)
+    run_trial(sweep.trials[0], store, later)
+    assert not entries(sweep, store, later)[0].missing
+    after = folder.evaluations()
+    assert [row["accuracy"] for row in after] == [row["accuracy"] for row in before]
+    assert not any({"limit", "errors_outcome"} & {*row} for row in after)
+    assert any("solver_error" in row for row in after)
 
 
 def test_a_spiral_is_judged_by_its_error(tmp_path: Path) -> None:

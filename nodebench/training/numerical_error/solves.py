@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nodebench.errors import TrialFailure
+from nodebench.errors import DeadlineExceeded, TrialFailure
 from nodebench.ode.block import ode_blocks, recorded, solved_by, take_evaluations
 from nodebench.spec.solver import Solver
 from nodebench.training.numerical_error.reference import Reference, in_double
@@ -51,6 +51,8 @@ class ReferenceSolves:
             with _limited(self.model, self.limits):
                 found = self._outputs(solver)
             error = self.reference.error(found)
+        except DeadlineExceeded:
+            raise
         except TrialFailure:
             return None
         self._known[solver, self.reference.solver] = error
