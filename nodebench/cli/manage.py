@@ -137,12 +137,12 @@ def gc(
     )
     store = default_store()
     found = survey_store(store, wish, sorted(Path("sweeps").glob("*.yaml")))
-    held = remove(store, found.chosen) if delete else []
+    remaining = remove(store, found.chosen) if delete else []
     if as_json:
-        print(survey_json(found, held, removed=delete))
+        print(survey_json(found, remaining, removed=delete))
     else:
-        say(survey_text(found, held, removed=delete))
-    left = found.size_bytes - sum(item.size_bytes for item in found.chosen)
+        say(survey_text(found, remaining, removed=delete))
+    left = found.size_bytes - sum(i.size_bytes for i in found.chosen if i not in remaining)
     fits = wish.budget_bytes is None or left <= wish.budget_bytes
     if not fits:
         err.print(
@@ -235,8 +235,8 @@ def size_text(size_bytes: int) -> str:
     return f"{size:.0f} B" if units[0] == "B" else f"{size:.1f} {units[0]}"
 
 
-def survey_text(found: Survey, held: list[str], *, removed: bool) -> str:
-    """A table of what can go, by kind, and what of it goes."""
+def survey_text(found: Survey, remaining: list[Item], *, removed: bool) -> str:
+    """A table of what can go, by kind, and what of it goes; `remaining` is what would not."""
     lines = [f"{'':<36} {'found':>22}   {'to delete':>22}"]
     for kind, what in KINDS.items():
         columns = [
@@ -246,9 +246,14 @@ def survey_text(found: Survey, held: list[str], *, removed: bool) -> str:
     total = f"total (store: {size_text(found.size_bytes)})"
     lines.append(f"{total:<36} {_count(found.items)}   {_count(found.chosen)}")
     lines += [f"`{name}` cannot be planned here: all its trials stay" for name in found.unreadable]
-    lines += [f"{trial}  {'running':<12} was skipped" for trial in held]
-    if found.chosen:
-        lines.append("deleted" if removed else "nothing was deleted: pass `--delete`")
+    lines += [
+        f"not deleted, since a process uses it or the system refuses: {item.paths[0]}"
+        for item in remaining
+    ]
+    if not removed and found.chosen:
+        lines.append("nothing was deleted: pass `--delete`")
+    elif len(found.chosen) > len(remaining):
+        lines.append("deleted")
     return "\n".join(lines)
 
 
@@ -256,7 +261,7 @@ def _count(items: Sequence[Item]) -> str:
     return f"{len(items):>10,} {size_text(sum(item.size_bytes for item in items)):>11}"
 
 
-def survey_json(found: Survey, held: list[str], *, removed: bool) -> str:
+def survey_json(found: Survey, remaining: list[Item], *, removed: bool) -> str:
     """What can be cleared away, item by item, as JSON for scripts."""
     rows = [
         {
@@ -266,7 +271,7 @@ def survey_json(found: Survey, held: list[str], *, removed: bool) -> str:
             "bytes": item.size_bytes,
             "used": item.used,
             "chosen": item in found.chosen,
-            "removed": removed and item in found.chosen and item.trial_id not in held,
+            "removed": removed and item in found.chosen and item not in remaining,
         }
         for item in found.items
     ]

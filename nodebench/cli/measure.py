@@ -137,6 +137,7 @@ def reproduction_text(found: Reproduction) -> str:
         lines.append(
             f"not recorded: {', '.join(found.unmatched[:MOST_UNMATCHED])}{_and_more(found)}"
         )
+    lines += [f"failed now: {point}" for point in found.failed_points]
     lines += [f"{name}: {then} (recorded), {now} (now)" for name, then, now in found.environments]
     lines.append(f"outcome: {found.outcomes[0]} (recorded), {found.outcomes[1]} (now)")
     same = sum(metric.is_same_bits for metric in found.metrics)

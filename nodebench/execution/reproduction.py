@@ -30,6 +30,10 @@ SAME_METRIC = 1e-6
 """Relative difference below which two metrics are the same number, rounded differently."""
 
 
+UNDER = " under "
+"""Between the name of an evaluated point's metric and what the point is known by."""
+
+
 @dataclass(frozen=True)
 class Comparison:
     """One metric as it was recorded and as it came out now."""
@@ -58,13 +62,16 @@ class Reproduction:
     unmatched: list[str]
     """Metrics of now that the record lacks."""
 
+    failed_points: list[str]
+    """Points that the record has and that failed now, each with its outcome."""
+
     environments: list[tuple[str, str, str]]
 
     @property
     def agrees(self) -> bool:
         """Whether the trial ended in the same way, with the same metrics to rounding."""
-        is_alike = self.outcomes[0] == self.outcomes[1] and all(m.agrees for m in self.metrics)
-        return is_alike and bool(self.metrics)
+        is_alike = self.outcomes[0] == self.outcomes[1] and not self.failed_points
+        return is_alike and bool(self.metrics) and all(m.agrees for m in self.metrics)
 
 
 @dataclass(frozen=True)
@@ -142,6 +149,8 @@ def run_again(
         if not result.is_result:
             raise InputError(f"`{trial.id}` has no result here: {result.reason}")
         found = _metrics(store.folder(trial.id))
+        failed = _failed_points(store.folder(trial.id))
+    recorded_points = {name.partition(UNDER)[2] for name in record.metrics}
     shared = [name for name in found if name in record.metrics]
     here = ALONE | _words(result.environments[-1] if result.environments else {})
     # What a record does not say, as an older one may not, is taken for the same.
@@ -150,6 +159,9 @@ def run_again(
         outcomes=(record.outcome, result.outcome),
         metrics=[Comparison(name, record.metrics[name], found[name]) for name in shared],
         unmatched=[name for name in found if name not in record.metrics],
+        failed_points=[
+            f"{where}: {outcome}" for where, outcome in failed.items() if where in recorded_points
+        ],
         environments=[
             (name, before[name], value) for name, value in here.items() if before[name] != value
         ],
@@ -157,30 +169,42 @@ def run_again(
 
 
 def _metrics(folder: TrialFolder) -> dict[str, float]:
-    """A finished trial's metrics, those of evaluated points included."""
+    """A trial's metrics, those of evaluated points included, if these did not fail."""
     result = folder.result()
     assert result is not None
     found = {name: value for name, value in result.summary.items() if name not in INCIDENTAL}
     for row in folder.evaluations():
-        point = known_point(row)
-        asked = (point.gradient, point.at) if point.gradient else ()
-        solver = flatten(Solver(**row["solver"]))
-        where = _under(solver, point.batch_norm, point.test_size, point.batch_size, *asked)
-        numbers = {k: v for k, v in row.items() if isinstance(v, float) and k not in INCIDENTAL}
-        found |= {f"{name} under {where}": value for name, value in numbers.items()}
+        if row["outcome"] == TrialOutcome.FINISHED:
+            left_out = {*INCIDENTAL, "limit"}
+            numbers = {k: v for k, v in row.items() if isinstance(v, float) and k not in left_out}
+            found |= {f"{name}{UNDER}{_place(row)}": value for name, value in numbers.items()}
     return found
+
+
+def _failed_points(folder: TrialFolder) -> dict[str, str]:
+    """What a trial's points that failed are known by, and their outcomes."""
+    rows = folder.evaluations()
+    return {_place(r): r["outcome"] for r in rows if r["outcome"] != TrialOutcome.FINISHED}
+
+
+def _place(row: Row) -> str:
+    """What an evaluated point is known by."""
+    point = known_point(row)
+    asked = (point.gradient, point.at) if point.gradient else ()
+    solver = flatten(Solver(**row["solver"]))
+    return _under(solver, point.batch_norm, point.test_size, point.batch_size, *asked)
 
 
 def _recorded_points(trial_id: str, *tables: Path) -> dict[str, float]:
     """The metrics of a trial's evaluated points in a report's tables, named as in `_metrics`."""
     found: dict[str, float] = {}
     for row in itertools.chain(*map(_rows, tables)):
-        if row["trial"] == trial_id:
+        if row["trial"] == trial_id and row.get("outcome") in (None, "", TrialOutcome.FINISHED):
             solver = {k.removeprefix("test."): v for k, v in row.items() if k.startswith("test.")}
             size = row.get("batch_size") if "step of" in row else None
             where = _under(solver, row["batch_norm"], row["test_size"], size)
             numbers = {name: _number(text) for name, text in row.items()}
-            found |= {f"{k} under {where}": v for k, v in numbers.items() if v is not None}
+            found |= {f"{k}{UNDER}{where}": v for k, v in numbers.items() if v is not None}
     return found
 
 

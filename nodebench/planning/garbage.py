@@ -106,15 +106,18 @@ def survey_store(store: Store, wish: Wish, sweeps: Iterable[Path] = ()) -> Surve
     return Survey(size, items, _chosen(items, wish, size), sorted(plans.unreadable))
 
 
-def remove(store: Store, items: Iterable[Item]) -> list[str]:
-    """Removes what a survey has chosen; returns the ids of trials that a process holds by now."""
-    held: list[str] = []
+def remove(store: Store, items: Iterable[Item]) -> list[Item]:
+    """Removes what a survey has chosen; returns what is still there.
+
+    A process holds its trial by now, or the system refuses.
+    """
+    remaining: list[Item] = []
     for item in items:
-        try:
+        with contextlib.suppress(StoreError, OSError):
             _remove(item, store)
-        except StoreError:
-            held.append(item.trial_id or "")
-    return held
+        if any(path.exists() for path in item.paths):
+            remaining.append(item)
+    return remaining
 
 
 class _Plans:
@@ -189,8 +192,8 @@ def _of_trial(folder: TrialFolder, result: Result | None, plans: _Plans) -> list
     if checkpoints:
         items.append(Item("checkpoints", tuple(checkpoints), size, used, trial_id, is_orphan))
     if is_orphan:
-        partials = sum(map(_size, folder.partial_files()))  # counted as leftovers
-        rest = _size(folder.path) - size - partials
+        leftovers = [*folder.partial_files(), *folder.damaged_files()]  # which count as such
+        rest = _size(folder.path) - size - sum(map(_size, leftovers))
         items.append(Item("orphans", (folder.path,), rest, used, trial_id, is_orphan))
     return items
 
@@ -200,7 +203,7 @@ def _leftovers(store: Store) -> list[Item]:
     files = [*store.root.glob(".*.partial"), *store.sweeps_root.glob(".*.partial")]
     for folder in store.trial_folders():
         if not folder.is_locked():
-            files += folder.partial_files()
+            files += [*folder.partial_files(), *folder.damaged_files()]
     found = [path for path in files if time.time() - _used(path) > PARTIAL_S]
     for kind in SCRATCH_KINDS:
         found += abandoned(store.root, kind)

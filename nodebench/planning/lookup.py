@@ -196,7 +196,9 @@ def foreign(
         SweepError: with every mistake in the sweep file.
     """
     sweep = load_sweep(source, overrides=overrides, size=size)
-    own = weights.parent.name if weights.stem == "checkpoint" else weights.stem
+    own = weights.stem
+    if own.startswith("checkpoint"):  # every trial's is called so
+        own = f"{weights.resolve().parent.name}{own.removeprefix('checkpoint')}"
     label = re.sub(r"[^A-Za-z0-9_-]", "-", f"{sweep.name}-{own}")
     if len(label) > 64:  # what a name may have; what is cut would not tell two apart
         label = f"{label[:51]}-{hashlib.sha256(label.encode()).hexdigest()[:12]}"

@@ -20,7 +20,7 @@ from nodebench.report.analysis.baseline import (
     by_seed,
 )
 from nodebench.report.analysis.claims import Checked
-from nodebench.report.analysis.columns import CELL, MISSING, OUTCOME
+from nodebench.report.analysis.columns import CELL, MISSING, OUTCOME, TRIAL
 from nodebench.report.analysis.findings import Findings
 from nodebench.report.analysis.formatting import margin_text, measured, probability, unit
 from nodebench.report.analysis.gradients import ways
@@ -206,7 +206,8 @@ def _cost(frame: pd.DataFrame) -> list[AnswerLine]:
     if ran.empty or not {"epoch_s", "epochs"} <= {*ran.columns}:
         return []
     packed = ran.get("packed", pd.Series(1, ran.index)).fillna(1)  # each says what all took
-    if (seconds := float((ran["epoch_s"] * ran["epochs"] / packed).sum())) == 0:
+    epochs = ran["epochs"] - _epochs_taken_over(ran)
+    if (seconds := float((ran["epoch_s"] * epochs / packed).sum())) == 0:
         return []
     machines = [
         f"{hardware} ({device}, {threads:g} thread{'' if threads == 1 else 's'} per trial)"
@@ -220,6 +221,12 @@ def _cost(frame: pd.DataFrame) -> list[AnswerLine]:
     ending = f"{failed} did [not finish](#not-finished)." if failed else "None failed."
     trials = f"{len(ran)} trial{'' if len(ran) == 1 else 's'}"
     return [("Cost", f"{trials}, {_duration(seconds)} of training{where}. {ending}")]
+
+
+def _epochs_taken_over(ran: pd.DataFrame) -> pd.Series[float]:
+    """The epochs that each trial has from a shorter one, which count as that one's."""
+    shorter = ran.get("continues", pd.Series(None, ran.index, dtype=object))
+    return shorter.map(ran.set_index(TRIAL)["epochs"]).fillna(0)
 
 
 def _duration(seconds: float) -> str:

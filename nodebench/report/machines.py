@@ -96,11 +96,11 @@ def machines_table(sweep: Sweep, frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def finished_on_both(group: pd.DataFrame) -> pd.DataFrame:
-    """The trials that have finished here and there."""
+    """The trials that have finished here and there, each once: of several runs there the last."""
     is_here, is_there = (
         group[f"outcome_{place}"] == TrialOutcome.FINISHED for place in (HERE, THERE)
     )
-    return group[is_here & is_there]
+    return group[is_here & is_there].drop_duplicates(TRIAL, keep="last")
 
 
 def machine_agreement(group: pd.DataFrame, headline: str) -> MachineAgreement:

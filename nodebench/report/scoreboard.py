@@ -165,8 +165,9 @@ def _lines(study: ScoredStudy) -> Iterator[Line]:
     full = study.full
     if published := studies().get(full.name):
         for number in published.numbers:
-            trial = next(t for t in full.trials if published.has(number, t.spec))
-            yield _number_line(number, full.cell_label(trial), study)
+            of_number = (t for t in full.trials if published.has(number, t.spec))
+            if trial := next(of_number, None):  # a user's file may have fewer cells
+                yield _number_line(number, full.cell_label(trial), study)
     for claim in full.claims:
         if claim.source:
             yield _claim_line(claim, study)

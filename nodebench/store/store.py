@@ -4,6 +4,7 @@
                      checkpoint.pt      model, optimiser, random state, history
                      checkpoint-before.pt  the one before it, until the training is finished
                      checkpoint-again.pt  of a finished trial that is trained again for its weights
+                     *.damaged          a checkpoint that could not be read; safe to delete
                      history.jsonl      a row per epoch, up to the checkpoint or a failure
                      evaluations.json   the trained model under other solvers
                      timings.json       seconds of a step, alone on each kind of machine
@@ -87,13 +88,14 @@ class Store:
         return sorted(self.sweeps_root.glob("*.lock"))
 
     def begun(self) -> set[str]:
-        """The ids of all trials that have a folder.
+        """The ids of all trials that have a folder; files beside these are not ours.
 
         Raises:
             StoreError: if the store's place is taken by something that is not a folder.
         """
         try:
-            return set(os.listdir(self.trials_root))
+            with os.scandir(self.trials_root) as found:
+                return {each.name for each in found if each.is_dir() and each.name[0] != "."}
         except FileNotFoundError:
             return set()
         except NotADirectoryError as error:

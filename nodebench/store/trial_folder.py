@@ -253,15 +253,19 @@ class TrialFolder:
         """Those that are being written, or were when a process was killed."""
         return list(self.path.glob(".*.partial"))
 
+    def damaged_files(self) -> list[Path]:
+        """The checkpoints that could not be read, which nothing needs any more."""
+        return list(self.path.glob("*.damaged"))
+
     def was_begun(self) -> bool:
         """Whether anything of a trial is in the folder, however old the release that made it."""
         traces = (self.spec_file, self.lock_file, self.result_file, self.log_file, self.checkpoint)
         return any(path.exists() for path in traces)
 
     def files(self) -> list[Path]:
-        """All that belongs to the trial: not its lock, and not what is half written."""
+        """All that belongs to the trial: not its lock, and nothing half written or damaged."""
         files = sorted(path for path in self.path.glob("[!.]*") if path.is_file())
-        return [path for path in files if path != self.lock_file]
+        return [path for path in files if path not in (self.lock_file, *self.damaged_files())]
 
     def state(self, result: Result | None) -> TrialState:
         """Where the trial stands, given its result."""

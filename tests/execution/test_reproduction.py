@@ -3,10 +3,12 @@ import shutil
 import pytest
 
 from nodebench.api import write_report
-from nodebench.errors import InputError, StoreError
+from nodebench.cli.measure import reproduction_text
+from nodebench.errors import EvaluationLimit, InputError, StoreError
 from nodebench.execution import launch
 from nodebench.execution.reproduction import recorded_run, require_current, run_again
 from nodebench.store import Store
+from nodebench.training import evaluation
 from nodebench.training.trial import run_trial
 from tests.support.coarse_reference import coarse_reference
 from tests.support.tiny_sweeps import options, tiny
@@ -64,6 +66,24 @@ def test_a_metric_that_differs_is_named_with_both_values(kept, tmp_path):
     assert not found.agrees
     assert [m.name for m in found.metrics if not m.agrees] == ["test_accuracy"]
     assert [(name, then) for name, then, _ in found.environments] == [("torch", "1.0")]
+
+
+def test_a_point_that_was_measured_and_fails_now_is_named(kept, tmp_path, monkeypatch):
+    sweep, store = kept
+    record = recorded_run(sweep.trials[0], store, tmp_path / "results.csv")
+    measures = evaluation._Meter.measures
+
+    def failing(meter, point, solver):
+        if solver.method == "euler":
+            raise EvaluationLimit("too many")
+        return measures(meter, point, solver)
+
+    monkeypatch.setattr(evaluation._Meter, "measures", failing)
+    found = again(sweep, record, tmp_path)
+    assert not found.agrees
+    assert found.failed_points == ["euler steps 2: nfe", "euler steps 4: nfe"]
+    assert all(metric.is_same_bits for metric in found.metrics)
+    assert "failed now: euler steps 4: nfe" in reproduction_text(found)
 
 
 def test_a_trial_of_other_numerics_is_refused_with_the_commit_to_check_out(kept, tmp_path):

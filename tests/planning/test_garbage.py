@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from nodebench import api
+from nodebench.cli.manage import survey_text
 from nodebench.errors import InputError
 from nodebench.planning.garbage import Wish, bytes_of, remove, survey_store
 from nodebench.store import Result, Store
@@ -200,8 +201,35 @@ def test_what_a_process_holds_stays(store):
     chosen = survey_store(store, ALL).chosen
     assert names(chosen) == [("checkpoints", "orphan"), ("orphans", "orphan")]
     with folder.locked():
-        assert remove(store, chosen) == ["orphan", "orphan"]
+        assert remove(store, chosen) == chosen
     assert folder.checkpoint.exists()
+
+
+def test_what_the_system_refuses_to_delete_is_not_called_deleted(store, monkeypatch):
+    folder = put(store, "orphan")
+    chosen = survey_store(store, Wish(frozenset({"checkpoints"}))).chosen
+
+    def refused(*_arguments, **_how):
+        raise PermissionError("read-only")
+
+    monkeypatch.setattr("pathlib.Path.unlink", refused)
+    remaining = remove(store, chosen)
+    assert remaining == chosen
+    assert folder.checkpoint.exists()
+    found = replace(survey_store(store, ALL), chosen=chosen)
+    text = survey_text(found, remaining, removed=True)
+    assert f"not deleted, since a process uses it or the system refuses: {folder.path}" in text
+    assert not text.endswith("\ndeleted")
+
+
+def test_a_damaged_checkpoint_is_a_leftover(store):
+    folder = put(store, "trial", age_s=7200)
+    folder.discard(folder.checkpoint)
+    assert not {*folder.damaged_files()} & {*folder.files()}
+    chosen = survey_store(store, Wish()).chosen
+    assert names(chosen) == [("leftovers", "checkpoint.damaged")]
+    assert remove(store, chosen) == []
+    assert folder.damaged_files() == []
 
 
 def test_only_what_is_long_unused_goes(store):

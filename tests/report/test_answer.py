@@ -75,6 +75,19 @@ def test_there_is_nothing_to_answer_before_anything_has_finished(tmp_path):
     assert listed(answer(Findings(sweep, Store(tmp_path / "runs")))) == ""
 
 
+def test_epochs_of_a_shorter_training_are_counted_once(tmp_path):
+    sweep = tiny(tmp_path, grid={"train.epochs": [10, 20, 40]})
+    store, before = Store(tmp_path / "runs"), {}
+    for trial in sweep.trials:
+        epochs, summary = trial.spec.train.epochs, {"test_accuracy": 0.9, "epoch_s": 1.0}
+        result = Result("finished", "", epochs, summary, [], 0, 1, tags=before)
+        store.folder(trial.id).create(trial)
+        store.folder(trial.id).write_result(result)
+        before = {"continues": trial.id}
+    found = listed(answer(Findings(sweep, store)))
+    assert "**Cost:** 3 trials, 40 seconds of training. None failed." in found
+
+
 def test_seeds_of_a_pack_share_its_seconds(tmp_path):
     sweep, store = tiny(tmp_path, seeds=[0, 1, 2]), Store(tmp_path / "runs")
     for trial in sweep.trials:  # each says what all three took

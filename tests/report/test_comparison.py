@@ -44,6 +44,17 @@ def test_cells_that_only_one_side_tells_apart_are_not_mixed(tmp_path):
     assert "the same" in rows[0]
 
 
+def test_a_setting_that_only_some_cells_of_one_side_have_is_not_mixed_with_them(tmp_path):
+    seeds = [0, 1, 2]
+    plain = finished(tmp_path / "plain", seeds=seeds)
+    grid = {"train.regularize": [{}, {"kinetic": {"weight": 0.01}}]}
+    both = finished(tmp_path / "both", seeds=seeds, grid=grid)
+    rows = [line for line in compare(plain, both).splitlines() if line.startswith("| ")][1:]
+    assert len(rows) == 1
+    assert "kinetic" not in rows[0]
+    assert rows[0].count("60.00 ± 24.84") == 2
+
+
 def test_a_report_beside_itself_has_both_columns(tmp_path):
     one = finished(tmp_path / "one")
     lines = compare(one, one).splitlines()

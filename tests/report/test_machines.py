@@ -104,6 +104,18 @@ def test_hardware_is_a_column_where_it_varies(tmp_path):
     assert list(columns["hardware"]) == ["AMD", "Intel", "AMD", "Intel"]
 
 
+def test_runs_of_one_seed_on_several_hosts_there_are_no_seeds_more(tmp_path):
+    sweep, ours = on(tmp_path / "a", A, steady, seeds=1)
+    for host in "xyz":
+        _, theirs = on(tmp_path / host, {**B, "host": host}, other, seeds=1)
+        merge_store([t.id for t in sweep.trials], theirs, ours)
+    found = Findings(sweep, ours)
+    table = machines_table(sweep, found.machines).set_index("configuration")
+    assert len(found.machines) == 3 * len(sweep.trials)
+    assert set(table["n"]) == {"1"}
+    assert table.loc["tanh 8", "agree?"] == "too few seeds"
+
+
 def test_another_outcome_there_is_counted_and_left_out_of_the_means(tmp_path):
     sweep, ours = on(tmp_path / "a", A, steady)
     _, theirs = on(

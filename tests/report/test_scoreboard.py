@@ -145,6 +145,13 @@ def test_the_command_writes_the_page_of_the_folder_it_is_in(study):
     assert (done.returncode, "has no sweep files" in done.stderr) == (2, True)
 
 
+def test_a_file_with_fewer_cells_than_the_study_has_fewer_lines(study):
+    tree = yaml.safe_load(study.read_text())
+    tree["grid"] = {"solver.steps": [8]}
+    study.write_text(yaml.safe_dump({k: tree[k] for k in tree if k not in ("claims", "medium")}))
+    assert list(lines(study)) == ["`plainode`: test accuracy %", "`plainode`: parameters"]
+
+
 def test_a_scoreboard_of_no_sweeps_is_refused(tmp_path):
     with pytest.raises(InputError, match="has no sweep files"):
         scoreboard_page(tmp_path, tmp_path)

@@ -18,6 +18,15 @@ from tests.support.tiny_sweeps import tiny
 RESULT = Result("finished", "", 3, {"test_accuracy": 0.5}, [], 1.0, 2.0)
 
 
+def test_files_beside_the_trials_are_no_trials(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.trials_root.mkdir()
+    (store.trials_root / ".DS_Store").write_bytes(b"")
+    (store.trials_root / "notes.txt").write_text("mine")
+    assert store.begun() == set()
+    assert store.results() == {}
+
+
 def test_results_come_from_the_index_and_follow_the_files(tmp_path):
     store = Store(tmp_path)
     for name in ("aa", "bb"):

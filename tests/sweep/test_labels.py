@@ -1,5 +1,7 @@
 """Labels: from what varies, cut where there is little room, and never a reason to have no page."""
 
+from pathlib import Path
+
 import pytest
 
 from nodebench import api
@@ -117,6 +119,18 @@ def test_two_weights_of_long_names_are_two_sweeps(tmp_path):
         names.add(foreign(path, weights).name)
     assert len(names) == 2
     assert max(map(len, names)) == 64
+
+
+@pytest.mark.parametrize("name", ["checkpoint.pt", "checkpoint-before.pt"])
+def test_a_trials_weights_are_known_by_the_trial_wherever_they_are_named_from(
+    name, tmp_path, monkeypatch
+):
+    path, own = write_tiny(tmp_path, base=TINY), tmp_path / "0123456789ab"
+    own.mkdir()
+    (own / name).write_bytes(b"")
+    monkeypatch.chdir(own)
+    expected = f"tiny-0123456789ab{name.removeprefix('checkpoint').removesuffix('.pt')}"
+    assert foreign(path, Path(name)).name == foreign(path, own / name).name == expected
 
 
 @pytest.mark.parametrize(
