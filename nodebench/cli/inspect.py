@@ -34,7 +34,7 @@ from nodebench.planning.diff import OTHER_CODE, Change, change, inputs, nearest
 from nodebench.planning.estimate import Cost, Forecast, slots
 from nodebench.planning.lookup import find
 from nodebench.planning.options import options_for
-from nodebench.planning.plan import Entry, orphans
+from nodebench.planning.plan import Entry, for_entries, orphans
 from nodebench.planning.seed_packs import has_equal_steps, obstacle, packs
 from nodebench.planning.selection import chosen
 from nodebench.planning.warnings import doubts
@@ -93,12 +93,13 @@ def plan_text(sweep: Sweep, entries: Sequence[Entry], left: Mapping[str, str]) -
     if gpus := sweep.resources.gpus:
         share = "a measured share" if gpus == "auto" else f"{gpus:g}"
         lines.append(f"each trial uses {share} of a GPU; `run --cpu` uses none")
-    missing = [entry.trial for entry in entries if entry.missing]
+    todo = [entry for entry in entries if entry.missing]
+    missing, options = [entry.trial for entry in todo], for_entries(todo, options_for(sweep))
     if missing and sweep.resources.gpus:
         lines.append(recording_text(missing))
     if missing and sweep.resources.pack_seeds != 1:
-        lines.append(packing_text(missing, options_for(sweep)))
-    if missing and Backend().is_inline(missing, options_for(sweep)):
+        lines.append(packing_text(missing, options))
+    if missing and Backend().is_inline(missing, options):
         lines.append("a single training: `run` starts no Ray for it, unless with `--no-inline`")
     planned = counted(len(entries), "trial")
     lines.append(f"{sweep.name}: {planned}, {len(missing)} to run")

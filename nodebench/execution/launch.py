@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict, TypeVar
 
 from nodebench.errors import InputError, unknown
-from nodebench.execution.preflight import prepared_options, require_all, require_run
+from nodebench.execution.preflight import require_all, require_run, with_measured_gpus
 from nodebench.execution.publishing import Publication, Published, publishing
 from nodebench.execution.ray_cluster import quieten
 from nodebench.execution.runner import Backend, Monitor, Runner, run_inline
@@ -24,7 +24,7 @@ from nodebench.planning import entries
 from nodebench.planning.freshness import is_tracked
 from nodebench.planning.lookup import find, load_sweep, sweep_path
 from nodebench.planning.options import options_for
-from nodebench.planning.plan import Entry
+from nodebench.planning.plan import Entry, for_entries
 from nodebench.planning.selection import Selection
 from nodebench.spec import Trial
 from nodebench.store import Store
@@ -151,12 +151,13 @@ def _run(
     planned = entries(sweep, store, running, ids)
     todo = [entry for entry in planned if entry.missing and is_wanted(entry)]
     missing = [entry.trial for entry in todo]
+    running = for_entries(todo, running)
     if publication.track and not (missing or publication.require_mlflow):
         publication = replace(publication, track=not is_tracked(sweep, store))
     inline = backend.is_inline(missing, running)
     require_run(missing, running, inline=inline)
     with store.sweep(sweep.name).run_lock(selection.shard), ExitStack() as started:
-        running = prepared_options(todo, running, inline=inline)
+        running = running if inline else with_measured_gpus(missing, running)
         monitor.on_plan(len(planned), len(missing))
         runner: Runner = run_inline
         if missing and not inline:

@@ -14,7 +14,6 @@ from nodebench.errors import InputError, ResourceError
 from nodebench.execution.ray_cluster import address, require_answer, temporary_folder
 from nodebench.planning import RunOptions
 from nodebench.planning.available_resources import cpu_count
-from nodebench.planning.plan import Entry
 from nodebench.planning.seed_packs import packs
 from nodebench.spec import Trial
 from nodebench.spec.own_code import known_alone, own_modules
@@ -22,20 +21,6 @@ from nodebench.spec.settings import DATA_ARGUMENTS, MODEL_ARGUMENTS, import_part
 from nodebench.store import Store
 from nodebench.store.locations import require_place
 from nodebench.sweep.file import Resources
-
-
-def prepared_options(todo: Sequence[Entry], options: RunOptions, *, inline: bool) -> RunOptions:
-    """The options with the trainings that these trials continue and, if `auto`, a measured GPU.
-
-    Raises:
-        ResourceError: if there is no GPU to measure on.
-    """
-    trials = [entry.trial for entry in todo]
-    if options.resources.gpus == "auto" and trials and not inline:
-        options = _sharing_gpus(trials, options)
-    continues = {entry.trial.id: entry.continues for entry in todo if entry.continues}
-    trained = frozenset(entry.trial.id for entry in todo if entry.is_trained)
-    return replace(options, continues=continues, trained=trained)
 
 
 def require_places(store: Store, report: Path | None) -> None:
@@ -109,8 +94,14 @@ def _require_weights(trials: Sequence[Trial], root: Path) -> None:
         build(trial.spec, load_data(trial.spec, root))
 
 
-def _sharing_gpus(trials: Sequence[Trial], options: RunOptions) -> RunOptions:
-    """With the part of a GPU that the largest of these trials, or packs of them, needs."""
+def with_measured_gpus(trials: Sequence[Trial], options: RunOptions) -> RunOptions:
+    """The options with, where they say `auto`, the share of a GPU that the largest pack needs.
+
+    Raises:
+        ResourceError: if there is no GPU to measure on.
+    """
+    if options.resources.gpus != "auto" or not trials:
+        return options
     from nodebench.execution.probe import share_of_gpu
 
     largest: dict[str, int] = {}

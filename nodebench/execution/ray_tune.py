@@ -224,8 +224,19 @@ class _Forward(tune.Callback):
 
     def on_trial_error(self, *, trial: Any, **_: Any) -> None:
         self._stopper.failed = True
+        why = _why_a_worker_failed(trial)
         for trial_id in trial.config["ids"]:
-            self._monitor.on_end(trial_id, "its worker was lost or could not start")
+            self._monitor.on_end(trial_id, why)
+
+
+def _why_a_worker_failed(trial: Any) -> str:
+    """The exception that its code raised, whose traceback Tune has written; else it was lost."""
+    with contextlib.suppress(OSError, TypeError):  # of a trial that was never placed
+        text = Path(trial.error_file).read_text(encoding="utf-8").rstrip()
+        if ", line " in text:
+            *_, last = text.splitlines()
+            return f"its worker failed: {one_line(last)}"
+    return "its worker was lost or could not start"
 
 
 @contextlib.contextmanager

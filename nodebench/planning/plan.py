@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
-from dataclasses import dataclass
+from collections.abc import Container, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
 
 from nodebench.errors import TrialOutcome
 from nodebench.planning.missing import is_incomplete
-from nodebench.planning.options import Demand
+from nodebench.planning.options import Demand, RunOptions
 from nodebench.spec import Trial
 from nodebench.spec.identity import Cell
 from nodebench.spec.point import EvaluationPoint
@@ -93,6 +93,13 @@ def entries(
         continues = shorter.of(trial) if begins else None
         found.append(Entry(trial, state, result, missing, is_trained, continues, asked_for))
     return found
+
+
+def for_entries(todo: Sequence[Entry], options: RunOptions) -> RunOptions:
+    """The options of running these: which go on from a shorter training, and which are trained."""
+    continues = {entry.trial.id: entry.continues for entry in todo if entry.continues}
+    trained = frozenset(entry.trial.id for entry in todo if entry.is_trained)
+    return replace(options, continues=continues, trained=trained)
 
 
 class _Wanted:

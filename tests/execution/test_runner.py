@@ -1,3 +1,4 @@
+import errno
 import os
 import signal
 from contextlib import ExitStack
@@ -170,6 +171,29 @@ def test_fail_fast_ends_a_run_under_ray(tmp_path, monkeypatch, ray_session):
     finished = store.results(trial.id for trial in sweep.trials)
     assert len(finished) < len(sweep.trials)
     assert any(not result.is_result for result in finished.values())
+
+
+class FullDisk(Store):
+    """A store that no process but its maker's can write."""
+
+    def __init__(self, root):
+        super().__init__(root)
+        self.maker = os.getpid()
+
+    def folder(self, trial_id):
+        if os.getpid() != self.maker:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return super().folder(trial_id)
+
+
+@quiet
+def test_what_a_worker_raises_is_told(tmp_path, monkeypatch, ray_session):
+    monkeypatch.setattr("nodebench.execution.ray_tune.INFRASTRUCTURE_RETRIES", 0)
+    sweep, recorder = tiny(tmp_path, seeds=[0, 1]), Recorder()
+    run_with_ray(sweep.trials, FullDisk(tmp_path / "runs"), options(sweep, tmp_path), recorder)
+    problem = "its worker failed: OSError: [Errno 28] No space left on device"
+    ends = [event for event in recorder.events if event[0] == "end"]
+    assert sorted(ends) == sorted(("end", trial.id, problem) for trial in sweep.trials)
 
 
 @quiet
