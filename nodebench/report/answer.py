@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Protocol
@@ -243,7 +244,7 @@ def _gradients(costs: pd.DataFrame) -> list[AnswerLine]:
     others = ways(costs)
     others = others[others["way"] != "backprop"]
     title = "[Gradients](#which-gradient-to-trust)"
-    exact = [f"`{way}`" for way in others.loc[others["is_exact"], "way"]]
+    exact = [f"`{way}`" for way in others.loc[others["is_exact"].eq(True), "way"]]
     parts = [f"as exact as `backprop`, up to rounding: {_enumerated(exact) or 'none'}"]
     for word, column, of in (
         ("fastest", "of_seconds", "seconds"),
@@ -252,10 +253,17 @@ def _gradients(costs: pd.DataFrame) -> list[AnswerLine]:
         known = others.dropna(subset=[column])
         if len(known):
             least = known.sort_values(column, kind="stable").iloc[0]
-            how = "exact" if least["is_exact"] else "not exact"
+            how = "exact" if least["is_exact"] else _inexact(float(least["from_backprop"]))
             ratio = f"{least[column]:.2g} × the {of} of `backprop`"
             parts.append(f"{word} after it: `{least['way']}` ({ratio}, {how})")
     return [(title, "; ".join(parts) + ".")]
+
+
+def _inexact(distance: float) -> str:
+    """How a gradient that is not known to be exact is related to backprop's."""
+    if math.isnan(distance):
+        return "not compared with its gradient"
+    return f"up to {distance:.1e} from its gradient"
 
 
 class _Word(Protocol):

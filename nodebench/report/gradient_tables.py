@@ -17,8 +17,8 @@ def ways_table(costs: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "gradient": row["way"],
-            "exact": "yes" if row["is_exact"] else "no",
-            "from backprop, fixed steps": _error(row["from_backprop"]),
+            "exact": _exactness(row["way"], row["is_exact"]),
+            "from backprop, fixed steps": _error(row["fixed"]),
             "adaptive steps": _error(row["adaptive"]),
             "error, median": _error(row["error"]),
             "error, at most": _error(row["worst"]),
@@ -42,6 +42,12 @@ def memory_table(grown: pd.DataFrame) -> pd.DataFrame:
         cells = {f"MB, {n:g} steps": _megabytes(by_steps.get(n, math.nan)) for n in counts}
         rows.append({"gradient": way, **cells, "power": f"{group['power'].iloc[0]:.2f}"})
     return pd.DataFrame(rows)
+
+
+def _exactness(way: str, is_exact: bool | None) -> str:
+    if way == "backprop":
+        return "by definition"
+    return {True: "yes", False: "no", None: NO_VALUE}[is_exact]
 
 
 def _error(value: float) -> str:

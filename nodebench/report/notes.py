@@ -112,11 +112,12 @@ GRADIENT_TABLE = """\
 Gradients on 16 training samples, of the loss with respect to all parameters (dL/dθ) and to the
 initial states of the ODE blocks (dL/dy0), compared with those of the ODE itself: relative errors
 (median over n seeds), the distance from backprop's gradient through the same solve, and the cost
-of one forward and backward pass (other trials may have shared the machine)."""
+of one forward and backward pass (other trials may have shared the machine). An error with a dash
+is too close to the reference's own to be told."""
 
 WAYS = """\
-A gradient is *exact* if it is within 1e-5 of backprop's through every solve with fixed steps.
-With adaptive steps, backprop also differentiates the step sizes, which other gradients do not.
+A gradient is *exact* if it is within 1e-5 of backprop's through every solve that both took. Of
+adaptive steps, none differentiates the choice of their sizes, backprop's neither.
 Errors are those of dL/dθ against the ODE; for an exact gradient, they are the solver's. Memory
 and seconds are medians of the ratio to backprop with the same solver."""
 

@@ -12,6 +12,7 @@ from nodebench.report import gradient_tables
 from nodebench.report.analysis.findings import Findings
 from nodebench.report.analysis.gradients import fitted_power, ways
 from nodebench.report.answer import answer, listed
+from nodebench.report.solver_tables import gradients_table
 from nodebench.store import Store
 from nodebench.sweep import Sweep
 from nodebench.training.trial import run_trial
@@ -104,7 +105,7 @@ def test_the_answer_says_which_was_exact_cheapest_and_lightest(three_ways, tmp_p
     text = listed(answer(found))
     assert "as exact as `backprop`, up to rounding: `reversible reversible_heun`;" in text
     assert "lightest after it: `adjoint` (" in text
-    assert "not exact)." in text
+    assert "from its gradient)." in text
     table = gradient_tables.ways_table(found.costs).set_index("gradient")
     assert table.loc["adjoint", "exact"] == "no"
     page = write_report(sweep, store, tmp_path / "report")
@@ -136,6 +137,38 @@ def test_several_systems_have_a_figure_of_their_errors(tmp_path: Path) -> None:
     page = write_report(sweep, store, tmp_path / "report")
     assert (page.parent / "figures" / "gradient-errors.svg").exists()
     assert set(Findings(sweep, store).costs["problem"]) == {"1", "10"}
+
+
+def test_a_solve_that_two_blocks_ask_for_is_one_measurement(tmp_path: Path) -> None:
+    grid = {"solver": [{"method": "dopri5", "tol": tol} for tol in (1e-2, 1e-4)]}
+    grid["gradient"] = ["backprop", "adjoint"]
+    both = {"methods": ["dopri5"], "tols": [1e-2, 1e-4], "gradients": ["backprop", "adjoint"]}
+    blocks = [OWN, {**both, "at": ["start"]}]
+    sweep, store = tiny(tmp_path, base=SYSTEM, evaluate=blocks, grid=grid), Store(tmp_path / "runs")
+    for trial in sweep.trials:
+        run_trial(trial, store, options(sweep, tmp_path))
+    found = Findings(sweep, store)
+    assert len(found.gradients) == 4 * 4
+    assert found.gradients["own"].sum() == 4
+    assert set(gradients_table(found.gradients)["n"]) == {"1"}
+    plain = found.costs[found.costs["way"] == "backprop"]
+    assert (plain["of_seconds"] == 1).all()
+    # Adaptive solves alone tell too, and backprop needs no telling.
+    table = gradient_tables.ways_table(found.costs).set_index("gradient")
+    assert table["exact"].to_dict() == {"backprop": "by definition", "adjoint": "no"}
+
+
+def test_of_a_gradient_that_is_not_compared_with_backprops_nothing_is_told(tmp_path: Path) -> None:
+    solver = {"method": "reversible_heun", "steps": 16}
+    grid = [
+        {"gradient": ["backprop"], "solver.steps": [16]},
+        {"gradient": ["reversible"], "solver": [solver]},
+    ]
+    sweep, store = measured(tmp_path, grid=grid)
+    costs = Findings(sweep, store).costs
+    costs.loc[costs["way"] != "backprop", "from_backprop"] = float("nan")
+    table = gradient_tables.ways_table(costs).set_index("gradient")
+    assert table["exact"].tolist() == ["by definition", "–"]
 
 
 def test_a_gradient_that_fails_is_not_exact(tmp_path: Path) -> None:

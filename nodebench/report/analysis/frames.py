@@ -110,8 +110,11 @@ def batch_frame(sweep: Sweep, store: Store) -> pd.DataFrame:
 
 
 def gradient_frame(sweep: Sweep, store: Store) -> pd.DataFrame:
-    """One row per trial and measured gradient: method, solver, moment, error, cosine, costs."""
-    rows = []
+    """One row per trial and measured gradient: method, solver, moment, error, cosine, costs.
+
+    A solve that two points name differently, the trial's own and one of several, is one row.
+    """
+    rows: dict[tuple[str, ...], Row] = {}
     for trial, point, row in _measured_points(sweep, store):
         if point.gradient:
             gradient = trial.spec.gradient
@@ -121,8 +124,10 @@ def gradient_frame(sweep: Sweep, store: Store) -> pd.DataFrame:
             plain = replace(point, step_factor=None, tol_factor=None) if own else point
             budget = _budget(trial, plain, Solver(**row["solver"]))
             what = {"gradient": point.gradient, "at": point.at, "own": own, BUDGET: budget}
-            rows.append({**_row_of_point(sweep, trial, row), **what})
-    return pd.DataFrame(rows)
+            solve = (trial.id, str(row["solver"]), point.gradient, point.at)
+            if own or solve not in rows:
+                rows[solve] = {**_row_of_point(sweep, trial, row), **what}
+    return pd.DataFrame(list(rows.values()))
 
 
 def verdict_frame(sweep: Sweep, store: Store) -> pd.DataFrame:

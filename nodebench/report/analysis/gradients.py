@@ -104,7 +104,8 @@ def gradient_costs(sweep: Sweep, measured: pd.DataFrame, timed: pd.DataFrame) ->
     `way` is the gradient with its settings, and `problem` what is solved: settings other than
     solver and gradient. `memory` and `seconds` are of a training step where all cells were timed
     and own gradients alone were measured, else of the samples that gradients are measured on.
-    `of_memory` and `of_seconds` are in units of backprop's by the same solver. `is_front` marks
+    `of_memory` and `of_seconds` are in units of backprop's by the same solver, of the same cell
+    where it has both. `is_front` marks
     those of a problem that no other surpasses in error, memory and seconds. Empty where one
     gradient alone was measured.
     """
@@ -158,16 +159,24 @@ def _joined(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _with_fronts(rows: pd.DataFrame) -> pd.DataFrame:
     same = ["problem", METHOD, "budget", "solve"]
-    plain = rows[rows["way"] == "backprop"].drop_duplicates(same).set_index(same)
-    at = pd.MultiIndex.from_frame(rows[same])
+    plain = rows[rows["way"] == "backprop"]
     for name in ("memory", "seconds"):
-        rows[f"of_{name}"] = rows[name].to_numpy() / plain[name].reindex(at).to_numpy()
+        unit = _looked_up(plain, name, rows, [CELL, *same])
+        rows[f"of_{name}"] = rows[name] / unit.fillna(_looked_up(plain, name, rows, same))
     rows["is_front"] = False
     for _, group in rows.groupby("problem", sort=False):
         known = group[group[[*COSTS]].notna().all(axis=1)]
         points = list(known[[*COSTS]].itertuples(index=False, name=None))
         rows.loc[known.index, "is_front"] = [not _is_surpassed(p, points) for p in points]
     return rows
+
+
+def _looked_up(
+    table: pd.DataFrame, name: str, rows: pd.DataFrame, keys: list[str]
+) -> pd.Series[float]:
+    """A table's number for each row: the first with the same keys."""
+    known = table.drop_duplicates(keys).set_index(keys)[name]
+    return pd.Series(known.reindex(pd.MultiIndex.from_frame(rows[keys])).to_numpy(), rows.index)
 
 
 def _is_surpassed(point: tuple[float, ...], others: Sequence[tuple[float, ...]]) -> bool:
@@ -181,9 +190,9 @@ def _is_surpassed(point: tuple[float, ...], others: Sequence[tuple[float, ...]])
 def ways(costs: pd.DataFrame) -> pd.DataFrame:
     """One row per way to a gradient, over all problems and solvers, the exact ones first.
 
-    `from_backprop` is the largest distance under fixed steps and `adaptive` that under others,
-    where backprop also differentiates the step sizes; `of_memory` and `of_seconds` are medians of
-    ratios.
+    `from_backprop` is the largest distance, `fixed` that under fixed steps and `adaptive` that
+    under others; `is_exact` is None where no distance is known. `of_memory` and `of_seconds` are
+    medians of ratios.
     """
     is_fixed = costs[METHOD].map(lambda method: METHODS[method].kind == "fixed")
     costs = costs.assign(
@@ -193,15 +202,18 @@ def ways(costs: pd.DataFrame) -> pd.DataFrame:
     found = costs.groupby("way", sort=False).agg(
         error=("error", "median"),
         worst=("error", "max"),
-        from_backprop=("fixed", "max"),
+        from_backprop=("from_backprop", "max"),
+        fixed=("fixed", "max"),
         adaptive=("adaptive", "max"),
         of_memory=("of_memory", "median"),
         of_seconds=("of_seconds", "median"),
         failed=("failed", "sum"),
         n=("way", "size"),
     )
-    found["is_exact"] = (found["from_backprop"] <= EXACT) & (found["failed"] == 0)
-    return found.reset_index().sort_values("is_exact", ascending=False, kind="stable")
+    is_exact = (found["from_backprop"] <= EXACT) & (found["failed"] == 0)
+    is_known = found["from_backprop"].notna() | (found["failed"] > 0)
+    found["is_exact"] = is_exact.astype(object).where(is_known, None)
+    return found.iloc[(~is_exact).argsort(kind="stable")].reset_index()
 
 
 def _way(trial: Trial) -> str:
