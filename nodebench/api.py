@@ -273,12 +273,14 @@ def import_archive(file: Path, store: Store, *, replace_other: bool = False) -> 
 
     Raises:
         ResourceError: if the store cannot be written.
-        StoreError: if the file is not an archive, or is damaged or hostile.
+        StoreError: if the file is not an archive, or is damaged or hostile, or its sweep would
+            overwrite a file of the user's.
     """
     require_places(store, None)
     with scratch(store.root, "import") as folder:
         archive = unpack_archive(file, folder)
         sweep = archived_sweep(archive.sweep_file, archive.manifest.sweep)
+        store.sweep(sweep.name).require_copy()  # before its trials are copied
         merged = merge_store(archive.trial_ids, archive.store, store)
     return Imported(sweep, merged, adopt(sweep, store, replace=replace_other))
 

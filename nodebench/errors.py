@@ -5,7 +5,7 @@ NodebenchError
 │   ├── SweepError         mistakes in a sweep file, all of them at once
 │   ├── DataError          a data set is missing, damaged or cannot be fetched
 │   ├── ResourceError      the machine or the cluster does not have what was asked for
-│   ├── StoreError         a trial is unknown, or held by another process
+│   ├── StoreError         a store, a report's folder or an archive cannot be used so
 │   ├── FieldError         a user's own right-hand side is invalid, or does not suit its gradient
 │   └── TrackingError      MLflow cannot be reached, or does not have what was asked for
 └── TrialFailure           the outcome of one trial; the sweep continues
@@ -77,7 +77,7 @@ class ResourceError(InputError):
 
 
 class StoreError(InputError):
-    """A trial that the store does not know, or that another process holds."""
+    """What a store, a report's folder or an archive holds, or who holds it, is in the way."""
 
 
 class FieldError(InputError):
@@ -170,11 +170,16 @@ def _beginning(text: str) -> str:
 def unknown(word: object, kind: str, known: Iterable[str]) -> str:
     """A message that `word` is not a known `kind`, with the most similar and all known ones."""
     names = list(known)
-    text = str(word)[:LONGEST_SHOWN]
+    hint = "".join(f" Did you mean `{name}`?" for name in similar(word, names))
+    return f"{shown(word)} is not a known {kind}.{hint} Known: {', '.join(names)}."
+
+
+def similar(word: object, known: Iterable[str]) -> list[str]:
+    """The most similar of the known words, if one is similar at all."""
+    text, names = str(word)[:LONGEST_SHOWN], list(known)
     likeness = [difflib.SequenceMatcher(None, text, name).ratio() for name in names]
     best = max(likeness, default=0.0)
-    hint = f" Did you mean `{names[likeness.index(best)]}`?" if best >= 0.5 else ""
-    return f"{shown(word)} is not a known {kind}.{hint} Known: {', '.join(names)}."
+    return [names[likeness.index(best)]] if best >= 0.5 else []
 
 
 # ---------------------------------------------------------------------------- what nobody may read

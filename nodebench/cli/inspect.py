@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -64,6 +65,8 @@ def plan(
     sweep, store = source.load(), default_store()
     if diff is not None and (probe or as_json or not part.is_whole):
         raise InputError("`--diff` excludes `--probe`, `--json`, `--only` and `--shard`")
+    if probe and as_json:
+        raise InputError("`--probe` excludes `--json`")
     if diff is not None:
         say(change_text(change(source.load(diff), sweep)))
         return
@@ -182,11 +185,8 @@ def packing_text(trials: Sequence[Trial], options: RunOptions) -> str:
     alone = len(trials) - sum(packed)
     if not packed:
         return f"no seeds are packed{_packing_obstacles(trials)}"
-    text = (
-        f"{sum(packed)} trials are packed into {len(packed)} runs of up to {max(together)} seeds"
-        + (f"; {alone} run individually" if alone else "")
-    )
-    return text + _packing_obstacles(trials)
+    text = f"{sum(packed)} trials are packed into {len(packed)} runs of up to {max(together)} seeds"
+    return f"{text}; {alone} run individually{_packing_obstacles(trials)}" if alone else text
 
 
 def recording_text(trials: Sequence[Trial]) -> str:
@@ -198,8 +198,9 @@ def recording_text(trials: Sequence[Trial]) -> str:
 
 
 def _packing_obstacles(trials: Sequence[Trial]) -> str:
-    reasons = sorted({why for trial in trials if (why := obstacle(trial.spec))})
-    return f": {'; '.join(reasons)}" if reasons else ""
+    counts = Counter(why for trial in trials if (why := obstacle(trial.spec)))
+    reasons = [f"{count} because {why}" for why, count in sorted(counts.items())]
+    return f" ({'; '.join(reasons)})" if reasons else ""
 
 
 def detail(entry: Entry, store: Store) -> str:
@@ -246,13 +247,17 @@ def cost_text(cost: Cost | None) -> str:
     return f"about {duration(cost.seconds)} per trial ({ends}){_growth(cost.grows)}"
 
 
-def forecast_text(found: Forecast) -> str:
-    """`about 3 h left, until Sat 21:40 (2.5 h to 3.4 h)`."""
-    end = time.strftime("%a %H:%M", time.localtime(time.time() + found.seconds))
-    ends = f"{duration(found.low)} to {duration(found.high)}"
+def forecast_text(found: Forecast, *, is_running: bool = True) -> str:
+    """`about 3 h left, until Sat 21:40 (2.5 h to 3.4 h)`; without an end if nothing runs."""
+    text = f"about {duration(found.seconds)} left"
+    if is_running:
+        end = time.localtime(time.time() + found.seconds)
+        text += f", until {time.strftime('%a %H:%M', end)}"
+    low, high = duration(found.low), duration(found.high)
+    notes = [f"{low} to {high}"] if low != high else []
     if found.unknown:
-        ends += f"; {found.unknown} trials of unknown cost are assumed to be like the others"
-    return f"about {duration(found.seconds)} left, until {end} ({ends}){_growth(found.grows)}"
+        notes.append(f"{found.unknown} trials of unknown cost are assumed to be like the others")
+    return text + (f" ({'; '.join(notes)})" if notes else "") + _growth(found.grows)
 
 
 def _growth(grows: bool) -> str:

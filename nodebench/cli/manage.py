@@ -17,7 +17,7 @@ from nodebench import api
 from nodebench.cli.app import app
 from nodebench.cli.options import AsJson, Changes, SizeOption, Small, open_sweep
 from nodebench.cli.stream import err, say
-from nodebench.errors import DataError, masked
+from nodebench.errors import DataError, StoreError, masked
 from nodebench.planning.garbage import KINDS, Item, Survey, Wish, bytes_of, remove, survey_store
 from nodebench.spec.data import DATASETS, Dataset
 from nodebench.store.locations import default_store, tracking_uri
@@ -62,6 +62,8 @@ def logs(
 ) -> None:
     """Print a trial's log, and the traceback if it crashed."""
     folder = default_store().find(trial)
+    if not folder.log_file.exists():
+        raise StoreError(f"`{folder.path.name}` has no log here: imported results come without")
     with folder.log_file.open(encoding="utf-8") as file:
         sys.stdout.write(file.read())
         sys.stdout.write(folder.error() or "")

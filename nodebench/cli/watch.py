@@ -57,7 +57,7 @@ def status(
             say(f"{line(sweep, entry)}{detail(entry, store)}")
     say(_counts(sweep, entries))
     if left := expected(sweep, store, entries):
-        say(forecast_text(left))
+        say(forecast_text(left, is_running=_is_running(entries)))
 
 
 def _watch(sweep: Sweep, store: Store, every: float) -> None:
@@ -121,4 +121,9 @@ def _outlook(sweep: Sweep, store: Store, entries: Sequence[Entry]) -> list[str]:
         if entry.result is not None:
             tally.add(entry.trial.id, entry.result)
     left = expected(sweep, store, entries)
-    return [text for text in (tally.best, forecast_text(left) if left else "") if text]
+    rest = forecast_text(left, is_running=_is_running(entries)) if left else ""
+    return [text for text in (tally.best, rest) if text]
+
+
+def _is_running(entries: Sequence[Entry]) -> bool:
+    return any(entry.state == TrialState.RUNNING for entry in entries)

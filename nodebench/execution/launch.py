@@ -212,8 +212,14 @@ def time_cells(
         if store.folder(trial.id).checkpoint.exists():
             of_cell.setdefault(trial.cell.key, trial)
     if not of_cell:
-        why = "the checkpoints have been deleted" if finished else "no trial has finished yet"
-        raise InputError(f"{sweep.name}: {why}, so there is nothing to time")
+        why = "no trial has finished yet, so there is nothing to time"
+        if finished:
+            why = (
+                "the checkpoints have been deleted, so there is nothing to time. To train again, delete "
+                f"a trial's folder, such as `{store.folder(finished[0].id).path}`, and run the "
+                "sweep again"
+            )
+        raise InputError(f"{sweep.name}: {why}")
     trials = list(of_cell.values())
     require_all(trials, options, inline=True)
     from nodebench.execution.timing import time_trials

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from nodebench.errors import Fault, InputError, StoreError, SweepError, shown, unknown
+from nodebench.errors import Fault, InputError, StoreError, SweepError, shown, similar
 from nodebench.files import PACKAGE
 from nodebench.planning.launches import last_launch
 from nodebench.spec import Trial
@@ -96,7 +96,8 @@ def sweep_path(source: str | Path) -> Path:
     if found:
         return found[0]  # a folder that is not a report's, as whoever reads it will say
     here = [path for path in (f"{name}.yaml", f"{name}.yml") if os.path.isfile(path)]
-    hint = f"Did you mean `{here[0]}`?" if here else unknown(name, "sweep", sweep_files())
+    alike = here or similar(name, sweep_files())
+    hint = f"Did you mean `{alike[0]}`?" if alike else "`nodebench sweeps` lists all"
     message = f"there is no such file, and no sweep of that name. {hint}"
     raise SweepError(str(source), [Fault("(file)", message)])
 

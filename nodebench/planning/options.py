@@ -48,7 +48,7 @@ class RunOptions(Demand):
     """For trials that continue a shorter one: id -> the shorter trial's id."""
 
     trained: frozenset[str] = frozenset()
-    """The ids of trials that miss only their evaluation."""
+    """The ids of trials whose weights are final, so that only their evaluation is missing."""
 
     tags: dict[str, str] = field(default_factory=dict)
     """What their results say of this launch."""

@@ -195,8 +195,8 @@ class Solver(Settings):
         given = [name for name in names if getattr(self, name) is not None]
         if given:
             raise ValueError(
-                f"`{self.method}` ({self.facts.kind}) takes {instead}, not `{given[0]}`. "
-                f"Remove it, set it to null, or give the whole `solver` on this axis"
+                f"`{self.method}` ({self.facts.kind}) takes {instead}, not `{given[0]}`. Remove "
+                f"`{given[0]}`; if `base` has it for other solvers, set it to null here"
             )
 
     def _settle_tolerance(self) -> None:

@@ -36,6 +36,7 @@ from nodebench.spec.vocabulary import (
 )
 from nodebench.sweep.file import (
     MEASURES,
+    WRITTEN_FIELD,
     Claim,
     Evaluate,
     Range,
@@ -162,7 +163,7 @@ def _section(title: str, part: type[Settings], level: str = "##") -> str:
     lines = [
         f"| `{name}` | {_type(field)} | {'' if name in needed else _default(field)} |"
         for name, field in schema["properties"].items()
-        if name != "name" or part is SweepFile
+        if (name != "name" or part is SweepFile) and name != WRITTEN_FIELD
     ]
     table = ["| field | value | default |", "|---|---|---|", *lines] if lines else []
     about = inspect.cleandoc(part.__doc__ or "")

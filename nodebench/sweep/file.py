@@ -248,6 +248,10 @@ class Claim(Settings):
         return {"of": self.of} | ({other: self.other} if isinstance(self.other, dict) else {})
 
 
+WRITTEN_FIELD = "made"
+"""The field that nodebench writes, and users do not."""
+
+
 class Made(Settings):
     """How a sweep was made from its file; nodebench writes this into a report's `sweep.yaml`.
 

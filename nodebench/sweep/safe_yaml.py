@@ -214,4 +214,7 @@ def _unreadable(path: Path, why: str) -> SweepError:
 
 def _complaint(error: Exception) -> str:
     """YAML's complaint without its name for text that is not a file."""
+    mark = getattr(error, "problem_mark", None)
+    if mark and "'\\t'" in str(error):
+        return f"line {mark.line + 1} is indented with a tab. Use spaces"
     return " ".join(str(error).replace('in "<unicode string>", ', "").split())

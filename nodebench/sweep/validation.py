@@ -10,6 +10,7 @@ from pydantic_core import ErrorDetails
 from nodebench.errors import shown, unknown
 from nodebench.spec.model import BY_PLACE
 from nodebench.spec.settings import Settings, parts_in
+from nodebench.sweep.file import WRITTEN_FIELD
 
 TreePath = tuple[str | int, ...]
 
@@ -35,7 +36,8 @@ def dotted(path: TreePath) -> str:
 def _message(detail: ErrorDetails, path: TreePath, owner: type[Settings] | None) -> str:
     kind, value, context = detail["type"], detail["input"], detail.get("ctx", {})
     if kind == "extra_forbidden":
-        return unknown(path[-1], "field", owner.model_fields if owner else ())
+        fields = owner.model_fields if owner else ()
+        return unknown(path[-1], "field", [name for name in fields if name != WRITTEN_FIELD])
     if kind == "literal_error":
         field = next(key for key in reversed(path) if isinstance(key, str))
         if len(path) > 1 and path[-2] in BY_PLACE:

@@ -218,12 +218,18 @@ def trained_model(folder: TrialFolder, data_root: Path) -> nn.Module:
     Its ODE blocks have the solver of the training's end.
 
     Raises:
-        StoreError: if the trial has not finished its training, or its checkpoint is damaged.
+        StoreError: if the trial has not finished its training, or its checkpoint is damaged or
+            was deleted.
     """
     spec, result = folder.spec(), folder.result()
     if result is None or result.outcome != TrialOutcome.FINISHED:
         state = "not finished" if result is None else str(result)
         raise StoreError(f"the training in `{folder.path}` is {state}: run its sweep first")
+    if not folder.checkpoint.exists():
+        raise StoreError(
+            f"there is no checkpoint `{folder.checkpoint}`: `nodebench gc` has deleted it, or the "
+            "result was imported without weights. Delete the trial's folder and run its sweep again"
+        )
     spec = spec.model_copy(update={"weights": None})  # those of the checkpoint come instead
     model = build(spec, load_data(spec, data_root))
     restore(model, read_checkpoint(folder.checkpoint))
