@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Unpack
 
 from nodebench.errors import InputError, unknown
 from nodebench.execution.doctor import Case, Finding, examine
-from nodebench.execution.launch import Launch, Outcome, RunKeywords, evaluate_sweep, run_sweep
+from nodebench.execution.launch import Launch, Launched, RunKeywords, evaluate_sweep, run_sweep
 from nodebench.execution.preflight import require_places
 from nodebench.execution.publishing import Publication
 from nodebench.execution.runner import Monitor, NullMonitor
@@ -65,7 +65,7 @@ def run(
     store: Store | None = None,
     monitor: Monitor | None = None,
     **how: Unpack[RunKeywords],
-) -> Outcome:
+) -> Launched:
     """Runs the missing trials of a sweep, updates MLflow, and writes the report.
 
     The store is by default that of NODEBENCH_RUNS, and `monitor` receives progress. `only` (texts
@@ -90,7 +90,7 @@ def evaluate(
     store: Store | None = None,
     monitor: Monitor | None = None,
     **how: Unpack[RunKeywords],
-) -> Outcome:
+) -> Launched:
     """Like `run`, but trains nothing: evaluates trained trials, or weights from elsewhere."""
     launch = Launch.from_keywords(how)
     return evaluate_sweep(sweep, store or default_store(), monitor or NullMonitor(), launch)
@@ -273,8 +273,7 @@ def import_archive(file: Path, store: Store, *, replace_other: bool = False) -> 
 
     Raises:
         ResourceError: if the store cannot be written.
-        StoreError: if the file is not an archive, or is damaged or hostile, or its sweep would
-            overwrite a file of the user's.
+        StoreError: if the file is no sound archive, or would overwrite a file of the user's.
     """
     require_places(store, None)
     with scratch(store.root, "import") as folder:
@@ -316,11 +315,7 @@ def fetch(data_set: Dataset) -> Census:
 
 
 def open_mlflow(store: Store) -> None:
-    """Makes MLflow readable: creates its file, and corrects its paths after a move of the store.
-
-    Raises:
-        TrackingError: if it cannot.
-    """
+    """Creates MLflow's file, and corrects its paths after a move; a TrackingError if it cannot."""
     configure_mlflow()
     from nodebench.tracking.client import client_for
 

@@ -17,11 +17,11 @@ from nodebench.cli.options import (
     AsJson,
     Changes,
     Cpu,
+    SelectionOptions,
     SizeOption,
     Small,
     Source,
     SweepPath,
-    TrialFilter,
     grouped,
     open_sweep,
 )
@@ -49,7 +49,7 @@ from nodebench.sweep import Sweep
 @grouped
 def plan(
     source: Source,
-    part: TrialFilter,
+    selection: SelectionOptions,
     diff: Annotated[
         str | None,
         typer.Option(metavar="OLD", help="List the changes since this older sweep file."),
@@ -63,22 +63,24 @@ def plan(
 ) -> None:
     """List a sweep's trials and the state of each. Trains nothing."""
     sweep, store = source.load(), default_store()
-    if diff is not None and (probe or as_json or not part.is_whole):
+    if diff is not None and (probe or as_json or not selection.is_whole):
         raise InputError("`--diff` excludes `--probe`, `--json`, `--only` and `--shard`")
     if probe and as_json:
         raise InputError("`--probe` excludes `--json`")
     if diff is not None:
         say(change_text(change(source.load(diff), sweep)))
         return
-    ids = chosen(sweep, part.only or (), part.shard)
+    ids = chosen(sweep, selection.only or (), selection.shard)
     entries = [entry for entry in api.plan(sweep, store) if entry.trial.id in ids]
-    left = orphans(sweep, store) if part.is_whole else {}
+    left = orphans(sweep, store) if selection.is_whole else {}
     if as_json:
         print(plan_json(sweep, entries, left))
         return
     say(plan_text(sweep, entries, left))
     if probe:
-        costs, whole = probed(sweep, store, only=part.only or (), shard=part.shard, cpu=cpu)
+        costs, whole = probed(
+            sweep, store, only=selection.only or (), shard=selection.shard, cpu=cpu
+        )
         say(costs_text(sweep, entries, costs))
         if whole:
             say(forecast_text(whole))

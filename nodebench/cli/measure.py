@@ -11,11 +11,11 @@ from nodebench.cli.interrupt import interruptible
 from nodebench.cli.options import (
     Changes,
     Cpu,
+    PublicationOptions,
     SizeOption,
     Small,
     Source,
     SweepPath,
-    Telling,
     grouped,
 )
 from nodebench.cli.progress import ProgressMonitor, say_published
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 @grouped
 def time(
     source: Source,
-    telling: Telling,
+    publication: PublicationOptions,
     steps: Annotated[int, typer.Option(min=1, help="Steps per configuration and round.")] = 10,
     rounds: Annotated[int, typer.Option(min=1, help="Passes over all configurations.")] = 5,
     cpu: Cpu = False,
@@ -55,7 +55,7 @@ def time(
             sweep,
             store,
             monitor,
-            telling.publication(),
+            publication.for_launch(),
             steps=steps,
             rounds=rounds,
             cpu=cpu,

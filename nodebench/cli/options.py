@@ -14,7 +14,9 @@ import typer
 import nodebench
 from nodebench.cli.stream import err
 from nodebench.execution.publishing import Publication
+from nodebench.execution.runner import Backend
 from nodebench.planning import lookup
+from nodebench.planning.selection import Selection
 from nodebench.sweep import Sweep
 from nodebench.sweep.file import SizeName
 
@@ -127,8 +129,8 @@ class Source:
 
 
 @dataclass(frozen=True)
-class TrialFilter:
-    """Which of its trials."""
+class SelectionOptions:
+    """Which of the sweep's trials a verb is about."""
 
     only: Only = None
     shard: Shard = "1/1"
@@ -138,24 +140,32 @@ class TrialFilter:
         """Whether that is all of them."""
         return not self.only and self.shard == "1/1"
 
+    def for_launch(self, *, retry_failed: bool = False) -> Selection:
+        """The same, for a launch."""
+        return Selection(self.only or (), self.shard, retry_failed)
+
 
 @dataclass(frozen=True)
-class Place:
+class BackendOptions:
     """Where trials run."""
 
     inline: Inline = None
     cpu: Cpu = False
 
+    def for_launch(self, *, fail_fast: bool = False) -> Backend:
+        """The same, for a launch."""
+        return Backend(self.inline, self.cpu, fail_fast)
+
 
 @dataclass(frozen=True)
-class Telling:
-    """Where it is told what became of them."""
+class PublicationOptions:
+    """Where results are published."""
 
     track: Track = True
     write_report: WriteReport = True
     replace: ReplaceOther = False
 
-    def publication(self, *, require_mlflow: bool = False) -> Publication:
+    def for_launch(self, *, require_mlflow: bool = False) -> Publication:
         """The same, for a launch."""
         return Publication(self.track, require_mlflow, self.write_report, self.replace)
 

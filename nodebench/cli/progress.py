@@ -23,7 +23,7 @@ from nodebench.cli.stream import err, say
 from nodebench.cli.tally import Tally
 from nodebench.cli.text import counted
 from nodebench.errors import TrialOutcome
-from nodebench.execution.launch import Outcome
+from nodebench.execution.launch import Launched
 from nodebench.execution.publishing import Published
 from nodebench.store import Result, Store
 from nodebench.store.rows import Row
@@ -155,9 +155,9 @@ class ProgressMonitor:
         self._progress.update(self._overall, note=note)
 
 
-def say_answer(outcome: Outcome) -> None:
+def say_answer(launched: Launched) -> None:
     """Says what the sweep found: the first lines of the report's answer, and its last, the cost."""
-    lines = outcome.published.answer
+    lines = launched.published.answer
     if len(lines) > MOST_LINES_OF_ANSWER:
         lines = [*lines[: MOST_LINES_OF_ANSWER - 1], lines[-1]]
     for text in lines:

@@ -14,29 +14,28 @@ from nodebench.cli import text
 from nodebench.cli.app import app
 from nodebench.cli.interrupt import interruptible
 from nodebench.cli.options import (
+    BackendOptions,
     FailFast,
     From,
-    Place,
+    PublicationOptions,
     ReplaceOther,
     RequireMlflow,
     RetryFailed,
+    SelectionOptions,
     Source,
-    Telling,
-    TrialFilter,
     grouped,
 )
 from nodebench.cli.progress import ProgressMonitor, say_answer, say_published
 from nodebench.cli.stream import err, out, say
 from nodebench.errors import InputError
-from nodebench.execution.launch import Launch, Outcome, evaluate_sweep, run_sweep
-from nodebench.execution.runner import Backend
+from nodebench.execution.launch import Launch, Launched, evaluate_sweep, run_sweep
 from nodebench.planning.plan import Entry
-from nodebench.planning.selection import Selection
 from nodebench.planning.warnings import doubts
 from nodebench.report.analysis.verdict import Verdict
 from nodebench.store import Result, Store
 from nodebench.store.locations import default_store
 from nodebench.store.merge import Merged
+from nodebench.store.rows import machine_text
 from nodebench.sweep import Sweep
 
 
@@ -44,37 +43,37 @@ from nodebench.sweep import Sweep
 @grouped
 def run(
     source: Source,
-    part: TrialFilter,
-    place: Place,
-    telling: Telling,
+    selection: SelectionOptions,
+    backend: BackendOptions,
+    publication: PublicationOptions,
     retry_failed: RetryFailed = False,
     fail_fast: FailFast = False,
     require_mlflow: RequireMlflow = False,
 ) -> None:
     """Run the missing trials of a sweep, then write its report. Run it again to resume."""
-    if require_mlflow and not telling.track:
+    if require_mlflow and not publication.track:
         raise InputError("`--require-mlflow` and `--no-track` contradict each other")
     sweep, store = source.load(), default_store()
     launch = Launch(
-        Selection(part.only or (), part.shard, retry_failed),
-        Backend(place.inline, place.cpu, fail_fast),
-        telling.publication(require_mlflow=require_mlflow),
+        selection.for_launch(retry_failed=retry_failed),
+        backend.for_launch(fail_fast=fail_fast),
+        publication.for_launch(require_mlflow=require_mlflow),
     )
     with _watched(sweep, store, "run") as monitor:
-        outcome = run_sweep(sweep, store, monitor, launch)
-    say_answer(outcome)
-    say_published(sweep, outcome.published)
-    _conclude(sweep, outcome.entries)
-    raise typer.Exit(_status(outcome))
+        launched = run_sweep(sweep, store, monitor, launch)
+    say_answer(launched)
+    say_published(sweep, launched.published)
+    _conclude(sweep, launched.entries)
+    raise typer.Exit(_status(launched))
 
 
 @app.command()
 @grouped
 def evaluate(
     source: Source,
-    part: TrialFilter,
-    place: Place,
-    telling: Telling,
+    selection: SelectionOptions,
+    backend: BackendOptions,
+    publication: PublicationOptions,
     weights: Annotated[
         Path | None,
         typer.Option(
@@ -87,20 +86,16 @@ def evaluate(
     if not sweep.evaluate:
         raise InputError(f"{source.source} has no `evaluate:`, so there is nothing to evaluate")
     store = default_store()
-    launch = Launch(
-        Selection(part.only or (), part.shard),
-        Backend(place.inline, place.cpu),
-        telling.publication(),
-    )
+    launch = Launch(selection.for_launch(), backend.for_launch(), publication.for_launch())
     with _watched(sweep, store, "evaluate") as monitor:
-        outcome = evaluate_sweep(sweep, store, monitor, launch)
-    say_published(sweep, outcome.published)
+        launched = evaluate_sweep(sweep, store, monitor, launch)
+    say_published(sweep, launched.published)
     verdicts = api.verdicts(sweep, store)
-    for entry in outcome.entries:
+    for entry in launched.entries:
         if entry.trial.id in verdicts:
             say(f"{text.line(sweep, entry)}: {verdict_text(verdicts[entry.trial.id])}")
-    _conclude(sweep, outcome.entries)
-    raise typer.Exit(_status(outcome))
+    _conclude(sweep, launched.entries)
+    raise typer.Exit(_status(launched))
 
 
 @app.command()
@@ -134,8 +129,8 @@ def _watched(sweep: Sweep, store: Store, verb: str) -> Generator[ProgressMonitor
         yield monitor
 
 
-def _status(outcome: Outcome) -> int:
-    return 0 if outcome.complete and not outcome.published.report_problem else 1
+def _status(launched: Launched) -> int:
+    return 0 if launched.complete and not launched.published.report_problem else 1
 
 
 def _conclude(sweep: Sweep, entries: list[Entry]) -> None:
@@ -188,9 +183,7 @@ def merged_text(sweep: Sweep, folder: Path, merged: Merged) -> str:
 
 
 def _machine(result: Result) -> str:
-    """Where a result comes from: `host, hardware, torch 2.15.0, threads 1`."""
+    """Where a result comes from: `host, AMD EPYC, 1 thread, torch 2.15.0`."""
     where = result.environments[-1] if result.environments else {}
-    words = [str(where[name]) for name in ("host", "hardware") if name in where]
-    words += [f"torch {where['torch']}"] if "torch" in where else []
-    words += [f"threads {where['threads']}"] if "threads" in where else []
-    return ", ".join(words) or "unknown machine"
+    host = [where["host"]] if "host" in where else []
+    return ", ".join([*host, machine_text(where)])

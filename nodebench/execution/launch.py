@@ -97,7 +97,7 @@ def _part(kind: Callable[..., LaunchPart], how: RunKeywords) -> LaunchPart:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Launched:
     """The result of a run: where each trial stands, and what was published of them."""
 
     entries: list[Entry]
@@ -114,7 +114,7 @@ class Outcome:
         return not any(entry.missing for entry in self.entries)
 
 
-def run_sweep(sweep: Sweep, store: Store, monitor: Monitor, launch: Launch) -> Outcome:
+def run_sweep(sweep: Sweep, store: Store, monitor: Monitor, launch: Launch) -> Launched:
     """Runs what is missing of a sweep, brings MLflow up to date, and writes the report.
 
     Raises:
@@ -125,7 +125,7 @@ def run_sweep(sweep: Sweep, store: Store, monitor: Monitor, launch: Launch) -> O
     return _run(sweep, store, monitor, launch, lambda _entry: True)
 
 
-def evaluate_sweep(sweep: Sweep, store: Store, monitor: Monitor, launch: Launch) -> Outcome:
+def evaluate_sweep(sweep: Sweep, store: Store, monitor: Monitor, launch: Launch) -> Launched:
     """As `run_sweep`, of trained models, or those with weights from elsewhere; trains nothing."""
 
     def is_trained(entry: Entry) -> bool:
@@ -140,7 +140,7 @@ def _run(
     monitor: Monitor,
     launch: Launch,
     is_wanted: Callable[[Entry], bool],
-) -> Outcome:
+) -> Launched:
     """Runs those missing trials that are wanted, inside the sweep's lock; publishes the results."""
     selection, backend, publication = launch.selection, launch.backend, launch.publication
     _require_main_guard()
@@ -170,7 +170,7 @@ def _run(
             if missing:
                 runner(missing, store, running, monitor, fail_fast=backend.fail_fast)
             started.close()
-    return Outcome(entries(sweep, store, options, ids), published)
+    return Launched(entries(sweep, store, options, ids), published)
 
 
 @dataclass(frozen=True)
@@ -215,9 +215,9 @@ def time_cells(
         why = "no trial has finished yet, so there is nothing to time"
         if finished:
             why = (
-                "the checkpoints have been deleted, so there is nothing to time. To train again, delete "
-                f"a trial's folder, such as `{store.folder(finished[0].id).path}`, and run the "
-                "sweep again"
+                "the checkpoints have been deleted, so there is nothing to time. To train again, "
+                f"delete trials' folders, such as `{store.folder(finished[0].id).path}`, and run "
+                "the sweep"
             )
         raise InputError(f"{sweep.name}: {why}")
     trials = list(of_cell.values())

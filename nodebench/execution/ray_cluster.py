@@ -107,7 +107,7 @@ def _choose_token_mode(where: str | None) -> None:
     """
     if variable("RAY_AUTH_MODE"):
         return
-    os.environ.pop("RAY_AUTH_MODE", None)  # of an empty one, Ray would say that it knows it not
+    os.environ.pop("RAY_AUTH_MODE", None)  # Ray rejects an empty value
     if where is None or where == "auto":
         return
     is_given = variable("RAY_AUTH_TOKEN") or variable("RAY_AUTH_TOKEN_PATH")

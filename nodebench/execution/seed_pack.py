@@ -16,7 +16,7 @@ from nodebench.spec import Trial
 from nodebench.store import Store
 from nodebench.store.rows import Row
 from nodebench.training.steps.cuda_graph import graph_of
-from nodebench.training.steps.step import Step, Taker, taken_by
+from nodebench.training.steps.step import Step, StepTaker, problem_of_taking
 from nodebench.training.steps.vmapped import Together
 from nodebench.training.trial import attempt
 
@@ -26,7 +26,9 @@ class Pack:
 
     def __init__(self, trials: Sequence[Trial], store: Store, options: RunOptions):
         self.trials, self._store, self._options = trials, store, options
-        self._taker: Taker | None = Together() if len(trials) > 1 else graph_of(trials[0], options)
+        self._taker: StepTaker | None = (
+            Together() if len(trials) > 1 else graph_of(trials[0], options)
+        )
         self.problems: dict[str, str] = {}
 
     def epochs(self) -> Generator[dict[str, Row], None, None]:
@@ -58,7 +60,10 @@ class Pack:
 
     def _take(self, upcoming: Mapping[str, Step]) -> None:
         """Takes the steps that can be taken faster than one by one, each by its training."""
-        if self._taker and (problem := taken_by(self._taker, list(upcoming.values()))):
+        if self._taker is None:
+            return
+        problem = problem_of_taking(self._taker, list(upcoming.values()))
+        if problem is not None:
             self._taker = None
             for trial_id in upcoming:
                 self._store.folder(trial_id).log(f"plain steps are used: {problem}")

@@ -38,7 +38,7 @@ from nodebench.training.machine import (
 )
 from nodebench.training.preparation import prepare_trial
 from nodebench.training.steps.cuda_graph import WARM_STEPS, graph_of
-from nodebench.training.steps.step import Step, Taker, taken_by
+from nodebench.training.steps.step import Step, StepTaker, problem_of_taking
 from nodebench.training.task import Task
 
 WARM_STEPS_OF_A_ROUND = 2
@@ -104,7 +104,7 @@ class _Clock:
     def __init__(self, trial: Trial, store: Store, options: RunOptions, data: _SharedData):
         self.trial, self.problem = trial, ""
         self._options = options
-        self._taker: Taker | None = None
+        self._taker: StepTaker | None = None
         self.device = data.device
         self._evaluations = EpochSums(torch.zeros((), device=self.device))
         self._seconds: list[float] = []
@@ -158,7 +158,7 @@ class _Clock:
         self._state.sums = sums
         for batch in itertools.islice(self._batches, steps):
             step = Step(self._state, self._task, batch)
-            if self._taker and taken_by(self._taker, [step]):
+            if self._taker and problem_of_taking(self._taker, [step]) is not None:
                 self._taker = None  # as a training does without it from then on
             step.take()
         synchronize(self.device)

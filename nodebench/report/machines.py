@@ -15,6 +15,7 @@ from nodebench.report.analysis.statistics import FEWEST_PAIRS, paired
 from nodebench.report.markdown import bold
 from nodebench.report.tables import CONFIGURATION, cell_text
 from nodebench.store import Result, Store
+from nodebench.store.rows import machine_text
 from nodebench.sweep import Sweep
 
 MACHINES_TITLE = "The same trial on other machines"
@@ -48,8 +49,8 @@ def machine_frame(sweep: Sweep, store: Store) -> pd.DataFrame:
                 TRIAL: trial.id,
                 CELL: sweep.cell_label(trial),
                 "seed": trial.spec.seed,
-                MACHINE: machine_text(theirs),
-                "machine_here": machine_text(ours),
+                MACHINE: _machine(theirs),
+                "machine_here": _machine(ours),
             }
             for place, result in ((HERE, ours), (THERE, theirs)):
                 row |= {f"outcome_{place}": str(result.outcome)}
@@ -59,16 +60,9 @@ def machine_frame(sweep: Sweep, store: Store) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def machine_text(result: Result) -> str:
-    """`AMD EPYC, 1 thread, torch 2.15.0`: what a run's seconds depend on."""
-    where = result.environments[-1] if result.environments else {}
-    threads = where.get("threads")
-    words = [
-        where.get("hardware"),
-        f"{threads} thread{'' if threads == 1 else 's'}" if threads else None,
-        f"torch {where['torch']}" if "torch" in where else None,
-    ]
-    return ", ".join(str(word) for word in words if word) or "unknown machine"
+def _machine(result: Result) -> str:
+    """What a run's seconds depend on."""
+    return machine_text(result.environments[-1] if result.environments else {})
 
 
 def machines_table(sweep: Sweep, frame: pd.DataFrame) -> pd.DataFrame:

@@ -49,6 +49,17 @@ def ending(point: Row) -> str:
     return str(point.get(ERRORS_OUTCOME, point["outcome"]))
 
 
+def machine_text(environment: Row) -> str:
+    """`AMD EPYC, 1 thread, torch 2.15.0`: what seconds depend on, as far as it is known."""
+    threads = environment.get("threads")
+    words = [
+        environment.get("hardware"),
+        f"{threads} thread{'' if threads == 1 else 's'}" if threads else None,
+        f"torch {environment['torch']}" if "torch" in environment else None,
+    ]
+    return ", ".join(str(word) for word in words if word) or "unknown machine"
+
+
 def machine_of(timing: Row) -> tuple[object, ...]:
     """The kind of machine that a timing is of: times of two kinds don't compare."""
     return tuple(timing[name] for name in ("hardware", "device", "threads", "torch"))

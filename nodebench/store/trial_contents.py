@@ -1,4 +1,4 @@
-"""Whether a trial's files hold what a trial's files hold; of trials that others have written."""
+"""Checks the contents of trial files that come from elsewhere."""
 
 from __future__ import annotations
 

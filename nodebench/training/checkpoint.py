@@ -29,7 +29,7 @@ from nodebench.training.task import Loss, Task
 
 
 class Hook(Protocol):
-    """What a training does besides, between the backward pass and the optimiser's step."""
+    """Work of a training between the backward pass and the optimizer's step."""
 
     def after_backward(
         self,

@@ -75,7 +75,7 @@ def reset_peak_memory(device: torch.device) -> None:
 
 
 def shortage(error: BaseException) -> str:
-    """What an error of too little memory says; Python's own says nothing."""
+    """The message of an out-of-memory error; Python's `MemoryError` has none of its own."""
     return str(error) or "Python ran out of memory: use a smaller batch or model, or fewer steps"
 
 

@@ -94,7 +94,7 @@ class Record:
         assert self._before is not None
         result = self._result(TrialOutcome.FINISHED, "")
         if not _agree(self._before.summary, result.summary):
-            self.folder.log("trained again to other numbers: points are evaluated anew")
+            self.folder.log("training again gave other numbers: all points are evaluated again")
             for path in (self.folder.evaluations_file, self.folder.trajectories_file):
                 path.unlink(missing_ok=True)
             self.folder.write_history(state.history)

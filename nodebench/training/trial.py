@@ -148,7 +148,7 @@ def _resume(
         folder.log(f"resumed after epoch {state.epoch}, iteration {state.iteration}")
         return state.epoch
     if record.was_finished:
-        folder.log("the checkpoint is missing: it is trained again, to be evaluated")
+        folder.log("the checkpoint is missing: trained again, to be evaluated")
     shorter = prepared.options.continues.get(trial.id)
     if shorter and (values := _end_of(store.folder(shorter), folder)):
         state.load(values, prepared.device)

@@ -6,7 +6,7 @@ import pytest
 import typer
 
 from nodebench import api
-from nodebench.cli.options import Place, Source, TrialFilter, grouped
+from nodebench.cli.options import BackendOptions, SelectionOptions, Source, grouped
 from nodebench.execution import launch
 from nodebench.store import Store
 from tests.support.tiny_sweeps import Quiet, tiny
@@ -16,7 +16,9 @@ def test_a_group_of_options_is_read_as_options_and_given_as_a_group():
     seen = []
 
     @grouped
-    def verb(source: Source, place: Place, part: TrialFilter, more: bool = False) -> None:
+    def verb(
+        source: Source, place: BackendOptions, part: SelectionOptions, more: bool = False
+    ) -> None:
         seen.append((source, place, part, more))
 
     assert [*inspect.signature(verb).parameters] == [
@@ -28,7 +30,12 @@ def test_a_group_of_options_is_read_as_options_and_given_as_a_group():
         app(["a.yaml", "--set", "seeds=[1]", "--cpu", "--shard", "1/2"])
     assert ended.value.code == 0
     assert seen == [
-        (Source("a.yaml", ["seeds=[1]"]), Place(cpu=True), TrialFilter(shard="1/2"), False)
+        (
+            Source("a.yaml", ["seeds=[1]"]),
+            BackendOptions(cpu=True),
+            SelectionOptions(shard="1/2"),
+            False,
+        )
     ]
 
 

@@ -14,7 +14,7 @@ from nodebench import api
 from nodebench.cli import progress
 from nodebench.cli.progress import ProgressMonitor
 from nodebench.cli.tally import Tally
-from nodebench.execution.launch import Outcome
+from nodebench.execution.launch import Launched
 from nodebench.execution.publishing import Published
 from nodebench.report.page import write_report_folder
 from nodebench.store import Result, Store
@@ -185,5 +185,5 @@ def test_a_launch_with_nothing_to_do_says_the_answer_that_is_known(tmp_path, mon
 
 def test_of_a_long_answer_the_first_lines_and_the_cost_are_said(tmp_path, capsys):
     lines = [f"Line {n}: text" for n in range(7)]
-    progress.say_answer(Outcome([], Published(answer=lines)))
+    progress.say_answer(Launched([], Published(answer=lines)))
     assert capsys.readouterr().out.splitlines() == [f"Line {n}: text" for n in (0, 1, 2, 3, 6)]

@@ -166,7 +166,7 @@ def test_the_table_says_on_which_machine_if_there_are_several(two_cells, load, t
     results, judged = frames.result_frame(sweep, store), pd.DataFrame()
     shown = both_tables(sweep, results, judged, frames.timing_frame(sweep, store))
     version = folder.timings()[0]["torch"]
-    assert list(shown[f"s/epoch on abacus, 1 threads, torch {version}"]) == ["1230", "–"]
+    assert list(shown[f"s/epoch on abacus, 1 thread, torch {version}"]) == ["1230", "–"]
     assert len([column for column in shown if column.startswith("s/epoch")]) == 2
     folder.add_timing({**folder.timings()[0], "torch": "another"})
     shown = both_tables(sweep, results, judged, frames.timing_frame(sweep, store))

@@ -20,7 +20,7 @@ from nodebench.spec.settings import flatten
 from nodebench.spec.solver import Solver
 from nodebench.spec.vocabulary import VERDICT_NUMBERS
 from nodebench.store import Result, Store
-from nodebench.store.rows import Row
+from nodebench.store.rows import Row, machine_text
 from nodebench.sweep import Sweep
 from nodebench.sweep.points import asked, points
 
@@ -153,7 +153,7 @@ def timing_frame(sweep: Sweep, store: Store) -> pd.DataFrame:
         {
             TRIAL: trial.id,
             **_cell_and_settings(sweep, trial),
-            "machine": f"{row['hardware']}, {row['threads']} threads, torch {row['torch']}",
+            "machine": machine_text(row),
             **row,
         }
         for trial in sweep.trials

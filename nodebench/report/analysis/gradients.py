@@ -22,8 +22,8 @@ COSTS = ("error", "memory", "seconds")
 FEWEST_STEPS = 3
 """Numbers of steps from which a power is fitted."""
 
-NOTHING = 0.02
-"""As large a part more of memory is no growth."""
+NO_GROWTH = 0.02
+"""Relative growth up to which memory counts as constant."""
 
 MOST_POWER = 4.0
 
@@ -70,7 +70,7 @@ def fitted_power(pairs: Sequence[tuple[float, float]]) -> float | None:
     if len(pairs) < FEWEST_STEPS:
         return None
     (n1, m1), (n2, m2), (n3, m3) = pairs[-FEWEST_STEPS:]
-    if m3 - m1 <= NOTHING * m1 or m2 <= m1:
+    if m3 - m1 <= NO_GROWTH * m1 or m2 <= m1:
         return 0.0
     low, high = 0.0, MOST_POWER
     while high - low > 1e-6:  # (n3^p - n2^p) / (n2^p - n1^p) grows with p

@@ -77,7 +77,7 @@ LINES_BY_SOLVER: list[Spec] = [
 """A line for each series and test solver; a circle marks the training solver."""
 
 CHART = "chart:"
-"""What the address of an image begins with in whose place a chart is drawn."""
+"""The prefix of image addresses that stand for a chart."""
 
 MOST_SHOWN = 12
 """Series that are switched on at first, where there are more."""

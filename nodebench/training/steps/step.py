@@ -67,15 +67,15 @@ CANNOT_TAKE = (
 """What torch raises of a step that it can neither batch nor capture, or has no memory for."""
 
 
-class Taker(Protocol):
+class StepTaker(Protocol):
     """Takes steps instead of their trainings, where that is faster."""
 
     def take(self, steps: Sequence[Step]) -> None:
         """Takes those that it can, and leaves the others as they are."""
 
 
-def taken_by(taker: Taker, steps: Sequence[Step]) -> str | None:
-    """Lets a taker take steps; gives its problem if it could not, which may come again.
+def problem_of_taking(taker: StepTaker, steps: Sequence[Step]) -> str | None:
+    """Lets a taker take steps; returns its problem if it could not, which may come again.
 
     Nothing of a step that failed is left: its own training takes it, or meets the failure.
     """
