@@ -116,8 +116,9 @@ of one forward and backward pass (other trials may have shared the machine). An 
 is too close to the reference's own to be told."""
 
 WAYS = """\
-A gradient is *exact* if it is within 1e-5 of backprop's through every solve that both took. Of
-adaptive steps, none differentiates the choice of their sizes, backprop's neither.
+A gradient is *exact* if it is within 1e-5 of backprop's through every solve with fixed steps, or
+with adaptive steps where there are no others. No gradient differentiates the choice of adaptive
+steps, but rounding moves them, and the gradient with them.
 Errors are those of dL/dθ against the ODE; for an exact gradient, they are the solver's. Memory
 and seconds are medians of the ratio to backprop with the same solver."""
 

@@ -190,9 +190,9 @@ def _is_surpassed(point: tuple[float, ...], others: Sequence[tuple[float, ...]])
 def ways(costs: pd.DataFrame) -> pd.DataFrame:
     """One row per way to a gradient, over all problems and solvers, the exact ones first.
 
-    `from_backprop` is the largest distance, `fixed` that under fixed steps and `adaptive` that
-    under others; `is_exact` is None where no distance is known. `of_memory` and `of_seconds` are
-    medians of ratios.
+    `fixed` is the largest distance from backprop's gradient under fixed steps, and `adaptive` that
+    under others, whose steps rounding moves; `from_backprop` is the former, or else the latter.
+    `is_exact` is None where neither is known. `of_memory` and `of_seconds` are medians of ratios.
     """
     is_fixed = costs[METHOD].map(lambda method: METHODS[method].kind == "fixed")
     costs = costs.assign(
@@ -202,7 +202,6 @@ def ways(costs: pd.DataFrame) -> pd.DataFrame:
     found = costs.groupby("way", sort=False).agg(
         error=("error", "median"),
         worst=("error", "max"),
-        from_backprop=("from_backprop", "max"),
         fixed=("fixed", "max"),
         adaptive=("adaptive", "max"),
         of_memory=("of_memory", "median"),
@@ -210,6 +209,7 @@ def ways(costs: pd.DataFrame) -> pd.DataFrame:
         failed=("failed", "sum"),
         n=("way", "size"),
     )
+    found["from_backprop"] = found["fixed"].fillna(found["adaptive"])
     is_exact = (found["from_backprop"] <= EXACT) & (found["failed"] == 0)
     is_known = found["from_backprop"].notna() | (found["failed"] > 0)
     found["is_exact"] = is_exact.astype(object).where(is_known, None)
