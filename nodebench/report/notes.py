@@ -120,7 +120,9 @@ A gradient is *exact* if it is within 1e-5 of backprop's through every solve wit
 with adaptive steps where there are no others. No gradient differentiates the choice of adaptive
 steps, but rounding moves them, and the gradient with them.
 Errors are those of dL/dθ against the ODE; for an exact gradient, they are the solver's. Memory
-and seconds are medians of the ratio to backprop with the same solver."""
+and seconds are medians of the ratio to backprop with the same solver. On a CPU, backprop through
+a small dense field or an image network is compiled as a whole, where most other gradients take
+their steps one by one: part of a ratio of seconds is this."""
 
 GRADIENT_COSTS = """\
 The error of dL/dθ against memory and seconds. Colours stand for gradient methods, markers for
