@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,13 +73,14 @@ def write_report_folder(sweep: Sweep, store: Store, folder: Path) -> Report:
     for name, frame in found.tables.items():  # of which `folder.FIRST` is the first
         write_table(name, frame, folder)
     write(folder / "sweep.yaml", sweep.text)
-    shutil.rmtree(folder / "figures", ignore_errors=True)
     page = folder / "README.md"
     figures, explored = Figures(found, store, folder / "figures"), Explored(found)
     lines = answer(found)
     sections = _sections(found, figures, explored, lines)
     undrawn = [*figures.problems, *write_page(sections, folder, explored)]
     write(page, joined(each for each in sections if not isinstance(each, HtmlOnly)))
+    # Only now: until then the page before this one shows them.
+    figures.remove_others()
     return Report(page, [plain_text(f"{what}: {text}") for what, text in lines], undrawn)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -107,6 +109,15 @@ class Figures:
             ),
         ):
             yield self._drawn(name, [], draw), text
+
+    def remove_others(self) -> None:
+        """Removes what is in the folder besides these figures, or the folder if there are none."""
+        drawn = {f"{name}.{ending}" for name in self.names for ending in style.FORMATS}
+        for path in list(self.folder.iterdir()) if self.folder.is_dir() else ():
+            if path.name not in drawn:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        with contextlib.suppress(OSError):  # it is not there, or not empty
+            self.folder.rmdir()
 
     def _drawn(
         self, what: str, nothing: FigureNames, draw: Callable[[], FigureNames]

@@ -32,13 +32,17 @@ def within_shares(axes: Axes, metric: str) -> None:
         axes.set_ylim(max(low, -0.02), min(high, 1.02))
 
 
+FORMATS = {"svg": "Date", "png": "Software"}
+"""The endings of a figure's files -> the metadata that would differ each time."""
+
+
 def save(figure: Figure, path: Path) -> None:
     """Writes a figure as SVG and PNG into one folder; both have the layout that is found once."""
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.draw_without_rendering()
     figure.set_layout_engine(None)
     box = figure.get_tightbbox().padded(mpl.rcParams["savefig.pad_inches"])
-    for ending, unwanted in (("svg", "Date"), ("png", "Software")):
+    for ending, unwanted in FORMATS.items():
         file = path.with_name(f"{path.name}.{ending}")
         figure.savefig(file, metadata={unwanted: None}, bbox_inches=box)
     plt.close(figure)
