@@ -80,23 +80,6 @@ def test_a_setting_is_shown_plainly(value, text):
     assert tables.cell_text(value) == text
 
 
-def test_a_report_keeps_the_figures_of_the_page_before_it_until_it_is_written(
-    made_up, tmp_path, monkeypatch
-):
-    sweep, store = made_up
-    folder = tmp_path / "report"
-    page = write_report_folder(sweep, store, folder).page
-    shown = set(re.findall(r"figures/[\w-]+\.svg", page.read_text()))
-    (folder / "figures" / "old.svg").write_text("of an earlier release")
-    monkeypatch.setattr("nodebench.report.page.write_page", lambda *_: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        write_report_folder(sweep, store, folder)
-    assert shown and all((folder / name).exists() for name in shown)
-    monkeypatch.undo()
-    write_report_folder(sweep, store, folder)
-    assert {f"figures/{path.name}" for path in (folder / "figures").glob("*.svg")} == shown
-
-
 def test_the_page_has_table_figures_failures_and_provenance(made_up, tmp_path):
     sweep, store = made_up
     page = write_report_folder(sweep, store, tmp_path / "report").page
