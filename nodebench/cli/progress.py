@@ -141,10 +141,13 @@ class ProgressMonitor:
         headline = self._headlines[trial_id]
         value = result.summary.get(headline)
         # A clock that was set back is not worth a negative duration.
-        seconds = f"{max(0.0, result.finished - result.started):.1f} s"
+        trained = f"{max(0.0, result.finished - result.started):.1f} s"
         if value is None or result.outcome != TrialOutcome.FINISHED:
-            return f"{result} in {seconds}: {result.reason}"
-        return f"{result}, {headline.replace('_', ' ')} {value:.4f}, {seconds}"
+            return f"{result} in {trained}: {result.reason}"
+        points = self._store.folder(trial_id).evaluations()
+        evaluated = sum(point.get("measuring_s", 0.0) for point in points)
+        text = f"{result}, {headline.replace('_', ' ')} {value:.4f}, trained in {trained}"
+        return f"{text}, evaluated in {evaluated:.1f} s" if points else text
 
     def _count(self) -> None:
         running = len(self._tasks)

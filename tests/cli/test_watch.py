@@ -150,6 +150,8 @@ def test_a_terminal_shows_what_is_done_the_best_and_failures_with_their_reason(t
             monitor.on_start(trial.id)
             store.folder(trial.id).create(trial)
             store.folder(trial.id).write_result(ending)
+            points = [{"outcome": "finished", "nfe": 0, "measuring_s": s} for s in (1.0, 1.5)]
+            store.folder(trial.id).write_evaluations(points)
             monitor.on_end(trial.id, None)
         monitor.on_start(sweep.trials[3].id)
         monitor._progress.refresh()
@@ -157,7 +159,8 @@ def test_a_terminal_shows_what_is_done_the_best_and_failures_with_their_reason(t
     assert "2 done, 1 failed, 1 running, 0 left" in shown
     assert "best so far: test accuracy 0.7500, plainode · s1" in shown
     assert "\x1b[31m[2/3] plainode · s2: DNF (diverged, epoch 4) in 1.0 s: loss is nan" in shown
-    assert "[1/3] plainode · s1: finished, test accuracy 0.7500, 1.0 s" in shown
+    assert "[1/3] plainode · s1: finished, test accuracy 0.7500, trained in 1.0 s" in shown
+    assert "trained in 1.0 s, evaluated in 2.5 s" in shown
 
 
 def test_the_answer_of_a_report_is_plain_text(tmp_path):
