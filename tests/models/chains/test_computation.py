@@ -112,6 +112,7 @@ def test_weights_that_a_transform_has_wrapped_are_torchs_own():
     torch.testing.assert_close(both[0], of(y))
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # torch's own use
 @pytest.mark.parametrize("method", ["rk4", "dopri5"])
 def test_transforms_around_a_solve_are_torchs_own(method, step_by_step):
     of, y = block(field(), method), images().detach()
