@@ -117,9 +117,8 @@ class _Meter:
         self.limits = prepared.options.limits
         assert trial.spec.solver is not None
         self.trained, self.span = trial.spec.solver, trial.spec.model.span
-        for block in ode_blocks(
-            self.model
-        ):  # which know better: of adaptation, of a user's own model
+        # The blocks know better: of adaptation, of a user's own model.
+        for block in ode_blocks(self.model):
             self.trained = block.solver
             self.span = None if self.span is None else block.t1
         self.hardware: str = environment(self.task.device)["hardware"]
@@ -192,9 +191,9 @@ class _Meter:
             reference, found = reference_solver(self.trial.spec), None
             try:
                 found = ReferenceSolves(self.model, self.task, reference)
-            except DeadlineExceeded:
-                raise
             except (TrialFailure, RuntimeError) as error:  # torch's, of a model bound to float32
+                if isinstance(error, DeadlineExceeded) or is_out_of_memory(error):
+                    raise
                 warnings.warn(f"the error of solves is not known: {error}", stacklevel=1)
             self._solver_errors[statistics] = found
         return self._solver_errors[statistics]

@@ -55,6 +55,7 @@ def test_errors_by_an_older_rule_are_measured_again_and_accuracies_kept(
 
 
 @pytest.mark.usefixtures("coarse_reference")
+@pytest.mark.parametrize("part", ["ReferenceSolves.under", "in_double"])
 @pytest.mark.parametrize(
     ("error", "more"),
     [
@@ -64,8 +65,9 @@ def test_errors_by_an_older_rule_are_measured_again_and_accuracies_kept(
     ids=["deadline", "memory"],
 )
 def test_errors_that_cannot_be_measured_leave_the_accuracy_and_are_asked_for_again_later(
-    error: Exception, more: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    error: Exception, more: dict[str, Any], part: str, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
     sweep, store = tiny(tmp_path, evaluate=BLOCK), Store(tmp_path / "runs")
     now = dataclasses.replace(options(sweep, tmp_path), limits=Limits(minutes=5))
     folder = store.folder(sweep.trials[0].id)
@@ -74,7 +76,7 @@ def test_errors_that_cannot_be_measured_leave_the_accuracy_and_are_asked_for_aga
         raise error
 
     with monkeypatch.context() as patch:
-        patch.setattr("nodebench.training.numerical_error.solves.ReferenceSolves.under", failing)
+        patch.setattr(f"nodebench.training.numerical_error.solves.{part}", failing)
         run_trial(sweep.trials[0], store, now)
     before = folder.evaluations()
     assert all(row["outcome"] == "finished" and "accuracy" in row for row in before)
