@@ -35,7 +35,7 @@ from nodebench.planning.diff import OTHER_CODE, Change, change, inputs, nearest
 from nodebench.planning.estimate import Cost, Forecast, slots
 from nodebench.planning.lookup import find
 from nodebench.planning.options import options_for
-from nodebench.planning.plan import Entry, for_entries, orphans
+from nodebench.planning.plan import Entry, options_for_entries, orphans
 from nodebench.planning.seed_packs import has_equal_steps, obstacle, packs
 from nodebench.planning.selection import chosen
 from nodebench.planning.warnings import doubts
@@ -99,7 +99,8 @@ def plan_text(sweep: Sweep, entries: Sequence[Entry], left: Mapping[str, str]) -
         share = "a measured share" if gpus == "auto" else f"{gpus:g}"
         lines.append(f"each trial uses {share} of a GPU; `run --cpu` uses none")
     todo = [entry for entry in entries if entry.missing]
-    missing, options = [entry.trial for entry in todo], for_entries(todo, options_for(sweep))
+    missing = [entry.trial for entry in todo]
+    options = options_for_entries(todo, options_for(sweep))
     if missing and sweep.resources.gpus:
         lines.append(recording_text(missing))
     if missing and sweep.resources.pack_seeds != 1:

@@ -24,7 +24,7 @@ from nodebench.planning import entries
 from nodebench.planning.freshness import is_tracked
 from nodebench.planning.lookup import find, load_sweep, sweep_path
 from nodebench.planning.options import options_for
-from nodebench.planning.plan import Entry, for_entries
+from nodebench.planning.plan import Entry, options_for_entries
 from nodebench.planning.selection import Selection
 from nodebench.spec import Trial
 from nodebench.store import Store
@@ -151,7 +151,7 @@ def _run(
     planned = entries(sweep, store, running, ids)
     todo = [entry for entry in planned if entry.missing and is_wanted(entry)]
     missing = [entry.trial for entry in todo]
-    running = for_entries(todo, running)
+    running = options_for_entries(todo, running)
     if publication.track and not (missing or publication.require_mlflow):
         publication = replace(publication, track=not is_tracked(sweep, store))
     inline = backend.is_inline(missing, running)

@@ -233,7 +233,7 @@ def _why_a_worker_failed(trial: Any) -> str:
     """The exception that its code raised, whose traceback Tune has written; else it was lost."""
     with contextlib.suppress(OSError, TypeError):  # of a trial that was never placed
         text = Path(trial.error_file).read_text(encoding="utf-8").rstrip()
-        if ", line " in text:
+        if ", line " in text:  # as a traceback has; a lost process leaves a sentence
             *_, last = text.splitlines()
             return f"its worker failed: {one_line(last)}"
     return "its worker was lost or could not start"

@@ -1,9 +1,9 @@
 """What a full disk can do without, and its removal: never a result that a sweep plans.
 
-Three kinds of files can be deleted: temporary files of killed processes; checkpoints of finished
-trials, which still count as finished without them; and trials no longer in any known sweep.
-A sweep is known by its copy in the store, as it was last launched, by every file that it was
-launched from and that is still there, or by a file in `sweeps/`.
+Three kinds of files can be deleted: temporary files of killed processes, and checkpoints that could
+not be read; checkpoints of finished trials, which still count as finished without them; and trials
+no longer in any known sweep. A sweep is known by its copy in the store, as it was last launched, by
+every file that it was launched from and that is still there, or by a file in `sweeps/`.
 """
 
 from __future__ import annotations

@@ -95,7 +95,7 @@ def entries(
     return found
 
 
-def for_entries(todo: Sequence[Entry], options: RunOptions) -> RunOptions:
+def options_for_entries(todo: Sequence[Entry], options: RunOptions) -> RunOptions:
     """The options of running these: which go on from a shorter training, and which are trained."""
     continues = {entry.trial.id: entry.continues for entry in todo if entry.continues}
     trained = frozenset(entry.trial.id for entry in todo if entry.is_trained)

@@ -105,9 +105,8 @@ def gradient_costs(sweep: Sweep, measured: pd.DataFrame, timed: pd.DataFrame) ->
     solver and gradient. `memory` and `seconds` are of a training step where all cells were timed
     and own gradients alone were measured, else of the samples that gradients are measured on.
     `of_memory` and `of_seconds` are in units of backprop's by the same solver, of the same cell
-    where it has both. `is_front` marks
-    those of a problem that no other surpasses in error, memory and seconds. Empty where one
-    gradient alone was measured.
+    where it has both. `is_front` marks those of a problem that no other surpasses in error, memory
+    and seconds. Empty where one gradient alone was measured.
     """
     if measured.empty:
         return measured
