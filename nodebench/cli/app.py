@@ -25,8 +25,24 @@ SPINS = "5000"
 """How often an idle thread looks for work before it sleeps: about 0.1 ms. GNU's own is 300,000."""
 
 
+PREPARE, RUN, RESULTS, STORE = "Prepare", "Run", "Look at results", "Exchange and clean up"
+"""The panels of `nodebench --help`."""
+
+ORDER = (
+    *("init", "sweeps", "schema", "data", "doctor"),
+    *("plan", "run", "status", "evaluate", "time"),
+    *("report", "logs", "why", "repro", "scoreboard", "ui"),
+    *("sync", "export", "import", "gc"),
+)
+"""The verbs as `nodebench --help` lists them: roughly in the order in which they are needed."""
+
+
 class _Verbs(TyperGroup):
     """The verbs; an interrupt ends any of them with a line and status 130."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """The names of the verbs, in the order of the help."""
+        return sorted(super().list_commands(ctx), key=ORDER.index)
 
     def invoke(self, ctx: Any) -> Any:
         """Runs the verb that was asked for."""

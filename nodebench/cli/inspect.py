@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from nodebench import api
-from nodebench.cli.app import app
+from nodebench.cli.app import RESULTS, RUN, app
 from nodebench.cli.options import (
     AsJson,
     Changes,
@@ -45,7 +45,7 @@ from nodebench.store.locations import default_store
 from nodebench.sweep import Sweep
 
 
-@app.command()
+@app.command(rich_help_panel=RUN)
 @grouped
 def plan(
     source: Source,
@@ -112,7 +112,7 @@ def plan_text(sweep: Sweep, entries: Sequence[Entry], left: Mapping[str, str]) -
     return "\n".join(lines)
 
 
-@app.command()
+@app.command(rich_help_panel=RESULTS)
 def why(
     trial: Annotated[str, typer.Argument(metavar="ID", help="A trial's id, or a prefix of it.")],
     source: Annotated[
@@ -139,7 +139,7 @@ def why(
         say(f"  {difference}")
 
 
-@app.command()
+@app.command(rich_help_panel=RESULTS)
 def report(
     source: SweepPath,
     reference: Annotated[
@@ -174,7 +174,7 @@ def report(
         err.print(f"a figure is missing in the report: {problem}", markup=False, highlight=False)
 
 
-@app.command()
+@app.command(rich_help_panel=RESULTS)
 def scoreboard() -> None:
     """Write reports/README.md: each published number and claim in sweeps/, next to our result."""
     say(str(api.write_scoreboard()))

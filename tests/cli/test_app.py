@@ -1,10 +1,12 @@
 """Tests of cli/app.py."""
 
 import os
+import re
 import subprocess
 import sys
 
 import pytest
+from typer.testing import CliRunner
 
 from nodebench.cli import app
 
@@ -26,3 +28,10 @@ def test_the_command_line_lets_idle_threads_rest_before_torch_is_loaded():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=free
     )
     assert done.stdout.split() == [app.SPINS, "False"]
+
+
+def test_the_help_lists_every_verb_in_the_order_in_which_they_are_needed():
+    text = CliRunner().invoke(app.app, ["--help"]).output
+    verbs = re.findall(r"^│ ([a-z]+) ", text, re.MULTILINE)
+    assert tuple(verbs) == app.ORDER
+    assert len(app.app.registered_commands) == len(app.ORDER)
