@@ -14,6 +14,7 @@ from nodebench.report.analysis.formatting import (
     magnitude,
     mean_and_interval,
     measured,
+    samples_text,
     unit,
 )
 from nodebench.report.tables import CONFIGURATION, cell_text, verdict_words
@@ -129,7 +130,7 @@ def robustness_table(frame: pd.DataFrame) -> pd.DataFrame:
         columns.append("batch_norm")
     if frame["test_size"].nunique(dropna=False) > 1:
         columns.append("test_size")
-        frame = frame.assign(test_size=[_test_size_text(size) for size in frame["test_size"]])
+        frame = frame.assign(test_size=[samples_text(size) for size in frame["test_size"]])
     # A tolerance and a multiple of the training tolerance can be the same, which counts once.
     frame = frame.drop_duplicates([TRIAL, METHOD, "test_size", "batch_norm", BUDGET])
     budgets = sorted(set(frame[BUDGET]))
@@ -140,10 +141,6 @@ def robustness_table(frame: pd.DataFrame) -> pd.DataFrame:
         values = {str(b): _headline_values(group[group[BUDGET] == b], n) for b in budgets}
         rows.append({**row, "n": str(n), **values})
     return pd.DataFrame(rows)
-
-
-def _test_size_text(test_size: float | None) -> str:
-    return "all" if test_size is None or pd.isna(test_size) else cell_text(test_size)
 
 
 def _headline_values(points: pd.DataFrame, n: int) -> str:

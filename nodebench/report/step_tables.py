@@ -13,6 +13,7 @@ from nodebench.report.analysis.formatting import (
     count_and_interval,
     mean_and_interval,
     measured,
+    samples_text,
     unit,
 )
 from nodebench.report.analysis.statistics import column
@@ -53,7 +54,7 @@ def batches_table(frame: pd.DataFrame) -> pd.DataFrame:
     ]
     keys = {CELL: CONFIGURATION, METHOD: "method", BUDGET: BUDGET, "step of": "step per",
             "batch_size": "batch size", **{name: name for name in varying}}  # fmt: skip
-    frame = frame.assign(test_size=frame["test_size"].map(_size_text))
+    frame = frame.assign(test_size=frame["test_size"].map(samples_text))
     rows = []
     for key, group in frame.groupby(list(keys), sort=False, dropna=False):
         done = group[group[OUTCOME] == TrialOutcome.FINISHED]
@@ -79,10 +80,6 @@ def _steps(done: pd.DataFrame, nfe: str) -> dict[str, str]:
     """Evaluations and steps per forward pass, and the spread of evaluations over samples."""
     counts = {"NFE": nfe, "accepted": "steps_accepted", "rejected": "steps_rejected", **OF_SAMPLES}
     return {name: _counted(column(done, each)) for name, each in counts.items()}
-
-
-def _size_text(samples: float | None) -> str:
-    return "all" if samples is None or pd.isna(samples) else f"{samples:g}"
 
 
 def _counted(values: pd.Series[float]) -> str:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from nodebench.report.analysis.formatting import count_and_interval, mean_and_interval
+from nodebench.report.analysis.formatting import count_and_interval, mean_and_interval, signed
 from nodebench.report.analysis.statistics import (
     alike,
     half_width,
@@ -137,3 +137,9 @@ def test_counts_that_agree_are_written_plainly():
 def test_an_interval_of_twice_the_seeds_is_narrower_by_student_s_t():
     # t(0.975): 4.3027 with 2 degrees of freedom, 2.5706 with 5.
     assert width_with(6, 3) == pytest.approx(2.5706 / 6**0.5 / (4.3027 / 3**0.5), rel=1e-4)
+
+
+def test_a_number_that_rounds_to_zero_has_no_minus():
+    assert mean_and_interval(pd.Series([-0.001]), 2) == "0.00"
+    assert (signed("accuracy", -1e-6), signed("mse", -1e-6)) == ("+0.00", "+0.0000")
+    assert signed("accuracy", -0.01) == "-1.00"

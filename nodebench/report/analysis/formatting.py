@@ -16,7 +16,7 @@ def mean_and_interval(values: pd.Series[float], digits: int) -> str:
     values = values.dropna()
     if values.empty:
         return NO_VALUE
-    mean = f"{values.mean():.{digits}f}"
+    mean = f"{values.mean():z.{digits}f}"
     return mean if len(values) == 1 else f"{mean} ± {half_width(values):.{digits}f}"
 
 
@@ -46,7 +46,7 @@ def unit(metric: str) -> str:
 
 def signed(metric: str, difference: float) -> str:
     """A difference of a metric that models are judged by, with its sign: accuracies in percent."""
-    return f"{100 * difference:+.2f}" if metric == "accuracy" else f"{difference:+.4f}"
+    return f"{100 * difference:+z.2f}" if metric == "accuracy" else f"{difference:+z.4f}"
 
 
 def margin_text(metric: str, margin: float) -> str:
@@ -68,3 +68,8 @@ def whole(values: pd.Series[float]) -> str:
     """The different values of a count, with thousands set apart."""
     counts = sorted(set(values.dropna().astype(int)))
     return " / ".join(f"{count:,}" for count in counts) or NO_VALUE
+
+
+def samples_text(samples: float | None) -> str:
+    """On how many samples of the test set a point was evaluated."""
+    return "all" if samples is None or pd.isna(samples) else f"{samples:.0f}"
