@@ -27,6 +27,8 @@ from nodebench.cli.options import (
 )
 from nodebench.cli.stream import err, say
 from nodebench.cli.text import counted, duration, line
+from nodebench.data.files import missing as missing_files
+from nodebench.data.files import remedy
 from nodebench.errors import InputError
 from nodebench.execution.costs import probed
 from nodebench.execution.runner import Backend
@@ -41,7 +43,7 @@ from nodebench.planning.selection import chosen
 from nodebench.planning.warnings import doubts
 from nodebench.spec import Trial
 from nodebench.store import Store
-from nodebench.store.locations import default_store
+from nodebench.store.locations import data_root, default_store
 from nodebench.sweep import Sweep
 
 
@@ -100,6 +102,7 @@ def plan_text(sweep: Sweep, entries: Sequence[Entry], left: Mapping[str, str]) -
         lines.append(f"each trial uses {share} of a GPU; `run --cpu` uses none")
     todo = [entry for entry in entries if entry.missing]
     missing = [entry.trial for entry in todo]
+    lines += missing_data_text(missing)
     options = options_for_entries(todo, options_for(sweep))
     if missing and sweep.resources.gpus:
         lines.append(recording_text(missing))
@@ -110,6 +113,13 @@ def plan_text(sweep: Sweep, entries: Sequence[Entry], left: Mapping[str, str]) -
     planned = counted(len(entries), "trial")
     lines.append(f"{sweep.name}: {planned}, {len(missing)} to run")
     return "\n".join(lines)
+
+
+def missing_data_text(trials: Sequence[Trial]) -> list[str]:
+    """A line for each data set whose files are not there, and what to do about it."""
+    root, data_sets = data_root(), [trial.spec.data for trial in trials]
+    lines = [f"{lacking}: {remedy(d)}" for d in data_sets if (lacking := missing_files(d, root))]
+    return list(dict.fromkeys(lines))
 
 
 @app.command(rich_help_panel=RESULTS)

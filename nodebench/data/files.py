@@ -152,7 +152,17 @@ def missing(settings: Settings, root: Path) -> str | None:
     lacking = [file for file in checksums if not (folder / file).is_file()]
     if folder.is_dir() and not lacking:
         return None
-    return f"`{name}` lacks {', '.join(lacking) or 'its files'} in `{folder}`"
+    if len(lacking) == len(checksums):
+        return f"`{name}` has no files in `{folder}`"
+    return f"`{name}` lacks {', '.join(lacking)} in `{folder}`"
+
+
+def remedy(settings: Settings) -> str:
+    """What to do about missing files of a data set."""
+    name = str(getattr(settings, "name", ""))
+    if FILES[name].download is None:
+        return f"copy the files there, or set NODEBENCH_DATA to their folder{FILES[name].otherwise}"
+    return f"the first run downloads them; `nodebench data {name}` downloads them now"
 
 
 def checksums_of(settings: Settings) -> Mapping[str, str]:
@@ -177,10 +187,10 @@ def _name_the_same_files(
 
 
 def _fetch(lacking: str, files: Files, folder: Path, root: Path) -> None:
-    what_to_do = "copy the data there, or let NODEBENCH_DATA name the folder that has it"
-    what_to_do += files.otherwise
+    to_do = "copy the files there, or set NODEBENCH_DATA to the folder that has them"
+    to_do += files.otherwise
     if files.download is None:
-        raise DataError(f"{lacking}, and this data set cannot be downloaded: {what_to_do}")
+        raise DataError(f"{lacking}, and this data set cannot be downloaded: {to_do}")
     try:
         require_writable(root)
         require_writable(folder)
@@ -190,8 +200,8 @@ def _fetch(lacking: str, files: Files, folder: Path, root: Path) -> None:
             files.download(root)
     except (OSError, RuntimeError, HTTPException) as error:
         raise DataError(
-            f"{lacking}, and downloading it failed ({' '.join(str(error).split())}). Connect "
-            f"this machine to the internet, or {what_to_do}"
+            f"{lacking}, and the download failed: connect this machine to the internet, {to_do}. "
+            f"The cause: {' '.join(str(error).split())}"
         ) from error
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from nodebench.data.files import FILES, missing, prepare
+from nodebench.data.files import FILES, missing, prepare, remedy
 from nodebench.errors import DataError, ResourceError, TrackingError
 from nodebench.execution.ray_cluster import address, quieten, temporary_folder
 from nodebench.files import require_writable
@@ -191,12 +191,8 @@ def _data_sets(case: Case) -> Iterator[Finding]:
 def _data_set(data: Settings, root: Path) -> Finding:
     name = str(getattr(data, "name", ""))
     if lacking := missing(data, root):
-        if FILES[name].download is None:
-            return Finding(
-                "problem", lacking, "copy the data there, or set NODEBENCH_DATA to its folder"
-            )
-        cure = f"the first run downloads it; `nodebench data {name}` downloads it now"
-        return Finding("warning", lacking, cure)
+        level: Level = "warning" if FILES[name].download else "problem"
+        return Finding(level, lacking, remedy(data))
     try:
         folder = prepare(data, root)
     except DataError as error:

@@ -112,8 +112,15 @@ def test_nothing_is_downloaded_into_a_folder_that_is_marked_read_only(
 
 
 def test_a_data_set_that_cannot_be_downloaded_says_so(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"lacks train.csv, test.csv .* cannot be downloaded"):
+    with pytest.raises(DataError, match=r"has no files in .* cannot be downloaded"):
         loaded(tmp_path, name="agnews-small")
+
+
+def test_some_missing_files_are_named(tmp_path: Path) -> None:
+    settings = DATASETS["agnews-small"](name="agnews-small", **WRITERS["agnews-small"](tmp_path))
+    assert files.missing(settings, tmp_path) is None
+    path_of(tmp_path, "agnews-small", "test.csv").unlink()
+    assert "lacks test.csv in" in str(files.missing(settings, tmp_path))
 
 
 def test_missing_files_are_downloaded_once_and_print_nothing(
@@ -188,7 +195,7 @@ def test_ag_news_is_fetched_into_torchtexts_folder(
     assert len(loaded(tmp_path / "data", name="agnews", **settings).train) == 60
     assert path_of(tmp_path / "data", "agnews", "train.csv").is_file()
     path_of(tmp_path, "agnews", "test.csv").unlink()
-    with pytest.raises(DataError, match=r"downloading it failed \(HTTP Error 404"):
+    with pytest.raises(DataError, match=r"the download failed.*The cause: HTTP Error 404"):
         loaded(tmp_path / "other", name="agnews", **settings)
 
 
@@ -200,7 +207,7 @@ def test_tiny_imagenet_is_fetched_as_an_archive_that_is_verified(
         str(tmp_path / "tiny-imagenet-200"), "zip", tmp_path, "tiny-imagenet-200"
     )
     monkeypatch.setattr(download, "TINY_IMAGENET", f"{website}tiny-imagenet-200.zip")
-    with pytest.raises(DataError, match="downloading it failed"):
+    with pytest.raises(DataError, match="the download failed"):
         loaded(tmp_path / "data", name="tiny-imagenet", **settings)
     md5 = hashlib.md5(Path(archive).read_bytes()).hexdigest()
     monkeypatch.setattr(download, "TINY_IMAGENET_MD5", md5)
