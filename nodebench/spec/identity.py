@@ -106,6 +106,12 @@ REVISIONS: tuple[Revision, ...] = (
         "choose their steps too: sums in another order",
         _is_convolved_at_tensor_times,
     ),
+    Revision(
+        10,
+        "the derivatives of the regularizer `taylor` are nested products in t, y and the "
+        "derivatives before, no longer of a polynomial: sums in another order",
+        lambda spec: spec.train.regularize is not None and spec.train.regularize.taylor is not None,
+    ),
 )
 """The changes of results, the newest last. Trials hold the number of the last that affects them."""
 

@@ -265,7 +265,9 @@ def test_dropout_inside_f_is_the_same_in_the_evaluations_for_terms() -> None:
         torch.manual_seed(5)
         return block.f(s, y0 + s * dy)
 
-    expected = directional(along, torch.zeros((), dtype=torch.float64), torch.ones(()).double())
+    expected = directional(
+        along, (torch.zeros((), dtype=torch.float64),), (torch.ones(()).double(),)
+    )
     torch.testing.assert_close(
         found.terms["taylor"], expected.square().sum(1).mean(), rtol=1e-12, atol=0
     )
@@ -315,7 +317,7 @@ def test_a_first_derivative_in_forward_mode_warns_of_nothing() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         x = torch.tensor(2.0)
-        assert directional(lambda x: x**3, x, torch.ones(())).item() == 12.0
+        assert directional(lambda x: x**3, (x,), (torch.ones(()),)).item() == 12.0
 
 
 def test_every_regularizer_of_a_sweep_file_has_code() -> None:

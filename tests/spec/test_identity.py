@@ -67,6 +67,13 @@ def test_a_revision_renames_the_trials_that_it_affects_and_no_others():
     minima = {"data": "three-minima", "model": {"name": "plainode", "field": "simple"}}
     assert numerics(trial(**minima, solver={"method": "euler", "steps": 2}).spec) == 6
     assert numerics(trial(data="spiral", model="neuralode").spec) == 5
+    euler = {"method": "euler", "steps": 2}
+    for regularizer, number in (
+        ({"taylor": {"weight": 0.1, "order": 2}}, 10),
+        ({"kinetic": 0.1}, 4),
+    ):
+        train = {"regularize": regularizer}
+        assert numerics(trial(**images, solver=euler, train=train).spec) == number
     assert [each.number for each in REVISIONS] == sorted({each.number for each in REVISIONS})
 
 

@@ -11,10 +11,12 @@ from torch import Tensor
 from torch.func import jvp
 
 
-def directional(function: Callable[[Tensor], Tensor], at: Tensor, direction: Tensor) -> Tensor:
+def directional(
+    function: Callable[..., Tensor], at: tuple[Tensor, ...], direction: tuple[Tensor, ...]
+) -> Tensor:
     """The derivative of a function at a point in a direction; it can be differentiated again."""
     _load_decompositions()
-    found: Tensor = jvp(function, (at,), (direction,))[1]
+    found: Tensor = jvp(function, at, direction)[1]
     return found
 
 

@@ -32,6 +32,6 @@ class JacobianNorm(Regularizer):
         noise = noise.to(y0)
 
         def product(f: FieldCall, t: float | Tensor, y: Tensor, _dy: Tensor) -> Tensor:
-            return directional(lambda y: f(t, y), y, noise)
+            return directional(lambda y: f(t, y), (y,), (noise,))
 
         return product

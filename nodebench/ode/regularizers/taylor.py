@@ -35,32 +35,22 @@ class TaylorDerivative(Regularizer):
 def derivative(f: FieldCall, t: float | Tensor, y: Tensor, dy: Tensor, order: int) -> Tensor:
     """The derivative of an `order` of the solution through (t, y), whose first one is dy.
 
-    With the first k known, the next is dᵏ/dsᵏ at s = 0 of f along their Taylor polynomial, by k
-    nested products in forward mode.
+    The k-th derivative of f along the solution is a function of t, y and the solution's first k
+    derivatives, each of which changes at the rate of the next: one more product in forward mode.
     """
+    time = t if isinstance(t, Tensor) else y.new_full((), t)
     known = [dy]
-    start = y.new_zeros(())
+    along: Callable[..., Tensor] = f
     while len(known) < order:
-        along = _along(f, t, y, tuple(known))
-        for _ in range(len(known)):
-            along = _by_time(along)
-        known.append(along(start))
+        along = _by_time(along)
+        known.append(along(time, y, *known))
     return known[-1]
 
 
-def _along(
-    f: FieldCall, t: float | Tensor, y: Tensor, derivatives: tuple[Tensor, ...]
-) -> Callable[[Tensor], Tensor]:
-    """F of time t + s along the polynomial with these derivatives at s = 0."""
+def _by_time(along: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """The derivative by time of a function of t, y and the solution's first k derivatives."""
 
-    def at(s: Tensor) -> Tensor:
-        moved = torch.zeros_like(y)
-        for number in range(len(derivatives), 0, -1):  # Horner
-            moved = (moved + derivatives[number - 1]) * (s / number)
-        return f(t + s, y + moved)
+    def derived(t: Tensor, y: Tensor, *derivatives: Tensor) -> Tensor:
+        return directional(along, (t, y, *derivatives[:-1]), (torch.ones_like(t), *derivatives))
 
-    return at
-
-
-def _by_time(along: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    return lambda s: directional(along, s, torch.ones_like(s))
+    return derived

@@ -236,7 +236,7 @@ def test_transforms_are_torchs_own():
     f, y = field(), images().detach()
     each = torch.func.vmap(lambda one: f(0.7, one))(torch.stack([y, y + 1]))
     torch.testing.assert_close(each[1], f(0.7, y + 1))
-    along = directional(lambda one: f(0.7, one), y, torch.ones_like(y))
+    along = directional(lambda one: f(0.7, one), (y,), (torch.ones_like(y),))
     step = 1e-6
     slope = (f(0.7, y + step) - f(0.7, y - step)) / (2 * step)
     torch.testing.assert_close(along, slope, rtol=1e-5, atol=1e-5)

@@ -81,7 +81,7 @@ def test_transforms_and_other_layouts_are_torchs_own():
     assert torch.equal(ours(contiguous), torchs(contiguous))
     each = torch.func.vmap(ours)(torch.stack([x, x + 1]))
     torch.testing.assert_close(each[1], torchs(x + 1))
-    along = directional(ours, x, torch.ones_like(x))
+    along = directional(ours, (x,), (torch.ones_like(x),))
     assert along.abs().max().item() < 1e-9  # a shift of all does nothing
 
 
