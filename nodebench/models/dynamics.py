@@ -7,21 +7,23 @@ from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules import module as global_hooks
 
 from nodebench.models.chains.chain import Chain
 from nodebench.models.chains.images import are_compiled, is_plain
 from nodebench.models.chains.operation import Operation, Rectifier
 from nodebench.models.chains.solve import ChainSolve
 from nodebench.models.layers.batch_norm import KeptStatistics, can_scale
-from nodebench.models.layers.conv import Convolution, can_convolve
+from nodebench.models.layers.conv import Conv2d, Convolution, can_convolve
 from nodebench.models.layers.factory import LayerFactory
-from nodebench.models.layers.group_norm import Normalization, can_normalize
+from nodebench.models.layers.group_norm import GroupNorm, Normalization, can_normalize
 from nodebench.ode.dense.field import DenseField, is_dense
-from nodebench.ode.field import Field, WholeSolve
+from nodebench.ode.field import Field, Series, WholeSolve, has_hooks, is_unchanged
+from nodebench.ode.regularizers.taylor_mode import RULES, Affine, convolution, group_norm, series_of
 from nodebench.ode.tile_size import TILE_ROWS
 from nodebench.ode.weight_cache import once_per_solve
 from nodebench.spec.vocabulary import DYNAMICS
+
+LAYER_RULES = {**RULES, Conv2d.forward: convolution, GroupNorm.forward: group_norm}
 
 
 class TimeConv(Field):
@@ -46,6 +48,18 @@ class TimeConv(Field):
     def parts(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """The filters of y, and the convolution of a channel of ones, [1, outputs, ...]."""
         return once_per_solve(self, y.shape[2:], lambda: self._parts(y))
+
+    def series(self, t: float | Tensor, rate: float) -> Series:
+        """The series of the convolution over [t + rate s; y(s)]."""
+        times = iter((t, rate) if rate else (t,))
+
+        def linear(y: Tensor, bias: Tensor | None) -> Tensor:
+            filters, of_time = self.parts(y)
+            out: Tensor = self.conv._conv_forward(y, filters, bias)
+            time = next(times, None)
+            return out if time is None else out.add_(of_time * time)
+
+        return Affine(linear, self.conv.bias)
 
     def _parts(self, y: Tensor) -> tuple[Tensor, Tensor]:
         of_time, filters = torch.split(self.conv.weight, [1, y.shape[1]], dim=1)
@@ -101,11 +115,17 @@ class Dynamics(Field):
 
     def whole_solve(self, y0: Tensor, /) -> WholeSolve | None:
         """By a chain of all layers."""
-        is_own = type(self).forward is Dynamics.forward and "forward" not in vars(self)
         layers = list(self._chains(y0))
-        if is_own and not _has_hooks(self) and len(layers) == 1 and isinstance(layers[0], Chain):
+        if len(layers) == 1 and isinstance(layers[0], Chain) and is_unchanged(self, Dynamics):
             return ChainSolve(layers[0])
         return None
+
+    def series(self, t: float | Tensor, rate: float, /) -> Series | None:
+        """By the rules of all layers."""
+        if not is_unchanged(self, Dynamics):
+            return None
+        over_time = {TimeConv.forward: lambda layer: layer.series(t, rate)}
+        return series_of(self.layers, {**LAYER_RULES, **over_time})
 
     def _chains(self, y: Tensor) -> Iterable[Chain | nn.Module]:
         """The layers, in chains where they can be."""
@@ -124,7 +144,7 @@ def _as_number(t: float | Tensor) -> float | Tensor:
 
 def _chained(layers: Iterable[nn.Module], y: Tensor) -> Iterator[Chain | nn.Module]:
     """The layers, in chains where they can be."""
-    active = (each for each in layers if not isinstance(each, nn.Identity) or _has_hooks(each))
+    active = (each for each in layers if not isinstance(each, nn.Identity) or has_hooks(each))
     pairs = [(layer, _operation(layer, y)) for layer in active]
     for can_chain, group in itertools.groupby(pairs, lambda pair: pair[1] is not None):
         alone, operations = zip(*group, strict=True)
@@ -136,7 +156,7 @@ def _chained(layers: Iterable[nn.Module], y: Tensor) -> Iterator[Chain | nn.Modu
 
 def _operation(layer: nn.Module, y: Tensor) -> Operation | None:
     """What a layer does as a part of a chain; None if torch does it, as where it has hooks."""
-    if _has_hooks(layer):
+    if has_hooks(layer):
         return None
     if isinstance(layer, TimeConv) and can_convolve(layer.conv, y, of_time=1):
         return Convolution(layer.conv, y, *layer.parts(y))
@@ -147,17 +167,6 @@ def _operation(layer: nn.Module, y: Tensor) -> Operation | None:
     if can_scale(layer, y):
         return KeptStatistics(layer)
     return Normalization(layer) if can_normalize(layer, y) else None
-
-
-def _has_hooks(layer: nn.Module) -> bool:
-    """Whether somebody listens to a layer's calls or gradients."""
-    kinds = (
-        global_hooks._global_forward_hooks, global_hooks._global_forward_pre_hooks,
-        global_hooks._global_backward_hooks, global_hooks._global_backward_pre_hooks,
-        layer._forward_hooks, layer._forward_pre_hooks,
-        layer._backward_hooks, layer._backward_pre_hooks,
-    )  # fmt: skip
-    return any(kinds)
 
 
 class Autonomous(Field):
@@ -171,6 +180,12 @@ class Autonomous(Field):
         """dy/dt."""
         out: Tensor = self.g(y)
         return out
+
+    def series(self, _t: float | Tensor, _rate: float, /) -> Series | None:
+        """By the rules of all layers."""
+        if isinstance(self.g, nn.Sequential) and is_unchanged(self, Autonomous):
+            return series_of(self.g)
+        return None
 
 
 def autonomous(g: nn.Sequential) -> nn.Module:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from torch import Tensor, nn
+from torch.nn.modules import module as global_hooks
 
 from nodebench.errors import FieldError
 from nodebench.ode.adaptive.counts import StepCounts
@@ -17,6 +18,13 @@ from nodebench.spec.solver import Solver
 
 Norm = Callable[[State], Tensor]
 """Of a state, or of errors in the form of one: a number without dimensions."""
+
+
+Series = Callable[[Tensor], Tensor]
+"""What is given the Taylor coefficients of a path one after the other, and gives those of f on it.
+
+A path y(s) = Σ yₖ sᵏ has the coefficients y₀, y₁, and so on.
+"""
 
 
 class Field(nn.Module):
@@ -33,6 +41,10 @@ class Field(nn.Module):
 
     def whole_solve(self, _y0: Tensor, /) -> WholeSolve | None:
         """What solves from such a state as one operation of autograd, if anything does."""
+        return None
+
+    def series(self, _t: float | Tensor, _rate: float, /) -> Series | None:
+        """The series of f(t + rate s, y(s)); None if there are no rules for its layers."""
         return None
 
 
@@ -102,6 +114,23 @@ class OverStates:
     def __call__(self, t: float | Tensor, y: State) -> State:
         """(dy/dt,)."""
         return (self._f(t, y[0]),)
+
+
+def has_hooks(module: nn.Module) -> bool:
+    """Whether somebody listens to a module's calls or gradients."""
+    kinds = (
+        global_hooks._global_forward_hooks, global_hooks._global_forward_pre_hooks,
+        global_hooks._global_backward_hooks, global_hooks._global_backward_pre_hooks,
+        module._forward_hooks, module._forward_pre_hooks,
+        module._backward_hooks, module._backward_pre_hooks,
+    )  # fmt: skip
+    return any(kinds)
+
+
+def is_unchanged(module: nn.Module, kind: type[nn.Module]) -> bool:
+    """Whether a module does what its class of ours says: no own `forward`, and no hooks."""
+    is_own = type(module).forward is kind.forward and "forward" not in vars(module)
+    return is_own and not has_hooks(module)
 
 
 def ignored(*_: object) -> None:

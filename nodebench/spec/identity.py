@@ -74,6 +74,12 @@ def _is_convolved_at_tensor_times(spec: TrialSpec) -> bool:
     return any(method != "scipy_solver" for method in methods)
 
 
+def _has_derivatives(spec: TrialSpec) -> bool:
+    """Whether a regularizer differentiates f."""
+    regularize = spec.train.regularize
+    return regularize is not None and bool(regularize.jacobian or regularize.taylor)
+
+
 REVISIONS: tuple[Revision, ...] = (
     Revision(4, "channels last, dense fields as one operation", lambda _spec: True),
     Revision(
@@ -108,9 +114,9 @@ REVISIONS: tuple[Revision, ...] = (
     ),
     Revision(
         10,
-        "the derivatives of the regularizer `taylor` are nested products in t, y and the "
-        "derivatives before, no longer of a polynomial: sums in another order",
-        lambda spec: spec.train.regularize is not None and spec.train.regularize.taylor is not None,
+        "the regularizers `jacobian` and `taylor` are computed by Taylor coefficients: sums in "
+        "another order, and right where torch's derivatives of batch and instance norms are not",
+        _has_derivatives,
     ),
 )
 """The changes of results, the newest last. Trials hold the number of the last that affects them."""

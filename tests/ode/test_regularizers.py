@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import statistics
 import warnings
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from nodebench.models.dynamics import Dynamics
 from nodebench.models.layers.factory import LayerFactory
 from nodebench.ode.block import ODEBlock, take_evaluations
+from nodebench.ode.field import Field as OwnField
 from nodebench.ode.regularizers.forward_mode import directional
 from nodebench.ode.regularizers.table import REGULARIZERS, Penalty, Regularizers
 from nodebench.ode.regularizers.taylor import derivative
@@ -38,7 +40,25 @@ class Linear(nn.Module):
         return y @ self.matrix.T
 
 
-class Forced(nn.Module):
+class Normed(nn.Module):
+    """f(t, y) of a user's own, with a norm of torch's that torch differentiates wrongly."""
+
+    def __init__(self, norm: nn.Module):
+        super().__init__()
+        self.first, self.norm = nn.Linear(3, 3).double(), norm.double()
+
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        return torch.tanh(self.norm(self.first(y)) + t)
+
+
+class Opaque(Dynamics):
+    """The same right-hand side, of which no rule is known."""
+
+    def forward(self, t: float | Tensor, y: Tensor) -> Tensor:
+        return super().forward(t, y)
+
+
+class Forced(OwnField):
     """f(t, y) = t³ y, whose derivatives along a solution have a part by time."""
 
     def forward(self, t: float | Tensor, y: Tensor) -> Tensor:
@@ -121,8 +141,21 @@ def loss_of(block: ODEBlock, y0: Tensor) -> Tensor:
     return found.added_to(y.square().sum())
 
 
-def test_the_gradient_of_a_regularized_loss_is_that_of_finite_differences() -> None:
-    block, y0 = ODEBlock(Field(), RK4, Gradient()), start().detach()
+@pytest.mark.parametrize(
+    "make",
+    [
+        Field,
+        lambda: Normed(nn.BatchNorm1d(3)),
+        lambda: Normed(nn.LayerNorm(3)),
+        lambda: Normed(nn.InstanceNorm1d(5)),
+    ],
+    ids=["tanh", "batch norm", "layer norm", "instance norm"],
+)
+def test_the_gradient_of_a_regularized_loss_is_that_of_finite_differences(
+    make: Callable[[], nn.Module],
+) -> None:
+    torch.manual_seed(4)
+    block, y0 = ODEBlock(make(), RK4, Gradient()), start(5).detach()
     loss_of(block, y0).backward()
     weight = block.f.first.weight
     direction = torch.randn(weight.shape, generator=torch.Generator().manual_seed(3)).double()
@@ -134,6 +167,24 @@ def test_the_gradient_of_a_regularized_loss_is_that_of_finite_differences() -> N
             weight.sub_(step * direction)
     slope = (sides[0] - sides[1]) / 2e-5
     torch.testing.assert_close((weight.grad * direction).sum(), slope, rtol=1e-8, atol=0)
+
+
+@pytest.mark.parametrize("norm", ["bn", "in", "ln"])
+def test_terms_are_the_same_with_and_without_rules_for_the_layers(norm: str) -> None:
+    found = []
+    for kind in (Dynamics, Opaque):
+        torch.manual_seed(4)
+        f = kind("prenorm", 4, LayerFactory(norm, "softplus")).double()
+        block = ODEBlock(f, Solver(method="rk4", steps=2), Gradient())
+        y0 = torch.randn(3, 4, 3, 3, dtype=torch.float64)
+        (terms, y), seen = penalty(block, y0, ALL_TERMS), block.f.layers[0]
+        terms.added_to(y.sum()).backward()
+        gradient = torch.cat([p.grad.flatten() for p in block.parameters()])
+        kept = [each.clone() for each in seen.buffers()]
+        found.append((list(terms.terms.values()), gradient, kept, terms.evaluations))
+    torch.testing.assert_close(*(each[:2] for each in found), rtol=1e-10, atol=1e-12)
+    assert all(map(torch.equal, found[0][2], found[1][2]))
+    assert found[0][3] == found[1][3] == 8 * 3
 
 
 BOUNDS = {"adjoint": 1e-4, "interpolated": 1e-4, "reversible": 1e-10}

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from nodebench.ode.dense.parts import Floats
-from nodebench.ode.field import Counted, Field, WholeSolve
+from nodebench.ode.field import Counted, Field, Series, WholeSolve, is_unchanged
 from nodebench.ode.fixed import steps
+from nodebench.ode.regularizers.taylor_mode import series_of
 from nodebench.ode.tableau import Tableau
 from nodebench.spec.solver import Solver
 
@@ -32,6 +33,10 @@ class DenseField(Field):
         """dy/dt."""
         out: Tensor = self.g(y)
         return out
+
+    def series(self, _t: float | Tensor, _rate: float, /) -> Series | None:
+        """By the rules of all layers."""
+        return series_of(self.g) if is_unchanged(self, DenseField) else None
 
     def whole_solve(self, y0: Tensor, /) -> WholeSolve | None:
         """In compiled code."""

@@ -32,6 +32,10 @@ class JacobianNorm(Regularizer):
         noise = noise.to(y0)
 
         def product(f: FieldCall, t: float | Tensor, y: Tensor, _dy: Tensor) -> Tensor:
-            return directional(lambda y: f(t, y), (y,), (noise,))
+            coefficient = f.series(t, 0.0)
+            if coefficient is None:
+                return directional(lambda y: f(t, y), (y,), (noise,))
+            coefficient(y)
+            return coefficient(noise)
 
         return product

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 import torch
 from torch import Tensor
 
+from nodebench.ode.field import Series
 from nodebench.spec.seed import stream
 
-FieldCall: TypeAlias = Callable[[float | Tensor, Tensor], Tensor]
-"""One more evaluation of f(t, y), for the regularizer alone: counted apart, and without traces."""
+
+class FieldCall(Protocol):
+    """Evaluations of f for a regularizer alone: counted apart, and without traces."""
+
+    def __call__(self, t: float | Tensor, y: Tensor, /) -> Tensor:
+        """f(t, y)."""
+
+    def series(self, t: float | Tensor, rate: float, /) -> Series | None:
+        """As `Field.series`; None if f has none. A coefficient after the first counts as f."""
+
 
 Integrand: TypeAlias = Callable[[FieldCall, float | Tensor, Tensor, Tensor], Tensor]
 """(f, t, y, dy/dt) -> a tensor of the state's shape, whose squares are summed for each sample."""

@@ -10,6 +10,7 @@ is as many times one of ours as the state has dimensions.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -35,8 +36,21 @@ class TaylorDerivative(Regularizer):
 def derivative(f: FieldCall, t: float | Tensor, y: Tensor, dy: Tensor, order: int) -> Tensor:
     """The derivative of an `order` of the solution through (t, y), whose first one is dy.
 
+    By Taylor coefficients where f has rules for them: y' = f, so that (k + 1) yₖ₊₁ = fₖ.
+    """
+    coefficient = f.series(t, 1.0)
+    if coefficient is None:
+        return _nested(f, t, y, dy, order)
+    for k in range(1, order + 1):
+        y = coefficient(y) / k
+    return math.factorial(order) * y
+
+
+def _nested(f: FieldCall, t: float | Tensor, y: Tensor, dy: Tensor, order: int) -> Tensor:
+    """The same in forward mode.
+
     The k-th derivative of f along the solution is a function of t, y and the solution's first k
-    derivatives, each of which changes at the rate of the next: one more product in forward mode.
+    derivatives, each of which changes at the rate of the next: one more product.
     """
     time = t if isinstance(t, Tensor) else y.new_full((), t)
     known = [dy]
