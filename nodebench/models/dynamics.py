@@ -13,17 +13,24 @@ from nodebench.models.chains.images import are_compiled, is_plain
 from nodebench.models.chains.operation import Operation, Rectifier
 from nodebench.models.chains.solve import ChainSolve
 from nodebench.models.layers.batch_norm import KeptStatistics, can_scale
-from nodebench.models.layers.conv import Conv2d, Convolution, can_convolve
+from nodebench.models.layers.conv import Conv2d, Convolution, can_convolve, convolved
 from nodebench.models.layers.factory import LayerFactory
 from nodebench.models.layers.group_norm import GroupNorm, Normalization, can_normalize
 from nodebench.ode.dense.field import DenseField, is_dense
 from nodebench.ode.field import Field, Series, WholeSolve, has_hooks, is_unchanged
-from nodebench.ode.regularizers.taylor_mode import RULES, Affine, convolution, group_norm, series_of
+from nodebench.ode.regularizers.taylor_mode import RULES, Affine, group_norm, series_of
 from nodebench.ode.tile_size import TILE_ROWS
 from nodebench.ode.weight_cache import once_per_solve
 from nodebench.spec.vocabulary import DYNAMICS
 
-LAYER_RULES = {**RULES, Conv2d.forward: convolution, GroupNorm.forward: group_norm}
+
+def _convolution(layer: Conv2d) -> Series:
+    weight = layer.weight
+    return Affine(lambda x, bias: convolved(layer, x, weight, bias), layer.bias)
+
+
+LAYER_RULES = {**RULES, Conv2d.forward: _convolution, GroupNorm.forward: group_norm}
+"""Those of torch's layers, and of ours."""
 
 
 class TimeConv(Field):
@@ -55,9 +62,8 @@ class TimeConv(Field):
 
         def linear(y: Tensor, bias: Tensor | None) -> Tensor:
             filters, of_time = self.parts(y)
-            out: Tensor = self.conv._conv_forward(y, filters, bias)
-            time = next(times, None)
-            return out if time is None else out.add_(of_time * time)
+            out, time = convolved(self.conv, y, filters, bias), next(times, None)
+            return out if time is None else out + of_time * time
 
         return Affine(linear, self.conv.bias)
 
@@ -159,9 +165,10 @@ def _operation(layer: nn.Module, y: Tensor) -> Operation | None:
     if has_hooks(layer):
         return None
     if isinstance(layer, TimeConv) and can_convolve(layer.conv, y, of_time=1):
-        return Convolution(layer.conv, y, *layer.parts(y))
+        filters, of_time = layer.parts(y)
+        return Convolution(layer.conv, y, filters, layer.conv.bias, of_time)
     if can_convolve(layer, y):
-        return Convolution(layer, y, layer.weight)
+        return Convolution(layer, y, layer.weight, layer.bias)
     if isinstance(layer, nn.ReLU):
         return Rectifier()
     if can_scale(layer, y):

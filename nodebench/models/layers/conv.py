@@ -41,8 +41,17 @@ class Conv2d(nn.Conv2d):
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002  # as torch calls it
         """[batch, inputs, height, width] -> [batch, outputs, ...]."""
         if are_compiled(input) and can_convolve(self, input):
-            return Chain([Convolution(self, input, self.weight)])(0.0, input)
+            return Chain([Convolution(self, input, self.weight, self.bias)])(0.0, input)
         return super().forward(input)
+
+
+def convolved(
+    conv: nn.Conv1d | nn.Conv2d, x: Tensor, weight: Tensor, bias: Tensor | None
+) -> Tensor:
+    """A convolution by another weight, which may lack that of the first channels, and bias."""
+    if are_compiled(x) and can_convolve(conv, x, of_time=conv.in_channels - x.shape[1]):
+        return Chain([Convolution(conv, x, weight, bias)])(0.0, x)
+    return conv._conv_forward(x, weight, bias)
 
 
 def can_convolve(conv: nn.Module, x: Tensor, of_time: int = 0) -> TypeGuard[nn.Conv2d]:
@@ -72,14 +81,21 @@ class Convolution(Operation):
     inputs, taps, taps]; of_time [1, outputs, rows, columns].
     """
 
-    def __init__(self, conv: nn.Conv2d, x: Tensor, weight: Tensor, of_time: Tensor | None = None):
-        self.weight, self.bias, self.of_time = weight, conv.bias, of_time
-        self.weights = [each for each in (weight, conv.bias, of_time) if each is not None]
+    def __init__(
+        self,
+        conv: nn.Conv2d,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        of_time: Tensor | None = None,
+    ):
+        self.weight, self.bias, self.of_time = weight, bias, of_time
+        self.weights = [each for each in (weight, bias, of_time) if each is not None]
         self._grid = self._stride, self._padding = conv.stride[0], int(conv.padding[0])
         self._taps = weight.shape[2]
         self._filters = _tiled(weight.detach())
         size = _size(x.shape[2:], self._taps, *self._grid)
-        self._summands = _summands(conv.bias, (*size, len(weight)), self._filters.dtype)
+        self._summands = _summands(bias, (*size, len(weight)), self._filters.dtype)
         self.pulls_whole_batches = not (
             self._stride == 1
             and self._padding < self._taps

@@ -126,26 +126,23 @@ class Softplus(Activation):
 
 
 class Standardized:
-    """Deviations from the mean over the standard deviation, both `over` some dimensions.
+    """Deviations from a `mean` over the standard deviation, which is of the same entries.
 
     With q the variance, the coefficients of r = q^(−1/2) follow from 2 q r' = −q' r.
     """
 
-    def __init__(self, eps: float, over: Callable[[int], Iterable[int]], groups: int | None = None):
-        """`over` is given the number of dimensions, of which `groups` make one more."""
-        self._eps, self._over, self._groups = eps, over, groups
+    def __init__(self, eps: float, mean: Callable[[Tensor], Tensor]):
+        self._eps, self._mean = eps, mean
         self._deviations: list[Tensor] = []
         self._variances: list[Tensor] = []
         self._inverses: list[Tensor] = []
 
     def __call__(self, x: Tensor) -> Tensor:
         """The next coefficient."""
-        parts = x if self._groups is None else x.unflatten(1, (self._groups, -1))
-        over = tuple(self._over(parts.dim()))
-        self._deviations.append(parts - parts.mean(over, keepdim=True))
-        variance = convolved(self._deviations, self._deviations).mean(over, keepdim=True)
+        self._deviations.append(x - self._mean(x))
+        variance = self._mean(convolved(self._deviations, self._deviations))
         self._inverses.append(self._inverse(variance))
-        return convolved(self._deviations, self._inverses).reshape_as(x)
+        return convolved(self._deviations, self._inverses)
 
     def _inverse(self, variance: Tensor) -> Tensor:
         order = len(self._inverses)
@@ -184,50 +181,58 @@ def _linear(layer: nn.Linear) -> Series:
     return Affine(lambda x, bias: F.linear(x, weight, bias), layer.bias)
 
 
-def convolution(layer: nn.Conv1d | nn.Conv2d) -> Series:
-    """A convolution's."""
+def _convolution(layer: nn.Conv1d | nn.Conv2d) -> Series:
     weight = layer.weight
     return Affine(lambda x, bias: layer._conv_forward(x, weight, bias), layer.bias)
 
 
-def _channel_norm(layer: Any, over: Callable[[int], Iterable[int]], groups: int | None) -> Series:
+def _channel_norm(layer: Any, mean: Callable[[Tensor], Tensor]) -> Series:
     scaled = Affine(lambda x, shift: _scaled_by_channel(x, layer.weight, shift), layer.bias)
-    return composed([Standardized(layer.eps, over, groups), scaled])
+    return composed([Standardized(layer.eps, mean), scaled])
 
 
-def _over_space(dimensions: int) -> Iterable[int]:
-    return range(2, dimensions)
+def _mean_of_channels(x: Tensor) -> Tensor:
+    """Of each sample and channel, [batch, channels, 1, ...]."""
+    return x.mean(tuple(range(2, x.dim())), keepdim=True) if x.dim() > 2 else x
 
 
-def _over_batch_and_space(dimensions: int) -> Iterable[int]:
-    return (0, *range(2, dimensions))
+def _mean_of_batch(x: Tensor) -> Tensor:
+    """Of each channel, [1, channels, 1, ...]."""
+    return x.mean((0, *range(2, x.dim())), keepdim=True)
 
 
 def group_norm(layer: nn.GroupNorm) -> Series:
     """A group norm's."""
-    return _channel_norm(layer, _over_space, layer.num_groups)
+    size = layer.num_channels // layer.num_groups
+
+    def mean(x: Tensor) -> Tensor:
+        of_channels = _mean_of_channels(x)  # first, since space is what takes time
+        of_groups = of_channels.view(len(x), -1, size).mean(2)
+        return of_groups.repeat_interleave(size, 1).view_as(of_channels)
+
+    return _channel_norm(layer, mean)
 
 
 def _layer_norm(layer: nn.LayerNorm) -> Series:
-    last = len(layer.normalized_shape)
+    last = tuple(range(-len(layer.normalized_shape), 0))
     scaled = Affine(lambda x, shift: _scaled(x, layer.weight, shift), layer.bias)
-    return composed([Standardized(layer.eps, lambda dims: range(dims - last, dims)), scaled])
+    return composed([Standardized(layer.eps, lambda x: x.mean(last, keepdim=True)), scaled])
 
 
 def _instance_norm(layer: Any) -> Series:
-    series, without_batch = _by_statistics(layer, _over_space), layer._get_no_batch_dim()
+    series, without_batch = _by_statistics(layer, _mean_of_channels), layer._get_no_batch_dim()
     return lambda x: series(x[None])[0] if x.dim() == without_batch else series(x)
 
 
 def _batch_norm(layer: Any) -> Series:
-    return _by_statistics(layer, _over_batch_and_space)
+    return _by_statistics(layer, _mean_of_batch)
 
 
-def _by_statistics(layer: Any, over: Callable[[int], Iterable[int]]) -> Series:
+def _by_statistics(layer: Any, mean_of_input: Callable[[Tensor], Tensor]) -> Series:
     """By the input's statistics in training, which updates none that are kept."""
     mean, variance = layer.running_mean, layer.running_var
     if layer.training or mean is None or variance is None:
-        return _channel_norm(layer, over, None)
+        return _channel_norm(layer, mean_of_input)
     scale = (variance + layer.eps).rsqrt()
     scale = scale if layer.weight is None else scale * layer.weight
     shift = -mean * scale if layer.bias is None else layer.bias - mean * scale
@@ -240,8 +245,8 @@ def _softplus(layer: nn.Softplus) -> Series | None:
 
 RULES: Mapping[Callable[..., Any], Rule] = {
     nn.Linear.forward: _linear,
-    nn.Conv1d.forward: convolution,
-    nn.Conv2d.forward: convolution,
+    nn.Conv1d.forward: _convolution,
+    nn.Conv2d.forward: _convolution,
     nn.ReLU.forward: lambda _layer: PiecewiseLinear(0.0),
     nn.LeakyReLU.forward: lambda layer: PiecewiseLinear(layer.negative_slope),
     nn.Sigmoid.forward: lambda _layer: Sigmoid(),
