@@ -5,8 +5,8 @@ normal, and one for each solve, which an adaptive method therefore sees as the s
 throughout. If samples depend on each other in f, as by batch norm, J is that of the whole batch.
 
 Source: Finlay, Jacobsen, Nurbekyan, Oberman 2020 (ICML), section 4. They take ‖εᵀ J‖², whose mean
-and variance are the same; J ε is a product in forward mode, which every gradient method can
-differentiate.
+and variance are the same; J ε, the Taylor coefficient of order 1 along y + s ε, is what every
+gradient method can differentiate.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ class TaylorDerivative(Regularizer):
 def derivative(f: FieldCall, t: float | Tensor, y: Tensor, dy: Tensor, order: int) -> Tensor:
     """The derivative of an `order` of the solution through (t, y), whose first one is dy.
 
-    By Taylor coefficients where f has rules for them: y' = f, so that (k + 1) yₖ₊₁ = fₖ.
+    By Taylor coefficients if f has rules for its layers: from y' = f, k yₖ = fₖ₋₁.
     """
     coefficient = f.series(t, 1.0)
     if coefficient is None:

@@ -1,7 +1,7 @@
 """Taylor coefficients of layers: those of g(y(s)) from those of y(s), one order after the other.
 
-The coefficient of order k costs a linear layer one map, and any other k products. Nested
-derivatives in forward mode would evaluate g as often as there are subsets of k directions.
+The coefficient of order k costs a linear layer one map, and any other about k products; k nested
+derivatives in forward mode cost 2ᵏ maps.
 
 Source: Griewank, Walther 2008, *Evaluating derivatives*, 2nd edition, chapter 13; of ODEs'
 solutions, Bettencourt, Johnson, Duvenaud 2019, *Taylor-mode automatic differentiation*.
@@ -63,7 +63,7 @@ class Activation:
         order = len(self._slopes)
         if order:
             self._inner.append(order * u)
-            v = convolved(self._inner, self._slopes) / order
+            v = product_coefficient(self._inner, self._slopes) / order
         else:
             v = self.value(u)
         self._slopes.append(self.slope(u, v))
@@ -95,7 +95,7 @@ class Sigmoid(Activation):
         """The next coefficient of constant + linear v − v²."""
         is_first = not self._values
         self._values.append(v)
-        w = self.linear * v - convolved(self._values, self._values)
+        w = self.linear * v - product_coefficient(self._values, self._values)
         return w + self.constant if is_first else w
 
 
@@ -140,9 +140,9 @@ class Standardized:
     def __call__(self, x: Tensor) -> Tensor:
         """The next coefficient."""
         self._deviations.append(x - self._mean(x))
-        variance = self._mean(convolved(self._deviations, self._deviations))
+        variance = self._mean(product_coefficient(self._deviations, self._deviations))
         self._inverses.append(self._inverse(variance))
-        return convolved(self._deviations, self._inverses)
+        return product_coefficient(self._deviations, self._inverses)
 
     def _inverse(self, variance: Tensor) -> Tensor:
         order = len(self._inverses)
@@ -150,10 +150,10 @@ class Standardized:
             return (variance + self._eps).rsqrt()
         self._variances.append(variance)
         shares = [(j / (2 * order) - 1) * q for j, q in enumerate(self._variances, 1)]
-        return convolved(shares, self._inverses) * self._inverses[0].square()
+        return product_coefficient(shares, self._inverses) * self._inverses[0].square()
 
 
-def convolved(left: Sequence[Tensor], right: Sequence[Tensor]) -> Tensor:
+def product_coefficient(left: Sequence[Tensor], right: Sequence[Tensor]) -> Tensor:
     """Σ leftᵢ rightₙ₋ᵢ, the last coefficient of a product."""
     products = map(operator.mul, left, reversed(right))
     return functools.reduce(operator.add, products)
@@ -240,7 +240,7 @@ def _by_statistics(layer: Any, mean_of_input: Callable[[Tensor], Tensor]) -> Ser
 
 
 def _softplus(layer: nn.Softplus) -> Series | None:
-    return Softplus() if layer.beta == 1 else None
+    return Softplus() if (layer.beta, layer.threshold) == (1, 20) else None
 
 
 RULES: Mapping[Callable[..., Any], Rule] = {
