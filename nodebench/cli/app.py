@@ -25,16 +25,15 @@ SPINS = "5000"
 """How often an idle thread looks for work before it sleeps: about 0.1 ms. GNU's own is 300,000."""
 
 
-PREPARE, RUN, RESULTS, STORE = "Prepare", "Run", "Look at results", "Exchange and clean up"
-"""The panels of `nodebench --help`."""
+PANELS: dict[str, tuple[str, ...]] = {
+    "Prepare": ("init", "sweeps", "schema", "data", "doctor"),
+    "Run": ("plan", "run", "status", "evaluate", "time"),
+    "Look at results": ("report", "logs", "why", "repro", "scoreboard", "ui"),
+    "Exchange and clean up": ("sync", "export", "import", "gc"),
+}
+"""What `nodebench --help` lists, in this order."""
 
-ORDER = (
-    *("init", "sweeps", "schema", "data", "doctor"),
-    *("plan", "run", "status", "evaluate", "time"),
-    *("report", "logs", "why", "repro", "scoreboard", "ui"),
-    *("sync", "export", "import", "gc"),
-)
-"""The verbs as `nodebench --help` lists them: roughly in the order in which they are needed."""
+PANEL_OF = {verb: panel for panel, verbs in PANELS.items() for verb in verbs}
 
 
 class _Verbs(TyperGroup):
@@ -42,7 +41,14 @@ class _Verbs(TyperGroup):
 
     def list_commands(self, ctx: Any) -> list[str]:
         """The names of the verbs, in the order of the help."""
-        return sorted(super().list_commands(ctx), key=ORDER.index)
+        return sorted(super().list_commands(ctx), key=list(PANEL_OF).index)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """A verb, with the panel in which the help lists it."""
+        command: Any = super().get_command(ctx, cmd_name)
+        if command is not None:
+            command.rich_help_panel = PANEL_OF[cmd_name]
+        return command
 
     def invoke(self, ctx: Any) -> Any:
         """Runs the verb that was asked for."""

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from nodebench import api
-from nodebench.cli.app import RESULTS, RUN, app
+from nodebench.cli.app import app
 from nodebench.cli.options import (
     AsJson,
     Changes,
@@ -47,7 +47,7 @@ from nodebench.store.locations import data_root, default_store
 from nodebench.sweep import Sweep
 
 
-@app.command(rich_help_panel=RUN)
+@app.command()
 @grouped
 def plan(
     source: Source,
@@ -122,7 +122,7 @@ def missing_data_text(trials: Sequence[Trial]) -> list[str]:
     return list(dict.fromkeys(lines))
 
 
-@app.command(rich_help_panel=RESULTS)
+@app.command()
 def why(
     trial: Annotated[str, typer.Argument(metavar="ID", help="A trial's id, or a prefix of it.")],
     source: Annotated[
@@ -149,7 +149,7 @@ def why(
         say(f"  {difference}")
 
 
-@app.command(rich_help_panel=RESULTS)
+@app.command()
 def report(
     source: SweepPath,
     reference: Annotated[
@@ -184,7 +184,7 @@ def report(
         err.print(f"a figure is missing in the report: {problem}", markup=False, highlight=False)
 
 
-@app.command(rich_help_panel=RESULTS)
+@app.command()
 def scoreboard() -> None:
     """Write reports/README.md: each published number and claim in sweeps/, next to our result."""
     say(str(api.write_scoreboard()))

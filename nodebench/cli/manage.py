@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nodebench import api
-from nodebench.cli.app import PREPARE, RESULTS, STORE, app
+from nodebench.cli.app import app
 from nodebench.cli.options import AsJson, Changes, SizeOption, Small, open_sweep
 from nodebench.cli.stream import err, say
 from nodebench.errors import DataError, StoreError, masked
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from nodebench.data.load import Census
 
 
-@app.command(rich_help_panel=PREPARE)
+@app.command()
 def data(
     names: Annotated[
         list[str], typer.Argument(metavar="NAME...", help=f"Any of {', '.join(DATASETS)}.")
@@ -53,7 +53,7 @@ def data(
     raise typer.Exit(2 if missing else 0)
 
 
-@app.command(rich_help_panel=RESULTS)
+@app.command()
 def logs(
     trial: Annotated[str, typer.Argument(metavar="ID", help="A trial's id, or a prefix of it.")],
     follow: Annotated[
@@ -73,7 +73,7 @@ def logs(
             time.sleep(0.5)
 
 
-@app.command(rich_help_panel=RESULTS)
+@app.command()
 def ui(
     source: Annotated[
         str | None, typer.Argument(metavar="SWEEP", help="Open this sweep's list of runs.")
@@ -102,7 +102,7 @@ def ui(
     os.execve(sys.executable, [sys.executable, *command], environment)
 
 
-@app.command(rich_help_panel=STORE)
+@app.command()
 def gc(
     checkpoints: Annotated[
         bool, typer.Option("--checkpoints", help="Include checkpoints of finished trials.")
@@ -155,7 +155,7 @@ def gc(
     raise typer.Exit(0 if fits else 1)
 
 
-@app.command(rich_help_panel=PREPARE)
+@app.command()
 def schema(
     markdown: Annotated[
         bool,
@@ -169,7 +169,7 @@ def schema(
     )
 
 
-@app.command(rich_help_panel=PREPARE)
+@app.command()
 def doctor(
     source: Annotated[
         str | None, typer.Argument(metavar="SWEEP", help="Also check what this sweep needs.")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nodebench.cli.app import RESULTS, RUN, app
+from nodebench.cli.app import app
 from nodebench.cli.interrupt import interruptible
 from nodebench.cli.options import (
     Changes,
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from nodebench.execution.reproduction import Comparison, Reproduction
 
 
-@app.command(rich_help_panel=RUN)
+@app.command()
 @grouped
 def time(
     source: Source,
@@ -66,7 +66,7 @@ def time(
     raise typer.Exit(1 if timed.problems or timed.published.report_problem else 0)
 
 
-@app.command(rich_help_panel=RESULTS)
+@app.command()
 def repro(
     source: SweepPath,
     trial: Annotated[str, typer.Argument(metavar="ID", help="A trial's id, or a prefix of it.")],

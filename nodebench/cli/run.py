@@ -11,7 +11,7 @@ import typer
 
 from nodebench import api
 from nodebench.cli import text
-from nodebench.cli.app import RUN, STORE, app
+from nodebench.cli.app import app
 from nodebench.cli.interrupt import interruptible
 from nodebench.cli.options import (
     BackendOptions,
@@ -39,7 +39,7 @@ from nodebench.store.rows import machine_text
 from nodebench.sweep import Sweep
 
 
-@app.command(rich_help_panel=RUN)
+@app.command()
 @grouped
 def run(
     source: Source,
@@ -67,7 +67,7 @@ def run(
     raise typer.Exit(_status(launched))
 
 
-@app.command(rich_help_panel=RUN)
+@app.command()
 @grouped
 def evaluate(
     source: Source,
@@ -98,7 +98,7 @@ def evaluate(
     raise typer.Exit(_status(launched))
 
 
-@app.command(rich_help_panel=STORE)
+@app.command()
 @grouped
 def sync(source: Source, folders: From = None, replace: ReplaceOther = False) -> None:
     """Write a sweep's missing entries to MLflow; --from first merges another machine's trials.

@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from nodebench import api
-from nodebench.cli.app import PREPARE, STORE, app
+from nodebench.cli.app import app
 from nodebench.cli.manage import size_text
 from nodebench.cli.options import AsJson, ReplaceOther, Source, grouped, sweep_names
 from nodebench.cli.stream import say
@@ -25,7 +25,7 @@ from nodebench.planning.lookup import Listed
 from nodebench.store.locations import default_store
 
 
-@app.command(rich_help_panel=PREPARE)
+@app.command()
 def sweeps(
     name: Annotated[
         str | None,
@@ -48,7 +48,7 @@ def sweeps(
         say(sweeps_text(lookup.list_sweeps(), width))
 
 
-@app.command(rich_help_panel=PREPARE)
+@app.command()
 def init(
     file: Annotated[
         Path,
@@ -62,7 +62,7 @@ def init(
     say(f"wrote `{path}`. Next: `nodebench plan {path}`, then `nodebench run {path}`")
 
 
-@app.command("export", rich_help_panel=STORE)
+@app.command("export")
 @grouped
 def export_sweep(
     source: Source,
@@ -95,7 +95,7 @@ def export_sweep(
     say(f"sha256 {digest}")
 
 
-@app.command("import", rich_help_panel=STORE)
+@app.command("import")
 def import_sweep(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A file from `nodebench export`.")],
     replace: ReplaceOther = False,

@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.text import Text
 
 from nodebench import api
-from nodebench.cli.app import RUN, app
+from nodebench.cli.app import app
 from nodebench.cli.inspect import detail, forecast_text, plan_json
 from nodebench.cli.options import AsJson, Source, grouped
 from nodebench.cli.stream import out, say
@@ -28,7 +28,7 @@ from nodebench.store.result import TrialState
 from nodebench.sweep import Sweep
 
 
-@app.command(rich_help_panel=RUN)
+@app.command()
 @grouped
 def status(
     source: Source,

@@ -19,6 +19,7 @@ from nodebench.files import require_writable, write
 from nodebench.spec.settings import Settings
 
 CHUNK_BYTES = 1 << 20
+COPY = "copy the files there, or set NODEBENCH_DATA to the data folder that has them"
 
 
 @dataclass(frozen=True)
@@ -153,7 +154,7 @@ def missing(settings: Settings, root: Path) -> str | None:
     if folder.is_dir() and not lacking:
         return None
     if len(lacking) == len(checksums):
-        return f"`{name}` has no files in `{folder}`"
+        return f"`{name}` has none of its files in `{folder}`"
     return f"`{name}` lacks {', '.join(lacking)} in `{folder}`"
 
 
@@ -161,7 +162,7 @@ def remedy(settings: Settings) -> str:
     """What to do about missing files of a data set."""
     name = str(getattr(settings, "name", ""))
     if FILES[name].download is None:
-        return f"copy the files there, or set NODEBENCH_DATA to their folder{FILES[name].otherwise}"
+        return COPY
     return f"the first run downloads them; `nodebench data {name}` downloads them now"
 
 
@@ -187,8 +188,7 @@ def _name_the_same_files(
 
 
 def _fetch(lacking: str, files: Files, folder: Path, root: Path) -> None:
-    to_do = "copy the files there, or set NODEBENCH_DATA to the folder that has them"
-    to_do += files.otherwise
+    to_do = COPY + files.otherwise
     if files.download is None:
         raise DataError(f"{lacking}, and this data set cannot be downloaded: {to_do}")
     try:

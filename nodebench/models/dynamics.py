@@ -17,8 +17,9 @@ from nodebench.models.layers.conv import Conv2d, Convolution, can_convolve, conv
 from nodebench.models.layers.factory import LayerFactory
 from nodebench.models.layers.group_norm import GroupNorm, Normalization, can_normalize
 from nodebench.ode.dense.field import DenseField, is_dense
-from nodebench.ode.field import Field, Series, WholeSolve, has_hooks, is_unchanged
-from nodebench.ode.regularizers.taylor_mode import RULES, Affine, group_norm, series_of
+from nodebench.ode.field import Field, WholeSolve, has_hooks, runs_as
+from nodebench.ode.taylor.rules import RULES, series_of, series_of_sequence
+from nodebench.ode.taylor.series import Affine, Series, made_at_first
 from nodebench.ode.tile_size import TILE_ROWS
 from nodebench.ode.weight_cache import once_per_solve
 from nodebench.spec.vocabulary import DYNAMICS
@@ -29,7 +30,7 @@ def _convolution(layer: Conv2d) -> Series:
     return Affine(lambda x, bias: convolved(layer, x, weight, bias), layer.bias)
 
 
-LAYER_RULES = {**RULES, Conv2d.forward: _convolution, GroupNorm.forward: group_norm}
+LAYER_RULES = {**RULES, Conv2d: _convolution, GroupNorm: RULES[nn.GroupNorm]}
 """Those of torch's layers, and of ours."""
 
 
@@ -57,15 +58,20 @@ class TimeConv(Field):
         return once_per_solve(self, y.shape[2:], lambda: self._parts(y))
 
     def series(self, t: float | Tensor, rate: float) -> Series:
-        """The series of the convolution over [t + rate s; y(s)]."""
-        times = iter((t, rate) if rate else (t,))
+        """The convolution over [t + rate s; y(s)] as a series."""
+        return made_at_first(lambda y: self._series(t, rate, y))
 
-        def linear(y: Tensor, bias: Tensor | None) -> Tensor:
-            filters, of_time = self.parts(y)
-            out, time = convolved(self.conv, y, filters, bias), next(times, None)
-            return out if time is None else out + of_time * time
+    def _series(self, t: float | Tensor, rate: float, y: Tensor) -> Series:
+        filters, of_time = self.parts(y)
+        start = of_time * t
+        if self.conv.bias is not None:
+            start = start + self.conv.bias.view(-1, *(1,) * (y.dim() - 2))
 
-        return Affine(linear, self.conv.bias)
+        def over_state(x: Tensor, of_time: Tensor | None) -> Tensor:
+            out = convolved(self.conv, x, filters, None)
+            return out if of_time is None else out + of_time
+
+        return Affine(over_state, start, of_time * rate if rate else None)
 
     def _parts(self, y: Tensor) -> tuple[Tensor, Tensor]:
         of_time, filters = torch.split(self.conv.weight, [1, y.shape[1]], dim=1)
@@ -122,15 +128,15 @@ class Dynamics(Field):
     def whole_solve(self, y0: Tensor, /) -> WholeSolve | None:
         """By a chain of all layers."""
         layers = list(self._chains(y0))
-        if len(layers) == 1 and isinstance(layers[0], Chain) and is_unchanged(self, Dynamics):
+        if len(layers) == 1 and isinstance(layers[0], Chain) and runs_as(self, Dynamics):
             return ChainSolve(layers[0])
         return None
 
     def series(self, t: float | Tensor, rate: float, /) -> Series | None:
         """By the rules of all layers."""
-        if not is_unchanged(self, Dynamics):
+        if not runs_as(self, Dynamics):
             return None
-        over_time = {TimeConv.forward: lambda layer: layer.series(t, rate)}
+        over_time = {TimeConv: lambda layer: layer.series(t, rate)}
         return series_of(self.layers, {**LAYER_RULES, **over_time})
 
     def _chains(self, y: Tensor) -> Iterable[Chain | nn.Module]:
@@ -190,9 +196,7 @@ class Autonomous(Field):
 
     def series(self, _t: float | Tensor, _rate: float, /) -> Series | None:
         """By the rules of all layers."""
-        if isinstance(self.g, nn.Sequential) and is_unchanged(self, Autonomous):
-            return series_of(self.g)
-        return None
+        return series_of_sequence(self.g) if runs_as(self, Autonomous) else None
 
 
 def autonomous(g: nn.Sequential) -> nn.Module:

@@ -14,17 +14,11 @@ from nodebench.errors import FieldError
 from nodebench.ode.adaptive.counts import StepCounts
 from nodebench.ode.fixed import State
 from nodebench.ode.tableau import Tableau
+from nodebench.ode.taylor.series import Series
 from nodebench.spec.solver import Solver
 
 Norm = Callable[[State], Tensor]
 """Of a state, or of errors in the form of one: a number without dimensions."""
-
-
-Series = Callable[[Tensor], Tensor]
-"""What is given the Taylor coefficients of a path one after the other, and gives those of f on it.
-
-A path y(s) = Σ yₖ sᵏ has the coefficients y₀, y₁, and so on.
-"""
 
 
 class Field(nn.Module):
@@ -44,7 +38,7 @@ class Field(nn.Module):
         return None
 
     def series(self, _t: float | Tensor, _rate: float, /) -> Series | None:
-        """The series of f(t + rate s, y(s)); None if there are no rules for its layers."""
+        """F(t + rate s, y(s)) as a series; None if there are no rules for its layers."""
         return None
 
 
@@ -117,7 +111,7 @@ class OverStates:
 
 
 def has_hooks(module: nn.Module) -> bool:
-    """Whether somebody listens to a module's calls or gradients."""
+    """Whether a module has forward or backward hooks, its own or global."""
     kinds = (
         global_hooks._global_forward_hooks, global_hooks._global_forward_pre_hooks,
         global_hooks._global_backward_hooks, global_hooks._global_backward_pre_hooks,
@@ -127,10 +121,10 @@ def has_hooks(module: nn.Module) -> bool:
     return any(kinds)
 
 
-def is_unchanged(module: nn.Module, kind: type[nn.Module]) -> bool:
-    """Whether a module does what its class of ours says: no own `forward`, and no hooks."""
-    is_own = type(module).forward is kind.forward and "forward" not in vars(module)
-    return is_own and not has_hooks(module)
+def runs_as(module: nn.Module, kind: type[nn.Module]) -> bool:
+    """Whether a module runs the `forward` of a class, and has no hooks."""
+    is_same = isinstance(module, kind) and type(module).forward is kind.forward
+    return is_same and "forward" not in vars(module) and not has_hooks(module)
 
 
 def ignored(*_: object) -> None:

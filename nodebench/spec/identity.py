@@ -74,10 +74,10 @@ def _is_convolved_at_tensor_times(spec: TrialSpec) -> bool:
     return any(method != "scipy_solver" for method in methods)
 
 
-def _has_derivatives(spec: TrialSpec) -> bool:
-    """Whether a regularizer differentiates f."""
-    regularize = spec.train.regularize
-    return regularize is not None and bool(regularize.jacobian or regularize.taylor)
+def _has_integrals(spec: TrialSpec) -> bool:
+    """Whether a regularizer is integrated along the solves."""
+    found = spec.train.regularize
+    return found is not None and any((found.kinetic, found.jacobian, found.taylor))
 
 
 REVISIONS: tuple[Revision, ...] = (
@@ -114,9 +114,9 @@ REVISIONS: tuple[Revision, ...] = (
     ),
     Revision(
         10,
-        "the regularizers `jacobian` and `taylor` are computed by Taylor coefficients: sums in "
-        "another order, and right where torch's derivatives of batch and instance norms are not",
-        _has_derivatives,
+        "`jacobian` and `taylor` are computed by Taylor coefficients, and rightly with batch and "
+        "instance norm; layers are compiled in solves with any term: sums in another order",
+        _has_integrals,
     ),
 )
 """The changes of results, the newest last. Trials hold the number of the last that affects them."""

@@ -31,7 +31,13 @@ def test_the_command_line_lets_idle_threads_rest_before_torch_is_loaded():
 
 
 def test_the_help_lists_every_verb_in_the_order_in_which_they_are_needed():
-    text = CliRunner().invoke(app.app, ["--help"]).output
-    verbs = re.findall(r"^│ ([a-z]+) ", text, re.MULTILINE)
-    assert tuple(verbs) == app.ORDER
-    assert len(app.app.registered_commands) == len(app.ORDER)
+    text = re.sub(r"\x1b\[[0-9;]*m", "", CliRunner().invoke(app.app, ["--help"]).output)
+    panels = {}
+    for panel, verb in re.findall(r"^╭─ (.*?) ─|^│ ([a-z]+) ", text, re.MULTILINE):
+        if panel:
+            verbs = panels[panel] = []
+        else:
+            verbs.append(verb)
+    del panels["Options"]
+    assert {panel: tuple(verbs) for panel, verbs in panels.items()} == app.PANELS
+    assert len(app.app.registered_commands) == len(app.PANEL_OF)

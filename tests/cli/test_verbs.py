@@ -225,16 +225,16 @@ def test_data_that_cannot_be_had_does_not_keep_the_rest_from_being_fetched(tmp_p
     done = command(tmp_path, "data", "agnews-small", "digits", env=environment)
     assert done.returncode == 2
     assert done.stdout.startswith("digits: 1,347 train")
-    assert f"`agnews-small` has no files in `{root}" in done.stderr
+    assert f"`agnews-small` has none of its files in `{root}" in done.stderr
     assert "Traceback" not in done.stderr
 
 
 def test_a_plan_says_which_data_is_missing_and_how_to_get_it(tmp_path):
     environment = {**os.environ, "NODEBENCH_DATA": str(tmp_path)}
     done = command(tmp_path, "plan", "mnist-solver", "--small", env=environment)
-    assert done.stdout.count("`mnist` has no files in") == 1
+    assert done.stdout.count("`mnist` has none of its files in") == 1
     assert "`nodebench data mnist` downloads them now" in done.stdout
-    assert "has no files" not in command(tmp_path, "plan", "quickstart").stdout
+    assert "none of its files" not in command(tmp_path, "plan", "quickstart").stdout
 
 
 def test_every_sweep_file_plans():

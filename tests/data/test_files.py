@@ -112,7 +112,7 @@ def test_nothing_is_downloaded_into_a_folder_that_is_marked_read_only(
 
 
 def test_a_data_set_that_cannot_be_downloaded_says_so(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"has no files in .* cannot be downloaded"):
+    with pytest.raises(DataError, match=r"has none of its files in .* cannot be downloaded"):
         loaded(tmp_path, name="agnews-small")
 
 

@@ -93,12 +93,12 @@ def test_little_room_is_said(case, monkeypatch, free, level):
 def test_data_that_cannot_be_downloaded_is_a_problem_and_other_data_a_warning(case, tmp_path):
     (mnist,) = check("data sets", about(case, tmp_path, name="mnist"))
     assert mnist.level == "warning"
-    assert "`mnist` has no files in" in mnist.found
+    assert "`mnist` has none of its files in" in mnist.found
     assert "`nodebench data mnist`" in mnist.cure
     base = {**TINY, "data": "agnews-small", "model": "odevdcnn"}
     (news,) = check("data sets", Case(case.store, case.data_root, tiny(tmp_path, base=base)))
     assert news.level == "problem"
-    assert "`agnews-small` has no files in" in news.found
+    assert "`agnews-small` has none of its files in" in news.found
     (digits,) = check("data sets", about(case, tmp_path, name="digits"))
     assert digits == Finding("ok", "`digits` needs no files")
 

@@ -5,27 +5,24 @@ from __future__ import annotations
 import functools
 import statistics
 import warnings
-from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from nodebench.models.dynamics import Dynamics
-from nodebench.models.layers.factory import LayerFactory
 from nodebench.ode.block import ODEBlock, take_evaluations
 from nodebench.ode.field import Field as OwnField
 from nodebench.ode.regularizers.forward_mode import directional
-from nodebench.ode.regularizers.table import REGULARIZERS, Penalty, Regularizers
+from nodebench.ode.regularizers.table import REGULARIZERS, Regularizers
 from nodebench.ode.regularizers.taylor import derivative
 from nodebench.spec.solver import Gradient, Solver
 from nodebench.spec.training import REGULARIZER_TERMS, Regularize
 from nodebench.spec.vocabulary import GRADIENTS
+from tests.support.regularized import ALL_TERMS, loss_of, penalty
 from tests.support.tiny_fields import RK4, Field, rk4_for, start
 
 FINE = Solver(method="rk4", steps=32)
 FINE_ADAPTIVE = Solver(method="dopri5", tol=1e-8)
-ALL_TERMS = {"kinetic": 0.3, "jacobian": 0.2, "taylor": {"order": 3, "weight": 0.1}}
 A = torch.tensor([[-0.5, 2.0, 0.1], [-1.0, -0.2, 0.4], [0.3, 0.0, 0.6]], dtype=torch.float64)
 
 
@@ -40,38 +37,11 @@ class Linear(nn.Module):
         return y @ self.matrix.T
 
 
-class Normed(nn.Module):
-    """f(t, y) of a user's own, with a norm of torch's that torch differentiates wrongly."""
-
-    def __init__(self, norm: nn.Module):
-        super().__init__()
-        self.first, self.norm = nn.Linear(3, 3).double(), norm.double()
-
-    def forward(self, t: Tensor, y: Tensor) -> Tensor:
-        return torch.tanh(self.norm(self.first(y)) + t)
-
-
-class Opaque(Dynamics):
-    """The same right-hand side, of which no rule is known."""
-
-    def forward(self, t: float | Tensor, y: Tensor) -> Tensor:
-        return super().forward(t, y)
-
-
 class Forced(OwnField):
     """f(t, y) = t³ y, whose derivatives along a solution have a part by time."""
 
     def forward(self, t: float | Tensor, y: Tensor) -> Tensor:
         return t**3 * y
-
-
-def penalty(
-    block: ODEBlock, y0: Tensor, settings: object, iteration: int = 0, seed: int = 0
-) -> tuple[Penalty, Tensor]:
-    regularizers = Regularizers(Regularize.model_validate(settings), seed)
-    with regularizers.of_step(block, iteration) as found:
-        y = block(y0)
-    return found, y
 
 
 def energy(matrix: Tensor, y0: Tensor) -> Tensor:
@@ -134,57 +104,6 @@ def test_derivatives_by_time_have_the_part_of_time_itself(order: int) -> None:
         4: 6 + 51 * t**4 + 18 * t**8 + t**12,
     }
     assert found.item() == pytest.approx(2 * by_order[order], rel=1e-12)
-
-
-def loss_of(block: ODEBlock, y0: Tensor) -> Tensor:
-    found, y = penalty(block, y0, ALL_TERMS)
-    return found.added_to(y.square().sum())
-
-
-@pytest.mark.parametrize(
-    "make",
-    [
-        Field,
-        lambda: Normed(nn.BatchNorm1d(3)),
-        lambda: Normed(nn.LayerNorm(3)),
-        lambda: Normed(nn.InstanceNorm1d(5)),
-    ],
-    ids=["tanh", "batch norm", "layer norm", "instance norm"],
-)
-def test_the_gradient_of_a_regularized_loss_is_that_of_finite_differences(
-    make: Callable[[], nn.Module],
-) -> None:
-    torch.manual_seed(4)
-    block, y0 = ODEBlock(make(), RK4, Gradient()), start(5).detach()
-    loss_of(block, y0).backward()
-    weight = block.f.first.weight
-    direction = torch.randn(weight.shape, generator=torch.Generator().manual_seed(3)).double()
-    with torch.no_grad():
-        sides = []
-        for step in (1e-5, -1e-5):
-            weight.add_(step * direction)
-            sides.append(loss_of(block, y0))
-            weight.sub_(step * direction)
-    slope = (sides[0] - sides[1]) / 2e-5
-    torch.testing.assert_close((weight.grad * direction).sum(), slope, rtol=1e-8, atol=0)
-
-
-@pytest.mark.parametrize("norm", ["bn", "in", "ln"])
-def test_terms_are_the_same_with_and_without_rules_for_the_layers(norm: str) -> None:
-    found = []
-    for kind in (Dynamics, Opaque):
-        torch.manual_seed(4)
-        f = kind("prenorm", 4, LayerFactory(norm, "softplus")).double()
-        block = ODEBlock(f, Solver(method="rk4", steps=2), Gradient())
-        y0 = torch.randn(3, 4, 3, 3, dtype=torch.float64)
-        (terms, y), seen = penalty(block, y0, ALL_TERMS), block.f.layers[0]
-        terms.added_to(y.sum()).backward()
-        gradient = torch.cat([p.grad.flatten() for p in block.parameters()])
-        kept = [each.clone() for each in seen.buffers()]
-        found.append((list(terms.terms.values()), gradient, kept, terms.evaluations))
-    torch.testing.assert_close(*(each[:2] for each in found), rtol=1e-10, atol=1e-12)
-    assert all(map(torch.equal, found[0][2], found[1][2]))
-    assert found[0][3] == found[1][3] == 8 * 3
 
 
 BOUNDS = {"adjoint": 1e-4, "interpolated": 1e-4, "reversible": 1e-10}
@@ -279,49 +198,6 @@ def test_a_state_without_a_batch_is_one_sample() -> None:
         states = block.trajectory(y0[0], (0.0, 0.5, 1.0))
     assert states.shape == (3, 3)
     torch.testing.assert_close(found.terms["kinetic"].detach(), energy(A, y0), rtol=1e-6, atol=0)
-
-
-@pytest.mark.parametrize("norm", ["gn", "bn", "ln+wn", "sn"])
-def test_norms_of_convolutions_learn_from_the_solve_alone(norm: str) -> None:
-    def trained(settings: object) -> tuple[Tensor, list[Tensor], bool]:
-        torch.manual_seed(0)
-        f = Dynamics("postnorm", 4, LayerFactory(norm, "softplus", 2))
-        block = ODEBlock(f, RK4, Gradient()).to(memory_format=torch.channels_last)
-        y0 = torch.randn(3, 4, 5, 5).to(memory_format=torch.channels_last)
-        found, y = penalty(block, y0, settings)
-        found.added_to(y.sum()).backward()
-        grads = [p.grad for p in block.parameters()]
-        return y, list(block.buffers()), all(g is not None and g.isfinite().all() for g in grads)
-
-    plain, regularized = trained({}), trained(ALL_TERMS)
-    assert torch.equal(plain[0], regularized[0])
-    for one, other in zip(plain[1], regularized[1], strict=True):
-        assert torch.equal(one, other)
-    assert plain[2] and regularized[2]
-
-
-def test_dropout_inside_f_is_the_same_in_the_evaluations_for_terms() -> None:
-    block = ODEBlock(Field(nn.Dropout(0.5)), Solver(method="euler", steps=1), Gradient())
-    y0 = start(50).detach()
-    torch.manual_seed(5)
-    found, y = penalty(block, y0, {"taylor": {"order": 2, "weight": 1.0}})
-    after = torch.rand(())
-    torch.manual_seed(5)
-    assert torch.equal(block(y0), y)
-    assert torch.equal(torch.rand(()), after)  # the stream went on as without regularizers
-    torch.manual_seed(5)
-    dy = block.f(0.0, y0)
-
-    def along(s: Tensor) -> Tensor:
-        torch.manual_seed(5)
-        return block.f(s, y0 + s * dy)
-
-    expected = directional(
-        along, (torch.zeros((), dtype=torch.float64),), (torch.ones(()).double(),)
-    )
-    torch.testing.assert_close(
-        found.terms["taylor"], expected.square().sum(1).mean(), rtol=1e-12, atol=0
-    )
 
 
 def ends(seed: int, iterations: int = 200) -> list[float]:

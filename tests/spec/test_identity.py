@@ -70,7 +70,8 @@ def test_a_revision_renames_the_trials_that_it_affects_and_no_others():
     euler = {"method": "euler", "steps": 2}
     for regularizer, number in (
         ({"taylor": {"weight": 0.1, "order": 2}}, 10),
-        ({"kinetic": 0.1}, 4),
+        ({"kinetic": 0.1}, 10),
+        ({"steer": 0.1}, 4),
     ):
         train = {"regularize": regularizer}
         assert numerics(trial(**images, solver=euler, train=train).spec) == number

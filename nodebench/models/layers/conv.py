@@ -48,8 +48,8 @@ class Conv2d(nn.Conv2d):
 def convolved(
     conv: nn.Conv1d | nn.Conv2d, x: Tensor, weight: Tensor, bias: Tensor | None
 ) -> Tensor:
-    """A convolution by another weight, which may lack that of the first channels, and bias."""
-    if are_compiled(x) and can_convolve(conv, x, of_time=conv.in_channels - x.shape[1]):
+    """The convolution with other filters, which may omit the first channels', and another bias."""
+    if are_compiled(x) and can_convolve(conv, x, of_time=conv.in_channels - weight.shape[1]):
         return Chain([Convolution(conv, x, weight, bias)])(0.0, x)
     return conv._conv_forward(x, weight, bias)
 

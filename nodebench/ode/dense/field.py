@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from nodebench.ode.dense.parts import Floats
-from nodebench.ode.field import Counted, Field, Series, WholeSolve, is_unchanged
+from nodebench.ode.field import Counted, Field, WholeSolve, runs_as
 from nodebench.ode.fixed import steps
-from nodebench.ode.regularizers.taylor_mode import series_of
 from nodebench.ode.tableau import Tableau
+from nodebench.ode.taylor.rules import series_of_sequence
+from nodebench.ode.taylor.series import Series
 from nodebench.spec.solver import Solver
 
 COMPILED_ACTIVATIONS: tuple[type[nn.Module], ...] = (nn.ReLU, nn.LeakyReLU, nn.Sigmoid, nn.Tanh)
@@ -36,7 +37,7 @@ class DenseField(Field):
 
     def series(self, _t: float | Tensor, _rate: float, /) -> Series | None:
         """By the rules of all layers."""
-        return series_of(self.g) if is_unchanged(self, DenseField) else None
+        return series_of_sequence(self.g) if runs_as(self, DenseField) else None
 
     def whole_solve(self, y0: Tensor, /) -> WholeSolve | None:
         """In compiled code."""

@@ -9,22 +9,19 @@ steps follow the errors of the state alone, as in the code of Finlay et al. 2020
 from __future__ import annotations
 
 import contextlib
-import functools
-import itertools
-from collections import abc
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.instancenorm import _InstanceNorm
 
-from nodebench.ode.field import Field, Series, slope
+from nodebench.ode.field import Field, slope
 from nodebench.ode.fixed import State
 from nodebench.ode.gradients.random_state import Generator
 from nodebench.ode.gradients.recorded_steps import is_random
+from nodebench.ode.regularizers.again import Again, norms_of
 from nodebench.ode.regularizers.regularizer import Integrand
-from nodebench.ode.regularizers.taylor_mode import RULES
 
 
 class Augmented(Field):
@@ -43,22 +40,22 @@ class Augmented(Field):
         on_evaluations: Callable[[int], None],
     ):
         super().__init__()
-        self.f, self._integrands, self.on_evaluations = f, integrands, on_evaluations
+        self.f, self._integrands, self._on_evaluations = f, integrands, on_evaluations
         self._shape, self._samples = y0.shape, len(y0) if y0.dim() > 1 else 1
         self._is_channels_last = y0.dim() == 4 and y0.is_contiguous(
             memory_format=torch.channels_last
         )
-        self.draws = Generator(y0) if is_random(f) else None
-        self.norms = [part for part in f.modules() if _is_norm(part)]
+        self._draws = Generator(y0) if is_random(f) else None
+        self._norms = norms_of(f)
 
     def forward(self, t: float | Tensor, rows: Tensor) -> Tensor:
         """(dy/dt, dq/dt) of every sample."""
         y = self._state(rows)
         if isinstance(t, Tensor) and t.dim():  # a time for each sample
             t = t.reshape(-1, *(1,) * (y.dim() - 1))
-        drawn = self.draws.state() if self.draws else None
+        mask = partial(self._drawn_as_before, self._draws.state() if self._draws else None)
         dy = slope(self.f, t, y)
-        again = _Again(self, drawn)
+        again = Again(self.f, self._norms, mask, self._on_evaluations)
         squares = [self._flat(g(again, t, y, dy)).square().sum(1) for g in self._integrands]
         return torch.cat([self._flat(dy), torch.stack(squares, 1)], 1)
 
@@ -86,62 +83,11 @@ class Augmented(Field):
         return y.reshape(self._samples, -1)
 
     def _state(self, rows: Tensor) -> Tensor:
-        y = rows[:, : self._numbers]
+        y = rows[:, : self._numbers].contiguous()  # compiled layers take no other
         if self._is_channels_last:
             batch, channels, height, width = self._shape
             return y.reshape(batch, height, width, channels).movedim(-1, 1)
         return y.reshape(self._shape)
 
-
-def _is_norm(part: nn.Module) -> bool:
-    """Whether a module is one of torch's norms that torch differentiates wrongly."""
-    is_known = type(part).forward in RULES and "forward" not in vars(part)
-    return is_known and isinstance(part, _BatchNorm | _InstanceNorm | nn.LayerNorm)
-
-
-class _Again:
-    """F once more: with the same dropout as before, and teaching its norms nothing."""
-
-    def __init__(self, of: Augmented, drawn: Tensor | None):
-        self._of, self._drawn = of, drawn
-
-    def __call__(self, t: float | Tensor, y: Tensor) -> Tensor:
-        of = self._of
-        of.on_evaluations(1)
-        draws = of.draws.back_at(self._drawn) if of.draws else contextlib.nullcontext()
-        with draws, _by_formulas(of.norms):
-            return slope(of.f, t, y)
-
-    def series(self, t: float | Tensor, rate: float, /) -> Series | None:
-        found = self._of.f.series(t, rate) if isinstance(self._of.f, Field) else None
-        if found is None:
-            return None
-        orders = itertools.count()
-
-        def counted(coefficient: Tensor) -> Tensor:
-            self._of.on_evaluations(min(next(orders), 1))
-            return found(coefficient)
-
-        return counted
-
-
-@contextlib.contextmanager
-def _by_formulas(norms: Sequence[nn.Module]) -> abc.Generator[None]:
-    """Meanwhile, norms are what their formulas say, and learn no statistics.
-
-    Of the second derivatives of torch's batch and layer norm, those that begin in forward mode are
-    wrong (pytorch issues 196699, 196700; measured in 2.15 of the gradient of a first one too).
-    """
-    for norm in norms:
-        norm.forward = functools.partial(_by_formula, norm)
-    try:
-        yield
-    finally:
-        for norm in norms:
-            del norm.forward
-
-
-def _by_formula(norm: nn.Module, x: Tensor) -> Tensor:
-    series = RULES[type(norm).forward](norm)
-    assert series is not None
-    return series(x)
+    def _drawn_as_before(self, drawn: Tensor | None) -> AbstractContextManager[None]:
+        return self._draws.back_at(drawn) if self._draws else contextlib.nullcontext()

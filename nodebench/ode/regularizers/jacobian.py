@@ -32,10 +32,10 @@ class JacobianNorm(Regularizer):
         noise = noise.to(y0)
 
         def product(f: FieldCall, t: float | Tensor, y: Tensor, _dy: Tensor) -> Tensor:
-            coefficient = f.series(t, 0.0)
-            if coefficient is None:
+            next_coefficient = f.series(t, 0.0)
+            if next_coefficient is None:
                 return directional(lambda y: f(t, y), (y,), (noise,))
-            coefficient(y)
-            return coefficient(noise)
+            next_coefficient(y)
+            return next_coefficient(noise)
 
         return product

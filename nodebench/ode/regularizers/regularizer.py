@@ -8,7 +8,7 @@ from typing import Protocol, TypeAlias
 import torch
 from torch import Tensor
 
-from nodebench.ode.field import Series
+from nodebench.ode.taylor.series import Series
 from nodebench.spec.seed import stream
 
 
@@ -19,7 +19,7 @@ class FieldCall(Protocol):
         """f(t, y)."""
 
     def series(self, t: float | Tensor, rate: float, /) -> Series | None:
-        """As `Field.series`; None if f has none. A coefficient after the first counts as f."""
+        """Like `Field.series`. Each coefficient after the first counts as one evaluation of f."""
 
 
 Integrand: TypeAlias = Callable[[FieldCall, float | Tensor, Tensor, Tensor], Tensor]

@@ -38,11 +38,11 @@ def derivative(f: FieldCall, t: float | Tensor, y: Tensor, dy: Tensor, order: in
 
     By Taylor coefficients if f has rules for its layers: from y' = f, k yₖ = fₖ₋₁.
     """
-    coefficient = f.series(t, 1.0)
-    if coefficient is None:
+    next_coefficient = f.series(t, 1.0)
+    if next_coefficient is None:
         return _nested(f, t, y, dy, order)
     for k in range(1, order + 1):
-        y = coefficient(y) / k
+        y = next_coefficient(y) / k
     return math.factorial(order) * y
 
 

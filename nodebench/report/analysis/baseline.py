@@ -174,7 +174,7 @@ def baseline_table(sweep: Sweep, found: Sequence[BaselineComparison]) -> pd.Data
                 "against": each.baseline,
                 f"difference{unit(metric)}": signed(metric, difference.mean),
                 "95 % interval": NO_VALUE if difference.has_no_interval else f"{low} to {high}",
-                "Cohen's d": NO_VALUE if math.isnan(effect) else f"{effect:.2f}",
+                "Cohen's d": NO_VALUE if math.isnan(effect) else f"{effect:z.2f}",
                 "p (Holm)": probability(each.p),
                 "pairs": str(difference.n),
                 "reading": str(each.reading),

@@ -190,7 +190,7 @@ class Compared:
         entry, difference = self.entry, float(self.ours.mean()) - self.entry.number
         if entry.metric == "parameters":
             return f"{difference:+,.0f}"
-        text, width = f"{difference * entry.scale:+.4g}", self.half_width
+        text, width = f"{difference * entry.scale:+z.4g}", self.half_width
         return text if math.isnan(width) else f"{text} ± {width * entry.scale:.3g}"
 
     @property

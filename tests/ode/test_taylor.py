@@ -10,11 +10,13 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 from nodebench.models.dynamics import Autonomous, Dynamics
+from nodebench.models.layers.conv import Conv2d, convolved
 from nodebench.models.layers.factory import LayerFactory
 from nodebench.ode.dense.field import DenseField
-from nodebench.ode.field import Field, Series
+from nodebench.ode.field import Field
 from nodebench.ode.regularizers.forward_mode import directional
-from nodebench.ode.regularizers.taylor_mode import RULES, series_of
+from nodebench.ode.taylor.rules import RULES, series_of
+from nodebench.ode.taylor.series import Series
 from nodebench.spec.vocabulary import ACTIVATIONS, DYNAMICS, NORM_WORDS
 
 ORDERS = 4
@@ -86,12 +88,13 @@ LAYERS = {
     "linear": nn.Linear(4, 4), "convolution": nn.Conv1d(4, 4, 3, padding=1),
     "weight norm": parametrizations.weight_norm(nn.Conv1d(4, 4, 3, padding=1)),
     "relu": nn.ReLU(), "leaky relu": nn.LeakyReLU(0.2), "sigmoid": nn.Sigmoid(), "tanh": nn.Tanh(),
-    "softplus": nn.Softplus(), "identity": nn.Identity(), "group norm": nn.GroupNorm(2, 4),
+    "softplus": nn.Softplus(), "steeper softplus": nn.Softplus(beta=3.0),
+    "identity": nn.Identity(), "group norm": nn.GroupNorm(2, 4),
     "layer norm": nn.LayerNorm(4), "plain layer norm": nn.LayerNorm(4, elementwise_affine=False),
-    "batch norm": nn.BatchNorm1d(4), "batch norm that is tested": nn.BatchNorm1d(4).eval(),
+    "batch norm": nn.BatchNorm1d(4), "batch norm in evaluation mode": nn.BatchNorm1d(4).eval(),
     "batch norm without statistics": nn.BatchNorm1d(4, affine=False, track_running_stats=False),
     "instance norm": nn.InstanceNorm1d(4),
-    "instance norm that scales": nn.InstanceNorm1d(4, affine=True),
+    "affine instance norm": nn.InstanceNorm1d(4, affine=True),
 }  # fmt: skip
 
 
@@ -114,7 +117,10 @@ def test_an_instance_norm_may_have_no_batch() -> None:
 
 
 def test_every_rule_is_tested() -> None:
-    assert {type(layer).forward for layer in LAYERS.values()} | {nn.Conv2d.forward} == RULES.keys()
+    of_images = {nn.Conv2d, nn.BatchNorm2d, nn.InstanceNorm2d}
+    assert {
+        kind for kind in RULES if kind in map(type, LAYERS.values())
+    } | of_images == RULES.keys()
 
 
 @pytest.mark.parametrize("norm", ["gn", "bn", "ln+wn", "in", "sn", "nf"])
@@ -157,6 +163,30 @@ def test_dense_fields_have_series() -> None:
         assert_alike(f.series(0.0, 1.0), by_forward_mode(f, 0.0, 1.0, given), given)
 
 
+@pytest.mark.parametrize("norm", ["gn", "ln+wn", "bn", "sn"])
+@pytest.mark.parametrize("name", ["preact", "postnorm", "prenorm"])
+def test_compiled_convolutions_give_the_coefficients_of_torch(name: str, norm: str) -> None:
+    given = [coefficient.detach().float() for coefficient in path(8, 16, 5, 5)]
+    found = []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        torch.manual_seed(2)
+        f = Dynamics(name, 16, LayerFactory(norm, "softplus")).to(memory_format=layout).eval()
+        series = f.series(0.3, 1.0)
+        assert series is not None
+        ours = [series(coefficient.to(memory_format=layout)) for coefficient in given]
+        sum(each.square().mean() for each in ours).backward()
+        gradients = [p.grad for p in f.parameters() if p.grad is not None]
+        found.append([*ours, *gradients])
+    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-5)
+
+
+def test_a_convolution_refuses_what_has_other_channels() -> None:
+    conv = Conv2d(16, 16, 3).to(memory_format=torch.channels_last)
+    x = torch.zeros(8, 8, 5, 5).to(memory_format=torch.channels_last)
+    with pytest.raises(RuntimeError, match="channels"):
+        convolved(conv, x, conv.weight, None)
+
+
 def test_what_has_code_of_its_own_has_no_series() -> None:
     class Mine(nn.Linear):
         def forward(self, x: Tensor) -> Tensor:
@@ -166,12 +196,18 @@ def test_what_has_code_of_its_own_has_no_series() -> None:
         def forward(self, t: float | Tensor, y: Tensor) -> Tensor:
             return super().forward(t, y) + 1
 
-    plain = nn.Sequential(nn.Linear(2, 2))
-    assert Autonomous(plain).series(0.0, 1.0) is not None
-    assert Autonomous(nn.Sequential(Mine(2, 2))).series(0.0, 1.0) is None
-    assert Autonomous(nn.Sequential(nn.Dropout())).series(0.0, 1.0) is None
-    assert Other(plain).series(0.0, 1.0) is None
-    handle = plain[0].register_forward_hook(lambda *_: None)
-    assert Autonomous(plain).series(0.0, 1.0) is None
-    handle.remove()
-    assert Autonomous(plain).series(0.0, 1.0) is not None
+    class Residual(nn.Sequential):
+        def forward(self, x: Tensor) -> Tensor:
+            return x + super().forward(x)
+
+    for g in (Mine(2, 2), nn.Dropout(), nn.Softshrink()):
+        assert Autonomous(nn.Sequential(g)).series(0.0, 1.0) is None
+    for kind in (Autonomous, DenseField):
+        assert kind(Residual(nn.Linear(2, 2))).series(0.0, 1.0) is None
+        plain = kind(nn.Sequential(nn.Linear(2, 2)))
+        for part in (plain, plain.g, plain.g[0]):
+            assert plain.series(0.0, 1.0) is not None
+            handle = part.register_forward_hook(lambda *_: None)
+            assert plain.series(0.0, 1.0) is None
+            handle.remove()
+    assert Other(nn.Sequential(nn.Linear(2, 2))).series(0.0, 1.0) is None

@@ -1,0 +1,1 @@
+"""Taylor coefficients of right-hand sides."""
