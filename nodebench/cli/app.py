@@ -25,7 +25,7 @@ SPINS = "5000"
 """How often an idle thread looks for work before it sleeps: about 0.1 ms. GNU's own is 300,000."""
 
 
-PANELS: dict[str, tuple[str, ...]] = {
+HELP_PANELS: dict[str, tuple[str, ...]] = {
     "Prepare": ("init", "sweeps", "schema", "data", "doctor"),
     "Run": ("plan", "run", "status", "evaluate", "time"),
     "Look at results": ("report", "logs", "why", "repro", "scoreboard", "ui"),
@@ -33,7 +33,7 @@ PANELS: dict[str, tuple[str, ...]] = {
 }
 """What `nodebench --help` lists, in this order."""
 
-PANEL_OF = {verb: panel for panel, verbs in PANELS.items() for verb in verbs}
+PANEL_OF = {verb: panel for panel, verbs in HELP_PANELS.items() for verb in verbs}
 
 
 class _Verbs(TyperGroup):

@@ -39,5 +39,5 @@ def test_the_help_lists_every_verb_in_the_order_in_which_they_are_needed():
         else:
             verbs.append(verb)
     del panels["Options"]
-    assert {panel: tuple(verbs) for panel, verbs in panels.items()} == app.PANELS
+    assert {panel: tuple(verbs) for panel, verbs in panels.items()} == app.HELP_PANELS
     assert len(app.app.registered_commands) == len(app.PANEL_OF)
