@@ -11,6 +11,7 @@ from nodebench.report.analysis.published import (
     PublishedNumber,
     about,
     compared_number,
+    compared_numbers,
     published_table,
     published_text,
     studies,
@@ -184,6 +185,19 @@ def test_counts_of_parameters_match_to_the_digits_that_are_printed(count, printe
 def test_parameters_are_text_as_printed(value):
     with pytest.raises(ValidationError, match="`value`"):
         number(value, metric="parameters")
+
+
+@pytest.mark.parametrize(("timed", "shown"), [({"timed_epoch_s": 3.0}, 3.0), ({}, 4.0)])
+def test_seconds_are_those_of_the_timing_pass_where_there_was_one(timed, shown):
+    sweep = load(SWEEPS / "mnist-resnet-odenet.yaml")
+    rows = [
+        {"trial": trial.id, "outcome": "finished", "epoch_s": 4.0, **timed}
+        for trial in sweep.trials
+    ]
+    found = compared_numbers(sweep, pd.DataFrame(rows), pd.DataFrame())
+    seconds = [each.ours for each in found if each.entry.metric == "epoch_s"]
+    assert seconds
+    assert {value for ours in seconds for value in ours} == {shown}
 
 
 def test_published_numbers_are_a_table_with_their_margins():

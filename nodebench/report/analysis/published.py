@@ -264,6 +264,12 @@ def published_text(sweep: str, spec: TrialSpec) -> str:
     return ", ".join(f"{entry}{marks[entry.metric]}" for entry in entries)
 
 
+def _by_trial(done: pd.DataFrame, metric: str) -> pd.Series[float]:
+    """A metric of each trial; seconds are those of the timing pass, if there was one."""
+    is_timed = metric == "epoch_s" and column(done, "timed_epoch_s").notna().any()
+    return column(done, "timed_epoch_s" if is_timed else metric)
+
+
 def compared_numbers(sweep: Sweep, frame: pd.DataFrame, judged: pd.DataFrame) -> list[Compared]:
     """Every published number of the sweep's cells, with ours and whether they match."""
     numbers: dict[tuple[str, str], tuple[PublishedNumber, list[str]]] = {}
@@ -274,7 +280,7 @@ def compared_numbers(sweep: Sweep, frame: pd.DataFrame, judged: pd.DataFrame) ->
     found = []
     for (cell, _), (entry, ids) in numbers.items():
         done = frame[frame[TRIAL].isin(ids) & (frame[OUTCOME] == TrialOutcome.FINISHED)]
-        ours = _at_the_limit(judged, ids) if entry.under else column(done, entry.metric)
+        ours = _at_the_limit(judged, ids) if entry.under else _by_trial(done, entry.metric)
         each = compared_number(cell, entry, ours.dropna(), why_not_comparable(sweep))
         found.append(replace(each, caveat=caveat(sweep, ids)))
     return found
