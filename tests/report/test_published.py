@@ -6,7 +6,9 @@ import pandas as pd
 import pytest
 from pydantic import ValidationError
 
+from nodebench.errors import TrialOutcome
 from nodebench.report.analysis.agreement import PublishedReading
+from nodebench.report.analysis.columns import OUTCOME, TRIAL
 from nodebench.report.analysis.published import (
     PublishedNumber,
     about,
@@ -191,7 +193,7 @@ def test_parameters_are_text_as_printed(value):
 def test_seconds_are_those_of_the_timing_pass_where_there_was_one(timed, shown):
     sweep = load(SWEEPS / "mnist-resnet-odenet.yaml")
     rows = [
-        {"trial": trial.id, "outcome": "finished", "epoch_s": 4.0, **timed}
+        {TRIAL: trial.id, OUTCOME: TrialOutcome.FINISHED, "epoch_s": 4.0, **timed}
         for trial in sweep.trials
     ]
     found = compared_numbers(sweep, pd.DataFrame(rows), pd.DataFrame())
