@@ -27,8 +27,7 @@ from nodebench.cli.options import (
 )
 from nodebench.cli.stream import err, say
 from nodebench.cli.text import counted, duration, line
-from nodebench.data.files import missing as missing_files
-from nodebench.data.files import remedy
+from nodebench.data import files
 from nodebench.errors import InputError
 from nodebench.execution.costs import probed
 from nodebench.execution.runner import Backend
@@ -117,9 +116,11 @@ def plan_text(sweep: Sweep, entries: Sequence[Entry], left: Mapping[str, str]) -
 
 def missing_data_text(trials: Sequence[Trial]) -> list[str]:
     """A line for each data set whose files are not there, and what to do about it."""
-    root, data_sets = data_root(), [trial.spec.data for trial in trials]
-    lines = [f"{lacking}: {remedy(d)}" for d in data_sets if (lacking := missing_files(d, root))]
-    return list(dict.fromkeys(lines))
+    root, data_sets = data_root(), files.distinct(trial.spec.data for trial in trials)
+    lacking = {
+        files.missing(data, root): data for data in data_sets
+    }  # a smaller `train_size` has the same
+    return [f"{what}: {files.remedy(data)}" for what, data in lacking.items() if what]
 
 
 @app.command()

@@ -7,7 +7,7 @@ import gzip
 import hashlib
 import sys
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from http.client import HTTPException
@@ -156,6 +156,12 @@ def missing(settings: Settings, root: Path) -> str | None:
     if len(lacking) == len(checksums):
         return f"`{name}` has none of its files in `{folder}`"
     return f"`{name}` lacks {', '.join(lacking)} in `{folder}`"
+
+
+def distinct(data_sets: Iterable[Settings]) -> list[Settings]:
+    """Data sets without repetitions. The seeds of a configuration share one object."""
+    objects = {id(each): each for each in data_sets}
+    return list({each.model_dump_json(): each for each in objects.values()}.values())
 
 
 def remedy(settings: Settings) -> str:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from nodebench.data.files import FILES, missing, prepare, remedy
+from nodebench.data.files import FILES, distinct, missing, prepare, remedy
 from nodebench.errors import DataError, ResourceError, TrackingError
 from nodebench.execution.ray_cluster import address, quieten, temporary_folder
 from nodebench.files import require_writable
@@ -177,8 +177,7 @@ def _data_sets(case: Case) -> Iterator[Finding]:
     """The files of a sweep's data sets, or of all whose folders are there: present, and whole."""
     data_sets: list[Settings]
     if case.sweep:
-        found = [trial.spec.data for trial in case.sweep.trials]
-        data_sets = list({data.model_dump_json(): data for data in found}.values())
+        data_sets = distinct(trial.spec.data for trial in case.sweep.trials)
     else:
         names = [name for name, files in FILES.items() if (case.data_root / files.folder).exists()]
         data_sets = [DATASETS[name](name=name) for name in names]

@@ -9,7 +9,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-from nodebench.data.files import prepare
+from nodebench.data.files import distinct, prepare
 from nodebench.errors import InputError, ResourceError
 from nodebench.execution.ray_cluster import address, require_answer, temporary_folder
 from nodebench.planning import RunOptions
@@ -63,7 +63,7 @@ def require_all(trials: Sequence[Trial], options: RunOptions, *, inline: bool) -
         _require_own_code(path, DATA_ARGUMENTS)
     for path in own & {trial.spec.model.name for trial in trials}:
         _require_own_code(path, MODEL_ARGUMENTS)
-    for data in {trial.spec.data.model_dump_json(): trial.spec.data for trial in trials}.values():
+    for data in distinct(trial.spec.data for trial in trials):
         prepare(data, options.data_root)
     _require_weights(trials, options.data_root)
 

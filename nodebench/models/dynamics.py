@@ -18,7 +18,7 @@ from nodebench.models.layers.factory import LayerFactory
 from nodebench.models.layers.group_norm import GroupNorm, Normalization, can_normalize
 from nodebench.ode.dense.field import DenseField, is_dense
 from nodebench.ode.field import Field, WholeSolve, has_hooks, runs_as
-from nodebench.ode.taylor.rules import RULES, series_of, series_of_sequence
+from nodebench.ode.taylor.rules import RULES, of_channels, series_of, series_of_sequence
 from nodebench.ode.taylor.series import Affine, Series, made_at_first
 from nodebench.ode.tile_size import TILE_ROWS
 from nodebench.ode.weight_cache import once_per_solve
@@ -65,7 +65,7 @@ class TimeConv(Field):
         filters, of_time = self.parts(y)
         start = of_time * t
         if self.conv.bias is not None:
-            start = start + self.conv.bias.view(-1, *(1,) * (y.dim() - 2))
+            start = start + of_channels(self.conv.bias, y)
 
         def over_state(x: Tensor, of_time: Tensor | None) -> Tensor:
             out = convolved(self.conv, x, filters, None)
@@ -136,8 +136,7 @@ class Dynamics(Field):
         """By the rules of all layers."""
         if not runs_as(self, Dynamics):
             return None
-        over_time = {TimeConv: lambda layer: layer.series(t, rate)}
-        return series_of(self.layers, {**LAYER_RULES, **over_time})
+        return series_of(self.layers, {**LAYER_RULES, TimeConv: lambda conv: conv.series(t, rate)})
 
     def _chains(self, y: Tensor) -> Iterable[Chain | nn.Module]:
         """The layers, in chains where they can be."""

@@ -10,7 +10,7 @@ import pandas as pd
 
 from nodebench.errors import TrialOutcome
 from nodebench.report.analysis import published
-from nodebench.report.analysis.columns import CELL, OUTCOME, TRIAL
+from nodebench.report.analysis.columns import CELL, OUTCOME, TIMED_SECONDS, TRIAL
 from nodebench.report.analysis.formatting import (
     NO_VALUE,
     count_and_interval,
@@ -195,7 +195,7 @@ def seconds_columns(done: pd.DataFrame, timed: pd.DataFrame) -> dict[str, str]:
     machines = list(dict.fromkeys(timed["machine"]))
     where = {machine: f" on {machine}" if len(machines) > 1 else "" for machine in machines}
     mark = " ‡" if timed_busy(timed) else ""
-    seconds = {m: found.loc[found["machine"] == m, "timed_epoch_s"] for m in machines}
+    seconds = {m: found.loc[found["machine"] == m, TIMED_SECONDS] for m in machines}
     return {
         f"{SECONDS}{where[m]}{mark}": three_digits(values.median()) if len(values) else NO_VALUE
         for m, values in seconds.items()

@@ -16,8 +16,8 @@ import pandas as pd
 from nodebench.errors import InputError
 from nodebench.planning.lookup import load_sweep
 from nodebench.report.analysis.agreement import PublishedReading
-from nodebench.report.analysis.claims import TIMED_SECONDS, Judgement, asked_text, checked_claim
-from nodebench.report.analysis.columns import TRIAL, read_results
+from nodebench.report.analysis.claims import Judgement, asked_text, checked_claim
+from nodebench.report.analysis.columns import TIMED_SECONDS, TRIAL, read_results
 from nodebench.report.analysis.formatting import NO_VALUE
 from nodebench.report.analysis.published import (
     Compared,

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from nodebench.errors import TrialOutcome
-from nodebench.report.analysis.columns import CELL, OUTCOME, TRIAL
+from nodebench.report.analysis.columns import CELL, OUTCOME, TIMED_SECONDS, TRIAL
 from nodebench.report.analysis.formatting import NO_VALUE
 from nodebench.store.rows import BUSY
 from nodebench.sweep import Sweep
@@ -54,7 +54,7 @@ def timings_table(frame: pd.DataFrame) -> pd.DataFrame:
             "fastest – slowest": " – ".join(
                 three_digits(1e3 * row[name]) for name in ("step_s_least", "step_s_most")
             ),
-            "s/epoch": three_digits(row["timed_epoch_s"]),
+            "s/epoch": three_digits(row[TIMED_SECONDS]),
             "MB/step": megabytes(pd.Series([row.get("step_memory_bytes")], dtype=float)),
             "NFE forward": cell_text(row.get("nfe_forward")),
             "NFE backward": cell_text(row.get("nfe_backward")),

@@ -123,6 +123,12 @@ def test_some_missing_files_are_named(tmp_path: Path) -> None:
     assert "lacks test.csv in" in str(files.missing(settings, tmp_path))
 
 
+def test_data_sets_are_distinct_by_their_settings() -> None:
+    digits, cut = (DATASETS["digits"](name="digits", **more) for more in ({}, {"train_size": 9}))
+    again = digits.model_copy()
+    assert files.distinct([digits, digits, cut, again]) == [digits, cut]
+
+
 def test_missing_files_are_downloaded_once_and_print_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

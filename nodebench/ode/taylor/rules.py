@@ -55,9 +55,13 @@ def _scaled(x: Tensor, scale: Tensor | None, shift: Tensor | None) -> Tensor:
 
 def _channels_scaled(x: Tensor, scale: Tensor | None, shift: Tensor | None) -> Tensor:
     """With scale and shift [channels] of [batch, channels, ...]."""
-    shape = (-1, *(1,) * (x.dim() - 2))
-    scale, shift = (each if each is None else each.view(shape) for each in (scale, shift))
+    scale, shift = (each if each is None else of_channels(each, x) for each in (scale, shift))
     return _scaled(x, scale, shift)
+
+
+def of_channels(numbers: Tensor, x: Tensor) -> Tensor:
+    """Numbers [channels] in the shape in which they apply to x, [batch, channels, ...]."""
+    return numbers.view(-1, *(1,) * (x.dim() - 2))
 
 
 def _channel_norm(layer: Any, mean: Mean) -> Series:
@@ -79,9 +83,9 @@ def _group_norm(layer: nn.GroupNorm) -> Series:
     size = layer.num_channels // layer.num_groups
 
     def mean(x: Tensor) -> Tensor:
-        of_channels = _mean_of_channels(x)  # first, since space is what takes time
-        of_groups = of_channels.view(len(x), -1, size).mean(2)
-        return of_groups.repeat_interleave(size, 1).view_as(of_channels)
+        means = _mean_of_channels(x)  # first, since space is what takes time
+        of_groups = means.view(len(x), -1, size).mean(2)
+        return of_groups.repeat_interleave(size, 1).view_as(means)
 
     return _channel_norm(layer, mean)
 

@@ -10,14 +10,13 @@ from enum import StrEnum
 import pandas as pd
 
 from nodebench.report.analysis.baseline import by_seed, partner, trial_of_each_cell
+from nodebench.report.analysis.columns import TIMED_SECONDS
 from nodebench.report.analysis.formatting import NO_VALUE
 from nodebench.report.analysis.statistics import alike, half_width, paired
 from nodebench.spec import Trial
 from nodebench.sweep import Sweep
 from nodebench.sweep.file import Claim
 from nodebench.sweep.match import agrees
-
-TIMED_SECONDS = "timed_epoch_s"
 
 
 class Judgement(StrEnum):

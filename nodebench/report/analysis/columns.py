@@ -17,6 +17,7 @@ CELL = "cell"
 OUTCOME = "outcome"
 METHOD = "test.method"
 BUDGET = "budget"
+TIMED_SECONDS = "timed_epoch_s"
 
 MISSING = "missing"
 """The outcome of a trial that has no result yet."""

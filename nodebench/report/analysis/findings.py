@@ -9,7 +9,7 @@ import pandas as pd
 from nodebench.report.analysis import frames
 from nodebench.report.analysis.baseline import against_baseline
 from nodebench.report.analysis.claims import checked_claims
-from nodebench.report.analysis.columns import CELL, TRIAL
+from nodebench.report.analysis.columns import CELL, TIMED_SECONDS, TRIAL
 from nodebench.report.analysis.gradients import gradient_costs, with_own_gradients
 from nodebench.report.analysis.pareto import pareto_table
 from nodebench.report.analysis.published import compared_numbers
@@ -81,7 +81,7 @@ def _with_verdicts_and_seconds(
         results = results.merge(numbers, on=TRIAL, how="left")
     if not timed.empty:
         machine = timed["machine"].mode().iloc[0]  # where most were timed: others do not compare
-        names = [name for name in ("timed_epoch_s", "step_memory_bytes") if name in timed]
+        names = [name for name in (TIMED_SECONDS, "step_memory_bytes") if name in timed]
         seconds = timed.loc[timed["machine"] == machine, [TRIAL, *names]].drop_duplicates(TRIAL)
         results = results.merge(seconds, on=TRIAL, how="left")
     return results

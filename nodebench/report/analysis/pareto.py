@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import pandas as pd
 
 from nodebench.report.analysis.baseline import by_seed
-from nodebench.report.analysis.columns import CELL
+from nodebench.report.analysis.columns import CELL, TIMED_SECONDS
 from nodebench.report.analysis.statistics import half_width, pareto
 from nodebench.sweep import Sweep
 
@@ -25,7 +25,7 @@ def pareto_table(sweep: Sweep, frame: pd.DataFrame) -> pd.DataFrame:
     `front_nfe` mark the cells of which none on the same `data` is better for less; none by seconds
     of trainings, which do not compare.
     """
-    seconds = "timed_epoch_s" if "timed_epoch_s" in frame else "epoch_s"
+    seconds = TIMED_SECONDS if TIMED_SECONDS in frame else "epoch_s"
     data_of = dict(zip(frame[CELL], frame["data.name"], strict=True))
     rows = []
     for cell in dict.fromkeys(frame[CELL]):
@@ -45,7 +45,7 @@ def pareto_table(sweep: Sweep, frame: pd.DataFrame) -> pd.DataFrame:
     table = pd.DataFrame(rows, columns=[CELL, "data", "value", "width", *COST_TITLES])
     sign = 1 if sweep.higher_is_better else -1
     for cost in COST_TITLES:
-        comparable = cost == "nfe" or seconds == "timed_epoch_s"
+        comparable = cost == "nfe" or seconds == TIMED_SECONDS
         table[f"front_{cost}"] = False
         for _, known in table[table[cost].notna() & comparable].groupby("data"):
             marks = pareto(known[cost].tolist(), (sign * known["value"]).tolist())

@@ -23,7 +23,7 @@ from nodebench.report.analysis.agreement import (
     Theirs,
     agreement,
 )
-from nodebench.report.analysis.columns import OUTCOME, TRIAL
+from nodebench.report.analysis.columns import OUTCOME, TIMED_SECONDS, TRIAL
 from nodebench.report.analysis.formatting import NO_VALUE, mean_and_interval, measured, whole
 from nodebench.report.analysis.sizes import caveat
 from nodebench.report.analysis.statistics import column
@@ -266,8 +266,8 @@ def published_text(sweep: str, spec: TrialSpec) -> str:
 
 def _by_trial(done: pd.DataFrame, metric: str) -> pd.Series[float]:
     """A metric of each trial; seconds are those of the timing pass, if there was one."""
-    is_timed = metric == "epoch_s" and column(done, "timed_epoch_s").notna().any()
-    return column(done, "timed_epoch_s" if is_timed else metric)
+    is_timed = metric == "epoch_s" and column(done, TIMED_SECONDS).notna().any()
+    return column(done, TIMED_SECONDS if is_timed else metric)
 
 
 def compared_numbers(sweep: Sweep, frame: pd.DataFrame, judged: pd.DataFrame) -> list[Compared]:

@@ -15,6 +15,7 @@ from nodebench.report.analysis.columns import (
     CELL,
     MISSING,
     OUTCOME,
+    TIMED_SECONDS,
     TRIAL,
     as_published,
 )
@@ -36,7 +37,7 @@ DIGITS_OF_CURVES = 5
 INTERVAL = " ±"
 """After a column's name: half the interval of its mean."""
 
-COSTS_FIRST = ("timed_epoch_s", "nfe_forward", "epoch_s")
+COSTS_FIRST = (TIMED_SECONDS, "nfe_forward", "epoch_s")
 """The costs that the chart of configurations offers first."""
 
 

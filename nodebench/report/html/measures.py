@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 import pandas as pd
 from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
+from nodebench.report.analysis.columns import TIMED_SECONDS
 from nodebench.sweep import Sweep
 
 AXIS_TITLES: Mapping[str, str] = {
@@ -23,7 +24,7 @@ AXIS_TITLES: Mapping[str, str] = {
     "nfe_forward_mean": "NFE forward, mean over training",
     "nfe": "NFE per forward pass",
     "steps": "steps",
-    "timed_epoch_s": "seconds per epoch",
+    TIMED_SECONDS: "seconds per epoch",
     "epoch_s": "seconds per epoch, during training",
     "forward_s": "seconds per forward pass",
     "so_far_s": "seconds of training so far",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from nodebench.report.analysis.columns import CELL, TRIAL
+from nodebench.report.analysis.columns import CELL, TIMED_SECONDS, TRIAL
 from nodebench.report.analysis.formatting import (
     NO_VALUE,
     count_and_interval,
@@ -51,5 +51,5 @@ def _numbers(metric: str, headline: str, row: pd.DataFrame) -> dict[str, str]:
 
 def _seconds(row: pd.DataFrame) -> pd.Series[float]:
     """Timed alone if it was, else as trained."""
-    timed = column(row, "timed_epoch_s").dropna()
+    timed = column(row, TIMED_SECONDS).dropna()
     return timed if len(timed) else column(row, "epoch_s")
