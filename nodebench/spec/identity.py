@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any
 
 from nodebench.errors import InputError
-from nodebench.spec.model import ConvNetwork, PlainOde, StagedNetwork
+from nodebench.spec.model import ConvNetwork, Model, PlainOde, StagedNetwork
 from nodebench.spec.own_code import file_hash, own_modules
 from nodebench.spec.settings import flatten
 from nodebench.spec.trial import TrialSpec
@@ -39,16 +39,23 @@ def _is_by_a_studys_rule(spec: TrialSpec) -> bool:
     )
 
 
+def _is_dense(model: Model) -> bool:
+    return isinstance(model, PlainOde) and model.field != "conv"
+
+
 def _is_computed_here(spec: TrialSpec) -> bool:
     """Whether revision 6 took something of the trial from torch or torchdiffeq."""
     model = spec.model
-    is_dense = isinstance(model, PlainOde) and model.field != "conv"
     solvers = [spec.solver, spec.gradient.solver if spec.gradient else None]
     has_steps = any(s and s.step_control and s.control is None for s in solvers)
     norms = (
         model.norm.model_dump().values() if isinstance(model, ConvNetwork | StagedNetwork) else ()
     )
-    return is_dense or has_steps or any(norm_parts(word or "nf")[0] in GROUPED for word in norms)
+    return (
+        _is_dense(model)
+        or has_steps
+        or any(norm_parts(word or "nf")[0] in GROUPED for word in norms)
+    )
 
 
 def _is_folded(spec: TrialSpec) -> bool:
@@ -117,6 +124,11 @@ REVISIONS: tuple[Revision, ...] = (
         "`jacobian` and `taylor` are computed by Taylor coefficients, and rightly with batch and "
         "instance norm; layers are compiled in solves with any term: sums in another order",
         _has_integrals,
+    ),
+    Revision(
+        11,
+        "solves of dense fields with softplus are compiled: sums in another order",
+        lambda spec: _is_dense(spec.model) and getattr(spec.model, "activation", "") == "softplus",
     ),
 )
 """The changes of results, the newest last. Trials hold the number of the last that affects them."""

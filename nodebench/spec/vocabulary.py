@@ -113,6 +113,8 @@ ACTIVATIONS: dict[str, str] = {
     "sigmoid": "1 / (1 + exp(-x))",
     "tanh": "hyperbolic tangent",
     "softplus": "log(1 + exp(x)), a smooth ReLU",
+    "elu": "x above 0, exp(x) - 1 below",
+    "silu": "x / (1 + exp(-x)), also called swish",
     "none": "the identity",
 }
 

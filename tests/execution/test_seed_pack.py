@@ -35,7 +35,7 @@ IMAGES = {
 }
 NETWORKS: dict[str, dict[str, Any]] = {
     "folded": TINY,
-    "linear": {**TINY, "model": {"name": "plainode", "field": "linear", "activation": "softplus"}},
+    "linear": {**TINY, "model": {"name": "plainode", "field": "linear", "activation": "none"}},
     "adam": {**TINY, "train": {"epochs": 1, "batch_size": 16, "optimizer": "adam"}},
     "exact": {**TINY, "gradient": "exact"},
     "no ODE": {**IMAGES, "model": {"name": "resnet", "width": 4}},

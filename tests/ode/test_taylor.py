@@ -89,6 +89,7 @@ LAYERS = {
     "weight norm": parametrizations.weight_norm(nn.Conv1d(4, 4, 3, padding=1)),
     "relu": nn.ReLU(), "leaky relu": nn.LeakyReLU(0.2), "sigmoid": nn.Sigmoid(), "tanh": nn.Tanh(),
     "softplus": nn.Softplus(), "steeper softplus": nn.Softplus(beta=3.0),
+    "elu": nn.ELU(), "elu to minus two": nn.ELU(alpha=2.0), "silu": nn.SiLU(),
     "identity": nn.Identity(), "group norm": nn.GroupNorm(2, 4),
     "layer norm": nn.LayerNorm(4), "plain layer norm": nn.LayerNorm(4, elementwise_affine=False),
     "batch norm": nn.BatchNorm1d(4), "batch norm in evaluation mode": nn.BatchNorm1d(4).eval(),

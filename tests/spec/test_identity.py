@@ -43,6 +43,16 @@ def test_a_revision_renames_the_trials_that_it_affects_and_no_others():
     for field in ("simple", "linear"):
         toy = {"data": "spheres", "model": {"name": "plainode", "field": field}}
         assert numerics(trial(**toy, solver={"method": "euler", "steps": 2}).spec) == 6
+    for field, activation, number in (
+        ("simple", "tanh", 6), ("simple", "softplus", 11), ("linear", "softplus", 11)
+    ):  # fmt: skip
+        toy = {
+            "data": "spheres",
+            "model": {"name": "plainode", "field": field, "activation": activation},
+        }
+        assert numerics(trial(**toy, solver={"method": "euler", "steps": 2}).spec) == number
+    softplus = {"data": "digits", "model": {**images["model"], "activation": "softplus"}}
+    assert numerics(trial(**softplus, solver={"method": "euler", "steps": 2}).spec) == 4
     for field, dim, number in (
         ("simple", 3, 8), ("simple", 10, 8), ("simple", 11, 6), ("linear", 3, 6)
     ):  # fmt: skip

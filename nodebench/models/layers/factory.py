@@ -34,6 +34,8 @@ ACTIVATION_LAYERS: dict[str, type[nn.Module]] = {
     "sigmoid": nn.Sigmoid,
     "tanh": nn.Tanh,
     "softplus": nn.Softplus,
+    "elu": nn.ELU,
+    "silu": nn.SiLU,
     "none": nn.Identity,
 }
 

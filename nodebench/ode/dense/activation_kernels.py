@@ -13,32 +13,56 @@ from nodebench.ode.compiled import compiled, compiled_part
 BLOCK = 64
 """Samples in a block: a layer of a hundred units fits the first cache."""
 
-RELU, LEAKY_RELU, SIGMOID, TANH = range(4)
+RELU, LEAKY_RELU, SIGMOID, TANH, SOFTPLUS, ELU, SILU = range(7)
 
 LEAK = 0.01
 """The slope of leaky ReLU below zero, torch's default."""
 
-ONE, TWO, HALF = np.float32(1), np.float32(2), np.float32(0.5)
+LINEAR_FROM = 20
+"""Softplus is the identity above it, as torch's."""
+
+ZERO, HALF, ONE, TWO = (np.float32(each) for each in (0, 0.5, 1, 2))
 LARGEST = np.float32(87)  # exp of it is near float32's largest number
 LOG2_E = np.float32(1 / math.log(2))
 LN_2_HIGH = np.float32(0.693359375)  # whose product with a small integer is exact
 LN_2_LOW = np.float32(math.log(2) - 0.693359375)
 F2, F3, F4, F5, F6, F7 = (np.float32(1 / math.factorial(k)) for k in range(2, 8))
+O3, O5, O7, O9, O11, O13, O15 = (np.float32(1 / k) for k in range(3, 17, 2))
 
 
 @compiled_part
-def expm1(x):
-    """exp(x) - 1 in float32, to 2 units in the last place, in a form that loops vectorise.
-
-    With x = n ln 2 + r, |r| <= ln(2)/2, it is 2^n (exp(r) - 1) + 2^n - 1, by exp's series.
-    """
+def power_and_rest(x):
+    """2^n and exp(r) - 1 in float32, where x = n ln 2 + r, |r| <= ln(2)/2, by exp's series."""
     x = LARGEST if x > LARGEST else x  # in this order nan stays
     x = -LARGEST if x < -LARGEST else x
     n = np.floor(x * LOG2_E + HALF)
     r = x - n * LN_2_HIGH - n * LN_2_LOW
     series = r + r * r * (F2 + r * (F3 + r * (F4 + r * (F5 + r * (F6 + r * F7)))))
     power = np.int32((np.int32(n) + np.int32(127)) << np.int32(23)).view(np.float32)
-    return power * series + (power - ONE)
+    return power, series
+
+
+@compiled_part
+def exp(x):
+    """The exponential in float32, to 2 units in the last place, in a form that loops vectorise."""
+    power, rest = power_and_rest(x)
+    return power * rest + power
+
+
+@compiled_part
+def expm1(x):
+    """The exponential less 1, likewise."""
+    power, rest = power_and_rest(x)
+    return power * rest + (power - ONE)
+
+
+@compiled_part
+def log1p(x):
+    """log(1 + x) of 0 <= x <= 1, likewise: 2 artanh(s), s = x / (2 + x), by its series."""
+    s = x / (TWO + x)
+    q = s * s
+    rest = q * (O3 + q * (O5 + q * (O7 + q * (O9 + q * (O11 + q * (O13 + q * O15))))))
+    return TWO * s * rest + TWO * s
 
 
 def sigmoid(x):
@@ -48,6 +72,16 @@ def sigmoid(x):
 
 def tanh(x):
     """The hyperbolic tangent, for compiled code."""
+    raise NotImplementedError
+
+
+def softplus(x):
+    """log(1 + exp(x)), for compiled code."""
+    raise NotImplementedError
+
+
+def below_zero(x):
+    """exp(x) - 1, ELU below zero, for compiled code."""
     raise NotImplementedError
 
 
@@ -67,10 +101,29 @@ def _tanh(x):
     return by_expm1 if x == types.float32 else lambda x: math.tanh(x)
 
 
+@overload(softplus)
+def _softplus(x):
+    if x == types.float32:
+        return lambda x: max(x, ZERO) + log1p(exp(-abs(x)))
+    return lambda x: max(x, 0.0) + math.log1p(math.exp(-abs(x)))
+
+
+@overload(below_zero)
+def _below_zero(x):
+    if x == types.float32:
+        return lambda x: expm1(x)
+    return lambda x: math.expm1(x)
+
+
 @compiled
-def activate(out, at, x, row, units, kind):
-    """Out = the activation of x [units, 1, BLOCK]: two arrays, so that loops are vectorised."""
-    zero, leak = x.dtype.type(0), x.dtype.type(LEAK)
+def activate(out, at, x, row, units, kind, derivatives):
+    """Out = the activation of x [units, 1, BLOCK]: two arrays, so that loops are vectorised.
+
+    An activation whose derivative does not follow from its output leaves it in the rows from
+    `derivatives`.
+    """
+    zero, one, leak = x.dtype.type(0), x.dtype.type(1), x.dtype.type(LEAK)
+    linear, largest = x.dtype.type(LINEAR_FROM), x.dtype.type(LARGEST)
     for i in range(units):
         r = row + i
         if kind == RELU:
@@ -82,15 +135,27 @@ def activate(out, at, x, row, units, kind):
         elif kind == SIGMOID:
             for j in range(BLOCK):
                 out[r, at, j] = sigmoid(x[i, 0, j])
-        else:
+        elif kind == TANH:
             for j in range(BLOCK):
                 out[r, at, j] = tanh(x[i, 0, j])
+        elif kind == SOFTPLUS:
+            for j in range(BLOCK):
+                out[r, at, j] = x[i, 0, j] if x[i, 0, j] > linear else softplus(x[i, 0, j])
+        elif kind == ELU:
+            for j in range(BLOCK):
+                out[r, at, j] = x[i, 0, j] if x[i, 0, j] > zero else below_zero(x[i, 0, j])
+        else:
+            for j in range(BLOCK):
+                share = sigmoid(x[i, 0, j]) if x[i, 0, j] > -largest else zero
+                out[r, at, j] = share * x[i, 0, j]
+                out[derivatives + i, at, j] = share * (one + x[i, 0, j] * (one - share))
 
 
 @compiled
-def pull_activation(g, x, at, row, units, kind):
-    """G times the activation's derivative, in place, from its output x."""
+def pull_activation(g, x, at, row, units, kind, derivatives):
+    """G times the activation's derivative, in place, from its output x or from the derivative."""
     zero, one, leak = x.dtype.type(0), x.dtype.type(1), x.dtype.type(LEAK)
+    linear = x.dtype.type(LINEAR_FROM)
     for i in range(row, row + units):
         if kind == RELU:
             for j in range(BLOCK):
@@ -101,6 +166,15 @@ def pull_activation(g, x, at, row, units, kind):
         elif kind == SIGMOID:
             for j in range(BLOCK):
                 g[i, at, j] *= x[i, at, j] * (one - x[i, at, j])
-        else:
+        elif kind == TANH:
             for j in range(BLOCK):
                 g[i, at, j] *= one - x[i, at, j] * x[i, at, j]
+        elif kind == SOFTPLUS:
+            for j in range(BLOCK):
+                g[i, at, j] *= one if x[i, at, j] > linear else -below_zero(-x[i, at, j])
+        elif kind == ELU:
+            for j in range(BLOCK):
+                g[i, at, j] *= one if x[i, at, j] > zero else x[i, at, j] + one
+        else:
+            for j in range(BLOCK):
+                g[i, at, j] *= x[derivatives + i - row, at, j]

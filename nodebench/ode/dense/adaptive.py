@@ -81,7 +81,7 @@ class ControlledSteps:
     def _layers(self, y: Floats, network: Layers, *, keeps: bool) -> Tensor:
         steps = CHUNK if keeps else 1
         columns = columns_of(scheme_of(self.tableau))
-        shape = (*y.shape[:2], steps, network.starts[-1], columns, BLOCK)
+        shape = (*y.shape[:2], steps, network.rows, columns, BLOCK)
         return empty(shape, y)
 
     def _try(

@@ -17,7 +17,7 @@ def first_step(way, at, network):
     """A first step's size, as `step_size.first_size`; fills the first slope."""
     y, slope = at
     output = network.starts[-2]
-    values = np.zeros((network.starts[-1], 1, BLOCK), y.dtype)
+    values = np.zeros((network.rows, 1, BLOCK), y.dtype)
     raw, change = np.zeros_like(values), np.zeros_like(y)
     for block in range(len(y)):
         copy(values, y[block], START, START)

@@ -16,7 +16,10 @@ from nodebench.ode.taylor.rules import series_of_sequence
 from nodebench.ode.taylor.series import Series
 from nodebench.spec.solver import Solver
 
-COMPILED_ACTIVATIONS: tuple[type[nn.Module], ...] = (nn.ReLU, nn.LeakyReLU, nn.Sigmoid, nn.Tanh)
+COMPILED_ACTIVATIONS: tuple[type[nn.Module], ...] = (
+    *(nn.ReLU, nn.LeakyReLU, nn.Sigmoid, nn.Tanh),
+    *(nn.Softplus, nn.ELU, nn.SiLU),
+)
 """Those that are compiled, in the order of their numbers in `activation_kernels.py`."""
 
 
@@ -64,6 +67,7 @@ def is_dense(g: nn.Sequential) -> bool:
         len(layers) == len(activations) + 1
         and len({type(part) for part in activations}) == 1
         and type(g[1]) in COMPILED_ACTIVATIONS
+        and all(repr(part) == repr(type(part)()) for part in activations)  # by default settings
     )
 
 

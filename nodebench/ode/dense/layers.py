@@ -17,6 +17,9 @@ from nodebench.ode.dense.field import COMPILED_ACTIVATIONS, DenseField, LinearMa
 from nodebench.ode.dense.parts import Floats, Layers
 from nodebench.ode.tile_size import TILE_ROWS
 
+OF_INPUT = [COMPILED_ACTIVATIONS.index(nn.SiLU)]
+"""The activations whose derivative follows from their input, and not from their output."""
+
 
 class Places(NamedTuple):
     """Where layers lie in their rows, each size padded to whole `TILE_ROWS`: see `Layers`."""
@@ -67,7 +70,9 @@ class DenseLayers:
             square = slice(places[layer], places[layer + 1])
             across = weights[:, square].reshape(seeds, rows, columns).swapaxes(1, 2)
             transposed[:, square].reshape(seeds, columns, rows)[...] = across
-        return Layers(weights, transposed, biases, starts, places, self.activation)
+        kept = starts[-2] - starts[1] if self.activation in OF_INPUT else 0
+        rows = starts[-1] + kept
+        return Layers(weights, transposed, biases, starts, places, rows, self.activation)
 
     def out_of_rows(self, weights: Floats, biases: Floats) -> list[Floats]:
         """The gradient of each parameter, from those of weights and biases in rows."""

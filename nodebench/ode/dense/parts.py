@@ -27,6 +27,9 @@ class Layers(NamedTuple):
 
     starts: Floats
     places: Floats
+    rows: int
+    """Of the values: one more for each activation whose derivative does not follow from it."""
+
     kind: int
     """The activation between layers."""
 

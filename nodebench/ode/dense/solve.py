@@ -76,7 +76,7 @@ class FixedSteps:
         states = np.empty((*y.shape[:2], len(sizes) + 1, *y.shape[2:]), y.dtype)
         states[:, :, 0] = y
         groups = -(-len(sizes) // scheme.together) if keeps else 1
-        shape = (y.shape[1], groups, network.starts[-1], columns_of(scheme), BLOCK)
+        shape = (y.shape[1], groups, network.rows, columns_of(scheme), BLOCK)
         in_piece = max(1, PIECE_BYTES // max(1, math.prod(shape) * y.itemsize))
         kept = []
         for first in range(0, len(y), in_piece):

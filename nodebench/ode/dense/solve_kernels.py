@@ -35,7 +35,7 @@ def of_seed(networks, seed):
     """One seed's network."""
     return Layers(
         networks.weights[seed], networks.transposed[seed], networks.biases[seed],
-        networks.starts, networks.places, networks.kind,
+        networks.starts, networks.places, networks.rows, networks.kind,
     )  # fmt: skip
 
 
@@ -44,6 +44,13 @@ def shape_of(network, layer):
     """A layer's outputs and inputs."""
     starts = network.starts
     return starts[layer + 2] - starts[layer + 1], starts[layer + 1] - starts[layer]
+
+
+@compiled_part
+def derivatives_of(network, layer):
+    """The first row of the derivatives of a layer's activations, where these are kept."""
+    starts = network.starts
+    return starts[-1] + starts[layer + 1] - starts[1]
 
 
 @compiled_part
@@ -60,7 +67,8 @@ def evaluate_field(network, values, at, raw):
         to, of, bias = (START, START), (starts[layer], at), (network.biases, row, 1)
         multiply(raw, to, bias, network.weights, network.places[layer], shape, values, of)
         if layer < layers - 1:
-            activate(values, at, raw, row, shape[0], network.kind)
+            derivatives = derivatives_of(network, layer)
+            activate(values, at, raw, row, shape[0], network.kind, derivatives)
         else:
             for i in range(shape[0]):
                 for j in range(BLOCK):
@@ -78,7 +86,8 @@ def pull_evaluation(network, gradients, values, at):
         to, of, shape = (row, at), (starts[layer + 1], at), (inputs, outputs)
         multiply(gradients, to, zero, network.transposed, place, shape, gradients, of)
         if layer:
-            pull_activation(gradients, values, at, row, inputs, network.kind)
+            derivatives = derivatives_of(network, layer - 1)
+            pull_activation(gradients, values, at, row, inputs, network.kind, derivatives)
 
 
 @compiled_part
@@ -221,7 +230,7 @@ def pull_solve(items, by, by_outputs, outputs, kept, networks, steps, scheme):
 @compiled
 def pull_first_slope(by, y, networks):
     """Brings the gradient of f(y(0)) back to y(0) [seeds, blocks, units, BLOCK]."""
-    values = np.zeros((networks.starts[-1], 1, BLOCK), y.dtype)
+    values = np.zeros((networks.rows, 1, BLOCK), y.dtype)
     gradients, raw = np.zeros_like(values), np.zeros_like(values)
     for seed in range(y.shape[0]):
         network = of_seed(networks, seed)

@@ -17,6 +17,7 @@ from nodebench.ode.taylor.series import (
     Series,
     Standardized,
     composed,
+    product_coefficient,
     sigmoidal,
 )
 
@@ -46,6 +47,33 @@ def _softplus(layer: nn.Softplus) -> Series:
     """Its derivative is the logistic function of beta u."""
     derivative = _sigmoid()
     return Activation(layer, lambda u, _v: derivative(layer.beta * u))
+
+
+def _elu(layer: nn.ELU) -> Series:
+    """Its derivative is 1 above zero, and what it is itself, plus alpha, below."""
+    is_above: list[Tensor] = []
+
+    def slope(u: Tensor, v: Tensor) -> Tensor:
+        if is_above:
+            return v.masked_fill(is_above[0], 0.0)
+        is_above.append(u > 0)
+        return (v + layer.alpha).masked_fill(is_above[0], 1.0)
+
+    return Activation(layer, slope)
+
+
+def _silu() -> Series:
+    """The product of its input and the logistic function of it."""
+    share = _sigmoid()
+    inputs: list[Tensor] = []
+    shares: list[Tensor] = []
+
+    def coefficient(u: Tensor) -> Tensor:
+        inputs.append(u)
+        shares.append(share(u))
+        return product_coefficient(inputs, shares)
+
+    return coefficient
 
 
 def _scaled(x: Tensor, scale: Tensor | None, shift: Tensor | None) -> Tensor:
@@ -125,6 +153,8 @@ RULES: Mapping[type[nn.Module], Rule] = {
     nn.Sigmoid: lambda _layer: _sigmoid(),
     nn.Tanh: lambda _layer: _tanh(),
     nn.Softplus: _softplus,
+    nn.ELU: _elu,
+    nn.SiLU: lambda _layer: _silu(),
     nn.Identity: lambda _layer: lambda x: x,
     nn.GroupNorm: _group_norm,
     nn.LayerNorm: _layer_norm,
