@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any
 
 from nodebench.errors import InputError
-from nodebench.spec.model import ConvNetwork, Model, PlainOde, StagedNetwork
+from nodebench.spec.model import ConvNetwork, PlainOde, StagedNetwork
 from nodebench.spec.own_code import file_hash, own_modules
 from nodebench.spec.settings import flatten
 from nodebench.spec.trial import TrialSpec
@@ -39,7 +39,7 @@ def _is_by_a_studys_rule(spec: TrialSpec) -> bool:
     )
 
 
-def _is_dense(model: Model) -> bool:
+def _is_dense(model: object) -> bool:
     return isinstance(model, PlainOde) and model.field != "conv"
 
 
