@@ -78,6 +78,8 @@ class ProgressMonitor:
     def __exit__(
         self, _kind: type[BaseException] | None, _e: BaseException | None, _t: TracebackType | None
     ) -> None:
+        if self._missing:
+            self._count()
         self._progress.stop()
 
     def on_plan(self, trials: int, missing: int) -> None:
@@ -89,6 +91,13 @@ class ProgressMonitor:
         planned = counted(trials, "trial")
         text = f"{self._sweep.name}: {planned}, {missing} to {self._verb}"
         self._console.print(text, markup=False, highlight=False)
+
+    def on_phase(self, phase: str) -> None:
+        """Shows the phase until a trial begins; elsewhere than on a terminal, prints it."""
+        if self._live:
+            self._progress.update(self._overall, note=phase)
+        else:
+            self._console.print(phase, markup=False, highlight=False)
 
     def on_start(self, trial_id: str) -> None:
         """Shows a bar for the trial."""

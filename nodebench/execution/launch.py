@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, TypedDict, TypeVar
 from nodebench.errors import InputError, unknown
 from nodebench.execution.preflight import require_all, require_run, with_measured_gpus
 from nodebench.execution.publishing import Publication, Published, publishing
-from nodebench.execution.ray_cluster import quieten
+from nodebench.execution.ray_cluster import is_cluster_named, quieten
 from nodebench.execution.runner import Backend, Monitor, Runner, run_inline
 from nodebench.files import PACKAGE
 from nodebench.planning import entries
@@ -161,6 +161,7 @@ def _run(
         monitor.on_plan(len(planned), len(missing))
         runner: Runner = run_inline
         if missing and not inline:
+            monitor.on_phase("joining the cluster" if is_cluster_named() else "starting Ray")
             quieten()  # Ray reads its settings when it is imported
             from nodebench.execution.ray_tune import workers
 

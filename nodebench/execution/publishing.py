@@ -87,14 +87,18 @@ def publishing(
             tracker.finish()
         if publication.write_report:
             try:
-                _publish_report(sweep, store, found, tracker)
+                _publish_report(sweep, store, monitor, found, tracker)
             except (OSError, ResourceError) as error:  # the trials are kept, whatever that is
                 found.report_problem = str(error)
     found.tracking_problem = tracker.problem if tracker else None
 
 
 def _publish_report(
-    sweep: Sweep, store: Store, found: Published, tracker: BackgroundTracker | None
+    sweep: Sweep,
+    store: Store,
+    monitor: Monitor,
+    found: Published,
+    tracker: BackgroundTracker | None,
 ) -> None:
     """Brings the report up to date, unless it is, and has MLflow keep it.
 
@@ -105,6 +109,7 @@ def _publish_report(
     page, runs = folder / "README.md", store.sweep(sweep.name).mlflow_runs()
     known = reported_answer(sweep, store, page, state)
     if known is None:
+        monitor.on_phase("writing the report")
         from nodebench.report.page import write_report_folder
 
         report = write_report_folder(sweep, store, folder)

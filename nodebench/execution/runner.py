@@ -60,6 +60,9 @@ class Monitor(Protocol):
     def on_plan(self, trials: int, missing: int) -> None:
         """The plan has this many trials, of which `missing` are to be run."""
 
+    def on_phase(self, phase: str) -> None:
+        """Something that takes seconds begins before or after the trials: `starting Ray`."""
+
     def on_start(self, trial_id: str) -> None:
         """A trial begins or resumes."""
 
@@ -78,6 +81,9 @@ class NullMonitor:
 
     def on_plan(self, trials: int, missing: int) -> None:
         """Ignores the plan."""
+
+    def on_phase(self, phase: str) -> None:
+        """Ignores a phase."""
 
     def on_start(self, trial_id: str) -> None:
         """Ignores that a trial begins."""

@@ -80,7 +80,8 @@ def _best_of(found: Findings, frame: pd.DataFrame) -> list[str]:
         return []
     means = done.groupby(CELL, sort=False)[sweep.headline].mean().dropna()
     ranked = means.sort_values(ascending=not sweep.higher_is_better, kind="stable").index
-    values = [by_seed(frame, cell, sweep.headline) for cell in ranked[:2]]
+    of_cells = by_seed(frame, sweep.headline)
+    values = [of_cells[cell] for cell in ranked[:2]]
     texts = [
         f"`{cell}`, {measured(sweep.metric, each)}{unit(sweep.metric)}"
         for cell, each in zip(ranked, values, strict=False)

@@ -71,6 +71,7 @@ def result_tables(
     named = labels if len(settings.columns) > MOST_SETTINGS else settings
     main = _fitted(named, results.drop(columns=list(constant)))
     details = pd.DataFrame([_detail_columns(sweep, each, judged, timed) for each in done])
+    details.insert(0, "published", _published(sweep, done))
     details = details.join(results[[HARDWARE]]) if HARDWARE in results else details
     details = _informative(details.assign(outcomes=outcomes["outcomes"]), main)
     return ResultTables(main, constant, labels.join(details) if len(details.columns) else details)
@@ -144,7 +145,6 @@ def _detail_columns(
     metric = sweep.metric
     name = f"{str(metric).replace('_', ' ')}{unit(metric)}"
     return {
-        "published": _published(sweep, done),
         f"validation {name}": measured(metric, column(done, f"val_{metric}")),
         f"train {name}": measured(metric, column(done, f"train_{metric}")),
         f"best epoch {name} †": measured(metric, column(done, f"best_test_{metric}")),
@@ -157,11 +157,12 @@ def _detail_columns(
     }
 
 
-def _published(sweep: Sweep, done: pd.DataFrame) -> str:
-    if done.empty:
-        return NO_VALUE
-    spec = next(t.spec for t in sweep.trials if t.id == done[TRIAL].iloc[0])
-    return published.published_text(sweep.name, spec) or NO_VALUE
+def _published(sweep: Sweep, done: Sequence[pd.DataFrame]) -> list[str]:
+    """The published accuracies of each configuration of which a trial finished."""
+    specs = {trial.id: trial.spec for trial in sweep.trials}
+    firsts = [specs[each[TRIAL].iloc[0]] if len(each) else None for each in done]
+    texts = ("" if spec is None else published.published_text(sweep.name, spec) for spec in firsts)
+    return [text or NO_VALUE for text in texts]
 
 
 def _verdict_columns(judged: pd.DataFrame, ids: pd.Series[str]) -> dict[str, str]:

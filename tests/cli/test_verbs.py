@@ -89,7 +89,8 @@ def test_run_trains_reports_and_the_second_launch_does_nothing(tmp_path):
     write_tiny(tmp_path, seeds=[0, 1])
     first = command(tmp_path, "run", "tiny.yaml", "--inline")
     assert first.returncode == 0, first.stderr
-    best, *_, cost, report, last = first.stdout.splitlines()[3:]
+    writing, best, *_, cost, report, last = first.stdout.splitlines()[3:]
+    assert writing == "writing the report"
     assert re.match(r"Best: plainode, .* test accuracy \(n = 2\)\.$", best)
     assert cost.startswith("Cost: 2 trials, ")
     assert report == "report: reports/tiny/README.md"

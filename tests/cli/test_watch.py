@@ -163,6 +163,23 @@ def test_a_terminal_shows_what_is_done_the_best_and_failures_with_their_reason(t
     assert "trained in 1.0 s, evaluated in 2.5 s" in shown
 
 
+def test_what_precedes_and_follows_the_trials_is_named(tmp_path):
+    sweep, shown = tiny(tmp_path), []
+    for is_terminal in (True, False):
+        screen = io.StringIO()
+        console = Console(file=screen, force_terminal=is_terminal, width=120)
+        with ProgressMonitor(sweep, Store(tmp_path / "runs"), console, "run") as monitor:
+            monitor.on_plan(1, 1)
+            for phase in ("starting Ray", "writing the report"):
+                monitor.on_phase(phase)
+                monitor._progress.refresh()
+        shown.append(screen.getvalue())
+    live, log = shown
+    assert "starting Ray" in live
+    assert live.rindex("0 done, 0 running, 1 left") > live.rindex("writing the report")
+    assert log == "tiny: 1 trial, 1 to run\nstarting Ray\nwriting the report\n"
+
+
 def test_the_answer_of_a_report_is_plain_text(tmp_path):
     sweep, _ = made(tmp_path, steady, baseline=RELU)
     report = write_report_folder(sweep, Store(tmp_path / "runs"), tmp_path / "report")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from nodebench.errors import SweepError
-from nodebench.report.analysis.baseline import baseline_table, more_seeds_text, partner
+from nodebench.report.analysis.baseline import baseline_table, more_seeds_text, partners
 from nodebench.report.answer import answer, listed
 from tests.support.fake_results import GRID, RELU, TANH, made, steady
 from tests.support.planned_sweeps import sweep
@@ -69,25 +69,25 @@ def test_a_trial_that_did_not_finish_is_no_pair(tmp_path):
 
 def test_a_cell_of_the_baseline_has_no_partner(tmp_path):
     sweep, _ = made(tmp_path, steady)
-    assert partner(sweep, sweep.trials[0], RELU) is None
-    assert partner(sweep, sweep.trials[0], {"data.name": "spheres"}) is None
-    assert partner(sweep, sweep.trials[0], {"model.activation": "sigmoid"}) is None
+    assert sweep.trials[0].cell.key not in partners(sweep, RELU)
+    assert sweep.trials[0].cell.key not in partners(sweep, {"data.name": "spheres"})
+    assert sweep.trials[0].cell.key not in partners(sweep, {"model.activation": "sigmoid"})
 
 
 def test_a_cell_with_several_partners_has_none(tmp_path):
     steps = {"model.name": ["odenet"], "solver.steps": [1, 2]}
     found = sweep(tmp_path, grid=[{"model.name": ["resnet"]}, steps])
     resnet, odenet = found.trials[0], found.trials[1]
-    assert partner(found, resnet, {"model.name": "odenet"}) is None
-    assert partner(found, odenet, {"model.name": "resnet"}).cell == resnet.cell
+    assert resnet.cell.key not in partners(found, {"model.name": "odenet"})
+    assert partners(found, {"model.name": "resnet"})[odenet.cell.key].cell == resnet.cell
 
 
 def test_a_group_named_as_one_may_differ_in_all_of_it(tmp_path):
     ways = [{"method": "euler", "steps": 8}, {"method": "rk4", "steps": 2}]
     found = sweep(tmp_path, grid={"solver": ways})
     euler, rk4 = found.trials
-    assert partner(found, rk4, {"solver.method": "euler"}) is None
-    assert partner(found, rk4, {"solver": {"method": "euler"}}).cell == euler.cell
+    assert rk4.cell.key not in partners(found, {"solver.method": "euler"})
+    assert partners(found, {"solver": {"method": "euler"}})[rk4.cell.key].cell == euler.cell
 
 
 def test_a_cell_that_the_baseline_lacks_is_not_compared_with_another(tmp_path):

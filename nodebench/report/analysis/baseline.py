@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from itertools import product
 from typing import Any
 
 import pandas as pd
@@ -21,6 +23,7 @@ from nodebench.report.analysis.statistics import (
     width_with,
 )
 from nodebench.spec import Trial
+from nodebench.spec.identity import canonical
 from nodebench.sweep import Sweep
 from nodebench.sweep.match import agrees, named_paths
 
@@ -50,23 +53,42 @@ COMPARED_IN_A_SENTENCE = {
 }
 
 
-def partner(sweep: Sweep, trial: Trial, named: Mapping[str, Any]) -> Trial | None:
-    """A trial of the cell that has what is `named` and is else as this one's.
+def partners(sweep: Sweep, named: Mapping[str, Any]) -> dict[str, Trial]:
+    """A cell's key -> a trial of the one cell that has what is `named` and is else like it.
 
     Settings that one of the two lacks, as a network without an ODE lacks a solver, do not count.
-    None if no cell is like that, several are, or it is this one's own.
+    Cells are left out if no cell is like that, several are, or it is their own.
     """
     apart = [p for p in sweep.varying if not _is_named(p, named_paths(named))]
-    own = trial.cell.settings
-    found = [
-        other
-        for other in trial_of_each_cell(sweep)
-        if agrees(other.spec, named)
-        and all(
-            own[p] == other.cell.settings[p] for p in apart if p in own and p in other.cell.settings
-        )
-    ]
-    return found[0] if len(found) == 1 and found[0].cell.key != trial.cell.key else None
+    trials = trial_of_each_cell(sweep)
+    found: dict[str, list[Trial]] = {trial.cell.key: [] for trial in trials}
+    candidates = _by_paths((trial for trial in trials if agrees(trial.spec, named)), apart)
+    for (ours, own), (theirs, others) in product(_by_paths(trials, apart), candidates):
+        shared = [path for path in ours if path in theirs]
+        like = defaultdict[tuple[str, ...], list[Trial]](list)
+        for other in others:
+            like[_values(other, shared)].append(other)
+        for trial in own:
+            found[trial.cell.key] += like[_values(trial, shared)]
+    return {
+        key: others[0]
+        for key, others in found.items()
+        if len(others) == 1 and others[0].cell.key != key
+    }
+
+
+def _by_paths(
+    trials: Iterable[Trial], paths: Sequence[str]
+) -> list[tuple[tuple[str, ...], list[Trial]]]:
+    """Those of the paths that a trial has, and all trials that have just these."""
+    found = defaultdict[tuple[str, ...], list[Trial]](list)
+    for trial in trials:
+        found[tuple(path for path in paths if path in trial.cell.settings)].append(trial)
+    return list(found.items())
+
+
+def _values(trial: Trial, paths: Sequence[str]) -> tuple[str, ...]:
+    return tuple(canonical(trial.cell.settings[path]) for path in paths)
 
 
 def trial_of_each_cell(sweep: Sweep) -> list[Trial]:
@@ -79,11 +101,15 @@ def _is_named(path: str, named: Sequence[str]) -> bool:
     return any(path == name or path.startswith(f"{name}.") for name in named)
 
 
-def by_seed(frame: pd.DataFrame, cell: str, metric: str) -> pd.Series[float]:
-    """A metric of the finished trials of a cell, by seed."""
-    rows = frame[(frame[CELL] == cell) & (frame[OUTCOME] == TrialOutcome.FINISHED)]
-    values = rows.set_index("seed").get(metric, pd.Series(dtype=float))
-    return pd.to_numeric(values, errors="coerce").dropna()
+def by_seed(frame: pd.DataFrame, metric: str) -> Mapping[str, pd.Series[float]]:
+    """Cell -> a metric of its finished trials, by seed; empty of a cell without any."""
+    found: dict[str, pd.Series[float]] = defaultdict(lambda: pd.Series(dtype=float))
+    if metric in frame:
+        done = frame.loc[frame[OUTCOME] == TrialOutcome.FINISHED, [CELL, "seed", metric]]
+        numbers = done.assign(**{metric: pd.to_numeric(done[metric], errors="coerce")})
+        known = numbers.dropna(subset=[metric]).set_index("seed")
+        found.update((str(cell), values) for cell, values in known.groupby(CELL)[metric])
+    return found
 
 
 @dataclass(frozen=True)
@@ -99,16 +125,17 @@ class BaselineComparison:
 
 def against_baseline(sweep: Sweep, frame: pd.DataFrame) -> list[BaselineComparison]:
     """Every cell that has a partner in the baseline, and seeds in common with it."""
-    partners: dict[str, str] = {}
-    pairs = {}
-    for trial in trial_of_each_cell(sweep) if sweep.baseline else ():
-        other = partner(sweep, trial, sweep.baseline)
-        if other is not None:
-            cell, baseline = sweep.cell_label(trial), sweep.cell_label(other)
-            partners[cell] = baseline
-            pairs[cell] = tuple(by_seed(frame, name, sweep.headline) for name in (baseline, cell))
+    if not sweep.baseline:
+        return []
+    others, values = partners(sweep, sweep.baseline), by_seed(frame, sweep.headline)
+    baselines = {
+        sweep.cell_label(trial): sweep.cell_label(others[trial.cell.key])
+        for trial in trial_of_each_cell(sweep)
+        if trial.cell.key in others
+    }
+    pairs = {cell: (values[baseline], values[cell]) for cell, baseline in baselines.items()}
     found = compared_cells(pairs, higher_is_better=sweep.higher_is_better)
-    return [replace(each, baseline=partners[each.cell]) for each in found]
+    return [replace(each, baseline=baselines[each.cell]) for each in found]
 
 
 def more_seeds_text(compared: Sequence[BaselineComparison]) -> str:

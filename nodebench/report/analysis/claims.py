@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 import pandas as pd
 
-from nodebench.report.analysis.baseline import by_seed, partner, trial_of_each_cell
+from nodebench.report.analysis.baseline import by_seed, partners, trial_of_each_cell
 from nodebench.report.analysis.columns import TIMED_SECONDS
 from nodebench.report.analysis.formatting import NO_VALUE
 from nodebench.report.analysis.statistics import alike, half_width, paired
@@ -80,11 +80,9 @@ def checked_claims(sweep: Sweep, frame: pd.DataFrame) -> list[Checked]:
 
 def checked_claim(claim: Claim, sweep: Sweep, frame: pd.DataFrame) -> Checked:
     """One claim against the table of `frames.result_frame`."""
-    about = [trial for trial in trial_of_each_cell(sweep) if agrees(trial.spec, claim.of)]
-    found = {
-        sweep.cell_label(trial): _judged_in_cell(claim, trial, sweep, frame) for trial in about
-    }
-    cells = {label: cell for label, cell in found.items() if cell is not None}
+    judge = _Judge(claim, sweep, frame)
+    about = [trial for trial in trial_of_each_cell(sweep) if judge.is_about(trial)]
+    cells = {sweep.cell_label(trial): judge.judged(trial) for trial in about}
     judgement = _joint_judgement([cell.judgement for cell in cells.values()])
     numbers = tuple(f"{label}: {cell.text}" for label, cell in cells.items())
     bases = {cell.basis for cell in cells.values() if cell.judgement is judgement}
@@ -107,48 +105,70 @@ class _CellJudgement:
     basis: Basis = Basis.INTERVAL
 
 
-def _judged_in_cell(
-    claim: Claim, trial: Trial, sweep: Sweep, frame: pd.DataFrame
-) -> _CellJudgement | None:
-    """Whether a claim holds of a cell; None of a cell that it would compare with itself."""
-    metric = claim.metric or trial.spec.data.headline
-    values = _values_by_seed(frame, sweep.cell_label(trial), metric)
-    mean, width, n, name = float(values.mean()), _half_width(values), len(values), ""
-    if isinstance(claim.other, dict):
-        if agrees(trial.spec, claim.other):
-            return None
-        other = partner(sweep, trial, claim.other)
+class _Judge:
+    """Judges a claim cell by cell."""
+
+    def __init__(self, claim: Claim, sweep: Sweep, frame: pd.DataFrame):
+        self._claim, self._sweep, self._frame = claim, sweep, frame
+        self._others = partners(sweep, claim.other) if isinstance(claim.other, dict) else {}
+        self._known: dict[str, Mapping[str, pd.Series[float]]] = {}
+
+    def is_about(self, trial: Trial) -> bool:
+        """Whether the claim is about a cell, which is not the one that it compares with."""
+        claim = self._claim
+        is_other = isinstance(claim.other, dict) and agrees(trial.spec, claim.other)
+        return not is_other and agrees(trial.spec, claim.of)
+
+    def judged(self, trial: Trial) -> _CellJudgement:
+        """The judgement on a trial's cell."""
+        metric = self._claim.metric or trial.spec.data.headline
+        values = self._by_seed(metric, self._sweep.cell_label(trial))
+        if isinstance(self._claim.other, dict):
+            return self._compared(trial, metric, values)
+        if values.empty:
+            return _CellJudgement(Judgement.NOT_RUN, f"no `{metric}`")
+        mean, width, is_share = float(values.mean()), _half_width(values), _is_share(trial, metric)
+        text = f"{_number_text(is_share, mean, width)}{' %' if is_share else ''}"
+        return self._judgement(metric, text, mean, width, len(values))
+
+    def _compared(self, trial: Trial, metric: str, values: pd.Series[float]) -> _CellJudgement:
+        other = self._others.get(trial.cell.key)
         if other is None:
             return _CellJudgement(Judgement.NOT_RUN, "no single configuration to compare with")
-        name = sweep.cell_label(other)
-        difference = paired(values, _values_by_seed(frame, name, metric))
-        if difference is None:
+        name = self._sweep.cell_label(other)
+        found = paired(values, self._by_seed(metric, name))
+        if found is None:
             return _CellJudgement(Judgement.NOT_RUN, f"no `{metric}` of the same seed as {name}")
-        mean, width, n = difference.mean, difference.half_width, difference.n
-    elif values.empty:
-        return _CellJudgement(Judgement.NOT_RUN, f"no `{metric}`")
-    is_share = trial.spec.data.metric == "accuracy" and (
+        mean, width = found.mean, found.half_width
+        text = _difference_text(_is_share(trial, metric), mean, width, name)
+        return self._judgement(metric, text, mean, width, found.n)
+
+    def _judgement(
+        self, metric: str, text: str, mean: float, width: float, n: int
+    ) -> _CellJudgement:
+        text += "" if metric == TIMED_SECONDS else f" (n = {n})"
+        basis = Basis.INTERVAL if width >= 0 else Basis.ONE_SEED if n == 1 else Basis.ALIKE
+        doubt = 0.0 if math.isnan(width) else width
+        return _CellJudgement(_judged(self._claim, mean, doubt), text, basis)
+
+    def _by_seed(self, metric: str, cell: str) -> pd.Series[float]:
+        """A cell's; seconds of the timing pass, which steps one trial of a cell, are of none."""
+        if metric not in self._known:
+            self._known[metric] = by_seed(self._frame, metric)
+        values = self._known[metric][cell]
+        return values.reset_index(drop=True) if metric == TIMED_SECONDS else values
+
+
+def _is_share(trial: Trial, metric: str) -> bool:
+    """Whether a metric is a share of 1, shown in percent."""
+    return trial.spec.data.metric == "accuracy" and (
         metric.endswith("accuracy") or metric in ("drop", "limit", "own")
     )
-    text = (
-        _difference_text(is_share, mean, width, name)
-        if name
-        else _value_text(is_share, mean, width)
-    )
-    text += "" if metric == TIMED_SECONDS else f" (n = {n})"
-    basis = Basis.INTERVAL if width >= 0 else Basis.ONE_SEED if n == 1 else Basis.ALIKE
-    return _CellJudgement(_judged(claim, mean, 0.0 if math.isnan(width) else width), text, basis)
 
 
 def _half_width(values: pd.Series[float]) -> float:
     """Of the interval of a mean; nan where several seeds give the same, as where there is one."""
     return math.nan if alike(values) else half_width(values)
-
-
-def _values_by_seed(frame: pd.DataFrame, cell: str, metric: str) -> pd.Series[float]:
-    """By seed; seconds of the timing pass, which steps one trial of a cell, are of none."""
-    values = by_seed(frame, cell, metric)
-    return values.reset_index(drop=True) if metric == TIMED_SECONDS else values
 
 
 def _judged(claim: Claim, mean: float, doubt: float) -> Judgement:
@@ -162,11 +182,6 @@ def _judged(claim: Claim, mean: float, doubt: float) -> Judgement:
         return Judgement.UNDECIDED
     holds = ahead > 0 or (claim.within is not None and ahead == 0)
     return Judgement.HOLDS if holds else Judgement.FAILS
-
-
-def _value_text(is_share: bool, mean: float, width: float) -> str:
-    """A number as the tables show it, accuracies in percent."""
-    return f"{_number_text(is_share, mean, width)}{' %' if is_share else ''}"
 
 
 def _difference_text(is_share: bool, mean: float, width: float, other: str) -> str:

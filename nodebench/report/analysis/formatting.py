@@ -16,7 +16,7 @@ def mean_and_interval(values: pd.Series[float], digits: int) -> str:
     values = values.dropna()
     if values.empty:
         return NO_VALUE
-    mean = f"{values.mean():z.{digits}f}"
+    mean = number(values.mean(), digits)
     return mean if len(values) == 1 else f"{mean} ± {half_width(values):.{digits}f}"
 
 
@@ -34,9 +34,18 @@ def magnitude(values: pd.Series[float]) -> str:
 
 def measured(metric: str, values: pd.Series[float]) -> str:
     """Mean and interval of a metric that models are judged by: accuracies in percent."""
-    if metric == "accuracy":
-        return mean_and_interval(values * 100, 2)
-    return mean_and_interval(values, 4)
+    scale, digits = scale_and_digits(metric)
+    return mean_and_interval(values * scale, digits)
+
+
+def scale_and_digits(metric: str) -> tuple[float, int]:
+    """By what a metric that models are judged by is multiplied to be shown, and its digits."""
+    return (100.0, 2) if metric == "accuracy" else (1.0, 4)
+
+
+def number(value: float, digits: int) -> str:
+    """One number, without a minus if it rounds to zero; a dash for none."""
+    return NO_VALUE if math.isnan(value) else f"{value:z.{digits}f}"
 
 
 def unit(metric: str) -> str:
@@ -46,7 +55,8 @@ def unit(metric: str) -> str:
 
 def signed(metric: str, difference: float) -> str:
     """A difference of a metric that models are judged by, with its sign: accuracies in percent."""
-    return f"{100 * difference:+z.2f}" if metric == "accuracy" else f"{difference:+z.4f}"
+    scale, digits = scale_and_digits(metric)
+    return f"{scale * difference:+z.{digits}f}"
 
 
 def margin_text(metric: str, margin: float) -> str:

@@ -26,22 +26,21 @@ def pareto_table(sweep: Sweep, frame: pd.DataFrame) -> pd.DataFrame:
     of trainings, which do not compare.
     """
     seconds = TIMED_SECONDS if TIMED_SECONDS in frame else "epoch_s"
-    data_of = dict(zip(frame[CELL], frame["data.name"], strict=True))
-    rows = []
-    for cell in dict.fromkeys(frame[CELL]):
-        values = by_seed(frame, cell, sweep.headline)
-        if values.empty:
-            continue
-        rows.append(
-            {
-                CELL: cell,
-                "data": data_of[cell],
-                "value": values.mean(),
-                "width": half_width(values),
-                "seconds": by_seed(frame, cell, seconds).mean(),
-                "nfe": by_seed(frame, cell, "nfe_forward").mean(),
-            }
-        )
+    headline, seconds_of, nfe_of = (
+        by_seed(frame, name) for name in (sweep.headline, seconds, "nfe_forward")
+    )
+    rows = [
+        {
+            CELL: cell,
+            "data": data,
+            "value": headline[cell].mean(),
+            "width": half_width(headline[cell]),
+            "seconds": seconds_of[cell].mean(),
+            "nfe": nfe_of[cell].mean(),
+        }
+        for cell, data in dict(zip(frame[CELL], frame["data.name"], strict=True)).items()
+        if len(headline[cell])
+    ]
     table = pd.DataFrame(rows, columns=[CELL, "data", "value", "width", *COST_TITLES])
     sign = 1 if sweep.higher_is_better else -1
     for cost in COST_TITLES:

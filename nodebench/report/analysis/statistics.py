@@ -120,14 +120,13 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 def pareto(costs: Sequence[float], values: Sequence[float]) -> list[bool]:
     """Which points no other surpasses: none is better at no more cost, or as good for less."""
-    points = list(zip(costs, values, strict=True))
-    return [
-        not any(
-            c <= cost and v >= value and (c, v) != (cost, value)
-            for c, v in points
-        )
-        for cost, value in points
-    ]  # fmt: skip
+    marks = [False] * len(costs)
+    last = (math.nan, -math.inf)  # of the front, as it is gone along
+    for i in sorted(range(len(costs)), key=lambda i: (costs[i], -values[i])):
+        point = costs[i], values[i]
+        if values[i] > last[1] or point == last:
+            marks[i], last = True, point
+    return marks
 
 
 def column(frame: pd.DataFrame, name: str) -> pd.Series[float]:

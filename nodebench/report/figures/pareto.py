@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 import seaborn as sns
 from matplotlib import pyplot as plt
+from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from nodebench.report.analysis.columns import CELL
@@ -34,13 +35,12 @@ def pareto_figure(sweep: Sweep, table: pd.DataFrame, folder: Path) -> list[str]:
         front = known[known[f"front_{cost}"]].sort_values(cost)
         for _, each in front.groupby("data"):
             axes.plot(each[cost], each["value"], color="0.4", drawstyle="steps-post", zorder=1)
-        for row in known.to_dict("records"):
-            color, is_front = colors[row[CELL]], row[f"front_{cost}"]
-            axes.errorbar(
-                row[cost], row["value"], 0 if pd.isna(row["width"]) else row["width"], fmt="o",
-                color=color, markeredgecolor="black" if is_front else color, capsize=2,
-                label=row[CELL],
-            )  # fmt: skip
+        own, is_front = [colors[cell] for cell in known[CELL]], known[f"front_{cost}"]
+        axes.errorbar(
+            known[cost], known["value"], known["width"].fillna(0), fmt="none", ecolor=own, capsize=2
+        )
+        edges = ["black" if front else color for front, color in zip(is_front, own, strict=True)]
+        axes.scatter(known[cost], known["value"], 36, own, edgecolors=edges, zorder=2)
         few = [row for row in front.to_dict("records") if len(table) > MOST_LEGEND_ENTRIES]
         for row in few:
             place = row[cost], row["value"]
@@ -55,8 +55,11 @@ def pareto_figure(sweep: Sweep, table: pd.DataFrame, folder: Path) -> list[str]:
         else:
             axes.set_xlim(0, 1.05 * known[cost].max())
     if len(table) <= MOST_LEGEND_ENTRIES:
-        handles, labels = grid[0][0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside right center", frameon=False)
+        dots = [
+            Line2D([], [], color=color, marker="o", linestyle="", label=cell)
+            for cell, color in colors.items()
+        ]
+        figure.legend(handles=dots, loc="outside right center", frameon=False)
     grid[0][0].set_ylabel(f"test {sweep.metric}")
     if f"test_{sweep.metric}" in ON_LOG_AXES:
         grid[0][0].set_yscale("log")

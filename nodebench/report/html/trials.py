@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+from typing import Any
+
 import pandas as pd
 
 from nodebench.report.analysis.columns import CELL, TIMED_SECONDS, TRIAL
-from nodebench.report.analysis.formatting import (
-    NO_VALUE,
-    count_and_interval,
-    mean_and_interval,
-    measured,
-    unit,
-)
-from nodebench.report.analysis.statistics import column
+from nodebench.report.analysis.formatting import NO_VALUE, number, scale_and_digits, unit
 from nodebench.report.result_tables import MOST_SETTINGS
 from nodebench.report.tables import CONFIGURATION, cell_text
 from nodebench.sweep import Sweep
@@ -29,7 +26,7 @@ def trials_table(sweep: Sweep, results: pd.DataFrame) -> pd.DataFrame:
             **{heading: cell_text(row[path]) for path, heading in settings.items()},
             "seed": str(row["seed"]),
             "outcome": row["ending"],
-            **_numbers(sweep.metric, sweep.headline, pd.DataFrame([row])),
+            **_numbers(sweep.metric, sweep.headline, row),
         }
         for row in results.to_dict("records")
     ]
@@ -37,19 +34,20 @@ def trials_table(sweep: Sweep, results: pd.DataFrame) -> pd.DataFrame:
     return table.drop(columns=[name for name in table if (table[name] == NO_VALUE).all()])
 
 
-def _numbers(metric: str, headline: str, row: pd.DataFrame) -> dict[str, str]:
+def _numbers(metric: str, headline: str, row: Mapping[Any, Any]) -> dict[str, str]:
     """Heading -> text of a trial's metric, verdict and costs."""
-    verdict = column(row, "verdict").dropna()
+    scale, digits = scale_and_digits(metric)
+    timed, trained, nfe = (_known(row, name) for name in (TIMED_SECONDS, "epoch_s", "nfe_forward"))
     return {
-        f"{metric.replace('_', ' ')}{unit(metric)}": measured(metric, column(row, headline)),
-        f"drop{unit(metric)}": measured(metric, column(row, "drop").astype(float)),
-        "verdict": str(verdict.iloc[0]) if len(verdict) else NO_VALUE,
-        "s/epoch": mean_and_interval(_seconds(row), 2),
-        "NFE": count_and_interval(column(row, "nfe_forward")),
+        f"{metric.replace('_', ' ')}{unit(metric)}": number(scale * _known(row, headline), digits),
+        f"drop{unit(metric)}": number(scale * _known(row, "drop"), digits),
+        "verdict": cell_text(row.get("verdict")),
+        "s/epoch": number(trained if math.isnan(timed) else timed, 2),
+        "NFE": NO_VALUE if math.isnan(nfe) else f"{nfe:g}",
     }
 
 
-def _seconds(row: pd.DataFrame) -> pd.Series[float]:
-    """Timed alone if it was, else as trained."""
-    timed = column(row, TIMED_SECONDS).dropna()
-    return timed if len(timed) else column(row, "epoch_s")
+def _known(row: Mapping[Any, Any], name: str) -> float:
+    """A number of a row; nan where it has none."""
+    value = row.get(name)
+    return math.nan if value is None else float(value)
