@@ -155,6 +155,8 @@ on its solver's error."""
 
 METRICS_BY_EPOCH = "Mean over seeds, with its 95 % confidence interval."
 
+MANY_LINES = "Of more than {most} lines, those that end best are colored, and the others are gray."
+
 COSTS_CHART = """\
 Each point is the mean of a configuration over its seeds, with its 95 % interval. Click a point
 to see its settings and curves."""

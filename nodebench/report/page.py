@@ -242,7 +242,7 @@ def _curve_sections(figures: Figures, explored: Explored) -> list[str]:
     for name, caption in figures.curves().items():
         title = f"{caption} by epoch"
         chart = [] if sections else explored.place("epochs")
-        image = f"![{title}](figures/{name}.svg)\n\n{notes.METRICS_BY_EPOCH}"
+        image = f"![{title}](figures/{name}.svg)\n\n{figures.curves_note}"
         sections += [f"## {title}", *chart, image]
     return sections
 

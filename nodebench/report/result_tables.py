@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -63,14 +63,17 @@ def result_tables(
     settings = pd.DataFrame([key for key, _ in groups])
     labels = pd.DataFrame({CONFIGURATION: [group[CELL].iloc[0] for _, group in groups]})
     outcomes = pd.DataFrame([_outcome_columns(group) for _, group in groups])
-    results = pd.DataFrame([_result_columns(sweep, each, judged, timed) for each in done])
+    shown = [_result_columns(sweep, each, judged, timed) for each in done]
+    results = pd.DataFrame(shown)
     results.insert(1, N, outcomes[N])
     if HARDWARE in frame and frame[HARDWARE].nunique() > 1:
         results[HARDWARE] = [_hardware(each) for each in done]
     constant = _constant(results)
     named = labels if len(settings.columns) > MOST_SETTINGS else settings
     main = _fitted(named, results.drop(columns=list(constant)))
-    details = pd.DataFrame([_detail_columns(sweep, each, judged, timed) for each in done])
+    details = pd.DataFrame(
+        [_detail_columns(sweep, *each, timed) for each in zip(done, shown, strict=True)]
+    )
     details.insert(0, "published", _published(sweep, done))
     details = details.join(results[[HARDWARE]]) if HARDWARE in results else details
     details = _informative(details.assign(outcomes=outcomes["outcomes"]), main)
@@ -140,15 +143,16 @@ def _result_columns(
 
 
 def _detail_columns(
-    sweep: Sweep, done: pd.DataFrame, judged: pd.DataFrame, timed: pd.DataFrame
+    sweep: Sweep, done: pd.DataFrame, shown: Mapping[str, str], timed: pd.DataFrame
 ) -> dict[str, str]:
+    """Heading -> text of all columns, with those that the main table may have."""
     metric = sweep.metric
     name = f"{str(metric).replace('_', ' ')}{unit(metric)}"
     return {
         f"validation {name}": measured(metric, column(done, f"val_{metric}")),
         f"train {name}": measured(metric, column(done, f"train_{metric}")),
         f"best epoch {name} †": measured(metric, column(done, f"best_test_{metric}")),
-        **_result_columns(sweep, done, judged, timed),
+        **shown,
         **seconds_columns(done, timed),
         "MB/step": megabytes(column(done, "step_memory_bytes")),
         "NFE backward": count_and_interval(column(done, "nfe_backward")),

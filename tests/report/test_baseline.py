@@ -7,6 +7,7 @@ import pytest
 from nodebench.errors import SweepError
 from nodebench.report.analysis.baseline import baseline_table, more_seeds_text, partners
 from nodebench.report.answer import answer, listed
+from nodebench.sweep.match import agrees
 from tests.support.fake_results import GRID, RELU, TANH, made, steady
 from tests.support.planned_sweeps import sweep
 from tests.support.tiny_sweeps import tiny
@@ -80,6 +81,21 @@ def test_a_cell_with_several_partners_has_none(tmp_path):
     resnet, odenet = found.trials[0], found.trials[1]
     assert resnet.cell.key not in partners(found, {"model.name": "odenet"})
     assert partners(found, {"model.name": "resnet"})[odenet.cell.key].cell == resnet.cell
+
+
+def test_every_cell_is_compared_with_what_is_named_only_once(tmp_path, monkeypatch):
+    """A comparison of each with each would take a large sweep's report minutes."""
+    looks = []
+
+    def counted(spec, named):
+        looks.append(spec)
+        return agrees(spec, named)
+
+    monkeypatch.setattr("nodebench.report.analysis.baseline.agrees", counted)
+    grid = {"solver.steps": list(range(1, 11)), "model.width": [4, 8]}
+    found = partners(sweep(tmp_path, grid=grid), {"model.width": 4})
+    assert len(found) == 10
+    assert len(looks) == 20
 
 
 def test_a_group_named_as_one_may_differ_in_all_of_it(tmp_path):

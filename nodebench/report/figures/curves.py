@@ -37,7 +37,7 @@ CURVES = {
 }
 
 FEW_EPOCHS = 5  # are marked one by one: a line through one is not seen
-MOST_LEGEND_ENTRIES = 16  # cells in a legend; of more, only the best are named
+MOST_LEGEND_ENTRIES = 16  # of more, only the best are named, and the others are grey
 LONGEST_FILE_NAME = 60
 MOST_LINES = 6  # with their bands, in one panel
 
@@ -45,7 +45,7 @@ MOST_LINES = 6  # with their bands, in one panel
 def epoch_figures(sweep: Sweep, epochs: pd.DataFrame, folder: Path) -> dict[str, str]:
     """Draws every metric by epoch, a line a cell with a band over seeds; name -> caption."""
     captions: dict[str, str] = {}
-    layout = _layout(sweep)
+    layout = _layout(sweep, epochs)
     for name, (column, title) in CURVES.items():
         if column not in epochs or not epochs[column].fillna(0).any():
             continue
@@ -143,8 +143,9 @@ def _curve(layout: _Layout, epochs: pd.DataFrame, column: str, title: str) -> Fi
     present = [line for line in layout.colors if (data["line"] == line).any()]
     panels = [layout.panel] if layout.panel else []
     means = mean_intervals(data.groupby([*panels, "line", "epoch"])[column])
+    is_named = means["line"].isin(present)
     grid = sns.relplot(
-        data=means,
+        data=means[is_named],
         x="epoch",
         y="mean",
         hue="line",
@@ -153,6 +154,7 @@ def _curve(layout: _Layout, epochs: pd.DataFrame, column: str, title: str) -> Fi
         style_order=present,
         palette=layout.colors,
         col=layout.panel,
+        col_order=list(dict.fromkeys(means[layout.panel])) if layout.panel else None,
         col_wrap=min(3, data[layout.panel].nunique()) if layout.panel else None,
         kind="line",
         markers=data["epoch"].nunique() <= FEW_EPOCHS,
@@ -160,10 +162,13 @@ def _curve(layout: _Layout, epochs: pd.DataFrame, column: str, title: str) -> Fi
         height=3.4 if layout.panel else 3.8,
         aspect=1.2 if layout.panel else 1.6,
     )
-    if data["seed"].nunique() > 1:
-        for value, axes in grid.axes_dict.items() if layout.panel else [(None, grid.ax)]:
-            shown = means[means[layout.panel] == value] if layout.panel else means
-            _draw_bands(axes, shown, "epoch", "line", layout.colors, alpha=0.15)
+    for value, axes in grid.axes_dict.items() if layout.panel else [(None, grid.ax)]:
+        is_here = means[layout.panel] == value if layout.panel else True
+        if data["seed"].nunique() > 1:
+            named = means[is_named & is_here]
+            _draw_bands(axes, named, "epoch", "line", layout.colors, alpha=0.15)
+        for _, line in means[~is_named & is_here].groupby("line"):
+            axes.plot(line["epoch"], line["mean"], color="0.8", linewidth=0.6, zorder=1)
     grid.set_axis_labels("epoch", title)
     for axes in grid.axes.flat:
         if column in ON_LOG_AXES:
@@ -203,10 +208,10 @@ class _Layout:
     lines: dict[str, str]
     """Cell -> what its line is called."""
     colors: dict[str, tuple[float, float, float]]
-    """Line -> colour."""
+    """Line -> colour, of those that are named in the legend."""
 
 
-def _layout(sweep: Sweep) -> _Layout:
+def _layout(sweep: Sweep, epochs: pd.DataFrame) -> _Layout:
     cells = {sweep.cell_label(trial): trial.settings for trial in sweep.trials}
     panel = _panel(sweep, cells)
     rest = [path for path in sweep.varying if path != panel]
@@ -214,9 +219,19 @@ def _layout(sweep: Sweep) -> _Layout:
     if panel:
         short = figure_labels(lines.values())
         lines = {cell: short[line] for cell, line in lines.items()}
-    names = list(dict.fromkeys(lines.values()))
     heading = sweep.headings.get(panel, panel) if panel else ""
-    return _Layout(panel, heading, lines, _colors(names))
+    return _Layout(panel, heading, lines, _colors(_named(sweep, epochs, lines)))
+
+
+def _named(sweep: Sweep, epochs: pd.DataFrame, lines: Mapping[str, str]) -> list[str]:
+    """The lines that a legend names: all, or those that end best by the headline metric."""
+    names = list(dict.fromkeys(lines.values()))
+    if len(names) <= MOST_LEGEND_ENTRIES or sweep.headline not in epochs:
+        return names[:MOST_LEGEND_ENTRIES]
+    ends = epochs.groupby([CELL, "seed"], as_index=False)[sweep.headline].last()
+    means = ends.groupby(ends[CELL].map(lines))[sweep.headline].mean()
+    best = means.sort_values(ascending=not sweep.higher_is_better, kind="stable")
+    return [name for name in names if name in best.index[:MOST_LEGEND_ENTRIES]]
 
 
 def _colors(names: Sequence[str]) -> dict[str, tuple[float, float, float]]:

@@ -45,6 +45,14 @@ class Figures:
             lambda: curves_module.epoch_figures(self.sweep, self.found.epochs, self.folder),
         )
 
+    @property
+    def curves_note(self) -> str:
+        """How to read them."""
+        most = curves_module.MOST_LEGEND_ENTRIES
+        is_many = len({trial.cell.key for trial in self.sweep.trials}) > most
+        many = [notes.MANY_LINES.format(most=most)] if is_many else []
+        return " ".join([notes.METRICS_BY_EPOCH, *many])
+
     def frontier(self) -> list[str]:
         """Cells by what they cost; here and below, names."""
         return self._drawn(

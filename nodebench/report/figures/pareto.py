@@ -35,12 +35,12 @@ def pareto_figure(sweep: Sweep, table: pd.DataFrame, folder: Path) -> list[str]:
         front = known[known[f"front_{cost}"]].sort_values(cost)
         for _, each in front.groupby("data"):
             axes.plot(each[cost], each["value"], color="0.4", drawstyle="steps-post", zorder=1)
-        own, is_front = [colors[cell] for cell in known[CELL]], known[f"front_{cost}"]
-        axes.errorbar(
-            known[cost], known["value"], known["width"].fillna(0), fmt="none", ecolor=own, capsize=2
-        )
+        x, y, width = known[cost], known["value"], known["width"].fillna(0)
+        own = [colors[cell] for cell in known[CELL]]
+        is_front = known[f"front_{cost}"]
         edges = ["black" if front else color for front, color in zip(is_front, own, strict=True)]
-        axes.scatter(known[cost], known["value"], 36, own, edgecolors=edges, zorder=2)
+        axes.vlines(x, y - width, y + width, own)
+        axes.scatter(x, y, 36, own, edgecolors=edges, zorder=2)
         few = [row for row in front.to_dict("records") if len(table) > MOST_LEGEND_ENTRIES]
         for row in few:
             place = row[cost], row["value"]

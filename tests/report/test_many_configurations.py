@@ -1,0 +1,63 @@
+"""Reports of more configurations than a legend can name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from nodebench.report.analysis import frames
+from nodebench.report.figures.curves import MOST_LEGEND_ENTRIES, _layout
+from nodebench.report.figures.pareto import pareto_figure
+from nodebench.report.page import write_report_folder
+from nodebench.store import Result, Store
+from nodebench.sweep import Sweep
+from tests.support.figures import rendered_figures
+from tests.support.tiny_sweeps import tiny
+
+WIDTHS = list(range(4, 4 + MOST_LEGEND_ENTRIES + 4))
+
+
+@pytest.fixture
+def many(tmp_path: Path) -> tuple[Sweep, Store]:
+    """Wider networks are better, at the end of two epochs."""
+    sweep, store = tiny(tmp_path, grid={"model.width": WIDTHS}), Store(tmp_path / "runs")
+    for trial in sweep.trials:
+        end = trial.spec.model.width / 100
+        rows = [{"epoch": 1, "test_accuracy": 0.9 - end}, {"epoch": 2, "test_accuracy": end}]
+        store.folder(trial.id).create(trial)
+        store.folder(trial.id).write_history(rows)
+        summary = {"test_accuracy": end, "nfe_forward": float(trial.spec.model.width)}
+        store.folder(trial.id).write_result(Result("finished", "", 2, summary, [], 0.0, 1.0))
+    return sweep, store
+
+
+def test_the_lines_that_end_best_are_named(many: tuple[Sweep, Store]) -> None:
+    sweep, store = many
+    named = _layout(sweep, frames.epoch_frame(sweep, store)).colors
+    assert list(named) == [f"width {width}" for width in WIDTHS[-MOST_LEGEND_ENTRIES:]]
+
+
+def test_every_figure_of_many_configurations_is_drawn(
+    many: tuple[Sweep, Store], tmp_path: Path
+) -> None:
+    sweep, store = many
+    with rendered_figures(".svg"):
+        report = write_report_folder(sweep, store, tmp_path / "report")
+    assert report.undrawn == []
+    drawn = {path.stem for path in (tmp_path / "report" / "figures").iterdir()}
+    assert drawn == {"accuracy", "frontier"}
+    note = f"Of more than {MOST_LEGEND_ENTRIES} lines, those that end best are colored"
+    assert note in report.page.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("count", [2, 3, 4, 5])
+def test_each_configuration_has_its_own_color_beside_its_cost(
+    count: int, many: tuple[Sweep, Store], tmp_path: Path
+) -> None:
+    """Matplotlib takes three or four numbers for one color."""
+    numbers = {"value": 0.5, "width": 0.1, "seconds": 1.0, "nfe": 2.0}
+    table = pd.DataFrame([{"cell": f"cell {i}", "data": "d", **numbers} for i in range(count)])
+    table = table.assign(front_seconds=False, front_nfe=True)
+    assert pareto_figure(many[0], table, tmp_path) == ["frontier"]
