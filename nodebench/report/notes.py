@@ -153,6 +153,10 @@ Test metric of the trained weights against the evaluations per forward pass. The
 marks the number used in training. A network whose curve falls to the right of that line depends
 on its solver's error."""
 
+SOME_FIGURES = """\
+{shown} of {every} figures stand for all. `report.html` has a chart of every configuration, and
+`evaluations.csv` their numbers."""
+
 METRICS_BY_EPOCH = "Mean over seeds, with its 95 % confidence interval."
 
 MANY_LINES = "Of more than {most} lines, those that end best are colored, and the others are gray."

@@ -138,7 +138,8 @@ def robustness_table(frame: pd.DataFrame) -> pd.DataFrame:
     for key, group in frame.groupby(columns, dropna=False, sort=False):
         row = {HEADINGS.get(name, name): cell_text(v) for name, v in zip(columns, key, strict=True)}
         n = group[TRIAL].nunique()
-        values = {str(b): _headline_values(group[group[BUDGET] == b], n) for b in budgets}
+        of_budget = dict(iter(group.groupby(BUDGET, sort=False)))
+        values = {str(b): _headline_values(of_budget.get(b, group[:0]), n) for b in budgets}
         rows.append({**row, "n": str(n), **values})
     return pd.DataFrame(rows)
 

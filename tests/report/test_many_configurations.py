@@ -10,6 +10,7 @@ import pytest
 from nodebench.report.analysis import frames
 from nodebench.report.figures.curves import MOST_LEGEND_ENTRIES, _layout
 from nodebench.report.figures.pareto import pareto_figure
+from nodebench.report.figures.solvers import robustness_figures, robustness_groups
 from nodebench.report.page import write_report_folder
 from nodebench.store import Result, Store
 from nodebench.sweep import Sweep
@@ -50,6 +51,18 @@ def test_every_figure_of_many_configurations_is_drawn(
     assert drawn == {"accuracy", "frontier"}
     note = f"Of more than {MOST_LEGEND_ENTRIES} lines, those that end best are colored"
     assert note in report.page.read_text(encoding="utf-8")
+
+
+def test_of_many_robustness_figures_some_stand_for_all(tmp_path: Path) -> None:
+    sweep = tiny(tmp_path, grid={"model.width": list(range(4, 12)), "solver.steps": [*range(1, 8)]})
+    cells = [sweep.cell_label(trial) for trial in sweep.trials]
+    points = {"nfe": 8.0, "value": 0.5, "method": "euler", "spread": 0.1, "trained_nfe": 2.0}
+    curves = pd.DataFrame([{"cell": cell, **points} for cell in cells])
+    groups = robustness_groups(sweep, curves)
+    assert [len(group) for group in groups.values()] == [7] * 8
+    drawn = robustness_figures(sweep, curves, tmp_path)
+    assert drawn == [f"robustness-{width}" for width in (4, 6, 9, 11)]
+    assert robustness_groups(sweep, curves[:48]) == {"robustness": cells[:48]}
 
 
 @pytest.mark.parametrize("count", [2, 3, 4, 5])

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
+import pandas as pd
+
 from nodebench.report import notes
 from nodebench.report.analysis import frames
 from nodebench.report.analysis.findings import Findings
@@ -102,12 +104,8 @@ class Figures:
         curves = frames.robustness_curves(evaluated)
         if curves.empty:
             return
+        yield self._robustness(curves)
         for name, draw, text in (
-            (
-                "robustness",
-                lambda: solvers.robustness_figures(sweep, curves, folder),
-                notes.ROBUSTNESS_FIGURE,
-            ),
             ("steps", lambda: solvers.steps_figure(sweep, curves, folder), notes.STEPS_FIGURE),
             ("heat map", lambda: solvers.heat_map_figure(sweep, evaluated, folder), notes.HEAT_MAP),
             (
@@ -117,6 +115,15 @@ class Figures:
             ),
         ):
             yield self._drawn(name, [], draw), text
+
+    def _robustness(self, curves: pd.DataFrame) -> tuple[list[str], str]:
+        """The metric over evaluations; of many figures, some."""
+        names = self._drawn(
+            "robustness", [], lambda: solvers.robustness_figures(self.sweep, curves, self.folder)
+        )
+        shown, every = len(names), len(solvers.robustness_groups(self.sweep, curves))
+        some = [notes.SOME_FIGURES.format(shown=shown, every=every)] if 0 < shown < every else []
+        return names, " ".join([notes.ROBUSTNESS_FIGURE, *some])
 
     def remove_others(self) -> None:
         """Removes what is in the folder besides these figures, or the folder if there are none."""

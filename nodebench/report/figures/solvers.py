@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from nodebench.report.figures.style import in_lines, save, within_shares
 from nodebench.spec.vocabulary import METHODS
 from nodebench.sweep import Sweep
 
-MOST_PANELS = 48  # in one figure
+MOST_PANELS, MOST_FIGURES = 48, 4  # panels in one figure, and figures
 FEW_CELLS = 3  # where a figure shows some cells for all
 SHORT_LABEL, INCHES_A_LETTER = 24, 0.08  # beside a heat map: longer ones make it wider
 MARKERS = "os^Dv"
@@ -33,22 +33,35 @@ def robustness_figures(sweep: Sweep, curves: pd.DataFrame, folder: Path) -> list
     """Draws the headline metric over evaluations, a panel a cell; returns the figures' names.
 
     `curves` is the table of `frames.robustness_curves`. Where two settings tell the cells apart,
-    the first makes the columns and the second the rows, as in Gusak et al. 2020, Figure 1. What
-    does not fit into one figure has one for each value of the first setting.
+    the first makes the columns and the second the rows, as in Gusak et al. 2020, Figure 1. Of many
+    figures, some stand for all.
     """
-    settings = {sweep.cell_label(trial): trial.settings for trial in sweep.trials}
+    groups = robustness_groups(sweep, curves)
+    names = evenly_spaced(list(groups), MOST_FIGURES)
+    for name in names:
+        save(_robustness(_panels(sweep, groups[name]), curves, sweep.metric), folder / name)
+    return names
+
+
+def robustness_groups(sweep: Sweep, curves: pd.DataFrame) -> dict[str, list[str]]:
+    """A figure's name -> its cells: one for all, or for each value of the first setting."""
     cells = list(dict.fromkeys(curves[CELL]))
-    groups = {"robustness": cells}
-    if len(cells) > MOST_PANELS:
-        groups = {}
-        values = {cell: str(settings[cell].get(sweep.varying[0])) for cell in cells}
-        names = file_names(values.values())
-        for cell, value in values.items():
-            groups.setdefault(f"robustness-{names[value]}", []).append(cell)
-    metric = sweep.metric
-    for name, group in groups.items():
-        save(_robustness(_panels(sweep, group), curves, metric), folder / name)
-    return list(groups)
+    if len(cells) <= MOST_PANELS:
+        return {"robustness": cells}
+    settings = {sweep.cell_label(trial): trial.settings for trial in sweep.trials}
+    values = {cell: str(settings[cell].get(sweep.varying[0])) for cell in cells}
+    names = file_names(values.values())
+    groups: dict[str, list[str]] = {}
+    for cell, value in values.items():
+        groups.setdefault(f"robustness-{names[value]}", []).append(cell)
+    return groups
+
+
+def evenly_spaced(items: Sequence[str], most: int) -> list[str]:
+    """Some items that stand for all, the first and the last among them; all if they are few."""
+    if len(items) <= most:
+        return list(items)
+    return [items[round(i * (len(items) - 1) / (most - 1))] for i in range(most)]
 
 
 def _panels(sweep: Sweep, cells: list[str]) -> list[list[str]]:
@@ -187,10 +200,8 @@ def _steps_panel(
 def some_cells(judged: pd.DataFrame) -> list[str]:
     """A few cells that stand for all: by their drops, from the largest to the smallest."""
     drops = judged.assign(drop=judged["drop"].astype(float)).groupby(CELL, sort=False)["drop"]
-    ordered = list(drops.mean().dropna().sort_values(ascending=False, kind="stable").index)
-    if len(ordered) <= FEW_CELLS:
-        return ordered
-    return [ordered[round(i * (len(ordered) - 1) / (FEW_CELLS - 1))] for i in range(FEW_CELLS)]
+    ordered = drops.mean().dropna().sort_values(ascending=False, kind="stable").index
+    return evenly_spaced(list(ordered), FEW_CELLS)
 
 
 def work_precision_figure(curves: pd.DataFrame, judged: pd.DataFrame, folder: Path) -> list[str]:
