@@ -138,6 +138,7 @@ def provenance(results: pd.DataFrame) -> str:
         "threads per trial": "threads",
         "seeds packed into one run": "packed",
         "torch": "torch",
+        "numba": "numba",
         "torchdiffeq": "torchdiffeq",
         "python": "python",
         "nodebench": "nodebench",

@@ -20,7 +20,7 @@ from torch.utils._pytree import tree_leaves
 
 from nodebench.planning.available_resources import cpu_count, memory_bytes
 
-RECORDED_PACKAGES = ("nodebench", "torch", "torchdiffeq", "scipy")
+RECORDED_PACKAGES = ("nodebench", "torch", "numba", "torchdiffeq", "scipy")
 
 
 def select_device(gpus: float) -> torch.device:
