@@ -56,6 +56,7 @@ class ProgressMonitor:
         self._headlines = {trial.id: trial.spec.data.headline for trial in sweep.trials}
         self._store, self._console = store, console
         self._tally = Tally(sweep)
+        self._is_planned = False
         self._missing = self._ended = 0
         self._tasks: dict[str, TaskID] = {}
         self._live = console.is_terminal
@@ -78,13 +79,13 @@ class ProgressMonitor:
     def __exit__(
         self, _kind: type[BaseException] | None, _e: BaseException | None, _t: TracebackType | None
     ) -> None:
-        if self._missing:
+        if self._is_planned:
             self._count()
         self._progress.stop()
 
     def on_plan(self, trials: int, missing: int) -> None:
         """Prints how many trials are to be done, and begins the bar over all."""
-        self._missing = missing
+        self._is_planned, self._missing = True, missing
         self._progress.update(self._overall, total=missing)
         if self._live:
             self._recall()

@@ -154,12 +154,12 @@ marks the number used in training. A network whose curve falls to the right of t
 on its solver's error."""
 
 SOME_FIGURES = """\
-{shown} of {every} figures stand for all. `report.html` has a chart of every configuration, and
-`evaluations.csv` their numbers."""
+Shown: {shown} of {every} figures, evenly spaced. `report.html` charts every configuration, and
+`evaluations.csv` lists the numbers."""
 
 METRICS_BY_EPOCH = "Mean over seeds, with its 95 % confidence interval."
 
-MANY_LINES = "Of more than {most} lines, those that end best are colored, and the others are gray."
+MANY_LINES = "Of more than {most} lines, those that end best are coloured, and the others grey."
 
 COSTS_CHART = """\
 Each point is the mean of a configuration over its seeds, with its 95 % interval. Click a point

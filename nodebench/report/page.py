@@ -239,10 +239,10 @@ def _notes(found: Findings, table: ResultTables, folder: Path) -> str:
 def _curve_sections(figures: Figures, explored: Explored) -> list[str]:
     """A section for each metric; the first has the chart of them all."""
     sections: list[str] = []
-    for name, caption in figures.curves().items():
+    for name, (caption, note) in figures.curves().items():
         title = f"{caption} by epoch"
         chart = [] if sections else explored.place("epochs")
-        image = f"![{title}](figures/{name}.svg)\n\n{figures.curves_note}"
+        image = f"![{title}](figures/{name}.svg)\n\n{note}"
         sections += [f"## {title}", *chart, image]
     return sections
 

@@ -39,23 +39,16 @@ def _is_by_a_studys_rule(spec: TrialSpec) -> bool:
     )
 
 
-def _is_dense(model: object) -> bool:
-    return isinstance(model, PlainOde) and model.field != "conv"
-
-
 def _is_computed_here(spec: TrialSpec) -> bool:
     """Whether revision 6 took something of the trial from torch or torchdiffeq."""
     model = spec.model
+    is_dense = isinstance(model, PlainOde) and model.field != "conv"
     solvers = [spec.solver, spec.gradient.solver if spec.gradient else None]
     has_steps = any(s and s.step_control and s.control is None for s in solvers)
     norms = (
         model.norm.model_dump().values() if isinstance(model, ConvNetwork | StagedNetwork) else ()
     )
-    return (
-        _is_dense(model)
-        or has_steps
-        or any(norm_parts(word or "nf")[0] in GROUPED for word in norms)
-    )
+    return is_dense or has_steps or any(norm_parts(word or "nf")[0] in GROUPED for word in norms)
 
 
 def _is_folded(spec: TrialSpec) -> bool:
@@ -85,6 +78,14 @@ def _has_integrals(spec: TrialSpec) -> bool:
     """Whether a regularizer is integrated along the solves."""
     found = spec.train.regularize
     return found is not None and any((found.kinetic, found.jacobian, found.taylor))
+
+
+def _is_dense_with_softplus(spec: TrialSpec) -> bool:
+    """Whether the ODE's field is dense layers, or convolutions that are folded into such."""
+    if not isinstance(spec.model, PlainOde) or spec.model.activation != "softplus":
+        return False
+    is_folded = getattr(spec.data, "dim", DENSE_POSITIONS) <= DENSE_POSITIONS
+    return spec.model.field == "linear" or (spec.model.field == "simple" and is_folded)
 
 
 REVISIONS: tuple[Revision, ...] = (
@@ -128,7 +129,7 @@ REVISIONS: tuple[Revision, ...] = (
     Revision(
         11,
         "solves of dense fields with softplus are compiled: sums in another order",
-        lambda spec: _is_dense(spec.model) and getattr(spec.model, "activation", "") == "softplus",
+        _is_dense_with_softplus,
     ),
 )
 """The changes of results, the newest last. Trials hold the number of the last that affects them."""

@@ -163,21 +163,22 @@ def test_a_terminal_shows_what_is_done_the_best_and_failures_with_their_reason(t
     assert "trained in 1.0 s, evaluated in 2.5 s" in shown
 
 
-def test_what_precedes_and_follows_the_trials_is_named(tmp_path):
+@pytest.mark.parametrize("missing", [0, 1])
+def test_what_precedes_and_follows_the_trials_is_named(missing, tmp_path):
     sweep, shown = tiny(tmp_path), []
     for is_terminal in (True, False):
         screen = io.StringIO()
         console = Console(file=screen, force_terminal=is_terminal, width=120)
         with ProgressMonitor(sweep, Store(tmp_path / "runs"), console, "run") as monitor:
-            monitor.on_plan(1, 1)
+            monitor.on_plan(1, missing)
             for phase in ("starting Ray", "writing the report"):
                 monitor.on_phase(phase)
                 monitor._progress.refresh()
         shown.append(screen.getvalue())
     live, log = shown
     assert "starting Ray" in live
-    assert live.rindex("0 done, 0 running, 1 left") > live.rindex("writing the report")
-    assert log == "tiny: 1 trial, 1 to run\nstarting Ray\nwriting the report\n"
+    assert live.rindex(f"0 done, 0 running, {missing} left") > live.rindex("writing the report")
+    assert log == f"tiny: 1 trial, {missing} to run\nstarting Ray\nwriting the report\n"
 
 
 def test_the_answer_of_a_report_is_plain_text(tmp_path):

@@ -35,6 +35,7 @@ IMAGES = {
 }
 NETWORKS: dict[str, dict[str, Any]] = {
     "folded": TINY,
+    "compiled": {**TINY, "model": {"name": "plainode", "field": "linear", "activation": "silu"}},
     "linear": {**TINY, "model": {"name": "plainode", "field": "linear", "activation": "none"}},
     "adam": {**TINY, "train": {"epochs": 1, "batch_size": 16, "optimizer": "adam"}},
     "exact": {**TINY, "gradient": "exact"},

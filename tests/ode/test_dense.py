@@ -81,7 +81,9 @@ def test_the_gradients_of_folded_convolutions_are_those_of_the_kernels(method):
 
 
 @pytest.mark.parametrize("piece_bytes", [1, PIECE_BYTES])
-@pytest.mark.parametrize("made", [layers, lambda: folded(convolutions(), 3)])
+@pytest.mark.parametrize(
+    "made", [layers, lambda: layers(nn.SiLU), lambda: folded(convolutions(), 3)]
+)
 def test_several_models_at_once_have_the_gradients_of_each(made, piece_bytes, monkeypatch):
     monkeypatch.setattr(solve, "PIECE_BYTES", piece_bytes)
     rk4 = Solver(method="rk4", steps=2)
@@ -120,6 +122,8 @@ def test_the_limit_of_evaluations_holds():
         (nn.Sequential(nn.Linear(3, 3, bias=False), nn.Tanh(), nn.Linear(3, 3)), False),
         (nn.Sequential(nn.Linear(3, 3), nn.GELU(), nn.Linear(3, 3)), False),
         (nn.Sequential(nn.Linear(3, 3), nn.LeakyReLU(0.2), nn.Linear(3, 3)), False),
+        (nn.Sequential(nn.Linear(3, 3), nn.ReLU(inplace=True), nn.Linear(3, 3)), True),
+        (nn.Sequential(nn.Linear(3, 3), nn.Softplus(beta=1), nn.Linear(3, 3)), True),
         (nn.Sequential(nn.Linear(3, 3), nn.Tanh(), nn.Linear(3, 3), nn.Tanh()), False),
         (nn.Sequential(nn.Conv1d(3, 3, 1), nn.Tanh(), nn.Conv1d(3, 3, 1)), False),
         (nn.Sequential(nn.Linear(3, 3)), False),
@@ -134,11 +138,12 @@ def test_only_fields_that_are_known_by_heart_are_taken(g, expected):
     assert isinstance(autonomous(g), DenseField) is expected
 
 
-def test_float32_is_float64_to_rounding():
+@pytest.mark.parametrize("activation", COMPILED_ACTIVATIONS, ids=lambda kind: kind.__name__)
+def test_float32_is_float64_to_rounding(activation):
     solver = Solver(method="euler", steps=16)
     found = []
     for dtype in (torch.float32, torch.float64):
-        block = ODEBlock(DenseField(layers().to(dtype)), solver, BACKPROP)
+        block = ODEBlock(DenseField(layers(activation).to(dtype)), solver, BACKPROP)
         y0 = start().to(dtype).requires_grad_()
         states = block.trajectory(y0, TIMES)
         states.square().sum().backward()

@@ -18,10 +18,12 @@ BACKPROP = Gradient(name="backprop")
 TIMES = [(0.0, 0.4, 1.0), (1.0, 0.3)]
 
 
-def layers(dtype: torch.dtype = torch.float64, scale: float = 1.0) -> nn.Sequential:
+def layers(
+    dtype: torch.dtype = torch.float64, scale: float = 1.0, act: type[nn.Module] = nn.Tanh
+) -> nn.Sequential:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        g = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 5), nn.Tanh(), nn.Linear(5, 3))
+        g = nn.Sequential(nn.Linear(3, 8), act(), nn.Linear(8, 5), act(), nn.Linear(5, 3))
     with torch.no_grad():
         g[-1].weight.mul_(scale)
     return g.to(dtype)
@@ -51,6 +53,14 @@ def taken(field: nn.Module, solver: Solver, times: tuple[float, ...] = TIMES[0])
 def test_states_steps_and_gradients_are_those_of_the_same_steps_in_torch(method, controller, times):
     solver = Solver(method=method, tol=1e-5, control=Control(controller=controller))
     found, expected = (taken(f(layers()), solver, times) for f in (DenseField, Autonomous))
+    torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize("act", [nn.Softplus, nn.ELU, nn.SiLU])
+def test_other_activations_have_the_same_steps_and_gradients(act):
+    solver = Solver(method="dopri5", tol=1e-5)
+    found = taken(DenseField(layers(act=act)), solver)
+    expected = taken(Autonomous(layers(act=act)), solver)
     torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-12)
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from nodebench.report.analysis import frames
-from nodebench.report.figures.curves import MOST_LEGEND_ENTRIES, _layout
+from nodebench.report.figures.curves import MOST_LEGEND_ENTRIES, _layout, epoch_figures
 from nodebench.report.figures.pareto import pareto_figure
 from nodebench.report.figures.solvers import robustness_figures, robustness_groups
 from nodebench.report.page import write_report_folder
@@ -49,7 +49,7 @@ def test_every_figure_of_many_configurations_is_drawn(
     assert report.undrawn == []
     drawn = {path.stem for path in (tmp_path / "report" / "figures").iterdir()}
     assert drawn == {"accuracy", "frontier"}
-    note = f"Of more than {MOST_LEGEND_ENTRIES} lines, those that end best are colored"
+    note = f"Of more than {MOST_LEGEND_ENTRIES} lines, those that end best are coloured"
     assert note in report.page.read_text(encoding="utf-8")
 
 
@@ -65,12 +65,31 @@ def test_of_many_robustness_figures_some_stand_for_all(tmp_path: Path) -> None:
     assert robustness_groups(sweep, curves[:48]) == {"robustness": cells[:48]}
 
 
+def test_a_metric_that_only_the_worst_have_is_drawn(many: tuple[Sweep, Store]) -> None:
+    sweep, store = many
+    epochs = frames.epoch_frame(sweep, store)
+    is_worst = epochs["model.width"].isin(WIDTHS[:2])
+    epochs["nfe_forward"] = epochs["epoch"].where(is_worst).astype(float)
+    for few in (epochs, pd.concat([epochs, epochs.assign(epoch=epochs["epoch"] + 7)])):
+        assert {"accuracy", "nfe_forward"} <= epoch_figures(sweep, few, store.root / "few").keys()
+
+
 @pytest.mark.parametrize("count", [2, 3, 4, 5])
 def test_each_configuration_has_its_own_color_beside_its_cost(
-    count: int, many: tuple[Sweep, Store], tmp_path: Path
+    count: int, many: tuple[Sweep, Store], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Matplotlib takes three or four numbers for one color."""
-    numbers = {"value": 0.5, "width": 0.1, "seconds": 1.0, "nfe": 2.0}
+    saved = []
+    monkeypatch.setattr("nodebench.report.figures.pareto.save", lambda *given: saved.append(given))
+    numbers = {"value": 0.5, "width": 0.1, "seconds": float("nan"), "nfe": 2.0}
     table = pd.DataFrame([{"cell": f"cell {i}", "data": "d", **numbers} for i in range(count)])
-    table = table.assign(front_seconds=False, front_nfe=True)
+    table.loc[count] = {"cell": "resnet", "data": "d", **numbers, "nfe": float("nan")}
+    table = table.assign(front_seconds=False, front_nfe=[True] + [False] * count)
     assert pareto_figure(many[0], table, tmp_path) == ["frontier"]
+    figure, _ = saved[0]
+    dots = figure.axes[0].collections[-1]
+    faces, edges = (map(tuple, each) for each in (dots.get_facecolors(), dots.get_edgecolors()))
+    assert len({*faces}) == count
+    assert [edge == (0, 0, 0, 1) for edge in edges] == [True] + [False] * (count - 1)
+    named = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert named == [f"cell {i}" for i in range(count)]

@@ -117,6 +117,8 @@ def test_the_front_is_of_those_that_none_surpasses():
     #        cheap and bad, dear and good, dear and bad, the first again, as good for more
     costs, values = [1, 5, 4, 1, 9], [0.5, 0.9, 0.4, 0.5, 0.9]
     assert pareto(costs, values) == [True, True, False, True, False]
+    assert pareto([1.0, 2.0], [-math.inf, -math.inf]) == [True, False]
+    assert pareto([1.0, 1.0, 2.0], [0.5, 0.5, 0.5]) == [True, True, False]
 
 
 # ----------------------------------------------------------------------- published numbers

@@ -51,6 +51,9 @@ def test_a_revision_renames_the_trials_that_it_affects_and_no_others():
             "model": {"name": "plainode", "field": field, "activation": activation},
         }
         assert numerics(trial(**toy, solver={"method": "euler", "steps": 2}).spec) == number
+    unfolded = toy | {"data": {"name": "spheres", "dim": 11}}
+    unfolded["model"] = toy["model"] | {"field": "simple"}
+    assert numerics(trial(**unfolded, solver={"method": "euler", "steps": 2}).spec) == 6
     softplus = {"data": "digits", "model": {**images["model"], "activation": "softplus"}}
     assert numerics(trial(**softplus, solver={"method": "euler", "steps": 2}).spec) == 4
     for field, dim, number in (

@@ -44,7 +44,7 @@ def power_and_rest(x):
 
 @compiled_part
 def exp(x):
-    """The exponential in float32, to 2 units in the last place, in a form that loops vectorise."""
+    """The exponential of |x| <= 87 in float32, to 2 units in the last place; loops vectorise it."""
     power, rest = power_and_rest(x)
     return power * rest + power
 

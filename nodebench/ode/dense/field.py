@@ -67,8 +67,15 @@ def is_dense(g: nn.Sequential) -> bool:
         len(layers) == len(activations) + 1
         and len({type(part) for part in activations}) == 1
         and type(g[1]) in COMPILED_ACTIVATIONS
-        and all(repr(part) == repr(type(part)()) for part in activations)  # by default settings
+        and all(_has_compiled_settings(part) for part in activations)
     )
+
+
+def _has_compiled_settings(activation: nn.Module) -> bool:
+    """Whether an activation has torch's default settings, which are compiled in."""
+    plain = type(activation)()
+    names = ("negative_slope", "alpha", "beta", "threshold")
+    return all(getattr(activation, n, None) == getattr(plain, n, None) for n in names)
 
 
 def is_compiled(field: nn.Module, y: Tensor) -> bool:

@@ -13,12 +13,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import Tensor, nn
 
+from nodebench.ode.dense.activation_kernels import SILU
 from nodebench.ode.dense.field import COMPILED_ACTIVATIONS, DenseField, LinearMap
 from nodebench.ode.dense.parts import Floats, Layers
 from nodebench.ode.tile_size import TILE_ROWS
-
-OF_INPUT = [COMPILED_ACTIVATIONS.index(nn.SiLU)]
-"""The activations whose derivative follows from their input, and not from their output."""
 
 
 class Places(NamedTuple):
@@ -70,8 +68,8 @@ class DenseLayers:
             square = slice(places[layer], places[layer + 1])
             across = weights[:, square].reshape(seeds, rows, columns).swapaxes(1, 2)
             transposed[:, square].reshape(seeds, columns, rows)[...] = across
-        kept = starts[-2] - starts[1] if self.activation in OF_INPUT else 0
-        rows = starts[-1] + kept
+        derivatives = starts[-2] - starts[1] if self.activation == SILU else 0
+        rows = starts[-1] + derivatives
         return Layers(weights, transposed, biases, starts, places, rows, self.activation)
 
     def out_of_rows(self, weights: Floats, biases: Floats) -> list[Floats]:

@@ -28,7 +28,7 @@ class Layers(NamedTuple):
     starts: Floats
     places: Floats
     rows: int
-    """Of the values: one more for each activation whose derivative does not follow from it."""
+    """Of the values: all units, and each hidden unit's derivative if it is kept."""
 
     kind: int
     """The activation between layers."""

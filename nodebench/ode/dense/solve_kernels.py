@@ -5,11 +5,12 @@ longer than the arithmetic. An item is one seed and a block of its samples: item
 independently of each other, unless an adaptive method chooses a step for all of them.
 
 The values of all layers at some evaluations, and their gradients, are [rows, columns, BLOCK]: a row
-is a unit and a column an evaluation. A layer's units are padded to whole `TILE_ROWS` by weights of
-zero, so that loops have a known length and are vectorised. Of a solve, `kept` has all values,
-[seeds, blocks, groups, rows, columns, BLOCK]: a group is some steps, a column for each of their
-stages, and one more if those are even (`columns_of`). A solve without a gradient has one group,
-which each takes in turn.
+is a unit and a column an evaluation; after all units come the derivatives of hidden ones, if their
+activation's output does not determine these. A layer's units are padded to whole `TILE_ROWS` by
+weights of zero, so that loops have a known length and are vectorised. Of a solve, `kept` has all
+values, [seeds, blocks, groups, rows, columns, BLOCK]: a group is some steps, a column for each of
+their stages, and one more if those are even (`columns_of`). A solve without a gradient has one
+group, which each takes in turn.
 
 Arrays are passed whole, with the indices of what is meant: views cost time, most of all to compile.
 """

@@ -18,6 +18,7 @@ from nodebench.report.analysis.formatting import NO_VALUE, probability, signed, 
 from nodebench.report.analysis.statistics import (
     FEWEST_PAIRS,
     PairedDifference,
+    column,
     holm,
     paired,
     width_with,
@@ -101,14 +102,15 @@ def _is_named(path: str, named: Sequence[str]) -> bool:
     return any(path == name or path.startswith(f"{name}.") for name in named)
 
 
-def by_seed(frame: pd.DataFrame, metric: str) -> Mapping[str, pd.Series[float]]:
-    """Cell -> a metric of its finished trials, by seed; empty of a cell without any."""
-    found: dict[str, pd.Series[float]] = defaultdict(lambda: pd.Series(dtype=float))
+def by_seed(frame: pd.DataFrame, metric: str) -> dict[str, pd.Series[float]]:
+    """Each cell of a table -> a metric of its finished trials, by seed; empty where none has it."""
+    none = column(frame[:0], metric).astype(float)
+    found = {str(cell): none for cell in frame[CELL]}
     if metric in frame:
         done = frame.loc[frame[OUTCOME] == TrialOutcome.FINISHED, [CELL, "seed", metric]]
         numbers = done.assign(**{metric: pd.to_numeric(done[metric], errors="coerce")})
         known = numbers.dropna(subset=[metric]).set_index("seed")
-        found.update((str(cell), values) for cell, values in known.groupby(CELL)[metric])
+        found |= {str(cell): values for cell, values in known.groupby(CELL)[metric]}
     return found
 
 

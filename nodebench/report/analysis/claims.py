@@ -116,8 +116,9 @@ class _Judge:
     def is_about(self, trial: Trial) -> bool:
         """Whether the claim is about a cell, which is not the one that it compares with."""
         claim = self._claim
-        is_other = isinstance(claim.other, dict) and agrees(trial.spec, claim.other)
-        return not is_other and agrees(trial.spec, claim.of)
+        return agrees(trial.spec, claim.of) and not (
+            isinstance(claim.other, dict) and agrees(trial.spec, claim.other)
+        )
 
     def judged(self, trial: Trial) -> _CellJudgement:
         """The judgement on a trial's cell."""
@@ -155,7 +156,7 @@ class _Judge:
         """A cell's; seconds of the timing pass, which steps one trial of a cell, are of none."""
         if metric not in self._known:
             self._known[metric] = by_seed(self._frame, metric)
-        values = self._known[metric][cell]
+        values = self._known[metric].get(cell, pd.Series(dtype=float))  # an older table lacks it
         return values.reset_index(drop=True) if metric == TIMED_SECONDS else values
 
 

@@ -121,10 +121,10 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def pareto(costs: Sequence[float], values: Sequence[float]) -> list[bool]:
     """Which points no other surpasses: none is better at no more cost, or as good for less."""
     marks = [False] * len(costs)
-    last = (math.nan, -math.inf)  # of the front, as it is gone along
+    last: tuple[float, float] | None = None  # of the front, from the cheapest on
     for i in sorted(range(len(costs)), key=lambda i: (costs[i], -values[i])):
         point = costs[i], values[i]
-        if values[i] > last[1] or point == last:
+        if last is None or values[i] > last[1] or point == last:
             marks[i], last = True, point
     return marks
 

@@ -17,6 +17,7 @@ from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from nodebench.report import notes
 from nodebench.report.analysis.columns import CELL, TRIAL
 from nodebench.report.analysis.statistics import mean_intervals
 from nodebench.report.figures.style import ON_LOG_AXES, in_lines, save, within_shares
@@ -36,23 +37,28 @@ CURVES = {
     },
 }
 
+UNNAMED: Mapping[str, Any] = {"color": "0.8", "linewidth": 0.6, "linestyle": "-", "zorder": 1}
 FEW_EPOCHS = 5  # are marked one by one: a line through one is not seen
-MOST_LEGEND_ENTRIES = 16  # of more, only the best are named, and the others are grey
+MOST_LEGEND_ENTRIES = 16  # of more lines, only the best are named
 LONGEST_FILE_NAME = 60
 MOST_LINES = 6  # with their bands, in one panel
 
 
-def epoch_figures(sweep: Sweep, epochs: pd.DataFrame, folder: Path) -> dict[str, str]:
-    """Draws every metric by epoch, a line a cell with a band over seeds; name -> caption."""
-    captions: dict[str, str] = {}
-    layout = _layout(sweep, epochs)
+def epoch_figures(sweep: Sweep, epochs: pd.DataFrame, folder: Path) -> dict[str, tuple[str, str]]:
+    """Draws every metric by epoch, a line a cell with a band over seeds.
+
+    Returns each figure's name -> its caption, and how to read it.
+    """
+    captions: dict[str, tuple[str, str]] = {}
     for name, (column, title) in CURVES.items():
         if column not in epochs or not epochs[column].fillna(0).any():
             continue
         if column.startswith("nfe") and epochs.groupby(TRIAL)[column].nunique().max() <= 1:
             continue  # a fixed-step solver's, which a table says better
-        save(_curve(layout, epochs, column, title), folder / name)
-        captions[name] = title[0].upper() + title[1:]
+        known = epochs.dropna(subset=[column])
+        layout = _layout(sweep, known)
+        save(_curve(layout, known, column, title), folder / name)
+        captions[name] = (title[0].upper() + title[1:], layout.note)
     return captions
 
 
@@ -138,14 +144,42 @@ def close() -> None:
 
 
 def _curve(layout: _Layout, epochs: pd.DataFrame, column: str, title: str) -> Figure:
-    data = epochs.dropna(subset=[column])
-    data = data.assign(line=data[CELL].map(layout.lines))
-    present = [line for line in layout.colors if (data["line"] == line).any()]
+    data = epochs.assign(line=epochs[CELL].map(layout.lines))
     panels = [layout.panel] if layout.panel else []
     means = mean_intervals(data.groupby([*panels, "line", "epoch"])[column])
-    is_named = means["line"].isin(present)
-    grid = sns.relplot(
-        data=means[is_named],
+    is_named, is_short = means["line"].isin(layout.colors), data["epoch"].nunique() <= FEW_EPOCHS
+    grid = _named_lines(layout, means, is_short=is_short)
+    for value, axes in grid.axes_dict.items() if layout.panel else [(None, grid.ax)]:
+        is_here = means[layout.panel] == value if layout.panel else True
+        if data["seed"].nunique() > 1:
+            named = means[is_named & is_here]
+            _draw_bands(axes, named, "epoch", "line", layout.colors, alpha=0.15)
+        for _, line in means[~is_named & is_here].groupby("line"):
+            axes.plot(line["epoch"], line["mean"], marker="." if is_short else "", **UNNAMED)
+        if column in ON_LOG_AXES:
+            axes.set_yscale("log")
+        within_shares(axes, column)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        if layout.panel:
+            [heading] = figure_labels([f"{layout.heading} = {value}"]).values()
+            axes.set_title(in_lines(heading))
+    grid.set_axis_labels("epoch", title)
+    if grid.legend is not None:
+        grid.legend.set_title("")
+    figure: Figure = grid.figure
+    return figure
+
+
+def _named_lines(layout: _Layout, means: pd.DataFrame, *, is_short: bool) -> sns.FacetGrid:
+    """The lines that the legend names, in panels if the layout has such."""
+    present = [line for line in layout.colors if (means["line"] == line).any()]
+    size: dict[str, Any] = {"height": 3.8, "aspect": 1.6}
+    if layout.panel:
+        panels = list(dict.fromkeys(means[layout.panel]))  # also those without such a line
+        columns = {"col": layout.panel, "col_order": panels, "col_wrap": min(3, len(panels))}
+        size = {"height": 3.4, "aspect": 1.2, **columns}
+    return sns.relplot(
+        data=means[means["line"].isin(present)],
         x="epoch",
         y="mean",
         hue="line",
@@ -153,37 +187,11 @@ def _curve(layout: _Layout, epochs: pd.DataFrame, column: str, title: str) -> Fi
         hue_order=present,
         style_order=present,
         palette=layout.colors,
-        col=layout.panel,
-        col_order=list(dict.fromkeys(means[layout.panel])) if layout.panel else None,
-        col_wrap=min(3, data[layout.panel].nunique()) if layout.panel else None,
         kind="line",
-        markers=data["epoch"].nunique() <= FEW_EPOCHS,
+        markers=is_short,
         estimator=None,
-        height=3.4 if layout.panel else 3.8,
-        aspect=1.2 if layout.panel else 1.6,
+        **size,
     )
-    for value, axes in grid.axes_dict.items() if layout.panel else [(None, grid.ax)]:
-        is_here = means[layout.panel] == value if layout.panel else True
-        if data["seed"].nunique() > 1:
-            named = means[is_named & is_here]
-            _draw_bands(axes, named, "epoch", "line", layout.colors, alpha=0.15)
-        for _, line in means[~is_named & is_here].groupby("line"):
-            axes.plot(line["epoch"], line["mean"], color="0.8", linewidth=0.6, zorder=1)
-    grid.set_axis_labels("epoch", title)
-    for axes in grid.axes.flat:
-        if column in ON_LOG_AXES:
-            axes.set_yscale("log")
-        within_shares(axes, column)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    if layout.panel:
-        grid.set_titles("{col_name}")
-        for axes in grid.axes.flat:
-            [title] = figure_labels([f"{layout.heading} = {axes.get_title()}"]).values()
-            axes.set_title(in_lines(title))
-    if grid.legend is not None:
-        grid.legend.set_title("")
-    figure: Figure = grid.figure
-    return figure
 
 
 def _draw_bands(
@@ -210,6 +218,13 @@ class _Layout:
     colors: dict[str, tuple[float, float, float]]
     """Line -> colour, of those that are named in the legend."""
 
+    @property
+    def note(self) -> str:
+        """How to read the curves."""
+        is_all = {*self.lines.values()} <= self.colors.keys()
+        many = [] if is_all else [notes.MANY_LINES.format(most=MOST_LEGEND_ENTRIES)]
+        return " ".join([notes.METRICS_BY_EPOCH, *many])
+
 
 def _layout(sweep: Sweep, epochs: pd.DataFrame) -> _Layout:
     cells = {sweep.cell_label(trial): trial.settings for trial in sweep.trials}
@@ -227,7 +242,7 @@ def _named(sweep: Sweep, epochs: pd.DataFrame, lines: Mapping[str, str]) -> list
     """The lines that a legend names: all, or those that end best by the headline metric."""
     names = list(dict.fromkeys(lines.values()))
     if len(names) <= MOST_LEGEND_ENTRIES or sweep.headline not in epochs:
-        return names[:MOST_LEGEND_ENTRIES]
+        return names
     ends = epochs.groupby([CELL, "seed"], as_index=False)[sweep.headline].last()
     means = ends.groupby(ends[CELL].map(lines))[sweep.headline].mean()
     best = means.sort_values(ascending=not sweep.higher_is_better, kind="stable")

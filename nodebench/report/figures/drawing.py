@@ -18,7 +18,7 @@ from nodebench.report.figures import curves as curves_module
 from nodebench.report.figures import gradients, pareto, solvers, style
 from nodebench.store import Store
 
-FigureNames = TypeVar("FigureNames", list[str], dict[str, str])
+FigureNames = TypeVar("FigureNames", list[str], dict[str, tuple[str, str]])
 
 NOT_DRAWN = (
     *(ArithmeticError, AttributeError, LookupError, OSError),
@@ -37,8 +37,8 @@ class Figures:
         self.names: list[str] = []
         self.problems: list[str] = []
 
-    def curves(self) -> dict[str, str]:
-        """Metrics by epoch: name -> caption."""
+    def curves(self) -> dict[str, tuple[str, str]]:
+        """Metrics by epoch: name -> caption, and how to read it."""
         if self.found.epochs.empty:
             return {}
         return self._drawn(
@@ -46,14 +46,6 @@ class Figures:
             {},
             lambda: curves_module.epoch_figures(self.sweep, self.found.epochs, self.folder),
         )
-
-    @property
-    def curves_note(self) -> str:
-        """How to read them."""
-        most = curves_module.MOST_LEGEND_ENTRIES
-        is_many = len({trial.cell.key for trial in self.sweep.trials}) > most
-        many = [notes.MANY_LINES.format(most=most)] if is_many else []
-        return " ".join([notes.METRICS_BY_EPOCH, *many])
 
     def frontier(self) -> list[str]:
         """Cells by what they cost; here and below, names."""
@@ -121,8 +113,9 @@ class Figures:
         names = self._drawn(
             "robustness", [], lambda: solvers.robustness_figures(self.sweep, curves, self.folder)
         )
-        shown, every = len(names), len(solvers.robustness_groups(self.sweep, curves))
-        some = [notes.SOME_FIGURES.format(shown=shown, every=every)] if 0 < shown < every else []
+        shown = len(names)
+        every = len(solvers.robustness_groups(self.sweep, curves)) if names else 0
+        some = [notes.SOME_FIGURES.format(shown=shown, every=every)] if shown < every else []
         return names, " ".join([notes.ROBUSTNESS_FIGURE, *some])
 
     def remove_others(self) -> None:

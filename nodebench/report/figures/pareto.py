@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import seaborn as sns
 from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter
 
@@ -20,7 +23,7 @@ from nodebench.sweep import Sweep
 def pareto_figure(sweep: Sweep, table: pd.DataFrame, folder: Path) -> list[str]:
     """Draws every configuration over its cost; each data set's front is circled and connected.
 
-    `table` is that of `pareto.frontier`. Returns the figure's name, if there are two cells.
+    `table` is that of `pareto.pareto_table`. Returns the figure's name, if there are two cells.
     """
     panels = {cost: title for cost, title in COST_TITLES.items() if table[cost].notna().sum() > 1}
     if len(table) < 2 or not panels:
@@ -32,32 +35,14 @@ def pareto_figure(sweep: Sweep, table: pd.DataFrame, folder: Path) -> list[str]:
     colors = dict(zip(table[CELL], sns.color_palette("husl", len(table)), strict=True))
     for axes, (cost, title) in zip(grid[0], panels.items(), strict=True):
         known = table[table[cost].notna()]
-        front = known[known[f"front_{cost}"]].sort_values(cost)
-        for _, each in front.groupby("data"):
-            axes.plot(each[cost], each["value"], color="0.4", drawstyle="steps-post", zorder=1)
-        x, y, width = known[cost], known["value"], known["width"].fillna(0)
-        own = [colors[cell] for cell in known[CELL]]
-        is_front = known[f"front_{cost}"]
-        edges = ["black" if front else color for front, color in zip(is_front, own, strict=True)]
-        axes.vlines(x, y - width, y + width, own)
-        axes.scatter(x, y, 36, own, edgecolors=edges, zorder=2)
-        few = [row for row in front.to_dict("records") if len(table) > MOST_LEGEND_ENTRIES]
-        for row in few:
-            place = row[cost], row["value"]
-            axes.annotate(row[CELL], place, (5, 5), textcoords="offset points", fontsize="small")
-        is_shared = cost == "seconds" and front.empty
+        is_shared = cost == "seconds" and not known[f"front_{cost}"].any()
         axes.set(xlabel=f"{title}, during training" if is_shared else title)
-        if known[cost].max() > 10 * known[cost].min():
-            axes.set_xscale("log")
-            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            axes.xaxis.set_major_formatter("{x:g}")
-            axes.xaxis.set_minor_formatter(NullFormatter())
-        else:
-            axes.set_xlim(0, 1.05 * known[cost].max())
+        _draw_points(axes, known, cost, colors, names_front=len(table) > MOST_LEGEND_ENTRIES)
     if len(table) <= MOST_LEGEND_ENTRIES:
+        drawn = table.loc[table[list(panels)].notna().any(axis=1), CELL]
         dots = [
-            Line2D([], [], color=color, marker="o", linestyle="", label=cell)
-            for cell, color in colors.items()
+            Line2D([], [], color=colors[cell], marker="o", linestyle="", label=cell)
+            for cell in drawn
         ]
         figure.legend(handles=dots, loc="outside right center", frameon=False)
     grid[0][0].set_ylabel(f"test {sweep.metric}")
@@ -66,3 +51,28 @@ def pareto_figure(sweep: Sweep, table: pd.DataFrame, folder: Path) -> list[str]:
     within_shares(grid[0][0], sweep.metric)
     save(figure, folder / "frontier")
     return ["frontier"]
+
+
+def _draw_points(
+    axes: Axes, known: pd.DataFrame, cost: str, colors: Mapping[str, Any], *, names_front: bool
+) -> None:
+    """Each configuration by its cost, with its interval; the front in black."""
+    is_front = known[f"front_{cost}"]
+    front = known[is_front].sort_values(cost)
+    for _, each in front.groupby("data"):
+        axes.plot(each[cost], each["value"], color="0.4", drawstyle="steps-post", zorder=1)
+    x, y, width = known[cost], known["value"], known["width"].fillna(0)
+    own = [colors[cell] for cell in known[CELL]]
+    edges = ["black" if front else color for front, color in zip(is_front, own, strict=True)]
+    axes.vlines(x, y - width, y + width, own)
+    axes.scatter(x, y, 36, own, edgecolors=edges, zorder=2)
+    for row in front.to_dict("records") if names_front else ():
+        place = row[cost], row["value"]
+        axes.annotate(row[CELL], place, (5, 5), textcoords="offset points", fontsize="small")
+    if x.max() > 10 * x.min():
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter(NullFormatter())
+    else:
+        axes.set_xlim(0, 1.05 * x.max())
