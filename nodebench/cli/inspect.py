@@ -117,9 +117,8 @@ def plan_text(sweep: Sweep, entries: Sequence[Entry], left: Mapping[str, str]) -
 def missing_data_text(trials: Sequence[Trial]) -> list[str]:
     """A line for each data set whose files are not there, and what to do about it."""
     root, data_sets = data_root(), files.distinct(trial.spec.data for trial in trials)
-    lacking = {
-        files.missing(data, root): data for data in data_sets
-    }  # a smaller `train_size` has the same
+    # Data sets that differ in `train_size` alone lack the same files.
+    lacking = {files.missing(data, root): data for data in data_sets}
     return [f"{what}: {files.remedy(data)}" for what, data in lacking.items() if what]
 
 

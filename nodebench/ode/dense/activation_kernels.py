@@ -80,8 +80,8 @@ def softplus(x):
     raise NotImplementedError
 
 
-def below_zero(x):
-    """exp(x) - 1, ELU below zero, for compiled code."""
+def exp_less_one(x):
+    """exp(x) - 1, for compiled code."""
     raise NotImplementedError
 
 
@@ -108,8 +108,8 @@ def _softplus(x):
     return lambda x: max(x, 0.0) + math.log1p(math.exp(-abs(x)))
 
 
-@overload(below_zero)
-def _below_zero(x):
+@overload(exp_less_one)
+def _exp_less_one(x):
     if x == types.float32:
         return lambda x: expm1(x)
     return lambda x: math.expm1(x)
@@ -143,7 +143,7 @@ def activate(out, at, x, row, units, kind, derivatives):
                 out[r, at, j] = x[i, 0, j] if x[i, 0, j] > linear else softplus(x[i, 0, j])
         elif kind == ELU:
             for j in range(BLOCK):
-                out[r, at, j] = x[i, 0, j] if x[i, 0, j] > zero else below_zero(x[i, 0, j])
+                out[r, at, j] = x[i, 0, j] if x[i, 0, j] > zero else exp_less_one(x[i, 0, j])
         else:
             for j in range(BLOCK):
                 share = sigmoid(x[i, 0, j]) if x[i, 0, j] > -largest else zero
@@ -171,7 +171,7 @@ def pull_activation(g, x, at, row, units, kind, derivatives):
                 g[i, at, j] *= one - x[i, at, j] * x[i, at, j]
         elif kind == SOFTPLUS:
             for j in range(BLOCK):
-                g[i, at, j] *= one if x[i, at, j] > linear else -below_zero(-x[i, at, j])
+                g[i, at, j] *= one if x[i, at, j] > linear else -exp_less_one(-x[i, at, j])
         elif kind == ELU:
             for j in range(BLOCK):
                 g[i, at, j] *= one if x[i, at, j] > zero else x[i, at, j] + one
