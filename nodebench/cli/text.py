@@ -28,11 +28,10 @@ def counted(number: int, noun: str) -> str:
 
 
 def duration(seconds: float) -> str:
-    """`45 s`, `3 min`, `2.5 h`, `4 days`."""
-    for unit, size in (("days", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.2g} {unit}"
-    return f"{seconds:.2g} s"
+    """`45 s`, `3 min`, `110 min`, `2.5 h`, `400 days`: two digits, without an exponent."""
+    units = (("days", 86400), ("h", 3600), ("min", 60), ("s", 1))
+    unit, size = next(each for each in units if seconds >= 2 * each[1] or each[1] == 1)
+    return f"{float(f'{seconds / size:.2g}'):g} {unit}"
 
 
 def first_sentence(text: str) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pytest
@@ -69,30 +71,36 @@ def test_one_step_a_batch_takes_the_norm_that_it_is_given() -> None:
 # ------------------------------------------------------------------------------ tsit5, and orders
 
 
-def elementary_weights(b: np.ndarray, a: np.ndarray) -> dict[int, list[float]]:
+def exact(rows: Any) -> np.ndarray:
+    """Floats as fractions: sums of their products have no rounding, whichever machine makes them."""
+    return np.vectorize(Fraction, otypes=[object])(np.asarray(rows, dtype=float))
+
+
+def elementary_weights(b: np.ndarray, a: np.ndarray) -> dict[int, list[Fraction]]:
     """What the conditions of each order are off by."""
     c = a.sum(1)
     ac, acc = a @ c, a @ c**2
-    return {
-        1: [b.sum() - 1],
-        2: [b @ c - 1 / 2],
-        3: [b @ c**2 - 1 / 3, b @ ac - 1 / 6],
-        4: [b @ c**3 - 1 / 4, b @ (c * ac) - 1 / 8, b @ acc - 1 / 12, b @ a @ ac - 1 / 24],
+    sums = {
+        1: [(b.sum(), 1)],
+        2: [(b @ c, 2)],
+        3: [(b @ c**2, 3), (b @ ac, 6)],
+        4: [(b @ c**3, 4), (b @ (c * ac), 8), (b @ acc, 12), (b @ a @ ac, 24)],
         5: [
-            b @ c**4 - 1 / 5, b @ (c**2 * ac) - 1 / 10, b @ ac**2 - 1 / 20, b @ (c * acc) - 1 / 15,
-            b @ a @ c**3 - 1 / 20, b @ (c * (a @ ac)) - 1 / 30, b @ a @ (c * ac) - 1 / 40,
-            b @ a @ acc - 1 / 60, b @ a @ a @ ac - 1 / 120,
+            (b @ c**4, 5), (b @ (c**2 * ac), 10), (b @ ac**2, 20), (b @ (c * acc), 15),
+            (b @ a @ c**3, 20), (b @ (c * (a @ ac)), 30), (b @ a @ (c * ac), 40),
+            (b @ a @ acc, 60), (b @ a @ a @ ac, 120),
         ],
     }  # fmt: skip
+    return {order: [x - Fraction(1, n) for x, n in pairs] for order, pairs in sums.items()}
 
 
 def test_tsit5_has_order_five_and_an_estimate_of_order_four() -> None:
     tableau = EMBEDDED["tsit5"]
-    a = np.zeros((7, 7))
+    rows = np.zeros((7, 7))
     for i, row in enumerate(tableau.a):
-        a[i, : len(row)] = row
-    assert np.abs(a.sum(1) - tableau.c).max() < 1e-14
-    b, e = np.array(tableau.b), np.array(tableau.e)
+        rows[i, : len(row)] = row
+    a, b, e = exact(rows), exact(tableau.b), exact(tableau.e)
+    assert np.abs(a.sum(1) - exact(tableau.c)).max() < 1e-14
     for order, off in elementary_weights(b, a).items():
         assert np.abs(off).max() < 1e-14, order
     embedded = elementary_weights(b - e, a)
