@@ -76,9 +76,8 @@ def exact(rows: Any) -> np.ndarray:
     return np.vectorize(Fraction, otypes=[object])(np.asarray(rows, dtype=float))
 
 
-def elementary_weights(b: np.ndarray, a: np.ndarray) -> dict[int, list[Fraction]]:
+def elementary_weights(b: np.ndarray, a: np.ndarray, c: np.ndarray) -> dict[int, list[Fraction]]:
     """What the conditions of each order are off by."""
-    c = a.sum(1)
     ac, acc = a @ c, a @ c**2
     sums = {
         1: [(b.sum(), 1)],
@@ -99,12 +98,12 @@ def test_tsit5_has_order_five_and_an_estimate_of_order_four() -> None:
     rows = np.zeros((7, 7))
     for i, row in enumerate(tableau.a):
         rows[i, : len(row)] = row
-    a, b, e = exact(rows), exact(tableau.b), exact(tableau.e)
-    assert np.abs(a.sum(1) - exact(tableau.c)).max() < 1e-14
-    for order, off in elementary_weights(b, a).items():
-        assert np.abs(off).max() < 1e-14, order
-    embedded = elementary_weights(b - e, a)
-    assert max(np.abs(embedded[order]).max() for order in (1, 2, 3, 4)) < 1e-14
+    a, b, c, e = (exact(part) for part in (rows, tableau.b, tableau.c, tableau.e))
+    assert np.abs(a.sum(1) - c).max() < 1e-15
+    for order, off in elementary_weights(b, a, c).items():
+        assert np.abs(off).max() < 1e-15, order
+    embedded = elementary_weights(b - e, a, c)
+    assert max(np.abs(embedded[order]).max() for order in (1, 2, 3, 4)) < 1e-15
     assert np.abs(embedded[5]).max() > 1e-4
     assert (a[-1] == b).all()
 
