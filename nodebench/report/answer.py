@@ -80,25 +80,34 @@ def _best_of(found: Findings, frame: pd.DataFrame) -> list[str]:
         return []
     means = done.groupby(CELL, sort=False)[sweep.headline].mean().dropna()
     ranked = means.sort_values(ascending=not sweep.higher_is_better, kind="stable").index
-    of_cells = by_seed(frame, sweep.headline)
-    values = [of_cells[cell] for cell in ranked[:2]]
+    values = [by_seed(frame, sweep.headline)[cell] for cell in ranked[:2]]
+    trials = frame[CELL].value_counts()
     texts = [
         f"`{cell}`, {measured(sweep.metric, each)}{unit(sweep.metric)}"
         for cell, each in zip(ranked, values, strict=False)
     ]
+    counts = [
+        f"n = {len(each)}" + (f" of {trials[cell]}" if len(each) < trials[cell] else "")
+        for cell, each in zip(ranked, values, strict=False)
+    ]
     metric = str(sweep.metric).replace("_", " ")
-    first = [f"{text} test {metric} (n = {len(values[0])})" for text in texts[:1]]
+    first = [f"{text} test {metric} ({counts[0]})" for text in texts[:1]]
     if len(judged) and first:
         words = {*judged.loc[judged[CELL] == ranked[0], "verdict"]}
         first[0] += ", but it is not an ODE" if words == {VerdictWord.RESNET} else ""
     if len(texts) < 2:
         return [f"{text}." for text in first]
-    return [f"{first[0]}. {_lead(values, texts[1])}"]
+    second = texts[1] + (f" ({counts[1]})" if " of " in counts[1] else "")
+    return [f"{first[0]}. {_lead(values, second, higher_is_better=sweep.higher_is_better)}"]
 
 
-def _lead(values: Sequence[pd.Series[float]], second: str) -> str:
+def _lead(values: Sequence[pd.Series[float]], second: str, *, higher_is_better: bool) -> str:
     """Whether the best is clearly ahead of the second, by the paired test of their seeds."""
     difference = paired(*values)
+    if difference is not None and (difference.mean < 0) == higher_is_better and difference.mean:
+        # Each mean is of the seeds that finished, and these are not the same.
+        seeds = f"{difference.n} seed{'' if difference.n == 1 else 's'}"
+        return f"Second best: {second}, which is ahead on the {seeds} that finished in both."
     if difference is None or difference.n < FEWEST_PAIRS:
         why = f"with fewer than {FEWEST_PAIRS} seeds, its lead was not tested"
         return f"Second best: {second} ({why})."
@@ -189,17 +198,11 @@ def _machines(found: Findings) -> list[AnswerLine]:
     """Whether configurations came to the same on other machines, where these have been imported."""
     if found.machines.empty:
         return []
-    headline = found.sweep.headline
     groups = found.machines.groupby([CELL, MACHINE], sort=False)
-    counts = Counter(machine_agreement(group, headline) for _, group in groups)
-    same = counts[MachineAgreement.IDENTICAL] + counts[MachineAgreement.YES]
-    parts = [f"{same} of {counts.total()} comparisons agree"]
-    parts += (
-        [f"{counts[MachineAgreement.TOO_FEW]} have too few seeds"]
-        if counts[MachineAgreement.TOO_FEW]
-        else []
-    )
-    return [("[On other machines](#the-same-trial-on-other-machines)", f"{', '.join(parts)}.")]
+    readings = [machine_agreement(found.sweep, group) for _, group in groups]
+    counts = _counts_text(readings, MachineAgreement)
+    text = f"of {len(readings)} comparisons, {counts}."
+    return [("[On other machines](#the-same-trial-on-other-machines)", text)]
 
 
 def _cost(frame: pd.DataFrame) -> list[AnswerLine]:

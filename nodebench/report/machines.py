@@ -30,7 +30,22 @@ class MachineAgreement(StrEnum):
     IDENTICAL = "identical"
     YES = "yes"
     NO = "no"
+    UNCERTAIN = "too uncertain to say"
     TOO_FEW = "too few seeds"
+
+    @property
+    def text(self) -> str:
+        """How a sentence counts such configurations: `3 agree and 1 is too uncertain to say`."""
+        return AGREEMENT_IN_A_SENTENCE[self]
+
+
+AGREEMENT_IN_A_SENTENCE = {
+    MachineAgreement.IDENTICAL: "identical",
+    MachineAgreement.YES: "agreeing",
+    MachineAgreement.NO: "differing",
+    MachineAgreement.UNCERTAIN: "too uncertain to say",
+    MachineAgreement.TOO_FEW: "with too few seeds",
+}
 
 
 def machine_frame(sweep: Sweep, store: Store) -> pd.DataFrame:
@@ -68,7 +83,7 @@ def _machine(result: Result) -> str:
 def machines_table(sweep: Sweep, frame: pd.DataFrame) -> pd.DataFrame:
     """One row per configuration and other machine, as text.
 
-    `agree?` compares the headline metric of the trials that finished on both, paired by seed.
+    `agree?` compares the headline metric of the trials that finished on both.
     """
     metric = f"{str(sweep.metric).replace('_', ' ')}{unit(sweep.metric)}"
     rows = []
@@ -81,7 +96,7 @@ def machines_table(sweep: Sweep, frame: pd.DataFrame) -> pd.DataFrame:
                 "n": str(len(both)),
                 f"{metric} here": measured(sweep.metric, _numbers(both, sweep.headline, HERE)),
                 f"{metric} there": measured(sweep.metric, _numbers(both, sweep.headline, THERE)),
-                "agree?": agreement_text(group, sweep.headline),
+                "agree?": agreement_text(sweep, group),
                 "s/epoch here": mean_and_interval(_numbers(both, "epoch_s", HERE), 2),
                 "s/epoch there": mean_and_interval(_numbers(both, "epoch_s", THERE), 2),
             }
@@ -97,27 +112,32 @@ def finished_on_both(group: pd.DataFrame) -> pd.DataFrame:
     return group[is_here & is_there].drop_duplicates(TRIAL, keep="last")
 
 
-def machine_agreement(group: pd.DataFrame, headline: str) -> MachineAgreement:
+def machine_agreement(sweep: Sweep, group: pd.DataFrame) -> MachineAgreement:
     """Whether the finished trials of a configuration agree on two machines.
 
-    They do if the 95 % interval of the paired difference contains zero.
+    They do if the whole 95 % interval of the difference, paired by seed, lies within the sweep's
+    margin, and do not if it excludes zero and reaches beyond it. An interval that holds zero
+    because it is wide says neither.
     """
     both = finished_on_both(group).set_index("seed")
-    here, there = (_numbers(both, headline, place) for place in (HERE, THERE))
+    here, there = (_numbers(both, sweep.headline, place) for place in (HERE, THERE))
     difference = paired(there, here)
     if difference is not None and difference.is_none:
         return MachineAgreement.IDENTICAL
     if difference is None or difference.n < FEWEST_PAIRS:
         return MachineAgreement.TOO_FEW
+    low, high = difference.low, difference.high
     if difference.has_no_interval:  # every seed differs by the same
-        return MachineAgreement.NO
-    return MachineAgreement.YES if difference.low <= 0 <= difference.high else MachineAgreement.NO
+        low = high = difference.mean
+    if -sweep.margin <= low and high <= sweep.margin:
+        return MachineAgreement.YES
+    return MachineAgreement.NO if low > 0 or high < 0 else MachineAgreement.UNCERTAIN
 
 
-def agreement_text(group: pd.DataFrame, headline: str) -> str:
+def agreement_text(sweep: Sweep, group: pd.DataFrame) -> str:
     """The agreement, and how many trials ended otherwise on one of the two machines."""
     other = int((group[f"outcome_{HERE}"] != group[f"outcome_{THERE}"]).sum())
-    word = str(machine_agreement(group, headline))
+    word = str(machine_agreement(sweep, group))
     return f"{word}; {other} with another outcome" if other else word
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 NOTES = {
-    "±": "half the width of the 95 % confidence interval of the mean over n seeds (Student's t); a "
-    "single seed has no interval. A dash means no value: no trial finished, or the column does not "
+    "±": "half the width of the 95 % confidence interval of the mean over n seeds (Student's t). A "
+    "single seed has no interval, nor have seeds that all gave the same value (`all equal`). A dash means no value: no trial finished, or the column does not "
     "apply.",
     "NFE": "number of function evaluations: calls of the ODE's right-hand side per forward pass "
     "(`NFE backward`: per backward pass), summed over ODE blocks and averaged over the last "
@@ -15,7 +15,7 @@ NOTES = {
     "classic RK4 with 128 steps.",
     "ODE?": "`no` means that the drop exceeds the margin: the network has learned its solver's "
     "error and is a ResNet in disguise (Ott et al. 2021). `2 of 3` means that two of "
-    "three seeds are still ODEs.",
+    "three seeds are still ODEs; undecided ones are counted apart.",
 }
 """Term -> its definition, in every report that uses it."""
 
@@ -145,8 +145,9 @@ The median over rounds; an epoch is a step times the number of batches."""
 MACHINES = """\
 The same trials, run on other machines and imported or merged into this store. The tables above
 show the runs of this store. Means are over the n trials that finished on both machines. The
-machines agree if the 95 % interval of the difference, paired by seed, contains zero. Seconds
-were measured during training."""
+machines agree if the whole 95 % interval of the difference, paired by seed, lies within the margin
+({margin}), and differ if it excludes zero and reaches beyond the margin. Seconds were measured
+during training."""
 
 ROBUSTNESS_FIGURE = """\
 Test metric of the trained weights against the evaluations per forward pass. The dashed line

@@ -134,7 +134,11 @@ def _sections(
             "Steps by test batch", notes.TEST_BATCHES, step_tables.batches_table(found.batches)
         ),
         *section("Cost of a training step", notes.TIMINGS, tables.timings_table(timed)),
-        *section(MACHINES_TITLE, notes.MACHINES, machines_table(sweep, found.machines)),
+        *section(
+            MACHINES_TITLE,
+            notes.MACHINES.format(margin=margin_text(sweep.metric, sweep.margin)),
+            machines_table(sweep, found.machines),
+        ),
         *_not_drawn(figures.problems),
         _setting(sweep),
         _notes(found, table, figures.folder.parent),

@@ -182,14 +182,17 @@ def _verdict_columns(judged: pd.DataFrame, ids: pd.Series[str]) -> dict[str, str
 
 
 def _is_ode_text(verdicts: pd.Series[str]) -> str:
-    """`yes`, `no` or `undecided` of all seeds, or how many of them are ODEs."""
+    """`yes`, `no` or `undecided` of all seeds; else how many are ODEs, and how many undecided."""
     words = {
         VerdictWord.ODE.value: "yes",
         VerdictWord.RESNET.value: "no",
         VerdictWord.UNDECIDED.value: "undecided",
     }
     counts = Counter(words[verdict] for verdict in verdicts)
-    return next(iter(counts)) if len(counts) == 1 else f"{counts['yes']} of {len(verdicts)}"
+    if len(counts) == 1:
+        return next(iter(counts))
+    undecided = f", {counts['undecided']} undecided" if counts["undecided"] else ""
+    return f"{counts['yes']} of {len(verdicts)}{undecided}"
 
 
 def seconds_columns(done: pd.DataFrame, timed: pd.DataFrame) -> dict[str, str]:

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import math
+
 import pandas as pd
+import pytest
 
 from nodebench.report.analysis.findings import Findings
 from nodebench.report.analysis.published import PublishedNumber, compared_number
 from nodebench.report.analysis.verdict import VerdictWord
-from nodebench.report.answer import answer, listed
+from nodebench.report.answer import _lead, answer, listed
 from nodebench.store import Result, Store
 from tests.support.fake_results import FINE, GRID, RELU, TANH, made, steady
 from tests.support.tiny_sweeps import tiny
@@ -68,6 +71,33 @@ def test_the_answer_counts_what_matches_differs_and_is_too_uncertain(tmp_path):
     )
     counts = "1 matching, 2 differing and 1 too uncertain to say."
     assert f"of 4 comparable numbers, {counts}" in listed(answer(found))
+
+
+def test_the_best_says_how_many_of_its_seeds_finished_and_who_is_ahead_on_common_ones(tmp_path):
+    accuracies = {  # the best has two lucky seeds that the second lacks
+        ("tanh", 8): (0.80, 0.81, 0.79, 0.99, 0.99),
+        ("relu", 8): (0.85, 0.865, 0.838, "diverged", None),
+    }
+    _, found = made(
+        tmp_path, lambda a, s, seed: accuracies.get((a, s), (0.1,) * 5)[seed], seeds=5
+    )
+    text = listed(answer(found))
+    assert "`tanh 8`, 87.60 ± 12.95 % test accuracy (n = 5). Second best: `relu 8`, " in text
+    assert (
+        "85.10 ± 3.36 % (n = 3 of 5), which is ahead on the 3 seeds that finished in both." in text
+    )
+
+
+@pytest.mark.parametrize(
+    "best, second, words",
+    [
+        ((0.1, 0.2, 0.31), (0.5, 0.6, 0.7), "It is clearly ahead of the second best"),
+        ((0.1, 0.2, 0.0), (0.08, 0.15, math.nan), "is ahead on the 2 seeds that finished in both"),
+    ],
+)
+def test_of_errors_the_lower_one_is_ahead(best, second, words):
+    lead = _lead([pd.Series(best), pd.Series(second)], "`b`", higher_is_better=False)
+    assert words in lead
 
 
 def test_there_is_nothing_to_answer_before_anything_has_finished(tmp_path):

@@ -6,17 +6,22 @@ import math
 
 import pandas as pd
 
-from nodebench.report.analysis.statistics import half_width
+from nodebench.report.analysis.statistics import alike, half_width
 
 NO_VALUE = "–"
 
 
 def mean_and_interval(values: pd.Series[float], digits: int) -> str:
-    """Mean ± half its confidence interval; the mean alone of one value, a dash for none."""
+    """Mean ± half its confidence interval; the mean alone of one value, a dash for none.
+
+    Values that are all equal do not say how much others would scatter, and have no interval.
+    """
     values = values.dropna()
     if values.empty:
         return NO_VALUE
     mean = number(values.mean(), digits)
+    if alike(values):
+        return f"{mean} (all equal)"
     return mean if len(values) == 1 else f"{mean} ± {half_width(values):.{digits}f}"
 
 
