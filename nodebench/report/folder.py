@@ -1,7 +1,8 @@
-"""A report's folder: whether its files may be overwritten."""
+"""A report's folder: whether its files may be overwritten, and which figures it shows."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from nodebench.errors import StoreError
@@ -39,3 +40,11 @@ def _is_table(file: Path) -> bool:
         return False
     with file.open("rb") as content:
         return content.read(8) == b"id,cell,"
+
+
+SHOWN_FIGURE = re.compile(r"\(figures/([\w.-]+)\.svg\)")
+
+
+def shown_figures(page: Path) -> set[str]:
+    """The names of the figures that a page shows; none if it is not there."""
+    return set(SHOWN_FIGURE.findall(page.read_text(encoding="utf-8"))) if page.exists() else set()

@@ -9,8 +9,9 @@ from typing import Any
 import pandas as pd
 
 from nodebench.errors import TrialOutcome
+from nodebench.report import notes
 from nodebench.report.analysis.columns import CELL, MISSING, OUTCOME, TRIAL
-from nodebench.report.analysis.formatting import mean_and_interval, measured, unit
+from nodebench.report.analysis.formatting import margin_text, mean_and_interval, measured, unit
 from nodebench.report.analysis.statistics import FEWEST_PAIRS, paired
 from nodebench.report.markdown import bold
 from nodebench.report.tables import CONFIGURATION, cell_text
@@ -78,6 +79,11 @@ def machine_frame(sweep: Sweep, store: Store) -> pd.DataFrame:
 def _machine(result: Result) -> str:
     """What a run's seconds depend on."""
     return machine_text(result.environments[-1] if result.environments else {})
+
+
+def machines_note(sweep: Sweep) -> str:
+    """How to read the table."""
+    return notes.MACHINES.format(margin=margin_text(sweep.metric, sweep.margin))
 
 
 def machines_table(sweep: Sweep, frame: pd.DataFrame) -> pd.DataFrame:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 NOTES = {
     "±": "half the width of the 95 % confidence interval of the mean over n seeds (Student's t). A "
-    "single seed has no interval, nor have seeds that all gave the same value (`all equal`). A dash means no value: no trial finished, or the column does not "
-    "apply.",
+    "single seed has no interval, nor have seeds that all gave the same value (`all equal`). A "
+    "dash means no value: no trial finished, or the column does not apply.",
     "NFE": "number of function evaluations: calls of the ODE's right-hand side per forward pass "
     "(`NFE backward`: per backward pass), summed over ODE blocks and averaged over the last "
     "epoch.",

@@ -21,10 +21,11 @@ from nodebench.report.analysis.formatting import margin_text
 from nodebench.report.analysis.gradients import memory_by_steps
 from nodebench.report.answer import AnswerLine, answer, listed
 from nodebench.report.figures.drawing import Figures
+from nodebench.report.folder import shown_figures
 from nodebench.report.html.data import Explored
 from nodebench.report.html.document import write_page
 from nodebench.report.html.trials import trials_table
-from nodebench.report.machines import MACHINES_TITLE, machines_table, provenance
+from nodebench.report.machines import MACHINES_TITLE, machines_note, machines_table, provenance
 from nodebench.report.markdown import HtmlOnly, bold, joined, markdown_table, plain_text, section
 from nodebench.report.result_tables import ResultTables, result_tables
 from nodebench.store import Store
@@ -74,13 +75,14 @@ def write_report_folder(sweep: Sweep, store: Store, folder: Path) -> Report:
         write_table(name, frame, folder)
     write(folder / "sweep.yaml", sweep.text)
     page = folder / "README.md"
+    shown_before = shown_figures(page)
     figures, explored = Figures(found, store, folder / "figures"), Explored(found)
     lines = answer(found)
     sections = _sections(found, figures, explored, lines)
     undrawn = [*figures.problems, *write_page(sections, folder, explored)]
     write(page, joined(each for each in sections if not isinstance(each, HtmlOnly)))
     # Only now: until then the page before this one shows them.
-    figures.remove_others()
+    figures.remove_others(shown_before)
     return Report(page, [plain_text(f"{what}: {text}") for what, text in lines], undrawn)
 
 
@@ -134,11 +136,7 @@ def _sections(
             "Steps by test batch", notes.TEST_BATCHES, step_tables.batches_table(found.batches)
         ),
         *section("Cost of a training step", notes.TIMINGS, tables.timings_table(timed)),
-        *section(
-            MACHINES_TITLE,
-            notes.MACHINES.format(margin=margin_text(sweep.metric, sweep.margin)),
-            machines_table(sweep, found.machines),
-        ),
+        *section(MACHINES_TITLE, machines_note(sweep), machines_table(sweep, found.machines)),
         *_not_drawn(figures.problems),
         _setting(sweep),
         _notes(found, table, figures.folder.parent),

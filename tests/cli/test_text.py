@@ -6,7 +6,7 @@ from nodebench.cli.text import duration
 
 
 @pytest.mark.parametrize(
-    "seconds, text",
+    ("seconds", "text"),
     [
         (0.25, "0.25 s"),
         (45, "45 s"),

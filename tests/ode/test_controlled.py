@@ -72,7 +72,7 @@ def test_one_step_a_batch_takes_the_norm_that_it_is_given() -> None:
 
 
 def exact(rows: Any) -> np.ndarray:
-    """Floats as fractions: sums of their products have no rounding, whichever machine makes them."""
+    """Floats as fractions: their products and sums are not rounded, on any machine."""
     return np.vectorize(Fraction, otypes=[object])(np.asarray(rows, dtype=float))
 
 

@@ -78,9 +78,7 @@ def test_the_best_says_how_many_of_its_seeds_finished_and_who_is_ahead_on_common
         ("tanh", 8): (0.80, 0.81, 0.79, 0.99, 0.99),
         ("relu", 8): (0.85, 0.865, 0.838, "diverged", None),
     }
-    _, found = made(
-        tmp_path, lambda a, s, seed: accuracies.get((a, s), (0.1,) * 5)[seed], seeds=5
-    )
+    _, found = made(tmp_path, lambda a, s, seed: accuracies.get((a, s), (0.1,) * 5)[seed], seeds=5)
     text = listed(answer(found))
     assert "`tanh 8`, 87.60 ± 12.95 % test accuracy (n = 5). Second best: `relu 8`, " in text
     assert (
@@ -89,7 +87,7 @@ def test_the_best_says_how_many_of_its_seeds_finished_and_who_is_ahead_on_common
 
 
 @pytest.mark.parametrize(
-    "best, second, words",
+    ("best", "second", "words"),
     [
         ((0.1, 0.2, 0.31), (0.5, 0.6, 0.7), "It is clearly ahead of the second best"),
         ((0.1, 0.2, 0.0), (0.08, 0.15, math.nan), "is ahead on the 2 seeds that finished in both"),

@@ -10,7 +10,7 @@ YES, NO, UNDECIDED = VerdictWord.ODE, VerdictWord.RESNET, VerdictWord.UNDECIDED
 
 
 @pytest.mark.parametrize(
-    "verdicts, text",
+    ("verdicts", "text"),
     [
         ([YES, YES], "yes"),
         ([NO], "no"),

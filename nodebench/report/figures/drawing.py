@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -118,12 +117,10 @@ class Figures:
         some = [notes.SOME_FIGURES.format(shown=shown, every=every)] if shown < every else []
         return names, " ".join([notes.ROBUSTNESS_FIGURE, *some])
 
-    def remove_others(self) -> None:
-        """Removes what is in the folder besides these figures, or the folder if there are none."""
-        drawn = {f"{name}.{ending}" for name in self.names for ending in style.FORMATS}
-        for path in list(self.folder.iterdir()) if self.folder.is_dir() else ():
-            if path.name not in drawn:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+    def remove_others(self, shown: Iterable[str]) -> None:
+        """Removes figures that a page showed and that are drawn no more; others are the user's."""
+        for name in {*shown} - {*self.names}:
+            style.remove(self.folder / name)
         with contextlib.suppress(OSError):  # it is not there, or not empty
             self.folder.rmdir()
 

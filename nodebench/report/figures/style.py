@@ -48,6 +48,12 @@ def save(figure: Figure, path: Path) -> None:
     plt.close(figure)
 
 
+def remove(path: Path) -> None:
+    """Removes a figure that `save` wrote."""
+    for ending in FORMATS:
+        path.with_name(f"{path.name}.{ending}").unlink(missing_ok=True)
+
+
 def in_lines(title: str) -> str:
     """A panel's title, wrapped so that it does not reach the next panel."""
     return "\n".join(textwrap.wrap(title, LONGEST_LINE))
