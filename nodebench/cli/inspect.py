@@ -172,6 +172,11 @@ def report(
 ) -> None:
     """Write a sweep's report (page, figures, results.csv), or compare it with another."""
     if reference is not None:
+        if changes or folder or from_mlflow or small or size != "full":
+            raise InputError(
+                "`--compare` excludes `--set`, `--size`, `--small`, `--out` and `--from-mlflow`: "
+                "write both reports first, and compare their folders"
+            )
         say(api.compare(reference, source))
         return
     sweep = open_sweep(source, changes, size=size, small=small)

@@ -26,6 +26,9 @@ from nodebench.training.trial import run_trial
 ALONE = {"packed": "1"}
 """The environment of a trial that is not in a pack, as any that is run again."""
 
+WHOLE_NUMBERS = ("threads", "packed")
+"""What an environment counts; a table in which a trial lacks it has it with a decimal point."""
+
 SAME_METRIC = 1e-6
 """Relative difference below which two metrics are the same number, rounded differently."""
 
@@ -101,7 +104,7 @@ def recorded_run(trial: Trial, store: Store, table: Path) -> RecordedRun:
             metrics = {name: value for name, value in numbers.items() if value is not None}
             tables = [table.with_name(f"{name}.csv") for name in ("evaluations", "batches")]
             points = _recorded_points(trial.id, *tables)
-            return RecordedRun(row["outcome"], metrics | points, row)
+            return RecordedRun(row["outcome"], metrics | points, _words(row))
     raise StoreError(
         f"`{trial.id}` has no record in `{store.root}` or `{table}`. Give the `sweep.yaml` of a "
         "report's folder, or run the sweep first"
@@ -225,7 +228,11 @@ def _plain(value: object) -> str:
 
 
 def _words(environment: Mapping[str, Any]) -> dict[str, str]:
-    return {name: str(value) for name, value in environment.items()}
+    """As text; a whole number as such, also where a table has it as `2.0`."""
+    return {
+        name: _plain(value) if name in WHOLE_NUMBERS else str(value)
+        for name, value in environment.items()
+    }
 
 
 def _number(text: str) -> float | None:

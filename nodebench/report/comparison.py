@@ -173,10 +173,15 @@ def _settings_apart(*tables: pd.DataFrame) -> str:
 
 
 def _setting_text(value: object) -> str:
-    """A setting as text that a round trip through CSV leaves alone."""
+    """A setting as text that a round trip through CSV leaves alone: of `4`, `4.0`, `"4"` one."""
     if value is None or value != value:
         return ""
-    return repr(float(value)) if isinstance(value, int | float) else str(value)
+    if isinstance(value, bool):
+        return str(value)
+    try:
+        return repr(float(str(value)))
+    except ValueError:
+        return str(value)
 
 
 def _label(rows: pd.DataFrame) -> str:

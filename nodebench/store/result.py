@@ -47,6 +47,12 @@ class Result:
         """Whether this answers the question that the trial asked, if only by a failure."""
         return self.outcome != TrialOutcome.ERROR
 
+    @property
+    def configurations(self) -> int:
+        """How many kinds of hardware, threads and versions took part, wherever they ran."""
+        kinds = [{name: e[name] for name in e if name != "host"} for e in self.environments]
+        return sum(kind not in kinds[:i] for i, kind in enumerate(kinds))
+
     def __str__(self) -> str:
         if self.outcome == TrialOutcome.FINISHED:
             return TrialOutcome.FINISHED

@@ -66,7 +66,7 @@ def result_tags(result: Result) -> dict[str, str]:
         **{f"nodebench.{name}": str(value) for name, value in here.items()},
         **{f"nodebench.{name}": value for name, value in result.tags.items()},
     }
-    if len(result.environments) > 1:
+    if result.configurations > 1:
         found["nodebench.mixed_environments"] = "true"
     return found
 

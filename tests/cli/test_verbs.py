@@ -108,6 +108,13 @@ def test_run_trains_reports_and_the_second_launch_does_nothing(tmp_path):
     assert "epoch 3" in command(tmp_path, "logs", trial_id[:6]).stdout
 
 
+@pytest.mark.parametrize("option", ["--small", "--from-mlflow", "--size=medium", "--out=there"])
+def test_a_comparison_does_not_ignore_other_options(option):
+    told = CliRunner().invoke(app, ["report", "quickstart", "--compare", "spiral", option])
+    assert told.exit_code != 0
+    assert "`--compare` excludes" in str(told.exception)
+
+
 def test_a_dnf_is_announced_and_the_status_is_zero_both_times(tmp_path):
     write_tiny(tmp_path, limits={"nfe": 1})
     for _ in range(2):

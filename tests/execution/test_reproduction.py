@@ -1,5 +1,6 @@
 import shutil
 
+import pandas as pd
 import pytest
 
 from nodebench.api import write_report
@@ -7,6 +8,8 @@ from nodebench.cli.measure import reproduction_text
 from nodebench.errors import EvaluationLimit, InputError, StoreError
 from nodebench.execution import launch
 from nodebench.execution.reproduction import recorded_run, require_current, run_again
+from nodebench.report.analysis.columns import write_table
+from nodebench.report.analysis.frames import result_frame
 from nodebench.store import Store
 from nodebench.training import evaluation
 from nodebench.training.trial import run_trial
@@ -66,6 +69,17 @@ def test_a_metric_that_differs_is_named_with_both_values(kept, tmp_path):
     assert not found.agrees
     assert [m.name for m in found.metrics if not m.agrees] == ["test_accuracy"]
     assert [(name, then) for name, then, _ in found.environments] == [("torch", "1.0")]
+
+
+def test_a_table_where_a_missing_trial_has_no_threads_names_no_difference(kept, tmp_path):
+    sweep, store = kept
+    trial, table = sweep.trials[0], tmp_path / "results.csv"
+    frame = result_frame(sweep, store)
+    frame = pd.concat([frame, pd.DataFrame([{"trial_id": "0" * 12, "outcome": "missing"}])])
+    write_table("results", frame, tmp_path)
+    assert f"{store.folder(trial.id).result().environments[0]['threads']}.0" in table.read_text()
+    record = recorded_run(trial, Store(tmp_path / "empty"), table)
+    assert again(sweep, record, tmp_path).environments == []
 
 
 def test_a_point_that_was_measured_and_fails_now_is_named(kept, tmp_path, monkeypatch):

@@ -5,7 +5,8 @@ import pytest
 
 from nodebench.api import compare, write_report
 from nodebench.errors import InputError
-from nodebench.report.comparison import Side, comparison
+from nodebench.report.analysis.findings import all_results
+from nodebench.report.comparison import Side, comparison, read_side
 from nodebench.store import Result, Store
 from tests.support.fake_results import finished, made, steady
 from tests.support.tiny_sweeps import tiny
@@ -53,6 +54,15 @@ def test_a_setting_that_only_some_cells_of_one_side_have_is_not_mixed_with_them(
     assert len(rows) == 1
     assert "kinetic" not in rows[0]
     assert rows[0].count("60.00 ± 24.84") == 2
+
+
+def test_settings_of_words_and_numbers_are_those_that_a_table_has(tmp_path):
+    grid = {"gradient": [{"name": "recompute", "segments": n} for n in ("auto", 4)]}
+    report = finished(tmp_path / "one", grid=grid)
+    sweep, store = tiny(tmp_path / "one", grid=grid), Store(tmp_path / "one" / "runs")
+    text = comparison(read_side(report, store), Side("store", all_results(sweep, store)))
+    assert "Only in" not in text
+    assert text.count("the same") == 2
 
 
 def test_a_report_beside_itself_has_both_columns(tmp_path):

@@ -1,5 +1,6 @@
 """report.html: the tables and figures of the page, the data of its charts, and nothing else."""
 
+import base64
 import json
 import re
 import shutil
@@ -154,6 +155,18 @@ def test_the_table_of_trials_has_a_row_for_each_and_is_in_the_html_page_alone(tr
     assert [trial.id for trial in sweep.trials] == re.findall(r"<td[^>]*>([0-9a-f]{12})</td>", part)
     assert "## Trials" not in (folder / "README.md").read_text()
     assert "chart:" not in (folder / "README.md").read_text()
+
+
+def test_a_text_that_links_to_another_file_of_the_machine_does_not_take_it_along(tmp_path):
+    secret = tmp_path / "secret.txt"
+    secret.write_text("a key")
+    about = f"See [this]({secret}), ![that]({secret}) and [these](../secret.txt)."
+    sweep, _ = made(tmp_path / "sweep", steady, about=about)
+    folder = tmp_path / "report"
+    write_report_folder(sweep, Store(tmp_path / "sweep" / "runs"), folder)
+    page = (folder / "report.html").read_text()
+    assert base64.b64encode(b"a key").decode() not in page
+    assert "data:text/csv" in page  # its own tables
 
 
 def test_links_within_the_page_lead_to_headings(trained):

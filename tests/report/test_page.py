@@ -120,6 +120,17 @@ def test_seconds_of_packed_seeds_are_said_to_be_of_them_all(tmp_path):
         assert ("Where seeds were packed into one run" in text) is is_said
 
 
+@pytest.mark.parametrize(("field", "is_said"), [("host", False), ("torch", True)])
+def test_a_trial_that_resumed_on_another_host_alone_resumed_under_the_same(
+    tmp_path, field, is_said
+):
+    sweep, store = tiny(tmp_path, seeds=[0]), Store(tmp_path / "runs")
+    environments = [{**HERE, field: value} for value in ("one", "two")]
+    store.folder(sweep.trials[0].id).write_result(result(0.8, environments=environments))
+    text = write_report_folder(sweep, store, tmp_path / "report").page.read_text()
+    assert ("resumed under other versions, threads or hardware" in text) is is_said
+
+
 def test_a_commit_is_named_with_its_uncommitted_changes(tmp_path):
     sweep, store = tiny(tmp_path, seeds=[0, 1]), Store(tmp_path / "runs")
     for trial, (commit, dirty) in zip(sweep.trials, [("b1", "no"), ("a2", "yes")], strict=True):

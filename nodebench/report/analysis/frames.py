@@ -274,7 +274,7 @@ def _result_row(sweep: Sweep, trial: Trial, result: Result | None) -> dict[str, 
         **result.summary,
         "started": result.started,
         "finished": result.finished,
-        "environments": len(result.environments),
+        "environments": result.configurations,
         **environment,
         **result.tags,
     }

@@ -143,6 +143,8 @@ def _embed(token: Token, folder: Path) -> None:
     path = folder / target
     if not target or "://" in target or target.startswith(CHART) or not path.is_file():
         return
+    if not path.resolve().is_relative_to(folder.resolve()):
+        return  # a text from elsewhere could name any file of this machine
     picture = (
         smallest(path)
         if token.type == "image"
