@@ -40,6 +40,7 @@ class LineVerdict(StrEnum):
     MATCHES = "matches"
     DIFFERS = "differs"
     UNDECIDED = "undecided"
+    NOT_COMPARABLE = "not comparable"
     NOT_RUN = "not run"
 
 
@@ -174,15 +175,23 @@ def _lines(study: ScoredStudy) -> Iterator[Line]:
 
 
 def _number_line(number: PublishedNumber, cell: str, study: ScoredStudy) -> Line:
-    what, why = f"`{cell}`: {number.what}", study.needs(number.cell)
+    what, why = f"`{cell}`: {number.what}", number.obstacle or study.needs(number.cell)
     line = Line(study.full.name, what, str(number), number.source, why=why)
+    if number.obstacle:
+        line = replace(line, verdict=LineVerdict.NOT_COMPARABLE)
     for report in study.reports:
         if found := _compared(number, report):
             [row] = _records(published_table([found]))
-            verdict = VERDICT_OF_READING.get(found.reading, LineVerdict.UNDECIDED)
-            ours = Found(f"{row['ours']} (n = {row['n']})", verdict, found.why)
+            ours = Found(f"{row['ours']} (n = {row['n']})", _verdict(found), found.why)
             return _with_findings(line, report, ours, study.needs(number.cell))
     return line
+
+
+def _verdict(found: Compared) -> LineVerdict:
+    """What is said of a number that was measured: undecided, if another run could decide."""
+    if found.entry.obstacle:
+        return LineVerdict.NOT_COMPARABLE
+    return VERDICT_OF_READING.get(found.reading, LineVerdict.UNDECIDED)
 
 
 def _compared(number: PublishedNumber, report: ScoredReport) -> Compared | None:

@@ -31,12 +31,17 @@ CLAIMS = [
 ]  # fmt: skip
 
 
+def publish(numbers, monkeypatch):
+    """Lets a study have published these numbers of the sweep `tiny`."""
+    found = PublishedStudy.model_validate({"data": TINY["data"]["name"], "numbers": numbers})
+    monkeypatch.setattr("nodebench.report.analysis.published.studies", lambda: {"tiny": found})
+    monkeypatch.setattr("nodebench.report.scoreboard.studies", lambda: {"tiny": found})
+
+
 @pytest.fixture
 def study(tmp_path, monkeypatch):
     """A sweep of a made-up study in three sizes."""
-    found = PublishedStudy.model_validate({"data": TINY["data"]["name"], "numbers": NUMBERS})
-    monkeypatch.setattr("nodebench.report.analysis.published.studies", lambda: {"tiny": found})
-    monkeypatch.setattr("nodebench.report.scoreboard.studies", lambda: {"tiny": found})
+    publish(NUMBERS, monkeypatch)
     sizes = {"small": {"train.epochs": 1, "seeds": [0]}, "medium": {"train.epochs": 2}}
     (tmp_path / "sweeps").mkdir()
     return write_tiny(tmp_path / "sweeps", about="A study (S9).", grid={"solver.steps": [4, 8]},
@@ -114,8 +119,18 @@ def test_the_largest_size_that_has_run_counts(study):
 def test_the_verdicts_are_counted(study):
     reported(study, "full", lambda _steps, seed: 0.5 + 0.001 * seed)
     page = scoreboard_page(study.parent, study.parent.parent / "reports")
-    assert "| study | matches | differs | undecided | not run |" in page
-    assert "| S9 | 2 | 2 | 0 | 1 |" in page
+    assert "| study | matches | differs | undecided | not comparable | not run |" in page
+    assert "| S9 | 2 | 2 | 0 | 0 | 1 |" in page
+
+
+@pytest.mark.parametrize("is_run", [False, True])
+def test_seconds_of_another_machine_are_no_line_that_a_run_would_decide(study, is_run, monkeypatch):
+    seconds = {"cell": FINE, "metric": "epoch_s", "value": 60, "source": "S9, table"}
+    publish([*NUMBERS, seconds], monkeypatch)
+    if is_run:
+        reported(study, "small", lambda _steps, seed: 0.5)
+    verdict = lines(study)["`steps 8`: s/epoch, on their machine"][-1]
+    assert verdict == "not comparable: another machine"
 
 
 def test_a_number_of_ours_stands_in_a_report_s_table(study):

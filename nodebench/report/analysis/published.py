@@ -128,6 +128,11 @@ class PublishedNumber(Settings):
             return MARGIN if self.margin is None else self.margin
         return self.number * (RELATIVE_MARGIN if self.margin is None else self.margin)
 
+    @property
+    def obstacle(self) -> str:
+        """Why no run of ours can be compared with it; empty if one can."""
+        return self.not_comparable or ("another machine" if self.metric == "epoch_s" else "")
+
     def is_rounding_of(self, count: float) -> bool:
         """Whether it is a count, rounded to the digits that were printed."""
         digits, unit = _digits_and_unit(str(self.value))
@@ -223,20 +228,15 @@ def compared_number(
     if entry.within is None:
         is_same = entry.is_rounding_of(float(ours.mean()))
         return read(PublishedReading.MATCHES if is_same else PublishedReading.DIFFERS)
-    doubt = READ_OFF if entry.read_off else 0.0
-    theirs = Theirs(entry.number, entry.n or 1, entry.spread, doubt)
+    theirs = Theirs(entry.number, entry.n or 1, entry.spread, READ_OFF if entry.read_off else 0.0)
     found = agreement(ours, theirs, entry.within)
     return read(found.reading, _note(entry, ours, found), found.half_width)
 
 
 def _why_not_comparable(entry: PublishedNumber, ours: pd.Series[float], known: str) -> str:
     """Why a number cannot be compared with ours; empty if it can."""
-    if entry.not_comparable:
-        return entry.not_comparable
-    if entry.metric == "parameters":
-        return ""  # the small form has the networks of the full one, if they are on the same data
-    if entry.metric == "epoch_s":
-        return known or "another machine"
+    if entry.obstacle or entry.metric == "parameters":
+        return entry.obstacle  # networks are the full form's in the small one, on the same data
     return known or ("one seed" if len(ours) < 2 else "")
 
 
