@@ -49,7 +49,8 @@ after Holm-Bonferroni correction; "no clear difference" does not mean that there
 
 CLAIMS = """\
 Claims of the study. A claim is reproduced if it holds in every configuration that it concerns,
-by at least half the 95 % interval where there are several seeds."""
+by at least half the 95 % interval where there are several seeds. It is not reproduced if it fails
+in one of them, by as much; of several configurations, these intervals are wider (Bonferroni)."""
 
 EXPECTATIONS = """\
 Expectations of the sweep's author, without a published source. They are judged like claims."""

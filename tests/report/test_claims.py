@@ -148,6 +148,25 @@ def test_a_claim_of_speed_wants_seconds_that_compare(tmp_path):
     (checked,) = Findings(sweep, store).checked
     assert checked.judgement is HOLDS
     assert checked.numbers == ("steps 4: 1.50 more than steps 2",)
+    assert checked.text == "met by one timing pass"
+
+
+@pytest.mark.parametrize(("cells", "judgement"), [({**RELU, **FINE}, FAILS), ({}, UNDECIDED)])
+def test_one_of_many_cells_that_fails_by_little_may_do_so_by_chance(tmp_path, cells, judgement):
+    """0.04 below the bound, ± 0.031 by the interval of one cell, ± 0.059 by those of four."""
+
+    def accuracy(activation, steps, seed):
+        is_low = (activation, steps) == ("relu", 8)
+        return (0.46 if is_low else 0.7) + (-0.0125, 0.0, 0.0125)[seed] * (1 if is_low else 0.5)
+
+    assert claimed(tmp_path, accuracy, of=cells, above=0.5).judgement is judgement
+
+
+def test_what_fails_clearly_in_one_of_many_cells_fails(tmp_path):
+    def accuracy(activation, steps, seed):
+        return (0.4 if (activation, steps) == ("relu", 8) else 0.7) + 0.01 * seed
+
+    assert claimed(tmp_path, accuracy, above=0.5).judgement is FAILS
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pandas as pd
 from nodebench.report.analysis.baseline import by_seed, partners, trial_of_each_cell
 from nodebench.report.analysis.columns import TIMED_SECONDS
 from nodebench.report.analysis.formatting import NO_VALUE
-from nodebench.report.analysis.statistics import alike, half_width, paired
+from nodebench.report.analysis.statistics import alike, critical, half_width, paired
 from nodebench.spec import Trial
 from nodebench.sweep import Sweep
 from nodebench.sweep.file import Claim
@@ -34,6 +34,7 @@ class Basis(StrEnum):
     INTERVAL = ""
     ALIKE = "the same in every seed (not tested)"
     ONE_SEED = "by one seed"
+    TIMED = "by one timing pass"
 
 
 CLAIM_WORDS = {Judgement.HOLDS: "reproduced", Judgement.FAILS: "not reproduced"}
@@ -73,20 +74,23 @@ def checked_claims(sweep: Sweep, frame: pd.DataFrame) -> list[Checked]:
     """Every claim of the sweep, against the table of `frames.result_frame` with its verdicts.
 
     It holds if it does in every cell that it is about, and fails if it does in one, both beyond
-    the doubt that several seeds leave, half the 95 % interval. Else it is undecided.
+    the doubt that several seeds leave, half the 95 % interval. The intervals of several cells are
+    widened for failing, since one of many may be missed by chance. Else it is undecided.
     """
     return [checked_claim(claim, sweep, frame) for claim in sweep.claims]
 
 
 def checked_claim(claim: Claim, sweep: Sweep, frame: pd.DataFrame) -> Checked:
     """One claim against the table of `frames.result_frame`."""
-    judge = _Judge(claim, sweep, frame)
-    about = [trial for trial in trial_of_each_cell(sweep) if judge.is_about(trial)]
-    cells = {sweep.cell_label(trial): judge.judged(trial) for trial in about}
-    judgement = _joint_judgement([cell.judgement for cell in cells.values()])
-    numbers = tuple(f"{label}: {cell.text}" for label, cell in cells.items())
-    bases = {cell.basis for cell in cells.values() if cell.judgement is judgement}
+    evidence = _Evidence(claim, sweep, frame)
+    about = [trial for trial in trial_of_each_cell(sweep) if evidence.is_about(trial)]
+    found = {sweep.cell_label(trial): evidence.of_cell(trial) for trial in about}
+    intervals = sum(cell.half_width > 0 for cell in found.values())
+    cells = [(cell.judgement(claim, intervals), cell) for cell in found.values()]
+    judgement = _joint_judgement([each for each, _ in cells])
+    bases = {cell.basis for each, cell in cells if each is judgement}
     weakest = next((basis for basis in reversed(Basis) if basis in bases), Basis.INTERVAL)
+    numbers = tuple(f"{label}: {cell.text}" for label, cell in found.items())
     return Checked(claim, judgement, numbers, weakest)
 
 
@@ -97,16 +101,44 @@ def _joint_judgement(cells: Sequence[Judgement]) -> Judgement:
 
 
 @dataclass(frozen=True)
-class _CellJudgement:
-    """The judgement on one cell, and the number that it rests on."""
+class _Cell:
+    """How far beyond the bound of a claim a cell is; negative where the claim fails.
 
-    judgement: Judgement
+    `half_width` is that of the 95 % interval over `n` seeds; nan of one seed, of seeds that are
+    alike, and of seconds, which a timing pass measures without seeds.
+    """
+
     text: str
-    basis: Basis = Basis.INTERVAL
+    beyond: float = math.nan
+    half_width: float = math.nan
+    n: int = 0
+    is_timed: bool = False
+
+    @property
+    def basis(self) -> Basis:
+        """What a judgement on it rests on."""
+        if self.half_width >= 0:
+            return Basis.INTERVAL
+        if self.is_timed:
+            return Basis.TIMED
+        return Basis.ONE_SEED if self.n == 1 else Basis.ALIKE
+
+    def judgement(self, claim: Claim, intervals: int) -> Judgement:
+        """Whether the claim holds here, where `intervals` cells have one."""
+        if math.isnan(self.beyond):
+            return Judgement.NOT_RUN
+        if math.isnan(self.half_width):
+            holds = self.beyond > 0 or (self.beyond == 0 and claim.within is not None)
+            return Judgement.HOLDS if holds else Judgement.FAILS
+        if self.beyond >= self.half_width:
+            return Judgement.HOLDS
+        widened = critical(self.n - 1, intervals) / critical(self.n - 1)
+        fails = -self.beyond >= self.half_width * float(widened)
+        return Judgement.FAILS if fails else Judgement.UNDECIDED
 
 
-class _Judge:
-    """Judges a claim cell by cell."""
+class _Evidence:
+    """What a table says of a claim, cell by cell."""
 
     def __init__(self, claim: Claim, sweep: Sweep, frame: pd.DataFrame):
         self._claim, self._sweep, self._frame = claim, sweep, frame
@@ -120,37 +152,34 @@ class _Judge:
             isinstance(claim.other, dict) and agrees(trial.spec, claim.other)
         )
 
-    def judged(self, trial: Trial) -> _CellJudgement:
-        """The judgement on a trial's cell."""
+    def of_cell(self, trial: Trial) -> _Cell:
+        """What there is of a trial's cell."""
         metric = self._claim.metric or trial.spec.data.headline
         values = self._by_seed(metric, self._sweep.cell_label(trial))
         if isinstance(self._claim.other, dict):
             return self._compared(trial, metric, values)
         if values.empty:
-            return _CellJudgement(Judgement.NOT_RUN, f"no `{metric}`")
+            return _Cell(f"no `{metric}`")
         mean, width, is_share = float(values.mean()), _half_width(values), _is_share(trial, metric)
         text = f"{_number_text(is_share, mean, width)}{' %' if is_share else ''}"
-        return self._judgement(metric, text, mean, width, len(values))
+        return self._cell(metric, text, mean, width, len(values))
 
-    def _compared(self, trial: Trial, metric: str, values: pd.Series[float]) -> _CellJudgement:
+    def _compared(self, trial: Trial, metric: str, values: pd.Series[float]) -> _Cell:
         other = self._others.get(trial.cell.key)
         if other is None:
-            return _CellJudgement(Judgement.NOT_RUN, "no single configuration to compare with")
+            return _Cell("no single configuration to compare with")
         name = self._sweep.cell_label(other)
         found = paired(values, self._by_seed(metric, name))
         if found is None:
-            return _CellJudgement(Judgement.NOT_RUN, f"no `{metric}` of the same seed as {name}")
+            return _Cell(f"no `{metric}` of the same seed as {name}")
         mean, width = found.mean, found.half_width
         text = _difference_text(_is_share(trial, metric), mean, width, name)
-        return self._judgement(metric, text, mean, width, found.n)
+        return self._cell(metric, text, mean, width, found.n)
 
-    def _judgement(
-        self, metric: str, text: str, mean: float, width: float, n: int
-    ) -> _CellJudgement:
-        text += "" if metric == TIMED_SECONDS else f" (n = {n})"
-        basis = Basis.INTERVAL if width >= 0 else Basis.ONE_SEED if n == 1 else Basis.ALIKE
-        doubt = 0.0 if math.isnan(width) else width
-        return _CellJudgement(_judged(self._claim, mean, doubt), text, basis)
+    def _cell(self, metric: str, text: str, mean: float, width: float, n: int) -> _Cell:
+        is_timed = metric == TIMED_SECONDS
+        text += "" if is_timed else f" (n = {n})"
+        return _Cell(text, _beyond(self._claim, mean), width, n, is_timed)
 
     def _by_seed(self, metric: str, cell: str) -> pd.Series[float]:
         """A cell's; seconds of the timing pass, which steps one trial of a cell, are of none."""
@@ -172,17 +201,12 @@ def _half_width(values: pd.Series[float]) -> float:
     return math.nan if alike(values) else half_width(values)
 
 
-def _judged(claim: Claim, mean: float, doubt: float) -> Judgement:
-    """Whether a claim holds by a mean, which may be off by the doubt to either side."""
+def _beyond(claim: Claim, mean: float) -> float:
+    """How far a mean is beyond the bound of a claim; negative if it is on the wrong side."""
     target = 0.0 if isinstance(claim.other, dict) else claim.other
     if claim.within is not None:
-        ahead = claim.within - abs(mean - target)
-    else:
-        ahead = (1 if claim.above is not None else -1) * (mean - target) - claim.by
-    if abs(ahead) < doubt:
-        return Judgement.UNDECIDED
-    holds = ahead > 0 or (claim.within is not None and ahead == 0)
-    return Judgement.HOLDS if holds else Judgement.FAILS
+        return claim.within - abs(mean - target)
+    return (1 if claim.above is not None else -1) * (mean - target) - claim.by
 
 
 def _difference_text(is_share: bool, mean: float, width: float, other: str) -> str:

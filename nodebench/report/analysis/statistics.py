@@ -62,11 +62,14 @@ def width_with(more: int, seeds: int) -> float:
     return then / now
 
 
-def critical(freedom: float | NDArray[np.float64]) -> NDArray[np.float64]:
-    """How many standard errors a confidence interval reaches, by degrees of freedom (Student)."""
+def critical(freedom: float | NDArray[np.float64], intervals: int = 1) -> NDArray[np.float64]:
+    """How many standard errors a confidence interval reaches, by degrees of freedom (Student).
+
+    Several `intervals` are so wide that all of them hold together (Bonferroni).
+    """
     from scipy import stats
 
-    return np.asarray(stats.t.ppf((1 + LEVEL) / 2, freedom))
+    return np.asarray(stats.t.ppf(1 - (1 - (1 + LEVEL) / 2) / intervals, freedom))
 
 
 def alike(values: pd.Series[float]) -> bool:
