@@ -31,18 +31,28 @@ if TYPE_CHECKING:
     __version__: str
     from nodebench.api import (
         compare,
+        data_sets,
+        doctor,
         epochs,
         evaluate,
+        export_archive,
+        fetch,
         figures,
+        import_archive,
         load_model,
         load_sweep,
+        merge,
         plan,
         results,
         run,
+        sync,
         verdicts,
         write_report,
+        write_scoreboard,
     )
     from nodebench.data.dataset import Data, Split
+    from nodebench.execution.launch import reproduce as repro
+    from nodebench.execution.launch import time_cells as time
     from nodebench.ode.block import ODEBlock
 
 __all__ = [
@@ -50,24 +60,36 @@ __all__ = [
     "ODEBlock",
     "Split",
     "compare",
+    "data_sets",
+    "doctor",
     "epochs",
     "evaluate",
+    "export_archive",
+    "fetch",
     "figures",
+    "import_archive",
     "load_model",
     "load_sweep",
+    "merge",
     "plan",
+    "repro",
     "results",
     "run",
+    "sync",
+    "time",
     "verdicts",
     "write_report",
+    "write_scoreboard",
 ]
 
-_OF_USERS_PARTS = {
-    "Data": "nodebench.data.dataset",
-    "ODEBlock": "nodebench.ode.block",
-    "Split": "nodebench.data.dataset",
+_ELSEWHERE = {
+    "Data": "data.dataset:Data",
+    "ODEBlock": "ode.block:ODEBlock",
+    "Split": "data.dataset:Split",
+    "repro": "execution.launch:reproduce",
+    "time": "execution.launch:time_cells",
 }
-"""What users' own models and data sets are made of -> its module, which imports torch."""
+"""Public names that are not those of `api.py` -> where they are."""
 
 
 def __getattr__(name: str) -> Any:
@@ -80,8 +102,8 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module `nodebench` has no attribute `{name}`")
     import importlib
 
-    module = importlib.import_module(_OF_USERS_PARTS.get(name, "nodebench.api"))
-    return getattr(module, name)
+    module, _, attribute = _ELSEWHERE.get(name, f"api:{name}").partition(":")
+    return getattr(importlib.import_module(f"nodebench.{module}"), attribute)
 
 
 def __dir__() -> list[str]:

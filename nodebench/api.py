@@ -1,4 +1,6 @@
-"""The functions of `import nodebench`, which the command line calls too.
+"""The functions of `import nodebench`, one for each verb of the command line and some more.
+
+The store is by default that of NODEBENCH_RUNS. `time` and `repro` are in `execution/launch.py`.
 
 torch, Ray, MLflow and pandas are imported where they are needed.
 """
@@ -9,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
-from nodebench.errors import InputError, unknown
+from nodebench.data.files import data_sets
 from nodebench.execution.doctor import Case, Finding, examine
 from nodebench.execution.launch import Launch, Launched, RunKeywords, evaluate_sweep, run_sweep
 from nodebench.execution.preflight import require_places
@@ -23,7 +25,7 @@ from nodebench.planning.options import options_for
 from nodebench.planning.plan import Entry
 from nodebench.report.analysis.verdict import Verdict, judge
 from nodebench.report.folder import require_report_folder
-from nodebench.spec.data import DATASETS, Dataset
+from nodebench.spec.data import Dataset
 from nodebench.store import Store
 from nodebench.store.archive import unpack_archive, write_archive
 from nodebench.store.locations import data_root, default_store, report_folder, require_place
@@ -57,6 +59,7 @@ __all__ = [
     "sync",
     "verdicts",
     "write_report",
+    "write_scoreboard",
 ]
 
 
@@ -68,13 +71,13 @@ def run(
 ) -> Launched:
     """Runs the missing trials of a sweep, updates MLflow, and writes the report.
 
-    The store is by default that of NODEBENCH_RUNS, and `monitor` receives progress. `only` (texts
-    such as `solver.method=euler`) and `shard` (`i/n`) select a part of the trials; `retry_failed`
-    retries those that did not finish (DNF). `inline` runs trials one by one in this process instead
-    of on Ray, the default if only one is to run. `cpu` uses the CPU whatever the sweep asks for;
-    `fail_fast` stops at the first crash. `track=False` leaves MLflow alone, and `require_mlflow`
-    refuses to start unless it is writable. `write_report=False` writes no report. `replace_other`
-    replaces a different sweep that has the same name.
+    `monitor` receives progress. `only` (one or several texts such as `solver.method=euler`) and
+    `shard` (`i/n`) select a part of the trials; `retry_failed` retries those that did not finish
+    (DNF). `inline` runs trials one by one in this process instead of on Ray, the default if only
+    one is to run. `cpu` uses the CPU whatever the sweep asks for; `fail_fast` stops at the first
+    crash. `track=False` leaves MLflow alone, and `require_mlflow` refuses to start unless it is
+    writable. `write_report=False` writes no report. `replace_other` replaces a different sweep that
+    has the same name.
 
     Raises:
         InputError, DataError, ResourceError: if it cannot run here; raised before anything starts.
@@ -99,8 +102,7 @@ def evaluate(
 def results(sweep: Sweep, store: Store | None = None) -> pd.DataFrame:
     """One row per planned trial: id, cell, settings by dotted path, outcome, metrics, verdict.
 
-    Trials without a result have the outcome `missing`. The store is by default that of
-    NODEBENCH_RUNS, here and in what follows.
+    Trials without a result have the outcome `missing`.
     """
     from nodebench.report.analysis.columns import as_published
     from nodebench.report.analysis.findings import all_results
@@ -151,7 +153,9 @@ def compare(reference: str, source: str, store: Store | None = None) -> str:
     return comparison(*(read_side(name, store) for name in (reference, source)))
 
 
-def sync(sweep: Sweep, store: Store, *, replace_other: bool = False) -> dict[str, str]:
+def sync(
+    sweep: Sweep, store: Store | None = None, *, replace_other: bool = False
+) -> dict[str, str]:
     """Writes the entries of a sweep that are missing in MLflow; returns the run id of each trial.
 
     Raises:
@@ -159,6 +163,7 @@ def sync(sweep: Sweep, store: Store, *, replace_other: bool = False) -> dict[str
         StoreError: if another file has the sweep's name, without `replace_other`.
         TrackingError: if MLflow cannot be reached.
     """
+    store = store or default_store()
     # A wrong address is reported before MLflow is imported.
     Publication(write_report=False, replace_other=replace_other).require_places(sweep, store)
     configure_mlflow()
@@ -223,8 +228,8 @@ def write_scoreboard(sweeps: Path = Path("sweeps"), reports: Path = Path("report
 def load_model(trial_id: str, store: Store | None = None) -> nn.Module:
     """A trained network, by its trial's id or the start of the id (see `plan` or `results.csv`).
 
-    It is in evaluation mode, on the CPU; the store is by default that of NODEBENCH_RUNS. The
-    trial's data set must be available, since it determines the sizes of inputs and outputs.
+    It is in evaluation mode, on the CPU. The trial's data set must be available, since it
+    determines the sizes of inputs and outputs.
 
     Raises:
         StoreError: if there is no such trial, or its training has not finished.
@@ -236,7 +241,11 @@ def load_model(trial_id: str, store: Store | None = None) -> nn.Module:
 
 
 def merge(
-    sweep: Sweep, store: Store, folders: Sequence[Path], *, replace_other: bool = False
+    sweep: Sweep,
+    folders: Sequence[Path],
+    store: Store | None = None,
+    *,
+    replace_other: bool = False,
 ) -> list[Merged]:
     """Merges a sweep's trials from other machines' stores; returns what was done with each.
 
@@ -245,6 +254,7 @@ def merge(
         StoreError: if a folder is not a store, before anything is copied, or cannot be read; or if
             another file has the sweep's name, without `replace_other`.
     """
+    store = store or default_store()
     publication = Publication(track=False, write_report=False, replace_other=replace_other)
     publication.require_places(sweep, store)
     others = [require_store(folder, store) for folder in folders]
@@ -254,7 +264,7 @@ def merge(
 
 
 def export_archive(
-    sweep: Sweep, store: Store, file: Path | None = None, *, weights: bool = False
+    sweep: Sweep, file: Path | None = None, store: Store | None = None, *, weights: bool = False
 ) -> tuple[Path, list[str]]:
     """Writes a sweep's results to one file, by default `<sweep>.nodebench.zip`.
 
@@ -263,18 +273,21 @@ def export_archive(
     Raises:
         StoreError: as `store.archive.write_archive`.
     """
-    file = file or Path(f"{sweep.name}.nodebench.zip")
+    file, store = file or Path(f"{sweep.name}.nodebench.zip"), store or default_store()
     folders = [store.folder(trial.id) for trial in sweep.trials]
     return file, write_archive(file, sweep.name, sweep.text, folders, weights=weights)
 
 
-def import_archive(file: Path, store: Store, *, replace_other: bool = False) -> Imported:
+def import_archive(
+    file: Path, store: Store | None = None, *, replace_other: bool = False
+) -> Imported:
     """Verifies an exported sweep and all of its trials, then copies them into a store.
 
     Raises:
         ResourceError: if the store cannot be written.
         StoreError: if the file is no sound archive, or would overwrite a file of the user's.
     """
+    store = store or default_store()
     require_places(store, None)
     with scratch(store.root, "import") as folder:
         archive = unpack_archive(file, folder)
@@ -285,22 +298,10 @@ def import_archive(file: Path, store: Store, *, replace_other: bool = False) -> 
 
 
 def doctor(
-    store: Store, sweep: Sweep | None = None, *, with_ray: bool = False
+    sweep: Sweep | None = None, store: Store | None = None, *, with_ray: bool = False
 ) -> Iterator[tuple[str, Finding]]:
     """Checks whether this machine is ready; `with_ray` also starts Ray."""
-    return examine(Case(store, data_root(), sweep, with_ray))
-
-
-def data_sets(names: Sequence[str]) -> list[Dataset]:
-    """The specs of the data sets of these names, with default settings.
-
-    Raises:
-        InputError: if some names are unknown; it lists them.
-    """
-    wrong = [unknown(name, "data set", DATASETS) for name in names if name not in DATASETS]
-    if wrong:
-        raise InputError("\n".join(wrong))
-    return [DATASETS[name](name=name) for name in dict.fromkeys(names)]
+    return examine(Case(store or default_store(), data_root(), sweep, with_ray))
 
 
 def fetch(data_set: Dataset) -> Census:
@@ -323,5 +324,5 @@ def open_mlflow(store: Store) -> None:
 
 
 def plan(sweep: Sweep, store: Store | None = None) -> list[Entry]:
-    """Every trial of a sweep and its state in a store, by default that of NODEBENCH_RUNS."""
+    """Every trial of a sweep and its state in a store."""
     return entries(sweep, store or default_store(), options_for(sweep))

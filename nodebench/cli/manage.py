@@ -191,7 +191,7 @@ def doctor(
     """
     sweep = open_sweep(source, changes, size=size, small=small) if source else None
     found = []
-    for name, finding in api.doctor(default_store(), sweep, with_ray=ray):
+    for name, finding in api.doctor(sweep, with_ray=ray):
         found.append({"check": name, **asdict(finding)})
         if not as_json:
             cure = f". {finding.cure[:1].upper()}{finding.cure[1:]}" if finding.cure else ""

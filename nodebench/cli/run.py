@@ -110,7 +110,7 @@ def sync(source: Source, folders: From = None, replace: ReplaceOther = False) ->
     conflicts = 0
     for folder, merged in zip(
         folders or (),
-        api.merge(sweep, store, folders or (), replace_other=replace),
+        api.merge(sweep, folders or (), store, replace_other=replace),
         strict=True,
     ):
         say(merged_text(sweep, folder, merged))

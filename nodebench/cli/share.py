@@ -22,7 +22,6 @@ from nodebench.cli.text import counted, first_sentence
 from nodebench.planning import lookup
 from nodebench.planning.launches import Imported
 from nodebench.planning.lookup import Listed
-from nodebench.store.locations import default_store
 
 
 @app.command()
@@ -85,7 +84,7 @@ def export_sweep(
     timings, result and environment (host name, hardware, versions), but no logs.
     """
     sweep = source.load()
-    file, ids = api.export_archive(sweep, default_store(), out, weights=weights)
+    file, ids = api.export_archive(sweep, out, weights=weights)
     left = len(sweep.trials) - len(ids)
     rest = f"; {left} without a result or still running were left out" if left else ""
     with file.open("rb") as content:
@@ -105,7 +104,7 @@ def import_sweep(
     If the store already has a trial, the more advanced copy wins. If both have finished, the local
     one is kept, and reports compare the two.
     """
-    say(imported_text(api.import_archive(file, default_store(), replace_other=replace)))
+    say(imported_text(api.import_archive(file, replace_other=replace)))
 
 
 def imported_text(found: Imported) -> str:

@@ -7,15 +7,16 @@ import gzip
 import hashlib
 import sys
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from http.client import HTTPException
 from pathlib import Path
 
 from nodebench.data import download, tinyimagenet
-from nodebench.errors import DataError
+from nodebench.errors import DataError, InputError, unknown
 from nodebench.files import require_writable, write
+from nodebench.spec.data import DATASETS, Dataset
 from nodebench.spec.settings import Settings
 
 CHUNK_BYTES = 1 << 20
@@ -260,3 +261,15 @@ def _crc(path: Path, _modified: int) -> int:
         while chunk := file.read(CHUNK_BYTES):
             crc = zlib.crc32(chunk, crc)
     return crc
+
+
+def data_sets(names: Sequence[str]) -> list[Dataset]:
+    """The specs of the data sets of these names, with default settings.
+
+    Raises:
+        InputError: if some names are unknown; it lists them.
+    """
+    wrong = [unknown(name, "data set", DATASETS) for name in names if name not in DATASETS]
+    if wrong:
+        raise InputError("\n".join(wrong))
+    return [DATASETS[name](name=name) for name in dict.fromkeys(names)]

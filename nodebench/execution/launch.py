@@ -18,16 +18,17 @@ from nodebench.errors import InputError, unknown
 from nodebench.execution.preflight import require_all, require_run, with_measured_gpus
 from nodebench.execution.publishing import Publication, Published, publishing
 from nodebench.execution.ray_cluster import is_cluster_named, quieten
-from nodebench.execution.runner import Backend, Monitor, Runner, run_inline
+from nodebench.execution.runner import Backend, Monitor, NullMonitor, Runner, run_inline
 from nodebench.files import PACKAGE
 from nodebench.planning import entries
 from nodebench.planning.freshness import is_tracked
 from nodebench.planning.lookup import find, load_sweep, sweep_path
-from nodebench.planning.options import options_for
+from nodebench.planning.options import RunOptions, options_for
 from nodebench.planning.plan import Entry, options_for_entries
 from nodebench.planning.selection import Selection
 from nodebench.spec import Trial
 from nodebench.store import Store
+from nodebench.store.locations import default_store
 from nodebench.store.rows import Row
 from nodebench.sweep import Sweep
 from nodebench.sweep.file import SizeName
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 class RunKeywords(TypedDict, total=False):
     """What `nodebench.run` takes as keywords: the fields of a launch's three parts."""
 
-    only: Sequence[str]
+    only: str | Sequence[str]
     shard: str
     retry_failed: bool
     inline: bool | None
@@ -70,6 +71,8 @@ class Launch:
         if others := how.keys() - known.keys():
             wrong = unknown(min(others), "keyword", known)
             raise TypeError(f"`run` takes no such keyword: {wrong}")
+        if isinstance(only := how.get("only"), str):
+            how = {**how, "only": [only]}
         return cls(_part(Selection, how), _part(Backend, how), _part(Publication, how))
 
 
@@ -189,9 +192,9 @@ class Timed:
 
 def time_cells(
     sweep: Sweep,
-    store: Store,
-    monitor: Monitor,
-    publication: Publication,
+    store: Store | None = None,
+    monitor: Monitor | None = None,
+    publication: Publication | None = None,
     *,
     steps: int = 10,
     rounds: int = 5,
@@ -200,28 +203,18 @@ def time_cells(
 ) -> Timed:
     """Times a training step of every cell, alone on its device, one after the other in `rounds`.
 
-    Of each cell, the first trial that has finished and still has its checkpoint is taken.
+    Of each cell, the first trial that has finished and still has its checkpoint is taken. The store
+    is by default that of NODEBENCH_RUNS; the report and MLflow are updated, unless `publication`
+    says otherwise.
 
     Raises:
         InputError: if none has, or as `run` does.
     """
+    store, monitor = store or default_store(), monitor or NullMonitor()
+    publication = publication or Publication()
     publication.require_places(sweep, store)
     options = options_for(sweep, cpu=cpu)
-    of_cell: dict[str, Trial] = {}
-    finished = [entry.trial for entry in entries(sweep, store, options) if entry.is_finished]
-    for trial in finished:
-        if store.folder(trial.id).checkpoint.exists():
-            of_cell.setdefault(trial.cell.key, trial)
-    if not of_cell:
-        why = "no trial has finished yet, so there is nothing to time"
-        if finished:
-            why = (
-                "the checkpoints have been deleted, so there is nothing to time. To train again, "
-                f"delete trials' folders, such as `{store.folder(finished[0].id).path}`, and run "
-                "the sweep"
-            )
-        raise InputError(f"{sweep.name}: {why}")
-    trials = list(of_cell.values())
+    trials = _timeable(sweep, store, options)
     require_all(trials, options, inline=True)
     from nodebench.execution.timing import time_trials
 
@@ -236,10 +229,29 @@ def time_cells(
     return Timed(rows, problems, untimed, published)
 
 
+def _timeable(sweep: Sweep, store: Store, options: RunOptions) -> list[Trial]:
+    """The first trial of each cell that has finished and still has its checkpoint."""
+    of_cell: dict[str, Trial] = {}
+    finished = [entry.trial for entry in entries(sweep, store, options) if entry.is_finished]
+    for trial in finished:
+        if store.folder(trial.id).checkpoint.exists():
+            of_cell.setdefault(trial.cell.key, trial)
+    if not of_cell:
+        why = "no trial has finished yet, so there is nothing to time"
+        if finished:
+            why = (
+                "the checkpoints have been deleted, so there is nothing to time. To train again, "
+                f"delete trials' folders, such as `{store.folder(finished[0].id).path}`, and run "
+                "the sweep"
+            )
+        raise InputError(f"{sweep.name}: {why}")
+    return list(of_cell.values())
+
+
 def reproduce(
     source: str | Path,
     trial_id: str,
-    store: Store,
+    store: Store | None = None,
     *,
     overrides: Sequence[str] = (),
     size: SizeName = "full",
@@ -248,11 +260,13 @@ def reproduce(
 ) -> Reproduction:
     """Runs a trial of a sweep again, alone in this process, and compares it with its record.
 
-    The record is that of the store, or else that of the report in whose folder the sweep file is.
+    The record is that of the store, by default that of NODEBENCH_RUNS, or else that of the report
+    in whose folder the sweep file is.
 
     Raises:
         InputError: if the trial is unknown, has no record, or cannot be run here.
     """
+    store = store or default_store()
     from nodebench.execution.reproduction import recorded_run, require_current, run_again
 
     sweep = load_sweep(source, overrides=overrides, size=size)

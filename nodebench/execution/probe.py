@@ -69,7 +69,7 @@ class Probe:
             for step_s in (self.step_s, min(self.steps), max(self.steps))
         )
         count = "one step" if len(self.steps) == 1 else f"{len(self.steps)} steps"
-        source = f"from {count} of {1000 * self.step_s:.3g} ms"
+        source = f"from {count} of {1000 * self.step_s:,.1f} ms"
         return Cost(middle, low, high, source, self.grows)
 
 

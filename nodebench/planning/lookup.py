@@ -34,7 +34,7 @@ STARTER = PACKAGE / "sweep" / "starter.yaml"
 def load_sweep(
     source: str | Path,
     *,
-    overrides: Sequence[str] = (),
+    overrides: str | Sequence[str] = (),
     size: SizeName = "full",
     small: bool = False,
 ) -> Sweep:
@@ -49,6 +49,7 @@ def load_sweep(
         InputError: if it should be both small and medium.
     """
     path = sweep_path(source)
+    overrides = [overrides] if isinstance(overrides, str) else overrides
     sweep = load(path, overrides, size_of(size, small=small))
     if not_found := sorted(set(_not_found(sweep))):
         raise SweepError(str(path), not_found, overrides)

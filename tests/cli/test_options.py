@@ -5,6 +5,7 @@ import inspect
 import pytest
 import typer
 
+import nodebench
 from nodebench import api
 from nodebench.cli.options import BackendOptions, SelectionOptions, Source, grouped
 from nodebench.execution import launch
@@ -47,3 +48,18 @@ def test_every_keyword_of_a_launch_is_one_of_its_parts_and_another_is_refused(tm
     assert launch.RunKeywords.__annotations__.keys() == keywords
     with pytest.raises(TypeError, match="Did you mean `inline`"):
         api.run(tiny(tmp_path), Store(tmp_path / "runs"), Quiet(), inlin=True)
+
+
+def test_one_text_is_a_list_of_one():
+    how = {"only": "solver.steps=2"}
+    assert launch.Launch.from_keywords(how).selection.only == ["solver.steps=2"]
+    sweep = nodebench.load_sweep("quickstart", overrides="train.epochs=1")
+    assert {trial.spec.train.epochs for trial in sweep.trials if trial.spec.train.epochs} == {1}
+
+
+def test_the_commands_about_sweeps_are_functions_that_need_no_store():
+    verbs = {"plan", "run", "evaluate", "time", "repro", "sync", "doctor"}
+    assert verbs <= {*nodebench.__all__}
+    for name in {*nodebench.__all__} - {"Data", "ODEBlock", "Split"}:
+        store = inspect.signature(getattr(nodebench, name)).parameters.get("store")
+        assert store is None or store.default is None, name

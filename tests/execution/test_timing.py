@@ -6,7 +6,7 @@ import torch
 
 from nodebench.api import run, write_report
 from nodebench.errors import InputError
-from nodebench.execution.launch import time_cells
+from nodebench.execution import launch
 from nodebench.execution.publishing import Publication
 from nodebench.execution.timing import time_trials
 from nodebench.report.analysis import frames
@@ -131,7 +131,7 @@ def test_one_trial_of_each_cell_is_timed_and_the_report_has_it(
     monkeypatch.chdir(tmp_path)
     sweep, store = two_cells
     rounds = []
-    timed = time_cells(
+    timed = launch.time_cells(
         sweep, store, Quiet(), PAGE_ALONE, steps=2, rounds=2, on_round=rounds.append
     )  # fmt: skip
     assert list(timed.rows) == [sweep.trials[0].id, sweep.trials[2].id]
@@ -186,16 +186,19 @@ def test_there_is_nothing_to_time_without_checkpoints(two_cells, tmp_path):
     for trial in sweep.trials:
         store.folder(trial.id).checkpoint.unlink()
     with pytest.raises(InputError, match="the checkpoints have been deleted"):
-        time_cells(sweep, store, Quiet(), PAGE_ALONE)
+        launch.time_cells(sweep, store, Quiet(), PAGE_ALONE)
 
 
 def test_there_is_nothing_to_time_before_a_trial_has_finished(tmp_path):
     sweep, store = tiny(tmp_path), Store(tmp_path / "runs")
     with pytest.raises(InputError, match="no trial has finished yet"):
-        time_cells(sweep, store, Quiet(), PAGE_ALONE)
+        launch.time_cells(sweep, store, Quiet(), PAGE_ALONE)
     run(sweep, store, Quiet(), inline=True, track=False, write_report=False)
     assert (
-        time_cells(sweep, store, Quiet(), Publication(track=False, write_report=False)).untimed == 0
+        launch.time_cells(
+            sweep, store, Quiet(), Publication(track=False, write_report=False)
+        ).untimed
+        == 0
     )
 
 

@@ -20,7 +20,7 @@ from tests.support.tiny_sweeps import tiny
 
 def test_what_is_exported_comes_out_the_same_in_another_store(tmp_path):
     sweep, store = filled(tmp_path / "a")
-    file, ids = api.export_archive(sweep, store, tmp_path / "a.zip", weights=True)
+    file, ids = api.export_archive(sweep, tmp_path / "a.zip", store, weights=True)
     assert ids == [trial.id for trial in sweep.trials]
     other = Store(tmp_path / "b" / "runs")
     found = api.import_archive(file, other)
@@ -46,8 +46,8 @@ def test_an_archive_has_neither_logs_nor_weights_unless_these_are_asked_for(tmp_
 
 def test_two_exports_of_the_same_trials_are_the_same_file(tmp_path):
     sweep, store = filled(tmp_path / "a")
-    one, _ = api.export_archive(sweep, store, tmp_path / "1.zip")
-    two, _ = api.export_archive(sweep, store, tmp_path / "2.zip")
+    one, _ = api.export_archive(sweep, tmp_path / "1.zip", store)
+    two, _ = api.export_archive(sweep, tmp_path / "2.zip", store)
     assert one.read_bytes() == two.read_bytes()
 
 
@@ -56,7 +56,7 @@ def test_trials_without_a_result_and_running_ones_are_left_out(tmp_path):
     first, second, third = (store.folder(trial.id) for trial in sweep.trials)
     first.write_result(replace(RESULT, outcome="error"))
     with second.locked():
-        _, ids = api.export_archive(sweep, store, tmp_path / "a.zip")
+        _, ids = api.export_archive(sweep, tmp_path / "a.zip", store)
     assert ids == [third.path.name]
 
 
@@ -64,18 +64,18 @@ def test_nothing_is_written_where_nothing_is_finished_or_something_else_lies(tmp
     sweep, store = tiny(tmp_path), Store(tmp_path / "runs")
     file = tmp_path / "a.zip"
     with pytest.raises(StoreError, match="no trial has a result yet"):
-        api.export_archive(sweep, store, file)
+        api.export_archive(sweep, file, store)
     assert not file.exists()
     file.write_text("mine")
     with pytest.raises(StoreError, match="is not replaced"):
-        api.export_archive(sweep, store, file)
+        api.export_archive(sweep, file, store)
     assert file.read_text() == "mine"
 
 
 def test_of_a_trial_that_both_have_ours_is_kept_and_theirs_is_kept_beside_it_once(tmp_path):
     sweep, ours = filled(tmp_path / "a")
     _, theirs = filled(tmp_path / "b", environment=THERE, accuracy=0.6, started=7.0)
-    file, _ = api.export_archive(sweep, theirs, tmp_path / "b.zip")
+    file, _ = api.export_archive(sweep, tmp_path / "b.zip", theirs)
     before = ours.results()
     for _ in range(2):
         found = api.import_archive(file, ours)
@@ -85,7 +85,7 @@ def test_of_a_trial_that_both_have_ours_is_kept_and_theirs_is_kept_beside_it_onc
             (end,) = ours.folder(trial.id).elsewhere()
             assert end.environments == [THERE]
             assert end.summary["test_accuracy"] == 0.6 + trial.spec.seed / 10
-    back, _ = api.export_archive(sweep, ours, tmp_path / "a.zip")
+    back, _ = api.export_archive(sweep, tmp_path / "a.zip", ours)
     api.import_archive(back, theirs)  # with their own ends in it, which are not kept twice
     assert [len(theirs.folder(t.id).elsewhere()) for t in sweep.trials] == [1, 1]
     third = Store(tmp_path / "c" / "runs")
@@ -95,7 +95,7 @@ def test_of_a_trial_that_both_have_ours_is_kept_and_theirs_is_kept_beside_it_onc
 
 def test_our_own_export_changes_nothing_here(tmp_path):
     sweep, store = filled(tmp_path / "a")
-    file, _ = api.export_archive(sweep, store, tmp_path / "a.zip")
+    file, _ = api.export_archive(sweep, tmp_path / "a.zip", store)
     found = api.import_archive(file, store)
     assert sorted(found.merged.kept) == sorted(trial.id for trial in sweep.trials)
     assert all(store.folder(trial.id).elsewhere() == [] for trial in sweep.trials)
@@ -129,12 +129,12 @@ def test_a_trial_begun_with_weights_is_taken_in_under_its_own_id_alone(tmp_path)
     weights.write_bytes(b"weights")
     sweep, store = filled(tmp_path / "a", seeds=(0,), weights=str(weights))
     [trial] = sweep.trials
-    file, _ = api.export_archive(sweep, store, tmp_path / "a.zip")
+    file, _ = api.export_archive(sweep, tmp_path / "a.zip", store)
     weights.unlink()  # which the other machine does not have
     assert api.import_archive(file, Store(tmp_path / "b")).merged.copied == [trial.id]
     record = json.loads(store.folder(trial.id).spec_file.read_text())
     for said in ({"weights": "0" * 64}, {"weights": None}):
         store.folder(trial.id).spec_file.write_text(json.dumps(record | said))
-        forged, _ = api.export_archive(sweep, store, tmp_path / f"{len(str(said))}.zip")
+        forged, _ = api.export_archive(sweep, tmp_path / f"{len(str(said))}.zip", store)
         with pytest.raises(StoreError, match="is not what its id says"):
             api.import_archive(forged, Store(tmp_path / "c"))

@@ -139,7 +139,7 @@ def test_what_is_no_store_is_refused_before_anything_is_copied(tmp_path, stores)
     (tmp_path / "project" / "runs" / "trials").mkdir(parents=True)
     hint = r"is not a nodebench store.*Did you mean `.*project/runs`\?"
     with pytest.raises(StoreError, match=hint):
-        api.merge(sweep, ours, [theirs.root, tmp_path / "project"])
+        api.merge(sweep, [theirs.root, tmp_path / "project"], ours)
     with pytest.raises(StoreError, match="this store itself"):
         require_store(ours.root, ours)
     assert not ours.root.exists()

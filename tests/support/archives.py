@@ -34,7 +34,7 @@ def filled(folder, *, environment=HERE, accuracy=0.5, started=1.0, seeds=(0, 1),
 
 def exported(folder, **how):
     sweep, store = filled(folder)
-    return api.export_archive(sweep, store, folder / "a.zip", **how)[0]
+    return api.export_archive(sweep, folder / "a.zip", store, **how)[0]
 
 
 def names(file):

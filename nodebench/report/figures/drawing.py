@@ -120,7 +120,7 @@ class Figures:
     def remove_others(self, shown: Iterable[str]) -> None:
         """Removes figures that a page showed and that are drawn no more; others are the user's."""
         for name in {*shown} - {*self.names}:
-            style.remove(self.folder / name)
+            style.discard(self.folder / name)
         with contextlib.suppress(OSError):  # it is not there, or not empty
             self.folder.rmdir()
 

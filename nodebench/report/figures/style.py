@@ -48,7 +48,7 @@ def save(figure: Figure, path: Path) -> None:
     plt.close(figure)
 
 
-def remove(path: Path) -> None:
+def discard(path: Path) -> None:
     """Removes a figure that `save` wrote."""
     for ending in FORMATS:
         path.with_name(f"{path.name}.{ending}").unlink(missing_ok=True)
