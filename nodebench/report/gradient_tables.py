@@ -8,6 +8,7 @@ import pandas as pd
 
 from nodebench.report.analysis.formatting import NO_VALUE
 from nodebench.report.analysis.gradients import ways
+from nodebench.report.tables import three_digits
 
 
 def ways_table(costs: pd.DataFrame) -> pd.DataFrame:
@@ -59,4 +60,4 @@ def _ratio(value: float) -> str:
 
 
 def _megabytes(value: float) -> str:
-    return NO_VALUE if pd.isna(value) else f"{float(f'{value / 1e6:.3g}'):g}"
+    return NO_VALUE if pd.isna(value) else three_digits(value / 1e6)

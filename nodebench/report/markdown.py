@@ -20,10 +20,13 @@ def joined(sections: Iterable[str]) -> str:
 def markdown_table(table: pd.DataFrame) -> str:
     """A table of texts, its columns of numbers flush right."""
     sides = ["right" if _is_numeric(table[column]) else "left" for column in table]
-    # A failure's reason may contain what ends a cell of a table.
-    plain = table.map(lambda value: " ".join(value.split()).replace("|", "\\|"))
-    text: str = plain.to_markdown(index=False, disable_numparse=True, colalign=sides)
+    text: str = table.map(one_line).to_markdown(index=False, disable_numparse=True, colalign=sides)
     return text
+
+
+def one_line(text: str) -> str:
+    """A text that can stand in a cell: a failure's reason may contain what would end it."""
+    return " ".join(text.split()).replace("|", "\\|")
 
 
 def section(title: str, text: str, table: pd.DataFrame) -> list[str]:

@@ -28,6 +28,7 @@ from nodebench.report.analysis.published import (
     why_not_comparable,
 )
 from nodebench.report.analysis.sizes import caveat
+from nodebench.report.markdown import one_line
 from nodebench.sweep import Sweep
 from nodebench.sweep.compose import sizes_of
 from nodebench.sweep.file import Claim, SizeName
@@ -258,5 +259,5 @@ def _counted(name: str, lines: Sequence[Line]) -> dict[str, str]:
 
 def _markdown(table: pd.DataFrame) -> str:
     """Without padding, as one long cell would widen every line."""
-    rows = [list(table.columns), ["---"] * len(table.columns), *table.values.tolist()]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    rows = [["---"] * len(table.columns), *table.map(one_line).values.tolist()]
+    return "\n".join(f"| {' | '.join(row)} |" for row in (list(table.columns), *rows))

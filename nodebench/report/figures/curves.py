@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,14 @@ from matplotlib.ticker import MaxNLocator
 from nodebench.report import notes
 from nodebench.report.analysis.columns import CELL, TRIAL
 from nodebench.report.analysis.statistics import mean_intervals
-from nodebench.report.figures.style import ON_LOG_AXES, in_lines, save, within_shares
+from nodebench.report.figures.style import (
+    ON_LOG_AXES,
+    Color,
+    colors_of,
+    in_lines,
+    save,
+    within_shares,
+)
 from nodebench.spec.training import REGULARIZER_TERMS
 from nodebench.sweep import Sweep
 from nodebench.sweep.labels import figure_labels, labeled
@@ -114,7 +121,7 @@ def adaptation_figure(sweep: Sweep, epochs: pd.DataFrame, folder: Path) -> list[
     figure, grid = plt.subplots(
         len(rows), 1, figsize=(7, 2.1 * len(rows) + 0.4), sharex=True, layout="constrained"
     )
-    colors = _colors(list(data[CELL].unique()))
+    colors = colors_of(data[CELL])
     for axes, (column, title) in zip(grid, rows.items(), strict=True):
         means = mean_intervals(data.groupby([CELL, "iteration"])[column])
         sns.lineplot(
@@ -215,7 +222,7 @@ class _Layout:
     heading: str
     lines: dict[str, str]
     """Cell -> what its line is called."""
-    colors: dict[str, tuple[float, float, float]]
+    colors: dict[str, Color]
     """Line -> colour, of those that are named in the legend."""
 
     @property
@@ -235,7 +242,7 @@ def _layout(sweep: Sweep, epochs: pd.DataFrame) -> _Layout:
         short = figure_labels(lines.values())
         lines = {cell: short[line] for cell, line in lines.items()}
     heading = sweep.headings.get(panel, panel) if panel else ""
-    return _Layout(panel, heading, lines, _colors(_named(sweep, epochs, lines)))
+    return _Layout(panel, heading, lines, colors_of(_named(sweep, epochs, lines)))
 
 
 def _named(sweep: Sweep, epochs: pd.DataFrame, lines: Mapping[str, str]) -> list[str]:
@@ -247,11 +254,6 @@ def _named(sweep: Sweep, epochs: pd.DataFrame, lines: Mapping[str, str]) -> list
     means = ends.groupby(ends[CELL].map(lines))[sweep.headline].mean()
     best = means.sort_values(ascending=not sweep.higher_is_better, kind="stable")
     return [name for name in names if name in best.index[:MOST_LEGEND_ENTRIES]]
-
-
-def _colors(names: Sequence[str]) -> dict[str, tuple[float, float, float]]:
-    palette = sns.color_palette("colorblind" if len(names) <= 10 else "husl", len(names))
-    return dict(zip(names, palette, strict=True))
 
 
 def _panel(sweep: Sweep, cells: dict[str, dict[str, Any]]) -> str | None:

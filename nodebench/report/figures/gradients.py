@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import seaborn as sns
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from nodebench.report.figures.style import in_lines, save
+from nodebench.report.figures.style import colors_of, in_lines, save
 
 MOST_PROBLEMS = 4
 """Rows of panels; of more problems, the figure by problem tells more."""
@@ -43,7 +42,7 @@ def costs_figure(costs: pd.DataFrame, folder: Path) -> list[str]:
         layout="constrained",
     )  # fmt: skip
     known = known.assign(solver=_solvers(known))
-    colors, markers = _colors(known["way"]), _markers(known["solver"])
+    colors, markers = colors_of(known["way"]), _markers(known["solver"])
     for row, problem in zip(grid, problems, strict=True):
         part = known[known["problem"] == problem]
         for axes, (cost, (title, unit)) in zip(row, PANELS.items(), strict=True):
@@ -78,7 +77,7 @@ def errors_figure(costs: pd.DataFrame, folder: Path) -> list[str]:
         len(solvers), 2, figsize=(11, 2.5 * len(solvers) + 0.8), squeeze=False, sharex=True,
         sharey=True, layout="constrained",
     )  # fmt: skip
-    colors = _colors(costs["way"])
+    colors = colors_of(costs["way"])
     for row, solver in zip(grid, solvers, strict=True):
         part = costs[costs["solver"] == solver]
         for axes, column, title in zip(
@@ -122,7 +121,7 @@ def memory_figure(results: pd.DataFrame, folder: Path) -> list[str]:
     if results.empty:
         return []
     figure, axes = plt.subplots(figsize=(7.6, 4.2), layout="constrained")
-    colors = _colors(results["way"])
+    colors = colors_of(results["way"])
     for number, (way, rows) in enumerate(results.groupby("way", sort=False)):
         rows = rows.sort_values("steps")
         marker = SOLVER_MARKERS[number % len(SOLVER_MARKERS)]
@@ -148,11 +147,6 @@ def _solvers(costs: pd.DataFrame) -> list[str]:
     """A method with what tells its solves apart; of a reversible way, its name has it."""
     parts = costs[["test.method", "budget", "solve"]].itertuples(index=False, name=None)
     return [" ".join(filter(None, each)) for each in parts]
-
-
-def _colors(ways: Iterable[str]) -> dict[str, Any]:
-    names = list(dict.fromkeys(ways))
-    return dict(zip(names, sns.color_palette("husl", len(names)), strict=True))
 
 
 def _markers(solvers: Iterable[str]) -> dict[str, str]:

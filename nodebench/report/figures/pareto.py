@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import seaborn as sns
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
@@ -16,7 +15,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from nodebench.report.analysis.columns import CELL
 from nodebench.report.analysis.pareto import COST_TITLES
 from nodebench.report.figures.curves import MOST_LEGEND_ENTRIES
-from nodebench.report.figures.style import ON_LOG_AXES, save, within_shares
+from nodebench.report.figures.style import ON_LOG_AXES, colors_of, save, within_shares
 from nodebench.sweep import Sweep
 
 
@@ -32,7 +31,7 @@ def pareto_figure(sweep: Sweep, table: pd.DataFrame, folder: Path) -> list[str]:
         1, len(panels), figsize=(4.4 * len(panels) + 0.4, 3.6), sharey=True, squeeze=False,
         layout="constrained",
     )  # fmt: skip
-    colors = dict(zip(table[CELL], sns.color_palette("husl", len(table)), strict=True))
+    colors = colors_of(table[CELL])
     for axes, (cost, title) in zip(grid[0], panels.items(), strict=True):
         known = table[table[cost].notna()]
         is_shared = cost == "seconds" and not known[f"front_{cost}"].any()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Iterable
 from pathlib import Path
 
 import matplotlib as mpl
 import seaborn as sns
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 ON_LOG_AXES = ("test_error",)
@@ -34,6 +36,26 @@ def within_shares(axes: Axes, metric: str) -> None:
 
 FORMATS = {"svg": "Date", "png": "Software"}
 """The endings of a figure's files -> the metadata that would differ each time."""
+
+
+Color = tuple[float, float, float]
+
+DISTINCT = 10
+"""The colours of the palette that the colour-blind can distinguish."""
+
+
+def colors_of(names: Iterable[str]) -> dict[str, Color]:
+    """A colour for each name, the same in every figure and chart that shows the same names."""
+    distinct = list(dict.fromkeys(names))
+    palette = sns.color_palette(
+        "colorblind" if len(distinct) <= DISTINCT else "husl", len(distinct)
+    )
+    return dict(zip(distinct, palette, strict=True))
+
+
+def hex_colors(names: Iterable[str]) -> dict[str, str]:
+    """The same colours as a web page has them."""
+    return {name: to_hex(color) for name, color in colors_of(names).items()}
 
 
 def save(figure: Figure, path: Path) -> None:

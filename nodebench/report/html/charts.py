@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import seaborn as sns
-
 from nodebench.report.html.measures import AxisChoice
 
 Spec = dict[str, Any]
@@ -127,9 +125,3 @@ class Chart:
             "single": [*self.single],
             "singles": self.singles,
         }
-
-
-def colors(values: Sequence[str]) -> dict[str, str]:
-    """Value -> colour, as in the static figures."""
-    palette = sns.color_palette("colorblind" if len(values) <= 10 else "husl", len(values))
-    return dict(zip(values, palette.as_hex(), strict=True))

@@ -24,6 +24,7 @@ from nodebench.report.analysis.frames import robustness_curves
 from nodebench.report.analysis.statistics import half_width
 from nodebench.report.figures.curves import CURVES
 from nodebench.report.figures.drawing import NOT_DRAWN
+from nodebench.report.figures.style import hex_colors
 from nodebench.report.html import charts
 from nodebench.report.html.charts import CHART, Chart
 from nodebench.report.html.measures import IN_TIME, AxisChoice, as_columns, axes
@@ -81,7 +82,7 @@ class Explored:
             ),
             "headline": self.found.sweep.headline,
             "shown": self._first_shown(),
-            "colors": {name: charts.colors(self._values(name)) for name in self._series},
+            "colors": {name: hex_colors(self._values(name)) for name in self._series},
             "charts": {name: chart.described() for name, chart in self.charts.items()},
             "rows": {"trials": as_columns(as_published("results", self.found.results))}
             | {name: as_columns(frame, DIGITS_OF_CURVES) for name, frame in frames.items()},
