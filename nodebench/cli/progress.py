@@ -107,6 +107,11 @@ class ProgressMonitor:
             total = length.epochs or length.iterations
             name = escape(self._labels[trial_id])
             self._tasks[trial_id] = self._progress.add_task(f"  {name}", total=total, note="")
+            if self._is_trained_again(trial_id):
+                text = "its checkpoint is missing: trained again, to be evaluated"
+                self._console.print(
+                    f"{self._labels[trial_id]}: {text}", markup=False, highlight=False
+                )
         self._count()
 
     def on_epoch(self, trial_id: str, row: Row) -> None:
@@ -137,6 +142,13 @@ class ProgressMonitor:
         """Prints that MLflow cannot be written, or can again."""
         text = f"{problem}. Training continues" if problem else "MLflow is back"
         self._console.print(text, markup=False, highlight=False)
+
+    def _is_trained_again(self, trial_id: str) -> bool:
+        """Whether a trial that is begun had finished, and has no weights to be evaluated."""
+        folder, length = self._store.folder(trial_id), self._lengths[trial_id]
+        result = folder.result()
+        is_finished = result is not None and result.outcome == TrialOutcome.FINISHED
+        return is_finished and length.iterations != 0 and not folder.checkpoint.exists()
 
     def _recall(self) -> None:
         """Takes earlier results into account, for what is best so far."""

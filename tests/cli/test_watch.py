@@ -163,6 +163,17 @@ def test_a_terminal_shows_what_is_done_the_best_and_failures_with_their_reason(t
     assert "trained in 1.0 s, evaluated in 2.5 s" in shown
 
 
+def test_a_finished_trial_that_is_trained_again_is_named_with_the_reason(tmp_path):
+    sweep, store, screen = tiny(tmp_path, seeds=[0, 1]), Store(tmp_path / "runs"), io.StringIO()
+    keep(sweep, store, [result(0.5), result(0.75)])
+    store.folder(sweep.trials[1].id).checkpoint.touch()
+    with ProgressMonitor(sweep, store, Console(file=screen, width=120), "run") as monitor:
+        for trial in sweep.trials:
+            monitor.on_start(trial.id)
+    [line] = [line for line in screen.getvalue().splitlines() if "trained again" in line]
+    assert line == "plainode · s0: its checkpoint is missing: trained again, to be evaluated"
+
+
 @pytest.mark.parametrize("missing", [0, 1])
 def test_what_precedes_and_follows_the_trials_is_named(missing, tmp_path):
     sweep, shown = tiny(tmp_path), []
