@@ -162,8 +162,7 @@ class ProgressMonitor:
             return "no result"
         headline = self._headlines[trial_id]
         value = result.summary.get(headline)
-        # A clock that was set back is not worth a negative duration.
-        trained = f"{max(0.0, result.finished - result.started):.1f} s"
+        trained = f"{result.seconds:.1f} s"
         if value is None or result.outcome != TrialOutcome.FINISHED:
             return f"{result} in {trained}: {result.reason}"
         points = self._store.folder(trial_id).evaluations()

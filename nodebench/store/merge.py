@@ -127,9 +127,13 @@ def _keep_elsewhere(ours: TrialFolder, ends: list[Result]) -> None:
         ours.write_elsewhere(list(others.values()))
 
 
-def _run(result: Result) -> tuple[object, float]:
-    """What distinguishes two runs of one trial: where and when they began."""
-    return (result.environments[-1].get("host") if result.environments else None, result.started)
+def _run(result: Result) -> tuple[object, float, float]:
+    """What distinguishes two runs of one trial: where they ended, and when they began and ended.
+
+    Two that resumed copies of one checkpoint began at once.
+    """
+    host = result.environments[-1].get("host") if result.environments else None
+    return host, result.started, result.finished
 
 
 def _merge(
