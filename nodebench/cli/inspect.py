@@ -36,7 +36,7 @@ from nodebench.planning.diff import OTHER_CODE, Change, change, inputs, nearest
 from nodebench.planning.estimate import Cost, Forecast, slots
 from nodebench.planning.lookup import find
 from nodebench.planning.options import options_for
-from nodebench.planning.plan import Entry, options_for_entries, orphans
+from nodebench.planning.plan import Entry, Standing, options_for_entries, orphans
 from nodebench.planning.seed_packs import has_equal_steps, obstacle, packs
 from nodebench.planning.selection import chosen
 from nodebench.planning.warnings import doubts
@@ -101,6 +101,7 @@ def plan_text(sweep: Sweep, entries: Sequence[Entry], left: Mapping[str, str]) -
         lines.append(f"each trial uses {share} of a GPU; `run --cpu` uses none")
     todo = [entry for entry in entries if entry.missing]
     missing = [entry.trial for entry in todo]
+    lines += retraining_text(entries)
     lines += missing_data_text(missing)
     options = options_for_entries(todo, options_for(sweep))
     if missing and sweep.resources.gpus:
@@ -112,6 +113,18 @@ def plan_text(sweep: Sweep, entries: Sequence[Entry], left: Mapping[str, str]) -
     planned = counted(len(entries), "trial")
     lines.append(f"{sweep.name}: {planned}, {len(missing)} to run")
     return "\n".join(lines)
+
+
+def retraining_text(entries: Sequence[Entry]) -> list[str]:
+    """A line if finished trials are trained again, which may take as long as their first time."""
+    again = sum(entry.standing == Standing.RETRAINS for entry in entries)
+    if not again:
+        return []
+    verb = "is" if again == 1 else "are"
+    return [
+        f"{counted(again, 'finished trial')} {verb} trained again from scratch, because evaluation "
+        "points are missing and the checkpoint was deleted (`nodebench gc`) or not imported"
+    ]
 
 
 def missing_data_text(trials: Sequence[Trial]) -> list[str]:
@@ -289,6 +302,7 @@ def plan_json(sweep: Sweep, entries: list[Entry], orphans: dict[str, str]) -> st
             "id": entry.trial.id,
             "label": sweep.label(entry.trial),
             "state": entry.state,
+            "standing": entry.standing,
             "outcome": entry.result.outcome if entry.result else None,
             "missing": entry.missing,
             "continues": entry.continues,

@@ -117,7 +117,8 @@ def gc(
         str | None,
         typer.Option(
             metavar="SIZE",
-            help="Only the least recently used files, until the store fits in SIZE (e.g. 10GB).",
+            help="Only the least recently used files, until the store fits in SIZE (e.g. 10GB): "
+            "checkpoints, unless other files are named.",
         ),
     ] = None,
     delete: Annotated[
@@ -147,11 +148,7 @@ def gc(
     left = found.size_bytes - sum(i.size_bytes for i in found.chosen if i not in remaining)
     fits = wish.budget_bytes is None or left <= wish.budget_bytes
     if not fits:
-        err.print(
-            f"{size_text(left)} cannot be deleted, which exceeds the budget: results and files in "
-            "use",
-            markup=False, highlight=False,
-        )  # fmt: skip
+        err.print(excess_text(found, wish, left, removed=delete), markup=False, highlight=False)
     raise typer.Exit(0 if fits else 1)
 
 
@@ -257,6 +254,21 @@ def survey_text(found: Survey, remaining: list[Item], *, removed: bool) -> str:
     elif len(found.chosen) > len(remaining):
         lines.append("deleted")
     return "\n".join(lines)
+
+
+def excess_text(found: Survey, wish: Wish, left_bytes: int, *, removed: bool) -> str:
+    """How much stays although it exceeds the budget, and which options would let more of it go."""
+    budget, verb = size_text(wish.budget_bytes or 0), "remain" if removed else "would remain"
+    text = f"{size_text(left_bytes)} {verb}, which exceeds the budget of {budget}"
+    more = [item for item in found.items if item not in found.chosen]
+    if not more:
+        return f"{text}: results of trials that a sweep plans, and files in use"
+    refused = {item.kind for item in more if not wish.allows(item)}
+    options = [f"`--{kind}`" for kind in KINDS if refused and kind in wish.allowed | refused]
+    if not (refused and all(map(wish.is_unused, more))):
+        options.append("a smaller `--older-than`")
+    size = size_text(sum(item.size_bytes for item in more))
+    return f"{text}. Of this, {size} can be deleted with {' and '.join(options)}"
 
 
 def _count(items: Sequence[Item]) -> str:

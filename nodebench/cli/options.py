@@ -60,7 +60,8 @@ Only = Annotated[
     ),
 ]
 Shard = Annotated[
-    str, typer.Option("--shard", metavar="I/N", help="Only the I-th of N equal shards.")
+    str,
+    typer.Option("--shard", metavar="I/N", help="Only the I-th of N equal shards, after --only."),
 ]
 From = Annotated[
     list[Path] | None,

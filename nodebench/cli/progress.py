@@ -107,6 +107,11 @@ class ProgressMonitor:
             total = length.epochs or length.iterations
             name = escape(self._labels[trial_id])
             self._tasks[trial_id] = self._progress.add_task(f"  {name}", total=total, note="")
+            if self._is_trained_again(trial_id):
+                text = "its checkpoint is missing: trained again, to be evaluated"
+                self._console.print(
+                    f"{self._labels[trial_id]}: {text}", markup=False, highlight=False
+                )
         self._count()
 
     def on_epoch(self, trial_id: str, row: Row) -> None:
@@ -138,6 +143,13 @@ class ProgressMonitor:
         text = f"{problem}. Training continues" if problem else "MLflow is back"
         self._console.print(text, markup=False, highlight=False)
 
+    def _is_trained_again(self, trial_id: str) -> bool:
+        """Whether a trial that is begun had finished, and has no weights to be evaluated."""
+        folder, length = self._store.folder(trial_id), self._lengths[trial_id]
+        result = folder.result()
+        is_finished = result is not None and result.outcome == TrialOutcome.FINISHED
+        return is_finished and length.iterations != 0 and not folder.checkpoint.exists()
+
     def _recall(self) -> None:
         """Takes earlier results into account, for what is best so far."""
         for trial_id, result in self._store.results(self._labels).items():
@@ -150,8 +162,7 @@ class ProgressMonitor:
             return "no result"
         headline = self._headlines[trial_id]
         value = result.summary.get(headline)
-        # A clock that was set back is not worth a negative duration.
-        trained = f"{max(0.0, result.finished - result.started):.1f} s"
+        trained = f"{result.seconds:.1f} s"
         if value is None or result.outcome != TrialOutcome.FINISHED:
             return f"{result} in {trained}: {result.reason}"
         points = self._store.folder(trial_id).evaluations()

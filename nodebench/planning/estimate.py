@@ -117,12 +117,19 @@ def forecast(
 
 def _remaining(entry: Entry, cost: Cost, store: Store) -> float:
     """What is still to come of a trial's cost."""
+    evaluating = max(0.0, cost.evaluating - _evaluating(entry, store))
     if entry.is_trained:
-        return max(0.0, cost.evaluating - _evaluating(entry, store))
-    trained = entry.continues or entry.trial.id
-    length, history = entry.trial.spec.train.epochs, store.folder(trained).history()
-    begun = history[-1]["epoch"] / length if history and length else 0.0
-    return cost.seconds - begun * (cost.seconds - cost.evaluating)
+        return evaluating
+    return evaluating + (cost.seconds - cost.evaluating) * (1 - _begun(entry, store))
+
+
+def _begun(entry: Entry, store: Store) -> float:
+    """The part of a training that need not be done again: what a checkpoint has of it."""
+    folder = store.folder(entry.continues or entry.trial.id)
+    if entry.is_finished or not folder.checkpoints():
+        return 0.0  # a finished one that is trained again begins anew, its history stays
+    length, history = entry.trial.spec.train.epochs, folder.history()
+    return float(history[-1]["epoch"]) / length if history and length else 0.0
 
 
 def slots(resources: Resources, *, gpus: float, cpus: float | None = None) -> int:

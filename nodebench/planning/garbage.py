@@ -61,12 +61,29 @@ class Item:
 class Wish:
     """What to remove: these kinds (leftovers always), if unused for that long, down to a budget.
 
-    With a budget and no kinds, all of them; with no budget, everything of the kinds.
+    With a budget and no kinds, checkpoints: a trial that no sweep plans any more may be a result
+    that can no longer be reproduced, and goes only if it is asked for.
     """
 
     kinds: frozenset[Kind] = frozenset()
     unused_days: float = 0.0
     budget_bytes: int | None = None
+
+    @property
+    def allowed(self) -> frozenset[Kind]:
+        """The kinds that may go, leftovers aside."""
+        if self.kinds or self.budget_bytes is None:
+            return self.kinds
+        return frozenset[Kind]({"checkpoints"})
+
+    def allows(self, item: Item) -> bool:
+        """Whether a thing may go by its kind."""
+        kinds = {"leftovers", *self.allowed}
+        return item.kind in kinds or ("orphans" in kinds and item.is_orphans)
+
+    def is_unused(self, item: Item) -> bool:
+        """Whether a thing has been left alone for long enough."""
+        return item.used <= time.time() - 86400 * self.unused_days
 
 
 @dataclass(frozen=True)
@@ -219,15 +236,12 @@ def _is_in_use(store: Store) -> bool:
 
 def _chosen(items: list[Item], wish: Wish, size_bytes: int) -> list[Item]:
     """What goes: by kind, the least recently used first."""
-    kinds = wish.kinds or (set(KINDS) if wish.budget_bytes is not None else set())
-    before = time.time() - 86400 * wish.unused_days
     found: list[Item] = []
     ranks = list(KINDS)
     for item in sorted(items, key=lambda item: (ranks.index(item.kind), item.used)):
-        is_asked = item.kind in kinds or ("orphans" in kinds and item.is_orphans)
-        is_old = item.used <= before
+        is_asked = wish.allows(item) and wish.is_unused(item)
         is_too_much = wish.budget_bytes is None or size_bytes > wish.budget_bytes
-        if item.kind == "leftovers" or (is_asked and is_old and is_too_much):
+        if item.kind == "leftovers" or (is_asked and is_too_much):
             found.append(item)
             size_bytes -= item.size_bytes
     return found

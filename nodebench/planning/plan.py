@@ -33,6 +33,9 @@ class Standing(StrEnum):
     INCOMPLETE = "incomplete"
     """It is trained, and evaluations are missing."""
 
+    RETRAINS = "retrains"
+    """Evaluations are missing, and so is its checkpoint: it is trained again for its weights."""
+
     RESUMES = "resumes"
     """It has a result that is not its last: a limit was raised, or a retry is asked for."""
 
@@ -68,7 +71,9 @@ class Entry:
             return Standing(self.state)
         if not self.missing:
             return self.result.outcome
-        return Standing.INCOMPLETE if self.is_finished else Standing.RESUMES
+        if not self.is_finished:
+            return Standing.RESUMES
+        return Standing.INCOMPLETE if self.is_trained else Standing.RETRAINS
 
 
 def entries(

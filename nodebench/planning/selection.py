@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import yaml
 
 from nodebench.errors import Fault, SweepError, shown
+from nodebench.spec import Trial
 from nodebench.sweep import Sweep
 from nodebench.sweep.match import agrees, misnamed, named_paths
 from nodebench.sweep.safe_yaml import parse
@@ -54,12 +56,26 @@ def chosen(sweep: Sweep, only: Sequence[str], shard: str) -> frozenset[str]:
         )
     if faults or number is None:
         raise SweepError(sweep.name, faults)
-    first, step = int(number[1]) - 1, int(number[2])
-    ids = frozenset(trial.id for trial in sweep.trials[first::step] if agrees(trial.spec, cell))
-    if not ids and not any(agrees(trial.spec, cell) for trial in sweep.trials):
+    trials = [trial for trial in sweep.trials if agrees(trial.spec, cell)]
+    if not trials:
         message = f"matches no trial of this sweep. Its trials have {_there(sweep, cell)}"
         raise SweepError(sweep.name, [Fault("--only", message)])
-    return ids
+    return frozenset(trial.id for trial in _dealt(trials, int(number[1]) - 1, int(number[2])))
+
+
+def _dealt(trials: Sequence[Trial], first: int, shards: int) -> list[Trial]:
+    """The trials of one of so many shards, which differ by one at most if cells have equal seeds.
+
+    Cells are dealt out whole, so that their seeds can be packed, as long as there is one for each
+    shard. Those of the last round, fewer than shards, are dealt out seed by seed.
+    """
+    of_cell: dict[str, list[Trial]] = {}
+    for trial in trials:
+        of_cell.setdefault(trial.cell.key, []).append(trial)
+    cells = list(of_cell.values())
+    whole = len(cells) - len(cells) % shards
+    rest = list(chain.from_iterable(cells[whole:]))
+    return [*chain.from_iterable(cells[first:whole:shards]), *rest[first::shards]]
 
 
 def _there(sweep: Sweep, cell: Mapping[str, Any]) -> str:

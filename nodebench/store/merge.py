@@ -2,7 +2,7 @@
 
 A trial's id says everything that decides its result, so the same id is the same trial. What this
 store lacks is copied; of a trial that both have, the one that is further is kept; and where both
-have come to an end, the ends are compared.
+have come to a final end, the ends are compared.
 """
 
 from __future__ import annotations
@@ -127,9 +127,13 @@ def _keep_elsewhere(ours: TrialFolder, ends: list[Result]) -> None:
         ours.write_elsewhere(list(others.values()))
 
 
-def _run(result: Result) -> tuple[object, float]:
-    """What distinguishes two runs of one trial: where and when they began."""
-    return (result.environments[-1].get("host") if result.environments else None, result.started)
+def _run(result: Result) -> tuple[object, float, float]:
+    """What distinguishes two runs of one trial: where they ended, and when they began and ended.
+
+    Two that resumed copies of one checkpoint began at once.
+    """
+    host = result.environments[-1].get("host") if result.environments else None
+    return host, result.started, result.finished
 
 
 def _merge(
@@ -170,14 +174,14 @@ def _copied(theirs: TrialFolder, ours: TrialFolder, aside: Path) -> bool:
 def _compare(theirs: TrialFolder, ours: TrialFolder, aside: Path, merged: Merged) -> None:
     """Of a trial that both have, keeps the one that is further; compares what has ended."""
     trial_id = ours.path.name
-    result, other = ours.result(), theirs.result()
-    if _is_further(theirs, ours):
+    here, there = _progress(ours), _progress(theirs)
+    if _is_further(there, here):
         _replace(theirs, ours, aside)
         merged.replaced.append(trial_id)
-    elif _is_further(ours, theirs) or result is None or other is None or not _is_final(result):
+    elif here.end is None or there.end is None or not (here.is_final and there.is_final):
         merged.kept.append(trial_id)
-    elif metrics := _differences(result, other):
-        merged.conflicts.append(Conflict(trial_id, metrics, result, other))
+    elif metrics := _differences(here.end, there.end):
+        merged.conflicts.append(Conflict(trial_id, metrics, here.end, there.end))
     else:
         for timing in theirs.timings():
             ours.add_timing(timing)
@@ -186,46 +190,73 @@ def _compare(theirs: TrialFolder, ours: TrialFolder, aside: Path, merged: Merged
         (merged.extended if points else merged.kept).append(trial_id)
 
 
-def _is_further(one: TrialFolder, other: TrialFolder) -> bool:
-    """Whether a trial is further here than there; where both met one limit, by the higher one."""
-    if _standing(one) != _standing(other):
-        return _standing(one) > _standing(other)
-    a, b = one.result(), other.result()
-    # Minutes and evaluations do not compare.
-    return a is not None and b is not None and a.outcome == b.outcome and _limit(a) > _limit(b)
+NO_CHECKPOINT = -1
+"""Less than the epochs of a checkpoint that was written inside the first one."""
 
 
-def _standing(folder: TrialFolder) -> tuple[int, int]:
-    """How far a trial is: its kind of end, and the epochs that it has."""
+@dataclass(frozen=True)
+class _Progress:
+    """How far a trial is: its end, unless it has none or crashed, and the epochs to resume from."""
+
+    end: Result | None
+    resumable: int
+
+    @property
+    def reached(self) -> int:
+        """Epochs; a trial that is tried again keeps its last end meanwhile."""
+        return max(self.resumable, self.end.epoch if self.end else NO_CHECKPOINT)
+
+    @property
+    def is_final(self) -> bool:
+        """Whether no larger machine, higher limit or milder search would have led further."""
+        unfinal = (TrialOutcome.OUT_OF_MEMORY, TrialOutcome.STOPPED)
+        return self.end is not None and self.end.limit is None and self.end.outcome not in unfinal
+
+
+def _progress(folder: TrialFolder) -> _Progress:
     result = folder.result()
-    if result is None or not result.is_result:
-        return 0, len(folder.history()) if folder.checkpoints() else 0
-    return (2, 0) if _is_final(result) else (1, result.epoch)
+    resumable = len(folder.history()) if folder.checkpoints() else NO_CHECKPOINT
+    return _Progress(result if result and result.is_result else None, resumable)
 
 
-def _limit(result: Result) -> float:
-    return 0.0 if result.limit is None else result.limit
+def _is_further(one: _Progress, other: _Progress) -> bool:
+    """Whether a trial is further here than there, so that nothing is lost with the other.
+
+    What has finished is further than what has not. Otherwise, no checkpoint or end gives way to
+    one of fewer epochs, nor a checkpoint to an end without one: of such a pair, neither is further.
+    """
+    if other.is_final:
+        return False
+    if one.end is not None and one.is_final:
+        return one.end.outcome == TrialOutcome.FINISHED or one.reached >= other.reached
+    return one.resumable >= other.resumable and _rank(one, other) > _rank(other, one)
 
 
-def _is_final(result: Result) -> bool:
-    """Whether no larger machine, higher limit or milder search would have brought it further."""
-    unfinal = (TrialOutcome.OUT_OF_MEMORY, TrialOutcome.STOPPED)
-    return result.is_result and result.limit is None and result.outcome not in unfinal
+def _rank(one: _Progress, other: _Progress) -> tuple[int, bool, float, int]:
+    """What decides between two that are not final: epochs, an end, its limit, a checkpoint."""
+    a, b = one.end, other.end
+    # Minutes and evaluations do not compare.
+    limit = a.limit if a and b and a.outcome == b.outcome else None
+    return one.reached, a is not None, limit or 0.0, one.resumable
 
 
 def _replace(theirs: TrialFolder, ours: TrialFolder, aside: Path) -> None:
     """Puts their files in the place of ours.
 
-    Their result comes last: killed before, it leaves a trial that goes on from their checkpoint.
+    Their result comes last, when nothing of ours is left: killed before, it leaves a trial that
+    goes on from a checkpoint, and never their end with our weights.
     """
-    files = theirs.files()
-    for path in sorted(files, key=lambda path: path == theirs.result_file):
-        partial = aside / path.name
-        shutil.copy2(path, partial)
-        partial.replace(ours.path / path.name)
+    files, result = theirs.files(), theirs.result_file
+    for path in files:
+        shutil.copy2(path, aside / path.name)
+    for path in files:
+        if path != result:
+            (aside / path.name).replace(ours.path / path.name)
     for path in ours.files():
         if path.name not in {file.name for file in files}:
             path.unlink()
+    if result in files:
+        (aside / result.name).replace(ours.path / result.name)
 
 
 def _differences(ours: Result, theirs: Result) -> dict[str, tuple[Any, Any]]:

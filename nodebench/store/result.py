@@ -28,7 +28,9 @@ class Result:
 
     `outcome` is a `TrialOutcome`, or one that a newer release knows. `epoch` counts complete
     epochs. `limit` is the limit that was hit, if one was. `recipe` is the trial's `recipe_id`.
-    `environments` has one entry, or one for each machine or version that took part.
+    `environments` has one entry, or one for each machine or version that took part. `started` is
+    when the first attempt began that this one resumed; `trained_s` are the seconds of training in
+    all of these, None where an earlier release wrote the result.
     """
 
     outcome: str
@@ -41,6 +43,14 @@ class Result:
     limit: float | None = None
     recipe: str = ""
     tags: dict[str, str] = field(default_factory=dict)
+    trained_s: float | None = None
+
+    @property
+    def seconds(self) -> float:
+        """What training took; of an older result, from its last attempt's beginning to its end."""
+        # A clock that was set back is not worth a negative duration.
+        since = max(0.0, self.finished - self.started)
+        return since if self.trained_s is None else self.trained_s
 
     @property
     def is_result(self) -> bool:

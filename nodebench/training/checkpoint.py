@@ -120,6 +120,10 @@ class TrainState:
     elapsed_s: float = 0.0
     continues: str | None = None
     """The shorter training that this one went on from, by its trial's id."""
+    continued_s: float = 0.0
+    """How many of the elapsed seconds are of that training."""
+    started: float = 0.0
+    """When the first attempt began, in seconds since 1970."""
     history: list[Row] = field(default_factory=list)
     environments: list[dict[str, Any]] = field(default_factory=list)
 
@@ -143,6 +147,8 @@ class TrainState:
             "sums": asdict(self.sums) if self.sums else None,
             "elapsed_s": self.elapsed_s,
             "continues": self.continues,
+            "continued_s": self.continued_s,
+            "started": self.started,
             "history": self.history,
             "environments": self.environments,
             "hook": self.hook.state_dict() if self.hook else None,
@@ -161,7 +167,8 @@ class TrainState:
         sums = values.get("sums")
         self.sums = EpochSums(**sums).to(device) if sums else None
         self.elapsed_s, self.history = values["elapsed_s"], values["history"]
-        self.continues = values.get("continues")
+        self.continues, self.continued_s = values.get("continues"), values.get("continued_s", 0.0)
+        self.started = values.get("started") or _first_start(values) or self.started
         self.environments = values["environments"]
         if self.hook:
             self.hook.load_state_dict(self.model, values["hook"])
@@ -169,11 +176,25 @@ class TrainState:
         if device.type == "cuda" and values["random_cuda"]:
             torch.cuda.set_rng_state(values["random_cuda"][0])
 
+    def go_on_from(self, shorter: str, values: dict[str, Any], device: torch.device) -> None:
+        """Begins where a shorter training ended, by that one's last checkpoint."""
+        started = self.started
+        self.load(values, device)
+        self.continues, self.continued_s, self.started = shorter, self.elapsed_s, started
+
     def adopt_hook(self, path: Path) -> None:
         """Begins, of weights from a checkpoint, with the solver that its adaptation came to."""
         values = read_tensors(path)
         if self.hook and isinstance(values, dict) and values.get("hook"):
             self.hook.load_state_dict(self.model, values["hook"])
+
+
+def _first_start(values: dict[str, Any]) -> float | None:
+    """When a training began whose checkpoint does not say so, as of earlier releases."""
+    if values.get("continues") or not values["history"]:
+        return None  # the first epoch was another trial's, or there is none yet
+    first: Row = values["history"][0]
+    return float(first["time"] - first.get("epoch_s", 0.0))
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

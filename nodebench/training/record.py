@@ -34,7 +34,7 @@ class Record:
         is_end = self._before is not None and self._before.outcome == TrialOutcome.FINISHED
         self.was_finished = is_end
         self._is_finished = self.was_finished
-        self._started = time.time()
+        self._started, self._clock = time.time(), time.monotonic()
         self._recorded = folder.history()
         self._state: TrainState | None = None
         self._chance: float | None = None
@@ -42,6 +42,7 @@ class Record:
     def follow(self, state: TrainState, chance: float | None) -> None:
         """Keeps this state from now on."""
         self._state, self._chance = state, chance
+        state.started = self._started  # unless a checkpoint says otherwise
 
     def start_clock(self, state: TrainState, *, epochs_saved: int) -> float:
         """When the training began, had it run without a break since."""
@@ -137,12 +138,18 @@ class Record:
             epoch=state.epoch if state else 0,
             summary=_summary(state, self.trial.spec.data, self._chance) if state else {},
             environments=state.environments if state else [],
-            started=self._started,
+            started=state.started if state else self._started,
             finished=time.time(),
+            trained_s=self._trained_s(),
             limit=limit_of(outcome, self.options.limits),
             recipe=self.trial.recipe_id,
             tags=self.options.tags | (_how(state) if state else {}),
         )
+
+    def _trained_s(self) -> float:
+        """Seconds of training in this attempt and in those that it resumed."""
+        elsewhere = self._state.continued_s if self._state else 0.0
+        return max(0.0, time.monotonic() - self._clock - elsewhere)
 
 
 def _how(state: TrainState) -> dict[str, str]:

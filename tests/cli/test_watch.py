@@ -6,6 +6,7 @@ import pty
 import signal
 import subprocess
 import time
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -161,6 +162,25 @@ def test_a_terminal_shows_what_is_done_the_best_and_failures_with_their_reason(t
     assert "\x1b[31m[2/3] plainode · s2: DNF (diverged, epoch 4) in 1.0 s: loss is nan" in shown
     assert "[1/3] plainode · s1: finished, test accuracy 0.7500, trained in 1.0 s" in shown
     assert "trained in 1.0 s, evaluated in 2.5 s" in shown
+
+
+def test_what_a_trial_took_is_the_time_of_all_its_attempts(tmp_path):
+    sweep, store, screen = tiny(tmp_path), Store(tmp_path / "runs"), io.StringIO()
+    keep(sweep, store, [replace(result(0.5), trained_s=7200.0)])
+    with ProgressMonitor(sweep, store, Console(file=screen, width=120), "run") as monitor:
+        monitor.on_end(sweep.trials[0].id, None)
+    assert "trained in 7200.0 s" in screen.getvalue()
+
+
+def test_a_finished_trial_that_is_trained_again_is_named_with_the_reason(tmp_path):
+    sweep, store, screen = tiny(tmp_path, seeds=[0, 1]), Store(tmp_path / "runs"), io.StringIO()
+    keep(sweep, store, [result(0.5), result(0.75)])
+    store.folder(sweep.trials[1].id).checkpoint.touch()
+    with ProgressMonitor(sweep, store, Console(file=screen, width=120), "run") as monitor:
+        for trial in sweep.trials:
+            monitor.on_start(trial.id)
+    [line] = [line for line in screen.getvalue().splitlines() if "trained again" in line]
+    assert line == "plainode · s0: its checkpoint is missing: trained again, to be evaluated"
 
 
 @pytest.mark.parametrize("missing", [0, 1])

@@ -1,7 +1,9 @@
 import pytest
 
+from nodebench.cli import inspect
 from nodebench.planning import entries
 from nodebench.planning.estimate import forecast, recorded_costs, slots
+from nodebench.planning.options import Demand
 from nodebench.store import Result, Store
 from nodebench.store.rows import ERRORS_RULE
 from nodebench.sweep.file import Evaluate, Resources
@@ -31,6 +33,7 @@ def half_done(tmp_path):
         end = history[-1]["time"]
         folder.write_result(Result("finished", "", 10, {}, HARDWARE, 0.0, end))
     store.folder(sweep.trials[2].id).write_history(rows(4, 11.0))
+    store.folder(sweep.trials[2].id).checkpoint.touch()
     return sweep, store, entries(sweep, store, options(sweep, tmp_path))
 
 
@@ -64,6 +67,42 @@ def test_evaluation_costs_what_the_points_that_are_asked_for_took_in_another_tri
     assert [entry.missing for entry in found] == [False, True]
     left = forecast(found, recorded_costs(found, store, None), store, slots=1)
     assert left.seconds == pytest.approx(7.0 * (len(asked) - 1))
+
+
+def test_what_is_trained_again_for_its_weights_takes_a_whole_training(tmp_path):
+    base = {**TINY, "train": {**TINY["train"], "epochs": 10}}
+    evaluate = {"methods": ["euler"], "steps": [3]}
+    sweep = tiny(tmp_path, base=base, seeds=[0, 1], evaluate=evaluate)
+    store = Store(tmp_path / "runs")
+    for trial in sweep.trials:
+        folder = store.folder(trial.id)
+        folder.write_history(rows(10, 3600.0))
+        folder.write_result(Result("finished", "", 10, {}, HARDWARE, 0.0, 1.0))
+    found = entries(sweep, store, options(sweep, tmp_path))
+    assert [entry.standing for entry in found] == ["retrains", "retrains"]
+    left = forecast(found, recorded_costs(found, store, None), store, slots=1)
+    assert left.seconds == pytest.approx(2 * 36000.0)
+    folder.checkpoint.touch()
+    kept = entries(sweep, store, options(sweep, tmp_path))
+    assert [entry.standing for entry in kept] == ["retrains", "incomplete"]
+    left = forecast(kept, recorded_costs(kept, store, None), store, slots=1)
+    assert left.seconds == pytest.approx(36000.0)
+    text = inspect.plan_text(sweep, found, {})
+    assert "2 finished trials are trained again from scratch" in text
+    assert "trained again" not in inspect.plan_text(sweep, kept[1:], {})
+
+
+def test_without_its_checkpoint_a_trial_that_met_a_limit_begins_at_its_first_epoch(half_done):
+    sweep, store, found = half_done
+    costs = recorded_costs(found, store, hardware=None)
+    folder = store.folder(sweep.trials[2].id)
+    folder.write_result(Result("deadline", "", 4, {}, HARDWARE, 0.0, 1.0, limit=1.0))
+    for is_there, seconds in ((True, 0.6 * 110), (False, 110)):
+        if not is_there:
+            folder.checkpoint.unlink()
+        [entry] = entries(sweep, store, Demand(), {sweep.trials[2].id})
+        assert entry.missing  # as the limit has been raised
+        assert forecast([entry], costs, store, slots=1).seconds == pytest.approx(seconds)
 
 
 def test_other_hardware_says_nothing(half_done):

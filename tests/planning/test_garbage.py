@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from nodebench import api
-from nodebench.cli.manage import survey_text
+from nodebench.cli.manage import excess_text, survey_text
 from nodebench.errors import InputError
 from nodebench.planning.garbage import Wish, bytes_of, remove, survey_store
 from nodebench.store import Result, Store
@@ -246,6 +246,7 @@ def test_a_budget_takes_checkpoints_first_and_of_each_the_least_recently_used(tm
     put(store, "late", checkpoint=10 * KB, age_s=50)
     put(store, "early", checkpoint=10 * KB, age_s=200)
     size = survey_store(store, Wish()).size_bytes
+    both = replace(ALL, budget_bytes=0)
     order = [
         ("checkpoints", ids[1]),
         ("checkpoints", "early"),
@@ -254,15 +255,50 @@ def test_a_budget_takes_checkpoints_first_and_of_each_the_least_recently_used(tm
         ("orphans", "early"),
         ("orphans", "late"),
     ]
-    assert names(survey_store(store, Wish(budget_bytes=0)).chosen) == order
+    assert names(survey_store(store, Wish(budget_bytes=0)).chosen) == order[:4]
     assert names(survey_store(store, Wish(budget_bytes=size - 1)).chosen) == order[:1]
+    assert names(survey_store(store, both).chosen) == order
     assert names(survey_store(store, Wish(budget_bytes=size - 10 * KB)).chosen) == order[:1]
     assert names(survey_store(store, Wish(budget_bytes=size - 10 * KB - 1)).chosen) == order[:2]
-    assert survey_store(store, Wish(budget_bytes=size)).chosen == []
+    assert survey_store(store, replace(both, budget_bytes=size)).chosen == []
     only = Wish(frozenset({"orphans"}), budget_bytes=0)
     assert set(names(survey_store(store, only).chosen)) == {t for t in order if t[1] not in ids}
-    remove(store, survey_store(store, Wish(budget_bytes=0)).chosen)
+    remove(store, survey_store(store, both).chosen)
     assert set(store.results()) == set(ids)
+
+
+def test_a_budget_alone_deletes_no_result(tmp_path, store):
+    ids = {*known(tiny(tmp_path), store), "orphan"}  # as all are after a change of the numerics
+    for trial_id in ids:
+        put(store, trial_id)
+    found = survey_store(store, Wish(budget_bytes=0))
+    assert {item.kind for item in found.chosen} == {"checkpoints"}
+    assert remove(store, found.chosen) == []
+    assert set(store.results()) == ids
+    assert {trial_id for trial_id in ids if store.folder(trial_id).checkpoint.exists()} == set()
+
+
+@pytest.mark.parametrize(
+    ("wish", "expected"),
+    [
+        (Wish(), "Of this, 5.2 kB can be deleted with `--checkpoints` and `--orphans`"),
+        (Wish(frozenset({"checkpoints"})), "can be deleted with `--checkpoints` and `--orphans`"),
+        (Wish(frozenset({"orphans"})), "can be deleted with `--checkpoints` and `--orphans`"),
+        (replace(ALL, unused_days=9), "can be deleted with a smaller `--older-than`"),
+        (ALL, "the budget of 0 B: results of trials that a sweep plans, and files in use"),
+    ],
+)
+def test_what_exceeds_a_budget_is_said_with_what_would_let_more_go(tmp_path, store, wish, expected):
+    (planned,) = known(tiny(tmp_path), store)
+    for trial_id in (planned, "orphan"):
+        folder = put(store, trial_id)
+    folder.log("x" * 5 * KB)
+    wish = replace(wish, budget_bytes=0)
+    found = survey_store(store, wish)
+    text = excess_text(found, wish, 7 * KB, removed=True)
+    assert text.startswith("7.0 kB remain, which exceeds the budget of 0 B")
+    assert text.endswith(expected)
+    assert "would remain" in excess_text(found, wish, 7 * KB, removed=False)
 
 
 @pytest.mark.parametrize(
@@ -293,9 +329,12 @@ def test_the_command_lists_and_removes_only_when_told(tmp_path, store):
     assert listed.stdout.splitlines()[-1] == "nothing was deleted: pass `--delete`"
     assert [line.split()[-6:-3] for line in listed.stdout.splitlines()[2:3]] == [["2", "2.0", "kB"]]
     assert everything(store) == before
-    done = gc("--budget", "10B", "--delete", "--json")
+    done = gc("--budget", "10B")
+    assert done.returncode == 1
+    assert "can be deleted with `--checkpoints` and `--orphans`" in done.stderr
+    done = gc("--checkpoints", "--orphans", "--budget", "10B", "--delete", "--json")
     assert done.returncode == 1  # the result stays
-    assert "exceeds the budget" in done.stderr
+    assert "remain, which exceeds the budget of 10 B: results of trials" in done.stderr
     rows = json.loads(done.stdout)["items"]
     assert all(row["removed"] for row in rows)
     assert {row["trial"] for row in rows} == {planned, "orphan"}

@@ -8,6 +8,7 @@ from nodebench.errors import SweepError
 from nodebench.planning import entries
 from nodebench.planning.launches import remember
 from nodebench.planning.plan import orphans
+from nodebench.planning.seed_packs import packs
 from nodebench.planning.selection import chosen
 from nodebench.store import Result, Store
 from nodebench.sweep.points import require_points
@@ -40,6 +41,34 @@ def test_only_and_shard_leave_a_part_of_the_plan(tmp_path):
     parts = [chosen(sweep, [], f"{i}/4") for i in range(1, 5)]
     assert sorted(map(len, parts)) == [1, 1, 2, 2]
     assert frozenset().union(*parts) == frozenset(ids)
+
+
+def shards(sweep, number, only=()):
+    """The trials of each shard, in the order of the sweep."""
+    parts = [chosen(sweep, only, f"{i}/{number}") for i in range(1, number + 1)]
+    return [[trial for trial in sweep.trials if trial.id in part] for part in parts]
+
+
+@pytest.mark.parametrize("only", [[], ["seed=1"], ["solver.steps=3"]])
+def test_every_trial_is_in_one_shard_and_shards_are_equal(tmp_path, only):
+    sweep = tiny(tmp_path, grid={"solver.steps": [2, 3, 4, 5, 6]}, seeds=[0, 1, 2])
+    for number in range(1, 18):
+        parts = shards(sweep, number, only)
+        ids = [trial.id for part in parts for trial in part]
+        assert len(set(ids)) == len(ids)
+        assert set(ids) == chosen(sweep, only, "1/1")
+        assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+def test_seeds_stay_in_one_shard_where_they_are_packed(tmp_path):
+    fields = {"seeds": [0, 1, 2, 3, 4], "resources": {"pack_seeds": 5}}
+    sweep = tiny(tmp_path, grid={"solver.steps": [2, 3, 4, 5, 6]}, **fields)
+    packing = options(sweep, tmp_path)
+    for part in shards(sweep, 5):
+        assert [len(pack) for pack in packs(part, packing, slots=1)] == [5]
+    one, other = ({trial.cell.key for trial in part} for part in shards(sweep, 2))
+    assert (len(one), len(other)) == (3, 3)
+    assert len(one & other) == 1  # the fifth, whose seeds are divided
 
 
 @pytest.mark.parametrize(

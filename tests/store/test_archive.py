@@ -93,6 +93,17 @@ def test_of_a_trial_that_both_have_ours_is_kept_and_theirs_is_kept_beside_it_onc
     assert [len(third.folder(t.id).elsewhere()) for t in sweep.trials] == [1, 1]
 
 
+def test_two_runs_that_resumed_one_checkpoint_on_one_host_are_two(tmp_path):
+    sweep, ours = filled(tmp_path / "a")
+    _, theirs = filled(tmp_path / "b", accuracy=0.6)  # which began when ours did
+    for trial_id, result in theirs.results().items():
+        theirs.folder(trial_id).write_result(replace(result, finished=9.0))
+    for _ in range(2):
+        merge_store(ours.results(), theirs, ours)
+        for trial in sweep.trials:
+            assert [end.finished for end in ours.folder(trial.id).elsewhere()] == [9.0]
+
+
 def test_our_own_export_changes_nothing_here(tmp_path):
     sweep, store = filled(tmp_path / "a")
     file, _ = api.export_archive(sweep, tmp_path / "a.zip", store)

@@ -1,3 +1,4 @@
+import itertools
 import json
 import multiprocessing
 import os
@@ -68,6 +69,13 @@ def test_a_trial_that_is_lacking_is_copied_whole_and_others_are_not(stores):
         ({"result": LIMITED}, {"result": replace(LIMITED, limit=20.0)}),
         ({"result": LIMITED}, {"result": RESULT}),
         ({"result": replace(RESULT, outcome="out-of-memory")}, {"result": RESULT}),
+        ({"epochs": 3, "result": replace(RESULT, outcome="out-of-memory")}, {"epochs": 50}),
+        ({"epochs": 3, "result": replace(LIMITED, outcome="deadline")}, {"epochs": 50}),
+        ({"result": replace(RESULT, outcome="stopped")}, {"epochs": 50}),
+        ({"epochs": 3}, {"epochs": 3, "result": LIMITED}),
+        ({"result": LIMITED}, {"epochs": 3, "result": LIMITED}),
+        ({"epochs": 40}, {"epochs": 50, "result": LIMITED}),  # resumed since, and interrupted
+        ({"epochs": 3}, {"result": replace(RESULT, outcome="diverged")}),
     ],
 )
 def test_of_a_trial_that_both_have_the_one_that_is_further_is_kept(stores, less, more):
@@ -81,6 +89,75 @@ def test_of_a_trial_that_both_have_the_one_that_is_further_is_kept(stores, less,
         verdict = Merged(replaced=["aa"]) if behind is ours else Merged(kept=["aa"])
         assert merge_trials(["aa"], theirs, ours) == verdict
         assert content(ours) == expected
+
+
+UNFINISHED = {
+    "ends without weights after more epochs": (
+        {"epochs": 50},
+        {"result": replace(LIMITED, outcome="deadline", epoch=60)},
+    ),
+    "a higher limit without weights": (
+        {"epochs": 3, "result": LIMITED},
+        {"result": replace(LIMITED, limit=20.0)},
+    ),
+    "diverged where the other has gone on": (
+        {"epochs": 50},
+        {"result": replace(RESULT, outcome="diverged"), "epochs": 3},
+    ),
+}
+
+
+@pytest.mark.parametrize("case", UNFINISHED)
+def test_neither_of_two_replaces_the_other_where_each_has_what_the_other_lacks(stores, case):
+    ours, theirs = stores
+    for mine, other in (UNFINISHED[case], UNFINISHED[case][::-1]):
+        for store in stores:
+            shutil.rmtree(store.root, ignore_errors=True)
+        put(ours, **mine)
+        put(theirs, **other)
+        expected = content(ours)
+        assert merge_trials(["aa"], theirs, ours) == Merged(kept=["aa"])
+        assert content(ours) == expected
+
+
+ENDS = [None, *(replace(RESULT, outcome=word, epoch=n) for word, n in (
+    ("out-of-memory", 2), ("stopped", 5), ("diverged", 2), ("finished", 6)
+))]  # fmt: skip
+
+
+def test_no_checkpoint_is_lost_to_what_has_fewer_epochs_and_merging_settles(stores):
+    ours, theirs = stores
+    copies = [(end, epochs) for end in ENDS for epochs in (0, 2, 5)]
+    replaced = []
+    for here, there in itertools.product(copies, copies):
+        for store, (end, epochs) in ((ours, here), (theirs, there)):
+            shutil.rmtree(store.root, ignore_errors=True)
+            put(store, result=end, epochs=epochs)
+        if merge_trials(["aa"], theirs, ours).replaced:
+            replaced.append((here, there))
+            assert not merge_trials(["aa"], theirs, ours).replaced
+    assert len(replaced) > 50
+    for (ended, epochs), (end, more) in replaced:
+        assert epochs <= max(more, end.epoch if end else 0), (ended, epochs, end, more)
+        assert ended is None or ended.outcome in ("out-of-memory", "stopped")
+        assert ((end, more), (ended, epochs)) not in replaced
+
+
+def test_their_end_never_stands_beside_our_weights(stores, monkeypatch):
+    ours, theirs = stores
+    folder = put(ours, epochs=2)
+    put(theirs, result=RESULT)  # which came without weights
+
+    def killed(_path):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pathlib.Path.unlink", killed)
+        with pytest.raises(KeyboardInterrupt):
+            merge_trials(["aa"], theirs, ours)
+    assert folder.result() is None
+    assert merge_trials(["aa"], theirs, ours) == Merged(replaced=["aa"])
+    assert content(ours) == content(theirs)
 
 
 def test_points_of_the_same_result_are_united(stores):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 from nodebench.store import Result, Store, TrialFolder
 from tests.support.tiny_sweeps import tiny
@@ -77,3 +78,14 @@ def test_a_result_of_a_newer_release_is_still_a_result(tmp_path):
     assert folder.result() == RESULT
     folder.result_file.write_text("[1, 2]")
     assert folder.result() is None
+
+
+def test_a_result_of_an_earlier_release_has_the_seconds_of_its_last_attempt(tmp_path):
+    folder = Store(tmp_path).folder("aa")
+    folder.write_result(replace(RESULT, trained_s=9.0))
+    assert folder.result().seconds == 9.0
+    values = json.loads(folder.result_file.read_text())
+    del values["trained_s"]
+    folder.result_file.write_text(json.dumps(values))
+    assert folder.result() == RESULT
+    assert folder.result().seconds == 1.0

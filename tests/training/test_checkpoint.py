@@ -1,6 +1,7 @@
 import contextlib
 import dataclasses
 import os
+import time
 
 import pytest
 import torch
@@ -96,6 +97,52 @@ def broken_off(tmp_path):
     with pytest.raises(Killed):
         run_trial(trial, store, options(sweep, tmp_path), on_epoch)
     return sweep, trial, store
+
+
+def change(path, *left_out, **values):
+    """A checkpoint with other values, or without some."""
+    kept = {name: value for name, value in read_checkpoint(path).items() if name not in left_out}
+    torch.save(kept | values, path)
+
+
+def test_a_result_has_the_start_and_the_seconds_of_all_attempts(tmp_path):
+    before = time.time()
+    sweep, trial, store = broken_off(tmp_path)
+    after = time.time()
+    change(store.folder(trial.id).checkpoint, elapsed_s=7200.0)
+    result = run_trial(trial, store, options(sweep, tmp_path))
+    assert before <= result.started <= after
+    assert 7200.0 < result.trained_s == result.seconds < 7200.0 + time.time() - after
+    assert result.finished > after
+
+
+def test_a_checkpoint_of_an_earlier_release_has_the_start_of_its_first_epoch(tmp_path):
+    sweep, trial, store = broken_off(tmp_path)
+    folder = store.folder(trial.id)
+    change(folder.checkpoint, "started", "continued_s")
+    result = run_trial(trial, store, options(sweep, tmp_path))
+    first = folder.history()[0]
+    assert result.started == first["time"] - first["epoch_s"]
+
+
+def test_a_continuation_has_its_own_start_and_seconds(tmp_path):
+    short, long = (trained(tmp_path, epochs=epochs) for epochs in (2, 4))
+    store, trial = Store(tmp_path / "grown"), long.trials[0]
+    run_trial(short.trials[0], store, options(short, tmp_path))
+    change(store.folder(short.trials[0].id).checkpoint, elapsed_s=7200.0)
+    going_on = options(long, tmp_path, continues={trial.id: short.trials[0].id})
+    before = time.time()
+
+    def on_epoch(_row):
+        raise Killed
+
+    with pytest.raises(Killed):
+        run_trial(trial, store, going_on, on_epoch)
+    result = run_trial(trial, store, going_on)
+    kept = read_checkpoint(store.folder(trial.id).checkpoint)
+    assert kept["elapsed_s"] > 7200.0  # a limit of minutes holds for the whole training
+    assert result.started >= before
+    assert 0.0 < result.trained_s < time.time() - before
 
 
 def cut_short(path):
