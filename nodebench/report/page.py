@@ -254,7 +254,8 @@ def _verdicts_section(sweep: Sweep, judged: pd.DataFrame, evaluated: pd.DataFram
         return []
     margin = margin_text(sweep.metric, sweep.margin)
     title, text = "## Is it still an ODE?", f"{notes.VERDICTS} The margin is {margin}."
-    sizes = evaluated.loc[evaluated["own"], "test_size"].dropna().unique()
+    own = evaluated[evaluated["own"]]
+    sizes = own.get("samples", own["test_size"]).dropna().unique()  # older rows have no `samples`
     if len(sizes):
         text += f" Judged on {', '.join(f'{size:g}' for size in sizes)} test samples."
     return [title, text, markdown_table(solver_tables.verdicts_table(sweep, judged))]

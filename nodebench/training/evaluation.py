@@ -137,7 +137,8 @@ class _Meter:
         with self._statistics(point), solved_by(self.model, solver):
             size, batch = point.test_size, point.batch_size
             found = self.task.evaluate(self.model, size=size, batch_size=batch)
-        tested = {**found.measures, "nfe": found.nfe, "forward_s": found.forward_s, **found.steps}
+        costs = {"nfe": found.nfe, "forward_s": found.forward_s, **found.steps}
+        tested = {**found.measures, **costs, "samples": found.tested}
         if point.is_about_batches:
             tested["samples_per_pass"] = found.samples
         return tested | self.errors(point, solver)

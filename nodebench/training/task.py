@@ -33,14 +33,16 @@ class Loss:
 class Evaluation:
     """A model's loss and other measures on held-out data.
 
-    `nfe` and `forward_s` are evaluations and seconds per forward pass, of `samples` in the mean.
-    `steps` is what `counts.measures` says of those of adaptive solves.
+    `nfe` and `forward_s` are evaluations and seconds per forward pass, of `samples` in the mean;
+    `tested` is the number of all samples. `steps` is what `counts.measures` says of those of
+    adaptive solves.
     """
 
     measures: dict[str, float]
     nfe: float
     forward_s: float
     samples: float = 1.0
+    tested: int = 1
     steps: dict[str, float] = field(default_factory=dict)
 
 

@@ -44,6 +44,27 @@ def test_what_loses_more_than_the_margin_is_a_resnet(trial: Trial) -> None:
     assert judged(trial, *points, margin=0.03).word == VerdictWord.ODE
 
 
+@pytest.mark.parametrize(
+    ("samples", "finer", "word"),
+    [
+        (100, 1, VerdictWord.UNDECIDED),  # 2 lost, p = 0.25
+        (250, 1, VerdictWord.RESNET),  # 5 lost, p = 0.03
+        (250, 2, VerdictWord.UNDECIDED),  # the worse of two, p = 0.06
+        (10_000, 2, VerdictWord.RESNET),
+    ],
+)
+def test_a_loss_of_few_test_samples_may_be_chance(
+    trial: Trial, samples: int, finer: int, word: VerdictWord
+) -> None:
+    own = {**OWN, "samples": samples}
+    others = [(0.90, euler(4 + i)) for i in range(finer - 1)]
+    found = judged(trial, (0.90, own), (0.88, LIMIT), *others)
+    assert found.word == word
+    if word == VerdictWord.UNDECIDED:
+        lost = round(0.02 * samples)
+        assert found.reason == f"a loss of {lost} of {samples} test samples may be chance"
+
+
 def test_no_finer_solver_may_lower_the_accuracy(trial: Trial) -> None:
     """The (S, n)-criterion is about every more powerful solver, not the limit alone."""
     found = judged(trial, (0.90, OWN), (0.5, euler(4)), (0.9, LIMIT))

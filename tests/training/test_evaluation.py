@@ -113,6 +113,7 @@ def test_a_systems_pairs_are_tested_in_batches_too(tmp_path: Path) -> None:
     _, rows = trained(tiny(tmp_path, base=base, evaluate=block), tmp_path)
     eights, all_ = rows
     assert (eights["samples_per_pass"], all_["samples_per_pass"]) == (20 / 3, 20)
+    assert eights["samples"] == all_["samples"] == 20
     # Float32 rounds states of a few units.
     assert eights["error"] == pytest.approx(all_["error"], abs=1e-6)
     assert eights["nfe_sample_mean"] == all_["nfe_sample_mean"]

@@ -38,6 +38,9 @@ class VerdictWord(StrEnum):
         return self.value
 
 
+CHANCE_LEVEL = 0.05
+"""The largest probability with which losses of a network that is an ODE are called clear."""
+
 ACCURACY_ROUNDING = 1e-9
 """Of differences between accuracies: 0.95 - 0.94 is a little more than 0.01."""
 
@@ -135,9 +138,27 @@ def verdict(
     is_chance = chance is not None and sign * (own.value - chance) <= margin
     reason = f"no better than chance, {chance:.3g}" if is_chance else _why_undecided(limit, finer)
     if drop is not None and drop > margin and not is_chance and "limit" in numbers:
+        if few := _few_lost(own_row, drop, len(finer)):
+            return Verdict(VerdictWord.UNDECIDED, few, **numbers)
         return Verdict(VerdictWord.RESNET, **numbers)  # whatever else failed
     word = VerdictWord.UNDECIDED if reason else VerdictWord.ODE
     return Verdict(word, reason, **numbers)
+
+
+def _few_lost(own: Row, drop: float, finer: int) -> str:
+    """Why a loss of accuracy may be chance on so few test samples; empty if it is clear.
+
+    An ODE's samples may change their class under a finer solver, but as many for the better as for
+    the worse. Even if none became better, n lost ones have a probability of 2^-n (a sign test), and
+    the worst of several finer solvers as many times that (Bonferroni). An older row does not say
+    how many samples were tested, and a trajectory has none to lose.
+    """
+    if "accuracy" not in own or "samples" not in own:
+        return ""
+    lost = round(drop * own["samples"])
+    if finer * 0.5**lost < CHANCE_LEVEL:
+        return ""
+    return f"a loss of {lost} of {own['samples']} test samples may be chance"
 
 
 def _why_undecided(limit: _Evaluated | None, finer: Sequence[_Evaluated]) -> str:

@@ -41,5 +41,6 @@ class ForwardPasses:
             nfe=self._evaluations / self._passes,
             forward_s=seconds / self._passes,
             samples=samples / self._passes,
+            tested=samples,
             steps=of_steps(self._steps),
         )
