@@ -32,11 +32,11 @@ def probed(
     only: Sequence[str] = (),
     shard: str = "1/1",
     cpu: bool = False,
-) -> tuple[dict[str, Cost], Forecast | None]:
+) -> tuple[dict[str, Cost | str], Forecast | None]:
     """The cost of each missing cell on this machine, by its key, and of all that `run` would do.
 
-    From earlier trials on the same hardware where there are any, else from a few training steps
-    taken now.
+    It comes from earlier trials on the same hardware, if there are any, otherwise from a few
+    training steps taken now. A text says why a cell's cost is unknown.
 
     Raises:
         InputError: as `run` does, if the machine or the data lack what the sweep asks for.
@@ -49,8 +49,10 @@ def probed(
     from nodebench.training.machine import environment, gpu_count, select_device
 
     hardware = environment(select_device(options.resources.gpu_share))["hardware"]
-    costs = recorded_costs(found, store, hardware)
+    costs: dict[str, Cost | str] = {**recorded_costs(found, store, hardware)}
     for trial in missing:
-        if trial.cell.key not in costs and (found_now := probe_trial(trial, options)):
-            costs[trial.cell.key] = found_now.cost()
-    return costs, forecast(found, costs, store, slots(options.resources, gpus=gpu_count()))
+        if trial.cell.key not in costs:
+            probe = probe_trial(trial, options)
+            costs[trial.cell.key] = probe if isinstance(probe, str) else probe.cost()
+    known = {cell: cost for cell, cost in costs.items() if isinstance(cost, Cost)}
+    return costs, forecast(found, known, store, slots(options.resources, gpus=gpu_count()))

@@ -11,7 +11,7 @@ from itertools import pairwise
 
 import torch
 
-from nodebench.errors import ResourceError, TrialFailure
+from nodebench.errors import DeadlineExceeded, ResourceError, TrialFailure
 from nodebench.planning import RunOptions
 from nodebench.planning.estimate import Cost
 from nodebench.spec import Trial
@@ -20,6 +20,7 @@ from nodebench.store.rows import Row
 from nodebench.training.loop import train
 from nodebench.training.machine import (
     gpu_count,
+    is_out_of_memory,
     memory_of_trial,
     peak_memory,
     release_memory,
@@ -73,17 +74,22 @@ class Probe:
         return Cost(middle, low, high, source, self.grows)
 
 
-def probe_trial(trial: Trial, options: RunOptions) -> Probe | None:
+def probe_trial(trial: Trial, options: RunOptions) -> Probe | str:
     """Times the first steps of a trial and a test on one batch; writes nothing.
 
-    None if not even a step, or the test, comes to an end within seconds; also if they fail, as out
-    of memory: the trial will say of what.
+    Returns a text that says why, if a step or the test fails or does not end within a minute.
     """
     device = select_device(options.resources.gpu_share)
     try:
         return _probe(trial, options)
-    except (TrialFailure, RuntimeError, MemoryError):
-        return None
+    except DeadlineExceeded:
+        return f"a solve with the initial weights does not end within {HANGS_S:g} s"
+    except TrialFailure as failure:
+        return f"a solve with the initial weights fails ({failure.outcome})"
+    except (RuntimeError, MemoryError) as error:
+        if is_out_of_memory(error):
+            return "its first steps need more memory than there is"
+        return f"its first steps end in an error: {next(iter(str(error).splitlines()), '')}"
     finally:
         release_memory(device)
 
@@ -128,7 +134,7 @@ def share_of_gpu(trial: Trial, options: RunOptions, seeds: int = 1) -> float:
             "fraction, or pass `--cpu`"
         )
     found = probe_trial(trial, options)
-    if found is None:
+    if isinstance(found, str):
         return 1.0
     needed = (2 * seeds * found.peak_bytes + CONTEXT_BYTES) / memory_of_trial(1.0)
     return min(1.0, math.ceil(100 * needed) / 100)

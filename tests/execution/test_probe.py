@@ -1,6 +1,8 @@
 import pytest
 import torch
 
+from nodebench.cli.inspect import cost_text
+from nodebench.errors import DeadlineExceeded, Diverged
 from nodebench.execution.costs import probed
 from nodebench.execution.probe import probe_trial
 from nodebench.store import Store
@@ -44,14 +46,30 @@ def test_an_epoch_of_few_steps_is_enough_and_adaptive_solvers_grow(tmp_path):
     assert (len(found.steps), found.iterations, found.grows) == (2, 3, True)
 
 
-@pytest.mark.parametrize("error", [torch.OutOfMemoryError, RuntimeError, MemoryError])
-def test_a_probe_that_fails_says_nothing(tmp_path, monkeypatch, error):
+@pytest.mark.parametrize(
+    ("error", "why"),
+    [
+        (torch.OutOfMemoryError("made up"), "its first steps need more memory than there is"),
+        (MemoryError(), "its first steps need more memory than there is"),
+        (
+            RuntimeError("mat1 and mat2 cannot be multiplied\nand more"),
+            "its first steps end in an error: mat1 and mat2 cannot be multiplied",
+        ),
+        (Diverged("the loss is nan"), "a solve with the initial weights fails (diverged)"),
+        (
+            DeadlineExceeded("60 s"),
+            "a solve with the initial weights does not end within 60 s",
+        ),
+    ],
+)
+def test_a_probe_that_fails_says_why(tmp_path, monkeypatch, error, why):
     def fail(*_arguments, **_more):
-        raise error("made up")
+        raise error
 
     monkeypatch.setattr("nodebench.execution.probe.train", fail)
     sweep = tiny(tmp_path)
-    assert probe_trial(sweep.trials[0], options(sweep, tmp_path)) is None
+    assert probe_trial(sweep.trials[0], options(sweep, tmp_path)) == why
     costs, forecast = probed(sweep, Store(tmp_path / "runs"))
-    assert costs == {}
+    assert costs == {sweep.trials[0].cell.key: why}
     assert forecast is None
+    assert cost_text(why) == f"unknown: {why}"
