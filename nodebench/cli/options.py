@@ -143,7 +143,7 @@ class SelectionOptions:
 
     def for_launch(self, *, retry_failed: bool = False) -> Selection:
         """The same, for a launch."""
-        return Selection(self.only or (), self.shard, retry_failed)
+        return Selection(only=self.only or (), shard=self.shard, retry_failed=retry_failed)
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ class BackendOptions:
 
     def for_launch(self, *, fail_fast: bool = False) -> Backend:
         """The same, for a launch."""
-        return Backend(self.inline, self.cpu, fail_fast)
+        return Backend(inline=self.inline, cpu=self.cpu, fail_fast=fail_fast)
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,12 @@ class PublicationOptions:
 
     def for_launch(self, *, require_mlflow: bool = False) -> Publication:
         """The same, for a launch."""
-        return Publication(self.track, require_mlflow, self.write_report, self.replace)
+        return Publication(
+            track=self.track,
+            require_mlflow=require_mlflow,
+            write_report=self.write_report,
+            replace_other=self.replace,
+        )
 
 
 def grouped(verb: Callable[..., None]) -> Callable[..., None]:
