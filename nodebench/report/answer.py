@@ -23,7 +23,7 @@ from nodebench.report.analysis.baseline import (
 from nodebench.report.analysis.claims import Checked
 from nodebench.report.analysis.columns import CELL, MISSING, OUTCOME, TRIAL
 from nodebench.report.analysis.findings import Findings
-from nodebench.report.analysis.formatting import margin_text, measured, probability, unit
+from nodebench.report.analysis.formatting import margin_text, measured_with_unit, probability
 from nodebench.report.analysis.gradients import ways
 from nodebench.report.analysis.published import Compared
 from nodebench.report.analysis.statistics import FEWEST_PAIRS, paired
@@ -83,7 +83,7 @@ def _best_of(found: Findings, frame: pd.DataFrame) -> list[str]:
     values = [by_seed(frame, sweep.headline)[cell] for cell in ranked[:2]]
     trials = frame[CELL].value_counts()
     texts = [
-        f"`{cell}`, {measured(sweep.metric, each)}{unit(sweep.metric)}"
+        f"`{cell}`, {measured_with_unit(sweep.metric, each)}"
         for cell, each in zip(ranked, values, strict=False)
     ]
     counts = [

@@ -11,7 +11,7 @@ from nodebench.report.analysis.statistics import alike, half_width
 NO_VALUE = "–"
 
 
-def mean_and_interval(values: pd.Series[float], digits: int) -> str:
+def mean_and_interval(values: pd.Series[float], digits: int, unit: str = "") -> str:
     """Mean ± half its confidence interval; the mean alone of one value, a dash for none.
 
     Values that are all equal do not say how much others would scatter, and have no interval.
@@ -21,8 +21,9 @@ def mean_and_interval(values: pd.Series[float], digits: int) -> str:
         return NO_VALUE
     mean = number(values.mean(), digits)
     if alike(values):
-        return f"{mean} (all equal)"
-    return mean if len(values) == 1 else f"{mean} ± {half_width(values):.{digits}f}"
+        return f"{mean}{unit} (all equal)"
+    interval = "" if len(values) == 1 else f" ± {half_width(values):.{digits}f}"
+    return f"{mean}{interval}{unit}"
 
 
 def count_and_interval(values: pd.Series[float]) -> str:
@@ -41,6 +42,12 @@ def measured(metric: str, values: pd.Series[float]) -> str:
     """Mean and interval of a metric that models are judged by: accuracies in percent."""
     scale, digits = scale_and_digits(metric)
     return mean_and_interval(values * scale, digits)
+
+
+def measured_with_unit(metric: str, values: pd.Series[float]) -> str:
+    """The same, as a sentence has it."""
+    scale, digits = scale_and_digits(metric)
+    return mean_and_interval(values * scale, digits, unit(metric))
 
 
 def scale_and_digits(metric: str) -> tuple[float, int]:
