@@ -8,7 +8,7 @@ from torch import Tensor
 from nodebench.spec.seed import stream
 
 CROP_PADDING = 4
-"""Pixels on each side of an image before a random crop."""
+"""Pixels added to each side of an image before a random crop."""
 
 
 def generator_of(seed: int, *names: str | int) -> torch.Generator:
@@ -29,7 +29,7 @@ class Augmentation:
         self.flips = flips.to(device) if "flip" in names else None
 
     def apply(self, batch: Tensor, place: slice) -> Tensor:
-        """The images of the batch at `place` in the epoch, moved as drawn for it."""
+        """The batch at `place` in the epoch, cropped and flipped as drawn for it."""
         if self.shifts is not None:
             batch = _cropped(batch, *self.shifts[:, place])
         if self.flips is not None:
@@ -41,10 +41,10 @@ class Augmentation:
 
 
 def _cropped(images: Tensor, down: Tensor, right: Tensor) -> Tensor:
-    """A window of each image's own in the padded images, of the images' size.
+    """A window of each padded image, at its own offset and of the original size.
 
-    In memory, a window of one channel is a stretch that is as long for every place: these are
-    copied whole, and the pixels between the window's rows are then left out by strides.
+    In memory, a window of one channel is a stretch of the same length at every offset. Whole
+    stretches are copied, and strides then skip the pixels between the window's rows.
     """
     count, channels, height, width = images.shape
     padded = torch.nn.functional.pad(images, (CROP_PADDING,) * 4)

@@ -19,7 +19,7 @@ def train_batches(
 ) -> Iterator[Batch]:
     """The batches of one epoch, shuffled and augmented.
 
-    Order and augmentation follow from (seed, epoch), so that a resumed epoch is the same one.
+    Order and augmentation depend only on (seed, epoch), so that a resumed epoch is identical.
     """
     count = len(data.train)
     device = data.train.targets.device
@@ -34,7 +34,7 @@ def train_batches(
 
 
 def batches_per_epoch(count: int, batch_size: int, drop_last: bool) -> int:
-    """The number of batches that `count` samples make; at least one, if it is incomplete."""
+    """The number of batches of `count` samples; at least one, even if it is incomplete."""
     return max(1, count // batch_size if drop_last else -(-count // batch_size))
 
 
@@ -46,14 +46,14 @@ def test_batches(data: Data, split: Split, batch_size: int) -> Iterator[Batch]:
 
 
 def network_input(data: Data, inputs: Tensor) -> Tensor:
-    """A network's input: float32, scaled and normalised; of text, the codes as int32."""
+    """A network's input: scaled and normalised float32 values; for text, int32 codes."""
     if data.symbols is not None:
         return inputs.int()
     is_image = inputs.dtype == torch.uint8
     if not (is_image or data.mean):
         return inputs
     full = 255.0 if is_image else 1.0
-    inputs = inputs.to(torch.float32, copy=True)  # which the rest changes in place
+    inputs = inputs.to(torch.float32, copy=True)  # a copy to change in place
     if not data.mean:
         return inputs.div_(full)
     mean, std = (_of_channels(x, full, inputs.ndim, inputs.device) for x in (data.mean, data.std))
@@ -62,5 +62,5 @@ def network_input(data: Data, inputs: Tensor) -> Tensor:
 
 @lru_cache
 def _of_channels(values: tuple[float, ...], full: float, ndim: int, device: torch.device) -> Tensor:
-    """A value for each channel, shaped for batches of this number of dimensions."""
+    """One value per channel, shaped to broadcast over batches with `ndim` dimensions."""
     return torch.tensor(values, device=device).mul_(full).view(-1, *(1,) * (ndim - 2))

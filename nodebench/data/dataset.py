@@ -1,4 +1,4 @@
-"""What a data set is to the rest of the package."""
+"""A data set in the form that the rest of the package uses."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ class Split:
 class Data:
     """The splits of a data set, and how a batch of it is prepared.
 
-    uint8 inputs are scaled to [0, 1], then normalised by `mean` and `std` per channel; but where
-    there are `symbols`, inputs [n, length] are codes from 0 to `symbols` - 1, and 0 is padding.
-    `augment` holds for training batches alone. `class_names` may be unknown, hence empty.
+    uint8 inputs are scaled to [0, 1], then normalised by `mean` and `std` per channel. If `symbols`
+    is set, inputs [n, length] are instead codes from 0 to `symbols` - 1, and 0 is padding.
+    `augment` applies to training batches only. `class_names` is empty if they are unknown.
     """
 
     train: Split
@@ -61,7 +61,7 @@ class Data:
 
 
 def balanced(targets: Tensor, size: int, seed: int) -> Tensor:
-    """Indices, in order, of a seeded subset with as many of each class as can be."""
+    """Sorted indices of a random subset with classes as balanced as possible."""
     generator = torch.Generator().manual_seed(seed)
     shuffled = torch.randperm(len(targets), generator=generator)
     classes = targets[shuffled]

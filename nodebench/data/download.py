@@ -1,6 +1,6 @@
-"""How each data set's files are fetched from the internet, under a data root.
+"""Downloads each data set's files into a data root.
 
-By torchvision, which is imported on the first download: this module is free of torch.
+Torchvision does this and is imported on the first download: this module does not import torch.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def fetch_svhn(root: Path) -> None:
 
 
 def fetch_tiny_imagenet(root: Path) -> None:
-    """The folder of JPEGs, unpacked from an archive whose MD5 is checked; the archive goes."""
+    """The folder of JPEGs, unpacked from an archive that is verified by MD5 and then deleted."""
     from torchvision.datasets.utils import download_and_extract_archive
 
     download_and_extract_archive(

@@ -1,4 +1,4 @@
-"""Which files a data set consists of: downloaded if missing, and verified. Free of torch."""
+"""The files of each data set: downloaded if missing, and verified. Does not import torch."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ COPY = "copy the files there, or set NODEBENCH_DATA to the data folder that has 
 class Files:
     """A data set's files: a folder under the data root, and the MD5 of each file in it.
 
-    `download` is given the data root; None where the files cannot be had from the internet.
-    `check`, given the folder, stands in for checksums where the files are too many for them.
+    `download` takes the data root, and is None if the files cannot be downloaded. `check` takes the
+    folder, and replaces checksums if there are too many files for them.
     """
 
     folder: str
@@ -36,11 +36,11 @@ class Files:
     download: Callable[[Path], object] | None
     check: Callable[[Path], None] | None = None
     otherwise: str = ""
-    """What else can be done where the files cannot be had."""
+    """An alternative to suggest if the files cannot be obtained."""
 
 
 FILES: dict[str, Files] = {
-    # The un-gzipped files, which torchvision leaves and reads.
+    # The un-gzipped files, which torchvision keeps and reads.
     "mnist": Files(
         folder="MNIST/raw",
         checksums={
@@ -51,7 +51,7 @@ FILES: dict[str, Files] = {
         },
         download=download.fetch_mnist,
     ),
-    # Only of the .gz files are the MD5 known.
+    # MD5 checksums are known only for the .gz files.
     "fashion-mnist": Files(
         folder="FashionMNIST/raw",
         checksums={
@@ -119,9 +119,9 @@ FILES: dict[str, Files] = {
 
 
 def prepare(settings: Settings, root: Path) -> Path | None:
-    """Makes sure that a data set's files, if it has any, are there and whole.
+    """Makes sure that a data set's files, if it has any, are present and intact.
 
-    `settings.checksums`, where given, stand in for the official ones. Returns the folder.
+    `settings.checksums`, if given, replace the official ones. Returns the folder.
 
     Raises:
         DataError: if files are missing and cannot be downloaded, or are damaged.
@@ -146,7 +146,7 @@ def prepare(settings: Settings, root: Path) -> Path | None:
 
 
 def missing(settings: Settings, root: Path) -> str | None:
-    """Which files of a data set are not there, in words; None if all are, or it needs none."""
+    """A message that names a data set's missing files; None if none are missing."""
     name = str(getattr(settings, "name", ""))
     if name not in FILES:
         return None
@@ -160,13 +160,13 @@ def missing(settings: Settings, root: Path) -> str | None:
 
 
 def distinct(data_sets: Iterable[Settings]) -> list[Settings]:
-    """Data sets without repetitions. The seeds of a configuration share one object."""
+    """The data sets without duplicates. The seeds of a configuration share one object."""
     objects = {id(each): each for each in data_sets}
     return list({each.model_dump_json(): each for each in objects.values()}.values())
 
 
 def remedy(settings: Settings) -> str:
-    """What to do about missing files of a data set."""
+    """Advice on what to do about a data set's missing files."""
     name = str(getattr(settings, "name", ""))
     if FILES[name].download is None:
         return COPY
@@ -181,7 +181,7 @@ def checksums_of(settings: Settings) -> Mapping[str, str]:
 def _name_the_same_files(
     name: str, checksums: Mapping[str, str], official: Mapping[str, str]
 ) -> None:
-    """A file that the checksums leave out would be read unverified."""
+    """Rejects checksums that leave out a file, which would be read unverified."""
     left_out = [
         file
         for file in official
@@ -202,7 +202,7 @@ def _fetch(lacking: str, files: Files, folder: Path, root: Path) -> None:
         require_writable(root)
         require_writable(folder)
         root.mkdir(parents=True, exist_ok=True)
-        # What torchvision prints is no part of what a command prints.
+        # Torchvision's output does not belong to the command's output.
         with contextlib.redirect_stdout(sys.stderr):
             files.download(root)
     except (OSError, RuntimeError, HTTPException) as error:
@@ -224,9 +224,9 @@ def _verify(path: Path, expected: str, *, can_be_fetched: bool) -> None:
 
 
 def _unpack(packed: Path) -> None:
-    """Un-gzips a verified file, unless the file next to it already is the result.
+    """Un-gzips a verified file, unless the file next to it is already the result.
 
-    A .gz ends with its content's CRC-32 and length, so the file that is read is the verified one.
+    A .gz ends with its content's CRC-32 and length, against which the file next to it is checked.
     """
     path = packed.with_suffix("")
     with packed.open("rb") as file:
@@ -248,14 +248,14 @@ def _unpack(packed: Path) -> None:
 
 @lru_cache
 def _md5(path: Path, _modified: int) -> str:
-    """Read once per process, unless the file changes."""
+    """A file's MD5, computed once per process unless the file changes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "md5").hexdigest()
 
 
 @lru_cache
 def _crc(path: Path, _modified: int) -> int:
-    """Read once per process, unless the file changes."""
+    """A file's CRC-32, computed once per process unless the file changes."""
     crc = 0
     with path.open("rb") as file:
         while chunk := file.read(CHUNK_BYTES):
@@ -264,7 +264,7 @@ def _crc(path: Path, _modified: int) -> int:
 
 
 def data_sets(names: Sequence[str]) -> list[Dataset]:
-    """The specs of the data sets of these names, with default settings.
+    """The specs of the named data sets, with default settings.
 
     Raises:
         InputError: if some names are unknown; it lists them.

@@ -38,9 +38,9 @@ def official(settings: Filed, root: Path) -> Whole:
 
 
 def tiny_imagenet(settings: TinyImagenet, root: Path) -> Whole:
-    """Tiny ImageNet: inputs [n, 3, resolution, resolution] uint8, decoded when they are chosen.
+    """Tiny ImageNet: inputs [n, 3, resolution, resolution] uint8, decoded on demand.
 
-    Normalised by mean and standard deviation over all training pixels, as in common use.
+    Normalised by mean and standard deviation over all training pixels, as is common practice.
     """
     listed = tinyimagenet.listing(root / FILES[settings.name].folder)
     return Whole(
@@ -62,7 +62,7 @@ def _digits() -> Whole:
 
 def _digits_of_scikit_learn() -> tuple[Any, Any]:
     """Pixels [n, 64] from 0 to 16, and classes [n]."""
-    # Its file alone, where it is: importing scikit-learn takes two seconds in each process.
+    # Reads only the file, if it exists: importing scikit-learn takes two seconds in each process.
     package = find_spec("sklearn")
     for folder in (package.submodule_search_locations or ()) if package else ():
         file = Path(folder, "datasets", "data", "digits.csv.gz")
@@ -95,21 +95,21 @@ def _fashion_mnist(root: Path) -> Whole:
 
 
 def _cifar10(root: Path) -> Whole:
-    """32 x 32, normalised as by saparina/neural-ode: the deviations are means over images."""
+    """32 x 32, normalised as in saparina/neural-ode: the deviations are means over images."""
     train, test, names = _batches("CIFAR10", root)
     mean, std = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
     return Whole(train, test, names, mean, std)
 
 
 def _cifar100(root: Path) -> Whole:
-    """32 x 32, normalised over all training pixels, as in common use."""
+    """32 x 32, normalised over all training pixels, as is common practice."""
     train, test, names = _batches("CIFAR100", root)
     mean, std = (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)
     return Whole(train, test, names, mean, std)
 
 
 def _svhn(root: Path) -> Whole:
-    """32 x 32, normalised over all training pixels, as in common use. Class 0 is the digit 0."""
+    """32 x 32, normalised over all training pixels, as is common practice. Class 0 is digit 0."""
     from torchvision import datasets
 
     files = {split: (url, file, None) for split, (url, file, _) in datasets.SVHN.split_list.items()}
@@ -131,14 +131,14 @@ READERS: dict[str, Callable[[Path], Whole]] = {
 }
 
 
-# The files have just been verified by `prepare`, against checksums that may be the user's. So
-# torchvision's readers are given none of their own, and MNIST's no unverified older format.
+# `prepare` has just verified the files, perhaps against the user's checksums. So torchvision's
+# readers do not verify them again, and MNIST's does not look for an unverified older format.
 
 
 def _idx(kind: str, root: Path) -> tuple[Split, Split, tuple[str, ...]]:
     from torchvision import datasets
 
-    # The name of the class is also that of the folder.
+    # The class's name is also the folder's.
     reader = type(kind, (getattr(datasets, kind),), {"_check_legacy_exist": lambda _self: False})
     parts = [reader(str(root), train=train) for train in (True, False)]
     train, test = (Split(part.data.unsqueeze(1), part.targets) for part in parts)
@@ -186,7 +186,7 @@ class _Jpegs:
         return Split(pixels, self.targets[index])
 
 
-# Three: the training, test and validation images of one trial, for the next one.
+# Three: the training, test and validation images of one trial, for reuse by the next one.
 @lru_cache(maxsize=3)
 def _decoded(paths: tuple[str, ...], resolution: int) -> Tensor:
     """[n, 3, resolution, resolution] uint8; grey images get three equal channels."""
@@ -197,7 +197,7 @@ def _decoded(paths: tuple[str, ...], resolution: int) -> Tensor:
 
 
 def _pixels(path: str, resolution: int) -> Any:
-    """[resolution, resolution, 3] uint8, resized bilinearly over the area that a pixel covers."""
+    """[resolution, resolution, 3] uint8, resized bilinearly with antialiasing."""
     from PIL import Image
 
     try:

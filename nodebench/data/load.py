@@ -1,4 +1,4 @@
-"""A trial's data by its name: `load_data`, and `census`, which counts without a trial."""
+"""Loads a trial's data by name (`load_data`), and counts samples without a trial (`census`)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from nodebench.spec import TrialSpec
 from nodebench.spec.data import Dataset, Labeled, RandomDataset
 from nodebench.spec.settings import DATA_ARGUMENTS, import_part
 
-# The same for every trial, which takes a part of it.
+# Data sets that are the same for every trial, which uses a subset.
 WHOLES: dict[str, Callable[[Any, Path], Whole]] = {
     "digits": images.digits,
     "mnist": images.official,
@@ -32,7 +32,7 @@ WHOLES: dict[str, Callable[[Any, Path], Whole]] = {
     "agnews-small": text.agnews,
 }
 
-# Drawn from a seed.
+# Data sets that are drawn from a seed.
 DRAWN: dict[str, Callable[[Any, int, Path], Data | Trajectory | Flow]] = {
     "spheres": toy.spheres,
     "three-minima": toy.three_minima,
@@ -42,7 +42,7 @@ DRAWN: dict[str, Callable[[Any, int, Path], Data | Trajectory | Flow]] = {
 
 
 def load_data(spec: TrialSpec, root: Path) -> Data | Trajectory | Flow:
-    """A trial's data, from files under `root` or drawn from a seed: its own, unless they have one.
+    """A trial's data, from files under `root` or drawn from a seed: the data's, else the trial's.
 
     Raises:
         DataError: if files are missing and cannot be downloaded, or are damaged, or hold fewer
@@ -59,14 +59,14 @@ def load_data(spec: TrialSpec, root: Path) -> Data | Trajectory | Flow:
 
 
 def _draw_seed(settings: Dataset, seed: int) -> int:
-    """The seed that data are drawn from, in a trial of this seed."""
+    """The seed that data are drawn from: their own, otherwise the trial's `seed`."""
     own = settings.draw_seed if isinstance(settings, RandomDataset) else None
     return seed if own is None else own
 
 
 @dataclass(frozen=True)
 class Census:
-    """How many samples there are of each class, if any, and where the files lie, if any."""
+    """The number of samples in each class, if there are classes, and the files' folder, if any."""
 
     folder: Path | None
     class_names: tuple[str, ...]
@@ -75,7 +75,7 @@ class Census:
 
 
 def census(settings: Dataset, root: Path) -> Census:
-    """Counts a data set's samples, once its files are there and verified; decodes no JPEG.
+    """Counts a data set's samples, after downloading and verifying its files; decodes no JPEGs.
 
     Raises:
         DataError: as `load_data` does.

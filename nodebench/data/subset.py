@@ -17,19 +17,19 @@ ALL = slice(None)
 
 
 class SampleSource(Protocol):
-    """What a split is made from: targets [n] at hand, inputs perhaps read when asked for."""
+    """The source of a split: targets [n] in memory, inputs in memory or read on demand."""
 
     @property
     def targets(self) -> Tensor:
         """The class of every sample, int64."""
 
     def __getitem__(self, index: Index) -> Split:
-        """The samples of these indices."""
+        """The samples at these indices."""
 
 
 @dataclass(frozen=True)
 class Whole:
-    """All that a data set holds, the same for every trial; its facts are those of `Data`."""
+    """A complete data set, the same for every trial; the other fields are those of `Data`."""
 
     train: SampleSource
     test: SampleSource
@@ -70,7 +70,7 @@ def subset(settings: Labeled, whole: Whole) -> Data:
 
 
 def _held_out(targets: Tensor, size: int, seed: int) -> tuple[Index, Tensor | None]:
-    """The indices that are left for training, and those of the validation samples."""
+    """The indices of the remaining training samples, and of the validation samples."""
     if not size:
         return ALL, None
     chosen = balanced(targets, size, seed)

@@ -1,4 +1,4 @@
-"""Systems whose coefficients are known, and where they take a start over a time."""
+"""Systems with known coefficients, and the states that they reach from given starts."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TOLERANCE = 1e-12
 
 @dataclass(frozen=True)
 class Pairs:
-    """States `starts` and, after a time, `ends` [n, dim]."""
+    """The states `starts` and, some time later, `ends`, both [n, dim]."""
 
     starts: Tensor
     ends: Tensor
@@ -38,7 +38,7 @@ class Pairs:
 
 @dataclass(frozen=True)
 class Flow:
-    """Pairs of states that a `system` with these `coefficients` (float64) moves over a `span`."""
+    """Pairs of states of a `system` with these `coefficients` (float64), a `span` of time apart."""
 
     system: str
     coefficients: Tensor
@@ -58,7 +58,7 @@ class Flow:
 
 
 def flow(settings: System, seed: int, _root: Path) -> Flow:
-    """Starts with normal coordinates, in float32, and their ends, which are exact to 1e-10."""
+    """Normally distributed starts in float32, and their ends, computed to an accuracy of 1e-10."""
     coefficients, dim = COEFFICIENTS[settings.system](settings.rate)
 
     def pairs(part: str, size: int) -> Pairs:
@@ -89,11 +89,11 @@ COEFFICIENTS: dict[str, Callable[[float], tuple[Tensor, int]]] = {
     "rotation": _rotation,
     "van-der-pol": _van_der_pol,
 }
-"""System -> its coefficients at a rate, and its dimension: a matrix [dim, dim] if it is linear."""
+"""System -> its coefficients at a rate (a matrix [dim, dim] if it is linear) and its dimension."""
 
 
 def moved_by_matrix(matrix: Tensor, starts: Tensor, span: float) -> Tensor:
-    """The solution of y' = A y after a time: starts e^(A span)ᵀ, differentiable in both."""
+    """The solution of y' = A y after a `span`: starts e^(A span)ᵀ, differentiable in both."""
     moved: Tensor = starts @ torch.matrix_exp(matrix * span).T
     return moved
 

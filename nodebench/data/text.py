@@ -19,23 +19,23 @@ from nodebench.errors import DataError
 from nodebench.files import require_writable, write
 from nodebench.spec.data import TEXT_LENGTH, Text
 
-# Of each the code is its place, from 1 on. The ’ ˆ ˜ ‘ are typographic, as in saparina/neural-ode.
+# A character's code is its position, from 1. ’ ˆ ˜ ‘ are typographic, as in saparina/neural-ode.
 CHARACTERS = 'abcdefghijklmnopqrstuvwxyz0123456789-,;.!?:’"/|_#$%ˆ&*˜‘+=<>()[]{} '
 PADDING_CODE, UNKNOWN = 0, len(CHARACTERS) + 1
 SYMBOLS = UNKNOWN + 1
 CLASS_NAMES = ("World", "Sports", "Business", "Sci/Tech")
 
 ENCODING = 1
-"""Part of the names of the files in which codes are kept. Raise it whenever `encode` changes."""
+"""The version in the names of cached code files. Increment it whenever `encode` changes."""
 
 ROWS = 4096
-"""Texts encoded at a time: what they need in between stays in the processor's cache."""
+"""Texts encoded at a time, so that intermediate arrays stay in the processor's cache."""
 
 
 def agnews(settings: Text, root: Path) -> Whole:
     """AG News: inputs [n, length] uint8, the codes of the description's first characters.
 
-    Source: Zhang, Zhao, LeCun 2015; the title is left out, as by saparina/neural-ode.
+    Source: Zhang, Zhao, LeCun 2015; the title is left out, as in saparina/neural-ode.
     """
     checksums = checksums_of(settings)
     folder = root / FILES[settings.name].folder
@@ -52,7 +52,7 @@ def _splits(folder: Path, train: str, test: str) -> tuple[Split, Split]:
 
 
 def _split(file: Path, checksum: str) -> Split:
-    """A CSV file of this MD5, encoded; from the cache next to it, if there is one."""
+    """The encoded CSV file with this MD5, from the cache next to it if there is one."""
     kept = file.with_name(f"{file.stem}-{checksum}-codes{ENCODING}.npz")
     unreadable = OSError, ValueError, KeyError, EOFError, BadZipFile
     with contextlib.suppress(*unreadable), kept.open("rb") as source, np.load(source) as found:
@@ -62,7 +62,7 @@ def _split(file: Path, checksum: str) -> Split:
 
     arrays = io.BytesIO()
     np.savez(arrays, codes=codes, targets=targets)
-    # Data may lie where nobody may write: then every process encodes it, in a second or two.
+    # The folder may be read-only: then every process encodes the file, in a second or two.
     with contextlib.suppress(OSError):
         require_writable(file.parent)
         write(kept, arrays.getvalue())
@@ -70,7 +70,7 @@ def _split(file: Path, checksum: str) -> Split:
 
 
 def read_csv(file: Path) -> tuple[list[str], NDArray[np.int64]]:
-    """The descriptions [n] and the classes [n] from 0 of rows of class, title, description.
+    """The descriptions [n] and the classes [n], from 0, in rows of class, title, description.
 
     Raises:
         DataError: if the file has other columns or classes.
@@ -86,7 +86,7 @@ def read_csv(file: Path) -> tuple[list[str], NDArray[np.int64]]:
             keep_default_na=False,
             encoding="utf-8",
         )
-    except ValueError as error:  # pandas' own errors and those of the encoding are such
+    except ValueError as error:  # includes pandas' own errors and decoding errors
         raise DataError(f"`{file}` has no rows of class, title, description: {error}") from error
     targets = table[0].to_numpy() - 1
     if not np.isin(targets, np.arange(len(CLASS_NAMES))).all():
@@ -95,11 +95,11 @@ def read_csv(file: Path) -> tuple[list[str], NDArray[np.int64]]:
 
 
 def encode(texts: list[str]) -> NDArray[np.uint8]:
-    """The codes [n, 1014] of texts in lower case, cut or padded with 0; 68 is an unknown one."""
+    """The codes [n, 1014] of lower-cased texts, cut or padded with 0; 68 is any other character."""
     codes = np.full((len(texts), TEXT_LENGTH), PADDING_CODE, np.uint8)
     places = np.arange(TEXT_LENGTH)
     for start in range(0, len(texts), ROWS):
-        # Lower case first: it may make a text longer, as İ becomes two characters.
+        # Lower-cased before cutting, which may make a text longer: İ becomes two characters.
         lowered = [text.lower()[:TEXT_LENGTH] for text in texts[start : start + ROWS]]
         lengths = np.fromiter(map(len, lowered), np.int64, len(lowered))
         points = np.frombuffer("".join(lowered).encode("utf-32-le"), "<u4")
@@ -109,7 +109,7 @@ def encode(texts: list[str]) -> NDArray[np.uint8]:
 
 
 def _table() -> NDArray[np.uint8]:
-    """Unicode code point -> code; the last entry stands for all that come after it."""
+    """Unicode code point -> code; the last entry stands for all later code points."""
     points = [ord(character) for character in CHARACTERS]
     table = np.full(max(points) + 2, UNKNOWN, np.uint8)
     table[points] = np.arange(1, len(points) + 1)

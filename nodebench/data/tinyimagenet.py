@@ -1,4 +1,4 @@
-"""What lies in the folder of Tiny ImageNet. Free of torch."""
+"""The contents of Tiny ImageNet's folder. Does not import torch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from nodebench.errors import DataError
 
 CLASSES, TRAIN_PER_CLASS, TEST = 200, 500, 10_000
-"""The official numbers of classes, of training images of each, and of validation images."""
+"""The official numbers of classes, of training images per class, and of validation images."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Listing:
 
 
 def listing(folder: Path) -> Listing:
-    """Lists the images without opening one. Classes are numbered in the order of their names.
+    """Lists the images without opening any. Classes are numbered in the order of their names.
 
     Raises:
         DataError: if the lists of classes or of validation images are missing or malformed.
@@ -48,10 +48,10 @@ def listing(folder: Path) -> Listing:
 
 
 def check(folder: Path) -> None:
-    """Makes sure that no image is missing; 110,000 checksums would take minutes each time.
+    """Checks that no image is missing, by number: 110,000 checksums would take minutes each time.
 
     Raises:
-        DataError: if there are not as many as were released.
+        DataError: if the number of images differs from the release.
     """
     listed = listing(folder)
     counts = [0] * len(listed.class_names)

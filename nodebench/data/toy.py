@@ -25,11 +25,11 @@ MINIMA = (-0.850, 0.269, 1.839)
 
 Array = NDArray[np.float64]
 Parts = list[tuple[int, torch.Generator]]
-"""The size of each split, and where its numbers come from."""
+"""The size of each split, and the generator of its random numbers."""
 
 
 def spheres(settings: Spheres, seed: int, _root: Path) -> Data:
-    """Points on concentric spheres, classes in alternation: inputs [n, dim] float32.
+    """Points on concentric spheres with alternating classes: inputs [n, dim] float32.
 
     Source: Ott et al. 2021, whose radii are r_min + (r_max - r_min) u^(1/dim).
     """
@@ -41,7 +41,7 @@ def spheres(settings: Spheres, seed: int, _root: Path) -> Data:
 
 
 def three_minima(settings: ThreeMinima, seed: int, _root: Path) -> Data:
-    """Starts (x, v) of a damped particle in a potential of three minima: inputs [n, 2] float32.
+    """Starts (x, v) of a damped particle in a potential with three minima: inputs [n, 2] float32.
 
     x is uniform in [-1, 2], v in [-2, 2]; the class is the minimum, from left to right, in which
     the particle comes to rest. Source: Ott et al. 2021.
@@ -51,7 +51,7 @@ def three_minima(settings: ThreeMinima, seed: int, _root: Path) -> Data:
 
 
 def settle(start: Array, step: float = 0.02, end: float = 100.0) -> Array:
-    """Where particles [n, 2] of position and velocity are at time `end`, by the classic RK4."""
+    """The states [n, 2] (position, velocity) of particles at time `end`, by the classic RK4."""
     y = start.T.copy()
     for _ in range(round(end / step)):
         k1 = _motion(y)
@@ -69,16 +69,16 @@ def _motion(y: Array) -> Array:
     for coefficient in SLOPE[1:]:
         slope *= x
         slope += coefficient
-    change = np.empty_like(y)  # a quarter faster than to stack the two
+    change = np.empty_like(y)  # a quarter faster than stacking the two
     change[0], change[1] = v, -slope - FRICTION * v
     return change
 
 
 def _starts(parts: Parts) -> list[Split]:
-    """Splits whose particles all move at once: a step takes nearly as long for one as for many."""
+    """Splits whose particles all move together: a step takes nearly as long for one as for many."""
     inputs = torch.cat([torch.rand(size, 2, generator=generator) for size, generator in parts])
     inputs = inputs * torch.tensor([3.0, 4.0]) - torch.tensor([1.0, 2.0])
-    # Rounded to float32 first: it is the very input that is labelled.
+    # From the float32 inputs, so that the labels belong to exactly these.
     rest = settle(inputs.double().numpy())[:, 0]
     labels = torch.from_numpy(np.abs(rest[:, None] - np.array(MINIMA)).argmin(axis=1))
     ends = [*accumulate(size for size, _ in parts)][:-1]
@@ -92,7 +92,7 @@ def _drawn(
     draw: Callable[[Parts], list[Split]],
     class_names: tuple[str, ...],
 ) -> Data:
-    """The splits, each from a stream of its own: the size of one leaves the others as they are."""
+    """The splits, each from its own stream, so that the size of one does not affect the others."""
     sizes = {"train": settings.train_size, "test": settings.test_size}
     if settings.val_size:
         sizes["validation"] = settings.val_size

@@ -14,14 +14,14 @@ from nodebench.spec.seed import stream
 
 SPIRAL_START = (0.6, 0.3)
 DECAY, FREQUENCY = 0.1, 1.0
-LENGTHS = (1.0, 5.0)  # of a window, in time
+LENGTHS = (1.0, 5.0)  # the shortest and the longest window, in time
 
 
 @dataclass(frozen=True)
 class Trajectory:
     """One trajectory: `exact` states and noisy `observed` ones [points, dim] at `times` [points].
 
-    `windows` of it, drawn at random, make an epoch.
+    An epoch consists of a number of random `windows` of it.
     """
 
     times: Tensor
@@ -36,15 +36,15 @@ class Trajectory:
         return tuple(self.exact.shape[1:])
 
     def to(self, device: torch.device) -> Trajectory:
-        """The states on a device; times stay where solvers read them."""
+        """The states on a device; times stay on the CPU, where solvers read them."""
         return replace(self, exact=self.exact.to(device), observed=self.observed.to(device))
 
 
 def spiral(settings: Spiral, seed: int, _root: Path) -> Trajectory:
     """A linear spiral sink, dz/dt = W z with W = [[-0.1, -1], [1, -0.1]], from (0.6, 0.3).
 
-    Source: `saparina/neural-ode`, which solves it by Euler's method with step 1e-3; here the states
-    are the closed form e^(-0.1 t) R(t) z0, from which that is 1 % off at the end.
+    Source: `saparina/neural-ode`, which solves it by Euler's method with step 1e-3, with an error
+    of 1 % at the end. Here the states are the closed form e^(-0.1 t) R(t) z0.
     """
     times = torch.linspace(0, settings.span, settings.points, dtype=torch.float64)
     x, y = SPIRAL_START
@@ -59,7 +59,7 @@ def spiral(settings: Spiral, seed: int, _root: Path) -> Trajectory:
 def windows(data: Trajectory, seed: int, epoch: int, most: int) -> Iterator[Tensor]:
     """The windows of one epoch: indices, in order, of at most `most` points in each.
 
-    A window's length is uniform in `LENGTHS`, and its start in what the longest leaves of the span.
+    A window's length is uniform in `LENGTHS`, and its start is uniform where the longest would fit.
     Source: `saparina/neural-ode`.
     """
     generator = torch.Generator().manual_seed(stream(seed, "windows", epoch))

@@ -19,7 +19,7 @@ def ode_block(spec: TrialSpec, f: nn.Module) -> ODEBlock:
 
 
 def feature_stage(spec: TrialSpec, channels: int, space: int, activation: str) -> nn.Sequential:
-    """The blocks of a network with one feature stage: residual or ODE, as its model has it."""
+    """The blocks of a network with one feature stage: residual or ODE, depending on its model."""
     settings = spec.model
     assert isinstance(settings, SingleStage)
     norm = settings.norm.ode if settings.has_ode else settings.norm.residual

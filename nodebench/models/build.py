@@ -39,10 +39,10 @@ NETWORKS: dict[str, Callable[[TrialSpec, Any], nn.Module]] = {
 
 
 def build(spec: TrialSpec, data: Data | Trajectory | Flow) -> nn.Module:
-    """A spec's network for data of this shape, with the weights that it begins with.
+    """A spec's network for data of this shape, with its initial weights.
 
     Raises:
-        InputError: if these are in a file that does not fit, or the user's own code gives none.
+        InputError: if a weights file does not fit, or the user's own code returns no network.
     """
     factory = NETWORKS.get(spec.model.name) or import_part(spec.model.name, MODEL_ARGUMENTS)
     with torch.random.fork_rng():

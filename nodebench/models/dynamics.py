@@ -31,14 +31,14 @@ def _convolution(layer: Conv2d) -> Series:
 
 
 LAYER_RULES = {**RULES, Conv2d: _convolution, GroupNorm: RULES[nn.GroupNorm]}
-"""Those of torch's layers, and of ours."""
+"""The rules of torch's layers, and of ours."""
 
 
 class TimeConv(Field):
     """A convolution over [t; y]: time is one more input channel, the first.
 
-    Since a convolution is linear, that is conv(y) + t conv(1), each with its part of the filters:
-    the same, without a copy of y, and of 64 channels instead of 65, seven tenths of the time.
+    Since a convolution is linear, this is conv(y) + t conv(1), each with its part of the filters.
+    It needs no copy of y, and with 64 channels instead of 65 it takes seven tenths of the time.
     Shapes: y [batch, channels, ...] -> [batch, the convolution's outputs, ...].
     """
 
@@ -47,10 +47,10 @@ class TimeConv(Field):
         self.conv = conv
 
     def forward(self, t: float | Tensor, y: Tensor) -> Tensor:
-        """The convolution of y with a channel of constant t before it."""
+        """The convolution of y, preceded by a channel of constant t."""
         filters, of_time = self.parts(y)
         out: Tensor = self.conv._conv_forward(y, filters, self.conv.bias)
-        # Multiplied first: the gradient of `alpha` would be as large as the batch.
+        # Multiplied first: with `alpha=t`, backprop would scale a gradient as large as the batch.
         return out.add_(of_time * t)
 
     def parts(self, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -80,7 +80,7 @@ class TimeConv(Field):
 
 
 def _without_gaps(filters: Tensor) -> Tensor:
-    """The same without gaps in memory, and channels last if they were."""
+    """The filters without gaps in memory, and channels last if they were."""
     if filters.ndim == 4 and filters.stride(1) == 1:
         return filters.movedim(1, -1).contiguous().movedim(-1, 1)
     return filters.contiguous()
@@ -126,20 +126,20 @@ class Dynamics(Field):
         return y
 
     def whole_solve(self, y0: Tensor, /) -> WholeSolve | None:
-        """By a chain of all layers."""
+        """A solve along a chain of all layers, or None if they do not form one."""
         layers = list(self._chains(y0))
         if len(layers) == 1 and isinstance(layers[0], Chain) and runs_as(self, Dynamics):
             return ChainSolve(layers[0])
         return None
 
     def series(self, t: float | Tensor, rate: float, /) -> Series | None:
-        """By the rules of all layers."""
+        """The series, by the rules of all layers."""
         if not runs_as(self, Dynamics):
             return None
         return series_of(self.layers, {**LAYER_RULES, TimeConv: lambda conv: conv.series(t, rate)})
 
     def _chains(self, y: Tensor) -> Iterable[Chain | nn.Module]:
-        """The layers, in chains where they can be."""
+        """The layers, in chains where possible."""
         if not (self.keeps_shape and are_compiled(y)):
             return self.layers
         kind = ("chains", y.shape[1:], len(y) >= TILE_ROWS)
@@ -147,14 +147,14 @@ class Dynamics(Field):
 
 
 def _as_number(t: float | Tensor) -> float | Tensor:
-    """A time as a number, if it is the same for all samples, at hand, and not differentiated."""
+    """A time as a number, if it is the same for all samples, on the CPU and not differentiated."""
     if not isinstance(t, Tensor) or t.dim() or t.requires_grad or not is_plain(t):
         return t
     return t.item()
 
 
 def _chained(layers: Iterable[nn.Module], y: Tensor) -> Iterator[Chain | nn.Module]:
-    """The layers, in chains where they can be."""
+    """The layers, in chains where possible."""
     active = (each for each in layers if not isinstance(each, nn.Identity) or has_hooks(each))
     pairs = [(layer, _operation(layer, y)) for layer in active]
     for can_chain, group in itertools.groupby(pairs, lambda pair: pair[1] is not None):
@@ -166,7 +166,7 @@ def _chained(layers: Iterable[nn.Module], y: Tensor) -> Iterator[Chain | nn.Modu
 
 
 def _operation(layer: nn.Module, y: Tensor) -> Operation | None:
-    """What a layer does as a part of a chain; None if torch does it, as where it has hooks."""
+    """A layer's operation in a chain; None if it has to run in torch, for example due to hooks."""
     if has_hooks(layer):
         return None
     if isinstance(layer, TimeConv) and can_convolve(layer.conv, y, of_time=1):
@@ -194,7 +194,7 @@ class Autonomous(Field):
         return out
 
     def series(self, _t: float | Tensor, _rate: float, /) -> Series | None:
-        """By the rules of all layers."""
+        """The series, by the rules of all layers."""
         return series_of_sequence(self.g) if runs_as(self, Autonomous) else None
 
 

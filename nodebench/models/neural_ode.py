@@ -18,7 +18,7 @@ from nodebench.spec.model import KnownSystem, NeuralOde
 
 
 class NeuralOdeNet(nn.Module):
-    """f of two linear layers, and its solution from a first state through given times.
+    """An f of two linear layers, and its solution from an initial state at given times.
 
     Shapes: y0 [dim], times -> [len(times), dim].
     """
@@ -76,7 +76,7 @@ FIELDS: dict[str, type[LinearSystem] | type[VanDerPol]] = {
 
 
 class SystemNet(nn.Module):
-    """Where the system takes a start over the data's span. Shapes: [batch, dim] -> the same."""
+    """The system's state after the data's span, from a start. Shapes: [batch, dim] -> the same."""
 
     def __init__(self, spec: TrialSpec, data: Flow):
         super().__init__()

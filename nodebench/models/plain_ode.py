@@ -34,7 +34,7 @@ class PlainOdeNet(nn.Module):
         settings = spec.model
         assert isinstance(settings, PlainOde)
         size = data.train.inputs[0].numel()
-        # A vector is a signal of one channel to the one-dimensional convolutions.
+        # One-dimensional convolutions take a vector as a signal with one channel.
         self.as_signal = settings.field == "simple"
         field = _field(settings, 1 if self.as_signal else data.input_shape[0])
         self.head = nn.Linear(size, data.classes)

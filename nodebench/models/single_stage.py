@@ -16,7 +16,7 @@ from nodebench.spec.model import ConvNetwork
 
 
 def conv_network(spec: TrialSpec, data: Data) -> nn.Module:
-    """Stem, feature stage, head; residual and ODE networks differ in the feature stage alone.
+    """Stem, feature stage, head; residual and ODE networks differ only in the feature stage.
 
     Shapes: [batch, channels, height, width] -> logits [batch, classes]. The stem reduces 28 x 28
     to 6 x 6. Source: Chen et al. 2018 and its re-implementations (S1, S3 of `docs/studies.md`).

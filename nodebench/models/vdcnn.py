@@ -20,8 +20,8 @@ HIDDEN_UNITS = 256
 def text_network(spec: TrialSpec, data: Data) -> nn.Module:
     """Embedding, convolution, feature stage, the largest four values over time, three layers.
 
-    Shapes: codes [batch, length] -> logits [batch, classes]. Source: Conneau et al. 2017 as
-    `saparina/neural-ode` has it (S1 of `docs/studies.md`), which has no pooling between blocks.
+    Shapes: codes [batch, length] -> logits [batch, classes]. Source: Conneau et al. 2017 as in
+    `saparina/neural-ode` (S1 of `docs/studies.md`), which has no pooling between blocks.
     """
     settings = spec.model
     assert isinstance(settings, TextNetwork)
@@ -50,7 +50,7 @@ def text_network(spec: TrialSpec, data: Data) -> nn.Module:
 
 
 class TimeLast(nn.Module):
-    """[batch, length, channels] -> [batch, channels, length], as convolutions have it."""
+    """[batch, length, channels] -> [batch, channels, length], as convolutions expect it."""
 
     def forward(self, x: Tensor) -> Tensor:
         """The transposed tensor."""

@@ -1,4 +1,4 @@
-"""Weights from files: damaged ones, and those that would run code, are refused."""
+"""Reads weights from files, and refuses files that are damaged or would run code."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ DAMAGED = (
     *(ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, NameError),
     *(RuntimeError, TypeError, ValueError),
 )
-"""What torch and pickle raise of flipped bits. Too little memory is not among them."""
+"""The exceptions that torch and pickle raise for flipped bits. `MemoryError` is not one of them."""
 
 MARKS_A_FOLDER = 0x10
-"""The bit of a ZIP part's external attributes by which MS-DOS, and torch, know a folder."""
+"""The bit of a ZIP entry's external attributes that marks a folder for MS-DOS and torch."""
 
 
 def read_tensors(path: Path) -> Any:
-    """The values in a file of torch's, on the CPU; plain values and tensors only.
+    """The values in a torch file, on the CPU; only plain values and tensors are allowed.
 
     Raises:
         ValueError: if the file is damaged, or holds something else.
         OSError: if it cannot be read.
     """
-    if not path.is_file():  # a device may have no end
+    if not path.is_file():  # reading a device might never end
         raise FileNotFoundError(f"`{path}` is not a file")
     content = io.BytesIO(path.read_bytes())
     problem = "its checksums do not hold"
     try:
-        if not zipfile.is_zipfile(content) or _is_sound(content):  # old forms have no checksums
+        if not zipfile.is_zipfile(content) or _is_sound(content):  # old formats have no checksums
             content.seek(0)
-            with warnings.catch_warnings():  # of an odd pickle, which is read or refused
+            with warnings.catch_warnings():  # about an odd pickle, which is read or refused
                 warnings.simplefilter("ignore")
                 return torch.load(content, map_location="cpu", weights_only=True)
     except DAMAGED as error:
@@ -51,10 +51,10 @@ def read_tensors(path: Path) -> Any:
 
 
 def _is_sound(content: io.BytesIO) -> bool:
-    """Whether every part of the archive that torch writes has the CRC-32 that it was given.
+    """Whether every entry of a torch archive matches its CRC-32.
 
-    A part must not be marked as a folder: of those, torch reads nothing and returns what was in
-    memory before.
+    No entry may be marked as a folder: torch would read nothing from it and return uninitialised
+    memory.
     """
     with zipfile.ZipFile(content) as archive:
         is_folder = any(part.external_attr & MARKS_A_FOLDER for part in archive.infolist())
@@ -62,10 +62,10 @@ def _is_sound(content: io.BytesIO) -> bool:
 
 
 def read_weights(model: nn.Module, path: Path) -> None:
-    """Gives a network the weights in a file.
+    """Loads the weights in a file into a network.
 
     Raises:
-        InputError: if the file cannot be read, or its weights are another network's.
+        InputError: if the file cannot be read, or its weights belong to another network.
     """
     try:
         values = read_tensors(path)
@@ -83,7 +83,7 @@ def read_weights(model: nn.Module, path: Path) -> None:
 
 
 def _named_as(model: nn.Module, found: Mapping[str, Any]) -> dict[str, Any]:
-    """A state whose plain names, as `0.weight`, are those of folded layers where these stand."""
+    """A state dict with plain names, such as `0.weight`, replaced by those of folded layers."""
     plain = {
         name.replace("parametrizations.", "").removesuffix(".original"): name
         for name in model.state_dict()
@@ -93,7 +93,7 @@ def _named_as(model: nn.Module, found: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _misfits(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
-    """What of a state is missing, of another shape, or not the network's."""
+    """Messages about entries that are missing, have another shape or are not the network's."""
     missing = [f"`{name}` is missing" for name in wanted if name not in found]
     unknown = [f"`{name}` is not in the network" for name in found if name not in wanted]
     shapes = [

@@ -23,11 +23,11 @@ from nodebench.ode.solve import least_evaluations
 from nodebench.spec.solver import Gradient, Solver
 
 MOST_TIMES = 64
-"""On a path that is drawn."""
+"""The maximum number of time intervals on a plotted path."""
 
 
 class BlockSolve(NamedTuple):
-    """What a block solved: the state it started from, the times, and the states at these."""
+    """One solve by a block: the initial state, the times, and the states at those times."""
 
     block: ODEBlock
     y0: Tensor
@@ -36,7 +36,7 @@ class BlockSolve(NamedTuple):
 
 
 class SamplePaths(NamedTuple):
-    """Times, and of every sample its states at each."""
+    """Times, and each sample's states at those times."""
 
     times: list[float]
     states: list[list[list[float]]]
@@ -45,18 +45,19 @@ class SamplePaths(NamedTuple):
 class ODEBlock(nn.Module):
     """Integrates dy/dt = f(t, y) from 0 to `t1`.
 
-    `solver` and `gradient` may be replaced at any time: the same weights under another solver.
-    `evaluations` counts calls of f since `take_evaluations`, which training calls after every
-    forward and every backward pass, and `step_counts` has the steps of each adaptive solve. More
-    than `max_evaluations` in one pass, or a call after `deadline` (in seconds of time.monotonic),
-    raises from inside f, so that a solve which would never return does.
+    `solver` and `gradient` may be replaced at any time, to run the same weights under another
+    solver. `evaluations` counts the calls of f since the last `take_evaluations`, which training
+    calls after every forward and every backward pass. `step_counts` holds the step counts of each
+    adaptive solve. Exceeding `max_evaluations` in one pass, or calling f after `deadline` (in
+    seconds of time.monotonic), raises from inside f, which stops a solve that would never return.
 
-    Before the first solve by an adaptive method, f is asked twice for one value, and before one
-    with steps per sample, whether samples are independent of each other.
+    Before the first solve by an adaptive method, f is evaluated twice at the same point to check
+    that it is deterministic. Before the first solve with steps per sample, f is also checked to
+    treat samples independently.
 
-    `memory` is what gradient methods may fill, and what they keep from solve to solve. The
-    `regularization` of a training step, if there is one, may move the end of a solve and carries
-    its integrals along. `on_solve` is told of each solve.
+    `memory` holds the bytes that gradient methods may use, and what they keep from solve to solve.
+    The `regularization` of a training step, if any, may move the end of a solve and adds its
+    integrals to the state. `on_solve` is called after each solve.
     """
 
     def __init__(self, f: nn.Module, solver: Solver, gradient: Gradient, t1: float = 1.0):
@@ -73,7 +74,7 @@ class ODEBlock(nn.Module):
         self.regularization: Regularization | None = None
         self.on_solve: Callable[[BlockSolve], None] | None = None
         self._checked_modes: set[tuple[bool, bool]] = set()
-        """(in training?, by sample?) in which f was found to give one value for one input."""
+        """The modes (training, by sample) in which f has passed its checks."""
 
     def forward(self, y0: Tensor) -> Tensor:
         """y(t1), of the shape of y0."""
@@ -85,7 +86,7 @@ class ODEBlock(nn.Module):
         return torch.stack(self.states(y0, times))
 
     def states(self, y0: Tensor, times: Sequence[float]) -> list[Tensor]:
-        """The same, each state on its own."""
+        """The states at `times` as a list, each of the shape of y0."""
         self._require_affordable(times)
         self._require_function(times[0], y0)
         if self.regularization:
@@ -103,7 +104,7 @@ class ODEBlock(nn.Module):
 
     @property
     def exact_forms(self) -> dict[Solver, str]:
-        """Of the gradient `exact`: whether it is backprop or recomputation, by solver."""
+        """Whether the gradient `exact` uses backprop or recomputation, by solver."""
         return self.memory.of("exact")
 
     def _count(self, evaluations: int) -> None:
@@ -113,7 +114,7 @@ class ODEBlock(nn.Module):
             raise DeadlineExceeded("the trial's time was up in the middle of a solve")
 
     def _require_function(self, t: float, y0: Tensor) -> None:
-        """Refuses, before the first solve that relies on it, an f that is not what it has to be."""
+        """Checks once per mode that f has the properties that the solver relies on."""
         by_sample = self.solver.by_sample
         known = (self.training, by_sample)
         if self.solver.facts.kind == "fixed" or known in self._checked_modes:
@@ -124,7 +125,7 @@ class ODEBlock(nn.Module):
         self._checked_modes |= {known, (self.training, False)}
 
     def _require_affordable(self, times: Sequence[float]) -> None:
-        """Refuses, before it begins, what is known to go beyond the limit."""
+        """Rejects a solve that is known in advance to exceed the evaluation limit."""
         self._require_few(self.evaluations + least_evaluations(times, self.solver), self.solver)
         if self.gradient.name == "adjoint" and torch.is_grad_enabled():
             backward = self.gradient.backward(self.solver)
@@ -140,7 +141,7 @@ class ODEBlock(nn.Module):
 
 
 def share_memory(model: nn.Module, memory_bytes: int) -> None:
-    """Gives each ODE block its part of what a trial may use."""
+    """Divides the memory that a trial may use equally among the model's ODE blocks."""
     blocks = ode_blocks(model)
     for block in blocks:
         block.memory.bytes = memory_bytes / len(blocks)
@@ -155,7 +156,7 @@ def ode_blocks(model: nn.Module) -> list[ODEBlock]:
 
 
 def by_backprop(model: nn.Module) -> bool:
-    """Whether gradients are; of the gradient `exact` that is known after a first step."""
+    """Whether all ODE blocks use backprop; for the gradient `exact`, known after a first step."""
     forms = (
         block.exact_forms.get(block.solver) if block.gradient.name == "exact" else "backprop"
         for block in ode_blocks(model)
@@ -167,7 +168,7 @@ def by_backprop(model: nn.Module) -> bool:
 def solved_by(
     model: nn.Module, solver: Solver, gradient: Gradient | None = None
 ) -> Generator[None]:
-    """Gives the model's ODE blocks another solver, and gradient, for a while."""
+    """Temporarily gives the model's ODE blocks another solver and, if given, another gradient."""
     trained = [(block, block.solver, block.gradient) for block in ode_blocks(model)]
     try:
         for block, _, own in trained:
@@ -180,7 +181,7 @@ def solved_by(
 
 @contextlib.contextmanager
 def recorded(model: nn.Module) -> Generator[list[BlockSolve]]:
-    """Collects what the model's ODE blocks solve, in order."""
+    """Collects the solves of the model's ODE blocks, in order."""
     solves: list[BlockSolve] = []
     before = [(block, block.on_solve) for block in ode_blocks(model)]
     try:
@@ -194,7 +195,7 @@ def recorded(model: nn.Module) -> Generator[list[BlockSolve]]:
 
 @contextlib.contextmanager
 def batch_statistics(model: nn.Module) -> Generator[None]:
-    """Lets batch norm inside ODE blocks use, in evaluation mode, the statistics of each batch."""
+    """Makes batch norm inside ODE blocks use batch statistics even in evaluation mode."""
     norms = [
         norm
         for block in ode_blocks(model)
@@ -203,7 +204,7 @@ def batch_statistics(model: nn.Module) -> Generator[None]:
     ]
     learned = [(norm, norm.running_mean, norm.running_var) for norm in norms]
     try:
-        for norm in norms:  # without running statistics, torch takes those of the batch
+        for norm in norms:  # without running statistics, torch uses batch statistics
             norm.running_mean = norm.running_var = None
         yield
     finally:
@@ -212,7 +213,7 @@ def batch_statistics(model: nn.Module) -> Generator[None]:
 
 
 def take_evaluations(model: nn.Module) -> list[int]:
-    """The evaluations of each ODE block since the last call, and sets the counters to zero."""
+    """Returns each ODE block's evaluations since the last call, and resets the counters."""
     counts = []
     for block in ode_blocks(model):
         counts.append(block.evaluations)
@@ -222,16 +223,16 @@ def take_evaluations(model: nn.Module) -> list[int]:
 
 
 def steps_taken(model: nn.Module) -> StepCounts | None:
-    """The steps of adaptive solves since evaluations were last taken; None if there were none."""
+    """The steps of adaptive solves since the last `take_evaluations`; None if there were none."""
     return total([counts for block in ode_blocks(model) for counts in block.step_counts])
 
 
 def sample_paths(block: ODEBlock, y0: Tensor, solver: Solver) -> SamplePaths | None:
-    """The way of every sample through a solve; None if it fails."""
+    """Each sample's path through a solve; None if the solve fails or diverges."""
     count = MOST_TIMES
     if solver.facts.kind != "adaptive":
         steps = solver.step_count(block.t1)
-        between = -(-steps // MOST_TIMES)  # in so many steps from one time to the next
+        between = -(-steps // MOST_TIMES)  # steps from one time to the next
         count = -(-steps // between)
         finer = {"steps": between, "step_size": None, "adapt": None}
         solver = Solver.model_validate(solver.model_dump() | finer)

@@ -1,9 +1,9 @@
 """Functions that numba compiles for the CPU, and the threads that run them.
 
-Importing this takes a second, so it is imported where such a function is called.
+Importing this module takes a second, so it is imported only where such a function is called.
 
-Numba compiles a function again when its own file has changed, whatever it calls: who edits a
-function that others call removes the `__pycache__` beside its callers.
+Numba recompiles a function only when its own file changes. After editing a function that others
+call, delete the `__pycache__` next to its callers.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ from typing import Any, TypeAlias
 import numba
 import torch
 
-# Sums may be taken in any order and products contracted; what is not finite stays so.
+# Sums may be reordered and products contracted; non-finite values are preserved.
 _compiled: Any = partial(numba.njit, error_model="numpy", fastmath={"contract", "nsz", "reassoc"})
 
 compiled: Any = _compiled(cache=True, nogil=True)
-"""Of functions that Python calls."""
+"""Decorator for functions that Python calls."""
 
 compiled_part: Any = _compiled(no_cpython_wrapper=True, no_cfunc_wrapper=True)
-"""Of functions that only compiled ones call, which Python cannot: a third less to compile."""
+"""Decorator for functions that only compiled code can call, which compile in a third less time."""
 
 
 _Call: TypeAlias = "tuple[Callable[..., None], tuple[Any, ...], SimpleQueue[BaseException | None]]"
-"""A kernel, its arguments, and where it puts its failure, or None at its end."""
+"""A kernel, its arguments, and the queue that receives its exception, or None on success."""
 
 
 def in_threads(kernel: Callable[..., None], items: int, *arguments: Any, together: int = 1) -> None:
-    """Runs a kernel over so many items, in as many threads as torch may use.
+    """Runs a kernel over a number of items, in as many threads as torch may use.
 
-    A kernel is called with the numbers of its first item and of the one after its last. A thread's
-    items are whole numbers of those that go `together`, but for the rest of the last thread's.
+    The kernel's first argument is the range of its items, (first, last + 1). Each thread gets a
+    multiple of `together` items, except that the last thread also takes the remainder.
     """
     units = max(1, items // together)
     threads = min(torch.get_num_threads(), units)
@@ -53,7 +53,7 @@ def in_threads(kernel: Callable[..., None], items: int, *arguments: Any, togethe
     try:
         kernel(own, *arguments)
     finally:
-        # They write to the caller's arrays. An interrupt while it waits is the only way out.
+        # Threads write to the caller's arrays, so only an interrupt may end this wait early.
         found = [failures.get() for _ in others]
     for failure in filter(None, found):
         raise failure
@@ -61,9 +61,10 @@ def in_threads(kernel: Callable[..., None], items: int, *arguments: Any, togethe
 
 @cache
 def _helpers(_process: int, threads: int) -> SimpleQueue[_Call]:
-    """The queue of some threads that wait for calls, for one process: a fork has no threads.
+    """Starts threads that wait for calls, and returns their queue.
 
-    An executor's futures take as long as a small kernel.
+    They are cached by process, because a fork inherits no threads. There is no executor, because
+    its futures take as long as a small kernel.
     """
     calls = SimpleQueue[_Call]()
     for _ in range(threads):
@@ -79,6 +80,6 @@ def _take_calls(calls: SimpleQueue[_Call]) -> None:
             kernel(*arguments)
         except BaseException as error:  # noqa: BLE001  # the caller raises it
             failure = error
-        del kernel, arguments  # or the caller's arrays would live until the next call
+        del kernel, arguments  # otherwise the caller's arrays would live until the next call
         failures.put(failure)
         del failures, failure

@@ -1,4 +1,4 @@
-"""Whether f is deterministic: adaptive methods take what is not for an error of their steps."""
+"""Checks that f is deterministic: adaptive methods mistake randomness for step errors."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from nodebench.ode.gradients.buffers import buffers_kept, settled_weights
 from nodebench.ode.weight_cache import weights_made_once
 
 SAME_VALUE = 1e-5
-"""How much two values may differ, as a share of their size: GPUs add in any order."""
+"""The relative difference allowed between two values: GPUs add in any order."""
 
 SAME_VALUE_SHORT = 1e-2
-"""The same under autocast, with factors of 8 or 10 bits."""
+"""The same under autocast, where the factors of products have 8 or 11 significant bits."""
 
 
 def require_deterministic(f: nn.Module, t: float, y: Tensor) -> None:
-    """Refuses an f that draws random numbers, told from two values at one point.
+    """Rejects an f that draws random numbers, by evaluating it twice at one point.
 
-    Neither buffers nor the stream of random numbers are moved on, and nothing is counted.
+    Buffers and the random number generator keep their state, and the evaluations are not counted.
 
     Raises:
-        RandomField: if they differ.
+        RandomField: if the two values differ.
     """
     devices = [y.device] if y.is_cuda else []
     with (

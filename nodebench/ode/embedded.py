@@ -6,10 +6,10 @@ from nodebench.ode.fixed import Carry, RightHandSide, RungeKutta, State, moved
 
 
 class EmbeddedRungeKutta(RungeKutta):
-    """Carries y and a slope, the step's last, which the next one takes for its first stage.
+    """Carries y and the step's last slope, which the next step uses as its first stage.
 
-    That is f(t, y) itself where the last stage is the step (dopri5, dopri8, bosh3), and close to
-    it in adaptive_heun and fehlberg2, as in torchdiffeq.
+    This slope is f(t, y) itself if the last stage is evaluated at the step's result (dopri5,
+    dopri8, bosh3, tsit5). For adaptive_heun and fehlberg2 it is close to it, as in torchdiffeq.
     """
 
     def start(self, f: RightHandSide, t: float, y: State) -> Carry:
@@ -17,7 +17,7 @@ class EmbeddedRungeKutta(RungeKutta):
         return y, f(t, y)
 
     def step(self, f: RightHandSide, t: float, h: float, carry: Carry) -> Carry:
-        """Y + h sum_i b_i k_i, and the last slope."""
+        """Returns y + h sum_i b_i k_i, and the last slope."""
         (y, slope), tableau = carry, self.tableau
         slopes = [slope]
         for a, c in zip(tableau.a[1:], tableau.c[1:], strict=True):

@@ -18,32 +18,32 @@ from nodebench.ode.taylor.series import Series
 from nodebench.spec.solver import Solver
 
 Norm = Callable[[State], Tensor]
-"""Of a state, or of errors in the form of one: a number without dimensions."""
+"""(a state, or errors of the same form) -> a scalar tensor."""
 
 
 class Field(nn.Module):
     """A right-hand side whose time may be a number or a tensor.
 
-    Those of nodebench are. Any other module is given a tensor of the state's type and device,
-    whatever the solver: without dimensions or, with steps per sample, of shape
+    All right-hand sides of nodebench are fields. Any other module is given the time as a tensor of
+    the state's type and device, whatever the solver: a scalar or, with steps per sample, of shape
     [batch, 1, ...], with as many dimensions as the state.
 
-    A field that `takes_rows` may be called for some samples of a batch alone.
+    A field that `takes_rows` may be called for a subset of a batch's samples.
     """
 
     takes_rows = True
 
     def whole_solve(self, _y0: Tensor, /) -> WholeSolve | None:
-        """What solves from such a state as one operation of autograd, if anything does."""
+        """The `WholeSolve` for initial states like this one, or None if there is none."""
         return None
 
     def series(self, _t: float | Tensor, _rate: float, /) -> Series | None:
-        """F(t + rate s, y(s)) as a series; None if there are no rules for its layers."""
+        """The series of f(t + rate s, y(s)); None if a layer has no rule."""
         return None
 
 
 class WholeSolve(Protocol):
-    """What takes all steps of a solve as one operation of autograd."""
+    """Takes all steps of a solve as one operation of autograd."""
 
     def on_grids(
         self, f: Counted, y0: Tensor, grids: Iterable[Iterable[float]], tableau: Tableau
@@ -58,25 +58,25 @@ class WholeSolve(Protocol):
 
 @dataclass
 class Memory:
-    """What gradient methods may fill, in bytes, and what they keep from one solve to the next.
+    """The bytes that gradient methods may use, and what they keep from one solve to the next.
 
-    No checkpoint has it: what is kept must follow from what is solved.
+    Checkpoints do not store it: everything kept must be reproducible from the solves.
     """
 
     bytes: float = math.inf
     kept: dict[str, dict[Any, Any]] = field(default_factory=dict)
 
     def of(self, gradient: str) -> dict[Any, Any]:
-        """What a gradient method keeps, by its name."""
+        """What the named gradient method keeps."""
         return self.kept.setdefault(gradient, {})
 
 
 class Counted:
-    """A module f(t, y) -> dy/dt, and what is called at each of its evaluations.
+    """A module f(t, y) -> dy/dt that reports each of its evaluations to `on_evaluations`.
 
-    `memory` is that of the ODE block which the module belongs to. By `norm`, adaptive methods
-    measure the errors of its states; None is their own norm, the root mean square. `on_counts` is
-    told of the steps of each solve by an adaptive method.
+    `memory` belongs to the module's ODE block. Adaptive methods measure the errors of its states by
+    `norm`; None selects their own norm, the root mean square. `on_counts` is called with the step
+    counts of each adaptive solve.
     """
 
     def __init__(
@@ -98,7 +98,10 @@ class Counted:
 
 
 class OverStates:
-    """A field as steps call it, f(t, (y,)) -> (dy/dt,); `on_counts` is told of a solve's steps."""
+    """A field in the form that steppers call, f(t, (y,)) -> (dy/dt,).
+
+    `on_counts` is called with the step counts of an adaptive solve.
+    """
 
     def __init__(self, f: Counted):
         self._f = f
@@ -128,17 +131,17 @@ def runs_as(module: nn.Module, kind: type[nn.Module]) -> bool:
 
 
 def ignored(*_: object) -> None:
-    """What is told of, and of no interest to anybody."""
+    """A callback that ignores its arguments."""
 
 
 def slope(module: nn.Module, t: float | Tensor, y: Tensor) -> Tensor:
     """dy/dt at a time and state.
 
     Raises:
-        FieldError: if it has not the state's shape, in which arithmetic would broadcast it.
+        FieldError: if its shape is not the state's, since arithmetic would broadcast it silently.
     """
     if not isinstance(t, Tensor) and not isinstance(module, Field):
-        t = y.new_full((), t)  # filled on its device, which copying a number to it would stop
+        t = y.new_full((), t)  # filled on its device: copying a number there would stall it
     dy = module(t, y)
     if not isinstance(dy, Tensor) or dy.shape != y.shape:
         found = list(dy.shape) if isinstance(dy, Tensor) else f"a {type(dy).__name__}"

@@ -20,14 +20,14 @@ RightHandSide = Callable[[float | Tensor, State], State]
 """f(t, y) -> dy/dt, over tuples of tensors of any shapes."""
 
 Carry = tuple[State, ...]
-"""What a method takes from one step to the next, the solution first."""
+"""The states that a method carries from one step to the next, the solution first."""
 
 
 @dataclass(frozen=True)
 class Grid:
     """`steps + 1` times from t0 to t1, equally spaced, or by `step_size` with a shorter last step.
 
-    They are made one by one, since a list of very many would take the machine's memory.
+    They are generated one by one, since a very long list would exhaust the machine's memory.
     """
 
     t0: float
@@ -47,19 +47,19 @@ class Grid:
 
 
 class Stepper(ABC):
-    """A method of fixed steps, as one step after another.
+    """A method that takes given steps, one at a time.
 
-    What it carries from step to step is a tuple of states, the solution first. A Runge-Kutta
-    method carries nothing else; see `reversible.py` for methods that do.
+    It carries a tuple of states from step to step, the solution first. A Runge-Kutta method carries
+    nothing else; see `reversible.py` for methods that do.
     """
 
     def start(self, _f: RightHandSide, _t: float, y: State, /) -> Carry:
-        """What the first step takes."""
+        """The carry for the first step."""
         return (y,)
 
     @abstractmethod
     def step(self, f: RightHandSide, t: float, h: float, carry: Carry) -> Carry:
-        """What the next step takes, at t + h."""
+        """The carry after a step from t to t + h."""
 
 
 class RungeKutta(Stepper):
@@ -69,7 +69,7 @@ class RungeKutta(Stepper):
         self.tableau = tableau
 
     def step(self, f: RightHandSide, t: float, h: float, carry: Carry) -> Carry:
-        """Y + h sum_i b_i k_i."""
+        """Returns y + h sum_i b_i k_i."""
         (y,), tableau = carry, self.tableau
         slopes: list[State] = []
         for a, c in zip(tableau.a, tableau.c, strict=True):
@@ -99,7 +99,7 @@ def steps(times: Iterable[float]) -> Iterator[tuple[float, float]]:
 
 
 def moved(y: State, h: float, weights: Sequence[float], slopes: Sequence[State]) -> State:
-    """Y + h sum_i weights_i slopes_i, component by component."""
+    """Returns y + h sum_i weights_i slopes_i, component by component."""
     for weight, slope in zip(weights, slopes, strict=True):
         if weight:
             y = tuple(x.add(k, alpha=h * weight) for x, k in zip(y, slope, strict=True))

@@ -1,7 +1,7 @@
-"""Methods whose steps can be taken back exactly, and the gradient `reversible` through them.
+"""Methods whose steps can be reversed exactly, for the gradient `reversible`.
 
-Such a method carries more than the solution. From what it carries at the end, every state before
-can be computed again, so that the backward pass keeps the end alone.
+Such a method carries more than the solution. All earlier states can be reconstructed from its final
+carry, which is all that the backward pass needs.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from nodebench.ode.fixed import Carry, RightHandSide, State, Stepper, moved
 
 
 class ReversibleStepper(Stepper):
-    """A method whose steps can be taken back."""
+    """A method whose steps can be reversed."""
 
     @abstractmethod
     def back(self, f: RightHandSide, t: float, h: float, carry: Carry) -> Carry:
-        """What the step from t to t + h took, given what it left."""
+        """The carry before the step from t to t + h, given the carry after it."""
 
 
 class AsynchronousLeapfrog(ReversibleStepper):
     """Carries y and a velocity v, which follows f(t, y) at the middle of each step. Order 2.
 
-    With `damping` η in (1/2, 1], v moves by 2η(f − v); 1 does not damp.
+    With `damping` η in (1/2, 1], v moves by 2η(f − v); η = 1 means no damping.
 
     Source: Mutze 2013; Zhuang, Dvornek, Tatikonda, Duncan 2021 (MALI), algorithm 2 and appendix.
     """
@@ -42,11 +42,11 @@ class AsynchronousLeapfrog(ReversibleStepper):
         return _plus(middle, v, h / 2), v
 
     def back(self, f: RightHandSide, t: float, h: float, carry: Carry) -> Carry:
-        """The same the other way round."""
+        """The same half steps in reverse."""
         y, v = carry
         middle = _plus(y, v, -h / 2)
         slope = f(t + h / 2, middle)
-        # v = (1 - rate) before + rate slope, solved for what it was before.
+        # v = (1 - rate) before + rate slope, solved for `before`.
         v = _mixed(v, slope, self.rate / (self.rate - 1))
         return _plus(middle, v, -h / 2), v
 
@@ -58,18 +58,18 @@ class ReversibleHeun(ReversibleStepper):
     """
 
     def start(self, f: RightHandSide, t: float, y: State) -> Carry:
-        """Both solutions start together."""
+        """Both solutions start at y."""
         return y, y, f(t, y)
 
     def step(self, f: RightHandSide, t: float, h: float, carry: Carry) -> Carry:
-        """Z leaps over y, and y takes the mean of the slopes at both ends."""
+        """A leapfrog step of z over y, then a step of y by the mean of the slopes at both ends."""
         y, z, slope = carry
         z = _leapt(y, z, slope, h)
         after = f(t + h, z)
         return _plus(_plus(y, slope, h / 2), after, h / 2), z, after
 
     def back(self, f: RightHandSide, t: float, h: float, carry: Carry) -> Carry:
-        """The same with a negative step."""
+        """The same step with -h."""
         y, z, slope = carry
         z = _leapt(y, z, slope, -h)
         before = f(t, z)
@@ -89,18 +89,18 @@ class Coupled(ReversibleStepper):
         self.method, self.coupling = method, coupling
 
     def start(self, _f: RightHandSide, _t: float, y: State) -> Carry:
-        """Both solutions start together."""
+        """Both solutions start at y."""
         return y, y
 
     def step(self, f: RightHandSide, t: float, h: float, carry: Carry) -> Carry:
-        """A step of y from z, then one of z by the method backwards from y."""
+        """A step of y from z, then a step of z by the method backwards from the new y."""
         y, z = carry
         (moved_z,) = self.method.step(f, t, h, (z,))  # z + Ψ_h(t, z)
         y = moved(moved_z, self.coupling, (1.0, -1.0), (y, z))
         return y, self._increment(f, t + h, -h, y, z, -1.0)
 
     def back(self, f: RightHandSide, t: float, h: float, carry: Carry) -> Carry:
-        """First z, then y."""
+        """Reverses the step of z, then that of y."""
         y, z = carry
         z = self._increment(f, t + h, -h, y, z, 1.0)
         (moved_z,) = self.method.step(f, t, h, (z,))
@@ -109,7 +109,7 @@ class Coupled(ReversibleStepper):
     def _increment(
         self, f: RightHandSide, t: float, h: float, start: State, onto: State, sign: float
     ) -> State:
-        """Onto + sign Ψ_h(t, start)."""
+        """Returns onto + sign Ψ_h(t, start)."""
         (after,) = self.method.step(f, t, h, (start,))
         return moved(onto, sign, (1.0, -1.0), (after, start))
 
@@ -119,7 +119,7 @@ def _plus(y: State, slope: State, h: float) -> State:
 
 
 def _mixed(v: State, slope: State, rate: float) -> State:
-    """V + rate (slope − v)."""
+    """Returns v + rate (slope − v)."""
     return tuple(x.lerp(k, rate) for x, k in zip(v, slope, strict=True))
 
 

@@ -1,6 +1,6 @@
 """One call for every solver method: on a grid, with controlled steps, or by another library.
 
-Torchdiffeq and scipy are imported where they are needed: they take a second.
+Torchdiffeq and scipy take a second to import, so they are imported only where they are needed.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ def solve(
 ) -> list[State]:
     """The solution of dy/dt = f(t, y), y(times[0]) = y0, at each of `times`.
 
-    Times increase or decrease strictly. `norm` measures errors for adaptive methods; by default
-    it is the largest root mean square among the tensors of the state.
+    Times must be strictly increasing or strictly decreasing. `norm` measures errors for adaptive
+    methods; by default it is the largest root mean square among the tensors of the state.
 
     Raises:
-        NotConverged: an implicit method's iteration gave up.
+        NotConverged: an implicit method's iteration did not converge.
         StepUnderflow: the error control asked for steps below the resolution of time.
-        Diverged: an adaptive solver met a state that is not finite. (A fixed-step solve returns
-            it: checking would synchronise with the device at every step.)
+        Diverged: an adaptive solver reached a non-finite state. (A fixed-step solve returns such
+            a state: checking would synchronise with the device at every step.)
     """
     if solver.facts.kind == "fixed":
         return integrate(f, y0, grids(times, solver), stepper_of(solver))
@@ -55,7 +55,7 @@ def grids(times: Sequence[float], solver: Solver) -> list[Grid]:
 
 
 def least_evaluations(times: Sequence[float], solver: Solver) -> int:
-    """How often a solve evaluates f at least: of a fixed method, just so often; 0 of adaptive."""
+    """A lower bound on a solve's evaluations of f: exact for fixed methods, 0 for adaptive ones."""
     if solver.facts.kind == "adaptive":
         return 0
     steps = sum(solver.step_count(abs(t1 - t0)) for t0, t1 in itertools.pairwise(times))
@@ -67,8 +67,8 @@ def _dense_output(
 ) -> list[State]:
     """Torchdiffeq's embedded Runge-Kutta methods, which interpolate between their steps.
 
-    A step ends at the last time. By default torchdiffeq steps past that one too, which costs
-    accuracy and evaluates f beyond it.
+    The last step ends at the last time. By default torchdiffeq steps past it, which costs accuracy
+    and evaluates f beyond it.
     """
     options: dict[str, Any] = {"step_t": _tensor(times[-1:], y0)}
     if norm is not None:
@@ -81,10 +81,10 @@ def _dense_output(
 
 
 class _Watched:
-    """A right-hand side, and a look at each step before it is tried.
+    """A right-hand side that checks each of torchdiffeq's steps before it is tried.
 
-    Torchdiffeq's own are assertions, which Python leaves out if it is asked to; then a diverging
-    solve has no end.
+    Torchdiffeq's own checks are assertions, which `python -O` removes; a diverging solve would then
+    never end.
     """
 
     def __init__(self, f: RightHandSide, *, is_backwards: bool):
@@ -95,9 +95,9 @@ class _Watched:
         return self._f(t, y)
 
     def callback_step(self, t: Tensor, y: State, step: Tensor) -> None:
-        """Refuses a state that is not finite, and a step that leaves time where it is."""
+        """Rejects a non-finite state, and a step too small to advance time."""
         is_finite = torch.stack([part.isfinite().all() for part in y]).all()
-        if not is_finite or step == 0:  # which torchdiffeq makes of a step that is nan
+        if not is_finite or step == 0:  # torchdiffeq turns a NaN step into 0
             raise Diverged("a state of the solve is not finite")
         start = self._sign * t
         if not start + step > start:
@@ -105,16 +105,16 @@ class _Watched:
         self.tried += 1
 
     def callback_accept_step(self, _t: Tensor, _y: State, _step: Tensor) -> None:
-        """Counts a step that is taken."""
+        """Counts an accepted step."""
         self.accepted += 1
 
 
 def _multistep(
     f: RightHandSide, y0: State, times: Sequence[float], solver: Solver, _norm: Norm | None
 ) -> list[State]:
-    """Torchdiffeq's Adams method, begun anew at each time and in equal steps.
+    """Torchdiffeq's Adams method, restarted at each time and with equal steps.
 
-    Its coefficients hold for no others, so a `step_size` is adjusted to divide the interval.
+    Its coefficients require equal steps, so a `step_size` is adjusted to divide the interval.
     """
     states = [y0]
     for t0, t1 in itertools.pairwise(times):
@@ -163,7 +163,7 @@ def _scipy(
         flat: np.ndarray[Any, Any] = (
             torch.cat([y.reshape(-1) for y in state]).double().cpu().numpy()
         )
-        if not np.isfinite(flat).all():  # some methods would look for a step without end
+        if not np.isfinite(flat).all():  # some methods would search for a step forever
             raise Diverged("a state of the solve is not finite")
         return flat
 

@@ -1,4 +1,4 @@
-"""Solver methods by name, as steps."""
+"""The steppers of solver methods."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nodebench.spec.solver import Solver
 
 
 def stepper_of(solver: Solver) -> Stepper:
-    """A method's steps. Of an adaptive one, those that it takes once their size is known."""
+    """A solver's stepper; that of an adaptive method takes steps whose size is already known."""
     if solver.by_sample:
         return TensorSteps(EMBEDDED[solver.method], EachSample())
     if solver.method in EMBEDDED:

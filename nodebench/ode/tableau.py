@@ -19,7 +19,7 @@ class Tableau:
 
 @dataclass(frozen=True)
 class EmbeddedTableau(Tableau):
-    """A tableau whose last stage is at the end of the step; `e` weighs slopes to the error."""
+    """A tableau whose last stage is at the end of the step; `e` are the slopes' error weights."""
 
     e: tuple[float, ...]
 

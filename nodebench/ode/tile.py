@@ -1,7 +1,7 @@
-"""A tile of a matrix product, whose sums stay in registers while it is made.
+"""A tile of a matrix product, whose sums stay in registers while it is computed.
 
-Of loops in Python, LLVM makes code that loads and stores the sums for each four products, at half
-the speed.
+From loops in Python, LLVM generates code that loads and stores the sums for every four products,
+at half the speed.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from numba.extending import intrinsic
 from nodebench.ode.tile_size import TILE_ROWS, VECTOR_BYTES, VECTORS
 
 TILE = tuple(itertools.product(range(TILE_ROWS), range(VECTORS)))
-"""The row and place of each vector of a tile."""
+"""(row, position in the row) of each vector of a tile."""
 
 
 @intrinsic
 def add_tile(_typing: Any, out: Any, left: Any, right: Any, counts: Any) -> Any:
     """out[r, v] += the sum over i, j, ... of left[r, i, j, ...] right[i, j, ..., v].
 
-    Here r counts to `TILE_ROWS`, v over the values of all `VECTORS`, and i, j, ... to the `counts`,
-    of which there may be any number. A factor is (an array, the place of its first value, the
-    distance in memory from one r to the next, from one i, from one j, ...): `out` has only that of
-    r, and `right` all but that.
+    Here r runs over `TILE_ROWS`, v over the values of all `VECTORS`, and i, j, ... over the
+    `counts`, of which there may be any number. Each factor is (an array, the index of its first
+    value, the strides of r, i, j, ...): `out` has only the stride of r, and `right` has all but
+    that.
     """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -43,7 +43,7 @@ def add_tile(_typing: Any, out: Any, left: Any, right: Any, counts: Any) -> Any:
 
 @intrinsic
 def set_tile(_typing: Any, out: Any, start: Any, left: Any, right: Any, counts: Any) -> Any:
-    """out[r, v] = start[r] + the sum that `add_tile` adds; `start` has the distance of r alone."""
+    """out[r, v] = start[r] + the sum that `add_tile` adds; `start` has only the stride of r."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         out, start, left, right = _factors(context, builder, signature, arguments[:4])
@@ -63,7 +63,7 @@ def _store_sum(
     right: _Factor,
     counts: Any,
 ) -> None:
-    """Code that adds all products to a tile, and then stores it."""
+    """Generates code that adds all products to a tile and then stores it."""
     sums = {at: cgutils.alloca_once_value(builder, value) for at, value in tile.items()}
     with contextlib.ExitStack() as loops:
         loop = [
@@ -82,12 +82,12 @@ def _store_sum(
 def _factors(
     context: Any, builder: Any, signature: Any, arguments: Sequence[Any]
 ) -> Iterator[_Factor]:
-    for kind, value in zip(signature.args, arguments, strict=False):  # counts are no factor
+    for kind, value in zip(signature.args, arguments, strict=False):  # counts are not a factor
         yield _Factor(context, builder, kind, value)
 
 
 class _Factor:
-    """An array in memory with the distances between its values, for code that is generated."""
+    """An array in memory with its strides, for code generation."""
 
     def __init__(self, context: Any, builder: Any, kind: Any, value: Any):
         array, self._first, *self._distances = cgutils.unpack_tuple(builder, value)
@@ -98,15 +98,15 @@ class _Factor:
         self._vector = ir.VectorType(number, VECTOR_BYTES // self._bytes)
 
     def load(self, at: Any, vector: int) -> Any:
-        """A vector of values that lie side by side."""
+        """A vector of adjacent values."""
         return self._builder.load(self._place_of(at, vector), align=self._bytes)
 
     def store(self, value: Any, at: Any, vector: int) -> None:
-        """Sets a vector of values that lie side by side."""
+        """Sets a vector of adjacent values."""
         self._builder.store(value, self._place_of(at, vector), align=self._bytes)
 
     def load_repeated(self, at: Any) -> Any:
-        """A vector of one value."""
+        """A vector that repeats one value."""
         value = self._builder.load(self._pointer(at))
         empty = ir.Constant(self._vector, ir.Undefined)
         first = self._builder.insert_element(empty, value, ir.IntType(32)(0))

@@ -1,4 +1,4 @@
-"""The size of a tile of a matrix product, for code that does without numba."""
+"""The size of a tile of a matrix product, for code that does not import numba."""
 
 TILE_ROWS = 4
 """The rows of a tile."""
@@ -7,7 +7,7 @@ VECTORS = 2
 """The vectors of each row."""
 
 VECTOR_BYTES = 32
-"""A vector register of AVX2, whose 16 hold a tile of 4 by 2, a row of `right` and a factor."""
+"""An AVX2 vector register; 16 of them hold a 4 x 2 tile, a row of `right` and a factor."""
 
 ROW_BYTES = VECTORS * VECTOR_BYTES
-"""The values of a row of a tile, side by side in memory."""
+"""The size of a tile's row, whose values are adjacent in memory."""

@@ -1,4 +1,4 @@
-"""What modules make of their weights once a solve, throughout which f stays the same function."""
+"""Values computed from weights once per solve, throughout which f stays the same function."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _values: dict[Hashable, Any] | None = None
 
 @contextlib.contextmanager
 def weights_made_once() -> Generator[None]:
-    """Meanwhile, weight norms and whatever else is made `once_per_solve` are made once."""
+    """A context in which weight norms and all `once_per_solve` values are computed only once."""
     global _values
     outer = _values
     _values = {} if outer is None else outer
@@ -30,7 +30,7 @@ def weights_made_once() -> Generator[None]:
 def once_per_solve(
     module: nn.Module, what: Hashable, make: Callable[[], CachedValue]
 ) -> CachedValue:
-    """What `make` gives; called once per solve."""
+    """The result of `make`, which is called once per solve."""
     if _values is None:
         return make()
     key = (id(module), what)

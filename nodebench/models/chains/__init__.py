@@ -1,1 +1,1 @@
-"""Layers of images in a row, and solves along them, as one operation of autograd on the CPU."""
+"""Chains of image layers, and solves along them, as one operation of autograd on the CPU."""

@@ -1,7 +1,7 @@
-"""Layers of images as one operation of autograd, compiled for the CPU.
+"""Chains of image layers as one operation of autograd, compiled for the CPU.
 
-On small images most of the time of an evaluation is what torch does around each operation, and not
-arithmetic: a chain does it once for all of its layers.
+On small images, most of the time of an evaluation is torch's overhead around each operation, not
+arithmetic. A chain has this overhead once for all of its layers.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from nodebench.models.chains.operation import Fills, LayerGradients, Operation, 
 
 
 class Chain:
-    """f(t, x) of operations, each of which takes the output of the one before.
+    """f(t, x) as a sequence of operations, each of which takes the previous one's output.
 
     Shapes: x [batch, channels, height, width], for which `are_compiled` holds.
     """
@@ -28,15 +28,15 @@ class Chain:
         self.weights = [weight for each in operations for weight in each.weights]
 
     def __call__(self, t: Any, x: Tensor) -> Tensor:
-        """The last one's output."""
+        """The output of the last operation."""
         (out,) = computed(_Evaluation(self, t), x)
         return out
 
     def output(self, t: float, x: Any, fills: Fills, kept: Kept | None, spares: list[Any]) -> Any:
-        """The last one's output, which `fills` is going to fill.
+        """The output of the last operation, which `fills` will fill.
 
-        What the gradient takes is added to `kept`. If there is no such list, outputs are written
-        over spare arrays, and each but the last is a spare one after its use.
+        The arrays that the gradient needs are added to `kept`. If it is None, outputs are written
+        over spare arrays, and every output but the last becomes a spare array after its use.
         """
         images = x
         for operation in self.operations:
@@ -57,9 +57,9 @@ class Chain:
         needed: Sequence[bool],
         fills: Fills,
     ) -> tuple[Any, LayerGradients]:
-        """The gradients of the input and of all weights, after what `fills` still has to do.
+        """The gradients of the input and of all weights; None where one is not needed.
 
-        None where one is not needed.
+        They are computed after the pending `fills`.
         """
         images, found = by_out, list[Pulled]()
         needed = list(needed)
@@ -81,7 +81,7 @@ class Chain:
         return images if any(needed) else None, [*of_earlier, *by_weights]
 
     def by_torch(self, t: float, x: Tensor, weights: Sequence[Tensor]) -> Tensor:
-        """The output by operations of torch, whose gradients have gradients."""
+        """The output by torch operations, whose gradients can be differentiated."""
         for operation in self.operations:
             count = len(operation.weights)
             own, weights = weights[:count], weights[count:]
@@ -91,14 +91,14 @@ class Chain:
 
 
 class _Evaluation(Computation):
-    """A chain at a time."""
+    """The evaluation of a chain at time t."""
 
     def __init__(self, chain: Chain, t: float):
         self.chain, self.t = chain, t
         self.weights = chain.weights
 
     def outputs(self, x: Any, kept: Kept | None) -> list[Any]:
-        """That of the chain."""
+        """The chain's output, as the only one."""
         fills = Fills(len(x))
         out = self.chain.output(self.t, x, fills, kept, [])
         fills.run()
@@ -117,9 +117,9 @@ class _Evaluation(Computation):
 
 
 def _fused(operations: Sequence[Operation]) -> Iterator[Operation]:
-    """The operations but for the ReLUs between two others.
+    """The operations without the ReLUs between two others.
 
-    The one before applies the ReLU, and the one after takes its gradient.
+    The operation before a ReLU applies it, and the operation after it applies its gradient.
     """
     operations = [copy.copy(operation) for operation in operations]
     for i, operation in enumerate(operations):
@@ -130,7 +130,7 @@ def _fused(operations: Sequence[Operation]) -> Iterator[Operation]:
 
 
 def _fill_weights(pulled: Sequence[Pulled]) -> None:
-    """Fills the gradients of weights, all that have as many parts together."""
+    """Fills the gradients of weights; those with the same number of parts are filled together."""
     fills: dict[int, Fills] = {}
     for each in pulled:
         if each.fill_weights:

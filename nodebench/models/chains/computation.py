@@ -1,4 +1,4 @@
-"""What is computed in arrays of images, as one operation of autograd."""
+"""Computations on arrays of images, as one operation of autograd."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from nodebench.models.chains.images import to_array, to_images
 from nodebench.models.chains.operation import LayerGradients
 
 Kept = list[tuple[Any, ...]]
-"""The arrays that the backward pass takes, of one operation after the other."""
+"""The arrays that the backward pass needs, one tuple per operation."""
 
 
 class Computation(ABC):
@@ -27,7 +27,7 @@ class Computation(ABC):
 
     @abstractmethod
     def outputs(self, x: Any, kept: Kept | None) -> list[Any]:
-        """The outputs; what their gradient takes is added to `kept`, if there is one."""
+        """The outputs; the arrays that their gradient needs are added to `kept`, if given."""
 
     @abstractmethod
     def pull(
@@ -40,7 +40,7 @@ class Computation(ABC):
 
     @abstractmethod
     def by_torch(self, x: Tensor, weights: Sequence[Tensor]) -> Sequence[Tensor]:
-        """The outputs by operations of torch, whose gradients have gradients."""
+        """The outputs by torch operations, whose gradients can be differentiated."""
 
 
 def computed(computation: Computation, x: Tensor) -> list[Tensor]:
@@ -66,7 +66,7 @@ class _Computed(torch.autograd.Function):
             for array, out in zip(arrays, outputs, strict=True)
         }
         ctx.computation, ctx.counts = computation, list(map(len, kept))
-        # With the weights, and outputs themselves: torch tells if they change before the gradient.
+        # Includes weights and outputs, so that torch detects changes before the backward pass.
         ctx.save_for_backward(
             x,
             *computation.weights,
@@ -86,7 +86,7 @@ class _Computed(torch.autograd.Function):
         x, *saved = ctx.saved_tensors
         if all(by is None for by in by_outputs):
             return (None,) * len(ctx.needs_input_grad)
-        if torch.is_grad_enabled():  # the gradient is going to be differentiated itself
+        if torch.is_grad_enabled():  # the gradient will be differentiated itself
             return None, *_pulled_by_torch(computation, x, by_outputs)
         arrays = iter([tensor.numpy() for tensor in saved[len(computation.weights) :]])
         kept = [tuple(itertools.islice(arrays, count)) for count in ctx.counts]
@@ -98,9 +98,9 @@ class _Computed(torch.autograd.Function):
 
 
 def _apart(arrays: Sequence[Any], *others: Tensor) -> list[Any]:
-    """Arrays of which none is in the memory of another, or of a tensor: copies, if need be.
+    """The arrays, copied if necessary so that none shares memory with another or with a tensor.
 
-    A state is its neighbor where no step is between two times.
+    Two consecutive states are the same array if there is no step between their times.
     """
     places, found = {tensor.data_ptr() for tensor in others}, list[Any]()
     for array in arrays:
@@ -110,7 +110,7 @@ def _apart(arrays: Sequence[Any], *others: Tensor) -> list[Any]:
 
 
 def _place(array: Any) -> int:
-    """Where in memory an array begins."""
+    """An array's address in memory."""
     place: int = array.__array_interface__["data"][0]
     return place
 
@@ -119,7 +119,7 @@ def _pulled_by_torch(
     computation: Computation, x: Tensor, by_outputs: Sequence[Tensor | None]
 ) -> LayerGradients:
     """The gradients of the images and of all weights, which can be differentiated themselves."""
-    # Other names for the same: the input may itself depend on the weights, at an earlier step.
+    # Views of the same tensors: the input may itself depend on the weights, by an earlier step.
     inputs = [v.view_as(v) if v.requires_grad else v for v in (x, *computation.weights)]
     outputs = computation.by_torch(inputs[0], inputs[1:])
     used = [number for number, by in enumerate(by_outputs) if by is not None]

@@ -1,4 +1,4 @@
-"""Steps of embedded methods along a chain, one size for the whole batch."""
+"""Steps of embedded methods along a chain, with one step size for the whole batch."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from nodebench.spec.solver import Solver
 
 
 class ControlledComputation(Computation):
-    """The states at the times after the first, by steps that are chosen on the way.
+    """The states at the times after the first, by adaptive steps.
 
     The search for a step is not differentiated: the gradient is that of the accepted steps.
     """
@@ -61,7 +61,7 @@ class ControlledComputation(Computation):
         return by if needed[0] else None, backward.by_weights
 
     def _intervals(self, taken: TakenSteps) -> list[TakenSteps]:
-        """The steps up to each time."""
+        """The steps from each time to the next."""
         sign = 1 if self._times[-1] > self._times[0] else -1
         bounds = itertools.pairwise(self._times)
         return [
@@ -85,7 +85,7 @@ class ControlledComputation(Computation):
 
 
 class _Tries(TensorSteps):
-    """The steps that a solve tries, in arrays, and what was kept of the last of them."""
+    """The steps that a solve tries, on arrays, and what the gradient needs from the last one."""
 
     def __init__(self, chain: Chain, tableau: EmbeddedTableau, f: Counted, kept: Kept | None):
         super().__init__(tableau, WholeBatch(None))
@@ -106,7 +106,7 @@ class _Tries(TensorSteps):
     def tried(
         self, _f: RightHandSide, t: Tensor, h: Tensor, y: State, slope: State, /
     ) -> tuple[State, list[State]]:
-        """Y + h sum_i b_i k_i, and all slopes."""
+        """Returns y + h sum_i b_i k_i, and all slopes."""
         tableau, start, size = self.tableau, t.item(), h.item()
         x, slopes = to_array(y[0]), [to_array(slope[0])]
         self._of_last = None if self._kept is None else Kept()
@@ -121,6 +121,6 @@ class _Tries(TensorSteps):
         return (to_images(after),), [(to_images(each),) for each in slopes]
 
     def keep(self) -> None:
-        """Keeps what the gradient of the last try takes."""
+        """Keeps the arrays that the gradient needs from the last step tried."""
         if self._kept is not None and self._of_last:
             self._kept += self._of_last

@@ -18,10 +18,10 @@ TakenSteps = list[tuple[float, float]]
 
 
 class BackwardPass:
-    """Takes back the steps of a solve, the last first, and adds up the gradients of the weights.
+    """Differentiates the steps of a solve, the last first, and sums the gradients of the weights.
 
-    `first` is the number of slopes that a step has from the one before. Sums are in the order of
-    autograd. A gradient is None where nothing depends on its array.
+    `first` is the number of slopes that a step takes from the previous one. Sums are in autograd's
+    order. A gradient is None if nothing depends on its array.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class BackwardPass:
         return by, by_first
 
     def evaluation(self, t: float, by_slope: Any) -> Any:
-        """The gradient of the state at which the chain was evaluated last."""
+        """The gradient of the state at the last evaluation that is still kept."""
         kept = [self._kept.pop() for _ in self._chain.operations][::-1]
         if by_slope is None:
             return None
@@ -73,7 +73,7 @@ class BackwardPass:
         return self._sums.added(one, other)
 
     def finish(self) -> None:
-        """Fills what has not been filled yet."""
+        """Fills all arrays that are not filled yet."""
         self._fills.run()
 
     def _step(
@@ -81,8 +81,8 @@ class BackwardPass:
     ) -> tuple[Any, list[Any]]:
         """The gradients of the state before a step, and of its first slopes.
 
-        `by` is the gradient of the state after it, and `total` the same with what the state before
-        it has from elsewhere; `by_slopes` is what slopes have from the next step.
+        `by` is the gradient of the state after it. `total` is `by` plus the other gradients of the
+        state before it. `by_slopes` holds the gradients of slopes from the next step.
         """
         tableau = self._tableau
         self._sums.pull(by, h, tableau.b, by_slopes)

@@ -1,4 +1,4 @@
-"""Images as compiled code takes them: in memory, the channels of a position lie side by side."""
+"""Images in the form that compiled code takes: channels last in memory."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _TYPES = {np.dtype(str(dtype).removeprefix("torch.")): dtype for dtype in COMPIL
 
 
 def are_compiled(images: Tensor) -> bool:
-    """Whether compiled code takes them, [batch, channels, height, width]."""
+    """Whether compiled code takes these images [batch, channels, height, width]."""
     return (
         images.dim() == 4
         and len(images) > 0
@@ -28,7 +28,7 @@ def are_compiled(images: Tensor) -> bool:
 
 
 def is_plain(tensor: Tensor) -> bool:
-    """Whether it is float32 or float64 in the CPU's memory, and torch transforms nothing."""
+    """Whether a tensor is float32 or float64 on the CPU, outside of torch.func and forward mode."""
     return (
         tensor.device.type == "cpu"
         and tensor.dtype in COMPILED
@@ -50,13 +50,13 @@ def to_array(images: Tensor) -> Any:
 
 def to_images(array: Any) -> Tensor:
     """[batch, height, width, channels] -> a tensor [batch, channels, height, width]."""
-    return torch.from_numpy(array.transpose(0, 3, 1, 2))  # no view, so it may change in place
+    return torch.from_numpy(array.transpose(0, 3, 1, 2))  # not a view, so it may change in place
 
 
 def array_for(shape: Sequence[int], like: Any, spare: Any = None) -> Any:
-    """An uninitialized array of the data type of another, in memory that torch counts.
+    """An uninitialised array with the data type of another, in memory that torch counts.
 
-    It is `spare` itself, which has that type, if its shape fits.
+    `spare`, which has that type, is returned instead if its shape fits.
     """
     if spare is not None and spare.shape == tuple(shape):
         return spare

@@ -1,4 +1,4 @@
-"""What a layer does to images, compiled for the CPU: the parts of a chain."""
+"""The operations of layers on images, compiled for the CPU: the parts of a chain."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Fill: TypeAlias = Callable[[tuple[int, int]], None]
 
 
 class Output(NamedTuple):
-    """An operation's output, what fills it, and the arrays kept for the gradient."""
+    """An operation's output, the function that fills it, and the arrays kept for the gradient."""
 
     images: Any
     fill: Fill
@@ -28,10 +28,10 @@ class Output(NamedTuple):
 
 
 class Pulled(NamedTuple):
-    """The gradient of an operation's input, what fills it, and the weights' gradients.
+    """The gradient of an operation's input, the function that fills it, and the weights' gradients.
 
-    `fill` is None if `images` is filled already or not needed. After all images have been filled,
-    `fill_weights` is called for all of so many `parts`, and then `by_weights`.
+    `fill` is None if `images` is already filled or not needed. After all images have been filled,
+    `fill_weights` is called for all `parts`, and then `by_weights`.
     """
 
     images: Any
@@ -42,7 +42,7 @@ class Pulled(NamedTuple):
 
 
 class Operation(ABC):
-    """What a layer does to images, which are arrays [batch, height, width, channels].
+    """A layer's operation on images, which are arrays [batch, height, width, channels].
 
     Each sample is processed independently. `output` and `pull` only allocate: the arrays that they
     are given may still be empty, and are filled by the time that `fill` is called.
@@ -52,10 +52,10 @@ class Operation(ABC):
     """The tensors that get gradients."""
 
     applies_relu = False
-    """Whether its output goes through a ReLU, which it applies itself."""
+    """Whether a ReLU follows, which this operation applies itself."""
 
     follows_relu = False
-    """Whether its input comes from a ReLU, whose gradient it takes itself."""
+    """Whether its input comes from a ReLU, whose gradient this operation applies itself."""
 
     pulls_whole_batches = False
     """Whether `pull` computes at once, so that the gradient it is given must already be filled."""
@@ -75,24 +75,24 @@ class Operation(ABC):
 
     @abstractmethod
     def by_torch(self, x: Tensor, t: float, /, *weights: Tensor) -> Tensor:
-        """The output before the ReLU, by operations of torch, whose gradients have gradients."""
+        """The output before the ReLU, by torch operations whose gradients can be differentiated."""
 
 
 class Fills:
-    """What is still to be done to arrays of so many samples, or other parts, in order."""
+    """The pending fills of arrays with this many samples, or other parts, in order."""
 
     def __init__(self, parts: int):
         self._parts = parts
         self._waiting = list[Fill]()
 
     def add(self, fill: Fill) -> None:
-        """Has this done after the others."""
+        """Appends a fill to the others."""
         self._waiting.append(fill)
 
     def run(self) -> None:
-        """Does all of it, in as many threads as torch may use.
+        """Runs all fills, in as many threads as torch may use.
 
-        Each takes some of the parts through everything, so that they wait for each other once.
+        Each thread takes some of the parts through all fills, so that threads wait only once.
         """
         from nodebench.ode.compiled import in_threads  # numba takes a second
 
@@ -107,7 +107,7 @@ def _take_through(parts: tuple[int, int], fills: Sequence[Fill]) -> None:
 
 
 class Rectifier(Operation):
-    """max(0, x), where it is the first or the last of a chain."""
+    """max(0, x) as the first or the last operation of a chain."""
 
     def output(self, x: Any, _t: float, spare: Any = None) -> Output:
         """The output, which is kept."""
@@ -136,6 +136,6 @@ class Rectifier(Operation):
 
 
 def pull_rectified(by_out: Any, out: Any) -> Any:
-    """The gradient of what was rectified."""
+    """The gradient of a ReLU's input, from that of its output `out`."""
     tensors = map(torch.from_numpy, (by_out, out))
     return torch.ops.aten.threshold_backward(*tensors, 0).numpy()

@@ -1,7 +1,8 @@
 """Solves of an ODE whose right-hand side is a chain, as one operation of autograd.
 
-Each thread takes its samples through several evaluations before it waits for the others, and torch
-does nothing in between. States and gradients have the bits of steps by torch along the same chain.
+Each thread takes its samples through several evaluations before it waits for the others, without
+calls to torch in between. States and gradients are bit-identical to those of steps by torch along
+the same chain.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ from nodebench.ode.tableau import Tableau
 from nodebench.spec.solver import Solver
 
 TOGETHER = 8
-"""The evaluations after which threads wait for each other. An interrupt, or the end of a trial's
-time, may come as much later."""
+"""The evaluations after which threads wait for each other. Interrupts and deadlines may be noticed
+that much later."""
 
 
 class ChainSolve:
@@ -102,7 +103,7 @@ class _FixedComputation(Computation):
 
 
 class _Forward:
-    """A solve on its way: what fills its arrays, and those that are no longer in use."""
+    """A solve in progress: the pending fills of its arrays, and the arrays no longer in use."""
 
     def __init__(
         self,
@@ -132,7 +133,7 @@ class _Forward:
         return after
 
     def leave(self, array: Any) -> None:
-        """Lets later ones take the place of an array, if nothing is kept for the gradient."""
+        """Releases an array for reuse, if nothing is kept for the gradient."""
         if self._kept is None:
             self._spares.append(array)
 

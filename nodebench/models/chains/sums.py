@@ -1,4 +1,4 @@
-"""The sums of a solver's steps, y + h sum_i w_i k_i, over images, with the bits of torch's."""
+"""The sums of a solver's steps, y + h sum_i w_i k_i, over images, bit-identical to torch's."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from nodebench.models.chains.operation import Fill, Fills
 
 
 class StepSums(ABC):
-    """Sums that `fills` is going to compute, and their gradients.
+    """Sums that `fills` will compute, and their gradients.
 
-    New arrays are written over the spare ones while there are any.
+    New arrays are written over the spare ones as long as there are any.
     """
 
     def __init__(self, fills: Fills, spares: list[Any] | None = None):
@@ -24,11 +24,11 @@ class StepSums(ABC):
 
     @abstractmethod
     def moved(self, y: Any, h: float, weights: Sequence[float], slopes: Sequence[Any]) -> Any:
-        """Y + h sum_i weights_i slopes_i: y itself, or a new array."""
+        """Returns y + h sum_i weights_i slopes_i: y itself, or a new array."""
 
     @abstractmethod
     def pull(self, by: Any, h: float, weights: Sequence[float], by_slopes: list[Any]) -> None:
-        """Adds a sum's gradient to those of its slopes; None is no gradient."""
+        """Adds a sum's gradient to those of its slopes; None means no gradient."""
 
     def added(self, one: Any, other: Any, out: Any = None) -> Any:
         """The sum of two gradients, in a new array or over one of them."""
@@ -58,7 +58,7 @@ class StepSums(ABC):
         return out
 
     def _add_multiple(self, out: Any, y: Any, slope: Any, factor: float) -> None:
-        """Has an array filled with y + factor slope, rounded once."""
+        """Adds a fill of an array with y + factor slope, rounded once."""
         self._fills.add(_adding(out, y, slope, factor))
 
     def _new(self, like: Any) -> Any:
@@ -66,10 +66,10 @@ class StepSums(ABC):
 
 
 class FixedSums(StepSums):
-    """As `ode/fixed.py` has them: one slope after the other, by h w_i."""
+    """Sums in the order of `ode/fixed.py`: one slope after the other, times h w_i."""
 
     def moved(self, y: Any, h: float, weights: Sequence[float], slopes: Sequence[Any]) -> Any:
-        """Y + h sum_i weights_i slopes_i: y itself, or a new array."""
+        """Returns y + h sum_i weights_i slopes_i: y itself, or a new array."""
         out = y
         for weight, slope in zip(weights, slopes, strict=True):
             if weight:
@@ -85,10 +85,10 @@ class FixedSums(StepSums):
 
 
 class EmbeddedSums(StepSums):
-    """As `ode/adaptive/tensor_steps.py` has them: the weighed slopes, and these by h."""
+    """Sums in the order of `ode/adaptive/tensor_steps.py`: the weighted slopes, then times h."""
 
     def moved(self, y: Any, h: float, weights: Sequence[float], slopes: Sequence[Any]) -> Any:
-        """Y + h sum_i weights_i slopes_i, in a new array."""
+        """Returns y + h sum_i weights_i slopes_i, in a new array."""
         used = [(w, k) for w, k in zip(weights, slopes, strict=True) if w]
         (weight, first), *others = used
         out = self._scaled(first, weight)

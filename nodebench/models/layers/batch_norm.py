@@ -21,7 +21,7 @@ from nodebench.models.chains.operation import Operation, Output, Pulled, pull_re
 
 
 def can_scale(norm: nn.Module, x: Tensor) -> TypeGuard[nn.BatchNorm2d]:
-    """Whether a batch norm of images has statistics that it keeps."""
+    """Whether a batch norm of images uses its running statistics and can be part of a chain."""
     return (
         isinstance(norm, nn.BatchNorm2d)
         and not norm.training
@@ -35,7 +35,7 @@ def can_scale(norm: nn.Module, x: Tensor) -> TypeGuard[nn.BatchNorm2d]:
 
 
 class KeptStatistics(Operation):
-    """A batch norm by its running statistics, with the bits of torch's."""
+    """A batch norm by its running statistics, bit-identical to torch's."""
 
     pulls_whole_batches = True
 

@@ -32,11 +32,11 @@ from nodebench.models.chains.operation import (
 from nodebench.ode.tile_size import ROW_BYTES, TILE_ROWS
 
 OUTPUTS = {dtype: ROW_BYTES // dtype.itemsize for dtype in COMPILED}
-"""The outputs that a compiled convolution makes at once, of `TILE_ROWS` samples."""
+"""The outputs that a compiled convolution computes at once, for `TILE_ROWS` samples."""
 
 
 class Conv2d(nn.Conv2d):
-    """`nn.Conv2d`, compiled for images on the CPU whose channels lie side by side."""
+    """`nn.Conv2d`, compiled for channels-last images on the CPU."""
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002  # as torch calls it
         """[batch, inputs, height, width] -> [batch, outputs, ...]."""
@@ -55,9 +55,9 @@ def convolved(
 
 
 def can_convolve(conv: nn.Module, x: Tensor, of_time: int = 0) -> TypeGuard[nn.Conv2d]:
-    """Whether a convolution can be part of a chain, of an input and so many channels of time.
+    """Whether a convolution of x and `of_time` channels of time can be part of a chain.
 
-    The weight is not asked for: a spectral norm changes whenever it is.
+    The weight is not accessed, because every access changes a spectral norm.
     """
     return (
         isinstance(conv, nn.Conv2d)
@@ -77,8 +77,8 @@ def can_convolve(conv: nn.Module, x: Tensor, of_time: int = 0) -> TypeGuard[nn.C
 class Convolution(Operation):
     """conv(x) + bias + t * of_time, where `of_time` is the convolution of a channel of ones.
 
-    Shapes: x, an input for its height and width, [batch, inputs, height, width]; weight [outputs,
-    inputs, taps, taps]; of_time [1, outputs, rows, columns].
+    Shapes: x [batch, inputs, height, width], used for its size only; weight [outputs, inputs, taps,
+    taps]; of_time [1, outputs, rows, columns].
     """
 
     def __init__(
@@ -135,7 +135,7 @@ class Convolution(Operation):
         return out if self.of_time is None else out + weights[-1] * t
 
     def _by_input(self, by_out: Any, x: Any) -> tuple[Any, Fill | None]:
-        """The gradient of the input, at stride 1 a convolution too."""
+        """The gradient of the input, which at stride 1 is a convolution too."""
         if not self.pulls_whole_batches:
             rectified = x if self.follows_relu else None
             grid = (1, self._taps - 1 - self._padding)
@@ -158,7 +158,7 @@ class Convolution(Operation):
         return found
 
     def _by_weight(self, by_out: Any, x: Any) -> tuple[Callable[[], Tensor], Fill | None]:
-        """The gradient of the weight, and what fills it."""
+        """The gradient of the weight, and the function that fills it."""
         from nodebench.models.layers.conv_kernels import pull_weights  # numba takes a second
 
         if x.shape[3] == 1:
@@ -172,7 +172,7 @@ class Convolution(Operation):
         return lambda: found, fill
 
     def _by_weight_of_one_channel(self, by_out: Any, x: Any) -> Tensor:
-        """The gradient of the weight of a single channel: a product with what each output sees."""
+        """The gradient of a single channel's weight: a product with the patch each output sees."""
         taps, outputs = self._taps, by_out.shape[3]
         patches = F.pad(torch.from_numpy(x[..., 0]), (self._padding,) * 4)
         for dimension in (1, 2):
@@ -190,8 +190,8 @@ class Convolution(Operation):
 def _tiled(weight: Tensor) -> Any:
     """[outputs, inputs, taps, taps] -> filters as `convolve` takes them.
 
-    A tile's weights lie side by side: between rows of all outputs, those of a wide layer would
-    share few places of the cache.
+    A tile's weights are adjacent in memory. In rows of all outputs, the tiles of a wide layer would
+    share few sets of the cache.
     """
     tiles = weight.unflatten(0, (-1, OUTPUTS[weight.dtype]))
     return tiles.permute(0, 3, 4, 2, 1).contiguous().numpy()
@@ -220,8 +220,7 @@ def _convolved(
 ) -> tuple[Any, Fill]:
     """The convolution by filters as `_tiled` makes them, plus the summands.
 
-    The grid is (stride, padding). No value is below `least`, and each is 0 where that of
-    `rectified` is.
+    The grid is (stride, padding). No value is below `least`, and values are 0 where `rectified` is.
     """
     from nodebench.models.layers.conv_kernels import convolve  # numba takes a second
 

@@ -1,9 +1,9 @@
 """Convolutions over a signal of few positions, as matrix products: the same function, faster.
 
 The matrix is made from the kernel, which stays the parameter, once per solve. Euler's method with
-64 steps on two positions takes a fourth of the time, on ten positions four fifths (one CPU
-thread, batch 128, 32 channels); beyond `DENSE_POSITIONS` the matrix is mostly zeros, and the
-convolution is faster.
+64 steps takes a quarter of the time on two positions, and four fifths on ten (one CPU thread, batch
+128, 32 channels). Beyond `DENSE_POSITIONS`, the matrix is mostly zeros, and the convolution is
+faster.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def _linear(conv: nn.Conv1d, length: int) -> nn.Linear:
     linear.weight, linear.bias = conv.weight, conv.bias
     made = {"weight": _Matrix(conv, length), "bias": _AtEveryPosition(length)}
     for name, parametrization in made.items():
-        # Unsafe, since the made one has another shape than the parameter.
+        # Unsafe, since the result and the parameter have different shapes.
         parametrize.register_parametrization(linear, name, parametrization, unsafe=True)
     return linear
 
@@ -43,7 +43,7 @@ def _linear(conv: nn.Conv1d, length: int) -> nn.Linear:
 class _Matrix(nn.Module):
     """A kernel [outputs, inputs, taps] as a matrix [outputs * length, inputs * length].
 
-    Both may have seeds before.
+    Both may have leading dimensions of seeds.
     """
 
     def __init__(self, conv: nn.Conv1d, length: int):
@@ -51,7 +51,7 @@ class _Matrix(nn.Module):
         (self.width,), padding = conv.kernel_size, int(conv.padding[0])
         assert 2 * padding == self.width - 1 and conv.stride == conv.dilation == (1,)
         self.length = length
-        # (output position, input position, the tap through which the one sees the other)
+        # (output position, input position, the tap that connects them)
         self._nonzero = [
             (to, to + tap - padding, tap)
             for tap in range(self.width)
@@ -81,7 +81,7 @@ class _Matrix(nn.Module):
         return by_kernels
 
     def _entries(self, matrices: Floats) -> Floats:
-        """A view of them, [seeds, outputs, output positions, inputs, input positions]."""
+        """A view of matrices, [seeds, outputs, output positions, inputs, input positions]."""
         seeds, rows, columns = matrices.shape
         outputs, inputs = rows // self.length, columns // self.length
         return matrices.reshape(seeds, outputs, self.length, inputs, self.length)
@@ -89,14 +89,14 @@ class _Matrix(nn.Module):
 
 @cache
 def _taps(width: int, length: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Taps[j, p * length + q] is 1 where output position p sees input position q through tap j."""
+    """taps[j, p * length + q] is 1 where output position p sees input position q through tap j."""
     offset = torch.arange(length) - torch.arange(length)[:, None] + width // 2
     is_tap = torch.arange(width)[:, None] == offset.flatten()
     return is_tap.to(dtype=dtype, device=device)
 
 
 class _AtEveryPosition(nn.Module):
-    """A bias [outputs], repeated: [outputs * length]. Both may have seeds before."""
+    """A bias [outputs], repeated: [outputs * length]. Both may have leading dimensions of seeds."""
 
     def __init__(self, length: int):
         super().__init__()
@@ -110,6 +110,6 @@ class _AtEveryPosition(nn.Module):
         repeated.reshape(len(biases), -1, self.length)[...] = biases[..., None]
 
     def pull(self, by_repeated: Floats) -> Floats:
-        """The gradients of the biases, from those of what is repeated."""
+        """The gradients of the biases, from those of the repeated biases."""
         at_positions = by_repeated.reshape(len(by_repeated), -1, self.length)
         return reduce(np.add, (at_positions[..., at] for at in range(self.length)))

@@ -1,7 +1,7 @@
 """Convolutions of images and the gradients of their filters, compiled for the CPU by numba.
 
-Torch's own take half as long again for the gradient of the filters, and several times as long on
-images of few positions, of one channel, or in double precision.
+Torch's own kernels take 1.5 times as long for the gradient of the filters, and several times as
+long on images with few positions, with one channel, or in double precision.
 
 Shapes: x [samples, height, width, inputs]; out and by_out [samples, rows, columns, outputs];
 filters [outputs / tile, taps, taps, inputs, tile], where a tile is `ROW_BYTES` of outputs; grid
@@ -16,25 +16,25 @@ from nodebench.ode.tile import add_tile
 from nodebench.ode.tile_size import ROW_BYTES, TILE_ROWS
 
 BAND_BYTES = 32768
-"""The bytes of an image that are taken at once, to stay in a core's first cache."""
+"""The bytes of an image that are processed at once, to stay in a core's L1 cache."""
 
 IMAGES_BYTES = 8192
-"""The bytes of whole images that are summed before sums go to memory: both factors stay there."""
+"""The bytes of whole images summed before sums are stored; both factors stay in the L1 cache."""
 
 
 @compiled
 def convolve(items, out, x, filters, summands, grid, least, rectified):
     """Fills the output of at least four samples; summands [any, rows, columns, outputs] are added.
 
-    Then no part of it is below `least`, and it is 0 where `rectified` is, which has the output's
-    shape or no samples.
+    The result is then clamped from below to `least`, and set to 0 where `rectified` is 0.
+    `rectified` has the output's shape, or no samples.
     """
     _, height, width, inputs = x.shape
     rows, columns, outputs = out.shape[1:]
     taps, tile = filters.shape[1], filters.shape[4]
     stride, padding = grid
     for first_sample in range(items[0], items[1], TILE_ROWS):
-        # Up to three samples are left in the end: they and their neighbours are four more.
+        # If fewer than four samples remain, the last four are computed, some of them again.
         n = min(first_sample, items[1] - TILE_ROWS)
         for row in range(rows):
             up, high = _seen(row * stride - padding, taps, height)
@@ -62,9 +62,9 @@ def convolve(items, out, x, filters, summands, grid, least, rectified):
 
 @compiled
 def pull_weights(items, by_weights, by_out, x, grid):
-    """Sets the gradient of a multiple of four inputs' filters, over all samples.
+    """Sets the gradient of some inputs' filters, over all samples.
 
-    It is [taps, taps, inputs, outputs].
+    It is [taps, taps, inputs, outputs]; the number of inputs is a multiple of four.
     """
     samples, height, width, inputs = x.shape
     rows, columns, outputs = by_out.shape[1:]
@@ -108,19 +108,19 @@ def _clamp(values, least):
 
 @compiled_part
 def _mask_gradients(gradients, rectified):
-    """Sets the gradients of what a ReLU made 0 to 0."""
+    """Sets gradients to 0 where a ReLU's output is 0."""
     for k in range(len(gradients)):
         gradients[k] = gradients.dtype.type(0) if rectified[k] <= 0 else gradients[k]
 
 
 @compiled_part
 def _seen(start, taps, size):
-    """The first of the taps from `start` on that lies within the image, and how many do."""
+    """The first tap from `start` that lies within the image, and the number of taps that do."""
     first = max(0, -start)
     return first, max(0, min(taps, size - start) - first)
 
 
 @compiled_part
 def _seeing(offset, stride, size, first, end):
-    """The outputs, of those from `first` to `end`, that see the image through a tap: a range."""
+    """The range of outputs from `first` to `end` that see the image through a tap."""
     return max(first, -(offset // stride)), min(end, (size - 1 - offset) // stride + 1)

@@ -1,4 +1,4 @@
-"""The layers of one place of a network: its norm, weight norm and activation."""
+"""The layers in one place of a network: its norm, weight norm and activation."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ ACTIVATION_LAYERS: dict[str, type[nn.Module]] = {
 class LayerFactory:
     """Makes the layers of one place: stem, residual blocks or ODE blocks.
 
-    `norm_word` is one of `vocabulary.NORM_WORDS`; None means no norm, as in a place without norms.
-    `space` is the number of dimensions in addition to batch and channels: 1 for text, 2 for images.
+    `norm_word` is one of `vocabulary.NORM_WORDS`; None means no norm. `space` is the number of
+    dimensions in addition to batch and channels: 1 for text, 2 for images.
     """
 
     norm_word: str | None = None

@@ -16,7 +16,7 @@ from nodebench.models.chains.operation import Operation, Output, Pulled
 
 
 class GroupNorm(nn.GroupNorm):
-    """`nn.GroupNorm`, compiled for images on the CPU whose channels lie side by side.
+    """`nn.GroupNorm`, compiled for channels-last images on the CPU.
 
     Shapes: [batch, channels, ...], as the input.
     """
@@ -47,7 +47,7 @@ class Normalization(Operation):
         self._scale, self._shift = (weight.detach().numpy() for weight in self.weights)
 
     def output(self, x: Any, _t: float, spare: Any = None) -> Output:
-        """The output; the input is kept, and [2, batch, groups] of means and inverse deviations."""
+        """The output; keeps the input, and means and inverse deviations [2, batch, groups]."""
         from nodebench.models.layers.norm_kernels import normalize  # numba takes a second
 
         out, statistics = array_for(x.shape, x, spare), array_for((2, len(x), self._groups), x)

@@ -1,8 +1,8 @@
 """Norms of images and their gradients, compiled for the CPU by numba.
 
-Torch's own group norm, of images whose channels lie side by side, goes through the few channels of
-a group one by one: over 64 channels of 6 x 6 in 32 groups it takes six times as long, and over 16
-channels of 32 x 32 in 16 groups its backward pass takes twenty times.
+On channels-last images, torch's own group norm goes through the few channels of a group one by one.
+It takes six times as long over 64 channels of 6 x 6 in 32 groups, and its backward pass takes
+twenty times as long over 16 channels of 32 x 32 in 16 groups.
 
 Shapes: x [samples, height, width, channels]; scale and shift [channels]; statistics, which are the
 mean and the inverse standard deviation of each group, [2, samples, groups].
@@ -19,7 +19,7 @@ from nodebench.ode.compiled import compiled
 
 @compiled
 def normalize(items, out, x, scale, shift, statistics, eps, least):
-    """Fills the output, no part of which is below `least`, and the statistics."""
+    """Fills the output, clamped from below to `least`, and the statistics."""
     samples, height, width, channels = x.shape
     positions = height * width
     flat = (samples, positions, channels)
@@ -62,7 +62,7 @@ def normalize(items, out, x, scale, shift, statistics, eps, least):
 
 @compiled
 def scale_channels(items, out, x, inverses, means, scale, shift, least):
-    """Fills the output, no part of which is below `least`, by statistics [channels]."""
+    """Fills the output, clamped from below to `least`, using statistics [channels]."""
     _, height, width, channels = x.shape
     slope, start, least = scale * inverses, np.empty(channels, x.dtype), x.dtype.type(least)
     for c in range(channels):
@@ -77,9 +77,9 @@ def scale_channels(items, out, x, inverses, means, scale, shift, least):
 
 @compiled
 def pull_normalize(items, by_x, by_parameters, by_out, x, scale, statistics, threshold):
-    """Fills dL/dx, and of each sample dL/dscale and dL/dshift [2, samples, channels].
+    """Fills dL/dx, and each sample's dL/dscale and dL/dshift [2, samples, channels].
 
-    dL/dx is 0 where x is at most the threshold; of NaN, nowhere.
+    dL/dx is 0 where x is at most the threshold; a threshold of NaN applies nowhere.
 
     With r = (x - mean) / deviation, dL/dx = (scale g - mean(scale g) - r mean(scale g r)) /
     deviation, where g = dL/dout: a linear function of g and x in each channel.

@@ -1,1 +1,1 @@
-"""Embedded Runge-Kutta methods whose steps are chosen here: one per batch or one per sample."""
+"""Embedded Runge-Kutta methods with our own step size control, per batch or per sample."""

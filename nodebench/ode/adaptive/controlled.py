@@ -1,9 +1,9 @@
-"""Solves by an embedded Runge-Kutta method, whose steps are chosen here.
+"""Solves by an embedded Runge-Kutta method, with our own step size control.
 
-A step is one for all samples, or each sample has its own: its own size, error and rejection. All
-samples take their steps in the same calls of f, each at its own time; one that has come to an
-output time waits there, with steps of size 0, until all have. A field of nodebench is then called
-for the others alone; any other field is called for the whole batch, which it may rely on.
+Either all samples share one step, or each sample has its own: its own size, error and rejection.
+All samples take their steps in the same calls of f, each at its own time. A sample that has reached
+an output time waits there, with steps of size 0, until all have. A field of nodebench is then
+called only for the others; any other field may rely on being called for the whole batch.
 
 The search for a step size is not differentiated: the gradient is that of the accepted steps.
 
@@ -31,7 +31,7 @@ from nodebench.ode.tableau import EMBEDDED
 from nodebench.spec.solver import Solver
 
 OnAccept: TypeAlias = Callable[[Tensor, Tensor, State, State], None]
-"""(t, signed step or 0, y, slope) before a step that is accepted, of one sample at least."""
+"""(t, signed step or 0, y, slope) before a step that at least one sample accepted."""
 
 
 def controlled(
@@ -43,13 +43,13 @@ def controlled(
     on_accept: OnAccept = ignored,
     steps: TensorSteps | None = None,
 ) -> list[State]:
-    """The solution at each of `times`, at which steps end; see `ControlledSolve`.
+    """The solution at each of `times`, where steps end exactly; see `ControlledSolve`.
 
-    An `on_counts` of f is told of the number of steps.
+    If f has `on_counts`, it is called with the step counts.
 
     Raises:
         StepUnderflow: the error control asked for steps below the resolution of time.
-        Diverged: f is not finite, however small a step.
+        Diverged: f is not finite, however small the step.
     """
     solve = ControlledSolve(f, solver, times, norm, on_accept, steps)
     at = solve.start(y0)
@@ -64,7 +64,7 @@ def controlled(
 
 @dataclass(frozen=True)
 class _At:
-    """Where a solve is: times, states and slopes; the next step's size; the last error."""
+    """The current point of a solve: times, states, slopes, the next step size, the last error."""
 
     t: Tensor
     y: State
@@ -73,14 +73,14 @@ class _At:
     error: Tensor
 
     def of(self, rows: Tensor) -> _At:
-        """Some samples alone."""
+        """The same for a subset of the samples."""
         return _At(
             self.t[rows], _rows(self.y, rows), _rows(self.slope, rows), self.h[rows],
             self.error[rows],
         )  # fmt: skip
 
     def with_rows(self, rows: Tensor, new: _At) -> _At:
-        """The same with other values for some samples."""
+        """A copy with new values for a subset of the samples."""
 
         def put(old: Tensor, part: Tensor) -> Tensor:
             return old.index_copy(0, rows, part)
@@ -96,10 +96,10 @@ def _rows(state: State, rows: Tensor) -> State:
 
 
 class ControlledSolve:
-    """One solve: its field and settings, and how many steps it took. `on_accept` is told of each.
+    """One solve: its field, its settings and its step counts.
 
-    `norm` measures the errors of a step for the whole batch. `steps` are computed in torch, unless
-    something else computes them.
+    `on_accept` is called for each accepted step. `norm` measures the errors of a step for the whole
+    batch. `steps` computes the steps, by default in torch.
     """
 
     def __init__(
@@ -118,11 +118,11 @@ class ControlledSolve:
         self.steps = steps or TensorSteps(EMBEDDED[solver.method], self.extent)
         self.controller = Controller(solver.step_control, solver.order)
         self.accepted, self.tried = torch.zeros(()), torch.zeros(())
-        self._is_finite = True  # the last step that was rejected
+        self._is_finite = True  # whether the last rejected step was finite
         self._takes_rows = solver.by_sample and getattr(f, "takes_rows", False)
 
     def start(self, y: State) -> _At:
-        """The first slope, and a first step's size."""
+        """The start of a solve, with the first slope and the size of the first step."""
         t = self.extent.number(self.first, y)
         _, slope = self.steps.start(self.f, self.first, y)
         h = first_size(self.f, t, y, slope, self.solver, self.extent, self.sign)
@@ -130,7 +130,7 @@ class ControlledSolve:
         return _At(t, y, slope, h, torch.ones_like(t))
 
     def reach(self, end: float, at: _At) -> _At:
-        """Steps until all samples are at `end`."""
+        """Takes steps until all samples have reached `end`."""
         while True:
             there = at.t == end
             count = int(there.sum())
@@ -147,9 +147,9 @@ class ControlledSolve:
             at = at.with_rows(rows, moved)
 
     def _step(self, end: float, at: _At, whole: tuple[_At, Tensor] | None) -> tuple[_At, Tensor]:
-        """One step, and which were accepted; `at` may be some samples of a `whole`."""
+        """Takes one step, and returns where it was accepted; `at` may be a subset of `whole`."""
         left = (end - at.t).abs()
-        h = torch.minimum(at.h, left)  # 0 of those that are there
+        h = torch.minimum(at.h, left)  # 0 for samples that have arrived
         after, slopes = self.steps.tried(self.f, at.t, self.sign * h, at.y, at.slope)
         error = self._error(h, at.y, after, slopes)
         accepted = (error <= 1) & (left > 0)
@@ -168,7 +168,7 @@ class ControlledSolve:
         if not any_accepted:
             return sized, accepted
         signed = torch.where(accepted, self.sign * h, 0.0)
-        if torch.is_grad_enabled() and not is_finite:  # whose zero gradients would not be zero
+        if torch.is_grad_enabled() and not is_finite:  # NaN times a gradient of 0 is not 0
             after, slopes = self.steps.tried(self.f, at.t, signed, at.y, at.slope)
         self._note(at, signed, whole)
         moved = replace(
@@ -181,7 +181,7 @@ class ControlledSolve:
 
     @torch.no_grad()
     def _error(self, h: Tensor, before: State, after: State, slopes: Sequence[State]) -> Tensor:
-        """The norm of a step's error, as a share of the tolerance; of a step of size 0, 0."""
+        """The norm of a step's error relative to the tolerance; 0 for a step of size 0."""
         rtol, atol = self.solver.tolerances
         errors = self.steps.error(h, slopes)
         shares = tuple(
@@ -191,7 +191,7 @@ class ControlledSolve:
         return torch.where(h > 0, self.extent.size(shares).double(), 0.0)
 
     def _note(self, at: _At, signed: Tensor, whole: tuple[_At, Tensor] | None) -> None:
-        """Tells of a step; of samples that stand still, as one of size 0."""
+        """Reports a step to `on_accept`, with size 0 for samples that are waiting."""
         if whole is None:
             self._on_accept(at.t, signed, at.y, at.slope)
             return
@@ -200,7 +200,7 @@ class ControlledSolve:
         self._on_accept(of_all.t, steps, of_all.y, of_all.slope)
 
     def counts(self) -> StepCounts:
-        """Of the solve so far."""
+        """The step counts of the solve so far."""
         rejected = self.tried - self.accepted
         stages = self.solver.stages
         assert stages is not None
@@ -210,7 +210,10 @@ class ControlledSolve:
 
 
 def failure(h: Tensor, *, is_finite: bool) -> Diverged | StepUnderflow:
-    """Why steps cannot go on: those of the samples that are stuck, after one that was rejected."""
+    """The error that ends a solve whose samples are stuck.
+
+    `h` are their step sizes, and `is_finite` is whether the last rejected step was finite.
+    """
     if not (is_finite and h.isfinite().all()):
         return Diverged("f is not finite, however small a step")
     of = f" of {len(h)} samples" if h.dim() and len(h) > 1 else ""

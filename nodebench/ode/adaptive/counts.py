@@ -10,11 +10,11 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class StepCounts:
-    """Steps that a solve accepted and rejected: with steps per sample, means over these.
+    """The steps that a solve accepted and rejected; with steps per sample, means over samples.
 
-    `of_samples` are then the evaluations that each sample's own solve needed, of shape [batch]: 2
-    to begin, and one less than the method's stages for each step that it tried. A sample that is
-    done needs no more, though f may be called for others.
+    With steps per sample, `of_samples` [batch] holds the evaluations that each sample's own solve
+    needed: 2 at the start, and the method's stages minus one for each step tried. A sample that is
+    done needs no more, even if f is still called for others.
     """
 
     accepted: float
@@ -23,7 +23,7 @@ class StepCounts:
 
 
 def total(solves: Sequence[StepCounts]) -> StepCounts | None:
-    """The counts of several solves of one batch, one after the other; None of none."""
+    """The total counts of consecutive solves of one batch; None if there are none."""
     if not solves:
         return None
     parts = [solve.of_samples for solve in solves]
@@ -37,7 +37,7 @@ def total(solves: Sequence[StepCounts]) -> StepCounts | None:
 
 
 def with_counts(sums: Mapping[str, float], counts: StepCounts) -> dict[str, float]:
-    """Sums over batches, and one more batch. Those of samples are left out if a batch has none."""
+    """The sums with one more batch. Sums over samples are dropped if any batch lacks them."""
     found = {name: sums.get(name, 0.0) for name in ("batches", "accepted", "rejected")}
     found["batches"] += 1
     found["accepted"] += counts.accepted
@@ -52,10 +52,10 @@ def with_counts(sums: Mapping[str, float], counts: StepCounts) -> dict[str, floa
 
 
 def measures(sums: Mapping[str, float]) -> dict[str, float]:
-    """What a row of an epoch, or of an evaluated point, says of steps; nothing of no solves.
+    """The step counts for an epoch's or evaluation point's row; empty without adaptive solves.
 
-    Steps are per forward pass, summed over ODE blocks. With steps per sample there are
-    also the least, mean and greatest evaluations that a sample needed.
+    Steps are per forward pass, summed over ODE blocks. With steps per sample there are also the
+    minimum, mean and maximum of the evaluations that a sample needed.
     """
     if not sums:
         return {}

@@ -1,7 +1,7 @@
-"""What a step is of: all samples together, or each sample alone.
+"""The extent of a step: the whole batch or a single sample.
 
-Times, step sizes and errors are tensors without dimensions in the one case, and of shape [batch] in
-the other; the rest of a solve is the same.
+Times, step sizes and errors are scalar tensors in the first case, and have shape [batch] in the
+second; the rest of a solve is the same.
 """
 
 from __future__ import annotations
@@ -16,41 +16,41 @@ from nodebench.ode.fixed import State
 
 
 class Extent(Protocol):
-    """What times, step sizes and errors are of."""
+    """Whether times, step sizes and errors belong to the batch or to each sample."""
 
     def number(self, value: float, state: State) -> Tensor:
-        """A time or size in float64, the same for all."""
+        """A time or step size in float64, the same for all samples."""
 
     def size(self, state: State) -> Tensor:
         """The norm of a state, or of its errors."""
 
     def over(self, number: Tensor, part: Tensor) -> Tensor:
-        """A time or size in the type of a tensor of the state, and in a shape that fits it."""
+        """A time or step size with the type of a tensor of the state, and a shape that fits it."""
 
 
 class WholeBatch:
-    """One number for all samples. The norm is the largest root mean square among tensors."""
+    """One number for all samples. The default norm is the largest root mean square of a tensor."""
 
     def __init__(self, norm: Callable[[State], Tensor] | None):
         self._norm = norm
 
     def number(self, value: float, state: State) -> Tensor:
-        """Without dimensions."""
+        """A scalar tensor."""
         return state[0].new_full((), value, dtype=torch.float64)
 
     def size(self, state: State) -> Tensor:
-        """Without dimensions."""
+        """A scalar tensor."""
         if self._norm is not None:
             return self._norm(state)
         return torch.stack([part.square().mean().sqrt() for part in state]).max()
 
     def over(self, number: Tensor, part: Tensor) -> Tensor:
-        """Without dimensions."""
+        """A scalar tensor."""
         return number.to(part.dtype)
 
 
 class EachSample:
-    """A number for each sample, by the first dimension. The norm is its root mean square."""
+    """One number per sample. The norm is a sample's largest root mean square among the tensors."""
 
     def number(self, value: float, state: State) -> Tensor:
         """Of shape [batch]."""

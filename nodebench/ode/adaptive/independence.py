@@ -1,4 +1,4 @@
-"""Whether each sample's slope is its own, at a time of its own, as a step of its own needs it."""
+"""Checks that f treats each sample independently, at its own time, as steps per sample require."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ CURE = "take one step per batch (`control.step: batch`)"
 
 
 def require_independent(f: nn.Module, t: float, y: Tensor) -> None:
-    """Refuses an f that cannot be asked for each sample at a time of its own.
+    """Rejects an f that cannot be evaluated for each sample at its own time.
 
-    It is called with a time of shape [batch, 1, ...], and with other states in the place of all but
-    the first sample's. Neither buffers nor the stream of random numbers are moved on, and nothing
-    is counted.
+    f is called with a time of shape [batch, 1, ...], and again with other states for all samples
+    but the first. Buffers and the random number generator keep their state, and the evaluations are
+    not counted.
 
     Raises:
-        FieldError: if it fails, gives something else than with one time, or mixes samples.
+        FieldError: if f fails, differs from its value for a single time, or mixes samples.
     """
     if any(isinstance(part, _BatchNorm) and part.training for part in f.modules()):
         raise FieldError(

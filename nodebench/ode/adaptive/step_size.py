@@ -1,4 +1,4 @@
-"""The first step's size, and that of each next one."""
+"""The size of the first step, and of each following one."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from nodebench.spec.solver import Control, Solver
 from nodebench.spec.vocabulary import CONTROLLERS
 
 SMALLEST_ERROR = 1e-4
-"""What a proportional part remembers of a smaller error (Hairer, Nørsett, Wanner's dopri5.f)."""
+"""The smallest error that a proportional part remembers (Hairer, Nørsett, Wanner's dopri5.f)."""
 
 
 class Controller:
-    """By how much a step of some error is multiplied for the next one.
+    """Computes the factor from one step size to the next, given the step's error.
 
-    After a rejected step, the error before it has no part. The `i` controller does not shrink an
-    accepted step, as torchdiffeq's does not.
+    The factor after a rejected step does not use the previous error. Like torchdiffeq's, the `i`
+    controller does not shrink an accepted step.
 
     Source: Hairer, Nørsett, Wanner 1993, II.4; Gustafsson 1991; Söderlind 2002.
     """
@@ -28,9 +28,9 @@ class Controller:
         self._integral, self._proportional, _ = CONTROLLERS[control.controller]
 
     def factor(self, error: Tensor, before: Tensor, accepted: Tensor) -> Tensor:
-        """The factor, from errors as shares of the tolerance; of one that is not finite, the least.
+        """The factor, from errors relative to the tolerance; minimal if `error` is not finite.
 
-        `before` is the error of the step accepted before this one, 1 if there is none.
+        `before` is the error of the previous accepted step, 1 if there is none.
         """
         control, order = self._control, self._order
         taken = error ** (-(self._integral + self._proportional) / order)
@@ -43,7 +43,7 @@ class Controller:
         return torch.where(error.isfinite(), found, control.min_factor)
 
     def remembered(self, error: Tensor, before: Tensor, accepted: Tensor) -> Tensor:
-        """What stands for the error before, at the next step."""
+        """The value of `before` for the next step."""
         if not self._proportional:
             return before
         return torch.where(accepted, error.clamp(min=SMALLEST_ERROR), before)
@@ -53,7 +53,7 @@ class Controller:
 def first_size(
     f: RightHandSide, t: Tensor, y: State, slope: State, solver: Solver, extent: Extent, sign: int
 ) -> Tensor:
-    """A first step's size, positive, from one more evaluation.
+    """The size of the first step, positive, at the cost of one more evaluation.
 
     Source: Hairer, Nørsett, Wanner 1993, II.4, as in torchdiffeq.
     """

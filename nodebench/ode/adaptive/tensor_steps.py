@@ -1,4 +1,4 @@
-"""Steps of embedded Runge-Kutta methods whose time and size are tensors, as those of samples."""
+"""Embedded Runge-Kutta steps whose time and size are tensors, for instance one per sample."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nodebench.ode.tableau import EmbeddedTableau
 
 
 class TensorSteps(Stepper):
-    """Carries y and a slope, as `EmbeddedRungeKutta` does; a step of size 0 leaves both."""
+    """Carries y and a slope, as `EmbeddedRungeKutta` does; a step of size 0 changes neither."""
 
     def __init__(self, tableau: EmbeddedTableau, extent: Extent):
         self.tableau, self.extent = tableau, extent
@@ -23,7 +23,7 @@ class TensorSteps(Stepper):
         return y, f(self.extent.over(self.extent.number(t, y), y[0]), y)
 
     def step(self, f: RightHandSide, t: float | Tensor, h: float | Tensor, carry: Carry) -> Carry:
-        """Y + h sum_i b_i k_i and the last slope, of those whose step is not 0."""
+        """Returns y + h sum_i b_i k_i, and the last slope, or the old one where h is 0."""
         assert isinstance(t, Tensor) and isinstance(h, Tensor)
         y, slope = carry
         after, slopes = self.tried(f, t, h, y, slope)
@@ -32,7 +32,7 @@ class TensorSteps(Stepper):
     def tried(
         self, f: RightHandSide, t: Tensor, h: Tensor, y: State, slope: State, /
     ) -> tuple[State, list[State]]:
-        """Y + h sum_i b_i k_i, and all slopes."""
+        """Returns y + h sum_i b_i k_i, and all slopes."""
         tableau, slopes = self.tableau, [slope]
         for a, c in zip(tableau.a[1:], tableau.c[1:], strict=True):
             time = self.extent.over(t + c * h, y[0])
@@ -45,7 +45,7 @@ class TensorSteps(Stepper):
         return tuple(self.extent.over(h, x) * x for x in weighed)
 
     def chosen(self, which: Tensor, one: State, other: State) -> State:
-        """Of each sample, the one state or the other."""
+        """Selects, for each sample, `one` state where `which` is true, otherwise the `other`."""
         if not which.dim():
             return one if which else other
         masks = [which.view(-1, *(1,) * (x.dim() - 1)) for x in one]
@@ -59,7 +59,7 @@ class TensorSteps(Stepper):
 
 
 def _weighed(weights: Sequence[float], slopes: Sequence[State]) -> State:
-    """The sum of weighed slopes, component by component."""
+    """The weighted sum of slopes, component by component."""
     used = [(w, k) for w, k in zip(weights, slopes, strict=True) if w]
     (weight, first), *others = used
     total = tuple(weight * part for part in first)

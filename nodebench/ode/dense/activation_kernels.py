@@ -1,4 +1,4 @@
-"""Activations and their gradients, compiled for the CPU by numba, in forms that are vectorised."""
+"""Activations and their gradients, compiled for the CPU by numba, in vectorisable forms."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numba.extending import overload
 from nodebench.ode.compiled import compiled, compiled_part
 
 BLOCK = 64
-"""Samples in a block: a layer of a hundred units fits the first cache."""
+"""Samples in a block: a layer of a hundred units fits into the L1 cache."""
 
 RELU, LEAKY_RELU, SIGMOID, TANH, SOFTPLUS, ELU, SILU = range(7)
 
@@ -19,12 +19,12 @@ LEAK = 0.01
 """The slope of leaky ReLU below zero, torch's default."""
 
 LINEAR_FROM = 20
-"""Softplus is the identity above it, as torch's."""
+"""Softplus is the identity above this value, as in torch."""
 
 ZERO, HALF, ONE, TWO = (np.float32(each) for each in (0, 0.5, 1, 2))
-LARGEST = np.float32(87)  # exp of it is near float32's largest number
+LARGEST = np.float32(87)  # its exponential is near float32's largest number
 LOG2_E = np.float32(1 / math.log(2))
-LN_2_HIGH = np.float32(0.693359375)  # whose product with a small integer is exact
+LN_2_HIGH = np.float32(0.693359375)  # its product with a small integer is exact
 LN_2_LOW = np.float32(math.log(2) - 0.693359375)
 F2, F3, F4, F5, F6, F7 = (np.float32(1 / math.factorial(k)) for k in range(2, 8))
 O3, O5, O7, O9, O11, O13, O15 = (np.float32(1 / k) for k in range(3, 17, 2))
@@ -33,7 +33,7 @@ O3, O5, O7, O9, O11, O13, O15 = (np.float32(1 / k) for k in range(3, 17, 2))
 @compiled_part
 def power_and_rest(x):
     """2^n and exp(r) - 1 in float32, where x = n ln 2 + r, |r| <= ln(2)/2, by exp's series."""
-    x = LARGEST if x > LARGEST else x  # in this order nan stays
+    x = LARGEST if x > LARGEST else x  # this order preserves NaN
     x = -LARGEST if x < -LARGEST else x
     n = np.floor(x * LOG2_E + HALF)
     r = x - n * LN_2_HIGH - n * LN_2_LOW
@@ -44,21 +44,21 @@ def power_and_rest(x):
 
 @compiled_part
 def exp(x):
-    """The exponential of |x| <= 87 in float32, to 2 units in the last place; loops vectorise it."""
+    """The exponential of |x| <= 87 in float32, to 2 units in the last place, vectorisable."""
     power, rest = power_and_rest(x)
     return power * rest + power
 
 
 @compiled_part
 def expm1(x):
-    """The exponential less 1, likewise."""
+    """The exponential minus 1, in the same way."""
     power, rest = power_and_rest(x)
     return power * rest + (power - ONE)
 
 
 @compiled_part
 def log1p(x):
-    """log(1 + x) of 0 <= x <= 1, likewise: 2 artanh(s), s = x / (2 + x), by its series."""
+    """log(1 + x) for 0 <= x <= 1, in the same way: the series of 2 artanh(s), s = x / (2 + x)."""
     s = x / (TWO + x)
     q = s * s
     rest = q * (O3 + q * (O5 + q * (O7 + q * (O9 + q * (O11 + q * (O13 + q * O15))))))
@@ -117,10 +117,9 @@ def _exp_less_one(x):
 
 @compiled
 def activate(out, at, x, row, units, kind, derivatives):
-    """Out = the activation of x [units, 1, BLOCK]: two arrays, so that loops are vectorised.
+    """Writes the activation of x [units, 1, BLOCK] to out: two arrays, to vectorise loops.
 
-    An activation whose derivative does not follow from its output leaves it in the rows from
-    `derivatives`.
+    If the derivative does not follow from the output, it is stored in the rows from `derivatives`.
     """
     zero, one, leak = x.dtype.type(0), x.dtype.type(1), x.dtype.type(LEAK)
     linear, largest = x.dtype.type(LINEAR_FROM), x.dtype.type(LARGEST)
@@ -153,7 +152,7 @@ def activate(out, at, x, row, units, kind, derivatives):
 
 @compiled
 def pull_activation(g, x, at, row, units, kind, derivatives):
-    """G times the activation's derivative, in place, from its output x or from the derivative."""
+    """Multiplies g by the activation's derivative, from its output x or the stored derivative."""
     zero, one, leak = x.dtype.type(0), x.dtype.type(1), x.dtype.type(LEAK)
     linear = x.dtype.type(LINEAR_FROM)
     for i in range(row, row + units):

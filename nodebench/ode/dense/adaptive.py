@@ -1,6 +1,6 @@
-"""Solves of dense fields by embedded Runge-Kutta methods, whose steps are chosen in compiled code.
+"""Solves of dense fields by embedded Runge-Kutta methods, with compiled step size control.
 
-A step is one for the whole batch; its size follows as in `ode/adaptive`. The search for it is not
+The whole batch shares each step; its size is chosen as in `ode/adaptive`. The search for it is not
 differentiated: the gradient is that of the accepted steps.
 """
 
@@ -26,11 +26,11 @@ from nodebench.spec.solver import Solver
 from nodebench.spec.vocabulary import CONTROLLERS
 
 CHUNK = 16
-"""Steps whose layers are kept in one array; tries between two looks at the limits of a trial."""
+"""Steps whose layers are kept in one array; steps tried between two checks of a trial's limits."""
 
 
 class ControlledSteps:
-    """The steps of an adaptive solve of a field from times[0] over all other times."""
+    """The steps of an adaptive solve of a field, from times[0] through all other times."""
 
     tableau: Tableau
 
@@ -53,14 +53,14 @@ class ControlledSteps:
 
         Raises:
             StepUnderflow: the error control asked for steps below the resolution of time.
-            Diverged: the field is not finite, however small a step.
-            TrialFailure: a limit of the trial.
+            Diverged: the field is not finite, however small the step.
+            TrialFailure: a limit of the trial was exceeded.
         """
         network = of_seed(network, 0)
-        at = (y[0].copy(), np.empty_like(y[0]))  # the state and slope, moved on by each step
+        at = (y[0].copy(), np.empty_like(y[0]))  # the state and slope, updated by each step
         size = first_step(self._way, at, network)
         self._f.on_evaluations(2)
-        # The time, the next step's size, the error remembered, and that of the last step rejected.
+        # The time, the next step size, the remembered error, the error of the last rejected step.
         clock = np.array([self._times[0], size, 1.0, 0.0])
         sizes, outputs, kept, states = list[Floats](), list[int](), list[Tensor](), list[Floats]()
         rejected = 0
@@ -87,7 +87,7 @@ class ControlledSteps:
     def _try(
         self, clock: Floats, end: float, at: tuple[Floats, Floats], layers: Floats, network: Layers
     ) -> tuple[Floats, int]:
-        """The sizes of the steps accepted, and how many were tried."""
+        """The sizes of the accepted steps, and the number of steps tried."""
         sizes, scheme = np.zeros(CHUNK), scheme_of(self.tableau)
         accepted, tried, is_stuck = try_steps(
             clock, end, self._way, at, layers[0], sizes, network, scheme

@@ -1,4 +1,4 @@
-"""The choice of step sizes of embedded Runge-Kutta methods, compiled for the CPU by numba."""
+"""Step size control of embedded Runge-Kutta methods, compiled for the CPU by numba."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from nodebench.ode.dense.solve_kernels import START, copy, copy_back, evaluate_f
 
 @compiled
 def first_step(way, at, network):
-    """A first step's size, as `step_size.first_size`; fills the first slope."""
+    """The size of the first step, as in `step_size.first_size`; fills the first slope."""
     y, slope = at
     output = network.starts[-2]
     values = np.zeros((network.rows, 1, BLOCK), y.dtype)
@@ -42,7 +42,7 @@ def first_step(way, at, network):
 
 @compiled_part
 def scaled_size(x, y, way):
-    """The root mean square of x as a share of the tolerance at y."""
+    """The root mean square of x relative to the tolerance at y."""
     total = 0.0
     for block in range(len(x)):
         for i in range(way.dim):
@@ -54,9 +54,9 @@ def scaled_size(x, y, way):
 
 @compiled
 def try_steps(clock, end, way, at, layers, sizes, network, scheme):
-    """Tries as many steps as there is room for `sizes`, until `end`.
+    """Tries at most as many steps as `sizes` has room for, until `end`.
 
-    Returns how many were accepted and tried, and whether the solve cannot go on.
+    Returns the numbers of accepted and of tried steps, and whether the solve is stuck.
     """
     y, slope = at
     after, raw = np.zeros_like(y), np.zeros((layers.shape[2], 1, BLOCK), y.dtype)
@@ -73,7 +73,7 @@ def try_steps(clock, end, way, at, layers, sizes, network, scheme):
             values = layers[block, accepted % layers.shape[1]]
             for i in range(len(values)):
                 for j in range(BLOCK):
-                    values[i, 0, j] = 0  # the first slope has no evaluation here
+                    values[i, 0, j] = 0  # the first slope is not evaluated here
             copy(values, slope[block], output, START)
             take_step(network, values, START, raw, y[block], way.sign * h, scheme)
             copy_back(after[block], raw, START, START)
@@ -102,7 +102,7 @@ def try_steps(clock, end, way, at, layers, sizes, network, scheme):
 
 @compiled_part
 def squared_error(values, y, after, h, network, scheme, way, samples):
-    """The sum of squares of a step's errors as shares of the tolerance, of some samples."""
+    """The sum of a step's squared errors relative to the tolerance, over a block's samples."""
     output, total = network.starts[-2], 0.0
     for i in range(way.dim):
         for j in range(samples):
@@ -116,7 +116,7 @@ def squared_error(values, y, after, h, network, scheme, way, samples):
 
 @compiled_part
 def factor(error, before, way):
-    """What a step's size is multiplied by, as `Controller.factor`."""
+    """The factor from one step size to the next, as in `Controller.factor`."""
     least = way.least
     if not math.isfinite(error):
         return least

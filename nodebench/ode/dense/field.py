@@ -1,4 +1,4 @@
-"""Fields of dense layers: what of them a compiled solve can take."""
+"""Fields of dense layers, and the conditions for a compiled solve of them."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ COMPILED_ACTIVATIONS: tuple[type[nn.Module], ...] = (
     *(nn.ReLU, nn.LeakyReLU, nn.Sigmoid, nn.Tanh),
     *(nn.Softplus, nn.ELU, nn.SiLU),
 )
-"""Those that are compiled, in the order of their numbers in `activation_kernels.py`."""
+"""The compiled activations, in the order of their numbers in `activation_kernels.py`."""
 
 
 class DenseField(Field):
-    """f(t, y) = g(y), where g is linear layers with one activation between each two of them.
+    """f(t, y) = g(y), where g is linear layers with the same activation between them.
 
     Shapes: y [batch, dim] -> [batch, dim].
     """
@@ -39,16 +39,16 @@ class DenseField(Field):
         return out
 
     def series(self, _t: float | Tensor, _rate: float, /) -> Series | None:
-        """By the rules of all layers."""
+        """The series, by the rules of all layers."""
         return series_of_sequence(self.g) if runs_as(self, DenseField) else None
 
     def whole_solve(self, y0: Tensor, /) -> WholeSolve | None:
-        """In compiled code."""
+        """A compiled solve, or None if the field is not compiled for this state."""
         return _WholeDenseSolve(self) if is_compiled(self, y0) else None
 
 
 class LinearMap(Protocol):
-    """A parametrization that makes a layer's weight or bias of its parameter by a linear map.
+    """A parametrization that computes a layer's weight or bias by a linear map of its parameter.
 
     Both have seeds as their first dimension.
     """
@@ -57,7 +57,7 @@ class LinearMap(Protocol):
         """Writes the weight or bias into zeros of its shape."""
 
     def pull(self, by_made: Floats) -> Floats:
-        """The gradient of the parameter, from that of what is made of it."""
+        """The gradient of the parameter, from that of the weight or bias."""
 
 
 def is_dense(g: nn.Sequential) -> bool:
@@ -79,7 +79,7 @@ def _has_compiled_settings(activation: nn.Module) -> bool:
 
 
 def is_compiled(field: nn.Module, y: Tensor) -> bool:
-    """Whether a solve from this state is: on the CPU, in float32 or float64."""
+    """Whether a solve from this state is compiled: on the CPU, in float32 or float64."""
     return (
         isinstance(field, DenseField)
         and y.dim() == 2

@@ -1,6 +1,6 @@
 """Packs a dense field's parameters into the rows that compiled solves read, and unpacks gradients.
 
-In NumPy, because a step takes dozens of views, and NumPy's cost a fifth of torch's.
+It uses NumPy, because a step takes dozens of views, and those of NumPy cost a fifth of torch's.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from nodebench.ode.tile_size import TILE_ROWS
 
 
 class Places(NamedTuple):
-    """Where layers lie in their rows, each size padded to whole `TILE_ROWS`: see `Layers`."""
+    """The offsets of layers in rows, sizes padded to multiples of `TILE_ROWS`: see `Layers`."""
 
     units: tuple[int, ...]
-    """Of the first layer's input, and of each layer's output."""
+    """The units of the first layer's input, and of each layer's output."""
 
     starts: Floats
     places: Floats
@@ -31,29 +31,29 @@ class Places(NamedTuple):
 
 @cache
 def places_of(sizes: tuple[int, ...]) -> Places:
-    """The places of layers with so many units, unpadded: the first input's, and each output's."""
+    """The places of layers with these unpadded units: of the first input, and of each output."""
     units = tuple(padded(size) for size in sizes)
     squares = [a * b for a, b in itertools.pairwise(units)]
     return Places(units, np.cumsum([0, *units]), np.cumsum([0, *squares]))
 
 
 def padded(size: int) -> int:
-    """The next whole number of `TILE_ROWS`."""
+    """A size, rounded up to a multiple of `TILE_ROWS`."""
     return size + -size % TILE_ROWS
 
 
 class DenseLayers:
     """A field's layer sizes, the map behind each parameter, and the number of its activation.
 
-    `maps` holds, for each layer's weight and then its bias, the map that makes it, or None if it is
-    the parameter itself. Parameters and gradients have seeds as their first dimension.
+    `maps` holds, for each layer's weight and then its bias, the map that computes it, or None if it
+    is the parameter itself. Parameters and gradients have seeds as their first dimension.
     """
 
     def __init__(self, sizes: tuple[int, ...], maps: Sequence[LinearMap | None], activation: int):
         self.sizes, self.maps, self.activation = sizes, maps, activation
 
     def in_rows(self, parameters: Sequence[Floats]) -> Layers:
-        """Weights and biases as compiled solves read them."""
+        """Weights and biases in the form that compiled solves read."""
         units, starts, places = places_of(self.sizes)
         seeds, dtype = len(parameters[0]), parameters[0].dtype
         weights, transposed = np.zeros((2, seeds, places[-1]), dtype)
@@ -98,7 +98,7 @@ def dense_layers(field: DenseField) -> tuple[DenseLayers, list[Tensor]]:
 
 
 def _made_of(layer: nn.Linear) -> Iterator[tuple[Tensor, LinearMap | None]]:
-    """Of a layer's weight and bias, the parameter and the map that makes it of that."""
+    """For a layer's weight and for its bias: the parameter, and the map that computes it."""
     for name in ("weight", "bias"):
         made_by: Any = getattr(getattr(layer, "parametrizations", None), name, ())
         if len(made_by) == 1 and hasattr(made_by[0], "pull"):

@@ -1,4 +1,4 @@
-"""What compiled solves are given: layers, a tableau, where gradients go, how steps are chosen."""
+"""The arguments of compiled solves: layers, a tableau, gradient arrays, step size control."""
 
 from __future__ import annotations
 
@@ -10,35 +10,36 @@ Floats = NDArray[Any]
 
 
 class Layers(NamedTuple):
-    """Dense layers, whose parameters are in a row, or in one for each seed.
+    """Dense layers, whose parameters are in one row, or in one row per seed.
 
     Among the values of all layers, a layer's inputs are the rows from `starts[layer]`, and its
-    outputs are the inputs of the next one.
+    outputs are the next layer's inputs.
     """
 
     weights: Floats
-    """Of each layer, [outputs, inputs] from `places[layer]`."""
+    """Each layer's weights [outputs, inputs], from `places[layer]`."""
 
     transposed: Floats
     """The same, transposed."""
 
     biases: Floats
-    """Of each layer, from `starts[layer + 1]`."""
+    """Each layer's biases, from `starts[layer + 1]`."""
 
     starts: Floats
     places: Floats
     rows: int
-    """Of the values: all units, and each hidden unit's derivative if it is kept."""
+    """The number of rows of values: all units, and each hidden unit's derivative if it is kept."""
 
     kind: int
     """The activation between layers."""
 
 
 class Scheme(NamedTuple):
-    """A tableau, whose `e` is empty if it is not an embedded one.
+    """A tableau in arrays; `e` is empty if it is not an embedded one.
 
-    `first` is the first stage that a step evaluates: 0, or 1 of embedded methods, whose step takes
-    the slope at its start from the step before. `together` are the steps of a group.
+    `first` is the first stage that a step evaluates: 0, or 1 for embedded methods, which take the
+    slope at the start of a step from the previous one. `together` is the number of steps in a
+    group.
     """
 
     a: Floats
@@ -61,7 +62,7 @@ class LossGradients(NamedTuple):
 
 
 class Way(NamedTuple):
-    """What steps of an adaptive solve follow: tolerances, a controller's exponents and bounds."""
+    """The settings of an adaptive solve: tolerances, and a controller's exponents and bounds."""
 
     sign: float
     """1 or -1: the direction of time."""

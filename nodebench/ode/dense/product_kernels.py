@@ -1,6 +1,6 @@
 """Products of weights with the values of a block of samples, compiled for the CPU by numba.
 
-Sizes are whole numbers of `TILE_ROWS`, to which layers are padded.
+Sizes are multiples of `TILE_ROWS`, to which layers are padded.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from nodebench.ode.tile_size import ROW_BYTES, TILE_ROWS
 
 @compiled_part
 def multiply(out, to, start, weights, place, shape, x, of):
-    """Out = start + W x, from the row and column `to` and `of`.
+    """Computes out = start + W x, where out starts at (row, column) `to`, and x at `of`.
 
-    `start` is (an array, the place of the first row's value, the distance to the next row's).
+    `start` is (an array, the index of the first row's value, the stride between rows).
     """
     outputs, inputs = shape
     values, first, distance = start
@@ -34,7 +34,7 @@ def multiply(out, to, start, weights, place, shape, x, of):
 
 @compiled_part
 def add_outer(by_weights, place, shape, g, row, x, x_row, columns):
-    """dL/dW += g x', over so many columns: four rows of g by two of x at a time."""
+    """dL/dW += g x', over the first `columns`: four rows of g by two of x at a time."""
     outputs, inputs = shape
     zero = g.dtype.type(0)
     for i in range(row, row + outputs, 4):

@@ -1,9 +1,9 @@
 """Solves of dense fields as one operation of autograd, whose two passes are compiled.
 
-A solve keeps the state at the start of each step; the backward pass evaluates the layers of a step
-again. The gradient is backprop's, to rounding.
+A solve keeps the values of all layers at each evaluation for the backward pass. The gradient is
+backprop's, up to rounding.
 
-Tensors have the seeds of a pack as their first dimension, of size 1 for a trial alone: states
+Tensors have the seeds of a pack as their first dimension, of size 1 for a single trial: states
 [seeds, batch, dim], weights [seeds, outputs, inputs], biases [seeds, outputs].
 """
 
@@ -34,15 +34,14 @@ from nodebench.ode.dense.solve_kernels import (
 from nodebench.ode.tableau import EmbeddedTableau, Tableau
 
 PIECE_BYTES = 32 << 20
-"""The most memory that the C library keeps in one piece for the next solve (`machine.py`)."""
+"""The largest block of memory that the C library keeps for the next solve (`machine.py`)."""
 
 
 class Taken(NamedTuple):
     """The steps of a solve: their signed sizes, and the states at output times.
 
-    `outputs` has of each step the number of the output time that it reaches, or -1, and `kept` is
-    what the backward pass takes: the values of all layers at each evaluation, in pieces of some
-    seeds.
+    `outputs` holds for each step the index of the output time that it reaches, or -1. `kept` holds
+    the values of all layers at each evaluation for the backward pass, in pieces of several seeds.
 
     Shapes: states [times, seeds, blocks, units, BLOCK], kept as in `solve_kernels.py`.
     """
@@ -92,7 +91,7 @@ class FixedSteps:
 
 
 def dense_solve(field: DenseField, y0: Tensor, steps: SolveSteps) -> list[Tensor]:
-    """The states at the output times of some steps, from y0 [batch, dim]."""
+    """The states at the output times of the `steps`, from y0 [batch, dim]."""
     layers, parameters = dense_layers(field)
     solve = _Solve(steps, layers, keeps=torch.is_grad_enabled())
     states, *_ = _DenseSolve.apply(solve, y0, *parameters)
@@ -100,7 +99,7 @@ def dense_solve(field: DenseField, y0: Tensor, steps: SolveSteps) -> list[Tensor
 
 
 class _Solve:
-    """One solve: how its steps are taken, of what layers, and what they were."""
+    """One solve: its way of taking steps, its layers, and the steps that it took."""
 
     network: Layers
     start: Floats
@@ -111,7 +110,7 @@ class _Solve:
         self.steps, self.layers, self.keeps = steps, layers, keeps
 
     def forward(self, y0: Floats, parameters: Sequence[Floats]) -> Taken:
-        """The solve from y0 in blocks; what the backward pass takes is kept, tensors aside."""
+        """Solves from y0 in blocks; keeps what the backward pass needs, except tensors."""
         self.network, self.start = self.layers.in_rows(parameters), y0
         taken = self.steps.take(y0, self.network, keeps=self.keeps)
         self.sizes, self.outputs = taken.sizes, taken.outputs
@@ -140,7 +139,7 @@ class _Solve:
 
 
 def _items(blocks: Floats | Tensor) -> int:
-    """The blocks of all seeds, of an array [seeds, blocks, ...]."""
+    """The number of blocks of all seeds in an array [seeds, blocks, ...]."""
     seeds, count, *_ = blocks.shape
     return int(seeds * count)
 
@@ -155,10 +154,10 @@ def _of_seeds(network: Layers, seeds: slice) -> Layers:
 
 
 class _DenseSolve(torch.autograd.Function):
-    """(the solve, y0, what each weight and bias is made of) -> the states at output times, `kept`.
+    """(the solve, y0, the parameters) -> the states at output times, and `kept`.
 
     Shapes: [..., batch, dim] -> states [times, ..., batch, dim], and the pieces of `Taken.kept`.
-    Dimensions before are of seeds; parameters have the same ones.
+    Leading dimensions are seeds; parameters have the same ones.
     """
 
     @staticmethod
@@ -197,7 +196,7 @@ class _DenseSolve(torch.autograd.Function):
     def vmap(
         info: Any, in_dims: tuple[int | None, ...], solve: Any, *tensors: Tensor
     ) -> tuple[tuple[Tensor, ...], tuple[int | None, ...]]:
-        """Seeds that are mapped over are more seeds."""
+        """The mapped dimension becomes a dimension of seeds."""
 
         def first(x: Tensor, dim: int | None) -> Tensor:
             return x.expand(info.batch_size, *x.shape) if dim is None else x.movedim(dim, 0)
@@ -208,7 +207,7 @@ class _DenseSolve(torch.autograd.Function):
 
 
 def to_blocks(y: Floats) -> Floats:
-    """States [..., batch, dim] -> [..., blocks, units, BLOCK], filled up with zeros."""
+    """States [..., batch, dim] -> [..., blocks, units, BLOCK], padded with zeros."""
     *before, batch, dim = y.shape
     blocks = -(-batch // BLOCK)
     whole = np.zeros((*before, blocks * BLOCK, padded(dim)), y.dtype)
@@ -223,15 +222,15 @@ def _from_blocks(y: Floats, batch: int, dim: int) -> Floats:
 
 
 def empty(shape: Sequence[int], like: Floats) -> Tensor:
-    """Memory for what a solve keeps, which torch counts among a step's."""
+    """Memory for what a solve keeps, which torch counts as memory of the training step."""
     return torch.empty(*shape, dtype=torch.from_numpy(like).dtype)
 
 
 def columns_of(scheme: Scheme) -> int:
-    """The columns of a group's values: an odd number.
+    """The number of columns of a group's values, always odd.
 
-    With an even one, the rows of a layer have few places in the first cache, and a product takes
-    up to 1.5 times as long.
+    With an even number, the rows of a layer share few sets of the L1 cache, and a product takes up
+    to 1.5 times as long.
     """
     return (len(scheme.b) * scheme.together) | 1
 

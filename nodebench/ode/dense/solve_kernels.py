@@ -1,18 +1,19 @@
 """Runge-Kutta solves of dense layers, and their gradients, compiled for the CPU by numba.
 
-A solve is the loop that it looks like, with no call of torch in it: of small layers, calls take
-longer than the arithmetic. An item is one seed and a block of its samples: items go through a solve
-independently of each other, unless an adaptive method chooses a step for all of them.
+A solve is a plain loop without calls to torch: for small layers, such calls take longer than the
+arithmetic. An item is a block of one seed's samples. Items are solved independently of each other,
+unless an adaptive method chooses one step for all of them.
 
 The values of all layers at some evaluations, and their gradients, are [rows, columns, BLOCK]: a row
-is a unit and a column an evaluation; after all units come the derivatives of hidden ones, if their
-activation's output does not determine these. A layer's units are padded to whole `TILE_ROWS` by
-weights of zero, so that loops have a known length and are vectorised. Of a solve, `kept` has all
-values, [seeds, blocks, groups, rows, columns, BLOCK]: a group is some steps, a column for each of
-their stages, and one more if those are even (`columns_of`). A solve without a gradient has one
-group, which each takes in turn.
+is a unit and a column an evaluation. The units are followed by the derivatives of the hidden ones,
+if their activation's output does not determine them. A layer's units are padded to a multiple of
+`TILE_ROWS` with zero weights, so that loops have a known length and are vectorised.
 
-Arrays are passed whole, with the indices of what is meant: views cost time, most of all to compile.
+`kept` holds all values of a solve, [seeds, blocks, groups, rows, columns, BLOCK]: a group is
+several steps, with one column per stage, and one more if their number is even (`columns_of`). A
+solve without a gradient has a single group, which is overwritten.
+
+Arrays are passed whole, together with indices: views cost time, most of all to compile.
 """
 
 from __future__ import annotations
@@ -25,10 +26,13 @@ from nodebench.ode.dense.parts import Layers
 from nodebench.ode.dense.product_kernels import add_outer, multiply
 
 GROUP = 4
-"""Evaluations, at least, whose products for weight gradients are taken together."""
+"""The most evaluations in a group, unless a single step has more.
+
+The products for the weight gradients of a group are computed together.
+"""
 
 START = np.int64(0)
-"""The first column, in a type that numba does not take for a constant to compile anew for."""
+"""The first column, in a type for which numba does not compile a version per constant."""
 
 
 @compiled
@@ -56,9 +60,9 @@ def derivatives_of(network, layer):
 
 @compiled_part
 def evaluate_field(network, values, at, raw):
-    """dy/dt in the rows of the last output, from a state in those of the first input.
+    """Computes dy/dt in the rows of the last output, from a state in those of the first input.
 
-    `raw` has one column, for a layer before its activation.
+    `raw` has one column, for a layer's values before its activation.
     """
     starts = network.starts
     layers = len(starts) - 2
@@ -78,7 +82,7 @@ def evaluate_field(network, values, at, raw):
 
 @compiled_part
 def pull_evaluation(network, gradients, values, at):
-    """dL/dx in the rows of the first input, from dL/dslope in those of the last output."""
+    """Computes dL/dx in the rows of the first input, from dL/dslope in those of the last output."""
     starts = network.starts
     zero = (np.zeros(1, values.dtype), START, 0)
     for layer in range(len(starts) - 3, -1, -1):
@@ -108,7 +112,7 @@ def add_outers(by_weights, by_biases, network, gradients, values, count):
 
 @compiled_part
 def copy(out, y, row, at):
-    """A state or slope into the rows from `row`."""
+    """Copies a state or slope into the rows from `row`."""
     for i in range(len(y)):
         for j in range(BLOCK):
             out[row + i, at, j] = y[i, j]
@@ -116,7 +120,7 @@ def copy(out, y, row, at):
 
 @compiled_part
 def copy_back(y, values, row, at):
-    """A state or slope from the rows from `row`."""
+    """Copies a state or slope out of the rows from `row`."""
     for i in range(len(y)):
         for j in range(BLOCK):
             y[i, j] = values[row + i, at, j]
@@ -124,7 +128,7 @@ def copy_back(y, values, row, at):
 
 @compiled_part
 def move(out, y, h, weights, slopes, to, count):
-    """Out = y + h sum_i weights_i slopes_i, of `count` slopes from the row and column `to`."""
+    """Computes out = y + h sum_i weights_i slopes_i, of `count` slopes from (row, column) `to`."""
     row, at = to
     copy(out, y, START, START)
     for stage in range(count):
@@ -137,7 +141,7 @@ def move(out, y, h, weights, slopes, to, count):
 
 @compiled_part
 def take_step(network, values, at, raw, y, h, scheme):
-    """The evaluations of a step from y, in columns from `at`; the state after it is in `raw`."""
+    """Evaluates a step from y in the columns from `at`, and leaves the next state in `raw`."""
     to = (network.starts[-2], at)
     for stage in range(scheme.first, len(scheme.b)):
         move(raw, y, h, scheme.a[stage], values, to, stage)
@@ -152,7 +156,7 @@ def take_step(network, values, at, raw, y, h, scheme):
 def solve_fixed(items, y, kept, networks, steps, scheme):
     """Fills y [seeds, blocks, steps + 1, units, BLOCK] from the states at the first time.
 
-    An item is a block of a seed; those from the one number to the other are solved.
+    `items` is the range of items to solve, each a block of one seed.
     """
     stages, together = len(scheme.b), scheme.together
     raw = np.zeros((kept.shape[3], 1, BLOCK), y.dtype)
@@ -168,7 +172,7 @@ def solve_fixed(items, y, kept, networks, steps, scheme):
 
 @compiled_part
 def pull_step(network, gradients, values, at, by, h, scheme):
-    """dL/d(what a step took), in place of dL/d(what it left): its state, and its last slope."""
+    """Turns dL/d(state, last slope) after a step into those before it, in place."""
     by_y, by_slope = by
     stages, units, output = len(scheme.b), len(by_y), network.starts[-2]
     for stage in range(stages - 1, -1, -1):
@@ -193,7 +197,7 @@ def pull_step(network, gradients, values, at, by, h, scheme):
         for stage in range(scheme.first, stages):
             for j in range(BLOCK):
                 by_y[i, j] += gradients[i, at + stage, j]
-        if scheme.first:  # of the evaluation before, and not of this column
+        if scheme.first:  # belongs to the previous evaluation, not to this column
             for j in range(BLOCK):
                 by_slope[i, j] = gradients[output + i, at, j]
                 gradients[output + i, at, j] = 0
@@ -201,9 +205,9 @@ def pull_step(network, gradients, values, at, by, h, scheme):
 
 @compiled
 def pull_solve(items, by, by_outputs, outputs, kept, networks, steps, scheme):
-    """Brings dL/dy from output times back to the first one, and adds dL/dW and dL/db.
+    """Propagates dL/dy from the output times back to the first time, and adds dL/dW and dL/db.
 
-    `outputs` has of each step the output time that it reaches, or -1.
+    `outputs` holds for each step the index of the output time that it reaches, or -1.
 
     Shapes: by_outputs [times, seeds, blocks, units, BLOCK]; `by` are `LossGradients`.
     """
@@ -223,14 +227,14 @@ def pull_solve(items, by, by_outputs, outputs, kept, networks, steps, scheme):
                         by_y[i, j] += by_output[i, j]
             at = step % together * stages
             pull_step(network, gradients, values, at, (by_y, by_slope), steps[step], scheme)
-            if at == 0:  # all of its group
+            if at == 0:  # the group is complete
                 count = min(together, len(steps) - step) * stages
                 add_outers(by_weights, by_biases, network, gradients, values, count)
 
 
 @compiled
 def pull_first_slope(by, y, networks):
-    """Brings the gradient of f(y(0)) back to y(0) [seeds, blocks, units, BLOCK]."""
+    """Propagates the gradient of f(y(0)) back to y(0) [seeds, blocks, units, BLOCK]."""
     values = np.zeros((networks.rows, 1, BLOCK), y.dtype)
     gradients, raw = np.zeros_like(values), np.zeros_like(values)
     for seed in range(y.shape[0]):

@@ -1,1 +1,1 @@
-"""The ways to the gradient through a solve: a module each, and their table."""
+"""The gradient methods for solves: one module per method, and a table of them."""

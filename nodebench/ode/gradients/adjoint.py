@@ -1,7 +1,7 @@
 """The gradient `adjoint`: the continuous adjoint, solved backwards in time.
 
 With a = dL/dy, the augmented state (y, a, g) obeys dy/dt = f, da/dt = -aᵀ ∂f/∂y and
-dg/dt = -aᵀ ∂f/∂θ; its end at times[0] holds dL/dy0 and dL/dθ.
+dg/dt = -aᵀ ∂f/∂θ; its value at times[0] contains dL/dy0 and dL/dθ.
 
 Source: Chen et al. 2018, Algorithm 1.
 """
@@ -28,7 +28,7 @@ from nodebench.spec.solver import Gradient, Solver
 def adjoint(
     f: Counted, y0: Tensor, times: Sequence[float], solver: Solver, gradient: Gradient
 ) -> list[Tensor]:
-    """The states at `times`, of which alone the backward pass needs to know."""
+    """The states at `times`; the backward pass needs no other states."""
     parameters = tuple(p for p in f.module.parameters() if p.requires_grad)
     later = _Solve.apply(f, times, solver, gradient, y0, *parameters)
     return [y0, *later]
@@ -75,10 +75,10 @@ class _Solve(torch.autograd.Function):
 
 
 def norm_of_adjoint(f: Counted, gradient: Gradient, *, of_states: int) -> Norm | None:
-    """The error norm of a backward solve, whose first parts are `of_states`, in f's own norm.
+    """The error norm of a backward solve; None selects the solver's own norm over all parts.
 
-    The others are gradients of parameters, which the seminorm leaves out (Kidger, Chen, Lyons
-    2021). None is the solver's own norm of all.
+    The first `of_states` parts are measured in f's own norm. The others are gradients of
+    parameters, which the seminorm ignores (Kidger, Chen, Lyons 2021).
     """
     if gradient.norm != "seminorm" and f.norm is None:
         return None
@@ -113,17 +113,17 @@ def _augmented(f: Counted, parameters: tuple[Tensor, ...]) -> Callable[..., Stat
 
 
 class VectorProducts:
-    """The products aᵀ ∂f/∂y and aᵀ ∂f/∂θ at a time and state, if f has no other gradient."""
+    """The products aᵀ ∂f/∂y and aᵀ ∂f/∂θ at a time and state."""
 
     def __init__(self, f: Counted, parameters: tuple[Tensor, ...], gradient: str):
         self._f, self._parameters, self._gradient = f, parameters, gradient
         self._is_checked = False
 
     def __call__(self, t: float | Tensor, y: Tensor, a: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """F(t, y), and its products with a.
+        """Returns f(t, y), and its products with a.
 
         Raises:
-            FieldError: the first time, if f uses what it does not own.
+            FieldError: on the first call, if f uses a tensor with a gradient that it does not own.
         """
         y = y.detach().requires_grad_()
         inputs = (y, *self._parameters)
@@ -142,7 +142,7 @@ class VectorProducts:
 def require_own_tensors(
     results: Iterable[Tensor], states: Iterable[Tensor], module: nn.Module, gradient: str
 ) -> None:
-    """Refuses an f that uses something else with a gradient than its state and parameters."""
+    """Rejects an f that uses tensors with a gradient other than its state and parameters."""
     own = {*map(id, states), *map(id, module.parameters())}
     for leaf in _leaves(results):
         if id(leaf) not in own:
@@ -155,7 +155,7 @@ def require_own_tensors(
 
 
 def _leaves(results: Iterable[Tensor]) -> Iterator[Tensor]:
-    """The tensors that results have a gradient with respect to, and that nothing has made."""
+    """The leaf tensors of the autograd graph of some results."""
     left, seen = [result.grad_fn for result in results], set()
     while left:
         node = left.pop()

@@ -17,7 +17,7 @@ from nodebench.spec.solver import Gradient, Solver
 def backprop(
     f: Counted, y0: Tensor, times: Sequence[float], solver: Solver, _gradient: Gradient
 ) -> list[Tensor]:
-    """The states at `times`; without autograd, the plain solve of every gradient method."""
+    """The states at `times`; with autograd off, the plain solve of every gradient method."""
     if solver.facts.kind == "fixed":
         return solve_on(grids(times, solver), f, y0, stepper_of(solver))
     with weights_made_once():

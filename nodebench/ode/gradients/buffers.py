@@ -1,6 +1,6 @@
-"""What a module changes in itself when it is called: batch statistics, power iterations.
+"""Buffers that a module updates when it is called: batch statistics, power iterations.
 
-A backward pass that calls it again must not move them on.
+A backward pass that calls the module again must not update them.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from torch.nn.utils import parametrize
 
 
 class Rewound:
-    """Meanwhile, buffers have these values, and afterwards those that they had.
+    """A context in which buffers have the given values; afterwards, they have their previous ones.
 
-    Unlike a generator's, such a context can be entered again, as often as a graph asks for it.
+    Unlike a generator-based context, it can be entered as often as an autograd graph needs it.
     """
 
     def __init__(self, buffers: Sequence[Tensor], values: Sequence[Tensor]):
@@ -34,9 +34,9 @@ class Rewound:
 
 
 def buffers_of(module: nn.Module, *, but_batch_norm: bool = False) -> list[Tensor]:
-    """A module's buffers, or all but the running statistics of batch norm.
+    """A module's buffers, or all except the running statistics of batch norm.
 
-    Those may move on in a backward pass: in training, f does not depend on them.
+    A backward pass may update those: in training, f does not depend on them.
     """
     norms = [part for part in module.modules() if but_batch_norm and isinstance(part, _BatchNorm)]
     moving = {id(buffer) for norm in norms for buffer in norm.buffers()}
@@ -44,7 +44,7 @@ def buffers_of(module: nn.Module, *, but_batch_norm: bool = False) -> list[Tenso
 
 
 def copies(buffers: Sequence[Tensor]) -> list[Tensor]:
-    """Their present values."""
+    """Copies of the buffers' current values."""
     return [buffer.detach().clone() for buffer in buffers]
 
 
@@ -57,9 +57,9 @@ def _assign(buffers: Sequence[Tensor], values: Sequence[Tensor]) -> None:
 def buffers_kept(
     module: nn.Module, *, but_batch_norm: bool = False
 ) -> AbstractContextManager[None]:
-    """Puts a module's buffers back to what they were before, at the end of the context.
+    """Restores a module's buffers at the end of the context.
 
-    With `but_batch_norm`, batch norm's running statistics keep what the context changed.
+    With `but_batch_norm`, the running statistics of batch norm are not restored.
     """
     buffers = buffers_of(module, but_batch_norm=but_batch_norm)
     return Rewound(buffers, copies(buffers))

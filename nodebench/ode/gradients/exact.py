@@ -1,4 +1,4 @@
-"""The exact gradient of a solve, in the cheaper form that memory allows.
+"""The gradient `exact`: backprop if its graph fits into memory, otherwise recomputation.
 
 Backprop keeps what every evaluation needs for its backward pass; recomputation keeps a few states
 and solves again. The gradient is the same.
@@ -21,16 +21,16 @@ from nodebench.ode.weight_cache import weights_made_once
 from nodebench.spec.solver import Gradient, Solver
 
 MEMORY_SHARE = 0.5
-"""Of the memory that a trial has, what the graph of one solve may fill."""
+"""The share of the available memory that the graph of one solve may use."""
 
 ADAPTIVE_EVALUATIONS = 500
-"""What an adaptive solver is taken to need, since nobody knows before."""
+"""The assumed number of evaluations of an adaptive solve, which is not known in advance."""
 
 
 def exact(
     f: Counted, y0: Tensor, times: Sequence[float], solver: Solver, _gradient: Gradient
 ) -> list[Tensor]:
-    """The states at `times`, by the form that was chosen at the first solve with this solver."""
+    """The states at `times`, by the form chosen at the first solve with this solver."""
     forms = f.memory.of("exact")
     if solver not in forms:
         forms[solver] = exact_form(f.module, y0, times, solver, f.memory.bytes)
@@ -41,13 +41,13 @@ def exact(
 def exact_form(
     f: nn.Module, y0: Tensor, times: Sequence[float], solver: Solver, memory_bytes: float
 ) -> str:
-    """`backprop` if what it keeps fits into a part of this number of bytes, else `recompute`."""
+    """`backprop` if its graph fits into `MEMORY_SHARE` of the given bytes, else `recompute`."""
     kept = kept_bytes(f, y0, times[0]) * _evaluations(solver, times)
     return "backprop" if kept <= MEMORY_SHARE * memory_bytes else "recompute"
 
 
 def exact_gradient(form: str, solver: Solver) -> Gradient:
-    """The settings of a form: recomputation in segments, where steps are known beforehand."""
+    """The settings of a form; recomputation uses segments if the steps are known in advance."""
     is_cut = form == "recompute" and solver.facts.kind == "fixed" and not solver.is_reversible
     return Gradient(name=form, segments="auto" if is_cut else None)
 
@@ -60,13 +60,14 @@ def _evaluations(solver: Solver, times: Sequence[float]) -> int:
 
 
 def kept_bytes(f: nn.Module, y: Tensor, t: float) -> int:
-    """Bytes that one more evaluation of f in a solve keeps for its backward pass.
+    """The bytes that each further evaluation of f in a solve keeps for its backward pass.
 
-    Not what is there for all of them: parameters, and what is made of these once per solve.
+    Memory shared by all evaluations is excluded: parameters, and values computed from them once per
+    solve.
     """
     own = {p.untyped_storage().data_ptr() for p in (*f.parameters(), *f.buffers())}
     kept: dict[int, int] = {}
-    alive: list[Tensor] = []  # so that no storage takes another's address
+    alive: list[Tensor] = []  # so that no storage reuses another's address
 
     def note(tensor: Tensor) -> Tensor:
         if tensor._is_zerotensor():  # the derivative of a constant in forward mode, without memory

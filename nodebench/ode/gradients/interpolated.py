@@ -1,11 +1,11 @@
 """The gradient `interpolated`: the adjoint along a state that is interpolated, not solved again.
 
-The solve keeps its states at Chebyshev's nodes in each interval between two output times. In the
-backward pass, y(t) is the polynomial through these, in barycentric form, so that the adjoint's
-system is (a, g) alone: smaller, and free of the instability of solving y backwards.
+The solve keeps its states at Chebyshev nodes in each interval between two output times. In the
+backward pass, y(t) is the polynomial through these states, in barycentric form. The adjoint system
+is then only (a, g): smaller, and free of the instability of solving y backwards.
 
-Source: Daulbaev et al. 2020 (NeurIPS), section 3; Berrut, Trefethen 2004, equation 5.4. Nodes here
-are those of the second kind, which hold both ends.
+Source: Daulbaev et al. 2020 (NeurIPS), section 3; Berrut, Trefethen 2004, equation 5.4. The nodes
+here are of the second kind, which include both ends.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from nodebench.ode.weight_cache import weights_made_once
 from nodebench.spec.solver import Gradient, Solver
 
 NODES = 8
-"""Enough that, of a smooth solution, what is interpolated errs less than common tolerances."""
+"""Enough for the interpolation error of a smooth solution to stay below common tolerances."""
 
 
 def interpolated(
     f: Counted, y0: Tensor, times: Sequence[float], solver: Solver, gradient: Gradient
 ) -> list[Tensor]:
-    """The states at `times`; each node between steps costs the evaluations of one more step."""
+    """The states at `times`; each interior node costs the evaluations of one more step."""
     parameters = tuple(p for p in f.module.parameters() if p.requires_grad)
     later = _Solve.apply(f, times, solver, gradient, y0, *parameters)
     return [y0, *later]
@@ -85,7 +85,7 @@ class _Solve(torch.autograd.Function):
 
 
 class Interpolant:
-    """A solution between two times, by its states at nodes."""
+    """A solution between two times, interpolated from its states at nodes."""
 
     def __init__(self, times: Sequence[float], states: Tensor):
         self.times, self.states = times, states
@@ -106,7 +106,7 @@ class Interpolant:
 
 
 def _over(nodes: Sequence[float]) -> Callable[[float, float], bool]:
-    """Whether a step from t to t + h passes a node; to rounding, rather one step too many."""
+    """A test of whether a step from t to t + h passes a node; true if in doubt due to rounding."""
     in_order = sorted(nodes)
 
     def passes(t: float, h: float) -> bool:
@@ -118,7 +118,7 @@ def _over(nodes: Sequence[float]) -> Callable[[float, float], bool]:
 
 
 def _paths(f: Counted, trace: Trace, nodes: Sequence[Sequence[float]]) -> list[Interpolant]:
-    """The solution between each two output times."""
+    """The solution between each pair of consecutive output times."""
     paths = []
     with torch.no_grad(), buffers_kept(f.module), settled_weights(f.module), weights_made_once():
         for number, (steps, own) in enumerate(zip(trace.intervals, nodes, strict=True)):
@@ -129,7 +129,7 @@ def _paths(f: Counted, trace: Trace, nodes: Sequence[Sequence[float]]) -> list[I
 
 
 def chebyshev(t0: float, t1: float, count: int) -> list[float]:
-    """Nodes of the second kind, both ends included."""
+    """Chebyshev nodes of the second kind, both ends included."""
     inner = [
         (t0 + t1) / 2 - (t1 - t0) / 2 * math.cos(math.pi * j / (count - 1))
         for j in range(1, count - 1)
@@ -138,7 +138,7 @@ def chebyshev(t0: float, t1: float, count: int) -> list[float]:
 
 
 def _state_at(f: Counted, trace: Trace, steps: Sequence[RecordedStep], t: float) -> Tensor:
-    """The state at a time, by a step that begins where the solve's step over it does."""
+    """The state at time t, by a step from the start of the recorded step that contains t."""
     sign = 1 if steps[0].h > 0 else -1
     last = bisect_right(steps, sign * t, key=lambda step: sign * step.t) - 1
     step = steps[max(last, 0)]

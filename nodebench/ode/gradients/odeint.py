@@ -1,4 +1,4 @@
-"""The ways to the gradient through a solve, by name."""
+"""The gradient methods for solves, by name."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ GradientMethod: TypeAlias = Callable[
 """(f, y0, times, solver, the gradient's settings) -> the states at times, with a gradient.
 
 The states are not stacked, which would copy them into another memory layout. f's module owns the
-parameters, and the buffers which a backward pass must not move on. What a method keeps from one
-solve of a block to the next is in `f.memory`.
+parameters, and the buffers that a backward pass must not update. `f.memory` holds what a method
+keeps from one solve of a block to the next.
 """
 
 GRADIENT_METHODS: dict[str, GradientMethod] = {

@@ -1,4 +1,4 @@
-"""What a right-hand side draws from torch's random numbers, as dropout does, to draw it again."""
+"""Replays the random numbers that a right-hand side draws from torch, as dropout does."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from torch import Tensor
 
 
 class Generator:
-    """The generator of a state's device, watched through a solve.
+    """The random number generator of a tensor's device.
 
-    Its state is kept only where f turns out to draw: of a GPU, reading it would wait for it.
+    Its state is read only if f draws random numbers: on a GPU, reading it synchronises.
     """
 
     def __init__(self, like: Tensor):
         self._device = like.device if like.is_cuda else None
 
     def state(self) -> Tensor:
-        """What would be drawn next follows from this."""
+        """The generator's state, which determines the next draws."""
         if self._device is not None:
             return torch.cuda.get_rng_state(self._device)
         return torch.get_rng_state()
@@ -32,7 +32,7 @@ class Generator:
 
     @contextlib.contextmanager
     def back_at(self, state: Tensor | None) -> abc.Generator[None]:
-        """Meanwhile, what is drawn is what was drawn from `state` on; nothing changes for None."""
+        """A context that repeats the draws made from `state` on; None changes nothing."""
         if state is None:
             yield
             return

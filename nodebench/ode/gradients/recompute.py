@@ -1,4 +1,4 @@
-"""The gradient `recompute`: backprop, with parts of the solve done again in the backward pass."""
+"""The gradient `recompute`: backprop that repeats parts of the solve in the backward pass."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ StepTimes = Sequence[float]
 def recompute(
     f: Counted, y0: Tensor, times: Sequence[float], solver: Solver, gradient: Gradient
 ) -> list[Tensor]:
-    """Keeps the state at the start of each segment of the solve: backprop's gradient.
+    """The states at `times`; only the state at the start of each segment of the solve is kept.
 
-    The backward pass solves one segment after the other again, the last first, and has the graph
-    of one of them in memory.
+    The backward pass repeats the segments, the last first, with the graph of one at a time in
+    memory. The gradient is backprop's.
 
     Source: Gholami, Keutzer, Biros 2019 (ANODE), for one segment; for several, Griewank 1992.
     """
@@ -52,7 +52,7 @@ def recompute(
 def _segment(
     f: Counted, part: Sequence[StepTimes], stepper: Stepper, number: int, y: Tensor
 ) -> list[Tensor]:
-    """One segment's solve. A power iteration goes on once a solve, which is in the first."""
+    """Solves one segment. Power iterations advance once per solve, in its first segment."""
     with settled_weights(f.module) if number else contextlib.nullcontext():
         return solve_on(part, f, y, stepper)
 
@@ -60,9 +60,10 @@ def _segment(
 def _again(
     buffers: Sequence[Tensor], solve: Callable[[Tensor], list[Tensor]], y0: Tensor
 ) -> list[Tensor]:
-    """A solve of which y0 alone is kept, and which the backward pass repeats.
+    """A solve that keeps only y0, and that the backward pass repeats.
 
-    It repeats it with these buffers as they were, and leaves them as they are.
+    The repetition starts with these buffers as they were before the solve, and afterwards restores
+    their current values.
     """
     before = copies(buffers)
 
@@ -74,10 +75,10 @@ def _again(
 
 
 def _cut(grids: Sequence[StepTimes], segments: int | str) -> Iterator[list[tuple[StepTimes, bool]]]:
-    """The steps of some grids in segments, of as many steps each as can be.
+    """Cuts the steps of some grids into segments of nearly equal numbers of steps.
 
-    A segment has parts of grids, and whether each is a grid's last. `auto` makes as many segments
-    as each has steps: the square root of their number.
+    A segment is a list of (part of a grid, whether it is the grid's last). `auto` makes as many
+    segments as each has steps: the square root of the number of steps.
     """
     total = sum(len(grid) - 1 for grid in grids)
     count = round(math.sqrt(total)) if segments == "auto" else min(int(segments), total)

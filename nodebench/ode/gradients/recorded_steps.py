@@ -1,4 +1,4 @@
-"""The steps that a solve took, for gradients that take them again one by one."""
+"""The steps that a solve took, for gradients that repeat them one by one."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from nodebench.spec.solver import Solver
 
 
 class RecordedStep(NamedTuple):
-    """A step from t to t + h: what the method carried before it, and what f would draw then.
+    """A step from t to t + h: the carry before it, and the random number state before it.
 
-    What is not kept is an empty tuple, and None. With steps per sample, t and h are of
-    shape [batch], and a sample that stands still has a step of size 0.
+    If not kept, `before` is an empty tuple and `draws` is None. With steps per sample, t and h have
+    shape [batch], and a waiting sample has a step of size 0.
     """
 
     t: Any
@@ -33,37 +33,37 @@ class RecordedStep(NamedTuple):
 
 
 class Trace(NamedTuple):
-    """A solve without a graph, by its steps from each output time to the next."""
+    """A solve without a graph: its steps from each output time to the next."""
 
     stepper: Stepper
     intervals: list[list[RecordedStep]]
     states: list[Tensor]
-    """At the output times."""
+    """The states at the output times."""
 
     end: Carry
-    """What the method carried at last."""
+    """The method's final carry."""
 
     draws: Tensor | None
-    """What f would draw before the first step."""
+    """The random number state before the first step, or None."""
 
 
 def always(_t: float, _h: float) -> bool:
-    """To keep what every step took."""
+    """Keeps the carry before every step."""
     return True
 
 
 def never(_t: float, _h: float) -> bool:
-    """To keep nothing, of steps that can be taken back."""
+    """Keeps nothing, for steps that can be reversed."""
     return False
 
 
 def over_states(f: Counted) -> OverStates:
-    """The field as steps call it."""
+    """The field in the form that steppers call."""
     return OverStates(f)
 
 
 def is_random(module: nn.Module) -> bool:
-    """Whether f has dropout that is on."""
+    """Whether f has active dropout."""
     return any(isinstance(part, _DropoutNd) and part.training for part in module.modules())
 
 
@@ -75,9 +75,9 @@ def traced(
     solver: Solver,
     keep: Callable[[float, float], bool] = always,
 ) -> Trace:
-    """Solves an ODE and notes its steps: those of its grid, or those that were accepted.
+    """Solves an ODE and records its steps: the steps of its grid, or the accepted ones.
 
-    What was carried before a step (t, h) is noted if `keep` says so.
+    The carry before a step is recorded if `keep(t, h)`.
     """
     draws = Generator(y0).state if is_random(f.module) else lambda: None
     with weights_made_once():
@@ -115,7 +115,7 @@ def _controlled(
     solver: Solver,
     keep: Callable[[float, float], bool],
 ) -> Trace:
-    """The accepted steps of an adaptive solver, under which f draws nothing."""
+    """The accepted steps of an adaptive solver, for which f draws no random numbers."""
     field, taken = over_states(f), list[RecordedStep]()
 
     def note(t: Tensor, h: Tensor, y: State, slope: State) -> None:

@@ -1,7 +1,7 @@
-"""Gradients that take the steps of a solve again, the last first, each with a graph of its own.
+"""Gradients that repeat the steps of a solve, the last first, each with its own graph.
 
-What they have in common: the solve itself has no graph, and the gradient is that of its steps, as
-backprop's is.
+In all of them, the solve itself has no graph, and the gradient is that of its steps, as in
+backprop.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from nodebench.spec.solver import Solver
 Tensors: TypeAlias = "tuple[Tensor, ...]"
 
 Pull: TypeAlias = Callable[["BackwardSolve", RecordedStep, Carry], Carry]
-"""(the solve, a step, dL/d(what it left)) -> dL/d(what it took); dL/dθ goes to the solve."""
+"""(the solve, a step, dL/d(carry after it)) -> dL/d(carry before it); adds dL/dθ to the solve."""
 
 
 class BackwardSolve:
-    """One solve on its way back: its field, and the gradients gathered so far."""
+    """The backward pass of one solve: its field, and the gradients accumulated so far."""
 
     def __init__(self, f: Counted, trace: Trace, parameters: Tensors, gradient: str):
         self.f, self.stepper, self.parameters = over_states(f), trace.stepper, parameters
@@ -46,7 +46,7 @@ class BackwardSolve:
         self.by_parameter = [torch.zeros_like(p) for p in parameters]
 
     def taken_back(self, step: RecordedStep, after: Carry) -> Carry:
-        """What a step took, by what it left."""
+        """The carry before a step, from the carry after it."""
         assert isinstance(self.stepper, ReversibleStepper)
         return self.stepper.back(self.f, step.t, step.h, after)
 
@@ -54,7 +54,7 @@ class BackwardSolve:
         """Differentiates a function of states once: dL/d(inputs), given dL/d(outputs).
 
         Raises:
-            FieldError: the first time, if f uses what it does not own.
+            FieldError: on the first call, if f uses a tensor with a gradient that it does not own.
         """
         leaves = [[x.detach().requires_grad_() for x in state] for state in inputs]
         with torch.enable_grad():
@@ -97,10 +97,10 @@ def replayed(
     gradient: str,
     keep: Callable[[float, float], bool] = always,
 ) -> list[Tensor]:
-    """The states at `times`, whose gradient `pull` brings back step by step.
+    """The states at `times`, whose gradient `pull` propagates back step by step.
 
-    `gradient` is its name, for messages. Steps of which the solve does not `keep` what they took
-    are taken back.
+    `gradient` is the method's name, for error messages. Steps whose carry the solve does not `keep`
+    are reversed.
     """
     parameters = tuple(p for p in f.module.parameters() if p.requires_grad)
     later = _Replay.apply(f, times, solver, (pull, gradient, keep), y0, *parameters)
@@ -123,7 +123,7 @@ class _Replay(torch.autograd.Function):
         pull, gradient, keep = way
         trace = traced(f, y0, times, solver, keep)
         ctx.f, ctx.start, ctx.pull, ctx.gradient = f, times[0], pull, gradient
-        # Among its tensors are outputs, which only autograd may hold without holding itself.
+        # Some of its tensors are outputs: only autograd can save them without a reference cycle.
         kept, ctx.together = _apart(trace)
         ctx.save_for_backward(*kept, *parameters)
         ctx.parameters = len(parameters)
@@ -151,7 +151,7 @@ class _Replay(torch.autograd.Function):
 
 
 def _apart(trace: Trace) -> tuple[list[Tensor], Callable[[Sequence[Tensor]], Trace]]:
-    """A trace's tensors, and what makes it of them again."""
+    """A trace's tensors, and a function that rebuilds the trace from them."""
     leaves, form = tree_flatten(trace)
     rest = [None if isinstance(leaf, Tensor) else leaf for leaf in leaves]
     places = [place for place, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]

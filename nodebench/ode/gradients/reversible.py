@@ -1,7 +1,8 @@
-"""The gradient `reversible`: backprop along a solve that is taken back step by step from its end.
+"""The gradient `reversible`: backprop along a solve that is reversed step by step from its end.
 
-Of the solve its end alone is kept, and one step's graph is in memory. The states are those of the
-solve but for rounding, which a method that damps, or a contracting field, magnifies on its way.
+Only the end of the solve is kept, and only one step's graph is in memory. The states are those of
+the solve up to rounding errors, which a method that damps, or a contracting field, amplifies on the
+way back.
 
 Source: Zhuang et al. 2021 (MALI) for `alf`, Kidger et al. 2021 for `reversible_heun`,
 McCallum, Foster 2024 for coupled methods.
@@ -24,10 +25,10 @@ from nodebench.spec.solver import Gradient, Solver
 def reversible(
     f: Counted, y0: Tensor, times: Sequence[float], solver: Solver, _gradient: Gradient
 ) -> list[Tensor]:
-    """The states at `times`; a step back evaluates f to find where it began, and once again.
+    """The states at `times`; the backward pass evaluates f to reverse and to differentiate steps.
 
     Raises:
-        FieldError: if f draws random numbers, so that it is another function on its way back.
+        FieldError: if f draws random numbers, since it would be another function on the way back.
     """
     if is_random(f.module):
         raise FieldError(

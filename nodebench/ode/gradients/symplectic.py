@@ -1,13 +1,13 @@
 """The gradient `symplectic`: the adjoint by the method that makes it exact, stage by stage.
 
-For a Runge-Kutta method (a, b) the adjoint is solved by the partner with which the pair conserves
-λᵀδ, of the coefficients b_i − b_j a_ji / b_i; where b_i = 0, by the extension that the paper gives.
-Multiplied out, with λ = dL/dy' and g_i = J_iᵀ l_i at stage i, both are
+For a Runge-Kutta method (a, b) the adjoint is solved by the partner method with coefficients
+b_j − b_j a_ji / b_i, with which the pair conserves λᵀδ; if b_i = 0, by the paper's extension.
+Expanded, with λ = dL/dy' and g_i = J_iᵀ l_i at stage i, both give
 
     l_i = h (b_i λ + sum_{j > i} a_ji g_j),    dL/dy = λ + sum_i g_i,
 
-which is what backprop computes. Each stage is differentiated alone, so that one evaluation's graph
-is in memory.
+which is what backprop computes. Each stage is differentiated on its own, so that only one
+evaluation's graph is in memory.
 
 Source: Matsubara, Miyatake, Yaguchi 2021 (NeurIPS), theorem 2, equations 7 and 10.
 """
@@ -31,14 +31,14 @@ from nodebench.spec.solver import Gradient, Solver
 def symplectic(
     f: Counted, y0: Tensor, times: Sequence[float], solver: Solver, _gradient: Gradient
 ) -> list[Tensor]:
-    """The states at `times`; a step back takes each stage twice, but for the slope of the last."""
+    """The states at `times`; a backward step evaluates each stage twice, but the last only once."""
     return replayed(f, y0, times, solver, _by_stage, "symplectic")
 
 
 def _by_stage(solve: BackwardSolve, step: RecordedStep, by: Carry) -> Carry:
     tableau, (y, *given) = _tableau(solve), step.before
     stages = _stages(solve, step, y, given)
-    a, *by_last = by  # and that of the last slope, which an embedded method hands on
+    a, *by_last = by  # and the gradient of the last slope, which embedded methods carry
     by_stage: dict[int, State] = {}
     by_first: Carry = ()
     for i in reversed(range(len(tableau.b))):
@@ -56,7 +56,7 @@ def _by_stage(solve: BackwardSolve, step: RecordedStep, by: Carry) -> Carry:
 
 
 class _Stage(NamedTuple):
-    """An evaluation: its time and state, and what f would draw then."""
+    """An evaluation: its time and state, and the random number state before it."""
 
     t: float
     state: State

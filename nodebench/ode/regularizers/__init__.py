@@ -1,1 +1,1 @@
-"""What training adds to a loss to make ODEs easy to solve: a module each, and their table."""
+"""Regularizers that make ODEs easier to solve: one module each, and a table of them."""

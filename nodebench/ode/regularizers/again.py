@@ -1,4 +1,4 @@
-"""Evaluations of f for a regularizer alone, which leave no trace and are differentiated rightly."""
+"""Extra evaluations of f for a regularizer, without side effects and with correct derivatives."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from nodebench.ode.taylor.series import Series
 class Again:
     """Evaluates f again, with the same dropout mask and without updating its norms.
 
-    `norms` are those of f, as `norms_of` gives them; `mask` is the context of the mask of before.
+    `norms` are those of f, from `norms_of`; `mask` is a context that repeats the previous mask.
     """
 
     def __init__(
@@ -62,11 +62,11 @@ def norms_of(f: nn.Module) -> list[nn.Module]:
 
 @contextlib.contextmanager
 def by_formulas(norms: Sequence[nn.Module]) -> Generator[None]:
-    """While active, norms are computed from their formulas, and update no statistics.
+    """A context in which norms are computed from their formulas, and update no statistics.
 
-    torch's second derivatives of batch and layer norm are wrong if the inner one is in forward mode
-    (pytorch issues 196699, 196700; in torch 2.15, so is the gradient of a first one). A batch norm
-    with a `forward` of its own keeps that, and is only kept from its statistics.
+    torch's second derivatives of batch and layer norm are wrong if the inner derivative is in
+    forward mode (pytorch issues 196699, 196700; in torch 2.15, so is the gradient of a first one).
+    A batch norm with its own `forward` keeps it, and is only kept from updating its statistics.
     """
     rules = [(norm, rule) for norm in norms if (rule := rule_for(norm))]
     others = [norm for norm in norms if isinstance(norm, _BatchNorm) and norm.training]

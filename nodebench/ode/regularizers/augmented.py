@@ -1,9 +1,9 @@
-"""A right-hand side with integrals along its solution: dq/dt = g(t, y, dy/dt) beside dy/dt = f.
+"""A right-hand side dy/dt = f augmented with integrals along its solution, dq/dt = g(t, y, dy/dt).
 
-State and integrals are columns of one tensor, so every solver and every gradient carries them, and
-an integral costs no evaluations of f but those that its integrand makes. An adaptive method's
-steps follow the errors of the state alone, as in the code of Finlay et al. 2020 and Kelly et al.
-2020: a solve takes the steps that it would take without its integrals.
+State and integrals are columns of one tensor, so every solver and every gradient method works with
+them, and an integral costs only the evaluations of f in its integrand. An adaptive method controls
+the errors of the state alone, as in the code of Finlay et al. 2020 and Kelly et al. 2020: a solve
+takes the same steps as without integrals.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from nodebench.ode.regularizers.regularizer import Integrand
 
 
 class Augmented(Field):
-    """State and integrals as rows [samples, numbers + integrals]; one state without a batch is one.
+    """State and integrals as rows [samples, numbers + integrals]; an unbatched state is one row.
 
-    `on_evaluations` is told of each evaluation of f that an integrand asks for.
+    `on_evaluations` is called for each evaluation of f by an integrand.
     """
 
-    takes_rows = False  # an integrand's noise is of the whole batch
+    takes_rows = False  # an integrand's noise is drawn for the whole batch
 
     def __init__(
         self,
@@ -60,15 +60,15 @@ class Augmented(Field):
         return torch.cat([self._flat(dy), torch.stack(squares, 1)], 1)
 
     def start(self, y0: Tensor) -> Tensor:
-        """The state, and integrals of 0."""
+        """The initial state, with integrals of 0."""
         return torch.cat([self._flat(y0), y0.new_zeros(self._samples, len(self._integrands))], 1)
 
     def apart(self, rows: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
-        """The states alone, and the integrals [samples, integrals] at the last of them."""
+        """Splits rows into the states, and the integrals [samples, integrals] at the last time."""
         return [self._state(each) for each in rows], rows[-1][:, self._numbers :]
 
     def norm(self, state: State) -> Tensor:
-        """The root mean square of the state alone, by which an adaptive method judges its steps."""
+        """The root mean square of the state alone, for an adaptive method's error control."""
         (rows,) = state
         return rows[:, : self._numbers].square().mean().sqrt()
 
@@ -77,13 +77,13 @@ class Augmented(Field):
         return self._shape.numel() // self._samples
 
     def _flat(self, y: Tensor) -> Tensor:
-        """A row a sample, in the order in which the state lies in memory."""
+        """One row per sample, in the order of the state's memory."""
         if self._is_channels_last:
             y = y.movedim(1, -1)
         return y.reshape(self._samples, -1)
 
     def _state(self, rows: Tensor) -> Tensor:
-        y = rows[:, : self._numbers].contiguous()  # compiled layers take no other
+        y = rows[:, : self._numbers].contiguous()  # compiled layers require it
         if self._is_channels_last:
             batch, channels, height, width = self._shape
             return y.reshape(batch, height, width, channels).movedim(-1, 1)

@@ -22,7 +22,7 @@ def directional(
 
 @functools.cache
 def _load_decompositions() -> None:
-    """Has torch load what its first product needs, seconds of a process, which warns of itself."""
+    """Makes torch load its decompositions once, which takes seconds, and silences its warning."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         jvp(lambda x: x, (torch.zeros(()),), (torch.zeros(()),))

@@ -1,11 +1,11 @@
-"""The regularizer `jacobian`: the integral of ‖∂f/∂y‖² in the Frobenius norm, by one sample.
+"""The regularizer `jacobian`: the integral of ‖∂f/∂y‖² (Frobenius), estimated from one vector ε.
 
 With noise ε of mean 0 and covariance I, the expectation of ‖J ε‖² is ‖J‖² (Hutchinson 1990). ε is
-normal, and one for each solve, which an adaptive method therefore sees as the same function
-throughout. If samples depend on each other in f, as by batch norm, J is that of the whole batch.
+normal and drawn once per solve, so that an adaptive method sees the same function throughout. If f
+mixes samples, as batch norm does, J is the Jacobian of the whole batch.
 
-Source: Finlay, Jacobsen, Nurbekyan, Oberman 2020 (ICML), section 4. They take ‖εᵀ J‖², whose mean
-and variance are the same; J ε, the Taylor coefficient of order 1 along y + s ε, is what every
+Source: Finlay, Jacobsen, Nurbekyan, Oberman 2020 (ICML), section 4. They use ‖εᵀ J‖², which has the
+same mean and variance. Here it is J ε, the Taylor coefficient of order 1 along y + s ε, which every
 gradient method can differentiate.
 """
 
@@ -20,7 +20,7 @@ from nodebench.spec.training import Jacobian
 
 
 class JacobianNorm(Regularizer):
-    """∫ ‖J(t, y) ε‖² dt; each evaluation of f takes one more."""
+    """∫ ‖J(t, y) ε‖² dt; each evaluation of f costs one more."""
 
     def __init__(self, _settings: Jacobian, draws: Draws):
         super().__init__()

@@ -1,10 +1,10 @@
 """The regularizer `kinetic`: the integral of ‖f(t, y)‖², the energy of a sample's path.
 
-It takes no further evaluations of f.
+It costs no additional evaluations of f.
 
 Source: Finlay, Jacobsen, Nurbekyan, Oberman 2020 (ICML), equation 7. The authors' code takes half
-the mean over dimensions, here it is the sum of the formula: a weight of theirs is 2 × dimensions
-times one of ours.
+the mean over dimensions; here it is the sum, as in the formula. An equivalent weight of theirs is
+2 × dimensions times ours.
 """
 
 from __future__ import annotations

@@ -15,10 +15,10 @@ Solve: TypeAlias = Callable[[nn.Module, Tensor, Sequence[float]], list[Tensor]]
 
 
 class Regularization:
-    """What regularizers do to a block's solves, and what they find.
+    """Applies regularizers to a block's solves, and collects their integrals.
 
-    `found` has the name and the integral [samples] of each term of each solve. `evaluations` counts
-    those of f that the terms ask for, also in a backward pass that solves again.
+    `found` holds the name and the integral [samples] of each term of each solve. `evaluations`
+    counts the evaluations of f for the terms, including those of a backward pass that solves again.
     """
 
     def __init__(self, regularizers: Mapping[str, Regularizer]):
@@ -27,7 +27,7 @@ class Regularization:
         self.evaluations = 0
 
     def end(self, t1: float) -> float:
-        """Where the next solve over [0, t1] ends."""
+        """The end of the next solve over [0, t1]."""
         for regularizer in self._regularizers.values():
             t1 = regularizer.end(t1)
         return t1
@@ -35,7 +35,7 @@ class Regularization:
     def states(
         self, f: nn.Module, y0: Tensor, times: Sequence[float], solve: Solve
     ) -> list[Tensor]:
-        """The states at `times`; the integrals up to the last are added to what is found."""
+        """The states at `times`; the integrals up to the last time are added to `found`."""
         made = {name: each.integrand(y0) for name, each in self._regularizers.items()}
         integrands = {name: integrand for name, integrand in made.items() if integrand}
         if not integrands:

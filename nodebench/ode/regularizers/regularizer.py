@@ -1,4 +1,4 @@
-"""What a regularizer is: an integral along every solve of a training step, or another end of it."""
+"""The interface of a regularizer: an integral along every training solve, or another end of it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nodebench.spec.seed import stream
 
 
 class FieldCall(Protocol):
-    """Evaluations of f for a regularizer alone: counted apart, and without traces."""
+    """Extra evaluations of f for a regularizer: counted separately, and without side effects."""
 
     def __call__(self, t: float | Tensor, y: Tensor, /) -> Tensor:
         """f(t, y)."""
@@ -29,8 +29,8 @@ Integrand: TypeAlias = Callable[[FieldCall, float | Tensor, Tensor, Tensor], Ten
 class Draws:
     """Random numbers of one regularizer in one ODE block and one training step.
 
-    They follow from the trial's seed and these `names`, so that a resumed training draws the same.
-    Each solve takes the next generator.
+    They follow from the trial's seed and these `names`, so that resumed training draws the same
+    numbers. Each solve takes the next generator.
     """
 
     def __init__(self, seed: int, *names: str | int):
@@ -46,13 +46,13 @@ class Draws:
 class Regularizer:
     """A regularizer in the solves of one ODE block in one training step.
 
-    A subclass is made with its settings and `Draws`, and overrides one of these two.
+    A subclass is constructed from its settings and `Draws`, and overrides one of the two methods.
     """
 
     def end(self, t1: float) -> float:
-        """Where a solve over [0, t1] ends instead."""
+        """The new end of a solve over [0, t1]."""
         return t1
 
     def integrand(self, _y0: Tensor, /) -> Integrand | None:
-        """What is squared and integrated along the solve from y0, if anything."""
+        """The function to square and integrate along the solve from y0, or None."""
         return None

@@ -1,7 +1,7 @@
-"""The regularizer `steer`: each solve of training ends at a random time around its own end.
+"""The regularizer `steer`: each training solve ends at a random time around its nominal end.
 
-It adds nothing to the loss. A method of fixed steps takes its number of steps to wherever the end
-is; with a `step_size`, their number follows from the end.
+It adds nothing to the loss. A fixed-step method takes the same number of steps to any end; with a
+`step_size`, the number of steps depends on the end.
 
 Source: Ghosh, Behl, Dupont, Torr, Namboodiri 2020 (NeurIPS), equation 5: uniform in
 (t1 − b, t1 + b).

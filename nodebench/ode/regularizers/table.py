@@ -28,14 +28,14 @@ REGULARIZERS: dict[str, Callable[[Any, Draws], Regularizer]] = {
 
 
 class Penalty:
-    """What a step's regularizers add to its loss; complete once the loss is computed."""
+    """The terms that regularizers add to a training step's loss; complete once it is computed."""
 
     def __init__(self, weights: Mapping[str, float], blocks: Sequence[Regularization]):
         self._weights, self._blocks = weights, blocks
 
     @functools.cached_property
     def terms(self) -> dict[str, Tensor]:
-        """Each integral, without its weight: the mean over samples, summed over ODE blocks."""
+        """Each unweighted integral: the mean over samples, summed over ODE blocks."""
         found: dict[str, Tensor] = {}
         for block in self._blocks:
             for name, values in block.found:
@@ -43,14 +43,14 @@ class Penalty:
         return found
 
     def added_to(self, loss: Tensor) -> Tensor:
-        """The loss and the weighted terms."""
+        """The loss plus the weighted terms."""
         for name, term in self.terms.items():
             loss = loss + self._weights[name] * term
         return loss
 
     @property
     def evaluations(self) -> int:
-        """Evaluations of f that were made for the terms so far, in forward and backward passes."""
+        """Evaluations of f for the terms so far, in forward and backward passes."""
         return sum(block.evaluations for block in self._blocks)
 
 
@@ -63,7 +63,7 @@ class Regularizers:
 
     @contextlib.contextmanager
     def of_step(self, model: nn.Module, iteration: int) -> Generator[Penalty]:
-        """Regularizes what the model's ODE blocks solve meanwhile, in this training iteration."""
+        """A context in which the model's ODE blocks are regularized, in this training iteration."""
         blocks = ode_blocks(model)
         made = [Regularization(self._made(iteration, number)) for number in range(len(blocks))]
         try:

@@ -4,8 +4,8 @@ A solution whose K-th derivative is small is close to a polynomial in time, whic
 method of order K solves in few steps.
 
 Source: Kelly, Bettencourt, Johnson, Duvenaud 2020 (NeurIPS), equation 1 and section 3. The
-authors' code takes the mean over dimensions, here it is the sum of the formula: a weight of theirs
-is as many times one of ours as the state has dimensions.
+authors' code takes the mean over dimensions; here it is the sum, as in the formula. An equivalent
+weight of theirs is ours times the number of dimensions of the state.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from nodebench.spec.training import Taylor
 
 
 class TaylorDerivative(Regularizer):
-    """∫ ‖dᴷy/dtᴷ‖² dt; each evaluation of f takes K − 1 more."""
+    """∫ ‖dᴷy/dtᴷ‖² dt; each evaluation of f costs K − 1 more."""
 
     def __init__(self, settings: Taylor, _draws: Draws):
         super().__init__()
@@ -34,9 +34,9 @@ class TaylorDerivative(Regularizer):
 
 
 def derivative(f: FieldCall, t: float | Tensor, y: Tensor, dy: Tensor, order: int) -> Tensor:
-    """The derivative of an `order` of the solution through (t, y), whose first one is dy.
+    """The derivative of a given `order` of the solution through (t, y), whose first one is dy.
 
-    By Taylor coefficients if f has rules for its layers: from y' = f, k yₖ = fₖ₋₁.
+    It is computed from Taylor coefficients if f's layers have rules: y' = f gives k yₖ = fₖ₋₁.
     """
     next_coefficient = f.series(t, 1.0)
     if next_coefficient is None:
@@ -47,10 +47,10 @@ def derivative(f: FieldCall, t: float | Tensor, y: Tensor, dy: Tensor, order: in
 
 
 def _nested(f: FieldCall, t: float | Tensor, y: Tensor, dy: Tensor, order: int) -> Tensor:
-    """The same in forward mode.
+    """The same by nested forward mode.
 
     The k-th derivative of f along the solution is a function of t, y and the solution's first k
-    derivatives, each of which changes at the rate of the next: one more product.
+    derivatives. The time derivative of each is the next one, so each order takes one more product.
     """
     time = t if isinstance(t, Tensor) else y.new_full((), t)
     known = [dy]
@@ -62,7 +62,7 @@ def _nested(f: FieldCall, t: float | Tensor, y: Tensor, dy: Tensor, order: int) 
 
 
 def _by_time(along: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """The derivative by time of a function of t, y and the solution's first k derivatives."""
+    """The time derivative of a function of t, y and the solution's first k derivatives."""
 
     def derived(t: Tensor, y: Tensor, *derivatives: Tensor) -> Tensor:
         return directional(along, (t, y, *derivatives[:-1]), (torch.ones_like(t), *derivatives))

@@ -1,4 +1,4 @@
-"""The series of each kind of layer; a new norm or activation has its row here."""
+"""The series of each kind of layer; a new norm or activation needs a row here."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def _softplus(layer: nn.Softplus) -> Series:
 
 
 def _elu(layer: nn.ELU) -> Series:
-    """Its derivative is 1 above zero, and what it is itself, plus alpha, below."""
+    """Its derivative is 1 above zero, and its own value plus alpha below."""
     is_above: list[Tensor] = []
 
     def slope(u: Tensor, v: Tensor) -> Tensor:
@@ -63,7 +63,7 @@ def _elu(layer: nn.ELU) -> Series:
 
 
 def _silu() -> Series:
-    """The product of its input and the logistic function of it."""
+    """The product of the input and its logistic function."""
     share = _sigmoid()
     inputs: list[Tensor] = []
     shares: list[Tensor] = []
@@ -82,13 +82,13 @@ def _scaled(x: Tensor, scale: Tensor | None, shift: Tensor | None) -> Tensor:
 
 
 def _channels_scaled(x: Tensor, scale: Tensor | None, shift: Tensor | None) -> Tensor:
-    """With scale and shift [channels] of [batch, channels, ...]."""
+    """Applies scale and shift [channels] to x [batch, channels, ...]."""
     scale, shift = (each if each is None else of_channels(each, x) for each in (scale, shift))
     return _scaled(x, scale, shift)
 
 
 def of_channels(numbers: Tensor, x: Tensor) -> Tensor:
-    """Numbers [channels] in the shape in which they apply to x, [batch, channels, ...]."""
+    """Numbers [channels], reshaped to broadcast over x [batch, channels, ...]."""
     return numbers.view(-1, *(1,) * (x.dim() - 2))
 
 
@@ -98,12 +98,12 @@ def _channel_norm(layer: Any, mean: Mean) -> Series:
 
 
 def _mean_of_channels(x: Tensor) -> Tensor:
-    """Of each sample and channel, [batch, channels, 1, ...]."""
+    """The mean of each sample and channel, [batch, channels, 1, ...]."""
     return x.mean(tuple(range(2, x.dim())), keepdim=True) if x.dim() > 2 else x
 
 
 def _mean_of_batch(x: Tensor) -> Tensor:
-    """Of each channel, [1, channels, 1, ...]."""
+    """The mean of each channel, [1, channels, 1, ...]."""
     return x.mean((0, *range(2, x.dim())), keepdim=True)
 
 
@@ -111,7 +111,7 @@ def _group_norm(layer: nn.GroupNorm) -> Series:
     size = layer.num_channels // layer.num_groups
 
     def mean(x: Tensor) -> Tensor:
-        means = _mean_of_channels(x)  # first, since space is what takes time
+        means = _mean_of_channels(x)  # first, since averaging over space takes the most time
         of_groups = means.view(len(x), -1, size).mean(2)
         return of_groups.repeat_interleave(size, 1).view_as(means)
 
@@ -134,7 +134,7 @@ def _batch_norm(layer: Any) -> Series:
 
 
 def _by_statistics(layer: Any, mean_of_input: Mean) -> Series:
-    """By the input's statistics in training, which updates none that are kept."""
+    """Uses the input's statistics in training, without updating the running ones."""
     mean, variance = layer.running_mean, layer.running_var
     if layer.training or mean is None or variance is None:
         return _channel_norm(layer, mean_of_input)
@@ -163,7 +163,7 @@ RULES: Mapping[type[nn.Module], Rule] = {
     nn.InstanceNorm1d: _instance_norm,
     nn.InstanceNorm2d: _instance_norm,
 }
-"""By the class whose `forward` a layer runs, which parametrized layers take from their own."""
+"""Rules by the class whose `forward` a layer runs; parametrized layers inherit theirs."""
 
 
 def rule_for(layer: nn.Module, rules: Mapping[type[nn.Module], Rule] = RULES) -> Rule | None:
@@ -176,7 +176,7 @@ def rule_for(layer: nn.Module, rules: Mapping[type[nn.Module], Rule] = RULES) ->
 def series_of(
     layers: Iterable[nn.Module], rules: Mapping[type[nn.Module], Rule] = RULES
 ) -> Series | None:
-    """The series of layers one after the other; None if one of them has no rule, or has hooks."""
+    """The series of consecutive layers; None if one of them has no rule, or has hooks."""
     made: list[Series] = []
     for layer in layers:
         rule = rule_for(layer, rules)
@@ -187,7 +187,7 @@ def series_of(
 
 
 def series_of_sequence(g: nn.Module) -> Series | None:
-    """The same of a plain `nn.Sequential`; None of anything else."""
+    """The series of a plain `nn.Sequential`; None for anything else."""
     if not isinstance(g, nn.Sequential) or not runs_as(g, nn.Sequential):
         return None
     return series_of(g)

@@ -1,10 +1,10 @@
-"""Taylor coefficients of functions of y(s), from those of y(s), one order after the other.
+"""Taylor coefficients of functions of y(s), computed from those of y(s) order by order.
 
-The coefficient of order k costs a linear function one map, and any other about k products; k nested
-derivatives in forward mode cost about 3ᵏ maps.
+The coefficient of order k costs one application of a linear function, or about k products for any
+other function. Nesting k derivatives in forward mode costs about 3ᵏ applications.
 
-Source: Griewank, Walther 2008, *Evaluating derivatives*, 2nd edition, chapter 13; of ODEs'
-solutions, Bettencourt, Johnson, Duvenaud 2019, *Taylor-mode automatic differentiation*.
+Source: Griewank, Walther 2008, *Evaluating derivatives*, 2nd edition, chapter 13; for solutions of
+ODEs, Bettencourt, Johnson, Duvenaud 2019, *Taylor-mode automatic differentiation*.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from torch import Tensor
 
 
 class Series(Protocol):
-    """A function along one path: given the path's coefficients in order, it gives its own.
+    """A function along one path: given the path's coefficients in order, it returns its own.
 
-    A path y(s) = Σ yₖ sᵏ has the coefficients y₀, y₁, and so on. A series remembers those that it
-    was given, so each path needs a new one.
+    A path y(s) = Σ yₖ sᵏ has the coefficients y₀, y₁, and so on. A series remembers the
+    coefficients it was given, so each path needs a new series.
     """
 
     def __call__(self, coefficient: Tensor, /) -> Tensor:
@@ -30,9 +30,9 @@ class Series(Protocol):
 
 
 class Affine:
-    """A linear map of y and a shift that depends on s alone.
+    """A linear map of y plus a shift that depends on s alone.
 
-    `function` gives both of x and a shift, which is None beyond the coefficients of the `shifts`.
+    `function` takes x and the shift's coefficient, which is None beyond the given `shifts`.
     """
 
     def __init__(self, function: Callable[[Tensor, Tensor | None], Tensor], *shifts: Tensor | None):
@@ -44,7 +44,7 @@ class Affine:
 
 
 class PiecewiseLinear:
-    """An activation with a slope of 1 above 0, and another below."""
+    """An activation with a slope of 1 above 0, and a slope of `below` elsewhere."""
 
     def __init__(self, below: float):
         self._below = below
@@ -58,9 +58,9 @@ class PiecewiseLinear:
 
 
 class Activation:
-    """A function v of u, and its derivative w as a series: from v' = w u', k vₖ = Σⱼ j uⱼ wₖ₋ⱼ.
+    """A function v of u with derivative w: v' = w u' gives k vₖ = Σⱼ j uⱼ wₖ₋ⱼ.
 
-    `slope` is given the coefficients of u and v, and gives those of w.
+    `slope` takes the coefficients of u and v, and returns those of w.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ def sigmoidal(value: Callable[[Tensor], Tensor], constant: float, linear: float)
 
 
 class Standardized:
-    """Deviations from a `mean` over the standard deviation of the same entries.
+    """Deviations from a `mean`, divided by the standard deviation of the same entries.
 
     With q the variance, the coefficients of r = q^(−1/2) follow from 2 q r' = −q' r.
     """
@@ -131,12 +131,12 @@ def product_coefficient(left: Sequence[Tensor], right: Sequence[Tensor]) -> Tens
 
 
 def composed(parts: Sequence[Series]) -> Series:
-    """The series of one function after the other."""
+    """The series of functions that are applied one after the other."""
     return lambda x: functools.reduce(lambda coefficient, part: part(coefficient), parts, x)
 
 
 def made_at_first(make: Callable[[Tensor], Series]) -> Series:
-    """A series that is made when its first coefficient is given, since it depends on the shape."""
+    """A series that is made from its first coefficient, since it depends on the shape."""
     made: list[Series] = []
 
     def coefficient(x: Tensor, /) -> Tensor:
