@@ -129,6 +129,15 @@ def test_the_same_difference_in_every_pair_is_not_tested(tmp_path):
     assert f"{said} (of 2 configurations)." in listed(answer(found))
 
 
+def test_pairs_that_are_missing_are_counted(tmp_path):
+    def diverging(activation: str, steps: int, seed: int) -> float | str:
+        is_lost = (activation, steps, seed) == ("tanh", 8, 4)
+        return "diverged" if is_lost else steady(activation, steps, seed)
+
+    made_up, found = made(tmp_path, diverging, seeds=5, baseline=RELU)
+    assert list(baseline_table(made_up, found.compared)["pairs"]) == ["5", "4 of 5"]
+
+
 def test_only_what_is_the_same_for_every_seed_is_the_same(tmp_path):
     def even(activation: str, steps: int, seed: int) -> float:
         return 0.5 + (0.1 * (seed - 1) if (activation, steps) == ("tanh", 8) else 0.0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -191,10 +191,10 @@ def _reading(difference: PairedDifference, p: float, sign: int) -> BaselineReadi
 
 def baseline_table(sweep: Sweep, found: Sequence[BaselineComparison]) -> pd.DataFrame:
     """One row per cell that has a partner in the baseline: the difference and what it says."""
-    metric = sweep.metric
+    metric, seeds = sweep.metric, Counter(map(sweep.cell_label, sweep.trials))
     rows = []
     for each in found:
-        difference = each.difference
+        difference, planned = each.difference, min(seeds[each.cell], seeds[each.baseline])
         low, high = (signed(metric, end) for end in (difference.low, difference.high))
         effect = difference.effect
         rows.append(
@@ -205,7 +205,7 @@ def baseline_table(sweep: Sweep, found: Sequence[BaselineComparison]) -> pd.Data
                 "95 % interval": NO_VALUE if difference.has_no_interval else f"{low} to {high}",
                 "Cohen's d": NO_VALUE if math.isnan(effect) else f"{effect:z.2f}",
                 "p (Holm)": probability(each.p),
-                "pairs": str(difference.n),
+                "pairs": f"{difference.n}" + (f" of {planned}" if difference.n < planned else ""),
                 "reading": str(each.reading),
             }
         )
