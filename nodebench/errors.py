@@ -5,7 +5,7 @@ NodebenchError
 │   ├── SweepError         mistakes in a sweep file, all of them at once
 │   ├── DataError          a data set is missing, damaged or cannot be fetched
 │   ├── ResourceError      the machine or the cluster does not have what was asked for
-│   ├── StoreError         a store, a report's folder or an archive cannot be used so
+│   ├── StoreError         a store, a report's folder or an archive cannot be used
 │   ├── FieldError         a user's own right-hand side is invalid, or does not suit its gradient
 │   └── TrackingError      MLflow cannot be reached, or does not have what was asked for
 └── TrialFailure           the outcome of one trial; the sweep continues
@@ -31,11 +31,11 @@ from typing import ClassVar
 from urllib.parse import unquote
 
 LONGEST_SHOWN = 100
-"""Characters of a user's text in a message."""
+"""The most characters of a user's text that a message shows."""
 
 
 class NodebenchError(Exception):
-    """The root of every error that this package raises on purpose; no message has a password."""
+    """The base of every error that this package raises on purpose; messages hide passwords."""
 
     def __init__(self, message: str = ""):
         super().__init__(masked(message))
@@ -47,7 +47,7 @@ class InputError(NodebenchError):
 
 @dataclass(frozen=True, order=True)
 class Fault:
-    """One mistake: where it is, as a YAML path, and what is wrong, allowed and to be done."""
+    """One mistake: its YAML path, what is wrong, what is allowed and what to do."""
 
     where: str
     what: str
@@ -57,7 +57,7 @@ class Fault:
 
 
 class SweepError(InputError):
-    """The mistakes of one sweep file, all of them; `changes` are those of --set, if any."""
+    """All mistakes in one sweep file; `changes` are those given with --set, if any."""
 
     def __init__(self, source: str, faults: Iterable[Fault], changes: Iterable[str] = ()):
         self.source = source
@@ -77,7 +77,7 @@ class ResourceError(InputError):
 
 
 class StoreError(InputError):
-    """What a store, a report's folder or an archive holds, or who holds it, is in the way."""
+    """A store, a report's folder or an archive cannot be used, due to its content or holder."""
 
 
 class FieldError(InputError):
@@ -89,7 +89,7 @@ class TrackingError(InputError):
 
 
 class TrialOutcome(StrEnum):
-    """How a trial ended, as stores, tables and MLflow have it."""
+    """How a trial ended, as written to stores, tables and MLflow."""
 
     FINISHED = "finished"
     DIVERGED = "diverged"
@@ -159,7 +159,7 @@ class Stopped(TrialFailure):
 
 
 def shown(value: object) -> str:
-    """A value as messages show it: in backticks, and its beginning if it is long."""
+    """A value as messages show it: in backticks, and cut if it is long."""
     return f"`{_beginning(str(value))}`"
 
 
@@ -175,14 +175,14 @@ def unknown(word: object, kind: str, known: Iterable[str]) -> str:
 
 
 def similar(word: object, known: Iterable[str]) -> list[str]:
-    """The most similar of the known words, if one is similar at all."""
+    """A list with the known word that is most similar; empty if none is similar enough."""
     text, names = str(word)[:LONGEST_SHOWN], list(known)
     likeness = [difflib.SequenceMatcher(None, text, name).ratio() for name in names]
     best = max(likeness, default=0.0)
     return [names[likeness.index(best)]] if best >= 0.5 else []
 
 
-# ---------------------------------------------------------------------------- what nobody may read
+# -------------------------------------------------------------------------------- hiding passwords
 
 MASK = "***"
 
@@ -192,15 +192,15 @@ _OF_QUERIES = re.compile(
 )
 _BY_NAME = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
 _SHORTEST = 4
-"""Characters of a password that is hidden wherever it stands; shorter ones are parts of words."""
+"""Passwords with fewer characters are not searched for: they would match ordinary text."""
 
 
 def masked(text: str) -> str:
-    """A text without the passwords of the addresses in it, and without those of this process.
+    """A text with passwords masked: those in its addresses, and those of this process.
 
-    A user name stays; one that stands alone may be a token.
+    A user name is kept if a password follows it. A user name alone may be a token and is masked.
     """
-    for secret in _secrets():  # as a word: it may be part of another
+    for secret in _secrets():  # only as a whole word: it may be part of another word
         text = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", MASK, text)
     text = _OF_ADDRESSES.sub(_without_password, text)
     return _OF_QUERIES.sub(rf"\g<1>{MASK}", text)
@@ -212,10 +212,10 @@ def _without_password(found: re.Match[str]) -> str:
 
 
 def _secrets() -> list[str]:
-    """What is secret in this process's variables, as written and as quoted by others."""
+    """The secrets in this process's environment variables, as written and URL-decoded."""
     found = [value for name in _BY_NAME if (value := os.environ.get(name, "").strip())]
     scheme, _, address = (os.environ.get("MLFLOW_TRACKING_URI", "").strip()).partition("://")
-    # Up to the last @: a password may have any character in it, though it should be escaped.
+    # Up to the last @: a password may contain an @, though it should be escaped.
     user_info, at, _ = address.partition("?")[0].rpartition("@")
     user, _, password = user_info.partition(":")
     if at and not password and scheme.startswith("http") and "/" not in user:

@@ -1,4 +1,4 @@
-"""Files: replaced as a whole, so that a reader never sees half of one."""
+"""Reading and writing files; a file is replaced as a whole, so readers never see half of one."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ PACKAGE = Path(__file__).parent
 
 
 def write(path: Path, content: str | bytes, aside: Path | None = None) -> None:
-    """Replaces a file as a whole; the previous file is moved to `aside`, if that is given."""
+    """Replaces a file as a whole; moves the previous file to `aside`, if given."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    # The host too: on a shared path, processes of two nodes may have one number.
+    # With the host: on a shared file system, processes of two nodes may have the same id.
     writer = f"{socket.gethostname()}-{os.getpid()}"
     partial = path.with_name(f".{path.name}.{writer}.partial")
     try:
@@ -30,9 +30,9 @@ def write(path: Path, content: str | bytes, aside: Path | None = None) -> None:
 
 
 def read_json(path: Path, default: Any) -> Any:
-    """A file's value; the default if it is absent or damaged, which counts as absent."""
+    """The JSON value in a file; the default if the file is absent, damaged or of another type."""
     try:
-        with open(path, "rb", buffering=0) as file:  # thousands are read for a plan
+        with open(path, "rb", buffering=0) as file:  # unbuffered: a plan reads thousands
             value = json.loads(file.read())
     except (FileNotFoundError, ValueError):
         return default
@@ -40,7 +40,7 @@ def read_json(path: Path, default: Any) -> Any:
 
 
 def modified(path: Path) -> int:
-    """When a file was changed last, in nanoseconds; 0 if it is absent."""
+    """The time of a file's last change, in nanoseconds; 0 if the file is absent."""
     try:
         return path.stat().st_mtime_ns
     except FileNotFoundError:
@@ -48,13 +48,13 @@ def modified(path: Path) -> int:
 
 
 def require_writable(folder: Path) -> None:
-    """Refuses a folder that cannot be written, or where it is not there, could not be made.
+    """Refuses a folder that cannot be written or, if it is missing, could not be created.
 
-    Nothing is left in it. Marked read-only is enough: root could write there nevertheless, and in
-    a container everybody is root.
+    Leaves nothing in the folder. A folder marked as read-only is refused even if root could write
+    to it, because in a container every user is root.
 
     Raises:
-        OSError: saying why.
+        OSError: with the reason.
     """
     there = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
     if not there.is_dir():
@@ -62,4 +62,4 @@ def require_writable(folder: Path) -> None:
     if not there.stat().st_mode & 0o222:
         raise PermissionError(errno.EACCES, f"`{there}` is read-only")
     with tempfile.TemporaryFile(dir=there, buffering=0) as file:
-        file.write(b"\0")  # which a full disk refuses
+        file.write(b"\0")  # fails on a full disk

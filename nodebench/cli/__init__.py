@@ -1,4 +1,4 @@
-"""The verbs and what each prints; no other room prints."""
+"""The commands of `nodebench`; nothing outside this room prints."""
 
 from nodebench.cli import inspect as inspect
 from nodebench.cli import manage as manage

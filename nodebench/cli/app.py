@@ -1,4 +1,4 @@
-"""The command line itself: the app to which verbs are added, and the exit statuses of errors."""
+"""The command line itself: the app with which commands register, and error exit statuses."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from nodebench.cli.stream import STDOUT, err, say, take_over
 from nodebench.errors import InputError
 
 SET_HINT = ". To change a setting, write `--set PATH=VALUE`"
-"""For those who write `train.epochs=2` alone, as Hydra takes it."""
+"""For users who write `train.epochs=2` without `--set`, which is Hydra's syntax."""
 
 
 SPINS = "5000"
-"""How often an idle thread looks for work before it sleeps: about 0.1 ms. GNU's own is 300,000."""
+"""How often an idle thread polls for work before it sleeps: about 0.1 ms. GNU's default is 3e5."""
 
 
 HELP_PANELS: dict[str, tuple[str, ...]] = {
@@ -31,27 +31,27 @@ HELP_PANELS: dict[str, tuple[str, ...]] = {
     "Look at results": ("report", "logs", "why", "repro", "scoreboard", "ui"),
     "Exchange and clean up": ("sync", "export", "import", "gc"),
 }
-"""What `nodebench --help` lists, in this order."""
+"""Panels of `nodebench --help` -> their commands, in this order."""
 
 PANEL_OF = {verb: panel for panel, verbs in HELP_PANELS.items() for verb in verbs}
 
 
 class _Verbs(TyperGroup):
-    """The verbs; an interrupt ends any of them with a line and status 130."""
+    """The group of commands; an interrupt ends any of them with one line and status 130."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        """The names of the verbs, in the order of the help."""
+        """The names of the commands, in the order of the help."""
         return sorted(super().list_commands(ctx), key=list(PANEL_OF).index)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """A verb, with the panel in which the help lists it."""
+        """A command, assigned to its help panel."""
         command: Any = super().get_command(ctx, cmd_name)
         if command is not None:
             command.rich_help_panel = PANEL_OF[cmd_name]
         return command
 
     def invoke(self, ctx: Any) -> Any:
-        """Runs the verb that was asked for."""
+        """Runs the requested command."""
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
@@ -70,7 +70,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 NO_MEMORY = "failed to map segment"
-"""The loader's message if there is no memory for a library."""
+"""The dynamic loader's message if it cannot get memory for a library."""
 
 
 def _say_version(asked: bool) -> None:
@@ -90,14 +90,14 @@ def _options(
 
 
 def command_line() -> None:
-    """The console script: our errors become messages, and exit statuses say how it went."""
+    """The console script; turns errors into messages and exit statuses."""
     take_over()
     _have_a_home()
     let_idle_threads_sleep()
     heed_interrupts()
     try:
         _run()
-    except KeyboardInterrupt:  # once more, while the first was answered
+    except KeyboardInterrupt:  # a second one, while the first was being handled
         sys.exit(INTERRUPTED)
     finally:
         leave_on_interrupt()
@@ -105,19 +105,19 @@ def command_line() -> None:
 
 
 def let_idle_threads_sleep() -> None:
-    """Has torch's idle threads sleep soon, since compiled kernels need their cores.
+    """Makes torch's idle threads sleep sooner, since compiled kernels need their cores.
 
-    They are those of GNU's OpenMP, which torch brings along on Linux, and which reads its settings
-    when torch is loaded: this has to be called before.
+    The threads are those of GNU OpenMP, which torch bundles on Linux. OpenMP reads its settings
+    when torch is loaded, so call this before importing torch.
     """
     if not any(name in os.environ for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")):
         os.environ["GOMP_SPINCOUNT"] = SPINS
 
 
 def _run() -> None:
-    """Runs the verb; an error that the user can fix becomes a message and status 2."""
+    """Runs the command; an error that the user can fix becomes a message and status 2."""
     try:
-        # A user's own models and data sets are importable from where they start nodebench.
+        # Users' own models and data sets are importable from the working folder.
         sys.path.append(_working_folder())
         try:
             app()
@@ -125,9 +125,9 @@ def _run() -> None:
             sys.stdout.flush()
     except InputError as error:
         _refuse(str(error))
-    except OSError as error:  # a file or a device: the user's to mend, and no fault of ours
+    except OSError as error:  # a file or a device: for the user to fix
         if isinstance(error, BrokenPipeError) and error.filename == STDOUT:
-            sys.exit(1)  # whoever read us has read enough
+            sys.exit(1)  # the reader has closed the pipe
         where = f"`{error.filename}`" if error.filename else "the system refused a request"
         _refuse(f"{where}: {error.strerror or error}")
     except (ImportError, MemoryError) as error:
@@ -141,16 +141,16 @@ def _run() -> None:
 
 
 def _end_soon() -> None:
-    """Spares Python's end a second, in which it would look through all modules for garbage."""
-    if "triton" not in sys.modules:  # which would complain that it is not cleared up
+    """Saves a second at exit, in which Python would collect garbage in all modules."""
+    if "triton" not in sys.modules:  # triton would complain that it was not cleaned up
         gc.freeze()
 
 
 def _have_a_home() -> None:
-    """Names a home folder where there is none; libraries ask for it, and do without its files."""
+    """Sets HOME if there is no home folder; libraries ask for one but work without its files."""
     try:
         Path.home()
-    except RuntimeError:  # a container's user without an entry in its list of users
+    except RuntimeError:  # a container's user who is not in /etc/passwd
         os.environ["HOME"] = "/nonexistent"
 
 

@@ -1,4 +1,4 @@
-"""The verbs that look at sweeps, and train nothing."""
+"""The commands that inspect sweeps and train nothing."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def plan(
 
 
 def plan_text(sweep: Sweep, entries: Sequence[Entry], left: Mapping[str, str]) -> str:
-    """A line for each trial, and for what is worth knowing of the sweep; at the end, counts."""
+    """One line per trial, then remarks on the sweep, and the counts at the end."""
     lines = [line(sweep, entry) for entry in entries]
     lines += [f"{trial_id}  {'removed':<12} {label}" for trial_id, label in left.items()]
     parts = sorted({path for entry in entries for path in entry.trial.spec.import_paths})
@@ -128,9 +128,9 @@ def retraining_text(entries: Sequence[Entry]) -> list[str]:
 
 
 def missing_data_text(trials: Sequence[Trial]) -> list[str]:
-    """A line for each data set whose files are not there, and what to do about it."""
+    """One line per data set whose files are missing, with the remedy."""
     root, data_sets = data_root(), files.distinct(trial.spec.data for trial in trials)
-    # Data sets that differ in `train_size` alone lack the same files.
+    # Data sets that differ only in `train_size` lack the same files.
     lacking = {files.missing(data, root): data for data in data_sets}
     return [f"{what}: {files.remedy(data)}" for what, data in lacking.items() if what]
 
@@ -209,7 +209,7 @@ def scoreboard() -> None:
 
 
 def packing_text(trials: Sequence[Trial], options: RunOptions) -> str:
-    """How many trials are trained together, and why others are not."""
+    """How many trials are packed into common runs, and why the others are not."""
     here = slots(options.resources, gpus=1)
     together = [len(pack) for pack in packs(trials, options, here)]
     packed = [size for size in together if size > 1]
@@ -221,7 +221,7 @@ def packing_text(trials: Sequence[Trial], options: RunOptions) -> str:
 
 
 def recording_text(trials: Sequence[Trial]) -> str:
-    """How many trials take their steps on a GPU as CUDA graphs, and why others do not."""
+    """How many trials use CUDA graphs on a GPU, and why the others do not."""
     recorded = sum(has_equal_steps(trial.spec) for trial in trials)
     return (
         f"{recorded} of {len(trials)} trials use CUDA graphs on a GPU{_packing_obstacles(trials)}"
@@ -235,7 +235,7 @@ def _packing_obstacles(trials: Sequence[Trial]) -> str:
 
 
 def detail(entry: Entry, store: Store) -> str:
-    """Why a trial ended, or how far it is."""
+    """Why a trial ended, or how far it has got."""
     if entry.result is not None:
         return f": {entry.result.reason or 'trained'} ({_clock(entry.result.finished)})"
     history = store.folder(entry.trial.id).history()
@@ -251,7 +251,7 @@ def _clock(seconds: float) -> str:
 
 
 def change_text(found: Change) -> str:
-    """What changed from one form of a sweep's file to another."""
+    """The changes between two versions of a sweep file."""
     same = counted(found.same, "trial")
     lines = [f"{same} unchanged, {len(found.new)} new, {len(found.gone)} removed"]
     lines += [f"changed: {name}" for name in found.fields]
@@ -263,7 +263,7 @@ def change_text(found: Change) -> str:
 
 
 def costs_text(sweep: Sweep, entries: list[Entry], costs: Mapping[str, Cost | str]) -> str:
-    """What a trial of each missing cell costs, a line a cell."""
+    """The cost of a trial of each missing cell, one line per cell."""
     cells = {
         entry.trial.cell.key: sweep.cell_label(entry.trial) for entry in entries if entry.missing
     }
@@ -279,7 +279,7 @@ def cost_text(cost: Cost | str) -> str:
 
 
 def forecast_text(found: Forecast, *, is_running: bool = True) -> str:
-    """`about 3 h left, until Sat 21:40 (2.5 h to 3.4 h)`; without an end if nothing runs."""
+    """`about 3 h left, until Sat 21:40 (2.5 h to 3.4 h)`; no end time if nothing is running."""
     text = f"about {duration(found.seconds)} left"
     if is_running:
         end = time.localtime(time.time() + found.seconds)

@@ -1,7 +1,7 @@
-"""Ctrl-C, a shell that closes, and `kill`: every request to end becomes a KeyboardInterrupt.
+"""Turns every request to end (Ctrl-C, a closing shell, `kill`) into a KeyboardInterrupt.
 
-Before this module is imported, `nodebench/__main__.py` answers; `execution/ray_tune.py` undoes the
-handler that Ray sets.
+`nodebench/__main__.py` handles interrupts until this module is imported. `execution/ray_tune.py`
+undoes the handler that Ray sets.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ import typer
 from nodebench.cli.stream import err, talk_on
 
 INTERRUPTED = 130
-"""The exit status of a command that was interrupted, as shells have it."""
+"""The exit status of an interrupted command, as in shells."""
 
 
 @contextmanager
 def interruptible() -> Generator[None]:
-    """Ctrl-C ends the command with a line and status 130; what is done is kept."""
+    """Makes Ctrl-C end the command with one line and status 130; finished work is kept."""
     talk_on()
     try:
         yield
@@ -31,15 +31,15 @@ def interruptible() -> Generator[None]:
 
 
 def heed_interrupts() -> None:
-    """Makes a KeyboardInterrupt of every request to end, unless it is to be ignored."""
+    """Turns every termination signal into a KeyboardInterrupt, unless it is ignored."""
     signal.signal(signal.SIGTERM, _interrupt)
-    for number in (signal.SIGINT, signal.SIGHUP):  # of a shell's background, and of `nohup`
+    for number in (signal.SIGINT, signal.SIGHUP):  # ignored in background jobs and by `nohup`
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _interrupt)
 
 
 def leave_on_interrupt() -> None:
-    """From now on an interrupt ends the process at once: it has told all and only clears up."""
+    """From now on, an interrupt ends the process at once: only the cleanup is left to do."""
     if signal.getsignal(signal.SIGINT) is _interrupt:
         signal.signal(signal.SIGINT, _leave)
 

@@ -1,4 +1,4 @@
-"""The verbs about this machine: its data, its runs, its MLflow."""
+"""The commands about this machine: its data, its runs and its MLflow."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def data(
     for data_set in api.data_sets(names):
         try:
             found = api.fetch(data_set)
-        except DataError as error:  # the others are fetched all the same
+        except DataError as error:  # the others are still fetched
             err.print(str(error), markup=False, highlight=False)
             missing = True
             continue
@@ -97,7 +97,7 @@ def ui(
         api.open_mlflow(store)
     command = ["-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
     say(f"http://127.0.0.1:{port}{page}")
-    # Not as an argument, which everybody on this machine can read.
+    # Not as an argument, because every user of this machine can read those.
     environment = {**os.environ, "MLFLOW_BACKEND_STORE_URI": uri}
     os.execve(sys.executable, [sys.executable, *command], environment)
 
@@ -212,7 +212,7 @@ def census_row(data_set: Dataset, found: Census) -> dict[str, Any]:
 
 
 def census_text(data_set: Dataset, found: Census) -> str:
-    """A line for the data set, and one for every class, or for all if they are equally large."""
+    """A line for the data set, and one per class, or a single one if all are equally large."""
     place = f"in {found.folder}" if found.folder else f"{data_set.origin}, no files needed"
     if not found.class_names:
         return f"{data_set.name}: {place}"
@@ -235,7 +235,7 @@ def size_text(size_bytes: int) -> str:
 
 
 def survey_text(found: Survey, remaining: list[Item], *, removed: bool) -> str:
-    """A table of what can go, by kind, and what of it goes; `remaining` is what would not."""
+    """A table of the deletable and the chosen files by kind; `remaining` were not deleted."""
     lines = [f"{'':<36} {'found':>22}   {'to delete':>22}"]
     for kind, what in KINDS.items():
         columns = [
@@ -276,7 +276,7 @@ def _count(items: Sequence[Item]) -> str:
 
 
 def survey_json(found: Survey, remaining: list[Item], *, removed: bool) -> str:
-    """What can be cleared away, item by item, as JSON for scripts."""
+    """The deletable files, item by item, as JSON for scripts."""
     rows = [
         {
             "kind": item.kind,

@@ -1,4 +1,4 @@
-"""The verbs that run recorded trials again: to time them, or to compare them."""
+"""The commands that rerun recorded trials, to time or to compare them."""
 
 from __future__ import annotations
 
@@ -96,11 +96,11 @@ def repro(
 
 
 MOST_UNMATCHED = 4
-"""Metrics in a line; of more, their number."""
+"""The most metrics named in a line; the rest are counted."""
 
 
 def timed_text(sweep: Sweep, timed: Timed) -> str:
-    """What a step and an epoch take, a line a cell, under a title that says where."""
+    """The times of a step and of an epoch, one line per cell, below a line about the machine."""
     labels = {trial.id: sweep.cell_label(trial) for trial in sweep.trials}
     lines = []
     for row in list(timed.rows.values())[:1]:
@@ -127,7 +127,7 @@ def _step_text(row: Row) -> str:
 
 
 def reproduction_text(found: Reproduction) -> str:
-    """A metric a line, recorded and now, and what to make of it."""
+    """One line per metric, recorded and now; then other differences and the verdict."""
     width = max((len(metric.name) for metric in found.metrics), default=0)
     lines = [
         f"{m.name:<{width}}  {m.recorded:<22.17g} {m.now:<22.17g} {_likeness(m)}"

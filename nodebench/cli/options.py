@@ -1,4 +1,4 @@
-"""Arguments and options that several verbs share, and groups of them."""
+"""Arguments and options that several commands share, and groups of them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from nodebench.sweep.file import SizeName
 
 
 def sweep_names(incomplete: str) -> list[str]:
-    """What a shell may complete a sweep's name to."""
+    """The completions of a sweep's name for a shell."""
     files = [str(path) for path in Path().glob("*.yaml")]
     return sorted(name for name in [*lookup.sweep_files(), *files] if name.startswith(incomplete))
 
@@ -92,7 +92,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 def open_sweep(
     source: str, changes: Sequence[str] | None = None, *, size: SizeName, small: bool
 ) -> Sweep:
-    """The sweep that a command line names; which file that is, is printed unless it is given."""
+    """The sweep that a command line names; prints its file unless the file was given."""
     sweep = lookup.load_sweep(source, overrides=changes or (), size=size, small=small)
     if told := taken_text(source, Path(sweep.origin.file)):
         err.print(told, markup=False, highlight=False)
@@ -100,7 +100,7 @@ def open_sweep(
 
 
 def taken_text(source: str, file: Path) -> str:
-    """Which file a name stands for; empty where a path or a report's folder was given."""
+    """The file that a name stands for; empty if a path or a report's folder was given."""
     if file in (Path(source).resolve(), (Path(source) / "sweep.yaml").resolve()):
         return ""
     if file.parent == lookup.LOCAL_SWEEPS.resolve():
@@ -112,7 +112,7 @@ def taken_text(source: str, file: Path) -> str:
 
 @dataclass(frozen=True)
 class Source:
-    """Which sweep a verb is about."""
+    """The sweep that a command works on."""
 
     source: SweepPath
     changes: Changes = None
@@ -120,29 +120,29 @@ class Source:
     small: Small = False
 
     def load(self, source: str | None = None) -> Sweep:
-        """The sweep, or another with the same changes and of the same size."""
+        """The sweep, or another one with the same changes and size."""
         return open_sweep(source or self.source, self.changes, size=self.size, small=self.small)
 
     def load_foreign(self, weights: Path) -> Sweep:
-        """The sweep with the weights of a file instead of a training."""
+        """The sweep with weights from a file instead of trained ones."""
         size = lookup.size_of(self.size, small=self.small)
         return lookup.foreign(self.source, weights, overrides=self.changes or (), size=size)
 
 
 @dataclass(frozen=True)
 class SelectionOptions:
-    """Which of the sweep's trials a verb is about."""
+    """The trials of the sweep that a command works on."""
 
     only: Only = None
     shard: Shard = "1/1"
 
     @property
     def is_whole(self) -> bool:
-        """Whether that is all of them."""
+        """Whether all trials are selected."""
         return not self.only and self.shard == "1/1"
 
     def for_launch(self, *, retry_failed: bool = False) -> Selection:
-        """The same, for a launch."""
+        """The selection for a launch."""
         return Selection(only=self.only or (), shard=self.shard, retry_failed=retry_failed)
 
 
@@ -154,7 +154,7 @@ class BackendOptions:
     cpu: Cpu = False
 
     def for_launch(self, *, fail_fast: bool = False) -> Backend:
-        """The same, for a launch."""
+        """The backend for a launch."""
         return Backend(inline=self.inline, cpu=self.cpu, fail_fast=fail_fast)
 
 
@@ -167,7 +167,7 @@ class PublicationOptions:
     replace: ReplaceOther = False
 
     def for_launch(self, *, require_mlflow: bool = False) -> Publication:
-        """The same, for a launch."""
+        """The publication for a launch."""
         return Publication(
             track=self.track,
             require_mlflow=require_mlflow,
@@ -177,7 +177,7 @@ class PublicationOptions:
 
 
 def grouped(verb: Callable[..., None]) -> Callable[..., None]:
-    """The verb as typer reads it: a parameter that is a group gives way to the group's fields."""
+    """Replaces each parameter that is a group with the group's fields, for typer."""
     whole = inspect.signature(verb, eval_str=True)
     kinds = {name: parameter.annotation for name, parameter in whole.parameters.items()}
     groups: dict[str, type] = {
@@ -199,7 +199,7 @@ def grouped(verb: Callable[..., None]) -> Callable[..., None]:
 
 
 def _options_of(group: type) -> list[inspect.Parameter]:
-    """A group's fields, with what typer reads in their annotations."""
+    """A group's fields as parameters, with the annotations that typer reads."""
     hints = get_type_hints(group, include_extras=True)
     parameters = inspect.signature(group).parameters
     return [parameter.replace(annotation=hints[name]) for name, parameter in parameters.items()]

@@ -1,4 +1,4 @@
-"""Showing a run's progress: live on a terminal, a line a trial elsewhere."""
+"""Shows a run's progress: live bars on a terminal, otherwise one line per trial."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ FAILED_STYLE = "red"
 
 
 class _Bars(Progress):
-    """Bars, and below them a line of text."""
+    """Progress bars with a line of text below them."""
 
     below = ""
 
@@ -47,7 +47,7 @@ class _Bars(Progress):
 
 
 class ProgressMonitor:
-    """A `runner.Monitor` for people; `verb` says what is done with trials."""
+    """A `runner.Monitor` that prints; `verb` names what is done with the trials."""
 
     def __init__(self, sweep: Sweep, store: Store, console: Console, verb: str):
         self._sweep, self._verb = sweep, verb
@@ -84,7 +84,7 @@ class ProgressMonitor:
         self._progress.stop()
 
     def on_plan(self, trials: int, missing: int) -> None:
-        """Prints how many trials are to be done, and begins the bar over all."""
+        """Prints how many trials there are to do, and starts the overall bar."""
         self._is_planned, self._missing = True, missing
         self._progress.update(self._overall, total=missing)
         if self._live:
@@ -94,7 +94,7 @@ class ProgressMonitor:
         self._console.print(text, markup=False, highlight=False)
 
     def on_phase(self, phase: str) -> None:
-        """Shows the phase until a trial begins; elsewhere than on a terminal, prints it."""
+        """Shows the phase until a trial begins; without a terminal, prints it."""
         if self._live:
             self._progress.update(self._overall, note=phase)
         else:
@@ -115,7 +115,7 @@ class ProgressMonitor:
         self._count()
 
     def on_epoch(self, trial_id: str, row: Row) -> None:
-        """Moves the trial's bar."""
+        """Advances the trial's bar."""
         if trial_id not in self._tasks:
             return
         done = row["epoch"] if self._lengths[trial_id].epochs else row["iteration"]
@@ -124,7 +124,7 @@ class ProgressMonitor:
         self._progress.update(self._tasks[trial_id], completed=done, note=note)
 
     def on_end(self, trial_id: str, problem: str | None) -> None:
-        """Replaces the trial's bar by a line."""
+        """Replaces the trial's bar with a line."""
         if trial_id in self._tasks:
             self._progress.remove_task(self._tasks.pop(trial_id))
         self._ended += 1
@@ -139,7 +139,7 @@ class ProgressMonitor:
         )  # fmt: skip
 
     def on_tracking(self, problem: str | None) -> None:
-        """Prints that MLflow cannot be written, or can again."""
+        """Prints that MLflow cannot be written, or that it can be written again."""
         text = f"{problem}. Training continues" if problem else "MLflow is back"
         self._console.print(text, markup=False, highlight=False)
 
@@ -151,7 +151,7 @@ class ProgressMonitor:
         return is_finished and length.iterations != 0 and not folder.checkpoint.exists()
 
     def _recall(self) -> None:
-        """Takes earlier results into account, for what is best so far."""
+        """Counts earlier results towards the best so far."""
         for trial_id, result in self._store.results(self._labels).items():
             if result.outcome == TrialOutcome.FINISHED:
                 self._tally.add(trial_id, result)
@@ -180,7 +180,7 @@ class ProgressMonitor:
 
 
 def say_answer(launched: Launched) -> None:
-    """Says what the sweep found: the first lines of the report's answer, and its last, the cost."""
+    """Prints the first lines of the report's answer and its last line, the cost."""
     lines = launched.published.answer
     if len(lines) > MOST_LINES_OF_ANSWER:
         lines = [*lines[: MOST_LINES_OF_ANSWER - 1], lines[-1]]
@@ -189,7 +189,7 @@ def say_answer(launched: Launched) -> None:
 
 
 def say_published(sweep: Sweep, done: Published) -> None:
-    """Says where the report is, and what it and MLflow lack."""
+    """Prints where the report is, and what is missing in the report or in MLflow."""
     if done.tracking_problem:
         err.print(
             f"MLflow is not up to date: {done.tracking_problem}. `nodebench sync` writes the rest",

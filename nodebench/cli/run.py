@@ -1,4 +1,4 @@
-"""The verbs that run sweeps, or resume them."""
+"""The commands that run sweeps or resume them."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def sync(source: Source, folders: From = None, replace: ReplaceOther = False) ->
 
 @contextmanager
 def _watched(sweep: Sweep, store: Store, verb: str) -> Generator[ProgressMonitor]:
-    """Says what is doubtful of a sweep, then shows the progress of its trials."""
+    """Prints the sweep's warnings, then shows the progress of its trials."""
     for doubt in doubts(sweep):
         err.print(doubt, markup=False, highlight=False)
     with interruptible(), ProgressMonitor(sweep, store, out, verb) as monitor:
@@ -134,7 +134,7 @@ def _status(launched: Launched) -> int:
 
 
 def _conclude(sweep: Sweep, entries: list[Entry]) -> None:
-    """Announces every trial that did not finish."""
+    """Prints every trial that did not finish, and the number of finished ones."""
     for entry in entries:
         what = text.line(sweep, entry)
         if entry.result is not None and not entry.is_finished:
@@ -158,7 +158,7 @@ def verdict_text(judged: Verdict) -> str:
 
 
 def merged_text(sweep: Sweep, folder: Path, merged: Merged) -> str:
-    """What came of another store: a line of counts, and one for every trial that was left alone."""
+    """The result of a merge: a line of counts, and one per running or conflicting trial."""
     labels = {trial.id: sweep.label(trial) for trial in sweep.trials}
     counts: dict[str, Sequence[object]] = {
         "copied": merged.copied,
@@ -183,7 +183,7 @@ def merged_text(sweep: Sweep, folder: Path, merged: Merged) -> str:
 
 
 def _machine(result: Result) -> str:
-    """Where a result comes from: `host, AMD EPYC, 1 thread, torch 2.15.0`."""
+    """The machine that a result comes from: `host, AMD EPYC, 1 thread, torch 2.15.0`."""
     where = result.environments[-1] if result.environments else {}
     host = [where["host"]] if "host" in where else []
     return ", ".join([*host, machine_text(where)])

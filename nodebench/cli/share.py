@@ -1,4 +1,4 @@
-"""The verbs about sweep files, and about archives of their results."""
+"""The commands for sweep files and for archives of their results."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def import_sweep(
 
 
 def imported_text(found: Imported) -> str:
-    """What came of an archive: counts, and what to do next."""
+    """The result of an import: the counts, and what to do next."""
     merged, name = found.merged, found.sweep.name
     counts: dict[str, int] = {
         "new": len(merged.copied),

@@ -1,4 +1,4 @@
-"""What is printed, and standard streams whose failures and encodings never end a training."""
+"""Printing, and standard streams whose failures and encodings never end a training."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ out = Console(soft_wrap=True)
 err = Console(stderr=True, soft_wrap=True)
 
 STDOUT = "stdout"
-"""What errors call it, where they name a file."""
+"""The file name of stdout in an OSError."""
 
 
 class Stream(io.TextIOWrapper):
-    """Standard output or error; prints `?` for characters that its encoding does not have.
+    """Standard output or error; prints `?` for characters that its encoding lacks.
 
-    Where it fails, as a full disk or a pipe that nobody reads, the error is raised while
-    `is_needed`, and forgotten else. What comes after goes nowhere.
+    If a write fails, for example on a full disk or a broken pipe, the error is raised if
+    `is_needed`, otherwise ignored. All later output is discarded.
     """
 
     is_needed = False
 
     def write(self, text: str) -> int:
-        """Writes the text; of a stream that fails, see above."""
-        if self.closed:  # by a user's own code: nobody is left to be told
+        """Writes the text; see the class for failures."""
+        if self.closed:  # by a user's own code, so there is nowhere to write
             return len(text)
         try:
             return super().write(text)
@@ -36,7 +36,7 @@ class Stream(io.TextIOWrapper):
             return len(text)
 
     def flush(self) -> None:
-        """Flushes the stream; of one that fails, see above."""
+        """Flushes the stream; see the class for failures."""
         if self.closed:
             return
         try:
@@ -46,7 +46,7 @@ class Stream(io.TextIOWrapper):
 
     def _lose(self, error: OSError) -> None:
         nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, self.fileno())  # also for what is buffered, and for other processes
+        os.dup2(nowhere, self.fileno())  # also for buffered text and for child processes
         os.close(nowhere)
         if self.is_needed:
             raise OSError(error.errno, error.strerror, STDOUT) from error
@@ -58,9 +58,9 @@ def say(text: str) -> None:
 
 
 def take_over() -> None:
-    """Makes the standard streams `Stream`s; one that is closed leads nowhere.
+    """Turns the standard streams into `Stream`s; a closed one is opened on /dev/null.
 
-    A file that is opened later would else have its number, and get what is printed.
+    Otherwise a file opened later would get its descriptor, and receive the printed text.
     """
     for number in range(3):
         try:
@@ -73,16 +73,16 @@ def take_over() -> None:
 
 
 def talk_on() -> None:
-    """From now on nothing that is done depends on whether stdout can be written."""
+    """From now on, errors in writing to stdout are ignored."""
     if isinstance(sys.stdout, Stream):
         sys.stdout.is_needed = False
 
 
 def _stream(before: TextIO | None, number: int) -> TextIO:
     if before is None:
-        binary = open(number, "wb", closefd=False)  # noqa: SIM115 - as long as the process
+        binary = open(number, "wb", closefd=False)  # noqa: SIM115 - open until the process ends
         return Stream(binary, encoding="utf-8", errors="replace", line_buffering=True)
     if not isinstance(before, io.TextIOWrapper):
-        return before  # somebody's own, as a test's or a notebook's
+        return before  # already replaced, for example by a test or a notebook
     encoding, lines = before.encoding, before.line_buffering
     return Stream(before.buffer, encoding=encoding, errors="replace", line_buffering=lines)

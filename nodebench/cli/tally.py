@@ -1,4 +1,4 @@
-"""What the results of a sweep come to while it runs: the best so far, and what has failed."""
+"""A running tally of a sweep's results: the best so far, and the number of failures."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from nodebench.store import Result
 from nodebench.sweep import Sweep
 
 MOST_DATA_SETS = 3
-"""Of which the best is named in a line."""
+"""The largest number of data sets whose best result is named in a line."""
 
 
 class Tally:
-    """Counts results as they come; trials of different data sets do not compete."""
+    """Counts results as they come in; trials on different data sets do not compete."""
 
     def __init__(self, sweep: Sweep):
         self._trials = {trial.id: trial for trial in sweep.trials}
@@ -21,7 +21,7 @@ class Tally:
         self.failed = 0
 
     def add(self, trial_id: str, result: Result | None) -> bool:
-        """Takes a trial's result into account; whether it failed, as one without a result did."""
+        """Counts a trial's result; returns whether the trial failed or has no result."""
         trial = self._trials[trial_id]
         if result is None or result.outcome not in (TrialOutcome.FINISHED, TrialOutcome.STOPPED):
             self.failed += 1
@@ -37,7 +37,7 @@ class Tally:
 
     @property
     def best(self) -> str:
-        """`best so far: test accuracy 0.9730, tanh 8 · s0`; nothing while nothing has finished."""
+        """`best so far: test accuracy 0.9730, tanh 8 · s0`; empty until a trial has finished."""
         found = []
         for name, (value, trial_id) in list(self._best.items())[:MOST_DATA_SETS]:
             metric = self._trials[trial_id].spec.data.headline.replace("_", " ")

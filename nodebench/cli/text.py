@@ -1,4 +1,4 @@
-"""How trials are put into words, for several verbs."""
+"""Trials, counts and durations in words, for several commands."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from nodebench.sweep import Sweep
 
 
 def line(sweep: Sweep, entry: Entry) -> str:
-    """A trial: id, where it stands, what distinguishes it."""
+    """A trial in one line: its id, its standing and its label."""
     return f"{entry.trial.id}  {standing_text(entry):<12} {sweep.label(entry.trial)}"
 
 
 STANDING_WORDS: dict[str, str] = {Standing.CONTINUES: "continue"}
-"""Standings whose words are not their values."""
+"""Standings that are not printed as their values."""
 
 
 def standing_text(entry: Entry) -> str:
-    """Where a trial stands: its state, or how it ended."""
+    """A trial's standing: its state, or its outcome."""
     return STANDING_WORDS.get(entry.standing, str(entry.standing))
 
 

@@ -1,4 +1,4 @@
-"""The verb that shows how far a sweep is, once or while it runs."""
+"""The command `status`, which shows a sweep's progress once or while it runs."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def status(
 
 
 def _watch(sweep: Sweep, store: Store, every: float) -> None:
-    """Looks again and again; Ctrl-C is how one stops looking, and no failure."""
+    """Polls until nothing is left to run or the user interrupts; Ctrl-C is not an error."""
     try:
         if out.is_terminal and not out.is_dumb_terminal:
             _watch_on_screen(sweep, store, every)
@@ -72,7 +72,7 @@ def _watch(sweep: Sweep, store: Store, every: float) -> None:
 
 
 def _watch_on_screen(sweep: Sweep, store: Store, every: float) -> None:
-    """The same place of the screen is written again at each look."""
+    """Redraws the same part of the screen at each poll."""
     entries = api.plan(sweep, store)
     with Live(_screen(sweep, store, entries), console=out, auto_refresh=False) as live:
         while _is_open(entries):
@@ -82,7 +82,7 @@ def _watch_on_screen(sweep: Sweep, store: Store, every: float) -> None:
 
 
 def _watch_by_lines(sweep: Sweep, store: Store, every: float) -> None:
-    """A line at each look, for logs and pipes."""
+    """Prints a line at each poll, for logs and pipes."""
     while True:
         entries = api.plan(sweep, store)
         now = f"{time.strftime('%H:%M:%S')} {_counts(sweep, entries)}"
@@ -93,12 +93,12 @@ def _watch_by_lines(sweep: Sweep, store: Store, every: float) -> None:
 
 
 def _is_open(entries: Sequence[Entry]) -> bool:
-    """Whether a run has something to do, or is doing it."""
+    """Whether any trial is missing or running."""
     return any(entry.missing or entry.state == TrialState.RUNNING for entry in entries)
 
 
 def _screen(sweep: Sweep, store: Store, entries: Sequence[Entry]) -> Group:
-    """Counts, the best and the time left; then failures, and what is running now."""
+    """The counts, the best result and the time left; then the failed and the running trials."""
     failed = [e for e in entries if e.result is not None and not e.is_finished]
     running = [e for e in entries if e.state == TrialState.RUNNING]
     return Group(
@@ -115,7 +115,7 @@ def _counts(sweep: Sweep, entries: Sequence[Entry]) -> str:
 
 
 def _outlook(sweep: Sweep, store: Store, entries: Sequence[Entry]) -> list[str]:
-    """The best so far and the time that is left, as far as they are known."""
+    """The best result so far and the time left, as far as they are known."""
     tally = Tally(sweep)
     for entry in entries:
         if entry.result is not None:

@@ -1,1 +1,1 @@
-"""Many trials: pre-flight checks, Ray Tune or inline, seed packs, the timing pass."""
+"""Running many trials: pre-flight checks, Ray Tune or inline, seed packs, the timing pass."""

@@ -1,4 +1,4 @@
-"""What a sweep will take, from earlier trials or from a few steps taken now."""
+"""The expected cost of a sweep, from earlier trials or from a few steps taken now."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from nodebench.sweep import Sweep
 
 
 def expected(sweep: Sweep, store: Store, found: Sequence[Entry]) -> Forecast | None:
-    """What a sweep still takes, from what has been trained; None if nothing has."""
+    """The remaining cost of a sweep, from the trials trained so far; None if there are none."""
     here = slots(sweep.resources, gpus=1)
     training = [entry.trial for entry in found if entry.state == TrialState.RUNNING]
     running = len(packs(training, options_for(sweep), here))
@@ -33,13 +33,13 @@ def probed(
     shard: str = "1/1",
     cpu: bool = False,
 ) -> tuple[dict[str, Cost | str], Forecast | None]:
-    """The cost of each missing cell on this machine, by its key, and of all that `run` would do.
+    """The cost of each missing cell on this machine, by the cell's key, and of the whole `run`.
 
-    It comes from earlier trials on the same hardware, if there are any, otherwise from a few
+    Costs come from earlier trials on the same hardware if there are any, otherwise from a few
     training steps taken now. A text says why a cell's cost is unknown.
 
     Raises:
-        InputError: as `run` does, if the machine or the data lack what the sweep asks for.
+        InputError: as in `run`, if the machine or the data lack what the sweep asks for.
     """
     options, ids = options_for(sweep, cpu=cpu), chosen(sweep, only, shard)
     found = entries(sweep, store, options, ids)

@@ -1,4 +1,4 @@
-"""Whether this machine is ready to run sweeps: one table of checks, each of a line or a few.
+"""Checks whether this machine is ready to run sweeps, in one table of checks.
 
 torch and MLflow are imported by the checks that need them.
 """
@@ -41,7 +41,7 @@ LITTLE_BYTES, TOO_LITTLE_BYTES = 5e9, 5e8
 
 @dataclass(frozen=True)
 class Case:
-    """What is examined; `sweep` where it is about one, `with_ray` if Ray is to be started."""
+    """The subject of the checks; `sweep` if one is given, `with_ray` if Ray is to be started."""
 
     store: Store
     data_root: Path
@@ -51,7 +51,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Finding:
-    """What a check found and, where it is not `ok`, what to do."""
+    """The finding of a check and, unless it is `ok`, what to do."""
 
     level: Level
     found: str
@@ -59,7 +59,7 @@ class Finding:
 
 
 def examine(case: Case) -> Iterator[tuple[str, Finding]]:
-    """Makes every check, in the table's order: its name and a finding, or several."""
+    """Runs every check in the table's order; yields its name with each of its findings."""
     for name, check in CHECKS.items():
         for finding in check(case):
             yield name, finding
@@ -73,7 +73,7 @@ def _python(_case: Case) -> Iterator[Finding]:
 
 
 def _versions(_case: Case) -> Iterator[Finding]:
-    """The packages whose versions matter, and those of `requirements.lock` here."""
+    """The versions of the packages that matter, compared with `requirements.lock` if present."""
     locked = _locked(Path("requirements.lock"))
     for name in CHECKED_PACKAGES:
         try:
@@ -93,14 +93,14 @@ def _versions(_case: Case) -> Iterator[Finding]:
 
 
 def _locked(path: Path) -> dict[str, str]:
-    """Package -> version, of a lock file; empty where there is none."""
+    """Package -> version in a lock file; empty if there is no such file."""
     if not path.is_file():
         return {}
     return dict(re.findall(r"^([A-Za-z0-9._-]+)==([^\s;\\]+)", path.read_text("utf-8"), re.M))
 
 
 def _cpus(_case: Case) -> Iterator[Finding]:
-    """What this process may use, which in a container or a batch job is less than the machine."""
+    """The CPUs and memory that this process may use, often fewer than the machine has."""
     cpus, memory = cpu_count(), f"{memory_bytes() / 1e9:.1f} GB of memory"
     yield Finding("ok", f"{cpus} CPU{'' if cpus == 1 else 's'} and {memory} available")
 
@@ -108,7 +108,7 @@ def _cpus(_case: Case) -> Iterator[Finding]:
 def _gpu(case: Case) -> Iterator[Finding]:
     try:
         import torch
-        import torchvision  # noqa: F401 - fails if it is another torch's
+        import torchvision  # noqa: F401 - fails if built for another torch
     except (ImportError, OSError, RuntimeError) as error:
         yield Finding("problem", f"torch cannot be imported ({error})", "install matching versions")
         return
@@ -157,7 +157,7 @@ def _data_folder(case: Case) -> Iterator[Finding]:
 
 
 def _folder(folder: Path, level: Level, cure: str) -> Iterator[Finding]:
-    """Whether a folder, which need not exist yet, can be written, and has room."""
+    """Whether a folder, which need not exist yet, is writable and has free space."""
     try:
         require_writable(folder)
     except OSError as error:
@@ -174,7 +174,7 @@ def _folder(folder: Path, level: Level, cure: str) -> Iterator[Finding]:
 
 
 def _data_sets(case: Case) -> Iterator[Finding]:
-    """The files of a sweep's data sets, or of all whose folders are there: present, and whole."""
+    """Whether the files of a sweep's data sets, or of all that have a folder, are complete."""
     data_sets: list[Settings]
     if case.sweep:
         data_sets = distinct(trial.spec.data for trial in case.sweep.trials)
@@ -195,7 +195,7 @@ def _data_set(data: Settings, root: Path) -> Finding:
     try:
         folder = prepare(data, root)
     except DataError as error:
-        return Finding("problem", str(error))  # which says what to do
+        return Finding("problem", str(error))  # the error says what to do
     found = f"`{name}` is complete in `{folder}`" if folder else f"`{name}` needs no files"
     return Finding("ok", found)
 
@@ -216,7 +216,7 @@ def _mlflow(case: Case) -> Iterator[Finding]:
 
 
 def _artifacts(store: Store) -> Iterator[Finding]:
-    """Artifacts that are not where MLflow's file has them; a server is not asked."""
+    """Artifacts that are not where MLflow's file records them; servers are not checked."""
     file = tracking_file(tracking_uri(store))
     if file is None or not file.exists():
         return
@@ -236,7 +236,7 @@ def _artifacts(store: Store) -> Iterator[Finding]:
 
 
 def _names(found: Collection[str]) -> str:
-    """Some names, in backticks."""
+    """The first few names, in backticks."""
     return ", ".join([f"`{name}`" for name in sorted(found)[:5]] + ["…"] * (len(found) > 5))
 
 
@@ -265,7 +265,7 @@ def _ray_resources(root: Path) -> str:
 
 
 def _locks(case: Case) -> Iterator[Finding]:
-    """What is being run, and by whom."""
+    """The sweeps and trials that are running, and who holds them."""
     store = case.store
     found = [(path.stem, holder(path)) for path in store.sweep_locks()]
     found += [(trial.path.name, holder(trial.lock_file)) for trial in store.trial_folders()]
@@ -274,7 +274,7 @@ def _locks(case: Case) -> Iterator[Finding]:
 
 
 def _interrupted(case: Case) -> Iterator[Finding]:
-    """Trials that were begun, and neither run nor have a result."""
+    """Trials that were started, but are not running and have no result."""
     store = case.store
     results = store.results()
     states = {t.path.name: t.state(results.get(t.path.name)) for t in store.trial_folders()}

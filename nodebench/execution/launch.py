@@ -1,4 +1,4 @@
-"""What the commands that train do: run, evaluate, time, repro.
+"""The work of the commands that train or evaluate: run, evaluate, time, repro.
 
 torch, Ray, MLflow and pandas are imported where they are needed, so that planning is instant.
 """
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 
 class RunKeywords(TypedDict, total=False):
-    """What `nodebench.run` takes as keywords: the fields of a launch's three parts."""
+    """The keywords of `nodebench.run`: the fields of a launch's three parts."""
 
     only: str | Sequence[str]
     shard: str
@@ -54,7 +54,7 @@ class RunKeywords(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Launch:
-    """How a sweep is launched: which trials run, where they run, and where they are published."""
+    """How a sweep is launched: which trials run, where they run, and where results appear."""
 
     selection: Selection = field(default_factory=Selection)
     backend: Backend = field(default_factory=Backend)
@@ -62,7 +62,7 @@ class Launch:
 
     @classmethod
     def from_keywords(cls, how: RunKeywords) -> Launch:
-        """A launch by the keywords of `nodebench.run`.
+        """A launch from the keywords of `nodebench.run`.
 
         Raises:
             TypeError: if a keyword is unknown.
@@ -77,10 +77,10 @@ class Launch:
 
 
 def _require_main_guard() -> None:
-    """Refuses a script that calls `nodebench.run` whenever it is imported.
+    """Refuses a script that calls `nodebench.run` when it is imported.
 
     Raises:
-        InputError: in a process of ours, which imports the script, as `multiprocessing` does.
+        InputError: in a child process, in which `multiprocessing` imports the script.
     """
     if getattr(multiprocessing.current_process(), "_inheriting", False):
         raise InputError(
@@ -93,7 +93,7 @@ LaunchPart = TypeVar("LaunchPart")
 
 
 def _part(kind: Callable[..., LaunchPart], how: RunKeywords) -> LaunchPart:
-    """One part of a launch, by those keywords that it takes."""
+    """One part of a launch, from the keywords that it takes."""
     return kind(
         **{name: value for name, value in how.items() if name in signature(kind).parameters}
     )
@@ -101,7 +101,7 @@ def _part(kind: Callable[..., LaunchPart], how: RunKeywords) -> LaunchPart:
 
 @dataclass(frozen=True)
 class Launched:
-    """The result of a run: where each trial stands, and what was published of them."""
+    """The result of a run: the standing of each trial, and what was published."""
 
     entries: list[Entry]
     published: Published
@@ -113,23 +113,23 @@ class Launched:
 
     @property
     def complete(self) -> bool:
-        """Whether nothing is missing; a trial that did not finish (DNF) has a result."""
+        """Whether nothing is missing; a trial that did not finish (DNF) has a result too."""
         return not any(entry.missing for entry in self.entries)
 
 
 def run_sweep(sweep: Sweep, store: Store, monitor: Monitor, launch: Launch) -> Launched:
-    """Runs what is missing of a sweep, brings MLflow up to date, and writes the report.
+    """Runs the missing trials of a sweep, brings MLflow up to date, and writes the report.
 
     Raises:
-        InputError, DataError, ResourceError: as `preflight.require_run`, before anything starts.
+        InputError, DataError, ResourceError: as in `preflight.require_run`, before anything starts.
         StoreError: if another process runs this sweep, or another file has its name.
-        TrackingError: if MLflow cannot be used, and is required; or cannot be named so.
+        TrackingError: if MLflow is required but cannot be used, or its address is invalid.
     """
     return _run(sweep, store, monitor, launch, lambda _entry: True)
 
 
 def evaluate_sweep(sweep: Sweep, store: Store, monitor: Monitor, launch: Launch) -> Launched:
-    """As `run_sweep`, of trained models, or those with weights from elsewhere; trains nothing."""
+    """Like `run_sweep`, but trains nothing: evaluates models with trained or foreign weights."""
 
     def is_trained(entry: Entry) -> bool:
         return entry.is_trained
@@ -144,7 +144,7 @@ def _run(
     launch: Launch,
     is_wanted: Callable[[Entry], bool],
 ) -> Launched:
-    """Runs those missing trials that are wanted, inside the sweep's lock; publishes the results."""
+    """Runs the missing trials that are wanted, under the sweep's lock; publishes the results."""
     selection, backend, publication = launch.selection, launch.backend, launch.publication
     _require_main_guard()
     publication.require_places(sweep, store)
@@ -168,7 +168,7 @@ def _run(
             quieten()  # Ray reads its settings when it is imported
             from nodebench.execution.ray_tune import workers
 
-            # Before MLflow hears of it: Ray may not come up.
+            # Before anything is written to MLflow, since Ray may fail to start.
             runner = started.enter_context(workers(store.root))
         with publishing(sweep, store, monitor, publication) as published:
             if missing:
@@ -179,9 +179,9 @@ def _run(
 
 @dataclass(frozen=True)
 class Timed:
-    """The result of a timing pass: by trial id, its row, or why there is none.
+    """The result of a timing pass: by trial id, its row, or its problem if it has no row.
 
-    `untimed` cells have no finished trial with a checkpoint.
+    `untimed` is the number of cells that have no finished trial with a checkpoint.
     """
 
     rows: dict[str, Row]
@@ -201,14 +201,14 @@ def time_cells(
     cpu: bool = False,
     on_round: Callable[[int], None] = lambda _round: None,
 ) -> Timed:
-    """Times a training step of every cell, alone on its device, one after the other in `rounds`.
+    """Times a training step of every cell, one cell at a time, in several `rounds`.
 
-    Of each cell, the first trial that has finished and still has its checkpoint is taken. The store
-    is by default that of NODEBENCH_RUNS; the report and MLflow are updated, unless `publication`
+    Each cell is represented by its first finished trial that still has its checkpoint. The store
+    is by default that of NODEBENCH_RUNS. The report and MLflow are updated, unless `publication`
     says otherwise.
 
     Raises:
-        InputError: if none has, or as `run` does.
+        InputError: if no cell has such a trial, and as in `run`.
     """
     store, monitor = store or default_store(), monitor or NullMonitor()
     publication = publication or Publication()
@@ -230,7 +230,7 @@ def time_cells(
 
 
 def _timeable(sweep: Sweep, store: Store, options: RunOptions) -> list[Trial]:
-    """The first trial of each cell that has finished and still has its checkpoint."""
+    """Each cell's first finished trial that still has its checkpoint."""
     of_cell: dict[str, Trial] = {}
     finished = [entry.trial for entry in entries(sweep, store, options) if entry.is_finished]
     for trial in finished:
@@ -260,8 +260,8 @@ def reproduce(
 ) -> Reproduction:
     """Runs a trial of a sweep again, alone in this process, and compares it with its record.
 
-    The record is that of the store, by default that of NODEBENCH_RUNS, or else that of the report
-    in whose folder the sweep file is.
+    The record comes from the store, by default that of NODEBENCH_RUNS. If the store has none, it
+    comes from the report in whose folder the sweep file is.
 
     Raises:
         InputError: if the trial is unknown, has no record, or cannot be run here.
@@ -282,7 +282,7 @@ def reproduce(
 def code_version() -> dict[str, str]:
     """The git commit of nodebench's source, and whether anything but reports is uncommitted.
 
-    Nothing of an installed package, which has a version.
+    Empty for an installed package, which is identified by its version.
     """
     try:
         _git("ls-files", "--error-unmatch", "nodebench/__init__.py")

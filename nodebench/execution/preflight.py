@@ -1,4 +1,4 @@
-"""What is settled before anything is started: what would fail is refused, by name."""
+"""Checks before anything starts: what would fail is refused, by name."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from nodebench.sweep.file import Resources
 
 
 def require_places(store: Store, report: Path | None) -> None:
-    """Refuses a store, or a report's folder, that cannot be written.
+    """Refuses a store or a report's folder that cannot be written.
 
     Raises:
-        ResourceError: saying which, and why.
+        ResourceError: with the folder and the reason.
     """
     for folder in (store.root, store.trials_root, store.sweeps_root):
         require_place(folder, "Set NODEBENCH_RUNS to a writable folder")
@@ -36,7 +36,7 @@ def require_places(store: Store, report: Path | None) -> None:
 
 
 def require_run(trials: Sequence[Trial], options: RunOptions, *, inline: bool) -> None:
-    """As `require_all`, and refuses a search in one process that ends trials early."""
+    """Like `require_all`; also refuses to run inline if the search ends trials early."""
     if trials and inline and options.stop:
         raise ResourceError("`search.stop` needs Ray Tune: leave out `--inline` or `stop`")
     require_all(trials, options, inline=inline)
@@ -46,10 +46,10 @@ def require_all(trials: Sequence[Trial], options: RunOptions, *, inline: bool) -
     """Refuses what would fail in every trial.
 
     Raises:
-        InputError: if a part named by import path cannot be imported, or its code is not what its
-            trials are named after; or if weights do not fit.
+        InputError: if a component named by import path cannot be imported, its code has changed
+            since its trials' ids were computed, or weights do not fit.
         DataError: if a data set is missing or damaged.
-        ResourceError: if the machine or the cluster lacks what is asked for.
+        ResourceError: if the machine or the cluster lacks what the trials ask for.
     """
     if trials:
         require_machine(options, inline=inline)
@@ -95,7 +95,7 @@ def _require_weights(trials: Sequence[Trial], root: Path) -> None:
 
 
 def with_measured_gpus(trials: Sequence[Trial], options: RunOptions) -> RunOptions:
-    """The options with, where they say `auto`, the share of a GPU that the largest pack needs.
+    """The options with `gpus: auto` replaced by the share of a GPU that the largest pack needs.
 
     Raises:
         ResourceError: if there is no GPU to measure on.
@@ -108,7 +108,7 @@ def with_measured_gpus(trials: Sequence[Trial], options: RunOptions) -> RunOptio
     for pack in packs(trials, options, slots=1):
         largest[pack[0].cell.key] = max(len(pack), largest.get(pack[0].cell.key, 0))
     by_cell = {trial.cell.key: trial for trial in trials}
-    # In another process, which gives back what it takes of the GPU.
+    # In another process, which frees its GPU memory when it ends.
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as other:
         share = max(
             other.submit(share_of_gpu, trial, options, largest[key]).result()
@@ -119,11 +119,12 @@ def with_measured_gpus(trials: Sequence[Trial], options: RunOptions) -> RunOptio
 
 
 def require_machine(options: RunOptions, *, inline: bool) -> None:
-    """Refuses, before anything has been started, what this machine cannot give.
+    """Refuses, before anything starts, resources that this machine does not have.
 
     Raises:
-        ResourceError: if there is no GPU or too few CPUs here, Ray is needed and not there or has
-            no place for its sockets, or RAY_ADDRESS names no cluster, or one that does not answer.
+        ResourceError: if this machine has no GPU or too few CPUs, if Ray is needed but not
+            installed or has no folder for its sockets, or if RAY_ADDRESS is invalid or does not
+            answer.
     """
     resources = options.resources
     if not inline and importlib.util.find_spec("ray") is None:
@@ -139,14 +140,14 @@ def require_machine(options: RunOptions, *, inline: bool) -> None:
 
 def _gpus(resources: Resources) -> int:
     if not resources.gpu_share:
-        return 0  # not asked for: not worth the import
+        return 0  # no GPU is requested, so torch is not imported
     import torch
 
     return torch.cuda.device_count()
 
 
 def require_node(resources: Resources, nodes: Sequence[Mapping[str, float]]) -> None:
-    """Refuses what Ray would wait for without end: a trial that fits no node."""
+    """Refuses a trial that fits no node, for which Ray would wait forever."""
     most_gpus = max((node.get("GPU", 0) for node in nodes), default=0)
     if resources.gpu_share > most_gpus:
         raise ResourceError(

@@ -1,4 +1,4 @@
-"""How long the steps of a trial take, alone in this process."""
+"""Measures how long the steps of a trial take, alone in this process."""
 
 from __future__ import annotations
 
@@ -33,22 +33,22 @@ from nodebench.training.steps.step import Step
 
 STEPS = 8
 MOST_S = 10.0
-"""A probe ends after this number of steps, or after the first beyond these seconds."""
+"""A probe ends after this many steps, or with the first step beyond this many seconds."""
 
 
 CONTEXT_BYTES = 2**30
-"""What a process takes of a GPU before its first tensor: kernels and the libraries' workspaces."""
+"""GPU memory that a process takes before its first tensor: kernels and library workspaces."""
 
 HANGS_S = 60.0
-"""A probe whose solves take longer than this says nothing."""
+"""A probe whose solves take longer than this is abandoned."""
 
 
 @dataclass(frozen=True)
 class Probe:
-    """Seconds of some training steps, and of one pass over the data held out for testing.
+    """Seconds of some training steps, and of one pass over the held-out data.
 
-    The trial will make `iterations` and, its evaluations included, `tests`. `peak_bytes`
-    is the memory in use at the peak of these, as `machine.peak_memory` counts it.
+    The whole trial takes `iterations` steps and, including its evaluations, `tests` passes.
+    `peak_bytes` is the peak memory of the probe, as counted by `machine.peak_memory`.
     """
 
     steps: tuple[float, ...]
@@ -60,11 +60,11 @@ class Probe:
 
     @property
     def step_s(self) -> float:
-        """The median step."""
+        """The median time of a step."""
         return statistics.median(self.steps)
 
     def cost(self) -> Cost:
-        """Of the whole trial; at the ends, all of its steps are like the fastest, the slowest."""
+        """The cost of the whole trial; its bounds are for steps like the fastest or slowest."""
         middle, low, high = (
             step_s * self.iterations + self.test_s * self.tests
             for step_s in (self.step_s, min(self.steps), max(self.steps))
@@ -77,7 +77,7 @@ class Probe:
 def probe_trial(trial: Trial, options: RunOptions) -> Probe | str:
     """Times the first steps of a trial and a test on one batch; writes nothing.
 
-    Returns a text that says why, if a step or the test fails or does not end within a minute.
+    Returns a text with the reason if a step or the test fails or does not end within HANGS_S.
     """
     device = select_device(options.resources.gpu_share)
     try:
@@ -119,11 +119,11 @@ def _probe(trial: Trial, options: RunOptions) -> Probe:
 
 
 def share_of_gpu(trial: Trial, options: RunOptions, seeds: int = 1) -> float:
-    """The part of this machine's GPU that a trial, or a pack of this size, needs; in hundredths.
+    """The share of this machine's GPU that a trial, or a pack of `seeds`, needs, in hundredths.
 
-    Twice the memory at the peak of its first steps, since adaptive solvers come to need more and
-    allocators leave gaps, and what each process takes for itself. All of it at the most, or if
-    these steps fail.
+    Twice the peak memory of the first steps, since adaptive solvers need more later and allocators
+    leave gaps, plus the memory that each process takes for itself. At most 1, which is also the
+    share if these steps fail.
 
     Raises:
         ResourceError: if this machine has no GPU.
@@ -141,12 +141,12 @@ def share_of_gpu(trial: Trial, options: RunOptions, seeds: int = 1) -> float:
 
 
 def _first_steps(training: Iterator[Step | Row], device: torch.device) -> list[float]:
-    """Seconds of each; at most those of an epoch."""
+    """Seconds of each of the first steps, of at most one epoch."""
     start = time.perf_counter()
     moments: list[float] = []
     for item in training:
         if not isinstance(item, Step):
-            moments.append(item.get("epoch_s", 0.0))  # when its last step had been taken
+            moments.append(item.get("epoch_s", 0.0))  # the end of its last step
             break
         synchronize(device)
         moments.append(time.perf_counter() - start)
@@ -156,16 +156,16 @@ def _first_steps(training: Iterator[Step | Row], device: torch.device) -> list[f
 
 
 def _share(point: EvaluationPoint, batch_size: int, passes: int) -> float:
-    """The forward passes that a point takes, on fewer samples or in other batches, as a share."""
+    """The forward passes that a point takes, as a share of those over all held-out data."""
     if point.batch_size is not None:
         return -(-(point.test_size or passes * batch_size) // point.batch_size) / passes
     return min(1.0, -(-point.test_size // batch_size) / passes) if point.test_size else 1.0
 
 
 def _relative_cost(trial: Trial, point: EvaluationPoint) -> float:
-    """A pass under a point's solver over one under the training solver, by their evaluations.
+    """The cost of a pass under a point's solver relative to the training solver's, by evaluations.
 
-    One where these cannot be predicted; nothing for gradients, of a few samples.
+    1 if the evaluations cannot be predicted; 0 for gradients, which use only a few samples.
     """
     trained, span = trial.spec.solver, trial.spec.model.span
     if point.gradient:

@@ -1,4 +1,4 @@
-"""MLflow and the report of a sweep, brought up to date around a launch."""
+"""Brings MLflow and the report of a sweep up to date around a launch."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ class Publication:
     """Where the results of a sweep are published."""
 
     track: bool = True
-    """Whether MLflow hears of it."""
+    """Whether results are written to MLflow."""
 
     require_mlflow: bool = False
-    """Whether nothing starts where MLflow cannot be written."""
+    """Whether to refuse to start if MLflow cannot be written."""
 
     write_report: bool = True
     replace_other: bool = False
-    """Whether the sweep may take the place of another file of its name."""
+    """Whether the sweep may replace another one of the same name."""
 
     def require_places(self, sweep: Sweep, store: Store) -> None:
-        """Refuses, before anything is written, what cannot be, or would be over something else.
+        """Refuses, before anything is written, places that are not writable or already taken.
 
         Raises:
             ResourceError: if a folder cannot be written.
-            StoreError: if something of the user's, or another sweep, has the place.
+            StoreError: if the place is taken by files of the user or by another sweep.
             TrackingError: if MLFLOW_TRACKING_URI is not an address.
         """
         folder = report_folder(sweep.name) if self.write_report else None
@@ -55,7 +55,7 @@ class Published:
     """A sweep's report and its runs in MLflow, and what went wrong with either.
 
     `answer` is the list with which the report opens, as plain text; `undrawn` lists the figures
-    missing in it, and why.
+    that are missing from it, and why.
     """
 
     page: Path | None = None
@@ -72,7 +72,7 @@ def publishing(
     monitor: Monitor,
     publication: Publication,
 ) -> Generator[Published]:
-    """MLflow hears of all that is done to a sweep, and the report of it is written at the end."""
+    """Keeps MLflow up to date with a sweep meanwhile, and writes its report at the end."""
     found = Published()
     remember(sweep, store)
     with (
@@ -88,7 +88,7 @@ def publishing(
         if publication.write_report:
             try:
                 _publish_report(sweep, store, monitor, found, tracker)
-            except (OSError, ResourceError) as error:  # the trials are kept, whatever that is
+            except (OSError, ResourceError) as error:  # the trials are kept in any case
                 found.report_problem = str(error)
     found.tracking_problem = tracker.problem if tracker else None
 
@@ -100,10 +100,11 @@ def _publish_report(
     found: Published,
     tracker: BackgroundTracker | None,
 ) -> None:
-    """Brings the report up to date, unless it is, and has MLflow keep it.
+    """Writes the report unless it is up to date, and has it logged to MLflow.
 
-    It is written while MLflow is, whose run ids only the table of results has. A page without one
-    of its figures is written again the next time.
+    It is written at the same time as MLflow. Only the table of results contains MLflow's run ids,
+    so it is written again if they change. If a figure is missing, the page is written again the
+    next time.
     """
     state, folder = state_of(sweep, store), report_folder(sweep.name)
     page, runs = folder / "README.md", store.sweep(sweep.name).mlflow_runs()

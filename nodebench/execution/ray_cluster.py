@@ -1,6 +1,6 @@
-"""Where Ray runs, and how it is set up: on this machine, or on the cluster that RAY_ADDRESS names.
+"""Ray's address and settings, for this machine or for the cluster that RAY_ADDRESS names.
 
-Ray itself is not imported here, so that planning and pre-flight are instant.
+Ray itself is not imported here, so that planning and pre-flight checks are instant.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from nodebench.store.locations import variable
 SESSION = "session"
 
 SOCKET = "ray/session_2000-01-01_00-00-00_000000_1234567/sockets/plasma_store"
-SOCKET_PATH_BYTES = 107  # the longest that Linux takes
+SOCKET_PATH_BYTES = 107  # the limit of Linux
 
 HTTP2_SETTINGS = b"\4"
 HTTP2_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0" + HTTP2_SETTINGS + bytes(5)
-"""How a client of gRPC, which Ray speaks, begins; the other side answers by its settings."""
+"""The start of a connection by gRPC, which Ray uses; the server answers with its settings."""
 
 ANSWER_S = 10.0
 LONGEST_RAY_REASON = 300
@@ -41,17 +41,17 @@ SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # no GPU asked for: none visible
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # a trial without a GPU sees none
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # the last result of a trial says that it is done
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C stops at once: checkpoints are written as we go
-    "TUNE_GLOBAL_CHECKPOINT_S": "86400",  # Tune's own snapshots are of no use here
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a trial's last result has no metric
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C stops at once: checkpoints exist already
+    "TUNE_GLOBAL_CHECKPOINT_S": "86400",  # Tune's own snapshots are never used
     "TUNE_WARN_THRESHOLD_S": "60",
 }
-"""Ray's variables, as it is to be here."""
+"""The environment variables that configure Ray."""
 
 LEAST_STORE_BYTES, MOST_STORE_BYTES = 100 * 2**20, 2**30
-"""Of Ray's memory for what processes share, which here are the trials' settings alone."""
+"""Bounds on the size of Ray's object store, which here holds only the trials' settings."""
 
 
 def is_cluster_named() -> bool:
@@ -63,7 +63,7 @@ def address() -> str | None:
     """The cluster that RAY_ADDRESS names, `host:port` or `auto`; None for this machine alone.
 
     Raises:
-        ResourceError: if it names none.
+        ResourceError: if its value is not an address.
     """
     text = variable("RAY_ADDRESS")
     if text is None or not is_cluster_named():
@@ -79,10 +79,10 @@ def address() -> str | None:
 
 
 def require_answer(where: str) -> None:
-    """Refuses a cluster that is not there, for which Ray would wait for minutes.
+    """Refuses a cluster that does not answer, for which Ray would wait for minutes.
 
     Raises:
-        ResourceError: if nothing answers at `host:port`, or something that is not Ray.
+        ResourceError: if nothing answers at `host:port`, or the server there is not Ray.
     """
     if where == "auto":
         return  # Ray finds out at once
@@ -100,10 +100,10 @@ def require_answer(where: str) -> None:
 
 
 def _choose_token_mode(where: str | None) -> None:
-    """Has Ray show its token to a cluster that is given as `host:port`, where it is meant to.
+    """Makes Ray send its token to a cluster given as `host:port`, if the token is meant for it.
 
-    Ray itself does so for `auto` alone. A token that lies in the home folder is shown to nobody but
-    this machine; one that was given by a variable is meant for the cluster that was given by one.
+    Ray itself sends it only for `auto`. A token in the home folder is sent only to this machine. A
+    token given by a variable is meant for the cluster, which is given by a variable too.
     """
     if variable("RAY_AUTH_MODE"):
         return
@@ -133,12 +133,12 @@ def _home() -> Path:
 
 
 def temporary_folder() -> Path:
-    """Where a Ray that is started here has its sockets and logs.
+    """The folder for the sockets and logs of a Ray started on this machine.
 
-    RAY_TMPDIR, or else TMPDIR unless it is of no use to Ray, or else `/tmp`.
+    RAY_TMPDIR if it is set; otherwise TMPDIR if Ray can use it; otherwise `/tmp`.
 
     Raises:
-        ResourceError: if there is none that is short enough and can be written.
+        ResourceError: if no such folder is writable and has a path short enough for sockets.
     """
     named = variable("RAY_TMPDIR")
     problem = ""
@@ -151,7 +151,7 @@ def temporary_folder() -> Path:
 
 
 def _unfit(folder: Path) -> str:
-    """Why Ray cannot have its sockets in a folder; empty if it can."""
+    """Why Ray cannot put its sockets in a folder; empty if it can."""
     if len(os.fsencode(folder / SOCKET)) > SOCKET_PATH_BYTES:
         return f"the path {shown(folder)} is too long for Ray's sockets"
     try:
@@ -162,13 +162,13 @@ def _unfit(folder: Path) -> str:
 
 
 def one_line(text: str) -> str:
-    """The beginning of what Ray says, in one line."""
+    """The beginning of a message from Ray, in one line."""
     line = " ".join(text.split()).removesuffix(".")
     return line if len(line) <= LONGEST_RAY_REASON else f"{line[:LONGEST_RAY_REASON]}…"
 
 
 def settings_here() -> dict[str, Any]:
-    """How Ray is started on this machine, with what this process may use of it."""
+    """The arguments that start Ray on this machine, with the resources this process may use."""
     _bring_token()
     return {
         "address": "local",
@@ -180,17 +180,17 @@ def settings_here() -> dict[str, Any]:
 
 
 def _bring_token() -> None:
-    """Gives Ray's processes a token where it cannot keep one in the home folder."""
+    """Gives Ray's processes a token if Ray cannot store one in the home folder."""
     try:
         folder = Path.home() / ".ray"
         if not (folder / "auth_token").exists():
             require_writable(folder)
-    except (OSError, RuntimeError):  # no home at all
+    except (OSError, RuntimeError):  # read-only, or there is no home folder
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
 
 def remove_session(storage: Path) -> None:
-    """Removes a process's own folder, and that of the Ray which it had started."""
+    """Removes a process's folder, and the session folder of the Ray that the process started."""
     session = storage / SESSION
     if session.is_symlink():
         shutil.rmtree(session.readlink(), ignore_errors=True)
@@ -201,7 +201,7 @@ def quieten() -> None:
     """Sets the variables that Ray reads when it is imported or started, and quietens its logs.
 
     Raises:
-        ResourceError: if RAY_ADDRESS names no cluster.
+        ResourceError: if the value of RAY_ADDRESS is not an address.
     """
     _choose_token_mode(address())
     os.environ.update(SETTINGS)

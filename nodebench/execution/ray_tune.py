@@ -1,6 +1,6 @@
-"""Running a list of trials with Ray Tune, on this machine or on a cluster.
+"""Runs a list of trials with Ray Tune, on this machine or on a cluster.
 
-The only importer of Ray, which reads its settings then: `ray_cluster.quieten` comes before.
+Only this module imports Ray. Ray reads its settings on import, so call `ray_cluster.quieten` first.
 """
 
 from __future__ import annotations
@@ -41,15 +41,15 @@ from nodebench.store.scratch import abandoned, claimed
 from nodebench.sweep.file import Resources, Stop
 
 INFRASTRUCTURE_RETRIES = 3
-"""How often a trial is started again when its worker or node is lost. Results are not retried."""
+"""How often a trial is restarted if its worker or node is lost. Results are not retried."""
 
 
 @contextlib.contextmanager
 def workers(root: Path) -> Generator[Runner]:
-    """What runs trials side by side on this machine, or on the cluster that RAY_ADDRESS names.
+    """A runner that trains in parallel, on this machine or the cluster that RAY_ADDRESS names.
 
     Raises:
-        ResourceError: if Ray cannot be started, or joined.
+        ResourceError: if Ray cannot be started or joined.
     """
     with session(root) as storage:
         yield partial(_run, storage)
@@ -66,7 +66,7 @@ def _run(
 ) -> None:
     require_node(options.resources, _nodes())
     together = packs(trials, options, _slots(options.resources))
-    # Those that another launch trains come last, so that no worker waits while others are free.
+    # Packs that another launch trains come last, so that no worker waits while others are free.
     together.sort(key=lambda pack: any(store.folder(t.id).is_locked() for t in pack))
     work = Work({trial.id: trial for trial in trials}, store, options, list(sys.path))
     stopper = _FailFast(fail_fast)
@@ -87,7 +87,7 @@ def _run(
             stop=stopper,
             storage_path=str(storage),
             verbose=0,
-            # Trials keep checkpoints of their own, in the store.
+            # Trials write their own checkpoints, to the store.
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             failure_config=tune.FailureConfig(max_failures=INFRASTRUCTURE_RETRIES),
             callbacks=[forward],
@@ -97,49 +97,49 @@ def _run(
 
 
 def _slots(resources: Resources) -> int:
-    """How many trials the cluster has place for."""
+    """How many trials the cluster can run at once."""
     found = _total()
     return slots(resources, gpus=found.get("GPU", 0), cpus=found.get("CPU", 0))
 
 
 class Worker(tune.Trainable):
-    """A Tune actor. A step is some epochs of a pack of trials, or the whole of short ones.
+    """A Tune actor. A step is some epochs of a pack of trials, or all epochs of a short one.
 
-    (A function that calls `tune.report` would run in a thread which Tune polls every 0.2 s.)
+    (A function that calls `tune.report` would run in a thread that Tune polls every 0.2 s.)
     """
 
     def setup(self, config: dict[str, Any], work: Work) -> None:  # pyrefly: ignore[bad-override]
-        """Begins with the first pack."""
+        """Begins the first pack."""
         work.find_code()
         self.work, self.pack = work, PackRun(work, config["ids"])
 
     def step(self) -> dict[str, Any]:
-        """Reports what the pack came to next."""
+        """Trains until the pack's next report, and returns it."""
         return self.pack.report()
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Takes another pack in the same process."""
+        """Begins another pack in the same process."""
         self.pack.close()
         self.pack = PackRun(self.work, new_config["ids"])
         return True
 
     def cleanup(self) -> None:
-        """Lets go of the pack."""
+        """Closes the pack."""
         self.pack.close()
 
 
 class _InOrder(FIFOScheduler):
     """Leaves the choice to Tune, which takes pending trials in order.
 
-    Tune's own scheduler looks for the first of them among all that have ended, at each step.
+    At each step, Tune's own scheduler would search all ended trials for the first pending one.
     """
 
     def choose_trial_to_run(self, tune_controller: Any) -> None:
-        """Leaves it to Tune, which takes the oldest."""
+        """Leaves the choice to Tune, which takes the oldest trial."""
 
 
 class _Asha(ASHAScheduler):
-    """ASHA, which leaves word of its decisions where workers find it."""
+    """ASHA, which also marks the trials that it stops in the store, for their workers."""
 
     def __init__(self, store: Store, **settings: Any):
         super().__init__(**settings)
@@ -171,7 +171,7 @@ def _scheduler(stop: Stop | None, trials: Sequence[Trial], store: Store) -> Tria
 
 
 class _FailFast(tune.Stopper):
-    """Ends everything, if asked to, once a trial has ended without a result."""
+    """Ends the run, if asked to, once a trial has ended without a result."""
 
     def __init__(self, is_asked: bool):
         self.is_asked, self.failed = is_asked, False
@@ -185,14 +185,14 @@ class _FailFast(tune.Stopper):
 
 
 class _Forward(tune.Callback):
-    """Tune's events, as the monitor's; a trial of Tune's is a pack of ours."""
+    """Forwards Tune's events to the monitor; a trial of Tune is a pack of ours."""
 
     def __init__(self, monitor: Monitor, stopper: _FailFast, store: Store):
         self._monitor, self._stopper, self._store = monitor, stopper, store
         self._given_up: list[str] = []
 
     def __getstate__(self) -> dict[str, Any]:
-        """Nothing: Tune pickles its callbacks for a restore, where no monitor can follow."""
+        """Empty: Tune pickles its callbacks for a restore, in which a monitor cannot take part."""
         return {}
 
     def on_trial_start(self, *, trial: Any, **_: Any) -> None:
@@ -205,7 +205,7 @@ class _Forward(tune.Callback):
 
     def on_trial_complete(self, *, trial: Any, **_: Any) -> None:
         problems = (trial.last_result or {}).get("problems")
-        if problems is None:  # a search has ended it, which its worker is about to write
+        if problems is None:  # a search has ended it; its worker will write the result
             self._given_up += trial.config["ids"]
             return
         for trial_id in trial.config["ids"]:
@@ -215,7 +215,7 @@ class _Forward(tune.Callback):
         self.tell_given_up()
 
     def tell_given_up(self, *, is_last: bool = False) -> None:
-        """Tells the monitor of trials that a search has ended, once they have a result."""
+        """Tells the monitor about trials that a search has ended, once they have a result."""
         for trial_id in list(self._given_up):
             has_result = self._store.folder(trial_id).result() is not None
             if has_result or is_last:
@@ -230,10 +230,10 @@ class _Forward(tune.Callback):
 
 
 def _why_a_worker_failed(trial: Any) -> str:
-    """The exception that its code raised, whose traceback Tune has written; else it was lost."""
-    with contextlib.suppress(OSError, TypeError):  # of a trial that was never placed
+    """The exception in the traceback that Tune wrote; if there is none, the worker was lost."""
+    with contextlib.suppress(OSError, TypeError):  # a trial that was never placed has no file
         text = Path(trial.error_file).read_text(encoding="utf-8").rstrip()
-        if ", line " in text:  # as a traceback has; a lost process leaves a sentence
+        if ", line " in text:  # a traceback; a lost process leaves a sentence
             *_, last = text.splitlines()
             return f"its worker failed: {one_line(last)}"
     return "its worker was lost or could not start"
@@ -243,10 +243,10 @@ def _why_a_worker_failed(trial: Any) -> str:
 def session(root: Path) -> Generator[Path]:
     """Starts Ray or joins a cluster, unless Ray runs already; removes the files that Ray leaves.
 
-    Gives the folder for Tune's own files, in `root`.
+    Yields the folder for Tune's own files, in `root`.
 
     Raises:
-        ResourceError: if it cannot be started, or joined.
+        ResourceError: if Ray cannot be started or joined.
     """
     quieten()
     for leftover in abandoned(root, "ray"):
@@ -264,10 +264,10 @@ def session(root: Path) -> Generator[Path]:
 
 
 def ray_resources(root: Path) -> str:
-    """Starts Ray, or joins the cluster of RAY_ADDRESS; gives its resources as text.
+    """Starts Ray, or joins the cluster of RAY_ADDRESS; returns its resources as text.
 
     Raises:
-        ResourceError: if it cannot be started, or joined.
+        ResourceError: if Ray cannot be started or joined.
     """
     with session(root):
         found = _total()
@@ -275,31 +275,31 @@ def ray_resources(root: Path) -> str:
 
 
 def _total() -> dict[str, float]:
-    """What the nodes of the running Ray have together."""
+    """The total resources of the running Ray."""
     found: dict[str, Any] = ray.cluster_resources()
     return found
 
 
 def _nodes() -> list[dict[str, float]]:
-    """What each node of the running Ray has."""
+    """The resources of each live node of the running Ray."""
     found: list[dict[str, Any]] = ray.nodes()
     return [node["Resources"] for node in found if node["Alive"]]
 
 
 def _begin(storage: Path) -> None:
-    """Starts Ray or joins it, and notes in `storage` what one started here will leave behind."""
+    """Starts or joins Ray; if started, links its session folder in `storage` for the cleanup."""
     where, on_sigterm = address(), signal.getsignal(signal.SIGTERM)
     how: dict[str, Any] = {"address": where} if where else settings_here()
     try:
         context = ray.init(log_to_driver=False, logging_level=logging.ERROR, **how)
-    except Exception as error:  # Ray has no class for what keeps it from starting
+    except Exception as error:  # Ray has no class for failures to start
         ray.shutdown()
         what, cure = "Ray cannot be started", "`--inline` runs the trials one by one without Ray"
         if where:
             what, cure = f"RAY_ADDRESS is `{where}`, which cannot be joined", TO_JOIN
         raise ResourceError(f"{what} ({one_line(str(error))}). {cure}") from error
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own would abort
+        signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own handler would abort
     if where is None:
-        # Ray leaves its folder of logs and sockets behind: whoever clears up ours removes it.
+        # Ray leaves its folder of logs and sockets behind; `remove_session` follows this link.
         (storage / SESSION).symlink_to(vars(context)["address_info"]["session_dir"])

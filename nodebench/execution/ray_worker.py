@@ -1,6 +1,6 @@
-"""What a worker of Ray does: trains a pack of trials, and reports their epochs.
+"""The code that a Ray worker runs: it trains a pack of trials and reports their epochs.
 
-Ray itself is not imported here, nor is torch before a pack begins: the driver ships `Work`.
+Ray is not imported here, and torch only when a pack begins: the driver also imports this module.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from nodebench.store import Store
 from nodebench.store.rows import Row
 
 REPORT_EVERY_S = 0.5
-"""Epochs that follow each other faster are not all reported to the driver; the store has them."""
+"""The shortest time between two reports to the driver; the store has the epochs in between."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """What every worker needs, shipped once; `path` is the driver's `sys.path`."""
+    """Everything that a worker needs, shipped once; `path` is the driver's `sys.path`."""
 
     trials: dict[str, Trial]
     store: Store
@@ -30,12 +30,12 @@ class Work:
     path: list[str]
 
     def find_code(self) -> None:
-        """Lets this process import what the driver can: the trials' own code."""
+        """Lets this process import whatever the driver can, such as the user's own code."""
         sys.path += [folder for folder in self.path if folder not in sys.path]
 
 
 class PackRun:
-    """A pack of trials on its way, from one report to the next."""
+    """A pack of trials in training, which advances from one report to the next."""
 
     def __init__(self, work: Work, ids: Sequence[str]):
         from nodebench.execution.seed_pack import Pack
@@ -46,20 +46,20 @@ class PackRun:
         self._report_every_s = 0.0 if work.options.stop else REPORT_EVERY_S
 
     def report(self) -> dict[str, Any]:
-        """Trains for some epochs, or to the end; gives what a result of Tune's holds.
+        """Trains for some epochs, or to the end; returns a result for Tune.
 
-        `rows` has the latest row by trial id; at the end, `problems` and `has_results` are those
-        of the pack.
+        `rows` has the latest row by trial id. The last result also has the `problems` and
+        `has_results` of the pack.
         """
         until = time.monotonic() + self._report_every_s
         latest: dict[str, Row] = {}
         for rows in self._epochs:
             latest |= rows
-            if time.monotonic() >= until:  # a search looks at its one trial's own row
+            if time.monotonic() >= until:  # a search reads the row of the pack's one trial
                 return {**next(iter(rows.values())), "rows": latest}
         problems, has_results = self._pack.problems, self._pack.has_results
         return {"done": True, "rows": latest, "problems": problems, "has_results": has_results}
 
     def close(self) -> None:
-        """Stops where the pack is: its trials resume from their last checkpoints."""
+        """Stops the pack; its trials can resume from their last checkpoints."""
         self._epochs.close()

@@ -1,4 +1,4 @@
-"""Running a recorded trial again, and comparing what comes out, metric by metric."""
+"""Runs a recorded trial again and compares the two runs, metric by metric."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from nodebench.store.rows import INCIDENTAL, Row
 from nodebench.training.trial import run_trial
 
 ALONE = {"packed": "1"}
-"""The environment of a trial that is not in a pack, as any that is run again."""
+"""The environment of a trial that is not in a pack, such as any trial that is run again."""
 
 WHOLE_NUMBERS = ("threads", "packed")
-"""What an environment counts; a table in which a trial lacks it has it with a decimal point."""
+"""Counts in an environment; tables in which a trial lacks one write it with a decimal point."""
 
 SAME_METRIC = 1e-6
-"""Relative difference below which two metrics are the same number, rounded differently."""
+"""Relative difference below which two metrics count as one number, rounded differently."""
 
 
 UNDER = " under "
-"""Between the name of an evaluated point's metric and what the point is known by."""
+"""Separates the name of a metric from the name of the evaluation point that it belongs to."""
 
 
 @dataclass(frozen=True)
@@ -47,39 +47,39 @@ class Comparison:
 
     @property
     def is_same_bits(self) -> bool:
-        """Whether it is the very number."""
+        """Whether both values are the same number, or both nan."""
         return self.recorded == self.now or (math.isnan(self.recorded) and math.isnan(self.now))
 
     @property
     def agrees(self) -> bool:
-        """Whether it is the same to rounding."""
+        """Whether both values are the same up to rounding."""
         return self.is_same_bits or math.isclose(self.recorded, self.now, rel_tol=SAME_METRIC)
 
 
 @dataclass(frozen=True)
 class Reproduction:
-    """What a second run of a trial gave compared with the first; environments by what differs."""
+    """A second run of a trial compared with the first; `environments` has only differences."""
 
     outcomes: tuple[str, str]
     metrics: list[Comparison]
     unmatched: list[str]
-    """Metrics of now that the record lacks."""
+    """Metrics of the second run that the record lacks."""
 
     failed_points: list[str]
-    """Points that the record has and that failed now, each with its outcome."""
+    """Recorded points that failed in the second run, each with its outcome."""
 
     environments: list[tuple[str, str, str]]
 
     @property
     def agrees(self) -> bool:
-        """Whether the trial ended in the same way, with the same metrics to rounding."""
+        """Whether the trial ended in the same way, with the same metrics up to rounding."""
         is_alike = self.outcomes[0] == self.outcomes[1] and not self.failed_points
         return is_alike and bool(self.metrics) and all(m.agrees for m in self.metrics)
 
 
 @dataclass(frozen=True)
 class RecordedRun:
-    """What is known of a trial's first run."""
+    """The record of a trial's first run."""
 
     outcome: str
     metrics: Mapping[str, float]
@@ -89,7 +89,7 @@ class RecordedRun:
 def recorded_run(trial: Trial, store: Store, table: Path) -> RecordedRun:
     """The record of a trial in the store or, if it has none, in a report's tables.
 
-    `table` is the report's `results.csv`; `evaluations.csv` next to it has the evaluated points.
+    `table` is the report's `results.csv`; the tables next to it have the evaluation points.
 
     Raises:
         StoreError: if neither has it.
@@ -112,10 +112,10 @@ def recorded_run(trial: Trial, store: Store, table: Path) -> RecordedRun:
 
 
 def require_current(trial_id: str, trials: Iterable[Trial], table: Path) -> None:
-    """Refuses a trial that a report has under an id which its settings no longer give.
+    """Refuses a trial whose id in a report is no longer the id of its settings.
 
     Raises:
-        InputError: if the table has it and the plan does not.
+        InputError: if the table has the id and the plan does not.
     """
     planned = any(trial.id.startswith(trial_id) for trial in trials)
     for row in [] if planned else _rows(table):
@@ -137,10 +137,11 @@ def _rows(table: Path) -> Iterator[dict[str, str]]:
 def run_again(
     trial: Trial, record: RecordedRun, options: RunOptions, on_epoch: Callable[[Row], None]
 ) -> Reproduction:
-    """Runs a trial again, from its beginning, in a store of its own that is then removed.
+    """Runs a trial again, from the beginning, in a temporary store.
 
     Raises:
-        InputError: if the code fails, so that there is nothing to compare, or a search gave it up.
+        InputError: if the code fails, so that there is nothing to compare, or a search had stopped
+            the trial.
     """
     if record.outcome == TrialOutcome.STOPPED:
         raise InputError(
@@ -156,7 +157,7 @@ def run_again(
     recorded_points = {name.partition(UNDER)[2] for name in record.metrics}
     shared = [name for name in found if name in record.metrics]
     here = ALONE | _words(result.environments[-1] if result.environments else {})
-    # What a record does not say, as an older one may not, is taken for the same.
+    # Fields that a record lacks, as an older one may, are assumed to be the same.
     before = here | ALONE | {k: v for k, v in record.environment.items() if v and k != "host"}
     return Reproduction(
         outcomes=(record.outcome, result.outcome),
@@ -172,7 +173,7 @@ def run_again(
 
 
 def _metrics(folder: TrialFolder) -> dict[str, float]:
-    """A trial's metrics, those of evaluated points included, if these did not fail."""
+    """A trial's metrics, including those of its evaluation points that did not fail."""
     result = folder.result()
     assert result is not None
     found = {name: value for name, value in result.summary.items() if name not in INCIDENTAL}
@@ -185,13 +186,13 @@ def _metrics(folder: TrialFolder) -> dict[str, float]:
 
 
 def _failed_points(folder: TrialFolder) -> dict[str, str]:
-    """What a trial's points that failed are known by, and their outcomes."""
+    """The names of a trial's failed evaluation points, and their outcomes."""
     rows = folder.evaluations()
     return {_place(r): r["outcome"] for r in rows if r["outcome"] != TrialOutcome.FINISHED}
 
 
 def _place(row: Row) -> str:
-    """What an evaluated point is known by."""
+    """The name of an evaluation point."""
     point = known_point(row)
     asked = (point.gradient, point.at) if point.gradient else ()
     solver = flatten(Solver(**row["solver"]))
@@ -199,7 +200,7 @@ def _place(row: Row) -> str:
 
 
 def _recorded_points(trial_id: str, *tables: Path) -> dict[str, float]:
-    """The metrics of a trial's evaluated points in a report's tables, named as in `_metrics`."""
+    """The metrics of a trial's evaluation points in a report's tables, named as in `_metrics`."""
     found: dict[str, float] = {}
     for row in itertools.chain(*map(_rows, tables)):
         if row["trial"] == trial_id and row.get("outcome") in (None, "", TrialOutcome.FINISHED):
@@ -212,7 +213,7 @@ def _recorded_points(trial_id: str, *tables: Path) -> dict[str, float]:
 
 
 def _under(solver: Mapping[str, Any], *rest: object) -> str:
-    """What a point is known by: its solver, and what else it was asked with."""
+    """The name of a point: its solver and its other settings."""
     words = [str(solver["method"])]
     words += [
         f"{name} {_plain(solver[name])}"
@@ -228,7 +229,7 @@ def _plain(value: object) -> str:
 
 
 def _words(environment: Mapping[str, Any]) -> dict[str, str]:
-    """As text; a whole number as such, also where a table has it as `2.0`."""
+    """An environment as text; counts as whole numbers, even if a table has `2.0`."""
     return {
         name: _plain(value) if name in WHOLE_NUMBERS else str(value)
         for name, value in environment.items()

@@ -1,6 +1,6 @@
-"""The interface of runners of trials, and the one that runs them one by one in this process.
+"""The interface of trial runners, and the runner that trains one by one in this process.
 
-torch is imported where training happens: a driver of Ray's workers starts faster without it.
+torch is imported only where training happens: the driver of Ray workers starts faster without it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from nodebench.execution.seed_pack import Pack
 
 LOOK_AGAIN_S = 0.5
-"""Between two looks at trials that another process holds."""
+"""The time between two checks of trials that another process holds."""
 
 
 @dataclass(frozen=True)
@@ -36,16 +36,16 @@ class Backend:
     """None: in this process if there is only one training, which needs no scheduler."""
 
     cpu: bool = False
-    """Whether the CPU is used whatever the sweep says."""
+    """Whether to use the CPU, whatever the sweep says."""
 
     fail_fast: bool = False
-    """Whether the first trial that has no result ends the run."""
+    """Whether the run ends at the first trial without a result."""
 
     def is_inline(self, trials: Sequence[Trial], options: RunOptions) -> bool:
         """Whether these trials run in this process.
 
-        If nothing was asked for, those do that are one trial, or one pack of seeds; Ray runs what
-        RAY_ADDRESS sends to a cluster, and a search that ends trials early.
+        By default, a single trial or a single pack of seeds does, unless RAY_ADDRESS names a
+        cluster or the sweep's search ends trials early, which need Ray.
         """
         if self.inline is not None:
             return self.inline
@@ -55,29 +55,29 @@ class Backend:
 
 
 class Monitor(Protocol):
-    """Whoever watches a run. Its methods are called in the driver, and should be quick."""
+    """An observer of a run. Its methods are called in the driver, and should be quick."""
 
     def on_plan(self, trials: int, missing: int) -> None:
-        """The plan has this many trials, of which `missing` are to be run."""
+        """The plan has `trials` trials, of which `missing` are to be run."""
 
     def on_phase(self, phase: str) -> None:
-        """Something that takes seconds begins before or after the trials: `starting Ray`."""
+        """A phase of some seconds begins before or after the trials, such as `starting Ray`."""
 
     def on_start(self, trial_id: str) -> None:
         """A trial begins or resumes."""
 
     def on_epoch(self, trial_id: str, row: Row) -> None:
-        """A trial has one more epoch."""
+        """A trial has completed an epoch."""
 
     def on_end(self, trial_id: str, problem: str | None) -> None:
         """A trial has a result in the store, or could not be run because of `problem`."""
 
     def on_tracking(self, problem: str | None) -> None:
-        """MLflow cannot be written because of `problem`, or can again. Called in a thread."""
+        """Called in a thread: MLflow cannot be written because of `problem`; if None, it can."""
 
 
 class NullMonitor:
-    """A monitor that ignores all that it is told."""
+    """A monitor that ignores everything."""
 
     def on_plan(self, trials: int, missing: int) -> None:
         """Ignores the plan."""
@@ -110,7 +110,7 @@ class Runner(Protocol):
         *,
         fail_fast: bool = False,
     ) -> None:
-        """Runs them; with `fail_fast`, until one has no result."""
+        """Runs the trials; with `fail_fast`, stops at the first without a result."""
 
 
 def run_inline(
@@ -123,7 +123,7 @@ def run_inline(
 ) -> None:
     """Runs trials, or packs of them, one after the other in this process; needs no Ray.
 
-    With `fail_fast`, the first trial that has no result is the last to be run.
+    With `fail_fast`, stops after the first trial or pack without a result.
     """
     from nodebench.execution.seed_pack import Pack
     from nodebench.training.machine import torch_settings_kept
@@ -143,7 +143,7 @@ def _run_pack(pack: Pack, monitor: Monitor) -> None:
     """Runs a pack of trials to its end."""
     for trial in pack.trials:
         monitor.on_start(trial.id)
-    with closing(pack.epochs()) as epochs:  # also where a monitor raises
+    with closing(pack.epochs()) as epochs:  # also if the monitor raises
         for trial_id, row in (pair for rows in epochs for pair in rows.items()):
             monitor.on_epoch(trial_id, row)
     for trial in pack.trials:
@@ -151,13 +151,13 @@ def _run_pack(pack: Pack, monitor: Monitor) -> None:
 
 
 class _Waiting:
-    """Trials that are still to be run: those that another process holds come last."""
+    """The trials that are still to be run; those that another process holds come last."""
 
     def __init__(self, trials: Sequence[Trial], store: Store):
         self.trials, self._store = list(trials), store
 
     def packs(self, options: RunOptions) -> Iterator[Sequence[Trial]]:
-        """The trials in their order as they are free; ends when all are held for TRIAL_WAIT_S."""
+        """Packs of free trials, in order; ends once all that are left are held for TRIAL_WAIT_S."""
         deadline = time.monotonic() + TRIAL_WAIT_S
         while self.trials and time.monotonic() < deadline:
             held: list[Trial] = []

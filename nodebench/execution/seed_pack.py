@@ -1,8 +1,8 @@
-"""Trials that differ in their seed alone, trained together: their steps are taken as one.
+"""Packs of trials that differ only in their seed: their steps are taken together, as one.
 
-Each stays a trial: its own store entry, checkpoint, history and outcome. Where the steps that they
-are about to take do not fit together, as at the end of an epoch for one that had been interrupted
-elsewhere, each takes its own.
+Each trial keeps its own store entry, checkpoint, history and outcome. If the next steps of some
+trials do not fit together, each takes its own. One of them may, for example, have been interrupted
+at another point, and reach the smaller last batch of its epoch before the others.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from nodebench.training.trial import attempt
 
 
 class Pack:
-    """Some trials, and `problems`: what kept any of them from being run, by its id."""
+    """A pack of trials; `problems` are the reasons why trials could not be run, by id."""
 
     def __init__(self, trials: Sequence[Trial], store: Store, options: RunOptions):
         self.trials, self._store, self._options = trials, store, options
@@ -32,9 +32,9 @@ class Pack:
         self.problems: dict[str, str] = {}
 
     def epochs(self) -> Generator[dict[str, Row], None, None]:
-        """Trains and evaluates them; yields, by id, the rows of trials that end an epoch together.
+        """Trains and evaluates; yields, by trial id, the rows of trials that end an epoch together.
 
-        If it is closed early, its trials can resume from their last checkpoints.
+        If the generator is closed early, the trials can resume from their last checkpoints.
         """
         upcoming: dict[str, Step] = {}
         with ExitStack() as ends:
@@ -59,7 +59,7 @@ class Pack:
                     upcoming.clear()
 
     def _take(self, upcoming: Mapping[str, Step]) -> None:
-        """Takes the steps that can be taken faster than one by one, each by its training."""
+        """Takes steps that can be taken together; the others are left to their own training."""
         if self._taker is None:
             return
         problem = problem_of_taking(self._taker, list(upcoming.values()))
@@ -71,12 +71,12 @@ class Pack:
     def _next(self, trial_id: str, running: Iterator[Step | Row]) -> Step | Row | None:
         try:
             return next(running, None)
-        except StoreError as error:  # another launch trains it; the others go on
+        except StoreError as error:  # another launch trains it; the others continue
             self.problems[trial_id] = str(error)
             return None
 
     @property
     def has_results(self) -> bool:
-        """Whether every trial has one; its failure is one too."""
+        """Whether every trial has a result; a failure is a result too."""
         results = (self._store.folder(trial.id).result() for trial in self.trials)
         return all(result is not None and result.is_result for result in results)

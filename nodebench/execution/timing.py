@@ -1,9 +1,9 @@
-"""The timing pass: how long a training step takes that has its device to itself.
+"""The timing pass: how long a training step takes when it has its device to itself.
 
-Trials that shared a machine are good for accuracies, not for speeds. Here one trial at a time is
-stepped, with the weights at its training's end, so that an adaptive solver takes the steps that it
-takes there, and with a learning rate of 0, so that they stay. Rounds go over all trials, so that a
-machine that drifts favours none.
+Trials that shared a machine give comparable accuracies, but not comparable speeds. Here, one trial
+at a time is stepped. It starts from its final weights, so that an adaptive solver takes the same
+steps as at the end of training, and has a learning rate of 0, so that the weights do not change.
+Each round covers all trials, so that a drift in the machine's speed favours none of them.
 """
 
 from __future__ import annotations
@@ -54,9 +54,9 @@ def time_trials(
     rounds: int,
     on_round: Callable[[int], None] = lambda _round: None,
 ) -> tuple[dict[str, Row], dict[str, str]]:
-    """Times a training step of finished trials, and stores what was found with each.
+    """Times a training step of finished trials, and stores the result with each trial.
 
-    Returns that, and why any could not be timed, by trial id.
+    Returns, by trial id, the results, and the problems of trials that could not be timed.
     """
     torch.set_num_threads(options.resources.cpus)
     load_before = os.getloadavg()[0]
@@ -80,7 +80,7 @@ def time_trials(
 
 
 class _SharedData:
-    """The data of trials on their device, of each data set one copy."""
+    """The data of trials on their device, with one copy per data set and seed."""
 
     def __init__(self, options: RunOptions):
         self._options = options
@@ -96,9 +96,9 @@ class _SharedData:
 
 
 class _Clock:
-    """A trial, ready to be stepped again and again.
+    """A trial, ready to be timed in several rounds.
 
-    `problem` says why it cannot be, as where it ran out of memory or its checkpoint is damaged.
+    `problem` says why it cannot be timed: it ran out of memory, or its checkpoint is damaged.
     """
 
     def __init__(self, trial: Trial, store: Store, options: RunOptions, data: _SharedData):
@@ -115,7 +115,7 @@ class _Clock:
 
     @contextmanager
     def problem_kept(self) -> Generator[None]:
-        """Makes what keeps this trial from being timed its `problem`: others are timed anyway."""
+        """Turns a failure of this trial into its `problem`, so that others are still timed."""
         try:
             yield
         except (TrialFailure, StoreError) as failure:
@@ -126,7 +126,7 @@ class _Clock:
             self.problem = shortage(error)
 
     def measure_memory(self) -> None:
-        """What a step takes, taken one kernel after the other."""
+        """Measures the memory that a step takes if its kernels are launched one by one."""
         if self.problem:
             return
         with self.problem_kept():
@@ -138,13 +138,13 @@ class _Clock:
             self._memory_bytes = memory_of(self.device, step.take)
 
     def time(self, steps: int) -> None:
-        """A round: the mean seconds of its steps."""
+        """Times a round; keeps the mean seconds of its steps."""
         if self.problem:
             return
         set_precision(self.trial.spec.train.precision)
         try:
             with self.problem_kept():
-                # Made again for each round: recorded steps hold memory, which the next one needs.
+                # Made again for each round: recorded steps hold memory that the next clock needs.
                 self._taker = graph_of(self.trial, self._options)
                 unused = EpochSums(torch.zeros((), device=self.device))
                 self._run(WARM_STEPS_OF_A_ROUND + (WARM_STEPS if self._taker else 0), unused)
@@ -159,12 +159,12 @@ class _Clock:
         for batch in itertools.islice(self._batches, steps):
             step = Step(self._state, self._task, batch)
             if self._taker and problem_of_taking(self._taker, [step]) is not None:
-                self._taker = None  # as a training does without it from then on
+                self._taker = None  # a training would also do without it from then on
             step.take()
         synchronize(self.device)
 
     def row(self, steps: int) -> Row:
-        """Seconds of a step and of an epoch: the median round, the quickest and the slowest."""
+        """Seconds of a step and of an epoch: the median round, the fastest and the slowest."""
         middle, least, most = (f(self._seconds) for f in (statistics.median, min, max))
         sums, per_epoch = self._evaluations, self._task.batches_per_epoch
         counts = {"nfe_forward": sums.forward, "nfe_backward": sums.backward}
@@ -185,7 +185,7 @@ class _Clock:
 def _end_of_training(
     trial: Trial, store: Store, options: RunOptions, shared: _SharedData
 ) -> tuple[TrainState, Task[Any]]:
-    """A state to be stepped that has a finished trial's weights, and keeps them."""
+    """A training state with a finished trial's weights, which its steps leave unchanged."""
     prepared = prepare_trial(_still(trial.spec), options, data=shared.of(trial.spec))
     prepared.limit_memory(prepared.model)
     restore(prepared.model, read_checkpoint(store.folder(trial.id).checkpoint))
@@ -193,7 +193,7 @@ def _end_of_training(
 
 
 def _still(spec: TrialSpec) -> TrialSpec:
-    """The same with a learning rate of 0, which costs the same."""
+    """The same spec with a learning rate of 0, whose steps cost the same."""
     optimizer = spec.train.optimizer.model_copy(update={"lr": 0.0})
     train = spec.train.model_copy(update={"optimizer": optimizer})
     return spec.model_copy(update={"train": train, "weights": None})

@@ -1,1 +1,1 @@
-"""The store as tables, statistics, figures and one page; it imports no torch."""
+"""Reports: the store as tables, statistics, figures and one page. torch is not imported."""

@@ -1,6 +1,6 @@
-"""The answer of a report: the list that opens it, of the sweep's findings, from its numbers.
+"""The answer of a report: the list of the sweep's findings that opens it.
 
-`planning/freshness.py` keeps it for launches with nothing to do.
+`planning/freshness.py` keeps it for launches that have nothing to do.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ from nodebench.report.markdown import bold
 from nodebench.sweep import Sweep
 
 MOST_NAMED = 4
-"""Configurations in a sentence; more are counted."""
+"""The most configurations named in a sentence; more are counted."""
 
 
 AnswerLine = tuple[str, str]
-"""What a line is about, and what it says, in Markdown."""
+"""The title and the text of a line, in Markdown."""
 
 
 def answer(found: Findings) -> list[AnswerLine]:
-    """A line for each question that the sweep has an answer to."""
+    """A line for each question that the sweep answers."""
     is_trained = any(trial.spec.is_trained for trial in found.sweep.trials)
     return [
         *(_best(found) if is_trained else []),
@@ -105,7 +105,7 @@ def _lead(values: Sequence[pd.Series[float]], second: str, *, higher_is_better: 
     """Whether the best is clearly ahead of the second, by the paired test of their seeds."""
     difference = paired(*values)
     if difference is not None and (difference.mean < 0) == higher_is_better and difference.mean:
-        # Each mean is of the seeds that finished, and these are not the same.
+        # The two means are over the seeds that finished, which are not the same ones.
         seeds = f"{difference.n} seed{'' if difference.n == 1 else 's'}"
         return f"Second best: {second}, which is ahead on the {seeds} that finished in both."
     if difference is None or difference.n < FEWEST_PAIRS:
@@ -119,7 +119,7 @@ def _lead(values: Sequence[pd.Series[float]], second: str, *, higher_is_better: 
 
 
 def _at_chance(sweep: Sweep, frame: pd.DataFrame) -> list[AnswerLine]:
-    """The configurations that have learned nothing: naming the most common class does as well."""
+    """The configurations no better than always predicting the most common class."""
     done = frame[frame[OUTCOME] == TrialOutcome.FINISHED]
     if "chance" not in done or sweep.headline not in done:
         return []
@@ -166,7 +166,7 @@ def _still_odes(judged: pd.DataFrame) -> list[AnswerLine]:
 
 
 def _front(found: Findings) -> list[AnswerLine]:
-    """What is Pareto-optimal by seconds, where these were measured alone."""
+    """The Pareto-optimal configurations by seconds, if a timing pass measured these."""
     frontier = found.frontier
     if found.timed.empty or len(frontier) < 2:
         return []
@@ -195,7 +195,7 @@ def _published(published: Sequence[Compared]) -> list[AnswerLine]:
 
 
 def _machines(found: Findings) -> list[AnswerLine]:
-    """Whether configurations came to the same on other machines, where these have been imported."""
+    """Whether configurations agree with imported results from other machines."""
     if found.machines.empty:
         return []
     groups = found.machines.groupby([CELL, MACHINE], sort=False)
@@ -206,11 +206,11 @@ def _machines(found: Findings) -> list[AnswerLine]:
 
 
 def _cost(frame: pd.DataFrame) -> list[AnswerLine]:
-    """What was trained, for how long in total, on what, and how much of it failed."""
+    """The number of trials, their total training time, their machines and their failures."""
     ran = frame[frame[OUTCOME] != MISSING]
     if ran.empty or not {"epoch_s", "epochs"} <= {*ran.columns}:
         return []
-    packed = ran.get("packed", pd.Series(1, ran.index)).fillna(1)  # each says what all took
+    packed = ran.get("packed", pd.Series(1, ran.index)).fillna(1)  # each has the time of its pack
     epochs = ran["epochs"] - _epochs_taken_over(ran)
     if (seconds := float((ran["epoch_s"] * epochs / packed).sum())) == 0:
         return []
@@ -229,7 +229,7 @@ def _cost(frame: pd.DataFrame) -> list[AnswerLine]:
 
 
 def _epochs_taken_over(ran: pd.DataFrame) -> pd.Series[float]:
-    """The epochs that each trial has from a shorter one, which count as that one's."""
+    """The epochs that each trial took over from a shorter one, which already counts them."""
     shorter = ran.get("continues", pd.Series(None, ran.index, dtype=object))
     return shorter.map(ran.set_index(TRIAL)["epochs"]).fillna(0)
 
@@ -242,7 +242,7 @@ def _duration(seconds: float) -> str:
 
 
 def _gradients(costs: pd.DataFrame) -> list[AnswerLine]:
-    """Which gradients were exact, and which after backprop the cheapest and the lightest."""
+    """Which gradients were exact, and which were the fastest and the lightest after backprop."""
     if costs.empty:
         return []
     others = ways(costs)
@@ -264,14 +264,14 @@ def _gradients(costs: pd.DataFrame) -> list[AnswerLine]:
 
 
 def _inexact(distance: float) -> str:
-    """How a gradient that is not known to be exact is related to backprop's."""
+    """How far a gradient that is not known to be exact is from backprop's."""
     if math.isnan(distance):
         return "not compared with its gradient"
     return f"up to {distance:.1e} from its gradient"
 
 
 class _Word(Protocol):
-    """A member of an enumeration that says how a sentence counts what it is said of."""
+    """A member of an enumeration, with the words that follow its count in a sentence."""
 
     @property
     def text(self) -> str: ...

@@ -28,20 +28,20 @@ SECONDS_NOTE = (
 
 @dataclass(frozen=True)
 class Side:
-    """The table of `frames.result_frame` of one of the two, and its name."""
+    """One side of a comparison: its name, and its table of `frames.result_frame`."""
 
     name: str
     results: pd.DataFrame
 
 
 def read_side(source: str, store: Store) -> Side:
-    """Results by where they are.
+    """The results that a `source` names.
 
-    A sweep (a file, or a name in sweeps/) has them in the store, a report's folder in its
-    `results.csv`, and `COMMIT:FOLDER` is such a folder as git has it in a commit.
+    For a sweep (a file, or a name in sweeps/), they come from the store; for a report's folder,
+    from its `results.csv`. `COMMIT:FOLDER` is such a folder in a commit of git.
 
     Raises:
-        InputError: if there is nothing like that.
+        InputError: if `source` is none of these.
     """
     if (table := Path(source) / TABLE).is_file():
         return Side(source, read_results(table))
@@ -71,13 +71,13 @@ def _of_commit(commit: str, folder: str) -> pd.DataFrame:
 
 
 def comparison(reference: Side, other: Side) -> str:
-    """What `other` changed, cell by cell, as Markdown.
+    """How `other` differs from `reference`, cell by cell, as Markdown.
 
-    Cells are the same where all settings agree that both tables have, but for those that tell cells
-    of one table apart; seeds are paired.
+    Two cells are compared if they agree in all settings that both tables have, and in those that
+    vary within one table. Differences are paired by seed.
 
     Raises:
-        InputError: if no cell is in both.
+        InputError: if no cell is in both tables.
     """
     metric = _headline(reference, other)
     cells = _cells(reference.results, other.results)
@@ -136,7 +136,7 @@ Cells = dict[tuple[str, ...], tuple[pd.DataFrame, pd.DataFrame]]
 
 
 def _cells(*tables: pd.DataFrame) -> Cells:
-    """The rows of each cell in both tables, by the settings that both have, or that vary."""
+    """The rows of each cell in both tables, by the settings that both have or that vary in one."""
     paths = dict.fromkeys(path for table in tables for path in _settings(table))
     telling = [
         path
@@ -154,12 +154,12 @@ def _cells(*tables: pd.DataFrame) -> Cells:
 
 
 def _settings(table: pd.DataFrame) -> list[str]:
-    """The columns that are settings, but for the seed."""
+    """The columns that are settings, except the seed."""
     return [str(name) for name in table if name in SPEC_ORDER and name != "seed"]
 
 
 def _settings_apart(*tables: pd.DataFrame) -> str:
-    """The settings of which no value is in both: `train.epochs is 2 in the one, 4 in the other`."""
+    """The settings that share no value: `train.epochs is 2 in one, 4 in the other`."""
     paths = [path for path in _settings(tables[0]) if path in tables[1]]
     values = {
         path: [sorted({_setting_text(v) for v in t[path]} - {""}) for t in tables] for path in paths
@@ -173,7 +173,7 @@ def _settings_apart(*tables: pd.DataFrame) -> str:
 
 
 def _setting_text(value: object) -> str:
-    """A setting as text that a round trip through CSV leaves alone: of `4`, `4.0`, `"4"` one."""
+    """A setting as text that survives CSV: the same text for `4`, `4.0` and `"4"`."""
     if value is None or value != value:
         return ""
     if isinstance(value, bool):
@@ -207,7 +207,7 @@ def _difference_columns(found: BaselineComparison | None, metric: str) -> dict[s
 
 
 def _seconds_ratio(*sides: pd.DataFrame) -> str:
-    """Seconds per epoch over the reference's."""
+    """The ratio of the seconds per epoch to the reference's."""
     before, after = (side.get("epoch_s", pd.Series(dtype=float)).median() for side in sides)
     return f"× {after / before:.2f}" if before > 0 and after > 0 else "–"
 

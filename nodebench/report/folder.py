@@ -8,17 +8,17 @@ from pathlib import Path
 from nodebench.errors import StoreError
 
 FIRST = "results.csv"
-"""Written before all else, so that a report that was cut off is known for one."""
+"""The file that is written first, so that an interrupted report is recognised as a report."""
 
 TABLES = ("evaluations.csv", "batches.csv", "gradients.csv", "timings.csv", "machines.csv")
 WRITTEN = ("README.md", "report.html", "sweep.yaml", "figures", *TABLES)
 
 
 def require_report_folder(folder: Path) -> None:
-    """Refuses a folder where a report would replace what no report has written.
+    """Refuses a folder in which a report would overwrite files that no report wrote.
 
     Raises:
-        StoreError: if it holds such a file, or is one.
+        StoreError: if it contains such a file, or is a file.
     """
     if folder.exists() and not folder.is_dir():
         raise StoreError(
@@ -46,5 +46,5 @@ SHOWN_FIGURE = re.compile(r"\(figures/([\w.-]+)\.svg\)")
 
 
 def shown_figures(page: Path) -> set[str]:
-    """The names of the figures that a page shows; none if it is not there."""
+    """The names of the figures that a page shows; empty if there is no page."""
     return set(SHOWN_FIGURE.findall(page.read_text(encoding="utf-8"))) if page.exists() else set()

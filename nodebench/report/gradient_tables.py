@@ -1,4 +1,4 @@
-"""Tables of what gradients cost and how right they are, as text."""
+"""Tables of the costs and errors of gradients, as text."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def ways_table(costs: pd.DataFrame) -> pd.DataFrame:
 
 
 def memory_table(grown: pd.DataFrame) -> pd.DataFrame:
-    """One row per gradient: megabytes by the number of steps, and the power.
+    """One row per gradient: megabytes by the number of steps, and the power of their growth.
 
     `grown` is the table of `gradients.memory_by_steps`.
     """

@@ -1,4 +1,4 @@
-"""The machines: what trials ran on, and the same trials elsewhere, as a merge has kept them."""
+"""Machines: the hardware that trials ran on, and merged runs of the same trials elsewhere."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MACHINE = "machine"
 
 
 class MachineAgreement(StrEnum):
-    """What the trials of a configuration say of two machines."""
+    """Whether the trials of a configuration agree on two machines."""
 
     IDENTICAL = "identical"
     YES = "yes"
@@ -36,7 +36,7 @@ class MachineAgreement(StrEnum):
 
     @property
     def text(self) -> str:
-        """How a sentence counts such configurations: `3 agree and 1 is too uncertain to say`."""
+        """The words after a count in a sentence: `3 agreeing and 1 too uncertain to say`."""
         return AGREEMENT_IN_A_SENTENCE[self]
 
 
@@ -77,7 +77,7 @@ def machine_frame(sweep: Sweep, store: Store) -> pd.DataFrame:
 
 
 def _machine(result: Result) -> str:
-    """What a run's seconds depend on."""
+    """The machine of a run, as far as seconds depend on it."""
     return machine_text(result.environments[-1] if result.environments else {})
 
 
@@ -111,7 +111,7 @@ def machines_table(sweep: Sweep, frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def finished_on_both(group: pd.DataFrame) -> pd.DataFrame:
-    """The trials that have finished here and there, each once: of several runs there the last."""
+    """The trials that finished both here and there; the last one of several runs there."""
     is_here, is_there = (
         group[f"outcome_{place}"] == TrialOutcome.FINISHED for place in (HERE, THERE)
     )
@@ -121,9 +121,9 @@ def finished_on_both(group: pd.DataFrame) -> pd.DataFrame:
 def machine_agreement(sweep: Sweep, group: pd.DataFrame) -> MachineAgreement:
     """Whether the finished trials of a configuration agree on two machines.
 
-    They do if the whole 95 % interval of the difference, paired by seed, lies within the sweep's
-    margin, and do not if it excludes zero and reaches beyond it. An interval that holds zero
-    because it is wide says neither.
+    They agree if the whole 95 % interval of the difference, paired by seed, lies within the sweep's
+    margin. They disagree if it excludes zero and reaches beyond the margin. An interval that
+    contains zero only because it is wide decides nothing.
     """
     both = finished_on_both(group).set_index("seed")
     here, there = (_numbers(both, sweep.headline, place) for place in (HERE, THERE))
@@ -133,7 +133,7 @@ def machine_agreement(sweep: Sweep, group: pd.DataFrame) -> MachineAgreement:
     if difference is None or difference.n < FEWEST_PAIRS:
         return MachineAgreement.TOO_FEW
     low, high = difference.low, difference.high
-    if difference.has_no_interval:  # every seed differs by the same
+    if difference.has_no_interval:  # every seed differs by the same amount
         low = high = difference.mean
     if -sweep.margin <= low and high <= sweep.margin:
         return MachineAgreement.YES
@@ -141,7 +141,7 @@ def machine_agreement(sweep: Sweep, group: pd.DataFrame) -> MachineAgreement:
 
 
 def agreement_text(sweep: Sweep, group: pd.DataFrame) -> str:
-    """The agreement, and how many trials ended otherwise on one of the two machines."""
+    """The agreement, and how many trials had different outcomes on the two machines."""
     other = int((group[f"outcome_{HERE}"] != group[f"outcome_{THERE}"]).sum())
     word = str(machine_agreement(sweep, group))
     return f"{word}; {other} with another outcome" if other else word
@@ -152,7 +152,7 @@ def _numbers(frame: pd.DataFrame, name: str, place: str) -> pd.Series[float]:
 
 
 def provenance(results: pd.DataFrame) -> str:
-    """What the trials ran on; several values in a line mean that they differ."""
+    """The code, hardware and versions of the trials; several values if they differ."""
     ran = results[results[OUTCOME] != MISSING]
     if {"commit", "dirty"} <= {*ran.columns}:
         changed = ran["dirty"].map({"yes": " (with uncommitted changes)"}).fillna("")

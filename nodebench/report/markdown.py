@@ -13,12 +13,12 @@ class HtmlOnly(str):
 
 
 def joined(sections: Iterable[str]) -> str:
-    """The text of sections, those that are empty aside."""
+    """The text of all sections that are not empty."""
     return "\n\n".join(each for each in sections if each) + "\n"
 
 
 def markdown_table(table: pd.DataFrame) -> str:
-    """A table of texts, its columns of numbers flush right."""
+    """A table of texts in Markdown, with columns of numbers aligned right."""
     sides = ["right" if _is_numeric(table[column]) else "left" for column in table]
     text: str = table.map(one_line).to_markdown(index=False, disable_numparse=True, colalign=sides)
     return text
@@ -37,12 +37,12 @@ def section(title: str, text: str, table: pd.DataFrame) -> list[str]:
 
 
 def bold(text: str) -> str:
-    """A text that stands out; nothing of nothing."""
+    """A text in bold; an empty text stays empty."""
     return f"**{text}**" if text else ""
 
 
 def plain_text(markdown: str) -> str:
-    """Markdown's words without its marks; a link's text without its target."""
+    """Markdown without its markup; a link becomes its text."""
     without_links = re.sub(r"\[([^]]+)\]\([^)]+\)", r"\1", markdown)
     return without_links.replace("**", "").replace("`", "")
 

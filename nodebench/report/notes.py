@@ -40,7 +40,7 @@ METHODS_PAGE = f"""\
 How each number is computed: [docs/reports.md]({METHODS_FILE})."""
 METHODS_ELSEWHERE = """\
 How each number is computed: the page *Reading a report* of nodebench's documentation."""
-"""Where a report is not in a clone, in which the link would lead to the page."""
+"""For reports outside a clone, where the link would not lead to the page."""
 
 BASELINE = """\
 Each configuration minus its baseline, paired by seed. The two differ only in the settings that

@@ -56,7 +56,7 @@ class Report:
     page: Path
 
     answer: list[str]
-    """The list with which the page opens, as plain text."""
+    """The list that opens the page, as plain text."""
 
     undrawn: list[str]
     """The figures that are missing, and why."""
@@ -65,13 +65,13 @@ class Report:
 def write_report_folder(sweep: Sweep, store: Store, folder: Path) -> Report:
     """Writes the page, its figures and `sweep.yaml`.
 
-    `report.html` is the same in one file, with tables that sort and charts. Next to it is the data:
+    `report.html` is the same in one file, with sortable tables and charts. The data is next to it:
     `results.csv`, and `evaluations.csv`, `batches.csv`, `gradients.csv`, `timings.csv` and
-    `machines.csv` where there are any. A figure that cannot be drawn is named on the page, and the
-    rest is written without it.
+    `machines.csv` unless they would be empty. If a figure cannot be drawn, the page names it and
+    is written without it.
     """
     found = Findings(sweep, store)
-    for name, frame in found.tables.items():  # of which `folder.FIRST` is the first
+    for name, frame in found.tables.items():  # `folder.FIRST` comes first
         write_table(name, frame, folder)
     write(folder / "sweep.yaml", sweep.text)
     page = folder / "README.md"
@@ -81,7 +81,7 @@ def write_report_folder(sweep: Sweep, store: Store, folder: Path) -> Report:
     sections = _sections(found, figures, explored, lines)
     undrawn = [*figures.problems, *write_page(sections, folder, explored)]
     write(page, joined(each for each in sections if not isinstance(each, HtmlOnly)))
-    # Only now: until then the page before this one shows them.
+    # Only now, because the previous page showed them until it was replaced.
     figures.remove_others(shown_before)
     return Report(page, [plain_text(f"{what}: {text}") for what, text in lines], undrawn)
 
@@ -89,7 +89,7 @@ def write_report_folder(sweep: Sweep, store: Store, folder: Path) -> Report:
 def draw_figures(
     sweep: Sweep, store: Store, folder: Path, on_problem: Callable[[str], None]
 ) -> dict[str, Path]:
-    """Draws the report's figures alone; name -> SVG."""
+    """Draws only the report's figures; returns name -> SVG."""
     found = Findings(sweep, store)
     figures = Figures(found, store, folder)
     _sections(found, figures, Explored(found), ())
@@ -146,7 +146,7 @@ def _sections(
 
 
 def _common(constant: Mapping[str, str]) -> str:
-    """What all rows of the main table have in common."""
+    """The values that all rows of the main table have in common."""
     known = "; ".join(f"{name} = {value}" for name, value in constant.items())
     rows = f"All rows: {known}. " if known else ""
     return (
@@ -162,7 +162,7 @@ def _frontier_section(found: Findings, figures: Figures) -> list[str]:
 
 
 def _not_drawn(problems: Sequence[str]) -> list[str]:
-    """After all figures have been tried: which could not be drawn, and why."""
+    """The figures that could not be drawn, and why; call it after drawing all of them."""
     lines = [f"- {' '.join(problem.split())}" for problem in problems]
     return ["\n".join(["## Figures that failed\n", *lines])] if lines else []
 
@@ -173,7 +173,7 @@ def _baseline_section(found: Findings) -> list[str]:
 
 
 def _claims_section(found: Findings, title: str, text: str, *, has_source: bool) -> list[str]:
-    """What was found of claims, or of expectations; those that do not hold stand out."""
+    """The results of claims, or of expectations; those that do not hold are in bold."""
     checked = [each for each in found.checked if each.has_source is has_source]
     why = published.why_not_comparable(found.sweep) or sizes.caveat(found.sweep)
     doubt = " " + bold(f"The conditions are not the study's: {why}.") if why else ""
@@ -182,7 +182,7 @@ def _claims_section(found: Findings, title: str, text: str, *, has_source: bool)
 
 
 def _setting(sweep: Sweep) -> str:
-    """What all trials have in common: what a reader wants to know first, and what was set."""
+    """The settings that all trials share: the most important ones, and those that were set."""
     known = dict.fromkeys(
         (*SETTINGS_OF_A_REPORT, *(p for t in sweep.trials for p in t.cell.set_paths))
     )
@@ -239,7 +239,7 @@ def _notes(found: Findings, table: ResultTables, folder: Path) -> str:
 
 
 def _curve_sections(figures: Figures, explored: Explored) -> list[str]:
-    """A section for each metric; the first has the chart of them all."""
+    """A section for each metric; the first also has the chart of all metrics."""
     sections: list[str] = []
     for name, (caption, note) in figures.curves().items():
         title = f"{caption} by epoch"
@@ -276,7 +276,7 @@ def _robustness_section(found: Findings, figures: Figures, explored: Explored) -
 
 
 def _gradients_section(found: Findings, figures: Figures, explored: Explored) -> list[str]:
-    """Every gradient that was measured, and what each way to it costs."""
+    """Every measured gradient, and the cost of each gradient method."""
     table = solver_tables.gradients_table(found.gradients)
     sections = section("Which gradient to trust", notes.GRADIENT_TABLE, table)
     if not sections:
@@ -310,7 +310,7 @@ def _steps_section(results: pd.DataFrame) -> list[str]:
 
 
 def _images(title: str, names: Sequence[str], text: str) -> list[str]:
-    """Figures with what there is to see in them, under a heading if there is one."""
+    """Figures with an explanation, under a heading if there is a title."""
     if not names:
         return []
     heading = [f"## {title}"] if title else []

@@ -27,10 +27,10 @@ from nodebench.spec.training import REGULARIZER_TERMS
 from nodebench.sweep import Sweep
 
 MOST_COLUMNS, WIDEST = 8, 100
-"""Of the main table: columns, and characters of a line of Markdown."""
+"""Limits of the main table: columns, and characters per line of Markdown."""
 
 MOST_SETTINGS = 4
-"""Settings that vary and have a column each; of more, the configuration's label stands for all."""
+"""Up to this many varying settings have a column each; otherwise one column has the label."""
 
 NFE, N, PARAMETERS, DROP, IS_ODE, SECONDS = "NFE", "n", "parameters", "drop", "ODE?", "s/epoch"
 HARDWARE = "hardware"
@@ -39,10 +39,10 @@ LEAVES_IF_CONSTANT = (N, NFE, PARAMETERS)
 
 @dataclass(frozen=True)
 class ResultTables:
-    """One row per configuration, seeds joined, as text.
+    """One row per configuration, aggregated over seeds, as text.
 
-    `main` has the settings that vary, the headline metric, and what fits of verdicts and costs;
-    `constant` is what its rows have in common. `details` has everything else.
+    `main` has the settings that vary, the headline metric, and as many columns of verdicts and
+    costs as fit. `constant` has the values that its rows share. `details` has everything else.
     """
 
     main: pd.DataFrame
@@ -81,12 +81,12 @@ def result_tables(
 
 
 def _hardware(done: pd.DataFrame) -> str:
-    """What the trials of a configuration ran on."""
+    """The hardware that the trials of a configuration ran on."""
     return ", ".join(sorted(set(done[HARDWARE].dropna()))) or NO_VALUE
 
 
 def _constant(results: pd.DataFrame) -> dict[str, str]:
-    """Counts that are the same in all of several rows."""
+    """The counts that all rows share; empty if there is only one row."""
     if len(results) < 2:
         return {}
     return {
@@ -97,7 +97,7 @@ def _constant(results: pd.DataFrame) -> dict[str, str]:
 
 
 def _fitted(named: pd.DataFrame, results: pd.DataFrame) -> pd.DataFrame:
-    """The settings and as many of the results as there is room for, the headline in any case."""
+    """The settings, the headline metric, and as many of the other results as fit."""
     results = results.drop(columns=_empty(results.iloc[:, 1:]))
     while True:
         table = named.join(results)
@@ -109,7 +109,7 @@ def _fitted(named: pd.DataFrame, results: pd.DataFrame) -> pd.DataFrame:
 
 
 def _least_important(results: pd.DataFrame) -> str:
-    """The column, the headline aside, that a reader misses least."""
+    """The least important column other than the headline metric."""
     order = (PARAMETERS, NFE, HARDWARE, SECONDS, DROP, N, IS_ODE)
     return next(name for first in order for name in results.columns[1:] if name.startswith(first))
 
@@ -119,7 +119,7 @@ def _empty(table: pd.DataFrame) -> list[str]:
 
 
 def _informative(details: pd.DataFrame, main: pd.DataFrame) -> pd.DataFrame:
-    """Without what is empty, stands in the main table, or is the same in all of several rows."""
+    """Drops columns that are empty, in the main table, or the same in all of several rows."""
     known = [*_empty(details), *(name for name in details if name in main)]
     constant = [n for n in details if len(details) > 1 and details[n].nunique() == 1]
     finished = ["outcomes"] if (details["outcomes"] == TrialOutcome.FINISHED).all() else []
@@ -129,7 +129,7 @@ def _informative(details: pd.DataFrame, main: pd.DataFrame) -> pd.DataFrame:
 def _result_columns(
     sweep: Sweep, done: pd.DataFrame, judged: pd.DataFrame, timed: pd.DataFrame
 ) -> dict[str, str]:
-    """Heading -> text of the columns that the main table may have, the headline first."""
+    """Heading -> text for the columns that the main table may have, the headline first."""
     headline = f"{str(sweep.metric).replace('_', ' ')}{unit(sweep.metric)}"
     seconds = seconds_columns(done, timed)
     first = next(iter(seconds))
@@ -145,7 +145,7 @@ def _result_columns(
 def _detail_columns(
     sweep: Sweep, done: pd.DataFrame, shown: Mapping[str, str], timed: pd.DataFrame
 ) -> dict[str, str]:
-    """Heading -> text of all columns, with those that the main table may have."""
+    """Heading -> text for all columns, including those that the main table may have."""
     metric = sweep.metric
     name = f"{str(metric).replace('_', ' ')}{unit(metric)}"
     return {
@@ -162,7 +162,7 @@ def _detail_columns(
 
 
 def _published(sweep: Sweep, done: Sequence[pd.DataFrame]) -> list[str]:
-    """The published accuracies of each configuration of which a trial finished."""
+    """The published accuracies of each configuration that has a finished trial."""
     specs = {trial.id: trial.spec for trial in sweep.trials}
     firsts = [specs[each[TRIAL].iloc[0]] if len(each) else None for each in done]
     texts = ("" if spec is None else published.published_text(sweep.name, spec) for spec in firsts)
@@ -170,7 +170,7 @@ def _published(sweep: Sweep, done: Sequence[pd.DataFrame]) -> list[str]:
 
 
 def _verdict_columns(judged: pd.DataFrame, ids: pd.Series[str]) -> dict[str, str]:
-    """What is lost under a finer solver, and whether the models of a configuration are ODEs."""
+    """The drop under a finer solver, and whether the models of a configuration are ODEs."""
     if judged.empty:
         return {}
     metric, found = judged["metric"].iloc[0], judged[judged[TRIAL].isin(ids)]
@@ -182,7 +182,7 @@ def _verdict_columns(judged: pd.DataFrame, ids: pd.Series[str]) -> dict[str, str
 
 
 def _is_ode_text(verdicts: pd.Series[str]) -> str:
-    """`yes`, `no` or `undecided` of all seeds; else how many are ODEs, and how many undecided."""
+    """`yes`, `no` or `undecided` if all seeds agree; otherwise counts of ODEs and undecided."""
     words = {
         VerdictWord.ODE.value: "yes",
         VerdictWord.RESNET.value: "no",
@@ -196,7 +196,7 @@ def _is_ode_text(verdicts: pd.Series[str]) -> str:
 
 
 def seconds_columns(done: pd.DataFrame, timed: pd.DataFrame) -> dict[str, str]:
-    """Seconds per epoch on each kind of machine, timed alone; else those of the trainings."""
+    """Seconds per epoch from the timing pass, by kind of machine; otherwise from training."""
     if timed.empty:
         return {f"{SECONDS} ‡": mean_and_interval(column(done, "epoch_s"), 2)}
     found = timed[timed[TRIAL].isin(done[TRIAL])]
@@ -211,7 +211,7 @@ def seconds_columns(done: pd.DataFrame, timed: pd.DataFrame) -> dict[str, str]:
 
 
 def _regularizer_columns(done: pd.DataFrame) -> dict[str, str]:
-    """Each regularizer's term in the last epoch, without its weight, and what they all took."""
+    """Each regularizer's unweighted term in the last epoch, and the evaluations of all of them."""
     return {
         "NFE for regularizers": count_and_interval(column(done, "nfe_regularization")),
         **{
@@ -222,7 +222,7 @@ def _regularizer_columns(done: pd.DataFrame) -> dict[str, str]:
 
 
 def _adaptation_columns(done: pd.DataFrame) -> dict[str, str]:
-    """Where the adaptation of a solver ended, and what it took over the whole training."""
+    """The final state of an adapted solver, and its evaluations over the whole training."""
     adapted = done.dropna(subset=["nfe_adaptation"]) if "nfe_adaptation" in done else done[:0]
     at_limit = int(column(adapted, "at_step_limit").fillna(0).sum())
     note = f", {at_limit} at the limit" if at_limit else ""

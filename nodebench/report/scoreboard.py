@@ -36,7 +36,7 @@ from nodebench.sweep.match import agrees
 
 
 class LineVerdict(StrEnum):
-    """What is said of a published number or claim."""
+    """The verdict on a published number or claim."""
 
     MATCHES = "matches"
     DIFFERS = "differs"
@@ -69,7 +69,7 @@ only parameter counts. For a medium form, the settings that differ from the stud
 
 @dataclass(frozen=True)
 class Line:
-    """A number or a claim of a study: what is said of which sweep, what was found, and where."""
+    """A published number or claim: its sweep and source, our result, and the report that has it."""
 
     sweep: str
     what: str
@@ -82,7 +82,7 @@ class Line:
 
 
 class Found(NamedTuple):
-    """What a report says of a number or a claim."""
+    """The result of a report on a number or a claim."""
 
     ours: str
     verdict: LineVerdict
@@ -91,14 +91,14 @@ class Found(NamedTuple):
 
 @dataclass(frozen=True)
 class ScoredReport:
-    """What a report's folder has: the sweep as it ran, and the table of its trials."""
+    """The content of a report's folder: the sweep as it ran, and the table of its trials."""
 
     sweep: Sweep
     results: pd.DataFrame
 
     @cached_property
     def compared(self) -> list[Compared]:
-        """What its table says of the published numbers."""
+        """The published numbers, compared with the report's table."""
         judged = self.results if "limit" in self.results else pd.DataFrame()
         return compared_numbers(self.sweep, self.results, judged)
 
@@ -110,18 +110,18 @@ class ScoredReport:
 
 @dataclass(frozen=True)
 class ScoredStudy:
-    """A sweep file in its sizes, and the reports of these, the largest first."""
+    """A sweep file in all its sizes, and the reports on them, the largest first."""
 
     sizes: dict[SizeName, Sweep]
     reports: list[ScoredReport]
 
     @property
     def full(self) -> Sweep:
-        """The sweep as it is written."""
+        """The sweep in its full size."""
         return self.sizes["full"]
 
     def needs(self, cell: Mapping[str, Any]) -> str:
-        """What would run a cell, by the form that takes hours if the cell is in that."""
+        """The command that would run a cell: in the medium size if that has it, or the full one."""
         medium = self.sizes.get("medium")
         if medium and any(agrees(trial.spec, cell) for trial in medium.trials):
             return f"needs `make {medium.made.size}-{self.full.name}`"
@@ -133,7 +133,7 @@ def scoreboard_page(sweeps: Path, reports: Path) -> str:
     """The page, in Markdown: a table for each study, and how often each verdict was reached.
 
     Raises:
-        InputError: if there are no sweeps, or the file of one or of a report cannot be read.
+        InputError: if there are no sweeps, or a sweep file or a report cannot be read.
     """
     files = sorted(sweeps.glob("*.yaml"))
     if not files:
@@ -157,7 +157,7 @@ def _read_study(file: Path, reports: Path) -> ScoredStudy:
 
 
 def _read_report(folder: Path) -> ScoredReport:
-    """A report, of whose table the trials count that are still those of its sweep."""
+    """A report, with only those trials in its table that its sweep still plans."""
     sweep = load_sweep(folder)
     table = read_results(folder / "results.csv")
     return ScoredReport(sweep, table[table[TRIAL].isin([trial.id for trial in sweep.trials])])
@@ -189,14 +189,14 @@ def _number_line(number: PublishedNumber, cell: str, study: ScoredStudy) -> Line
 
 
 def _verdict(found: Compared) -> LineVerdict:
-    """What is said of a number that was measured: undecided, if another run could decide."""
+    """The verdict on a number that was measured; undecided if another run could decide."""
     if found.entry.obstacle:
         return LineVerdict.NOT_COMPARABLE
     return VERDICT_OF_READING.get(found.reading, LineVerdict.UNDECIDED)
 
 
 def _compared(number: PublishedNumber, report: ScoredReport) -> Compared | None:
-    """What a report's table says of a published number, if it has been measured there."""
+    """A published number compared with a report's table, if it was measured there."""
     return next(
         (c for c in report.compared if c.entry == number and c.reading != PublishedReading.NOT_RUN),
         None,
@@ -218,7 +218,7 @@ def _claim_line(claim: Claim, study: ScoredStudy) -> Line:
 
 
 def _with_findings(line: Line, report: ScoredReport, found: Found, needs: str) -> Line:
-    """A line with what a report found, and what would decide that which a small form does not."""
+    """A line with a report's result; if a small form left it undecided, also what would decide."""
     why = found.why
     if found.verdict is LineVerdict.UNDECIDED and report.sweep.made.size == "small":
         why = f"{why}; {needs}"
@@ -226,7 +226,7 @@ def _with_findings(line: Line, report: ScoredReport, found: Found, needs: str) -
 
 
 def _found_of_claim(claim: Claim, report: ScoredReport) -> Found:
-    """What a report's table says of a claim."""
+    """The result of a report's table on a claim."""
     sweep = report.sweep
     found = checked_claim(claim, sweep, report.results)
     about_it = {t.id for t in sweep.trials for c in claim.cells.values() if agrees(t.spec, c)}
@@ -258,6 +258,6 @@ def _counted(name: str, lines: Sequence[Line]) -> dict[str, str]:
 
 
 def _markdown(table: pd.DataFrame) -> str:
-    """Without padding, as one long cell would widen every line."""
+    """A table in Markdown without padding, since one long cell would widen every line."""
     rows = [["---"] * len(table.columns), *table.map(one_line).values.tolist()]
     return "\n".join(f"| {' | '.join(row)} |" for row in (list(table.columns), *rows))

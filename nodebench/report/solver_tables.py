@@ -1,4 +1,4 @@
-"""Tables of what trained networks do under other solvers, as text."""
+"""Tables of trained networks under other solvers, and of their gradients, as text."""
 
 from __future__ import annotations
 
@@ -52,13 +52,13 @@ def verdicts_table(sweep: Sweep, frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _order_text(observed: pd.Series[float], solver: Solver | None) -> str:
-    """The order of convergence that was observed, of that which the method has on smooth fields."""
+    """The observed order of convergence, `of` the method's order on smooth vector fields."""
     text = mean_and_interval(observed, 2)
     return text if text == NO_VALUE or solver is None else f"{text} of {solver.order}"
 
 
 def _steps_text(steps: pd.Series[float]) -> str:
-    """The number of steps of every seed, or one for all; a dash where there is none."""
+    """The number of steps of every seed, or one number if all agree; a dash for none."""
     values = [cell_text(value) for value in steps]
     return values[0] if len(set(values)) == 1 else ", ".join(values)
 
@@ -117,12 +117,12 @@ HEADINGS = {CELL: CONFIGURATION, METHOD: "test solver"}
 def robustness_table(frame: pd.DataFrame) -> pd.DataFrame:
     """One row per configuration and test method, a column per budget: the headline metric, as text.
 
-    Of the points in `frame`, those that the sweep's file asks for.
+    Only the points in `frame` that the sweep's file asks for are used.
 
-    A column is a number of evaluations (`NFE 32`), summed over ODE blocks, for methods with a
-    fixed number of stages, a number of steps for other methods on a grid, a multiple of the
-    training step size (`h × 0.5`) where the sweep asks for such, else a tolerance. `n`
-    counts the seeds of a row; a mean over fewer of them says so. `test_size` is shown if it varies.
+    A column is a number of evaluations (`NFE 32`, summed over ODE blocks) for methods with a fixed
+    number of stages, a number of steps for other methods on a grid, a multiple of the training
+    step size (`h × 0.5`) if the sweep asks for one, and otherwise a tolerance. `n` is the number
+    of seeds in a row; a mean over fewer seeds says so. `test_size` is shown if it varies.
     """
     frame = frame[frame["asked"]]
     columns = [CELL, METHOD]
@@ -131,7 +131,7 @@ def robustness_table(frame: pd.DataFrame) -> pd.DataFrame:
     if frame["test_size"].nunique(dropna=False) > 1:
         columns.append("test_size")
         frame = frame.assign(test_size=[samples_text(size) for size in frame["test_size"]])
-    # A tolerance and a multiple of the training tolerance can be the same, which counts once.
+    # A tolerance can equal a multiple of the training tolerance: such points count once.
     frame = frame.drop_duplicates([TRIAL, METHOD, "test_size", "batch_norm", BUDGET])
     budgets = sorted(set(frame[BUDGET]))
     rows = []
@@ -145,7 +145,7 @@ def robustness_table(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _headline_values(points: pd.DataFrame, n: int) -> str:
-    """Mean and interval over the points that finished, and how many of n did, if not all."""
+    """Mean and interval over the points that finished, and how many of `n` did if not all."""
     if points.empty:
         return NO_VALUE
     text = measured(points["metric"].iloc[0], points["value"].astype(float))

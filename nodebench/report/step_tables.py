@@ -1,4 +1,4 @@
-"""Tables of the steps that adaptive solvers take, as text: while training, and by test batch."""
+"""Tables of the steps that adaptive solvers take, as text: in training, and by test batch."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ def steps_table(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def batches_table(frame: pd.DataFrame) -> pd.DataFrame:
-    """One row per cell, test solver, extent of a step and batch size: steps, seconds, metric.
+    """One row per cell, test solver, kind of step and batch size: steps, seconds, metric.
 
-    `frame` is the table of `frames.batch_frame`. The number of test samples and the statistics of
-    batch norm are shown if they vary.
+    `frame` is the table of `frames.batch_frame`. A step is that of a sample or of a batch. The
+    number of test samples and the statistics of batch norm are shown if they vary.
     """
     if frame.empty:
         return frame
@@ -83,7 +83,7 @@ def _steps(done: pd.DataFrame, nfe: str) -> dict[str, str]:
 
 
 def _counted(values: pd.Series[float]) -> str:
-    """Whole counts plainly; means over batches or samples to one digit."""
+    """Whole counts as such; means over batches or samples with one decimal."""
     is_whole = (values.dropna() % 1 == 0).all()
     return count_and_interval(values) if is_whole else mean_and_interval(values, 1)
 

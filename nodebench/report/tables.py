@@ -1,4 +1,4 @@
-"""What the tables of a report have in common, and the smaller ones, from the frames of `frames`."""
+"""Functions that the tables of a report share, and its smaller tables."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from nodebench.store.rows import BUSY
 from nodebench.sweep import Sweep
 
 CONFIGURATION = "configuration"
-"""The heading of the column that has cells' labels."""
+"""The heading of the column with the cells' labels."""
 
 
 def verdict_words(verdicts: pd.Series[str]) -> str:
-    """The verdict of all seeds, or each with its count."""
+    """The verdict if all seeds agree, otherwise each verdict with its count."""
     counts = Counter(verdicts)
     if len(counts) == 1:
         return str(verdicts.iloc[0])
@@ -31,18 +31,18 @@ def timed_busy(timed: pd.DataFrame) -> bool:
 
 
 def three_digits(value: float) -> str:
-    """1234.5 as 1230, without an exponent."""
+    """A number with three significant digits and no exponent: 1234.5 as 1230."""
     return f"{float(f'{value:.3g}'):.15g}"
 
 
 def megabytes(counts: pd.Series[float]) -> str:
-    """The median of bytes, in MB; a dash for none."""
+    """The median of numbers of bytes, in MB; a dash for none."""
     known = counts.dropna()
     return three_digits(known.median() / 1e6) if len(known) else NO_VALUE
 
 
 def timings_table(frame: pd.DataFrame) -> pd.DataFrame:
-    """One row per timed configuration and kind of machine: what a training step takes, as text.
+    """One row per timed configuration and kind of machine: the cost of a training step, as text.
 
     `frame` is the table of `frames.timing_frame`.
     """
@@ -83,7 +83,7 @@ def failures(sweep: Sweep, frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def cell_text(value: Any) -> str:
-    """A setting as a table shows it: 10.0 as 10, nothing as a dash."""
+    """A setting as a table shows it: 10.0 as 10, a missing value as a dash."""
     if value is None or (isinstance(value, float) and pd.isna(value)):
         return NO_VALUE
     if isinstance(value, float) and value.is_integer():

@@ -1,1 +1,1 @@
-"""The store as MLflow runs, and the only importer of MLflow."""
+"""The store as MLflow runs; only this room imports MLflow."""

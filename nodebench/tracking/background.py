@@ -1,7 +1,7 @@
 """A process that keeps MLflow up to date with the store while a sweep runs.
 
-A process, so that MLflow, slow or absent, never delays training or the driver; and it reads the
-store, so that whoever trains need not know of it. MLflow is imported there alone.
+It is a separate process, so that a slow or absent MLflow never delays training or the driver. It
+reads the store, so that training code need not know about it. Only this process imports MLflow.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ LOST = "the process that writes to MLflow was lost"
 
 
 class BackgroundTracker:
-    """The driver's end of the process.
+    """The driver's handle on the process.
 
-    `on_change` gets, in a thread, what prevents the writing, and None when it resumes. Where MLflow
-    `is_required`, what prevents it from the start is for `require` to say.
+    `on_change` is called in a thread, with the problem that prevents writing, and with None when
+    writing resumes. If MLflow `is_required`, a problem at the start is left to `require`.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class BackgroundTracker:
         self._sweep, self._store, self._is_required = sweep, store, is_required
         context = multiprocessing.get_context("spawn")
         self._driver, end = context.Pipe()
-        # A daemon, so that a driver that is interrupted does not wait for it.
+        # A daemon, so that an interrupted driver does not wait for it.
         self._process = context.Process(target=_mirror, args=(sweep, store, end), daemon=True)
         self._process.start()
         end.close()
@@ -55,7 +55,7 @@ class BackgroundTracker:
         self._written = threading.Event()
         self._heard = threading.Event()
         self.problem: str | None = LOST
-        """What went wrong; None once all is written."""
+        """The current problem; None once everything is written."""
         self._listener = threading.Thread(target=self._listen, args=(on_change,), daemon=True)
         self._listener.start()
 
@@ -65,7 +65,7 @@ class BackgroundTracker:
     def __exit__(
         self, kind: type[BaseException] | None, _e: BaseException | None, _t: TracebackType | None
     ) -> None:
-        """Waits until all is written; after an exception for a moment only."""
+        """Waits until everything is written; after an exception, only for a moment."""
         self.finish()
         with contextlib.suppress(OSError):
             self._driver.send(self._page)
@@ -91,19 +91,19 @@ class BackgroundTracker:
             raise TrackingError(self.problem)
 
     def wait(self) -> None:
-        """Waits until the store, which is complete, has been written, or cannot be."""
+        """Waits until the store, which is now complete, has been written, or cannot be."""
         self.finish()
         self._written.wait()
 
     def finish(self) -> None:
-        """Says that the store is complete: what is missing of it is written, and no more."""
+        """Declares the store complete: the process writes the missing entries and stops polling."""
         if self._state is None:
-            self._state = state_of(self._sweep, self._store)  # or later, is what will be written
+            self._state = state_of(self._sweep, self._store)  # at least this will be written
             with contextlib.suppress(OSError):
                 self._driver.send(None)
 
     def show(self, page: Path) -> None:
-        """Has a report's folder written too, at the end."""
+        """Has a report's folder written to MLflow too, at the end."""
         self._page = page
 
     def _listen(self, on_change: Callable[[str | None], None]) -> None:
@@ -114,7 +114,7 @@ class BackgroundTracker:
                 is_for_require = self._is_required and not self._heard.is_set()
                 self._heard.set()
                 if self.problem != before and not is_for_require:
-                    # In a thread of its own: where it raises, this one goes on.
+                    # In a separate thread: if it raises, this one continues.
                     watcher = threading.Thread(target=on_change, args=(self.problem,))
                     watcher.start()
                     watcher.join()
@@ -126,9 +126,9 @@ class BackgroundTracker:
 
 
 def _mirror(sweep: Sweep, store: Store, driver: Connection) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver's to answer
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver handles it
     try:
-        # One writer at a time: a driver that was killed may have left its own for a moment.
+        # One writer at a time: the process of a killed driver may live on for a moment.
         with store.sweep(sweep.name).tracking_lock():
             _keep_up(sweep, store, driver)
     except (EOFError, ConnectionError):
@@ -136,11 +136,11 @@ def _mirror(sweep: Sweep, store: Store, driver: Connection) -> None:
     except InputError as error:
         driver.send((str(error), True))
     finally:
-        gc.freeze()  # Python's end would look through MLflow's modules for garbage, for a second
+        gc.freeze()  # saves a second of garbage collection at exit
 
 
 def _keep_up(sweep: Sweep, store: Store, driver: Connection) -> None:
-    """Writes what is new every few seconds, and all that is missing when told to finish."""
+    """Writes new results every few seconds, and everything missing when told to finish."""
     try:
         configure_mlflow()
         from nodebench.tracking.tracker import Tracker
@@ -151,7 +151,7 @@ def _keep_up(sweep: Sweep, store: Store, driver: Connection) -> None:
     finishing = had_problem = False
     while True:
         if finishing and had_problem:
-            tracker = None  # a run whose making was answered too late is found and not made twice
+            tracker = None  # reconnect, to find a run whose creation was answered too late
         try:
             tracker = tracker or Tracker(sweep, store)
             tracker.update_all()
@@ -159,7 +159,7 @@ def _keep_up(sweep: Sweep, store: Store, driver: Connection) -> None:
         except TrackingError as error:  # it may come back
             driver.send((str(error), finishing))
             had_problem = True
-            tracker = None  # what was written just before is known to MLflow alone
+            tracker = None  # only MLflow knows what was written just before
         if finishing:
             break
         if finishing := driver.poll(EVERY_S):

@@ -1,7 +1,7 @@
-"""Reaching MLflow: whether it answers, its errors in our words, and the runs that are ours.
+"""Access to MLflow: whether it answers, its errors in our words, and our runs in it.
 
-Everything of MLflow is imported from here. Whoever imports this module calls
-`nodebench.tracking.settings.configure_mlflow` before.
+Other modules import MLflow's names from here. Call `nodebench.tracking.settings.configure_mlflow`
+before importing this module.
 """
 
 from __future__ import annotations
@@ -41,21 +41,21 @@ __all__ = ["Metric", "MlflowClient", "Param", "Run", "RunTag"]
 
 MLFLOW_ERRORS = (
     *(MlflowException, CommandError, SQLAlchemyError, sqlite3.Error),
-    *(OSError, ImportError, ValueError),  # ValueError: of an answer that is not MLflow's
+    *(OSError, ImportError, ValueError),  # ValueError: an answer that is not MLflow's
 )
 ENDED = ("FINISHED", "FAILED")
-"""The statuses of a run whose trial has come to its end."""
+"""The statuses of a run whose trial has ended."""
 
 LONGEST_MLFLOW_REASON = 300
 MLFLOW_ANSWER_S = 5
 PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
 OPENING_S = 300.0
-"""For whoever makes MLflow's file: some seconds, and minutes on a machine that is busy."""
+"""The longest wait for a process that creates MLflow's file: minutes on a busy machine."""
 
 
 def probe_mlflow(store: Store) -> str:
-    """What MLflow answers within seconds, in words; makes no file where there is none yet.
+    """The state of MLflow in words, within seconds; does not create a missing file.
 
     Raises:
         TrackingError: if it cannot be reached, or its database is damaged or of another version.
@@ -73,7 +73,7 @@ def probe_mlflow(store: Store) -> str:
 
 
 def client_for(store: Store) -> MlflowClient:
-    """MLflow, with its file made, and put right after the store was moved.
+    """A client of MLflow, whose file is created if missing, and corrected if the store was moved.
 
     Raises:
         TrackingError: if it cannot be reached.
@@ -91,25 +91,25 @@ def client_for(store: Store) -> MlflowClient:
                 _make(file)
             client = MlflowClient(uri, uri)
             if follow(file, store):
-                # By run, where this process has found its artifacts before.
+                # MLflow caches, by run, where this process has found artifacts before.
                 getattr(tracking_service, "_artifact_repos_cache", {}).clear()
             return client
 
 
 def _opening(file: Path) -> contextlib.AbstractContextManager[None]:
-    """Keeps others from opening MLflow's file meanwhile.
+    """Keeps other processes from opening MLflow's file meanwhile.
 
-    It is made in many steps, and two processes at once would both take each.
+    The file is created in many steps, and two processes at once would both take each of them.
     """
     if file.exists() and not os.access(file.parent, os.W_OK):
-        return contextlib.nullcontext()  # somebody else's, to be read
+        return contextlib.nullcontext()  # somebody else's file, only to be read
     return locked(file.with_name(f"{file.name}.lock"), f"`{file}`", OPENING_S)
 
 
 def _make(file: Path) -> None:
-    """Makes MLflow's empty file, whole or not at all.
+    """Creates MLflow's empty file, as a whole or not at all.
 
-    MLflow takes more than fifty steps to it, and SQLite would wait for the disk after each.
+    MLflow takes more than fifty steps for this, and SQLite would wait for the disk after each.
     """
     with tempfile.TemporaryDirectory() as folder, _not_waiting_for_the_disk():
         made = Path(folder, file.name)
@@ -119,7 +119,7 @@ def _make(file: Path) -> None:
 
 @contextlib.contextmanager
 def _not_waiting_for_the_disk() -> Generator[None]:
-    """Meanwhile, a database that is opened leaves to the system when it is written."""
+    """Meanwhile, newly opened SQLite databases do not wait until their data is on the disk."""
 
     def relax(connection: Any, _record: Any) -> None:
         connection.execute("PRAGMA synchronous=OFF")
@@ -132,7 +132,7 @@ def _not_waiting_for_the_disk() -> Generator[None]:
 
 
 def _require_contact(uri: str) -> None:
-    """Refuses at once what MLflow would try again and again."""
+    """Refuses at once an address that MLflow would try to reach again and again."""
     if file := tracking_file(uri):
         require_mlflows(file)
         return
@@ -163,7 +163,7 @@ def _impatient() -> Generator[None]:
 
 
 def runs_of(client: MlflowClient, experiment: str) -> list[Run]:
-    """All runs of ours in an experiment."""
+    """All our runs in an experiment."""
     found: list[Run] = []
     token: str | None = None
     while True:
@@ -198,13 +198,13 @@ def has_artifact(client: MlflowClient, run_id: str, name: str) -> bool:
 
 
 def is_deleted(experiment: Experiment) -> bool:
-    """Whether an experiment was deleted in MLflow's pages, where it can be restored."""
+    """Whether an experiment was deleted in the MLflow UI, where it can be restored."""
     return experiment.lifecycle_stage == "deleted"
 
 
 @contextlib.contextmanager
 def explained(uri: str) -> Generator[None]:
-    """Turns MLflow's errors into one that says where it was sought and what to do."""
+    """Turns MLflow's errors into one that names MLflow's address and says what to do."""
     try:
         yield
     except MLFLOW_ERRORS as error:
@@ -212,4 +212,4 @@ def explained(uri: str) -> Generator[None]:
         reason = re.split(r"\. |\n", text.rpartition("(Caused by ")[2].strip())[0]
         reason = reason[:LONGEST_MLFLOW_REASON]
         message = f"MLflow at `{uri}` cannot be used ({reason}). {cure(text, uri)}"
-        raise TrackingError(message) from None  # the error's own text may have a password
+        raise TrackingError(message) from None  # the error's own text may contain a password

@@ -1,4 +1,4 @@
-"""What MLflow shows of the store: rows as metrics, results as tags, a sweep as columns."""
+"""The store in MLflow's terms: rows as metrics, results as tags, a sweep as columns."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from nodebench.tracking.client import Metric
 
 VIEW = "nodebench"
 VIEW_TAG = f"mlflow.sharedViewState.{VIEW}"
-"""An experiment's tag of this name is a view of its runs, which an address can ask for."""
+"""The tag of an experiment that holds a view of its runs, which a URL can select."""
 
 
 def view_columns(sweep: Sweep) -> str:
-    """The columns by which MLflow's list of runs tells a sweep's trials apart, as it keeps them."""
+    """The columns that distinguish a sweep's trials in MLflow's list of runs, as JSON."""
     headlines = dict.fromkeys(trial.spec.data.headline for trial in sweep.trials)
     columns = [f"metrics.`{name}`" for name in headlines]
     columns += [f"params.`{path}`" for path in (*sweep.varying, "seed")]
@@ -38,7 +38,7 @@ def epoch_metrics(row: Row) -> Iterable[Metric]:
 
 
 def training_metrics(result: Result) -> list[Metric]:
-    """What stands for the whole training rather than for an epoch."""
+    """The metrics of the whole training rather than of an epoch."""
     stamp = milliseconds(result.finished)
     return [
         Metric(name, float(value), stamp, 0)
@@ -72,8 +72,8 @@ def result_tags(result: Result) -> dict[str, str]:
 
 
 def stamp_of_points(folder: TrialFolder, result: Result) -> int:
-    """When a verdict became what it is, since MLflow shows the latest of several values."""
-    evaluated = modified(folder.evaluations_file) / 1e9  # 0: its evaluation crashed before a point
+    """The time at which a verdict was reached; MLflow shows the latest of several values."""
+    evaluated = modified(folder.evaluations_file) / 1e9  # 0: it crashed before its first point
     return milliseconds(max(result.finished, evaluated))
 
 
@@ -83,14 +83,14 @@ def verdict_metrics(judged: Verdict, stamp: int) -> list[Metric]:
 
 
 def timing_metrics(folder: TrialFolder) -> list[Metric]:
-    """Seconds of a step and of an epoch, alone on the machine that was timed last."""
+    """Seconds of a step and of an epoch, from the latest timing pass."""
     newest = max(folder.timings(), key=lambda row: row["time"], default={})
     names = [name for name in ("step_s", "timed_epoch_s") if name in newest]
     return [Metric(name, newest[name], milliseconds(newest["time"]), 0) for name in names]
 
 
 def points_table(rows: Sequence[Row]) -> str:
-    """Evaluated points as a table: what was asked for, under which solver, what came out."""
+    """Evaluation points as a CSV table: their settings, their solvers and their results."""
     flat = [
         {
             **row["point"],
@@ -107,8 +107,8 @@ def points_table(rows: Sequence[Row]) -> str:
 
 
 def fingerprint(folder: TrialFolder, sweep: Sweep) -> str:
-    """Changes whenever something that MLflow shows of a finished trial does."""
-    # A verdict follows from what the sweep evaluates, and from its margin.
+    """A hash that changes whenever something that MLflow shows of a finished trial does."""
+    # The verdict depends on what the sweep evaluates, and on its margin.
     digest = hashlib.sha256(f"{sweep.margin} {sweep.evaluate}".encode())
     for path in folder.reported_files:
         digest.update(path.read_bytes() if path.exists() else b"-")

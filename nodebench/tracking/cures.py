@@ -49,11 +49,11 @@ DRIVER_PACKAGES = {
     "psycopg": "psycopg[binary]",
     "MySQLdb": "mysqlclient",
 }
-"""What installs a module of another name."""
+"""Database module -> the package that installs it, where their names differ."""
 
 
 def cure(error: str, uri: str) -> str:
-    """What to do about an error that says this, of the MLflow at an address."""
+    """What to do about an error message of the MLflow at an address."""
     if found := re.search(r"No module named '(\w+)", error):
         return f"Install it: pip install '{DRIVER_PACKAGES.get(found[1], found[1])}'"
     if found := re.search(r"found version (\w+)|locate revision identified by '(\w+)'", error):
@@ -66,7 +66,7 @@ def cure(error: str, uri: str) -> str:
 
 
 def _of_schema(revision: str) -> str:
-    """What to do about a database of another MLflow."""
+    """What to do about a database of another MLflow version."""
     version = importlib.metadata.version("mlflow")
     if _knows(revision):
         return (
@@ -77,7 +77,7 @@ def _of_schema(revision: str) -> str:
 
 
 def _knows(revision: str) -> bool:
-    """Whether the MLflow that is installed has been at a revision of the database."""
+    """Whether the installed MLflow knows a revision of the database."""
     spec = importlib.util.find_spec("mlflow")
     folders = spec.submodule_search_locations or [] if spec else []
     pattern = f"store/db_migrations/versions/{revision}_*.py"

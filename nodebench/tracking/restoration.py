@@ -1,4 +1,4 @@
-"""A store of what MLflow has, for a report where the store itself is not at hand."""
+"""A store restored from MLflow, for a report when the original store is not available."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from nodebench.tracking.client import (
 
 @contextmanager
 def restored_store(sweep: Sweep, source: Store) -> Generator[Store]:
-    """A store of a sweep's trials, made of MLflow's artifacts, that is removed in the end.
+    """A temporary store of a sweep's trials, made from MLflow's artifacts.
 
-    `source` is the store next to which the default MLflow file lies.
+    `source` is the store whose folder contains the default MLflow file.
 
     Raises:
         TrackingError: if MLflow has no such experiment, lacks artifacts, or cannot be reached.
@@ -56,7 +56,7 @@ def _download(sweep: Sweep, client: MlflowClient, store: Store) -> None:
 
 
 def _require_artifacts(client: MlflowClient, sweep: Sweep, runs: Sequence[Run]) -> None:
-    """Refuses a report of nothing, and of runs of which nothing but their metrics is left."""
+    """Refuses a report without runs, or with finished runs whose artifacts are missing."""
     if not runs:
         raise TrackingError(
             f"MLflow at `{client.tracking_uri}` has no run of a trial that `{sweep.name}` plans. "

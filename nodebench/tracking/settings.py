@@ -1,4 +1,4 @@
-"""How MLflow behaves in our processes."""
+"""The settings of MLflow in our processes."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ def configure_mlflow() -> None:
     """
     os.environ.update(
         MLFLOW_DISABLE_TELEMETRY=variable("MLFLOW_DISABLE_TELEMETRY") or "true",
-        MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT="true",  # two lines a run
-        # A server that does not answer delays nobody for long. Our caller tries again; MLflow
-        # itself would also repeat the creation of a run whose answer was lost, and make two of it.
+        MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT="true",  # two lines per run
+        # A server that does not answer must not delay us for long. Our callers retry; MLflow would
+        # also repeat the creation of a run if only the answer was lost, and so create it twice.
         MLFLOW_HTTP_REQUEST_TIMEOUT=variable("MLFLOW_HTTP_REQUEST_TIMEOUT") or "15",
         MLFLOW_HTTP_REQUEST_MAX_RETRIES=variable("MLFLOW_HTTP_REQUEST_MAX_RETRIES") or "0",
     )
 
 
 def quieten_mlflow() -> None:
-    """Leaves MLflow's errors only in its log; after its import, which sets the levels itself."""
+    """Reduces MLflow's log to errors; call it after importing MLflow, which sets the levels."""
     for name in ("alembic", "mlflow"):
         logging.getLogger(name).setLevel(logging.ERROR)

@@ -1,7 +1,7 @@
-"""MLflow as the public face of the store: one experiment a sweep, one run a trial.
+"""Mirrors the store in MLflow: one experiment per sweep, one run per trial.
 
-The store is the source. What is written here is derived from it, found by tags, carries the
-history's own timestamps, and can therefore be written again at any time without doubling.
+The store is the source of truth. Entries in MLflow are derived from it, found by their tags, and
+carry the history's own timestamps, so they can be rewritten at any time without duplicates.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from nodebench.tracking.client import (
 )
 
 REPORT_TAG = "nodebench.report"
-OPEN = ("SCHEDULED", "RUNNING", "KILLED")  # of a trial that has not come to its end
+OPEN = ("SCHEDULED", "RUNNING", "KILLED")  # of a trial that has not ended
 LONGEST_NAME = 250  # characters of a run's name in MLflow's database
 BATCH = 800  # metrics; MLflow takes 1,000 metrics, parameters and tags at once
 
@@ -59,19 +59,19 @@ class Tracker:
         self._synced = {
             run.info.run_id: run.data.tags.get(SYNCED_TAG)
             for run in found.values()
-            if not is_lost(run.info.artifact_uri)  # else they are written again
+            if not is_lost(run.info.artifact_uri)  # lost ones are written again
         }
         self._open = {t: str(r.info.status) for t, r in found.items() if r.info.status in OPEN}
         self._rows: dict[str, int] = {}
         self._seen: dict[str, object] = {}
 
     def update(self, trial_id: str, *, is_held: bool = False) -> None:
-        """Brings a trial's run up to what the store has.
+        """Brings a trial's run up to date with the store.
 
-        While a process holds the trial, an end that is on record is that of an earlier attempt.
+        While a process holds the trial, a recorded result is that of an earlier attempt.
         """
         folder = self.store.folder(trial_id)
-        # First: the history that is read after it is the whole one.
+        # Read first, so that the history read after it is complete.
         result = None if is_held else folder.result()
         history = folder.history()
         if not history and result is None:
@@ -88,12 +88,12 @@ class Tracker:
         if result is not None:
             judged = judge(trial, self.sweep, self.store)
             metrics += forms.training_metrics(result) + forms.timing_metrics(folder)
-            if run_id is not None:  # else they come with it, which is quicker
+            if run_id is not None:  # a new run is created with them, which is faster
                 tags = [RunTag(key, value) for key, value in forms.result_tags(result).items()]
             if judged:
                 metrics += forms.verdict_metrics(judged, forms.stamp_of_points(folder, result))
                 tags.append(RunTag("verdict", judged.word))
-            # With the last batch, so that whatever was interrupted before is done again.
+            # Written with the last batch, so that an interrupted update is repeated.
             tags.append(RunTag(SYNCED_TAG, state))
         points = folder.evaluations()
         with explained(self.uri):
@@ -117,7 +117,7 @@ class Tracker:
                 self._update_if_changed(trial_id)
             for trial_id, status in list(self._open.items()):
                 self._correct_status(trial_id, status)
-        except OSError as error:  # MLflow's are TrackingErrors by now
+        except OSError as error:  # MLflow's own are TrackingErrors by now
             what = f"`{error.filename}` cannot be read: {error.strerror}"
             raise StoreError(f"{what}. MLflow gets what is left by `nodebench sync`") from error
         self.store.sweep(self.sweep.name).keep_mlflow_runs(self.run_ids())
@@ -133,7 +133,9 @@ class Tracker:
             self._seen[trial_id] = stamp, is_held
 
     def seek_artifacts(self) -> None:
-        """Has runs whose artifacts a server has lost written again; of a file it is known.
+        """Marks runs whose artifacts a server has lost to be written again.
+
+        For a local file, `__init__` has already done so.
 
         Raises:
             TrackingError: if MLflow cannot be reached.
@@ -144,7 +146,7 @@ class Tracker:
                     del self._synced[run_id]
 
     def log_report(self, folder: Path) -> None:
-        """Keeps a report's page, figures and data as artifacts of a run of their own.
+        """Logs a report's page, figures and data as artifacts of a separate run.
 
         Raises:
             TrackingError: if MLflow cannot be reached.
@@ -168,10 +170,10 @@ class Tracker:
         return {trial: run for trial, run in self._run_ids.items() if trial in self._trials}
 
     def _one_each(self, runs: list[Run]) -> dict[str, Run]:
-        """The run of each trial; of two, the one that is complete.
+        """The run of each trial; if there are two, the complete one.
 
-        The other is deleted: it is the work of a server that was slow to create a run, which we
-        gave up and asked for again.
+        The other one is deleted: a server was slow to create it, so that we gave up and asked for
+        a run again.
         """
         found: dict[str, Run] = {}
         for run in sorted(runs, key=lambda run: (SYNCED_TAG not in run.data.tags, run.info.run_id)):
@@ -180,10 +182,10 @@ class Tracker:
         return found
 
     def _correct_status(self, trial_id: str, shown: str) -> None:
-        """Sets the status of a run that has not ended: killed, unless a process trains it.
+        """Corrects the status of a run that is open in MLflow, by the state of its trial.
 
-        Also of one that is no longer in the sweep. One that this store has no folder of is
-        another machine's.
+        It is RUNNING if a process holds the trial, otherwise the trial's outcome or KILLED. This
+        includes trials no longer in the sweep. A trial without a folder is another machine's.
         """
         folder, run_id = self.store.folder(trial_id), self._run_ids[trial_id]
         if not folder.path.exists():
@@ -203,15 +205,15 @@ class Tracker:
         view = forms.view_columns(self.sweep)
         found = self._client.get_experiment_by_name(self.sweep.name)
         if found is not None:
-            if is_deleted(found):  # in MLflow's pages, which are to show what the store has
+            if is_deleted(found):  # in the MLflow UI, which is to show what the store has
                 self._client.restore_experiment(found.experiment_id)
             if found.tags.get(forms.VIEW_TAG) != view:
                 self._client.set_experiment_tag(found.experiment_id, forms.VIEW_TAG, view)
             return str(found.experiment_id)
-        # A server places artifacts itself; the local file would place them in the working folder.
+        # A server chooses where artifacts lie; for a local file it would be the working folder.
         local = tracking_file(self.uri) is not None
         location = artifacts_of(self.store, self.sweep.name).as_uri() if local else None
-        kind = {"mlflow.experimentKind": "custom_model_development"}  # what its pages show first
+        kind = {"mlflow.experimentKind": "custom_model_development"}  # sets what the UI shows first
         tags = kind | {forms.VIEW_TAG: view}
         return str(self._client.create_experiment(self.sweep.name, location, tags))
 
@@ -236,7 +238,7 @@ class Tracker:
     def _opened(
         self, trial: Trial, history: list[Row], result: Result | None, *, is_held: bool
     ) -> str:
-        """The trial's run, created if there is none; it runs if a process holds the trial."""
+        """The trial's run, created if there is none; RUNNING if a process holds the trial."""
         run_id = self._run_ids.get(trial.id) or self._create(trial, history, result)
         if is_held and trial.id not in self._open:
             self._client.update_run(run_id, "RUNNING")
@@ -250,7 +252,7 @@ class Tracker:
         for path in folder.artifacts():
             self._client.log_artifact(run_id, str(path))
         self._client.log_text(run_id, self.sweep.text, f"{self.sweep.name}.yaml")
-        if points:  # MLflow's pages show CSV as a table
+        if points:  # the MLflow UI shows CSV as a table
             self._client.log_text(run_id, forms.points_table(points), "evaluations.csv")
         self._terminate(run_id, result)
         self._open.pop(trial_id, None)
@@ -269,7 +271,7 @@ class Tracker:
 
 
 def page_of(sweep: Sweep, store: Store) -> str:
-    """Where MLflow's pages list a sweep's runs, with what varies as columns; the part after `/`.
+    """The URL path (after `/`) of MLflow's list of a sweep's runs, with what varies as columns.
 
     Raises:
         TrackingError: if MLflow has no such experiment, or cannot be reached.

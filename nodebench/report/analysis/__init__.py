@@ -1,1 +1,1 @@
-"""What a report says, as frames, statistics and judgements; nothing is drawn or written here."""
+"""The content of a report: frames, statistics and judgements. Nothing is drawn here."""

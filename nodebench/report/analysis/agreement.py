@@ -1,7 +1,7 @@
-"""Whether our mean agrees with a published one: by an interval and a margin, not by a guess.
+"""Whether our mean agrees with a published one, by a test of equivalence.
 
-A wide interval holds zero because little is known. So a published number is not matched until the
-whole 95 % interval of the difference lies within a stated margin (a test of equivalence).
+A wide interval contains zero because little is known. Therefore, a published number is matched only
+if the whole 95 % interval of the difference lies within a stated margin.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from nodebench.report.analysis.statistics import alike, critical
 
 MOST_SEEDS = 1000
-"""Numbers of seeds that are tried for one that would decide."""
+"""The largest number of seeds tried in the search for one that would decide."""
 
 
 class PublishedReading(StrEnum):
-    """What our seeds say of a published number."""
+    """The result of comparing our seeds with a published number."""
 
     MATCHES = "matches"
     DIFFERS = "differs"
@@ -31,7 +31,7 @@ class PublishedReading(StrEnum):
 
     @property
     def text(self) -> str:
-        """How a sentence counts such numbers: `3 matching and 1 differing`."""
+        """The words after a count in a sentence: `3 matching and 1 differing`."""
         return PUBLISHED_IN_A_SENTENCE.get(self, self.value)
 
 
@@ -46,10 +46,10 @@ COMPARED = (PublishedReading.MATCHES, PublishedReading.DIFFERS, PublishedReading
 
 @dataclass(frozen=True)
 class Theirs:
-    """A published mean of `n` trainings; of one, itself.
+    """A published mean over `n` trainings, or the value of a single one.
 
-    `spread` is their standard deviation, taken to be ours where the study gives none. `doubt` is
-    how far the value may be off for another reason, such as having been read off a figure.
+    `spread` is their standard deviation; if the study gives none, ours is used. `doubt` is how far
+    the value may be off for another reason, such as having been read off a figure.
     """
 
     value: float
@@ -60,11 +60,11 @@ class Theirs:
 
 @dataclass(frozen=True)
 class Agreement:
-    """A reading, and the interval of the difference that it rests on.
+    """A reading, and half the width of the interval of the difference that it rests on.
 
-    Where that is too wide, `deciding` is the smallest number of our seeds with which, by the same
-    mean and standard deviation, either reading would be reached: infinite beyond `MOST_SEEDS`, None
-    if no number would do, since `half_width_left` remains by what is known of theirs.
+    If the interval is too wide, `deciding` is the smallest number of our seeds that would decide,
+    at the same mean and standard deviation. It is infinite beyond `MOST_SEEDS`, and None if no
+    number would do, since the uncertainty of theirs leaves `half_width_left`.
     """
 
     reading: PublishedReading
@@ -74,12 +74,12 @@ class Agreement:
 
 
 def agreement(ours: pd.Series[float], theirs: Theirs, margin: float) -> Agreement:
-    """Whether the mean of several seeds is the published one, to within the margin.
+    """Whether the mean of several seeds equals the published one, to within the margin.
 
-    It matches if the whole 95 % interval of the difference lies within the margin, also where the
-    interval excludes zero: a difference that is clear but smaller than what matters. It differs if
-    the interval excludes zero and reaches beyond the margin. Seeds that all give the same leave no
-    interval: their spread is not known.
+    It matches if the whole 95 % interval of the difference lies within the margin, even if the
+    interval excludes zero: the difference is then clear, but too small to matter. It differs if the
+    interval excludes zero and reaches beyond the margin. If all seeds give the same value, there is
+    no interval, because their spread is not known.
     """
     if alike(ours):
         return Agreement(PublishedReading.NOT_COMPARABLE, math.nan)
@@ -102,7 +102,7 @@ def _half_widths(
 ) -> NDArray[np.float64]:
     """Half the 95 % interval of the difference of means, by the number of our seeds.
 
-    Welch's where the study gives a spread; else s² (1/n + 1/m), with our s² for both.
+    By Welch's test if the study gives a spread; otherwise by s² (1/n + 1/m), with our s² for both.
     """
     ours, spread = variance / counts, theirs.spread
     if spread is None:
@@ -110,6 +110,6 @@ def _half_widths(
         return critical(counts - 1) * standard_error + theirs.doubt
     total = ours + spread**2 / theirs.n
     parts = ours**2 / (counts - 1) + (spread**2 / theirs.n) ** 2 / (theirs.n - 1)
-    with np.errstate(invalid="ignore"):  # a published spread of zero, of infinitely many seeds
+    with np.errstate(invalid="ignore"):  # 0/0 for a published spread of zero and infinite seeds
         freedom = np.where(parts > 0, total**2 / parts, math.inf)
     return critical(freedom) * np.sqrt(total) + theirs.doubt

@@ -1,4 +1,4 @@
-"""Cells of a sweep compared with the one that its baseline names, paired by seed."""
+"""Comparisons of a sweep's cells with their baseline cells, paired by seed."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SIGNIFICANT = 0.05
 
 
 class BaselineReading(StrEnum):
-    """What the pairs of two cells say."""
+    """The result of comparing two cells, pair by pair."""
 
     BETTER = "better"
     WORSE = "worse"
@@ -43,7 +43,7 @@ class BaselineReading(StrEnum):
 
     @property
     def text(self) -> str:
-        """How a sentence counts such cells: `2 better and 1 without a clear difference`."""
+        """The words after a count in a sentence: `2 better and 1 without a clear difference`."""
         return COMPARED_IN_A_SENTENCE.get(self, self.value)
 
 
@@ -55,10 +55,10 @@ COMPARED_IN_A_SENTENCE = {
 
 
 def partners(sweep: Sweep, named: Mapping[str, Any]) -> dict[str, Trial]:
-    """A cell's key -> a trial of the one cell that has what is `named` and is else like it.
+    """A cell's key -> a trial of the cell that has the `named` settings and is otherwise identical.
 
-    Settings that one of the two lacks, as a network without an ODE lacks a solver, do not count.
-    Cells are left out if no cell is like that, several are, or it is their own.
+    Settings that one of the two lacks are ignored, such as the solver of a network without an ODE.
+    A cell is left out if it has no such partner, if it has several, or if it is its own.
     """
     apart = [p for p in sweep.varying if not _is_named(p, named_paths(named))]
     trials = trial_of_each_cell(sweep)
@@ -81,7 +81,7 @@ def partners(sweep: Sweep, named: Mapping[str, Any]) -> dict[str, Trial]:
 def _by_paths(
     trials: Iterable[Trial], paths: Sequence[str]
 ) -> list[tuple[tuple[str, ...], list[Trial]]]:
-    """Those of the paths that a trial has, and all trials that have just these."""
+    """The trials, grouped by which of the paths they have."""
     found = defaultdict[tuple[str, ...], list[Trial]](list)
     for trial in trials:
         found[tuple(path for path in paths if path in trial.cell.settings)].append(trial)
@@ -103,7 +103,7 @@ def _is_named(path: str, named: Sequence[str]) -> bool:
 
 
 def by_seed(frame: pd.DataFrame, metric: str) -> dict[str, pd.Series[float]]:
-    """Each cell of a table -> a metric of its finished trials, by seed; empty where none has it."""
+    """Each cell of a table -> a metric of its finished trials, by seed; empty if none has it."""
     none = column(frame[:0], metric).astype(float)
     found = {str(cell): none for cell in frame[CELL]}
     if metric in frame:
@@ -116,7 +116,7 @@ def by_seed(frame: pd.DataFrame, metric: str) -> dict[str, pd.Series[float]]:
 
 @dataclass(frozen=True)
 class BaselineComparison:
-    """A cell compared with its baseline by the headline metric; `p` by Holm's correction."""
+    """A cell compared with its baseline by the headline metric; `p` has Holm's correction."""
 
     cell: str
     baseline: str
@@ -126,7 +126,7 @@ class BaselineComparison:
 
 
 def against_baseline(sweep: Sweep, frame: pd.DataFrame) -> list[BaselineComparison]:
-    """Every cell that has a partner in the baseline, and seeds in common with it."""
+    """The comparison of every cell that has a partner in the baseline with seeds in common."""
     if not sweep.baseline:
         return []
     others, values = partners(sweep, sweep.baseline), by_seed(frame, sweep.headline)
@@ -141,7 +141,7 @@ def against_baseline(sweep: Sweep, frame: pd.DataFrame) -> list[BaselineComparis
 
 
 def more_seeds_text(compared: Sequence[BaselineComparison]) -> str:
-    """What more seeds would do to the intervals; nothing where there are none."""
+    """How far more seeds would narrow the intervals; empty if there are no intervals."""
     with_interval = [each for each in compared if not each.difference.has_no_interval]
     seeds = min((each.difference.n for each in with_interval), default=0)
     if seeds < FEWEST_PAIRS:
@@ -156,7 +156,10 @@ def more_seeds_text(compared: Sequence[BaselineComparison]) -> str:
 def compared_cells(
     pairs: Mapping[str, tuple[pd.Series[float], ...]], *, higher_is_better: bool
 ) -> list[BaselineComparison]:
-    """Of each cell with seeds in common: its values, the second, less the reference's."""
+    """Compares each cell's values with its reference's; `pairs` are (reference, values) by cell.
+
+    Cells without seeds in common are left out.
+    """
     found = {
         cell: difference
         for cell, (reference, values) in pairs.items()
@@ -190,7 +193,7 @@ def _reading(difference: PairedDifference, p: float, sign: int) -> BaselineReadi
 
 
 def baseline_table(sweep: Sweep, found: Sequence[BaselineComparison]) -> pd.DataFrame:
-    """One row per cell that has a partner in the baseline: the difference and what it says."""
+    """One row per cell that has a partner in the baseline: the difference and its reading."""
     metric, seeds = sweep.metric, Counter(map(sweep.cell_label, sweep.trials))
     rows = []
     for each in found:

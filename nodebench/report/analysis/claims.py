@@ -1,4 +1,4 @@
-"""What papers claim of a sweep's cells, and what its author expects, against what was found."""
+"""The claims of papers on a sweep's cells, and its author's expectations, against the results."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Judgement(StrEnum):
 
 
 class Basis(StrEnum):
-    """What a judgement rests on: intervals over seeds, or numbers that leave none."""
+    """The basis of a judgement: intervals over seeds, or numbers that have no interval."""
 
     INTERVAL = ""
     ALIKE = "the same in every seed (not tested)"
@@ -44,7 +44,7 @@ EXPECTATION_WORDS = {Judgement.HOLDS: "met", Judgement.FAILS: "not met"}
 
 @dataclass(frozen=True)
 class Checked:
-    """A claim or an expectation, its judgement, and the numbers, a text for each cell."""
+    """A claim or an expectation, its judgement, and the numbers, one text per cell."""
 
     claim: Claim
     judgement: Judgement
@@ -53,7 +53,7 @@ class Checked:
 
     @property
     def has_source(self) -> bool:
-        """Whether somebody claims it; else we expect it."""
+        """Whether it is a published claim; otherwise it is an expectation."""
         return bool(self.claim.source)
 
     @property
@@ -71,17 +71,17 @@ class Checked:
 
 
 def checked_claims(sweep: Sweep, frame: pd.DataFrame) -> list[Checked]:
-    """Every claim of the sweep, against the table of `frames.result_frame` with its verdicts.
+    """Checks every claim of the sweep against the table of `frames.result_frame` with verdicts.
 
-    It holds if it does in every cell that it is about, and fails if it does in one, both beyond
-    the doubt that several seeds leave, half the 95 % interval. The intervals of several cells are
-    widened for failing, since one of many may be missed by chance. Else it is undecided.
+    A claim holds if it holds in every cell that it is about, and fails if it fails in one; with
+    several seeds, by at least half the 95 % interval. For a failure, the intervals of several cells
+    are widened, since one of many may be missed by chance. Otherwise, the claim is undecided.
     """
     return [checked_claim(claim, sweep, frame) for claim in sweep.claims]
 
 
 def checked_claim(claim: Claim, sweep: Sweep, frame: pd.DataFrame) -> Checked:
-    """One claim against the table of `frames.result_frame`."""
+    """Checks one claim against the table of `frames.result_frame`."""
     evidence = _Evidence(claim, sweep, frame)
     about = [trial for trial in trial_of_each_cell(sweep) if evidence.is_about(trial)]
     found = {sweep.cell_label(trial): evidence.of_cell(trial) for trial in about}
@@ -95,17 +95,17 @@ def checked_claim(claim: Claim, sweep: Sweep, frame: pd.DataFrame) -> Checked:
 
 
 def _joint_judgement(cells: Sequence[Judgement]) -> Judgement:
-    """The judgement on all cells together: the first of these that there is."""
+    """The judgement on all cells together: the first in `order` that a cell has."""
     order = Judgement.FAILS, Judgement.NOT_RUN, Judgement.UNDECIDED, Judgement.HOLDS
     return next((each for each in order if each in cells), Judgement.NOT_RUN)
 
 
 @dataclass(frozen=True)
 class _Cell:
-    """How far beyond the bound of a claim a cell is; negative where the claim fails.
+    """How far a cell is `beyond` the bound of a claim; negative if the claim fails.
 
-    `half_width` is that of the 95 % interval over `n` seeds; nan of one seed, of seeds that are
-    alike, and of seconds, which a timing pass measures without seeds.
+    `half_width` is that of the 95 % interval over `n` seeds; nan for one seed, for seeds that are
+    alike, and for seconds, which a timing pass measures without seeds.
     """
 
     text: str
@@ -116,7 +116,7 @@ class _Cell:
 
     @property
     def basis(self) -> Basis:
-        """What a judgement on it rests on."""
+        """The basis of a judgement on it."""
         if self.half_width >= 0:
             return Basis.INTERVAL
         if self.is_timed:
@@ -124,7 +124,7 @@ class _Cell:
         return Basis.ONE_SEED if self.n == 1 else Basis.ALIKE
 
     def judgement(self, claim: Claim, intervals: int) -> Judgement:
-        """Whether the claim holds here, where `intervals` cells have one."""
+        """Whether the claim holds here; `intervals` is the number of cells with an interval."""
         if math.isnan(self.beyond):
             return Judgement.NOT_RUN
         if math.isnan(self.half_width):
@@ -138,7 +138,7 @@ class _Cell:
 
 
 class _Evidence:
-    """What a table says of a claim, cell by cell."""
+    """The evidence of a table on a claim, cell by cell."""
 
     def __init__(self, claim: Claim, sweep: Sweep, frame: pd.DataFrame):
         self._claim, self._sweep, self._frame = claim, sweep, frame
@@ -146,14 +146,14 @@ class _Evidence:
         self._known: dict[str, Mapping[str, pd.Series[float]]] = {}
 
     def is_about(self, trial: Trial) -> bool:
-        """Whether the claim is about a cell, which is not the one that it compares with."""
+        """Whether the claim is about a trial's cell, which is not the one it compares with."""
         claim = self._claim
         return agrees(trial.spec, claim.of) and not (
             isinstance(claim.other, dict) and agrees(trial.spec, claim.other)
         )
 
     def of_cell(self, trial: Trial) -> _Cell:
-        """What there is of a trial's cell."""
+        """The evidence from a trial's cell."""
         metric = self._claim.metric or trial.spec.data.headline
         values = self._by_seed(metric, self._sweep.cell_label(trial))
         if isinstance(self._claim.other, dict):
@@ -182,7 +182,7 @@ class _Evidence:
         return _Cell(text, _beyond(self._claim, mean), width, n, is_timed)
 
     def _by_seed(self, metric: str, cell: str) -> pd.Series[float]:
-        """A cell's; seconds of the timing pass, which steps one trial of a cell, are of none."""
+        """A cell's metric by seed; the timing pass, which times one trial per cell, has no seed."""
         if metric not in self._known:
             self._known[metric] = by_seed(self._frame, metric)
         values = self._known[metric].get(cell, pd.Series(dtype=float))  # an older table lacks it
@@ -197,7 +197,7 @@ def _is_share(trial: Trial, metric: str) -> bool:
 
 
 def _half_width(values: pd.Series[float]) -> float:
-    """Of the interval of a mean; nan where several seeds give the same, as where there is one."""
+    """Half the interval of a mean; nan for one seed, or if several give the same value."""
     return math.nan if alike(values) else half_width(values)
 
 
@@ -228,7 +228,7 @@ def _decimals(scale: float) -> int:
 
 
 def claims_table(checked: Sequence[Checked]) -> pd.DataFrame:
-    """One row per claim: what is said, by whom, what was found; of expectations, by nobody."""
+    """One row per claim: its text, its source unless it is an expectation, and its result."""
     return pd.DataFrame(
         {
             "claim" if each.has_source else "expectation": each.claim.says,
@@ -242,7 +242,7 @@ def claims_table(checked: Sequence[Checked]) -> pd.DataFrame:
 
 
 def asked_text(claim: Claim) -> str:
-    """The relation, as the sweep's file has it: `drop below 0.1`."""
+    """The condition in the words of the sweep's file: `drop below 0.1`."""
     metric = f"{claim.metric} " if claim.metric else ""
     if claim.within is not None:
         return f"{metric}within {claim.within:g} of {claim.near:g}"

@@ -1,6 +1,6 @@
-"""The columns of frames that several modules read, and what they are called in files.
+"""The columns of frames that several modules read, and their names in files.
 
-Settings are columns by their dotted path, metrics and numbers of verdicts by their names.
+Settings are named by their dotted paths, metrics and numbers of verdicts by their names.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MISSING = "missing"
 """The outcome of a trial that has no result yet."""
 
 TRIAL_IN_FILES = {"results": "id"}
-"""What a table's file calls `TRIAL`; `trial` unless it is named here."""
+"""A table -> the name of `TRIAL` in its file; `trial` in all other files."""
 
 
 def as_published(table: str, frame: pd.DataFrame) -> pd.DataFrame:
@@ -32,7 +32,7 @@ def as_published(table: str, frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def write_table(name: str, frame: pd.DataFrame, folder: Path) -> None:
-    """Writes a frame to a report's `<name>.csv`; removes the file of one that is empty."""
+    """Writes a frame to a report's `<name>.csv`; if the frame is empty, removes the file."""
     file = folder / f"{name}.csv"
     if frame.empty:
         file.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""What the store has of a sweep, as tables, and how its cells compare."""
+"""The results of a sweep in the store, as tables, and comparisons between its cells."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Findings:
         self.frontier = pareto_table(sweep, self.results)
 
     def drawn(self) -> Findings:
-        """The same as figures have it: with the labels of `sweep.drawn`."""
+        """The findings as figures show them, with the labels of `sweep.drawn`."""
         other = copy.copy(self)
         other.sweep = self.sweep.drawn
         short = dict(zip(self.sweep.labels.values(), other.sweep.labels.values(), strict=True))
@@ -80,7 +80,7 @@ def _with_verdicts_and_seconds(
         numbers = judged[[TRIAL, "verdict", *VERDICT_NUMBERS]]
         results = results.merge(numbers, on=TRIAL, how="left")
     if not timed.empty:
-        machine = timed["machine"].mode().iloc[0]  # where most were timed: others do not compare
+        machine = timed["machine"].mode().iloc[0]  # has the most timings; others do not compare
         names = [name for name in (TIMED_SECONDS, "step_memory_bytes") if name in timed]
         seconds = timed.loc[timed["machine"] == machine, [TRIAL, *names]].drop_duplicates(TRIAL)
         results = results.merge(seconds, on=TRIAL, how="left")

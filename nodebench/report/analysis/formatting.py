@@ -12,9 +12,9 @@ NO_VALUE = "–"
 
 
 def mean_and_interval(values: pd.Series[float], digits: int, unit: str = "") -> str:
-    """Mean ± half its confidence interval; the mean alone of one value, a dash for none.
+    """Mean ± half its confidence interval; only the mean for one value, a dash for none.
 
-    Values that are all equal do not say how much others would scatter, and have no interval.
+    Values that are all equal have no interval, since they do not show how much others would vary.
     """
     values = values.dropna()
     if values.empty:
@@ -27,7 +27,7 @@ def mean_and_interval(values: pd.Series[float], digits: int, unit: str = "") -> 
 
 
 def count_and_interval(values: pd.Series[float]) -> str:
-    """The same for counts, which are written plainly where they are all the same."""
+    """Like `mean_and_interval`, for counts; a plain number if all are the same."""
     values = values.dropna()
     return f"{values.iloc[0]:g}" if values.nunique() == 1 else mean_and_interval(values, 1)
 
@@ -39,7 +39,7 @@ def magnitude(values: pd.Series[float]) -> str:
 
 
 def measured(metric: str, values: pd.Series[float]) -> str:
-    """Mean and interval of a metric that models are judged by: accuracies in percent."""
+    """Mean and interval of a metric that models are judged by; accuracies in percent."""
     scale, digits = scale_and_digits(metric)
     return mean_and_interval(values * scale, digits)
 
@@ -51,28 +51,28 @@ def measured_with_unit(metric: str, values: pd.Series[float]) -> str:
 
 
 def scale_and_digits(metric: str) -> tuple[float, int]:
-    """By what a metric that models are judged by is multiplied to be shown, and its digits."""
+    """The factor and the decimal places with which a metric that models are judged by is shown."""
     return (100.0, 2) if metric == "accuracy" else (1.0, 4)
 
 
 def number(value: float, digits: int) -> str:
-    """One number, without a minus if it rounds to zero; a dash for none."""
+    """One number, without a minus sign if it rounds to zero; a dash for nan."""
     return NO_VALUE if math.isnan(value) else f"{value:z.{digits}f}"
 
 
 def unit(metric: str) -> str:
-    """What follows a metric's name in a heading."""
+    """The unit that follows a metric's name in a heading."""
     return " %" if metric == "accuracy" else ""
 
 
 def signed(metric: str, difference: float) -> str:
-    """A difference of a metric that models are judged by, with its sign: accuracies in percent."""
+    """A difference of a metric that models are judged by, with its sign; accuracies in percent."""
     scale, digits = scale_and_digits(metric)
     return f"{scale * difference:+z.{digits}f}"
 
 
 def margin_text(metric: str, margin: float) -> str:
-    """A margin of a metric that models are judged by: of accuracies in percentage points."""
+    """A margin of a metric that models are judged by; for accuracies, in percentage points."""
     if metric != "accuracy":
         return f"{margin:g}"
     points = f"{100 * margin:g}"
@@ -80,18 +80,18 @@ def margin_text(metric: str, margin: float) -> str:
 
 
 def probability(p: float) -> str:
-    """A p value; a dash where nothing was tested."""
+    """A p-value; a dash if nothing was tested."""
     if math.isnan(p):
         return NO_VALUE
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def whole(values: pd.Series[float]) -> str:
-    """The different values of a count, with thousands set apart."""
+    """The different values of a count, with thousands separators."""
     counts = sorted(set(values.dropna().astype(int)))
     return " / ".join(f"{count:,}" for count in counts) or NO_VALUE
 
 
 def samples_text(samples: float | None) -> str:
-    """On how many samples of the test set a point was evaluated."""
+    """The number of test samples on which a point was evaluated, or `all`."""
     return "all" if samples is None or pd.isna(samples) else f"{samples:.0f}"

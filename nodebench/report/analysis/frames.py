@@ -1,4 +1,4 @@
-"""Tidy tables from the store: a row a trial, an epoch, an evaluated point."""
+"""Tidy tables from the store, with one row per trial, epoch or evaluation point."""
 
 from __future__ import annotations
 
@@ -50,9 +50,9 @@ def epoch_frame(sweep: Sweep, store: Store) -> pd.DataFrame:
 
 @dataclass(frozen=True, order=True)
 class Budget:
-    """What the plan lets a solver spend: a column of the robustness table, cheapest first.
+    """The effort that the plan allows a solver: a column of the robustness table, cheapest first.
 
-    It follows from the solver alone, so that a failed point, which measured nothing, has one too.
+    It follows from the plan alone, so that a failed point, which measured nothing, has one too.
     """
 
     order: tuple[float, ...]
@@ -63,12 +63,12 @@ class Budget:
 
 
 def evaluation_frame(sweep: Sweep, store: Store) -> pd.DataFrame:
-    """One row per trial and point: the solver as `test.method`, …, its budget, what it gave.
+    """One row per trial and point: the solver as `test.method`, …, its budget and its results.
 
-    `value` is the headline metric. `asked` tells the points that the sweep's file names from the
-    training solver's and the limit, which are evaluated besides; `own` marks the former.
+    `value` is the headline metric. `asked` marks the points that the sweep's file names; the
+    training solver and the limit are evaluated in addition. `own` marks the training solver.
 
-    Only points that the sweep wants: the store also has those of other sweeps.
+    Only points that the sweep wants are included: the store also has those of other sweeps.
     """
     rows = []
     named = {trial.id: set(asked(trial, sweep.evaluate)) for trial in sweep.trials}
@@ -91,7 +91,7 @@ def evaluation_frame(sweep: Sweep, store: Store) -> pd.DataFrame:
 
 
 def batch_frame(sweep: Sweep, store: Store) -> pd.DataFrame:
-    """One row per trial and point about batches: their size, what a step is of, what it cost."""
+    """One row per trial and point about batches: their size, steps per sample or batch, costs."""
     rows = []
     for trial, point, row in _measured_points(sweep, store):
         if point.is_about_batches:
@@ -112,7 +112,8 @@ def batch_frame(sweep: Sweep, store: Store) -> pd.DataFrame:
 def gradient_frame(sweep: Sweep, store: Store) -> pd.DataFrame:
     """One row per trial and measured gradient: method, solver, moment, error, cosine, costs.
 
-    A solve that two points name differently, the trial's own and one of several, is one row.
+    If two points name the same solve differently, as the trial's own and as one of a list, it has
+    one row.
     """
     rows: dict[tuple[str, ...], Row] = {}
     for trial, point, row in _measured_points(sweep, store):
@@ -120,7 +121,7 @@ def gradient_frame(sweep: Sweep, store: Store) -> pd.DataFrame:
             gradient = trial.spec.gradient
             is_solver = is_training_solver(trial, point)
             own = is_solver and gradient is not None and gradient.name == point.gradient
-            # What the trial's solver is, rather than that it is the trial's.
+            # The budget of the trial's solver, rather than a factor of 1.
             plain = replace(point, step_factor=None, tol_factor=None) if own else point
             budget = _budget(trial, plain, Solver(**row["solver"]))
             what = {"gradient": point.gradient, "at": point.at, "own": own, BUDGET: budget}
@@ -148,7 +149,7 @@ def verdict_frame(sweep: Sweep, store: Store) -> pd.DataFrame:
 
 
 def timing_frame(sweep: Sweep, store: Store) -> pd.DataFrame:
-    """One row per timed trial and kind of machine: seconds of a step and an epoch, and how."""
+    """One row per timed trial and kind of machine: seconds of a step and of an epoch."""
     rows = [
         {
             TRIAL: trial.id,
@@ -163,14 +164,14 @@ def timing_frame(sweep: Sweep, store: Store) -> pd.DataFrame:
 
 
 def trajectories(sweep: Sweep, store: Store) -> dict[str, pd.DataFrame]:
-    """Label -> time, observed, exact and learned states, of the first seed of every cell."""
+    """Label -> time, observed, exact and learned states, for the first seed of every cell."""
     return {
         cell: paths for cell, paths in _paths_of_first_seeds(sweep, store) if "observed" in paths
     }
 
 
 def classified_paths(sweep: Sweep, store: Store) -> dict[str, pd.DataFrame]:
-    """Label -> class, solver (`own` or `limit`), times and states, of a cell's first seed."""
+    """Label -> class, solver (`own` or `limit`), times and states, for a cell's first seed."""
     return {cell: paths for cell, paths in _paths_of_first_seeds(sweep, store) if "under" in paths}
 
 
@@ -184,7 +185,7 @@ def _paths_of_first_seeds(sweep: Sweep, store: Store) -> Iterator[tuple[str, pd.
 
 
 def _measured_points(sweep: Sweep, store: Store) -> Iterator[tuple[Trial, EvaluationPoint, Row]]:
-    """What is known of the points that the sweep wants, in the plan's order."""
+    """The measured points that the sweep wants, in the plan's order."""
     for trial in sweep.trials:
         wanted = points(trial, sweep.evaluate)
         known = store.folder(trial.id).evaluations() if wanted else []
@@ -201,13 +202,13 @@ def _row_of_point(sweep: Sweep, trial: Trial, row: Row) -> dict[str, Any]:
 def _budget(trial: Trial, point: EvaluationPoint, solver: Solver) -> Budget:
     trained, steps = trial.spec.solver, trial.spec.steps_of(solver)
     assert trained is not None
-    # Of an adapted solver, only the factor compares across trials.
+    # For an adapted solver, only the factor is comparable across trials.
     if point.tol_factor is not None and trained.adapt:
         return Budget((4, point.tol_factor), f"tol × {point.tol_factor:g}")
     if point.step_factor is not None:
         return Budget((3, point.step_factor), f"h × {point.step_factor:g}")
     if steps is None:
-        # Rounded as they are shown, since 0.1 x 1e-3 is not quite 1e-4.
+        # Rounded as displayed, since 0.1 x 1e-3 is not quite 1e-4.
         rtol, atol = (float(f"{tolerance:g}") for tolerance in solver.tolerances)
         heading = f"tol {rtol:g}" if rtol == atol else f"rtol {rtol:g}, atol {atol:g}"
         return Budget((2, -rtol, -atol), heading)
@@ -219,7 +220,7 @@ def _budget(trial: Trial, point: EvaluationPoint, solver: Solver) -> Budget:
 
 
 def on_most_samples(frame: pd.DataFrame) -> pd.DataFrame:
-    """The finished points of each cell on its largest part of the test set."""
+    """The finished points of each cell on the largest part of the test set that it has."""
     done = frame[frame[OUTCOME] == TrialOutcome.FINISHED]
     sizes = done["test_size"].astype(float).fillna(math.inf)
     return done[sizes == sizes.groupby(done[CELL]).transform("max")]
@@ -229,10 +230,10 @@ MEANS = ("value", "nfe", "steps", "forward_s", "solver_error")
 
 
 def robustness_curves(frame: pd.DataFrame) -> pd.DataFrame:
-    """One row per cell, test `method` and budget of a table of `evaluations`, seeds joined.
+    """One row per cell, test `method` and budget of an `evaluation_frame`, aggregated over seeds.
 
-    Mean `value`, half its 95 % interval `spread`, mean `nfe`, `forward_s` and `solver_error`, as
-    measured; `own` marks the training solver, whose mean number of evaluations is `trained_nfe`.
+    `value`, `nfe`, `steps`, `forward_s` and `solver_error` are means; `spread` is half the 95 %
+    interval of `value`. `own` marks the training solver, whose mean `nfe` is `trained_nfe`.
     """
     done = on_most_samples(frame)
     if done.empty:
@@ -240,7 +241,7 @@ def robustness_curves(frame: pd.DataFrame) -> pd.DataFrame:
     method = done[METHOD].where(
         done["batch_norm"] == "running", done[METHOD] + ", batch statistics"
     )
-    # The training solver may be among those asked for under another name.
+    # The sweep may also ask for the training solver under another name.
     done = done.assign(method=method).drop_duplicates([TRIAL, "method", "solver"])
     measures = {name: (name, "mean") for name in MEANS}
     present = {name: how for name, how in measures.items() if how[0] in done}

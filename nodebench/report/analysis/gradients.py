@@ -1,4 +1,4 @@
-"""What gradients cost and how right they are: error, memory and seconds, each beside backprop's."""
+"""The costs and errors of gradients: error, memory and seconds, compared with backprop's."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from nodebench.spec.vocabulary import GRADIENT_NUMBERS, METHODS
 from nodebench.sweep import Sweep
 
 EXACT = 1e-5
-"""A gradient that is as near to backprop's through the same solve is exact, in float32."""
+"""A gradient within this distance of backprop's, through the same solve, is exact in float32."""
 
 COSTS = ("error", "memory", "seconds")
-"""What a gradient should have little of."""
+"""The quantities of a gradient that should be small."""
 
 FEWEST_STEPS = 3
-"""Numbers of steps from which a power is fitted."""
+"""How many numbers of steps a power is fitted to."""
 
 NO_GROWTH = 0.02
 """Relative growth up to which memory counts as constant."""
@@ -29,10 +29,10 @@ MOST_POWER = 4.0
 
 
 def with_own_gradients(sweep: Sweep, results: pd.DataFrame, measured: pd.DataFrame) -> pd.DataFrame:
-    """The table of results with the numbers of each trial's own gradient, where it was measured.
+    """The table of results with the numbers of each trial's own gradient, if it was measured.
 
-    Those of the end of training, else of its start. `memory_power` is that of the bytes over the
-    steps, of the trials that differ in their steps alone.
+    They are from the end of training or, failing that, from its start. `memory_power` is the power
+    with which bytes grow with the steps, over the trials that differ only in their steps.
     """
     if measured.empty or not measured["own"].any():
         return results
@@ -62,10 +62,11 @@ def _powers(sweep: Sweep, results: pd.DataFrame) -> dict[str, float]:
 
 
 def fitted_power(pairs: Sequence[tuple[float, float]]) -> float | None:
-    """The power p of bytes = c + a steps^p through the three largest numbers of steps, in order.
+    """The power p of bytes = c + a steps^p through the three largest numbers of steps.
 
-    That is the slope in log-log of what grows, without what a network takes at any number of steps.
-    0 where nearly nothing grows; None of fewer than three numbers.
+    The `pairs` are (steps, bytes), in order of their steps. The power is the slope in log-log of
+    the growing part, without the part c that does not depend on the steps. 0 if memory hardly
+    grows; None for fewer than three pairs.
     """
     if len(pairs) < FEWEST_STEPS:
         return None
@@ -81,7 +82,7 @@ def fitted_power(pairs: Sequence[tuple[float, float]]) -> float | None:
 
 
 def memory_by_steps(sweep: Sweep, results: pd.DataFrame) -> pd.DataFrame:
-    """One row per trial whose memory's power is known: `way`, `steps`, `memory`, `power`."""
+    """One row per trial whose power of memory is known: `way`, `steps`, `memory`, `power`."""
     if "memory_power" not in results or results["memory_power"].isna().all():
         return pd.DataFrame()
     known = results[results["memory_power"].notna()].set_index(TRIAL)
@@ -99,14 +100,14 @@ def memory_by_steps(sweep: Sweep, results: pd.DataFrame) -> pd.DataFrame:
 
 
 def gradient_costs(sweep: Sweep, measured: pd.DataFrame, timed: pd.DataFrame) -> pd.DataFrame:
-    """One row per measured gradient, seeds joined: what it is, its errors, costs, and the front.
+    """One row per measured gradient, aggregated over seeds: its errors, costs, and the front.
 
-    `way` is the gradient with its settings, and `problem` what is solved: settings other than
-    solver and gradient. `memory` and `seconds` are of a training step where all cells were timed
-    and own gradients alone were measured, else of the samples that gradients are measured on.
-    `of_memory` and `of_seconds` are in units of backprop's by the same solver, of the same cell
-    where it has both. `is_front` marks those of a problem that no other surpasses in error, memory
-    and seconds. Empty where one gradient alone was measured.
+    `way` is the gradient with its settings; `problem` is named by the varying settings other than
+    solver and gradient. `memory` and `seconds` are those of a training step if all cells were timed
+    and only own gradients were measured; otherwise those on the samples that gradients are measured
+    on. `of_memory` and `of_seconds` are ratios to backprop with the same solver, in the same cell
+    if it has both. `is_front` marks the Pareto front of a problem in error, memory and seconds. The
+    table is empty if only one gradient was measured.
     """
     if measured.empty:
         return measured
@@ -173,13 +174,13 @@ def _with_fronts(rows: pd.DataFrame) -> pd.DataFrame:
 def _looked_up(
     table: pd.DataFrame, name: str, rows: pd.DataFrame, keys: list[str]
 ) -> pd.Series[float]:
-    """A table's number for each row: the first with the same keys."""
+    """For each row, the number of the first row in `table` with the same keys."""
     known = table.drop_duplicates(keys).set_index(keys)[name]
     return pd.Series(known.reindex(pd.MultiIndex.from_frame(rows[keys])).to_numpy(), rows.index)
 
 
 def _is_surpassed(point: tuple[float, ...], others: Sequence[tuple[float, ...]]) -> bool:
-    """Whether another has no more of anything, and less of something."""
+    """Whether another point is larger in no coordinate, and smaller in one."""
     return any(
         other != point and all(a <= b for a, b in zip(other, point, strict=True))
         for other in others
@@ -187,11 +188,12 @@ def _is_surpassed(point: tuple[float, ...], others: Sequence[tuple[float, ...]])
 
 
 def ways(costs: pd.DataFrame) -> pd.DataFrame:
-    """One row per way to a gradient, over all problems and solvers, the exact ones first.
+    """One row per gradient method with its settings, over all problems and solvers, exact first.
 
-    `fixed` is the largest distance from backprop's gradient under fixed steps, and `adaptive` that
-    under others, whose steps rounding moves; `from_backprop` is the former, or else the latter.
-    `is_exact` is None where neither is known. `of_memory` and `of_seconds` are medians of ratios.
+    `fixed` is the largest distance from backprop's gradient under fixed steps, `adaptive` that
+    under other steps, which rounding moves. `from_backprop` is `fixed` if known, else `adaptive`.
+    `is_exact` is None if neither is known and no solve failed. `of_memory` and `of_seconds` are
+    medians of ratios.
     """
     is_fixed = costs[METHOD].map(lambda method: METHODS[method].kind == "fixed")
     costs = costs.assign(
@@ -216,7 +218,7 @@ def ways(costs: pd.DataFrame) -> pd.DataFrame:
 
 
 def _way(trial: Trial) -> str:
-    """A trial's gradient with its settings, and how what it runs backwards is solved."""
+    """A trial's gradient with its settings; a reversible one also with its solver."""
     gradient, solver = trial.spec.gradient, trial.spec.solver
     assert gradient is not None
     assert solver is not None
@@ -235,7 +237,7 @@ def _setting(name: str, value: object) -> str:
 
 
 def _solve(trial: Trial) -> str:
-    """What tells solvers of one method and budget apart."""
+    """The settings that distinguish solvers of one method and budget."""
     solver = trial.spec.solver
     if solver is None:
         return ""
@@ -244,7 +246,7 @@ def _solve(trial: Trial) -> str:
 
 
 def _problems(sweep: Sweep) -> dict[str, str]:
-    """Trial -> what it solves, by the settings that vary and are not of solver or gradient."""
+    """Trial -> its problem: the varying settings that are not of solver or gradient."""
     paths = [p for p in sweep.varying if p.partition(".")[0] not in ("solver", "gradient")]
     named = sorted(paths, key=lambda path: any(isinstance(v, float) for v in _values(sweep, path)))
     return {

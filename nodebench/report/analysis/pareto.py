@@ -1,4 +1,4 @@
-"""What accuracy costs: every cell by its headline metric, seconds and evaluations."""
+"""The cost of accuracy: every cell by its headline metric, seconds and evaluations."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ COST_TITLES: Mapping[str, str] = {
 
 
 def pareto_table(sweep: Sweep, frame: pd.DataFrame) -> pd.DataFrame:
-    """One row per cell of which a trial finished: mean `value`, its interval's `width`, costs.
+    """One row per cell with a finished trial: mean `value`, half its interval as `width`, costs.
 
-    `seconds` are those of the timing pass on the machine where most was timed, if anything was,
-    else of the trainings; `nfe` is missing of a network without an ODE. `front_seconds` and
-    `front_nfe` mark the cells of which none on the same `data` is better for less; none by seconds
-    of trainings, which do not compare.
+    `seconds` are those of the timing pass, on the machine with the most timings, or of training if
+    there was none. `nfe` is missing for a network without an ODE. `front_seconds` and `front_nfe`
+    mark the Pareto front of the cells on the same `data`. Seconds of training give no front, since
+    they are not comparable.
     """
     seconds = TIMED_SECONDS if TIMED_SECONDS in frame else "epoch_s"
     headline, seconds_of, nfe_of = (

@@ -45,23 +45,23 @@ METRICS = {
 UNITS = {"": 1.0, " K": 1e3, " M": 1e6}
 
 MARGIN, RELATIVE_MARGIN = 0.01, 0.1
-"""Margins of equivalence: of an accuracy, and of a count as a share of it."""
+"""Margins of equivalence: absolute for accuracies, relative for counts."""
 
 READ_OFF = 0.01
 """How far a number that was digitised from a figure may be off."""
 
 
 class PublishedNumber(Settings):
-    """One number that a study reports of one cell of a sweep.
+    """One number that a study reports for one cell of a sweep.
 
-    Accuracies are shares of 1. Parameters are text as it was printed, such as `0.60 M`, which says
-    to how many digits they are known. `spread` is the standard deviation that the study gives, over
-    `n` trainings (if the source says at most so many, that number); without `n`, the number is of
-    one training. `read_off` says that it was digitised from a figure, to within 0.01.
+    Accuracies are shares of 1. Parameters are the printed text, such as `0.60 M`, which shows to
+    how many digits they are known. `spread` is the standard deviation that the study gives, over
+    `n` trainings (an upper bound if the source gives only that); without `n`, the number is from
+    one training. `read_off` marks a number digitised from a figure, to within 0.01.
     `under: limit` is the trained network's result under the finest solver, not under its own.
 
-    Ours match it to within the `margin`, 0.01 of an accuracy and 0.1 of a count's value unless it
-    is given. `not_comparable` is why ours cannot be expected to.
+    Ours match it to within `margin`, by default 0.01 for an accuracy and 0.1 of the value for a
+    count. `not_comparable` is the reason why ours cannot be expected to match.
     """
 
     cell: dict[str, Any]
@@ -108,12 +108,12 @@ class PublishedNumber(Settings):
 
     @property
     def scale(self) -> float:
-        """By what it is multiplied where it is shown."""
+        """The factor by which it is multiplied for display."""
         return 100.0 if self.is_accuracy else 1.0
 
     @property
     def number(self) -> float:
-        """The value, of a printed one its number."""
+        """The value as a number, also if it is printed text."""
         if not isinstance(self.value, str):
             return self.value
         digits, unit = _digits_and_unit(self.value)
@@ -121,7 +121,7 @@ class PublishedNumber(Settings):
 
     @property
     def within(self) -> float | None:
-        """The margin in the metric's own unit; None of parameters, which are known exactly."""
+        """The margin in the metric's own unit; None for parameters, which are known exactly."""
         if self.metric == "parameters":
             return None
         if self.is_accuracy:
@@ -134,7 +134,7 @@ class PublishedNumber(Settings):
         return self.not_comparable or ("another machine" if self.metric == "epoch_s" else "")
 
     def is_rounding_of(self, count: float) -> bool:
-        """Whether it is a count, rounded to the digits that were printed."""
+        """Whether it equals `count`, rounded to the digits that were printed."""
         digits, unit = _digits_and_unit(str(self.value))
         decimals = len(digits.partition(".")[2])
         return f"{count / unit:.{decimals}f}" == digits
@@ -147,7 +147,7 @@ def _digits_and_unit(text: str) -> tuple[str, float]:
 
 
 class PublishedStudy(Settings):
-    """The published numbers of one sweep; they hold on the data set that it names."""
+    """The published numbers of one sweep; they apply to the data set that it names."""
 
     data: str
     numbers: tuple[PublishedNumber, ...]
@@ -167,16 +167,16 @@ def studies() -> dict[str, PublishedStudy]:
 
 
 def about(sweep: str, spec: TrialSpec) -> list[PublishedNumber]:
-    """The numbers about a trial's cell; a smaller size has those of the full one."""
+    """The numbers about a trial's cell; a smaller size has the same as the full one."""
     study = studies().get(full_name(sweep))
     return [entry for entry in study.numbers if study.has(entry, spec)] if study else []
 
 
 @dataclass(frozen=True)
 class Compared:
-    """A published number of a cell, our values, what they say of it, and a note on that.
+    """A published number of a cell, our values, the reading of both, and a note on it.
 
-    `caveat` is what may be why, as of a shorter training.
+    `caveat` is a possible cause of a difference, such as a shorter training.
     """
 
     cell: str
@@ -189,7 +189,7 @@ class Compared:
 
     @property
     def difference(self) -> str:
-        """Ours less theirs, ± half its 95 % interval if there is one."""
+        """Ours minus theirs, ± half its 95 % interval if there is one."""
         if self.ours.empty:
             return NO_VALUE
         entry, difference = self.entry, float(self.ours.mean()) - self.entry.number
@@ -200,22 +200,22 @@ class Compared:
 
     @property
     def why(self) -> str:
-        """What the reading leaves open, and what may be the cause; empty if nothing is."""
+        """The note on the reading and the caveat, where they apply; empty if neither does."""
         is_doubtful = self.reading in COMPARED and self.entry.metric != "parameters"
         return ", ".join(filter(None, (self.note, self.caveat if is_doubtful else "")))
 
     @property
     def text(self) -> str:
-        """The reading with its reasons, as a table has them."""
+        """The reading with its reasons, as a table shows them."""
         return self.reading.value + (f": {self.why}" if self.why else "")
 
 
 def compared_number(
     cell: str, entry: PublishedNumber, ours: pd.Series[float], obstacle: str = ""
 ) -> Compared:
-    """Whether our seeds give the published number; `obstacle` is why they cannot.
+    """Whether our seeds match the published number; `obstacle` is the reason why they cannot.
 
-    Counts of parameters are compared to the digits that are printed.
+    Parameter counts are compared to as many digits as are printed.
     """
 
     def read(reading: PublishedReading, note: str = "", half_width: float = math.nan) -> Compared:
@@ -236,12 +236,12 @@ def compared_number(
 def _why_not_comparable(entry: PublishedNumber, ours: pd.Series[float], known: str) -> str:
     """Why a number cannot be compared with ours; empty if it can."""
     if entry.obstacle or entry.metric == "parameters":
-        return entry.obstacle  # networks are the full form's in the small one, on the same data
+        return entry.obstacle  # the small form has the networks of the full one
     return known or ("one seed" if len(ours) < 2 else "")
 
 
 def _note(entry: PublishedNumber, ours: pd.Series[float], found: Agreement) -> str:
-    """What the reading leaves open."""
+    """A remark on what the reading leaves open."""
     difference = abs(float(ours.mean()) - entry.number)
     if found.reading is PublishedReading.NOT_COMPARABLE:
         return "every seed gives the same value (not tested)"

@@ -1,4 +1,4 @@
-"""What a report says of its sweep's size, where that is not the full one."""
+"""The remarks of a report on its sweep's size, if that is not the full one."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ OPENING_OF_SMALL = (
 )
 LENGTH_PATHS = ("train.epochs", "train.iterations")
 SCALED_WITH_LENGTH = ("train.schedule.at",)
-"""What is not told, as it is in proportion to the length."""
+"""Settings that are proportional to the length, and therefore not mentioned."""
 EQUAL_GRADIENTS = {"backprop", "recompute", "exact"}
-"""Which are the same to rounding, so that one in place of another is no doubt."""
+"""Gradients that are equal up to rounding, so that replacing one by another is not mentioned."""
 
 
 def opening(sweep: Sweep) -> str:
-    """What a page begins with; nothing of the full size."""
+    """The remark that opens a page; empty for the full size."""
     if sweep.made.size != "medium":
         return OPENING_OF_SMALL if sweep.made.size == "small" else ""
     return (
@@ -30,8 +30,9 @@ def opening(sweep: Sweep) -> str:
 def caveat(sweep: Sweep, ids: Container[str] | None = None) -> str:
     """Why numbers of a medium form may not be the study's: `at 10 of 100 epochs`.
 
-    That is which settings its trials, or those of these ids, have in place of the study's. Nothing
-    of other sizes: the full one is the study's, and the small one not to be compared.
+    It lists the settings that the trials, or only those with these ids, have instead of the
+    study's. It is empty for the full size, which is the study's, and for the small size, which is
+    not to be compared.
     """
     trials = [trial for trial in sweep.trials if ids is None or trial.id in ids]
     parts = []

@@ -15,22 +15,22 @@ if TYPE_CHECKING:
     from pandas.core.groupby import SeriesGroupBy
 
 LEVEL = 0.95
-"""Of every confidence interval."""
+"""The level of every confidence interval."""
 
 SAME_TO_ROUNDING = 1e-9
-"""Relative spread below which differences are the same."""
+"""Relative spread up to which values count as equal."""
 
 FEWEST_PAIRS = 3
-"""Seeds that two cells have in common, below which a difference is given without a test."""
+"""The fewest common seeds of two cells with which their difference is tested."""
 
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """A mean difference over `n` pairs, its confidence interval between `low` and `high`.
+    """A mean difference over `n` pairs, with its confidence interval from `low` to `high`.
 
     `effect` is Cohen's d of paired samples, the mean over the standard deviation; `p` is that of
-    Student's paired t-test. What a single pair, or pairs that all differ by the same, do not give
-    is nan: all but the mean.
+    Student's paired t-test. For a single pair, or pairs that all differ by the same amount, all
+    statistics except the mean are nan.
     """
 
     mean: float
@@ -42,30 +42,30 @@ class PairedDifference:
 
     @property
     def half_width(self) -> float:
-        """Half the interval."""
+        """Half the width of the interval."""
         return self.high - self.mean
 
     @property
     def is_none(self) -> bool:
-        """Whether the two are the same for every seed."""
+        """Whether the two sides are the same for every seed."""
         return self.mean == 0 and self.has_no_interval
 
     @property
     def has_no_interval(self) -> bool:
-        """Whether the pairs do not say how much the difference scatters: one, or all alike."""
+        """Whether the spread of the difference is unknown: there is one pair, or all are alike."""
         return math.isnan(self.low)
 
 
 def width_with(more: int, seeds: int) -> float:
-    """An interval's width with `more` seeds over that with `seeds`, at the same spread."""
+    """The ratio of an interval's width with `more` seeds to that with `seeds`, at equal spread."""
     now, then = (float(critical(n - 1)) / math.sqrt(n) for n in (seeds, more))
     return then / now
 
 
 def critical(freedom: float | NDArray[np.float64], intervals: int = 1) -> NDArray[np.float64]:
-    """How many standard errors a confidence interval reaches, by degrees of freedom (Student).
+    """Half the width of a confidence interval in standard errors, by degrees of freedom (Student).
 
-    Several `intervals` are so wide that all of them hold together (Bonferroni).
+    Several `intervals` are widened so that all of them hold jointly (Bonferroni).
     """
     from scipy import stats
 
@@ -73,22 +73,22 @@ def critical(freedom: float | NDArray[np.float64], intervals: int = 1) -> NDArra
 
 
 def alike(values: pd.Series[float]) -> bool:
-    """Whether several values are the same, to rounding.
+    """Whether there are several values, all equal up to rounding.
 
-    Their standard deviation of zero does not measure how much others would scatter: accuracies are
-    counts over samples, so that few of them, or their differences, are often the same by chance.
+    Their standard deviation of zero does not measure how much others would vary: accuracies are
+    counts over samples, so a few of them, or of their differences, are often equal by chance.
     """
     return len(values) > 1 and bool(values.std(ddof=1) <= SAME_TO_ROUNDING * values.abs().max())
 
 
 def half_width(values: pd.Series[float]) -> float:
-    """Of the confidence interval of a mean; nan of fewer than two values."""
+    """Half the width of the confidence interval of a mean; nan for fewer than two values."""
     n = len(values)
     return float(critical(n - 1)) * float(values.std(ddof=1)) / math.sqrt(n) if n > 1 else math.nan
 
 
 def mean_intervals(groups: SeriesGroupBy[float, Any]) -> pd.DataFrame:
-    """The `mean` of each group, and `low` and `high`, its confidence interval; of one, itself."""
+    """Each group's `mean`, and its interval from `low` to `high`, of zero width for one value."""
     found = groups.agg(["mean", "std", "count"])
     count = found["count"].to_numpy()
     width = found["std"].fillna(0.0) * critical(np.maximum(count - 1, 1)) / np.sqrt(count)
@@ -97,7 +97,7 @@ def mean_intervals(groups: SeriesGroupBy[float, Any]) -> pd.DataFrame:
 
 
 def paired(ours: pd.Series[float], theirs: pd.Series[float]) -> PairedDifference | None:
-    """Ours less theirs, over the seeds that index both; None if there is none."""
+    """Ours minus theirs, over the seeds that index both; None if there is no such seed."""
     from scipy import stats
 
     differences = (ours - theirs).dropna()
@@ -112,7 +112,7 @@ def paired(ours: pd.Series[float], theirs: pd.Series[float]) -> PairedDifference
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """P values corrected for their number (Holm 1979), in the order that they came."""
+    """The p-values corrected for multiple testing (Holm 1979), in their original order."""
     adjusted, least = [math.nan] * len(p_values), 0.0
     order = sorted(range(len(p_values)), key=p_values.__getitem__)
     for rank, index in enumerate(order):
@@ -122,9 +122,9 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def pareto(costs: Sequence[float], values: Sequence[float]) -> list[bool]:
-    """Which points no other surpasses: none is better at no more cost, or as good for less."""
+    """Which points are Pareto-optimal: no other is better at no more cost, or as good for less."""
     marks = [False] * len(costs)
-    last: tuple[float, float] | None = None  # of the front, from the cheapest on
+    last: tuple[float, float] | None = None  # point of the front, from the cheapest on
     for i in sorted(range(len(costs)), key=lambda i: (costs[i], -values[i])):
         point = costs[i], values[i]
         if last is None or values[i] > last[1] or point == last:

@@ -1,8 +1,8 @@
-"""Is a trained model still an ODE? A verdict from its evaluated points.
+"""Is a trained model still an ODE? A verdict from its evaluation points.
 
 A model whose accuracy falls when a finer solver integrates the same weights has learned its
 solver's error along with its task: it is a residual network in disguise (Ott et al. 2021). Gusak
-et al. 2020 state it as the (S, n)-criterion: trained by solver S with n steps, a model has smooth
+et al. 2020 state this as the (S, n)-criterion: a model trained with n steps of solver S has smooth
 dynamics if no more powerful solver lowers its accuracy.
 """
 
@@ -26,7 +26,7 @@ from nodebench.sweep.points import points
 
 
 class VerdictWord(StrEnum):
-    """What is said of a trained model."""
+    """The verdict on a trained model, in a word."""
 
     ODE = "ODE"
     RESNET = "ResNet in disguise"
@@ -34,7 +34,7 @@ class VerdictWord(StrEnum):
 
     @property
     def text(self) -> str:
-        """How a sentence counts such models."""
+        """The words after a count of such models in a sentence."""
         return self.value
 
 
@@ -42,7 +42,7 @@ CHANCE_LEVEL = 0.05
 """The largest probability with which losses of a network that is an ODE are called clear."""
 
 ACCURACY_ROUNDING = 1e-9
-"""Of differences between accuracies: 0.95 - 0.94 is a little more than 0.01."""
+"""Rounding error of differences between accuracies: 0.95 - 0.94 is a little more than 0.01."""
 
 
 @dataclass(frozen=True)
@@ -50,10 +50,10 @@ class Verdict:
     """The verdict on one trained model, and the numbers that it rests on.
 
     `own` and `limit` are the headline metric under the training solver and under the finest one.
-    `drop` is what is lost under the worst of the solvers finer than the training's, `reason` why
-    nothing can be said. `sufficient_steps` is the smallest evaluated number of the training
-    method's steps from which on the metric stays within the margin of the limit, and `order` the
-    method's observed order of convergence from the training step size down.
+    `drop` is the loss under the worst of the solvers finer than the training solver. `reason` says
+    why the verdict is undecided. `sufficient_steps` is the smallest evaluated number of steps of
+    the training method from which on the metric stays within the margin of the limit. `order` is
+    the method's observed order of convergence, from the training step size down.
     """
 
     word: VerdictWord
@@ -66,13 +66,13 @@ class Verdict:
 
     @property
     def numbers(self) -> dict[str, float]:
-        """What there is of the numbers, by name."""
+        """The numbers that are known, by name."""
         return {n: float(getattr(self, n)) for n in VERDICT_NUMBERS if getattr(self, n) is not None}
 
 
 @dataclass(frozen=True)
 class _Evaluated:
-    """An evaluated point, as far as verdicts read it; `error` is its solver's, where known."""
+    """An evaluation point, as far as verdicts need it; `error` is its solver's, if known."""
 
     solver: Solver
     steps: int | None
@@ -88,12 +88,12 @@ class _Evaluated:
 
     @property
     def order(self) -> int:
-        """The method's order, or the least where it varies."""
+        """The method's order, or the lowest possible if it varies."""
         return self.solver.order or 1
 
 
 def judge(trial: Trial, sweep: Sweep, store: Store) -> Verdict | None:
-    """The verdict on a trial's model by the points that its sweep wants."""
+    """The verdict on a trial's model, from the points that its sweep wants."""
     wanted = set(points(trial, sweep.evaluate))
     if not wanted:
         return None
@@ -116,8 +116,8 @@ def verdict(
 ) -> Verdict | None:
     """The verdict on a trial's model; None if it was never evaluated under its own solver.
 
-    `margin` is `SweepFile.margin`, 0.01 by default. `chance` is the metric of a model
-    that has learned nothing, of which nothing can be said.
+    `margin` is `SweepFile.margin`, 0.01 by default. `chance` is the metric of a model that has
+    learned nothing; a model no better than that is undecided.
     """
     rows = _comparable_rows(trial, rows)
     own_row = next((r for r in rows if is_training_solver(trial, known_point(r))), None)
@@ -162,7 +162,7 @@ def _few_lost(own: Row, drop: float, finer: int) -> str:
 
 
 def _why_undecided(limit: _Evaluated | None, finer: Sequence[_Evaluated]) -> str:
-    """Why what keeps its accuracy cannot be called an ODE; empty if it can."""
+    """Why a model that keeps its accuracy cannot be called an ODE; empty if it can."""
     if limit is None:
         return "the limit has not been evaluated"
     if not limit.is_finished:
@@ -208,15 +208,16 @@ def _finest(found: Iterable[_Evaluated]) -> _Evaluated | None:
 
 
 def _is_finer(point: _Evaluated, own: _Evaluated) -> bool:
-    """Whether a solver is nearer to the ODE than the training's.
+    """Whether a solver is closer to the ODE than the training solver.
 
-    By their errors, where both are known; else it is by no lower order with more work.
+    By their errors, if both are known. Otherwise, its order must not be lower and its work must be
+    greater.
     """
     if point.error is not None and own.error is not None:
         return point.error < own.error
     if point.order < own.order:
         return False
-    if not point.is_finished:  # whose evaluations are not known
+    if not point.is_finished:  # its evaluations are not known
         return point.steps is not None and own.steps is not None and point.steps > own.steps
     return point.nfe > own.nfe
 
@@ -227,7 +228,7 @@ def _sufficient_steps(
     values = {p.steps: p.value for p in found if p.solver.method == own.solver.method}
     sufficient = None
     for steps in sorted((n for n in values if n is not None), reverse=True):
-        if not abs(values[steps] - limit) <= margin:  # also where a solve failed
+        if not abs(values[steps] - limit) <= margin:  # true for nan too, where a solve failed
             break
         sufficient = steps
     return sufficient

@@ -45,14 +45,14 @@ CURVES = {
 }
 
 UNNAMED: Mapping[str, Any] = {"color": "0.8", "linewidth": 0.6, "linestyle": "-", "zorder": 1}
-FEW_EPOCHS = 5  # are marked one by one: a line through one is not seen
-MOST_LEGEND_ENTRIES = 16  # of more lines, only the best are named
+FEW_EPOCHS = 5  # or fewer have markers: a line through one is invisible
+MOST_LEGEND_ENTRIES = 16  # with more lines, only the best are named
 LONGEST_FILE_NAME = 60
-MOST_LINES = 6  # with their bands, in one panel
+MOST_LINES = 6  # in one panel, with their bands
 
 
 def epoch_figures(sweep: Sweep, epochs: pd.DataFrame, folder: Path) -> dict[str, tuple[str, str]]:
-    """Draws every metric by epoch, a line a cell with a band over seeds.
+    """Draws every metric by epoch, with one line per cell and a band over its seeds.
 
     Returns each figure's name -> its caption, and how to read it.
     """
@@ -61,7 +61,7 @@ def epoch_figures(sweep: Sweep, epochs: pd.DataFrame, folder: Path) -> dict[str,
         if column not in epochs or not epochs[column].fillna(0).any():
             continue
         if column.startswith("nfe") and epochs.groupby(TRIAL)[column].nunique().max() <= 1:
-            continue  # a fixed-step solver's, which a table says better
+            continue  # that of a fixed-step solver, which a table shows better
         known = epochs.dropna(subset=[column])
         layout = _layout(sweep, known)
         save(_curve(layout, known, column, title), folder / name)
@@ -70,7 +70,7 @@ def epoch_figures(sweep: Sweep, epochs: pd.DataFrame, folder: Path) -> dict[str,
 
 
 def trajectories_figure(paths: Mapping[str, pd.DataFrame], folder: Path) -> list[str]:
-    """Draws learned trajectories over their observations, a panel a trial; returns the name.
+    """Draws learned trajectories over observations, one panel per trial; returns the name.
 
     `paths` maps a trial's label to rows of `t` and the states `observed` and `learned`, of which
     the first two coordinates are drawn.
@@ -95,7 +95,7 @@ def trajectories_figure(paths: Mapping[str, pd.DataFrame], folder: Path) -> list
 
 
 def _draw_trajectory(axes: Axes, path: pd.DataFrame) -> PathCollection:
-    """The observed states, on top of which the learned ones are drawn."""
+    """Draws the observed states and, on top, the learned ones; returns the observed dots."""
     x, y, *_ = zip(*path["observed"], strict=True)
     dots = axes.scatter(x, y, c=path["t"], cmap="viridis", s=14, label="observed")
     x, y, *_ = zip(*path["learned"], strict=True)
@@ -106,7 +106,7 @@ def _draw_trajectory(axes: Axes, path: pd.DataFrame) -> PathCollection:
 def adaptation_figure(sweep: Sweep, epochs: pd.DataFrame, folder: Path) -> list[str]:
     """Draws an adapted solver over training, and its accuracy: Ott et al. 2021, Figure 5.
 
-    A line a cell, with a band over seeds. Returns the figure's name, if any solver was adapted.
+    One line per cell, with a band over seeds. Returns the figure's name, if a solver was adapted.
     """
     if "nfe_adaptation" not in epochs:
         return []
@@ -136,17 +136,17 @@ def adaptation_figure(sweep: Sweep, epochs: pd.DataFrame, folder: Path) -> list[
 
 
 def file_names(values: Iterable[object]) -> dict[str, str]:
-    """Value -> what stands for it in a file's name: some letters, digits, dots; no two alike."""
+    """Value -> its part of a file name: some letters, digits, dots and hyphens; no two alike."""
     names: dict[str, str] = {}
     for value in dict.fromkeys(map(str, values)):
         name = re.sub(r"[^A-Za-z0-9.]+", "-", value)[:LONGEST_FILE_NAME].strip("-.")
-        is_taken = name.lower() in map(str.lower, names.values())  # as some file systems see it
+        is_taken = name.lower() in map(str.lower, names.values())  # file systems may ignore case
         names[value] = f"{name}-{len(names)}" if is_taken or not name else name
     return names
 
 
 def close() -> None:
-    """Forgets figures that were begun."""
+    """Discards unfinished figures."""
     plt.close("all")
 
 
@@ -178,11 +178,11 @@ def _curve(layout: _Layout, epochs: pd.DataFrame, column: str, title: str) -> Fi
 
 
 def _named_lines(layout: _Layout, means: pd.DataFrame, *, is_short: bool) -> sns.FacetGrid:
-    """The lines that the legend names, in panels if the layout has such."""
+    """Draws the lines that the legend names, in panels if the layout has any."""
     present = [line for line in layout.colors if (means["line"] == line).any()]
     size: dict[str, Any] = {"height": 3.8, "aspect": 1.6}
     if layout.panel:
-        panels = list(dict.fromkeys(means[layout.panel]))  # also those without such a line
+        panels = list(dict.fromkeys(means[layout.panel]))  # also those without named lines
         columns = {"col": layout.panel, "col_order": panels, "col_wrap": min(3, len(panels))}
         size = {"height": 3.4, "aspect": 1.2, **columns}
     return sns.relplot(
@@ -204,7 +204,7 @@ def _named_lines(layout: _Layout, means: pd.DataFrame, *, is_short: bool) -> sns
 def _draw_bands(
     axes: Axes, means: pd.DataFrame, x: str, hue: str, colors: Mapping[str, Any], alpha: float
 ) -> None:
-    """Intervals of means; to find them group by group takes seaborn a hundred times as long."""
+    """Draws intervals of means; seaborn would take a hundred times as long to compute them."""
     for name, line in means.groupby(hue, sort=False):
         axes.fill_between(
             line[x], line["low"], line["high"], color=colors[str(name)], alpha=alpha, linewidth=0
@@ -215,15 +215,15 @@ def _draw_bands(
 class _Layout:
     """How a sweep's configurations are distinguished, in the same way in all figures.
 
-    Where they are too many for one panel, one setting has a panel for each of its values.
+    If they are too many for one panel, one setting has a panel for each of its values.
     """
 
     panel: str | None
     heading: str
     lines: dict[str, str]
-    """Cell -> what its line is called."""
+    """Cell -> the name of its line."""
     colors: dict[str, Color]
-    """Line -> colour, of those that are named in the legend."""
+    """Line -> colour, for the lines that the legend names."""
 
     @property
     def note(self) -> str:

@@ -1,4 +1,4 @@
-"""Which figures a report has; one that cannot be drawn is a problem, and takes no other with it."""
+"""The figures of a report; one that cannot be drawn becomes a problem and affects no other."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ NOT_DRAWN = (
     *(ArithmeticError, AttributeError, LookupError, OSError),
     *(RuntimeError, TypeError, ValueError),
 )
-"""What pandas, seaborn and matplotlib raise of data that they cannot draw."""
+"""The errors that pandas, seaborn and matplotlib raise for data that they cannot draw."""
 
 
 class Figures:
-    """Draws into a folder: `names` are what was drawn, `problems` what could not be, and why."""
+    """Draws figures into a folder; `names` are those drawn, `problems` say why others failed."""
 
     def __init__(self, found: Findings, store: Store, folder: Path):
         style.configure()
@@ -47,7 +47,7 @@ class Figures:
         )
 
     def frontier(self) -> list[str]:
-        """Cells by what they cost; here and below, names."""
+        """Cells by their costs; returns names, as do the methods below."""
         return self._drawn(
             "frontier",
             [],
@@ -77,7 +77,7 @@ class Figures:
         )
 
     def gradients(self) -> list[tuple[list[str], str]]:
-        """What gradients cost, and how right they are."""
+        """The costs and the errors of gradients."""
         costs, folder = self.found.costs, self.folder
         by_cost = self._drawn("gradient costs", [], lambda: gradients.costs_figure(costs, folder))
         errors = self._drawn("gradient errors", [], lambda: gradients.errors_figure(costs, folder))
@@ -89,7 +89,7 @@ class Figures:
         return self._drawn("memory", [], lambda: gradients.memory_figure(grown, self.folder))
 
     def under_other_solvers(self) -> Iterator[tuple[list[str], str]]:
-        """What evaluated points show, and how to read it."""
+        """The figures of evaluation points, and how to read them."""
         sweep, folder = self.sweep, self.folder
         evaluated, judged = self.found.evaluated, self.found.judged
         curves = frames.robustness_curves(evaluated)
@@ -108,7 +108,7 @@ class Figures:
             yield self._drawn(name, [], draw), text
 
     def _robustness(self, curves: pd.DataFrame) -> tuple[list[str], str]:
-        """The metric over evaluations; of many figures, some."""
+        """The metric over evaluations; if there are many figures, only some of them."""
         names = self._drawn(
             "robustness", [], lambda: solvers.robustness_figures(self.sweep, curves, self.folder)
         )
@@ -118,10 +118,10 @@ class Figures:
         return names, " ".join([notes.ROBUSTNESS_FIGURE, *some])
 
     def remove_others(self, shown: Iterable[str]) -> None:
-        """Removes figures that a page showed and that are drawn no more; others are the user's."""
+        """Removes figures that a page showed and that are not drawn now; others are the user's."""
         for name in {*shown} - {*self.names}:
             style.discard(self.folder / name)
-        with contextlib.suppress(OSError):  # it is not there, or not empty
+        with contextlib.suppress(OSError):  # the folder is missing or not empty
             self.folder.rmdir()
 
     def _drawn(

@@ -1,4 +1,4 @@
-"""Figures of what gradients cost, how right they are, and how their memory grows."""
+"""Figures of the costs and errors of gradients, and of how their memory grows."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from nodebench.report.figures.style import colors_of, in_lines, save
 
 MOST_PROBLEMS = 4
-"""Rows of panels; of more problems, the figure by problem tells more."""
+"""The most rows of panels; for more problems, the figure of errors by problem shows more."""
 
 MANY_TIMES = 50
-"""An axis over so many times its start has room for powers of ten alone."""
+"""An axis that spans more than this factor has room only for powers of ten."""
 
 SOLVER_MARKERS = "osD^vP*X<>"
 LEAST_ERROR, MOST_ERROR = 1e-9, 1e3
@@ -30,8 +30,8 @@ PANELS = {"memory": ("MB at the peak", 1e-6), "seconds": ("ms, forward and backw
 def costs_figure(costs: pd.DataFrame, folder: Path) -> list[str]:
     """Draws the error of each gradient over memory and seconds; returns the figure's name.
 
-    `costs` is the table of `gradients.gradient_costs`; a colour a gradient, a marker a solver.
-    Those that no other surpasses in error, memory and seconds have a black edge.
+    `costs` is the table of `gradients.gradient_costs`. Each gradient has a colour, each solver a
+    marker. A black edge marks the Pareto front of error, memory and seconds.
     """
     known = costs[costs["error"].notna()] if len(costs) else costs
     problems = list(dict.fromkeys(known["problem"])) if len(known) else []
@@ -64,7 +64,7 @@ def costs_figure(costs: pd.DataFrame, folder: Path) -> list[str]:
 
 
 def errors_figure(costs: pd.DataFrame, folder: Path) -> list[str]:
-    """Draws the errors of dL/dθ and dL/dy(0) by problem, a row a solver; returns the name.
+    """Draws the errors of dL/dθ and dL/dy(0) by problem, one row per budget; returns the name.
 
     A cross at the upper edge is a solve that failed.
     """
@@ -144,7 +144,7 @@ def _within(error: float) -> float:
 
 
 def _solvers(costs: pd.DataFrame) -> list[str]:
-    """A method with what tells its solves apart; of a reversible way, its name has it."""
+    """The name of each row's solver: its method, its budget, and what else distinguishes it."""
     parts = costs[["test.method", "budget", "solve"]].itertuples(index=False, name=None)
     return [" ".join(filter(None, each)) for each in parts]
 

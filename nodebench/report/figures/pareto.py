@@ -22,7 +22,7 @@ from nodebench.sweep import Sweep
 def pareto_figure(sweep: Sweep, table: pd.DataFrame, folder: Path) -> list[str]:
     """Draws every configuration over its cost; each data set's front is circled and connected.
 
-    `table` is that of `pareto.pareto_table`. Returns the figure's name, if there are two cells.
+    `table` is that of `pareto.pareto_table`. Returns the figure's name, if there are several cells.
     """
     panels = {cost: title for cost, title in COST_TITLES.items() if table[cost].notna().sum() > 1}
     if len(table) < 2 or not panels:
@@ -55,7 +55,7 @@ def pareto_figure(sweep: Sweep, table: pd.DataFrame, folder: Path) -> list[str]:
 def _draw_points(
     axes: Axes, known: pd.DataFrame, cost: str, colors: Mapping[str, Any], *, names_front: bool
 ) -> None:
-    """Each configuration by its cost, with its interval; the front in black."""
+    """Draws each configuration by its cost, with its interval; the front has black edges."""
     is_front = known[f"front_{cost}"]
     front = known[is_front].sort_values(cost)
     for _, each in front.groupby("data"):

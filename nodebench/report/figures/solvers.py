@@ -22,19 +22,19 @@ from nodebench.spec.vocabulary import METHODS
 from nodebench.sweep import Sweep
 
 MOST_PANELS, MOST_FIGURES = 48, 4  # panels in one figure, and figures
-FEW_CELLS = 3  # where a figure shows some cells for all
-SHORT_LABEL, INCHES_A_LETTER = 24, 0.08  # beside a heat map: longer ones make it wider
+FEW_CELLS = 3  # in a figure of a few cells that represent all
+SHORT_LABEL, INCHES_A_LETTER = 24, 0.08  # next to a heat map: longer labels widen it
 MARKERS = "os^Dv"
 LINES = ("-", "--", ":", "-.")
 SIZES = {"markersize": 4, "linewidth": 1}
 
 
 def robustness_figures(sweep: Sweep, curves: pd.DataFrame, folder: Path) -> list[str]:
-    """Draws the headline metric over evaluations, a panel a cell; returns the figures' names.
+    """Draws the headline metric over evaluations, one panel per cell; returns the figures' names.
 
-    `curves` is the table of `frames.robustness_curves`. Where two settings tell the cells apart,
-    the first makes the columns and the second the rows, as in Gusak et al. 2020, Figure 1. Of many
-    figures, some stand for all.
+    `curves` is the table of `frames.robustness_curves`. If two settings distinguish the cells, the
+    first gives the columns and the second the rows, as in Gusak et al. 2020, Figure 1. If there
+    would be many figures, only some are drawn.
     """
     groups = robustness_groups(sweep, curves)
     names = evenly_spaced(list(groups), MOST_FIGURES)
@@ -44,7 +44,7 @@ def robustness_figures(sweep: Sweep, curves: pd.DataFrame, folder: Path) -> list
 
 
 def robustness_groups(sweep: Sweep, curves: pd.DataFrame) -> dict[str, list[str]]:
-    """A figure's name -> its cells: one for all, or for each value of the first setting."""
+    """A figure's name -> its cells: one figure for all, or one per value of the first setting."""
     cells = list(dict.fromkeys(curves[CELL]))
     if len(cells) <= MOST_PANELS:
         return {"robustness": cells}
@@ -58,14 +58,14 @@ def robustness_groups(sweep: Sweep, curves: pd.DataFrame) -> dict[str, list[str]
 
 
 def evenly_spaced(items: Sequence[str], most: int) -> list[str]:
-    """Some items that stand for all, the first and the last among them; all if they are few."""
+    """At most `most` items, evenly spaced from the first to the last."""
     if len(items) <= most:
         return list(items)
     return [items[round(i * (len(items) - 1) / (most - 1))] for i in range(most)]
 
 
 def _panels(sweep: Sweep, cells: list[str]) -> list[list[str]]:
-    """The cells in rows: by two settings if they alone tell the cells apart, else four a row."""
+    """The cells in rows: by two settings if only these distinguish the cells, or four per row."""
     settings = {
         sweep.cell_label(trial): {p: str(trial.settings.get(p)) for p in sweep.varying}
         for trial in sweep.trials
@@ -104,7 +104,7 @@ def _robustness(panels: list[list[str]], curves: pd.DataFrame, metric: str) -> F
 
 
 def _looks(curves: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    """Test method -> colour, line and marker, alike in all figures of a report."""
+    """Test method -> colour, line and marker, the same in all figures of a report."""
     colors, markers = itertools.cycle(sns.color_palette("colorblind")), itertools.cycle(MARKERS)
     lines = itertools.cycle(LINES)
     methods = dict.fromkeys(curves["method"])
@@ -116,7 +116,7 @@ def _looks(curves: pd.DataFrame) -> dict[str, dict[str, Any]]:
 
 def _legend(figure: Figure, panels: Any) -> None:
     handles = {h.get_label(): h for axes in panels for h in axes.get_legend_handles_labels()[0]}
-    names = sorted(handles, key=_rank)  # stable: what is no method keeps its place, before them
+    names = sorted(handles, key=_rank)  # stable: labels that are not methods come first, in order
     figure.legend([handles[name] for name in names], names, loc="outside right upper")
 
 
@@ -139,10 +139,10 @@ def _robustness_panel(
 
 
 def steps_figure(sweep: Sweep, curves: pd.DataFrame, folder: Path) -> list[str]:
-    """Draws the headline metric over the number of steps, a panel a training method.
+    """Draws the headline metric over the number of steps, one panel per training method.
 
-    Every training step size has its points, that of the training solver marked by a ring, as in
-    Ott et al. 2021, Figure 4. Only where nothing but a fixed-step solver varies.
+    Every training step size has its own points, with a circle at the training solver, as in Ott et
+    al. 2021, Figure 4. Drawn only if nothing but a fixed-step solver varies.
     """
     methods_of = {
         sweep.cell_label(t): t.spec.solver.method for t in sweep.trials if t.spec.solver is not None
@@ -198,14 +198,14 @@ def _steps_panel(
 
 
 def some_cells(judged: pd.DataFrame) -> list[str]:
-    """A few cells that stand for all: by their drops, from the largest to the smallest."""
+    """A few cells that represent all: spaced by rank of their drops, the largest drop first."""
     drops = judged.assign(drop=judged["drop"].astype(float)).groupby(CELL, sort=False)["drop"]
     ordered = drops.mean().dropna().sort_values(ascending=False, kind="stable").index
     return evenly_spaced(list(ordered), FEW_CELLS)
 
 
 def work_precision_figure(curves: pd.DataFrame, judged: pd.DataFrame, folder: Path) -> list[str]:
-    """Draws the error of solves over evaluations and over seconds, a row a cell, of a few."""
+    """Draws the error of solves over evaluations and over seconds, for a few cells, one per row."""
     cells = [cell for cell in some_cells(judged) if cell in set(curves[CELL])]
     if "solver_error" not in curves or not cells:
         return []
@@ -249,7 +249,7 @@ def heat_map_figure(sweep: Sweep, frame: pd.DataFrame, folder: Path) -> list[str
         fmt=".0f" if percent == 100 else ".2g", annot_kws={"size": 7},
         cbar_kws={"label": f"test {metric}{unit(metric)}"},
         xticklabels=[f"{method} {budget}" for method, budget in solvers],
-        yticklabels=False,  # seaborn would first try them upright, which long ones cannot be
+        yticklabels=False,  # seaborn would try vertical labels first, which can be too long
     )  # fmt: skip
     axes.grid(visible=False)
     axes.set_yticks([row + 0.5 for row in range(len(table))], list(table.index))
@@ -264,7 +264,7 @@ def paths_figure(
 ) -> list[str]:
     """Draws how states move in the plane under the training solver and at the limit.
 
-    A row a cell, of a few; a colour a class; a dot where a path begins and a cross where it ends.
+    A few cells have one row each, and each class has a colour. A path leads from a dot to a cross.
     Source: Ott et al. 2021, Figure 1.
     """
     cells = [cell for cell in some_cells(judged) if cell in found] if len(judged) else []
@@ -285,7 +285,7 @@ def paths_figure(
                 axes.plot(x, y, color=color, linewidth=1, marker=".", markersize=2)
                 axes.plot(x[0], y[0], color=color, marker="o", markersize=4)
                 axes.plot(x[-1], y[-1], color=color, marker="x", markersize=6)
-            axes.set(xscale="symlog", yscale="symlog")  # from tenths of the input to hundreds
+            axes.set(xscale="symlog", yscale="symlog")  # states range from tenths to hundreds
             name = "training solver" if under == "own" else "limit"
             axes.set_title(f"{cell}, {name}", fontsize="medium")
     save(figure, folder / "paths")

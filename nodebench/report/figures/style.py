@@ -17,25 +17,25 @@ ON_LOG_AXES = ("test_error",)
 
 
 def configure() -> None:
-    """Sets matplotlib up, for files and with the same bytes for the same figure."""
+    """Configures matplotlib to write files, with the same bytes for the same figure."""
     mpl.use("agg")
     sns.set_theme(context="paper", style="whitegrid", palette="colorblind", font_scale=1.1)
     mpl.rcParams.update({"svg.hashsalt": "nodebench", "svg.fonttype": "path", "figure.dpi": 150})
 
 
 LONGEST_LINE = 28
-"""Letters in a line of a panel's title."""
+"""Characters per line of a panel's title."""
 
 
 def within_shares(axes: Axes, metric: str) -> None:
-    """Ends an axis of accuracies at 0 and 1, which the intervals of few seeds go beyond."""
+    """Limits an axis of accuracies to 0 and 1, which intervals over few seeds can exceed."""
     if metric.endswith("accuracy"):
         low, high = axes.get_ylim()
         axes.set_ylim(max(low, -0.02), min(high, 1.02))
 
 
 FORMATS = {"svg": "Date", "png": "Software"}
-"""The endings of a figure's files -> the metadata that would differ each time."""
+"""The suffixes of a figure's files -> the metadata that would differ each time."""
 
 
 Color = tuple[float, float, float]
@@ -59,7 +59,7 @@ def hex_colors(names: Iterable[str]) -> dict[str, str]:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Writes a figure as SVG and PNG into one folder; both have the layout that is found once."""
+    """Writes a figure as SVG and PNG into one folder; the layout is computed once for both."""
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.draw_without_rendering()
     figure.set_layout_engine(None)

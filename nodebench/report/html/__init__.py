@@ -1,1 +1,1 @@
-"""The report as one page to work with: tables that sort, charts with axes to choose."""
+"""The report as one interactive page: sortable tables, and charts with selectable axes."""

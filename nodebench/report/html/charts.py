@@ -1,4 +1,4 @@
-"""The charts of report.html: what each may show, and how Vega-Lite draws it."""
+"""The charts of report.html: what each can show, and how Vega-Lite draws it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ POINTS: list[Spec] = [
         "encoding": {"y": Y},
     },
 ]
-"""A point for each row, with its interval where it has one."""
+"""A point for each row, with its interval if it has one."""
 
 MEANS_BY_EPOCH: list[Spec] = [
     {
@@ -78,16 +78,16 @@ CHART = "chart:"
 """The prefix of image addresses that stand for a chart."""
 
 MOST_SHOWN = 12
-"""Series that are switched on at first, where there are more."""
+"""The most series that are switched on initially."""
 
 
 @dataclass(frozen=True)
 class Chart:
-    """A chart: its rows, the axes and series that may be chosen, and its layers.
+    """A chart: its rows, its selectable axes and series, and its layers.
 
-    The first axes and series are those that it shows at first. `single` are the layers for rows of
-    single trials, if it has such; `singles` is where these rows are. `filters` are columns whose
-    values can be switched off as the series can. `joined` are the x axes over which rows of several
+    The first axes and series are selected initially. `single` are the layers for rows of single
+    trials, if the chart has any; `singles` names the table of these rows. `filters` are columns
+    whose values can be switched off like series. `joined` are the x axes over which rows of several
     trials can be averaged. `figures` are the static figures that show the same.
     """
 
@@ -111,7 +111,7 @@ class Chart:
         return bool(self.x and self.y)
 
     def described(self) -> dict[str, object]:
-        """The same for the page."""
+        """The chart as the page's script reads it."""
         return {
             "title": self.title,
             "note": self.note,

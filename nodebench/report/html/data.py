@@ -1,4 +1,4 @@
-"""The data and the charts that report.html holds of a sweep."""
+"""The data and the charts of a sweep in report.html."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ from nodebench.report.html.measures import IN_TIME, AxisChoice, as_columns, axes
 from nodebench.report.markdown import HtmlOnly
 
 MOST_ROWS, MOST_ROWS_A_TRIAL, FEWEST_ROWS_A_TRIAL = 6000, 150, 20
-"""Epochs that are embedded: in all, and of one trial."""
+"""Limits on the embedded epochs: in total, and the most and the fewest of one trial."""
 
 DIGITS_OF_CURVES = 5
 
 INTERVAL = " ±"
-"""After a column's name: half the interval of its mean."""
+"""The suffix of a column with half the interval of a mean."""
 
 COSTS_FIRST = (TIMED_SECONDS, "nfe_forward", "epoch_s")
 """The costs that the chart of configurations offers first."""
 
 
 class Explored:
-    """What the page of a sweep's findings can show, row by row and chart by chart."""
+    """The rows and the charts that the page of a sweep's findings can show."""
 
     def __init__(self, found: Findings):
         self.found = found
@@ -51,7 +51,7 @@ class Explored:
 
     @cached_property
     def charts(self) -> dict[str, Chart]:
-        """Name -> chart, without those that would be empty, or cannot be made."""
+        """Name -> chart, without those that would be empty or cannot be built."""
         found = {}
         for build in (self._costs, self._epochs, self._solvers, self._gradients):
             try:
@@ -64,12 +64,12 @@ class Explored:
         return found
 
     def place(self, name: str) -> list[HtmlOnly]:
-        """Where a chart stands among the sections of the page, if there is something to draw."""
+        """The placeholder of a chart among the page's sections, if there is something to draw."""
         chart = self.charts.get(name)
         return [HtmlOnly(f"![{chart.title}]({CHART}{name})")] if chart else []
 
     def embedded(self) -> dict[str, Any]:
-        """Everything that the page's script reads, as JSON has it."""
+        """Everything that the page's script reads, as values for JSON."""
         frames = {
             "configurations": self._configurations,
             "epochs": self._by_epoch,
@@ -94,14 +94,14 @@ class Explored:
 
     @property
     def _series(self) -> dict[str, str]:
-        """What colours may stand for: the configuration, or one setting."""
+        """Column -> title, for columns that colours can encode, such as the configuration."""
         known = self.found.results
         headings = {p: h for p, h in self.found.sweep.headings.items() if p in known}
         ways = {"way": "gradient", "budget": "budget"} if len(self.found.costs) else {}
         return {CELL: "configuration", **headings, **ways}
 
     def _values(self, name: str) -> list[str]:
-        """The values of a column of trials that have begun, or of gradients."""
+        """The values of a column, over the trials that have begun or over gradients."""
         results, epochs = self.found.results, self.found.epochs
         begun = set(epochs[TRIAL]) if len(epochs) else set()
         has_begun = (results[OUTCOME] != MISSING) | results[TRIAL].isin(begun)
@@ -114,7 +114,7 @@ class Explored:
 
     @cached_property
     def _configurations(self) -> pd.DataFrame:
-        """One row per cell: its settings, and the mean of each measure with half its interval."""
+        """One row per cell: its settings, and each measure's mean and half its interval."""
         results = self.found.results
         done = results[results[OUTCOME] == TrialOutcome.FINISHED]
         settings = [path for path in self.found.sweep.headings if path in results]
@@ -131,7 +131,7 @@ class Explored:
         return pd.DataFrame(rows)
 
     def _first_shown(self) -> list[str]:
-        """The cells that are switched on at first: all, or the best."""
+        """The cells that are switched on initially: all, or the best."""
         frame, headline = self._configurations, self.found.sweep.headline
         cells = self._values(CELL)
         if len(cells) <= charts.MOST_SHOWN or headline not in frame:
@@ -162,11 +162,11 @@ class Explored:
 
     @cached_property
     def _by_epoch(self) -> pd.DataFrame:
-        """Some epochs of each trial: evenly spaced, and those with the headline first of all."""
+        """Some epochs of each trial, evenly spaced; up to half of them have the headline metric."""
         epochs, trials = self.found.epochs, self.found.sweep.trials
         if epochs.empty:
             return epochs
-        if "epoch_s" in epochs:  # as of whatever was trained, and not only evaluated
+        if "epoch_s" in epochs:  # absent if nothing was trained, only evaluated
             epochs = epochs.assign(so_far_s=epochs.groupby(TRIAL)["epoch_s"].cumsum())
         most = min(MOST_ROWS_A_TRIAL, max(FEWEST_ROWS_A_TRIAL, MOST_ROWS // len(trials)))
         parts = [
@@ -197,7 +197,7 @@ class Explored:
 
     @cached_property
     def _curves(self) -> pd.DataFrame:
-        """What trained networks give under other solvers, seeds joined."""
+        """The results of trained networks under other solvers, aggregated over seeds."""
         if self.found.evaluated.empty:
             return pd.DataFrame()
         frame = robustness_curves(self.found.evaluated)
@@ -241,7 +241,7 @@ class Explored:
 
 
 def _thinned(rows: pd.DataFrame, most: int, headline: str) -> pd.DataFrame:
-    """At most so many rows of a trial, the last among them."""
+    """At most `most` rows of a trial, including the last."""
     if len(rows) <= most:
         return rows
     measured = rows.index[rows[headline].notna()] if headline in rows else rows.index[:0]
@@ -250,19 +250,19 @@ def _thinned(rows: pd.DataFrame, most: int, headline: str) -> pd.DataFrame:
 
 
 def _spread(index: pd.Index[int], most: int) -> pd.Index[int]:
-    """So many of an index, evenly spaced from the first to the last."""
+    """At most `most` entries of an index, evenly spaced from the first to the last."""
     places = np.unique(np.linspace(0, len(index) - 1, min(most, len(index))).astype(int))
     return index[places] if len(index) else index
 
 
 def _first(measures: list[AxisChoice], names: list[str]) -> list[AxisChoice]:
-    """The axes with those of these names first."""
+    """The axes, with those in `names` first."""
     ahead = [each for each in measures if each.field in names]
     return [*ahead, *(each for each in measures if each.field not in names)]
 
 
 def _text(value: object) -> str:
-    """A value as the page's script has it for a series: 2.0 as 2."""
+    """A value of a series as the page's script writes it: 2.0 as 2."""
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     return str(value)

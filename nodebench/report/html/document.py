@@ -1,4 +1,4 @@
-"""A report as one HTML file that contains its figures, its data and what it needs to draw them."""
+"""A report as one HTML file that contains its figures, its data and the code that draws them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from nodebench.report.html.measures import as_json
 from nodebench.report.markdown import joined
 
 LONG = 40
-"""Characters of a table's cell from which on it may break into lines."""
+"""The most characters in a table's cell that are kept on one line."""
 
 NOTHING_ELSEWHERE = (
     "default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
@@ -34,7 +34,7 @@ NOTHING_ELSEWHERE = (
 
 
 def write_page(sections: Iterable[str], folder: Path, explored: Explored) -> list[str]:
-    """Writes `report.html`, without the charts that cannot be made; returns why they cannot."""
+    """Writes `report.html`, without charts that cannot be built; returns their problems."""
     problems: list[str] = []
     try:
         embedded: dict[str, str] = {"report-data": as_json(explored.embedded())}
@@ -52,10 +52,10 @@ def write_page(sections: Iterable[str], folder: Path, explored: Explored) -> lis
 def html_page(
     markdown: str, folder: Path, embedded: Mapping[str, str], folded: Sequence[str] = ()
 ) -> str:
-    """The page of a Markdown text whose figures and files lie in a folder.
+    """The HTML page of a Markdown text whose figures and files are in a folder.
 
-    An image `chart:NAME` is the place of a chart. `embedded` are texts for the page's scripts, by
-    the ids of their elements. Figures whose names begin like one of `folded` can be folded.
+    An image `chart:NAME` is the placeholder of a chart. `embedded` maps the ids of elements to
+    texts for the page's scripts. Figures whose names begin with one of `folded` are collapsible.
     """
     parser = MarkdownIt("commonmark", {"html": False}).enable("table")
     tokens = parser.parse(markdown)
@@ -79,12 +79,12 @@ def html_page(
 
 
 def packed(text: str) -> str:
-    """A text as an element of the page has it: compressed, in letters; the same bytes each time."""
+    """A text compressed and in base64, for an element of the page; the same bytes each time."""
     return base64.b64encode(gzip.compress(text.encode(), 9, mtime=0)).decode()
 
 
 def unpacked(content: str) -> str:
-    """The text of such an element."""
+    """The text of an element whose content `packed` made."""
     return gzip.decompress(base64.b64decode(content)).decode()
 
 
@@ -103,12 +103,12 @@ def _asset(name: str) -> str:
 
 
 def _place(found: re.Match[str]) -> str:
-    """Where a chart is drawn, if scripts run."""
+    """The element in which a chart is drawn, if scripts run."""
     return f'<figure class="chart" data-chart="{found[1]}" aria-label="{found[2]}" hidden></figure>'
 
 
 def _name_headings(tokens: Sequence[Token]) -> None:
-    """Gives headings the ids that GitHub gives them, to which the page's links lead."""
+    """Gives headings the same ids as GitHub does; the page's links use them."""
     for heading, content in pairwise(tokens):
         if heading.type == "heading_open":
             words = re.sub(r"[^\w\- ]", "", content.content.lower()).strip()
@@ -116,7 +116,7 @@ def _name_headings(tokens: Sequence[Token]) -> None:
 
 
 def _fold(tokens: Sequence[Token], stems: Sequence[str]) -> None:
-    """Makes static figures that a chart stands for foldable; they are open until it is drawn."""
+    """Makes static figures collapsible if a chart replaces them; they stay open until it does."""
     for opening, content, closing in zip(tokens, tokens[1:], tokens[2:], strict=False):
         images = content.children or []
         if opening.type == "paragraph_open" and len(images) == 1 and images[0].type == "image":
@@ -137,14 +137,14 @@ def _all(tokens: Sequence[Token]) -> Iterator[Token]:
 
 
 def _embed(token: Token, folder: Path) -> None:
-    """Puts the file that an image or a link names into it."""
+    """Embeds the file that an image or a link names."""
     name = {"image": "src", "link_open": "href"}.get(token.type)
     target = str(token.attrs.get(name, "")) if name else ""
     path = folder / target
     if not target or "://" in target or target.startswith(CHART) or not path.is_file():
         return
     if not path.resolve().is_relative_to(folder.resolve()):
-        return  # a text from elsewhere could name any file of this machine
+        return  # a text from elsewhere could name any file on this machine
     picture = (
         smallest(path)
         if token.type == "image"
@@ -160,7 +160,7 @@ def _embed(token: Token, folder: Path) -> None:
 
 
 def _loosen(tokens: Sequence[Token]) -> None:
-    """Lets long texts in tables break into lines; numbers stay whole."""
+    """Lets long texts in tables wrap; numbers stay on one line."""
     for cell, content in pairwise(tokens):
         if cell.type == "td_open" and len(content.content) > LONG:
             cell.attrs["class"] = "long"

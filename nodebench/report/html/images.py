@@ -9,15 +9,15 @@ from pathlib import Path
 from PIL import Image
 
 DOTS_A_PIXEL = 150 / 96
-"""Of a PNG, in pixels of a page, at which it is as large as its SVG."""
+"""Dots of a PNG per pixel of the page, at which the PNG is as large as its SVG."""
 
 COLORS = 256
-"""Of a picture; those of a figure are then off by some levels of 255 at most."""
+"""Colours in a picture's palette, which shifts the colours of a figure by a few levels of 255."""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure's MIME type and bytes, and its width on the page if these do not say it."""
+    """A figure's MIME type and bytes, and its width on the page if the bytes do not define it."""
 
     kind: str
     content: bytes
@@ -27,7 +27,7 @@ class Picture:
 def smallest(figure: Path) -> Picture:
     """A figure as its SVG, or as lossless WebP from the PNG next to it.
 
-    An SVG with thousands of points, as of curves over all epochs, is larger than its picture.
+    An SVG with thousands of points, such as curves over all epochs, is larger than its picture.
     """
     drawn = Picture("image/svg+xml", figure.read_bytes())
     picture = figure.with_suffix(".png")

@@ -25,11 +25,11 @@ sys.stdout.buffer.write(vl_convert.javascript_bundle(vl_version={VEGA_LITE!r}).e
 def drawing_library() -> str:
     """Vega, Vega-Lite and Vega-Embed as one script, which defines `vegaEmbed`.
 
-    A process of its own makes it: vl-convert runs V8, which ends its process where the address
-    space is limited. That takes two seconds, so the script is kept in the user's cache.
+    A separate process builds it: vl-convert runs V8, which ends its process if the address space
+    is limited. That takes two seconds, so the script is kept in the user's cache.
 
     Raises:
-        RuntimeError: if it cannot be made.
+        RuntimeError: if it cannot be built.
     """
     version = importlib.metadata.version("vl-convert-python")
     kept = _cache_folder() / f"vega-lite-{VEGA_LITE}-of-vl-convert-{version}.js"
@@ -39,13 +39,13 @@ def drawing_library() -> str:
     if done.returncode != 0:
         raise RuntimeError(f"vl-convert {version} gave no bundle (status {done.returncode})")
     library = done.stdout.decode()
-    with suppress(OSError):  # no home, or a full disk: it is made again the next time
+    with suppress(OSError):  # no home, or a full disk: it is built again the next time
         write(kept, library)
     return library
 
 
 def _cache_folder() -> Path:
-    """Where this user's programs keep what they can make again."""
+    """The folder of nodebench in the user's cache."""
     named = os.environ.get("XDG_CACHE_HOME", "").strip()
-    home = os.environ.get("HOME", "").strip() or os.devnull  # of which no folder can be made
+    home = os.environ.get("HOME", "").strip() or os.devnull  # in which no folder can be created
     return (Path(named) if named else Path(home) / ".cache") / "nodebench"

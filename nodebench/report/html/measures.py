@@ -1,4 +1,4 @@
-"""What can be put on the axes of a chart: measures and settings, with their titles and formats."""
+"""The choices for the axes of a chart: measures and settings, with their titles and formats."""
 
 from __future__ import annotations
 
@@ -48,24 +48,24 @@ AXIS_TITLES: Mapping[str, str] = {
     "iteration": "iteration",
     "seed": "seed",
 }
-"""Column -> its title on an axis, in the order in which axes are offered. Others follow these."""
+"""Column -> its title on an axis, in the order in which axes are offered. Other columns follow."""
 
 IN_TIME = ("epoch", "iteration", "so_far_s")
-"""Columns by which a training goes on, whose axes are linear."""
+"""Columns that measure the progress of training; their axes are linear."""
 
 NOT_MEASURED = frozenset(
     {"started", "finished", "environments", "threads", "packed", "chance", "time", "at_step_limit"}
 )
-"""Columns of numbers that nobody compares."""
+"""Columns of numbers that are not worth comparing."""
 
 JUDGED = ("own", "limit", "drop")
-"""Numbers of verdicts that are in the unit of the headline."""
+"""Numbers of verdicts that are in the unit of the headline metric."""
 
 LARGE = 1e5
-"""From here on, numbers on an axis are written as 120k."""
+"""If an axis reaches beyond this, its numbers are abbreviated, such as 120k."""
 
 SEVERAL_TIMES = 20
-"""An axis whose values span more than this factor is logarithmic at first."""
+"""An axis whose values span more than this factor is logarithmic initially."""
 
 
 @dataclass(frozen=True)
@@ -76,25 +76,25 @@ class AxisChoice:
     title: str
     is_number: bool
     format: str
-    """In d3's notation, or nothing for its own choice; tooltips have more digits."""
+    """In d3's notation; empty for d3's own choice. Tooltips have more digits."""
 
     is_share: bool = False
-    """Whether it lies between 0 and 1, as an accuracy."""
+    """Whether it lies between 0 and 1, like an accuracy."""
 
     is_log: bool = False
-    """Whether its axis is logarithmic at first."""
+    """Whether its axis is logarithmic initially."""
 
     def described(self) -> dict[str, object]:
-        """The same for the page."""
+        """The axis as the page's script reads it."""
         return asdict(self)
 
 
 def axes(
     frame: pd.DataFrame, sweep: Sweep, names: Iterable[str] | None = None, always: str = ""
 ) -> list[AxisChoice]:
-    """The columns of a frame that can be an axis: those given, else all measures and settings.
+    """The columns of a frame that can be an axis: `names`, or all measures and settings.
 
-    A column of one value is left out, unless it is the one that is `always` offered.
+    A column with only one value is left out, unless it is the one that is `always` offered.
     """
     settings = {path: heading for path, heading in sweep.headings.items() if path in frame}
     if names is None:
@@ -126,7 +126,7 @@ def _axis(values: pd.Series[float], title: str, sweep: Sweep) -> AxisChoice:
 
 
 def _is_number(values: pd.Series[float]) -> bool:
-    """Whether a column has numbers alone: as such, or among settings that some trials lack."""
+    """Whether a column has only numbers, apart from missing values."""
     known = values.dropna()
     if known.empty or is_bool_dtype(known):
         return False
@@ -136,7 +136,7 @@ def _is_number(values: pd.Series[float]) -> bool:
 
 
 def as_columns(frame: pd.DataFrame, digits: int | None = None) -> dict[str, list[object]]:
-    """Column -> values, as JSON has them: null for what is missing, text for what is infinite."""
+    """Column -> values for JSON: None for a missing value, text for an infinite one."""
     return {str(name): [_plain(v, digits) for v in frame[name].tolist()] for name in frame}
 
 
@@ -152,5 +152,5 @@ def _plain(value: object, digits: int | None) -> object:
 
 
 def as_json(value: object) -> str:
-    """JSON without a space to spare."""
+    """JSON without whitespace."""
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)

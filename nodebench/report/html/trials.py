@@ -1,4 +1,4 @@
-"""The table of single trials, which report.html has and the Markdown page leaves to results.csv."""
+"""The table of single trials in report.html; the Markdown page leaves them to results.csv."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from nodebench.sweep import Sweep
 
 
 def trials_table(sweep: Sweep, results: pd.DataFrame) -> pd.DataFrame:
-    """One row per trial, as text: id, what varies, seed, ending, and its main numbers."""
+    """One row per trial, as text: id, varying settings, seed, outcome, and main numbers."""
     settings = {p: h for p, h in sweep.headings.items() if p in results}
     if not 0 < len(settings) <= MOST_SETTINGS:
         settings = {CELL: CONFIGURATION}
@@ -48,6 +48,6 @@ def _numbers(metric: str, headline: str, row: Mapping[Any, Any]) -> dict[str, st
 
 
 def _known(row: Mapping[Any, Any], name: str) -> float:
-    """A number of a row; nan where it has none."""
+    """A number of a row; nan if the row has none."""
     value = row.get(name)
     return math.nan if value is None else float(value)
