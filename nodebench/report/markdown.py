@@ -20,11 +20,11 @@ def joined(sections: Iterable[str]) -> str:
 def markdown_table(table: pd.DataFrame) -> str:
     """A table of texts in Markdown, with columns of numbers aligned right."""
     sides = ["right" if _is_numeric(table[column]) else "left" for column in table]
-    text: str = table.map(one_line).to_markdown(index=False, disable_numparse=True, colalign=sides)
+    text: str = table.map(escaped).to_markdown(index=False, disable_numparse=True, colalign=sides)
     return text
 
 
-def one_line(text: str) -> str:
+def escaped(text: str) -> str:
     """A text that can stand in a cell: a failure's reason may contain what would end it."""
     return " ".join(text.split()).replace("|", "\\|")
 

@@ -28,7 +28,7 @@ from nodebench.report.analysis.published import (
     why_not_comparable,
 )
 from nodebench.report.analysis.sizes import caveat
-from nodebench.report.markdown import one_line
+from nodebench.report.markdown import escaped
 from nodebench.sweep import Sweep
 from nodebench.sweep.compose import sizes_of
 from nodebench.sweep.file import Claim, SizeName
@@ -259,5 +259,5 @@ def _counted(name: str, lines: Sequence[Line]) -> dict[str, str]:
 
 def _markdown(table: pd.DataFrame) -> str:
     """A table in Markdown without padding, since one long cell would widen every line."""
-    rows = [["---"] * len(table.columns), *table.map(one_line).values.tolist()]
+    rows = [["---"] * len(table.columns), *table.map(escaped).values.tolist()]
     return "\n".join(f"| {' | '.join(row)} |" for row in (list(table.columns), *rows))
