@@ -14,9 +14,10 @@ NodebenchError
     ├── StepUnderflow      an adaptive solver's step fell below the resolution of time
     ├── RandomField        an ODE's f gives two values for one input
     ├── EvaluationLimit    a solve needed more evaluations than `limits.nfe`
-    ├── DeadlineExceeded   the trial took longer than `limits.minutes`
-    ├── OutOfMemory        the device ran out of memory
-    └── Stopped            a search stopped the trial early
+    └── DeadlineExceeded   the trial took longer than `limits.minutes`
+
+Running out of memory, a search that stops a trial and an error of the code are outcomes without
+an exception of their own.
 """
 
 from __future__ import annotations
@@ -144,18 +145,6 @@ class DeadlineExceeded(TrialFailure):
     """A trial took longer than `limits.minutes`."""
 
     outcome = TrialOutcome.DEADLINE
-
-
-class OutOfMemory(TrialFailure):
-    """The device did not have enough memory for the trial."""
-
-    outcome = TrialOutcome.OUT_OF_MEMORY
-
-
-class Stopped(TrialFailure):
-    """A search ended the trial early, since other trials were better."""
-
-    outcome = TrialOutcome.STOPPED
 
 
 def shown(value: object) -> str:

@@ -15,7 +15,7 @@ from nodebench.errors import DeadlineExceeded, EvaluationLimit, TrialFailure
 from nodebench.ode.adaptive.counts import StepCounts, total
 from nodebench.ode.adaptive.independence import require_independent
 from nodebench.ode.deterministic import require_deterministic
-from nodebench.ode.field import Counted, Memory
+from nodebench.ode.field import Counted, ExactForm, Memory
 from nodebench.ode.gradients.odeint import odeint
 from nodebench.ode.regularizers.augmented import Augmented
 from nodebench.ode.regularizers.regularization import Regularization
@@ -103,9 +103,9 @@ class ODEBlock(nn.Module):
         return odeint(counted, y0, times, self.solver, self.gradient)
 
     @property
-    def exact_forms(self) -> dict[Solver, str]:
+    def exact_forms(self) -> dict[Solver, ExactForm]:
         """Whether the gradient `exact` uses backprop or recomputation, by solver."""
-        return self.memory.of("exact")
+        return self.memory.exact_forms
 
     def _count(self, evaluations: int) -> None:
         self.evaluations += evaluations

@@ -1,4 +1,7 @@
-"""Embedded Runge-Kutta methods: a step, and an estimate of its error from the same evaluations."""
+"""Steps of embedded Runge-Kutta methods, for gradients that repeat the accepted ones.
+
+`adaptive/` chooses the steps and estimates their errors.
+"""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Literal, Protocol
 
 from torch import Tensor, nn
 from torch.nn.modules import module as global_hooks
@@ -16,6 +16,9 @@ from nodebench.ode.fixed import State
 from nodebench.ode.tableau import Tableau
 from nodebench.ode.taylor.series import Series
 from nodebench.spec.solver import Solver
+
+ExactForm = Literal["backprop", "recompute"]
+"""The two forms of the gradient `exact`."""
 
 Norm = Callable[[State], Tensor]
 """(a state, or errors of the same form) -> a scalar tensor."""
@@ -58,17 +61,14 @@ class WholeSolve(Protocol):
 
 @dataclass
 class Memory:
-    """The bytes that gradient methods may use, and what they keep from one solve to the next.
+    """The bytes that gradient methods may use, and what they remember from one solve to the next.
 
-    Checkpoints do not store it: everything kept must be reproducible from the solves.
+    Checkpoints do not store it: everything in it must follow from the solves.
     """
 
     bytes: float = math.inf
-    kept: dict[str, dict[Any, Any]] = field(default_factory=dict)
-
-    def of(self, gradient: str) -> dict[Any, Any]:
-        """What the named gradient method keeps."""
-        return self.kept.setdefault(gradient, {})
+    exact_forms: dict[Solver, ExactForm] = field(default_factory=dict)
+    """Solver -> the form that the gradient `exact` chose at its first solve."""
 
 
 class Counted:

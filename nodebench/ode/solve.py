@@ -17,7 +17,7 @@ from torch import Tensor
 from nodebench.errors import Diverged, NotConverged, StepUnderflow
 from nodebench.ode.adaptive.controlled import controlled
 from nodebench.ode.adaptive.counts import StepCounts
-from nodebench.ode.field import Norm, ignored
+from nodebench.ode.field import Norm, OverStates
 from nodebench.ode.fixed import Grid, RightHandSide, State, integrate
 from nodebench.ode.steppers import stepper_of
 from nodebench.spec.solver import Solver
@@ -75,8 +75,8 @@ def _dense_output(
         options["norm"] = norm
     watched = _Watched(f, is_backwards=times[-1] < times[0])
     states = _torchdiffeq(watched, y0, times, solver, options)
-    on_counts = getattr(f, "on_counts", ignored)
-    on_counts(StepCounts(watched.accepted, watched.tried - watched.accepted))
+    if isinstance(f, OverStates):
+        f.on_counts(StepCounts(watched.accepted, watched.tried - watched.accepted))
     return states
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from nodebench.ode.adaptive.counts import StepCounts
-from nodebench.ode.field import ignored
+from nodebench.ode.field import OverStates, ignored
 
 
 @dataclass(frozen=True)
@@ -57,11 +57,12 @@ LOGISTIC = Problem(
 PROBLEMS = (DECAY, ROTATION, TIME_DEPENDENT, LOGISTIC)
 
 
-class Counted:
+class Counted(OverStates):
     """A right-hand side that counts its calls."""
 
     def __init__(self, f: Callable[[float | Tensor, Tensor], Tensor]) -> None:
         self.f, self.calls = f, 0
+        self.takes_rows = False
         self.on_counts: Callable[[StepCounts], None] = ignored
 
     def __call__(self, t: float | Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

@@ -25,7 +25,7 @@ from nodebench.ode.adaptive.counts import StepCounts
 from nodebench.ode.adaptive.extent import EachSample, Extent, WholeBatch
 from nodebench.ode.adaptive.step_size import Controller, first_size
 from nodebench.ode.adaptive.tensor_steps import TensorSteps
-from nodebench.ode.field import Norm, ignored
+from nodebench.ode.field import Norm, OverStates, ignored
 from nodebench.ode.fixed import RightHandSide, State
 from nodebench.ode.tableau import EMBEDDED
 from nodebench.spec.solver import Solver
@@ -45,7 +45,7 @@ def controlled(
 ) -> list[State]:
     """The solution at each of `times`, where steps end exactly; see `ControlledSolve`.
 
-    If f has `on_counts`, it is called with the step counts.
+    The `on_counts` of f is called with the step counts.
 
     Raises:
         StepUnderflow: the error control asked for steps below the resolution of time.
@@ -57,8 +57,8 @@ def controlled(
     for end in times[1:]:
         at = solve.reach(end, at)
         states.append(at.y)
-    on_counts = getattr(f, "on_counts", ignored)
-    on_counts(solve.counts())
+    if isinstance(f, OverStates):
+        f.on_counts(solve.counts())
     return states
 
 
@@ -119,7 +119,7 @@ class ControlledSolve:
         self.controller = Controller(solver.step_control, solver.order)
         self.accepted, self.tried = torch.zeros(()), torch.zeros(())
         self._is_finite = True  # whether the last rejected step was finite
-        self._takes_rows = solver.by_sample and getattr(f, "takes_rows", False)
+        self._takes_rows = solver.by_sample and isinstance(f, OverStates) and f.takes_rows
 
     def start(self, y: State) -> _At:
         """The start of a solve, with the first slope and the size of the first step."""
@@ -137,17 +137,26 @@ class ControlledSolve:
             if count == there.numel():
                 return at
             if not (count and self._takes_rows):
-                at, accepted = self._step(end, at, None)
+                after, accepted, signed = self._step(end, at)
+                if signed is not None:
+                    self._on_accept(at.t, signed, at.y, at.slope)
                 self.accepted, self.tried = self.accepted + accepted, self.tried + ~there
+                at = after
                 continue
             rows = (~there).nonzero().squeeze(1)
-            moved, accepted = self._step(end, at.of(rows), (at, rows))
+            after, accepted, signed = self._step(end, at.of(rows))
+            if signed is not None:  # the others wait, with steps of size 0
+                steps = torch.zeros_like(at.h).index_copy(0, rows, signed)
+                self._on_accept(at.t, steps, at.y, at.slope)
             self.accepted = self.accepted.index_add(0, rows, accepted.long())
             self.tried = self.tried.index_add(0, rows, torch.ones_like(rows))
-            at = at.with_rows(rows, moved)
+            at = at.with_rows(rows, after)
 
-    def _step(self, end: float, at: _At, whole: tuple[_At, Tensor] | None) -> tuple[_At, Tensor]:
-        """Takes one step, and returns where it was accepted; `at` may be a subset of `whole`."""
+    def _step(self, end: float, at: _At) -> tuple[_At, Tensor, Tensor | None]:
+        """Tries one step: the point after it, which samples accepted it, and the signed steps.
+
+        The signed steps are 0 for samples that rejected it; None if all did.
+        """
         left = (end - at.t).abs()
         h = torch.minimum(at.h, left)  # 0 for samples that have arrived
         after, slopes = self.steps.tried(self.f, at.t, self.sign * h, at.y, at.slope)
@@ -166,18 +175,17 @@ class ControlledSolve:
             error=self.controller.remembered(error, at.error, accepted),
         )
         if not any_accepted:
-            return sized, accepted
+            return sized, accepted, None
         signed = torch.where(accepted, self.sign * h, 0.0)
         if torch.is_grad_enabled() and not is_finite:  # NaN times a gradient of 0 is not 0
             after, slopes = self.steps.tried(self.f, at.t, signed, at.y, at.slope)
-        self._note(at, signed, whole)
         moved = replace(
             sized,
             t=torch.where(accepted, torch.where(at.h < left, at.t + signed, end), at.t),
             y=after if all_accepted else self.steps.chosen(accepted, after, at.y),
             slope=slopes[-1] if all_accepted else self.steps.chosen(accepted, slopes[-1], at.slope),
         )
-        return moved, accepted
+        return moved, accepted, signed
 
     @torch.no_grad()
     def _error(self, h: Tensor, before: State, after: State, slopes: Sequence[State]) -> Tensor:
@@ -189,15 +197,6 @@ class ControlledSolve:
             for e, x, y in zip(errors, before, after, strict=True)
         )
         return torch.where(h > 0, self.extent.size(shares).double(), 0.0)
-
-    def _note(self, at: _At, signed: Tensor, whole: tuple[_At, Tensor] | None) -> None:
-        """Reports a step to `on_accept`, with size 0 for samples that are waiting."""
-        if whole is None:
-            self._on_accept(at.t, signed, at.y, at.slope)
-            return
-        of_all, rows = whole
-        steps = torch.zeros_like(of_all.h).index_copy(0, rows, signed)
-        self._on_accept(of_all.t, steps, of_all.y, of_all.slope)
 
     def counts(self) -> StepCounts:
         """The step counts of the solve so far."""

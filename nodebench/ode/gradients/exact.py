@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from nodebench.ode.field import Counted, slope
+from nodebench.ode.field import Counted, ExactForm, slope
 from nodebench.ode.gradients.backprop import backprop
 from nodebench.ode.gradients.buffers import buffers_kept, settled_weights
 from nodebench.ode.gradients.recompute import recompute
@@ -31,7 +31,7 @@ def exact(
     f: Counted, y0: Tensor, times: Sequence[float], solver: Solver, _gradient: Gradient
 ) -> list[Tensor]:
     """The states at `times`, by the form chosen at the first solve with this solver."""
-    forms = f.memory.of("exact")
+    forms = f.memory.exact_forms
     if solver not in forms:
         forms[solver] = exact_form(f.module, y0, times, solver, f.memory.bytes)
     method = backprop if forms[solver] == "backprop" else recompute
@@ -40,13 +40,13 @@ def exact(
 
 def exact_form(
     f: nn.Module, y0: Tensor, times: Sequence[float], solver: Solver, memory_bytes: float
-) -> str:
+) -> ExactForm:
     """`backprop` if its graph fits into `MEMORY_SHARE` of the given bytes, else `recompute`."""
     kept = kept_bytes(f, y0, times[0]) * _evaluations(solver, times)
     return "backprop" if kept <= MEMORY_SHARE * memory_bytes else "recompute"
 
 
-def exact_gradient(form: str, solver: Solver) -> Gradient:
+def exact_gradient(form: ExactForm, solver: Solver) -> Gradient:
     """The settings of a form; recomputation uses segments if the steps are known in advance."""
     is_cut = form == "recompute" and solver.facts.kind == "fixed" and not solver.is_reversible
     return Gradient(name=form, segments="auto" if is_cut else None)

@@ -38,21 +38,23 @@ def symplectic(
 def _by_stage(solve: BackwardSolve, step: RecordedStep, by: Carry) -> Carry:
     tableau, (y, *given) = _tableau(solve), step.before
     stages = _stages(solve, step, y, given)
-    a, *by_last = by  # and the gradient of the last slope, which embedded methods carry
+    by_y, *by_carried = by
+    last = len(tableau.b) - 1  # whose slope embedded methods carry to the next step
     by_stage: dict[int, State] = {}
     by_first: Carry = ()
     for i in reversed(range(len(tableau.b))):
         later = [(tableau.a[j][i], g) for j, g in by_stage.items()]
-        weights, gradients = zip((tableau.b[i], a), *later, strict=True)
-        if not (any(weights) or by_last):
+        weights, gradients = zip((tableau.b[i], by_y), *later, strict=True)
+        is_carried = i == last and bool(by_carried)
+        if not (any(weights) or is_carried):
             continue
-        start = by_last.pop() if by_last else tuple(map(torch.zeros_like, a))
+        start = by_carried[0] if is_carried else tuple(map(torch.zeros_like, by_y))
         by_slope = moved(start, step.h, weights, gradients)
         if i < len(given):
             by_first = (by_slope,)
         else:
             by_stage[i] = _pulled(solve, stages[i - len(given)], by_slope)
-    return moved(a, 1.0, [1.0] * len(by_stage), list(by_stage.values())), *by_first
+    return moved(by_y, 1.0, [1.0] * len(by_stage), list(by_stage.values())), *by_first
 
 
 class _Stage(NamedTuple):
