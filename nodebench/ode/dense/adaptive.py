@@ -16,8 +16,15 @@ from torch import Tensor
 from nodebench.ode.adaptive.controlled import failure
 from nodebench.ode.adaptive.counts import StepCounts
 from nodebench.ode.dense.activation_kernels import BLOCK
-from nodebench.ode.dense.adaptive_kernels import first_step, try_steps
-from nodebench.ode.dense.parts import Floats, Layers, Way
+from nodebench.ode.dense.adaptive_kernels import (
+    REJECTED,
+    REMEMBERED,
+    SIZE,
+    TIME,
+    first_step,
+    try_steps,
+)
+from nodebench.ode.dense.parts import ErrorControl, Floats, Layers
 from nodebench.ode.dense.solve import Taken, columns_of, empty, scheme_of
 from nodebench.ode.dense.solve_kernels import of_seed
 from nodebench.ode.field import Counted
@@ -42,10 +49,11 @@ class ControlledSteps:
         integral, proportional, _ = CONTROLLERS[control.controller]
         rtol, atol = map(float, solver.tolerances)
         batch, dim = y0.shape
-        self._way = Way(
-            1.0 if times[-1] > times[0] else -1.0, batch, dim, rtol, atol,
-            integral, proportional, float(solver.order),
-            control.safety, control.min_factor, control.max_factor,
+        self._control = ErrorControl(
+            sign=1.0 if times[-1] > times[0] else -1.0, batch=batch, dim=dim,
+            rtol=rtol, atol=atol, integral=integral, proportional=proportional,
+            order=float(solver.order), safety=control.safety,
+            least=control.min_factor, most=control.max_factor,
         )  # fmt: skip
 
     def take(self, y: Floats, network: Layers, *, keeps: bool) -> Taken:
@@ -58,14 +66,14 @@ class ControlledSteps:
         """
         network = of_seed(network, 0)
         at = (y[0].copy(), np.empty_like(y[0]))  # the state and slope, updated by each step
-        size = first_step(self._way, at, network)
+        size = first_step(self._control, at, network)
         self._f.on_evaluations(2)
-        # The time, the next step size, the remembered error, the error of the last rejected step.
-        clock = np.array([self._times[0], size, 1.0, 0.0])
+        clock = np.zeros(4)
+        clock[[TIME, SIZE, REMEMBERED, REJECTED]] = self._times[0], size, 1.0, 0.0
         sizes, outputs, kept, states = list[Floats](), list[int](), list[Tensor](), list[Floats]()
         rejected = 0
         for number, end in enumerate(self._times[1:]):
-            while clock[0] != end:
+            while clock[TIME] != end:
                 layers = self._layers(y, network, keeps=keeps)
                 taken, tried = self._try(clock, end, at, layers.numpy(), network)
                 rejected += tried - len(taken)
@@ -90,9 +98,9 @@ class ControlledSteps:
         """The sizes of the accepted steps, and the number of steps tried."""
         sizes, scheme = np.zeros(CHUNK), scheme_of(self.tableau)
         accepted, tried, is_stuck = try_steps(
-            clock, end, self._way, at, layers[0], sizes, network, scheme
+            clock, end, self._control, at, layers[0], sizes, network, scheme
         )
         self._f.on_evaluations(tried * (len(self.tableau.b) - 1))
         if is_stuck:
-            raise failure(torch.tensor(clock[1]), is_finite=math.isfinite(clock[3]))
+            raise failure(torch.tensor(clock[SIZE]), is_finite=math.isfinite(clock[REJECTED]))
         return sizes[:accepted], tried

@@ -61,7 +61,7 @@ class LossGradients(NamedTuple):
     biases: Floats
 
 
-class Way(NamedTuple):
+class ErrorControl(NamedTuple):
     """The settings of an adaptive solve: tolerances, and a controller's exponents and bounds."""
 
     sign: float
