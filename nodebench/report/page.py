@@ -20,7 +20,7 @@ from nodebench.report.analysis.findings import Findings
 from nodebench.report.analysis.formatting import margin_text
 from nodebench.report.analysis.gradients import memory_by_steps
 from nodebench.report.answer import AnswerLine, answer, listed
-from nodebench.report.figures.drawing import Figures
+from nodebench.report.figures.drawing import Figures, draw_all
 from nodebench.report.folder import shown_figures
 from nodebench.report.html.data import Explored
 from nodebench.report.html.document import write_page
@@ -76,7 +76,7 @@ def write_report_folder(sweep: Sweep, store: Store, folder: Path) -> Report:
     write(folder / "sweep.yaml", sweep.text)
     page = folder / "README.md"
     shown_before = shown_figures(page)
-    figures, explored = Figures(found, store, folder / "figures"), Explored(found)
+    figures, explored = draw_all(found, store, folder / "figures"), Explored(found)
     lines = answer(found)
     sections = _sections(found, figures, explored, lines)
     undrawn = [*figures.problems, *write_page(sections, folder, explored)]
@@ -90,9 +90,7 @@ def draw_figures(
     sweep: Sweep, store: Store, folder: Path, on_problem: Callable[[str], None]
 ) -> dict[str, Path]:
     """Draws only the report's figures; returns name -> SVG."""
-    found = Findings(sweep, store)
-    figures = Figures(found, store, folder)
-    _sections(found, figures, Explored(found), ())
+    figures = draw_all(Findings(sweep, store), store, folder)
     for problem in figures.problems:
         on_problem(problem)
     return {name: folder / f"{name}.svg" for name in figures.names}
@@ -114,7 +112,7 @@ def _sections(
         *explored.place("costs"),
         *_frontier_section(found, figures),
         *map(HtmlOnly, section("Trials", notes.TRIALS_TABLE, trials_table(sweep, results))),
-        *_images("Learned trajectories", figures.trajectories(), notes.TRAJECTORIES),
+        *_images("Learned trajectories", figures.trajectories, notes.TRAJECTORIES),
         *section("Not finished", "", tables.failures(sweep, results)),
         *section("Details", "", table.details),
         *_baseline_section(found),
@@ -128,7 +126,7 @@ def _sections(
         *_verdicts_section(sweep, found.judged, found.evaluated),
         *_robustness_section(found, figures, explored),
         *_curve_sections(figures, explored),
-        *_images("The solver over training", figures.adaptation(), notes.ADAPTATION),
+        *_images("The solver over training", figures.adaptation, notes.ADAPTATION),
         *_gradients_section(found, figures, explored),
         *_memory_section(sweep, found, figures),
         *_steps_section(results),
@@ -158,11 +156,11 @@ def _frontier_section(found: Findings, figures: Figures) -> list[str]:
     text = notes.FRONTIER
     if found.timed.empty:
         text += f" {notes.FRONTIER_AS_TRAINED}"
-    return _images("", figures.frontier(), text)
+    return _images("", figures.frontier, text)
 
 
 def _not_drawn(problems: Sequence[str]) -> list[str]:
-    """The figures that could not be drawn, and why; call it after drawing all of them."""
+    """The figures that could not be drawn, and why."""
     lines = [f"- {' '.join(problem.split())}" for problem in problems]
     return ["\n".join(["## Figures that failed\n", *lines])] if lines else []
 
@@ -241,7 +239,7 @@ def _notes(found: Findings, table: ResultTables, folder: Path) -> str:
 def _curve_sections(figures: Figures, explored: Explored) -> list[str]:
     """A section for each metric; the first also has the chart of all metrics."""
     sections: list[str] = []
-    for name, (caption, note) in figures.curves().items():
+    for name, (caption, note) in figures.curves.items():
         title = f"{caption} by epoch"
         chart = [] if sections else explored.place("epochs")
         image = f"![{title}](figures/{name}.svg)\n\n{note}"
@@ -262,7 +260,7 @@ def _verdicts_section(sweep: Sweep, judged: pd.DataFrame, evaluated: pd.DataFram
 
 
 def _robustness_section(found: Findings, figures: Figures, explored: Explored) -> list[str]:
-    sections = _images("Trajectories in the plane", figures.paths(), notes.PATHS_FIGURE)
+    sections = _images("Trajectories in the plane", figures.paths, notes.PATHS_FIGURE)
     if found.evaluated.empty:
         return sections
     table = solver_tables.robustness_table(found.evaluated)
@@ -270,7 +268,7 @@ def _robustness_section(found: Findings, figures: Figures, explored: Explored) -
     if any(str(name).startswith("h × ") for name in table):
         text += f" {notes.STEP_FACTORS}"
     sections += ["## Under other solvers", text, *explored.place("solvers")]
-    for names, text in figures.under_other_solvers():
+    for names, text in figures.under_other_solvers:
         sections += _images("", names, text)
     return [*sections, markdown_table(table)]
 
@@ -285,7 +283,7 @@ def _gradients_section(found: Findings, figures: Figures, explored: Explored) ->
     by_way = gradient_tables.ways_table(found.costs)
     if by_way.empty:
         return sections
-    drawn = [image for names, note in figures.gradients() for image in _images("", names, note)]
+    drawn = [image for names, note in figures.gradients for image in _images("", names, note)]
     chart = explored.place("gradients")
     return [title, text, notes.WAYS, markdown_table(by_way), *chart, *drawn, rows]
 
@@ -295,7 +293,7 @@ def _memory_section(sweep: Sweep, found: Findings, figures: Figures) -> list[str
     if table.empty:
         return []
     parts = section("Memory by the number of steps", notes.MEMORY_BY_STEPS, table)
-    return [*parts, *_images("", figures.memory_by_steps(), "")]
+    return [*parts, *_images("", figures.memory_by_steps, "")]
 
 
 def _steps_section(results: pd.DataFrame) -> list[str]:

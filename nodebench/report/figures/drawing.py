@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 
@@ -26,32 +28,72 @@ NOT_DRAWN = (
 """The errors that pandas, seaborn and matplotlib raise for data that they cannot draw."""
 
 
+@dataclass(frozen=True)
 class Figures:
-    """Draws figures into a folder; `names` are those drawn, `problems` say why others failed."""
+    """The figures in a folder, by what they show and known by their names; why others failed.
+
+    Some are given with a text that says how to read them.
+    """
+
+    folder: Path
+    frontier: list[str]
+    trajectories: list[str]
+    paths: list[str]
+    under_other_solvers: list[tuple[list[str], str]]
+    curves: dict[str, tuple[str, str]]
+    """Name -> caption, and how to read it."""
+
+    adaptation: list[str]
+    gradients: list[tuple[list[str], str]]
+    memory_by_steps: list[str]
+    problems: list[str]
+
+    @property
+    def names(self) -> list[str]:
+        """The names of all figures."""
+        explained = (names for names, _ in (*self.under_other_solvers, *self.gradients))
+        plain = self.frontier, self.trajectories, self.paths, self.adaptation, self.memory_by_steps
+        return [*chain(*plain, *explained), *self.curves]
+
+    def remove_others(self, shown: Iterable[str]) -> None:
+        """Removes figures that a page showed and that are not drawn now; others are the user's."""
+        for name in {*shown} - {*self.names}:
+            style.discard(self.folder / name)
+        with contextlib.suppress(OSError):  # the folder is missing or not empty
+            self.folder.rmdir()
+
+
+def draw_all(found: Findings, store: Store, folder: Path) -> Figures:
+    """Draws every figure that the findings have data for."""
+    style.configure()
+    pen = _Pen(found.drawn(), store, folder)
+    return Figures(
+        folder=folder,
+        frontier=pen.frontier(),
+        trajectories=pen.trajectories(),
+        paths=pen.paths(),
+        under_other_solvers=list(pen.under_other_solvers()),
+        curves=pen.curves(),
+        adaptation=pen.adaptation(),
+        gradients=list(pen.gradients()),
+        memory_by_steps=pen.memory_by_steps(),
+        problems=pen.problems,
+    )
+
+
+class _Pen:
+    """Draws figures into a folder; `problems` says why some could not be drawn."""
 
     def __init__(self, found: Findings, store: Store, folder: Path):
-        style.configure()
-        self.found, self.store, self.folder = found.drawn(), store, folder
-        self.sweep = self.found.sweep
-        self.names: list[str] = []
+        self.found, self.store, self.folder = found, store, folder
+        self.sweep = found.sweep
         self.problems: list[str] = []
-
-    def curves(self) -> dict[str, tuple[str, str]]:
-        """Metrics by epoch: name -> caption, and how to read it."""
-        if self.found.epochs.empty:
-            return {}
-        return self._drawn(
-            "curves",
-            {},
-            lambda: curves_module.epoch_figures(self.sweep, self.found.epochs, self.folder),
-        )
 
     def frontier(self) -> list[str]:
         """Cells by their costs; returns names, as do the methods below."""
+        sweep, folder = self.sweep, self.folder
         return self._drawn(
-            "frontier",
-            [],
-            lambda: pareto.pareto_figure(self.sweep, self.found.frontier, self.folder),
+            "frontier", [], lambda: pareto.pareto_figure(sweep, self.found.frontier, folder)
         )
 
     def trajectories(self) -> list[str]:
@@ -61,14 +103,6 @@ class Figures:
             "trajectories", [], lambda: curves_module.trajectories_figure(paths, self.folder)
         )
 
-    def adaptation(self) -> list[str]:
-        """Adapted solvers over training."""
-        return self._drawn(
-            "adaptation",
-            [],
-            lambda: curves_module.adaptation_figure(self.sweep, self.found.epochs, self.folder),
-        )
-
     def paths(self) -> list[str]:
         """Classified states in the plane."""
         paths = frames.classified_paths(self.sweep, self.store)
@@ -76,23 +110,11 @@ class Figures:
             "paths", [], lambda: solvers.paths_figure(paths, self.found.judged, self.folder)
         )
 
-    def gradients(self) -> list[tuple[list[str], str]]:
-        """The costs and the errors of gradients."""
-        costs, folder = self.found.costs, self.folder
-        by_cost = self._drawn("gradient costs", [], lambda: gradients.costs_figure(costs, folder))
-        errors = self._drawn("gradient errors", [], lambda: gradients.errors_figure(costs, folder))
-        return [(by_cost, notes.GRADIENT_COSTS), (errors, notes.GRADIENT_ERRORS)]
-
-    def memory_by_steps(self) -> list[str]:
-        """How a gradient's memory grows."""
-        grown = memory_by_steps(self.sweep, self.found.results)
-        return self._drawn("memory", [], lambda: gradients.memory_figure(grown, self.folder))
-
     def under_other_solvers(self) -> Iterator[tuple[list[str], str]]:
         """The figures of evaluation points, and how to read them."""
         sweep, folder = self.sweep, self.folder
         evaluated, judged = self.found.evaluated, self.found.judged
-        curves = frames.robustness_curves(evaluated)
+        curves = evaluated if evaluated.empty else frames.robustness_curves(evaluated)
         if curves.empty:
             return
         yield self._robustness(curves)
@@ -117,21 +139,45 @@ class Figures:
         some = [notes.SOME_FIGURES.format(shown=shown, every=every)] if shown < every else []
         return names, " ".join([notes.ROBUSTNESS_FIGURE, *some])
 
-    def remove_others(self, shown: Iterable[str]) -> None:
-        """Removes figures that a page showed and that are not drawn now; others are the user's."""
-        for name in {*shown} - {*self.names}:
-            style.discard(self.folder / name)
-        with contextlib.suppress(OSError):  # the folder is missing or not empty
-            self.folder.rmdir()
+    def curves(self) -> dict[str, tuple[str, str]]:
+        """Metrics by epoch: name -> caption, and how to read it."""
+        epochs = self.found.epochs
+        if epochs.empty:
+            return {}
+        return self._drawn(
+            "curves", {}, lambda: curves_module.epoch_figures(self.sweep, epochs, self.folder)
+        )
+
+    def adaptation(self) -> list[str]:
+        """Adapted solvers over training."""
+        epochs = self.found.epochs
+        return self._drawn(
+            "adaptation",
+            [],
+            lambda: curves_module.adaptation_figure(self.sweep, epochs, self.folder),
+        )
+
+    def gradients(self) -> Iterator[tuple[list[str], str]]:
+        """The costs and the errors of gradients."""
+        costs, folder = self.found.costs, self.folder
+        if costs.empty:
+            return
+        by_cost = self._drawn("gradient costs", [], lambda: gradients.costs_figure(costs, folder))
+        yield by_cost, notes.GRADIENT_COSTS
+        errors = self._drawn("gradient errors", [], lambda: gradients.errors_figure(costs, folder))
+        yield errors, notes.GRADIENT_ERRORS
+
+    def memory_by_steps(self) -> list[str]:
+        """How a gradient's memory grows."""
+        grown = memory_by_steps(self.sweep, self.found.results)
+        return self._drawn("memory", [], lambda: gradients.memory_figure(grown, self.folder))
 
     def _drawn(
         self, what: str, nothing: FigureNames, draw: Callable[[], FigureNames]
     ) -> FigureNames:
         try:
-            names = draw()
+            return draw()
         except NOT_DRAWN as error:
             curves_module.close()
             self.problems.append(f"{what}: {type(error).__name__}: {error}")
             return nothing
-        self.names += names
-        return names
