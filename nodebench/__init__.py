@@ -89,11 +89,11 @@ _ELSEWHERE = {
     "repro": "execution.launch:reproduce",
     "time": "execution.launch:time_cells",
 }
-"""Public names that are not those of `api.py` -> where they are."""
+"""Public names that are not in `api.py` -> their places."""
 
 
 def __getattr__(name: str) -> Any:
-    """A public name, imported at its first use: the command line begins within milliseconds."""
+    """A public name, imported on first use, so that the command line starts in milliseconds."""
     if name == "__version__":
         import importlib.metadata
 

@@ -1,6 +1,6 @@
 """The functions of `import nodebench`, one for each verb of the command line and some more.
 
-The store is by default that of NODEBENCH_RUNS. `time` and `repro` are in `execution/launch.py`.
+The default store is that of NODEBENCH_RUNS. `time` and `repro` are in `execution/launch.py`.
 
 torch, Ray, MLflow and pandas are imported where they are needed.
 """
@@ -127,7 +127,7 @@ def figures(
 ) -> dict[str, Path]:
     """Draws the figures of a sweep's report into a folder; name -> SVG, with a PNG of each.
 
-    `on_problem` receives those that could not be drawn.
+    `on_problem` receives a message for each figure that could not be drawn.
     """
     from nodebench.report.page import draw_figures
 
@@ -135,7 +135,7 @@ def figures(
 
 
 def verdicts(sweep: Sweep, store: Store | None = None) -> dict[str, Verdict]:
-    """Whether each trained network is still an ODE, by trial id, for the evaluated ones."""
+    """The verdict whether a trained network is still an ODE, by trial id, for evaluated trials."""
     store = store or default_store()
     found = ((trial.id, judge(trial, sweep, store)) for trial in sweep.trials)
     return {trial_id: judged for trial_id, judged in found if judged}
@@ -159,7 +159,7 @@ def sync(
     """Writes the entries of a sweep that are missing in MLflow; returns the run id of each trial.
 
     Raises:
-        ResourceError: if the store, which keeps what was written, cannot be written.
+        ResourceError: if the store, which records the run ids, cannot be written.
         StoreError: if another file has the sweep's name, without `replace_other`.
         TrackingError: if MLflow cannot be reached.
     """
@@ -187,13 +187,14 @@ def write_report(
 ) -> Path:
     """Writes a sweep's report, by default to `reports/<sweep>/`; returns its page.
 
-    `from_mlflow` reads MLflow's artifacts, not the store. `on_problem` receives undrawn figures.
+    `from_mlflow` reads MLflow's artifacts instead of the store. `on_problem` receives a message for
+    each figure that could not be drawn.
 
     Raises:
         ResourceError: if the folder cannot be written.
         StoreError: if it would overwrite a file that is not a report's or, if no folder is given,
             the report of another sweep file with the same name.
-        TrackingError: if MLflow is to be read and cannot be.
+        TrackingError: if MLflow is needed but cannot be read.
     """
     from nodebench.report import page
 
@@ -271,7 +272,7 @@ def export_archive(
     Returns the file, and the ids of the trials in it.
 
     Raises:
-        StoreError: as `store.archive.write_archive`.
+        StoreError: in the same cases as `store.archive.write_archive`.
     """
     file, store = file or Path(f"{sweep.name}.nodebench.zip"), store or default_store()
     folders = [store.folder(trial.id) for trial in sweep.trials]
@@ -285,7 +286,7 @@ def import_archive(
 
     Raises:
         ResourceError: if the store cannot be written.
-        StoreError: if the file is no sound archive, or would overwrite a file of the user's.
+        StoreError: if the file is not an intact archive, or would overwrite a file of the user's.
     """
     store = store or default_store()
     require_places(store, None)

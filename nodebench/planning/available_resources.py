@@ -1,7 +1,7 @@
-"""What this process may use of the machine: CPUs and memory.
+"""The CPUs and the memory that this process may use.
 
-A batch system or a container gives a part of a node, and says so by the affinity of processes and
-by control groups; the node's own figures are of no use then.
+A batch system or a container grants a part of a node, by the affinity of processes and by control
+groups; the node's own figures are then too large.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from pathlib import Path
 ROOT = Path("/")
 
 SLURM = ("SLURM_CPUS_PER_TASK", "SLURM_CPUS_ON_NODE")
-"""What Slurm gives a task, the more exact first; it also binds processes only where set up to."""
+"""Slurm's CPUs of a task, the more exact variable first; Slurm need not bind processes to them."""
 
 
 def cpu_count(root: Path = ROOT) -> int:
-    """CPUs that this process may use: by affinity, control groups and Slurm; one at the least.
+    """The CPUs that this process may use by affinity, control groups and Slurm; at least one.
 
-    `root` is where `proc` and `sys` are found. Of a quota, whole CPUs count.
+    `root` is the folder of `proc` and `sys`. A quota is rounded down to whole CPUs.
     """
     bounds = [float(_bound_cpus()), *_quotas(root)]
     bounds += [int(text) for text in map(os.environ.get, SLURM) if text and text.isdecimal()][:1]
@@ -29,9 +29,9 @@ def cpu_count(root: Path = ROOT) -> int:
 
 
 def memory_bytes(root: Path = ROOT) -> int:
-    """Memory that this process may use: the machine's, or what control groups and `ulimit` leave.
+    """The bytes that this process may use of the machine, by control groups and `ulimit`.
 
-    `root` is where `proc` and `sys` are found.
+    `root` is the folder of `proc` and `sys`.
     """
     whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     names = ("memory.max", "memory.high", "memory.limit_in_bytes")
@@ -47,21 +47,21 @@ def _bound_cpus() -> int:
 
 
 def _quotas(root: Path) -> Iterator[float]:
-    """CPUs by the time that control groups grant, of versions 2 and 1."""
+    """The CPU quotas of control groups, versions 2 and 1, in CPUs."""
     shares = list(_settings(root, "cpu.max"))
     times, periods = (_settings(root, f"cpu.cfs_{name}_us") for name in ("quota", "period"))
     shares += [f"{time} {period}" for time, period in zip(times, periods, strict=False)]
     for share in shares:
         time, _, period = share.partition(" ")
-        if time.isdecimal() and period.isdecimal():  # else `max`, or -1: as much as there is
+        if time.isdecimal() and period.isdecimal():  # otherwise `max` or -1: no quota
             yield int(time) / int(period)
 
 
 def _settings(root: Path, name: str) -> Iterator[str]:
-    """The texts of a file of this process's control groups, each with those above it.
+    """The texts of a file in this process's control groups and the groups above them.
 
-    Version 2 has one tree, version 1 one for each controller. A container may not see its group's
-    path; what it sees as the root is its group then.
+    Version 2 has one tree, version 1 one per controller. A container may not see its group's path;
+    its root is then the group.
     """
     lines: list[str] = []
     with suppress(OSError):  # not Linux

@@ -1,4 +1,4 @@
-"""Why a trial has its id: what the id hashes, and how the trial differs from others."""
+"""The inputs that a trial's id hashes, and the differences between a trial and others."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nodebench.store import Store
 from nodebench.sweep import Sweep
 
 OTHER_CODE = "nodebench's numerics, or code that an earlier release did not record"
-"""What differs between trials of equal settings and code."""
+"""The explanation if trials with equal settings and code have different ids."""
 
 HASH_LENGTH = 12
 
@@ -22,7 +22,7 @@ MOST_COMPARED = 200
 
 @dataclass(frozen=True)
 class Difference:
-    """A setting that two trials do not share; None where one lacks it."""
+    """A setting in which two trials differ; None if one of them lacks it."""
 
     path: str
     here: Any
@@ -33,19 +33,19 @@ class Difference:
 
 
 def inputs(trial: Trial) -> dict[str, Any]:
-    """Everything that the id is made of: settings by dotted path, numerics, the user's code."""
+    """Everything that the id hashes: settings by dotted path, numerics, the user's code."""
     return {**trial.settings, "numerics": numerics(trial.spec), **_code(trial.cell.code)}
 
 
 def _code(modules: Mapping[str, str | None]) -> dict[str, str]:
-    """The hashes of modules as a user sees them."""
+    """The shortened hashes of modules, as shown to users."""
     return {
         f"code of {name}": (hash_ or "not found")[:HASH_LENGTH] for name, hash_ in modules.items()
     }
 
 
 def differences(here: Mapping[str, Any], there: Mapping[str, Any]) -> list[Difference]:
-    """What two trials' settings do not share."""
+    """The settings in which two trials differ."""
     return [
         Difference(path, here.get(path), there.get(path))
         for path in dict.fromkeys([*here, *there])
@@ -56,7 +56,7 @@ def differences(here: Mapping[str, Any], there: Mapping[str, Any]) -> list[Diffe
 def nearest(trial: Trial, store: Store) -> tuple[str, list[Difference]] | None:
     """The finished trial in the store with the most settings in common, and the differences.
 
-    Of several, the one that shares most of the user's code. None if the store has no other.
+    Ties are broken by the differences in the user's code. None if the store has no such trial.
     """
     others: list[tuple[int, int, str, list[Difference]]] = []
     for other_id, result in store.results().items():
@@ -85,11 +85,11 @@ class Change:
     """id -> label."""
 
     fields: list[str]
-    """What else differs: `evaluate`, `limits`, …"""
+    """The other fields that differ: `evaluate`, `limits`, …"""
 
 
 def change(old: Sweep, new: Sweep) -> Change:
-    """What changed from one form of a sweep's file to another."""
+    """The changes from one version of a sweep's file to another."""
     before = {trial.id: trial for trial in old.trials}
     after = {trial.id: trial for trial in new.trials}
     added = {id_: trial for id_, trial in after.items() if id_ not in before}
@@ -103,7 +103,7 @@ def change(old: Sweep, new: Sweep) -> Change:
 
 
 def _least(trial: Trial, others: Sequence[Trial]) -> list[Difference]:
-    # Of very many, the first: whole axes have changed then, and any of them shows which.
+    # Only the first of very many: whole axes have changed then, and any trial shows which.
     found = [differences(trial.settings, other.settings) for other in others[:MOST_COMPARED]]
     return min(found, key=len, default=[])
 

@@ -1,4 +1,4 @@
-"""What a sweep will cost, from what has been trained and from what has been probed."""
+"""Estimates the cost of a sweep, from trained and from probed trials."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from nodebench.sweep.file import Resources
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds that one trial takes, between `low` and `high`; `source` says how that is known.
+    """The seconds that one trial takes, between `low` and `high`; `source` says how this is known.
 
     `grows` marks a lower bound: an adaptive solver's evaluations grow as its field is trained.
     `evaluating` is the part of the `seconds` that follows training.
@@ -34,9 +34,9 @@ class Cost:
 
 @dataclass(frozen=True)
 class Forecast:
-    """Seconds on the wall until a sweep is done, between `low` and `high`.
+    """The wall-clock seconds until a sweep is done, between `low` and `high`.
 
-    Of `known` missing trials the cost is known; `unknown` others are taken for their mean.
+    The cost of `known` missing trials is known; `unknown` others are assumed to cost their mean.
     """
 
     seconds: float
@@ -48,7 +48,7 @@ class Forecast:
 
 
 def recorded_costs(entries: Sequence[Entry], store: Store, hardware: str | None) -> dict[str, Cost]:
-    """What trials took so far, by the key of their cell; on `hardware` only, if that is given."""
+    """The costs of trials so far, by the key of their cell; only on `hardware`, if given."""
     found: dict[str, list[tuple[float, float]]] = {}
     for entry in entries:
         if hardware is not None and not _was_on(entry.result, hardware):
@@ -61,7 +61,7 @@ def recorded_costs(entries: Sequence[Entry], store: Store, hardware: str | None)
 
 
 def _cost(took: list[tuple[float, float]]) -> Cost:
-    """From seconds of training and of evaluating of each trial; one may lack points."""
+    """The cost, from each trial's seconds of training and evaluating; some may lack points."""
     source = f"from {len(took)} trained" if len(took) > 1 else "from one trained"
     training, evaluating = [each[0] for each in took], max(each[1] for each in took)
     middle, low, high = (
@@ -76,7 +76,7 @@ def _was_on(result: Result | None, hardware: str) -> bool:
 
 
 def _training(entry: Entry, history: Sequence[Row]) -> float:
-    """Seconds from start to end, without the time that an interrupted trial lay still."""
+    """Seconds from start to end, without the time during which an interrupted trial was idle."""
     times = [row["time"] for row in history]
     steps = [after - before for before, after in pairwise(times)]
     per_epoch: float = statistics.median(steps) if steps else history[0].get("epoch_s", 0.0)
@@ -84,13 +84,13 @@ def _training(entry: Entry, history: Sequence[Row]) -> float:
 
 
 def _packed(result: Result | None) -> int:
-    """With how many others, itself included, a trial had the time that it took."""
+    """The number of trials, including this one, that shared the time that it took."""
     here = result.environments[-1] if result and result.environments else {}
     return int(here.get("packed", 1))
 
 
 def _evaluating(entry: Entry, store: Store) -> float:
-    """Seconds that the points took which the sweep asks for."""
+    """The seconds taken by the points that the sweep requests."""
     rows = store.folder(entry.trial.id).evaluations() if entry.asked else []
     asked = (row for row in rows if known_point(row) in entry.asked)
     return float(sum(row.get("measuring_s", 0.0) for row in asked))
@@ -99,7 +99,7 @@ def _evaluating(entry: Entry, store: Store) -> float:
 def forecast(
     entries: Sequence[Entry], costs: Mapping[str, Cost], store: Store, slots: int
 ) -> Forecast | None:
-    """When the missing trials will be done, `slots` side by side; None if nothing is known."""
+    """The time until the missing trials are done, `slots` in parallel; None if nothing is known."""
     left = [entry for entry in entries if entry.missing]
     known = [(entry, costs.get(entry.trial.cell.key)) for entry in left]
     found = [(entry, cost) for entry, cost in known if cost is not None]
@@ -116,7 +116,7 @@ def forecast(
 
 
 def _remaining(entry: Entry, cost: Cost, store: Store) -> float:
-    """What is still to come of a trial's cost."""
+    """The remaining part of a trial's cost."""
     evaluating = max(0.0, cost.evaluating - _evaluating(entry, store))
     if entry.is_trained:
         return evaluating
@@ -124,21 +124,21 @@ def _remaining(entry: Entry, cost: Cost, store: Store) -> float:
 
 
 def _begun(entry: Entry, store: Store) -> float:
-    """The part of a training that need not be done again: what a checkpoint has of it."""
+    """The part of a training that a checkpoint contains, and that need not be repeated."""
     folder = store.folder(entry.continues or entry.trial.id)
     if entry.is_finished or not folder.checkpoints():
-        return 0.0  # a finished one that is trained again begins anew, its history stays
+        return 0.0  # a finished trial is retrained from scratch, although its history stays
     length, history = entry.trial.spec.train.epochs, folder.history()
     return float(history[-1]["epoch"]) / length if history and length else 0.0
 
 
 def slots(resources: Resources, *, gpus: float, cpus: float | None = None) -> int:
-    """How many trials run at a time on this number of GPUs and CPUs, by default this machine's."""
+    """The number of trials that run at a time on these GPUs and CPUs, by default all CPUs here."""
     by_cpu = _places(cpu_count() if cpus is None else cpus, resources.cpus)
     by_gpu = _places(gpus, resources.gpu_share) if resources.gpu_share else by_cpu
     return max(1, min(by_cpu, by_gpu))
 
 
 def _places(whole: float, share: float) -> int:
-    """How many shares there are in a whole; 5 of 0.2 in 1, though 1 // 0.2 is 4."""
+    """The number of shares in a whole: 5 of 0.2 in 1, although 1 // 0.2 is 4."""
     return math.floor(whole / share + 1e-9)

@@ -1,6 +1,6 @@
 """Whether MLflow and the report are up to date, so that a launch with nothing to do is quick.
 
-The report's answer is kept, which such a launch prints too.
+The report's answer is kept, since such a launch prints it too.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from nodebench.store.mlflow_file import experiment
 from nodebench.sweep import Sweep
 
 CODE = (".py", ".yaml", ".js", ".css")
-"""Endings of the files that a report depends on."""
+"""The suffixes of the files that a report depends on."""
 
 
 def state_of(sweep: Sweep, store: Store) -> str:
-    """Changes whenever a file of the sweep's trials does, or the sweep, or nodebench's own code.
+    """A digest that changes with any file of the sweep's trials, the sweep, or nodebench's code.
 
-    By the files' times and not their content, so that thousands of trials take a moment.
+    It uses the files' times, not their content, so that it is fast for thousands of trials.
     """
     digest = hashlib.sha256(sweep.text.encode())
     code = [path for path in PACKAGE.rglob("*") if path.suffix in CODE]
@@ -33,19 +33,19 @@ def state_of(sweep: Sweep, store: Store) -> str:
 
 
 def is_tracked(sweep: Sweep, store: Store) -> bool:
-    """Whether MLflow was brought up to what the store has of a sweep, and is still there."""
+    """Whether MLflow is up to date with a sweep's trials in the store, and still exists."""
     experiment = _experiment(sweep, store)
     state = f"{state_of(sweep, store)} {experiment}"
     return experiment is not None and store.sweep(sweep.name).memo().get("tracked") == state
 
 
 def note_tracked(sweep: Sweep, store: Store, state: str) -> None:
-    """Notes that MLflow has this state."""
+    """Records that MLflow has this state."""
     store.sweep(sweep.name).keep_memo(tracked=f"{state} {_experiment(sweep, store)}")
 
 
 def reported_answer(sweep: Sweep, store: Store, page: Path, state: str) -> list[str] | None:
-    """The answer of the report on this page; None if the report was not written of this state."""
+    """The answer of the report at this page; None if the report does not show this state."""
     memo = store.sweep(sweep.name).memo()
     if not (page.exists() and page.with_name("report.html").exists()):
         return None
@@ -56,7 +56,7 @@ def reported_answer(sweep: Sweep, store: Store, page: Path, state: str) -> list[
 
 
 def note_reported(sweep: Sweep, store: Store, page: Path, state: str, answer: list[str]) -> None:
-    """Notes that the report on this page tells of this state, and what it answers."""
+    """Records that the report at this page shows this state, and its answer."""
     reported = _reported(sweep, store, page, state)
     store.sweep(sweep.name).keep_memo(reported=reported, answer=answer)
 
@@ -64,15 +64,15 @@ def note_reported(sweep: Sweep, store: Store, page: Path, state: str, answer: li
 def _reported(sweep: Sweep, store: Store, page: Path, state: str) -> str:
     known = str(sorted(store.sweep(sweep.name).mlflow_runs().items()))
     runs = hashlib.sha256(known.encode()).hexdigest()[:16]
-    figures = sorted(page.with_name("figures").glob("*"))  # which a killed report may have lost
+    figures = sorted(page.with_name("figures").glob("*"))  # a killed report may lack some
     files = [f"{path.name} {path.stat().st_mtime_ns}" for path in (page, *figures)]
     return f"{state} {runs} {page.resolve()} {hashlib.sha256(str(files).encode()).hexdigest()}"
 
 
 def _experiment(sweep: Sweep, store: Store) -> str | None:
-    """The sweep's experiment in MLflow's own file; None if it is not there, or on a server.
+    """The sweep's experiment in MLflow's own file; None if it is missing, or on a server.
 
-    Read without MLflow, whose import takes seconds. A server is asked again at each launch.
+    It is read without MLflow, whose import takes seconds. A server is asked again at each launch.
     """
     uri = tracking_uri(store)
     file = tracking_file(uri)

@@ -1,9 +1,9 @@
-"""What a full disk can do without, and its removal: never a result that a sweep plans.
+"""Finds and deletes files to free disk space: never a result that a sweep plans.
 
 Three kinds of files can be deleted: temporary files of killed processes, and checkpoints that could
 not be read; checkpoints of finished trials, which still count as finished without them; and trials
 no longer in any known sweep. A sweep is known by its copy in the store, as it was last launched, by
-every file that it was launched from and that is still there, or by a file in `sweeps/`.
+every file that it was launched from and that still exists, or by a file in `sweeps/`.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ KINDS: dict[Kind, str] = {
     "checkpoints": "checkpoints of finished trials",
     "orphans": "trials no longer in any sweep",
 }
-"""In the order in which they go when space is short."""
+"""The kinds, in the order in which they are deleted if space is short."""
 
 SCRATCH_KINDS = ("ray", "merge", "import", "gone")
-"""Of folders in a store that belong to one process: see `store/scratch.py`."""
+"""The kinds of folders in a store that belong to one process: see `store/scratch.py`."""
 
 PARTIAL_S = 3600.0
-"""A half-written file is a leftover when it is this old."""
+"""A half-written file counts as a leftover from this age on."""
 
 
 @dataclass(frozen=True)
 class Item:
-    """One thing that can go. A trial's checkpoints and the rest of it are two."""
+    """One thing that can be deleted. A trial's checkpoints and its other files are two items."""
 
     kind: Kind
     paths: tuple[Path, ...]
@@ -54,15 +54,15 @@ class Item:
     """When it was last written to, in seconds since 1970."""
     trial_id: str | None = None
     is_orphans: bool = False
-    """Whether it is, or belongs to, a trial that no sweep plans any more."""
+    """Whether it belongs to a trial that no sweep plans any more."""
 
 
 @dataclass(frozen=True)
 class Wish:
-    """What to remove: these kinds (leftovers always), if unused for that long, down to a budget.
+    """The items to remove: these kinds (leftovers always), unused for that long, down to a budget.
 
-    With a budget and no kinds, checkpoints: a trial that no sweep plans any more may be a result
-    that can no longer be reproduced, and goes only if it is asked for.
+    With a budget and no kinds, checkpoints are removed: a trial that no sweep plans any more may be
+    a result that can no longer be reproduced, and is removed only on request.
     """
 
     kinds: frozenset[Kind] = frozenset()
@@ -71,37 +71,37 @@ class Wish:
 
     @property
     def allowed(self) -> frozenset[Kind]:
-        """The kinds that may go, leftovers aside."""
+        """The kinds that may be removed, apart from leftovers."""
         if self.kinds or self.budget_bytes is None:
             return self.kinds
         return frozenset[Kind]({"checkpoints"})
 
     def allows(self, item: Item) -> bool:
-        """Whether a thing may go by its kind."""
+        """Whether an item may be removed by its kind."""
         kinds = {"leftovers", *self.allowed}
         return item.kind in kinds or ("orphans" in kinds and item.is_orphans)
 
     def is_unused(self, item: Item) -> bool:
-        """Whether a thing has been left alone for long enough."""
+        """Whether an item has been unused for long enough."""
         return item.used <= time.time() - 86400 * self.unused_days
 
 
 @dataclass(frozen=True)
 class Survey:
-    """How large the store is without MLflow's files, and what of it can go and shall go."""
+    """The store's size without MLflow's files, its removable items, and those to remove."""
 
     size_bytes: int
     items: list[Item]
     chosen: list[Item]
     unreadable: list[str]
-    """Sweeps whose plan cannot be told here, so that nothing of theirs goes."""
+    """Sweeps whose plan is unknown here, so that nothing of theirs is removed."""
 
 
 def bytes_of(text: str) -> int:
-    """A size as people write it: `10GB`, `500 MB`, `1.5TB`, in powers of 1000.
+    """The bytes of a size such as `10GB`, `500 MB` or `1.5TB`, in powers of 1000.
 
     Raises:
-        InputError: if it is none.
+        InputError: if it is not a size.
     """
     units = {"": 1, "K": 1000, "M": 1000**2, "G": 1000**3, "T": 1000**4}
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)B?\s*", text, re.IGNORECASE)
@@ -111,7 +111,7 @@ def bytes_of(text: str) -> int:
 
 
 def survey_store(store: Store, wish: Wish, sweeps: Iterable[Path] = ()) -> Survey:
-    """What can go of a store and what of it is wished to; `sweeps` are more sweep files."""
+    """A store's removable items, and those that the wish selects; `sweeps` are more sweep files."""
     plans = _Plans(store, sweeps)
     items = _leftovers(store)
     results = store.results()
@@ -124,9 +124,9 @@ def survey_store(store: Store, wish: Wish, sweeps: Iterable[Path] = ()) -> Surve
 
 
 def remove(store: Store, items: Iterable[Item]) -> list[Item]:
-    """Removes what a survey has chosen; returns what is still there.
+    """Removes the items that a survey has chosen; returns those that still exist.
 
-    A process holds its trial by now, or the system refuses.
+    These remain because a process holds their trial by now, or because the system refuses.
     """
     remaining: list[Item] = []
     for item in items:
@@ -138,23 +138,23 @@ def remove(store: Store, items: Iterable[Item]) -> list[Item]:
 
 
 class _Plans:
-    """What the known sweeps plan.
+    """The trials that the known sweeps plan.
 
-    Of a sweep that cannot be expanded here, or whose ids depend on files that are not here, all
-    that it ever planned is planned and in use.
+    If a sweep cannot be expanded here, or its ids depend on files that are missing here, all trials
+    that it ever planned count as planned and in use.
     """
 
     def __init__(self, store: Store, files: Iterable[Path]):
         self.store = store
         self.planned: set[str] = set()
         self.in_use: set[str] = set()
-        """Trials that are not done; to be evaluated, one that is trained needs its checkpoint."""
+        """Trials that are not done; a trained one still needs its checkpoint to be evaluated."""
         self.recipes: set[str] = set()
-        """Of trials that are still to be trained, and might go on from a shorter one."""
+        """The recipes of trials that are not done, and might continue a shorter training."""
         self.unreadable: set[str] = set()
         for record in store.sweep_records():
             if record.file.exists():
-                # Renamed to itself: conditions in it may be about trials that `--set` took away.
+                # An override skips the check of conditions, whose trials `--set` may have removed.
                 self._add(record.file, [f"name={record.name}"])
             else:
                 self.planned |= record.labels().keys()
@@ -170,7 +170,7 @@ class _Plans:
         name: str | None = None,
         size: SizeName = "full",
     ) -> None:
-        """Adds what a file plans, which was launched under a `name` if that is not the file's."""
+        """Adds the trials of a file, which may have been launched under another `name`."""
         sweep = None
         with contextlib.suppress(NodebenchError, OSError):
             sweep = load(path, overrides, size)
@@ -179,7 +179,7 @@ class _Plans:
             record = self.store.sweep(name or (sweep.name if sweep else path.stem))
             ever = set(record.labels())
             if path.parent == self.store.sweeps_root and not ever:
-                ever = self.store.begun()  # any of them may be its own
+                ever = self.store.begun()  # any of them may be the sweep's
             self.planned |= ever
             self.in_use |= ever
             self.unreadable.add(name or path.stem)
@@ -189,7 +189,7 @@ class _Plans:
         results = self.store.results(trial.id for trial in sweep.trials)
         for trial in sweep.trials:
             self.planned.add(trial.id)
-            if trial.spec.weights is not None:  # which may be a checkpoint of another trial
+            if trial.spec.weights is not None:  # may be another trial's checkpoint
                 self.in_use.add(Path(trial.spec.weights).resolve().parent.name)
             if is_missing(trial, results.get(trial.id), self.store, demand):
                 self.in_use.add(trial.id)
@@ -197,7 +197,7 @@ class _Plans:
 
 
 def _of_trial(folder: TrialFolder, result: Result | None, plans: _Plans) -> list[Item]:
-    """What can go of a trial that no process holds."""
+    """The removable items of a trial that no process holds."""
     trial_id = folder.path.name
     is_needed = trial_id in plans.in_use or (result is not None and result.recipe in plans.recipes)
     if is_needed:
@@ -209,14 +209,14 @@ def _of_trial(folder: TrialFolder, result: Result | None, plans: _Plans) -> list
     if checkpoints:
         items.append(Item("checkpoints", tuple(checkpoints), size, used, trial_id, is_orphan))
     if is_orphan:
-        leftovers = [*folder.partial_files(), *folder.damaged_files()]  # which count as such
+        leftovers = [*folder.partial_files(), *folder.damaged_files()]  # counted there
         rest = _size(folder.path) - size - sum(map(_size, leftovers))
         items.append(Item("orphans", (folder.path,), rest, used, trial_id, is_orphan))
     return items
 
 
 def _leftovers(store: Store) -> list[Item]:
-    """Half-written files and folders of processes that are dead."""
+    """Half-written and damaged files, and the folders of dead processes."""
     files = [*store.root.glob(".*.partial"), *store.sweeps_root.glob(".*.partial")]
     for folder in store.trial_folders():
         if not folder.is_locked():
@@ -235,7 +235,7 @@ def _is_in_use(store: Store) -> bool:
 
 
 def _chosen(items: list[Item], wish: Wish, size_bytes: int) -> list[Item]:
-    """What goes: by kind, the least recently used first."""
+    """The items to remove: by kind, the least recently used first."""
     found: list[Item] = []
     ranks = list(KINDS)
     for item in sorted(items, key=lambda item: (ranks.index(item.kind), item.used)):
@@ -259,10 +259,10 @@ def _remove(item: Item, store: Store) -> None:
         if item.kind == "checkpoints":
             for path in item.paths:
                 _delete(path)
-            with contextlib.suppress(OSError):  # of a disk that is still full
+            with contextlib.suppress(OSError):  # if the disk is still full
                 trial.log("the checkpoint was deleted to free space")
             return
-        # Renamed first, so that half of a trial is never taken for one.
+        # Renamed first, so that half a trial is never taken for a whole one.
         gone = trial.path.rename(new_folder(store.root, "gone"))
     _delete(gone)
 
@@ -283,7 +283,7 @@ def _files(path: Path) -> Iterable[Path]:
 
 
 def _size(path: Path) -> int:
-    """The bytes of a file, or of all in a folder."""
+    """The bytes of a file, or of all files in a folder."""
     return sum(_status(file)[0] for file in _files(path))
 
 
@@ -293,13 +293,13 @@ def _used(path: Path) -> float:
 
 
 def _last_used(folder: TrialFolder) -> float:
-    """When a trial was last written to; to look at it touches its lock alone."""
+    """When a trial was last written to; looking at it touches only its lock."""
     stamps = (_status(file)[1] for file in folder.files())
     return max(stamps, default=_status(folder.path)[1])
 
 
 def _status(path: Path) -> tuple[int, float]:
-    """Size and time of the last change; nothing of what is gone by now."""
+    """The size and the time of the last change; zeros for a file that is gone by now."""
     try:
         status = path.stat()
     except FileNotFoundError:

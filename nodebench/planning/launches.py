@@ -1,6 +1,6 @@
-"""The files that sweeps were launched from: of two files of one name, none is lost for the other.
+"""The files that sweeps were launched from, so that files with one name do not replace each other.
 
-A sweep's name is that of its report, of its copy in the store and of its experiment in MLflow.
+A sweep's name is also that of its report, its copy in the store and its experiment in MLflow.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from nodebench.sweep.sweep import Origin
 
 @dataclass(frozen=True)
 class Imported:
-    """What came of an archive."""
+    """The result of importing an archive."""
 
     sweep: Sweep
     merged: Merged
     is_sweep_kept: bool
-    """False where the store has another sweep of this name, which stays."""
+    """False if the store has a different sweep of this name, which stays."""
 
 
 def remember(sweep: Sweep, store: Store) -> None:
-    """Keeps what is launched; what `--set` made of a file does not replace the file's own copy."""
+    """Records a launch; a sweep changed by `--set` does not replace the copy of its file."""
     record, text = store.sweep(sweep.name), sweep.text
     if sweep.made.changed and record.file.exists():
         text = record.file.read_text(encoding="utf-8")
@@ -38,9 +38,9 @@ def remember(sweep: Sweep, store: Store) -> None:
 
 
 def adopt(sweep: Sweep, store: Store, *, replace: bool = False) -> bool:
-    """Keeps a sweep whose trials were imported, so that it can be named; False if it is not kept.
+    """Stores an imported sweep, so that it can be found by name; False if another one stays.
 
-    A sweep of its name that says something else stays, unless it is to be replaced.
+    A different sweep of the same name stays, unless `replace` is set.
     """
     record, text = store.sweep(sweep.name), sweep.text
     if record.file.exists() and not replace:
@@ -50,10 +50,10 @@ def adopt(sweep: Sweep, store: Store, *, replace: bool = False) -> bool:
 
 
 def archived_sweep(file: Path, name: str) -> Sweep:
-    """The sweep in an archive, which stands by itself and has the name that it should have.
+    """The sweep in an archive, which must not include another file and must have this name.
 
     Raises:
-        StoreError: if it does not, or cannot be read.
+        StoreError: if that is not so, or the sweep cannot be read.
     """
     try:
         if "include" in parse_file(file):
@@ -68,11 +68,11 @@ def archived_sweep(file: Path, name: str) -> Sweep:
 
 
 def require_name(sweep: Sweep, store: Store, *, replace: bool = False) -> None:
-    """Refuses a sweep whose name is that of another file, unless it is to `replace` that.
+    """Rejects a sweep that has the name of another file, unless it is to `replace` that file.
 
     Raises:
-        StoreError: if the last launch of this name was another file, which is still there and has
-            this name, or something of the user's lies where the store writes.
+        StoreError: if the last launch of this name was from another file that still exists and has
+            this name, or if a file of the user's lies where the store writes.
     """
     record = store.sweep(sweep.name)
     record.require_copy()
@@ -89,20 +89,20 @@ def require_name(sweep: Sweep, store: Store, *, replace: bool = False) -> None:
 
 
 def last_launch(name: str, store: Store) -> Path | None:
-    """The file that a sweep of this name was launched from last."""
+    """The file that a sweep of this name was last launched from."""
     files = store.sweep(name).launches()
     return Path(_origin(files[-1], store).file) if files else None
 
 
 def launched_files(store: Store) -> list[tuple[str, Origin]]:
-    """Every file that a sweep was launched from and that is still there, by the sweep's name."""
+    """Every existing file that a sweep was launched from, with the sweep's name."""
     records = store.sweep_records()
     found = [(record.name, _origin(row, store)) for record in records for row in record.launches()]
     return [(name, origin) for name, origin in found if Path(origin.file).exists()]
 
 
 def _files(sweep: Sweep, store: Store) -> list[Row]:
-    """The files that a sweep was launched from, this one included; a copy is not one more."""
+    """The files that a sweep was launched from, including this one unless nodebench wrote it."""
     this, files = _row(sweep.origin, store), store.sweep(sweep.name).launches()
     others = [row for row in files if row["file"] != this["file"]]
     if _is_stores(sweep, store) or _is_reports(sweep.origin):
@@ -111,7 +111,7 @@ def _files(sweep: Sweep, store: Store) -> list[Row]:
 
 
 def _is_copy(sweep: Sweep, store: Store) -> bool:
-    """Whether a sweep says what the last launch of this name did."""
+    """Whether a sweep is identical to the last launch of this name."""
     kept = store.sweep(sweep.name).file
     text = load_origin(sweep.origin).text if sweep.made.changed else sweep.text
     return kept.exists() and kept.read_text(encoding="utf-8") == text
@@ -122,13 +122,13 @@ def _is_stores(sweep: Sweep, store: Store) -> bool:
 
 
 def _is_reports(origin: Origin) -> bool:
-    """Whether a file is the one that stands in a report's folder."""
+    """Whether a file is the copy in a report's folder."""
     file = Path(origin.file)
     return file.name == "sweep.yaml" and file.with_name("results.csv").exists()
 
 
 def _has_name(origin: Origin, name: str) -> bool:
-    """Whether a file is there and still gives a sweep of this name; if it is damaged, it may."""
+    """Whether a file exists and still has a sweep of this name; a damaged one may have."""
     if not Path(origin.file).exists():
         return False
     try:
@@ -138,7 +138,7 @@ def _has_name(origin: Origin, name: str) -> bool:
 
 
 def _row(origin: Origin, store: Store) -> Row:
-    """A launch as it is kept: its path from where the store lies, if they move together."""
+    """A launch as it is stored: the path is relative to the store's parent, if it lies inside."""
     file, root = Path(origin.file), store.root.parent
     path = file.relative_to(root) if file.is_relative_to(root) else file
     return asdict(origin) | {"file": str(path)}

@@ -1,4 +1,4 @@
-"""Sweep files, found by name, listed and begun; and trials, found by the start of their ids."""
+"""Finds, lists and creates sweep files, and finds trials by the start of their ids."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from nodebench.sweep.points import require_points
 from nodebench.sweep.safe_yaml import parse_file
 
 LOCAL_SWEEPS = Path("sweeps")
-"""The folder of the working folder's sweeps, whose names come before nodebench's own."""
+"""The sweeps of the working folder, whose names take precedence over nodebench's own."""
 
 STARTER = PACKAGE / "sweep" / "starter.yaml"
-"""The sweep that `write_starter` writes, with NAME and FILE in the places of its own."""
+"""The template of `write_starter`, with the placeholders NAME and FILE."""
 
 
 def load_sweep(
@@ -38,15 +38,15 @@ def load_sweep(
     size: SizeName = "full",
     small: bool = False,
 ) -> Sweep:
-    """A sweep by its file, by the folder of its report, or by name.
+    """A sweep, given by its file, the folder of its report, or its name.
 
     Names are those of files in `sweeps/`, of sweeps that were launched with this store, and of
     nodebench's own sweeps. `small` is short for `size="small"`.
 
     Raises:
-        SweepError: with every mistake in the file, or if a module is not found that its trials'
-            ids depend on: from here, they would be others.
-        InputError: if it should be both small and medium.
+        SweepError: with every mistake in the file, or if a module that its trials' ids depend on
+            is not found: the ids would be different here.
+        InputError: if both the small and the medium size are requested.
     """
     path = sweep_path(source)
     overrides = [overrides] if isinstance(overrides, str) else overrides
@@ -54,16 +54,16 @@ def load_sweep(
     if not_found := sorted(set(_not_found(sweep))):
         raise SweepError(str(path), not_found, overrides)
     is_whole = sweep.made.size == "full" and not sweep.made.changed
-    if is_whole:  # else the trials of a block may not be there
+    if is_whole:  # otherwise the trials of a block may be absent
         require_points(sweep, str(path))
     return sweep
 
 
 def size_of(size: SizeName, *, small: bool) -> SizeName:
-    """The size that is meant where `small` is short for one of them.
+    """The size, where `small` is short for `size="small"`.
 
     Raises:
-        InputError: if another is asked for too.
+        InputError: if the medium size is requested too.
     """
     if small and size == "medium":
         raise InputError("`--small` is short for `--size small`: leave it out for another size")
@@ -71,7 +71,7 @@ def size_of(size: SizeName, *, small: bool) -> SizeName:
 
 
 def _not_found(sweep: Sweep) -> Iterator[Fault]:
-    """The modules without which a trial's id is not what it is elsewhere."""
+    """Faults for modules that are not found here, on which the ids of trials depend."""
     for cell in {trial.cell for trial in sweep.trials}:
         for field, part in (("data", cell.spec.data), ("model", cell.spec.model)):
             module = part.name.partition(":")[0]
@@ -84,10 +84,10 @@ def _not_found(sweep: Sweep) -> Iterator[Fault]:
 
 
 def sweep_path(source: str | Path) -> Path:
-    """The file of a sweep that is given as `load_sweep` takes it.
+    """The file of a sweep, which is given as for `load_sweep`.
 
     Raises:
-        SweepError: if there is none.
+        SweepError: if there is no such sweep.
     """
     name = _name_of(source)
     files = [Path(source) / "sweep.yaml", Path(source), LOCAL_SWEEPS / f"{name}.yaml"]
@@ -95,7 +95,7 @@ def sweep_path(source: str | Path) -> Path:
     if files := [path for path in found if not os.path.isdir(path)]:
         return files[0]
     if found:
-        return found[0]  # a folder that is not a report's, as whoever reads it will say
+        return found[0]  # a folder that is not a report's: reading it will fail with that message
     here = [path for path in (f"{name}.yaml", f"{name}.yml") if os.path.isfile(path)]
     alike = here or similar(name, sweep_files())
     hint = f"Did you mean `{alike[0]}`?" if alike else "`nodebench sweeps` lists all"
@@ -109,9 +109,9 @@ def _name_of(source: str | Path) -> str:
 
 
 def _by_name(name: str) -> list[Path]:
-    """The files that a name may stand for where `sweeps/` has none: launched, or nodebench's own.
+    """The files that a name may stand for if `sweeps/` has none: launched, or nodebench's own.
 
-    A sweep of the user's own that was launched comes before one of nodebench's that has its name.
+    A launched sweep of the user's takes precedence over one of nodebench's with the same name.
     """
     launched = default_store().sweep(name).file
     own = {path.stem: path for path in shipped_sweeps().glob("*.yaml")}.get(name)
@@ -122,20 +122,20 @@ def _by_name(name: str) -> list[Path]:
 
 
 def shipped_sweeps() -> Path:
-    """The folder of the sweeps that come with nodebench: in the package, or next to a clone's."""
+    """The folder of nodebench's own sweeps: in the package or, in a clone, next to it."""
     installed = PACKAGE / "sweeps"
     return installed if installed.is_dir() else PACKAGE.parent / "sweeps"
 
 
 def sweep_files() -> dict[str, Path]:
-    """Every sweep that has a name here -> its file: nodebench's own, and those in `sweeps/`."""
+    """Name -> file of every sweep here: nodebench's own, and those in `sweeps/`."""
     folders = (shipped_sweeps(), LOCAL_SWEEPS)
     found = {path.stem: path for folder in folders for path in folder.glob("*.yaml")}
     return dict(sorted(found.items()))
 
 
 def write_starter(file: Path) -> Path:
-    """Writes a commented sweep to begin with, named after its file; returns the path.
+    """Writes a commented sweep to start from, named after its file; returns the path.
 
     Raises:
         InputError: if the file exists, or its name cannot be a sweep's.
@@ -158,7 +158,7 @@ def write_starter(file: Path) -> Path:
 
 @dataclass(frozen=True)
 class Listed:
-    """A sweep that has a name here, as its file describes it."""
+    """A sweep that can be found by name, as its file describes it."""
 
     name: str
     file: Path
@@ -174,7 +174,7 @@ class Listed:
 
 
 def list_sweeps() -> list[Listed]:
-    """Every sweep that has a name here, by name; their trials are not planned."""
+    """Every sweep that can be found by name, sorted by it; their trials are not planned."""
     return [_listed(name, path) for name, path in sweep_files().items()]
 
 
@@ -190,7 +190,7 @@ def _listed(name: str, path: Path) -> Listed:
 def foreign(
     source: str | Path, weights: Path, *, overrides: Sequence[str] = (), size: SizeName = "full"
 ) -> Sweep:
-    """A sweep's models with the weights of a file instead of a training, under its evaluations.
+    """A sweep that evaluates the models of a sweep with weights from a file, without training.
 
     It is named after both, so that both sets of results are kept.
 
@@ -199,19 +199,19 @@ def foreign(
     """
     sweep = load_sweep(source, overrides=overrides, size=size)
     own = weights.stem
-    if own.startswith("checkpoint"):  # every trial's is called so
+    if own.startswith("checkpoint"):  # the name of every trial's checkpoint
         own = f"{weights.resolve().parent.name}{own.removeprefix('checkpoint')}"
     label = re.sub(r"[^A-Za-z0-9_-]", "-", f"{sweep.name}-{own}")
-    if len(label) > 64:  # what a name may have; what is cut would not tell two apart
+    if len(label) > 64:  # the limit of a name; the hash keeps cut names distinct
         label = f"{label[:51]}-{hashlib.sha256(label.encode()).hexdigest()[:12]}"
     changes = [f"weights={json.dumps(str(weights))}", f"name={label}"]
-    # Other seeds would be the same weights again, on the same data unless these are generated.
+    # Other seeds would use the same weights again, on the same data unless that is generated.
     changes += ["train.epochs=null", "train.iterations=0", f"seeds=[{sweep.trials[0].spec.seed}]"]
     return load_sweep(source, overrides=[*overrides, *changes], size=size)
 
 
 def find(start: str, store: Store, sweep: Sweep | None) -> Trial:
-    """The trial whose id starts so: of the sweep's plan, or of the store if no sweep is given.
+    """The trial whose id starts with `start`, in the sweep's plan or, without a sweep, the store.
 
     Raises:
         StoreError: if there is none, or more than one.

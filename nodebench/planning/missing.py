@@ -1,4 +1,4 @@
-"""What is missing of a trial: its result, or evaluation points."""
+"""The missing parts of a trial: its result, or evaluation points."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nodebench.store.rows import Row, ending, is_current
 
 
 def is_missing(trial: Trial, result: Result | None, store: Store, demand: Demand) -> bool:
-    """Whether a trial lacks its result, a point, or was stopped by a limit raised since."""
+    """Whether a trial lacks its result or a point, or was stopped by a limit raised since."""
     wanted = frozenset(demand.points(trial))
     return is_incomplete(result, store.folder(trial.id), wanted, demand)
 
@@ -23,7 +23,7 @@ def is_incomplete(
     wanted: frozenset[EvaluationPoint],
     demand: Demand,
 ) -> bool:
-    """As `is_missing`, of a result and points that the caller has read already."""
+    """Like `is_missing`, for a result and wanted points that the caller already has."""
     if result is None or not result.is_result:
         return True
     if demand.retry_failed and result.outcome != TrialOutcome.FINISHED:
@@ -38,8 +38,8 @@ def is_incomplete(
 def known_points(folder: TrialFolder, demand: Demand) -> dict[EvaluationPoint, Row]:
     """The evaluated points that need not be measured again.
 
-    A point is measured again if its errors are by an older rule, if it failed by a limit that has
-    been raised since, or if it failed and failures are to be tried again.
+    A point is measured again if its errors are by an older rule, if it hit a limit that has been
+    raised since, or if it failed and failures are to be retried.
     """
     return {
         known_point(row): row
@@ -56,7 +56,7 @@ def _was_raised(hit: float | None, outcome: str, limits: Limits) -> bool:
 
 
 def limit_of(outcome: str, limits: Limits) -> float | None:
-    """The limit that an outcome is about."""
+    """The limit that an outcome refers to, if any."""
     by_outcome: dict[str, float | None] = {
         TrialOutcome.EVALUATION_LIMIT: limits.nfe,
         TrialOutcome.DEADLINE: limits.minutes,

@@ -1,4 +1,4 @@
-"""The demands on trials and the options of running them; neither determines their results."""
+"""The requirements of trials and the options of running them; neither affects their results."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CHECKPOINT_S = 5.0
 
 @dataclass(frozen=True, kw_only=True)
 class Demand:
-    """What a trial must have to be done."""
+    """The requirements that a trial must meet to be done."""
 
     evaluate: tuple[Evaluate, ...] = ()
     limits: Limits = Limits()
@@ -30,19 +30,19 @@ class Demand:
     """Whether a result that is a failure (DNF) counts as missing."""
 
     def points(self, trial: Trial) -> list[EvaluationPoint]:
-        """Everything to measure of a trial's model."""
+        """All points at which to measure a trial's model."""
         return points(trial, self.evaluate)
 
 
 @dataclass(frozen=True)
 class RunOptions(Demand):
-    """What is demanded of trials, and what they are run with."""
+    """The requirements of trials, and the options of running them."""
 
     data_root: Path
     resources: Resources = Resources()
     checkpoint_s: float = CHECKPOINT_S
     checkpoint_minutes: float = 5.0
-    """Inside an epoch too, a checkpoint is written if the last one is older than this."""
+    """Within an epoch, a checkpoint is written if the last one is older than this."""
 
     continues: dict[str, str] = field(default_factory=dict)
     """For trials that continue a shorter one: id -> the shorter trial's id."""
@@ -51,17 +51,17 @@ class RunOptions(Demand):
     """The ids of trials whose weights are final, so that only their evaluation is missing."""
 
     tags: dict[str, str] = field(default_factory=dict)
-    """What their results say of this launch."""
+    """The tags of this launch, which the results record."""
 
 
 def demand_of(sweep: Sweep) -> Demand:
-    """What a sweep asks of its trials."""
+    """The requirements of a sweep's trials."""
     stop = sweep.search.stop if sweep.search else None
     return Demand(evaluate=sweep.evaluate, limits=sweep.limits, stop=stop)
 
 
 def options_for(sweep: Sweep, *, cpu: bool = False) -> RunOptions:
-    """How a sweep's trials are run: as its file says, on this data, without a GPU if `cpu`."""
+    """The options of running a sweep's trials, from its file; without a GPU if `cpu`."""
     resources = sweep.resources
     if cpu:
         resources = resources.model_copy(update={"gpus": 0.0})

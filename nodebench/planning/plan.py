@@ -34,15 +34,15 @@ class Standing(StrEnum):
     """It is trained, and evaluations are missing."""
 
     RETRAINS = "retrains"
-    """Evaluations are missing, and so is its checkpoint: it is trained again for its weights."""
+    """Evaluations are missing, and so is its checkpoint: it is retrained for its weights."""
 
     RESUMES = "resumes"
-    """It has a result that is not its last: a limit was raised, or a retry is asked for."""
+    """It has a result that is not final: a limit was raised, or a retry is requested."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A trial of the plan, where it stands, and whether a run would do anything for it."""
+    """A trial of the plan, its state, and whether a run would do anything for it."""
 
     trial: Trial
     state: TrialState
@@ -64,7 +64,7 @@ class Entry:
 
     @property
     def standing(self) -> Standing | str:
-        """Where the trial stands, or its outcome if a run would do nothing for it."""
+        """The trial's standing, or its outcome if a run would do nothing for it."""
         if self.continues and self.state == TrialState.NEW:
             return Standing.CONTINUES
         if self.state != TrialState.DONE or self.result is None:
@@ -79,7 +79,7 @@ class Entry:
 def entries(
     sweep: Sweep, store: Store, demand: Demand, ids: Container[str] | None = None
 ) -> list[Entry]:
-    """The plan of a sweep, or of its trials with these ids, against what the store has."""
+    """The plan of a sweep, or of its trials with these ids, compared with the store."""
     begun = store.begun()
     trials = [trial for trial in sweep.trials if ids is None or trial.id in ids]
     results = store.results(trial.id for trial in trials)
@@ -101,14 +101,14 @@ def entries(
 
 
 def options_for_entries(todo: Sequence[Entry], options: RunOptions) -> RunOptions:
-    """The options of running these: which go on from a shorter training, and which are trained."""
+    """The options for these entries: which continue a shorter training, and which are trained."""
     continues = {entry.trial.id: entry.continues for entry in todo if entry.continues}
     trained = frozenset(entry.trial.id for entry in todo if entry.is_trained)
     return replace(options, continues=continues, trained=trained)
 
 
 class _Wanted:
-    """The points that trials should have, worked out once for all seeds of a cell."""
+    """The points that trials should have, computed once for all seeds of a cell."""
 
     def __init__(self, blocks: tuple[Evaluate, ...]):
         self._blocks = blocks
@@ -123,7 +123,7 @@ class _Wanted:
 
 
 class _Shorter:
-    """Finds, of trainings by the same recipe, the longest finished one that is shorter."""
+    """Finds the longest finished training by the same recipe that is shorter than a trial's."""
 
     def __init__(self, store: Store):
         self.store = store
@@ -150,7 +150,7 @@ class _Shorter:
 
 
 def orphans(sweep: Sweep, store: Store) -> dict[str, str]:
-    """Trials that an earlier form of the sweep's file planned: id -> label; not with `--set`."""
+    """Trials that only earlier versions of the sweep planned: id -> label; none with `--set`."""
     if sweep.made.changed:
         return {}
     planned = {trial.id for trial in sweep.trials}

@@ -1,6 +1,6 @@
-"""Which trials are trained together: those that differ in their seed alone.
+"""Packs of trials that are trained together: trials that differ only in their seed.
 
-Known from their specs, without torch, so that a driver starts fast.
+Packs follow from the specs, without torch, so that a driver starts fast.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from nodebench.spec.solver import Solver
 from nodebench.spec.vocabulary import DENSE_POSITIONS, norm_parts
 
 MOST = 10
-"""Seeds in a pack where `pack_seeds` is `auto` and packing pays."""
+"""The largest number of seeds in a pack if `pack_seeds` is `auto` and packing pays."""
 
 PACKABLE_GRADIENTS = ("backprop", "exact")
 
 
 def packs(trials: Sequence[Trial], options: RunOptions, slots: int) -> list[tuple[Trial, ...]]:
-    """The trials in their order, each pack where its first trial was.
+    """The trials in packs, in the order of the first trial of each.
 
-    `slots` are the places where packs run side by side: `auto` leaves none of them empty.
+    `slots` is the number of packs that run in parallel: `auto` leaves none of the slots empty.
     """
     share = math.ceil(len(trials) / max(1, slots))
     found: list[list[Trial]] = []
@@ -61,9 +61,9 @@ def obstacle(spec: TrialSpec) -> str | None:
 
 
 def has_equal_steps(spec: TrialSpec) -> bool:
-    """Whether all training steps are the same kernels, which a CUDA graph may record.
+    """Whether all training steps run the same kernels, so that a CUDA graph may record them.
 
-    What makes the steps of several seeds differ makes those of one differ over time.
+    Anything that makes the steps of several seeds differ makes those of one seed differ over time.
     """
     return obstacle(spec) is None
 
@@ -81,16 +81,16 @@ def _obstacle_of_solve(solver: Solver, gradient: str) -> str | None:
 def _size(trial: Trial, options: RunOptions, share: int) -> int:
     asked = options.resources.pack_seeds
     if trial.id in options.trained or options.stop or obstacle(trial.spec):
-        return 1  # what only wants evaluation has no steps; a search stops trials one by one
+        return 1  # a trained trial has no steps; a search stops trials one by one
     if asked == "auto":
         return min(MOST, share) if _pays(trial.spec) else 1
     return asked
 
 
 def _pays(spec: TrialSpec) -> bool:
-    """Of a field of small matrix products, a step takes its time to begin each of them.
+    """Whether packing pays: the steps of a field of small matrix products are mostly overhead.
 
-    Networks of convolutions fill a CPU, and on a GPU nothing has been measured yet.
+    Convolutional networks saturate a CPU anyway, and nothing has been measured on a GPU yet.
     """
     if not isinstance(spec.model, PlainOde) or spec.model.field == "conv":
         return False

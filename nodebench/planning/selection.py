@@ -19,23 +19,24 @@ from nodebench.sweep.safe_yaml import parse
 
 @dataclass(frozen=True)
 class Selection:
-    """Which of a sweep's trials: those that `path=value` texts and a shard `i/n` leave."""
+    """A part of a sweep's trials: those that match `path=value` texts and are in a shard `i/n`."""
 
     only: Sequence[str] = ()
     shard: str = "1/1"
     retry_failed: bool = False
-    """Whether trials that did not finish (DNF) are tried again."""
+    """Whether trials that did not finish (DNF) are retried."""
 
     def ids(self, sweep: Sweep) -> frozenset[str]:
-        """The ids of these trials; as `chosen`."""
+        """The ids of these trials, from `chosen`."""
         return chosen(sweep, self.only, self.shard)
 
 
 def chosen(sweep: Sweep, only: Sequence[str], shard: str) -> frozenset[str]:
-    """The ids of the trials that `path=value` texts and a shard `i/n` leave.
+    """The ids of the trials that match `path=value` texts and are in a shard `i/n`.
 
     Raises:
-        SweepError: if they cannot be read, or the texts leave none; of few trials, a shard may.
+        SweepError: if a text or the shard cannot be read, or no trial matches the texts. A shard of
+            few trials may be empty.
     """
     cell: dict[str, Any] = {}
     faults: list[Fault] = []
@@ -64,10 +65,10 @@ def chosen(sweep: Sweep, only: Sequence[str], shard: str) -> frozenset[str]:
 
 
 def _dealt(trials: Sequence[Trial], first: int, shards: int) -> list[Trial]:
-    """The trials of one of so many shards, which differ by one at most if cells have equal seeds.
+    """The trials of one shard. Shards differ by at most one trial if cells have equal seeds.
 
     Cells are dealt out whole, so that their seeds can be packed, as long as there is one for each
-    shard. Those of the last round, fewer than shards, are dealt out seed by seed.
+    shard. The remaining cells, fewer than shards, are dealt out seed by seed.
     """
     of_cell: dict[str, list[Trial]] = {}
     for trial in trials:
@@ -79,7 +80,7 @@ def _dealt(trials: Sequence[Trial], first: int, shards: int) -> list[Trial]:
 
 
 def _there(sweep: Sweep, cell: Mapping[str, Any]) -> str:
-    """What the sweep's trials have where a partial cell names something."""
+    """The values that the sweep's trials have for the settings that a partial cell names."""
     found: dict[str, set[str]] = {}
     for named in named_paths(cell):
         for settings in (trial.settings for trial in sweep.trials):

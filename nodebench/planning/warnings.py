@@ -1,4 +1,4 @@
-"""What a plan says of a sweep and does not refuse."""
+"""Warnings that a plan gives about a sweep that it accepts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from nodebench.sweep.file import Evaluate
 
 
 def doubts(sweep: Sweep) -> list[str]:
-    """A line for each tolerance that gains nothing, and for weights that are not there yet."""
+    """One line per tolerance that gains nothing, and per weights file that does not exist yet."""
     return [*_too_fine(sweep), *_without_weights(sweep)]
 
 
@@ -29,7 +29,7 @@ def _without_weights(sweep: Sweep) -> list[str]:
 
 
 def _too_fine(sweep: Sweep) -> list[str]:
-    """Tolerances below what their trial's precision resolves."""
+    """Tolerances below the resolution of their trial's precision."""
     found: dict[tuple[str, float, str], None] = {}
     for cell in dict.fromkeys(trial.cell for trial in sweep.trials):
         precision = cell.spec.train.precision
@@ -44,7 +44,7 @@ def _too_fine(sweep: Sweep) -> list[str]:
 
 
 def _tolerances(cell: Cell, blocks: Sequence[Evaluate]) -> Iterator[tuple[str, float]]:
-    """Where a cell's solves have a relative tolerance, and what it is."""
+    """The paths and the values of the relative tolerances of a cell's solves."""
     gradient = cell.spec.gradient
     solvers = {"solver": cell.spec.solver, "gradient.solver": gradient.solver if gradient else None}
     for path, solver in solvers.items():

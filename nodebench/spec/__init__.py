@@ -1,4 +1,4 @@
-"""What a trial is: typed settings, the vocabulary of a sweep file, and a trial's id."""
+"""The definition of a trial: typed settings, the vocabulary of a sweep file, and the id."""
 
 from nodebench.spec.identity import Trial
 from nodebench.spec.trial import TrialSpec

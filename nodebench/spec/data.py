@@ -1,4 +1,4 @@
-"""The data sets, and what settings each takes. To add one: a class and its row in `DATASETS`."""
+"""The data sets and their settings. To add one, add a class and its row in `DATASETS`."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ from nodebench.spec.vocabulary import (
 )
 
 TEXT_LENGTH = 1014
-"""The characters that are kept of a text (Zhang, Zhao, LeCun 2015)."""
+"""The number of characters that are kept from a text (Zhang, Zhao, LeCun 2015)."""
 
 LARGEST_RESOLUTION = 512
 """Beyond it, the images of Tiny ImageNet, all in memory, would take more than 80 GB."""
 
 
 class Dataset(Settings):
-    """What the rest needs to know of any data set."""
+    """The properties that every data set has."""
 
     name: str
-    kind: ClassVar[str | None] = None  # what a model must read; None: any
+    kind: ClassVar[str | None] = None  # the kind of data that a model must read; None: any
     metric: ClassVar[str] = "accuracy"  # the headline is `test_<metric>`
     higher_is_better: ClassVar[bool] = True
     origin: ClassVar[str] = "files"  # where the samples come from, in words
 
     @property
     def headline(self) -> str:
-        """The metric of a trial's summary that it is judged by."""
+        """The metric in a trial's summary by which the trial is judged."""
         return f"test_{self.metric}"
 
 
@@ -49,8 +49,8 @@ class Labeled(Dataset):
     """Labelled samples that are the same for every trial.
 
     `train_size` and `test_size` take a class-balanced subset, and `val_size` holds that many
-    training samples out for validation. Subset and split depend on `subset_seed` alone, so that
-    trials of different seeds see the same samples.
+    training samples out for validation. Subset and split depend only on `subset_seed`, so that
+    trials with different seeds use the same samples.
     """
 
     sizes: ClassVar[tuple[int, int]]  # train, test
@@ -61,7 +61,7 @@ class Labeled(Dataset):
     subset_seed: Size = 0
 
     def misfit(self, train: int, test: int) -> str | None:
-        """Why these subsets cannot be taken of this number of samples, or None if they can."""
+        """Why these subsets cannot be taken from this number of samples, or None if they can."""
         if self.val_size + (self.train_size or 1) > train:
             asked = {"train_size": self.train_size, "val_size": self.val_size}
             given = " and ".join(f"`{name}: {size}`" for name, size in asked.items() if size)
@@ -84,8 +84,8 @@ class Labeled(Dataset):
 class Filed(Labeled):
     """Labelled samples that are read from files.
 
-    `checksums` are the MD5 of the files, by path inside the data set's folder; without them, the
-    official ones. With them the files are somebody's own, and so is the number of samples.
+    `checksums` are the MD5 of the files, by path inside the data set's folder; by default, the
+    official ones. With other checksums, the files may have any number of samples.
     """
 
     checksums: dict[str, str] | None = None
@@ -117,9 +117,9 @@ class Text(Filed):
 
 
 class RandomDataset(Dataset):
-    """Data that are drawn at random, from the trial's seed or from a `draw_seed`.
+    """Data drawn at random, from the trial's seed or from a `draw_seed`.
 
-    With a `draw_seed`, trials of all seeds see the same data.
+    With a `draw_seed`, trials with any seed use the same data.
     """
 
     origin = "generated from a trial's seed"
@@ -300,7 +300,7 @@ class System(RandomDataset):
 
 
 class CustomData(ImportedSettings, Dataset):
-    """A user's own function, called with (settings, seed, root), that gives a `Data`."""
+    """A user's own function that is called with (settings, seed, root) and returns a `Data`."""
 
     origin = "a user's function"
 

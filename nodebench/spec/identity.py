@@ -1,4 +1,4 @@
-"""A trial's name: a hash of everything that decides its result, and of nothing else."""
+"""A trial's id: a hash of everything that determines its result, and of nothing else."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from nodebench.spec.vocabulary import DENSE_POSITIONS, DYNAMICS, GROUPED, norm_p
 
 @dataclass(frozen=True)
 class Revision:
-    """A change of code or of a default that changed results, or what checkpoints hold.
+    """A change of code or of a default that changed results, or the contents of checkpoints.
 
-    `affects` says of which trials: only these get another id, and all others keep their results.
+    `affects` says which trials it affects: only these get another id, and all others keep theirs.
     """
 
     number: int
@@ -30,7 +30,7 @@ class Revision:
 
 
 def _is_by_a_studys_rule(spec: TrialSpec) -> bool:
-    """Whether one of revision 5's rules decides the trial."""
+    """Whether one of revision 5's rules affects the trial."""
     if spec.data.name == "spiral":
         return True
     adapted = spec.solver if spec.solver and spec.solver.adapt else None
@@ -40,7 +40,7 @@ def _is_by_a_studys_rule(spec: TrialSpec) -> bool:
 
 
 def _is_computed_here(spec: TrialSpec) -> bool:
-    """Whether revision 6 took something of the trial from torch or torchdiffeq."""
+    """Whether revision 6 replaced a computation of the trial by torch or torchdiffeq."""
     model = spec.model
     is_dense = isinstance(model, PlainOde) and model.field != "conv"
     solvers = [spec.solver, spec.gradient.solver if spec.gradient else None]
@@ -52,7 +52,7 @@ def _is_computed_here(spec: TrialSpec) -> bool:
 
 
 def _is_folded(spec: TrialSpec) -> bool:
-    """Whether convolutions over more than two positions may be matrices."""
+    """Whether convolutions over more than two positions may be computed as matrix products."""
     if not isinstance(spec.model, PlainOde) or spec.model.field != "simple":
         return False
     if spec.data.name == "three-minima":
@@ -61,7 +61,7 @@ def _is_folded(spec: TrialSpec) -> bool:
 
 
 def _is_convolved_at_tensor_times(spec: TrialSpec) -> bool:
-    """Whether revision 9 took a convolution of the ODE from torch: its times were tensors."""
+    """Whether revision 9 replaced a convolution by torch in the ODE, whose times were tensors."""
     model, solvers = spec.model, [spec.solver]
     if not isinstance(model, ConvNetwork | StagedNetwork):
         return False
@@ -81,7 +81,7 @@ def _has_integrals(spec: TrialSpec) -> bool:
 
 
 def _is_dense_with_softplus(spec: TrialSpec) -> bool:
-    """Whether the ODE's field is dense layers, or convolutions that are folded into such."""
+    """Whether the ODE's field has softplus and dense layers, or convolutions folded into these."""
     if not isinstance(spec.model, PlainOde) or spec.model.activation != "softplus":
         return False
     is_folded = getattr(spec.data, "dim", DENSE_POSITIONS) <= DENSE_POSITIONS
@@ -132,7 +132,7 @@ REVISIONS: tuple[Revision, ...] = (
         _is_dense_with_softplus,
     ),
 )
-"""The changes of results, the newest last. Trials hold the number of the last that affects them."""
+"""The revisions, the newest last. A trial has the number of the last one that affects it."""
 
 NUMERICS = REVISIONS[-1].number
 """The newest revision's number."""
@@ -145,21 +145,21 @@ def numerics(spec: TrialSpec) -> int:
 
 @dataclass(frozen=True, eq=False)
 class Cell:
-    """A resolved spec whatever its seed: what the trials of all seeds have in common."""
+    """A resolved spec regardless of its seed: the part that the trials of all seeds share."""
 
     spec: TrialSpec
     recorded: Mapping[str, str] | None = None
-    """The code that it had, of a trial in the store; by default it is what is found here."""
+    """The recorded code hashes of a trial in the store; by default, those of the code here."""
     recorded_weights: str | None = None
-    """The SHA-256 that its weights file had, likewise."""
+    """The recorded SHA-256 of its weights file; by default, that of the file found here."""
 
     def trial(self, seed: int) -> Trial:
-        """The trial of a seed."""
+        """The trial with this seed."""
         return Trial(self.spec.model_copy(update={"seed": seed}), self)
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """What decides the result, as plain values."""
+        """Everything that determines the result, as plain values."""
         identity: dict[str, Any] = self.spec.model_dump(mode="json", exclude_defaults=True)
         identity.pop("seed", None)
         if self.spec.weights is not None:
@@ -167,7 +167,7 @@ class Cell:
         identity["numerics"] = numerics(self.spec)
         modules = dict(self.code)
         named = {path: _module(path) for path in self.spec.import_paths}
-        # The modules that are named came first, and ids of trials without others stay as they were.
+        # Named modules are kept apart, so that the ids of trials without others do not change.
         for name, value in (
             ("sources", {path: modules[module] for path, module in named.items()}),
             ("modules", {k: v for k, v in modules.items() if k not in named.values()}),
@@ -177,7 +177,7 @@ class Cell:
 
     @cached_property
     def code(self) -> dict[str, str | None]:
-        """Module -> SHA-256: all of the user's own that is imported; None if it is not found."""
+        """Module -> SHA-256, for all imported modules of the user's; None if one is not found."""
         if self.recorded is not None:
             return dict(self.recorded)
         found: dict[str, str | None] = {}
@@ -196,12 +196,12 @@ class Cell:
 
     @cached_property
     def key(self) -> str:
-        """The same for cells that are alike."""
+        """A key that is the same for equal cells."""
         return _ENCODER.encode(self.identity)
 
     @property
     def set_paths(self) -> list[str]:
-        """The dotted paths of what is not left at its default."""
+        """The dotted paths of the settings that are not at their default."""
         return list(_paths(self.spec.model_dump(mode="json", exclude_defaults=True)))
 
     @cached_property
@@ -212,20 +212,20 @@ class Cell:
 
 @dataclass(frozen=True)
 class Trial:
-    """A resolved spec and the names that follow from it."""
+    """A resolved spec and the ids that follow from it."""
 
     spec: TrialSpec
     shared: Cell | None = field(default=None, compare=False, repr=False)
-    """The cell, where it is at hand: a sweep of many seeds works its names out once."""
+    """The cell, if available, so that a sweep of many seeds computes its identity only once."""
 
     @cached_property
     def cell(self) -> Cell:
-        """The same whatever the seed."""
+        """The trial's cell, which does not depend on the seed."""
         return self.shared or Cell(self.spec)
 
     @cached_property
     def id(self) -> str:
-        """12 hex digits that stand for everything that decides the result."""
+        """12 hex digits that stand for everything that determines the result."""
         return _digest(self._identity)
 
     @cached_property
@@ -241,15 +241,15 @@ class Trial:
 
     @cached_property
     def is_identified(self) -> bool:
-        """Whether every file on which the id depends was found; else it is another elsewhere."""
+        """Whether all files on which the id depends were found; if not, it differs elsewhere."""
         is_found = self.spec.weights is None or self.cell.weights is not None
         return is_found and None not in self.cell.code.values()
 
     def require_as_named(self) -> None:
-        """Refuses, in a process of its own, code or weights that are not those of the plan.
+        """Rejects code or weights that, in this process, are not those of the plan.
 
         Raises:
-            InputError: if they were edited since, or are not here.
+            InputError: if they were edited since, or are missing here.
         """
         now = Trial(self.spec)
         if now.id != self.id:

@@ -1,4 +1,4 @@
-"""The models, and what settings each takes. To add one: a class and its row in `MODELS`."""
+"""The models and their settings. To add one, add a class and its row in `MODELS`."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ class StagedNetwork(Network):
 
     @property
     def ode_blocks(self) -> int:
-        """Those of all stages."""
+        """The number of ODE blocks in all stages."""
         return sum(ode for _, ode in self.stages)
 
     @model_validator(mode="after")
@@ -114,7 +114,7 @@ class StagedNetwork(Network):
 
 
 class StagedResNet(StagedNetwork):
-    """Residual blocks alone."""
+    """Residual blocks only."""
 
     has_ode = False
 
@@ -131,9 +131,9 @@ class StagedOdeNet(StagedNetwork):
 
 
 class TextNetwork(SingleStage):
-    """A network over characters: embedding, convolution, blocks, the top 4 over time, 3 layers.
+    """A network over characters: embedding, convolution, blocks, top-4 pooling over time, 3 layers.
 
-    Source: Conneau et al. 2017 as `saparina/neural-ode` has it (S1 of `docs/studies.md`).
+    Source: Conneau et al. 2017 as in `saparina/neural-ode` (S1 of `docs/studies.md`).
     """
 
     kinds = ("text",)
@@ -213,7 +213,7 @@ class NeuralOde(Model):
 
     @property
     def span(self) -> None:
-        """None: from one observation to the next."""
+        """None: a solve runs from one observation to the next."""
 
 
 class KnownSystem(Model):
@@ -231,7 +231,7 @@ class KnownSystem(Model):
 
     @property
     def span(self) -> None:
-        """None: that of the data."""
+        """None: the data determine it."""
 
 
 class CustomModel(ImportedSettings, Model):
@@ -241,11 +241,11 @@ class CustomModel(ImportedSettings, Model):
 
     @property
     def ode_blocks(self) -> None:
-        """None: only its author knows."""
+        """None: the number is unknown."""
 
     @property
     def normalizes_batches_in_ode(self) -> bool:
-        """True, since it cannot be known."""
+        """True, since it is unknown."""
         return True
 
 
@@ -268,4 +268,4 @@ BY_PLACE = {
     for name, field in model.model_fields.items()
     if any(issubclass(part, ByPlace) for part in parts_in(field).values())
 }
-"""The settings of models that are given place by place."""
+"""The settings of models that have a value for each place."""

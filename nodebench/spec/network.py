@@ -1,4 +1,4 @@
-"""What any model is to the rest, and the settings that networks of blocks have in common."""
+"""The interface of all models, and the settings that networks of blocks have in common."""
 
 from __future__ import annotations
 
@@ -12,42 +12,42 @@ from nodebench.spec.vocabulary import BelowOne, Blocks, Channels, DynamicsName, 
 
 
 class Model(Settings):
-    """What the rest needs to know of any model."""
+    """The properties that every model has."""
 
     name: str
     has_ode: ClassVar[bool]
     kinds: ClassVar[tuple[str, ...]] = ()
     limit_steps: ClassVar[int] = 128
-    """Steps of classic Runge-Kutta that stand for the ODE, over each of its intervals of time."""
+    """The steps over each time interval with which classic Runge-Kutta stands for the ODE."""
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """The kinds of data that it takes; empty if that is its own business."""
+        """The kinds of data that it takes; empty if this is not checked."""
         return self.kinds
 
     @property
     def ode_blocks(self) -> int | None:
-        """How many ODE blocks a forward pass goes through; None if that is not known."""
+        """The number of ODE blocks in a forward pass; None if unknown."""
         return int(self.has_ode)
 
     @property
     def normalizes_batches_in_ode(self) -> bool:
-        """Whether batch norm stands inside an ODE block, or might, in a model of a user's own."""
+        """Whether an ODE block contains batch norm, or may contain it in a user's own model."""
         return False
 
     @property
     def span(self) -> float | None:
-        """The time over which each block integrates; None if its data say that."""
+        """The time over which each block integrates; None if the data determine it."""
         return float(getattr(self, "t1", 1.0))
 
     @property
     def length(self) -> float:
-        """The time over which each block integrates; 1 where its data say that."""
+        """The time over which each block integrates; 1 if the data determine it."""
         return self.span or 1.0
 
 
 class Network(Model):
-    """Stem, feature stage of residual or ODE blocks, head; `dropout` is that of the head."""
+    """Stem, feature stage of residual or ODE blocks, head; `dropout` applies to the head."""
 
     width: Channels = 64
     norm: Norms = Norms()
@@ -55,7 +55,7 @@ class Network(Model):
 
     @property
     def normalizes_batches_in_ode(self) -> bool:
-        """Whether batch norm stands inside an ODE block."""
+        """Whether an ODE block contains batch norm."""
         return self.norm.ode is not None and norm_parts(self.norm.ode)[0] == "bn"
 
     @model_validator(mode="after")
@@ -73,12 +73,12 @@ class Network(Model):
         return self
 
     def _channels(self) -> dict[str, set[int]]:
-        """The channel counts that the norms of each place meet, for the places that exist."""
+        """The channel counts of the norms at each place that exists."""
         return {"stem": {self.width}, "ode" if self.has_ode else "residual": {self.width}}
 
 
 class SingleStage(Network):
-    """A network whose feature stage is `blocks` alike; `dynamics` names their f.
+    """A network whose feature stage has `blocks` equal blocks; `dynamics` names their f.
 
     A residual block computes x + f(0, x), and an ODE block integrates f over [0, t1]: a residual
     block is one Euler step.

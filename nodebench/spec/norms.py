@@ -1,4 +1,4 @@
-"""Settings that each place of a network has of its own: stem, residual blocks, ODE blocks."""
+"""Settings with a value for each place of a network: stem, residual blocks, ODE blocks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PLACES = ("stem", "residual", "ode")
 
 
 class ByPlace(Settings):
-    """A setting of each place of a network. None where a network has no such place."""
+    """A setting with a value for each place of a network; None if it has no such place."""
 
     @model_validator(mode="before")
     @classmethod

@@ -1,7 +1,8 @@
-"""The source of a user's own part: every module of theirs that its import brings in.
+"""The source of a user's own component: every module of the user's that it imports.
 
-It is found without importing anything, by reading the `import` statements. What is installed, and
-what comes with Python, is left out: these have versions, which a trial's environment records.
+The modules are found without importing anything, by reading the `import` statements. Installed
+packages and Python's own modules are left out: they have versions, of which a trial's environment
+records Python's and those of the packages that nodebench computes with.
 """
 
 from __future__ import annotations
@@ -30,11 +31,11 @@ BY_NAME = ("import_module", "__import__")
 
 @lru_cache
 def own_modules(module: str) -> dict[str, str]:
-    """Module -> the SHA-256 of its file: of this one, and of all of the user's that it imports.
+    """Module -> SHA-256 of its file, for this module and all of the user's that it imports.
 
-    What is imported inside a function or under a condition counts too. A file without any code,
-    such as an empty `__init__.py`, decides nothing. The same for the whole of a process, which
-    imports a module once.
+    Imports inside a function or under a condition count too. Files without any code, such as an
+    empty `__init__.py`, are left out. The result is cached for the whole process, which imports a
+    module only once.
 
     Raises:
         ModuleNotFoundError: if there is no such module here.
@@ -48,7 +49,7 @@ def own_modules(module: str) -> dict[str, str]:
     while waiting:
         for name, spec in _found(waiting.pop()):
             if spec.has_location and not is_users_file(spec.origin):
-                break  # what is installed imports nothing of the user's
+                break  # an installed package imports nothing of the user's
             if name in seen or not spec.has_location:
                 continue
             seen.add(name)
@@ -61,10 +62,10 @@ def own_modules(module: str) -> dict[str, str]:
 
 @contextmanager
 def known_alone(paths: Sequence[str]) -> Generator[None]:
-    """Refuses, at its end, what the user's parts imported meanwhile and `own_modules` cannot know.
+    """Rejects, at its end, modules that the user's parts imported and `own_modules` cannot find.
 
     Raises:
-        InputError: then, and whenever it is asked again, as a module is imported only once.
+        InputError: in that case, and on every later call, as a module is imported only once.
     """
     before = set(sys.modules)
     yield
@@ -93,17 +94,17 @@ def is_users_file(file: str | None) -> bool:
 
 
 def _is_there(file: str) -> bool:
-    """Whether a module's file is on disk, alone or in a zip file as Python imports from."""
+    """Whether a module's file is on disk, alone or in a zip file from which Python imports."""
     return any(path.is_file() for path in (Path(file), *Path(file).parents))
 
 
 def _content(spec: ModuleSpec) -> bytes | None:
-    """The bytes of a module's file; None if it has none that can be read."""
+    """The bytes of a module's file; None if there is no readable file."""
     file, in_archive = spec.origin or "", getattr(spec.loader, "get_data", None)
     try:
         if os.path.isfile(file):
             return Path(file).read_bytes()
-        # Not a device, which may have no end.
+        # Not a device, which may never end.
         return in_archive(file) if in_archive and not os.path.exists(file) else None
     except OSError:
         return None
@@ -114,7 +115,7 @@ def _is_inside(file: str, folder: str) -> bool:
 
 
 def _found(module: str) -> Iterator[tuple[str, ModuleSpec]]:
-    """A module and, before it, the packages around it, as far as there are such; none imported."""
+    """A module, preceded by the packages around it, as far as they exist; nothing is imported."""
     top, *rest = module.split(".")
     finders = [finder for finder in sys.meta_path if hasattr(finder, "find_spec")]
     name, spec = top, next(filter(None, (finder.find_spec(top, None) for finder in finders)), None)
@@ -123,13 +124,13 @@ def _found(module: str) -> Iterator[tuple[str, ModuleSpec]]:
             return
         yield name, spec
         if tail is not None:
-            # By its last name: with the whole one, Python would look for the package it imported.
+            # By its last name: with the full one, Python would look for the imported package.
             folders = list(spec.submodule_search_locations or ())
             name, spec = f"{name}.{tail}", PathFinder.find_spec(tail, folders)
 
 
 class _Source:
-    """A module's file, as text that is read."""
+    """A module's file, parsed without importing it."""
 
     def __init__(self, name: str, spec: ModuleSpec):
         self.name, self.is_package = name, spec.submodule_search_locations is not None
@@ -137,13 +138,13 @@ class _Source:
         self.hash = hashlib.sha256(content).hexdigest()
         try:
             tree = ast.parse(content)
-        except (SyntaxError, ValueError):  # not Python's text, or what its import will complain of
+        except (SyntaxError, ValueError):  # not Python source; its import will report that
             self.nodes, self.has_code = list[ast.AST](), True
         else:
             self.nodes, self.has_code = list(ast.walk(tree)), not all(map(_is_text, tree.body))
 
     def imports(self) -> Iterator[str]:
-        """The modules that it may import; some of these may be no modules."""
+        """The names that it may import; some of these may not be modules."""
         for node in self.nodes:
             if isinstance(node, ast.Import):
                 yield from (alias.name for alias in node.names)
@@ -175,10 +176,10 @@ def _named(call: ast.Call) -> str | None:
 
 
 def file_hash(path: str) -> str | None:
-    """The SHA-256 of a file; None if it cannot be read, which is said when it is needed."""
+    """The SHA-256 of a file; None if it cannot be read, which is reported when it is needed."""
     try:
         found = os.stat(path)
-        is_file = stat.S_ISREG(found.st_mode)  # a device may have no end
+        is_file = stat.S_ISREG(found.st_mode)  # a device may never end
         return _file_hash(path, found.st_mtime_ns, found.st_size) if is_file else None
     except OSError:
         return None

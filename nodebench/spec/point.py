@@ -14,12 +14,12 @@ from nodebench.spec.trial import TrialSpec
 class EvaluationPoint:
     """One thing to measure of a model: the test set under a solver, or a gradient.
 
-    The solver takes `steps` over each interval, or the training's steps or tolerance times a
-    factor; what an adapted solver came to is known only after training. `gradient` asks for that
-    method's gradient on a training batch instead, at the `start` or the `end` of training.
-    `batch_norm` says which statistics normalise inside ODE blocks: those learned, or a batch's.
-    `batch_size` is the training's unless given; `control` asks an embedded method for one step a
-    `batch` or a `sample`, instead of what the training solver has.
+    The solver takes `steps` over each interval, or the training's step size or tolerance times a
+    factor, since an adapted solver is known only after training. `gradient` requests that method's
+    gradient on a training batch instead, at the `start` or the `end` of training. `batch_norm` says
+    which statistics normalise inside ODE blocks: the running averages, or those of a batch.
+    `batch_size` is the task's unless given; `control` makes an embedded method take one step per
+    `batch` or per `sample`, whatever the training solver does.
     """
 
     method: str
@@ -36,7 +36,7 @@ class EvaluationPoint:
 
     @property
     def row(self) -> dict[str, Any]:
-        """How the store names it: the fields that are not at their default."""
+        """The point as the store has it: the fields that are not at their default."""
         return {k: v for k, v in asdict(self).items() if v != getattr(EvaluationPoint, k, None)}
 
     def solver(self, trained: Solver, span: float | None) -> Solver:
@@ -49,7 +49,7 @@ class EvaluationPoint:
         if is_same:
             kept = ("scipy", "dense_output", "control", "damping", "coupling")
             settings |= {name: getattr(own, name) for name in kept}
-            if own.facts.kind == "multistep":  # of the iteration inside a step
+            if own.facts.kind == "multistep":  # the tolerances of the iteration inside a step
                 settings["rtol"], settings["atol"] = own.tolerances
         if self.tol_factor is not None:
             rtol, atol = (tolerance * self.tol_factor for tolerance in own.tolerances)
@@ -59,7 +59,7 @@ class EvaluationPoint:
         return self._controlled(Solver(**settings))
 
     def _controlled(self, solver: Solver) -> Solver:
-        """The solver, with its steps of batches or samples if the point says so."""
+        """The solver, with one step per batch or per sample if the point says so."""
         if self.control is None:
             return solver
         control = (solver.control or Control()).model_copy(update={"step": self.control})
@@ -67,17 +67,17 @@ class EvaluationPoint:
 
     @property
     def is_about_batches(self) -> bool:
-        """Whether it asks what batches cost."""
+        """Whether it measures the cost of batches."""
         return self.batch_size is not None or self.control is not None
 
     @property
     def is_about_accuracy(self) -> bool:
-        """Whether it asks how accurate the model is under a solver."""
+        """Whether it measures the model's accuracy under a solver."""
         return self.gradient is None and not self.is_about_batches
 
 
 def _scaled(trained: Solver, factor: float, span: float | None) -> dict[str, Any]:
-    """The step size times a factor; without a known span, the number of steps divided by it."""
+    """The step size times a factor; without a known span, the steps divided by the factor."""
     if span is None:
         if trained.step_size is None:
             return {"steps": max(1, round(trained.step_count(1.0) / factor))}
@@ -93,7 +93,7 @@ def gradient_of(spec: TrialSpec, name: str, solver: Solver) -> Gradient:
 
 
 def suits(gradient: Gradient, solver: Solver) -> bool:
-    """Whether a gradient can be taken through a solve by this solver."""
+    """Whether a gradient method supports this solver."""
     if solver.method == "scipy_solver" and gradient.name != "adjoint":
         return False
     try:
@@ -104,9 +104,10 @@ def suits(gradient: Gradient, solver: Solver) -> bool:
 
 
 def limit_point(spec: TrialSpec) -> EvaluationPoint:
-    """Where accuracy no longer depends on the solver, unless a finer point is evaluated.
+    """The limit, at which accuracy should no longer depend on the solver.
 
-    Of a trajectory, the steps are those from one observation to the next.
+    It is used unless a finer point is evaluated. For a trajectory, the steps are those from one
+    observation to the next.
     """
     return EvaluationPoint("rk4", steps=spec.model.limit_steps)
 
@@ -118,17 +119,17 @@ def limit_solver(spec: TrialSpec, times: int = 1) -> Solver:
 
 
 def reference_solver(spec: TrialSpec) -> Solver:
-    """What stands for the ODE itself: the limit with twice as many steps."""
+    """The solver that stands for the ODE itself: the limit with twice as many steps."""
     return limit_solver(spec, times=2)
 
 
 def known_point(row: dict[str, Any]) -> EvaluationPoint:
-    """The point that a row of the store is about."""
+    """The point of a row in the store."""
     return EvaluationPoint(**row["point"])
 
 
 def own_point(trial: Trial) -> EvaluationPoint:
-    """The solver that a model was trained with."""
+    """The point with the solver that a model was trained with."""
     assert trial.spec.solver is not None
     return point_of(trial.spec.solver)
 
@@ -141,7 +142,7 @@ def point_of(trained: Solver) -> EvaluationPoint:
 
 
 def is_training_solver(trial: Trial, point: EvaluationPoint) -> bool:
-    """Whether a point is the training solver's, whatever the samples and statistics."""
+    """Whether a point uses the training solver, with any samples and statistics."""
     own = own_point(trial)
     names = ("method", "steps", "step_factor", "tol", "tol_factor")
     return point.control is None and all(getattr(own, n) == getattr(point, n) for n in names)

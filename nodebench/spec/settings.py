@@ -1,4 +1,4 @@
-"""A group of settings, and what can be done with any such group."""
+"""Groups of settings, and functions that work with any such group."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ HOW_TO_NAME = (
 
 
 class Settings(BaseModel):
-    """One group of settings: immutable, and free of fields that do not exist."""
+    """One group of settings: immutable, and without unknown fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     def _complete(self, **values: Any) -> None:
-        """Sets derived fields during validation, the one moment at which a part may change."""
+        """Sets derived fields during validation, the only time at which a group may change."""
         for name, value in values.items():
             object.__setattr__(self, name, value)
 
 
 def _part_name(value: Any) -> str | None:
-    """The tag by which a union of parts is told apart: its name, or `custom` for import paths."""
+    """The tag that discriminates a union of parts: a part's name, or `custom` for import paths."""
     name = getattr(value, "name", None) or (value.get("name") if isinstance(value, dict) else value)
     return "custom" if isinstance(name, str) and ":" in name else name
 
@@ -50,9 +50,9 @@ def _part_name(value: Any) -> str | None:
 def choice(
     kind: str, table: Mapping[str, type[Settings]], custom: type[Settings] | None = None
 ) -> Any:
-    """The type of a field that holds one part of a table, told apart by `name`.
+    """The type of a field that holds one part of a table, discriminated by `name`.
 
-    A name with a colon is an import path, whose settings are `custom`.
+    A name with a colon is an import path, and its part has the type `custom`.
     """
     tagged = [Annotated[part, Tag(name)] for name, part in table.items()]
     if custom is not None:
@@ -73,7 +73,7 @@ def from_name(value: Any) -> Any:
 
 
 class NamedSettings(Settings):
-    """A group told apart by `name`, for which the bare name is shorthand."""
+    """A group with a `name`; the bare name is shorthand for the group."""
 
     @model_validator(mode="before")
     @classmethod
@@ -82,7 +82,7 @@ class NamedSettings(Settings):
 
 
 def _finite(value: Any) -> Any:
-    """Refuses what JSON, and so a trial's id, cannot tell from null."""
+    """Rejects NaN and infinities, which JSON, and so a trial's id, cannot distinguish from null."""
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"a number should be finite, found `{value}`")
     if isinstance(value, (dict, list, tuple)):
@@ -139,7 +139,7 @@ def parts_in(node: Any) -> dict[str, type[Settings]]:
 
 MODEL_ARGUMENTS = ("spec", "data")
 DATA_ARGUMENTS = ("part", "seed", "root")
-"""What a user's own model, and a user's own data set, is called with."""
+"""The arguments with which a user's own model, and a user's own data set, is called."""
 
 
 def import_part(path: str, arguments: Sequence[str]) -> Any:
@@ -165,7 +165,7 @@ def import_part(path: str, arguments: Sequence[str]) -> Any:
         )
     try:
         signature = inspect.signature(part)
-    except (TypeError, ValueError):  # of code that is not Python's
+    except (TypeError, ValueError):  # code that is not written in Python
         return part
     try:
         signature.bind(*arguments)
@@ -178,9 +178,9 @@ def import_part(path: str, arguments: Sequence[str]) -> Any:
 
 
 def _told(error: BaseException) -> str:
-    """An error of a user's code in one line: where, which class, what.
+    """An error in a user's code in one line: place, class, message.
 
-    Where: the last place that is the user's own, though it may have called others.
+    The place is the last one in the user's own code, which may have called other code.
     """
     places = [frame[:2] for frame in traceback.extract_tb(error.__traceback__)]
     file, line = next((place for place in reversed(places) if is_users_file(place[0])), places[-1])

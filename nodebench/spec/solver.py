@@ -1,4 +1,4 @@
-"""How an ODE is solved, and how the gradient through it is taken."""
+"""How an ODE is solved, and how the gradient through it is computed."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ from nodebench.spec.vocabulary import (
 )
 
 NO_END = 1e18
-"""Steps that stand for all larger numbers, which may be infinite."""
+"""A number of steps that stands for all larger numbers, even infinity."""
 
 REVERSIBLE = ("alf", "reversible_heun")
 ADAPTABLE = ("euler", "midpoint", "fehlberg2", "dopri5")
 
 
 class Control(Settings):
-    """How an embedded Runge-Kutta method chooses its steps: one for a `batch`, or a `sample`'s own.
+    """How an embedded Runge-Kutta method chooses its steps: per `batch`, or per `sample`.
 
-    With `sample`, each sample has a step size, an error and a rejection of its own, and is done
-    when it has reached the end, whatever the others need (Lienen, Günnemann 2022). The size of a
-    step is multiplied by what the `controller` makes of its error, at least by `min_factor` and at
-    most by `max_factor`; the defaults are torchdiffeq's.
+    With `sample`, each sample has its own step size, error and rejections, and is done when it has
+    reached the end, whatever the others need (Lienen, Günnemann 2022). The step size is multiplied
+    by a factor that the `controller` computes from the error, at least `min_factor` and at most
+    `max_factor`; the defaults are torchdiffeq's.
     """
 
     step: Literal["batch", "sample"] = "batch"
@@ -82,23 +82,23 @@ class Solver(Settings):
 
     @property
     def stages(self) -> int | None:
-        """Evaluations of a step; a coupled method takes two."""
+        """Evaluations per step; a coupled method needs twice as many."""
         per_step = self.facts.stages
         return per_step if per_step is None or self.coupling is None else 2 * per_step
 
     @property
     def is_reversible(self) -> bool:
-        """Whether its steps can be taken back exactly."""
+        """Whether its steps can be reversed exactly."""
         return self.method in REVERSIBLE or self.coupling is not None
 
     @property
     def has_steps(self) -> bool:
-        """Whether its steps, once their size is known, are of this project."""
+        """Whether this project takes its steps, once their size is known."""
         return self.facts.has_stepper and not self.dense_output
 
     @property
     def order(self) -> int | None:
-        """The method's order; None where it varies from step to step."""
+        """The method's order; None if it varies from step to step."""
         return self.facts.order if self.scipy is None else SCIPY_METHODS[self.scipy]
 
     @property
@@ -116,19 +116,19 @@ class Solver(Settings):
 
     @property
     def step_control(self) -> Control | None:
-        """How this project chooses the steps; None where torchdiffeq or scipy does, or a grid."""
+        """How this project chooses the steps; None if torchdiffeq, SciPy or a grid does."""
         if self.dense_output or not self.is_embedded:
             return None
         return self.control or Control()
 
     @property
     def by_sample(self) -> bool:
-        """Whether each sample has steps of its own."""
+        """Whether each sample has its own steps."""
         return self.control is not None and self.control.step == "sample"
 
     @property
     def by_batch(self) -> Solver:
-        """The same with one step for all samples, as a solve with sums over samples needs it."""
+        """The same with one step for all samples, as solves with sums over samples need it."""
         control = self.control and self.control.model_copy(update={"step": "batch"})
         return self.model_copy(update={"control": control})
 
@@ -200,7 +200,7 @@ class Solver(Settings):
             )
 
     def _settle_tolerance(self) -> None:
-        """Writes a tolerance in one way: `tol` where rtol = atol, else both."""
+        """Writes a tolerance in one way: `tol` if rtol = atol, otherwise both."""
         if self.tol is not None and (self.rtol is not None or self.atol is not None):
             raise ValueError("`tol` means rtol = atol: give either `tol`, or `rtol` and `atol`")
         if self.tol is None and (self.rtol is None) != (self.atol is None):
@@ -217,7 +217,7 @@ OWNERS = {
     "nodes": ("interpolated",),
     "update_batch_norm": ("adjoint", "recompute"),
 }
-"""A setting of gradients -> those that it belongs to."""
+"""A setting of gradients -> the gradients that have it."""
 
 SOLVERS_OF: dict[str, tuple[Callable[[Solver], bool], str]] = {
     "aca": (
@@ -247,8 +247,8 @@ class Gradient(NamedSettings):
     """How the gradient through an ODE block is computed.
 
     `solver` is the adjoint's solver, by default the forward one. With the `seminorm` (Kidger et al.
-    2021), its error control ignores the parameters' gradients. `recompute` solves a block of fixed
-    steps again in this number of `segments`, by default one: `auto` is the square root of the
+    2021), its error control ignores the parameters' gradients. `recompute` repeats a solve with
+    fixed steps in this number of `segments`, by default one; `auto` is the square root of the
     steps. `interpolated` stores the state at this number of `nodes`.
 
     `adjoint` and `recompute` evaluate f again in the backward pass. With `update_batch_norm`, these
@@ -289,10 +289,10 @@ class Gradient(NamedSettings):
         return self
 
     def require_use(self, solver: Solver) -> None:
-        """Refuses settings that do nothing with this solver of the forward pass.
+        """Rejects a method or settings that do not work with this solver of the forward pass.
 
         Raises:
-            ValueError: which says why.
+            ValueError: with the reason.
         """
         fits, cure = SOLVERS_OF.get(self.name, (None, ""))
         if fits and not fits(solver):
@@ -313,11 +313,11 @@ class Gradient(NamedSettings):
             raise ValueError("`scipy_solver` has its own norm: leave out `norm: seminorm`")
 
     def backward(self, solver: Solver) -> Solver:
-        """What solves the backward pass, of a gradient that has a solve of its own there."""
+        """The solver of the backward pass, for gradients that solve an ODE there."""
         return self.solver or solver.by_batch
 
     def suited_to(self, solver: Solver) -> Gradient:
-        """The same without what has no effect with this solver of the forward pass."""
+        """The same without settings that have no effect with this solver of the forward pass."""
         backward = self.backward(solver)
         norm = self.norm if backward.is_embedded else "default"
         own = None if self.solver == solver.by_batch else self.solver

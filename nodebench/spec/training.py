@@ -23,7 +23,7 @@ from nodebench.spec.vocabulary import (
 
 
 class Optimizer(Settings):
-    """What every optimiser has."""
+    """The settings that every optimiser has."""
 
     name: str
     lr: Positive
@@ -83,7 +83,7 @@ OPTIMIZERS: dict[str, type[Optimizer]] = {
 
 
 class Schedule(Settings):
-    """What every schedule has: a linear `warmup` from 0, in the unit of the training's length."""
+    """The setting of every schedule: a linear `warmup` from 0, in the training's unit of length."""
 
     name: str
     warmup: NonNegative = 0.0
@@ -127,8 +127,9 @@ else:
 class Adapt(Settings):
     """How a solver is adapted during training (Ott et al. 2021).
 
-    Every `every` iterations, accuracies on the current batch are compared; those that differ by
-    more than `threshold` make the solver finer, a fixed method up to `max_steps` steps.
+    Every `every` iterations, the accuracy on the current batch is compared with that under a finer
+    solver. A difference above `threshold` makes the solver finer, for a fixed method up to
+    `max_steps` steps.
     """
 
     threshold: BelowOne = 0.1
@@ -207,7 +208,7 @@ class Regularize(Settings):
 
     @property
     def parts(self) -> dict[str, Term | Steer]:
-        """Those that are given, by name."""
+        """The regularizers that are set, by name."""
         return {name: part for name, part in self if part is not None}
 
     @model_validator(mode="before")
@@ -267,8 +268,8 @@ class Train(Settings):
     def can_continue(self) -> bool:
         """Whether a shorter training by this recipe is the beginning of this one.
 
-        A cosine is not: its whole curve depends on the training's length. Nor are iterations,
-        whose last epoch may be incomplete.
+        With a cosine schedule it is not: the whole curve depends on the training's length. Nor is
+        it with a length in iterations, since the last epoch may be incomplete.
         """
         return self.epochs is not None and self.schedule.name != "cosine"
 

@@ -1,8 +1,8 @@
-"""What a trial may be.
+"""The spec of a trial.
 
-Every class is immutable, refuses fields that it does not know, and completes itself during
-validation: shorthand is expanded and settings without effect become None, so that two ways of
-writing one trial are equal afterwards.
+Every class is immutable, rejects unknown fields, and completes itself during validation: shorthand
+is expanded and settings without effect become None, so that two ways of writing the same trial are
+equal afterwards.
 """
 
 from __future__ import annotations
@@ -59,11 +59,11 @@ CANNOT_REGULARIZE: tuple[tuple[tuple[str, ...], Callable[[TrialSpec, Solver], bo
         "leave out one of the two",
     ),
 )
-"""Regularizers, whether they do not suit a trial and its solver, and why."""
+"""Regularizers, a test whether they are unsuitable for a trial and its solver, and the reason."""
 
 
 class TrialSpec(Settings):
-    """One training, fully resolved. Its fields, and nothing else, decide the result.
+    """One training, fully resolved. Its fields, and nothing else, determine the result.
 
     It begins with weights drawn from the `seed`, or with those in the file `weights`: a
     `state_dict` that torch saved, or a checkpoint of a trial.
@@ -79,16 +79,16 @@ class TrialSpec(Settings):
 
     @property
     def import_paths(self) -> tuple[str, ...]:
-        """The parts that are a user's own."""
+        """The import paths of a user's own parts."""
         return tuple(part.name for part in (self.data, self.model) if ":" in part.name)
 
     @property
     def is_trained(self) -> bool:
-        """Whether its weights are other than those that are drawn."""
+        """Whether its weights are trained or from a file, not just drawn."""
         return self.train.iterations != 0 or self.weights is not None
 
     def steps_of(self, solver: Solver) -> int | None:
-        """Steps that a solver takes over one of the model's blocks; None if its errors say that."""
+        """Steps that a solver takes over one of the model's blocks; None if it is adaptive."""
         return None if solver.facts.kind == "adaptive" else solver.step_count(self.model.length)
 
     @model_validator(mode="before")
@@ -146,7 +146,7 @@ class TrialSpec(Settings):
         return self
 
     def _require_regularizable(self, solver: Solver) -> None:
-        """Refuses regularizers that the model or the solver does not suit."""
+        """Rejects regularizers that are unsuitable for the model or the solver."""
         parts = self.train.regularize.parts if self.train.regularize else {}
         for names, is_refused, why in CANNOT_REGULARIZE:
             for name in names:
@@ -161,7 +161,7 @@ class TrialSpec(Settings):
             )
 
     def _require_independent_samples(self) -> None:
-        """Refuses steps per sample where a sample's slope depends on others."""
+        """Rejects steps per sample if a sample's slope depends on other samples."""
         if self.data.kind == "trajectories":
             why = f"`{self.data.name}` is one trajectory, without a batch of samples"
         elif self.model.normalizes_batches_in_ode:
@@ -171,7 +171,7 @@ class TrialSpec(Settings):
         raise ValueError(f"`solver.control.step: sample` cannot be: {why}. Leave it out")
 
     def _require_few_steps(self, path: str, solver: Solver) -> None:
-        """Refuses a step size that leaves a solve without an end."""
+        """Rejects a step size that is so small that a solve would practically never end."""
         span = self.model.span
         if solver.step_size is None or span is None or solver.step_count(span) <= MOST_STEPS:
             return

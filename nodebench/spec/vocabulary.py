@@ -1,7 +1,7 @@
 """The words of a sweep file: solver methods, norms, gradients, right-hand sides, activations.
 
-Free of torch, so that a plan is instant. `ode/` and `models/` hold one table each from these
-names to code; a test compares them. To add a word, add its row here and its row there.
+It does not import torch, so that a plan is instant. `ode/` and `models/` hold one table each from
+these names to code; a test compares them. To add a word, add its row here and its row there.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from nodebench.errors import shown
 class Method:
     """A solver method.
 
-    `stages` counts evaluations of the right-hand side per step, and `start` those before the
-    first. Stages and `order` are None where they vary from step to step, or with `scipy`. `kind`
-    says what the method takes: `fixed` a number or size of steps, `adaptive` a tolerance,
+    `stages` counts evaluations of the right-hand side per step, and `start` those before the first
+    step. `stages` and `order` are None if they vary from step to step, or with `scipy`. `kind` says
+    which settings the method takes: `fixed` a number or size of steps, `adaptive` a tolerance,
     `multistep` steps for its grid and a tolerance for the iteration inside each. It `has_stepper`
-    if `ode/` can take its steps one by one, as some gradients do. Of embedded methods, those that
-    are not `in_torchdiffeq` have no `dense_output`.
+    if `ode/` can take its steps one by one, as some gradients need. Embedded methods that are not
+    `in_torchdiffeq` have no `dense_output`.
     """
 
     order: int | None
@@ -61,7 +61,7 @@ METHODS: dict[str, Method] = {
 SCIPY_METHODS: dict[str, int | None] = {
     "RK23": 3, "RK45": 5, "DOP853": 8, "Radau": 5, "BDF": None, "LSODA": None,
 }  # fmt: skip
-"""Scipy's methods and their orders, which BDF and LSODA vary from step to step."""
+"""SciPy's methods and their orders, which BDF and LSODA vary from step to step."""
 
 CONTROLLERS: dict[str, tuple[float, float, str]] = {
     "i": (
@@ -71,10 +71,10 @@ CONTROLLERS: dict[str, tuple[float, float, str]] = {
     ),
     "pi": (0.3, 0.4, "PI.3.4 (Gustafsson 1991; Söderlind 2002, Table 1)"),
 }
-"""How a step's size follows from errors -> (k_I, k_P, source).
+"""A controller of the step size -> (k_I, k_P, source).
 
-With the error e of a step as a share of its tolerance, e' of the one accepted before it and k the
-method's order, the size is multiplied by safety · e^(-(k_I + k_P)/k) · e'^(k_P/k).
+The step size is multiplied by safety · e^(-(k_I + k_P)/k) · e'^(k_P/k), where e is the step's error
+relative to its tolerance, e' that of the last accepted step, and k the method's order.
 """
 
 NORMS: dict[str, str] = {
@@ -93,7 +93,7 @@ WEIGHT_NORMS: dict[str, str] = {
     "sn": "spectral norm of the convolutions: divided by their largest singular value",
 }
 
-# What a place may be given: a norm, a weight norm, or both as in `ln+wn`.
+# The words for a place: a norm, a weight norm, or both as in `ln+wn`.
 NORM_WORDS = (
     *NORMS,
     *WEIGHT_NORMS,
@@ -102,7 +102,7 @@ NORM_WORDS = (
 
 
 def norm_parts(word: str) -> tuple[str, str | None]:
-    """The norm and the weight norm, if any, that a word asks for."""
+    """The norm and the weight norm, if any, that a word stands for."""
     norm, _, weight = word.partition("+")
     return ("nf", norm) if norm in WEIGHT_NORMS else (norm, weight or None)
 
@@ -130,7 +130,7 @@ GRADIENTS: dict[str, str] = {
 }
 
 OWN = "own"
-"""What an evaluation calls the gradient that a trial was trained by."""
+"""The name in `evaluate` of the gradient method that a trial was trained with."""
 
 
 PRECISIONS: dict[str, str] = {
@@ -140,17 +140,18 @@ PRECISIONS: dict[str, str] = {
 }
 
 RESOLUTIONS: dict[str, float] = {"float32": 1e-7, "tf32": 1e-4, "bf16": 1e-3}
-"""Below these tolerances an adaptive solver's errors fall no more, and only its steps do.
+"""Below these tolerances, an adaptive solver's errors no longer shrink, only its steps do.
 
-Measured on dopri5 and a field of two layers: in float32 the error stays at 1e-6 from 1e-7 on, and
-1e-7, 1e-10, 1e-12 take 92, 578, more than 3,000 evaluations, where float64 takes 86, 326, 812. In
-bfloat16 it stays at 2e-3 from 1e-3 on, and 1e-3, 1e-5, 1e-6 take 26, 140, 758. tf32: by its bits.
+Measured with dopri5 and a field of two layers. In float32, the error stays at 1e-6 for tolerances
+from 1e-7 down; tolerances of 1e-7, 1e-10 and 1e-12 take 92, 578 and more than 3,000 evaluations,
+compared with 86, 326 and 812 in float64. In bfloat16, the error stays at 2e-3 from 1e-3 down;
+1e-3, 1e-5 and 1e-6 take 26, 140 and 758. The value for tf32 follows from its number of bits.
 """
 
 
 @dataclass(frozen=True)
 class Form:
-    """The form of a right-hand side: its layers in order, and what its convolutions see.
+    """The form of a right-hand side: its layers in order, and the options of its convolutions.
 
     With `time`, t is appended to every convolution's input as one more channel.
     """
@@ -187,11 +188,11 @@ STAGES: dict[int, tuple[tuple[int, int], ...]] = {
 }
 """Depth -> (residual blocks, ODE blocks) of each stage of an `odenet<depth>`.
 
-A `resnet<depth>` has residual blocks in the place of its ODE blocks. Source: Gusak et al. 2020.
+A `resnet<depth>` has residual blocks in place of the ODE blocks. Source: Gusak et al. 2020.
 """
 
 VERDICT_NUMBERS = ("own", "limit", "drop", "sufficient_steps", "order")
-"""What a verdict on a solver measures: columns of a report, and measures of claims."""
+"""The measures of a verdict on a solver: columns of a report, and metrics of claims."""
 
 GRADIENT_NUMBERS = (
     "gradient_error",
@@ -200,7 +201,7 @@ GRADIENT_NUMBERS = (
     "gradient_memory_bytes",
     "memory_power",
 )
-"""What is measured of a trial's own gradient: columns of a report, and measures of claims."""
+"""The measures of a trial's own gradient: columns of a report, and metrics of claims."""
 
 STEP_NUMBERS = (
     "steps_accepted",
@@ -209,7 +210,7 @@ STEP_NUMBERS = (
     "nfe_sample_mean",
     "nfe_sample_max",
 )
-"""What is counted of an adaptive solver's steps: columns of a report, and measures of claims."""
+"""The counts of an adaptive solver's steps: columns of a report, and metrics of claims."""
 
 RESULT_NUMBERS: tuple[str, ...] = (
     *(f"{on}_{what}" for what in ("accuracy", "error", "loss") for on in ("test", "train", "val")),
@@ -217,7 +218,7 @@ RESULT_NUMBERS: tuple[str, ...] = (
     "nfe_forward", "nfe_forward_mean", "nfe_backward", "nfe_regularization", "step_size", "tol",
     "step_memory_bytes", *VERDICT_NUMBERS, *GRADIENT_NUMBERS, *STEP_NUMBERS,
 )  # fmt: skip
-"""Measures of claims, but for the terms of regularizers."""
+"""The metrics of claims, except for the terms of regularizers."""
 
 DENSE_POSITIONS = 10
 """Up to this many positions, a convolution over a vector is computed as a product of matrices."""
@@ -249,7 +250,7 @@ else:
 
 
 def _is_number(value: Any) -> Any:
-    """Refuses what pydantic would make a number of: `true`, and text such as `1_000`."""
+    """Rejects values that pydantic would convert to numbers: `true`, and text such as `1_000`."""
     if isinstance(value, bool | str):
         kind = "the text " if isinstance(value, str) else ""
         found = shown(value) if kind else f"`{str(value).lower()}`"
@@ -259,7 +260,7 @@ def _is_number(value: Any) -> Any:
 
 LARGEST_INT = 2**63 - 1
 
-# Beyond these, which nobody means, a trial would have no end, or take a machine's memory with it.
+# Beyond these, which nobody intends, a trial would run forever or exhaust a machine's memory.
 MOST_STEPS = 1_000_000
 MOST_WIDE = 65_536
 MOST_CHANNELS = 4096
@@ -271,7 +272,7 @@ LONGEST_TIME = 1e6
 LARGEST_FACTOR = 1e6
 
 A_NUMBER = BeforeValidator(_is_number)
-"""Comes last, so that a schema has the bounds."""
+"""Comes last in an annotation, so that a schema has the bounds."""
 
 Integer = Annotated[int, A_NUMBER]
 Number = Annotated[float, A_NUMBER]

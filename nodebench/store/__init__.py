@@ -1,4 +1,4 @@
-"""What is on disk: one locked folder per trial, and what is remembered of each launched sweep."""
+"""The store on disk: one locked folder per trial, and a record of each launched sweep."""
 
 from nodebench.store.result import Result
 from nodebench.store.store import Store

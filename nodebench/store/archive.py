@@ -1,9 +1,9 @@
-"""One file that holds a sweep's trials, for another store to take in.
+"""Archives: one file with a sweep's trials, to be imported into another store.
 
-A zip archive of `manifest.json`, `sweep.yaml` and `trials/<id>/` with the files that describe a
-trial; its checkpoint too, if weights were asked for. The manifest has the size and the SHA-256 of
-every other file. Nothing of an archive is trusted: names, sizes, checksums, ids and contents are
-verified before any of it reaches a store.
+An archive is a zip file of `manifest.json`, `sweep.yaml` and `trials/<id>/` with the files that
+describe a trial, and its checkpoint if weights were requested. The manifest has the size and the
+SHA-256 of every other file. Nothing in an archive is trusted: names, sizes, checksums, ids and
+contents are verified before anything reaches a store.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from nodebench.store.trial_contents import require_contents
 from nodebench.store.trial_folder import TrialFolder
 
 FORMAT = 1
-"""Raised when an older release could not read what a newer one writes."""
+"""The version of the format. Increment it if older releases cannot read what this one writes."""
 
 MANIFEST, SWEEP = "manifest.json", "sweep.yaml"
 
@@ -39,7 +39,7 @@ TRIAL_FILE = re.compile(r"trials/([0-9a-f]{12})/([a-z]+\.[a-z]+)")
 """The only other names in an archive."""
 
 MOST_BYTES_OF_TEXT = 256 << 20
-"""Of a file that is not a checkpoint; histories of thousands of epochs have a few million."""
+"""The limit of files other than checkpoints; histories of thousands of epochs have a few MB."""
 
 ZIP_CHUNK_BYTES = 1 << 20
 EPOCH_OF_ZIP = (1980, 1, 1, 0, 0, 0)
@@ -47,7 +47,7 @@ EPOCH_OF_ZIP = (1980, 1, 1, 0, 0, 0)
 
 
 class FileRecord(BaseModel):
-    """What a manifest says of a file."""
+    """A manifest's entry for a file."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -56,7 +56,7 @@ class FileRecord(BaseModel):
 
 
 class Manifest(BaseModel):
-    """What an archive says of itself; newer releases may add to it."""
+    """An archive's description of itself; newer releases may add fields."""
 
     model_config = ConfigDict(strict=True)
 
@@ -86,10 +86,10 @@ def write_archive(
 ) -> list[str]:
     """Writes the trials that have a result, and the sweep that plans them; returns their ids.
 
-    An archive in the file's place is replaced.
+    An existing archive is replaced.
 
     Raises:
-        StoreError: if no trial has a result, or something else is in the file's place.
+        StoreError: if no trial has a result, or the file exists and is not an archive.
     """
     if file.exists() and not _is_archive(file):
         raise StoreError(f"`{file}` is not an archive of nodebench, and is not replaced")
@@ -125,7 +125,7 @@ def _add_trial(
 
 
 def _exported(folder: TrialFolder, *, weights: bool) -> list[Path]:
-    """A trial's files that leave this machine: no log and no traceback, which name its paths."""
+    """A trial's files to export: no log and no traceback, which contain this machine's paths."""
     files = [folder.spec_file, *folder.reported_files, *([folder.checkpoint] if weights else [])]
     return [path for path in files if path.exists()]
 
@@ -169,7 +169,7 @@ def unpack_archive(file: Path, folder: Path) -> Archive:
     """Unpacks an archive into an empty folder, and verifies all of it.
 
     Raises:
-        StoreError: saying what is wrong, if it is damaged, hostile or of another release.
+        StoreError: if it is damaged, hostile or from another release; the message says why.
     """
     try:
         with zipfile.ZipFile(file) as archive:
@@ -191,7 +191,7 @@ def _refused(file: Path, why: str) -> StoreError:
 
 
 def _entries(archive: zipfile.ZipFile, file: Path) -> dict[str, zipfile.ZipInfo]:
-    """The entries by name: plain files with the names of an archive, each once."""
+    """The entries by name, checked to be plain files with allowed names, each once."""
     found: dict[str, zipfile.ZipInfo] = {}
     for entry in archive.infolist():
         name = entry.orig_filename
@@ -214,7 +214,7 @@ def _entries(archive: zipfile.ZipFile, file: Path) -> dict[str, zipfile.ZipInfo]
 
 
 def _is_name_of_trial(name: str) -> bool:
-    """Whether a name is that of one of a trial's files that may be in an archive."""
+    """Whether a name is that of a trial's file that an archive may contain."""
     match = TRIAL_FILE.fullmatch(name)
     folder = TrialFolder(Path("trials"))
     files = (folder.spec_file, folder.checkpoint, folder.elsewhere_file, *folder.reported_files)
@@ -225,7 +225,7 @@ def _is_name_of_trial(name: str) -> bool:
 def _manifest(
     archive: zipfile.ZipFile, entries: dict[str, zipfile.ZipInfo], file: Path
 ) -> Manifest:
-    """What the archive says of itself, where it is of this release's form and complete."""
+    """The archive's manifest, checked to be readable for this release and complete."""
     if MANIFEST not in entries or SWEEP not in entries:
         raise _refused(
             file, f"it has no `{MANIFEST}` or no `{SWEEP}`, so nodebench did not write it"
@@ -248,7 +248,7 @@ def _manifest(
 
 
 def _require_room(manifest: Manifest, folder: Path, file: Path) -> None:
-    """Refuses what is too large: for what it is, or for the disk."""
+    """Rejects files that are too large for their kind, or for the disk."""
     for name, record in manifest.files.items():
         if record.bytes > MOST_BYTES_OF_TEXT and not name.endswith(".pt"):
             raise _refused(file, f"{shown(name)} has {record.bytes:,} bytes")
@@ -260,7 +260,7 @@ def _require_room(manifest: Manifest, folder: Path, file: Path) -> None:
 def _unpack(
     archive: zipfile.ZipFile, entry: zipfile.ZipInfo, record: FileRecord, target: Path, file: Path
 ) -> None:
-    """Writes an entry to its place; its size and checksum are those of the manifest."""
+    """Unpacks an entry, and checks its size and checksum against the manifest."""
     digest, size = hashlib.sha256(), 0
     target.parent.mkdir(parents=True, exist_ok=True)
     with archive.open(entry) as source, target.open("xb") as out:
@@ -273,14 +273,14 @@ def _unpack(
 
 
 def _require_trial(folder: TrialFolder, file: Path) -> None:
-    """Refuses a trial that is not what its id says, or whose files are not a trial's."""
+    """Rejects a trial that does not match its id, or whose files are not a trial's."""
     trial_id = folder.path.name
     try:
         require_contents(folder)
         spec = folder.spec()
     except NodebenchError as error:
         raise _refused(file, f"trial {trial_id}: {' '.join(str(error).split())}") from error
-    # Its weights file is another machine's: what it was is on record.
+    # Its weights file is on another machine, but the file's hash is on record.
     if Trial(spec, Cell(spec, folder.code(), folder.weights())).id != trial_id:
         raise _refused(
             file,

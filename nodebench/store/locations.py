@@ -1,4 +1,4 @@
-"""Where things lie, as environment variables say."""
+"""The places of stores, reports, data and MLflow, from environment variables."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ ADDRESS = re.compile(
     r"https?://[^/\s].*|(databricks|uc:|arn:).*"
     r"|(?!https?:|sqlite|file:|postgres:)[A-Za-z][\w+.-]*://.+"
 )
-"""Of a server or a database; what else MLflow's plug-ins know is theirs to judge."""
+"""Addresses of servers and databases; those of other schemes are left to MLflow's plug-ins."""
 
 
 def variable(name: str) -> str | None:
-    """A variable without blanks around it; None where it is not set, empty or blank."""
+    """An environment variable, stripped of blanks; None if it is unset, empty or blank."""
     return os.environ.get(name, "").strip() or None
 
 
@@ -27,7 +27,7 @@ def default_store() -> Store:
     """The store under NODEBENCH_RUNS, by default `runs/`.
 
     Raises:
-        StoreError: if it cannot be one: see `Store.require_own`.
+        StoreError: if the folder cannot be a store: see `Store.require_own`.
     """
     store = Store(_folder("NODEBENCH_RUNS", "runs"))
     store.require_own()
@@ -35,15 +35,15 @@ def default_store() -> Store:
 
 
 def report_folder(name: str) -> Path:
-    """Where the report of a sweep of this name lies, under the working folder."""
+    """The folder of a sweep's report, relative to the working folder."""
     return Path("reports") / name
 
 
 def require_place(folder: Path, cure: str) -> None:
-    """Refuses a folder that cannot be written, or made.
+    """Rejects a folder that cannot be written or created.
 
     Raises:
-        ResourceError: saying why, and the `cure`.
+        ResourceError: with the reason and the `cure`.
     """
     try:
         require_writable(folder)
@@ -54,7 +54,7 @@ def require_place(folder: Path, cure: str) -> None:
 
 
 def data_root() -> Path:
-    """Where data sets lie: NODEBENCH_DATA, by default `data/`.
+    """The folder of the data sets: NODEBENCH_DATA, by default `data/`.
 
     Raises:
         DataError: if that is a file.
@@ -69,7 +69,7 @@ def tracking_uri(store: Store) -> str:
     """MLFLOW_TRACKING_URI, or the SQLite file next to the store.
 
     Raises:
-        TrackingError: if it is nothing that MLflow can be reached by.
+        TrackingError: if it is not an address under which MLflow can be reached.
     """
     uri = variable("MLFLOW_TRACKING_URI")
     if uri is None:
@@ -84,13 +84,13 @@ def tracking_uri(store: Store) -> str:
 
 
 def tracking_file(uri: str) -> Path | None:
-    """The SQLite file of an address; None of a server."""
+    """The SQLite file of an address; None for a server."""
     found = SQLITE.fullmatch(uri)
     return Path(found["path"]) if found else None
 
 
 def _cure(uri: str) -> str:
-    """What is wrong with an address, and what to write instead."""
+    """A message that says what is wrong with an address, and what to write instead."""
     server, file = "`http://host:5000` for a server", "`sqlite:////folder/mlflow.db` for a file"
     scheme, _, rest = uri.partition(":")
     if re.match(r"['\"`]", uri):

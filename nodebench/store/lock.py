@@ -1,4 +1,4 @@
-"""Lock files, which the system releases when a process dies; a trial's: `TrialFolder.locked`."""
+"""Lock files, which the system releases when a process dies. For trials: `TrialFolder.locked`."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from typing import IO, Any
 from nodebench.errors import StoreError
 
 LOOK_S = 1.0
-"""The shortest time that `locked` waits: a reader holds a lock for less, unless it copies."""
+"""The shortest time that `locked` waits: readers hold a lock for less, unless they copy."""
 
 
 @contextlib.contextmanager
 def locked(path: Path, what: str, wait_s: float = 0.0, *, shared: bool = False) -> Generator[None]:
-    """Holds a lock file for this process; the system lets go when the process dies.
+    """Holds a lock file for this process; the system releases it when the process dies.
 
-    A `shared` lock keeps out only those who want it for themselves.
+    A `shared` lock excludes only exclusive locks.
 
     Raises:
         StoreError: if another process still holds it after `wait_s`, or LOOK_S if that is more.
@@ -44,7 +44,7 @@ def locked(path: Path, what: str, wait_s: float = 0.0, *, shared: bool = False) 
 
 @contextlib.contextmanager
 def _signed(file: IO[str]) -> Generator[None]:
-    """A lock file that says meanwhile who holds it, unless the disk is full."""
+    """Names this process in a lock file while it holds the lock, unless the disk is full."""
     since = time.strftime("%Y-%m-%d %H:%M:%S")
     text = f"process {os.getpid()} on {socket.gethostname()}, since {since}"
     try:
@@ -53,15 +53,15 @@ def _signed(file: IO[str]) -> Generator[None]:
             os.write(file.fileno(), text.encode())
         yield
     finally:
-        with contextlib.suppress(OSError):  # or it names this one while another holds it unsigned
+        with contextlib.suppress(OSError):  # shared holders do not sign
             file.truncate(0)
 
 
 @contextlib.contextmanager
 def read_locked(path: Path) -> Generator[bool]:
-    """A shared lock for reading, which keeps writers out meanwhile; False if a writer holds it.
+    """Holds a shared lock, which keeps writers out; yields False if a writer holds the lock.
 
-    Writes nothing, so that it works in a folder that is read-only.
+    It writes nothing, so that it works in a read-only folder.
     """
     with contextlib.ExitStack() as stack:
         try:
@@ -73,13 +73,13 @@ def read_locked(path: Path) -> Generator[bool]:
 
 
 def holder(path: Path) -> str | None:
-    """Who holds a lock file for itself, in words; None if nobody does."""
+    """A description of the process that holds a lock exclusively; None if there is none."""
     with read_locked(path) as is_free:
         return None if is_free else path.read_text(encoding="utf-8") or "another process"
 
 
 def _acquired(file: IO[Any], kind: int, path: Path) -> bool:
-    """Takes the lock, unless it is held, or the file is no longer the one of that name."""
+    """Takes the lock; False if it is held, or the file is no longer the one at the path."""
     try:
         fcntl.flock(file, kind | fcntl.LOCK_NB)
         return _is_at(file, path)

@@ -1,8 +1,8 @@
-"""Taking a sweep's trials over from another store, as of another machine or an array of jobs.
+"""Merges a sweep's trials from another store, such as another machine's or an array job's.
 
-A trial's id says everything that decides its result, so the same id is the same trial. What this
-store lacks is copied; of a trial that both have, the one that is further is kept; and where both
-have come to a final end, the ends are compared.
+A trial's id covers everything that determines its result, so the same id is the same trial. Trials
+missing in this store are copied. If both stores have a trial, the more advanced copy is kept; if
+both copies have a final result, the results are compared.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from nodebench.store.trial_folder import TrialFolder
 
 @dataclass(frozen=True)
 class Conflict:
-    """A trial with different results here and there; ours was kept.
+    """A trial with different results in the two stores; ours was kept.
 
-    `metrics` holds, by name, our value and theirs; the first is the one to show.
+    `metrics` has our value and theirs by name; the first is the one to show.
     """
 
     trial_id: str
@@ -39,18 +39,18 @@ class Conflict:
 
 @dataclass
 class Merged:
-    """What came of another store, by trial id."""
+    """The result of merging another store, by trial id."""
 
     copied: list[str] = field(default_factory=list)
-    """Trials that this store lacked."""
+    """Trials that were missing in this store."""
     replaced: list[str] = field(default_factory=list)
-    """Trials that were further there."""
+    """Trials that were more advanced there."""
     extended: list[str] = field(default_factory=list)
     """Trials that were evaluated at more points there."""
     kept: list[str] = field(default_factory=list)
-    """Trials that are not further advanced there."""
+    """Trials that were not more advanced there."""
     running: list[str] = field(default_factory=list)
-    """Trials that a process holds, here or there, and that were left alone."""
+    """Trials that a process holds, in either store, and that were skipped."""
     conflicts: list[Conflict] = field(default_factory=list)
 
 
@@ -58,7 +58,7 @@ def require_store(folder: Path, into: Store) -> Store:
     """The store in another folder.
 
     Raises:
-        StoreError: if there is none, or it is this one.
+        StoreError: if the folder is not a store, or is this store.
     """
     other = Store(folder)
     if other.root == into.root:
@@ -74,7 +74,7 @@ def require_store(folder: Path, into: Store) -> Store:
 
 
 def merge_trials(ids: Iterable[str], other: Store, into: Store) -> Merged:
-    """Copies the trials of these ids from another store.
+    """Merges the trials with these ids from another store.
 
     If it is killed, it leaves only complete trials and resumes when it is called again.
 
@@ -95,7 +95,7 @@ def merge_trials(ids: Iterable[str], other: Store, into: Store) -> Merged:
 
 
 def merge_store(ids: Iterable[str], other: Store, into: Store) -> Merged:
-    """As `merge_trials`; of trials that both have, their ends are kept for reports to compare.
+    """Like `merge_trials`, but keeps both results of trials that both have, for reports to compare.
 
     Raises:
         StoreError: if a file cannot be read or written.
@@ -106,7 +106,7 @@ def merge_store(ids: Iterable[str], other: Store, into: Store) -> Merged:
     merged = merge_trials(ids, other, into)
     for trial_id in set(both) - set(merged.running):
         ours, theirs = into.folder(trial_id), other.folder(trial_id)
-        with contextlib.suppress(StoreError), ours.locked(0):  # by now, somebody else's
+        with contextlib.suppress(StoreError), ours.locked(0):  # another process holds it by now
             for timing in theirs.timings():
                 ours.add_timing(timing)
             _keep_elsewhere(ours, ends[trial_id])
@@ -114,13 +114,13 @@ def merge_store(ids: Iterable[str], other: Store, into: Store) -> Merged:
 
 
 def _ends(folder: TrialFolder) -> list[Result]:
-    """The ends that a trial came to there, and those of others that are known there."""
+    """A trial's result in a folder, and its results on other machines that the folder knows."""
     result = folder.result()
     return [*([result] if result and result.is_result else []), *folder.elsewhere()]
 
 
 def _keep_elsewhere(ours: TrialFolder, ends: list[Result]) -> None:
-    """Keeps each run of a trial once, but for the one that is ours."""
+    """Keeps the result of each run of a trial once, except that of our own run."""
     own = ours.result()
     others = {_run(end): end for end in ends if own is None or _run(end) != _run(own)}
     if list(others.values()) != ours.elsewhere():
@@ -128,9 +128,9 @@ def _keep_elsewhere(ours: TrialFolder, ends: list[Result]) -> None:
 
 
 def _run(result: Result) -> tuple[object, float, float]:
-    """What distinguishes two runs of one trial: where they ended, and when they began and ended.
+    """A key that distinguishes the runs of a trial: the last host, the start and the end.
 
-    Two that resumed copies of one checkpoint began at once.
+    The start alone is not enough: runs that resume copies of one checkpoint share it.
     """
     host = result.environments[-1].get("host") if result.environments else None
     return host, result.started, result.finished
@@ -153,9 +153,9 @@ def _merge(
 
 
 def _copied(theirs: TrialFolder, ours: TrialFolder, aside: Path) -> bool:
-    """Copies a trial: aside first, so that half of one is never taken for a trial.
+    """Copies a trial via a scratch folder, so that half a trial is never taken for a whole one.
 
-    False where another process has just begun it here.
+    Returns False if another process has just begun the trial here.
     """
     partial = aside / ours.path.name
     partial.mkdir()
@@ -172,7 +172,7 @@ def _copied(theirs: TrialFolder, ours: TrialFolder, aside: Path) -> bool:
 
 
 def _compare(theirs: TrialFolder, ours: TrialFolder, aside: Path, merged: Merged) -> None:
-    """Of a trial that both have, keeps the one that is further; compares what has ended."""
+    """Keeps the more advanced copy of a trial that both stores have; compares final results."""
     trial_id = ours.path.name
     here, there = _progress(ours), _progress(theirs)
     if _is_further(there, here):
@@ -191,24 +191,24 @@ def _compare(theirs: TrialFolder, ours: TrialFolder, aside: Path, merged: Merged
 
 
 NO_CHECKPOINT = -1
-"""Less than the epochs of a checkpoint that was written inside the first one."""
+"""Less than 0, the epochs of a checkpoint that was written within the first epoch."""
 
 
 @dataclass(frozen=True)
 class _Progress:
-    """How far a trial is: its end, unless it has none or crashed, and the epochs to resume from."""
+    """A trial's progress: its result, unless it crashed or has none, and its resumable epochs."""
 
     end: Result | None
     resumable: int
 
     @property
     def reached(self) -> int:
-        """Epochs; a trial that is tried again keeps its last end meanwhile."""
+        """The epochs reached; while a trial is retried, it keeps its last result."""
         return max(self.resumable, self.end.epoch if self.end else NO_CHECKPOINT)
 
     @property
     def is_final(self) -> bool:
-        """Whether no larger machine, higher limit or milder search would have led further."""
+        """Whether the result is final: no other machine, limit or search would change it."""
         unfinal = (TrialOutcome.OUT_OF_MEMORY, TrialOutcome.STOPPED)
         return self.end is not None and self.end.limit is None and self.end.outcome not in unfinal
 
@@ -220,10 +220,11 @@ def _progress(folder: TrialFolder) -> _Progress:
 
 
 def _is_further(one: _Progress, other: _Progress) -> bool:
-    """Whether a trial is further here than there, so that nothing is lost with the other.
+    """Whether `one` is more advanced than `other`, so that nothing is lost without the other.
 
-    What has finished is further than what has not. Otherwise, no checkpoint or end gives way to
-    one of fewer epochs, nor a checkpoint to an end without one: of such a pair, neither is further.
+    A finished trial is more advanced than an unfinished one. Otherwise, a checkpoint or result is
+    never replaced by one of fewer epochs, nor a checkpoint by a result without one: in such a pair,
+    neither copy is more advanced.
     """
     if other.is_final:
         return False
@@ -233,18 +234,18 @@ def _is_further(one: _Progress, other: _Progress) -> bool:
 
 
 def _rank(one: _Progress, other: _Progress) -> tuple[int, bool, float, int]:
-    """What decides between two that are not final: epochs, an end, its limit, a checkpoint."""
+    """The order of two copies that are not final: by epochs, result, its limit, checkpoint."""
     a, b = one.end, other.end
-    # Minutes and evaluations do not compare.
+    # Limits in minutes and in evaluations cannot be compared.
     limit = a.limit if a and b and a.outcome == b.outcome else None
     return one.reached, a is not None, limit or 0.0, one.resumable
 
 
 def _replace(theirs: TrialFolder, ours: TrialFolder, aside: Path) -> None:
-    """Puts their files in the place of ours.
+    """Replaces our files by theirs.
 
-    Their result comes last, when nothing of ours is left: killed before, it leaves a trial that
-    goes on from a checkpoint, and never their end with our weights.
+    Their result comes last, when none of our files is left: if the process is killed earlier, the
+    trial resumes from a checkpoint, and never has their result with our weights.
     """
     files, result = theirs.files(), theirs.result_file
     for path in files:
@@ -260,19 +261,19 @@ def _replace(theirs: TrialFolder, ours: TrialFolder, aside: Path) -> None:
 
 
 def _differences(ours: Result, theirs: Result) -> dict[str, tuple[Any, Any]]:
-    """What two ends of one trial do not agree on, what tests measured first."""
+    """The metrics in which two results of one trial differ, test metrics first."""
     if ours.outcome != theirs.outcome:
         return {"outcome": (str(ours), str(theirs))}
     a, b = ours.summary, theirs.summary
     names = [name for name in dict.fromkeys([*a, *b]) if name not in INCIDENTAL]
     names.sort(key=lambda name: not name.startswith("test_"))
     pairs = {name: (a.get(name), b.get(name)) for name in names}
-    # As JSON, in which not-a-number is like itself.
+    # Compared as JSON, in which NaN equals itself.
     return {name: pair for name, pair in pairs.items() if canonical(pair[0]) != canonical(pair[1])}
 
 
 def _united(ours: list[Row], theirs: list[Row]) -> list[Row] | None:
-    """Our points and their additional or better ones; None if there are none."""
+    """Our points and their additional or better ones; None if there are no such points."""
     found = {canonical(row["point"]): row for row in ours}
     more: dict[str, Row] = {}
     for row in theirs:
@@ -283,6 +284,6 @@ def _united(ours: list[Row], theirs: list[Row]) -> list[Row] | None:
 
 
 def _is_better(point: Row, known: Row) -> bool:
-    """Whether a point was measured where the known one failed, or by a newer rule."""
+    """Whether a point was measured although the known one failed, or by a newer rule."""
     has_failed_here = point["outcome"] == TrialOutcome.FINISHED != known["outcome"]
     return has_failed_here or (is_current(point) and not is_current(known))

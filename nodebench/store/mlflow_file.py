@@ -1,7 +1,7 @@
 """MLflow's own SQLite file, read and repaired without MLflow, whose import takes seconds.
 
-MLflow notes for every run, by its absolute path, where its artifacts are. A store that is moved or
-copied takes its artifacts along, so what is noted is put right when the file is opened.
+MLflow records the absolute path of every run's artifacts. A store that is moved or copied takes its
+artifacts along, so the recorded paths are corrected when the file is opened.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from nodebench.store.trial_folder import RESULT_NAME
 ARTIFACTS = "mlartifacts"
 TRIAL_TAG = "nodebench.trial"
 SYNCED_TAG = "nodebench.synced"
-"""Of a run that has all that the store knows of its trial, artifacts included."""
+"""The tag of a run that has everything the store knows of its trial, including artifacts."""
 
 OWN_TABLES = {"experiments", "runs"}
 
 
 def artifacts_of(store: Store, experiment: str) -> Path:
-    """Where a sweep's artifacts lie, if MLflow is a file."""
+    """The folder of a sweep's artifacts, if MLflow uses a file."""
     return store.root / ARTIFACTS / experiment
 
 
 def experiment(file: Path, name: str) -> str | None:
-    """What tells an experiment from another of its name; None if it is not there, or deleted."""
+    """A key that distinguishes experiments of one name; None if it is missing or deleted."""
     query = "SELECT experiment_id, creation_time FROM experiments WHERE name = ? AND "
     query += "lifecycle_stage = 'active'"
     with contextlib.suppress(sqlite3.Error), _read(file) as database:
@@ -40,10 +40,10 @@ def experiment(file: Path, name: str) -> str | None:
 
 
 def require_mlflows(file: Path) -> None:
-    """Refuses a database of somebody else's, to which MLflow would add its tables.
+    """Rejects a database that is not MLflow's, to which MLflow would add its tables.
 
     Raises:
-        TrackingError: if it is one.
+        TrackingError: if it is not MLflow's.
         sqlite3.Error: if it is damaged.
     """
     if not file.exists():
@@ -59,7 +59,7 @@ def require_mlflows(file: Path) -> None:
 
 
 def moved_experiments(file: Path, store: Store) -> dict[str, str]:
-    """Experiments whose artifacts are noted at a place where the store was before: name -> it."""
+    """Experiments whose recorded artifact folder is in the store's earlier place: name -> URI."""
     with _read(file) as database:
         if not _has_tables(database):
             return {}
@@ -68,7 +68,7 @@ def moved_experiments(file: Path, store: Store) -> dict[str, str]:
 
 
 def follow(file: Path, store: Store) -> bool:
-    """Notes where artifacts are now, of a store that was moved or copied; whether it was."""
+    """Corrects the artifact paths of a store that was moved or copied; False if it was not."""
     places = moved_experiments(file, store) if file.exists() else {}
     if not places:
         return False
@@ -102,7 +102,7 @@ def lost(file: Path) -> list[str]:
 
 
 def is_lost(artifacts: str) -> bool:
-    """Whether the folder of a finished run's artifacts lacks its result; False of a server's."""
+    """Whether the folder of a finished run's artifacts lacks its result; False for a server."""
     folder = local_folder(artifacts)
     return folder is not None and not (folder / RESULT_NAME).exists()
 
@@ -114,7 +114,7 @@ def local_folder(artifacts: str) -> Path | None:
 
 
 def _was_moved(name: str, place: str, file: Path, store: Store) -> bool:
-    """Whether a place is that of an earlier place of this store, or of one that is gone."""
+    """Whether a place is in an earlier place of this store, or in a store that is gone."""
     folder, here = local_folder(place), artifacts_of(store, name)
     if folder is None or folder == here or folder.parts[-2:] != here.parts[-2:]:
         return False

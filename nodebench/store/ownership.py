@@ -1,4 +1,4 @@
-"""Whose a folder is: a store never writes over what is the user's."""
+"""The ownership of folders: a store never overwrites the user's files."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ INDEX, SWEEPS, TRIALS = "index.json", "sweeps", "trials"
 
 
 def require_store_folder(root: Path) -> None:
-    """Refuses a folder that has something of the user's where a store writes.
+    """Rejects a folder that has files of the user's where a store writes.
 
     Raises:
-        StoreError: if it has, or is a file.
+        StoreError: if it has such files, or is a file itself.
     """
     if root.exists() and not root.is_dir():
         raise StoreError(f"NODEBENCH_RUNS is `{root}`, which is a file: set it to a folder")
@@ -39,7 +39,7 @@ def mark_own(root: Path) -> None:
 
 
 def _is_own(root: Path) -> bool:
-    """Whether what lies in an unmarked folder is a store's, of an earlier release."""
+    """Whether an unmarked folder is the store of an earlier release."""
     trials, sweeps = root / TRIALS, root / SWEEPS
     return (
         (trials.is_dir() or not (trials.exists() or (root / INDEX).exists()))

@@ -1,4 +1,4 @@
-"""How a trial ended, and where one stands."""
+"""A trial's result, and its state in the store."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from nodebench.errors import TrialOutcome
 
 
 class TrialState(StrEnum):
-    """Where a trial stands in the store."""
+    """A trial's state in the store."""
 
     NEW = "new"
     RUNNING = "running"
     INTERRUPTED = "interrupted"
     FAILED = "failed"
-    """The code crashed; it is tried again."""
+    """The code crashed; the trial is retried."""
 
     DONE = "done"
-    """It has a result, if only by a failure."""
+    """It has a result, even if that is a failure."""
 
 
 @dataclass(frozen=True)
 class Result:
     """How a trial ended.
 
-    `outcome` is a `TrialOutcome`, or one that a newer release knows. `epoch` counts complete
-    epochs. `limit` is the limit that was hit, if one was. `recipe` is the trial's `recipe_id`.
-    `environments` has one entry, or one for each machine or version that took part. `started` is
-    when the first attempt began that this one resumed; `trained_s` are the seconds of training in
-    all of these, None where an earlier release wrote the result.
+    `outcome` is a `TrialOutcome`, or an outcome of a newer release. `epoch` counts complete epochs.
+    `limit` is the limit that was hit, if any. `recipe` is the trial's `recipe_id`. `environments`
+    has one entry for each machine or version that took part. `started` is the start of the first
+    attempt that this one resumed; `trained_s` is the time of training in all of these attempts, or
+    None if an earlier release wrote the result.
     """
 
     outcome: str
@@ -47,19 +47,19 @@ class Result:
 
     @property
     def seconds(self) -> float:
-        """What training took; of an older result, from its last attempt's beginning to its end."""
-        # A clock that was set back is not worth a negative duration.
+        """The time of training; for an older result, from its last attempt's start to its end."""
+        # A clock that was set back must not give a negative duration.
         since = max(0.0, self.finished - self.started)
         return since if self.trained_s is None else self.trained_s
 
     @property
     def is_result(self) -> bool:
-        """Whether this answers the question that the trial asked, if only by a failure."""
+        """Whether this is a valid result, if only a failure (DNF), and not a crash."""
         return self.outcome != TrialOutcome.ERROR
 
     @property
     def configurations(self) -> int:
-        """How many kinds of hardware, threads and versions took part, wherever they ran."""
+        """The number of combinations of hardware, threads and versions, on whatever host."""
         kinds = [{name: e[name] for name in e if name != "host"} for e in self.environments]
         return sum(kind not in kinds[:i] for i, kind in enumerate(kinds))
 
@@ -74,7 +74,7 @@ class Result:
 
 
 def read_result(values: Any) -> Result | None:
-    """A result as it was written, also by a newer release; None if there is none, or a damaged."""
+    """A result as it was written, also by a newer release; None if missing or damaged."""
     known = {field.name for field in fields(Result)}
     try:
         return Result(**{name: value for name, value in values.items() if name in known})

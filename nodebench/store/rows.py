@@ -11,23 +11,23 @@ Row = dict[str, Any]
 INCIDENTAL = frozenset(
     {"epoch_s", "peak_memory_bytes", "time", "forward_s", "measuring_s", "seconds", "memory_bytes"}
 )
-"""Metrics of the machine and the moment, which another run of the same trial has otherwise."""
+"""Metrics that depend on the machine and the moment, so that reruns of a trial differ in them."""
 
 NUMERICAL_ERRORS = ("solver_error", "order", "gradient_error")
-"""What is measured of a point against a reference."""
+"""The measures of a point in comparison with a reference."""
 
 ERRORS_OUTCOME = "errors_outcome"
-"""How the measurement of a finished point's errors ended, if not well; `limit` is then its own."""
+"""The outcome of measuring a finished point's errors, if that failed; `limit` then refers to it."""
 
 ERRORS_RULE = 2
-"""The number of the rule by which errors are measured, which each row of a point holds.
+"""The version of the rule by which errors are measured, stored in each row of a point.
 
-Raise it with a change of the rule: errors by an older one are left out and measured again, and the
-accuracy beside them is kept. 2: references grow, and no error is told that is near their own.
+Increment it if the rule changes: errors by an older rule are left out and measured again, and the
+accuracy is kept. 2: references grow, and errors close to the references' own are not reported.
 """
 
 BUSY = 0.5
-"""Load of a machine, in processes that run, above which it is not idle for a timing pass."""
+"""The load, in running processes, above which a machine is not idle enough for a timing pass."""
 
 
 def is_current(point: Row) -> bool:
@@ -37,7 +37,7 @@ def is_current(point: Row) -> bool:
 
 
 def without_errors(point: Row) -> Row:
-    """What is known of a point but for its errors and how their measurement ended."""
+    """A point's row without its errors and the outcome of their measurement."""
     left_out = {*NUMERICAL_ERRORS, ERRORS_OUTCOME}
     if ERRORS_OUTCOME in point:
         left_out.add("limit")
@@ -45,12 +45,12 @@ def without_errors(point: Row) -> Row:
 
 
 def ending(point: Row) -> str:
-    """How the measurement of a point ended, of its errors if of these alone."""
+    """The outcome of measuring a point, or of its errors if only these failed."""
     return str(point.get(ERRORS_OUTCOME, point["outcome"]))
 
 
 def machine_text(environment: Row) -> str:
-    """`AMD EPYC, 1 thread, torch 2.15.0`: what seconds depend on, as far as it is known."""
+    """A machine in words, as far as it is known, such as `AMD EPYC, 1 thread, torch 2.15.0`."""
     threads = environment.get("threads")
     words = [
         environment.get("hardware"),
@@ -61,5 +61,5 @@ def machine_text(environment: Row) -> str:
 
 
 def machine_of(timing: Row) -> tuple[object, ...]:
-    """The kind of machine that a timing is of: times of two kinds don't compare."""
+    """The kind of machine of a timing: times of different kinds cannot be compared."""
     return tuple(timing[name] for name in ("hardware", "device", "threads", "torch"))

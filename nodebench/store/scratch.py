@@ -1,7 +1,7 @@
-"""Folders that belong to one process, and those that killed processes left.
+"""Scratch folders that belong to one process, and those that killed processes left behind.
 
 A process holds the file `owner` in its folder as a lock, which the system releases when it dies.
-(Its number would not tell: in containers, the next process may have the same one.)
+A process id would not do: in containers, the next process may have the same one.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from pathlib import Path
 from nodebench.store.lock import holder, locked
 
 OLD_S = 86400.0
-"""The age from which a folder of another machine's process may have been left by it."""
+"""The age from which a folder of a process on another machine may be abandoned."""
 
 CLAIMED_S = 60.0
-"""The age from which a folder without a lock file is not one that is being made."""
+"""The age from which a folder without a lock file can no longer be one being created."""
 
 LOCK = "owner"
 
 
 def new_folder(root: Path, kind: str) -> Path:
-    """A path for a folder of a kind, `.<kind>-<host>-<8 hex digits>`, that nobody else has."""
+    """A unique path for a folder of a kind: `.<kind>-<host>-<8 hex digits>`."""
     return root / f".{kind}-{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
 
 
 def abandoned(root: Path, kind: str) -> Iterator[Path]:
-    """The folders of a kind that dead processes of this machine have left."""
+    """The folders of a kind that dead processes of this machine have left behind."""
     for path in sorted(root.glob(f".{kind}-{socket.gethostname()}-*")):
         lock = path / LOCK
         with contextlib.suppress(FileNotFoundError):  # gone by now
@@ -53,7 +53,7 @@ def _age_s(path: Path) -> float:
 
 @contextlib.contextmanager
 def claimed(root: Path, kind: str) -> Generator[Path]:
-    """A new folder that counts as this process's meanwhile; removed by whoever asked for it."""
+    """A new folder that this process holds within the context; the caller removes it."""
     folder = new_folder(root, kind)
     folder.mkdir(parents=True)
     with locked(folder / LOCK, f"`{folder}`"):
@@ -62,7 +62,7 @@ def claimed(root: Path, kind: str) -> Generator[Path]:
 
 @contextlib.contextmanager
 def scratch(root: Path, kind: str) -> Generator[Path]:
-    """A folder of this process alone, gone at the end, as are those of killed processes."""
+    """A folder for this process, deleted at the end; first deletes those of killed processes."""
     for leftover in abandoned(root, kind):
         shutil.rmtree(leftover, ignore_errors=True)
     with claimed(root, kind) as folder:

@@ -1,33 +1,33 @@
-"""The memory: what every trial has left on disk.
+"""The store: the files of every trial and sweep on disk.
 
     runs/trials/<id>/trial.json         the resolved spec
                      checkpoint.pt      model, optimiser, random state, history
-                     checkpoint-before.pt  the one before it, until the training is finished
-                     checkpoint-again.pt  of a finished trial that is trained again for its weights
+                     checkpoint-before.pt  the previous one, until the training is finished
+                     checkpoint-again.pt  of a finished trial that is retrained for its weights
                      *.damaged          a checkpoint that could not be read; safe to delete
                      history.jsonl      a row per epoch, up to the checkpoint or a failure
                      evaluations.json   the trained model under other solvers
-                     timings.json       seconds of a step, alone on each kind of machine
+                     timings.json       seconds per step on each kind of machine, otherwise idle
                      trajectories.json  paths of the trained model that a report draws
                      result.json        the outcome; a trial without it is not finished
                      elsewhere.json     the outcomes of the same trial on other machines
-                     log.txt, error.txt what happened, and the traceback if it went wrong
-                     given-up           for a moment, that a search has given the trial up
+                     log.txt, error.txt the log, and the traceback of a crash
+                     given-up           exists briefly after a search has given the trial up
                      lock               held by the process that trains
     runs/sweeps/<name>.yaml             the sweep as it was last launched
                 <name>.json             every trial that it ever planned: id -> label
-                <name>.files.json       the files that it was launched from, the last one last
+                <name>.files.json       the files that it was launched from, the latest last
                 <name>.mlflow.json      MLflow's run of each trial
                 <name>.memo.json        what the last launch brought up to date; safe to delete
                 <name>.lock             held by the process that runs it
                 <name>.tracking.lock    held by the process that writes it to MLflow
     runs/index.json                     a cache of the results; safe to delete
-    runs/.nodebench                     says that all this is nodebench's own
-    runs/.ray-*, .merge-*, .gone-*, .import-*     of processes at work, or left by killed ones
+    runs/.nodebench                     marks the folder as nodebench's own
+    runs/.ray-*, .merge-*, .gone-*, .import-*     of running processes, or left by killed ones
     runs/mlflow.db, mlartifacts/        MLflow's, unless it is on a server; derived from the trials
 
-Every file but logs and locks is replaced as a whole, so a reader, or a process that was killed,
-never leaves or sees half of one.
+Every file except logs and locks is replaced atomically, so that readers never see, and killed
+processes never leave, half a file.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ from nodebench.store.trial_folder import TrialFolder
 
 
 class Store:
-    """The trials under one folder, and what is kept of the sweeps that planned them."""
+    """The trials under one folder, and the records of the sweeps that planned them."""
 
     def __init__(self, root: Path):
         self.root = root.resolve()
@@ -57,41 +57,41 @@ class Store:
         self._index_file = self.root / INDEX
 
     def require_own(self) -> None:
-        """Refuses a folder that has something of the user's where a store writes.
+        """Rejects a folder that has files of the user's where a store writes.
 
         Raises:
-            StoreError: if it has, or is a file.
+            StoreError: if it has such files, or is a file itself.
         """
         require_store_folder(self.root)
 
     def folder(self, trial_id: str) -> TrialFolder:
-        """The place of a trial, which need not exist."""
+        """The folder of a trial, which need not exist."""
         return TrialFolder(self.trials_root / trial_id)
 
     def sweep(self, name: str) -> SweepRecord:
-        """What is kept of a sweep, which need not have been launched."""
+        """The record of a sweep, which need not have been launched."""
         return SweepRecord(self.root, name)
 
     def trial_folders(self) -> Iterator[TrialFolder]:
-        """Those of all trials that have one, in the order of their ids."""
+        """The folders of all trials that have one, in the order of their ids."""
         folders = map(self.folder, sorted(self.begun()))
         return (folder for folder in folders if folder.path.is_dir())
 
     def sweep_records(self) -> list[SweepRecord]:
-        """Those of all sweeps of which anything is kept, by name."""
+        """The records of all known sweeps, by name."""
         names = {path.stem for path in self.sweeps_root.glob("*.yaml")}
         names |= {path.name.partition(".")[0] for path in self.sweeps_root.glob("[!.]*.json")}
         return [self.sweep(name) for name in sorted(names)]
 
     def sweep_locks(self) -> list[Path]:
-        """The files by which processes hold sweeps, or their shards, or their writing to MLflow."""
+        """The lock files of sweeps, of their shards, and of writing them to MLflow."""
         return sorted(self.sweeps_root.glob("*.lock"))
 
     def begun(self) -> set[str]:
-        """The ids of all trials that have a folder; files beside these are not ours.
+        """The ids of all trials that have a folder; other files next to these are ignored.
 
         Raises:
-            StoreError: if the store's place is taken by something that is not a folder.
+            StoreError: if the place of the trials' folder is taken by a file.
         """
         try:
             with os.scandir(self.trials_root) as found:
@@ -105,7 +105,7 @@ class Store:
             ) from error
 
     def results(self, ids: Iterable[str] | None = None) -> dict[str, Result]:
-        """The results of those trials that have one, by default of all; quickly for thousands."""
+        """The results of these trials, if they have one, by default of all; fast for thousands."""
         begun = self.begun()
         ids = begun if ids is None else [trial_id for trial_id in ids if trial_id in begun]
         index: dict[str, list[Any]] = read_json(self._index_file, {})
@@ -128,7 +128,7 @@ class Store:
         return found
 
     def find(self, start: str) -> TrialFolder:
-        """The trial whose id starts so.
+        """The trial whose id starts with `start`.
 
         Raises:
             StoreError: if there is none, or more than one.

@@ -16,11 +16,11 @@ from nodebench.store.ownership import SWEEPS, mark_own, require_store_folder
 from nodebench.store.rows import Row
 
 LOCK_WAIT_S = 30.0
-"""For a process whose driver was killed, and which may still be writing."""
+"""Long enough for a process that is still writing although its driver was killed."""
 
 
 class SweepRecord:
-    """What a store keeps of the sweep of one name."""
+    """A store's record of the sweep with one name."""
 
     def __init__(self, root: Path, name: str):
         self.name = name
@@ -53,19 +53,19 @@ class SweepRecord:
         return planned
 
     def launches(self) -> list[Row]:
-        """The files that the sweep was launched from, each once and the last one last."""
+        """The files that the sweep was launched from, each once, the latest last."""
         files: list[Row] = read_json(self._launches_file, {}).get("files", [])
         return files
 
     def keep(self, text: str, labels: dict[str, str], launches: Sequence[Row] = ()) -> None:
-        """Keeps the sweep's file as it is launched, from these files, and adds to its labels.
+        """Stores the sweep's file as launched and the files it was launched from, and adds labels.
 
         Raises:
-            StoreError: if something of the user's lies where it would be written.
+            StoreError: if a file of the user's is in the way.
         """
         self.require_copy()
         mark_own(self._root)
-        # Both, since a kill may come between the two files.
+        # Both copies, since the process may be killed between writing the two files.
         copies = sorted({_digest(self.file), _digest(text.encode())})
         known = {"files": list(launches) or self.launches(), "copies": copies}
         if read_json(self._launches_file, {}) != known:
@@ -76,10 +76,10 @@ class SweepRecord:
             write(self._labels_file, json.dumps(before | labels, indent=0))
 
     def require_copy(self) -> None:
-        """Refuses to replace a copy that is not what was last written there.
+        """Refuses to replace a copy that is not as it was last written.
 
         Raises:
-            StoreError: if it is not, or the whole folder is not the store's own.
+            StoreError: if it is not, or if the folder is not the store's own.
         """
         require_store_folder(self._root)
         if self._is_foreign():
@@ -107,7 +107,7 @@ class SweepRecord:
             write(self._mlflow_runs_file, json.dumps(runs, indent=0))
 
     def memo(self) -> dict[str, Any]:
-        """What the last launch brought up to date; see `planning/freshness.py`."""
+        """The state that the last launch published; see `planning/freshness.py`."""
         memo: dict[str, Any] = read_json(self._memo_file, {})
         return memo
 
@@ -117,7 +117,7 @@ class SweepRecord:
 
     @contextlib.contextmanager
     def run_lock(self, shard: str = "1/1") -> Generator[None]:
-        """Holds the right to run the sweep, or one shard `i/n` of it, while other shards may run.
+        """Holds the lock for running the sweep, or one shard `i/n` of it while other shards run.
 
         Raises:
             StoreError: if another process runs it.
@@ -131,7 +131,7 @@ class SweepRecord:
             yield
 
     def tracking_lock(self) -> contextlib.AbstractContextManager[None]:
-        """Holds the right to write the sweep to MLflow.
+        """Holds the lock for writing the sweep to MLflow.
 
         Raises:
             StoreError: if another process still holds it after LOCK_WAIT_S.
@@ -141,7 +141,7 @@ class SweepRecord:
 
 
 def _digest(content: bytes | Path) -> str:
-    """Tells contents apart; that of a file that is absent is empty."""
+    """A digest of a file's content; a missing file counts as empty."""
     if isinstance(content, Path):
         content = content.read_bytes() if content.exists() else b""
     return hashlib.sha256(content).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""Checks the contents of trial files that come from elsewhere."""
+"""Checks the contents of trial files that are imported from elsewhere."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from nodebench.store.rows import machine_of
 from nodebench.store.trial_folder import TrialFolder
 
 CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
-"""Characters that do something to a terminal, or stand for none."""
+"""Control characters, which can affect a terminal, and surrogates, which are not characters."""
 
 
 def require_contents(folder: TrialFolder) -> None:
-    """Refuses a trial whose files could not be read, or would mislead whoever reads them.
+    """Rejects a trial whose files could not be read, or would mislead a reader.
 
     Raises:
-        StoreError: naming the file, if one is missing, damaged, or holds something else.
+        StoreError: if a file is missing, damaged or of another kind; the message names it.
     """
     for path, check in _checks(folder).items():
         if not path.exists():
@@ -41,7 +41,7 @@ def require_contents(folder: TrialFolder) -> None:
 
 
 def _checks(folder: TrialFolder) -> dict[Path, Callable[[Any], object]]:
-    """A trial's files -> what fails for a value that such a file cannot hold."""
+    """A trial's files -> a check that fails for a value that such a file cannot contain."""
     return {
         folder.spec_file: _require_spec,
         folder.history_file: lambda row: row["epoch"] + 0,
@@ -54,7 +54,7 @@ def _checks(folder: TrialFolder) -> dict[Path, Callable[[Any], object]]:
 
 
 def _of_each(check: Callable[[Any], object]) -> Callable[[Any], object]:
-    """The check of a list, by that of its values."""
+    """A check of a list, from the check of its values."""
     return lambda rows: [check(row) for row in list(rows)]
 
 
@@ -62,7 +62,7 @@ RESULT = TypeAdapter(Result)
 
 
 def _require_result(row: dict[str, Any]) -> None:
-    Result(**row)  # which takes no other fields
+    Result(**row)  # rejects other fields
     RESULT.validate_json(json.dumps(row), strict=True)
 
 
@@ -79,14 +79,14 @@ def _require_point(row: dict[str, Any]) -> None:
 
 
 def _values(path: Path) -> Iterator[Any]:
-    """The JSON values of a file: one, or one a line."""
+    """The JSON values of a file: one, or one per line."""
     text = path.read_text(encoding="utf-8")
     for part in text.splitlines() if path.suffix == ".jsonl" else [text]:
         yield json.loads(part)
 
 
 def _require_plain(value: Any) -> None:
-    """Refuses texts that would do something to a terminal."""
+    """Rejects texts with characters that can affect a terminal."""
     if isinstance(value, str) and CONTROL.search(value):
         raise ValueError(f"{shown(ascii(value))} has a control character")
     for inner in (*value, *value.values()) if isinstance(value, dict) else _items(value):

@@ -20,10 +20,10 @@ from nodebench.store.result import Result, TrialState, read_result
 from nodebench.store.rows import Row, is_current, machine_of, without_errors
 
 TRIAL_WAIT_S = 120.0
-"""Also for a node that died: a network file system keeps its locks for a while, NFS for 90 s."""
+"""Long enough after a node has died: network file systems keep its locks, NFS for 90 s."""
 
 RESULT_NAME = "result.json"
-"""Also of the artifact in MLflow that ends a run."""
+"""Also the name of the MLflow artifact that ends a run."""
 
 
 class TrialFolder:
@@ -34,7 +34,7 @@ class TrialFolder:
 
     @property
     def spec_file(self) -> Path:
-        """What the trial is, and the code that it was begun with."""
+        """The trial's spec, and the hashes of the user's code that it began with."""
         return self.path / "trial.json"
 
     @property
@@ -44,7 +44,7 @@ class TrialFolder:
 
     @property
     def evaluations_file(self) -> Path:
-        """The trained model under other solvers."""
+        """Evaluations of the trained model under other solvers."""
         return self.path / "evaluations.json"
 
     @property
@@ -54,17 +54,17 @@ class TrialFolder:
 
     @property
     def timings_file(self) -> Path:
-        """What a step takes, alone on each kind of machine."""
+        """The time of a step on each kind of machine, with nothing else running."""
         return self.path / "timings.json"
 
     @property
     def result_file(self) -> Path:
-        """The trial's end; a trial without it is not finished."""
+        """The trial's result; a trial without it is not finished."""
         return self.path / RESULT_NAME
 
     @property
     def elsewhere_file(self) -> Path:
-        """The ends that the same trial came to on other machines."""
+        """The results of the same trial on other machines."""
         return self.path / "elsewhere.json"
 
     @property
@@ -89,21 +89,21 @@ class TrialFolder:
 
     @property
     def checkpoint_before(self) -> Path:
-        """The one before it."""
+        """The previous checkpoint."""
         return self.path / "checkpoint-before.pt"
 
     @property
     def retraining(self) -> Path:
-        """The checkpoint of a finished trial that is trained again, since its own is gone."""
+        """The checkpoint of a finished trial that is retrained, since its own is gone."""
         return self.path / "checkpoint-again.pt"
 
     @property
     def log_file(self) -> Path:
-        """What happened."""
+        """The trial's log."""
         return self.path / "log.txt"
 
     def create(self, trial: Trial) -> None:
-        """Begins an attempt: makes the folder, writes the spec, removes what a crash left."""
+        """Begins an attempt: creates the folder, writes the spec, removes leftovers of a crash."""
         self.path.mkdir(parents=True, exist_ok=True)
         for leftover in self.partial_files():  # of a process that was killed
             leftover.unlink()
@@ -116,10 +116,10 @@ class TrialFolder:
         self.log(f"started by process {os.getpid()} on {socket.gethostname()}")
 
     def spec(self) -> TrialSpec:
-        """What the trial is.
+        """The trial's spec.
 
         Raises:
-            StoreError: if nothing is known of it, or not in this release's words.
+            StoreError: if there is none, or it is damaged or from another release.
         """
         values = read_json(self.spec_file, None)
         if values is None:
@@ -131,7 +131,7 @@ class TrialFolder:
             raise StoreError(message) from error
 
     def code(self) -> dict[str, str] | None:
-        """Module -> SHA-256 of the user's own code; None of a trial that recorded nothing yet."""
+        """Module -> SHA-256 of the user's own code; None if nothing is recorded yet."""
         found: dict[str, str] | None = read_json(self.spec_file, {}).get("code")
         return found
 
@@ -165,36 +165,36 @@ class TrialFolder:
         write(self.trajectories_file, json.dumps(rows))
 
     def trajectories(self) -> list[Row]:
-        """Paths of the trained model, a row a point; empty where it has none to show."""
+        """Paths of the trained model, one row per path or point; empty if there are none."""
         rows: list[Row] = read_json(self.trajectories_file, [])
         return rows
 
     def add_timing(self, row: Row) -> None:
-        """Keeps what the timing pass found, unless something newer of the same machine is known."""
+        """Keeps a timing, unless a newer one on the same kind of machine is known."""
         rows = {machine_of(known): known for known in self.timings()}
         if row["time"] >= rows.get(machine_of(row), row)["time"]:
             rows[machine_of(row)] = row
             write(self.timings_file, json.dumps(list(rows.values()), indent=1))
 
     def timings(self) -> list[Row]:
-        """What a training step takes alone on its device: a row for each kind of machine."""
+        """The time of a training step alone on its device: one row per kind of machine."""
         rows: list[Row] = read_json(self.timings_file, [])
         return rows
 
     def write_result(self, result: Result) -> None:
-        """Ends the trial."""
+        """Writes the result, which ends the trial."""
         write(self.result_file, json.dumps(asdict(result), indent=1))
 
     def result(self) -> Result | None:
-        """The trial's end, if it has come."""
+        """The trial's result, if it has one."""
         return read_result(read_json(self.result_file, None))
 
     def write_elsewhere(self, results: list[Result]) -> None:
-        """Replaces the ends that the trial came to on other machines."""
+        """Replaces the results of the trial on other machines."""
         write(self.elsewhere_file, json.dumps([asdict(each) for each in results], indent=1))
 
     def elsewhere(self) -> list[Result]:
-        """The ends that the trial came to on other machines."""
+        """The results of the trial on other machines."""
         rows: list[Row] = read_json(self.elsewhere_file, [])
         return [result for row in rows if (result := read_result(row))]
 
@@ -223,12 +223,12 @@ class TrialFolder:
         return [path for path in files if path.exists()]
 
     def stamp(self) -> tuple[int, ...]:
-        """Changes whenever a file does that a report or MLflow tells of."""
+        """A stamp that changes with every file that reports or MLflow show."""
         return tuple(map(modified, (*self.reported_files, self.error_file)))
 
     @property
     def reported_files(self) -> tuple[Path, ...]:
-        """Those that reports and MLflow show, in the order of MLflow's fingerprints."""
+        """The files that reports and MLflow show, in the order of MLflow's fingerprints."""
         files = (
             self.history_file,
             self.evaluations_file,
@@ -236,21 +236,21 @@ class TrialFolder:
             self.timings_file,
             self.result_file,
         )
-        # Only if it is there: fingerprints of trials without it stay as they were.
+        # Only if it exists, so that the fingerprints of trials without it do not change.
         return (*files, self.elsewhere_file) if self.elsewhere_file.exists() else files
 
     def give_up(self) -> None:
-        """Tells the process that trains it to end: a search found others better."""
+        """Tells the process that trains it to stop: a search has found others to be better."""
         self.given_up_file.touch()
 
     def take_given_up(self) -> bool:
-        """Whether the trial was given up; it no longer is afterwards."""
+        """Whether the trial was given up; removes the mark."""
         was_there = self.given_up_file.exists()
         self.given_up_file.unlink(missing_ok=True)
         return was_there
 
     def partial_files(self) -> list[Path]:
-        """Those that are being written, or were when a process was killed."""
+        """Files that are being written, or were when a process was killed."""
         return list(self.path.glob(".*.partial"))
 
     def damaged_files(self) -> list[Path]:
@@ -258,18 +258,18 @@ class TrialFolder:
         return list(self.path.glob("*.damaged"))
 
     def was_begun(self) -> bool:
-        """Whether anything of a trial is in the folder, however old the release that made it."""
+        """Whether the folder contains any file of a trial, even from an old release."""
         traces = (self.spec_file, self.lock_file, self.result_file, self.log_file, self.checkpoint)
         return any(path.exists() for path in traces)
 
     def files(self) -> list[Path]:
-        """All that belongs to the trial: not its lock, and nothing half written or damaged."""
+        """All files of the trial except its lock and half-written or damaged files."""
         files = sorted(path for path in self.path.glob("[!.]*") if path.is_file())
         return [path for path in files if path not in (self.lock_file, *self.damaged_files())]
 
     def state(self, result: Result | None) -> TrialState:
-        """Where the trial stands, given its result."""
-        if self.is_locked():  # also to evaluate what is trained
+        """The trial's state, given its result."""
+        if self.is_locked():  # also while it is evaluated
             return TrialState.RUNNING
         if result is not None and result.is_result:
             return TrialState.DONE
@@ -278,11 +278,11 @@ class TrialFolder:
         return TrialState.INTERRUPTED if self.checkpoints() else TrialState.NEW
 
     def discard(self, checkpoint: Path) -> None:
-        """Puts a damaged checkpoint aside."""
+        """Sets a damaged checkpoint aside."""
         checkpoint.replace(checkpoint.with_suffix(".damaged"))
 
     def checkpoints(self) -> list[Path]:
-        """The checkpoints that there are, the newest first."""
+        """The existing checkpoints, the newest first."""
         paths = (self.checkpoint, self.checkpoint_before, self.retraining)
         return [path for path in paths if path.exists()]
 
@@ -292,7 +292,7 @@ class TrialFolder:
             return not is_free
 
     def read_locked(self) -> contextlib.AbstractContextManager[bool]:
-        """Keeps others from writing to the trial meanwhile; False where a process does already."""
+        """Keeps writers out of the trial; yields False if a process already holds it."""
         return read_locked(self.lock_file)
 
     def locked(self, wait_s: float | None = None) -> contextlib.AbstractContextManager[None]:

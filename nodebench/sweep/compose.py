@@ -1,4 +1,4 @@
-"""From a sweep file to one tree: `include`, the size and overrides."""
+"""Turns a sweep file into one tree: `include`, the size and overrides."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from nodebench.sweep.paths import TOO_DEEP, axis_paths, is_too_deep, set_path, w
 from nodebench.sweep.safe_yaml import DEEPEST, Tree, dump, parse, parse_file
 
 BLOCKS = ("grid", "evaluate", "exclude")
-"""Lists of blocks, of which one may stand alone."""
+"""Fields that take a list of blocks, or one block."""
 
 FILE_ONLY = ("include", *SMALLER, "made")
-"""Fields that are read from the file before anything is set."""
+"""Fields that cannot be overridden, since they are read from the file first."""
 
 
 def read(path: Path, overrides: Sequence[str], size: SizeName, faults: list[Fault]) -> Tree:
-    """The tree that a sweep file means in a size, without `include` and the blocks of sizes.
+    """The tree of a sweep file in a size, with `include` and the blocks of sizes resolved.
 
-    Faults are appended.
+    Faults are appended to `faults`.
 
     Raises:
         SweepError: if the file cannot be read as a tree.
@@ -46,7 +46,7 @@ def read(path: Path, overrides: Sequence[str], size: SizeName, faults: list[Faul
 
 
 def _resize(tree: Tree, size: SizeName, faults: list[Fault]) -> None:
-    """Makes the file one of its smaller sizes, by the block of that name."""
+    """Changes the tree to one of the file's smaller sizes, by the block of that name."""
     known = _sizes(tree)
     blocks: dict[SizeName, Any] = {name: tree.pop(name, {}) for name in SMALLER}
     for name, block in blocks.items():
@@ -81,7 +81,7 @@ def _sizes(tree: Tree) -> tuple[SizeName, ...]:
 
 
 def _record(tree: Tree, **made: Any) -> None:
-    """Keeps how the sweep was made of its file, in addition to what the file says of that."""
+    """Records in `made` how the sweep was made from its file, in addition to earlier records."""
     before = tree.get("made")
     if isinstance(before, dict):
         earlier = before.get("changed", [])
@@ -92,7 +92,7 @@ def _record(tree: Tree, **made: Any) -> None:
 
 
 def _note(tree: Tree, title: str, changes: Sequence[str]) -> None:
-    """Says in `about`, and so in the report, what is not as the file has it."""
+    """Notes in `about`, and so in the report, the changes made to the file."""
     about = tree.get("about", "")
     if isinstance(about, str):
         texts = ", ".join(f"`{text}`" for text in changes)
@@ -100,19 +100,19 @@ def _note(tree: Tree, title: str, changes: Sequence[str]) -> None:
 
 
 def _assignment(key: object, value: object) -> str:
-    """`path=value`; a long value, such as a whole grid, is in the sweep file to be read."""
+    """`path=value`; a long value, such as a whole grid, is left out: the sweep file has it."""
     text = dump(value, default_flow_style=True, width=1000).removesuffix("\n...\n").strip()
     return f"{key}={text}" if len(text) <= 40 else f"{key}=…"
 
 
 def _included(path: Path, tree: Tree, faults: list[Fault], above: tuple[Path, ...] = ()) -> Any:
-    """The file's `base`, laid over that of the file that it includes."""
+    """The file's `base`, merged over that of the file that it includes."""
     base = tree.get("base", {})
     include = tree.get("include")
     if include is None or not isinstance(base, dict):
         return base
     other = path.parent / str(include)
-    if not os.path.isfile(other):  # unlike Path.is_file, also of what can be no path
+    if not os.path.isfile(other):  # unlike Path.is_file, accepts texts that are not paths
         faults.append(Fault("include", f"{shown(include)} does not exist"))
         return base
     other, above = other.resolve(), (*above, path.resolve())
@@ -125,7 +125,7 @@ def _included(path: Path, tree: Tree, faults: list[Fault], above: tuple[Path, ..
 
 
 def _merged(below: Tree, above: Tree, depth: int = 0) -> Tree:
-    """`above` laid over `below`; a group of another name or method replaces the one below."""
+    """`above` merged over `below`; a group with another name or method replaces the one below."""
     if any(key in above and above[key] != below.get(key) for key in ("name", "method")):
         return above
     merged = below | above
@@ -154,7 +154,7 @@ def _override_by_text(tree: Tree, text: str, faults: list[Fault]) -> None:
 def _override(tree: Tree, key: str, value: Any, origin: str, faults: list[Fault]) -> None:
     """Sets a field of the file or of `base`, and replaces the axis of that name.
 
-    An axis takes a list for its values; any other value removes it and stands in `base`.
+    A list becomes the axis's values; any other value removes the axis and is set in `base`.
     """
     first = key.partition(".")[0]
     known = (*TrialSpec.model_fields, *SweepFile.model_fields)
@@ -169,7 +169,7 @@ def _override(tree: Tree, key: str, value: Any, origin: str, faults: list[Fault]
     replaced = False
     space = tree["search"].get("space") if isinstance(tree.get("search"), dict) else None
     if isinstance(space, dict):
-        space.pop(key, None)  # it is not drawn, then
+        space.pop(key, None)  # it is no longer sampled
     for block in _blocks(tree):
         for axis in list(block):
             paths = axis_paths(axis)
@@ -189,7 +189,7 @@ def _override(tree: Tree, key: str, value: Any, origin: str, faults: list[Fault]
 
 
 def _with(axis: str, group: Any, key: str, value: Any) -> Any:
-    """A value of an axis over a whole group, one field in it replaced."""
+    """A value of an axis over a whole group, with one field replaced."""
     tree: Tree = {}
     set_path(tree, axis.split("."), group)
     set_path(tree, key.split("."), value)

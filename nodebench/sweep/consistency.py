@@ -1,4 +1,4 @@
-"""What must hold between the parts of a sweep file, once each of them is right by itself."""
+"""Checks between the parts of a sweep file, once each part is valid by itself."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def inconsistencies(file: SweepFile, trials: Sequence[Trial]) -> Iterator[Fault]
 def conditions_without_effect(
     file: SweepFile, trials: Sequence[Trial], used: Container[int]
 ) -> Iterator[Fault]:
-    """Conditions that no trial meets, which is a mistake, such as a misspelt value.
+    """Faults for conditions that no trial meets, for example because of a misspelt value.
 
-    `used` are the numbers of the entries of `exclude` that do agree with some.
+    `used` are the numbers of the entries of `exclude` that match some trial.
     """
     for number in range(len(file.exclude)):
         if number not in used:
@@ -42,7 +42,7 @@ def conditions_without_effect(
 def _not_searchable(
     search: Search, grid: Sequence[Tree], trials: Sequence[Trial]
 ) -> Iterator[Fault]:
-    """Tuning on the data that a result is reported of would flatter it."""
+    """Faults of a search. Tuning on the data that results are reported for would bias them."""
     if any(not getattr(trial.spec.data, "val_size", 0) for trial in trials):
         yield Fault("search", "needs validation data: set `data.val_size` above 0")
     if search.stop and len({canonical(trial.settings["data.name"]) for trial in trials}) > 1:
@@ -56,7 +56,7 @@ def _not_searchable(
 
 
 def _not_shares(file: SweepFile, trials: Sequence[Trial]) -> Iterator[Fault]:
-    """Claims about accuracies in percent, which would never hold."""
+    """Faults for claims that give accuracies in percent, which would never hold."""
     headlines = {trial.spec.data.headline for trial in trials}
     for number, claim in enumerate(file.claims):
         metrics = {claim.metric} if claim.metric else headlines
@@ -69,7 +69,7 @@ def _not_shares(file: SweepFile, trials: Sequence[Trial]) -> Iterator[Fault]:
 
 
 def _not_comparable(trials: Sequence[Trial]) -> Iterator[Fault]:
-    """Data sets that are judged by different metrics, of which no table could be made."""
+    """A fault for data sets with different metrics, which cannot share a table."""
     metrics = {str(trial.spec.data.metric): trial.spec.data.name for trial in trials}
     if len(metrics) > 1:
         what = ", ".join(f"{name} by {metric}" for metric, name in metrics.items())
@@ -77,7 +77,7 @@ def _not_comparable(trials: Sequence[Trial]) -> Iterator[Fault]:
 
 
 def _partial_cells(file: SweepFile) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Where a file names some of its trials, and by what, its own `exclude` aside."""
+    """The partial cells in a file, with their places; those of `exclude` are left out."""
     for number, block in enumerate(file.evaluate):
         yield f"evaluate[{number}].when", block.when
     yield "baseline", file.baseline

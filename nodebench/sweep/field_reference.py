@@ -67,21 +67,21 @@ $schema=sweep.schema.json` on its first line."""
 
 
 def json_schema() -> Schema:
-    """A sweep file's JSON Schema; what only a whole file can tell is left to `nodebench plan`."""
+    """A sweep file's JSON Schema; checks of the whole file are left to `nodebench plan`."""
     whole, trial = SweepFile.model_json_schema(), TrialSpec.model_json_schema()
     around, within = whole.pop("$defs"), trial.pop("$defs")
-    trial["properties"].pop("seed")  # `seeds` beside `base`
+    trial["properties"].pop("seed")  # `seeds` is next to `base`
     whole["properties"]["base"] = trial
     for name in ("grid", "evaluate"):  # one block stands for a list of one
         whole["properties"][name] = {"anyOf": [whole["properties"][name], {"type": "object"}]}
     for part in (trial, *within.values()):
-        part.pop("required", None)  # `base` may leave to the grid what it likes
+        part.pop("required", None)  # `base` may leave any field to the grid
     loosened: Schema = _with_shorthand({**whole, "$defs": within | around})
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **loosened}
 
 
 def _with_shorthand(node: Any) -> Any:
-    """The same, a part's name standing for the part."""
+    """The same schema, in which a part's name may stand for the part."""
     if isinstance(node, list):
         return [_with_shorthand(each) for each in node]
     if not isinstance(node, dict):
@@ -98,7 +98,7 @@ SHORTHAND = {
     **dict.fromkeys((part.__name__ for part in (Kinetic, Jacobian, Steer)), "number"),
     Regularize.__name__: "array",
 }
-"""What may stand for a part, where that is not its name."""
+"""The type of the shorthand for a part, if that is not its name."""
 
 
 def page() -> str:
@@ -176,7 +176,7 @@ def _default(field: Schema) -> str:
 
 
 def _type(field: Schema) -> str:
-    """What a value may be, in words."""
+    """The values that a field may have, in words."""
     if "enum" in field:
         return " ".join(f"`{value}`" for value in field["enum"])
     if "const" in field:
@@ -206,5 +206,5 @@ def _bounds(field: Schema) -> str:
 
 
 def _tells(bound: str, field: Schema) -> bool:
-    """Whether a bound is more than that a number fits into 64 bits."""
+    """Whether a bound is stricter than that a number fits into 64 bits."""
     return bound in field and abs(field[bound]) < 2**62

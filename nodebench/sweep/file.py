@@ -35,7 +35,7 @@ Moment = Literal["start", "end"]
 StepOf = Literal["batch", "sample"]
 SizeName = Literal["small", "medium", "full"]
 SMALLER: tuple[SizeName, ...] = ("small", "medium")
-"""The sizes that a file has where it has a block of that name; it is itself the full one."""
+"""The sizes that a file has if it has a block of that name; the file itself is the full one."""
 
 
 class Evaluate(Settings):
@@ -47,13 +47,13 @@ class Evaluate(Settings):
     with these settings. `test_size` evaluates a balanced subset of the test set.
 
     A block with `batch_sizes` or `control` measures what solves cost in test batches of these sizes
-    and, for embedded methods such as `dopri5`, with one step a `batch` or a `sample`.
+    and, for embedded methods such as `dopri5`, with one step per `batch` or per `sample`.
 
     `batch_norm` lists the statistics of batch norm inside ODE blocks: the `running` averages of
     training, or those of each test `batch`. A block with `gradients` measures gradients instead of
     accuracies: the distance of each gradient method, with each solver, from the gradient of the
     ODE, with the weights `at` the `start` and the `end` of training. `own` is the trial's method.
-    A gradient is left out under methods that it does not suit.
+    A gradient method is left out under solvers that it does not support.
     """
 
     methods: tuple[MethodName, ...] = ()
@@ -243,13 +243,13 @@ class Claim(Settings):
 
     @property
     def cells(self) -> dict[str, dict[str, Any]]:
-        """The partial cells in it, by their field's name."""
+        """The claim's partial cells, by the name of their field."""
         other = "below" if self.above is None else "above"
         return {"of": self.of} | ({other: self.other} if isinstance(self.other, dict) else {})
 
 
 WRITTEN_FIELD = "made"
-"""The field that nodebench writes, and users do not."""
+"""The field that nodebench writes, not users."""
 
 
 class Made(Settings):
@@ -268,7 +268,7 @@ class Made(Settings):
     @model_validator(mode="before")
     @classmethod
     def _of_an_older_report(cls, tree: Any) -> Any:
-        """Reports once said `small: true`."""
+        """Converts `small: true`, which older reports have."""
         if isinstance(tree, dict) and isinstance(tree.get("small"), bool):
             is_small = tree["small"]
             tree = {key: value for key, value in tree.items() if key != "small"}
@@ -277,7 +277,7 @@ class Made(Settings):
 
 
 def full_name(name: str) -> str:
-    """The name of the file of which a sweep is a smaller size: `spiral` of `spiral-small`."""
+    """The name of a sweep without its smaller size: `spiral` for `spiral-small`."""
     for size in SMALLER:
         name = name.removesuffix(f"-{size}")
     return name

@@ -1,4 +1,4 @@
-"""From a sweep file's grid, samples, seeds and exclusions to its trials."""
+"""Expands a sweep file's grid, samples, seeds and exclusions to its trials."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ Axis = tuple[tuple[str, ...], list[Any]]
 
 MOST_TRIALS = 1_000_000
 MOST_WRONG_CELLS = 1000
-"""After this number, the rest of a grid is not checked."""
+"""After this many invalid cells, the rest of a grid is not checked."""
 
 SIGNIFICANT_DIGITS = 4
-"""To which drawn numbers are rounded, so that a label can name them."""
+"""Sampled numbers are rounded to these digits, so that a label can show them."""
 
 
 def expand(file: SweepFile, faults: list[Fault]) -> Iterator[tuple[Trial, list[int]]]:
     """Every trial, with the numbers of the entries of `exclude` that agree with it.
 
-    They are in the order of blocks, axes (the last varies fastest) and seeds. One that two cells
-    resolve to stands twice.
+    They are in the order of blocks, axes (the last varies fastest) and seeds. A trial to which two
+    cells resolve appears twice.
     """
     if "seed" in file.base:
         faults.append(Fault("base.seed", "give seeds as `seeds`, a list next to `base`"))
@@ -86,7 +86,7 @@ def _cells(file: SweepFile, faults: list[Fault]) -> Iterator[Cell]:
 
 
 def _excess(blocks: Sequence[Sequence[Axis]], repeats: Mapping[str, int]) -> str | None:
-    """Says by which axes a sweep, each cell so often repeated, has too many trials, if it does."""
+    """A message that names the largest axes if a sweep has too many trials, otherwise None."""
     times = math.prod(repeats.values())
     sizes = [times * math.prod(len(values) for _, values in axes) for axes in blocks]
     if sum(sizes) <= MOST_TRIALS:
@@ -172,7 +172,7 @@ def _resolve(
 
 
 def _samples(search: Search) -> list[dict[str, Any]]:
-    """A search's random samples, path -> value; each path has a stream of its own."""
+    """A search's random samples, path -> value; each path has its own random stream."""
     columns = {}
     for path, range_ in search.space.items():
         source = random.Random(stream(search.seed, "search", path))

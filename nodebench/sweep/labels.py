@@ -9,11 +9,11 @@ from typing import Any
 from nodebench.spec.identity import canonical
 
 LONGEST_DRAWN = 40
-"""Characters of a label in a figure."""
+"""The largest number of characters of a label in a figure."""
 
 
 def labeled(cells: Mapping[str, Mapping[str, Any]], paths: Sequence[str]) -> dict[str, str]:
-    """Key -> label of each of the cells, by its settings at these paths."""
+    """Key -> label of each cell, from its settings at these paths."""
     told = _telling({key: dict(_leaves(s, paths)) for key, s in cells.items()})
     words = {key: " ".join(map(str, values.values())) for key, values in told.items()}
     counts = Counter(words.values())
@@ -28,7 +28,7 @@ def labeled(cells: Mapping[str, Mapping[str, Any]], paths: Sequence[str]) -> dic
 
 
 def _names(paths: Iterable[str]) -> dict[str, str]:
-    """The last part of each path; the last two, `kinetic.weight`, where others end alike."""
+    """The last part of each path, or the last two, `kinetic.weight`, if others end the same."""
     ends = {path: path.rpartition(".")[2] for path in paths}
     counts = Counter(ends.values())
     return {
@@ -38,7 +38,7 @@ def _names(paths: Iterable[str]) -> dict[str, str]:
 
 
 def _leaves(values: Mapping[str, Any], paths: Iterable[str]) -> Iterator[tuple[str, Any]]:
-    """A cell's settings at these paths; those of a part of the user's own one by one."""
+    """A cell's settings at these paths; the settings of a user's own part are split up."""
     for path in paths:
         value = values.get(path)
         if isinstance(value, Mapping) and value:
@@ -49,7 +49,7 @@ def _leaves(values: Mapping[str, Any], paths: Iterable[str]) -> Iterator[tuple[s
 
 
 def _telling(told: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Without what is alike in all cells, unless these are alike in everything."""
+    """The settings without those that are equal in all cells, unless the cells are identical."""
     found: dict[str, set[str]] = {}
     for values in told.values():
         for path, value in values.items():
@@ -64,14 +64,14 @@ def _telling(told: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 
 NAMES_OF_GROUPS = ("name", "method")
-"""What a group is told by, so that the group's name says it: `solver.method` is the solver."""
+"""Fields that identify a group, so that its name stands for them: `solver` for `solver.method`."""
 
 VAGUE = ("stem", "residual", "ode", "at", "solver", "order", "field")
-"""Last parts of paths that say too little without the one before; alone, they are clear."""
+"""Last parts of paths that are unclear without the one before, unless they are the whole path."""
 
 
 def headings(paths: Sequence[str]) -> dict[str, str]:
-    """Path -> what a table calls it: its last part, or as many as none of the others has.
+    """Path -> its heading in a table: its last part, or as many as make it unique.
 
     `solver.method` is `solver`, and `solver.steps` is `steps` unless `gradient.solver.steps` varies
     as well.
@@ -99,7 +99,7 @@ def cut(text: str, longest: int) -> str:
 
 
 def figure_labels(labels: Iterable[str]) -> dict[str, str]:
-    """Label -> what a figure has of it: as much as there is room for, and no two alike."""
+    """Label -> its form in a figure: cut to the available space, and unique."""
     short: dict[str, str] = {}
     for label in dict.fromkeys(labels):
         name, number = cut(label, LONGEST_DRAWN), 1
@@ -107,7 +107,7 @@ def figure_labels(labels: Iterable[str]) -> dict[str, str]:
             number += 1
             name = f"{cut(label, LONGEST_DRAWN - 5)} ({number})"
         short[label] = name
-    # Two dollars would be a formula, and what begins with `_` is left out of legends.
+    # Two dollars would be a formula, and legends leave out labels that begin with `_`.
     return {
         label: (" " if name.startswith("_") else "") + name.replace("$", "\\$")
         for label, name in short.items()

@@ -1,4 +1,4 @@
-"""From a sweep file to an ordered list of trials, purely and deterministically."""
+"""Turns a sweep file into an ordered list of trials, purely and deterministically."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def load(path: Path, overrides: Sequence[str] = (), size: SizeName = "full") -> 
     faults: list[Fault] = []
     tree = read(path, overrides, size, faults)
     if any(fault.where == "include" for fault in faults):
-        raise SweepError(str(path), faults, overrides)  # what lies there would be called missing
+        raise SweepError(str(path), faults, overrides)  # its fields would be called missing
     file = _validated(tree, faults)
     expanded = list(expand(file, faults))
     trials = not_excluded(expanded)
@@ -40,7 +40,7 @@ def load(path: Path, overrides: Sequence[str] = (), size: SizeName = "full") -> 
     if not (trials or faults):
         faults.append(Fault("exclude", "excludes every trial"))
     is_as_written = file.made.size == "full" and not file.made.changed
-    if not faults and is_as_written:  # else the trials that an entry is about may not be there
+    if not faults and is_as_written:  # otherwise the trials that an entry refers to may be absent
         used = {number for _, numbers in expanded for number in numbers}
         faults += conditions_without_effect(file, trials, used)
     if faults:
@@ -54,7 +54,7 @@ def load(path: Path, overrides: Sequence[str] = (), size: SizeName = "full") -> 
 
 
 def load_origin(origin: Origin) -> Sweep:
-    """What the file that a sweep came from says now.
+    """Loads the sweep at an origin again, as its file is now.
 
     Raises:
         SweepError: with every mistake in it.
@@ -67,7 +67,7 @@ def _names_it(override: str) -> bool:
 
 
 def _made(file: SweepFile, trials: Sequence[Trial], path: Path, size: SizeName) -> Made:
-    """The file's `made`, with how the trials differ from those without `--set`, and in full."""
+    """The file's `made`, with the differences from the trials without `--set` and in full size."""
     found: dict[str, Any] = {}
     if file.made.changed and not file.made.has_other_cells:
         found["has_other_cells"] = _has_other_cells(file, trials, _as_written(path, size))
@@ -77,9 +77,9 @@ def _made(file: SweepFile, trials: Sequence[Trial], path: Path, size: SizeName) 
 
 
 def _has_other_cells(file: SweepFile, trials: Sequence[Trial], written: SweepFile) -> bool:
-    """Whether some trial is of a cell that the file as it is written does not have.
+    """Whether some trial belongs to a cell that the file, as it is written, does not have.
 
-    The file is expanded only if `--set` changed something that cells are made of.
+    The file is expanded only if `--set` changed a field on which cells depend.
     """
     if all(getattr(file, name) == getattr(written, name) for name in MAKE_CELLS):
         return False
@@ -87,7 +87,7 @@ def _has_other_cells(file: SweepFile, trials: Sequence[Trial], written: SweepFil
 
 
 def _as_written(path: Path, size: SizeName) -> SweepFile:
-    """A file in one of its sizes, without `--set`; what is wrong with it is left out."""
+    """A file in one of its sizes, without `--set`; invalid fields are left out."""
     ignored: list[Fault] = []
     return _validated(read(path, (), size, ignored), ignored)
 
@@ -98,7 +98,7 @@ def _trials(file: SweepFile) -> tuple[Trial, ...]:
 
 
 def _instead(trials: Sequence[Trial], full: Sequence[Trial]) -> dict[str, list[Any]]:
-    """The settings in which some trial is like none at full size -> their values there."""
+    """Settings with a value that no trial has at full size -> their values at full size."""
     there = _values(full)
     return {
         path: list(there.get(path, {}).values())
@@ -117,7 +117,7 @@ def _values(trials: Sequence[Trial]) -> dict[str, dict[str, Any]]:
 
 
 def _validated(tree: Tree, faults: list[Fault]) -> SweepFile:
-    """The file's top level; what is wrong there is noted and left out, to find faults below too."""
+    """The file's top level; faults there are noted and left out, to find faults below it too."""
     try:
         return SweepFile.model_validate(tree)
     except ValidationError as error:

@@ -21,7 +21,7 @@ OPEN_MAPPINGS = tuple(path for path in SPEC_ORDER if path.rpartition(".")[2] == 
 
 
 def agrees(spec: TrialSpec, cell: Mapping[str, Any]) -> bool:
-    """Whether a trial has what a partial cell (path -> value) says: setting it changes nothing."""
+    """Whether a trial has a partial cell's values (path -> value): setting them changes nothing."""
     if not cell:
         return True
     tree = spec.model_dump(exclude_none=True)
@@ -34,7 +34,7 @@ def agrees(spec: TrialSpec, cell: Mapping[str, Any]) -> bool:
 
 
 def leaves(cell: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """A cell's paths and values, groups and names that stand for groups taken apart."""
+    """A cell's paths and values; groups are split up, and so are names that stand for groups."""
     for key, value in cell.items():
         path = f"{prefix}{key}"
         if isinstance(value, dict) and value:
@@ -44,7 +44,7 @@ def leaves(cell: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
 
 
 def named_paths(cell: Mapping[str, Any]) -> list[str]:
-    """The settings that a partial cell names; a group that is given as one stands for all of it."""
+    """The settings that a partial cell names; a group given as a mapping stands for all of it."""
     plain = {key: value for key, value in cell.items() if not isinstance(value, dict)}
     return [*(key for key in cell if key not in plain), *(path for path, _ in leaves(plain))]
 
@@ -57,7 +57,7 @@ def misnamed(where: str, cell: Mapping[str, Any]) -> Iterator[Fault]:
 
 
 def is_known(path: str) -> bool:
-    """Whether a trial may have this path: a field, or what lies in a part's own `settings`."""
+    """Whether a trial may have this path: a field, or an entry of a part's own `settings`."""
     return path in SPEC_ORDER or any(path.startswith(f"{open_}.") for open_ in OPEN_MAPPINGS)
 
 

@@ -14,17 +14,17 @@ TOO_DEEP = f"a path has at most {DEEPEST} parts"
 
 
 def axis_paths(key: str) -> tuple[str, ...]:
-    """The dotted paths of a grid key, which a comma zips."""
+    """The dotted paths of a grid key; paths that are separated by commas are zipped."""
     return tuple(path.strip() for path in key.split(","))
 
 
 def is_too_deep(path: str) -> bool:
-    """Whether a dotted path has more parts than any tree."""
+    """Whether a dotted path is deeper than any tree."""
     return path.count(".") >= DEEPEST
 
 
 def set_path(tree: Tree, path: Sequence[str], value: Any) -> None:
-    """Sets a value in a tree, writing shorthand on the way out in full."""
+    """Sets a value in a tree, and writes shorthand along the path in full."""
     for depth, key in enumerate(path[:-1]):
         tree[key] = written_out(tree.get(key), key, depth)
         tree = tree[key]
@@ -32,7 +32,7 @@ def set_path(tree: Tree, path: Sequence[str], value: Any) -> None:
 
 
 def written_out(group: Any, key: str, depth: int) -> Tree:
-    """A group at a depth of a spec as a mapping: of a name, what it is shorthand for."""
+    """A group at a depth of a spec as a mapping; a name is replaced by what it is shorthand for."""
     if isinstance(group, str):
         is_by_place = depth == 1 and key in BY_PLACE
         return dict.fromkeys(PLACES, group) if is_by_place else {"name": group}

@@ -1,4 +1,4 @@
-"""The evaluation points that a sweep asks for of its trials."""
+"""The evaluation points that a sweep requests for its trials."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from nodebench.sweep.sweep import Sweep
 
 
 def points(trial: Trial, blocks: Sequence[Evaluate]) -> list[EvaluationPoint]:
-    """Everything to measure of a trial's model.
+    """All points at which to measure a trial's model.
 
-    Beside what is asked for, that is the training solver and the limit, on the same samples and
-    with the same statistics: a verdict needs both.
+    These are the requested points and, since a verdict needs both, the training solver and the
+    limit, on the same samples and with the same statistics.
     """
     found: list[EvaluationPoint] = []
     measured: set[tuple[int | None, str]] = set()
@@ -72,8 +72,8 @@ def _points_of(spec: TrialSpec, block: Evaluate) -> Iterator[EvaluationPoint]:
 def _batches_of(
     spec: TrialSpec, point: EvaluationPoint, block: Evaluate
 ) -> Iterator[EvaluationPoint]:
-    """The point, by each extent of a step and in batches of each size that a block asks for."""
-    if spec.data.kind == "trajectories":  # has one sample, which is tested whole
+    """The point, with each control of steps and in batches of each size that a block requests."""
+    if spec.data.kind == "trajectories":  # one sample, which is tested as a whole
         yield from () if block.batch_sizes or block.control else (point,)
         return
     facts = METHODS[point.method]
@@ -87,7 +87,7 @@ def _batches_of(
 
 
 def _gradients(spec: TrialSpec, method: str, block: Evaluate) -> Iterator[str]:
-    """The gradients that a block measures under a method, as far as they suit it."""
+    """The gradients that a block measures under a method, if they suit it."""
     own = spec.solver
     solver = own if own and own.method == method else _any_solver(method)
     for name in block.gradients:
@@ -123,14 +123,14 @@ def _solvers(spec: TrialSpec, method: str, block: Evaluate) -> Iterator[Evaluati
 
 
 def _fits(trained: Solver, factor: float, span: float | None) -> bool:
-    """Whether a step of that length stays within the interval."""
+    """Whether the step size times the factor stays within the interval."""
     if span is None or (trained.adapt and trained.steps is trained.step_size is None):
         return True
     return factor * (trained.step_size or span / trained.step_count(span)) <= span
 
 
 def require_points(sweep: Sweep, source: str) -> None:
-    """Refuses an `evaluate` block that gives no trial of the sweep a point.
+    """Rejects an `evaluate` block that gives no trial of the sweep a point.
 
     Raises:
         SweepError: with every such block.

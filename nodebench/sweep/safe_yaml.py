@@ -1,4 +1,4 @@
-"""From YAML text to a tree of plain values: text that is hostile is refused, and does no harm."""
+"""Parses YAML text to a tree of plain values; hostile text is rejected and does no harm."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from nodebench.errors import Fault, SweepError, shown
 
 Tree = dict[str, Any]
 
-# What YAML's reader in Python gets through in some seconds.
+# Limits within which PyYAML's Python parser needs only some seconds.
 LARGEST_BYTES = 250_000
 MOST_VALUES = 100_000
 DEEPEST = 50
@@ -37,7 +37,7 @@ _CORE: dict[str, tuple[str, str]] = {
     "null": (r"null|Null|NULL|~|", "nN~"),
     "merge": ("<<", "<"),
 }
-"""YAML 1.2's plain values that are not text: how they look, and their first characters.
+"""YAML 1.2's plain values that are not text: their patterns, and their first characters.
 
 Source: YAML 1.2.2, section 10.3.2 (the core schema), and `<<` of YAML 1.1.
 """
@@ -56,7 +56,7 @@ def _refusal(node: yaml.Node, why: str) -> yaml.YAMLError:
 
 
 def _number(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> Any:
-    """A boolean or a number in one of the forms that its tag has."""
+    """A boolean or a number in one of the forms that its tag allows."""
     text = loader.construct_scalar(node)
     if not _FORMS[node.tag].match(text):
         raise ValueError(text)
@@ -78,9 +78,9 @@ def _resolvers() -> dict[str, list[tuple[str, re.Pattern[str]]]]:
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML 1.2 of what JSON may hold too, whose keys are text that stands once.
+    """Loads safe YAML 1.2 with values that JSON also has, and with unique keys of text.
 
-    PyYAML's own is YAML 1.1, where `no` is false, `010` is 8, `1:30` is 90 and `1e-1` is text.
+    PyYAML itself loads YAML 1.1, where `no` is false, `010` is 8, `1:30` is 90, `1e-1` is text.
     """
 
     yaml_constructors = {
@@ -98,20 +98,20 @@ class _Loader(yaml.SafeLoader):
                 raise _refusal(key, "a key must be text, not a list or a mapping")
             if key.tag not in (f"{_TAG}str", f"{_TAG}merge"):
                 raise _refusal(key, f"a key must be text: write {shown(key.value)} in quotes")
-            if key.value in seen:  # YAML would drop the first
+            if key.value in seen:  # PyYAML would drop the first
                 raise _refusal(key, f"the key {shown(key.value)} is given twice")
             seen.add(key.value)
         return mapping
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
         super().flatten_mapping(node)
-        # Otherwise merging what was merged, ten times over, grows without end.
+        # Otherwise, repeatedly merging merged mappings would grow without bounds.
         node.value = list({key.value: (key, value) for key, value in node.value}.values())
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         try:
             value = super().construct_object(node, deep)
-        except (ValueError, LookupError):  # of `!!int x`, or a number of too many digits
+        except (ValueError, LookupError):  # `!!int x`, or a number with too many digits
             raise _refusal(node, f"{shown(node.value)} does not fit its tag `{node.tag}`") from None
         if isinstance(value, int) and not -(2**63) <= value < 2**63:
             raise _refusal(node, "a number does not fit in 64 bits")
@@ -121,17 +121,17 @@ class _Loader(yaml.SafeLoader):
 
 
 def parse(text: str) -> Any:
-    """The plain values that a YAML text means.
+    """The plain values of a YAML text.
 
     Raises:
-        yaml.YAMLError: if it is not YAML, or means other values, too many or too deep ones.
+        yaml.YAMLError: if it is not YAML, has other values, or is too large or too deep.
     """
     return copy.deepcopy(_parsed(text))
 
 
 @functools.lru_cache(maxsize=32)
 def _parsed(text: str) -> Any:
-    """The same, kept: a file is read again for its sizes, and for what `--set` changed in it."""
+    """The same, cached: a file is read again for its sizes, and for the changes by `--set`."""
     try:
         tree = yaml.load(text, _Loader)  # a SafeLoader
     except RecursionError:
@@ -141,7 +141,7 @@ def _parsed(text: str) -> Any:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Puts in quotes whatever text would mean something else in YAML 1.1 or 1.2."""
+    """Quotes any text that would mean something else in YAML 1.1 or 1.2."""
 
     yaml_implicit_resolvers = {
         first: _resolvers().get(first, []) + yaml.SafeDumper.yaml_implicit_resolvers.get(first, [])
@@ -150,13 +150,13 @@ class _Dumper(yaml.SafeDumper):
 
 
 def dump(tree: Any, **how: Any) -> str:
-    """The YAML text that means a tree, for `parse` and for other readers."""
+    """The YAML text of a tree, for `parse` and for other readers."""
     text: str = yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True, **how)
     return text
 
 
 def _check_size(tree: Any) -> None:
-    """Refuses a tree that is too large when aliases are written out, as a tree in itself is."""
+    """Rejects a tree that is too large with aliases expanded, such as one that contains itself."""
     level, count = [tree], 0
     for _ in range(DEEPEST):
         groups = [value for value in level if isinstance(value, (dict, list))]
@@ -174,14 +174,14 @@ def _check_size(tree: Any) -> None:
 
 
 def parse_file(path: Path) -> Tree:
-    """The mapping that a file holds.
+    """The mapping in a file.
 
     Raises:
-        SweepError: if it holds none.
+        SweepError: if the file cannot be read, or is not a mapping.
     """
     try:
         with open(path, "rb", opener=_opened) as file:
-            text = file.read(LARGEST_BYTES + 1)  # /dev/zero has no end
+            text = file.read(LARGEST_BYTES + 1)  # /dev/zero never ends
         if len(text) > LARGEST_BYTES:
             raise _unreadable(path, f"is larger than {LARGEST_BYTES:,} bytes")
         tree = parse(text.decode())
@@ -198,7 +198,7 @@ def parse_file(path: Path) -> Tree:
 
 
 def _opened(path: str, flags: int) -> int:
-    """Opens a file; a pipe only if somebody writes to it, who would be waited for without end."""
+    """Opens a file; a pipe only if it has a writer, since reading would otherwise never end."""
     file = os.open(path, flags | os.O_NONBLOCK)
     is_pipe = stat.S_ISFIFO(os.fstat(file).st_mode)
     if is_pipe and not select.select([file], [], [], WRITER_WAIT_S)[0]:
@@ -213,7 +213,7 @@ def _unreadable(path: Path, why: str) -> SweepError:
 
 
 def _complaint(error: Exception) -> str:
-    """YAML's complaint without its name for text that is not a file."""
+    """PyYAML's message without its name for text that is not from a file."""
     mark = getattr(error, "problem_mark", None)
     if mark and "'\\t'" in str(error):
         return f"line {mark.line + 1} is indented with a tab. Use spaces"

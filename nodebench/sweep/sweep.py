@@ -24,12 +24,12 @@ from nodebench.sweep.match import SPEC_ORDER
 
 @dataclass(frozen=True)
 class Origin:
-    """The file that a sweep was read from, and what else its name depends on."""
+    """The file that a sweep was read from, and the other things on which its name depends."""
 
     file: str
     size: SizeName = "full"
     renamed: tuple[str, ...] = ()
-    """What `--set` said of its name."""
+    """The `--set` overrides of its name."""
 
 
 @dataclass(frozen=True)
@@ -39,13 +39,13 @@ class Sweep:
     file: SweepFile
     trials: tuple[Trial, ...]
     text: str
-    """The resolved sweep file as YAML: what `repro` needs, and nothing of this machine."""
+    """The resolved sweep file as YAML: all that `repro` needs, without traces of this machine."""
 
     origin: Origin
 
     @property
     def name(self) -> str:
-        """What its experiment, its report and its records are called."""
+        """The name of its experiment, its report and its records."""
         return self.file.name
 
     @property
@@ -65,22 +65,22 @@ class Sweep:
 
     @property
     def claims(self) -> tuple[Claim, ...]:
-        """What a paper says of its cells."""
+        """The claims about its cells."""
         return self.file.claims
 
     @property
     def resources(self) -> Resources:
-        """What one trial gets."""
+        """The resources of one trial."""
         return self.file.resources
 
     @property
     def limits(self) -> Limits:
-        """What one trial may cost."""
+        """The limits of one trial."""
         return self.file.limits
 
     @property
     def margin(self) -> float:
-        """What a model may lose under a finer solver and still be called an ODE."""
+        """The loss of the metric under a finer solver up to which a model counts as an ODE."""
         return self.file.margin
 
     @property
@@ -90,17 +90,17 @@ class Sweep:
 
     @property
     def search(self) -> Search | None:
-        """How fields are sampled, if it tunes."""
+        """How fields are sampled, if the sweep tunes."""
         return self.file.search
 
     @property
     def made(self) -> Made:
-        """How it came of its file."""
+        """How it was made from its file."""
         return self.file.made
 
     @property
     def metric(self) -> str:
-        """What its trials are judged by, such as `accuracy`: data sets of one sweep share it."""
+        """The metric of its trials, such as `accuracy`: all data sets of a sweep share it."""
         return self.trials[0].spec.data.metric
 
     @property
@@ -110,12 +110,12 @@ class Sweep:
 
     @property
     def higher_is_better(self) -> bool:
-        """Whether the metric is to be large."""
+        """Whether larger values of the metric are better."""
         return self.trials[0].spec.data.higher_is_better
 
     @cached_property
     def varying(self) -> list[str]:
-        """The settings, the seed aside, that tell the cells of the sweep apart."""
+        """The settings, apart from the seed, that distinguish the cells of the sweep."""
         cells = list({cell.key: cell.settings for cell in self._cells}.values())
         paths = sorted({path for cell in cells for path in cell}, key=SPEC_ORDER.__getitem__)
         paths = _without_twins(paths, cells)
@@ -123,19 +123,19 @@ class Sweep:
         telling = [path for path in paths if len(set(values[path])) > 1]
         told = {tuple(canonical(cell.get(path)) for path in telling) for cell in cells}
         if len(told) < len(cells):
-            # Some cells differ only in that a setting is absent, as steps from step_size.
+            # Some cells differ only in which setting is present, such as steps or step_size.
             return [p for p in paths if p in telling or len(values[p]) < len(cells)]
         return telling
 
     @cached_property
     def headings(self) -> dict[str, str]:
-        """The settings that vary -> what a table calls them, as short as is clear: `steps`."""
+        """The settings that vary -> their headings in a table, as short as is clear: `steps`."""
         groups = {path: self._group(path) for path in self.varying}
         short = headings(list(groups.values()))
         return {path: short[name] for path, name in groups.items()}
 
     def _group(self, path: str) -> str:
-        """The path of a setting, or its whole group where all settings in it agree."""
+        """The path of a setting, or of its whole group if all settings in the group are equal."""
         group = path.rpartition(".")[0]
         agree = group.count(".") > 0 and all(
             value == cell.settings.get(path)
@@ -146,7 +146,7 @@ class Sweep:
         return group if agree else path
 
     def label(self, trial: Trial) -> str:
-        """What distinguishes a trial within its sweep: `odenet euler 10 · s0`."""
+        """The label that distinguishes a trial within its sweep: `odenet euler 10 · s0`."""
         return f"{self.cell_label(trial)} · s{trial.spec.seed}"
 
     def cell_label(self, trial: Trial) -> str:
@@ -155,18 +155,18 @@ class Sweep:
 
     @cached_property
     def labels(self) -> dict[str, str]:
-        """Cell key -> label, of which no two are alike: values, named where these say too little.
+        """Cell key -> unique label: the cell's values, with their names where these are needed.
 
-        `width 16` rather than `16`, and `epochs 4` where another has `iterations 4`.
+        For example, `width 16` rather than `16`, and `epochs 4` if another has `iterations 4`.
         """
         return labeled({cell.key: cell.settings for cell in self._cells}, self.varying)
 
     @cached_property
     def drawn(self) -> Sweep:
-        """The same as figures have it: with labels that are cut where they are long."""
+        """The same sweep for figures: long labels are cut."""
         short = figure_labels(self.labels.values())
         other = replace(self)
-        # In the place of the cached property: what a frozen sweep's labels would be.
+        # Fills the cached property, since the sweep is frozen.
         other.__dict__["labels"] = {key: short[label] for key, label in self.labels.items()}
         return other
 
@@ -176,10 +176,10 @@ class Sweep:
 
 
 def _without_twins(paths: list[str], cells: list[dict[str, Any]]) -> list[str]:
-    """Leaves out each path whose value follows from another of its group.
+    """Leaves out each path whose value follows from another path of its group.
 
-    That is one whose value is its neighbour's, as norms that are all alike, or follows from the
-    group's name, as the right-hand side that each of two models has.
+    Its value may equal the other one's, such as norms that are all equal, or follow from the
+    group's name, such as the right-hand side that each of two models has.
     """
 
     def is_twin(path: str, other: str) -> bool:

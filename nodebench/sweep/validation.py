@@ -1,4 +1,4 @@
-"""pydantic's complaints in a user's words: YAML path, what was found, what is allowed."""
+"""pydantic's errors in the user's terms: YAML path, the value found, the values allowed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TreePath = tuple[str | int, ...]
 def faults_of(
     error: ValidationError, owner: type[Settings], tree: object
 ) -> list[tuple[TreePath, str]]:
-    """(path into the tree, message) for every complaint about `tree`, which is no `owner`."""
+    """(path into the tree, message) for every error in `tree`, which is not a valid `owner`."""
     found: list[tuple[TreePath, str]] = []
     for detail in error.errors(include_url=False):
         path, part = _follow(owner, detail["loc"])
@@ -90,7 +90,7 @@ def _follow(owner: type[Settings], loc: TreePath) -> tuple[TreePath, type[Settin
 
 
 def _inside(tree: object, path: TreePath) -> TreePath:
-    """The path up to the value that stands in the tree: shorthand has no insides."""
+    """The path up to the last value that the tree contains: shorthand has no inner values."""
     for depth, key in enumerate(path):
         if isinstance(tree, dict):
             tree = tree.get(key)

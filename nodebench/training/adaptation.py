@@ -1,4 +1,4 @@
-"""Adapting the step size or the tolerance while training, so that accuracy does not depend on it.
+"""Adapts the step size or the tolerance while training, so that accuracy does not depend on it.
 
 Source: Ott et al. 2021, section 4 and appendix. Every 50 iterations, after the backward pass, the
 accuracy on the current batch is compared with that under a finer reference solver. A gap above the
@@ -28,16 +28,16 @@ from nodebench.training.task import Loss, Task
 
 LARGER = 1.1
 FINER = 50.0
-"""By this factor, the reference's error estimate is below that of the training solver."""
+"""The factor by which the reference's error estimate is below the training solver's."""
 
 FINEST = torch.finfo(torch.float32).eps
-"""No reference is refined below this tolerance, where it would measure rounding: a rule of ours.
+"""The finest tolerance of a reference: a finer one would measure rounding. A rule of ours.
 
-Ott et al. refine without end, which a field that stands still never leaves.
+Ott et al. refine without a limit, which never ends for a field that is zero.
 """
 
 MEMORY = 5
-"""The training iterations whose evaluations a larger tolerance must change."""
+"""The number of training iterations whose evaluations are compared with a larger tolerance's."""
 
 FAILED_SOLVES = (StepUnderflow, EvaluationLimit, Diverged)
 
@@ -46,7 +46,7 @@ Accuracy = Callable[[Solver], tuple[float, int]]
 
 
 def adaptation_for(model: nn.Module, task: Task[Any], spec: TrialSpec) -> Adaptation | None:
-    """What adapts the trial's solver, if its spec asks for that; the model's blocks are set."""
+    """The adaptation of the trial's solver, set in the model's blocks; None if there is none."""
     solver = spec.solver
     if solver is None or solver.adapt is None:
         return None
@@ -85,7 +85,7 @@ class Adaptation(ABC):
         nfe: int,
         iteration: int,
     ) -> None:
-        """Adapts the solver of the model's blocks, if it is time."""
+        """Adapts the solver of the model's blocks, if the iteration is due for it."""
         if (iteration + 1) % self.settings.every == 0:
             self._adapt(model, task, batch, loss, nfe)
         self.recent = [*self.recent, nfe][-MEMORY:]
@@ -102,25 +102,25 @@ class Adaptation(ABC):
                 self.evaluations += count
             return _accuracy(found), count
 
-        # Where a solve that only compares fails, the solver stays: the training's own did not.
+        # If a comparison solve fails, the solver stays: the training's own solve has succeeded.
         with suppress(*FAILED_SOLVES):
             self._set(model, self.adapted(_accuracy(loss), nfe, accuracy))
 
     @abstractmethod
     def adapted(self, trained: float, nfe: int, accuracy: Accuracy) -> Solver:
-        """The solver to go on with, given the batch's accuracy and evaluations in training."""
+        """The solver to continue with, given the batch's accuracy and evaluations in training."""
 
     @abstractmethod
     def metrics(self) -> Row:
-        """Where it stands, for the epoch's row; evaluations are those since the last call."""
+        """The metrics for the epoch's row; evaluations are counted since the last call."""
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps."""
+        """The state to keep in a checkpoint."""
         solver = self.solver.model_dump()
         return {"solver": solver, "recent": self.recent, "evaluations": self.evaluations}
 
     def load_state_dict(self, model: nn.Module, values: dict[str, Any]) -> None:
-        """Goes back to a checkpoint."""
+        """Restores the state of a checkpoint."""
         self.recent, self.evaluations = values["recent"], values.get("evaluations", 0)
         self._set(model, Solver.model_validate(values["solver"]))
 
@@ -135,18 +135,18 @@ class Adaptation(ABC):
 
 
 class StepAdaptation(Adaptation):
-    """The step size of Euler's method or the midpoint rule."""
+    """Adapts the step size of Euler's method or the midpoint rule."""
 
     references: ClassVar[dict[str, str]] = {"euler": "midpoint", "midpoint": "rk4_38"}
 
     @property
     def step_size(self) -> float:
-        """The present step size, in time."""
+        """The current step size, in time."""
         assert self.solver.step_size is not None
         return self.solver.step_size
 
     def adapted(self, trained: float, nfe: int, accuracy: Accuracy) -> Solver:  # noqa: ARG002
-        """Half the step size, a tenth more, or the same."""
+        """The solver with half the step size, a tenth more, or the same."""
         reference, _ = accuracy(self.reference())
         if abs(trained - reference) > self.settings.threshold:
             return with_step_size(self.solver, self._halved())
@@ -155,7 +155,7 @@ class StepAdaptation(Adaptation):
         return larger if abs(reference - found) <= self.settings.threshold else self.solver
 
     def reference(self) -> Solver:
-        """A method of higher order, with a step that makes its error smaller by `FINER`."""
+        """A method of higher order, with a step that reduces its error by the factor `FINER`."""
         order = self.solver.order or 1
         error = (self.step_size / self.span) ** order
         size = self.step_size
@@ -164,13 +164,13 @@ class StepAdaptation(Adaptation):
         return Solver(method=self.references[self.solver.method], step_size=size)
 
     def _halved(self) -> float:
-        """Half, or near the most steps that are allowed, half of the way there."""
+        """Half the step size or, near the maximum number of steps, half of the way there."""
         steps = self.span / self.step_size
         most = self.settings.max_steps or math.inf
         return self.span / (2 * steps if 2 * steps <= most else (steps + most) / 2)
 
     def metrics(self) -> Row:
-        """Step size, whether it is at its limit, and the evaluations spent on adapting."""
+        """The step size, whether it is at its limit, and the evaluations spent on adapting."""
         assert self.settings.max_steps is not None
         at_limit = self.solver.step_count(self.span) >= self.settings.max_steps
         return {
@@ -181,16 +181,16 @@ class StepAdaptation(Adaptation):
 
 
 class ToleranceAdaptation(Adaptation):
-    """The tolerance of fehlberg2 or dopri5.
+    """Adapts the tolerance of fehlberg2 or dopri5.
 
-    A larger tolerance is taken back if it opens a gap, or if its evaluations equal those of each
-    of the last five training iterations: where these are constant, the tolerance stays.
+    A larger tolerance is rejected if it opens a gap, or if it takes exactly as many evaluations as
+    each of the last five training iterations, and so changes nothing.
     """
 
     fractions: ClassVar[dict[str, float]] = {"fehlberg2": 5.0, "dopri5": 10.0}
 
     def adapted(self, trained: float, nfe: int, accuracy: Accuracy) -> Solver:
-        """Half the tolerance, a tenth more, or the same."""
+        """The solver with half the tolerance, a tenth more, or the same."""
         tol, _ = self.solver.tolerances
         reference = self._reference(tol, trained, nfe, accuracy)
         if abs(trained - reference) > self.settings.threshold:
@@ -204,7 +204,7 @@ class ToleranceAdaptation(Adaptation):
     def _reference(self, tol: float, trained: float, nfe: int, accuracy: Accuracy) -> float:
         """The accuracy under dopri5 at a tolerance that takes more evaluations than training.
 
-        Where a finer solve fails, or would be finer than `FINEST`, the last one stands.
+        If a finer solve fails, or would be finer than `FINEST`, the last one is used.
         """
         finer, found, count = tol / self.fractions[self.solver.method], trained, 0
         while count <= nfe:
@@ -218,7 +218,7 @@ class ToleranceAdaptation(Adaptation):
         return found
 
     def metrics(self) -> Row:
-        """Tolerance, and the evaluations spent on adapting."""
+        """The tolerance, and the evaluations spent on adapting."""
         return {"tol": self.solver.tolerances[0], "nfe_adaptation": self._take_evaluations()}
 
 
@@ -234,7 +234,7 @@ def with_tolerance(solver: Solver, tol: float) -> Solver:
 
 @torch.no_grad()
 def initial_step_size(f: nn.Module, y0: Tensor, order: int) -> float:
-    """A first step size from the sizes of y, f and its change along f.
+    """An initial step size from the norms of y, of f and of the change of f along a step.
 
     Source: Hairer, Nørsett, Wanner 1993, II.4, as in Ott et al. 2021: norms are 2-norms over the
     last axis, averaged over all others, and the tolerance is 0.01.
@@ -255,13 +255,13 @@ def initial_step_size(f: nn.Module, y0: Tensor, order: int) -> float:
 
 @contextmanager
 def _bystanding(model: nn.Module) -> Generator[None]:
-    """Looks at a model in training without leaving a trace in it or in its random numbers."""
+    """A context that evaluates a model in training without changing it or the random state."""
     with torch.no_grad(), torch.random.fork_rng(), buffers_kept(model):
         yield
 
 
 def _state_before(block: ODEBlock, model: nn.Module, task: Task[Any]) -> Tensor:
-    """What the block starts from in the first training batch, however it is called."""
+    """The block's initial state in the first training batch, however the model calls the block."""
     with recorded(model) as solves, solved_by(model, Solver(method="euler", steps=1)):
         task.loss(model, next(task.batches(0)))
     take_evaluations(model)

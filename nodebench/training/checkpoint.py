@@ -1,4 +1,4 @@
-"""What training changes, and the checkpoint that keeps it."""
+"""The state that training changes, and its checkpoints."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from nodebench.training.task import Loss, Task
 
 
 class Hook(Protocol):
-    """Work of a training between the backward pass and the optimizer's step."""
+    """Work during training between the backward pass and the optimiser's step."""
 
     def after_backward(
         self,
@@ -42,17 +42,17 @@ class Hook(Protocol):
     ) -> None:
         """Acts, given the evaluations `nfe` of the forward pass; iterations count from 0.
 
-        Its own evaluations are not those of training.
+        Its own evaluations do not count as those of training.
         """
 
     def metrics(self) -> Row:
-        """What it adds to an epoch's row."""
+        """The metrics that it adds to an epoch's row."""
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps of it."""
+        """The state to keep in a checkpoint."""
 
     def load_state_dict(self, model: nn.Module, values: dict[str, Any]) -> None:
-        """Goes back to a checkpoint."""
+        """Restores the state of a checkpoint."""
 
 
 @dataclass
@@ -72,7 +72,7 @@ class EpochSums:
     regularizer_evaluations: int = 0
 
     def add(self, loss: Loss) -> None:
-        """Counts a batch."""
+        """Adds a batch's loss and measures."""
         self.loss += loss.mean.detach() * loss.samples
         for name, value in loss.sums.items():
             self.measures[name] = self.measures.get(name, 0) + value
@@ -80,25 +80,25 @@ class EpochSums:
         self.batches += 1
 
     def add_penalty(self, penalty: Penalty, samples: int) -> None:
-        """Counts what a batch's regularizers found, and the evaluations made for them."""
+        """Adds the values of a batch's regularizers, and the evaluations made for them."""
         for name, term in penalty.terms.items():
             before = self.regularizers.get(name, 0)
             self.regularizers[name] = before + term.detach() * samples
         self.regularizer_evaluations += penalty.evaluations
 
     def count(self, forward: list[int], backward: list[int]) -> None:
-        """Counts a batch's evaluations, a number for each ODE block."""
+        """Adds a batch's evaluations, one number per ODE block."""
         zeros = [0] * len(forward)
         self.forward = list(map(operator.add, self.forward or zeros, forward))
         self.backward = list(map(operator.add, self.backward or zeros, backward))
 
     def count_steps(self, counts: StepCounts | None) -> None:
-        """Counts a batch's steps, of adaptive solves."""
+        """Adds a batch's steps, if it had adaptive solves."""
         if counts is not None:
             self.steps = with_counts(self.steps, counts)
 
     def to(self, device: torch.device) -> EpochSums:
-        """The same on a device."""
+        """The same sums on a device."""
         moved = {
             each: {name: value.to(device) for name, value in getattr(self, each).items()}
             for each in ("measures", "regularizers")
@@ -108,7 +108,7 @@ class EpochSums:
 
 @dataclass
 class TrainState:
-    """Everything that training changes; `sums` are those of an epoch that has begun."""
+    """Everything that training changes; `sums` are those of an epoch in progress."""
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
@@ -119,27 +119,27 @@ class TrainState:
     sums: EpochSums | None = None
     elapsed_s: float = 0.0
     continues: str | None = None
-    """The shorter training that this one went on from, by its trial's id."""
+    """The trial id of the shorter training that this one continues."""
     continued_s: float = 0.0
-    """How many of the elapsed seconds are of that training."""
+    """The part of the elapsed seconds that belongs to that training."""
     started: float = 0.0
     """When the first attempt began, in seconds since 1970."""
     history: list[Row] = field(default_factory=list)
     environments: list[dict[str, Any]] = field(default_factory=list)
 
     def regularized(self) -> AbstractContextManager[Penalty | None]:
-        """Meanwhile, solves are those of the next training step, with its regularizers if any."""
+        """A context for the solves of the next training step, with its regularizers if any."""
         if self.regularizers is None:
             return contextlib.nullcontext()
         return self.regularizers.of_step(self.model, self.iteration)
 
     def save(self, path: Path, aside: Path | None = None) -> None:
-        """Writes a checkpoint, whole or not at all; the one before it is kept aside."""
+        """Writes a checkpoint atomically; the previous one is moved to `aside`, if given."""
         if self.sums:
             peak = peak_memory(self.sums.loss.device)
             self.sums.peak_memory = max(self.sums.peak_memory, peak)
         values = {
-            # Cloned, since a pack's parameters are views, of which torch saves the whole.
+            # Cloned: a pack's parameters are views, for which torch would save the whole tensor.
             "model": {name: x.clone() for name, x in self.model.state_dict().items()},
             "optimizer": self.optimizer.state_dict(),
             "epoch": self.epoch,
@@ -160,7 +160,7 @@ class TrainState:
         write(path, content.getvalue(), aside)
 
     def load(self, values: dict[str, Any], device: torch.device) -> None:
-        """Goes back to a checkpoint."""
+        """Restores the state of a checkpoint."""
         self.model.load_state_dict(values["model"])
         self.optimizer.load_state_dict(values["optimizer"])
         self.epoch, self.iteration = values["epoch"], values["iteration"]
@@ -177,20 +177,20 @@ class TrainState:
             torch.cuda.set_rng_state(values["random_cuda"][0])
 
     def go_on_from(self, shorter: str, values: dict[str, Any], device: torch.device) -> None:
-        """Begins where a shorter training ended, by that one's last checkpoint."""
+        """Continues a shorter training from its last checkpoint."""
         started = self.started
         self.load(values, device)
         self.continues, self.continued_s, self.started = shorter, self.elapsed_s, started
 
     def adopt_hook(self, path: Path) -> None:
-        """Begins, of weights from a checkpoint, with the solver that its adaptation came to."""
+        """Takes over the adapted solver of the checkpoint that the initial weights are from."""
         values = read_tensors(path)
         if self.hook and isinstance(values, dict) and values.get("hook"):
             self.hook.load_state_dict(self.model, values["hook"])
 
 
 def _first_start(values: dict[str, Any]) -> float | None:
-    """When a training began whose checkpoint does not say so, as of earlier releases."""
+    """When training began, for a checkpoint of an earlier release, which does not record it."""
     if values.get("continues") or not values["history"]:
         return None  # the first epoch was another trial's, or there is none yet
     first: Row = values["history"][0]
@@ -201,9 +201,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """A checkpoint's values, on the CPU.
 
     Raises:
-        StoreError: if there is no such file, or it is damaged: cut short, or with bits that are
-            not as written.
-        OSError: if it cannot be read now, which says nothing of what is in it.
+        StoreError: if there is no such file, or it is damaged: truncated, or with changed bits.
+        OSError: if it cannot be read now, although it may be intact.
     """
     try:
         values: dict[str, Any] = read_tensors(path)
@@ -215,7 +214,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def newest_checkpoint(folder: TrialFolder) -> dict[str, Any] | None:
-    """The newest checkpoint that is sound; those that are not are said and put aside."""
+    """The newest intact checkpoint; damaged ones are logged and set aside."""
     for path in folder.checkpoints():
         try:
             return read_checkpoint(path)
@@ -226,7 +225,7 @@ def newest_checkpoint(folder: TrialFolder) -> dict[str, Any] | None:
 
 
 def restore(model: nn.Module, values: dict[str, Any]) -> None:
-    """Gives a model the weights and the solver of a checkpoint."""
+    """Loads the weights and the adapted solver of a checkpoint into a model."""
     model.load_state_dict(values["model"])
     if values["hook"]:
         for block in ode_blocks(model):
@@ -236,7 +235,7 @@ def restore(model: nn.Module, values: dict[str, Any]) -> None:
 def trained_model(folder: TrialFolder, data_root: Path) -> nn.Module:
     """A finished trial's network, in evaluation mode, on the CPU.
 
-    Its ODE blocks have the solver of the training's end.
+    Its ODE blocks have the solver from the end of training.
 
     Raises:
         StoreError: if the trial has not finished its training, or its checkpoint is damaged or
@@ -251,7 +250,7 @@ def trained_model(folder: TrialFolder, data_root: Path) -> nn.Module:
             f"there is no checkpoint `{folder.checkpoint}`: `nodebench gc` has deleted it, or the "
             "result was imported without weights. Delete the trial's folder and run its sweep again"
         )
-    spec = spec.model_copy(update={"weights": None})  # those of the checkpoint come instead
+    spec = spec.model_copy(update={"weights": None})  # the checkpoint has them
     model = build(spec, load_data(spec, data_root))
     restore(model, read_checkpoint(folder.checkpoint))
     return model.eval()

@@ -35,10 +35,9 @@ from nodebench.training.preparation import Prepared
 def evaluate_points(
     prepared: Prepared, trial: Trial, folder: TrialFolder, deadline: float | None = None
 ) -> None:
-    """Evaluates the model at every wanted point that the folder lacks, and writes each at once.
+    """Evaluates the model at every point missing in the folder, and writes each immediately.
 
-    A point whose solve fails, or that comes after the deadline, is a point without measures and
-    with a reason.
+    A point whose solve fails, or that is past the deadline, gets a reason instead of measures.
     """
     rows = {known_point(row): row for row in folder.evaluations()}
     known = known_points(folder, prepared.options)
@@ -57,7 +56,7 @@ def evaluate_points(
 def _outcome(
     meter: _Meter, point: EvaluationPoint, known: dict[EvaluationPoint, Row], before: Row
 ) -> Row:
-    """A point's row; of one that was finished `before`, only the errors are measured again."""
+    """A point's row; if the point was finished `before`, only its errors are measured again."""
     solver = meter.solver(point)
     row = {
         "solver": solver.model_dump(exclude_none=True),
@@ -85,19 +84,19 @@ def _outcome(
 
 
 def _alike(one: EvaluationPoint, other: EvaluationPoint) -> bool:
-    """Whether two points differ in how they name their solver alone."""
+    """Whether two points differ only in how they name their solver."""
     names = ("test_size", "batch_norm", "gradient", "at", "batch_size")
     return all(getattr(one, name) == getattr(other, name) for name in names)
 
 
 @lru_cache(maxsize=4)
 def _known_gradients(_problem: str) -> dict[Solver, Gradients]:
-    """What references have found: trials that differ in solver or gradient may share them."""
+    """The gradients of references: trials that differ only in solver or gradient share them."""
     return {}
 
 
 def _problem(spec: TrialSpec, model: nn.Module) -> str:
-    """A digest of all that the ODE's own gradient follows from: settings, data, and weights."""
+    """A digest of everything that determines the ODE's own gradient: settings, data, weights."""
     settings = spec.model_dump_json(exclude={"solver", "gradient"})
     digest = hashlib.sha256(settings.encode())
     for name, value in model.state_dict().items():
@@ -109,7 +108,7 @@ def _problem(spec: TrialSpec, model: nn.Module) -> str:
 
 
 class _Meter:
-    """Measures one trial's model; references are made once, when the first point needs them."""
+    """Measures one trial's model; references are computed when the first point needs them."""
 
     def __init__(self, prepared: Prepared, trial: Trial, deadline: float | None):
         self.prepared, self.trial, self.deadline = prepared, trial, deadline
@@ -117,7 +116,7 @@ class _Meter:
         self.limits = prepared.options.limits
         assert trial.spec.solver is not None
         self.trained, self.span = trial.spec.solver, trial.spec.model.span
-        # The blocks know better: of adaptation, of a user's own model.
+        # The blocks know the adapted solver, and the span of a user's own model.
         for block in ode_blocks(self.model):
             self.trained = block.solver
             self.span = None if self.span is None else block.t1
@@ -129,7 +128,7 @@ class _Meter:
         return point.solver(self.trained, self.span)
 
     def measures(self, point: EvaluationPoint, solver: Solver) -> Row:
-        """Everything that is known of a point."""
+        """All measures of a point."""
         take_evaluations(self.model)
         if point.gradient:
             gradient = gradient_of(self.trial.spec, point.gradient, solver)
@@ -144,10 +143,9 @@ class _Meter:
         return tested | self.errors(point, solver)
 
     def errors(self, point: EvaluationPoint, solver: Solver) -> Row:
-        """The solver's error, and the order of convergence of the training solver.
+        """The solver's error, and the training solver's order of convergence.
 
-        What time or memory did not suffice for costs no more than the errors: how they ended is
-        told in their place.
+        If time or memory runs out, only the errors are lost: their outcome is reported instead.
         """
         try:
             with self._statistics(point):
@@ -185,14 +183,14 @@ class _Meter:
         return model
 
     def _solver_error(self, statistics: str) -> ReferenceSolves | None:
-        """With the batch norm statistics that the model has now; None where float64 is refused."""
+        """Reference solves with the model's current batch norm statistics; None if they fail."""
         if not ode_blocks(self.model):
             return None
         if statistics not in self._solver_errors:
             reference, found = reference_solver(self.trial.spec), None
             try:
                 found = ReferenceSolves(self.model, self.task, reference)
-            except (TrialFailure, RuntimeError) as error:  # torch's, of a model bound to float32
+            except (TrialFailure, RuntimeError) as error:  # torch's, if a model needs float32
                 if isinstance(error, DeadlineExceeded) or is_out_of_memory(error):
                     raise
                 warnings.warn(f"the error of solves is not known: {error}", stacklevel=1)

@@ -23,7 +23,7 @@ from nodebench.training.optimization import make_optimizer, set_learning_rate
 from nodebench.training.steps.step import Step
 from nodebench.training.task import Task
 
-# How often a loss that is not finite is looked for, in iterations: looking waits for a GPU.
+# The iterations between checks that the loss is finite: a check waits for the GPU.
 CHECK_EVERY = {"cpu": 1, "cuda": 50}
 
 
@@ -40,10 +40,10 @@ def train(
     spec: TrialSpec,
     deadline: float | None = None,
 ) -> Iterator[Step | Row]:
-    """Trains to the end of the spec, from wherever the state is.
+    """Trains from the current state to the end of the spec.
 
-    Yields each step before it is taken, and after every epoch a row, which is then the last of
-    the state's history.
+    Yields each step before it is taken, and after every epoch its row, which is then the last one
+    in the state's history.
 
     Raises:
         TrialFailure: if the loss is no longer finite, a solve fails, or time is up.
@@ -63,7 +63,7 @@ def train(
 
 
 def drop_last_test(history: list[Row], task: Task[Any], settings: Train) -> None:
-    """Makes a training's last row the one of a longer training, which may not test there."""
+    """Removes the tests from a training's last row if a longer training would not test there."""
     if history[-1]["epoch"] % settings.test_every:
         tested = tuple(f"{name}_" for name in task.tests())
         history[-1] = {k: v for k, v in history[-1].items() if not k.startswith(tested)}
@@ -96,7 +96,7 @@ def _train_epoch(
     start = time.perf_counter() - sums.seconds
     for number, batch in enumerate(task.batches(state.epoch)):
         if number < sums.batches:
-            continue  # it came before a checkpoint in mid-epoch
+            continue  # it was taken before a checkpoint in mid-epoch
         if state.iteration >= total:
             break
         set_learning_rate(state, settings, task.batches_per_epoch, total)
@@ -128,7 +128,7 @@ def _train_epoch(
 
 
 def _evaluations(sums: EpochSums) -> Row:
-    """Evaluations per forward and per backward pass, in all and for each of several blocks."""
+    """Evaluations per forward and backward pass, in total and for each of several blocks."""
     row: Row = {}
     if not sums.forward:
         return row  # a network without ODE blocks

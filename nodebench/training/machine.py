@@ -1,4 +1,4 @@
-"""What a trial runs on: device, threads, memory, versions."""
+"""The machine that a trial runs on: device, threads, memory, versions."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ RECORDED_PACKAGES = ("nodebench", "torch", "numba", "torchdiffeq", "scipy")
 
 
 def select_device(gpus: float) -> torch.device:
-    """The device of a trial that was given that share of a GPU."""
+    """The device of a trial with this share of a GPU."""
     return torch.device("cuda" if gpus > 0 else "cpu")
 
 
 def set_precision(precision: str) -> None:
-    """From now on, float32 on a GPU means float32, unless the precision is `tf32`."""
+    """Disables TF32 for float32 on a GPU, unless the precision is `tf32`."""
     is_short = precision == "tf32"
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = is_short
 
 
 @contextmanager
 def torch_settings_kept() -> Generator[None]:
-    """Gives the process its threads and precision back, which trials set: it may be a notebook."""
+    """Restores the process's threads and precision after trials: it may be a notebook."""
     cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
     threads, before = torch.get_num_threads(), (cudnn.allow_tf32, matmul.allow_tf32)
     try:
@@ -47,12 +47,12 @@ def torch_settings_kept() -> Generator[None]:
 
 
 def gpu_count() -> int:
-    """The number of GPUs here."""
+    """The number of GPUs that this process can use."""
     return torch.cuda.device_count()
 
 
 def synchronize(device: torch.device) -> None:
-    """Waits for the device's queue, so that a clock read next is true."""
+    """Waits for the device's queued work, so that the time measured next is correct."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
@@ -66,7 +66,7 @@ def memory_of_trial(gpus: float) -> int:
 
 
 def reset_peak_memory(device: torch.device) -> None:
-    """Begins a new measurement of `peak_memory`."""
+    """Starts a new measurement of `peak_memory`."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     else:
@@ -80,7 +80,7 @@ def shortage(error: BaseException) -> str:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory did not suffice; on a CPU, torch has no class for it."""
+    """Whether an error is an out-of-memory error; for a CPU, torch has no class of its own."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
@@ -88,7 +88,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 @contextmanager
 def where_memory_suffices() -> Generator[None]:
-    """Runs what it encloses; gives it up where memory does not suffice."""
+    """A context that ends silently if the code in it runs out of memory."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
@@ -97,7 +97,7 @@ def where_memory_suffices() -> Generator[None]:
 
 
 def release_memory(device: torch.device) -> None:
-    """Gives back what is no longer used, and begins a new measurement of `peak_memory`."""
+    """Releases unused memory, and starts a new measurement of `peak_memory`."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
@@ -112,10 +112,10 @@ TRIM_THRESHOLD, TOP_PAD, MMAP_THRESHOLD = -1, -2, -3
 
 
 def keep_freed_memory() -> None:
-    """Lets the C library keep what is freed, so that tensors of megabytes do not cost new pages.
+    """Lets the C library keep freed memory, so that tensors of megabytes do not need new pages.
 
-    By default each is mapped again and filled with zeros by the kernel: of a step of S1's OdeNet, a
-    tenth of the time, and of a packed one of small networks, a third.
+    By default, the kernel maps each of them again and fills it with zeros. This takes a tenth of
+    the time of a step of S1's OdeNet, and a third of that of a packed step of small networks.
     """
     with suppress(OSError, AttributeError):
         library = ctypes.CDLL(None)
@@ -125,10 +125,10 @@ def keep_freed_memory() -> None:
 
 
 def return_freed_memory() -> None:
-    """Lets the C library give tensors of megabytes back to the system when they are freed.
+    """Lets the C library return tensors of megabytes to the system when they are freed.
 
-    glibc before 2.38 does not put aligned blocks, as torch asks for, into the gaps that such blocks
-    left. A solve whose graph is made in a thousand segments took 8 GB of them, and needs 0.2 GB.
+    glibc before 2.38 does not place aligned blocks, as torch requests them, in the gaps left by
+    earlier ones. A solve with a graph in a thousand segments took 8 GB, although it needs 0.2 GB.
     """
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).mallopt(MMAP_THRESHOLD, 128 << 10)
@@ -136,7 +136,7 @@ def return_freed_memory() -> None:
 
 @contextmanager
 def freed_memory_returned() -> Generator[None]:
-    """Meanwhile, what is freed goes back to the system; afterwards, it is kept."""
+    """A context in which freed memory returns to the system; afterwards, it is kept again."""
     return_freed_memory()
     try:
         yield
@@ -152,18 +152,18 @@ def memory_in_use(device: torch.device) -> int:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Bytes at the peak: on a GPU what torch allocated, else the whole process's."""
+    """Peak memory in bytes: torch's allocations on a GPU, otherwise that of the whole process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return _process_memory("VmHWM")
 
 
 def memory_of(device: torch.device, work: Callable[[], object]) -> int:
-    """The most bytes of tensors that live at once of those that `work` makes, a step for one.
+    """The peak bytes of the tensors that `work`, such as a training step, creates.
 
-    That is what autograd saves, what a gradient method stores, gradients, and what is on its way;
-    weights, data and the optimizer's state were there before. On a CPU, where a process's memory
-    hardly ever falls, each tensor is counted; on a GPU it is what torch allocates.
+    They include tensors saved by autograd or by a gradient method, gradients, and temporaries.
+    Weights, data and the optimiser's state exist before and are not counted. On a CPU, where a
+    process's memory hardly ever falls, tensors are counted one by one; on a GPU, torch counts them.
     """
     if device.type == "cuda":
         synchronize(device)
@@ -179,7 +179,7 @@ def memory_of(device: torch.device, work: Callable[[], object]) -> int:
 
 
 class _Alive(TorchDispatchMode):
-    """The bytes of the storages that operations have made and nobody has let go of."""
+    """Counts the bytes of the storages that operations have created and that are still alive."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -221,7 +221,7 @@ def _process_memory(name: str) -> int:
 
 
 def environment(device: torch.device) -> dict[str, Any]:
-    """What the bits of a result may depend on besides its spec."""
+    """Everything that the exact bits of a result may depend on in addition to its spec."""
     return {
         "host": socket.gethostname(),
         "device": device.type,

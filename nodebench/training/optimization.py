@@ -15,12 +15,12 @@ from nodebench.training.checkpoint import TrainState
 
 
 def step_optimizer(optimizer: torch.optim.Optimizer) -> None:
-    """`optimizer.step()`, hooks aside."""
+    """`optimizer.step()` without its hooks."""
     with torch.no_grad():
         inspect.unwrap(type(optimizer).step)(optimizer)
 
 
-# Adam's operations on many small parameters take a fourth longer one by one.
+# On many small parameters, Adam takes a quarter longer if it updates them one by one.
 OPTIMIZER_CLASSES: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "sgd": torch.optim.SGD,
     "adam": functools.partial(torch.optim.Adam, foreach=True),
@@ -30,7 +30,7 @@ OPTIMIZER_CLASSES: dict[str, Callable[..., torch.optim.Optimizer]] = {
 
 
 def make_optimizer(model: nn.Module, settings: Optimizer) -> torch.optim.Optimizer:
-    """The optimizer of these settings, over a model's parameters."""
+    """The optimiser with these settings, over a model's parameters."""
     _leave_out_compiler()
     return OPTIMIZER_CLASSES[settings.name](
         model.parameters(), **settings.model_dump(exclude={"name"})
@@ -41,13 +41,13 @@ def make_optimizer(model: nn.Module, settings: Optimizer) -> torch.optim.Optimiz
 def _leave_out_compiler() -> None:
     """Keeps torch's optimizers from importing its compiler at their first call.
 
-    They do so only to be left out of what it compiles, which is nothing here: seconds of each
-    process, as many as all the rest of torch takes.
+    They import it only to exclude themselves from compilation, and nothing is compiled here. The
+    import takes seconds in each process, as many as the rest of torch.
     """
     for method in vars(torch.optim.Optimizer).values():
         inner = getattr(method, "__wrapped__", None)
         if inner is not None:
-            inner.__dynamo_disable = inner  # where torch keeps what it would import
+            inner.__dynamo_disable = inner  # where torch caches its result
 
 
 def set_learning_rate(state: TrainState, settings: Train, per_epoch: int, total: int) -> None:
@@ -59,9 +59,9 @@ def set_learning_rate(state: TrainState, settings: Train, per_epoch: int, total:
 
 
 def learning_rate_factor(schedule: Schedule, iteration: int, unit: int, total: int) -> float:
-    """What the learning rate is multiplied by at an iteration, counted from 0.
+    """The factor of the learning rate at an iteration, counted from 0.
 
-    `unit` is the number of iterations in the unit in which the schedule counts.
+    `unit` is the number of iterations per unit of the schedule.
     """
     factor = 1.0
     if isinstance(schedule, Milestones):

@@ -32,9 +32,9 @@ from nodebench.training.tasks.table import task_for
 
 @dataclass(frozen=True)
 class Prepared:
-    """What a spec and its seed make: training, probing and timing all begin with it.
+    """The parts built from a spec and its seed: training, probing and timing all start with them.
 
-    Of `packed` trials that share the device, this is one.
+    The trial is one of `packed` trials that share the device.
     """
 
     spec: TrialSpec
@@ -46,39 +46,39 @@ class Prepared:
     packed: int = 1
 
     def new_state(self) -> TrainState:
-        """The state before the first iteration; the model's solver is set to adapt if it is to."""
+        """The state before the first iteration, with the solver's adaptation if there is one."""
         return new_state(self.model, self.spec, adaptation_for(self.model, self.task, self.spec))
 
     def untrained(self) -> nn.Module:
-        """The network, built again."""
+        """The network, built again with its initial weights."""
         return _network(self.spec, self.data, self.device)
 
     def deadline(self, start: float) -> float | None:
-        """When the trial's limit of minutes has passed since `start`, a monotonic time."""
+        """The deadline of work that starts at `start`, in monotonic time; None if unlimited."""
         minutes = self.options.limits.minutes
-        # The others of a pack take their part of the time.
+        # The trials of a pack share the time.
         return None if minutes is None else start + 60 * minutes * self.packed
 
     def limit_solves(self, model: nn.Module, deadline: float | None) -> None:
-        """Holds a model's solves to the trial's share of memory, its evaluations and a deadline."""
+        """Limits a model's solves to the trial's memory share, its evaluations and a deadline."""
         self.limit_memory(model)
         for block in ode_blocks(model):
             block.max_evaluations = self.options.limits.nfe
             block.deadline = deadline
 
     def limit_memory(self, model: nn.Module) -> None:
-        """Holds a model's solves to the trial's share of its device's memory."""
+        """Limits a model's solves to the trial's share of its device's memory."""
         share_memory(model, memory_of_trial(self.options.resources.gpu_share) // self.packed)
 
 
 def prepare_trial(
     spec: TrialSpec, options: RunOptions, *, packed: int = 1, data: Any = None
 ) -> Prepared:
-    """Loads the data, unless it is given, and builds the network; leaves torch seeded to train.
+    """Loads the data, unless it is given, builds the network, and seeds torch for training.
 
     Raises:
         DataError: if the data set is missing or damaged.
-        InputError: if code of the user's own cannot be used.
+        InputError: if the user's own code cannot be used.
     """
     torch.set_num_threads(options.resources.cpus)
     set_precision(spec.train.precision)
@@ -93,7 +93,7 @@ def prepare_trial(
 
 
 def _reuse_memory(spec: TrialSpec) -> None:
-    """Keeps freed memory for the next step, except where a graph is made in many segments."""
+    """Keeps freed memory for the next step, unless a graph may be built in many segments."""
     if spec.gradient is not None and spec.gradient.name in ("recompute", "exact"):
         return_freed_memory()
     else:

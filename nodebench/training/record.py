@@ -1,4 +1,4 @@
-"""What is kept of a trial while it runs: checkpoints, history, log, and at its end the result."""
+"""The record of a running trial: checkpoints, history, log, and at its end the result."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from nodebench.training.checkpoint import TrainState
 
 
 class Record:
-    """One attempt at a trial, as its folder keeps it.
+    """The record of one attempt at a trial, kept in the trial's folder.
 
-    `was_finished` says whether an earlier attempt ended the training. A finished result stays,
-    whatever happens to the evaluation after it, or to a training that is needed again for its
-    weights: that one has a checkpoint of its own until it ends, and the record stays as it is.
+    `was_finished` says whether an earlier attempt finished the training. A finished result stays,
+    whatever happens in the evaluation after it, or when the trial is retrained for its weights:
+    retraining has its own checkpoint until it ends, and leaves the record unchanged.
     """
 
     def __init__(self, trial: Trial, folder: TrialFolder, options: RunOptions):
@@ -40,12 +40,12 @@ class Record:
         self._chance: float | None = None
 
     def follow(self, state: TrainState, chance: float | None) -> None:
-        """Keeps this state from now on."""
+        """Records this state from now on."""
         self._state, self._chance = state, chance
         state.started = self._started  # unless a checkpoint says otherwise
 
     def start_clock(self, state: TrainState, *, epochs_saved: int) -> float:
-        """When the training began, had it run without a break since."""
+        """Starts the clock; returns when training would have begun without interruptions."""
         self._saved, self._epochs_saved = time.monotonic(), epochs_saved
         self._clock = self._saved - state.elapsed_s
         return self._clock
@@ -56,10 +56,10 @@ class Record:
             self._save(state)
 
     def keep_epoch(self, state: TrainState) -> None:
-        """Logs the last epoch, and writes a checkpoint unless the last one is seconds old.
+        """Logs the last epoch, and writes a checkpoint unless the last one is only seconds old.
 
         An epoch that is trained again, as after a limit, keeps its first row, and so its seconds.
-        With other numbers, as on another machine, all rows from here on were of other weights.
+        If its numbers differ, as on another machine, later rows on record belong to other weights.
         """
         self.folder.log(_line(state.history[-1]))
         epoch = len(state.history)
@@ -73,7 +73,7 @@ class Record:
             self._save(state)
 
     def keep_end(self, state: TrainState) -> None:
-        """Writes the last checkpoint and the result of a training that came to its end."""
+        """Writes the last checkpoint and the result of a finished training."""
         if self.was_finished:
             self._keep_retraining(state)
             return
@@ -83,11 +83,11 @@ class Record:
         self.end(TrialOutcome.FINISHED)
 
     def _keep_retraining(self, state: TrainState) -> None:
-        """Puts the weights that were trained again in their place.
+        """Puts the retrained weights in place of the missing ones.
 
-        Where they came to other numbers, as on another machine, result and history become theirs,
-        and points of the earlier weights go. The result is written last, so that a process that is
-        killed meanwhile does this again.
+        If they give other numbers, as on another machine, result and history are replaced, and the
+        points of the earlier weights are deleted. The result is written after the other records, so
+        that this is repeated if the process is killed in between.
         """
         if self.folder.checkpoint.exists():
             return
@@ -103,21 +103,21 @@ class Record:
         self.folder.retraining.replace(self.folder.checkpoint)
 
     def end(self, outcome: TrialOutcome, reason: str = "") -> None:
-        """Writes the result; of a training that had finished before, only logs the reason."""
+        """Writes the result; if the training had finished before, only logs the reason."""
         if reason:
             with suppress(OSError):
                 self.folder.log(f"{outcome}: {reason}")
         if self._is_finished:
             return
         if self._state is not None:
-            # After a failure, ahead of the checkpoint: what has been trained is shown.
+            # After a failure, it may be ahead of the checkpoint: all trained epochs are shown.
             with suppress(OSError) if outcome == TrialOutcome.ERROR else nullcontext():
                 self._write_history(self._state.history)
         self.folder.write_result(self._result(outcome, reason))
         self._is_finished = outcome == TrialOutcome.FINISHED
 
     def _save(self, state: TrainState) -> None:
-        """Checkpoint first, history second: what is shown of a trial is never lost again."""
+        """Writes the checkpoint before the history, so that no recorded epoch is lost again."""
         state.elapsed_s = time.monotonic() - self._clock
         if self.was_finished:
             state.save(self.folder.retraining)
@@ -127,7 +127,7 @@ class Record:
         self._saved, self._epochs_saved = time.monotonic(), state.epoch
 
     def _write_history(self, history: list[Row]) -> None:
-        """What was trained again, as after a limit, has more rows on record than it has now."""
+        """Writes the history; while old epochs are trained again, later rows on record are kept."""
         self.folder.write_history(history + self._recorded[len(history) :])
 
     def _result(self, outcome: TrialOutcome, reason: str) -> Result:
@@ -153,7 +153,7 @@ class Record:
 
 
 def _how(state: TrainState) -> dict[str, str]:
-    """What was decided during the training and doesn't follow from its spec."""
+    """Tags with decisions that were made during training and do not follow from the spec."""
     how = {"continues": state.continues} if state.continues else {}
     blocks = ode_blocks(state.model)
     if forms := {form for block in blocks for form in block.exact_forms.values()}:
@@ -164,7 +164,7 @@ def _how(state: TrainState) -> dict[str, str]:
 def _summary(state: TrainState, data: Dataset, chance: float | None) -> dict[str, Any]:
     """The last epoch's metrics, the best epoch's, chance, and the number of parameters.
 
-    The best epoch is that of the validation data, or of the test data if there are none.
+    The best epoch is chosen on the validation data, or on the test data if there are none.
     """
     summary: dict[str, Any] = {"parameters": parameter_count(state.model)}
     if chance is not None:
@@ -185,7 +185,7 @@ def _summary(state: TrainState, data: Dataset, chance: float | None) -> dict[str
 
 
 def _agree(before: Row, now: Row) -> bool:
-    """Whether two trainings gave the same numbers, as far as both tell; NaN is like itself."""
+    """Whether two trainings gave the same numbers, where both have them; NaN equals NaN."""
     shared = before.keys() & now.keys() - INCIDENTAL
     return all(canonical(before[name]) == canonical(now[name]) for name in shared)
 

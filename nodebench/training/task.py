@@ -1,4 +1,4 @@
-"""What is learned: a task gives training its batches and its loss, and testing its measures."""
+"""A task: it provides the batches and the loss of training, and the measures of testing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from nodebench.store.rows import Row
 BatchType = TypeVar("BatchType")
 
 Predictor = Callable[..., Tensor]
-"""A model, or one with other parameters in the place of its own."""
+"""A model, or a model with other parameters in place of its own."""
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,9 @@ class Loss:
 class Evaluation:
     """A model's loss and other measures on held-out data.
 
-    `nfe` and `forward_s` are evaluations and seconds per forward pass, of `samples` in the mean;
-    `tested` is the number of all samples. `steps` is what `counts.measures` says of those of
-    adaptive solves.
+    `nfe` and `forward_s` are evaluations and seconds per forward pass, and `samples` is the mean
+    number of samples in a pass; `tested` is the total number of samples. `steps` has the measures
+    of `counts.measures` for the steps of adaptive solves.
     """
 
     measures: dict[str, float]
@@ -47,11 +47,10 @@ class Evaluation:
 
 
 class Task(ABC, Generic[BatchType]):
-    """One trial's data as training and testing see it.
+    """One trial's data as seen by training and testing.
 
-    `batches_per_epoch` is their number, and `device` where they lie. `test_passes` is the number of
-    forward passes that testing takes. `chance` is the headline metric of a model that has learned
-    nothing, where that is known.
+    `device` is the device of the batches. `test_passes` is the number of forward passes that
+    testing takes. `chance` is the headline metric of a model that has learned nothing, if known.
     """
 
     batches_per_epoch: int
@@ -61,19 +60,19 @@ class Task(ABC, Generic[BatchType]):
 
     @abstractmethod
     def batches(self, epoch: int) -> Iterator[BatchType]:
-        """The training batches of one epoch, counted from 0; they follow from it and the seed."""
+        """The training batches of an epoch, counted from 0; determined by epoch and seed."""
 
     @abstractmethod
     def sample(self, size: int) -> BatchType:
-        """The first training batch, or part of it, of at most `size` samples."""
+        """The first training batch, or a part of it with at most `size` samples."""
 
     @abstractmethod
     def loss(self, model: Predictor, batch: BatchType) -> Loss:
-        """The model's loss on a batch, with a gradient."""
+        """The model's differentiable loss on a batch."""
 
     @abstractmethod
     def tests(self) -> tuple[str, ...]:
-        """What a model can be tested on: `test`, and `val` if there is validation data."""
+        """The names of the test data: `test`, and `val` if there is validation data."""
 
     @abstractmethod
     def evaluate(
@@ -85,7 +84,7 @@ class Task(ABC, Generic[BatchType]):
     ) -> Evaluation:
         """Tests a model in evaluation mode, on a subset of `size` samples if that is given.
 
-        In batches of `batch_size`, where there are several samples; by default the task's own.
+        If there are several samples, batches have `batch_size` samples, by default the task's own.
 
         Raises:
             Diverged: if the loss is not finite.

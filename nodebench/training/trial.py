@@ -46,12 +46,12 @@ def run_trial(
 ) -> Result:
     """Trains and evaluates a trial, from its last checkpoint if it has one.
 
-    Whatever goes wrong becomes the result's outcome. What is finished is not done again.
+    Any failure becomes the result's outcome. Finished parts are not repeated.
 
     Raises:
         StoreError: if another process holds the trial.
     """
-    with closing(attempt(trial, store, options)) as items:  # also where `on_epoch` raises
+    with closing(attempt(trial, store, options)) as items:  # also if `on_epoch` raises
         for item in items:
             if not isinstance(item, Step):
                 on_epoch(item)
@@ -63,13 +63,13 @@ def run_trial(
 def attempt(
     trial: Trial, store: Store, options: RunOptions, packed: int = 1
 ) -> Generator[Step | Row, None, None]:
-    """`run_trial` bit by bit: yields what `train` does; at its end the result is stored.
+    """`run_trial` step by step: yields the items of `train`, and stores the result at the end.
 
-    Closed before, it leaves a trial that goes on from its last checkpoint. Of `packed` trials
-    that are trained together, each has its part of one trial's memory and time.
+    If it is closed earlier, the trial resumes from its last checkpoint. Each of `packed` trials
+    that are trained together has its share of one trial's memory and `packed` times the minutes.
 
     Raises:
-        StoreError: if another process holds the trial, or not even its end can be written.
+        StoreError: if another process holds the trial, or its folder cannot be written.
     """
     folder = store.folder(trial.id)
     try:
@@ -98,7 +98,7 @@ def _steps(
 
 
 def _with_outcome(steps: Iterator[Step | Row], record: Record) -> Iterator[Step | Row]:
-    """The steps; the place where any exception becomes the trial's outcome."""
+    """The steps; any exception in them becomes the trial's outcome."""
     try:
         yield from steps
     except GeneratorExit:
@@ -113,24 +113,24 @@ def _with_outcome(steps: Iterator[Step | Row], record: Record) -> Iterator[Step 
         if _is_rays(request.__traceback__):
             raise
         record.end(TrialOutcome.ERROR, f"its code calls `sys.exit({request.code!r})`")
-    except Exception as error:  # noqa: BLE001 - a crash is recorded, and the sweep goes on
+    except Exception as error:  # noqa: BLE001 - a crash is recorded, and the sweep continues
         if is_out_of_memory(error):
             record.end(TrialOutcome.OUT_OF_MEMORY, masked(shortage(error)))
             return
-        with suppress(OSError):  # of a full disk, which the result's reason says
+        with suppress(OSError):  # a full disk, which the result's reason reports
             record.folder.write_error(traceback.format_exc())
         record.end(TrialOutcome.ERROR, masked(f"{type(error).__name__}: {_told(error)}"))
 
 
 def _told(error: Exception) -> str:
-    """What an error says; of a full disk, also what to do."""
+    """An error's message; for a full disk, also what to do."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"{error.strerror}. `nodebench gc` lists files to delete; the same command resumes"
     return str(error)
 
 
 def _is_rays(trace: TracebackType | None) -> bool:
-    """Whether Ray ends its worker, by a signal's handler, and not the trial's own code."""
+    """Whether Ray's signal handler ended the worker, and not the trial's own code."""
     *_, last = [frame for frame, _ in traceback.walk_tb(trace)]
     return str(last.f_globals.get("__name__")).partition(".")[0] == "ray"
 
@@ -138,9 +138,9 @@ def _is_rays(trace: TracebackType | None) -> bool:
 def _resume(
     trial: Trial, prepared: Prepared, state: TrainState, store: Store, record: Record
 ) -> int:
-    """Goes back to the last checkpoint, or on from a shorter training's last, if there is one.
+    """Restores the last checkpoint or, without one, the last of a shorter training, if any.
 
-    Gives how many epochs the trial's own checkpoint has.
+    Returns the number of epochs in the trial's own checkpoint.
     """
     folder = record.folder
     if values := newest_checkpoint(folder):
@@ -160,7 +160,7 @@ def _resume(
 
 
 def _end_of(shorter: TrialFolder, folder: TrialFolder) -> dict[str, Any] | None:
-    """The last checkpoint of another trial, if it is still there and sound."""
+    """The last checkpoint of another trial, if it still exists and is intact."""
     try:
         return read_checkpoint(shorter.checkpoint)
     except StoreError as error:
@@ -171,7 +171,7 @@ def _end_of(shorter: TrialFolder, folder: TrialFolder) -> dict[str, Any] | None:
 def _train(
     prepared: Prepared, state: TrainState, record: Record, epochs_saved: int
 ) -> Iterator[Step | Row]:
-    """Trains to the end, and keeps what comes of it."""
+    """Trains to the end, and records the checkpoints and epochs."""
     packed = {"packed": prepared.packed} if prepared.packed > 1 else {}
     here = environment(prepared.device) | packed
     if here not in state.environments:
@@ -187,10 +187,10 @@ def _train(
 
 
 def _evaluate(trial: Trial, prepared: Prepared, folder: TrialFolder) -> None:
-    """Evaluates under other solvers; a limit of minutes holds for this on its own."""
+    """Evaluates under other solvers; evaluation has its own limit of minutes."""
     deadline = prepared.deadline(time.monotonic())
     prepared.limit_solves(prepared.model, deadline)
-    with suppress(TrialFailure), where_memory_suffices():  # the points tell what failed
+    with suppress(TrialFailure), where_memory_suffices():  # the points report failures
         if rows := prepared.task.trajectories(prepared.model):
             folder.write_trajectories(rows)
     evaluate_points(prepared, trial, folder, deadline)
@@ -200,7 +200,7 @@ def _evaluate(trial: Trial, prepared: Prepared, folder: TrialFolder) -> None:
 def _captured_warnings(folder: TrialFolder) -> Generator[None]:
     """Sends Python's warnings to the trial's log.
 
-    Those of a pack go to the log of every trial in it: Python gives each warning once a process.
+    A pack's warnings go to the logs of all its trials: Python issues each once per process.
     """
     handler = logging.Handler()
     handler.emit = lambda record: folder.log(record.getMessage())  # pyrefly: ignore[method-assign]
@@ -211,4 +211,4 @@ def _captured_warnings(folder: TrialFolder) -> Generator[None]:
         yield
     finally:
         logger.removeHandler(handler)
-        logging.captureWarnings(bool(logger.handlers))  # a pack has several trials at once
+        logging.captureWarnings(bool(logger.handlers))  # a pack runs several trials at a time

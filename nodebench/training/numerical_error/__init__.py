@@ -1,1 +1,1 @@
-"""How far a model's solves and gradients are from those of the ODE that it defines."""
+"""The distance of a model's solves and gradients from those of the ODE that it defines."""

@@ -1,4 +1,4 @@
-"""The error of a model's gradients, and what they cost."""
+"""The error and the cost of a model's gradients."""
 
 from __future__ import annotations
 
@@ -35,19 +35,19 @@ from nodebench.training.task import Predictor, Task
 
 GRADIENT_SAMPLES = 16
 GRADIENT_GROWTH = 4
-"""A reference takes at most this many times its first steps: a gradient costs more than a solve."""
+"""The largest growth of a reference's steps: a gradient costs more than a solve."""
 IN_LITTLE_MEMORY = Gradient(name="recompute", segments="auto")
 
 
 class Gradients(NamedTuple):
-    """Those of the loss with respect to all parameters, and to where all solves start."""
+    """The loss's gradients with respect to all parameters, and to the solves' initial states."""
 
     parameters: Tensor
     states: Tensor
 
     @property
     def are_finite(self) -> bool:
-        """Whether all numbers are."""
+        """Whether all numbers are finite."""
         return all(bool(part.isfinite().all()) for part in self)
 
 
@@ -55,9 +55,9 @@ class ReferenceGradient:
     """The error of a model's gradients of the loss, on a few training samples.
 
     They are compared with backprop through the reference in float64: all parameters together, and
-    all states from which ODE blocks start. A model that has its `solution` in closed form is its
-    own reference. Dropout is off, and power iterations stand still; batches are normalised by their
-    own statistics, as in training. What references find is kept in `known`, by their solver.
+    all initial states of ODE blocks together. A model with a `solution` in closed form is its own
+    reference. Dropout is off, and power iterations are frozen; batches are normalised by their own
+    statistics, as in training. The references' gradients are kept in `known`, by their solver.
     """
 
     def __init__(
@@ -91,9 +91,9 @@ class ReferenceGradient:
     def of(self, gradient: Gradient, solver: Solver) -> Row:
         """Relative errors and cosine of a gradient, with the time and memory that it takes.
 
-        `gradient_error` is that of the parameters' gradient, and `state_gradient_error` that of the
-        states', each None where the reference cannot tell it. `backprop_error` is how far both are
-        from backprop's through the same solve.
+        `gradient_error` is for the gradient of the parameters, and `state_gradient_error` for that
+        of the states; each is None if the reference is too inaccurate to measure it.
+        `backprop_error` is the relative distance of both from backprop through the same solve.
         """
         with _as_in_training(self.model):
             with solved_by(self.model, solver, gradient):
@@ -113,7 +113,7 @@ class ReferenceGradient:
         }
 
     def _costs(self) -> Row:
-        """Seconds, evaluations and memory of a forward and backward pass, once it is warm."""
+        """Seconds, evaluations and memory of a forward and backward pass, after a warm-up."""
         release_memory(self.task.device)
         synchronize(self.task.device)
         start = time.perf_counter()
@@ -139,7 +139,7 @@ class ReferenceGradient:
         take_evaluations(self.model)
 
     def _by_backprop(self, solver: Solver) -> Gradients | None:
-        """The gradient of backprop, taken in what memory there is; None where it has none."""
+        """The gradient by backprop, with whatever memory is available; None if that fails."""
         if solver not in self._plain:
             self._plain[solver] = None
             if solver.method != "scipy_solver":
@@ -170,7 +170,7 @@ class ReferenceGradient:
         return _taken(model, self._loss(model, network, batch), starts)
 
     def _loss(self, model: nn.Module, network: Predictor, batch: Any) -> Tensor:
-        """The mean loss, with a gradient by the inputs too."""
+        """The mean loss, differentiable also with respect to the inputs."""
         take_evaluations(model)  # the limit holds for each pass
         loss = self.task.loss(network, tree_map(_as_leaf, batch)).mean
         take_evaluations(model)
@@ -194,13 +194,13 @@ def _joined(gradients: Gradients) -> Tensor:
 
 
 def _as_leaf(value: Any) -> Any:
-    """A tensor of which a gradient can be taken, and anything else as it is."""
+    """A tensor of real numbers as a leaf that requires a gradient; anything else as it is."""
     return value.detach().requires_grad_() if is_real(value) else value
 
 
 @contextmanager
 def _as_in_training(model: nn.Module) -> Generator[None]:
-    """Training mode without its noise, and without a trace in buffers and gradients."""
+    """Training mode without its noise; buffers are restored and gradients cleared at the end."""
     was_training = model.training
     model.train()
     for module in model.modules():

@@ -1,7 +1,7 @@
-"""A reference: what a solver of many steps finds in float64, and how far that is from the truth.
+"""A reference: the result of a solver with many steps in float64, and an estimate of its error.
 
-It stands for the ODE itself. An error that is not well above the reference's own is not told.
-Whoever changes how errors are measured raises `ERRORS_RULE` in `store/rows.py`.
+It stands for the ODE itself. An error is reported only if it is well above the reference's own.
+If you change how errors are measured, increment `ERRORS_RULE` in `store/rows.py`.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from nodebench.ode.block import ode_blocks
 from nodebench.spec.solver import Solver
 
 NEAR = 10
-"""An error is reported if it is this many times the reference's own."""
+"""An error is reported if it is at least this many times the reference's own."""
 GROWTH = 4
-"""The factor by which a reference's steps grow where it is too coarse to measure an error."""
+"""The factor by which a reference's steps grow if it is too coarse to measure an error."""
 ROUNDING = 1e-14
-"""The least relative error that a reference is credited with, however small it seems."""
+"""The smallest relative error that a reference is assumed to have, however small it seems."""
 
 
 class Reference:
-    """What a solver of many steps finds, as one vector, and how far that is from the truth.
+    """The result of a solver with many steps, as one vector, and an estimate of its error.
 
-    Its own error is taken to be what half its steps change, which is more, by Richardson: 15 times
-    as much for Runge-Kutta in a smooth field, and less at the kinks of a ReLU's.
+    The estimate is the distance from the result with half the steps. By Richardson, it exceeds the
+    error: by a factor of 15 for classic Runge-Kutta in a smooth field, and less at a ReLU's kinks.
     """
 
     def __init__(self, found: Callable[[Solver], Tensor], solver: Solver, growth: int):
@@ -43,9 +43,9 @@ class Reference:
         self.own_error = max(ROUNDING, relative_distance(half, value))
 
     def error(self, found: Tensor) -> float | None:
-        """The relative error of what was found; None where the reference cannot tell it.
+        """The relative error of a result; None if the reference is too inaccurate to measure it.
 
-        If need be, the reference takes more steps first.
+        If necessary, the reference takes more steps first.
         """
         while math.isfinite(error := relative_distance(found, self.value)):
             if error >= NEAR * self.own_error:
@@ -63,12 +63,12 @@ def _with_steps(solver: Solver, steps: int) -> Solver:
 
 
 def relative_distance(found: Tensor, expected: Tensor) -> float:
-    """The relative distance of what was found."""
+    """The distance of a result from the expected one, relative to the latter's norm."""
     return float((found - expected).norm() / expected.norm())
 
 
 def in_double(model: nn.Module) -> nn.Module:
-    """A copy in float64, which takes float32 inputs and may evaluate as often as it needs to."""
+    """A copy in float64 that accepts float32 inputs and has no limit on evaluations."""
     twin = copy.deepcopy(model).double()
     twin.register_forward_pre_hook(lambda _module, inputs: tree_map(widened, inputs))
     for block in ode_blocks(twin):
@@ -82,5 +82,5 @@ def widened(value: Any) -> Any:
 
 
 def is_real(value: Any) -> bool:
-    """Whether it is a tensor of real numbers."""
+    """Whether a value is a tensor of real numbers."""
     return isinstance(value, Tensor) and value.is_floating_point()

@@ -18,9 +18,9 @@ from nodebench.training.numerical_error.reference import Reference, in_double
 from nodebench.training.task import Task
 
 SOLVE_SAMPLES = 8
-"""Enough for an error's size, and few enough to cost little compared with a test set."""
+"""Enough to estimate an error, and few enough to cost little compared with a test set."""
 SOLVE_GROWTH = 16
-"""A reference takes at most this many times its first steps."""
+"""The largest growth of a reference's steps."""
 
 
 class ReferenceSolves:
@@ -35,14 +35,13 @@ class ReferenceSolves:
         self._first = reference
         self.reference = Reference(self._reference_outputs, reference, SOLVE_GROWTH)
         self._known: dict[tuple[Solver, Solver], float | None] = {}
-        """(solver, reference) -> the error: points and orders ask for some of them again."""
+        """(solver, reference) -> error, kept since points and orders need some of them again."""
 
     def under(self, solver: Solver) -> float | None:
-        """‖y − y*‖ / ‖y*‖ over the outputs of all ODE blocks; None if that is not known.
+        """‖y − y*‖ / ‖y*‖ over the outputs of all ODE blocks; None if unknown.
 
-        The error is unknown if a solve fails, or is as near to the truth as the finest reference.
-        Each block starts from the input that it has in the first reference, so that errors do not
-        add up.
+        The error is unknown if a solve fails, or if the finest reference is hardly more accurate.
+        Each block starts from its input in the first reference, so that errors do not accumulate.
         """
         known = (solver, self.reference.solver)
         if known in self._known:
@@ -72,14 +71,14 @@ class ReferenceSolves:
         return linear_regression(*zip(*errors, strict=True)).slope if len(errors) > 1 else None
 
     def _reference_outputs(self, solver: Solver) -> Tensor:
-        """What the blocks give under a reference; the first one gave it with their inputs."""
+        """The blocks' outputs under a reference; the first one's were recorded with the inputs."""
         if solver == self._first:
             return torch.cat([s.states[1:].flatten() for s in self.solves])
         return self._outputs(solver)
 
     @torch.no_grad()
     def _outputs(self, solver: Solver) -> Tensor:
-        """What the blocks give under a solver, as one vector."""
+        """The blocks' outputs under a solver, as one vector."""
         take_evaluations(self.model)
         with solved_by(self.model, solver):
             return torch.cat([s.block.trajectory(s.y0, s.times)[1:].flatten() for s in self.solves])
@@ -87,7 +86,7 @@ class ReferenceSolves:
 
 @contextmanager
 def _limited(model: nn.Module, limits: Sequence[int | None]) -> Generator[None]:
-    """Meanwhile, each block may evaluate so often in a pass; afterwards, without a limit."""
+    """A context that limits each block's evaluations per pass; afterwards there is no limit."""
     try:
         for block, limit in zip(ode_blocks(model), limits, strict=True):
             block.max_evaluations = limit

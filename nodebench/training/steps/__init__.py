@@ -1,1 +1,1 @@
-"""A training step, and the two ways to take steps faster: a CUDA graph, and seeds as one."""
+"""A training step, and two ways to take steps faster: CUDA graphs, and packs of seeds."""

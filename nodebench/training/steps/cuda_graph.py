@@ -1,7 +1,7 @@
 """Training steps on a GPU as CUDA graphs.
 
-A step of a fixed-step network is thousands of small kernels, always the same ones: recorded once,
-they are launched as one, instead of one by one from Python.
+A training step of a network with a fixed-step solver runs thousands of small kernels, always the
+same ones. Recorded once, they are launched as one, instead of one by one from Python.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ WARM_STEPS = 3
 """Steps before the recording, in which libraries choose their kernels and memory is allocated."""
 
 SAME_GRADIENT = 1e-3
-"""Relative; by more, a recorded gradient is not the one that was recorded."""
+"""The largest relative distance at which a replayed gradient counts as the recorded one."""
 
 
 def graph_of(trial: Trial, options: RunOptions) -> Graphed | None:
-    """What takes a trial's steps on a GPU, if all of them are the same kernels."""
+    """A taker of a trial's steps on a GPU; None without a GPU, or if the steps' kernels vary."""
     if not options.resources.gpu_share or not has_equal_steps(trial.spec):
         return None
     return Graphed()
 
 
 class Graphed:
-    """Takes the steps of one network, once a few are taken, from a recording of their kernels.
+    """Takes the steps of one network, after a few warm-up steps, by replaying their kernels.
 
-    The optimizer's part stays outside: it changes with the schedule, and is a few kernels. So do
-    batches of another shape than the first, as the last of an epoch may be.
+    The optimiser's update is not recorded: it changes with the schedule, and has few kernels.
+    Batches of another shape than the first, such as the last of an epoch, are not replayed.
     """
 
     def __init__(self) -> None:
@@ -47,7 +47,7 @@ class Graphed:
         self._graph: _Graph | None = None
 
     def take(self, steps: Sequence[Step]) -> None:
-        """Takes the step if it is like the recorded one, and leaves it to its training if not."""
+        """Takes the step if it is like the recorded one; otherwise leaves it to its training."""
         [step] = steps
         shape = [part.shape for part in step.batch]
         self._shape = self._shape or shape
@@ -89,7 +89,7 @@ class _Graph:
         return torch.autograd.grad(loss, self._parameters, allow_unused=True)
 
     def take(self, step: Step) -> None:
-        """As `Step.take` does."""
+        """Takes the step, like `Step.take`."""
         for recorded, given in zip(self._inputs, step.batch, strict=True):
             recorded.copy_(given)
         self._graph.replay()
@@ -102,7 +102,7 @@ class _Graph:
 
 
 def _require_alike(found: Sequence[Tensor | None], expected: Sequence[Tensor | None]) -> None:
-    """Refuses a recording that does not do what was recorded: once a trial, and cheap."""
+    """Rejects a recording with an unexpected gradient; cheap, as it runs once per trial."""
     pairs = [(a, b) for a, b in zip(found, expected, strict=True) if a is not None or b is not None]
     if any(a is None or b is None for a, b in pairs):
         raise RuntimeError("the recording has gradients for different parameters")

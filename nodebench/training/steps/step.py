@@ -1,4 +1,4 @@
-"""One training step, and those that may take it faster."""
+"""One training step, and the interface of classes that take steps faster."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from nodebench.training.task import Loss, Task
 
 @dataclass
 class Step:
-    """One batch's step, which a training is about to take: now, its state can be saved.
+    """One batch's step that a training is about to take; its state can be saved at this point.
 
-    Whoever iterates over a training may take the step instead of it, and then calls `finish`.
+    Code that iterates over a training may take the step in its place, and must call `finish`.
     """
 
     state: TrainState
@@ -47,7 +47,7 @@ class Step:
         self.finish(loss, forward, backward)
 
     def finish(self, loss: Loss, forward: list[int], backward: list[int]) -> None:
-        """What is left once gradients are there: the update, and the epoch's sums.
+        """Completes the step once the gradients are there: the update, and the epoch's sums.
 
         `forward` and `backward` are the evaluations of each ODE block.
         """
@@ -64,20 +64,20 @@ CANNOT_TAKE = (
     *(ArithmeticError, AssertionError, AttributeError, LookupError),
     *(RuntimeError, TypeError, ValueError),
 )
-"""What torch raises of a step that it can neither batch nor capture, or has no memory for."""
+"""Errors that torch raises if it can neither batch nor capture a step, or lacks memory."""
 
 
 class StepTaker(Protocol):
-    """Takes steps instead of their trainings, where that is faster."""
+    """Takes steps in place of their trainings, where that is faster."""
 
     def take(self, steps: Sequence[Step]) -> None:
-        """Takes those that it can, and leaves the others as they are."""
+        """Takes the steps that it can, and leaves the others as they are."""
 
 
 def problem_of_taking(taker: StepTaker, steps: Sequence[Step]) -> str | None:
-    """Lets a taker take steps; returns its problem if it could not, which may come again.
+    """Lets a taker take steps; returns its problem if it could not, which may recur.
 
-    Nothing of a step that failed is left: its own training takes it, or meets the failure.
+    A failed step leaves no trace: its own training takes it, or runs into the same failure.
     """
     problem = None
     try:

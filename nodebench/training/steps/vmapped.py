@@ -1,4 +1,4 @@
-"""Steps of networks that differ in their numbers alone, taken as one by `vmap`."""
+"""Steps of networks that differ only in the values of their tensors, taken as one by `vmap`."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from nodebench.training.task import Loss, Task
 
 
 class Together:
-    """Takes steps of networks that differ in their numbers alone."""
+    """Takes steps of networks that differ only in the values of their tensors."""
 
     def __init__(self) -> None:
         self._stack: _Stack | None = None
 
     def take(self, steps: Sequence[Step]) -> None:
-        """Takes those that fit together, and leaves the others to their trainings."""
+        """Takes the steps that fit together, and leaves the others to their trainings."""
         for alike in _alike(steps):
             models = [step.state.model for step in alike]
             if self._stack is None or self._stack.models != models:
@@ -30,7 +30,7 @@ class Together:
 
 
 def _alike(steps: Iterable[Step]) -> list[list[Step]]:
-    """Steps that can be taken together: of batches of one shape, by backprop."""
+    """Groups of steps that can be taken together: by backprop, with batches of equal shape."""
     found: dict[object, list[Step]] = {}
     for step in steps:
         if by_backprop(step.state.model):
@@ -39,7 +39,7 @@ def _alike(steps: Iterable[Step]) -> list[list[Step]]:
 
 
 class _Stack:
-    """The parameters and buffers of several networks, seeds first, of which theirs are views."""
+    """Stacked parameters and buffers of several networks, seeds first; their own become views."""
 
     def __init__(self, models: Sequence[nn.Module]):
         self.models = list(models)
@@ -49,7 +49,7 @@ class _Stack:
             tensor.requires_grad_()
 
     def take(self, steps: Sequence[Step]) -> None:
-        """`Step.take` of each: one forward and one backward pass, then each one's optimizer."""
+        """Takes all steps: one forward and one backward pass, then each network's optimiser."""
         network, loss_of = self.models[0], _LossOf(steps[0].task, self.models[0])
         batch = tuple(torch.stack(parts) for parts in zip(*(s.batch for s in steps), strict=True))
         buffers = {name: tensor.clone() for name, tensor in self._buffers.items()}
@@ -86,9 +86,9 @@ class _LossOf:
 
 
 def _stacked(each: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Tensors by name, joined along a first dimension, each laid out as before; theirs are views.
+    """Stacks tensors by name along a new first dimension; the originals become views of the stack.
 
-    Shapes: n times [...] -> [n, ...].
+    Their memory layout is kept. Shapes: n times [...] -> [n, ...].
     """
     joined = {}
     for name, like in each[0].items():

@@ -1,1 +1,1 @@
-"""What may be learned: a module for each kind of task, and the table of them."""
+"""The kinds of tasks, with one module each, and the table of them."""

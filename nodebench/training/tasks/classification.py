@@ -1,4 +1,4 @@
-"""The task of labelled samples."""
+"""The task of classifying labelled samples."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ from nodebench.store.rows import Row
 from nodebench.training.task import Evaluation, Loss, Predictor, Task, finite
 from nodebench.training.tasks.passes import ForwardPasses
 
-PATHS = 6  # of each class
+PATHS = 6  # per class
 
 
 class Classification(Task[Batch]):
-    """Labelled samples, cross-entropy, accuracy."""
+    """Classification of labelled samples by cross-entropy; the headline is accuracy."""
 
     def __init__(self, data: Data, spec: TrialSpec):
         self.data, self.seed, self.limit = data, spec.seed, limit_solver(spec)
@@ -56,14 +56,14 @@ class Classification(Task[Batch]):
         return inputs[:size], targets[:size]
 
     def loss(self, model: Predictor, batch: Batch) -> Loss:
-        """Cross-entropy, and the number of samples that are right."""
+        """Cross-entropy, and the number of correctly classified samples."""
         inputs, targets = batch
         logits = model(inputs)
         correct = (logits.detach().argmax(1) == targets).sum()
         return Loss(F.cross_entropy(logits, targets), len(targets), {"accuracy": correct})
 
     def tests(self) -> tuple[str, ...]:
-        """`test`, and `val` where the data has validation samples."""
+        """`test`, and `val` if the data has validation samples."""
         return ("test", "val") if self.data.validation else ("test",)
 
     def evaluate(
@@ -75,8 +75,8 @@ class Classification(Task[Batch]):
     ) -> Evaluation:
         """Loss and accuracy over samples; a subset is balanced between classes.
 
-        The batch size, by default the training's, is part of the result under an adaptive solver,
-        whose steps suit a whole batch.
+        The batch size, by default the training's, affects the result under an adaptive solver,
+        which chooses its steps for a whole batch.
         """
         split = self.data.validation if name == "val" else self.data.test
         assert split is not None
@@ -86,9 +86,9 @@ class Classification(Task[Batch]):
 
     @torch.no_grad()
     def trajectories(self, model: nn.Module) -> list[Row]:
-        """A row a path, of some test samples, if the model integrates a state of two dimensions.
+        """One row per path of some test samples, if the model integrates a two-dimensional state.
 
-        Under its own solver and at the limit: class, solver, times, states.
+        Paths are solved by the model's own solver and at the limit: class, solver, times, states.
         """
         if len(ode_blocks(model)) != 1:
             return []

@@ -1,4 +1,4 @@
-"""The task of where a system takes states."""
+"""The task of learning a system from pairs of states."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from nodebench.training.task import Evaluation, Loss, Predictor, Task, finite
 from nodebench.training.tasks.passes import ForwardPasses
 
 States = tuple[Tensor, Tensor]
-"""Where states start, and where they end."""
+"""Initial states, and the states that a system takes them to."""
 
 
 class FlowFit(Task[States]):
-    """A system learned from where it takes states; the error is that over held-out states."""
+    """A system learned from pairs of states; the error is measured on held-out pairs."""
 
     def __init__(self, data: Flow, spec: TrialSpec):
         self.data, self.seed = data, spec.seed
@@ -49,7 +49,7 @@ class FlowFit(Task[States]):
         return Loss(F.mse_loss(model(starts), ends), len(starts), {})
 
     def tests(self) -> tuple[str, ...]:
-        """The held-out pairs."""
+        """`test`, the held-out pairs."""
         return ("test",)
 
     @torch.no_grad()
@@ -62,7 +62,7 @@ class FlowFit(Task[States]):
     ) -> Evaluation:
         """`error`, the root mean square distance per coordinate, and `loss`, its square.
 
-        All pairs are solved at once, unless there is a `batch_size`.
+        All pairs are solved at once, unless a `batch_size` is given.
         """
         model.eval()
         starts, ends = self.data.test.starts[:size], self.data.test.ends[:size]

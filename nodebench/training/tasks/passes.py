@@ -1,4 +1,4 @@
-"""The count of a tested model's forward passes."""
+"""Counts the forward passes of a model that is being tested."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from nodebench.training.task import Evaluation
 
 
 class ForwardPasses:
-    """Seconds, evaluations and adaptive steps of a model's passes over held-out data, from now."""
+    """Counts seconds, evaluations and adaptive steps of a model's passes over held-out data."""
 
     def __init__(self, model: nn.Module, device: torch.device):
         self._model, self._device = model, device
@@ -33,7 +33,7 @@ class ForwardPasses:
         self._passes += 1
 
     def evaluation(self, measures: dict[str, float], samples: int) -> Evaluation:
-        """What came out, of this many samples in all; waits for the device."""
+        """The evaluation with these measures over `samples` in total; waits for the device."""
         synchronize(self._device)
         seconds = time.perf_counter() - self._start
         return Evaluation(

@@ -1,4 +1,4 @@
-"""Which data poses which task."""
+"""The task for each kind of data."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from nodebench.training.tasks.trajectory_fit import TrajectoryFit
 
 
 def task_for(data: Data | Trajectory | Flow, spec: TrialSpec) -> Task[Any]:
-    """The task that a trial's data poses."""
+    """The task for a trial's data."""
     return next(task for kind, task in TASKS.items() if isinstance(data, kind))(data, spec)
 
 
@@ -25,4 +25,4 @@ TASKS: dict[type, Callable[..., Task[Any]]] = {
     Trajectory: TrajectoryFit,
     Flow: FlowFit,
 }
-"""What a loader gives -> the task that it poses."""
+"""The type of a trial's data -> its task."""

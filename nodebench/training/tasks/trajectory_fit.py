@@ -1,4 +1,4 @@
-"""The task of one trajectory."""
+"""The task of fitting one trajectory."""
 
 from __future__ import annotations
 
@@ -42,15 +42,15 @@ class TrajectoryFit(Task[Tensor]):
         return Loss(F.mse_loss(states, observed), len(batch), {})
 
     def tests(self) -> tuple[str, ...]:
-        """The whole span."""
+        """`test`, the whole span."""
         return ("test",)
 
     def evaluate(
         self,
         model: nn.Module,
         name: str = "test",  # noqa: ARG002 - there is one trajectory
-        size: int | None = None,  # noqa: ARG002 - which is taken whole
-        batch_size: int | None = None,  # noqa: ARG002 - at once
+        size: int | None = None,  # noqa: ARG002 - it is solved as a whole
+        batch_size: int | None = None,  # noqa: ARG002 - in one batch
     ) -> Evaluation:
         """The extrapolation error over the whole span, against the states without noise.
 
