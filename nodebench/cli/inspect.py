@@ -33,13 +33,13 @@ from nodebench.execution.costs import probed
 from nodebench.execution.runner import Backend
 from nodebench.planning import RunOptions
 from nodebench.planning.diff import OTHER_CODE, Change, change, inputs, nearest
+from nodebench.planning.doubts import doubts
 from nodebench.planning.estimate import Cost, Forecast, slots
 from nodebench.planning.lookup import find
 from nodebench.planning.options import options_for
 from nodebench.planning.plan import Entry, Standing, options_for_entries, orphans
 from nodebench.planning.seed_packs import has_equal_steps, obstacle, packs
 from nodebench.planning.selection import chosen
-from nodebench.planning.warnings import doubts
 from nodebench.spec import Trial
 from nodebench.store import Store
 from nodebench.store.locations import data_root, default_store

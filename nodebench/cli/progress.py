@@ -22,7 +22,6 @@ from rich.text import Text
 from nodebench.cli.stream import err, say
 from nodebench.cli.tally import Tally
 from nodebench.cli.text import counted
-from nodebench.errors import TrialOutcome
 from nodebench.execution.launch import Launched
 from nodebench.execution.publishing import Published
 from nodebench.store import Result, Store
@@ -147,13 +146,13 @@ class ProgressMonitor:
         """Whether a trial that is begun had finished, and has no weights to be evaluated."""
         folder, length = self._store.folder(trial_id), self._lengths[trial_id]
         result = folder.result()
-        is_finished = result is not None and result.outcome == TrialOutcome.FINISHED
+        is_finished = result is not None and result.is_finished
         return is_finished and length.iterations != 0 and not folder.checkpoint.exists()
 
     def _recall(self) -> None:
         """Counts earlier results towards the best so far."""
         for trial_id, result in self._store.results(self._labels).items():
-            if result.outcome == TrialOutcome.FINISHED:
+            if result.is_finished:
                 self._tally.add(trial_id, result)
         self._count()
 
@@ -163,7 +162,7 @@ class ProgressMonitor:
         headline = self._headlines[trial_id]
         value = result.summary.get(headline)
         trained = f"{result.seconds:.1f} s"
-        if value is None or result.outcome != TrialOutcome.FINISHED:
+        if value is None or not result.is_finished:
             return f"{result} in {trained}: {result.reason}"
         points = self._store.folder(trial_id).evaluations()
         evaluated = sum(point.get("measuring_s", 0.0) for point in points)

@@ -29,8 +29,8 @@ from nodebench.cli.progress import ProgressMonitor, say_answer, say_published
 from nodebench.cli.stream import err, out, say
 from nodebench.errors import InputError
 from nodebench.execution.launch import Launch, Launched, evaluate_sweep, run_sweep
+from nodebench.planning.doubts import doubts
 from nodebench.planning.plan import Entry
-from nodebench.planning.warnings import doubts
 from nodebench.report.analysis.verdict import Verdict
 from nodebench.store import Result, Store
 from nodebench.store.locations import default_store

@@ -27,7 +27,7 @@ class Tally:
             self.failed += 1
             return True
         value = result.summary.get(trial.spec.data.headline)
-        if value is None or value != value or result.outcome != TrialOutcome.FINISHED:
+        if value is None or value != value or not result.is_finished:
             return False
         name, sign = trial.spec.data.name, 1 if trial.spec.data.higher_is_better else -1
         best = self._best.get(name)

@@ -95,7 +95,7 @@ def recorded_run(trial: Trial, store: Store, table: Path) -> RecordedRun:
         StoreError: if neither has it.
     """
     result = store.folder(trial.id).result()
-    if result is not None and result.is_result:
+    if result is not None and not result.is_error:
         environment = result.environments[-1] if result.environments else {}
         return RecordedRun(result.outcome, _metrics(store.folder(trial.id)), _words(environment))
     for row in _rows(table):
@@ -150,7 +150,7 @@ def run_again(
     with tempfile.TemporaryDirectory() as folder:
         store = Store(Path(folder))
         result = run_trial(trial, store, options, on_epoch)
-        if not result.is_result:
+        if result.is_error:
             raise InputError(f"`{trial.id}` has no result here: {result.reason}")
         found = _metrics(store.folder(trial.id))
         failed = _failed_points(store.folder(trial.id))

@@ -16,7 +16,7 @@ from nodebench.spec import Trial
 from nodebench.store import Store
 from nodebench.store.rows import Row
 from nodebench.training.steps.cuda_graph import graph_of
-from nodebench.training.steps.step import Step, StepTaker, problem_of_taking
+from nodebench.training.steps.step import Step, StepTaker, try_to_take
 from nodebench.training.steps.vmapped import Together
 from nodebench.training.trial import attempt
 
@@ -62,7 +62,7 @@ class Pack:
         """Takes steps that can be taken together; the others are left to their own training."""
         if self._taker is None:
             return
-        problem = problem_of_taking(self._taker, list(upcoming.values()))
+        problem = try_to_take(self._taker, list(upcoming.values()))
         if problem is not None:
             self._taker = None
             for trial_id in upcoming:
@@ -79,4 +79,4 @@ class Pack:
     def has_results(self) -> bool:
         """Whether every trial has a result; a failure is a result too."""
         results = (self._store.folder(trial.id).result() for trial in self.trials)
-        return all(result is not None and result.is_result for result in results)
+        return all(result is not None and not result.is_error for result in results)

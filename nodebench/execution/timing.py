@@ -38,7 +38,7 @@ from nodebench.training.machine import (
 )
 from nodebench.training.preparation import prepare_trial
 from nodebench.training.steps.cuda_graph import WARM_STEPS, graph_of
-from nodebench.training.steps.step import Step, StepTaker, problem_of_taking
+from nodebench.training.steps.step import Step, StepTaker, try_to_take
 from nodebench.training.task import Task
 
 WARM_STEPS_OF_A_ROUND = 2
@@ -158,7 +158,7 @@ class _Clock:
         self._state.sums = sums
         for batch in itertools.islice(self._batches, steps):
             step = Step(self._state, self._task, batch)
-            if self._taker and problem_of_taking(self._taker, [step]) is not None:
+            if self._taker and try_to_take(self._taker, [step]) is not None:
                 self._taker = None  # a training would also do without it from then on
             step.take()
         synchronize(self.device)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from nodebench.errors import StoreError, TrialOutcome
+from nodebench.errors import StoreError
 from nodebench.spec import Trial
 from nodebench.spec.identity import canonical, numerics
 from nodebench.store import Store
@@ -60,7 +60,7 @@ def nearest(trial: Trial, store: Store) -> tuple[str, list[Difference]] | None:
     """
     others: list[tuple[int, int, str, list[Difference]]] = []
     for other_id, result in store.results().items():
-        if other_id == trial.id or result.outcome != TrialOutcome.FINISHED:
+        if other_id == trial.id or not result.is_finished:
             continue
         folder = store.folder(other_id)
         try:

@@ -91,9 +91,9 @@ def _packed(result: Result | None) -> int:
 
 def _evaluating(entry: Entry, store: Store) -> float:
     """The seconds taken by the points that the sweep requests."""
-    rows = store.folder(entry.trial.id).evaluations() if entry.asked else []
-    asked = (row for row in rows if known_point(row) in entry.asked)
-    return float(sum(row.get("measuring_s", 0.0) for row in asked))
+    rows = store.folder(entry.trial.id).evaluations() if entry.wanted else []
+    wanted = (row for row in rows if known_point(row) in entry.wanted)
+    return float(sum(row.get("measuring_s", 0.0) for row in wanted))
 
 
 def forecast(

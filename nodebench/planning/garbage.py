@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from nodebench.errors import InputError, NodebenchError, StoreError, TrialOutcome
+from nodebench.errors import InputError, NodebenchError, StoreError
 from nodebench.planning.launches import launched_files
 from nodebench.planning.missing import is_missing
 from nodebench.planning.options import demand_of
@@ -204,7 +204,7 @@ def _of_trial(folder: TrialFolder, result: Result | None, plans: _Plans) -> list
         return []
     is_orphan, used = trial_id not in plans.planned, _last_used(folder)
     items: list[Item] = []
-    checkpoints = folder.checkpoints() if result and result.outcome == TrialOutcome.FINISHED else []
+    checkpoints = folder.checkpoints() if result and result.is_finished else []
     size = sum(map(_size, checkpoints))
     if checkpoints:
         items.append(Item("checkpoints", tuple(checkpoints), size, used, trial_id, is_orphan))

@@ -24,13 +24,13 @@ def is_incomplete(
     demand: Demand,
 ) -> bool:
     """Like `is_missing`, for a result and wanted points that the caller already has."""
-    if result is None or not result.is_result:
+    if result is None or result.is_error:
         return True
-    if demand.retry_failed and result.outcome != TrialOutcome.FINISHED:
+    if demand.retry_failed and not result.is_finished:
         return True
     if result.outcome == TrialOutcome.STOPPED:
         return demand.stop is None  # other sweeps still need what a search gave up
-    if result.outcome == TrialOutcome.FINISHED:
+    if result.is_finished:
         return bool(wanted) and not wanted <= known_points(folder, demand).keys()
     return _was_raised(result.limit, result.outcome, demand.limits)
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
 
-from nodebench.errors import TrialOutcome
 from nodebench.planning.missing import is_incomplete
 from nodebench.planning.options import Demand, RunOptions
 from nodebench.spec import Trial
@@ -54,13 +53,13 @@ class Entry:
     continues: str | None = None
     """The id of a finished shorter training that a new one continues."""
 
-    asked: frozenset[EvaluationPoint] = frozenset()
+    wanted: frozenset[EvaluationPoint] = frozenset()
     """The points that it should have, if it has a result."""
 
     @property
     def is_finished(self) -> bool:
         """Whether the training has finished."""
-        return self.result is not None and self.result.outcome == TrialOutcome.FINISHED
+        return self.result is not None and self.result.is_finished
 
     @property
     def standing(self) -> Standing | str:
@@ -88,15 +87,15 @@ def entries(
     for trial in trials:
         result = results.get(trial.id)
         folder = store.folder(trial.id)
-        asked_for = frozenset() if result is None else wanted.of(trial)
-        missing = is_incomplete(result, folder, asked_for, demand)
+        points = frozenset() if result is None else wanted.of(trial)
+        missing = is_incomplete(result, folder, points, demand)
         state = folder.state(result) if trial.id in begun else TrialState.NEW
-        is_finished = result is not None and result.outcome == TrialOutcome.FINISHED
+        is_finished = result is not None and result.is_finished
         is_trained = is_finished and (not missing or folder.checkpoint.exists())
         is_trained = is_trained or trial.spec.train.iterations == 0
         begins = not is_finished and (state == TrialState.NEW or not folder.checkpoints())
         continues = shorter.of(trial) if begins else None
-        found.append(Entry(trial, state, result, missing, is_trained, continues, asked_for))
+        found.append(Entry(trial, state, result, missing, is_trained, continues, points))
     return found
 
 
@@ -132,7 +131,7 @@ class _Shorter:
     def _finished(self) -> dict[str, list[tuple[int, str]]]:
         found: dict[str, list[tuple[int, str]]] = {}
         for trial_id, result in self.store.results().items():
-            if result.outcome == TrialOutcome.FINISHED and result.recipe:
+            if result.is_finished and result.recipe:
                 found.setdefault(result.recipe, []).append((result.epoch, trial_id))
         return found
 

@@ -13,7 +13,7 @@ import yaml
 from nodebench.errors import Fault, SweepError, shown
 from nodebench.spec import Trial
 from nodebench.sweep import Sweep
-from nodebench.sweep.match import agrees, misnamed, named_paths
+from nodebench.sweep.partial_cells import agrees, misnamed, named_paths
 from nodebench.sweep.safe_yaml import parse
 
 

@@ -16,7 +16,7 @@ from nodebench.report.analysis.columns import CELL, OUTCOME, read_results
 from nodebench.report.analysis.findings import all_results
 from nodebench.report.analysis.formatting import measured, probability, signed, unit
 from nodebench.store import Store
-from nodebench.sweep.match import SPEC_ORDER
+from nodebench.sweep.partial_cells import SPEC_ORDER
 
 TABLE = "results.csv"
 

@@ -32,7 +32,7 @@ from nodebench.report.markdown import escaped
 from nodebench.sweep import Sweep
 from nodebench.sweep.compose import sizes_of
 from nodebench.sweep.file import Claim, SizeName
-from nodebench.sweep.match import agrees
+from nodebench.sweep.partial_cells import agrees
 
 
 class LineVerdict(StrEnum):

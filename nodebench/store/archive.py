@@ -117,7 +117,7 @@ def _add_trial(
     """Adds a trial, unless it has no result, or a process is writing to it."""
     with folder.read_locked() as is_free:
         result = folder.result()
-        if not is_free or result is None or not result.is_result:
+        if not is_free or result is None or result.is_error:
             return False
         for path in _exported(folder, weights=weights):
             _add(archive, manifest, f"trials/{folder.path.name}/{path.name}", path)

@@ -116,7 +116,7 @@ def merge_store(ids: Iterable[str], other: Store, into: Store) -> Merged:
 def _ends(folder: TrialFolder) -> list[Result]:
     """A trial's result in a folder, and its results on other machines that the folder knows."""
     result = folder.result()
-    return [*([result] if result and result.is_result else []), *folder.elsewhere()]
+    return [*([result] if result and not result.is_error else []), *folder.elsewhere()]
 
 
 def _keep_elsewhere(ours: TrialFolder, ends: list[Result]) -> None:
@@ -216,7 +216,7 @@ class _Progress:
 def _progress(folder: TrialFolder) -> _Progress:
     result = folder.result()
     resumable = len(folder.history()) if folder.checkpoints() else NO_CHECKPOINT
-    return _Progress(result if result and result.is_result else None, resumable)
+    return _Progress(result if result and not result.is_error else None, resumable)
 
 
 def _is_further(one: _Progress, other: _Progress) -> bool:
@@ -229,7 +229,7 @@ def _is_further(one: _Progress, other: _Progress) -> bool:
     if other.is_final:
         return False
     if one.end is not None and one.is_final:
-        return one.end.outcome == TrialOutcome.FINISHED or one.reached >= other.reached
+        return one.end.is_finished or one.reached >= other.reached
     return one.resumable >= other.resumable and _rank(one, other) > _rank(other, one)
 
 

@@ -53,9 +53,14 @@ class Result:
         return since if self.trained_s is None else self.trained_s
 
     @property
-    def is_result(self) -> bool:
-        """Whether this is a valid result, if only a failure (DNF), and not a crash."""
-        return self.outcome != TrialOutcome.ERROR
+    def is_finished(self) -> bool:
+        """Whether the trial ended as planned, without a failure (DNF)."""
+        return self.outcome == TrialOutcome.FINISHED
+
+    @property
+    def is_error(self) -> bool:
+        """Whether the code failed: the trial is tried again. Every other outcome is a result."""
+        return self.outcome == TrialOutcome.ERROR
 
     @property
     def configurations(self) -> int:
@@ -64,9 +69,9 @@ class Result:
         return sum(kind not in kinds[:i] for i, kind in enumerate(kinds))
 
     def __str__(self) -> str:
-        if self.outcome == TrialOutcome.FINISHED:
-            return TrialOutcome.FINISHED
-        if not self.is_result:
+        if self.is_finished:
+            return self.outcome
+        if self.is_error:
             return "error"
         if self.outcome == TrialOutcome.STOPPED:
             return f"stopped (epoch {self.epoch})"

@@ -271,7 +271,7 @@ class TrialFolder:
         """The trial's state, given its result."""
         if self.is_locked():  # also while it is evaluated
             return TrialState.RUNNING
-        if result is not None and result.is_result:
+        if result is not None and not result.is_error:
             return TrialState.DONE
         if result is not None:
             return TrialState.FAILED

@@ -9,7 +9,7 @@ from nodebench.errors import Fault, unknown
 from nodebench.spec import Trial
 from nodebench.spec.identity import canonical
 from nodebench.sweep.file import Search, SweepFile
-from nodebench.sweep.match import agrees, is_known, misnamed, neighbors
+from nodebench.sweep.partial_cells import agrees, is_known, misnamed, neighbors
 from nodebench.sweep.paths import axis_paths
 from nodebench.sweep.safe_yaml import Tree
 

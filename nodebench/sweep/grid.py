@@ -16,7 +16,7 @@ from nodebench.spec import Trial, TrialSpec
 from nodebench.spec.identity import Cell
 from nodebench.spec.seed import stream
 from nodebench.sweep.file import Range, Search, SweepFile
-from nodebench.sweep.match import agrees, misnamed
+from nodebench.sweep.partial_cells import agrees, misnamed
 from nodebench.sweep.paths import TOO_DEEP, axis_paths, is_too_deep, set_path
 from nodebench.sweep.safe_yaml import Tree
 from nodebench.sweep.validation import dotted, faults_of

@@ -18,7 +18,7 @@ from nodebench.spec.point import (
 from nodebench.spec.solver import Solver
 from nodebench.spec.vocabulary import METHODS, OWN
 from nodebench.sweep.file import Evaluate
-from nodebench.sweep.match import agrees
+from nodebench.sweep.partial_cells import agrees
 from nodebench.sweep.sweep import Sweep
 
 

@@ -19,7 +19,7 @@ from nodebench.sweep.file import (
     SweepFile,
 )
 from nodebench.sweep.labels import figure_labels, headings, labeled
-from nodebench.sweep.match import SPEC_ORDER
+from nodebench.sweep.partial_cells import SPEC_ORDER
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from nodebench.errors import TrialOutcome
 from nodebench.files import modified
 from nodebench.report.analysis.verdict import Verdict
 from nodebench.store import Result, TrialFolder
@@ -49,7 +48,7 @@ def training_metrics(result: Result) -> list[Metric]:
 
 def run_status(result: Result) -> str:
     """MLflow's word for how a trial ended."""
-    return "FINISHED" if result.outcome == TrialOutcome.FINISHED else "FAILED"
+    return "FINISHED" if result.is_finished else "FAILED"
 
 
 def milliseconds(seconds: float) -> int:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from nodebench.data.load import load_data
-from nodebench.errors import StoreError, TrialOutcome
+from nodebench.errors import StoreError
 from nodebench.files import write
 from nodebench.models.build import build
 from nodebench.models.weights import read_tensors
@@ -242,7 +242,7 @@ def trained_model(folder: TrialFolder, data_root: Path) -> nn.Module:
             was deleted.
     """
     spec, result = folder.spec(), folder.result()
-    if result is None or result.outcome != TrialOutcome.FINISHED:
+    if result is None or not result.is_finished:
         state = "not finished" if result is None else str(result)
         raise StoreError(f"the training in `{folder.path}` is {state}: run its sweep first")
     if not folder.checkpoint.exists():

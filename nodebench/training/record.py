@@ -31,7 +31,7 @@ class Record:
     def __init__(self, trial: Trial, folder: TrialFolder, options: RunOptions):
         self.trial, self.folder, self.options = trial, folder, options
         self._before = folder.result()
-        is_end = self._before is not None and self._before.outcome == TrialOutcome.FINISHED
+        is_end = self._before is not None and self._before.is_finished
         self.was_finished = is_end
         self._is_finished = self.was_finished
         self._started, self._clock = time.time(), time.monotonic()

@@ -170,7 +170,7 @@ def test_fail_fast_ends_a_run_under_ray(tmp_path, monkeypatch, ray_session):
     run_with_ray(sweep.trials, store, options(sweep, tmp_path), recorder, fail_fast=True)
     finished = store.results(trial.id for trial in sweep.trials)
     assert len(finished) < len(sweep.trials)
-    assert any(not result.is_result for result in finished.values())
+    assert any(result.is_error for result in finished.values())
 
 
 class FullDisk(Store):

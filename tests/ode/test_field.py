@@ -232,7 +232,7 @@ def swept(folder: Path, monkeypatch: pytest.MonkeyPatch, how: str, **fields: Any
 
 def test_a_field_of_the_wrong_shape_is_the_trial_s_end_in_words(tmp_path, monkeypatch) -> None:
     _, _, result = swept(tmp_path, monkeypatch, "narrow")
-    assert (result.outcome, result.is_result) == ("error", False)
+    assert (result.outcome, result.is_error) == ("error", True)
     assert "gives [16, 1] for a state of shape [16, 2]" in result.reason
 
 

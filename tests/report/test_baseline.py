@@ -7,7 +7,7 @@ import pytest
 from nodebench.errors import SweepError
 from nodebench.report.analysis.baseline import baseline_table, more_seeds_text, partners
 from nodebench.report.answer import answer, listed
-from nodebench.sweep.match import agrees
+from nodebench.sweep.partial_cells import agrees
 from tests.support.fake_results import GRID, RELU, TANH, made, steady
 from tests.support.planned_sweeps import sweep
 from tests.support.tiny_sweeps import tiny

@@ -12,7 +12,7 @@ from nodebench.report.analysis.claims import Judgement, claims_table
 from nodebench.report.analysis.findings import Findings
 from nodebench.store import Result, Store
 from nodebench.sweep import load
-from nodebench.sweep.match import agrees
+from nodebench.sweep.partial_cells import agrees
 from tests.support.fake_results import FINE, GRID, RELU, TANH, made, steady
 from tests.support.tiny_sweeps import tiny, write_tiny
 

@@ -20,7 +20,7 @@ from nodebench.report.analysis.published import (
 )
 from nodebench.spec import TrialSpec
 from nodebench.sweep import load
-from nodebench.sweep.match import agrees
+from nodebench.sweep.partial_cells import agrees
 
 OURS = pd.Series([0.849, 0.85, 0.851])
 SWEEPS = Path(__file__).parents[2] / "sweeps"

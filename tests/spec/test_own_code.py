@@ -14,8 +14,8 @@ from nodebench.execution.preflight import require_all
 from nodebench.execution.runner import run_inline
 from nodebench.planning import RunOptions, entries
 from nodebench.planning.diff import inputs, nearest
+from nodebench.planning.doubts import doubts
 from nodebench.planning.lookup import find, load_sweep
-from nodebench.planning.warnings import doubts
 from nodebench.spec import Trial, TrialSpec
 from nodebench.spec.own_code import own_modules
 from nodebench.spec.settings import MODEL_ARGUMENTS, import_part

@@ -26,7 +26,7 @@ def test_divergence_is_a_result_with_its_epoch(tmp_path):
     }
     sweep, store = tiny(tmp_path, base=base), Store(tmp_path)
     result = run_trial(sweep.trials[0], store, options(sweep, tmp_path))
-    assert (result.outcome, result.is_result) == ("diverged", True)
+    assert (result.outcome, result.is_error) == ("diverged", False)
     assert str(result) == "DNF (diverged, epoch 1)"
     assert not entries(sweep, store, options(sweep, tmp_path))[0].missing
 
@@ -60,7 +60,7 @@ def test_a_crash_is_no_result_and_leaves_its_traceback(tmp_path, monkeypatch):
     (tmp_path / "broken_part.py").write_text("def model(spec, data):\n    raise KeyError('oops')\n")
     sweep, store = tiny(tmp_path, base={**TINY, "model": "broken_part:model"}), Store(tmp_path)
     result = run_trial(sweep.trials[0], store, options(sweep, tmp_path))
-    assert (result.outcome, result.is_result) == ("error", False)
+    assert (result.outcome, result.is_error) == ("error", True)
     assert "KeyError: 'oops'" in (store.folder(sweep.trials[0].id).path / "error.txt").read_text()
     assert entries(sweep, store, options(sweep, tmp_path))[0].missing
 

@@ -26,7 +26,7 @@ from nodebench.report.analysis.statistics import (
 from nodebench.spec import Trial
 from nodebench.spec.identity import canonical
 from nodebench.sweep import Sweep
-from nodebench.sweep.match import agrees, named_paths
+from nodebench.sweep.partial_cells import agrees, named_paths
 
 SIGNIFICANT = 0.05
 

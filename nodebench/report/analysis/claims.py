@@ -16,7 +16,7 @@ from nodebench.report.analysis.statistics import alike, critical, half_width, pa
 from nodebench.spec import Trial
 from nodebench.sweep import Sweep
 from nodebench.sweep.file import Claim
-from nodebench.sweep.match import agrees
+from nodebench.sweep.partial_cells import agrees
 
 
 class Judgement(StrEnum):

@@ -32,7 +32,7 @@ from nodebench.spec.settings import Settings
 from nodebench.spec.vocabulary import A_NUMBER, Flag, NonNegative
 from nodebench.sweep import Sweep
 from nodebench.sweep.file import full_name
-from nodebench.sweep.match import agrees
+from nodebench.sweep.partial_cells import agrees
 
 METRICS = {
     "test_accuracy": "test accuracy %",

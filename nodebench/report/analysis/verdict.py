@@ -103,7 +103,7 @@ def judge(trial: Trial, sweep: Sweep, store: Store) -> Verdict | None:
     chance = result.summary.get("chance") if result else None
     found = verdict(trial, rows, sweep.margin, chance)
     lacking = [p for p in wanted - set(map(known_point, rows)) if not p.gradient]
-    if lacking and result and result.outcome == TrialOutcome.FINISHED and (crash := folder.crash()):
+    if lacking and result and result.is_finished and (crash := folder.crash()):
         reason = f"its evaluation ended in an error: {crash}"
         return replace(
             found or Verdict(VerdictWord.UNDECIDED), word=VerdictWord.UNDECIDED, reason=reason

@@ -74,7 +74,7 @@ class StepTaker(Protocol):
         """Takes the steps that it can, and leaves the others as they are."""
 
 
-def problem_of_taking(taker: StepTaker, steps: Sequence[Step]) -> str | None:
+def try_to_take(taker: StepTaker, steps: Sequence[Step]) -> str | None:
     """Lets a taker take steps; returns its problem if it could not, which may recur.
 
     A failed step leaves no trace: its own training takes it, or runs into the same failure.

@@ -6,7 +6,7 @@ import pytest
 
 from nodebench import api
 from nodebench.cli import inspect
-from nodebench.planning.warnings import doubts
+from nodebench.planning.doubts import doubts
 from nodebench.store import Store
 from tests.support.tiny_sweeps import TINY, tiny
 
