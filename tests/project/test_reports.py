@@ -8,10 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from nodebench.api import import_archive
 from nodebench.planning.lookup import load_sweep
+from nodebench.report.analysis.columns import read_results
+from nodebench.store import Store
 
 ROOT = Path(__file__).parents[2]
 REPORTED = [table.parent for table in sorted((ROOT / "reports").glob("*/results.csv"))]
+ARCHIVES = sorted((ROOT / "reports").glob("*/trials.nodebench.zip"))
 MOST_CHARACTERS = 100
 """As wide as a report's main table may be."""
 
@@ -47,6 +51,22 @@ def test_what_a_report_calls_a_match_lies_within_its_margin(folder: Path) -> Non
             continue
         difference, _, half = row["difference"].partition("±")
         assert abs(float(difference)) + float(half) <= float(row["margin"]), row
+
+
+@pytest.mark.parametrize("file", ARCHIVES, ids=lambda p: p.parent.name)
+def test_the_trials_next_to_a_report_have_the_numbers_of_its_table(
+    file: Path, tmp_path: Path
+) -> None:
+    """So that the table is made from trials, and another machine can go on from them."""
+    found = import_archive(file, store := Store(tmp_path / "runs"))
+    assert found.sweep.name == file.parent.name
+    table = read_results(file.with_name("results.csv")).set_index("trial_id")
+    for trial_id in found.merged.copied:
+        result = store.folder(trial_id).result()
+        assert result is not None and result.outcome == table.loc[trial_id, "outcome"]
+        for name, value in result.summary.items():
+            assert table.loc[trial_id, name] == value, (trial_id, name)
+    assert set(table.index[table["outcome"] != "missing"]) == {*found.merged.copied}
 
 
 @pytest.mark.parametrize("folder", REPORTED, ids=lambda p: p.name)
