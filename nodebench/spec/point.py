@@ -92,17 +92,6 @@ def gradient_of(spec: TrialSpec, name: str, solver: Solver) -> Gradient:
     return (own if own and own.name == name else Gradient(name=name)).suited_to(solver)
 
 
-def suits(gradient: Gradient, solver: Solver) -> bool:
-    """Whether a gradient method supports this solver."""
-    if solver.method == "scipy_solver" and gradient.name != "adjoint":
-        return False
-    try:
-        gradient.require_use(solver)
-    except ValueError:
-        return False
-    return True
-
-
 def limit_point(spec: TrialSpec) -> EvaluationPoint:
     """The limit, at which accuracy should no longer depend on the solver.
 

@@ -240,7 +240,7 @@ SOLVERS_OF: dict[str, tuple[Callable[[Solver], bool], str]] = {
         "with a `coupling`",
     ),
 }
-"""A gradient -> whether it supports a solver, and the remedy if not; others support all."""
+"""A gradient -> whether it supports a solver, and the remedy if not; others support all but scipy."""
 
 
 class Gradient(NamedSettings):
@@ -288,29 +288,27 @@ class Gradient(NamedSettings):
             )
         return self
 
-    def require_use(self, solver: Solver) -> None:
-        """Rejects a method or settings that do not work with this solver of the forward pass.
-
-        Raises:
-            ValueError: with the reason.
-        """
+    def misfit(self, solver: Solver) -> str:
+        """Why the method or its settings do not work with this forward solver; empty if they do."""
+        if solver.method == "scipy_solver" and self.name != "adjoint":
+            return "`scipy_solver` runs outside torch, so its gradient can only be `adjoint`"
         fits, cure = SOLVERS_OF.get(self.name, (None, ""))
         if fits and not fits(solver):
             how = "`, `control.step: sample" if solver.by_sample else ""
-            what = f"the gradient `{self.name}` does not suit `{solver.method}{how}`"
-            raise ValueError(f"{what}: {cure}")
+            return f"the gradient `{self.name}` does not suit `{solver.method}{how}`: {cure}"
         if self.segments is not None and solver.is_reversible:
-            raise ValueError(
+            return (
                 f"`{solver.method}` carries more than its state from step to step, so `segments` "
                 "cannot restart it: leave them out, or use the gradient `aca` or `reversible`"
             )
         if self.segments is not None and solver.facts.kind != "fixed":
-            raise ValueError(
+            return (
                 f"`segments` need fixed steps, but `{solver.method}` is {solver.facts.kind}: "
                 "leave them out, or use a fixed method"
             )
         if self.norm == "seminorm" and (self.solver or solver).method == "scipy_solver":
-            raise ValueError("`scipy_solver` has its own norm: leave out `norm: seminorm`")
+            return "`scipy_solver` has its own norm: leave out `norm: seminorm`"
+        return ""
 
     def backward(self, solver: Solver) -> Solver:
         """The solver of the backward pass, for gradients that solve an ODE there."""

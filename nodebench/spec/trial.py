@@ -118,7 +118,8 @@ class TrialSpec(Settings):
         elif self.solver is None or self.gradient is None:
             raise ValueError("a model with an ODE block needs a `solver` and a `gradient`")
         else:
-            self.gradient.require_use(self.solver)
+            if misfit := self.gradient.misfit(self.solver):
+                raise ValueError(misfit)
             gradient = self.gradient.suited_to(self.solver)
             if not self.model.normalizes_batches_in_ode:
                 gradient = gradient.model_copy(update={"update_batch_norm": None})
@@ -138,11 +139,6 @@ class TrialSpec(Settings):
             self._require_independent_samples()
         if self.solver.adapt and self.data.metric != "accuracy":
             raise ValueError(f"`solver.adapt` needs accuracies, but `{self.data.name}` has none")
-        if self.solver.method == "scipy_solver" and self.gradient.name != "adjoint":
-            raise ValueError(
-                "`scipy_solver` runs outside torch, so it can only be trained with `gradient: "
-                "adjoint`"
-            )
         return self
 
     def _require_regularizable(self, solver: Solver) -> None:

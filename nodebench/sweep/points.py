@@ -13,7 +13,6 @@ from nodebench.spec.point import (
     limit_point,
     own_point,
     point_of,
-    suits,
 )
 from nodebench.spec.solver import Solver
 from nodebench.spec.vocabulary import METHODS, OWN
@@ -91,7 +90,7 @@ def _gradients(spec: TrialSpec, method: str, block: Evaluate) -> Iterator[str]:
     own = spec.solver
     solver = own if own and own.method == method else _any_solver(method)
     for name in block.gradients:
-        if name != OWN and suits(gradient_of(spec, name, solver), solver):
+        if name != OWN and not gradient_of(spec, name, solver).misfit(solver):
             yield name
 
 
