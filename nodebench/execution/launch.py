@@ -150,11 +150,11 @@ def _run(
     publication.require_places(sweep, store)
     ids = selection.ids(sweep)
     options = replace(options_for(sweep, cpu=backend.cpu), tags=code_version())
-    running = replace(options, retry_failed=selection.retry_failed)
-    planned = entries(sweep, store, running, ids)
+    retrying = replace(options, retry_failed=selection.retry_failed)
+    planned = entries(sweep, store, retrying, ids)
     todo = [entry for entry in planned if entry.missing and is_wanted(entry)]
     missing = [entry.trial for entry in todo]
-    running = options_for_entries(todo, running)
+    running = options_for_entries(todo, retrying)
     if publication.track and not (missing or publication.require_mlflow):
         publication = replace(publication, track=not is_tracked(sweep, store))
     inline = backend.is_inline(missing, running)
@@ -174,6 +174,7 @@ def _run(
             if missing:
                 runner(missing, store, running, monitor, fail_fast=backend.fail_fast)
             started.close()
+    # With `retry_failed`, a trial that failed again would count as missing.
     return Launched(entries(sweep, store, options, ids), published)
 
 

@@ -240,7 +240,7 @@ SOLVERS_OF: dict[str, tuple[Callable[[Solver], bool], str]] = {
         "with a `coupling`",
     ),
 }
-"""A gradient -> whether it supports a solver, and the remedy if not. Others support all of torch."""
+"""Gradient -> whether it supports a solver, and the remedy if not. Others support all in torch."""
 
 
 class Gradient(NamedSettings):

@@ -20,11 +20,11 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from nodebench.ode.field import Counted
+from nodebench.ode.field import Counted, OverStates
 from nodebench.ode.fixed import State
 from nodebench.ode.gradients.adjoint import VectorProducts, norm_of_adjoint
 from nodebench.ode.gradients.buffers import buffers_kept, settled_weights
-from nodebench.ode.gradients.recorded_steps import RecordedStep, Trace, over_states, traced
+from nodebench.ode.gradients.recorded_steps import RecordedStep, Trace, traced
 from nodebench.ode.solve import solve
 from nodebench.ode.weight_cache import weights_made_once
 from nodebench.spec.solver import Gradient, Solver
@@ -142,7 +142,7 @@ def _state_at(f: Counted, trace: Trace, steps: Sequence[RecordedStep], t: float)
     sign = 1 if steps[0].h > 0 else -1
     last = bisect_right(steps, sign * t, key=lambda step: sign * step.t) - 1
     step = steps[max(last, 0)]
-    ((y,), *_) = trace.stepper.step(over_states(f), step.t, t - step.t, step.before)
+    ((y,), *_) = trace.stepper.step(OverStates(f), step.t, t - step.t, step.before)
     return y
 
 

@@ -57,11 +57,6 @@ def never(_t: float, _h: float) -> bool:
     return False
 
 
-def over_states(f: Counted) -> OverStates:
-    """The field in the form that steppers call."""
-    return OverStates(f)
-
-
 def is_random(module: nn.Module) -> bool:
     """Whether f has active dropout."""
     return any(isinstance(part, _DropoutNd) and part.training for part in module.modules())
@@ -82,7 +77,7 @@ def traced(
     draws = Generator(y0).state if is_random(f.module) else lambda: None
     with weights_made_once():
         if solver.facts.kind == "fixed":
-            return _on_grids(over_states(f), y0, times, solver, draws, keep)
+            return _on_grids(OverStates(f), y0, times, solver, draws, keep)
         return _controlled(f, y0, times, solver, keep)
 
 
@@ -116,7 +111,7 @@ def _controlled(
     keep: Callable[[float, float], bool],
 ) -> Trace:
     """The accepted steps of an adaptive solver, for which f draws no random numbers."""
-    field, taken = over_states(f), list[RecordedStep]()
+    field, taken = OverStates(f), list[RecordedStep]()
 
     def note(t: Tensor, h: Tensor, y: State, slope: State) -> None:
         if solver.by_sample:

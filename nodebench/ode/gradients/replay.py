@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from nodebench.ode.field import Counted
+from nodebench.ode.field import Counted, OverStates
 from nodebench.ode.fixed import Carry
 from nodebench.ode.gradients.adjoint import require_own_tensors
 from nodebench.ode.gradients.buffers import buffers_kept, settled_weights
@@ -24,7 +24,6 @@ from nodebench.ode.gradients.recorded_steps import (
     RecordedStep,
     Trace,
     always,
-    over_states,
     traced,
 )
 from nodebench.ode.reversible import ReversibleStepper
@@ -40,7 +39,7 @@ class BackwardSolve:
     """The backward pass of one solve: its field, and the gradients accumulated so far."""
 
     def __init__(self, f: Counted, trace: Trace, parameters: Tensors, gradient: str):
-        self.f, self.stepper, self.parameters = over_states(f), trace.stepper, parameters
+        self.f, self.stepper, self.parameters = OverStates(f), trace.stepper, parameters
         self.draws = Generator(trace.states[0])
         self._module, self._gradient, self._is_checked = f.module, gradient, False
         self.by_parameter = [torch.zeros_like(p) for p in parameters]
