@@ -120,7 +120,7 @@ def epochs(sweep: Sweep, store: Store | None = None) -> pd.DataFrame:
 
 def figures(
     sweep: Sweep,
-    folder: Path,
+    folder: str | Path,
     store: Store | None = None,
     *,
     on_problem: Callable[[str], None] = lambda _: None,
@@ -131,7 +131,7 @@ def figures(
     """
     from nodebench.report.page import draw_figures
 
-    return draw_figures(sweep, store or default_store(), folder, on_problem)
+    return draw_figures(sweep, store or default_store(), Path(folder), on_problem)
 
 
 def verdicts(sweep: Sweep, store: Store | None = None) -> dict[str, Verdict]:
@@ -265,7 +265,7 @@ def merge(
 
 
 def export_archive(
-    sweep: Sweep, file: Path | None = None, store: Store | None = None, *, weights: bool = False
+    sweep: Sweep, file: str | Path = "", store: Store | None = None, *, weights: bool = False
 ) -> tuple[Path, list[str]]:
     """Writes a sweep's results to one file, by default `<sweep>.nodebench.zip`.
 
@@ -274,13 +274,13 @@ def export_archive(
     Raises:
         StoreError: in the same cases as `store.archive.write_archive`.
     """
-    file, store = file or Path(f"{sweep.name}.nodebench.zip"), store or default_store()
+    file, store = Path(file or f"{sweep.name}.nodebench.zip"), store or default_store()
     folders = [store.folder(trial.id) for trial in sweep.trials]
     return file, write_archive(file, sweep.name, sweep.text, folders, weights=weights)
 
 
 def import_archive(
-    file: Path, store: Store | None = None, *, replace_other: bool = False
+    file: str | Path, store: Store | None = None, *, replace_other: bool = False
 ) -> Imported:
     """Verifies an exported sweep and all of its trials, then copies them into a store.
 
@@ -291,7 +291,7 @@ def import_archive(
     store = store or default_store()
     require_places(store, None)
     with scratch(store.root, "import") as folder:
-        archive = unpack_archive(file, folder)
+        archive = unpack_archive(Path(file), folder)
         sweep = archived_sweep(archive.sweep_file, archive.manifest.sweep)
         store.sweep(sweep.name).require_copy()  # before its trials are copied
         merged = merge_store(archive.trial_ids, archive.store, store)

@@ -9,10 +9,11 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 from pydantic import ValidationError
 
-from nodebench.errors import Fault, InputError, StoreError, SweepError, shown, similar
+from nodebench.errors import Fault, InputError, StoreError, SweepError, shown, similar, unknown
 from nodebench.files import PACKAGE
 from nodebench.planning.launches import last_launch
 from nodebench.spec import Trial
@@ -63,8 +64,10 @@ def size_of(size: SizeName, *, small: bool) -> SizeName:
     """The size, where `small` is short for `size="small"`.
 
     Raises:
-        InputError: if the medium size is requested too.
+        InputError: if the medium size is requested too, or there is no such size.
     """
+    if size not in get_args(SizeName):
+        raise InputError(unknown(size, "size", get_args(SizeName)))
     if small and size == "medium":
         raise InputError("`--small` is short for `--size small`: leave it out for another size")
     return "small" if small else size

@@ -19,11 +19,12 @@ NUMERICAL_ERRORS = ("solver_error", "order", "gradient_error")
 ERRORS_OUTCOME = "errors_outcome"
 """The outcome of measuring a finished point's errors, if that failed; `limit` then refers to it."""
 
-ERRORS_RULE = 2
+ERRORS_RULE = 3
 """The version of the rule by which errors are measured, stored in each row of a point.
 
 Increment it if the rule changes: errors by an older rule are left out and measured again, and the
 accuracy is kept. 2: references grow, and errors close to the references' own are not reported.
+3: each error is measured by the coarsest reference that suffices, whatever was measured before.
 """
 
 BUSY = 0.5

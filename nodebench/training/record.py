@@ -36,6 +36,7 @@ class Record:
         self._is_finished = self.was_finished
         self._started, self._clock = time.time(), time.monotonic()
         self._recorded = folder.history()
+        self._epoch_end: float | None = None
         self._state: TrainState | None = None
         self._chance: float | None = None
 
@@ -61,6 +62,7 @@ class Record:
         An epoch that is trained again, as after a limit, keeps its first row, and so its seconds.
         If its numbers differ, as on another machine, later rows on record belong to other weights.
         """
+        self._epoch_end = time.monotonic()
         self.folder.log(_line(state.history[-1]))
         epoch = len(state.history)
         if epoch <= len(self._recorded):
@@ -140,16 +142,22 @@ class Record:
             environments=state.environments if state else [],
             started=state.started if state else self._started,
             finished=time.time(),
-            trained_s=self._trained_s(),
+            trained_s=self._trained_s(outcome),
             limit=limit_of(outcome, self.options.limits),
             recipe=self.trial.recipe_id,
             tags=self.options.tags | (_how(state) if state else {}),
         )
 
-    def _trained_s(self) -> float:
-        """Seconds of training in this attempt and in those that it resumed."""
+    def _trained_s(self, outcome: TrialOutcome) -> float:
+        """Seconds of training in this attempt and in those that it resumed.
+
+        A finished one ended with its last epoch: others of its pack may have been evaluated since.
+        """
+        end = time.monotonic()
+        if outcome == TrialOutcome.FINISHED and self._epoch_end is not None:
+            end = self._epoch_end
         elsewhere = self._state.continued_s if self._state else 0.0
-        return max(0.0, time.monotonic() - self._clock - elsewhere)
+        return max(0.0, end - self._clock - elsewhere)
 
 
 def _how(state: TrainState) -> dict[str, str]:

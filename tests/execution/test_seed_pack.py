@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,14 @@ def run(trials, store, how):
     rows = list(pack.epochs())
     assert not pack.problems
     return rows
+
+
+def test_seconds_of_training_are_without_the_evaluation_of_others(tmp_path, three, monkeypatch):
+    monkeypatch.setattr("nodebench.training.trial._evaluate", lambda *_: time.sleep(0.5))
+    trials, how = three
+    run(trials, store := Store(tmp_path / "packed"), how)
+    seconds = [store.folder(trial.id).result().trained_s for trial in trials]
+    assert max(seconds) - min(seconds) < 0.4
 
 
 def test_packed_trials_are_what_they_are_alone_to_rounding(tmp_path, three):

@@ -7,8 +7,10 @@ If you change how errors are measured, increment `ERRORS_RULE` in `store/rows.py
 from __future__ import annotations
 
 import copy
+import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
@@ -25,36 +27,59 @@ ROUNDING = 1e-14
 """The smallest relative error that a reference is assumed to have, however small it seems."""
 
 
+@dataclass(frozen=True)
+class _Level:
+    """A reference with some number of steps: its result, and an estimate of its relative error."""
+
+    solver: Solver
+    value: Tensor
+    own_error: float
+
+
 class Reference:
     """The result of a solver with many steps, as one vector, and an estimate of its error.
 
     The estimate is the distance from the result with half the steps. By Richardson, it exceeds the
     error: by a factor of 15 for classic Runge-Kutta in a smooth field, and less at a ReLU's kinks.
+
+    Results that are too close to it are compared with references of more steps. Each is compared
+    with the coarsest reference that suffices, so that no error depends on what was measured before.
     """
 
     def __init__(self, found: Callable[[Solver], Tensor], solver: Solver, growth: int):
         self._found, self._most = found, growth * (solver.steps or 1)
-        self._take(solver)
+        self._levels = [self._level(solver)]
 
-    def _take(self, solver: Solver) -> None:
+    @property
+    def value(self) -> Tensor:
+        """The result with the fewest steps."""
+        return self._levels[0].value
+
+    def _level(self, solver: Solver) -> _Level:
         value = self._found(solver)
         half = self._found(_with_steps(solver, max(1, (solver.steps or 0) // 2)))
-        self.solver, self.value = solver, value
-        self.own_error = max(ROUNDING, relative_distance(half, value))
+        return _Level(solver, value, max(ROUNDING, relative_distance(half, value)))
 
     def error(self, found: Tensor) -> float | None:
-        """The relative error of a result; None if the reference is too inaccurate to measure it.
-
-        If necessary, the reference takes more steps first.
-        """
-        while math.isfinite(error := relative_distance(found, self.value)):
-            if error >= NEAR * self.own_error:
+        """The relative error of a result; None if no reference is accurate enough to measure it."""
+        for level in self._finer_and_finer():
+            error = relative_distance(found, level.value)
+            if not math.isfinite(error):
+                return None
+            if error >= NEAR * level.own_error:
                 return error
-            steps = GROWTH * (self.solver.steps or 1)
-            if self.own_error == ROUNDING or steps > self._most:
-                break
-            self._take(_with_steps(self.solver, steps))
         return None
+
+    def _finer_and_finer(self) -> Iterator[_Level]:
+        """The references from the coarsest on; new ones are made as they are needed."""
+        for number in itertools.count():
+            if number == len(self._levels):
+                last = self._levels[-1]
+                steps = GROWTH * (last.solver.steps or 1)
+                if last.own_error == ROUNDING or steps > self._most:
+                    return
+                self._levels.append(self._level(_with_steps(last.solver, steps)))
+            yield self._levels[number]
 
 
 def _with_steps(solver: Solver, steps: int) -> Solver:

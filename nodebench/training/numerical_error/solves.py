@@ -34,8 +34,8 @@ class ReferenceSolves:
         self.solves = solves
         self._first = reference
         self.reference = Reference(self._reference_outputs, reference, SOLVE_GROWTH)
-        self._known: dict[tuple[Solver, Solver], float | None] = {}
-        """(solver, reference) -> error, kept since points and orders need some of them again."""
+        self._known: dict[Solver, float | None] = {}
+        """Solver -> error, kept since points and orders need some of them again."""
 
     def under(self, solver: Solver) -> float | None:
         """‖y − y*‖ / ‖y*‖ over the outputs of all ODE blocks; None if unknown.
@@ -43,9 +43,8 @@ class ReferenceSolves:
         The error is unknown if a solve fails, or if the finest reference is hardly more accurate.
         Each block starts from its input in the first reference, so that errors do not accumulate.
         """
-        known = (solver, self.reference.solver)
-        if known in self._known:
-            return self._known[known]
+        if solver in self._known:
+            return self._known[solver]
         try:
             with _limited(self.model, self.limits):
                 found = self._outputs(solver)
@@ -54,7 +53,7 @@ class ReferenceSolves:
             raise
         except TrialFailure:
             return None
-        self._known[solver, self.reference.solver] = error
+        self._known[solver] = error
         return error
 
     def order(self, solver: Solver) -> float | None:
