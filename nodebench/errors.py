@@ -156,6 +156,16 @@ def _beginning(text: str) -> str:
     return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…"
 
 
+MOST_LISTED = 6
+
+
+def shortened(names: Iterable[str]) -> str:
+    """Names in backticks; of very many, the first ones and how many more there are."""
+    listed = [f"`{name}`" for name in names]
+    more = len(listed) - MOST_LISTED
+    return ", ".join(listed[:MOST_LISTED]) + (f" and {more} more" if more > 0 else "")
+
+
 def unknown(word: object, kind: str, known: Iterable[str]) -> str:
     """A message that `word` is not a known `kind`, with the most similar and all known ones."""
     names = list(known)

@@ -13,7 +13,16 @@ from typing import get_args
 
 from pydantic import ValidationError
 
-from nodebench.errors import Fault, InputError, StoreError, SweepError, shown, similar, unknown
+from nodebench.errors import (
+    Fault,
+    InputError,
+    StoreError,
+    SweepError,
+    shortened,
+    shown,
+    similar,
+    unknown,
+)
 from nodebench.files import PACKAGE
 from nodebench.planning.launches import last_launch
 from nodebench.spec import Trial
@@ -225,5 +234,6 @@ def find(start: str, store: Store, sweep: Sweep | None) -> Trial:
     found = [trial for trial in sweep.trials if trial.id.startswith(start)]
     if len(found) != 1:
         state = "several trials start" if found else "no trial starts"
-        raise StoreError(f"{state} with `{start}` in `{sweep.name}`; see `plan`")
+        ids = f": {shortened(trial.id for trial in found)}" if found else "; see `plan`"
+        raise StoreError(f"{state} with `{start}` in `{sweep.name}`{ids}")
     return found[0]

@@ -30,6 +30,7 @@ from nodebench.report.analysis.statistics import FEWEST_PAIRS, paired
 from nodebench.report.analysis.verdict import ACCURACY_ROUNDING, VerdictWord
 from nodebench.report.machines import MACHINE, MachineAgreement, machine_agreement
 from nodebench.report.markdown import bold
+from nodebench.report.tables import timed_busy
 from nodebench.sweep import Sweep
 
 MOST_NAMED = 4
@@ -168,8 +169,8 @@ def _still_odes(judged: pd.DataFrame) -> list[AnswerLine]:
 def _front(found: Findings) -> list[AnswerLine]:
     """The Pareto-optimal configurations by seconds, if a timing pass measured these."""
     frontier = found.frontier
-    if found.timed.empty or len(frontier) < 2:
-        return []
+    if found.timed.empty or timed_busy(found.timed) or len(frontier) < 2:
+        return []  # of a busy machine, times do not compare
     cells = list(frontier.loc[frontier["front_seconds"], CELL])
     if not 0 < len(cells) <= MOST_NAMED:
         return []
@@ -238,7 +239,7 @@ def _duration(seconds: float) -> str:
     for size, name in ((3600, "hours"), (60, "minutes")):
         if seconds >= 2 * size:
             return f"{seconds / size:.1f} {name}"
-    return f"{seconds:.0f} seconds"
+    return "1 second" if round(seconds) == 1 else f"{seconds:.0f} seconds"
 
 
 def _gradients(costs: pd.DataFrame) -> list[AnswerLine]:

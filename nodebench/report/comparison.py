@@ -99,8 +99,7 @@ def comparison(reference: Side, other: Side) -> str:
     rows = [
         {
             "configuration": cell,
-            "from": measured(_metric_name(metric), pairs[cell][0]),
-            "to": measured(_metric_name(metric), pairs[cell][1]),
+            **_means(metric, pairs[cell]),
             **_difference_columns(found.get(cell), metric),
             "s/epoch ‡": _seconds_ratio(*sides),
         }
@@ -115,6 +114,22 @@ def comparison(reference: Side, other: Side) -> str:
         for side, name in ((0, reference.name), (1, other.name))
     ]
     return "\n\n".join([*lines, table, *(text for text in missing if text)])
+
+
+def _means(metric: str, pair: tuple[pd.Series[float], ...]) -> dict[str, str]:
+    """The means of both sides over the seeds that both have, or else over each side's own."""
+    ours, theirs = pair
+    common = ours.index.intersection(theirs.index)
+    values = [side.loc[common] if len(common) else side for side in pair]
+    seeds = str(len(common))
+    if len(ours) != len(theirs) or len(common) != len(ours):
+        seeds += f" (of {len(ours)} and {len(theirs)})"
+    name = _metric_name(metric)
+    return {
+        "from": measured(name, values[0]),
+        "to": measured(name, values[1]),
+        "common seeds": seeds,
+    }
 
 
 def _headline(*sides: Side) -> str:

@@ -39,7 +39,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from nodebench.errors import StoreError
+from nodebench.errors import StoreError, shortened
 from nodebench.files import modified, read_json, write
 from nodebench.store.ownership import INDEX, SWEEPS, TRIALS, require_store_folder
 from nodebench.store.result import Result, read_result
@@ -136,5 +136,6 @@ class Store:
         found = sorted(self.trials_root.glob(f"{start}*")) if start.isalnum() else []
         if len(found) != 1:
             state = "several trials start" if found else "no trial starts"
-            raise StoreError(f"{state} with `{start}` in `{self.trials_root}`; see `plan`")
+            ids = f": {shortened(path.name for path in found)}" if found else "; see `plan`"
+            raise StoreError(f"{state} with `{start}` in `{self.trials_root}`{ids}")
         return TrialFolder(found[0])

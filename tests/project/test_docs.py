@@ -233,6 +233,7 @@ def test_python_snippets_run(page, tmp_path, monkeypatch, capsys):
     assert {"frontier", "accuracy"} <= set(scope["drawn"])
     assert scope["page"].with_name("report.html").exists()
     assert "the same" in capsys.readouterr().out
+    assert scope["found"].agrees
 
 
 def test_the_model_and_the_data_of_one_s_own_train(tmp_path, monkeypatch):
