@@ -122,7 +122,8 @@ def test_a_claim_about_what_has_not_run_is_not_judged(tmp_path):
     def only_relu(activation: str, steps: int, seed: int) -> float | None:
         return steady(activation, steps, seed) if activation == "relu" else None
 
-    assert claimed(tmp_path, only_relu, of={**TANH, **FINE}, above=RELU).judgement is NOT_RUN
+    missing = claimed(tmp_path, only_relu, of={**TANH, **FINE}, above=RELU)
+    assert (missing.judgement, missing.text) == (NOT_RUN, "not run")
 
 
 def test_one_cell_is_enough_to_refute_a_claim(tmp_path):
@@ -142,7 +143,7 @@ def test_a_claim_of_speed_wants_seconds_that_compare(tmp_path):
     for trial in sweep.trials:
         store.folder(trial.id).create(trial)
         store.folder(trial.id).write_result(Result("finished", "", 1, {"epoch_s": 9.0}, [], 0, 1))
-    assert Findings(sweep, store).checked[0].judgement is NOT_RUN
+    assert Findings(sweep, store).checked[0].text == "not run"
     for trial, seconds in zip(sweep.trials, (1.0, 2.5), strict=True):
         store.folder(trial.id).add_timing({**machine, "timed_epoch_s": seconds})
     (checked,) = Findings(sweep, store).checked

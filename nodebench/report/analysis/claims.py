@@ -117,7 +117,7 @@ class _Cell:
     @property
     def basis(self) -> Basis:
         """The basis of a judgement on it."""
-        if self.half_width >= 0:
+        if self.half_width >= 0 or math.isnan(self.beyond):
             return Basis.INTERVAL
         if self.is_timed:
             return Basis.TIMED
