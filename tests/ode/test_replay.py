@@ -12,9 +12,9 @@ from torch.nn.utils import parametrizations
 
 from nodebench.errors import FieldError
 from nodebench.ode.block import ODEBlock
-from nodebench.ode.field import Counted, ignored
+from nodebench.ode.field import Counted, OverStates, ignored
 from nodebench.ode.fixed import integrate
-from nodebench.ode.gradients.recorded_steps import over_states, traced
+from nodebench.ode.gradients.recorded_steps import traced
 from nodebench.ode.tableau import EMBEDDED
 from nodebench.spec.solver import Gradient, Solver
 from tests.support.memory_use import peak_bytes
@@ -88,7 +88,7 @@ def along_the_accepted_steps(solver: Solver, times: tuple[float, ...]) -> dict[s
     grids = [[*(step.t for step in steps), end] for steps, end in ends]
 
     def trajectory(y0: Tensor, _times: object) -> Tensor:
-        field = over_states(Counted(block.f, ignored))
+        field = OverStates(Counted(block.f, ignored))
         return torch.stack([y for (y,) in integrate(field, (y0,), grids, trace.stepper)])
 
     block.trajectory = trajectory
