@@ -14,7 +14,8 @@ from nodebench.models.layers.conv_as_matrix import folded
 from nodebench.ode.block import ODEBlock
 from nodebench.ode.dense import solve
 from nodebench.ode.dense.activation_kernels import BLOCK, activate
-from nodebench.ode.dense.field import COMPILED_ACTIVATIONS, DenseField, is_dense
+from nodebench.ode.dense.field import DenseField, is_dense
+from nodebench.ode.dense.parts import COMPILED_ACTIVATIONS
 from nodebench.ode.dense.solve import PIECE_BYTES
 from nodebench.ode.tableau import TABLEAUS
 from nodebench.spec.solver import Gradient, Solver

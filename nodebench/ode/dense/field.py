@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from nodebench.ode.dense.parts import Floats
+from nodebench.ode.dense.parts import COMPILED_ACTIVATIONS
 from nodebench.ode.field import Counted, Field, WholeSolve, runs_as
 from nodebench.ode.fixed import steps
 from nodebench.ode.tableau import Tableau
 from nodebench.ode.taylor.rules import series_of_sequence
 from nodebench.ode.taylor.series import Series
 from nodebench.spec.solver import Solver
-
-COMPILED_ACTIVATIONS: tuple[type[nn.Module], ...] = (
-    *(nn.ReLU, nn.LeakyReLU, nn.Sigmoid, nn.Tanh),
-    *(nn.Softplus, nn.ELU, nn.SiLU),
-)
-"""The compiled activations, in the order of their numbers in `activation_kernels.py`."""
 
 
 class DenseField(Field):
@@ -45,19 +38,6 @@ class DenseField(Field):
     def whole_solve(self, y0: Tensor, /) -> WholeSolve | None:
         """A compiled solve, or None if the field is not compiled for this state."""
         return _WholeDenseSolve(self) if is_compiled(self, y0) else None
-
-
-class LinearMap(Protocol):
-    """A parametrization that computes a layer's weight or bias by a linear map of its parameter.
-
-    Both have seeds as their first dimension.
-    """
-
-    def write(self, parameter: Floats, made: Floats) -> None:
-        """Writes the weight or bias into zeros of its shape."""
-
-    def pull(self, by_made: Floats) -> Floats:
-        """The gradient of the parameter, from that of the weight or bias."""
 
 
 def is_dense(g: nn.Sequential) -> bool:
@@ -104,7 +84,7 @@ class _WholeDenseSolve:
             sizes += [h for _, h in steps(grid)]
             outputs += [-1] * (len(sizes) - len(outputs) - 1) + [number]
         f.on_evaluations(len(sizes) * len(tableau.b))
-        return dense_solve(self._field, y0, FixedSteps(tableau, sizes, outputs))
+        return dense_solve(self._field.g, y0, FixedSteps(tableau, sizes, outputs))
 
     def controlled(
         self, f: Counted, y0: Tensor, times: Sequence[float], solver: Solver
@@ -112,4 +92,4 @@ class _WholeDenseSolve:
         from nodebench.ode.dense.adaptive import ControlledSteps
         from nodebench.ode.dense.solve import dense_solve
 
-        return dense_solve(self._field, y0, ControlledSteps(f, y0, times, solver))
+        return dense_solve(self._field.g, y0, ControlledSteps(f, y0, times, solver))

@@ -14,8 +14,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from nodebench.ode.dense.activation_kernels import SILU
-from nodebench.ode.dense.field import COMPILED_ACTIVATIONS, DenseField, LinearMap
-from nodebench.ode.dense.parts import Floats, Layers
+from nodebench.ode.dense.parts import COMPILED_ACTIVATIONS, Floats, Layers, LinearMap
 from nodebench.ode.tile_size import TILE_ROWS
 
 
@@ -88,12 +87,12 @@ class DenseLayers:
             yield biases[:, starts[layer + 1] :][:, :outputs]
 
 
-def dense_layers(field: DenseField) -> tuple[DenseLayers, list[Tensor]]:
-    """A field's layers, and the parameter of each weight and bias."""
-    linear = [layer for layer in field.g if isinstance(layer, nn.Linear)]
+def dense_layers(g: nn.Sequential) -> tuple[DenseLayers, list[Tensor]]:
+    """The layers of a `DenseField`'s g, and the parameter of each weight and bias."""
+    linear = [layer for layer in g if isinstance(layer, nn.Linear)]
     sizes = (linear[0].in_features, *(layer.out_features for layer in linear))
     made = [part for layer in linear for part in _made_of(layer)]
-    activation = COMPILED_ACTIVATIONS.index(type(field.g[1]))
+    activation = COMPILED_ACTIVATIONS.index(type(g[1]))
     return DenseLayers(sizes, [map_ for _, map_ in made], activation), [p for p, _ in made]
 
 

@@ -1,12 +1,32 @@
-"""The arguments of compiled solves: layers, a tableau, gradient arrays, step size control."""
+"""The parts of compiled solves: activations, layers, a tableau, gradients, step size control."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from numpy.typing import NDArray
+from torch import nn
 
 Floats = NDArray[Any]
+
+COMPILED_ACTIVATIONS: tuple[type[nn.Module], ...] = (
+    *(nn.ReLU, nn.LeakyReLU, nn.Sigmoid, nn.Tanh),
+    *(nn.Softplus, nn.ELU, nn.SiLU),
+)
+"""The compiled activations, in the order of their numbers in `activation_kernels.py`."""
+
+
+class LinearMap(Protocol):
+    """A parametrization that computes a layer's weight or bias by a linear map of its parameter.
+
+    Both have seeds as their first dimension.
+    """
+
+    def write(self, parameter: Floats, made: Floats) -> None:
+        """Writes the weight or bias into zeros of its shape."""
+
+    def pull(self, by_made: Floats) -> Floats:
+        """The gradient of the parameter, from that of the weight or bias."""
 
 
 class Layers(NamedTuple):

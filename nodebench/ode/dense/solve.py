@@ -17,12 +17,11 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from nodebench.ode.compiled import in_threads
 from nodebench.ode.dense.activation_kernels import BLOCK
-from nodebench.ode.dense.field import DenseField
 from nodebench.ode.dense.layers import DenseLayers, dense_layers, padded
 from nodebench.ode.dense.parts import Floats, Layers, LossGradients, Scheme
 from nodebench.ode.dense.solve_kernels import (
@@ -90,9 +89,9 @@ class FixedSteps:
         return Taken(sizes, outputs, reached, kept)
 
 
-def dense_solve(field: DenseField, y0: Tensor, steps: SolveSteps) -> list[Tensor]:
-    """The states at the output times of the `steps`, from y0 [batch, dim]."""
-    layers, parameters = dense_layers(field)
+def dense_solve(g: nn.Sequential, y0: Tensor, steps: SolveSteps) -> list[Tensor]:
+    """The states of a `DenseField`'s g at the output times of the `steps`, from y0 [batch, dim]."""
+    layers, parameters = dense_layers(g)
     solve = _Solve(steps, layers, keeps=torch.is_grad_enabled())
     states, *_ = _DenseSolve.apply(solve, y0, *parameters)
     return list(states)
