@@ -221,8 +221,7 @@ def write_scoreboard(sweeps: Path = Path("sweeps"), reports: Path = Path("report
     """Writes the scoreboard, from sweep files and a folder's reports; returns its path."""
     from nodebench.report.scoreboard import scoreboard_page
 
-    page = reports / "README.md"
-    write(page, scoreboard_page(sweeps, reports))
+    write(page := reports / "README.md", scoreboard_page(sweeps, reports))
     return page
 
 
@@ -265,11 +264,13 @@ def merge(
 
 
 def export_archive(
-    sweep: Sweep, file: str | Path = "", store: Store | None = None, *, weights: bool = False
+    sweep: Sweep,
+    file: str | Path | None = None,
+    store: Store | None = None,
+    *,
+    weights: bool = False,
 ) -> tuple[Path, list[str]]:
-    """Writes a sweep's results to one file, by default `<sweep>.nodebench.zip`.
-
-    Returns the file, and the ids of the trials in it.
+    """Writes results to a file, by default `<sweep>.nodebench.zip`; returns it and the trials' ids.
 
     Raises:
         StoreError: in the same cases as `store.archive.write_archive`.

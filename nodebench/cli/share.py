@@ -84,7 +84,7 @@ def export_sweep(
     timings, result and environment (host name, hardware, versions), but no logs.
     """
     sweep = source.load()
-    file, ids = api.export_archive(sweep, out or "", weights=weights)
+    file, ids = api.export_archive(sweep, out, weights=weights)
     left = len(sweep.trials) - len(ids)
     rest = f"; {left} without a result or still running were left out" if left else ""
     with file.open("rb") as content:

@@ -81,32 +81,37 @@ def _best_of(found: Findings, frame: pd.DataFrame) -> list[str]:
         return []
     means = done.groupby(CELL, sort=False)[sweep.headline].mean().dropna()
     ranked = means.sort_values(ascending=not sweep.higher_is_better, kind="stable").index
-    values = [by_seed(frame, sweep.headline)[cell] for cell in ranked[:2]]
-    trials = frame[CELL].value_counts()
+    of_cells, trials = by_seed(frame, sweep.headline), frame[CELL].value_counts()
+    values = [of_cells[cell] for cell in ranked[:2]]
     texts = [
         f"`{cell}`, {measured_with_unit(sweep.metric, each)}"
         for cell, each in zip(ranked, values, strict=False)
     ]
-    counts = [
-        f"n = {len(each)}" + (f" of {trials[cell]}" if len(each) < trials[cell] else "")
+    missing = [
+        f" of {trials[cell]}" if len(each) < trials[cell] else ""
         for cell, each in zip(ranked, values, strict=False)
     ]
+    if not texts:
+        return []
     metric = str(sweep.metric).replace("_", " ")
-    first = [f"{text} test {metric} ({counts[0]})" for text in texts[:1]]
-    if len(judged) and first:
+    first = f"{texts[0]} test {metric} (n = {len(values[0])}{missing[0]})"
+    if len(judged):
         words = {*judged.loc[judged[CELL] == ranked[0], "verdict"]}
-        first[0] += ", but it is not an ODE" if words == {VerdictWord.RESNET} else ""
+        first += ", but it is not an ODE" if words == {VerdictWord.RESNET} else ""
     if len(texts) < 2:
-        return [f"{text}." for text in first]
-    second = texts[1] + (f" ({counts[1]})" if " of " in counts[1] else "")
-    return [f"{first[0]}. {_lead(values, second, higher_is_better=sweep.higher_is_better)}"]
+        return [f"{first}."]
+    second = texts[1] + (f" (n = {len(values[1])}{missing[1]})" if missing[1] else "")
+    return [f"{first}. {_lead(values, second, 1 if sweep.higher_is_better else -1)}"]
 
 
-def _lead(values: Sequence[pd.Series[float]], second: str, *, higher_is_better: bool) -> str:
-    """Whether the best is clearly ahead of the second, by the paired test of their seeds."""
+def _lead(values: Sequence[pd.Series[float]], second: str, sign: int) -> str:
+    """Whether the best is clearly ahead of the second, by the paired test of their seeds.
+
+    `sign` is -1 if lower is better.
+    """
     difference = paired(*values)
-    if difference is not None and (difference.mean < 0) == higher_is_better and difference.mean:
-        # The two means are over the seeds that finished, which are not the same ones.
+    if difference is not None and sign * difference.mean < 0:
+        # Each mean is over the seeds that finished, which are not the same seeds.
         seeds = f"{difference.n} seed{'' if difference.n == 1 else 's'}"
         return f"Second best: {second}, which is ahead on the {seeds} that finished in both."
     if difference is None or difference.n < FEWEST_PAIRS:

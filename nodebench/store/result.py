@@ -63,7 +63,7 @@ class Result:
         return self.outcome == TrialOutcome.ERROR
 
     @property
-    def configurations(self) -> int:
+    def distinct_environments(self) -> int:
         """The number of combinations of hardware, threads and versions, on whatever host."""
         kinds = [{name: e[name] for name in e if name != "host"} for e in self.environments]
         return sum(kind not in kinds[:i] for i, kind in enumerate(kinds))

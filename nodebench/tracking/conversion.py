@@ -65,7 +65,7 @@ def result_tags(result: Result) -> dict[str, str]:
         **{f"nodebench.{name}": str(value) for name, value in here.items()},
         **{f"nodebench.{name}": value for name, value in result.tags.items()},
     }
-    if result.configurations > 1:
+    if result.distinct_environments > 1:
         found["nodebench.mixed_environments"] = "true"
     return found
 

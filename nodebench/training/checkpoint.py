@@ -176,7 +176,7 @@ class TrainState:
         if device.type == "cuda" and values["random_cuda"]:
             torch.cuda.set_rng_state(values["random_cuda"][0])
 
-    def go_on_from(self, shorter: str, values: dict[str, Any], device: torch.device) -> None:
+    def continue_from(self, shorter: str, values: dict[str, Any], device: torch.device) -> None:
         """Continues a shorter training from its last checkpoint."""
         started = self.started
         self.load(values, device)

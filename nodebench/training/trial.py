@@ -151,7 +151,7 @@ def _resume(
         folder.log("the checkpoint is missing: trained again, to be evaluated")
     shorter = prepared.options.continues.get(trial.id)
     if shorter and (values := _end_of(store.folder(shorter), folder)):
-        state.go_on_from(shorter, values, prepared.device)
+        state.continue_from(shorter, values, prepared.device)
         drop_last_test(state.history, prepared.task, trial.spec.train)
         folder.log(f"continues {shorter} after {state.epoch} epochs")
     elif trial.spec.weights is not None:

@@ -1,4 +1,3 @@
-import json
 import os
 import socket
 import subprocess
@@ -8,15 +7,13 @@ from dataclasses import replace
 import pytest
 
 from nodebench import api
-from nodebench.cli.manage import excess_text, survey_text
+from nodebench.cli.manage import survey_text
 from nodebench.errors import InputError
 from nodebench.planning.garbage import Wish, bytes_of, remove, survey_store
-from nodebench.store import Result, Store
+from nodebench.store import Store
 from nodebench.store.scratch import LOCK, abandoned, claimed, new_folder, scratch
+from tests.support.made_up_trials import ALL, KB, RESULT, everything, known, put
 from tests.support.tiny_sweeps import TINY, Quiet, tiny, write_tiny
-
-RESULT = Result("finished", "", 3, {"test_accuracy": 0.5}, [], 1.0, 2.0)
-KB = 1000
 
 
 @pytest.fixture
@@ -24,38 +21,8 @@ def store(tmp_path):
     return Store(tmp_path / "runs")
 
 
-def put(store, trial_id, *, result=RESULT, checkpoint=KB, age_s=0.0, recipe=""):
-    """A made-up trial with a result of a few bytes and a checkpoint of so many."""
-    folder = store.folder(trial_id)
-    folder.path.mkdir(parents=True)
-    folder.write_result(replace(result, recipe=recipe)) if result else folder.log("begun")
-    if checkpoint:
-        folder.checkpoint.write_bytes(b"x" * checkpoint)
-    for path in folder.path.iterdir():
-        stamp = path.stat().st_mtime - age_s
-        os.utime(path, (stamp, stamp))
-    return folder
-
-
-def known(sweep, store):
-    """Makes a sweep known to the store, as launching it does."""
-    store.sweep(sweep.name).keep(sweep.text, {t.id: sweep.label(t) for t in sweep.trials})
-    return [trial.id for trial in sweep.trials]
-
-
 def names(items):
     return [(item.kind, item.trial_id or item.paths[0].name) for item in items]
-
-
-def everything(store):
-    return {
-        str(path.relative_to(store.root)): path.read_bytes()
-        for path in store.root.rglob("*")
-        if path.is_file() and path.name not in ("lock", "index.json")
-    }
-
-
-ALL = Wish(frozenset({"checkpoints", "orphans"}))
 
 
 def test_a_survey_alone_removes_nothing(tmp_path, store):
@@ -279,29 +246,6 @@ def test_a_budget_alone_deletes_no_result(tmp_path, store):
 
 
 @pytest.mark.parametrize(
-    ("wish", "expected"),
-    [
-        (Wish(), "Of this, 5.2 kB can be deleted with `--checkpoints` and `--orphans`"),
-        (Wish(frozenset({"checkpoints"})), "can be deleted with `--checkpoints` and `--orphans`"),
-        (Wish(frozenset({"orphans"})), "can be deleted with `--checkpoints` and `--orphans`"),
-        (replace(ALL, unused_days=9), "can be deleted with a smaller `--older-than`"),
-        (ALL, "the budget of 0 B: results of trials that a sweep plans, and files in use"),
-    ],
-)
-def test_what_exceeds_a_budget_is_said_with_what_would_let_more_go(tmp_path, store, wish, expected):
-    (planned,) = known(tiny(tmp_path), store)
-    for trial_id in (planned, "orphan"):
-        folder = put(store, trial_id)
-    folder.log("x" * 5 * KB)
-    wish = replace(wish, budget_bytes=0)
-    found = survey_store(store, wish)
-    text = excess_text(found, wish, 7 * KB, removed=True)
-    assert text.startswith("7.0 kB remain, which exceeds the budget of 0 B")
-    assert text.endswith(expected)
-    assert "would remain" in excess_text(found, wish, 7 * KB, removed=False)
-
-
-@pytest.mark.parametrize(
     ("text", "expected"), [("10GB", 10**10), ("1.5 tb", 1.5e12), ("7", 7), ("2k", 2000)]
 )
 def test_a_size_is_read_as_people_write_it(text, expected):
@@ -311,37 +255,6 @@ def test_a_size_is_read_as_people_write_it(text, expected):
 def test_what_is_no_size_is_refused():
     with pytest.raises(InputError, match="`lots` is not a size"):
         bytes_of("lots")
-
-
-def test_the_command_lists_and_removes_only_when_told(tmp_path, store):
-    (planned,) = known(tiny(tmp_path), store)
-    put(store, planned)
-    put(store, "orphan")
-    (store.root / "mlflow.db").write_text("x" * KB)
-    before = everything(store)
-
-    def gc(*arguments):
-        command = [sys.executable, "-m", "nodebench", "gc", *arguments]
-        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-
-    listed = gc("--orphans")
-    assert listed.returncode == 0, listed.stderr
-    assert listed.stdout.splitlines()[-1] == "nothing was deleted: pass `--delete`"
-    assert [line.split()[-6:-3] for line in listed.stdout.splitlines()[2:3]] == [["2", "2.0", "kB"]]
-    assert everything(store) == before
-    done = gc("--budget", "10B")
-    assert done.returncode == 1
-    assert "can be deleted with `--checkpoints` and `--orphans`" in done.stderr
-    done = gc("--checkpoints", "--orphans", "--budget", "10B", "--delete", "--json")
-    assert done.returncode == 1  # the result stays
-    assert "remain, which exceeds the budget of 10 B: results of trials" in done.stderr
-    rows = json.loads(done.stdout)["items"]
-    assert all(row["removed"] for row in rows)
-    assert {row["trial"] for row in rows} == {planned, "orphan"}
-    assert set(everything(store)) == set(before) - {
-        f"trials/{planned}/checkpoint.pt",
-        *(name for name in before if "orphan" in name),
-    } | {f"trials/{planned}/log.txt"}
 
 
 @pytest.mark.parametrize(("outcome", "can_go"), [("stopped", True), ("error", False)])

@@ -94,7 +94,7 @@ def test_the_best_says_how_many_of_its_seeds_finished_and_who_is_ahead_on_common
     ],
 )
 def test_of_errors_the_lower_one_is_ahead(best, second, words):
-    lead = _lead([pd.Series(best), pd.Series(second)], "`b`", higher_is_better=False)
+    lead = _lead([pd.Series(best), pd.Series(second)], "`b`", -1)
     assert words in lead
 
 

@@ -1,6 +1,5 @@
 import math
 import re
-from dataclasses import replace
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -9,7 +8,6 @@ import pytest
 
 from nodebench import api
 from nodebench.execution.runner import run_inline
-from nodebench.report import tables
 from nodebench.report.analysis import frames
 from nodebench.report.analysis.published import PublishedStudy, compared_numbers, published_table
 from nodebench.report.figures.curves import file_names
@@ -19,65 +17,13 @@ from nodebench.report.result_tables import result_tables
 from nodebench.store import Result, Store
 from nodebench.sweep import load
 from nodebench.training.trial import run_trial
-from tests.support.fake_results import GRID, RELU, made, steady
+from tests.support.fake_results import GRID, HERE, RELU, ended, made, partly_failed, steady
 from tests.support.tiny_sweeps import TINY, Quiet, options, tiny, write_tiny
-
-ROW = {"nfe_forward": 2.0, "nfe_backward": 0.0, "parameters": 71, "epoch_s": 0.5}
-HERE = {"hardware": "abacus", "threads": 1, "torch": "2", "device": "cpu"}
-
-
-def result(accuracy, **changes):
-    summary = {**ROW, "test_accuracy": accuracy, "best_test_accuracy": accuracy + 0.01}
-    tags = {"commit": "abc", "dirty": "no"}
-    return replace(Result("finished", "", 3, summary, [HERE], 1.0, 2.0, tags=tags), **changes)
 
 
 @pytest.fixture
 def made_up(tmp_path):
-    """Two cells of three seeds with known accuracies; one trial diverged, one is missing."""
-    sweep = tiny(tmp_path, grid={"solver.steps": [2, 4]}, seeds=[0, 1, 2])
-    store = Store(tmp_path / "runs")
-    results = [
-        result(0.8),
-        result(0.9),
-        result(1.0),
-        result(0.5),
-        result(0.0, outcome="diverged", reason="loss is nan", epoch=1, summary={"parameters": 71}),
-    ]
-    for trial, end in zip(sweep.trials, results, strict=False):
-        store.folder(trial.id).write_result(end)
-        curve = [{"epoch": e, "test_accuracy": e / 10, "train_loss": 1 / e, **ROW} for e in (1, 2)]
-        store.folder(trial.id).write_history([{**row, "iteration": 1, "time": 0} for row in curve])
-    return sweep, store
-
-
-def unjudged_tables(sweep, store):
-    """The tables of results of a sweep without evaluations and timings."""
-    return result_tables(sweep, frames.result_frame(sweep, store), pd.DataFrame(), pd.DataFrame())
-
-
-def test_the_summary_averages_what_finished_and_shows_what_did_not(made_up):
-    sweep, store = made_up
-    shown = unjudged_tables(sweep, store)
-    assert list(shown.main["steps"]) == ["2", "4"]
-    assert list(shown.main["accuracy %"]) == ["90.00 ± 24.84", "50.00"]
-    assert list(shown.main["n"]) == ["3", "1 of 3"]
-    assert shown.constant == {"NFE": "2", "parameters": "71"}
-    assert list(shown.details["best epoch accuracy % †"]) == ["91.00 ± 24.84", "51.00"]
-    assert shown.details["outcomes"][0] == "finished"
-    assert shown.details["outcomes"][1] == "1 finished, 1 DNF (diverged, epoch 2), 1 missing"
-
-
-def test_only_columns_that_vary_are_shown(made_up):
-    sweep, store = made_up
-    assert list(unjudged_tables(sweep, store).main) == ["steps", "accuracy %", "n", "s/epoch ‡"]
-
-
-@pytest.mark.parametrize(
-    ("value", "text"), [(10.0, "10"), (None, "–"), (("crop", "flip"), "crop, flip"), ((), "–")]
-)
-def test_a_setting_is_shown_plainly(value, text):
-    assert tables.cell_text(value) == text
+    return partly_failed(tmp_path)
 
 
 def test_the_page_has_table_figures_failures_and_provenance(made_up, tmp_path):
@@ -115,7 +61,7 @@ def test_seconds_of_packed_seeds_are_said_to_be_of_them_all(tmp_path):
     for packed, is_said in ((1, False), (2, True)):
         for trial in sweep.trials:
             here = {**HERE, "packed": packed}
-            store.folder(trial.id).write_result(result(0.8, environments=[here]))
+            store.folder(trial.id).write_result(ended(0.8, environments=[here]))
         text = write_report_folder(sweep, store, tmp_path / "report").page.read_text()
         assert ("Where seeds were packed into one run" in text) is is_said
 
@@ -126,7 +72,7 @@ def test_a_trial_that_resumed_on_another_host_alone_resumed_under_the_same(
 ):
     sweep, store = tiny(tmp_path, seeds=[0]), Store(tmp_path / "runs")
     environments = [{**HERE, field: value} for value in ("one", "two")]
-    store.folder(sweep.trials[0].id).write_result(result(0.8, environments=environments))
+    store.folder(sweep.trials[0].id).write_result(ended(0.8, environments=environments))
     text = write_report_folder(sweep, store, tmp_path / "report").page.read_text()
     assert ("resumed under other versions, threads or hardware" in text) is is_said
 
@@ -135,7 +81,7 @@ def test_a_commit_is_named_with_its_uncommitted_changes(tmp_path):
     sweep, store = tiny(tmp_path, seeds=[0, 1]), Store(tmp_path / "runs")
     for trial, (commit, dirty) in zip(sweep.trials, [("b1", "no"), ("a2", "yes")], strict=True):
         tags = {"commit": commit, "dirty": dirty}
-        store.folder(trial.id).write_result(result(0.8, tags=tags))
+        store.folder(trial.id).write_result(ended(0.8, tags=tags))
     text = write_report_folder(sweep, store, tmp_path / "report").page.read_text()
     assert "- commit: a2 (with uncommitted changes), b1\n" in text
 
@@ -190,37 +136,6 @@ def test_a_sweep_of_other_data_has_no_published_numbers(tmp_path):
     digits = {"data": "digits", "model": "mlp", "train": {"epochs": 1}}
     sweep = load(write_tiny(tmp_path, name="spheres-solver", base=digits))
     assert compared_numbers(sweep, pd.DataFrame(), pd.DataFrame()) == []
-
-
-def test_validation_is_a_column_and_chooses_the_best_epoch(tmp_path):
-    base = {**TINY, "data": {**TINY["data"], "val_size": 20}, "train": {"epochs": 6}}
-    sweep, store = tiny(tmp_path, base=base), Store(tmp_path / "runs")
-    trial = sweep.trials[0]
-    result = run_trial(trial, store, options(sweep, tmp_path))
-    history = store.folder(trial.id).history()
-    best = max(history, key=lambda row: row["val_accuracy"])
-    assert result.summary["best_epoch"] == best["epoch"]
-    assert result.summary["best_test_accuracy"] == best["test_accuracy"]
-    table = unjudged_tables(sweep, store).details
-    last = history[-1]["val_accuracy"]
-    assert list(table["validation accuracy %"]) == [f"{100 * last:.2f}"]
-
-
-def test_an_adapted_solver_shows_where_it_ended_and_what_it_took(tmp_path):
-    solvers = [{"method": "euler", "adapt": {"every": 2, "max_steps": 5}},
-               {"method": "dopri5", "adapt": {"every": 2}}]  # fmt: skip
-    sweep, store = tiny(tmp_path, grid={"solver": solvers}), Store(tmp_path / "runs")
-    for trial in sweep.trials:
-        run_trial(trial, store, options(sweep, tmp_path))
-    table = unjudged_tables(sweep, store).details
-    euler, dopri5 = (store.folder(trial.id) for trial in sweep.trials)
-    size = euler.result().summary["step_size"]
-    at_limit = ", 1 at the limit" if size < 1 / 4 else ""
-    assert table["final step size"][0] == f"{size:.4f}{at_limit}"
-    assert table["final tol"][1] == f"{dopri5.result().summary['tol']:.2g}"
-    assert (table["final step size"][1], table["final tol"][0]) == ("–", "–")
-    mean = sum(row["nfe_forward"] for row in dopri5.history()) / 3
-    assert table["NFE over training"][1] == f"{mean:.1f}"
 
 
 def test_the_page_says_what_was_set_and_that_it_is_the_small_form(tmp_path):
@@ -300,7 +215,7 @@ def test_a_reason_leaves_a_table_a_table(tmp_path):
     sweep, store = tiny(tmp_path), Store(tmp_path / "runs")
     (trial,) = sweep.trials
     reason = "mat1 | mat2\nSize mismatch"
-    store.folder(trial.id).write_result(result(0.0, outcome="error", reason=reason, summary={}))
+    store.folder(trial.id).write_result(ended(0.0, outcome="error", reason=reason, summary={}))
     page = write_report_folder(sweep, store, tmp_path / "report").page.read_text()
     (row,) = (line for line in page.splitlines() if "Size mismatch" in line)
     assert r"mat1 \| mat2 Size mismatch" in row

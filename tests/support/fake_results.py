@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -52,3 +53,32 @@ def finished(folder, **fields):
         store.folder(trial.id).write_result(Result("finished", "", 1, summary, [], 0, 1))
     write_report(sweep, store, folder / "report")
     return str(folder / "report")
+
+
+ROW = {"nfe_forward": 2.0, "nfe_backward": 0.0, "parameters": 71, "epoch_s": 0.5}
+HERE = {"hardware": "abacus", "threads": 1, "torch": "2", "device": "cpu"}
+
+
+def ended(accuracy, **changes):
+    """A result with this accuracy, on a made-up machine."""
+    summary = {**ROW, "test_accuracy": accuracy, "best_test_accuracy": accuracy + 0.01}
+    tags = {"commit": "abc", "dirty": "no"}
+    return replace(Result("finished", "", 3, summary, [HERE], 1.0, 2.0, tags=tags), **changes)
+
+
+def partly_failed(folder):
+    """Two cells of three seeds with known accuracies; one trial diverged, one is missing."""
+    sweep = tiny(folder, grid={"solver.steps": [2, 4]}, seeds=[0, 1, 2])
+    store = Store(folder / "runs")
+    results = [
+        ended(0.8),
+        ended(0.9),
+        ended(1.0),
+        ended(0.5),
+        ended(0.0, outcome="diverged", reason="loss is nan", epoch=1, summary={"parameters": 71}),
+    ]
+    for trial, end in zip(sweep.trials, results, strict=False):
+        store.folder(trial.id).write_result(end)
+        curve = [{"epoch": e, "test_accuracy": e / 10, "train_loss": 1 / e, **ROW} for e in (1, 2)]
+        store.folder(trial.id).write_history([{**row, "iteration": 1, "time": 0} for row in curve])
+    return sweep, store

@@ -275,7 +275,7 @@ def _result_row(sweep: Sweep, trial: Trial, result: Result | None) -> dict[str, 
         **result.summary,
         "started": result.started,
         "finished": result.finished,
-        "environments": result.configurations,
+        "environments": result.distinct_environments,
         **environment,
         **result.tags,
     }
