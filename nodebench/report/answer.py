@@ -30,7 +30,6 @@ from nodebench.report.analysis.statistics import FEWEST_PAIRS, paired
 from nodebench.report.analysis.verdict import ACCURACY_ROUNDING, VerdictWord
 from nodebench.report.machines import MACHINE, MachineAgreement, machine_agreement
 from nodebench.report.markdown import bold
-from nodebench.report.tables import timed_busy
 from nodebench.sweep import Sweep
 
 MOST_NAMED = 4
@@ -172,10 +171,10 @@ def _still_odes(judged: pd.DataFrame) -> list[AnswerLine]:
 
 
 def _front(found: Findings) -> list[AnswerLine]:
-    """The Pareto-optimal configurations by seconds, if a timing pass measured these."""
+    """The Pareto-optimal configurations by seconds, if these are comparable."""
     frontier = found.frontier
-    if found.timed.empty or timed_busy(found.timed) or len(frontier) < 2:
-        return []  # of a busy machine, times do not compare
+    if len(frontier) < 2:
+        return []
     cells = list(frontier.loc[frontier["front_seconds"], CELL])
     if not 0 < len(cells) <= MOST_NAMED:
         return []

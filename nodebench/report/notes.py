@@ -68,6 +68,9 @@ FRONTIER_AS_TRAINED = """\
 No front is drawn against seconds measured during training, because trials may have shared the
 machine."""
 
+FRONTIER_BUSY = """\
+No front is drawn against seconds timed on a machine that was not idle."""
+
 VERDICTS = """\
 A network that loses more than the margin under a finer solver is a ResNet in disguise."""
 

@@ -12,7 +12,7 @@ import pandas as pd
 from nodebench.errors import TrialOutcome
 from nodebench.files import write
 from nodebench.report import gradient_tables, notes, solver_tables, step_tables, tables
-from nodebench.report.analysis import published, sizes
+from nodebench.report.analysis import frames, published, sizes
 from nodebench.report.analysis.baseline import baseline_table, more_seeds_text
 from nodebench.report.analysis.claims import Judgement, claims_table
 from nodebench.report.analysis.columns import MISSING, OUTCOME, write_table
@@ -156,6 +156,8 @@ def _frontier_section(found: Findings, figures: Figures) -> list[str]:
     text = notes.FRONTIER
     if found.timed.empty:
         text += f" {notes.FRONTIER_AS_TRAINED}"
+    elif frames.timed_busy(found.timed):
+        text += f" {notes.FRONTIER_BUSY}"
     return _images("", figures.frontier, text)
 
 
@@ -227,7 +229,7 @@ def _notes(found: Findings, table: ResultTables, folder: Path) -> str:
         marks.append(notes.AS_TRAINED)
         if "packed" in found.results and (found.results["packed"] > 1).any():
             marks[-1] += f" {notes.PACKED}"
-    elif tables.timed_busy(found.timed):
+    elif frames.timed_busy(found.timed):
         marks.append(notes.TIMED_BUSY)
     lines = [f"- {bold(term)}: {text}" for term, text in terms.items()]
     lines += [f"- {mark}" for mark in marks]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from nodebench.errors import TrialOutcome
-from nodebench.report.analysis import published
+from nodebench.report.analysis import frames, published
 from nodebench.report.analysis.columns import CELL, OUTCOME, TIMED_SECONDS, TRIAL
 from nodebench.report.analysis.formatting import (
     NO_VALUE,
@@ -22,7 +22,7 @@ from nodebench.report.analysis.formatting import (
 from nodebench.report.analysis.statistics import column
 from nodebench.report.analysis.verdict import VerdictWord
 from nodebench.report.markdown import markdown_table
-from nodebench.report.tables import CONFIGURATION, cells, megabytes, three_digits, timed_busy
+from nodebench.report.tables import CONFIGURATION, cells, megabytes, three_digits
 from nodebench.spec.training import REGULARIZER_TERMS
 from nodebench.sweep import Sweep
 
@@ -202,7 +202,7 @@ def seconds_columns(done: pd.DataFrame, timed: pd.DataFrame) -> dict[str, str]:
     found = timed[timed[TRIAL].isin(done[TRIAL])]
     machines = list(dict.fromkeys(timed["machine"]))
     where = {machine: f" on {machine}" if len(machines) > 1 else "" for machine in machines}
-    mark = " ‡" if timed_busy(timed) else ""
+    mark = " ‡" if frames.timed_busy(timed) else ""
     seconds = {m: found.loc[found["machine"] == m, TIMED_SECONDS] for m in machines}
     return {
         f"{SECONDS}{where[m]}{mark}": three_digits(values.median()) if len(values) else NO_VALUE

@@ -10,7 +10,6 @@ import pandas as pd
 from nodebench.errors import TrialOutcome
 from nodebench.report.analysis.columns import CELL, OUTCOME, TIMED_SECONDS, TRIAL
 from nodebench.report.analysis.formatting import NO_VALUE
-from nodebench.store.rows import BUSY
 from nodebench.sweep import Sweep
 
 CONFIGURATION = "configuration"
@@ -23,11 +22,6 @@ def verdict_words(verdicts: pd.Series[str]) -> str:
     if len(counts) == 1:
         return str(verdicts.iloc[0])
     return ", ".join(f"{count} {word}" for word, count in counts.most_common())
-
-
-def timed_busy(timed: pd.DataFrame) -> bool:
-    """Whether a machine was not idle when a timing pass began on it."""
-    return bool((timed["load_before"] > BUSY).any())
 
 
 def three_digits(value: float) -> str:

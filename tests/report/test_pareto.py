@@ -21,6 +21,15 @@ def test_timed_seconds_have_one(tmp_path):
     assert front.to_dict() == {"relu 2": False, "relu 8": False, "tanh 2": True, "tanh 8": True}
 
 
+def test_seconds_timed_on_a_busy_machine_have_none(tmp_path):
+    sweep, found = made(tmp_path, steady)
+    timed = found.results.assign(timed_epoch_s=found.results["solver.steps"].astype(float))
+    table = pareto_table(sweep, timed, is_busy=True)
+    assert not table["front_seconds"].any()
+    assert table["front_nfe"].any()
+    assert set(table["measured"]) == {"on a busy machine"}
+
+
 def test_each_data_set_has_a_front_of_its_own(tmp_path):
     sweep, found = made(tmp_path, steady)
     easy = found.results["cell"].str.startswith("tanh")

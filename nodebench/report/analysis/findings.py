@@ -40,7 +40,7 @@ class Findings:
         self.compared = against_baseline(sweep, self.results)
         self.checked = checked_claims(sweep, self.results)
         self.published = compared_numbers(sweep, self.results, self.judged)
-        self.frontier = pareto_table(sweep, self.results)
+        self.frontier = pareto_table(sweep, self.results, is_busy=frames.timed_busy(self.timed))
 
     def drawn(self) -> Findings:
         """The findings as figures show them, with the labels of `sweep.drawn`."""

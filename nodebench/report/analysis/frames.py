@@ -12,7 +12,7 @@ import pandas as pd
 
 from nodebench.errors import TrialOutcome
 from nodebench.report.analysis.columns import BUDGET, CELL, METHOD, MISSING, OUTCOME, TRIAL
-from nodebench.report.analysis.statistics import half_width
+from nodebench.report.analysis.statistics import column, half_width
 from nodebench.report.analysis.verdict import judge
 from nodebench.spec import Trial
 from nodebench.spec.point import EvaluationPoint, is_training_solver, known_point
@@ -20,7 +20,7 @@ from nodebench.spec.settings import flatten
 from nodebench.spec.solver import Solver
 from nodebench.spec.vocabulary import VERDICT_NUMBERS
 from nodebench.store import Result, Store
-from nodebench.store.rows import Row, machine_text
+from nodebench.store.rows import BUSY, Row, machine_text
 from nodebench.sweep import Sweep
 from nodebench.sweep.points import asked, points
 
@@ -161,6 +161,11 @@ def timing_frame(sweep: Sweep, store: Store) -> pd.DataFrame:
         for row in store.folder(trial.id).timings()
     ]
     return pd.DataFrame(rows)
+
+
+def timed_busy(timed: pd.DataFrame) -> bool:
+    """Whether a machine was not idle when a timing pass began on it."""
+    return bool((column(timed, "load_before") > BUSY).any())
 
 
 def trajectories(sweep: Sweep, store: Store) -> dict[str, pd.DataFrame]:

@@ -34,8 +34,8 @@ def pareto_figure(sweep: Sweep, table: pd.DataFrame, folder: Path) -> list[str]:
     colors = colors_of(table[CELL])
     for axes, (cost, title) in zip(grid[0], panels.items(), strict=True):
         known = table[table[cost].notna()]
-        is_shared = cost == "seconds" and not known[f"front_{cost}"].any()
-        axes.set(xlabel=f"{title}, during training" if is_shared else title)
+        doubt = known["measured"].iloc[0] if cost == "seconds" else ""
+        axes.set(xlabel=f"{title}, {doubt}" if doubt else title)
         _draw_points(axes, known, cost, colors, names_front=len(table) > MOST_LEGEND_ENTRIES)
     if len(table) <= MOST_LEGEND_ENTRIES:
         drawn = table.loc[table[list(panels)].notna().any(axis=1), CELL]
