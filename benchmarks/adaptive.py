@@ -29,7 +29,7 @@ from benchmarks.peers.process import JaxPeer, PeerCase, weights_of_field
 from benchmarks.peers.torchode import TorchodeBlock
 from nodebench.models.build import build
 from nodebench.models.dynamics import autonomous
-from nodebench.ode.block import ODEBlock, share_memory, take_evaluations
+from nodebench.ode.block import ODEBlock, one_pass, share_memory
 from nodebench.spec.solver import Gradient, Solver
 from nodebench.training.machine import memory_of_trial
 
@@ -105,9 +105,10 @@ def _solve(block: nn.Module, y0: Tensor) -> Callable[[], Tensor]:
     def solve() -> Tensor:
         y0.grad = None
         block.zero_grad()
-        loss = block(y0).square().sum() / len(y0)
-        loss.backward()
-        take_evaluations(block)
+        with one_pass(block):
+            loss = block(y0).square().sum() / len(y0)
+        with one_pass(block):
+            loss.backward()
         return loss
 
     return solve

@@ -20,7 +20,6 @@ from ray import tune
 from benchmarks.sweeps import TRIVIAL
 from nodebench.data.load import load_data
 from nodebench.models.build import build, parameter_count
-from nodebench.ode.block import take_evaluations
 from nodebench.spec import TrialSpec
 from nodebench.spec.settings import flatten
 from nodebench.training.loop import new_state, train
@@ -56,7 +55,6 @@ class Worker(tune.Trainable):
         model = build(spec, data)
         state = new_state(model, spec)
         (row,) = train(state, task_for(data, spec), spec)
-        take_evaluations(model)
         return {**row, "parameters": parameter_count(model), "done": True}
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:

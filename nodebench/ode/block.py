@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -42,14 +43,34 @@ class SamplePaths(NamedTuple):
     states: list[list[list[float]]]
 
 
+@dataclass
+class PassCounts:
+    """What a model's ODE blocks did in one forward or backward pass; filled in at its end."""
+
+    evaluations: list[int] = field(default_factory=list)
+    """The calls of f by each block, in order."""
+    step_counts: list[StepCounts] = field(default_factory=list)
+    """The step counts of each adaptive solve."""
+
+    @property
+    def nfe(self) -> int:
+        """The calls of f by all blocks."""
+        return sum(self.evaluations)
+
+    @property
+    def steps(self) -> StepCounts | None:
+        """The steps of all adaptive solves; None if there were none."""
+        return total(self.step_counts)
+
+
 class ODEBlock(nn.Module):
     """Integrates dy/dt = f(t, y) from 0 to `t1`.
 
     `solver` and `gradient` may be replaced at any time, to run the same weights under another
-    solver. `evaluations` counts the calls of f since the last `take_evaluations`, which training
-    calls after every forward and every backward pass. `step_counts` holds the step counts of each
-    adaptive solve. Exceeding `max_evaluations` in one pass, or calling f after `deadline` (in
-    seconds of time.monotonic), raises from inside f, which stops a solve that would never return.
+    solver. `evaluations` counts the calls of f since the start of the last pass (see `one_pass`),
+    and `step_counts` holds the step counts of its adaptive solves. Exceeding `max_evaluations` in
+    one pass, or calling f after `deadline` (in seconds of time.monotonic), raises from inside f,
+    which stops a solve that would never return.
 
     Before the first solve by an adaptive method, f is evaluated twice at the same point to check
     that it is deterministic. Before the first solve with steps per sample, f is also checked to
@@ -165,6 +186,23 @@ def by_backprop(model: nn.Module) -> bool:
 
 
 @contextlib.contextmanager
+def one_pass(model: nn.Module) -> Generator[PassCounts]:
+    """A context for one forward or backward pass; yields its counts, which are read at its end.
+
+    The blocks count from 0, so that `max_evaluations` limits this pass alone. Passes do not nest.
+    """
+    blocks, counts = ode_blocks(model), PassCounts()
+    for block in blocks:
+        block.evaluations = 0
+        block.step_counts.clear()
+    try:
+        yield counts
+    finally:
+        counts.evaluations = [block.evaluations for block in blocks]
+        counts.step_counts = [each for block in blocks for each in block.step_counts]
+
+
+@contextlib.contextmanager
 def solved_by(
     model: nn.Module, solver: Solver, gradient: Gradient | None = None
 ) -> Generator[None]:
@@ -212,21 +250,6 @@ def batch_statistics(model: nn.Module) -> Generator[None]:
             norm.running_mean, norm.running_var = mean, variance
 
 
-def take_evaluations(model: nn.Module) -> list[int]:
-    """Returns each ODE block's evaluations since the last call, and resets the counters."""
-    counts = []
-    for block in ode_blocks(model):
-        counts.append(block.evaluations)
-        block.evaluations = 0
-        block.step_counts.clear()
-    return counts
-
-
-def steps_taken(model: nn.Module) -> StepCounts | None:
-    """The steps of adaptive solves since the last `take_evaluations`; None if there were none."""
-    return total([counts for block in ode_blocks(model) for counts in block.step_counts])
-
-
 def sample_paths(block: ODEBlock, y0: Tensor, solver: Solver) -> SamplePaths | None:
     """Each sample's path through a solve; None if the solve fails or diverges."""
     count = MOST_TIMES
@@ -238,12 +261,10 @@ def sample_paths(block: ODEBlock, y0: Tensor, solver: Solver) -> SamplePaths | N
         solver = Solver.model_validate(solver.model_dump() | finer)
     times = [block.t1 * i / count for i in range(count + 1)]
     try:
-        with solved_by(block, solver):
+        with one_pass(block), solved_by(block, solver):
             states = block.trajectory(y0, times)
     except TrialFailure:
         return None
-    finally:
-        take_evaluations(block)
     if not states.isfinite().all():
         return None
     rounded = (states.flatten(2).double() * 1e5).round() / 1e5

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from nodebench.errors import Diverged, EvaluationLimit, InputError, StepUnderflow
-from nodebench.ode.block import ODEBlock, ode_blocks, recorded, solved_by, take_evaluations
+from nodebench.ode.block import ODEBlock, ode_blocks, one_pass, recorded, solved_by
 from nodebench.ode.field import slope
 from nodebench.ode.gradients.buffers import buffers_kept
 from nodebench.spec import TrialSpec
@@ -95,12 +95,11 @@ class Adaptation(ABC):
     ) -> None:
         def accuracy(solver: Solver) -> tuple[float, int]:
             try:
-                with _bystanding(model), solved_by(model, solver):
+                with one_pass(model) as counts, _bystanding(model), solved_by(model, solver):
                     found = task.loss(model, batch)
             finally:
-                count = sum(take_evaluations(model))
-                self.evaluations += count
-            return _accuracy(found), count
+                self.evaluations += counts.nfe  # of a failed solve too
+            return _accuracy(found), counts.nfe
 
         # If a comparison solve fails, the solver stays: the training's own solve has succeeded.
         with suppress(*FAILED_SOLVES):
@@ -262,9 +261,9 @@ def _bystanding(model: nn.Module) -> Generator[None]:
 
 def _state_before(block: ODEBlock, model: nn.Module, task: Task[Any]) -> Tensor:
     """The block's initial state in the first training batch, however the model calls the block."""
-    with recorded(model) as solves, solved_by(model, Solver(method="euler", steps=1)):
+    euler = solved_by(model, Solver(method="euler", steps=1))
+    with one_pass(model), recorded(model) as solves, euler:
         task.loss(model, next(task.batches(0)))
-    take_evaluations(model)
     for solve in solves:
         if solve.block is block:
             return solve.y0

@@ -18,8 +18,8 @@ from nodebench.errors import StoreError
 from nodebench.files import write
 from nodebench.models.build import build
 from nodebench.models.weights import read_tensors
-from nodebench.ode.adaptive.counts import StepCounts, with_counts
-from nodebench.ode.block import ode_blocks
+from nodebench.ode.adaptive.counts import with_counts
+from nodebench.ode.block import PassCounts, ode_blocks
 from nodebench.ode.regularizers.table import Penalty, Regularizers
 from nodebench.spec.solver import Solver
 from nodebench.store import TrialFolder
@@ -86,16 +86,13 @@ class EpochSums:
             self.regularizers[name] = before + term.detach() * samples
         self.regularizer_evaluations += penalty.evaluations
 
-    def count(self, forward: list[int], backward: list[int]) -> None:
-        """Adds a batch's evaluations, one number per ODE block."""
-        zeros = [0] * len(forward)
-        self.forward = list(map(operator.add, self.forward or zeros, forward))
-        self.backward = list(map(operator.add, self.backward or zeros, backward))
-
-    def count_steps(self, counts: StepCounts | None) -> None:
-        """Adds a batch's steps, if it had adaptive solves."""
-        if counts is not None:
-            self.steps = with_counts(self.steps, counts)
+    def count(self, forward: PassCounts, backward: PassCounts) -> None:
+        """Adds a batch's evaluations by block, and the steps of its forward pass's solves."""
+        zeros = [0] * len(forward.evaluations)
+        self.forward = list(map(operator.add, self.forward or zeros, forward.evaluations))
+        self.backward = list(map(operator.add, self.backward or zeros, backward.evaluations))
+        if steps := forward.steps:
+            self.steps = with_counts(self.steps, steps)
 
     def to(self, device: torch.device) -> EpochSums:
         """The same sums on a device."""

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from nodebench.errors import DeadlineExceeded, FieldError, TrialFailure, TrialOutcome
-from nodebench.ode.block import batch_statistics, ode_blocks, solved_by, take_evaluations
+from nodebench.ode.block import batch_statistics, ode_blocks, solved_by
 from nodebench.planning.missing import known_points, limit_of
 from nodebench.spec import Trial, TrialSpec
 from nodebench.spec.point import (
@@ -129,7 +129,6 @@ class _Meter:
 
     def measures(self, point: EvaluationPoint, solver: Solver) -> Row:
         """All measures of a point."""
-        take_evaluations(self.model)
         if point.gradient:
             gradient = gradient_of(self.trial.spec, point.gradient, solver)
             return self._gradient_error(point.at).of(gradient, solver)

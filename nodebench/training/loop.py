@@ -12,7 +12,6 @@ from torch import nn
 
 from nodebench.errors import DeadlineExceeded, Diverged
 from nodebench.ode.adaptive.counts import measures
-from nodebench.ode.block import take_evaluations
 from nodebench.ode.regularizers.table import Regularizers
 from nodebench.spec import TrialSpec
 from nodebench.spec.training import Train
@@ -90,7 +89,6 @@ def _train_epoch(
         if settings.reset_optimizer:
             state.optimizer.state.clear()
     sums = state.sums
-    take_evaluations(state.model)
     reset_peak_memory(device)
     synchronize(device)
     start = time.perf_counter() - sums.seconds

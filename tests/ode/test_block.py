@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from nodebench.errors import DeadlineExceeded, EvaluationLimit, RandomField
 from nodebench.ode import block as block_module
-from nodebench.ode.block import ODEBlock, batch_statistics, ode_blocks, take_evaluations
+from nodebench.ode.block import ODEBlock, batch_statistics, ode_blocks, one_pass
 from nodebench.spec.solver import Gradient, Solver
 from nodebench.spec.vocabulary import GRADIENTS
 
@@ -66,20 +66,37 @@ def test_a_trajectory_has_one_state_per_time() -> None:
     assert trajectory[:, 1, 2].tolist() == pytest.approx(expected, abs=1e-4)
 
 
-def test_taking_evaluations_gives_each_blocks_in_order_and_begins_anew() -> None:
+def test_a_pass_counts_each_blocks_evaluations_in_order_from_zero() -> None:
     first = ODEBlock(Decay(), EULER, Gradient())
     second = ODEBlock(Decay(), Solver(method="rk4", steps=3), Gradient(name="recompute"))
     model = nn.Sequential(first, nn.Identity(), nn.Sequential(second))
     assert ode_blocks(model) == [first, second]
-    y = model(start())
-    assert take_evaluations(model) == [4, 12]
-    assert take_evaluations(model) == [0, 0]
-    y.sum().backward()
-    assert take_evaluations(model) == [0, 12]
-    model(start())
-    model(start())
-    assert take_evaluations(model) == [8, 24]
-    assert take_evaluations(nn.Linear(2, 2)) == []
+    with one_pass(model) as forward:
+        y = model(start())
+    with one_pass(model) as nothing:
+        pass
+    with one_pass(model) as backward:
+        y.sum().backward()
+    assert (forward.evaluations, nothing.evaluations) == ([4, 12], [0, 0])
+    assert (backward.evaluations, backward.nfe) == ([0, 12], 12)
+    with one_pass(model) as twice:
+        model(start())
+        model(start())
+    assert twice.evaluations == [8, 24]
+    with one_pass(nn.Linear(2, 2)) as without_blocks:
+        pass
+    assert without_blocks.evaluations == []
+
+
+def test_a_pass_that_fails_is_counted_and_does_not_count_towards_the_next() -> None:
+    block = ODEBlock(Decay(1e6), Solver(method="dopri5", tol=1e-10), Gradient())
+    block.max_evaluations = 500
+    counted = []
+    for _ in range(2):
+        with pytest.raises(EvaluationLimit), one_pass(block) as counts:
+            block(start())
+        counted.append(counts.nfe)
+    assert counted == [501, 501]
 
 
 def test_a_solve_that_never_ends_meets_the_evaluation_limit() -> None:
@@ -93,10 +110,11 @@ def test_a_solve_that_never_ends_meets_the_evaluation_limit() -> None:
 def test_the_evaluation_limit_itself_is_allowed() -> None:
     block = ODEBlock(Decay(), Solver(method="rk4", steps=5), Gradient())
     block.max_evaluations = 20
-    block(start())
-    take_evaluations(block)
+    for _ in range(2):
+        with one_pass(block):
+            block(start())
     block.max_evaluations = 19
-    with pytest.raises(EvaluationLimit):
+    with pytest.raises(EvaluationLimit), one_pass(block):
         block(start())
 
 
@@ -179,9 +197,8 @@ def test_the_evaluation_limit_holds_in_the_backward_pass(name: str) -> None:
     solver = Solver(method="euler", steps=4, coupling=coupling)
     block = ODEBlock(Decay(), solver, Gradient(name=name))
     y = block(start().requires_grad_())
-    take_evaluations(block)
     block.max_evaluations = 3
-    with pytest.raises(EvaluationLimit):
+    with pytest.raises(EvaluationLimit), one_pass(block):
         y.sum().backward()
 
 

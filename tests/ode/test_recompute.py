@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 from nodebench.errors import InputError
-from nodebench.ode.block import ODEBlock, take_evaluations
+from nodebench.ode.block import ODEBlock, one_pass
 from nodebench.ode.dense.field import DenseField
 from nodebench.ode.gradients.recompute import _cut
 from nodebench.spec import TrialSpec
@@ -87,10 +87,11 @@ def test_segments_share_the_weights_of_their_solve(norm) -> None:
 @pytest.mark.parametrize("segments", SEGMENTS)
 def test_each_pass_evaluates_steps_times_stages(segments, times: tuple[float, ...]) -> None:
     block = ODEBlock(Field(), RK4, recompute(segments))
-    states = block.trajectory(start(), times)
-    assert take_evaluations(block) == [5 * 4 * (len(times) - 1)]
-    states.square().sum().backward()
-    assert take_evaluations(block) == [5 * 4 * (len(times) - 1)]
+    with one_pass(block) as forward:
+        states = block.trajectory(start(), times)
+    with one_pass(block) as backward:
+        states.square().sum().backward()
+    assert forward.evaluations == backward.evaluations == [5 * 4 * (len(times) - 1)]
 
 
 @pytest.mark.parametrize(

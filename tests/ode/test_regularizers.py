@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nodebench.ode.block import ODEBlock, take_evaluations
+from nodebench.ode.block import ODEBlock, one_pass
 from nodebench.ode.field import Field as OwnField
 from nodebench.ode.regularizers.forward_mode import directional
 from nodebench.ode.regularizers.table import REGULARIZERS, Regularizers
@@ -138,13 +138,14 @@ def test_gradients_with_an_adaptive_solver_carry_every_term(name: str) -> None:
 def test_a_solve_takes_the_steps_and_the_states_that_it_takes_without_regularizers() -> None:
     for solver in (RK4, Solver(method="dopri5", tol=1e-4)):
         block, y0 = ODEBlock(Field(), solver, Gradient()), start().detach()
-        alone = block(y0)
-        counts = take_evaluations(block)
-        found, along = penalty(block, y0, {"taylor": {"order": 2, "weight": 1.0}})
+        with one_pass(block) as plain:
+            alone = block(y0)
+        with one_pass(block) as regularized:
+            found, along = penalty(block, y0, {"taylor": {"order": 2, "weight": 1.0}})
         # Its term is far larger than the state, and would need smaller steps.
-        assert take_evaluations(block) == counts
+        assert regularized == plain
         torch.testing.assert_close(alone, along, rtol=1e-13, atol=0)
-        assert found.evaluations == counts[0]
+        assert found.evaluations == plain.nfe
 
 
 def test_without_a_training_step_nothing_is_regularized() -> None:
@@ -152,10 +153,10 @@ def test_without_a_training_step_nothing_is_regularized() -> None:
     before = block(y0)
     found, _ = penalty(block, y0, {**ALL_TERMS, "steer": 0.5})
     taken = found.evaluations
-    take_evaluations(block)
-    assert torch.equal(block(y0), before)
+    with one_pass(block) as counts:
+        assert torch.equal(block(y0), before)
     assert (block.regularization, found.evaluations) == (None, taken)
-    assert take_evaluations(block) == [20]
+    assert counts.evaluations == [20]
 
 
 @pytest.mark.parametrize(
@@ -171,11 +172,13 @@ def test_without_a_training_step_nothing_is_regularized() -> None:
 )
 def test_evaluations_for_terms_are_counted_apart(settings: dict, each: int) -> None:
     block = ODEBlock(Field(), RK4, Gradient(name="recompute"))
-    found, y = penalty(block, start(), settings)
-    assert take_evaluations(block) == [20]
+    with one_pass(block) as forward:
+        found, y = penalty(block, start(), settings)
+    assert forward.evaluations == [20]
     assert found.evaluations == 20 * each
-    found.added_to(y.sum()).backward()
-    assert take_evaluations(block) == [20]
+    with one_pass(block) as backward:
+        found.added_to(y.sum()).backward()
+    assert backward.evaluations == [20]
     assert found.evaluations == 2 * 20 * each  # the backward pass takes them again
 
 
@@ -207,7 +210,7 @@ def ends(seed: int, iterations: int = 200) -> list[float]:
     y0 = start(1).detach()
     for iteration in range(iterations):
         penalty(block, y0, {"steer": 0.5}, iteration, seed)
-    assert take_evaluations(block) == [3 * iterations]  # as many steps to each end
+    assert block.evaluations == 3 * iterations  # as many steps to each end
     return times
 
 

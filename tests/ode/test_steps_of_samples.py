@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from nodebench.errors import Diverged, EvaluationLimit, FieldError, StepUnderflow
 from nodebench.models.dynamics import Dynamics
 from nodebench.models.layers.factory import LayerFactory
-from nodebench.ode.block import ODEBlock, steps_taken, take_evaluations
+from nodebench.ode.block import ODEBlock, one_pass
 from nodebench.spec.solver import Gradient
 from tests.support.controlled_solves import TIMES, Stiff, Turning, by, solved, uneven
 from tests.support.tiny_fields import Field, gradients, start
@@ -141,9 +141,14 @@ def test_a_field_that_cannot_take_a_time_for_each_sample_is_refused() -> None:
     solved(by("batch"), uneven(), field=OneTime)
 
 
-def test_evaluations_and_steps_are_taken_together() -> None:
+def test_a_pass_counts_its_own_evaluations_and_steps() -> None:
     block = ODEBlock(Field(), by("sample"), Gradient(name="recompute"))
     block(start()).sum().backward()
-    assert take_evaluations(block)[0] > 0
-    assert steps_taken(block) is None
+    with one_pass(block) as nothing:
+        pass
+    with one_pass(block) as forward:
+        block(start())
+    assert (nothing.nfe, nothing.steps) == (0, None)
+    assert forward.evaluations[0] > 0
+    assert forward.steps is not None
     assert gradients(block)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from nodebench.ode.adaptive.counts import StepCounts
-from nodebench.ode.block import ODEBlock, steps_taken
+from nodebench.ode.block import ODEBlock, one_pass
 from nodebench.ode.field import Field as OwnField
 from nodebench.spec.solver import Gradient, Solver
 from tests.support.tiny_fields import Field, start
@@ -24,11 +24,10 @@ def solved(
     solver: Solver, y0: Tensor, times: Sequence[float] = (0.0, 1.0), field: type[nn.Module] = Field
 ) -> tuple[Tensor, int, StepCounts]:
     block = ODEBlock(field(), solver, Gradient())
-    with torch.no_grad():
+    with torch.no_grad(), one_pass(block) as counts:
         states = block.trajectory(y0.detach(), times)
-    counts = steps_taken(block)
-    assert counts is not None
-    return states, block.evaluations, counts
+    assert counts.steps is not None
+    return states, counts.nfe, counts.steps
 
 
 def uneven() -> Tensor:

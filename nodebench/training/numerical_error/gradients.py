@@ -13,7 +13,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from torch.utils._pytree import tree_map
 
 from nodebench.errors import Diverged, TrialFailure
-from nodebench.ode.block import recorded, solved_by, take_evaluations
+from nodebench.ode.block import PassCounts, one_pass, recorded, solved_by
 from nodebench.ode.gradients.buffers import buffers_kept, settled_weights
 from nodebench.spec.solver import Gradient, Solver
 from nodebench.store.rows import Row
@@ -117,26 +117,24 @@ class ReferenceGradient:
         release_memory(self.task.device)
         synchronize(self.task.device)
         start = time.perf_counter()
-        loss = self.task.loss(self.model, self.batch).mean
-        forward = sum(take_evaluations(self.model))
-        loss.backward()
+        forward, backward = self._passes()
         synchronize(self.task.device)
         seconds = time.perf_counter() - start
-        backward = sum(take_evaluations(self.model))
-        del loss
         self.model.zero_grad()
         return {
             "seconds": seconds,
-            "memory_bytes": memory_of(self.task.device, self._pass),
-            "nfe_forward": forward,
-            "nfe_backward": backward,
+            "memory_bytes": memory_of(self.task.device, self._passes),
+            "nfe_forward": forward.nfe,
+            "nfe_backward": backward.nfe,
         }
 
-    def _pass(self) -> None:
-        loss = self.task.loss(self.model, self.batch).mean
-        take_evaluations(self.model)
-        loss.backward()
-        take_evaluations(self.model)
+    def _passes(self) -> tuple[PassCounts, PassCounts]:
+        """Takes a forward and a backward pass, which sets the gradients of the parameters."""
+        with one_pass(self.model) as forward:
+            loss = self.task.loss(self.model, self.batch).mean
+        with one_pass(self.model) as backward:
+            loss.backward()
+        return forward, backward
 
     def _by_backprop(self, solver: Solver) -> Gradients | None:
         """The gradient by backprop, with whatever memory is available; None if that fails."""
@@ -171,18 +169,16 @@ class ReferenceGradient:
 
     def _loss(self, model: nn.Module, network: Predictor, batch: Any) -> Tensor:
         """The mean loss, differentiable also with respect to the inputs."""
-        take_evaluations(model)  # the limit holds for each pass
-        loss = self.task.loss(network, tree_map(_as_leaf, batch)).mean
-        take_evaluations(model)
-        return loss
+        with one_pass(model):
+            return self.task.loss(network, tree_map(_as_leaf, batch)).mean
 
 
 def _taken(model: nn.Module, loss: Tensor, states: Sequence[Tensor]) -> Gradients:
     """The loss's gradients, each kind as one vector."""
     parameters = [p for p in model.parameters() if p.requires_grad]
     inputs = [*parameters, *states]
-    found = torch.autograd.grad(loss, inputs, allow_unused=True)
-    take_evaluations(model)
+    with one_pass(model):
+        found = torch.autograd.grad(loss, inputs, allow_unused=True)
     filled = zip(found, inputs, strict=True)
     flat = [(torch.zeros_like(x) if g is None else g).flatten() for g, x in filled]
     at = len(parameters)

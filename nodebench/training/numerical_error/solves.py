@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from nodebench.errors import DeadlineExceeded, TrialFailure
-from nodebench.ode.block import ode_blocks, recorded, solved_by, take_evaluations
+from nodebench.ode.block import ode_blocks, one_pass, recorded, solved_by
 from nodebench.spec.solver import Solver
 from nodebench.training.numerical_error.reference import Reference, in_double
 from nodebench.training.task import Task
@@ -78,8 +78,7 @@ class ReferenceSolves:
     @torch.no_grad()
     def _outputs(self, solver: Solver) -> Tensor:
         """The blocks' outputs under a solver, as one vector."""
-        take_evaluations(self.model)
-        with solved_by(self.model, solver):
+        with one_pass(self.model), solved_by(self.model, solver):
             return torch.cat([s.block.trajectory(s.y0, s.times)[1:].flatten() for s in self.solves])
 
 

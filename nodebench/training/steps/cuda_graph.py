@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from nodebench.ode.block import by_backprop, take_evaluations
+from nodebench.ode.block import by_backprop, one_pass
 from nodebench.ode.gradients.buffers import buffers_kept
 from nodebench.planning import RunOptions
 from nodebench.planning.seed_packs import has_equal_steps
@@ -72,12 +72,11 @@ class _Graph:
             expected = self._gradients(like)
             for parameter in self._parameters:
                 parameter.grad = None  # so that a replay writes gradients instead of adding
-            take_evaluations(model)
             with torch.cuda.graph(self._graph):
-                loss = like.task.loss(model, self._inputs)
-                self._forward = take_evaluations(model)
-                loss.mean.backward()
-            self._backward = take_evaluations(model)
+                with one_pass(model) as self._forward:
+                    loss = like.task.loss(model, self._inputs)
+                with one_pass(model) as self._backward:
+                    loss.mean.backward()
             self._loss = Loss(loss.mean.detach(), loss.samples, loss.sums)
             self._peak = peak_memory(loss.mean.device)
             self._recorded = [parameter.grad for parameter in self._parameters]
@@ -85,8 +84,10 @@ class _Graph:
             _require_alike(self._recorded, expected)
 
     def _gradients(self, step: Step) -> tuple[Tensor | None, ...]:
-        loss = step.task.loss(step.state.model, self._inputs).mean
-        return torch.autograd.grad(loss, self._parameters, allow_unused=True)
+        with one_pass(step.state.model):
+            loss = step.task.loss(step.state.model, self._inputs).mean
+        with one_pass(step.state.model):
+            return torch.autograd.grad(loss, self._parameters, allow_unused=True)
 
     def take(self, step: Step) -> None:
         """Takes the step, like `Step.take`."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from nodebench.errors import TrialFailure
-from nodebench.ode.block import steps_taken, take_evaluations
+from nodebench.ode.block import PassCounts, one_pass
 from nodebench.training import optimization
 from nodebench.training.checkpoint import TrainState
 from nodebench.training.task import Loss, Task
@@ -30,27 +30,22 @@ class Step:
         if self.taken:
             return
         state = self.state
-        with state.regularized() as penalty:
+        with one_pass(state.model) as forward, state.regularized() as penalty:
             loss = self.task.loss(state.model, self.batch)
         objective = penalty.added_to(loss.mean) if penalty else loss.mean
-        assert state.sums is not None
-        state.sums.count_steps(steps_taken(state.model))
-        forward = take_evaluations(state.model)
         state.optimizer.zero_grad()
-        objective.backward()
-        backward = take_evaluations(state.model)
+        with one_pass(state.model) as backward:
+            objective.backward()
         if penalty:
+            assert state.sums is not None
             state.sums.add_penalty(penalty, loss.samples)
         if hook := state.hook:
-            nfe = sum(forward)
+            nfe = forward.nfe
             hook.after_backward(state.model, self.task, self.batch, loss, nfe, state.iteration)
         self.finish(loss, forward, backward)
 
-    def finish(self, loss: Loss, forward: list[int], backward: list[int]) -> None:
-        """Completes the step once the gradients are there: the update, and the epoch's sums.
-
-        `forward` and `backward` are the evaluations of each ODE block.
-        """
+    def finish(self, loss: Loss, forward: PassCounts, backward: PassCounts) -> None:
+        """Completes the step once the gradients are there: the update, and the epoch's sums."""
         state = self.state
         assert state.sums is not None
         state.sums.count(forward, backward)
@@ -79,14 +74,10 @@ def try_to_take(taker: StepTaker, steps: Sequence[Step]) -> str | None:
 
     A failed step leaves no trace: its own training takes it, or runs into the same failure.
     """
-    problem = None
     try:
         taker.take(steps)
     except TrialFailure:
-        pass
+        return None
     except CANNOT_TAKE as error:
-        problem = f"{type(error).__name__}: {error}"
-    for step in steps:
-        if not step.taken:
-            take_evaluations(step.state.model)
-    return problem
+        return f"{type(error).__name__}: {error}"
+    return None

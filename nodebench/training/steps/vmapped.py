@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from nodebench.ode.block import by_backprop, take_evaluations
+from nodebench.ode.block import by_backprop, one_pass
 from nodebench.training.steps.step import Step
 from nodebench.training.task import Loss, Task
 
@@ -53,11 +53,11 @@ class _Stack:
         network, loss_of = self.models[0], _LossOf(steps[0].task, self.models[0])
         batch = tuple(torch.stack(parts) for parts in zip(*(s.batch for s in steps), strict=True))
         buffers = {name: tensor.clone() for name, tensor in self._buffers.items()}
-        means, sums = vmap(loss_of)(self._parameters, buffers, batch)
-        forward = take_evaluations(network)
+        with one_pass(network) as forward:
+            means, sums = vmap(loss_of)(self._parameters, buffers, batch)
         parameters = list(self._parameters.values())
-        gradients = torch.autograd.grad(means.sum(), parameters, allow_unused=True)
-        backward = take_evaluations(network)
+        with one_pass(network) as backward:
+            gradients = torch.autograd.grad(means.sum(), parameters, allow_unused=True)
         for name, tensor in self._buffers.items():
             tensor.copy_(buffers[name])
         for seed, (step, model) in enumerate(zip(steps, self.models, strict=True)):

@@ -16,19 +16,13 @@ from nodebench.data.batches import (
     train_batches,
 )
 from nodebench.data.dataset import Data, Split, balanced
-from nodebench.ode.block import (
-    ode_blocks,
-    recorded,
-    sample_paths,
-    solved_by,
-    take_evaluations,
-)
+from nodebench.ode.block import ode_blocks, one_pass, recorded, sample_paths, solved_by
 from nodebench.spec import TrialSpec
 from nodebench.spec.point import limit_solver
 from nodebench.spec.solver import Solver
 from nodebench.store.rows import Row
 from nodebench.training.task import Evaluation, Loss, Predictor, Task, finite
-from nodebench.training.tasks.passes import ForwardPasses
+from nodebench.training.tasks.counted_model import CountedModel
 
 PATHS = 6  # per class
 
@@ -94,9 +88,9 @@ class Classification(Task[Batch]):
             return []
         split = self.data.test
         chosen = split[balanced(split.targets.cpu(), PATHS * self.data.classes, 0).to(self.device)]
-        with recorded(model.eval()) as solves, solved_by(model, Solver(method="euler", steps=1)):
+        euler = solved_by(model.eval(), Solver(method="euler", steps=1))
+        with one_pass(model), recorded(model) as solves, euler:
             model(network_input(self.data, chosen.inputs))
-        take_evaluations(model)
         if len(solves) != 1 or solves[0].y0.dim() < 2 or solves[0].y0.flatten(1).shape[1] != 2:
             return []
         solve = solves[0]
@@ -112,15 +106,13 @@ class Classification(Task[Batch]):
 @torch.no_grad()
 def evaluate_classifier(model: nn.Module, data: Data, split: Split, batch_size: int) -> Evaluation:
     """A classifier's mean loss, accuracy, and evaluations per batch on a split."""
-    model.eval()
     device = split.targets.device
     loss, correct = torch.zeros((), device=device), torch.zeros((), device=device)
-    passes = ForwardPasses(model, device)
+    counted = CountedModel(model, device)
     for inputs, targets in test_batches(data, split, batch_size):
-        logits = model(inputs)
+        logits = counted(inputs)
         loss += F.cross_entropy(logits, targets, reduction="sum")
         correct += (logits.argmax(1) == targets).sum()
-        passes.count()
     count = len(split)
     measures = {"loss": finite(loss) / count, "accuracy": correct.item() / count}
-    return passes.evaluation(measures, count)
+    return counted.evaluation(measures, count)

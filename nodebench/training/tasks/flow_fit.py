@@ -14,7 +14,7 @@ from nodebench.data.system import Flow
 from nodebench.spec import TrialSpec
 from nodebench.spec.seed import stream
 from nodebench.training.task import Evaluation, Loss, Predictor, Task, finite
-from nodebench.training.tasks.passes import ForwardPasses
+from nodebench.training.tasks.counted_model import CountedModel
 
 States = tuple[Tensor, Tensor]
 """Initial states, and the states that a system takes them to."""
@@ -64,14 +64,12 @@ class FlowFit(Task[States]):
 
         All pairs are solved at once, unless a `batch_size` is given.
         """
-        model.eval()
         starts, ends = self.data.test.starts[:size], self.data.test.ends[:size]
         count, most = len(starts), batch_size or len(starts)
         total = torch.zeros((), device=self.device)
-        passes = ForwardPasses(model, self.device)
+        counted = CountedModel(model, self.device)
         for first in range(0, count, most):
             part, expected = starts[first : first + most], ends[first : first + most]
-            total += F.mse_loss(model(part), expected) * (len(part) / count)
-            passes.count()
+            total += F.mse_loss(counted(part), expected) * (len(part) / count)
         loss = finite(total)
-        return passes.evaluation({"loss": loss, "error": math.sqrt(loss)}, count)
+        return counted.evaluation({"loss": loss, "error": math.sqrt(loss)}, count)

@@ -10,10 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nodebench.data.trajectory import Trajectory, windows
+from nodebench.ode.block import one_pass
 from nodebench.spec import TrialSpec
 from nodebench.store.rows import Row
 from nodebench.training.task import Evaluation, Loss, Predictor, Task, finite
-from nodebench.training.tasks.passes import ForwardPasses
+from nodebench.training.tasks.counted_model import CountedModel
 
 
 class TrajectoryFit(Task[Tensor]):
@@ -56,22 +57,21 @@ class TrajectoryFit(Task[Tensor]):
 
         `error` is the root mean square distance per coordinate, `loss` its square.
         """
-        passes = ForwardPasses(model, self.device)
-        loss = finite(F.mse_loss(self._solved(model), self.data.exact))
-        passes.count()
-        return passes.evaluation({"loss": loss, "error": math.sqrt(loss)}, samples=1)
+        counted = CountedModel(model, self.device)
+        loss = finite(F.mse_loss(self._solved(counted), self.data.exact))
+        return counted.evaluation({"loss": loss, "error": math.sqrt(loss)}, samples=1)
 
     def trajectories(self, model: nn.Module) -> list[Row]:
         """Time, observed, exact and learned state of every point."""
-        states = (self.data.observed, self.data.exact, self._solved(model))
+        with one_pass(model):
+            states = (self.data.observed, self.data.exact, self._solved(model.eval()))
         observed, exact, learned = (x.tolist() for x in states)
         names = ("t", "observed", "exact", "learned")
         rows = zip(self.data.times.tolist(), observed, exact, learned, strict=True)
         return [dict(zip(names, row, strict=True)) for row in rows]
 
     @torch.no_grad()
-    def _solved(self, model: nn.Module) -> Tensor:
+    def _solved(self, model: Predictor) -> Tensor:
         """The learned trajectory over the whole span, from the true start."""
-        model.eval()
         states: Tensor = model(self.data.exact[0], self.data.times.tolist())
         return states

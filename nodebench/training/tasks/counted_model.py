@@ -1,36 +1,42 @@
-"""Counts the forward passes of a model that is being tested."""
+"""A model whose forward passes are counted while it is tested."""
 
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import torch
 from torch import nn
 
 from nodebench.ode.adaptive.counts import measures as of_steps
 from nodebench.ode.adaptive.counts import with_counts
-from nodebench.ode.block import steps_taken, take_evaluations
+from nodebench.ode.block import one_pass
 from nodebench.training.machine import synchronize
 from nodebench.training.task import Evaluation
 
 
-class ForwardPasses:
-    """Counts seconds, evaluations and adaptive steps of a model's passes over held-out data."""
+class CountedModel:
+    """A model in evaluation mode, whose calls count as passes over held-out data.
+
+    It sums up the seconds, the evaluations and the adaptive steps of these passes.
+    """
 
     def __init__(self, model: nn.Module, device: torch.device):
-        self._model, self._device = model, device
+        self._model, self._device = model.eval(), device
         self._passes, self._evaluations = 0, 0
         self._steps: dict[str, float] = {}
-        take_evaluations(model)
         synchronize(device)
         self._start = time.perf_counter()
 
-    def count(self) -> None:
-        """Counts one pass; its evaluations are taken from the model."""
-        if counts := steps_taken(self._model):
-            self._steps = with_counts(self._steps, counts)
-        self._evaluations += sum(take_evaluations(self._model))
+    def __call__(self, *inputs: Any) -> Any:
+        """The model's outputs."""
+        with one_pass(self._model) as counts:
+            outputs = self._model(*inputs)
         self._passes += 1
+        self._evaluations += counts.nfe
+        if steps := counts.steps:
+            self._steps = with_counts(self._steps, steps)
+        return outputs
 
     def evaluation(self, measures: dict[str, float], samples: int) -> Evaluation:
         """The evaluation with these measures over `samples` in total; waits for the device."""
