@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import multiprocessing
 import subprocess
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Generator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from inspect import signature
 from pathlib import Path
@@ -35,6 +35,9 @@ from nodebench.sweep.file import SizeName
 
 if TYPE_CHECKING:
     from nodebench.execution.reproduction import Reproduction
+
+
+LaunchPart = TypeVar("LaunchPart")
 
 
 class RunKeywords(TypedDict, total=False):
@@ -74,22 +77,6 @@ class Launch:
         if isinstance(only := how.get("only"), str):
             how = {**how, "only": [only]}
         return cls(_part(Selection, how), _part(Backend, how), _part(Publication, how))
-
-
-def _require_main_guard() -> None:
-    """Refuses a script that calls `nodebench.run` when it is imported.
-
-    Raises:
-        InputError: in a child process, in which `multiprocessing` imports the script.
-    """
-    if getattr(multiprocessing.current_process(), "_inheriting", False):
-        raise InputError(
-            "this script calls `nodebench.run` when it is imported, and the processes that a run "
-            'starts do import it. Put the call below `if __name__ == "__main__":`'
-        )
-
-
-LaunchPart = TypeVar("LaunchPart")
 
 
 def _part(kind: Callable[..., LaunchPart], how: RunKeywords) -> LaunchPart:
@@ -162,20 +149,41 @@ def _run(
     with store.sweep(sweep.name).run_lock(selection.shard), ExitStack() as started:
         running = running if inline else with_measured_gpus(missing, running)
         monitor.on_plan(len(planned), len(missing))
-        runner: Runner = run_inline
-        if missing and not inline:
-            monitor.on_phase("joining the cluster" if is_cluster_named() else "starting Ray")
-            quieten()  # Ray reads its settings when it is imported
-            from nodebench.execution.ray_tune import workers
-
-            # Before anything is written to MLflow, since Ray may fail to start.
-            runner = started.enter_context(workers(store.root))
+        # Before anything is written to MLflow, since Ray may fail to start.
+        runner = started.enter_context(_runner(store, monitor, inline=inline or not missing))
         with publishing(sweep, store, monitor, publication) as published:
             if missing:
                 runner(missing, store, running, monitor, fail_fast=backend.fail_fast)
             started.close()
     # With `retry_failed`, a trial that failed again would count as missing.
     return Launched(entries(sweep, store, options, ids), published)
+
+
+def _require_main_guard() -> None:
+    """Refuses a script that calls `nodebench.run` when it is imported.
+
+    Raises:
+        InputError: in a child process, in which `multiprocessing` imports the script.
+    """
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise InputError(
+            "this script calls `nodebench.run` when it is imported, and the processes that a run "
+            'starts do import it. Put the call below `if __name__ == "__main__":`'
+        )
+
+
+@contextmanager
+def _runner(store: Store, monitor: Monitor, *, inline: bool) -> Generator[Runner]:
+    """The runner of this process, or that of Ray's workers, which end with the context."""
+    if inline:
+        yield run_inline
+        return
+    monitor.on_phase("joining the cluster" if is_cluster_named() else "starting Ray")
+    quieten()  # Ray reads its settings when it is imported
+    from nodebench.execution.ray_tune import workers
+
+    with workers(store.root) as runner:
+        yield runner
 
 
 @dataclass(frozen=True)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import multiprocessing
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 from nodebench.data.files import distinct, prepare
 from nodebench.errors import InputError, ResourceError
-from nodebench.execution.ray_cluster import address, require_answer, temporary_folder
+from nodebench.execution.ray_cluster import address, require_answer, require_node, temporary_folder
 from nodebench.planning import RunOptions
 from nodebench.planning.available_resources import cpu_count
 from nodebench.planning.seed_packs import packs
@@ -144,26 +144,3 @@ def _gpus(resources: Resources) -> int:
     import torch
 
     return torch.cuda.device_count()
-
-
-def require_node(resources: Resources, nodes: Sequence[Mapping[str, float]]) -> None:
-    """Refuses a trial that fits no node, for which Ray would wait forever."""
-    most_gpus = max((node.get("GPU", 0) for node in nodes), default=0)
-    if resources.gpu_share > most_gpus:
-        raise ResourceError(
-            f"`resources.gpus: {_number(resources.gpus)}` per trial, but the largest node has "
-            f"{most_gpus:g}. `--cpu` trains on the CPU, and `--small` uses the sweep's small form "
-            "if it has one"
-        )
-    fitting = [node for node in nodes if node.get("GPU", 0) >= resources.gpu_share]
-    most = max((node.get("CPU", 0) for node in fitting), default=0)
-    if resources.cpus > most:
-        raise ResourceError(
-            f"`resources.cpus: {resources.cpus}` per trial, but the largest node that fits has "
-            f"{most:g}. Set `resources.cpus` to {most:g} or less"
-        )
-
-
-def _number(amount: float | str) -> str:
-    """An amount as people write it: `1`, `0.5` or `auto`."""
-    return amount if isinstance(amount, str) else f"{amount:g}"

@@ -11,6 +11,7 @@ import re
 import secrets
 import shutil
 import socket
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from nodebench.errors import ResourceError, shown
 from nodebench.files import require_writable
 from nodebench.planning.available_resources import cpu_count, memory_bytes
 from nodebench.store.locations import variable
+from nodebench.sweep.file import Resources
 
 SESSION = "session"
 
@@ -206,3 +208,26 @@ def quieten() -> None:
     _choose_token_mode(address())
     os.environ.update(SETTINGS)
     logging.getLogger("ray").setLevel(logging.ERROR)
+
+
+def require_node(resources: Resources, nodes: Sequence[Mapping[str, float]]) -> None:
+    """Refuses a trial that fits no node, for which Ray would wait forever."""
+    most_gpus = max((node.get("GPU", 0) for node in nodes), default=0)
+    if resources.gpu_share > most_gpus:
+        raise ResourceError(
+            f"`resources.gpus: {_number(resources.gpus)}` per trial, but the largest node has "
+            f"{most_gpus:g}. `--cpu` trains on the CPU, and `--small` uses the sweep's small form "
+            "if it has one"
+        )
+    fitting = [node for node in nodes if node.get("GPU", 0) >= resources.gpu_share]
+    most = max((node.get("CPU", 0) for node in fitting), default=0)
+    if resources.cpus > most:
+        raise ResourceError(
+            f"`resources.cpus: {resources.cpus}` per trial, but the largest node that fits has "
+            f"{most:g}. Set `resources.cpus` to {most:g} or less"
+        )
+
+
+def _number(amount: float | str) -> str:
+    """An amount as people write it: `1`, `0.5` or `auto`."""
+    return amount if isinstance(amount, str) else f"{amount:g}"

@@ -20,7 +20,6 @@ from ray import tune
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 
 from nodebench.errors import ResourceError
-from nodebench.execution.preflight import require_node
 from nodebench.execution.ray_cluster import (
     SESSION,
     TO_JOIN,
@@ -28,6 +27,7 @@ from nodebench.execution.ray_cluster import (
     one_line,
     quieten,
     remove_session,
+    require_node,
     settings_here,
 )
 from nodebench.execution.ray_worker import PackRun, Work
