@@ -62,12 +62,11 @@ def nearest(trial: Trial, store: Store) -> tuple[str, list[Difference]] | None:
     for other_id, result in store.results().items():
         if other_id == trial.id or not result.is_finished:
             continue
-        folder = store.folder(other_id)
         try:
-            other = Trial(folder.spec())
+            other = store.folder(other_id).trial()
         except StoreError:  # a damaged folder has nothing to compare
             continue
-        found, code = differences(trial.settings, other.settings), folder.code()
+        found, code = differences(trial.settings, other.settings), other.cell.recorded
         modules = [] if code is None else differences(_code(trial.cell.code), _code(code))
         others.append((len(found), len(modules), other_id, found + modules))
     return min(others, key=lambda other: other[:3])[2:] if others else None

@@ -179,7 +179,7 @@ class _Plans:
             record = self.store.sweep(name or (sweep.name if sweep else path.stem))
             ever = set(record.labels())
             if path.parent == self.store.sweeps_root and not ever:
-                ever = self.store.begun()  # any of them may be the sweep's
+                ever = self.store.trial_ids()  # any of them may be the sweep's
             self.planned |= ever
             self.in_use |= ever
             self.unreadable.add(name or path.stem)
@@ -191,7 +191,7 @@ class _Plans:
             self.planned.add(trial.id)
             if trial.spec.weights is not None:  # may be another trial's checkpoint
                 self.in_use.add(Path(trial.spec.weights).resolve().parent.name)
-            if is_missing(trial, results.get(trial.id), self.store, demand):
+            if is_missing(trial, results.get(trial.id), self.store.folder(trial.id), demand):
                 self.in_use.add(trial.id)
                 self.recipes.add(trial.recipe_id)
 

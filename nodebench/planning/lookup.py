@@ -16,9 +16,7 @@ from pydantic import ValidationError
 from nodebench.errors import (
     Fault,
     InputError,
-    StoreError,
     SweepError,
-    shortened,
     shown,
     similar,
     unknown,
@@ -26,9 +24,9 @@ from nodebench.errors import (
 from nodebench.files import PACKAGE
 from nodebench.planning.launches import last_launch
 from nodebench.spec import Trial
-from nodebench.spec.identity import Cell
 from nodebench.store import Store
 from nodebench.store.locations import default_store
+from nodebench.store.store import matching_id
 from nodebench.sweep import Sweep, load
 from nodebench.sweep.file import SMALLER, SizeName, SweepFile
 from nodebench.sweep.points import require_points
@@ -229,11 +227,6 @@ def find(start: str, store: Store, sweep: Sweep | None) -> Trial:
         StoreError: if there is none, or more than one.
     """
     if sweep is None:
-        folder = store.find(start)
-        return Trial(spec := folder.spec(), Cell(spec, folder.code(), folder.weights()))
-    found = [trial for trial in sweep.trials if trial.id.startswith(start)]
-    if len(found) != 1:
-        state = "several trials start" if found else "no trial starts"
-        ids = f": {shortened(trial.id for trial in found)}" if found else "; see `plan`"
-        raise StoreError(f"{state} with `{start}` in `{sweep.name}`{ids}")
-    return found[0]
+        return store.find(start).trial()
+    planned = {trial.id: trial for trial in sweep.trials}
+    return planned[matching_id(start, planned, sweep.name)]

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from nodebench.errors import TrialOutcome
 from nodebench.planning.options import Demand
 from nodebench.spec import Trial
 from nodebench.spec.point import EvaluationPoint, known_point
 from nodebench.spec.training import Limits
-from nodebench.store import Result, Store, TrialFolder
+from nodebench.store import Result, TrialFolder
 from nodebench.store.rows import Row, ending, is_current
 
 
-def is_missing(trial: Trial, result: Result | None, store: Store, demand: Demand) -> bool:
+def is_missing(trial: Trial, result: Result | None, folder: TrialFolder, demand: Demand) -> bool:
     """Whether a trial lacks its result or a point, or was stopped by a limit raised since."""
-    wanted = frozenset(demand.points(trial))
-    return is_incomplete(result, store.folder(trial.id), wanted, demand)
+    return is_incomplete(result, folder, frozenset(demand.points(trial)), demand)
 
 
 def is_incomplete(
@@ -31,19 +32,19 @@ def is_incomplete(
     if result.outcome == TrialOutcome.STOPPED:
         return demand.stop is None  # other sweeps still need what a search gave up
     if result.is_finished:
-        return bool(wanted) and not wanted <= known_points(folder, demand).keys()
+        return bool(wanted) and not wanted <= known_points(folder.evaluations(), demand).keys()
     return _was_raised(result.limit, result.outcome, demand.limits)
 
 
-def known_points(folder: TrialFolder, demand: Demand) -> dict[EvaluationPoint, Row]:
-    """The evaluated points that need not be measured again.
+def known_points(rows: Iterable[Row], demand: Demand) -> dict[EvaluationPoint, Row]:
+    """Those of a trial's evaluated points that need not be measured again.
 
     A point is measured again if its errors are by an older rule, if it hit a limit that has been
     raised since, or if it failed and failures are to be retried.
     """
     return {
         known_point(row): row
-        for row in folder.evaluations()
+        for row in rows
         if is_current(row)
         and not _was_raised(row.get("limit"), ending(row), demand.limits)
         and not (demand.retry_failed and ending(row) != TrialOutcome.FINISHED)

@@ -79,7 +79,7 @@ def entries(
     sweep: Sweep, store: Store, demand: Demand, ids: Container[str] | None = None
 ) -> list[Entry]:
     """The plan of a sweep, or of its trials with these ids, compared with the store."""
-    begun = store.begun()
+    begun = store.trial_ids()
     trials = [trial for trial in sweep.trials if ids is None or trial.id in ids]
     results = store.results(trial.id for trial in trials)
     shorter, wanted = _Shorter(store), _Wanted(demand.evaluate)

@@ -148,7 +148,7 @@ class Cell:
     """A resolved spec regardless of its seed: the part that the trials of all seeds share."""
 
     spec: TrialSpec
-    recorded: Mapping[str, str] | None = None
+    recorded: Mapping[str, str | None] | None = None
     """The recorded code hashes of a trial in the store; by default, those of the code here."""
     recorded_weights: str | None = None
     """The recorded SHA-256 of its weights file; by default, that of the file found here."""
@@ -169,7 +169,7 @@ class Cell:
         named = {path: _module(path) for path in self.spec.import_paths}
         # Named modules are kept apart, so that the ids of trials without others do not change.
         for name, value in (
-            ("sources", {path: modules[module] for path, module in named.items()}),
+            ("sources", {path: modules.get(module) for path, module in named.items()}),
             ("modules", {k: v for k, v in modules.items() if k not in named.values()}),
         ):
             identity |= {name: value} if value else {}

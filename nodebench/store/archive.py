@@ -24,8 +24,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, NonNegativeInt
 
 from nodebench.errors import NodebenchError, StoreError, shown
-from nodebench.spec import Trial
-from nodebench.spec.identity import NUMERICS, Cell
+from nodebench.spec.identity import NUMERICS
 from nodebench.store.store import Store
 from nodebench.store.trial_contents import require_contents
 from nodebench.store.trial_folder import TrialFolder
@@ -35,8 +34,13 @@ FORMAT = 1
 
 MANIFEST, SWEEP = "manifest.json", "sweep.yaml"
 
-TRIAL_FILE = re.compile(r"trials/([0-9a-f]{12})/([a-z]+\.[a-z]+)")
+TRIAL_ENTRY = re.compile(r"trials/([0-9a-f]{12})/([a-z]+\.[a-z]+)")
 """The only other names in an archive."""
+
+_FOLDER = TrialFolder(Path())
+_FILES = (_FOLDER.spec_file, _FOLDER.checkpoint, _FOLDER.elsewhere_file, *_FOLDER.reported_files)
+TRIAL_FILES = frozenset(path.name for path in _FILES)
+"""The files of a trial that an archive may contain."""
 
 MOST_BYTES_OF_TEXT = 256 << 20
 """The limit of files other than checkpoints; histories of thousands of epochs have a few MB."""
@@ -78,7 +82,7 @@ class Archive:
     @property
     def trial_ids(self) -> list[str]:
         """The ids of its trials, in order."""
-        return sorted(self.store.begun())
+        return sorted(self.store.trial_ids())
 
 
 def write_archive(
@@ -215,11 +219,8 @@ def _entries(archive: zipfile.ZipFile, file: Path) -> dict[str, zipfile.ZipInfo]
 
 def _is_name_of_trial(name: str) -> bool:
     """Whether a name is that of a trial's file that an archive may contain."""
-    match = TRIAL_FILE.fullmatch(name)
-    folder = TrialFolder(Path("trials"))
-    files = (folder.spec_file, folder.checkpoint, folder.elsewhere_file, *folder.reported_files)
-    known = {path.name for path in files}
-    return match is not None and match[2] in known
+    match = TRIAL_ENTRY.fullmatch(name)
+    return match is not None and match[2] in TRIAL_FILES
 
 
 def _manifest(
@@ -277,11 +278,11 @@ def _require_trial(folder: TrialFolder, file: Path) -> None:
     trial_id = folder.path.name
     try:
         require_contents(folder)
-        spec = folder.spec()
+        trial = folder.trial()
     except NodebenchError as error:
         raise _refused(file, f"trial {trial_id}: {' '.join(str(error).split())}") from error
     # Its weights file is on another machine, but the file's hash is on record.
-    if Trial(spec, Cell(spec, folder.code(), folder.weights())).id != trial_id:
+    if trial.id != trial_id:
         raise _refused(
             file,
             f"trial {trial_id} is not what its id says. Another release of nodebench may have "

@@ -72,22 +72,7 @@ class Store:
         """The record of a sweep, which need not have been launched."""
         return SweepRecord(self.root, name)
 
-    def trial_folders(self) -> Iterator[TrialFolder]:
-        """The folders of all trials that have one, in the order of their ids."""
-        folders = map(self.folder, sorted(self.begun()))
-        return (folder for folder in folders if folder.path.is_dir())
-
-    def sweep_records(self) -> list[SweepRecord]:
-        """The records of all known sweeps, by name."""
-        names = {path.stem for path in self.sweeps_root.glob("*.yaml")}
-        names |= {path.name.partition(".")[0] for path in self.sweeps_root.glob("[!.]*.json")}
-        return [self.sweep(name) for name in sorted(names)]
-
-    def sweep_locks(self) -> list[Path]:
-        """The lock files of sweeps, of their shards, and of writing them to MLflow."""
-        return sorted(self.sweeps_root.glob("*.lock"))
-
-    def begun(self) -> set[str]:
+    def trial_ids(self) -> set[str]:
         """The ids of all trials that have a folder; other files next to these are ignored.
 
         Raises:
@@ -104,38 +89,67 @@ class Store:
                 "NODEBENCH_RUNS to another folder"
             ) from error
 
+    def trial_folders(self) -> Iterator[TrialFolder]:
+        """The folders of all trials that have one, in the order of their ids."""
+        return map(self.folder, sorted(self.trial_ids()))
+
+    def sweep_records(self) -> list[SweepRecord]:
+        """The records of all known sweeps, by name."""
+        names = {path.stem for path in self.sweeps_root.glob("*.yaml")}
+        names |= {path.name.partition(".")[0] for path in self.sweeps_root.glob("[!.]*.json")}
+        return [self.sweep(name) for name in sorted(names)]
+
+    def sweep_locks(self) -> list[Path]:
+        """The lock files of sweeps, of their shards, and of writing them to MLflow."""
+        return sorted(self.sweeps_root.glob("*.lock"))
+
     def results(self, ids: Iterable[str] | None = None) -> dict[str, Result]:
         """The results of these trials, if they have one, by default of all; fast for thousands."""
-        begun = self.begun()
-        ids = begun if ids is None else [trial_id for trial_id in ids if trial_id in begun]
+        there = self.trial_ids()
+        wanted = there if ids is None else [trial_id for trial_id in ids if trial_id in there]
+        return {
+            trial_id: result
+            for trial_id, values in self._result_values(wanted).items()
+            if (result := read_result(values))
+        }
+
+    def _result_values(self, ids: Iterable[str]) -> dict[str, Any]:
+        """The content of these trials' result files, from the index unless a file has changed."""
         index: dict[str, list[Any]] = read_json(self._index_file, {})
-        found: dict[str, Result] = {}
-        changed = False
+        found: dict[str, Any] = {}
+        is_changed = False
         for trial_id in ids:
             path = self.folder(trial_id).result_file
             stamp = modified(path)
             if not stamp:
                 continue
-            entry = index.get(trial_id)
-            if entry is None or entry[0] != stamp:
-                index[trial_id] = entry = [stamp, read_json(path, None)]
-                changed = True
-            if result := read_result(entry[1]):
-                found[trial_id] = result
-        if changed:
+            if trial_id not in index or index[trial_id][0] != stamp:
+                index[trial_id] = [stamp, read_json(path, None)]
+                is_changed = True
+            found[trial_id] = index[trial_id][1]
+        if is_changed:
             with contextlib.suppress(OSError):  # a full disk, or somebody else's store
                 write(self._index_file, json.dumps(index))
         return found
 
     def find(self, start: str) -> TrialFolder:
-        """The trial whose id starts with `start`.
+        """The folder of the trial whose id starts with `start`.
 
         Raises:
             StoreError: if there is none, or more than one.
         """
-        found = sorted(self.trials_root.glob(f"{start}*")) if start.isalnum() else []
-        if len(found) != 1:
-            state = "several trials start" if found else "no trial starts"
-            ids = f": {shortened(path.name for path in found)}" if found else "; see `plan`"
-            raise StoreError(f"{state} with `{start}` in `{self.trials_root}`{ids}")
-        return TrialFolder(found[0])
+        return self.folder(matching_id(start, self.trial_ids(), str(self.trials_root)))
+
+
+def matching_id(start: str, ids: Iterable[str], where: str) -> str:
+    """The one id that starts with `start`; `where` is where these ids are from.
+
+    Raises:
+        StoreError: if there is none, or more than one.
+    """
+    found = sorted(trial_id for trial_id in ids if trial_id.startswith(start))
+    if len(found) != 1:
+        state = "several trials start" if found else "no trial starts"
+        known = f": {shortened(found)}" if found else "; see `plan`"
+        raise StoreError(f"{state} with `{start}` in `{where}`{known}")
+    return found[0]

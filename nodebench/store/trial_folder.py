@@ -1,4 +1,4 @@
-"""One trial's files in the store, and its result."""
+"""One trial's folder in the store."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from nodebench.errors import StoreError, masked
 from nodebench.files import modified, read_json, write
 from nodebench.spec import Trial, TrialSpec
+from nodebench.spec.identity import Cell
 from nodebench.store.lock import locked, read_locked
 from nodebench.store.result import Result, TrialState, read_result
 from nodebench.store.rows import Row, is_current, machine_of, without_errors
@@ -24,6 +25,14 @@ TRIAL_WAIT_S = 120.0
 
 RESULT_NAME = "result.json"
 """Also the name of the MLflow artifact that ends a run."""
+
+
+class TrialRecord(BaseModel):
+    """What is read of `trial.json`: the spec, and hashes of the user's files that it began with."""
+
+    spec: TrialSpec
+    code: dict[str, str | None] | None = None
+    weights: str | None = None
 
 
 class TrialFolder:
@@ -115,8 +124,8 @@ class TrialFolder:
         write(self.spec_file, json.dumps(record, indent=1))
         self.log(f"started by process {os.getpid()} on {socket.gethostname()}")
 
-    def spec(self) -> TrialSpec:
-        """The trial's spec.
+    def trial(self) -> Trial:
+        """The trial, with the code and the weights file that it began with.
 
         Raises:
             StoreError: if there is none, or it is damaged or from another release.
@@ -125,20 +134,11 @@ class TrialFolder:
         if values is None:
             raise StoreError(f"`{self.path}` does not contain a trial")
         try:
-            return TrialSpec.model_validate(values["spec"])
-        except (ValidationError, TypeError, KeyError) as error:
-            message = f"`{self.path / 'trial.json'}` is damaged or from another release: {error}"
+            record = TrialRecord.model_validate(values)
+        except ValidationError as error:
+            message = f"`{self.spec_file}` is damaged or from another release: {error}"
             raise StoreError(message) from error
-
-    def code(self) -> dict[str, str] | None:
-        """Module -> SHA-256 of the user's own code; None if nothing is recorded yet."""
-        found: dict[str, str] | None = read_json(self.spec_file, {}).get("code")
-        return found
-
-    def weights(self) -> str | None:
-        """The SHA-256 of the weights file that the trial began with; None if none is recorded."""
-        found: str | None = read_json(self.spec_file, {}).get("weights")
-        return found
+        return Trial(record.spec, Cell(record.spec, record.code, record.weights))
 
     def write_history(self, rows: list[Row]) -> None:
         """Replaces the history."""
@@ -217,15 +217,6 @@ class TrialFolder:
         with self.log_file.open("a", encoding="utf-8") as file:
             file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {masked(text)}\n")
 
-    def artifacts(self) -> list[Path]:
-        """The files that describe the trial: all but checkpoints and locks."""
-        files = (self.spec_file, *self.reported_files, self.log_file, self.error_file)
-        return [path for path in files if path.exists()]
-
-    def stamp(self) -> tuple[int, ...]:
-        """A stamp that changes with every file that reports or MLflow show."""
-        return tuple(map(modified, (*self.reported_files, self.error_file)))
-
     @property
     def reported_files(self) -> tuple[Path, ...]:
         """The files that reports and MLflow show, in the order of MLflow's fingerprints."""
@@ -238,6 +229,15 @@ class TrialFolder:
         )
         # Only if it exists, so that the fingerprints of trials without it do not change.
         return (*files, self.elsewhere_file) if self.elsewhere_file.exists() else files
+
+    def artifacts(self) -> list[Path]:
+        """The files that describe the trial: all but checkpoints and locks."""
+        files = (self.spec_file, *self.reported_files, self.log_file, self.error_file)
+        return [path for path in files if path.exists()]
+
+    def stamp(self) -> tuple[int, ...]:
+        """A stamp that changes with every file that reports or MLflow show."""
+        return tuple(map(modified, (*self.reported_files, self.error_file)))
 
     def give_up(self) -> None:
         """Tells the process that trains it to stop: a search has found others to be better."""
@@ -267,6 +267,15 @@ class TrialFolder:
         files = sorted(path for path in self.path.glob("[!.]*") if path.is_file())
         return [path for path in files if path not in (self.lock_file, *self.damaged_files())]
 
+    def checkpoints(self) -> list[Path]:
+        """The existing checkpoints, the newest first."""
+        paths = (self.checkpoint, self.checkpoint_before, self.retraining)
+        return [path for path in paths if path.exists()]
+
+    def discard(self, checkpoint: Path) -> None:
+        """Sets a damaged checkpoint aside."""
+        checkpoint.replace(checkpoint.with_suffix(".damaged"))
+
     def state(self, result: Result | None) -> TrialState:
         """The trial's state, given its result."""
         if self.is_locked():  # also while it is evaluated
@@ -276,15 +285,6 @@ class TrialFolder:
         if result is not None:
             return TrialState.FAILED
         return TrialState.INTERRUPTED if self.checkpoints() else TrialState.NEW
-
-    def discard(self, checkpoint: Path) -> None:
-        """Sets a damaged checkpoint aside."""
-        checkpoint.replace(checkpoint.with_suffix(".damaged"))
-
-    def checkpoints(self) -> list[Path]:
-        """The existing checkpoints, the newest first."""
-        paths = (self.checkpoint, self.checkpoint_before, self.retraining)
-        return [path for path in paths if path.exists()]
 
     def is_locked(self) -> bool:
         """Whether a process holds the trial."""

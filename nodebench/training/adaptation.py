@@ -66,7 +66,7 @@ def adaptation_for(model: nn.Module, task: Task[Any], spec: TrialSpec) -> Adapta
 
 
 class Adaptation(ABC):
-    """A solver that changes during training: a `checkpoint.Hook`."""
+    """A solver that changes during training."""
 
     def __init__(self, model: nn.Module, solver: Solver):
         assert solver.adapt is not None
@@ -85,7 +85,10 @@ class Adaptation(ABC):
         nfe: int,
         iteration: int,
     ) -> None:
-        """Adapts the solver of the model's blocks, if the iteration is due for it."""
+        """Adapts the solver of the model's blocks, if the iteration, counted from 0, is due for it.
+
+        `nfe` is the evaluations of the batch's forward pass; those for adapting are kept apart.
+        """
         if (iteration + 1) % self.settings.every == 0:
             self._adapt(model, task, batch, loss, nfe)
         self.recent = [*self.recent, nfe][-MEMORY:]

@@ -8,7 +8,7 @@ import operator
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,35 +24,12 @@ from nodebench.ode.regularizers.table import Penalty, Regularizers
 from nodebench.spec.solver import Solver
 from nodebench.store import TrialFolder
 from nodebench.store.rows import Row
+from nodebench.training.adaptation import Adaptation
 from nodebench.training.machine import peak_memory
-from nodebench.training.task import Loss, Task
+from nodebench.training.task import Loss
 
-
-class Hook(Protocol):
-    """Work during training between the backward pass and the optimiser's step."""
-
-    def after_backward(
-        self,
-        model: nn.Module,
-        task: Task[Any],
-        batch: object,
-        loss: Loss,
-        nfe: int,
-        iteration: int,
-    ) -> None:
-        """Acts, given the evaluations `nfe` of the forward pass; iterations count from 0.
-
-        Its own evaluations do not count as those of training.
-        """
-
-    def metrics(self) -> Row:
-        """The metrics that it adds to an epoch's row."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """The state to keep in a checkpoint."""
-
-    def load_state_dict(self, model: nn.Module, values: dict[str, Any]) -> None:
-        """Restores the state of a checkpoint."""
+ADAPTATION = "hook"
+"""The key of the solver's adaptation in a checkpoint; checkpoints of earlier releases have it."""
 
 
 @dataclass
@@ -109,7 +86,7 @@ class TrainState:
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
-    hook: Hook | None = None
+    adaptation: Adaptation | None = None
     regularizers: Regularizers | None = None
     epoch: int = 0
     iteration: int = 0
@@ -148,7 +125,7 @@ class TrainState:
             "started": self.started,
             "history": self.history,
             "environments": self.environments,
-            "hook": self.hook.state_dict() if self.hook else None,
+            ADAPTATION: self.adaptation.state_dict() if self.adaptation else None,
             "random": torch.get_rng_state(),
             "random_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         }
@@ -167,8 +144,8 @@ class TrainState:
         self.continues, self.continued_s = values.get("continues"), values.get("continued_s", 0.0)
         self.started = values.get("started") or _first_start(values) or self.started
         self.environments = values["environments"]
-        if self.hook:
-            self.hook.load_state_dict(self.model, values["hook"])
+        if self.adaptation:
+            self.adaptation.load_state_dict(self.model, values[ADAPTATION])
         torch.set_rng_state(values["random"])
         if device.type == "cuda" and values["random_cuda"]:
             torch.cuda.set_rng_state(values["random_cuda"][0])
@@ -179,11 +156,11 @@ class TrainState:
         self.load(values, device)
         self.continues, self.continued_s, self.started = shorter, self.elapsed_s, started
 
-    def adopt_hook(self, path: Path) -> None:
+    def adopt_solver(self, path: Path) -> None:
         """Takes over the adapted solver of the checkpoint that the initial weights are from."""
         values = read_tensors(path)
-        if self.hook and isinstance(values, dict) and values.get("hook"):
-            self.hook.load_state_dict(self.model, values["hook"])
+        if self.adaptation and isinstance(values, dict) and values.get(ADAPTATION):
+            self.adaptation.load_state_dict(self.model, values[ADAPTATION])
 
 
 def _first_start(values: dict[str, Any]) -> float | None:
@@ -224,9 +201,9 @@ def newest_checkpoint(folder: TrialFolder) -> dict[str, Any] | None:
 def restore(model: nn.Module, values: dict[str, Any]) -> None:
     """Loads the weights and the adapted solver of a checkpoint into a model."""
     model.load_state_dict(values["model"])
-    if values["hook"]:
+    if adapted := values[ADAPTATION]:
         for block in ode_blocks(model):
-            block.solver = Solver.model_validate(values["hook"]["solver"])
+            block.solver = Solver.model_validate(adapted["solver"])
 
 
 def trained_model(folder: TrialFolder, data_root: Path) -> nn.Module:
@@ -238,7 +215,7 @@ def trained_model(folder: TrialFolder, data_root: Path) -> nn.Module:
         StoreError: if the trial has not finished its training, or its checkpoint is damaged or
             was deleted.
     """
-    spec, result = folder.spec(), folder.result()
+    spec, result = folder.trial().spec, folder.result()
     if result is None or not result.is_finished:
         state = "not finished" if result is None else str(result)
         raise StoreError(f"the training in `{folder.path}` is {state}: run its sweep first")

@@ -39,8 +39,9 @@ def evaluate_points(
 
     A point whose solve fails, or that is past the deadline, gets a reason instead of measures.
     """
-    rows = {known_point(row): row for row in folder.evaluations()}
-    known = known_points(folder, prepared.options)
+    stored = folder.evaluations()
+    rows = {known_point(row): row for row in stored}
+    known = known_points(stored, prepared.options)
     missing = [point for point in prepared.options.points(trial) if point not in known]
     if not missing:
         return

@@ -16,7 +16,8 @@ from nodebench.ode.regularizers.table import Regularizers
 from nodebench.spec import TrialSpec
 from nodebench.spec.training import Train
 from nodebench.store.rows import Row
-from nodebench.training.checkpoint import EpochSums, Hook, TrainState
+from nodebench.training.adaptation import Adaptation
+from nodebench.training.checkpoint import EpochSums, TrainState
 from nodebench.training.machine import peak_memory, reset_peak_memory, synchronize
 from nodebench.training.optimization import make_optimizer, set_learning_rate
 from nodebench.training.steps.step import Step
@@ -26,11 +27,13 @@ from nodebench.training.task import Task
 CHECK_EVERY = {"cpu": 1, "cuda": 50}
 
 
-def new_state(model: nn.Module, spec: TrialSpec, hook: Hook | None = None) -> TrainState:
+def new_state(
+    model: nn.Module, spec: TrialSpec, adaptation: Adaptation | None = None
+) -> TrainState:
     """The state before the first iteration."""
     regularize = spec.train.regularize
     regularizers = Regularizers(regularize, spec.seed) if regularize else None
-    return TrainState(model, make_optimizer(model, spec.train.optimizer), hook, regularizers)
+    return TrainState(model, make_optimizer(model, spec.train.optimizer), adaptation, regularizers)
 
 
 def train(
@@ -61,11 +64,12 @@ def train(
         yield _recorded(state, row)
 
 
-def drop_last_test(history: list[Row], task: Task[Any], settings: Train) -> None:
-    """Removes the tests from a training's last row if a longer training would not test there."""
-    if history[-1]["epoch"] % settings.test_every:
-        tested = tuple(f"{name}_" for name in task.tests())
-        history[-1] = {k: v for k, v in history[-1].items() if not k.startswith(tested)}
+def _test_metrics(model: nn.Module, task: Task[Any]) -> Row:
+    row: Row = {}
+    for name in task.tests():
+        found = task.evaluate(model, name)
+        row |= {f"{name}_{measure}": value for measure, value in found.measures.items()}
+    return row
 
 
 def _recorded(state: TrainState, row: Row) -> Row:
@@ -108,20 +112,24 @@ def _train_epoch(
         sums.seconds = time.perf_counter() - start
     _require_finite(state)
     synchronize(device)
-    seconds = time.perf_counter() - start
+    sums.seconds = time.perf_counter() - start
+    sums.peak_memory = max(sums.peak_memory, peak_memory(device))
     state.sums = None
+    return _epoch_row(state, sums)
+
+
+def _epoch_row(state: TrainState, sums: EpochSums) -> Row:
+    """The metrics of an epoch's training."""
+    totals = {f"train_{name}": sum_ for name, sum_ in sums.measures.items()}
+    totals |= {f"regularizer_{name}": sum_ for name, sum_ in sums.regularizers.items()}
     return {
         "lr": state.optimizer.param_groups[0]["lr"],
         "train_loss": sums.loss.item() / sums.samples,
-        **{f"train_{name}": sum_.item() / sums.samples for name, sum_ in sums.measures.items()},
-        **{
-            f"regularizer_{name}": sum_.item() / sums.samples
-            for name, sum_ in sums.regularizers.items()
-        },
+        **{name: sum_.item() / sums.samples for name, sum_ in totals.items()},
         **_evaluations(sums),
-        **(state.hook.metrics() if state.hook else {}),
-        "epoch_s": seconds,
-        "peak_memory_bytes": max(sums.peak_memory, peak_memory(device)),
+        **(state.adaptation.metrics() if state.adaptation else {}),
+        "epoch_s": sums.seconds,
+        "peak_memory_bytes": sums.peak_memory,
     }
 
 
@@ -151,12 +159,8 @@ def _require_finite(state: TrainState) -> None:
         )
 
 
-# ---------------------------------------------------------------------------------- testing
-
-
-def _test_metrics(model: nn.Module, task: Task[Any]) -> Row:
-    row: Row = {}
-    for name in task.tests():
-        found = task.evaluate(model, name)
-        row |= {f"{name}_{measure}": value for measure, value in found.measures.items()}
-    return row
+def drop_last_test(history: list[Row], task: Task[Any], settings: Train) -> None:
+    """Removes the tests from a training's last row if a longer training would not test there."""
+    if history[-1]["epoch"] % settings.test_every:
+        tested = tuple(f"{name}_" for name in task.tests())
+        history[-1] = {k: v for k, v in history[-1].items() if not k.startswith(tested)}

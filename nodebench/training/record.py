@@ -31,10 +31,10 @@ class Record:
     def __init__(self, trial: Trial, folder: TrialFolder, options: RunOptions):
         self.trial, self.folder, self.options = trial, folder, options
         self._before = folder.result()
-        is_end = self._before is not None and self._before.is_finished
-        self.was_finished = is_end
+        self.was_finished = self._before is not None and self._before.is_finished
         self._is_finished = self.was_finished
         self._started, self._clock = time.time(), time.monotonic()
+        self._saved, self._epochs_saved = self._clock, 0
         self._recorded = folder.history()
         self._epoch_end: float | None = None
         self._state: TrainState | None = None

@@ -74,19 +74,19 @@ def attempt(
     folder = store.folder(trial.id)
     try:
         with folder.locked(), _captured_warnings(folder):
-            if not is_missing(trial, folder.result(), store, options):
+            if not is_missing(trial, folder.result(), folder, options):
                 return
             folder.create(trial)
             record = Record(trial, folder, options)
-            yield from _with_outcome(_steps(trial, store, options, packed, record), record)
+            yield from _with_outcome(_phases(trial, store, options, packed, record), record)
     except OSError as error:
-        raise StoreError(f"`{folder.path}` cannot be written: {_told(error)}") from error
+        raise StoreError(f"`{folder.path}` cannot be written: {_message(error)}") from error
 
 
-def _steps(
+def _phases(
     trial: Trial, store: Store, options: RunOptions, packed: int, record: Record
 ) -> Iterator[Step | Row]:
-    """A trial's four steps: prepare, resume, train, evaluate."""
+    """A trial's four phases: prepare, resume, train, evaluate."""
     trial.require_as_named()
     prepared = prepare_trial(trial.spec, options, packed=packed)
     state = prepared.new_state()
@@ -97,10 +97,10 @@ def _steps(
     _evaluate(trial, prepared, record.folder)
 
 
-def _with_outcome(steps: Iterator[Step | Row], record: Record) -> Iterator[Step | Row]:
-    """The steps; any exception in them becomes the trial's outcome."""
+def _with_outcome(phases: Iterator[Step | Row], record: Record) -> Iterator[Step | Row]:
+    """The items of the phases; any exception in them becomes the trial's outcome."""
     try:
-        yield from steps
+        yield from phases
     except GeneratorExit:
         if record.folder.take_given_up():
             record.end(TrialOutcome.STOPPED, "stopped by the search: other trials were better")
@@ -110,7 +110,7 @@ def _with_outcome(steps: Iterator[Step | Row], record: Record) -> Iterator[Step 
     except InputError as error:
         record.end(TrialOutcome.ERROR, str(error))
     except SystemExit as request:
-        if _is_rays(request.__traceback__):
+        if _is_by_ray(request.__traceback__):
             raise
         record.end(TrialOutcome.ERROR, f"its code calls `sys.exit({request.code!r})`")
     except Exception as error:  # noqa: BLE001 - a crash is recorded, and the sweep continues
@@ -119,17 +119,17 @@ def _with_outcome(steps: Iterator[Step | Row], record: Record) -> Iterator[Step 
             return
         with suppress(OSError):  # a full disk, which the result's reason reports
             record.folder.write_error(traceback.format_exc())
-        record.end(TrialOutcome.ERROR, masked(f"{type(error).__name__}: {_told(error)}"))
+        record.end(TrialOutcome.ERROR, masked(f"{type(error).__name__}: {_message(error)}"))
 
 
-def _told(error: Exception) -> str:
+def _message(error: Exception) -> str:
     """An error's message; for a full disk, also what to do."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"{error.strerror}. `nodebench gc` lists files to delete; the same command resumes"
     return str(error)
 
 
-def _is_rays(trace: TracebackType | None) -> bool:
+def _is_by_ray(trace: TracebackType | None) -> bool:
     """Whether Ray's signal handler ended the worker, and not the trial's own code."""
     *_, last = [frame for frame, _ in traceback.walk_tb(trace)]
     return str(last.f_globals.get("__name__")).partition(".")[0] == "ray"
@@ -155,7 +155,7 @@ def _resume(
         drop_last_test(state.history, prepared.task, trial.spec.train)
         folder.log(f"continues {shorter} after {state.epoch} epochs")
     elif trial.spec.weights is not None:
-        state.adopt_hook(Path(trial.spec.weights))
+        state.adopt_solver(Path(trial.spec.weights))
     return 0
 
 

@@ -1,9 +1,10 @@
 import pytest
 
 from nodebench.errors import StoreError
+from nodebench.files import read_json
 from nodebench.planning.diff import change, inputs, nearest
 from nodebench.planning.lookup import find
-from nodebench.store import Result, Store
+from nodebench.store import Result, Store, trial_folder
 from tests.support.tiny_sweeps import TINY, tiny
 
 FINISHED = Result("finished", "", 3, {}, [], 0.0, 1.0)
@@ -44,6 +45,19 @@ def test_a_trial_is_found_by_the_start_of_its_id(tmp_path):
     assert find(trial.id[:6], store, None).id == trial.id
     with pytest.raises(StoreError, match="several trials start with"):
         find("", store, sweep)
+
+
+def test_finding_a_trial_in_the_store_reads_its_record_once(tmp_path, monkeypatch):
+    trial, store, read = tiny(tmp_path).trials[0], Store(tmp_path / "runs"), []
+    finish(store, trial)
+
+    def counted(path, default):
+        read.append(path.name)
+        return read_json(path, default)
+
+    monkeypatch.setattr(trial_folder, "read_json", counted)
+    assert find(trial.id, store, None) == trial
+    assert read == ["trial.json"]
 
 
 def test_a_change_of_the_file_is_told_by_trials_and_by_fields(tmp_path):

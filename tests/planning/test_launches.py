@@ -51,7 +51,7 @@ def test_another_file_of_the_name_of_the_last_launch_needs_a_word(tmp_path, stor
             attempt()
         assert f"last launched from `{one}`" in str(caught.value)
         assert f"`{two}`" in str(caught.value)
-    assert store.begun() == {load_sweep(one).trials[0].id}
+    assert store.trial_ids() == {load_sweep(one).trials[0].id}
     assert run(two, store, replace_other=True).complete
     with pytest.raises(StoreError, match="--replace"):
         run(one, store)
@@ -63,13 +63,13 @@ def test_trials_of_a_launched_file_that_is_still_there_are_no_orphans(tmp_path, 
     run(two, store, replace_other=True)
     assert [origin.file for _, origin in launched_files(store)] == [str(one), str(two)]
     remove(store, survey_store(store, Wish(frozenset({"orphans"}))).chosen)
-    assert len(store.begun()) == 2
+    assert len(store.trial_ids()) == 2
     one.write_text("name: tiny\nbase: [")  # as while it is edited
     found = survey_store(store, ORPHANS)
     assert (found.chosen, found.unreadable) == ([], ["tiny"])
     one.unlink()
     assert {item.trial_id for item in survey_store(store, Wish(frozenset({"orphans"}))).chosen} == (
-        store.begun() - {load_sweep(two).trials[0].id}
+        store.trial_ids() - {load_sweep(two).trials[0].id}
     )
 
 
@@ -152,4 +152,4 @@ def test_a_report_replaces_nothing_that_no_report_has_written(tmp_path, store):
     page.parent.joinpath("results.csv").write_text("mine")
     with pytest.raises(StoreError, match="nodebench did not write"):
         run(tmp_path / "a" / "x.yaml", store, write_report=True)
-    assert not store.begun()
+    assert not store.trial_ids()

@@ -195,7 +195,7 @@ def test_code_that_is_edited_after_the_plan_is_not_trained_under_its_name(packag
     (tmp_path / name / "impl.py").write_text(f"{NET}\n# edited")  # and nothing is read anew
     with pytest.raises(InputError, match=rf"`{name}.impl` was changed after this process"):
         api.run(found, store, inline=True, track=False)
-    assert not store.begun()
+    assert not store.trial_ids()
 
     package()  # another process, such as a worker of Ray's, reads it now
     result = run_trial(found.trials[0], store, options(found, tmp_path))

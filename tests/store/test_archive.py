@@ -119,7 +119,7 @@ def test_another_sweep_of_the_name_stays_unless_it_is_replaced(tmp_path):
     store.sweep("tiny").keep(sweep.text, {})
     assert api.import_archive(file, store).is_sweep_kept is False
     assert store.sweep("tiny").file.read_text() == sweep.text
-    assert len(store.begun()) == 3
+    assert len(store.trial_ids()) == 3
     assert len(store.sweep("tiny").labels()) == 2
     assert api.import_archive(file, store, replace_other=True).is_sweep_kept is True
     assert store.sweep("tiny").file.read_text() == tiny(tmp_path, seeds=[0, 1]).text

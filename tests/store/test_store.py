@@ -23,7 +23,7 @@ def test_files_beside_the_trials_are_no_trials(tmp_path: Path) -> None:
     store.trials_root.mkdir()
     (store.trials_root / ".DS_Store").write_bytes(b"")
     (store.trials_root / "notes.txt").write_text("mine")
-    assert store.begun() == set()
+    assert store.trial_ids() == set()
     assert store.results() == {}
 
 

@@ -46,7 +46,7 @@ def refusal(file: Path, store: Store) -> str:
     """Why an archive is refused; nothing of it may be in the store then."""
     with pytest.raises(StoreError) as caught:
         api.import_archive(file, store)
-    assert store.begun() == set()
+    assert store.trial_ids() == set()
     assert not list(store.root.glob(".import-*"))
     assert not store.sweep_records()
     return str(caught.value)
@@ -186,6 +186,24 @@ def test_a_trial_that_is_not_what_its_id_says_is_refused(tmp_path):
     record["spec"]["train"]["batch_size"] = 17
     rewritten(file, name, json.dumps(record).encode())
     assert "is not what its id says" in refusal(file, Store(tmp_path / "b" / "runs"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"code": 5}, "is damaged or from another release"),
+        ({"code": {"mine": 5}}, "is damaged or from another release"),
+        ({"weights": 5}, "is damaged or from another release"),
+        ({"spec": {"data": "digits", "model": "mine:Net"}}, "is not what its id says"),
+    ],
+)
+def test_a_trial_whose_record_of_code_or_weights_is_wrong_is_refused(changes, why, tmp_path):
+    file = exported(tmp_path / "a")
+    name = next(name for name in names(file) if name.endswith("trial.json"))
+    with zipfile.ZipFile(file) as archive:
+        record = json.loads(archive.read(name))
+    rewritten(file, name, json.dumps(record | changes).encode())
+    assert why in refusal(file, Store(tmp_path / "b" / "runs"))
 
 
 @pytest.mark.parametrize(

@@ -73,6 +73,18 @@ def test_an_adapted_training_goes_on_from_its_checkpoint_to_the_bit(
     assert whole.history[-1][name] == pytest.approx(getattr(last, name))
 
 
+def test_a_checkpoint_keeps_the_adapted_solver_where_those_of_earlier_releases_do(
+    tmp_path: Path,
+) -> None:
+    spec, path = trial(method="euler", adapt={"every": 3}), tmp_path / "checkpoint.pt"
+    state, task = begun(spec)
+    list(rows_of(state, task, spec))
+    state.save(path)
+    adapted = read_checkpoint(path)["hook"]
+    assert Solver.model_validate(adapted["solver"]) == ode_blocks(state.model)[0].solver
+    assert adapted.keys() == {"solver", "recent", "evaluations"}
+
+
 def test_evaluations_of_the_adaptation_are_not_those_of_training() -> None:
     spec = trial(method="euler", steps=4, adapt={"every": 1000})
     state, task = begun(spec)

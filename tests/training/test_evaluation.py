@@ -154,10 +154,10 @@ def test_what_is_not_known_at_start_is_no_reason_to_train_again(tmp_path: Path) 
     more = dataclasses.replace(
         options(sweep, tmp_path), evaluate=(Evaluate.model_validate(GRADIENTS),)
     )
-    assert is_missing(trial, first, store, more)
+    assert is_missing(trial, first, store.folder(trial.id), more)
     assert entries(sweep, store, more)[0].is_trained
     assert run_trial(trial, store, more) == first
-    assert not is_missing(trial, first, store, more)
+    assert not is_missing(trial, first, store.folder(trial.id), more)
 
 
 BLOCK = {"methods": ["euler"], "steps": [2, 4]}

@@ -171,7 +171,7 @@ def test_a_disk_that_is_full_for_the_result_alone_costs_no_training(
         result = run_trial(trial, store, options(sweep, tmp_path))
         assert result.outcome == "error"
         assert "No space left on device. `nodebench gc` lists files to delete" in result.reason
-    assert is_missing(trial, folder.result(), store, options(sweep, tmp_path))
+    assert is_missing(trial, folder.result(), folder, options(sweep, tmp_path))
     again = []
     assert run_trial(trial, store, options(sweep, tmp_path), again.append).outcome == "finished"
     assert again == []  # no epoch is trained twice

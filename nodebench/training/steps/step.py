@@ -39,9 +39,10 @@ class Step:
         if penalty:
             assert state.sums is not None
             state.sums.add_penalty(penalty, loss.samples)
-        if hook := state.hook:
-            nfe = forward.nfe
-            hook.after_backward(state.model, self.task, self.batch, loss, nfe, state.iteration)
+        if state.adaptation:
+            state.adaptation.after_backward(
+                state.model, self.task, self.batch, loss, forward.nfe, state.iteration
+            )
         self.finish(loss, forward, backward)
 
     def finish(self, loss: Loss, forward: PassCounts, backward: PassCounts) -> None:
