@@ -102,6 +102,7 @@ def merge_store(ids: Iterable[str], other: Store, into: Store) -> Merged:
     """
     ids = list(ids)
     both = [trial_id for trial_id in ids if into.folder(trial_id).result()]
+    # Read before the merge, which may replace our folder, and what it knows of other machines.
     ends = {i: [*into.folder(i).elsewhere(), *_ends(other.folder(i))] for i in both}
     merged = merge_trials(ids, other, into)
     for trial_id in set(both) - set(merged.running):

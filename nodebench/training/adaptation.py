@@ -113,8 +113,8 @@ class Adaptation(ABC):
         """The solver to continue with, given the batch's accuracy and evaluations in training."""
 
     @abstractmethod
-    def metrics(self) -> Row:
-        """The metrics for the epoch's row; evaluations are counted since the last call."""
+    def end_epoch(self) -> Row:
+        """The metrics of the epoch that ends: the evaluations for adapting begin again from 0."""
 
     def state_dict(self) -> dict[str, Any]:
         """The state to keep in a checkpoint."""
@@ -171,7 +171,7 @@ class StepAdaptation(Adaptation):
         most = self.settings.max_steps or math.inf
         return self.span / (2 * steps if 2 * steps <= most else (steps + most) / 2)
 
-    def metrics(self) -> Row:
+    def end_epoch(self) -> Row:
         """The step size, whether it is at its limit, and the evaluations spent on adapting."""
         assert self.settings.max_steps is not None
         at_limit = self.solver.step_count(self.span) >= self.settings.max_steps
@@ -219,7 +219,7 @@ class ToleranceAdaptation(Adaptation):
                 break
         return found
 
-    def metrics(self) -> Row:
+    def end_epoch(self) -> Row:
         """The tolerance, and the evaluations spent on adapting."""
         return {"tol": self.solver.tolerances[0], "nfe_adaptation": self._take_evaluations()}
 

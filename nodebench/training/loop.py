@@ -127,7 +127,7 @@ def _epoch_row(state: TrainState, sums: EpochSums) -> Row:
         "train_loss": sums.loss.item() / sums.samples,
         **{name: sum_.item() / sums.samples for name, sum_ in totals.items()},
         **_evaluations(sums),
-        **(state.adaptation.metrics() if state.adaptation else {}),
+        **(state.adaptation.end_epoch() if state.adaptation else {}),
         "epoch_s": sums.seconds,
         "peak_memory_bytes": sums.peak_memory,
     }

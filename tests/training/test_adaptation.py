@@ -74,11 +74,11 @@ def test_steps_approach_their_limit_and_the_limit_is_flagged() -> None:
     assert 1 / adaptation.step_size == pytest.approx(400)
     adaptation.solver = adaptation.adapted(0.9, 8, constant(0.0))
     assert 1 / adaptation.step_size == pytest.approx(450)
-    assert adaptation.metrics()["at_step_limit"] == 0
+    assert adaptation.end_epoch()["at_step_limit"] == 0
     for _ in range(10):
         adaptation.solver = adaptation.adapted(0.9, 8, constant(0.0))
     assert adaptation.solver.step_count(1.0) == 500
-    assert adaptation.metrics()["at_step_limit"] == 1
+    assert adaptation.end_epoch()["at_step_limit"] == 1
 
 
 def test_the_first_step_of_a_linear_field_is_the_rules() -> None:

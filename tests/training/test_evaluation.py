@@ -47,7 +47,7 @@ def test_a_points_factor_is_of_the_step_size_that_adaptation_came_to(tmp_path: P
 def test_batch_statistics_give_another_accuracy_and_leave_the_learned_ones(tmp_path: Path) -> None:
     base = {
         "data": {"name": "digits", "train_size": 64, "test_size": 64},
-        "model": {"name": "odenet4", "width": 4, "norm": "bn"},
+        "model": {"name": "odenet", "width": 4, "norm": "bn"},
         "solver": {"method": "euler", "steps": 2},
         "train": {"epochs": 2, "batch_size": 32},
     }
