@@ -28,7 +28,7 @@ from nodebench.training.adaptation import Adaptation
 from nodebench.training.machine import peak_memory
 from nodebench.training.task import Loss
 
-ADAPTATION = "hook"
+ADAPTATION_KEY = "hook"
 """The key of the solver's adaptation in a checkpoint; checkpoints of earlier releases have it."""
 
 
@@ -125,7 +125,7 @@ class TrainState:
             "started": self.started,
             "history": self.history,
             "environments": self.environments,
-            ADAPTATION: self.adaptation.state_dict() if self.adaptation else None,
+            ADAPTATION_KEY: self.adaptation.state_dict() if self.adaptation else None,
             "random": torch.get_rng_state(),
             "random_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         }
@@ -145,7 +145,7 @@ class TrainState:
         self.started = values.get("started") or _first_start(values) or self.started
         self.environments = values["environments"]
         if self.adaptation:
-            self.adaptation.load_state_dict(self.model, values[ADAPTATION])
+            self.adaptation.load_state_dict(self.model, values[ADAPTATION_KEY])
         torch.set_rng_state(values["random"])
         if device.type == "cuda" and values["random_cuda"]:
             torch.cuda.set_rng_state(values["random_cuda"][0])
@@ -159,8 +159,8 @@ class TrainState:
     def adopt_solver(self, path: Path) -> None:
         """Takes over the adapted solver of the checkpoint that the initial weights are from."""
         values = read_tensors(path)
-        if self.adaptation and isinstance(values, dict) and values.get(ADAPTATION):
-            self.adaptation.load_state_dict(self.model, values[ADAPTATION])
+        if self.adaptation and isinstance(values, dict) and values.get(ADAPTATION_KEY):
+            self.adaptation.load_state_dict(self.model, values[ADAPTATION_KEY])
 
 
 def _first_start(values: dict[str, Any]) -> float | None:
@@ -201,7 +201,7 @@ def newest_checkpoint(folder: TrialFolder) -> dict[str, Any] | None:
 def restore(model: nn.Module, values: dict[str, Any]) -> None:
     """Loads the weights and the adapted solver of a checkpoint into a model."""
     model.load_state_dict(values["model"])
-    if adapted := values[ADAPTATION]:
+    if adapted := values[ADAPTATION_KEY]:
         for block in ode_blocks(model):
             block.solver = Solver.model_validate(adapted["solver"])
 
