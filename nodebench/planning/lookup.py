@@ -87,7 +87,7 @@ def _not_found(sweep: Sweep) -> Iterator[Fault]:
     for cell in {trial.cell for trial in sweep.trials}:
         for field, part in (("data", cell.spec.data), ("model", cell.spec.model)):
             module = part.name.partition(":")[0]
-            if module in cell.code and cell.code[module] is None:
+            if module in cell.code_hashes and cell.code_hashes[module] is None:
                 yield Fault(
                     f"{field}.name",
                     f"{shown(part.name)}: module {shown(module)} is not found from `{Path.cwd()}`. "
@@ -230,7 +230,8 @@ def find(start: str, store: Store, sweep: Sweep | None) -> Trial:
     """
     if sweep is None:
         folder = store.find(start)
-        return Trial(spec := folder.spec(), Cell(spec, folder.code(), folder.weights()))
+        spec = folder.spec()
+        return Trial(spec, Cell(spec, folder.code_hashes(), folder.weights_hash()))
     found = [trial for trial in sweep.trials if trial.id.startswith(start)]
     if len(found) != 1:
         state = "several trials start" if found else "no trial starts"

@@ -281,7 +281,7 @@ def _require_trial(folder: TrialFolder, file: Path) -> None:
     except NodebenchError as error:
         raise _refused(file, f"trial {trial_id}: {' '.join(str(error).split())}") from error
     # Its weights file is on another machine, but the file's hash is on record.
-    if Trial(spec, Cell(spec, folder.code(), folder.weights())).id != trial_id:
+    if Trial(spec, Cell(spec, folder.code_hashes(), folder.weights_hash())).id != trial_id:
         raise _refused(
             file,
             f"trial {trial_id} is not what its id says. Another release of nodebench may have "

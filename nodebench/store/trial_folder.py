@@ -110,8 +110,8 @@ class TrialFolder:
         self.error_file.unlink(missing_ok=True)
         self.given_up_file.unlink(missing_ok=True)
         spec = trial.spec.model_dump(mode="json", exclude_none=True)
-        weights = {"weights": trial.cell.weights} if trial.spec.weights else {}
-        record = {"id": trial.id, "spec": spec, "code": trial.cell.code, **weights}
+        weights = {"weights": trial.cell.weights_hash} if trial.spec.weights else {}
+        record = {"id": trial.id, "spec": spec, "code": trial.cell.code_hashes, **weights}
         write(self.spec_file, json.dumps(record, indent=1))
         self.log(f"started by process {os.getpid()} on {socket.gethostname()}")
 
@@ -130,12 +130,12 @@ class TrialFolder:
             message = f"`{self.path / 'trial.json'}` is damaged or from another release: {error}"
             raise StoreError(message) from error
 
-    def code(self) -> dict[str, str] | None:
+    def code_hashes(self) -> dict[str, str] | None:
         """Module -> SHA-256 of the user's own code; None if nothing is recorded yet."""
         found: dict[str, str] | None = read_json(self.spec_file, {}).get("code")
         return found
 
-    def weights(self) -> str | None:
+    def weights_hash(self) -> str | None:
         """The SHA-256 of the weights file that the trial began with; None if none is recorded."""
         found: str | None = read_json(self.spec_file, {}).get("weights")
         return found
