@@ -18,7 +18,7 @@ from nodebench.errors import StoreError
 from nodebench.files import write
 from nodebench.models.build import build
 from nodebench.models.weights import read_tensors
-from nodebench.ode.adaptive.counts import StepCounts, with_counts
+from nodebench.ode.adaptive.counts import StepCounts, StepTotals
 from nodebench.ode.block import ode_blocks
 from nodebench.ode.regularizers.table import Penalty, Regularizers
 from nodebench.spec.solver import Solver
@@ -65,11 +65,16 @@ class EpochSums:
     batches: int = 0
     forward: list[int] = field(default_factory=list)
     backward: list[int] = field(default_factory=list)
-    steps: dict[str, float] = field(default_factory=dict)
+    steps: StepTotals = StepTotals()
     seconds: float = 0.0
     peak_memory: int = 0
     regularizers: dict[str, Tensor] = field(default_factory=dict)
     regularizer_evaluations: int = 0
+
+    @classmethod
+    def of(cls, values: dict[str, Any]) -> EpochSums:
+        """The sums of a checkpoint."""
+        return cls(**values | {"steps": StepTotals(**values.get("steps", {}))})
 
     def add(self, loss: Loss) -> None:
         """Adds a batch's loss and measures."""
@@ -95,7 +100,7 @@ class EpochSums:
     def count_steps(self, counts: StepCounts | None) -> None:
         """Adds a batch's steps, if it had adaptive solves."""
         if counts is not None:
-            self.steps = with_counts(self.steps, counts)
+            self.steps = self.steps.plus(counts)
 
     def to(self, device: torch.device) -> EpochSums:
         """The same sums on a device."""
@@ -165,7 +170,7 @@ class TrainState:
         self.optimizer.load_state_dict(values["optimizer"])
         self.epoch, self.iteration = values["epoch"], values["iteration"]
         sums = values.get("sums")
-        self.sums = EpochSums(**sums).to(device) if sums else None
+        self.sums = EpochSums.of(sums).to(device) if sums else None
         self.elapsed_s, self.history = values["elapsed_s"], values["history"]
         self.continues, self.continued_s = values.get("continues"), values.get("continued_s", 0.0)
         self.started = values.get("started") or _first_start(values) or self.started

@@ -7,8 +7,7 @@ import time
 import torch
 from torch import nn
 
-from nodebench.ode.adaptive.counts import measures as of_steps
-from nodebench.ode.adaptive.counts import with_counts
+from nodebench.ode.adaptive.counts import StepTotals
 from nodebench.ode.block import steps_taken, take_evaluations
 from nodebench.training.machine import synchronize
 from nodebench.training.task import Evaluation
@@ -20,7 +19,7 @@ class ForwardPasses:
     def __init__(self, model: nn.Module, device: torch.device):
         self._model, self._device = model, device
         self._passes, self._evaluations = 0, 0
-        self._steps: dict[str, float] = {}
+        self._steps = StepTotals()
         take_evaluations(model)
         synchronize(device)
         self._start = time.perf_counter()
@@ -28,7 +27,7 @@ class ForwardPasses:
     def count(self) -> None:
         """Counts one pass; its evaluations are taken from the model."""
         if counts := steps_taken(self._model):
-            self._steps = with_counts(self._steps, counts)
+            self._steps = self._steps.plus(counts)
         self._evaluations += sum(take_evaluations(self._model))
         self._passes += 1
 
@@ -42,5 +41,5 @@ class ForwardPasses:
             forward_s=seconds / self._passes,
             samples=samples / self._passes,
             tested=samples,
-            steps=of_steps(self._steps),
+            steps=self._steps.measures(),
         )
