@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from nodebench.errors import DeadlineExceeded, EvaluationLimit, TrialFailure
+from nodebench.errors import DeadlineExceeded, EvaluationLimit
 from nodebench.ode.adaptive.counts import StepCounts, total
 from nodebench.ode.adaptive.independence import require_independent
 from nodebench.ode.deterministic import require_deterministic
@@ -22,9 +22,6 @@ from nodebench.ode.regularizers.regularization import Regularization
 from nodebench.ode.solve import least_evaluations
 from nodebench.spec.solver import Gradient, Solver
 
-MOST_TIMES = 64
-"""The maximum number of time intervals on a plotted path."""
-
 
 class BlockSolve(NamedTuple):
     """One solve by a block: the initial state, the times, and the states at those times."""
@@ -33,13 +30,6 @@ class BlockSolve(NamedTuple):
     y0: Tensor
     times: Sequence[float]
     states: Tensor
-
-
-class SamplePaths(NamedTuple):
-    """Times, and each sample's states at those times."""
-
-    times: list[float]
-    states: list[list[list[float]]]
 
 
 class ODEBlock(nn.Module):
@@ -225,26 +215,3 @@ def take_evaluations(model: nn.Module) -> list[int]:
 def steps_taken(model: nn.Module) -> StepCounts | None:
     """The steps of adaptive solves since the last `take_evaluations`; None if there were none."""
     return total([counts for block in ode_blocks(model) for counts in block.step_counts])
-
-
-def sample_paths(block: ODEBlock, y0: Tensor, solver: Solver) -> SamplePaths | None:
-    """Each sample's path through a solve; None if the solve fails or diverges."""
-    count = MOST_TIMES
-    if solver.facts.kind != "adaptive":
-        steps = solver.step_count(block.t1)
-        between = -(-steps // MOST_TIMES)  # steps from one time to the next
-        count = -(-steps // between)
-        finer = {"steps": between, "step_size": None, "adapt": None}
-        solver = Solver.model_validate(solver.model_dump() | finer)
-    times = [block.t1 * i / count for i in range(count + 1)]
-    try:
-        with solved_by(block, solver):
-            states = block.trajectory(y0, times)
-    except TrialFailure:
-        return None
-    finally:
-        take_evaluations(block)
-    if not states.isfinite().all():
-        return None
-    rounded = (states.flatten(2).double() * 1e5).round() / 1e5
-    return SamplePaths(times, rounded.transpose(0, 1).tolist())

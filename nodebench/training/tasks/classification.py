@@ -16,19 +16,12 @@ from nodebench.data.batches import (
     train_batches,
 )
 from nodebench.data.dataset import Data, Split, balanced
-from nodebench.ode.block import (
-    ode_blocks,
-    recorded,
-    sample_paths,
-    solved_by,
-    take_evaluations,
-)
 from nodebench.spec import TrialSpec
 from nodebench.spec.point import limit_solver
-from nodebench.spec.solver import Solver
 from nodebench.store.rows import Row
 from nodebench.training.task import Evaluation, Loss, Predictor, Task, finite
 from nodebench.training.tasks.passes import ForwardPasses
+from nodebench.training.tasks.paths import planar_solve, sample_paths
 
 PATHS = 6  # per class
 
@@ -90,16 +83,11 @@ class Classification(Task[Batch]):
 
         Paths are solved by the model's own solver and at the limit: class, solver, times, states.
         """
-        if len(ode_blocks(model)) != 1:
-            return []
         split = self.data.test
         chosen = split[balanced(split.targets.cpu(), PATHS * self.data.classes, 0).to(self.device)]
-        with recorded(model.eval()) as solves, solved_by(model, Solver(method="euler", steps=1)):
-            model(network_input(self.data, chosen.inputs))
-        take_evaluations(model)
-        if len(solves) != 1 or solves[0].y0.dim() < 2 or solves[0].y0.flatten(1).shape[1] != 2:
+        solve = planar_solve(model, network_input(self.data, chosen.inputs))
+        if solve is None:
             return []
-        solve = solves[0]
         labels = chosen.targets.tolist()
         return [
             {"class": label, "under": under, "t": found.times, "states": states}
