@@ -13,8 +13,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from nodebench.errors import DeadlineExceeded, EvaluationLimit
 from nodebench.ode.adaptive.counts import StepCounts, total
+from nodebench.ode.adaptive.deterministic import require_deterministic
 from nodebench.ode.adaptive.independence import require_independent
-from nodebench.ode.deterministic import require_deterministic
 from nodebench.ode.field import Counted, ExactForm, Memory
 from nodebench.ode.gradients.odeint import odeint
 from nodebench.ode.regularizers.augmented import Augmented
@@ -80,22 +80,22 @@ class ODEBlock(nn.Module):
         self._require_affordable(times)
         self._require_function(times[0], y0)
         if self.regularization:
-            states = self.regularization.states(self.f, y0, times, self._solved)
+            states = self.regularization.states(self.f, y0, times, self._solve)
         else:
-            states = self._solved(self.f, y0, times)
+            states = self._solve(self.f, y0, times)
         if self.on_solve:
             self.on_solve(BlockSolve(self, y0, times, torch.stack(states)))
         return states
-
-    def _solved(self, f: nn.Module, y0: Tensor, times: Sequence[float]) -> list[Tensor]:
-        norm = f.norm if isinstance(f, Augmented) else None
-        counted = Counted(f, self._count, self.memory, norm, self.step_counts.append)
-        return odeint(counted, y0, times, self.solver, self.gradient)
 
     @property
     def exact_forms(self) -> dict[Solver, ExactForm]:
         """Whether the gradient `exact` uses backprop or recomputation, by solver."""
         return self.memory.exact_forms
+
+    def _solve(self, f: nn.Module, y0: Tensor, times: Sequence[float]) -> list[Tensor]:
+        norm = f.norm if isinstance(f, Augmented) else None
+        counted = Counted(f, self._count, self.memory, norm, self.step_counts.append)
+        return odeint(counted, y0, times, self.solver, self.gradient)
 
     def _count(self, evaluations: int) -> None:
         self.evaluations += evaluations
@@ -203,7 +203,7 @@ def batch_statistics(model: nn.Module) -> Generator[None]:
 
 
 def take_evaluations(model: nn.Module) -> list[int]:
-    """Returns each ODE block's evaluations since the last call, and resets the counters."""
+    """Each ODE block's evaluations since the last call; forgets them and the step counts."""
     counts = []
     for block in ode_blocks(model):
         counts.append(block.evaluations)

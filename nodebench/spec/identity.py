@@ -44,11 +44,11 @@ def _is_computed_here(spec: TrialSpec) -> bool:
     model = spec.model
     is_dense = isinstance(model, PlainOde) and model.field != "conv"
     solvers = [spec.solver, spec.gradient.solver if spec.gradient else None]
-    has_steps = any(s and s.step_control and s.control is None for s in solvers)
+    is_embedded = any(s and s.stepping == "embedded" and s.control is None for s in solvers)
     norms = (
         model.norm.model_dump().values() if isinstance(model, ConvNetwork | StagedNetwork) else ()
     )
-    return is_dense or has_steps or any(norm_parts(word or "nf")[0] in GROUPED for word in norms)
+    return is_dense or is_embedded or any(norm_parts(word or "nf")[0] in GROUPED for word in norms)
 
 
 def _is_folded(spec: TrialSpec) -> bool:

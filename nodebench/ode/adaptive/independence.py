@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from nodebench.errors import FieldError
-from nodebench.ode.deterministic import is_same
+from nodebench.ode.adaptive.deterministic import is_same
 from nodebench.ode.field import slope
 from nodebench.ode.gradients.buffers import buffers_kept, settled_weights
 from nodebench.ode.weight_cache import weights_made_once

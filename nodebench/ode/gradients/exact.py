@@ -48,15 +48,8 @@ def exact_form(
 
 def exact_gradient(form: ExactForm, solver: Solver) -> Gradient:
     """The settings of a form; recomputation uses segments if the steps are known in advance."""
-    is_cut = form == "recompute" and solver.facts.kind == "fixed" and not solver.is_reversible
+    is_cut = form == "recompute" and solver.stepping == "fixed" and not solver.is_reversible
     return Gradient(name=form, segments="auto" if is_cut else None)
-
-
-def _evaluations(solver: Solver, times: Sequence[float]) -> int:
-    if solver.facts.kind == "adaptive":
-        return ADAPTIVE_EVALUATIONS
-    spans = [abs(after - before) for before, after in itertools.pairwise(times)]
-    return (solver.stages or 4) * sum(map(solver.step_count, spans))
 
 
 def kept_bytes(f: nn.Module, y: Tensor, t: float) -> int:
@@ -91,3 +84,10 @@ def kept_bytes(f: nn.Module, y: Tensor, t: float) -> int:
         first = sum(kept.values())
         slope(f, t, y.detach().clone().requires_grad_())
     return sum(kept.values()) - first
+
+
+def _evaluations(solver: Solver, times: Sequence[float]) -> int:
+    if solver.facts.kind == "adaptive":
+        return ADAPTIVE_EVALUATIONS
+    spans = [abs(after - before) for before, after in itertools.pairwise(times)]
+    return (solver.stages or 4) * sum(map(solver.step_count, spans))
