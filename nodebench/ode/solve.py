@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
@@ -58,5 +57,5 @@ def least_evaluations(times: Sequence[float], solver: Solver) -> int:
     """A lower bound on a solve's evaluations of f: exact for fixed methods, 0 for adaptive ones."""
     if solver.facts.kind == "adaptive":
         return 0
-    steps = sum(solver.step_count(abs(t1 - t0)) for t0, t1 in itertools.pairwise(times))
+    steps = sum(grid.steps for grid in grids(times, solver))
     return solver.facts.start + steps * (solver.stages or 1)

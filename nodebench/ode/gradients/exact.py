@@ -6,7 +6,6 @@ and solves again. The gradient is the same.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 
 import torch
@@ -14,10 +13,10 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from nodebench.ode.field import Counted, ExactForm, slope
+from nodebench.ode.fixed import grids
 from nodebench.ode.gradients.backprop import backprop
-from nodebench.ode.gradients.buffers import buffers_kept, settled_weights
+from nodebench.ode.gradients.buffers import without_side_effects
 from nodebench.ode.gradients.recompute import recompute
-from nodebench.ode.weight_cache import weights_made_once
 from nodebench.spec.solver import Gradient, Solver
 
 MEMORY_SHARE = 0.5
@@ -71,14 +70,10 @@ def kept_bytes(f: nn.Module, y: Tensor, t: float) -> int:
             kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    devices = [y.device] if y.is_cuda else []
     with (
-        torch.random.fork_rng(devices),
-        buffers_kept(f),
-        settled_weights(f),
+        without_side_effects(f, y),
         torch.enable_grad(),
         saved_tensors_hooks(note, lambda tensor: tensor),
-        weights_made_once(),
     ):
         slope(f, t, y.detach().clone().requires_grad_())
         first = sum(kept.values())
@@ -89,5 +84,4 @@ def kept_bytes(f: nn.Module, y: Tensor, t: float) -> int:
 def _evaluations(solver: Solver, times: Sequence[float]) -> int:
     if solver.facts.kind == "adaptive":
         return ADAPTIVE_EVALUATIONS
-    spans = [abs(after - before) for before, after in itertools.pairwise(times)]
-    return (solver.stages or 4) * sum(map(solver.step_count, spans))
+    return (solver.stages or 4) * sum(grid.steps for grid in grids(times, solver))
