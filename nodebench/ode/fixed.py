@@ -37,7 +37,7 @@ class Grid:
         yield self.t1
 
 
-def grids(times: Sequence[float], solver: Solver) -> list[Grid]:
+def grids_between(times: Sequence[float], solver: Solver) -> list[Grid]:
     """The grid of times from each output time to the next."""
     return [
         Grid(t0, t1, solver.step_count(abs(t1 - t0)), solver.step_size)

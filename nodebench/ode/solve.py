@@ -9,7 +9,7 @@ from nodebench.ode.adaptive.controlled import controlled
 from nodebench.ode.by_scipy import by_scipy
 from nodebench.ode.by_torchdiffeq import dense_output, multistep
 from nodebench.ode.field import Norm
-from nodebench.ode.fixed import grids, integrate
+from nodebench.ode.fixed import grids_between, integrate
 from nodebench.ode.steppers.stepper import RightHandSide, State
 from nodebench.ode.steppers.table import stepper_of
 from nodebench.spec.solver import Solver
@@ -36,7 +36,7 @@ def solve(
 def _on_grids(
     f: RightHandSide, y0: State, times: Sequence[float], solver: Solver, _norm: Norm | None
 ) -> list[State]:
-    return integrate(f, y0, grids(times, solver), stepper_of(solver))
+    return integrate(f, y0, grids_between(times, solver), stepper_of(solver))
 
 
 SolveMethod: TypeAlias = Callable[
@@ -57,5 +57,5 @@ def least_evaluations(times: Sequence[float], solver: Solver) -> int:
     """A lower bound on a solve's evaluations of f: exact for fixed methods, 0 for adaptive ones."""
     if solver.facts.kind == "adaptive":
         return 0
-    steps = sum(grid.steps for grid in grids(times, solver))
+    steps = sum(grid.steps for grid in grids_between(times, solver))
     return solver.facts.start + steps * (solver.stages or 1)

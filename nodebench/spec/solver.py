@@ -155,17 +155,7 @@ class Solver(Settings):
                 raise ValueError(f"`{self.method}` takes either `steps` or `step_size`")
         if self.facts.kind != "fixed":
             self._settle_tolerance()
-        is_embedded = self.facts.stepping == "embedded"
-        if self.control is not None and not is_embedded:
-            raise ValueError(f"`control` is of methods such as `dopri5`, not of `{self.method}`")
-        if not self.facts.in_torchdiffeq:
-            self._complete(control=self.control or Control())
-        if self.dense_output and (self.control or not is_embedded):
-            why = "interpolates already" if self.scipy else f"is {self.facts.kind}"
-            why = "has no interpolation with a `control` of its steps" if self.control else why
-            raise ValueError(f"`dense_output` is for adaptive methods; `{self.method}` {why}")
-        if self.dense_output is False:
-            self._complete(dense_output=None)
+        self._settle_control()
         if self.adapt is not None:
             self._settle_adaptation(self.adapt)
         if self.damping is not None and self.method != "alf":
@@ -177,6 +167,20 @@ class Solver(Settings):
                 "or rk4_38"
             )
         return self
+
+    def _settle_control(self) -> None:
+        """Settles what only embedded methods have: a `control`, or `dense_output`."""
+        is_embedded = self.facts.stepping == "embedded"
+        if self.control is not None and not is_embedded:
+            raise ValueError(f"`control` is of methods such as `dopri5`, not of `{self.method}`")
+        if not self.facts.in_torchdiffeq:
+            self._complete(control=self.control or Control())
+        if self.dense_output and (self.control or not is_embedded):
+            why = "interpolates already" if self.scipy else f"is {self.facts.kind}"
+            why = "has no interpolation with a `control` of its steps" if self.control else why
+            raise ValueError(f"`dense_output` is for adaptive methods; `{self.method}` {why}")
+        if self.dense_output is False:
+            self._complete(dense_output=None)
 
     def _settle_adaptation(self, adapt: Adapt) -> None:
         if self.method not in ADAPTABLE:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from torch import Tensor
 
 from nodebench.ode.field import Counted, Field, OverStates, WholeSolve
-from nodebench.ode.fixed import grids, integrate
+from nodebench.ode.fixed import grids_between, integrate
 from nodebench.ode.solve import solve
 from nodebench.ode.steppers.runge_kutta import RungeKutta
 from nodebench.ode.steppers.stepper import AnyStepper
@@ -21,7 +21,7 @@ def backprop(
 ) -> list[Tensor]:
     """The states at `times`; with autograd off, the plain solve of every gradient method."""
     if solver.stepping == "fixed":
-        return solve_on(grids(times, solver), f, y0, stepper_of(solver))
+        return solve_on(grids_between(times, solver), f, y0, stepper_of(solver))
     with weights_made_once():
         is_plain = solver.stepping == "embedded" and not solver.by_sample and f.norm is None
         if is_plain and (whole := _whole_solve(f, y0)):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from nodebench.ode.field import Counted, ExactForm, slope
-from nodebench.ode.fixed import grids
+from nodebench.ode.fixed import grids_between
 from nodebench.ode.gradients.backprop import backprop
 from nodebench.ode.gradients.buffers import without_side_effects
 from nodebench.ode.gradients.recompute import recompute
@@ -84,4 +84,4 @@ def kept_bytes(f: nn.Module, y: Tensor, t: float) -> int:
 def _evaluations(solver: Solver, times: Sequence[float]) -> int:
     if solver.facts.kind == "adaptive":
         return ADAPTIVE_EVALUATIONS
-    return (solver.stages or 4) * sum(grid.steps for grid in grids(times, solver))
+    return (solver.stages or 4) * sum(grid.steps for grid in grids_between(times, solver))

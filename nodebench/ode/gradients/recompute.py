@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from nodebench.errors import InputError
 from nodebench.ode.field import Counted
-from nodebench.ode.fixed import grids
+from nodebench.ode.fixed import grids_between
 from nodebench.ode.gradients.backprop import backprop, solve_on
 from nodebench.ode.gradients.buffers import Rewound, buffers_of, copies, settled_weights
 from nodebench.ode.steppers.stepper import AnyStepper
@@ -40,7 +40,7 @@ def recompute(
         return _again(kept, lambda y: backprop(f, y, times, solver, gradient), y0)
     if solver.stepping != "fixed":
         raise InputError(f"`segments` need fixed steps, which `{solver.method}` does not take")
-    times_of_steps = [list(grid) for grid in grids(times, solver)]
+    times_of_steps = [list(grid) for grid in grids_between(times, solver)]
     states, y = [y0], y0
     for number, segment in enumerate(_cut(times_of_steps, gradient.segments)):
         solved = partial(_segment, f, [grid for grid, _ in segment], stepper_of(solver), number)

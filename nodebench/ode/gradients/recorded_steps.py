@@ -11,7 +11,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from nodebench.ode.adaptive.controlled import ControlledSolve
 from nodebench.ode.field import Counted, OverStates
-from nodebench.ode.fixed import grids, steps
+from nodebench.ode.fixed import grids_between, steps
 from nodebench.ode.gradients.random_state import Generator
 from nodebench.ode.steppers.stepper import Carry, RightHandSide, State, Stepper, TimeType
 from nodebench.ode.steppers.table import stepper_of
@@ -94,7 +94,7 @@ def _on_grids(
     carry = stepper.start(f, times[0], (y0,))
     intervals: list[list[RecordedStep[float]]] = []
     states = [y0]
-    for grid in grids(times, solver):
+    for grid in grids_between(times, solver):
         taken = []
         for t, h in steps(grid):
             taken.append(RecordedStep(t, h, carry if keep(t, h) else None, draws()))
