@@ -12,19 +12,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from nodebench.errors import DeadlineExceeded, EvaluationLimit, TrialFailure
+from nodebench.errors import DeadlineExceeded, EvaluationLimit
 from nodebench.ode.adaptive.counts import StepCounts, total
+from nodebench.ode.adaptive.deterministic import require_deterministic
 from nodebench.ode.adaptive.independence import require_independent
-from nodebench.ode.deterministic import require_deterministic
 from nodebench.ode.field import Counted, ExactForm, Memory
 from nodebench.ode.gradients.odeint import odeint
 from nodebench.ode.regularizers.augmented import Augmented
 from nodebench.ode.regularizers.regularization import Regularization
 from nodebench.ode.solve import least_evaluations
 from nodebench.spec.solver import Gradient, Solver
-
-MOST_TIMES = 64
-"""The maximum number of time intervals on a plotted path."""
 
 
 class BlockSolve(NamedTuple):
@@ -34,13 +31,6 @@ class BlockSolve(NamedTuple):
     y0: Tensor
     times: Sequence[float]
     states: Tensor
-
-
-class SamplePaths(NamedTuple):
-    """Times, and each sample's states at those times."""
-
-    times: list[float]
-    states: list[list[list[float]]]
 
 
 @dataclass
@@ -111,22 +101,22 @@ class ODEBlock(nn.Module):
         self._require_affordable(times)
         self._require_function(times[0], y0)
         if self.regularization:
-            states = self.regularization.states(self.f, y0, times, self._solved)
+            states = self.regularization.states(self.f, y0, times, self._solve)
         else:
-            states = self._solved(self.f, y0, times)
+            states = self._solve(self.f, y0, times)
         if self.on_solve:
             self.on_solve(BlockSolve(self, y0, times, torch.stack(states)))
         return states
-
-    def _solved(self, f: nn.Module, y0: Tensor, times: Sequence[float]) -> list[Tensor]:
-        norm = f.norm if isinstance(f, Augmented) else None
-        counted = Counted(f, self._count, self.memory, norm, self.step_counts.append)
-        return odeint(counted, y0, times, self.solver, self.gradient)
 
     @property
     def exact_forms(self) -> dict[Solver, ExactForm]:
         """Whether the gradient `exact` uses backprop or recomputation, by solver."""
         return self.memory.exact_forms
+
+    def _solve(self, f: nn.Module, y0: Tensor, times: Sequence[float]) -> list[Tensor]:
+        norm = f.norm if isinstance(f, Augmented) else None
+        counted = Counted(f, self._count, self.memory, norm, self.step_counts.append)
+        return odeint(counted, y0, times, self.solver, self.gradient)
 
     def _count(self, evaluations: int) -> None:
         self.evaluations += evaluations
@@ -248,24 +238,3 @@ def batch_statistics(model: nn.Module) -> Generator[None]:
     finally:
         for norm, mean, variance in learned:
             norm.running_mean, norm.running_var = mean, variance
-
-
-def sample_paths(block: ODEBlock, y0: Tensor, solver: Solver) -> SamplePaths | None:
-    """Each sample's path through a solve; None if the solve fails or diverges."""
-    count = MOST_TIMES
-    if solver.facts.kind != "adaptive":
-        steps = solver.step_count(block.t1)
-        between = -(-steps // MOST_TIMES)  # steps from one time to the next
-        count = -(-steps // between)
-        finer = {"steps": between, "step_size": None, "adapt": None}
-        solver = Solver.model_validate(solver.model_dump() | finer)
-    times = [block.t1 * i / count for i in range(count + 1)]
-    try:
-        with one_pass(block), solved_by(block, solver):
-            states = block.trajectory(y0, times)
-    except TrialFailure:
-        return None
-    if not states.isfinite().all():
-        return None
-    rounded = (states.flatten(2).double() * 1e5).round() / 1e5
-    return SamplePaths(times, rounded.transpose(0, 1).tolist())

@@ -12,7 +12,7 @@ from torch.nn.modules import module as global_hooks
 
 from nodebench.errors import FieldError
 from nodebench.ode.adaptive.counts import StepCounts
-from nodebench.ode.fixed import State
+from nodebench.ode.steppers.stepper import State
 from nodebench.ode.tableau import Tableau
 from nodebench.ode.taylor.series import Series
 from nodebench.spec.solver import Solver
@@ -113,27 +113,6 @@ class OverStates:
         return (self._f(t, y[0]),)
 
 
-def has_hooks(module: nn.Module) -> bool:
-    """Whether a module has forward or backward hooks, its own or global."""
-    kinds = (
-        global_hooks._global_forward_hooks, global_hooks._global_forward_pre_hooks,
-        global_hooks._global_backward_hooks, global_hooks._global_backward_pre_hooks,
-        module._forward_hooks, module._forward_pre_hooks,
-        module._backward_hooks, module._backward_pre_hooks,
-    )  # fmt: skip
-    return any(kinds)
-
-
-def runs_as(module: nn.Module, kind: type[nn.Module]) -> bool:
-    """Whether a module runs the `forward` of a class, and has no hooks."""
-    is_same = isinstance(module, kind) and type(module).forward is kind.forward
-    return is_same and "forward" not in vars(module) and not has_hooks(module)
-
-
-def ignored(*_: object) -> None:
-    """A callback that ignores its arguments."""
-
-
 def slope(module: nn.Module, t: float | Tensor, y: Tensor) -> Tensor:
     """dy/dt at a time and state.
 
@@ -150,3 +129,24 @@ def slope(module: nn.Module, t: float | Tensor, y: Tensor) -> Tensor:
             "dy/dt is a tensor of the state's shape"
         )
     return dy
+
+
+def ignored(*_: object) -> None:
+    """A callback that ignores its arguments."""
+
+
+def has_hooks(module: nn.Module) -> bool:
+    """Whether a module has forward or backward hooks, its own or global."""
+    kinds = (
+        global_hooks._global_forward_hooks, global_hooks._global_forward_pre_hooks,
+        global_hooks._global_backward_hooks, global_hooks._global_backward_pre_hooks,
+        module._forward_hooks, module._forward_pre_hooks,
+        module._backward_hooks, module._backward_pre_hooks,
+    )  # fmt: skip
+    return any(kinds)
+
+
+def runs_as(module: nn.Module, kind: type[nn.Module]) -> bool:
+    """Whether a module runs the `forward` of a class, and has no hooks."""
+    is_same = isinstance(module, kind) and type(module).forward is kind.forward
+    return is_same and "forward" not in vars(module) and not has_hooks(module)

@@ -1,4 +1,4 @@
-"""Fixed-step explicit Runge-Kutta methods on a grid of Python floats.
+"""Solves on a grid of Python floats.
 
 The number of steps is an integer and times never become tensors, so a solve needs no host
 synchronisation and its evaluations are steps x stages exactly.
@@ -7,20 +7,11 @@ synchronisation and its evaluations are steps x stages exactly.
 from __future__ import annotations
 
 import itertools
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from torch import Tensor
-
-from nodebench.ode.tableau import Tableau
-
-State = tuple[Tensor, ...]
-RightHandSide = Callable[[float | Tensor, State], State]
-"""f(t, y) -> dy/dt, over tuples of tensors of any shapes."""
-
-Carry = tuple[State, ...]
-"""The states that a method carries from one step to the next, the solution first."""
+from nodebench.ode.steppers.stepper import CarryType, RightHandSide, State, Stepper
+from nodebench.spec.solver import Solver
 
 
 @dataclass(frozen=True)
@@ -46,51 +37,12 @@ class Grid:
         yield self.t1
 
 
-class Stepper(ABC):
-    """A method that takes given steps, one at a time.
-
-    It carries a tuple of states from step to step, the solution first. A Runge-Kutta method carries
-    nothing else; see `reversible.py` for methods that do.
-    """
-
-    def start(self, _f: RightHandSide, _t: float, y: State, /) -> Carry:
-        """The carry for the first step."""
-        return (y,)
-
-    @abstractmethod
-    def step(self, f: RightHandSide, t: float, h: float, carry: Carry) -> Carry:
-        """The carry after a step from t to t + h."""
-
-
-class RungeKutta(Stepper):
-    """An explicit Runge-Kutta method."""
-
-    def __init__(self, tableau: Tableau):
-        self.tableau = tableau
-
-    def step(self, f: RightHandSide, t: float, h: float, carry: Carry) -> Carry:
-        """Returns y + h sum_i b_i k_i."""
-        (y,), tableau = carry, self.tableau
-        slopes: list[State] = []
-        for a, c in zip(tableau.a, tableau.c, strict=True):
-            slopes.append(f(t + c * h, moved(y, h, a, slopes)))
-        return (moved(y, h, tableau.b, slopes),)
-
-
-def integrate(
-    f: RightHandSide, y0: State, grids: Iterable[Iterable[float]], stepper: Stepper
-) -> list[State]:
-    """The states at the start of the first grid and at the end of each.
-
-    `grids` holds one grid of times per interval, each starting where the one before ends.
-    """
-    states = [y0]
-    carry: Carry = ()
-    for grid in grids:
-        for t, h in steps(grid):
-            carry = stepper.step(f, t, h, carry or stepper.start(f, t, y0))
-        states.append(carry[0])
-    return states
+def grids_between(times: Sequence[float], solver: Solver) -> list[Grid]:
+    """The grid of times from each output time to the next."""
+    return [
+        Grid(t0, t1, solver.step_count(abs(t1 - t0)), solver.step_size)
+        for t0, t1 in itertools.pairwise(times)
+    ]
 
 
 def steps(times: Iterable[float]) -> Iterator[tuple[float, float]]:
@@ -98,9 +50,20 @@ def steps(times: Iterable[float]) -> Iterator[tuple[float, float]]:
     return ((t, t_next - t) for t, t_next in itertools.pairwise(times))
 
 
-def moved(y: State, h: float, weights: Sequence[float], slopes: Sequence[State]) -> State:
-    """Returns y + h sum_i weights_i slopes_i, component by component."""
-    for weight, slope in zip(weights, slopes, strict=True):
-        if weight:
-            y = tuple(x.add(k, alpha=h * weight) for x, k in zip(y, slope, strict=True))
-    return y
+def integrate(
+    f: RightHandSide,
+    y0: State,
+    grids: Iterable[Iterable[float]],
+    stepper: Stepper[float, CarryType],
+) -> list[State]:
+    """The states at the start of the first grid and at the end of each.
+
+    `grids` holds one grid of times per interval, each starting where the one before ends.
+    """
+    states = [y0]
+    carry: CarryType | None = None
+    for grid in grids:
+        for t, h in steps(grid):
+            carry = stepper.step(f, t, h, stepper.start(f, t, y0) if carry is None else carry)
+        states.append(y0 if carry is None else carry[0])
+    return states

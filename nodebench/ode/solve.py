@@ -1,26 +1,19 @@
-"""One call for every solver method: on a grid, with controlled steps, or by another library.
-
-Torchdiffeq and scipy take a second to import, so they are imported only where they are needed.
-"""
+"""One call for every solver method, whoever takes its steps."""
 
 from __future__ import annotations
 
-import itertools
-import warnings
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
-import numpy as np
-import torch
-from torch import Tensor
-
-from nodebench.errors import Diverged, NotConverged, StepUnderflow
 from nodebench.ode.adaptive.controlled import controlled
-from nodebench.ode.adaptive.counts import StepCounts
-from nodebench.ode.field import Norm, OverStates
-from nodebench.ode.fixed import Grid, RightHandSide, State, integrate
-from nodebench.ode.steppers import stepper_of
+from nodebench.ode.by_scipy import by_scipy
+from nodebench.ode.by_torchdiffeq import dense_output, multistep
+from nodebench.ode.field import Norm
+from nodebench.ode.fixed import grids_between, integrate
+from nodebench.ode.steppers.stepper import RightHandSide, State
+from nodebench.ode.steppers.table import stepper_of
 from nodebench.spec.solver import Solver
+from nodebench.spec.vocabulary import Stepping
 
 
 def solve(
@@ -37,149 +30,32 @@ def solve(
         Diverged: an adaptive solver reached a non-finite state. (A fixed-step solve returns such
             a state: checking would synchronise with the device at every step.)
     """
-    if solver.facts.kind == "fixed":
-        return integrate(f, y0, grids(times, solver), stepper_of(solver))
-    if solver.step_control:
-        return controlled(f, y0, times, solver, norm)
-    if solver.dense_output:
-        return _dense_output(f, y0, times, solver, norm)
-    return OTHERS[solver.method](f, y0, times, solver, norm)
+    return SOLVES[solver.stepping](f, y0, times, solver, norm)
 
 
-def grids(times: Sequence[float], solver: Solver) -> list[Grid]:
-    """The grid of times from each output time to the next."""
-    return [
-        Grid(t0, t1, solver.step_count(abs(t1 - t0)), solver.step_size)
-        for t0, t1 in itertools.pairwise(times)
-    ]
+def _on_grids(
+    f: RightHandSide, y0: State, times: Sequence[float], solver: Solver, _norm: Norm | None
+) -> list[State]:
+    return integrate(f, y0, grids_between(times, solver), stepper_of(solver))
+
+
+SolveMethod: TypeAlias = Callable[
+    [RightHandSide, State, Sequence[float], Solver, Norm | None], list[State]
+]
+"""(f, y0, times, solver, norm) -> the states at times."""
+
+SOLVES: dict[Stepping, SolveMethod] = {
+    "fixed": _on_grids,
+    "embedded": controlled,
+    "dense_output": dense_output,
+    "multistep": multistep,
+    "scipy": by_scipy,
+}
 
 
 def least_evaluations(times: Sequence[float], solver: Solver) -> int:
     """A lower bound on a solve's evaluations of f: exact for fixed methods, 0 for adaptive ones."""
     if solver.facts.kind == "adaptive":
         return 0
-    steps = sum(solver.step_count(abs(t1 - t0)) for t0, t1 in itertools.pairwise(times))
+    steps = sum(grid.steps for grid in grids_between(times, solver))
     return solver.facts.start + steps * (solver.stages or 1)
-
-
-def _dense_output(
-    f: RightHandSide, y0: State, times: Sequence[float], solver: Solver, norm: Norm | None
-) -> list[State]:
-    """Torchdiffeq's embedded Runge-Kutta methods, which interpolate between their steps.
-
-    The last step ends at the last time. By default torchdiffeq steps past it, which costs accuracy
-    and evaluates f beyond it.
-    """
-    options: dict[str, Any] = {"step_t": _tensor(times[-1:], y0)}
-    if norm is not None:
-        options["norm"] = norm
-    watched = _Watched(f, is_backwards=times[-1] < times[0])
-    states = _torchdiffeq(watched, y0, times, solver, options)
-    if isinstance(f, OverStates):
-        f.on_counts(StepCounts(watched.accepted, watched.tried - watched.accepted))
-    return states
-
-
-class _Watched:
-    """A right-hand side that checks each of torchdiffeq's steps before it is tried.
-
-    Torchdiffeq's own checks are assertions, which `python -O` removes; a diverging solve would then
-    never end.
-    """
-
-    def __init__(self, f: RightHandSide, *, is_backwards: bool):
-        self._f, self._sign = f, -1 if is_backwards else 1
-        self.tried = self.accepted = 0
-
-    def __call__(self, t: float | Tensor, y: State) -> State:
-        return self._f(t, y)
-
-    def callback_step(self, t: Tensor, y: State, step: Tensor) -> None:
-        """Rejects a non-finite state, and a step too small to advance time."""
-        is_finite = torch.stack([part.isfinite().all() for part in y]).all()
-        if not is_finite or step == 0:  # torchdiffeq turns a NaN step into 0
-            raise Diverged("a state of the solve is not finite")
-        start = self._sign * t
-        if not start + step > start:
-            raise StepUnderflow(f"the solver's step fell to {float(step):.1e}")
-        self.tried += 1
-
-    def callback_accept_step(self, _t: Tensor, _y: State, _step: Tensor) -> None:
-        """Counts an accepted step."""
-        self.accepted += 1
-
-
-def _multistep(
-    f: RightHandSide, y0: State, times: Sequence[float], solver: Solver, _norm: Norm | None
-) -> list[State]:
-    """Torchdiffeq's Adams method, restarted at each time and with equal steps.
-
-    Its coefficients require equal steps, so a `step_size` is adjusted to divide the interval.
-    """
-    states = [y0]
-    for t0, t1 in itertools.pairwise(times):
-        points = _tensor(list(Grid(t0, t1, solver.step_count(abs(t1 - t0)))), y0)
-        options = {"grid_constructor": lambda _f, _y, _t, points=points: points}
-        states.append(_torchdiffeq(f, states[-1], (t0, t1), solver, options)[-1])
-    return states
-
-
-def _torchdiffeq(
-    f: RightHandSide,
-    y0: State,
-    times: Sequence[float],
-    solver: Solver,
-    options: dict[str, Any],
-) -> list[State]:
-    from torchdiffeq import odeint
-
-    rtol, atol = solver.tolerances
-    t = _tensor(times, y0)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("error", message="Functional iteration did not converge")
-            out = odeint(f, y0, t, rtol=rtol, atol=atol, method=solver.method, options=options)
-    except UserWarning as error:
-        if not str(error).startswith("Functional iteration"):
-            raise
-        message = "the corrector's iteration did not converge: more steps or larger tol"
-        raise NotConverged(message) from error
-    return list(zip(*out, strict=True))
-
-
-def _scipy(
-    f: RightHandSide, y0: State, times: Sequence[float], solver: Solver, _norm: Norm | None
-) -> list[State]:
-    """Scipy's `solve_ivp`, on the CPU in float64 and without automatic differentiation."""
-    from scipy.integrate import solve_ivp
-
-    shapes, sizes = [y.shape for y in y0], [y.numel() for y in y0]
-
-    def to_state(flat: np.ndarray[Any, Any]) -> State:
-        parts = torch.split(torch.from_numpy(flat.copy()), sizes)
-        return tuple(p.view(s).to(y0[0]) for p, s in zip(parts, shapes, strict=True))
-
-    def to_flat(state: State) -> np.ndarray[Any, Any]:
-        flat: np.ndarray[Any, Any] = (
-            torch.cat([y.reshape(-1) for y in state]).double().cpu().numpy()
-        )
-        if not np.isfinite(flat).all():  # some methods would search for a step forever
-            raise Diverged("a state of the solve is not finite")
-        return flat
-
-    rtol, atol = solver.tolerances
-    with torch.no_grad():
-        found = solve_ivp(
-            lambda t, y: to_flat(f(float(t), to_state(y))),
-            (times[0], times[-1]), to_flat(y0), solver.scipy, times, rtol=rtol, atol=atol,
-        )  # fmt: skip
-    if not found.success:
-        raise StepUnderflow(f"scipy's {solver.scipy}: {found.message}")
-    return [to_state(y) for y in found.y.T]
-
-
-def _tensor(times: Sequence[float], like: State) -> Tensor:
-    return torch.tensor(times, dtype=torch.float64, device=like[0].device)
-
-
-OTHERS = {"implicit_adams": _multistep, "scipy_solver": _scipy}

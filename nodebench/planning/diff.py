@@ -34,7 +34,7 @@ class Difference:
 
 def inputs(trial: Trial) -> dict[str, Any]:
     """Everything that the id hashes: settings by dotted path, numerics, the user's code."""
-    return {**trial.settings, "numerics": numerics(trial.spec), **_code(trial.cell.code)}
+    return {**trial.settings, "numerics": numerics(trial.spec), **_code(trial.cell.code_hashes)}
 
 
 def _code(modules: Mapping[str, str | None]) -> dict[str, str]:
@@ -66,8 +66,9 @@ def nearest(trial: Trial, store: Store) -> tuple[str, list[Difference]] | None:
             other = store.folder(other_id).trial()
         except StoreError:  # a damaged folder has nothing to compare
             continue
-        found, code = differences(trial.settings, other.settings), other.cell.recorded
-        modules = [] if code is None else differences(_code(trial.cell.code), _code(code))
+        found = differences(trial.settings, other.settings)
+        code = other.cell.recorded_code_hashes
+        modules = [] if code is None else differences(_code(trial.cell.code_hashes), _code(code))
         others.append((len(found), len(modules), other_id, found + modules))
     return min(others, key=lambda other: other[:3])[2:] if others else None
 

@@ -85,7 +85,7 @@ def _not_found(sweep: Sweep) -> Iterator[Fault]:
     for cell in {trial.cell for trial in sweep.trials}:
         for field, part in (("data", cell.spec.data), ("model", cell.spec.model)):
             module = part.name.partition(":")[0]
-            if module in cell.code and cell.code[module] is None:
+            if module in cell.code_hashes and cell.code_hashes[module] is None:
                 yield Fault(
                     f"{field}.name",
                     f"{shown(part.name)}: module {shown(module)} is not found from `{Path.cwd()}`. "

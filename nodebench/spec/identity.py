@@ -44,11 +44,11 @@ def _is_computed_here(spec: TrialSpec) -> bool:
     model = spec.model
     is_dense = isinstance(model, PlainOde) and model.field != "conv"
     solvers = [spec.solver, spec.gradient.solver if spec.gradient else None]
-    has_steps = any(s and s.step_control and s.control is None for s in solvers)
+    is_embedded = any(s and s.stepping == "embedded" and s.control is None for s in solvers)
     norms = (
         model.norm.model_dump().values() if isinstance(model, ConvNetwork | StagedNetwork) else ()
     )
-    return is_dense or has_steps or any(norm_parts(word or "nf")[0] in GROUPED for word in norms)
+    return is_dense or is_embedded or any(norm_parts(word or "nf")[0] in GROUPED for word in norms)
 
 
 def _is_folded(spec: TrialSpec) -> bool:
@@ -148,10 +148,10 @@ class Cell:
     """A resolved spec regardless of its seed: the part that the trials of all seeds share."""
 
     spec: TrialSpec
-    recorded: Mapping[str, str | None] | None = None
-    """The recorded code hashes of a trial in the store; by default, those of the code here."""
-    recorded_weights: str | None = None
-    """The recorded SHA-256 of its weights file; by default, that of the file found here."""
+    recorded_code_hashes: Mapping[str, str | None] | None = None
+    """The code hashes that the store has for a trial; by default, those of the code here."""
+    recorded_weights_hash: str | None = None
+    """The hash of its weights file that the store has; by default, that of the file found here."""
 
     def trial(self, seed: int) -> Trial:
         """The trial with this seed."""
@@ -163,9 +163,9 @@ class Cell:
         identity: dict[str, Any] = self.spec.model_dump(mode="json", exclude_defaults=True)
         identity.pop("seed", None)
         if self.spec.weights is not None:
-            identity["weights"] = self.weights
+            identity["weights"] = self.weights_hash
         identity["numerics"] = numerics(self.spec)
-        modules = dict(self.code)
+        modules = dict(self.code_hashes)
         named = {path: _module(path) for path in self.spec.import_paths}
         # Named modules are kept apart, so that the ids of trials without others do not change.
         for name, value in (
@@ -176,10 +176,10 @@ class Cell:
         return {key: _plain(value) for key, value in identity.items()}
 
     @cached_property
-    def code(self) -> dict[str, str | None]:
+    def code_hashes(self) -> dict[str, str | None]:
         """Module -> SHA-256, for all imported modules of the user's; None if one is not found."""
-        if self.recorded is not None:
-            return dict(self.recorded)
+        if self.recorded_code_hashes is not None:
+            return dict(self.recorded_code_hashes)
         found: dict[str, str | None] = {}
         for module in map(_module, self.spec.import_paths):
             try:
@@ -189,10 +189,10 @@ class Cell:
         return found
 
     @cached_property
-    def weights(self) -> str | None:
+    def weights_hash(self) -> str | None:
         """The SHA-256 of the weights file; None if there is none, or it is not found."""
-        named = self.spec.weights
-        return self.recorded_weights or (None if named is None else file_hash(named))
+        path = self.spec.weights
+        return self.recorded_weights_hash or (None if path is None else file_hash(path))
 
     @cached_property
     def key(self) -> str:
@@ -242,8 +242,8 @@ class Trial:
     @cached_property
     def is_identified(self) -> bool:
         """Whether all files on which the id depends were found; if not, it differs elsewhere."""
-        is_found = self.spec.weights is None or self.cell.weights is not None
-        return is_found and None not in self.cell.code.values()
+        is_found = self.spec.weights is None or self.cell.weights_hash is not None
+        return is_found and None not in self.cell.code_hashes.values()
 
     def require_as_named(self) -> None:
         """Rejects code or weights that, in this process, are not those of the plan.

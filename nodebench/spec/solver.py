@@ -23,6 +23,7 @@ from nodebench.spec.vocabulary import (
     NonNegative,
     Positive,
     ScipyMethod,
+    Stepping,
     Steps,
 )
 
@@ -92,9 +93,14 @@ class Solver(Settings):
         return self.method in REVERSIBLE or self.coupling is not None
 
     @property
-    def has_steps(self) -> bool:
-        """Whether this project takes its steps, once their size is known."""
-        return self.facts.has_stepper and not self.dense_output
+    def stepping(self) -> Stepping:
+        """Who takes its steps, and what decides their sizes."""
+        return "dense_output" if self.dense_output else self.facts.stepping
+
+    @property
+    def has_stepper(self) -> bool:
+        """Whether nodebench takes its steps, and so can repeat them one by one."""
+        return self.stepping in ("fixed", "embedded")
 
     @property
     def order(self) -> int | None:
@@ -110,15 +116,8 @@ class Solver(Settings):
         return self.rtol, self.atol
 
     @property
-    def is_embedded(self) -> bool:
-        """Whether it is an embedded Runge-Kutta method, which measures errors by a norm."""
-        return self.facts.kind == "adaptive" and self.facts.has_stepper
-
-    @property
-    def step_control(self) -> Control | None:
-        """How this project chooses the steps; None if torchdiffeq, SciPy or a grid does."""
-        if self.dense_output or not self.is_embedded:
-            return None
+    def step_control(self) -> Control:
+        """The `control` of an embedded method, or its default."""
         return self.control or Control()
 
     @property
@@ -156,16 +155,7 @@ class Solver(Settings):
                 raise ValueError(f"`{self.method}` takes either `steps` or `step_size`")
         if self.facts.kind != "fixed":
             self._settle_tolerance()
-        if self.control is not None and not self.is_embedded:
-            raise ValueError(f"`control` is of methods such as `dopri5`, not of `{self.method}`")
-        if not self.facts.in_torchdiffeq:
-            self._complete(control=self.control or Control())
-        if self.dense_output and (self.control or not self.is_embedded):
-            why = "interpolates already" if self.scipy else f"is {self.facts.kind}"
-            why = "has no interpolation with a `control` of its steps" if self.control else why
-            raise ValueError(f"`dense_output` is for adaptive methods; `{self.method}` {why}")
-        if self.dense_output is False:
-            self._complete(dense_output=None)
+        self._settle_control()
         if self.adapt is not None:
             self._settle_adaptation(self.adapt)
         if self.damping is not None and self.method != "alf":
@@ -177,6 +167,20 @@ class Solver(Settings):
                 "or rk4_38"
             )
         return self
+
+    def _settle_control(self) -> None:
+        """Settles what only embedded methods have: a `control`, or `dense_output`."""
+        is_embedded = self.facts.stepping == "embedded"
+        if self.control is not None and not is_embedded:
+            raise ValueError(f"`control` is of methods such as `dopri5`, not of `{self.method}`")
+        if not self.facts.in_torchdiffeq:
+            self._complete(control=self.control or Control())
+        if self.dense_output and (self.control or not is_embedded):
+            why = "interpolates already" if self.scipy else f"is {self.facts.kind}"
+            why = "has no interpolation with a `control` of its steps" if self.control else why
+            raise ValueError(f"`dense_output` is for adaptive methods; `{self.method}` {why}")
+        if self.dense_output is False:
+            self._complete(dense_output=None)
 
     def _settle_adaptation(self, adapt: Adapt) -> None:
         if self.method not in ADAPTABLE:
@@ -221,16 +225,16 @@ OWNERS = {
 
 SOLVERS_OF: dict[str, tuple[Callable[[Solver], bool], str]] = {
     "aca": (
-        lambda solver: solver.has_steps,
+        lambda solver: solver.has_stepper,
         "it repeats the steps of a solve; use another method, or the gradient `adjoint`",
     ),
     "interpolated": (
-        lambda solver: solver.has_steps and not solver.by_sample,
+        lambda solver: solver.has_stepper and not solver.by_sample,
         "it needs steps that end at its nodes; use another method, one step per batch "
         "(`control.step: batch`), or the gradient `adjoint`",
     ),
     "symplectic": (
-        lambda solver: solver.has_steps and not (solver.is_reversible or solver.by_sample),
+        lambda solver: solver.has_stepper and not (solver.is_reversible or solver.by_sample),
         "it needs the stages of a Runge-Kutta method, each at one time; use one with one step per "
         "batch, or the gradient `aca`",
     ),
@@ -317,7 +321,8 @@ class Gradient(NamedSettings):
     def suited_to(self, solver: Solver) -> Gradient:
         """The same without settings that have no effect with this solver of the forward pass."""
         backward = self.backward(solver)
-        norm = self.norm if backward.is_embedded else "default"
+        has_norm = backward.facts.stepping == "embedded"  # others do not measure errors by a norm
+        norm = self.norm if has_norm else "default"
         own = None if self.solver == solver.by_batch else self.solver
         segments = self.segments if solver.facts.kind == "fixed" else None
         return self.model_copy(update={"norm": norm, "solver": own, "segments": segments})

@@ -13,26 +13,43 @@ from pydantic import BeforeValidator, Field, StrictBool
 
 from nodebench.errors import shown
 
+Stepping = Literal["fixed", "embedded", "dense_output", "multistep", "scipy"]
+"""Who takes the steps of a solve, and what decides their sizes:
+
+- `fixed`: nodebench, on a given grid;
+- `embedded`: nodebench, whose error control needs an embedded Runge-Kutta method;
+- `dense_output`: torchdiffeq, by an embedded method whose states are interpolated between steps;
+- `multistep`: torchdiffeq's Adams method, on a given grid;
+- `scipy`: SciPy's `solve_ivp`, with its own error control.
+"""
+
 
 @dataclass(frozen=True)
 class Method:
     """A solver method.
 
     `stages` counts evaluations of the right-hand side per step, and `start` those before the first
-    step. `stages` and `order` are None if they vary from step to step, or with `scipy`. `kind` says
-    which settings the method takes: `fixed` a number or size of steps, `adaptive` a tolerance,
-    `multistep` steps for its grid and a tolerance for the iteration inside each. It `has_stepper`
-    if `ode/` can take its steps one by one, as some gradients need. Embedded methods that are not
-    `in_torchdiffeq` have no `dense_output`.
+    step. `stages` and `order` are None if they vary from step to step, or with `scipy`. An embedded
+    method that is not `in_torchdiffeq` has no `dense_output`.
     """
 
     order: int | None
     stages: int | None
-    kind: Literal["fixed", "adaptive", "multistep"]
+    stepping: Stepping
     source: str
     start: int = 0
-    has_stepper: bool = True
     in_torchdiffeq: bool = True
+
+    @property
+    def kind(self) -> Literal["fixed", "adaptive", "multistep"]:
+        """The settings that the method takes.
+
+        `fixed` takes a number or size of steps, `adaptive` a tolerance, and `multistep` both: steps
+        for its grid, and a tolerance for the iteration inside each.
+        """
+        if self.stepping == "fixed" or self.stepping == "multistep":
+            return self.stepping
+        return "adaptive"
 
 
 METHODS: dict[str, Method] = {
@@ -44,18 +61,14 @@ METHODS: dict[str, Method] = {
     "rk4_38": Method(4, 4, "fixed", "the 3/8 rule, Kutta 1901 (torchdiffeq's `rk4`)"),
     "alf": Method(2, 1, "fixed", "asynchronous leapfrog, Mutze 2013, reversible", start=1),
     "reversible_heun": Method(2, 1, "fixed", "Kidger et al. 2021, reversible", start=1),
-    "adaptive_heun": Method(2, 2, "adaptive", "Heun-Euler 2(1)"),
-    "fehlberg2": Method(2, 3, "adaptive", "Fehlberg 1969, RKF1(2)"),
-    "bosh3": Method(3, 4, "adaptive", "Bogacki, Shampine 1989, 3(2)"),
-    "dopri5": Method(5, 7, "adaptive", "Dormand, Prince 1980, 5(4)"),
-    "dopri8": Method(8, 14, "adaptive", "Prince, Dormand 1981, 8(7)"),
-    "tsit5": Method(5, 7, "adaptive", "Tsitouras 2011, 5(4)", in_torchdiffeq=False),
-    "implicit_adams": Method(
-        5, None, "multistep", "Adams-Bashforth-Moulton, torchdiffeq", has_stepper=False
-    ),
-    "scipy_solver": Method(
-        None, None, "adaptive", "scipy.integrate.solve_ivp, by `scipy`", has_stepper=False
-    ),
+    "adaptive_heun": Method(2, 2, "embedded", "Heun-Euler 2(1)"),
+    "fehlberg2": Method(2, 3, "embedded", "Fehlberg 1969, RKF1(2)"),
+    "bosh3": Method(3, 4, "embedded", "Bogacki, Shampine 1989, 3(2)"),
+    "dopri5": Method(5, 7, "embedded", "Dormand, Prince 1980, 5(4)"),
+    "dopri8": Method(8, 14, "embedded", "Prince, Dormand 1981, 8(7)"),
+    "tsit5": Method(5, 7, "embedded", "Tsitouras 2011, 5(4)", in_torchdiffeq=False),
+    "implicit_adams": Method(5, None, "multistep", "Adams-Bashforth-Moulton, torchdiffeq"),
+    "scipy_solver": Method(None, None, "scipy", "scipy.integrate.solve_ivp, by `scipy`"),
 }
 
 SCIPY_METHODS: dict[str, int | None] = {

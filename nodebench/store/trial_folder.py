@@ -119,8 +119,8 @@ class TrialFolder:
         self.error_file.unlink(missing_ok=True)
         self.given_up_file.unlink(missing_ok=True)
         spec = trial.spec.model_dump(mode="json", exclude_none=True)
-        weights = {"weights": trial.cell.weights} if trial.spec.weights else {}
-        record = {"id": trial.id, "spec": spec, "code": trial.cell.code, **weights}
+        weights = {"weights": trial.cell.weights_hash} if trial.spec.weights else {}
+        record = {"id": trial.id, "spec": spec, "code": trial.cell.code_hashes, **weights}
         write(self.spec_file, json.dumps(record, indent=1))
         self.log(f"started by process {os.getpid()} on {socket.gethostname()}")
 

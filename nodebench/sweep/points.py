@@ -75,9 +75,8 @@ def _batches_of(
     if spec.data.kind == "trajectories":  # one sample, which is tested as a whole
         yield from () if block.batch_sizes or block.control else (point,)
         return
-    facts = METHODS[point.method]
     for control in block.control or (None,):
-        if control and not (facts.kind == "adaptive" and facts.has_stepper):
+        if control and METHODS[point.method].stepping != "embedded":
             continue
         if control == "sample" and point.batch_norm == "batch":
             continue  # a batch's statistics mix samples

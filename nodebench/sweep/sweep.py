@@ -42,6 +42,8 @@ class Sweep:
     """The resolved sweep file as YAML: all that `repro` needs, without traces of this machine."""
 
     origin: Origin
+    for_figures: bool = False
+    """Whether long labels are cut, as figures need it."""
 
     @property
     def name(self) -> str:
@@ -159,16 +161,16 @@ class Sweep:
 
         For example, `width 16` rather than `16`, and `epochs 4` if another has `iterations 4`.
         """
-        return labeled({cell.key: cell.settings for cell in self._cells}, self.varying)
+        labels = labeled({cell.key: cell.settings for cell in self._cells}, self.varying)
+        if not self.for_figures:
+            return labels
+        short = figure_labels(labels.values())
+        return {key: short[label] for key, label in labels.items()}
 
     @cached_property
     def drawn(self) -> Sweep:
         """The same sweep for figures: long labels are cut."""
-        short = figure_labels(self.labels.values())
-        other = replace(self)
-        # Fills the cached property, since the sweep is frozen.
-        other.__dict__["labels"] = {key: short[label] for key, label in self.labels.items()}
-        return other
+        return replace(self, for_figures=True)
 
     @cached_property
     def _cells(self) -> list[Cell]:

@@ -18,7 +18,7 @@ from nodebench.errors import StoreError
 from nodebench.files import write
 from nodebench.models.build import build
 from nodebench.models.weights import read_tensors
-from nodebench.ode.adaptive.counts import with_counts
+from nodebench.ode.adaptive.counts import StepTotals
 from nodebench.ode.block import PassCounts, ode_blocks
 from nodebench.ode.regularizers.table import Penalty, Regularizers
 from nodebench.spec.solver import Solver
@@ -42,11 +42,16 @@ class EpochSums:
     batches: int = 0
     forward: list[int] = field(default_factory=list)
     backward: list[int] = field(default_factory=list)
-    steps: dict[str, float] = field(default_factory=dict)
+    steps: StepTotals = StepTotals()
     seconds: float = 0.0
     peak_memory: int = 0
     regularizers: dict[str, Tensor] = field(default_factory=dict)
     regularizer_evaluations: int = 0
+
+    @classmethod
+    def of(cls, values: dict[str, Any]) -> EpochSums:
+        """The sums of a checkpoint."""
+        return cls(**values | {"steps": StepTotals(**values.get("steps", {}))})
 
     def add(self, loss: Loss) -> None:
         """Adds a batch's loss and measures."""
@@ -69,7 +74,7 @@ class EpochSums:
         self.forward = list(map(operator.add, self.forward or zeros, forward.evaluations))
         self.backward = list(map(operator.add, self.backward or zeros, backward.evaluations))
         if steps := forward.steps:
-            self.steps = with_counts(self.steps, steps)
+            self.steps = self.steps.plus(steps)
 
     def to(self, device: torch.device) -> EpochSums:
         """The same sums on a device."""
@@ -139,7 +144,7 @@ class TrainState:
         self.optimizer.load_state_dict(values["optimizer"])
         self.epoch, self.iteration = values["epoch"], values["iteration"]
         sums = values.get("sums")
-        self.sums = EpochSums(**sums).to(device) if sums else None
+        self.sums = EpochSums.of(sums).to(device) if sums else None
         self.elapsed_s, self.history = values["elapsed_s"], values["history"]
         self.continues, self.continued_s = values.get("continues"), values.get("continued_s", 0.0)
         self.started = values.get("started") or _first_start(values) or self.started

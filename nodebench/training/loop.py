@@ -11,7 +11,6 @@ import torch
 from torch import nn
 
 from nodebench.errors import DeadlineExceeded, Diverged
-from nodebench.ode.adaptive.counts import measures
 from nodebench.ode.regularizers.table import Regularizers
 from nodebench.spec import TrialSpec
 from nodebench.spec.training import Train
@@ -142,7 +141,7 @@ def _evaluations(sums: EpochSums) -> Row:
         row[name] = sum(counts) / sums.batches
         if len(counts) > 1:
             row |= {f"{name}.{block}": n / sums.batches for block, n in enumerate(counts)}
-    row |= measures(sums.steps)
+    row |= sums.steps.measures()
     if sums.regularizers:
         row["nfe_regularization"] = sums.regularizer_evaluations / sums.batches
     return row

@@ -35,7 +35,7 @@ class Evaluation:
 
     `nfe` and `forward_s` are evaluations and seconds per forward pass, and `samples` is the mean
     number of samples in a pass; `tested` is the total number of samples. `steps` has the measures
-    of `counts.measures` for the steps of adaptive solves.
+    of `StepTotals` for the steps of adaptive solves.
     """
 
     measures: dict[str, float]

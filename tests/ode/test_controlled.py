@@ -11,9 +11,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nodebench.ode.fixed import State, integrate
+from nodebench.ode.fixed import integrate
 from nodebench.ode.solve import solve
-from nodebench.ode.steppers import stepper_of
+from nodebench.ode.steppers.stepper import State
+from nodebench.ode.steppers.table import stepper_of
 from nodebench.ode.tableau import EMBEDDED
 from nodebench.spec.solver import Solver
 from tests.support.controlled_solves import TIMES, Turning, by, solved, uneven

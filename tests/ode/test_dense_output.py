@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from nodebench.ode.block import ODEBlock
-from nodebench.ode.solve import _Watched, solve
+from nodebench.ode.by_torchdiffeq import _Watched
+from nodebench.ode.solve import solve
 from nodebench.spec import TrialSpec
 from nodebench.spec.solver import Gradient, Solver
 from tests.support.ode_problems import LOGISTIC, PROBLEMS, Counted, Decay

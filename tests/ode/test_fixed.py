@@ -10,8 +10,10 @@ import torch
 import torchdiffeq
 from torch import Tensor, nn
 
-from nodebench.ode.fixed import Grid, RungeKutta, State, integrate
+from nodebench.ode.fixed import Grid, integrate
 from nodebench.ode.solve import solve
+from nodebench.ode.steppers.runge_kutta import RungeKutta
+from nodebench.ode.steppers.stepper import State
 from nodebench.ode.tableau import TABLEAUS
 from nodebench.spec.solver import Solver
 from nodebench.spec.vocabulary import METHODS

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 from torchdiffeq._impl.odeint import SOLVERS
 
-from nodebench.ode.fixed import Grid, RightHandSide, steps
-from nodebench.ode.reversible import ReversibleStepper
+from nodebench.ode.fixed import Grid, steps
 from nodebench.ode.solve import solve
-from nodebench.ode.steppers import stepper_of
+from nodebench.ode.steppers.reversible import ReversibleStepper
+from nodebench.ode.steppers.stepper import RightHandSide
+from nodebench.ode.steppers.table import stepper_of
 from nodebench.ode.tableau import EMBEDDED
 from nodebench.spec.solver import Solver
 from nodebench.spec.vocabulary import METHODS

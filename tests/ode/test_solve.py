@@ -23,9 +23,7 @@ from tests.support.ode_problems import (
     Problem,
 )  # fmt: skip
 
-EMBEDDED = sorted(
-    name for name, facts in METHODS.items() if facts.kind == "adaptive" and facts.has_stepper
-)
+EMBEDDED = sorted(name for name, facts in METHODS.items() if facts.stepping == "embedded")
 
 
 def error_at_one(problem: Problem, **settings: object) -> float:

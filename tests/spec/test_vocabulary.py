@@ -19,7 +19,7 @@ from nodebench.models.layers.factory import (
 )
 from nodebench.models.layers.group_norm import GroupNorm
 from nodebench.ode.gradients import odeint
-from nodebench.ode.solve import OTHERS
+from nodebench.ode.solve import SOLVES
 from nodebench.ode.tableau import EMBEDDED, TABLEAUS
 from nodebench.spec import TrialSpec, data, training, vocabulary
 from nodebench.spec.model import MODELS
@@ -30,22 +30,43 @@ from nodebench.spec.vocabulary import METHODS
 from nodebench.training import loop, optimization
 
 
-def test_every_method_is_ours_or_torchdiffeqs() -> None:
-    fixed = {name for name, method in METHODS.items() if method.kind == "fixed"}
-    assert fixed == {*TABLEAUS, *REVERSIBLE}
-    assert all(Solver(method=name).step_control for name in EMBEDDED)
-    assert set(METHODS) - fixed == {*OTHERS, *EMBEDDED}
-    theirs = {name for name, method in METHODS.items() if method.in_torchdiffeq} - fixed
-    assert set(SOLVERS) >= theirs == {*OTHERS, *EMBEDDED} - {"tsit5"}
+def by_stepping(stepping: str) -> set[str]:
+    return {name for name, method in METHODS.items() if method.stepping == stepping}
+
+
+def test_steps_are_taken_by_us_or_by_a_library() -> None:
+    assert set(get_args(vocabulary.Stepping)) == set(SOLVES)
+    assert by_stepping("fixed") == {*TABLEAUS, *REVERSIBLE}
+    assert by_stepping("embedded") == set(EMBEDDED)
+    assert by_stepping("multistep") == {"implicit_adams"}
+    assert by_stepping("scipy") == {"scipy_solver"}
+    theirs = {name for name in EMBEDDED if METHODS[name].in_torchdiffeq}
+    assert set(SOLVERS) >= theirs | by_stepping("multistep")
+    assert set(EMBEDDED) - theirs == {"tsit5"}
+
+
+def test_torchdiffeq_takes_the_steps_of_dense_output() -> None:
+    solver = Solver(method="dopri5", dense_output=True)
+    assert (solver.stepping, solver.facts.stepping) == ("dense_output", "embedded")
+    assert not solver.has_stepper
+    assert Solver(method="dopri5").has_stepper
+
+
+@pytest.mark.parametrize(
+    ("method", "kind"),
+    [
+        ("rk4", "fixed"),
+        ("dopri5", "adaptive"),
+        ("scipy_solver", "adaptive"),
+        ("implicit_adams", "multistep"),
+    ],
+)
+def test_the_kind_of_a_method_is_which_settings_it_takes(method: str, kind: str) -> None:
+    assert METHODS[method].kind == kind
 
 
 def test_every_gradient_is_a_row_of_the_table() -> None:
     assert set(odeint.GRADIENT_METHODS) == set(vocabulary.GRADIENTS)
-
-
-def test_methods_whose_steps_are_ours_are_those_that_have_a_stepper() -> None:
-    own = {name for name, method in METHODS.items() if method.has_stepper}
-    assert own == {*TABLEAUS, *REVERSIBLE, *EMBEDDED}
 
 
 @pytest.mark.parametrize("name", TABLEAUS)

@@ -61,17 +61,31 @@ def test_file_names_are_bounded_and_no_two_alike():
     assert all(0 < len(name) <= 64 and "/" not in name for name in found.values())
 
 
+def long_label_of_each(cells, _varying):
+    """Labels of some 600 letters, of which the first 600 are alike."""
+    return {key: f"${LONG}_{{{number}" for number, key in enumerate(cells)}
+
+
+def test_long_labels_are_cut_in_a_sweep_s_figures_alone(tmp_path, monkeypatch):
+    sweep = tiny(tmp_path, grid={"model.width": [2, 3]})
+    monkeypatch.setattr("nodebench.sweep.sweep.labeled", long_label_of_each)
+    drawn = sweep.drawn
+    short = figure_labels(sweep.labels.values())
+    assert drawn.labels == {key: short[label] for key, label in sweep.labels.items()}
+    assert min(map(len, sweep.labels.values())) > len(LONG)
+    assert drawn.trials == sweep.trials
+
+
 @pytest.fixture
-def long_labels(tmp_path):
-    """A trained sweep whose two labels are some 600 letters, of which the first 600 are alike."""
+def long_labels(tmp_path, monkeypatch):
+    """A trained sweep of two long labels."""
     grid = {"model.name, model.width": [["plainode", 4], ["plainode", 6]]}
     evaluate = {"methods": ["euler", "rk4"], "steps": [2, 4]}
     sweep, store = tiny(tmp_path, grid=grid, evaluate=evaluate), Store(tmp_path / "runs")
     with coarse_reference():
         for trial in sweep.trials:
             run_trial(trial, store, options(sweep, tmp_path))
-    names = {key: f"${LONG}_{{{number}" for number, key in enumerate(sweep.labels)}
-    sweep.__dict__["labels"] = names
+    monkeypatch.setattr("nodebench.sweep.sweep.labeled", long_label_of_each)
     return sweep, store
 
 

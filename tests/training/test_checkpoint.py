@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from nodebench.errors import StoreError
 from nodebench.models.weights import MARKS_A_FOLDER
+from nodebench.ode.adaptive.counts import StepTotals
 from nodebench.planning import entries
 from nodebench.store import Result, Store
-from nodebench.training.checkpoint import read_checkpoint
+from nodebench.training.checkpoint import EpochSums, read_checkpoint
 from nodebench.training.record import Record
 from nodebench.training.trial import run_trial
 from tests.support.tiny_sweeps import TINY, essence, options, tiny
@@ -49,6 +50,13 @@ def killed_after_steps(monkeypatch, steps):
 
 def weights(store, trial):
     return read_checkpoint(store.folder(trial.id).checkpoint)["model"]
+
+
+@pytest.mark.parametrize("steps", [{}, {"steps": {}}, {"steps": {"batches": 2.0, "accepted": 9.0}}])
+def test_sums_of_an_earlier_release_are_read(steps):
+    sums = EpochSums.of({"loss": torch.ones(()), "batches": 2} | steps)
+    assert (sums.batches, sums.samples) == (2, 0)
+    assert sums.steps == StepTotals(**steps.get("steps", {}))
 
 
 @pytest.mark.parametrize("base", [TINY, ADAPTED, BATCH_NORM], ids=["plain", "adapted", "bn"])

@@ -17,9 +17,9 @@ from nodebench.models.chains.sums import EmbeddedSums
 from nodebench.ode.adaptive.controlled import controlled
 from nodebench.ode.adaptive.extent import WholeBatch
 from nodebench.ode.adaptive.tensor_steps import TensorSteps
-from nodebench.ode.embedded import EmbeddedRungeKutta
 from nodebench.ode.field import Counted, OverStates
-from nodebench.ode.fixed import Carry, RightHandSide, State
+from nodebench.ode.steppers.runge_kutta import EmbeddedRungeKutta
+from nodebench.ode.steppers.stepper import RightHandSide, State
 from nodebench.ode.tableau import EMBEDDED, EmbeddedTableau
 from nodebench.spec.solver import Solver
 
@@ -92,7 +92,7 @@ class _Tries(TensorSteps):
         self._chain, self._f, self._kept = chain, f, kept
         self._of_last: Kept | None = None
 
-    def start(self, _f: RightHandSide, t: float, y: State, /) -> Carry:
+    def start(self, _f: RightHandSide, t: float, y: State, /) -> tuple[State, State]:
         """The first slope is f(t, y)."""
         x = to_array(y[0])
         self._of_last = None if self._kept is None else Kept()

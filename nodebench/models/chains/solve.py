@@ -19,7 +19,8 @@ from nodebench.models.chains.gradients import BackwardPass, TakenSteps
 from nodebench.models.chains.operation import Fills, LayerGradients
 from nodebench.models.chains.sums import FixedSums
 from nodebench.ode.field import Counted
-from nodebench.ode.fixed import RungeKutta, steps
+from nodebench.ode.fixed import steps
+from nodebench.ode.steppers.runge_kutta import RungeKutta
 from nodebench.ode.tableau import Tableau
 from nodebench.spec.solver import Solver
 

@@ -26,7 +26,7 @@ from nodebench.ode.adaptive.extent import EachSample, Extent, WholeBatch
 from nodebench.ode.adaptive.step_size import Controller, first_size
 from nodebench.ode.adaptive.tensor_steps import TensorSteps
 from nodebench.ode.field import Norm, OverStates, ignored
-from nodebench.ode.fixed import RightHandSide, State
+from nodebench.ode.steppers.stepper import RightHandSide, State
 from nodebench.ode.tableau import EMBEDDED
 from nodebench.spec.solver import Solver
 
@@ -96,7 +96,7 @@ def _rows(state: State, rows: Tensor) -> State:
 
 
 class ControlledSolve:
-    """One solve: its field, its settings and its step counts.
+    """One solve in progress: `start` it, `reach` one time after another, then read its `counts`.
 
     `on_accept` is called for each accepted step. `norm` measures the errors of a step for the whole
     batch. `steps` computes the steps, by default in torch.
@@ -111,46 +111,51 @@ class ControlledSolve:
         on_accept: OnAccept = ignored,
         steps: TensorSteps | None = None,
     ):
-        assert solver.step_control is not None and solver.order is not None
-        self.f, self.solver, self._on_accept = f, solver, on_accept
-        self.first, self.sign = times[0], 1 if times[-1] > times[0] else -1
-        self.extent: Extent = EachSample() if solver.by_sample else WholeBatch(norm)
-        self.steps = steps or TensorSteps(EMBEDDED[solver.method], self.extent)
-        self.controller = Controller(solver.step_control, solver.order)
-        self.accepted, self.tried = torch.zeros(()), torch.zeros(())
+        assert solver.order is not None
+        self._f, self._solver, self._on_accept = f, solver, on_accept
+        self._first, self._sign = times[0], 1 if times[-1] > times[0] else -1
+        self._extent: Extent = EachSample() if solver.by_sample else WholeBatch(norm)
+        self._steps = steps or TensorSteps(EMBEDDED[solver.method], self._extent)
+        self._controller = Controller(solver.step_control, solver.order)
+        self._accepted, self._tried = torch.zeros(()), torch.zeros(())
         self._is_finite = True  # whether the last rejected step was finite
         self._takes_rows = solver.by_sample and isinstance(f, OverStates) and f.takes_rows
 
     def start(self, y: State) -> _At:
         """The start of a solve, with the first slope and the size of the first step."""
-        t = self.extent.number(self.first, y)
-        _, slope = self.steps.start(self.f, self.first, y)
-        h = first_size(self.f, t, y, slope, self.solver, self.extent, self.sign)
-        self.accepted = self.tried = torch.zeros_like(t, dtype=torch.int64)
+        t = self._extent.number(self._first, y)
+        _, slope = self._steps.start(self._f, self._first, y)
+        h = first_size(self._f, t, y, slope, self._solver, self._extent, self._sign)
+        self._accepted = self._tried = torch.zeros_like(t, dtype=torch.int64)
         return _At(t, y, slope, h, torch.ones_like(t))
 
     def reach(self, end: float, at: _At) -> _At:
         """Takes steps until all samples have reached `end`."""
-        while True:
-            there = at.t == end
-            count = int(there.sum())
-            if count == there.numel():
-                return at
-            if not (count and self._takes_rows):
-                after, accepted, signed = self._step(end, at)
-                if signed is not None:
-                    self._on_accept(at.t, signed, at.y, at.slope)
-                self.accepted, self.tried = self.accepted + accepted, self.tried + ~there
-                at = after
-                continue
-            rows = (~there).nonzero().squeeze(1)
-            after, accepted, signed = self._step(end, at.of(rows))
-            if signed is not None:  # the others wait, with steps of size 0
-                steps = torch.zeros_like(at.h).index_copy(0, rows, signed)
-                self._on_accept(at.t, steps, at.y, at.slope)
-            self.accepted = self.accepted.index_add(0, rows, accepted.long())
-            self.tried = self.tried.index_add(0, rows, torch.ones_like(rows))
-            at = at.with_rows(rows, after)
+        while (arrived := int((at.t == end).sum())) < at.t.numel():
+            if arrived and self._takes_rows:
+                at = self._step_of_others(end, at)
+            else:
+                at = self._step_of_all(end, at)
+        return at
+
+    def _step_of_all(self, end: float, at: _At) -> _At:
+        """Tries a step of all samples; those that have arrived take one of size 0."""
+        after, accepted, signed = self._step(end, at)
+        if signed is not None:
+            self._on_accept(at.t, signed, at.y, at.slope)
+        self._accepted, self._tried = self._accepted + accepted, self._tried + (at.t != end)
+        return after
+
+    def _step_of_others(self, end: float, at: _At) -> _At:
+        """Tries a step of the samples that have not arrived, without evaluating f for the rest."""
+        rows = (at.t != end).nonzero().squeeze(1)
+        after, accepted, signed = self._step(end, at.of(rows))
+        if signed is not None:
+            steps = torch.zeros_like(at.h).index_copy(0, rows, signed)
+            self._on_accept(at.t, steps, at.y, at.slope)
+        self._accepted = self._accepted.index_add(0, rows, accepted.long())
+        self._tried = self._tried.index_add(0, rows, torch.ones_like(rows))
+        return at.with_rows(rows, after)
 
     def _step(self, end: float, at: _At) -> tuple[_At, Tensor, Tensor | None]:
         """Tries one step: the point after it, which samples accepted it, and the signed steps.
@@ -159,10 +164,10 @@ class ControlledSolve:
         """
         left = (end - at.t).abs()
         h = torch.minimum(at.h, left)  # 0 for samples that have arrived
-        after, slopes = self.steps.tried(self.f, at.t, self.sign * h, at.y, at.slope)
+        after, slopes = self._steps.tried(self._f, at.t, self._sign * h, at.y, at.slope)
         error = self._error(h, at.y, after, slopes)
         accepted = (error <= 1) & (left > 0)
-        stuck = (left > 0) & ((at.t + self.sign * h == at.t) | ~at.h.isfinite())
+        stuck = (left > 0) & ((at.t + self._sign * h == at.t) | ~at.h.isfinite())
         flags = [accepted.any(), accepted.all(), error.isfinite().all(), stuck.any()]
         any_accepted, all_accepted, is_finite, is_stuck = torch.stack(flags).tolist()
         if not all_accepted:
@@ -171,40 +176,41 @@ class ControlledSolve:
             raise failure(h[stuck], is_finite=self._is_finite)
         sized = replace(
             at,
-            h=torch.where(left > 0, h * self.controller.factor(error, at.error, accepted), at.h),
-            error=self.controller.remembered(error, at.error, accepted),
+            h=torch.where(left > 0, h * self._controller.factor(error, at.error, accepted), at.h),
+            error=self._controller.remembered(error, at.error, accepted),
         )
         if not any_accepted:
             return sized, accepted, None
-        signed = torch.where(accepted, self.sign * h, 0.0)
+        signed = torch.where(accepted, self._sign * h, 0.0)
         if torch.is_grad_enabled() and not is_finite:  # NaN times a gradient of 0 is not 0
-            after, slopes = self.steps.tried(self.f, at.t, signed, at.y, at.slope)
+            after, slopes = self._steps.tried(self._f, at.t, signed, at.y, at.slope)
+        slope = slopes[-1]
         moved = replace(
             sized,
             t=torch.where(accepted, torch.where(at.h < left, at.t + signed, end), at.t),
-            y=after if all_accepted else self.steps.chosen(accepted, after, at.y),
-            slope=slopes[-1] if all_accepted else self.steps.chosen(accepted, slopes[-1], at.slope),
+            y=after if all_accepted else self._steps.chosen(accepted, after, at.y),
+            slope=slope if all_accepted else self._steps.chosen(accepted, slope, at.slope),
         )
         return moved, accepted, signed
 
     @torch.no_grad()
     def _error(self, h: Tensor, before: State, after: State, slopes: Sequence[State]) -> Tensor:
         """The norm of a step's error relative to the tolerance; 0 for a step of size 0."""
-        rtol, atol = self.solver.tolerances
-        errors = self.steps.error(h, slopes)
+        rtol, atol = self._solver.tolerances
+        errors = self._steps.error(h, slopes)
         shares = tuple(
             e / (atol + rtol * torch.maximum(x.abs(), y.abs()))
             for e, x, y in zip(errors, before, after, strict=True)
         )
-        return torch.where(h > 0, self.extent.size(shares).double(), 0.0)
+        return torch.where(h > 0, self._extent.size(shares).double(), 0.0)
 
     def counts(self) -> StepCounts:
         """The step counts of the solve so far."""
-        rejected = self.tried - self.accepted
-        stages = self.solver.stages
+        rejected = self._tried - self._accepted
+        stages = self._solver.stages
         assert stages is not None
-        accepted, rejected = self.accepted.double().mean(), rejected.double().mean()
-        of_samples = 2 + (stages - 1) * self.tried if self.solver.by_sample else None
+        accepted, rejected = self._accepted.double().mean(), rejected.double().mean()
+        of_samples = 2 + (stages - 1) * self._tried if self._solver.by_sample else None
         return StepCounts(float(accepted), float(rejected), of_samples)
 
 

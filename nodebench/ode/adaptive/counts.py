@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -36,32 +37,56 @@ def total(solves: Sequence[StepCounts]) -> StepCounts | None:
     )
 
 
-def with_counts(sums: Mapping[str, float], counts: StepCounts) -> dict[str, float]:
-    """The sums with one more batch. Sums over samples are dropped if any batch lacks them."""
-    found = {name: sums.get(name, 0.0) for name in ("batches", "accepted", "rejected")}
-    found["batches"] += 1
-    found["accepted"] += counts.accepted
-    found["rejected"] += counts.rejected
-    own = counts.of_samples
-    if own is not None and ("samples" in sums or not sums):
-        found["samples"] = sums.get("samples", 0.0) + len(own)
-        found["evaluations"] = sums.get("evaluations", 0.0) + float(own.sum())
-        found["least"] = min(sums.get("least", float("inf")), float(own.min()))
-        found["most"] = max(sums.get("most", 0.0), float(own.max()))
-    return found
+@dataclass(frozen=True)
+class StepTotals:
+    """Sums of step counts over the batches that had adaptive solves.
 
-
-def measures(sums: Mapping[str, float]) -> dict[str, float]:
-    """The step counts for an epoch's or evaluation point's row; empty without adaptive solves.
-
-    Steps are per forward pass, summed over ODE blocks. With steps per sample there are also the
-    minimum, mean and maximum of the evaluations that a sample needed.
+    If all of these had steps per sample, `samples` is the number of their samples, and the last
+    three fields are the sum, minimum and maximum of the evaluations that a sample needed. Otherwise
+    `samples` is 0. Checkpoints store the fields.
     """
-    if not sums:
-        return {}
-    found = {f"steps_{name}": sums[name] / sums["batches"] for name in ("accepted", "rejected")}
-    if "samples" in sums:
-        found["nfe_sample_min"] = sums["least"]
-        found["nfe_sample_mean"] = sums["evaluations"] / sums["samples"]
-        found["nfe_sample_max"] = sums["most"]
-    return found
+
+    batches: int = 0
+    accepted: float = 0.0
+    rejected: float = 0.0
+    samples: int = 0
+    evaluations: float = 0.0
+    least: float = math.inf
+    most: float = 0.0
+
+    def plus(self, counts: StepCounts) -> StepTotals:
+        """The sums with one more batch."""
+        sums = StepTotals(
+            self.batches + 1, self.accepted + counts.accepted, self.rejected + counts.rejected
+        )
+        of_samples = counts.of_samples
+        is_first = self.batches == 0
+        if of_samples is None or not (is_first or self.samples):
+            return sums
+        return replace(
+            sums,
+            samples=self.samples + len(of_samples),
+            evaluations=self.evaluations + float(of_samples.sum()),
+            least=min(self.least, float(of_samples.min())),
+            most=max(self.most, float(of_samples.max())),
+        )
+
+    def measures(self) -> dict[str, float]:
+        """The step counts for an epoch's or evaluation point's row; empty without adaptive solves.
+
+        Steps are per forward pass, summed over ODE blocks. With steps per sample there are also the
+        minimum, mean and maximum of the evaluations that a sample needed.
+        """
+        if not self.batches:
+            return {}
+        steps = {
+            "steps_accepted": self.accepted / self.batches,
+            "steps_rejected": self.rejected / self.batches,
+        }
+        if not self.samples:
+            return steps
+        return steps | {
+            "nfe_sample_min": self.least,
+            "nfe_sample_mean": self.evaluations / self.samples,
+            "nfe_sample_max": self.most,
+        }

@@ -12,7 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from nodebench.ode.fixed import State
+from nodebench.ode.steppers.stepper import State
 
 
 class Extent(Protocol):

@@ -7,10 +7,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from nodebench.errors import FieldError
-from nodebench.ode.deterministic import is_same
+from nodebench.ode.adaptive.deterministic import is_same
 from nodebench.ode.field import slope
-from nodebench.ode.gradients.buffers import buffers_kept, settled_weights
-from nodebench.ode.weight_cache import weights_made_once
+from nodebench.ode.gradients.buffers import without_side_effects
 
 CURE = "take one step per batch (`control.step: batch`)"
 
@@ -19,8 +18,7 @@ def require_independent(f: nn.Module, t: float, y: Tensor) -> None:
     """Rejects an f that cannot be evaluated for each sample at its own time.
 
     f is called with a time of shape [batch, 1, ...], and again with other states for all samples
-    but the first. Buffers and the random number generator keep their state, and the evaluations are
-    not counted.
+    but the first. The evaluations are not counted, and have no side effects.
 
     Raises:
         FieldError: if f fails, differs from its value for a single time, or mixes samples.
@@ -34,14 +32,7 @@ def require_independent(f: nn.Module, t: float, y: Tensor) -> None:
         raise FieldError(f"`control.step: sample` needs a batch of states: {CURE}")
     times = y.new_full((len(y), *(1,) * (y.dim() - 1)), t)
     others = torch.cat((y[:1], y[:1].expand_as(y[1:]).add(0.5)))
-    devices = [y.device] if y.is_cuda else []
-    with (
-        torch.no_grad(),
-        torch.random.fork_rng(devices),
-        buffers_kept(f),
-        settled_weights(f),
-        weights_made_once(),
-    ):
+    with torch.no_grad(), without_side_effects(f, y):
         expected = slope(f, t, y)
         try:
             found, first = slope(f, times, y), slope(f, times, others)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from nodebench.ode.adaptive.extent import Extent
-from nodebench.ode.fixed import RightHandSide, State
+from nodebench.ode.steppers.stepper import RightHandSide, State
 from nodebench.spec.solver import Control, Solver
 from nodebench.spec.vocabulary import CONTROLLERS
 

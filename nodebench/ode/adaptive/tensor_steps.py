@@ -8,23 +8,24 @@ import torch
 from torch import Tensor
 
 from nodebench.ode.adaptive.extent import Extent
-from nodebench.ode.fixed import Carry, RightHandSide, State, Stepper
+from nodebench.ode.steppers.stepper import RightHandSide, State, Stepper
 from nodebench.ode.tableau import EmbeddedTableau
 
 
-class TensorSteps(Stepper):
+class TensorSteps(Stepper[Tensor, tuple[State, State]]):
     """Carries y and a slope, as `EmbeddedRungeKutta` does; a step of size 0 changes neither."""
 
     def __init__(self, tableau: EmbeddedTableau, extent: Extent):
         self.tableau, self.extent = tableau, extent
 
-    def start(self, f: RightHandSide, t: float, y: State, /) -> Carry:
+    def start(self, f: RightHandSide, t: float, y: State, /) -> tuple[State, State]:
         """The first slope is f(t, y)."""
         return y, f(self.extent.over(self.extent.number(t, y), y[0]), y)
 
-    def step(self, f: RightHandSide, t: float | Tensor, h: float | Tensor, carry: Carry) -> Carry:
+    def step(
+        self, f: RightHandSide, t: Tensor, h: Tensor, carry: tuple[State, State], /
+    ) -> tuple[State, State]:
         """Returns y + h sum_i b_i k_i, and the last slope, or the old one where h is 0."""
-        assert isinstance(t, Tensor) and isinstance(h, Tensor)
         y, slope = carry
         after, slopes = self.tried(f, t, h, y, slope)
         return after, self.chosen(h != 0, slopes[-1], slope)

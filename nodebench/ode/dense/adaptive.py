@@ -45,7 +45,7 @@ class ControlledSteps:
         self.tableau = EMBEDDED[solver.method]
         self._f, self._times = f, times
         control = solver.step_control
-        assert control is not None and solver.order is not None
+        assert solver.order is not None
         integral, proportional, _ = CONTROLLERS[control.controller]
         rtol, atol = map(float, solver.tolerances)
         batch, dim = y0.shape

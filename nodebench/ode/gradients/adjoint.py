@@ -18,10 +18,10 @@ from torch.autograd.function import once_differentiable
 
 from nodebench.errors import FieldError
 from nodebench.ode.field import Counted, Norm
-from nodebench.ode.fixed import State
 from nodebench.ode.gradients.backprop import backprop
 from nodebench.ode.gradients.buffers import buffers_kept, settled_weights
 from nodebench.ode.solve import solve
+from nodebench.ode.steppers.stepper import State
 from nodebench.spec.solver import Gradient, Solver
 
 
@@ -59,7 +59,8 @@ class _Solve(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *by_state: Tensor) -> tuple[Tensor | None, ...]:
-        states, parameters = _split(ctx.saved_tensors, len(by_state))
+        saved, count = ctx.saved_tensors, len(by_state)
+        states, parameters = saved[:count], saved[count:]
         augmented = _augmented(ctx.f, parameters)
         a = torch.zeros_like(states[0])
         gradients = tuple(torch.zeros_like(p) for p in parameters)
@@ -96,10 +97,6 @@ def norm_of_adjoint(f: Counted, gradient: Gradient, *, of_states: int) -> Norm |
 def _root_mean_square(state: State) -> Tensor:
     (part,) = state
     return part.square().mean().sqrt()
-
-
-def _split(tensors: Sequence[Tensor], at: int) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-    return tuple(tensors[:at]), tuple(tensors[at:])
 
 
 def _augmented(f: Counted, parameters: tuple[Tensor, ...]) -> Callable[..., State]:

@@ -7,9 +7,11 @@ from collections.abc import Iterable, Sequence
 from torch import Tensor
 
 from nodebench.ode.field import Counted, Field, OverStates, WholeSolve
-from nodebench.ode.fixed import RungeKutta, Stepper, integrate
-from nodebench.ode.solve import grids, solve
-from nodebench.ode.steppers import stepper_of
+from nodebench.ode.fixed import grids_between, integrate
+from nodebench.ode.solve import solve
+from nodebench.ode.steppers.runge_kutta import RungeKutta
+from nodebench.ode.steppers.stepper import AnyStepper
+from nodebench.ode.steppers.table import stepper_of
 from nodebench.ode.weight_cache import weights_made_once
 from nodebench.spec.solver import Gradient, Solver
 
@@ -18,18 +20,18 @@ def backprop(
     f: Counted, y0: Tensor, times: Sequence[float], solver: Solver, _gradient: Gradient
 ) -> list[Tensor]:
     """The states at `times`; with autograd off, the plain solve of every gradient method."""
-    if solver.facts.kind == "fixed":
-        return solve_on(grids(times, solver), f, y0, stepper_of(solver))
+    if solver.stepping == "fixed":
+        return solve_on(grids_between(times, solver), f, y0, stepper_of(solver))
     with weights_made_once():
-        is_of_batch = solver.step_control and not solver.by_sample and f.norm is None
-        if is_of_batch and (whole := _whole_solve(f, y0)):
+        is_plain = solver.stepping == "embedded" and not solver.by_sample and f.norm is None
+        if is_plain and (whole := _whole_solve(f, y0)):
             return [y0, *whole.controlled(f, y0, times, solver)]
         states = solve(OverStates(f), (y0,), times, solver, f.norm)
     return [y for (y,) in states]
 
 
 def solve_on(
-    grids: Iterable[Iterable[float]], f: Counted, y0: Tensor, stepper: Stepper
+    grids: Iterable[Iterable[float]], f: Counted, y0: Tensor, stepper: AnyStepper
 ) -> list[Tensor]:
     """The states at the start of the first grid and at the end of each, by a fixed method."""
     with weights_made_once():

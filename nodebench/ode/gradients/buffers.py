@@ -1,6 +1,6 @@
 """Buffers that a module updates when it is called: batch statistics, power iterations.
 
-A backward pass that calls the module again must not update them.
+A backward pass that calls the module again must not update them, nor must a check of the module.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import parametrize
+
+from nodebench.ode.weight_cache import weights_made_once
 
 
 class Rewound:
@@ -80,3 +82,20 @@ def settled_weights(module: nn.Module) -> Generator[None]:
     finally:
         for part in iterating:
             part.train()
+
+
+@contextlib.contextmanager
+def without_side_effects(module: nn.Module, like: Tensor) -> Generator[None]:
+    """A context in which calls of a module change neither its buffers nor the random state.
+
+    `like` is a tensor on the module's device. Weights that parametrizations compute are computed
+    once.
+    """
+    devices = [like.device] if like.is_cuda else []
+    with (
+        torch.random.fork_rng(devices),
+        buffers_kept(module),
+        settled_weights(module),
+        weights_made_once(),
+    ):
+        yield

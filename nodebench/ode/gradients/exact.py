@@ -6,7 +6,6 @@ and solves again. The gradient is the same.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 
 import torch
@@ -14,10 +13,10 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from nodebench.ode.field import Counted, ExactForm, slope
+from nodebench.ode.fixed import grids_between
 from nodebench.ode.gradients.backprop import backprop
-from nodebench.ode.gradients.buffers import buffers_kept, settled_weights
+from nodebench.ode.gradients.buffers import without_side_effects
 from nodebench.ode.gradients.recompute import recompute
-from nodebench.ode.weight_cache import weights_made_once
 from nodebench.spec.solver import Gradient, Solver
 
 MEMORY_SHARE = 0.5
@@ -48,15 +47,8 @@ def exact_form(
 
 def exact_gradient(form: ExactForm, solver: Solver) -> Gradient:
     """The settings of a form; recomputation uses segments if the steps are known in advance."""
-    is_cut = form == "recompute" and solver.facts.kind == "fixed" and not solver.is_reversible
+    is_cut = form == "recompute" and solver.stepping == "fixed" and not solver.is_reversible
     return Gradient(name=form, segments="auto" if is_cut else None)
-
-
-def _evaluations(solver: Solver, times: Sequence[float]) -> int:
-    if solver.facts.kind == "adaptive":
-        return ADAPTIVE_EVALUATIONS
-    spans = [abs(after - before) for before, after in itertools.pairwise(times)]
-    return (solver.stages or 4) * sum(map(solver.step_count, spans))
 
 
 def kept_bytes(f: nn.Module, y: Tensor, t: float) -> int:
@@ -78,16 +70,18 @@ def kept_bytes(f: nn.Module, y: Tensor, t: float) -> int:
             kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    devices = [y.device] if y.is_cuda else []
     with (
-        torch.random.fork_rng(devices),
-        buffers_kept(f),
-        settled_weights(f),
+        without_side_effects(f, y),
         torch.enable_grad(),
         saved_tensors_hooks(note, lambda tensor: tensor),
-        weights_made_once(),
     ):
         slope(f, t, y.detach().clone().requires_grad_())
         first = sum(kept.values())
         slope(f, t, y.detach().clone().requires_grad_())
     return sum(kept.values()) - first
+
+
+def _evaluations(solver: Solver, times: Sequence[float]) -> int:
+    if solver.facts.kind == "adaptive":
+        return ADAPTIVE_EVALUATIONS
+    return (solver.stages or 4) * sum(grid.steps for grid in grids_between(times, solver))

@@ -21,11 +21,11 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from nodebench.ode.field import Counted, OverStates
-from nodebench.ode.fixed import State
 from nodebench.ode.gradients.adjoint import VectorProducts, norm_of_adjoint
 from nodebench.ode.gradients.buffers import buffers_kept, settled_weights
-from nodebench.ode.gradients.recorded_steps import RecordedStep, Trace, traced
+from nodebench.ode.gradients.recorded_steps import Keep, RecordedStep, Trace, traced
 from nodebench.ode.solve import solve
+from nodebench.ode.steppers.stepper import State
 from nodebench.ode.weight_cache import weights_made_once
 from nodebench.spec.solver import Gradient, Solver
 
@@ -105,7 +105,7 @@ class Interpolant:
         return state
 
 
-def _over(nodes: Sequence[float]) -> Callable[[float, float], bool]:
+def _over(nodes: Sequence[float]) -> Keep:
     """A test of whether a step from t to t + h passes a node; true if in doubt due to rounding."""
     in_order = sorted(nodes)
 
@@ -117,7 +117,7 @@ def _over(nodes: Sequence[float]) -> Callable[[float, float], bool]:
     return passes
 
 
-def _paths(f: Counted, trace: Trace, nodes: Sequence[Sequence[float]]) -> list[Interpolant]:
+def _paths(f: Counted, trace: Trace[float], nodes: Sequence[Sequence[float]]) -> list[Interpolant]:
     """The solution between each pair of consecutive output times."""
     paths = []
     with torch.no_grad(), buffers_kept(f.module), settled_weights(f.module), weights_made_once():
@@ -137,11 +137,14 @@ def chebyshev(t0: float, t1: float, count: int) -> list[float]:
     return [t0, *inner, t1]
 
 
-def _state_at(f: Counted, trace: Trace, steps: Sequence[RecordedStep], t: float) -> Tensor:
+def _state_at(
+    f: Counted, trace: Trace[float], steps: Sequence[RecordedStep[float]], t: float
+) -> Tensor:
     """The state at time t, by a step from the start of the recorded step that contains t."""
     sign = 1 if steps[0].h > 0 else -1
     last = bisect_right(steps, sign * t, key=lambda step: sign * step.t) - 1
     step = steps[max(last, 0)]
+    assert step.before is not None, "`_over` keeps the steps that contain a node"
     ((y,), *_) = trace.stepper.step(OverStates(f), step.t, t - step.t, step.before)
     return y
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -14,11 +15,11 @@ from torch.utils.checkpoint import checkpoint
 
 from nodebench.errors import InputError
 from nodebench.ode.field import Counted
-from nodebench.ode.fixed import Stepper
+from nodebench.ode.fixed import grids_between
 from nodebench.ode.gradients.backprop import backprop, solve_on
 from nodebench.ode.gradients.buffers import Rewound, buffers_of, copies, settled_weights
-from nodebench.ode.solve import grids
-from nodebench.ode.steppers import stepper_of
+from nodebench.ode.steppers.stepper import AnyStepper
+from nodebench.ode.steppers.table import stepper_of
 from nodebench.spec.solver import Gradient, Solver
 
 StepTimes = Sequence[float]
@@ -37,9 +38,9 @@ def recompute(
     if gradient.segments is None:
         kept = buffers_of(f.module, but_batch_norm=bool(gradient.update_batch_norm))
         return _again(kept, lambda y: backprop(f, y, times, solver, gradient), y0)
-    if solver.facts.kind != "fixed":
+    if solver.stepping != "fixed":
         raise InputError(f"`segments` need fixed steps, which `{solver.method}` does not take")
-    times_of_steps = [list(grid) for grid in grids(times, solver)]
+    times_of_steps = [list(grid) for grid in grids_between(times, solver)]
     states, y = [y0], y0
     for number, segment in enumerate(_cut(times_of_steps, gradient.segments)):
         solved = partial(_segment, f, [grid for grid, _ in segment], stepper_of(solver), number)
@@ -50,7 +51,7 @@ def recompute(
 
 
 def _segment(
-    f: Counted, part: Sequence[StepTimes], stepper: Stepper, number: int, y: Tensor
+    f: Counted, part: Sequence[StepTimes], stepper: AnyStepper, number: int, y: Tensor
 ) -> list[Tensor]:
     """Solves one segment. Power iterations advance once per solve, in its first segment."""
     with settled_weights(f.module) if number else contextlib.nullcontext():
@@ -81,17 +82,16 @@ def _cut(grids: Sequence[StepTimes], segments: int | str) -> Iterator[list[tuple
     segments as each has steps: the square root of the number of steps.
     """
     total = sum(len(grid) - 1 for grid in grids)
+    if total == 0:
+        return
     count = round(math.sqrt(total)) if segments == "auto" else min(int(segments), total)
-    bounds = iter([total * number // count for number in range(1, count + 1)] if total else [])
-    segment: list[tuple[StepTimes, bool]] = []
-    done, bound = 0, next(bounds, 0)
-    for grid in grids:
-        first, last = 0, len(grid) - 1
-        while first < last:
-            until = min(last, first + bound - done)
-            segment.append((grid[first : until + 1], until == last))
-            done, first = done + until - first, until
-            if done == bound:
-                yield segment
-                segment = []
-                bound = next(bounds, 0)
+    bounds = [total * number // count for number in range(count + 1)]
+    for start, end in itertools.pairwise(bounds):
+        segment, before = list[tuple[StepTimes, bool]](), 0
+        for grid in grids:
+            steps = len(grid) - 1
+            first, last = max(start - before, 0), min(end - before, steps)
+            if first < last:
+                segment.append((grid[first : last + 1], last == steps))
+            before += steps
+        yield segment

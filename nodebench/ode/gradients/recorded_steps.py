@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -11,32 +11,32 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from nodebench.ode.adaptive.controlled import ControlledSolve
 from nodebench.ode.field import Counted, OverStates
-from nodebench.ode.fixed import Carry, RightHandSide, State, Stepper, steps
+from nodebench.ode.fixed import grids_between, steps
 from nodebench.ode.gradients.random_state import Generator
-from nodebench.ode.solve import grids
-from nodebench.ode.steppers import stepper_of
+from nodebench.ode.steppers.stepper import Carry, RightHandSide, State, Stepper, TimeType
+from nodebench.ode.steppers.table import stepper_of
 from nodebench.ode.weight_cache import weights_made_once
 from nodebench.spec.solver import Solver
 
 
-class RecordedStep(NamedTuple):
+class RecordedStep(NamedTuple, Generic[TimeType]):
     """A step from t to t + h: the carry before it, and the random number state before it.
 
-    If not kept, `before` is an empty tuple and `draws` is None. With steps per sample, t and h have
-    shape [batch], and a waiting sample has a step of size 0.
+    Either is None if it is not kept. With steps per sample, t and h have shape [batch], and a
+    waiting sample has a step of size 0.
     """
 
-    t: Any
-    h: Any
-    before: Carry
+    t: TimeType
+    h: TimeType
+    before: Carry | None
     draws: Tensor | None
 
 
-class Trace(NamedTuple):
+class Trace(NamedTuple, Generic[TimeType]):
     """A solve without a graph: its steps from each output time to the next."""
 
-    stepper: Stepper
-    intervals: list[list[RecordedStep]]
+    stepper: Stepper[TimeType, Any]
+    intervals: list[list[RecordedStep[TimeType]]]
     states: list[Tensor]
     """The states at the output times."""
 
@@ -45,6 +45,10 @@ class Trace(NamedTuple):
 
     draws: Tensor | None
     """The random number state before the first step, or None."""
+
+
+Keep: TypeAlias = Callable[[float, float], bool]
+"""Whether to keep the carry before a step (t, h)."""
 
 
 def always(_t: float, _h: float) -> bool:
@@ -68,15 +72,12 @@ def traced(
     y0: Tensor,
     times: Sequence[float],
     solver: Solver,
-    keep: Callable[[float, float], bool] = always,
-) -> Trace:
-    """Solves an ODE and records its steps: the steps of its grid, or the accepted ones.
-
-    The carry before a step is recorded if `keep(t, h)`.
-    """
+    keep: Keep = always,
+) -> Trace[Any]:
+    """Solves an ODE and records its steps: the steps of its grid, or the accepted ones."""
     draws = Generator(y0).state if is_random(f.module) else lambda: None
     with weights_made_once():
-        if solver.facts.kind == "fixed":
+        if solver.stepping == "fixed":
             return _on_grids(OverStates(f), y0, times, solver, draws, keep)
         return _controlled(f, y0, times, solver, keep)
 
@@ -87,16 +88,16 @@ def _on_grids(
     times: Sequence[float],
     solver: Solver,
     draws: Callable[[], Tensor | None],
-    keep: Callable[[float, float], bool],
-) -> Trace:
+    keep: Keep,
+) -> Trace[float]:
     stepper, first_draws = stepper_of(solver), draws()
     carry = stepper.start(f, times[0], (y0,))
-    intervals: list[list[RecordedStep]] = []
+    intervals: list[list[RecordedStep[float]]] = []
     states = [y0]
-    for grid in grids(times, solver):
+    for grid in grids_between(times, solver):
         taken = []
         for t, h in steps(grid):
-            taken.append(RecordedStep(t, h, carry if keep(t, h) else (), draws()))
+            taken.append(RecordedStep(t, h, carry if keep(t, h) else None, draws()))
             carry = stepper.step(f, t, h, carry)
         intervals.append(taken)
         states.append(carry[0][0])
@@ -108,21 +109,21 @@ def _controlled(
     y0: Tensor,
     times: Sequence[float],
     solver: Solver,
-    keep: Callable[[float, float], bool],
-) -> Trace:
+    keep: Keep,
+) -> Trace[Any]:
     """The accepted steps of an adaptive solver, for which f draws no random numbers."""
-    field, taken = OverStates(f), list[RecordedStep]()
+    field, taken = OverStates(f), list[RecordedStep[Any]]()
 
     def note(t: Tensor, h: Tensor, y: State, slope: State) -> None:
         if solver.by_sample:
             taken.append(RecordedStep(t, h, (y, slope), None))
             return
         when, size = t.item(), h.item()
-        taken.append(RecordedStep(when, size, (y, slope) if keep(when, size) else (), None))
+        taken.append(RecordedStep(when, size, (y, slope) if keep(when, size) else None, None))
 
     solve = ControlledSolve(field, solver, times, f.norm, note)
     at = solve.start((y0,))
-    intervals, states = list[list[RecordedStep]](), [y0]
+    intervals, states = list[list[RecordedStep[Any]]](), [y0]
     for end in times[1:]:
         at = solve.reach(end, at)
         intervals.append(taken.copy())

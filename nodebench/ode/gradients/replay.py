@@ -7,6 +7,7 @@ backprop.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -16,38 +17,55 @@ from torch.autograd.function import once_differentiable
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from nodebench.ode.field import Counted, OverStates
-from nodebench.ode.fixed import Carry
 from nodebench.ode.gradients.adjoint import require_own_tensors
 from nodebench.ode.gradients.buffers import buffers_kept, settled_weights
 from nodebench.ode.gradients.random_state import Generator
 from nodebench.ode.gradients.recorded_steps import (
+    Keep,
     RecordedStep,
     Trace,
     always,
     traced,
 )
-from nodebench.ode.reversible import ReversibleStepper
+from nodebench.ode.steppers.reversible import ReversibleStepper
+from nodebench.ode.steppers.stepper import Carry
 from nodebench.spec.solver import Solver
 
 Tensors: TypeAlias = "tuple[Tensor, ...]"
 
-Pull: TypeAlias = Callable[["BackwardSolve", RecordedStep, Carry], Carry]
-"""(the solve, a step, dL/d(carry after it)) -> dL/d(carry before it); adds dL/dθ to the solve."""
+Pull: TypeAlias = Callable[["BackwardSolve", RecordedStep[Any], Carry, Carry], Carry]
+"""(the solve, a step, the carry before it, dL/d(carry after it)) -> dL/d(carry before it).
+
+It adds dL/dθ to the solve.
+"""
+
+
+@dataclass(frozen=True)
+class Replay:
+    """A gradient method that repeats steps: its name, for error messages, and what it does.
+
+    `pull` differentiates a step. Steps whose carry the solve does not `keep` are reversed.
+    """
+
+    name: str
+    pull: Pull
+    keep: Keep = always
 
 
 class BackwardSolve:
     """The backward pass of one solve: its field, and the gradients accumulated so far."""
 
-    def __init__(self, f: Counted, trace: Trace, parameters: Tensors, gradient: str):
+    def __init__(self, f: Counted, trace: Trace[Any], parameters: Tensors, gradient: str):
         self.f, self.stepper, self.parameters = OverStates(f), trace.stepper, parameters
         self.draws = Generator(trace.states[0])
         self._module, self._gradient, self._is_checked = f.module, gradient, False
         self.by_parameter = [torch.zeros_like(p) for p in parameters]
 
-    def taken_back(self, step: RecordedStep, after: Carry) -> Carry:
+    def taken_back(self, step: RecordedStep[Any], after: Carry) -> Carry:
         """The carry before a step, from the carry after it."""
         assert isinstance(self.stepper, ReversibleStepper)
-        return self.stepper.back(self.f, step.t, step.h, after)
+        before: Carry = self.stepper.back(self.f, step.t, step.h, after)
+        return before
 
     def pulled(self, function: Callable[..., Carry], inputs: Carry, by_output: Carry) -> Carry:
         """Differentiates a function of states once: dL/d(inputs), given dL/d(outputs).
@@ -92,21 +110,15 @@ def replayed(
     y0: Tensor,
     times: Sequence[float],
     solver: Solver,
-    pull: Pull,
-    gradient: str,
-    keep: Callable[[float, float], bool] = always,
+    method: Replay,
 ) -> list[Tensor]:
-    """The states at `times`, whose gradient `pull` propagates back step by step.
-
-    `gradient` is the method's name, for error messages. Steps whose carry the solve does not `keep`
-    are reversed.
-    """
+    """The states at `times`, whose gradient is propagated back step by step."""
     parameters = tuple(p for p in f.module.parameters() if p.requires_grad)
-    later = _Replay.apply(f, times, solver, (pull, gradient, keep), y0, *parameters)
+    later = _ReplayedSolve.apply(f, times, solver, method, y0, *parameters)
     return [y0, *later]
 
 
-class _Replay(torch.autograd.Function):
+class _ReplayedSolve(torch.autograd.Function):
     """y0 -> the states at times[1:]."""
 
     @staticmethod
@@ -115,13 +127,12 @@ class _Replay(torch.autograd.Function):
         f: Counted,
         times: Sequence[float],
         solver: Solver,
-        way: tuple[Pull, str, Callable[[float, float], bool]],
+        method: Replay,
         y0: Tensor,
         *parameters: Tensor,
     ) -> Tensors:
-        pull, gradient, keep = way
-        trace = traced(f, y0, times, solver, keep)
-        ctx.f, ctx.start, ctx.pull, ctx.gradient = f, times[0], pull, gradient
+        trace = traced(f, y0, times, solver, method.keep)
+        ctx.f, ctx.start, ctx.method = f, times[0], method
         # Some of its tensors are outputs: only autograd can save them without a reference cycle.
         kept, ctx.together = _apart(trace)
         ctx.save_for_backward(*kept, *parameters)
@@ -134,7 +145,7 @@ class _Replay(torch.autograd.Function):
         saved = ctx.saved_tensors
         at = len(saved) - ctx.parameters
         trace, module = ctx.together(saved[:at]), ctx.f.module
-        solve = BackwardSolve(ctx.f, trace, saved[at:], ctx.gradient)
+        solve = BackwardSolve(ctx.f, trace, saved[at:], ctx.method.name)
         by: Carry = tuple(tuple(map(torch.zeros_like, state)) for state in trace.end)
         carry = trace.end
         with torch.no_grad(), buffers_kept(module), settled_weights(module):
@@ -142,24 +153,25 @@ class _Replay(torch.autograd.Function):
                 by = ((by[0][0] + by_output,), *by[1:])
                 for step in reversed(steps):
                     with solve.draws.back_at(step.draws):
-                        carry = step.before or solve.taken_back(step, carry)
-                        by = ctx.pull(solve, step._replace(before=carry), by)
+                        kept = step.before
+                        carry = solve.taken_back(step, carry) if kept is None else kept
+                        by = ctx.method.pull(solve, step, carry, by)
             with solve.draws.back_at(trace.draws):
                 by = solve.pulled(partial(solve.stepper.start, solve.f, ctx.start), carry[:1], by)
         return (None,) * 4 + (by[0][0], *solve.by_parameter)
 
 
-def _apart(trace: Trace) -> tuple[list[Tensor], Callable[[Sequence[Tensor]], Trace]]:
+def _apart(trace: Trace[Any]) -> tuple[list[Tensor], Callable[[Sequence[Tensor]], Trace[Any]]]:
     """A trace's tensors, and a function that rebuilds the trace from them."""
     leaves, form = tree_flatten(trace)
     rest = [None if isinstance(leaf, Tensor) else leaf for leaf in leaves]
     places = [place for place, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
 
-    def together(tensors: Sequence[Tensor]) -> Trace:
+    def together(tensors: Sequence[Tensor]) -> Trace[Any]:
         filled = list(rest)
         for place, tensor in zip(places, tensors, strict=True):
             filled[place] = tensor
-        trace: Trace = tree_unflatten(filled, form)
+        trace: Trace[Any] = tree_unflatten(filled, form)
         return trace
 
     return [leaves[place] for place in places], together

@@ -18,7 +18,7 @@ from nodebench.errors import FieldError
 from nodebench.ode.field import Counted
 from nodebench.ode.gradients.aca import whole_step
 from nodebench.ode.gradients.recorded_steps import is_random, never
-from nodebench.ode.gradients.replay import replayed
+from nodebench.ode.gradients.replay import Replay, replayed
 from nodebench.spec.solver import Gradient, Solver
 
 
@@ -35,4 +35,4 @@ def reversible(
             "the gradient `reversible` runs a solve backwards, which f cannot with dropout in it: "
             "take the dropout out of f, or the gradient `recompute` or `aca`"
         )
-    return replayed(f, y0, times, solver, whole_step, "reversible", never)
+    return replayed(f, y0, times, solver, Replay("reversible", whole_step, never))

@@ -21,9 +21,10 @@ import torch
 from torch import Tensor
 
 from nodebench.ode.field import Counted
-from nodebench.ode.fixed import Carry, RungeKutta, State, moved
 from nodebench.ode.gradients.recorded_steps import RecordedStep
-from nodebench.ode.gradients.replay import BackwardSolve, replayed
+from nodebench.ode.gradients.replay import BackwardSolve, Replay, replayed
+from nodebench.ode.steppers.runge_kutta import EmbeddedRungeKutta, RungeKutta
+from nodebench.ode.steppers.stepper import Carry, State, moved
 from nodebench.ode.tableau import Tableau
 from nodebench.spec.solver import Gradient, Solver
 
@@ -32,11 +33,11 @@ def symplectic(
     f: Counted, y0: Tensor, times: Sequence[float], solver: Solver, _gradient: Gradient
 ) -> list[Tensor]:
     """The states at `times`; a backward step evaluates each stage twice, but the last only once."""
-    return replayed(f, y0, times, solver, _by_stage, "symplectic")
+    return replayed(f, y0, times, solver, Replay("symplectic", _by_stage))
 
 
-def _by_stage(solve: BackwardSolve, step: RecordedStep, by: Carry) -> Carry:
-    tableau, (y, *given) = _tableau(solve), step.before
+def _by_stage(solve: BackwardSolve, step: RecordedStep[float], before: Carry, by: Carry) -> Carry:
+    tableau, (y, *given) = _tableau(solve), before
     stages = _stages(solve, step, y, given)
     by_y, *by_carried = by
     last = len(tableau.b) - 1  # whose slope embedded methods carry to the next step
@@ -66,7 +67,7 @@ class _Stage(NamedTuple):
 
 
 def _stages(
-    solve: BackwardSolve, step: RecordedStep, y: State, given: Sequence[State]
+    solve: BackwardSolve, step: RecordedStep[float], y: State, given: Sequence[State]
 ) -> list[_Stage]:
     """The evaluations of a step; the last one's slope is not needed."""
     tableau, slopes = _tableau(solve), list(given)
@@ -80,7 +81,7 @@ def _stages(
 
 
 def _tableau(solve: BackwardSolve) -> Tableau:
-    assert isinstance(solve.stepper, RungeKutta)
+    assert isinstance(solve.stepper, RungeKutta | EmbeddedRungeKutta)
     return solve.stepper.tableau
 
 

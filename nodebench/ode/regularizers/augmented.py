@@ -17,11 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from nodebench.ode.field import Field, slope
-from nodebench.ode.fixed import State
 from nodebench.ode.gradients.random_state import Generator
 from nodebench.ode.gradients.recorded_steps import is_random
-from nodebench.ode.regularizers.again import Again, norms_of
+from nodebench.ode.regularizers.field_call import FieldCall, norms_of
 from nodebench.ode.regularizers.regularizer import Integrand
+from nodebench.ode.steppers.stepper import State
 
 
 class Augmented(Field):
@@ -55,8 +55,8 @@ class Augmented(Field):
             t = t.reshape(-1, *(1,) * (y.dim() - 1))
         mask = partial(self._drawn_as_before, self._draws.state() if self._draws else None)
         dy = slope(self.f, t, y)
-        again = Again(self.f, self._norms, mask, self._on_evaluations)
-        squares = [self._flat(g(again, t, y, dy)).square().sum(1) for g in self._integrands]
+        call = FieldCall(self.f, self._norms, mask, self._on_evaluations)
+        squares = [self._flat(g(call, t, y, dy)).square().sum(1) for g in self._integrands]
         return torch.cat([self._flat(dy), torch.stack(squares, 1)], 1)
 
     def start(self, y0: Tensor) -> Tensor:

@@ -14,8 +14,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from nodebench.ode.regularizers.field_call import FieldCall
 from nodebench.ode.regularizers.forward_mode import directional
-from nodebench.ode.regularizers.regularizer import Draws, FieldCall, Integrand, Regularizer
+from nodebench.ode.regularizers.regularizer import Draws, Integrand, Regularizer
 from nodebench.spec.training import Jacobian
 
 

@@ -3,24 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol, TypeAlias
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
-from nodebench.ode.taylor.series import Series
+from nodebench.ode.regularizers.field_call import FieldCall
 from nodebench.spec.seed import stream
-
-
-class FieldCall(Protocol):
-    """Extra evaluations of f for a regularizer: counted separately, and without side effects."""
-
-    def __call__(self, t: float | Tensor, y: Tensor, /) -> Tensor:
-        """f(t, y)."""
-
-    def series(self, t: float | Tensor, rate: float, /) -> Series | None:
-        """Like `Field.series`. Each coefficient after the first counts as one evaluation of f."""
-
 
 Integrand: TypeAlias = Callable[[FieldCall, float | Tensor, Tensor, Tensor], Tensor]
 """(f, t, y, dy/dt) -> a tensor of the state's shape, whose squares are summed for each sample."""

@@ -16,13 +16,12 @@ from nodebench.data.batches import (
     train_batches,
 )
 from nodebench.data.dataset import Data, Split, balanced
-from nodebench.ode.block import ode_blocks, one_pass, recorded, sample_paths, solved_by
 from nodebench.spec import TrialSpec
 from nodebench.spec.point import limit_solver
-from nodebench.spec.solver import Solver
 from nodebench.store.rows import Row
 from nodebench.training.task import Evaluation, Loss, Predictor, Task, finite
 from nodebench.training.tasks.counted_model import CountedModel
+from nodebench.training.tasks.paths import planar_solve, sample_paths
 
 PATHS = 6  # per class
 
@@ -84,16 +83,11 @@ class Classification(Task[Batch]):
 
         Paths are solved by the model's own solver and at the limit: class, solver, times, states.
         """
-        if len(ode_blocks(model)) != 1:
-            return []
         split = self.data.test
         chosen = split[balanced(split.targets.cpu(), PATHS * self.data.classes, 0).to(self.device)]
-        euler = solved_by(model.eval(), Solver(method="euler", steps=1))
-        with one_pass(model), recorded(model) as solves, euler:
-            model(network_input(self.data, chosen.inputs))
-        if len(solves) != 1 or solves[0].y0.dim() < 2 or solves[0].y0.flatten(1).shape[1] != 2:
+        solve = planar_solve(model, network_input(self.data, chosen.inputs))
+        if solve is None:
             return []
-        solve = solves[0]
         labels = chosen.targets.tolist()
         return [
             {"class": label, "under": under, "t": found.times, "states": states}

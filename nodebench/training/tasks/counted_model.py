@@ -8,8 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from nodebench.ode.adaptive.counts import measures as of_steps
-from nodebench.ode.adaptive.counts import with_counts
+from nodebench.ode.adaptive.counts import StepTotals
 from nodebench.ode.block import one_pass
 from nodebench.training.machine import synchronize
 from nodebench.training.task import Evaluation
@@ -24,7 +23,7 @@ class CountedModel:
     def __init__(self, model: nn.Module, device: torch.device):
         self._model, self._device = model.eval(), device
         self._passes, self._evaluations = 0, 0
-        self._steps: dict[str, float] = {}
+        self._steps = StepTotals()
         synchronize(device)
         self._start = time.perf_counter()
 
@@ -35,7 +34,7 @@ class CountedModel:
         self._passes += 1
         self._evaluations += counts.nfe
         if steps := counts.steps:
-            self._steps = with_counts(self._steps, steps)
+            self._steps = self._steps.plus(steps)
         return outputs
 
     def evaluation(self, measures: dict[str, float], samples: int) -> Evaluation:
@@ -48,5 +47,5 @@ class CountedModel:
             forward_s=seconds / self._passes,
             samples=samples / self._passes,
             tested=samples,
-            steps=of_steps(self._steps),
+            steps=self._steps.measures(),
         )

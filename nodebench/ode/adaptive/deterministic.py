@@ -7,8 +7,7 @@ from torch import Tensor, nn
 
 from nodebench.errors import RandomField
 from nodebench.ode.field import slope
-from nodebench.ode.gradients.buffers import buffers_kept, settled_weights
-from nodebench.ode.weight_cache import weights_made_once
+from nodebench.ode.gradients.buffers import without_side_effects
 
 SAME_VALUE = 1e-5
 """The relative difference allowed between two values: GPUs add in any order."""
@@ -20,18 +19,12 @@ SAME_VALUE_SHORT = 1e-2
 def require_deterministic(f: nn.Module, t: float, y: Tensor) -> None:
     """Rejects an f that draws random numbers, by evaluating it twice at one point.
 
-    Buffers and the random number generator keep their state, and the evaluations are not counted.
+    The evaluations are not counted, and have no side effects.
 
     Raises:
         RandomField: if the two values differ.
     """
-    devices = [y.device] if y.is_cuda else []
-    with (
-        torch.random.fork_rng(devices),
-        buffers_kept(f),
-        settled_weights(f),
-        weights_made_once(),
-    ):
+    with without_side_effects(f, y):
         first, second = slope(f, t, y).detach(), slope(f, t, y).detach()
     if not is_same(first, second):
         raise RandomField(

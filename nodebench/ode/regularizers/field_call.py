@@ -17,9 +17,10 @@ from nodebench.ode.taylor.rules import Rule, rule_for
 from nodebench.ode.taylor.series import Series
 
 
-class Again:
-    """Evaluates f again, with the same dropout mask and without updating its norms.
+class FieldCall:
+    """f as a regularizer's integrand calls it, at a point where a solve has just evaluated it.
 
+    It draws the same dropout mask, updates no norms, and counts its evaluations separately.
     `norms` are those of f, from `norms_of`; `mask` is a context that repeats the previous mask.
     """
 

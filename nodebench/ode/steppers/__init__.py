@@ -1,0 +1,1 @@
+"""Methods that take given steps, one at a time, and a table of them."""
