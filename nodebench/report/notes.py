@@ -77,7 +77,8 @@ A network that loses more than the margin under a finer solver is a ResNet in di
 VERDICT_TERMS = {
     "sufficient steps": "the smallest evaluated number of steps of the training method from which "
     "the headline metric stays within the margin of the limit. One number if all seeds agree, "
-    "otherwise one per seed.",
+    "otherwise one per seed. None suffices for a network that loses more than the margin or is not "
+    "clearly better than chance.",
     "order": "`1.99 of 4` means that the training method converges with order 1.99 on the learned "
     "vector field and with order 4 on smooth ones. If the first is far lower, the training steps "
     "do not resolve the vector field.",
