@@ -64,13 +64,16 @@ def listed(lines: Iterable[AnswerLine]) -> str:
 
 def _best(found: Findings) -> list[AnswerLine]:
     """The best configuration of each data set, and whether it is clearly ahead of the next."""
-    if "data.name" not in found.sweep.varying:
-        return [("Best", text) for text in _best_of(found, found.results)]
     return [
-        (f"Best on `{name}`", text)
+        (f"Best{_on(found.sweep, name)}", text)
         for name, rows in found.results.groupby("data.name", sort=False)
         for text in _best_of(found, rows)
     ]
+
+
+def _on(sweep: Sweep, data: object) -> str:
+    """The data set in a title, if there are several."""
+    return f" on `{data}`" if "data.name" in sweep.varying else ""
 
 
 def _best_of(found: Findings, frame: pd.DataFrame) -> list[str]:
@@ -171,14 +174,13 @@ def _still_odes(judged: pd.DataFrame) -> list[AnswerLine]:
 
 
 def _front(found: Findings) -> list[AnswerLine]:
-    """The Pareto-optimal configurations by seconds, if these are comparable."""
-    frontier = found.frontier
-    if len(frontier) < 2:
-        return []
-    cells = list(frontier.loc[frontier["front_seconds"], CELL])
-    if not 0 < len(cells) <= MOST_NAMED:
-        return []
-    return [("Pareto-optimal by time per epoch", f"{_named(cells)}.")]
+    """The Pareto-optimal configurations of each data set by seconds, if these are comparable."""
+    front = found.frontier[found.frontier["front_seconds"]]
+    return [
+        (f"Pareto-optimal by time per epoch{_on(found.sweep, name)}", f"{_named(list(cells))}.")
+        for name, cells in front.groupby("data", sort=False)[CELL]
+        if len(cells) <= MOST_NAMED
+    ]
 
 
 def _claims(sweep: Sweep, checked: Sequence[Checked]) -> list[AnswerLine]:

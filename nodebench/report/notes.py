@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from nodebench.report.analysis.pareto import DURING_TRAINING, ON_A_BUSY_MACHINE
+
 NOTES = {
     "±": "half the width of the 95 % confidence interval of the mean over n seeds (Student's t). A "
     "single seed has no interval, nor have seeds that all gave the same value (`all equal`). A "
@@ -64,12 +66,17 @@ FRONTIER = """\
 Circled and connected: the Pareto front (no other configuration is at least as good at the same
 or a lower cost)."""
 
-FRONTIER_AS_TRAINED = """\
-No front is drawn against seconds measured during training, because trials may have shared the
-machine."""
+FRONTIERS = """\
+Each data set has its own panels and its own front: metrics on different data do not compare."""
 
-FRONTIER_BUSY = """\
-No front is drawn against seconds timed on a machine that was not idle."""
+NO_FRONT = {
+    DURING_TRAINING: """\
+No front is drawn against seconds measured during training, because trials may have shared the
+machine.""",
+    ON_A_BUSY_MACHINE: """\
+No front is drawn against seconds timed on a machine that was not idle.""",
+}
+"""How seconds were measured -> why they give no front."""
 
 VERDICTS = """\
 A network that loses more than the margin under a finer solver is a ResNet in disguise."""

@@ -110,7 +110,7 @@ def _sections(
         markdown_table(table.main),
         _common(table.constant),
         *explored.place("costs"),
-        *_frontier_section(found, figures),
+        *_images("", *figures.frontier),
         *map(HtmlOnly, section("Trials", notes.TRIALS_TABLE, trials_table(sweep, results))),
         *_images("Learned trajectories", figures.trajectories, notes.TRAJECTORIES),
         *section("Not finished", "", tables.failures(sweep, results)),
@@ -150,15 +150,6 @@ def _common(constant: Mapping[str, str]) -> str:
     return (
         f"{rows}Each seed's numbers: [results.csv](results.csv). Terms and marks: [Notes](#notes)."
     )
-
-
-def _frontier_section(found: Findings, figures: Figures) -> list[str]:
-    text = notes.FRONTIER
-    if found.timed.empty:
-        text += f" {notes.FRONTIER_AS_TRAINED}"
-    elif frames.timed_busy(found.timed):
-        text += f" {notes.FRONTIER_BUSY}"
-    return _images("", figures.frontier, text)
 
 
 def _not_drawn(problems: Sequence[str]) -> list[str]:

@@ -36,7 +36,7 @@ class Figures:
     """
 
     folder: Path
-    frontier: list[str]
+    frontier: tuple[list[str], str]
     trajectories: list[str]
     paths: list[str]
     under_other_solvers: list[tuple[list[str], str]]
@@ -51,8 +51,9 @@ class Figures:
     @property
     def names(self) -> list[str]:
         """The names of all figures."""
-        explained = (names for names, _ in (*self.under_other_solvers, *self.gradients))
-        plain = self.frontier, self.trajectories, self.paths, self.adaptation, self.memory_by_steps
+        with_text = self.frontier, *self.under_other_solvers, *self.gradients
+        explained = (names for names, _ in with_text)
+        plain = self.trajectories, self.paths, self.adaptation, self.memory_by_steps
         return [*chain(*plain, *explained), *self.curves]
 
     def remove_others(self, shown: Iterable[str]) -> None:
@@ -89,12 +90,11 @@ class _Pen:
         self.sweep = found.sweep
         self.problems: list[str] = []
 
-    def frontier(self) -> list[str]:
-        """Cells by their costs; returns names, as do the methods below."""
-        sweep, folder = self.sweep, self.folder
-        return self._drawn(
-            "frontier", [], lambda: pareto.pareto_figure(sweep, self.found.frontier, folder)
-        )
+    def frontier(self) -> tuple[list[str], str]:
+        """Cells by their costs; returns names, as do the methods below, and how to read it."""
+        sweep, table, folder = self.sweep, self.found.frontier, self.folder
+        names = self._drawn("frontier", [], lambda: pareto.pareto_figure(sweep, table, folder))
+        return names, pareto.pareto_note(table)
 
     def trajectories(self) -> list[str]:
         """Learned trajectories over their observations."""
