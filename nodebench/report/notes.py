@@ -170,6 +170,10 @@ SOME_FIGURES = """\
 Shown: {shown} of {every} figures, evenly spaced. `report.html` charts every configuration, and
 `evaluations.csv` lists the numbers."""
 
+SOME_CELLS = """\
+Shown: {shown} of {every} configurations, evenly spaced by rank of their drops, the largest
+first."""
+
 METRICS_BY_EPOCH = "Mean over seeds, with its 95 % confidence interval."
 
 MANY_LINES = "Of more than {most} lines, those that end best are coloured, and the others grey."

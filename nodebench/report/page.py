@@ -253,7 +253,7 @@ def _verdicts_section(sweep: Sweep, judged: pd.DataFrame, evaluated: pd.DataFram
 
 
 def _robustness_section(found: Findings, figures: Figures, explored: Explored) -> list[str]:
-    sections = _images("Trajectories in the plane", figures.paths, notes.PATHS_FIGURE)
+    sections = _images("Trajectories in the plane", *figures.paths)
     if found.evaluated.empty:
         return sections
     table = solver_tables.robustness_table(found.evaluated)
