@@ -214,7 +214,8 @@ def _notes(found: Findings, table: ResultTables, folder: Path) -> str:
             term: text for term, text in terms.items() if term in ("headline metric", "±", "NFE")
         }
     else:
-        terms |= notes.VERDICT_TERMS
+        columns = {*solver_tables.verdicts_table(found.sweep, found.judged)}
+        terms |= {term: text for term, text in notes.VERDICT_TERMS.items() if term in columns}
     marks = [notes.BEST_EPOCH] if any("†" in str(name) for name in table.details) else []
     if found.timed.empty:
         marks.append(notes.AS_TRAINED)

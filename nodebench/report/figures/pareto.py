@@ -92,7 +92,8 @@ def _draw_points(
     """Draws each configuration by its cost, with its interval; the front has black edges."""
     is_front = known[f"front_{cost}"]
     front = known[is_front].sort_values(cost)
-    axes.plot(front[cost], front["value"], color="0.4", drawstyle="steps-post", zorder=1)
+    if len(front):
+        axes.plot(front[cost], front["value"], color="0.4", drawstyle="steps-post", zorder=1)
     x, y, width = known[cost], known["value"], known["width"].fillna(0)
     own = [colors[cell] for cell in known[CELL]]
     edges = ["black" if front else color for front, color in zip(is_front, own, strict=True)]
