@@ -69,6 +69,9 @@ or a lower cost)."""
 FRONTIERS = """\
 Each data set has its own panels and its own front: metrics on different data do not compare."""
 
+WITHOUT_EVALUATIONS = """\
+Networks without an ODE have no evaluations."""
+
 NO_FRONT = {
     DURING_TRAINING: """\
 No front is drawn against seconds measured during training, because trials may have shared the
@@ -106,7 +109,8 @@ STEPS_FIGURE = """\
 Test metric against the number of steps. A circle marks the training solver."""
 
 HEAT_MAP = """\
-Rows: training solver. Columns: test solver."""
+Rows: training solver. Columns: test solver; `h × 1` is the training step size. A blank field was
+not evaluated, or its solve failed."""
 
 WORK_PRECISION = """\
 Error of the ODE blocks' outputs relative to a fine float64 reference, against the evaluations

@@ -90,3 +90,14 @@ def test_the_interactive_page_shows_the_best_of_each_data_set_and_can_hide_one(
     embedded = Explored(found).embedded()
     assert embedded["shown"] == ["spheres 8", "three-minima 8"]
     assert embedded["charts"]["costs"]["filters"] == {"data.name": "data set"}
+
+
+def test_the_note_says_what_a_panel_lacks(tmp_path):
+    _, found = made(tmp_path, steady)
+    table = found.frontier
+    lacking = "Networks without an ODE have no evaluations."
+    assert lacking not in pareto.pareto_note(table)
+    assert lacking in pareto.pareto_note(table.assign(nfe=[None, 2.0, 3.0, 4.0]))
+    assert "No front is drawn against seconds measured during" in pareto.pareto_note(table)
+    assert "Each data set" not in pareto.pareto_note(table)
+    assert "Each data set" in pareto.pareto_note(table.assign(data=["a", "a", "b", "b"]))

@@ -61,6 +61,8 @@ def pareto_note(table: pd.DataFrame) -> str:
     parts = [notes.FRONTIER]
     if _not_alone(table)["data"].nunique() > 1:
         parts.append(notes.FRONTIERS)
+    if table["nfe"].isna().any() and table["nfe"].notna().any():
+        parts.append(notes.WITHOUT_EVALUATIONS)
     parts += [
         text for measured, text in notes.NO_FRONT.items() if measured in set(table["measured"])
     ]
