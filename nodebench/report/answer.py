@@ -21,12 +21,12 @@ from nodebench.report.analysis.baseline import (
     by_seed,
 )
 from nodebench.report.analysis.claims import Checked
-from nodebench.report.analysis.columns import CELL, MISSING, OUTCOME, TRIAL
+from nodebench.report.analysis.columns import CELL, MISSING, OUTCOME
 from nodebench.report.analysis.findings import Findings
 from nodebench.report.analysis.formatting import margin_text, measured_with_unit, probability
 from nodebench.report.analysis.gradients import ways
 from nodebench.report.analysis.published import Compared
-from nodebench.report.analysis.statistics import FEWEST_PAIRS, paired
+from nodebench.report.analysis.statistics import FEWEST_PAIRS, column, paired
 from nodebench.report.analysis.verdict import ACCURACY_ROUNDING, VerdictWord
 from nodebench.report.machines import MACHINE, MachineAgreement, machine_agreement
 from nodebench.report.markdown import bold
@@ -53,7 +53,7 @@ def answer(found: Findings) -> list[AnswerLine]:
         *_claims(found.sweep, found.checked),
         *_published(found.published),
         *_machines(found),
-        *_cost(found.results),
+        *(_cost(found) if is_trained else []),
     ]
 
 
@@ -64,13 +64,16 @@ def listed(lines: Iterable[AnswerLine]) -> str:
 
 def _best(found: Findings) -> list[AnswerLine]:
     """The best configuration of each data set, and whether it is clearly ahead of the next."""
-    if "data.name" not in found.sweep.varying:
-        return [("Best", text) for text in _best_of(found, found.results)]
     return [
-        (f"Best on `{name}`", text)
+        (f"Best{_on(found.sweep, name)}", text)
         for name, rows in found.results.groupby("data.name", sort=False)
         for text in _best_of(found, rows)
     ]
+
+
+def _on(sweep: Sweep, data: object) -> str:
+    """The data set in a title, if there are several."""
+    return f" on `{data}`" if "data.name" in sweep.varying else ""
 
 
 def _best_of(found: Findings, frame: pd.DataFrame) -> list[str]:
@@ -171,14 +174,13 @@ def _still_odes(judged: pd.DataFrame) -> list[AnswerLine]:
 
 
 def _front(found: Findings) -> list[AnswerLine]:
-    """The Pareto-optimal configurations by seconds, if these are comparable."""
-    frontier = found.frontier
-    if len(frontier) < 2:
-        return []
-    cells = list(frontier.loc[frontier["front_seconds"], CELL])
-    if not 0 < len(cells) <= MOST_NAMED:
-        return []
-    return [("Pareto-optimal by time per epoch", f"{_named(cells)}.")]
+    """The Pareto-optimal configurations of each data set by seconds, if these are comparable."""
+    front = found.frontier[found.frontier["front_seconds"]]
+    return [
+        (f"Pareto-optimal by time per epoch{_on(found.sweep, name)}", f"{_named(list(cells))}.")
+        for name, cells in front.groupby("data", sort=False)[CELL]
+        if len(cells) <= MOST_NAMED
+    ]
 
 
 def _claims(sweep: Sweep, checked: Sequence[Checked]) -> list[AnswerLine]:
@@ -210,15 +212,16 @@ def _machines(found: Findings) -> list[AnswerLine]:
     return [("[On other machines](#the-same-trial-on-other-machines)", text)]
 
 
-def _cost(frame: pd.DataFrame) -> list[AnswerLine]:
-    """The number of trials, their total training time, their machines and their failures."""
-    ran = frame[frame[OUTCOME] != MISSING]
-    if ran.empty or not {"epoch_s", "epochs"} <= {*ran.columns}:
+def _cost(found: Findings) -> list[AnswerLine]:
+    """The number of trials, the time of training and evaluation, the machines and the failures."""
+    ran = found.results[found.results[OUTCOME] != MISSING]
+    if ran.empty:
         return []
     packed = ran.get("packed", pd.Series(1, ran.index)).fillna(1)  # each has the time of its pack
-    epochs = ran["epochs"] - _epochs_taken_over(ran)
-    if (seconds := float((ran["epoch_s"] * epochs / packed).sum())) == 0:
-        return []
+    spent = f"{_duration(float((ran['trained_s'] / packed).sum()))} of training and tests"
+    points = found.evaluated, found.batches, found.gradients
+    if (seconds := sum(float(column(frame, "measuring_s").sum()) for frame in points)) > 0:
+        spent += f", {_duration(seconds)} of evaluation"
     machines = [
         f"{hardware} ({device}, {threads:g} thread{'' if threads == 1 else 's'} per trial)"
         for hardware, device, threads in ran.reindex(columns=["hardware", "device", "threads"])
@@ -228,15 +231,13 @@ def _cost(frame: pd.DataFrame) -> list[AnswerLine]:
     ]
     where = f" on {_enumerated(machines)}" if machines else ""
     failed = int((ran[OUTCOME] != TrialOutcome.FINISHED).sum())
-    ending = f"{failed} did [not finish](#not-finished)." if failed else "None failed."
-    trials = f"{len(ran)} trial{'' if len(ran) == 1 else 's'}"
-    return [("Cost", f"{trials}, {_duration(seconds)} of training{where}. {ending}")]
+    ending = f"This includes {_trials(failed)} that did [not finish](#not-finished)."
+    ending = ending if failed else "None failed."
+    return [("Cost", f"{_trials(len(ran))}, {spent}{where}. {ending}")]
 
 
-def _epochs_taken_over(ran: pd.DataFrame) -> pd.Series[float]:
-    """The epochs that each trial took over from a shorter one, which already counts them."""
-    shorter = ran.get("continues", pd.Series(None, ran.index, dtype=object))
-    return shorter.map(ran.set_index(TRIAL)["epochs"]).fillna(0)
+def _trials(count: int) -> str:
+    return f"{count} trial{'' if count == 1 else 's'}"
 
 
 def _duration(seconds: float) -> str:
@@ -255,15 +256,15 @@ def _gradients(costs: pd.DataFrame) -> list[AnswerLine]:
     title = "[Gradients](#which-gradient-to-trust)"
     exact = [f"`{way}`" for way in others.loc[others["is_exact"].eq(True), "way"]]
     parts = [f"as exact as `backprop`, up to rounding: {_enumerated(exact) or 'none'}"]
-    for word, column, of in (
+    for word, name, of in (
         ("fastest", "of_seconds", "seconds"),
         ("lightest", "of_memory", "memory"),
     ):
-        known = others.dropna(subset=[column])
+        known = others.dropna(subset=[name])
         if len(known):
-            least = known.sort_values(column, kind="stable").iloc[0]
+            least = known.sort_values(name, kind="stable").iloc[0]
             how = "exact" if least["is_exact"] else _inexact(float(least["from_backprop"]))
-            ratio = f"{least[column]:.2g} × the {of} of `backprop`"
+            ratio = f"{least[name]:.2g} × the {of} of `backprop`"
             parts.append(f"{word} after it: `{least['way']}` ({ratio}, {how})")
     return [(title, "; ".join(parts) + ".")]
 

@@ -14,11 +14,14 @@ from nodebench.planning.lookup import load_sweep
 from nodebench.report.analysis.baseline import BaselineComparison, compared_cells
 from nodebench.report.analysis.columns import CELL, OUTCOME, read_results
 from nodebench.report.analysis.findings import all_results
-from nodebench.report.analysis.formatting import measured, probability, signed, unit
+from nodebench.report.analysis.formatting import NO_VALUE, measured, probability, signed, unit
 from nodebench.store import Store
 from nodebench.sweep.partial_cells import SPEC_ORDER
 
 TABLE = "results.csv"
+
+NEVER_SET_ASIDE = "data.name"
+"""The setting whose values never match: a metric on other data does not compare."""
 
 SECONDS_NOTE = (
     "‡ Ratio of the seconds measured during training (to / from): other trials or another "
@@ -73,8 +76,9 @@ def _of_commit(commit: str, folder: str) -> pd.DataFrame:
 def comparison(reference: Side, other: Side) -> str:
     """How `other` differs from `reference`, cell by cell, as Markdown.
 
-    Two cells are compared if they agree in all settings that both tables have, and in those that
-    vary within one table. Differences are paired by seed.
+    Two cells are compared if they have the same data set and agree in all settings that vary within
+    a table. A setting with one value in each table, such as the epochs of a shorter and a longer
+    training, is named as a difference of the two. Differences are paired by seed.
 
     Raises:
         InputError: if no cell is in both tables.
@@ -108,6 +112,8 @@ def comparison(reference: Side, other: Side) -> str:
     what = _metric_name(metric)
     what = f"Test {what}{unit(what)}, from `{reference.name}` to `{other.name}`."
     lines = [f"# {other.name} compared with {reference.name}", f"{what} {SECONDS_NOTE}"]
+    if apart := _constants_apart(reference.results, other.results):
+        lines.append(f"All configurations also differ in {', '.join(apart)}.")
     table: str = pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True)
     missing = [
         _cells_of_one_side(cells, side, name)
@@ -151,13 +157,12 @@ Cells = dict[tuple[str, ...], tuple[pd.DataFrame, pd.DataFrame]]
 
 
 def _cells(*tables: pd.DataFrame) -> Cells:
-    """The rows of each cell in both tables, by the settings that both have or that vary in one."""
+    """The rows of each cell in both tables, by the data set and the settings that vary in one."""
     paths = dict.fromkeys(path for table in tables for path in _settings(table))
     telling = [
         path
         for path in paths
-        if all(path in t for t in tables)
-        or any(path in t and t[path].nunique(dropna=False) > 1 for t in tables)
+        if path == NEVER_SET_ASIDE or any(_is_varying(table, path) for table in tables)
     ]
     groups = []
     for table in tables:
@@ -166,6 +171,29 @@ def _cells(*tables: pd.DataFrame) -> Cells:
         groups.append({key: table[[k == key for k in keys]] for key in dict.fromkeys(keys)})
     every = dict.fromkeys([*groups[1], *groups[0]])
     return {k: (groups[0].get(k, tables[0][:0]), groups[1].get(k, tables[1][:0])) for k in every}
+
+
+def _is_varying(table: pd.DataFrame, path: str) -> bool:
+    """Whether a setting has several values in a table, one of which may be that it is missing."""
+    return path in table and table[path].nunique(dropna=False) > 1
+
+
+def _constants_apart(*tables: pd.DataFrame) -> list[str]:
+    """The settings with one value in each table, if these differ: `train.epochs` (10 to 20).
+
+    A table may lack a setting, such as the size of a subset where all data is used.
+    """
+    paths = {path for table in tables for path in _settings(table)}
+    values = {
+        path: [_setting_text(t[path].iloc[0]) if path in t else "" for t in tables]
+        for path in sorted(paths, key=SPEC_ORDER.__getitem__)
+        if not any(_is_varying(table, path) for table in tables)
+    }
+    return [
+        f"`{path}` ({ours or NO_VALUE} to {theirs or NO_VALUE})"
+        for path, (ours, theirs) in values.items()
+        if ours != theirs
+    ]
 
 
 def _settings(table: pd.DataFrame) -> list[str]:
@@ -188,13 +216,13 @@ def _settings_apart(*tables: pd.DataFrame) -> str:
 
 
 def _setting_text(value: object) -> str:
-    """A setting as text that survives CSV: the same text for `4`, `4.0` and `"4"`."""
+    """A setting as text that survives CSV: `4` for 4, 4.0 and "4"; empty if it is missing."""
     if value is None or value != value:
         return ""
     if isinstance(value, bool):
         return str(value)
     try:
-        return repr(float(str(value)))
+        return repr(float(str(value))).removesuffix(".0")
     except ValueError:
         return str(value)
 
@@ -210,7 +238,7 @@ def _metric_by_seed(rows: pd.DataFrame, metric: str) -> pd.Series[float]:
 
 def _difference_columns(found: BaselineComparison | None, metric: str) -> dict[str, str]:
     if found is None:
-        return {"difference": "–", "p (Holm)": "–", "reading": "no seed in common"}
+        return {"difference": NO_VALUE, "p (Holm)": NO_VALUE, "reading": "no seed in common"}
     what, difference = _metric_name(metric), found.difference
     width = difference.half_width
     interval = "" if difference.has_no_interval else f" ± {signed(what, width)[1:]}"
@@ -224,7 +252,7 @@ def _difference_columns(found: BaselineComparison | None, metric: str) -> dict[s
 def _seconds_ratio(*sides: pd.DataFrame) -> str:
     """The ratio of the seconds per epoch to the reference's."""
     before, after = (side.get("epoch_s", pd.Series(dtype=float)).median() for side in sides)
-    return f"× {after / before:.2f}" if before > 0 and after > 0 else "–"
+    return f"× {after / before:.2f}" if before > 0 and after > 0 else NO_VALUE
 
 
 def _cells_of_one_side(cells: Cells, side: int, name: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from nodebench.report.analysis.pareto import DURING_TRAINING, ON_A_BUSY_MACHINE
+
 NOTES = {
     "±": "half the width of the 95 % confidence interval of the mean over n seeds (Student's t). A "
     "single seed has no interval, nor have seeds that all gave the same value (`all equal`). A "
@@ -64,12 +66,20 @@ FRONTIER = """\
 Circled and connected: the Pareto front (no other configuration is at least as good at the same
 or a lower cost)."""
 
-FRONTIER_AS_TRAINED = """\
-No front is drawn against seconds measured during training, because trials may have shared the
-machine."""
+FRONTIERS = """\
+Each data set has its own panels and its own front: metrics on different data do not compare."""
 
-FRONTIER_BUSY = """\
-No front is drawn against seconds timed on a machine that was not idle."""
+WITHOUT_EVALUATIONS = """\
+Networks without an ODE have no evaluations."""
+
+NO_FRONT = {
+    DURING_TRAINING: """\
+No front is drawn against seconds measured during training, because trials may have shared the
+machine.""",
+    ON_A_BUSY_MACHINE: """\
+No front is drawn against seconds timed on a machine that was not idle.""",
+}
+"""How seconds were measured -> why they give no front."""
 
 VERDICTS = """\
 A network that loses more than the margin under a finer solver is a ResNet in disguise."""
@@ -77,7 +87,8 @@ A network that loses more than the margin under a finer solver is a ResNet in di
 VERDICT_TERMS = {
     "sufficient steps": "the smallest evaluated number of steps of the training method from which "
     "the headline metric stays within the margin of the limit. One number if all seeds agree, "
-    "otherwise one per seed.",
+    "otherwise one per seed. None suffices for a network that loses more than the margin or is not "
+    "clearly better than chance.",
     "order": "`1.99 of 4` means that the training method converges with order 1.99 on the learned "
     "vector field and with order 4 on smooth ones. If the first is far lower, the training steps "
     "do not resolve the vector field.",
@@ -98,7 +109,8 @@ STEPS_FIGURE = """\
 Test metric against the number of steps. A circle marks the training solver."""
 
 HEAT_MAP = """\
-Rows: training solver. Columns: test solver."""
+Rows: training solver. Columns: test solver; `h × 1` is the training step size. A blank field was
+not evaluated, or its solve failed."""
 
 WORK_PRECISION = """\
 Error of the ODE blocks' outputs relative to a fine float64 reference, against the evaluations
@@ -161,6 +173,10 @@ on its solver's error."""
 SOME_FIGURES = """\
 Shown: {shown} of {every} figures, evenly spaced. `report.html` charts every configuration, and
 `evaluations.csv` lists the numbers."""
+
+SOME_CELLS = """\
+Shown: {shown} of {every} configurations, evenly spaced by rank of their drops, the largest
+first."""
 
 METRICS_BY_EPOCH = "Mean over seeds, with its 95 % confidence interval."
 

@@ -110,7 +110,7 @@ def _sections(
         markdown_table(table.main),
         _common(table.constant),
         *explored.place("costs"),
-        *_frontier_section(found, figures),
+        *_images("", *figures.frontier),
         *map(HtmlOnly, section("Trials", notes.TRIALS_TABLE, trials_table(sweep, results))),
         *_images("Learned trajectories", figures.trajectories, notes.TRAJECTORIES),
         *section("Not finished", "", tables.failures(sweep, results)),
@@ -150,15 +150,6 @@ def _common(constant: Mapping[str, str]) -> str:
     return (
         f"{rows}Each seed's numbers: [results.csv](results.csv). Terms and marks: [Notes](#notes)."
     )
-
-
-def _frontier_section(found: Findings, figures: Figures) -> list[str]:
-    text = notes.FRONTIER
-    if found.timed.empty:
-        text += f" {notes.FRONTIER_AS_TRAINED}"
-    elif frames.timed_busy(found.timed):
-        text += f" {notes.FRONTIER_BUSY}"
-    return _images("", figures.frontier, text)
 
 
 def _not_drawn(problems: Sequence[str]) -> list[str]:
@@ -223,7 +214,8 @@ def _notes(found: Findings, table: ResultTables, folder: Path) -> str:
             term: text for term, text in terms.items() if term in ("headline metric", "±", "NFE")
         }
     else:
-        terms |= notes.VERDICT_TERMS
+        columns = {*solver_tables.verdicts_table(found.sweep, found.judged)}
+        terms |= {term: text for term, text in notes.VERDICT_TERMS.items() if term in columns}
     marks = [notes.BEST_EPOCH] if any("†" in str(name) for name in table.details) else []
     if found.timed.empty:
         marks.append(notes.AS_TRAINED)
@@ -262,7 +254,7 @@ def _verdicts_section(sweep: Sweep, judged: pd.DataFrame, evaluated: pd.DataFram
 
 
 def _robustness_section(found: Findings, figures: Figures, explored: Explored) -> list[str]:
-    sections = _images("Trajectories in the plane", figures.paths, notes.PATHS_FIGURE)
+    sections = _images("Trajectories in the plane", *figures.paths)
     if found.evaluated.empty:
         return sections
     table = solver_tables.robustness_table(found.evaluated)

@@ -207,7 +207,7 @@ def test_the_answer_of_a_report_is_plain_text(tmp_path):
     best, baseline, cost = report.answer
     assert best.startswith("Best: tanh 8, 70.10 ± 24.85 % test accuracy (n = 3). It is not clearly")
     assert baseline.startswith("Against the baseline: 1 better and 1 without")
-    assert cost == "Cost: 12 trials, 12 seconds of training. None failed."
+    assert cost == "Cost: 12 trials, 12 seconds of training and tests. None failed."
 
 
 def test_a_report_of_nothing_has_no_answer(tmp_path):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -11,7 +12,7 @@ from nodebench.report.analysis.verdict import VerdictWord
 from nodebench.report.answer import _lead, answer, listed
 from nodebench.store import Result, Store
 from tests.support.fake_results import FINE, GRID, RELU, TANH, made, steady
-from tests.support.tiny_sweeps import tiny
+from tests.support.tiny_sweeps import point, tiny
 
 
 def test_the_answer_names_what_is_no_better_than_chance(tmp_path):
@@ -42,7 +43,7 @@ def test_the_answer_tells_the_best_the_baseline_and_the_claims(tmp_path):
     assert "1 better and 1 without a clear difference (of 2 configurations)." in text
     assert "**[Claims](#claims):** 1 reproduced and 1 not reproduced." in text
     assert "**[Expectations](#expectations):** 1 met." in text
-    assert "**Cost:** 12 trials, 12 seconds of training. None failed." in text
+    assert "**Cost:** 12 trials, 12 seconds of training and tests. None failed." in text
 
 
 def test_the_best_is_told_if_it_is_no_ode(tmp_path):
@@ -107,13 +108,15 @@ def test_epochs_of_a_shorter_training_are_counted_once(tmp_path):
     sweep = tiny(tmp_path, grid={"train.epochs": [10, 20, 40]})
     store, before = Store(tmp_path / "runs"), {}
     for trial in sweep.trials:
-        epochs, summary = trial.spec.train.epochs, {"test_accuracy": 0.9, "epoch_s": 1.0}
+        epochs, own = trial.spec.train.epochs, {10: 10.0, 20: 10.0, 40: 20.0}
+        summary = {"test_accuracy": 0.9, "epoch_s": 1.0}
         result = Result("finished", "", epochs, summary, [], 0, 1, tags=before)
+        result = replace(result, trained_s=own[epochs])
         store.folder(trial.id).create(trial)
         store.folder(trial.id).write_result(result)
         before = {"continues": trial.id}
     found = listed(answer(Findings(sweep, store)))
-    assert "**Cost:** 3 trials, 40 seconds of training. None failed." in found
+    assert "**Cost:** 3 trials, 40 seconds of training and tests. None failed." in found
 
 
 def test_seeds_of_a_pack_share_its_seconds(tmp_path):
@@ -121,7 +124,27 @@ def test_seeds_of_a_pack_share_its_seconds(tmp_path):
     for trial in sweep.trials:  # each says what all three took
         store.folder(trial.id).create(trial)
         summary, packed = {"test_accuracy": 0.9, "epoch_s": 30.0}, [{"packed": 3}]
-        store.folder(trial.id).write_result(Result("finished", "", 2, summary, packed, 0, 1))
-    assert "**Cost:** 3 trials, 60 seconds of training. None failed." in listed(
+        result = Result("finished", "", 2, summary, packed, 0, 1, trained_s=60.0)
+        store.folder(trial.id).write_result(result)
+    assert "**Cost:** 3 trials, 60 seconds of training and tests. None failed." in listed(
         answer(Findings(sweep, store))
     )
+
+
+def test_the_cost_includes_what_did_not_finish_and_the_evaluation(tmp_path):
+    sweep = tiny(tmp_path, seeds=[0, 1], evaluate={"methods": ["euler"], "steps": [4]})
+    store = Store(tmp_path / "runs")
+    summary = {"test_accuracy": 0.9, "epoch_s": 1.0}
+    ends = (
+        Result("finished", "", 3, summary, [], 0, 9, trained_s=8.0),
+        Result("diverged", "loss is nan", 0, {}, [], 0, 9, trained_s=5.0),
+    )
+    for trial, end in zip(sweep.trials, ends, strict=True):
+        store.folder(trial.id).create(trial)
+        store.folder(trial.id).write_result(end)
+    row = {**point(0.9, method="euler", steps=4), "measuring_s": 30.0}
+    store.folder(sweep.trials[0].id).write_evaluations([row])
+    assert (
+        "**Cost:** 2 trials, 13 seconds of training and tests, 30 seconds of evaluation. "
+        "This includes 1 trial that did [not finish](#not-finished)."
+    ) in listed(answer(Findings(sweep, store)))

@@ -74,3 +74,22 @@ def test_python_gives_the_names_of_the_files(known):
     sweep, store = known
     assert api.results(sweep, store).columns[0] == "id"
     assert api.epochs(sweep, store).columns[0] == "trial"
+
+
+def test_whole_numbers_are_written_as_such_where_some_are_missing(tmp_path):
+    grid = [{"solver": [{"method": "dopri5", "tol": 1.0}]}, {"solver.steps": [2, 4]}]
+    sweep, store = tiny(tmp_path, grid=grid, evaluate=SOLVES), Store(tmp_path / "runs")
+    for trial in sweep.trials[:2]:
+        summary = {"test_accuracy": 1.0, "parameters": 71, "nfe_forward": 2.0}
+        store.folder(trial.id).create(trial)
+        store.folder(trial.id).write_result(Result("finished", "", 3, summary, [], 0, 1))
+        store.folder(trial.id).write_evaluations([point(0.9, **OWN, samples=32)])
+    write_report_folder(sweep, store, tmp_path / "report")
+    table = pd.read_csv(tmp_path / "report" / "results.csv", dtype=str, keep_default_na=False)
+    assert list(table["solver.steps"]) == ["", "2", "4"]
+    assert list(table["epochs"]) == ["3", "3", ""]
+    assert list(table["parameters"]) == ["71", "71", ""]
+    assert list(table["solver.tol"]) == ["1.0", "", ""]
+    assert list(table["nfe_forward"]) == ["2.0", "2.0", ""]
+    again = read_results(tmp_path / "report" / "results.csv")
+    assert list(again["epochs"].dropna()) == [3, 3]

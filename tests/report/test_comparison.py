@@ -9,7 +9,7 @@ from nodebench.report.analysis.findings import all_results
 from nodebench.report.comparison import Side, comparison, read_side
 from nodebench.store import Result, Store
 from tests.support.fake_results import finished, made, steady
-from tests.support.tiny_sweeps import tiny
+from tests.support.tiny_sweeps import TINY, tiny
 from tests.support.tiny_trainings import EULER
 
 
@@ -72,11 +72,45 @@ def test_a_report_beside_itself_has_both_columns(tmp_path):
     assert [name.strip() for name in heading.split("|")[2:4]] == ["from", "to"]
 
 
+def test_what_is_the_same_on_each_side_hinders_no_match_and_is_named(tmp_path):
+    grid = {"solver.steps": [2, 4]}
+    short = finished(tmp_path / "short", grid=grid)
+    base = {
+        **TINY,
+        "train": {**TINY["train"], "epochs": 6},
+        "data": {**TINY["data"], "draw_seed": 1},
+    }
+    longer = finished(tmp_path / "long", grid=grid, base=base)
+    text = compare(short, longer)
+    assert "Only in" not in text
+    assert text.count("the same") == 2
+    assert (
+        "All configurations also differ in `data.draw_seed` (– to 1), `train.epochs` (3 to 6)."
+        in text
+    )
+    assert "also differ" not in compare(short, short)
+
+
+def test_what_varies_on_one_side_is_matched_by_its_value(tmp_path):
+    short = finished(tmp_path / "short")
+    both = finished(tmp_path / "both", grid={"train.epochs": [3, 6]})
+    text = compare(short, both)
+    assert "also differ" not in text
+    assert f"Only in {both}: epochs 6." in text
+
+
+def test_results_on_other_data_are_not_compared(tmp_path):
+    three = {**TINY, "data": {**TINY["data"], "name": "three-minima"}}
+    one, other = (finished(tmp_path / str(i), base=base) for i, base in enumerate((TINY, three)))
+    with pytest.raises(InputError, match=r"`data\.name` is spheres in one, three-minima in the"):
+        compare(one, other)
+
+
 def test_sweeps_that_share_no_cell_are_told_what_sets_them_apart(tmp_path):
     one, other = (
-        finished(tmp_path / str(steps), grid={"solver.steps": [steps]}) for steps in (2, 4)
+        finished(tmp_path / str(steps[0]), grid={"solver.steps": steps}) for steps in ([2, 3], [4])
     )
-    with pytest.raises(InputError, match=r"`solver\.steps` is 2\.0 in one, 4\.0 in the other"):
+    with pytest.raises(InputError, match=r"`solver\.steps` is 2, 3 in one, 4 in the other"):
         compare(one, other)
 
 

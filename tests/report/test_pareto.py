@@ -1,4 +1,8 @@
 from nodebench.report.analysis.pareto import pareto_table
+from nodebench.report.answer import answer, listed
+from nodebench.report.figures import pareto
+from nodebench.report.html import charts
+from nodebench.report.html.data import Explored
 from tests.support.fake_results import made, steady
 
 
@@ -38,3 +42,62 @@ def test_each_data_set_has_a_front_of_its_own(tmp_path):
     assert table.set_index("cell")["front_nfe"].to_dict() == {
         "relu 2": True, "relu 8": True, "tanh 2": True, "tanh 8": True,
     }  # fmt: skip
+
+
+def test_a_configuration_alone_on_its_data_has_no_front(tmp_path):
+    sweep, found = made(tmp_path, steady)
+    alone = found.results["cell"] == "tanh 8"
+    data = alone.map({True: "easy", False: "hard"})
+    table = pareto_table(sweep, found.results.assign(**{"data.name": data}))
+    assert table.set_index("cell")["front_nfe"].to_dict() == {
+        "relu 2": False, "relu 8": False, "tanh 2": True, "tanh 8": False,
+    }  # fmt: skip
+
+
+def on_two_data_sets(folder):
+    """A timed sweep of two configurations on each of two data sets."""
+    grid = {"data": ["spheres", "three-minima"], "solver.steps": [2, 8]}
+    sweep, found = made(folder, lambda _activation, steps, seed: steps / 10, grid=grid)
+    timed = found.results.assign(timed_epoch_s=found.results["solver.steps"].astype(float))
+    found.frontier = pareto_table(sweep, timed)
+    return sweep, found
+
+
+def test_each_data_set_has_panels_of_its_own(tmp_path, monkeypatch):
+    sweep, found = on_two_data_sets(tmp_path)
+    drawn = []
+    monkeypatch.setattr(pareto, "save", lambda figure, _path: drawn.append(figure))
+    assert pareto.pareto_figure(sweep, found.frontier, tmp_path) == ["frontier"]
+    panels = drawn[0].axes
+    assert [axes.get_title() for axes in panels] == ["spheres", "", "three-minima", ""]
+    assert [len(axes.collections[-1].get_offsets()) for axes in panels] == [2, 2, 2, 2]
+
+
+def test_the_answer_names_the_front_of_each_data_set(tmp_path):
+    _, found = on_two_data_sets(tmp_path)
+    text = listed(answer(found))
+    for name in ("spheres", "three-minima"):
+        assert (
+            f"**Pareto-optimal by time per epoch on `{name}`:** `{name} 2` and `{name} 8`." in text
+        )
+
+
+def test_the_interactive_page_shows_the_best_of_each_data_set_and_can_hide_one(
+    tmp_path, monkeypatch
+):
+    _, found = on_two_data_sets(tmp_path)
+    monkeypatch.setattr(charts, "MOST_SHOWN", 1)
+    embedded = Explored(found).embedded()
+    assert embedded["shown"] == ["spheres 8", "three-minima 8"]
+    assert embedded["charts"]["costs"]["filters"] == {"data.name": "data set"}
+
+
+def test_the_note_says_what_a_panel_lacks(tmp_path):
+    _, found = made(tmp_path, steady)
+    table = found.frontier
+    lacking = "Networks without an ODE have no evaluations."
+    assert lacking not in pareto.pareto_note(table)
+    assert lacking in pareto.pareto_note(table.assign(nfe=[None, 2.0, 3.0, 4.0]))
+    assert "No front is drawn against seconds measured during" in pareto.pareto_note(table)
+    assert "Each data set" not in pareto.pareto_note(table)
+    assert "Each data set" in pareto.pareto_note(table.assign(data=["a", "a", "b", "b"]))

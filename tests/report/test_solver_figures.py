@@ -13,7 +13,7 @@ from nodebench.report import solver_tables
 from nodebench.report.analysis import frames
 from nodebench.report.analysis.findings import Findings
 from nodebench.report.figures.curves import adaptation_figure
-from nodebench.report.figures.solvers import some_cells, steps_figure
+from nodebench.report.figures.solvers import some_cells, some_cells_note, steps_figure
 from nodebench.report.page import write_report_folder
 from nodebench.report.result_tables import result_tables
 from nodebench.store import Result, Store
@@ -165,8 +165,23 @@ def test_steps_are_drawn_only_where_nothing_but_the_solver_varies(
 def test_some_cells_stand_for_all_by_their_drops() -> None:
     drops = {"a": 0.1, "b": 0.5, "c": -0.1, "d": 0.3, "e": 0.2}
     judged = pd.DataFrame({"cell": drops.keys(), "drop": drops.values()})
-    assert some_cells(judged) == ["b", "e", "c"]
-    assert some_cells(judged[:2]) == ["b", "a"]
+    assert some_cells(list(drops), judged) == ["b", "e", "c"]
+    assert some_cells(["a", "b"], judged) == ["b", "a"]
+    assert some_cells(["unjudged", "a", "b"], judged) == ["b", "a", "unjudged"]
+    assert some_cells(["a", "b"], pd.DataFrame()) == ["a", "b"]
+
+
+def test_a_figure_of_some_cells_says_of_how_many_and_which(tmp_path: Path) -> None:
+    values = [(0.9, 0.9 - drop) for drop in (0.1, 0.4, 0.0, 0.2)]
+    grid = {"model.width": [4, 8, 16, 32]}
+    sweep, store = evaluated(tmp_path, *values, grid=grid)
+    for trial, (own, limit) in zip(sweep.trials, values, strict=True):
+        rows = [point(own, **OWN, solver_error=0.1), point(limit, **LIMIT, solver_error=0.01)]
+        store.folder(trial.id).write_evaluations(rows)
+    page = write_report_folder(sweep, store, tmp_path / "report").page.read_text()
+    caption = page.partition("](figures/work-precision.svg)")[2].partition("![")[0]
+    assert "Shown: 3 of 4 configurations, evenly spaced by rank of their drops" in caption
+    assert some_cells_note(["a", "b", "c"]) == ""
 
 
 @pytest.mark.usefixtures("coarse_reference")

@@ -133,6 +133,30 @@ def test_nothing_is_said_of_a_model_that_has_learned_nothing(trial: Trial) -> No
     assert judged(trial, *points).word == VerdictWord.ODE
 
 
+@pytest.mark.parametrize(
+    ("samples", "accuracy", "word"),
+    [
+        (100, 0.58, VerdictWord.UNDECIDED),  # 58 or more of 100 coins: p = 0.067
+        (100, 0.59, VerdictWord.ODE),  # p = 0.044
+        (10_000, 0.512, VerdictWord.ODE),  # p = 0.008
+        (10_000, 0.509, VerdictWord.UNDECIDED),  # p = 0.037, but within the margin
+    ],
+)
+def test_guesses_may_be_right_as_often_on_few_test_samples(
+    trial: Trial, samples: int, accuracy: float, word: VerdictWord
+) -> None:
+    found = judged(trial, (accuracy, {**OWN, "samples": samples}), (accuracy, LIMIT), chance=0.5)
+    assert found.word == word
+    if samples == 100 and word == VerdictWord.UNDECIDED:
+        assert found.reason == "not clearly better than chance, 0.5, on 100 test samples"
+
+
+def test_guesses_that_lose_their_accuracy_are_no_resnet(trial: Trial) -> None:
+    own = {**OWN, "samples": 100}
+    found = judged(trial, (0.58, own), (0.3, LIMIT), chance=0.5)
+    assert (found.word, found.drop) == (VerdictWord.UNDECIDED, pytest.approx(0.28))
+
+
 def test_without_evaluations_there_is_no_verdict(trial: Trial) -> None:
     assert verdict(trial, [], 0.01) is None
     gradient = point(0.9, **euler(4), gradient="adjoint")
@@ -162,20 +186,31 @@ def test_errors_are_better_when_they_are_small(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("accuracies", "expected"),
     [
-        ({4: 0.5, 8: 0.895, 16: 0.9}, 8),
-        ({4: 0.9, 8: 0.5, 16: 0.9}, 16),  # from which on it stays
-        ({4: 0.9, 8: 0.9, 16: 0.9}, 2),
-        ({4: 0.5, 8: 0.6, 16: 0.7}, None),
+        ({2: 0.5, 4: 0.895, 8: 0.9}, 4),
+        ({2: 0.9, 4: 0.5, 8: 0.9}, 8),  # from which on it stays
+        ({2: 0.9, 4: 0.9, 8: 0.9}, 2),
+        ({2: 0.5, 4: 0.6, 8: 0.7}, 16),
     ],
     ids=["some", "back", "all", "none"],
 )
 def test_the_fewest_steps_from_which_accuracy_stays_at_the_limit(
-    trial: Trial, accuracies: dict[int, float], expected: int | None
+    tmp_path: Path, accuracies: dict[int, float], expected: int
 ) -> None:
-    own = 0.9 if expected == 2 else 0.99
-    points = [(value, euler(steps)) for steps, value in accuracies.items()]
-    found = judged(trial, (own, OWN), (0.9, LIMIT), *points)
-    assert found.sufficient_steps == expected
+    trial = tiny(tmp_path, base={**TINY, "solver": {"method": "euler", "steps": 16}}).trials[0]
+    rows = [point(value, **euler(steps)) for steps, value in accuracies.items()]
+    own = {"method": "euler", "step_factor": 1.0, "nfe": 16.0}
+    rows += [point(0.9, trial.spec.solver, **own), point(0.9, **LIMIT)]
+    found = verdict(trial, rows, 0.01)
+    assert found is not None
+    assert (found.word, found.sufficient_steps) == (VerdictWord.ODE, expected)
+
+
+@pytest.mark.parametrize(("own", "word"), [(0.9, VerdictWord.RESNET), (0.5, VerdictWord.UNDECIDED)])
+def test_no_number_of_steps_suffices_for_what_is_no_ode_or_has_learned_nothing(
+    trial: Trial, own: float, word: VerdictWord
+) -> None:
+    found = judged(trial, (own, OWN), (0.5, euler(4)), (0.5, LIMIT), chance=0.5)
+    assert (found.word, found.limit, found.sufficient_steps) == (word, 0.5, None)
 
 
 def test_a_drop_of_exactly_the_margin_is_within_it(trial: Trial) -> None:

@@ -11,6 +11,7 @@ from typing import TextIO
 import pandas as pd
 
 from nodebench.files import write
+from nodebench.sweep import Sweep
 
 TRIAL = "trial_id"
 CELL = "cell"
@@ -22,6 +23,13 @@ TIMED_SECONDS = "timed_epoch_s"
 MISSING = "missing"
 """The outcome of a trial that has no result yet."""
 
+COUNTS = frozenset(
+    {"epochs", "iteration", "best_epoch", "parameters", "environments", "threads", "packed",
+     "sufficient_steps", "rounds", "steps", "test.steps", "samples", "test_size", "batch_size",
+     "peak_memory_bytes", "step_memory_bytes"}
+)  # fmt: skip
+"""The columns, apart from settings, whose values are whole numbers."""
+
 TRIAL_IN_FILES = {"results": "id"}
 """A table -> the name of `TRIAL` in its file; `trial` in all other files."""
 
@@ -29,6 +37,18 @@ TRIAL_IN_FILES = {"results": "id"}
 def as_published(table: str, frame: pd.DataFrame) -> pd.DataFrame:
     """A frame with the columns of the file `<table>.csv`."""
     return frame.rename(columns={TRIAL: TRIAL_IN_FILES.get(table, "trial")})
+
+
+def with_whole_numbers(frame: pd.DataFrame, sweep: Sweep) -> pd.DataFrame:
+    """A frame whose counts and whole settings are integers in files, even where some are missing.
+
+    Pandas makes floats of them, which would be written as `3.0`.
+    """
+    settings = [item for trial in sweep.trials for item in trial.settings.items()]
+    others = {path for path, value in settings if type(value) is not int}
+    whole = COUNTS | ({path for path, _ in settings} - others)
+    floats = frame.select_dtypes("float").columns
+    return frame.astype({name: "Int64" for name in floats if name in whole})
 
 
 def write_table(name: str, frame: pd.DataFrame, folder: Path) -> None:

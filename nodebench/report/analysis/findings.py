@@ -9,7 +9,7 @@ import pandas as pd
 from nodebench.report.analysis import frames
 from nodebench.report.analysis.baseline import against_baseline
 from nodebench.report.analysis.claims import checked_claims
-from nodebench.report.analysis.columns import CELL, TIMED_SECONDS, TRIAL
+from nodebench.report.analysis.columns import CELL, TIMED_SECONDS, TRIAL, with_whole_numbers
 from nodebench.report.analysis.gradients import gradient_costs, with_own_gradients
 from nodebench.report.analysis.pareto import pareto_table
 from nodebench.report.analysis.published import compared_numbers
@@ -56,7 +56,7 @@ class Findings:
     @property
     def tables(self) -> dict[str, pd.DataFrame]:
         """The tables that are kept next to a report's page, by their files' names."""
-        return {
+        tables = {
             "results": self.results,
             "evaluations": self.evaluated,
             "batches": self.batches,
@@ -64,6 +64,7 @@ class Findings:
             "timings": self.timed,
             "machines": self.machines,
         }
+        return {name: with_whole_numbers(frame, self.sweep) for name, frame in tables.items()}
 
 
 def all_results(sweep: Sweep, store: Store) -> pd.DataFrame:

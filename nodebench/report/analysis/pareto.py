@@ -16,14 +16,18 @@ COST_TITLES: Mapping[str, str] = {
     "nfe": "evaluations per forward pass",
 }
 
+DURING_TRAINING, ON_A_BUSY_MACHINE = "during training", "on a busy machine"
+"""How seconds were measured if they do not compare."""
+
 
 def pareto_table(sweep: Sweep, frame: pd.DataFrame, *, is_busy: bool = False) -> pd.DataFrame:
     """One row per cell with a finished trial: mean `value`, half its interval as `width`, costs.
 
     `seconds` are those of the timing pass, on the machine with the most timings, or of training if
     there was none. `nfe` is missing for a network without an ODE. `front_seconds` and `front_nfe`
-    mark the Pareto front of the cells on the same `data`. Seconds of training give no front, nor do
-    those of a timing pass on a machine that `is_busy`: `measured` says why they do not compare.
+    mark the Pareto front of the cells on the same `data`, if there are several. Seconds of training
+    give no front, nor do those of a timing pass on a machine that `is_busy`: `measured` says why
+    they do not compare.
     """
     seconds = TIMED_SECONDS if TIMED_SECONDS in frame else "epoch_s"
     headline, seconds_of, nfe_of = (
@@ -42,13 +46,15 @@ def pareto_table(sweep: Sweep, frame: pd.DataFrame, *, is_busy: bool = False) ->
         if len(headline[cell])
     ]
     table = pd.DataFrame(rows, columns=[CELL, "data", "value", "width", *COST_TITLES])
-    busy = "on a busy machine" if is_busy else ""
-    table["measured"] = busy if seconds == TIMED_SECONDS else "during training"
+    busy = ON_A_BUSY_MACHINE if is_busy else ""
+    table["measured"] = busy if seconds == TIMED_SECONDS else DURING_TRAINING
     sign = 1 if sweep.higher_is_better else -1
     for cost in COST_TITLES:
         comparable = (cost == "nfe") | (table["measured"] == "")
         table[f"front_{cost}"] = False
         for _, known in table[table[cost].notna() & comparable].groupby("data"):
+            if len(known) < 2:
+                continue
             marks = pareto(known[cost].tolist(), (sign * known["value"]).tolist())
             table.loc[known.index, f"front_{cost}"] = marks
     return table

@@ -39,7 +39,7 @@ class VerdictWord(StrEnum):
 
 
 CHANCE_LEVEL = 0.05
-"""The largest probability with which losses of a network that is an ODE are called clear."""
+"""Below this probability of an ODE's losses, or of correct guesses, a result is called clear."""
 
 ACCURACY_ROUNDING = 1e-9
 """Rounding error of differences between accuracies: 0.95 - 0.94 is a little more than 0.01."""
@@ -52,8 +52,9 @@ class Verdict:
     `own` and `limit` are the headline metric under the training solver and under the finest one.
     `drop` is the loss under the worst of the solvers finer than the training solver. `reason` says
     why the verdict is undecided. `sufficient_steps` is the smallest evaluated number of steps of
-    the training method from which on the metric stays within the margin of the limit. `order` is
-    the method's observed order of convergence, from the training step size down.
+    the training method from which on the metric stays within the margin of the limit; None for a
+    model that loses more than the margin or is not better than chance, since none suffices. `order`
+    is the method's observed order of convergence, from the training step size down.
     """
 
     word: VerdictWord
@@ -117,7 +118,7 @@ def verdict(
     """The verdict on a trial's model; None if it was never evaluated under its own solver.
 
     `margin` is `SweepFile.margin`, 0.01 by default. `chance` is the metric of a model that has
-    learned nothing; a model no better than that is undecided.
+    learned nothing; a model not clearly better than that is undecided.
     """
     rows = _comparable_rows(trial, rows)
     own_row = next((r for r in rows if is_training_solver(trial, known_point(r))), None)
@@ -134,15 +135,37 @@ def verdict(
     numbers: dict[str, Any] = {"own": own.value, "drop": drop, "order": own_row.get("order")}
     if limit is not None and limit.is_finished:
         numbers["limit"] = limit.value
-        numbers["sufficient_steps"] = _sufficient_steps(own, found, limit.value, margin)
-    is_chance = chance is not None and sign * (own.value - chance) <= margin
-    reason = f"no better than chance, {chance:.3g}" if is_chance else _why_undecided(limit, finer)
-    if drop is not None and drop > margin and not is_chance and "limit" in numbers:
+    if guesses := _why_chance(own_row, chance, margin):
+        return Verdict(VerdictWord.UNDECIDED, guesses, **numbers)
+    if drop is not None and drop > margin and "limit" in numbers:
         if few := _few_lost(own_row, drop, len(finer)):
             return Verdict(VerdictWord.UNDECIDED, few, **numbers)
         return Verdict(VerdictWord.RESNET, **numbers)  # whatever else failed
-    word = VerdictWord.UNDECIDED if reason else VerdictWord.ODE
-    return Verdict(word, reason, **numbers)
+    if "limit" in numbers:
+        numbers["sufficient_steps"] = _sufficient_steps(own, found, numbers["limit"], margin)
+    reason = _why_undecided(limit, finer)
+    return Verdict(VerdictWord.UNDECIDED if reason else VerdictWord.ODE, reason, **numbers)
+
+
+def _why_chance(own: Row, chance: float | None, margin: float) -> str:
+    """Why a classifier may have learned nothing; empty if it is clearly better than chance.
+
+    Within the margin of chance, no loss could exceed the margin. Beyond it, guesses could be right
+    as often on few test samples (exact binomial test, one-sided). An older row does not say how
+    many samples were tested.
+    """
+    from scipy import stats
+
+    if chance is None or "accuracy" not in own:
+        return ""
+    if own["accuracy"] - chance <= margin:
+        return f"no better than chance, {chance:.3g}"
+    if (tested := own.get("samples")) is None:
+        return ""
+    correct = round(own["accuracy"] * tested)
+    if stats.binomtest(correct, tested, chance, alternative="greater").pvalue < CHANCE_LEVEL:
+        return ""
+    return f"not clearly better than chance, {chance:.3g}, on {tested} test samples"
 
 
 def _few_lost(own: Row, drop: float, finer: int) -> str:

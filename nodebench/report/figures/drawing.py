@@ -36,9 +36,9 @@ class Figures:
     """
 
     folder: Path
-    frontier: list[str]
+    frontier: tuple[list[str], str]
     trajectories: list[str]
-    paths: list[str]
+    paths: tuple[list[str], str]
     under_other_solvers: list[tuple[list[str], str]]
     curves: dict[str, tuple[str, str]]
     """Name -> caption, and how to read it."""
@@ -51,8 +51,9 @@ class Figures:
     @property
     def names(self) -> list[str]:
         """The names of all figures."""
-        explained = (names for names, _ in (*self.under_other_solvers, *self.gradients))
-        plain = self.frontier, self.trajectories, self.paths, self.adaptation, self.memory_by_steps
+        with_text = self.frontier, self.paths, *self.under_other_solvers, *self.gradients
+        explained = (names for names, _ in with_text)
+        plain = self.trajectories, self.adaptation, self.memory_by_steps
         return [*chain(*plain, *explained), *self.curves]
 
     def remove_others(self, shown: Iterable[str]) -> None:
@@ -89,12 +90,11 @@ class _Pen:
         self.sweep = found.sweep
         self.problems: list[str] = []
 
-    def frontier(self) -> list[str]:
-        """Cells by their costs; returns names, as do the methods below."""
-        sweep, folder = self.sweep, self.folder
-        return self._drawn(
-            "frontier", [], lambda: pareto.pareto_figure(sweep, self.found.frontier, folder)
-        )
+    def frontier(self) -> tuple[list[str], str]:
+        """Cells by their costs; returns names, as do the methods below, and how to read it."""
+        sweep, table, folder = self.sweep, self.found.frontier, self.folder
+        names = self._drawn("frontier", [], lambda: pareto.pareto_figure(sweep, table, folder))
+        return names, pareto.pareto_note(table)
 
     def trajectories(self) -> list[str]:
         """Learned trajectories over their observations."""
@@ -103,12 +103,13 @@ class _Pen:
             "trajectories", [], lambda: curves_module.trajectories_figure(paths, self.folder)
         )
 
-    def paths(self) -> list[str]:
-        """Classified states in the plane."""
+    def paths(self) -> tuple[list[str], str]:
+        """Classified states in the plane, and how to read them."""
         paths = frames.classified_paths(self.sweep, self.store)
-        return self._drawn(
+        names = self._drawn(
             "paths", [], lambda: solvers.paths_figure(paths, self.found.judged, self.folder)
         )
+        return names, f"{notes.PATHS_FIGURE} {solvers.some_cells_note(list(paths))}".strip()
 
     def under_other_solvers(self) -> Iterator[tuple[list[str], str]]:
         """The figures of evaluation points, and how to read them."""
@@ -117,6 +118,7 @@ class _Pen:
         curves = evaluated if evaluated.empty else frames.robustness_curves(evaluated)
         if curves.empty:
             return
+        some = solvers.some_cells_note(solvers.cells_with_errors(curves))
         yield self._robustness(curves)
         for name, draw, text in (
             ("steps", lambda: solvers.steps_figure(sweep, curves, folder), notes.STEPS_FIGURE),
@@ -124,7 +126,7 @@ class _Pen:
             (
                 "work and precision",
                 lambda: solvers.work_precision_figure(curves, judged, folder),
-                notes.WORK_PRECISION,
+                f"{notes.WORK_PRECISION} {some}".strip(),
             ),
         ):
             yield self._drawn(name, [], draw), text

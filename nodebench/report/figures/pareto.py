@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter
 
+from nodebench.report import notes
 from nodebench.report.analysis.columns import CELL
 from nodebench.report.analysis.pareto import COST_TITLES
 from nodebench.report.figures.curves import MOST_LEGEND_ENTRIES
@@ -22,34 +23,69 @@ from nodebench.sweep import Sweep
 def pareto_figure(sweep: Sweep, table: pd.DataFrame, folder: Path) -> list[str]:
     """Draws every configuration over its cost; each data set's front is circled and connected.
 
-    `table` is that of `pareto.pareto_table`. Returns the figure's name, if there are several cells.
+    `table` is that of `pareto.pareto_table`. A data set with several cells has a row of panels.
+    Returns the figure's name, if there is such a data set.
     """
-    panels = {cost: title for cost, title in COST_TITLES.items() if table[cost].notna().sum() > 1}
-    if len(table) < 2 or not panels:
+    table = _not_alone(table)
+    costs = [cost for cost in COST_TITLES if table[cost].notna().sum() > 1]
+    if not costs:
         return []
+    data_sets = dict(iter(table.groupby("data", sort=False)))
     figure, grid = plt.subplots(
-        1, len(panels), figsize=(4.4 * len(panels) + 0.4, 3.6), sharey=True, squeeze=False,
-        layout="constrained",
+        len(data_sets), len(costs), figsize=(4.4 * len(costs) + 0.4, 3.6 * len(data_sets)),
+        sharey="row", squeeze=False, layout="constrained",
     )  # fmt: skip
     colors = colors_of(table[CELL])
-    for axes, (cost, title) in zip(grid[0], panels.items(), strict=True):
-        known = table[table[cost].notna()]
-        doubt = known["measured"].iloc[0] if cost == "seconds" else ""
-        axes.set(xlabel=f"{title}, {doubt}" if doubt else title)
-        _draw_points(axes, known, cost, colors, names_front=len(table) > MOST_LEGEND_ENTRIES)
+    for row, (name, cells) in zip(grid, data_sets.items(), strict=True):
+        for axes, cost in zip(row, costs, strict=True):
+            _draw_panel(axes, cells, cost, colors, names_front=len(table) > MOST_LEGEND_ENTRIES)
+        row[0].set(
+            ylabel=f"test {sweep.metric}",
+            yscale="log" if f"test_{sweep.metric}" in ON_LOG_AXES else "linear",
+            title=str(name) if len(data_sets) > 1 else "",
+        )
+        within_shares(row[0], sweep.metric)
     if len(table) <= MOST_LEGEND_ENTRIES:
-        drawn = table.loc[table[list(panels)].notna().any(axis=1), CELL]
+        drawn = table.loc[table[costs].notna().any(axis=1), CELL]
         dots = [
             Line2D([], [], color=colors[cell], marker="o", linestyle="", label=cell)
             for cell in drawn
         ]
         figure.legend(handles=dots, loc="outside right center", frameon=False)
-    grid[0][0].set_ylabel(f"test {sweep.metric}")
-    if f"test_{sweep.metric}" in ON_LOG_AXES:
-        grid[0][0].set_yscale("log")
-    within_shares(grid[0][0], sweep.metric)
     save(figure, folder / "frontier")
     return ["frontier"]
+
+
+def pareto_note(table: pd.DataFrame) -> str:
+    """How to read the figure."""
+    parts = [notes.FRONTIER]
+    if _not_alone(table)["data"].nunique() > 1:
+        parts.append(notes.FRONTIERS)
+    if table["nfe"].isna().any() and table["nfe"].notna().any():
+        parts.append(notes.WITHOUT_EVALUATIONS)
+    parts += [
+        text for measured, text in notes.NO_FRONT.items() if measured in set(table["measured"])
+    ]
+    return " ".join(parts)
+
+
+def _not_alone(table: pd.DataFrame) -> pd.DataFrame:
+    """The cells on data sets that have several."""
+    return table[table.groupby("data")[CELL].transform("size") > 1]
+
+
+def _draw_panel(
+    axes: Axes, cells: pd.DataFrame, cost: str, colors: Mapping[str, Any], *, names_front: bool
+) -> None:
+    """Draws the configurations of a data set whose cost is known."""
+    known = cells[cells[cost].notna()]
+    if known.empty:  # networks without an ODE have no evaluations
+        axes.set_axis_off()
+        return
+    doubt = known["measured"].iloc[0] if cost == "seconds" else ""
+    title = COST_TITLES[cost]
+    axes.set_xlabel(f"{title}, {doubt}" if doubt else title)
+    _draw_points(axes, known, cost, colors, names_front=names_front)
 
 
 def _draw_points(
@@ -58,8 +94,8 @@ def _draw_points(
     """Draws each configuration by its cost, with its interval; the front has black edges."""
     is_front = known[f"front_{cost}"]
     front = known[is_front].sort_values(cost)
-    for _, each in front.groupby("data"):
-        axes.plot(each[cost], each["value"], color="0.4", drawstyle="steps-post", zorder=1)
+    if len(front):
+        axes.plot(front[cost], front["value"], color="0.4", drawstyle="steps-post", zorder=1)
     x, y, width = known[cost], known["value"], known["width"].fillna(0)
     own = [colors[cell] for cell in known[CELL]]
     edges = ["black" if front else color for front, color in zip(is_front, own, strict=True)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from nodebench.report import notes
 from nodebench.report.analysis.columns import BUDGET, CELL, METHOD
 from nodebench.report.analysis.formatting import unit
 from nodebench.report.analysis.frames import on_most_samples
@@ -197,17 +199,33 @@ def _steps_panel(
     axes.xaxis.set_major_formatter(lambda n, _: f"{n:g}")
 
 
-def some_cells(judged: pd.DataFrame) -> list[str]:
+def some_cells(cells: Sequence[str], judged: pd.DataFrame) -> list[str]:
     """A few cells that represent all: spaced by rank of their drops, the largest drop first."""
-    drops = judged.assign(drop=judged["drop"].astype(float)).groupby(CELL, sort=False)["drop"]
-    ordered = drops.mean().dropna().sort_values(ascending=False, kind="stable").index
-    return evenly_spaced(list(ordered), FEW_CELLS)
+    drops: Mapping[Any, float] = {}
+    if len(judged):
+        known = judged.assign(drop=judged["drop"].astype(float))
+        drops = known.groupby(CELL)["drop"].mean().dropna().to_dict()
+    ordered = sorted(cells, key=lambda cell: drops.get(cell, -math.inf), reverse=True)
+    return evenly_spaced(ordered, FEW_CELLS)
+
+
+def some_cells_note(cells: Sequence[str]) -> str:
+    """How many of the cells a figure of `some_cells` shows, and by which rule; empty if all."""
+    if len(cells) <= FEW_CELLS:
+        return ""
+    return notes.SOME_CELLS.format(shown=FEW_CELLS, every=len(cells))
+
+
+def cells_with_errors(curves: pd.DataFrame) -> list[str]:
+    """The cells for which a solver's error was measured."""
+    known = curves[curves["solver_error"] > 0] if "solver_error" in curves else curves[:0]
+    return list(dict.fromkeys(known[CELL]))
 
 
 def work_precision_figure(curves: pd.DataFrame, judged: pd.DataFrame, folder: Path) -> list[str]:
     """Draws the error of solves over evaluations and over seconds, for a few cells, one per row."""
-    cells = [cell for cell in some_cells(judged) if cell in set(curves[CELL])]
-    if "solver_error" not in curves or not cells:
+    cells = some_cells(cells_with_errors(curves), judged)
+    if not cells:
         return []
     figure, grid = plt.subplots(
         len(cells), 2, figsize=(7.6, 2.5 * len(cells) + 0.5),
@@ -267,8 +285,7 @@ def paths_figure(
     A few cells have one row each, and each class has a colour. A path leads from a dot to a cross.
     Source: Ott et al. 2021, Figure 1.
     """
-    cells = [cell for cell in some_cells(judged) if cell in found] if len(judged) else []
-    cells = cells or list(found)[:FEW_CELLS]
+    cells = some_cells(list(found), judged)
     if not cells:
         return []
     figure, grid = plt.subplots(

@@ -151,12 +151,14 @@
 
     function rebuild() {
       const values = (field) => [...new Set(rows[chart.rows].map((row) => text(valueOf(row, field))))];
+      // Metrics on different data do not compare: only the first data set is shown at first.
+      const isOn = (field, value) => field !== "data.name" || value === values(field)[0];
       const isShown = (value) => series.box.value !== "cell" || report.shown.includes(value) || chart.rows === "gradients";
       const colors = report.colors[series.box.value] ?? {};
       filters = [
         { field: series.box.value, ...switches(chart.series[series.box.value], values(series.box.value), colors, isShown, redraw) },
-        ...Object.entries(chart.filters).filter(([field]) => values(field).length > 1).map(([field, title]) =>
-          ({ field, ...switches(title, values(field), {}, () => true, redraw) })),
+        ...Object.entries(chart.filters).filter(([field]) => field !== series.box.value && values(field).length > 1).map(([field, title]) =>
+          ({ field, ...switches(title, values(field), {}, (value) => isOn(field, value), redraw) })),
       ];
       groups.replaceChildren(...filters.map((filter) => filter.element));
     }

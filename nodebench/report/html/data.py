@@ -131,13 +131,14 @@ class Explored:
         return pd.DataFrame(rows)
 
     def _first_shown(self) -> list[str]:
-        """The cells that are switched on initially: all, or the best."""
+        """The cells that are switched on initially: all, or the best on each data set."""
         frame, headline = self._configurations, self.found.sweep.headline
         cells = self._values(CELL)
         if len(cells) <= charts.MOST_SHOWN or headline not in frame:
             return cells[: charts.MOST_SHOWN]
         ranked = frame.sort_values(headline, ascending=not self.found.sweep.higher_is_better)
-        return [*ranked[CELL][: charts.MOST_SHOWN]]
+        data = dict(zip(self.found.results[CELL], self.found.results["data.name"], strict=True))
+        return [*ranked.groupby(ranked[CELL].map(data)).head(charts.MOST_SHOWN)[CELL]]
 
     def _costs(self) -> Chart:
         measures = self._measures if len(self._configurations) else []
@@ -153,6 +154,7 @@ class Explored:
             layers=charts.POINTS,
             single=charts.POINTS,
             singles="trials",
+            filters={"data.name": "data set"},
             figures=("frontier",),
         )
 

@@ -27,6 +27,7 @@ AXIS_TITLES: Mapping[str, str] = {
     TIMED_SECONDS: "seconds per epoch",
     "epoch_s": "seconds per epoch, during training",
     "forward_s": "seconds per forward pass",
+    "trained_s": "seconds of training and tests",
     "so_far_s": "seconds of training so far",
     "parameters": "parameters",
     "train_loss": "training loss",
