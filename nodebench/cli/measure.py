@@ -17,12 +17,12 @@ from nodebench.cli.options import (
     Source,
     SweepPath,
     grouped,
+    open_sweep,
 )
 from nodebench.cli.progress import ProgressMonitor, say_published
 from nodebench.cli.stream import err, out, say
 from nodebench.execution import launch
 from nodebench.execution.launch import Timed
-from nodebench.planning import lookup
 from nodebench.store.locations import default_store
 from nodebench.store.rows import BUSY, Row
 from nodebench.sweep import Sweep
@@ -76,21 +76,13 @@ def repro(
     cpu: Cpu = False,
 ) -> None:
     """Run a recorded trial again, in this process, and compare every metric with the record."""
-    store = default_store()
 
     def count(row: Row) -> None:
         if err.is_terminal:
             err.print(f"epoch {row['epoch']}", highlight=False)
 
-    found = launch.reproduce(
-        source,
-        trial,
-        store,
-        overrides=changes or (),
-        size=lookup.size_of(size, small=small),
-        cpu=cpu,
-        on_epoch=count,
-    )
+    sweep = open_sweep(source, changes, size=size, small=small)
+    found = launch.reproduce(sweep, trial, default_store(), cpu=cpu, on_epoch=count)
     say(reproduction_text(found))
     raise typer.Exit(0 if found.agrees else 1)
 

@@ -40,6 +40,19 @@ LOCAL_SWEEPS = Path("sweeps")
 STARTER = PACKAGE / "sweep" / "starter.yaml"
 """The template of `write_starter`, with the placeholders NAME and FILE."""
 
+SweepSource = Sweep | str | Path
+"""A sweep, or a file, a report's folder or a name by which `load_sweep` finds one."""
+
+
+def resolved(sweep: SweepSource, store: Store | None) -> tuple[Sweep, Store]:
+    """The sweep, loaded unless it is one, and the store, by default that of NODEBENCH_RUNS.
+
+    Raises:
+        SweepError, StoreError: as in `load_sweep` and `default_store`.
+    """
+    found = sweep if isinstance(sweep, Sweep) else load_sweep(sweep)
+    return found, store or default_store()
+
 
 def load_sweep(
     source: str | Path,

@@ -12,7 +12,6 @@ from nodebench.cli import app
 from nodebench.cli.progress import say_published
 from nodebench.cli.run import _status
 from nodebench.errors import InputError, ResourceError
-from nodebench.execution import launch
 from nodebench.execution.preflight import require_places
 from nodebench.files import require_writable
 from nodebench.spec.settings import MODEL_ARGUMENTS, import_part
@@ -173,7 +172,7 @@ def test_a_pipe_that_nobody_writes_to_is_refused_within_seconds(tmp_path, monkey
     os.mkfifo(tmp_path / "pipe.yaml")
     start = time.monotonic()
     with pytest.raises(InputError, match="pipe without a writer"):
-        launch.load_sweep(tmp_path / "pipe.yaml")
+        api.load_sweep(tmp_path / "pipe.yaml")
     assert time.monotonic() - start < 2
 
 
