@@ -25,7 +25,7 @@ from nodebench.planning.lookup import SweepSource, load_sweep, resolved
 from nodebench.planning.options import options_for
 from nodebench.planning.plan import Entry
 from nodebench.report.analysis.verdict import Verdict, judge
-from nodebench.report.folder import require_report_folder
+from nodebench.report.folder import require_no_loss, require_report_folder
 from nodebench.spec.data import Dataset
 from nodebench.store import Store
 from nodebench.store.archive import unpack_archive, write_archive
@@ -77,7 +77,7 @@ def run(
     one is to run. `cpu` uses the CPU whatever the sweep asks for; `fail_fast` stops at the first
     crash. `track=False` leaves MLflow alone, and `require_mlflow` refuses to start unless it is
     writable. `write_report=False` writes no report. `replace_other` replaces a different sweep that
-    has the same name.
+    has the same name, or a report that shows more than this sweep has.
 
     Raises:
         InputError, DataError, ResourceError: if it cannot run here; raised before anything starts.
@@ -193,7 +193,8 @@ def write_report(
     Raises:
         ResourceError: if the folder cannot be written.
         StoreError: if it would overwrite a file that is not a report's or, if no folder is given,
-            the report of another sweep file with the same name.
+            the report of another sweep file with the same name, or one that shows more than this
+            sweep, changed by `--set`, has.
         TrackingError: if MLflow is needed but cannot be read.
     """
     from nodebench.report import page
@@ -204,6 +205,7 @@ def write_report(
     require_report_folder(target)
     if folder is None:
         require_name(sweep, store)
+        require_no_loss(sweep, target)
     if not from_mlflow:
         report = page.write_report_folder(sweep, store, target)
     else:

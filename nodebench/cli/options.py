@@ -79,7 +79,7 @@ FailFast = Annotated[
 ]
 ReplaceOther = Annotated[
     bool,
-    typer.Option("--replace", help="Replace a different sweep that has the same name."),
+    typer.Option("--replace", help="Replace a different sweep or report that has the same name."),
 ]
 Track = Annotated[bool, typer.Option(help="Write to MLflow.")]
 RequireMlflow = Annotated[
