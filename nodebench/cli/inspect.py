@@ -53,7 +53,9 @@ def plan(
     selection: SelectionOptions,
     diff: Annotated[
         str | None,
-        typer.Option(metavar="OLD", help="List the changes since this older sweep file."),
+        typer.Option(
+            metavar="OLD", help="List the changes, --set included, since this older file."
+        ),
     ] = None,
     probe: Annotated[
         bool,
@@ -69,7 +71,7 @@ def plan(
     if probe and as_json:
         raise InputError("`--probe` excludes `--json`")
     if diff is not None:
-        say(change_text(change(source.load(diff), sweep)))
+        say(change_text(change(source.load_other(diff), sweep)))
         return
     ids = chosen(sweep, selection.only or (), selection.shard)
     entries = [entry for entry in api.plan(sweep, store) if entry.trial.id in ids]

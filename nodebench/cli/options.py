@@ -119,9 +119,13 @@ class Source:
     size: SizeOption = "full"
     small: Small = False
 
-    def load(self, source: str | None = None) -> Sweep:
-        """The sweep, or another one with the same changes and size."""
-        return open_sweep(source or self.source, self.changes, size=self.size, small=self.small)
+    def load(self) -> Sweep:
+        """The sweep, with its changes and in its size."""
+        return open_sweep(self.source, self.changes, size=self.size, small=self.small)
+
+    def load_other(self, source: str) -> Sweep:
+        """Another sweep in the same size, without the changes."""
+        return open_sweep(source, size=self.size, small=self.small)
 
     def load_foreign(self, weights: Path) -> Sweep:
         """The sweep with weights from a file instead of trained ones."""

@@ -47,6 +47,16 @@ def test_a_part_of_a_plan_is_what_run_would_take_of_it(tmp_path):
     assert lines[2:] == ["tiny: 1 trial, 1 to run"]
 
 
+def test_a_plan_of_a_change_lists_what_set_changes(tmp_path):
+    write_tiny(tmp_path, small={"seeds": [1]})
+    words = ("tiny.yaml", "--diff", "tiny.yaml", "--small", "--set")
+    told = command(tmp_path, "plan", *words, "solver.steps=4").stdout.splitlines()
+    assert told[0] == "0 trials unchanged, 1 new, 1 removed"
+    assert told[1].endswith("(solver.steps: `4` here, `2` there)")
+    told = command(tmp_path, "plan", *words, "limits.nfe=9").stdout.splitlines()
+    assert told == ["1 trial unchanged, 0 new, 0 removed", "changed: limits"]
+
+
 def test_small_is_short_for_a_size(tmp_path):
     write_tiny(tmp_path, small={"seeds": [1]}, medium={"seeds": [1, 2]})
     ended = {}
