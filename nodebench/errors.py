@@ -174,9 +174,9 @@ def unknown(word: object, kind: str, known: Iterable[str]) -> str:
 
 
 def similar(word: object, known: Iterable[str]) -> list[str]:
-    """A list with the known word that is most similar; empty if none is similar enough."""
-    text, names = str(word)[:LONGEST_SHOWN], list(known)
-    likeness = [difflib.SequenceMatcher(None, text, name).ratio() for name in names]
+    """A list with the known word that is most similar, but for capitals; empty if none is."""
+    text, names = str(word)[:LONGEST_SHOWN].lower(), list(known)
+    likeness = [difflib.SequenceMatcher(None, text, name.lower()).ratio() for name in names]
     best = max(likeness, default=0.0)
     return [names[likeness.index(best)]] if best >= 0.5 else []
 
