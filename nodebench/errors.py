@@ -63,9 +63,8 @@ class SweepError(InputError):
     def __init__(self, source: str, faults: Iterable[Fault], changes: Iterable[str] = ()):
         self.source = source
         self.faults = sorted(set(faults))
-        count = len(self.faults)
         set_ = "".join(f" --set {shown(text)}" for text in changes)
-        title = f"{source}{set_}: {count} mistake{'' if count == 1 else 's'}"
+        title = f"{source}{set_}: {counted(len(self.faults), 'mistake')}"
         super().__init__("\n".join([title, *(f"  {fault}" for fault in self.faults)]))
 
 
@@ -154,6 +153,11 @@ def shown(value: object) -> str:
 
 def _beginning(text: str) -> str:
     return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…"
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 trial`, `3 trials`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 MOST_LISTED = 6

@@ -26,9 +26,9 @@ from nodebench.cli.options import (
     open_sweep,
 )
 from nodebench.cli.stream import err, say
-from nodebench.cli.text import counted, duration, line
+from nodebench.cli.text import duration, line
 from nodebench.data import files
-from nodebench.errors import InputError
+from nodebench.errors import InputError, counted
 from nodebench.execution.costs import probed
 from nodebench.execution.runner import Backend
 from nodebench.planning import RunOptions
@@ -218,16 +218,16 @@ def packing_text(trials: Sequence[Trial], options: RunOptions) -> str:
     alone = len(trials) - sum(packed)
     if not packed:
         return f"no seeds are packed{_packing_obstacles(trials)}"
-    text = f"{sum(packed)} trials are packed into {len(packed)} runs of up to {max(together)} seeds"
+    runs = counted(len(packed), "run")
+    text = f"{sum(packed)} trials are packed into {runs} of up to {max(together)} seeds"
     return f"{text}; {alone} run individually{_packing_obstacles(trials)}" if alone else text
 
 
 def recording_text(trials: Sequence[Trial]) -> str:
     """How many trials use CUDA graphs on a GPU, and why the others do not."""
     recorded = sum(has_equal_steps(trial.spec) for trial in trials)
-    return (
-        f"{recorded} of {len(trials)} trials use CUDA graphs on a GPU{_packing_obstacles(trials)}"
-    )
+    trained = counted(len(trials), "trial")
+    return f"CUDA graphs on a GPU: {recorded} of {trained}{_packing_obstacles(trials)}"
 
 
 def _packing_obstacles(trials: Sequence[Trial]) -> str:
@@ -289,7 +289,8 @@ def forecast_text(found: Forecast, *, is_running: bool = True) -> str:
     low, high = duration(found.low), duration(found.high)
     notes = [f"{low} to {high}"] if low != high else []
     if found.unknown:
-        notes.append(f"{found.unknown} trials of unknown cost are assumed to be like the others")
+        unknown = counted(found.unknown, "trial")
+        notes.append(f"{unknown} of unknown cost assumed to be like the others")
     return text + (f" ({'; '.join(notes)})" if notes else "") + _growth(found.grows)
 
 

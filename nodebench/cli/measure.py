@@ -21,6 +21,7 @@ from nodebench.cli.options import (
 )
 from nodebench.cli.progress import ProgressMonitor, say_published
 from nodebench.cli.stream import err, out, say
+from nodebench.errors import counted
 from nodebench.execution import launch
 from nodebench.execution.launch import Timed
 from nodebench.store.locations import default_store
@@ -96,8 +97,9 @@ def timed_text(sweep: Sweep, timed: Timed) -> str:
     labels = {trial.id: sweep.cell_label(trial) for trial in sweep.trials}
     lines = []
     for row in list(timed.rows.values())[:1]:
-        rounds = f"{row['rounds']} rounds of {row['steps']} steps"
-        lines.append(f"{sweep.name}: {rounds} on {row['hardware']}, {row['threads']} threads")
+        rounds = f"{counted(row['rounds'], 'round')} of {counted(row['steps'], 'step')}"
+        threads = counted(row["threads"], "thread")
+        lines.append(f"{sweep.name}: {rounds} on {row['hardware']}, {threads}")
         if row["load_before"] > BUSY:
             lines.append(
                 f"the machine was busy (load {row['load_before']:.1f}), so these times are not "
@@ -106,7 +108,8 @@ def timed_text(sweep: Sweep, timed: Timed) -> str:
     lines += [f"  {labels[trial]}: {_step_text(row)}" for trial, row in timed.rows.items()]
     lines += [f"  {labels[trial]}: cannot be timed: {w}" for trial, w in timed.problems.items()]
     if timed.untimed:
-        lines.append(f"{timed.untimed} configurations have no finished trial with a checkpoint")
+        untimed = counted(timed.untimed, "configuration")
+        lines.append(f"{untimed} without a finished trial that has a checkpoint")
     return "\n".join(lines)
 
 
@@ -134,7 +137,7 @@ def reproduction_text(found: Reproduction) -> str:
     lines.append(f"outcome: {found.outcomes[0]} (recorded), {found.outcomes[1]} (now)")
     same = sum(metric.is_same_bits for metric in found.metrics)
     verdict = "reproduced" if found.agrees else "NOT reproduced"
-    lines.append(f"{verdict}: {same} of {len(found.metrics)} metrics bit-identical")
+    lines.append(f"{verdict}: {same} of {counted(len(found.metrics), 'metric')} bit-identical")
     return "\n".join(lines)
 
 

@@ -27,7 +27,7 @@ from nodebench.cli.options import (
 )
 from nodebench.cli.progress import ProgressMonitor, say_answer, say_published
 from nodebench.cli.stream import err, out, say
-from nodebench.errors import InputError
+from nodebench.errors import InputError, counted
 from nodebench.execution.launch import Launch, Launched, evaluate_sweep, run_sweep
 from nodebench.planning.doubts import doubts
 from nodebench.planning.plan import Entry
@@ -116,7 +116,7 @@ def sync(source: Source, folders: From = None, replace: ReplaceOther = False) ->
         say(merged_text(sweep, folder, merged))
         conflicts += len(merged.conflicts)
     synced = api.sync(sweep, store, replace_other=replace)
-    say(f"{sweep.name}: {len(synced)} runs in MLflow are up to date")
+    say(f"{sweep.name}: MLflow is up to date ({counted(len(synced), 'run')})")
     raise typer.Exit(1 if conflicts else 0)
 
 
@@ -144,10 +144,10 @@ def _conclude(sweep: Sweep, entries: list[Entry]) -> None:
     untrained = sum(entry.result is None and not entry.is_trained for entry in entries)
     if untrained:
         verb = "is" if untrained == 1 else "are"
-        what = text.counted(untrained, "trial")
+        what = counted(untrained, "trial")
         say(f"{what} {verb} not trained yet: `nodebench run` trains the missing ones")
     finished = sum(entry.is_finished for entry in entries)
-    say(f"{sweep.name}: {finished} of {len(entries)} trials finished")
+    say(f"{sweep.name}: {finished} of {counted(len(entries), 'trial')} finished")
 
 
 def verdict_text(judged: Verdict) -> str:
@@ -173,7 +173,7 @@ def merged_text(sweep: Sweep, folder: Path, merged: Merged) -> str:
     lines += [f"{trial}  {'running':<12} {labels[trial]}" for trial in merged.running]
     for one in merged.conflicts:
         (name, (ours, theirs)), *more = one.metrics.items()
-        and_more = f", and {len(more)} other metrics" if more else ""
+        and_more = f", and {counted(len(more), 'other metric')}" if more else ""
         lines.append(
             f"{one.trial_id}  {'conflict':<12} {labels[one.trial_id]}: {name} is {ours} here "
             f"({_machine(one.ours)}) and {theirs} there ({_machine(one.theirs)}){and_more}; "

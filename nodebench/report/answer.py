@@ -12,7 +12,7 @@ from typing import Protocol
 
 import pandas as pd
 
-from nodebench.errors import TrialOutcome
+from nodebench.errors import TrialOutcome, counted
 from nodebench.report.analysis.agreement import COMPARED
 from nodebench.report.analysis.baseline import (
     SIGNIFICANT,
@@ -111,7 +111,7 @@ def _lead(values: Sequence[pd.Series[float]], second: str, sign: int) -> str:
     difference = paired(*values)
     if difference is not None and sign * difference.mean < 0:
         # Each mean is over the seeds that finished, which are not the same seeds.
-        seeds = f"{difference.n} seed{'' if difference.n == 1 else 's'}"
+        seeds = counted(difference.n, "seed")
         return f"Second best: {second}, which is ahead on the {seeds} that finished in both."
     if difference is None or difference.n < FEWEST_PAIRS:
         why = f"with fewer than {FEWEST_PAIRS} seeds, its lead was not tested"
@@ -147,8 +147,7 @@ def _against_baseline(compared: Sequence[BaselineComparison]) -> list[AnswerLine
         many = f"{none} configurations differs clearly from its baseline."
         return [(title, one if len(compared) == 1 else many)]
     parts = _counts_text((each.reading for each in compared), BaselineReading)
-    count = f"{len(compared)} configuration{'' if len(compared) == 1 else 's'}"
-    return [(title, f"{parts} (of {count}).")]
+    return [(title, f"{parts} (of {counted(len(compared), 'configuration')}).")]
 
 
 def _still_odes(judged: pd.DataFrame) -> list[AnswerLine]:
@@ -157,7 +156,7 @@ def _still_odes(judged: pd.DataFrame) -> list[AnswerLine]:
         return []
     words = judged["verdict"]
     odes, undecided = (int((words == w).sum()) for w in (VerdictWord.ODE, VerdictWord.UNDECIDED))
-    text = f"{odes} of {len(judged)} trained networks with ODE blocks"
+    text = f"{odes} of {counted(len(judged), 'trained network')} with ODE blocks"
     text += f", {undecided} undecided" if undecided else ""
     lost = judged.loc[words == VerdictWord.RESNET, CELL].value_counts(sort=False)
     of = judged[CELL].value_counts().to_dict()
@@ -196,7 +195,8 @@ def _published(published: Sequence[Compared]) -> list[AnswerLine]:
     readings = [each.reading for each in published if each.reading in COMPARED]
     parts = _counts_text(readings, COMPARED)
     title = "[Published numbers](#published-numbers)"
-    return [(title, f"of {len(readings)} comparable numbers, {parts}.")] if readings else []
+    numbers = counted(len(readings), "comparable number")
+    return [(title, f"of {numbers}, {parts}.")] if readings else []
 
 
 def _machines(found: Findings) -> list[AnswerLine]:
@@ -206,7 +206,7 @@ def _machines(found: Findings) -> list[AnswerLine]:
     groups = found.machines.groupby([CELL, MACHINE], sort=False)
     readings = [machine_agreement(found.sweep, group) for _, group in groups]
     counts = _counts_text(readings, MachineAgreement)
-    text = f"of {len(readings)} comparisons, {counts}."
+    text = f"of {counted(len(readings), 'comparison')}, {counts}."
     return [("[On other machines](#the-same-trial-on-other-machines)", text)]
 
 
@@ -220,7 +220,7 @@ def _cost(frame: pd.DataFrame) -> list[AnswerLine]:
     if (seconds := float((ran["epoch_s"] * epochs / packed).sum())) == 0:
         return []
     machines = [
-        f"{hardware} ({device}, {threads:g} thread{'' if threads == 1 else 's'} per trial)"
+        f"{hardware} ({device}, {counted(int(threads), 'thread')} per trial)"
         for hardware, device, threads in ran.reindex(columns=["hardware", "device", "threads"])
         .dropna()
         .drop_duplicates()
@@ -229,7 +229,7 @@ def _cost(frame: pd.DataFrame) -> list[AnswerLine]:
     where = f" on {_enumerated(machines)}" if machines else ""
     failed = int((ran[OUTCOME] != TrialOutcome.FINISHED).sum())
     ending = f"{failed} did [not finish](#not-finished)." if failed else "None failed."
-    trials = f"{len(ran)} trial{'' if len(ran) == 1 else 's'}"
+    trials = counted(len(ran), "trial")
     return [("Cost", f"{trials}, {_duration(seconds)} of training{where}. {ending}")]
 
 

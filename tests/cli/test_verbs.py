@@ -131,7 +131,7 @@ def test_a_dnf_is_announced_and_the_status_is_zero_both_times(tmp_path):
         done = command(tmp_path, "run", "tiny.yaml", "--inline", "--no-track")
         assert done.returncode == 0
         assert "DNF (nfe, epoch 1)" in done.stdout
-        assert done.stdout.splitlines()[-1] == "tiny: 0 of 1 trials finished"
+        assert done.stdout.splitlines()[-1] == "tiny: 0 of 1 trial finished"
 
 
 def test_a_trial_without_result_makes_the_status_one(tmp_path):
