@@ -56,3 +56,20 @@ def test_a_name_that_no_sweep_has_is_told_by_every_function(store):
     for call in (nodebench.run, nodebench.plan, nodebench.results, nodebench.time):
         with pytest.raises(SweepError, match="Did you mean `quickstart`"):
             call("quikstart")
+
+
+def test_what_a_notebook_shows_is_one_line(store):
+    sweep = load_sweep("tiny.yaml")
+    (trial,) = sweep.trials
+    assert repr(sweep) == "<Sweep tiny: 1 trial>"
+    assert repr(nodebench.plan(sweep)) == f"[<Entry {trial.id}: new>]"
+    launched = nodebench.run(sweep, inline=True, track=False)
+    assert repr(launched) == "<Launched: 1 of 1 trial finished, report reports/tiny/README.md>"
+    file, _ = nodebench.export_archive(sweep)
+    imported = nodebench.import_archive(file, Store("other"))
+    assert repr(imported) == (
+        "Imported(sweep=<Sweep tiny: 1 trial>, merged=<Merged: 1 copied>, is_sweep_kept=True)"
+    )
+    assert repr(nodebench.merge(sweep, ["runs"], Store("other"))) == "[<Merged: 1 kept>]"
+    assert repr(store) == f"Store('{store.root}')"
+    assert len(repr(nodebench.verdicts(sweep)[trial.id])) < 200

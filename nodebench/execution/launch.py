@@ -14,7 +14,7 @@ from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict, TypeVar
 
-from nodebench.errors import InputError, unknown
+from nodebench.errors import InputError, counted, unknown
 from nodebench.execution.preflight import require_all, require_run, with_measured_gpus
 from nodebench.execution.publishing import Publication, Published, publishing
 from nodebench.execution.ray_cluster import is_cluster_named, quieten
@@ -103,6 +103,11 @@ class Launched:
 
     entries: list[Entry]
     published: Published
+
+    def __repr__(self) -> str:
+        finished = sum(entry.is_finished for entry in self.entries)
+        trials = counted(len(self.entries), "trial")
+        return f"<Launched: {finished} of {trials} finished, report {self.page}>"
 
     @property
     def page(self) -> Path | None:

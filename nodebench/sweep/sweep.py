@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+from nodebench.errors import counted
 from nodebench.spec import Trial
 from nodebench.spec.identity import Cell, canonical
 from nodebench.spec.training import Limits
@@ -42,6 +43,9 @@ class Sweep:
     """The resolved sweep file as YAML: all that `repro` needs, without traces of this machine."""
 
     origin: Origin
+
+    def __repr__(self) -> str:
+        return f"<Sweep {self.name}: {counted(len(self.trials), 'trial')}>"
 
     @property
     def name(self) -> str:
