@@ -6,18 +6,18 @@ import json
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from nodebench import api
+from nodebench import api, planning
 from nodebench.cli.app import app
 from nodebench.cli.options import (
     AsJson,
     Changes,
     Cpu,
-    SelectionOptions,
     SizeOption,
     Small,
     Source,
@@ -39,7 +39,7 @@ from nodebench.planning.lookup import find
 from nodebench.planning.options import options_for
 from nodebench.planning.plan import Entry, Standing, options_for_entries, orphans
 from nodebench.planning.seed_packs import has_equal_steps, obstacle, packs
-from nodebench.planning.selection import chosen
+from nodebench.planning.selection import Selection
 from nodebench.spec import Trial
 from nodebench.store import Store
 from nodebench.store.locations import data_root, default_store
@@ -50,7 +50,7 @@ from nodebench.sweep import Sweep
 @grouped
 def plan(
     source: Source,
-    selection: SelectionOptions,
+    selection: Selection,
     diff: Annotated[
         str | None,
         typer.Option(
@@ -73,17 +73,15 @@ def plan(
     if diff is not None:
         say(change_text(change(source.load_other(diff), sweep)))
         return
-    ids = chosen(sweep, selection.only or (), selection.shard)
-    entries = [entry for entry in api.plan(sweep, store) if entry.trial.id in ids]
+    demand = replace(options_for(sweep), retry_failed=selection.retry_failed)
+    entries = planning.entries(sweep, store, demand, selection.ids(sweep))
     left = orphans(sweep, store) if selection.is_whole else {}
     if as_json:
         print(plan_json(sweep, entries, left))
         return
     say(plan_text(sweep, entries, left))
     if probe:
-        costs, whole = probed(
-            sweep, store, only=selection.only or (), shard=selection.shard, cpu=cpu
-        )
+        costs, whole = probed(sweep, store, selection, cpu=cpu)
         say(costs_text(sweep, entries, costs))
         if whole:
             say(forecast_text(whole))

@@ -11,7 +11,6 @@ from nodebench.cli.interrupt import interruptible
 from nodebench.cli.options import (
     Changes,
     Cpu,
-    PublicationOptions,
     SizeOption,
     Small,
     Source,
@@ -24,6 +23,7 @@ from nodebench.cli.stream import err, out, say
 from nodebench.errors import counted
 from nodebench.execution import launch
 from nodebench.execution.launch import Timed
+from nodebench.execution.publishing import Publication
 from nodebench.store.locations import default_store
 from nodebench.store.rows import BUSY, Row
 from nodebench.sweep import Sweep
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 @grouped
 def time(
     source: Source,
-    publication: PublicationOptions,
+    publication: Publication,
     steps: Annotated[int, typer.Option(min=1, help="Steps per configuration and round.")] = 10,
     rounds: Annotated[int, typer.Option(min=1, help="Passes over all configurations.")] = 5,
     cpu: Cpu = False,
@@ -56,7 +56,7 @@ def time(
             sweep,
             store,
             monitor,
-            publication.for_launch(),
+            publication,
             steps=steps,
             rounds=rounds,
             cpu=cpu,

@@ -7,7 +7,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nodebench.errors import ResourceError
+from nodebench.errors import InputError, ResourceError
 from nodebench.execution.preflight import require_places
 from nodebench.execution.runner import Monitor
 from nodebench.planning.freshness import note_reported, reported_answer, state_of
@@ -37,11 +37,14 @@ class Publication:
         """Refuses, before anything is written, places that are not writable or already taken.
 
         Raises:
+            InputError: if MLflow is required and not to be written.
             ResourceError: if a folder cannot be written.
             StoreError: if the place is taken by files of the user or by another sweep, or if a
                 sweep changed by `--set` would replace a report that shows more.
             TrackingError: if MLFLOW_TRACKING_URI is not an address.
         """
+        if self.require_mlflow and not self.track:
+            raise InputError("`--require-mlflow` and `--no-track` contradict each other")
         folder = report_folder(sweep.name) if self.write_report else None
         require_places(store, folder)
         require_name(sweep, store, replace=self.replace_other)

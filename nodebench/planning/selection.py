@@ -27,6 +27,11 @@ class Selection:
     retry_failed: bool = False
     """Whether trials that did not finish (DNF) are retried."""
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether all trials are selected."""
+        return not self.only and self.shard == "1/1"
+
     def ids(self, sweep: Sweep) -> frozenset[str]:
         """The ids of these trials, from `chosen`."""
         return chosen(sweep, self.only, self.shard)

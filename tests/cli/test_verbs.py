@@ -132,6 +132,9 @@ def test_a_dnf_is_announced_and_the_status_is_zero_both_times(tmp_path):
         assert done.returncode == 0
         assert "DNF (nfe, epoch 1)" in done.stdout
         assert done.stdout.splitlines()[-1] == "tiny: 0 of 1 trial finished"
+    for words, left in (((), 0), (("--retry-failed",), 1)):
+        planned = command(tmp_path, "plan", "tiny.yaml", *words).stdout.splitlines()
+        assert planned[-1] == f"tiny: 1 trial, {left} to run"
 
 
 def test_a_trial_without_result_makes_the_status_one(tmp_path):

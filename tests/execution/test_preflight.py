@@ -230,3 +230,9 @@ def test_a_user_without_a_home_gets_one_that_is_not_there(monkeypatch):
     monkeypatch.delenv("HOME")
     app._have_a_home()
     assert os.environ["HOME"] == "/nonexistent"
+
+
+def test_mlflow_is_not_required_where_it_is_not_written(tmp_path):
+    with pytest.raises(InputError, match="contradict each other"):
+        api.run(tiny(tmp_path), Store(tmp_path / "runs"), track=False, require_mlflow=True)
+    assert not (tmp_path / "runs").exists()
