@@ -1,5 +1,6 @@
 """The functions of `import nodebench`, one for each verb of the command line and some more.
 
+A sweep is one of `load_sweep`, or what it would be loaded by: a file, a report's folder or a name.
 The default store is that of NODEBENCH_RUNS. `time` and `repro` are in `execution/launch.py`.
 
 torch, Ray, MLflow and pandas are imported where they are needed.
@@ -20,18 +21,17 @@ from nodebench.execution.runner import Monitor, NullMonitor
 from nodebench.files import write
 from nodebench.planning import entries
 from nodebench.planning.launches import Imported, adopt, archived_sweep, remember, require_name
-from nodebench.planning.lookup import load_sweep
+from nodebench.planning.lookup import SweepSource, load_sweep, resolved
 from nodebench.planning.options import options_for
 from nodebench.planning.plan import Entry
 from nodebench.report.analysis.verdict import Verdict, judge
-from nodebench.report.folder import require_report_folder
+from nodebench.report.folder import require_no_loss, require_report_folder
 from nodebench.spec.data import Dataset
 from nodebench.store import Store
 from nodebench.store.archive import unpack_archive, write_archive
 from nodebench.store.locations import data_root, default_store, report_folder, require_place
 from nodebench.store.merge import Merged, merge_store, require_store
 from nodebench.store.scratch import scratch
-from nodebench.sweep import Sweep
 from nodebench.tracking.settings import configure_mlflow
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ __all__ = [
 
 
 def run(
-    sweep: Sweep,
+    sweep: SweepSource,
     store: Store | None = None,
     monitor: Monitor | None = None,
     **how: Unpack[RunKeywords],
@@ -77,7 +77,7 @@ def run(
     one is to run. `cpu` uses the CPU whatever the sweep asks for; `fail_fast` stops at the first
     crash. `track=False` leaves MLflow alone, and `require_mlflow` refuses to start unless it is
     writable. `write_report=False` writes no report. `replace_other` replaces a different sweep that
-    has the same name.
+    has the same name, or a report that shows more than this sweep has.
 
     Raises:
         InputError, DataError, ResourceError: if it cannot run here; raised before anything starts.
@@ -85,21 +85,21 @@ def run(
         TrackingError: if MLflow is required but cannot be used, or its address is invalid.
     """
     launch = Launch.from_keywords(how)
-    return run_sweep(sweep, store or default_store(), monitor or NullMonitor(), launch)
+    return run_sweep(*resolved(sweep, store), monitor or NullMonitor(), launch)
 
 
 def evaluate(
-    sweep: Sweep,
+    sweep: SweepSource,
     store: Store | None = None,
     monitor: Monitor | None = None,
     **how: Unpack[RunKeywords],
 ) -> Launched:
     """Like `run`, but trains nothing: evaluates trained trials, or weights from elsewhere."""
     launch = Launch.from_keywords(how)
-    return evaluate_sweep(sweep, store or default_store(), monitor or NullMonitor(), launch)
+    return evaluate_sweep(*resolved(sweep, store), monitor or NullMonitor(), launch)
 
 
-def results(sweep: Sweep, store: Store | None = None) -> pd.DataFrame:
+def results(sweep: SweepSource, store: Store | None = None) -> pd.DataFrame:
     """One row per planned trial: id, cell, settings by dotted path, outcome, metrics, verdict.
 
     Trials without a result have the outcome `missing`.
@@ -107,19 +107,19 @@ def results(sweep: Sweep, store: Store | None = None) -> pd.DataFrame:
     from nodebench.report.analysis.columns import as_published
     from nodebench.report.analysis.findings import all_results
 
-    return as_published("results", all_results(sweep, store or default_store()))
+    return as_published("results", all_results(*resolved(sweep, store)))
 
 
-def epochs(sweep: Sweep, store: Store | None = None) -> pd.DataFrame:
+def epochs(sweep: SweepSource, store: Store | None = None) -> pd.DataFrame:
     """One row per trial and epoch: trial, cell, settings, metrics."""
     from nodebench.report.analysis import frames
     from nodebench.report.analysis.columns import as_published
 
-    return as_published("epochs", frames.epoch_frame(sweep, store or default_store()))
+    return as_published("epochs", frames.epoch_frame(*resolved(sweep, store)))
 
 
 def figures(
-    sweep: Sweep,
+    sweep: SweepSource,
     folder: str | Path,
     store: Store | None = None,
     *,
@@ -131,17 +131,17 @@ def figures(
     """
     from nodebench.report.page import draw_figures
 
-    return draw_figures(sweep, store or default_store(), Path(folder), on_problem)
+    return draw_figures(*resolved(sweep, store), Path(folder), on_problem)
 
 
-def verdicts(sweep: Sweep, store: Store | None = None) -> dict[str, Verdict]:
+def verdicts(sweep: SweepSource, store: Store | None = None) -> dict[str, Verdict]:
     """The verdict whether a trained network is still an ODE, by trial id, for evaluated trials."""
-    store = store or default_store()
+    sweep, store = resolved(sweep, store)
     found = ((trial.id, judge(trial, sweep, store)) for trial in sweep.trials)
     return {trial_id: judged for trial_id, judged in found if judged}
 
 
-def compare(reference: str, source: str, store: Store | None = None) -> str:
+def compare(reference: SweepSource, source: SweepSource, store: Store | None = None) -> str:
     """How the results of `source` differ from those of `reference`, as a Markdown table.
 
     Raises:
@@ -154,7 +154,7 @@ def compare(reference: str, source: str, store: Store | None = None) -> str:
 
 
 def sync(
-    sweep: Sweep, store: Store | None = None, *, replace_other: bool = False
+    sweep: SweepSource, store: Store | None = None, *, replace_other: bool = False
 ) -> dict[str, str]:
     """Writes the entries of a sweep that are missing in MLflow; returns the run id of each trial.
 
@@ -163,7 +163,7 @@ def sync(
         StoreError: if another file has the sweep's name, without `replace_other`.
         TrackingError: if MLflow cannot be reached.
     """
-    store = store or default_store()
+    sweep, store = resolved(sweep, store)
     # A wrong address is reported before MLflow is imported.
     Publication(write_report=False, replace_other=replace_other).require_places(sweep, store)
     configure_mlflow()
@@ -178,9 +178,9 @@ def sync(
 
 
 def write_report(
-    sweep: Sweep,
+    sweep: SweepSource,
     store: Store | None = None,
-    folder: Path | None = None,
+    folder: str | Path | None = None,
     *,
     from_mlflow: bool = False,
     on_problem: Callable[[str], None] = lambda _: None,
@@ -193,17 +193,19 @@ def write_report(
     Raises:
         ResourceError: if the folder cannot be written.
         StoreError: if it would overwrite a file that is not a report's or, if no folder is given,
-            the report of another sweep file with the same name.
+            the report of another sweep file with the same name, or one that shows more than this
+            sweep, changed by `--set`, has.
         TrackingError: if MLflow is needed but cannot be read.
     """
     from nodebench.report import page
 
-    store = store or default_store()
-    target = folder or report_folder(sweep.name)
+    sweep, store = resolved(sweep, store)
+    target = Path(folder or report_folder(sweep.name))
     require_place(target, "Pass a writable folder to `--out`")
     require_report_folder(target)
     if folder is None:
         require_name(sweep, store)
+        require_no_loss(sweep, target)
     if not from_mlflow:
         report = page.write_report_folder(sweep, store, target)
     else:
@@ -241,8 +243,8 @@ def load_model(trial_id: str, store: Store | None = None) -> nn.Module:
 
 
 def merge(
-    sweep: Sweep,
-    folders: Sequence[Path],
+    sweep: SweepSource,
+    folders: Sequence[str | Path],
     store: Store | None = None,
     *,
     replace_other: bool = False,
@@ -254,17 +256,17 @@ def merge(
         StoreError: if a folder is not a store, before anything is copied, or cannot be read; or if
             another file has the sweep's name, without `replace_other`.
     """
-    store = store or default_store()
+    sweep, store = resolved(sweep, store)
     publication = Publication(track=False, write_report=False, replace_other=replace_other)
     publication.require_places(sweep, store)
-    others = [require_store(folder, store) for folder in folders]
+    others = [require_store(Path(folder), store) for folder in folders]
     remember(sweep, store)
     ids = [trial.id for trial in sweep.trials]
     return [merge_store(ids, other, store) for other in others]
 
 
 def export_archive(
-    sweep: Sweep,
+    sweep: SweepSource,
     file: str | Path | None = None,
     store: Store | None = None,
     *,
@@ -275,7 +277,8 @@ def export_archive(
     Raises:
         StoreError: in the same cases as `store.archive.write_archive`.
     """
-    file, store = Path(file or f"{sweep.name}.nodebench.zip"), store or default_store()
+    sweep, store = resolved(sweep, store)
+    file = Path(file or f"{sweep.name}.nodebench.zip")
     folders = [store.folder(trial.id) for trial in sweep.trials]
     return file, write_archive(file, sweep.name, sweep.text, folders, weights=weights)
 
@@ -300,10 +303,11 @@ def import_archive(
 
 
 def doctor(
-    sweep: Sweep | None = None, store: Store | None = None, *, with_ray: bool = False
+    sweep: SweepSource | None = None, store: Store | None = None, *, with_ray: bool = False
 ) -> Iterator[tuple[str, Finding]]:
     """Checks whether this machine is ready; `with_ray` also starts Ray."""
-    return examine(Case(store or default_store(), data_root(), sweep, with_ray))
+    found = None if sweep is None else resolved(sweep, store)[0]
+    return examine(Case(store or default_store(), data_root(), found, with_ray))
 
 
 def fetch(data_set: Dataset) -> Census:
@@ -317,14 +321,7 @@ def fetch(data_set: Dataset) -> Census:
     return census(data_set, data_root())
 
 
-def open_mlflow(store: Store) -> None:
-    """Creates MLflow's file, and corrects its paths after a move; a TrackingError if it cannot."""
-    configure_mlflow()
-    from nodebench.tracking.client import client_for
-
-    client_for(store)
-
-
-def plan(sweep: Sweep, store: Store | None = None) -> list[Entry]:
+def plan(sweep: SweepSource, store: Store | None = None) -> list[Entry]:
     """Every trial of a sweep and its state in a store."""
-    return entries(sweep, store or default_store(), options_for(sweep))
+    sweep, store = resolved(sweep, store)
+    return entries(sweep, store, options_for(sweep))

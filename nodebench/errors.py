@@ -63,9 +63,8 @@ class SweepError(InputError):
     def __init__(self, source: str, faults: Iterable[Fault], changes: Iterable[str] = ()):
         self.source = source
         self.faults = sorted(set(faults))
-        count = len(self.faults)
         set_ = "".join(f" --set {shown(text)}" for text in changes)
-        title = f"{source}{set_}: {count} mistake{'' if count == 1 else 's'}"
+        title = f"{source}{set_}: {counted(len(self.faults), 'mistake')}"
         super().__init__("\n".join([title, *(f"  {fault}" for fault in self.faults)]))
 
 
@@ -156,6 +155,11 @@ def _beginning(text: str) -> str:
     return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…"
 
 
+def counted(number: int, noun: str) -> str:
+    """`1 trial`, `3 trials`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 MOST_LISTED = 6
 
 
@@ -174,9 +178,9 @@ def unknown(word: object, kind: str, known: Iterable[str]) -> str:
 
 
 def similar(word: object, known: Iterable[str]) -> list[str]:
-    """A list with the known word that is most similar; empty if none is similar enough."""
-    text, names = str(word)[:LONGEST_SHOWN], list(known)
-    likeness = [difflib.SequenceMatcher(None, text, name).ratio() for name in names]
+    """A list with the known word that is most similar, but for capitals; empty if none is."""
+    text, names = str(word)[:LONGEST_SHOWN].lower(), list(known)
+    likeness = [difflib.SequenceMatcher(None, text, name.lower()).ratio() for name in names]
     best = max(likeness, default=0.0)
     return [names[likeness.index(best)]] if best >= 0.5 else []
 

@@ -6,18 +6,18 @@ import json
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from nodebench import api
+from nodebench import api, planning
 from nodebench.cli.app import app
 from nodebench.cli.options import (
     AsJson,
     Changes,
     Cpu,
-    SelectionOptions,
     SizeOption,
     Small,
     Source,
@@ -26,9 +26,9 @@ from nodebench.cli.options import (
     open_sweep,
 )
 from nodebench.cli.stream import err, say
-from nodebench.cli.text import counted, duration, line
+from nodebench.cli.text import duration, line
 from nodebench.data import files
-from nodebench.errors import InputError
+from nodebench.errors import InputError, counted
 from nodebench.execution.costs import probed
 from nodebench.execution.runner import Backend
 from nodebench.planning import RunOptions
@@ -39,7 +39,7 @@ from nodebench.planning.lookup import find
 from nodebench.planning.options import options_for
 from nodebench.planning.plan import Entry, Standing, options_for_entries, orphans
 from nodebench.planning.seed_packs import has_equal_steps, obstacle, packs
-from nodebench.planning.selection import chosen
+from nodebench.planning.selection import Selection
 from nodebench.spec import Trial
 from nodebench.store import Store
 from nodebench.store.locations import data_root, default_store
@@ -50,10 +50,12 @@ from nodebench.sweep import Sweep
 @grouped
 def plan(
     source: Source,
-    selection: SelectionOptions,
+    selection: Selection,
     diff: Annotated[
         str | None,
-        typer.Option(metavar="OLD", help="List the changes since this older sweep file."),
+        typer.Option(
+            metavar="OLD", help="List the changes, --set included, since this older file."
+        ),
     ] = None,
     probe: Annotated[
         bool,
@@ -69,19 +71,17 @@ def plan(
     if probe and as_json:
         raise InputError("`--probe` excludes `--json`")
     if diff is not None:
-        say(change_text(change(source.load(diff), sweep)))
+        say(change_text(change(source.load_other(diff), sweep)))
         return
-    ids = chosen(sweep, selection.only or (), selection.shard)
-    entries = [entry for entry in api.plan(sweep, store) if entry.trial.id in ids]
+    demand = replace(options_for(sweep), retry_failed=selection.retry_failed)
+    entries = planning.entries(sweep, store, demand, selection.ids(sweep))
     left = orphans(sweep, store) if selection.is_whole else {}
     if as_json:
         print(plan_json(sweep, entries, left))
         return
     say(plan_text(sweep, entries, left))
     if probe:
-        costs, whole = probed(
-            sweep, store, only=selection.only or (), shard=selection.shard, cpu=cpu
-        )
+        costs, whole = probed(sweep, store, selection, cpu=cpu)
         say(costs_text(sweep, entries, costs))
         if whole:
             say(forecast_text(whole))
@@ -216,16 +216,16 @@ def packing_text(trials: Sequence[Trial], options: RunOptions) -> str:
     alone = len(trials) - sum(packed)
     if not packed:
         return f"no seeds are packed{_packing_obstacles(trials)}"
-    text = f"{sum(packed)} trials are packed into {len(packed)} runs of up to {max(together)} seeds"
+    runs = counted(len(packed), "run")
+    text = f"{sum(packed)} trials are packed into {runs} of up to {max(together)} seeds"
     return f"{text}; {alone} run individually{_packing_obstacles(trials)}" if alone else text
 
 
 def recording_text(trials: Sequence[Trial]) -> str:
     """How many trials use CUDA graphs on a GPU, and why the others do not."""
     recorded = sum(has_equal_steps(trial.spec) for trial in trials)
-    return (
-        f"{recorded} of {len(trials)} trials use CUDA graphs on a GPU{_packing_obstacles(trials)}"
-    )
+    trained = counted(len(trials), "trial")
+    return f"CUDA graphs on a GPU: {recorded} of {trained}{_packing_obstacles(trials)}"
 
 
 def _packing_obstacles(trials: Sequence[Trial]) -> str:
@@ -287,7 +287,8 @@ def forecast_text(found: Forecast, *, is_running: bool = True) -> str:
     low, high = duration(found.low), duration(found.high)
     notes = [f"{low} to {high}"] if low != high else []
     if found.unknown:
-        notes.append(f"{found.unknown} trials of unknown cost are assumed to be like the others")
+        unknown = counted(found.unknown, "trial")
+        notes.append(f"{unknown} of unknown cost assumed to be like the others")
     return text + (f" ({'; '.join(notes)})" if notes else "") + _growth(found.grows)
 
 

@@ -94,7 +94,10 @@ def ui(
         say(f"{masked(uri).rstrip('/')}{page}")
         return
     if source is None:
-        api.open_mlflow(store)
+        configure_mlflow()
+        from nodebench.tracking.client import client_for
+
+        client_for(store)  # creates MLflow's file, and corrects its paths after a move
     command = ["-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
     say(f"http://127.0.0.1:{port}{page}")
     # Not as an argument, because every user of this machine can read those.

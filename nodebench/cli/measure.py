@@ -11,18 +11,19 @@ from nodebench.cli.interrupt import interruptible
 from nodebench.cli.options import (
     Changes,
     Cpu,
-    PublicationOptions,
     SizeOption,
     Small,
     Source,
     SweepPath,
     grouped,
+    open_sweep,
 )
 from nodebench.cli.progress import ProgressMonitor, say_published
 from nodebench.cli.stream import err, out, say
+from nodebench.errors import counted
 from nodebench.execution import launch
 from nodebench.execution.launch import Timed
-from nodebench.planning import lookup
+from nodebench.execution.publishing import Publication
 from nodebench.store.locations import default_store
 from nodebench.store.rows import BUSY, Row
 from nodebench.sweep import Sweep
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 @grouped
 def time(
     source: Source,
-    publication: PublicationOptions,
+    publication: Publication,
     steps: Annotated[int, typer.Option(min=1, help="Steps per configuration and round.")] = 10,
     rounds: Annotated[int, typer.Option(min=1, help="Passes over all configurations.")] = 5,
     cpu: Cpu = False,
@@ -55,7 +56,7 @@ def time(
             sweep,
             store,
             monitor,
-            publication.for_launch(),
+            publication,
             steps=steps,
             rounds=rounds,
             cpu=cpu,
@@ -76,21 +77,13 @@ def repro(
     cpu: Cpu = False,
 ) -> None:
     """Run a recorded trial again, in this process, and compare every metric with the record."""
-    store = default_store()
 
     def count(row: Row) -> None:
         if err.is_terminal:
             err.print(f"epoch {row['epoch']}", highlight=False)
 
-    found = launch.reproduce(
-        source,
-        trial,
-        store,
-        overrides=changes or (),
-        size=lookup.size_of(size, small=small),
-        cpu=cpu,
-        on_epoch=count,
-    )
+    sweep = open_sweep(source, changes, size=size, small=small)
+    found = launch.reproduce(sweep, trial, default_store(), cpu=cpu, on_epoch=count)
     say(reproduction_text(found))
     raise typer.Exit(0 if found.agrees else 1)
 
@@ -104,8 +97,9 @@ def timed_text(sweep: Sweep, timed: Timed) -> str:
     labels = {trial.id: sweep.cell_label(trial) for trial in sweep.trials}
     lines = []
     for row in list(timed.rows.values())[:1]:
-        rounds = f"{row['rounds']} rounds of {row['steps']} steps"
-        lines.append(f"{sweep.name}: {rounds} on {row['hardware']}, {row['threads']} threads")
+        rounds = f"{counted(row['rounds'], 'round')} of {counted(row['steps'], 'step')}"
+        threads = counted(row["threads"], "thread")
+        lines.append(f"{sweep.name}: {rounds} on {row['hardware']}, {threads}")
         if row["load_before"] > BUSY:
             lines.append(
                 f"the machine was busy (load {row['load_before']:.1f}), so these times are not "
@@ -114,7 +108,8 @@ def timed_text(sweep: Sweep, timed: Timed) -> str:
     lines += [f"  {labels[trial]}: {_step_text(row)}" for trial, row in timed.rows.items()]
     lines += [f"  {labels[trial]}: cannot be timed: {w}" for trial, w in timed.problems.items()]
     if timed.untimed:
-        lines.append(f"{timed.untimed} configurations have no finished trial with a checkpoint")
+        untimed = counted(timed.untimed, "configuration")
+        lines.append(f"{untimed} without a finished trial that has a checkpoint")
     return "\n".join(lines)
 
 
@@ -142,7 +137,7 @@ def reproduction_text(found: Reproduction) -> str:
     lines.append(f"outcome: {found.outcomes[0]} (recorded), {found.outcomes[1]} (now)")
     same = sum(metric.is_same_bits for metric in found.metrics)
     verdict = "reproduced" if found.agrees else "NOT reproduced"
-    lines.append(f"{verdict}: {same} of {len(found.metrics)} metrics bit-identical")
+    lines.append(f"{verdict}: {same} of {counted(len(found.metrics), 'metric')} bit-identical")
     return "\n".join(lines)
 
 

@@ -7,16 +7,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, get_type_hints
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
 import nodebench
 from nodebench.cli.stream import err
-from nodebench.execution.publishing import Publication
-from nodebench.execution.runner import Backend
 from nodebench.planning import lookup
-from nodebench.planning.selection import Selection
 from nodebench.sweep import Sweep
 from nodebench.sweep.file import SizeName
 
@@ -43,26 +40,6 @@ SizeOption = Annotated[
     SizeName, typer.Option("--size", help="The full sweep, or a smaller version from its file.")
 ]
 Small = Annotated[bool, typer.Option("--small", help="Short for `--size small`.")]
-Inline = Annotated[
-    bool | None,
-    typer.Option(
-        help="Run trials one by one in this process, or in parallel with Ray.",
-        show_default="in this process if only one trial is left",
-    ),
-]
-Cpu = Annotated[bool, typer.Option("--cpu", help="Use the CPU, even if the file asks for GPUs.")]
-Only = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--only",
-        metavar="PATH=VALUE",
-        help="Only trials with this setting, e.g. `solver.method=euler`. Repeatable.",
-    ),
-]
-Shard = Annotated[
-    str,
-    typer.Option("--shard", metavar="I/N", help="Only the I-th of N equal shards, after --only."),
-]
 From = Annotated[
     list[Path] | None,
     typer.Option(
@@ -71,21 +48,50 @@ From = Annotated[
         help="Another machine's NODEBENCH_RUNS folder, or a copy of it. Repeatable.",
     ),
 ]
-RetryFailed = Annotated[
-    bool, typer.Option("--retry-failed", help="Retry trials that diverged or met a limit (DNF).")
-]
-FailFast = Annotated[
-    bool, typer.Option("--fail-fast", help="Stop at the first crash. A DNF is not a crash.")
-]
+Cpu = Annotated[bool, typer.Option("--cpu", help="Use the CPU, even if the file asks for GPUs.")]
 ReplaceOther = Annotated[
     bool,
-    typer.Option("--replace", help="Replace a different sweep that has the same name."),
+    typer.Option("--replace", help="Replace a different sweep or report that has the same name."),
 ]
-Track = Annotated[bool, typer.Option(help="Write to MLflow.")]
-RequireMlflow = Annotated[
-    bool, typer.Option("--require-mlflow", help="Refuse to start unless MLflow is writable.")
-]
-WriteReport = Annotated[bool, typer.Option("--report/--no-report", help="Write the report.")]
+OF_LAUNCHES: dict[str, Any] = {
+    "only": Annotated[
+        list[str],
+        typer.Option(
+            "--only",
+            metavar="PATH=VALUE",
+            help="Only trials with this setting, e.g. `solver.method=euler`. Repeatable.",
+            show_default=False,
+        ),
+    ],
+    "shard": Annotated[
+        str,
+        typer.Option(
+            "--shard", metavar="I/N", help="Only the I-th of N equal shards, after --only."
+        ),
+    ],
+    "retry_failed": Annotated[
+        bool,
+        typer.Option("--retry-failed", help="Retry trials that diverged or met a limit (DNF)."),
+    ],
+    "inline": Annotated[
+        bool | None,
+        typer.Option(
+            help="Run trials one by one in this process, or in parallel with Ray.",
+            show_default="in this process if only one trial is left",
+        ),
+    ],
+    "cpu": Cpu,
+    "fail_fast": Annotated[
+        bool, typer.Option("--fail-fast", help="Stop at the first crash. A DNF is not a crash.")
+    ],
+    "track": Annotated[bool, typer.Option(help="Write to MLflow.")],
+    "require_mlflow": Annotated[
+        bool, typer.Option("--require-mlflow", help="Refuse to start unless MLflow is writable.")
+    ],
+    "write_report": Annotated[bool, typer.Option("--report/--no-report", help="Write the report.")],
+    "replace_other": ReplaceOther,
+}
+"""The fields of `Selection`, `Backend` and `Publication` -> their options."""
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -119,61 +125,18 @@ class Source:
     size: SizeOption = "full"
     small: Small = False
 
-    def load(self, source: str | None = None) -> Sweep:
-        """The sweep, or another one with the same changes and size."""
-        return open_sweep(source or self.source, self.changes, size=self.size, small=self.small)
+    def load(self) -> Sweep:
+        """The sweep, with its changes and in its size."""
+        return open_sweep(self.source, self.changes, size=self.size, small=self.small)
+
+    def load_other(self, source: str) -> Sweep:
+        """Another sweep in the same size, without the changes."""
+        return open_sweep(source, size=self.size, small=self.small)
 
     def load_foreign(self, weights: Path) -> Sweep:
         """The sweep with weights from a file instead of trained ones."""
         size = lookup.size_of(self.size, small=self.small)
         return lookup.foreign(self.source, weights, overrides=self.changes or (), size=size)
-
-
-@dataclass(frozen=True)
-class SelectionOptions:
-    """The trials of the sweep that a command works on."""
-
-    only: Only = None
-    shard: Shard = "1/1"
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether all trials are selected."""
-        return not self.only and self.shard == "1/1"
-
-    def for_launch(self, *, retry_failed: bool = False) -> Selection:
-        """The selection for a launch."""
-        return Selection(only=self.only or (), shard=self.shard, retry_failed=retry_failed)
-
-
-@dataclass(frozen=True)
-class BackendOptions:
-    """Where trials run."""
-
-    inline: Inline = None
-    cpu: Cpu = False
-
-    def for_launch(self, *, fail_fast: bool = False) -> Backend:
-        """The backend for a launch."""
-        return Backend(inline=self.inline, cpu=self.cpu, fail_fast=fail_fast)
-
-
-@dataclass(frozen=True)
-class PublicationOptions:
-    """Where results are published."""
-
-    track: Track = True
-    write_report: WriteReport = True
-    replace: ReplaceOther = False
-
-    def for_launch(self, *, require_mlflow: bool = False) -> Publication:
-        """The publication for a launch."""
-        return Publication(
-            track=self.track,
-            require_mlflow=require_mlflow,
-            write_report=self.write_report,
-            replace_other=self.replace,
-        )
 
 
 def grouped(verb: Callable[..., None]) -> Callable[..., None]:
@@ -200,6 +163,6 @@ def grouped(verb: Callable[..., None]) -> Callable[..., None]:
 
 def _options_of(group: type) -> list[inspect.Parameter]:
     """A group's fields as parameters, with the annotations that typer reads."""
-    hints = get_type_hints(group, include_extras=True)
+    hints = get_type_hints(group, include_extras=True) | OF_LAUNCHES
     parameters = inspect.signature(group).parameters
     return [parameter.replace(annotation=hints[name]) for name, parameter in parameters.items()]

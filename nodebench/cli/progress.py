@@ -21,7 +21,7 @@ from rich.text import Text
 
 from nodebench.cli.stream import err, say
 from nodebench.cli.tally import Tally
-from nodebench.cli.text import counted
+from nodebench.errors import counted
 from nodebench.execution.launch import Launched
 from nodebench.execution.publishing import Published
 from nodebench.store import Result, Store

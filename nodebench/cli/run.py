@@ -14,23 +14,20 @@ from nodebench.cli import text
 from nodebench.cli.app import app
 from nodebench.cli.interrupt import interruptible
 from nodebench.cli.options import (
-    BackendOptions,
-    FailFast,
     From,
-    PublicationOptions,
     ReplaceOther,
-    RequireMlflow,
-    RetryFailed,
-    SelectionOptions,
     Source,
     grouped,
 )
 from nodebench.cli.progress import ProgressMonitor, say_answer, say_published
 from nodebench.cli.stream import err, out, say
-from nodebench.errors import InputError
+from nodebench.errors import InputError, counted
 from nodebench.execution.launch import Launch, Launched, evaluate_sweep, run_sweep
+from nodebench.execution.publishing import Publication
+from nodebench.execution.runner import Backend
 from nodebench.planning.doubts import doubts
 from nodebench.planning.plan import Entry
+from nodebench.planning.selection import Selection
 from nodebench.report.analysis.verdict import Verdict
 from nodebench.store import Result, Store
 from nodebench.store.locations import default_store
@@ -43,22 +40,13 @@ from nodebench.sweep import Sweep
 @grouped
 def run(
     source: Source,
-    selection: SelectionOptions,
-    backend: BackendOptions,
-    publication: PublicationOptions,
-    retry_failed: RetryFailed = False,
-    fail_fast: FailFast = False,
-    require_mlflow: RequireMlflow = False,
+    selection: Selection,
+    backend: Backend,
+    publication: Publication,
 ) -> None:
     """Run the missing trials of a sweep, then write its report. Run it again to resume."""
-    if require_mlflow and not publication.track:
-        raise InputError("`--require-mlflow` and `--no-track` contradict each other")
     sweep, store = source.load(), default_store()
-    launch = Launch(
-        selection.for_launch(retry_failed=retry_failed),
-        backend.for_launch(fail_fast=fail_fast),
-        publication.for_launch(require_mlflow=require_mlflow),
-    )
+    launch = Launch(selection, backend, publication)
     with _watched(sweep, store, "run") as monitor:
         launched = run_sweep(sweep, store, monitor, launch)
     say_answer(launched)
@@ -71,9 +59,9 @@ def run(
 @grouped
 def evaluate(
     source: Source,
-    selection: SelectionOptions,
-    backend: BackendOptions,
-    publication: PublicationOptions,
+    selection: Selection,
+    backend: Backend,
+    publication: Publication,
     weights: Annotated[
         Path | None,
         typer.Option(
@@ -86,7 +74,7 @@ def evaluate(
     if not sweep.evaluate:
         raise InputError(f"{source.source} has no `evaluate:`, so there is nothing to evaluate")
     store = default_store()
-    launch = Launch(selection.for_launch(), backend.for_launch(), publication.for_launch())
+    launch = Launch(selection, backend, publication)
     with _watched(sweep, store, "evaluate") as monitor:
         launched = evaluate_sweep(sweep, store, monitor, launch)
     say_published(sweep, launched.published)
@@ -116,7 +104,7 @@ def sync(source: Source, folders: From = None, replace: ReplaceOther = False) ->
         say(merged_text(sweep, folder, merged))
         conflicts += len(merged.conflicts)
     synced = api.sync(sweep, store, replace_other=replace)
-    say(f"{sweep.name}: {len(synced)} runs in MLflow are up to date")
+    say(f"{sweep.name}: MLflow is up to date ({counted(len(synced), 'run')})")
     raise typer.Exit(1 if conflicts else 0)
 
 
@@ -144,10 +132,10 @@ def _conclude(sweep: Sweep, entries: list[Entry]) -> None:
     untrained = sum(entry.result is None and not entry.is_trained for entry in entries)
     if untrained:
         verb = "is" if untrained == 1 else "are"
-        what = text.counted(untrained, "trial")
+        what = counted(untrained, "trial")
         say(f"{what} {verb} not trained yet: `nodebench run` trains the missing ones")
     finished = sum(entry.is_finished for entry in entries)
-    say(f"{sweep.name}: {finished} of {len(entries)} trials finished")
+    say(f"{sweep.name}: {finished} of {counted(len(entries), 'trial')} finished")
 
 
 def verdict_text(judged: Verdict) -> str:
@@ -173,7 +161,7 @@ def merged_text(sweep: Sweep, folder: Path, merged: Merged) -> str:
     lines += [f"{trial}  {'running':<12} {labels[trial]}" for trial in merged.running]
     for one in merged.conflicts:
         (name, (ours, theirs)), *more = one.metrics.items()
-        and_more = f", and {len(more)} other metrics" if more else ""
+        and_more = f", and {counted(len(more), 'other metric')}" if more else ""
         lines.append(
             f"{one.trial_id}  {'conflict':<12} {labels[one.trial_id]}: {name} is {ours} here "
             f"({_machine(one.ours)}) and {theirs} there ({_machine(one.theirs)}){and_more}; "

@@ -18,7 +18,8 @@ from nodebench.cli.app import app
 from nodebench.cli.manage import size_text
 from nodebench.cli.options import AsJson, ReplaceOther, Source, grouped, sweep_names
 from nodebench.cli.stream import say
-from nodebench.cli.text import counted, first_sentence
+from nodebench.cli.text import first_sentence
+from nodebench.errors import counted
 from nodebench.planning import lookup
 from nodebench.planning.launches import Imported
 from nodebench.planning.lookup import Listed

@@ -22,11 +22,6 @@ def standing_text(entry: Entry) -> str:
     return STANDING_WORDS.get(entry.standing, str(entry.standing))
 
 
-def counted(number: int, noun: str) -> str:
-    """`1 trial`, `3 trials`."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
 def duration(seconds: float) -> str:
     """`45 s`, `3 min`, `110 min`, `2.5 h`, `400 days`: two digits, without an exponent."""
     units = (("days", 86400), ("h", 3600), ("min", 60), ("s", 1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from nodebench.execution.preflight import require_all
 from nodebench.planning import entries
@@ -10,7 +11,7 @@ from nodebench.planning.estimate import Cost, Forecast, forecast, recorded_costs
 from nodebench.planning.options import options_for
 from nodebench.planning.plan import Entry
 from nodebench.planning.seed_packs import packs
-from nodebench.planning.selection import chosen
+from nodebench.planning.selection import Selection
 from nodebench.store import Store
 from nodebench.store.result import TrialState
 from nodebench.sweep import Sweep
@@ -28,12 +29,11 @@ def expected(sweep: Sweep, store: Store, found: Sequence[Entry]) -> Forecast | N
 def probed(
     sweep: Sweep,
     store: Store,
+    selection: Selection | None = None,
     *,
-    only: Sequence[str] = (),
-    shard: str = "1/1",
     cpu: bool = False,
 ) -> tuple[dict[str, Cost | str], Forecast | None]:
-    """The cost of each missing cell on this machine, by the cell's key, and of the whole `run`.
+    """The cost of each missing cell, by the cell's key, and of a whole `run` on this machine.
 
     Costs come from earlier trials on the same hardware if there are any, otherwise from a few
     training steps taken now. A text says why a cell's cost is unknown.
@@ -41,8 +41,9 @@ def probed(
     Raises:
         InputError: as in `run`, if the machine or the data lack what the sweep asks for.
     """
-    options, ids = options_for(sweep, cpu=cpu), chosen(sweep, only, shard)
-    found = entries(sweep, store, options, ids)
+    selection = selection or Selection()
+    options = replace(options_for(sweep, cpu=cpu), retry_failed=selection.retry_failed)
+    found = entries(sweep, store, options, selection.ids(sweep))
     missing = [entry.trial for entry in found if entry.missing]
     require_all(missing, options, inline=True)
     from nodebench.execution.probe import probe_trial

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 from nodebench.data.files import FILES, distinct, missing, prepare, remedy
-from nodebench.errors import DataError, ResourceError, TrackingError
+from nodebench.errors import DataError, ResourceError, TrackingError, counted
 from nodebench.execution.ray_cluster import address, quieten, temporary_folder
 from nodebench.files import require_writable
 from nodebench.planning.available_resources import cpu_count, memory_bytes
@@ -102,7 +102,7 @@ def _locked(path: Path) -> dict[str, str]:
 def _cpus(_case: Case) -> Iterator[Finding]:
     """The CPUs and memory that this process may use, often fewer than the machine has."""
     cpus, memory = cpu_count(), f"{memory_bytes() / 1e9:.1f} GB of memory"
-    yield Finding("ok", f"{cpus} CPU{'' if cpus == 1 else 's'} and {memory} available")
+    yield Finding("ok", f"{counted(cpus, 'CPU')} and {memory} available")
 
 
 def _gpu(case: Case) -> Iterator[Finding]:

@@ -14,7 +14,7 @@ from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict, TypeVar
 
-from nodebench.errors import InputError, unknown
+from nodebench.errors import InputError, counted, unknown
 from nodebench.execution.preflight import require_all, require_run, with_measured_gpus
 from nodebench.execution.publishing import Publication, Published, publishing
 from nodebench.execution.ray_cluster import is_cluster_named, quieten
@@ -22,16 +22,14 @@ from nodebench.execution.runner import Backend, Monitor, NullMonitor, Runner, ru
 from nodebench.files import PACKAGE
 from nodebench.planning import entries
 from nodebench.planning.freshness import is_tracked
-from nodebench.planning.lookup import find, load_sweep, sweep_path
+from nodebench.planning.lookup import SweepSource, find, resolved
 from nodebench.planning.options import RunOptions, options_for
 from nodebench.planning.plan import Entry, options_for_entries
 from nodebench.planning.selection import Selection
 from nodebench.spec import Trial
 from nodebench.store import Store
-from nodebench.store.locations import default_store
 from nodebench.store.rows import Row
 from nodebench.sweep import Sweep
-from nodebench.sweep.file import SizeName
 
 if TYPE_CHECKING:
     from nodebench.execution.reproduction import Reproduction
@@ -92,6 +90,11 @@ class Launched:
 
     entries: list[Entry]
     published: Published
+
+    def __repr__(self) -> str:
+        finished = sum(entry.is_finished for entry in self.entries)
+        trials = counted(len(self.entries), "trial")
+        return f"<Launched: {finished} of {trials} finished, report {self.page}>"
 
     @property
     def page(self) -> Path | None:
@@ -200,7 +203,7 @@ class Timed:
 
 
 def time_cells(
-    sweep: Sweep,
+    sweep: SweepSource,
     store: Store | None = None,
     monitor: Monitor | None = None,
     publication: Publication | None = None,
@@ -219,8 +222,8 @@ def time_cells(
     Raises:
         InputError: if no cell has such a trial, and as in `run`.
     """
-    store, monitor = store or default_store(), monitor or NullMonitor()
-    publication = publication or Publication()
+    sweep, store = resolved(sweep, store)
+    monitor, publication = monitor or NullMonitor(), publication or Publication()
     publication.require_places(sweep, store)
     options = options_for(sweep, cpu=cpu)
     trials = _timeable(sweep, store, options)
@@ -258,12 +261,10 @@ def _timeable(sweep: Sweep, store: Store, options: RunOptions) -> list[Trial]:
 
 
 def reproduce(
-    source: str | Path,
+    sweep: SweepSource,
     trial_id: str,
     store: Store | None = None,
     *,
-    overrides: Sequence[str] = (),
-    size: SizeName = "full",
     cpu: bool = False,
     on_epoch: Callable[[Row], None] = lambda _row: None,
 ) -> Reproduction:
@@ -275,11 +276,10 @@ def reproduce(
     Raises:
         InputError: if the trial is unknown, has no record, or cannot be run here.
     """
-    store = store or default_store()
     from nodebench.execution.reproduction import recorded_run, require_current, run_again
 
-    sweep = load_sweep(source, overrides=overrides, size=size)
-    table = sweep_path(source).with_name("results.csv")
+    sweep, store = resolved(sweep, store)
+    table = Path(sweep.origin.file).with_name("results.csv")
     require_current(trial_id, sweep.trials, table)
     trial = find(trial_id, store, sweep)
     record = recorded_run(trial, store, table)

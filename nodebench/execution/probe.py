@@ -11,7 +11,7 @@ from itertools import pairwise
 
 import torch
 
-from nodebench.errors import DeadlineExceeded, ResourceError, TrialFailure
+from nodebench.errors import DeadlineExceeded, ResourceError, TrialFailure, counted
 from nodebench.planning import RunOptions
 from nodebench.planning.estimate import Cost
 from nodebench.spec import Trial
@@ -69,8 +69,7 @@ class Probe:
             step_s * self.iterations + self.test_s * self.tests
             for step_s in (self.step_s, min(self.steps), max(self.steps))
         )
-        count = "one step" if len(self.steps) == 1 else f"{len(self.steps)} steps"
-        source = f"from {count} of {1000 * self.step_s:,.1f} ms"
+        source = f"from {counted(len(self.steps), 'step')} of {1000 * self.step_s:,.1f} ms"
         return Cost(middle, low, high, source, self.grows)
 
 

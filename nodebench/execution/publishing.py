@@ -7,12 +7,12 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nodebench.errors import ResourceError
+from nodebench.errors import InputError, ResourceError
 from nodebench.execution.preflight import require_places
 from nodebench.execution.runner import Monitor
 from nodebench.planning.freshness import note_reported, reported_answer, state_of
 from nodebench.planning.launches import remember, require_name
-from nodebench.report.folder import require_report_folder
+from nodebench.report.folder import require_no_loss, require_report_folder
 from nodebench.store import Store
 from nodebench.store.locations import report_folder, tracking_uri
 from nodebench.sweep import Sweep
@@ -37,10 +37,14 @@ class Publication:
         """Refuses, before anything is written, places that are not writable or already taken.
 
         Raises:
+            InputError: if MLflow is required and not to be written.
             ResourceError: if a folder cannot be written.
-            StoreError: if the place is taken by files of the user or by another sweep.
+            StoreError: if the place is taken by files of the user or by another sweep, or if a
+                sweep changed by `--set` would replace a report that shows more.
             TrackingError: if MLFLOW_TRACKING_URI is not an address.
         """
+        if self.require_mlflow and not self.track:
+            raise InputError("`--require-mlflow` and `--no-track` contradict each other")
         folder = report_folder(sweep.name) if self.write_report else None
         require_places(store, folder)
         require_name(sweep, store, replace=self.replace_other)
@@ -48,6 +52,8 @@ class Publication:
             tracking_uri(store)
         if folder:
             require_report_folder(folder)
+        if folder and not self.replace_other:
+            require_no_loss(sweep, folder)
 
 
 @dataclass

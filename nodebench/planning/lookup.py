@@ -38,6 +38,19 @@ LOCAL_SWEEPS = Path("sweeps")
 STARTER = PACKAGE / "sweep" / "starter.yaml"
 """The template of `write_starter`, with the placeholders NAME and FILE."""
 
+SweepSource = Sweep | str | Path
+"""A sweep, or a file, a report's folder or a name by which `load_sweep` finds one."""
+
+
+def resolved(sweep: SweepSource, store: Store | None) -> tuple[Sweep, Store]:
+    """The sweep, loaded unless it is one, and the store, by default that of NODEBENCH_RUNS.
+
+    Raises:
+        SweepError, StoreError: as in `load_sweep` and `default_store`.
+    """
+    found = sweep if isinstance(sweep, Sweep) else load_sweep(sweep)
+    return found, store or default_store()
+
 
 def load_sweep(
     source: str | Path,
@@ -106,11 +119,20 @@ def sweep_path(source: str | Path) -> Path:
         return files[0]
     if found:
         return found[0]  # a folder that is not a report's: reading it will fail with that message
-    here = [path for path in (f"{name}.yaml", f"{name}.yml") if os.path.isfile(path)]
-    alike = here or similar(name, sweep_files())
-    hint = f"Did you mean `{alike[0]}`?" if alike else "`nodebench sweeps` lists all"
+    known = {each: each for each in sweep_files()} | _neighbors(Path(name).parent)
+    alike = similar(Path(name).name, known)
+    hint = f"Did you mean `{known[alike[0]]}`?" if alike else "`nodebench sweeps` lists all"
     message = f"there is no such file, and no sweep of that name. {hint}"
     raise SweepError(str(source), [Fault("(file)", message)])
+
+
+def _neighbors(folder: Path) -> dict[str, str]:
+    """Name -> path of what may be a sweep in a folder: YAML files, and folders of reports."""
+    if not os.path.isdir(folder):  # unlike Path.is_dir, accepts texts that are not paths
+        return {}
+    found = [file.parent for file in folder.glob("*/sweep.yaml")]
+    found += [*folder.glob("*.yml"), *folder.glob("*.yaml")]
+    return {path.stem: str(path) for path in sorted(found)}
 
 
 def _name_of(source: str | Path) -> str:

@@ -56,6 +56,9 @@ class Entry:
     wanted: frozenset[EvaluationPoint] = frozenset()
     """The points that it should have, if it has a result."""
 
+    def __repr__(self) -> str:
+        return f"<Entry {self.trial.id}: {self.standing}>"
+
     @property
     def is_finished(self) -> bool:
         """Whether the training has finished."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from nodebench.errors import Fault, SweepError, shown
+from nodebench.errors import Fault, SweepError, shortened, shown, similar
 from nodebench.spec import Trial
 from nodebench.sweep import Sweep
 from nodebench.sweep.partial_cells import agrees, misnamed, named_paths
@@ -26,6 +27,11 @@ class Selection:
     retry_failed: bool = False
     """Whether trials that did not finish (DNF) are retried."""
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether all trials are selected."""
+        return not self.only and self.shard == "1/1"
+
     def ids(self, sweep: Sweep) -> frozenset[str]:
         """The ids of these trials, from `chosen`."""
         return chosen(sweep, self.only, self.shard)
@@ -38,18 +44,8 @@ def chosen(sweep: Sweep, only: Sequence[str], shard: str) -> frozenset[str]:
         SweepError: if a text or the shard cannot be read, or no trial matches the texts. A shard of
             few trials may be empty.
     """
-    cell: dict[str, Any] = {}
     faults: list[Fault] = []
-    for text in only:
-        path, equals, value = text.partition("=")
-        try:
-            found: dict[str, Any] = {path.strip(): parse(value)} if equals else {}
-        except yaml.YAMLError:
-            found = {}
-        cell |= found
-        if not found:
-            faults.append(Fault("--only", f"{shown(text)} should read `dotted.path=value`"))
-    faults += misnamed("--only", cell)
+    cell = _partial_cell(only, faults)
     number = re.fullmatch(r"([1-9]\d{0,6})/([1-9]\d{0,6})", shard)
     if number is None or int(number[1]) > int(number[2]):
         faults.append(
@@ -59,9 +55,58 @@ def chosen(sweep: Sweep, only: Sequence[str], shard: str) -> frozenset[str]:
         raise SweepError(sweep.name, faults)
     trials = [trial for trial in sweep.trials if agrees(trial.spec, cell)]
     if not trials:
-        message = f"matches no trial of this sweep. Its trials have {_there(sweep, cell)}"
-        raise SweepError(sweep.name, [Fault("--only", message)])
+        raise SweepError(sweep.name, _mismatches(sweep, cell))
     return frozenset(trial.id for trial in _dealt(trials, int(number[1]) - 1, int(number[2])))
+
+
+def _partial_cell(texts: Sequence[str], faults: list[Fault]) -> dict[str, Any]:
+    """The settings that `path=value` texts require; mistakes are appended to `faults`."""
+    cell: dict[str, Any] = {}
+    found: list[str] = []
+    for text in texts:
+        if (setting := _setting(text)) is None:
+            found.append(f"{shown(text)} should read `dotted.path=value`, as in `seed=0`")
+            continue
+        path, value = setting
+        if cell.setdefault(path, value) != value:
+            other = _assignment(path, cell[path])
+            found.append(f"{other} and {shown(text)} exclude each other: run once for each value")
+    found += [fault.what for fault in misnamed("--only", cell)]
+    faults += [Fault("--only", what) for what in found]
+    return cell
+
+
+def _setting(text: str) -> tuple[str, Any] | None:
+    """The path and the value in `path=value`; None if one is missing or the value is not YAML."""
+    path, _, value = (part.strip() for part in text.partition("="))
+    if path and value:
+        with contextlib.suppress(yaml.YAMLError):
+            return path, parse(value)
+    return None
+
+
+def _mismatches(sweep: Sweep, cell: Mapping[str, Any]) -> list[Fault]:
+    """Why no trial has a partial cell's settings: those that none has, or all of them together."""
+    lacking = {
+        path: value
+        for path, value in cell.items()
+        if not any(agrees(trial.spec, {path: value}) for trial in sweep.trials)
+    }
+    if not lacking:
+        both = " and ".join(_assignment(path, value) for path, value in cell.items())
+        return [Fault("--only", f"no trial of this sweep has {both} at once: leave one out")]
+    return [
+        Fault(
+            "--only",
+            f"no trial of this sweep has {_assignment(path, value)}. "
+            f"{_values_text(sweep, path, value)}",
+        )
+        for path, value in lacking.items()
+    ]
+
+
+def _assignment(path: str, value: Any) -> str:
+    return shown(f"{path}={value}")
 
 
 def _dealt(trials: Sequence[Trial], first: int, shards: int) -> list[Trial]:
@@ -79,12 +124,18 @@ def _dealt(trials: Sequence[Trial], first: int, shards: int) -> list[Trial]:
     return [*chain.from_iterable(cells[first:whole:shards]), *rest[first::shards]]
 
 
-def _there(sweep: Sweep, cell: Mapping[str, Any]) -> str:
-    """The values that the sweep's trials have for the settings that a partial cell names."""
-    found: dict[str, set[str]] = {}
-    for named in named_paths(cell):
+def _values_text(sweep: Sweep, path: str, value: Any) -> str:
+    """The values of a setting, or of the settings in a group, that the sweep's trials have."""
+    found: dict[str, dict[str, None]] = {}
+    for named in named_paths({path: value}):
         for settings in (trial.settings for trial in sweep.trials):
-            for path in (p for p in settings if f"{p}.".startswith(f"{named}.")):
-                found.setdefault(path, set()).add(shown(settings[path]))
-    values = (f"`{path}` {', '.join(sorted(those))}" for path, those in found.items())
-    return "; ".join(values) or "no such setting"
+            for known in (p for p in settings if f"{p}.".startswith(f"{named}.")):
+                found.setdefault(known, {})[str(settings[known])] = None
+    if not found:
+        return f"None has a {shown(path)}"
+    words = [word for values in found.values() for word in values]
+    meant = similar(value, words) if isinstance(value, str) else []
+    hint = "".join(f"Did you mean `{word}`? " for word in meant)
+    hint += "Give one value, and run once for each. " if isinstance(value, list) else ""
+    there = (f"`{known}` is {shortened(values)}" for known, values in found.items())
+    return f"{hint}In its trials, {'; '.join(there)}"

@@ -12,7 +12,7 @@ from typing import Protocol
 
 import pandas as pd
 
-from nodebench.errors import TrialOutcome
+from nodebench.errors import TrialOutcome, counted
 from nodebench.report.analysis.agreement import COMPARED
 from nodebench.report.analysis.baseline import (
     SIGNIFICANT,
@@ -114,7 +114,7 @@ def _lead(values: Sequence[pd.Series[float]], second: str, sign: int) -> str:
     difference = paired(*values)
     if difference is not None and sign * difference.mean < 0:
         # Each mean is over the seeds that finished, which are not the same seeds.
-        seeds = f"{difference.n} seed{'' if difference.n == 1 else 's'}"
+        seeds = counted(difference.n, "seed")
         return f"Second best: {second}, which is ahead on the {seeds} that finished in both."
     if difference is None or difference.n < FEWEST_PAIRS:
         why = f"with fewer than {FEWEST_PAIRS} seeds, its lead was not tested"
@@ -150,8 +150,7 @@ def _against_baseline(compared: Sequence[BaselineComparison]) -> list[AnswerLine
         many = f"{none} configurations differs clearly from its baseline."
         return [(title, one if len(compared) == 1 else many)]
     parts = _counts_text((each.reading for each in compared), BaselineReading)
-    count = f"{len(compared)} configuration{'' if len(compared) == 1 else 's'}"
-    return [(title, f"{parts} (of {count}).")]
+    return [(title, f"{parts} (of {counted(len(compared), 'configuration')}).")]
 
 
 def _still_odes(judged: pd.DataFrame) -> list[AnswerLine]:
@@ -160,7 +159,7 @@ def _still_odes(judged: pd.DataFrame) -> list[AnswerLine]:
         return []
     words = judged["verdict"]
     odes, undecided = (int((words == w).sum()) for w in (VerdictWord.ODE, VerdictWord.UNDECIDED))
-    text = f"{odes} of {len(judged)} trained networks with ODE blocks"
+    text = f"{odes} of {counted(len(judged), 'trained network')} with ODE blocks"
     text += f", {undecided} undecided" if undecided else ""
     lost = judged.loc[words == VerdictWord.RESNET, CELL].value_counts(sort=False)
     of = judged[CELL].value_counts().to_dict()
@@ -198,7 +197,8 @@ def _published(published: Sequence[Compared]) -> list[AnswerLine]:
     readings = [each.reading for each in published if each.reading in COMPARED]
     parts = _counts_text(readings, COMPARED)
     title = "[Published numbers](#published-numbers)"
-    return [(title, f"of {len(readings)} comparable numbers, {parts}.")] if readings else []
+    numbers = counted(len(readings), "comparable number")
+    return [(title, f"of {numbers}, {parts}.")] if readings else []
 
 
 def _machines(found: Findings) -> list[AnswerLine]:
@@ -208,7 +208,7 @@ def _machines(found: Findings) -> list[AnswerLine]:
     groups = found.machines.groupby([CELL, MACHINE], sort=False)
     readings = [machine_agreement(found.sweep, group) for _, group in groups]
     counts = _counts_text(readings, MachineAgreement)
-    text = f"of {len(readings)} comparisons, {counts}."
+    text = f"of {counted(len(readings), 'comparison')}, {counts}."
     return [("[On other machines](#the-same-trial-on-other-machines)", text)]
 
 
@@ -223,7 +223,7 @@ def _cost(found: Findings) -> list[AnswerLine]:
     if (seconds := sum(float(column(frame, "measuring_s").sum()) for frame in points)) > 0:
         spent += f", {_duration(seconds)} of evaluation"
     machines = [
-        f"{hardware} ({device}, {threads:g} thread{'' if threads == 1 else 's'} per trial)"
+        f"{hardware} ({device}, {counted(int(threads), 'thread')} per trial)"
         for hardware, device, threads in ran.reindex(columns=["hardware", "device", "threads"])
         .dropna()
         .drop_duplicates()
@@ -231,13 +231,9 @@ def _cost(found: Findings) -> list[AnswerLine]:
     ]
     where = f" on {_enumerated(machines)}" if machines else ""
     failed = int((ran[OUTCOME] != TrialOutcome.FINISHED).sum())
-    ending = f"This includes {_trials(failed)} that did [not finish](#not-finished)."
+    ending = f"This includes {counted(failed, 'trial')} that did [not finish](#not-finished)."
     ending = ending if failed else "None failed."
-    return [("Cost", f"{_trials(len(ran))}, {spent}{where}. {ending}")]
-
-
-def _trials(count: int) -> str:
-    return f"{count} trial{'' if count == 1 else 's'}"
+    return [("Cost", f"{counted(len(ran), 'trial')}, {spent}{where}. {ending}")]
 
 
 def _duration(seconds: float) -> str:

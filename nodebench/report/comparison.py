@@ -10,12 +10,13 @@ from pathlib import Path
 import pandas as pd
 
 from nodebench.errors import InputError, SweepError, TrialOutcome
-from nodebench.planning.lookup import load_sweep
+from nodebench.planning.lookup import SweepSource, load_sweep
 from nodebench.report.analysis.baseline import BaselineComparison, compared_cells
 from nodebench.report.analysis.columns import CELL, OUTCOME, read_results
 from nodebench.report.analysis.findings import all_results
 from nodebench.report.analysis.formatting import NO_VALUE, measured, probability, signed, unit
 from nodebench.store import Store
+from nodebench.sweep import Sweep
 from nodebench.sweep.partial_cells import SPEC_ORDER
 
 TABLE = "results.csv"
@@ -37,28 +38,30 @@ class Side:
     results: pd.DataFrame
 
 
-def read_side(source: str, store: Store) -> Side:
-    """The results that a `source` names.
+def read_side(source: SweepSource, store: Store) -> Side:
+    """The results of a sweep, or of what a `source` names.
 
-    For a sweep (a file, or a name in sweeps/), they come from the store; for a report's folder,
-    from its `results.csv`. `COMMIT:FOLDER` is such a folder in a commit of git.
+    For a sweep (itself, its file, or a name in sweeps/), they come from the store; for a report's
+    folder, from its `results.csv`. `COMMIT:FOLDER` is such a folder in a commit of git.
 
     Raises:
         InputError: if `source` is none of these.
     """
+    if isinstance(source, Sweep):
+        return Side(source.name, all_results(source, store))
+    source = str(source)
     if (table := Path(source) / TABLE).is_file():
         return Side(source, read_results(table))
     commit, colon, folder = source.partition(":")
     if colon and not Path(source).exists():
         return Side(source, _of_commit(commit, folder))
     try:
-        sweep = load_sweep(source)
+        return read_side(load_sweep(source), store)
     except SweepError as error:
         raise InputError(
             f"`{source}` is neither a sweep, nor a report's folder with a `{TABLE}`, nor "
             f"`COMMIT:FOLDER`: {error}"
         ) from error
-    return Side(sweep.name, all_results(sweep, store))
 
 
 def _of_commit(commit: str, folder: str) -> pd.DataFrame:

@@ -5,13 +5,18 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from nodebench.errors import StoreError
+from nodebench.errors import StoreError, SweepError, shown
+from nodebench.sweep import Sweep, load
+from nodebench.sweep.points import points
 
 FIRST = "results.csv"
 """The file that is written first, so that an interrupted report is recognised as a report."""
 
+SHOWN_SWEEP = "sweep.yaml"
+"""The sweep that the report shows."""
+
 TABLES = ("evaluations.csv", "batches.csv", "gradients.csv", "timings.csv", "machines.csv")
-WRITTEN = ("README.md", "report.html", "sweep.yaml", "figures", *TABLES)
+WRITTEN = ("README.md", "report.html", SHOWN_SWEEP, "figures", *TABLES)
 
 
 def require_report_folder(folder: Path) -> None:
@@ -32,6 +37,37 @@ def require_report_folder(folder: Path) -> None:
             f"`{folder}` has {', '.join(f'`{name}`' for name in theirs)}, which nodebench did not "
             "write and a report would overwrite: move them, or pass `report --out`"
         )
+
+
+def require_no_loss(sweep: Sweep, folder: Path) -> None:
+    """Refuses a sweep changed by `--set` whose report would lose what the folder's report shows.
+
+    Raises:
+        StoreError: if that report has a trial or an evaluation point that the sweep does not have.
+    """
+    file = folder / SHOWN_SWEEP
+    if sweep.made.changed and file.exists() and not _has_all_of(file, sweep):
+        changes = " ".join(f"--set {shown(text)}" for text in sweep.made.changed)
+        raise StoreError(
+            f"{sweep.name} {changes}: the report in `{folder}` shows trials or evaluation points "
+            f"that this sweep does not have. Give it another name (`--set name={sweep.name}-2`), "
+            "write no report (`run --no-report`) or one elsewhere (`report --out`), or replace "
+            "this one (`run --replace`)"
+        )
+
+
+def _has_all_of(file: Path, sweep: Sweep) -> bool:
+    """Whether a sweep has all trials and evaluation points of the one in a file."""
+    try:
+        other = load(file)
+    except SweepError:  # written by another release
+        return False
+    planned = {trial.id for trial in sweep.trials}
+    return all(
+        trial.id in planned
+        and set(points(trial, other.evaluate)) <= set(points(trial, sweep.evaluate))
+        for trial in other.trials
+    )
 
 
 def _is_table(file: Path) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from nodebench.errors import TrialOutcome
+from nodebench.errors import TrialOutcome, counted
 from nodebench.files import write
 from nodebench.report import gradient_tables, notes, solver_tables, step_tables, tables
 from nodebench.report.analysis import frames, published, sizes
@@ -201,7 +201,7 @@ def _state(results: pd.DataFrame) -> str:
         for name, count in counts.items()
         if name != TrialOutcome.FINISHED
     )
-    return bold(f"{finished} of {len(results)} trials finished; {rest}.")
+    return bold(f"{finished} of {counted(len(results), 'trial')} finished; {rest}.")
 
 
 def _notes(found: Findings, table: ResultTables, folder: Path) -> str:

@@ -218,6 +218,9 @@ class Trial:
     shared: Cell | None = field(default=None, compare=False, repr=False)
     """The cell, if available, so that a sweep of many seeds computes its identity only once."""
 
+    def __repr__(self) -> str:
+        return f"<Trial {self.id}>"
+
     @cached_property
     def cell(self) -> Cell:
         """The trial's cell, which does not depend on the seed."""

@@ -53,6 +53,10 @@ class Merged:
     """Trials that a process holds, in either store, and that were skipped."""
     conflicts: list[Conflict] = field(default_factory=list)
 
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{len(each)} {name}" for name, each in vars(self).items() if each)
+        return f"<Merged: {counts or 'nothing'}>"
+
 
 def require_store(folder: Path, into: Store) -> Store:
     """The store in another folder.

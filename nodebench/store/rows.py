@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from nodebench.errors import TrialOutcome
+from nodebench.errors import TrialOutcome, counted
 
 Row = dict[str, Any]
 
@@ -55,7 +55,7 @@ def machine_text(environment: Row) -> str:
     threads = environment.get("threads")
     words = [
         environment.get("hardware"),
-        f"{threads} thread{'' if threads == 1 else 's'}" if threads else None,
+        counted(int(threads), "thread") if threads else None,
         f"torch {environment['torch']}" if "torch" in environment else None,
     ]
     return ", ".join(str(word) for word in words if word) or "unknown machine"

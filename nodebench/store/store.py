@@ -50,11 +50,14 @@ from nodebench.store.trial_folder import TrialFolder
 class Store:
     """The trials under one folder, and the records of the sweeps that planned them."""
 
-    def __init__(self, root: Path):
-        self.root = root.resolve()
+    def __init__(self, root: str | Path):
+        self.root = Path(root).resolve()
         self.trials_root = self.root / TRIALS
         self.sweeps_root = self.root / SWEEPS
         self._index_file = self.root / INDEX
+
+    def __repr__(self) -> str:
+        return f"Store({str(self.root)!r})"
 
     def require_own(self) -> None:
         """Rejects a folder that has files of the user's where a store writes.

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from nodebench.errors import Fault, unknown
 from nodebench.spec import TrialSpec
-from nodebench.spec.settings import field_paths
+from nodebench.spec.settings import field_paths, flatten
 from nodebench.sweep.paths import set_path
 
 SPEC_ORDER = {path: i for i, path in enumerate(dict.fromkeys(field_paths(TrialSpec)))}
@@ -21,16 +21,29 @@ OPEN_MAPPINGS = tuple(path for path in SPEC_ORDER if path.rpartition(".")[2] == 
 
 
 def agrees(spec: TrialSpec, cell: Mapping[str, Any]) -> bool:
-    """Whether a trial has a partial cell's values (path -> value): setting them changes nothing."""
+    """Whether a trial has a partial cell's values (path -> value): setting them changes nothing.
+
+    Settings that a trial lacks, such as the solver of a network without an ODE, agree only with
+    `null`, although setting them has no effect.
+    """
     if not cell:
         return True
     tree = spec.model_dump(exclude_none=True)
     for path, value in leaves(cell):
         set_path(tree, path.split("."), value)
     try:
-        return TrialSpec.model_validate(tree) == spec
+        is_same = TrialSpec.model_validate(tree) == spec
     except ValidationError:
         return False
+    return is_same and all(value in (None, {}) or _has(spec, path) for path, value in leaves(cell))
+
+
+def _has(spec: TrialSpec, path: str) -> bool:
+    """Whether a trial has the setting of a path, or settings of its group."""
+    return any(
+        f"{known}.".startswith(f"{path}.") or path.startswith(f"{known}.")
+        for known in flatten(spec)
+    )
 
 
 def leaves(cell: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -62,7 +75,13 @@ def is_known(path: str) -> bool:
 
 
 def neighbors(path: str) -> list[str]:
-    """The paths that a trial may have in the group of an unknown path, as far as it is known."""
+    """The paths that a trial may have and that an unknown path may have meant.
+
+    These are the paths that end in it or, if there is none, those in its group, as far as the group
+    is known.
+    """
+    if ending := [known for known in SPEC_ORDER if known.endswith(f".{path}")]:
+        return ending
     group = path.rpartition(".")[0]
     while group and group not in SPEC_ORDER:
         group = group.rpartition(".")[0]

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+from nodebench.errors import counted
 from nodebench.spec import Trial
 from nodebench.spec.identity import Cell, canonical
 from nodebench.spec.training import Limits
@@ -44,6 +45,9 @@ class Sweep:
     origin: Origin
     for_figures: bool = False
     """Whether long labels are cut, as figures need it."""
+
+    def __repr__(self) -> str:
+        return f"<Sweep {self.name}: {counted(len(self.trials), 'trial')}>"
 
     @property
     def name(self) -> str:

@@ -28,7 +28,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from nodebench.errors import TrackingError, masked
+from nodebench.errors import TrackingError, counted, masked
 from nodebench.files import require_writable, write
 from nodebench.store import Store
 from nodebench.store.locations import tracking_file, tracking_uri
@@ -69,7 +69,8 @@ def probe_mlflow(store: Store) -> str:
             return f"`{masked(uri)}` does not exist yet: the first run creates it"
         _require_contact(uri)
         found = MlflowClient(uri, uri).search_experiments()
-    return f"{mlflow.__version__}; `{masked(uri)}` answers and has {len(found)} experiments"
+    experiments = counted(len(found), "experiment")
+    return f"{mlflow.__version__}; `{masked(uri)}` answers and has {experiments}"
 
 
 def client_for(store: Store) -> MlflowClient:

@@ -7,7 +7,7 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from nodebench.errors import TrackingError
+from nodebench.errors import TrackingError, counted
 from nodebench.store import Store
 from nodebench.store.locations import tracking_uri
 from nodebench.store.mlflow_file import SYNCED_TAG, TRIAL_TAG
@@ -65,8 +65,9 @@ def _require_artifacts(client: MlflowClient, sweep: Sweep, runs: Sequence[Run]) 
     ended = [run for run in runs if run.info.status in ENDED or SYNCED_TAG in run.data.tags]
     lost = [run for run in ended if not has_artifact(client, run.info.run_id, RESULT_NAME)]
     if lost:
+        gone = counted(len(lost), "finished run")
         raise TrackingError(
-            f"MLflow at `{client.tracking_uri}` has {len(lost)} finished runs of `{sweep.name}` "
+            f"MLflow at `{client.tracking_uri}` has {gone} of `{sweep.name}` "
             f"whose artifacts are missing, such as `{lost[0].info.artifact_uri}`. Restore them; "
             "or, if the store is available, `nodebench sync SWEEP` writes them again"
         )

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from nodebench.errors import DeadlineExceeded, Diverged
+from nodebench.errors import DeadlineExceeded, Diverged, counted
 from nodebench.ode.regularizers.table import Regularizers
 from nodebench.spec import TrialSpec
 from nodebench.spec.training import Train
@@ -107,7 +107,8 @@ def _train_epoch(
         if state.iteration % CHECK_EVERY[device.type] == 0:
             _require_finite(state)
         if deadline is not None and time.monotonic() > deadline:
-            raise DeadlineExceeded(f"the trial's time was up after {state.iteration} iterations")
+            done = counted(state.iteration, "iteration")
+            raise DeadlineExceeded(f"the trial's time was up after {done}")
         sums.seconds = time.perf_counter() - start
     _require_finite(state)
     synchronize(device)

@@ -17,6 +17,7 @@ from nodebench.errors import (
     StoreError,
     TrialFailure,
     TrialOutcome,
+    counted,
     masked,
 )
 from nodebench.planning import RunOptions
@@ -153,7 +154,7 @@ def _resume(
     if shorter and (values := _end_of(store.folder(shorter), folder)):
         state.continue_from(shorter, values, prepared.device)
         drop_last_test(state.history, prepared.task, trial.spec.train)
-        folder.log(f"continues {shorter} after {state.epoch} epochs")
+        folder.log(f"continues {shorter} after {counted(state.epoch, 'epoch')}")
     elif trial.spec.weights is not None:
         state.adopt_solver(Path(trial.spec.weights))
     return 0

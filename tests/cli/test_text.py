@@ -1,8 +1,15 @@
-"""How durations are put into words."""
+"""How durations and counts are put into words."""
 
 import pytest
 
+from nodebench.cli.inspect import forecast_text, packing_text, recording_text
+from nodebench.cli.measure import timed_text
 from nodebench.cli.text import duration
+from nodebench.errors import counted
+from nodebench.execution.launch import Timed
+from nodebench.execution.publishing import Published
+from nodebench.planning.estimate import Forecast
+from tests.support.tiny_sweeps import options, tiny
 
 
 @pytest.mark.parametrize(
@@ -21,3 +28,21 @@ from nodebench.cli.text import duration
 )
 def test_durations_have_two_digits_and_no_exponent(seconds, text):
     assert duration(seconds) == text
+
+
+def test_one_of_something_is_singular(tmp_path):
+    assert [counted(n, "trial") for n in (0, 1, 2)] == ["0 trials", "1 trial", "2 trials"]
+    sweep = tiny(tmp_path, seeds=[0, 1], resources={"pack_seeds": 2})
+    (first, second) = sweep.trials
+    told = packing_text([first, second], options(sweep, tmp_path))
+    assert told == "2 trials are packed into 1 run of up to 2 seeds"
+    assert recording_text([first]) == "CUDA graphs on a GPU: 1 of 1 trial"
+    left = Forecast(60.0, 60.0, 60.0, known=1, unknown=1, grows=False)
+    assert forecast_text(left, is_running=False).endswith(
+        "(1 trial of unknown cost assumed to be like the others)"
+    )
+    times = {"step_s": 1.0, "step_s_least": 1.0, "step_s_most": 1.0, "timed_epoch_s": 1.0}
+    row = {"rounds": 1, "steps": 1, "threads": 1, "hardware": "AMD EPYC", "load_before": 0.0}
+    lines = timed_text(sweep, Timed({first.id: row | times}, {}, 1, Published())).splitlines()
+    assert lines[0] == "tiny: 1 round of 1 step on AMD EPYC, 1 thread"
+    assert lines[-1] == "1 configuration without a finished trial that has a checkpoint"

@@ -47,6 +47,16 @@ def test_a_part_of_a_plan_is_what_run_would_take_of_it(tmp_path):
     assert lines[2:] == ["tiny: 1 trial, 1 to run"]
 
 
+def test_a_plan_of_a_change_lists_what_set_changes(tmp_path):
+    write_tiny(tmp_path, small={"seeds": [1]})
+    words = ("tiny.yaml", "--diff", "tiny.yaml", "--small", "--set")
+    told = command(tmp_path, "plan", *words, "solver.steps=4").stdout.splitlines()
+    assert told[0] == "0 trials unchanged, 1 new, 1 removed"
+    assert told[1].endswith("(solver.steps: `4` here, `2` there)")
+    told = command(tmp_path, "plan", *words, "limits.nfe=9").stdout.splitlines()
+    assert told == ["1 trial unchanged, 0 new, 0 removed", "changed: limits"]
+
+
 def test_small_is_short_for_a_size(tmp_path):
     write_tiny(tmp_path, small={"seeds": [1]}, medium={"seeds": [1, 2]})
     ended = {}
@@ -121,7 +131,10 @@ def test_a_dnf_is_announced_and_the_status_is_zero_both_times(tmp_path):
         done = command(tmp_path, "run", "tiny.yaml", "--inline", "--no-track")
         assert done.returncode == 0
         assert "DNF (nfe, epoch 1)" in done.stdout
-        assert done.stdout.splitlines()[-1] == "tiny: 0 of 1 trials finished"
+        assert done.stdout.splitlines()[-1] == "tiny: 0 of 1 trial finished"
+    for words, left in (((), 0), (("--retry-failed",), 1)):
+        planned = command(tmp_path, "plan", "tiny.yaml", *words).stdout.splitlines()
+        assert planned[-1] == f"tiny: 1 trial, {left} to run"
 
 
 def test_a_trial_without_result_makes_the_status_one(tmp_path):

@@ -12,7 +12,6 @@ from nodebench.cli import app
 from nodebench.cli.progress import say_published
 from nodebench.cli.run import _status
 from nodebench.errors import InputError, ResourceError
-from nodebench.execution import launch
 from nodebench.execution.preflight import require_places
 from nodebench.files import require_writable
 from nodebench.spec.settings import MODEL_ARGUMENTS, import_part
@@ -173,7 +172,7 @@ def test_a_pipe_that_nobody_writes_to_is_refused_within_seconds(tmp_path, monkey
     os.mkfifo(tmp_path / "pipe.yaml")
     start = time.monotonic()
     with pytest.raises(InputError, match="pipe without a writer"):
-        launch.load_sweep(tmp_path / "pipe.yaml")
+        api.load_sweep(tmp_path / "pipe.yaml")
     assert time.monotonic() - start < 2
 
 
@@ -231,3 +230,9 @@ def test_a_user_without_a_home_gets_one_that_is_not_there(monkeypatch):
     monkeypatch.delenv("HOME")
     app._have_a_home()
     assert os.environ["HOME"] == "/nonexistent"
+
+
+def test_mlflow_is_not_required_where_it_is_not_written(tmp_path):
+    with pytest.raises(InputError, match="contradict each other"):
+        api.run(tiny(tmp_path), Store(tmp_path / "runs"), track=False, require_mlflow=True)
+    assert not (tmp_path / "runs").exists()

@@ -12,7 +12,7 @@ from nodebench.planning.seed_packs import packs
 from nodebench.planning.selection import chosen
 from nodebench.store import Result, Store
 from nodebench.sweep.points import require_points
-from tests.support.tiny_sweeps import options, tiny
+from tests.support.tiny_sweeps import TINY, options, tiny
 
 DOPRI5 = {"solver": [{"method": "dopri5", "tol": 1e-3}]}
 
@@ -77,8 +77,15 @@ def test_seeds_stay_in_one_shard_where_they_are_packed(tmp_path):
         (["solver.stepz=3"], "1/1", "Did you mean `solver.steps`?"),
         (["solver.steps"], "1/1", "should read `dotted.path=value`"),
         (["solver.steps=[3"], "1/1", "should read `dotted.path=value`"),
-        (["solver.steps=9"], "1/1", "matches no trial"),
-        (["solver=euler"], "1/1", "Its trials have `solver.method` `euler`; `solver.steps` `2`"),
+        (["=3"], "1/1", "should read `dotted.path=value`, as in `seed=0`"),
+        (["solver.steps="], "1/1", "should read `dotted.path=value`"),
+        (["steps=2"], "1/1", "Did you mean `solver.steps`?"),
+        (["solver.steps=9"], "1/1", "has `solver.steps=9`. In its trials, `solver.steps` is `2`"),
+        (["solver.method=eulr"], "1/1", "has `solver.method=eulr`. Did you mean `euler`? In its"),
+        (["seed=[0, 1]"], "1/1", "Give one value, and run once for each. In its trials, `seed` is"),
+        (["solver.tol=0.1"], "1/1", "has `solver.tol=0.1`. None has a `solver.tol`"),
+        (["solver=euler"], "1/1", "`solver.method` is `euler`; `solver.steps` is `2`"),
+        (["seed=0", "seed=1"], "1/1", "`seed=0` and `seed=1` exclude each other: run once for"),
         ([], "0/2", "should read i/n"),
         ([], "3/2", "should read i/n"),
         ([], "half", "should read i/n"),
@@ -88,6 +95,27 @@ def test_a_part_that_cannot_be_is_refused(tmp_path, only, shard, message):
     with pytest.raises(SweepError) as caught:
         chosen(tiny(tmp_path), only, shard)
     assert message in str(caught.value)
+
+
+def test_settings_that_no_trial_has_at_once_are_named(tmp_path):
+    sweep = tiny(tmp_path, grid={"solver.steps, model.width": [[2, 4], [3, 5]]})
+    assert len(chosen(sweep, ["solver.steps=2", "model.width=4"], "1/1")) == 1
+    with pytest.raises(SweepError) as caught:
+        chosen(sweep, ["solver.steps=2", "model.width=5"], "1/1")
+    assert "has `solver.steps=2` and `model.width=5` at once: leave one out" in str(caught.value)
+
+
+def test_a_network_without_an_ode_has_no_solver_to_select(tmp_path):
+    base = {**TINY, "data": "digits", "model": {"name": "resnet", "width": 4}}
+    solver = {"method": "dopri5", "tol": 1e-3}
+    names = [{"model.name": ["resnet"]}, {"model.name": ["odenet"]}]
+    sweep = tiny(tmp_path, base={**base, "solver": solver}, grid=names)
+    resnet, odenet = (trial.id for trial in sweep.trials)
+    for only in ("solver.method=dopri5", "solver.tol=1e-3", "gradient=backprop"):
+        assert chosen(sweep, [only], "1/1") == {odenet}, only
+    assert chosen(sweep, ["model.norm.ode=gn"], "1/1") == {odenet}
+    assert chosen(sweep, ["model.norm=gn"], "1/1") == {resnet, odenet}
+    assert chosen(sweep, ["solver=null"], "1/1") == {resnet}
 
 
 def test_trials_of_an_earlier_form_of_the_file_are_orphans(tmp_path):

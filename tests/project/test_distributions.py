@@ -124,7 +124,7 @@ def test_an_installed_nodebench_runs_a_sweep_of_its_own_and_reports_in_the_worki
         "--set", "train.iterations=20", "--only", "solver.steps=2", "--only", "seed=0",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert done.stdout.endswith("spheres-solver-small: 1 of 1 trials finished\n")
+    assert done.stdout.endswith("spheres-solver-small: 1 of 1 trial finished\n")
     page = (tmp_path / "reports" / "spheres-solver-small" / "README.md").read_text()
     assert "the page *Reading a report* of nodebench's documentation" in page
     assert "../../docs" not in page

@@ -1,12 +1,18 @@
-"""A report's folder: what stays in it, and what goes, while it is written again."""
+"""A report's folder: what stays in it, and what goes, when a report is written there again."""
 
 import re
 
 import pytest
 
+from nodebench import api
+from nodebench.errors import StoreError
+from nodebench.execution.publishing import Publication
+from nodebench.planning.lookup import load_sweep
+from nodebench.report.folder import require_no_loss
 from nodebench.report.page import write_report_folder
 from nodebench.store import Store
 from tests.support.fake_results import made, steady
+from tests.support.tiny_sweeps import tiny, write_tiny
 
 
 def test_a_report_keeps_the_figures_of_the_page_before_it_until_it_is_written(
@@ -39,3 +45,56 @@ def test_what_the_user_keeps_among_the_figures_stays(tmp_path):
         path.write_text("mine")
     write_report_folder(sweep, Store(tmp_path / "runs"), folder)
     assert all(path.read_text() == "mine" for path in own)
+
+
+EVALUATED = {"seeds": [0, 1], "evaluate": {"methods": ["rk4"], "steps": [2, 4]}}
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["seeds=[0]", "solver.steps=3", "train.epochs=1", "evaluate={methods: [rk4], steps: [2]}"],
+)
+def test_a_change_by_set_takes_nothing_out_of_the_report(tmp_path, monkeypatch, change):
+    monkeypatch.chdir(tmp_path)
+    sweep, store = tiny(tmp_path, **EVALUATED), Store(tmp_path / "runs")
+    page = api.write_report(sweep, store)
+    changed = load_sweep(tmp_path / "tiny.yaml", overrides=[change])
+    for attempt in (
+        lambda: api.write_report(changed, store),
+        lambda: Publication(track=False).require_places(changed, store),
+    ):
+        with pytest.raises(StoreError) as caught:
+            attempt()
+        told = str(caught.value)
+        assert told.startswith(f"tiny --set `{change}`: the report in `reports/tiny` shows trials")
+        for cure in ("--set name=tiny-2", "run --no-report", "report --out", "run --replace"):
+            assert cure in told
+    assert "made:" not in page.with_name("sweep.yaml").read_text()
+    named = load_sweep(tmp_path / "tiny.yaml", overrides=[change, "name=tiny-2"])
+    Publication(track=False).require_places(named, store)
+    Publication(track=False, write_report=False).require_places(changed, store)
+    Publication(track=False, replace_other=True).require_places(changed, store)
+    assert api.write_report(changed, store, "elsewhere").exists()
+
+
+def test_a_change_by_set_may_add_to_the_report(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    sweep, store = tiny(tmp_path, **EVALUATED), Store(tmp_path / "runs")
+    api.write_report(sweep, store)
+    more = ["seeds=[0, 1, 2]", "evaluate={methods: [rk4], steps: [2, 4, 8]}", "resources.cpus=2"]
+    grown = load_sweep(tmp_path / "tiny.yaml", overrides=more)
+    page = api.write_report(grown, store)
+    assert "seeds=[0, 1, 2]" in page.with_name("sweep.yaml").read_text()
+    assert api.write_report(load_sweep(page.parent), store)
+    with pytest.raises(StoreError):
+        api.write_report(load_sweep(tmp_path / "tiny.yaml", overrides=["resources.cpus=2"]), store)
+    assert api.write_report(sweep, store)  # the file itself says what its report shows
+
+
+def test_a_report_that_cannot_be_read_is_not_replaced_by_a_change(tmp_path):
+    write_tiny(tmp_path)
+    changed = load_sweep(tmp_path / "tiny.yaml", overrides=["train.epochs=1"])
+    require_no_loss(changed, tmp_path)
+    (tmp_path / "sweep.yaml").write_text("name: tiny\nof_another_release: 1\n")
+    with pytest.raises(StoreError, match="--replace"):
+        require_no_loss(changed, tmp_path)

@@ -90,7 +90,7 @@ def test_a_sweep_without_results_still_has_a_page(tmp_path):
     sweep = tiny(tmp_path)
     report = write_report_folder(sweep, Store(tmp_path / "runs"), tmp_path / "report")
     text = report.page.read_text()
-    assert "0 of 1 trials finished" in text
+    assert "0 of 1 trial finished" in text
 
 
 def test_results_are_tidy(made_up):

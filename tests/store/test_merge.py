@@ -266,7 +266,7 @@ def test_two_shards_merge_into_a_whole_sweep_with_nothing_to_run(tmp_path):
     assert done.stdout.splitlines() == [
         "runs-1: 2 copied",
         "runs-2: 1 copied",
-        "tiny: 3 runs in MLflow are up to date",
+        "tiny: MLflow is up to date (3 runs)",
     ]
     listed = json.loads(command(tmp_path, "plan", "tiny.yaml", "--json", env=env).stdout)
     assert [trial["missing"] for trial in listed["trials"]] == [False] * 3

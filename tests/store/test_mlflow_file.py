@@ -113,7 +113,7 @@ def test_runs_whose_artifacts_are_gone_give_no_page_until_they_are_written_again
     assert gone.found == "artifacts of `tiny` are missing"
     page = api.write_report(sweep, store)
     before = page.read_text()
-    with pytest.raises(TrackingError, match="1 finished runs of `tiny` whose artifacts are miss"):
+    with pytest.raises(TrackingError, match="1 finished run of `tiny` whose artifacts are miss"):
         api.write_report(sweep, store, from_mlflow=True)
     assert page.read_text() == before
     assert len(api.sync(sweep, store)) == 1
@@ -195,7 +195,7 @@ def test_a_file_that_cannot_be_used_is_said_to_be_damaged_newer_or_older(copy, h
         assert "Start the server" not in text
     file.unlink()  # as it says
     done = command(Path.cwd(), "sync", "tiny.yaml")
-    assert "1 runs in MLflow are up to date" in done.stdout, done.stderr
+    assert "tiny: MLflow is up to date (1 run)" in done.stdout, done.stderr
 
 
 def test_a_database_that_is_not_mlflows_is_left_alone(tmp_path, monkeypatch):

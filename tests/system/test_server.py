@@ -100,7 +100,7 @@ def test_a_server_killed_in_mid_sweep_costs_nothing_and_sync_catches_up(tmp_path
     assert "`nodebench sync` writes the rest" in err
     server.start()
     status, out, err = command(tmp_path, server.uri, "sync", "tiny.yaml")
-    assert (status, out) == (0, "tiny: 2 runs in MLflow are up to date\n"), err
+    assert (status, out) == (0, "tiny: MLflow is up to date (2 runs)\n"), err
     assert_server_has_all(server.uri, tiny(tmp_path, **fields), Store(tmp_path / "runs"))
 
 
@@ -130,7 +130,7 @@ def test_a_server_that_never_answers_does_not_hold_up_a_run(tmp_path):
         status, out, err = command(tmp_path, uri, "run", "tiny.yaml", "--inline", "--no-report")
         assert time.monotonic() - before < 100
     assert status == 0
-    assert "tiny: 1 of 1 trials finished" in out
+    assert "tiny: 1 of 1 trial finished" in out
     assert f"MLflow is not up to date: MLflow at `{uri}` cannot be used" in err
 
 

@@ -171,7 +171,7 @@ def test_a_loss_that_is_not_finite_is_divergence() -> None:
 def test_training_stops_at_its_deadline() -> None:
     trial = spec(train={"epochs": 2, "batch_size": 20})
     state, data = begun(trial)
-    with pytest.raises(DeadlineExceeded, match="after 1 iterations"):
+    with pytest.raises(DeadlineExceeded, match=r"after 1 iteration$"):
         list(rows_of(state, task_for(data, trial), trial, deadline=0.0))
 
 
