@@ -27,11 +27,16 @@ LONGEST_LINE = 28
 """Characters per line of a panel's title."""
 
 
+SHARE_MARGIN = 0.04
+"""The space beyond 0 and 1 on an axis of accuracies, as a part of what is visible between them."""
+
+
 def within_shares(axes: Axes, metric: str) -> None:
     """Limits an axis of accuracies to 0 and 1, which intervals over few seeds can exceed."""
     if metric.endswith("accuracy"):
         low, high = axes.get_ylim()
-        axes.set_ylim(max(low, -0.02), min(high, 1.02))
+        margin = SHARE_MARGIN * (min(high, 1) - max(low, 0))
+        axes.set_ylim(max(low, -margin), min(high, 1 + margin))
 
 
 FORMATS = {"svg": "Date", "png": "Software"}
