@@ -178,7 +178,7 @@ def unknown(word: object, kind: str, known: Iterable[str]) -> str:
 
 
 def similar(word: object, known: Iterable[str]) -> list[str]:
-    """A list with the known word that is most similar, but for capitals; empty if none is."""
+    """The known word that is most similar, ignoring case, as a list; empty if none is similar."""
     text, names = str(word)[:LONGEST_SHOWN].lower(), list(known)
     likeness = [difflib.SequenceMatcher(None, text, name.lower()).ratio() for name in names]
     best = max(likeness, default=0.0)

@@ -66,8 +66,8 @@ def plan(
 ) -> None:
     """List a sweep's trials and the state of each. Trains nothing."""
     sweep, store = source.load(), default_store()
-    if diff is not None and (probe or as_json or not selection.is_whole):
-        raise InputError("`--diff` excludes `--probe`, `--json`, `--only` and `--shard`")
+    if diff is not None and (probe or as_json or selection != Selection()):
+        raise InputError("`--diff` compares two files: leave out all options but the sweep's")
     if probe and as_json:
         raise InputError("`--probe` excludes `--json`")
     if diff is not None:

@@ -13,7 +13,10 @@ import typer
 
 import nodebench
 from nodebench.cli.stream import err
+from nodebench.execution.publishing import Publication
+from nodebench.execution.runner import Backend
 from nodebench.planning import lookup
+from nodebench.planning.selection import Selection
 from nodebench.sweep import Sweep
 from nodebench.sweep.file import SizeName
 
@@ -71,7 +74,7 @@ OF_LAUNCHES: dict[str, Any] = {
     ],
     "retry_failed": Annotated[
         bool,
-        typer.Option("--retry-failed", help="Retry trials that diverged or met a limit (DNF)."),
+        typer.Option("--retry-failed", help="Count what diverged or met a limit (DNF) as missing."),
     ],
     "inline": Annotated[
         bool | None,
@@ -163,6 +166,8 @@ def grouped(verb: Callable[..., None]) -> Callable[..., None]:
 
 def _options_of(group: type) -> list[inspect.Parameter]:
     """A group's fields as parameters, with the annotations that typer reads."""
-    hints = get_type_hints(group, include_extras=True) | OF_LAUNCHES
+    hints = get_type_hints(group, include_extras=True)
+    if group in (Selection, Backend, Publication):
+        hints |= OF_LAUNCHES
     parameters = inspect.signature(group).parameters
     return [parameter.replace(annotation=hints[name]) for name, parameter in parameters.items()]

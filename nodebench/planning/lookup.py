@@ -48,8 +48,8 @@ def resolved(sweep: SweepSource, store: Store | None) -> tuple[Sweep, Store]:
     Raises:
         SweepError, StoreError: as in `load_sweep` and `default_store`.
     """
-    found = sweep if isinstance(sweep, Sweep) else load_sweep(sweep)
-    return found, store or default_store()
+    store = store or default_store()
+    return sweep if isinstance(sweep, Sweep) else load_sweep(sweep, store=store), store
 
 
 def load_sweep(
@@ -58,18 +58,19 @@ def load_sweep(
     overrides: str | Sequence[str] = (),
     size: SizeName = "full",
     small: bool = False,
+    store: Store | None = None,
 ) -> Sweep:
     """A sweep, given by its file, the folder of its report, or its name.
 
-    Names are those of files in `sweeps/`, of sweeps that were launched with this store, and of
-    nodebench's own sweeps. `small` is short for `size="small"`.
+    Names are those of files in `sweeps/`, of sweeps that were launched with the store (by default
+    that of NODEBENCH_RUNS), and of nodebench's own sweeps. `small` is short for `size="small"`.
 
     Raises:
         SweepError: with every mistake in the file, or if a module that its trials' ids depend on
             is not found: the ids would be different here.
         InputError: if both the small and the medium size are requested.
     """
-    path = sweep_path(source)
+    path = sweep_path(source, store)
     overrides = [overrides] if isinstance(overrides, str) else overrides
     sweep = load(path, overrides, size_of(size, small=small))
     if not_found := sorted(set(_not_found(sweep))):
@@ -106,7 +107,7 @@ def _not_found(sweep: Sweep) -> Iterator[Fault]:
                 )
 
 
-def sweep_path(source: str | Path) -> Path:
+def sweep_path(source: str | Path, store: Store | None = None) -> Path:
     """The file of a sweep, which is given as for `load_sweep`.
 
     Raises:
@@ -114,7 +115,8 @@ def sweep_path(source: str | Path) -> Path:
     """
     name = _name_of(source)
     files = [Path(source) / "sweep.yaml", Path(source), LOCAL_SWEEPS / f"{name}.yaml"]
-    found = [path for path in (*files, *_by_name(name)) if os.path.exists(path)]
+    files += _by_name(name, store or default_store())
+    found = [path for path in files if os.path.exists(path)]
     if files := [path for path in found if not os.path.isdir(path)]:
         return files[0]
     if found:
@@ -140,16 +142,16 @@ def _name_of(source: str | Path) -> str:
     return str(source).removeprefix(f"{LOCAL_SWEEPS}/").removesuffix(".yaml")
 
 
-def _by_name(name: str) -> list[Path]:
+def _by_name(name: str, store: Store) -> list[Path]:
     """The files that a name may stand for if `sweeps/` has none: launched, or nodebench's own.
 
     A launched sweep of the user's takes precedence over one of nodebench's with the same name.
     """
-    launched = default_store().sweep(name).file
+    launched = store.sweep(name).file
     own = {path.stem: path for path in shipped_sweeps().glob("*.yaml")}.get(name)
     if own is None:
         return [launched]
-    last = last_launch(name, default_store())
+    last = last_launch(name, store)
     return [own] if last == own.resolve() else [launched, own]
 
 

@@ -14,8 +14,8 @@ import yaml
 from nodebench.errors import Fault, SweepError, shortened, shown, similar
 from nodebench.spec import Trial
 from nodebench.sweep import Sweep
-from nodebench.sweep.partial_cells import agrees, misnamed, named_paths
-from nodebench.sweep.safe_yaml import parse
+from nodebench.sweep.partial_cells import agrees, leaves, misnamed, named_paths
+from nodebench.sweep.safe_yaml import inline, parse
 
 
 @dataclass(frozen=True)
@@ -62,15 +62,18 @@ def chosen(sweep: Sweep, only: Sequence[str], shard: str) -> frozenset[str]:
 def _partial_cell(texts: Sequence[str], faults: list[Fault]) -> dict[str, Any]:
     """The settings that `path=value` texts require; mistakes are appended to `faults`."""
     cell: dict[str, Any] = {}
+    required: dict[str, tuple[Any, str]] = {}
     found: list[str] = []
     for text in texts:
         if (setting := _setting(text)) is None:
             found.append(f"{shown(text)} should read `dotted.path=value`, as in `seed=0`")
             continue
-        path, value = setting
-        if cell.setdefault(path, value) != value:
-            other = _assignment(path, cell[path])
-            found.append(f"{other} and {shown(text)} exclude each other: run once for each value")
+        cell |= [setting]
+        for path, value in leaves(dict([setting])):
+            before, other = required.setdefault(path, (value, text))
+            if before != value:
+                both = f"{shown(other)} and {shown(text)}"
+                found.append(f"{both} exclude each other: run once for each value")
     found += [fault.what for fault in misnamed("--only", cell)]
     faults += [Fault("--only", what) for what in found]
     return cell
@@ -106,7 +109,7 @@ def _mismatches(sweep: Sweep, cell: Mapping[str, Any]) -> list[Fault]:
 
 
 def _assignment(path: str, value: Any) -> str:
-    return shown(f"{path}={value}")
+    return shown(f"{path}={inline(value)}")
 
 
 def _dealt(trials: Sequence[Trial], first: int, shards: int) -> list[Trial]:
@@ -130,12 +133,14 @@ def _values_text(sweep: Sweep, path: str, value: Any) -> str:
     for named in named_paths({path: value}):
         for settings in (trial.settings for trial in sweep.trials):
             for known in (p for p in settings if f"{p}.".startswith(f"{named}.")):
-                found.setdefault(known, {})[str(settings[known])] = None
+                found.setdefault(known, {})[inline(settings[known])] = None
     if not found:
         return f"None has a {shown(path)}"
     words = [word for values in found.values() for word in values]
     meant = similar(value, words) if isinstance(value, str) else []
     hint = "".join(f"Did you mean `{word}`? " for word in meant)
-    hint += "Give one value, and run once for each. " if isinstance(value, list) else ""
+    has_lists = any(word.startswith("[") for word in words)
+    if isinstance(value, list) and not has_lists:
+        hint += "Give one value, and run once for each. "
     there = (f"`{known}` is {shortened(values)}" for known, values in found.items())
     return f"{hint}In its trials, {'; '.join(there)}"

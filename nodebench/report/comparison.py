@@ -56,7 +56,7 @@ def read_side(source: SweepSource, store: Store) -> Side:
     if colon and not Path(source).exists():
         return Side(source, _of_commit(commit, folder))
     try:
-        return read_side(load_sweep(source), store)
+        return read_side(load_sweep(source, store=store), store)
     except SweepError as error:
         raise InputError(
             f"`{source}` is neither a sweep, nor a report's folder with a `{TABLE}`, nor "
@@ -115,8 +115,7 @@ def comparison(reference: Side, other: Side) -> str:
     what = _metric_name(metric)
     what = f"Test {what}{unit(what)}, from `{reference.name}` to `{other.name}`."
     lines = [f"# {other.name} compared with {reference.name}", f"{what} {SECONDS_NOTE}"]
-    if apart := _constants_apart(reference.results, other.results):
-        lines.append(f"All configurations also differ in {', '.join(apart)}.")
+    lines += _set_aside(reference, other)
     table: str = pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True)
     missing = [
         _cells_of_one_side(cells, side, name)
@@ -161,19 +160,22 @@ Cells = dict[tuple[str, ...], tuple[pd.DataFrame, pd.DataFrame]]
 
 def _cells(*tables: pd.DataFrame) -> Cells:
     """The rows of each cell in both tables, by the data set and the settings that vary in one."""
-    paths = dict.fromkeys(path for table in tables for path in _settings(table))
-    telling = [
-        path
-        for path in paths
-        if path == NEVER_SET_ASIDE or any(_is_varying(table, path) for table in tables)
-    ]
     groups = []
     for table in tables:
-        settings = table.reindex(columns=telling).to_numpy(dtype=object)
+        settings = table.reindex(columns=_telling(*tables)).to_numpy(dtype=object)
         keys = [tuple(map(_setting_text, row)) for row in settings]
         groups.append({key: table[[k == key for k in keys]] for key in dict.fromkeys(keys)})
     every = dict.fromkeys([*groups[1], *groups[0]])
     return {k: (groups[0].get(k, tables[0][:0]), groups[1].get(k, tables[1][:0])) for k in every}
+
+
+def _telling(*tables: pd.DataFrame) -> list[str]:
+    """The settings by which cells are matched: the data set, and those that vary in a table."""
+    return [
+        path
+        for path in dict.fromkeys(path for table in tables for path in _settings(table))
+        if path == NEVER_SET_ASIDE or any(_is_varying(table, path) for table in tables)
+    ]
 
 
 def _is_varying(table: pd.DataFrame, path: str) -> bool:
@@ -181,22 +183,31 @@ def _is_varying(table: pd.DataFrame, path: str) -> bool:
     return path in table and table[path].nunique(dropna=False) > 1
 
 
-def _constants_apart(*tables: pd.DataFrame) -> list[str]:
-    """The settings with one value in each table, if these differ: `train.epochs` (10 to 20).
-
-    A table may lack a setting, such as the size of a subset where all data is used.
-    """
-    paths = {path for table in tables for path in _settings(table)}
-    values = {
-        path: [_setting_text(t[path].iloc[0]) if path in t else "" for t in tables]
-        for path in sorted(paths, key=SPEC_ORDER.__getitem__)
-        if not any(_is_varying(table, path) for table in tables)
-    }
-    return [
-        f"`{path}` ({ours or NO_VALUE} to {theirs or NO_VALUE})"
-        for path, (ours, theirs) in values.items()
-        if ours != theirs
+def _set_aside(*sides: Side) -> list[str]:
+    """The settings with one value on each side, which hinder no match: where they differ."""
+    ours, theirs = (_constants(side.results) for side in sides)
+    apart = [
+        f"`{path}` ({value} to {theirs[path]})"
+        for path, value in ours.items()
+        if theirs.get(path, value) != value
     ]
+    lines = [f"All configurations also differ in {', '.join(apart)}."] if apart else []
+    for side, values, other in ((sides[0], ours, sides[1]), (sides[1], theirs, sides[0])):
+        alone = [
+            f"`{path}` ({value})"
+            for path, value in values.items()
+            if path not in other.results or other.results[path].isna().all()
+        ]
+        if alone:
+            lines.append(f"Only `{side.name}` records {', '.join(alone)}.")
+    return lines
+
+
+def _constants(table: pd.DataFrame) -> dict[str, str]:
+    """The settings that have one value in a table, in the order of a spec."""
+    paths = sorted(_settings(table), key=SPEC_ORDER.__getitem__)
+    texts = {p: _setting_text(table[p].iloc[0]) for p in paths if not _is_varying(table, p)}
+    return {path: text for path, text in texts.items() if text}
 
 
 def _settings(table: pd.DataFrame) -> list[str]:
@@ -205,17 +216,19 @@ def _settings(table: pd.DataFrame) -> list[str]:
 
 
 def _settings_apart(*tables: pd.DataFrame) -> str:
-    """The settings that share no value: `train.epochs is 2 in one, 4 in the other`."""
-    paths = [path for path in _settings(tables[0]) if path in tables[1]]
-    values = {
-        path: [sorted({_setting_text(v) for v in t[path]} - {""}) for t in tables] for path in paths
-    }
-    apart = [
-        f"`{path}` is {', '.join(ours)} in one, {', '.join(theirs)} in the other"
-        for path, (ours, theirs) in values.items()
-        if ours and theirs and not set(ours) & set(theirs)
-    ]
+    """Why no cells match: `solver.steps` is 2 in one, 4 in the other."""
+    apart = []
+    for path in _telling(*tables):
+        ours, theirs = (_values(table, path) for table in tables)
+        if not ours & theirs:
+            one, other = (", ".join(sorted(v or NO_VALUE for v in each)) for each in (ours, theirs))
+            apart.append(f"`{path}` is {one} in one, {other} in the other")
     return "; ".join(apart) or "their settings are combined differently"
+
+
+def _values(table: pd.DataFrame, path: str) -> set[str]:
+    """The texts of a setting's values in a table; the empty one if it is missing."""
+    return {_setting_text(value) for value in table[path]} if path in table else {""}
 
 
 def _setting_text(value: object) -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import re
 from pathlib import Path
 
-from nodebench.errors import StoreError, SweepError, shown
+from nodebench.errors import StoreError, SweepError, counted, shortened, shown
 from nodebench.sweep import Sweep, load
 from nodebench.sweep.points import points
 
@@ -43,31 +44,37 @@ def require_no_loss(sweep: Sweep, folder: Path) -> None:
     """Refuses a sweep changed by `--set` whose report would lose what the folder's report shows.
 
     Raises:
-        StoreError: if that report has a trial or an evaluation point that the sweep does not have.
+        StoreError: if that report has a trial or an evaluation point that the sweep does not have,
+            or its sweep file cannot be read.
     """
-    file = folder / SHOWN_SWEEP
-    if sweep.made.changed and file.exists() and not _has_all_of(file, sweep):
+    if not sweep.made.changed or not all((folder / f).exists() for f in (FIRST, SHOWN_SWEEP)):
+        return
+    if lost := _lost(sweep, folder):
         changes = " ".join(f"--set {shown(text)}" for text in sweep.made.changed)
         raise StoreError(
-            f"{sweep.name} {changes}: the report in `{folder}` shows trials or evaluation points "
-            f"that this sweep does not have. Give it another name (`--set name={sweep.name}-2`), "
-            "write no report (`run --no-report`) or one elsewhere (`report --out`), or replace "
-            "this one (`run --replace`)"
+            f"{sweep.name} {changes}: {lost}. Give it another name "
+            f"(`--set name={sweep.name}-2`), write no report (`run --no-report`) or one elsewhere "
+            "(`report --out`), or replace this one (`run --replace`)"
         )
 
 
-def _has_all_of(file: Path, sweep: Sweep) -> bool:
-    """Whether a sweep has all trials and evaluation points of the one in a file."""
+def _lost(sweep: Sweep, folder: Path) -> str:
+    """What a folder's report shows and the sweep's would not; empty if there is nothing."""
+    with (folder / FIRST).open(encoding="utf-8", newline="") as table:
+        listed = {row["id"] for row in csv.DictReader(table)}
+    if gone := listed - {trial.id for trial in sweep.trials}:
+        return (
+            f"the report in `{folder}` shows {counted(len(gone), 'trial')} that this sweep does "
+            f"not have ({shortened(sorted(gone))})"
+        )
     try:
-        other = load(file)
+        other = load(folder / SHOWN_SWEEP)
     except SweepError:  # written by another release
-        return False
-    planned = {trial.id for trial in sweep.trials}
-    return all(
-        trial.id in planned
-        and set(points(trial, other.evaluate)) <= set(points(trial, sweep.evaluate))
-        for trial in other.trials
-    )
+        return f"`{folder / SHOWN_SWEEP}` cannot be read, so what its report shows is not known"
+    both = {trial.cell.key: trial for trial in sweep.trials if trial.id in listed}
+    if any(set(points(t, other.evaluate)) - set(points(t, sweep.evaluate)) for t in both.values()):
+        return f"the report in `{folder}` shows evaluation points that this sweep does not have"
+    return ""
 
 
 def _is_table(file: Path) -> bool:

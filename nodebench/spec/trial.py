@@ -31,7 +31,7 @@ else:
 CANNOT_REGULARIZE: tuple[tuple[tuple[str, ...], Callable[[TrialSpec, Solver], bool], str], ...] = (
     (
         REGULARIZER_TERMS,
-        lambda _spec, solver: solver.stepping in ("multistep", "scipy"),
+        lambda _spec, solver: solver.stepping not in ("fixed", "embedded"),
         "is integrated with the state but excluded from error control, which `{method}` does not "
         "support: use a fixed method, or an embedded one such as `dopri5`",
     ),

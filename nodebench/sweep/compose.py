@@ -13,7 +13,7 @@ from nodebench.errors import Fault, shown, unknown
 from nodebench.spec import TrialSpec
 from nodebench.sweep.file import SMALLER, SizeName, SweepFile
 from nodebench.sweep.paths import TOO_DEEP, axis_paths, is_too_deep, set_path, written_out
-from nodebench.sweep.safe_yaml import DEEPEST, Tree, dump, parse, parse_file
+from nodebench.sweep.safe_yaml import DEEPEST, Tree, inline, parse, parse_file
 
 BLOCKS = ("grid", "evaluate", "exclude")
 """Fields that take a list of blocks, or one block."""
@@ -101,7 +101,7 @@ def _note(tree: Tree, title: str, changes: Sequence[str]) -> None:
 
 def _assignment(key: object, value: object) -> str:
     """`path=value`; a long value, such as a whole grid, is left out: the sweep file has it."""
-    text = dump(value, default_flow_style=True, width=1000).removesuffix("\n...\n").strip()
+    text = inline(value)
     return f"{key}={text}" if len(text) <= 40 else f"{key}=…"
 
 

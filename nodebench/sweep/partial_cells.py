@@ -23,8 +23,8 @@ OPEN_MAPPINGS = tuple(path for path in SPEC_ORDER if path.rpartition(".")[2] == 
 def agrees(spec: TrialSpec, cell: Mapping[str, Any]) -> bool:
     """Whether a trial has a partial cell's values (path -> value): setting them changes nothing.
 
-    Settings that a trial lacks, such as the solver of a network without an ODE, agree only with
-    `null`, although setting them has no effect.
+    Settings that do not belong to a trial, such as the solver of a network without an ODE, agree
+    only with `null`, although setting them has no effect.
     """
     if not cell:
         return True
@@ -35,13 +35,20 @@ def agrees(spec: TrialSpec, cell: Mapping[str, Any]) -> bool:
         is_same = TrialSpec.model_validate(tree) == spec
     except ValidationError:
         return False
-    return is_same and all(value in (None, {}) or _has(spec, path) for path, value in leaves(cell))
+    return is_same and all(
+        value in (None, {}) or _belongs(spec, path) for path, value in leaves(cell)
+    )
 
 
-def _has(spec: TrialSpec, path: str) -> bool:
-    """Whether a trial has the setting of a path, or settings of its group."""
+def _belongs(spec: TrialSpec, path: str) -> bool:
+    """Whether a trial has the setting or group of a path, or the setting is one that is off there.
+
+    A setting that is off, such as `solver.dense_output: false`, is not among a trial's settings.
+    Those of a model depend on its kind: what is not among them does not belong to it.
+    """
+    group = path if path.startswith("model.") else path.rpartition(".")[0] or path
     return any(
-        f"{known}.".startswith(f"{path}.") or path.startswith(f"{known}.")
+        f"{known}.".startswith(f"{group}.") or group.startswith(f"{known}.")
         for known in flatten(spec)
     )
 

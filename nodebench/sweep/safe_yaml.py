@@ -155,6 +155,11 @@ def dump(tree: Any, **how: Any) -> str:
     return text
 
 
+def inline(value: Any) -> str:
+    """A value as YAML in one line: `0.1`, `[1, 2]`, `{name: adam, lr: 0.1}`."""
+    return dump(value, default_flow_style=True, width=1000).removesuffix("\n...\n").strip()
+
+
 def _check_size(tree: Any) -> None:
     """Rejects a tree that is too large with aliases expanded, such as one that contains itself."""
     level, count = [tree], 0

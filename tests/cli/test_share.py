@@ -124,7 +124,8 @@ def test_a_name_is_that_of_the_working_folder_then_of_a_launch_then_of_nodebench
 @pytest.mark.parametrize("name", ["../pyproject", "/etc/passwd", "", "."])
 def test_a_name_does_not_lead_out_of_the_folder_of_nodebench_s_sweeps(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert lookup.shipped_sweeps() not in [p.parent for p in lookup._by_name(name)]
+    store = Store(tmp_path / "runs")
+    assert lookup.shipped_sweeps() not in [p.parent for p in lookup._by_name(name, store)]
 
 
 def test_results_go_from_one_store_to_another_by_a_file(tmp_path):

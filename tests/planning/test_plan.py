@@ -86,6 +86,14 @@ def test_seeds_stay_in_one_shard_where_they_are_packed(tmp_path):
         (["solver.tol=0.1"], "1/1", "has `solver.tol=0.1`. None has a `solver.tol`"),
         (["solver=euler"], "1/1", "`solver.method` is `euler`; `solver.steps` is `2`"),
         (["seed=0", "seed=1"], "1/1", "`seed=0` and `seed=1` exclude each other: run once for"),
+        (["model=mlp", "model.name=resnet"], "1/1", "`model=mlp` and `model.name=resnet` exclude"),
+        (["train.drop_last=true"], "1/1", "has `train.drop_last=true`. In its trials, "),
+        (
+            ["train.optimizer.betas=[0.5, 0.9]"],
+            "1/1",
+            "has `train.optimizer.betas=[0.5, 0.9]`. In its trials, "
+            "`train.optimizer.betas` is `[0.9, 0.999]`",
+        ),
         ([], "0/2", "should read i/n"),
         ([], "3/2", "should read i/n"),
         ([], "half", "should read i/n"),
@@ -116,6 +124,22 @@ def test_a_network_without_an_ode_has_no_solver_to_select(tmp_path):
     assert chosen(sweep, ["model.norm.ode=gn"], "1/1") == {odenet}
     assert chosen(sweep, ["model.norm=gn"], "1/1") == {resnet, odenet}
     assert chosen(sweep, ["solver=null"], "1/1") == {resnet}
+
+
+def test_a_setting_that_is_off_can_be_selected(tmp_path):
+    base = {**TINY, "data": "digits", "model": {"name": "resnet", "width": 4}}
+    solver = {"method": "dopri5", "rtol": 1e-3, "atol": 1e-3}
+    names = [{"model.name": ["resnet"]}, {"model.name": ["odenet"]}]
+    sweep = tiny(tmp_path, base={**base, "solver": solver}, grid=names)
+    _, odenet = (trial.id for trial in sweep.trials)
+    for only in (
+        ["solver.dense_output=false"],
+        ["gradient.update_batch_norm=false"],
+        ["solver.rtol=1e-3", "solver.atol=1e-3", "solver.tol=null"],
+    ):
+        assert chosen(sweep, only, "1/1") == {odenet}, only
+    recompute = tiny(tmp_path, base={**TINY, "gradient": {"name": "recompute", "segments": 1}})
+    assert len(chosen(recompute, ["gradient.segments=1"], "1/1")) == 1
 
 
 def test_trials_of_an_earlier_form_of_the_file_are_orphans(tmp_path):

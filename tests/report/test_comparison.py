@@ -84,11 +84,19 @@ def test_what_is_the_same_on_each_side_hinders_no_match_and_is_named(tmp_path):
     text = compare(short, longer)
     assert "Only in" not in text
     assert text.count("the same") == 2
-    assert (
-        "All configurations also differ in `data.draw_seed` (– to 1), `train.epochs` (3 to 6)."
-        in text
-    )
+    assert "All configurations also differ in `train.epochs` (3 to 6)." in text
+    assert f"Only `{longer}` records `data.draw_seed` (1)." in text
+    assert "Only" not in compare(short, short)
     assert "also differ" not in compare(short, short)
+
+
+def test_only_settings_that_hinder_a_match_are_named_as_its_obstacle(tmp_path):
+    one = finished(tmp_path / "one", grid={"solver.steps": [2, 3]})
+    base = {**TINY, "train": {**TINY["train"], "epochs": 6}}
+    other = finished(tmp_path / "other", grid={"solver.steps": [4, 5]}, base=base)
+    with pytest.raises(InputError) as caught:
+        compare(one, other)
+    assert str(caught.value).endswith("`solver.steps` is 2, 3 in one, 4, 5 in the other")
 
 
 def test_what_varies_on_one_side_is_matched_by_its_value(tmp_path):

@@ -12,7 +12,7 @@ from nodebench.report.folder import require_no_loss
 from nodebench.report.page import write_report_folder
 from nodebench.store import Store
 from tests.support.fake_results import made, steady
-from tests.support.tiny_sweeps import tiny, write_tiny
+from tests.support.tiny_sweeps import tiny
 
 
 def test_a_report_keeps_the_figures_of_the_page_before_it_until_it_is_written(
@@ -51,10 +51,15 @@ EVALUATED = {"seeds": [0, 1], "evaluate": {"methods": ["rk4"], "steps": [2, 4]}}
 
 
 @pytest.mark.parametrize(
-    "change",
-    ["seeds=[0]", "solver.steps=3", "train.epochs=1", "evaluate={methods: [rk4], steps: [2]}"],
+    ("change", "lost"),
+    [
+        ("seeds=[0]", "1 trial that this sweep does not have (`{}`)"),
+        ("solver.steps=3", "2 trials that this sweep does not have ("),
+        ("train.epochs=1", "2 trials that this sweep does not have ("),
+        ("evaluate={methods: [rk4], steps: [2]}", "evaluation points that this sweep does not"),
+    ],
 )
-def test_a_change_by_set_takes_nothing_out_of_the_report(tmp_path, monkeypatch, change):
+def test_a_change_by_set_takes_nothing_out_of_the_report(tmp_path, monkeypatch, change, lost):
     monkeypatch.chdir(tmp_path)
     sweep, store = tiny(tmp_path, **EVALUATED), Store(tmp_path / "runs")
     page = api.write_report(sweep, store)
@@ -66,7 +71,8 @@ def test_a_change_by_set_takes_nothing_out_of_the_report(tmp_path, monkeypatch, 
         with pytest.raises(StoreError) as caught:
             attempt()
         told = str(caught.value)
-        assert told.startswith(f"tiny --set `{change}`: the report in `reports/tiny` shows trials")
+        shows = f"tiny --set `{change}`: the report in `reports/tiny` shows "
+        assert told.startswith(shows + lost.format(sweep.trials[1].id))
         for cure in ("--set name=tiny-2", "run --no-report", "report --out", "run --replace"):
             assert cure in told
     assert "made:" not in page.with_name("sweep.yaml").read_text()
@@ -92,9 +98,24 @@ def test_a_change_by_set_may_add_to_the_report(tmp_path, monkeypatch):
 
 
 def test_a_report_that_cannot_be_read_is_not_replaced_by_a_change(tmp_path):
-    write_tiny(tmp_path)
-    changed = load_sweep(tmp_path / "tiny.yaml", overrides=["train.epochs=1"])
-    require_no_loss(changed, tmp_path)
-    (tmp_path / "sweep.yaml").write_text("name: tiny\nof_another_release: 1\n")
-    with pytest.raises(StoreError, match="--replace"):
-        require_no_loss(changed, tmp_path)
+    sweep, folder = tiny(tmp_path), tmp_path / "report"
+    api.write_report(sweep, Store(tmp_path / "runs"), folder)
+    changed = load_sweep(tmp_path / "tiny.yaml", overrides=["limits.minutes=5"])
+    require_no_loss(changed, folder)
+    (folder / "sweep.yaml").write_text("name: tiny\nof_another_release: 1\n")
+    with pytest.raises(
+        StoreError, match=r"sweep\.yaml` cannot be read, so what its report shows is"
+    ):
+        require_no_loss(changed, folder)
+    (folder / "results.csv").unlink()
+    require_no_loss(changed, folder)
+
+
+def test_what_a_report_shows_is_what_it_lists_whatever_the_code_is_now(tmp_path):
+    sweep, folder = tiny(tmp_path), tmp_path / "report"
+    api.write_report(sweep, Store(tmp_path / "runs"), folder)
+    table = folder / "results.csv"
+    table.write_text(table.read_text().replace(sweep.trials[0].id, "0123456789ab"))
+    changed = load_sweep(tmp_path / "tiny.yaml", overrides=["limits.minutes=5"])
+    with pytest.raises(StoreError, match="0123456789ab"):
+        require_no_loss(changed, folder)

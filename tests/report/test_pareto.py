@@ -89,6 +89,7 @@ def test_the_interactive_page_shows_the_best_of_each_data_set_and_can_hide_one(
     monkeypatch.setattr(charts, "MOST_SHOWN", 1)
     embedded = Explored(found).embedded()
     assert embedded["shown"] == ["spheres 8", "three-minima 8"]
+    assert embedded["first_only"] == ["data.name"]
     assert embedded["charts"]["costs"]["filters"] == {"data.name": "data set"}
 
 

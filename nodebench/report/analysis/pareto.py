@@ -17,7 +17,7 @@ COST_TITLES: Mapping[str, str] = {
 }
 
 DURING_TRAINING, ON_A_BUSY_MACHINE = "during training", "on a busy machine"
-"""How seconds were measured if they do not compare."""
+"""Why seconds are not comparable."""
 
 
 def pareto_table(sweep: Sweep, frame: pd.DataFrame, *, is_busy: bool = False) -> pd.DataFrame:

@@ -151,8 +151,7 @@
 
     function rebuild() {
       const values = (field) => [...new Set(rows[chart.rows].map((row) => text(valueOf(row, field))))];
-      // Metrics on different data do not compare: only the first data set is shown at first.
-      const isOn = (field, value) => field !== "data.name" || value === values(field)[0];
+      const isOn = (field, value) => !report.first_only.includes(field) || value === values(field)[0];
       const isShown = (value) => series.box.value !== "cell" || report.shown.includes(value) || chart.rows === "gradients";
       const colors = report.colors[series.box.value] ?? {};
       filters = [

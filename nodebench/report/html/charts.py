@@ -78,7 +78,10 @@ CHART = "chart:"
 """The prefix of image addresses that stand for a chart."""
 
 MOST_SHOWN = 12
-"""The most series that are switched on initially."""
+"""The most series of a data set that are switched on initially."""
+
+DATA_SETS = {"data.name": "data set"}
+"""The filter by data sets, of which one is on initially: metrics on others do not compare."""
 
 
 @dataclass(frozen=True)

@@ -82,6 +82,7 @@ class Explored:
             ),
             "headline": self.found.sweep.headline,
             "shown": self._first_shown(),
+            "first_only": list(charts.DATA_SETS),
             "colors": {name: hex_colors(self._values(name)) for name in self._series},
             "charts": {name: chart.described() for name, chart in self.charts.items()},
             "rows": {"trials": as_columns(as_published("results", self.found.results))}
@@ -154,7 +155,7 @@ class Explored:
             layers=charts.POINTS,
             single=charts.POINTS,
             singles="trials",
-            filters={"data.name": "data set"},
+            filters=charts.DATA_SETS,
             figures=("frontier",),
         )
 
@@ -194,6 +195,7 @@ class Explored:
             single=charts.TRIALS_BY_EPOCH,
             singles="epochs",
             joined=IN_TIME[:2],
+            filters=charts.DATA_SETS,
             figures=tuple(CURVES),
         )
 
@@ -220,7 +222,7 @@ class Explored:
             y=judged,
             series=self._series_of_trials,
             layers=charts.LINES_BY_SOLVER,
-            filters={"method": "test solver"},
+            filters={"method": "test solver", **charts.DATA_SETS},
             figures=("robustness", "steps", "work-precision"),
         )
 
