@@ -29,6 +29,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     __version__: str
+    from nodebench import api as api
+    from nodebench import errors as errors
     from nodebench.api import (
         compare,
         data_sets,
@@ -91,6 +93,9 @@ _ELSEWHERE = {
 }
 """Public names that are not in `api.py` -> their places."""
 
+_MODULES = ("api", "errors")
+"""Modules that can be used without being imported by name, as in `nodebench.errors.InputError`."""
+
 
 def __getattr__(name: str) -> Any:
     """A public name, imported on first use, so that the command line starts in milliseconds."""
@@ -98,10 +103,12 @@ def __getattr__(name: str) -> Any:
         import importlib.metadata
 
         return importlib.metadata.version("nodebench")
-    if name not in __all__:
-        raise AttributeError(f"module `nodebench` has no attribute `{name}`")
     import importlib
 
+    if name in _MODULES:
+        return importlib.import_module(f"nodebench.{name}")
+    if name not in __all__:
+        raise AttributeError(f"module `nodebench` has no attribute `{name}`")
     module, _, attribute = _ELSEWHERE.get(name, f"api:{name}").partition(":")
     return getattr(importlib.import_module(f"nodebench.{module}"), attribute)
 

@@ -310,15 +310,17 @@ def doctor(
     return examine(Case(store or default_store(), data_root(), found, with_ray))
 
 
-def fetch(data_set: Dataset) -> Census:
-    """Downloads a data set if it is missing, verifies it and counts its samples.
+def fetch(data_set: Dataset | str) -> Census:
+    """Downloads a data set, or one by its name, if it is missing; verifies and counts its samples.
 
     Raises:
         DataError: if it cannot be downloaded, or is damaged.
+        InputError: if there is none of that name.
     """
     from nodebench.data.load import census
 
-    return census(data_set, data_root())
+    [found] = data_sets([data_set]) if isinstance(data_set, str) else [data_set]
+    return census(found, data_root())
 
 
 def plan(sweep: SweepSource, store: Store | None = None) -> list[Entry]:

@@ -1,12 +1,14 @@
 """What the functions of `import nodebench` have in common."""
 
 import inspect
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 import nodebench
-from nodebench.errors import SweepError
+from nodebench.errors import InputError, StoreError, SweepError
 from nodebench.planning.lookup import load_sweep
 from nodebench.store import Store
 from tests.support.tiny_sweeps import write_tiny
@@ -73,3 +75,20 @@ def test_what_a_notebook_shows_is_one_line(store):
     assert repr(nodebench.merge(sweep, ["runs"], Store("other"))) == "[<Merged: 1 kept>]"
     assert repr(store) == f"Store('{store.root}')"
     assert len(repr(nodebench.verdicts(sweep)[trial.id])) < 200
+
+
+def test_a_data_set_is_fetched_by_its_name_too():
+    assert nodebench.fetch("digits") == nodebench.fetch(nodebench.data_sets(["digits"])[0])
+    with pytest.raises(InputError, match="Did you mean `digits`"):
+        nodebench.fetch("digts")
+
+
+def test_an_archive_that_is_not_there_is_named(store):
+    with pytest.raises(StoreError, match=r"`nothing\.zip` was not imported: there is no such"):
+        nodebench.import_archive("nothing.zip", store)
+
+
+def test_the_modules_that_the_docs_name_need_no_import_of_their_own():
+    code = "import nodebench; print(nodebench.errors.InputError, nodebench.api.verdicts)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "InputError" in done.stdout

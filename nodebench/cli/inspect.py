@@ -66,7 +66,8 @@ def plan(
 ) -> None:
     """List a sweep's trials and the state of each. Trains nothing."""
     sweep, store = source.load(), default_store()
-    if diff is not None and (probe or as_json or selection != Selection()):
+    is_part = not selection.is_whole or selection.retry_failed
+    if diff is not None and (probe or as_json or is_part):
         raise InputError("`--diff` compares two files: leave out all options but the sweep's")
     if probe and as_json:
         raise InputError("`--probe` excludes `--json`")
@@ -111,8 +112,17 @@ def plan_text(sweep: Sweep, entries: Sequence[Entry], left: Mapping[str, str]) -
     if missing and Backend().is_inline(missing, options):
         lines.append("a single training: `run` starts no Ray for it, unless with `--no-inline`")
     planned = counted(len(entries), "trial")
-    lines.append(f"{sweep.name}: {planned}, {len(missing)} to run")
+    lines.append(f"{sweep.name}: {planned}, {_to_do(todo)}")
     return "\n".join(lines)
+
+
+def _to_do(missing: Sequence[Entry]) -> str:
+    """`9 to run`; if some are trained already, `1 to train, 8 to evaluate`."""
+    trained = sum(entry.is_trained for entry in missing)
+    if not trained:
+        return f"{len(missing)} to run"
+    training = [f"{len(missing) - trained} to train"] if trained < len(missing) else []
+    return ", ".join([*training, f"{trained} to evaluate"])
 
 
 def retraining_text(entries: Sequence[Entry]) -> list[str]:

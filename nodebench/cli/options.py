@@ -112,8 +112,9 @@ def taken_text(source: str, file: Path) -> str:
     """The file that a name stands for; empty if a path or a report's folder was given."""
     if file in (Path(source).resolve(), (Path(source) / "sweep.yaml").resolve()):
         return ""
-    if file.parent == lookup.LOCAL_SWEEPS.resolve():
-        return f"sweep file: {lookup.LOCAL_SWEEPS / file.name}"
+    for folder in (Path(), lookup.LOCAL_SWEEPS):
+        if file.parent == folder.resolve():
+            return f"sweep file: {folder / file.name}"
     if file.parent == lookup.shipped_sweeps().resolve():
         return f"sweep file: {file.name}, which comes with nodebench {nodebench.__version__}"
     return f"sweep file: {file}, as it was last launched or imported"

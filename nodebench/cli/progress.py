@@ -58,6 +58,8 @@ class ProgressMonitor:
         self._is_planned = False
         self._missing = self._ended = 0
         self._tasks: dict[str, TaskID] = {}
+        self._evaluated_before: dict[str, float] = {}
+        """Seconds of evaluation until now, of each trial that was trained before it began here."""
         self._live = console.is_terminal
         self._progress = _Bars(
             TextColumn("{task.description}"),
@@ -106,7 +108,9 @@ class ProgressMonitor:
             total = length.epochs or length.iterations
             name = escape(self._labels[trial_id])
             self._tasks[trial_id] = self._progress.add_task(f"  {name}", total=total, note="")
-            if self._is_trained_again(trial_id):
+            if self._was_trained(trial_id):
+                self._evaluated_before[trial_id] = self._evaluated(trial_id)
+            elif self._has_finished(trial_id):
                 text = "its checkpoint is missing: trained again, to be evaluated"
                 self._console.print(
                     f"{self._labels[trial_id]}: {text}", markup=False, highlight=False
@@ -142,12 +146,20 @@ class ProgressMonitor:
         text = f"{problem}. Training continues" if problem else "MLflow is back"
         self._console.print(text, markup=False, highlight=False)
 
-    def _is_trained_again(self, trial_id: str) -> bool:
-        """Whether a trial that is begun had finished, and has no weights to be evaluated."""
-        folder, length = self._store.folder(trial_id), self._lengths[trial_id]
-        result = folder.result()
-        is_finished = result is not None and result.is_finished
-        return is_finished and length.iterations != 0 and not folder.checkpoint.exists()
+    def _has_finished(self, trial_id: str) -> bool:
+        result = self._store.folder(trial_id).result()
+        return result is not None and result.is_finished
+
+    def _was_trained(self, trial_id: str) -> bool:
+        """Whether a trial that is begun has its final weights, and is only evaluated."""
+        if self._lengths[trial_id].iterations == 0:
+            return True
+        return self._has_finished(trial_id) and self._store.folder(trial_id).checkpoint.exists()
+
+    def _evaluated(self, trial_id: str) -> float:
+        """The seconds of evaluation so far."""
+        points = self._store.folder(trial_id).evaluations()
+        return sum(point.get("measuring_s", 0.0) for point in points)
 
     def _recall(self) -> None:
         """Counts earlier results towards the best so far."""
@@ -164,10 +176,11 @@ class ProgressMonitor:
         trained = f"{result.seconds:.1f} s"
         if value is None or not result.is_finished:
             return f"{result} in {trained}: {result.reason}"
-        points = self._store.folder(trial_id).evaluations()
-        evaluated = sum(point.get("measuring_s", 0.0) for point in points)
-        text = f"{result}, {headline.replace('_', ' ')} {value:.4f}, trained in {trained}"
-        return f"{text}, evaluated in {evaluated:.1f} s" if points else text
+        text = f"{result}, {headline.replace('_', ' ')} {value:.4f}"
+        if trial_id not in self._evaluated_before:
+            text += f", trained in {trained}"
+        evaluated = self._evaluated(trial_id) - self._evaluated_before.get(trial_id, 0.0)
+        return f"{text}, evaluated in {evaluated:.1f} s" if evaluated else text
 
     def _count(self) -> None:
         running = len(self._tasks)

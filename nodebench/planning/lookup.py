@@ -62,8 +62,9 @@ def load_sweep(
 ) -> Sweep:
     """A sweep, given by its file, the folder of its report, or its name.
 
-    Names are those of files in `sweeps/`, of sweeps that were launched with the store (by default
-    that of NODEBENCH_RUNS), and of nodebench's own sweeps. `small` is short for `size="small"`.
+    Names are those of files in `sweeps/` or the working folder, of sweeps that were launched with
+    the store (by default that of NODEBENCH_RUNS), and of nodebench's own sweeps. `small` is short
+    for `size="small"`.
 
     Raises:
         SweepError: with every mistake in the file, or if a module that its trials' ids depend on
@@ -114,7 +115,8 @@ def sweep_path(source: str | Path, store: Store | None = None) -> Path:
         SweepError: if there is no such sweep.
     """
     name = _name_of(source)
-    files = [Path(source) / "sweep.yaml", Path(source), LOCAL_SWEEPS / f"{name}.yaml"]
+    files = [Path(source) / "sweep.yaml", Path(source)]
+    files += [LOCAL_SWEEPS / f"{name}.yaml", Path(f"{name}.yaml")]
     files += _by_name(name, store or default_store())
     found = [path for path in files if os.path.exists(path)]
     if files := [path for path in found if not os.path.isdir(path)]:

@@ -175,6 +175,8 @@ def unpack_archive(file: Path, folder: Path) -> Archive:
     Raises:
         StoreError: if it is damaged, hostile or from another release; the message says why.
     """
+    if not file.is_file():
+        raise _refused(file, "there is no such file")
     try:
         with zipfile.ZipFile(file) as archive:
             entries = _entries(archive, file)

@@ -112,6 +112,8 @@ def test_a_name_is_that_of_the_working_folder_then_of_a_launch_then_of_nodebench
     (tmp_path / "elsewhere").mkdir()
     remember(load(write_tiny(tmp_path / "elsewhere", "quickstart")), store)
     assert lookup.sweep_path("quickstart") == store.sweep("quickstart").file
+    write_tiny(tmp_path, "quickstart")
+    assert str(lookup.sweep_path("quickstart")) == "quickstart.yaml"
     (tmp_path / "sweeps").mkdir()
     write_tiny(tmp_path / "sweeps", "quickstart")
     assert str(lookup.sweep_path("quickstart")) == "sweeps/quickstart.yaml"

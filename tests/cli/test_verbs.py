@@ -11,8 +11,6 @@ from typer.testing import CliRunner
 
 from nodebench.cli import run as cli
 from nodebench.cli.app import app
-from nodebench.errors import SweepError
-from nodebench.planning.lookup import load_sweep
 from nodebench.planning.plan import Entry
 from nodebench.store import Result
 from nodebench.store.result import TrialState
@@ -111,6 +109,9 @@ def test_run_trains_reports_and_the_second_launch_does_nothing(tmp_path):
     second = command(tmp_path, "run", "tiny.yaml", "--inline", "--set", "seeds=[0, 1, 2]")
     assert "tiny: 3 trials, 1 to run" in second.stdout
     assert second.stdout.count("finished, test accuracy") == 1
+    more = ("--set", "seeds=[0, 1, 2, 3]", "--set", "evaluate={methods: [rk4], steps: [2]}")
+    planned = command(tmp_path, "plan", "tiny.yaml", *more).stdout.splitlines()[-1]
+    assert planned == "tiny: 4 trials, 1 to train, 3 to evaluate"
     status = command(tmp_path, "status", "tiny.yaml")
     assert status.stdout.splitlines()[-1] == "tiny: 2 finished"
     listed = json.loads(command(tmp_path, "status", "tiny.yaml", "--json").stdout)
@@ -160,11 +161,21 @@ def test_an_unknown_sweep_is_told_which_there_are():
     assert "Did you mean `quickstart`?" in done.stderr
 
 
-def test_a_file_named_without_its_ending_is_pointed_to(tmp_path, monkeypatch):
+def test_a_name_stands_for_a_file_of_the_folder_before_its_copy_in_the_store(tmp_path):
     write_tiny(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(SweepError, match=r"no sweep of that name\. Did you mean `tiny\.yaml`\?"):
-        load_sweep("tiny")
+    assert command(tmp_path, "run", "tiny", "--inline", "--no-track").returncode == 0
+    write_tiny(tmp_path, seeds=[0, 1])
+    planned = command(tmp_path, "plan", "tiny")
+    assert planned.stdout.splitlines()[-1] == "tiny: 2 trials, 1 to run"
+    assert "sweep file: tiny.yaml" in planned.stderr
+
+
+def test_plan_compares_whole_sweeps(tmp_path):
+    write_tiny(tmp_path)
+    for option in (["--only", "seed=0"], ["--retry-failed"], ["--probe"], ["--json"]):
+        done = command(tmp_path, "plan", "tiny.yaml", "--diff", "tiny.yaml", *option)
+        assert done.returncode == 2
+        assert "`--diff` compares two files" in done.stderr
 
 
 def test_a_setting_without_its_option_is_told_the_option():

@@ -172,6 +172,21 @@ def test_what_a_trial_took_is_the_time_of_all_its_attempts(tmp_path):
     assert "trained in 7200.0 s" in screen.getvalue()
 
 
+def test_a_trained_trial_is_said_to_take_what_its_new_points_take(tmp_path):
+    sweep, store, screen = tiny(tmp_path), Store(tmp_path / "runs"), io.StringIO()
+    keep(sweep, store, [result(0.5)])
+    trial_id = sweep.trials[0].id
+    folder = store.folder(trial_id)
+    folder.checkpoint.touch()
+    points = [{"outcome": "finished", "nfe": 0, "measuring_s": s} for s in (4.0, 1.5)]
+    folder.write_evaluations(points[:1])
+    with ProgressMonitor(sweep, store, Console(file=screen, width=120), "evaluate") as monitor:
+        monitor.on_start(trial_id)
+        folder.write_evaluations(points)
+        monitor.on_end(trial_id, None)
+    assert "finished, test accuracy 0.5000, evaluated in 1.5 s" in screen.getvalue()
+
+
 def test_a_finished_trial_that_is_trained_again_is_named_with_the_reason(tmp_path):
     sweep, store, screen = tiny(tmp_path, seeds=[0, 1]), Store(tmp_path / "runs"), io.StringIO()
     keep(sweep, store, [result(0.5), result(0.75)])

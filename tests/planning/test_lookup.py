@@ -27,9 +27,8 @@ def folder(tmp_path, monkeypatch):
         ("width", "widths"),
         ("sweeps/width.yaml", "widths"),
         ("layer.yaml", "layers.yaml"),
-        ("layers", "layers.yaml"),
+        ("layer", "layers.yaml"),
         ("mine/norm.yaml", "mine/norms.yaml"),
-        ("mine/norms", "mine/norms.yaml"),
         ("reports/norm-smal", "reports/norms-small"),
     ],
 )

@@ -149,6 +149,19 @@ def test_without_scripts_it_has_the_tables_and_figures_of_the_page(trained):
     assert all("hidden" in each for each in page.of("figure"))
 
 
+def test_a_static_figure_is_folded_with_its_caption_only_below_a_chart(tmp_path):
+    under = "\n\n".join(
+        ["# A", "## One", "![chart](chart:costs)", "![cost](figures/cost.svg)", "Its caption.",
+         "More.", "## Two", "![cost](figures/cost-2.svg)", "Another caption."]
+    )  # fmt: skip
+    page = html_page(under, tmp_path, {}, ["cost"])
+    (folded,) = re.findall(r"<details class=.*?</details>", page, re.DOTALL)
+    assert "<summary>Static figure: cost</summary>" in folded
+    assert folded.endswith("<p>Its caption.</p></details>")
+    assert "<p>More.</p>" in page
+    assert "<p>Another caption.</p>" in page
+
+
 def test_the_table_of_trials_has_a_row_for_each_and_is_in_the_html_page_alone(trained):
     sweep, _, folder = trained
     part = without_scripts(folder).partition('<h2 id="trials">')[2].partition("<h2")[0]

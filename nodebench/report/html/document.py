@@ -116,18 +116,47 @@ def _name_headings(tokens: Sequence[Token]) -> None:
 
 
 def _fold(tokens: Sequence[Token], stems: Sequence[str]) -> None:
-    """Makes static figures collapsible if a chart replaces them; they stay open until it does."""
-    for opening, content, closing in zip(tokens, tokens[1:], tokens[2:], strict=False):
-        images = content.children or []
-        if opening.type == "paragraph_open" and len(images) == 1 and images[0].type == "image":
-            stem = Path(str(images[0].attrs["src"])).stem
-            if any(stem == known or stem.startswith(f"{known}-") for known in stems):
-                opening.tag = closing.tag = "details"
-                opening.attrs |= {"class": "static", "open": ""}
-                summary = Token(
-                    "html_inline", "", 0, content="<summary>As a static figure</summary>"
-                )
-                content.children = [summary, *images]
+    """Makes static figures collapsible, with their captions, where a chart above replaces them.
+
+    They stay open until it is drawn. A section without a chart keeps its figures.
+    """
+    has_chart = False
+    for at, (opening, content) in enumerate(pairwise(tokens)):
+        if opening.type == "heading_open":
+            has_chart = False
+        elif image := _only_image(opening, content):
+            source = str(image.attrs["src"])
+            has_chart = has_chart or source.startswith(CHART)
+            if has_chart and _is_of(Path(source).stem, stems):
+                _collapse(tokens[at : at + 3], tokens[at + 3 : at + 6])
+
+
+def _only_image(opening: Token, content: Token) -> Token | None:
+    """The image of a paragraph that consists of one."""
+    inner = content.children or []
+    is_one = opening.type == "paragraph_open" and len(inner) == 1 and inner[0].type == "image"
+    return inner[0] if is_one else None
+
+
+def _is_of(stem: str, stems: Sequence[str]) -> bool:
+    return any(stem == known or stem.startswith(f"{known}-") for known in stems)
+
+
+def _collapse(figure: Sequence[Token], below: Sequence[Token]) -> None:
+    """Makes a figure's paragraph collapsible; a paragraph of text below it is its caption."""
+    opening, content, closing = figure
+    opening.tag = closing.tag = "details"
+    opening.attrs |= {"class": "static", "open": ""}
+    [image] = content.children or []
+    content.children = [_html(f"<summary>Static figure: {escape(image.content)}</summary>"), image]
+    if len(below) == 3 and below[0].type == "paragraph_open" and not _only_image(*below[:2]):
+        content.children += [_html("<p>"), *(below[1].children or []), _html("</p>")]
+        below[0].hidden = below[2].hidden = True
+        below[1].children = []
+
+
+def _html(text: str) -> Token:
+    return Token("html_inline", "", 0, content=text)
 
 
 def _all(tokens: Sequence[Token]) -> Iterator[Token]:
