@@ -21,7 +21,7 @@ from nodebench.spec.training import Limits
 from nodebench.store import Store
 from nodebench.sweep.file import Resources, Stop
 from nodebench.training import preparation
-from nodebench.training.checkpoint import EpochSums, TrainState, read_checkpoint
+from nodebench.training.checkpoint import TrainState, read_checkpoint
 from nodebench.training.loop import new_state
 from nodebench.training.steps.step import Step
 from nodebench.training.steps.vmapped import Together
@@ -55,7 +55,6 @@ def state_of(spec: TrialSpec, task: Any, data: Any) -> TrainState:
     model = build(spec, data).double().train()
     share_memory(model, 2**30)
     state = new_state(model, spec)
-    state.sums = EpochSums(torch.zeros((), dtype=torch.float64))
     Step(state, task, in_double(next(task.batches(0)))).take()
     return state
 

@@ -39,8 +39,8 @@ def killed_after_steps(monkeypatch, steps):
     taken = []
     between = Record.keep_step
 
-    def dying(self, state):
-        between(self, state)
+    def dying(self):
+        between(self)
         taken.append(self)
         if len(taken) > steps:
             raise Killed

@@ -37,7 +37,6 @@ class Step:
         with one_pass(state.model) as backward:
             objective.backward()
         if penalty:
-            assert state.sums is not None
             state.sums.add_penalty(penalty, loss.samples)
         if state.adaptation:
             state.adaptation.after_backward(
@@ -48,7 +47,6 @@ class Step:
     def finish(self, loss: Loss, forward: PassCounts, backward: PassCounts) -> None:
         """Completes the step once the gradients are there: the update, and the epoch's sums."""
         state = self.state
-        assert state.sums is not None
         state.sums.count(forward, backward)
         optimization.step_optimizer(state.optimizer)
         state.sums.add(loss)
