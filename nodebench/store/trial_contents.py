@@ -27,7 +27,7 @@ def require_contents(folder: TrialFolder) -> None:
     Raises:
         StoreError: if a file is missing, damaged or of another kind; the message names it.
     """
-    for name, check in CHECKS.items():
+    for name, check in CHECKED_FILES.items():
         path = folder.path / name
         if not path.exists():
             if path in (folder.spec_file, folder.result_file):
@@ -66,7 +66,7 @@ def _require_point(row: dict[str, Any]) -> None:
         raise TypeError("an outcome is a word")
 
 
-CHECKS: dict[str, Callable[[Any], object]] = {
+CHECKED_FILES: dict[str, Callable[[Any], object]] = {
     TrialFolder.spec_file.name: _require_spec,
     TrialFolder.history_file.name: lambda row: row["epoch"] + 0,
     TrialFolder.evaluations_file.name: _of_each(_require_point),
