@@ -21,7 +21,6 @@ from nodebench.models.layers.conv import Conv2d
 from nodebench.models.layers.group_norm import GroupNorm
 from nodebench.ode.block import ODEBlock, share_memory
 from nodebench.spec import TrialSpec
-from nodebench.training.checkpoint import EpochSums
 from nodebench.training.loop import new_state
 from nodebench.training.machine import memory_of_trial
 from nodebench.training.steps.cuda_graph import Graphed
@@ -145,7 +144,6 @@ def upcoming(spec: TrialSpec, data: Data, batch: tuple[Tensor, Tensor]) -> Step:
     model = to_device(build(spec, data), DEVICE).train()
     share_memory(model, memory_of_trial(float(DEVICE.type == "cuda")))
     state = new_state(model, spec)
-    state.sums = EpochSums(torch.zeros((), device=DEVICE))
     return Step(state, task_for(data, spec), batch)
 
 

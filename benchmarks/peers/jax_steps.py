@@ -65,8 +65,6 @@ def losses(steps: Sequence[Step], take: Callable[[], object]) -> Tensor:
     totals = [torch.zeros(len(steps))]
     for _ in range(CHECKED_STEPS):
         take()
-        sums = [step.state.sums for step in steps]
-        totals.append(
-            torch.stack([s.loss.detach().cpu() / len(steps[0].batch[1]) for s in sums if s])
-        )
+        sums = [step.state.sums.loss.cpu() for step in steps]
+        totals.append(torch.stack(sums) / len(steps[0].batch[1]))
     return torch.stack(totals).diff(dim=0)

@@ -106,7 +106,7 @@ class _Clock:
         self._options = options
         self._taker: StepTaker | None = None
         self.device = data.device
-        self._evaluations = EpochSums(torch.zeros((), device=self.device))
+        self._evaluations = EpochSums()
         self._seconds: list[float] = []
         self._memory_bytes: int | None = None
         with self.problem_kept():
@@ -131,7 +131,6 @@ class _Clock:
             return
         with self.problem_kept():
             step = Step(self._state, self._task, next(self._batches))
-            self._state.sums = EpochSums(torch.zeros((), device=self.device))
             step.take()
             self._state.optimizer.zero_grad()
             step = Step(self._state, self._task, step.batch)
@@ -146,8 +145,8 @@ class _Clock:
             with self.problem_kept():
                 # Made again for each round: recorded steps hold memory that the next clock needs.
                 self._taker = graph_of(self.trial, self._options)
-                unused = EpochSums(torch.zeros((), device=self.device))
-                self._run(WARM_STEPS_OF_A_ROUND + (WARM_STEPS if self._taker else 0), unused)
+                warm = WARM_STEPS_OF_A_ROUND + (WARM_STEPS if self._taker else 0)
+                self._run(warm, EpochSums())
                 start = time.perf_counter()
                 self._run(steps, self._evaluations)
                 self._seconds.append((time.perf_counter() - start) / steps)

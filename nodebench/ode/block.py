@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -193,32 +193,34 @@ def one_pass(model: nn.Module) -> Generator[PassCounts]:
 
 
 @contextlib.contextmanager
+def replaced(modules: Iterable[nn.Module], **values: object) -> Generator[None]:
+    """Temporarily gives attributes of modules these values."""
+    before = [(module, name, getattr(module, name)) for module in modules for name in values]
+    try:
+        for module, name, _ in before:
+            setattr(module, name, values[name])
+        yield
+    finally:
+        for module, name, value in before:
+            setattr(module, name, value)
+
+
+@contextlib.contextmanager
 def solved_by(
     model: nn.Module, solver: Solver, gradient: Gradient | None = None
 ) -> Generator[None]:
     """Temporarily gives the model's ODE blocks another solver and, if given, another gradient."""
-    trained = [(block, block.solver, block.gradient) for block in ode_blocks(model)]
-    try:
-        for block, _, own in trained:
-            block.solver, block.gradient = solver, gradient or own
+    values = {"solver": solver} | ({"gradient": gradient} if gradient else {})
+    with replaced(ode_blocks(model), **values):
         yield
-    finally:
-        for block, own_solver, own_gradient in trained:
-            block.solver, block.gradient = own_solver, own_gradient
 
 
 @contextlib.contextmanager
 def recorded(model: nn.Module) -> Generator[list[BlockSolve]]:
     """Collects the solves of the model's ODE blocks, in order."""
     solves: list[BlockSolve] = []
-    before = [(block, block.on_solve) for block in ode_blocks(model)]
-    try:
-        for block, _ in before:
-            block.on_solve = solves.append
+    with replaced(ode_blocks(model), on_solve=solves.append):
         yield solves
-    finally:
-        for block, on_solve in before:
-            block.on_solve = on_solve
 
 
 @contextlib.contextmanager
@@ -230,11 +232,6 @@ def batch_statistics(model: nn.Module) -> Generator[None]:
         for norm in block.modules()
         if isinstance(norm, _BatchNorm)
     ]
-    learned = [(norm, norm.running_mean, norm.running_var) for norm in norms]
-    try:
-        for norm in norms:  # without running statistics, torch uses batch statistics
-            norm.running_mean = norm.running_var = None
+    # Without running statistics, torch uses batch statistics.
+    with replaced(norms, running_mean=None, running_var=None):
         yield
-    finally:
-        for norm, mean, variance in learned:
-            norm.running_mean, norm.running_var = mean, variance

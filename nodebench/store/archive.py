@@ -26,7 +26,7 @@ from pydantic import BaseModel, ConfigDict, NonNegativeInt
 from nodebench.errors import NodebenchError, StoreError, shown
 from nodebench.spec.identity import NUMERICS
 from nodebench.store.store import Store
-from nodebench.store.trial_contents import require_contents
+from nodebench.store.trial_contents import CHECKED_FILES, require_contents
 from nodebench.store.trial_folder import TrialFolder
 
 FORMAT = 1
@@ -37,9 +37,7 @@ MANIFEST, SWEEP = "manifest.json", "sweep.yaml"
 TRIAL_ENTRY = re.compile(r"trials/([0-9a-f]{12})/([a-z]+\.[a-z]+)")
 """The only other names in an archive."""
 
-_FOLDER = TrialFolder(Path())
-_FILES = (_FOLDER.spec_file, _FOLDER.checkpoint, _FOLDER.elsewhere_file, *_FOLDER.reported_files)
-TRIAL_FILES = frozenset(path.name for path in _FILES)
+TRIAL_FILES = frozenset({*CHECKED_FILES, TrialFolder.checkpoint.name})
 """The files of a trial that an archive may contain."""
 
 MOST_BYTES_OF_TEXT = 256 << 20

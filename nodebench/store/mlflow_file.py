@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 
 from nodebench.errors import TrackingError
 from nodebench.store.store import Store
-from nodebench.store.trial_folder import RESULT_NAME
+from nodebench.store.trial_folder import TrialFolder
 
 ARTIFACTS = "mlartifacts"
 TRIAL_TAG = "nodebench.trial"
@@ -104,7 +104,7 @@ def lost(file: Path) -> list[str]:
 def is_lost(artifacts: str) -> bool:
     """Whether the folder of a finished run's artifacts lacks its result; False for a server."""
     folder = local_folder(artifacts)
-    return folder is not None and not (folder / RESULT_NAME).exists()
+    return folder is not None and not (folder / TrialFolder.result_file.name).exists()
 
 
 def local_folder(artifacts: str) -> Path | None:

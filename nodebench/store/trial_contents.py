@@ -27,30 +27,18 @@ def require_contents(folder: TrialFolder) -> None:
     Raises:
         StoreError: if a file is missing, damaged or of another kind; the message names it.
     """
-    for path, check in _checks(folder).items():
+    for name, check in CHECKED_FILES.items():
+        path = folder.path / name
         if not path.exists():
             if path in (folder.spec_file, folder.result_file):
-                raise StoreError(f"`{path.name}` is missing")
+                raise StoreError(f"`{name}` is missing")
             continue
         try:
             for value in _values(path):
                 _require_plain(value)
                 check(value)
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-            raise StoreError(f"`{path.name}` is damaged ({_reason(error)})") from error
-
-
-def _checks(folder: TrialFolder) -> dict[Path, Callable[[Any], object]]:
-    """A trial's files -> a check that fails for a value that such a file cannot contain."""
-    return {
-        folder.spec_file: _require_spec,
-        folder.history_file: lambda row: row["epoch"] + 0,
-        folder.evaluations_file: _of_each(_require_point),
-        folder.trajectories_file: lambda rows: [row.items() for row in rows],
-        folder.timings_file: lambda rows: [(machine_of(row), row["time"] + 0.0) for row in rows],
-        folder.result_file: _require_result,
-        folder.elsewhere_file: _of_each(_require_result),
-    }
+            raise StoreError(f"`{name}` is damaged ({_reason(error)})") from error
 
 
 def _of_each(check: Callable[[Any], object]) -> Callable[[Any], object]:
@@ -76,6 +64,18 @@ def _require_point(row: dict[str, Any]) -> None:
     Solver(**row["solver"])
     if not isinstance(row["outcome"], str):
         raise TypeError("an outcome is a word")
+
+
+CHECKED_FILES: dict[str, Callable[[Any], object]] = {
+    TrialFolder.spec_file.name: _require_spec,
+    TrialFolder.history_file.name: lambda row: row["epoch"] + 0,
+    TrialFolder.evaluations_file.name: _of_each(_require_point),
+    TrialFolder.trajectories_file.name: lambda rows: [row.items() for row in rows],
+    TrialFolder.timings_file.name: lambda rows: [(machine_of(r), r["time"] + 0.0) for r in rows],
+    TrialFolder.result_file.name: _require_result,
+    TrialFolder.elsewhere_file.name: _of_each(_require_result),
+}
+"""A trial's files -> a check that fails for a value that such a file cannot contain."""
 
 
 def _values(path: Path) -> Iterator[Any]:

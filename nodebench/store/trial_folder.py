@@ -9,6 +9,7 @@ import socket
 import time
 from dataclasses import asdict
 from pathlib import Path
+from typing import Self, overload
 
 from pydantic import BaseModel, ValidationError
 
@@ -23,9 +24,6 @@ from nodebench.store.rows import Row, is_current, machine_of, without_errors
 TRIAL_WAIT_S = 120.0
 """Long enough after a node has died: network file systems keep its locks, NFS for 90 s."""
 
-RESULT_NAME = "result.json"
-"""Also the name of the MLflow artifact that ends a run."""
-
 
 class TrialRecord(BaseModel):
     """What is read of `trial.json`: the spec, and hashes of the user's files that it began with."""
@@ -35,81 +33,56 @@ class TrialRecord(BaseModel):
     weights: str | None = None
 
 
+class _File:
+    """An attribute of a trial's folder: the path of its file with this name."""
+
+    def __init__(self, name: str):
+        self.name = name
+
+    @overload
+    def __get__(self, folder: None, owner: type) -> Self: ...
+
+    @overload
+    def __get__(self, folder: TrialFolder, owner: type) -> Path: ...
+
+    def __get__(self, folder: TrialFolder | None, owner: type) -> Self | Path:
+        return self if folder is None else folder.path / self.name
+
+
 class TrialFolder:
     """One trial's files."""
 
+    spec_file = _File("trial.json")
+    """The trial's spec, and the hashes of the user's code that it began with."""
+    history_file = _File("history.jsonl")
+    """A row per epoch."""
+    evaluations_file = _File("evaluations.json")
+    """Evaluations of the trained model under other solvers."""
+    trajectories_file = _File("trajectories.json")
+    """Paths of the trained model."""
+    timings_file = _File("timings.json")
+    """The time of a step on each kind of machine, with nothing else running."""
+    result_file = _File("result.json")
+    """The trial's result, which ends it; the same artifact ends its run of MLflow."""
+    elsewhere_file = _File("elsewhere.json")
+    """The results of the same trial on other machines."""
+    error_file = _File("error.txt")
+    """The traceback of a crash."""
+    given_up_file = _File("given-up")
+    """The mark by which a search ends a trial that another process runs."""
+    lock_file = _File("lock")
+    """Held by the process that trains."""
+    checkpoint = _File("checkpoint.pt")
+    """The newest checkpoint."""
+    checkpoint_before = _File("checkpoint-before.pt")
+    """The previous checkpoint."""
+    retraining = _File("checkpoint-again.pt")
+    """The checkpoint of a finished trial that is retrained, since its own is gone."""
+    log_file = _File("log.txt")
+    """The trial's log."""
+
     def __init__(self, path: Path):
         self.path = path
-
-    @property
-    def spec_file(self) -> Path:
-        """The trial's spec, and the hashes of the user's code that it began with."""
-        return self.path / "trial.json"
-
-    @property
-    def history_file(self) -> Path:
-        """A row per epoch."""
-        return self.path / "history.jsonl"
-
-    @property
-    def evaluations_file(self) -> Path:
-        """Evaluations of the trained model under other solvers."""
-        return self.path / "evaluations.json"
-
-    @property
-    def trajectories_file(self) -> Path:
-        """Paths of the trained model."""
-        return self.path / "trajectories.json"
-
-    @property
-    def timings_file(self) -> Path:
-        """The time of a step on each kind of machine, with nothing else running."""
-        return self.path / "timings.json"
-
-    @property
-    def result_file(self) -> Path:
-        """The trial's result; a trial without it is not finished."""
-        return self.path / RESULT_NAME
-
-    @property
-    def elsewhere_file(self) -> Path:
-        """The results of the same trial on other machines."""
-        return self.path / "elsewhere.json"
-
-    @property
-    def error_file(self) -> Path:
-        """The traceback of a crash."""
-        return self.path / "error.txt"
-
-    @property
-    def given_up_file(self) -> Path:
-        """The mark by which a search ends a trial that another process runs."""
-        return self.path / "given-up"
-
-    @property
-    def lock_file(self) -> Path:
-        """Held by the process that trains."""
-        return self.path / "lock"
-
-    @property
-    def checkpoint(self) -> Path:
-        """The newest checkpoint."""
-        return self.path / "checkpoint.pt"
-
-    @property
-    def checkpoint_before(self) -> Path:
-        """The previous checkpoint."""
-        return self.path / "checkpoint-before.pt"
-
-    @property
-    def retraining(self) -> Path:
-        """The checkpoint of a finished trial that is retrained, since its own is gone."""
-        return self.path / "checkpoint-again.pt"
-
-    @property
-    def log_file(self) -> Path:
-        """The trial's log."""
-        return self.path / "log.txt"
 
     def create(self, trial: Trial) -> None:
         """Begins an attempt: creates the folder, writes the spec, removes leftovers of a crash."""

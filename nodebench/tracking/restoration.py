@@ -8,10 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from nodebench.errors import TrackingError, counted
-from nodebench.store import Store
+from nodebench.store import Store, TrialFolder
 from nodebench.store.locations import tracking_uri
 from nodebench.store.mlflow_file import SYNCED_TAG, TRIAL_TAG
-from nodebench.store.trial_folder import RESULT_NAME
 from nodebench.sweep import Sweep
 from nodebench.tracking.client import (
     ENDED,
@@ -63,7 +62,8 @@ def _require_artifacts(client: MlflowClient, sweep: Sweep, runs: Sequence[Run]) 
             "If the store is available, `nodebench sync SWEEP` writes them"
         )
     ended = [run for run in runs if run.info.status in ENDED or SYNCED_TAG in run.data.tags]
-    lost = [run for run in ended if not has_artifact(client, run.info.run_id, RESULT_NAME)]
+    result = TrialFolder.result_file.name
+    lost = [run for run in ended if not has_artifact(client, run.info.run_id, result)]
     if lost:
         gone = counted(len(lost), "finished run")
         raise TrackingError(

@@ -17,7 +17,6 @@ from nodebench.store import Result, Store, TrialFolder
 from nodebench.store.locations import tracking_file, tracking_uri
 from nodebench.store.mlflow_file import SYNCED_TAG, TRIAL_TAG, artifacts_of, is_lost
 from nodebench.store.rows import Row
-from nodebench.store.trial_folder import RESULT_NAME
 from nodebench.sweep import Sweep
 from nodebench.sweep.labels import cut
 from nodebench.tracking import conversion as forms
@@ -142,7 +141,7 @@ class Tracker:
         """
         with explained(self.uri):
             for run_id in [run for run, state in self._synced.items() if state]:
-                if not has_artifact(self._client, run_id, RESULT_NAME):
+                if not has_artifact(self._client, run_id, TrialFolder.result_file.name):
                     del self._synced[run_id]
 
     def log_report(self, folder: Path) -> None:

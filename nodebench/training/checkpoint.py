@@ -34,9 +34,9 @@ ADAPTATION_KEY = "hook"
 
 @dataclass
 class EpochSums:
-    """Sums over the batches of an epoch so far, kept on the device."""
+    """Sums over the batches of an epoch so far, on the device of the losses added."""
 
-    loss: Tensor
+    loss: Tensor = field(default_factory=lambda: torch.zeros(()))
     measures: dict[str, Tensor] = field(default_factory=dict)
     samples: int = 0
     batches: int = 0
@@ -55,7 +55,7 @@ class EpochSums:
 
     def add(self, loss: Loss) -> None:
         """Adds a batch's loss and measures."""
-        self.loss += loss.mean.detach() * loss.samples
+        self.loss = self.loss + loss.mean.detach() * loss.samples
         for name, value in loss.sums.items():
             self.measures[name] = self.measures.get(name, 0) + value
         self.samples += loss.samples
@@ -87,7 +87,7 @@ class EpochSums:
 
 @dataclass
 class TrainState:
-    """Everything that training changes; `sums` are those of an epoch in progress."""
+    """Everything that training changes; `sums` are those of the current epoch."""
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
@@ -95,7 +95,7 @@ class TrainState:
     regularizers: Regularizers | None = None
     epoch: int = 0
     iteration: int = 0
-    sums: EpochSums | None = None
+    sums: EpochSums = field(default_factory=EpochSums)
     elapsed_s: float = 0.0
     continues: str | None = None
     """The trial id of the shorter training that this one continues."""
@@ -114,7 +114,7 @@ class TrainState:
 
     def save(self, path: Path, aside: Path | None = None) -> None:
         """Writes a checkpoint atomically; the previous one is moved to `aside`, if given."""
-        if self.sums:
+        if self.sums.batches:
             peak = peak_memory(self.sums.loss.device)
             self.sums.peak_memory = max(self.sums.peak_memory, peak)
         values = {
@@ -123,7 +123,7 @@ class TrainState:
             "optimizer": self.optimizer.state_dict(),
             "epoch": self.epoch,
             "iteration": self.iteration,
-            "sums": asdict(self.sums) if self.sums else None,
+            "sums": asdict(self.sums) if self.sums.batches else None,
             "elapsed_s": self.elapsed_s,
             "continues": self.continues,
             "continued_s": self.continued_s,
@@ -144,7 +144,7 @@ class TrainState:
         self.optimizer.load_state_dict(values["optimizer"])
         self.epoch, self.iteration = values["epoch"], values["iteration"]
         sums = values.get("sums")
-        self.sums = EpochSums.of(sums).to(device) if sums else None
+        self.sums = EpochSums.of(sums).to(device) if sums else EpochSums()
         self.elapsed_s, self.history = values["elapsed_s"], values["history"]
         self.continues, self.continued_s = values.get("continues"), values.get("continued_s", 0.0)
         self.started = values.get("started") or _first_start(values) or self.started

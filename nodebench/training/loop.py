@@ -7,7 +7,6 @@ import time
 from collections.abc import Generator, Iterator
 from typing import Any
 
-import torch
 from torch import nn
 
 from nodebench.errors import DeadlineExceeded, Diverged, counted
@@ -87,11 +86,9 @@ def _train_epoch(
 ) -> Generator[Step, None, Row]:
     device = task.device
     state.model.train()
-    if state.sums is None:
-        state.sums = EpochSums(torch.zeros((), device=device))
-        if settings.reset_optimizer:
-            state.optimizer.state.clear()
     sums = state.sums
+    if settings.reset_optimizer and not sums.batches:
+        state.optimizer.state.clear()
     reset_peak_memory(device)
     synchronize(device)
     start = time.perf_counter() - sums.seconds
@@ -114,7 +111,7 @@ def _train_epoch(
     synchronize(device)
     sums.seconds = time.perf_counter() - start
     sums.peak_memory = max(sums.peak_memory, peak_memory(device))
-    state.sums = None
+    state.sums = EpochSums()
     return _epoch_row(state, sums)
 
 
@@ -149,7 +146,6 @@ def _evaluations(sums: EpochSums) -> Row:
 
 
 def _require_finite(state: TrainState) -> None:
-    assert state.sums is not None
     sums = state.sums
     total = sum(sums.regularizers.values(), sums.loss).item()
     if not math.isfinite(total):

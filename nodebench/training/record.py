@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from contextlib import nullcontext, suppress
+from dataclasses import replace
 from typing import Any
 
 from nodebench.errors import TrialOutcome
@@ -45,46 +46,57 @@ class Record:
         self._state, self._chance = state, chance
         state.started = self._started  # unless a checkpoint says otherwise
 
-    def start_clock(self, state: TrainState, *, epochs_saved: int) -> float:
+    @property
+    def state(self) -> TrainState:
+        """The state that is recorded; there is none before `follow`."""
+        assert self._state is not None
+        return self._state
+
+    def resumed(self) -> None:
+        """Notes that the state is from the trial's own checkpoint."""
+        self._epochs_saved = self.state.epoch
+
+    def start_clock(self) -> float:
         """Starts the clock; returns when training would have begun without interruptions."""
-        self._saved, self._epochs_saved = time.monotonic(), epochs_saved
-        self._clock = self._saved - state.elapsed_s
+        self._saved = time.monotonic()
+        self._clock = self._saved - self.state.elapsed_s
         return self._clock
 
-    def keep_step(self, state: TrainState) -> None:
+    def keep_step(self) -> None:
         """Writes a checkpoint between two steps of a long epoch."""
         if time.monotonic() - self._saved >= 60 * self.options.checkpoint_minutes:
-            self._save(state)
+            self._save()
 
-    def keep_epoch(self, state: TrainState) -> None:
+    def keep_epoch(self) -> None:
         """Logs the last epoch, and writes a checkpoint unless the last one is only seconds old.
 
         An epoch that is trained again, as after a limit, keeps its first row, and so its seconds.
         If its numbers differ, as on another machine, later rows on record belong to other weights.
         """
         self._epoch_end = time.monotonic()
-        self.folder.log(_line(state.history[-1]))
-        epoch = len(state.history)
+        history = self.state.history
+        self.folder.log(_line(history[-1]))
+        epoch = len(history)
         if epoch <= len(self._recorded):
             before = self._recorded[epoch - 1]
-            if _agree(before, state.history[-1]):
-                state.history[-1] = before
+            if _agree(before, history[-1]):
+                history[-1] = before
             else:
                 self._recorded = []
         if time.monotonic() - self._saved >= self.options.checkpoint_s:
-            self._save(state)
+            self._save()
 
-    def keep_end(self, state: TrainState) -> None:
+    def keep_end(self) -> None:
         """Writes the last checkpoint and the result of a finished training."""
         if self.was_finished:
-            self._keep_retraining(state)
+            self._keep_retraining()
             return
-        if self._epochs_saved < state.epoch or not self.folder.checkpoint.exists():
-            self._save(state)
+        if self._epochs_saved < self.state.epoch or not self.folder.checkpoint.exists():
+            self._save()
         self.folder.checkpoint_before.unlink(missing_ok=True)
         self.end(TrialOutcome.FINISHED)
 
-    def _keep_retraining(self, state: TrainState) -> None:
+    def _keep_retraining(self) -> None:
         """Puts the retrained weights in place of the missing ones.
 
         If they give other numbers, as on another machine, result and history are replaced, and the
@@ -93,14 +105,14 @@ class Record:
         """
         if self.folder.checkpoint.exists():
             return
-        self._save(state)
+        self._save()
         assert self._before is not None
         result = self._result(TrialOutcome.FINISHED, "")
         if not _agree(self._before.summary, result.summary):
             self.folder.log("training again gave other numbers: all points are evaluated again")
             for path in (self.folder.evaluations_file, self.folder.trajectories_file):
                 path.unlink(missing_ok=True)
-            self.folder.write_history(state.history)
+            self.folder.write_history(self.state.history)
             self.folder.write_result(result)
         self.folder.retraining.replace(self.folder.checkpoint)
 
@@ -118,8 +130,9 @@ class Record:
         self.folder.write_result(self._result(outcome, reason))
         self._is_finished = outcome == TrialOutcome.FINISHED
 
-    def _save(self, state: TrainState) -> None:
+    def _save(self) -> None:
         """Writes the checkpoint before the history, so that no recorded epoch is lost again."""
+        state = self.state
         state.elapsed_s = time.monotonic() - self._clock
         if self.was_finished:
             state.save(self.folder.retraining)
@@ -133,19 +146,28 @@ class Record:
         self.folder.write_history(history + self._recorded[len(history) :])
 
     def _result(self, outcome: TrialOutcome, reason: str) -> Result:
-        state = self._state
-        return Result(
+        unprepared = Result(
             outcome=outcome,
             reason=reason,
-            epoch=state.epoch if state else 0,
-            summary=_summary(state, self.trial.spec.data, self._chance) if state else {},
-            environments=state.environments if state else [],
-            started=state.started if state else self._started,
+            epoch=0,
+            summary={},
+            environments=[],
+            started=self._started,
             finished=time.time(),
-            trained_s=self._trained_s(outcome),
             limit=limit_of(outcome, self.options.limits),
             recipe=self.trial.recipe_id,
-            tags=self.options.tags | (_how(state) if state else {}),
+            tags=self.options.tags,
+            trained_s=self._trained_s(outcome),
+        )
+        if self._state is None:
+            return unprepared
+        return replace(
+            unprepared,
+            epoch=self._state.epoch,
+            summary=_summary(self._state, self.trial.spec.data, self._chance),
+            environments=self._state.environments,
+            started=self._state.started,
+            tags=self.options.tags | _how(self._state),
         )
 
     def _trained_s(self, outcome: TrialOutcome) -> float:

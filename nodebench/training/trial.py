@@ -25,7 +25,7 @@ from nodebench.planning.missing import is_missing
 from nodebench.spec import Trial
 from nodebench.store import Result, Store, TrialFolder
 from nodebench.store.rows import Row
-from nodebench.training.checkpoint import TrainState, newest_checkpoint, read_checkpoint
+from nodebench.training.checkpoint import newest_checkpoint, read_checkpoint
 from nodebench.training.evaluation import evaluate_points
 from nodebench.training.loop import drop_last_test, train
 from nodebench.training.machine import (
@@ -90,11 +90,10 @@ def _phases(
     """A trial's four phases: prepare, resume, train, evaluate."""
     trial.require_as_named()
     prepared = prepare_trial(trial.spec, options, packed=packed)
-    state = prepared.new_state()
-    record.follow(state, prepared.task.chance)
-    epochs_saved = _resume(trial, prepared, state, store, record)
-    yield from _train(prepared, state, record, epochs_saved)
-    record.keep_end(state)
+    record.follow(prepared.new_state(), prepared.task.chance)
+    _resume(trial, prepared, store, record)
+    yield from _train(prepared, record)
+    record.keep_end()
     _evaluate(trial, prepared, record.folder)
 
 
@@ -136,18 +135,14 @@ def _is_by_ray(trace: TracebackType | None) -> bool:
     return str(last.f_globals.get("__name__")).partition(".")[0] == "ray"
 
 
-def _resume(
-    trial: Trial, prepared: Prepared, state: TrainState, store: Store, record: Record
-) -> int:
-    """Restores the last checkpoint or, without one, the last of a shorter training, if any.
-
-    Returns the number of epochs in the trial's own checkpoint.
-    """
-    folder = record.folder
+def _resume(trial: Trial, prepared: Prepared, store: Store, record: Record) -> None:
+    """Restores the last checkpoint or, without one, the last of a shorter training, if any."""
+    folder, state = record.folder, record.state
     if values := newest_checkpoint(folder):
         state.load(values, prepared.device)
+        record.resumed()
         folder.log(f"resumed after epoch {state.epoch}, iteration {state.iteration}")
-        return state.epoch
+        return
     if record.was_finished:
         folder.log("the checkpoint is missing: trained again, to be evaluated")
     shorter = prepared.options.continues.get(trial.id)
@@ -157,7 +152,6 @@ def _resume(
         folder.log(f"continues {shorter} after {counted(state.epoch, 'epoch')}")
     elif trial.spec.weights is not None:
         state.adopt_solver(Path(trial.spec.weights))
-    return 0
 
 
 def _end_of(shorter: TrialFolder, folder: TrialFolder) -> dict[str, Any] | None:
@@ -169,21 +163,20 @@ def _end_of(shorter: TrialFolder, folder: TrialFolder) -> dict[str, Any] | None:
         return None
 
 
-def _train(
-    prepared: Prepared, state: TrainState, record: Record, epochs_saved: int
-) -> Iterator[Step | Row]:
+def _train(prepared: Prepared, record: Record) -> Iterator[Step | Row]:
     """Trains to the end, and records the checkpoints and epochs."""
+    state = record.state
     packed = {"packed": prepared.packed} if prepared.packed > 1 else {}
     here = environment(prepared.device) | packed
     if here not in state.environments:
         state.environments.append(here)
-    deadline = prepared.deadline(record.start_clock(state, epochs_saved=epochs_saved))
+    deadline = prepared.deadline(record.start_clock())
     prepared.limit_solves(state.model, deadline)
     for item in train(state, prepared.task, prepared.spec, deadline):
         if isinstance(item, Step):
-            record.keep_step(state)
+            record.keep_step()
         else:
-            record.keep_epoch(state)
+            record.keep_epoch()
         yield item
 
 
@@ -197,14 +190,25 @@ def _evaluate(trial: Trial, prepared: Prepared, folder: TrialFolder) -> None:
     evaluate_points(prepared, trial, folder, deadline)
 
 
+class _ToLog(logging.Handler):
+    """Writes messages to a trial's log."""
+
+    def __init__(self, folder: TrialFolder):
+        super().__init__()
+        self._folder = folder
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Writes a message."""
+        self._folder.log(record.getMessage())
+
+
 @contextmanager
 def _captured_warnings(folder: TrialFolder) -> Generator[None]:
     """Sends Python's warnings to the trial's log.
 
     A pack's warnings go to the logs of all its trials: Python issues each once per process.
     """
-    handler = logging.Handler()
-    handler.emit = lambda record: folder.log(record.getMessage())  # pyrefly: ignore[method-assign]
+    handler = _ToLog(folder)
     logger = logging.getLogger("py.warnings")
     logger.addHandler(handler)
     logging.captureWarnings(True)

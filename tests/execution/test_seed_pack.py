@@ -21,7 +21,7 @@ from nodebench.spec.training import Limits
 from nodebench.store import Store
 from nodebench.sweep.file import Resources, Stop
 from nodebench.training import preparation
-from nodebench.training.checkpoint import EpochSums, TrainState, read_checkpoint
+from nodebench.training.checkpoint import TrainState, read_checkpoint
 from nodebench.training.loop import new_state
 from nodebench.training.steps.step import Step
 from nodebench.training.steps.vmapped import Together
@@ -55,7 +55,6 @@ def state_of(spec: TrialSpec, task: Any, data: Any) -> TrainState:
     model = build(spec, data).double().train()
     share_memory(model, 2**30)
     state = new_state(model, spec)
-    state.sums = EpochSums(torch.zeros((), dtype=torch.float64))
     Step(state, task, in_double(next(task.batches(0)))).take()
     return state
 
@@ -227,6 +226,18 @@ def test_what_cannot_be_done_together_is_done_one_by_one(tmp_path, three, monkey
     assert essence(histories[0]) == essence(histories[1])
     log = store.folder(trials[2].id).log_file.read_text()
     assert "plain steps are used: ValueError: no rule for that" in log
+
+
+def test_a_bug_in_taking_steps_together_is_an_error_of_each_trial(tmp_path, three, monkeypatch):
+    trials, how = three
+    store = Store(tmp_path / "runs")
+    monkeypatch.setattr("nodebench.training.steps.vmapped.vmap", None)
+    run(trials, store, how)
+    for trial in trials:
+        folder = store.folder(trial.id)
+        assert folder.result().outcome == "error"
+        assert "in take" in folder.error()
+        assert folder.crash() == "TypeError: 'NoneType' object is not callable"
 
 
 def test_a_limit_of_evaluations_ends_each_trial_by_itself(tmp_path, three):

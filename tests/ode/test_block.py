@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from nodebench.errors import DeadlineExceeded, EvaluationLimit, RandomField
 from nodebench.ode import block as block_module
-from nodebench.ode.block import ODEBlock, batch_statistics, ode_blocks, one_pass
+from nodebench.ode.block import ODEBlock, batch_statistics, ode_blocks, one_pass, replaced
 from nodebench.spec.solver import Gradient, Solver
 from nodebench.spec.vocabulary import GRADIENTS
 
@@ -257,3 +257,13 @@ def test_batch_norm_takes_the_batchs_statistics_where_it_is_asked_to() -> None:
     torch.testing.assert_close(batch, x + 2 * torch.tensor([[-0.5], [0.5]]), rtol=1e-3, atol=0)
     torch.testing.assert_close(model(x), running)
     assert outside.num_batches_tracked == 0
+
+
+def test_replaced_attributes_are_restored_after_an_error() -> None:
+    one, other = (ODEBlock(Decay(), EULER, Gradient()) for _ in range(2))
+    one.max_evaluations, other.max_evaluations = 5, 6
+    rk4 = Solver(method="rk4", steps=4)
+    other(start())  # Euler's four steps are four evaluations, and those of rk4 sixteen
+    with pytest.raises(EvaluationLimit), replaced([one, other], solver=rk4, max_evaluations=15):
+        other(start())
+    assert (one.solver, one.max_evaluations, other.max_evaluations) == (EULER, 5, 6)

@@ -239,7 +239,7 @@ def test_figures_by_values_with_dots_are_as_many_files(tmp_path):
     assert names == {"robustness-0.1.svg", "robustness-0.2.svg", "robustness-pkg.nets-Net.svg"}
 
 
-def test_figures_are_those_that_were_drawn_and_problems_are_told(tmp_path, monkeypatch):
+def test_figures_are_those_that_were_drawn_and_problems_are_told(tmp_path, monkeypatch, caplog):
     sweep, store = tiny(tmp_path, grid={"solver.steps": [2, 3]}), Store(tmp_path / "runs")
     run_inline(sweep.trials, store, options(sweep, tmp_path), Quiet())
     folder = tmp_path / "drawn"
@@ -247,14 +247,15 @@ def test_figures_are_those_that_were_drawn_and_problems_are_told(tmp_path, monke
     (folder / "mine.svg").write_text("<svg/>")
 
     def fail(*_arguments):
-        raise ValueError("made up")
+        raise AssertionError("made up")
 
     monkeypatch.setattr("nodebench.report.figures.pareto.pareto_figure", fail)
     problems: list[str] = []
     drawn = api.figures(sweep, folder, store, on_problem=problems.append)
     assert set(drawn) == {"accuracy", "loss", "paths"}
     assert all(path.is_file() for path in drawn.values())
-    assert problems == ["frontier: ValueError: made up"]
+    assert problems == ["frontier: AssertionError: made up"]
+    assert 'raise AssertionError("made up")' in caplog.text  # its traceback
 
 
 def test_the_page_names_the_sweep_file_where_it_was_written(made_up, tmp_path, monkeypatch):

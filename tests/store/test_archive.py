@@ -12,7 +12,7 @@ import pytest
 from nodebench import api
 from nodebench.errors import StoreError
 from nodebench.store import Store
-from nodebench.store.archive import MANIFEST
+from nodebench.store.archive import MANIFEST, TRIAL_FILES
 from nodebench.store.merge import merge_store
 from tests.support.archives import RESULT, THERE, content, exported, filled, names
 from tests.support.tiny_sweeps import tiny
@@ -149,3 +149,11 @@ def test_a_trial_begun_with_weights_is_taken_in_under_its_own_id_alone(tmp_path)
         forged, _ = api.export_archive(sweep, tmp_path / f"{len(str(said))}.zip", store)
         with pytest.raises(StoreError, match="is not what its id says"):
             api.import_archive(forged, Store(tmp_path / "c"))
+
+
+def test_an_archive_may_contain_what_is_reported_the_spec_and_the_weights(tmp_path):
+    folder = Store(tmp_path).folder("aa")
+    folder.path.mkdir(parents=True)
+    folder.write_elsewhere([])
+    files = (folder.spec_file, *folder.reported_files, folder.checkpoint)
+    assert {path.name for path in files} == TRIAL_FILES

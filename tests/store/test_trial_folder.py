@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 from nodebench.store import Result, Store, TrialFolder
 from tests.support.tiny_sweeps import tiny
@@ -10,16 +11,12 @@ RESULT = Result("finished", "", 1, {}, [], 1.0, 2.0)
 
 
 def paths_of(folder):
-    """What the folder's properties say of its files."""
-    found = [getattr(folder, name) for name, p in vars(TrialFolder).items() if _is_property(p)]
-    return {path for path in found if not isinstance(path, tuple)}
+    """What the folder's attributes say of its files."""
+    found = [getattr(folder, name) for name in vars(TrialFolder)]
+    return {path for path in found if isinstance(path, Path)}
 
 
-def _is_property(member):
-    return isinstance(member, property)
-
-
-def test_every_file_that_a_trial_writes_is_a_property(tmp_path):
+def test_every_file_that_a_trial_writes_is_an_attribute(tmp_path):
     [trial] = tiny(tmp_path).trials
     folder = Store(tmp_path / "runs").folder(trial.id)
     folder.create(trial)

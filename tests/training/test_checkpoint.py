@@ -15,12 +15,17 @@ from nodebench.planning import entries
 from nodebench.store import Result, Store
 from nodebench.training.checkpoint import EpochSums, read_checkpoint
 from nodebench.training.record import Record
+from nodebench.training.task import Loss
 from nodebench.training.trial import run_trial
 from tests.support.tiny_sweeps import TINY, essence, options, tiny
 
 ADAPTED = {
     **TINY,
     "solver": {"method": "euler", "steps": 2, "adapt": {"threshold": 0.01, "every": 3}},
+}
+RESET = {
+    **TINY,
+    "train": {**TINY["train"], "optimizer": {"name": "adam", "lr": 0.01}, "reset_optimizer": True},
 }
 BATCH_NORM = {
     "data": {"name": "digits", "train_size": 100, "test_size": 50, "augment": ["crop", "flip"]},
@@ -39,8 +44,8 @@ def killed_after_steps(monkeypatch, steps):
     taken = []
     between = Record.keep_step
 
-    def dying(self, state):
-        between(self, state)
+    def dying(self):
+        between(self)
         taken.append(self)
         if len(taken) > steps:
             raise Killed
@@ -59,7 +64,9 @@ def test_sums_of_an_earlier_release_are_read(steps):
     assert sums.steps == StepTotals(**steps.get("steps", {}))
 
 
-@pytest.mark.parametrize("base", [TINY, ADAPTED, BATCH_NORM], ids=["plain", "adapted", "bn"])
+@pytest.mark.parametrize(
+    "base", [TINY, ADAPTED, RESET, BATCH_NORM], ids=["plain", "adapted", "reset", "bn"]
+)
 @pytest.mark.parametrize("steps", [1, 3, 4, 6])
 def test_a_trial_killed_in_an_epoch_goes_on_to_the_same_bits(tmp_path, monkeypatch, base, steps):
     sweep = tiny(tmp_path, base=base)
@@ -78,6 +85,23 @@ def test_a_trial_killed_in_an_epoch_goes_on_to_the_same_bits(tmp_path, monkeypat
     assert essence([found.summary]) == essence([expected.summary])
     for name, tensor in weights(whole, trial).items():
         assert torch.equal(tensor, weights(broken, trial)[name])
+
+
+def test_sums_are_on_the_device_of_the_losses():
+    sums = EpochSums()
+    sums.add(Loss(torch.ones((), device="meta"), 16, {}))
+    assert sums.loss.device.type == "meta"
+
+
+@pytest.mark.parametrize("sums", [None, dataclasses.asdict(EpochSums())], ids=["none", "empty"])
+def test_a_checkpoint_between_epochs_may_have_no_sums_or_empty_ones(tmp_path, sums):
+    _, trial, store = broken_off(tmp_path)
+    path = store.folder(trial.id).checkpoint
+    assert read_checkpoint(path)["sums"] is None
+    change(path, sums=sums)
+    how = options(tiny(tmp_path), tmp_path)
+    found, expected = (run_trial(trial, s, how) for s in (store, Store(tmp_path / "whole")))
+    assert essence([found.summary]) == essence([expected.summary])
 
 
 def test_an_epoch_in_two_parts_has_the_seconds_of_both(tmp_path, monkeypatch):

@@ -236,9 +236,10 @@ def test_the_first_interval_between_checkpoints_begins_with_the_training(tmp_pat
     state, saved = SimpleNamespace(elapsed_s=0.0, epoch=1, history=[{"epoch": 1}]), []
     state.save = lambda path, aside: saved.append(now[0])
     now[0] = 60.0
-    kept.start_clock(state, epochs_saved=0)
+    kept.follow(state, chance=None)
+    kept.start_clock()
     for now[0] in (64.9, 65.0, 69.9, 70.0):
-        kept.keep_epoch(state)
+        kept.keep_epoch()
     assert saved == [65.0, 70.0]
 
 

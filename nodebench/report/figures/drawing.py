@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator
+import logging
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -21,11 +22,19 @@ from nodebench.store import Store
 
 FigureNames = TypeVar("FigureNames", list[str], dict[str, tuple[str, str]])
 
-NOT_DRAWN = (
-    *(ArithmeticError, AttributeError, LookupError, OSError),
-    *(RuntimeError, TypeError, ValueError),
-)
-"""The errors that pandas, seaborn and matplotlib raise for data that they cannot draw."""
+
+@contextlib.contextmanager
+def left_out(what: str, problems: list[str]) -> Generator[None]:
+    """Leaves a figure or chart out of a report if it fails: no figure is worth a report.
+
+    The error is added to the problems, and its traceback is logged: a report is no place for it,
+    since it contains this machine's paths.
+    """
+    try:
+        yield
+    except Exception as error:  # libraries raise anything for unexpected data
+        problems.append(f"{what}: {type(error).__name__}: {error}")
+        logging.getLogger(__name__).warning("a figure failed: %s", what, exc_info=True)
 
 
 @dataclass(frozen=True)
@@ -177,9 +186,7 @@ class _Pen:
     def _drawn(
         self, what: str, nothing: FigureNames, draw: Callable[[], FigureNames]
     ) -> FigureNames:
-        try:
+        with left_out(what, self.problems):
             return draw()
-        except NOT_DRAWN as error:
-            curves_module.close()
-            self.problems.append(f"{what}: {type(error).__name__}: {error}")
-            return nothing
+        curves_module.close()
+        return nothing

@@ -23,7 +23,7 @@ from nodebench.report.analysis.findings import Findings
 from nodebench.report.analysis.frames import robustness_curves
 from nodebench.report.analysis.statistics import half_width
 from nodebench.report.figures.curves import CURVES
-from nodebench.report.figures.drawing import NOT_DRAWN
+from nodebench.report.figures.drawing import left_out
 from nodebench.report.figures.style import hex_colors
 from nodebench.report.html import charts
 from nodebench.report.html.charts import CHART, Chart
@@ -54,13 +54,10 @@ class Explored:
         """Name -> chart, without those that would be empty or cannot be built."""
         found = {}
         for build in (self._costs, self._epochs, self._solvers, self._gradients):
-            try:
+            with left_out("chart", self.problems):
                 chart = build()
-            except NOT_DRAWN as error:
-                self.problems.append(f"chart: {type(error).__name__}: {error}")
-                continue
-            if chart.is_drawn:
-                found[chart.name] = chart
+                if chart.is_drawn:
+                    found[chart.name] = chart
         return found
 
     def place(self, name: str) -> list[HtmlOnly]:

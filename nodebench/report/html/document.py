@@ -16,7 +16,7 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from nodebench.files import PACKAGE, write
-from nodebench.report.figures.drawing import NOT_DRAWN
+from nodebench.report.figures.drawing import left_out
 from nodebench.report.html.charts import CHART
 from nodebench.report.html.data import Explored
 from nodebench.report.html.images import Picture, smallest
@@ -36,17 +36,19 @@ NOTHING_ELSEWHERE = (
 def write_page(sections: Iterable[str], folder: Path, explored: Explored) -> list[str]:
     """Writes `report.html`, without charts that cannot be built; returns their problems."""
     problems: list[str] = []
-    try:
-        embedded: dict[str, str] = {"report-data": as_json(explored.embedded())}
-        if explored.charts:
-            embedded["report-library"] = drawing_library()
-    except (*NOT_DRAWN, ImportError) as error:
-        problems.append(f"charts of report.html: {type(error).__name__}: {error}")
-        embedded = {}
+    embedded: dict[str, str] = {}
+    with left_out("charts of report.html", problems):
+        embedded = _embedded(explored)
     stems = [stem for chart in explored.charts.values() for stem in chart.figures]
     page = html_page(joined(sections), folder, embedded, stems if embedded else ())
     write(folder / "report.html", page)
     return [*problems, *explored.problems]
+
+
+def _embedded(explored: Explored) -> dict[str, str]:
+    """The data, and the library that draws the charts if there are any."""
+    library = {"report-library": drawing_library()} if explored.charts else {}
+    return {"report-data": as_json(explored.embedded()), **library}
 
 
 def html_page(

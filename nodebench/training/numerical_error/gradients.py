@@ -13,7 +13,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from torch.utils._pytree import tree_map
 
 from nodebench.errors import Diverged, TrialFailure
-from nodebench.ode.block import PassCounts, one_pass, recorded, solved_by
+from nodebench.ode.block import PassCounts, ode_blocks, one_pass, recorded, replaced, solved_by
 from nodebench.ode.gradients.buffers import buffers_kept, settled_weights
 from nodebench.spec.solver import Gradient, Solver
 from nodebench.store.rows import Row
@@ -78,7 +78,8 @@ class ReferenceGradient:
                 return closed
             if solver not in known:
                 solves = solved_by(exact, solver, IN_LITTLE_MEMORY)
-                with _as_in_training(exact), solves, freed_memory_returned():
+                unlimited = replaced(ode_blocks(exact), max_evaluations=None)
+                with _as_in_training(exact), solves, unlimited, freed_memory_returned():
                     known[solver] = self._gradients(exact, wide)
             return known[solver]
 

@@ -16,7 +16,6 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from nodebench.ode.block import ode_blocks
 from nodebench.spec.solver import Solver
 
 NEAR = 10
@@ -93,11 +92,9 @@ def relative_distance(found: Tensor, expected: Tensor) -> float:
 
 
 def in_double(model: nn.Module) -> nn.Module:
-    """A copy in float64 that accepts float32 inputs and has no limit on evaluations."""
+    """A copy in float64 that accepts float32 inputs."""
     twin = copy.deepcopy(model).double()
     twin.register_forward_pre_hook(lambda _module, inputs: tree_map(widened, inputs))
-    for block in ode_blocks(twin):
-        block.max_evaluations = None
     return twin
 
 

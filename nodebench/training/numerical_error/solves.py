@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
 from statistics import linear_regression
 from typing import Any
 
@@ -12,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from nodebench.errors import DeadlineExceeded, TrialFailure
-from nodebench.ode.block import ode_blocks, one_pass, recorded, solved_by
+from nodebench.ode.block import ode_blocks, one_pass, recorded, replaced, solved_by
 from nodebench.spec.solver import Solver
 from nodebench.training.numerical_error.reference import Reference, in_double
 from nodebench.training.task import Task
@@ -28,8 +26,8 @@ class ReferenceSolves:
 
     def __init__(self, model: nn.Module, task: Task[Any], reference: Solver):
         self.model = in_double(model).eval()
-        self.limits = [block.max_evaluations for block in ode_blocks(model)]
-        with torch.no_grad(), solved_by(self.model, reference), recorded(self.model) as solves:
+        solver = replaced(ode_blocks(self.model), solver=reference, max_evaluations=None)
+        with torch.no_grad(), solver, recorded(self.model) as solves:
             task.loss(self.model, task.sample(SOLVE_SAMPLES))
         self.solves = solves
         self._first = reference
@@ -46,9 +44,7 @@ class ReferenceSolves:
         if solver in self._known:
             return self._known[solver]
         try:
-            with _limited(self.model, self.limits):
-                found = self._outputs(solver)
-            error = self.reference.error(found)
+            error = self.reference.error(self._outputs(solver))
         except DeadlineExceeded:
             raise
         except TrialFailure:
@@ -70,25 +66,17 @@ class ReferenceSolves:
         return linear_regression(*zip(*errors, strict=True)).slope if len(errors) > 1 else None
 
     def _reference_outputs(self, solver: Solver) -> Tensor:
-        """The blocks' outputs under a reference; the first one's were recorded with the inputs."""
+        """The blocks' outputs under a reference, which may take any number of evaluations.
+
+        Those of the first reference were recorded with the inputs.
+        """
         if solver == self._first:
             return torch.cat([s.states[1:].flatten() for s in self.solves])
-        return self._outputs(solver)
+        with replaced(ode_blocks(self.model), max_evaluations=None):
+            return self._outputs(solver)
 
     @torch.no_grad()
     def _outputs(self, solver: Solver) -> Tensor:
         """The blocks' outputs under a solver, as one vector."""
         with one_pass(self.model), solved_by(self.model, solver):
             return torch.cat([s.block.trajectory(s.y0, s.times)[1:].flatten() for s in self.solves])
-
-
-@contextmanager
-def _limited(model: nn.Module, limits: Sequence[int | None]) -> Generator[None]:
-    """A context that limits each block's evaluations per pass; afterwards there is no limit."""
-    try:
-        for block, limit in zip(ode_blocks(model), limits, strict=True):
-            block.max_evaluations = limit
-        yield
-    finally:
-        for block in ode_blocks(model):
-            block.max_evaluations = None

@@ -98,7 +98,6 @@ class _Graph:
             parameter.grad = gradient
         step.finish(self._loss, self._forward, self._backward)
         sums = step.state.sums
-        assert sums is not None
         sums.peak_memory = max(sums.peak_memory, self._peak)  # replays allocate nothing
 
 

@@ -17,16 +17,20 @@ from nodebench.training.task import Loss, Task
 class Step:
     """One batch's step that a training is about to take; its state can be saved at this point.
 
-    Code that iterates over a training may take the step in its place, and must call `finish`.
+    Code that iterates over a training may take the step in its place, and must call `finish`. If
+    that code has a bug, the `bug` is raised where the training takes the step.
     """
 
     state: TrainState
     task: Task[Any]
     batch: Any
     taken: bool = False
+    bug: Exception | None = None
 
     def take(self) -> None:
         """Forward, backward, and the optimizer's update, unless the step has been taken."""
+        if self.bug:
+            raise self.bug
         if self.taken:
             return
         state = self.state
@@ -37,7 +41,6 @@ class Step:
         with one_pass(state.model) as backward:
             objective.backward()
         if penalty:
-            assert state.sums is not None
             state.sums.add_penalty(penalty, loss.samples)
         if state.adaptation:
             state.adaptation.after_backward(
@@ -48,7 +51,6 @@ class Step:
     def finish(self, loss: Loss, forward: PassCounts, backward: PassCounts) -> None:
         """Completes the step once the gradients are there: the update, and the epoch's sums."""
         state = self.state
-        assert state.sums is not None
         state.sums.count(forward, backward)
         optimization.step_optimizer(state.optimizer)
         state.sums.add(loss)
@@ -56,11 +58,8 @@ class Step:
         self.taken = True
 
 
-CANNOT_TAKE = (
-    *(ArithmeticError, AssertionError, AttributeError, LookupError),
-    *(RuntimeError, TypeError, ValueError),
-)
-"""Errors that torch raises if it can neither batch nor capture a step, or lacks memory."""
+CANNOT_TAKE = (RuntimeError, ValueError, MemoryError)
+"""The errors of `vmap`, of CUDA graphs, and of a lack of memory."""
 
 
 class StepTaker(Protocol):
@@ -73,7 +72,8 @@ class StepTaker(Protocol):
 def try_to_take(taker: StepTaker, steps: Sequence[Step]) -> str | None:
     """Lets a taker take steps; returns its problem if it could not, which may recur.
 
-    A failed step leaves no trace: its own training takes it, or runs into the same failure.
+    A failed step leaves no trace: its own training takes it, or runs into the same failure. Any
+    other error is a bug of the taker, which ends the trainings of these steps.
     """
     try:
         taker.take(steps)
@@ -81,4 +81,7 @@ def try_to_take(taker: StepTaker, steps: Sequence[Step]) -> str | None:
         return None
     except CANNOT_TAKE as error:
         return f"{type(error).__name__}: {error}"
+    except Exception as error:  # noqa: BLE001 - the trainings raise it, and so their trials record it
+        for step in steps:
+            step.bug = error
     return None

@@ -15,7 +15,6 @@ from nodebench.planning import RunOptions
 from nodebench.spec import TrialSpec
 from nodebench.spec.identity import Cell
 from nodebench.sweep.file import Resources
-from nodebench.training.checkpoint import EpochSums
 from nodebench.training.loop import new_state
 from nodebench.training.steps.cuda_graph import WARM_STEPS, Graphed, graph_of
 from nodebench.training.steps.step import Step
@@ -36,7 +35,6 @@ def training(device: str, **changes):
     model = to_device(build(spec, data), torch.device(device)).train()
     share_memory(model, 2**32)
     state, task = new_state(model, spec), task_for(data, spec)
-    state.sums = EpochSums(torch.zeros((), device=device))
     batches = [batch for epoch in range(4) for batch in task.batches(epoch)]
     return state, (Step(state, task, batch) for batch in batches)
 
