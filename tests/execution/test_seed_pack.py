@@ -228,18 +228,6 @@ def test_what_cannot_be_done_together_is_done_one_by_one(tmp_path, three, monkey
     assert "plain steps are used: ValueError: no rule for that" in log
 
 
-def test_a_bug_in_taking_steps_together_is_an_error_of_each_trial(tmp_path, three, monkeypatch):
-    trials, how = three
-    store = Store(tmp_path / "runs")
-    monkeypatch.setattr("nodebench.training.steps.vmapped.vmap", None)
-    run(trials, store, how)
-    for trial in trials:
-        folder = store.folder(trial.id)
-        assert folder.result().outcome == "error"
-        assert "in take" in folder.error()
-        assert folder.crash() == "TypeError: 'NoneType' object is not callable"
-
-
 def test_a_limit_of_evaluations_ends_each_trial_by_itself(tmp_path, three):
     trials, how = three
     store = Store(tmp_path / "runs")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -17,20 +18,16 @@ from nodebench.training.task import Loss, Task
 class Step:
     """One batch's step that a training is about to take; its state can be saved at this point.
 
-    Code that iterates over a training may take the step in its place, and must call `finish`. If
-    that code has a bug, the `bug` is raised where the training takes the step.
+    Code that iterates over a training may take the step in its place, and must call `finish`.
     """
 
     state: TrainState
     task: Task[Any]
     batch: Any
     taken: bool = False
-    bug: Exception | None = None
 
     def take(self) -> None:
         """Forward, backward, and the optimizer's update, unless the step has been taken."""
-        if self.bug:
-            raise self.bug
         if self.taken:
             return
         state = self.state
@@ -58,10 +55,6 @@ class Step:
         self.taken = True
 
 
-CANNOT_TAKE = (RuntimeError, ValueError, MemoryError)
-"""The errors of `vmap`, of CUDA graphs, and of a lack of memory."""
-
-
 class StepTaker(Protocol):
     """Takes steps in place of their trainings, where that is faster."""
 
@@ -70,18 +63,14 @@ class StepTaker(Protocol):
 
 
 def try_to_take(taker: StepTaker, steps: Sequence[Step]) -> str | None:
-    """Lets a taker take steps; returns its problem if it could not, which may recur.
+    """Lets a taker take steps; returns its problem if it could not, with the traceback.
 
-    A failed step leaves no trace: its own training takes it, or runs into the same failure. Any
-    other error is a bug of the taker, which ends the trainings of these steps.
+    A failed step leaves no trace: its own training takes it, or runs into the same failure.
     """
     try:
         taker.take(steps)
     except TrialFailure:
         return None
-    except CANNOT_TAKE as error:
-        return f"{type(error).__name__}: {error}"
-    except Exception as error:  # noqa: BLE001 - the trainings raise it, and so their trials record it
-        for step in steps:
-            step.bug = error
+    except Exception as error:  # noqa: BLE001 - a plain step gives the same result
+        return f"{type(error).__name__}: {error}\n{traceback.format_exc()}"
     return None
