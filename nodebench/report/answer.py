@@ -27,7 +27,7 @@ from nodebench.report.analysis.gradients import ways
 from nodebench.report.analysis.statistics import FEWEST_PAIRS, column, paired
 from nodebench.report.analysis.verdict import ACCURACY_ROUNDING, VerdictWord
 from nodebench.report.machines import MACHINE, MachineAgreement, machine_agreement
-from nodebench.report.markdown import bold
+from nodebench.report.markdown import bold, bullets
 from nodebench.sweep import Sweep
 
 MOST_NAMED = 4
@@ -57,7 +57,7 @@ def answer(found: Findings) -> list[AnswerLine]:
 
 def listed(lines: Iterable[AnswerLine]) -> str:
     """An answer as a list in Markdown."""
-    return "\n".join(f"- {bold(f'{what}:')} {text}" for what, text in lines)
+    return bullets(f"{bold(f'{what}:')} {text}" for what, text in lines)
 
 
 def _is_trained(sweep: Sweep) -> bool:

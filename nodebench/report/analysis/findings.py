@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import copy
-
 import pandas as pd
 
 from nodebench.report.analysis import frames
 from nodebench.report.analysis.baseline import against_baseline
 from nodebench.report.analysis.claims import checked_claims
-from nodebench.report.analysis.columns import CELL, TIMED_SECONDS, TRIAL, with_whole_numbers
+from nodebench.report.analysis.columns import TIMED_SECONDS, TRIAL, with_whole_numbers
 from nodebench.report.analysis.gradients import gradient_costs, with_own_gradients
 from nodebench.report.analysis.pareto import pareto_table
 from nodebench.report.analysis.published import compared_numbers
@@ -41,17 +39,6 @@ class Findings:
         self.checked = checked_claims(sweep, self.results)
         self.published = compared_numbers(sweep, self.results, self.judged)
         self.frontier = pareto_table(sweep, self.results, is_busy=frames.timed_busy(self.timed))
-
-    def drawn(self) -> Findings:
-        """The findings as figures show them, with the labels of `sweep.drawn`."""
-        other = copy.copy(self)
-        other.sweep = self.sweep.drawn
-        short = dict(zip(self.sweep.labels.values(), other.sweep.labels.values(), strict=True))
-        for name in ("epochs", "evaluated", "judged", "frontier"):
-            frame = getattr(self, name)
-            if CELL in frame:
-                setattr(other, name, frame.assign(**{CELL: frame[CELL].map(short)}))
-        return other
 
     @property
     def tables(self) -> dict[str, pd.DataFrame]:
