@@ -29,11 +29,7 @@ class Findings:
         self.gradients = frames.gradient_frame(sweep, store)
         self.timed = frames.timing_frame(sweep, store)
         self.machines = machine_frame(sweep, store)
-        self.results = with_own_gradients(
-            sweep,
-            _with_verdicts_and_seconds(frames.result_frame(sweep, store), self.judged, self.timed),
-            self.gradients,
-        )
+        self.results = _joined_results(sweep, store, self.judged, self.timed, self.gradients)
         self.costs = gradient_costs(sweep, self.gradients, self.timed)
         self.compared = against_baseline(sweep, self.results)
         self.checked = checked_claims(sweep, self.results)
@@ -56,14 +52,24 @@ class Findings:
 
 def all_results(sweep: Sweep, store: Store) -> pd.DataFrame:
     """The table of `frames.result_frame`, with verdicts and their numbers, and `timed_epoch_s`."""
-    judged, timed = frames.verdict_frame(sweep, store), frames.timing_frame(sweep, store)
-    found = _with_verdicts_and_seconds(frames.result_frame(sweep, store), judged, timed)
-    return with_own_gradients(sweep, found, frames.gradient_frame(sweep, store))
+    return _joined_results(
+        sweep,
+        store,
+        frames.verdict_frame(sweep, store),
+        frames.timing_frame(sweep, store),
+        frames.gradient_frame(sweep, store),
+    )
 
 
-def _with_verdicts_and_seconds(
-    results: pd.DataFrame, judged: pd.DataFrame, timed: pd.DataFrame
+def _joined_results(
+    sweep: Sweep,
+    store: Store,
+    judged: pd.DataFrame,
+    timed: pd.DataFrame,
+    gradients: pd.DataFrame,
 ) -> pd.DataFrame:
+    """The table of `frames.result_frame` with numbers from a trial's other tables."""
+    results = frames.result_frame(sweep, store)
     if not judged.empty:
         numbers = judged[[TRIAL, "verdict", *VERDICT_NUMBERS]]
         results = results.merge(numbers, on=TRIAL, how="left")
@@ -72,4 +78,4 @@ def _with_verdicts_and_seconds(
         names = [name for name in (TIMED_SECONDS, "step_memory_bytes") if name in timed]
         seconds = timed.loc[timed["machine"] == machine, [TRIAL, *names]].drop_duplicates(TRIAL)
         results = results.merge(seconds, on=TRIAL, how="left")
-    return results
+    return with_own_gradients(sweep, results, gradients)
