@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import pandas as pd
@@ -16,20 +17,17 @@ from nodebench.errors import TrialOutcome, counted
 from nodebench.report.analysis.agreement import COMPARED
 from nodebench.report.analysis.baseline import (
     SIGNIFICANT,
-    BaselineComparison,
     BaselineReading,
     by_seed,
 )
-from nodebench.report.analysis.claims import Checked
 from nodebench.report.analysis.columns import CELL, MISSING, OUTCOME
 from nodebench.report.analysis.findings import Findings
 from nodebench.report.analysis.formatting import margin_text, measured_with_unit, probability
 from nodebench.report.analysis.gradients import ways
-from nodebench.report.analysis.published import Compared
 from nodebench.report.analysis.statistics import FEWEST_PAIRS, column, paired
 from nodebench.report.analysis.verdict import ACCURACY_ROUNDING, VerdictWord
 from nodebench.report.machines import MACHINE, MachineAgreement, machine_agreement
-from nodebench.report.markdown import bold
+from nodebench.report.markdown import bold, bullets
 from nodebench.sweep import Sweep
 
 MOST_NAMED = 4
@@ -41,33 +39,40 @@ AnswerLine = tuple[str, str]
 
 
 def answer(found: Findings) -> list[AnswerLine]:
-    """A line for each question that the sweep answers."""
-    is_trained = any(trial.spec.is_trained for trial in found.sweep.trials)
-    return [
-        *(_best(found) if is_trained else []),
-        *(_at_chance(found.sweep, found.results) if is_trained else []),
-        *_gradients(found.costs),
-        *_against_baseline(found.compared),
-        *_still_odes(found.judged),
-        *_front(found),
-        *_claims(found.sweep, found.checked),
-        *_published(found.published),
-        *_machines(found),
-        *(_cost(found) if is_trained else []),
-    ]
+    """The lines of all questions that the sweep answers."""
+    questions = (
+        _best,
+        _at_chance,
+        _gradients,
+        _against_baseline,
+        _still_odes,
+        _front,
+        _claims,
+        _published,
+        _machines,
+        _cost,
+    )
+    return [line for question in questions for line in question(found)]
 
 
 def listed(lines: Iterable[AnswerLine]) -> str:
     """An answer as a list in Markdown."""
-    return "\n".join(f"- {bold(f'{what}:')} {text}" for what, text in lines)
+    return bullets(f"{bold(f'{what}:')} {text}" for what, text in lines)
+
+
+def _is_trained(sweep: Sweep) -> bool:
+    """Whether any weights are trained; otherwise there is nothing to rank and no cost to tell."""
+    return any(trial.spec.is_trained for trial in sweep.trials)
 
 
 def _best(found: Findings) -> list[AnswerLine]:
     """The best configuration of each data set, and whether it is clearly ahead of the next."""
+    if not _is_trained(found.sweep):
+        return []
     return [
-        (f"Best{_on(found.sweep, name)}", text)
+        (f"Best{_on(found.sweep, name)}", _best_text(found, *ranked[:2]))
         for name, rows in found.results.groupby("data.name", sort=False)
-        for text in _best_of(found, rows)
+        if (ranked := _ranked(found.sweep, rows))
     ]
 
 
@@ -76,58 +81,66 @@ def _on(sweep: Sweep, data: object) -> str:
     return f" on `{data}`" if "data.name" in sweep.varying else ""
 
 
-def _best_of(found: Findings, frame: pd.DataFrame) -> list[str]:
-    sweep, judged = found.sweep, found.judged
-    done = frame[frame[OUTCOME] == TrialOutcome.FINISHED]
-    if done.empty or sweep.headline not in done:
-        return []
-    means = done.groupby(CELL, sort=False)[sweep.headline].mean().dropna()
-    ranked = means.sort_values(ascending=not sweep.higher_is_better, kind="stable").index
-    of_cells, trials = by_seed(frame, sweep.headline), frame[CELL].value_counts()
-    values = [of_cells[cell] for cell in ranked[:2]]
-    texts = [
-        f"`{cell}`, {measured_with_unit(sweep.metric, each)}"
-        for cell, each in zip(ranked, values, strict=False)
-    ]
-    missing = [
-        f" of {trials[cell]}" if len(each) < trials[cell] else ""
-        for cell, each in zip(ranked, values, strict=False)
-    ]
-    if not texts:
-        return []
-    metric = str(sweep.metric).replace("_", " ")
-    first = f"{texts[0]} test {metric} (n = {len(values[0])}{missing[0]})"
-    if len(judged):
-        words = {*judged.loc[judged[CELL] == ranked[0], "verdict"]}
-        first += ", but it is not an ODE" if words == {VerdictWord.RESNET} else ""
-    if len(texts) < 2:
-        return [f"{first}."]
-    second = texts[1] + (f" (n = {len(values[1])}{missing[1]})" if missing[1] else "")
-    return [f"{first}. {_lead(values, second, 1 if sweep.higher_is_better else -1)}"]
+@dataclass(frozen=True)
+class _Ranked:
+    """A configuration of `planned` trials, and the headline metric of finished ones by seed."""
+
+    cell: str
+    values: pd.Series[float]
+    planned: int
+
+    @property
+    def is_complete(self) -> bool:
+        return len(self.values) == self.planned
+
+    @property
+    def n_text(self) -> str:
+        """`(n = 3)`, or `(n = 3 of 5)` if others did not finish."""
+        return f"(n = {len(self.values)}{'' if self.is_complete else f' of {self.planned}'})"
 
 
-def _lead(values: Sequence[pd.Series[float]], second: str, sign: int) -> str:
-    """Whether the best is clearly ahead of the second, by the paired test of their seeds.
+def _ranked(sweep: Sweep, frame: pd.DataFrame) -> list[_Ranked]:
+    """The configurations with a finished trial, the best first."""
+    planned = frame[CELL].value_counts()
+    values_of = by_seed(frame, sweep.headline)
+    found = [_Ranked(cell, each, planned[cell]) for cell, each in values_of.items() if len(each)]
+    return sorted(found, key=lambda each: each.values.mean(), reverse=sweep.higher_is_better)
 
-    `sign` is -1 if lower is better.
-    """
-    difference = paired(*values)
+
+def _best_text(found: Findings, best: _Ranked, second: _Ranked | None = None) -> str:
+    metric, judged = found.sweep.metric, found.judged
+    name = metric.replace("_", " ")
+    text = f"`{best.cell}`, {measured_with_unit(metric, best.values)} test {name} {best.n_text}"
+    if len(judged) and {*judged.loc[judged[CELL] == best.cell, "verdict"]} == {VerdictWord.RESNET}:
+        text += ", but it is not an ODE"
+    return f"{text}. {_lead(found.sweep, best, second)}" if second else f"{text}."
+
+
+def _lead(sweep: Sweep, best: _Ranked, second: _Ranked) -> str:
+    """Whether the best is clearly ahead of the second, by the paired test of their seeds."""
+    name = f"`{second.cell}`, {measured_with_unit(sweep.metric, second.values)}"
+    name += "" if second.is_complete else f" {second.n_text}"
+    sign = 1 if sweep.higher_is_better else -1
+    difference = paired(best.values, second.values)
     if difference is not None and sign * difference.mean < 0:
         # Each mean is over the seeds that finished, which are not the same seeds.
         seeds = counted(difference.n, "seed")
-        return f"Second best: {second}, which is ahead on the {seeds} that finished in both."
+        return f"Second best: {name}, which is ahead on the {seeds} that finished in both."
     if difference is None or difference.n < FEWEST_PAIRS:
         why = f"with fewer than {FEWEST_PAIRS} seeds, its lead was not tested"
-        return f"Second best: {second} ({why})."
+        return f"Second best: {name} ({why})."
     if difference.has_no_interval:
-        return f"Second best: {second} (every seed gives the same lead, so it was not tested)."
+        return f"Second best: {name} (every seed gives the same lead, so it was not tested)."
     word = "clearly" if difference.p < SIGNIFICANT else "not clearly"
     p = f"paired t-test, p = {probability(difference.p)}, not corrected"
-    return f"It is {word} ahead of the second best, {second} ({p})."
+    return f"It is {word} ahead of the second best, {name} ({p})."
 
 
-def _at_chance(sweep: Sweep, frame: pd.DataFrame) -> list[AnswerLine]:
+def _at_chance(found: Findings) -> list[AnswerLine]:
     """The configurations no better than always predicting the most common class."""
+    if not _is_trained(found.sweep):
+        return []
+    sweep, frame = found.sweep, found.results
     done = frame[frame[OUTCOME] == TrialOutcome.FINISHED]
     if "chance" not in done or sweep.headline not in done:
         return []
@@ -140,7 +153,8 @@ def _at_chance(sweep: Sweep, frame: pd.DataFrame) -> list[AnswerLine]:
     return [("No better than chance", f"{_named(cells)} (margin {margin}).")]
 
 
-def _against_baseline(compared: Sequence[BaselineComparison]) -> list[AnswerLine]:
+def _against_baseline(found: Findings) -> list[AnswerLine]:
+    compared = found.compared
     if not compared:
         return []
     title = "[Against the baseline](#against-the-baseline)"
@@ -153,8 +167,9 @@ def _against_baseline(compared: Sequence[BaselineComparison]) -> list[AnswerLine
     return [(title, f"{parts} (of {counted(len(compared), 'configuration')}).")]
 
 
-def _still_odes(judged: pd.DataFrame) -> list[AnswerLine]:
+def _still_odes(found: Findings) -> list[AnswerLine]:
     """How many trained networks are ODEs, and which configurations have some that are not."""
+    judged = found.judged
     if judged.empty:
         return []
     words = judged["verdict"]
@@ -182,19 +197,19 @@ def _front(found: Findings) -> list[AnswerLine]:
     ]
 
 
-def _claims(sweep: Sweep, checked: Sequence[Checked]) -> list[AnswerLine]:
-    size = sweep.made.size
+def _claims(found: Findings) -> list[AnswerLine]:
+    size = found.sweep.made.size
     where = f" (in the {size} form)" if size != "full" else ""
     lines: list[AnswerLine] = []
     for name, has_source in (("[Claims](#claims)", True), ("[Expectations](#expectations)", False)):
-        counts = Counter(each.text for each in checked if each.has_source is has_source)
+        counts = Counter(each.text for each in found.checked if each.has_source is has_source)
         parts = _enumerated([f"{count} {text}" for text, count in counts.items()])
         lines += [(name, f"{parts}{where}.")] if counts else []
     return lines
 
 
-def _published(published: Sequence[Compared]) -> list[AnswerLine]:
-    readings = [each.reading for each in published if each.reading in COMPARED]
+def _published(found: Findings) -> list[AnswerLine]:
+    readings = [each.reading for each in found.published if each.reading in COMPARED]
     parts = _counts_text(readings, COMPARED)
     title = "[Published numbers](#published-numbers)"
     numbers = counted(len(readings), "comparable number")
@@ -215,7 +230,7 @@ def _machines(found: Findings) -> list[AnswerLine]:
 def _cost(found: Findings) -> list[AnswerLine]:
     """The number of trials, the time of training and evaluation, the machines and the failures."""
     ran = found.results[found.results[OUTCOME] != MISSING]
-    if ran.empty:
+    if ran.empty or not _is_trained(found.sweep):
         return []
     packed = ran.get("packed", pd.Series(1, ran.index)).fillna(1)  # each has the time of its pack
     spent = f"{_duration(float((ran['trained_s'] / packed).sum()))} of training and tests"
@@ -243,11 +258,11 @@ def _duration(seconds: float) -> str:
     return "1 second" if round(seconds) == 1 else f"{seconds:.0f} seconds"
 
 
-def _gradients(costs: pd.DataFrame) -> list[AnswerLine]:
+def _gradients(found: Findings) -> list[AnswerLine]:
     """Which gradients were exact, and which were the fastest and the lightest after backprop."""
-    if costs.empty:
+    if found.costs.empty:
         return []
-    others = ways(costs)
+    others = ways(found.costs)
     others = others[others["way"] != "backprop"]
     title = "[Gradients](#which-gradient-to-trust)"
     exact = [f"`{way}`" for way in others.loc[others["is_exact"].eq(True), "way"]]

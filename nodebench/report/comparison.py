@@ -11,7 +11,7 @@ import pandas as pd
 
 from nodebench.errors import InputError, SweepError, TrialOutcome
 from nodebench.planning.lookup import SweepSource, load_sweep
-from nodebench.report.analysis.baseline import BaselineComparison, compared_cells
+from nodebench.report.analysis.baseline import Tested, compared_cells
 from nodebench.report.analysis.columns import CELL, OUTCOME, read_results
 from nodebench.report.analysis.findings import all_results
 from nodebench.report.analysis.formatting import NO_VALUE, measured, probability, signed, unit
@@ -96,13 +96,10 @@ def comparison(reference: Side, other: Side) -> str:
         )
     named = {_label(sides[1]): sides for sides in both.values()}
     pairs = {
-        cell: tuple(_metric_by_seed(side, metric) for side in sides)
-        for cell, sides in named.items()
+        cell: (_metric_by_seed(before, metric), _metric_by_seed(after, metric))
+        for cell, (before, after) in named.items()
     }
-    found = {
-        each.cell: each
-        for each in compared_cells(pairs, higher_is_better=_higher_is_better(metric))
-    }
+    found = compared_cells(pairs, higher_is_better=_higher_is_better(metric))
     rows = [
         {
             "configuration": cell,
@@ -252,7 +249,7 @@ def _metric_by_seed(rows: pd.DataFrame, metric: str) -> pd.Series[float]:
     return pd.to_numeric(done, errors="coerce").dropna()
 
 
-def _difference_columns(found: BaselineComparison | None, metric: str) -> dict[str, str]:
+def _difference_columns(found: Tested | None, metric: str) -> dict[str, str]:
     if found is None:
         return {"difference": NO_VALUE, "p (Holm)": NO_VALUE, "reading": "no seed in common"}
     what, difference = _metric_name(metric), found.difference

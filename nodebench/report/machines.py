@@ -13,7 +13,7 @@ from nodebench.report import notes
 from nodebench.report.analysis.columns import CELL, MISSING, OUTCOME, TRIAL
 from nodebench.report.analysis.formatting import margin_text, mean_and_interval, measured, unit
 from nodebench.report.analysis.statistics import FEWEST_PAIRS, paired
-from nodebench.report.markdown import bold
+from nodebench.report.markdown import Section, bold, bullets
 from nodebench.report.tables import CONFIGURATION, cell_text
 from nodebench.store import Result, Store
 from nodebench.store.rows import machine_text
@@ -151,7 +151,7 @@ def _numbers(frame: pd.DataFrame, name: str, place: str) -> pd.Series[float]:
     return pd.to_numeric(frame[f"{name}_{place}"], errors="coerce")
 
 
-def provenance(results: pd.DataFrame) -> str:
+def provenance(results: pd.DataFrame) -> Section:
     """The code, hardware and versions of the trials; several values if they differ."""
     ran = results[results[OUTCOME] != MISSING]
     if {"commit", "dirty"} <= {*ran.columns}:
@@ -170,17 +170,17 @@ def provenance(results: pd.DataFrame) -> str:
         "nodebench": "nodebench",
     }
     lines = [
-        f"- {label}: {', '.join(sorted({cell_text(v) for v in ran[column].dropna()}))}"
+        f"{label}: {', '.join(sorted({cell_text(v) for v in ran[column].dropna()}))}"
         for label, column in facts.items()
         if column in ran and ran[column].notna().any()
     ]
     if "started" in ran and len(ran):
         first, last = _day(ran["started"].min()), _day(ran["finished"].max())
-        lines.append(f"- trained: {first}" + (f" to {last}" if last != first else ""))
+        lines.append(f"trained: {first}" + (f" to {last}" if last != first else ""))
     if "environments" in ran and (ran["environments"] > 1).any():
         mixed = ", ".join(ran.loc[ran["environments"] > 1, TRIAL])
-        lines.append(f"- {bold('resumed under other versions, threads or hardware:')} {mixed}")
-    return "\n".join(["## Provenance\n", *lines])
+        lines.append(f"{bold('resumed under other versions, threads or hardware:')} {mixed}")
+    return Section("Provenance", [bullets(lines)])
 
 
 def _day(stamp: float) -> str:

@@ -4,17 +4,33 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import pandas as pd
 
 
 class HtmlOnly(str):
-    """A section that report.html has and the Markdown page does not."""
+    """A part of a section that report.html has and the Markdown page does not."""
 
 
-def joined(sections: Iterable[str]) -> str:
-    """The text of all sections that are not empty."""
-    return "\n\n".join(each for each in sections if each) + "\n"
+class Section(NamedTuple):
+    """Parts of a page under a heading, which is missing if the title is empty."""
+
+    title: str
+    parts: list[str]
+
+    def for_markdown(self) -> Section:
+        """The section as the Markdown page has it."""
+        return Section(self.title, [p for p in self.parts if not isinstance(p, HtmlOnly)])
+
+
+def joined(sections: Iterable[Section]) -> str:
+    """The text of a page; sections and parts that are empty are left out."""
+    texts: list[str] = []
+    for title, parts in sections:
+        if shown := [part for part in parts if part]:
+            texts += [f"## {title}", *shown] if title else shown
+    return "\n\n".join(texts) + "\n"
 
 
 def markdown_table(table: pd.DataFrame) -> str:
@@ -29,11 +45,14 @@ def escaped(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|")
 
 
-def section(title: str, text: str, table: pd.DataFrame) -> list[str]:
-    """A table under a heading and a line of text; nothing if the table is empty."""
-    if table.empty:
-        return []
-    return [part for part in (f"## {title}", text, markdown_table(table)) if part]
+def table_section(title: str, text: str, table: pd.DataFrame) -> Section:
+    """A table below a line of text; an empty section if the table is empty."""
+    return Section(title, [] if table.empty else [text, markdown_table(table)])
+
+
+def bullets(lines: Iterable[str]) -> str:
+    """A list; empty if there are no lines."""
+    return "\n".join(f"- {line}" for line in lines)
 
 
 def bold(text: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,12 +21,22 @@ from nodebench.report.analysis.formatting import margin_text
 from nodebench.report.analysis.gradients import memory_by_steps
 from nodebench.report.answer import AnswerLine, answer, listed
 from nodebench.report.figures.drawing import Figures, draw_all
+from nodebench.report.figures.style import Drawn
 from nodebench.report.folder import shown_figures
 from nodebench.report.html.data import Explored
 from nodebench.report.html.document import write_page
 from nodebench.report.html.trials import trials_table
 from nodebench.report.machines import MACHINES_TITLE, machines_note, machines_table, provenance
-from nodebench.report.markdown import HtmlOnly, bold, joined, markdown_table, plain_text, section
+from nodebench.report.markdown import (
+    HtmlOnly,
+    Section,
+    bold,
+    bullets,
+    joined,
+    markdown_table,
+    plain_text,
+    table_section,
+)
 from nodebench.report.result_tables import ResultTables, result_tables
 from nodebench.store import Store
 from nodebench.sweep import Sweep
@@ -78,9 +88,9 @@ def write_report_folder(sweep: Sweep, store: Store, folder: Path) -> Report:
     shown_before = shown_figures(page)
     figures, explored = draw_all(found, store, folder / "figures"), Explored(found)
     lines = answer(found)
-    sections = _sections(found, figures, explored, lines)
+    sections = _sections(found, figures, explored, lines, folder)
     undrawn = [*figures.problems, *write_page(sections, folder, explored)]
-    write(page, joined(each for each in sections if not isinstance(each, HtmlOnly)))
+    write(page, joined(section.for_markdown() for section in sections))
     # Only now, because the previous page showed them until it was replaced.
     figures.remove_others(shown_before)
     return Report(page, [plain_text(f"{what}: {text}") for what, text in lines], undrawn)
@@ -97,49 +107,50 @@ def draw_figures(
 
 
 def _sections(
-    found: Findings, figures: Figures, explored: Explored, lines: Iterable[AnswerLine]
-) -> list[str]:
-    sweep, results, timed = found.sweep, found.results, found.timed
-    table = result_tables(sweep, results, found.judged, timed)
-    return [
-        f"# {sweep.name}",
-        sweep.about,
-        bold(sizes.opening(sweep)),
-        _state(results),
-        listed(lines),
-        markdown_table(table.main),
-        _common(table.constant),
+    found: Findings,
+    figures: Figures,
+    explored: Explored,
+    lines: Iterable[AnswerLine],
+    folder: Path,
+) -> list[Section]:
+    sweep, results = found.sweep, found.results
+    table = result_tables(sweep, results, found.judged, found.timed)
+    opening = [
+        *(f"# {sweep.name}", sweep.about, bold(sizes.opening(sweep)), _state(results)),
+        *(listed(lines), markdown_table(table.main), _common(table.constant)),
         *explored.place("costs"),
-        *_images("", *figures.frontier),
-        *map(HtmlOnly, section("Trials", notes.TRIALS_TABLE, trials_table(sweep, results))),
-        *_images("Learned trajectories", figures.trajectories, notes.TRAJECTORIES),
-        *section("Not finished", "", tables.failures(sweep, results)),
-        *section("Details", "", table.details),
-        *_baseline_section(found),
-        *_claims_section(found, "Claims", notes.CLAIMS, has_source=True),
-        *_claims_section(found, "Expectations", notes.EXPECTATIONS, has_source=False),
-        *section(
-            "Published numbers",
-            notes.PUBLISHED_NUMBERS,
-            published.published_table(found.published),
+        *_images(figures.frontier),
+    ]
+    return [
+        Section("", opening),
+        _trials_section(sweep, results),
+        Section("Learned trajectories", _images(figures.trajectories)),
+        table_section("Not finished", "", tables.failures(sweep, results)),
+        table_section("Details", "", table.details),
+        _baseline_section(found),
+        _claims_section(found, "Claims", notes.CLAIMS, has_source=True),
+        _claims_section(found, "Expectations", notes.EXPECTATIONS, has_source=False),
+        table_section(
+            "Published numbers", notes.PUBLISHED_NUMBERS, published.published_table(found.published)
         ),
-        *_verdicts_section(sweep, found.judged, found.evaluated),
-        *_robustness_section(found, figures, explored),
+        _verdicts_section(sweep, found.judged, found.evaluated),
+        Section("Trajectories in the plane", _images(figures.paths)),
+        _robustness_section(found, figures, explored),
         *_curve_sections(figures, explored),
-        *_images("The solver over training", figures.adaptation, notes.ADAPTATION),
-        *_gradients_section(found, figures, explored),
-        *_memory_section(sweep, found, figures),
-        *_steps_section(results),
-        *section(
+        Section("The solver over training", _images(figures.adaptation)),
+        _gradients_section(found, figures, explored),
+        _memory_section(sweep, found, figures),
+        _steps_section(results),
+        table_section(
             "Steps by test batch", notes.TEST_BATCHES, step_tables.batches_table(found.batches)
         ),
-        *section("Cost of a training step", notes.TIMINGS, tables.timings_table(timed)),
-        *section(MACHINES_TITLE, machines_note(sweep), machines_table(sweep, found.machines)),
-        *_not_drawn(figures.problems),
+        table_section("Cost of a training step", notes.TIMINGS, tables.timings_table(found.timed)),
+        table_section(MACHINES_TITLE, machines_note(sweep), machines_table(sweep, found.machines)),
+        Section("Figures that failed", [bullets(" ".join(p.split()) for p in figures.problems)]),
         _setting(sweep),
-        _notes(found, table, figures.folder.parent),
+        _notes(found, table, folder),
         provenance(results),
-        _reproduce(figures.folder.parent),
+        _reproduce(folder),
     ]
 
 
@@ -152,27 +163,26 @@ def _common(constant: Mapping[str, str]) -> str:
     )
 
 
-def _not_drawn(problems: Sequence[str]) -> list[str]:
-    """The figures that could not be drawn, and why."""
-    lines = [f"- {' '.join(problem.split())}" for problem in problems]
-    return ["\n".join(["## Figures that failed\n", *lines])] if lines else []
+def _trials_section(sweep: Sweep, results: pd.DataFrame) -> Section:
+    table = markdown_table(trials_table(sweep, results))
+    return Section("Trials", [HtmlOnly(notes.TRIALS_TABLE), HtmlOnly(table)])
 
 
-def _baseline_section(found: Findings) -> list[str]:
+def _baseline_section(found: Findings) -> Section:
     text = f"{notes.BASELINE} {more_seeds_text(found.compared)}".strip()
-    return section("Against the baseline", text, baseline_table(found.sweep, found.compared))
+    return table_section("Against the baseline", text, baseline_table(found.sweep, found.compared))
 
 
-def _claims_section(found: Findings, title: str, text: str, *, has_source: bool) -> list[str]:
+def _claims_section(found: Findings, title: str, text: str, *, has_source: bool) -> Section:
     """The results of claims, or of expectations; those that do not hold are in bold."""
     checked = [each for each in found.checked if each.has_source is has_source]
     why = published.why_not_comparable(found.sweep) or sizes.caveat(found.sweep)
     doubt = " " + bold(f"The conditions are not the study's: {why}.") if why else ""
     results = [bold(c.text) if c.judgement is Judgement.FAILS else c.text for c in checked]
-    return section(title, text + doubt, claims_table(checked).assign(result=results))
+    return table_section(title, text + doubt, claims_table(checked).assign(result=results))
 
 
-def _setting(sweep: Sweep) -> str:
+def _setting(sweep: Sweep) -> Section:
     """The settings that all trials share: the most important ones, and those that were set."""
     known = dict.fromkeys(
         (*SETTINGS_OF_A_REPORT, *(p for t in sweep.trials for p in t.cell.set_paths))
@@ -187,8 +197,8 @@ def _setting(sweep: Sweep) -> str:
     shared |= {f"limits.{name}": tables.cell_text(value) for name, value in limits.items()}
     seeds = sorted({trial.spec.seed for trial in sweep.trials})
     shared["seeds"] = ", ".join(map(str, seeds))
-    lines = [f"- {path}: {value}" for path, value in shared.items()]
-    return "\n".join(["## Shared settings\n", *lines])
+    lines = [f"{path}: {value}" for path, value in shared.items()]
+    return Section("Shared settings", [bullets(lines)])
 
 
 def _state(results: pd.DataFrame) -> str:
@@ -204,7 +214,7 @@ def _state(results: pd.DataFrame) -> str:
     return bold(f"{finished} of {counted(len(results), 'trial')} finished; {rest}.")
 
 
-def _notes(found: Findings, table: ResultTables, folder: Path) -> str:
+def _notes(found: Findings, table: ResultTables, folder: Path) -> Section:
     """The terms and marks that the page uses, in one place."""
     metric = str(found.sweep.metric).replace("_", " ")
     headline = f"the test {metric} after the last epoch, by which configurations are compared."
@@ -223,74 +233,62 @@ def _notes(found: Findings, table: ResultTables, folder: Path) -> str:
             marks[-1] += f" {notes.PACKED}"
     elif frames.timed_busy(found.timed):
         marks.append(notes.TIMED_BUSY)
-    lines = [f"- {bold(term)}: {text}" for term, text in terms.items()]
-    lines += [f"- {mark}" for mark in marks]
     is_in_clone = (folder / notes.METHODS_FILE).exists()
     methods = notes.METHODS_PAGE if is_in_clone else notes.METHODS_ELSEWHERE
-    return "\n".join(["## Notes\n", *lines, f"- {methods}"])
+    defined = [f"{bold(term)}: {text}" for term, text in terms.items()]
+    return Section("Notes", [bullets([*defined, *marks, methods])])
 
 
-def _curve_sections(figures: Figures, explored: Explored) -> list[str]:
+def _curve_sections(figures: Figures, explored: Explored) -> list[Section]:
     """A section for each metric; the first also has the chart of all metrics."""
-    sections: list[str] = []
-    for name, (caption, note) in figures.curves.items():
-        title = f"{caption} by epoch"
-        chart = [] if sections else explored.place("epochs")
-        image = f"![{title}](figures/{name}.svg)\n\n{note}"
-        sections += [f"## {title}", *chart, image]
+    sections: list[Section] = []
+    for number, drawn in enumerate(figures.curves):
+        chart = explored.place("epochs") if number == 0 else []
+        sections.append(Section(drawn.caption, [*chart, *_images([drawn])]))
     return sections
 
 
-def _verdicts_section(sweep: Sweep, judged: pd.DataFrame, evaluated: pd.DataFrame) -> list[str]:
+def _verdicts_section(sweep: Sweep, judged: pd.DataFrame, evaluated: pd.DataFrame) -> Section:
+    title = "Is it still an ODE?"
     if judged.empty:
-        return []
-    margin = margin_text(sweep.metric, sweep.margin)
-    title, text = "## Is it still an ODE?", f"{notes.VERDICTS} The margin is {margin}."
+        return Section(title, [])
+    text = f"{notes.VERDICTS} The margin is {margin_text(sweep.metric, sweep.margin)}."
     own = evaluated[evaluated["own"]]
     sizes = own.get("samples", own["test_size"]).dropna().unique()  # older rows have no `samples`
     if len(sizes):
         text += f" Judged on {', '.join(f'{size:g}' for size in sizes)} test samples."
-    return [title, text, markdown_table(solver_tables.verdicts_table(sweep, judged))]
+    return table_section(title, text, solver_tables.verdicts_table(sweep, judged))
 
 
-def _robustness_section(found: Findings, figures: Figures, explored: Explored) -> list[str]:
-    sections = _images("Trajectories in the plane", *figures.paths)
+def _robustness_section(found: Findings, figures: Figures, explored: Explored) -> Section:
+    title = "Under other solvers"
     if found.evaluated.empty:
-        return sections
+        return Section(title, [])
     table = solver_tables.robustness_table(found.evaluated)
-    text = notes.OTHER_SOLVERS
-    if any(str(name).startswith("h × ") for name in table):
-        text += f" {notes.STEP_FACTORS}"
-    sections += ["## Under other solvers", text, *explored.place("solvers")]
-    for names, text in figures.under_other_solvers:
-        sections += _images("", names, text)
-    return [*sections, markdown_table(table)]
+    has_factors = any(str(name).startswith("h × ") for name in table)
+    text = notes.OTHER_SOLVERS + (f" {notes.STEP_FACTORS}" if has_factors else "")
+    drawn = [*explored.place("solvers"), *_images(figures.under_other_solvers)]
+    return Section(title, [text, *drawn, markdown_table(table)])
 
 
-def _gradients_section(found: Findings, figures: Figures, explored: Explored) -> list[str]:
-    """Every measured gradient, and the cost of each gradient method."""
-    table = solver_tables.gradients_table(found.gradients)
-    sections = section("Which gradient to trust", notes.GRADIENT_TABLE, table)
-    if not sections:
-        return []
-    title, text, rows = sections
+def _gradients_section(found: Findings, figures: Figures, explored: Explored) -> Section:
+    """The costs of each gradient method if there are several, and every measured gradient."""
+    title, every = "Which gradient to trust", solver_tables.gradients_table(found.gradients)
+    if every.empty:
+        return Section(title, [])
     by_way = gradient_tables.ways_table(found.costs)
-    if by_way.empty:
-        return sections
-    drawn = [image for names, note in figures.gradients for image in _images("", names, note)]
-    chart = explored.place("gradients")
-    return [title, text, notes.WAYS, markdown_table(by_way), *chart, *drawn, rows]
+    ways = [] if by_way.empty else [notes.WAYS, markdown_table(by_way)]
+    drawn = [*explored.place("gradients"), *_images(figures.gradients)]
+    return Section(title, [notes.GRADIENT_TABLE, *ways, *drawn, markdown_table(every)])
 
 
-def _memory_section(sweep: Sweep, found: Findings, figures: Figures) -> list[str]:
+def _memory_section(sweep: Sweep, found: Findings, figures: Figures) -> Section:
     table = gradient_tables.memory_table(memory_by_steps(sweep, found.results))
-    if table.empty:
-        return []
-    parts = section("Memory by the number of steps", notes.MEMORY_BY_STEPS, table)
-    return [*parts, *_images("", figures.memory_by_steps, "")]
+    section = table_section("Memory by the number of steps", notes.MEMORY_BY_STEPS, table)
+    return Section(section.title, [*section.parts, *_images(figures.memory_by_steps)])
 
 
-def _steps_section(results: pd.DataFrame) -> list[str]:
+def _steps_section(results: pd.DataFrame) -> Section:
     table = step_tables.steps_table(results)
     is_per_sample = set(step_tables.OF_SAMPLES) & set(table)
     text = (
@@ -298,25 +296,24 @@ def _steps_section(results: pd.DataFrame) -> list[str]:
         if is_per_sample
         else notes.TRAINING_STEPS
     )
-    return section("Steps of adaptive solvers", text, table)
+    return table_section("Steps of adaptive solvers", text, table)
 
 
-def _images(title: str, names: Sequence[str], text: str) -> list[str]:
-    """Figures with an explanation, under a heading if there is a title."""
-    if not names:
-        return []
-    heading = [f"## {title}"] if title else []
-    images = [f"![{name.replace('-', ' ')}](figures/{name}.svg)" for name in names]
-    return ["\n\n".join([*heading, *images, text])]
+def _images(figures: Iterable[Drawn]) -> list[str]:
+    """Figures, each with how to read it; the names of files are their alternative texts."""
+    parts: list[str] = []
+    for names, note, caption in figures:
+        parts += [f"![{caption or name.replace('-', ' ')}](figures/{name}.svg)" for name in names]
+        parts.append(note)
+    return parts
 
 
-def _reproduce(folder: Path) -> str:
+def _reproduce(folder: Path) -> Section:
     here = Path.cwd()
     file = folder.resolve() / "sweep.yaml"
     shown = file.relative_to(here) if file.is_relative_to(here) else Path(file.name)
-    return (
-        "## Reproduce\n\n"
+    text = (
         "[sweep.yaml](sweep.yaml) is the sweep as it ran; [results.csv](results.csv) has a row "
-        "for every trial. Trials that are already in `runs/` are not trained again.\n\n"
-        f"    nodebench run {shlex.quote(shown.as_posix())}"
+        "for every trial. Trials that are already in `runs/` are not trained again."
     )
+    return Section("Reproduce", [text, f"    nodebench run {shlex.quote(shown.as_posix())}"])

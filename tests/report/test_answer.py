@@ -8,7 +8,7 @@ import pytest
 from nodebench.report.analysis.findings import Findings
 from nodebench.report.analysis.published import PublishedNumber, compared_number
 from nodebench.report.analysis.verdict import VerdictWord
-from nodebench.report.answer import _lead, answer, listed
+from nodebench.report.answer import _lead, _Ranked, answer, listed
 from nodebench.store import Result, Store
 from tests.support.fake_results import FINE, GRID, RELU, TANH, made, steady
 from tests.support.tiny_sweeps import point, tiny
@@ -93,9 +93,11 @@ def test_the_best_says_how_many_of_its_seeds_finished_and_who_is_ahead_on_common
         ((0.1, 0.2, 0.0), (0.08, 0.15, math.nan), "is ahead on the 2 seeds that finished in both"),
     ],
 )
-def test_of_errors_the_lower_one_is_ahead(best, second, words):
-    lead = _lead([pd.Series(best), pd.Series(second)], "`b`", -1)
-    assert words in lead
+def test_of_errors_the_lower_one_is_ahead(best, second, words, tmp_path):
+    solver = {"method": "rk4", "step_size": 0.5}
+    sweep = tiny(tmp_path, base={"data": "spiral", "model": "neuralode", "solver": solver})
+    best, second = (_Ranked("a", pd.Series(values), 3) for values in (best, second))
+    assert words in _lead(sweep, best, second)
 
 
 def test_there_is_nothing_to_answer_before_anything_has_finished(tmp_path):

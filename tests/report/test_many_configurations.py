@@ -60,8 +60,9 @@ def test_of_many_robustness_figures_some_stand_for_all(tmp_path: Path) -> None:
     curves = pd.DataFrame([{"cell": cell, **points} for cell in cells])
     groups = robustness_groups(sweep, curves)
     assert [len(group) for group in groups.values()] == [7] * 8
-    drawn = robustness_figures(sweep, curves, tmp_path)
-    assert drawn == [f"robustness-{width}" for width in (4, 6, 9, 11)]
+    [drawn] = robustness_figures(sweep, curves, tmp_path)
+    assert drawn.names == [f"robustness-{width}" for width in (4, 6, 9, 11)]
+    assert "Shown: 4 of 8 figures" in drawn.note
     assert robustness_groups(sweep, curves[:48]) == {"robustness": cells[:48]}
 
 
@@ -71,7 +72,8 @@ def test_a_metric_that_only_the_worst_have_is_drawn(many: tuple[Sweep, Store]) -
     is_worst = epochs["model.width"].isin(WIDTHS[:2])
     epochs["nfe_forward"] = epochs["epoch"].where(is_worst).astype(float)
     for few in (epochs, pd.concat([epochs, epochs.assign(epoch=epochs["epoch"] + 7)])):
-        assert {"accuracy", "nfe_forward"} <= epoch_figures(sweep, few, store.root / "few").keys()
+        drawn = epoch_figures(sweep, few, store.root / "few")
+        assert {"accuracy", "nfe_forward"} <= {name for each in drawn for name in each.names}
 
 
 @pytest.mark.parametrize("count", [2, 3, 4, 5])
@@ -84,8 +86,9 @@ def test_each_configuration_has_its_own_color_beside_its_cost(
     numbers = {"value": 0.5, "width": 0.1, "seconds": float("nan"), "nfe": 2.0}
     table = pd.DataFrame([{"cell": f"cell {i}", "data": "d", **numbers} for i in range(count)])
     table.loc[count] = {"cell": "resnet", "data": "d", **numbers, "nfe": float("nan")}
-    table = table.assign(front_seconds=False, front_nfe=[True] + [False] * count)
-    assert pareto_figure(many[0], table, tmp_path) == ["frontier"]
+    table = table.assign(front_seconds=False, front_nfe=[True] + [False] * count, measured="")
+    [drawn] = pareto_figure(many[0], table, tmp_path)
+    assert drawn.names == ["frontier"]
     figure, _ = saved[0]
     dots = figure.axes[0].collections[-1]
     faces, edges = (map(tuple, each) for each in (dots.get_facecolors(), dots.get_edgecolors()))

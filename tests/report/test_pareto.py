@@ -65,10 +65,11 @@ def on_two_data_sets(folder):
 
 def test_each_data_set_has_panels_of_its_own(tmp_path, monkeypatch):
     sweep, found = on_two_data_sets(tmp_path)
-    drawn = []
-    monkeypatch.setattr(pareto, "save", lambda figure, _path: drawn.append(figure))
-    assert pareto.pareto_figure(sweep, found.frontier, tmp_path) == ["frontier"]
-    panels = drawn[0].axes
+    saved = []
+    monkeypatch.setattr(pareto, "save", lambda figure, _path: saved.append(figure))
+    [drawn] = pareto.pareto_figure(sweep, found.frontier, tmp_path)
+    assert drawn.names == ["frontier"]
+    panels = saved[0].axes
     assert [axes.get_title() for axes in panels] == ["spheres", "", "three-minima", ""]
     assert [len(axes.collections[-1].get_offsets()) for axes in panels] == [2, 2, 2, 2]
 

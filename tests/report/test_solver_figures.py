@@ -9,11 +9,12 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from nodebench.report import solver_tables
+from nodebench.report import notes, solver_tables
 from nodebench.report.analysis import frames
 from nodebench.report.analysis.findings import Findings
 from nodebench.report.figures.curves import adaptation_figure
 from nodebench.report.figures.solvers import some_cells, some_cells_note, steps_figure
+from nodebench.report.figures.style import Drawn
 from nodebench.report.page import write_report_folder
 from nodebench.report.result_tables import result_tables
 from nodebench.store import Result, Store
@@ -157,7 +158,7 @@ def test_steps_are_drawn_only_where_nothing_but_the_solver_varies(
 ) -> None:
     sweep, store = measured
     curves = frames.robustness_curves(frames.evaluation_frame(sweep, store))
-    assert steps_figure(sweep, curves, tmp_path) == ["steps"]
+    assert steps_figure(sweep, curves, tmp_path) == [Drawn(["steps"], notes.STEPS_FIGURE)]
     widths = tiny(tmp_path, grid={"model.width": [4, 8]})
     assert steps_figure(widths, curves, tmp_path) == []
 
@@ -194,7 +195,8 @@ def test_adaptation_is_drawn_where_there_is_any(tmp_path: Path) -> None:
     page = write_report_folder(sweep, store, tmp_path / "report").page.read_text()
     assert "](figures/adaptation.svg)" in page
     with rendered_figures():
-        assert adaptation_figure(sweep, Findings(sweep, store).epochs, tmp_path) == ["adaptation"]
+        drawn = adaptation_figure(sweep, Findings(sweep, store).epochs, tmp_path)
+    assert drawn == [Drawn(["adaptation"], notes.ADAPTATION)]
     assert (tmp_path / "adaptation.png").stat().st_size > 10_000
 
 

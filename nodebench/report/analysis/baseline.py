@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from itertools import product
 from typing import Any
@@ -115,6 +115,15 @@ def by_seed(frame: pd.DataFrame, metric: str) -> dict[str, pd.Series[float]]:
 
 
 @dataclass(frozen=True)
+class Tested:
+    """A cell's difference from another cell, and its reading; `p` has Holm's correction."""
+
+    difference: PairedDifference
+    p: float
+    reading: BaselineReading
+
+
+@dataclass(frozen=True)
 class BaselineComparison:
     """A cell compared with its baseline by the headline metric; `p` has Holm's correction."""
 
@@ -137,7 +146,10 @@ def against_baseline(sweep: Sweep, frame: pd.DataFrame) -> list[BaselineComparis
     }
     pairs = {cell: (values[baseline], values[cell]) for cell, baseline in baselines.items()}
     found = compared_cells(pairs, higher_is_better=sweep.higher_is_better)
-    return [replace(each, baseline=baselines[each.cell]) for each in found]
+    return [
+        BaselineComparison(cell, baselines[cell], tested.difference, tested.p, tested.reading)
+        for cell, tested in found.items()
+    ]
 
 
 def more_seeds_text(compared: Sequence[BaselineComparison]) -> str:
@@ -154,8 +166,8 @@ def more_seeds_text(compared: Sequence[BaselineComparison]) -> str:
 
 
 def compared_cells(
-    pairs: Mapping[str, tuple[pd.Series[float], ...]], *, higher_is_better: bool
-) -> list[BaselineComparison]:
+    pairs: Mapping[str, tuple[pd.Series[float], pd.Series[float]]], *, higher_is_better: bool
+) -> dict[str, Tested]:
     """Compares each cell's values with its reference's; `pairs` are (reference, values) by cell.
 
     Cells without seeds in common are left out.
@@ -172,12 +184,11 @@ def compared_cells(
     ]
     corrected = dict(zip(tested, holm([found[cell].p for cell in tested]), strict=True))
     sign = 1 if higher_is_better else -1
-    return [
-        BaselineComparison(
-            cell, "", each, p := corrected.get(cell, math.nan), _reading(each, p, sign)
-        )
+    p_of = {cell: corrected.get(cell, math.nan) for cell in found}
+    return {
+        cell: Tested(each, p_of[cell], _reading(each, p_of[cell], sign))
         for cell, each in found.items()
-    ]
+    }
 
 
 def _reading(difference: PairedDifference, p: float, sign: int) -> BaselineReading:

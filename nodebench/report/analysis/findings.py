@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import copy
-
 import pandas as pd
 
 from nodebench.report.analysis import frames
 from nodebench.report.analysis.baseline import against_baseline
 from nodebench.report.analysis.claims import checked_claims
-from nodebench.report.analysis.columns import CELL, TIMED_SECONDS, TRIAL, with_whole_numbers
+from nodebench.report.analysis.columns import TIMED_SECONDS, TRIAL, with_whole_numbers
 from nodebench.report.analysis.gradients import gradient_costs, with_own_gradients
 from nodebench.report.analysis.pareto import pareto_table
 from nodebench.report.analysis.published import compared_numbers
@@ -31,27 +29,12 @@ class Findings:
         self.gradients = frames.gradient_frame(sweep, store)
         self.timed = frames.timing_frame(sweep, store)
         self.machines = machine_frame(sweep, store)
-        self.results = with_own_gradients(
-            sweep,
-            _with_verdicts_and_seconds(frames.result_frame(sweep, store), self.judged, self.timed),
-            self.gradients,
-        )
+        self.results = _joined_results(sweep, store, self.judged, self.timed, self.gradients)
         self.costs = gradient_costs(sweep, self.gradients, self.timed)
         self.compared = against_baseline(sweep, self.results)
         self.checked = checked_claims(sweep, self.results)
         self.published = compared_numbers(sweep, self.results, self.judged)
         self.frontier = pareto_table(sweep, self.results, is_busy=frames.timed_busy(self.timed))
-
-    def drawn(self) -> Findings:
-        """The findings as figures show them, with the labels of `sweep.drawn`."""
-        other = copy.copy(self)
-        other.sweep = self.sweep.drawn
-        short = dict(zip(self.sweep.labels.values(), other.sweep.labels.values(), strict=True))
-        for name in ("epochs", "evaluated", "judged", "frontier"):
-            frame = getattr(self, name)
-            if CELL in frame:
-                setattr(other, name, frame.assign(**{CELL: frame[CELL].map(short)}))
-        return other
 
     @property
     def tables(self) -> dict[str, pd.DataFrame]:
@@ -69,14 +52,24 @@ class Findings:
 
 def all_results(sweep: Sweep, store: Store) -> pd.DataFrame:
     """The table of `frames.result_frame`, with verdicts and their numbers, and `timed_epoch_s`."""
-    judged, timed = frames.verdict_frame(sweep, store), frames.timing_frame(sweep, store)
-    found = _with_verdicts_and_seconds(frames.result_frame(sweep, store), judged, timed)
-    return with_own_gradients(sweep, found, frames.gradient_frame(sweep, store))
+    return _joined_results(
+        sweep,
+        store,
+        frames.verdict_frame(sweep, store),
+        frames.timing_frame(sweep, store),
+        frames.gradient_frame(sweep, store),
+    )
 
 
-def _with_verdicts_and_seconds(
-    results: pd.DataFrame, judged: pd.DataFrame, timed: pd.DataFrame
+def _joined_results(
+    sweep: Sweep,
+    store: Store,
+    judged: pd.DataFrame,
+    timed: pd.DataFrame,
+    gradients: pd.DataFrame,
 ) -> pd.DataFrame:
+    """The table of `frames.result_frame` with numbers from a trial's other tables."""
+    results = frames.result_frame(sweep, store)
     if not judged.empty:
         numbers = judged[[TRIAL, "verdict", *VERDICT_NUMBERS]]
         results = results.merge(numbers, on=TRIAL, how="left")
@@ -85,4 +78,4 @@ def _with_verdicts_and_seconds(
         names = [name for name in (TIMED_SECONDS, "step_memory_bytes") if name in timed]
         seconds = timed.loc[timed["machine"] == machine, [TRIAL, *names]].drop_duplicates(TRIAL)
         results = results.merge(seconds, on=TRIAL, how="left")
-    return results
+    return with_own_gradients(sweep, results, gradients)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 
 import pandas as pd
@@ -248,15 +247,12 @@ def _solve(trial: Trial) -> str:
 def _problems(sweep: Sweep) -> dict[str, str]:
     """Trial -> its problem: the varying settings that are not of solver or gradient."""
     paths = [p for p in sweep.varying if p.partition(".")[0] not in ("solver", "gradient")]
-    named = sorted(paths, key=lambda path: any(isinstance(v, float) for v in _values(sweep, path)))
+    first = sweep.trials[0].settings
+    named = sorted(paths, key=lambda path: isinstance(first.get(path), float))  # floats last
     return {
         trial.id: " ".join(_text(trial.settings[p]) for p in named if p in trial.settings)
         for trial in sweep.trials
     }
-
-
-def _values(sweep: Sweep, path: str) -> list[object]:
-    return [t.settings[path] for t in itertools.islice(sweep.trials, 1) if path in t.settings]
 
 
 def _text(value: object) -> str:

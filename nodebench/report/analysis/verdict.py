@@ -12,7 +12,6 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Any
 
 from nodebench.errors import TrialOutcome
 from nodebench.spec import Trial
@@ -126,25 +125,29 @@ def verdict(
         return None
     if own_row["outcome"] != TrialOutcome.FINISHED:
         return Verdict(VerdictWord.UNDECIDED, f"under the training solver: {own_row['outcome']}")
+    evaluated, own = [_evaluated(trial, row) for row in rows], _evaluated(trial, own_row)
+    limit = _finest(evaluated)
+    finer = [p for p in evaluated if _is_finer(p, own) or (p is limit and not own.is_limit)]
     sign = 1 if trial.spec.data.higher_is_better else -1
-    margin += ACCURACY_ROUNDING
-    found, own = [_evaluated(trial, row) for row in rows], _evaluated(trial, own_row)
-    limit = _finest(found)
-    finer = [p for p in found if _is_finer(p, own) or (p is limit and not own.is_limit)]
     drop = max((sign * (own.value - p.value) for p in finer if p.is_finished), default=None)
-    numbers: dict[str, Any] = {"own": own.value, "drop": drop, "order": own_row.get("order")}
-    if limit is not None and limit.is_finished:
-        numbers["limit"] = limit.value
-    if guesses := _why_chance(own_row, chance, margin):
-        return Verdict(VerdictWord.UNDECIDED, guesses, **numbers)
-    if drop is not None and drop > margin and "limit" in numbers:
-        if few := _few_lost(own_row, drop, len(finer)):
-            return Verdict(VerdictWord.UNDECIDED, few, **numbers)
-        return Verdict(VerdictWord.RESNET, **numbers)  # whatever else failed
-    if "limit" in numbers:
-        numbers["sufficient_steps"] = _sufficient_steps(own, found, numbers["limit"], margin)
-    reason = _why_undecided(limit, finer)
-    return Verdict(VerdictWord.UNDECIDED if reason else VerdictWord.ODE, reason, **numbers)
+    end = limit.value if limit and limit.is_finished else None
+    found = Verdict(
+        VerdictWord.UNDECIDED, own=own.value, limit=end, drop=drop, order=own_row.get("order")
+    )
+    allowed = margin + ACCURACY_ROUNDING
+    if guesses := _why_chance(own_row, chance, allowed):
+        return replace(found, reason=guesses)
+    if limit is None:
+        return replace(found, reason="the limit has not been evaluated")
+    if not limit.is_finished:
+        return replace(found, reason=f"at the limit: {limit.outcome}")
+    if drop is not None and drop > allowed:  # whatever else failed
+        few = _few_lost(own_row, drop, len(finer))
+        return replace(found, reason=few) if few else replace(found, word=VerdictWord.RESNET)
+    found = replace(found, sufficient_steps=_sufficient_steps(own, evaluated, limit.value, allowed))
+    if failure := _why_undecided(finer):
+        return replace(found, reason=failure)
+    return replace(found, word=VerdictWord.ODE)
 
 
 def _why_chance(own: Row, chance: float | None, margin: float) -> str:
@@ -184,12 +187,8 @@ def _few_lost(own: Row, drop: float, finer: int) -> str:
     return f"a loss of {lost} of {own['samples']} test samples may be chance"
 
 
-def _why_undecided(limit: _Evaluated | None, finer: Sequence[_Evaluated]) -> str:
+def _why_undecided(finer: Sequence[_Evaluated]) -> str:
     """Why a model that keeps its accuracy cannot be called an ODE; empty if it can."""
-    if limit is None:
-        return "the limit has not been evaluated"
-    if not limit.is_finished:
-        return f"at the limit: {limit.outcome}"
     failed = [point.outcome for point in finer if not point.is_finished]
     if failed:
         return f"under a finer solver: {failed[0]}"

@@ -23,6 +23,7 @@ from nodebench.report.analysis.statistics import mean_intervals
 from nodebench.report.figures.style import (
     ON_LOG_AXES,
     Color,
+    Drawn,
     colors_of,
     in_lines,
     save,
@@ -51,12 +52,9 @@ LONGEST_FILE_NAME = 60
 MOST_LINES = 6  # in one panel, with their bands
 
 
-def epoch_figures(sweep: Sweep, epochs: pd.DataFrame, folder: Path) -> dict[str, tuple[str, str]]:
-    """Draws every metric by epoch, with one line per cell and a band over its seeds.
-
-    Returns each figure's name -> its caption, and how to read it.
-    """
-    captions: dict[str, tuple[str, str]] = {}
+def epoch_figures(sweep: Sweep, epochs: pd.DataFrame, folder: Path) -> list[Drawn]:
+    """Draws every metric by epoch, with one line per cell and a band over its seeds."""
+    drawn: list[Drawn] = []
     for name, (column, title) in CURVES.items():
         if column not in epochs or not epochs[column].fillna(0).any():
             continue
@@ -65,12 +63,13 @@ def epoch_figures(sweep: Sweep, epochs: pd.DataFrame, folder: Path) -> dict[str,
         known = epochs.dropna(subset=[column])
         layout = _layout(sweep, known)
         save(_curve(layout, known, column, title), folder / name)
-        captions[name] = (title[0].upper() + title[1:], layout.note)
-    return captions
+        caption = f"{title[0].upper()}{title[1:]} by epoch"
+        drawn.append(Drawn([name], layout.note, caption))
+    return drawn
 
 
-def trajectories_figure(paths: Mapping[str, pd.DataFrame], folder: Path) -> list[str]:
-    """Draws learned trajectories over observations, one panel per trial; returns the name.
+def trajectories_figure(paths: Mapping[str, pd.DataFrame], folder: Path) -> list[Drawn]:
+    """Draws learned trajectories over observations, one panel per trial.
 
     `paths` maps a trial's label to rows of `t` and the states `observed` and `learned`, of which
     the first two coordinates are drawn.
@@ -91,7 +90,7 @@ def trajectories_figure(paths: Mapping[str, pd.DataFrame], folder: Path) -> list
     figure.legend(*grid.flat[0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
     figure.colorbar(dots[-1], ax=grid, label="time", shrink=0.8)
     save(figure, folder / "trajectories")
-    return ["trajectories"]
+    return [Drawn(["trajectories"], notes.TRAJECTORIES)]
 
 
 def _draw_trajectory(axes: Axes, path: pd.DataFrame) -> PathCollection:
@@ -103,10 +102,10 @@ def _draw_trajectory(axes: Axes, path: pd.DataFrame) -> PathCollection:
     return dots
 
 
-def adaptation_figure(sweep: Sweep, epochs: pd.DataFrame, folder: Path) -> list[str]:
+def adaptation_figure(sweep: Sweep, epochs: pd.DataFrame, folder: Path) -> list[Drawn]:
     """Draws an adapted solver over training, and its accuracy: Ott et al. 2021, Figure 5.
 
-    One line per cell, with a band over seeds. Returns the figure's name, if a solver was adapted.
+    One line per cell, with a band over seeds. Nothing is drawn if no solver was adapted.
     """
     if "nfe_adaptation" not in epochs:
         return []
@@ -132,7 +131,7 @@ def adaptation_figure(sweep: Sweep, epochs: pd.DataFrame, folder: Path) -> list[
         axes.set(ylabel=title, yscale="log" if column == "tol" else "linear")
     grid[0].get_legend().set_title("")
     save(figure, folder / "adaptation")
-    return ["adaptation"]
+    return [Drawn(["adaptation"], notes.ADAPTATION)]
 
 
 def file_names(values: Iterable[object]) -> dict[str, str]:
@@ -143,11 +142,6 @@ def file_names(values: Iterable[object]) -> dict[str, str]:
         is_taken = name.lower() in map(str.lower, names.values())  # file systems may ignore case
         names[value] = f"{name}-{len(names)}" if is_taken or not name else name
     return names
-
-
-def close() -> None:
-    """Discards unfinished figures."""
-    plt.close("all")
 
 
 def _curve(layout: _Layout, epochs: pd.DataFrame, column: str, title: str) -> Figure:

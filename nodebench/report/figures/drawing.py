@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
-from typing import TypeVar
+from typing import ParamSpec
 
 import pandas as pd
 
-from nodebench.report import notes
 from nodebench.report.analysis import frames
+from nodebench.report.analysis.columns import CELL
 from nodebench.report.analysis.findings import Findings
 from nodebench.report.analysis.gradients import memory_by_steps
-from nodebench.report.figures import curves as curves_module
-from nodebench.report.figures import gradients, pareto, solvers, style
+from nodebench.report.figures import curves, gradients, pareto, solvers, style
+from nodebench.report.figures.style import Drawn
 from nodebench.store import Store
+from nodebench.sweep import Sweep
 
-FigureNames = TypeVar("FigureNames", list[str], dict[str, tuple[str, str]])
+P = ParamSpec("P")
 
 
 @contextlib.contextmanager
@@ -39,31 +39,27 @@ def left_out(what: str, problems: list[str]) -> Generator[None]:
 
 @dataclass(frozen=True)
 class Figures:
-    """The figures in a folder, by what they show and known by their names; why others failed.
-
-    Some are given with a text that says how to read them.
-    """
+    """The figures in a folder, by what they show; why others failed."""
 
     folder: Path
-    frontier: tuple[list[str], str]
-    trajectories: list[str]
-    paths: tuple[list[str], str]
-    under_other_solvers: list[tuple[list[str], str]]
-    curves: dict[str, tuple[str, str]]
-    """Name -> caption, and how to read it."""
-
-    adaptation: list[str]
-    gradients: list[tuple[list[str], str]]
-    memory_by_steps: list[str]
+    frontier: list[Drawn]
+    trajectories: list[Drawn]
+    paths: list[Drawn]
+    under_other_solvers: list[Drawn]
+    curves: list[Drawn]
+    adaptation: list[Drawn]
+    gradients: list[Drawn]
+    memory_by_steps: list[Drawn]
     problems: list[str]
 
     @property
     def names(self) -> list[str]:
         """The names of all figures."""
-        with_text = self.frontier, self.paths, *self.under_other_solvers, *self.gradients
-        explained = (names for names, _ in with_text)
-        plain = self.trajectories, self.adaptation, self.memory_by_steps
-        return [*chain(*plain, *explained), *self.curves]
+        every = [
+            *(*self.frontier, *self.trajectories, *self.paths, *self.under_other_solvers),
+            *(*self.curves, *self.adaptation, *self.gradients, *self.memory_by_steps),
+        ]
+        return [name for drawn in every for name in drawn.names]
 
     def remove_others(self, shown: Iterable[str]) -> None:
         """Removes figures that a page showed and that are not drawn now; others are the user's."""
@@ -76,117 +72,65 @@ class Figures:
 def draw_all(found: Findings, store: Store, folder: Path) -> Figures:
     """Draws every figure that the findings have data for."""
     style.configure()
-    pen = _Pen(found.drawn(), store, folder)
+    sweep, pen = found.sweep.drawn, _Pen()
+    short = dict(zip(found.sweep.labels.values(), sweep.labels.values(), strict=True))
+    epochs, evaluated, judged, frontier = (
+        _relabeled(frame, short)
+        for frame in (found.epochs, found.evaluated, found.judged, found.frontier)
+    )
     return Figures(
         folder=folder,
-        frontier=pen.frontier(),
-        trajectories=pen.trajectories(),
-        paths=pen.paths(),
-        under_other_solvers=list(pen.under_other_solvers()),
-        curves=pen.curves(),
-        adaptation=pen.adaptation(),
-        gradients=list(pen.gradients()),
-        memory_by_steps=pen.memory_by_steps(),
+        frontier=pen.draw("frontier", pareto.pareto_figure, sweep, frontier, folder),
+        trajectories=pen.draw(
+            "trajectories", curves.trajectories_figure, frames.trajectories(sweep, store), folder
+        ),
+        paths=pen.draw(
+            "paths", solvers.paths_figure, frames.classified_paths(sweep, store), judged, folder
+        ),
+        under_other_solvers=_under_other_solvers(pen, sweep, evaluated, judged, folder),
+        curves=pen.draw("curves", curves.epoch_figures, sweep, epochs, folder),
+        adaptation=pen.draw("adaptation", curves.adaptation_figure, sweep, epochs, folder),
+        gradients=[
+            *pen.draw("gradient costs", gradients.costs_figure, found.costs, folder),
+            *pen.draw("gradient errors", gradients.errors_figure, found.costs, folder),
+        ],
+        memory_by_steps=pen.draw(
+            "memory", gradients.memory_figure, memory_by_steps(sweep, found.results), folder
+        ),
         problems=pen.problems,
     )
 
 
-class _Pen:
-    """Draws figures into a folder; `problems` says why some could not be drawn."""
+def _relabeled(frame: pd.DataFrame, short: Mapping[str, str]) -> pd.DataFrame:
+    """A table of cells with the labels that fit into figures."""
+    return frame.assign(**{CELL: frame[CELL].map(short)}) if CELL in frame else frame
 
-    def __init__(self, found: Findings, store: Store, folder: Path):
-        self.found, self.store, self.folder = found, store, folder
-        self.sweep = found.sweep
+
+def _under_other_solvers(
+    pen: _Pen, sweep: Sweep, evaluated: pd.DataFrame, judged: pd.DataFrame, folder: Path
+) -> list[Drawn]:
+    means = evaluated if evaluated.empty else frames.robustness_curves(evaluated)
+    if means.empty:
+        return []
+    return [
+        *pen.draw("robustness", solvers.robustness_figures, sweep, means, folder),
+        *pen.draw("steps", solvers.steps_figure, sweep, means, folder),
+        *pen.draw("heat map", solvers.heat_map_figure, sweep, evaluated, folder),
+        *pen.draw("work and precision", solvers.work_precision_figure, means, judged, folder),
+    ]
+
+
+class _Pen:
+    """Calls the functions that draw; `problems` says why some figures could not be drawn."""
+
+    def __init__(self) -> None:
         self.problems: list[str] = []
 
-    def frontier(self) -> tuple[list[str], str]:
-        """Cells by their costs; returns names, as do the methods below, and how to read it."""
-        sweep, table, folder = self.sweep, self.found.frontier, self.folder
-        names = self._drawn("frontier", [], lambda: pareto.pareto_figure(sweep, table, folder))
-        return names, pareto.pareto_note(table)
-
-    def trajectories(self) -> list[str]:
-        """Learned trajectories over their observations."""
-        paths = frames.trajectories(self.sweep, self.store)
-        return self._drawn(
-            "trajectories", [], lambda: curves_module.trajectories_figure(paths, self.folder)
-        )
-
-    def paths(self) -> tuple[list[str], str]:
-        """Classified states in the plane, and how to read them."""
-        paths = frames.classified_paths(self.sweep, self.store)
-        names = self._drawn(
-            "paths", [], lambda: solvers.paths_figure(paths, self.found.judged, self.folder)
-        )
-        return names, f"{notes.PATHS_FIGURE} {solvers.some_cells_note(list(paths))}".strip()
-
-    def under_other_solvers(self) -> Iterator[tuple[list[str], str]]:
-        """The figures of evaluation points, and how to read them."""
-        sweep, folder = self.sweep, self.folder
-        evaluated, judged = self.found.evaluated, self.found.judged
-        curves = evaluated if evaluated.empty else frames.robustness_curves(evaluated)
-        if curves.empty:
-            return
-        some = solvers.some_cells_note(solvers.cells_with_errors(curves))
-        yield self._robustness(curves)
-        for name, draw, text in (
-            ("steps", lambda: solvers.steps_figure(sweep, curves, folder), notes.STEPS_FIGURE),
-            ("heat map", lambda: solvers.heat_map_figure(sweep, evaluated, folder), notes.HEAT_MAP),
-            (
-                "work and precision",
-                lambda: solvers.work_precision_figure(curves, judged, folder),
-                f"{notes.WORK_PRECISION} {some}".strip(),
-            ),
-        ):
-            yield self._drawn(name, [], draw), text
-
-    def _robustness(self, curves: pd.DataFrame) -> tuple[list[str], str]:
-        """The metric over evaluations; if there are many figures, only some of them."""
-        names = self._drawn(
-            "robustness", [], lambda: solvers.robustness_figures(self.sweep, curves, self.folder)
-        )
-        shown = len(names)
-        every = len(solvers.robustness_groups(self.sweep, curves)) if names else 0
-        some = [notes.SOME_FIGURES.format(shown=shown, every=every)] if shown < every else []
-        return names, " ".join([notes.ROBUSTNESS_FIGURE, *some])
-
-    def curves(self) -> dict[str, tuple[str, str]]:
-        """Metrics by epoch: name -> caption, and how to read it."""
-        epochs = self.found.epochs
-        if epochs.empty:
-            return {}
-        return self._drawn(
-            "curves", {}, lambda: curves_module.epoch_figures(self.sweep, epochs, self.folder)
-        )
-
-    def adaptation(self) -> list[str]:
-        """Adapted solvers over training."""
-        epochs = self.found.epochs
-        return self._drawn(
-            "adaptation",
-            [],
-            lambda: curves_module.adaptation_figure(self.sweep, epochs, self.folder),
-        )
-
-    def gradients(self) -> Iterator[tuple[list[str], str]]:
-        """The costs and the errors of gradients."""
-        costs, folder = self.found.costs, self.folder
-        if costs.empty:
-            return
-        by_cost = self._drawn("gradient costs", [], lambda: gradients.costs_figure(costs, folder))
-        yield by_cost, notes.GRADIENT_COSTS
-        errors = self._drawn("gradient errors", [], lambda: gradients.errors_figure(costs, folder))
-        yield errors, notes.GRADIENT_ERRORS
-
-    def memory_by_steps(self) -> list[str]:
-        """How a gradient's memory grows."""
-        grown = memory_by_steps(self.sweep, self.found.results)
-        return self._drawn("memory", [], lambda: gradients.memory_figure(grown, self.folder))
-
-    def _drawn(
-        self, what: str, nothing: FigureNames, draw: Callable[[], FigureNames]
-    ) -> FigureNames:
+    def draw(
+        self, what: str, figures: Callable[P, list[Drawn]], *args: P.args, **kwargs: P.kwargs
+    ) -> list[Drawn]:
+        """What a function draws; nothing if it fails."""
         with left_out(what, self.problems):
-            return draw()
-        curves_module.close()
-        return nothing
+            return figures(*args, **kwargs)
+        style.close()
+        return []

@@ -12,7 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from nodebench.report.figures.style import colors_of, in_lines, save
+from nodebench.report import notes
+from nodebench.report.figures.style import Drawn, colors_of, in_lines, save
 
 MOST_PROBLEMS = 4
 """The most rows of panels; for more problems, the figure of errors by problem shows more."""
@@ -27,8 +28,8 @@ LEAST_ERROR, MOST_ERROR = 1e-9, 1e3
 PANELS = {"memory": ("MB at the peak", 1e-6), "seconds": ("ms, forward and backward", 1e3)}
 
 
-def costs_figure(costs: pd.DataFrame, folder: Path) -> list[str]:
-    """Draws the error of each gradient over memory and seconds; returns the figure's name.
+def costs_figure(costs: pd.DataFrame, folder: Path) -> list[Drawn]:
+    """Draws the error of each gradient over memory and seconds.
 
     `costs` is the table of `gradients.gradient_costs`. Each gradient has a colour, each solver a
     marker. A black edge marks the Pareto front of error, memory and seconds.
@@ -60,11 +61,11 @@ def costs_figure(costs: pd.DataFrame, folder: Path) -> list[str]:
         row[0].set_ylabel("relative error of dL/dθ")
     _legend(figure, colors, markers)
     save(figure, folder / "gradient-costs")
-    return ["gradient-costs"]
+    return [Drawn(["gradient-costs"], notes.GRADIENT_COSTS)]
 
 
-def errors_figure(costs: pd.DataFrame, folder: Path) -> list[str]:
-    """Draws the errors of dL/dθ and dL/dy(0) by problem, one row per budget; returns the name.
+def errors_figure(costs: pd.DataFrame, folder: Path) -> list[Drawn]:
+    """Draws the errors of dL/dθ and dL/dy(0) by problem, one row per budget.
 
     A cross at the upper edge is a solve that failed.
     """
@@ -90,7 +91,7 @@ def errors_figure(costs: pd.DataFrame, folder: Path) -> list[str]:
         axes.set_xticks(range(len(problems)), problems, rotation=35, ha="right")
     _legend(figure, colors, {})
     save(figure, folder / "gradient-errors")
-    return ["gradient-errors"]
+    return [Drawn(["gradient-errors"], notes.GRADIENT_ERRORS)]
 
 
 def _dots(
@@ -113,8 +114,8 @@ def _dots(
     axes.set(yscale="log", ylim=(LEAST_ERROR / 2, MOST_ERROR * 4))
 
 
-def memory_figure(results: pd.DataFrame, folder: Path) -> list[str]:
-    """Draws a gradient's bytes over the number of steps; returns the figure's name.
+def memory_figure(results: pd.DataFrame, folder: Path) -> list[Drawn]:
+    """Draws a gradient's bytes over the number of steps.
 
     `results` has a row per trial with `way`, `steps`, `memory` and `power`.
     """
@@ -136,7 +137,7 @@ def memory_figure(results: pd.DataFrame, folder: Path) -> list[str]:
     axes.minorticks_off()
     figure.legend(loc="outside right center", frameon=False, title="gradient: power")
     save(figure, folder / "gradient-memory")
-    return ["gradient-memory"]
+    return [Drawn(["gradient-memory"])]
 
 
 def _within(error: float) -> float:

@@ -16,17 +16,17 @@ from nodebench.report import notes
 from nodebench.report.analysis.columns import CELL
 from nodebench.report.analysis.pareto import COST_TITLES
 from nodebench.report.figures.curves import MOST_LEGEND_ENTRIES
-from nodebench.report.figures.style import ON_LOG_AXES, colors_of, save, within_shares
+from nodebench.report.figures.style import ON_LOG_AXES, Drawn, colors_of, save, within_shares
 from nodebench.sweep import Sweep
 
 
-def pareto_figure(sweep: Sweep, table: pd.DataFrame, folder: Path) -> list[str]:
+def pareto_figure(sweep: Sweep, table: pd.DataFrame, folder: Path) -> list[Drawn]:
     """Draws every configuration over its cost; each data set's front is circled and connected.
 
     `table` is that of `pareto.pareto_table`. A data set with several cells has a row of panels.
-    Returns the figure's name, if there is such a data set.
+    Nothing is drawn if there is no such data set.
     """
-    table = _not_alone(table)
+    note, table = pareto_note(table), _not_alone(table)
     costs = [cost for cost in COST_TITLES if table[cost].notna().sum() > 1]
     if not costs:
         return []
@@ -53,7 +53,7 @@ def pareto_figure(sweep: Sweep, table: pd.DataFrame, folder: Path) -> list[str]:
         ]
         figure.legend(handles=dots, loc="outside right center", frameon=False)
     save(figure, folder / "frontier")
-    return ["frontier"]
+    return [Drawn(["frontier"], note)]
 
 
 def pareto_note(table: pd.DataFrame) -> str:

@@ -19,7 +19,7 @@ from nodebench.report.analysis.columns import BUDGET, CELL, METHOD
 from nodebench.report.analysis.formatting import unit
 from nodebench.report.analysis.frames import on_most_samples
 from nodebench.report.figures.curves import file_names
-from nodebench.report.figures.style import in_lines, save, within_shares
+from nodebench.report.figures.style import Drawn, in_lines, save, within_shares
 from nodebench.spec.vocabulary import METHODS
 from nodebench.sweep import Sweep
 
@@ -31,8 +31,8 @@ LINES = ("-", "--", ":", "-.")
 SIZES = {"markersize": 4, "linewidth": 1}
 
 
-def robustness_figures(sweep: Sweep, curves: pd.DataFrame, folder: Path) -> list[str]:
-    """Draws the headline metric over evaluations, one panel per cell; returns the figures' names.
+def robustness_figures(sweep: Sweep, curves: pd.DataFrame, folder: Path) -> list[Drawn]:
+    """Draws the headline metric over evaluations, one panel per cell.
 
     `curves` is the table of `frames.robustness_curves`. If two settings distinguish the cells, the
     first gives the columns and the second the rows, as in Gusak et al. 2020, Figure 1. If there
@@ -42,7 +42,9 @@ def robustness_figures(sweep: Sweep, curves: pd.DataFrame, folder: Path) -> list
     names = evenly_spaced(list(groups), MOST_FIGURES)
     for name in names:
         save(_robustness(_panels(sweep, groups[name]), curves, sweep.metric), folder / name)
-    return names
+    some = notes.SOME_FIGURES.format(shown=len(names), every=len(groups))
+    note = notes.ROBUSTNESS_FIGURE + (f" {some}" if len(names) < len(groups) else "")
+    return [Drawn(names, note)]
 
 
 def robustness_groups(sweep: Sweep, curves: pd.DataFrame) -> dict[str, list[str]]:
@@ -140,7 +142,7 @@ def _robustness_panel(
     axes.xaxis.set_major_formatter(lambda nfe, _: f"{nfe:g}")
 
 
-def steps_figure(sweep: Sweep, curves: pd.DataFrame, folder: Path) -> list[str]:
+def steps_figure(sweep: Sweep, curves: pd.DataFrame, folder: Path) -> list[Drawn]:
     """Draws the headline metric over the number of steps, one panel per training method.
 
     Every training step size has its own points, with a circle at the training solver, as in Ott et
@@ -173,7 +175,7 @@ def steps_figure(sweep: Sweep, curves: pd.DataFrame, folder: Path) -> list[str]:
     within_shares(grid[0, 0], sweep.metric)
     _legend(figure, grid.flat)
     save(figure, folder / "steps")
-    return ["steps"]
+    return [Drawn(["steps"], notes.STEPS_FIGURE)]
 
 
 def _steps_panel(
@@ -222,9 +224,10 @@ def cells_with_errors(curves: pd.DataFrame) -> list[str]:
     return list(dict.fromkeys(known[CELL]))
 
 
-def work_precision_figure(curves: pd.DataFrame, judged: pd.DataFrame, folder: Path) -> list[str]:
+def work_precision_figure(curves: pd.DataFrame, judged: pd.DataFrame, folder: Path) -> list[Drawn]:
     """Draws the error of solves over evaluations and over seconds, for a few cells, one per row."""
-    cells = some_cells(cells_with_errors(curves), judged)
+    every = cells_with_errors(curves)
+    cells = some_cells(every, judged)
     if not cells:
         return []
     figure, grid = plt.subplots(
@@ -245,10 +248,10 @@ def work_precision_figure(curves: pd.DataFrame, judged: pd.DataFrame, folder: Pa
         axes.set_xlabel(f"{title} per forward pass")
     _legend(figure, grid.flat)
     save(figure, folder / "work-precision")
-    return ["work-precision"]
+    return [Drawn(["work-precision"], f"{notes.WORK_PRECISION} {some_cells_note(every)}".strip())]
 
 
-def heat_map_figure(sweep: Sweep, frame: pd.DataFrame, folder: Path) -> list[str]:
+def heat_map_figure(sweep: Sweep, frame: pd.DataFrame, folder: Path) -> list[Drawn]:
     """Draws the headline metric of every cell (rows) under every test solver (columns)."""
     done = on_most_samples(frame[frame["batch_norm"] == "running"])
     found = set(zip(done[METHOD], done[BUDGET], strict=True))
@@ -274,12 +277,12 @@ def heat_map_figure(sweep: Sweep, frame: pd.DataFrame, folder: Path) -> list[str
     axes.tick_params(axis="x", rotation=90)
     axes.set(xlabel="test solver", ylabel="configuration")
     save(figure, folder / "heat-map")
-    return ["heat-map"]
+    return [Drawn(["heat-map"], notes.HEAT_MAP)]
 
 
 def paths_figure(
     found: Mapping[str, pd.DataFrame], judged: pd.DataFrame, folder: Path
-) -> list[str]:
+) -> list[Drawn]:
     """Draws how states move in the plane under the training solver and at the limit.
 
     A few cells have one row each, and each class has a colour. A path leads from a dot to a cross.
@@ -306,4 +309,4 @@ def paths_figure(
             name = "training solver" if under == "own" else "limit"
             axes.set_title(f"{cell}, {name}", fontsize="medium")
     save(figure, folder / "paths")
-    return ["paths"]
+    return [Drawn(["paths"], f"{notes.PATHS_FIGURE} {some_cells_note(list(found))}".strip())]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 import matplotlib as mpl
 import seaborn as sns
@@ -63,6 +64,17 @@ def hex_colors(names: Iterable[str]) -> dict[str, str]:
     return {name: to_hex(color) for name, color in colors_of(names).items()}
 
 
+class Drawn(NamedTuple):
+    """Figures that were saved together, by their files' names without endings.
+
+    `note` says how to read them, and `caption` is the heading of a figure that has its own.
+    """
+
+    names: list[str]
+    note: str = ""
+    caption: str = ""
+
+
 def save(figure: Figure, path: Path) -> None:
     """Writes a figure as SVG and PNG into one folder; the layout is computed once for both."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -79,6 +91,11 @@ def discard(path: Path) -> None:
     """Removes a figure that `save` wrote."""
     for ending in FORMATS:
         path.with_name(f"{path.name}.{ending}").unlink(missing_ok=True)
+
+
+def close() -> None:
+    """Discards unfinished figures."""
+    plt.close("all")
 
 
 def in_lines(title: str) -> str:

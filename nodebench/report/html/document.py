@@ -22,7 +22,7 @@ from nodebench.report.html.data import Explored
 from nodebench.report.html.images import Picture, smallest
 from nodebench.report.html.library import drawing_library
 from nodebench.report.html.measures import as_json
-from nodebench.report.markdown import joined
+from nodebench.report.markdown import Section, joined
 
 LONG = 40
 """The most characters in a table's cell that are kept on one line."""
@@ -33,7 +33,7 @@ NOTHING_ELSEWHERE = (
 """The page's content security policy: nothing is fetched, and only its own scripts run."""
 
 
-def write_page(sections: Iterable[str], folder: Path, explored: Explored) -> list[str]:
+def write_page(sections: Iterable[Section], folder: Path, explored: Explored) -> list[str]:
     """Writes `report.html`, without charts that cannot be built; returns their problems."""
     problems: list[str] = []
     embedded: dict[str, str] = {}
