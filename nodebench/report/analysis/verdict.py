@@ -157,14 +157,14 @@ def _why_chance(own: Row, chance: float | None, margin: float) -> str:
     as often on few test samples (exact binomial test, one-sided). An older row does not say how
     many samples were tested.
     """
-    from scipy import stats
-
     if chance is None or "accuracy" not in own:
         return ""
     if own["accuracy"] - chance <= margin:
         return f"no better than chance, {chance:.3g}"
     if (tested := own.get("samples")) is None:
         return ""
+    from scipy import stats
+
     correct = round(own["accuracy"] * tested)
     if stats.binomtest(correct, tested, chance, alternative="greater").pvalue < CHANCE_LEVEL:
         return ""
