@@ -94,7 +94,7 @@ OF_LAUNCHES: dict[str, Any] = {
     "write_report": Annotated[bool, typer.Option("--report/--no-report", help="Write the report.")],
     "replace_other": ReplaceOther,
 }
-"""The fields of `Selection`, `Backend` and `Publication` -> their options."""
+"""The fields of `Launch` -> their options."""
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 

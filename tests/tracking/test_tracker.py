@@ -4,8 +4,9 @@ import shutil
 import pandas as pd
 import pytest
 
+from nodebench.execution.runner import Monitor
 from tests.support.mlflow_writer import spawned_writers
-from tests.support.tiny_sweeps import Quiet, tiny
+from tests.support.tiny_sweeps import tiny
 from tests.support.tracked_runs import points, runs
 
 pytest.importorskip("mlflow")
@@ -69,7 +70,7 @@ def test_mlflow_deleted_is_rebuilt_from_the_store(trained):
 def test_an_absent_server_does_not_stop_a_sweep(tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     sweep, store = tiny(tmp_path), Store(tmp_path / "runs")
-    outcome = api.run(sweep, store, Quiet(), inline=True, write_report=False)
+    outcome = api.run(sweep, store, Monitor(), inline=True, write_report=False)
     assert outcome.complete
     assert outcome.published.tracking_problem is not None
     assert "127.0.0.1:9" in outcome.published.tracking_problem
