@@ -159,7 +159,7 @@ def sync(
     """Writes the entries of a sweep that are missing in MLflow; returns the run id of each trial.
 
     Raises:
-        ResourceError: if the store, which records the run ids, cannot be written.
+        ResourceError: if the store cannot be written.
         StoreError: if another file has the sweep's name, without `replace_other`.
         TrackingError: if MLflow cannot be reached.
     """
