@@ -17,7 +17,7 @@ from nodebench.execution.doctor import Case, Finding, examine
 from nodebench.execution.launch import Launch, Launched, RunKeywords, evaluate_sweep, run_sweep
 from nodebench.execution.preflight import require_places
 from nodebench.execution.publishing import Publication
-from nodebench.execution.runner import Monitor, NullMonitor
+from nodebench.execution.runner import Monitor
 from nodebench.files import write
 from nodebench.planning import entries
 from nodebench.planning.launches import Imported, adopt, archived_sweep, remember, require_name
@@ -84,8 +84,8 @@ def run(
         StoreError: if another process runs this sweep, or another file has its name.
         TrackingError: if MLflow is required but cannot be used, or its address is invalid.
     """
-    launch = Launch.from_keywords(how)
-    return run_sweep(*resolved(sweep, store), monitor or NullMonitor(), launch)
+    launch = Launch.by_keywords("run", how)
+    return run_sweep(*resolved(sweep, store), monitor or Monitor(), launch)
 
 
 def evaluate(
@@ -95,8 +95,8 @@ def evaluate(
     **how: Unpack[RunKeywords],
 ) -> Launched:
     """Like `run`, but trains nothing: evaluates trained trials, or weights from elsewhere."""
-    launch = Launch.from_keywords(how)
-    return evaluate_sweep(*resolved(sweep, store), monitor or NullMonitor(), launch)
+    launch = Launch.by_keywords("evaluate", how)
+    return evaluate_sweep(*resolved(sweep, store), monitor or Monitor(), launch)
 
 
 def results(sweep: SweepSource, store: Store | None = None) -> pd.DataFrame:
@@ -159,7 +159,7 @@ def sync(
     """Writes the entries of a sweep that are missing in MLflow; returns the run id of each trial.
 
     Raises:
-        ResourceError: if the store, which records the run ids, cannot be written.
+        ResourceError: if the store cannot be written.
         StoreError: if another file has the sweep's name, without `replace_other`.
         TrackingError: if MLflow cannot be reached.
     """

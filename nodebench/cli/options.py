@@ -94,7 +94,7 @@ OF_LAUNCHES: dict[str, Any] = {
     "write_report": Annotated[bool, typer.Option("--report/--no-report", help="Write the report.")],
     "replace_other": ReplaceOther,
 }
-"""The fields of `Selection`, `Backend` and `Publication` -> their options."""
+"""The fields of `Launch` -> their options."""
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -168,7 +168,7 @@ def grouped(verb: Callable[..., None]) -> Callable[..., None]:
 def _options_of(group: type) -> list[inspect.Parameter]:
     """A group's fields as parameters, with the annotations that typer reads."""
     hints = get_type_hints(group, include_extras=True)
-    if group in (Selection, Backend, Publication):
+    if issubclass(group, (Selection, Backend, Publication)):  # as `Launch` is
         hints |= OF_LAUNCHES
     parameters = inspect.signature(group).parameters
     return [parameter.replace(annotation=hints[name]) for name, parameter in parameters.items()]

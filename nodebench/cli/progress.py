@@ -24,6 +24,7 @@ from nodebench.cli.tally import Tally
 from nodebench.errors import counted
 from nodebench.execution.launch import Launched
 from nodebench.execution.publishing import Published
+from nodebench.execution.runner import Monitor
 from nodebench.store import Result, Store
 from nodebench.store.rows import Row
 from nodebench.sweep import Sweep
@@ -45,8 +46,8 @@ class _Bars(Progress):
             yield Text(self.below, overflow="ellipsis", no_wrap=True)
 
 
-class ProgressMonitor:
-    """A `runner.Monitor` that prints; `verb` names what is done with the trials."""
+class ProgressMonitor(Monitor):
+    """A monitor that prints; `verb` names what is done with the trials."""
 
     def __init__(self, sweep: Sweep, store: Store, console: Console, verb: str):
         self._sweep, self._verb = sweep, verb

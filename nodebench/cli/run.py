@@ -13,21 +13,13 @@ from nodebench import api
 from nodebench.cli import text
 from nodebench.cli.app import app
 from nodebench.cli.interrupt import interruptible
-from nodebench.cli.options import (
-    From,
-    ReplaceOther,
-    Source,
-    grouped,
-)
+from nodebench.cli.options import From, ReplaceOther, Source, grouped
 from nodebench.cli.progress import ProgressMonitor, say_answer, say_published
 from nodebench.cli.stream import err, out, say
 from nodebench.errors import InputError, counted
 from nodebench.execution.launch import Launch, Launched, evaluate_sweep, run_sweep
-from nodebench.execution.publishing import Publication
-from nodebench.execution.runner import Backend
 from nodebench.planning.doubts import doubts
 from nodebench.planning.plan import Entry
-from nodebench.planning.selection import Selection
 from nodebench.report.analysis.verdict import Verdict
 from nodebench.store import Result, Store
 from nodebench.store.locations import default_store
@@ -38,15 +30,9 @@ from nodebench.sweep import Sweep
 
 @app.command()
 @grouped
-def run(
-    source: Source,
-    selection: Selection,
-    backend: Backend,
-    publication: Publication,
-) -> None:
+def run(source: Source, launch: Launch) -> None:
     """Run the missing trials of a sweep, then write its report. Run it again to resume."""
     sweep, store = source.load(), default_store()
-    launch = Launch(selection, backend, publication)
     with _watched(sweep, store, "run") as monitor:
         launched = run_sweep(sweep, store, monitor, launch)
     say_answer(launched)
@@ -59,9 +45,7 @@ def run(
 @grouped
 def evaluate(
     source: Source,
-    selection: Selection,
-    backend: Backend,
-    publication: Publication,
+    launch: Launch,
     weights: Annotated[
         Path | None,
         typer.Option(
@@ -74,7 +58,6 @@ def evaluate(
     if not sweep.evaluate:
         raise InputError(f"{source.source} has no `evaluate:`, so there is nothing to evaluate")
     store = default_store()
-    launch = Launch(selection, backend, publication)
     with _watched(sweep, store, "evaluate") as monitor:
         launched = evaluate_sweep(sweep, store, monitor, launch)
     say_published(sweep, launched.published)

@@ -9,16 +9,15 @@ import multiprocessing
 import subprocess
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
-from inspect import signature
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict, TypeVar
+from typing import TYPE_CHECKING, TypedDict
 
 from nodebench.errors import InputError, counted, unknown
 from nodebench.execution.preflight import require_all, require_run, with_measured_gpus
 from nodebench.execution.publishing import Publication, Published, publishing
 from nodebench.execution.ray_cluster import is_cluster_named, quieten
-from nodebench.execution.runner import Backend, Monitor, NullMonitor, Runner, run_inline
+from nodebench.execution.runner import Backend, Monitor, Runner, run_inline
 from nodebench.files import PACKAGE
 from nodebench.planning import entries
 from nodebench.planning.freshness import is_tracked
@@ -35,11 +34,8 @@ if TYPE_CHECKING:
     from nodebench.execution.reproduction import Reproduction
 
 
-LaunchPart = TypeVar("LaunchPart")
-
-
 class RunKeywords(TypedDict, total=False):
-    """The keywords of `nodebench.run`: the fields of a launch's three parts."""
+    """The keywords of `nodebench.run` and `nodebench.evaluate`: the fields of `Launch`."""
 
     only: str | Sequence[str]
     shard: str
@@ -54,16 +50,12 @@ class RunKeywords(TypedDict, total=False):
 
 
 @dataclass(frozen=True)
-class Launch:
+class Launch(Publication, Backend, Selection):
     """How a sweep is launched: which trials run, where they run, and where results appear."""
 
-    selection: Selection = field(default_factory=Selection)
-    backend: Backend = field(default_factory=Backend)
-    publication: Publication = field(default_factory=Publication)
-
     @classmethod
-    def from_keywords(cls, how: RunKeywords) -> Launch:
-        """A launch from the keywords of `nodebench.run`.
+    def by_keywords(cls, function: str, how: RunKeywords) -> Launch:
+        """A launch from the keywords that a function of `nodebench` was called with.
 
         Raises:
             TypeError: if a keyword is unknown.
@@ -71,17 +63,8 @@ class Launch:
         known = RunKeywords.__annotations__
         if others := how.keys() - known.keys():
             wrong = unknown(min(others), "keyword", known)
-            raise TypeError(f"`run` takes no such keyword: {wrong}")
-        if isinstance(only := how.get("only"), str):
-            how = {**how, "only": [only]}
-        return cls(_part(Selection, how), _part(Backend, how), _part(Publication, how))
-
-
-def _part(kind: Callable[..., LaunchPart], how: RunKeywords) -> LaunchPart:
-    """One part of a launch, from the keywords that it takes."""
-    return kind(
-        **{name: value for name, value in how.items() if name in signature(kind).parameters}
-    )
+            raise TypeError(f"`nodebench.{function}`: {wrong}")
+        return cls(**how)  # pyrefly: ignore[open-unpacking]  # others were just refused
 
 
 @dataclass(frozen=True)
@@ -135,28 +118,28 @@ def _run(
     is_wanted: Callable[[Entry], bool],
 ) -> Launched:
     """Runs the missing trials that are wanted, under the sweep's lock; publishes the results."""
-    selection, backend, publication = launch.selection, launch.backend, launch.publication
     _require_main_guard()
-    publication.require_places(sweep, store)
-    ids = selection.ids(sweep)
-    options = replace(options_for(sweep, cpu=backend.cpu), tags=code_version())
-    retrying = replace(options, retry_failed=selection.retry_failed)
+    launch.require_places(sweep, store)
+    ids = launch.ids(sweep)
+    version = code_version()
+    options = replace(options_for(sweep, cpu=launch.cpu), tags=version)
+    retrying = replace(options, retry_failed=launch.retry_failed)
     planned = entries(sweep, store, retrying, ids)
     todo = [entry for entry in planned if entry.missing and is_wanted(entry)]
     missing = [entry.trial for entry in todo]
     running = options_for_entries(todo, retrying)
-    if publication.track and not (missing or publication.require_mlflow):
-        publication = replace(publication, track=not is_tracked(sweep, store))
-    inline = backend.is_inline(missing, running)
+    if launch.track and not (missing or launch.require_mlflow):
+        launch = replace(launch, track=not is_tracked(sweep, store))
+    inline = launch.is_inline(missing, running)
     require_run(missing, running, inline=inline)
-    with store.sweep(sweep.name).run_lock(selection.shard), ExitStack() as started:
+    with store.sweep(sweep.name).run_lock(launch.shard), ExitStack() as started:
         running = running if inline else with_measured_gpus(missing, running)
         monitor.on_plan(len(planned), len(missing))
         # Before anything is written to MLflow, since Ray may fail to start.
         runner = started.enter_context(_runner(store, monitor, inline=inline or not missing))
-        with publishing(sweep, store, monitor, publication) as published:
+        with publishing(sweep, store, monitor, launch) as published:
             if missing:
-                runner(missing, store, running, monitor, fail_fast=backend.fail_fast)
+                runner(missing, store, running, monitor, fail_fast=launch.fail_fast)
             started.close()
     # With `retry_failed`, a trial that failed again would count as missing.
     return Launched(entries(sweep, store, options, ids), published)
@@ -223,7 +206,7 @@ def time_cells(
         InputError: if no cell has such a trial, and as in `run`.
     """
     sweep, store = resolved(sweep, store)
-    monitor, publication = monitor or NullMonitor(), publication or Publication()
+    monitor, publication = monitor or Monitor(), publication or Publication()
     publication.require_places(sweep, store)
     options = options_for(sweep, cpu=cpu)
     trials = _timeable(sweep, store, options)

@@ -89,48 +89,37 @@ def publishing(
         if tracker and publication.require_mlflow:
             tracker.require()
         yield found
+        state = state_of(sweep, store)
         if tracker:
-            tracker.finish()
-        if publication.write_report:
+            tracker.finish(state)
+        if publication.write_report:  # at the same time as MLflow
             try:
-                _publish_report(sweep, store, monitor, found, tracker)
+                found.page = _publish_report(sweep, store, monitor, found, state)
             except (OSError, ResourceError) as error:  # the trials are kept in any case
                 found.report_problem = str(error)
+        if tracker and found.page:
+            tracker.show(found.page)
     found.tracking_problem = tracker.problem if tracker else None
 
 
 def _publish_report(
-    sweep: Sweep,
-    store: Store,
-    monitor: Monitor,
-    found: Published,
-    tracker: BackgroundTracker | None,
-) -> None:
-    """Writes the report unless it is up to date, and has it logged to MLflow.
+    sweep: Sweep, store: Store, monitor: Monitor, found: Published, state: str
+) -> Path:
+    """Writes the report unless it shows this state of the store; returns its page.
 
-    It is written at the same time as MLflow. Only the table of results contains MLflow's run ids,
-    so it is written again if they change. If a figure is missing, the page is written again the
-    next time.
+    If a figure is missing, the page is written again the next time.
     """
-    state, folder = state_of(sweep, store), report_folder(sweep.name)
-    page, runs = folder / "README.md", store.sweep(sweep.name).mlflow_runs()
+    folder = report_folder(sweep.name)
+    page = folder / "README.md"
     known = reported_answer(sweep, store, page, state)
-    if known is None:
-        monitor.on_phase("writing the report")
-        from nodebench.report.page import write_report_folder
-
-        report = write_report_folder(sweep, store, folder)
-        found.answer, found.undrawn = report.answer, report.undrawn
-    else:
+    if known is not None:
         found.answer = known
-    found.page = page
-    if tracker:
-        tracker.wait()
-        if store.sweep(sweep.name).mlflow_runs() != runs:
-            from nodebench.report.analysis.columns import write_table
-            from nodebench.report.analysis.findings import all_results
+        return page
+    monitor.on_phase("writing the report")
+    from nodebench.report.page import write_report_folder
 
-            write_table("results", all_results(sweep, store), folder)
-        tracker.show(page)
-    if not found.undrawn and reported_answer(sweep, store, page, state) is None:
-        note_reported(sweep, store, page, state, found.answer)
+    report = write_report_folder(sweep, store, folder)
+    found.answer, found.undrawn = report.answer, report.undrawn
+    if not report.undrawn:
+        note_reported(sweep, store, page, state, report.answer)
+    return page

@@ -54,8 +54,11 @@ class Backend:
         return len(packs(trials, options, slots(options.resources, gpus=1))) <= 1
 
 
-class Monitor(Protocol):
-    """An observer of a run. Its methods are called in the driver, and should be quick."""
+class Monitor:
+    """An observer of a run, which ignores everything: subclasses override what they show.
+
+    Its methods are called in the driver, and should be quick.
+    """
 
     def on_plan(self, trials: int, missing: int) -> None:
         """The plan has `trials` trials, of which `missing` are to be run."""
@@ -74,28 +77,6 @@ class Monitor(Protocol):
 
     def on_tracking(self, problem: str | None) -> None:
         """Called in a thread: MLflow cannot be written because of `problem`; if None, it can."""
-
-
-class NullMonitor:
-    """A monitor that ignores everything."""
-
-    def on_plan(self, trials: int, missing: int) -> None:
-        """Ignores the plan."""
-
-    def on_phase(self, phase: str) -> None:
-        """Ignores a phase."""
-
-    def on_start(self, trial_id: str) -> None:
-        """Ignores that a trial begins."""
-
-    def on_epoch(self, trial_id: str, row: Row) -> None:
-        """Ignores an epoch."""
-
-    def on_end(self, trial_id: str, problem: str | None) -> None:
-        """Ignores that a trial ends."""
-
-    def on_tracking(self, problem: str | None) -> None:
-        """Ignores MLflow's state."""
 
 
 class Runner(Protocol):

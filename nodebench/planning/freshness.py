@@ -49,7 +49,7 @@ def reported_answer(sweep: Sweep, store: Store, page: Path, state: str) -> list[
     memo = store.sweep(sweep.name).memo()
     if not (page.exists() and page.with_name("report.html").exists()):
         return None
-    if memo.get("reported") != _reported(sweep, store, page, state):
+    if memo.get("reported") != _reported(page, state):
         return None
     answer: list[str] | None = memo.get("answer")  # earlier releases kept none
     return answer
@@ -57,16 +57,13 @@ def reported_answer(sweep: Sweep, store: Store, page: Path, state: str) -> list[
 
 def note_reported(sweep: Sweep, store: Store, page: Path, state: str, answer: list[str]) -> None:
     """Records that the report at this page shows this state, and its answer."""
-    reported = _reported(sweep, store, page, state)
-    store.sweep(sweep.name).keep_memo(reported=reported, answer=answer)
+    store.sweep(sweep.name).keep_memo(reported=_reported(page, state), answer=answer)
 
 
-def _reported(sweep: Sweep, store: Store, page: Path, state: str) -> str:
-    known = str(sorted(store.sweep(sweep.name).mlflow_runs().items()))
-    runs = hashlib.sha256(known.encode()).hexdigest()[:16]
+def _reported(page: Path, state: str) -> str:
     figures = sorted(page.with_name("figures").glob("*"))  # a killed report may lack some
     files = [f"{path.name} {path.stat().st_mtime_ns}" for path in (page, *figures)]
-    return f"{state} {runs} {page.resolve()} {hashlib.sha256(str(files).encode()).hexdigest()}"
+    return f"{state} {page.resolve()} {hashlib.sha256(str(files).encode()).hexdigest()}"
 
 
 def _experiment(sweep: Sweep, store: Store) -> str | None:

@@ -22,7 +22,7 @@ from nodebench.sweep.safe_yaml import inline, parse
 class Selection:
     """A part of a sweep's trials: those that match `path=value` texts and are in a shard `i/n`."""
 
-    only: Sequence[str] = ()
+    only: str | Sequence[str] = ()
     shard: str = "1/1"
     retry_failed: bool = False
     """Whether trials that did not finish (DNF) are retried."""
@@ -34,7 +34,8 @@ class Selection:
 
     def ids(self, sweep: Sweep) -> frozenset[str]:
         """The ids of these trials, from `chosen`."""
-        return chosen(sweep, self.only, self.shard)
+        only = [self.only] if isinstance(self.only, str) else self.only
+        return chosen(sweep, only, self.shard)
 
 
 def chosen(sweep: Sweep, only: Sequence[str], shard: str) -> frozenset[str]:

@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from nodebench.errors import StoreError, TrialOutcome
 from nodebench.spec.identity import canonical
@@ -35,6 +35,10 @@ class Conflict:
     metrics: dict[str, tuple[Any, Any]]
     ours: Result
     theirs: Result
+
+
+Done = Literal["copied", "replaced", "extended", "kept", "running"]
+"""What was done with a trial: the list of `Merged` that has it."""
 
 
 @dataclass
@@ -92,7 +96,11 @@ def merge_trials(ids: Iterable[str], other: Store, into: Store) -> Merged:
                 theirs, ours = other.folder(trial_id), into.folder(trial_id)
                 if theirs.path.is_dir():
                     with theirs.read_locked() as is_free:
-                        _merge(theirs, ours, aside, merged, is_free=is_free)
+                        done = _merge(theirs, ours, aside) if is_free else "running"
+                    if isinstance(done, Conflict):
+                        merged.conflicts.append(done)
+                    else:
+                        getattr(merged, done).append(trial_id)
     except OSError as error:
         raise StoreError(f"`{error.filename}` cannot be merged: {error.strerror}") from error
     return merged
@@ -141,26 +149,21 @@ def _run(result: Result) -> tuple[object, float, float]:
     return host, result.started, result.finished
 
 
-def _merge(
-    theirs: TrialFolder, ours: TrialFolder, aside: Path, merged: Merged, *, is_free: bool
-) -> None:
-    trial_id = ours.path.name
-    if not is_free:
-        merged.running.append(trial_id)
-    elif not ours.path.exists():
-        (merged.copied if _copied(theirs, ours, aside) else merged.running).append(trial_id)
-    else:
-        try:
-            with ours.locked(0):
-                _compare(theirs, ours, aside, merged)
-        except StoreError:
-            merged.running.append(trial_id)
+def _merge(theirs: TrialFolder, ours: TrialFolder, aside: Path) -> Done | Conflict:
+    """Merges a trial that no process holds in the other store."""
+    if not ours.path.exists():
+        return _copy(theirs, ours, aside)
+    try:
+        with ours.locked(0):
+            return _merge_existing(theirs, ours, aside)
+    except StoreError:
+        return "running"
 
 
-def _copied(theirs: TrialFolder, ours: TrialFolder, aside: Path) -> bool:
+def _copy(theirs: TrialFolder, ours: TrialFolder, aside: Path) -> Done:
     """Copies a trial via a scratch folder, so that half a trial is never taken for a whole one.
 
-    Returns False if another process has just begun the trial here.
+    It is `running` if another process has just begun it here.
     """
     partial = aside / ours.path.name
     partial.mkdir()
@@ -172,27 +175,26 @@ def _copied(theirs: TrialFolder, ours: TrialFolder, aside: Path) -> bool:
     except OSError as error:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
             raise
-        return False
-    return True
+        return "running"
+    return "copied"
 
 
-def _compare(theirs: TrialFolder, ours: TrialFolder, aside: Path, merged: Merged) -> None:
+def _merge_existing(theirs: TrialFolder, ours: TrialFolder, aside: Path) -> Done | Conflict:
     """Keeps the more advanced copy of a trial that both stores have; compares final results."""
-    trial_id = ours.path.name
     here, there = _progress(ours), _progress(theirs)
     if _is_further(there, here):
         _replace(theirs, ours, aside)
-        merged.replaced.append(trial_id)
-    elif here.end is None or there.end is None or not (here.is_final and there.is_final):
-        merged.kept.append(trial_id)
-    elif metrics := _differences(here.end, there.end):
-        merged.conflicts.append(Conflict(trial_id, metrics, here.end, there.end))
-    else:
-        for timing in theirs.timings():
-            ours.add_timing(timing)
-        if points := _united(ours.evaluations(), theirs.evaluations()):
-            ours.write_evaluations(points)
-        (merged.extended if points else merged.kept).append(trial_id)
+        return "replaced"
+    if here.end is None or there.end is None or not (here.is_final and there.is_final):
+        return "kept"
+    if metrics := _differences(here.end, there.end):
+        return Conflict(ours.path.name, metrics, here.end, there.end)
+    for timing in theirs.timings():
+        ours.add_timing(timing)
+    if points := _united(ours.evaluations(), theirs.evaluations()):
+        ours.write_evaluations(points)
+        return "extended"
+    return "kept"
 
 
 NO_CHECKPOINT = -1

@@ -17,7 +17,6 @@
     runs/sweeps/<name>.yaml             the sweep as it was last launched
                 <name>.json             every trial that it ever planned: id -> label
                 <name>.files.json       the files that it was launched from, the latest last
-                <name>.mlflow.json      MLflow's run of each trial
                 <name>.memo.json        what the last launch brought up to date; safe to delete
                 <name>.lock             held by the process that runs it
                 <name>.tracking.lock    held by the process that writes it to MLflow

@@ -40,10 +40,6 @@ class SweepRecord:
         return self._folder / f"{self.name}.files.json"
 
     @property
-    def _mlflow_runs_file(self) -> Path:
-        return self._folder / f"{self.name}.mlflow.json"
-
-    @property
     def _memo_file(self) -> Path:
         return self._folder / f"{self.name}.memo.json"
 
@@ -95,16 +91,6 @@ class SweepRecord:
         if written is None:  # an earlier release wrote the plan to a file of its own
             return not self._labels_file.exists()
         return _digest(self.file) not in written
-
-    def mlflow_runs(self) -> dict[str, str]:
-        """The ids of the sweep's runs in MLflow, by trial, as far as they are known here."""
-        runs: dict[str, str] = read_json(self._mlflow_runs_file, {})
-        return runs
-
-    def keep_mlflow_runs(self, runs: dict[str, str]) -> None:
-        """Replaces the ids of the sweep's runs in MLflow."""
-        if runs != self.mlflow_runs():
-            write(self._mlflow_runs_file, json.dumps(runs, indent=0))
 
     def memo(self) -> dict[str, Any]:
         """The state that the last launch published; see `planning/freshness.py`."""

@@ -52,7 +52,6 @@ class BackgroundTracker:
         end.close()
         self._state: str | None = None
         self._page: Path | None = None
-        self._written = threading.Event()
         self._heard = threading.Event()
         self.problem: str | None = LOST
         """The current problem; None once everything is written."""
@@ -66,7 +65,8 @@ class BackgroundTracker:
         self, kind: type[BaseException] | None, _e: BaseException | None, _t: TracebackType | None
     ) -> None:
         """Waits until everything is written; after an exception, only for a moment."""
-        self.finish()
+        if self._state is None:  # an exception came first
+            self.finish(state_of(self._sweep, self._store))
         with contextlib.suppress(OSError):
             self._driver.send(self._page)
         self._process.join(None if kind is None else PATIENCE_S)
@@ -90,17 +90,14 @@ class BackgroundTracker:
         if self.problem is not None:
             raise TrackingError(self.problem)
 
-    def wait(self) -> None:
-        """Waits until the store, which is now complete, has been written, or cannot be."""
-        self.finish()
-        self._written.wait()
+    def finish(self, state: str) -> None:
+        """Declares the store complete: the process writes the missing entries and stops polling.
 
-    def finish(self) -> None:
-        """Declares the store complete: the process writes the missing entries and stops polling."""
-        if self._state is None:
-            self._state = state_of(self._sweep, self._store)  # at least this will be written
-            with contextlib.suppress(OSError):
-                self._driver.send(None)
+        `state` is that of the store by now, of `freshness.state_of`: at least this is written.
+        """
+        self._state = state
+        with contextlib.suppress(OSError):
+            self._driver.send(None)
 
     def show(self, page: Path) -> None:
         """Has a report's folder written to MLflow too, at the end."""
@@ -110,7 +107,7 @@ class BackgroundTracker:
         before = None
         with contextlib.suppress(OSError, EOFError):
             while True:
-                self.problem, is_last = self._driver.recv()
+                self.problem = self._driver.recv()
                 is_for_require = self._is_required and not self._heard.is_set()
                 self._heard.set()
                 if self.problem != before and not is_for_require:
@@ -119,10 +116,7 @@ class BackgroundTracker:
                     watcher.start()
                     watcher.join()
                 before = self.problem
-                if is_last:
-                    self._written.set()
         self._heard.set()
-        self._written.set()
 
 
 def _mirror(sweep: Sweep, store: Store, driver: Connection) -> None:
@@ -134,7 +128,7 @@ def _mirror(sweep: Sweep, store: Store, driver: Connection) -> None:
     except (EOFError, ConnectionError):
         return  # the driver died: the next launch catches up
     except InputError as error:
-        driver.send((str(error), True))
+        driver.send(str(error))
     finally:
         gc.freeze()  # saves a second of garbage collection at exit
 
@@ -155,9 +149,9 @@ def _keep_up(sweep: Sweep, store: Store, driver: Connection) -> None:
         try:
             tracker = tracker or Tracker(sweep, store)
             tracker.update_all()
-            driver.send((None, finishing))
+            driver.send(None)
         except TrackingError as error:  # it may come back
-            driver.send((str(error), finishing))
+            driver.send(str(error))
             had_problem = True
             tracker = None  # only MLflow knows what was written just before
         if finishing:

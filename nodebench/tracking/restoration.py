@@ -45,8 +45,6 @@ def _download(sweep: Sweep, client: MlflowClient, store: Store) -> None:
     planned = {trial.id for trial in sweep.trials}
     found = runs_of(client, str(experiment.experiment_id))
     runs = {r.data.tags[TRIAL_TAG]: r for r in found if r.data.tags[TRIAL_TAG] in planned}
-    run_ids = {trial_id: str(run.info.run_id) for trial_id, run in runs.items()}
-    store.sweep(sweep.name).keep_mlflow_runs(run_ids)
     _require_artifacts(client, sweep, list(runs.values()))
     for trial_id, run in runs.items():
         folder = store.folder(trial_id).path

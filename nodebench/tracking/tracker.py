@@ -119,7 +119,6 @@ class Tracker:
         except OSError as error:  # MLflow's own are TrackingErrors by now
             what = f"`{error.filename}` cannot be read: {error.strerror}"
             raise StoreError(f"{what}. MLflow gets what is left by `nodebench sync`") from error
-        self.store.sweep(self.sweep.name).keep_mlflow_runs(self.run_ids())
 
     def _update_if_changed(self, trial_id: str) -> None:
         folder, seen = self.store.folder(trial_id), self._seen.get(trial_id)

@@ -1,18 +1,18 @@
 from __future__ import annotations
 
 import inspect
+from typing import get_type_hints
 
 import pytest
 import typer
 
 import nodebench
-from nodebench import api
 from nodebench.cli.options import OF_LAUNCHES, Source, grouped
 from nodebench.execution import launch
 from nodebench.execution.runner import Backend
 from nodebench.planning.selection import Selection
 from nodebench.store import Store
-from tests.support.tiny_sweeps import Quiet, tiny
+from tests.support.tiny_sweeps import tiny
 
 
 def test_a_group_of_options_is_read_as_options_and_given_as_a_group():
@@ -35,19 +35,23 @@ def test_a_group_of_options_is_read_as_options_and_given_as_a_group():
     assert seen == [(source, Backend(cpu=True), part, False)]
 
 
-def test_every_keyword_of_a_launch_is_one_of_its_parts_and_another_is_refused(tmp_path):
-    keywords = {"only", "shard", "retry_failed", "inline", "cpu", "fail_fast"}
-    keywords |= {"track", "require_mlflow", "write_report", "replace_other"}
-    parts = launch.Selection, launch.Backend, launch.Publication
-    assert {name for part in parts for name in inspect.signature(part).parameters} == keywords
-    assert launch.RunKeywords.__annotations__.keys() == keywords == OF_LAUNCHES.keys()
-    with pytest.raises(TypeError, match="Did you mean `inline`"):
-        api.run(tiny(tmp_path), Store(tmp_path / "runs"), Quiet(), inlin=True)
+def test_the_keywords_of_a_launch_are_its_fields_and_each_has_an_option():
+    keywords = get_type_hints(launch.RunKeywords)
+    assert keywords == get_type_hints(launch.Launch)
+    assert keywords.keys() == OF_LAUNCHES.keys()
 
 
-def test_one_text_is_a_list_of_one():
-    how = {"only": "solver.steps=2"}
-    assert launch.Launch.from_keywords(how).selection.only == ["solver.steps=2"]
+@pytest.mark.parametrize("function", [nodebench.run, nodebench.evaluate])
+def test_an_unknown_keyword_is_refused_by_the_function_that_was_called(tmp_path, function):
+    told = f"`nodebench.{function.__name__}`: `onyl` is not a known keyword. Did you mean `only`"
+    with pytest.raises(TypeError, match=told):
+        function(tiny(tmp_path), Store(tmp_path / "runs"), onyl="seed=0")
+
+
+def test_one_text_is_a_list_of_one(tmp_path):
+    sweep = tiny(tmp_path, seeds=[0, 1])
+    assert Selection("seed=1").ids(sweep) == Selection(["seed=1"]).ids(sweep)
+    assert Selection("seed=1").ids(sweep) == {sweep.trials[1].id}
     sweep = nodebench.load_sweep("quickstart", overrides="train.epochs=1")
     assert {trial.spec.train.epochs for trial in sweep.trials if trial.spec.train.epochs} == {1}
 

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from nodebench import api
-from nodebench.execution.runner import Backend, run_inline
+from nodebench.execution.runner import Backend, Monitor, run_inline
 from nodebench.planning.options import options_for
 from nodebench.store import Store
 from nodebench.sweep.file import Stop
-from tests.support.tiny_sweeps import Quiet, options, tiny
+from tests.support.tiny_sweeps import options, tiny
 
 PACKED = {"seeds": [0, 1], "resources": {"pack_seeds": 2}}
 
@@ -59,12 +59,24 @@ def test_a_single_trial_runs_where_ray_cannot_be_imported(tmp_path, monkeypatch)
     monkeypatch.delitem(sys.modules, "nodebench.execution.ray_tune", raising=False)
     how = {"track": False, "write_report": False}
     sweep, store = tiny(tmp_path), Store(tmp_path / "runs")
-    assert api.run(sweep, store, Quiet(), **how).complete
+    assert api.run(sweep, store, Monitor(), **how).complete
 
 
 def test_trials_of_this_process_leave_its_threads_as_they_were(tmp_path):
     torch.set_num_threads(2)
     sweep, store = tiny(tmp_path), Store(tmp_path / "runs")
-    run_inline(sweep.trials, store, options(sweep, tmp_path), Quiet())
+    run_inline(sweep.trials, store, options(sweep, tmp_path), Monitor())
     assert store.folder(sweep.trials[0].id).result().environments[0]["threads"] == 1
     assert torch.get_num_threads() == 2
+
+
+def test_a_monitor_has_only_the_methods_that_it_needs(tmp_path):
+    ended = []
+
+    class Ends(Monitor):
+        def on_end(self, trial_id, problem):
+            ended.append((trial_id, problem))
+
+    sweep, how = tiny(tmp_path), {"inline": True, "track": False, "write_report": False}
+    api.run(sweep, Store(tmp_path / "runs"), Ends(), **how)
+    assert ended == [(sweep.trials[0].id, None)]

@@ -13,11 +13,12 @@ from nodebench.cli.progress import say_published
 from nodebench.cli.run import _status
 from nodebench.errors import InputError, ResourceError
 from nodebench.execution.preflight import require_places
+from nodebench.execution.runner import Monitor
 from nodebench.files import require_writable
 from nodebench.spec.settings import MODEL_ARGUMENTS, import_part
 from nodebench.store import Store
 from tests.support.cli_process import command, new_python
-from tests.support.tiny_sweeps import TINY, Quiet, tiny, write_tiny
+from tests.support.tiny_sweeps import TINY, tiny, write_tiny
 
 
 @pytest.fixture
@@ -100,7 +101,7 @@ def test_a_report_that_cannot_be_written_keeps_the_trials_and_says_what_catches_
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("nodebench.report.page.write_report_folder", full)
     sweep, store = tiny(tmp_path), Store(tmp_path / "runs")
-    done = api.run(sweep, store, Quiet(), inline=True, track=False)
+    done = api.run(sweep, store, Monitor(), inline=True, track=False)
     assert done.complete
     assert done.page is None
     say_published(sweep, done.published)
@@ -110,7 +111,7 @@ def test_a_report_that_cannot_be_written_keeps_the_trials_and_says_what_catches_
     assert _status(done) == 1
     monkeypatch.undo()
     monkeypatch.chdir(tmp_path)
-    again = api.run(sweep, store, Quiet(), inline=True, track=False)
+    again = api.run(sweep, store, Monitor(), inline=True, track=False)
     assert (_status(again), again.published.report_problem) == (0, None)
     assert again.page.exists()
 

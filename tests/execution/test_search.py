@@ -3,11 +3,11 @@ import pytest
 from nodebench.api import run
 from nodebench.errors import ResourceError, SweepError
 from nodebench.execution.costs import probed
-from nodebench.execution.runner import run_inline
+from nodebench.execution.runner import Monitor, run_inline
 from nodebench.planning import entries
 from nodebench.store import Result, Store
 from nodebench.sweep import load
-from tests.support.tiny_sweeps import TINY, Quiet, options, tiny, write_tiny
+from tests.support.tiny_sweeps import TINY, options, tiny, write_tiny
 
 BASE = {**TINY, "data": {**TINY["data"], "val_size": 16}}
 SPACE = {
@@ -104,7 +104,7 @@ def test_what_a_search_gave_up_is_no_result_for_another_sweep(tmp_path):
     assert (entry.missing, str(entry.result)) == (False, "stopped (epoch 1)")
     [elsewhere] = entries(sweep, store, options(sweep, tmp_path))
     assert elsewhere.missing
-    run_inline(sweep.trials, store, options(sweep, tmp_path), Quiet())
+    run_inline(sweep.trials, store, options(sweep, tmp_path), Monitor())
     assert store.folder(trial.id).result().outcome == "finished"
 
 

@@ -8,6 +8,7 @@ from nodebench.api import run, write_report
 from nodebench.errors import InputError
 from nodebench.execution import launch
 from nodebench.execution.publishing import Publication
+from nodebench.execution.runner import Monitor
 from nodebench.execution.timing import time_trials
 from nodebench.report.analysis import frames
 from nodebench.report.analysis.findings import all_results
@@ -15,7 +16,7 @@ from nodebench.report.result_tables import result_tables
 from nodebench.store import Store
 from nodebench.training.checkpoint import trained_model
 from nodebench.training.trial import run_trial
-from tests.support.tiny_sweeps import TINY, Quiet, options, tiny
+from tests.support.tiny_sweeps import TINY, options, tiny
 
 PAGE_ALONE = Publication(track=False)
 
@@ -132,7 +133,7 @@ def test_one_trial_of_each_cell_is_timed_and_the_report_has_it(
     sweep, store = two_cells
     rounds = []
     timed = launch.time_cells(
-        sweep, store, Quiet(), PAGE_ALONE, steps=2, rounds=2, on_round=rounds.append
+        sweep, store, Monitor(), PAGE_ALONE, steps=2, rounds=2, on_round=rounds.append
     )  # fmt: skip
     assert list(timed.rows) == [sweep.trials[0].id, sweep.trials[2].id]
     assert (timed.problems, timed.untimed, rounds) == ({}, 0, [1, 2])
@@ -186,17 +187,17 @@ def test_there_is_nothing_to_time_without_checkpoints(two_cells, tmp_path):
     for trial in sweep.trials:
         store.folder(trial.id).checkpoint.unlink()
     with pytest.raises(InputError, match="the checkpoints have been deleted"):
-        launch.time_cells(sweep, store, Quiet(), PAGE_ALONE)
+        launch.time_cells(sweep, store, Monitor(), PAGE_ALONE)
 
 
 def test_there_is_nothing_to_time_before_a_trial_has_finished(tmp_path):
     sweep, store = tiny(tmp_path), Store(tmp_path / "runs")
     with pytest.raises(InputError, match="no trial has finished yet"):
-        launch.time_cells(sweep, store, Quiet(), PAGE_ALONE)
-    run(sweep, store, Quiet(), inline=True, track=False, write_report=False)
+        launch.time_cells(sweep, store, Monitor(), PAGE_ALONE)
+    run(sweep, store, Monitor(), inline=True, track=False, write_report=False)
     assert (
         launch.time_cells(
-            sweep, store, Quiet(), Publication(track=False, write_report=False)
+            sweep, store, Monitor(), Publication(track=False, write_report=False)
         ).untimed
         == 0
     )

@@ -9,13 +9,14 @@ import torch.nn.functional as F
 from nodebench.api import run
 from nodebench.data.load import load_data
 from nodebench.errors import ResourceError
+from nodebench.execution.runner import Monitor
 from nodebench.models.build import build
 from nodebench.models.device import to_device
 from nodebench.ode.block import ode_blocks, share_memory
 from nodebench.spec import TrialSpec
 from nodebench.store import Store
 from nodebench.training.trial import run_trial
-from tests.support.tiny_sweeps import TINY, Quiet, options, tiny
+from tests.support.tiny_sweeps import TINY, options, tiny
 
 CPU = torch.device("cpu")
 DIGITS = {
@@ -107,4 +108,4 @@ def test_a_trial_trains_and_is_evaluated(tmp_path):
 def test_tf32_is_of_gpus(tmp_path):
     sweep = tiny(tmp_path, base={**TINY, "train": {**TINY["train"], "precision": "tf32"}})
     with pytest.raises(ResourceError, match="needs a GPU; on a CPU it is the same as float32"):
-        run(sweep, Store(tmp_path / "runs"), Quiet(), inline=True)
+        run(sweep, Store(tmp_path / "runs"), Monitor(), inline=True)

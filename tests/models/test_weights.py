@@ -9,13 +9,14 @@ import torch
 
 from nodebench.api import evaluate, run
 from nodebench.errors import InputError
+from nodebench.execution.runner import Monitor
 from nodebench.models.weights import read_tensors
 from nodebench.planning.lookup import foreign
 from nodebench.report.analysis.verdict import judge
 from nodebench.store import Store
 from nodebench.training.checkpoint import trained_model
 from nodebench.training.trial import run_trial
-from tests.support.tiny_sweeps import TINY, Quiet, options, tiny, write_tiny
+from tests.support.tiny_sweeps import TINY, options, tiny, write_tiny
 
 BLOCK = {"methods": ["euler"], "steps": [2, 4]}
 
@@ -36,7 +37,7 @@ def test_weights_of_another_place_are_evaluated_as_they_are(
         torch.save(trained_model(folder, tmp_path).state_dict(), weights)
     copy = foreign(write_tiny(tmp_path, seeds=[3], evaluate=BLOCK), weights)
     assert copy.name == f"tiny-{trial.id if form == 'checkpoint' else 'mine--1'}"
-    outcome = evaluate(copy, store, Quiet(), inline=True, track=False)
+    outcome = evaluate(copy, store, Monitor(), inline=True, track=False)
     (entry,) = outcome.entries
     assert outcome.complete and entry.result is not None
     assert entry.result.summary["test_accuracy"] == result.summary["test_accuracy"]
@@ -95,7 +96,7 @@ def test_weights_that_do_not_fit_are_refused_before_anything_starts(
     sweep = tiny(tmp_path, base={**TINY, "weights": str(path)})
     store = Store(tmp_path / "runs")
     with pytest.raises(InputError, match=message):
-        run(sweep, store, Quiet(), inline=True, track=False)
+        run(sweep, store, Monitor(), inline=True, track=False)
     assert not (store.root / "trials").exists()
 
 

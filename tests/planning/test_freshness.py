@@ -2,13 +2,14 @@ import os
 
 from nodebench import api
 from nodebench.execution import publishing
+from nodebench.execution.runner import Monitor
 from nodebench.planning.freshness import is_tracked
 from nodebench.store import Store
-from tests.support.tiny_sweeps import Quiet, tiny
+from tests.support.tiny_sweeps import tiny
 
 
 def run(sweep, store, **how):
-    return api.run(sweep, store, Quiet(), inline=True, **how)
+    return api.run(sweep, store, Monitor(), inline=True, **how)
 
 
 def test_a_launch_with_nothing_to_do_writes_nothing_again(tmp_path, monkeypatch):

@@ -9,11 +9,12 @@ import pytest
 from nodebench import api
 from nodebench.cli.manage import survey_text
 from nodebench.errors import InputError
+from nodebench.execution.runner import Monitor
 from nodebench.planning.garbage import Wish, bytes_of, remove, survey_store
 from nodebench.store import Store
 from nodebench.store.scratch import LOCK, abandoned, claimed, new_folder, scratch
 from tests.support.made_up_trials import ALL, KB, RESULT, everything, known, put
-from tests.support.tiny_sweeps import TINY, Quiet, tiny, write_tiny
+from tests.support.tiny_sweeps import TINY, tiny, write_tiny
 
 
 @pytest.fixture
@@ -101,7 +102,7 @@ def test_folders_of_another_machine_stay_while_anything_runs(tmp_path, store):
 
 def test_a_finished_trial_without_its_checkpoint_is_still_done(tmp_path, store):
     sweep = tiny(tmp_path, evaluate={"methods": ["euler"], "steps": [4]})
-    api.run(sweep, store, Quiet(), inline=True, track=False, write_report=False)
+    api.run(sweep, store, Monitor(), inline=True, track=False, write_report=False)
     before = everything(store)
     found = survey_store(store, Wish(frozenset({"checkpoints"})))
     assert names(found.chosen) == [("checkpoints", sweep.trials[0].id)]

@@ -8,11 +8,12 @@ from nodebench.api import merge
 from nodebench.errors import StoreError
 from nodebench.execution import launch
 from nodebench.execution.publishing import Publication
+from nodebench.execution.runner import Monitor
 from nodebench.planning.garbage import Wish, remove, survey_store
 from nodebench.planning.launches import launched_files, remember, require_name
 from nodebench.planning.lookup import load_sweep
 from nodebench.store import Store
-from tests.support.tiny_sweeps import TINY, Quiet
+from tests.support.tiny_sweeps import TINY
 
 ORPHANS = Wish(frozenset({"orphans", "checkpoints"}))
 
@@ -33,7 +34,7 @@ def file(folder, *, width=4, name="tiny", **fields):
 
 def run(path, store, *, overrides=(), small=False, **how):
     how = {"inline": True, "track": False, "write_report": False, **how}
-    return api.run(load_sweep(path, overrides=overrides, small=small), store, Quiet(), **how)
+    return api.run(load_sweep(path, overrides=overrides, small=small), store, Monitor(), **how)
 
 
 def test_another_file_of_the_name_of_the_last_launch_needs_a_word(tmp_path, store):
@@ -45,7 +46,7 @@ def test_another_file_of_the_name_of_the_last_launch_needs_a_word(tmp_path, stor
         lambda: api.sync(other, store),
         lambda: merge(other, store, []),
         lambda: api.write_report(other, store),
-        lambda: launch.time_cells(other, store, Quiet(), Publication()),
+        lambda: launch.time_cells(other, store, Monitor(), Publication()),
     ):
         with pytest.raises(StoreError, match="--replace") as caught:
             attempt()

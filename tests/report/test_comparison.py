@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pandas as pd
 import pytest
 
@@ -70,6 +72,15 @@ def test_a_report_beside_itself_has_both_columns(tmp_path):
     lines = compare(one, one).splitlines()
     heading = next(line for line in lines if line.startswith("| configuration"))
     assert [name.strip() for name in heading.split("|")[2:4]] == ["from", "to"]
+
+
+def test_a_report_of_an_earlier_release_with_the_ids_of_mlflows_runs_is_read(tmp_path):
+    one = finished(tmp_path / "one", seeds=[0, 1])
+    before = compare(one, one)
+    table = pd.read_csv(file := Path(one) / "results.csv", dtype=str)
+    run_ids = [f"{number}e" for number in range(len(table))]
+    table.assign(mlflow_run=run_ids).to_csv(file, index=False)
+    assert compare(one, one) == before
 
 
 def test_what_is_the_same_on_each_side_hinders_no_match_and_is_named(tmp_path):

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from nodebench import api
-from nodebench.execution.runner import run_inline
+from nodebench.execution.runner import Monitor, run_inline
 from nodebench.report.analysis import frames
 from nodebench.report.analysis.published import PublishedStudy, compared_numbers, published_table
 from nodebench.report.figures.curves import file_names
@@ -18,7 +18,7 @@ from nodebench.store import Result, Store
 from nodebench.sweep import load
 from nodebench.training.trial import run_trial
 from tests.support.fake_results import GRID, HERE, RELU, ended, made, partly_failed, steady
-from tests.support.tiny_sweeps import TINY, Quiet, options, tiny, write_tiny
+from tests.support.tiny_sweeps import TINY, options, tiny, write_tiny
 
 
 @pytest.fixture
@@ -241,7 +241,7 @@ def test_figures_by_values_with_dots_are_as_many_files(tmp_path):
 
 def test_figures_are_those_that_were_drawn_and_problems_are_told(tmp_path, monkeypatch, caplog):
     sweep, store = tiny(tmp_path, grid={"solver.steps": [2, 3]}), Store(tmp_path / "runs")
-    run_inline(sweep.trials, store, options(sweep, tmp_path), Quiet())
+    run_inline(sweep.trials, store, options(sweep, tmp_path), Monitor())
     folder = tmp_path / "drawn"
     folder.mkdir()
     (folder / "mine.svg").write_text("<svg/>")

@@ -11,7 +11,7 @@ import pytest
 from nodebench import api
 from nodebench.errors import InputError, SweepError
 from nodebench.execution.preflight import require_all
-from nodebench.execution.runner import run_inline
+from nodebench.execution.runner import Monitor, run_inline
 from nodebench.planning import RunOptions, entries
 from nodebench.planning.diff import inputs, nearest
 from nodebench.planning.doubts import doubts
@@ -22,7 +22,7 @@ from nodebench.spec.settings import MODEL_ARGUMENTS, import_part
 from nodebench.store import Store
 from nodebench.sweep.file import Resources
 from nodebench.training.trial import run_trial
-from tests.support.tiny_sweeps import TINY, Quiet, options, tiny, write_tiny
+from tests.support.tiny_sweeps import TINY, options, tiny, write_tiny
 
 NET = """
 from torch import nn
@@ -151,7 +151,7 @@ def test_weights_that_are_not_found_are_said(tmp_path):
 def test_why_names_the_module_that_was_edited_and_its_training_is_not_continued(package, tmp_path):
     name = package(__init__="from .impl import net", impl=NET)
     store, old = Store(tmp_path / "runs"), sweep(tmp_path, name)
-    run_inline(old.trials, store, options(old, tmp_path), Quiet())
+    run_inline(old.trials, store, options(old, tmp_path), Monitor())
     longer = {"epochs": 4, "batch_size": 16, "optimizer": {"name": "adam", "lr": 0.01}}
     base = {**TINY, "model": f"{name}:net", "train": longer}
     path = write_tiny(tmp_path, base=base)

@@ -10,10 +10,11 @@ import pytest
 
 from nodebench import api
 from nodebench.errors import StoreError
+from nodebench.execution.runner import Monitor
 from nodebench.store import Result, Store
 from nodebench.store.merge import Merged, merge_trials, require_store
 from tests.support.cli_process import command
-from tests.support.tiny_sweeps import Quiet, point, tiny
+from tests.support.tiny_sweeps import point, tiny
 
 HERE = {"host": "here", "torch": "2.0", "hardware": "a CPU", "threads": 1}
 RESULT = Result("finished", "", 3, {"parameters": 9, "test_accuracy": 0.5}, [HERE], 1.0, 2.0)
@@ -259,7 +260,7 @@ def test_two_shards_merge_into_a_whole_sweep_with_nothing_to_run(tmp_path):
     quietly = {"inline": True, "track": False, "write_report": False}
     for number in (1, 2):
         store = Store(tmp_path / f"runs-{number}")
-        api.run(sweep, store, Quiet(), shard=f"{number}/2", **quietly)
+        api.run(sweep, store, Monitor(), shard=f"{number}/2", **quietly)
     env = {**os.environ, "NODEBENCH_RUNS": "runs"}
     done = command(tmp_path, "sync", "tiny.yaml", "--from", "runs-1", "--from", "runs-2", env=env)
     assert done.returncode == 0, done.stderr

@@ -19,7 +19,7 @@ from nodebench import api
 from nodebench.errors import TrackingError
 from nodebench.execution import doctor
 from nodebench.execution.doctor import Case
-from nodebench.execution.runner import run_inline
+from nodebench.execution.runner import Monitor, run_inline
 from nodebench.planning.freshness import is_tracked, note_tracked, state_of
 from nodebench.planning.launches import remember
 from nodebench.store import Store
@@ -29,7 +29,7 @@ from nodebench.tracking.cures import cure
 from nodebench.tracking.tracker import page_of
 from tests.support.cli_process import command
 from tests.support.session import FOLDER
-from tests.support.tiny_sweeps import Quiet, options, tiny, write_tiny
+from tests.support.tiny_sweeps import options, tiny, write_tiny
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # MLflow's own code warns
 
@@ -39,7 +39,7 @@ def written(tmp_path_factory):
     """A folder with a sweep of one finished trial, its store, and its run in MLflow."""
     folder = tmp_path_factory.mktemp("written")
     sweep, store = tiny(folder), Store(folder / "runs")
-    run_inline(sweep.trials, store, options(sweep, folder), Quiet())
+    run_inline(sweep.trials, store, options(sweep, folder), Monitor())
     api.sync(sweep, store)
     return folder
 

@@ -58,7 +58,6 @@ def test_a_store_lists_its_folders_and_the_sweeps_that_it_keeps(tmp_path):
     for name in ("bb", "aa"):
         store.folder(name).path.mkdir(parents=True)
     (store.trials_root / "stray").touch()
-    store.sweep("two").keep_mlflow_runs({"aa": "run"})
     store.sweep("two").keep_memo(tracked="state")
     with store.sweep("three").run_lock():
         assert [path.name for path in store.sweep_locks()] == ["three.lock"]

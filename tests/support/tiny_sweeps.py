@@ -69,13 +69,6 @@ def point(value: float | str, trained: Solver = EULER_2, **fields: Any) -> dict[
     return {**row, "accuracy": value, **measures}
 
 
-class Quiet:
-    """A monitor that says nothing."""
-
-    def __getattr__(self, _name: str) -> Any:
-        return lambda *_: None
-
-
 def histories(sweep: Sweep, store: Store) -> dict[str, list[Mapping[str, Any]]]:
     """The essence of every trial's history."""
     return {trial.id: essence(store.folder(trial.id).history()) for trial in sweep.trials}

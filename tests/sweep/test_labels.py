@@ -6,6 +6,7 @@ import pytest
 
 from nodebench import api
 from nodebench.api import write_report
+from nodebench.execution.runner import Monitor
 from nodebench.planning.lookup import foreign
 from nodebench.report.figures import pareto
 from nodebench.report.figures.curves import file_names
@@ -14,7 +15,7 @@ from nodebench.sweep.labels import LONGEST_DRAWN, cut, figure_labels, headings, 
 from nodebench.training.trial import run_trial
 from tests.support.coarse_reference import coarse_reference
 from tests.support.fake_results import made, steady
-from tests.support.tiny_sweeps import TINY, Quiet, options, tiny, write_tiny
+from tests.support.tiny_sweeps import TINY, options, tiny, write_tiny
 
 LONG = "x" * 600
 
@@ -119,9 +120,9 @@ def test_a_run_says_which_figure_its_report_lacks_and_tries_it_again(tmp_path, m
     sweep, store = tiny(tmp_path, grid={"model.width": [2, 3]}), Store(tmp_path / "runs")
     with monkeypatch.context() as patched:
         patched.setattr(pareto, "pareto_figure", lambda *_: 1 / 0)
-        first = api.run(sweep, store, Quiet(), inline=True, track=False)
+        first = api.run(sweep, store, Monitor(), inline=True, track=False)
         assert first.published.undrawn == ["frontier: ZeroDivisionError: division by zero"]
-    assert api.run(sweep, store, Quiet(), inline=True, track=False).published.undrawn == []
+    assert api.run(sweep, store, Monitor(), inline=True, track=False).published.undrawn == []
     assert (tmp_path / "reports" / "tiny" / "figures" / "frontier.svg").exists()
 
 

@@ -15,11 +15,11 @@ import pytest
 import yaml
 
 from nodebench.errors import TrialOutcome
-from nodebench.execution.runner import run_inline
+from nodebench.execution.runner import Monitor, run_inline
 from nodebench.store import Store
 from nodebench.sweep import load
 from tests.support.mlflow_server import free_port
-from tests.support.tiny_sweeps import Quiet, histories, options
+from tests.support.tiny_sweeps import histories, options
 
 pytest.importorskip("ray")
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -141,7 +141,7 @@ def prepare(folder, monkeypatch, **fields):
     sys.modules.pop("mine", None)
     sweep = load(folder / "sweep.yaml")
     whole = Store(folder / "whole")
-    run_inline(sweep.trials, whole, options(sweep, folder), Quiet())
+    run_inline(sweep.trials, whole, options(sweep, folder), Monitor())
     for note in folder.glob("node-*"):
         note.unlink()
     return sweep, histories(sweep, whole)

@@ -11,19 +11,11 @@ import time
 import psutil
 import pytest
 
-from nodebench.execution.runner import run_inline
+from nodebench.execution.runner import Monitor, run_inline
 from nodebench.planning import entries
 from nodebench.store import Store
 from tests.support.cli_process import command
-from tests.support.tiny_sweeps import (
-    TINY,
-    Quiet,
-    heeding_interrupts,
-    histories,
-    options,
-    tiny,
-    write_tiny,
-)
+from tests.support.tiny_sweeps import TINY, heeding_interrupts, histories, options, tiny, write_tiny
 
 NODEBENCH = [sys.executable, "-m", "nodebench"]
 SLOW = {
@@ -34,7 +26,7 @@ SLOW = {
 }
 
 
-class Told(Quiet):
+class Told(Monitor):
     """A monitor that remembers problems, and does something after an epoch."""
 
     def __init__(self, at_epoch=lambda row: None):

@@ -5,12 +5,12 @@ from dataclasses import replace
 
 import pytest
 
-from nodebench.execution.runner import run_inline
+from nodebench.execution.runner import Monitor, run_inline
 from nodebench.files import write
 from nodebench.spec.training import Limits
 from nodebench.store import Store
 from tests.support.coarse_reference import coarse_reference
-from tests.support.tiny_sweeps import Quiet, options
+from tests.support.tiny_sweeps import options
 from tests.support.tracked_runs import of_three_trials
 
 
@@ -21,9 +21,9 @@ def original(tmp_path_factory):
     sweep, store = of_three_trials(folder), Store(folder / "runs")
     write(store.sweep(sweep.name).file, sweep.text)
     with coarse_reference():
-        run_inline(sweep.trials[:2], store, options(sweep, folder), Quiet())
+        run_inline(sweep.trials[:2], store, options(sweep, folder), Monitor())
     limited = replace(options(sweep, folder), limits=Limits(nfe=2))
-    run_inline(sweep.trials[2:3], store, limited, Quiet())
+    run_inline(sweep.trials[2:3], store, limited, Monitor())
     return store.root
 
 

@@ -4,13 +4,13 @@ import shutil
 
 import pytest
 
-from tests.support.tiny_sweeps import Quiet, options, tiny
+from tests.support.tiny_sweeps import options, tiny
 from tests.support.tracked_runs import points, runs
 
 pytest.importorskip("mlflow")
 from mlflow import MlflowClient
 
-from nodebench.execution.runner import run_inline
+from nodebench.execution.runner import Monitor, run_inline
 from nodebench.files import write
 from nodebench.store import Store
 from nodebench.store.locations import tracking_uri
@@ -132,8 +132,8 @@ def test_an_evaluation_that_crashed_before_its_first_point_keeps_no_trial_from_m
 
     with monkeypatch.context() as patch:
         patch.setattr("nodebench.training.trial.evaluate_points", crash)
-        run_inline(sweep.trials[:1], store, options(sweep, tmp_path), Quiet())
-    run_inline(sweep.trials[1:], store, options(sweep, tmp_path), Quiet())
+        run_inline(sweep.trials[:1], store, options(sweep, tmp_path), Monitor())
+    run_inline(sweep.trials[1:], store, options(sweep, tmp_path), Monitor())
     Tracker(sweep, store).update_all()
     client, found = runs(sweep, store)
     by_trial = {run.data.tags[TRIAL_TAG]: run for run in found}

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from nodebench.api import evaluate, run
+from nodebench.execution.runner import Monitor
 from nodebench.planning import entries
 from nodebench.planning.missing import is_missing
 from nodebench.report.analysis.verdict import VerdictWord, judge
@@ -21,7 +22,7 @@ from nodebench.sweep import Sweep
 from nodebench.sweep.file import Evaluate
 from nodebench.training.trial import run_trial
 from tests.support.coarse_reference import coarse_reference
-from tests.support.tiny_sweeps import Quiet, options, tiny
+from tests.support.tiny_sweeps import options, tiny
 
 GRADIENTS = {"methods": ["euler"], "steps": [2, 8], "gradients": ["backprop", "adjoint"]}
 
@@ -172,10 +173,10 @@ def test_a_trained_trial_without_its_checkpoint_is_not_trained_again_to_be_evalu
     run_trial(trial, store, options(sweep, tmp_path))
     wanted = tiny(tmp_path, evaluate=BLOCK)
     store.folder(trial.id).checkpoint.unlink()
-    outcome = evaluate(wanted, store, Quiet(), inline=True, track=False, write_report=False)
+    outcome = evaluate(wanted, store, Monitor(), inline=True, track=False, write_report=False)
     assert [(e.missing, e.is_trained) for e in outcome.entries] == [(True, False)]
     assert not store.folder(trial.id).checkpoint.exists()
-    run(wanted, store, Quiet(), inline=True, track=False, write_report=False)
+    run(wanted, store, Monitor(), inline=True, track=False, write_report=False)
     assert "trained again" in store.folder(trial.id).log_file.read_text()
 
 
@@ -297,7 +298,7 @@ def test_a_field_that_stiffens_without_end_stops_at_the_limit_and_the_sweep_is_w
         evaluate={"methods": ["dopri5"], "tols": [1e-2, 1e-9]},
     )
     monkeypatch.chdir(tmp_path)
-    outcome = run(sweep, Store(tmp_path / "runs"), Quiet(), inline=True, track=False)
+    outcome = run(sweep, Store(tmp_path / "runs"), Monitor(), inline=True, track=False)
     assert outcome.complete
     results = [entry.result for entry in outcome.entries]
     assert [result.outcome for result in results if result] == ["finished", "nfe"]

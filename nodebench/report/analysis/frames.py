@@ -26,17 +26,12 @@ from nodebench.sweep.points import asked, points
 
 
 def result_frame(sweep: Sweep, store: Store) -> pd.DataFrame:
-    """One row per planned trial: id, settings by path, outcome, metrics, environment, MLflow run.
+    """One row per planned trial: id, settings by path, outcome, metrics, environment.
 
     Columns of a trial that has no result yet are empty, and its `outcome` is `missing`.
     """
     found = store.results(trial.id for trial in sweep.trials)
-    runs = store.sweep(sweep.name).mlflow_runs()
-    rows = [
-        _result_row(sweep, trial, found.get(trial.id)) | {"mlflow_run": runs.get(trial.id, "")}
-        for trial in sweep.trials
-    ]
-    return pd.DataFrame(rows)
+    return pd.DataFrame([_result_row(sweep, trial, found.get(trial.id)) for trial in sweep.trials])
 
 
 def epoch_frame(sweep: Sweep, store: Store) -> pd.DataFrame:
