@@ -91,6 +91,11 @@ class Counted:
         self.memory = memory or Memory()
         self.on_counts = on_counts or ignored
 
+    @property
+    def parameters(self) -> tuple[nn.Parameter, ...]:
+        """The module's parameters that have a gradient."""
+        return tuple(p for p in self.module.parameters() if p.requires_grad)
+
     def __call__(self, t: float | Tensor, y: Tensor) -> Tensor:
         """dy/dt."""
         self.on_evaluations(1)
