@@ -286,7 +286,7 @@ def test_backprop_through_a_fixed_solve_passes_gradcheck(
             (y0,),
             times,
             Solver(method=method, steps=3),
-        )
+        ).states
         return torch.stack([y for (y,) in states])
 
     assert torch.autograd.gradcheck(trajectory, (y0, weight))

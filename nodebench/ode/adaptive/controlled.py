@@ -25,6 +25,7 @@ from nodebench.ode.adaptive.extent import EachSample, Extent, WholeBatch
 from nodebench.ode.adaptive.step_size import Controller, first_size
 from nodebench.ode.adaptive.tensor_steps import TensorSteps
 from nodebench.ode.field import Norm, OverStates, ignored
+from nodebench.ode.solution import Solution
 from nodebench.ode.steppers.stepper import RightHandSide, State
 from nodebench.ode.tableau import EMBEDDED
 from nodebench.spec.solver import Solver
@@ -39,26 +40,20 @@ def controlled(
     times: Sequence[float],
     solver: Solver,
     norm: Norm | None = None,
-    on_accept: OnAccept = ignored,
-    steps: TensorSteps | None = None,
-) -> list[State]:
+) -> Solution:
     """The solution at each of `times`, where steps end exactly; see `ControlledSolve`.
-
-    The `on_counts` of f is called with the step counts.
 
     Raises:
         StepUnderflow: the error control asked for steps below the resolution of time.
         Diverged: f is not finite, however small the step.
     """
-    solve = ControlledSolve(f, solver, times, norm, on_accept, steps)
+    solve = ControlledSolve(f, solver, times, norm)
     at = solve.start(y0)
     states = [y0]
     for end in times[1:]:
         at = solve.reach(end, at)
         states.append(at.y)
-    if isinstance(f, OverStates):
-        f.on_counts(solve.counts())
-    return states
+    return Solution(states, solve.counts())
 
 
 class _At(NamedTuple):
@@ -196,8 +191,7 @@ class ControlledSolve:
     def counts(self) -> StepCounts:
         """The step counts of the solve so far."""
         rejected = self._tried - self._accepted
-        stages = self._solver.stages
-        assert stages is not None
+        stages = len(self._steps.tableau.b)
         accepted, rejected = self._accepted.double().mean(), rejected.double().mean()
         of_samples = 2 + (stages - 1) * self._tried if self._solver.by_sample else None
         return StepCounts(float(accepted), float(rejected), of_samples)

@@ -67,7 +67,7 @@ class _Solve(torch.autograd.Function):
         with additional_calls(ctx.f.module, but_batch_norm=ctx.but_batch_norm):
             for state, by, span in reversed(list(zip(states, by_state, spans, strict=True))):
                 start = (state, a + by, *gradients)
-                _, a, *rest = solve(augmented, start, span, ctx.solver, ctx.norm)[-1]
+                _, a, *rest = solve(augmented, start, span, ctx.solver, ctx.norm).states[-1]
                 gradients = tuple(rest)
         return (None,) * 4 + (a, *gradients)
 

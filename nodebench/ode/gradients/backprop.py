@@ -26,7 +26,9 @@ def backprop(
         is_plain = solver.stepping == "embedded" and not solver.by_sample and f.norm is None
         if is_plain and (whole := _whole_solve(f, y0)):
             return [y0, *whole.controlled(f, y0, times, solver)]
-        states = solve(OverStates(f), (y0,), times, solver, f.norm)
+        states, counts = solve(OverStates(f), (y0,), times, solver, f.norm)
+    if counts is not None:
+        f.on_counts(counts)
     return [y for (y,) in states]
 
 

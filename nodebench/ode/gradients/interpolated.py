@@ -78,7 +78,7 @@ class _Solve(torch.autograd.Function):
             for path, by, span in intervals:
                 field = _adjoint_field(ctx.f, path, parameters)
                 start = (a + by, *gradients)
-                a, *rest = solve(field, start, span, ctx.solver, ctx.norm)[-1]
+                a, *rest = solve(field, start, span, ctx.solver, ctx.norm).states[-1]
                 gradients = tuple(rest)
         return (None,) * 4 + (a, *gradients)
 
