@@ -12,7 +12,8 @@ from nodebench.ode.block import ODEBlock
 from nodebench.ode.by_torchdiffeq import _Watched
 from nodebench.ode.solve import solve
 from nodebench.spec import TrialSpec
-from nodebench.spec.solver import Gradient, Solver
+from nodebench.spec.gradient import Gradient
+from nodebench.spec.solver import Solver
 from tests.support.ode_problems import LOGISTIC, PROBLEMS, Counted, Decay
 
 TIMES = tuple(3.0 * i / 200 for i in range(201))

@@ -10,7 +10,8 @@ from torch.nn.utils import parametrizations
 
 from nodebench.ode.block import ODEBlock
 from nodebench.ode.solve import solve
-from nodebench.spec.solver import Gradient, Solver
+from nodebench.spec.gradient import Gradient
+from nodebench.spec.solver import Solver
 from nodebench.spec.vocabulary import GRADIENTS
 from tests.support.ode_problems import DECAY
 from tests.support.tiny_fields import (

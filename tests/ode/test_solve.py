@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from nodebench.errors import Diverged, NotConverged, StepUnderflow, TrialFailure
 from nodebench.ode.block import ODEBlock
 from nodebench.ode.solve import solve
-from nodebench.spec.solver import Gradient, Solver
+from nodebench.spec.gradient import Gradient
+from nodebench.spec.solver import Solver
 from nodebench.spec.vocabulary import METHODS, SCIPY_METHODS
 from tests.support.ode_problems import (
     DECAY,

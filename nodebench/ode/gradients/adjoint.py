@@ -22,7 +22,8 @@ from nodebench.ode.gradients.backprop import backprop
 from nodebench.ode.gradients.buffers import additional_calls
 from nodebench.ode.solve import solve
 from nodebench.ode.steppers.stepper import State
-from nodebench.spec.solver import Gradient, Solver
+from nodebench.spec.gradient import Gradient
+from nodebench.spec.solver import Solver
 
 
 def adjoint(

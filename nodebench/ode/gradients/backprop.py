@@ -13,7 +13,8 @@ from nodebench.ode.steppers.runge_kutta import RungeKutta
 from nodebench.ode.steppers.stepper import AnyStepper
 from nodebench.ode.steppers.table import stepper_of
 from nodebench.ode.weight_cache import weights_made_once
-from nodebench.spec.solver import Gradient, Solver
+from nodebench.spec.gradient import Gradient
+from nodebench.spec.solver import Solver
 
 
 def backprop(

@@ -27,7 +27,8 @@ from nodebench.ode.gradients.recorded_steps import Keep, RecordedStep, Trace, tr
 from nodebench.ode.solve import solve
 from nodebench.ode.steppers.stepper import State
 from nodebench.ode.weight_cache import weights_made_once
-from nodebench.spec.solver import Gradient, Solver
+from nodebench.spec.gradient import Gradient
+from nodebench.spec.solver import Solver
 
 NODES = 8
 """Enough for the interpolation error of a smooth solution to stay below common tolerances."""

@@ -15,7 +15,8 @@ from torch.utils._pytree import tree_map
 from nodebench.errors import Diverged, TrialFailure
 from nodebench.ode.block import PassCounts, one_pass, recorded, solved_by
 from nodebench.ode.gradients.buffers import additional_calls
-from nodebench.spec.solver import Gradient, Solver
+from nodebench.spec.gradient import Gradient
+from nodebench.spec.solver import Solver
 from nodebench.store.rows import Row
 from nodebench.training.machine import (
     freed_memory_returned,
