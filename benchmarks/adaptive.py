@@ -30,7 +30,8 @@ from benchmarks.peers.torchode import TorchodeBlock
 from nodebench.models.build import build
 from nodebench.models.dynamics import autonomous
 from nodebench.ode.block import ODEBlock, one_pass, share_memory
-from nodebench.spec.solver import Gradient, Solver
+from nodebench.spec.gradient import Gradient
+from nodebench.spec.solver import Solver
 from nodebench.training.machine import memory_of_trial
 
 TOL, IN_A_ROW, MOST_STEPS = 1e-3, 10, 64

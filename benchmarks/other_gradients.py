@@ -25,7 +25,8 @@ import torchdiffeq
 from torch import Tensor, nn
 
 from nodebench.ode.block import ODEBlock
-from nodebench.spec.solver import Gradient, Solver
+from nodebench.spec.gradient import Gradient
+from nodebench.spec.solver import Solver
 
 STEPS = 16
 TOLERANCE = 1e-9

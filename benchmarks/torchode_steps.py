@@ -23,8 +23,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.peers.torchode import is_installed
-from nodebench.ode.adaptive.counts import StepCounts
-from nodebench.ode.field import Counted, Field, OverStates
+from nodebench.ode.field import Counted, Field, OverStates, ignored
 from nodebench.ode.solve import solve
 from nodebench.spec.solver import Solver
 
@@ -53,11 +52,10 @@ class Solved:
 
 def by_nodebench(y0: Tensor, method: str, step: str) -> Solved:
     """One step a `batch` or a `sample`."""
-    found: list[StepCounts] = []
-    f = OverStates(Counted(VanDerPol(), lambda: None, on_counts=found.append))
+    f = OverStates(Counted(VanDerPol(), ignored))
     solver = Solver(method=method, tol=TOL, control={"step": step})
-    ((_,), (end,)) = solve(f, (y0,), (0.0, END), solver)
-    (counts,) = found
+    ((_,), (end,)), counts = solve(f, (y0,), (0.0, END), solver)
+    assert counts is not None
     tried = torch.tensor(counts.accepted + counts.rejected)
     if counts.of_samples is not None:
         tried = (counts.of_samples - 2) // ((solver.stages or 0) - 1)

@@ -21,7 +21,8 @@ from nodebench.ode.gradients.odeint import odeint
 from nodebench.ode.regularizers.augmented import Augmented
 from nodebench.ode.regularizers.regularization import Regularization
 from nodebench.ode.solve import least_evaluations
-from nodebench.spec.solver import Gradient, Solver
+from nodebench.spec.gradient import Gradient
+from nodebench.spec.solver import Solver
 
 
 class BlockSolve(NamedTuple):

@@ -10,13 +10,14 @@ import torch
 
 from nodebench.errors import Diverged, StepUnderflow
 from nodebench.ode.field import Norm
+from nodebench.ode.solution import Solution
 from nodebench.ode.steppers.stepper import RightHandSide, State
 from nodebench.spec.solver import Solver
 
 
 def by_scipy(
     f: RightHandSide, y0: State, times: Sequence[float], solver: Solver, _norm: Norm | None
-) -> list[State]:
+) -> Solution:
     """SciPy's `solve_ivp`, on the CPU in float64 and without automatic differentiation."""
     from scipy.integrate import solve_ivp  # takes a second
 
@@ -42,4 +43,4 @@ def by_scipy(
         )  # fmt: skip
     if not found.success:
         raise StepUnderflow(f"scipy's {solver.scipy}: {found.message}")
-    return [to_state(y) for y in found.y.T]
+    return Solution([to_state(y) for y in found.y.T])

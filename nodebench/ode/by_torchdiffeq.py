@@ -12,15 +12,16 @@ from torch import Tensor
 
 from nodebench.errors import Diverged, NotConverged, StepUnderflow
 from nodebench.ode.adaptive.counts import StepCounts
-from nodebench.ode.field import Norm, OverStates
+from nodebench.ode.field import Norm
 from nodebench.ode.fixed import Grid
+from nodebench.ode.solution import Solution
 from nodebench.ode.steppers.stepper import RightHandSide, State
 from nodebench.spec.solver import Solver
 
 
 def dense_output(
     f: RightHandSide, y0: State, times: Sequence[float], solver: Solver, norm: Norm | None
-) -> list[State]:
+) -> Solution:
     """Torchdiffeq's embedded Runge-Kutta methods, which interpolate between their steps.
 
     The last step ends at the last time. By default torchdiffeq steps past it, which costs accuracy
@@ -31,9 +32,7 @@ def dense_output(
         options["norm"] = norm
     watched = _Watched(f, is_backwards=times[-1] < times[0])
     states = _torchdiffeq(watched, y0, times, solver, options)
-    if isinstance(f, OverStates):
-        f.on_counts(StepCounts(watched.accepted, watched.tried - watched.accepted))
-    return states
+    return Solution(states, StepCounts(watched.accepted, watched.tried - watched.accepted))
 
 
 class _Watched:
@@ -67,7 +66,7 @@ class _Watched:
 
 def multistep(
     f: RightHandSide, y0: State, times: Sequence[float], solver: Solver, _norm: Norm | None
-) -> list[State]:
+) -> Solution:
     """Torchdiffeq's Adams method, restarted at each time and with equal steps.
 
     Its coefficients require equal steps, so a `step_size` is adjusted to divide the interval.
@@ -77,7 +76,7 @@ def multistep(
         points = _tensor(list(Grid(t0, t1, solver.step_count(abs(t1 - t0)))), y0)
         options = {"grid_constructor": lambda _f, _y, _t, points=points: points}
         states.append(_torchdiffeq(f, states[-1], (t0, t1), solver, options)[-1])
-    return states
+    return Solution(states)
 
 
 def _torchdiffeq(

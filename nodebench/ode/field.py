@@ -46,7 +46,10 @@ class Field(nn.Module):
 
 
 class WholeSolve(Protocol):
-    """Takes all steps of a solve as one operation of autograd."""
+    """Takes all steps of a solve as one operation of autograd.
+
+    It reports its evaluations, and its step counts if it is adaptive, to f.
+    """
 
     def on_grids(
         self, f: Counted, y0: Tensor, grids: Iterable[Iterable[float]], tableau: Tableau
@@ -91,6 +94,11 @@ class Counted:
         self.memory = memory or Memory()
         self.on_counts = on_counts or ignored
 
+    @property
+    def parameters(self) -> tuple[nn.Parameter, ...]:
+        """The module's parameters that have a gradient."""
+        return tuple(p for p in self.module.parameters() if p.requires_grad)
+
     def __call__(self, t: float | Tensor, y: Tensor) -> Tensor:
         """dy/dt."""
         self.on_evaluations(1)
@@ -98,15 +106,11 @@ class Counted:
 
 
 class OverStates:
-    """A field in the form that steppers call, f(t, (y,)) -> (dy/dt,).
-
-    `on_counts` is called with the step counts of an adaptive solve.
-    """
+    """A field in the form that steppers call, f(t, (y,)) -> (dy/dt,)."""
 
     def __init__(self, f: Counted):
         self._f = f
         self.takes_rows = isinstance(f.module, Field) and f.module.takes_rows
-        self.on_counts = f.on_counts
 
     def __call__(self, t: float | Tensor, y: State) -> State:
         """(dy/dt,)."""

@@ -10,6 +10,7 @@ from nodebench.ode.by_scipy import by_scipy
 from nodebench.ode.by_torchdiffeq import dense_output, multistep
 from nodebench.ode.field import Norm
 from nodebench.ode.fixed import grids_between, integrate
+from nodebench.ode.solution import Solution
 from nodebench.ode.steppers.stepper import RightHandSide, State
 from nodebench.ode.steppers.table import stepper_of
 from nodebench.spec.solver import Solver
@@ -18,7 +19,7 @@ from nodebench.spec.vocabulary import Stepping
 
 def solve(
     f: RightHandSide, y0: State, times: Sequence[float], solver: Solver, norm: Norm | None = None
-) -> list[State]:
+) -> Solution:
     """The solution of dy/dt = f(t, y), y(times[0]) = y0, at each of `times`.
 
     Times must be strictly increasing or strictly decreasing. `norm` measures errors for adaptive
@@ -35,14 +36,14 @@ def solve(
 
 def _on_grids(
     f: RightHandSide, y0: State, times: Sequence[float], solver: Solver, _norm: Norm | None
-) -> list[State]:
-    return integrate(f, y0, grids_between(times, solver), stepper_of(solver))
+) -> Solution:
+    return Solution(integrate(f, y0, grids_between(times, solver), stepper_of(solver)))
 
 
 SolveMethod: TypeAlias = Callable[
-    [RightHandSide, State, Sequence[float], Solver, Norm | None], list[State]
+    [RightHandSide, State, Sequence[float], Solver, Norm | None], Solution
 ]
-"""(f, y0, times, solver, norm) -> the states at times."""
+"""(f, y0, times, solver, norm) -> the states at times, and the step counts."""
 
 SOLVES: dict[Stepping, SolveMethod] = {
     "fixed": _on_grids,

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Literal, Self, TypeAlias
 
 from pydantic import model_validator
 
-from nodebench.spec.network import Model, Network, SingleStage
-from nodebench.spec.norms import Activations, BatchNorms, ByPlace
+from nodebench.spec.network import Activations, BatchNorms, ByPlace, Model, Network, SingleStage
 from nodebench.spec.settings import ImportedSettings, parts_in
 from nodebench.spec.vocabulary import (
     STAGES,

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from nodebench.spec.gradient import Gradient
 from nodebench.spec.identity import Trial
-from nodebench.spec.solver import Control, Gradient, Solver
+from nodebench.spec.solver import Control, Solver
 from nodebench.spec.trial import TrialSpec
 
 

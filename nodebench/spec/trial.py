@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias
 from pydantic import model_validator
 
 from nodebench.spec.data import DATASETS, CustomData, Dataset
+from nodebench.spec.gradient import Gradient
 from nodebench.spec.model import MODELS, CustomModel
 from nodebench.spec.network import Model
 from nodebench.spec.settings import Settings, choice, from_name
-from nodebench.spec.solver import Gradient, Solver
+from nodebench.spec.solver import Solver
 from nodebench.spec.training import REGULARIZER_TERMS, Steer, Train
 from nodebench.spec.vocabulary import MOST_STEPS, Size
 

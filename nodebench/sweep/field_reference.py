@@ -9,10 +9,11 @@ from typing import Any
 
 from nodebench.spec import TrialSpec
 from nodebench.spec.data import DATASETS
+from nodebench.spec.gradient import Gradient
 from nodebench.spec.model import MODELS
-from nodebench.spec.norms import Activations, Norms
+from nodebench.spec.network import Activations, Norms
 from nodebench.spec.settings import Settings
-from nodebench.spec.solver import Gradient, Solver
+from nodebench.spec.solver import Solver
 from nodebench.spec.training import (
     OPTIMIZERS,
     SCHEDULES,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from nodebench.spec.model import BY_PLACE
-from nodebench.spec.norms import PLACES
+from nodebench.spec.network import PLACES
 from nodebench.sweep.safe_yaml import DEEPEST, Tree
 
 TOO_DEEP = f"a path has at most {DEEPEST} parts"

@@ -11,7 +11,8 @@ from nodebench.models.dynamics import Dynamics, TimeConv
 from nodebench.models.layers.factory import LayerFactory
 from nodebench.ode.block import ODEBlock
 from nodebench.ode.weight_cache import once_per_solve, weights_made_once
-from nodebench.spec.solver import Gradient, Solver
+from nodebench.spec.gradient import Gradient
+from nodebench.spec.solver import Solver
 
 
 class Network(nn.Module):

@@ -11,7 +11,8 @@ from torch.autograd.functional import jacobian
 
 from nodebench.ode.field import Counted, ignored
 from nodebench.ode.gradients.odeint import odeint
-from nodebench.spec.solver import Gradient, Solver
+from nodebench.spec.gradient import Gradient
+from nodebench.spec.solver import Solver
 
 T = 1.0
 FINE = Solver(method="rk4", steps=200)

@@ -10,7 +10,8 @@ import torchdiffeq
 from torch import Tensor, nn
 
 from nodebench.ode.block import ODEBlock
-from nodebench.spec.solver import Gradient, Solver
+from nodebench.spec.gradient import Gradient
+from nodebench.spec.solver import Solver
 from tests.support.ode_problems import LOGISTIC
 from tests.support.tiny_fields import (
     DOPRI5,

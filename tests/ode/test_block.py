@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from nodebench.errors import DeadlineExceeded, EvaluationLimit, RandomField
 from nodebench.ode import block as block_module
 from nodebench.ode.block import ODEBlock, batch_statistics, ode_blocks, one_pass, replaced
-from nodebench.spec.solver import Gradient, Solver
+from nodebench.spec.gradient import Gradient
+from nodebench.spec.solver import Solver
 from nodebench.spec.vocabulary import GRADIENTS
 
 EULER = Solver(method="euler", steps=4)

@@ -61,7 +61,7 @@ def test_one_step_a_batch_takes_the_norm_that_it_is_given() -> None:
     f, found = Turning(), []
     for solver in (by("batch"), Solver(method="dopri5", tol=1e-5)):
         with torch.no_grad():
-            states = solve(lambda t, y: (f(t, y[0]),), (uneven(),), (0.0, 1.0), solver, norm)
+            states = solve(lambda t, y: (f(t, y[0]),), (uneven(),), (0.0, 1.0), solver, norm).states
         found.append(states[-1][0])
     torch.testing.assert_close(found[0], found[1], rtol=1e-12, atol=1e-12)
     with torch.no_grad():

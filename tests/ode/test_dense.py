@@ -18,7 +18,8 @@ from nodebench.ode.dense.field import DenseField, is_dense
 from nodebench.ode.dense.parts import COMPILED_ACTIVATIONS
 from nodebench.ode.dense.solve import PIECE_BYTES
 from nodebench.ode.tableau import TABLEAUS
-from nodebench.spec.solver import Gradient, Solver
+from nodebench.spec.gradient import Gradient
+from nodebench.spec.solver import Solver
 
 BACKPROP = Gradient(name="backprop")
 TIMES = (0.0, 0.4, 1.0)

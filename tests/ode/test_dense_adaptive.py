@@ -12,7 +12,8 @@ from nodebench.ode.block import ODEBlock
 from nodebench.ode.dense.adaptive import CHUNK
 from nodebench.ode.dense.field import DenseField
 from nodebench.ode.tableau import EMBEDDED
-from nodebench.spec.solver import Control, Gradient, Solver
+from nodebench.spec.gradient import Gradient
+from nodebench.spec.solver import Control, Solver
 
 BACKPROP = Gradient(name="backprop")
 TIMES = [(0.0, 0.4, 1.0), (1.0, 0.3)]

@@ -12,7 +12,8 @@ from nodebench.ode.block import ODEBlock
 from nodebench.ode.by_torchdiffeq import _Watched
 from nodebench.ode.solve import solve
 from nodebench.spec import TrialSpec
-from nodebench.spec.solver import Gradient, Solver
+from nodebench.spec.gradient import Gradient
+from nodebench.spec.solver import Solver
 from tests.support.ode_problems import LOGISTIC, PROBLEMS, Counted, Decay
 
 TIMES = tuple(3.0 * i / 200 for i in range(201))
@@ -41,7 +42,7 @@ def test_dense_output_costs_what_docs_networks_md_says(
         for problem in PROBLEMS:
             steps.clear()
             f, solver = Counted(problem.f), Solver(method=method, tol=tol, dense_output=True)
-            states = [y for (y,) in solve(f, (problem.y0,), TIMES, solver)]
+            states = [y for (y,) in solve(f, (problem.y0,), TIMES, solver).states]
             at_times, at_steps = (
                 [(y - problem.exact(t)).abs().max() for t, y in pairs]
                 for pairs in (zip(TIMES, states, strict=True), steps)
@@ -81,7 +82,7 @@ def test_dense_output_stays_within_the_interval_backwards_too() -> None:
         return LOGISTIC.f(t, y)
 
     solver = Solver(method="dopri5", tol=1e-6, dense_output=True)
-    states = solve(Counted(f), (LOGISTIC.exact(1.0),), (1.0, 0.7, 0.0), solver)
+    states = solve(Counted(f), (LOGISTIC.exact(1.0),), (1.0, 0.7, 0.0), solver).states
     assert 0 <= min(seen) <= max(seen) <= 1
     torch.testing.assert_close(states[-1][0], LOGISTIC.y0, rtol=0, atol=1e-4)
 

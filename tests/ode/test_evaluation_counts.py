@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from nodebench.ode.block import ODEBlock
-from nodebench.spec.solver import Gradient, Solver
+from nodebench.spec.gradient import Gradient
+from nodebench.spec.solver import Solver
 from nodebench.spec.vocabulary import GRADIENTS, METHODS
 from tests.support.tiny_fields import DOPRI5, FIXED, RK4, Field, start
 

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 from nodebench.models.dynamics import TimeConv
 from nodebench.ode.block import ODEBlock, share_memory
 from nodebench.ode.gradients.exact import exact_form, kept_bytes
-from nodebench.spec.solver import Gradient, Solver
+from nodebench.spec.gradient import Gradient
+from nodebench.spec.solver import Solver
 from nodebench.store import Store
 from nodebench.training.trial import run_trial
 from tests.support.tiny_sweeps import TINY, options, tiny

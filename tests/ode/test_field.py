@@ -16,7 +16,8 @@ from nodebench.ode.block import ODEBlock
 from nodebench.ode.field import Field, slope
 from nodebench.ode.gradients.exact import kept_bytes
 from nodebench.report.analysis.verdict import VerdictWord, judge
-from nodebench.spec.solver import Gradient, Solver
+from nodebench.spec.gradient import Gradient
+from nodebench.spec.solver import Solver
 from nodebench.spec.vocabulary import GRADIENTS, METHODS
 from nodebench.store import Store
 from nodebench.training.trial import run_trial
@@ -287,7 +288,8 @@ SourceFileLoader.get_code = get_code
 from torchdiffeq._impl.rk_common import RKAdaptiveStepsizeODESolver
 from nodebench.errors import TrialFailure
 from nodebench.ode.block import ODEBlock
-from nodebench.spec.solver import Gradient, Solver
+from nodebench.spec.gradient import Gradient
+from nodebench.spec.solver import Solver
 
 class Field(nn.Module):
     def __init__(self, kind):

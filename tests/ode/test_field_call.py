@@ -13,7 +13,8 @@ from nodebench.models.dynamics import Dynamics
 from nodebench.models.layers.factory import LayerFactory
 from nodebench.ode.block import ODEBlock
 from nodebench.ode.regularizers.forward_mode import directional
-from nodebench.spec.solver import Gradient, Solver
+from nodebench.spec.gradient import Gradient
+from nodebench.spec.solver import Solver
 from tests.support.regularized import ALL_TERMS, loss_of, penalty
 from tests.support.tiny_fields import RK4, Field, start
 

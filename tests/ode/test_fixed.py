@@ -45,7 +45,9 @@ def start() -> Tensor:
 
 
 def solution(problem: Problem, times: Sequence[float], **settings: object) -> list[Tensor]:
-    states = solve(lambda t, y: (problem.f(t, y[0]),), (problem.y0,), times, Solver(**settings))
+    states = solve(
+        lambda t, y: (problem.f(t, y[0]),), (problem.y0,), times, Solver(**settings)
+    ).states
     return [y for (y,) in states]
 
 
@@ -59,7 +61,9 @@ def test_values_and_gradients_are_torchdiffeqs(method: str, times: tuple[float, 
     f, weights = TimeField(), torch.linspace(1, 2, len(times) * 6, dtype=torch.float64)
     solver = Solver(method=method, step_size=0.125)
     y0 = start()
-    ours = torch.stack([y for (y,) in solve(lambda t, y: (f(t, y[0]),), (y0,), times, solver)])
+    ours = torch.stack(
+        [y for (y,) in solve(lambda t, y: (f(t, y[0]),), (y0,), times, solver).states]
+    )
     our_gradients = torch.autograd.grad(ours.flatten() @ weights, (y0, f.weight, f.bias))
     y0 = start()
     theirs = torchdiffeq.odeint(
@@ -180,7 +184,7 @@ def test_the_last_step_is_shorter_where_the_step_size_does_not_divide_the_span()
     assert list(Grid(1.0, 0.0, 4, 0.3)) == pytest.approx([1.0, 0.7, 0.4, 0.1, 0.0])
     y0 = (torch.ones(1, dtype=torch.float64),)
     solver = Solver(method="euler", step_size=0.3)
-    y = solve(lambda _t, y: y, y0, (0.0, 1.0), solver)[-1][0]
+    y = solve(lambda _t, y: y, y0, (0.0, 1.0), solver).states[-1][0]
     assert y.item() == pytest.approx(1.3**3 * 1.1, rel=1e-14)
 
 
@@ -212,11 +216,11 @@ def test_several_output_times_are_each_reached(problem: Problem) -> None:
 def test_steps_are_laid_from_each_output_time_to_the_next() -> None:
     y0 = (torch.ones(1, dtype=torch.float64),)
     times = (0.0, 0.5, 0.6, 2.0)
-    by_count = solve(lambda _t, y: y, y0, times, Solver(method="euler", steps=2))
+    by_count = solve(lambda _t, y: y, y0, times, Solver(method="euler", steps=2)).states
     assert [y.item() for (y,) in by_count] == pytest.approx(
         [1, 1.25**2, 1.25**2 * 1.05**2, 1.25**2 * 1.05**2 * 1.7**2]
     )
-    by_size = solve(lambda _t, y: y, y0, times, Solver(method="euler", step_size=0.25))
+    by_size = solve(lambda _t, y: y, y0, times, Solver(method="euler", step_size=0.25)).states
     assert [y.item() for (y,) in by_size] == pytest.approx(
         [1, 1.25**2, 1.25**2 * 1.1, 1.25**2 * 1.1 * 1.25**5 * 1.15]
     )
@@ -231,8 +235,8 @@ def test_going_back_in_time_undoes_going_forward(method: str, problem: Problem) 
         def f(t: float | Tensor, y: State) -> State:
             return (problem.f(t, y[0]),)
 
-        there = solve(f, (problem.y0,), (0.0, 1.0), solver)[-1]
-        back = solve(f, there, (1.0, 0.0), solver)[-1][0]
+        there = solve(f, (problem.y0,), (0.0, 1.0), solver).states[-1]
+        back = solve(f, there, (1.0, 0.0), solver).states[-1][0]
         return (back - problem.y0).norm().item()
 
     steps = (64, 128, 256)
@@ -245,6 +249,6 @@ def test_a_state_of_several_tensors_is_moved_as_one() -> None:
         return velocity, -position
 
     y0 = (torch.tensor([1.0], dtype=torch.float64), torch.tensor([0.0], dtype=torch.float64))
-    position, velocity = solve(f, y0, (0.0, 1.0), Solver(method="rk4", steps=64))[-1]
+    position, velocity = solve(f, y0, (0.0, 1.0), Solver(method="rk4", steps=64)).states[-1]
     assert position.item() == pytest.approx(math.cos(1), abs=1e-8)
     assert velocity.item() == pytest.approx(-math.sin(1), abs=1e-8)

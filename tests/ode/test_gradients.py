@@ -10,7 +10,8 @@ from torch.nn.utils import parametrizations
 
 from nodebench.ode.block import ODEBlock
 from nodebench.ode.solve import solve
-from nodebench.spec.solver import Gradient, Solver
+from nodebench.spec.gradient import Gradient
+from nodebench.spec.solver import Solver
 from nodebench.spec.vocabulary import GRADIENTS
 from tests.support.ode_problems import DECAY
 from tests.support.tiny_fields import (
@@ -286,7 +287,7 @@ def test_backprop_through_a_fixed_solve_passes_gradcheck(
             (y0,),
             times,
             Solver(method=method, steps=3),
-        )
+        ).states
         return torch.stack([y for (y,) in states])
 
     assert torch.autograd.gradcheck(trajectory, (y0, weight))

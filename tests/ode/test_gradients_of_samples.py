@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from nodebench.ode.block import ODEBlock, one_pass
 from nodebench.ode.field import Counted, ignored
 from nodebench.ode.gradients.recorded_steps import traced
-from nodebench.spec.solver import Gradient
+from nodebench.spec.gradient import Gradient
 from tests.support.controlled_solves import TIMES, Turning, by
 from tests.support.tiny_fields import start, taken
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from nodebench.ode.gradients.interpolated import Interpolant, chebyshev
-from nodebench.spec.solver import Gradient, Solver
+from nodebench.spec.gradient import Gradient
+from nodebench.spec.solver import Solver
 from tests.support.tiny_fields import taken
 
 FINE = Solver(method="dopri5", tol=1e-10)

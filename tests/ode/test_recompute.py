@@ -12,7 +12,8 @@ from nodebench.ode.block import ODEBlock, one_pass
 from nodebench.ode.dense.field import DenseField
 from nodebench.ode.gradients.recompute import _cut
 from nodebench.spec import TrialSpec
-from nodebench.spec.solver import Gradient, Solver
+from nodebench.spec.gradient import Gradient
+from nodebench.spec.solver import Solver
 from tests.support.memory_use import peak_bytes
 from tests.support.tiny_fields import DOPRI5, RK4, Field, gradients, start
 

@@ -15,7 +15,8 @@ from nodebench.ode.field import Field as OwnField
 from nodebench.ode.regularizers.forward_mode import directional
 from nodebench.ode.regularizers.table import REGULARIZERS, Regularizers
 from nodebench.ode.regularizers.taylor import derivative
-from nodebench.spec.solver import Gradient, Solver
+from nodebench.spec.gradient import Gradient
+from nodebench.spec.solver import Solver
 from nodebench.spec.training import REGULARIZER_TERMS, Regularize
 from nodebench.spec.vocabulary import GRADIENTS
 from tests.support.regularized import ALL_TERMS, loss_of, penalty

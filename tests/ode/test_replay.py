@@ -16,7 +16,8 @@ from nodebench.ode.field import Counted, OverStates, ignored
 from nodebench.ode.fixed import integrate
 from nodebench.ode.gradients.recorded_steps import traced
 from nodebench.ode.tableau import EMBEDDED
-from nodebench.spec.solver import Gradient, Solver
+from nodebench.spec.gradient import Gradient
+from nodebench.spec.solver import Solver
 from tests.support.memory_use import peak_bytes
 from tests.support.tiny_fields import FIXED, Field, gradients, start, taken
 

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from nodebench.errors import Diverged, NotConverged, StepUnderflow, TrialFailure
-from nodebench.ode.adaptive.counts import StepCounts
 from nodebench.ode.block import ODEBlock
 from nodebench.ode.solve import solve
-from nodebench.spec.solver import Gradient, Solver
+from nodebench.spec.gradient import Gradient
+from nodebench.spec.solver import Solver
 from nodebench.spec.vocabulary import METHODS, SCIPY_METHODS
 from tests.support.ode_problems import (
     DECAY,
@@ -27,7 +27,7 @@ EMBEDDED = sorted(name for name, facts in METHODS.items() if facts.stepping == "
 
 
 def error_at_one(problem: Problem, **settings: object) -> float:
-    y = solve(Counted(problem.f), (problem.y0,), (0.0, 1.0), Solver(**settings))[-1][0]
+    y = solve(Counted(problem.f), (problem.y0,), (0.0, 1.0), Solver(**settings)).states[-1][0]
     return (y - problem.exact(1.0)).abs().max().item()
 
 
@@ -65,7 +65,7 @@ def test_adaptive_method_stays_within_the_interval(method: str) -> None:
 def test_a_smaller_tolerance_costs_more_and_errs_less(method: str) -> None:
     coarse, fine = Counted(LOGISTIC.f), Counted(LOGISTIC.f)
     states = [
-        solve(f, (LOGISTIC.y0,), (0.0, 3.0), Solver(method=method, tol=tol))[-1][0]
+        solve(f, (LOGISTIC.y0,), (0.0, 3.0), Solver(method=method, tol=tol)).states[-1][0]
         for f, tol in ((coarse, 1e-2), (fine, 1e-6))
     ]
     errors = [(y - LOGISTIC.exact(3.0)).norm() for y in states]
@@ -80,13 +80,13 @@ def test_rtol_and_atol_are_not_mixed_up() -> None:
     assert relative < 1e-11 < 1e-9 < absolute
 
 
+@pytest.mark.parametrize("dense", [False, True])
 @pytest.mark.parametrize("tol", [1e-2, 1e-4, 1e-6])
-def test_dopri5_evaluates_twice_and_then_six_times_a_step(tol: float) -> None:
-    found: list[StepCounts] = []
+def test_dopri5_evaluates_twice_and_then_six_times_a_step(tol: float, dense: bool) -> None:
     f = Counted(lambda t, y: -20 * (y - torch.as_tensor(10 * t).cos()))
-    f.on_counts = found.append
-    solve(f, ones(2), (0.0, 2.0), Solver(method="dopri5", tol=tol))
-    (counts,) = found
+    solver = Solver(method="dopri5", tol=tol, dense_output=dense)
+    _, counts = solve(f, ones(2), (0.0, 2.0), solver)
+    assert counts is not None
     assert counts.accepted > 10
     assert f.calls == 2 + 6 * (counts.accepted + counts.rejected)
 
@@ -95,7 +95,7 @@ def test_dopri5_evaluates_twice_and_then_six_times_a_step(tol: float) -> None:
 def test_adaptive_method_passes_through_several_times_and_backwards(method: str) -> None:
     times = (1.0, 0.6, 0.0)
     start = LOGISTIC.exact(1.0)
-    states = solve(Counted(LOGISTIC.f), (start,), times, Solver(method=method, tol=1e-6))
+    states = solve(Counted(LOGISTIC.f), (start,), times, Solver(method=method, tol=1e-6)).states
     for t, (y,) in zip(times, states, strict=True):
         torch.testing.assert_close(y, LOGISTIC.exact(t), rtol=0, atol=NEAR.get(method, 6) * 1e-5)
 
@@ -113,7 +113,7 @@ def test_implicit_adams_keeps_its_order_on_any_grid(
         length = {"steps": n} if by == "steps" else {"step_size": 1 / (n + 0.5)}
         solver = Solver(method="implicit_adams", tol=1e-6, **length)
         start = problem.exact(times[0])
-        y = solve(Counted(problem.f), (start,), times, solver)[-1][0]
+        y = solve(Counted(problem.f), (start,), times, solver).states[-1][0]
         return (y - problem.exact(times[-1])).abs().max().item()
 
     assert error(64) < error(16) / 4**3
@@ -163,7 +163,7 @@ def test_a_field_that_becomes_nan_on_the_way_diverges() -> None:
 def test_a_fixed_solve_returns_a_state_that_is_not_finite() -> None:
     y = solve(
         Counted(lambda _t, y: y * math.nan), ones(2), (0.0, 1.0), Solver(method="rk4", steps=2)
-    )[-1][0]
+    ).states[-1][0]
     assert y.isnan().all()
 
 

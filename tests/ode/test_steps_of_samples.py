@@ -12,7 +12,7 @@ from nodebench.errors import Diverged, EvaluationLimit, FieldError, StepUnderflo
 from nodebench.models.dynamics import Dynamics
 from nodebench.models.layers.factory import LayerFactory
 from nodebench.ode.block import ODEBlock, one_pass
-from nodebench.spec.solver import Gradient
+from nodebench.spec.gradient import Gradient
 from tests.support.controlled_solves import TIMES, Stiff, Turning, by, solved, uneven
 from tests.support.tiny_fields import Field, gradients, start
 

@@ -8,8 +8,9 @@ import pytest
 from pydantic import ValidationError
 
 from nodebench.spec import Trial
+from nodebench.spec.gradient import Gradient
 from nodebench.spec.point import EvaluationPoint, is_training_solver
-from nodebench.spec.solver import Control, Gradient, Solver
+from nodebench.spec.solver import Control, Solver
 from nodebench.spec.vocabulary import METHODS
 from tests.support.tiny_trainings import spec
 

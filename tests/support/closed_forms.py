@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from nodebench.ode.block import ODEBlock
 from nodebench.ode.field import Field
-from nodebench.spec.solver import Gradient, Solver
+from nodebench.spec.gradient import Gradient
+from nodebench.spec.solver import Solver
 from nodebench.training.task import Loss
 
 ADJOINT, BACKPROP = Gradient(name="adjoint"), Gradient(name="backprop")

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from nodebench.ode.adaptive.counts import StepCounts
 from nodebench.ode.block import ODEBlock, one_pass
 from nodebench.ode.field import Field as OwnField
-from nodebench.spec.solver import Gradient, Solver
+from nodebench.spec.gradient import Gradient
+from nodebench.spec.solver import Solver
 from tests.support.tiny_fields import Field, start
 
 TIMES = [(0.0, 1.0), (0.0, 0.3, 0.5, 1.0), (1.0, 0.5, 0.0)]

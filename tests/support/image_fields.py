@@ -7,7 +7,8 @@ from nodebench.models.dynamics import Dynamics
 from nodebench.models.layers.factory import LayerFactory
 from nodebench.ode.block import ODEBlock
 from nodebench.ode.tableau import EMBEDDED
-from nodebench.spec.solver import Gradient, Solver
+from nodebench.spec.gradient import Gradient
+from nodebench.spec.solver import Solver
 
 TIMES = (0.0, 0.4, 1.0, 1.5)
 

@@ -9,9 +9,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from nodebench.ode.adaptive.counts import StepCounts
-from nodebench.ode.field import OverStates, ignored
-
 
 @dataclass(frozen=True)
 class Problem:
@@ -57,13 +54,11 @@ LOGISTIC = Problem(
 PROBLEMS = (DECAY, ROTATION, TIME_DEPENDENT, LOGISTIC)
 
 
-class Counted(OverStates):
+class Counted:
     """A right-hand side that counts its calls."""
 
     def __init__(self, f: Callable[[float | Tensor, Tensor], Tensor]) -> None:
         self.f, self.calls = f, 0
-        self.takes_rows = False
-        self.on_counts: Callable[[StepCounts], None] = ignored
 
     def __call__(self, t: float | Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         self.calls += 1

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from nodebench.ode.block import ODEBlock
 from nodebench.ode.tableau import TABLEAUS
-from nodebench.spec.solver import Gradient, Solver
+from nodebench.spec.gradient import Gradient
+from nodebench.spec.solver import Solver
 
 FIXED = list(TABLEAUS)
 RK4 = Solver(method="rk4", steps=5)

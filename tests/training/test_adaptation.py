@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from nodebench.errors import Diverged, EvaluationLimit, StepUnderflow
 from nodebench.ode.block import ODEBlock
-from nodebench.spec.solver import Gradient, Solver
+from nodebench.spec.gradient import Gradient
+from nodebench.spec.solver import Solver
 from nodebench.training.adaptation import (
     StepAdaptation,
     ToleranceAdaptation,

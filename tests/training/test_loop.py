@@ -11,7 +11,8 @@ from nodebench.data.dataset import Data, Split
 from nodebench.errors import DeadlineExceeded, Diverged
 from nodebench.models.build import build
 from nodebench.ode.block import ODEBlock
-from nodebench.spec.solver import Gradient, Solver
+from nodebench.spec.gradient import Gradient
+from nodebench.spec.solver import Solver
 from nodebench.store.rows import Row
 from nodebench.training.tasks.classification import evaluate_classifier
 from nodebench.training.tasks.table import task_for

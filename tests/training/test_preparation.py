@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from nodebench.spec.solver import Gradient
+from nodebench.spec.gradient import Gradient
 from nodebench.training import preparation
 from tests.support.tiny_sweeps import options, tiny
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,7 +13,7 @@ from nodebench.models.chains.gradients import BackwardPass, TakenSteps
 from nodebench.models.chains.images import to_array, to_images
 from nodebench.models.chains.operation import Fills, LayerGradients
 from nodebench.models.chains.sums import EmbeddedSums
-from nodebench.ode.adaptive.controlled import controlled
+from nodebench.ode.adaptive.controlled import ControlledSolve
 from nodebench.ode.adaptive.extent import WholeBatch
 from nodebench.ode.adaptive.tensor_steps import TensorSteps
 from nodebench.ode.field import Counted, OverStates
@@ -45,10 +44,16 @@ class ControlledComputation(Computation):
             taken.append((t.item(), h.item()))
             tries.keep()
 
-        f, y0 = OverStates(self._f), (to_images(x),)
-        _, *states = controlled(f, y0, self._times, self._solver, on_accept=accept, steps=tries)
-        self._taken = self._intervals(taken)
-        return [to_array(y) for (y,) in states]
+        f, states = OverStates(self._f), list[Any]()
+        solve = ControlledSolve(f, self._solver, self._times, on_accept=accept, steps=tries)
+        at = solve.start((to_images(x),))
+        for end in self._times[1:]:
+            at = solve.reach(end, at)
+            self._taken.append(taken.copy())
+            taken.clear()
+            states.append(to_array(at.y[0]))
+        self._f.on_counts(solve.counts())
+        return states
 
     def pull(
         self, by_outputs: Sequence[Any], kept: Kept, needed: Sequence[bool]
@@ -59,15 +64,6 @@ class ControlledComputation(Computation):
         by = backward.added(by, backward.evaluation(self._times[0], by_slope))
         backward.finish()
         return by if needed[0] else None, backward.by_weights
-
-    def _intervals(self, taken: TakenSteps) -> list[TakenSteps]:
-        """The steps from each time to the next."""
-        sign = 1 if self._times[-1] > self._times[0] else -1
-        bounds = itertools.pairwise(self._times)
-        return [
-            [(t, h) for t, h in taken if sign * start <= sign * t < sign * end]
-            for start, end in bounds
-        ]
 
     def by_torch(self, x: Tensor, weights: Sequence[Tensor]) -> Sequence[Tensor]:
         """The states by torch."""

@@ -18,7 +18,8 @@ from nodebench.ode.field import Counted
 from nodebench.ode.gradients.recorded_steps import RecordedStep
 from nodebench.ode.gradients.replay import BackwardSolve, Replay, replayed
 from nodebench.ode.steppers.stepper import Carry
-from nodebench.spec.solver import Gradient, Solver
+from nodebench.spec.gradient import Gradient
+from nodebench.spec.solver import Solver
 
 
 def aca(

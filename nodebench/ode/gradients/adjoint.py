@@ -19,18 +19,18 @@ from torch.autograd.function import once_differentiable
 from nodebench.errors import FieldError
 from nodebench.ode.field import Counted, Norm
 from nodebench.ode.gradients.backprop import backprop
-from nodebench.ode.gradients.buffers import buffers_kept, settled_weights
+from nodebench.ode.gradients.buffers import additional_calls
 from nodebench.ode.solve import solve
 from nodebench.ode.steppers.stepper import State
-from nodebench.spec.solver import Gradient, Solver
+from nodebench.spec.gradient import Gradient
+from nodebench.spec.solver import Solver
 
 
 def adjoint(
     f: Counted, y0: Tensor, times: Sequence[float], solver: Solver, gradient: Gradient
 ) -> list[Tensor]:
     """The states at `times`; the backward pass needs no other states."""
-    parameters = tuple(p for p in f.module.parameters() if p.requires_grad)
-    later = _Solve.apply(f, times, solver, gradient, y0, *parameters)
+    later = _Solve.apply(f, times, solver, gradient, y0, *f.parameters)
     return [y0, *later]
 
 
@@ -65,12 +65,10 @@ class _Solve(torch.autograd.Function):
         a = torch.zeros_like(states[0])
         gradients = tuple(torch.zeros_like(p) for p in parameters)
         spans = [(after, before) for before, after in itertools.pairwise(ctx.times)]
-        module = ctx.f.module
-        kept = buffers_kept(module, but_batch_norm=ctx.but_batch_norm)
-        with torch.no_grad(), kept, settled_weights(module):
+        with additional_calls(ctx.f.module, but_batch_norm=ctx.but_batch_norm):
             for state, by, span in reversed(list(zip(states, by_state, spans, strict=True))):
                 start = (state, a + by, *gradients)
-                _, a, *rest = solve(augmented, start, span, ctx.solver, ctx.norm)[-1]
+                _, a, *rest = solve(augmented, start, span, ctx.solver, ctx.norm).states[-1]
                 gradients = tuple(rest)
         return (None,) * 4 + (a, *gradients)
 

@@ -13,7 +13,8 @@ from nodebench.ode.steppers.runge_kutta import RungeKutta
 from nodebench.ode.steppers.stepper import AnyStepper
 from nodebench.ode.steppers.table import stepper_of
 from nodebench.ode.weight_cache import weights_made_once
-from nodebench.spec.solver import Gradient, Solver
+from nodebench.spec.gradient import Gradient
+from nodebench.spec.solver import Solver
 
 
 def backprop(
@@ -26,7 +27,9 @@ def backprop(
         is_plain = solver.stepping == "embedded" and not solver.by_sample and f.norm is None
         if is_plain and (whole := _whole_solve(f, y0)):
             return [y0, *whole.controlled(f, y0, times, solver)]
-        states = solve(OverStates(f), (y0,), times, solver, f.norm)
+        states, counts = solve(OverStates(f), (y0,), times, solver, f.norm)
+    if counts is not None:
+        f.on_counts(counts)
     return [y for (y,) in states]
 
 

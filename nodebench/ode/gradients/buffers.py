@@ -85,6 +85,17 @@ def settled_weights(module: nn.Module) -> Generator[None]:
 
 
 @contextlib.contextmanager
+def additional_calls(module: nn.Module, *, but_batch_norm: bool = False) -> Generator[None]:
+    """A context for calls of a module besides its forward pass.
+
+    They do not change its buffers, and its spectral norms are those of the forward pass. With
+    `but_batch_norm`, the running statistics of batch norm may change.
+    """
+    with buffers_kept(module, but_batch_norm=but_batch_norm), settled_weights(module):
+        yield
+
+
+@contextlib.contextmanager
 def without_side_effects(module: nn.Module, like: Tensor) -> Generator[None]:
     """A context in which calls of a module change neither its buffers nor the random state.
 
@@ -92,10 +103,5 @@ def without_side_effects(module: nn.Module, like: Tensor) -> Generator[None]:
     once.
     """
     devices = [like.device] if like.is_cuda else []
-    with (
-        torch.random.fork_rng(devices),
-        buffers_kept(module),
-        settled_weights(module),
-        weights_made_once(),
-    ):
+    with torch.random.fork_rng(devices), additional_calls(module), weights_made_once():
         yield

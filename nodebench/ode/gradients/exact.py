@@ -17,7 +17,8 @@ from nodebench.ode.fixed import grids_between
 from nodebench.ode.gradients.backprop import backprop
 from nodebench.ode.gradients.buffers import without_side_effects
 from nodebench.ode.gradients.recompute import recompute
-from nodebench.spec.solver import Gradient, Solver
+from nodebench.spec.gradient import Gradient
+from nodebench.spec.solver import Solver
 
 MEMORY_SHARE = 0.5
 """The share of the available memory that the graph of one solve may use."""

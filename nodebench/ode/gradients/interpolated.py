@@ -22,12 +22,13 @@ from torch.autograd.function import once_differentiable
 
 from nodebench.ode.field import Counted, OverStates
 from nodebench.ode.gradients.adjoint import VectorProducts, norm_of_adjoint
-from nodebench.ode.gradients.buffers import buffers_kept, settled_weights
+from nodebench.ode.gradients.buffers import additional_calls
 from nodebench.ode.gradients.recorded_steps import Keep, RecordedStep, Trace, traced
 from nodebench.ode.solve import solve
 from nodebench.ode.steppers.stepper import State
 from nodebench.ode.weight_cache import weights_made_once
-from nodebench.spec.solver import Gradient, Solver
+from nodebench.spec.gradient import Gradient
+from nodebench.spec.solver import Solver
 
 NODES = 8
 """Enough for the interpolation error of a smooth solution to stay below common tolerances."""
@@ -37,8 +38,7 @@ def interpolated(
     f: Counted, y0: Tensor, times: Sequence[float], solver: Solver, gradient: Gradient
 ) -> list[Tensor]:
     """The states at `times`; each interior node costs the evaluations of one more step."""
-    parameters = tuple(p for p in f.module.parameters() if p.requires_grad)
-    later = _Solve.apply(f, times, solver, gradient, y0, *parameters)
+    later = _Solve.apply(f, times, solver, gradient, y0, *f.parameters)
     return [y0, *later]
 
 
@@ -68,18 +68,18 @@ class _Solve(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *by_state: Tensor) -> tuple[Tensor | None, ...]:
-        module, kept = ctx.f.module, ctx.saved_tensors
+        kept = ctx.saved_tensors
         paths = [Interpolant(*each) for each in zip(ctx.nodes, kept, strict=False)]
         parameters = kept[len(paths) :]
         a = torch.zeros_like(by_state[0])
         gradients = tuple(torch.zeros_like(p) for p in parameters)
         spans = [(after, before) for before, after in itertools.pairwise(ctx.times)]
         intervals = reversed(list(zip(paths, by_state, spans, strict=True)))
-        with torch.no_grad(), buffers_kept(module), settled_weights(module):
+        with additional_calls(ctx.f.module):
             for path, by, span in intervals:
                 field = _adjoint_field(ctx.f, path, parameters)
                 start = (a + by, *gradients)
-                a, *rest = solve(field, start, span, ctx.solver, ctx.norm)[-1]
+                a, *rest = solve(field, start, span, ctx.solver, ctx.norm).states[-1]
                 gradients = tuple(rest)
         return (None,) * 4 + (a, *gradients)
 
@@ -120,7 +120,7 @@ def _over(nodes: Sequence[float]) -> Keep:
 def _paths(f: Counted, trace: Trace[float], nodes: Sequence[Sequence[float]]) -> list[Interpolant]:
     """The solution between each pair of consecutive output times."""
     paths = []
-    with torch.no_grad(), buffers_kept(f.module), settled_weights(f.module), weights_made_once():
+    with additional_calls(f.module), weights_made_once():
         for number, (steps, own) in enumerate(zip(trace.intervals, nodes, strict=True)):
             inner = [_state_at(f, trace, steps, t) for t in own[1:-1]]
             ends = trace.states[number], trace.states[number + 1]

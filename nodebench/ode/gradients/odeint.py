@@ -17,7 +17,8 @@ from nodebench.ode.gradients.interpolated import interpolated
 from nodebench.ode.gradients.recompute import recompute
 from nodebench.ode.gradients.reversible import reversible
 from nodebench.ode.gradients.symplectic import symplectic
-from nodebench.spec.solver import Gradient, Solver
+from nodebench.spec.gradient import Gradient
+from nodebench.spec.solver import Solver
 
 GradientMethod: TypeAlias = Callable[
     [Counted, Tensor, Sequence[float], Solver, Gradient], list[Tensor]

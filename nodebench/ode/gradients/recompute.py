@@ -20,7 +20,8 @@ from nodebench.ode.gradients.backprop import backprop, solve_on
 from nodebench.ode.gradients.buffers import Rewound, buffers_of, copies, settled_weights
 from nodebench.ode.steppers.stepper import AnyStepper
 from nodebench.ode.steppers.table import stepper_of
-from nodebench.spec.solver import Gradient, Solver
+from nodebench.spec.gradient import Gradient
+from nodebench.spec.solver import Solver
 
 StepTimes = Sequence[float]
 

@@ -112,7 +112,7 @@ def _controlled(
     keep: Keep,
 ) -> Trace[Any]:
     """The accepted steps of an adaptive solver, for which f draws no random numbers."""
-    field, taken = OverStates(f), list[RecordedStep[Any]]()
+    taken = list[RecordedStep[Any]]()
 
     def note(t: Tensor, h: Tensor, y: State, slope: State) -> None:
         if solver.by_sample:
@@ -121,7 +121,7 @@ def _controlled(
         when, size = t.item(), h.item()
         taken.append(RecordedStep(when, size, (y, slope) if keep(when, size) else None, None))
 
-    solve = ControlledSolve(field, solver, times, f.norm, note)
+    solve = ControlledSolve(OverStates(f), solver, times, f.norm, note)
     at = solve.start((y0,))
     intervals, states = list[list[RecordedStep[Any]]](), [y0]
     for end in times[1:]:
@@ -129,5 +129,5 @@ def _controlled(
         intervals.append(taken.copy())
         taken.clear()
         states.append(at.y[0])
-    field.on_counts(solve.counts())
+    f.on_counts(solve.counts())
     return Trace(stepper_of(solver), intervals, states, (at.y, at.slope), None)

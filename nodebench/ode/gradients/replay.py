@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from nodebench.ode.field import Counted, OverStates
 from nodebench.ode.gradients.adjoint import require_own_tensors
-from nodebench.ode.gradients.buffers import buffers_kept, settled_weights
+from nodebench.ode.gradients.buffers import additional_calls
 from nodebench.ode.gradients.random_state import Generator
 from nodebench.ode.gradients.recorded_steps import (
     Keep,
@@ -113,8 +113,7 @@ def replayed(
     method: Replay,
 ) -> list[Tensor]:
     """The states at `times`, whose gradient is propagated back step by step."""
-    parameters = tuple(p for p in f.module.parameters() if p.requires_grad)
-    later = _ReplayedSolve.apply(f, times, solver, method, y0, *parameters)
+    later = _ReplayedSolve.apply(f, times, solver, method, y0, *f.parameters)
     return [y0, *later]
 
 
@@ -144,11 +143,11 @@ class _ReplayedSolve(torch.autograd.Function):
     def backward(ctx: Any, *by_state: Tensor) -> tuple[Tensor | None, ...]:
         saved = ctx.saved_tensors
         at = len(saved) - ctx.parameters
-        trace, module = ctx.together(saved[:at]), ctx.f.module
+        trace = ctx.together(saved[:at])
         solve = BackwardSolve(ctx.f, trace, saved[at:], ctx.method.name)
         by: Carry = tuple(tuple(map(torch.zeros_like, state)) for state in trace.end)
         carry = trace.end
-        with torch.no_grad(), buffers_kept(module), settled_weights(module):
+        with additional_calls(ctx.f.module):
             for steps, by_output in reversed(list(zip(trace.intervals, by_state, strict=True))):
                 by = ((by[0][0] + by_output,), *by[1:])
                 for step in reversed(steps):

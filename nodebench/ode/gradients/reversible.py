@@ -19,7 +19,8 @@ from nodebench.ode.field import Counted
 from nodebench.ode.gradients.aca import whole_step
 from nodebench.ode.gradients.recorded_steps import is_random, never
 from nodebench.ode.gradients.replay import Replay, replayed
-from nodebench.spec.solver import Gradient, Solver
+from nodebench.spec.gradient import Gradient
+from nodebench.spec.solver import Solver
 
 
 def reversible(

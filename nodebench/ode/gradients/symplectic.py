@@ -26,7 +26,8 @@ from nodebench.ode.gradients.replay import BackwardSolve, Replay, replayed
 from nodebench.ode.steppers.runge_kutta import EmbeddedRungeKutta, RungeKutta
 from nodebench.ode.steppers.stepper import Carry, State, moved
 from nodebench.ode.tableau import Tableau
-from nodebench.spec.solver import Gradient, Solver
+from nodebench.spec.gradient import Gradient
+from nodebench.spec.solver import Solver
 
 
 def symplectic(

@@ -14,8 +14,9 @@ from torch.utils._pytree import tree_map
 
 from nodebench.errors import Diverged, TrialFailure
 from nodebench.ode.block import PassCounts, ode_blocks, one_pass, recorded, replaced, solved_by
-from nodebench.ode.gradients.buffers import buffers_kept, settled_weights
-from nodebench.spec.solver import Gradient, Solver
+from nodebench.ode.gradients.buffers import additional_calls
+from nodebench.spec.gradient import Gradient
+from nodebench.spec.solver import Solver
 from nodebench.store.rows import Row
 from nodebench.training.machine import (
     freed_memory_returned,
@@ -204,7 +205,7 @@ def _as_in_training(model: nn.Module) -> Generator[None]:
         if isinstance(module, _DropoutNd):
             module.eval()
     try:
-        with buffers_kept(model), settled_weights(model):
+        with additional_calls(model):
             yield
     finally:
         model.zero_grad()

@@ -12,7 +12,8 @@ from nodebench.models.chains.solve import TOGETHER
 from nodebench.models.dynamics import Dynamics
 from nodebench.ode.block import ODEBlock
 from nodebench.ode.tableau import EMBEDDED
-from nodebench.spec.solver import Gradient, Solver
+from nodebench.spec.gradient import Gradient
+from nodebench.spec.solver import Solver
 from nodebench.spec.vocabulary import DYNAMICS, METHODS
 from nodebench.training.machine import memory_of
 from tests.support.image_fields import TIMES, are_equal, are_near, block, field, images, solved

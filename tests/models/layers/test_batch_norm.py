@@ -7,7 +7,8 @@ from torch import Tensor, nn
 from nodebench.models.chains.chain import Chain
 from nodebench.models.dynamics import Dynamics, _chained
 from nodebench.ode.block import ODEBlock, batch_statistics
-from nodebench.spec.solver import Gradient, Solver
+from nodebench.spec.gradient import Gradient
+from nodebench.spec.solver import Solver
 from nodebench.spec.vocabulary import DYNAMICS
 from tests.support.image_fields import are_near, field, images
 

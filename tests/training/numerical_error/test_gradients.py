@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from nodebench.errors import Diverged, EvaluationLimit
 from nodebench.ode.block import ODEBlock, ode_blocks
-from nodebench.spec.solver import Gradient, Solver
+from nodebench.spec.gradient import Gradient
+from nodebench.spec.solver import Solver
 from nodebench.training.numerical_error.gradients import ReferenceGradient
 from tests.support.closed_forms import (
     ADJOINT,
