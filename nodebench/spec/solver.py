@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -134,6 +134,11 @@ class Solver(Settings):
             return self.steps
         assert self.step_size is not None
         return max(1, math.ceil(min(span / self.step_size, NO_END) - 1e-9))
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_method(cls, value: Any) -> Any:
+        return {"method": value} if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _settle_method(self) -> Self:

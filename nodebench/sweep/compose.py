@@ -12,6 +12,7 @@ import yaml
 from nodebench.errors import Fault, shown, unknown
 from nodebench.spec import TrialSpec
 from nodebench.sweep.file import SMALLER, SizeName, SweepFile
+from nodebench.sweep.partial_cells import SPEC_ORDER
 from nodebench.sweep.paths import TOO_DEEP, axis_paths, is_too_deep, set_path, written_out
 from nodebench.sweep.safe_yaml import DEEPEST, Tree, inline, parse, parse_file
 
@@ -160,7 +161,8 @@ def _override(tree: Tree, key: str, value: Any, origin: str, faults: list[Fault]
     known = (*TrialSpec.model_fields, *SweepFile.model_fields)
     settable = [name for name in known if name not in FILE_ONLY]
     if first not in settable or is_too_deep(key):
-        what = unknown(first, "field", settable) if first not in settable else TOO_DEEP
+        of_name = [path for path in SPEC_ORDER if path.endswith(f".{key}")]
+        what = TOO_DEEP if first in settable else unknown(key, "field", of_name or settable)
         faults.append(Fault(f"{origin} {key}", what))
         return
     if first in SweepFile.model_fields:

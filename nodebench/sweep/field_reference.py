@@ -56,7 +56,8 @@ A sweep file is YAML 1.2 with plain values: every word except `true` and `false`
 ten, and a number in quotes is text, which a field for numbers refuses. `base` is one trial. `grid`
 is what varies: each key is a dotted path into a trial, and each value is a list. The axes of a
 block multiply; a list of blocks is joined. `"a, b": [[1, 2], [3, 4]]` varies two paths together. A
-part whose other settings stay at their defaults can be written by its name alone: `model: odenet`.
+part whose other settings stay at their defaults can be written by its name alone: `model: odenet`,
+`solver: dopri5`.
 `include: FILE` starts from another sweep file. Unknown fields and invalid values are refused, all
 at once and with their paths. Upper bounds are far beyond useful values: they keep a typing mistake
 from exhausting a machine's memory or running forever.

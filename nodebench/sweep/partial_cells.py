@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from nodebench.errors import Fault, unknown
 from nodebench.spec import TrialSpec
 from nodebench.spec.settings import field_paths, flatten
-from nodebench.sweep.paths import set_path
+from nodebench.sweep.paths import NAMED_BY, set_path
 
 SPEC_ORDER = {path: i for i, path in enumerate(dict.fromkeys(field_paths(TrialSpec)))}
 """Every path that a trial may have -> its place in a spec."""
@@ -60,7 +60,13 @@ def leaves(cell: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
         if isinstance(value, dict) and value:
             yield from leaves(value, f"{path}.")
         else:
-            yield (f"{path}.name" if f"{path}.name" in SPEC_ORDER else path), value
+            yield _of_name(path) if isinstance(value, str) else path, value
+
+
+def _of_name(path: str) -> str:
+    """The path of a group's field that a bare name stands for; the path itself if it is a field."""
+    field = f"{path}.{NAMED_BY.get(path.rpartition('.')[2], 'name')}"
+    return field if field in SPEC_ORDER else path
 
 
 def named_paths(cell: Mapping[str, Any]) -> list[str]:

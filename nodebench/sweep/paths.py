@@ -10,6 +10,9 @@ from nodebench.spec.model import BY_PLACE
 from nodebench.spec.network import PLACES
 from nodebench.sweep.safe_yaml import DEEPEST, Tree
 
+NAMED_BY = {"solver": "method"}
+"""A group -> its field that a bare name stands for, if that is not `name`."""
+
 TOO_DEEP = f"a path has at most {DEEPEST} parts"
 
 
@@ -35,5 +38,5 @@ def written_out(group: Any, key: str, depth: int) -> Tree:
     """A group at a depth of a spec as a mapping; a name is replaced by what it is shorthand for."""
     if isinstance(group, str):
         is_by_place = depth == 1 and key in BY_PLACE
-        return dict.fromkeys(PLACES, group) if is_by_place else {"name": group}
+        return dict.fromkeys(PLACES, group) if is_by_place else {NAMED_BY.get(key, "name"): group}
     return group if isinstance(group, dict) else {}

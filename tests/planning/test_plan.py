@@ -84,7 +84,7 @@ def test_seeds_stay_in_one_shard_where_they_are_packed(tmp_path):
         (["solver.method=eulr"], "1/1", "has `solver.method=eulr`. Did you mean `euler`? In its"),
         (["seed=[0, 1]"], "1/1", "Give one value, and run once for each. In its trials, `seed` is"),
         (["solver.tol=0.1"], "1/1", "has `solver.tol=0.1`. None has a `solver.tol`"),
-        (["solver=euler"], "1/1", "`solver.method` is `euler`; `solver.steps` is `2`"),
+        (["solver=rk4"], "1/1", "has `solver=rk4`. In its trials, `solver.method` is `euler`"),
         (["seed=0", "seed=1"], "1/1", "`seed=0` and `seed=1` exclude each other: run once for"),
         (["model=mlp", "model.name=resnet"], "1/1", "`model=mlp` and `model.name=resnet` exclude"),
         (["train.drop_last=true"], "1/1", "has `train.drop_last=true`. In its trials, "),

@@ -84,6 +84,20 @@ def test_shorthand_below_means_the_same_as_written_in_full(tmp_path, below, abov
     assert settings(below) == settings(full)
 
 
+def test_a_solver_is_written_by_its_method_alone(tmp_path):
+    def solvers(**fields) -> list[tuple[str, int | None]]:
+        base = {**BASE, "data": "digits", "model": "odenet", "solver": "euler"}
+        found = load(write_sweep(tmp_path, base=base, **fields)).trials
+        return [(trial.spec.solver.method, trial.spec.solver.steps) for trial in found]
+
+    assert solvers(grid={"solver.steps": [2, 4]}) == [("euler", 2), ("euler", 4)]
+    both = {"solver": ["dopri5", {"method": "rk4", "steps": 2}]}
+    assert solvers(grid=both) == [("dopri5", None), ("rk4", 2)]
+    assert solvers(grid=both, exclude=[{"solver": "rk4", "solver.steps": 2}]) == [("dopri5", None)]
+    with pytest.raises(SweepError, match=r"base\.solver: .*steps"):
+        solvers()
+
+
 def test_settings_of_one_s_own_part_are_paths_wherever_a_grid_takes_them(tmp_path):
     widths = {"model.settings.width": [8, 16, 32]}
     found = load(
@@ -259,6 +273,13 @@ def test_a_sweep_that_was_launched_here_is_found_by_its_name(tmp_path, monkeypat
     assert load_sweep("t").trials == launched.trials
     with pytest.raises(SweepError, match="there is no such file"):
         load_sweep("another")
+
+
+def test_an_override_without_its_group_is_told_the_whole_path(tmp_path):
+    path = write_sweep(tmp_path, base=BASE)
+    for text, meant in (("epochs=5", "train.epochs"), ("lr=0.1", "train.optimizer.lr")):
+        with pytest.raises(SweepError, match=f"is not a known field.*`?{meant}"):
+            load(path, [text])
 
 
 def test_an_override_reaches_into_an_axis_over_the_whole_group(tmp_path):
