@@ -120,8 +120,8 @@ def _run(
     """Runs the missing trials that are wanted, under the sweep's lock; publishes the results."""
     _require_main_guard()
     launch.require_places(sweep, store)
-    ids = launch.ids(sweep)
     version = code_version()
+    ids = launch.ids(sweep)
     options = replace(options_for(sweep, cpu=launch.cpu), tags=version)
     retrying = replace(options, retry_failed=launch.retry_failed)
     planned = entries(sweep, store, retrying, ids)
