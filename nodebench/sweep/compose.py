@@ -12,7 +12,7 @@ import yaml
 from nodebench.errors import Fault, shown, unknown
 from nodebench.spec import TrialSpec
 from nodebench.sweep.file import SMALLER, SizeName, SweepFile
-from nodebench.sweep.partial_cells import SPEC_ORDER
+from nodebench.sweep.partial_cells import ending_in
 from nodebench.sweep.paths import TOO_DEEP, axis_paths, is_too_deep, set_path, written_out
 from nodebench.sweep.safe_yaml import DEEPEST, Tree, inline, parse, parse_file
 
@@ -158,11 +158,11 @@ def _override(tree: Tree, key: str, value: Any, origin: str, faults: list[Fault]
     A list becomes the axis's values; any other value removes the axis and is set in `base`.
     """
     first = key.partition(".")[0]
-    known = (*TrialSpec.model_fields, *SweepFile.model_fields)
-    settable = [name for name in known if name not in FILE_ONLY]
+    fields = (*TrialSpec.model_fields, *SweepFile.model_fields)
+    settable = [name for name in fields if name not in FILE_ONLY]
     if first not in settable or is_too_deep(key):
-        of_name = [path for path in SPEC_ORDER if path.endswith(f".{key}")]
-        what = TOO_DEEP if first in settable else unknown(key, "field", of_name or settable)
+        known = ending_in(key) or settable
+        what = TOO_DEEP if first in settable else unknown(key, "field", known)
         faults.append(Fault(f"{origin} {key}", what))
         return
     if first in SweepFile.model_fields:

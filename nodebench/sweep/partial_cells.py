@@ -87,13 +87,18 @@ def is_known(path: str) -> bool:
     return path in SPEC_ORDER or any(path.startswith(f"{open_}.") for open_ in OPEN_MAPPINGS)
 
 
+def ending_in(path: str) -> list[str]:
+    """The paths that a trial may have and that end in this one: `train.epochs` for `epochs`."""
+    return [known for known in SPEC_ORDER if known.endswith(f".{path}")]
+
+
 def neighbors(path: str) -> list[str]:
     """The paths that a trial may have and that an unknown path may have meant.
 
     These are the paths that end in it or, if there is none, those in its group, as far as the group
     is known.
     """
-    if ending := [known for known in SPEC_ORDER if known.endswith(f".{path}")]:
+    if ending := ending_in(path):
         return ending
     group = path.rpartition(".")[0]
     while group and group not in SPEC_ORDER:

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from nodebench.errors import Diverged, EvaluationLimit, InputError, StepUnderflow
 from nodebench.ode.block import ODEBlock, ode_blocks, one_pass, recorded, solved_by
+from nodebench.ode.buffers import buffers_kept
 from nodebench.ode.field import slope
-from nodebench.ode.gradients.buffers import buffers_kept
 from nodebench.spec import TrialSpec
 from nodebench.spec.solver import Solver
 from nodebench.spec.training import Adapt

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from nodebench.errors import RandomField
+from nodebench.ode.buffers import without_side_effects
 from nodebench.ode.field import slope
-from nodebench.ode.gradients.buffers import without_side_effects
 
 SAME_VALUE = 1e-5
 """The relative difference allowed between two values: GPUs add in any order."""

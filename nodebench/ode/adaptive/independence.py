@@ -8,8 +8,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from nodebench.errors import FieldError
 from nodebench.ode.adaptive.deterministic import is_same
+from nodebench.ode.buffers import without_side_effects
 from nodebench.ode.field import slope
-from nodebench.ode.gradients.buffers import without_side_effects
 
 CURE = "take one step per batch (`control.step: batch`)"
 

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from nodebench.errors import FieldError
+from nodebench.ode.buffers import additional_calls
 from nodebench.ode.field import Counted, Norm
 from nodebench.ode.gradients.backprop import backprop
-from nodebench.ode.gradients.buffers import additional_calls
 from nodebench.ode.solve import solve
 from nodebench.ode.steppers.stepper import State
 from nodebench.spec.gradient import Gradient

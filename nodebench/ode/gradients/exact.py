@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
+from nodebench.ode.buffers import without_side_effects
 from nodebench.ode.field import Counted, ExactForm, slope
 from nodebench.ode.fixed import grids_between
 from nodebench.ode.gradients.backprop import backprop
-from nodebench.ode.gradients.buffers import without_side_effects
 from nodebench.ode.gradients.recompute import recompute
 from nodebench.spec.gradient import Gradient
 from nodebench.spec.solver import Solver

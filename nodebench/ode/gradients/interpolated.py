@@ -20,9 +20,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from nodebench.ode.buffers import additional_calls
 from nodebench.ode.field import Counted, OverStates
 from nodebench.ode.gradients.adjoint import VectorProducts, norm_of_adjoint
-from nodebench.ode.gradients.buffers import additional_calls
 from nodebench.ode.gradients.recorded_steps import Keep, RecordedStep, Trace, traced
 from nodebench.ode.solve import solve
 from nodebench.ode.steppers.stepper import State

@@ -14,10 +14,10 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from nodebench.errors import InputError
+from nodebench.ode.buffers import Rewound, buffers_of, copies, settled_weights
 from nodebench.ode.field import Counted
 from nodebench.ode.fixed import grids_between
 from nodebench.ode.gradients.backprop import backprop, solve_on
-from nodebench.ode.gradients.buffers import Rewound, buffers_of, copies, settled_weights
 from nodebench.ode.steppers.stepper import AnyStepper
 from nodebench.ode.steppers.table import stepper_of
 from nodebench.spec.gradient import Gradient

@@ -16,9 +16,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
+from nodebench.ode.buffers import additional_calls
 from nodebench.ode.field import Counted, OverStates
 from nodebench.ode.gradients.adjoint import require_own_tensors
-from nodebench.ode.gradients.buffers import additional_calls
 from nodebench.ode.gradients.random_state import Generator
 from nodebench.ode.gradients.recorded_steps import (
     Keep,

@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_map
 
 from nodebench.errors import Diverged, TrialFailure
 from nodebench.ode.block import PassCounts, ode_blocks, one_pass, recorded, replaced, solved_by
-from nodebench.ode.gradients.buffers import additional_calls
+from nodebench.ode.buffers import additional_calls
 from nodebench.spec.gradient import Gradient
 from nodebench.spec.solver import Solver
 from nodebench.store.rows import Row

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from nodebench.ode.block import by_backprop, one_pass
-from nodebench.ode.gradients.buffers import buffers_kept
+from nodebench.ode.buffers import buffers_kept
 from nodebench.planning import RunOptions
 from nodebench.planning.seed_packs import has_equal_steps
 from nodebench.spec import Trial
