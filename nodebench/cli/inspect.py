@@ -40,6 +40,7 @@ from nodebench.planning.options import options_for
 from nodebench.planning.plan import Entry, Standing, options_for_entries, orphans
 from nodebench.planning.seed_packs import has_equal_steps, obstacle, packs
 from nodebench.planning.selection import Selection
+from nodebench.report.figures import processes
 from nodebench.spec import Trial
 from nodebench.store import Store
 from nodebench.store.locations import data_root, default_store
@@ -204,6 +205,7 @@ def report(
         return
     sweep = open_sweep(source, changes, size=size, small=small)
     problems: list[str] = []
+    processes.start_server()  # it imports while this process does
     page = api.write_report(
         sweep, default_store(), folder, from_mlflow=from_mlflow, on_problem=problems.append
     )

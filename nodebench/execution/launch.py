@@ -8,6 +8,7 @@ from __future__ import annotations
 import multiprocessing
 import subprocess
 from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +26,7 @@ from nodebench.planning.lookup import SweepSource, find, resolved
 from nodebench.planning.options import RunOptions, options_for
 from nodebench.planning.plan import Entry, options_for_entries
 from nodebench.planning.selection import Selection
+from nodebench.report.figures import processes
 from nodebench.spec import Trial
 from nodebench.store import Store
 from nodebench.store.rows import Row
@@ -132,17 +134,25 @@ def _run(
         launch = replace(launch, track=not is_tracked(sweep, store))
     inline = launch.is_inline(missing, running)
     require_run(missing, running, inline=inline)
-    with store.sweep(sweep.name).run_lock(launch.shard), ExitStack() as started:
+    with (
+        store.sweep(sweep.name).run_lock(launch.shard),
+        ThreadPoolExecutor(1) as aside,
+        ExitStack() as started,
+    ):
         running = running if inline else with_measured_gpus(missing, running)
         monitor.on_plan(len(planned), len(missing))
-        # Before anything is written to MLflow, since Ray may fail to start.
-        runner = started.enter_context(_runner(store, monitor, inline=inline or not missing))
-        with publishing(sweep, store, monitor, launch) as published:
+        with publishing(sweep, store, monitor, launch) as publisher:
+            if missing and launch.write_report:
+                processes.start_server()  # it imports while Ray starts
+            # Before anything is published, since Ray may fail to start.
+            runner = started.enter_context(_runner(store, monitor, inline=inline or not missing))
+            publisher.begin()
             if missing:
                 runner(missing, store, running, monitor, fail_fast=launch.fail_fast)
-            started.close()
+            ending = aside.submit(started.close)  # Ray ends while the report is written
+        ending.result()
     # With `retry_failed`, a trial that failed again would count as missing.
-    return Launched(entries(sweep, store, options, ids), published)
+    return Launched(entries(sweep, store, options, ids), publisher.published)
 
 
 def _require_main_guard() -> None:
@@ -215,13 +225,14 @@ def time_cells(
 
     with (
         store.sweep(sweep.name).run_lock(),
-        publishing(sweep, store, monitor, publication) as published,
+        publishing(sweep, store, monitor, publication) as publisher,
     ):
+        publisher.begin()
         rows, problems = time_trials(
             trials, store, options, steps=steps, rounds=rounds, on_round=on_round
         )
     untimed = len({trial.cell.key for trial in sweep.trials}) - len(trials)
-    return Timed(rows, problems, untimed, published)
+    return Timed(rows, problems, untimed, publisher.published)
 
 
 def _timeable(sweep: Sweep, store: Store, options: RunOptions) -> list[Trial]:

@@ -12,6 +12,7 @@ from nodebench.execution.preflight import require_places
 from nodebench.execution.runner import Monitor
 from nodebench.planning.freshness import note_reported, reported_answer, state_of
 from nodebench.planning.launches import remember, require_name
+from nodebench.report.figures import processes
 from nodebench.report.folder import require_no_loss, require_report_folder
 from nodebench.store import Store
 from nodebench.store.locations import report_folder, tracking_uri
@@ -71,24 +72,49 @@ class Published:
     undrawn: list[str] = field(default_factory=list)
 
 
+class Publisher:
+    """Publishes the results of a launch, once it has begun; `published` is what it has done."""
+
+    def __init__(
+        self, sweep: Sweep, store: Store, tracker: BackgroundTracker | None, *, is_required: bool
+    ):
+        self._sweep, self._store = sweep, store
+        self._tracker, self._is_required = tracker, is_required
+        self.published = Published()
+
+    def begin(self) -> None:
+        """Enters the sweep in the store, and begins to write to MLflow.
+
+        Raises:
+            TrackingError: if MLflow is required and cannot be used.
+        """
+        remember(self._sweep, self._store)
+        if self._tracker:
+            self._tracker.begin()
+            if self._is_required:
+                self._tracker.require()
+
+
 @contextmanager
 def publishing(
     sweep: Sweep,
     store: Store,
     monitor: Monitor,
     publication: Publication,
-) -> Generator[Published]:
-    """Keeps MLflow up to date with a sweep meanwhile, and writes its report at the end."""
-    found = Published()
-    remember(sweep, store)
+) -> Generator[Publisher]:
+    """Keeps MLflow up to date with a sweep meanwhile, and writes its report at the end.
+
+    MLflow is imported at once, in a process of its own; nothing is written before `begin`.
+    """
+    required = publication.require_mlflow
     with (
-        BackgroundTracker(sweep, store, monitor.on_tracking, is_required=publication.require_mlflow)
+        BackgroundTracker(sweep, store, monitor.on_tracking, is_required=required)
         if publication.track
         else nullcontext() as tracker
     ):
-        if tracker and publication.require_mlflow:
-            tracker.require()
-        yield found
+        publisher = Publisher(sweep, store, tracker, is_required=required)
+        found = publisher.published
+        yield publisher
         state = state_of(sweep, store)
         if tracker:
             tracker.finish(state)
@@ -116,6 +142,7 @@ def _publish_report(
         found.answer = known
         return page
     monitor.on_phase("writing the report")
+    processes.start_server()  # it imports while this process does
     from nodebench.report.page import write_report_folder
 
     report = write_report_folder(sweep, store, folder)

@@ -29,7 +29,7 @@ LOST = "the process that writes to MLflow was lost"
 
 
 class BackgroundTracker:
-    """The driver's handle on the process.
+    """The driver's handle on the process, which imports MLflow at once and writes from `begin` on.
 
     `on_change` is called in a thread, with the problem that prevents writing, and with None when
     writing resumes. If MLflow `is_required`, a problem at the start is left to `require`.
@@ -50,6 +50,7 @@ class BackgroundTracker:
         self._process = context.Process(target=_mirror, args=(sweep, store, end), daemon=True)
         self._process.start()
         end.close()
+        self._has_begun = False
         self._state: str | None = None
         self._page: Path | None = None
         self._heard = threading.Event()
@@ -65,7 +66,9 @@ class BackgroundTracker:
         self, kind: type[BaseException] | None, _e: BaseException | None, _t: TracebackType | None
     ) -> None:
         """Waits until everything is written; after an exception, only for a moment."""
-        if self._state is None:  # an exception came first
+        if not self._has_begun:
+            self._process.terminate()  # it has written nothing
+        elif self._state is None:  # an exception came first
             self.finish(state_of(self._sweep, self._store))
         with contextlib.suppress(OSError):
             self._driver.send(self._page)
@@ -79,6 +82,12 @@ class BackgroundTracker:
         self._driver.close()
         if self.problem is None and self._state:
             note_tracked(self._sweep, self._store, self._state)
+
+    def begin(self) -> None:
+        """Lets the process write."""
+        self._has_begun = True
+        with contextlib.suppress(OSError):
+            self._driver.send(None)
 
     def require(self) -> None:
         """Waits for the first contact with MLflow.
@@ -141,6 +150,7 @@ def _keep_up(sweep: Sweep, store: Store, driver: Connection) -> None:
     except ImportError as error:
         raise TrackingError(f"MLflow is not installed ({error})") from error
 
+    driver.recv()  # `begin`
     tracker: Tracker | None = None
     finishing = had_problem = False
     while True:

@@ -4,14 +4,16 @@ Every test has them so, unless it asks for `rendered_figures`.
 """
 
 import base64
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
+
+from nodebench.report.figures import processes
 
 RENDERING = {
     name: getattr(Figure, name)
@@ -25,6 +27,7 @@ EMPTY = {
     ),
 }
 """Pictures of one pixel."""
+DRAWERS = processes.drawers
 
 
 def leave_unrendered() -> None:
@@ -33,9 +36,10 @@ def leave_unrendered() -> None:
     Figure.draw_without_rendering = lambda _figure: None
     Figure.tight_layout = lambda _figure, **_how: None
     Figure.get_tightbbox = lambda _figure: Bbox.unit()
+    processes.drawers = lambda: contextlib.nullcontext(lambda drawing: drawing)  # others render
 
 
-@contextmanager
+@contextlib.contextmanager
 def rendered_figures(*endings: str) -> Iterator[None]:
     """For tests of what figures show, of their files, or of labels that could fail in them.
 
@@ -46,6 +50,15 @@ def rendered_figures(*endings: str) -> Iterator[None]:
             patch.setattr(Figure, name, method)
         if endings:
             patch.setattr(Figure, "savefig", _written_as(endings))
+        yield
+
+
+@contextlib.contextmanager
+def side_by_side() -> Iterator[None]:
+    """For tests of figures that other processes draw, which render them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(processes, "drawers", DRAWERS)
+        processes.start_server()
         yield
 
 

@@ -115,6 +115,7 @@ def test_a_run_that_a_slow_server_made_twice_is_left_once(trained):
 def test_a_mirror_that_is_killed_is_a_problem(trained):
     sweep, store = trained
     with BackgroundTracker(sweep, store, lambda _: None) as mirror:
+        mirror.begin()
         mirror.require()  # it has written, and said that all is well
         mirror._process.kill()
         mirror._process.join()

@@ -81,9 +81,17 @@ def test_an_absent_server_does_not_stop_a_sweep(tmp_path, monkeypatch):
 def test_the_mirror_follows_the_store_and_finishes_what_is_left(trained):
     sweep, store = trained
     with spawned_writers(), BackgroundTracker(sweep, store, lambda _: None) as mirror:
-        pass
+        mirror.begin()
     assert mirror.problem is None
     assert len(runs(sweep, store)[1]) == 3
+
+
+def test_a_mirror_that_never_begins_writes_nothing(trained):
+    sweep, store = trained
+    with spawned_writers(), BackgroundTracker(sweep, store, lambda _: None) as mirror:
+        pass
+    assert not mirror._process.is_alive()
+    assert not (store.root / "mlflow.db").exists()
 
 
 def test_a_trial_that_ends_while_it_is_read_is_logged_whole(trained, monkeypatch):
@@ -178,7 +186,7 @@ def test_a_monitor_that_raises_hears_of_nothing_more_and_stops_nothing(tmp_path,
         raise RuntimeError("made up")
 
     with BackgroundTracker(sweep, store, fail) as mirror:
-        pass
+        mirror.begin()
     assert "cannot be used" in mirror.problem
 
 

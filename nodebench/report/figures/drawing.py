@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from collections import defaultdict
 from collections.abc import Callable, Generator, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import ParamSpec
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -15,12 +17,9 @@ from nodebench.report.analysis import frames
 from nodebench.report.analysis.columns import CELL
 from nodebench.report.analysis.findings import Findings
 from nodebench.report.analysis.gradients import memory_by_steps
-from nodebench.report.figures import curves, gradients, pareto, solvers, style
+from nodebench.report.figures import curves, gradients, pareto, processes, solvers, style
 from nodebench.report.figures.style import Drawn
 from nodebench.store import Store
-from nodebench.sweep import Sweep
-
-P = ParamSpec("P")
 
 
 @contextlib.contextmanager
@@ -42,15 +41,15 @@ class Figures:
     """The figures in a folder, by what they show; why others failed."""
 
     folder: Path
-    frontier: list[Drawn]
-    trajectories: list[Drawn]
-    paths: list[Drawn]
-    under_other_solvers: list[Drawn]
-    curves: list[Drawn]
-    adaptation: list[Drawn]
-    gradients: list[Drawn]
-    memory_by_steps: list[Drawn]
     problems: list[str]
+    frontier: list[Drawn] = field(default_factory=list)
+    trajectories: list[Drawn] = field(default_factory=list)
+    paths: list[Drawn] = field(default_factory=list)
+    under_other_solvers: list[Drawn] = field(default_factory=list)
+    curves: list[Drawn] = field(default_factory=list)
+    adaptation: list[Drawn] = field(default_factory=list)
+    gradients: list[Drawn] = field(default_factory=list)
+    memory_by_steps: list[Drawn] = field(default_factory=list)
 
     @property
     def names(self) -> list[str]:
@@ -69,68 +68,70 @@ class Figures:
             self.folder.rmdir()
 
 
+class _Task(NamedTuple):
+    """Figures to draw: their field in `Figures`, what an error calls them, and how to draw them.
+
+    `draw` takes the data and the figures' folder.
+    """
+
+    shows: str
+    what: str
+    draw: Callable[..., list[Drawn]]
+    data: tuple[Any, ...]
+
+
 def draw_all(found: Findings, store: Store, folder: Path) -> Figures:
     """Draws every figure that the findings have data for."""
+    problems, drawn = list[str](), defaultdict[str, list[Drawn]](list)
+    with processes.drawers() as begin:
+        begun = [
+            (task, begin(partial(_drawn, task.draw, *task.data, folder)))
+            for task in _tasks(found, store)
+        ]
+        for task, result in begun:
+            with left_out(task.what, problems):
+                drawn[task.shows] += result()
+    return Figures(folder, problems, **drawn)
+
+
+def _drawn(draw: Callable[..., list[Drawn]], *data: Any) -> list[Drawn]:
     style.configure()
-    sweep, pen = found.sweep.drawn, _Pen()
+    try:
+        return draw(*data)
+    finally:
+        style.close()  # what an error left unfinished
+
+
+def _tasks(found: Findings, store: Store) -> list[_Task]:
+    """All figures of a report; those that take longest come first."""
+    sweep = found.sweep.drawn
     short = dict(zip(found.sweep.labels.values(), sweep.labels.values(), strict=True))
     epochs, evaluated, judged, frontier = (
         _relabeled(frame, short)
         for frame in (found.epochs, found.evaluated, found.judged, found.frontier)
     )
-    return Figures(
-        folder=folder,
-        frontier=pen.draw("frontier", pareto.pareto_figure, sweep, frontier, folder),
-        trajectories=pen.draw(
-            "trajectories", curves.trajectories_figure, frames.trajectories(sweep, store), folder
-        ),
-        paths=pen.draw(
-            "paths", solvers.paths_figure, frames.classified_paths(sweep, store), judged, folder
-        ),
-        under_other_solvers=_under_other_solvers(pen, sweep, evaluated, judged, folder),
-        curves=pen.draw("curves", curves.epoch_figures, sweep, epochs, folder),
-        adaptation=pen.draw("adaptation", curves.adaptation_figure, sweep, epochs, folder),
-        gradients=[
-            *pen.draw("gradient costs", gradients.costs_figure, found.costs, folder),
-            *pen.draw("gradient errors", gradients.errors_figure, found.costs, folder),
-        ],
-        memory_by_steps=pen.draw(
-            "memory", gradients.memory_figure, memory_by_steps(sweep, found.results), folder
-        ),
-        problems=pen.problems,
-    )
+    means = evaluated if evaluated.empty else frames.robustness_curves(evaluated)
+    paths, trajectories = frames.classified_paths(sweep, store), frames.trajectories(sweep, store)
+    memory = memory_by_steps(sweep, found.results)
+    other_solvers = [
+        ("robustness", solvers.robustness_figures, (sweep, means)),
+        ("steps", solvers.steps_figure, (sweep, means)),
+        ("heat map", solvers.heat_map_figure, (sweep, evaluated)),
+        ("work and precision", solvers.work_precision_figure, (means, judged)),
+    ]
+    return [
+        _Task("curves", "curves", curves.epoch_figures, (sweep, epochs)),
+        *(_Task("under_other_solvers", *each) for each in other_solvers if not means.empty),
+        _Task("frontier", "frontier", pareto.pareto_figure, (sweep, frontier)),
+        _Task("trajectories", "trajectories", curves.trajectories_figure, (trajectories,)),
+        _Task("paths", "paths", solvers.paths_figure, (paths, judged)),
+        _Task("adaptation", "adaptation", curves.adaptation_figure, (sweep, epochs)),
+        _Task("gradients", "gradient costs", gradients.costs_figure, (found.costs,)),
+        _Task("gradients", "gradient errors", gradients.errors_figure, (found.costs,)),
+        _Task("memory_by_steps", "memory", gradients.memory_figure, (memory,)),
+    ]
 
 
 def _relabeled(frame: pd.DataFrame, short: Mapping[str, str]) -> pd.DataFrame:
     """A table of cells with the labels that fit into figures."""
     return frame.assign(**{CELL: frame[CELL].map(short)}) if CELL in frame else frame
-
-
-def _under_other_solvers(
-    pen: _Pen, sweep: Sweep, evaluated: pd.DataFrame, judged: pd.DataFrame, folder: Path
-) -> list[Drawn]:
-    means = evaluated if evaluated.empty else frames.robustness_curves(evaluated)
-    if means.empty:
-        return []
-    return [
-        *pen.draw("robustness", solvers.robustness_figures, sweep, means, folder),
-        *pen.draw("steps", solvers.steps_figure, sweep, means, folder),
-        *pen.draw("heat map", solvers.heat_map_figure, sweep, evaluated, folder),
-        *pen.draw("work and precision", solvers.work_precision_figure, means, judged, folder),
-    ]
-
-
-class _Pen:
-    """Calls the functions that draw; `problems` says why some figures could not be drawn."""
-
-    def __init__(self) -> None:
-        self.problems: list[str] = []
-
-    def draw(
-        self, what: str, figures: Callable[P, list[Drawn]], *args: P.args, **kwargs: P.kwargs
-    ) -> list[Drawn]:
-        """What a function draws; nothing if it fails."""
-        with left_out(what, self.problems):
-            return figures(*args, **kwargs)
-        style.close()
-        return []
