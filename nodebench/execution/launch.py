@@ -132,7 +132,7 @@ def _run(
     running = options_for_entries(todo, retrying)
     if launch.track and not (missing or launch.require_mlflow):
         launch = replace(launch, track=not is_tracked(sweep, store))
-    inline = launch.is_inline(missing, running)
+    inline = not missing or launch.is_inline(missing, running)
     require_run(missing, running, inline=inline)
     with (
         store.sweep(sweep.name).run_lock(launch.shard),
@@ -142,10 +142,10 @@ def _run(
         running = running if inline else with_measured_gpus(missing, running)
         monitor.on_plan(len(planned), len(missing))
         with publishing(sweep, store, monitor, launch) as publisher:
-            if missing and launch.write_report:
+            if launch.write_report and not inline:
                 processes.start_server()  # it imports while Ray starts
             # Before anything is published, since Ray may fail to start.
-            runner = started.enter_context(_runner(store, monitor, inline=inline or not missing))
+            runner = started.enter_context(_runner(store, monitor, inline=inline))
             publisher.begin()
             if missing:
                 runner(missing, store, running, monitor, fail_fast=launch.fail_fast)

@@ -12,7 +12,6 @@ from nodebench.execution.preflight import require_places
 from nodebench.execution.runner import Monitor
 from nodebench.planning.freshness import note_reported, reported_answer, state_of
 from nodebench.planning.launches import remember, require_name
-from nodebench.report.figures import processes
 from nodebench.report.folder import require_no_loss, require_report_folder
 from nodebench.store import Store
 from nodebench.store.locations import report_folder, tracking_uri
@@ -142,7 +141,6 @@ def _publish_report(
         found.answer = known
         return page
     monitor.on_phase("writing the report")
-    processes.start_server()  # it imports while this process does
     from nodebench.report.page import write_report_folder
 
     report = write_report_folder(sweep, store, folder)
