@@ -25,7 +25,7 @@ from nodebench.planning.lookup import SweepSource, load_sweep, resolved
 from nodebench.planning.options import options_for
 from nodebench.planning.plan import Entry
 from nodebench.report.analysis.verdict import Verdict, judge
-from nodebench.report.folder import require_no_loss, require_report_folder
+from nodebench.report.folder import require_no_loss, require_report_folder, require_results
 from nodebench.spec.data import Dataset
 from nodebench.store import Store
 from nodebench.store.archive import unpack_archive, write_archive
@@ -192,9 +192,9 @@ def write_report(
 
     Raises:
         ResourceError: if the folder cannot be written.
-        StoreError: if it would overwrite a file that is not a report's or, if no folder is given,
-            the report of another sweep file with the same name, or one that shows more than this
-            sweep, changed by `--set`, has.
+        StoreError: if nothing has been trained; if it would overwrite a file that is not a report's
+            or, if no folder is given, the report of another sweep file with the same name, or one
+            that shows more than this sweep, changed by `--set`, has.
         TrackingError: if MLflow is needed but cannot be read.
     """
     from nodebench.report import page
@@ -207,6 +207,7 @@ def write_report(
         require_name(sweep, store)
         require_no_loss(sweep, target)
     if not from_mlflow:
+        require_results(sweep, store)
         report = page.write_report_folder(sweep, store, target)
     else:
         configure_mlflow()

@@ -117,7 +117,8 @@ def publishing(
         state = state_of(sweep, store)
         if tracker:
             tracker.finish(state)
-        if publication.write_report:  # at the same time as MLflow
+        ids = [trial.id for trial in sweep.trials]
+        if publication.write_report and store.has_progress(ids):  # at the same time as MLflow
             try:
                 found.page = _publish_report(sweep, store, monitor, found, state)
             except (OSError, ResourceError) as error:  # the trials are kept in any case

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 from nodebench.errors import StoreError, SweepError, counted, shortened, shown
+from nodebench.store import Store
 from nodebench.sweep import Sweep, load
 from nodebench.sweep.points import points
 
@@ -37,6 +38,20 @@ def require_report_folder(folder: Path) -> None:
         raise StoreError(
             f"`{folder}` has {', '.join(f'`{name}`' for name in theirs)}, which nodebench did not "
             "write and a report would overwrite: move them, or pass `report --out`"
+        )
+
+
+def require_results(sweep: Sweep, store: Store) -> None:
+    """Refuses a report without content.
+
+    Raises:
+        StoreError: if no trial of the sweep has a result or a completed epoch in the store.
+    """
+    if not store.has_progress(trial.id for trial in sweep.trials):
+        raise StoreError(
+            f"{sweep.name}: nothing has been trained, so there is nothing to report. `nodebench "
+            f"run` trains its {counted(len(sweep.trials), 'trial')}; if they were trained in "
+            f"another store than `{store.root}`, set NODEBENCH_RUNS to it"
         )
 
 

@@ -115,6 +115,11 @@ class Store:
             if (result := read_result(values))
         }
 
+    def has_progress(self, ids: Iterable[str]) -> bool:
+        """Whether one of these trials has a result or a completed epoch."""
+        begun = map(self.folder, self.trial_ids().intersection(ids))
+        return any(folder.result() or folder.history() for folder in begun)
+
     def _result_values(self, ids: Iterable[str]) -> dict[str, Any]:
         """The content of these trials' result files, from the index unless a file has changed."""
         index: dict[str, list[Any]] = read_json(self._index_file, {})

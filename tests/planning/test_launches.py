@@ -13,6 +13,7 @@ from nodebench.planning.garbage import Wish, remove, survey_store
 from nodebench.planning.launches import launched_files, remember, require_name
 from nodebench.planning.lookup import load_sweep
 from nodebench.store import Store
+from tests.support.fake_results import finish
 from tests.support.tiny_sweeps import TINY
 
 ORPHANS = Wish(frozenset({"orphans", "checkpoints"}))
@@ -146,11 +147,12 @@ def test_a_report_replaces_nothing_that_no_report_has_written(tmp_path, store):
         api.write_report(sweep, store, tmp_path)
     assert (figures / "mine.svg").exists()
     assert (tmp_path / "README.md").read_text() == "mine"
+    finish(sweep, store)
     page = api.write_report(sweep, store)
     (page.parent / "sweep.yaml").unlink()  # as if it were cut off
     page.unlink()
     assert api.write_report(sweep, store).exists()
     page.parent.joinpath("results.csv").write_text("mine")
     with pytest.raises(StoreError, match="nodebench did not write"):
-        run(tmp_path / "a" / "x.yaml", store, write_report=True)
-    assert not store.trial_ids()
+        run(tmp_path / "a" / "x.yaml", store, overrides=["seeds=[0, 1]"], write_report=True)
+    assert store.trial_ids() == {sweep.trials[0].id}

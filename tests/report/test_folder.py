@@ -11,7 +11,7 @@ from nodebench.planning.lookup import load_sweep
 from nodebench.report.folder import require_no_loss
 from nodebench.report.page import write_report_folder
 from nodebench.store import Store
-from tests.support.fake_results import made, steady
+from tests.support.fake_results import finish, made, steady
 from tests.support.tiny_sweeps import tiny
 
 
@@ -62,6 +62,7 @@ EVALUATED = {"seeds": [0, 1], "evaluate": {"methods": ["rk4"], "steps": [2, 4]}}
 def test_a_change_by_set_takes_nothing_out_of_the_report(tmp_path, monkeypatch, change, lost):
     monkeypatch.chdir(tmp_path)
     sweep, store = tiny(tmp_path, **EVALUATED), Store(tmp_path / "runs")
+    finish(sweep, store)
     page = api.write_report(sweep, store)
     changed = load_sweep(tmp_path / "tiny.yaml", overrides=[change])
     for attempt in (
@@ -80,12 +81,14 @@ def test_a_change_by_set_takes_nothing_out_of_the_report(tmp_path, monkeypatch, 
     Publication(track=False).require_places(named, store)
     Publication(track=False, write_report=False).require_places(changed, store)
     Publication(track=False, replace_other=True).require_places(changed, store)
+    finish(changed, store)
     assert api.write_report(changed, store, "elsewhere").exists()
 
 
 def test_a_change_by_set_may_add_to_the_report(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     sweep, store = tiny(tmp_path, **EVALUATED), Store(tmp_path / "runs")
+    finish(sweep, store)
     api.write_report(sweep, store)
     more = ["seeds=[0, 1, 2]", "evaluate={methods: [rk4], steps: [2, 4, 8]}", "resources.cpus=2"]
     grown = load_sweep(tmp_path / "tiny.yaml", overrides=more)
@@ -99,7 +102,8 @@ def test_a_change_by_set_may_add_to_the_report(tmp_path, monkeypatch):
 
 def test_a_report_that_cannot_be_read_is_not_replaced_by_a_change(tmp_path):
     sweep, folder = tiny(tmp_path), tmp_path / "report"
-    api.write_report(sweep, Store(tmp_path / "runs"), folder)
+    finish(sweep, store := Store(tmp_path / "runs"))
+    api.write_report(sweep, store, folder)
     changed = load_sweep(tmp_path / "tiny.yaml", overrides=["limits.minutes=5"])
     require_no_loss(changed, folder)
     (folder / "sweep.yaml").write_text("name: tiny\nof_another_release: 1\n")
@@ -113,9 +117,35 @@ def test_a_report_that_cannot_be_read_is_not_replaced_by_a_change(tmp_path):
 
 def test_what_a_report_shows_is_what_it_lists_whatever_the_code_is_now(tmp_path):
     sweep, folder = tiny(tmp_path), tmp_path / "report"
-    api.write_report(sweep, Store(tmp_path / "runs"), folder)
+    finish(sweep, store := Store(tmp_path / "runs"))
+    api.write_report(sweep, store, folder)
     table = folder / "results.csv"
     table.write_text(table.read_text().replace(sweep.trials[0].id, "0123456789ab"))
     changed = load_sweep(tmp_path / "tiny.yaml", overrides=["limits.minutes=5"])
     with pytest.raises(StoreError, match="0123456789ab"):
         require_no_loss(changed, folder)
+
+
+def test_a_sweep_of_which_nothing_is_trained_has_no_report(tmp_path):
+    sweep, store = tiny(tmp_path, seeds=[0, 1]), Store(tmp_path / "runs")
+    finish(sweep, store)
+    page = api.write_report(sweep, store, tmp_path / "report")
+    before = {path: path.read_bytes() for path in page.parent.iterdir() if path.is_file()}
+    empty = Store(tmp_path / "other")
+    with pytest.raises(StoreError) as caught:
+        api.write_report(sweep, empty, page.parent)
+    told = "tiny: nothing has been trained, so there is nothing to report. `nodebench run` trains"
+    assert str(caught.value).startswith(f"{told} its 2 trials; if they were trained in another")
+    assert str(empty.root) in str(caught.value)
+    assert before == {path: path.read_bytes() for path in before}
+    row = {"epoch": 1, "iteration": 4, "time": 0, "test_accuracy": 0.5}
+    empty.folder(sweep.trials[0].id).write_history([row])
+    assert api.write_report(sweep, empty, tmp_path / "of-one-epoch").exists()
+
+
+def test_evaluating_what_is_not_trained_writes_no_report(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    sweep, store = tiny(tmp_path, **EVALUATED), Store(tmp_path / "runs")
+    launched = api.evaluate(sweep, store, inline=True, track=False)
+    assert launched.page is None and not launched.complete
+    assert not (tmp_path / "reports").exists()
