@@ -302,6 +302,12 @@ const told = {};
   const dialog = document.querySelector("dialog");
   await until(() => dialog.querySelector("svg .mark-line path"));
   told.dialog = dialog.open && dialog.textContent.includes("train.optimizer.lr");
+  const texts = (selector) => [...dialog.querySelectorAll(selector)].map((n) => n.textContent);
+  const numbers = texts("dd");
+  told.shown = ["started", "train_loss"].map((name) => numbers[texts("dt").indexOf(name)]);
+  told.epochs = texts(".role-axis-label text").filter((label) => !label.includes("%"));
+  const axis = chart.querySelector("[aria-label^='Y-axis']").getAttribute("aria-label");
+  told.shares = axis.match(/values from (.*) to (.*)$/).slice(1);
   document.body.dataset.told = JSON.stringify(told);
 })();
 </script>
@@ -320,6 +326,11 @@ def test_in_a_browser_tables_sort_and_filter_and_charts_are_drawn(trained, tmp_p
     )  # fmt: skip
     (attributes,) = Elements(done.stdout).of("body")
     told = json.loads(attributes["data-told"])
+    started, loss = told.pop("shown")
+    assert re.fullmatch(r"20\d\d-\d\d-\d\d \d\d:\d\d UTC", started)
+    assert float(loss) == float(f"{float(loss):.5g}")
+    epochs = told.pop("epochs")
+    assert epochs and all(label.isdecimal() for label in epochs)
     assert told == {
         "focused": True,
         "descending": ["4", "4", "2", "2", "1", "1"],
@@ -331,4 +342,5 @@ def test_in_a_browser_tables_sort_and_filter_and_charts_are_drawn(trained, tmp_p
         "fewer": 2,
         "folded": True,
         "dialog": True,
+        "shares": ["0%", "100%"],
     }

@@ -15,6 +15,10 @@
     return element;
   };
   const text = (value) => (value === null || value === undefined ? "–" : String(value));
+  const DIGITS = 5; // of a result in a trial's view; the tables next to the page have all
+  const date = (seconds) => `${new Date(1000 * seconds).toISOString().slice(0, 16).replace("T", " ")} UTC`;
+  const rounded = (value) => (typeof value === "number" && !Number.isInteger(value) ? Number(value.toPrecision(DIGITS)) : value);
+  const resultText = (name, value) => text(report.times.includes(name) ? date(value) : rounded(value));
 
   const report = JSON.parse(await unpacked("report-data"));
   const rows = Object.fromEntries(Object.entries(report.rows).map(([name, columns]) => {
@@ -42,11 +46,19 @@
     legend: { labelColor: "currentColor", titleColor: "currentColor", symbolStrokeColor: "currentColor", symbolFillColor: "currentColor", labelFontSize: 12 },
   };
 
-  function channel(axis, isLog) {
+  // A share's axis ends at 0 and 1 at the latest.
+  function shareDomain(values) {
+    const [low, high] = [Math.min(...values), Math.max(...values)];
+    const margin = 0.05 * (high - low || 1);
+    return values.length ? { domain: [Math.max(0, low - margin), Math.min(1, high + margin)], nice: false } : {};
+  }
+
+  function channel(axis, isLog, values) {
     const type = axis.is_number ? "quantitative" : "nominal";
-    const scale = axis.is_number ? isLog ? { type: "log", nice: false, padding: 12 } : { type: "linear", zero: false, padding: 12 } : { padding: 0.4 };
+    const linear = { type: "linear", zero: false, ...(axis.is_share ? shareDomain(values) : { padding: 12 }) };
+    const scale = axis.is_number ? isLog ? { type: "log", nice: false, padding: 12 } : linear : { padding: 0.4 };
     const labels = { format: axis.format || undefined, labelAngle: 0, ...(isLog ? {} : { tickCount: 8 }) };
-    if (axis.is_share) labels.labelExpr = "datum.value > 1 ? '' : datum.label";
+    if (axis.is_whole) labels.tickMinStep = 1;
     return { type, scale, title: axis.title, sort: null, axis: labels };
   }
 
@@ -84,9 +96,10 @@
     const hasIntervals = data.some((row) => row.low !== undefined);
     const layer = layers.filter((each) => hasIntervals || each.mark !== "rule");
     const spec = structuredClone({ width: "container", height: 320, description, data: { values: data }, config: CONFIG, layer });
-    const y = channel(choice.y, choice.logY);
+    const known = (fields) => data.flatMap((row) => fields.map((field) => row[field])).filter((value) => typeof value === "number");
+    const y = channel(choice.y, choice.logY, known(["y", "low", "high"]));
     spec.encoding = {
-      x: { field: "x", ...channel(choice.x, choice.logX) },
+      x: { field: "x", ...channel(choice.x, choice.logX, known(["x"])) },
       color: { field: "series", type: "nominal", legend: null, scale: { domain: Object.keys(colors), range: Object.values(colors) } },
     };
     for (const each of spec.layer) {
@@ -191,8 +204,8 @@
   const dialog = make("dialog");
   dialog.setAttribute("aria-labelledby", "trial-title");
   document.body.append(dialog);
-  const list = (row, names) => make("dl", {}, ...names.filter((name) => row[name] !== null && row[name] !== "").map((name) =>
-    make("div", {}, make("dt", { textContent: name }), make("dd", { textContent: text(row[name]) }))));
+  const list = (row, names, shown) => make("dl", {}, ...names.filter((name) => row[name] !== null && row[name] !== "").map((name) =>
+    make("div", {}, make("dt", { textContent: name }), make("dd", { textContent: shown(name, row[name]) }))));
 
   function pick(row) {
     const found = rows.trials.find((trial) => trial.id === row.trial_id) ?? trials[row.cell]?.[0];
@@ -210,8 +223,8 @@
       make("header", {}, make("h2", { id: "trial-title", textContent: trial.cell }), close),
       make("p", {}, seeds.label, ` trial ${trial.id}: ${trial.ending}${trial.reason ? `: ${trial.reason}` : ""}`),
       curve,
-      make("h3", { textContent: "Settings" }), list(trial, report.settings.filter((name) => name in trial)),
-      make("h3", { textContent: "Results" }), list(trial, numbers),
+      make("h3", { textContent: "Settings" }), list(trial, report.settings.filter((name) => name in trial), (_, value) => text(value)),
+      make("h3", { textContent: "Results" }), list(trial, numbers, resultText),
     );
     if (!dialog.open) dialog.showModal();
     drawCurve(curve, trial);

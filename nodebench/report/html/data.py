@@ -27,7 +27,7 @@ from nodebench.report.figures.drawing import left_out
 from nodebench.report.figures.style import hex_colors
 from nodebench.report.html import charts
 from nodebench.report.html.charts import CHART, Chart
-from nodebench.report.html.measures import IN_TIME, AxisChoice, as_columns, axes
+from nodebench.report.html.measures import IN_TIME, TIMES, AxisChoice, as_columns, axes
 from nodebench.report.markdown import HtmlOnly
 
 MOST_ROWS, MOST_ROWS_A_TRIAL, FEWEST_ROWS_A_TRIAL = 6000, 150, 20
@@ -77,6 +77,7 @@ class Explored:
             "settings": sorted(
                 {path for trial in self.found.sweep.trials for path in trial.settings}
             ),
+            "times": [*TIMES],
             "headline": self.found.sweep.headline,
             "shown": self._first_shown(),
             "first_only": list(charts.DATA_SETS),

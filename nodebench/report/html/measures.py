@@ -54,8 +54,11 @@ AXIS_TITLES: Mapping[str, str] = {
 IN_TIME = ("epoch", "iteration", "so_far_s")
 """Columns that measure the progress of training; their axes are linear."""
 
+TIMES = ("started", "finished")
+"""Columns of points in time, in seconds since 1970."""
+
 NOT_MEASURED = frozenset(
-    {"started", "finished", "environments", "threads", "packed", "chance", "time", "at_step_limit"}
+    {*TIMES, "environments", "threads", "packed", "chance", "time", "at_step_limit"}
 )
 """Columns of numbers that are not worth comparing."""
 
@@ -84,6 +87,9 @@ class AxisChoice:
 
     is_log: bool = False
     """Whether its axis is logarithmic initially."""
+
+    is_whole: bool = False
+    """Whether its values are whole numbers, like epochs."""
 
     def described(self) -> dict[str, object]:
         """The axis as the page's script reads it."""
@@ -123,7 +129,8 @@ def _axis(values: pd.Series[float], title: str, sweep: Sweep) -> AxisChoice:
     is_log = 0 < SEVERAL_TIMES * low < high and not is_share and name not in IN_TIME
     title = title.replace("test metric", f"test {sweep.metric}")
     form = ".2~%" if is_share else ".3~s" if high > LARGE else ""
-    return AxisChoice(name, title, True, form, is_share and name != "drop", is_log)
+    is_whole = bool((known.astype(float) % 1 == 0).all())
+    return AxisChoice(name, title, True, form, is_share and name != "drop", is_log, is_whole)
 
 
 def _is_number(values: pd.Series[float]) -> bool:
