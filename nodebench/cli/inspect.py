@@ -287,7 +287,7 @@ def cost_text(cost: Cost | str) -> str:
     if isinstance(cost, str):
         return f"unknown: {cost}"
     ends = f"{duration(cost.low)} to {duration(cost.high)}, {cost.source}"
-    return f"about {duration(cost.seconds)} per trial ({ends}){_growth(cost.grows)}"
+    return f"about {duration(cost.seconds)} per trial ({ends}){_caveats(cost)}"
 
 
 def forecast_text(found: Forecast, *, is_running: bool = True) -> str:
@@ -301,11 +301,14 @@ def forecast_text(found: Forecast, *, is_running: bool = True) -> str:
     if found.unknown:
         unknown = counted(found.unknown, "trial")
         notes.append(f"{unknown} of unknown cost assumed to be like the others")
-    return text + (f" ({'; '.join(notes)})" if notes else "") + _growth(found.grows)
+    return text + (f" ({'; '.join(notes)})" if notes else "") + _caveats(found)
 
 
-def _growth(grows: bool) -> str:
-    return "; a lower bound: adaptive solvers need more evaluations later" if grows else ""
+def _caveats(found: Cost | Forecast) -> str:
+    """Why it may take longer."""
+    unmeasured = "; without evaluations that no trial has measured yet" if found.unmeasured else ""
+    grows = "; a lower bound: adaptive solvers need more evaluations later" if found.grows else ""
+    return unmeasured + grows
 
 
 def plan_json(sweep: Sweep, entries: list[Entry], orphans: dict[str, str]) -> str:

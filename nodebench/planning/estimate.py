@@ -7,10 +7,11 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 from nodebench.planning.available_resources import cpu_count
 from nodebench.planning.plan import Entry
-from nodebench.spec.point import known_point
+from nodebench.spec.point import EvaluationPoint, known_point
 from nodebench.store import Result, Store
 from nodebench.store.rows import Row
 from nodebench.sweep.file import Resources
@@ -21,7 +22,8 @@ class Cost:
     """The seconds that one trial takes, between `low` and `high`; `source` says how this is known.
 
     `grows` marks a lower bound: an adaptive solver's evaluations grow as its field is trained.
-    `evaluating` is the part of the `seconds` that follows training.
+    `evaluating` is the part of the `seconds` that follows training; it is too small if some points
+    are `unmeasured`: no trial tells their cost.
     """
 
     seconds: float
@@ -30,6 +32,7 @@ class Cost:
     source: str
     grows: bool = False
     evaluating: float = 0.0
+    unmeasured: bool = False
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,7 @@ class Forecast:
     """The wall-clock seconds until a sweep is done, between `low` and `high`.
 
     The cost of `known` missing trials is known; `unknown` others are assumed to cost their mean.
+    `grows` and `unmeasured` are those of a `Cost`.
     """
 
     seconds: float
@@ -45,30 +49,41 @@ class Forecast:
     known: int
     unknown: int
     grows: bool
+    unmeasured: bool = False
 
 
 def recorded_costs(entries: Sequence[Entry], store: Store, hardware: str | None) -> dict[str, Cost]:
     """The costs of trials so far, by the key of their cell; only on `hardware`, if given."""
-    found: dict[str, list[tuple[float, float]]] = {}
+    found: dict[str, list[_Taken]] = {}
     for entry in entries:
         if hardware is not None and not _was_on(entry.result, hardware):
             continue
         history = store.folder(entry.trial.id).history()
         if history and (entry.is_finished or entry.result is None):
-            took = _training(entry, history), _evaluating(entry, store)
-            found.setdefault(entry.trial.cell.key, []).append(took)
-    return {cell: _cost(took) for cell, took in found.items()}
+            points = _points(entry, store)
+            seconds, unmeasured = sum(points.values()), not entry.wanted <= points.keys()
+            taken = _Taken(_training(entry, history), seconds, unmeasured)
+            found.setdefault(entry.trial.cell.key, []).append(taken)
+    return {cell: _cost(taken) for cell, taken in found.items()}
 
 
-def _cost(took: list[tuple[float, float]]) -> Cost:
-    """The cost, from each trial's seconds of training and evaluating; some may lack points."""
-    source = f"from {len(took)} trained" if len(took) > 1 else "from one trained"
-    training, evaluating = [each[0] for each in took], max(each[1] for each in took)
+class _Taken(NamedTuple):
+    """The seconds that a trial took, and whether it lacks some points."""
+
+    training: float
+    evaluating: float
+    unmeasured: bool
+
+
+def _cost(taken: list[_Taken]) -> Cost:
+    source = f"from {len(taken)} trained" if len(taken) > 1 else "from one trained"
+    training, evaluating = [each.training for each in taken], max(each.evaluating for each in taken)
     middle, low, high = (
         seconds + evaluating
         for seconds in (statistics.median(training), min(training), max(training))
     )
-    return Cost(middle, low, high, source, evaluating=evaluating)
+    unmeasured = all(each.unmeasured for each in taken)
+    return Cost(middle, low, high, source, evaluating=evaluating, unmeasured=unmeasured)
 
 
 def _was_on(result: Result | None, hardware: str) -> bool:
@@ -89,11 +104,11 @@ def _packed(result: Result | None) -> int:
     return int(here.get("packed", 1))
 
 
-def _evaluating(entry: Entry, store: Store) -> float:
-    """The seconds taken by the points that the sweep requests."""
+def _points(entry: Entry, store: Store) -> dict[EvaluationPoint, float]:
+    """The seconds that each measured point took, of those that the sweep requests."""
     rows = store.folder(entry.trial.id).evaluations() if entry.wanted else []
-    wanted = (row for row in rows if known_point(row) in entry.wanted)
-    return float(sum(row.get("measuring_s", 0.0) for row in wanted))
+    seconds = {known_point(row): float(row.get("measuring_s", 0.0)) for row in rows}
+    return {point: took for point, took in seconds.items() if point in entry.wanted}
 
 
 def forecast(
@@ -111,13 +126,15 @@ def forecast(
     wall = max(*seconds, total / min(slots, len(left)), 0.0)
     middle = sum(cost.seconds for _, cost in found) or 1.0
     least, most = (sum(getattr(cost, end) for _, cost in found) / middle for end in ("low", "high"))
-    grows = any(cost.grows for _, cost in found)
-    return Forecast(wall, wall * least, wall * most, len(found), unknown, grows)
+    grows, unmeasured = (
+        any(getattr(cost, name) for _, cost in found) for name in ("grows", "unmeasured")
+    )
+    return Forecast(wall, wall * least, wall * most, len(found), unknown, grows, unmeasured)
 
 
 def _remaining(entry: Entry, cost: Cost, store: Store) -> float:
     """The remaining part of a trial's cost."""
-    evaluating = max(0.0, cost.evaluating - _evaluating(entry, store))
+    evaluating = max(0.0, cost.evaluating - sum(_points(entry, store).values()))
     if entry.is_trained:
         return evaluating
     return evaluating + (cost.seconds - cost.evaluating) * (1 - _begun(entry, store))

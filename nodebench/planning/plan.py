@@ -54,7 +54,7 @@ class Entry:
     """The id of a finished shorter training that a new one continues."""
 
     wanted: frozenset[EvaluationPoint] = frozenset()
-    """The points that it should have, if it has a result."""
+    """The points that it should have, if it has begun."""
 
     def __repr__(self) -> str:
         return f"<Entry {self.trial.id}: {self.standing}>"
@@ -90,7 +90,7 @@ def entries(
     for trial in trials:
         result = results.get(trial.id)
         folder = store.folder(trial.id)
-        points = frozenset() if result is None else wanted.of(trial)
+        points = wanted.of(trial) if trial.id in begun else frozenset()
         missing = is_incomplete(result, folder, points, demand)
         state = folder.state(result) if trial.id in begun else TrialState.NEW
         is_finished = result is not None and result.is_finished

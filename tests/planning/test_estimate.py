@@ -69,6 +69,32 @@ def test_evaluation_costs_what_the_points_that_are_asked_for_took_in_another_tri
     assert left.seconds == pytest.approx(7.0 * (len(asked) - 1))
 
 
+def test_evaluations_that_no_trial_has_measured_are_said_to_be_left_out(tmp_path):
+    sweep = tiny(tmp_path, seeds=[0, 1, 2], evaluate={"methods": ["euler"], "steps": [3]})
+    store = Store(tmp_path / "runs")
+    asked = points(sweep.trials[0], sweep.evaluate)
+    measured = {"outcome": "finished", "measuring_s": 7.0, "errors_rule": ERRORS_RULE}
+    begun, done = (store.folder(trial.id) for trial in sweep.trials[:2])
+    said = []
+
+    def say():
+        found = entries(sweep, store, options(sweep, tmp_path))
+        left = forecast(found, recorded_costs(found, store, None), store, slots=1)
+        said.append(inspect.forecast_text(left, is_running=False))
+
+    begun.write_history(rows(1, 10.0))
+    say()
+    history = rows(3, 10.0)
+    done.write_history(history)
+    done.write_result(Result("finished", "", 3, {}, HARDWARE, 0.0, history[-1]["time"]))
+    done.checkpoint.touch()
+    for known in (asked[:1], asked):
+        done.write_evaluations([{"point": point.row, **measured} for point in known])
+        say()
+    without = "; without evaluations that no trial has measured yet"
+    assert [text.endswith(without) for text in said] == [True, True, False]
+
+
 def test_what_is_trained_again_for_its_weights_takes_a_whole_training(tmp_path):
     base = {**TINY, "train": {**TINY["train"], "epochs": 10}}
     evaluate = {"methods": ["euler"], "steps": [3]}

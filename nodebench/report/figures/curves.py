@@ -50,6 +50,7 @@ FEW_EPOCHS = 5  # or fewer have markers: a line through one is invisible
 MOST_LEGEND_ENTRIES = 16  # with more lines, only the best are named
 LONGEST_FILE_NAME = 60
 MOST_LINES = 6  # in one panel, with their bands
+DATA_SET = "data.name"
 
 
 def epoch_figures(sweep: Sweep, epochs: pd.DataFrame, folder: Path) -> list[Drawn]:
@@ -178,7 +179,8 @@ def _named_lines(layout: _Layout, means: pd.DataFrame, *, is_short: bool) -> sns
     if layout.panel:
         panels = list(dict.fromkeys(means[layout.panel]))  # also those without named lines
         columns = {"col": layout.panel, "col_order": panels, "col_wrap": min(3, len(panels))}
-        size = {"height": 3.4, "aspect": 1.2, **columns}
+        shares = {"sharey": layout.panel != DATA_SET}
+        size = {"height": 3.4, "aspect": 1.2, "facet_kws": shares, **columns}
     return sns.relplot(
         data=means[means["line"].isin(present)],
         x="epoch",
@@ -251,7 +253,12 @@ def _named(sweep: Sweep, epochs: pd.DataFrame, lines: Mapping[str, str]) -> list
 
 
 def _panel(sweep: Sweep, cells: dict[str, dict[str, Any]]) -> str | None:
-    """The setting whose panels hold the fewest lines, if one panel would hold too many."""
+    """The data set, if there are several: metrics on different data do not compare.
+
+    Otherwise the setting whose panels hold the fewest lines, if one panel would hold too many.
+    """
+    if DATA_SET in sweep.varying:
+        return DATA_SET
     if len(cells) <= MOST_LINES:
         return None
     most: dict[str, int] = {}
