@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
+from nodebench.errors import StoreError, counted, shortened
+from nodebench.planning.diff import Difference, differences
+from nodebench.spec import Trial
 from nodebench.spec.identity import Cell
 from nodebench.spec.own_code import file_hash
 from nodebench.spec.solver import Solver
 from nodebench.spec.vocabulary import RESOLUTIONS
+from nodebench.store import TrialFolder
 from nodebench.sweep import Sweep
 from nodebench.sweep.file import Evaluate
 
 
 def doubts(sweep: Sweep) -> list[str]:
-    """One line per tolerance that gains nothing, and per weights file that does not exist yet."""
-    return [*_too_fine(sweep), *_without_weights(sweep)]
+    """A line per tolerance that gains nothing, and per weights file that is absent or unsuited."""
+    return [*_too_fine(sweep), *_without_weights(sweep), *_trained_otherwise(sweep)]
 
 
 def _without_weights(sweep: Sweep) -> list[str]:
@@ -26,6 +31,44 @@ def _without_weights(sweep: Sweep) -> list[str]:
         for path in paths
         if file_hash(path) is None
     ]
+
+
+def _trained_otherwise(sweep: Sweep) -> Iterator[str]:
+    """Checkpoints evaluated as what they were not trained as, which equal shapes can hide."""
+    evaluated: dict[str, list[Trial]] = {}
+    for trial in {trial.cell: trial for trial in sweep.trials}.values():
+        if trial.spec.weights is not None and trial.spec.train.iterations == 0:
+            evaluated.setdefault(trial.spec.weights, []).append(trial)
+    for path, trials in evaluated.items():
+        try:
+            trained = _network(TrialFolder(Path(path).parent).trial())
+        except StoreError:  # no trial's checkpoint, so what it was trained as is not known
+            continue
+        apart = [differences(_network(trial), trained) for trial in trials]
+        if different := [found for found in apart if found]:
+            yield _otherwise_text(path, different, len(trials))
+
+
+def _network(trial: Trial) -> dict[str, Any]:
+    """The settings of a trial that determine what its weights compute."""
+    return {
+        path: value
+        for path, value in trial.settings.items()
+        if path.startswith(("model.", "solver.")) or path == "data.name"
+    }
+
+
+def _otherwise_text(path: str, different: Sequence[Sequence[Difference]], count: int) -> str:
+    there = {each.path: each.there for found in different for each in found}
+    known = [f"{name}: {value}" for name, value in there.items() if value is not None]
+    known += [f"no {name}" for name, value in there.items() if value is None]
+    verb, whose = ("differs", "its") if len(different) == 1 else ("differ", "their")
+    text = (
+        f"`{path}` was trained with {shortened(known)}. {len(different)} of "
+        f"{counted(count, 'configuration')} {verb} in this, so {whose} results and verdicts are "
+        "not those of the trained network"
+    )
+    return text if len(different) == count else f"{text}; `--only` leaves them out"
 
 
 def _too_fine(sweep: Sweep) -> list[str]:

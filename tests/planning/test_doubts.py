@@ -7,13 +7,38 @@ import pytest
 from nodebench import api
 from nodebench.cli import inspect
 from nodebench.planning.doubts import doubts
+from nodebench.planning.lookup import foreign
 from nodebench.store import Store
-from tests.support.tiny_sweeps import TINY, tiny
+from tests.support.tiny_sweeps import TINY, tiny, write_tiny
 
 
 def said(tmp_path, solver, precision="float32", **fields):
     train = {**TINY["train"], "precision": precision}
     return doubts(tiny(tmp_path, base={**TINY, "solver": solver, "train": train}, **fields))
+
+
+def test_a_checkpoint_evaluated_as_what_it_was_not_trained_as_is_said(tmp_path):
+    trained = tiny(tmp_path).trials[0]
+    folder = Store(tmp_path / "runs").folder(trained.id)
+    folder.create(trained)
+    folder.checkpoint.write_bytes(b"weights")
+    grid = {"solver": [{"method": "euler", "steps": 2}, "dopri5"], "model.activation": ["relu"]}
+    path = write_tiny(tmp_path, grid=grid)
+    [told] = doubts(foreign(path, folder.checkpoint))
+    start = f"`{folder.checkpoint}` was trained with `solver.method: euler`, `solver.steps: 2`"
+    assert told.startswith(start)
+    assert ". 1 of 2 configurations differs in this, so its results and verdicts are not" in told
+    assert told.endswith("; `--only` leaves them out")
+    assert (
+        doubts(foreign(path, folder.checkpoint, overrides=["grid={train.batch_size: [8]}"])) == []
+    )
+    [told] = doubts(foreign(path, folder.checkpoint, overrides=["grid={'model.width': [5, 6]}"]))
+    assert "`model.width: 4`. 2 of 2 configurations differ in this, so their" in told
+    elsewhere = tmp_path / "weights.pt"
+    elsewhere.write_bytes(b"weights")
+    assert doubts(foreign(path, elsewhere)) == []
+    further = tiny(tmp_path, base={**TINY, "weights": str(folder.checkpoint)}, grid=grid)
+    assert doubts(further) == []  # is trained on as something else
 
 
 @pytest.mark.parametrize(
