@@ -8,7 +8,7 @@ torch, Ray, MLflow and pandas are imported where they are needed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
@@ -305,10 +305,10 @@ def import_archive(
 
 def doctor(
     sweep: SweepSource | None = None, store: Store | None = None, *, with_ray: bool = False
-) -> Iterator[tuple[str, Finding]]:
+) -> list[tuple[str, Finding]]:
     """Checks whether this machine is ready; `with_ray` also starts Ray."""
     found = None if sweep is None else resolved(sweep, store)[0]
-    return examine(Case(store or default_store(), data_root(), found, with_ray))
+    return list(examine(Case(store or default_store(), data_root(), found, with_ray)))
 
 
 def fetch(data_set: Dataset | str) -> Census:

@@ -42,7 +42,20 @@ def test_a_sweep_is_run_and_read_by_its_file_or_its_report(store, source):
     assert list(nodebench.results(source)["id"]) == [trial.id]
     assert set(nodebench.verdicts(source)) == {trial.id}
     assert nodebench.export_archive(source)[1] == [trial.id]
-    assert next(iter(nodebench.doctor(source)))
+    name, finding = nodebench.doctor(source)[0]
+    assert (name, finding.level) == ("python", "ok")
+
+
+@pytest.mark.usefixtures("store")
+def test_overrides_may_be_a_mapping():
+    values = {"train.epochs": 5, "grid": {"solver.steps": [2, 4]}, "train.optimizer.lr": 1e-5}
+    texts = ["train.epochs=5", "grid={solver.steps: [2, 4]}", "train.optimizer.lr=1e-5"]
+    found = load_sweep("tiny.yaml", overrides={**values, "about": "no: sweep"})
+    named = load_sweep("tiny.yaml", overrides=[*texts, "about='no: sweep'"])
+    assert [t.id for t in found.trials] == [t.id for t in named.trials]
+    assert found.about.startswith("no: sweep")
+    with pytest.raises(InputError, match=r"`train.epochs` is of type `PosixPath`. Give"):
+        load_sweep("tiny.yaml", overrides={"train.epochs": Path("5")})
 
 
 def test_a_trial_is_repeated_and_compared_by_a_sweep_that_is_loaded(store):

@@ -18,9 +18,10 @@ from nodebench.cli.app import app
 from nodebench.cli.options import AsJson, Changes, SizeOption, Small, open_sweep
 from nodebench.cli.stream import err, say
 from nodebench.errors import DataError, StoreError, masked
+from nodebench.execution.doctor import Case, examine
 from nodebench.planning.garbage import KINDS, Item, Survey, Wish, bytes_of, remove, survey_store
 from nodebench.spec.data import DATASETS, Dataset
-from nodebench.store.locations import default_store, tracking_uri
+from nodebench.store.locations import data_root, default_store, tracking_uri
 from nodebench.sweep import field_reference
 from nodebench.tracking.settings import configure_mlflow
 
@@ -191,7 +192,7 @@ def doctor(
     """
     sweep = open_sweep(source, changes, size=size, small=small) if source else None
     found = []
-    for name, finding in api.doctor(sweep, with_ray=ray):
+    for name, finding in examine(Case(default_store(), data_root(), sweep, ray)):
         found.append({"check": name, **asdict(finding)})
         if not as_json:
             cure = f". {finding.cure[:1].upper()}{finding.cure[1:]}" if finding.cure else ""

@@ -6,11 +6,12 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
+import yaml
 from pydantic import ValidationError
 
 from nodebench.errors import (
@@ -30,7 +31,7 @@ from nodebench.store.store import matching_id
 from nodebench.sweep import Sweep, load
 from nodebench.sweep.file import SMALLER, SizeName, SweepFile
 from nodebench.sweep.points import require_points
-from nodebench.sweep.safe_yaml import parse_file
+from nodebench.sweep.safe_yaml import inline, parse_file
 
 LOCAL_SWEEPS = Path("sweeps")
 """The sweeps of the working folder, whose names take precedence over nodebench's own."""
@@ -40,6 +41,9 @@ STARTER = PACKAGE / "sweep" / "starter.yaml"
 
 SweepSource = Sweep | str | Path
 """A sweep, or a file, a report's folder or a name by which `load_sweep` finds one."""
+
+Overrides = str | Sequence[str] | Mapping[str, Any]
+"""Changes of a sweep file: a text `path=value` or several, or path -> value."""
 
 
 def resolved(sweep: SweepSource, store: Store | None) -> tuple[Sweep, Store]:
@@ -55,7 +59,7 @@ def resolved(sweep: SweepSource, store: Store | None) -> tuple[Sweep, Store]:
 def load_sweep(
     source: str | Path,
     *,
-    overrides: str | Sequence[str] = (),
+    overrides: Overrides = (),
     size: SizeName = "full",
     small: bool = False,
     store: Store | None = None,
@@ -64,15 +68,16 @@ def load_sweep(
 
     Names are those of files in `sweeps/` or the working folder, of sweeps that were launched with
     the store (by default that of NODEBENCH_RUNS), and of nodebench's own sweeps. `small` is short
-    for `size="small"`.
+    for `size="small"`. `overrides` are those of `--set`: texts `path=value`, or path -> value.
 
     Raises:
         SweepError: with every mistake in the file, or if a module that its trials' ids depend on
             is not found: the ids would be different here.
-        InputError: if both the small and the medium size are requested.
+        InputError: if both the small and the medium size are requested, or an override's value is
+            not plain.
     """
     path = sweep_path(source, store)
-    overrides = [overrides] if isinstance(overrides, str) else overrides
+    overrides = _as_texts(overrides)
     sweep = load(path, overrides, size_of(size, small=small))
     if not_found := sorted(set(_not_found(sweep))):
         raise SweepError(str(path), not_found, overrides)
@@ -80,6 +85,22 @@ def load_sweep(
     if is_whole:  # otherwise the trials of a block may be absent
         require_points(sweep, str(path))
     return sweep
+
+
+def _as_texts(overrides: Overrides) -> Sequence[str]:
+    if isinstance(overrides, Mapping):
+        return [_assignment(path, value) for path, value in overrides.items()]
+    return [overrides] if isinstance(overrides, str) else overrides
+
+
+def _assignment(path: str, value: Any) -> str:
+    try:
+        return f"{path}={inline(value)}"
+    except yaml.YAMLError as error:
+        raise InputError(
+            f"overrides: the value of {shown(path)} is of type `{type(value).__name__}`. Give "
+            "numbers, text, None, or lists and mappings of these"
+        ) from error
 
 
 def size_of(size: SizeName, *, small: bool) -> SizeName:

@@ -116,7 +116,7 @@ def _sections(
     sweep, results = found.sweep, found.results
     table = result_tables(sweep, results, found.judged, found.timed)
     opening = [
-        *(f"# {sweep.name}", sweep.about, bold(sizes.opening(sweep)), _state(results)),
+        *(f"# {sweep.name}", bold(sizes.opening(sweep)), sweep.about, _state(results)),
         *(listed(lines), markdown_table(table.main), _common(table.constant)),
         *explored.place("costs"),
         *_images(figures.frontier),

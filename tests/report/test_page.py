@@ -141,14 +141,18 @@ def test_a_sweep_of_other_data_has_no_published_numbers(tmp_path):
 def test_the_page_says_what_was_set_and_that_it_is_the_small_form(tmp_path):
     data = {"name": "spheres", "train_size": 64, "test_size": 32}
     fields = {"grid": GRID, "limits": {"nfe": 500}, "base": {**TINY, "data": data}}
-    sweep = load(write_tiny(tmp_path, **fields, small={"seeds": [1]}), size="small")
+    file = write_tiny(tmp_path, **fields, about="All seeds.", small={"seeds": [1]})
+    sweep = load(file, size="small")
     report = write_report_folder(sweep, Store(tmp_path / "runs"), tmp_path / "report")
     page = report.page.read_text()
     assert "data.test_size: 32" in page
     assert "model.width: 4" in page
     assert "limits.nfe: 500" in page
     assert "model.activation" not in page.partition("## Shared settings")[2].partition("## ")[0]
-    assert "**This is the small form of the sweep" in page
+    form, about = page.split("\n\n")[1:3]
+    assert form.startswith("**This is the small form of the sweep")
+    assert form.endswith("describes the full size, and ends with what this form changes.**")
+    assert about == "All seeds. Small form: `seeds=[1]`."
 
 
 def test_a_medium_form_is_compared_and_its_doubt_named(tmp_path, monkeypatch):

@@ -10,6 +10,7 @@ from nodebench.sweep import Sweep
 OPENING_OF_SMALL = (
     "This is the small form of the sweep: its numbers are not those of the full size."
 )
+DESCRIBED = "The next paragraph describes the full size, and ends with what this form changes."
 LENGTH_PATHS = ("train.epochs", "train.iterations")
 SCALED_WITH_LENGTH = ("train.schedule.at",)
 """Settings that are proportional to the length, and therefore not mentioned."""
@@ -20,10 +21,10 @@ EQUAL_GRADIENTS = {"backprop", "recompute", "exact"}
 def opening(sweep: Sweep) -> str:
     """The remark that opens a page; empty for the full size."""
     if sweep.made.size != "medium":
-        return OPENING_OF_SMALL if sweep.made.size == "small" else ""
+        return f"{OPENING_OF_SMALL} {DESCRIBED}" if sweep.made.size == "small" else ""
     return (
         f"This is the medium form of the sweep: {caveat(sweep)}. Its numbers are still compared "
-        "with the study's, and each comparison names this caveat."
+        f"with the study's, and each comparison names this caveat. {DESCRIBED}"
     )
 
 
