@@ -22,13 +22,15 @@ from nodebench.cli.options import (
     Small,
     Source,
     SweepPath,
+    TrialId,
     grouped,
+    in_order,
     open_sweep,
 )
 from nodebench.cli.stream import err, say
 from nodebench.cli.text import duration, line
 from nodebench.data import files
-from nodebench.errors import InputError, counted
+from nodebench.errors import MOST_LISTED, InputError, counted
 from nodebench.execution.costs import probed
 from nodebench.execution.runner import Backend
 from nodebench.planning import RunOptions
@@ -148,7 +150,7 @@ def missing_data_text(trials: Sequence[Trial]) -> list[str]:
 
 @app.command()
 def why(
-    trial: Annotated[str, typer.Argument(metavar="ID", help="A trial's id, or a prefix of it.")],
+    trial: TrialId,
     source: Annotated[
         str | None,
         typer.Argument(metavar="SWEEP", help="Its sweep, if the trial is not in the store yet."),
@@ -157,20 +159,22 @@ def why(
     size: SizeOption = "full",
     small: Small = False,
 ) -> None:
-    """Show what goes into a trial's id, and how it differs from the most similar finished trial."""
+    """Show how a trial differs from the most similar finished one, and what goes into its id."""
     store = default_store()
+    if source:
+        trial, source = in_order(trial, source)
     sweep = open_sweep(source, changes, size=size, small=small) if source else None
     found = find(trial, store, sweep)
-    say(f"{found.id}")
-    for path, value in inputs(found).items():
-        say(f"  {path}: {value}")
     relative = nearest(found, store)
     if relative is None:
         say("the store has no other finished trial")
-        return
-    say(f"most similar finished trial: {relative[0]}. Differences:")
-    for difference in relative[1] or (OTHER_CODE,):
-        say(f"  {difference}")
+    else:
+        say(f"most similar finished trial: {relative[0]}. Differences:")
+        for difference in relative[1] or (OTHER_CODE,):
+            say(f"  {difference}")
+    say(f"the id {found.id} is a hash of:")
+    for path, value in inputs(found).items():
+        say(f"  {path}: {value}")
 
 
 @app.command()
@@ -263,15 +267,20 @@ def _clock(seconds: float) -> str:
 
 
 def change_text(found: Change) -> str:
-    """The changes between two versions of a sweep file."""
+    """The changes between two versions of a sweep file; trials with the same ones have a line."""
     same = counted(found.same, "trial")
     lines = [f"{same} unchanged, {len(found.new)} new, {len(found.gone)} removed"]
     lines += [f"changed: {name}" for name in found.fields]
+    groups: dict[str, list[str]] = {}
     for trial, (label, apart) in found.new.items():
-        reason = "; ".join(map(str, apart))
-        lines.append(f"+ {trial}  {label}" + (f"  ({reason})" if reason else ""))
-    lines += [f"- {trial}  {label}" for trial, label in found.gone.items()]
-    return "\n".join(lines)
+        reason = "; ".join(each.as_change for each in apart)
+        groups.setdefault(reason, []).append(f"{trial}  {label}")
+    for reason, trials in groups.items():
+        which = trials[0] if len(trials) == 1 else f"{len(trials)} trials"
+        lines.append(f"+ {which}" + (f"  ({reason})" if reason else ""))
+    gone = [f"- {trial}  {label}" for trial, label in found.gone.items()]
+    more = [f"- and {len(gone) - MOST_LISTED} more"] if len(gone) > MOST_LISTED else []
+    return "\n".join([*lines, *gone[:MOST_LISTED], *more])
 
 
 def costs_text(sweep: Sweep, entries: list[Entry], costs: Mapping[str, Cost | str]) -> str:

@@ -15,7 +15,7 @@ import typer
 
 from nodebench import api
 from nodebench.cli.app import app
-from nodebench.cli.options import AsJson, Changes, SizeOption, Small, open_sweep
+from nodebench.cli.options import AsJson, Changes, SizeOption, Small, TrialId, open_sweep
 from nodebench.cli.stream import err, say
 from nodebench.errors import DataError, StoreError, masked
 from nodebench.execution.doctor import Case, examine
@@ -56,7 +56,7 @@ def data(
 
 @app.command()
 def logs(
-    trial: Annotated[str, typer.Argument(metavar="ID", help="A trial's id, or a prefix of it.")],
+    trial: TrialId,
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="Keep printing new lines.")
     ] = False,

@@ -15,7 +15,9 @@ from nodebench.cli.options import (
     Small,
     Source,
     SweepPath,
+    TrialId,
     grouped,
+    in_order,
     open_sweep,
 )
 from nodebench.cli.progress import ProgressMonitor, say_published
@@ -69,8 +71,8 @@ def time(
 
 @app.command()
 def repro(
+    trial: TrialId,
     source: SweepPath,
-    trial: Annotated[str, typer.Argument(metavar="ID", help="A trial's id, or a prefix of it.")],
     changes: Changes = None,
     size: SizeOption = "full",
     small: Small = False,
@@ -82,6 +84,7 @@ def repro(
         if err.is_terminal:
             err.print(f"epoch {row['epoch']}", highlight=False)
 
+    trial, source = in_order(trial, source)
     sweep = open_sweep(source, changes, size=size, small=small)
     found = launch.reproduce(sweep, trial, default_store(), cpu=cpu, on_epoch=count)
     say(reproduction_text(found))

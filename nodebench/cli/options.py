@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from functools import wraps
@@ -27,6 +28,8 @@ def sweep_names(incomplete: str) -> list[str]:
     return sorted(name for name in [*lookup.sweep_files(), *files] if name.startswith(incomplete))
 
 
+TrialId = Annotated[str, typer.Argument(metavar="ID", help="A trial's id, or a prefix of it.")]
+IDS_START = re.compile(r"[0-9a-f]{1,12}")
 SweepPath = Annotated[
     str,
     typer.Argument(
@@ -96,6 +99,12 @@ OF_LAUNCHES: dict[str, Any] = {
 }
 """The fields of `Launch` -> their options."""
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def in_order(trial: str, source: str) -> tuple[str, str]:
+    """A trial's id and its sweep, which may be given the other way round."""
+    is_swapped = IDS_START.fullmatch(source) and not IDS_START.fullmatch(trial)
+    return (source, trial) if is_swapped else (trial, source)
 
 
 def open_sweep(

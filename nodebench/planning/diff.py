@@ -31,6 +31,11 @@ class Difference:
     def __str__(self) -> str:
         return f"{self.path}: {_shown(self.here)} here, {_shown(self.there)} there"
 
+    @property
+    def as_change(self) -> str:
+        """`train.epochs: 8 -> 5`, where `there` is the older one."""
+        return f"{self.path}: {_shown(self.there)} -> {_shown(self.here)}"
+
 
 def inputs(trial: Trial) -> dict[str, Any]:
     """Everything that the id hashes: settings by dotted path, numerics, the user's code."""

@@ -50,7 +50,7 @@ def test_a_plan_of_a_change_lists_what_set_changes(tmp_path):
     words = ("tiny.yaml", "--diff", "tiny.yaml", "--small", "--set")
     told = command(tmp_path, "plan", *words, "solver.steps=4").stdout.splitlines()
     assert told[0] == "0 trials unchanged, 1 new, 1 removed"
-    assert told[1].endswith("(solver.steps: `4` here, `2` there)")
+    assert told[1].endswith("(solver.steps: `2` -> `4`)")
     told = command(tmp_path, "plan", *words, "limits.nfe=9").stdout.splitlines()
     assert told == ["1 trial unchanged, 0 new, 0 removed", "changed: limits"]
 
@@ -176,6 +176,34 @@ def test_plan_compares_whole_sweeps(tmp_path):
         done = command(tmp_path, "plan", "tiny.yaml", "--diff", "tiny.yaml", *option)
         assert done.returncode == 2
         assert "`--diff` compares two files" in done.stderr
+
+
+def test_a_change_of_all_trials_is_told_once(tmp_path):
+    write_tiny(tmp_path, grid={"solver.steps": [2, 4]}, seeds=[0, 1, 2, 3])
+    words = ("tiny.yaml", "--diff", "tiny.yaml", "--set")
+    told = command(tmp_path, "plan", *words, "train.epochs=5").stdout.splitlines()
+    assert told[:2] == [
+        "0 trials unchanged, 8 new, 8 removed",
+        "+ 8 trials  (train.epochs: `3` -> `5`)",
+    ]
+    assert [line[:2] for line in told[2:]] == ["- "] * 7
+    assert told[-1] == "- and 2 more"
+
+
+def test_an_id_comes_before_its_sweep_or_after_it(tmp_path):
+    write_tiny(tmp_path, grid={"solver.steps": [2, 4]})
+    assert command(tmp_path, "run", "tiny.yaml", "--inline", "--no-track").returncode == 0
+    rows = json.loads(command(tmp_path, "plan", "tiny.yaml", "--json").stdout)["trials"]
+    first, other = (row["id"] for row in rows)
+    for order in ((first, "tiny.yaml"), ("tiny.yaml", first[:6])):
+        assert command(tmp_path, "repro", *order).stdout.splitlines()[-1].startswith("reproduced")
+        told = command(tmp_path, "why", *order).stdout.splitlines()
+        assert told[:4] == [
+            f"most similar finished trial: {other}. Differences:",
+            "  solver.steps: `2` here, `4` there",
+            f"the id {first} is a hash of:",
+            "  data.name: spheres",
+        ]
 
 
 def test_a_setting_without_its_option_is_told_the_option():
