@@ -210,9 +210,10 @@ def report(
     sweep = open_sweep(source, changes, size=size, small=small)
     problems: list[str] = []
     processes.start_server()  # it imports while this process does
-    page = api.write_report(
-        sweep, default_store(), folder, from_mlflow=from_mlflow, on_problem=problems.append
-    )
+    with err.status("writing the report"):
+        page = api.write_report(
+            sweep, default_store(), folder, from_mlflow=from_mlflow, on_problem=problems.append
+        )
     say(str(page))
     for problem in problems:
         err.print(f"a figure is missing in the report: {problem}", markup=False, highlight=False)

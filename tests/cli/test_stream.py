@@ -15,6 +15,7 @@ import nodebench
 from nodebench.cli.stream import Stream
 from nodebench.store import Store
 from tests.support.cli_process import NODEBENCH, command
+from tests.support.fake_results import finish
 from tests.support.tiny_sweeps import tiny, write_tiny
 
 RUN = ("run", "tiny.yaml", "--inline", "--no-track", "--no-report")
@@ -52,11 +53,12 @@ def test_what_an_encoding_lacks_is_a_question_mark(tmp_path, environment):
 
 
 def test_a_report_is_utf8_whatever_the_locale(tmp_path):
-    write_tiny(tmp_path, about="größer · α")
+    finish(tiny(tmp_path, about="größer · α"), Store(tmp_path / "runs"))
     other = {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     done = shell(tmp_path, "$N report tiny.yaml", **other)
     assert done.returncode == 0, done.stderr
     assert "größer · α" in (tmp_path / "reports/tiny/README.md").read_text(encoding="utf-8")
+    assert done.stderr == ""  # no terminal
 
 
 @pytest.mark.parametrize(
@@ -178,6 +180,20 @@ def test_a_plan_in_json_is_plain_text_in_any_encoding(tmp_path):
     write_tiny(tmp_path, about="größer")
     done = shell(tmp_path, "$N plan tiny.yaml --json", PYTHONIOENCODING="ascii")
     assert json.loads(done.stdout)["trials"][0]["label"] == "plainode · s0"
+
+
+def test_writing_a_report_is_said_on_a_terminal_until_it_is_written(tmp_path):
+    finish(tiny(tmp_path), Store(tmp_path / "runs"))
+    ours, theirs = pty.openpty()
+    done = subprocess.run(
+        [*NODEBENCH, "report", "tiny.yaml"],
+        cwd=tmp_path, env={**os.environ, "TERM": "xterm"}, stdout=subprocess.PIPE, stderr=theirs,
+        text=True, check=True,
+    )  # fmt: skip
+    os.close(theirs)
+    assert b"writing the report" in os.read(ours, 65536)
+    os.close(ours)
+    assert done.stdout == "reports/tiny/README.md\n"
 
 
 def test_a_terminal_that_hangs_up_ends_nothing(tmp_path):
