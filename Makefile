@@ -6,7 +6,7 @@ DOCS_READY := .venv/.docs
 PEERS_READY := .venv-peers/.ready
 SOURCES := nodebench tests benchmarks docs/site
 
-.PHONY: sweep resume test fast-tests test-slow torture bench bench-peers check lint types format lock docs dist ui clean
+.PHONY: sweep resume help test fast-tests test-slow torture bench bench-peers check lint types format lock docs dist ui clean
 
 unexport PYTHONDONTWRITEBYTECODE # in containers it is often set, and each new Python compiles torch again
 
@@ -22,6 +22,9 @@ medium-%: $(READY) ## The same in its medium form, nearly the study, hours on tw
 	$(BIN)/nodebench run sweeps/$*.yaml --size medium
 
 resume: sweep ## The same: what is missing is run, and nothing twice
+
+help: ## List these targets
+	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 test: check fast-tests ## Lint, types, layers and the fast tests
 

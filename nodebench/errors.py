@@ -177,9 +177,15 @@ def unknown(word: object, kind: str, known: Iterable[str]) -> str:
     return f"{shown(word)} is not a known {kind}.{hint} Known: {', '.join(names)}."
 
 
+ELSEWHERE = {"learning_rate": "lr", "none": "nf"}
+"""Words that other programs use -> ours."""
+
+
 def similar(word: object, known: Iterable[str]) -> list[str]:
     """The known word that is most similar, ignoring case, as a list; empty if none is similar."""
     text, names = str(word)[:LONGEST_SHOWN].lower(), list(known)
+    if ELSEWHERE.get(text) in names:
+        return [ELSEWHERE[text]]
     likeness = [difflib.SequenceMatcher(None, text, name.lower()).ratio() for name in names]
     best = max(likeness, default=0.0)
     return [names[likeness.index(best)]] if best >= 0.5 else []

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from nodebench.errors import Fault, unknown
+from nodebench.errors import ELSEWHERE, Fault, unknown
 from nodebench.spec import TrialSpec
 from nodebench.spec.settings import field_paths, flatten
 from nodebench.sweep.paths import NAMED_BY, set_path
@@ -89,7 +89,8 @@ def is_known(path: str) -> bool:
 
 def ending_in(path: str) -> list[str]:
     """The paths that a trial may have and that end in this one: `train.epochs` for `epochs`."""
-    return [known for known in SPEC_ORDER if known.endswith(f".{path}")]
+    end = ELSEWHERE.get(path, path)
+    return [known for known in SPEC_ORDER if known.endswith(f".{end}")]
 
 
 def neighbors(path: str) -> list[str]:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from nodebench.errors import shown, unknown
+from nodebench.errors import shown, similar, unknown
 from nodebench.spec.model import BY_PLACE
 from nodebench.spec.settings import Settings, parts_in
 from nodebench.sweep.file import WRITTEN_FIELD
+from nodebench.sweep.partial_cells import ending_in
 
 TreePath = tuple[str | int, ...]
 
@@ -37,7 +39,7 @@ def _message(detail: ErrorDetails, path: TreePath, owner: type[Settings] | None)
     kind, value, context = detail["type"], detail["input"], detail.get("ctx", {})
     if kind == "extra_forbidden":
         fields = owner.model_fields if owner else ()
-        return unknown(path[-1], "field", [name for name in fields if name != WRITTEN_FIELD])
+        return _unknown_field(path[-1], [name for name in fields if name != WRITTEN_FIELD])
     if kind == "literal_error":
         field = next(key for key in reversed(path) if isinstance(key, str))
         if len(path) > 1 and path[-2] in BY_PLACE:
@@ -58,13 +60,22 @@ def _message(detail: ErrorDetails, path: TreePath, owner: type[Settings] | None)
     if kind == "bool_type":
         return f"should be `true` or `false`, found {shown(value)}"
     if kind == "tuple_type":
-        return f"should be a list, found {shown(value)}"
+        cure = ": write `[0, 1, 2]` for three seeds" if path == ("seeds",) else ""
+        return f"should be a list, found {shown(value)}{cure}"
     if kind == "string_type" and isinstance(value, int | float):
         return f"should be text, found the number {shown(value)}: write it in quotes"
     if kind == "string_pattern_mismatch":  # only import paths have a pattern
         return f"{shown(value)} is not an import path, `package.module:Name`"
     message = re.sub("^(Input|String|Tuple) should", "should", detail["msg"])
     return f"{message}, found {shown(value)}"
+
+
+def _unknown_field(name: str | int, fields: Sequence[str]) -> str:
+    """That a group has no such field; one that only another group has is suggested."""
+    elsewhere = ending_in(str(name))
+    if len(elsewhere) == 1 and not similar(name, fields):
+        return f"{shown(name)} is not a field here. Did you mean `{elsewhere[0]}`?"
+    return unknown(name, "field", fields)
 
 
 def _follow(owner: type[Settings], loc: TreePath) -> tuple[TreePath, type[Settings] | None]:

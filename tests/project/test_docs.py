@@ -7,6 +7,7 @@ import json
 import re
 import shlex
 import shutil
+import subprocess
 import sys
 import textwrap
 import tomllib
@@ -130,6 +131,14 @@ def test_targets_are_in_the_makefile(page):
     for program, *words in shell_lines(page):
         if program == "make" and words[0] != ".venv/.ready":
             assert any(re.fullmatch(pattern, words[0]) for pattern in patterns), words
+
+
+def test_make_help_lists_the_targets_and_what_they_do():
+    done = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    listed = [line.split(maxsplit=1) for line in done.stdout.splitlines()]
+    commented = re.findall(r"^([\w%-]+):.*## (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert [tuple(each) for each in listed] == commented
+    assert ("small-%", "The same in its small form, minutes on two cores") in commented
 
 
 def test_the_first_sweep_goes_as_told(tmp_path):

@@ -36,6 +36,12 @@ base:
     ("fields", "where", "what"),
     [
         ({"seedz": [1]}, "seedz", "Did you mean `seeds`?"),
+        ({"seeds": 3}, "seeds", "found `3`: write `[0, 1, 2]` for three seeds"),
+        ({"base": {**BASE, "train": {"learning_rate": 1}}}, "base.train.learning_rate",
+         "not a field here. Did you mean `train.optimizer.lr`?"),
+        ({"base": {**BASE, "train": {"lr": 1}}}, "base.train.lr", "mean `train.optimizer.lr`?"),
+        ({"base": {**BASE, "learning_rate": 1}}, "base.learning_rate", "`train.optimizer.lr`?"),
+        ({"grid": {"model.norm.ode": ["none"]}}, "grid[0].model.norm.ode", "Did you mean `nf`?"),
         ({"seeds": [-1]}, "seeds[0]", "greater than or equal to 0"),
         ({"grid": {"solver.stepz": [1]}}, "grid[0].solver.stepz", "Did you mean `steps`?"),
         ({"grid": {"solver.steps": 3}}, "grid[0].solver.steps", "a list of values"),
