@@ -28,7 +28,7 @@ from nodebench.cli.options import (
     open_sweep,
 )
 from nodebench.cli.stream import err, say
-from nodebench.cli.text import duration, line
+from nodebench.cli.text import cost_text, forecast_text, line
 from nodebench.data import files
 from nodebench.errors import MOST_LISTED, InputError, counted
 from nodebench.execution.costs import probed
@@ -36,7 +36,7 @@ from nodebench.execution.runner import Backend
 from nodebench.planning import RunOptions
 from nodebench.planning.diff import OTHER_CODE, Change, change, inputs, nearest
 from nodebench.planning.doubts import doubts
-from nodebench.planning.estimate import Cost, Forecast, slots
+from nodebench.planning.estimate import Cost, slots
 from nodebench.planning.lookup import find
 from nodebench.planning.options import options_for
 from nodebench.planning.plan import Entry, Standing, options_for_entries, orphans
@@ -290,35 +290,6 @@ def costs_text(sweep: Sweep, entries: list[Entry], costs: Mapping[str, Cost | st
         entry.trial.cell.key: sweep.cell_label(entry.trial) for entry in entries if entry.missing
     }
     return "\n".join(f"  {label}: {cost_text(costs[cell])}" for cell, label in cells.items())
-
-
-def cost_text(cost: Cost | str) -> str:
-    """`about 3 min per trial (2.8 min to 3.4 min, from 8 steps of 6.1 ms)`."""
-    if isinstance(cost, str):
-        return f"unknown: {cost}"
-    ends = f"{duration(cost.low)} to {duration(cost.high)}, {cost.source}"
-    return f"about {duration(cost.seconds)} per trial ({ends}){_caveats(cost)}"
-
-
-def forecast_text(found: Forecast, *, is_running: bool = True) -> str:
-    """`about 3 h left, until Sat 21:40 (2.5 h to 3.4 h)`; no end time if nothing is running."""
-    text = f"about {duration(found.seconds)} left"
-    if is_running:
-        end = time.localtime(time.time() + found.seconds)
-        text += f", until {time.strftime('%a %H:%M', end)}"
-    low, high = duration(found.low), duration(found.high)
-    notes = [f"{low} to {high}"] if low != high else []
-    if found.unknown:
-        unknown = counted(found.unknown, "trial")
-        notes.append(f"{unknown} of unknown cost assumed to be like the others")
-    return text + (f" ({'; '.join(notes)})" if notes else "") + _caveats(found)
-
-
-def _caveats(found: Cost | Forecast) -> str:
-    """Why it may take longer."""
-    unmeasured = "; without evaluations that no trial has measured yet" if found.unmeasured else ""
-    grows = "; a lower bound: adaptive solvers need more evaluations later" if found.grows else ""
-    return unmeasured + grows
 
 
 def plan_json(sweep: Sweep, entries: list[Entry], orphans: dict[str, str]) -> str:

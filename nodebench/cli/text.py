@@ -1,9 +1,12 @@
-"""Trials, counts and durations in words, for several commands."""
+"""Trials, durations and costs in words, for several commands."""
 
 from __future__ import annotations
 
 import re
+import time
 
+from nodebench.errors import counted
+from nodebench.planning.estimate import Cost, Forecast
 from nodebench.planning.plan import Entry, Standing
 from nodebench.sweep import Sweep
 
@@ -27,6 +30,35 @@ def duration(seconds: float) -> str:
     units = (("days", 86400), ("h", 3600), ("min", 60), ("s", 1))
     unit, size = next(each for each in units if seconds >= 2 * each[1] or each[1] == 1)
     return f"{float(f'{seconds / size:.2g}'):g} {unit}"
+
+
+def cost_text(cost: Cost | str) -> str:
+    """`about 3 min per trial (2.8 min to 3.4 min, from 8 steps of 6.1 ms)`."""
+    if isinstance(cost, str):
+        return f"unknown: {cost}"
+    ends = f"{duration(cost.low)} to {duration(cost.high)}, {cost.source}"
+    return f"about {duration(cost.seconds)} per trial ({ends}){_caveats(cost)}"
+
+
+def forecast_text(found: Forecast, *, is_running: bool = True) -> str:
+    """`about 3 h left, until Sat 21:40 (2.5 h to 3.4 h)`; no end time if nothing is running."""
+    text = f"about {duration(found.seconds)} left"
+    if is_running:
+        end = time.localtime(time.time() + found.seconds)
+        text += f", until {time.strftime('%a %H:%M', end)}"
+    low, high = duration(found.low), duration(found.high)
+    notes = [f"{low} to {high}"] if low != high else []
+    if found.unknown:
+        unknown = counted(found.unknown, "trial")
+        notes.append(f"{unknown} of unknown cost assumed to be like the others")
+    return text + (f" ({'; '.join(notes)})" if notes else "") + _caveats(found)
+
+
+def _caveats(found: Cost | Forecast) -> str:
+    """Why it may take longer."""
+    unmeasured = "; without evaluations that no trial has measured yet" if found.unmeasured else ""
+    grows = "; a lower bound: adaptive solvers need more evaluations later" if found.grows else ""
+    return unmeasured + grows
 
 
 def first_sentence(text: str) -> str:

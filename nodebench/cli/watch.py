@@ -14,11 +14,11 @@ from rich.text import Text
 
 from nodebench import api
 from nodebench.cli.app import app
-from nodebench.cli.inspect import detail, forecast_text, plan_json
+from nodebench.cli.inspect import detail, plan_json
 from nodebench.cli.options import AsJson, Source, grouped
 from nodebench.cli.stream import out, say
 from nodebench.cli.tally import Tally
-from nodebench.cli.text import line, standing_text
+from nodebench.cli.text import forecast_text, line, standing_text
 from nodebench.errors import InputError
 from nodebench.execution.costs import expected
 from nodebench.planning.plan import Entry, orphans

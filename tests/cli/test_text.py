@@ -2,9 +2,9 @@
 
 import pytest
 
-from nodebench.cli.inspect import forecast_text, packing_text, recording_text
+from nodebench.cli.inspect import packing_text, recording_text
 from nodebench.cli.measure import timed_text
-from nodebench.cli.text import duration
+from nodebench.cli.text import duration, forecast_text
 from nodebench.errors import counted
 from nodebench.execution.launch import Timed
 from nodebench.execution.publishing import Published

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from nodebench.cli.inspect import cost_text
+from nodebench.cli.text import cost_text
 from nodebench.errors import DeadlineExceeded, Diverged
 from nodebench.execution.costs import probed
 from nodebench.execution.probe import probe_trial

@@ -1,6 +1,6 @@
 import pytest
 
-from nodebench.cli import inspect
+from nodebench.cli import inspect, text
 from nodebench.planning import entries
 from nodebench.planning.estimate import forecast, recorded_costs, slots
 from nodebench.planning.options import Demand
@@ -80,7 +80,7 @@ def test_evaluations_that_no_trial_has_measured_are_said_to_be_left_out(tmp_path
     def say():
         found = entries(sweep, store, options(sweep, tmp_path))
         left = forecast(found, recorded_costs(found, store, None), store, slots=1)
-        said.append(inspect.forecast_text(left, is_running=False))
+        said.append(text.forecast_text(left, is_running=False))
 
     begun.write_history(rows(1, 10.0))
     say()
@@ -92,7 +92,7 @@ def test_evaluations_that_no_trial_has_measured_are_said_to_be_left_out(tmp_path
         done.write_evaluations([{"point": point.row, **measured} for point in known])
         say()
     without = "; without evaluations that no trial has measured yet"
-    assert [text.endswith(without) for text in said] == [True, True, False]
+    assert [each.endswith(without) for each in said] == [True, True, False]
 
 
 def test_what_is_trained_again_for_its_weights_takes_a_whole_training(tmp_path):
