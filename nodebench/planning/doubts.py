@@ -46,7 +46,7 @@ def _trained_otherwise(sweep: Sweep) -> Iterator[str]:
             continue
         apart = [differences(_network(trial), trained) for trial in trials]
         if different := [found for found in apart if found]:
-            yield _otherwise_text(path, different, len(trials))
+            yield _otherwise_text(sweep, path, different, len(trials))
 
 
 def _network(trial: Trial) -> dict[str, Any]:
@@ -58,8 +58,11 @@ def _network(trial: Trial) -> dict[str, Any]:
     }
 
 
-def _otherwise_text(path: str, different: Sequence[Sequence[Difference]], count: int) -> str:
-    there = {each.path: each.there for found in different for each in found}
+def _otherwise_text(
+    sweep: Sweep, path: str, different: Sequence[Sequence[Difference]], count: int
+) -> str:
+    every = {each.path: each.there for found in different for each in found}
+    there = {name: every[name] for name in sorted(every, key=lambda n: n not in sweep.varying)}
     known = [f"{name}: {value}" for name, value in there.items() if value is not None]
     known += [f"no {name}" for name, value in there.items() if value is None]
     verb, whose = ("differs", "its") if len(different) == 1 else ("differ", "their")
@@ -68,7 +71,8 @@ def _otherwise_text(path: str, different: Sequence[Sequence[Difference]], count:
         f"{counted(count, 'configuration')} {verb} in this, so {whose} results and verdicts are "
         "not those of the trained network"
     )
-    return text if len(different) == count else f"{text}; `--only` leaves them out"
+    is_all = len(different) == count
+    return f"{text}; {'set this with `--set`' if is_all else '`--only` leaves them out'}"
 
 
 def _too_fine(sweep: Sweep) -> list[str]:

@@ -34,6 +34,7 @@ def test_a_checkpoint_evaluated_as_what_it_was_not_trained_as_is_said(tmp_path):
     )
     [told] = doubts(foreign(path, folder.checkpoint, overrides=["grid={'model.width': [5, 6]}"]))
     assert "`model.width: 4`. 2 of 2 configurations differ in this, so their" in told
+    assert told.endswith("; set this with `--set`")
     elsewhere = tmp_path / "weights.pt"
     elsewhere.write_bytes(b"weights")
     assert doubts(foreign(path, elsewhere)) == []
