@@ -16,7 +16,7 @@ from nodebench.errors import DeadlineExceeded, EvaluationLimit
 from nodebench.ode.adaptive.counts import StepCounts, total
 from nodebench.ode.adaptive.deterministic import require_deterministic
 from nodebench.ode.adaptive.independence import require_independent
-from nodebench.ode.field import Counted, ExactForm, Memory
+from nodebench.ode.field import Counted, ExactForm, Memory, OnStep
 from nodebench.ode.gradients.odeint import odeint
 from nodebench.ode.regularizers.augmented import Augmented
 from nodebench.ode.regularizers.regularization import Regularization
@@ -114,9 +114,11 @@ class ODEBlock(nn.Module):
         """Whether the gradient `exact` uses backprop or recomputation, by solver."""
         return self.memory.exact_forms
 
-    def _solve(self, f: nn.Module, y0: Tensor, times: Sequence[float]) -> list[Tensor]:
+    def _solve(
+        self, f: nn.Module, y0: Tensor, times: Sequence[float], on_step: OnStep | None = None
+    ) -> list[Tensor]:
         norm = f.norm if isinstance(f, Augmented) else None
-        counted = Counted(f, self._count, self.memory, norm, self.step_counts.append)
+        counted = Counted(f, self._count, self.memory, norm, self.step_counts.append, on_step)
         return odeint(counted, y0, times, self.solver, self.gradient)
 
     def _count(self, evaluations: int) -> None:

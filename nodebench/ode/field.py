@@ -13,7 +13,7 @@ from torch.nn.modules import module as global_hooks
 from nodebench.errors import FieldError
 from nodebench.ode.adaptive.counts import StepCounts
 from nodebench.ode.steppers.stepper import State
-from nodebench.ode.tableau import Tableau
+from nodebench.ode.tableau import EmbeddedTableau, Tableau
 from nodebench.ode.taylor.series import Series
 from nodebench.spec.solver import Solver
 
@@ -22,6 +22,13 @@ ExactForm = Literal["backprop", "recompute"]
 
 Norm = Callable[[State], Tensor]
 """(a state, or errors of the same form) -> a scalar tensor."""
+
+
+OnStep = Callable[[EmbeddedTableau, Tensor, Sequence[State]], None]
+"""(tableau, signed step, slopes of all stages) of a step that at least one sample accepted.
+
+The step is a scalar or, with steps per sample, [samples], 0 for those that rejected it.
+"""
 
 
 class Field(nn.Module):
@@ -79,7 +86,7 @@ class Counted:
 
     `memory` belongs to the module's ODE block. Adaptive methods measure the errors of its states by
     `norm`; None selects their own norm, the root mean square. `on_counts` is called with the step
-    counts of each adaptive solve.
+    counts of each adaptive solve, and `on_step`, if given, with each step of an embedded method.
     """
 
     def __init__(
@@ -89,10 +96,11 @@ class Counted:
         memory: Memory | None = None,
         norm: Norm | None = None,
         on_counts: Callable[[StepCounts], None] | None = None,
+        on_step: OnStep | None = None,
     ):
         self.module, self.on_evaluations, self.norm = module, on_evaluations, norm
         self.memory = memory or Memory()
-        self.on_counts = on_counts or ignored
+        self.on_counts, self.on_step = on_counts or ignored, on_step
 
     @property
     def parameters(self) -> tuple[nn.Parameter, ...]:
@@ -110,7 +118,8 @@ class OverStates:
 
     def __init__(self, f: Counted):
         self._f = f
-        self.takes_rows = isinstance(f.module, Field) and f.module.takes_rows
+        is_observed = f.on_step is not None
+        self.takes_rows = isinstance(f.module, Field) and f.module.takes_rows and not is_observed
 
     def __call__(self, t: float | Tensor, y: State) -> State:
         """(dy/dt,)."""

@@ -138,9 +138,9 @@ class Adapt(Settings):
 
 
 class Term(Settings):
-    """A term of the loss: `weight` times an integral along every solve, the mean over a batch.
+    """A term of the loss: `weight` times an integral or a sum along every solve.
 
-    A weight of 0 only measures the integral.
+    It is the mean over a batch. A weight of 0 only measures it.
     """
 
     weight: NonNegative
@@ -151,11 +151,19 @@ class Term(Settings):
         return value if isinstance(value, (dict, Settings)) else {"weight": value}
 
 
-class Kinetic(Term):
+class Integral(Term):
+    """A term that is an integral along every solve."""
+
+
+class StepSum(Term):
+    """A term that is a sum over the steps of every solve, from what its error control computes."""
+
+
+class Kinetic(Integral):
     """The kinetic energy, the integral of ‖f‖² (Finlay et al. 2020). A number is its weight."""
 
 
-class Jacobian(Term):
+class Jacobian(Integral):
     """The integral of ‖∂f/∂y‖² in the Frobenius norm (Finlay et al. 2020).
 
     It is estimated with one random vector per solve, which doubles the evaluations of f. A number
@@ -163,7 +171,7 @@ class Jacobian(Term):
     """
 
 
-class Taylor(Term):
+class Taylor(Integral):
     """The integral of the squared `order`-th derivative of the solution (Kelly et al. 2020).
 
     Each evaluation of f requires `order` - 1 further ones.
@@ -177,6 +185,20 @@ class Taylor(Term):
         if not isinstance(value, (dict, Settings)):
             raise ValueError("`taylor` needs two numbers, such as `{order: 2, weight: 0.01}`")
         return value
+
+
+class LocalError(StepSum):
+    """The sum over steps of the estimated local error times the step (Pal et al. 2021).
+
+    A number is its weight.
+    """
+
+
+class Stiffness(StepSum):
+    """The sum over steps of an estimate of the stiffness (Pal et al. 2021). A number is its weight.
+
+    It needs a method whose last two stages are at the end of the step: dopri5, dopri8 or tsit5.
+    """
 
 
 class Steer(Settings):
@@ -198,12 +220,15 @@ class Regularize(Settings):
 
     They can be combined. Evaluation does not use them. The evaluations of f that a term needs are
     counted separately (`nfe_regularization`), and an adaptive method chooses its steps by the error
-    of the state alone. A list of regularizers, each with its `name`, has the same meaning.
+    of the state alone. `local_error` and `stiffness` need an embedded method, such as dopri5, and
+    the gradient `backprop`. A list of regularizers, each with its `name`, has the same meaning.
     """
 
     kinetic: Kinetic | None = None
     jacobian: Jacobian | None = None
     taylor: Taylor | None = None
+    local_error: LocalError | None = None
+    stiffness: Stiffness | None = None
     steer: Steer | None = None
 
     @property
@@ -227,11 +252,17 @@ class Regularize(Settings):
         }
 
 
-REGULARIZER_TERMS = tuple(
-    name
-    for name, field in Regularize.model_fields.items()
-    if any(issubclass(part, Term) for part in parts_in(field).values())
-)
+def _regularizers(kind: type[Term]) -> tuple[str, ...]:
+    return tuple(
+        name
+        for name, field in Regularize.model_fields.items()
+        if any(issubclass(part, kind) for part in parts_in(field).values())
+    )
+
+
+INTEGRALS, STEP_SUMS = _regularizers(Integral), _regularizers(StepSum)
+
+REGULARIZER_TERMS = (*INTEGRALS, *STEP_SUMS)
 """The regularizers that add a term to the loss."""
 
 

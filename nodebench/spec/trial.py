@@ -18,8 +18,8 @@ from nodebench.spec.model import MODELS, CustomModel
 from nodebench.spec.network import Model
 from nodebench.spec.settings import Settings, choice, from_name
 from nodebench.spec.solver import Solver
-from nodebench.spec.training import REGULARIZER_TERMS, Steer, Train
-from nodebench.spec.vocabulary import MOST_STEPS, Size
+from nodebench.spec.training import INTEGRALS, STEP_SUMS, Steer, Train
+from nodebench.spec.vocabulary import MOST_STEPS, STIFFNESS_METHODS, Size
 
 if TYPE_CHECKING:
     DataSettings: TypeAlias = Dataset
@@ -31,16 +31,33 @@ else:
 
 CANNOT_REGULARIZE: tuple[tuple[tuple[str, ...], Callable[[TrialSpec, Solver], bool], str], ...] = (
     (
-        REGULARIZER_TERMS,
+        INTEGRALS,
         lambda _spec, solver: solver.stepping not in ("fixed", "embedded"),
         "is integrated with the state but excluded from error control, which `{method}` does not "
         "support: use a fixed method, or an embedded one such as `dopri5`",
     ),
     (
-        REGULARIZER_TERMS,
+        INTEGRALS,
         lambda _spec, solver: solver.by_sample,
         "is integrated with the state and left out of the error control, which "
         "`control.step: sample` cannot do: take one step per batch (`control.step: batch`)",
+    ),
+    (
+        STEP_SUMS,
+        lambda _spec, solver: solver.stepping != "embedded",
+        "is an estimate by the error control of an embedded method, which `{method}` does not have "
+        "here: use one such as `dopri5`, without `dense_output`",
+    ),
+    (
+        STEP_SUMS,
+        lambda spec, _solver: spec.gradient is not None and spec.gradient.name != "backprop",
+        "needs the gradient of the solver's own steps: use `gradient: backprop`",
+    ),
+    (
+        ("stiffness",),
+        lambda _spec, solver: solver.method not in STIFFNESS_METHODS,
+        "compares two stages at the end of a step, of which `{method}` has one: use "
+        f"{', '.join(f'`{name}`' for name in STIFFNESS_METHODS)}",
     ),
     (
         ("jacobian", "taylor"),

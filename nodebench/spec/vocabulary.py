@@ -71,6 +71,9 @@ METHODS: dict[str, Method] = {
     "scipy_solver": Method(None, None, "scipy", "scipy.integrate.solve_ivp, by `scipy`"),
 }
 
+STIFFNESS_METHODS = ("dopri5", "dopri8", "tsit5")
+"""The embedded methods whose last two stages are at the end of the step."""
+
 SCIPY_METHODS: dict[str, int | None] = {
     "RK23": 3, "RK45": 5, "DOP853": 8, "Radau": 5, "BDF": None, "LSODA": None,
 }  # fmt: skip

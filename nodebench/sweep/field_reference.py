@@ -20,8 +20,10 @@ from nodebench.spec.training import (
     Jacobian,
     Kinetic,
     Limits,
+    LocalError,
     Regularize,
     Steer,
+    Stiffness,
     Taylor,
     Train,
 )
@@ -97,7 +99,9 @@ def _with_shorthand(node: Any) -> Any:
 
 
 SHORTHAND = {
-    **dict.fromkeys((part.__name__ for part in (Kinetic, Jacobian, Steer)), "number"),
+    **dict.fromkeys(
+        (part.__name__ for part in (Kinetic, Jacobian, LocalError, Stiffness, Steer)), "number"
+    ),
     Regularize.__name__: "array",
 }
 """The type of the shorthand for a part, if that is not its name."""
@@ -116,6 +120,7 @@ WITHIN: tuple[tuple[str, type[Settings]], ...] = (
     ("solver", Solver), ("gradient", Gradient), ("train", Train),
     ("train.regularize", Regularize), ("train.regularize.kinetic", Kinetic),
     ("train.regularize.jacobian", Jacobian), ("train.regularize.taylor", Taylor),
+    ("train.regularize.local_error", LocalError), ("train.regularize.stiffness", Stiffness),
     ("train.regularize.steer", Steer), ("model.norm", Norms), ("model.activation", Activations),
 )  # fmt: skip
 CHOICES: tuple[tuple[str, Mapping[str, type[Settings]]], ...] = (

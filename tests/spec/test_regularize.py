@@ -15,6 +15,7 @@ from nodebench.spec.settings import flatten
 from tests.support.tiny_sweeps import tiny
 from tests.support.tiny_trainings import EULER, PLAIN, spec
 
+DOPRI5 = {"method": "dopri5", "tol": 1e-3}
 SPIRAL = {"data": {"name": "spiral"}, "model": {"name": "neuralode"}}
 
 
@@ -40,7 +41,11 @@ def test_a_trial_without_regularizers_keeps_its_id() -> None:
             {"kinetic": 0},
         )
     }
-    assert len(ids | {plain}) == 8
+    ids |= {
+        Trial(regularized(each, solver=DOPRI5)).id
+        for each in (None, {"local_error": 0.1}, {"stiffness": 0.1})
+    }
+    assert len(ids | {plain}) == 11
 
 
 @pytest.mark.parametrize(
@@ -91,6 +96,26 @@ def test_a_network_without_an_ode_has_nothing_to_regularize() -> None:
             {"taylor": {"order": 2, "weight": 1}},
             {"solver": {"method": "scipy_solver"}, "gradient": "adjoint"},
             "`train.regularize.taylor` is integrated with the state but excluded from error",
+        ),
+        (
+            {"local_error": 1},
+            {"solver": EULER},
+            "error control of an embedded method, which `euler`",
+        ),
+        (
+            {"stiffness": 1},
+            {"solver": {"method": "dopri5", "dense_output": True}},
+            "use one such as `dopri5`, without `dense_output`",
+        ),
+        (
+            {"local_error": 1},
+            {"solver": DOPRI5, "gradient": "recompute"},
+            "`train.regularize.local_error` needs .* use `gradient: backprop`",
+        ),
+        (
+            {"stiffness": 1},
+            {"solver": {"method": "bosh3"}},
+            "of which `bosh3` has one: use `dopri5`, `dopri8`, `tsit5`",
         ),
         ({"steer": 0.5}, SPIRAL, "for `neuralode` comes from the data"),
         ({"steer": 0.5}, {"solver": EULER | {"adapt": {}}}, "leave out one of the two"),

@@ -24,7 +24,7 @@ from nodebench.ode.adaptive.counts import StepCounts
 from nodebench.ode.adaptive.extent import EachSample, Extent, WholeBatch
 from nodebench.ode.adaptive.step_size import Controller, first_size
 from nodebench.ode.adaptive.tensor_steps import TensorSteps
-from nodebench.ode.field import Norm, OverStates, ignored
+from nodebench.ode.field import Norm, OnStep, OverStates, ignored
 from nodebench.ode.solution import Solution
 from nodebench.ode.steppers.stepper import RightHandSide, State
 from nodebench.ode.tableau import EMBEDDED
@@ -40,6 +40,7 @@ def controlled(
     times: Sequence[float],
     solver: Solver,
     norm: Norm | None = None,
+    on_step: OnStep = ignored,
 ) -> Solution:
     """The solution at each of `times`, where steps end exactly; see `ControlledSolve`.
 
@@ -47,7 +48,7 @@ def controlled(
         StepUnderflow: the error control asked for steps below the resolution of time.
         Diverged: f is not finite, however small the step.
     """
-    solve = ControlledSolve(f, solver, times, norm)
+    solve = ControlledSolve(f, solver, times, norm, on_step=on_step)
     at = solve.start(y0)
     states = [y0]
     for end in times[1:]:
@@ -84,8 +85,9 @@ class _At(NamedTuple):
 class ControlledSolve:
     """One solve in progress: `start` it, `reach` one time after another, then read its `counts`.
 
-    `on_accept` is called for each accepted step. `norm` measures the errors of a step for the whole
-    batch. `steps` computes the steps, by default in torch.
+    `on_accept` is called for each accepted step, and `on_step` with its slopes, which have their
+    gradients. `norm` measures the errors of a step for the whole batch. `steps` computes the steps,
+    by default in torch.
     """
 
     def __init__(
@@ -96,9 +98,11 @@ class ControlledSolve:
         norm: Norm | None = None,
         on_accept: OnAccept = ignored,
         steps: TensorSteps | None = None,
+        on_step: OnStep = ignored,
     ):
         assert solver.order is not None
-        self._f, self._solver, self._on_accept = f, solver, on_accept
+        self._f, self._solver = f, solver
+        self._on_accept, self._on_step = on_accept, on_step
         self._first, self._sign = times[0], 1 if times[-1] > times[0] else -1
         self._extent: Extent = EachSample() if solver.by_sample else WholeBatch(norm)
         self._steps = steps or TensorSteps(EMBEDDED[solver.method], self._extent)
@@ -169,6 +173,7 @@ class ControlledSolve:
         signed = torch.where(accepted, self._sign * h, 0.0)
         if torch.is_grad_enabled() and not is_finite:  # NaN times a gradient of 0 is not 0
             after, slopes = self._steps.tried(self._f, at.t, signed, at.y, at.slope)
+        self._on_step(self._steps.tableau, signed, slopes)
         slope = slopes[-1]
         moved = sized._replace(
             t=torch.where(accepted, torch.where(at.h < left, at.t + signed, end), at.t),

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 
 from torch import Tensor
 
+from nodebench.ode.adaptive.controlled import controlled
 from nodebench.ode.field import Counted, Field, OverStates, WholeSolve
 from nodebench.ode.fixed import grids_between, integrate
 from nodebench.ode.solve import solve
@@ -25,9 +27,10 @@ def backprop(
         return solve_on(grids_between(times, solver), f, y0, stepper_of(solver))
     with weights_made_once():
         is_plain = solver.stepping == "embedded" and not solver.by_sample and f.norm is None
-        if is_plain and (whole := _whole_solve(f, y0)):
+        if is_plain and f.on_step is None and (whole := _whole_solve(f, y0)):
             return [y0, *whole.controlled(f, y0, times, solver)]
-        states, counts = solve(OverStates(f), (y0,), times, solver, f.norm)
+        steps = partial(controlled, on_step=f.on_step) if f.on_step else solve
+        states, counts = steps(OverStates(f), (y0,), times, solver, f.norm)
     if counts is not None:
         f.on_counts(counts)
     return [y for (y,) in states]

@@ -63,6 +63,10 @@ class Augmented(Field):
         """The initial state, with integrals of 0."""
         return torch.cat([self._flat(y0), y0.new_zeros(self._samples, len(self._integrands))], 1)
 
+    def state_rows(self, rows: Tensor) -> Tensor:
+        """The columns of the state, [samples, numbers]."""
+        return rows[:, : self._numbers]
+
     def apart(self, rows: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
         """Splits rows into the states, and the integrals [samples, integrals] at the last time."""
         return [self._state(each) for each in rows], rows[-1][:, self._numbers :]
@@ -70,7 +74,7 @@ class Augmented(Field):
     def norm(self, state: State) -> Tensor:
         """The root mean square of the state alone, for an adaptive method's error control."""
         (rows,) = state
-        return rows[:, : self._numbers].square().mean().sqrt()
+        return self.state_rows(rows).square().mean().sqrt()
 
     @property
     def _numbers(self) -> int:
@@ -83,7 +87,7 @@ class Augmented(Field):
         return y.reshape(self._samples, -1)
 
     def _state(self, rows: Tensor) -> Tensor:
-        y = rows[:, : self._numbers].contiguous()  # compiled layers require it
+        y = self.state_rows(rows).contiguous()  # compiled layers require it
         if self._is_channels_last:
             batch, channels, height, width = self._shape
             return y.reshape(batch, height, width, channels).movedim(-1, 1)

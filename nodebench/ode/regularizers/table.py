@@ -12,9 +12,11 @@ from torch import Tensor, nn
 from nodebench.ode.block import ode_blocks
 from nodebench.ode.regularizers.jacobian import JacobianNorm
 from nodebench.ode.regularizers.kinetic import KineticEnergy
+from nodebench.ode.regularizers.local_error import SumOfLocalErrors
 from nodebench.ode.regularizers.regularization import Regularization
 from nodebench.ode.regularizers.regularizer import Draws, Regularizer
 from nodebench.ode.regularizers.steer import RandomEnd
+from nodebench.ode.regularizers.stiffness import SumOfStiffness
 from nodebench.ode.regularizers.taylor import TaylorDerivative
 from nodebench.spec.training import Regularize
 
@@ -22,6 +24,8 @@ REGULARIZERS: dict[str, Callable[[Any, Draws], Regularizer]] = {
     "kinetic": KineticEnergy,
     "jacobian": JacobianNorm,
     "taylor": TaylorDerivative,
+    "local_error": SumOfLocalErrors,
+    "stiffness": SumOfStiffness,
     "steer": RandomEnd,
 }
 """Name -> (its settings, its random numbers in a block and a step) -> the regularizer."""
@@ -35,7 +39,7 @@ class Penalty:
 
     @functools.cached_property
     def terms(self) -> dict[str, Tensor]:
-        """Each unweighted integral: the mean over samples, summed over ODE blocks."""
+        """Each unweighted integral or sum: the mean over samples, summed over ODE blocks."""
         found: dict[str, Tensor] = {}
         for block in self._blocks:
             for name, values in block.found:
