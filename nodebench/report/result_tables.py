@@ -16,6 +16,7 @@ from nodebench.report.analysis.formatting import (
     count_and_interval,
     mean_and_interval,
     measured,
+    three_digits_and_interval,
     unit,
     whole,
 )
@@ -215,7 +216,7 @@ def _regularizer_columns(done: pd.DataFrame) -> dict[str, str]:
     return {
         "NFE for regularizers": count_and_interval(column(done, "nfe_regularization")),
         **{
-            f"{name} term": mean_and_interval(column(done, f"regularizer_{name}"), 3)
+            f"{name} term": three_digits_and_interval(column(done, f"regularizer_{name}"))
             for name in REGULARIZER_TERMS
         },
     }

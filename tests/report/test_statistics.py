@@ -10,7 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from nodebench.report.analysis.formatting import count_and_interval, mean_and_interval, signed
+from nodebench.report.analysis.formatting import (
+    count_and_interval,
+    mean_and_interval,
+    signed,
+    three_digits_and_interval,
+)
 from nodebench.report.analysis.statistics import (
     alike,
     half_width,
@@ -134,6 +139,13 @@ def test_counts_that_agree_are_written_plainly():
     assert count_and_interval(pd.Series([8.0, 8.0])) == "8"
     assert count_and_interval(pd.Series([7.0, 9.0])) == "8.0 ± 12.7"
     assert count_and_interval(pd.Series([math.nan])) == "–"
+
+
+def test_small_and_large_means_have_three_digits():
+    texts = [three_digits_and_interval(pd.Series([x])) for x in (0.000123456, 2.34567, 1234.5, 0.0)]
+    assert texts == ["0.000123", "2.35", "1234", "0"]
+    assert three_digits_and_interval(pd.Series([0.01, 0.02])) == "0.0150 ± 0.0635"
+    assert three_digits_and_interval(pd.Series([math.nan])) == "–"
 
 
 def test_an_interval_of_twice_the_seeds_is_narrower_by_student_s_t():

@@ -26,6 +26,13 @@ def mean_and_interval(values: pd.Series[float], digits: int, unit: str = "") -> 
     return f"{mean}{interval}{unit}"
 
 
+def three_digits_and_interval(values: pd.Series[float]) -> str:
+    """Like `mean_and_interval`, with three significant digits of a mean below 100."""
+    mean = abs(values.mean())
+    digits = 2 - math.floor(math.log10(mean)) if mean > 0 else 0  # NaN for no values
+    return mean_and_interval(values, max(0, digits))
+
+
 def count_and_interval(values: pd.Series[float]) -> str:
     """Like `mean_and_interval`, for counts; a plain number if all are the same."""
     values = values.dropna()
