@@ -21,3 +21,16 @@ def test_figures_are_drawn_in_this_process_before_the_server_is_started():
         processes.start_server.cache_clear()
         with processes.drawers() as begin:
             assert begin(os.getpid)() == os.getpid()
+
+
+def test_figures_are_drawn_in_this_process_if_the_server_cannot_be_started(monkeypatch):
+    def refuse():
+        raise OSError("AF_UNIX path too long")
+
+    with side_by_side():
+        processes.start_server.cache_clear()
+        monkeypatch.setattr(processes.forkserver, "ensure_running", refuse)
+        assert processes.start_server() is None
+        with processes.drawers() as begin:
+            assert begin(os.getpid)() == os.getpid()
+    processes.start_server.cache_clear()

@@ -26,14 +26,17 @@ Begin: TypeAlias = Callable[[Drawing], Drawing]
 
 
 @cache
-def start_server() -> BaseContext:
+def start_server() -> BaseContext | None:
     """Starts the process that will be forked, which imports in the background.
 
-    From then on, figures are drawn side by side.
+    From then on, figures are drawn side by side, unless it cannot be started: None.
     """
     context = get_context("forkserver")
     context.set_forkserver_preload(["nodebench.report.figures.drawing"])
-    forkserver.ensure_running()
+    try:
+        forkserver.ensure_running()
+    except OSError:  # such as a TMPDIR whose path is too long for a socket
+        return None
     return context
 
 
@@ -44,8 +47,9 @@ def drawers() -> Generator[Begin]:
     Otherwise they are drawn one after the other in this process: a script that starts processes
     must have a main guard, which a run needs, and a report does not.
     """
-    if not start_server.cache_info().currsize:
+    server = start_server() if start_server.cache_info().currsize else None
+    if server is None:
         yield lambda drawing: drawing
         return
-    with ProcessPoolExecutor(cpu_count(), start_server()) as pool:
+    with ProcessPoolExecutor(cpu_count(), server) as pool:
         yield lambda drawing: pool.submit(drawing).result
