@@ -1,7 +1,7 @@
 """The figures by epoch: what shares a panel."""
 
 from nodebench.report.analysis import frames
-from nodebench.report.figures.curves import epoch_figures
+from nodebench.report.figures.curves import MOST_LEGEND_ENTRIES, _layout, epoch_figures
 from nodebench.store import Store
 from tests.support.tiny_sweeps import TINY, tiny
 
@@ -25,3 +25,21 @@ def test_each_data_set_has_its_own_panel_and_scale_by_epoch(tmp_path, monkeypatc
     limits = [axes.get_ylim() for axes in panels.values()]
     assert limits[0][0] > 0.85 and limits[1][1] < 0.15
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["width 4", "width 8"]
+
+
+def test_the_best_lines_of_each_data_set_are_named(tmp_path):
+    data = [TINY["data"], {**TINY["data"], "name": "three-minima"}]
+    widths = list(range(4, 4 + MOST_LEGEND_ENTRIES))
+    grid = [
+        {"data": data[:1], "model.width": widths},
+        {"data": data[1:], "model.width": [width + 100 for width in widths]},
+    ]
+    sweep, store = tiny(tmp_path, grid=grid), Store(tmp_path / "runs")
+    for trial in sweep.trials:
+        width = trial.spec.model.width  # the worst on spheres is better than all on the other
+        accuracy = 0.5 + width / 100 if width < 100 else (width - 100) / 100
+        store.folder(trial.id).create(trial)
+        store.folder(trial.id).write_history([{"epoch": 1, "test_accuracy": accuracy}])
+    named = _layout(sweep, frames.epoch_frame(sweep, store)).colors
+    best = widths[-MOST_LEGEND_ENTRIES // 2 :]
+    assert list(named) == [f"width {width}" for width in (*best, *(w + 100 for w in best))]

@@ -242,13 +242,18 @@ def _layout(sweep: Sweep, epochs: pd.DataFrame) -> _Layout:
 
 
 def _named(sweep: Sweep, epochs: pd.DataFrame, lines: Mapping[str, str]) -> list[str]:
-    """The lines that a legend names: all, or those that end best by the headline metric."""
+    """The lines that a legend names: all, or those that end best by the headline metric.
+
+    Metrics on different data do not compare, so a line counts by its best rank on a data set.
+    """
     names = list(dict.fromkeys(lines.values()))
     if len(names) <= MOST_LEGEND_ENTRIES or sweep.headline not in epochs:
         return names
-    ends = epochs.groupby([CELL, "seed"], as_index=False)[sweep.headline].last()
-    means = ends.groupby(ends[CELL].map(lines))[sweep.headline].mean()
-    best = means.sort_values(ascending=not sweep.higher_is_better, kind="stable")
+    ends = epochs.groupby([CELL, "seed"], as_index=False).last()
+    on = ends[DATA_SET] if DATA_SET in sweep.varying else pd.Series("", ends.index)
+    means = ends.groupby([on, ends[CELL].map(lines)])[sweep.headline].mean()
+    ranks = means.groupby(level=0).rank(ascending=not sweep.higher_is_better, method="first")
+    best = ranks.groupby(level=1).min().sort_values(kind="stable")
     return [name for name in names if name in best.index[:MOST_LEGEND_ENTRIES]]
 
 
