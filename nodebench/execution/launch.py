@@ -143,7 +143,7 @@ def _run(
         monitor.on_plan(len(planned), len(missing))
         with publishing(sweep, store, monitor, launch) as publisher:
             if launch.write_report and not inline:
-                processes.start_server()  # it imports while Ray starts
+                processes.start()  # they import while Ray starts, and wait with 130 MB each
             # Before anything is published, since Ray may fail to start.
             runner = started.enter_context(_runner(store, monitor, inline=inline))
             publisher.begin()

@@ -21,7 +21,7 @@ from nodebench.store import Result, Store
 from nodebench.sweep import Sweep
 from nodebench.training.trial import run_trial
 from tests.support.coarse_reference import coarse_reference
-from tests.support.figures import rendered_figures, side_by_side
+from tests.support.figures import helpers, rendered_figures
 from tests.support.tiny_sweeps import TINY, options, point, tiny
 
 OWN = {"method": "euler", "step_factor": 1.0, "nfe": 2.0}
@@ -143,7 +143,7 @@ def test_a_page_shows_every_figure_of_evaluated_models(report: Path) -> None:
 def test_drawings_are_the_same_bytes_each_time_and_in_other_processes(
     report: Path, measured: tuple[Sweep, Store], tmp_path: Path
 ) -> None:
-    with side_by_side():
+    with helpers(1), rendered_figures(".svg"):
         again = write_report_folder(*measured, tmp_path).page.parent
     assert drawings(again) == drawings(report)
 

@@ -27,7 +27,7 @@ EMPTY = {
     ),
 }
 """Pictures of one pixel."""
-DRAWERS = processes.drawers
+START = processes.start
 
 
 def leave_unrendered() -> None:
@@ -36,7 +36,7 @@ def leave_unrendered() -> None:
     Figure.draw_without_rendering = lambda _figure: None
     Figure.tight_layout = lambda _figure, **_how: None
     Figure.get_tightbbox = lambda _figure: Bbox.unit()
-    processes.drawers = lambda: contextlib.nullcontext(lambda drawing: drawing)  # others render
+    processes.start = lambda: None  # helpers would render
 
 
 @contextlib.contextmanager
@@ -54,12 +54,15 @@ def rendered_figures(*endings: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def side_by_side() -> Iterator[None]:
-    """For tests of figures that other processes draw, which render them."""
+def helpers(count: int) -> Iterator[None]:
+    """For tests with helpers, which render the figures that they draw."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(processes, "drawers", DRAWERS)
-        processes.start_server()
-        yield
+        patch.setattr(processes, "cpu_count", lambda: count + 1)
+        START()
+        try:
+            yield
+        finally:
+            processes.stop()
 
 
 def _written_as(endings: Sequence[str]) -> Callable[..., None]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pandas as pd
 
@@ -20,6 +20,7 @@ from nodebench.report.analysis.gradients import memory_by_steps
 from nodebench.report.figures import curves, gradients, pareto, processes, solvers, style
 from nodebench.report.figures.style import Drawn
 from nodebench.store import Store
+from nodebench.sweep import Sweep
 
 
 @contextlib.contextmanager
@@ -69,40 +70,33 @@ class Figures:
 
 
 class _Task(NamedTuple):
-    """Figures to draw: their field in `Figures`, what an error calls them, and how to draw them.
-
-    `draw` takes the data and the figures' folder.
-    """
+    """Figures to draw: their field in `Figures`, what a problem calls them, and what draws them."""
 
     shows: str
     what: str
-    draw: Callable[..., list[Drawn]]
-    data: tuple[Any, ...]
+    draw: Callable[[], list[Drawn]]
+
+    def __call__(self) -> tuple[list[Drawn], list[str]]:
+        """The figures, and the problem if they could not be drawn."""
+        problems: list[str] = []
+        style.configure()
+        with left_out(self.what, problems):
+            return self.draw(), problems
+        style.close()
+        return [], problems
 
 
 def draw_all(found: Findings, store: Store, folder: Path) -> Figures:
     """Draws every figure that the findings have data for."""
-    problems, drawn = list[str](), defaultdict[str, list[Drawn]](list)
-    with processes.drawers() as begin:
-        begun = [
-            (task, begin(partial(_drawn, task.draw, *task.data, folder)))
-            for task in _tasks(found, store)
-        ]
-        for task, result in begun:
-            with left_out(task.what, problems):
-                drawn[task.shows] += result()
-    return Figures(folder, problems, **drawn)
+    tasks = _tasks(found, store, folder)
+    problems, figures = list[str](), defaultdict[str, list[Drawn]](list)
+    for task, (drawn, problem) in zip(tasks, processes.share(tasks), strict=True):
+        figures[task.shows] += drawn
+        problems += problem
+    return Figures(folder, problems, **figures)
 
 
-def _drawn(draw: Callable[..., list[Drawn]], *data: Any) -> list[Drawn]:
-    style.configure()
-    try:
-        return draw(*data)
-    finally:
-        style.close()  # what an error left unfinished
-
-
-def _tasks(found: Findings, store: Store) -> list[_Task]:
+def _tasks(found: Findings, store: Store, folder: Path) -> list[_Task]:
     """All figures of a report; those that take longest come first."""
     sweep = found.sweep.drawn
     short = dict(zip(found.sweep.labels.values(), sweep.labels.values(), strict=True))
@@ -110,26 +104,38 @@ def _tasks(found: Findings, store: Store) -> list[_Task]:
         _relabeled(frame, short)
         for frame in (found.epochs, found.evaluated, found.judged, found.frontier)
     )
-    means = evaluated if evaluated.empty else frames.robustness_curves(evaluated)
     paths, trajectories = frames.classified_paths(sweep, store), frames.trajectories(sweep, store)
-    memory = memory_by_steps(sweep, found.results)
-    other_solvers = [
-        ("robustness", solvers.robustness_figures, (sweep, means)),
-        ("steps", solvers.steps_figure, (sweep, means)),
-        ("heat map", solvers.heat_map_figure, (sweep, evaluated)),
-        ("work and precision", solvers.work_precision_figure, (means, judged)),
-    ]
+    memory, costs = memory_by_steps(sweep, found.results), found.costs
     return [
-        _Task("curves", "curves", curves.epoch_figures, (sweep, epochs)),
-        *(_Task("under_other_solvers", *each) for each in other_solvers if not means.empty),
-        _Task("frontier", "frontier", pareto.pareto_figure, (sweep, frontier)),
-        _Task("trajectories", "trajectories", curves.trajectories_figure, (trajectories,)),
-        _Task("paths", "paths", solvers.paths_figure, (paths, judged)),
-        _Task("adaptation", "adaptation", curves.adaptation_figure, (sweep, epochs)),
-        _Task("gradients", "gradient costs", gradients.costs_figure, (found.costs,)),
-        _Task("gradients", "gradient errors", gradients.errors_figure, (found.costs,)),
-        _Task("memory_by_steps", "memory", gradients.memory_figure, (memory,)),
+        _Task("curves", "curves", partial(curves.epoch_figures, sweep, epochs, folder)),
+        *_under_other_solvers(sweep, evaluated, judged, folder),
+        _Task("frontier", "frontier", partial(pareto.pareto_figure, sweep, frontier, folder)),
+        _Task(
+            "trajectories",
+            "trajectories",
+            partial(curves.trajectories_figure, trajectories, folder),
+        ),
+        _Task("paths", "paths", partial(solvers.paths_figure, paths, judged, folder)),
+        _Task("adaptation", "adaptation", partial(curves.adaptation_figure, sweep, epochs, folder)),
+        _Task("gradients", "gradient costs", partial(gradients.costs_figure, costs, folder)),
+        _Task("gradients", "gradient errors", partial(gradients.errors_figure, costs, folder)),
+        _Task("memory_by_steps", "memory", partial(gradients.memory_figure, memory, folder)),
     ]
+
+
+def _under_other_solvers(
+    sweep: Sweep, evaluated: pd.DataFrame, judged: pd.DataFrame, folder: Path
+) -> list[_Task]:
+    means = evaluated if evaluated.empty else frames.robustness_curves(evaluated)
+    if means.empty:
+        return []
+    draws = {
+        "robustness": partial(solvers.robustness_figures, sweep, means, folder),
+        "steps": partial(solvers.steps_figure, sweep, means, folder),
+        "heat map": partial(solvers.heat_map_figure, sweep, evaluated, folder),
+        "work and precision": partial(solvers.work_precision_figure, means, judged, folder),
+    }
+    return [_Task("under_other_solvers", what, draw) for what, draw in draws.items()]
 
 
 def _relabeled(frame: pd.DataFrame, short: Mapping[str, str]) -> pd.DataFrame:
