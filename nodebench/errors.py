@@ -184,8 +184,10 @@ ELSEWHERE = {"learning_rate": "lr", "none": "nf"}
 def similar(word: object, known: Iterable[str]) -> list[str]:
     """The known word that is most similar, ignoring case, as a list; empty if none is similar."""
     text, names = str(word)[:LONGEST_SHOWN].lower(), list(known)
-    if ELSEWHERE.get(text) in names:
-        return [ELSEWHERE[text]]
+    ours = ELSEWHERE.get(text, text)
+    ending = [name for name in names if name.rpartition(".")[2] == ours]
+    if len(ending) == 1:
+        return ending
     likeness = [difflib.SequenceMatcher(None, text, name.lower()).ratio() for name in names]
     best = max(likeness, default=0.0)
     return [names[likeness.index(best)]] if best >= 0.5 else []

@@ -29,7 +29,7 @@ def sweep_names(incomplete: str) -> list[str]:
 
 
 TrialId = Annotated[str, typer.Argument(metavar="ID", help="A trial's id, or a prefix of it.")]
-IDS_START = re.compile(r"[0-9a-f]{1,12}")
+ID_PREFIX = re.compile(r"[0-9a-f]{1,12}")
 SweepPath = Annotated[
     str,
     typer.Argument(
@@ -103,7 +103,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 def in_order(trial: str, source: str) -> tuple[str, str]:
     """A trial's id and its sweep, which may be given the other way round."""
-    is_swapped = IDS_START.fullmatch(source) and not IDS_START.fullmatch(trial)
+    is_swapped = ID_PREFIX.fullmatch(source) and not ID_PREFIX.fullmatch(trial)
     return (source, trial) if is_swapped else (trial, source)
 
 

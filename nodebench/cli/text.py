@@ -56,7 +56,9 @@ def forecast_text(found: Forecast, *, is_running: bool = True) -> str:
 
 def _caveats(found: Cost | Forecast) -> str:
     """Why it may take longer."""
-    unmeasured = "; without evaluations that no trial has measured yet" if found.unmeasured else ""
+    unmeasured = (
+        "; without evaluation points that no trial has measured yet" if found.unmeasured else ""
+    )
     grows = "; a lower bound: adaptive solvers need more evaluations later" if found.grows else ""
     return unmeasured + grows
 

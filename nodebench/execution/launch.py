@@ -79,7 +79,9 @@ class Launched:
     def __repr__(self) -> str:
         finished = sum(entry.is_finished for entry in self.entries)
         trials = counted(len(self.entries), "trial")
-        return f"<Launched: {finished} of {trials} finished, report {self.page}>"
+        problem = self.published.tracking_problem
+        lacking = f", MLflow not written ({problem})" if problem else ""
+        return f"<Launched: {finished} of {trials} finished, report {self.page}{lacking}>"
 
     @property
     def page(self) -> Path | None:
@@ -150,7 +152,7 @@ def _run(
             if missing:
                 runner(missing, store, running, monitor, fail_fast=launch.fail_fast)
             ending = aside.submit(started.close)  # Ray ends while the report is written
-        ending.result()
+        ending.result()  # raises what went wrong
     # With `retry_failed`, a trial that failed again would count as missing.
     return Launched(entries(sweep, store, options, ids), publisher.published)
 

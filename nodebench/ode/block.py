@@ -68,8 +68,8 @@ class ODEBlock(nn.Module):
     treat samples independently.
 
     `memory` holds the bytes that gradient methods may use, and what they keep from solve to solve.
-    The `regularization` of a training step, if any, may move the end of a solve and adds its
-    integrals to the state. `on_solve` is called after each solve.
+    The `regularization` of a training step, if any, may move the end of a solve, adds its integrals
+    to the state, and sums what it needs of each step. `on_solve` is called after each solve.
     """
 
     def __init__(self, f: nn.Module, solver: Solver, gradient: Gradient, t1: float = 1.0):

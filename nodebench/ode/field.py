@@ -24,8 +24,8 @@ Norm = Callable[[State], Tensor]
 """(a state, or errors of the same form) -> a scalar tensor."""
 
 
-OnStep = Callable[[EmbeddedTableau, Tensor, Sequence[State]], None]
-"""(tableau, signed step, slopes of all stages) of a step that at least one sample accepted.
+OnStep = Callable[[EmbeddedTableau, Tensor, State, Sequence[State]], None]
+"""(tableau, signed step, y, slopes of all stages) of a step that at least one sample accepted.
 
 The step is a scalar or, with steps per sample, [samples], 0 for those that rejected it.
 """
@@ -118,7 +118,7 @@ class OverStates:
 
     def __init__(self, f: Counted):
         self._f = f
-        is_observed = f.on_step is not None
+        is_observed = f.on_step is not None  # the observer's sums are over the whole batch
         self.takes_rows = isinstance(f.module, Field) and f.module.takes_rows and not is_observed
 
     def __call__(self, t: float | Tensor, y: State) -> State:

@@ -34,7 +34,7 @@ def _without_weights(sweep: Sweep) -> list[str]:
 
 
 def _trained_otherwise(sweep: Sweep) -> Iterator[str]:
-    """Checkpoints evaluated as what they were not trained as, which equal shapes can hide."""
+    """Checkpoints evaluated with other settings than they were trained with, if shapes are equal."""
     evaluated: dict[str, list[Trial]] = {}
     for trial in {trial.cell: trial for trial in sweep.trials}.values():
         if trial.spec.weights is not None and trial.spec.train.iterations == 0:

@@ -23,7 +23,7 @@ class Cost:
 
     `grows` marks a lower bound: an adaptive solver's evaluations grow as its field is trained.
     `evaluating` is the part of the `seconds` that follows training; it is too small if some points
-    are `unmeasured`: no trial tells their cost.
+    are `unmeasured`: no trial has measured them.
     """
 
     seconds: float

@@ -99,7 +99,7 @@ def _assignment(path: str, value: Any) -> str:
     except yaml.YAMLError as error:
         raise InputError(
             f"overrides: the value of {shown(path)} is of type `{type(value).__name__}`. Give "
-            "numbers, text, None, or lists and mappings of these"
+            "Python's own numbers, text, None, or lists and mappings of these"
         ) from error
 
 

@@ -72,7 +72,7 @@ def _best(found: Findings) -> list[AnswerLine]:
     return [
         (f"Best{_on(found.sweep, name)}", _best_text(found, *ranked[:2]))
         for name, rows in found.results.groupby("data.name", sort=False)
-        if (ranked := _ranked(found.sweep, rows))
+        if (ranked := _ranked(found.sweep, rows)) and ranked[0].cell not in _guessing(found)
     ]
 
 
@@ -138,19 +138,21 @@ def _lead(sweep: Sweep, best: _Ranked, second: _Ranked) -> str:
 
 def _at_chance(found: Findings) -> list[AnswerLine]:
     """The configurations no better than always predicting the most common class."""
-    if not _is_trained(found.sweep):
+    cells = _guessing(found) if _is_trained(found.sweep) else []
+    if not cells:
         return []
+    margin = margin_text(found.sweep.metric, found.sweep.margin)
+    return [("No better than chance", f"{_named(cells)} (margin {margin}).")]
+
+
+def _guessing(found: Findings) -> list[str]:
     sweep, frame = found.sweep, found.results
     done = frame[frame[OUTCOME] == TrialOutcome.FINISHED]
     if "chance" not in done or sweep.headline not in done:
         return []
     means = done.groupby(CELL, sort=False)[[sweep.headline, "chance"]].mean().dropna()
     ahead = (means[sweep.headline] - means["chance"]) * (1 if sweep.higher_is_better else -1)
-    cells = list(means.index[ahead <= sweep.margin + ACCURACY_ROUNDING])
-    if not cells:
-        return []
-    margin = margin_text(sweep.metric, sweep.margin)
-    return [("No better than chance", f"{_named(cells)} (margin {margin}).")]
+    return list(means.index[ahead <= sweep.margin + ACCURACY_ROUNDING])
 
 
 def _against_baseline(found: Findings) -> list[AnswerLine]:

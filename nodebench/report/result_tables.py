@@ -216,7 +216,9 @@ def _regularizer_columns(done: pd.DataFrame) -> dict[str, str]:
     return {
         "NFE for regularizers": count_and_interval(column(done, "nfe_regularization")),
         **{
-            f"{name} term": three_digits_and_interval(column(done, f"regularizer_{name}"))
+            f"{name.replace('_', ' ')} term": three_digits_and_interval(
+                column(done, f"regularizer_{name}")
+            )
             for name in REGULARIZER_TERMS
         },
     }

@@ -197,7 +197,7 @@ class LocalError(StepSum):
 class Stiffness(StepSum):
     """The sum over steps of an estimate of the stiffness (Pal et al. 2021). A number is its weight.
 
-    It needs a method whose last two stages are at the end of the step: dopri5, dopri8 or tsit5.
+    It needs dopri5 or tsit5, whose last two stages are at the end of the step.
     """
 
 

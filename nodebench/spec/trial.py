@@ -19,7 +19,7 @@ from nodebench.spec.network import Model
 from nodebench.spec.settings import Settings, choice, from_name
 from nodebench.spec.solver import Solver
 from nodebench.spec.training import INTEGRALS, STEP_SUMS, Steer, Train
-from nodebench.spec.vocabulary import MOST_STEPS, STIFFNESS_METHODS, Size
+from nodebench.spec.vocabulary import METHODS, MOST_STEPS, Size
 
 if TYPE_CHECKING:
     DataSettings: TypeAlias = Dataset
@@ -45,8 +45,14 @@ CANNOT_REGULARIZE: tuple[tuple[tuple[str, ...], Callable[[TrialSpec, Solver], bo
     (
         STEP_SUMS,
         lambda _spec, solver: solver.stepping != "embedded",
-        "is an estimate by the error control of an embedded method, which `{method}` does not have "
-        "here: use one such as `dopri5`, without `dense_output`",
+        "is an estimate by the error control of an embedded method: use one such as `dopri5`, and "
+        "no `dense_output`",
+    ),
+    (
+        ("local_error",),
+        lambda _spec, solver: solver.method == "dopri8",
+        "would be rounding: errors of `dopri8` are below the resolution of float32. Use a method "
+        "of lower order, such as `dopri5`",
     ),
     (
         STEP_SUMS,
@@ -55,9 +61,10 @@ CANNOT_REGULARIZE: tuple[tuple[tuple[str, ...], Callable[[TrialSpec, Solver], bo
     ),
     (
         ("stiffness",),
-        lambda _spec, solver: solver.method not in STIFFNESS_METHODS,
-        "compares two stages at the end of a step, of which `{method}` has one: use "
-        f"{', '.join(f'`{name}`' for name in STIFFNESS_METHODS)}",
+        lambda _spec, solver: not solver.facts.estimates_stiffness,
+        "compares two stages at the end of a step, which `{method}` does not have or has too close "
+        "together: use "
+        + " or ".join(f"`{name}`" for name, facts in METHODS.items() if facts.estimates_stiffness),
     ),
     (
         ("jacobian", "taylor"),

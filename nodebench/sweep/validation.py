@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from nodebench.errors import shown, similar, unknown
+from nodebench.errors import MOST_LISTED, counted, shown, similar, unknown
 from nodebench.spec.model import BY_PLACE
 from nodebench.spec.settings import Settings, parts_in
 from nodebench.sweep.file import WRITTEN_FIELD
@@ -57,10 +57,14 @@ def _message(detail: ErrorDetails, path: TreePath, owner: type[Settings] | None)
         return detail["msg"].removeprefix("Value error, ")
     if kind == "int_parsing_size":
         return f"should fit in 64 bits, found {shown(value)}"
+    if kind in ("model_type", "model_attributes_type"):
+        return f"should be a mapping of fields, or `null` for none, found {shown(value)}"
     if kind == "bool_type":
         return f"should be `true` or `false`, found {shown(value)}"
     if kind == "tuple_type":
-        cure = ": write `[0, 1, 2]` for three seeds" if path == ("seeds",) else ""
+        cure = ""
+        if path == ("seeds",) and type(value) is int and 0 < value <= MOST_LISTED:
+            cure = f": write `{list(range(value))}` for {counted(value, 'seed')}"
         return f"should be a list, found {shown(value)}{cure}"
     if kind == "string_type" and isinstance(value, int | float):
         return f"should be text, found the number {shown(value)}: write it in quotes"

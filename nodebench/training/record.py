@@ -208,7 +208,8 @@ def _summary(state: TrainState, data: Dataset, chance: float | None) -> dict[str
         if best:
             summary |= {f"best_{headline}": best[headline], "best_epoch": best["epoch"]}
         if "epoch_s" in summary:
-            summary["epoch_s"] = statistics.median(row["epoch_s"] for row in state.history)
+            rows = state.history[1:] or state.history  # the first may include compilation
+            summary["epoch_s"] = statistics.median(row["epoch_s"] for row in rows)
         if "nfe_forward" in summary:
             summary["nfe_forward_mean"] = statistics.fmean(r["nfe_forward"] for r in state.history)
     return summary

@@ -91,7 +91,7 @@ def test_evaluations_that_no_trial_has_measured_are_said_to_be_left_out(tmp_path
     for known in (asked[:1], asked):
         done.write_evaluations([{"point": point.row, **measured} for point in known])
         say()
-    without = "; without evaluations that no trial has measured yet"
+    without = "; without evaluation points that no trial has measured yet"
     assert [each.endswith(without) for each in said] == [True, True, False]
 
 

@@ -100,12 +100,12 @@ def test_a_network_without_an_ode_has_nothing_to_regularize() -> None:
         (
             {"local_error": 1},
             {"solver": EULER},
-            "error control of an embedded method, which `euler`",
+            "error control of an embedded method: use one such as `dopri5`",
         ),
         (
             {"stiffness": 1},
             {"solver": {"method": "dopri5", "dense_output": True}},
-            "use one such as `dopri5`, without `dense_output`",
+            "use one such as `dopri5`, and no `dense_output`",
         ),
         (
             {"local_error": 1},
@@ -115,8 +115,10 @@ def test_a_network_without_an_ode_has_nothing_to_regularize() -> None:
         (
             {"stiffness": 1},
             {"solver": {"method": "bosh3"}},
-            "of which `bosh3` has one: use `dopri5`, `dopri8`, `tsit5`",
+            "which `bosh3` does not have .*: use `dopri5` or `tsit5`",
         ),
+        ({"local_error": 1}, {"solver": {"method": "dopri8"}}, "Use a method of lower order"),
+        ({"stiffness": 1}, {"solver": {"method": "dopri8"}}, "has too close together"),
         ({"steer": 0.5}, SPIRAL, "for `neuralode` comes from the data"),
         ({"steer": 0.5}, {"solver": EULER | {"adapt": {}}}, "leave out one of the two"),
         ({"steer": 1.0}, {}, "`train.regularize.steer.half_width: 1` reaches the start"),

@@ -36,7 +36,7 @@ base:
     ("fields", "where", "what"),
     [
         ({"seedz": [1]}, "seedz", "Did you mean `seeds`?"),
-        ({"seeds": 3}, "seeds", "found `3`: write `[0, 1, 2]` for three seeds"),
+        ({"seeds": 3}, "seeds", "found `3`: write `[0, 1, 2]` for 3 seeds"),
         ({"base": {**BASE, "train": {"learning_rate": 1}}}, "base.train.learning_rate",
          "not a field here. Did you mean `train.optimizer.lr`?"),
         ({"base": {**BASE, "train": {"lr": 1}}}, "base.train.lr", "mean `train.optimizer.lr`?"),

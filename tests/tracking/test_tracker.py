@@ -12,7 +12,7 @@ from tests.support.tracked_runs import points, runs
 pytest.importorskip("mlflow")
 
 from nodebench import api
-from nodebench.errors import StoreError, TrackingError
+from nodebench.errors import ResourceError, StoreError, TrackingError
 from nodebench.files import write
 from nodebench.store import Store
 from nodebench.tracking.background import BackgroundTracker
@@ -88,10 +88,26 @@ def test_the_mirror_follows_the_store_and_finishes_what_is_left(trained):
 
 def test_a_mirror_that_never_begins_writes_nothing(trained):
     sweep, store = trained
-    with spawned_writers(), BackgroundTracker(sweep, store, lambda _: None) as mirror:
-        pass
+    with BackgroundTracker(sweep, store, lambda _: None) as mirror:
+        mirror._process.join(2)  # MLflow is imported already: it would have written
+        assert mirror._process.is_alive()
     assert not mirror._process.is_alive()
     assert not (store.root / "mlflow.db").exists()
+
+
+def test_nothing_is_published_if_ray_cannot_start(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def refuse(*_arguments, **_how):
+        raise ResourceError("Ray cannot be started")
+
+    monkeypatch.setattr("nodebench.execution.launch._runner", refuse)
+    sweep, store = tiny(tmp_path), Store(tmp_path / "runs")
+    with pytest.raises(ResourceError, match="cannot be started"):
+        api.run(sweep, store)
+    assert not (store.root / "mlflow.db").exists()
+    assert not (tmp_path / "reports").exists()
+    assert not store.sweep(sweep.name).file.exists()
 
 
 def test_a_trial_that_ends_while_it_is_read_is_logged_whole(trained, monkeypatch):

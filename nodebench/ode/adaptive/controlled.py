@@ -173,7 +173,7 @@ class ControlledSolve:
         signed = torch.where(accepted, self._sign * h, 0.0)
         if torch.is_grad_enabled() and not is_finite:  # NaN times a gradient of 0 is not 0
             after, slopes = self._steps.tried(self._f, at.t, signed, at.y, at.slope)
-        self._on_step(self._steps.tableau, signed, slopes)
+        self._on_step(self._steps.tableau, signed, at.y, slopes)
         slope = slopes[-1]
         moved = sized._replace(
             t=torch.where(accepted, torch.where(at.h < left, at.t + signed, end), at.t),

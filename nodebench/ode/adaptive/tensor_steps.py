@@ -42,8 +42,8 @@ class TensorSteps(Stepper[Tensor, tuple[State, State]]):
 
     def error(self, h: Tensor, slopes: Sequence[State]) -> State:
         """The estimate of a step's error."""
-        weighed = _weighed(self.tableau.e, slopes)
-        return tuple(self.extent.over(h, x) * x for x in weighed)
+        total = weighted(self.tableau.e, slopes)
+        return tuple(self.extent.over(h, x) * x for x in total)
 
     def chosen(self, which: Tensor, one: State, other: State) -> State:
         """Selects, for each sample, `one` state where `which` is true, otherwise the `other`."""
@@ -53,13 +53,13 @@ class TensorSteps(Stepper[Tensor, tuple[State, State]]):
         return tuple(map(torch.where, masks, one, other))
 
     def _moved(self, y: State, h: Tensor, weights: Sequence[float], slopes: list[State]) -> State:
-        weighed = _weighed(weights, slopes)
+        total = weighted(weights, slopes)
         return tuple(
-            torch.addcmul(x, self.extent.over(h, x), k) for x, k in zip(y, weighed, strict=True)
+            torch.addcmul(x, self.extent.over(h, x), k) for x, k in zip(y, total, strict=True)
         )
 
 
-def _weighed(weights: Sequence[float], slopes: Sequence[State]) -> State:
+def weighted(weights: Sequence[float], slopes: Sequence[State]) -> State:
     """The weighted sum of slopes, component by component."""
     used = [(w, k) for w, k in zip(weights, slopes, strict=True) if w]
     (weight, first), *others = used

@@ -24,6 +24,11 @@ from nodebench.ode.regularizers.regularizer import Integrand
 from nodebench.ode.steppers.stepper import State
 
 
+def samples_in(y0: Tensor) -> int:
+    """The number of samples in a state; one without a batch is one sample."""
+    return len(y0) if y0.dim() > 1 else 1
+
+
 class Augmented(Field):
     """State and integrals as rows [samples, numbers + integrals]; an unbatched state is one row.
 
@@ -41,7 +46,7 @@ class Augmented(Field):
     ):
         super().__init__()
         self.f, self._integrands, self._on_evaluations = f, integrands, on_evaluations
-        self._shape, self._samples = y0.shape, len(y0) if y0.dim() > 1 else 1
+        self._shape, self._samples = y0.shape, samples_in(y0)
         self._is_channels_last = y0.dim() == 4 and y0.is_contiguous(
             memory_format=torch.channels_last
         )

@@ -8,8 +8,8 @@ from typing import TypeAlias
 from torch import Tensor, nn
 
 from nodebench.ode.field import OnStep
-from nodebench.ode.regularizers.augmented import Augmented
-from nodebench.ode.regularizers.regularizer import Regularizer
+from nodebench.ode.regularizers.augmented import Augmented, samples_in
+from nodebench.ode.regularizers.regularizer import AcceptedStep, Regularizer
 from nodebench.ode.steppers.stepper import State
 from nodebench.ode.tableau import EmbeddedTableau
 
@@ -45,8 +45,8 @@ class Regularization:
         made = {name: each.integrand(y0) for name, each in self._regularizers.items()}
         integrands = {name: integrand for name, integrand in made.items() if integrand}
         if not integrands:
-            samples = len(y0) if y0.dim() > 1 else 1
-            return solve(f, y0, times, self._summed(lambda slope: slope.reshape(samples, -1)))
+            samples = samples_in(y0)
+            return solve(f, y0, times, self._summed(lambda state: state.reshape(samples, -1)))
         augmented = Augmented(f, list(integrands.values()), y0, self._count)
         start, on_step = augmented.start(y0), self._summed(augmented.state_rows)
         states, integrals = augmented.apart(solve(augmented, start, times, on_step))
@@ -54,14 +54,14 @@ class Regularization:
         return states
 
     def _summed(self, rows_of: Callable[[Tensor], Tensor]) -> OnStep | None:
-        """Adds the terms of a step to `found`; `rows_of` gives a slope as [samples, numbers]."""
+        """Adds the terms of a step to `found`; `rows_of` gives a state as [samples, numbers]."""
         if not self._step_terms:
             return None
 
-        def on_step(tableau: EmbeddedTableau, h: Tensor, slopes: Sequence[State]) -> None:
-            rows = [rows_of(slope) for (slope,) in slopes]
-            steps = h.reshape(-1).to(rows[0].dtype)
-            self.found += ((n, term(tableau, steps, rows)) for n, term in self._step_terms.items())
+        def on_step(tableau: EmbeddedTableau, h: Tensor, y: State, slopes: Sequence[State]) -> None:
+            before, *rows = (rows_of(state) for (state,) in (y, *slopes))
+            step = AcceptedStep(tableau, h.reshape(-1).to(before.dtype), before, rows)
+            self.found += ((name, term(step)) for name, term in self._step_terms.items())
 
         return on_step
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
+from nodebench.ode.adaptive.tensor_steps import weighted
 from nodebench.ode.regularizers.field_call import FieldCall
 from nodebench.ode.tableau import EmbeddedTableau
 from nodebench.spec.seed import stream
@@ -16,11 +18,27 @@ Integrand: TypeAlias = Callable[[FieldCall, float | Tensor, Tensor, Tensor], Ten
 """(f, t, y, dy/dt) -> a tensor of the state's shape, whose squares are summed for each sample."""
 
 
-StepTerm: TypeAlias = Callable[[EmbeddedTableau, Tensor, Sequence[Tensor]], Tensor]
-"""(tableau, signed steps [samples or 1], slopes [samples, numbers] of each stage) -> [samples].
+@dataclass(frozen=True)
+class AcceptedStep:
+    """A step of an embedded method, with samples as rows.
 
-The step of a sample that rejected it is 0.
-"""
+    Shapes: `h` [samples or 1], signed, 0 for samples that rejected it; `y`, before the step, and
+    each stage's slope [samples, numbers].
+    """
+
+    tableau: EmbeddedTableau
+    h: Tensor
+    y: Tensor
+    slopes: Sequence[Tensor]
+
+    def movement(self, weights: Sequence[float]) -> Tensor:
+        """The movement h Σ w_i k_i along weighted slopes, [samples, numbers]."""
+        (total,) = weighted(weights, [(slope,) for slope in self.slopes])
+        return self.h[:, None] * total
+
+
+StepTerm: TypeAlias = Callable[[AcceptedStep], Tensor]
+"""A step -> a value for each sample, [samples]."""
 
 
 class Draws:

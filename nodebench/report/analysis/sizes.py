@@ -10,7 +10,7 @@ from nodebench.sweep import Sweep
 OPENING_OF_SMALL = (
     "This is the small form of the sweep: its numbers are not those of the full size."
 )
-DESCRIBED = "The next paragraph describes the full size, and ends with what this form changes."
+DESCRIBED = "Its description is that of the full size, and ends with what this form changes."
 LENGTH_PATHS = ("train.epochs", "train.iterations")
 SCALED_WITH_LENGTH = ("train.schedule.at",)
 """Settings that are proportional to the length, and therefore not mentioned."""

@@ -40,7 +40,10 @@ CURVES = {
     "nfe_forward": ("nfe_forward", "evaluations per forward pass"),
     "nfe_backward": ("nfe_backward", "evaluations per backward pass"),
     **{
-        f"regularizer_{name}": (f"regularizer_{name}", f"{name} term, without its weight")
+        f"regularizer_{name}": (
+            f"regularizer_{name}",
+            f"{name.replace('_', ' ')} term, without its weight",
+        )
         for name in REGULARIZER_TERMS
     },
 }
