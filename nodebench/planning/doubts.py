@@ -34,7 +34,7 @@ def _without_weights(sweep: Sweep) -> list[str]:
 
 
 def _trained_otherwise(sweep: Sweep) -> Iterator[str]:
-    """Checkpoints evaluated with other settings than they were trained with, if shapes are equal."""
+    """Checkpoints evaluated with settings other than those they were trained with."""
     evaluated: dict[str, list[Trial]] = {}
     for trial in {trial.cell: trial for trial in sweep.trials}.values():
         if trial.spec.weights is not None and trial.spec.train.iterations == 0:

@@ -151,7 +151,7 @@ def test_the_page_says_what_was_set_and_that_it_is_the_small_form(tmp_path):
     assert "model.activation" not in page.partition("## Shared settings")[2].partition("## ")[0]
     form, about = page.split("\n\n")[1:3]
     assert form.startswith("**This is the small form of the sweep")
-    assert form.endswith("describes the full size, and ends with what this form changes.**")
+    assert form.endswith("that of the full size, and ends with what this form changes.**")
     assert about == "All seeds. Small form: `seeds=[1]`."
 
 
