@@ -72,7 +72,7 @@ def _best(found: Findings) -> list[AnswerLine]:
     return [
         (f"Best{_on(found.sweep, name)}", _best_text(found, *ranked[:2]))
         for name, rows in found.results.groupby("data.name", sort=False)
-        if (ranked := _ranked(found.sweep, rows)) and ranked[0].cell not in _guessing(found)
+        if (ranked := _ranked(found.sweep, rows))
     ]
 
 
@@ -113,6 +113,8 @@ def _best_text(found: Findings, best: _Ranked, second: _Ranked | None = None) ->
     text = f"`{best.cell}`, {measured_with_unit(metric, best.values)} test {name} {best.n_text}"
     if len(judged) and {*judged.loc[judged[CELL] == best.cell, "verdict"]} == {VerdictWord.RESNET}:
         text += ", but it is not an ODE"
+    if best.cell in _guessing(found):
+        return f"{text}, no better than chance."
     return f"{text}. {_lead(found.sweep, best, second)}" if second else f"{text}."
 
 

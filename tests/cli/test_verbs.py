@@ -99,7 +99,7 @@ def test_run_trains_reports_and_the_second_launch_does_nothing(tmp_path):
     assert first.returncode == 0, first.stderr
     writing, best, *_, cost, report, last = first.stdout.splitlines()[3:]
     assert writing == "writing the report"
-    assert re.match(r"Best: plainode, .* test accuracy \(n = 2\)\.$", best)
+    assert re.match(r"Best: plainode, .* test accuracy \(n = 2\), no better than chance\.$", best)
     assert cost.startswith("Cost: 2 trials, ")
     assert report == "report: reports/tiny/README.md"
     assert last == "tiny: 2 of 2 trials finished"

@@ -147,3 +147,13 @@ def test_the_cost_includes_what_did_not_finish_and_the_evaluation(tmp_path):
         "**Cost:** 2 trials, 13 seconds of training and tests, 30 seconds of evaluation. "
         "This includes 1 trial that did [not finish](#not-finished)."
     ) in listed(answer(Findings(sweep, store)))
+
+
+def test_the_best_of_what_only_guesses_is_no_better_than_chance(tmp_path):
+    sweep, store = tiny(tmp_path, grid={"solver.steps": [2, 4]}), Store(tmp_path / "runs")
+    for trial in sweep.trials:
+        store.folder(trial.id).create(trial)
+        summary = {"chance": 0.5, "test_accuracy": 0.5}
+        store.folder(trial.id).write_result(Result("finished", "", 1, summary, [], 0, 1))
+    told = "**Best:** `steps 2`, 50.00 % test accuracy (n = 1), no better than chance."
+    assert told in listed(answer(Findings(sweep, store)))
