@@ -209,8 +209,7 @@ def report(
         return
     sweep = open_sweep(source, changes, size=size, small=small)
     problems: list[str] = []
-    processes.start()  # they import while this process does
-    with err.status("writing the report"):
+    with err.status("writing the report"), processes.helpers():
         page = api.write_report(
             sweep, default_store(), folder, from_mlflow=from_mlflow, on_problem=problems.append
         )

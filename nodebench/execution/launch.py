@@ -9,7 +9,7 @@ import multiprocessing
 import subprocess
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
@@ -138,14 +138,14 @@ def _run(
     require_run(missing, running, inline=inline)
     with (
         store.sweep(sweep.name).run_lock(launch.shard),
+        # They import while Ray starts, and then wait with 130 MB each.
+        processes.helpers() if launch.write_report and not inline else nullcontext(),
         ThreadPoolExecutor(1) as aside,
         ExitStack() as started,
     ):
         running = running if inline else with_measured_gpus(missing, running)
         monitor.on_plan(len(planned), len(missing))
         with publishing(sweep, store, monitor, launch) as publisher:
-            if launch.write_report and not inline:
-                processes.start()  # they import while Ray starts, and wait with 130 MB each
             # Before anything is published, since Ray may fail to start.
             runner = started.enter_context(_runner(store, monitor, inline=inline))
             publisher.begin()

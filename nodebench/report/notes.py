@@ -22,8 +22,8 @@ NOTES = {
 """Term -> its definition, in every report that uses it."""
 
 AS_TRAINED = """\
-‡ seconds per epoch: the median over epochs, measured while other trials may have shared the
-machine. Do not compare them; `nodebench time` measures comparable seconds."""
+‡ seconds per epoch: the median over all epochs but the first, measured while other trials may have
+shared the machine. Do not compare them; `nodebench time` measures comparable seconds."""
 
 PACKED = """\
 Where seeds were packed into one run (column `packed` of results.csv), a trial's seconds are

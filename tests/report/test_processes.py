@@ -15,9 +15,9 @@ from tests.support.figures import helpers
 UNGUARDED = """
 from nodebench.report.figures import processes
 import os, time
-processes.start()
-found = processes.share([os.getpid, time.time, os.getpid])
-print(len(found), "results")
+with processes.helpers():
+    print(len(processes.share([os.getpid, time.time, os.getpid])), "results")
+    print(*[each._process.pid for each in processes._helpers], flush=True)
 """
 
 
@@ -72,16 +72,14 @@ def test_helpers_need_no_main_guard_and_end_with_their_process(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(UNGUARDED)
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)
-    assert (done.stdout, done.stderr) == ("3 results\n", "")
-    script.write_text(
-        f"{UNGUARDED}processes.start()\n"
-        "print(*[each._process.pid for each in processes._helpers], flush=True)\ntime.sleep(60)\n"
-    )
+    assert (done.stdout.splitlines()[0], done.stderr) == ("3 results", "")
+    script.write_text(f"{UNGUARDED}    time.sleep(60)\n")
     with subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True) as driver:
         assert driver.stdout is not None
         driver.stdout.readline()
         pids = [int(pid) for pid in driver.stdout.readline().split()]
         driver.kill()
+    assert pids
     deadline = time.monotonic() + 30
     while any(is_alive(pid) for pid in pids):
         assert time.monotonic() < deadline

@@ -27,7 +27,7 @@ EMPTY = {
     ),
 }
 """Pictures of one pixel."""
-START = processes.start
+HELPERS = processes.helpers
 
 
 def leave_unrendered() -> None:
@@ -36,7 +36,7 @@ def leave_unrendered() -> None:
     Figure.draw_without_rendering = lambda _figure: None
     Figure.tight_layout = lambda _figure, **_how: None
     Figure.get_tightbbox = lambda _figure: Bbox.unit()
-    processes.start = lambda: None  # helpers would render
+    processes.helpers = contextlib.nullcontext  # they would render
 
 
 @contextlib.contextmanager
@@ -58,11 +58,8 @@ def helpers(count: int) -> Iterator[None]:
     """For tests with helpers, which render the figures that they draw."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(processes, "cpu_count", lambda: count + 1)
-        START()
-        try:
+        with HELPERS():
             yield
-        finally:
-            processes.stop()
 
 
 def _written_as(endings: Sequence[str]) -> Callable[..., None]:

@@ -7,16 +7,15 @@ which would import the user's script again.
 
 from __future__ import annotations
 
-import atexit
 import importlib
 import os
 import pickle
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TypeVar
 
 from nodebench.planning.available_resources import cpu_count
@@ -34,7 +33,7 @@ class Helper:
     """A process that carries out tasks."""
 
     def __init__(self) -> None:
-        program = PROGRAM.format(path=sys.path, module=__name__)
+        program = PROGRAM.format(path=[*map(str, sys.path)], module=__name__)
         self._process = subprocess.Popen(
             [sys.executable, "-c", program],
             stdin=subprocess.PIPE,
@@ -76,23 +75,24 @@ def serve() -> None:
 _helpers: list[Helper] = []
 
 
-def start() -> None:
-    """Starts helpers for the next `share`, one for each further CPU."""
-    if _helpers:
-        return
+@contextmanager
+def helpers() -> Generator[None]:
+    """A context in which `share` has helpers, one for each further CPU."""
     with suppress(OSError):  # no further process: this one does the work
         _helpers.extend(Helper() for _ in range(min(cpu_count() - 1, MOST_HELPERS)))
+    try:
+        yield
+    finally:
+        _stop()
 
 
-@atexit.register
-def stop() -> None:
-    """Ends the helpers."""
+def _stop() -> None:
     while _helpers:
         _helpers.pop().kill()
 
 
 def share(tasks: Sequence[Callable[[], _Result]]) -> list[_Result]:
-    """The results of tasks, in their order, by this process and the helpers that were started.
+    """The results of tasks, in their order, by this process and its helpers.
 
     This process takes the tasks of a helper that is lost, and those that cannot be sent to one.
     """
@@ -103,14 +103,13 @@ def share(tasks: Sequence[Callable[[], _Result]]) -> list[_Result]:
             found[number] = helper.result(task)
 
     with ThreadPoolExecutor(MOST_HELPERS) as threads, ExitStack() as on_error:
-        on_error.callback(stop)  # nobody waits for a helper after Ctrl-C
+        on_error.callback(_stop)  # nobody waits for a helper after Ctrl-C
         on_error.callback(waiting.clear)
         for helper in _helpers:
             threads.submit(by_helper, helper)
         for number, task in _taken(waiting):
             found[number] = task()
         on_error.pop_all()
-    stop()
     return [found[n] if n in found else task() for n, task in enumerate(tasks)]
 
 
