@@ -6,6 +6,11 @@ twenty times as long over 16 channels of 32 x 32 in 16 groups.
 
 Shapes: x [samples, height, width, channels]; scale and shift [channels]; statistics, which are the
 mean and the inverse standard deviation of each group, [2, samples, groups].
+
+In loops over a group's channels, numba cannot tell that c is not negative. Their compiled code
+therefore checks whether other arrays lie within `channels` values behind the one indexed, and if so
+takes a path that rounds differently. Arrays copied by `_apart` have nothing there: otherwise
+results would depend on what else is in memory.
 """
 
 from __future__ import annotations
@@ -14,7 +19,7 @@ import math
 
 import numpy as np
 
-from nodebench.ode.compiled import compiled
+from nodebench.ode.compiled import compiled, compiled_part
 
 
 @compiled
@@ -28,7 +33,7 @@ def normalize(items, out, x, scale, shift, statistics, eps, least):
     groups = means.shape[1]
     size, zero, least = channels // groups, x.dtype.type(0), x.dtype.type(least)
     count = x.dtype.type(positions * size)
-    slope, start = np.empty(channels, x.dtype), np.empty(channels, x.dtype)
+    scale, shift, slope, start = _apart(scale), _apart(shift), _apart(scale), _apart(scale)
     for n in range(items[0], items[1]):
         for c in range(channels):
             start[c] = slope[c] = zero
@@ -93,8 +98,7 @@ def pull_normalize(items, by_x, by_parameters, by_out, x, scale, statistics, thr
     groups = means.shape[1]
     size, zero, threshold = channels // groups, x.dtype.type(0), x.dtype.type(threshold)
     count = x.dtype.type(positions * size)
-    of_g, of_x = np.empty(channels, x.dtype), np.empty(channels, x.dtype)
-    constant = np.empty(channels, x.dtype)
+    scale, of_g, of_x, constant = _apart(scale), _apart(scale), _apart(scale), _apart(scale)
     for n in range(items[0], items[1]):
         for c in range(channels):
             by_scale[n, c] = by_shift[n, c] = 0
@@ -117,3 +121,11 @@ def pull_normalize(items, by_x, by_parameters, by_out, x, scale, statistics, thr
             for c in range(channels):
                 value = of_g[c] * by_out[n, p, c] + of_x[c] * x[n, p, c] + constant[c]
                 by_x[n, p, c] = zero if x[n, p, c] <= threshold else value
+
+
+@compiled_part
+def _apart(values):
+    """A copy of values [channels], behind which as many more are reserved."""
+    copy = np.empty((2, len(values)), values.dtype)[0]
+    copy[:] = values
+    return copy

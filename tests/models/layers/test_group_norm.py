@@ -1,11 +1,15 @@
 """Tests of models/layers/group_norm.py."""
 
+import math
+
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from nodebench.models.chains.images import are_compiled
+from nodebench.models.chains.images import are_compiled, to_array
 from nodebench.models.layers.group_norm import GroupNorm
+from nodebench.models.layers.norm_kernels import normalize
 from nodebench.ode.regularizers.forward_mode import directional
 
 LAST = torch.channels_last
@@ -57,6 +61,23 @@ def test_several_threads_give_the_bits_of_one():
     finally:
         torch.set_num_threads(1)
     assert all(map(torch.equal, alone, together))
+
+
+def test_the_bits_do_not_depend_on_what_lies_behind_an_array_in_memory():
+    norm, _ = norms(1, 32, torch.float32)
+    x = images(3, 32, 2, 2, dtype=torch.float32).detach()
+    array, scale, shift = to_array(x), norm.weight.detach().numpy(), norm.bias.detach().numpy()
+    outputs = set()
+    other_gaps = [np.empty(size, np.uint8) for size in range(16, 640, 8) for _ in range(20)]
+    for size in range(32, 80, 2):
+        behind = sorted((torch.empty(size) for _ in range(100)), key=Tensor.data_ptr)
+        del behind[::2]  # in these gaps, the kernel allocates
+        for each in behind:
+            statistics, out = each[:6].view(2, 3, 1).numpy(), np.empty_like(array)
+            normalize((0, 3), out, array, scale, shift, statistics, norm.eps, -math.inf)
+            outputs.add(out.tobytes())
+    assert len(outputs) == 1
+    del other_gaps  # were filled until now, so that the kernel does not allocate there
 
 
 def test_a_gradient_can_be_differentiated():
