@@ -161,3 +161,11 @@ def test_a_trials_weights_are_known_by_the_trial_wherever_they_are_named_from(
 )  # fmt: skip
 def test_a_heading_is_as_short_as_is_clear(paths, headings_of_them):
     assert list(headings(paths).values()) == headings_of_them
+
+
+def test_a_regularizer_s_weight_is_told_with_the_regularizer(tmp_path):
+    path, other = "train.regularize.kinetic.weight", "train.regularize.steer.half_width"
+    one = tiny(tmp_path, grid={path: [0.01, 0.1]})
+    assert list(one.labels.values()) == ["kinetic.weight 0.01", "kinetic.weight 0.1"]
+    two = tiny(tmp_path, grid={other: [0.25, 0.5]})
+    assert list(two.labels.values()) == ["steer.half_width 0.25", "steer.half_width 0.5"]
