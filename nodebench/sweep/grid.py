@@ -7,7 +7,8 @@ import itertools
 import math
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
@@ -31,8 +32,34 @@ SIGNIFICANT_DIGITS = 4
 """Sampled numbers are rounded to these digits, so that a label can show them."""
 
 
-def expand(file: SweepFile, faults: list[Fault]) -> Iterator[tuple[Trial, list[int]]]:
-    """Every trial, with the numbers of the entries of `exclude` that agree with it.
+class Combination(NamedTuple):
+    """Values of the axes and of a search's sample, path -> value, and the cell that they give."""
+
+    values: Mapping[str, Any]
+    cell: Cell
+
+
+class Planned(NamedTuple):
+    """A trial of a combination, and the numbers of the entries of `exclude` that agree with it."""
+
+    trial: Trial
+    excluded_by: list[int]
+    combination: Combination
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """A combination that gives the configuration of an earlier one."""
+
+    trial: Trial
+    """One of that configuration."""
+
+    idle: tuple[str, ...]
+    """The settings in which the two differ, if these have no effect there; otherwise empty."""
+
+
+def expand(file: SweepFile, faults: list[Fault]) -> Iterator[Planned]:
+    """Every trial of every combination.
 
     They are in the order of blocks, axes (the last varies fastest) and seeds. A trial to which two
     cells resolve appears twice.
@@ -41,28 +68,59 @@ def expand(file: SweepFile, faults: list[Fault]) -> Iterator[tuple[Trial, list[i
         faults.append(Fault("base.seed", "give seeds as `seeds`, a list next to `base`"))
     for number, entry in enumerate(file.exclude):
         faults += misnamed(f"exclude[{number}]", entry)
-    for cell in _cells(file, faults):
+    for combination in _combinations(file, faults):
+        cell = combination.cell
         near = [n for n, entry in enumerate(file.exclude) if agrees(cell.spec, _seedless(entry))]
         for seed in file.seeds:
             trial = cell.trial(seed)
-            yield trial, [n for n in near if agrees(trial.spec, file.exclude[n])]
+            excluded_by = [n for n in near if agrees(trial.spec, file.exclude[n])]
+            yield Planned(trial, excluded_by, combination)
 
 
-def not_excluded(expanded: Iterable[tuple[Trial, list[int]]]) -> tuple[Trial, ...]:
+def not_excluded(expanded: Iterable[Planned]) -> tuple[Trial, ...]:
     """Every trial that is not excluded, once."""
     kept: dict[str, Trial] = {}
-    for trial, excluded_by in expanded:
-        if not excluded_by:
-            kept.setdefault(trial.id, trial)
+    for planned in expanded:
+        if not planned.excluded_by:
+            kept.setdefault(planned.trial.id, planned.trial)
     return tuple(kept.values())
+
+
+def repeats(expanded: Iterable[Planned]) -> tuple[Repeat, ...]:
+    """The combinations that give no configuration of their own; excluded ones do not count."""
+    combinations = {id(p.combination): p for p in expanded if not p.excluded_by}
+    first: dict[str, Planned] = {}
+    found = []
+    for planned in combinations.values():
+        earlier = first.setdefault(planned.trial.cell.key, planned)
+        if earlier is not planned:
+            idle = _idle(earlier.trial, earlier.combination.values, planned.combination.values)
+            found.append(Repeat(earlier.trial, idle))
+    return tuple(found)
+
+
+def _idle(trial: Trial, one: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[str, ...]:
+    """The paths at which two combinations differ, if their trial has no setting at any of them.
+
+    `null` is a way of writing a default, so it does not show that a setting has no effect.
+    """
+    if one.keys() != other.keys():
+        return ()
+    differ = tuple(path for path in one if one[path] != other[path])
+    is_idle = all(
+        None not in (one[path], other[path])
+        and not any(f"{known}.".startswith(f"{path}.") for known in trial.settings)
+        for path in differ
+    )
+    return differ if is_idle else ()
 
 
 def _seedless(entry: Mapping[str, Any]) -> dict[str, Any]:
     return {path: value for path, value in entry.items() if path != "seed"}
 
 
-def _cells(file: SweepFile, faults: list[Fault]) -> Iterator[Cell]:
-    """The cells of all blocks that resolve to a spec."""
+def _combinations(file: SweepFile, faults: list[Fault]) -> Iterator[Combination]:
+    """The combinations of all blocks that resolve to a spec."""
     blocks = [_axes(block, f"grid[{number}]", faults) for number, block in enumerate(file.grid)]
     repeats = {"seeds": len(file.seeds)}
     if file.search:
@@ -74,9 +132,10 @@ def _cells(file: SweepFile, faults: list[Fault]) -> Iterator[Cell]:
     wrong = 0
     for number, axes in enumerate(blocks):
         for cell, drawn in itertools.product(_product(axes), samples):
-            spec = _resolve(file.base, cell | drawn, f"grid[{number}]", faults)
+            values = cell | drawn
+            spec = _resolve(file.base, values, f"grid[{number}]", faults)
             if spec is not None:
-                yield Cell(spec)
+                yield Combination(values, Cell(spec))
                 continue
             wrong += 1
             if wrong == MOST_WRONG_CELLS:

@@ -14,7 +14,7 @@ from nodebench.spec.identity import canonical
 from nodebench.sweep.compose import read
 from nodebench.sweep.consistency import conditions_without_effect, inconsistencies
 from nodebench.sweep.file import Made, SizeName, SweepFile
-from nodebench.sweep.grid import expand, not_excluded
+from nodebench.sweep.grid import expand, not_excluded, repeats
 from nodebench.sweep.safe_yaml import Tree, dump
 from nodebench.sweep.sweep import Origin, Sweep
 from nodebench.sweep.validation import dotted, faults_of
@@ -41,7 +41,7 @@ def load(path: Path, overrides: Sequence[str] = (), size: SizeName = "full") -> 
         faults.append(Fault("exclude", "excludes every trial"))
     is_as_written = file.made.size == "full" and not file.made.changed
     if not faults and is_as_written:  # otherwise the trials that an entry refers to may be absent
-        used = {number for _, numbers in expanded for number in numbers}
+        used = {number for planned in expanded for number in planned.excluded_by}
         faults += conditions_without_effect(file, trials, used)
     if faults:
         raise SweepError(str(path), faults, overrides)
@@ -50,7 +50,7 @@ def load(path: Path, overrides: Sequence[str] = (), size: SizeName = "full") -> 
         tree["made"] = made.model_dump(exclude_defaults=True)
         file = file.model_copy(update={"made": made})
     origin = Origin(str(path.resolve()), size, tuple(filter(_names_it, overrides)))
-    return Sweep(file, trials, dump(tree, width=100), origin)
+    return Sweep(file, trials, dump(tree, width=100), origin, repeats(expanded))
 
 
 def load_origin(origin: Origin) -> Sweep:
