@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
@@ -21,8 +21,32 @@ def faults_of(
     error: ValidationError, owner: type[Settings], tree: object
 ) -> list[tuple[TreePath, str]]:
     """(path into the tree, message) for every error in `tree`, which is not a valid `owner`."""
+    return _told(error.errors(include_url=False), owner, tree)
+
+
+def lasting_faults_of(
+    error: ValidationError, owner: type[Settings], tree: object
+) -> list[tuple[TreePath, str]]:
+    """The same, without errors that vanish if other settings are added to `tree` or replaced."""
+    details = error.errors(include_url=False)
+    return _told([each for each in details if _is_lasting(each, owner)], owner, tree)
+
+
+def _is_lasting(detail: ErrorDetails, owner: type[Settings]) -> bool:
+    kind, value = detail["type"], detail["input"]
+    if kind == "value_error":  # of a single value, or of a group whose settings do not fit
+        path, part = _follow(owner, detail["loc"])
+        field = part.model_fields.get(str(path[-1])) if part and path else None
+        return field is not None and not parts_in(field)
+    is_without_name = kind == "unknown_part" and isinstance(value, dict) and "name" not in value
+    return kind != "missing" and not is_without_name
+
+
+def _told(
+    details: Iterable[ErrorDetails], owner: type[Settings], tree: object
+) -> list[tuple[TreePath, str]]:
     found: list[tuple[TreePath, str]] = []
-    for detail in error.errors(include_url=False):
+    for detail in details:
         path, part = _follow(owner, detail["loc"])
         path = _inside(tree, path)
         found.append((path, _message(detail, path, part)))

@@ -97,6 +97,41 @@ def test_a_mistake_is_named_by_its_path(tmp_path, fields, where, what):
     assert what in fault
 
 
+@pytest.mark.parametrize(
+    ("base", "axes", "where", "what"),
+    [
+        ({"solver": {"method": "eulerr"}}, {"solver": ["dopri5"]},
+         "base.solver.method", "Did you mean `euler`?"),
+        ({"solver": "eulerr"}, {"solver.method": ["dopri5"]}, "base.solver", "mean `euler`?"),
+        ({"solver": {"method": "euler", "stepz": 2}}, {"solver": ["dopri5"]},
+         "base.solver.stepz", "Did you mean `steps`?"),
+        ({"model": {"name": "odenet", "norm": "xn"}}, {"model": ["odenet4"]},
+         "base.model.norm", "not a known norm"),
+        ({"train": {"epochs": 0}}, {"train.epochs": [1, 2]}, "base.train.epochs", "or equal to 1"),
+    ],
+)  # fmt: skip
+def test_mistakes_in_what_the_grid_replaces_of_base_are_named(tmp_path, base, axes, where, what):
+    (fault,) = faults(write_sweep(tmp_path, base={**BASE, **base}, grid=axes))
+    assert fault.startswith(f"{where}: ")
+    assert what in fault
+
+
+@pytest.mark.parametrize(
+    ("base", "axes"),
+    [
+        ({"solver": {"steps": 4}}, {"solver.method": ["euler", "rk4"]}),
+        ({"solver": {"steps": 4}}, {"solver": ["dopri5"]}),
+        ({"solver": "euler"}, {"solver.steps": [2, 4]}),
+        ({"model": {"width": 32}}, {"model.name": ["odenet4", "odenet6"]}),
+        ({"model": {"name": "odenet", "order": "preact"}}, {"model.name": ["odenet4"]}),
+        ({"model": {"name": "odenet", "order": "preact"}},
+         {"model.name": ["odenet4"], "model.order": ["preact", "postact"]}),
+    ],
+)  # fmt: skip
+def test_what_the_grid_completes_may_be_incomplete_in_base(tmp_path, base, axes):
+    assert load(write_sweep(tmp_path, base={**BASE, **base}, grid=axes)).trials
+
+
 def test_a_key_given_twice_is_refused(tmp_path):
     assert "given twice" in faults(write_sweep(tmp_path, "name: a\nname: b\n"))[0]
 
