@@ -14,7 +14,7 @@ from nodebench.sweep.file import Search, SweepFile
 from nodebench.sweep.partial_cells import agrees, is_known, misnamed, neighbors
 from nodebench.sweep.paths import axis_paths
 from nodebench.sweep.safe_yaml import Tree
-from nodebench.sweep.validation import dotted, lasting_faults_of
+from nodebench.sweep.validation import dotted, lasting_faults_of, spec_or_error
 
 
 def inconsistencies(file: SweepFile, trials: Sequence[Trial]) -> Iterator[Fault]:
@@ -83,9 +83,8 @@ def _not_comparable(trials: Sequence[Trial]) -> Iterator[Fault]:
 def _hidden_in_base(file: SweepFile) -> Iterator[Fault]:
     """The mistakes in what an axis or a search replaces of `base`, so that no trial has them."""
     tree = {key: value for key, value in file.base.items() if key != "seed"}
-    try:
-        TrialSpec.model_validate(tree)
-    except ValidationError as error:
+    error = spec_or_error(tree)
+    if isinstance(error, ValidationError):
         axes = {path for block in file.grid for key in block for path in axis_paths(str(key))}
         axes |= file.search.space.keys() if file.search else set()
         for path, message in lasting_faults_of(error, TrialSpec, tree):
