@@ -136,7 +136,7 @@ def sweep_path(source: str | Path, store: Store | None = None) -> Path:
         InputError: if it is not given by a text or a path.
         SweepError: if there is no such sweep.
     """
-    if not isinstance(source, str | os.PathLike):
+    if not isinstance(source, str | Path):
         raise InputError(
             f"a sweep is given by its file, the folder of its report or its name, found a value of "
             f"type `{type(source).__name__}`. Write a mapping to a file first (`yaml.safe_dump`); "

@@ -44,11 +44,10 @@ def with_values(base: Tree, values: Mapping[str, Any]) -> Tree:
 
 def value_at(tree: Tree, path: Sequence[str]) -> Any:
     """A value in a tree in which shorthand may stand for groups; None if there is none."""
-    group: Any = tree
-    for depth, key in enumerate(path):
-        group = written_out(group, path[depth - 1], depth - 1) if depth else group
-        group = group.get(key)
-    return group
+    group = tree
+    for depth, key in enumerate(path[:-1]):
+        group = written_out(group.get(key), key, depth)
+    return group.get(path[-1])
 
 
 def written_out(group: Any, key: str, depth: int) -> Tree:
