@@ -17,7 +17,7 @@ def labeled(cells: Mapping[str, Mapping[str, Any]], paths: Sequence[str]) -> dic
     told = _telling({key: dict(_leaves(s, paths)) for key, s in cells.items()})
     words = {key: " ".join(map(str, values.values())) for key, values in told.items()}
     counts = Counter(words.values())
-    names = headings(list(dict.fromkeys(path for values in told.values() for path in values)))
+    names = _names({path for values in told.values() for path in values})
     labels = {}
     for key, values in told.items():
         if counts[words[key]] > 1 or not any(isinstance(v, str) for v in values.values()):
@@ -25,6 +25,19 @@ def labeled(cells: Mapping[str, Mapping[str, Any]], paths: Sequence[str]) -> dic
         # A name of two lines would look like two trials.
         labels[key] = " ".join(words[key].split()) or str(cells[key]["model.name"])
     return labels
+
+
+def _names(paths: Iterable[str]) -> dict[str, str]:
+    """The last part of each path, or the last two, `kinetic.weight`, if one alone is unclear.
+
+    Readers of committed reports find cells by their labels, so a label that they have must stay.
+    """
+    ends = {path: path.rpartition(".")[2] for path in paths}
+    counts = Counter(ends.values())
+    return {
+        path: end if counts[end] == 1 and end != "weight" else ".".join(path.split(".")[-2:])
+        for path, end in ends.items()
+    }
 
 
 def _leaves(values: Mapping[str, Any], paths: Iterable[str]) -> Iterator[tuple[str, Any]]:
@@ -56,7 +69,7 @@ def _telling(told: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
 NAMES_OF_GROUPS = ("name", "method")
 """Fields that identify a group, so that its name stands for them: `solver` for `solver.method`."""
 
-VAGUE = (*("stem", "residual", "ode", "at", "solver", "order", "field", "weight", "half_width"),)
+VAGUE = ("stem", "residual", "ode", "at", "solver", "order", "field", "weight")
 """Last parts of paths that are unclear without the one before, unless they are the whole path."""
 
 
