@@ -83,7 +83,7 @@ def plan(
     if as_json:
         print(plan_json(sweep, entries, left))
         return
-    say(plan_text(sweep, entries, left))
+    say(plan_text(sweep, entries, left, store))
     if probe:
         costs, whole = probed(sweep, store, selection, cpu=cpu)
         say(costs_text(sweep, entries, costs))
@@ -93,7 +93,7 @@ def plan(
                 say("packed seeds take less time: the steps of single trials were timed")
 
 
-def plan_text(sweep: Sweep, entries: Sequence[Entry], left: Mapping[str, str]) -> str:
+def plan_text(sweep: Sweep, entries: Sequence[Entry], left: Mapping[str, str], store: Store) -> str:
     """One line per trial, then remarks on the sweep, and the counts at the end."""
     lines = [line(sweep, entry) for entry in entries]
     lines += [f"{trial_id}  {'removed':<12} {label}" for trial_id, label in left.items()]
@@ -110,13 +110,21 @@ def plan_text(sweep: Sweep, entries: Sequence[Entry], left: Mapping[str, str]) -
     options = options_for_entries(todo, options_for(sweep))
     if missing and sweep.resources.gpus:
         lines.append(recording_text(missing))
-    if missing and sweep.resources.pack_seeds != 1:
+    has_seeds_to_pack = len({trial.cell for trial in missing}) < len(missing)
+    if has_seeds_to_pack and sweep.resources.pack_seeds != 1:
         lines.append(packing_text(missing, options))
     if missing and Backend().is_inline(missing, options):
         lines.append("a single training: `run` starts no Ray for it, unless with `--no-inline`")
+    lines.append(f"compared with the store `{_from_here(store.root)}`")
     planned = counted(len(entries), "trial")
     lines.append(f"{sweep.name}: {planned}, {_to_do(todo)}")
     return "\n".join(lines)
+
+
+def _from_here(path: Path) -> Path:
+    """A path, relative to the working folder if it lies within."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
 
 
 def _to_do(missing: Sequence[Entry]) -> str:

@@ -16,11 +16,60 @@ from nodebench.spec.vocabulary import RESOLUTIONS
 from nodebench.store import TrialFolder
 from nodebench.sweep import Sweep
 from nodebench.sweep.file import Evaluate
+from nodebench.sweep.points import unusable
 
 
 def doubts(sweep: Sweep) -> list[str]:
-    """A line per tolerance that gains nothing, and per weights file that is absent or unsuited."""
-    return [*_too_fine(sweep), *_without_weights(sweep), *_trained_otherwise(sweep)]
+    """A line for each part of a sweep that has no effect, or may not have the intended one."""
+    return [
+        *_repeated(sweep),
+        *_too_fine(sweep),
+        *_unusable(sweep),
+        *_without_weights(sweep),
+        *_trained_otherwise(sweep),
+    ]
+
+
+def _repeated(sweep: Sweep) -> Iterator[str]:
+    """Combinations of the grid that equal others, and the settings that have no effect."""
+    if not sweep.repeats:
+        return
+    idle: dict[str, dict[str, None]] = {}
+    for repeat in sweep.repeats:
+        has_ode = repeat.trial.spec.solver is not None
+        where = sweep.cell_label(repeat.trial) if has_ode else repeat.trial.spec.model.name
+        idle.setdefault(where, {}).update(dict.fromkeys(repeat.idle))
+    places: dict[tuple[str, ...], list[str]] = {}
+    for where, paths in idle.items():
+        places.setdefault(tuple(paths), []).append(where)
+    why = [
+        f"{shortened(paths)} {'has' if len(paths) == 1 else 'have'} no effect for "
+        f"{shortened(where)}"
+        for paths, where in places.items()
+        if paths
+    ]
+    count = len(sweep.repeats)
+    equal = "equals another and is" if count == 1 else "equal others and are"
+    reason = f": {'; '.join(why)}" if why else ""
+    yield f"{counted(count, 'combination')} of the grid {equal} left out{reason}"
+
+
+NEEDS = {
+    "nfe": "multiples of its stages times the ODE blocks (any number suits `steps`)",
+    "step_factors": "a training with fixed steps, and a step within the interval",
+    "tol_factors": "a training with a tolerance",
+}
+"""A list of evaluation budgets -> what a method needs to use them."""
+
+
+def _unusable(sweep: Sweep) -> Iterator[str]:
+    """Evaluation budgets that a method cannot use in any configuration."""
+    for each in unusable(sweep):
+        values = shortened(f"{value:g}" for value in each.values)
+        yield (
+            f"`evaluate[{each.block}].{each.budget}`: `{each.method}` skips {values}: it needs "
+            f"{NEEDS[each.budget]}"
+        )
 
 
 def _without_weights(sweep: Sweep) -> list[str]:

@@ -73,8 +73,8 @@ def load_sweep(
     Raises:
         SweepError: with every mistake in the file, or if a module that its trials' ids depend on
             is not found: the ids would be different here.
-        InputError: if both the small and the medium size are requested, or an override's value is
-            not plain.
+        InputError: if `source` is not a text or a path, both the small and the medium size are
+            requested, or an override's value is not plain.
     """
     path = sweep_path(source, store)
     overrides = _as_texts(overrides)
@@ -133,8 +133,15 @@ def sweep_path(source: str | Path, store: Store | None = None) -> Path:
     """The file of a sweep, which is given as for `load_sweep`.
 
     Raises:
+        InputError: if it is not given by a text or a path.
         SweepError: if there is no such sweep.
     """
+    if not isinstance(source, str | Path):
+        raise InputError(
+            f"a sweep is given by its file, the folder of its report or its name, found a value of "
+            f"type `{type(source).__name__}`. Write a mapping to a file first (`yaml.safe_dump`); "
+            "only `overrides` of `load_sweep` takes one, path -> value"
+        )
     name = _name_of(source)
     files = [Path(source) / "sweep.yaml", Path(source)]
     files += [LOCAL_SWEEPS / f"{name}.yaml", Path(f"{name}.yaml")]

@@ -5,17 +5,21 @@ from __future__ import annotations
 from collections.abc import Container, Iterator, Sequence
 from typing import Any
 
+from pydantic import ValidationError
+
 from nodebench.errors import Fault, unknown
-from nodebench.spec import Trial
+from nodebench.spec import Trial, TrialSpec
 from nodebench.spec.identity import canonical
 from nodebench.sweep.file import Search, SweepFile
 from nodebench.sweep.partial_cells import agrees, is_known, misnamed, neighbors
 from nodebench.sweep.paths import axis_paths
 from nodebench.sweep.safe_yaml import Tree
+from nodebench.sweep.validation import dotted, lasting_faults_of, spec_or_error
 
 
 def inconsistencies(file: SweepFile, trials: Sequence[Trial]) -> Iterator[Fault]:
-    """The mistakes in a sweep file's search, partial cells, claims and data sets."""
+    """The mistakes in a sweep file's base, search, partial cells, claims and data sets."""
+    yield from _hidden_in_base(file)
     if file.search:
         yield from _not_searchable(file.search, file.grid, trials)
     for where, cell in _partial_cells(file):
@@ -74,6 +78,39 @@ def _not_comparable(trials: Sequence[Trial]) -> Iterator[Fault]:
     if len(metrics) > 1:
         what = ", ".join(f"{name} by {metric}" for metric, name in metrics.items())
         yield Fault("base.data", f"the data sets have different metrics ({what}): make two sweeps")
+
+
+def _hidden_in_base(file: SweepFile) -> Iterator[Fault]:
+    """The mistakes in what an axis or a search replaces of `base`, so that no trial has them."""
+    tree = {key: value for key, value in file.base.items() if key != "seed"}
+    error = spec_or_error(tree)
+    if isinstance(error, ValidationError):
+        axes = {path for block in file.grid for key in block for path in axis_paths(str(key))}
+        axes |= file.search.space.keys() if file.search else set()
+        for path, message in lasting_faults_of(error, TrialSpec, tree):
+            where = dotted(path)
+            if _is_replaced(where, axes) and not _may_suit_another(where, axes):
+                yield Fault(f"base.{where}", message)
+
+
+def _is_replaced(where: str, axes: Container[str]) -> bool:
+    """Whether a path in `base`, or the name that it is shorthand for, is within one of the axes."""
+    return any(path in axes for path in (*_groups_of(where), where, *_kinds_of(where)))
+
+
+def _may_suit_another(where: str, axes: Container[str]) -> bool:
+    """Whether a setting may suit another kind of its group, such as a model, and kinds vary."""
+    kinds = [kind for group in _groups_of(where) for kind in _kinds_of(group) if kind != where]
+    return is_known(where) and any(kind in axes for kind in kinds)
+
+
+def _groups_of(where: str) -> list[str]:
+    parts = where.split(".")
+    return [".".join(parts[:depth]) for depth in range(1, len(parts))]
+
+
+def _kinds_of(group: str) -> tuple[str, ...]:
+    return f"{group}.name", f"{group}.method"
 
 
 def _partial_cells(file: SweepFile) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -300,7 +300,8 @@ class SweepFile(Settings):
     headline metric (accuracy as a share of 1) under a finer solver and still count as an ODE. A
     checkpoint is written at least every `checkpoint_minutes`, also inside an epoch. `small` and
     `medium` are the values that `--size` replaces, path -> value: a form that takes minutes, and
-    one close to the study.
+    one close to the study. `exclude` leaves out every combination of the grid that has all settings
+    of an entry, path -> value. Settings that do not go together are compared as they are written.
     """
 
     name: Annotated[str, AfterValidator(_is_file_name)]

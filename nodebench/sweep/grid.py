@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
 import math
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
@@ -16,10 +16,10 @@ from nodebench.spec import Trial, TrialSpec
 from nodebench.spec.identity import Cell
 from nodebench.spec.seed import stream
 from nodebench.sweep.file import Range, Search, SweepFile
-from nodebench.sweep.partial_cells import agrees, misnamed
-from nodebench.sweep.paths import TOO_DEEP, axis_paths, is_too_deep, set_path
+from nodebench.sweep.partial_cells import agrees, has_values, misnamed
+from nodebench.sweep.paths import TOO_DEEP, axis_paths, is_too_deep, with_values
 from nodebench.sweep.safe_yaml import Tree
-from nodebench.sweep.validation import dotted, faults_of
+from nodebench.sweep.validation import faults_of_combination, lasting_faults_of, spec_or_error
 
 Axis = tuple[tuple[str, ...], list[Any]]
 
@@ -31,38 +31,113 @@ SIGNIFICANT_DIGITS = 4
 """Sampled numbers are rounded to these digits, so that a label can show them."""
 
 
-def expand(file: SweepFile, faults: list[Fault]) -> Iterator[tuple[Trial, list[int]]]:
-    """Every trial, with the numbers of the entries of `exclude` that agree with it.
+class Combination(NamedTuple):
+    """Values of the axes and of a search's sample, path -> value, and the cell that they give."""
 
-    They are in the order of blocks, axes (the last varies fastest) and seeds. A trial to which two
-    cells resolve appears twice.
+    values: Mapping[str, Any]
+    cell: Cell
+
+
+class Planned(NamedTuple):
+    """A trial of a combination, and whether `exclude` leaves it out."""
+
+    trial: Trial
+    is_excluded: bool
+    combination: Combination
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """A combination that gives the configuration of an earlier one."""
+
+    trial: Trial
+    """One of that configuration."""
+
+    idle: tuple[str, ...]
+    """The settings in which the two differ, if these have no effect there; otherwise empty."""
+
+
+@dataclass(frozen=True)
+class Expansion:
+    """The trials of all combinations, in the order of blocks, axes and seeds.
+
+    The last axis of a block varies fastest. A trial of two combinations appears twice.
     """
+
+    planned: tuple[Planned, ...]
+    excluding: frozenset[int]
+    """The numbers of the entries of `exclude` that leave out some combination or trial."""
+
+    @property
+    def trials(self) -> tuple[Trial, ...]:
+        """Every trial that is not excluded, once."""
+        kept: dict[str, Trial] = {}
+        for planned in self.planned:
+            if not planned.is_excluded:
+                kept.setdefault(planned.trial.id, planned.trial)
+        return tuple(kept.values())
+
+    @property
+    def repeats(self) -> tuple[Repeat, ...]:
+        """The combinations that give no configuration of their own; excluded ones do not count."""
+        combinations = {id(p.combination): p for p in self.planned if not p.is_excluded}
+        first: dict[str, Planned] = {}
+        found = []
+        for planned in combinations.values():
+            earlier = first.setdefault(planned.trial.cell.key, planned)
+            if earlier is not planned:
+                idle = _idle(earlier.trial, earlier.combination.values, planned.combination.values)
+                found.append(Repeat(earlier.trial, idle))
+        return tuple(found)
+
+
+def expand(file: SweepFile, faults: list[Fault]) -> Expansion:
+    """The trials of a file; faults are appended to `faults`, and their combinations left out."""
     if "seed" in file.base:
         faults.append(Fault("base.seed", "give seeds as `seeds`, a list next to `base`"))
     for number, entry in enumerate(file.exclude):
         faults += misnamed(f"exclude[{number}]", entry)
-    for cell in _cells(file, faults):
+    planned: list[Planned] = []
+    excluding: set[int] = set()
+    for combination in _combinations(file, faults, excluding):
+        cell = combination.cell
         near = [n for n, entry in enumerate(file.exclude) if agrees(cell.spec, _seedless(entry))]
         for seed in file.seeds:
             trial = cell.trial(seed)
-            yield trial, [n for n in near if agrees(trial.spec, file.exclude[n])]
+            matching = [n for n in near if agrees(trial.spec, file.exclude[n])]
+            excluding.update(matching)
+            planned.append(Planned(trial, bool(matching), combination))
+    return Expansion(tuple(planned), frozenset(excluding))
 
 
-def not_excluded(expanded: Iterable[tuple[Trial, list[int]]]) -> tuple[Trial, ...]:
-    """Every trial that is not excluded, once."""
-    kept: dict[str, Trial] = {}
-    for trial, excluded_by in expanded:
-        if not excluded_by:
-            kept.setdefault(trial.id, trial)
-    return tuple(kept.values())
+def _idle(trial: Trial, one: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[str, ...]:
+    """The paths at which two combinations differ, if their trial has no setting at any of them.
+
+    `null` is a way of writing a default, so it does not show that a setting has no effect.
+    """
+    if one.keys() != other.keys():
+        return ()
+    differ = tuple(path for path in one if one[path] != other[path])
+    is_idle = all(
+        None not in (one[path], other[path])
+        and not any(f"{known}.".startswith(f"{path}.") for known in trial.settings)
+        for path in differ
+    )
+    return differ if is_idle else ()
 
 
 def _seedless(entry: Mapping[str, Any]) -> dict[str, Any]:
     return {path: value for path, value in entry.items() if path != "seed"}
 
 
-def _cells(file: SweepFile, faults: list[Fault]) -> Iterator[Cell]:
-    """The cells of all blocks that resolve to a spec."""
+def _combinations(
+    file: SweepFile, faults: list[Fault], excluding: set[int]
+) -> Iterator[Combination]:
+    """The combinations of all blocks that resolve to a spec.
+
+    The numbers of the entries of `exclude` that leave out the others are added to `excluding`.
+    """
+    base = {key: value for key, value in file.base.items() if key != "seed"}
     blocks = [_axes(block, f"grid[{number}]", faults) for number, block in enumerate(file.grid)]
     repeats = {"seeds": len(file.seeds)}
     if file.search:
@@ -74,15 +149,33 @@ def _cells(file: SweepFile, faults: list[Fault]) -> Iterator[Cell]:
     wrong = 0
     for number, axes in enumerate(blocks):
         for cell, drawn in itertools.product(_product(axes), samples):
-            spec = _resolve(file.base, cell | drawn, f"grid[{number}]", faults)
-            if spec is not None:
-                yield Cell(spec)
+            values = cell | drawn
+            tree = with_values(base, values)
+            found = spec_or_error(tree)
+            if not isinstance(found, ValidationError):
+                yield Combination(values, Cell(found))
                 continue
+            if numbers := _excluded_as_written(file.exclude, tree, found):
+                excluding.update(numbers)
+                continue
+            faults += faults_of_combination(found, base, values, f"grid[{number}]")
             wrong += 1
             if wrong == MOST_WRONG_CELLS:
                 text = f"{wrong} configurations are invalid; the rest was not checked"
                 faults.append(Fault("grid", text))
                 return
+
+
+def _excluded_as_written(
+    exclude: Sequence[Mapping[str, Any]], tree: Tree, error: ValidationError
+) -> list[int]:
+    """The numbers of the entries that a tree agrees with, if only its combination is invalid.
+
+    The tree has no spec, so an entry must have the values that the file has.
+    """
+    if lasting_faults_of(error, TrialSpec, tree):
+        return []
+    return [number for number, entry in enumerate(exclude) if entry and has_values(tree, entry)]
 
 
 def _excess(blocks: Sequence[Sequence[Axis]], repeats: Mapping[str, int]) -> str | None:
@@ -145,30 +238,6 @@ def _product(axes: Iterable[Axis]) -> Iterator[dict[str, Any]]:
     ]
     for parts in itertools.product(*choices):
         yield {path: value for part in parts for path, value in part.items()}
-
-
-def _resolve(
-    base: Tree, cell: Mapping[str, Any], where: str, faults: list[Fault]
-) -> TrialSpec | None:
-    tree = copy.deepcopy(base)
-    tree.pop("seed", None)
-    # Whole groups first, so that an axis into a group is not overwritten by one that replaces it.
-    for path in sorted(cell, key=lambda path: path.count(".")):
-        set_path(tree, path.split("."), cell[path])
-    try:
-        return TrialSpec.model_validate(tree)
-    except ValidationError as error:
-        for where_in_tree, message in faults_of(error, TrialSpec, tree):
-            text = dotted(where_in_tree)
-            if text in SweepFile.model_fields:
-                message = f"`{text}` belongs next to `base` and `grid`, not inside them"
-            from_axis = any(
-                f"{text}.".startswith(f"{p}.") or p.startswith(f"{text}.") for p in cell
-            )
-            faults.append(
-                Fault(f"{where if from_axis else 'base'}.{text}".removesuffix("."), message)
-            )
-        return None
 
 
 def _samples(search: Search) -> list[dict[str, Any]]:

@@ -28,11 +28,14 @@ def labeled(cells: Mapping[str, Mapping[str, Any]], paths: Sequence[str]) -> dic
 
 
 def _names(paths: Iterable[str]) -> dict[str, str]:
-    """The last part of each path, or the last two, `kinetic.weight`, if others end the same."""
+    """The last part of each path, or the last two, `kinetic.weight`, if one alone is unclear.
+
+    Readers of committed reports find cells by their labels, so a label that they have must stay.
+    """
     ends = {path: path.rpartition(".")[2] for path in paths}
     counts = Counter(ends.values())
     return {
-        path: end if counts[end] == 1 else ".".join(path.split(".")[-2:])
+        path: end if counts[end] == 1 and end != "weight" else ".".join(path.split(".")[-2:])
         for path, end in ends.items()
     }
 
@@ -66,7 +69,7 @@ def _telling(told: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
 NAMES_OF_GROUPS = ("name", "method")
 """Fields that identify a group, so that its name stands for them: `solver` for `solver.method`."""
 
-VAGUE = ("stem", "residual", "ode", "at", "solver", "order", "field")
+VAGUE = ("stem", "residual", "ode", "at", "solver", "order", "field", "weight")
 """Last parts of paths that are unclear without the one before, unless they are the whole path."""
 
 

@@ -14,7 +14,7 @@ from nodebench.spec.identity import canonical
 from nodebench.sweep.compose import read
 from nodebench.sweep.consistency import conditions_without_effect, inconsistencies
 from nodebench.sweep.file import Made, SizeName, SweepFile
-from nodebench.sweep.grid import expand, not_excluded
+from nodebench.sweep.grid import expand
 from nodebench.sweep.safe_yaml import Tree, dump
 from nodebench.sweep.sweep import Origin, Sweep
 from nodebench.sweep.validation import dotted, faults_of
@@ -34,15 +34,14 @@ def load(path: Path, overrides: Sequence[str] = (), size: SizeName = "full") -> 
     if any(fault.where == "include" for fault in faults):
         raise SweepError(str(path), faults, overrides)  # its fields would be called missing
     file = _validated(tree, faults)
-    expanded = list(expand(file, faults))
-    trials = not_excluded(expanded)
+    expansion = expand(file, faults)
+    trials = expansion.trials
     faults += inconsistencies(file, trials)
     if not (trials or faults):
         faults.append(Fault("exclude", "excludes every trial"))
     is_as_written = file.made.size == "full" and not file.made.changed
     if not faults and is_as_written:  # otherwise the trials that an entry refers to may be absent
-        used = {number for _, numbers in expanded for number in numbers}
-        faults += conditions_without_effect(file, trials, used)
+        faults += conditions_without_effect(file, trials, expansion.excluding)
     if faults:
         raise SweepError(str(path), faults, overrides)
     made = _made(file, trials, path, size)
@@ -50,7 +49,7 @@ def load(path: Path, overrides: Sequence[str] = (), size: SizeName = "full") -> 
         tree["made"] = made.model_dump(exclude_defaults=True)
         file = file.model_copy(update={"made": made})
     origin = Origin(str(path.resolve()), size, tuple(filter(_names_it, overrides)))
-    return Sweep(file, trials, dump(tree, width=100), origin)
+    return Sweep(file, trials, dump(tree, width=100), origin, expansion.repeats)
 
 
 def load_origin(origin: Origin) -> Sweep:
@@ -94,7 +93,7 @@ def _as_written(path: Path, size: SizeName) -> SweepFile:
 
 def _trials(file: SweepFile) -> tuple[Trial, ...]:
     """The trials of a file; cells that resolve to no trial are left out."""
-    return not_excluded(expand(file, faults=[]))
+    return expand(file, faults=[]).trials
 
 
 def _instead(trials: Sequence[Trial], full: Sequence[Trial]) -> dict[str, list[Any]]:

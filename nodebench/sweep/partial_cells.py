@@ -10,7 +10,8 @@ from pydantic import ValidationError
 from nodebench.errors import ELSEWHERE, Fault, unknown
 from nodebench.spec import TrialSpec
 from nodebench.spec.settings import field_paths, flatten
-from nodebench.sweep.paths import NAMED_BY, set_path
+from nodebench.sweep.paths import NAMED_BY, set_path, value_at
+from nodebench.sweep.safe_yaml import Tree
 
 SPEC_ORDER = {path: i for i, path in enumerate(dict.fromkeys(field_paths(TrialSpec)))}
 """Every path that a trial may have -> its place in a spec."""
@@ -38,6 +39,11 @@ def agrees(spec: TrialSpec, cell: Mapping[str, Any]) -> bool:
     return is_same and all(
         value in (None, {}) or _belongs(spec, path) for path, value in leaves(cell)
     )
+
+
+def has_values(tree: Tree, cell: Mapping[str, Any]) -> bool:
+    """Whether a tree has a partial cell's values as they are written; `null` for what it lacks."""
+    return all(value_at(tree, path.split(".")) == value for path, value in leaves(cell))
 
 
 def _belongs(spec: TrialSpec, path: str) -> bool:

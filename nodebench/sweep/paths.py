@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nodebench.spec.model import BY_PLACE
@@ -32,6 +32,22 @@ def set_path(tree: Tree, path: Sequence[str], value: Any) -> None:
         tree[key] = written_out(tree.get(key), key, depth)
         tree = tree[key]
     tree[path[-1]] = copy.deepcopy(value)
+
+
+def with_values(base: Tree, values: Mapping[str, Any]) -> Tree:
+    """A copy of a tree with values, path -> value, whole groups before values inside them."""
+    tree = copy.deepcopy(base)
+    for path in sorted(values, key=lambda path: path.count(".")):
+        set_path(tree, path.split("."), values[path])
+    return tree
+
+
+def value_at(tree: Tree, path: Sequence[str]) -> Any:
+    """A value in a tree in which shorthand may stand for groups; None if there is none."""
+    group = tree
+    for depth, key in enumerate(path[:-1]):
+        group = written_out(group.get(key), key, depth)
+    return group.get(path[-1])
 
 
 def written_out(group: Any, key: str, depth: int) -> Tree:

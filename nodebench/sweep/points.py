@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from nodebench.errors import Fault, SweepError
 from nodebench.spec import Trial, TrialSpec
@@ -125,6 +125,50 @@ def _fits(trained: Solver, factor: float, span: float | None) -> bool:
     if span is None or (trained.adapt and trained.steps is trained.step_size is None):
         return True
     return factor * (trained.step_size or span / trained.step_count(span)) <= span
+
+
+@dataclass(frozen=True)
+class Unusable:
+    """Budgets of an `evaluate` block that a method cannot use in any configuration."""
+
+    block: int
+    method: str
+    budget: str
+    """The name of their list, such as `nfe`."""
+
+    values: tuple[float, ...]
+
+
+def unusable(sweep: Sweep) -> Iterator[Unusable]:
+    """The budgets that an `evaluate` block lists for a method in vain."""
+    specs = [cell.spec for cell in dict.fromkeys(trial.cell for trial in sweep.trials)]
+    for number, block in enumerate(sweep.evaluate):
+        meant = [s for s in specs if s.solver is not None and agrees(s, block.when)]
+        for method in block.methods if meant else ():
+            for budget in _budgets(method):
+                values = tuple(
+                    value
+                    for value in getattr(block, budget)
+                    if not any(_can_use(spec, method, block, {budget: (value,)}) for spec in meant)
+                )
+                if values:
+                    yield Unusable(number, method, budget, values)
+
+
+def _can_use(
+    spec: TrialSpec, method: str, block: Evaluate, budget: dict[str, tuple[float, ...]]
+) -> bool:
+    return any(_solvers(spec, method, block.model_copy(update=_NO_BUDGETS | budget)))
+
+
+_NO_BUDGETS: dict[str, tuple[float, ...]] = dict.fromkeys(
+    ("steps", "nfe", "step_factors", "tols", "tol_factors"), ()
+)
+
+
+def _budgets(method: str) -> tuple[str, ...]:
+    """The lists of a block that suit a kind of method, but not each of their values."""
+    return ("tol_factors",) if METHODS[method].kind == "adaptive" else ("nfe", "step_factors")
 
 
 def require_points(sweep: Sweep, source: str) -> None:

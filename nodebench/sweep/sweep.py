@@ -19,6 +19,7 @@ from nodebench.sweep.file import (
     SizeName,
     SweepFile,
 )
+from nodebench.sweep.grid import Repeat
 from nodebench.sweep.labels import figure_labels, headings, labeled
 from nodebench.sweep.partial_cells import SPEC_ORDER
 
@@ -43,6 +44,9 @@ class Sweep:
     """The resolved sweep file as YAML: all that `repro` needs, without traces of this machine."""
 
     origin: Origin
+    repeats: tuple[Repeat, ...] = ()
+    """The combinations of the grid that give the configuration of an earlier one."""
+
     for_figures: bool = False
     """Whether long labels are cut, as figures need it."""
 

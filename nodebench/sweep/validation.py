@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from nodebench.errors import MOST_LISTED, counted, shown, similar, unknown
+from nodebench.errors import MOST_LISTED, Fault, counted, shown, similar, unknown
+from nodebench.spec import TrialSpec
 from nodebench.spec.model import BY_PLACE
 from nodebench.spec.settings import Settings, parts_in
-from nodebench.sweep.file import WRITTEN_FIELD
+from nodebench.sweep.file import WRITTEN_FIELD, SweepFile
 from nodebench.sweep.partial_cells import ending_in
+from nodebench.sweep.paths import with_values
+from nodebench.sweep.safe_yaml import Tree
 
 TreePath = tuple[str | int, ...]
 
@@ -21,8 +25,79 @@ def faults_of(
     error: ValidationError, owner: type[Settings], tree: object
 ) -> list[tuple[TreePath, str]]:
     """(path into the tree, message) for every error in `tree`, which is not a valid `owner`."""
+    return _told(error.errors(include_url=False), owner, tree)
+
+
+def lasting_faults_of(
+    error: ValidationError, owner: type[Settings], tree: object
+) -> list[tuple[TreePath, str]]:
+    """The same, without errors that vanish if other settings are added to `tree` or replaced."""
+    details = error.errors(include_url=False)
+    return _told([each for each in details if _is_lasting(each, owner)], owner, tree)
+
+
+def spec_or_error(tree: Tree) -> TrialSpec | ValidationError:
+    """The spec that a tree gives, or why it gives none."""
+    try:
+        return TrialSpec.model_validate(tree)
+    except ValidationError as error:
+        return error
+
+
+def faults_of_combination(
+    error: ValidationError, base: Tree, values: Mapping[str, Any], block: str
+) -> Iterator[Fault]:
+    """The faults of `base` with the values of a block's axes, each at the place that causes it."""
+    tree = with_values(base, values)
+    lasting = lasting_faults_of(error, TrialSpec, tree)
+    for path, message in faults_of(error, TrialSpec, tree):
+        text = dotted(path)
+        if text in SweepFile.model_fields:
+            message = f"`{text}` belongs next to `base` and `grid`, not inside them"
+        involved = [p for p in values if f"{text}.".startswith(f"{p}.") or p.startswith(f"{text}.")]
+        if not path and message not in _faults_of_whole(base):
+            involved = list(values)
+            causes = _causes(message, base, values)
+            text = causes[0] if len(causes) == 1 else ""
+        if len(involved) > 1 and (path, message) not in lasting:
+            message = f"{message}. To leave such combinations out, list them in `exclude`"
+        yield Fault(f"{block if involved else 'base'}.{text}".removesuffix("."), message)
+
+
+def _causes(message: str, base: Tree, values: Mapping[str, Any]) -> list[str]:
+    """The axes without which the trial is valid, or has another fault of the whole."""
+    found = []
+    for axis in values:
+        tree = with_values(base, {path: v for path, v in values.items() if path != axis})
+        others = _faults_of_whole(tree)
+        if message not in others and (others or isinstance(spec_or_error(tree), TrialSpec)):
+            found.append(axis)
+    return found
+
+
+def _faults_of_whole(tree: Tree) -> list[str]:
+    """The faults of a tree that concern no single part of it."""
+    found = spec_or_error(tree)
+    if isinstance(found, TrialSpec):
+        return []
+    return [message for path, message in faults_of(found, TrialSpec, tree) if not path]
+
+
+def _is_lasting(detail: ErrorDetails, owner: type[Settings]) -> bool:
+    kind, value = detail["type"], detail["input"]
+    if kind == "value_error":  # of a single value, or of a group whose settings do not fit
+        path, part = _follow(owner, detail["loc"])
+        field = part.model_fields.get(str(path[-1])) if part and path else None
+        return field is not None and not parts_in(field)
+    is_without_name = kind == "unknown_part" and isinstance(value, dict) and "name" not in value
+    return kind != "missing" and not is_without_name
+
+
+def _told(
+    details: Iterable[ErrorDetails], owner: type[Settings], tree: object
+) -> list[tuple[TreePath, str]]:
     found: list[tuple[TreePath, str]] = []
-    for detail in error.errors(include_url=False):
+    for detail in details:
         path, part = _follow(owner, detail["loc"])
         path = _inside(tree, path)
         found.append((path, _message(detail, path, part)))

@@ -2,14 +2,16 @@
 
 import pytest
 
-from nodebench.cli.inspect import packing_text, recording_text
+from nodebench.cli.inspect import packing_text, plan_text, recording_text
 from nodebench.cli.measure import timed_text
 from nodebench.cli.text import duration, forecast_text
 from nodebench.errors import counted
 from nodebench.execution.launch import Timed
 from nodebench.execution.publishing import Published
 from nodebench.planning.estimate import Forecast
-from tests.support.tiny_sweeps import options, tiny
+from nodebench.planning.plan import entries
+from nodebench.store import Store
+from tests.support.tiny_sweeps import TINY, options, tiny
 
 
 @pytest.mark.parametrize(
@@ -28,6 +30,23 @@ from tests.support.tiny_sweeps import options, tiny
 )
 def test_durations_have_two_digits_and_no_exponent(seconds, text):
     assert duration(seconds) == text
+
+
+def test_a_plan_names_its_store_and_tells_of_packs_only_if_there_are_seeds_to_pack(
+    tmp_path, monkeypatch
+):
+    store, base = Store(tmp_path / "runs"), TINY | {"solver": "dopri5"}
+    texts = []
+    for seeds in ([0], [0, 1]):
+        sweep = tiny(tmp_path, base=base, seeds=seeds, resources={"pack_seeds": 2})
+        texts.append(plan_text(sweep, entries(sweep, store, options(sweep, tmp_path)), {}, store))
+    assert [text.splitlines()[-2] for text in texts] == [
+        f"compared with the store `{store.root}`"
+    ] * 2
+    monkeypatch.chdir(tmp_path)
+    assert plan_text(sweep, [], {}, store).splitlines()[0] == "compared with the store `runs`"
+    assert "packed" not in texts[0]
+    assert "no seeds are packed (2 because `dopri5` takes different steps" in texts[1]
 
 
 def test_one_of_something_is_singular(tmp_path):

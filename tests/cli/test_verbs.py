@@ -42,7 +42,7 @@ def test_a_part_of_a_plan_is_what_run_would_take_of_it(tmp_path):
     lines = done.stdout.splitlines()
     assert lines[0].endswith("steps 4 · s0")
     assert lines[1].startswith("a single training: `run` starts no Ray")
-    assert lines[2:] == ["tiny: 1 trial, 1 to run"]
+    assert lines[2:] == ["compared with the store `runs`", "tiny: 1 trial, 1 to run"]
 
 
 def test_a_plan_of_a_change_lists_what_set_changes(tmp_path):

@@ -79,3 +79,62 @@ def test_scripts_are_told_too(tmp_path):
     sweep = tiny(tmp_path, base=base)
     plan = json.loads(inspect.plan_json(sweep, api.plan(sweep, Store(tmp_path / "runs")), {}))
     assert plan["doubts"] == doubts(sweep)
+
+
+def test_combinations_that_equal_others_are_counted_with_what_has_no_effect(tmp_path):
+    base = {"data": "digits", "model": "odenet4"}
+    grid = {
+        "model": ["resnet4", "odenet4"],
+        "solver": [{"method": "euler", "steps": 2}, {"method": "euler", "steps": 4}],
+        "gradient": ["backprop", "adjoint"],
+    }
+    sweep = tiny(tmp_path, base=base, grid=grid, seeds=[0, 1])
+    assert len(sweep.trials) == 2 * 5
+    assert doubts(sweep) == [
+        "3 combinations of the grid equal others and are left out: `solver`, `gradient` have no "
+        "effect for `resnet4`"
+    ]
+    excluded = tiny(tmp_path, base=base, grid=grid, exclude=[{"model.name": "resnet4"}])
+    assert doubts(excluded) == []
+
+
+def test_a_setting_without_effect_for_a_model_with_an_ode_is_told_with_its_label(tmp_path):
+    grid = {
+        "model.norm": ["gn", "bn"],
+        "gradient": ["adjoint"],
+        "gradient.update_batch_norm": [True, False],
+    }
+    sweep = tiny(tmp_path, base={"data": "digits", "model": "odenet4"}, grid=grid)
+    [told] = doubts(sweep)
+    assert told == (
+        "1 combination of the grid equals another and is left out: `gradient.update_batch_norm` "
+        "has no effect for `gn`"
+    )
+
+
+def test_a_combination_that_is_written_twice_is_counted_without_a_cause(tmp_path):
+    grid = [{"solver": ["dopri5", {"method": "dopri5", "tol": 1e-3}]}, {"model.width": [4]}]
+    base = TINY | {"solver": "dopri5"}
+    assert doubts(tiny(tmp_path, base=base, grid=grid)) == [
+        "2 combinations of the grid equal others and are left out"
+    ]
+
+
+def test_evaluation_budgets_that_no_configuration_can_use_are_told(tmp_path):
+    evaluate = [
+        {"methods": ["euler", "rk4"], "nfe": [4, 6, 8], "step_factors": [0.5, 3]},
+        {"methods": ["dopri5"], "tols": [0.01], "tol_factors": [10]},
+    ]
+    assert doubts(tiny(tmp_path, evaluate=evaluate)) == [
+        "`evaluate[0].step_factors`: `euler` skips `3`: it needs a training with fixed steps, and "
+        "a step within the interval",
+        "`evaluate[0].nfe`: `rk4` skips `6`: it needs multiples of its stages times the ODE "
+        "blocks (any number suits `steps`)",
+        "`evaluate[0].step_factors`: `rk4` skips `3`: it needs a training with fixed steps, and "
+        "a step within the interval",
+        "`evaluate[1].tol_factors`: `dopri5` skips `10`: it needs a training with a tolerance",
+    ]
+    some = {"solver.steps": [2, 4]}  # the step of one of them is small enough
+    assert not any(
+        "step_factors" in told for told in doubts(tiny(tmp_path, grid=some, evaluate=evaluate))
+    )

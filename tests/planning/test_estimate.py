@@ -113,9 +113,9 @@ def test_what_is_trained_again_for_its_weights_takes_a_whole_training(tmp_path):
     assert [entry.standing for entry in kept] == ["retrains", "incomplete"]
     left = forecast(kept, recorded_costs(kept, store, None), store, slots=1)
     assert left.seconds == pytest.approx(36000.0)
-    text = inspect.plan_text(sweep, found, {})
+    text = inspect.plan_text(sweep, found, {}, store)
     assert "2 finished trials are trained again from scratch" in text
-    assert "trained again" not in inspect.plan_text(sweep, kept[1:], {})
+    assert "trained again" not in inspect.plan_text(sweep, kept[1:], {}, store)
 
 
 def test_without_its_checkpoint_a_trial_that_met_a_limit_begins_at_its_first_epoch(half_done):

@@ -1,7 +1,7 @@
 import pytest
 
-from nodebench.errors import SweepError
-from nodebench.planning.lookup import sweep_path
+from nodebench.errors import InputError, SweepError
+from nodebench.planning.lookup import load_sweep, sweep_path
 from tests.support.tiny_sweeps import write_tiny
 
 
@@ -49,3 +49,10 @@ def test_a_file_of_an_absolute_path_is_compared_by_its_own_name(folder):
 def test_a_text_that_is_no_path_is_no_sweep(folder, text):
     with pytest.raises(SweepError):
         sweep_path(text + "?")
+
+
+def test_a_sweep_as_a_mapping_is_refused_with_what_is_allowed():
+    with pytest.raises(
+        InputError, match=r"file, the folder .*found a value of type `dict`.*safe_d"
+    ):
+        load_sweep({"name": "t"})

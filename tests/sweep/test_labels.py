@@ -1,5 +1,6 @@
 """Labels: from what varies, cut where there is little room, and never a reason to have no page."""
 
+import csv
 from pathlib import Path
 
 import pytest
@@ -11,12 +12,14 @@ from nodebench.planning.lookup import foreign
 from nodebench.report.figures import pareto
 from nodebench.report.figures.curves import file_names
 from nodebench.store import Store
+from nodebench.sweep import load
 from nodebench.sweep.labels import LONGEST_DRAWN, cut, figure_labels, headings, labeled
 from nodebench.training.trial import run_trial
 from tests.support.coarse_reference import coarse_reference
 from tests.support.fake_results import made, steady
 from tests.support.tiny_sweeps import TINY, options, tiny, write_tiny
 
+ROOT = Path(__file__).parents[2]
 LONG = "x" * 600
 
 
@@ -161,3 +164,22 @@ def test_a_trials_weights_are_known_by_the_trial_wherever_they_are_named_from(
 )  # fmt: skip
 def test_a_heading_is_as_short_as_is_clear(paths, headings_of_them):
     assert list(headings(paths).values()) == headings_of_them
+
+
+def test_a_regularizer_s_weight_is_told_with_the_regularizer(tmp_path):
+    sweep = tiny(tmp_path, grid={"train.regularize.kinetic.weight": [0.01, 0.1]})
+    assert list(sweep.labels.values()) == ["kinetic.weight 0.01", "kinetic.weight 0.1"]
+    weight, order = "train.regularize.taylor.weight", "train.regularize.taylor.order"
+    sweep = tiny(tmp_path, grid={weight: [0.01, 0.1], order: [2, 3]})
+    assert sweep.labels[sweep.trials[0].cell.key] == "taylor.weight 0.01 order 2"
+    assert sweep.headings == {weight: "taylor.weight", order: "taylor.order"}
+
+
+def test_labels_of_committed_reports_stay():
+    """Scoreboards and comparisons find a report's cells by their labels."""
+    for file in sorted((ROOT / "reports").glob("*/sweep.yaml")):
+        sweep = load(file)
+        labels = {trial.id: sweep.cell_label(trial) for trial in sweep.trials}
+        with (file.parent / "results.csv").open(encoding="utf-8") as table:
+            for row in csv.DictReader(table):
+                assert labels.get(row["id"], row["cell"]) == row["cell"], file

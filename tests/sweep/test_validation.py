@@ -97,6 +97,96 @@ def test_a_mistake_is_named_by_its_path(tmp_path, fields, where, what):
     assert what in fault
 
 
+@pytest.mark.parametrize(
+    ("base", "axes", "where", "what"),
+    [
+        ({"solver": {"method": "eulerr"}}, {"solver": ["dopri5"]},
+         "base.solver.method", "Did you mean `euler`?"),
+        ({"solver": "eulerr"}, {"solver.method": ["dopri5"]}, "base.solver", "mean `euler`?"),
+        ({"solver": {"method": "euler", "stepz": 2}}, {"solver": ["dopri5"]},
+         "base.solver.stepz", "Did you mean `steps`?"),
+        ({"model": {"name": "odenet", "norm": "xn"}}, {"model": ["odenet4"]},
+         "base.model.norm", "not a known norm"),
+        ({"train": {"epochs": 0}}, {"train.epochs": [1, 2]}, "base.train.epochs", "or equal to 1"),
+    ],
+)  # fmt: skip
+def test_mistakes_in_what_the_grid_replaces_of_base_are_named(tmp_path, base, axes, where, what):
+    (fault,) = faults(write_sweep(tmp_path, base={**BASE, **base}, grid=axes))
+    assert fault.startswith(f"{where}: ")
+    assert what in fault
+
+
+@pytest.mark.parametrize(
+    ("base", "axes"),
+    [
+        ({"solver": {"steps": 4}}, {"solver.method": ["euler", "rk4"]}),
+        ({"solver": {"steps": 4}}, {"solver": ["dopri5"]}),
+        ({"solver": "euler"}, {"solver.steps": [2, 4]}),
+        ({"model": {"width": 32}}, {"model.name": ["odenet4", "odenet6"]}),
+        ({"model": {"name": "odenet", "order": "preact"}}, {"model.name": ["odenet4"]}),
+        ({"model": {"name": "odenet", "order": "preact"}},
+         {"model.name": ["odenet4"], "model.order": ["preact", "postact"]}),
+    ],
+)  # fmt: skip
+def test_what_the_grid_completes_may_be_incomplete_in_base(tmp_path, base, axes):
+    assert load(write_sweep(tmp_path, base={**BASE, **base}, grid=axes)).trials
+
+
+CURE = "To leave such combinations out, list them in `exclude`"
+ALF = {"method": "alf", "steps": 2}
+
+
+@pytest.mark.parametrize(
+    ("base", "axes", "where", "is_cured_by_excluding"),
+    [
+        ({"gradient": "reversible", "solver": "dopri5"}, {"train.epochs": [1]}, "base", False),
+        ({"gradient": "reversible", "solver": ALF}, {"solver": ["dopri5"]},
+         "grid[1].solver", False),
+        ({"solver": "dopri5"}, {"gradient": ["reversible"], "train.epochs": [1, 2]},
+         "grid[1].gradient", True),
+        ({"solver": ALF}, {"gradient": ["backprop", "reversible"], "solver": [ALF, "dopri5"]},
+         "grid[1]", True),
+    ],
+)  # fmt: skip
+def test_settings_that_do_not_go_together_are_told_where_the_file_brings_them_together(
+    tmp_path, base, axes, where, is_cured_by_excluding
+):
+    blocks = [{"solver": [ALF]}, axes]
+    (fault,) = faults(write_sweep(tmp_path, base={**BASE, **base}, grid=blocks))
+    assert fault.startswith(f"{where}: the gradient `reversible` does not suit `dopri5`")
+    assert fault.endswith(CURE) == is_cured_by_excluding
+
+
+def test_the_settings_of_one_group_that_do_not_go_together_are_told_with_the_cure(tmp_path):
+    axes = {"solver.method": ["euler", "dopri5"], "solver.steps": [2]}
+    base = {name: value for name, value in BASE.items() if name != "solver"}
+    (fault,) = faults(write_sweep(tmp_path, base=base, grid=axes))
+    assert fault.startswith("grid[0].solver: `dopri5` (adaptive) takes `tol`")
+    assert fault.endswith(CURE)
+
+
+GRID = {"solver": [ALF, "dopri5"], "gradient": ["backprop", "reversible"]}
+
+
+@pytest.mark.parametrize("solver", [{"solver": "dopri5"}, {"solver.method": "dopri5"}])
+def test_combinations_that_do_not_go_together_can_be_excluded(tmp_path, solver):
+    entry = {**solver, "gradient": "reversible"}
+    sweep = load(write_sweep(tmp_path, base=BASE, grid=GRID, exclude=[entry]))
+    assert [(t.spec.solver.method, t.spec.gradient.name) for t in sweep.trials] == [
+        ("alf", "backprop"), ("dopri5", "backprop"), ("alf", "reversible"),
+    ]  # fmt: skip
+
+
+def test_an_entry_of_exclude_hides_no_unknown_word_and_no_other_combination(tmp_path):
+    grid = {**GRID, "gradient": ["backprop", "reversibel"]}
+    exclude = [{"solver": "dopri5", "gradient": "reversibel"}]
+    (fault,) = faults(write_sweep(tmp_path, base=BASE, grid=grid, exclude=exclude))
+    assert "Did you mean `reversible`?" in fault
+    other = [{"solver": "alf", "gradient": "reversible"}]
+    (fault,) = faults(write_sweep(tmp_path, base=BASE, grid=GRID, exclude=other))
+    assert "does not suit `dopri5`" in fault
+
+
 def test_a_key_given_twice_is_refused(tmp_path):
     assert "given twice" in faults(write_sweep(tmp_path, "name: a\nname: b\n"))[0]
 
