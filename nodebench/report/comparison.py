@@ -14,7 +14,13 @@ from nodebench.planning.lookup import SweepSource, load_sweep
 from nodebench.report.analysis.baseline import Tested, compared_cells
 from nodebench.report.analysis.columns import CELL, OUTCOME, read_results
 from nodebench.report.analysis.findings import all_results
-from nodebench.report.analysis.formatting import NO_VALUE, measured, probability, signed, unit
+from nodebench.report.analysis.formatting import (
+    NO_VALUE,
+    measured,
+    probability,
+    signed_and_interval,
+    unit,
+)
 from nodebench.store import Store
 from nodebench.sweep import Sweep
 from nodebench.sweep.partial_cells import SPEC_ORDER
@@ -253,10 +259,8 @@ def _difference_columns(found: Tested | None, metric: str) -> dict[str, str]:
     if found is None:
         return {"difference": NO_VALUE, "p (Holm)": NO_VALUE, "reading": "no seed in common"}
     what, difference = _metric_name(metric), found.difference
-    width = difference.half_width
-    interval = "" if difference.has_no_interval else f" ± {signed(what, width)[1:]}"
     return {
-        "difference": f"{signed(what, difference.mean)}{interval}",
+        "difference": signed_and_interval(what, difference.mean, difference.half_width),
         "p (Holm)": probability(found.p),
         "reading": str(found.reading),
     }

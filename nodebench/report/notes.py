@@ -5,9 +5,11 @@ from __future__ import annotations
 from nodebench.report.analysis.pareto import DURING_TRAINING, ON_A_BUSY_MACHINE
 
 NOTES = {
-    "±": "half the width of the 95 % confidence interval of the mean over n seeds (Student's t). A "
-    "single seed has no interval, nor have seeds that all gave the same value (`all equal`). A "
-    "dash means no value: no trial finished, or the column does not apply.",
+    "±": "half the width of the 95 % confidence interval of the mean over n seeds (Student's t). "
+    "An interval that would reach beyond what is possible, such as an accuracy above 100 %, is cut "
+    "there and written out: `93.50 [44.10, 100]`. A single seed has no interval, nor have seeds "
+    "that all gave the same value (`all equal`). A dash means no value: no trial finished, or the "
+    "column does not apply.",
     "NFE": "number of function evaluations: calls of the ODE's right-hand side per forward pass "
     "(`NFE backward`: per backward pass), summed over ODE blocks and averaged over the last "
     "epoch.",

@@ -16,6 +16,7 @@ from nodebench.report.analysis.formatting import (
     count_and_interval,
     mean_and_interval,
     measured,
+    measured_difference,
     three_digits_and_interval,
     unit,
     whole,
@@ -178,7 +179,7 @@ def _verdict_columns(judged: pd.DataFrame, ids: pd.Series[str]) -> dict[str, str
     heading = f"{DROP}{unit(metric)}"
     if found.empty:  # keeps the columns in their place
         return {heading: NO_VALUE, IS_ODE: NO_VALUE}
-    drop = measured(metric, found["drop"].astype(float))
+    drop = measured_difference(metric, found["drop"].astype(float))
     return {heading: drop, IS_ODE: _is_ode_text(found["verdict"])}
 
 

@@ -44,10 +44,10 @@ def test_the_summary_averages_what_finished_and_shows_what_did_not(made_up):
     sweep, store = made_up
     shown = unjudged_tables(sweep, store)
     assert list(shown.main["steps"]) == ["2", "4"]
-    assert list(shown.main["accuracy %"]) == ["90.00 ± 24.84", "50.00"]
+    assert list(shown.main["accuracy %"]) == ["90.00 [65.16, 100]", "50.00"]
     assert list(shown.main["n"]) == ["3", "1 of 3"]
     assert shown.constant == {"NFE": "2", "parameters": "71"}
-    assert list(shown.details["best epoch accuracy % †"]) == ["91.00 ± 24.84", "51.00"]
+    assert list(shown.details["best epoch accuracy % †"]) == ["91.00 [66.16, 100]", "51.00"]
     assert shown.details["outcomes"][0] == "finished"
     assert shown.details["outcomes"][1] == "1 finished, 1 DNF (diverged, epoch 2), 1 missing"
 
