@@ -111,9 +111,14 @@ def _fitted(named: pd.DataFrame, results: pd.DataFrame) -> pd.DataFrame:
 
 
 def _least_important(results: pd.DataFrame) -> str:
-    """The least important column other than the headline metric."""
-    order = (PARAMETERS, NFE, HARDWARE, SECONDS, DROP, N, IS_ODE)
-    return next(name for first in order for name in results.columns[1:] if name.startswith(first))
+    """The least important column other than the headline metric.
+
+    Seconds that do not compare, marked ‡, are less important than evaluations.
+    """
+    names = list(results.columns[1:])
+    doubtful = [name for name in names if name.startswith(SECONDS) and name.endswith("‡")]
+    order = (PARAMETERS, *doubtful, HARDWARE, NFE, SECONDS, DROP, N, IS_ODE)
+    return next(name for first in order for name in names if name.startswith(first))
 
 
 def _empty(table: pd.DataFrame) -> list[str]:

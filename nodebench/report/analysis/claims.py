@@ -14,7 +14,7 @@ from nodebench.report.analysis.columns import TIMED_SECONDS
 from nodebench.report.analysis.formatting import (
     ANY,
     NO_VALUE,
-    Range,
+    Bounds,
     interval_text,
     possible_differences,
     possible_values,
@@ -225,7 +225,7 @@ def _difference_text(is_share: bool, mean: float, width: float, other: str) -> s
     return f"{number}{unit} {'less' if mean < 0 else 'more'} than {other}"
 
 
-def _number_text(is_share: bool, mean: float, width: float, possible: Range) -> str:
+def _number_text(is_share: bool, mean: float, width: float, possible: Bounds) -> str:
     """A number with its interval; `possible` is the range of percentages."""
     if is_share:
         return interval_text(100 * mean, 100 * width, 2, possible)

@@ -11,15 +11,15 @@ from nodebench.report.analysis.statistics import alike, half_width
 NO_VALUE = "–"
 
 
-Range = tuple[float, float]
+Bounds = tuple[float, float]
 """The lowest and the highest possible value of a mean."""
 
-NOT_NEGATIVE: Range = (0.0, math.inf)
-ANY: Range = (-math.inf, math.inf)
+NOT_NEGATIVE: Bounds = (0.0, math.inf)
+ANY: Bounds = (-math.inf, math.inf)
 
 
 def mean_and_interval(
-    values: pd.Series[float], digits: int, unit: str = "", possible: Range = NOT_NEGATIVE
+    values: pd.Series[float], digits: int, unit: str = "", possible: Bounds = NOT_NEGATIVE
 ) -> str:
     """Mean ± half its confidence interval; only the mean for one value, a dash for none.
 
@@ -33,7 +33,7 @@ def mean_and_interval(
     return interval_text(values.mean(), half_width(values), digits, possible) + unit
 
 
-def interval_text(mean: float, width: float, digits: int, possible: Range = ANY) -> str:
+def interval_text(mean: float, width: float, digits: int, possible: Bounds = ANY) -> str:
     """`91.00 ± 2.50`, or `93.50 [44.10, 100]` if ± would reach beyond the `possible` values.
 
     Cutting an interval there does not change how often it contains the true mean, which is a
@@ -88,12 +88,12 @@ def measured_difference(metric: str, values: pd.Series[float]) -> str:
     return mean_and_interval(values * scale, digits, possible=possible_differences(metric))
 
 
-def possible_values(metric: str) -> Range:
+def possible_values(metric: str) -> Bounds:
     """The range of a metric that models are judged by; accuracies in percent."""
     return (0.0, 100.0) if metric == "accuracy" else NOT_NEGATIVE
 
 
-def possible_differences(metric: str) -> Range:
+def possible_differences(metric: str) -> Bounds:
     """The range of a difference of such a metric; of accuracies, in percentage points."""
     return (-100.0, 100.0) if metric == "accuracy" else ANY
 
