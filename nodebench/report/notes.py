@@ -188,6 +188,10 @@ COSTS_CHART = """\
 Each point is the mean of a configuration over its seeds, with its 95 % interval. Click a point
 to see its settings and curves."""
 
+LINES_ACROSS = """\
+A dashed line is the mean of a configuration without a value on the x axis, such as a residual
+network, which has no NFE."""
+
 EPOCHS_CHART = """\
 Each line is the mean over the trials of a series; the band spans the lowest and the highest
 value. Of long trainings, only some epochs are shown."""
