@@ -113,7 +113,7 @@ def _fitted(named: pd.DataFrame, results: pd.DataFrame) -> pd.DataFrame:
 def _least_important(results: pd.DataFrame) -> str:
     """The least important column other than the headline metric.
 
-    Seconds that do not compare, marked ‡, are less important than evaluations.
+    Seconds that are not comparable, marked ‡, are less important than evaluations.
     """
     names = list(results.columns[1:])
     doubtful = [name for name in names if name.startswith(SECONDS) and name.endswith("‡")]

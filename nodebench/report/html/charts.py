@@ -29,7 +29,7 @@ POINTS: list[Spec] = [
 ]
 """A point for each row, with its interval if it has one."""
 
-LINES_ACROSS: list[Spec] = [
+ACROSS: list[Spec] = [
     {
         "mark": {"type": "rule", "strokeDash": [6, 4], "strokeWidth": 1.5, "cursor": "pointer"},
         "encoding": {"x": {"value": 0}, "x2": {"value": "width"}, "y": Y},

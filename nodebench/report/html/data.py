@@ -154,7 +154,7 @@ class Explored:
             layers=charts.POINTS,
             single=charts.POINTS,
             singles="trials",
-            without_x=charts.LINES_ACROSS,
+            without_x=charts.ACROSS,
             filters=charts.DATA_SETS,
             figures=("frontier",),
         )
