@@ -194,7 +194,7 @@ def write_report(
         ResourceError: if the folder cannot be written.
         StoreError: if nothing has been trained; if it would overwrite a file that is not a report's
             or, if no folder is given, the report of another sweep file with the same name, or one
-            that shows more than this sweep, changed by `--set`, has.
+            that shows more than this sweep has, if `--set` changed either.
         TrackingError: if MLflow is needed but cannot be read.
     """
     from nodebench.report import page

@@ -48,10 +48,12 @@ class InputError(NodebenchError):
 
 @dataclass(frozen=True, order=True)
 class Fault:
-    """One mistake: its YAML path, what is wrong, what is allowed and what to do."""
+    """One mistake: its YAML path or line, what is wrong, what is allowed and what to do."""
 
     where: str
     what: str
+    excerpt: tuple[str, ...] = ()
+    """The offending line of the file, and a line that marks the place in it."""
 
     def __str__(self) -> str:
         return f"{_beginning(self.where)}: {self.what}"
@@ -65,7 +67,8 @@ class SweepError(InputError):
         self.faults = sorted(set(faults))
         set_ = "".join(f" --set {shown(text)}" for text in changes)
         title = f"{source}{set_}: {counted(len(self.faults), 'mistake')}"
-        super().__init__("\n".join([title, *(f"  {fault}" for fault in self.faults)]))
+        lines = [text for fault in self.faults for text in (f"  {fault}", *fault.excerpt)]
+        super().__init__("\n".join([title, *lines]))
 
 
 class DataError(InputError):

@@ -16,10 +16,29 @@ import nodebench
 from nodebench.cli.interrupt import INTERRUPTED, heed_interrupts, leave_on_interrupt
 from nodebench.cli.stream import STDOUT, err, say, take_over
 from nodebench.errors import InputError
+from nodebench.spec import TrialSpec
+from nodebench.sweep.compose import FILE_ONLY
+from nodebench.sweep.file import SweepFile
+from nodebench.sweep.partial_cells import ending_in
 
 SET_HINT = ". To change a setting, write `--set PATH=VALUE`"
 """For users who write `train.epochs=2` without `--set`, which is Hydra's syntax."""
 
+GUESSED = {
+    "clean": "gc",
+    "compare": "report --compare",
+    "create": "init",
+    "diff": "plan --diff",
+    "download": "data",
+    "list": "sweeps",
+    "ls": "sweeps",
+    "merge": "sync --from",
+    "resume": "run",
+    "show": "report",
+    "train": "run",
+    "validate": "plan",
+}
+"""Commands that nodebench does not have but other programs do -> ours."""
 
 SPINS = "5000"
 """How often an idle thread polls for work before it sleeps: about 0.1 ms. GNU's default is 3e5."""
@@ -58,9 +77,33 @@ class _Verbs(TyperGroup):
             err.print("interrupted")
             raise typer.Exit(INTERRUPTED) from None
         except TyperException as error:
-            if "extra argument" in error.message:
+            if "extra argument" in error.message and "=" in error.message:
                 error.message += SET_HINT
+            if option := getattr(error, "option_name", None):
+                self._suggest_settings(ctx, error, option)
             raise
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command that the arguments begin with; typer suggests one for a misspelt name."""
+        try:
+            return super().resolve_command(ctx, args)
+        except TyperException as error:
+            if meant := GUESSED.get(args[0]):
+                error.message = f"No such command '{args[0]}'. Did you mean '{meant}'?"
+            raise
+
+    def _suggest_settings(self, ctx: Any, error: Any, option: str) -> None:
+        """Suggests `--set train.epochs=VALUE` for `--epochs`, instead of similar options."""
+        command = self.get_command(ctx, ctx.invoked_subcommand)
+        takes_changes = command and any("--set" in param.opts for param in command.params)
+        if takes_changes and (paths := _settings(option.lstrip("-").replace("-", "_"))):
+            error.possibilities = [f"--set {path}=VALUE" for path in paths]
+
+
+def _settings(name: str) -> list[str]:
+    """The paths that `--set` takes and that a user may mean by a name."""
+    fields = {*TrialSpec.model_fields, *SweepFile.model_fields}.difference(FILE_ONLY)
+    return [name] if name.partition(".")[0] in fields else ending_in(name)
 
 
 app = typer.Typer(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,7 +15,6 @@ from nodebench.cli.options import (
     SizeOption,
     Small,
     Source,
-    SweepPath,
     TrialId,
     grouped,
     in_order,
@@ -72,7 +72,13 @@ def time(
 @app.command()
 def repro(
     trial: TrialId,
-    source: SweepPath,
+    source: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="SWEEP",
+            help="Its sweep, or a report's folder. By default, a sweep in the store that has it.",
+        ),
+    ] = None,
     changes: Changes = None,
     size: SizeOption = "full",
     small: Small = False,
@@ -84,15 +90,24 @@ def repro(
         if err.is_terminal:
             err.print(f"epoch {row['epoch']}", highlight=False)
 
-    trial, source = in_order(trial, source)
+    if source:
+        trial, source = in_order(trial, source)
+    else:
+        source = _sweep_of(trial)
     sweep = open_sweep(source, changes, size=size, small=small)
     found = launch.reproduce(sweep, trial, default_store(), cpu=cpu, on_epoch=count)
     say(reproduction_text(found))
     raise typer.Exit(0 if found.agrees else 1)
 
 
+def _sweep_of(trial: str) -> str:
+    from nodebench.execution.reproduction import sweep_of  # imports torch
+
+    return sweep_of(trial, default_store())
+
+
 MOST_UNMATCHED = 4
-"""The most metrics named in a line; the rest are counted."""
+"""The most metrics or evaluation points named in a line; the rest are counted."""
 
 
 def timed_text(sweep: Sweep, timed: Timed) -> str:
@@ -131,10 +146,12 @@ def reproduction_text(found: Reproduction) -> str:
         f"{m.name:<{width}}  {m.recorded:<22.17g} {m.now:<22.17g} {_likeness(m)}"
         for m in found.metrics
     ]
-    if found.unmatched:
-        lines.append(
-            f"not recorded: {', '.join(found.unmatched[:MOST_UNMATCHED])}{_and_more(found)}"
-        )
+    for what, names in (
+        ("not recorded", found.unmatched),
+        ("recorded, but the sweep does not evaluate it", found.unmeasured_points),
+    ):
+        if names:
+            lines.append(f"{what}: {', '.join(names[:MOST_UNMATCHED])}{_and_more(names)}")
     lines += [f"failed now: {point}" for point in found.failed_points]
     lines += [f"{name}: {then} (recorded), {now} (now)" for name, then, now in found.environments]
     lines.append(f"outcome: {found.outcomes[0]} (recorded), {found.outcomes[1]} (now)")
@@ -144,8 +161,8 @@ def reproduction_text(found: Reproduction) -> str:
     return "\n".join(lines)
 
 
-def _and_more(found: Reproduction) -> str:
-    more = len(found.unmatched) - MOST_UNMATCHED
+def _and_more(names: Sequence[str]) -> str:
+    more = len(names) - MOST_UNMATCHED
     return f" and {more} more" if more > 0 else ""
 
 

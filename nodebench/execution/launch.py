@@ -22,7 +22,7 @@ from nodebench.execution.runner import Backend, Monitor, Runner, run_inline
 from nodebench.files import PACKAGE
 from nodebench.planning import entries
 from nodebench.planning.freshness import is_tracked
-from nodebench.planning.lookup import SweepSource, find, resolved
+from nodebench.planning.lookup import SweepSource, resolved
 from nodebench.planning.options import RunOptions, options_for
 from nodebench.planning.plan import Entry, options_for_entries
 from nodebench.planning.selection import Selection
@@ -266,18 +266,20 @@ def reproduce(
 ) -> Reproduction:
     """Runs a trial of a sweep again, alone in this process, and compares it with its record.
 
+    A trial that only the store has, since the sweep was changed, is run with the sweep's limits and
+    evaluated under its solvers.
+
     The record comes from the store, by default that of NODEBENCH_RUNS. If the store has none, it
     comes from the report in whose folder the sweep file is.
 
     Raises:
         InputError: if the trial is unknown, has no record, or cannot be run here.
     """
-    from nodebench.execution.reproduction import recorded_run, require_current, run_again
+    from nodebench.execution.reproduction import recorded_run, recorded_trial, run_again
 
     sweep, store = resolved(sweep, store)
     table = Path(sweep.origin.file).with_name("results.csv")
-    require_current(trial_id, sweep.trials, table)
-    trial = find(trial_id, store, sweep)
+    trial = recorded_trial(trial_id, sweep, store, table)
     record = recorded_run(trial, store, table)
     options = options_for(sweep, cpu=cpu)
     require_all([trial], options, inline=True)

@@ -39,8 +39,8 @@ class Publication:
         Raises:
             InputError: if MLflow is required and not to be written.
             ResourceError: if a folder cannot be written.
-            StoreError: if the place is taken by files of the user or by another sweep, or if a
-                sweep changed by `--set` would replace a report that shows more.
+            StoreError: if the place is taken by files of the user or by another sweep, or by a
+                report that shows more, if `--set` changed its sweep or this one.
             TrackingError: if MLFLOW_TRACKING_URI is not an address.
         """
         if self.require_mlflow and not self.track:

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nodebench.errors import InputError, StoreError, TrialOutcome
+from nodebench.errors import InputError, StoreError, SweepError, TrialOutcome
 from nodebench.planning import RunOptions
+from nodebench.planning.lookup import find
 from nodebench.spec import Trial
 from nodebench.spec.identity import NUMERICS
 from nodebench.spec.point import known_point
@@ -21,6 +22,8 @@ from nodebench.spec.settings import flatten
 from nodebench.spec.solver import Solver
 from nodebench.store import Store, TrialFolder
 from nodebench.store.rows import INCIDENTAL, Row
+from nodebench.store.sweep_record import SweepRecord
+from nodebench.sweep import Sweep, load
 from nodebench.training.trial import run_trial
 
 ALONE = {"packed": "1"}
@@ -68,6 +71,9 @@ class Reproduction:
     failed_points: list[str]
     """Recorded points that failed in the second run, each with its outcome."""
 
+    unmeasured_points: list[str]
+    """Recorded points that the second run left out, since the sweep does not ask for them."""
+
     environments: list[tuple[str, str, str]]
 
     @property
@@ -111,22 +117,82 @@ def recorded_run(trial: Trial, store: Store, table: Path) -> RecordedRun:
     )
 
 
-def require_current(trial_id: str, trials: Iterable[Trial], table: Path) -> None:
-    """Refuses a trial whose id in a report is no longer the id of its settings.
+def sweep_of(start: str, store: Store) -> str:
+    """The name of a sweep that planned the trial whose id starts with `start`.
+
+    A sweep whose file still has the trial comes first.
 
     Raises:
-        InputError: if the table has the id and the plan does not.
+        StoreError: if there is no such trial, or no sweep of the store has planned it.
     """
-    planned = any(trial.id.startswith(trial_id) for trial in trials)
-    for row in [] if planned else _rows(table):
-        if row["id"].startswith(trial_id):
-            commit = f"commit {row['commit']}" if row.get("commit") else "the commit of that time"
+    if not any(trial_id.startswith(start) for trial_id in store.trial_ids()):
+        raise StoreError(
+            f"no trial starts with `{start}` in `{store.trials_root}`. If a report has it, give "
+            f"the report's folder (`nodebench repro {start} reports/SWEEP`)"
+        )
+    trial_id = store.find(start).path.name
+    records = [record for record in store.sweep_records() if trial_id in record.labels()]
+    if not records:
+        raise StoreError(
+            f"no sweep in `{store.root}` has planned `{trial_id}`. Give its sweep file "
+            f"(`nodebench repro {trial_id} SWEEP`)"
+        )
+    return next((each.name for each in records if _has(each, trial_id)), records[0].name)
+
+
+def _has(record: SweepRecord, trial_id: str) -> bool:
+    """Whether the store's copy of a sweep's file has a trial."""
+    try:
+        return any(trial.id == trial_id for trial in load(record.file).trials)
+    except SweepError:  # written by another release
+        return False
+
+
+def recorded_trial(start: str, sweep: Sweep, store: Store, table: Path) -> Trial:
+    """The trial whose id starts with `start`: the sweep's or, if it has none, the store's.
+
+    `table` is the `results.csv` next to the sweep's file.
+
+    Raises:
+        StoreError: if neither has it, or several ids start like this.
+        InputError: if its id in the store or the table is no longer the id of its settings.
+    """
+    is_planned = any(trial.id.startswith(start) for trial in sweep.trials)
+    if not is_planned and any(trial_id.startswith(start) for trial_id in store.trial_ids()):
+        return _stored(store.find(start))
+    if not is_planned:
+        _require_current(start, table)
+    return find(start, store, sweep)
+
+
+def _stored(folder: TrialFolder) -> Trial:
+    """A trial of the store, whose settings must still give its id."""
+    trial = Trial(folder.trial().spec)
+    if trial.id != folder.path.name:
+        result = folder.result()
+        raise InputError(
+            f"`{folder.path.name}` is in `{folder.path.parent}`, but its settings now give another "
+            f"id: its numbers come from other numerics (now {NUMERICS}), or your own code or the "
+            f"file of its weights was changed. It ran at {_commit(result.tags if result else {})}: "
+            "restore what it ran with, or run the sweep again"
+        )
+    return trial
+
+
+def _require_current(start: str, table: Path) -> None:
+    """Refuses a trial whose id in a report is no longer the id of its settings."""
+    for row in _rows(table):
+        if row["id"].startswith(start):
             raise InputError(
                 f"`{row['id']}` is in `{table}`, but not in the plan of this release: its numbers "
                 f"come from other numerics (now {NUMERICS}), or its sweep was changed. It ran at "
-                f"{commit}: check out the commit that wrote the table (`git log -1 -- {table}`) to "
-                "repeat it, or run the sweep again"
+                f"{_commit(row)}: check out the commit that wrote the table (`git log -1 -- "
+                f"{table}`) to repeat it, or run the sweep again"
             )
+
+
+def _commit(record: Mapping[str, str]) -> str:
+    return f"commit {record['commit']}" if record.get("commit") else "the commit of that time"
 
 
 def _rows(table: Path) -> Iterator[dict[str, str]]:
@@ -154,7 +220,7 @@ def run_again(
             raise InputError(f"`{trial.id}` has no result here: {result.reason}")
         found = _metrics(store.folder(trial.id))
         failed = _failed_points(store.folder(trial.id))
-    recorded_points = {name.partition(UNDER)[2] for name in record.metrics}
+    recorded_points = _points_of(record.metrics)
     shared = [name for name in found if name in record.metrics]
     here = ALONE | _words(result.environments[-1] if result.environments else {})
     # Fields that a record lacks, as an older one may, are assumed to be the same.
@@ -166,6 +232,7 @@ def run_again(
         failed_points=[
             f"{where}: {outcome}" for where, outcome in failed.items() if where in recorded_points
         ],
+        unmeasured_points=[p for p in recorded_points if p not in {*_points_of(found), *failed}],
         environments=[
             (name, before[name], value) for name, value in here.items() if before[name] != value
         ],
@@ -183,6 +250,11 @@ def _metrics(folder: TrialFolder) -> dict[str, float]:
             numbers = {k: v for k, v in row.items() if isinstance(v, float) and k not in left_out}
             found |= {f"{name}{UNDER}{_place(row)}": value for name, value in numbers.items()}
     return found
+
+
+def _points_of(metrics: Iterable[str]) -> list[str]:
+    """The names of the evaluation points that some metrics belong to."""
+    return list(dict.fromkeys(n.partition(UNDER)[2] for n in metrics if UNDER in n))
 
 
 def _failed_points(folder: TrialFolder) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,15 @@ from nodebench.planning.lookup import SweepSource, load_sweep
 from nodebench.report.analysis.baseline import Tested, compared_cells
 from nodebench.report.analysis.columns import CELL, OUTCOME, read_results
 from nodebench.report.analysis.findings import all_results
-from nodebench.report.analysis.formatting import NO_VALUE, measured, probability, signed, unit
+from nodebench.report.analysis.formatting import (
+    NO_VALUE,
+    measured,
+    probability,
+    signed_and_interval,
+    unit,
+)
+from nodebench.report.analysis.statistics import column
+from nodebench.report.tables import three_digits
 from nodebench.store import Store
 from nodebench.sweep import Sweep
 from nodebench.sweep.partial_cells import SPEC_ORDER
@@ -105,6 +114,7 @@ def comparison(reference: Side, other: Side) -> str:
             "configuration": cell,
             **_means(metric, pairs[cell]),
             **_difference_columns(found.get(cell), metric),
+            "NFE": _evaluations(*sides),
             "s/epoch ‡": _seconds_ratio(*sides),
         }
         for cell, sides in named.items()
@@ -113,7 +123,10 @@ def comparison(reference: Side, other: Side) -> str:
     what = f"Test {what}{unit(what)}, from `{reference.name}` to `{other.name}`."
     lines = [f"# {other.name} compared with {reference.name}", f"{what} {SECONDS_NOTE}"]
     lines += _set_aside(reference, other)
-    table: str = pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True)
+    shown = pd.DataFrame(rows)
+    if (shown["NFE"] == NO_VALUE).all():
+        shown = shown.drop(columns="NFE")
+    table: str = shown.to_markdown(index=False, disable_numparse=True)
     missing = [
         _cells_of_one_side(cells, side, name)
         for side, name in ((0, reference.name), (1, other.name))
@@ -253,13 +266,18 @@ def _difference_columns(found: Tested | None, metric: str) -> dict[str, str]:
     if found is None:
         return {"difference": NO_VALUE, "p (Holm)": NO_VALUE, "reading": "no seed in common"}
     what, difference = _metric_name(metric), found.difference
-    width = difference.half_width
-    interval = "" if difference.has_no_interval else f" ± {signed(what, width)[1:]}"
     return {
-        "difference": f"{signed(what, difference.mean)}{interval}",
+        "difference": signed_and_interval(what, difference.mean, difference.half_width),
         "p (Holm)": probability(found.p),
         "reading": str(found.reading),
     }
+
+
+def _evaluations(*sides: pd.DataFrame) -> str:
+    """The mean evaluations per forward pass on each side: `8`, or `19.9 to 26.3`."""
+    means = [column(side, "nfe_forward").astype(float).mean() for side in sides]
+    texts = [NO_VALUE if math.isnan(mean) else three_digits(mean) for mean in means]
+    return " to ".join(dict.fromkeys(texts))
 
 
 def _seconds_ratio(*sides: pd.DataFrame) -> str:

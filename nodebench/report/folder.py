@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from nodebench.errors import StoreError, SweepError, counted, shortened, shown
 from nodebench.store import Store
 from nodebench.sweep import Sweep, load
 from nodebench.sweep.points import points
+from nodebench.sweep.safe_yaml import parse_file
 
 FIRST = "results.csv"
 """The file that is written first, so that an interrupted report is recognised as a report."""
@@ -56,21 +58,42 @@ def require_results(sweep: Sweep, store: Store) -> None:
 
 
 def require_no_loss(sweep: Sweep, folder: Path) -> None:
-    """Refuses a sweep changed by `--set` whose report would lose what the folder's report shows.
+    """Refuses a sweep whose report would lose what the folder's report shows, because of `--set`.
+
+    Either this sweep or the one that the report shows was changed. What a sweep file as it is
+    written no longer has may leave a report that was written without `--set`.
 
     Raises:
         StoreError: if that report has a trial or an evaluation point that the sweep does not have,
             or its sweep file cannot be read.
     """
-    if not sweep.made.changed or not all((folder / f).exists() for f in (FIRST, SHOWN_SWEEP)):
+    if not all((folder / file).exists() for file in (FIRST, SHOWN_SWEEP)):
+        return
+    earlier = _changes(folder / SHOWN_SWEEP)
+    if not (sweep.made.changed or earlier):
         return
     if lost := _lost(sweep, folder):
-        changes = " ".join(f"--set {shown(text)}" for text in sweep.made.changed)
+        written = f"; it was written with{_options(earlier)}" if earlier else ""
+        repeat = "Repeat these changes, give" if earlier else "Give"
         raise StoreError(
-            f"{sweep.name} {changes}: {lost}. Give it another name "
-            f"(`--set name={sweep.name}-2`), write no report (`run --no-report`) or one elsewhere "
-            "(`report --out`), or replace this one (`run --replace`)"
+            f"{sweep.name}{_options(sweep.made.changed)}: {lost}{written}. {repeat} it another "
+            f"name (`--set name={sweep.name}-2`), write no report (`run --no-report`) or one "
+            "elsewhere (`report --out`), or replace this one (`run --replace`)"
         )
+
+
+def _changes(file: Path) -> list[str]:
+    """The changes by `--set` with which a report's sweep was made; empty if it cannot be read."""
+    try:
+        made = parse_file(file).get("made")
+    except SweepError:
+        return []
+    changed = made.get("changed") if isinstance(made, dict) else None
+    return [str(text) for text in changed] if isinstance(changed, list) else []
+
+
+def _options(changes: Iterable[str]) -> str:
+    return "".join(f" --set {shown(text)}" for text in changes)
 
 
 def _lost(sweep: Sweep, folder: Path) -> str:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from nodebench.report.analysis.pareto import DURING_TRAINING, ON_A_BUSY_MACHINE
 
 NOTES = {
-    "±": "half the width of the 95 % confidence interval of the mean over n seeds (Student's t). A "
-    "single seed has no interval, nor have seeds that all gave the same value (`all equal`). A "
-    "dash means no value: no trial finished, or the column does not apply.",
+    "±": "half the width of the 95 % confidence interval of the mean over n seeds (Student's t). "
+    "An interval that would reach beyond what is possible, such as an accuracy above 100 %, is cut "
+    "there and written out: `93.50 [44.10, 100]`. A single seed has no interval, nor have seeds "
+    "that all gave the same value (`all equal`). A dash means no value: no trial finished, or the "
+    "column does not apply.",
     "NFE": "number of function evaluations: calls of the ODE's right-hand side per forward pass "
     "(`NFE backward`: per backward pass), summed over ODE blocks and averaged over the last "
     "epoch.",
@@ -17,7 +19,7 @@ NOTES = {
     "classic RK4 with 128 steps.",
     "ODE?": "`no` means that the drop exceeds the margin: the network has learned its solver's "
     "error and is a ResNet in disguise (Ott et al. 2021). `2 of 3` means that two of "
-    "three seeds are still ODEs; undecided ones are counted apart.",
+    "three seeds are still ODEs; undecided ones are counted separately.",
 }
 """Term -> its definition, in every report that uses it."""
 
@@ -50,9 +52,9 @@ define the baseline and in settings that only one of them has. A difference is c
 after Holm-Bonferroni correction; "no clear difference" does not mean that there is none."""
 
 CLAIMS = """\
-Claims of the study. A claim is reproduced if it holds in every configuration that it concerns,
-by at least half the 95 % interval where there are several seeds. It is not reproduced if it fails
-in one of them, by as much; of several configurations, these intervals are wider (Bonferroni)."""
+Claims of the study. A claim is reproduced if it holds in every configuration that it concerns
+and, with several seeds, by at least half the 95 % interval. It is not reproduced if it fails in
+one of them by as much; with several configurations, these intervals are wider (Bonferroni)."""
 
 EXPECTATIONS = """\
 Expectations of the sweep's author, without a published source. They are judged like claims."""
@@ -67,7 +69,7 @@ Circled and connected: the Pareto front (no other configuration is at least as g
 or a lower cost)."""
 
 FRONTIERS = """\
-Each data set has its own panels and its own front: metrics on different data do not compare."""
+Each data set has its own panels and its own front: metrics on different data are not comparable."""
 
 WITHOUT_EVALUATIONS = """\
 Networks without an ODE have no evaluations."""
@@ -128,17 +130,17 @@ GRADIENT_TABLE = """\
 Gradients on 16 training samples, of the loss with respect to all parameters (dL/dθ) and to the
 initial states of the ODE blocks (dL/dy0), compared with those of the ODE itself: relative errors
 (median over n seeds), the distance from backprop's gradient through the same solve, and the cost
-of one forward and backward pass (other trials may have shared the machine). An error with a dash
-is too close to the reference's own to be told."""
+of one forward and backward pass (other trials may have shared the machine). A dash means that an
+error cannot be distinguished from the reference's own."""
 
 WAYS = """\
-A gradient is *exact* if it is within 1e-5 of backprop's through every solve with fixed steps, or
-with adaptive steps where there are no others. No gradient differentiates the choice of adaptive
-steps, but rounding moves them, and the gradient with them.
+A gradient is *exact* if it is within 1e-5 of backprop's through every solve with fixed steps or,
+if there are none, with adaptive steps. No gradient differentiates the choice of adaptive steps, but
+rounding changes these steps, and so the gradient.
 Errors are those of dL/dθ against the ODE; for an exact gradient, they are the solver's. Memory
 and seconds are medians of the ratio to backprop with the same solver. On a CPU, backprop through
-a small dense field or an image network is compiled as a whole, where most other gradients take
-their steps one by one: part of a ratio of seconds is this."""
+a small dense field or an image network is compiled as a whole, while most other gradients take
+their steps one by one. This explains part of the ratios of seconds."""
 
 GRADIENT_COSTS = """\
 The error of dL/dθ against memory and seconds. Colours stand for gradient methods, markers for
@@ -180,15 +182,22 @@ first."""
 
 METRICS_BY_EPOCH = "Mean over seeds, with its 95 % confidence interval."
 
-MANY_LINES = "Of more than {most} lines, those that end best are coloured, and the others grey."
+MANY_LINES = (
+    "There are more than {most} lines: those with the best final values are coloured, the others "
+    "are grey."
+)
 
 COSTS_CHART = """\
 Each point is the mean of a configuration over its seeds, with its 95 % interval. Click a point
 to see its settings and curves."""
 
+LINES_ACROSS = """\
+A dashed line is the mean of a configuration without a value on the x axis, such as a residual
+network, which has no NFE."""
+
 EPOCHS_CHART = """\
 Each line is the mean over the trials of a series; the band spans the lowest and the highest
-value. Of long trainings, only some epochs are shown."""
+value. For long trainings, only some epochs are shown."""
 
 SOLVERS_CHART = """\
 The trained weights under other solvers, averaged over seeds. A circle marks the training solver."""

@@ -16,6 +16,7 @@ from nodebench.report.analysis.formatting import (
     count_and_interval,
     mean_and_interval,
     measured,
+    measured_difference,
     three_digits_and_interval,
     unit,
     whole,
@@ -110,9 +111,14 @@ def _fitted(named: pd.DataFrame, results: pd.DataFrame) -> pd.DataFrame:
 
 
 def _least_important(results: pd.DataFrame) -> str:
-    """The least important column other than the headline metric."""
-    order = (PARAMETERS, NFE, HARDWARE, SECONDS, DROP, N, IS_ODE)
-    return next(name for first in order for name in results.columns[1:] if name.startswith(first))
+    """The least important column other than the headline metric.
+
+    Seconds that are not comparable, marked ‡, are less important than evaluations.
+    """
+    names = list(results.columns[1:])
+    doubtful = [name for name in names if name.startswith(SECONDS) and name.endswith("‡")]
+    order = (PARAMETERS, *doubtful, HARDWARE, NFE, SECONDS, DROP, N, IS_ODE)
+    return next(name for first in order for name in names if name.startswith(first))
 
 
 def _empty(table: pd.DataFrame) -> list[str]:
@@ -178,7 +184,7 @@ def _verdict_columns(judged: pd.DataFrame, ids: pd.Series[str]) -> dict[str, str
     heading = f"{DROP}{unit(metric)}"
     if found.empty:  # keeps the columns in their place
         return {heading: NO_VALUE, IS_ODE: NO_VALUE}
-    drop = measured(metric, found["drop"].astype(float))
+    drop = measured_difference(metric, found["drop"].astype(float))
     return {heading: drop, IS_ODE: _is_ode_text(found["verdict"])}
 
 

@@ -9,11 +9,13 @@ import pandas as pd
 from nodebench.errors import TrialOutcome
 from nodebench.report.analysis.columns import BUDGET, CELL, METHOD, OUTCOME, TRIAL
 from nodebench.report.analysis.formatting import (
+    ANY,
     NO_VALUE,
     count_and_interval,
     magnitude,
     mean_and_interval,
     measured,
+    measured_difference,
     samples_text,
     unit,
 )
@@ -40,7 +42,7 @@ def verdicts_table(sweep: Sweep, frame: pd.DataFrame) -> pd.DataFrame:
                 "verdict": verdict_words(group["verdict"]),
                 f"own solver{unit(metric)}": measured(metric, numbers["own"]),
                 f"limit{unit(metric)}": measured(metric, numbers["limit"]),
-                f"drop{unit(metric)}": measured(metric, numbers["drop"]),
+                f"drop{unit(metric)}": measured_difference(metric, numbers["drop"]),
                 "sufficient steps": _steps_text(numbers["sufficient_steps"]),
                 "order": _order_text(numbers["order"], solvers[group[TRIAL].iloc[0]]),
                 "n": str(len(group)),
@@ -53,7 +55,7 @@ def verdicts_table(sweep: Sweep, frame: pd.DataFrame) -> pd.DataFrame:
 
 def _order_text(observed: pd.Series[float], solver: Solver | None) -> str:
     """The observed order of convergence, `of` the method's order on smooth vector fields."""
-    text = mean_and_interval(observed, 2)
+    text = mean_and_interval(observed, 2, possible=ANY)
     return text if text == NO_VALUE or solver is None else f"{text} of {solver.order}"
 
 
@@ -86,7 +88,9 @@ def gradients_table(frame: pd.DataFrame) -> pd.DataFrame:
                 "error of dL/dθ": ", ".join([error, *(f"{n} {o}" for o, n in failed.items())]),
                 "of dL/dy0": magnitude(done["state_gradient_error"].astype(float)),
                 "from backprop": magnitude(done["backprop_error"].astype(float)),
-                "cosine": mean_and_interval(done["gradient_cosine"].astype(float), 4),
+                "cosine": mean_and_interval(
+                    done["gradient_cosine"].astype(float), 4, possible=(-1.0, 1.0)
+                ),
                 "NFE forward": count_and_interval(done["nfe_forward"].astype(float)),
                 "NFE backward": count_and_interval(done["nfe_backward"].astype(float)),
                 "ms": mean_and_interval(done["seconds"].astype(float) * 1e3, 1),

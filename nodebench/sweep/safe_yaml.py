@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from yaml import Mark
+from yaml.reader import ReaderError
 
 from nodebench.errors import Fault, SweepError, shown
 
@@ -51,8 +53,12 @@ def _refuse_tag(_loader: yaml.SafeLoader, node: yaml.Node) -> None:
     raise _refusal(node, f"the tag {shown(node.tag)} is not allowed. Leave it out")
 
 
-def _refusal(node: yaml.Node, why: str) -> yaml.YAMLError:
-    return yaml.YAMLError(f"line {node.start_mark.line + 1}: {why}")
+class _Refusal(yaml.MarkedYAMLError):
+    """Valid YAML that a sweep file must not have."""
+
+
+def _refusal(node: yaml.Node, why: str) -> _Refusal:
+    return _Refusal(problem=why, problem_mark=node.start_mark)
 
 
 def _number(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> Any:
@@ -184,22 +190,29 @@ def parse_file(path: Path) -> Tree:
     Raises:
         SweepError: if the file cannot be read, or is not a mapping.
     """
+    text = _read(path)
     try:
-        with open(path, "rb", opener=_opened) as file:
-            text = file.read(LARGEST_BYTES + 1)  # /dev/zero never ends
-        if len(text) > LARGEST_BYTES:
-            raise _unreadable(path, f"is larger than {LARGEST_BYTES:,} bytes")
-        tree = parse(text.decode())
-    except OSError as error:
-        raise _unreadable(path, f"cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        why = f"is not UTF-8 text (byte {error.start + 1:,}). Save it as UTF-8"
-        raise _unreadable(path, why) from None
+        tree = parse(text)
     except yaml.YAMLError as error:
-        raise _unreadable(path, f"is not YAML with plain values: {_complaint(error)}") from None
+        raise SweepError(str(path), [_fault(error, text)]) from None
     if not isinstance(tree, dict):
         raise _unreadable(path, "a sweep file must be a mapping: `name`, `base`, …")
     return tree
+
+
+def _read(path: Path) -> str:
+    try:
+        with open(path, "rb", opener=_opened) as file:
+            content = file.read(LARGEST_BYTES + 1)  # /dev/zero never ends
+    except OSError as error:
+        raise _unreadable(path, f"cannot be read: {error.strerror}") from None
+    if len(content) > LARGEST_BYTES:
+        raise _unreadable(path, f"is larger than {LARGEST_BYTES:,} bytes")
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        why = f"is not UTF-8 text (byte {error.start + 1:,}). Save it as UTF-8"
+        raise _unreadable(path, why) from None
 
 
 def _opened(path: str, flags: int) -> int:
@@ -217,9 +230,31 @@ def _unreadable(path: Path, why: str) -> SweepError:
     return SweepError(str(path), [Fault("(file)", why)])
 
 
-def _complaint(error: Exception) -> str:
-    """PyYAML's message without its name for text that is not from a file."""
-    mark = getattr(error, "problem_mark", None)
-    if mark and "'\\t'" in str(error):
-        return f"line {mark.line + 1} is indented with a tab. Use spaces"
-    return " ".join(str(error).replace('in "<unicode string>", ', "").split())
+def _fault(error: yaml.YAMLError, text: str) -> Fault:
+    """PyYAML's complaint about a text, with its place and the line there."""
+    if isinstance(error, ReaderError):
+        # The line is not shown, because it has the character.
+        why = f"the character U+{error.character:04X} is not allowed. Remove it"
+        before = text[: error.position].split("\n")
+        return Fault(_place(Mark("", 0, len(before) - 1, len(before[-1]), None, 0)), why)
+    if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
+        return Fault("(file)", f"is not YAML with plain values: {error}")
+    mark, why = error.problem_mark, str(error.problem).replace("'<stream end>'", "the file's end")
+    if "'\\t'" in why:
+        return Fault(_place(mark), "is indented with a tab. Use spaces", _excerpt(mark))
+    if isinstance(error, _Refusal):
+        return Fault(_place(mark), why, _excerpt(mark))
+    context, begin = f" ({error.context})" if error.context else "", error.context_mark
+    opening = _excerpt(begin) if begin and begin.line != mark.line else ()
+    return Fault(_place(mark), f"is not YAML: {why}{context}", (*opening, *_excerpt(mark)))
+
+
+def _excerpt(mark: Mark) -> tuple[str, ...]:
+    """The line of a mark, with its number, and below it a line that points at the mark."""
+    margins = f"{mark.line + 1:>5} | ", f"{'':>5} | "
+    lines = (mark.get_snippet(indent=0) or "").replace("\t", "→").split("\n")
+    return tuple(f"{margin}{line}" for margin, line in zip(margins, lines, strict=False))
+
+
+def _place(mark: Mark) -> str:
+    return f"line {mark.line + 1}, column {mark.column + 1}"

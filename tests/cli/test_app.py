@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from nodebench.cli import app
@@ -41,3 +42,45 @@ def test_the_help_lists_every_verb_in_the_order_in_which_they_are_needed():
     del panels["Options"]
     assert {panel: tuple(verbs) for panel, verbs in panels.items()} == app.HELP_PANELS
     assert len(app.app.registered_commands) == len(app.PANEL_OF)
+
+
+def complaint(*words):
+    """What is printed on a command line that typer refuses, without its frame."""
+    told = CliRunner().invoke(app.app, words)
+    assert told.exit_code == 2
+    return " ".join(re.sub(r"\x1b\[[0-9;]*m|[─│╭╮╰╯]", " ", told.output).split())
+
+
+def test_a_misspelt_or_guessed_command_is_told_the_one_that_is_meant():
+    assert "No such command 'rnu'. Did you mean 'run'?" in complaint("rnu", "quickstart")
+    told = complaint("compare", "quickstart", "spiral")
+    assert "No such command 'compare'. Did you mean 'report --compare'?" in told
+    assert not app.GUESSED.keys() & app.PANEL_OF.keys()
+    for guessed, meant in app.GUESSED.items():
+        verb, *options = meant.split()
+        assert complaint(guessed).count("Did you mean") == 1
+        command = typer.main.get_command(app.app).get_command(None, verb)
+        assert {*options} <= {name for parameter in command.params for name in parameter.opts}
+
+
+@pytest.mark.parametrize(
+    ("option", "meant"),
+    [
+        ("--epochs", "--set train.epochs=VALUE"),
+        ("--learning-rate", "--set train.optimizer.lr=VALUE"),
+        ("--seeds", "--set seeds=VALUE"),
+        ("--solver.steps", "--set solver.steps=VALUE"),
+        ("--tol", "--set gradient.solver.tol=VALUE, --set solver.tol=VALUE"),
+    ],
+)
+def test_an_option_that_is_a_setting_is_told_how_to_set_it(option, meant):
+    told = complaint("run", "quickstart", option, "5")
+    assert f"No such option: {option} (Possible options: {meant})" in told
+
+
+def test_other_options_keep_the_suggestions_of_typer():
+    assert "No such option: --fail-fats (Possible options: --fail-fast" in complaint(
+        "run", "quickstart", "--fail-fats"
+    )
+    assert "--set" not in complaint("gc", "--epochs")
+    assert "--set" not in complaint("report", "quickstart", "spiral")

@@ -195,6 +195,8 @@ def test_an_id_comes_before_its_sweep_or_after_it(tmp_path):
     assert command(tmp_path, "run", "tiny.yaml", "--inline", "--no-track").returncode == 0
     rows = json.loads(command(tmp_path, "plan", "tiny.yaml", "--json").stdout)["trials"]
     first, other = (row["id"] for row in rows)
+    alone = command(tmp_path, "repro", first[:6])
+    assert alone.stdout.splitlines()[-1].startswith("reproduced")
     for order in ((first, "tiny.yaml"), ("tiny.yaml", first[:6])):
         assert command(tmp_path, "repro", *order).stdout.splitlines()[-1].startswith("reproduced")
         told = command(tmp_path, "why", *order).stdout.splitlines()

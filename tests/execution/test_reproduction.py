@@ -7,10 +7,12 @@ from nodebench.api import write_report
 from nodebench.cli.measure import reproduction_text
 from nodebench.errors import EvaluationLimit, InputError, StoreError
 from nodebench.execution import launch
-from nodebench.execution.reproduction import recorded_run, require_current, run_again
+from nodebench.execution.reproduction import recorded_run, recorded_trial, run_again, sweep_of
+from nodebench.planning.launches import remember
 from nodebench.report.analysis.columns import write_table
 from nodebench.report.analysis.frames import result_frame
 from nodebench.store import Store
+from nodebench.sweep import load
 from nodebench.training import evaluation
 from nodebench.training.trial import run_trial
 from tests.support.coarse_reference import coarse_reference
@@ -101,15 +103,55 @@ def test_a_point_that_was_measured_and_fails_now_is_named(kept, tmp_path, monkey
 
 
 def test_a_trial_of_other_numerics_is_refused_with_the_commit_to_check_out(kept, tmp_path):
-    sweep, _ = kept
+    sweep, store = kept
     table = tmp_path / "results.csv"
     table.write_text("id,outcome,commit\nabcdef012345,finished,0123456789ab\n")
     with pytest.raises(
         InputError, match="It ran at commit 0123456789ab: check out the commit that wrote"
     ):
-        require_current("abcdef", sweep.trials, table)
-    require_current(sweep.trials[0].id[:6], sweep.trials, table)
-    require_current("ffffff", sweep.trials, table)  # neither knows it, which `find` says
+        recorded_trial("abcdef", sweep, store, table)
+    assert recorded_trial(sweep.trials[0].id[:6], sweep, store, table) == sweep.trials[0]
+    with pytest.raises(StoreError, match="no trial starts with `ffffff` in `tiny`"):
+        recorded_trial("ffffff", sweep, store, table)
+
+
+def test_a_trial_that_its_sweep_no_longer_has_is_run_again_from_the_store(kept, tmp_path):
+    sweep, store = kept
+    trial = sweep.trials[0]
+    changed = tiny(tmp_path, seeds=[1], evaluate={"methods": ["euler"], "steps": [4]})
+    found = launch.reproduce(changed, trial.id[:6], store)
+    assert found.agrees
+    assert "accuracy under euler steps 4" in {metric.name for metric in found.metrics}
+    [left_out] = found.unmeasured_points
+    assert left_out.startswith("dopri5 control")
+    told = f"recorded, but the sweep does not evaluate it: {left_out}"
+    assert told in reproduction_text(found).splitlines()
+
+
+def test_a_trial_of_the_store_is_refused_if_its_code_was_changed(kept, tmp_path, monkeypatch):
+    sweep, store = kept
+    changed = tiny(tmp_path, seeds=[1])
+    monkeypatch.setattr("nodebench.spec.identity.numerics", lambda spec: -1)
+    with pytest.raises(InputError, match="its settings now give another id: its numbers come from"):
+        launch.reproduce(changed, sweep.trials[0].id, store)
+
+
+def test_the_sweep_of_a_trial_is_one_that_still_has_it(kept, tmp_path):
+    sweep, store = kept
+    start = sweep.trials[0].id[:6]
+    with pytest.raises(StoreError, match=f"has planned `{start}.*`. Give its sweep file"):
+        sweep_of(start, store)
+    for changes in (["name=again"], ["name=before"], ["name=before", "seeds=[1]"]):
+        remember(load(tmp_path / "tiny.yaml", changes), store)
+    before = store.sweep("before")
+    before.keep(load(tmp_path / "tiny.yaml", ["name=before", "seeds=[1]"]).text, {})
+    assert sweep_of(start, store) == "again"
+    shutil.rmtree(store.sweep("again").file.parent)
+    remember(load(tmp_path / "tiny.yaml", ["name=before"]), store)
+    before.keep("of_another_release: 1", {})
+    assert sweep_of(start, store) == "before"
+    with pytest.raises(StoreError, match="If a report has it, give the report's folder"):
+        sweep_of("ffffff", store)
 
 
 def test_a_report_s_table_is_a_record_too(kept, tmp_path):
@@ -132,5 +174,5 @@ def test_a_report_s_folder_records_evaluated_points_too(kept, tmp_path):
     folder = write_report(sweep, store, tmp_path / "report").parent
     found = launch.reproduce(folder, sweep.trials[0].id[:6], Store(tmp_path / "empty"))
     assert found.agrees
-    assert found.unmatched == []
+    assert found.unmatched == found.unmeasured_points == []
     assert "accuracy under euler steps 4" in {metric.name for metric in found.metrics}

@@ -80,7 +80,7 @@ def test_the_best_says_how_many_of_its_seeds_finished_and_who_is_ahead_on_common
     }
     _, found = made(tmp_path, lambda a, s, seed: accuracies.get((a, s), (0.1,) * 5)[seed], seeds=5)
     text = listed(answer(found))
-    assert "`tanh 8`, 87.60 ± 12.95 % test accuracy (n = 5). Second best: `relu 8`, " in text
+    assert "`tanh 8`, 87.60 [74.65, 100] % test accuracy (n = 5). Second best: `relu 8`, " in text
     assert (
         "85.10 ± 3.36 % (n = 3 of 5), which is ahead on the 3 seeds that finished in both." in text
     )

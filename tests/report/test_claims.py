@@ -208,6 +208,18 @@ def test_a_claims_number_has_the_digits_of_its_interval(tmp_path, numbers, shown
     assert f": {shown} (n = {len(numbers)})" in checked.numbers[0]
 
 
+def test_a_claims_percentages_are_those_that_can_be(tmp_path):
+    claim = {"says": "so", "above": 0.5}
+    sweep, store = tiny(tmp_path, seeds=[0, 1], claims=[claim]), Store(tmp_path)
+    for trial, accuracy in zip(sweep.trials, (0.9, 0.97), strict=True):
+        store.folder(trial.id).create(trial)
+        result = Result("finished", "", 1, {"test_accuracy": accuracy}, [], 0, 1)
+        store.folder(trial.id).write_result(result)
+    (checked,) = Findings(sweep, store).checked
+    assert ": 93.50 [49.03, 100] % (n = 2)" in checked.numbers[0]
+    assert checked.text == "undecided"  # by the whole interval, 93.5 ± 44.5
+
+
 @pytest.mark.parametrize("path", sorted(SWEEPS.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_claim_of_a_study_has_something_to_compare(path):
     sweep = load(path)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pandas as pd
@@ -33,6 +34,22 @@ def test_two_stores_of_one_sweep_are_compared_cell_by_cell(tmp_path):
     assert "+10.10 ± 0.25" in lines["relu 8"]
     assert "better" in lines["relu 8"]
     assert "the same" in lines["tanh 2"]
+
+
+def test_a_comparison_has_the_evaluations_of_both_sides(tmp_path):
+    sides = [
+        pd.DataFrame(
+            {"cell": ["a", "b", "c"], "model.width": [1, 2, 3], "data.name": "spheres", "seed": 0,
+             "outcome": "finished", "test_accuracy": 0.5, "nfe_forward": evaluations}
+        )
+        for evaluations in ([8.0, 19.94, math.nan], [8.0, 26.3, math.nan])
+    ]  # fmt: skip
+    text = comparison(Side("one", sides[0]), Side("other", sides[1]))
+    heading, _, *rows = (line for line in text.splitlines() if line.startswith("|"))
+    place = [name.strip() for name in heading.split("|")].index("NFE")
+    assert [row.split("|")[place].strip() for row in rows] == ["8", "19.9 to 26.3", "–"]
+    without = [side.drop(columns="nfe_forward") for side in sides]
+    assert "NFE" not in comparison(Side("one", without[0]), Side("other", without[1]))
 
 
 def test_cells_that_only_one_side_tells_apart_are_not_mixed(tmp_path):

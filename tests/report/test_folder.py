@@ -97,7 +97,29 @@ def test_a_change_by_set_may_add_to_the_report(tmp_path, monkeypatch):
     assert api.write_report(load_sweep(page.parent), store)
     with pytest.raises(StoreError):
         api.write_report(load_sweep(tmp_path / "tiny.yaml", overrides=["resources.cpus=2"]), store)
-    assert api.write_report(sweep, store)  # the file itself says what its report shows
+
+
+def test_a_report_that_a_change_has_grown_is_not_shrunk_by_the_file_alone(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    file, store = tmp_path / "tiny.yaml", Store(tmp_path / "runs")
+    sweep = tiny(tmp_path, **EVALUATED)
+    grown = load_sweep(file, overrides=["seeds=[0, 1, 2]"])
+    finish(grown, store)
+    api.write_report(grown, store)
+    for attempt in (
+        lambda: api.write_report(sweep, store),
+        lambda: Publication(track=False).require_places(sweep, store),
+    ):
+        with pytest.raises(StoreError) as caught:
+            attempt()
+        assert str(caught.value).startswith(
+            "tiny: the report in `reports/tiny` shows 1 trial that this sweep does not have "
+            f"(`{grown.trials[2].id}`); it was written with --set `seeds=[0, 1, 2]`. Repeat these "
+            "changes, give it another name ("
+        )
+    Publication(track=False, replace_other=True).require_places(sweep, store)
+    assert api.write_report(tiny(tmp_path, **EVALUATED | {"seeds": [0, 1, 2]}), store)
+    assert api.write_report(tiny(tmp_path, **EVALUATED), store)  # a file that was edited
 
 
 def test_a_report_that_cannot_be_read_is_not_replaced_by_a_change(tmp_path):

@@ -49,7 +49,9 @@ def test_every_figure_of_many_configurations_is_drawn(
     assert report.undrawn == []
     drawn = {path.stem for path in (tmp_path / "report" / "figures").iterdir()}
     assert drawn == {"accuracy", "frontier"}
-    note = f"Of more than {MOST_LEGEND_ENTRIES} lines, those that end best are coloured"
+    note = (
+        f"There are more than {MOST_LEGEND_ENTRIES} lines: those with the best final values are col"
+    )
     assert note in report.page.read_text(encoding="utf-8")
 
 

@@ -6,7 +6,7 @@ import pytest
 from nodebench.report import tables
 from nodebench.report.analysis import frames
 from nodebench.report.analysis.verdict import VerdictWord
-from nodebench.report.result_tables import _is_ode_text, result_tables
+from nodebench.report.result_tables import WIDEST, _fitted, _is_ode_text, result_tables
 from nodebench.store import Store
 from nodebench.training.trial import run_trial
 from tests.support.fake_results import partly_failed
@@ -44,10 +44,10 @@ def test_the_summary_averages_what_finished_and_shows_what_did_not(made_up):
     sweep, store = made_up
     shown = unjudged_tables(sweep, store)
     assert list(shown.main["steps"]) == ["2", "4"]
-    assert list(shown.main["accuracy %"]) == ["90.00 ± 24.84", "50.00"]
+    assert list(shown.main["accuracy %"]) == ["90.00 [65.16, 100]", "50.00"]
     assert list(shown.main["n"]) == ["3", "1 of 3"]
     assert shown.constant == {"NFE": "2", "parameters": "71"}
-    assert list(shown.details["best epoch accuracy % †"]) == ["91.00 ± 24.84", "51.00"]
+    assert list(shown.details["best epoch accuracy % †"]) == ["91.00 [66.16, 100]", "51.00"]
     assert shown.details["outcomes"][0] == "finished"
     assert shown.details["outcomes"][1] == "1 finished, 1 DNF (diverged, epoch 2), 1 missing"
 
@@ -55,6 +55,26 @@ def test_the_summary_averages_what_finished_and_shows_what_did_not(made_up):
 def test_only_columns_that_vary_are_shown(made_up):
     sweep, store = made_up
     assert list(unjudged_tables(sweep, store).main) == ["steps", "accuracy %", "n", "s/epoch ‡"]
+
+
+@pytest.mark.parametrize(
+    ("room", "seconds", "left"),
+    [
+        (75, "s/epoch ‡", ["s/epoch ‡", "NFE", "parameters"]),
+        (60, "s/epoch ‡", ["s/epoch ‡", "NFE"]),
+        (45, "s/epoch ‡", ["NFE"]),
+        (45, "s/epoch on A ‡", ["NFE"]),
+        (45, "s/epoch", ["s/epoch"]),
+        (30, "s/epoch ‡", []),
+    ],
+)
+def test_a_wide_table_leaves_out_seconds_that_do_not_compare_before_evaluations(
+    room, seconds, left
+):
+    results = {"accuracy %": "93.50 ± 2.50", "n": "3", seconds: "0.57 ± 0.01", "NFE": "19.9 ± 0.4"}
+    label = pd.DataFrame({"configuration": ["x" * (WIDEST - room)]})
+    table = _fitted(label, pd.DataFrame([{**results, "parameters": "3,207"}]))
+    assert list(table) == ["configuration", "accuracy %", "n", *left]
 
 
 @pytest.mark.parametrize(

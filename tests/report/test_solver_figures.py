@@ -49,12 +49,16 @@ def test_verdicts_are_in_the_main_table_and_behind_them_their_numbers(tmp_path: 
     judged = frames.verdict_frame(sweep, store)
     main = result_tables(sweep, frames.result_frame(sweep, store), judged, pd.DataFrame()).main
     assert list(main["ODE?"]) == ["yes", "1 of 2", "no"]
-    assert list(main["drop %"]) == ["0.00 (all equal)", "15.00 ± 190.59", "20.00 (all equal)"]
+    assert list(main["drop %"]) == ["0.00 (all equal)", "15.00 [-100, 100]", "20.00 (all equal)"]
     table = solver_tables.verdicts_table(sweep, judged)
     words = ["ODE", "1 ResNet in disguise, 1 ODE", "ResNet in disguise"]
     assert list(table["verdict"]) == words
-    assert list(table["own solver %"]) == ["85.00 ± 63.53", "90.00 (all equal)", "85.00 ± 63.53"]
-    assert list(table["limit %"]) == ["85.00 ± 63.53", "75.00 ± 190.59", "65.00 ± 63.53"]
+    assert list(table["own solver %"]) == [
+        "85.00 [21.47, 100]",
+        "90.00 (all equal)",
+        "85.00 [21.47, 100]",
+    ]
+    assert list(table["limit %"]) == ["85.00 [21.47, 100]", "75.00 [0, 100]", "65.00 [1.47, 100]"]
     assert "why undecided" not in table
 
 

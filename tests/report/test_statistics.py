@@ -11,9 +11,15 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from nodebench.report.analysis.formatting import (
+    ANY,
     count_and_interval,
     mean_and_interval,
+    measured,
+    measured_difference,
+    measured_with_unit,
     signed,
+    signed_and_interval,
+    signed_ends,
     three_digits_and_interval,
 )
 from nodebench.report.analysis.statistics import (
@@ -135,16 +141,38 @@ def test_a_mean_is_written_with_its_interval():
     assert mean_and_interval(pd.Series([], dtype=float), 1) == "–"
 
 
+def test_an_interval_is_cut_where_no_mean_can_be_and_written_out():
+    near_one = pd.Series([0.9, 0.97])
+    assert measured("accuracy", near_one) == "93.50 [49.03, 100]"
+    assert measured("accuracy", 1 - near_one) == "6.50 [0, 50.97]"
+    assert measured("accuracy", pd.Series([0.2, 0.8])) == "50.00 [0, 100]"
+    assert measured_with_unit("accuracy", near_one) == "93.50 [49.03, 100] %"
+    assert measured("error", near_one) == "0.9350 ± 0.4447"
+    assert measured_difference("accuracy", pd.Series([-0.9, -0.97])) == "-93.50 [-100, -49.03]"
+    assert measured_difference("error", pd.Series([0.1, 0.9])) == "0.5000 ± 5.0825"
+    assert mean_and_interval(pd.Series([1.0, 2.0]), 2) == "1.50 [0, 7.85]"
+    assert mean_and_interval(pd.Series([1.0, 2.0]), 2, possible=ANY) == "1.50 ± 6.35"
+
+
+def test_an_interval_of_differences_is_cut_beyond_a_hundred_points():
+    assert signed_and_interval("accuracy", 0.101, 0.0025) == "+10.10 ± 0.25"
+    assert signed_and_interval("accuracy", -0.3, 1.2) == "-30.00 [-100, 90.00]"
+    assert signed_and_interval("accuracy", 0.3, math.nan) == "+30.00"
+    assert signed_and_interval("error", 0.3, 1.2) == "+0.3000 ± 1.2000"
+    assert signed_ends("accuracy", -1.5, 0.9) == "-100.00 to +90.00"
+    assert signed_ends("error", -1.5, 0.9) == "-1.5000 to +0.9000"
+
+
 def test_counts_that_agree_are_written_plainly():
     assert count_and_interval(pd.Series([8.0, 8.0])) == "8"
-    assert count_and_interval(pd.Series([7.0, 9.0])) == "8.0 ± 12.7"
+    assert count_and_interval(pd.Series([27.0, 29.0])) == "28.0 ± 12.7"
     assert count_and_interval(pd.Series([math.nan])) == "–"
 
 
 def test_small_and_large_means_have_three_digits():
     texts = [three_digits_and_interval(pd.Series([x])) for x in (0.000123456, 2.34567, 1234.5, 0.0)]
     assert texts == ["0.000123", "2.35", "1234", "0"]
-    assert three_digits_and_interval(pd.Series([0.01, 0.02])) == "0.0150 ± 0.0635"
+    assert three_digits_and_interval(pd.Series([0.01, 0.02])) == "0.0150 [0, 0.0785]"
     assert three_digits_and_interval(pd.Series([math.nan])) == "–"
 
 

@@ -48,7 +48,7 @@ def test_steps_of_training_are_a_row_a_configuration(tmp_path: Path) -> None:
     table = step_tables.steps_table(frames.result_frame(sweep, store))
     assert list(table["n"]) == ["2", "2"]
     assert list(table["NFE"]) == ["27.0 ± 12.7"] * 2
-    assert list(table["accepted"]) == ["5.0 ± 12.7"] * 2
+    assert list(table["accepted"]) == ["5.0 [0, 17.7]"] * 2
     assert list(table["NFE of a sample: min"]) == ["–", "14"]
     assert list(table["mean"]) == ["–", "20"]
     assert list(table["max"]) == ["–", "38"]

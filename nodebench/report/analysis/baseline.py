@@ -14,7 +14,7 @@ import pandas as pd
 
 from nodebench.errors import TrialOutcome
 from nodebench.report.analysis.columns import CELL, OUTCOME
-from nodebench.report.analysis.formatting import NO_VALUE, probability, signed, unit
+from nodebench.report.analysis.formatting import NO_VALUE, probability, signed, signed_ends, unit
 from nodebench.report.analysis.statistics import (
     FEWEST_PAIRS,
     PairedDifference,
@@ -209,14 +209,13 @@ def baseline_table(sweep: Sweep, found: Sequence[BaselineComparison]) -> pd.Data
     rows = []
     for each in found:
         difference, planned = each.difference, min(seeds[each.cell], seeds[each.baseline])
-        low, high = (signed(metric, end) for end in (difference.low, difference.high))
-        effect = difference.effect
+        ends, effect = signed_ends(metric, difference.low, difference.high), difference.effect
         rows.append(
             {
                 "configuration": each.cell,
                 "against": each.baseline,
                 f"difference{unit(metric)}": signed(metric, difference.mean),
-                "95 % interval": NO_VALUE if difference.has_no_interval else f"{low} to {high}",
+                "95 % interval": NO_VALUE if difference.has_no_interval else ends,
                 "Cohen's d": NO_VALUE if math.isnan(effect) else f"{effect:z.2f}",
                 "p (Holm)": probability(each.p),
                 "pairs": f"{difference.n}" + (f" of {planned}" if difference.n < planned else ""),

@@ -11,7 +11,14 @@ import pandas as pd
 
 from nodebench.report.analysis.baseline import by_seed, partners, trial_of_each_cell
 from nodebench.report.analysis.columns import TIMED_SECONDS
-from nodebench.report.analysis.formatting import NO_VALUE
+from nodebench.report.analysis.formatting import (
+    ANY,
+    NO_VALUE,
+    Bounds,
+    interval_text,
+    possible_differences,
+    possible_values,
+)
 from nodebench.report.analysis.statistics import alike, critical, half_width, paired
 from nodebench.spec import Trial
 from nodebench.sweep import Sweep
@@ -161,7 +168,9 @@ class _Evidence:
         if values.empty:
             return _Cell(f"no `{metric}`")
         mean, width, is_share = float(values.mean()), _half_width(values), _is_share(trial, metric)
-        text = f"{_number_text(is_share, mean, width)}{' %' if is_share else ''}"
+        possible = possible_differences if metric == "drop" else possible_values
+        number = _number_text(is_share, mean, width, possible("accuracy"))
+        text = f"{number}{' %' if is_share else ''}"
         return self._cell(metric, text, mean, width, len(values))
 
     def _compared(self, trial: Trial, metric: str, values: pd.Series[float]) -> _Cell:
@@ -211,15 +220,16 @@ def _beyond(claim: Claim, mean: float) -> float:
 
 def _difference_text(is_share: bool, mean: float, width: float, other: str) -> str:
     """`4.25 ± 0.10 points less than resnet`."""
-    number, unit = _number_text(is_share, abs(mean), width), " points" if is_share else ""
+    number = _number_text(is_share, abs(mean), width, possible_differences("accuracy"))
+    unit = " points" if is_share else ""
     return f"{number}{unit} {'less' if mean < 0 else 'more'} than {other}"
 
 
-def _number_text(is_share: bool, mean: float, width: float) -> str:
+def _number_text(is_share: bool, mean: float, width: float, possible: Bounds) -> str:
+    """A number with its interval; `possible` is the range of percentages."""
     if is_share:
-        mean, width = 100 * mean, 100 * width
-    digits = 2 if is_share else _decimals(width if width > 0 else mean)
-    return f"{mean:.{digits}f}" + ("" if math.isnan(width) else f" ± {width:.{digits}f}")
+        return interval_text(100 * mean, 100 * width, 2, possible)
+    return interval_text(mean, width, _decimals(width if width > 0 else mean), ANY)
 
 
 def _decimals(scale: float) -> int:

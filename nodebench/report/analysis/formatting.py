@@ -11,7 +11,16 @@ from nodebench.report.analysis.statistics import alike, half_width
 NO_VALUE = "–"
 
 
-def mean_and_interval(values: pd.Series[float], digits: int, unit: str = "") -> str:
+Bounds = tuple[float, float]
+"""The lowest and the highest possible value of a mean."""
+
+NOT_NEGATIVE: Bounds = (0.0, math.inf)
+ANY: Bounds = (-math.inf, math.inf)
+
+
+def mean_and_interval(
+    values: pd.Series[float], digits: int, unit: str = "", possible: Bounds = NOT_NEGATIVE
+) -> str:
     """Mean ± half its confidence interval; only the mean for one value, a dash for none.
 
     Values that are all equal have no interval, since they do not show how much others would vary.
@@ -19,11 +28,27 @@ def mean_and_interval(values: pd.Series[float], digits: int, unit: str = "") -> 
     values = values.dropna()
     if values.empty:
         return NO_VALUE
-    mean = number(values.mean(), digits)
     if alike(values):
-        return f"{mean}{unit} (all equal)"
-    interval = "" if len(values) == 1 else f" ± {half_width(values):.{digits}f}"
-    return f"{mean}{interval}{unit}"
+        return f"{number(values.mean(), digits)}{unit} (all equal)"
+    return interval_text(values.mean(), half_width(values), digits, possible) + unit
+
+
+def interval_text(mean: float, width: float, digits: int, possible: Bounds = ANY) -> str:
+    """`91.00 ± 2.50`, or `93.50 [44.10, 100]` if ± would reach beyond the `possible` values.
+
+    Cutting an interval there does not change how often it contains the true mean, which is a
+    possible value. A `width` of nan stands for no interval.
+    """
+    text = number(mean, digits)
+    if math.isnan(width):
+        return text
+    low, high = mean - width, mean + width
+    if possible[0] <= low and high <= possible[1]:
+        return f"{text} ± {width:.{digits}f}"
+    lowest, highest = (f"{limit:g}" for limit in possible)
+    start = number(low, digits) if low >= possible[0] else lowest
+    end = number(high, digits) if high <= possible[1] else highest
+    return f"{text} [{start}, {end}]"
 
 
 def three_digits_and_interval(values: pd.Series[float]) -> str:
@@ -48,13 +73,29 @@ def magnitude(values: pd.Series[float]) -> str:
 def measured(metric: str, values: pd.Series[float]) -> str:
     """Mean and interval of a metric that models are judged by; accuracies in percent."""
     scale, digits = scale_and_digits(metric)
-    return mean_and_interval(values * scale, digits)
+    return mean_and_interval(values * scale, digits, possible=possible_values(metric))
 
 
 def measured_with_unit(metric: str, values: pd.Series[float]) -> str:
     """The same, as a sentence has it."""
     scale, digits = scale_and_digits(metric)
-    return mean_and_interval(values * scale, digits, unit(metric))
+    return mean_and_interval(values * scale, digits, unit(metric), possible_values(metric))
+
+
+def measured_difference(metric: str, values: pd.Series[float]) -> str:
+    """Mean and interval of differences of such a metric."""
+    scale, digits = scale_and_digits(metric)
+    return mean_and_interval(values * scale, digits, possible=possible_differences(metric))
+
+
+def possible_values(metric: str) -> Bounds:
+    """The range of a metric that models are judged by; accuracies in percent."""
+    return (0.0, 100.0) if metric == "accuracy" else NOT_NEGATIVE
+
+
+def possible_differences(metric: str) -> Bounds:
+    """The range of a difference of such a metric; of accuracies, in percentage points."""
+    return (-100.0, 100.0) if metric == "accuracy" else ANY
 
 
 def scale_and_digits(metric: str) -> tuple[float, int]:
@@ -76,6 +117,20 @@ def signed(metric: str, difference: float) -> str:
     """A difference of a metric that models are judged by, with its sign; accuracies in percent."""
     scale, digits = scale_and_digits(metric)
     return f"{scale * difference:+z.{digits}f}"
+
+
+def signed_and_interval(metric: str, mean: float, width: float) -> str:
+    """A mean difference with its sign, and its interval; `width` is half of that, or nan."""
+    scale, digits = scale_and_digits(metric)
+    text = interval_text(scale * mean, scale * width, digits, possible_differences(metric))
+    return text if text.startswith("-") else f"+{text}"
+
+
+def signed_ends(metric: str, low: float, high: float) -> str:
+    """The ends of a difference's interval, `-1.20 to +3.40`, cut where no difference can be."""
+    scale, _ = scale_and_digits(metric)
+    lowest, highest = (limit / scale for limit in possible_differences(metric))
+    return f"{signed(metric, max(low, lowest))} to {signed(metric, min(high, highest))}"
 
 
 def margin_text(metric: str, margin: float) -> str:

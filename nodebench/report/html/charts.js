@@ -69,13 +69,13 @@
     return { ...row, x, y, half, ...ends, series: text(valueOf(row, choice.series)) };
   }
 
-  function isDrawn(row, choice) {
-    const fits = (value, axis, isLog) => value !== null && value !== undefined && (!isLog || value > 0);
-    return fits(row.x, choice.x, choice.logX) && fits(row.y, choice.y, choice.logY);
-  }
+  const isKnown = (value) => value !== null && value !== undefined;
+  const fits = (value, isLog) => isKnown(value) && (!isLog || value > 0);
+  const isDrawn = (row, choice) => fits(row.x, choice.logX) && fits(row.y, choice.logY);
+  const lacksOnlyX = (row, choice) => !isKnown(row.x) && fits(row.y, choice.logY);
 
   function tooltip(choice, data) {
-    const has = (field) => data.some((row) => row[field] !== undefined && row[field] !== null);
+    const has = (field) => data.some((row) => isKnown(row[field]));
     const precise = (axis) => {
       if (!axis.is_number) return undefined;
       return axis.format.endsWith("%") ? ".2%" : axis.format.endsWith("s") ? ",.0f" : ".5~g";
@@ -86,25 +86,28 @@
     ];
     return [
       ...known.filter(([field]) => has(field)).map(([field, title]) => ({ field, title, type: "nominal" })),
-      { field: "x", title: choice.x.title, format: precise(choice.x), type: choice.x.is_number ? "quantitative" : "nominal" },
+      ...(has("x") ? [{ field: "x", title: choice.x.title, format: precise(choice.x), type: choice.x.is_number ? "quantitative" : "nominal" }] : []),
       { field: "y", title: choice.y.title, format: precise(choice.y), type: choice.y.is_number ? "quantitative" : "nominal" },
       ...(has("half") ? [{ field: "half", title: "± (95 %)", format: precise(choice.y), type: "quantitative" }] : []),
     ];
   }
 
-  function specification(layers, choice, data, colors, description) {
+  // `across` are rows without an x, which the layers `withoutX` draw.
+  function specification(layers, choice, data, colors, description, withoutX = [], across = []) {
     const hasIntervals = data.some((row) => row.low !== undefined);
     const layer = layers.filter((each) => hasIntervals || each.mark !== "rule");
+    if (across.length) layer.push(...withoutX.map((each) => ({ ...each, data: { values: across } })));
     const spec = structuredClone({ width: "container", height: 320, description, data: { values: data }, config: CONFIG, layer });
-    const known = (fields) => data.flatMap((row) => fields.map((field) => row[field])).filter((value) => typeof value === "number");
-    const y = channel(choice.y, choice.logY, known(["y", "low", "high"]));
+    const numbers = (values) => values.filter((value) => typeof value === "number");
+    const heights = [...data.flatMap((row) => [row.y, row.low, row.high]), ...across.map((row) => row.y)];
+    const y = channel(choice.y, choice.logY, numbers(heights));
     spec.encoding = {
-      x: { field: "x", ...channel(choice.x, choice.logX, known(["x"])) },
+      x: { field: "x", ...channel(choice.x, choice.logX, numbers(data.map((row) => row.x))) },
       color: { field: "series", type: "nominal", legend: null, scale: { domain: Object.keys(colors), range: Object.values(colors) } },
     };
     for (const each of spec.layer) {
       if (each.encoding.y) Object.assign(each.encoding.y, y);
-      if (each.mark.type === "point") each.encoding.tooltip = tooltip(choice, data);
+      if (each.mark.type === "point" || each.data) each.encoding.tooltip = tooltip(choice, each.data?.values ?? data);
     }
     return spec;
   }
@@ -188,11 +191,13 @@
       const on = filters.map((filter) => [filter.field, filter.on()]);
       const isOn = (row) => on.every(([field, values]) => values.has(text(valueOf(row, field))));
       const source = single.box.checked ? chart.singles : chart.rows;
-      const data = rows[source].filter(isOn).map((row) => point(row, choice)).filter((row) => isDrawn(row, choice));
+      const points = rows[source].filter(isOn).map((row) => point(row, choice));
+      const data = points.filter((row) => isDrawn(row, choice));
+      const across = points.filter((row) => lacksOnlyX(row, choice));
       const description = `${chart.title}: ${choice.y.title} over ${choice.x.title}`;
       const isSingle = single.box.checked || (chart.joined.length && !chart.joined.includes(choice.x.field));
       const layers = isSingle ? chart.single : chart.layers;
-      return draw(drawn, specification(layers, choice, data, report.colors[choice.series], description), pick);
+      return draw(drawn, specification(layers, choice, data, report.colors[choice.series], description, chart.without_x, across), pick);
     }
 
     rebuild();

@@ -29,6 +29,14 @@ POINTS: list[Spec] = [
 ]
 """A point for each row, with its interval if it has one."""
 
+ACROSS: list[Spec] = [
+    {
+        "mark": {"type": "rule", "strokeDash": [6, 4], "strokeWidth": 1.5, "cursor": "pointer"},
+        "encoding": {"x": {"value": 0}, "x2": {"value": "width"}, "y": Y},
+    },
+]
+"""A line over all x for each row that has no value on that axis."""
+
 MEANS_BY_EPOCH: list[Spec] = [
     {
         "mark": {"type": "area", "opacity": 0.15},
@@ -89,9 +97,10 @@ class Chart:
     """A chart: its rows, its selectable axes and series, and its layers.
 
     The first axes and series are selected initially. `single` are the layers for rows of single
-    trials, if the chart has any; `singles` names the table of these rows. `filters` are columns
-    whose values can be switched off like series. `joined` are the x axes over which rows of several
-    trials can be averaged. `figures` are the static figures that show the same.
+    trials, if the chart has any; `singles` names the table of these rows. `without_x` are the
+    layers for rows without a value on the x axis, which are otherwise left out. `filters` are
+    columns whose values can be switched off like series. `joined` are the x axes over which rows of
+    several trials can be averaged. `figures` are the static figures that show the same.
     """
 
     name: str
@@ -104,6 +113,7 @@ class Chart:
     layers: Sequence[Spec]
     single: Sequence[Spec] = ()
     singles: str = ""
+    without_x: Sequence[Spec] = ()
     filters: Mapping[str, str] = field(default_factory=dict)
     joined: Sequence[str] = ()
     figures: Sequence[str] = ()
@@ -127,4 +137,5 @@ class Chart:
             "layers": [*self.layers],
             "single": [*self.single],
             "singles": self.singles,
+            "without_x": [*self.without_x],
         }

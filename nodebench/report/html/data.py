@@ -142,10 +142,11 @@ class Explored:
     def _costs(self) -> Chart:
         measures = self._measures if len(self._configurations) else []
         of_cost = [each.field for each in measures if each.field in COSTS_FIRST]
+        lacks_cost = bool(of_cost) and self._configurations[of_cost].isna().any(axis=None)
         return Chart(
             name="costs",
             title="Configurations",
-            note=notes.COSTS_CHART,
+            note=notes.COSTS_CHART + (f" {notes.LINES_ACROSS}" if lacks_cost else ""),
             rows="configurations",
             x=_first(measures, of_cost),
             y=measures,
@@ -153,6 +154,7 @@ class Explored:
             layers=charts.POINTS,
             single=charts.POINTS,
             singles="trials",
+            without_x=charts.ACROSS,
             filters=charts.DATA_SETS,
             figures=("frontier",),
         )

@@ -4,7 +4,7 @@
   const FEW_ROWS = 5;
   const MANY_ROWS = 25;
   const MISSING = "–";
-  const NUMBER = /^[~<>]?\s*([+-]?\d[\d,]*(\.\d+)?(e[+-]?\d+)?)(\s*(%|±.*|of .*|[(–/].*))?$/i;
+  const NUMBER = /^[~<>]?\s*([+-]?\d[\d,]*(\.\d+)?(e[+-]?\d+)?)(\s*(%|±.*|of .*|[[(–/].*))?$/i;
   const COMPARISON = /^(.*?)(<=|>=|=|<|>)([^<>=]+)$/;
   const numberOf = (text) => {
     const found = text.match(NUMBER);
