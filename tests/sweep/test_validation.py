@@ -187,47 +187,6 @@ def test_an_entry_of_exclude_hides_no_unknown_word_and_no_other_combination(tmp_
     assert "does not suit `dopri5`" in fault
 
 
-@pytest.mark.parametrize(
-    ("text", "told"),
-    [
-        (
-            "name: a\nname: b\n",
-            ["  line 2, column 1: the key `name` is given twice", "    2 | name: b", "      | ^"],
-        ),
-        (
-            "name: a\nbase:\n  data: {name: digits\n  model: odenet\n",
-            [
-                "  line 4, column 8: is not YAML: expected ',' or '}', but got ':' (while parsing",
-                "    3 |   data: {name: digits",
-                "      |         ^",
-                "    4 |   model: odenet",
-                "      |        ^",
-            ],
-        ),
-        (
-            "name: a\nbase:\n\tdata: digits\n",
-            [
-                "  line 3, column 1: is indented with a tab. Use spaces",
-                "    3 | →data: digits",
-                "      | ^",
-            ],
-        ),
-        (
-            "name: a\nabout: b\x01\n",
-            ["  line 2, column 9: the character U+0001 is not allowed. Re"],
-        ),
-    ],
-)
-def test_a_mistake_in_the_yaml_is_shown_at_its_place(tmp_path, text, told):
-    path = write_sweep(tmp_path, text)
-    with pytest.raises(SweepError) as caught:
-        load(path)
-    title, *lines = str(caught.value).splitlines()
-    assert title == f"{path}: 1 mistake"
-    assert len(lines) == len(told)
-    assert all(line.startswith(start) for line, start in zip(lines, told, strict=True))
-
-
 @pytest.mark.parametrize("text", ["[1, 2]", "a: [", "!!python/object:os.system {}", "3"])
 def test_what_is_not_a_sweep_is_refused(tmp_path, text):
     assert len(faults(write_sweep(tmp_path, text))) == 1
