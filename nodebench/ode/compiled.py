@@ -4,6 +4,9 @@ Importing this module takes a second, so it is imported only where such a functi
 
 Numba recompiles a function only when its own file changes. After editing a function that others
 call, delete the `__pycache__` next to its callers.
+
+Innermost loops start at 0. Otherwise numba cannot tell that an index is not negative, and the
+rounding of a loop may depend on which arrays are neighbors in memory (`norm_kernels.py`).
 """
 
 from __future__ import annotations

@@ -7,10 +7,10 @@ twenty times as long over 16 channels of 32 x 32 in 16 groups.
 Shapes: x [samples, height, width, channels]; scale and shift [channels]; statistics, which are the
 mean and the inverse standard deviation of each group, [2, samples, groups].
 
-In loops over a group's channels, numba cannot tell that c is not negative. Their compiled code
-therefore checks whether other arrays lie within `channels` values behind the one indexed, and if so
-takes a path that rounds differently. Arrays copied by `_apart` have nothing there: otherwise
-results would depend on what else is in memory.
+In the loops over a group's channels, numba cannot tell that c is not negative. The compiled loops
+therefore check whether one array lies within `channels` values behind another, and if so round
+differently. Behind arrays made by `_apart` there are none, so that results do not depend on what
+else is in memory. (Loops from 0 would not check, but would change the bits of all earlier results.)
 """
 
 from __future__ import annotations
