@@ -19,7 +19,7 @@ from nodebench.errors import InputError
 from nodebench.spec import TrialSpec
 from nodebench.sweep.compose import FILE_ONLY
 from nodebench.sweep.file import SweepFile
-from nodebench.sweep.partial_cells import ending_in
+from nodebench.sweep.partial_cells import SPEC_ORDER, ending_in
 
 SET_HINT = ". To change a setting, write `--set PATH=VALUE`"
 """For users who write `train.epochs=2` without `--set`, which is Hydra's syntax."""
@@ -102,8 +102,10 @@ class _Verbs(TyperGroup):
 
 def _settings(name: str) -> list[str]:
     """The paths that `--set` takes and that a user may mean by a name."""
-    fields = {*TrialSpec.model_fields, *SweepFile.model_fields}.difference(FILE_ONLY)
-    return [name] if name.partition(".")[0] in fields else ending_in(name)
+    fields = {*TrialSpec.model_fields, *SweepFile.model_fields, *SPEC_ORDER}
+    if name == "seed":
+        return ["seeds"]
+    return [name] if name in fields.difference(FILE_ONLY) else ending_in(name)
 
 
 app = typer.Typer(

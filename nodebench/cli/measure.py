@@ -103,7 +103,7 @@ def repro(
 def _sweep_of(trial: str) -> str:
     from nodebench.execution.reproduction import sweep_of  # imports torch
 
-    return sweep_of(trial, default_store())
+    return str(sweep_of(trial, default_store()))
 
 
 MOST_UNMATCHED = 4
@@ -153,7 +153,11 @@ def reproduction_text(found: Reproduction) -> str:
         if names:
             lines.append(f"{what}: {', '.join(names[:MOST_UNMATCHED])}{_and_more(names)}")
     lines += [f"failed now: {point}" for point in found.failed_points]
-    lines += [f"{name}: {then} (recorded), {now} (now)" for name, then, now in found.environments]
+    lines += [
+        f"{name}: {f'{then} (recorded)' if then else 'not recorded'}, {now} (now)"
+        for name, then, now in found.environments
+        if then or not found.agrees
+    ]
     lines.append(f"outcome: {found.outcomes[0]} (recorded), {found.outcomes[1]} (now)")
     same = sum(metric.is_same_bits for metric in found.metrics)
     verdict = "reproduced" if found.agrees else "NOT reproduced"

@@ -40,7 +40,7 @@ class Publication:
             InputError: if MLflow is required and not to be written.
             ResourceError: if a folder cannot be written.
             StoreError: if the place is taken by files of the user or by another sweep, or by a
-                report that shows more, if `--set` changed its sweep or this one.
+                report that shows more, where either sweep was changed by `--set`.
             TrackingError: if MLFLOW_TRACKING_URI is not an address.
         """
         if self.require_mlflow and not self.track:

@@ -6,13 +6,14 @@ import csv
 import io
 import itertools
 import math
+import string
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nodebench.errors import InputError, StoreError, SweepError, TrialOutcome
+from nodebench.errors import InputError, StoreError, SweepError, TrialOutcome, shown
 from nodebench.planning import RunOptions
 from nodebench.planning.lookup import find
 from nodebench.spec import Trial
@@ -61,7 +62,11 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Reproduction:
-    """A second run of a trial compared with the first; `environments` has only differences."""
+    """A second run of a trial compared with the first.
+
+    `environments` has the fields in which the machines differ, (name, then, now); `then` is None if
+    the record lacks the field, as an older one may.
+    """
 
     outcomes: tuple[str, str]
     metrics: list[Comparison]
@@ -74,7 +79,7 @@ class Reproduction:
     unmeasured_points: list[str]
     """Recorded points that the second run left out, since the sweep does not ask for them."""
 
-    environments: list[tuple[str, str, str]]
+    environments: list[tuple[str, str | None, str]]
 
     @property
     def agrees(self) -> bool:
@@ -117,14 +122,20 @@ def recorded_run(trial: Trial, store: Store, table: Path) -> RecordedRun:
     )
 
 
-def sweep_of(start: str, store: Store) -> str:
-    """The name of a sweep that planned the trial whose id starts with `start`.
+def sweep_of(start: str, store: Store) -> Path:
+    """The store's copy of the file of a sweep that planned the trial whose id starts with `start`.
 
-    A sweep whose file still has the trial comes first.
+    A sweep that still has the trial comes first.
 
     Raises:
+        InputError: if `start` cannot be that of an id.
         StoreError: if there is no such trial, or no sweep of the store has planned it.
     """
+    if not set(start) <= set(string.hexdigits.lower()):
+        raise InputError(
+            f"{shown(start)} is not the start of a trial's id, which is hexadecimal. "
+            "`nodebench plan SWEEP` lists ids"
+        )
     if not any(trial_id.startswith(start) for trial_id in store.trial_ids()):
         raise StoreError(
             f"no trial starts with `{start}` in `{store.trials_root}`. If a report has it, give "
@@ -137,7 +148,7 @@ def sweep_of(start: str, store: Store) -> str:
             f"no sweep in `{store.root}` has planned `{trial_id}`. Give its sweep file "
             f"(`nodebench repro {trial_id} SWEEP`)"
         )
-    return next((each.name for each in records if _has(each, trial_id)), records[0].name)
+    return next((each for each in records if _has(each, trial_id)), records[0]).file
 
 
 def _has(record: SweepRecord, trial_id: str) -> bool:
@@ -223,8 +234,7 @@ def run_again(
     recorded_points = _points_of(record.metrics)
     shared = [name for name in found if name in record.metrics]
     here = ALONE | _words(result.environments[-1] if result.environments else {})
-    # Fields that a record lacks, as an older one may, are assumed to be the same.
-    before = here | ALONE | {k: v for k, v in record.environment.items() if v and k != "host"}
+    before = ALONE | {name: value for name, value in record.environment.items() if value}
     return Reproduction(
         outcomes=(record.outcome, result.outcome),
         metrics=[Comparison(name, record.metrics[name], found[name]) for name in shared],
@@ -234,7 +244,9 @@ def run_again(
         ],
         unmeasured_points=[p for p in recorded_points if p not in {*_points_of(found), *failed}],
         environments=[
-            (name, before[name], value) for name, value in here.items() if before[name] != value
+            (name, before.get(name), value)
+            for name, value in here.items()
+            if name != "host" and before.get(name) != value
         ],
     )
 

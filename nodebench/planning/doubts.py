@@ -55,7 +55,7 @@ def _repeated(sweep: Sweep) -> Iterator[str]:
 
 
 NEEDS = {
-    "nfe": "multiples of its stages times the ODE blocks (any number suits `steps`)",
+    "nfe": "multiples of its stages times the ODE blocks (`steps` takes any number)",
     "step_factors": "a training with fixed steps, and a step within the interval",
     "tol_factors": "a training with a tolerance",
 }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import math
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,7 +104,7 @@ def comparison(reference: Side, other: Side) -> str:
         )
     named = {_label(sides[1]): sides for sides in both.values()}
     pairs = {
-        cell: (_metric_by_seed(before, metric), _metric_by_seed(after, metric))
+        cell: (_by_seed(before, metric), _by_seed(after, metric))
         for cell, (before, after) in named.items()
     }
     found = compared_cells(pairs, higher_is_better=_higher_is_better(metric))
@@ -114,7 +113,7 @@ def comparison(reference: Side, other: Side) -> str:
             "configuration": cell,
             **_means(metric, pairs[cell]),
             **_difference_columns(found.get(cell), metric),
-            "NFE": _evaluations(*sides),
+            "NFE": _evaluations(*_of_common_seeds(*(_by_seed(s, "nfe_forward") for s in sides))),
             "s/epoch ‡": _seconds_ratio(*sides),
         }
         for cell, sides in named.items()
@@ -134,11 +133,18 @@ def comparison(reference: Side, other: Side) -> str:
     return "\n\n".join([*lines, table, *(text for text in missing if text)])
 
 
+def _of_common_seeds(*pair: pd.Series[float]) -> list[pd.Series[float]]:
+    """Both sides' values of the seeds that both have, or else of each side's own."""
+    ours, theirs = pair
+    common = ours.index.intersection(theirs.index)
+    return [side.loc[common] if len(common) else side for side in pair]
+
+
 def _means(metric: str, pair: tuple[pd.Series[float], ...]) -> dict[str, str]:
     """The means of both sides over the seeds that both have, or else over each side's own."""
     ours, theirs = pair
     common = ours.index.intersection(theirs.index)
-    values = [side.loc[common] if len(common) else side for side in pair]
+    values = _of_common_seeds(*pair)
     seeds = str(len(common))
     if len(ours) != len(theirs) or len(common) != len(ours):
         seeds += f" (of {len(ours)} and {len(theirs)})"
@@ -257,9 +263,9 @@ def _label(rows: pd.DataFrame) -> str:
     return str(rows[CELL].iloc[0])
 
 
-def _metric_by_seed(rows: pd.DataFrame, metric: str) -> pd.Series[float]:
-    done = rows[rows[OUTCOME] == TrialOutcome.FINISHED].set_index("seed")[metric]
-    return pd.to_numeric(done, errors="coerce").dropna()
+def _by_seed(rows: pd.DataFrame, metric: str) -> pd.Series[float]:
+    done = rows[rows[OUTCOME] == TrialOutcome.FINISHED].set_index("seed")
+    return pd.to_numeric(column(done, metric), errors="coerce").dropna()
 
 
 def _difference_columns(found: Tested | None, metric: str) -> dict[str, str]:
@@ -273,10 +279,9 @@ def _difference_columns(found: Tested | None, metric: str) -> dict[str, str]:
     }
 
 
-def _evaluations(*sides: pd.DataFrame) -> str:
+def _evaluations(*sides: pd.Series[float]) -> str:
     """The mean evaluations per forward pass on each side: `8`, or `19.9 to 26.3`."""
-    means = [column(side, "nfe_forward").astype(float).mean() for side in sides]
-    texts = [NO_VALUE if math.isnan(mean) else three_digits(mean) for mean in means]
+    texts = [NO_VALUE if side.empty else three_digits(side.mean()) for side in sides]
     return " to ".join(dict.fromkeys(texts))
 
 

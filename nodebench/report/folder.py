@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from nodebench.errors import StoreError, SweepError, counted, shortened, shown
@@ -60,8 +60,8 @@ def require_results(sweep: Sweep, store: Store) -> None:
 def require_no_loss(sweep: Sweep, folder: Path) -> None:
     """Refuses a sweep whose report would lose what the folder's report shows, because of `--set`.
 
-    Either this sweep or the one that the report shows was changed. What a sweep file as it is
-    written no longer has may leave a report that was written without `--set`.
+    Either this sweep was changed, or that which the report shows, and the same changes would keep
+    it. What a sweep file as it is written no longer has may leave a report.
 
     Raises:
         StoreError: if that report has a trial or an evaluation point that the sweep does not have,
@@ -70,9 +70,8 @@ def require_no_loss(sweep: Sweep, folder: Path) -> None:
     if not all((folder / file).exists() for file in (FIRST, SHOWN_SWEEP)):
         return
     earlier = _changes(folder / SHOWN_SWEEP)
-    if not (sweep.made.changed or earlier):
-        return
-    if lost := _lost(sweep, folder):
+    lost = _lost(sweep, folder) if sweep.made.changed or earlier else ""
+    if lost and (sweep.made.changed or lost != _lost_with(earlier, sweep, folder)):
         written = f"; it was written with{_options(earlier)}" if earlier else ""
         repeat = "Repeat these changes, give" if earlier else "Give"
         raise StoreError(
@@ -90,6 +89,14 @@ def _changes(file: Path) -> list[str]:
         return []
     changed = made.get("changed") if isinstance(made, dict) else None
     return [str(text) for text in changed] if isinstance(changed, list) else []
+
+
+def _lost_with(changes: Sequence[str], sweep: Sweep, folder: Path) -> str:
+    """What the report would lose by the sweep's file with these changes."""
+    try:
+        return _lost(load(Path(sweep.origin.file), changes, sweep.origin.size), folder)
+    except SweepError:  # the file as it is now cannot be changed like this
+        return _lost(sweep, folder)
 
 
 def _options(changes: Iterable[str]) -> str:

@@ -301,7 +301,7 @@ class SweepFile(Settings):
     checkpoint is written at least every `checkpoint_minutes`, also inside an epoch. `small` and
     `medium` are the values that `--size` replaces, path -> value: a form that takes minutes, and
     one close to the study. `exclude` leaves out every combination of the grid that has all settings
-    of an entry, path -> value. Settings that do not go together are compared as they are written.
+    of an entry, path -> value; an invalid combination is compared without defaults.
     """
 
     name: Annotated[str, AfterValidator(_is_file_name)]

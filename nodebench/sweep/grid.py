@@ -19,7 +19,12 @@ from nodebench.sweep.file import Range, Search, SweepFile
 from nodebench.sweep.partial_cells import agrees, has_values, misnamed
 from nodebench.sweep.paths import TOO_DEEP, axis_paths, is_too_deep, with_values
 from nodebench.sweep.safe_yaml import Tree
-from nodebench.sweep.validation import faults_of_combination, lasting_faults_of, spec_or_error
+from nodebench.sweep.validation import (
+    faults_of_combination,
+    faults_of_entry,
+    lasting_faults_of,
+    spec_or_error,
+)
 
 Axis = tuple[tuple[str, ...], list[Any]]
 
@@ -97,6 +102,7 @@ def expand(file: SweepFile, faults: list[Fault]) -> Expansion:
         faults.append(Fault("base.seed", "give seeds as `seeds`, a list next to `base`"))
     for number, entry in enumerate(file.exclude):
         faults += misnamed(f"exclude[{number}]", entry)
+        faults += faults_of_entry(f"exclude[{number}]", entry)
     planned: list[Planned] = []
     excluding: set[int] = set()
     for combination in _combinations(file, faults, excluding):

@@ -28,14 +28,12 @@ def labeled(cells: Mapping[str, Mapping[str, Any]], paths: Sequence[str]) -> dic
 
 
 def _names(paths: Iterable[str]) -> dict[str, str]:
-    """The last part of each path, or the last two, `kinetic.weight`, if one alone is unclear.
-
-    Readers of committed reports find cells by their labels, so a label that they have must stay.
-    """
+    """The last part of each path, or the last two, `kinetic.weight`, if one alone is unclear."""
     ends = {path: path.rpartition(".")[2] for path in paths}
     counts = Counter(ends.values())
+    unclear = {end for end in counts if counts[end] > 1 or end in VAGUE_IN_LABELS}
     return {
-        path: end if counts[end] == 1 and end != "weight" else ".".join(path.split(".")[-2:])
+        path: ".".join(path.split(".")[-2:]) if end in unclear else end
         for path, end in ends.items()
     }
 
@@ -71,6 +69,9 @@ NAMES_OF_GROUPS = ("name", "method")
 
 VAGUE = ("stem", "residual", "ode", "at", "solver", "order", "field", "weight")
 """Last parts of paths that are unclear without the one before, unless they are the whole path."""
+
+VAGUE_IN_LABELS = ("weight",)
+"""Those that a label does not leave alone; the others are in labels of committed reports."""
 
 
 def headings(paths: Sequence[str]) -> dict[str, str]:

@@ -140,7 +140,7 @@ class Unusable:
 
 
 def unusable(sweep: Sweep) -> Iterator[Unusable]:
-    """The budgets that an `evaluate` block lists for a method in vain."""
+    """The budgets that an `evaluate` block lists for a method and no configuration can use."""
     specs = [cell.spec for cell in dict.fromkeys(trial.cell for trial in sweep.trials)]
     for number, block in enumerate(sweep.evaluate):
         meant = [s for s in specs if s.solver is not None and agrees(s, block.when)]

@@ -14,7 +14,7 @@ from nodebench.spec import TrialSpec
 from nodebench.spec.model import BY_PLACE
 from nodebench.spec.settings import Settings, parts_in
 from nodebench.sweep.file import WRITTEN_FIELD, SweepFile
-from nodebench.sweep.partial_cells import ending_in
+from nodebench.sweep.partial_cells import ending_in, is_known, leaves
 from nodebench.sweep.paths import with_values
 from nodebench.sweep.safe_yaml import Tree
 
@@ -42,6 +42,16 @@ def spec_or_error(tree: Tree) -> TrialSpec | ValidationError:
         return TrialSpec.model_validate(tree)
     except ValidationError as error:
         return error
+
+
+def faults_of_entry(where: str, entry: Mapping[str, Any]) -> Iterator[Fault]:
+    """The values in a partial cell that no trial can have."""
+    known = {path: value for path, value in leaves(entry) if is_known(path) and value is not None}
+    tree = with_values({}, known)
+    error = spec_or_error(tree)
+    if isinstance(error, ValidationError):
+        for path, message in lasting_faults_of(error, TrialSpec, tree):
+            yield Fault(f"{where}.{dotted(path)}", message)
 
 
 def faults_of_combination(

@@ -2,6 +2,7 @@ import shutil
 
 import pandas as pd
 import pytest
+import torch
 
 from nodebench.api import write_report
 from nodebench.cli.measure import reproduction_text
@@ -66,11 +67,14 @@ def test_a_metric_that_differs_is_named_with_both_values(kept, tmp_path):
     trial = sweep.trials[0]
     record = recorded_run(trial, store, tmp_path / "results.csv")
     other = {**record.metrics, "test_accuracy": record.metrics["test_accuracy"] + 0.1}
-    versions = {**record.environment, "torch": "1.0"}
+    versions = {**record.environment, "torch": "1.0", "instructions": ""}
     found = again(sweep, type(record)("finished", other, versions), tmp_path)
     assert not found.agrees
     assert [m.name for m in found.metrics if not m.agrees] == ["test_accuracy"]
-    assert [(name, then) for name, then, _ in found.environments] == [("torch", "1.0")]
+    known = [(name, then) for name, then, _ in found.environments]
+    assert known == [("instructions", None), ("torch", "1.0")]
+    now = torch.backends.cpu.get_cpu_capability()
+    assert f"instructions: not recorded, {now} (now)" in reproduction_text(found)
 
 
 def test_a_table_where_a_missing_trial_has_no_threads_names_no_difference(kept, tmp_path):
@@ -145,11 +149,13 @@ def test_the_sweep_of_a_trial_is_one_that_still_has_it(kept, tmp_path):
         remember(load(tmp_path / "tiny.yaml", changes), store)
     before = store.sweep("before")
     before.keep(load(tmp_path / "tiny.yaml", ["name=before", "seeds=[1]"]).text, {})
-    assert sweep_of(start, store) == "again"
+    assert sweep_of(start, store) == store.sweep("again").file
     shutil.rmtree(store.sweep("again").file.parent)
     remember(load(tmp_path / "tiny.yaml", ["name=before"]), store)
     before.keep("of_another_release: 1", {})
-    assert sweep_of(start, store) == "before"
+    assert sweep_of(start, store) == before.file
+    with pytest.raises(InputError, match="`quickstart` is not the start of a trial's id"):
+        sweep_of("quickstart", store)
     with pytest.raises(StoreError, match="If a report has it, give the report's folder"):
         sweep_of("ffffff", store)
 

@@ -129,7 +129,7 @@ def test_evaluation_budgets_that_no_configuration_can_use_are_told(tmp_path):
         "`evaluate[0].step_factors`: `euler` skips `3`: it needs a training with fixed steps, and "
         "a step within the interval",
         "`evaluate[0].nfe`: `rk4` skips `6`: it needs multiples of its stages times the ODE "
-        "blocks (any number suits `steps`)",
+        "blocks (`steps` takes any number)",
         "`evaluate[0].step_factors`: `rk4` skips `3`: it needs a training with fixed steps, and "
         "a step within the interval",
         "`evaluate[1].tol_factors`: `dopri5` skips `10`: it needs a training with a tolerance",

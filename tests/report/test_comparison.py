@@ -48,6 +48,12 @@ def test_a_comparison_has_the_evaluations_of_both_sides(tmp_path):
     heading, _, *rows = (line for line in text.splitlines() if line.startswith("|"))
     place = [name.strip() for name in heading.split("|")].index("NFE")
     assert [row.split("|")[place].strip() for row in rows] == ["8", "19.9 to 26.3", "–"]
+    diverged = {**sides[0].iloc[0], "seed": 1, "outcome": "diverged", "nfe_forward": 500.0}
+    alone = {**sides[0].iloc[0], "seed": 2, "nfe_forward": 100.0}
+    more = pd.concat([sides[0], pd.DataFrame([diverged, alone])])
+    text = comparison(Side("one", more), Side("other", sides[1]))
+    (row,) = (line for line in text.splitlines() if line.startswith("| a "))
+    assert row.split("|")[place].strip() == "8"  # of the seed that both have
     without = [side.drop(columns="nfe_forward") for side in sides]
     assert "NFE" not in comparison(Side("one", without[0]), Side("other", without[1]))
 

@@ -122,6 +122,15 @@ def test_a_report_that_a_change_has_grown_is_not_shrunk_by_the_file_alone(tmp_pa
     assert api.write_report(tiny(tmp_path, **EVALUATED), store)  # a file that was edited
 
 
+def test_an_edited_file_may_drop_what_the_changes_of_its_last_report_did_not_add(tmp_path):
+    tiny(tmp_path)
+    store, folder = Store(tmp_path / "runs"), tmp_path / "report"
+    changed = load_sweep(tmp_path / "tiny.yaml", overrides=["limits.minutes=5"])
+    finish(changed, store)
+    api.write_report(changed, store, folder)
+    require_no_loss(tiny(tmp_path, seeds=[0]), folder)
+
+
 def test_a_report_that_cannot_be_read_is_not_replaced_by_a_change(tmp_path):
     sweep, folder = tiny(tmp_path), tmp_path / "report"
     finish(sweep, store := Store(tmp_path / "runs"))

@@ -180,8 +180,14 @@ def test_combinations_that_do_not_go_together_can_be_excluded(tmp_path, solver):
 def test_an_entry_of_exclude_hides_no_unknown_word_and_no_other_combination(tmp_path):
     grid = {**GRID, "gradient": ["backprop", "reversibel"]}
     exclude = [{"solver": "dopri5", "gradient": "reversibel"}]
-    (fault,) = faults(write_sweep(tmp_path, base=BASE, grid=grid, exclude=exclude))
-    assert "Did you mean `reversible`?" in fault
+    told = faults(write_sweep(tmp_path, base=BASE, grid=grid, exclude=exclude))
+    assert [each.partition(":")[0] for each in told] == [
+        "exclude[0].gradient.name", "grid[0].gradient",
+    ]  # fmt: skip
+    assert all("Did you mean `reversible`?" in each for each in told)
+    exclude = [{"solver.method": "dopri", "gradient.name": "reversible"}]
+    told = faults(write_sweep(tmp_path, base=BASE, grid=GRID, exclude=exclude))
+    assert told[0].startswith("exclude[0].solver.method: `dopri` is not a known method. Did you")
     other = [{"solver": "alf", "gradient": "reversible"}]
     (fault,) = faults(write_sweep(tmp_path, base=BASE, grid=GRID, exclude=other))
     assert "does not suit `dopri5`" in fault

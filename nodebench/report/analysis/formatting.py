@@ -23,6 +23,8 @@ def mean_and_interval(
 ) -> str:
     """Mean ± half its confidence interval; only the mean for one value, a dash for none.
 
+    The mean is at least 0 unless `possible` has other bounds.
+
     Values that are all equal have no interval, since they do not show how much others would vary.
     """
     values = values.dropna()
@@ -42,7 +44,7 @@ def interval_text(mean: float, width: float, digits: int, possible: Bounds = ANY
     text = number(mean, digits)
     if math.isnan(width):
         return text
-    low, high = mean - width, mean + width
+    low, high = round(mean - width, digits), round(mean + width, digits)
     if possible[0] <= low and high <= possible[1]:
         return f"{text} ± {width:.{digits}f}"
     lowest, highest = (f"{limit:g}" for limit in possible)
