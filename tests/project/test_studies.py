@@ -83,7 +83,7 @@ def test_a_medium_form_has_the_study_s_data_network_and_batch(path: Path) -> Non
     assert sweep.name == f"{path.stem}-medium"
     assert sweep.resources.gpus == 0
     changed = sweep.made.instead
-    assert changed
+    assert changed or {trial.id for trial in sweep.trials} < {trial.id for trial in full.trials}
     own = {name for name in changed if name.startswith(STUDY_S_OWN)}
     assert own == REDUCED.get(path.stem, set())
     assert {trial.spec.seed for trial in sweep.trials} <= {t.spec.seed for t in full.trials}
@@ -92,6 +92,9 @@ def test_a_medium_form_has_the_study_s_data_network_and_batch(path: Path) -> Non
 @pytest.mark.parametrize("path", MEDIUM, ids=lambda path: path.stem)
 def test_the_milestones_of_a_medium_form_are_in_proportion(path: Path) -> None:
     ours, theirs = (load(path, size=size).trials[0].settings for size in ("medium", "full"))
+    if "train.epochs" not in theirs:  # a toy, whose medium form has fewer configurations
+        assert ours == theirs
+        return
     share = ours["train.epochs"] / theirs["train.epochs"]
     milestones = [round(share * epoch) for epoch in theirs["train.schedule.at"]]
     assert list(ours["train.schedule.at"]) == [m for m in milestones if m < ours["train.epochs"]]

@@ -10,6 +10,7 @@ from nodebench import api
 from nodebench.execution.runner import Monitor, run_inline
 from nodebench.report.analysis import frames
 from nodebench.report.analysis.published import PublishedStudy, compared_numbers, published_table
+from nodebench.report.analysis.sizes import opening
 from nodebench.report.figures.curves import file_names
 from nodebench.report.figures.style import save
 from nodebench.report.page import write_report_folder
@@ -190,6 +191,13 @@ def test_a_medium_form_is_compared_and_its_doubt_named(tmp_path, monkeypatch):
     assert "**[Claims](#claims):** 1 reproduced (in the medium form)." in page
     assert "of 3 comparable numbers, 2 matching and 1 differing." in page
     assert (tmp_path / "report" / "sweep.yaml").read_text() == sweep.text
+
+
+def test_a_medium_form_with_the_study_s_settings_says_that_it_has_some_of_its_trials(tmp_path):
+    write_tiny(tmp_path, grid={"solver.steps": [2, 4]}, medium={"solver.steps": [2]})
+    assert opening(load(tmp_path / "tiny.yaml", size="medium")).startswith(
+        "This is the medium form of the sweep: some of its trials. Its description"
+    )
 
 
 def test_the_same_store_gives_the_same_bytes(tmp_path):

@@ -22,9 +22,11 @@ def opening(sweep: Sweep) -> str:
     """The remark that opens a page; empty for the full size."""
     if sweep.made.size != "medium":
         return f"{OPENING_OF_SMALL} {DESCRIBED}" if sweep.made.size == "small" else ""
+    if not (doubt := caveat(sweep)):
+        return f"This is the medium form of the sweep: some of its trials. {DESCRIBED}"
     return (
-        f"This is the medium form of the sweep: {caveat(sweep)}. Its numbers are still compared "
-        f"with the study's, and each comparison names this caveat. {DESCRIBED}"
+        f"This is the medium form of the sweep: {doubt}. Its numbers are still compared with the "
+        f"study's, and each comparison names this caveat. {DESCRIBED}"
     )
 
 
