@@ -23,9 +23,8 @@ def mean_and_interval(
 ) -> str:
     """Mean ± half its confidence interval; only the mean for one value, a dash for none.
 
-    The mean is at least 0 unless `possible` has other bounds.
-
     Values that are all equal have no interval, since they do not show how much others would vary.
+    Values are not negative unless `possible` says so.
     """
     values = values.dropna()
     if values.empty:
