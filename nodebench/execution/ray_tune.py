@@ -17,6 +17,7 @@ from typing import Any
 
 import ray
 from ray import tune
+from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 
 from nodebench.errors import ResourceError
@@ -34,7 +35,7 @@ from nodebench.execution.ray_worker import PackRun, Work
 from nodebench.execution.runner import Monitor, Runner
 from nodebench.planning import RunOptions
 from nodebench.planning.estimate import slots
-from nodebench.planning.seed_packs import packs
+from nodebench.planning.seed_packs import packs, rank
 from nodebench.spec import Trial
 from nodebench.store import Store
 from nodebench.store.scratch import abandoned, claimed
@@ -65,7 +66,7 @@ def _run(
     fail_fast: bool = False,
 ) -> None:
     require_node(options.resources, _nodes())
-    together = packs(trials, options, _slots(options.resources))
+    together = sorted(packs(trials, options, _slots(options.resources)), key=rank, reverse=True)
     # Packs that another launch trains come last, so that no worker waits while others are free.
     together.sort(key=lambda pack: any(store.folder(t.id).is_locked() for t in pack))
     work = Work({trial.id: trial for trial in trials}, store, options, list(sys.path))
@@ -129,13 +130,24 @@ class Worker(tune.Trainable):
 
 
 class _InOrder(FIFOScheduler):
-    """Leaves the choice to Tune, which takes pending trials in order.
+    """Starts trials in order.
 
-    At each step, Tune's own scheduler would search all ended trials for the first pending one.
+    Tune's own scheduler searches all ended trials at each step. Without a choice, Tune takes any.
     """
 
-    def choose_trial_to_run(self, tune_controller: Any) -> None:
-        """Leaves the choice to Tune, which takes the oldest trial."""
+    def __init__(self) -> None:
+        super().__init__()
+        self._started = 0
+        """How many of the first trials have started."""
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Any:
+        """The first trial that has not started; None if all have."""
+        trials = tune_controller.get_trials()
+        for trial in trials[self._started :]:
+            if trial.status == TuneTrial.PENDING:
+                return trial
+            self._started += 1
+        return None
 
 
 class _Asha(ASHAScheduler):

@@ -41,6 +41,19 @@ def packs(trials: Sequence[Trial], options: RunOptions, slots: int) -> list[tupl
     return [tuple(pack) for pack in found]
 
 
+def rank(pack: Sequence[Trial]) -> tuple[int, float]:
+    """A pack's place in a guess at what takes longest: its seeds, then its evaluations a pass.
+
+    Workers begin with the longest packs, so that none of these runs alone at the end.
+    """
+    spec = pack[0].spec
+    if spec.solver is None:
+        return len(pack), 0
+    if spec.solver.facts.kind == "adaptive":
+        return len(pack), math.inf
+    return len(pack), spec.solver.step_count(spec.model.span or 1) * (spec.solver.stages or 1)
+
+
 def obstacle(spec: TrialSpec) -> str | None:
     """Why the seeds of a trial cannot be trained together, or None if they can."""
     if spec.import_paths:

@@ -79,6 +79,17 @@ def test_ray_gives_the_bits_that_this_process_gives(tmp_path, ray_session):
 
 
 @quiet
+def test_ray_begins_with_what_takes_longest(tmp_path, ray_session):
+    counts = [3, 1, 8, 2, 5, 4, 7, 6]
+    one_at_a_time, recorder = {"cpus": 2}, Recorder()
+    sweep = tiny(tmp_path, grid={"solver.steps": counts}, resources=one_at_a_time)
+    run_with_ray(sweep.trials, Store(tmp_path / "runs"), options(sweep, tmp_path), recorder)
+    steps = {trial.id: trial.spec.solver.steps for trial in sweep.trials}
+    started = [steps[event[1]] for event in recorder.events if event[0] == "start"]
+    assert started == sorted(counts, reverse=True)
+
+
+@quiet
 def test_a_killed_worker_costs_nothing_but_time(tmp_path, ray_session):
     base = {
         "data": {"name": "spheres", "train_size": 2000, "test_size": 32},

@@ -14,7 +14,7 @@ from nodebench.execution.seed_pack import Pack
 from nodebench.models.build import build
 from nodebench.ode.block import share_memory
 from nodebench.planning import RunOptions
-from nodebench.planning.seed_packs import obstacle, packs
+from nodebench.planning.seed_packs import obstacle, packs, rank
 from nodebench.spec import TrialSpec
 from nodebench.spec.identity import Cell
 from nodebench.spec.training import Limits
@@ -282,6 +282,17 @@ def test_what_cannot_be_packed_is_trained_alone(changes, why):
     assert why in obstacle(spec)
     trials = [Cell(spec).trial(seed) for seed in (0, 1)]
     assert [len(pack) for pack in packs(trials, packing(8), slots=1)] == [1, 1]
+
+
+def test_the_pack_that_probably_takes_longest_ranks_first(tmp_path):
+    mlp = {"model": [{"name": "mlp"}]}
+    steps = {"solver": [{"method": "euler", "steps": 8}, {"method": "rk4", "step_size": 0.25}]}
+    tight = {"solver": [{"method": "dopri5", "tol": 1.0e-3}]}
+    sweep = tiny(tmp_path, grid=[mlp, steps, tight], seeds=[0, 1, 2])
+    found = sorted(packs(sweep.trials, packing(2), slots=1), key=rank, reverse=True)
+    told = [(len(pack), getattr(pack[0].spec.solver, "method", None)) for pack in found]
+    pairs = [(2, "rk4"), (2, "euler"), (2, None)]
+    assert told == [*pairs, *[(1, "dopri5")] * 3, (1, "rk4"), (1, "euler"), (1, None)]
 
 
 def test_auto_packs_where_it_pays():
