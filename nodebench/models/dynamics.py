@@ -16,11 +16,11 @@ from nodebench.models.layers.batch_norm import KeptStatistics, can_scale
 from nodebench.models.layers.conv import Conv2d, Convolution, can_convolve, convolved
 from nodebench.models.layers.factory import LayerFactory
 from nodebench.models.layers.group_norm import GroupNorm, Normalization, can_normalize
+from nodebench.ode.compiled.tile_size import TILE_ROWS
 from nodebench.ode.dense.field import DenseField, is_dense
 from nodebench.ode.field import Field, WholeSolve, has_hooks, runs_as
 from nodebench.ode.taylor.rules import RULES, of_channels, series_of, series_of_sequence
 from nodebench.ode.taylor.series import Affine, Series, made_at_first
-from nodebench.ode.tile_size import TILE_ROWS
 from nodebench.ode.weight_cache import once_per_solve
 from nodebench.spec.vocabulary import DYNAMICS
 

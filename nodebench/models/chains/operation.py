@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from nodebench.models.chains.images import array_for
-from nodebench.ode.tile_size import TILE_ROWS
+from nodebench.ode.compiled.tile_size import TILE_ROWS
 
 LayerGradients = Sequence[Tensor | None]
 Fill: TypeAlias = Callable[[tuple[int, int]], None]
@@ -94,7 +94,7 @@ class Fills:
 
         Each thread takes some of the parts through all fills, so that threads wait only once.
         """
-        from nodebench.ode.compiled import in_threads  # numba takes a second
+        from nodebench.ode.compiled.threads import in_threads  # numba takes a second
 
         if self._waiting:
             in_threads(_take_through, self._parts, self._waiting, together=TILE_ROWS)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nodebench.ode.compiled import compiled
+from nodebench.ode.compiled.decorators import compiled
 
 
 @compiled

@@ -29,7 +29,7 @@ from nodebench.models.chains.operation import (
     Pulled,
     pull_rectified,
 )
-from nodebench.ode.tile_size import ROW_BYTES, TILE_ROWS
+from nodebench.ode.compiled.tile_size import ROW_BYTES, TILE_ROWS
 
 OUTPUTS = {dtype: ROW_BYTES // dtype.itemsize for dtype in COMPILED}
 """The outputs that a compiled convolution computes at once, for `TILE_ROWS` samples."""

@@ -11,9 +11,9 @@ tap (a, b).
 
 from __future__ import annotations
 
-from nodebench.ode.compiled import compiled, compiled_part
-from nodebench.ode.tile import add_tile
-from nodebench.ode.tile_size import ROW_BYTES, TILE_ROWS
+from nodebench.ode.compiled.decorators import compiled, compiled_part
+from nodebench.ode.compiled.tile import add_tile
+from nodebench.ode.compiled.tile_size import ROW_BYTES, TILE_ROWS
 
 BAND_BYTES = 32768
 """The bytes of an image that are processed at once, to stay in a core's L1 cache."""

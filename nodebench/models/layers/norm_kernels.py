@@ -19,7 +19,7 @@ import math
 
 import numpy as np
 
-from nodebench.ode.compiled import compiled, compiled_part
+from nodebench.ode.compiled.decorators import compiled, compiled_part
 
 
 @compiled

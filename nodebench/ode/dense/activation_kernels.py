@@ -8,7 +8,7 @@ import numpy as np
 from numba import types
 from numba.extending import overload
 
-from nodebench.ode.compiled import compiled, compiled_part
+from nodebench.ode.compiled.decorators import compiled, compiled_part
 
 BLOCK = 64
 """Samples in a block: a layer of a hundred units fits into the L1 cache."""

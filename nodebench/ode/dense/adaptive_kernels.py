@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from nodebench.ode.adaptive.step_size import SMALLEST_ERROR
-from nodebench.ode.compiled import compiled, compiled_part
+from nodebench.ode.compiled.decorators import compiled, compiled_part
 from nodebench.ode.dense.activation_kernels import BLOCK
 from nodebench.ode.dense.solve_kernels import START, copy, copy_back, evaluate_field, take_step
 

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import Tensor, nn
 
+from nodebench.ode.compiled.tile_size import TILE_ROWS
 from nodebench.ode.dense.activation_kernels import SILU
 from nodebench.ode.dense.parts import COMPILED_ACTIVATIONS, Floats, Layers, LinearMap
-from nodebench.ode.tile_size import TILE_ROWS
 
 
 class Places(NamedTuple):

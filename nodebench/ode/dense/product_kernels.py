@@ -5,10 +5,10 @@ Sizes are multiples of `TILE_ROWS`, to which layers are padded.
 
 from __future__ import annotations
 
-from nodebench.ode.compiled import compiled_part
+from nodebench.ode.compiled.decorators import compiled_part
+from nodebench.ode.compiled.tile import set_tile
+from nodebench.ode.compiled.tile_size import ROW_BYTES, TILE_ROWS
 from nodebench.ode.dense.activation_kernels import BLOCK
-from nodebench.ode.tile import set_tile
-from nodebench.ode.tile_size import ROW_BYTES, TILE_ROWS
 
 
 @compiled_part

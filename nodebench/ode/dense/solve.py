@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from nodebench.ode.compiled import in_threads
+from nodebench.ode.compiled.threads import in_threads
 from nodebench.ode.dense.activation_kernels import BLOCK
 from nodebench.ode.dense.layers import DenseLayers, dense_layers, padded
 from nodebench.ode.dense.parts import Floats, Layers, LossGradients, Scheme

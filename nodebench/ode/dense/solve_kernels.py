@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from nodebench.ode.compiled import compiled, compiled_part
+from nodebench.ode.compiled.decorators import compiled, compiled_part
 from nodebench.ode.dense.activation_kernels import BLOCK, activate, pull_activation
 from nodebench.ode.dense.parts import Layers
 from nodebench.ode.dense.product_kernels import add_outer, multiply

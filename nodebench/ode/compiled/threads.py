@@ -1,36 +1,16 @@
-"""Functions that numba compiles for the CPU, and the threads that run them.
-
-Importing this module takes a second, so it is imported only where such a function is called.
-
-Numba recompiles a function only when its own file changes. After editing a function that others
-call, delete the `__pycache__` next to its callers.
-
-Innermost loops start at 0. Otherwise numba cannot tell that an index is not negative, and the
-rounding of a loop may depend on which arrays are neighbors in memory (`norm_kernels.py`).
-"""
+"""The threads that run compiled functions."""
 
 from __future__ import annotations
 
 import itertools
 import os
 from collections.abc import Callable
-from functools import cache, partial
+from functools import cache
 from queue import SimpleQueue
 from threading import Thread
 from typing import Any, TypeAlias
 
-import numba
 import torch
-
-# Sums may be reordered and products contracted; non-finite values are preserved.
-_compiled: Any = partial(numba.njit, error_model="numpy", fastmath={"contract", "nsz", "reassoc"})
-
-compiled: Any = _compiled(cache=True, nogil=True)
-"""Decorator for functions that Python calls."""
-
-compiled_part: Any = _compiled(no_cpython_wrapper=True, no_cfunc_wrapper=True)
-"""Decorator for functions that only compiled code can call, which compile in a third less time."""
-
 
 _Call: TypeAlias = "tuple[Callable[..., None], tuple[Any, ...], SimpleQueue[BaseException | None]]"
 """A kernel, its arguments, and the queue that receives its exception, or None on success."""

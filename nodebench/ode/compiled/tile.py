@@ -16,7 +16,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from nodebench.ode.tile_size import TILE_ROWS, VECTOR_BYTES, VECTORS
+from nodebench.ode.compiled.tile_size import TILE_ROWS, VECTOR_BYTES, VECTORS
 
 TILE = tuple(itertools.product(range(TILE_ROWS), range(VECTORS)))
 """(row, position in the row) of each vector of a tile."""

@@ -1,4 +1,4 @@
-"""Tests of ode/compiled.py."""
+"""Tests of ode/compiled/threads.py."""
 
 import threading
 import weakref
@@ -6,7 +6,7 @@ import weakref
 import pytest
 import torch
 
-from nodebench.ode.compiled import in_threads
+from nodebench.ode.compiled.threads import in_threads
 
 
 @pytest.fixture(params=[1, 2, 3])
