@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 
 from torch import Tensor, nn
@@ -11,6 +12,7 @@ from nodebench.models.block import ode_block
 from nodebench.models.dynamics import autonomous
 from nodebench.models.layers.conv_as_matrix import folded
 from nodebench.models.layers.factory import LayerFactory
+from nodebench.models.layers.zero_channels import ZeroChannels
 from nodebench.spec import TrialSpec
 from nodebench.spec.model import PlainOde
 from nodebench.spec.vocabulary import DENSE_POSITIONS
@@ -26,6 +28,8 @@ INITIALIZATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 class PlainOdeNet(nn.Module):
     """ODE block, flatten, linear layer: no stem, no norm.
 
+    The state is the input, with `augment_dim` components or channels of zeros.
+
     Shapes: [batch, dim] or [batch, channels, height, width] -> logits [batch, classes].
     """
 
@@ -33,10 +37,13 @@ class PlainOdeNet(nn.Module):
         super().__init__()
         settings = spec.model
         assert isinstance(settings, PlainOde)
-        size = data.train.inputs[0].numel()
+        channels, *positions = data.input_shape
+        channels += settings.augment_dim
+        size = math.prod((channels, *positions))
+        self.augment = ZeroChannels(settings.augment_dim)
         # One-dimensional convolutions take a vector as a signal with one channel.
         self.as_signal = settings.field == "simple"
-        field = _field(settings, 1 if self.as_signal else data.input_shape[0])
+        field = _field(settings, 1 if self.as_signal else channels)
         self.head = nn.Linear(size, data.classes)
         _initialize((field, self.head), INITIALIZATIONS[settings.init])
         if self.as_signal and size <= DENSE_POSITIONS:
@@ -45,7 +52,8 @@ class PlainOdeNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits."""
-        y = self.block(x.unsqueeze(1) if self.as_signal else x)
+        y0 = self.augment(x)
+        y = self.block(y0.unsqueeze(1) if self.as_signal else y0)
         out: Tensor = self.head(y.flatten(1))
         return out
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from nodebench.data.dataset import Data
 from nodebench.models.block import feature_stage
 from nodebench.models.dynamics import DownsamplingBlock
 from nodebench.models.layers.factory import LayerFactory
+from nodebench.models.layers.zero_channels import ZeroChannels
 from nodebench.spec import TrialSpec
 from nodebench.spec.model import ConvNetwork
 
@@ -34,22 +34,6 @@ def conv_network(spec: TrialSpec, data: Data) -> nn.Module:
             head=_head(settings, channels, data.classes),
         )
     )
-
-
-class ZeroChannels(nn.Module):
-    """Appends channels of zeros.
-
-    An ODE's trajectories cannot cross, and in more dimensions they need not. Source: Dupont et
-    al. 2019.
-    """
-
-    def __init__(self, count: int):
-        super().__init__()
-        self.count = count
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[batch, channels, height, width] -> [batch, channels + count, height, width]."""
-        return F.pad(x, (0, 0, 0, 0, 0, self.count))
 
 
 def _stem(settings: ConvNetwork, channels: int) -> nn.Sequential:

@@ -108,6 +108,5 @@ def _pays(spec: TrialSpec) -> bool:
     if not isinstance(spec.model, PlainOde) or spec.model.field == "conv":
         return False
     dimensions: dict[type, int] = {Spheres: getattr(spec.data, "dim", 0), ThreeMinima: 2}
-    return spec.model.field == "linear" or (
-        dimensions.get(type(spec.data), DENSE_POSITIONS + 1) <= DENSE_POSITIONS
-    )
+    positions = dimensions.get(type(spec.data), DENSE_POSITIONS + 1) + spec.model.augment_dim
+    return spec.model.field == "linear" or positions <= DENSE_POSITIONS

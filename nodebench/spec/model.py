@@ -33,7 +33,7 @@ else:
 class ConvNetwork(SingleStage):
     """An image network with one feature stage (S1 and S3 of `docs/studies.md`).
 
-    `augment_dim` channels of zeros are appended before the feature stage.
+    `augment_dim` channels of zeros are appended before the feature stage (Dupont et al. 2019).
     """
 
     kinds = ("images",)
@@ -177,7 +177,8 @@ class PlainOde(Model):
     """An ODE block on the raw input, flatten, one linear layer (Ott et al. 2021).
 
     `field` is f: one-dimensional convolutions on vectors (`simple`), two-dimensional ones on
-    images (`conv`), or fully connected layers on vectors (`linear`).
+    images (`conv`), or fully connected layers on vectors (`linear`). `augment_dim` components, or
+    channels, of zeros are appended to the input (Dupont et al. 2019).
     """
 
     has_ode = True
@@ -186,6 +187,7 @@ class PlainOde(Model):
     name: Literal["plainode"]
     field: Literal["simple", "conv", "linear"] = "simple"
     width: Width = 32
+    augment_dim: MoreChannels = 0
     activation: ActivationName = "relu"
     init: Literal["normal", "xavier", "kaiming", "orthogonal"] = "kaiming"
     t1: Time = 1.0

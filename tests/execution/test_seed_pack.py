@@ -40,6 +40,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "linear": {**TINY, "model": {"name": "plainode", "field": "linear", "activation": "none"}},
     "adam": {**TINY, "train": {"epochs": 1, "batch_size": 16, "optimizer": "adam"}},
     "exact": {**TINY, "gradient": "exact"},
+    "augmented": {**TINY, "model": {"name": "plainode", "width": 4, "augment_dim": 1}},
     "no ODE": {**IMAGES, "model": {"name": "resnet", "width": 4}},
     "perceptron": {**IMAGES, "model": "mlp"},
     **{

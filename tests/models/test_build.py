@@ -133,6 +133,24 @@ def test_augmentation_appends_channels_of_zeros() -> None:
     assert y0[:, :8].any()
 
 
+@pytest.mark.parametrize(
+    ("field", "shape"),
+    [("simple", (2,)), ("simple", (9,)), ("linear", (2,)), ("conv", (3, 6, 6))],
+    ids=["folded", "simple", "linear", "conv"],
+)
+def test_augmentation_of_a_plain_ode_appends_zeros(field: str, shape: tuple[int, ...]) -> None:
+    augmented = spec(name="plainode", field=field, width=8, augment_dim=3)
+    network = build(augmented, data(*shape, classes=4))
+    seen: list[Tensor] = []
+    network.block.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0]))
+    x = torch.rand(2, *shape)
+    assert network(x).shape == (2, 4)
+    y0 = seen[0].squeeze(1) if field == "simple" and shape == (9,) else seen[0]
+    assert torch.equal(y0[:, : shape[0]], x)
+    assert y0.shape == (2, shape[0] + 3, *shape[1:])
+    assert not y0[:, shape[0] :].any()
+
+
 def test_a_downsampling_block_halves_the_resolution_rounding_up() -> None:
     block = DownsamplingBlock(4, 6, LayerFactory("gn"))
     assert block(torch.rand(2, 4, 26, 13)).shape == (2, 6, 13, 7)
