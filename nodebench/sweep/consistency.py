@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Collection, Container, Iterator, Sequence
 from typing import Any
 
-from pydantic import ValidationError
-
 from nodebench.errors import Fault, unknown
-from nodebench.spec import Trial, TrialSpec
+from nodebench.spec import Trial
 from nodebench.spec.identity import canonical
 from nodebench.sweep.file import Search, SweepFile
+from nodebench.sweep.grid.combination import base_of
 from nodebench.sweep.partial_cells import agrees, is_known, misnamed, neighbors
-from nodebench.sweep.paths import axis_paths
+from nodebench.sweep.paths import axis_paths, is_within
 from nodebench.sweep.safe_yaml import Tree
-from nodebench.sweep.validation import dotted, lasting_faults_of, spec_or_error
+from nodebench.sweep.validation import Mistake, mistakes_in
 
 
 def inconsistencies(file: SweepFile, trials: Sequence[Trial]) -> Iterator[Fault]:
@@ -53,7 +52,7 @@ def _not_searchable(
         yield Fault("search.stop", "compares trials, so all trials need the same `data`")
     axes = {path for block in grid for key in block for path in axis_paths(str(key))}
     for path in search.space:
-        if clash := [a for a in axes if f"{a}.".startswith(f"{path}.") or path.startswith(f"{a}.")]:
+        if clash := [axis for axis in axes if is_within(axis, path) or is_within(path, axis)]:
             yield Fault(f"search.space.{path}", f"is also in the grid's axis `{clash[0]}`")
         if not is_known(path) or path == "seed":
             yield Fault(f"search.space.{path}", unknown(path, "field", neighbors(path)))
@@ -82,15 +81,11 @@ def _not_comparable(trials: Sequence[Trial]) -> Iterator[Fault]:
 
 def _hidden_in_base(file: SweepFile) -> Iterator[Fault]:
     """The mistakes in what an axis or a search replaces of `base`, so that no trial has them."""
-    tree = {key: value for key, value in file.base.items() if key != "seed"}
-    error = spec_or_error(tree)
-    if isinstance(error, ValidationError):
-        axes = {path for block in file.grid for key in block for path in axis_paths(str(key))}
-        axes |= file.search.space.keys() if file.search else set()
-        for path, message in lasting_faults_of(error, TrialSpec, tree):
-            where = dotted(path)
-            if _is_replaced(where, axes) and not _may_suit_another(where, axes):
-                yield Fault(f"base.{where}", message)
+    axes = {path for block in file.grid for key in block for path in axis_paths(str(key))}
+    axes |= file.search.space.keys() if file.search else set()
+    for mistake in mistakes_in(base_of(file)):
+        if _is_replaced(mistake.where, axes) and not _may_be_meant(mistake, axes):
+            yield Fault(f"base.{mistake.where}", mistake.message)
 
 
 def _is_replaced(where: str, axes: Container[str]) -> bool:
@@ -98,10 +93,19 @@ def _is_replaced(where: str, axes: Container[str]) -> bool:
     return any(path in axes for path in (*_groups_of(where), where, *_kinds_of(where)))
 
 
-def _may_suit_another(where: str, axes: Container[str]) -> bool:
-    """Whether a setting may suit another kind of its group, such as a model, and kinds vary."""
-    kinds = [kind for group in _groups_of(where) for kind in _kinds_of(group) if kind != where]
-    return is_known(where) and any(kind in axes for kind in kinds)
+def _may_be_meant(mistake: Mistake, axes: Collection[str]) -> bool:
+    """Whether the rest of a sweep may give sense to what is wrong in `base` alone.
+
+    A setting may suit another kind of its group, such as a model, if kinds vary. Settings that do
+    not go together may do so with those that the grid has in their group.
+    """
+    where = mistake.where
+    if mistake.nature == "unknown":
+        kinds = [kind for group in _groups_of(where) for kind in _kinds_of(group) if kind != where]
+        return is_known(where) and any(kind in axes for kind in kinds)
+    if mistake.nature == "clash":
+        return any(axis != where and is_within(axis, where) for axis in axes)
+    return mistake.nature == "incomplete"
 
 
 def _groups_of(where: str) -> list[str]:
