@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Container, Iterator, Sequence
+from collections.abc import Collection, Container, Iterator, Mapping, Sequence
 from typing import Any
 
 from nodebench.errors import Fault, unknown
@@ -10,6 +10,8 @@ from nodebench.spec import Trial
 from nodebench.spec.identity import canonical
 from nodebench.sweep.file import Search, SweepFile
 from nodebench.sweep.grid.combination import base_of
+from nodebench.sweep.grid.expansion import Expansion
+from nodebench.sweep.mismatches import mismatches
 from nodebench.sweep.partial_cells import agrees, is_known, misnamed, neighbors
 from nodebench.sweep.paths import axis_paths, is_within
 from nodebench.sweep.safe_yaml import Tree
@@ -27,19 +29,21 @@ def inconsistencies(file: SweepFile, trials: Sequence[Trial]) -> Iterator[Fault]
     yield from _not_comparable(trials)
 
 
-def conditions_without_effect(
-    file: SweepFile, trials: Sequence[Trial], used: Container[int]
-) -> Iterator[Fault]:
-    """Faults for conditions that no trial meets, for example because of a misspelt value.
-
-    `used` are the numbers of the entries of `exclude` that match some trial.
-    """
-    for number in range(len(file.exclude)):
-        if number not in used:
-            yield Fault(f"exclude[{number}]", "matches no trial of this sweep")
+def conditions_without_effect(file: SweepFile, expansion: Expansion) -> Iterator[Fault]:
+    """Faults for conditions that no trial meets, for example because of a misspelt value."""
+    every = tuple({each.trial.id: each.trial for each in expansion.planned}.values())
+    for number, entry in enumerate(file.exclude):
+        if number not in expansion.excluding:
+            yield from _unmet(f"exclude[{number}]", entry, every)
+    trials = expansion.trials
     for where, cell in _partial_cells(file):
         if cell and not any(agrees(trial.spec, cell) for trial in trials):
-            yield Fault(where, "matches no trial of this sweep")
+            yield from _unmet(where, cell, trials)
+
+
+def _unmet(where: str, cell: Mapping[str, Any], trials: Sequence[Trial]) -> Iterator[Fault]:
+    for each in mismatches(trials, cell):
+        yield Fault(where, f"matches no trial of this sweep: none has {each}")
 
 
 def _not_searchable(

@@ -42,7 +42,7 @@ def load(path: Path, overrides: Sequence[str] = (), size: SizeName = "full") -> 
         faults.append(Fault("exclude", "excludes every trial"))
     is_as_written = file.made.size == "full" and not file.made.changed
     if not faults and is_as_written:  # otherwise the trials that an entry refers to may be absent
-        faults += conditions_without_effect(file, trials, expansion.excluding)
+        faults += conditions_without_effect(file, expansion)
     if faults:
         raise SweepError(str(path), faults, overrides)
     made = _made(file, trials, path, size)
