@@ -18,9 +18,14 @@ from nodebench.sweep.safe_yaml import Tree
 from nodebench.sweep.validation import Mistake, mistakes_in
 
 
-def inconsistencies(file: SweepFile, trials: Sequence[Trial]) -> Iterator[Fault]:
-    """The mistakes in a sweep file's base, search, partial cells, claims and data sets."""
-    yield from _hidden_in_base(file)
+def inconsistencies(file: SweepFile, expansion: Expansion) -> Iterator[Fault]:
+    """The mistakes in a sweep file's base, search, partial cells, claims and data sets.
+
+    A mistake in `base` that combinations have too is among the faults of the expansion.
+    """
+    trials = expansion.trials
+    told = {fault.where for fault in expansion.faults}
+    yield from (fault for fault in _hidden_in_base(file) if fault.where not in told)
     if file.search:
         yield from _not_searchable(file.search, file.grid, trials)
     for where, cell in _partial_cells(file):

@@ -37,7 +37,7 @@ def load(path: Path, overrides: Sequence[str] = (), size: SizeName = "full") -> 
     expansion = expand(file)
     trials = expansion.trials
     faults += expansion.faults
-    faults += inconsistencies(file, trials)
+    faults += inconsistencies(file, expansion)
     if not (trials or faults):
         faults.append(Fault("exclude", "excludes every trial"))
     is_as_written = file.made.size == "full" and not file.made.changed

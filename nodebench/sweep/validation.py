@@ -21,9 +21,7 @@ from nodebench.sweep.safe_yaml import Tree
 TreePath = tuple[str | int, ...]
 
 Nature = Literal["unknown", "value", "clash", "incomplete"]
-"""A field that its group does not have, an invalid value, settings of a group that do not go
-together, or a missing one.
-"""
+"""An unknown field, an invalid value, settings that do not go together, or a missing setting."""
 
 
 class Mistake(NamedTuple):

@@ -50,13 +50,13 @@ def explained(error: yaml.YAMLError, text: str) -> YamlMistake:
         return YamlMistake(why, mark)
     if "'\\t'" in why:
         return YamlMistake("is indented with a tab. Use spaces", mark)
-    context = f" ({error.context})" if error.context else ""
-    as_told = YamlMistake(f"{why}{context}", mark, error.context_mark)
+    place = _Place(_lines(text), mark.line, mark.column)
+    opening = error.context_mark
     return (
-        _of_indentation(as_told, text)
-        or _of_lists(as_told, text)
-        or _of_colons(as_told, text)
-        or as_told
+        _of_indentation(why, place)
+        or _of_lists(why, place)
+        or _of_colons(why, place, opening.line if opening else None)
+        or YamlMistake(f"{why} ({error.context})" if error.context else why, mark, opening)
     )
 
 
@@ -69,77 +69,94 @@ NO_MAPPING = "mapping values are not allowed here"
 """PyYAML's words for a colon after a text that cannot be a key."""
 
 
-def _of_indentation(told: YamlMistake, text: str) -> YamlMistake | None:
+class _Place(NamedTuple):
+    """A place in a text, counted from 0 as PyYAML counts."""
+
+    lines: Sequence[str]
+    number: int
+    column: int
+
+    @property
+    def line(self) -> str:
+        """Its line."""
+        return self.lines[self.number]
+
+    @property
+    def before(self) -> str:
+        """Its line up to it."""
+        return self.line[: self.column]
+
+    @property
+    def above(self) -> list[int]:
+        """The last line with content above it, and those that its groups are in, from the last."""
+        found: list[int] = []
+        for number in range(self.number - 1, -1, -1):
+            line = self.lines[number]
+            has_content = line.strip() != "" and not line.lstrip().startswith("#")
+            is_outside = not found or _indentation(line) < _indentation(self.lines[found[-1]])
+            if has_content and is_outside:
+                found.append(number)
+        return found
+
+    def mark(self, number: int, column: int) -> Mark:
+        """The mark of a place in this text."""
+        index = sum(map(len, self.lines[:number])) + column
+        return Mark("", index, number, column, "".join(self.lines), index)
+
+    def start_of(self, number: int) -> Mark:
+        """Where the content of a line begins."""
+        return self.mark(number, _indentation(self.lines[number]))
+
+
+def _of_indentation(why: str, place: _Place) -> YamlMistake | None:
     """The mistake of a line that is indented like none above it."""
-    assert told.mark is not None
-    lines, number = _lines(text), told.mark.line
-    line, above = lines[number], _lines_above(lines, number)
-    here, before = _indentation(line), line[: told.mark.column]
-    if told.why == NO_MAPPING:  # the line continues the text above it, which has less indentation
-        is_meant = bool(above) and ":" not in before and here > _indentation(lines[above[0]])
+    here, above = _indentation(place.line), place.above
+    if not above:
+        return None
+    if why == NO_MAPPING:  # the line continues the text above it, which has less indentation
+        is_meant = ":" not in place.before and here > _indentation(place.lines[above[0]])
     else:
-        is_meant = bool(above) and "start>'" in told.why and not before.strip()
+        is_meant = "start>'" in why and not place.before.strip()
     if not is_meant:
         return None
-    columns = sorted({column for each in above for column in _columns(lines[each])})
-    word = line.strip(" -").partition(":")[0]
-    why = (
+    columns = sorted({column for each in above for column in _columns(place.lines[each])})
+    word = place.line.strip(" -").partition(":")[0]
+    text = (
         f"{shown(word)} is indented by {counted(here, 'space')}, but the lines above it by "
         f"{' or '.join(map(str, columns))}. Indent it like the others of its group"
     )
-    return YamlMistake(why, _start_of(text, number), _start_of(text, above[0]))
+    return YamlMistake(text, place.start_of(place.number), place.start_of(above[0]))
 
 
-def _of_lists(told: YamlMistake, text: str) -> YamlMistake | None:
+def _of_lists(why: str, place: _Place) -> YamlMistake | None:
     """The mistake of a key among the entries of a list, or of an entry among keys."""
-    assert told.mark is not None
-    lines, number = _lines(text), told.mark.line
-    above = _lines_above(lines, number)
-    if not above or not re.search(r"expected <block end>, but found '[?-]'", told.why):
+    above = place.above
+    if not above or not re.search(r"expected <block end>, but found '[?-]'", why):
         return None
-    found = "a key among the entries of a list" if "'?'" in told.why else "an entry among keys"
-    why = f"{shown(lines[number].strip())} is {found}. Indent it like the others of its group"
-    return YamlMistake(why, told.mark, _start_of(text, above[0]))
+    found = "a key among the entries of a list" if "'?'" in why else "an entry among keys"
+    text = f"{shown(place.line.strip())} is {found}. Indent it like the others of its group"
+    return YamlMistake(text, place.start_of(place.number), place.start_of(above[0]))
 
 
-def _of_colons(told: YamlMistake, text: str) -> YamlMistake | None:
+def _of_colons(why: str, place: _Place, opening: int | None) -> YamlMistake | None:
     """The mistake of a line with one colon too many or too few."""
-    assert told.mark is not None
-    lines, number = _lines(text), told.mark.line
-    above = _lines_above(lines, number)
-    if told.why == NO_MAPPING and ": " in lines[number][: told.mark.column]:
-        why = "this line has a second `: `. Put the text that has it in quotes"
-        return YamlMistake(why, told.mark)
-    if told.why == NO_MAPPING and above:
-        number = above[0]
-    elif told.why.startswith("could not find expected ':'") and told.opening:
-        number = told.opening.line
-    else:
+    if why == NO_MAPPING and ": " in place.before:
+        text = "this line has a second `: `. Put the text that has it in quotes"
+        return YamlMistake(text, place.mark(place.number, place.column))
+    number = next(iter(place.above), None) if why == NO_MAPPING else opening
+    if number is None or not why.startswith((NO_MAPPING, "could not find expected ':'")):
         return None
-    found = lines[number].strip()
+    found = place.lines[number].strip()
     if ": " in found or found.endswith(":"):
         return None
     cure = "Write `key: value`, with a space, or `key:` above a group"
-    why = f"{shown(found)} has no colon after its key. {cure}"
-    return YamlMistake(why, _start_of(text, number))
+    return YamlMistake(f"{shown(found)} has no colon after its key. {cure}", place.start_of(number))
 
 
 def _lines(text: str) -> list[str]:
     """The lines that PyYAML counts, with their ends."""
     ends = "\n\r\x85\u2028\u2029"
     return re.findall(rf"[^{ends}]*(?:\r\n|[{ends}]|\Z)", text)
-
-
-def _lines_above(lines: Sequence[str], number: int) -> list[int]:
-    """The last line with content above a line, and those that its groups are in, from the last."""
-    found: list[int] = []
-    for each in range(number - 1, -1, -1):
-        is_empty = lines[each].strip() == "" or lines[each].lstrip().startswith("#")
-        if not is_empty and (
-            not found or _indentation(lines[each]) < _indentation(lines[found[-1]])
-        ):
-            found.append(each)
-    return found
 
 
 def _indentation(line: str) -> int:
@@ -149,14 +166,6 @@ def _indentation(line: str) -> int:
 def _columns(line: str) -> tuple[int, int]:
     """Where a line starts, and where its content does if it is an entry of a list."""
     return _indentation(line), len(line) - len(line.lstrip(" -"))
-
-
-def _start_of(text: str, number: int) -> Mark:
-    """The place where the content of a line begins."""
-    lines = _lines(text)
-    column = _indentation(lines[number])
-    index = sum(map(len, lines[:number])) + column
-    return Mark("", index, number, column, text, index)
 
 
 def _excerpt(mark: Mark) -> tuple[str, ...]:

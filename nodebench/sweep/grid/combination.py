@@ -36,8 +36,8 @@ class Misfit(NamedTuple):
     mistakes: tuple[Mistake, ...]
 
     @property
-    def is_only_a_clash(self) -> bool:
-        """Whether other combinations of the same words and values may be trials."""
+    def may_be_excluded(self) -> bool:
+        """Whether it has no word or value that is wrong in every combination."""
         return not any(mistake.is_lasting for mistake in self.mistakes)
 
 

@@ -19,10 +19,9 @@ Exclude = Sequence[Mapping[str, Any]]
 def excluding(misfit: Misfit, exclude: Exclude) -> list[int]:
     """The numbers of the entries of `exclude` that leave a misfit out.
 
-    No entry hides a word or a value that no combination can have. A misfit has no spec, so an entry
-    must have the values as they are written.
+    A misfit has no spec, so an entry must have the values as they are written.
     """
-    if not misfit.is_only_a_clash:
+    if not misfit.may_be_excluded:
         return []
     return [n for n, entry in enumerate(exclude) if entry and not unlike(misfit.tree, entry)]
 

@@ -99,6 +99,7 @@ def test_an_entry_whose_default_would_be_another_was_not_meant(tmp_path):
 
 
 def test_a_mistake_in_base_is_told_once_whatever_the_number_of_models(tmp_path):
-    grid = {"model.name": ["odenet", "resnet", "odenet4", "plainode"]}
-    (fault,) = faults(write_sweep(tmp_path, base={**BASE, "model": {"widht": 32}}, grid=grid))
+    base = {**BASE, "model": {"name": "mlp", "widht": 32}}
+    grid = [{"model.name": ["odenet", "resnet", "odenet4", "plainode"]}, {"model": ["odenet"]}]
+    (fault,) = faults(write_sweep(tmp_path, base=base, grid=grid))
     assert fault.startswith("base.model.widht: `widht` is not a known field. Did you mean `width`?")
