@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from nodebench.errors import Fault, SweepError, shown
-from nodebench.sweep.yaml_mistakes import Refusal, explained
+from nodebench.sweep.yaml_mistakes import Refusal, yaml_mistake
 
 Tree = dict[str, Any]
 
@@ -189,7 +189,7 @@ def parse_file(path: Path) -> Tree:
     try:
         tree = parse(text)
     except yaml.YAMLError as error:
-        raise SweepError(str(path), [explained(error, text).as_fault]) from None
+        raise SweepError(str(path), [yaml_mistake(error, text).as_fault]) from None
     if not isinstance(tree, dict):
         raise _unreadable(path, "a sweep file must be a mapping: `name`, `base`, …")
     return tree

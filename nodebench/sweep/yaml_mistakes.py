@@ -36,7 +36,7 @@ class YamlMistake(NamedTuple):
         return Fault(where, self.why, tuple(lines))
 
 
-def explained(error: yaml.YAMLError, text: str) -> YamlMistake:
+def yaml_mistake(error: yaml.YAMLError, text: str) -> YamlMistake:
     """The mistake in a text that PyYAML complains about."""
     if isinstance(error, ReaderError):
         why = f"the character U+{error.character:04X} is not allowed. Remove it"
@@ -62,7 +62,7 @@ def explained(error: yaml.YAMLError, text: str) -> YamlMistake:
 
 def why_unreadable(error: yaml.YAMLError, setting: str, value: str) -> str:
     """Why the value of a text `path=value` cannot be read."""
-    return f"the value of {shown(setting)} is not plain YAML: {explained(error, value).why}"
+    return f"the value of {shown(setting)} is not plain YAML: {yaml_mistake(error, value).why}"
 
 
 NO_MAPPING = "mapping values are not allowed here"
