@@ -173,10 +173,14 @@ def shortened(names: Iterable[str]) -> str:
     return ", ".join(listed[:MOST_LISTED]) + (f" and {more} more" if more > 0 else "")
 
 
-def unknown(word: object, kind: str, known: Iterable[str]) -> str:
-    """A message that `word` is not a known `kind`, with the most similar and all known ones."""
+def unknown(word: object, kind: str, known: Iterable[str], meant: str | None = None) -> str:
+    """A message that `word` is not a known `kind`, with the one that was meant and all known ones.
+
+    By default, the one that was meant is the most similar one, if any is similar.
+    """
     names = list(known)
-    hint = "".join(f" Did you mean `{name}`?" for name in similar(word, names))
+    likely = similar(word, names) if meant is None else [meant]
+    hint = "".join(f" Did you mean `{name}`?" for name in likely)
     return f"{shown(word)} is not a known {kind}.{hint} Known: {', '.join(names)}."
 
 

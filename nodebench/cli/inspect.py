@@ -28,13 +28,13 @@ from nodebench.cli.options import (
     open_sweep,
 )
 from nodebench.cli.stream import err, say
-from nodebench.cli.text import cost_text, forecast_text, line
+from nodebench.cli.text import change_text, cost_text, forecast_text, line
 from nodebench.data import files
-from nodebench.errors import MOST_LISTED, InputError, counted
+from nodebench.errors import InputError, counted
 from nodebench.execution.costs import probed
 from nodebench.execution.runner import Backend
 from nodebench.planning import RunOptions
-from nodebench.planning.diff import OTHER_CODE, Change, change, inputs, nearest
+from nodebench.planning.diff import OTHER_CODE, change, inputs, nearest
 from nodebench.planning.doubts import doubts
 from nodebench.planning.estimate import Cost, slots
 from nodebench.planning.lookup import find
@@ -272,23 +272,6 @@ def detail(entry: Entry, store: Store) -> str:
 
 def _clock(seconds: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
-
-
-def change_text(found: Change) -> str:
-    """The changes between two versions of a sweep file; trials with the same ones have a line."""
-    same = counted(found.same, "trial")
-    lines = [f"{same} unchanged, {len(found.new)} new, {len(found.gone)} removed"]
-    lines += [f"changed: {name}" for name in found.fields]
-    groups: dict[str, list[str]] = {}
-    for trial, (label, apart) in found.new.items():
-        reason = "; ".join(each.as_change for each in apart)
-        groups.setdefault(reason, []).append(f"{trial}  {label}")
-    for reason, trials in groups.items():
-        which = trials[0] if len(trials) == 1 else f"{len(trials)} trials"
-        lines.append(f"+ {which}" + (f"  ({reason})" if reason else ""))
-    gone = [f"- {trial}  {label}" for trial, label in found.gone.items()]
-    more = [f"- and {len(gone) - MOST_LISTED} more"] if len(gone) > MOST_LISTED else []
-    return "\n".join([*lines, *gone[:MOST_LISTED], *more])
 
 
 def costs_text(sweep: Sweep, entries: list[Entry], costs: Mapping[str, Cost | str]) -> str:

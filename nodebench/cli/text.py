@@ -1,11 +1,13 @@
-"""Trials, durations and costs in words, for several commands."""
+"""Trials, durations, costs and changes in words."""
 
 from __future__ import annotations
 
 import re
 import time
+from collections.abc import Sequence
 
-from nodebench.errors import counted
+from nodebench.errors import MOST_LISTED, counted
+from nodebench.planning.diff import Change
 from nodebench.planning.estimate import Cost, Forecast
 from nodebench.planning.plan import Entry, Standing
 from nodebench.sweep import Sweep
@@ -67,3 +69,27 @@ def first_sentence(text: str) -> str:
     """A text up to its first full stop before a capital; `et al. 2021` does not end one."""
     plain = " ".join(text.split())
     return re.split(r"(?<=[.!?])(?<!al\.)\s+(?=[A-Z])|(?<=[.!?]\))\s+(?=[A-Z])", plain)[0]
+
+
+def change_text(found: Change) -> str:
+    """The changes between two versions of a sweep file; trials with the same ones have a line."""
+    same = counted(found.same, "trial")
+    lines = [f"{same} unchanged, {len(found.new)} new, {len(found.gone)} removed"]
+    lines += [f"changed: {name}" for name in found.fields]
+    groups: dict[str, list[str]] = {}
+    for trial, (label, apart) in found.new.items():
+        reason = "; ".join(each.as_change for each in apart)
+        groups.setdefault(reason, []).append(f"{trial}  {label}")
+    without_pair = groups.pop("", [])
+    for reason, trials in groups.items():
+        which = trials[0] if len(trials) == 1 else f"{len(trials)} trials"
+        lines.append(f"+ {which}  ({reason})")
+    gone = [f"{trial}  {label}" for trial, label in found.gone.items()]
+    return "\n".join([*lines, *_first("+", without_pair), *_first("-", gone)])
+
+
+def _first(sign: str, trials: Sequence[str]) -> list[str]:
+    """A line for each of the first trials, and one for the number of the others."""
+    more = len(trials) - MOST_LISTED
+    rest = [f"{sign} and {more} more"] if more > 0 else []
+    return [*(f"{sign} {trial}" for trial in trials[:MOST_LISTED]), *rest]

@@ -17,7 +17,7 @@ OTHER_CODE = "nodebench's numerics, or code that an earlier release did not reco
 
 HASH_LENGTH = 12
 
-MOST_COMPARED = 200
+MOST_COMPARED = 1000
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class Change:
 
     same: int
     new: dict[str, tuple[str, list[Difference]]]
-    """id -> label, and how it differs from the most similar trial of the old version."""
+    """id -> label, and how it differs from the most similar trial that is gone, if any is."""
 
     gone: dict[str, str]
     """id -> label."""
@@ -98,19 +98,32 @@ def change(old: Sweep, new: Sweep) -> Change:
     before = {trial.id: trial for trial in old.trials}
     after = {trial.id: trial for trial in new.trials}
     added = {id_: trial for id_, trial in after.items() if id_ not in before}
+    gone = {id_: trial for id_, trial in before.items() if id_ not in after}
+    # Only the first of very many: whole axes have changed then, and any trial shows which.
+    compared = [(trial, _items(trial)) for trial in list(gone.values())[:MOST_COMPARED]]
     names = ("search", "evaluate", "resources", "limits", "margin", "checkpoint_minutes")
     return Change(
         same=len(after) - len(added),
-        new={id_: (new.label(trial), _least(trial, old.trials)) for id_, trial in added.items()},
-        gone={id_: old.label(trial) for id_, trial in before.items() if id_ not in after},
+        new={id_: (new.label(trial), _least(trial, compared)) for id_, trial in added.items()},
+        gone={id_: old.label(trial) for id_, trial in gone.items()},
         fields=[name for name in names if getattr(old, name) != getattr(new, name)],
     )
 
 
-def _least(trial: Trial, others: Sequence[Trial]) -> list[Difference]:
-    # Only the first of very many: whole axes have changed then, and any trial shows which.
-    found = [differences(trial.settings, other.settings) for other in others[:MOST_COMPARED]]
-    return min(found, key=len, default=[])
+def _items(trial: Trial) -> frozenset[tuple[str, str]]:
+    return frozenset((path, canonical(value)) for path, value in trial.settings.items())
+
+
+def _least(
+    trial: Trial, others: Sequence[tuple[Trial, frozenset[tuple[str, str]]]]
+) -> list[Difference]:
+    """The differences from the trial with the fewest; empty without others."""
+    own = _items(trial)
+    counts = [len({path for path, _ in own ^ items}) for _, items in others]
+    if not counts:
+        return []
+    nearest_one, _ = others[counts.index(min(counts))]
+    return differences(trial.settings, nearest_one.settings)
 
 
 def _shown(value: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,27 +32,29 @@ def doubts(sweep: Sweep) -> list[str]:
 
 
 def _repeated(sweep: Sweep) -> Iterator[str]:
-    """Combinations of the grid that equal others, and the settings that have no effect."""
-    if not sweep.repeats:
-        return
+    """Combinations of the grid that equal others, a line for each reason why they do."""
     idle: dict[str, dict[str, None]] = {}
+    counts: Counter[str] = Counter()
     for repeat in sweep.repeats:
         has_ode = repeat.trial.spec.solver is not None
         where = sweep.cell_label(repeat.trial) if has_ode else repeat.trial.spec.model.name
-        idle.setdefault(where, {}).update(dict.fromkeys(repeat.idle))
+        if repeat.idle:
+            counts[where] += 1
+            idle.setdefault(where, {}).update(dict.fromkeys(repeat.idle))
     places: dict[tuple[str, ...], list[str]] = {}
     for where, paths in idle.items():
         places.setdefault(tuple(paths), []).append(where)
-    why = [
-        f"{shortened(paths)} {'has' if len(paths) == 1 else 'have'} no effect for "
-        f"{shortened(where)}"
-        for paths, where in places.items()
-        if paths
-    ]
-    count = len(sweep.repeats)
+    for paths, where in places.items():
+        have = "has" if len(paths) == 1 else "have"
+        why = f"{shortened(paths)} {have} no effect for {shortened(where)}"
+        yield f"{_left_out(sum(counts[each] for each in where))}: {why}"
+    if others := len(sweep.repeats) - counts.total():
+        yield _left_out(others)
+
+
+def _left_out(count: int) -> str:
     equal = "equals another and is" if count == 1 else "equal others and are"
-    reason = f": {'; '.join(why)}" if why else ""
-    yield f"{counted(count, 'combination')} of the grid {equal} left out{reason}"
+    return f"{counted(count, 'combination')} of the grid {equal} left out"
 
 
 NEEDS = {

@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from functools import reduce
 from operator import or_
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, ClassVar, get_args
 
 from pydantic import (
     AfterValidator,
@@ -73,12 +73,18 @@ def from_name(value: Any) -> Any:
 
 
 class NamedSettings(Settings):
-    """A group with a `name`; the bare name is shorthand for the group."""
+    """A group with a `name`, or another field `named_by`; its bare value stands for the group."""
+
+    named_by: ClassVar[str] = "name"
 
     @model_validator(mode="before")
     @classmethod
     def _from_name(cls, value: Any) -> Any:
-        return from_name(value)
+        return {cls.named_by: value} if isinstance(value, str) else value
+
+
+class Incomplete(ValueError):
+    """The reason why a group is invalid until it is given one more setting."""
 
 
 def _finite(value: Any) -> Any:

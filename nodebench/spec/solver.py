@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from nodebench.spec.settings import Settings
+from nodebench.spec.settings import Incomplete, NamedSettings, Settings
 from nodebench.spec.training import Adapt
 from nodebench.spec.vocabulary import (
     A_NUMBER,
@@ -47,7 +47,7 @@ class Control(Settings):
     max_factor: Annotated[float, Field(gt=1, le=100), A_NUMBER] = 10.0
 
 
-class Solver(Settings):
+class Solver(NamedSettings):
     """How an ODE is solved.
 
     A fixed method takes `steps`, or `step_size` h: ceil((t1 - t0)/h) steps, the last one shorter.
@@ -59,6 +59,8 @@ class Solver(Settings):
     An adaptive method's steps end at every output time, or with `dense_output` only at the last:
     the other states are interpolated, with fewer evaluations and, for some methods, less accuracy.
     """
+
+    named_by: ClassVar[str] = "method"
 
     method: MethodName = "dopri5"
     steps: Steps | None = None
@@ -135,11 +137,6 @@ class Solver(Settings):
         assert self.step_size is not None
         return max(1, math.ceil(min(span / self.step_size, NO_END) - 1e-9))
 
-    @model_validator(mode="before")
-    @classmethod
-    def _from_method(cls, value: Any) -> Any:
-        return {"method": value} if isinstance(value, str) else value
-
     @model_validator(mode="after")
     def _settle_method(self) -> Self:
         if self.method == "scipy_solver":
@@ -154,7 +151,8 @@ class Solver(Settings):
             both = self.steps is not None and self.step_size is not None
             neither = self.steps is None and self.step_size is None
             if both or (neither and self.adapt is None):
-                raise ValueError(f"`{self.method}` takes either `steps` or `step_size`")
+                kind = ValueError if both else Incomplete
+                raise kind(f"`{self.method}` takes either `steps` or `step_size`")
         if self.facts.kind != "fixed":
             self._settle_tolerance()
         self._settle_control()
@@ -210,7 +208,7 @@ class Solver(Settings):
         if self.tol is not None and (self.rtol is not None or self.atol is not None):
             raise ValueError("`tol` means rtol = atol: give either `tol`, or `rtol` and `atol`")
         if self.tol is None and (self.rtol is None) != (self.atol is None):
-            raise ValueError("give both `rtol` and `atol`, or `tol`, which sets both")
+            raise Incomplete("give both `rtol` and `atol`, or `tol`, which sets both")
         if self.tol is None and self.rtol == self.atol:
             default = 1e-3 if self.adapt is None else 1e-6
             self._complete(tol=default if self.rtol is None else self.rtol, rtol=None, atol=None)

@@ -15,6 +15,7 @@ from nodebench.sweep.file import SMALLER, SizeName, SweepFile
 from nodebench.sweep.partial_cells import ending_in
 from nodebench.sweep.paths import TOO_DEEP, axis_paths, is_too_deep, set_path, written_out
 from nodebench.sweep.safe_yaml import DEEPEST, Tree, inline, parse, parse_file
+from nodebench.sweep.yaml_mistakes import why_unreadable
 
 BLOCKS = ("grid", "evaluate", "exclude")
 """Fields that take a list of blocks, or one block."""
@@ -148,8 +149,7 @@ def _override_by_text(tree: Tree, text: str, faults: list[Fault]) -> None:
     try:
         _override(tree, key.strip(), parse(value), "--set", faults)
     except yaml.YAMLError as error:
-        problem = getattr(error, "problem", None) or error
-        faults.append(Fault("--set", f"the value of {shown(text)} is not plain YAML: {problem}"))
+        faults.append(Fault("--set", why_unreadable(error, text, value)))
 
 
 def _override(tree: Tree, key: str, value: Any, origin: str, faults: list[Fault]) -> None:

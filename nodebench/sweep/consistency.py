@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Collection, Container, Iterator, Mapping, Sequence
 from typing import Any
 
-from pydantic import ValidationError
-
 from nodebench.errors import Fault, unknown
-from nodebench.spec import Trial, TrialSpec
+from nodebench.spec import Trial
 from nodebench.spec.identity import canonical
 from nodebench.sweep.file import Search, SweepFile
+from nodebench.sweep.grid.combination import base_of
+from nodebench.sweep.grid.expansion import Expansion
+from nodebench.sweep.mismatches import mismatches
 from nodebench.sweep.partial_cells import agrees, is_known, misnamed, neighbors
-from nodebench.sweep.paths import axis_paths
+from nodebench.sweep.paths import axis_paths, is_within
 from nodebench.sweep.safe_yaml import Tree
-from nodebench.sweep.validation import dotted, lasting_faults_of, spec_or_error
+from nodebench.sweep.validation import Mistake, mistakes_in
 
 
-def inconsistencies(file: SweepFile, trials: Sequence[Trial]) -> Iterator[Fault]:
-    """The mistakes in a sweep file's base, search, partial cells, claims and data sets."""
-    yield from _hidden_in_base(file)
+def inconsistencies(file: SweepFile, expansion: Expansion) -> Iterator[Fault]:
+    """The mistakes in a sweep file's base, search, partial cells, claims and data sets.
+
+    A mistake in `base` that combinations have too is among the faults of the expansion.
+    """
+    trials = expansion.trials
+    told = {fault.where for fault in expansion.faults}
+    yield from (fault for fault in _hidden_in_base(file) if fault.where not in told)
     if file.search:
         yield from _not_searchable(file.search, file.grid, trials)
     for where, cell in _partial_cells(file):
@@ -28,19 +34,21 @@ def inconsistencies(file: SweepFile, trials: Sequence[Trial]) -> Iterator[Fault]
     yield from _not_comparable(trials)
 
 
-def conditions_without_effect(
-    file: SweepFile, trials: Sequence[Trial], used: Container[int]
-) -> Iterator[Fault]:
-    """Faults for conditions that no trial meets, for example because of a misspelt value.
-
-    `used` are the numbers of the entries of `exclude` that match some trial.
-    """
-    for number in range(len(file.exclude)):
-        if number not in used:
-            yield Fault(f"exclude[{number}]", "matches no trial of this sweep")
+def conditions_without_effect(file: SweepFile, expansion: Expansion) -> Iterator[Fault]:
+    """Faults for conditions that no trial meets, for example because of a misspelt value."""
+    every = tuple({each.trial.id: each.trial for each in expansion.planned}.values())
+    for number, entry in enumerate(file.exclude):
+        if number not in expansion.excluding:
+            yield from _unmet(f"exclude[{number}]", entry, every)
+    trials = expansion.trials
     for where, cell in _partial_cells(file):
         if cell and not any(agrees(trial.spec, cell) for trial in trials):
-            yield Fault(where, "matches no trial of this sweep")
+            yield from _unmet(where, cell, trials)
+
+
+def _unmet(where: str, cell: Mapping[str, Any], trials: Sequence[Trial]) -> Iterator[Fault]:
+    for each in mismatches(trials, cell):
+        yield Fault(where, f"matches no trial of this sweep: none has {each}")
 
 
 def _not_searchable(
@@ -53,7 +61,7 @@ def _not_searchable(
         yield Fault("search.stop", "compares trials, so all trials need the same `data`")
     axes = {path for block in grid for key in block for path in axis_paths(str(key))}
     for path in search.space:
-        if clash := [a for a in axes if f"{a}.".startswith(f"{path}.") or path.startswith(f"{a}.")]:
+        if clash := [axis for axis in axes if is_within(axis, path) or is_within(path, axis)]:
             yield Fault(f"search.space.{path}", f"is also in the grid's axis `{clash[0]}`")
         if not is_known(path) or path == "seed":
             yield Fault(f"search.space.{path}", unknown(path, "field", neighbors(path)))
@@ -82,15 +90,11 @@ def _not_comparable(trials: Sequence[Trial]) -> Iterator[Fault]:
 
 def _hidden_in_base(file: SweepFile) -> Iterator[Fault]:
     """The mistakes in what an axis or a search replaces of `base`, so that no trial has them."""
-    tree = {key: value for key, value in file.base.items() if key != "seed"}
-    error = spec_or_error(tree)
-    if isinstance(error, ValidationError):
-        axes = {path for block in file.grid for key in block for path in axis_paths(str(key))}
-        axes |= file.search.space.keys() if file.search else set()
-        for path, message in lasting_faults_of(error, TrialSpec, tree):
-            where = dotted(path)
-            if _is_replaced(where, axes) and not _may_suit_another(where, axes):
-                yield Fault(f"base.{where}", message)
+    axes = {path for block in file.grid for key in block for path in axis_paths(str(key))}
+    axes |= file.search.space.keys() if file.search else set()
+    for mistake in mistakes_in(base_of(file)):
+        if _is_replaced(mistake.where, axes) and not _may_be_meant(mistake, axes):
+            yield Fault(f"base.{mistake.where}", mistake.message)
 
 
 def _is_replaced(where: str, axes: Container[str]) -> bool:
@@ -98,10 +102,19 @@ def _is_replaced(where: str, axes: Container[str]) -> bool:
     return any(path in axes for path in (*_groups_of(where), where, *_kinds_of(where)))
 
 
-def _may_suit_another(where: str, axes: Container[str]) -> bool:
-    """Whether a setting may suit another kind of its group, such as a model, and kinds vary."""
-    kinds = [kind for group in _groups_of(where) for kind in _kinds_of(group) if kind != where]
-    return is_known(where) and any(kind in axes for kind in kinds)
+def _may_be_meant(mistake: Mistake, axes: Collection[str]) -> bool:
+    """Whether the rest of a sweep may give sense to what is wrong in `base` alone.
+
+    A setting may suit another kind of its group, such as a model, if kinds vary. Settings that do
+    not go together may do so with those that the grid has in their group.
+    """
+    where = mistake.where
+    if mistake.nature == "unknown":
+        kinds = [kind for group in _groups_of(where) for kind in _kinds_of(group) if kind != where]
+        return is_known(where) and any(kind in axes for kind in kinds)
+    if mistake.nature == "clash":
+        return any(axis != where and is_within(axis, where) for axis in axes)
+    return mistake.nature == "incomplete"
 
 
 def _groups_of(where: str) -> list[str]:

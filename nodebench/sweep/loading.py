@@ -14,10 +14,10 @@ from nodebench.spec.identity import canonical
 from nodebench.sweep.compose import read
 from nodebench.sweep.consistency import conditions_without_effect, inconsistencies
 from nodebench.sweep.file import Made, SizeName, SweepFile
-from nodebench.sweep.grid import expand
+from nodebench.sweep.grid.expansion import expand
 from nodebench.sweep.safe_yaml import Tree, dump
 from nodebench.sweep.sweep import Origin, Sweep
-from nodebench.sweep.validation import dotted, faults_of
+from nodebench.sweep.validation import mistakes_of
 
 MAKE_CELLS = ("base", "grid", "seeds", "exclude", "search")
 """The fields of a sweep file on which its cells depend: seeds, since exclusions may name them."""
@@ -34,14 +34,15 @@ def load(path: Path, overrides: Sequence[str] = (), size: SizeName = "full") -> 
     if any(fault.where == "include" for fault in faults):
         raise SweepError(str(path), faults, overrides)  # its fields would be called missing
     file = _validated(tree, faults)
-    expansion = expand(file, faults)
+    expansion = expand(file)
     trials = expansion.trials
-    faults += inconsistencies(file, trials)
+    faults += expansion.faults
+    faults += inconsistencies(file, expansion)
     if not (trials or faults):
         faults.append(Fault("exclude", "excludes every trial"))
     is_as_written = file.made.size == "full" and not file.made.changed
     if not faults and is_as_written:  # otherwise the trials that an entry refers to may be absent
-        faults += conditions_without_effect(file, trials, expansion.excluding)
+        faults += conditions_without_effect(file, expansion)
     if faults:
         raise SweepError(str(path), faults, overrides)
     made = _made(file, trials, path, size)
@@ -93,7 +94,7 @@ def _as_written(path: Path, size: SizeName) -> SweepFile:
 
 def _trials(file: SweepFile) -> tuple[Trial, ...]:
     """The trials of a file; cells that resolve to no trial are left out."""
-    return expand(file, faults=[]).trials
+    return expand(file).trials
 
 
 def _instead(trials: Sequence[Trial], full: Sequence[Trial]) -> dict[str, list[Any]]:
@@ -120,8 +121,8 @@ def _validated(tree: Tree, faults: list[Fault]) -> SweepFile:
     try:
         return SweepFile.model_validate(tree)
     except ValidationError as error:
-        wrong = faults_of(error, SweepFile, tree)
-        faults += [Fault(dotted(path) or "(file)", message) for path, message in wrong]
-        bad = {str(path[0]) for path, _ in wrong if path} | {"name"}
+        wrong = mistakes_of(error, SweepFile, tree)
+        faults += [Fault(each.where or "(file)", each.message) for each in wrong]
+        bad = {str(each.path[0]) for each in wrong if each.path} | {"name"}
         rest = {key: value for key, value in tree.items() if key not in bad}
         return SweepFile.model_validate(rest | {"name": "unnamed"})

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from nodebench.errors import ELSEWHERE, Fault, unknown
 from nodebench.spec import TrialSpec
 from nodebench.spec.settings import field_paths, flatten
-from nodebench.sweep.paths import NAMED_BY, set_path, value_at
+from nodebench.sweep.paths import NAMED_BY, is_within, set_path, value_at
 from nodebench.sweep.safe_yaml import Tree
 
 SPEC_ORDER = {path: i for i, path in enumerate(dict.fromkeys(field_paths(TrialSpec)))}
@@ -41,9 +41,13 @@ def agrees(spec: TrialSpec, cell: Mapping[str, Any]) -> bool:
     )
 
 
-def has_values(tree: Tree, cell: Mapping[str, Any]) -> bool:
-    """Whether a tree has a partial cell's values as they are written; `null` for what it lacks."""
-    return all(value_at(tree, path.split(".")) == value for path, value in leaves(cell))
+def unlike(tree: Tree, cell: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """The paths at which a tree, as it is written, has other values than a partial cell.
+
+    Each has the cell's value and the tree's, which is None if nothing is written there.
+    """
+    pairs = {path: (value, value_at(tree, path.split("."))) for path, value in leaves(cell)}
+    return {path: (wanted, found) for path, (wanted, found) in pairs.items() if wanted != found}
 
 
 def _belongs(spec: TrialSpec, path: str) -> bool:
@@ -53,10 +57,7 @@ def _belongs(spec: TrialSpec, path: str) -> bool:
     Those of a model depend on its kind: what is not among them does not belong to it.
     """
     group = path if path.startswith("model.") else path.rpartition(".")[0] or path
-    return any(
-        f"{known}.".startswith(f"{group}.") or group.startswith(f"{known}.")
-        for known in flatten(spec)
-    )
+    return any(is_within(known, group) or is_within(group, known) for known in flatten(spec))
 
 
 def leaves(cell: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -75,6 +76,17 @@ def _of_name(path: str) -> str:
     return field if field in SPEC_ORDER else path
 
 
+FOR_KINDS = ("name", "method", "type", "kind", "class")
+"""Words for the field that says of which kind a group is."""
+
+
+def kind_meant(path: str) -> str | None:
+    """The field that says of which kind a path's group is, if the path ends in another word."""
+    group, _, word = path.rpartition(".")
+    field = _of_name(group)
+    return field if word in FOR_KINDS and field not in (group, path) else None
+
+
 def named_paths(cell: Mapping[str, Any]) -> list[str]:
     """The settings that a partial cell names; a group given as a mapping stands for all of it."""
     plain = {key: value for key, value in cell.items() if not isinstance(value, dict)}
@@ -85,7 +97,8 @@ def misnamed(where: str, cell: Mapping[str, Any]) -> Iterator[Fault]:
     """The paths in a partial cell that no trial can have."""
     for path, _ in leaves(cell):
         if not is_known(path):
-            yield Fault(f"{where}.{path}", unknown(path, "field", neighbors(path)))
+            what = unknown(path, "field", neighbors(path), kind_meant(path))
+            yield Fault(f"{where}.{path}", what)
 
 
 def is_known(path: str) -> bool:

@@ -8,9 +8,10 @@ from typing import Any
 
 from nodebench.spec.model import BY_PLACE
 from nodebench.spec.network import PLACES
+from nodebench.spec.solver import Solver
 from nodebench.sweep.safe_yaml import DEEPEST, Tree
 
-NAMED_BY = {"solver": "method"}
+NAMED_BY = {"solver": Solver.named_by}
 """A group -> its field that a bare name stands for, if that is not `name`."""
 
 TOO_DEEP = f"a path has at most {DEEPEST} parts"
@@ -24,6 +25,11 @@ def axis_paths(key: str) -> tuple[str, ...]:
 def is_too_deep(path: str) -> bool:
     """Whether a dotted path is deeper than any tree."""
     return path.count(".") >= DEEPEST
+
+
+def is_within(path: str, group: str) -> bool:
+    """Whether a dotted path is a group's, or lies inside it."""
+    return f"{path}.".startswith(f"{group}.")
 
 
 def set_path(tree: Tree, path: Sequence[str], value: Any) -> None:

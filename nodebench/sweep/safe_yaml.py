@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from yaml import Mark
-from yaml.reader import ReaderError
 
 from nodebench.errors import Fault, SweepError, shown
+from nodebench.sweep.yaml_mistakes import Refusal, yaml_mistake
 
 Tree = dict[str, Any]
 
@@ -53,12 +52,8 @@ def _refuse_tag(_loader: yaml.SafeLoader, node: yaml.Node) -> None:
     raise _refusal(node, f"the tag {shown(node.tag)} is not allowed. Leave it out")
 
 
-class _Refusal(yaml.MarkedYAMLError):
-    """Valid YAML that a sweep file must not have."""
-
-
-def _refusal(node: yaml.Node, why: str) -> _Refusal:
-    return _Refusal(problem=why, problem_mark=node.start_mark)
+def _refusal(node: yaml.Node, why: str) -> Refusal:
+    return Refusal(problem=why, problem_mark=node.start_mark)
 
 
 def _number(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> Any:
@@ -194,7 +189,7 @@ def parse_file(path: Path) -> Tree:
     try:
         tree = parse(text)
     except yaml.YAMLError as error:
-        raise SweepError(str(path), [_fault(error, text)]) from None
+        raise SweepError(str(path), [yaml_mistake(error, text).as_fault]) from None
     if not isinstance(tree, dict):
         raise _unreadable(path, "a sweep file must be a mapping: `name`, `base`, …")
     return tree
@@ -228,33 +223,3 @@ def _opened(path: str, flags: int) -> int:
 
 def _unreadable(path: Path, why: str) -> SweepError:
     return SweepError(str(path), [Fault("(file)", why)])
-
-
-def _fault(error: yaml.YAMLError, text: str) -> Fault:
-    """PyYAML's complaint about a text, with its place and the line there."""
-    if isinstance(error, ReaderError):
-        # The line is not shown, because it has the character.
-        why = f"the character U+{error.character:04X} is not allowed. Remove it"
-        before = text[: error.position].split("\n")
-        return Fault(_place(Mark("", 0, len(before) - 1, len(before[-1]), None, 0)), why)
-    if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
-        return Fault("(file)", f"is not YAML with plain values: {error}")
-    mark, why = error.problem_mark, str(error.problem).replace("'<stream end>'", "the file's end")
-    if "'\\t'" in why:
-        return Fault(_place(mark), "is indented with a tab. Use spaces", _excerpt(mark))
-    if isinstance(error, _Refusal):
-        return Fault(_place(mark), why, _excerpt(mark))
-    context, begin = f" ({error.context})" if error.context else "", error.context_mark
-    opening = _excerpt(begin) if begin and begin.line != mark.line else ()
-    return Fault(_place(mark), f"is not YAML: {why}{context}", (*opening, *_excerpt(mark)))
-
-
-def _excerpt(mark: Mark) -> tuple[str, ...]:
-    """The line of a mark, with its number, and below it a line that points at the mark."""
-    margins = f"{mark.line + 1:>5} | ", f"{'':>5} | "
-    lines = (mark.get_snippet(indent=0) or "").replace("\t", "→").split("\n")
-    return tuple(f"{margin}{line}" for margin, line in zip(margins, lines, strict=False))
-
-
-def _place(mark: Mark) -> str:
-    return f"line {mark.line + 1}, column {mark.column + 1}"

@@ -19,7 +19,7 @@ from nodebench.sweep.file import (
     SizeName,
     SweepFile,
 )
-from nodebench.sweep.grid import Repeat
+from nodebench.sweep.grid.expansion import Repeat
 from nodebench.sweep.labels import figure_labels, headings, labeled
 from nodebench.sweep.partial_cells import SPEC_ORDER
 

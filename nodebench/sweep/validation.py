@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
@@ -12,106 +12,87 @@ from pydantic_core import ErrorDetails
 from nodebench.errors import MOST_LISTED, Fault, counted, shown, similar, unknown
 from nodebench.spec import TrialSpec
 from nodebench.spec.model import BY_PLACE
-from nodebench.spec.settings import Settings, parts_in
-from nodebench.sweep.file import WRITTEN_FIELD, SweepFile
-from nodebench.sweep.partial_cells import ending_in, is_known, leaves
+from nodebench.spec.settings import Incomplete, NamedSettings, Settings, parts_in
+from nodebench.sweep.file import WRITTEN_FIELD
+from nodebench.sweep.partial_cells import FOR_KINDS, ending_in, is_known, kind_meant, leaves
 from nodebench.sweep.paths import with_values
 from nodebench.sweep.safe_yaml import Tree
 
 TreePath = tuple[str | int, ...]
 
-
-def faults_of(
-    error: ValidationError, owner: type[Settings], tree: object
-) -> list[tuple[TreePath, str]]:
-    """(path into the tree, message) for every error in `tree`, which is not a valid `owner`."""
-    return _told(error.errors(include_url=False), owner, tree)
+Nature = Literal["unknown", "value", "clash", "incomplete"]
+"""An unknown field, an invalid value, settings that do not go together, or a missing setting."""
 
 
-def lasting_faults_of(
-    error: ValidationError, owner: type[Settings], tree: object
-) -> list[tuple[TreePath, str]]:
-    """The same, without errors that vanish if other settings are added to `tree` or replaced."""
-    details = error.errors(include_url=False)
-    return _told([each for each in details if _is_lasting(each, owner)], owner, tree)
+class Mistake(NamedTuple):
+    """What is wrong at a path of a tree."""
+
+    path: TreePath
+    message: str
+    nature: Nature
+
+    @property
+    def where(self) -> str:
+        """The path as users write it: `train.epochs`."""
+        return dotted(self.path)
+
+    @property
+    def is_lasting(self) -> bool:
+        """Whether it remains if other settings are added to the tree or replaced."""
+        return self.nature in ("unknown", "value")
 
 
-def spec_or_error(tree: Tree) -> TrialSpec | ValidationError:
+def mistakes_of(error: ValidationError, owner: type[Settings], tree: object) -> list[Mistake]:
+    """The mistakes in a tree, which is not a valid `owner`."""
+    found: list[Mistake] = []
+    for detail in error.errors(include_url=False):
+        path, part = _follow(owner, detail["loc"])
+        nature = _nature(detail, path, part)
+        path = _inside(tree, path)
+        found.append(Mistake(path, _message(detail, path, part), nature))
+    return list(dict.fromkeys(found))
+
+
+def spec_or_mistakes(tree: Tree) -> TrialSpec | list[Mistake]:
     """The spec that a tree gives, or why it gives none."""
     try:
         return TrialSpec.model_validate(tree)
     except ValidationError as error:
-        return error
+        return mistakes_of(error, TrialSpec, tree)
+
+
+def mistakes_in(tree: Tree) -> list[Mistake]:
+    """Why a tree gives no spec; empty if it gives one."""
+    found = spec_or_mistakes(tree)
+    return [] if isinstance(found, TrialSpec) else found
 
 
 def faults_of_entry(where: str, entry: Mapping[str, Any]) -> Iterator[Fault]:
     """The values in a partial cell that no trial can have."""
     known = {path: value for path, value in leaves(entry) if is_known(path) and value is not None}
-    tree = with_values({}, known)
-    error = spec_or_error(tree)
-    if isinstance(error, ValidationError):
-        for path, message in lasting_faults_of(error, TrialSpec, tree):
-            yield Fault(f"{where}.{dotted(path)}", message)
+    for mistake in mistakes_in(with_values({}, known)):
+        if mistake.is_lasting:
+            yield Fault(f"{where}.{mistake.where}", mistake.message)
 
 
-def faults_of_combination(
-    error: ValidationError, base: Tree, values: Mapping[str, Any], block: str
-) -> Iterator[Fault]:
-    """The faults of `base` with the values of a block's axes, each at the place that causes it."""
-    tree = with_values(base, values)
-    lasting = lasting_faults_of(error, TrialSpec, tree)
-    for path, message in faults_of(error, TrialSpec, tree):
-        text = dotted(path)
-        if text in SweepFile.model_fields:
-            message = f"`{text}` belongs next to `base` and `grid`, not inside them"
-        involved = [p for p in values if f"{text}.".startswith(f"{p}.") or p.startswith(f"{text}.")]
-        if not path and message not in _faults_of_whole(base):
-            involved = list(values)
-            causes = _causes(message, base, values)
-            text = causes[0] if len(causes) == 1 else ""
-        if len(involved) > 1 and (path, message) not in lasting:
-            message = f"{message}. To leave such combinations out, list them in `exclude`"
-        yield Fault(f"{block if involved else 'base'}.{text}".removesuffix("."), message)
-
-
-def _causes(message: str, base: Tree, values: Mapping[str, Any]) -> list[str]:
-    """The axes without which the trial is valid, or has another fault of the whole."""
-    found = []
-    for axis in values:
-        tree = with_values(base, {path: v for path, v in values.items() if path != axis})
-        others = _faults_of_whole(tree)
-        if message not in others and (others or isinstance(spec_or_error(tree), TrialSpec)):
-            found.append(axis)
-    return found
-
-
-def _faults_of_whole(tree: Tree) -> list[str]:
-    """The faults of a tree that concern no single part of it."""
-    found = spec_or_error(tree)
-    if isinstance(found, TrialSpec):
-        return []
-    return [message for path, message in faults_of(found, TrialSpec, tree) if not path]
-
-
-def _is_lasting(detail: ErrorDetails, owner: type[Settings]) -> bool:
+def _nature(detail: ErrorDetails, path: TreePath, part: type[Settings] | None) -> Nature:
     kind, value = detail["type"], detail["input"]
-    if kind == "value_error":  # of a single value, or of a group whose settings do not fit
-        path, part = _follow(owner, detail["loc"])
-        field = part.model_fields.get(str(path[-1])) if part and path else None
-        return field is not None and not parts_in(field)
-    is_without_name = kind == "unknown_part" and isinstance(value, dict) and "name" not in value
-    return kind != "missing" and not is_without_name
+    if kind == "extra_forbidden":
+        return "unknown"
+    if kind == "missing" or (kind == "unknown_part" and _lacks(value, "name")):
+        return "incomplete"
+    field = part.model_fields.get(str(path[-1])) if part and path else None
+    if kind != "value_error" or (field is not None and not parts_in(field)):
+        return "value"
+    groups = parts_in(field).values() if field else ()
+    named_by = [each.named_by for each in groups if issubclass(each, NamedSettings)]
+    is_default = any(_lacks(value, name) for name in named_by)
+    is_incomplete = is_default or isinstance(detail["ctx"]["error"], Incomplete)
+    return "incomplete" if is_incomplete else "clash"
 
 
-def _told(
-    details: Iterable[ErrorDetails], owner: type[Settings], tree: object
-) -> list[tuple[TreePath, str]]:
-    found: list[tuple[TreePath, str]] = []
-    for detail in details:
-        path, part = _follow(owner, detail["loc"])
-        path = _inside(tree, path)
-        found.append((path, _message(detail, path, part)))
-    return list(dict.fromkeys(found))
+def _lacks(group: object, name: str) -> bool:
+    return isinstance(group, dict) and name not in group
 
 
 def dotted(path: TreePath) -> str:
@@ -124,7 +105,7 @@ def _message(detail: ErrorDetails, path: TreePath, owner: type[Settings] | None)
     kind, value, context = detail["type"], detail["input"], detail.get("ctx", {})
     if kind == "extra_forbidden":
         fields = owner.model_fields if owner else ()
-        return _unknown_field(path[-1], [name for name in fields if name != WRITTEN_FIELD])
+        return _unknown_field(path, [name for name in fields if name != WRITTEN_FIELD])
     if kind == "literal_error":
         field = next(key for key in reversed(path) if isinstance(key, str))
         if len(path) > 1 and path[-2] in BY_PLACE:
@@ -134,7 +115,7 @@ def _message(detail: ErrorDetails, path: TreePath, owner: type[Settings] | None)
     if kind == "unknown_part":
         name = value.get("name") if isinstance(value, dict) else value
         if name is None:
-            return f"needs a `name`. Known: {context['known']}."
+            return f"needs a `name`.{_name_meant(value, path)} Known: {context['known']}."
         return unknown(name, detail["msg"], context["known"].split(", "))
     if kind == "missing":
         return "is missing and has no default"
@@ -159,12 +140,21 @@ def _message(detail: ErrorDetails, path: TreePath, owner: type[Settings] | None)
     return f"{message}, found {shown(value)}"
 
 
-def _unknown_field(name: str | int, fields: Sequence[str]) -> str:
+def _unknown_field(path: TreePath, fields: Sequence[str]) -> str:
     """That a group has no such field; one that only another group has is suggested."""
-    elsewhere = ending_in(str(name))
-    if len(elsewhere) == 1 and not similar(name, fields):
+    name, elsewhere = path[-1], ending_in(str(path[-1]))
+    meant = kind_meant(dotted(path))
+    if len(elsewhere) == 1 and not (meant or similar(name, fields)):
         return f"{shown(name)} is not a field here. Did you mean `{elsewhere[0]}`?"
-    return unknown(name, "field", fields)
+    return unknown(name, "field", fields, meant and meant.rpartition(".")[2])
+
+
+def _name_meant(group: object, path: TreePath) -> str:
+    """The field of a group without a `name` that was meant as one, as a question."""
+    words = group if isinstance(group, dict) else ()
+    others = [word for word in words if not is_known(dotted((*path, word)))]
+    meant = [word for word in others if word in FOR_KINDS or similar(word, ["name"])]
+    return f" Did you mean `name` by {shown(meant[0])}?" if meant else ""
 
 
 def _follow(owner: type[Settings], loc: TreePath) -> tuple[TreePath, type[Settings] | None]:

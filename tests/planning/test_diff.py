@@ -1,5 +1,6 @@
 import pytest
 
+from nodebench.cli.text import change_text
 from nodebench.errors import StoreError
 from nodebench.files import read_json
 from nodebench.planning.diff import change, inputs, nearest
@@ -74,4 +75,28 @@ def test_a_change_of_the_file_is_told_by_trials_and_by_fields(tmp_path):
     [(trial, (label, apart))] = found.new.items()
     assert trial == new.trials[1].id
     assert label == new.label(new.trials[1])
-    assert [str(difference) for difference in apart] == ["solver.steps: `5` here, `2` there"]
+    assert [each.path for each in apart] == ["solver.steps", "seed"]
+
+
+def test_a_new_trial_is_compared_with_the_most_similar_one_that_is_gone(tmp_path):
+    old = tiny(tmp_path, grid={"train.epochs": [2, 8], "model.width": [4, 8]})
+    new = tiny(tmp_path, grid={"train.epochs": [2, 5], "model.width": [4, 8]})
+    found = change(old, new)
+    assert (found.same, len(found.gone)) == (2, 2)
+    for _, apart in found.new.values():  # `epochs: 2` stays, so no trial of it has become another
+        assert [each.as_change for each in apart] == ["train.epochs: `8` -> `5`"]
+    text = change_text(found).splitlines()
+    assert text[0] == "2 trials unchanged, 2 new, 2 removed"
+    assert text[1] == "+ 2 trials  (train.epochs: `8` -> `5`)"
+    assert [line[0] for line in text[2:]] == ["-", "-"]
+
+
+def test_new_trials_are_listed_by_their_labels_if_none_is_gone(tmp_path):
+    old = tiny(tmp_path, grid={"solver.steps": [2]})
+    new = tiny(tmp_path, grid={"solver.steps": list(range(2, 12))})
+    found = change(old, new)
+    assert all(apart == [] for _, apart in found.new.values())
+    first, *listed, last = change_text(found).splitlines()
+    assert first == "1 trial unchanged, 9 new, 0 removed"
+    assert listed == [f"+ {trial.id}  {new.label(trial)}" for trial in new.trials[1:7]]
+    assert last == "+ and 3 more"

@@ -120,6 +120,21 @@ def test_a_combination_that_is_written_twice_is_counted_without_a_cause(tmp_path
     ]
 
 
+def test_combinations_that_are_repeated_for_different_reasons_have_a_line_each(tmp_path):
+    grid = [
+        {"model": ["resnet4"], "solver": ["dopri5", "bosh3", "tsit5"]},
+        {"model": ["mlp"], "gradient": ["backprop", "adjoint"]},
+        {"model.name": ["odenet4", "odenet4"]},
+    ]
+    assert doubts(tiny(tmp_path, base={"data": "digits"}, grid=grid)) == [
+        "2 combinations of the grid equal others and are left out: `solver` has no effect for "
+        "`resnet4`",
+        "1 combination of the grid equals another and is left out: `gradient` has no effect for "
+        "`mlp`",
+        "1 combination of the grid equals another and is left out",
+    ]
+
+
 def test_evaluation_budgets_that_no_configuration_can_use_are_told(tmp_path):
     evaluate = [
         {"methods": ["euler", "rk4"], "nfe": [4, 6, 8], "step_factors": [0.5, 3]},

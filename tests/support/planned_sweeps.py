@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
+import pytest
 import yaml
 
+from nodebench.errors import SweepError
 from nodebench.spec import Trial, TrialSpec
 from nodebench.sweep import Sweep, load
 
@@ -22,3 +24,10 @@ def trial(**fields: object) -> Trial:
 
 def sweep(folder: Path, **fields: object) -> Sweep:
     return load(write_sweep(folder, **fields))
+
+
+def faults(path: Path, **options: object) -> list[str]:
+    """The mistakes in a sweep file, as they are told."""
+    with pytest.raises(SweepError) as caught:
+        load(path, **options)
+    return [str(fault) for fault in caught.value.faults]

@@ -1,16 +1,8 @@
-from pathlib import Path
-
 import pytest
 
 from nodebench.errors import SweepError
 from nodebench.sweep import load
-from tests.support.planned_sweeps import BASE, write_sweep
-
-
-def faults(path: Path, **options: object) -> list[str]:
-    with pytest.raises(SweepError) as caught:
-        load(path, **options)
-    return [str(fault) for fault in caught.value.faults]
+from tests.support.planned_sweeps import BASE, faults, write_sweep
 
 
 def test_all_mistakes_are_named_at_once_by_path_with_the_nearest_word(tmp_path):
@@ -41,6 +33,15 @@ base:
          "not a field here. Did you mean `train.optimizer.lr`?"),
         ({"base": {**BASE, "train": {"lr": 1}}}, "base.train.lr", "mean `train.optimizer.lr`?"),
         ({"base": {**BASE, "learning_rate": 1}}, "base.learning_rate", "`train.optimizer.lr`?"),
+        ({"base": {**BASE, "gradient": {"method": "adjoint"}}}, "base.gradient.method",
+         "not a known field. Did you mean `name`?"),
+        ({"base": {**BASE, "solver": {"name": "dopri5"}}}, "base.solver.name", "mean `method`?"),
+        ({"base": {**BASE, "model": {"type": "odenet"}}}, "base.model: needs a `name`.",
+         "Did you mean `name` by `type`?"),
+        ({"base": {**BASE, "model": {"norm": "gn", "nmae": "odenet"}}}, "base.model",
+         "Did you mean `name` by `nmae`?"),
+        ({"grid": {"gradient.type": ["adjoint"]}}, "grid[0].gradient.type", "mean `name`?"),
+        ({"baseline": {"solver.name": "euler"}}, "baseline.solver.name", "mean `solver.method`?"),
         ({"grid": {"model.norm.ode": ["none"]}}, "grid[0].model.norm.ode", "Did you mean `nf`?"),
         ({"seeds": [-1]}, "seeds[0]", "greater than or equal to 0"),
         ({"grid": {"solver.stepz": [1]}}, "grid[0].solver.stepz", "Did you mean `steps`?"),
@@ -59,6 +60,16 @@ base:
         ({"grid": {"solver.steps": [1], "solver.method, solver.steps": [["rk4", 1]]}},
          "grid[0]", "two axes"),
         ({"exclude": [{"model.norm.ode": "bnn"}]}, "exclude[0]", "matches no trial"),
+        ({"exclude": [{"model.norm.ode": "bnn"}], "grid": {"model.norm": ["gn", "bn"]}},
+         "exclude[0]", "none has `model.norm.ode=bnn`. Did you mean `bn`? In its trials, "),
+        ({"baseline": {"solver.method": "eulr"}, "grid": {"solver.method": ["rk4", "euler"]}},
+         "baseline", "has `solver.method=eulr`. Did you mean `euler`? In its trials, "
+         "`solver.method` is `rk4`, `euler`"),
+        ({"baseline": {"solver.steps": 9}, "grid": {"solver.steps": [2, 4]}},
+         "baseline", "none has `solver.steps=9`. In its trials, `solver.steps` is `2`, `4`"),
+        ({"exclude": [{"solver.steps": 2, "model.width": 8}],
+          "grid": {"solver.steps, model.width": [[2, 4], [3, 8]]}},
+         "exclude[0]", "none has `model.width=8` and `solver.steps=2` at once: leave one out"),
         ({"evaluate": {"methods": ["euler"], "nfe": [4], "when": {"solver.method": "rk5"}}},
          "evaluate[0].when", "matches no trial"),
         ({"base": {**BASE, "train": {"optimizer": {"name": "adam", "betas": [1.5, 0.9]}}}},
@@ -107,6 +118,11 @@ def test_a_mistake_is_named_by_its_path(tmp_path, fields, where, what):
          "base.solver.stepz", "Did you mean `steps`?"),
         ({"model": {"name": "odenet", "norm": "xn"}}, {"model": ["odenet4"]},
          "base.model.norm", "not a known norm"),
+        ({"model": {"name": "odenet", "width": 0}},
+         {"model.name": ["odenet", "odenet4"], "model.width": [32]},
+         "base.model.width", "or equal to 1"),
+        ({"solver": {"method": "dopri5", "steps": 2}}, {"solver": ["dopri5"]},
+         "base.solver", "takes `tol`, or `rtol` and `atol`, not `steps`"),
         ({"train": {"epochs": 0}}, {"train.epochs": [1, 2]}, "base.train.epochs", "or equal to 1"),
     ],
 )  # fmt: skip
@@ -122,6 +138,10 @@ def test_mistakes_in_what_the_grid_replaces_of_base_are_named(tmp_path, base, ax
         ({"solver": {"steps": 4}}, {"solver.method": ["euler", "rk4"]}),
         ({"solver": {"steps": 4}}, {"solver": ["dopri5"]}),
         ({"solver": "euler"}, {"solver.steps": [2, 4]}),
+        ({"solver": "euler"}, {"solver": ["dopri5"]}),
+        ({"solver": {"method": "dopri5", "rtol": 0.1}}, {"solver": ["dopri5"]}),
+        ({"solver": {"method": "dopri5", "steps": 2}},
+         {"solver": ["dopri5", "bosh3"], "solver.steps": [None]}),
         ({"model": {"width": 32}}, {"model.name": ["odenet4", "odenet6"]}),
         ({"model": {"name": "odenet", "order": "preact"}}, {"model.name": ["odenet4"]}),
         ({"model": {"name": "odenet", "order": "preact"}},
@@ -130,67 +150,6 @@ def test_mistakes_in_what_the_grid_replaces_of_base_are_named(tmp_path, base, ax
 )  # fmt: skip
 def test_what_the_grid_completes_may_be_incomplete_in_base(tmp_path, base, axes):
     assert load(write_sweep(tmp_path, base={**BASE, **base}, grid=axes)).trials
-
-
-CURE = "To leave such combinations out, list them in `exclude`"
-ALF = {"method": "alf", "steps": 2}
-
-
-@pytest.mark.parametrize(
-    ("base", "axes", "where", "is_cured_by_excluding"),
-    [
-        ({"gradient": "reversible", "solver": "dopri5"}, {"train.epochs": [1]}, "base", False),
-        ({"gradient": "reversible", "solver": ALF}, {"solver": ["dopri5"]},
-         "grid[1].solver", False),
-        ({"solver": "dopri5"}, {"gradient": ["reversible"], "train.epochs": [1, 2]},
-         "grid[1].gradient", True),
-        ({"solver": ALF}, {"gradient": ["backprop", "reversible"], "solver": [ALF, "dopri5"]},
-         "grid[1]", True),
-    ],
-)  # fmt: skip
-def test_settings_that_do_not_go_together_are_told_where_the_file_brings_them_together(
-    tmp_path, base, axes, where, is_cured_by_excluding
-):
-    blocks = [{"solver": [ALF]}, axes]
-    (fault,) = faults(write_sweep(tmp_path, base={**BASE, **base}, grid=blocks))
-    assert fault.startswith(f"{where}: the gradient `reversible` does not suit `dopri5`")
-    assert fault.endswith(CURE) == is_cured_by_excluding
-
-
-def test_the_settings_of_one_group_that_do_not_go_together_are_told_with_the_cure(tmp_path):
-    axes = {"solver.method": ["euler", "dopri5"], "solver.steps": [2]}
-    base = {name: value for name, value in BASE.items() if name != "solver"}
-    (fault,) = faults(write_sweep(tmp_path, base=base, grid=axes))
-    assert fault.startswith("grid[0].solver: `dopri5` (adaptive) takes `tol`")
-    assert fault.endswith(CURE)
-
-
-GRID = {"solver": [ALF, "dopri5"], "gradient": ["backprop", "reversible"]}
-
-
-@pytest.mark.parametrize("solver", [{"solver": "dopri5"}, {"solver.method": "dopri5"}])
-def test_combinations_that_do_not_go_together_can_be_excluded(tmp_path, solver):
-    entry = {**solver, "gradient": "reversible"}
-    sweep = load(write_sweep(tmp_path, base=BASE, grid=GRID, exclude=[entry]))
-    assert [(t.spec.solver.method, t.spec.gradient.name) for t in sweep.trials] == [
-        ("alf", "backprop"), ("dopri5", "backprop"), ("alf", "reversible"),
-    ]  # fmt: skip
-
-
-def test_an_entry_of_exclude_hides_no_unknown_word_and_no_other_combination(tmp_path):
-    grid = {**GRID, "gradient": ["backprop", "reversibel"]}
-    exclude = [{"solver": "dopri5", "gradient": "reversibel"}]
-    told = faults(write_sweep(tmp_path, base=BASE, grid=grid, exclude=exclude))
-    assert [each.partition(":")[0] for each in told] == [
-        "exclude[0].gradient.name", "grid[0].gradient",
-    ]  # fmt: skip
-    assert all("Did you mean `reversible`?" in each for each in told)
-    exclude = [{"solver.method": "dopri", "gradient.name": "reversible"}]
-    told = faults(write_sweep(tmp_path, base=BASE, grid=GRID, exclude=exclude))
-    assert told[0].startswith("exclude[0].solver.method: `dopri` is not a known method. Did you")
-    other = [{"solver": "alf", "gradient": "reversible"}]
-    (fault,) = faults(write_sweep(tmp_path, base=BASE, grid=GRID, exclude=other))
-    assert "does not suit `dopri5`" in fault
 
 
 @pytest.mark.parametrize("text", ["[1, 2]", "a: [", "!!python/object:os.system {}", "3"])

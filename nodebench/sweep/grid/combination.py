@@ -1,0 +1,62 @@
+"""A combination of a grid's values, which gives a cell or is a misfit."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from nodebench.spec import TrialSpec
+from nodebench.spec.identity import Cell
+from nodebench.sweep.file import SweepFile
+from nodebench.sweep.grid.axes import axes_of, product
+from nodebench.sweep.grid.samples import samples_of
+from nodebench.sweep.paths import with_values
+from nodebench.sweep.safe_yaml import Tree
+from nodebench.sweep.validation import Mistake, spec_or_mistakes
+
+
+class Combination(NamedTuple):
+    """Values of the axes and of a search's sample, path -> value, and the cell that they give."""
+
+    values: Mapping[str, Any]
+    cell: Cell
+
+
+class Misfit(NamedTuple):
+    """Values with which `base` is not a trial, and the mistakes that it has then."""
+
+    block: str
+    """The place of the block whose axes have them, such as `grid[0]`."""
+
+    values: Mapping[str, Any]
+    tree: Tree
+    """`base` with the values, as written: without defaults."""
+
+    mistakes: tuple[Mistake, ...]
+
+    @property
+    def may_be_excluded(self) -> bool:
+        """Whether it has no word or value that is wrong in every combination."""
+        return not any(mistake.is_lasting for mistake in self.mistakes)
+
+
+def combinations(file: SweepFile) -> Iterator[Combination | Misfit]:
+    """The combinations of all blocks, each validated once."""
+    base, samples = base_of(file), samples_of(file.search)
+    for number, block in enumerate(file.grid):
+        for values, sample in itertools.product(product(axes_of(block)), samples):
+            yield _combined(base, values | sample, f"grid[{number}]")
+
+
+def base_of(file: SweepFile) -> Tree:
+    """A file's `base` without a seed, which does not belong there."""
+    return {key: value for key, value in file.base.items() if key != "seed"}
+
+
+def _combined(base: Tree, values: Mapping[str, Any], block: str) -> Combination | Misfit:
+    tree = with_values(base, values)
+    found = spec_or_mistakes(tree)
+    if isinstance(found, TrialSpec):
+        return Combination(values, Cell(found))
+    return Misfit(block, values, tree, tuple(found))

@@ -1,0 +1,104 @@
+"""The faults of combinations that give no cell, each at the place that causes it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from nodebench.errors import Fault, shortened
+from nodebench.sweep.file import SweepFile
+from nodebench.sweep.grid.combination import Misfit, base_of
+from nodebench.sweep.partial_cells import unlike
+from nodebench.sweep.paths import is_within, with_values
+from nodebench.sweep.safe_yaml import Tree, inline
+from nodebench.sweep.validation import Mistake, mistakes_in
+
+Exclude = Sequence[Mapping[str, Any]]
+
+
+def excluding(misfit: Misfit, exclude: Exclude) -> list[int]:
+    """The numbers of the entries of `exclude` that leave a misfit out.
+
+    A misfit has no spec, so an entry must have the values as they are written.
+    """
+    if not misfit.may_be_excluded:
+        return []
+    return [n for n, entry in enumerate(exclude) if entry and not unlike(misfit.tree, entry)]
+
+
+def faults_of_misfits(misfits: Iterable[Misfit], file: SweepFile) -> Iterator[Fault]:
+    """The faults of a file's combinations. A mistake in `base` is told once.
+
+    Models differ in what they know, and so in what their combinations say of one mistake there.
+    """
+    base = base_of(file)
+    in_base = _about_the_whole(base)
+    told: set[str] = set()
+    for misfit in misfits:
+        for mistake in misfit.mistakes:
+            fault = _fault(mistake, misfit, base, in_base, file.exclude)
+            if fault.where not in told:
+                yield fault
+            if is_within(fault.where, "base"):
+                told.add(fault.where)
+
+
+def _fault(
+    mistake: Mistake, misfit: Misfit, base: Tree, in_base: Collection[str], exclude: Exclude
+) -> Fault:
+    where, what = mistake.where, mistake.message
+    axes = [p for p in misfit.values if where and (is_within(where, p) or is_within(p, where))]
+    if not where and what not in in_base:
+        axes, where = list(misfit.values), _cause(what, misfit, base)
+    if where in SweepFile.model_fields:
+        what = f"`{where}` belongs next to `base` and `grid`, not inside them"
+    elif axes and not mistake.is_lasting:
+        what += _near_entry(misfit, exclude) or (_CURE if len(axes) > 1 else "")
+    return Fault(f"{misfit.block if axes else 'base'}.{where}".removesuffix("."), what)
+
+
+_CURE = ". To leave such combinations out, list them in `exclude`"
+
+
+def _near_entry(misfit: Misfit, exclude: Exclude) -> str:
+    """The entry of `exclude` that was meant to leave a misfit out, and why it does not.
+
+    Its settings are those of the misfit, except that some are not written there. These would change
+    nothing if they were.
+    """
+    for number, entry in enumerate(exclude):
+        lacking = unlike(misfit.tree, entry)
+        if any(there is not None for _, there in lacking.values()):
+            continue
+        wanted = {path: here for path, (here, _) in lacking.items()}
+        if not wanted or tuple(mistakes_in(with_values(misfit.tree, wanted))) != misfit.mistakes:
+            continue
+        if "seed" in wanted:
+            why = "it names a `seed`, and no seed makes it valid. Remove `seed` there"
+        else:
+            texts = [f"{path}: {inline(value)}" for path, value in wanted.items()]
+            settings = shortened(texts)
+            why = f"an invalid combination has no defaults. Write {settings} in `base` or `grid`"
+        return f". `exclude[{number}]` does not leave this out, because {why}"
+    return ""
+
+
+def _cause(message: str, misfit: Misfit, base: Tree) -> str:
+    """The axis without which a misfit is a trial, or has another mistake of the whole.
+
+    Empty if there are several such axes, or none.
+    """
+    found = []
+    for axis in misfit.values:
+        others = {path: value for path, value in misfit.values.items() if path != axis}
+        tree = with_values(base, others)
+        mistakes = mistakes_in(tree)
+        whole = [each.message for each in mistakes if not each.path]
+        if message not in whole and (whole or not mistakes):
+            found.append(axis)
+    return found[0] if len(found) == 1 else ""
+
+
+def _about_the_whole(tree: Tree) -> list[str]:
+    """The mistakes of a tree that concern no single part of it."""
+    return [mistake.message for mistake in mistakes_in(tree) if not mistake.path]
