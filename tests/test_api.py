@@ -58,10 +58,14 @@ def test_overrides_may_be_a_mapping():
         load_sweep("tiny.yaml", overrides={"train.epochs": Path("5")})
 
 
-def test_a_trial_is_repeated_and_compared_by_a_sweep_that_is_loaded(store):
+def test_a_trial_is_repeated_by_its_id_and_compared_by_a_sweep_that_is_loaded(store):
     sweep = load_sweep("tiny.yaml")
     nodebench.run(sweep, inline=True, track=False)
-    assert nodebench.repro(sweep, sweep.trials[0].id[:6]).agrees
+    start = sweep.trials[0].id[:6]
+    for order in ((start,), (start, sweep), (sweep, start), ("tiny.yaml", start)):
+        assert nodebench.repro(*order).agrees
+    with pytest.raises(InputError, match=r"is given by its id .*, found `<Sweep tiny: 1 trial>`"):
+        nodebench.repro(sweep)
     told = nodebench.compare(sweep, Path("reports/tiny"))
     assert told.startswith("# reports/tiny compared with tiny\n")
     assert "the same" in told

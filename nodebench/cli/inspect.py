@@ -24,7 +24,6 @@ from nodebench.cli.options import (
     SweepPath,
     TrialId,
     grouped,
-    in_order,
     open_sweep,
 )
 from nodebench.cli.stream import err, say
@@ -37,7 +36,7 @@ from nodebench.planning import RunOptions
 from nodebench.planning.diff import OTHER_CODE, change, inputs, nearest
 from nodebench.planning.doubts import doubts
 from nodebench.planning.estimate import Cost, slots
-from nodebench.planning.lookup import find
+from nodebench.planning.lookup import find, in_order
 from nodebench.planning.options import options_for
 from nodebench.planning.plan import Entry, Standing, options_for_entries, orphans
 from nodebench.planning.seed_packs import has_equal_steps, obstacle, packs
@@ -169,20 +168,28 @@ def why(
 ) -> None:
     """Show how a trial differs from the most similar finished one, and what goes into its id."""
     store = default_store()
-    if source:
-        trial, source = in_order(trial, source)
-    sweep = open_sweep(source, changes, size=size, small=small) if source else None
+    trial, given = in_order(trial, source)
+    sweep = open_sweep(str(given), changes, size=size, small=small) if given else None
     found = find(trial, store, sweep)
     relative = nearest(found, store)
     if relative is None:
         say("the store has no other finished trial")
     else:
-        say(f"most similar finished trial: {relative[0]}. Differences:")
+        say(f"most similar finished trial: {_named(relative[0], store, sweep)}. Differences:")
         for difference in relative[1] or (OTHER_CODE,):
             say(f"  {difference}")
-    say(f"the id {found.id} is a hash of:")
+    say(f"the id {_named(found.id, store, sweep)} is a hash of:")
     for path, value in inputs(found).items():
         say(f"  {path}: {value}")
+
+
+def _named(trial_id: str, store: Store, sweep: Sweep | None) -> str:
+    """`dc49f01cc5bd (euler 2 · s0 in quickstart)`; only the id if no sweep has planned it."""
+    planned = {trial.id: sweep.label(trial) for trial in sweep.trials} if sweep else {}
+    if sweep and trial_id in planned:
+        return f"{trial_id} ({planned[trial_id]} in {sweep.name})"
+    label, name = store.label(trial_id)
+    return f"{trial_id} ({label} in {name})" if label else trial_id
 
 
 @app.command()

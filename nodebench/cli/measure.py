@@ -17,7 +17,6 @@ from nodebench.cli.options import (
     Source,
     TrialId,
     grouped,
-    in_order,
     open_sweep,
 )
 from nodebench.cli.progress import ProgressMonitor, say_published
@@ -26,12 +25,14 @@ from nodebench.errors import counted
 from nodebench.execution import launch
 from nodebench.execution.launch import Timed
 from nodebench.execution.publishing import Publication
+from nodebench.execution.reproduction.recorded_run import sweep_of
+from nodebench.planning.lookup import in_order
 from nodebench.store.locations import default_store
 from nodebench.store.rows import BUSY, Row
 from nodebench.sweep import Sweep
 
 if TYPE_CHECKING:
-    from nodebench.execution.reproduction import Comparison, Reproduction
+    from nodebench.execution.reproduction.second_run import Comparison, Reproduction
 
 
 @app.command()
@@ -90,20 +91,12 @@ def repro(
         if err.is_terminal:
             err.print(f"epoch {row['epoch']}", highlight=False)
 
-    if source:
-        trial, source = in_order(trial, source)
-    else:
-        source = _sweep_of(trial)
-    sweep = open_sweep(source, changes, size=size, small=small)
-    found = launch.reproduce(sweep, trial, default_store(), cpu=cpu, on_epoch=count)
+    store = default_store()
+    trial, given = in_order(trial, source)
+    sweep = open_sweep(str(given or sweep_of(trial, store)), changes, size=size, small=small)
+    found = launch.reproduce(trial, sweep, store, cpu=cpu, on_epoch=count)
     say(reproduction_text(found))
     raise typer.Exit(0 if found.agrees else 1)
-
-
-def _sweep_of(trial: str) -> str:
-    from nodebench.execution.reproduction import sweep_of  # imports torch
-
-    return str(sweep_of(trial, default_store()))
 
 
 MOST_UNMATCHED = 4

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from functools import wraps
@@ -29,7 +28,6 @@ def sweep_names(incomplete: str) -> list[str]:
 
 
 TrialId = Annotated[str, typer.Argument(metavar="ID", help="A trial's id, or a prefix of it.")]
-ID_PREFIX = re.compile(r"[0-9a-f]{1,12}")
 SweepPath = Annotated[
     str,
     typer.Argument(
@@ -99,12 +97,6 @@ OF_LAUNCHES: dict[str, Any] = {
 }
 """The fields of `Launch` -> their options."""
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-
-
-def in_order(trial: str, source: str) -> tuple[str, str]:
-    """A trial's id and its sweep, which may be given the other way round."""
-    is_swapped = ID_PREFIX.fullmatch(source) and not ID_PREFIX.fullmatch(trial)
-    return (source, trial) if is_swapped else (trial, source)
 
 
 def open_sweep(

@@ -18,22 +18,24 @@ from nodebench.errors import InputError, counted, unknown
 from nodebench.execution.preflight import require_all, require_run, with_measured_gpus
 from nodebench.execution.publishing import Publication, Published, publishing
 from nodebench.execution.ray_cluster import is_cluster_named, quieten
+from nodebench.execution.reproduction.recorded_run import recorded_run, recorded_trial, sweep_of
 from nodebench.execution.runner import Backend, Monitor, Runner, run_inline
 from nodebench.files import PACKAGE
 from nodebench.planning import entries
 from nodebench.planning.freshness import is_tracked
-from nodebench.planning.lookup import SweepSource, resolved
+from nodebench.planning.lookup import SweepSource, in_order, resolved
 from nodebench.planning.options import RunOptions, options_for
 from nodebench.planning.plan import Entry, options_for_entries
 from nodebench.planning.selection import Selection
 from nodebench.report.figures import processes
 from nodebench.spec import Trial
 from nodebench.store import Store
+from nodebench.store.locations import default_store
 from nodebench.store.rows import Row
 from nodebench.sweep import Sweep
 
 if TYPE_CHECKING:
-    from nodebench.execution.reproduction import Reproduction
+    from nodebench.execution.reproduction.second_run import Reproduction
 
 
 class RunKeywords(TypedDict, total=False):
@@ -257,17 +259,18 @@ def _timeable(sweep: Sweep, store: Store, options: RunOptions) -> list[Trial]:
 
 
 def reproduce(
-    sweep: SweepSource,
-    trial_id: str,
+    trial_id: SweepSource,
+    sweep: SweepSource | None = None,
     store: Store | None = None,
     *,
     cpu: bool = False,
     on_epoch: Callable[[Row], None] = lambda _row: None,
 ) -> Reproduction:
-    """Runs a trial of a sweep again, alone in this process, and compares it with its record.
+    """Runs a recorded trial again, alone in this process, and compares it with its record.
 
-    A trial that only the store has, since the sweep was changed, is run with the sweep's limits and
-    evaluated under its solvers.
+    A trial is given by its id or the start of the id; without a sweep, it is one of a sweep in the
+    store. The two may be given the other way round. A trial that only the store has, since the
+    sweep was changed, is run with the sweep's limits and evaluated under its solvers.
 
     The record comes from the store, by default that of NODEBENCH_RUNS. If the store has none, it
     comes from the report in whose folder the sweep file is.
@@ -275,9 +278,11 @@ def reproduce(
     Raises:
         InputError: if the trial is unknown, has no record, or cannot be run here.
     """
-    from nodebench.execution.reproduction import recorded_run, recorded_trial, run_again
+    from nodebench.execution.reproduction.second_run import run_again
 
-    sweep, store = resolved(sweep, store)
+    trial_id, sweep = in_order(trial_id, sweep)
+    store = store or default_store()
+    sweep, store = resolved(sweep or sweep_of(trial_id, store), store)
     table = Path(sweep.origin.file).with_name("results.csv")
     trial = recorded_trial(trial_id, sweep, store, table)
     record = recorded_run(trial, store, table)

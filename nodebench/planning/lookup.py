@@ -33,6 +33,9 @@ from nodebench.sweep.file import SMALLER, SizeName, SweepFile
 from nodebench.sweep.points import require_points
 from nodebench.sweep.safe_yaml import inline, parse_file
 
+ID_PREFIX = re.compile(r"[0-9a-f]{1,12}")
+"""The start of a trial's id."""
+
 LOCAL_SWEEPS = Path("sweeps")
 """The sweeps of the working folder, whose names take precedence over nodebench's own."""
 
@@ -284,3 +287,25 @@ def find(start: str, store: Store, sweep: Sweep | None) -> Trial:
         return store.find(start).trial()
     planned = {trial.id: trial for trial in sweep.trials}
     return planned[matching_id(start, planned, sweep.name)]
+
+
+def in_order(
+    trial: SweepSource, sweep: SweepSource | None = None
+) -> tuple[str, SweepSource | None]:
+    """The start of a trial's id and the trial's sweep, if given, in whichever order they are given.
+
+    Raises:
+        InputError: if neither can be an id.
+    """
+    if sweep is not None and _may_be_id(sweep) and not _may_be_id(trial):
+        trial, sweep = sweep, trial
+    if not isinstance(trial, str):
+        raise InputError(
+            f"a trial is given by its id or the start of the id, found {shown(repr(trial))}. "
+            "`nodebench plan SWEEP` lists ids"
+        )
+    return trial, sweep
+
+
+def _may_be_id(given: SweepSource) -> bool:
+    return isinstance(given, str) and ID_PREFIX.fullmatch(given) is not None

@@ -101,6 +101,12 @@ class Store:
         names |= {path.name.partition(".")[0] for path in self.sweeps_root.glob("[!.]*.json")}
         return [self.sweep(name) for name in sorted(names)]
 
+    def label(self, trial_id: str) -> tuple[str, str]:
+        """A trial's label in a sweep that has planned it, and the sweep's name; or empty texts."""
+        planned = ((record.labels(), record.name) for record in self.sweep_records())
+        found = ((labels[trial_id], name) for labels, name in planned if trial_id in labels)
+        return next(found, ("", ""))
+
     def sweep_locks(self) -> list[Path]:
         """The lock files of sweeps, of their shards, and of writing them to MLflow."""
         return sorted(self.sweeps_root.glob("*.lock"))

@@ -8,7 +8,12 @@ from nodebench.api import write_report
 from nodebench.cli.measure import reproduction_text
 from nodebench.errors import EvaluationLimit, InputError, StoreError
 from nodebench.execution import launch
-from nodebench.execution.reproduction import recorded_run, recorded_trial, run_again, sweep_of
+from nodebench.execution.reproduction.recorded_run import (
+    recorded_run,
+    recorded_trial,
+    sweep_of,
+)
+from nodebench.execution.reproduction.second_run import run_again
 from nodebench.planning.launches import remember
 from nodebench.report.analysis.columns import write_table
 from nodebench.report.analysis.frames import result_frame
