@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Unpack
 
 from nodebench.data.files import data_sets
 from nodebench.execution.doctor import Case, Finding, examine
-from nodebench.execution.launch import Launch, Launched, RunKeywords, evaluate_sweep, run_sweep
+from nodebench.execution.launch import Launched, evaluate_sweep, run_sweep
+from nodebench.execution.launch_keywords import Launch, RunKeywords
 from nodebench.execution.preflight import require_places
 from nodebench.execution.publishing import Publication
 from nodebench.execution.runner import Monitor

@@ -16,10 +16,8 @@ import nodebench
 from nodebench.cli.interrupt import INTERRUPTED, heed_interrupts, leave_on_interrupt
 from nodebench.cli.stream import STDOUT, err, say, take_over
 from nodebench.errors import InputError
-from nodebench.spec import TrialSpec
-from nodebench.sweep.compose import FILE_ONLY
-from nodebench.sweep.file import SweepFile
-from nodebench.sweep.partial_cells import SPEC_ORDER, ending_in
+from nodebench.planning.lookup import sweep_files
+from nodebench.sweep.compose import meant_by
 
 SET_HINT = ". To change a setting, write `--set PATH=VALUE`"
 """For users who write `train.epochs=2` without `--set`, which is Hydra's syntax."""
@@ -39,6 +37,9 @@ GUESSED = {
     "validate": "plan",
 }
 """Commands that nodebench does not have but other programs do -> ours."""
+
+SWEEP_SUFFIXES = (".yaml", ".yml")
+"""For users who give a sweep file without a command."""
 
 SPINS = "5000"
 """How often an idle thread polls for work before it sleeps: about 0.1 ms. GNU's default is 3e5."""
@@ -88,7 +89,9 @@ class _Verbs(TyperGroup):
         try:
             return super().resolve_command(ctx, args)
         except TyperException as error:
-            if meant := GUESSED.get(args[0]):
+            is_sweep = args[0].endswith(SWEEP_SUFFIXES) or args[0] in sweep_files()
+            meant = f"run {args[0]}" if is_sweep else GUESSED.get(args[0])
+            if meant:
                 error.message = f"No such command '{args[0]}'. Did you mean '{meant}'?"
             raise
 
@@ -96,16 +99,8 @@ class _Verbs(TyperGroup):
         """Suggests `--set train.epochs=VALUE` for `--epochs`, instead of similar options."""
         command = self.get_command(ctx, ctx.invoked_subcommand)
         takes_changes = command and any("--set" in param.opts for param in command.params)
-        if takes_changes and (paths := _settings(option.lstrip("-").replace("-", "_"))):
+        if takes_changes and (paths := meant_by(option.lstrip("-").replace("-", "_"))):
             error.possibilities = [f"--set {path}=VALUE" for path in paths]
-
-
-def _settings(name: str) -> list[str]:
-    """The paths that `--set` takes and that a user may mean by a name."""
-    fields = {*TrialSpec.model_fields, *SweepFile.model_fields, *SPEC_ORDER}
-    if name == "seed":
-        return ["seeds"]
-    return [name] if name in fields.difference(FILE_ONLY) else ending_in(name)
 
 
 app = typer.Typer(

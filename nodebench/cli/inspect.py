@@ -27,7 +27,7 @@ from nodebench.cli.options import (
     open_sweep,
 )
 from nodebench.cli.stream import err, say
-from nodebench.cli.text import change_text, cost_text, forecast_text, line
+from nodebench.cli.text import change_text, cost_text, forecast_text, line, store_text
 from nodebench.data import files
 from nodebench.errors import InputError, counted
 from nodebench.execution.costs import probed
@@ -114,16 +114,10 @@ def plan_text(sweep: Sweep, entries: Sequence[Entry], left: Mapping[str, str], s
         lines.append(packing_text(missing, options))
     if missing and Backend().is_inline(missing, options):
         lines.append("a single training: `run` starts no Ray for it, unless with `--no-inline`")
-    lines.append(f"compared with the store `{_from_here(store.root)}`")
+    lines.append(store_text(store))
     planned = counted(len(entries), "trial")
     lines.append(f"{sweep.name}: {planned}, {_to_do(todo)}")
     return "\n".join(lines)
-
-
-def _from_here(path: Path) -> Path:
-    """A path, relative to the working folder if it lies within."""
-    here = Path.cwd()
-    return path.relative_to(here) if path.is_relative_to(here) else path
 
 
 def _to_do(missing: Sequence[Entry]) -> str:

@@ -17,7 +17,8 @@ from nodebench.cli.options import From, ReplaceOther, Source, grouped
 from nodebench.cli.progress import ProgressMonitor, say_answer, say_published
 from nodebench.cli.stream import err, out, say
 from nodebench.errors import InputError, counted
-from nodebench.execution.launch import Launch, Launched, evaluate_sweep, run_sweep
+from nodebench.execution.launch import Launched, evaluate_sweep, run_sweep
+from nodebench.execution.launch_keywords import Launch
 from nodebench.planning.doubts import doubts
 from nodebench.planning.plan import Entry
 from nodebench.report.analysis.verdict import Verdict
@@ -105,13 +106,15 @@ def _status(launched: Launched) -> int:
 
 
 def _conclude(sweep: Sweep, entries: list[Entry]) -> None:
-    """Prints every trial that did not finish, and the number of finished ones."""
+    """Prints every trial that did not finish, what to do about it, and how many finished."""
     for entry in entries:
         what = text.line(sweep, entry)
         if entry.result is not None and not entry.is_finished:
             say(f"{what}: {entry.result}: {entry.result.reason}")
         elif entry.result is not None and entry.missing:
             say(f"{what}: evaluation incomplete; see `nodebench logs {entry.trial.id}`")
+    for remedy in text.endings_text(entries):
+        say(remedy)
     untrained = sum(entry.result is None and not entry.is_trained for entry in entries)
     if untrained:
         verb = "is" if untrained == 1 else "are"

@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
-from nodebench.errors import MOST_LISTED, counted
+from nodebench.errors import MOST_LISTED, TrialOutcome, counted
 from nodebench.planning.diff import Change
 from nodebench.planning.estimate import Cost, Forecast
 from nodebench.planning.plan import Entry, Standing
+from nodebench.store import Store
+from nodebench.store.result import TrialState
 from nodebench.sweep import Sweep
 
 
@@ -18,13 +21,42 @@ def line(sweep: Sweep, entry: Entry) -> str:
     return f"{entry.trial.id}  {standing_text(entry):<12} {sweep.label(entry.trial)}"
 
 
-STANDING_WORDS: dict[str, str] = {Standing.CONTINUES: "continue"}
+STANDING_WORDS: dict[str, str] = {
+    Standing.CONTINUES: "continue",
+    TrialOutcome.EVALUATION_LIMIT: "nfe limit",
+    TrialOutcome.DEADLINE: "time limit",
+    TrialOutcome.RANDOM_FIELD: "random field",
+}
 """Standings that are not printed as their values."""
 
 
 def standing_text(entry: Entry) -> str:
     """A trial's standing: its state, or its outcome."""
     return STANDING_WORDS.get(entry.standing, str(entry.standing))
+
+
+def endings_text(entries: Sequence[Entry]) -> list[str]:
+    """What to do about trials that crashed, and about results that are failures (DNF)."""
+    ended = [each for each in entries if each.result is not None and not each.is_finished]
+    crashed = [each for each in ended if each.state == TrialState.FAILED]
+    failed = [each for each in ended if not each.missing and each.standing != TrialOutcome.STOPPED]
+    lines = []
+    if crashed:
+        traceback = f"`nodebench logs {crashed[0].trial.id}` prints the traceback"
+        again = f"`nodebench run` repeats {'it' if len(crashed) == 1 else 'them'}"
+        lines.append(f"{counted(len(crashed), 'trial')} crashed: {traceback}; {again}")
+    if failed:
+        again = f"`nodebench run --retry-failed` repeats {'it' if len(failed) == 1 else 'them'}"
+        what = f"{counted(len(failed), 'trial')} did not finish (DNF), which is a result"
+        lines.append(f"{what}: {again}")
+    return lines
+
+
+def store_text(store: Store) -> str:
+    """The store that a sweep is compared with, by a short path if in the working folder."""
+    root, here = store.root, Path.cwd()
+    shown = root.relative_to(here) if root.is_relative_to(here) else root
+    return f"compared with the store `{shown}`"
 
 
 def duration(seconds: float) -> str:

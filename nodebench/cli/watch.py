@@ -18,7 +18,7 @@ from nodebench.cli.inspect import detail, plan_json
 from nodebench.cli.options import AsJson, Source, grouped
 from nodebench.cli.stream import out, say
 from nodebench.cli.tally import Tally
-from nodebench.cli.text import forecast_text, line, standing_text
+from nodebench.cli.text import endings_text, forecast_text, line, standing_text, store_text
 from nodebench.errors import InputError
 from nodebench.execution.costs import expected
 from nodebench.planning.plan import Entry, orphans
@@ -55,6 +55,8 @@ def status(
     for entry in entries:
         if entry.missing or not entry.is_finished:
             say(f"{line(sweep, entry)}{detail(entry, store)}")
+    for text in [*endings_text(entries), store_text(store)]:
+        say(text)
     say(_counts(sweep, entries))
     if left := expected(sweep, store, entries):
         say(forecast_text(left, is_running=_is_running(entries)))
@@ -106,6 +108,7 @@ def _screen(sweep: Sweep, store: Store, entries: Sequence[Entry]) -> Group:
         *map(Text, _outlook(sweep, store, entries)),
         *(Text(f"{line(sweep, e)}{detail(e, store)}", style="red") for e in failed),
         *(Text(f"{line(sweep, e)}{detail(e, store)}") for e in running),
+        Text(store_text(store), style="dim"),
     )
 
 

@@ -7,26 +7,26 @@ from __future__ import annotations
 
 import multiprocessing
 import subprocess
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING
 
-from nodebench.errors import InputError, counted, unknown
+from nodebench.errors import InputError, counted
+from nodebench.execution.launch_keywords import Launch
 from nodebench.execution.preflight import require_all, require_run, with_measured_gpus
 from nodebench.execution.publishing import Publication, Published, publishing
 from nodebench.execution.ray_cluster import is_cluster_named, quieten
 from nodebench.execution.reproduction.recorded_run import recorded_run, recorded_trial, sweep_of
-from nodebench.execution.runner import Backend, Monitor, Runner, run_inline
+from nodebench.execution.runner import Monitor, Runner, run_inline
 from nodebench.files import PACKAGE
 from nodebench.planning import entries
 from nodebench.planning.freshness import is_tracked
 from nodebench.planning.lookup import SweepSource, in_order, resolved
 from nodebench.planning.options import RunOptions, options_for
 from nodebench.planning.plan import Entry, options_for_entries
-from nodebench.planning.selection import Selection
 from nodebench.report.figures import processes
 from nodebench.spec import Trial
 from nodebench.store import Store
@@ -36,39 +36,6 @@ from nodebench.sweep import Sweep
 
 if TYPE_CHECKING:
     from nodebench.execution.reproduction.second_run import Reproduction
-
-
-class RunKeywords(TypedDict, total=False):
-    """The keywords of `nodebench.run` and `nodebench.evaluate`: the fields of `Launch`."""
-
-    only: str | Sequence[str]
-    shard: str
-    retry_failed: bool
-    inline: bool | None
-    cpu: bool
-    fail_fast: bool
-    track: bool
-    require_mlflow: bool
-    write_report: bool
-    replace_other: bool
-
-
-@dataclass(frozen=True)
-class Launch(Publication, Backend, Selection):
-    """How a sweep is launched: which trials run, where they run, and where results appear."""
-
-    @classmethod
-    def by_keywords(cls, function: str, how: RunKeywords) -> Launch:
-        """A launch from the keywords that a function of `nodebench` was called with.
-
-        Raises:
-            TypeError: if a keyword is unknown.
-        """
-        known = RunKeywords.__annotations__
-        if others := how.keys() - known.keys():
-            wrong = unknown(min(others), "keyword", known)
-            raise TypeError(f"`nodebench.{function}`: {wrong}")
-        return cls(**how)  # pyrefly: ignore[open-unpacking]  # others were just refused
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,10 @@ METHODS_ELSEWHERE = """\
 How each number is computed: the page *Reading a report* of nodebench's documentation."""
 """For reports outside a clone, where the link would not lead to the page."""
 
+NOT_FINISHED = """\
+A DNF (did not finish) is a result, which `nodebench run --retry-failed` repeats. An `error` is a
+crash: `nodebench logs TRIAL` prints its traceback, and `nodebench run` repeats the trial."""
+
 BASELINE = """\
 Each configuration minus its baseline, paired by seed. The two differ only in the settings that
 define the baseline and in settings that only one of them has. A difference is clear if p < 0.05

@@ -125,7 +125,7 @@ def _sections(
         Section("", opening),
         _trials_section(sweep, results),
         Section("Learned trajectories", _images(figures.trajectories)),
-        table_section("Not finished", "", tables.failures(sweep, results)),
+        table_section("Not finished", notes.NOT_FINISHED, tables.failures(sweep, results)),
         table_section("Details", "", table.details),
         _baseline_section(found),
         _claims_section(found, "Claims", notes.CLAIMS, has_source=True),

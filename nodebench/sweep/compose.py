@@ -12,7 +12,7 @@ import yaml
 from nodebench.errors import Fault, shown, unknown
 from nodebench.spec import TrialSpec
 from nodebench.sweep.file import SMALLER, SizeName, SweepFile
-from nodebench.sweep.partial_cells import ending_in
+from nodebench.sweep.partial_cells import SPEC_ORDER, ending_in
 from nodebench.sweep.paths import TOO_DEEP, axis_paths, is_too_deep, set_path, written_out
 from nodebench.sweep.safe_yaml import DEEPEST, Tree, inline, parse, parse_file
 from nodebench.sweep.yaml_mistakes import why_unreadable
@@ -204,3 +204,11 @@ def _blocks(tree: Tree) -> list[Tree]:
     grid = tree.get("grid", [])
     blocks = grid if isinstance(grid, list) else [grid]
     return [block for block in blocks if isinstance(block, dict)]
+
+
+def meant_by(name: str) -> list[str]:
+    """The paths that `--set` takes and that a name may mean: `train.epochs` for `epochs`."""
+    fields = {*TrialSpec.model_fields, *SweepFile.model_fields, *SPEC_ORDER}
+    if name == "seed":
+        return ["seeds"]
+    return [name] if name in fields.difference(FILE_ONLY) else ending_in(name)

@@ -74,9 +74,18 @@ def reset_peak_memory(device: torch.device) -> None:
             Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
+TORCH_ALLOCATOR = "DefaultCPUAllocator: "
+"""The beginning of torch's own message, when it gets no memory on a CPU."""
+
+
 def shortage(error: BaseException) -> str:
-    """The message of an out-of-memory error; Python's `MemoryError` has none of its own."""
-    return str(error) or "Python ran out of memory: use a smaller batch or model, or fewer steps"
+    """The reason of an out-of-memory error, and its remedy.
+
+    Python's `MemoryError` has no message, and torch's for a CPU begins with a line of its code.
+    """
+    message = str(error).removesuffix(".") or "Python ran out of memory"
+    cause = message.partition(TORCH_ALLOCATOR)[2] or message
+    return f"{cause}: use a smaller batch or model, or fewer steps"
 
 
 def is_out_of_memory(error: BaseException) -> bool:

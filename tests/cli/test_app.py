@@ -56,6 +56,8 @@ def test_a_misspelt_or_guessed_command_is_told_the_one_that_is_meant():
     told = complaint("compare", "quickstart", "spiral")
     assert "No such command 'compare'. Did you mean 'report --compare'?" in told
     assert not app.GUESSED.keys() & app.PANEL_OF.keys()
+    for source in ("first.yaml", "sweeps/first.yml", "quickstart"):
+        assert f"No such command '{source}'. Did you mean 'run {source}'?" in complaint(source)
     for guessed, meant in app.GUESSED.items():
         verb, *options = meant.split()
         assert complaint(guessed).count("Did you mean") == 1

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from typing import get_type_hints
 
 import pytest
@@ -8,7 +9,7 @@ import typer
 
 import nodebench
 from nodebench.cli.options import OF_LAUNCHES, Source, grouped
-from nodebench.execution import launch
+from nodebench.execution.launch_keywords import Launch, RunKeywords
 from nodebench.execution.runner import Backend
 from nodebench.planning.selection import Selection
 from nodebench.store import Store
@@ -36,8 +37,8 @@ def test_a_group_of_options_is_read_as_options_and_given_as_a_group():
 
 
 def test_the_keywords_of_a_launch_are_its_fields_and_each_has_an_option():
-    keywords = get_type_hints(launch.RunKeywords)
-    assert keywords == get_type_hints(launch.Launch)
+    keywords = get_type_hints(RunKeywords)
+    assert keywords == get_type_hints(Launch)
     assert keywords.keys() == OF_LAUNCHES.keys()
 
 
@@ -46,6 +47,25 @@ def test_an_unknown_keyword_is_refused_by_the_function_that_was_called(tmp_path,
     told = f"`nodebench.{function.__name__}`: `onyl` is not a known keyword. Did you mean `only`"
     with pytest.raises(TypeError, match=told):
         function(tiny(tmp_path), Store(tmp_path / "runs"), onyl="seed=0")
+
+
+@pytest.mark.parametrize(
+    ("keywords", "told"),
+    [
+        (
+            {"epochs": 3},
+            "`epochs` is a setting of the sweep: pass `nodebench.load_sweep(SWEEP, "
+            "overrides={'train.epochs': 3})` as the sweep",
+        ),
+        (
+            {"small": True},
+            "`small` is a keyword of `load_sweep`: pass `nodebench.load_sweep(SWEEP, small=True)`",
+        ),
+    ],
+)
+def test_a_keyword_of_the_sweep_is_told_where_it_belongs(tmp_path, keywords, told):
+    with pytest.raises(TypeError, match=re.escape(told)):
+        nodebench.run(tiny(tmp_path), Store(tmp_path / "runs"), **keywords)
 
 
 def test_one_text_is_a_list_of_one(tmp_path):

@@ -113,7 +113,7 @@ def test_run_trains_reports_and_the_second_launch_does_nothing(tmp_path):
     planned = command(tmp_path, "plan", "tiny.yaml", *more).stdout.splitlines()[-1]
     assert planned == "tiny: 4 trials, 1 to train, 3 to evaluate"
     status = command(tmp_path, "status", "tiny.yaml")
-    assert status.stdout.splitlines()[-1] == "tiny: 2 finished"
+    assert status.stdout.splitlines()[-2:] == ["compared with the store `runs`", "tiny: 2 finished"]
     listed = json.loads(command(tmp_path, "status", "tiny.yaml", "--json").stdout)
     trial_id = listed["trials"][0]["id"]
     assert "epoch 3" in command(tmp_path, "logs", trial_id[:6]).stdout
@@ -132,7 +132,13 @@ def test_a_dnf_is_announced_and_the_status_is_zero_both_times(tmp_path):
         done = command(tmp_path, "run", "tiny.yaml", "--inline", "--no-track")
         assert done.returncode == 0
         assert "DNF (nfe, epoch 1)" in done.stdout
-        assert done.stdout.splitlines()[-1] == "tiny: 0 of 1 trial finished"
+        listed, *ending = done.stdout.splitlines()[-3:]
+        assert listed[14:].startswith("nfe limit    plainode · s0: DNF (nfe, epoch 1): a pass of")
+        assert ending == [
+            "1 trial did not finish (DNF), which is a result: `nodebench run --retry-failed` "
+            "repeats it",
+            "tiny: 0 of 1 trial finished",
+        ]
     for words, left in (((), 0), (("--retry-failed",), 1)):
         planned = command(tmp_path, "plan", "tiny.yaml", *words).stdout.splitlines()
         assert planned[-1] == f"tiny: 1 trial, {left} to run"
@@ -143,8 +149,14 @@ def test_a_trial_without_result_makes_the_status_one(tmp_path):
     write_tiny(tmp_path, base={**TINY, "model": "mine:model"})
     done = command(tmp_path, "run", "tiny.yaml", "--inline", "--no-track", "--no-report")
     assert done.returncode == 1
-    assert "error" in done.stdout
-    assert "oops" in done.stdout
+    *_, listed, remedy, _ = done.stdout.splitlines()
+    trial, standing, *reason = listed.split()
+    assert (standing, " ".join(reason)) == ("failed", "mine:model · s0: error: KeyError: 'oops'")
+    assert remedy == (
+        f"1 trial crashed: `nodebench logs {trial}` prints the traceback; `nodebench run` repeats it"
+    )
+    assert remedy in command(tmp_path, "status", "tiny.yaml").stdout.splitlines()
+    assert "mine.py" in command(tmp_path, "logs", trial).stdout
 
 
 def test_a_part_that_cannot_be_imported_is_refused_before_anything_starts(tmp_path):

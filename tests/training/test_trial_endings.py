@@ -5,6 +5,7 @@ import errno
 from contextlib import nullcontext
 
 import pytest
+import torch
 
 from nodebench.errors import Diverged, EvaluationLimit, StoreError
 from nodebench.planning import entries
@@ -140,15 +141,23 @@ def test_a_solve_that_would_exceed_the_default_limit_is_no_result_for_a_higher_o
         assert entries(sweep, store, dataclasses.replace(run, limits=limits))[0].missing
 
 
-def test_a_shortage_of_memory_has_a_reason(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("allocate", "reason"),
+    [
+        (lambda: bytearray(2**62), "Python ran out of memory: use a smaller batch"),
+        (lambda: torch.zeros(2**43), "can't allocate memory: you tried to allocate 35184372088832"),
+    ],
+)
+def test_a_shortage_of_memory_has_a_reason_and_a_remedy(tmp_path, monkeypatch, allocate, reason):
     def out_of_memory(*_):
-        raise MemoryError
+        return allocate()
 
     monkeypatch.setattr("nodebench.training.preparation.build", out_of_memory)
     sweep, store = tiny(tmp_path), Store(tmp_path)
     result = run_trial(sweep.trials[0], store, options(sweep, tmp_path))
     assert result.outcome == "out-of-memory"
-    assert result.reason.startswith("Python ran out of memory: use a smaller batch")
+    assert result.reason.startswith(reason)
+    assert result.reason.endswith(": use a smaller batch or model, or fewer steps")
 
 
 @pytest.mark.parametrize(("failures", "is_on_record"), [(1, True), (2, False)])

@@ -208,6 +208,6 @@ def failure(h: Tensor, *, is_finite: bool) -> Diverged | StepUnderflow:
     `h` are their step sizes, and `is_finite` is whether the last rejected step was finite.
     """
     if not (is_finite and h.isfinite().all()):
-        return Diverged("f is not finite, however small a step")
+        return Diverged("the right-hand side is inf or nan, however small the step")
     of = f" of {len(h)} samples" if h.dim() and len(h) > 1 else ""
     return StepUnderflow(f"the solver's step{of} fell to {float(h.min()):.1e}")
