@@ -16,6 +16,9 @@ from nodebench.store import Result, Store
 from nodebench.store.rows import Row
 from nodebench.sweep.file import Resources
 
+LONG_EPOCH_S = 60.0
+"""The seconds from which on a first epoch tells about later ones, although it has to compile."""
+
 
 @dataclass(frozen=True)
 class Cost:
@@ -59,7 +62,7 @@ def recorded_costs(entries: Sequence[Entry], store: Store, hardware: str | None)
         if hardware is not None and not _was_on(entry.result, hardware):
             continue
         history = store.folder(entry.trial.id).history()
-        if history and (entry.is_finished or entry.result is None):
+        if (entry.is_finished or entry.result is None) and _shows_speed(entry, history):
             points = _points(entry, store)
             seconds, unmeasured = sum(points.values()), not entry.wanted <= points.keys()
             taken = _Taken(_training(entry, history), seconds, unmeasured)
@@ -90,12 +93,32 @@ def _was_on(result: Result | None, hardware: str) -> bool:
     return result is not None and any(e.get("hardware") == hardware for e in result.environments)
 
 
+def _shows_speed(entry: Entry, history: Sequence[Row]) -> bool:
+    """Whether a trial's epochs tell how long a training takes.
+
+    The first one includes compilation, for some ten seconds on a new machine. If it is the only one
+    so far, it must be long in comparison.
+    """
+    if entry.is_finished or len(history) != 1:
+        return bool(history)
+    return bool(history[0].get("epoch_s", 0.0) >= LONG_EPOCH_S)
+
+
 def _training(entry: Entry, history: Sequence[Row]) -> float:
     """Seconds from start to end, without the time during which an interrupted trial was idle."""
-    times = [row["time"] for row in history]
-    steps = [after - before for before, after in pairwise(times)]
+    steps = [after["time"] - before["time"] for before, after in pairwise(history)]
     per_epoch: float = statistics.median(steps) if steps else history[0].get("epoch_s", 0.0)
-    return per_epoch * (entry.trial.spec.train.epochs or len(times)) / _packed(entry.result)
+    epochs = len(history) if entry.is_finished else len(history) / _part(entry, history)
+    return per_epoch * epochs / _packed(entry.result)
+
+
+def _part(entry: Entry, history: Sequence[Row]) -> float:
+    """The part of a training that its history covers."""
+    train, last = entry.trial.spec.train, history[-1]
+    done, all_ = (
+        (last["epoch"], train.epochs) if train.epochs else (last["iteration"], train.iterations)
+    )
+    return float(done / all_)
 
 
 def _packed(result: Result | None) -> int:
@@ -145,8 +168,8 @@ def _begun(entry: Entry, store: Store) -> float:
     folder = store.folder(entry.continues or entry.trial.id)
     if entry.is_finished or not folder.checkpoints():
         return 0.0  # a finished trial is retrained from scratch, although its history stays
-    length, history = entry.trial.spec.train.epochs, folder.history()
-    return float(history[-1]["epoch"]) / length if history and length else 0.0
+    history = folder.history()
+    return _part(entry, history) if history else 0.0
 
 
 def slots(resources: Resources, *, gpus: float, cpus: float | None = None) -> int:

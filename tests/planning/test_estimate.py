@@ -82,7 +82,7 @@ def test_evaluations_that_no_trial_has_measured_are_said_to_be_left_out(tmp_path
         left = forecast(found, recorded_costs(found, store, None), store, slots=1)
         said.append(text.forecast_text(left, is_running=False))
 
-    begun.write_history(rows(1, 10.0))
+    begun.write_history(rows(2, 10.0))
     say()
     history = rows(3, 10.0)
     done.write_history(history)
@@ -129,6 +129,34 @@ def test_without_its_checkpoint_a_trial_that_met_a_limit_begins_at_its_first_epo
         [entry] = entries(sweep, store, Demand(), {sweep.trials[2].id})
         assert entry.missing  # as the limit has been raised
         assert forecast([entry], costs, store, slots=1).seconds == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize(
+    ("epoch_s", "later", "seconds"),
+    [
+        (12.0, 0, None),  # compilation, for all we know
+        (120.0, 0, 9 * 120.0),
+        (12.0, 2, 7 * 0.5),
+    ],
+)
+def test_a_first_epoch_tells_of_others_only_if_compilation_is_a_small_part_of_it(
+    tmp_path, epoch_s, later, seconds
+):
+    history = [
+        {"epoch": n, "iteration": 4 * n, "epoch_s": epoch_s, "time": 1000.0 + n * 0.5}
+        for n in range(1, 2 + later)
+    ]
+    lengths = ({"epochs": 10}, {"epochs": None, "iterations": 40})
+    for number, length in enumerate(lengths):
+        base = {**TINY, "train": {**TINY["train"], **length}}
+        sweep = tiny(tmp_path, base=base)
+        store = Store(tmp_path / f"runs{number}")
+        folder = store.folder(sweep.trials[0].id)
+        folder.write_history(history)
+        folder.checkpoint.touch()
+        found = entries(sweep, store, options(sweep, tmp_path))
+        left = forecast(found, recorded_costs(found, store, None), store, slots=1)
+        assert (left and left.seconds) == (seconds and pytest.approx(seconds))
 
 
 def test_other_hardware_says_nothing(half_done):
