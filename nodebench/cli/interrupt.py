@@ -8,15 +8,25 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
+from _thread import interrupt_main
 from collections.abc import Generator
 from contextlib import contextmanager
+from threading import Timer
+from typing import TYPE_CHECKING
 
 import typer
 
 from nodebench.cli.stream import err, talk_on
 
+if TYPE_CHECKING:
+    from sys import UnraisableHookArgs
+
 INTERRUPTED = 130
 """The exit status of an interrupted command, as in shells."""
+
+REPEATED_AFTER_S = 0.01
+"""The time after which a lost interrupt is repeated, when its callback has ended."""
 
 
 @contextmanager
@@ -36,6 +46,7 @@ def heed_interrupts() -> None:
     for number in (signal.SIGINT, signal.SIGHUP):  # ignored in background jobs and by `nohup`
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _interrupt)
+    sys.unraisablehook = _repeat_interrupt
 
 
 def leave_on_interrupt() -> None:
@@ -46,6 +57,16 @@ def leave_on_interrupt() -> None:
 
 def _interrupt(_signal: int, _frame: object) -> None:
     raise KeyboardInterrupt
+
+
+def _repeat_interrupt(lost: UnraisableHookArgs) -> None:
+    """Repeats an interrupt in the callback of a weak reference, where Python drops exceptions."""
+    if lost.exc_type is not KeyboardInterrupt:
+        sys.__unraisablehook__(lost)
+        return
+    again = Timer(REPEATED_AFTER_S, interrupt_main)
+    again.daemon = True
+    again.start()
 
 
 def _leave(_signal: int, _frame: object) -> None:

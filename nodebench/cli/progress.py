@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from types import TracebackType
 from typing import Self
@@ -25,6 +26,7 @@ from nodebench.errors import counted
 from nodebench.execution.launch import Launched
 from nodebench.execution.publishing import Published
 from nodebench.execution.runner import Monitor
+from nodebench.files import PACKAGE
 from nodebench.store import Result, Store
 from nodebench.store.rows import Row
 from nodebench.sweep import Sweep
@@ -32,6 +34,8 @@ from nodebench.sweep import Sweep
 MOST_LINES_OF_ANSWER = 5
 
 FAILED_STYLE = "red"
+
+COMPILING = "the first epoch compiles kernels, once per machine: some ten seconds"
 
 
 class _Bars(Progress):
@@ -52,8 +56,7 @@ class ProgressMonitor(Monitor):
     def __init__(self, sweep: Sweep, store: Store, console: Console, verb: str):
         self._sweep, self._verb = sweep, verb
         self._labels = {trial.id: sweep.label(trial) for trial in sweep.trials}
-        self._lengths = {trial.id: trial.spec.train for trial in sweep.trials}
-        self._headlines = {trial.id: trial.spec.data.headline for trial in sweep.trials}
+        self._specs = {trial.id: trial.spec for trial in sweep.trials}
         self._store, self._console = store, console
         self._tally = Tally(sweep)
         self._is_planned = False
@@ -73,6 +76,8 @@ class ProgressMonitor(Monitor):
             disable=not self._live,
         )
         self._overall = self._progress.add_task(f"[bold]{sweep.name}", total=None, note="")
+        is_on_cpu = not sweep.resources.gpus
+        self._lacks_kernels = self._live and is_on_cpu and not _may_have_kernels()
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -105,7 +110,7 @@ class ProgressMonitor(Monitor):
     def on_start(self, trial_id: str) -> None:
         """Shows a bar for the trial."""
         if trial_id not in self._tasks:
-            length = self._lengths[trial_id]
+            length = self._specs[trial_id].train
             total = length.epochs or length.iterations
             name = escape(self._labels[trial_id])
             self._tasks[trial_id] = self._progress.add_task(f"  {name}", total=total, note="")
@@ -122,8 +127,11 @@ class ProgressMonitor(Monitor):
         """Advances the trial's bar."""
         if trial_id not in self._tasks:
             return
-        done = row["epoch"] if self._lengths[trial_id].epochs else row["iteration"]
-        headline = self._headlines[trial_id]
+        if self._lacks_kernels:
+            self._lacks_kernels = False
+            self._count()
+        done = row["epoch"] if self._specs[trial_id].train.epochs else row["iteration"]
+        headline = self._specs[trial_id].data.headline
         note = f"{headline.replace('_', ' ')} {row[headline]:.3f}" if headline in row else ""
         self._progress.update(self._tasks[trial_id], completed=done, note=note)
 
@@ -153,7 +161,7 @@ class ProgressMonitor(Monitor):
 
     def _was_trained(self, trial_id: str) -> bool:
         """Whether a trial that is begun has its final weights, and is only evaluated."""
-        if self._lengths[trial_id].iterations == 0:
+        if self._specs[trial_id].train.iterations == 0:
             return True
         return self._has_finished(trial_id) and self._store.folder(trial_id).checkpoint.exists()
 
@@ -172,7 +180,7 @@ class ProgressMonitor(Monitor):
     def _ending(self, trial_id: str, result: Result | None) -> str:
         if result is None:
             return "no result"
-        headline = self._headlines[trial_id]
+        headline = self._specs[trial_id].data.headline
         value = result.summary.get(headline)
         trained = f"{result.seconds:.1f} s"
         if value is None or not result.is_finished:
@@ -188,8 +196,20 @@ class ProgressMonitor(Monitor):
         left = self._missing - self._ended - running
         failed = f", {self._tally.failed} failed" if self._tally.failed else ""
         note = f"{self._ended} done{failed}, {running} running, {left} left"
-        self._progress.below = self._tally.best
+        self._progress.below = COMPILING if self._is_compiling() else self._tally.best
         self._progress.update(self._overall, note=note)
+
+    def _is_compiling(self) -> bool:
+        """Whether a trial with an ODE of ours has begun, and none has ended its first epoch."""
+        begun = (self._specs[trial_id] for trial_id in self._tasks)
+        solves = any(spec.solver is not None and not spec.import_paths for spec in begun)
+        return solves and self._lacks_kernels
+
+
+def _may_have_kernels() -> bool:
+    """Whether kernels are compiled already, or numba keeps them where this cannot be seen."""
+    is_elsewhere = "NUMBA_CACHE_DIR" in os.environ or not os.access(PACKAGE, os.W_OK)
+    return is_elsewhere or any(PACKAGE.rglob("__pycache__/*_kernels.*.nbi"))
 
 
 def say_answer(launched: Launched) -> None:

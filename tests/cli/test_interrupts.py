@@ -68,6 +68,33 @@ def test_an_interrupt_of_a_run_while_torch_is_imported_leaves_no_result(tmp_path
     assert not list(tmp_path.glob("runs/trials/*/result.json"))
 
 
+INTERRUPTED_IN_A_CALLBACK = """
+import os, signal, time, weakref
+from nodebench.cli.interrupt import heed_interrupts, interruptible
+
+class Thing:
+    pass
+
+heed_interrupts()
+thing = Thing()
+watched = weakref.ref(thing, lambda _: os.kill(os.getpid(), signal.SIGINT))
+with interruptible():
+    del thing
+    time.sleep(30)
+    print("the interrupt was lost")
+"""
+
+
+def test_an_interrupt_in_a_callback_where_python_drops_exceptions_is_not_lost():
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED_IN_A_CALLBACK],
+        capture_output=True, text=True, check=False, preexec_fn=heeding_interrupts,
+    )  # fmt: skip
+    assert done.stdout == ""
+    assert done.stderr.startswith("interrupted; the same command resumes from here\n")
+    assert "ignored" not in done.stderr
+
+
 def test_who_ignores_interrupts_is_not_interrupted(tmp_path):
     write_tiny(tmp_path)
     code = f"import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\n{INTERRUPTED_AT_IMPORT}"

@@ -164,6 +164,25 @@ def test_a_terminal_shows_what_is_done_the_best_and_failures_with_their_reason(t
     assert "trained in 1.0 s, evaluated in 2.5 s" in shown
 
 
+def test_a_first_trial_that_compiles_kernels_says_so_until_its_first_epoch(tmp_path, monkeypatch):
+    monkeypatch.setattr(progress, "PACKAGE", tmp_path)
+    monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
+    sweep, store = tiny(tmp_path, seeds=[0, 1]), Store(tmp_path / "runs")
+    cache = tmp_path / "ode" / "dense" / "__pycache__"
+    for has_kernels in (False, True):
+        console = Console(file=io.StringIO(), force_terminal=True, width=120)
+        with ProgressMonitor(sweep, store, console, "run") as monitor:
+            shown = []
+            for trial in sweep.trials:
+                monitor.on_start(trial.id)
+                shown.append(monitor._progress.below)
+                monitor.on_epoch(trial.id, {"epoch": 1})
+                shown.append(monitor._progress.below)
+        assert shown == ["" if has_kernels else progress.COMPILING, "", "", ""]
+        cache.mkdir(parents=True, exist_ok=True)
+        (cache / "solve_kernels.solve_fixed-155.py311.nbi").touch()
+
+
 def test_what_a_trial_took_is_the_time_of_all_its_attempts(tmp_path):
     sweep, store, screen = tiny(tmp_path), Store(tmp_path / "runs"), io.StringIO()
     keep(sweep, store, [replace(result(0.5), trained_s=7200.0)])
