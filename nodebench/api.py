@@ -148,10 +148,9 @@ def compare(reference: SweepSource, source: SweepSource, store: Store | None = N
     Raises:
         InputError: if either cannot be read, or they have no configuration in common.
     """
-    from nodebench.report.comparison import comparison, read_side
+    from nodebench.report.comparison import comparison, read_sides
 
-    store = store or default_store()
-    return comparison(*(read_side(name, store) for name in (reference, source)))
+    return comparison(*read_sides(reference, source, store or default_store()))
 
 
 def sync(

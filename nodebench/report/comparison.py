@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -44,6 +44,36 @@ class Side:
 
     name: str
     results: pd.DataFrame
+    sweep: Sweep | None = None
+    """The sweep, unless the results are a report's."""
+
+
+def read_sides(reference: SweepSource, other: SweepSource, store: Store) -> tuple[Side, Side]:
+    """Both sides of a comparison, read by `read_side`; sweeps of one name get distinct names.
+
+    Raises:
+        InputError: as in `read_side`.
+    """
+    sides = read_side(reference, store), read_side(other, store)
+    first, second = (side.sweep for side in sides)
+    if first is None or second is None or first.name != second.name:
+        return sides
+    pairs = zip(_origins(first), _origins(second), strict=True)
+    apart = zip(*(pair for pair in pairs if pair[0] != pair[1]), strict=True)
+    texts = [", ".join(filter(None, words)) for words in apart] or ["", ""]
+    one, two = (
+        replace(side, name=f"{side.name} ({text})" if text else side.name)
+        for side, text in zip(sides, texts, strict=True)
+    )
+    return one, two
+
+
+def _origins(sweep: Sweep) -> tuple[str, str, str]:
+    """What distinguishes sweeps of one name: the file, the size and the changes."""
+    file, here = Path(sweep.origin.file), Path.cwd()
+    shown = file.relative_to(here) if file.is_relative_to(here) else file
+    changes = " ".join(f"--set {change}" for change in sweep.made.changed)
+    return str(shown), sweep.made.size, changes
 
 
 def read_side(source: SweepSource, store: Store) -> Side:
@@ -56,7 +86,7 @@ def read_side(source: SweepSource, store: Store) -> Side:
         InputError: if `source` is none of these.
     """
     if isinstance(source, Sweep):
-        return Side(source.name, all_results(source, store))
+        return Side(source.name, all_results(source, store), source)
     source = str(source)
     if (table := Path(source) / TABLE).is_file():
         return Side(source, read_results(table))

@@ -8,6 +8,7 @@ import pytest
 
 from nodebench.api import compare, write_report
 from nodebench.errors import InputError
+from nodebench.planning.lookup import load_sweep
 from nodebench.report.analysis.findings import all_results
 from nodebench.report.comparison import Side, comparison, read_side
 from nodebench.store import Result, Store
@@ -56,6 +57,22 @@ def test_a_comparison_has_the_evaluations_of_both_sides(tmp_path):
     assert row.split("|")[place].strip() == "8"  # of the seed that both have
     without = [side.drop(columns="nfe_forward") for side in sides]
     assert "NFE" not in comparison(Side("one", without[0]), Side("other", without[1]))
+
+
+def test_sweeps_of_one_name_are_named_by_what_distinguishes_them(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    sweep, store = made(tmp_path, steady)[0], Store(tmp_path / "runs")
+    file = Path(sweep.origin.file).name
+    changed = load_sweep(file, overrides=["margin=0.02"], store=store)
+    (tmp_path / "other.yaml").write_text(Path(file).read_text())
+    for other, names in (
+        (changed, (sweep.name, f"{sweep.name} (--set margin=0.02)")),
+        (Path("other.yaml"), (f"{sweep.name} ({file})", f"{sweep.name} (other.yaml)")),
+        (sweep, (sweep.name, sweep.name)),
+    ):
+        title, what, *_ = compare(sweep, other, store).split("\n\n")
+        assert title == f"# {names[1]} compared with {names[0]}"
+        assert f"from `{names[0]}` to `{names[1]}`" in what
 
 
 def test_cells_that_only_one_side_tells_apart_are_not_mixed(tmp_path):
