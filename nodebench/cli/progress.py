@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from types import TracebackType
 from typing import Self
@@ -26,7 +25,6 @@ from nodebench.errors import counted
 from nodebench.execution.launch import Launched
 from nodebench.execution.publishing import Published
 from nodebench.execution.runner import Monitor
-from nodebench.files import PACKAGE
 from nodebench.store import Result, Store
 from nodebench.store.rows import Row
 from nodebench.sweep import Sweep
@@ -76,8 +74,7 @@ class ProgressMonitor(Monitor):
             disable=not self._live,
         )
         self._overall = self._progress.add_task(f"[bold]{sweep.name}", total=None, note="")
-        is_on_cpu = not sweep.resources.gpus
-        self._lacks_kernels = self._live and is_on_cpu and not _may_have_kernels()
+        self._lacks_kernels = False
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -96,6 +93,7 @@ class ProgressMonitor(Monitor):
         self._progress.update(self._overall, total=missing)
         if self._live:
             self._recall()
+            self._lacks_kernels = bool(missing) and self._needs_kernels()
         planned = counted(trials, "trial")
         text = f"{self._sweep.name}: {planned}, {missing} to {self._verb}"
         self._console.print(text, markup=False, highlight=False)
@@ -127,7 +125,7 @@ class ProgressMonitor(Monitor):
         """Advances the trial's bar."""
         if trial_id not in self._tasks:
             return
-        if self._lacks_kernels:
+        if self._lacks_kernels and self._solves(trial_id):
             self._lacks_kernels = False
             self._count()
         done = row["epoch"] if self._specs[trial_id].train.epochs else row["iteration"]
@@ -196,20 +194,22 @@ class ProgressMonitor(Monitor):
         left = self._missing - self._ended - running
         failed = f", {self._tally.failed} failed" if self._tally.failed else ""
         note = f"{self._ended} done{failed}, {running} running, {left} left"
-        self._progress.below = COMPILING if self._is_compiling() else self._tally.best
+        compiles = self._lacks_kernels and any(map(self._solves, self._tasks))
+        self._progress.below = COMPILING if compiles else self._tally.best
         self._progress.update(self._overall, note=note)
 
-    def _is_compiling(self) -> bool:
-        """Whether a trial with an ODE of ours has begun, and none has ended its first epoch."""
-        begun = (self._specs[trial_id] for trial_id in self._tasks)
-        solves = any(spec.solver is not None and not spec.import_paths for spec in begun)
-        return solves and self._lacks_kernels
+    def _needs_kernels(self) -> bool:
+        """Whether trials need compiled kernels, and this machine has none yet."""
+        if self._sweep.resources.gpus or not any(map(self._solves, self._specs)):
+            return False
+        from nodebench.ode.compiled.cache import has_kernels  # numba, in a quarter of a second
 
+        return not has_kernels()
 
-def _may_have_kernels() -> bool:
-    """Whether kernels are compiled already, or numba keeps them where this cannot be seen."""
-    is_elsewhere = "NUMBA_CACHE_DIR" in os.environ or not os.access(PACKAGE, os.W_OK)
-    return is_elsewhere or any(PACKAGE.rglob("__pycache__/*_kernels.*.nbi"))
+    def _solves(self, trial_id: str) -> bool:
+        """Whether a trial solves an ODE of nodebench's own, as its kernels do on a CPU."""
+        spec = self._specs[trial_id]
+        return spec.solver is not None and not spec.import_paths
 
 
 def say_answer(launched: Launched) -> None:

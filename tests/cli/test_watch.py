@@ -7,6 +7,7 @@ import signal
 import subprocess
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -17,6 +18,7 @@ from nodebench.cli.progress import ProgressMonitor
 from nodebench.cli.tally import Tally
 from nodebench.execution.launch import Launched
 from nodebench.execution.publishing import Published
+from nodebench.ode.compiled.cache import KernelCache
 from nodebench.report.page import write_report_folder
 from nodebench.store import Result, Store
 from tests.support.cli_process import NODEBENCH, command
@@ -165,20 +167,20 @@ def test_a_terminal_shows_what_is_done_the_best_and_failures_with_their_reason(t
 
 
 def test_a_first_trial_that_compiles_kernels_says_so_until_its_first_epoch(tmp_path, monkeypatch):
-    monkeypatch.setattr(progress, "PACKAGE", tmp_path)
-    monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
+    monkeypatch.setattr("numba.config.CACHE_DIR", str(tmp_path / "cache"))
     sweep, store = tiny(tmp_path, seeds=[0, 1]), Store(tmp_path / "runs")
-    cache = tmp_path / "ode" / "dense" / "__pycache__"
-    for has_kernels in (False, True):
+    for is_first in (True, False):
         console = Console(file=io.StringIO(), force_terminal=True, width=120)
         with ProgressMonitor(sweep, store, console, "run") as monitor:
+            monitor.on_plan(2, 2)
             shown = []
             for trial in sweep.trials:
                 monitor.on_start(trial.id)
                 shown.append(monitor._progress.below)
                 monitor.on_epoch(trial.id, {"epoch": 1})
                 shown.append(monitor._progress.below)
-        assert shown == ["" if has_kernels else progress.COMPILING, "", "", ""]
+        assert shown == [progress.COMPILING if is_first else "", "", "", ""]
+        cache = Path(KernelCache(keep, __file__).get_cache_path())
         cache.mkdir(parents=True, exist_ok=True)
         (cache / "solve_kernels.solve_fixed-155.py311.nbi").touch()
 

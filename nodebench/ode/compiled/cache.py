@@ -36,6 +36,12 @@ class KernelCache(UserWideCacheLocator):
         self._cache_path = str(Path(self._cache_path).with_name(f"nodebench-{version()}"))
 
 
+def has_kernels() -> bool:
+    """Whether any kernel of this version has been compiled by this user on this machine."""
+    folder = KernelCache(digest_of, __file__).get_cache_path()
+    return any(Path(folder).glob("*.nbi"))
+
+
 @cache
 def version() -> str:
     """A digest of the sources of all kernels, and of numba's version."""
