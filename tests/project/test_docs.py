@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import json
+import pydoc
 import re
 import shlex
 import shutil
@@ -93,12 +95,21 @@ def test_files_that_a_page_names_exist_and_have_what_it_says_of_them(page):
 
 def test_every_room_is_in_the_picture_and_says_what_it_is():
     rooms = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
-    pictures = [(ROOT / "CONTRIBUTING.md").read_text(), nodebench.__doc__]
-    for picture in pictures:
-        assert set(re.findall(r"^    (\w+) {3,}\w", picture or "", re.MULTILINE)) == rooms
+    picture = (ROOT / "CONTRIBUTING.md").read_text()
+    assert set(re.findall(r"^    (\w+) {3,}\w", picture, re.MULTILINE)) == rooms
     for path in PACKAGE.rglob("__init__.py"):
         text = ast.get_docstring(ast.parse(path.read_text())) or ""
         assert path.parent == PACKAGE or re.fullmatch(r".{20,}\.", text), path
+
+
+def test_the_help_of_the_package_is_a_page_with_a_line_for_each_public_name():
+    text = inspect.getdoc(nodebench) or ""
+    assert len(text.splitlines()) <= 50
+    lines = re.findall(r"^    (\w+(?:, \w+)*) {3,}\w", text, re.MULTILINE)
+    named = [name for names in lines for name in names.split(", ")]
+    assert sorted(named) == sorted([*nodebench.__all__, "Data", "ODEBlock", "Split"])
+    whole = pydoc.render_doc(nodebench, renderer=pydoc.plaintext)
+    assert len(whole.splitlines()) < 300
 
 
 def test_the_reference_is_what_the_classes_say():
