@@ -9,7 +9,6 @@ import pandas as pd
 from nodebench.errors import TrialOutcome
 from nodebench.report.analysis.columns import BUDGET, CELL, METHOD, OUTCOME, TRIAL
 from nodebench.report.analysis.formatting import (
-    ANY,
     NO_VALUE,
     count_and_interval,
     magnitude,
@@ -19,6 +18,7 @@ from nodebench.report.analysis.formatting import (
     samples_text,
     unit,
 )
+from nodebench.report.analysis.statistics import ANY
 from nodebench.report.tables import CONFIGURATION, cell_text, verdict_words
 from nodebench.spec.solver import Solver
 from nodebench.spec.vocabulary import VERDICT_NUMBERS

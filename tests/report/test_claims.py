@@ -195,6 +195,7 @@ def test_a_mistake_in_a_claim_is_named(tmp_path, claim, message):
         ([29.0, 31.0], "30.0 ± 12.7"),
         ([1234.0], "1234"),
         ([0.00123, 0.00125], "0.001240 ± 0.000127"),
+        ([2.0, 8.0], "5.0 [0, 43.1]"),  # no number of evaluations is negative
     ],
 )
 def test_a_claims_number_has_the_digits_of_its_interval(tmp_path, numbers, shown):

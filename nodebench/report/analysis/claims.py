@@ -12,14 +12,20 @@ import pandas as pd
 from nodebench.report.analysis.baseline import by_seed, partners, trial_of_each_cell
 from nodebench.report.analysis.columns import TIMED_SECONDS
 from nodebench.report.analysis.formatting import (
-    ANY,
     NO_VALUE,
-    Bounds,
     interval_text,
+    scaled,
+)
+from nodebench.report.analysis.statistics import (
+    Bounds,
+    alike,
+    critical,
+    half_width,
+    is_share,
+    paired,
     possible_differences,
     possible_values,
 )
-from nodebench.report.analysis.statistics import alike, critical, half_width, paired
 from nodebench.spec import Trial
 from nodebench.sweep import Sweep
 from nodebench.sweep.file import Claim
@@ -167,10 +173,10 @@ class _Evidence:
             return self._compared(trial, metric, values)
         if values.empty:
             return _Cell(f"no `{metric}`")
-        mean, width, is_share = float(values.mean()), _half_width(values), _is_share(trial, metric)
-        possible = possible_differences if metric == "drop" else possible_values
-        number = _number_text(is_share, mean, width, possible("accuracy"))
-        text = f"{number}{' %' if is_share else ''}"
+        mean, width, headline = float(values.mean()), _half_width(values), trial.spec.data.metric
+        in_percent = is_share(metric, headline)
+        number = _number_text(in_percent, mean, width, possible_values(metric, headline))
+        text = f"{number}{' %' if in_percent else ''}"
         return self._cell(metric, text, mean, width, len(values))
 
     def _compared(self, trial: Trial, metric: str, values: pd.Series[float]) -> _Cell:
@@ -182,7 +188,11 @@ class _Evidence:
         if found is None:
             return _Cell(f"no `{metric}` of the same seed as {name}")
         mean, width = found.mean, found.half_width
-        text = _difference_text(_is_share(trial, metric), mean, width, name)
+        in_percent = is_share(metric, trial.spec.data.metric)
+        possible = possible_differences(metric, trial.spec.data.metric)
+        number = _number_text(in_percent, abs(mean), width, possible)
+        unit = " points" if in_percent else ""
+        text = f"{number}{unit} {'less' if mean < 0 else 'more'} than {name}"
         return self._cell(metric, text, mean, width, found.n)
 
     def _cell(self, metric: str, text: str, mean: float, width: float, n: int) -> _Cell:
@@ -198,13 +208,6 @@ class _Evidence:
         return values.reset_index(drop=True) if metric == TIMED_SECONDS else values
 
 
-def _is_share(trial: Trial, metric: str) -> bool:
-    """Whether a metric is a share of 1, shown in percent."""
-    return trial.spec.data.metric == "accuracy" and (
-        metric.endswith("accuracy") or metric in ("drop", "limit", "own")
-    )
-
-
 def _half_width(values: pd.Series[float]) -> float:
     """Half the interval of a mean; nan for one seed, or if several give the same value."""
     return math.nan if alike(values) else half_width(values)
@@ -218,18 +221,11 @@ def _beyond(claim: Claim, mean: float) -> float:
     return (1 if claim.above is not None else -1) * (mean - target) - claim.by
 
 
-def _difference_text(is_share: bool, mean: float, width: float, other: str) -> str:
-    """`4.25 ± 0.10 points less than resnet`."""
-    number = _number_text(is_share, abs(mean), width, possible_differences("accuracy"))
-    unit = " points" if is_share else ""
-    return f"{number}{unit} {'less' if mean < 0 else 'more'} than {other}"
-
-
-def _number_text(is_share: bool, mean: float, width: float, possible: Bounds) -> str:
-    """A number with its interval; `possible` is the range of percentages."""
-    if is_share:
-        return interval_text(100 * mean, 100 * width, 2, possible)
-    return interval_text(mean, width, _decimals(width if width > 0 else mean), ANY)
+def _number_text(in_percent: bool, mean: float, width: float, possible: Bounds) -> str:
+    """A number with its interval, cut at the `possible` values."""
+    if in_percent:
+        return interval_text(100 * mean, 100 * width, 2, scaled(possible, 100))
+    return interval_text(mean, width, _decimals(width if width > 0 else mean), possible)
 
 
 def _decimals(scale: float) -> int:
