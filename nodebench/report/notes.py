@@ -27,6 +27,9 @@ AS_TRAINED = """\
 ‡ seconds per epoch: the median over all epochs but the first, measured while other trials may have
 shared the machine. Do not compare them; `nodebench time` measures comparable seconds."""
 
+ONE_EPOCH = """\
+A training of one epoch has only the first, which includes compilation and warm-up."""
+
 PACKED = """\
 Where seeds were packed into one run (column `packed` of results.csv), a trial's seconds are
 those of the whole pack."""
@@ -99,8 +102,12 @@ VERDICT_TERMS = {
 OTHER_SOLVERS = """\
 The headline metric of the trained weights under other solvers."""
 
-STEP_FACTORS = """\
-In the table, h is the training step size."""
+BUDGETS = {
+    "NFE": "`NFE 32` allows 32 evaluations per forward pass",
+    "h": "`h × 1` is the training step size and `h × 0.5` half of it",
+    "tol ×": "`tol × 0.1` is a tenth of the training tolerance",
+}
+"""The beginning of a test solver's budget -> an example of what it means."""
 
 PATHS_FIGURE = """\
 Trajectories of some test samples in the plane, one colour per class, from dot to cross: under
@@ -111,8 +118,8 @@ STEPS_FIGURE = """\
 Mean test metric over seeds against the number of steps. A circle marks the training solver."""
 
 HEAT_MAP = """\
-Rows: training solver. Columns: test solver; `h × 1` is the training step size. A blank field was
-not evaluated, or its solve failed."""
+Rows: configurations, means over seeds. Columns: test solvers. A blank field was not evaluated, or
+its solve failed."""
 
 WORK_PRECISION = """\
 Error of the ODE blocks' outputs relative to a fine float64 reference, against the evaluations

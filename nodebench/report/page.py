@@ -19,6 +19,7 @@ from nodebench.report.analysis.columns import MISSING, OUTCOME, write_table
 from nodebench.report.analysis.findings import Findings
 from nodebench.report.analysis.formatting import margin_text
 from nodebench.report.analysis.gradients import memory_by_steps
+from nodebench.report.analysis.statistics import column
 from nodebench.report.answer import AnswerLine, answer, listed
 from nodebench.report.figures.drawing import Figures, draw_all
 from nodebench.report.figures.style import Drawn
@@ -229,6 +230,8 @@ def _notes(found: Findings, table: ResultTables, folder: Path) -> Section:
     marks = [notes.BEST_EPOCH] if any("†" in str(name) for name in table.details) else []
     if found.timed.empty:
         marks.append(notes.AS_TRAINED)
+        if (column(found.results, "epochs") == 1).any():
+            marks[-1] += f" {notes.ONE_EPOCH}"
         if "packed" in found.results and (found.results["packed"] > 1).any():
             marks[-1] += f" {notes.PACKED}"
     elif frames.timed_busy(found.timed):
@@ -265,8 +268,7 @@ def _robustness_section(found: Findings, figures: Figures, explored: Explored) -
     if found.evaluated.empty:
         return Section(title, [])
     table = solver_tables.robustness_table(found.evaluated)
-    has_factors = any(str(name).startswith("h × ") for name in table)
-    text = notes.OTHER_SOLVERS + (f" {notes.STEP_FACTORS}" if has_factors else "")
+    text = f"{notes.OTHER_SOLVERS} {solver_tables.budgets_text(found.evaluated)}".strip()
     drawn = [*explored.place("solvers"), *_images(figures.under_other_solvers)]
     return Section(title, [text, *drawn, markdown_table(table)])
 

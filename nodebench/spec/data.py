@@ -44,6 +44,11 @@ class Dataset(Settings):
         """The metric in a trial's summary by which the trial is judged."""
         return f"test_{self.metric}"
 
+    @property
+    def test_samples(self) -> int | None:
+        """The number of labelled test samples; None if there are none, or only the data tell."""
+        return None
+
 
 class Labeled(Dataset):
     """Labelled samples that are the same for every trial.
@@ -59,6 +64,11 @@ class Labeled(Dataset):
     test_size: Samples | None = None
     val_size: HeldOut = 0
     subset_seed: Size = 0
+
+    @property
+    def test_samples(self) -> int | None:
+        """The number of test samples; None if only the files tell."""
+        return self.test_size or (self.sizes[1] if self._is_official() else None)
 
     def misfit(self, train: int, test: int) -> str | None:
         """Why these subsets cannot be taken from this number of samples, or None if they can."""
@@ -135,6 +145,11 @@ class Generated(RandomDataset):
     train_size: Samples = 2000
     test_size: Samples = 1000
     val_size: HeldOut = 0
+
+    @property
+    def test_samples(self) -> int | None:
+        """The number of test samples."""
+        return self.test_size
 
     @model_validator(mode="after")
     def _fits_into_memory(self) -> Self:
