@@ -31,11 +31,13 @@ from nodebench.report.machines import MACHINES_TITLE, machines_note, machines_ta
 from nodebench.report.markdown import (
     HtmlOnly,
     Section,
+    all_rows_text,
     bold,
     bullets,
     joined,
     markdown_table,
     plain_text,
+    table_parts,
     table_section,
 )
 from nodebench.report.result_tables import ResultTables, result_tables
@@ -145,7 +147,12 @@ def _sections(
         table_section(
             "Steps by test batch", notes.TEST_BATCHES, step_tables.batches_table(found.batches)
         ),
-        table_section("Cost of a training step", notes.TIMINGS, tables.timings_table(found.timed)),
+        table_section(
+            "Cost of a training step",
+            notes.TIMINGS,
+            tables.timings_table(found.timed),
+            once=("machine", "rounds × steps"),
+        ),
         table_section(MACHINES_TITLE, machines_note(sweep), machines_table(sweep, found.machines)),
         Section("Figures that failed", [bullets(" ".join(p.split()) for p in figures.problems)]),
         _setting(sweep),
@@ -157,11 +164,8 @@ def _sections(
 
 def _common(constant: Mapping[str, str]) -> str:
     """The values that all rows of the main table have in common."""
-    known = "; ".join(f"{name} = {value}" for name, value in constant.items())
-    rows = f"All rows: {known}. " if known else ""
-    return (
-        f"{rows}Each seed's numbers: [results.csv](results.csv). Terms and marks: [Notes](#notes)."
-    )
+    rest = "Each seed's numbers: [results.csv](results.csv). Terms and marks: [Notes](#notes)."
+    return f"{all_rows_text(constant)} {rest}".strip()
 
 
 def _trials_section(sweep: Sweep, results: pd.DataFrame) -> Section:
@@ -259,8 +263,8 @@ def _verdicts_section(sweep: Sweep, judged: pd.DataFrame, evaluated: pd.DataFram
     own = evaluated[evaluated["own"]]
     sizes = own.get("samples", own["test_size"]).dropna().unique()  # older rows have no `samples`
     if len(sizes):
-        text += f" Judged on {', '.join(f'{size:g}' for size in sizes)} test samples."
-    return table_section(title, text, solver_tables.verdicts_table(sweep, judged))
+        text += f" Judged on {' or '.join(f'{size:g}' for size in sizes)} test samples."
+    return table_section(title, text, solver_tables.verdicts_table(sweep, judged), once=("n",))
 
 
 def _robustness_section(found: Findings, figures: Figures, explored: Explored) -> Section:
@@ -270,7 +274,7 @@ def _robustness_section(found: Findings, figures: Figures, explored: Explored) -
     table = solver_tables.robustness_table(found.evaluated)
     text = f"{notes.OTHER_SOLVERS} {solver_tables.budgets_text(found.evaluated)}".strip()
     drawn = [*explored.place("solvers"), *_images(figures.under_other_solvers)]
-    return Section(title, [text, *drawn, markdown_table(table)])
+    return Section(title, [text, *drawn, *table_parts(table, once=("n",))])
 
 
 def _gradients_section(found: Findings, figures: Figures, explored: Explored) -> Section:
@@ -281,7 +285,8 @@ def _gradients_section(found: Findings, figures: Figures, explored: Explored) ->
     by_way = gradient_tables.ways_table(found.costs)
     ways = [] if by_way.empty else [notes.WAYS, markdown_table(by_way)]
     drawn = [*explored.place("gradients"), *_images(figures.gradients)]
-    return Section(title, [notes.GRADIENT_TABLE, *ways, *drawn, markdown_table(every)])
+    parts = table_parts(every, once=("weights at", "solver", "budget", "gradient", "n"))
+    return Section(title, [notes.GRADIENT_TABLE, *ways, *drawn, *parts])
 
 
 def _memory_section(sweep: Sweep, found: Findings, figures: Figures) -> Section:
@@ -298,7 +303,7 @@ def _steps_section(results: pd.DataFrame) -> Section:
         if is_per_sample
         else notes.TRAINING_STEPS
     )
-    return table_section("Steps of adaptive solvers", text, table)
+    return table_section("Steps of adaptive solvers", text, table, once=("n",))
 
 
 def _images(figures: Iterable[Drawn]) -> list[str]:
