@@ -147,12 +147,7 @@ def _sections(
         table_section(
             "Steps by test batch", notes.TEST_BATCHES, step_tables.batches_table(found.batches)
         ),
-        table_section(
-            "Cost of a training step",
-            notes.TIMINGS,
-            tables.timings_table(found.timed),
-            once=("machine", "rounds × steps"),
-        ),
+        _timings_section(found),
         table_section(MACHINES_TITLE, machines_note(sweep), machines_table(sweep, found.machines)),
         Section("Figures that failed", [bullets(" ".join(p.split()) for p in figures.problems)]),
         _setting(sweep),
@@ -304,6 +299,11 @@ def _steps_section(results: pd.DataFrame) -> Section:
         else notes.TRAINING_STEPS
     )
     return table_section("Steps of adaptive solvers", text, table, once=("n",))
+
+
+def _timings_section(found: Findings) -> Section:
+    table, once = tables.timings_table(found.timed), ("machine", "rounds × steps")
+    return table_section("Cost of a training step", notes.TIMINGS, table, once)
 
 
 def _images(figures: Iterable[Drawn]) -> list[str]:

@@ -46,8 +46,9 @@ class Dataset(Settings):
 
     @property
     def test_samples(self) -> int | None:
-        """The number of labelled test samples; None if there are none, or only the data tell."""
-        return None
+        """The number of test samples; None if only the data tell."""
+        official = self.sizes[1] if isinstance(self, Labeled) and self._is_official() else None
+        return getattr(self, "test_size", None) or official
 
 
 class Labeled(Dataset):
@@ -64,11 +65,6 @@ class Labeled(Dataset):
     test_size: Samples | None = None
     val_size: HeldOut = 0
     subset_seed: Size = 0
-
-    @property
-    def test_samples(self) -> int | None:
-        """The number of test samples; None if only the files tell."""
-        return self.test_size or (self.sizes[1] if self._is_official() else None)
 
     def misfit(self, train: int, test: int) -> str | None:
         """Why these subsets cannot be taken from this number of samples, or None if they can."""
@@ -145,11 +141,6 @@ class Generated(RandomDataset):
     train_size: Samples = 2000
     test_size: Samples = 1000
     val_size: HeldOut = 0
-
-    @property
-    def test_samples(self) -> int | None:
-        """The number of test samples."""
-        return self.test_size
 
     @model_validator(mode="after")
     def _fits_into_memory(self) -> Self:
