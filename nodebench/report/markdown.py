@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import pandas as pd
@@ -45,9 +45,22 @@ def escaped(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|")
 
 
-def table_section(title: str, text: str, table: pd.DataFrame) -> Section:
-    """A table below a line of text; an empty section if the table is empty."""
-    return Section(title, [] if table.empty else [text, markdown_table(table)])
+def table_section(title: str, text: str, table: pd.DataFrame, once: Sequence[str] = ()) -> Section:
+    """A table below a line of text, by `table_parts`; an empty section if the table is empty."""
+    return Section(title, [] if table.empty else [text, *table_parts(table, once)])
+
+
+def table_parts(table: pd.DataFrame, once: Sequence[str] = ()) -> list[str]:
+    """A table, and a line below it with those of the columns `once` that all its rows share."""
+    shared = [n for n in once if n in table and len(table) > 1 and table[n].nunique() == 1]
+    values = {name: str(table[name].iloc[0]) for name in shared}
+    return [markdown_table(table.drop(columns=shared)), all_rows_text(values)]
+
+
+def all_rows_text(values: Mapping[str, str]) -> str:
+    """The values that all rows of a table have in common; empty if there are none."""
+    known = "; ".join(f"{name} = {value}" for name, value in values.items())
+    return f"All rows: {known}." if known else ""
 
 
 def bullets(lines: Iterable[str]) -> str:

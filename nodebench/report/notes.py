@@ -27,6 +27,9 @@ AS_TRAINED = """\
 ‡ seconds per epoch: the median over all epochs but the first, measured while other trials may have
 shared the machine. Do not compare them; `nodebench time` measures comparable seconds."""
 
+ONE_EPOCH = """\
+A training of one epoch has only the first, which includes compilation and warm-up."""
+
 PACKED = """\
 Where seeds were packed into one run (column `packed` of results.csv), a trial's seconds are
 those of the whole pack."""
@@ -69,8 +72,8 @@ figure. Ours *match* if the whole 95 % interval of the difference lies within th
 *differ* if it excludes zero."""
 
 FRONTIER = """\
-Circled and connected: the Pareto front (no other configuration is at least as good at the same
-or a lower cost)."""
+Each point is the mean over seeds, with its 95 % confidence interval. Circled and connected: the
+Pareto front (no other configuration is at least as good at the same or a lower cost)."""
 
 FRONTIERS = """\
 Each data set has its own panels and its own front: metrics on different data are not comparable."""
@@ -103,8 +106,12 @@ VERDICT_TERMS = {
 OTHER_SOLVERS = """\
 The headline metric of the trained weights under other solvers."""
 
-STEP_FACTORS = """\
-In the table, h is the training step size."""
+BUDGETS = {
+    "NFE": "`NFE 32` allows 32 evaluations per forward pass",
+    "h": "`h × 1` is the training step size and `h × 0.5` half of it",
+    "tol ×": "`tol × 0.1` is a tenth of the training tolerance",
+}
+"""The beginning of a test solver's budget -> an example of what it means."""
 
 PATHS_FIGURE = """\
 Trajectories of some test samples in the plane, one colour per class, from dot to cross: under
@@ -112,19 +119,19 @@ the training solver (left) and at the limit (right). Axes are linear between -1 
 logarithmic beyond."""
 
 STEPS_FIGURE = """\
-Test metric against the number of steps. A circle marks the training solver."""
+Mean test metric over seeds against the number of steps. A circle marks the training solver."""
 
 HEAT_MAP = """\
-Rows: training solver. Columns: test solver; `h × 1` is the training step size. A blank field was
-not evaluated, or its solve failed."""
+Rows: configurations, means over seeds. Columns: test solvers. A blank field was not evaluated, or
+its solve failed."""
 
 WORK_PRECISION = """\
 Error of the ODE blocks' outputs relative to a fine float64 reference, against the evaluations
 and the seconds per forward pass (other trials may have shared the machine)."""
 
 ADAPTATION = """\
-The adapted solver by iteration, with accuracy and evaluations: mean and 95 % interval over
-seeds."""
+The adapted solver by iteration, with accuracy and evaluations: means over seeds, with their 95 %
+confidence intervals."""
 
 TRAJECTORIES = """\
 Dots are the noisy observations, coloured by time. The line is the learned ODE, solved over the
@@ -172,9 +179,9 @@ machines agree if the whole 95 % interval of the difference, paired by seed, lie
 during training."""
 
 ROBUSTNESS_FIGURE = """\
-Test metric of the trained weights against the evaluations per forward pass. The dashed line
-marks the number used in training. A network whose curve falls to the right of that line depends
-on its solver's error."""
+Test metric of the trained weights against the evaluations per forward pass: means over seeds, with
+their 95 % confidence intervals. The dashed line marks the number used in training. A network whose
+curve falls to the right of that line depends on its solver's error."""
 
 SOME_FIGURES = """\
 Shown: {shown} of {every} figures, evenly spaced. `report.html` charts every configuration, and
@@ -192,19 +199,20 @@ MANY_LINES = (
 )
 
 COSTS_CHART = """\
-Each point is the mean of a configuration over its seeds, with its 95 % interval. Click a point
-to see its settings and curves."""
+Each point is the mean of a configuration over its seeds, with its 95 % confidence interval. Click
+a point to see its settings and curves."""
 
 LINES_ACROSS = """\
 A dashed line is the mean of a configuration without a value on the x axis, such as a residual
 network, which has no NFE."""
 
 EPOCHS_CHART = """\
-Each line is the mean over the trials of a series; the band spans the lowest and the highest
-value. For long trainings, only some epochs are shown."""
+Each line is the mean of a configuration over its seeds; the band is its 95 % confidence interval.
+For long trainings, only some epochs are shown."""
 
 SOLVERS_CHART = """\
-The trained weights under other solvers, averaged over seeds. A circle marks the training solver."""
+The trained weights under other solvers: means over seeds, with their 95 % confidence intervals. A
+circle marks the training solver."""
 
 GRADIENTS_CHART = """\
 Errors and costs of each gradient method, medians over seeds."""

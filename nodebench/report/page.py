@@ -19,6 +19,7 @@ from nodebench.report.analysis.columns import MISSING, OUTCOME, write_table
 from nodebench.report.analysis.findings import Findings
 from nodebench.report.analysis.formatting import margin_text
 from nodebench.report.analysis.gradients import memory_by_steps
+from nodebench.report.analysis.statistics import column
 from nodebench.report.answer import AnswerLine, answer, listed
 from nodebench.report.figures.drawing import Figures, draw_all
 from nodebench.report.figures.style import Drawn
@@ -30,11 +31,13 @@ from nodebench.report.machines import MACHINES_TITLE, machines_note, machines_ta
 from nodebench.report.markdown import (
     HtmlOnly,
     Section,
+    all_rows_text,
     bold,
     bullets,
     joined,
     markdown_table,
     plain_text,
+    table_parts,
     table_section,
 )
 from nodebench.report.result_tables import ResultTables, result_tables
@@ -144,7 +147,7 @@ def _sections(
         table_section(
             "Steps by test batch", notes.TEST_BATCHES, step_tables.batches_table(found.batches)
         ),
-        table_section("Cost of a training step", notes.TIMINGS, tables.timings_table(found.timed)),
+        _timings_section(found),
         table_section(MACHINES_TITLE, machines_note(sweep), machines_table(sweep, found.machines)),
         Section("Figures that failed", [bullets(" ".join(p.split()) for p in figures.problems)]),
         _setting(sweep),
@@ -156,11 +159,8 @@ def _sections(
 
 def _common(constant: Mapping[str, str]) -> str:
     """The values that all rows of the main table have in common."""
-    known = "; ".join(f"{name} = {value}" for name, value in constant.items())
-    rows = f"All rows: {known}. " if known else ""
-    return (
-        f"{rows}Each seed's numbers: [results.csv](results.csv). Terms and marks: [Notes](#notes)."
-    )
+    rest = "Each seed's numbers: [results.csv](results.csv). Terms and marks: [Notes](#notes)."
+    return f"{all_rows_text(constant)} {rest}".strip()
 
 
 def _trials_section(sweep: Sweep, results: pd.DataFrame) -> Section:
@@ -229,6 +229,8 @@ def _notes(found: Findings, table: ResultTables, folder: Path) -> Section:
     marks = [notes.BEST_EPOCH] if any("†" in str(name) for name in table.details) else []
     if found.timed.empty:
         marks.append(notes.AS_TRAINED)
+        if (column(found.results, "epochs") == 1).any():
+            marks[-1] += f" {notes.ONE_EPOCH}"
         if "packed" in found.results and (found.results["packed"] > 1).any():
             marks[-1] += f" {notes.PACKED}"
     elif frames.timed_busy(found.timed):
@@ -256,8 +258,8 @@ def _verdicts_section(sweep: Sweep, judged: pd.DataFrame, evaluated: pd.DataFram
     own = evaluated[evaluated["own"]]
     sizes = own.get("samples", own["test_size"]).dropna().unique()  # older rows have no `samples`
     if len(sizes):
-        text += f" Judged on {', '.join(f'{size:g}' for size in sizes)} test samples."
-    return table_section(title, text, solver_tables.verdicts_table(sweep, judged))
+        text += f" Judged on {' or '.join(f'{size:g}' for size in sizes)} test samples."
+    return table_section(title, text, solver_tables.verdicts_table(sweep, judged), once=("n",))
 
 
 def _robustness_section(found: Findings, figures: Figures, explored: Explored) -> Section:
@@ -265,10 +267,9 @@ def _robustness_section(found: Findings, figures: Figures, explored: Explored) -
     if found.evaluated.empty:
         return Section(title, [])
     table = solver_tables.robustness_table(found.evaluated)
-    has_factors = any(str(name).startswith("h × ") for name in table)
-    text = notes.OTHER_SOLVERS + (f" {notes.STEP_FACTORS}" if has_factors else "")
+    text = f"{notes.OTHER_SOLVERS} {solver_tables.budgets_text(found.evaluated)}".strip()
     drawn = [*explored.place("solvers"), *_images(figures.under_other_solvers)]
-    return Section(title, [text, *drawn, markdown_table(table)])
+    return Section(title, [text, *drawn, *table_parts(table, once=("n",))])
 
 
 def _gradients_section(found: Findings, figures: Figures, explored: Explored) -> Section:
@@ -279,7 +280,8 @@ def _gradients_section(found: Findings, figures: Figures, explored: Explored) ->
     by_way = gradient_tables.ways_table(found.costs)
     ways = [] if by_way.empty else [notes.WAYS, markdown_table(by_way)]
     drawn = [*explored.place("gradients"), *_images(figures.gradients)]
-    return Section(title, [notes.GRADIENT_TABLE, *ways, *drawn, markdown_table(every)])
+    parts = table_parts(every, once=("weights at", "solver", "budget", "gradient", "n"))
+    return Section(title, [notes.GRADIENT_TABLE, *ways, *drawn, *parts])
 
 
 def _memory_section(sweep: Sweep, found: Findings, figures: Figures) -> Section:
@@ -296,7 +298,12 @@ def _steps_section(results: pd.DataFrame) -> Section:
         if is_per_sample
         else notes.TRAINING_STEPS
     )
-    return table_section("Steps of adaptive solvers", text, table)
+    return table_section("Steps of adaptive solvers", text, table, once=("n",))
+
+
+def _timings_section(found: Findings) -> Section:
+    table, once = tables.timings_table(found.timed), ("machine", "rounds × steps")
+    return table_section("Cost of a training step", notes.TIMINGS, table, once)
 
 
 def _images(figures: Iterable[Drawn]) -> list[str]:

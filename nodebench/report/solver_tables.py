@@ -7,9 +7,9 @@ from collections import Counter
 import pandas as pd
 
 from nodebench.errors import TrialOutcome
+from nodebench.report import notes
 from nodebench.report.analysis.columns import BUDGET, CELL, METHOD, OUTCOME, TRIAL
 from nodebench.report.analysis.formatting import (
-    ANY,
     NO_VALUE,
     count_and_interval,
     magnitude,
@@ -19,6 +19,7 @@ from nodebench.report.analysis.formatting import (
     samples_text,
     unit,
 )
+from nodebench.report.analysis.statistics import ANY
 from nodebench.report.tables import CONFIGURATION, cell_text, verdict_words
 from nodebench.spec.solver import Solver
 from nodebench.spec.vocabulary import VERDICT_NUMBERS
@@ -146,6 +147,17 @@ def robustness_table(frame: pd.DataFrame) -> pd.DataFrame:
         values = {str(b): _headline_values(of_budget.get(b, group[:0]), n) for b in budgets}
         rows.append({**row, "n": str(n), **values})
     return pd.DataFrame(rows)
+
+
+def budgets_text(frame: pd.DataFrame) -> str:
+    """An example of each kind of budget in a frame that its heading does not explain."""
+    headings = {str(budget) for budget in frame[BUDGET]}
+    told = [
+        text
+        for start, text in notes.BUDGETS.items()
+        if any(heading.startswith(f"{start} ") for heading in headings)
+    ]
+    return f"{'; '.join(told)}." if told else ""
 
 
 def _headline_values(points: pd.DataFrame, n: int) -> str:

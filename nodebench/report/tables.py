@@ -58,8 +58,7 @@ def timings_table(frame: pd.DataFrame) -> pd.DataFrame:
         for row in frame.to_dict("records")
     ]
     table = pd.DataFrame(rows)
-    is_known = "MB/step" in table and (table["MB/step"] != NO_VALUE).any()
-    return table if is_known or table.empty else table.drop(columns="MB/step")
+    return table.drop(columns=[name for name in table if (table[name] == NO_VALUE).all()])
 
 
 def failures(sweep: Sweep, frame: pd.DataFrame) -> pd.DataFrame:

@@ -44,6 +44,12 @@ class Dataset(Settings):
         """The metric in a trial's summary by which the trial is judged."""
         return f"test_{self.metric}"
 
+    @property
+    def test_samples(self) -> int | None:
+        """The number of test samples; None if only the data tell."""
+        official = self.sizes[1] if isinstance(self, Labeled) and self._is_official() else None
+        return getattr(self, "test_size", None) or official
+
 
 class Labeled(Dataset):
     """Labelled samples that are the same for every trial.

@@ -3,18 +3,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from nodebench.api import write_report
 from nodebench.errors import SweepError
 from nodebench.report.analysis.baseline import partners, trial_of_each_cell
-from nodebench.report.analysis.claims import Judgement, claims_table
+from nodebench.report.analysis.claims import Judgement, checked_claims, claims_table
+from nodebench.report.analysis.columns import CELL
 from nodebench.report.analysis.findings import Findings
 from nodebench.store import Result, Store
 from nodebench.sweep import load
 from nodebench.sweep.partial_cells import agrees
 from tests.support.fake_results import FINE, GRID, RELU, TANH, made, steady
-from tests.support.tiny_sweeps import tiny, write_tiny
+from tests.support.tiny_sweeps import TINY, tiny, write_tiny
 
 SWEEPS = Path(__file__).parents[2] / "sweeps"
 HOLDS, FAILS, UNDECIDED, NOT_RUN = (
@@ -64,11 +66,11 @@ def test_what_is_within_the_doubt_is_undecided_on_both_sides(tmp_path):
 
 def test_the_same_difference_in_every_pair_says_that_it_was_not_tested(tmp_path):
     def apart(activation: str, _steps: int, seed: int) -> float:
-        return (0.95 if activation == "tanh" else 0.90) + 0.01 * seed
+        return (0.95 if activation == "tanh" else 0.45) + 0.01 * seed
 
     checked = claimed(tmp_path, apart, of={**TANH, **FINE}, above=RELU, source="S0")
     assert checked.text == "reproduced, the same in every seed (not tested)"
-    assert checked.numbers == ("tanh 8: 5.00 points more than relu 8 (n = 3)",)
+    assert checked.numbers == ("tanh 8: 50.00 points more than relu 8 (n = 3)",)
 
 
 def test_a_line_without_a_source_is_an_expectation(tmp_path):
@@ -86,11 +88,53 @@ def test_a_line_without_a_source_is_an_expectation(tmp_path):
 
 
 def test_one_seed_is_judged_by_its_number(tmp_path):
-    checked = claimed(tmp_path, seeds=1, of={**TANH, **FINE}, above=RELU, source="S0")
+    def apart(activation: str, _steps: int, _seed: int) -> float:
+        return 0.9 if activation == "tanh" else 0.6
+
+    checked = claimed(tmp_path, apart, seeds=1, of={**TANH, **FINE}, above=RELU, source="S0")
     assert (checked.text, checked.numbers) == (
         "reproduced by one seed",
-        ("tanh 8: 10.00 points more than relu 8 (n = 1)",),
+        ("tanh 8: 30.00 points more than relu 8 (n = 1)",),
     )
+
+
+@pytest.mark.parametrize(
+    ("claim", "test_size", "judgement"),
+    [
+        # 10 points more than 50 %: 1.96 √((0.6 · 0.4 + 0.5 · 0.5) / N) is 24.3 points for 32.
+        ({"of": {**TANH, **FINE}, "above": RELU}, 32, UNDECIDED),
+        ({"of": {**TANH, **FINE}, "above": RELU}, 200, HOLDS),  # 9.7 points
+        ({"of": {**TANH, **FINE}, "below": RELU}, 32, UNDECIDED),
+        ({"of": {**TANH, **FINE}, "below": RELU}, 200, FAILS),
+        ({"of": {**TANH, **FINE}, "above": 0.5}, 80, UNDECIDED),  # 60 ± 10.7 %
+        ({"of": {**TANH, **FINE}, "above": 0.5}, 100, HOLDS),  # 60 ± 9.6 %
+        ({"of": FINE, "metric": "nfe_forward", "above": 7}, 32, HOLDS),
+    ],
+)
+def test_what_other_test_samples_could_overturn_is_undecided_by_one_seed(
+    tmp_path, claim, test_size, judgement
+):
+    base = {**TINY, "data": {**TINY["data"], "test_size": test_size}}
+    lines = [{"says": "so", **claim}]
+    _, found = made(tmp_path, steady, seeds=1, base=base, claims=lines)
+    [checked] = found.checked
+    assert checked.judgement is judgement
+    if judgement is UNDECIDED:
+        assert checked.text == "undecided, within the sampling error of its test samples"
+
+
+@pytest.mark.parametrize(("test_size", "judgement"), [(20, UNDECIDED), (None, HOLDS)])
+def test_the_sampling_error_of_a_drop_is_that_of_the_samples_it_was_measured_on(
+    tmp_path, test_size, judgement
+):
+    """20 % of 20 samples: 20 ± 17.5 %; of CIFAR-10's 10,000: 20 ± 0.8 %."""
+    evaluate = {"methods": ["rk4"], "steps": [4], "test_size": test_size}
+    claim = {"says": "so", "metric": "drop", "above": 0.1}
+    base = {**TINY, "data": "cifar10", "model": {"name": "odenet4", "width": 16}}
+    sweep = tiny(tmp_path, base=base, evaluate=evaluate, claims=[claim])
+    table = pd.DataFrame([{CELL: sweep.cell_label(sweep.trials[0]), "seed": 0, "drop": 0.2}])
+    [checked] = checked_claims(sweep, table.assign(outcome="finished"))
+    assert checked.judgement is judgement
 
 
 def test_a_cell_is_not_compared_with_itself(tmp_path):
@@ -195,6 +239,7 @@ def test_a_mistake_in_a_claim_is_named(tmp_path, claim, message):
         ([29.0, 31.0], "30.0 ± 12.7"),
         ([1234.0], "1234"),
         ([0.00123, 0.00125], "0.001240 ± 0.000127"),
+        ([2.0, 8.0], "5.0 [0, 43.1]"),  # no number of evaluations is negative
     ],
 )
 def test_a_claims_number_has_the_digits_of_its_interval(tmp_path, numbers, shown):

@@ -1,5 +1,7 @@
 """The figures by epoch: what shares a panel."""
 
+import pytest
+
 from nodebench.report.analysis import frames
 from nodebench.report.figures.curves import MOST_LEGEND_ENTRIES, _layout, epoch_figures
 from nodebench.store import Store
@@ -25,6 +27,24 @@ def test_each_data_set_has_its_own_panel_and_scale_by_epoch(tmp_path, monkeypatc
     limits = [axes.get_ylim() for axes in panels.values()]
     assert limits[0][0] > 0.85 and limits[1][1] < 0.15
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["width 4", "width 8"]
+
+
+def test_a_band_ends_where_accuracies_do_and_epochs_are_whole(tmp_path, monkeypatch):
+    sweep, store = tiny(tmp_path, seeds=[0, 1]), Store(tmp_path / "runs")
+    for trial in sweep.trials:
+        rows = [{"epoch": e, "test_accuracy": 0.9 + 0.05 * trial.spec.seed} for e in (1, 2)]
+        store.folder(trial.id).create(trial)
+        store.folder(trial.id).write_history(rows)
+    saved = []
+    monkeypatch.setattr("nodebench.report.figures.curves.save", lambda *given: saved.append(given))
+    epoch_figures(sweep, frames.epoch_frame(sweep, store), tmp_path)
+    [axes] = saved[0][0].axes
+    [band] = axes.collections
+    heights = band.get_paths()[0].vertices[:, 1]
+    assert (heights.min(), heights.max()) == (pytest.approx(0.925 - 12.706 * 0.025, abs=1e-4), 1)
+    assert axes.get_ylabel() == "test accuracy %"
+    inside = [tick for tick in axes.get_xticks() if 1 <= tick <= 2]
+    assert inside == [1, 2]
 
 
 def test_the_best_lines_of_each_data_set_are_named(tmp_path):

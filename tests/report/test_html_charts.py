@@ -1,4 +1,4 @@
-"""The chart of configurations in report.html, with networks that have no evaluations."""
+"""The charts of report.html: what Vega-Lite draws of their layers, and networks without NFE."""
 
 import json
 import re
@@ -6,10 +6,13 @@ import shutil
 import subprocess
 
 import pytest
+import vl_convert
 
 from nodebench.report import notes
 from nodebench.report.analysis.findings import Findings
+from nodebench.report.html import charts
 from nodebench.report.html.data import Explored
+from nodebench.report.html.library import VEGA_LITE
 from nodebench.report.page import write_report_folder
 from nodebench.store import Result, Store
 from tests.support.fake_results import made, steady
@@ -38,6 +41,78 @@ const until = async (is) => { while (!is()) await new Promise((next) => setTimeo
 })();
 </script>
 """
+
+
+LOW, HIGH = (
+    {"x": x, "y": y, "low": y - 1, "high": y + 1, "own": x == 1, "method": "rk4"}
+    | {"series": "a", "cell": "a"}
+    for x, y in ((1, 2), (2, 3))
+)  # fmt: skip
+SCALES = {"x": {"field": "x", "type": "quantitative"}, "color": {"field": "series"}}
+
+
+def drawn(layers, *rows):
+    """The kind and the place of every mark that Vega-Lite draws of layers, 100 units to an axis.
+
+    Axes reach from 0 to 4 (y) and to 2 (x), with y downwards: a row at y = 3 lies at 25.
+    """
+    scales = {**SCALES, "x": {**SCALES["x"], "scale": {"domain": [0, 2]}}}
+    layers = json.loads(
+        json.dumps([*layers]).replace('"y": {', '"y": {"scale": {"domain": [0, 4]}, ')
+    )
+    spec = {
+        "width": 100,
+        "height": 100,
+        "data": {"values": rows},
+        "encoding": scales,
+        "layer": layers,
+    }
+    svg = vl_convert.vegalite_to_svg(spec, vl_version=VEGA_LITE)
+    marks = re.findall(
+        r'aria-roledescription="(rule mark|area mark|line mark|point)"'
+        r'(?: transform="translate\(([^)]*)\)")?(?: x2="([^"]*)" y2="([^"]*)")?(?: d="(M[^A"]*)")?',
+        svg,
+    )
+    return [
+        (kind.removesuffix(" mark"), place or path, *filter(None, end))
+        for kind, place, *end, path in marks
+    ]
+
+
+def test_a_configuration_is_a_point_with_a_line_from_end_to_end_of_its_interval():
+    assert drawn(charts.POINTS, LOW, HIGH) == [
+        ("rule", "50,75", "0", "-50"),
+        ("rule", "100,50", "0", "-50"),
+        ("point", "50,50"),
+        ("point", "100,25"),
+    ]
+
+
+def test_a_row_without_an_x_is_a_line_from_edge_to_edge():
+    assert drawn(charts.ACROSS, {**LOW, "x": None}) == [("rule", "0,50", "100", "0")]
+
+
+def test_a_configuration_s_means_by_epoch_are_a_line_in_a_band_of_its_intervals():
+    band, line, *points = drawn(charts.LINES_BY_EPOCH, LOW, HIGH)
+    assert band == ("area", "M50,75L100,50L100,0L50,25Z")
+    assert line == ("line", "M50,50L100,25")
+    assert points == [("point", "50,50"), ("point", "100,25")]
+
+
+@pytest.mark.parametrize("of_one", ["cell", "trial_id"])
+def test_configurations_and_trials_of_one_color_have_a_line_each(of_one):
+    others = ({**row, of_one: "b", "y": row["y"] - 1} for row in (LOW, HIGH))
+    lines = [mark for mark in drawn(charts.LINES_BY_EPOCH, LOW, HIGH, *others) if mark[0] == "line"]
+    assert lines == [("line", "M50,50L100,25"), ("line", "M50,75L100,50")]
+
+
+def test_under_other_solvers_a_circle_marks_the_training_solver():
+    found = drawn(charts.LINES_BY_SOLVER, LOW, HIGH)
+    points = [place for kind, place in (mark[:2] for mark in found) if kind == "point"]
+    assert points == ["50,50", "100,25", "50,50"]
+    assert [mark for mark in found if mark[0] == "rule"] == [
+        ("rule", "50,75", "0", "-50"), ("rule", "100,50", "0", "-50"),
+    ]  # fmt: skip
 
 
 @pytest.fixture

@@ -85,7 +85,7 @@ def test_each_configuration_has_its_own_color_beside_its_cost(
     """Matplotlib takes three or four numbers for one color."""
     saved = []
     monkeypatch.setattr("nodebench.report.figures.pareto.save", lambda *given: saved.append(given))
-    numbers = {"value": 0.5, "width": 0.1, "seconds": float("nan"), "nfe": 2.0}
+    numbers = {"value": 0.5, "low": 0.4, "high": 0.6, "seconds": float("nan"), "nfe": 2.0}
     table = pd.DataFrame([{"cell": f"cell {i}", "data": "d", **numbers} for i in range(count)])
     table.loc[count] = {"cell": "resnet", "data": "d", **numbers, "nfe": float("nan")}
     table = table.assign(front_seconds=False, front_nfe=[True] + [False] * count, measured="")

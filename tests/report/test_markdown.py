@@ -1,6 +1,8 @@
 """Tests of report/markdown.py."""
 
-from nodebench.report.markdown import HtmlOnly, Section, joined, plain_text
+import pandas as pd
+
+from nodebench.report.markdown import HtmlOnly, Section, joined, plain_text, table_parts
 
 
 def test_plain_text_keeps_words_and_drops_marks_and_targets():
@@ -17,3 +19,12 @@ def test_a_page_has_no_headings_of_empty_sections_and_no_parts_of_the_html_page(
     assert joined(sections) == "# x\n\n## Chart\n\nchart\n\n## Text\n\na\n\nchart\n\nb\n"
     page = joined(section.for_markdown() for section in sections)
     assert page == "# x\n\n## Text\n\na\n\nb\n"
+
+
+def test_what_all_rows_share_is_told_once_below_the_table():
+    table = pd.DataFrame({"cell": ["a", "b"], "machine": ["m", "m"], "n": ["1", "2"], "of": "x"})
+    shown, line = table_parts(table, once=("machine", "n", "missing"))
+    assert shown.splitlines()[0].split() == ["|", "cell", "|", "n", "|", "of", "|"]
+    assert line == "All rows: machine = m."
+    whole, none = table_parts(table[:1], once=("machine", "n"))  # a single row keeps its columns
+    assert "machine" in whole and none == ""

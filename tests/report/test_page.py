@@ -67,6 +67,15 @@ def test_seconds_of_packed_seeds_are_said_to_be_of_them_all(tmp_path):
         assert ("Where seeds were packed into one run" in text) is is_said
 
 
+@pytest.mark.parametrize("epochs", [1, 3])
+def test_seconds_of_a_single_epoch_are_said_to_include_compilation(tmp_path, epochs):
+    sweep, store = tiny(tmp_path), Store(tmp_path / "runs")
+    store.folder(sweep.trials[0].id).create(sweep.trials[0])
+    store.folder(sweep.trials[0].id).write_result(ended(0.9, epoch=epochs))
+    page = write_report_folder(sweep, store, tmp_path / "report").page.read_text()
+    assert ("the first, which includes compilation" in page) == (epochs == 1)
+
+
 @pytest.mark.parametrize(("field", "is_said"), [("host", False), ("torch", True)])
 def test_a_trial_that_resumed_on_another_host_alone_resumed_under_the_same(
     tmp_path, field, is_said

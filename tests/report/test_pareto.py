@@ -70,6 +70,14 @@ def test_each_data_set_has_panels_of_its_own(tmp_path, monkeypatch):
     assert [len(axes.collections[-1].get_offsets()) for axes in panels] == [2, 2, 2, 2]
 
 
+def test_an_interval_beside_a_cost_ends_where_accuracies_do(tmp_path):
+    _, found = made(tmp_path, lambda _activation, _steps, seed: 0.9 + 0.05 * seed)
+    row = found.frontier.iloc[0]  # 0.95 ± 0.124
+    assert (row["value"], row["low"], row["high"]) == (
+        pytest.approx(0.95), pytest.approx(0.8258, abs=1e-4), 1.0
+    )  # fmt: skip
+
+
 def test_the_answer_names_the_front_of_each_data_set(tmp_path):
     _, found = on_two_data_sets(tmp_path)
     text = listed(answer(found))

@@ -13,7 +13,12 @@ from nodebench.report import notes, solver_tables
 from nodebench.report.analysis import frames
 from nodebench.report.analysis.findings import Findings
 from nodebench.report.figures.curves import adaptation_figure
-from nodebench.report.figures.solvers import some_cells, some_cells_note, steps_figure
+from nodebench.report.figures.solvers import (
+    robustness_figures,
+    some_cells,
+    some_cells_note,
+    steps_figure,
+)
 from nodebench.report.figures.style import Drawn
 from nodebench.report.page import write_report_folder
 from nodebench.report.result_tables import result_tables
@@ -165,6 +170,23 @@ def test_steps_are_drawn_only_where_nothing_but_the_solver_varies(
     assert steps_figure(sweep, curves, tmp_path) == [Drawn(["steps"], notes.STEPS_FIGURE)]
     widths = tiny(tmp_path, grid={"model.width": [4, 8]})
     assert steps_figure(widths, curves, tmp_path) == []
+
+
+def test_an_error_bar_of_accuracies_ends_at_100_percent(tmp_path: Path) -> None:
+    values = (0.9, 0.8), (0.98, 0.9)
+    sweep, store = evaluated(tmp_path, *values, seeds=[0, 1])
+    curves = frames.robustness_curves(frames.evaluation_frame(sweep, store))
+    with pytest.MonkeyPatch.context() as patch:
+        saved: list[Any] = []
+        patch.setattr("nodebench.report.figures.solvers.save", lambda *given: saved.append(given))
+        robustness_figures(sweep, curves, tmp_path)
+    [(figure, _)] = saved
+    bars = [bar for drawn in figure.axes[0].containers for bar in drawn.lines[2][0].get_segments()]
+    ends = [bar[:, 1].tolist() for bar in bars]
+    assert ends == [
+        pytest.approx([0.94 - 12.706 * 0.04, 1], abs=1e-4),
+        pytest.approx([0.85 - 12.706 * 0.05, 1], abs=1e-4),
+    ]
 
 
 def test_some_cells_stand_for_all_by_their_drops() -> None:

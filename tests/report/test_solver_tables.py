@@ -146,6 +146,20 @@ def test_a_step_size_is_shown_as_a_multiple_of_the_training_step_size(tmp_path):
     assert list(table["h × 0.5"]) == ["50.00", "60.00"]
 
 
+def test_the_headings_of_budgets_are_explained(tmp_path):
+    grid, blocks = {"solver.steps": [2, 4]}, {"methods": ["midpoint"], "step_factors": [0.5]}
+    sweep = tiny(tmp_path, grid=grid, evaluate=blocks)
+    store = Store(tmp_path / "runs")
+    for trial in sweep.trials:
+        store.folder(trial.id).write_evaluations([point(0.5, method="midpoint", step_factor=0.5)])
+    text = solver_tables.budgets_text(frames.evaluation_frame(sweep, store))
+    assert text == "`h × 1` is the training step size and `h × 0.5` half of it."
+    budgets = pd.DataFrame({"budget": ["NFE 32", "steps 8", "tol 0.001", "tol × 0.1"]})
+    told = solver_tables.budgets_text(budgets)
+    assert told.startswith("`NFE 32` allows 32 evaluations per forward pass; `tol × 0.1` is")
+    assert solver_tables.budgets_text(budgets[1:3]) == ""
+
+
 def test_robustness_is_drawn_over_evaluations_from_those_of_training(tmp_path):
     sweep = tiny(tmp_path, grid={"solver.steps": [2, 4]}, seeds=[0, 1], evaluate=EULER_4_8)
     store = Store(tmp_path / "runs")

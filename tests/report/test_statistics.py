@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from nodebench.report.analysis.formatting import (
-    ANY,
     count_and_interval,
     mean_and_interval,
     measured,
@@ -23,12 +22,15 @@ from nodebench.report.analysis.formatting import (
     three_digits_and_interval,
 )
 from nodebench.report.analysis.statistics import (
+    ANY,
     alike,
     half_width,
     holm,
     mean_intervals,
     paired,
     pareto,
+    possible_differences,
+    possible_values,
     width_with,
 )
 
@@ -57,6 +59,27 @@ def test_intervals_of_many_groups_are_those_of_each():
     assert found["mean"].tolist() == pytest.approx([7 / 3, 7, 5])
     assert (found["high"] - found["mean"]).tolist() == pytest.approx(widths.tolist())
     assert (found["mean"] - found["low"]).tolist() == pytest.approx(widths.tolist())
+
+
+def test_an_interval_is_cut_at_what_is_possible_and_nowhere_else():
+    data = pd.DataFrame({"line": list("aab"), "y": [0.9, 0.97, 0.4]})
+    possible = possible_values("test_accuracy")
+    found = mean_intervals(data.groupby("line")["y"], possible)
+    assert found["low"].tolist() == pytest.approx([0.4903, 0.4], abs=1e-4)
+    assert found["high"].tolist() == [1.0, 0.4]
+
+
+@pytest.mark.parametrize(
+    ("name", "headline", "possible"),
+    [("test_accuracy", "accuracy", (0, 1)), ("limit", "accuracy", (0, 1)),
+     ("limit", "error", (0, math.inf)), ("drop", "accuracy", (-1, 1)),
+     ("drop", "error", (-math.inf, math.inf)), ("nfe_forward", "accuracy", (0, math.inf)),
+     ("timed_epoch_s", "error", (0, math.inf)), ("order", "accuracy", (-math.inf, math.inf))],
+)  # fmt: skip
+def test_what_is_possible_follows_from_the_metric(name, headline, possible):
+    assert possible_values(name, headline) == possible
+    low, high = possible
+    assert possible_differences(name, headline) == (low - high, high - low)
 
 
 @given(SEEDS, st.integers(0, 2**31))

@@ -1,24 +1,20 @@
+"""How figures look: accuracies in percent, as in tables."""
+
 import pytest
 from matplotlib import pyplot as plt
 
-from nodebench.report.figures.style import within_shares
+from nodebench.report.figures.style import in_percent
 
 
 @pytest.mark.parametrize(
-    ("limits", "expected"),
-    [((0.4, 1.3), (0.4, 1.024)), ((0.99, 1.01), (0.99, 1.0004)), ((-0.5, 0.5), (-0.02, 0.5))],
+    ("metric", "expected"),
+    [("test_accuracy", ["50", "75", "100"]), ("test_loss", ["0.50", "0.75", "1.00"])],
 )
-def test_an_axis_of_accuracies_ends_a_little_beyond_0_and_1(limits, expected):
+def test_an_axis_of_accuracies_is_in_percent_and_no_other(metric, expected):
     figure, axes = plt.subplots()
-    axes.set_ylim(limits)
-    within_shares(axes, "test_accuracy")
-    assert axes.get_ylim() == pytest.approx(expected)
-    plt.close(figure)
-
-
-def test_an_axis_of_losses_stays():
-    figure, axes = plt.subplots()
-    axes.set_ylim(-0.5, 3)
-    within_shares(axes, "test_loss")
-    assert axes.get_ylim() == (-0.5, 3)
+    axes.plot([0, 1], [0.5, 1])
+    axes.set_yticks([0.5, 0.75, 1])
+    in_percent(axes, metric)
+    figure.draw_without_rendering()
+    assert [label.get_text() for label in axes.get_yticklabels()] == expected
     plt.close(figure)

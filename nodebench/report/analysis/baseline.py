@@ -50,7 +50,7 @@ class BaselineReading(StrEnum):
 COMPARED_IN_A_SENTENCE = {
     BaselineReading.UNCLEAR: "without a clear difference",
     BaselineReading.ALIKE: "with the same difference in every pair (not tested)",
-    BaselineReading.TOO_FEW: "with too few seeds",
+    BaselineReading.TOO_FEW: "with too few seeds to test",
 }
 
 
@@ -222,4 +222,5 @@ def baseline_table(sweep: Sweep, found: Sequence[BaselineComparison]) -> pd.Data
                 "reading": str(each.reading),
             }
         )
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    return table.drop(columns=[name for name in table if (table[name] == NO_VALUE).all()])

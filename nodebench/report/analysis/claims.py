@@ -12,18 +12,26 @@ import pandas as pd
 from nodebench.report.analysis.baseline import by_seed, partners, trial_of_each_cell
 from nodebench.report.analysis.columns import TIMED_SECONDS
 from nodebench.report.analysis.formatting import (
-    ANY,
     NO_VALUE,
-    Bounds,
     interval_text,
+    scaled,
+)
+from nodebench.report.analysis.statistics import (
+    Bounds,
+    alike,
+    critical,
+    half_width,
+    is_share,
+    paired,
     possible_differences,
     possible_values,
 )
-from nodebench.report.analysis.statistics import alike, critical, half_width, paired
 from nodebench.spec import Trial
+from nodebench.spec.vocabulary import VERDICT_NUMBERS
 from nodebench.sweep import Sweep
 from nodebench.sweep.file import Claim
 from nodebench.sweep.partial_cells import agrees
+from nodebench.sweep.points import points
 
 
 class Judgement(StrEnum):
@@ -36,12 +44,16 @@ class Judgement(StrEnum):
 
 
 class Basis(StrEnum):
-    """The basis of a judgement: intervals over seeds, or numbers that have no interval."""
+    """The basis of a judgement: intervals over seeds, or numbers that have no interval.
+
+    Without an interval over seeds, what other test samples could overturn is undecided.
+    """
 
     INTERVAL = ""
     ALIKE = "the same in every seed (not tested)"
     ONE_SEED = "by one seed"
     TIMED = "by one timing pass"
+    SAMPLED = "within the sampling error of its test samples"
 
 
 CLAIM_WORDS = {Judgement.HOLDS: "reproduced", Judgement.FAILS: "not reproduced"}
@@ -73,7 +85,7 @@ class Checked:
         """The judgement and its basis: `reproduced by one seed`."""
         words = CLAIM_WORDS if self.has_source else EXPECTATION_WORDS
         word = words.get(self.judgement, self.judgement.value)
-        separator = ", " if self.basis is Basis.ALIKE else " "
+        separator = " " if self.basis in (Basis.ONE_SEED, Basis.TIMED) else ", "
         return f"{word}{separator}{self.basis}" if self.basis else word
 
 
@@ -112,13 +124,15 @@ class _Cell:
     """How far a cell is `beyond` the bound of a claim; negative if the claim fails.
 
     `half_width` is that of the 95 % interval over `n` seeds; nan for one seed, for seeds that are
-    alike, and for seconds, which a timing pass measures without seeds.
+    alike, and for seconds, which a timing pass measures without seeds. `sampling` is half the 95 %
+    interval that the test samples leave of accuracies of single trainings; 0 for other metrics.
     """
 
     text: str
     beyond: float = math.nan
     half_width: float = math.nan
     n: int = 0
+    sampling: float = 0.0
     is_timed: bool = False
 
     @property
@@ -128,12 +142,16 @@ class _Cell:
             return Basis.INTERVAL
         if self.is_timed:
             return Basis.TIMED
+        if abs(self.beyond) < self.sampling:
+            return Basis.SAMPLED
         return Basis.ONE_SEED if self.n == 1 else Basis.ALIKE
 
     def judgement(self, claim: Claim, intervals: int) -> Judgement:
         """Whether the claim holds here; `intervals` is the number of cells with an interval."""
         if math.isnan(self.beyond):
             return Judgement.NOT_RUN
+        if self.basis is Basis.SAMPLED:
+            return Judgement.UNDECIDED
         if math.isnan(self.half_width):
             holds = self.beyond > 0 or (self.beyond == 0 and claim.within is not None)
             return Judgement.HOLDS if holds else Judgement.FAILS
@@ -167,28 +185,56 @@ class _Evidence:
             return self._compared(trial, metric, values)
         if values.empty:
             return _Cell(f"no `{metric}`")
-        mean, width, is_share = float(values.mean()), _half_width(values), _is_share(trial, metric)
-        possible = possible_differences if metric == "drop" else possible_values
-        number = _number_text(is_share, mean, width, possible("accuracy"))
-        text = f"{number}{' %' if is_share else ''}"
-        return self._cell(metric, text, mean, width, len(values))
+        mean, width, headline = float(values.mean()), _half_width(values), trial.spec.data.metric
+        in_percent = is_share(metric, headline)
+        number = _number_text(in_percent, mean, width, possible_values(metric, headline))
+        text = f"{number}{' %' if in_percent else ''}"
+        sampling = self._sampling_error(trial, metric, mean)
+        return self._cell(metric, text, mean, width, len(values), sampling)
 
     def _compared(self, trial: Trial, metric: str, values: pd.Series[float]) -> _Cell:
         other = self._others.get(trial.cell.key)
         if other is None:
             return _Cell("no single configuration to compare with")
         name = self._sweep.cell_label(other)
-        found = paired(values, self._by_seed(metric, name))
+        theirs = self._by_seed(metric, name)
+        found = paired(values, theirs)
         if found is None:
             return _Cell(f"no `{metric}` of the same seed as {name}")
         mean, width = found.mean, found.half_width
-        text = _difference_text(_is_share(trial, metric), mean, width, name)
-        return self._cell(metric, text, mean, width, found.n)
+        in_percent = is_share(metric, trial.spec.data.metric)
+        possible = possible_differences(metric, trial.spec.data.metric)
+        number = _number_text(in_percent, abs(mean), width, possible)
+        unit = " points" if in_percent else ""
+        text = f"{number}{unit} {'less' if mean < 0 else 'more'} than {name}"
+        sampling = self._sampling_error(trial, metric, values.mean(), theirs.mean())
+        return self._cell(metric, text, mean, width, found.n, sampling)
 
-    def _cell(self, metric: str, text: str, mean: float, width: float, n: int) -> _Cell:
+    def _cell(
+        self, metric: str, text: str, mean: float, width: float, n: int, sampling: float
+    ) -> _Cell:
         is_timed = metric == TIMED_SECONDS
         text += "" if is_timed else f" (n = {n})"
-        return _Cell(text, _beyond(self._claim, mean), width, n, is_timed)
+        return _Cell(text, _beyond(self._claim, mean), width, n, sampling, is_timed)
+
+    def _sampling_error(self, trial: Trial, metric: str, *shares: float) -> float:
+        """Half the 95 % interval of a share of the test samples, or of the difference of two.
+
+        Binomial, in the normal approximation. A drop is the share of the samples that were lost;
+        two networks err independently, which is the widest that there can be.
+        """
+        samples = self._test_samples(trial, metric)
+        if samples is None or not is_share(metric, trial.spec.data.metric):
+            return 0.0
+        variance = sum(abs(p) * (1 - abs(p)) for p in shares) / samples
+        return float(critical(math.inf)) * math.sqrt(variance)
+
+    def _test_samples(self, trial: Trial, metric: str) -> int | None:
+        """The number of samples on which a metric was tested; None if it is not known."""
+        wanted = points(trial, self._sweep.evaluate) if metric in VERDICT_NUMBERS else []
+        parts = [point.test_size for point in wanted if point.is_about_accuracy]
+        largest = max((size or math.inf for size in parts), default=math.inf)  # as verdicts take
+        return trial.spec.data.test_samples if largest == math.inf else int(largest)
 
     def _by_seed(self, metric: str, cell: str) -> pd.Series[float]:
         """A cell's metric by seed; the timing pass, which times one trial per cell, has no seed."""
@@ -196,13 +242,6 @@ class _Evidence:
             self._known[metric] = by_seed(self._frame, metric)
         values = self._known[metric].get(cell, pd.Series(dtype=float))  # an older table lacks it
         return values.reset_index(drop=True) if metric == TIMED_SECONDS else values
-
-
-def _is_share(trial: Trial, metric: str) -> bool:
-    """Whether a metric is a share of 1, shown in percent."""
-    return trial.spec.data.metric == "accuracy" and (
-        metric.endswith("accuracy") or metric in ("drop", "limit", "own")
-    )
 
 
 def _half_width(values: pd.Series[float]) -> float:
@@ -218,18 +257,11 @@ def _beyond(claim: Claim, mean: float) -> float:
     return (1 if claim.above is not None else -1) * (mean - target) - claim.by
 
 
-def _difference_text(is_share: bool, mean: float, width: float, other: str) -> str:
-    """`4.25 ± 0.10 points less than resnet`."""
-    number = _number_text(is_share, abs(mean), width, possible_differences("accuracy"))
-    unit = " points" if is_share else ""
-    return f"{number}{unit} {'less' if mean < 0 else 'more'} than {other}"
-
-
-def _number_text(is_share: bool, mean: float, width: float, possible: Bounds) -> str:
-    """A number with its interval; `possible` is the range of percentages."""
-    if is_share:
-        return interval_text(100 * mean, 100 * width, 2, possible)
-    return interval_text(mean, width, _decimals(width if width > 0 else mean), ANY)
+def _number_text(in_percent: bool, mean: float, width: float, possible: Bounds) -> str:
+    """A number with its interval, cut at the `possible` values."""
+    if in_percent:
+        return interval_text(100 * mean, 100 * width, 2, scaled(possible, 100))
+    return interval_text(mean, width, _decimals(width if width > 0 else mean), possible)
 
 
 def _decimals(scale: float) -> int:

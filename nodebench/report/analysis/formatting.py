@@ -6,16 +6,18 @@ import math
 
 import pandas as pd
 
-from nodebench.report.analysis.statistics import alike, half_width
+from nodebench.report.analysis.statistics import (
+    ANY,
+    NOT_NEGATIVE,
+    Bounds,
+    alike,
+    half_width,
+    is_share,
+    possible_differences,
+    possible_values,
+)
 
 NO_VALUE = "–"
-
-
-Bounds = tuple[float, float]
-"""The lowest and the highest possible value of a mean."""
-
-NOT_NEGATIVE: Bounds = (0.0, math.inf)
-ANY: Bounds = (-math.inf, math.inf)
 
 
 def mean_and_interval(
@@ -73,30 +75,27 @@ def magnitude(values: pd.Series[float]) -> str:
 
 def measured(metric: str, values: pd.Series[float]) -> str:
     """Mean and interval of a metric that models are judged by; accuracies in percent."""
-    scale, digits = scale_and_digits(metric)
-    return mean_and_interval(values * scale, digits, possible=possible_values(metric))
+    return _measured(metric, values, possible_values(metric))
 
 
 def measured_with_unit(metric: str, values: pd.Series[float]) -> str:
     """The same, as a sentence has it."""
-    scale, digits = scale_and_digits(metric)
-    return mean_and_interval(values * scale, digits, unit(metric), possible_values(metric))
+    return _measured(metric, values, possible_values(metric), unit(metric))
 
 
 def measured_difference(metric: str, values: pd.Series[float]) -> str:
     """Mean and interval of differences of such a metric."""
+    return _measured(metric, values, possible_differences(metric))
+
+
+def _measured(metric: str, values: pd.Series[float], possible: Bounds, unit: str = "") -> str:
     scale, digits = scale_and_digits(metric)
-    return mean_and_interval(values * scale, digits, possible=possible_differences(metric))
+    return mean_and_interval(values * scale, digits, unit, scaled(possible, scale))
 
 
-def possible_values(metric: str) -> Bounds:
-    """The range of a metric that models are judged by; accuracies in percent."""
-    return (0.0, 100.0) if metric == "accuracy" else NOT_NEGATIVE
-
-
-def possible_differences(metric: str) -> Bounds:
-    """The range of a difference of such a metric; of accuracies, in percentage points."""
-    return (-100.0, 100.0) if metric == "accuracy" else ANY
+def scaled(possible: Bounds, scale: float) -> Bounds:
+    """The range of values that are multiplied by a factor."""
+    return scale * possible[0], scale * possible[1]
 
 
 def scale_and_digits(metric: str) -> tuple[float, int]:
@@ -111,7 +110,7 @@ def number(value: float, digits: int) -> str:
 
 def unit(metric: str) -> str:
     """The unit that follows a metric's name in a heading."""
-    return " %" if metric == "accuracy" else ""
+    return " %" if is_share(metric) else ""
 
 
 def signed(metric: str, difference: float) -> str:
@@ -123,14 +122,14 @@ def signed(metric: str, difference: float) -> str:
 def signed_and_interval(metric: str, mean: float, width: float) -> str:
     """A mean difference with its sign, and its interval; `width` is half of that, or nan."""
     scale, digits = scale_and_digits(metric)
-    text = interval_text(scale * mean, scale * width, digits, possible_differences(metric))
+    possible = scaled(possible_differences(metric), scale)
+    text = interval_text(scale * mean, scale * width, digits, possible)
     return text if text.startswith("-") else f"+{text}"
 
 
 def signed_ends(metric: str, low: float, high: float) -> str:
     """The ends of a difference's interval, `-1.20 to +3.40`, cut where no difference can be."""
-    scale, _ = scale_and_digits(metric)
-    lowest, highest = (limit / scale for limit in possible_differences(metric))
+    lowest, highest = possible_differences(metric)
     return f"{signed(metric, max(low, lowest))} to {signed(metric, min(high, highest))}"
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 
 from nodebench.report.analysis.baseline import by_seed
 from nodebench.report.analysis.columns import CELL, TIMED_SECONDS
-from nodebench.report.analysis.statistics import half_width, pareto
+from nodebench.report.analysis.statistics import half_width, interval_ends, pareto, possible_values
 from nodebench.sweep import Sweep
 
 COST_TITLES: Mapping[str, str] = {
@@ -21,7 +21,7 @@ DURING_TRAINING, ON_A_BUSY_MACHINE = "during training", "on a busy machine"
 
 
 def pareto_table(sweep: Sweep, frame: pd.DataFrame, *, is_busy: bool = False) -> pd.DataFrame:
-    """One row per cell with a finished trial: mean `value`, half its interval as `width`, costs.
+    """One row per cell with a finished trial: mean `value`, its interval `low` to `high`, costs.
 
     `seconds` are those of the timing pass, on the machine with the most timings, or of training if
     there was none. `nfe` is missing for a network without an ODE. `front_seconds` and `front_nfe`
@@ -46,6 +46,8 @@ def pareto_table(sweep: Sweep, frame: pd.DataFrame, *, is_busy: bool = False) ->
         if len(headline[cell])
     ]
     table = pd.DataFrame(rows, columns=[CELL, "data", "value", "width", *COST_TITLES])
+    possible = possible_values(sweep.metric)
+    table["low"], table["high"] = interval_ends(table["value"], table.pop("width"), possible)
     busy = ON_A_BUSY_MACHINE if is_busy else ""
     table["measured"] = busy if seconds == TIMED_SECONDS else DURING_TRAINING
     sign = 1 if sweep.higher_is_better else -1

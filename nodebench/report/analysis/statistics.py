@@ -23,6 +23,39 @@ SAME_TO_ROUNDING = 1e-9
 FEWEST_PAIRS = 3
 """The fewest common seeds of two cells with which their difference is tested."""
 
+Bounds = tuple[float, float]
+"""The lowest and the highest possible value of a mean."""
+
+NOT_NEGATIVE: Bounds = (0.0, math.inf)
+ANY: Bounds = (-math.inf, math.inf)
+SHARE: Bounds = (0.0, 1.0)
+
+IN_THE_HEADLINE_S_UNIT = ("value", "own", "limit", "drop")
+"""Columns of evaluated points and of verdicts that are in the unit of the headline metric."""
+
+
+def is_share(name: str, headline: str = "") -> bool:
+    """Whether a metric or a column is a share of 1, or a difference of two, shown in percent.
+
+    `headline` is the metric that the models of its rows are judged by: `accuracy` or `error`.
+    """
+    return name.endswith("accuracy") or (headline == "accuracy" and name in IN_THE_HEADLINE_S_UNIT)
+
+
+def possible_values(name: str, headline: str = "") -> Bounds:
+    """The range of a metric, or of a column of measured numbers, in its own unit."""
+    if name == "drop":
+        return possible_differences(headline)
+    if name in ("order", "memory_power"):  # what should shrink or grow may not
+        return ANY
+    return SHARE if is_share(name, headline) else NOT_NEGATIVE
+
+
+def possible_differences(name: str, headline: str = "") -> Bounds:
+    """The range of a difference of two values of a metric."""
+    low, high = possible_values(name, headline)
+    return low - high, high - low
+
 
 @dataclass(frozen=True)
 class PairedDifference:
@@ -87,13 +120,30 @@ def half_width(values: pd.Series[float]) -> float:
     return float(critical(n - 1)) * float(values.std(ddof=1)) / math.sqrt(n) if n > 1 else math.nan
 
 
-def mean_intervals(groups: SeriesGroupBy[float, Any]) -> pd.DataFrame:
-    """Each group's `mean`, and its interval from `low` to `high`, of zero width for one value."""
+def half_widths(groups: SeriesGroupBy[float, Any]) -> pd.DataFrame:
+    """Each group's `mean`, and half the `width` of its interval, as `half_width` has it."""
     found = groups.agg(["mean", "std", "count"])
     count = found["count"].to_numpy()
-    width = found["std"].fillna(0.0) * critical(np.maximum(count - 1, 1)) / np.sqrt(count)
-    ends = {"low": found["mean"] - width, "high": found["mean"] + width}
-    return found[["mean"]].assign(**ends).reset_index()
+    width = found["std"] * critical(np.maximum(count - 1, 1)) / np.sqrt(count)
+    return found[["mean"]].assign(width=width)
+
+
+def mean_intervals(groups: SeriesGroupBy[float, Any], possible: Bounds = ANY) -> pd.DataFrame:
+    """Each group's `mean`, and its interval from `low` to `high`, of zero width for one value."""
+    found = half_widths(groups)
+    low, high = interval_ends(found["mean"], found["width"], possible)
+    return found[["mean"]].assign(low=low, high=high).reset_index()
+
+
+def interval_ends(
+    means: pd.Series[float], widths: pd.Series[float], possible: Bounds
+) -> tuple[pd.Series[float], pd.Series[float]]:
+    """The ends of intervals, cut at the `possible` values; those of a single value are the value.
+
+    Cutting an interval does not change how often it contains the true mean, which is possible.
+    """
+    known = widths.fillna(0.0)
+    return (means - known).clip(lower=possible[0]), (means + known).clip(upper=possible[1])
 
 
 def paired(ours: pd.Series[float], theirs: pd.Series[float]) -> PairedDifference | None:

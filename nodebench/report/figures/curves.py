@@ -19,22 +19,23 @@ from matplotlib.ticker import MaxNLocator
 
 from nodebench.report import notes
 from nodebench.report.analysis.columns import CELL, TRIAL
-from nodebench.report.analysis.statistics import mean_intervals
+from nodebench.report.analysis.formatting import unit
+from nodebench.report.analysis.statistics import mean_intervals, possible_values
 from nodebench.report.figures.style import (
     ON_LOG_AXES,
     Color,
     Drawn,
     colors_of,
     in_lines,
+    in_percent,
     save,
-    within_shares,
 )
 from nodebench.spec.training import REGULARIZER_TERMS
 from nodebench.sweep import Sweep
 from nodebench.sweep.labels import figure_labels, labeled
 
 CURVES = {
-    "accuracy": ("test_accuracy", "test accuracy"),
+    "accuracy": ("test_accuracy", f"test accuracy{unit('accuracy')}"),
     "error": ("test_error", "test error"),
     "loss": ("train_loss", "training loss"),
     "nfe_forward": ("nfe_forward", "evaluations per forward pass"),
@@ -114,7 +115,10 @@ def adaptation_figure(sweep: Sweep, epochs: pd.DataFrame, folder: Path) -> list[
     if "nfe_adaptation" not in epochs:
         return []
     data = epochs[epochs["nfe_adaptation"].notna()].copy()
-    rows = {"train_accuracy": "accuracy on training batches", "nfe_forward": "evaluations"}
+    rows = {
+        "train_accuracy": f"accuracy on training batches{unit('accuracy')}",
+        "nfe_forward": "evaluations",
+    }
     if "tol" in data:
         rows = {"tol": "tolerance"} | rows
     if "step_size" in data:
@@ -126,13 +130,15 @@ def adaptation_figure(sweep: Sweep, epochs: pd.DataFrame, folder: Path) -> list[
     )
     colors = colors_of(data[CELL])
     for axes, (column, title) in zip(grid, rows.items(), strict=True):
-        means = mean_intervals(data.groupby([CELL, "iteration"])[column])
+        groups = data.groupby([CELL, "iteration"])[column]
+        means = mean_intervals(groups, possible_values(column))
         sns.lineplot(
             means, x="iteration", y="mean", hue=CELL, palette=colors, estimator=None, linewidth=1,
             ax=axes, legend="auto" if axes is grid[0] else False,
         )  # fmt: skip
         _draw_bands(axes, means, "iteration", CELL, colors, alpha=0.2)
         axes.set(ylabel=title, yscale="log" if column == "tol" else "linear")
+        in_percent(axes, column)
     grid[0].get_legend().set_title("")
     save(figure, folder / "adaptation")
     return [Drawn(["adaptation"], notes.ADAPTATION)]
@@ -151,7 +157,8 @@ def file_names(values: Iterable[object]) -> dict[str, str]:
 def _curve(layout: _Layout, epochs: pd.DataFrame, column: str, title: str) -> Figure:
     data = epochs.assign(line=epochs[CELL].map(layout.lines))
     panels = [layout.panel] if layout.panel else []
-    means = mean_intervals(data.groupby([*panels, "line", "epoch"])[column])
+    groups = data.groupby([*panels, "line", "epoch"])[column]
+    means = mean_intervals(groups, possible_values(column))
     is_named, is_short = means["line"].isin(layout.colors), data["epoch"].nunique() <= FEW_EPOCHS
     grid = _named_lines(layout, means, is_short=is_short)
     for value, axes in grid.axes_dict.items() if layout.panel else [(None, grid.ax)]:
@@ -163,7 +170,7 @@ def _curve(layout: _Layout, epochs: pd.DataFrame, column: str, title: str) -> Fi
             axes.plot(line["epoch"], line["mean"], marker="." if is_short else "", **UNNAMED)
         if column in ON_LOG_AXES:
             axes.set_yscale("log")
-        within_shares(axes, column)
+        in_percent(axes, column)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         if layout.panel:
             [heading] = figure_labels([f"{layout.heading} = {value}"]).values()

@@ -14,9 +14,10 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from nodebench.report import notes
 from nodebench.report.analysis.columns import CELL
+from nodebench.report.analysis.formatting import unit
 from nodebench.report.analysis.pareto import COST_TITLES
 from nodebench.report.figures.curves import MOST_LEGEND_ENTRIES
-from nodebench.report.figures.style import ON_LOG_AXES, Drawn, colors_of, save, within_shares
+from nodebench.report.figures.style import ON_LOG_AXES, Drawn, colors_of, in_percent, save
 from nodebench.sweep import Sweep
 
 
@@ -40,11 +41,11 @@ def pareto_figure(sweep: Sweep, table: pd.DataFrame, folder: Path) -> list[Drawn
         for axes, cost in zip(row, costs, strict=True):
             _draw_panel(axes, cells, cost, colors, names_front=len(table) > MOST_LEGEND_ENTRIES)
         row[0].set(
-            ylabel=f"test {sweep.metric}",
+            ylabel=f"test {sweep.metric}{unit(sweep.metric)}",
             yscale="log" if f"test_{sweep.metric}" in ON_LOG_AXES else "linear",
             title=str(name) if len(data_sets) > 1 else "",
         )
-        within_shares(row[0], sweep.metric)
+        in_percent(row[0], sweep.metric)
     if len(table) <= MOST_LEGEND_ENTRIES:
         drawn = table.loc[table[costs].notna().any(axis=1), CELL]
         dots = [
@@ -96,10 +97,10 @@ def _draw_points(
     front = known[is_front].sort_values(cost)
     if len(front):
         axes.plot(front[cost], front["value"], color="0.4", drawstyle="steps-post", zorder=1)
-    x, y, width = known[cost], known["value"], known["width"].fillna(0)
+    x, y = known[cost], known["value"]
     own = [colors[cell] for cell in known[CELL]]
     edges = ["black" if front else color for front, color in zip(is_front, own, strict=True)]
-    axes.vlines(x, y - width, y + width, own)
+    axes.vlines(x, known["low"], known["high"], own)
     axes.scatter(x, y, 36, own, edgecolors=edges, zorder=2)
     for row in front.to_dict("records") if names_front else ():
         place = row[cost], row["value"]

@@ -18,8 +18,9 @@ from nodebench.report import notes
 from nodebench.report.analysis.columns import BUDGET, CELL, METHOD
 from nodebench.report.analysis.formatting import unit
 from nodebench.report.analysis.frames import on_most_samples
+from nodebench.report.analysis.statistics import interval_ends, possible_values
 from nodebench.report.figures.curves import file_names
-from nodebench.report.figures.style import Drawn, in_lines, save, within_shares
+from nodebench.report.figures.style import Drawn, in_lines, in_percent, save
 from nodebench.spec.vocabulary import METHODS
 from nodebench.sweep import Sweep
 
@@ -96,13 +97,13 @@ def _robustness(panels: list[list[str]], curves: pd.DataFrame, metric: str) -> F
         for axes in grid[row, below:]:
             axes.tick_params(labelbottom=True)
         for axes, cell in zip(grid[row], cells, strict=False):
-            _robustness_panel(axes, curves[curves[CELL] == cell], looks)
+            _robustness_panel(axes, curves[curves[CELL] == cell], metric, looks)
             axes.set_title(in_lines(cell), fontsize="medium")
         for axes in grid[row, len(cells) :]:
             axes.set_axis_off()
     figure.supxlabel("evaluations per forward pass")
-    figure.supylabel(f"test {metric}")
-    within_shares(grid[0, 0], metric)
+    figure.supylabel(f"test {metric}{unit(metric)}")
+    in_percent(grid[0, 0], metric)
     _legend(figure, grid.flat)
     return figure
 
@@ -131,12 +132,14 @@ def _rank(label: str) -> int:
 
 
 def _robustness_panel(
-    axes: Axes, curves: pd.DataFrame, looks: Mapping[str, dict[str, Any]]
+    axes: Axes, curves: pd.DataFrame, metric: str, looks: Mapping[str, dict[str, Any]]
 ) -> None:
     for method, curve in curves.groupby("method", sort=False):
         points = curve.sort_values("nfe", kind="stable")
-        spread = points["spread"].fillna(0)
-        axes.errorbar(points["nfe"], points["value"], spread, label=method, **looks[str(method)])
+        value = points["value"]
+        low, high = interval_ends(value, points["spread"], possible_values(metric))
+        ends = (value - low, high - value)
+        axes.errorbar(points["nfe"], value, ends, label=method, **looks[str(method)])
     axes.axvline(curves["trained_nfe"].iloc[0], color="0.4", linestyle="--", linewidth=1)
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter(lambda nfe, _: f"{nfe:g}")
@@ -171,8 +174,8 @@ def steps_figure(sweep: Sweep, curves: pd.DataFrame, folder: Path) -> list[Drawn
         _steps_panel(axes, curves[curves["trained"] == method], colors, looks)
         axes.set_title(f"trained with {method}", fontsize="medium")
     figure.supxlabel("steps")
-    figure.supylabel(f"test {sweep.metric}")
-    within_shares(grid[0, 0], sweep.metric)
+    figure.supylabel(f"test {sweep.metric}{unit(sweep.metric)}")
+    in_percent(grid[0, 0], sweep.metric)
     _legend(figure, grid.flat)
     save(figure, folder / "steps")
     return [Drawn(["steps"], notes.STEPS_FIGURE)]

@@ -13,6 +13,9 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from nodebench.report.analysis.statistics import is_share
 
 ON_LOG_AXES = ("test_error",)
 
@@ -28,16 +31,10 @@ LONGEST_LINE = 28
 """Characters per line of a panel's title."""
 
 
-SHARE_MARGIN = 0.04
-"""The space beyond 0 and 1 on an axis of accuracies, as a part of what is visible between them."""
-
-
-def within_shares(axes: Axes, metric: str) -> None:
-    """Limits an axis of accuracies to 0 and 1, which intervals over few seeds can exceed."""
-    if metric.endswith("accuracy"):
-        low, high = axes.get_ylim()
-        margin = SHARE_MARGIN * (min(high, 1) - max(low, 0))
-        axes.set_ylim(max(low, -margin), min(high, 1 + margin))
+def in_percent(axes: Axes, metric: str) -> None:
+    """Numbers a vertical axis of accuracies in percent, as tables do."""
+    if is_share(metric):
+        axes.yaxis.set_major_formatter(PercentFormatter(xmax=1, symbol=""))
 
 
 FORMATS = {"svg": "Date", "png": "Software"}

@@ -15,6 +15,7 @@
     return element;
   };
   const text = (value) => (value === null || value === undefined ? "–" : String(value));
+  const OFF_LOG = Number.MIN_VALUE; // the end of an interval that includes 0, below any logarithmic axis
   const DIGITS = 5; // of a result in a trial's view; the tables next to the page have all
   const date = (seconds) => `${new Date(1000 * seconds).toISOString().slice(0, 16).replace("T", " ")} UTC`;
   const rounded = (value) => (typeof value === "number" && !Number.isInteger(value) ? Number(value.toPrecision(DIGITS)) : value);
@@ -46,27 +47,33 @@
     legend: { labelColor: "currentColor", titleColor: "currentColor", symbolStrokeColor: "currentColor", symbolFillColor: "currentColor", labelFontSize: 12 },
   };
 
-  // A share's axis ends at 0 and 1 at the latest.
-  function shareDomain(values) {
-    const [low, high] = [Math.min(...values), Math.max(...values)];
-    const margin = 0.05 * (high - low || 1);
-    return values.length ? { domain: [Math.max(0, low - margin), Math.min(1, high + margin)], nice: false } : {};
+  const within = (value, axis) => Math.min(axis.most ?? Infinity, Math.max(axis.least ?? -Infinity, value));
+
+  // A little more than the values span, within what is possible.
+  function domain(axis, isLog, values) {
+    const [to, from] = isLog ? [Math.log, Math.exp] : [(value) => value, (value) => value];
+    const [low, high] = [to(Math.min(...values)), to(Math.max(...values))];
+    const margin = 0.05 * (high - low || Math.abs(high) || 1);
+    return [low - margin, high + margin].map((end) => within(from(end), axis));
   }
 
   function channel(axis, isLog, values) {
     const type = axis.is_number ? "quantitative" : "nominal";
-    const linear = { type: "linear", zero: false, ...(axis.is_share ? shareDomain(values) : { padding: 12 }) };
-    const scale = axis.is_number ? isLog ? { type: "log", nice: false, padding: 12 } : linear : { padding: 0.4 };
+    const known = values.filter((value) => typeof value === "number" && (!isLog || value > OFF_LOG));
+    const ends = known.length ? { domain: domain(axis, isLog, known) } : {};
+    const scale = axis.is_number ? { type: isLog ? "log" : "linear", nice: false, ...ends } : { padding: 0.4 };
     const labels = { format: axis.format || undefined, labelAngle: 0, ...(isLog ? {} : { tickCount: 8 }) };
     if (axis.is_whole) labels.tickMinStep = 1;
     return { type, scale, title: axis.title, sort: null, axis: labels };
   }
 
+  // Intervals are cut where no value can be, like those in tables.
   function point(row, choice) {
     const [x, y, half] = [valueOf(row, choice.x.field), valueOf(row, choice.y.field), row[`${choice.y.field} ±`]];
-    const within = (value) => (choice.y.is_share ? Math.min(1, Math.max(0, value)) : value);
-    const ends = typeof half === "number" && typeof y === "number" ? { low: within(y - half), high: within(y + half) } : {};
-    return { ...row, x, y, half, ...ends, series: text(valueOf(row, choice.series)) };
+    const shown = (value) => (choice.logY ? Math.max(value, OFF_LOG) : value);
+    const ends = typeof half === "number" && typeof y === "number"
+      ? { low: shown(within(y - half, choice.y)), high: shown(within(y + half, choice.y)) } : {};
+    return { ...row, x, y, ...ends, series: text(valueOf(row, choice.series)) };
   }
 
   const isKnown = (value) => value !== null && value !== undefined;
@@ -88,21 +95,25 @@
       ...known.filter(([field]) => has(field)).map(([field, title]) => ({ field, title, type: "nominal" })),
       ...(has("x") ? [{ field: "x", title: choice.x.title, format: precise(choice.x), type: choice.x.is_number ? "quantitative" : "nominal" }] : []),
       { field: "y", title: choice.y.title, format: precise(choice.y), type: choice.y.is_number ? "quantitative" : "nominal" },
-      ...(has("half") ? [{ field: "half", title: "± (95 %)", format: precise(choice.y), type: "quantitative" }] : []),
+      ...(has("low") ? ["low", "high"].map((field) =>
+        ({ field, title: `95 % interval, ${field === "low" ? "from" : "to"}`, format: precise(choice.y), type: "quantitative" })) : []),
     ];
   }
 
-  // `across` are rows without an x, which the layers `withoutX` draw.
-  function specification(layers, choice, data, colors, description, withoutX = [], across = []) {
+  // The points of a choice of axes by the layers of a chart; `across` are those without an x.
+  function specification(chart, choice, points) {
+    const data = points.filter((row) => isDrawn(row, choice));
+    const across = chart.without_x.length ? points.filter((row) => lacksOnlyX(row, choice)) : [];
     const hasIntervals = data.some((row) => row.low !== undefined);
-    const layer = layers.filter((each) => hasIntervals || each.mark !== "rule");
-    if (across.length) layer.push(...withoutX.map((each) => ({ ...each, data: { values: across } })));
+    const layer = chart.layers.filter((each) => hasIntervals || !each.encoding.y2);
+    if (across.length) layer.push(...chart.without_x.map((each) => ({ ...each, data: { values: across } })));
+    const description = `${chart.title}: ${choice.y.title} over ${choice.x.title}`;
     const spec = structuredClone({ width: "container", height: 320, description, data: { values: data }, config: CONFIG, layer });
-    const numbers = (values) => values.filter((value) => typeof value === "number");
     const heights = [...data.flatMap((row) => [row.y, row.low, row.high]), ...across.map((row) => row.y)];
-    const y = channel(choice.y, choice.logY, numbers(heights));
+    const y = channel(choice.y, choice.logY, heights);
+    const colors = report.colors[choice.series];
     spec.encoding = {
-      x: { field: "x", ...channel(choice.x, choice.logX, numbers(data.map((row) => row.x))) },
+      x: { field: "x", ...channel(choice.x, choice.logX, data.map((row) => row.x)) },
       color: { field: "series", type: "nominal", legend: null, scale: { domain: Object.keys(colors), range: Object.values(colors) } },
     };
     for (const each of spec.layer) {
@@ -157,7 +168,7 @@
     const [logX, logY] = [check("log x", false, redraw), check("log y", false, redraw)];
     const single = check("each trial", false, redraw);
     const controls = make("div", { className: "controls" }, x.label, y.label, series.label, logX.label, logY.label);
-    if (chart.single.length) controls.append(single.label);
+    if (chart.singles) controls.append(single.label);
     if (Object.keys(chart.series).length < 2) series.label.hidden = true;
     const groups = make("div");
     const drawn = make("div", { className: "drawn" });
@@ -192,12 +203,7 @@
       const isOn = (row) => on.every(([field, values]) => values.has(text(valueOf(row, field))));
       const source = single.box.checked ? chart.singles : chart.rows;
       const points = rows[source].filter(isOn).map((row) => point(row, choice));
-      const data = points.filter((row) => isDrawn(row, choice));
-      const across = points.filter((row) => lacksOnlyX(row, choice));
-      const description = `${chart.title}: ${choice.y.title} over ${choice.x.title}`;
-      const isSingle = single.box.checked || (chart.joined.length && !chart.joined.includes(choice.x.field));
-      const layers = isSingle ? chart.single : chart.layers;
-      return draw(drawn, specification(layers, choice, data, report.colors[choice.series], description, chart.without_x, across), pick);
+      return draw(drawn, specification(chart, choice, points), pick);
     }
 
     rebuild();
@@ -246,8 +252,7 @@
     function update() {
       const axis = known.find((each) => each.field === y.box.value);
       const choice = { x: chart.x[0], y: axis, series: "cell", logX: false, logY: axis.is_log };
-      const data = own.map((row) => point(row, choice)).filter((row) => isDrawn(row, choice));
-      const spec = specification(chart.single, choice, data, { [trial.cell]: report.colors.cell[trial.cell] }, `${axis.title} by epoch`);
+      const spec = specification(chart, choice, own.map((row) => point(row, choice)));
       spec.height = 220;
       return draw(drawn, spec, () => {});
     }

@@ -11,7 +11,8 @@ from nodebench.report.html.measures import AxisChoice
 Spec = dict[str, Any]
 """A part of a Vega-Lite specification. The page fills in axes, colours, tooltips and values."""
 
-Y, LOW, HIGH = ({"field": name, "type": "quantitative"} for name in ("y", "low", "high"))
+Y, LOW = ({"field": name, "type": "quantitative"} for name in ("y", "low"))
+HIGH: Spec = {"field": "high"}
 NEAREST: Spec = {
     "name": "nearest",
     "select": {"type": "point", "on": "pointerover", "nearest": True, "clear": "pointerout"},
@@ -21,7 +22,7 @@ BY_METHOD: Spec = {"field": "method", "type": "nominal", "title": "test solver"}
 LEGEND_BELOW: Spec = {"orient": "bottom", "columns": 3}
 
 POINTS: list[Spec] = [
-    {"mark": "rule", "encoding": {"y": LOW, "y2": {"field": "high"}}},
+    {"mark": {"type": "rule", "clip": True}, "encoding": {"y": LOW, "y2": HIGH}},
     {
         "mark": {"type": "point", "filled": True, "size": 90, "opacity": 0.9, "cursor": "pointer"},
         "encoding": {"y": Y},
@@ -37,28 +38,22 @@ ACROSS: list[Spec] = [
 ]
 """A line over all x for each row that has no value on that axis."""
 
-MEANS_BY_EPOCH: list[Spec] = [
+OF_ONE: Spec = {"detail": [{"field": "cell"}, {"field": "trial_id"}]}
+"""What a line belongs to: a configuration, or one of its trials."""
+
+LINES_BY_EPOCH: list[Spec] = [
     {
-        "mark": {"type": "area", "opacity": 0.15},
-        "encoding": {"y": {**Y, "aggregate": "min"}, "y2": {"field": "y", "aggregate": "max"}},
+        "mark": {"type": "area", "opacity": 0.15, "clip": True},
+        "encoding": {"y": LOW, "y2": HIGH, **OF_ONE},
     },
-    {"mark": {"type": "line", "strokeWidth": 1.5}, "encoding": {"y": {**Y, "aggregate": "mean"}}},
+    {"mark": {"type": "line", "strokeWidth": 1.5}, "encoding": {"y": Y, **OF_ONE}},
     {
         "mark": {"type": "point", "filled": True, "cursor": "pointer"},
         "params": [NEAREST],
         "encoding": {"y": Y, "opacity": IF_NEAREST},
     },
 ]
-"""A line for each series, with a band over its trials."""
-
-TRIALS_BY_EPOCH: list[Spec] = [
-    {
-        "mark": {"type": "line", "strokeWidth": 1.2},
-        "encoding": {"y": Y, "detail": {"field": "trial_id"}},
-    },
-    MEANS_BY_EPOCH[2],
-]
-"""A line for each trial."""
+"""A line for each configuration with a band for its intervals, or a line for each trial."""
 
 LINES_BY_SOLVER: list[Spec] = [
     {
@@ -96,11 +91,11 @@ DATA_SETS = {"data.name": "data set"}
 class Chart:
     """A chart: its rows, its selectable axes and series, and its layers.
 
-    The first axes and series are selected initially. `single` are the layers for rows of single
-    trials, if the chart has any; `singles` names the table of these rows. `without_x` are the
-    layers for rows without a value on the x axis, which are otherwise left out. `filters` are
-    columns whose values can be switched off like series. `joined` are the x axes over which rows of
-    several trials can be averaged. `figures` are the static figures that show the same.
+    The first axes and series are selected initially. `singles` names the table with the rows of
+    single trials, if the chart can show them instead of means. `without_x` are the layers for rows
+    without a value on the x axis, which are otherwise left out. `filters` are
+    columns whose values can be switched off like series. `figures` are the static figures that show
+    the same.
     """
 
     name: str
@@ -111,11 +106,9 @@ class Chart:
     y: Sequence[AxisChoice]
     series: Mapping[str, str]
     layers: Sequence[Spec]
-    single: Sequence[Spec] = ()
     singles: str = ""
     without_x: Sequence[Spec] = ()
     filters: Mapping[str, str] = field(default_factory=dict)
-    joined: Sequence[str] = ()
     figures: Sequence[str] = ()
 
     @property
@@ -133,9 +126,7 @@ class Chart:
             "y": [axis.described() for axis in self.y],
             "series": dict(self.series),
             "filters": dict(self.filters),
-            "joined": [*self.joined],
             "layers": [*self.layers],
-            "single": [*self.single],
             "singles": self.singles,
             "without_x": [*self.without_x],
         }

@@ -21,7 +21,7 @@ from nodebench.report.analysis.columns import (
 )
 from nodebench.report.analysis.findings import Findings
 from nodebench.report.analysis.frames import robustness_curves
-from nodebench.report.analysis.statistics import half_width
+from nodebench.report.analysis.statistics import half_width, half_widths
 from nodebench.report.figures.curves import CURVES
 from nodebench.report.figures.drawing import left_out
 from nodebench.report.figures.style import hex_colors
@@ -70,6 +70,7 @@ class Explored:
         frames = {
             "configurations": self._configurations,
             "epochs": self._by_epoch,
+            "means_by_epoch": self._means_by_epoch,
             "solvers": self._curves,
             "gradients": self.found.costs,
         }
@@ -152,7 +153,6 @@ class Explored:
             y=measures,
             series=self._series_of_trials,
             layers=charts.POINTS,
-            single=charts.POINTS,
             singles="trials",
             without_x=charts.ACROSS,
             filters=charts.DATA_SETS,
@@ -179,22 +179,35 @@ class Explored:
         settings = {path for trial in trials for path in trial.settings}
         return pd.concat(parts).drop(columns=[*settings & set(epochs) - {"seed"}])
 
+    @cached_property
+    def _means_by_epoch(self) -> pd.DataFrame:
+        """One row per cell and epoch: each measure's mean over seeds, and half its interval."""
+        frame, sweep = self._by_epoch, self.found.sweep
+        if frame.empty:
+            return frame
+        groups = frame.groupby([CELL, "epoch"], sort=False)
+        columns = {"n": groups.size()}
+        for axis in axes(frame.drop(columns=["epoch", "seed"]), sweep, always=sweep.headline):
+            means = half_widths(groups[axis.field])
+            columns[axis.field] = means["mean"]
+            if axis.field not in IN_TIME:
+                columns[f"{axis.field}{INTERVAL}"] = means["width"]
+        return pd.DataFrame(columns).reset_index()
+
     def _epochs(self) -> Chart:
         frame, sweep = self._by_epoch, self.found.sweep
         over = axes(frame, sweep, IN_TIME) if len(frame) else []
-        every = axes(frame, sweep, always=self.found.sweep.headline) if len(frame) else []
+        every = axes(frame, sweep, always=sweep.headline) if len(frame) else []
         return Chart(
             name="epochs",
             title="By epoch",
             note=notes.EPOCHS_CHART,
-            rows="epochs",
+            rows="means_by_epoch",
             x=over,
             y=[each for each in every if each.field not in (*IN_TIME, "seed")],
             series=self._series_of_trials,
-            layers=charts.MEANS_BY_EPOCH,
-            single=charts.TRIALS_BY_EPOCH,
+            layers=charts.LINES_BY_EPOCH,
             singles="epochs",
-            joined=IN_TIME[:2],
             filters=charts.DATA_SETS,
             figures=tuple(CURVES),
         )

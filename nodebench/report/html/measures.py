@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 
@@ -10,6 +11,7 @@ import pandas as pd
 from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
 from nodebench.report.analysis.columns import TIMED_SECONDS
+from nodebench.report.analysis.statistics import ANY, is_share, possible_values
 from nodebench.sweep import Sweep
 
 AXIS_TITLES: Mapping[str, str] = {
@@ -62,9 +64,6 @@ NOT_MEASURED = frozenset(
 )
 """Columns of numbers that are not worth comparing."""
 
-JUDGED = ("own", "limit", "drop")
-"""Numbers of verdicts that are in the unit of the headline metric."""
-
 LARGE = 1e5
 """If an axis reaches beyond this, its numbers are abbreviated, such as 120k."""
 
@@ -82,8 +81,9 @@ class AxisChoice:
     format: str
     """In d3's notation; empty for d3's own choice. Tooltips have more digits."""
 
-    is_share: bool = False
-    """Whether it lies between 0 and 1, like an accuracy."""
+    least: float | None = None
+    most: float | None = None
+    """The lowest and the highest possible value, where the axis and its intervals end."""
 
     is_log: bool = False
     """Whether its axis is logarithmic initially."""
@@ -121,16 +121,17 @@ def axes(
 
 def _axis(values: pd.Series[float], title: str, sweep: Sweep) -> AxisChoice:
     name, known = str(values.name), values.dropna()
-    judged = name in (*JUDGED, "value") and sweep.metric == "accuracy"
-    is_share = name.endswith("accuracy") or judged
     if not _is_number(values):
         return AxisChoice(name, title, is_number=False, format="")
     low, high = float(known.min()), float(known.max())
-    is_log = 0 < SEVERAL_TIMES * low < high and not is_share and name not in IN_TIME
+    in_percent = is_share(name, sweep.metric)
+    is_log = 0 < SEVERAL_TIMES * low < high and not in_percent and name not in IN_TIME
     title = title.replace("test metric", f"test {sweep.metric}")
-    form = ".2~%" if is_share else ".3~s" if high > LARGE else ""
+    form = ".2~%" if in_percent else ".3~s" if high > LARGE else ""
     is_whole = bool((known.astype(float) % 1 == 0).all())
-    return AxisChoice(name, title, True, form, is_share and name != "drop", is_log, is_whole)
+    possible = possible_values(name, sweep.metric) if name in AXIS_TITLES else ANY
+    least, most = (end if math.isfinite(end) else None for end in possible)
+    return AxisChoice(name, title, True, form, least, most, is_log, is_whole)
 
 
 def _is_number(values: pd.Series[float]) -> bool:
