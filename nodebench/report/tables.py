@@ -76,10 +76,10 @@ def failures(sweep: Sweep, frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def cell_text(value: Any) -> str:
-    """A setting as a table shows it: 10.0 as 10, a missing value as a dash."""
+    """A setting as a table shows it: 10.0 as 10, 1e30 as 1e+30, a missing value as a dash."""
     if value is None or (isinstance(value, float) and pd.isna(value)):
         return NO_VALUE
-    if isinstance(value, float) and value.is_integer():
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e16:
         return str(int(value))
     if isinstance(value, (list, tuple)):
         return ", ".join(map(cell_text, value)) or NO_VALUE

@@ -238,6 +238,8 @@ def test_a_mistake_in_a_claim_is_named(tmp_path, claim, message):
     [
         ([29.0, 31.0], "30.0 ± 12.7"),
         ([1234.0], "1234"),
+        ([1.65e-7], "1.65e-07"),
+        ([3.54e29], "3.54e+29"),
         ([0.00123, 0.00125], "0.001240 ± 0.000127"),
         ([2.0, 8.0], "5.0 [0, 43.1]"),  # no number of evaluations is negative
     ],

@@ -78,7 +78,8 @@ def test_a_wide_table_leaves_out_seconds_that_do_not_compare_before_evaluations(
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(10.0, "10"), (None, "–"), (("crop", "flip"), "crop, flip"), ((), "–")]
+    ("value", "text"),
+    [(10.0, "10"), (1e30, "1e+30"), (None, "–"), (("crop", "flip"), "crop, flip"), ((), "–")],
 )
 def test_a_setting_is_shown_plainly(value, text):
     assert tables.cell_text(value) == text

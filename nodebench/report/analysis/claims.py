@@ -261,6 +261,8 @@ def _number_text(in_percent: bool, mean: float, width: float, possible: Bounds) 
     """A number with its interval, cut at the `possible` values."""
     if in_percent:
         return interval_text(100 * mean, 100 * width, 2, scaled(possible, 100))
+    if math.isnan(width) and mean and not 1e-4 <= abs(mean) < 1e9:
+        return f"{mean:.3g}"
     return interval_text(mean, width, _decimals(width if width > 0 else mean), possible)
 
 
