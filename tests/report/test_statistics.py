@@ -188,6 +188,8 @@ def test_an_interval_of_differences_is_cut_beyond_a_hundred_points():
 
 def test_counts_that_agree_are_written_plainly():
     assert count_and_interval(pd.Series([8.0, 8.0])) == "8"
+    assert count_and_interval(pd.Series([1234567.0])) == "1234567"
+    assert count_and_interval(pd.Series([18.4348])) == "18.4"
     assert count_and_interval(pd.Series([27.0, 29.0])) == "28.0 ± 12.7"
     assert count_and_interval(pd.Series([math.nan])) == "–"
 

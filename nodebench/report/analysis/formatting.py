@@ -64,7 +64,10 @@ def three_digits_and_interval(values: pd.Series[float]) -> str:
 def count_and_interval(values: pd.Series[float]) -> str:
     """Like `mean_and_interval`, for counts; a plain number if all are the same."""
     values = values.dropna()
-    return f"{values.iloc[0]:g}" if values.nunique() == 1 else mean_and_interval(values, 1)
+    if values.nunique() != 1:
+        return mean_and_interval(values, 1)
+    value = float(values.iloc[0])
+    return f"{value:.{0 if value.is_integer() else 1}f}"
 
 
 def magnitude(values: pd.Series[float]) -> str:

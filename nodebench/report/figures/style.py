@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
 import seaborn as sns
@@ -13,7 +13,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import ScalarFormatter
 
 from nodebench.report.analysis.statistics import is_share
 
@@ -34,7 +34,22 @@ LONGEST_LINE = 28
 def in_percent(axes: Axes, metric: str) -> None:
     """Numbers a vertical axis of accuracies in percent, as tables do."""
     if is_share(metric):
-        axes.yaxis.set_major_formatter(PercentFormatter(xmax=1, symbol=""))
+        axes.yaxis.set_major_formatter(_Percent())
+
+
+class _Percent(ScalarFormatter):
+    """Shares in percent, all with as many decimals as their distances need."""
+
+    def __init__(self) -> None:
+        super().__init__(useOffset=False)
+        self.set_scientific(False)
+
+    def set_locs(self, locs: Any) -> None:
+        """Chooses the decimals for the ticks at `locs`."""
+        super().set_locs([100 * share for share in locs])
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        return super().__call__(100 * x, pos)
 
 
 FORMATS = {"svg": "Date", "png": "Software"}
