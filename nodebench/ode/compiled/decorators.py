@@ -9,13 +9,14 @@ rounding of a loop may depend on which arrays are neighbors in memory (`norm_ker
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import numba
 
-from nodebench.ode.compiled.cache import kept_by_version
+from nodebench.ode.compiled.cache import KernelCache
 
 # Sums may be reordered and products contracted; non-finite values are preserved.
 _compiled: Any = partial(numba.njit, error_model="numpy", fastmath={"contract", "nsz", "reassoc"})
@@ -26,8 +27,7 @@ compiled_part: Any = _compiled(no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
 def compiled(function: Callable[..., Any]) -> Any:
     """Decorator for functions that Python calls. They are kept on disk, if a folder is writable."""
-    with kept_by_version():
-        try:
-            return _compiled(cache=True, nogil=True)(function)
-        except RuntimeError:  # numba found no folder
-            return _compiled(nogil=True)(function)
+    dispatcher = _compiled(nogil=True)(function)
+    with contextlib.suppress(RuntimeError):
+        dispatcher._cache = KernelCache(function)  # as `cache=True` would
+    return dispatcher

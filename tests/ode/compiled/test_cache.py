@@ -1,9 +1,17 @@
 import ast
+import contextlib
+import errno
+import inspect
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import numba
 import pytest
+from numba.core.caching import IndexDataCacheFile
 
 import nodebench
 from nodebench.ode.compiled.cache import digest_of, sources, version
@@ -20,6 +28,16 @@ def add(x, y):
 def a_cache(tmp_path, monkeypatch):
     monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
     return tmp_path
+
+
+ANOTHER = """
+from nodebench.ode.compiled.decorators import compiled
+from tests.ode.compiled.test_cache import add
+
+print("ready", flush=True)
+assert compiled(add)(1.5, 2.5) == 4.0
+"""
+"""What another process does, which compiles another signature."""
 
 
 def imported(path):
@@ -54,13 +72,28 @@ def test_an_edit_of_what_a_kernel_calls_gives_another_version(tmp_path):
     assert digest_of(copied) != version()
 
 
+def calls(kernel):
+    """The sum of 1 and 2 by a kernel, and how often its cache was missed."""
+    assert kernel(1, 2) == 3
+    return sum(kernel.stats.cache_misses.values())
+
+
 def test_a_kernel_is_kept_in_the_folder_of_its_version(a_cache):
-    before = numba.config.CACHE_LOCATOR_CLASSES
-    first, second = compiled(add), compiled(add)
-    assert (first(1, 2), second(1, 2)) == (3, 3)
-    assert (sum(first.stats.cache_misses.values()), sum(second.stats.cache_hits.values())) == (1, 1)
+    assert [calls(compiled(add)), calls(compiled(add))] == [1, 0]
     assert [path.name for path in a_cache.iterdir()] == [f"nodebench-{version()}"]
-    assert before == numba.config.CACHE_LOCATOR_CLASSES
+
+
+def test_clones_share_kernels(a_cache, tmp_path):
+    functions = []
+    for number in range(2):
+        path = tmp_path / f"clone-{number}" / "module.py"
+        path.parent.mkdir()
+        path.write_text(inspect.getsource(add))
+        os.utime(path, (number, number))
+        module: dict[str, Any] = {}
+        exec(compile(path.read_text(), str(path), "exec"), module)
+        functions.append(module["add"])
+    assert [calls(compiled(function)) for function in functions] == [1, 0]
 
 
 def test_where_nothing_can_be_kept_a_kernel_is_compiled(a_cache, monkeypatch):
@@ -70,3 +103,42 @@ def test_where_nothing_can_be_kept_a_kernel_is_compiled(a_cache, monkeypatch):
     kernel = compiled(add)
     assert kernel(1, 2) == 3
     assert kernel.stats.cache_path is None
+
+
+@pytest.mark.parametrize("suffix", ["nbi", "nbc"])
+@pytest.mark.parametrize("content", [b"", b"damaged"])
+def test_a_damaged_file_is_compiled_and_kept_again(a_cache, suffix, content):
+    calls(compiled(add))
+    [path] = a_cache.glob(f"*/*.{suffix}")
+    path.write_bytes(content)
+    assert [calls(compiled(add)), calls(compiled(add))] == [1, 0]
+
+
+def test_on_a_full_disk_a_kernel_is_compiled_by_each_process(a_cache, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(IndexDataCacheFile, "_save_data", full)
+    assert [calls(compiled(add)), calls(compiled(add))] == [1, 1]
+
+
+def test_processes_that_compile_at_once_do_not_mix_their_code(a_cache, monkeypatch):
+    """While one has read the index and not yet written it, another may not write."""
+    save, others = IndexDataCacheFile._save_index, []
+
+    def save_while_another_compiles(self, overloads):
+        environment = {**os.environ, "NUMBA_CACHE_DIR": str(a_cache), "PYTHONPATH": os.getcwd()}
+        command = [sys.executable, "-c", ANOTHER]
+        others.append(subprocess.Popen(command, env=environment, stdout=subprocess.PIPE))
+        assert others[0].stdout.readline() == b"ready\n"
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            others[0].wait(timeout=2)
+        save(self, overloads)
+
+    monkeypatch.setattr(IndexDataCacheFile, "_save_index", save_while_another_compiles)
+    assert compiled(add)(1, 2) == 3
+    with others[0] as other:
+        assert other.wait(timeout=60) == 0
+    later = compiled(add)
+    assert (later(1, 2), later(1.5, 2.5)) == (3, 4.0)
+    assert not later.stats.cache_misses
