@@ -55,8 +55,8 @@ def leave_on_interrupt() -> None:
         signal.signal(signal.SIGINT, _leave)
 
 
-def _interrupt(_signal: int, _frame: object) -> None:
-    raise KeyboardInterrupt
+def _interrupt(number: int, _frame: object) -> None:
+    raise KeyboardInterrupt(signal.Signals(number))
 
 
 def _repeat_interrupt(lost: UnraisableHookArgs) -> None:
@@ -64,7 +64,8 @@ def _repeat_interrupt(lost: UnraisableHookArgs) -> None:
     if lost.exc_type is not KeyboardInterrupt:
         sys.__unraisablehook__(lost)
         return
-    again = Timer(REPEATED_AFTER_S, interrupt_main)
+    numbers = getattr(lost.exc_value, "args", ()) or (signal.SIGINT,)
+    again = Timer(REPEATED_AFTER_S, interrupt_main, numbers)
     again.daemon = True
     again.start()
 

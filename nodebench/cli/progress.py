@@ -33,7 +33,7 @@ MOST_LINES_OF_ANSWER = 5
 
 FAILED_STYLE = "red"
 
-COMPILING = "the first epoch compiles kernels, once per machine: some ten seconds"
+COMPILING = "the first epoch compiles kernels, which are kept: some ten seconds"
 
 
 class _Bars(Progress):

@@ -141,12 +141,13 @@ class _InOrder(FIFOScheduler):
         """How many of the first trials have started."""
 
     def choose_trial_to_run(self, tune_controller: Any) -> Any:
-        """The first trial that has not started; None if all have."""
+        """The first trial that neither has started nor has a worker; None if there is none."""
         trials = tune_controller.get_trials()
-        for trial in trials[self._started :]:
-            if trial.status == TuneTrial.PENDING:
-                return trial
+        while self._started < len(trials) and trials[self._started].status != TuneTrial.PENDING:
             self._started += 1
+        for trial in trials[self._started :]:
+            if trial.status == TuneTrial.PENDING and trial.temporary_state.ray_actor is None:
+                return trial
         return None
 
 

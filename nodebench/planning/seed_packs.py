@@ -18,6 +18,9 @@ from nodebench.spec.vocabulary import DENSE_POSITIONS, norm_parts
 MOST = 10
 """The largest number of seeds in a pack if `pack_seeds` is `auto` and packing pays."""
 
+ADAPTIVE_EVALUATIONS = 100
+"""A guess at those of an adaptive solve; at usual tolerances, trained networks take 20 to 160."""
+
 PACKABLE_GRADIENTS = ("backprop", "exact")
 
 
@@ -41,17 +44,24 @@ def packs(trials: Sequence[Trial], options: RunOptions, slots: int) -> list[tupl
     return [tuple(pack) for pack in found]
 
 
-def rank(pack: Sequence[Trial]) -> tuple[int, float]:
-    """A pack's place in a guess at what takes longest: its seeds, then its evaluations a pass.
+def rank(pack: Sequence[Trial]) -> float:
+    """A guess at the length of a pack's training, for comparison with others of a sweep.
 
-    Workers begin with the longest packs, so that none of these runs alone at the end.
+    It counts evaluations, and one more a pass for all other layers. It knows neither the data's
+    size nor the model's. Workers begin with the longest packs, so that none runs alone at the end.
     """
     spec = pack[0].spec
+    passes = spec.train.epochs or spec.train.iterations or 0
+    return len(pack) * passes * (1 + _evaluations(spec))
+
+
+def _evaluations(spec: TrialSpec) -> int:
+    """Those of a forward pass, as far as settings tell."""
     if spec.solver is None:
-        return len(pack), 0
+        return 0
     if spec.solver.facts.kind == "adaptive":
-        return len(pack), math.inf
-    return len(pack), spec.solver.step_count(spec.model.span or 1) * (spec.solver.stages or 1)
+        return ADAPTIVE_EVALUATIONS
+    return spec.solver.step_count(spec.model.span or 1) * (spec.solver.stages or 1)
 
 
 def obstacle(spec: TrialSpec) -> str | None:

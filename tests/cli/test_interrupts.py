@@ -69,15 +69,18 @@ def test_an_interrupt_of_a_run_while_torch_is_imported_leaves_no_result(tmp_path
 
 
 INTERRUPTED_IN_A_CALLBACK = """
-import os, signal, time, weakref
+import os, signal, sys, time, weakref
 from nodebench.cli.interrupt import heed_interrupts, interruptible
 
 class Thing:
     pass
 
+number = signal.Signals[sys.argv[1]]
+if number != signal.SIGINT:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 heed_interrupts()
 thing = Thing()
-watched = weakref.ref(thing, lambda _: os.kill(os.getpid(), signal.SIGINT))
+watched = weakref.ref(thing, lambda _: os.kill(os.getpid(), number))
 with interruptible():
     del thing
     time.sleep(30)
@@ -85,9 +88,11 @@ with interruptible():
 """
 
 
-def test_an_interrupt_in_a_callback_where_python_drops_exceptions_is_not_lost():
+@pytest.mark.parametrize("signal_name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_an_interrupt_in_a_callback_where_python_drops_exceptions_is_not_lost(signal_name):
+    """Each signal is repeated as itself: in a background job, SIGINT is ignored."""
     done = subprocess.run(
-        [sys.executable, "-c", INTERRUPTED_IN_A_CALLBACK],
+        [sys.executable, "-c", INTERRUPTED_IN_A_CALLBACK, signal_name],
         capture_output=True, text=True, check=False, preexec_fn=heeding_interrupts,
     )  # fmt: skip
     assert done.stdout == ""

@@ -289,11 +289,20 @@ def test_the_pack_that_probably_takes_longest_ranks_first(tmp_path):
     mlp = {"model": [{"name": "mlp"}]}
     steps = {"solver": [{"method": "euler", "steps": 8}, {"method": "rk4", "step_size": 0.25}]}
     tight = {"solver": [{"method": "dopri5", "tol": 1.0e-3}]}
-    sweep = tiny(tmp_path, grid=[mlp, steps, tight], seeds=[0, 1, 2])
+    long = {"train.epochs": [200]}
+    sweep = tiny(tmp_path, grid=[mlp, steps, tight, long], seeds=[0, 1, 2])
     found = sorted(packs(sweep.trials, packing(2), slots=1), key=rank, reverse=True)
-    told = [(len(pack), getattr(pack[0].spec.solver, "method", None)) for pack in found]
-    pairs = [(2, "rk4"), (2, "euler"), (2, None)]
-    assert told == [*pairs, *[(1, "dopri5")] * 3, (1, "rk4"), (1, "euler"), (1, None)]
+    told = [
+        (len(pack), getattr(spec.solver, "method", None), spec.train.epochs)
+        for pack in found
+        for spec in [pack[0].spec]
+    ]
+    assert told == [
+        *[(2, "euler", 200), (1, "euler", 200)],
+        *[(1, "dopri5", 3)] * 3,
+        *[(2, "rk4", 3), (2, "euler", 3), (1, "rk4", 3), (1, "euler", 3)],
+        *[(2, None, 3), (1, None, 3)],
+    ]
 
 
 def test_auto_packs_where_it_pays():
