@@ -54,6 +54,7 @@ def _of_the_sweep(keyword: str, value: object) -> str:
     if keyword in inspect.signature(load_sweep).parameters:
         given, what = f"{keyword}={value!r}", "is a keyword of `load_sweep`"
     elif paths := meant_by(keyword):
+        value = [value] if paths[0] == "seeds" and isinstance(value, int) else value
         given, what = f"overrides={{{paths[0]!r}: {value!r}}}", "is a setting of the sweep"
     else:
         return ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from nodebench.errors import StoreError
 from nodebench.spec import Trial
@@ -100,7 +100,7 @@ def change(old: Sweep, new: Sweep) -> Change:
     added = {id_: trial for id_, trial in after.items() if id_ not in before}
     gone = {id_: trial for id_, trial in before.items() if id_ not in after}
     # Only the first of very many: whole axes have changed then, and any trial shows which.
-    compared = [(trial, _items(trial)) for trial in list(gone.values())[:MOST_COMPARED]]
+    compared = _told_apart(list(gone.values())[:MOST_COMPARED])
     names = ("search", "evaluate", "resources", "limits", "margin", "checkpoint_minutes")
     return Change(
         same=len(after) - len(added),
@@ -110,16 +110,25 @@ def change(old: Sweep, new: Sweep) -> Change:
     )
 
 
-def _items(trial: Trial) -> frozenset[tuple[str, str]]:
+Items: TypeAlias = "frozenset[tuple[str, str]]"
+"""The settings of a trial, as (path, value)."""
+
+
+def _items(trial: Trial) -> Items:
     return frozenset((path, canonical(value)) for path, value in trial.settings.items())
 
 
-def _least(
-    trial: Trial, others: Sequence[tuple[Trial, frozenset[tuple[str, str]]]]
-) -> list[Difference]:
-    """The differences from the trial with the fewest; empty without others."""
-    own = _items(trial)
-    counts = [len({path for path, _ in own ^ items}) for _, items in others]
+def _told_apart(trials: Sequence[Trial]) -> list[tuple[Trial, Items]]:
+    """Trials with the settings that not all of them have, since only these tell which is nearer."""
+    found = [_items(trial) for trial in trials]
+    shared = frozenset.intersection(*found) if found else frozenset()
+    return [(trial, items - shared) for trial, items in zip(trials, found, strict=True)]
+
+
+def _least(trial: Trial, others: Sequence[tuple[Trial, Items]]) -> list[Difference]:
+    """The differences from the trial with the fewest differing values; empty without others."""
+    own = _items(trial) & frozenset().union(*(items for _, items in others))
+    counts = [len(own ^ items) for _, items in others]
     if not counts:
         return []
     nearest_one, _ = others[counts.index(min(counts))]

@@ -18,7 +18,7 @@ from nodebench.spec.vocabulary import DENSE_POSITIONS, norm_parts
 MOST = 10
 """The largest number of seeds in a pack if `pack_seeds` is `auto` and packing pays."""
 
-ADAPTIVE_EVALUATIONS = 100
+USUAL_EVALUATIONS = 100
 """A guess at those of an adaptive solve; at usual tolerances, trained networks take 20 to 160."""
 
 PACKABLE_GRADIENTS = ("backprop", "exact")
@@ -60,7 +60,7 @@ def _evaluations(spec: TrialSpec) -> int:
     if spec.solver is None:
         return 0
     if spec.solver.facts.kind == "adaptive":
-        return ADAPTIVE_EVALUATIONS
+        return USUAL_EVALUATIONS
     return spec.solver.step_count(spec.model.span or 1) * (spec.solver.stages or 1)
 
 

@@ -11,6 +11,7 @@ import yaml
 
 from nodebench.errors import Fault, shown, unknown
 from nodebench.spec import TrialSpec
+from nodebench.spec.settings import field_paths
 from nodebench.sweep.file import SMALLER, SizeName, SweepFile
 from nodebench.sweep.partial_cells import SPEC_ORDER, ending_in
 from nodebench.sweep.paths import TOO_DEEP, axis_paths, is_too_deep, set_path, written_out
@@ -211,4 +212,8 @@ def meant_by(name: str) -> list[str]:
     fields = {*TrialSpec.model_fields, *SweepFile.model_fields, *SPEC_ORDER}
     if name == "seed":
         return ["seeds"]
-    return [name] if name in fields.difference(FILE_ONLY) else ending_in(name)
+    if name in fields.difference(FILE_ONLY):
+        return [name]
+    groups = ("resources.", "limits.")
+    around = [path for path in field_paths(SweepFile) if path.startswith(groups)]
+    return ending_in(name) or [path for path in around if path.endswith(f".{name}")]

@@ -125,6 +125,8 @@ def _of_indentation(why: str, place: _Place) -> YamlMistake | None:
         f"{shown(word)} is indented by {counted(here, 'space')}, but the lines above it by "
         f"{' or '.join(map(str, columns))}. Indent it like the others of its group"
     )
+    if why == NO_MAPPING and re.search(r": +\w+ +\w", place.lines[above[0]]):
+        text += ", or put the text above in quotes if it goes on here"
     return YamlMistake(text, place.start_of(place.number), place.start_of(above[0]))
 
 
@@ -133,6 +135,9 @@ def _of_lists(why: str, place: _Place) -> YamlMistake | None:
     above = place.above
     if not above or not re.search(r"expected <block end>, but found '[?-]'", why):
         return None
+    if re.match(r"-[^\s-]", place.line.strip()):
+        text = f"{shown(place.line.strip())} needs a space after the `-`"
+        return YamlMistake(text, place.start_of(place.number))
     found = "a key among the entries of a list" if "'?'" in why else "an entry among keys"
     text = f"{shown(place.line.strip())} is {found}. Indent it like the others of its group"
     return YamlMistake(text, place.start_of(place.number), place.start_of(above[0]))
@@ -149,8 +154,9 @@ def _of_colons(why: str, place: _Place, opening: int | None) -> YamlMistake | No
     found = place.lines[number].strip()
     if ": " in found or found.endswith(":"):
         return None
+    lack = "space after its colon" if ":" in found else "colon after its key"
     cure = "Write `key: value`, with a space, or `key:` above a group"
-    return YamlMistake(f"{shown(found)} has no colon after its key. {cure}", place.start_of(number))
+    return YamlMistake(f"{shown(found)} has no {lack}. {cure}", place.start_of(number))
 
 
 def _lines(text: str) -> list[str]:

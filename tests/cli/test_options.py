@@ -57,6 +57,8 @@ def test_an_unknown_keyword_is_refused_by_the_function_that_was_called(tmp_path,
             "`epochs` is a setting of the sweep: pass `nodebench.load_sweep(SWEEP, "
             "overrides={'train.epochs': 3})` as the sweep",
         ),
+        ({"seed": 1}, "load_sweep(SWEEP, overrides={'seeds': [1]})` as the sweep"),
+        ({"cpus": 2}, "load_sweep(SWEEP, overrides={'resources.cpus': 2})` as the sweep"),
         (
             {"small": True},
             "`small` is a keyword of `load_sweep`: pass `nodebench.load_sweep(SWEEP, small=True)`",

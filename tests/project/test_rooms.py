@@ -214,6 +214,7 @@ def test_no_two_modules_define_the_same_public_name() -> None:
 CATCH_EVERYTHING = {
     "training/trial.py": "a crash of a trial is recorded, and the sweep goes on",
     "execution/ray_tune.py": "Ray raises a bare `Exception` where it cannot be started",
+    "ode/compiled/cache.py": "a damaged kernel is compiled again, whatever its bytes raise",
     "ode/compiled/threads.py": "a thread hands what a kernel raised to its caller, who raises it",
     "training/steps/step.py": "a plain step gives the same result, and the log says why",
     "report/figures/drawing.py": "no figure is worth a report, whatever a library raises",

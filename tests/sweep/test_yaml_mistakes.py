@@ -69,7 +69,8 @@ def test_a_mistake_in_the_yaml_is_shown_at_its_place(tmp_path, text, told):
 
 
 UNLIKE = "Indent it like the others of its group"
-NO_COLON = "has no colon after its key. Write `key: value`, with a space, or `key:` above a group"
+CURE = "Write `key: value`, with a space, or `key:` above a group"
+NO_COLON, NO_SPACE = f"has no colon after its key. {CURE}", f"has no space after its colon. {CURE}"
 
 
 @pytest.mark.parametrize(
@@ -89,7 +90,11 @@ NO_COLON = "has no colon after its key. Write `key: value`, with a space, or `ke
          f"`b: 3` is a key among the entries of a list. {UNLIKE}"),
         ("base:\n  b: 3\n  - a\n", "line 3, column 3", f"`- a` is an entry among keys. {UNLIKE}"),
         ("name: t\nbase\n  data: digits\n", "line 2, column 1", f"`base` {NO_COLON}"),
-        ("base:\n  data:digits\n  model: x\n", "line 2, column 3", f"`data:digits` {NO_COLON}"),
+        ("base:\n  data:digits\n  model: x\n", "line 2, column 3", f"`data:digits` {NO_SPACE}"),
+        ("about: this is a text\n  that goes on: here\n", "line 2, column 3",
+         f"`that goes on` is indented by 2 spaces, but the lines above it by 0. {UNLIKE}, or put "
+         "the text above in quotes if it goes on here"),
+        ("grid:\n  - a: 1\n  -b: 2\n", "line 3, column 3", "`-b: 2` needs a space after the `-`"),
         ("about: one: two\n", "line 1, column 11",
          "this line has a second `: `. Put the text that has it in quotes"),
     ],

@@ -6,12 +6,13 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from nodebench.errors import Fault, shortened
+from nodebench.spec import TrialSpec
 from nodebench.sweep.file import SweepFile
 from nodebench.sweep.grid.combination import Misfit, base_of
-from nodebench.sweep.partial_cells import unlike
+from nodebench.sweep.partial_cells import agrees, unlike
 from nodebench.sweep.paths import is_within, with_values
 from nodebench.sweep.safe_yaml import Tree, inline
-from nodebench.sweep.validation import Mistake, mistakes_in
+from nodebench.sweep.validation import Mistake, mistakes_in, spec_or_mistakes
 
 Exclude = Sequence[Mapping[str, Any]]
 
@@ -53,34 +54,44 @@ def _fault(
     if where in SweepFile.model_fields:
         what = f"`{where}` belongs next to `base` and `grid`, not inside them"
     elif axes and not mistake.is_lasting:
-        what += _near_entry(misfit, exclude) or (_CURE if len(axes) > 1 else "")
+        what += _near_entry(misfit, base, exclude) or (_CURE if len(axes) > 1 else "")
     return Fault(f"{misfit.block if axes else 'base'}.{where}".removesuffix("."), what)
 
 
 _CURE = ". To leave such combinations out, list them in `exclude`"
 
 
-def _near_entry(misfit: Misfit, exclude: Exclude) -> str:
+def _near_entry(misfit: Misfit, base: Tree, exclude: Exclude) -> str:
     """The entry of `exclude` that was meant to leave a misfit out, and why it does not.
 
-    Its settings are those of the misfit, except that some are not written there. These would change
-    nothing if they were.
+    It names an axis. What it names and the misfit does not have as written is a seed or a default.
     """
     for number, entry in enumerate(exclude):
         lacking = unlike(misfit.tree, entry)
-        if any(there is not None for _, there in lacking.values()):
-            continue
-        wanted = {path: here for path, (here, _) in lacking.items()}
-        if not wanted or tuple(mistakes_in(with_values(misfit.tree, wanted))) != misfit.mistakes:
+        wanted = {path: here for path, (here, there) in lacking.items() if there is None}
+        if not wanted or wanted.keys() != lacking.keys() or not _names_an_axis(entry, misfit):
             continue
         if "seed" in wanted:
             why = "it names a `seed`, and no seed makes it valid. Remove `seed` there"
-        else:
-            texts = [f"{path}: {inline(value)}" for path, value in wanted.items()]
-            settings = shortened(texts)
+        elif all(_is_default(path, here, misfit, base) for path, here in wanted.items()):
+            settings = shortened([f"{path}: {inline(value)}" for path, value in wanted.items()])
             why = f"an invalid combination has no defaults. Write {settings} in `base` or `grid`"
+        else:
+            continue
         return f". `exclude[{number}]` does not leave this out, because {why}"
     return ""
+
+
+def _names_an_axis(entry: Mapping[str, Any], misfit: Misfit) -> bool:
+    return any(is_within(a, b) or is_within(b, a) for a in entry for b in misfit.values)
+
+
+def _is_default(path: str, value: Any, misfit: Misfit, base: Tree) -> bool:
+    """Whether a setting has this value without being written, in `base` with its group's axes."""
+    group = path.partition(".")[0]
+    axes = {axis: found for axis, found in misfit.values.items() if is_within(axis, group)}
+    spec = spec_or_mistakes(with_values(base, axes))
+    return isinstance(spec, TrialSpec) and agrees(spec, {path: value})
 
 
 def _cause(message: str, misfit: Misfit, base: Tree) -> str:

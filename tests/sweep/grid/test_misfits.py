@@ -91,6 +91,22 @@ def test_the_entry_that_was_meant_to_exclude_a_combination_is_told_with_the_reas
     assert fault.endswith(why)
 
 
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"gradient": "reversible", "data.dim": 10}, {"gradient": "reversible", "solver.tol": 0.5},
+        {"gradient": "reversible", "train.batch_size": 999}, {"seed": 1},
+        {"seed": 1, "data.name": "spheres"},
+    ],
+)  # fmt: skip
+def test_an_entry_that_would_leave_out_something_else_is_not_blamed(tmp_path, entry):
+    """Writing its values in `base` would change the trials, and `exclude: [{}]` leaves out all."""
+    grid = {"gradient": ["backprop", "reversible"], "solver": ["dopri5", ALF]}
+    (fault,) = faults(write_sweep(tmp_path, base=WITHOUT_SOLVER, grid=grid, exclude=[entry]))
+    assert "the gradient `reversible` does not suit `dopri5`" in fault
+    assert "does not leave this out" not in fault
+
+
 def test_an_entry_whose_default_would_be_another_was_not_meant(tmp_path):
     exclude = [{"gradient": "reversible", "solver.method": "bosh3"}]
     grid = {"gradient": ["backprop", "reversible"], "model.width": [32, 64]}
