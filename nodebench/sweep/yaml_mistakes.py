@@ -49,13 +49,14 @@ def yaml_mistake(error: yaml.YAMLError, text: str) -> YamlMistake:
     if isinstance(error, Refusal):
         return YamlMistake(why, mark)
     if "'\\t'" in why:
-        return YamlMistake("is indented with a tab. Use spaces", mark)
+        return YamlMistake("the line is indented with a tab. Use spaces", mark)
     place = _Place(_lines(text), mark.line, mark.column)
     opening = error.context_mark
     return (
         _of_indentation(why, place)
         or _of_lists(why, place)
         or _of_colons(why, place, opening.line if opening else None)
+        or _of_brackets(error)
         or YamlMistake(f"{why} ({error.context})" if error.context else why, mark, opening)
     )
 
@@ -157,6 +158,17 @@ def _of_colons(why: str, place: _Place, opening: int | None) -> YamlMistake | No
     lack = "space after its colon" if ":" in found else "colon after its key"
     cure = "Write `key: value`, with a space, or `key:` above a group"
     return YamlMistake(f"{shown(found)} has no {lack}. {cure}", place.start_of(number))
+
+
+def _of_brackets(error: yaml.MarkedYAMLError) -> YamlMistake | None:
+    """The mistake of a `[` or `{` that is not closed."""
+    if error.problem_mark is None or "while parsing a flow" not in str(error.context):
+        return None
+    if "node" in str(error.context):
+        return YamlMistake("a value or a closing bracket is missing here", error.problem_mark)
+    bracket, closing = ("[", "]") if "sequence" in str(error.context) else ("{", "}")
+    text = f"a comma or `{closing}` is missing here: the `{bracket}` is still open"
+    return YamlMistake(text, error.problem_mark, error.context_mark)
 
 
 def _lines(text: str) -> list[str]:

@@ -60,7 +60,7 @@ def test_a_local_file_that_cannot_be_read_is_listed_with_the_reason(tmp_path):
     done = command(tmp_path, "sweeps")
     assert done.returncode == 0
     lines = {line.split()[0]: line for line in done.stdout.splitlines()}
-    assert "cannot be read: line 1, column 8: is not YAML" in lines["broken"]
+    assert "cannot be read: line 1, column 8: a value or a closing" in lines["broken"]
     assert lines["tiny"].endswith("Mine is first. [sweeps/tiny.yaml]")
     rows = json.loads(command(tmp_path, "sweeps", "--json").stdout)["sweeps"]
     (tiny,) = (row for row in rows if row["name"] == "tiny")

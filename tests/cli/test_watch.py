@@ -180,7 +180,7 @@ def test_a_first_trial_that_compiles_kernels_says_so_until_its_first_epoch(tmp_p
                 monitor.on_epoch(trial.id, {"epoch": 1})
                 shown.append(monitor._progress.below)
         assert shown == [progress.COMPILING if is_first else "", "", "", ""]
-        cache = Path(KernelCache(keep, __file__).get_cache_path())
+        cache = Path(KernelCache(keep).cache_path)
         cache.mkdir(parents=True, exist_ok=True)
         (cache / "solve_kernels.solve_fixed-155.py311.nbi").touch()
 

@@ -204,7 +204,7 @@ def test_an_unknown_override_is_refused(tmp_path):
             "seeds=[18446744073709551616]",
             "is not plain YAML: a number does not fit in 64 bits",
         ),
-        ("seeds=[1", "is not plain YAML: expected ',' or ']'"),
+        ("seeds=[1", "is not plain YAML: a comma or `]` is missing"),
     ],
 )
 def test_an_override_without_a_readable_value_is_refused(tmp_path, text, told):

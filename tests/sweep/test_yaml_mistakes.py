@@ -17,7 +17,7 @@ from tests.support.planned_sweeps import faults, write_sweep
         (
             "name: a\nbase:\n  data: {name: digits\n  model: odenet\n",
             [
-                "  line 4, column 8: expected ',' or '}', but got ':' (while parsing",
+                "  line 4, column 8: a comma or `}` is missing here: the `{` is still open",
                 "    3 |   data: {name: digits",
                 "      |         ^",
                 "    4 |   model: odenet",
@@ -27,7 +27,7 @@ from tests.support.planned_sweeps import faults, write_sweep
         (
             "name: a\nbase:\n\tdata: digits\n",
             [
-                "  line 3, column 1: is indented with a tab. Use spaces",
+                "  line 3, column 1: the line is indented with a tab. Use spaces",
                 "    3 | →data: digits",
                 "      | ^",
             ],
@@ -45,10 +45,18 @@ from tests.support.planned_sweeps import faults, write_sweep
         (
             "name: a\nbase:\n- data: digits\nmodel: odenet\nseeds: [0\n",
             [
-                "  line 6, column 1: expected ',' or ']', but got the file's end (while parsing",
+                "  line 6, column 1: a comma or `]` is missing here: the `[` is still open",
                 "    5 | seeds: [0",
                 "      |        ^",
                 "    6 | ",
+                "      | ^",
+            ],
+        ),
+        (
+            "name: a\nseeds: [0,\n",
+            [
+                "  line 3, column 1: a value or a closing bracket is missing here",
+                "    3 | ",
                 "      | ^",
             ],
         ),

@@ -97,7 +97,7 @@ class KernelCache(FunctionCache):
 
     @contextlib.contextmanager
     def _alone(self) -> Generator[None]:
-        with (Path(self.cache_path) / "kernels.lock").open("a") as file:
+        with (Path(self.cache_path) / "kernels.lock").open("ab") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
