@@ -12,47 +12,54 @@ tap (a, b).
 from __future__ import annotations
 
 from nodebench.ode.compiled.decorators import compiled, compiled_part
-from nodebench.ode.compiled.tile import add_tile
-from nodebench.ode.compiled.tile_size import ROW_BYTES, TILE_ROWS
+from nodebench.ode.compiled.tile import add_tile, tile_rows
+from nodebench.ode.compiled.tile_size import ROW_BYTES
 
 BAND_BYTES = 32768
 """The bytes of an image that are processed at once, to stay in a core's L1 cache."""
 
-IMAGES_BYTES = 8192
-"""The bytes of whole images summed before sums are stored; both factors stay in the L1 cache."""
+IMAGES_BYTES = 20480
+"""The bytes of whole images that are summed before sums are stored.
+
+At most `BAND_BYTES`: such images are one band, so that sums are over all positions in order.
+"""
 
 
 @compiled
 def convolve(items, out, x, filters, summands, grid, least, rectified):
-    """Fills the output of at least four samples; summands [any, rows, columns, outputs] are added.
+    """Fills the output of at least `TILE_ROWS` samples.
 
-    The result is then clamped from below to `least`, and set to 0 where `rectified` is 0.
-    `rectified` has the output's shape, or no samples.
+    Summands [any, rows, columns, outputs] are added. The result is then clamped from below to
+    `least`, and set to 0 where `rectified` is 0, which has the output's shape or no samples.
     """
     _, height, width, inputs = x.shape
     rows, columns, outputs = out.shape[1:]
     taps, tile = filters.shape[1], filters.shape[4]
     stride, padding = grid
-    for first_sample in range(items[0], items[1], TILE_ROWS):
-        # If fewer than four samples remain, the last four are computed, some of them again.
-        n = min(first_sample, items[1] - TILE_ROWS)
+    end = items[0]
+    while end < items[1]:
+        # If fewer than `TILE_ROWS` remain, the last ones are computed, some of them again.
+        count = tile_rows(items[1] - end)
+        n = min(end, items[1] - count)
+        end = n + count
         for row in range(rows):
             up, high = _seen(row * stride - padding, taps, height)
             for column in range(columns):
                 left, wide = _seen(column * stride - padding, taps, width)
-                out[n : n + TILE_ROWS, row, column] = 0
+                out[n:end, row, column] = 0
                 to = ((n * rows + row) * columns + column) * outputs
                 top, first = row * stride - padding + up, column * stride - padding + left
                 of = ((n * height + top) * width + first) * inputs
                 by = (up * taps + left) * inputs * tile
                 for k in range(0, outputs, tile):
                     add_tile(
+                        count,
                         (out, to + k, rows * columns * outputs),
                         (x, of, height * width * inputs, width * inputs, 1),
                         (filters, by + k * taps * taps * inputs, taps * inputs * tile, tile),
                         (high, wide * inputs),
                     )
-                for sample in range(n, n + TILE_ROWS):
+                for sample in range(n, end):
                     for each in range(len(summands)):
                         _add(out[sample, row, column], summands[each, row, column])
                     _clamp(out[sample, row, column], out.dtype.type(least))
@@ -64,7 +71,7 @@ def convolve(items, out, x, filters, summands, grid, least, rectified):
 def pull_weights(items, by_weights, by_out, x, grid):
     """Sets the gradient of some inputs' filters, over all samples.
 
-    It is [taps, taps, inputs, outputs]; the number of inputs is a multiple of four.
+    It is [taps, taps, inputs, outputs]; the number of inputs is a multiple of `TILE_ROWS`.
     """
     samples, height, width, inputs = x.shape
     rows, columns, outputs = by_out.shape[1:]
@@ -84,14 +91,18 @@ def pull_weights(items, by_weights, by_out, x, grid):
                 by = ((n * rows + top) * columns + left) * outputs
                 of = ((n * height + top * stride + down) * width + left * stride + right) * inputs
                 counts = min(together, samples - n), max(0, bottom - top), max(0, end - left)
-                for i in range(items[0], items[1], TILE_ROWS):
+                i = items[0]
+                while i < items[1]:
+                    channels = tile_rows(items[1] - i)
                     for k in range(0, outputs, ROW_BYTES // x.itemsize):
                         add_tile(
+                            channels,
                             (by_weights, (tap * inputs + i) * outputs + k, outputs),
                             (x, of + i, *of_steps),
                             (by_out, by + k, *by_steps),
                             counts,
                         )
+                    i += channels
 
 
 @compiled_part

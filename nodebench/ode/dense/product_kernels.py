@@ -6,8 +6,8 @@ Sizes are multiples of `TILE_ROWS`, to which layers are padded.
 from __future__ import annotations
 
 from nodebench.ode.compiled.decorators import compiled_part
-from nodebench.ode.compiled.tile import set_tile
-from nodebench.ode.compiled.tile_size import ROW_BYTES, TILE_ROWS
+from nodebench.ode.compiled.tile import set_tile, tile_rows
+from nodebench.ode.compiled.tile_size import ROW_BYTES
 from nodebench.ode.dense.activation_kernels import BLOCK
 
 
@@ -22,14 +22,18 @@ def multiply(out, to, start, weights, place, shape, x, of):
     out_pitch, x_pitch = out.shape[1] * BLOCK, x.shape[1] * BLOCK
     samples = ROW_BYTES // out.itemsize
     for j in range(0, BLOCK, samples):
-        for i in range(0, outputs, TILE_ROWS):
+        i = 0
+        while i < outputs:
+            rows = tile_rows(outputs - i)
             set_tile(
+                rows,
                 (out, (to[0] + i) * out_pitch + to[1] * BLOCK + j, out_pitch),
                 (values, first + i * distance, distance),
                 (weights, place + i * inputs, inputs, 0, 1),
                 (x, of[0] * x_pitch + of[1] * BLOCK + j, 0, x_pitch),
                 (1, inputs),
             )
+            i += rows
 
 
 @compiled_part
