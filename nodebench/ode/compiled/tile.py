@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import llvmlite.binding
@@ -50,10 +50,12 @@ _HAS_LARGE = llvmlite.binding.get_host_cpu_features().get("avx512vl", False)
 _MOST_ROWS = _LARGE.rows if _HAS_LARGE else _SMALL.rows
 
 
-@compiled_part
-def tile_rows(rows):
-    """The rows of the largest tile among so many rows: at least `TILE_ROWS`."""
+def _tile_rows(rows: int) -> int:
     return _MOST_ROWS if rows >= _MOST_ROWS else TILE_ROWS
+
+
+tile_rows: Callable[[int], int] = compiled_part(_tile_rows)
+"""Returns the rows of the largest tile among so many rows: at least `TILE_ROWS`."""
 
 
 @intrinsic
