@@ -25,7 +25,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import ClassVar
@@ -195,9 +195,20 @@ def similar(word: object, known: Iterable[str]) -> list[str]:
     ending = [name for name in names if name.rpartition(".")[2] == ours]
     if len(ending) == 1:
         return ending
-    likeness = [difflib.SequenceMatcher(None, text, name.lower()).ratio() for name in names]
+    likeness = [max(_ratio(text, end) for end in _ends(name.lower())) for name in names]
     best = max(likeness, default=0.0)
     return [names[likeness.index(best)]] if best >= 0.5 else []
+
+
+def _ratio(text: str, other: str) -> float:
+    return difflib.SequenceMatcher(None, text, other).ratio()
+
+
+def _ends(name: str) -> Iterator[str]:
+    """A name, and what is left of it without its first words: `test_error` and `error`."""
+    while name:
+        yield name
+        name = name.partition("_")[2]
 
 
 # -------------------------------------------------------------------------------- hiding passwords

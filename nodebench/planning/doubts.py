@@ -17,6 +17,7 @@ from nodebench.spec.vocabulary import RESOLUTIONS
 from nodebench.store import TrialFolder
 from nodebench.sweep import Sweep
 from nodebench.sweep.file import Evaluate
+from nodebench.sweep.partial_cells import agrees
 from nodebench.sweep.points import unusable
 
 
@@ -28,6 +29,7 @@ def doubts(sweep: Sweep) -> list[str]:
         *_unusable(sweep),
         *_without_weights(sweep),
         *_trained_otherwise(sweep),
+        *_without_contrast(sweep),
     ]
 
 
@@ -99,6 +101,13 @@ def _trained_otherwise(sweep: Sweep) -> Iterator[str]:
         apart = [differences(_network(trial), trained) for trial in trials]
         if different := [found for found in apart if found]:
             yield _otherwise_text(sweep, path, different, len(trials))
+
+
+def _without_contrast(sweep: Sweep) -> list[str]:
+    """A baseline that every configuration has."""
+    if sweep.baseline and all(agrees(trial.spec, sweep.baseline) for trial in sweep.trials):
+        return ["`baseline` matches every configuration, so the report compares none with it"]
+    return []
 
 
 def _network(trial: Trial) -> dict[str, Any]:

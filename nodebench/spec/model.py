@@ -192,10 +192,13 @@ class PlainOde(Model):
     init: Literal["normal", "xavier", "kaiming", "orthogonal"] = "kaiming"
     t1: Time = 1.0
 
-    @property
-    def reads(self) -> tuple[str, ...]:
-        """The kind of data that the field takes."""
-        return ("images",) if self.field == "conv" else ("vectors",)
+    def misfit(self, kind: str) -> str | None:
+        """The kind of data that the field takes, and the fields for this kind, if they differ."""
+        taken = "images" if self.field == "conv" else "vectors"
+        if kind == taken or kind not in self.kinds:
+            return None if kind == taken else super().misfit(kind)
+        others = "`conv`" if kind == "images" else "`simple` or `linear`"
+        return f"`model.field: {self.field}` takes {taken} ({others} takes {kind})"
 
 
 class NeuralOde(Model):

@@ -66,10 +66,11 @@ class Model(Settings):
     limit_steps: ClassVar[int] = 128
     """The steps over each time interval with which classic Runge-Kutta stands for the ODE."""
 
-    @property
-    def reads(self) -> tuple[str, ...]:
-        """The kinds of data that it takes; empty if this is not checked."""
-        return self.kinds
+    def misfit(self, kind: str) -> str | None:
+        """The kinds of data that it takes, as a clause, if this kind is not among them."""
+        if not self.kinds or kind in self.kinds:
+            return None
+        return f"`{self.name}` takes {' or '.join(self.kinds)}"
 
     @property
     def ode_blocks(self) -> int | None:

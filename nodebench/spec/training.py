@@ -266,6 +266,13 @@ REGULARIZER_TERMS = (*INTEGRALS, *STEP_SUMS)
 """The regularizers that add a term to the loss."""
 
 
+def _optimizer(value: Any) -> Any:
+    """Shorthand for an optimizer: its name alone, or settings of the default one."""
+    if isinstance(value, dict) and value and value.keys() <= Sgd.model_fields.keys():
+        return {"name": "sgd", **value}
+    return from_name(value)
+
+
 class Train(Settings):
     """The length and the optimisation of a training.
 
@@ -273,8 +280,9 @@ class Train(Settings):
     test set is evaluated every `test_every` epochs and at the end; `iterations: 0` only evaluates
     it, which is useful with `weights` from elsewhere. `batch_size` counts samples; for a
     trajectory, it is the largest number of points in a window. `reset_optimizer` resets the
-    momentum at the start of every epoch, like released code that builds its optimiser again. With
-    a `precision` below float32, parameters and ODE states remain float32.
+    momentum at the start of every epoch, like released code that builds its optimiser again.
+    Settings of an `optimizer` without a `name` are those of `sgd`. With a `precision` below
+    float32, parameters and ODE states remain float32.
     """
 
     epochs: Epochs | None = None
@@ -293,7 +301,8 @@ class Train(Settings):
     def _from_names(cls, value: Any) -> Any:
         if not isinstance(value, dict):
             return value
-        return {k: from_name(v) if k in ("optimizer", "schedule") else v for k, v in value.items()}
+        shorthand = {"optimizer": _optimizer, "schedule": from_name}
+        return {key: shorthand[key](v) if key in shorthand else v for key, v in value.items()}
 
     @property
     def can_continue(self) -> bool:

@@ -125,12 +125,11 @@ class TrialSpec(Settings):
 
     @model_validator(mode="after")
     def _complete_and_check(self) -> Self:
-        reads, kind = self.model.reads, self.data.kind
-        if reads and kind and kind not in reads:
+        kind = self.data.kind
+        if kind and (misfit := self.model.misfit(kind)):
             others = ", ".join(name for name, model in MODELS.items() if kind in model.kinds)
             raise ValueError(
-                f"`{self.model.name}` takes {' or '.join(reads)}, but `{self.data.name}` has "
-                f"{kind}. Models for {kind}: {others}"
+                f"{misfit}, but `{self.data.name}` has {kind}. Models for {kind}: {others}"
             )
         if kind == "trajectories" and self.train.batch_size == 1:
             raise ValueError(

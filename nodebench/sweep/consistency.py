@@ -17,6 +17,8 @@ from nodebench.sweep.paths import axis_paths, is_within
 from nodebench.sweep.safe_yaml import Tree
 from nodebench.sweep.validation import Mistake, mistakes_in
 
+VALIDATION = "set `data.val_size` above 0"
+
 
 def inconsistencies(file: SweepFile, expansion: Expansion) -> Iterator[Fault]:
     """The mistakes in a sweep file's base, search, partial cells, claims and data sets.
@@ -31,6 +33,7 @@ def inconsistencies(file: SweepFile, expansion: Expansion) -> Iterator[Fault]:
     for where, cell in _partial_cells(file):
         yield from misnamed(where, cell)
     yield from _not_shares(file, trials)
+    yield from _not_measured(file, trials)
     yield from _not_comparable(trials)
 
 
@@ -55,8 +58,8 @@ def _not_searchable(
     search: Search, grid: Sequence[Tree], trials: Sequence[Trial]
 ) -> Iterator[Fault]:
     """Faults of a search. Tuning on the data that results are reported for would bias them."""
-    if any(not getattr(trial.spec.data, "val_size", 0) for trial in trials):
-        yield Fault("search", "needs validation data: set `data.val_size` above 0")
+    if not all(map(_has_validation_data, trials)):
+        yield Fault("search", f"needs validation data: {VALIDATION}")
     if search.stop and len({canonical(trial.settings["data.name"]) for trial in trials}) > 1:
         yield Fault("search.stop", "compares trials, so all trials need the same `data`")
     axes = {path for block in grid for key in block for path in axis_paths(str(key))}
@@ -65,6 +68,21 @@ def _not_searchable(
             yield Fault(f"search.space.{path}", f"is also in the grid's axis `{clash[0]}`")
         if not is_known(path) or path == "seed":
             yield Fault(f"search.space.{path}", unknown(path, "field", neighbors(path)))
+
+
+def _has_validation_data(trial: Trial) -> bool:
+    return getattr(trial.spec.data, "val_size", 0) > 0
+
+
+def _not_measured(file: SweepFile, trials: Sequence[Trial]) -> Iterator[Fault]:
+    """Faults for claims about validation data that none of their trials has."""
+    for number, claim in enumerate(file.claims):
+        if claim.metric and claim.metric.startswith("val_"):
+            of = [trial for trial in trials if agrees(trial.spec, claim.of)]
+            if of and not any(map(_has_validation_data, of)):
+                yield Fault(
+                    f"claims[{number}]", f"`{claim.metric}` needs validation data: {VALIDATION}"
+                )
 
 
 def _not_shares(file: SweepFile, trials: Sequence[Trial]) -> Iterator[Fault]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal, NamedTuple, get_args
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
@@ -104,8 +104,7 @@ def dotted(path: TreePath) -> str:
 def _message(detail: ErrorDetails, path: TreePath, owner: type[Settings] | None) -> str:
     kind, value, context = detail["type"], detail["input"], detail.get("ctx", {})
     if kind == "extra_forbidden":
-        fields = owner.model_fields if owner else ()
-        return _unknown_field(path, [name for name in fields if name != WRITTEN_FIELD])
+        return _unknown_field(path, owner)
     if kind == "literal_error":
         field = next(key for key in reversed(path) if isinstance(key, str))
         if len(path) > 1 and path[-2] in BY_PLACE:
@@ -140,13 +139,23 @@ def _message(detail: ErrorDetails, path: TreePath, owner: type[Settings] | None)
     return f"{message}, found {shown(value)}"
 
 
-def _unknown_field(path: TreePath, fields: Sequence[str]) -> str:
-    """That a group has no such field; one that only another group has is suggested."""
+def _unknown_field(path: TreePath, owner: type[Settings] | None) -> str:
+    """That a group has no such field; one that only one other group has is suggested."""
+    fields = [name for name in owner.model_fields if name != WRITTEN_FIELD] if owner else []
     name, elsewhere = path[-1], ending_in(str(path[-1]))
+    if is_known(dotted(path)):  # another kind of this group has it
+        return f"{_kind_of(owner)} has no {shown(name)}. Known: {', '.join(fields)}."
     meant = kind_meant(dotted(path))
     if len(elsewhere) == 1 and not (meant or similar(name, fields)):
         return f"{shown(name)} is not a field here. Did you mean `{elsewhere[0]}`?"
     return unknown(name, "field", fields, meant and meant.rpartition(".")[2])
+
+
+def _kind_of(owner: type[Settings] | None) -> str:
+    """The name that a group of settings has: `mlp`."""
+    name = owner.model_fields.get("name") if owner else None
+    names = get_args(name.annotation) if name else ()
+    return shown(names[0]) if len(names) == 1 else "this group"
 
 
 def _name_meant(group: object, path: TreePath) -> str:

@@ -153,3 +153,10 @@ def test_evaluation_budgets_that_no_configuration_can_use_are_told(tmp_path):
     assert not any(
         "step_factors" in told for told in doubts(tiny(tmp_path, grid=some, evaluate=evaluate))
     )
+
+
+def test_a_baseline_that_every_configuration_has_is_told(tmp_path):
+    text = "`baseline` matches every configuration, so the report compares none with it"
+    grid = {"solver.steps": [2, 4]}
+    assert text in doubts(tiny(tmp_path, grid=grid, baseline={"solver.method": "euler"}))
+    assert text not in doubts(tiny(tmp_path, grid=grid, baseline={"solver.steps": 2}))

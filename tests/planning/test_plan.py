@@ -76,7 +76,7 @@ def test_seeds_stay_in_one_shard_where_they_are_packed(tmp_path):
     [
         (["solver.stepz=3"], "1/1", "Did you mean `solver.steps`?"),
         (["solver.steps"], "1/1", "should read `dotted.path=value`"),
-        (["solver.steps=[3"], "1/1", "the value of `solver.steps=[3` is not plain YAML: expected"),
+        (["solver.steps=[3"], "1/1", "the value of `solver.steps=[3` is not plain YAML: a comma"),
         (["=3"], "1/1", "should read `dotted.path=value`, as in `seed=0`"),
         (["solver.steps="], "1/1", "should read `dotted.path=value`"),
         (["steps=2"], "1/1", "Did you mean `solver.steps`?"),

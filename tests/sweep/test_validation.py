@@ -83,6 +83,19 @@ base:
         ({"grid": {"solver.steps, solver.steps": [[1, 2]]}}, "grid[0]", "names a field twice"),
         ({"base": {**BASE, "seed": 1}}, "base.seed", "`seeds`"),
         ({"base": {**BASE, "data": "spheres"}}, "base", "takes images"),
+        ({"base": {**BASE, "data": "spheres", "model": {"name": "plainode", "field": "conv"}}},
+         "base", "`model.field: conv` takes images (`simple` or `linear` takes vectors), but"),
+        ({"base": {**BASE, "model": "plainode"}}, "base", "simple` takes vectors (`conv` takes"),
+        ({"base": {**BASE, "model": {"name": "mlp", "width": 8}}}, "base.model.width",
+         "`mlp` has no `width`. Known: name, hidden, activation, dropout."),
+        ({"base": {**BASE, "model": "mlp"}, "grid": {"model.width": [8]}}, "grid[0].model.width",
+         "`mlp` has no `width`. Known: name, hidden, activation, dropout."),
+        ({"base": {**BASE, "train": {"optimizer": {"betas": [0.9, 0.99]}}}},
+         "base.train.optimizer", "needs a `name`. Known: sgd, adam"),
+        ({"claims": [{"says": "x", "metric": "acuracy", "above": 0.5}]}, "claims[0]",
+         "Did you mean `test_accuracy`?"),
+        ({"claims": [{"says": "x", "metric": "val_accuracy", "above": 0.5}]}, "claims[0]",
+         "`val_accuracy` needs validation data: set `data.val_size` above 0"),
         ({"base": {**BASE, "data": {"name": "digits", "train_size": 2000}}}, "base.data", "1347"),
         ({"base": {**BASE, "model": {"name": "odenet", "width": 40}}}, "base.model", "group norm"),
         ({"base": {**BASE, "solver": {"method": "dopri5", "steps": 3}}}, "base.solver", "`tol`"),
@@ -216,3 +229,15 @@ def test_data_of_different_metrics_are_two_sweeps(tmp_path):
     parts = [{"data": ["digits"]}, {"data": ["spiral"], "model": ["neuralode"]}]
     (fault,) = faults(write_sweep(tmp_path, grid=parts, base={**BASE, "train": {"iterations": 1}}))
     assert "digits by accuracy, spiral by error" in fault
+
+
+def test_settings_of_an_optimizer_without_a_name_are_those_of_the_default_one(tmp_path):
+    named = {"train": {"epochs": 1, "optimizer": {"name": "sgd", "lr": 0.3}}}
+    bare = {"train": {"epochs": 1, "optimizer": {"lr": 0.3}}}
+    sweeps = [load(write_sweep(tmp_path, base={**BASE, **train})) for train in (named, bare)]
+    plain = {**BASE, "train": {"epochs": 1}}
+    sweeps.append(load(write_sweep(tmp_path, base=plain), overrides=["train.optimizer.lr=0.3"]))
+    assert len({sweep.trials[0].id for sweep in sweeps}) == 1
+    grid = {"train.optimizer.lr": [0.1, 0.3]}
+    by_axis = load(write_sweep(tmp_path, base=plain, grid=grid))
+    assert sweeps[0].trials[0].id in {trial.id for trial in by_axis.trials}
