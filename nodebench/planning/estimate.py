@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
+from operator import mul
 from typing import NamedTuple
 
 from nodebench.planning.available_resources import cpu_count
@@ -42,8 +43,8 @@ class Cost:
 class Forecast:
     """The wall-clock seconds until a sweep is done, between `low` and `high`.
 
-    The cost of `known` missing trials is known; `unknown` others are assumed to cost their mean.
-    `grows` and `unmeasured` are those of a `Cost`.
+    The cost of `known` missing trials is known; `unknown` others are assumed to cost their mean,
+    at least their least and at most their most. `grows` and `unmeasured` are those of a `Cost`.
     """
 
     seconds: float
@@ -80,12 +81,14 @@ class _Taken(NamedTuple):
 
 def _cost(taken: list[_Taken]) -> Cost:
     source = f"from {len(taken)} trained" if len(taken) > 1 else "from one trained"
-    training, evaluating = [each.training for each in taken], max(each.evaluating for each in taken)
+    training = [each.training for each in taken]
+    whole = [each.evaluating for each in taken if not each.unmeasured]
+    unmeasured = not whole
+    evaluating = statistics.median(whole) if whole else max(each.evaluating for each in taken)
     middle, low, high = (
         seconds + evaluating
         for seconds in (statistics.median(training), min(training), max(training))
     )
-    unmeasured = all(each.unmeasured for each in taken)
     return Cost(middle, low, high, source, evaluating=evaluating, unmeasured=unmeasured)
 
 
@@ -118,7 +121,7 @@ def _part(entry: Entry, history: Sequence[Row]) -> float:
     done, all_ = (
         (last["epoch"], train.epochs) if train.epochs else (last["iteration"], train.iterations)
     )
-    return float(done / all_)
+    return float(done / all_) if all_ else 1.0
 
 
 def _packed(result: Result | None) -> int:
@@ -139,20 +142,53 @@ def forecast(
 ) -> Forecast | None:
     """The time until the missing trials are done, `slots` in parallel; None if nothing is known."""
     left = [entry for entry in entries if entry.missing]
+    costs = _with_evaluations(costs)
     known = [(entry, costs.get(entry.trial.cell.key)) for entry in left]
     found = [(entry, cost) for entry, cost in known if cost is not None]
     if not found:
         return None
     seconds = [_remaining(entry, cost, store) for entry, cost in found]
     unknown = len(left) - len(found)
-    total = sum(seconds) + unknown * statistics.fmean(cost.seconds for _, cost in found)
-    wall = max(*seconds, total / min(slots, len(left)), 0.0)
-    middle = sum(cost.seconds for _, cost in found) or 1.0
-    least, most = (sum(getattr(cost, end) for _, cost in found) / middle for end in ("low", "high"))
-    grows, unmeasured = (
-        any(getattr(cost, name) for _, cost in found) for name in ("grows", "unmeasured")
+    of_found = [cost for _, cost in found]
+    total = sum(seconds) + unknown * statistics.fmean(cost.seconds for cost in of_found)
+    low, high = (
+        sum(map(mul, seconds, (_ratio(getattr(cost, end), cost) for cost in of_found)))
+        for end in ("low", "high")
     )
-    return Forecast(wall, wall * least, wall * most, len(found), unknown, grows, unmeasured)
+    low += unknown * min(cost.low for cost in of_found)
+    high += unknown * max(cost.high for cost in of_found)
+    wall = max(*seconds, total / min(slots, len(left)), 0.0)
+    scale = wall / total if total else 0.0
+    grows, unmeasured = (
+        any(getattr(cost, name) for cost in of_found) for name in ("grows", "unmeasured")
+    )
+    return Forecast(wall, low * scale, high * scale, len(found), unknown, grows, unmeasured)
+
+
+def _ratio(seconds: float, cost: Cost) -> float:
+    return seconds / cost.seconds if cost.seconds else 1.0
+
+
+def _with_evaluations(costs: Mapping[str, Cost]) -> dict[str, Cost]:
+    """The costs, those without an evaluation with the mean of the others' evaluations."""
+    whole = [cost.evaluating for cost in costs.values() if not cost.unmeasured]
+    if not whole:
+        return dict(costs)
+    mean = statistics.fmean(whole)
+    return {cell: _evaluated(cost, mean) if cost.unmeasured else cost for cell, cost in costs.items()}
+
+
+def _evaluated(cost: Cost, evaluating: float) -> Cost:
+    """A cost with an assumed time for evaluation, unless that took longer so far."""
+    more = max(0.0, evaluating - cost.evaluating)
+    return replace(
+        cost,
+        seconds=cost.seconds + more,
+        low=cost.low + more,
+        high=cost.high + more,
+        evaluating=cost.evaluating + more,
+        unmeasured=False,
+    )
 
 
 def _remaining(entry: Entry, cost: Cost, store: Store) -> float:

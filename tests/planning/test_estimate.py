@@ -176,6 +176,44 @@ def test_cells_of_unknown_cost_are_taken_like_the_others(half_done, tmp_path):
     assert forecast(found, {}, store, slots=1) is None
 
 
+def test_the_range_of_a_forecast_includes_the_least_and_the_most_for_unknown_cells(tmp_path):
+    grid = {"model.width": [4, 8, 16]}
+    sweep, store = tiny(tmp_path, seeds=[0, 1], grid=grid), Store(tmp_path / "runs")
+    for trial, seconds in zip(sweep.trials[::2], (10.0, 30.0), strict=False):
+        store.folder(trial.id).write_history(rows(2, seconds))
+        store.folder(trial.id).checkpoint.touch()
+    found = entries(sweep, store, options(sweep, tmp_path))
+    costs = recorded_costs(found, store, None)
+    assert len(costs) == 2
+    left = forecast(found, costs, store, slots=1)
+    assert (left.known, left.unknown) == (4, 2)
+    short, long = sorted(cost.seconds for cost in costs.values())
+    known = sum((1 - 2 / sweep.trials[0].spec.train.epochs) * s + s for s in (short, long))
+    assert left.low == pytest.approx(known + 2 * short)
+    assert left.seconds == pytest.approx(known + short + long)
+    assert left.high == pytest.approx(known + 2 * long)
+
+
+def test_a_cell_without_an_evaluation_is_assumed_to_be_evaluated_like_the_others(tmp_path):
+    evaluate = {"methods": ["euler"], "steps": [3]}
+    sweep = tiny(tmp_path, seeds=[0], grid={"model.width": [4, 8]}, evaluate=evaluate)
+    store = Store(tmp_path / "runs")
+    done, begun = (store.folder(trial.id) for trial in sweep.trials)
+    history = rows(sweep.trials[0].spec.train.epochs, 10.0)
+    done.write_history(history)
+    done.write_result(Result("finished", "", 2, {}, HARDWARE, 0.0, history[-1]["time"]))
+    done.checkpoint.touch()
+    measured = {"outcome": "finished", "measuring_s": 7.0, "errors_rule": ERRORS_RULE}
+    asked = points(sweep.trials[0], sweep.evaluate)
+    done.write_evaluations([{"point": point.row, **measured} for point in asked])
+    begun.write_history(rows(2, 10.0))
+    found = entries(sweep, store, options(sweep, tmp_path))
+    costs = recorded_costs(found, store, None)
+    left = forecast(found, costs, store, slots=1)
+    training = costs[sweep.trials[1].cell.key].seconds
+    assert left.seconds == pytest.approx(training + 7.0 * len(asked))
+
+
 def test_a_machine_has_as_many_slots_as_its_scarcest_resource(monkeypatch):
     monkeypatch.setattr("nodebench.planning.estimate.cpu_count", lambda: 8)
     assert slots(Resources(cpus=2), gpus=0) == 4
