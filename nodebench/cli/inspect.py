@@ -78,7 +78,7 @@ def plan(
         return
     demand = replace(options_for(sweep), retry_failed=selection.retry_failed)
     entries = planning.entries(sweep, store, demand, selection.ids(sweep))
-    left = orphans(sweep, store) if selection.is_whole else {}
+    left = orphans(sweep, store, entries) if selection.is_whole else {}
     if as_json:
         print(plan_json(sweep, entries, left))
         return
@@ -95,7 +95,7 @@ def plan(
 def plan_text(sweep: Sweep, entries: Sequence[Entry], left: Mapping[str, str], store: Store) -> str:
     """One line per trial, then remarks on the sweep, and the counts at the end."""
     lines = [line(sweep, entry) for entry in entries]
-    lines += [f"{trial_id}  {'removed':<12} {label}" for trial_id, label in left.items()]
+    lines += removed_text(left)
     parts = sorted({path for entry in entries for path in entry.trial.spec.import_paths})
     lines += [f"`run` will import `{path}`" for path in parts]
     lines += doubts(sweep)
@@ -118,6 +118,17 @@ def plan_text(sweep: Sweep, entries: Sequence[Entry], left: Mapping[str, str], s
     planned = counted(len(entries), "trial")
     lines.append(f"{sweep.name}: {planned}, {_to_do(todo)}")
     return "\n".join(lines)
+
+
+MOST_REMOVED = 3
+"""Removed trials that a plan lists."""
+
+
+def removed_text(left: Mapping[str, str]) -> list[str]:
+    """One line per trial that an earlier version of the file had; of many, their number."""
+    if len(left) > MOST_REMOVED:
+        return [f"{len(left)} trials of earlier versions of this file stay in the store (`--json`)"]
+    return [f"{trial_id}  {'removed':<12} {label}" for trial_id, label in left.items()]
 
 
 def _to_do(missing: Sequence[Entry]) -> str:

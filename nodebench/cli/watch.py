@@ -50,7 +50,7 @@ def status(
         return
     entries = api.plan(sweep, store)
     if as_json:
-        print(plan_json(sweep, entries, orphans(sweep, store)))
+        print(plan_json(sweep, entries, orphans(sweep, store, entries)))
         return
     for entry in entries:
         if entry.missing or not entry.is_finished:

@@ -175,7 +175,9 @@ def _with_evaluations(costs: Mapping[str, Cost]) -> dict[str, Cost]:
     if not whole:
         return dict(costs)
     mean = statistics.fmean(whole)
-    return {cell: _evaluated(cost, mean) if cost.unmeasured else cost for cell, cost in costs.items()}
+    return {
+        cell: _evaluated(cost, mean) if cost.unmeasured else cost for cell, cost in costs.items()
+    }
 
 
 def _evaluated(cost: Cost, evaluating: float) -> Cost:

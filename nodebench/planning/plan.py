@@ -151,10 +151,13 @@ class _Shorter:
         return max(shorter, default=(0, None))[1]
 
 
-def orphans(sweep: Sweep, store: Store) -> dict[str, str]:
-    """Trials that only earlier versions of the sweep planned: id -> label; none with `--set`."""
+def orphans(sweep: Sweep, store: Store, entries: Sequence[Entry] = ()) -> dict[str, str]:
+    """Trials that only earlier versions of the sweep planned: id -> label; none with `--set`.
+
+    Those that an entry continues are left out.
+    """
     if sweep.made.changed:
         return {}
-    planned = {trial.id for trial in sweep.trials}
+    in_use = {trial.id for trial in sweep.trials} | {entry.continues for entry in entries}
     ever = store.sweep(sweep.name).labels()
-    return {trial: label for trial, label in ever.items() if trial not in planned}
+    return {trial: label for trial, label in ever.items() if trial not in in_use}

@@ -65,3 +65,14 @@ def test_one_of_something_is_singular(tmp_path):
     lines = timed_text(sweep, Timed({first.id: row | times}, {}, 1, Published())).splitlines()
     assert lines[0] == "tiny: 1 round of 1 step on AMD EPYC, 1 thread"
     assert lines[-1] == "1 configuration without a finished trial that has a checkpoint"
+
+
+def test_a_plan_lists_a_few_removed_trials_and_counts_many(tmp_path):
+    sweep, store = tiny(tmp_path), Store(tmp_path / "runs")
+    left = {f"{number:012}": f"euler {number} · s0" for number in range(4)}
+    few, many = (
+        plan_text(sweep, [], dict(list(left.items())[:count]), store).splitlines()
+        for count in (3, 4)
+    )
+    assert few[:3] == [f"{id_}  removed      {left[id_]}" for id_ in list(left)[:3]]
+    assert many[0] == "4 trials of earlier versions of this file stay in the store (`--json`)"

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -150,6 +151,9 @@ def test_trials_of_an_earlier_form_of_the_file_are_orphans(tmp_path):
     remember(new, store)
     assert orphans(new, store).keys() == {old.trials[0].id}
     assert orphans(old, store).keys() == {new.trials[1].id}
+    planned = entries(new, store, options(new, tmp_path))
+    begun = [replace(planned[0], continues=old.trials[0].id), *planned[1:]]
+    assert orphans(new, store, begun) == {}
 
 
 def test_a_failure_is_missing_only_if_it_is_to_be_tried_again(tmp_path):
