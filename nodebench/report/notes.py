@@ -59,9 +59,10 @@ define the baseline and in settings that only one of them has. A difference is c
 after Holm-Bonferroni correction; "no clear difference" does not mean that there is none."""
 
 CLAIMS = """\
-Claims of the study. A claim is reproduced if it holds in every configuration that it concerns
-and, with several seeds, by at least half the 95 % interval. It is not reproduced if it fails in
-one of them by as much; with several configurations, these intervals are wider (Bonferroni)."""
+Claims of the sources that are named. A claim is reproduced if it holds in every configuration that
+it concerns and, with several seeds, by at least half the 95 % interval. It is not reproduced if it
+fails in one of them by as much; with several configurations, these intervals are wider
+(Bonferroni)."""
 
 EXPECTATIONS = """\
 Expectations of the sweep's author, without a published source. They are judged like claims."""
@@ -72,8 +73,9 @@ figure. Ours *match* if the whole 95 % interval of the difference lies within th
 *differ* if it excludes zero."""
 
 FRONTIER = """\
-Each point is the mean over seeds, with its 95 % confidence interval. Circled and connected: the
-Pareto front (no other configuration is at least as good at the same or a lower cost)."""
+Each point is the mean over seeds, with its 95 % confidence interval if there are several. Circled
+and connected: the Pareto front (no other configuration is at least as good at the same or a lower
+cost)."""
 
 FRONTIERS = """\
 Each data set has its own panels and its own front: metrics on different data are not comparable."""
@@ -115,8 +117,8 @@ BUDGETS = {
 
 PATHS_FIGURE = """\
 Trajectories of some test samples in the plane, one colour per class, from dot to cross: under
-the training solver (left) and at the limit (right). Axes are linear between -1 and 1 and
-logarithmic beyond."""
+the training solver (left) and at the limit (right). If states exceed 20, axes are linear between -1
+and 1 and logarithmic beyond."""
 
 STEPS_FIGURE = """\
 Mean test metric over seeds against the number of steps. A circle marks the training solver."""
@@ -130,8 +132,8 @@ Error of the ODE blocks' outputs relative to a fine float64 reference, against t
 and the seconds per forward pass (other trials may have shared the machine)."""
 
 ADAPTATION = """\
-The adapted solver by iteration, with accuracy and evaluations: means over seeds, with their 95 %
-confidence intervals."""
+The adapted solver by iteration, with accuracy and evaluations: means over seeds, with 95 %
+confidence intervals if there are several."""
 
 TRAJECTORIES = """\
 Dots are the noisy observations, coloured by time. The line is the learned ODE, solved over the
@@ -180,8 +182,8 @@ during training."""
 
 ROBUSTNESS_FIGURE = """\
 Test metric of the trained weights against the evaluations per forward pass: means over seeds, with
-their 95 % confidence intervals. The dashed line marks the number used in training. A network whose
-curve falls to the right of that line depends on its solver's error."""
+95 % confidence intervals if there are several. The dashed line marks the number used in training. A
+network whose curve falls to the right of that line depends on its solver's error."""
 
 SOME_FIGURES = """\
 Shown: {shown} of {every} figures, evenly spaced. `report.html` charts every configuration, and
@@ -191,7 +193,7 @@ SOME_CELLS = """\
 Shown: {shown} of {every} configurations, evenly spaced by rank of their drops, the largest
 first."""
 
-METRICS_BY_EPOCH = "Mean over seeds, with its 95 % confidence interval."
+METRICS_BY_EPOCH = "Mean over seeds, with its 95 % confidence interval if there are several."
 
 MANY_LINES = (
     "There are more than {most} lines: those with the best final values are coloured, the others "
@@ -199,20 +201,20 @@ MANY_LINES = (
 )
 
 COSTS_CHART = """\
-Each point is the mean of a configuration over its seeds, with its 95 % confidence interval. Click
-a point to see its settings and curves."""
+Each point is the mean of a configuration over its seeds, with its 95 % confidence interval if there
+are several. Click a point to see its settings and curves."""
 
 LINES_ACROSS = """\
 A dashed line is the mean of a configuration without a value on the x axis, such as a residual
 network, which has no NFE."""
 
 EPOCHS_CHART = """\
-Each line is the mean of a configuration over its seeds; the band is its 95 % confidence interval.
-For long trainings, only some epochs are shown."""
+Each line is the mean of a configuration over its seeds; the band is its 95 % confidence interval if
+there are several. For long trainings, only some epochs are shown."""
 
 SOLVERS_CHART = """\
-The trained weights under other solvers: means over seeds, with their 95 % confidence intervals. A
-circle marks the training solver."""
+The trained weights under other solvers: means over seeds, with 95 % confidence intervals if there
+are several. A circle marks the training solver."""
 
 GRADIENTS_CHART = """\
 Errors and costs of each gradient method, medians over seeds."""

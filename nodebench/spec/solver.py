@@ -8,12 +8,13 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from nodebench.spec.settings import Incomplete, NamedSettings, Settings
-from nodebench.spec.training import Adapt
 from nodebench.spec.vocabulary import (
     A_NUMBER,
     METHODS,
     SCIPY_METHODS,
+    BelowOne,
     ControllerName,
+    Count,
     Flag,
     Method,
     MethodName,
@@ -45,6 +46,19 @@ class Control(Settings):
     safety: Annotated[float, Field(gt=0, le=1), A_NUMBER] = 0.9
     min_factor: Annotated[float, Field(gt=0, lt=1), A_NUMBER] = 0.2
     max_factor: Annotated[float, Field(gt=1, le=100), A_NUMBER] = 10.0
+
+
+class Adapt(Settings):
+    """How a solver is adapted during training (Ott et al. 2021).
+
+    Every `every` iterations, the accuracy on the current batch is compared with that under a finer
+    solver. A difference above `threshold` makes the solver finer, for a fixed method up to
+    `max_steps` steps.
+    """
+
+    threshold: BelowOne = 0.1
+    every: Count = 50
+    max_steps: Steps | None = None
 
 
 class Solver(NamedSettings):

@@ -1,4 +1,4 @@
-"""How a model is trained: optimizers, schedules, adapted solvers, regularizers, and how long."""
+"""How a model is trained: optimizers, schedules, regularizers, and how long."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from nodebench.spec.vocabulary import (
     Positive,
     PrecisionName,
     Samples,
-    Steps,
 )
 
 
@@ -122,19 +121,6 @@ if TYPE_CHECKING:
 else:
     OptimizerSettings = choice("optimizer", OPTIMIZERS)
     ScheduleSettings = choice("schedule", SCHEDULES)
-
-
-class Adapt(Settings):
-    """How a solver is adapted during training (Ott et al. 2021).
-
-    Every `every` iterations, the accuracy on the current batch is compared with that under a finer
-    solver. A difference above `threshold` makes the solver finer, for a fixed method up to
-    `max_steps` steps.
-    """
-
-    threshold: BelowOne = 0.1
-    every: Count = 50
-    max_steps: Steps | None = None
 
 
 class Term(Settings):

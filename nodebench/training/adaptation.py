@@ -21,8 +21,7 @@ from nodebench.ode.block import ODEBlock, ode_blocks, one_pass, recorded, solved
 from nodebench.ode.buffers import buffers_kept
 from nodebench.ode.field import slope
 from nodebench.spec import TrialSpec
-from nodebench.spec.solver import Solver
-from nodebench.spec.training import Adapt
+from nodebench.spec.solver import Adapt, Solver
 from nodebench.store.rows import Row
 from nodebench.training.task import Loss, Task
 

@@ -283,6 +283,9 @@ def heat_map_figure(sweep: Sweep, frame: pd.DataFrame, folder: Path) -> list[Dra
     return [Drawn(["heat-map"], notes.HEAT_MAP)]
 
 
+LARGE_STATE = 20.0
+
+
 def paths_figure(
     found: Mapping[str, pd.DataFrame], judged: pd.DataFrame, folder: Path
 ) -> list[Drawn]:
@@ -308,8 +311,16 @@ def paths_figure(
                 axes.plot(x, y, color=color, linewidth=1, marker=".", markersize=2)
                 axes.plot(x[0], y[0], color=color, marker="o", markersize=4)
                 axes.plot(x[-1], y[-1], color=color, marker="x", markersize=6)
-            axes.set(xscale="symlog", yscale="symlog")  # states range from tenths to hundreds
+            if has_large_states(found[cell]):
+                axes.set_xscale("symlog", linthresh=1)
+                axes.set_yscale("symlog", linthresh=1)
             name = "training solver" if under == "own" else "limit"
             axes.set_title(f"{cell}, {name}", fontsize="medium")
     save(figure, folder / "paths")
     return [Drawn(["paths"], f"{notes.PATHS_FIGURE} {some_cells_note(list(found))}".strip())]
+
+
+def has_large_states(paths: pd.DataFrame) -> bool:
+    """Whether states range so far that logarithmic axes are needed."""
+    values = (value for states in paths["states"] for state in states for value in state)
+    return max(map(abs, values)) > LARGE_STATE
