@@ -13,6 +13,7 @@ import os
 import stat
 import sys
 import sysconfig
+import traceback
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
@@ -91,6 +92,16 @@ def is_users_file(file: str | None) -> bool:
     if not file or not _is_there(file) or INSTALLED & set(Path(file).parts):
         return False
     return not any(_is_inside(file, folder) for folder in (*PYTHON_FOLDERS, NODEBENCH))
+
+
+def place_in_users_code(error: BaseException) -> tuple[str, int] | None:
+    """The file and line in the user's own code that an error comes from, if any is.
+
+    It is the last one there: the user's code may have called other code.
+    """
+    frames = reversed(traceback.extract_tb(error.__traceback__))
+    places = ((frame.filename, frame.lineno or 0) for frame in frames)
+    return next((place for place in places if is_users_file(place[0])), None)
 
 
 def _is_there(file: str) -> bool:

@@ -22,7 +22,7 @@ from pydantic import (
 )
 
 from nodebench.errors import InputError
-from nodebench.spec.own_code import is_users_file
+from nodebench.spec.own_code import place_in_users_code
 
 HOW_TO_NAME = (
     "Give `package.module:Name`, importable from where you start nodebench (set PYTHONPATH if "
@@ -184,12 +184,8 @@ def import_part(path: str, arguments: Sequence[str]) -> Any:
 
 
 def _told(error: BaseException) -> str:
-    """An error in a user's code in one line: place, class, message.
-
-    The place is the last one in the user's own code, which may have called other code.
-    """
-    places = [frame[:2] for frame in traceback.extract_tb(error.__traceback__)]
-    file, line = next((place for place in reversed(places) if is_users_file(place[0])), places[-1])
+    """An error in a user's code in one line: place, class, message."""
+    file, line = place_in_users_code(error) or traceback.extract_tb(error.__traceback__)[-1][:2]
     text = " ".join(str(error).split())
     if isinstance(error, SyntaxError) and error.filename:
         file, line, text = error.filename, error.lineno, error.msg

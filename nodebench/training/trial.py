@@ -23,6 +23,7 @@ from nodebench.errors import (
 from nodebench.planning import RunOptions
 from nodebench.planning.missing import is_missing
 from nodebench.spec import Trial
+from nodebench.spec.own_code import place_in_users_code
 from nodebench.store import Result, Store, TrialFolder
 from nodebench.store.rows import Row
 from nodebench.training.checkpoint import newest_checkpoint, read_checkpoint
@@ -119,7 +120,14 @@ def _with_outcome(phases: Iterator[Step | Row], record: Record) -> Iterator[Step
             return
         with suppress(OSError):  # a full disk, which the result's reason reports
             record.folder.write_error(traceback.format_exc())
-        record.end(TrialOutcome.ERROR, masked(f"{type(error).__name__}: {_message(error)}"))
+        record.end(TrialOutcome.ERROR, masked(_told(error)))
+
+
+def _told(error: Exception) -> str:
+    """An error's class and message, and its place if that is in the user's own code."""
+    place = place_in_users_code(error)
+    where = f" (`{place[0]}`, line {place[1]})" if place else ""
+    return f"{type(error).__name__}: {_message(error)}{where}"
 
 
 def _message(error: Exception) -> str:

@@ -62,8 +62,36 @@ def test_a_crash_is_no_result_and_leaves_its_traceback(tmp_path, monkeypatch):
     sweep, store = tiny(tmp_path, base={**TINY, "model": "broken_part:model"}), Store(tmp_path)
     result = run_trial(sweep.trials[0], store, options(sweep, tmp_path))
     assert (result.outcome, result.is_error) == ("error", True)
+    assert result.reason == f"KeyError: 'oops' (`{tmp_path / 'broken_part.py'}`, line 2)"
     assert "KeyError: 'oops'" in (store.folder(sweep.trials[0].id).path / "error.txt").read_text()
     assert entries(sweep, store, options(sweep, tmp_path))[0].missing
+
+
+@pytest.mark.parametrize("iterations", [0, 1])
+@pytest.mark.parametrize(
+    ("output", "found"), [("self.linear(x)", "[128, 3]"), ("[x]", "list"), ("x[1:]", "[127, 2]")]
+)
+def test_a_users_network_with_another_output_than_a_value_per_class_is_an_error(
+    iterations, output, found, tmp_path, monkeypatch
+):
+    monkeypatch.syspath_prepend(tmp_path)
+    name = f"wrong_output_{abs(hash((iterations, output)))}"
+    (tmp_path / f"{name}.py").write_text(
+        "from torch import nn\n\n\nclass Net(nn.Module):\n"
+        "    def __init__(self, spec, data):\n        super().__init__()\n"
+        "        self.linear = nn.Linear(2, 3)\n\n"
+        f"    def forward(self, x):\n        return {output}\n"
+    )
+    data = {"name": "spheres", "train_size": 128, "test_size": 128}
+    train = {"iterations": iterations, "batch_size": 128}
+    base = {**TINY, "data": data, "model": f"{name}:Net", "train": train}
+    sweep, store = tiny(tmp_path, base=base), Store(tmp_path / "runs")
+    result = run_trial(sweep.trials[0], store, options(sweep, tmp_path))
+    assert (result.outcome, result.reason) == (
+        "error",
+        f"the network's output for 128 samples of 2 classes is `{found}`: let it return a tensor "
+        "[128, 2]",
+    )
 
 
 def test_a_divergence_found_by_the_test_pass_belongs_to_its_epoch(tmp_path, monkeypatch):

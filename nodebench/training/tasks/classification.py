@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from nodebench.data.batches import (
     Batch,
@@ -16,6 +16,7 @@ from nodebench.data.batches import (
     train_batches,
 )
 from nodebench.data.dataset import Data, Split, balanced
+from nodebench.errors import InputError
 from nodebench.spec import TrialSpec
 from nodebench.spec.point import limit_solver
 from nodebench.store.rows import Row
@@ -51,7 +52,7 @@ class Classification(Task[Batch]):
     def loss(self, model: Predictor, batch: Batch) -> Loss:
         """Cross-entropy, and the number of correctly classified samples."""
         inputs, targets = batch
-        logits = model(inputs)
+        logits = _logits(model(inputs), len(targets), self.data.classes)
         correct = (logits.detach().argmax(1) == targets).sum()
         return Loss(F.cross_entropy(logits, targets), len(targets), {"accuracy": correct})
 
@@ -97,6 +98,21 @@ class Classification(Task[Batch]):
         ]
 
 
+def _logits(output: object, samples: int, classes: int) -> Tensor:
+    """A network's output, if it has a value for each sample and class.
+
+    Raises:
+        InputError: if it has not, because the user's own network returns something else.
+    """
+    if isinstance(output, Tensor) and output.shape == (samples, classes):
+        return output
+    found = f"{list(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
+    raise InputError(
+        f"the network's output for {samples} samples of {classes} classes is `{found}`: let it "
+        f"return a tensor [{samples}, {classes}]"
+    )
+
+
 @torch.no_grad()
 def evaluate_classifier(model: nn.Module, data: Data, split: Split, batch_size: int) -> Evaluation:
     """A classifier's mean loss, accuracy, and evaluations per batch on a split."""
@@ -104,7 +120,7 @@ def evaluate_classifier(model: nn.Module, data: Data, split: Split, batch_size: 
     loss, correct = torch.zeros((), device=device), torch.zeros((), device=device)
     counted = CountedModel(model, device)
     for inputs, targets in test_batches(data, split, batch_size):
-        logits = counted(inputs)
+        logits = _logits(counted(inputs), len(targets), data.classes)
         loss += F.cross_entropy(logits, targets, reduction="sum")
         correct += (logits.argmax(1) == targets).sum()
     count = len(split)
