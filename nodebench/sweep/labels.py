@@ -15,16 +15,28 @@ LONGEST_DRAWN = 40
 def labeled(cells: Mapping[str, Mapping[str, Any]], paths: Sequence[str]) -> dict[str, str]:
     """Key -> label of each cell, from its settings at these paths."""
     told = _telling({key: dict(_leaves(s, paths)) for key, s in cells.items()})
-    words = {key: " ".join(map(str, values.values())) for key, values in told.items()}
-    counts = Counter(words.values())
     names = _names({path for values in told.values() for path in values})
+    words = {key: " ".join(_words(values, names)) for key, values in told.items()}
+    counts = Counter(words.values())
     labels = {}
     for key, values in told.items():
-        if counts[words[key]] > 1 or not any(isinstance(v, str) for v in values.values()):
+        if counts[words[key]] > 1:
             words[key] = " ".join(f"{names[path]} {v}" for path, v in values.items())
         # A name of two lines would look like two trials.
         labels[key] = " ".join(words[key].split()) or str(cells[key]["model.name"])
     return labels
+
+
+def _words(values: Mapping[str, Any], names: Mapping[str, str]) -> Iterator[str]:
+    """The settings as words; a number has its name, unless it follows a text of its group.
+
+    For example, `euler 8` has 8 steps, but `augment_dim 2 euler` names what is 2.
+    """
+    group = None
+    for path, value in values.items():
+        own = path.rpartition(".")[0]
+        yield str(value) if isinstance(value, str) or own == group else f"{names[path]} {value}"
+        group = own if isinstance(value, str) else None
 
 
 def _names(paths: Iterable[str]) -> dict[str, str]:

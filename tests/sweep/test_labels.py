@@ -42,6 +42,17 @@ def test_of_an_own_part_s_settings_those_that_vary_are_its_label():
     assert list(other.values()) == ["tanh", "relu 1"]
 
 
+def test_a_number_has_its_name_unless_it_follows_a_text_of_its_group(tmp_path):
+    methods = [{"method": "euler", "steps": 8}, {"method": "rk4", "steps": 2}]
+    sweep = tiny(tmp_path, grid={"model.augment_dim": [0, 2], "solver": methods})
+    found = sorted({sweep.cell_label(trial) for trial in sweep.trials})
+    assert found[:2] == ["augment_dim 0 euler 8", "augment_dim 0 rk4 2"]
+    grid = {"model.field, model.width": [["simple", 8], ["linear", 16]], "solver.steps": [2, 4]}
+    sweep = tiny(tmp_path, grid=grid)
+    found = sorted({sweep.cell_label(trial) for trial in sweep.trials})
+    assert found[0] == "width 16 linear steps 2"
+
+
 def test_a_figure_s_labels_are_short_and_no_two_alike():
     labels = [LONG, f"{LONG}y", f"{LONG}z", "short", "x" * 35 + "… (2)"]
     found = figure_labels(labels)
