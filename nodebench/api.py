@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Unpack
 from nodebench.data.files import data_sets
 from nodebench.execution.doctor import Case, Finding, examine
 from nodebench.execution.launch import Launched, evaluate_sweep, run_sweep
-from nodebench.execution.launch_keywords import Launch, RunKeywords
+from nodebench.execution.launch_keywords import Launch, RunKeywords, with_keywords
 from nodebench.execution.preflight import require_places
 from nodebench.execution.publishing import Publication
 from nodebench.execution.runner import Monitor
@@ -64,6 +64,7 @@ __all__ = [
 ]
 
 
+@with_keywords
 def run(
     sweep: SweepSource,
     store: Store | None = None,
@@ -89,6 +90,7 @@ def run(
     return run_sweep(*resolved(sweep, store), monitor or Monitor(), launch)
 
 
+@with_keywords
 def evaluate(
     sweep: SweepSource,
     store: Store | None = None,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TypedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from inspect import Parameter
+from typing import Any, TypedDict, TypeVar
 
 from nodebench.errors import unknown
 from nodebench.execution.publishing import Publication
@@ -13,6 +14,8 @@ from nodebench.execution.runner import Backend
 from nodebench.planning.lookup import load_sweep
 from nodebench.planning.selection import Selection
 from nodebench.sweep.compose import meant_by
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 class RunKeywords(TypedDict, total=False):
@@ -47,6 +50,23 @@ class Launch(Publication, Backend, Selection):
             why = _of_the_sweep(wrong, dict(how)[wrong]) or unknown(wrong, "keyword", known)
             raise TypeError(f"`nodebench.{function}`: {why}")
         return cls(**how)  # pyrefly: ignore[open-unpacking]  # others were just refused
+
+
+def with_keywords(function: F) -> F:
+    """Decorator: `help` and completion show the keywords of `RunKeywords` with their defaults."""
+    own = inspect.signature(function)
+    first = [each for each in own.parameters.values() if each.kind is not Parameter.VAR_KEYWORD]
+    by_name = {field.name: field for field in fields(Launch)}
+    further = [
+        Parameter(
+            name, Parameter.KEYWORD_ONLY,
+            default=by_name[name].default, annotation=by_name[name].type,
+        )
+        for name in RunKeywords.__annotations__
+    ]  # fmt: skip
+    shown: Any = function
+    shown.__signature__ = own.replace(parameters=[*first, *further])
+    return function
 
 
 def _of_the_sweep(keyword: str, value: object) -> str:

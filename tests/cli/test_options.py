@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import inspect
+import pydoc
 import re
 from typing import get_type_hints
 
@@ -84,3 +85,14 @@ def test_the_commands_about_sweeps_are_functions_that_need_no_store():
     for name in nodebench.__all__:
         store = inspect.signature(getattr(nodebench, name)).parameters.get("store")
         assert store is None or store.default is None, name
+
+
+@pytest.mark.parametrize("function", [nodebench.run, nodebench.evaluate])
+def test_help_shows_the_keywords_of_a_launch_with_their_defaults(function):
+    shown = inspect.signature(function).parameters
+    assert list(shown) == ["sweep", "store", "monitor", *get_type_hints(RunKeywords)]
+    assert {name: shown[name].default for name in RunKeywords.__annotations__} == {
+        name: getattr(Launch(), name) for name in RunKeywords.__annotations__
+    }
+    text = pydoc.render_doc(function, renderer=pydoc.plaintext)
+    assert "retry_failed: 'bool' = False" in text
