@@ -46,6 +46,7 @@ from nodebench.spec import Trial
 from nodebench.store import Store
 from nodebench.store.locations import data_root, default_store
 from nodebench.sweep import Sweep
+from nodebench.sweep.safe_yaml import inline
 
 
 @app.command()
@@ -185,7 +186,7 @@ def why(
             say(f"  {difference}")
     say(f"the id {_named(found.id, store, sweep)} is a hash of:")
     for path, value in inputs(found).items():
-        say(f"  {path}: {value}")
+        say(f"  {path}: {inline(value)}")
 
 
 def _named(trial_id: str, store: Store, sweep: Sweep | None) -> str:

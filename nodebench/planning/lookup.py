@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from nodebench.errors import (
     Fault,
     InputError,
+    StoreError,
     SweepError,
     shown,
     similar,
@@ -284,6 +285,11 @@ def find(start: str, store: Store, sweep: Sweep | None) -> Trial:
         StoreError: if there is none, or more than one.
     """
     if sweep is None:
+        if not any(trial_id.startswith(start) for trial_id in store.trial_ids()):
+            raise StoreError(
+                f"no trial starts with `{start}` in `{store.trials_root}`. One that has not run "
+                "yet is found with its sweep: name that too"
+            )
         return store.find(start).trial()
     planned = {trial.id: trial for trial in sweep.trials}
     return planned[matching_id(start, planned, sweep.name)]

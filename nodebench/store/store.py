@@ -163,6 +163,6 @@ def matching_id(start: str, ids: Iterable[str], where: str) -> str:
     found = sorted(trial_id for trial_id in ids if trial_id.startswith(start))
     if len(found) != 1:
         state = "several trials start" if found else "no trial starts"
-        known = f": {shortened(found)}" if found else "; see `plan`"
+        known = f": {shortened(found)}" if found else ". `nodebench plan SWEEP` lists a sweep's"
         raise StoreError(f"{state} with `{start}` in `{where}`{known}")
     return found[0]

@@ -141,7 +141,9 @@ def _merged(below: Tree, above: Tree, depth: int = 0) -> Tree:
 def _override_by_text(tree: Tree, text: str, faults: list[Fault]) -> None:
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
-        faults.append(Fault("--set", f"{shown(text)} should read `dotted.path=value`"))
+        path, colon, given = text.partition(":")
+        meant = f": `{path}={given.strip()}`?" if colon and path in SPEC_ORDER else ""
+        faults.append(Fault("--set", f"{shown(text)} should read `dotted.path=value`{meant}"))
         return
     if not value.strip():
         why = f"{shown(text)} has no value. To go back to the default, write `{key.strip()}=null`"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal, NamedTuple, get_args
 
 from pydantic import ValidationError
@@ -50,7 +51,16 @@ def mistakes_of(error: ValidationError, owner: type[Settings], tree: object) -> 
         nature = _nature(detail, path, part)
         path = _inside(tree, path)
         found.append(Mistake(path, _message(detail, path, part), nature))
-    return list(dict.fromkeys(found))
+    return list(_joined(dict.fromkeys(found)))
+
+
+def _joined(mistakes: Iterable[Mistake]) -> Iterator[Mistake]:
+    """The mistakes, those of a value that has none of its field's types as one."""
+    for path, found in itertools.groupby(mistakes, key=lambda mistake: mistake.path):
+        first, *others = sorted(found, key=lambda mistake: mistake.message.startswith("should"))
+        also = [each.message.partition(", found ")[0] for each in others]
+        text = " Otherwise, it ".join([first.message, *also])
+        yield Mistake(path, f"{text}." if also else text, first.nature)
 
 
 def spec_or_mistakes(tree: Tree) -> TrialSpec | list[Mistake]:

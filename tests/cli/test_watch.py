@@ -241,7 +241,9 @@ def test_the_answer_of_a_report_is_plain_text(tmp_path):
     sweep, _ = made(tmp_path, steady, baseline=RELU)
     report = write_report_folder(sweep, Store(tmp_path / "runs"), tmp_path / "report")
     best, baseline, cost = report.answer
-    assert best.startswith("Best: tanh 8, 70.10 ± 24.85 % test accuracy (n = 3). It is not clearly")
+    assert best.startswith(
+        "Best: tanh steps 8, 70.10 ± 24.85 % test accuracy (n = 3). It is not clearly"
+    )
     assert baseline.startswith("Against the baseline: 1 better and 1 without")
     assert cost == "Cost: 12 trials, 12 seconds of training and tests. None failed."
 

@@ -34,9 +34,11 @@ def test_the_answer_tells_the_best_the_baseline_and_the_claims(tmp_path):
     ]
     _, found = made(tmp_path, steady, claims=claims, baseline=RELU)
     text = listed(answer(found))
-    assert "**Best:** `tanh 8`, 70.10 ± 24.85 % test accuracy (n = 3). It is not clearly" in text
     assert (
-        "ahead of the second best, `tanh 2`, 60.33 ± 25.13 % "
+        "**Best:** `tanh steps 8`, 70.10 ± 24.85 % test accuracy (n = 3). It is not clearly" in text
+    )
+    assert (
+        "ahead of the second best, `tanh steps 2`, 60.33 ± 25.13 % "
         "(paired t-test, p = 0.075, not corrected)." in text
     )
     assert "1 better and 1 without a clear difference (of 2 configurations)." in text
@@ -47,7 +49,7 @@ def test_the_answer_tells_the_best_the_baseline_and_the_claims(tmp_path):
 
 def test_the_best_is_told_if_it_is_no_ode(tmp_path):
     _, found = made(tmp_path, steady)
-    found.judged = pd.DataFrame({"cell": ["tanh 8"] * 3, "verdict": [VerdictWord.RESNET] * 3})
+    found.judged = pd.DataFrame({"cell": ["tanh steps 8"] * 3, "verdict": [VerdictWord.RESNET] * 3})
     assert "test accuracy (n = 3), but it is not an ODE. It is not clearly ahead" in listed(
         answer(found)
     )
@@ -80,7 +82,10 @@ def test_the_best_says_how_many_of_its_seeds_finished_and_who_is_ahead_on_common
     }
     _, found = made(tmp_path, lambda a, s, seed: accuracies.get((a, s), (0.1,) * 5)[seed], seeds=5)
     text = listed(answer(found))
-    assert "`tanh 8`, 87.60 [74.65, 100] % test accuracy (n = 5). Second best: `relu 8`, " in text
+    assert (
+        "`tanh steps 8`, 87.60 [74.65, 100] % test accuracy (n = 5). Second best: `relu steps 8`, "
+        in text
+    )
     assert (
         "85.10 ± 3.36 % (n = 3 of 5), which is ahead on the 3 seeds that finished in both." in text
     )

@@ -17,8 +17,8 @@ def test_a_cell_is_compared_with_the_one_that_is_else_the_same(tmp_path):
     sweep, found = made(tmp_path, steady, baseline={"model.activation": "relu"})
     fine, coarse = found.compared[1], found.compared[0]
     assert [(c.cell, c.baseline) for c in found.compared] == [
-        ("tanh 2", "relu 2"),
-        ("tanh 8", "relu 8"),
+        ("tanh steps 2", "relu steps 2"),
+        ("tanh steps 8", "relu steps 8"),
     ]
     assert fine.difference.mean == pytest.approx(0.1)
     assert (fine.reading, coarse.reading) == ("better", "no clear difference")
@@ -30,7 +30,7 @@ def test_a_cell_is_compared_with_the_one_that_is_else_the_same(tmp_path):
 
 def test_a_cell_that_is_worse_says_so(tmp_path):
     _, found = made(tmp_path, steady, baseline={"model.activation": "tanh"})
-    assert {c.cell: c.reading for c in found.compared}["relu 8"] == "worse"
+    assert {c.cell: c.reading for c in found.compared}["relu steps 8"] == "worse"
 
 
 def test_too_few_seeds_are_not_tested(tmp_path):
@@ -110,7 +110,7 @@ def test_a_cell_that_the_baseline_lacks_is_not_compared_with_another(tmp_path):
     grid = [{**{k: [v] for k, v in RELU.items()}, "solver.steps": [2]}]
     grid += [{**{k: [v] for k, v in TANH.items()}, "solver.steps": [2, 8]}]
     _, found = made(tmp_path, steady, grid=grid, baseline=RELU)
-    assert [(c.cell, c.baseline) for c in found.compared] == [("tanh 2", "relu 2")]
+    assert [(c.cell, c.baseline) for c in found.compared] == [("tanh steps 2", "relu steps 2")]
 
 
 def test_the_same_difference_in_every_pair_is_not_tested(tmp_path):

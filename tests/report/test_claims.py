@@ -70,7 +70,7 @@ def test_the_same_difference_in_every_pair_says_that_it_was_not_tested(tmp_path)
 
     checked = claimed(tmp_path, apart, of={**TANH, **FINE}, above=RELU, source="S0")
     assert checked.text == "reproduced, the same in every seed (not tested)"
-    assert checked.numbers == ("tanh 8: 50.00 points more than relu 8 (n = 3)",)
+    assert checked.numbers == ("tanh steps 8: 50.00 points more than relu steps 8 (n = 3)",)
 
 
 def test_a_line_without_a_source_is_an_expectation(tmp_path):
@@ -94,7 +94,7 @@ def test_one_seed_is_judged_by_its_number(tmp_path):
     checked = claimed(tmp_path, apart, seeds=1, of={**TANH, **FINE}, above=RELU, source="S0")
     assert (checked.text, checked.numbers) == (
         "reproduced by one seed",
-        ("tanh 8: 30.00 points more than relu 8 (n = 1)",),
+        ("tanh steps 8: 30.00 points more than relu steps 8 (n = 1)",),
     )
 
 
@@ -140,7 +140,7 @@ def test_the_sampling_error_of_a_drop_is_that_of_the_samples_it_was_measured_on(
 def test_a_cell_is_not_compared_with_itself(tmp_path):
     checked = claimed(tmp_path, of={}, above=RELU, by=-0.2)
     assert checked.judgement is HOLDS
-    assert [text.partition(":")[0] for text in checked.numbers] == ["tanh 2", "tanh 8"]
+    assert [text.partition(":")[0] for text in checked.numbers] == ["tanh steps 2", "tanh steps 8"]
 
 
 def test_a_claim_by_one_seed_or_in_the_small_form_says_so(tmp_path):

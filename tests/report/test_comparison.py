@@ -32,9 +32,9 @@ def test_two_stores_of_one_sweep_are_compared_cell_by_cell(tmp_path):
     sides = [str(tmp_path / name / "report") for name in ("before", "after")]
     text = compare(*sides, Store(tmp_path / "none"))
     lines = {line.split("|")[1].strip(): line for line in text.splitlines() if "|" in line}
-    assert "+10.10 ± 0.25" in lines["relu 8"]
-    assert "better" in lines["relu 8"]
-    assert "the same" in lines["tanh 2"]
+    assert "+10.10 ± 0.25" in lines["relu steps 8"]
+    assert "better" in lines["relu steps 8"]
+    assert "the same" in lines["tanh steps 2"]
 
 
 def test_a_comparison_has_the_evaluations_of_both_sides(tmp_path):

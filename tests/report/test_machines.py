@@ -67,7 +67,7 @@ def test_a_row_says_of_each_configuration_whether_the_machines_agree(compared):
     assert set(table["s/epoch here"]) == {"1.00 (all equal)"}
     assert set(table["s/epoch there"]) == {"3.00 (all equal)"}
     assert table["accuracy % here"].iloc[0] == "51.20 ± 2.48"
-    worse = table.loc["tanh 8"]
+    worse = table.loc["tanh steps 8"]
     assert (worse["accuracy % here"], worse["accuracy % there"]) == (
         "61.80 ± 2.48", "56.30 ± 2.15"
     )  # fmt: skip
@@ -121,7 +121,7 @@ def test_runs_of_one_seed_on_several_hosts_there_are_no_seeds_more(tmp_path):
     table = machines_table(sweep, found.machines).set_index("configuration")
     assert len(found.machines) == 3 * len(sweep.trials)
     assert set(table["n"]) == {"1"}
-    assert table.loc["tanh 8", "agree?"] == "too few seeds"
+    assert table.loc["tanh steps 8", "agree?"] == "too few seeds"
 
 
 def test_another_outcome_there_is_counted_and_left_out_of_the_means(tmp_path):
@@ -132,9 +132,9 @@ def test_another_outcome_there_is_counted_and_left_out_of_the_means(tmp_path):
     )  # fmt: skip
     merge_store([t.id for t in sweep.trials], theirs, ours)
     table = machines_table(sweep, Findings(sweep, ours).machines).set_index("configuration")
-    assert table.loc["tanh 2", "n"] == "2"
-    assert table.loc["tanh 2", "agree?"] == "too few seeds; 1 with another outcome"
-    assert table.loc["relu 2", "agree?"] == "no"  # every seed differs by the same
+    assert table.loc["tanh steps 2", "n"] == "2"
+    assert table.loc["tanh steps 2", "agree?"] == "too few seeds; 1 with another outcome"
+    assert table.loc["relu steps 2", "agree?"] == "no"  # every seed differs by the same
 
 
 def test_a_report_is_written_again_when_another_machine_s_runs_come_in(compared, tmp_path):

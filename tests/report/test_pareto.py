@@ -11,7 +11,12 @@ from tests.support.fake_results import made, steady
 def test_the_front_is_of_what_none_surpasses(tmp_path):
     _, found = made(tmp_path, steady)
     front = found.frontier.set_index("cell")["front_nfe"]
-    assert front.to_dict() == {"relu 2": False, "relu 8": False, "tanh 2": True, "tanh 8": True}
+    assert front.to_dict() == {
+        "relu steps 2": False,
+        "relu steps 8": False,
+        "tanh steps 2": True,
+        "tanh steps 8": True,
+    }
 
 
 def test_seconds_of_trainings_have_no_front(tmp_path):
@@ -24,7 +29,12 @@ def test_timed_seconds_have_one(tmp_path):
     sweep, found = made(tmp_path, steady)
     timed = found.results.assign(timed_epoch_s=found.results["solver.steps"].astype(float))
     front = pareto_table(sweep, timed).set_index("cell")["front_seconds"]
-    assert front.to_dict() == {"relu 2": False, "relu 8": False, "tanh 2": True, "tanh 8": True}
+    assert front.to_dict() == {
+        "relu steps 2": False,
+        "relu steps 8": False,
+        "tanh steps 2": True,
+        "tanh steps 8": True,
+    }
 
 
 def test_seconds_timed_on_a_busy_machine_have_none(tmp_path):
@@ -39,8 +49,11 @@ def test_seconds_timed_on_a_busy_machine_have_none(tmp_path):
 @pytest.mark.parametrize(
     ("easy", "front"),
     [
-        (["tanh 2", "tanh 8"], ["relu 2", "relu 8", "tanh 2", "tanh 8"]),
-        (["tanh 8"], ["tanh 2"]),  # a configuration alone on its data has no front
+        (
+            ["tanh steps 2", "tanh steps 8"],
+            ["relu steps 2", "relu steps 8", "tanh steps 2", "tanh steps 8"],
+        ),
+        (["tanh steps 8"], ["tanh steps 2"]),  # a configuration alone on its data has no front
     ],
 )
 def test_each_data_set_has_a_front_of_its_own(tmp_path, easy, front):
@@ -82,9 +95,8 @@ def test_the_answer_names_the_front_of_each_data_set(tmp_path):
     _, found = on_two_data_sets(tmp_path)
     text = listed(answer(found))
     for name in ("spheres", "three-minima"):
-        assert (
-            f"**Pareto-optimal by time per epoch on `{name}`:** `{name} 2` and `{name} 8`." in text
-        )
+        front = f"`{name} steps 2` and `{name} steps 8`"
+        assert f"**Pareto-optimal by time per epoch on `{name}`:** {front}." in text
 
 
 def test_the_interactive_page_shows_the_best_of_each_data_set_and_can_hide_one(
@@ -93,7 +105,7 @@ def test_the_interactive_page_shows_the_best_of_each_data_set_and_can_hide_one(
     _, found = on_two_data_sets(tmp_path)
     monkeypatch.setattr(charts, "MOST_SHOWN", 1)
     embedded = Explored(found).embedded()
-    assert embedded["shown"] == ["spheres 8", "three-minima 8"]
+    assert embedded["shown"] == ["spheres steps 8", "three-minima steps 8"]
     assert embedded["first_only"] == ["data.name"]
     assert embedded["charts"]["costs"]["filters"] == {"data.name": "data set"}
 

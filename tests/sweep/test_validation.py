@@ -53,6 +53,8 @@ base:
         ({"name": "../x"}, "name", "letters, digits"),
         ({"name": "a/b"}, "name", "letters, digits"),
         ({"resources": {"gpus": 2}}, "resources", "one GPU"),
+        ({"resources": {"pack_seeds": "yes"}}, "resources.pack_seeds",
+         "`yes` is not a known pack_seeds. Known: auto. Otherwise, it should be a number."),
         ({"evaluate": {"methods": ["dopri5"], "nfe": [4]}}, "evaluate[0]", "`nfe`"),
         ({"seeds": []}, "seeds", "is empty"),
         ({"grid": []}, "grid", "is empty"),
@@ -213,6 +215,7 @@ def test_an_unknown_override_is_refused(tmp_path):
         ("train.epochs=", "has no value. To go back to the default, write `train.epochs=null`"),
         ("train.epochs= ", "has no value"),
         ("train.epochs", "should read `dotted.path=value`"),
+        ("train.epochs: 2", "should read `dotted.path=value`: `train.epochs=2`?"),
         (
             "seeds=[18446744073709551616]",
             "is not plain YAML: a number does not fit in 64 bits",
