@@ -195,8 +195,7 @@ def write_report(
     Raises:
         ResourceError: if the folder cannot be written.
         StoreError: if nothing has been trained; if it would overwrite a file that is not a report's
-            or, if no folder is given, the report of another sweep file with the same name, or one
-            that shows more than this sweep has, if `--set` changed either.
+            or, if no folder is given, another file's report or one that shows more than this one.
         TrackingError: if MLflow is needed but cannot be read.
     """
     from nodebench.report import page
@@ -233,8 +232,7 @@ def write_scoreboard(sweeps: Path = Path("sweeps"), reports: Path = Path("report
 def load_model(trial_id: str, store: Store | None = None) -> nn.Module:
     """A trained network, by its trial's id or the start of the id (see `plan` or `results.csv`).
 
-    It is in evaluation mode, on the CPU. The trial's data set must be available, since it
-    determines the sizes of inputs and outputs.
+    It is in evaluation mode, on the CPU. Its data set must be available, for the sizes of layers.
 
     Raises:
         StoreError: if there is no such trial, or its training has not finished.

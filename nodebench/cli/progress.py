@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from types import TracebackType
 from typing import Self
@@ -32,6 +33,9 @@ from nodebench.sweep import Sweep
 MOST_LINES_OF_ANSWER = 5
 
 FAILED_STYLE = "red"
+
+MOST_QUIET_S = 60.0
+"""Without a terminal, an epoch is printed if nothing else has been for so long."""
 
 COMPILING = "the first epoch compiles kernels, which are kept: some ten seconds"
 
@@ -75,6 +79,7 @@ class ProgressMonitor(Monitor):
         )
         self._overall = self._progress.add_task(f"[bold]{sweep.name}", total=None, note="")
         self._lacks_kernels = False
+        self._printed_at = time.monotonic()
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -95,15 +100,14 @@ class ProgressMonitor(Monitor):
             self._recall()
             self._lacks_kernels = bool(missing) and self._needs_kernels()
         planned = counted(trials, "trial")
-        text = f"{self._sweep.name}: {planned}, {missing} to {self._verb}"
-        self._console.print(text, markup=False, highlight=False)
+        self._print(f"{self._sweep.name}: {planned}, {missing} to {self._verb}")
 
     def on_phase(self, phase: str) -> None:
         """Shows the phase until a trial begins; without a terminal, prints it."""
         if self._live:
             self._progress.update(self._overall, note=phase)
         else:
-            self._console.print(phase, markup=False, highlight=False)
+            self._print(phase)
 
     def on_start(self, trial_id: str) -> None:
         """Shows a bar for the trial."""
@@ -116,22 +120,23 @@ class ProgressMonitor(Monitor):
                 self._evaluated_before[trial_id] = self._evaluated(trial_id)
             elif self._has_finished(trial_id):
                 text = "its checkpoint is missing: trained again, to be evaluated"
-                self._console.print(
-                    f"{self._labels[trial_id]}: {text}", markup=False, highlight=False
-                )
+                self._print(f"{self._labels[trial_id]}: {text}")
         self._count()
 
     def on_epoch(self, trial_id: str, row: Row) -> None:
-        """Advances the trial's bar."""
+        """Advances the trial's bar; without a terminal, prints the epoch once in a while."""
         if trial_id not in self._tasks:
             return
         if self._lacks_kernels and self._solves(trial_id):
             self._lacks_kernels = False
             self._count()
-        done = row["epoch"] if self._specs[trial_id].train.epochs else row["iteration"]
-        headline = self._specs[trial_id].data.headline
+        train, headline = self._specs[trial_id].train, self._specs[trial_id].data.headline
+        unit, total = ("epoch", train.epochs) if train.epochs else ("iteration", train.iterations)
         note = f"{headline.replace('_', ' ')} {row[headline]:.3f}" if headline in row else ""
-        self._progress.update(self._tasks[trial_id], completed=done, note=note)
+        self._progress.update(self._tasks[trial_id], completed=row[unit], note=note)
+        if not self._live and time.monotonic() - self._printed_at > MOST_QUIET_S:
+            text = f"{self._labels[trial_id]}: {unit} {row[unit]} of {total}"
+            self._print(f"{text}, {note}" if note else text)
 
     def on_end(self, trial_id: str, problem: str | None) -> None:
         """Replaces the trial's bar with a line."""
@@ -143,15 +148,18 @@ class ProgressMonitor(Monitor):
         has_failed = self._tally.add(trial_id, None if problem else result)
         self._count()
         ending = problem or self._ending(trial_id, result)
-        self._console.print(
+        self._print(
             f"[{self._ended}/{self._missing}] {self._labels[trial_id]}: {ending}",
-            markup=False, highlight=False, style=FAILED_STYLE if has_failed else None,
-        )  # fmt: skip
+            style=FAILED_STYLE if has_failed else None,
+        )
 
     def on_tracking(self, problem: str | None) -> None:
         """Prints that MLflow cannot be written, or that it can be written again."""
-        text = f"{problem}. Training continues" if problem else "MLflow is back"
-        self._console.print(text, markup=False, highlight=False)
+        self._print(f"{problem}. Training continues" if problem else "MLflow is back")
+
+    def _print(self, text: str, style: str | None = None) -> None:
+        self._console.print(text, markup=False, highlight=False, style=style)
+        self._printed_at = time.monotonic()
 
     def _has_finished(self, trial_id: str) -> bool:
         result = self._store.folder(trial_id).result()

@@ -185,6 +185,21 @@ def test_a_first_trial_that_compiles_kernels_says_so_until_its_first_epoch(tmp_p
         (cache / "solve_kernels.solve_fixed-155.py311.nbi").touch()
 
 
+def test_without_a_terminal_an_epoch_is_printed_only_after_a_silence(tmp_path, monkeypatch):
+    sweep, store, screen = tiny(tmp_path), Store(tmp_path / "runs"), io.StringIO()
+    trial_id, now = sweep.trials[0].id, [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    with ProgressMonitor(sweep, store, Console(file=screen, width=120), "run") as monitor:
+        monitor.on_plan(1, 1)
+        monitor.on_start(trial_id)
+        for now[0], epoch in [(30.0, 1), (61.0, 2), (90.0, 3), (122.0, 4)]:
+            monitor.on_epoch(trial_id, {"epoch": epoch, "test_accuracy": epoch / 10})
+    epochs = sweep.trials[0].spec.train.epochs
+    assert screen.getvalue().splitlines()[1:] == [
+        f"plainode · s0: epoch {epoch} of {epochs}, test accuracy 0.{epoch}00" for epoch in (2, 4)
+    ]
+
+
 def test_what_a_trial_took_is_the_time_of_all_its_attempts(tmp_path):
     sweep, store, screen = tiny(tmp_path), Store(tmp_path / "runs"), io.StringIO()
     keep(sweep, store, [replace(result(0.5), trained_s=7200.0)])
