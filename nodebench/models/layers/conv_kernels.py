@@ -30,7 +30,7 @@ def convolve(items, out, x, filters, summands, grid, least, rectified):
     """Fills the output of at least `TILE_ROWS` samples.
 
     Summands [any, rows, columns, outputs] are added. The result is then clamped from below to
-    `least`, and set to 0 where `rectified` is 0, which has the output's shape or no samples.
+    `least`, and set to 0 where `rectified` (of the output's shape, or without samples) is 0.
     """
     _, height, width, inputs = x.shape
     rows, columns, outputs = out.shape[1:]

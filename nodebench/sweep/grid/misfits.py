@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from nodebench.errors import Fault, shortened
@@ -33,7 +33,7 @@ def faults_of_misfits(misfits: Iterable[Misfit], file: SweepFile) -> Iterator[Fa
     Models differ in what they know, and so in what their combinations say of one mistake there.
     """
     base = base_of(file)
-    in_base = _about_the_whole(base)
+    in_base = {(mistake.where, mistake.message) for mistake in mistakes_in(base)}
     told: set[str] = set()
     for misfit in misfits:
         for mistake in misfit.mistakes:
@@ -45,11 +45,18 @@ def faults_of_misfits(misfits: Iterable[Misfit], file: SweepFile) -> Iterator[Fa
 
 
 def _fault(
-    mistake: Mistake, misfit: Misfit, base: Tree, in_base: Collection[str], exclude: Exclude
+    mistake: Mistake,
+    misfit: Misfit,
+    base: Tree,
+    in_base: Container[tuple[str, str]],
+    exclude: Exclude,
 ) -> Fault:
     where, what = mistake.where, mistake.message
-    axes = [p for p in misfit.values if where and (is_within(where, p) or is_within(p, where))]
-    if not where and what not in in_base:
+    if (where, what) in in_base:
+        axes = list[str]()
+    elif where:
+        axes = [path for path in misfit.values if is_within(where, path) or is_within(path, where)]
+    else:
         axes, where = list(misfit.values), _cause(what, misfit, base)
     if where in SweepFile.model_fields:
         what = f"`{where}` belongs next to `base` and `grid`, not inside them"
@@ -108,8 +115,3 @@ def _cause(message: str, misfit: Misfit, base: Tree) -> str:
         if message not in whole and (whole or not mistakes):
             found.append(axis)
     return found[0] if len(found) == 1 else ""
-
-
-def _about_the_whole(tree: Tree) -> list[str]:
-    """The mistakes of a tree that concern no single part of it."""
-    return [mistake.message for mistake in mistakes_in(tree) if not mistake.path]

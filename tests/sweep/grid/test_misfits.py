@@ -119,3 +119,15 @@ def test_a_mistake_in_base_is_told_once_whatever_the_number_of_models(tmp_path):
     grid = [{"model.name": ["odenet", "resnet", "odenet4", "plainode"]}, {"model": ["odenet"]}]
     (fault,) = faults(write_sweep(tmp_path, base=base, grid=grid))
     assert fault.startswith("base.model.widht: `widht` is not a known field. Did you mean `width`?")
+
+
+@pytest.mark.parametrize(
+    ("solver", "axis"),
+    [
+        ({"method": "euler", "step_size": 0.1, "tol": 0.1}, {"solver.control": [{}]}),
+        ({"method": "dopri5", "steps": 3}, {"solver.tol": [0.1, 0.01]}),
+    ],
+)
+def test_a_clash_that_base_has_alone_is_told_there(tmp_path, solver, axis):
+    (fault,) = faults(write_sweep(tmp_path, base={**BASE, "solver": solver}, grid=axis))
+    assert fault.startswith(f"base.solver: `{solver['method']}`")
