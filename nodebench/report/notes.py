@@ -117,8 +117,8 @@ BUDGETS = {
 
 PATHS_FIGURE = """\
 Trajectories of some test samples in the plane, one colour per class, from dot to cross: under
-the training solver (left) and at the limit (right). If states exceed 20, axes are linear between -1
-and 1 and logarithmic beyond."""
+the training solver (left) and at the limit (right). If states exceed 20, axes that reach beyond 1
+are linear between -1 and 1 and logarithmic beyond."""
 
 STEPS_FIGURE = """\
 Mean test metric over seeds against the number of steps. A circle marks the training solver."""

@@ -6,17 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
-from matplotlib.figure import Figure
 
 from nodebench.report import notes, solver_tables
 from nodebench.report.analysis import frames
 from nodebench.report.analysis.findings import Findings
 from nodebench.report.figures.curves import adaptation_figure
 from nodebench.report.figures.solvers import (
-    paths_figure,
     robustness_figures,
     some_cells,
     some_cells_note,
@@ -227,19 +224,6 @@ def test_adaptation_is_drawn_where_there_is_any(tmp_path: Path) -> None:
         drawn = adaptation_figure(sweep, Findings(sweep, store).epochs, tmp_path)
     assert drawn == [Drawn(["adaptation"], notes.ADAPTATION)]
     assert (tmp_path / "adaptation.png").stat().st_size > 10_000
-
-
-@pytest.mark.parametrize(("largest", "scale"), [(0.46, "linear"), (19.0, "linear"), (50, "symlog")])
-def test_paths_have_logarithmic_axes_only_if_states_are_large(
-    largest: float, scale: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    saved: list[Figure] = []
-    monkeypatch.setattr("nodebench.report.figures.solvers.save", lambda f, _: saved.append(f))
-    states = [[[0.1, 0.2], [0.3, -largest]], [[0.1, 0.2], [0.3, 0.4]]]
-    paths = pd.DataFrame({"under": ["own", "limit"], "class": [0, 1], "states": states})
-    paths_figure({"euler 2": paths}, pd.DataFrame(), tmp_path)
-    assert {axes.get_xscale() for axes in saved[0].axes} == {scale}
-    plt.close(saved[0])
 
 
 @pytest.mark.usefixtures("coarse_reference")

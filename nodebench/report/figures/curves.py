@@ -1,4 +1,4 @@
-"""Figures by epoch: metrics, adaptation, and learned trajectories."""
+"""Figures by epoch: metrics and adaptation."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import pandas as pd
 import seaborn as sns
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
-from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -71,40 +70,6 @@ def epoch_figures(sweep: Sweep, epochs: pd.DataFrame, folder: Path) -> list[Draw
         caption = f"{title[0].upper()}{title[1:]} by epoch"
         drawn.append(Drawn([name], layout.note, caption))
     return drawn
-
-
-def trajectories_figure(paths: Mapping[str, pd.DataFrame], folder: Path) -> list[Drawn]:
-    """Draws learned trajectories over observations, one panel per trial.
-
-    `paths` maps a trial's label to rows of `t` and the states `observed` and `learned`, of which
-    the first two coordinates are drawn.
-    """
-    if not paths:
-        return []
-    columns = min(3, len(paths))
-    rows = -(-len(paths) // columns)
-    figure, grid = plt.subplots(
-        rows, columns, figsize=(4.2 * columns + 0.8, 4 * rows), squeeze=False, layout="constrained"
-    )
-    for axes in grid.flat[len(paths) :]:
-        axes.remove()
-    dots = list[PathCollection]()
-    for axes, (label, path) in zip(grid.flat, paths.items(), strict=False):
-        dots.append(_draw_trajectory(axes, path))
-        axes.set(title=in_lines(label), xlabel="$z_1$", ylabel="$z_2$", aspect="equal")
-    figure.legend(*grid.flat[0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
-    figure.colorbar(dots[-1], ax=grid, label="time", shrink=0.8)
-    save(figure, folder / "trajectories")
-    return [Drawn(["trajectories"], notes.TRAJECTORIES)]
-
-
-def _draw_trajectory(axes: Axes, path: pd.DataFrame) -> PathCollection:
-    """Draws the observed states and, on top, the learned ones; returns the observed dots."""
-    x, y, *_ = zip(*path["observed"], strict=True)
-    dots = axes.scatter(x, y, c=path["t"], cmap="viridis", s=14, label="observed")
-    x, y, *_ = zip(*path["learned"], strict=True)
-    axes.plot(x, y, color="black", linewidth=1, label="learned")
-    return dots
 
 
 def adaptation_figure(sweep: Sweep, epochs: pd.DataFrame, folder: Path) -> list[Drawn]:
