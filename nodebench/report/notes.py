@@ -7,9 +7,10 @@ from nodebench.report.analysis.pareto import DURING_TRAINING, ON_A_BUSY_MACHINE
 NOTES = {
     "±": "half the width of the 95 % confidence interval of the mean over n seeds (Student's t). "
     "An interval that would reach beyond what is possible, such as an accuracy above 100 %, is cut "
-    "there and written out: `93.50 [44.10, 100]`. A single seed has no interval, nor have seeds "
-    "that all gave the same value (`all equal`). A dash means no value: no trial finished, or the "
-    "column does not apply.",
+    "there and written out: `93.50 [84.10, 100]`. Of two seeds, both values follow the mean, "
+    "`93.50 (92.00, 95.00)`, since their interval would be 12.7 times as long as their distance. A "
+    "single seed has no interval, nor have seeds that all gave the same value (`all equal`). A "
+    "dash means no value: no trial finished, or the column does not apply.",
     "NFE": "number of function evaluations: calls of the ODE's right-hand side per forward pass "
     "(`NFE backward`: per backward pass), summed over ODE blocks and averaged over the last "
     "epoch.",

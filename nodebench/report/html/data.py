@@ -21,7 +21,7 @@ from nodebench.report.analysis.columns import (
 )
 from nodebench.report.analysis.findings import Findings
 from nodebench.report.analysis.frames import robustness_curves
-from nodebench.report.analysis.statistics import half_width, half_widths
+from nodebench.report.analysis.statistics import shown_half_width, shown_half_widths
 from nodebench.report.figures.curves import CURVES
 from nodebench.report.figures.drawing import left_out
 from nodebench.report.figures.style import hex_colors
@@ -126,7 +126,7 @@ class Explored:
             for name in numbers:
                 values = group[name].dropna().astype(float)
                 row[name] = values.mean() if len(values) else None
-                row[f"{name}{INTERVAL}"] = half_width(values)
+                row[f"{name}{INTERVAL}"] = shown_half_width(values)
             rows.append(row)
         return pd.DataFrame(rows)
 
@@ -188,7 +188,7 @@ class Explored:
         groups = frame.groupby([CELL, "epoch"], sort=False)
         columns = {"n": groups.size()}
         for axis in axes(frame.drop(columns=["epoch", "seed"]), sweep, always=sweep.headline):
-            means = half_widths(groups[axis.field])
+            means = shown_half_widths(groups[axis.field])
             columns[axis.field] = means["mean"]
             if axis.field not in IN_TIME:
                 columns[f"{axis.field}{INTERVAL}"] = means["width"]
