@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from nodebench.report.analysis.pareto import DURING_TRAINING, ON_A_BUSY_MACHINE
+from nodebench.report.analysis.statistics import FEWEST_SEEDS
 
 NOTES = {
     "±": "half the width of the 95 % confidence interval of the mean over n seeds (Student's t). "
     "An interval that would reach beyond what is possible, such as an accuracy above 100 %, is cut "
     "there and written out: `93.50 [84.10, 100]`. Of two seeds, both values follow the mean, "
-    "`93.50 (92.00, 95.00)`, since their interval would be 12.7 times as long as their distance. A "
-    "single seed has no interval, nor have seeds that all gave the same value (`all equal`). A "
-    "dash means no value: no trial finished, or the column does not apply.",
+    "`93.50 (92.00, 95.00)`, and figures draw a line between them: their interval would be 12.7 "
+    "times as long as their distance. A single seed has no interval, nor have seeds that all gave "
+    "the same value (`all equal`). A dash means no value: no trial finished, or the column does "
+    "not apply.",
     "NFE": "number of function evaluations: calls of the ODE's right-hand side per forward pass "
     "(`NFE backward`: per backward pass), summed over ODE blocks and averaged over the last "
     "epoch.",
@@ -74,9 +76,8 @@ figure. Ours *match* if the whole 95 % interval of the difference lies within th
 *differ* if it excludes zero."""
 
 FRONTIER = """\
-Each point is the mean over seeds, with its 95 % confidence interval if there are several. Circled
-and connected: the Pareto front (no other configuration is at least as good at the same or a lower
-cost)."""
+Each point is {mean}. Circled and connected: the Pareto front (no other configuration is at least as
+good at the same or a lower cost)."""
 
 FRONTIERS = """\
 Each data set has its own panels and its own front: metrics on different data are not comparable."""
@@ -133,8 +134,7 @@ Error of the ODE blocks' outputs relative to a fine float64 reference, against t
 and the seconds per forward pass (other trials may have shared the machine)."""
 
 ADAPTATION = """\
-The adapted solver by iteration, with accuracy and evaluations: means over seeds, with 95 %
-confidence intervals if there are several."""
+The adapted solver by iteration, with accuracy and evaluations. Each line is {mean}."""
 
 TRAJECTORIES = """\
 Dots are the noisy observations, coloured by time. The line is the learned ODE, solved over the
@@ -182,9 +182,9 @@ machines agree if the whole 95 % interval of the difference, paired by seed, lie
 during training."""
 
 ROBUSTNESS_FIGURE = """\
-Test metric of the trained weights against the evaluations per forward pass: means over seeds, with
-95 % confidence intervals if there are several. The dashed line marks the number used in training. A
-network whose curve falls to the right of that line depends on its solver's error."""
+Test metric of the trained weights against the evaluations per forward pass. Each point is {mean}.
+The dashed line marks the number used in training. A network whose curve falls to the right of that
+line depends on its solver's error."""
 
 SOME_FIGURES = """\
 Shown: {shown} of {every} figures, evenly spaced. `report.html` charts every configuration, and
@@ -194,7 +194,7 @@ SOME_CELLS = """\
 Shown: {shown} of {every} configurations, evenly spaced by rank of their drops, the largest
 first."""
 
-METRICS_BY_EPOCH = "Mean over seeds, with its 95 % confidence interval if there are several."
+METRICS_BY_EPOCH = "Each line is {mean}."
 
 MANY_LINES = (
     "There are more than {most} lines: those with the best final values are coloured, the others "
@@ -202,20 +202,18 @@ MANY_LINES = (
 )
 
 COSTS_CHART = """\
-Each point is the mean of a configuration over its seeds, with its 95 % confidence interval if there
-are several. Click a point to see its settings and curves."""
+Each point is {mean}. Click a point to see its settings and curves."""
 
 LINES_ACROSS = """\
-A dashed line is the mean of a configuration without a value on the x axis, such as a residual
-network, which has no NFE."""
+A dashed line is a configuration without a value on the x axis, such as a residual network, which
+has no NFE."""
 
 EPOCHS_CHART = """\
-Each line is the mean of a configuration over its seeds; the band is its 95 % confidence interval if
-there are several. For long trainings, only some epochs are shown."""
+Each line is {mean}. For long trainings, only some epochs are shown."""
 
 SOLVERS_CHART = """\
-The trained weights under other solvers: means over seeds, with 95 % confidence intervals if there
-are several. A circle marks the training solver."""
+The trained weights under other solvers. Each point is {mean}. A circle marks the training
+solver."""
 
 GRADIENTS_CHART = """\
 Errors and costs of each gradient method, medians over seeds."""
@@ -237,3 +235,11 @@ The trained weights, tested in batches of several sizes, with one step for the w
 per sample. A step for the whole batch depends on all of its samples, so the NFE varies with the
 batch. A sample with its own steps takes the same steps in any batch. NFE counts calls of f for
 the whole batch. Seconds were measured while other trials may have shared the machine."""
+
+
+def of_seeds(note: str, most_seeds: int) -> str:
+    """A note with `{mean}`, which says what is drawn of a configuration with so many seeds."""
+    mean = "the mean over seeds, with its 95 % confidence interval"
+    if most_seeds < FEWEST_SEEDS:
+        mean = "one trial" if most_seeds == 1 else "the mean over two seeds, between both values"
+    return note.format(mean=mean)

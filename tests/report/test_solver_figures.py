@@ -219,7 +219,7 @@ def test_adaptation_is_drawn_where_there_is_any(tmp_path: Path) -> None:
     assert "](figures/adaptation.svg)" in page
     with rendered_figures():
         drawn = adaptation_figure(sweep, Findings(sweep, store).epochs, tmp_path)
-    assert drawn == [Drawn(["adaptation"], notes.ADAPTATION)]
+    assert drawn == [Drawn(["adaptation"], notes.of_seeds(notes.ADAPTATION, 1))]
     assert (tmp_path / "adaptation.png").stat().st_size > 10_000
 
 

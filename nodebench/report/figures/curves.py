@@ -106,7 +106,7 @@ def adaptation_figure(sweep: Sweep, epochs: pd.DataFrame, folder: Path) -> list[
         in_percent(axes, column)
     grid[0].get_legend().set_title("")
     save(figure, folder / "adaptation")
-    return [Drawn(["adaptation"], notes.ADAPTATION)]
+    return [Drawn(["adaptation"], notes.of_seeds(notes.ADAPTATION, sweep.most_seeds))]
 
 
 def file_names(values: Iterable[object]) -> dict[str, str]:
@@ -195,13 +195,14 @@ class _Layout:
     """Cell -> the name of its line."""
     colors: dict[str, Color]
     """Line -> colour, for the lines that the legend names."""
+    most_seeds: int
 
     @property
     def note(self) -> str:
         """How to read the curves."""
         is_all = {*self.lines.values()} <= self.colors.keys()
         many = [] if is_all else [notes.MANY_LINES.format(most=MOST_LEGEND_ENTRIES)]
-        return " ".join([notes.METRICS_BY_EPOCH, *many])
+        return " ".join([notes.of_seeds(notes.METRICS_BY_EPOCH, self.most_seeds), *many])
 
 
 def _layout(sweep: Sweep, epochs: pd.DataFrame) -> _Layout:
@@ -213,7 +214,8 @@ def _layout(sweep: Sweep, epochs: pd.DataFrame) -> _Layout:
         short = figure_labels(lines.values())
         lines = {cell: short[line] for cell, line in lines.items()}
     heading = sweep.headings.get(panel, panel) if panel else ""
-    return _Layout(panel, heading, lines, colors_of(_named(sweep, epochs, lines)))
+    colors = colors_of(_named(sweep, epochs, lines))
+    return _Layout(panel, heading, lines, colors, sweep.most_seeds)
 
 
 def _named(sweep: Sweep, epochs: pd.DataFrame, lines: Mapping[str, str]) -> list[str]:

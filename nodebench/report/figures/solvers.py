@@ -44,7 +44,9 @@ def robustness_figures(sweep: Sweep, curves: pd.DataFrame, folder: Path) -> list
     for name in names:
         save(_robustness(_panels(sweep, groups[name]), curves, sweep.metric), folder / name)
     some = notes.SOME_FIGURES.format(shown=len(names), every=len(groups))
-    note = notes.ROBUSTNESS_FIGURE + (f" {some}" if len(names) < len(groups) else "")
+    note = notes.of_seeds(notes.ROBUSTNESS_FIGURE, sweep.most_seeds) + (
+        f" {some}" if len(names) < len(groups) else ""
+    )
     return [Drawn(names, note)]
 
 

@@ -147,7 +147,7 @@ class Explored:
         return Chart(
             name="costs",
             title="Configurations",
-            note=notes.COSTS_CHART + (f" {notes.LINES_ACROSS}" if lacks_cost else ""),
+            note=self._note(notes.COSTS_CHART, *([notes.LINES_ACROSS] if lacks_cost else [])),
             rows="configurations",
             x=_first(measures, of_cost),
             y=measures,
@@ -158,6 +158,9 @@ class Explored:
             filters=charts.DATA_SETS,
             figures=("frontier",),
         )
+
+    def _note(self, *parts: str) -> str:
+        return notes.of_seeds(" ".join(parts), self.found.sweep.most_seeds)
 
     @property
     def _series_of_trials(self) -> dict[str, str]:
@@ -201,7 +204,7 @@ class Explored:
         return Chart(
             name="epochs",
             title="By epoch",
-            note=notes.EPOCHS_CHART,
+            note=self._note(notes.EPOCHS_CHART),
             rows="means_by_epoch",
             x=over,
             y=[each for each in every if each.field not in (*IN_TIME, "seed")],
@@ -229,7 +232,7 @@ class Explored:
         return Chart(
             name="solvers",
             title="Under other solvers",
-            note=notes.SOLVERS_CHART,
+            note=self._note(notes.SOLVERS_CHART),
             rows="solvers",
             x=spent,
             y=judged,
