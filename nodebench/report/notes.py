@@ -62,10 +62,10 @@ define the baseline and in settings that only one of them has. A difference is c
 after Holm-Bonferroni correction; "no clear difference" does not mean that there is none."""
 
 CLAIMS = """\
-Claims of the sources that are named. A claim is reproduced if it holds in every configuration that
-it concerns and, with several seeds, by at least half the 95 % interval. It is not reproduced if it
-fails in one of them by as much; with several configurations, these intervals are wider
-(Bonferroni)."""
+Claims from the sources that the table names. A claim is reproduced if it holds in every
+configuration that it concerns and, with several seeds, by at least half the 95 % interval. It is
+not reproduced if it fails in one of them by as much; with several configurations, these intervals
+are wider (Bonferroni)."""
 
 EXPECTATIONS = """\
 Expectations of the sweep's author, without a published source. They are judged like claims."""
