@@ -24,7 +24,7 @@ from nodebench.report.analysis.columns import CELL, MISSING, OUTCOME
 from nodebench.report.analysis.findings import Findings
 from nodebench.report.analysis.formatting import margin_text, measured_with_unit, probability
 from nodebench.report.analysis.gradients import ways
-from nodebench.report.analysis.statistics import FEWEST_PAIRS, column, paired
+from nodebench.report.analysis.statistics import FEWEST_SEEDS, column, paired
 from nodebench.report.analysis.verdict import ACCURACY_ROUNDING, VerdictWord
 from nodebench.report.machines import MACHINE, MachineAgreement, machine_agreement
 from nodebench.report.markdown import bold, bullets
@@ -128,8 +128,8 @@ def _lead(sweep: Sweep, best: _Ranked, second: _Ranked) -> str:
         # Each mean is over the seeds that finished, which are not the same seeds.
         seeds = counted(difference.n, "seed")
         return f"Second best: {name}, which is ahead on the {seeds} that finished in both."
-    if difference is None or difference.n < FEWEST_PAIRS:
-        why = f"with fewer than {FEWEST_PAIRS} seeds, its lead was not tested"
+    if difference is None or difference.n < FEWEST_SEEDS:
+        why = f"with fewer than {FEWEST_SEEDS} seeds, its lead was not tested"
         return f"Second best: {name} ({why})."
     if difference.has_no_interval:
         return f"Second best: {name} (every seed gives the same lead, so it was not tested)."

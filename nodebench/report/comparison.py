@@ -303,7 +303,7 @@ def _difference_columns(found: Tested | None, metric: str) -> dict[str, str]:
         return {"difference": NO_VALUE, "p (Holm)": NO_VALUE, "reading": "no seed in common"}
     what, difference = _metric_name(metric), found.difference
     return {
-        "difference": signed_and_interval(what, difference.mean, difference.half_width),
+        "difference": signed_and_interval(what, difference.mean, difference.shown_half_width),
         "p (Holm)": probability(found.p),
         "reading": str(found.reading),
     }

@@ -12,7 +12,7 @@ from nodebench.errors import TrialOutcome
 from nodebench.report import notes
 from nodebench.report.analysis.columns import CELL, MISSING, OUTCOME, TRIAL
 from nodebench.report.analysis.formatting import margin_text, mean_and_interval, measured, unit
-from nodebench.report.analysis.statistics import FEWEST_PAIRS, paired
+from nodebench.report.analysis.statistics import FEWEST_SEEDS, paired
 from nodebench.report.markdown import Section, bold, bullets
 from nodebench.report.tables import CONFIGURATION, cell_text
 from nodebench.store import Result, Store
@@ -130,7 +130,7 @@ def machine_agreement(sweep: Sweep, group: pd.DataFrame) -> MachineAgreement:
     difference = paired(there, here)
     if difference is not None and difference.is_none:
         return MachineAgreement.IDENTICAL
-    if difference is None or difference.n < FEWEST_PAIRS:
+    if difference is None or difference.n < FEWEST_SEEDS:
         return MachineAgreement.TOO_FEW
     low, high = difference.low, difference.high
     if difference.has_no_interval:  # every seed differs by the same amount

@@ -80,4 +80,4 @@ def plain_text(markdown: str) -> str:
 
 
 def _is_numeric(column: pd.Series[str]) -> bool:
-    return bool(column.str.fullmatch(r"[\d.,±– \[\]-]+( of \d+| \(\d+ of \d+\))?").all())
+    return bool(column.str.fullmatch(r"[\d.,±– \[\]()-]+( of \d+| \(\d+ of \d+\))?").all())

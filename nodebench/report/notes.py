@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from nodebench.report.analysis.pareto import DURING_TRAINING, ON_A_BUSY_MACHINE
+from nodebench.report.analysis.statistics import FEWEST_SEEDS
 
 NOTES = {
     "±": "half the width of the 95 % confidence interval of the mean over n seeds (Student's t). "
     "An interval that would reach beyond what is possible, such as an accuracy above 100 %, is cut "
-    "there and written out: `93.50 [44.10, 100]`. A single seed has no interval, nor have seeds "
-    "that all gave the same value (`all equal`). A dash means no value: no trial finished, or the "
-    "column does not apply.",
+    "there and written out: `93.50 [84.10, 100]`. Of two seeds, both values follow the mean, "
+    "`93.50 (92.00, 95.00)`, and figures draw a line between them: their interval would be 12.7 "
+    "times as long as their distance. A single seed has no interval, nor have seeds that all gave "
+    "the same value (`all equal`). A dash means no value: no trial finished, or the column does "
+    "not apply.",
     "NFE": "number of function evaluations: calls of the ODE's right-hand side per forward pass "
     "(`NFE backward`: per backward pass), summed over ODE blocks and averaged over the last "
     "epoch.",
@@ -59,10 +62,10 @@ define the baseline and in settings that only one of them has. A difference is c
 after Holm-Bonferroni correction; "no clear difference" does not mean that there is none."""
 
 CLAIMS = """\
-Claims of the sources that are named. A claim is reproduced if it holds in every configuration that
-it concerns and, with several seeds, by at least half the 95 % interval. It is not reproduced if it
-fails in one of them by as much; with several configurations, these intervals are wider
-(Bonferroni)."""
+Claims from the sources that the table names. A claim is reproduced if it holds in every
+configuration that it concerns and, with several seeds, by at least half the 95 % interval. It is
+not reproduced if it fails in one of them by as much; with several configurations, these intervals
+are wider (Bonferroni)."""
 
 EXPECTATIONS = """\
 Expectations of the sweep's author, without a published source. They are judged like claims."""
@@ -73,9 +76,8 @@ figure. Ours *match* if the whole 95 % interval of the difference lies within th
 *differ* if it excludes zero."""
 
 FRONTIER = """\
-Each point is the mean over seeds, with its 95 % confidence interval if there are several. Circled
-and connected: the Pareto front (no other configuration is at least as good at the same or a lower
-cost)."""
+Each point is {mean}. Circled and connected: the Pareto front (no other configuration is at least as
+good at the same or a lower cost)."""
 
 FRONTIERS = """\
 Each data set has its own panels and its own front: metrics on different data are not comparable."""
@@ -117,8 +119,8 @@ BUDGETS = {
 
 PATHS_FIGURE = """\
 Trajectories of some test samples in the plane, one colour per class, from dot to cross: under
-the training solver (left) and at the limit (right). If states exceed 20, axes are linear between -1
-and 1 and logarithmic beyond."""
+the training solver (left) and at the limit (right). If states exceed 20, axes that reach beyond 1
+are linear between -1 and 1 and logarithmic beyond."""
 
 STEPS_FIGURE = """\
 Mean test metric over seeds against the number of steps. A circle marks the training solver."""
@@ -132,8 +134,7 @@ Error of the ODE blocks' outputs relative to a fine float64 reference, against t
 and the seconds per forward pass (other trials may have shared the machine)."""
 
 ADAPTATION = """\
-The adapted solver by iteration, with accuracy and evaluations: means over seeds, with 95 %
-confidence intervals if there are several."""
+The adapted solver by iteration, with accuracy and evaluations. Each line is {mean}."""
 
 TRAJECTORIES = """\
 Dots are the noisy observations, coloured by time. The line is the learned ODE, solved over the
@@ -181,9 +182,9 @@ machines agree if the whole 95 % interval of the difference, paired by seed, lie
 during training."""
 
 ROBUSTNESS_FIGURE = """\
-Test metric of the trained weights against the evaluations per forward pass: means over seeds, with
-95 % confidence intervals if there are several. The dashed line marks the number used in training. A
-network whose curve falls to the right of that line depends on its solver's error."""
+Test metric of the trained weights against the evaluations per forward pass. Each point is {mean}.
+The dashed line marks the number used in training. A network whose curve falls to the right of that
+line depends on its solver's error."""
 
 SOME_FIGURES = """\
 Shown: {shown} of {every} figures, evenly spaced. `report.html` charts every configuration, and
@@ -193,7 +194,7 @@ SOME_CELLS = """\
 Shown: {shown} of {every} configurations, evenly spaced by rank of their drops, the largest
 first."""
 
-METRICS_BY_EPOCH = "Mean over seeds, with its 95 % confidence interval if there are several."
+METRICS_BY_EPOCH = "Each line is {mean}."
 
 MANY_LINES = (
     "There are more than {most} lines: those with the best final values are coloured, the others "
@@ -201,20 +202,18 @@ MANY_LINES = (
 )
 
 COSTS_CHART = """\
-Each point is the mean of a configuration over its seeds, with its 95 % confidence interval if there
-are several. Click a point to see its settings and curves."""
+Each point is {mean}. Click a point to see its settings and curves."""
 
 LINES_ACROSS = """\
-A dashed line is the mean of a configuration without a value on the x axis, such as a residual
-network, which has no NFE."""
+A dashed line is a configuration without a value on the x axis, such as a residual network, which
+has no NFE."""
 
 EPOCHS_CHART = """\
-Each line is the mean of a configuration over its seeds; the band is its 95 % confidence interval if
-there are several. For long trainings, only some epochs are shown."""
+Each line is {mean}. For long trainings, only some epochs are shown."""
 
 SOLVERS_CHART = """\
-The trained weights under other solvers: means over seeds, with 95 % confidence intervals if there
-are several. A circle marks the training solver."""
+The trained weights under other solvers. Each point is {mean}. A circle marks the training
+solver."""
 
 GRADIENTS_CHART = """\
 Errors and costs of each gradient method, medians over seeds."""
@@ -236,3 +235,11 @@ The trained weights, tested in batches of several sizes, with one step for the w
 per sample. A step for the whole batch depends on all of its samples, so the NFE varies with the
 batch. A sample with its own steps takes the same steps in any batch. NFE counts calls of f for
 the whole batch. Seconds were measured while other trials may have shared the machine."""
+
+
+def of_seeds(note: str, most_seeds: int) -> str:
+    """A note with `{mean}`, which says what is drawn of a configuration with so many seeds."""
+    mean = "the mean over seeds, with its 95 % confidence interval"
+    if most_seeds < FEWEST_SEEDS:
+        mean = "one trial" if most_seeds == 1 else "the mean over two seeds, between both values"
+    return note.format(mean=mean)

@@ -177,7 +177,7 @@ def _claims_section(found: Findings, title: str, text: str, *, has_source: bool)
     """The results of claims, or of expectations; those that do not hold are in bold."""
     checked = [each for each in found.checked if each.has_source is has_source]
     why = published.why_not_comparable(found.sweep) or sizes.caveat(found.sweep)
-    doubt = " " + bold(f"The conditions are not the study's: {why}.") if why else ""
+    doubt = " " + bold(f"The conditions are not those of the full sweep: {why}.") if why else ""
     results = [bold(c.text) if c.judgement is Judgement.FAILS else c.text for c in checked]
     return table_section(title, text + doubt, claims_table(checked).assign(result=results))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -122,6 +123,11 @@ class Sweep:
     def higher_is_better(self) -> bool:
         """Whether larger values of the metric are better."""
         return self.trials[0].spec.data.higher_is_better
+
+    @property
+    def most_seeds(self) -> int:
+        """The number of seeds of the cell with the most."""
+        return max(Counter(trial.cell.key for trial in self.trials).values())
 
     @cached_property
     def varying(self) -> list[str]:

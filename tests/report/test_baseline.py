@@ -34,8 +34,10 @@ def test_a_cell_that_is_worse_says_so(tmp_path):
 
 
 def test_too_few_seeds_are_not_tested(tmp_path):
-    _, found = made(tmp_path, steady, seeds=2, baseline={"model.activation": "relu"})
+    made_up, found = made(tmp_path, steady, seeds=2, baseline={"model.activation": "relu"})
     assert [c.reading for c in found.compared] == ["too few seeds"] * 2
+    table = baseline_table(made_up, found.compared)
+    assert not {"95 % interval", "Cohen's d", "p (Holm)"} & {*table}
 
 
 def test_more_seeds_narrow_intervals_by_student_s_t(tmp_path):

@@ -158,7 +158,7 @@ def test_a_claim_by_one_seed_or_in_the_small_form_says_so(tmp_path):
     page = write_report(sweep, store, tmp_path / "report").read_text()
     both = "1 reproduced by one seed and 1 not reproduced by one seed"
     assert f"**[Claims](#claims):** {both} (in the small form)." in page
-    assert "**The conditions are not the study's: run in the small form.**" in page
+    assert "**The conditions are not those of the full sweep: run in the small form.**" in page
     assert "| reproduced by one seed " in page
 
 

@@ -195,8 +195,8 @@ def test_a_medium_form_is_compared_and_its_doubt_named(tmp_path, monkeypatch):
     ]
     page = write_report_folder(sweep, store, tmp_path / "report").page.read_text()
     doubt = "at 1 of 3 epochs, with `solver.steps` 2 instead of 4, 8"
-    assert f"**This is the medium form of the sweep: {doubt}. Its numbers" in page
-    assert f"**The conditions are not the study's: {doubt}.**" in page
+    assert f"**This is the medium form of the sweep: {doubt}. Claims and published" in page
+    assert f"**The conditions are not those of the full sweep: {doubt}.**" in page
     assert "**[Claims](#claims):** 1 reproduced (in the medium form)." in page
     assert "of 3 comparable numbers, 2 matching and 1 differing." in page
     assert (tmp_path / "report" / "sweep.yaml").read_text() == sweep.text

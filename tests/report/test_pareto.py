@@ -114,8 +114,24 @@ def test_the_note_says_what_a_panel_lacks(tmp_path):
     _, found = made(tmp_path, steady)
     table = found.frontier
     lacking = "Networks without an ODE have no evaluations."
-    assert lacking not in pareto.pareto_note(table)
-    assert lacking in pareto.pareto_note(table.assign(nfe=[None, 2.0, 3.0, 4.0]))
-    assert "No front is drawn against seconds measured during" in pareto.pareto_note(table)
-    assert "Each data set" not in pareto.pareto_note(table)
-    assert "Each data set" in pareto.pareto_note(table.assign(data=["a", "a", "b", "b"]))
+    assert lacking not in pareto.pareto_note(table, 3)
+    assert lacking in pareto.pareto_note(table.assign(nfe=[None, 2.0, 3.0, 4.0]), 3)
+    assert "No front is drawn against seconds measured during" in pareto.pareto_note(table, 3)
+    assert "Each data set" not in pareto.pareto_note(table, 3)
+    assert "Each data set" in pareto.pareto_note(table.assign(data=["a", "a", "b", "b"]), 3)
+
+
+@pytest.mark.parametrize(
+    ("seeds", "point"),
+    [
+        (1, "Each point is one trial. "),
+        (2, "Each point is the mean over two seeds, between both values. "),
+        (3, "Each point is the mean over seeds, with its 95 % confidence interval. "),
+    ],
+)
+def test_the_note_says_what_a_point_is_by_the_number_of_seeds(tmp_path, seeds, point):
+    made_up, found = made(tmp_path, steady, seeds=seeds)
+    [drawn] = pareto.pareto_figure(made_up, found.frontier, tmp_path)
+    assert drawn.note.startswith(point)
+    notes = [chart.note for chart in Explored(found).charts.values()]
+    assert notes[0].startswith(point)

@@ -31,6 +31,7 @@ from nodebench.report.analysis.statistics import (
     pareto,
     possible_differences,
     possible_values,
+    shown_half_width,
     width_with,
 )
 
@@ -53,19 +54,20 @@ def test_a_single_value_has_no_interval():
 
 
 def test_intervals_of_many_groups_are_those_of_each():
-    data = pd.DataFrame({"line": list("aaabbc"), "x": [1.0, 2.0, 4.0, 7.0, 7.0, 5.0]})
+    data = pd.DataFrame({"line": list("aaabbc"), "x": [1.0, 2.0, 4.0, 6.0, 8.0, 5.0]})
     found = mean_intervals(data.groupby("line")["x"]).set_index("line")
-    widths = data.groupby("line")["x"].apply(half_width).fillna(0.0)
+    widths = data.groupby("line")["x"].apply(shown_half_width).fillna(0.0)
     assert found["mean"].tolist() == pytest.approx([7 / 3, 7, 5])
+    assert widths.tolist() == pytest.approx([half_width(data["x"][:3]), 1, 0])
     assert (found["high"] - found["mean"]).tolist() == pytest.approx(widths.tolist())
     assert (found["mean"] - found["low"]).tolist() == pytest.approx(widths.tolist())
 
 
 def test_an_interval_is_cut_at_what_is_possible_and_nowhere_else():
-    data = pd.DataFrame({"line": list("aab"), "y": [0.9, 0.97, 0.4]})
+    data = pd.DataFrame({"line": list("aaab"), "y": [0.9, 0.97, 0.935, 0.4]})
     possible = possible_values("test_accuracy")
     found = mean_intervals(data.groupby("line")["y"], possible)
-    assert found["low"].tolist() == pytest.approx([0.4903, 0.4], abs=1e-4)
+    assert found["low"].tolist() == pytest.approx([0.8481, 0.4], abs=1e-4)
     assert found["high"].tolist() == [1.0, 0.4]
 
 
@@ -165,16 +167,27 @@ def test_a_mean_is_written_with_its_interval():
 
 
 def test_an_interval_is_cut_where_no_mean_can_be_and_written_out():
-    near_one = pd.Series([0.9, 0.97])
-    assert measured("accuracy", near_one) == "93.50 [49.03, 100]"
-    assert measured("accuracy", 1 - near_one) == "6.50 [0, 50.97]"
-    assert measured("accuracy", pd.Series([0.2, 0.8])) == "50.00 [0, 100]"
-    assert measured_with_unit("accuracy", near_one) == "93.50 [49.03, 100] %"
-    assert measured("error", near_one) == "0.9350 ± 0.4447"
-    assert measured_difference("accuracy", pd.Series([-0.9, -0.97])) == "-93.50 [-100, -49.03]"
-    assert measured_difference("error", pd.Series([0.1, 0.9])) == "0.5000 ± 5.0825"
-    assert mean_and_interval(pd.Series([1.0, 2.0]), 2) == "1.50 [0, 7.85]"
-    assert mean_and_interval(pd.Series([1.0, 2.0]), 2, possible=ANY) == "1.50 ± 6.35"
+    near_one = pd.Series([0.9, 0.935, 0.97])
+    assert measured("accuracy", near_one) == "93.50 [84.81, 100]"
+    assert measured("accuracy", 1 - near_one) == "6.50 [0, 15.19]"
+    assert measured("accuracy", pd.Series([0.2, 0.5, 0.8])) == "50.00 [0, 100]"
+    assert measured_with_unit("accuracy", near_one) == "93.50 [84.81, 100] %"
+    assert measured("error", near_one) == "0.9350 ± 0.0869"
+    assert measured_difference("accuracy", -near_one) == "-93.50 [-100, -84.81]"
+    assert measured_difference("error", pd.Series([0.1, 0.5, 0.9])) == "0.5000 ± 0.9937"
+    assert mean_and_interval(pd.Series([1.0, 2.0, 3.0]), 2) == "2.00 [0, 4.48]"
+    assert mean_and_interval(pd.Series([1.0, 2.0, 3.0]), 2, possible=ANY) == "2.00 ± 2.48"
+
+
+def test_two_values_follow_their_mean_since_their_interval_says_nothing():
+    assert mean_and_interval(pd.Series([2.0, 1.0]), 2) == "1.50 (1.00, 2.00)"
+    assert measured_with_unit("accuracy", pd.Series([0.2, 0.8])) == "50.00 (20.00, 80.00) %"
+    assert measured("accuracy", pd.Series([0.8, 0.8])) == "80.00 (all equal)"
+    difference = paired(pd.Series([0.9, 0.8]), pd.Series([0.7, 0.7]))
+    assert math.isfinite(difference.half_width)  # claims are judged by it
+    assert math.isnan(difference.shown_half_width)
+    three = paired(pd.Series([0.9, 0.8, 0.8]), pd.Series([0.7, 0.7, 0.7]))
+    assert three.shown_half_width == three.half_width
 
 
 def test_an_interval_of_differences_is_cut_beyond_a_hundred_points():
@@ -190,14 +203,14 @@ def test_counts_that_agree_are_written_plainly():
     assert count_and_interval(pd.Series([8.0, 8.0])) == "8"
     assert count_and_interval(pd.Series([1234567.0])) == "1234567"
     assert count_and_interval(pd.Series([18.4348])) == "18.4"
-    assert count_and_interval(pd.Series([27.0, 29.0])) == "28.0 ± 12.7"
+    assert count_and_interval(pd.Series([27.0, 29.0])) == "28.0 (27.0, 29.0)"
     assert count_and_interval(pd.Series([math.nan])) == "–"
 
 
 def test_small_and_large_means_have_three_digits():
     texts = [three_digits_and_interval(pd.Series([x])) for x in (0.000123456, 2.34567, 1234.5, 0.0)]
     assert texts == ["0.000123", "2.35", "1234", "0"]
-    assert three_digits_and_interval(pd.Series([0.01, 0.02])) == "0.0150 [0, 0.0785]"
+    assert three_digits_and_interval(pd.Series([0.01, 0.02])) == "0.0150 (0.0100, 0.0200)"
     assert three_digits_and_interval(pd.Series([math.nan])) == "–"
 
 

@@ -16,7 +16,7 @@ from nodebench.errors import TrialOutcome
 from nodebench.report.analysis.columns import CELL, OUTCOME
 from nodebench.report.analysis.formatting import NO_VALUE, probability, signed, signed_ends, unit
 from nodebench.report.analysis.statistics import (
-    FEWEST_PAIRS,
+    FEWEST_SEEDS,
     PairedDifference,
     column,
     holm,
@@ -154,9 +154,8 @@ def against_baseline(sweep: Sweep, frame: pd.DataFrame) -> list[BaselineComparis
 
 def more_seeds_text(compared: Sequence[BaselineComparison]) -> str:
     """How far more seeds would narrow the intervals; empty if there are no intervals."""
-    with_interval = [each for each in compared if not each.difference.has_no_interval]
-    seeds = min((each.difference.n for each in with_interval), default=0)
-    if seeds < FEWEST_PAIRS:
+    seeds = min((each.difference.n for each in compared if each.difference.is_tested), default=0)
+    if not seeds:
         return ""
     twice, four_times = (f"{100 * width_with(n * seeds, seeds):.0f} %" for n in (2, 4))
     return (
@@ -177,11 +176,7 @@ def compared_cells(
         for cell, (reference, values) in pairs.items()
         if (difference := paired(values, reference))
     }
-    tested = [
-        cell
-        for cell, difference in found.items()
-        if difference.n >= FEWEST_PAIRS and not math.isnan(difference.p)
-    ]
+    tested = [cell for cell, difference in found.items() if difference.is_tested]
     corrected = dict(zip(tested, holm([found[cell].p for cell in tested]), strict=True))
     sign = 1 if higher_is_better else -1
     p_of = {cell: corrected.get(cell, math.nan) for cell in found}
@@ -194,7 +189,7 @@ def compared_cells(
 def _reading(difference: PairedDifference, p: float, sign: int) -> BaselineReading:
     if difference.is_none:
         return BaselineReading.SAME
-    if difference.n < FEWEST_PAIRS:
+    if difference.n < FEWEST_SEEDS:
         return BaselineReading.TOO_FEW
     if difference.has_no_interval:
         return BaselineReading.ALIKE
@@ -209,14 +204,14 @@ def baseline_table(sweep: Sweep, found: Sequence[BaselineComparison]) -> pd.Data
     rows = []
     for each in found:
         difference, planned = each.difference, min(seeds[each.cell], seeds[each.baseline])
-        ends, effect = signed_ends(metric, difference.low, difference.high), difference.effect
+        ends = signed_ends(metric, difference.low, difference.high)
         rows.append(
             {
                 "configuration": each.cell,
                 "against": each.baseline,
                 f"difference{unit(metric)}": signed(metric, difference.mean),
-                "95 % interval": NO_VALUE if difference.has_no_interval else ends,
-                "Cohen's d": NO_VALUE if math.isnan(effect) else f"{effect:z.2f}",
+                "95 % interval": ends if difference.is_tested else NO_VALUE,
+                "Cohen's d": f"{difference.effect:z.2f}" if difference.is_tested else NO_VALUE,
                 "p (Holm)": probability(each.p),
                 "pairs": f"{difference.n}" + (f" of {planned}" if difference.n < planned else ""),
                 "reading": str(each.reading),

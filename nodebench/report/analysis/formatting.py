@@ -8,6 +8,7 @@ import pandas as pd
 
 from nodebench.report.analysis.statistics import (
     ANY,
+    FEWEST_SEEDS,
     NOT_NEGATIVE,
     Bounds,
     alike,
@@ -25,6 +26,7 @@ def mean_and_interval(
 ) -> str:
     """Mean ± half its confidence interval; only the mean for one value, a dash for none.
 
+    Two values follow their mean, `93.50 (90.00, 97.00)`, since their interval would say nothing.
     Values that are all equal have no interval, since they do not show how much others would vary.
     Values are not negative unless `possible` says so.
     """
@@ -33,11 +35,14 @@ def mean_and_interval(
         return NO_VALUE
     if alike(values):
         return f"{number(values.mean(), digits)}{unit} (all equal)"
+    if 1 < len(values) < FEWEST_SEEDS:
+        every = ", ".join(number(value, digits) for value in sorted(values))
+        return f"{number(values.mean(), digits)} ({every}){unit}"
     return interval_text(values.mean(), half_width(values), digits, possible) + unit
 
 
 def interval_text(mean: float, width: float, digits: int, possible: Bounds = ANY) -> str:
-    """`91.00 ± 2.50`, or `93.50 [44.10, 100]` if ± would reach beyond the `possible` values.
+    """`91.00 ± 2.50`, or `93.50 [84.10, 100]` if ± would reach beyond the `possible` values.
 
     Cutting an interval there does not change how often it contains the true mean, which is a
     possible value. A `width` of nan stands for no interval.

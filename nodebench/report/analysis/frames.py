@@ -12,7 +12,7 @@ import pandas as pd
 
 from nodebench.errors import TrialOutcome
 from nodebench.report.analysis.columns import BUDGET, CELL, METHOD, MISSING, OUTCOME, TRIAL
-from nodebench.report.analysis.statistics import column, half_width
+from nodebench.report.analysis.statistics import column, shown_half_width
 from nodebench.report.analysis.verdict import judge
 from nodebench.spec import Trial
 from nodebench.spec.point import EvaluationPoint, is_training_solver, known_point
@@ -232,8 +232,9 @@ MEANS = ("value", "nfe", "steps", "forward_s", "solver_error")
 def robustness_curves(frame: pd.DataFrame) -> pd.DataFrame:
     """One row per cell, test `method` and budget of an `evaluation_frame`, aggregated over seeds.
 
-    `value`, `nfe`, `steps`, `forward_s` and `solver_error` are means; `spread` is half the 95 %
-    interval of `value`. `own` marks the training solver, whose mean `nfe` is `trained_nfe`.
+    `value`, `nfe`, `steps`, `forward_s` and `solver_error` are means; `spread` is the
+    `shown_half_width` of `value`. `own` marks the training solver, whose mean `nfe` is
+    `trained_nfe`.
     """
     done = on_most_samples(frame)
     if done.empty:
@@ -246,7 +247,7 @@ def robustness_curves(frame: pd.DataFrame) -> pd.DataFrame:
     measures = {name: (name, "mean") for name in MEANS}
     present = {name: how for name, how in measures.items() if how[0] in done}
     curves = done.groupby([CELL, "method", "batch_norm", BUDGET], sort=False).agg(
-        **present, spread=("value", half_width), own=("own", "any")
+        **present, spread=("value", shown_half_width), own=("own", "any")
     )
     spent = done[done["own"]].groupby(CELL)["nfe"].mean()
     return curves.reset_index().assign(trained_nfe=lambda rows: rows[CELL].map(spent))

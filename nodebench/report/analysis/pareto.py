@@ -8,7 +8,12 @@ import pandas as pd
 
 from nodebench.report.analysis.baseline import by_seed
 from nodebench.report.analysis.columns import CELL, TIMED_SECONDS
-from nodebench.report.analysis.statistics import half_width, interval_ends, pareto, possible_values
+from nodebench.report.analysis.statistics import (
+    interval_ends,
+    pareto,
+    possible_values,
+    shown_half_width,
+)
 from nodebench.sweep import Sweep
 
 COST_TITLES: Mapping[str, str] = {
@@ -38,7 +43,7 @@ def pareto_table(sweep: Sweep, frame: pd.DataFrame, *, is_busy: bool = False) ->
             CELL: cell,
             "data": data,
             "value": headline[cell].mean(),
-            "width": half_width(headline[cell]),
+            "width": shown_half_width(headline[cell]),
             "seconds": seconds_of[cell].mean(),
             "nfe": nfe_of[cell].mean(),
         }

@@ -20,8 +20,11 @@ LEVEL = 0.95
 SAME_TO_ROUNDING = 1e-9
 """Relative spread up to which values count as equal."""
 
-FEWEST_PAIRS = 3
-"""The fewest common seeds of two cells with which their difference is tested."""
+FEWEST_SEEDS = 3
+"""The fewest seeds whose mean is shown with an interval, or whose differences are tested.
+
+The interval of two values is 12.7 times as long as their distance, so that both are shown instead.
+"""
 
 Bounds = tuple[float, float]
 """The lowest and the highest possible value of a mean."""
@@ -88,6 +91,16 @@ class PairedDifference:
         """Whether the spread of the difference is unknown: there is one pair, or all are alike."""
         return math.isnan(self.low)
 
+    @property
+    def is_tested(self) -> bool:
+        """Whether there are enough pairs, and the spread of the difference is known."""
+        return self.n >= FEWEST_SEEDS and not self.has_no_interval
+
+    @property
+    def shown_half_width(self) -> float:
+        """Half the width of the interval that reports show; nan if the difference is not tested."""
+        return self.half_width if self.is_tested else math.nan
+
 
 def width_with(more: int, seeds: int) -> float:
     """The ratio of an interval's width with `more` seeds to that with `seeds`, at equal spread."""
@@ -120,17 +133,25 @@ def half_width(values: pd.Series[float]) -> float:
     return float(critical(n - 1)) * float(values.std(ddof=1)) / math.sqrt(n) if n > 1 else math.nan
 
 
-def half_widths(groups: SeriesGroupBy[float, Any]) -> pd.DataFrame:
-    """Each group's `mean`, and half the `width` of its interval, as `half_width` has it."""
+def shown_half_width(values: pd.Series[float]) -> float:
+    """Half the width of what a figure shows of a mean: its interval or, of two values, both."""
+    if len(values) < FEWEST_SEEDS:
+        return float(values.max() - values.min()) / 2 if len(values) > 1 else math.nan
+    return half_width(values)
+
+
+def shown_half_widths(groups: SeriesGroupBy[float, Any]) -> pd.DataFrame:
+    """Each group's `mean`, and half the `width` of what a figure shows of it."""
     found = groups.agg(["mean", "std", "count"])
     count = found["count"].to_numpy()
-    width = found["std"] * critical(np.maximum(count - 1, 1)) / np.sqrt(count)
-    return found[["mean"]].assign(width=width)
+    # Half the distance of two values is their standard deviation divided by √2.
+    factor = np.where(count < FEWEST_SEEDS, 1.0, critical(np.maximum(count - 1, 1)))
+    return found[["mean"]].assign(width=found["std"] * factor / np.sqrt(count))
 
 
 def mean_intervals(groups: SeriesGroupBy[float, Any], possible: Bounds = ANY) -> pd.DataFrame:
-    """Each group's `mean`, and its interval from `low` to `high`, of zero width for one value."""
-    found = half_widths(groups)
+    """Each group's `mean`, and what a figure shows of it from `low` to `high`."""
+    found = shown_half_widths(groups)
     low, high = interval_ends(found["mean"], found["width"], possible)
     return found[["mean"]].assign(low=low, high=high).reset_index()
 

@@ -1,4 +1,4 @@
-"""Figures by epoch: metrics, adaptation, and learned trajectories."""
+"""Figures by epoch: metrics and adaptation."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import pandas as pd
 import seaborn as sns
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
-from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -73,40 +72,6 @@ def epoch_figures(sweep: Sweep, epochs: pd.DataFrame, folder: Path) -> list[Draw
     return drawn
 
 
-def trajectories_figure(paths: Mapping[str, pd.DataFrame], folder: Path) -> list[Drawn]:
-    """Draws learned trajectories over observations, one panel per trial.
-
-    `paths` maps a trial's label to rows of `t` and the states `observed` and `learned`, of which
-    the first two coordinates are drawn.
-    """
-    if not paths:
-        return []
-    columns = min(3, len(paths))
-    rows = -(-len(paths) // columns)
-    figure, grid = plt.subplots(
-        rows, columns, figsize=(4.2 * columns + 0.8, 4 * rows), squeeze=False, layout="constrained"
-    )
-    for axes in grid.flat[len(paths) :]:
-        axes.remove()
-    dots = list[PathCollection]()
-    for axes, (label, path) in zip(grid.flat, paths.items(), strict=False):
-        dots.append(_draw_trajectory(axes, path))
-        axes.set(title=in_lines(label), xlabel="$z_1$", ylabel="$z_2$", aspect="equal")
-    figure.legend(*grid.flat[0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
-    figure.colorbar(dots[-1], ax=grid, label="time", shrink=0.8)
-    save(figure, folder / "trajectories")
-    return [Drawn(["trajectories"], notes.TRAJECTORIES)]
-
-
-def _draw_trajectory(axes: Axes, path: pd.DataFrame) -> PathCollection:
-    """Draws the observed states and, on top, the learned ones; returns the observed dots."""
-    x, y, *_ = zip(*path["observed"], strict=True)
-    dots = axes.scatter(x, y, c=path["t"], cmap="viridis", s=14, label="observed")
-    x, y, *_ = zip(*path["learned"], strict=True)
-    axes.plot(x, y, color="black", linewidth=1, label="learned")
-    return dots
-
-
 def adaptation_figure(sweep: Sweep, epochs: pd.DataFrame, folder: Path) -> list[Drawn]:
     """Draws an adapted solver over training, and its accuracy: Ott et al. 2021, Figure 5.
 
@@ -141,7 +106,7 @@ def adaptation_figure(sweep: Sweep, epochs: pd.DataFrame, folder: Path) -> list[
         in_percent(axes, column)
     grid[0].get_legend().set_title("")
     save(figure, folder / "adaptation")
-    return [Drawn(["adaptation"], notes.ADAPTATION)]
+    return [Drawn(["adaptation"], notes.of_seeds(notes.ADAPTATION, sweep.most_seeds))]
 
 
 def file_names(values: Iterable[object]) -> dict[str, str]:
@@ -230,13 +195,14 @@ class _Layout:
     """Cell -> the name of its line."""
     colors: dict[str, Color]
     """Line -> colour, for the lines that the legend names."""
+    most_seeds: int
 
     @property
     def note(self) -> str:
         """How to read the curves."""
         is_all = {*self.lines.values()} <= self.colors.keys()
         many = [] if is_all else [notes.MANY_LINES.format(most=MOST_LEGEND_ENTRIES)]
-        return " ".join([notes.METRICS_BY_EPOCH, *many])
+        return " ".join([notes.of_seeds(notes.METRICS_BY_EPOCH, self.most_seeds), *many])
 
 
 def _layout(sweep: Sweep, epochs: pd.DataFrame) -> _Layout:
@@ -248,7 +214,8 @@ def _layout(sweep: Sweep, epochs: pd.DataFrame) -> _Layout:
         short = figure_labels(lines.values())
         lines = {cell: short[line] for cell, line in lines.items()}
     heading = sweep.headings.get(panel, panel) if panel else ""
-    return _Layout(panel, heading, lines, colors_of(_named(sweep, epochs, lines)))
+    colors = colors_of(_named(sweep, epochs, lines))
+    return _Layout(panel, heading, lines, colors, sweep.most_seeds)
 
 
 def _named(sweep: Sweep, epochs: pd.DataFrame, lines: Mapping[str, str]) -> list[str]:

@@ -17,7 +17,15 @@ from nodebench.report.analysis import frames
 from nodebench.report.analysis.columns import CELL
 from nodebench.report.analysis.findings import Findings
 from nodebench.report.analysis.gradients import memory_by_steps
-from nodebench.report.figures import curves, gradients, pareto, processes, solvers, style
+from nodebench.report.figures import (
+    curves,
+    gradients,
+    pareto,
+    processes,
+    solvers,
+    style,
+    trajectories,
+)
 from nodebench.report.figures.style import Drawn
 from nodebench.store import Store
 from nodebench.sweep import Sweep
@@ -104,7 +112,7 @@ def _tasks(found: Findings, store: Store, folder: Path) -> list[_Task]:
         _relabeled(frame, short)
         for frame in (found.epochs, found.evaluated, found.judged, found.frontier)
     )
-    paths, trajectories = frames.classified_paths(sweep, store), frames.trajectories(sweep, store)
+    paths, learned = frames.classified_paths(sweep, store), frames.trajectories(sweep, store)
     memory, costs = memory_by_steps(sweep, found.results), found.costs
     return [
         _Task("curves", "curves", partial(curves.epoch_figures, sweep, epochs, folder)),
@@ -113,9 +121,9 @@ def _tasks(found: Findings, store: Store, folder: Path) -> list[_Task]:
         _Task(
             "trajectories",
             "trajectories",
-            partial(curves.trajectories_figure, trajectories, folder),
+            partial(trajectories.trajectories_figure, learned, folder),
         ),
-        _Task("paths", "paths", partial(solvers.paths_figure, paths, judged, folder)),
+        _Task("paths", "paths", partial(trajectories.paths_figure, paths, judged, folder)),
         _Task("adaptation", "adaptation", partial(curves.adaptation_figure, sweep, epochs, folder)),
         _Task("gradients", "gradient costs", partial(gradients.costs_figure, costs, folder)),
         _Task("gradients", "gradient errors", partial(gradients.errors_figure, costs, folder)),

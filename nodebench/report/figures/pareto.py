@@ -27,7 +27,7 @@ def pareto_figure(sweep: Sweep, table: pd.DataFrame, folder: Path) -> list[Drawn
     `table` is that of `pareto.pareto_table`. A data set with several cells has a row of panels.
     Nothing is drawn if there is no such data set.
     """
-    note, table = pareto_note(table), _not_alone(table)
+    note, table = pareto_note(table, sweep.most_seeds), _not_alone(table)
     costs = [cost for cost in COST_TITLES if table[cost].notna().sum() > 1]
     if not costs:
         return []
@@ -57,9 +57,9 @@ def pareto_figure(sweep: Sweep, table: pd.DataFrame, folder: Path) -> list[Drawn
     return [Drawn(["frontier"], note)]
 
 
-def pareto_note(table: pd.DataFrame) -> str:
+def pareto_note(table: pd.DataFrame, most_seeds: int) -> str:
     """How to read the figure."""
-    parts = [notes.FRONTIER]
+    parts = [notes.of_seeds(notes.FRONTIER, most_seeds)]
     if _not_alone(table)["data"].nunique() > 1:
         parts.append(notes.FRONTIERS)
     if table["nfe"].isna().any() and table["nfe"].notna().any():

@@ -44,7 +44,9 @@ def robustness_figures(sweep: Sweep, curves: pd.DataFrame, folder: Path) -> list
     for name in names:
         save(_robustness(_panels(sweep, groups[name]), curves, sweep.metric), folder / name)
     some = notes.SOME_FIGURES.format(shown=len(names), every=len(groups))
-    note = notes.ROBUSTNESS_FIGURE + (f" {some}" if len(names) < len(groups) else "")
+    note = notes.of_seeds(notes.ROBUSTNESS_FIGURE, sweep.most_seeds) + (
+        f" {some}" if len(names) < len(groups) else ""
+    )
     return [Drawn(names, note)]
 
 
@@ -281,46 +283,3 @@ def heat_map_figure(sweep: Sweep, frame: pd.DataFrame, folder: Path) -> list[Dra
     axes.set(xlabel="test solver", ylabel="configuration")
     save(figure, folder / "heat-map")
     return [Drawn(["heat-map"], notes.HEAT_MAP)]
-
-
-LARGE_STATE = 20.0
-
-
-def paths_figure(
-    found: Mapping[str, pd.DataFrame], judged: pd.DataFrame, folder: Path
-) -> list[Drawn]:
-    """Draws how states move in the plane under the training solver and at the limit.
-
-    A few cells have one row each, and each class has a colour. A path leads from a dot to a cross.
-    Source: Ott et al. 2021, Figure 1.
-    """
-    cells = some_cells(list(found), judged)
-    if not cells:
-        return []
-    figure, grid = plt.subplots(
-        len(cells), 2, figsize=(8, 3.6 * len(cells)),
-        squeeze=False, sharex="row", sharey="row", layout="constrained",
-    )  # fmt: skip
-    palette = sns.color_palette("colorblind")
-    for row, cell in zip(grid, cells, strict=True):
-        for axes, under in zip(row, ("own", "limit"), strict=True):
-            drawn = found[cell][found[cell]["under"] == under]
-            for label, states in zip(drawn["class"], drawn["states"], strict=True):
-                x, y = zip(*states, strict=True)
-                color = palette[int(label) % len(palette)]
-                axes.plot(x, y, color=color, linewidth=1, marker=".", markersize=2)
-                axes.plot(x[0], y[0], color=color, marker="o", markersize=4)
-                axes.plot(x[-1], y[-1], color=color, marker="x", markersize=6)
-            if has_large_states(found[cell]):
-                axes.set_xscale("symlog", linthresh=1)
-                axes.set_yscale("symlog", linthresh=1)
-            name = "training solver" if under == "own" else "limit"
-            axes.set_title(f"{cell}, {name}", fontsize="medium")
-    save(figure, folder / "paths")
-    return [Drawn(["paths"], f"{notes.PATHS_FIGURE} {some_cells_note(list(found))}".strip())]
-
-
-def has_large_states(paths: pd.DataFrame) -> bool:
-    """Whether states range so far that logarithmic axes are needed."""
-    values = (value for states in paths["states"] for state in states for value in state)
-    return max(map(abs, values)) > LARGE_STATE

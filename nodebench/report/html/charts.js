@@ -96,7 +96,7 @@
       ...(has("x") ? [{ field: "x", title: choice.x.title, format: precise(choice.x), type: choice.x.is_number ? "quantitative" : "nominal" }] : []),
       { field: "y", title: choice.y.title, format: precise(choice.y), type: choice.y.is_number ? "quantitative" : "nominal" },
       ...(has("low") ? ["low", "high"].map((field) =>
-        ({ field, title: `95 % interval, ${field === "low" ? "from" : "to"}`, format: precise(choice.y), type: "quantitative" })) : []),
+        ({ field, title: field === "low" ? "from" : "to", format: precise(choice.y), type: "quantitative" })) : []),
     ];
   }
 

@@ -21,7 +21,7 @@ from nodebench.report.analysis.columns import (
 )
 from nodebench.report.analysis.findings import Findings
 from nodebench.report.analysis.frames import robustness_curves
-from nodebench.report.analysis.statistics import half_width, half_widths
+from nodebench.report.analysis.statistics import shown_half_width, shown_half_widths
 from nodebench.report.figures.curves import CURVES
 from nodebench.report.figures.drawing import left_out
 from nodebench.report.figures.style import hex_colors
@@ -126,7 +126,7 @@ class Explored:
             for name in numbers:
                 values = group[name].dropna().astype(float)
                 row[name] = values.mean() if len(values) else None
-                row[f"{name}{INTERVAL}"] = half_width(values)
+                row[f"{name}{INTERVAL}"] = shown_half_width(values)
             rows.append(row)
         return pd.DataFrame(rows)
 
@@ -147,7 +147,7 @@ class Explored:
         return Chart(
             name="costs",
             title="Configurations",
-            note=notes.COSTS_CHART + (f" {notes.LINES_ACROSS}" if lacks_cost else ""),
+            note=self._note(notes.COSTS_CHART, *([notes.LINES_ACROSS] if lacks_cost else [])),
             rows="configurations",
             x=_first(measures, of_cost),
             y=measures,
@@ -158,6 +158,9 @@ class Explored:
             filters=charts.DATA_SETS,
             figures=("frontier",),
         )
+
+    def _note(self, *parts: str) -> str:
+        return notes.of_seeds(" ".join(parts), self.found.sweep.most_seeds)
 
     @property
     def _series_of_trials(self) -> dict[str, str]:
@@ -188,7 +191,7 @@ class Explored:
         groups = frame.groupby([CELL, "epoch"], sort=False)
         columns = {"n": groups.size()}
         for axis in axes(frame.drop(columns=["epoch", "seed"]), sweep, always=sweep.headline):
-            means = half_widths(groups[axis.field])
+            means = shown_half_widths(groups[axis.field])
             columns[axis.field] = means["mean"]
             if axis.field not in IN_TIME:
                 columns[f"{axis.field}{INTERVAL}"] = means["width"]
@@ -201,7 +204,7 @@ class Explored:
         return Chart(
             name="epochs",
             title="By epoch",
-            note=notes.EPOCHS_CHART,
+            note=self._note(notes.EPOCHS_CHART),
             rows="means_by_epoch",
             x=over,
             y=[each for each in every if each.field not in (*IN_TIME, "seed")],
@@ -229,7 +232,7 @@ class Explored:
         return Chart(
             name="solvers",
             title="Under other solvers",
-            note=notes.SOLVERS_CHART,
+            note=self._note(notes.SOLVERS_CHART),
             rows="solvers",
             x=spent,
             y=judged,
