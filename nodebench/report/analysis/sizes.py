@@ -25,8 +25,8 @@ def opening(sweep: Sweep) -> str:
     if not (doubt := caveat(sweep)):
         return f"This is the medium form of the sweep: some of its trials. {DESCRIBED}"
     return (
-        f"This is the medium form of the sweep: {doubt}. Claims and published numbers are judged all "
-        f"the same, and each result names this caveat. {DESCRIBED}"
+        f"This is the medium form of the sweep: {doubt}. Claims and published numbers are judged "
+        f"all the same, and each result names this caveat. {DESCRIBED}"
     )
 
 
