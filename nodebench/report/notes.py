@@ -196,6 +196,10 @@ first."""
 
 METRICS_BY_EPOCH = "Each line is {mean}."
 
+MANY_POINTS = (
+    "There are more than {most} configurations: those on a front are coloured, the others are grey."
+)
+
 MANY_LINES = (
     "There are more than {most} lines: those with the best final values are coloured, the others "
     "are grey."

@@ -98,3 +98,30 @@ def test_each_configuration_has_its_own_color_beside_its_cost(
     assert [edge == (0, 0, 0, 1) for edge in edges] == [True] + [False] * (count - 1)
     named = [text.get_text() for text in figure.legends[0].get_texts()]
     assert named == [f"cell {i}" for i in range(count)]
+
+
+def test_of_many_configurations_the_fronts_have_colors_and_names(many, tmp_path, monkeypatch):
+    saved = []
+    monkeypatch.setattr("nodebench.report.figures.pareto.save", lambda *given: saved.append(given))
+    count = MOST_LEGEND_ENTRIES + 4
+    table = pd.DataFrame(
+        {
+            "cell": [f"cell {i}" for i in range(count)],
+            "data": "d",
+            "value": 0.5,
+            "low": 0.4,
+            "high": 0.6,
+            "seconds": 1.0,
+            "nfe": 2.0,
+            "front_seconds": False,
+            "front_nfe": [i in (3, 5) for i in range(count)],
+            "measured": "",
+        }
+    )
+    [drawn] = pareto_figure(many[0], table, tmp_path)
+    assert "those on a front are coloured" in drawn.note
+    figure, _ = saved[0]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["cell 3", "cell 5"]
+    faces = [tuple(face) for face in figure.axes[0].collections[-1].get_facecolors()]
+    assert len({*faces}) == 3 and faces[3] != faces[5]
+    assert not figure.axes[1].texts  # names next to points would overlap

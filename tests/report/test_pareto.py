@@ -79,7 +79,7 @@ def test_each_data_set_has_panels_of_its_own(tmp_path, monkeypatch):
     [drawn] = pareto.pareto_figure(sweep, found.frontier, tmp_path)
     assert drawn.names == ["frontier"]
     panels = saved[0].axes
-    assert [axes.get_title() for axes in panels] == ["spheres", "", "three-minima", ""]
+    assert [axes.get_title() for axes in panels] == ["spheres"] * 2 + ["three-minima"] * 2
     assert [len(axes.collections[-1].get_offsets()) for axes in panels] == [2, 2, 2, 2]
 
 

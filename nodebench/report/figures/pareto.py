@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 from matplotlib import pyplot as plt
@@ -17,8 +16,19 @@ from nodebench.report.analysis.columns import CELL
 from nodebench.report.analysis.formatting import unit
 from nodebench.report.analysis.pareto import COST_TITLES
 from nodebench.report.figures.curves import MOST_LEGEND_ENTRIES
-from nodebench.report.figures.style import ON_LOG_AXES, Drawn, colors_of, in_percent, save
+from nodebench.report.figures.style import (
+    ON_LOG_AXES,
+    Color,
+    Drawn,
+    colors_of,
+    in_lines,
+    in_percent,
+    save,
+)
 from nodebench.sweep import Sweep
+
+UNNAMED: Color = (0.7, 0.7, 0.7)
+"""The colour of a configuration that the legend does not name."""
 
 
 def pareto_figure(sweep: Sweep, table: pd.DataFrame, folder: Path) -> list[Drawn]:
@@ -27,7 +37,7 @@ def pareto_figure(sweep: Sweep, table: pd.DataFrame, folder: Path) -> list[Drawn
     `table` is that of `pareto.pareto_table`. A data set with several cells has a row of panels.
     Nothing is drawn if there is no such data set.
     """
-    note, table = pareto_note(table, sweep.most_seeds), _not_alone(table)
+    table = _not_alone(table)
     costs = [cost for cost in COST_TITLES if table[cost].notna().sum() > 1]
     if not costs:
         return []
@@ -36,30 +46,41 @@ def pareto_figure(sweep: Sweep, table: pd.DataFrame, folder: Path) -> list[Drawn
         len(data_sets), len(costs), figsize=(4.4 * len(costs) + 0.4, 3.6 * len(data_sets)),
         sharey="row", squeeze=False, layout="constrained",
     )  # fmt: skip
-    colors = colors_of(table[CELL])
+    figure.get_layout_engine().set(h_pad=0.12)  # a title belongs to the panel below it
+    colors = colors_of(_named(table, costs))
     for row, (name, cells) in zip(grid, data_sets.items(), strict=True):
         for axes, cost in zip(row, costs, strict=True):
-            _draw_panel(axes, cells, cost, colors, names_front=len(table) > MOST_LEGEND_ENTRIES)
+            _draw_panel(axes, cells, cost, colors)
+            axes.set_title(in_lines(str(name)) if len(data_sets) > 1 else "")
         row[0].set(
             ylabel=f"test {sweep.metric}{unit(sweep.metric)}",
             yscale="log" if f"test_{sweep.metric}" in ON_LOG_AXES else "linear",
-            title=str(name) if len(data_sets) > 1 else "",
         )
         in_percent(row[0], sweep.metric)
-    if len(table) <= MOST_LEGEND_ENTRIES:
-        drawn = table.loc[table[costs].notna().any(axis=1), CELL]
-        dots = [
-            Line2D([], [], color=colors[cell], marker="o", linestyle="", label=cell)
-            for cell in drawn
-        ]
+    dots = [
+        Line2D([], [], color=color, marker="o", linestyle="", label=cell)
+        for cell, color in colors.items()
+    ]
+    if dots:
         figure.legend(handles=dots, loc="outside right center", frameon=False)
     save(figure, folder / "frontier")
-    return [Drawn(["frontier"], note)]
+    return [Drawn(["frontier"], pareto_note(table, sweep.most_seeds))]
+
+
+def _named(table: pd.DataFrame, costs: Sequence[str]) -> list[str]:
+    """The configurations that the legend names: all that are drawn or, of many, the fronts."""
+    drawn = table[table[costs].notna().any(axis=1)]
+    if len(drawn) > MOST_LEGEND_ENTRIES:
+        is_front = drawn[[f"front_{cost}" for cost in costs]].any(axis=1)
+        drawn = drawn[is_front].head(MOST_LEGEND_ENTRIES)
+    return list(drawn[CELL])
 
 
 def pareto_note(table: pd.DataFrame, most_seeds: int) -> str:
     """How to read the figure."""
     parts = [notes.of_seeds(notes.FRONTIER, most_seeds)]
+    if len(table) > MOST_LEGEND_ENTRIES:
+        parts.append(notes.MANY_POINTS.format(most=MOST_LEGEND_ENTRIES))
     if _not_alone(table)["data"].nunique() > 1:
         parts.append(notes.FRONTIERS)
     if table["nfe"].isna().any() and table["nfe"].notna().any():
@@ -75,9 +96,7 @@ def _not_alone(table: pd.DataFrame) -> pd.DataFrame:
     return table[table.groupby("data")[CELL].transform("size") > 1]
 
 
-def _draw_panel(
-    axes: Axes, cells: pd.DataFrame, cost: str, colors: Mapping[str, Any], *, names_front: bool
-) -> None:
+def _draw_panel(axes: Axes, cells: pd.DataFrame, cost: str, colors: Mapping[str, Color]) -> None:
     """Draws the configurations of a data set whose cost is known."""
     known = cells[cells[cost].notna()]
     if known.empty:  # networks without an ODE have no evaluations
@@ -86,25 +105,20 @@ def _draw_panel(
     doubt = known["measured"].iloc[0] if cost == "seconds" else ""
     title = COST_TITLES[cost]
     axes.set_xlabel(f"{title}, {doubt}" if doubt else title)
-    _draw_points(axes, known, cost, colors, names_front=names_front)
+    _draw_points(axes, known, cost, colors)
 
 
-def _draw_points(
-    axes: Axes, known: pd.DataFrame, cost: str, colors: Mapping[str, Any], *, names_front: bool
-) -> None:
+def _draw_points(axes: Axes, known: pd.DataFrame, cost: str, colors: Mapping[str, Color]) -> None:
     """Draws each configuration by its cost, with its interval; the front has black edges."""
     is_front = known[f"front_{cost}"]
     front = known[is_front].sort_values(cost)
     if len(front):
         axes.plot(front[cost], front["value"], color="0.4", drawstyle="steps-post", zorder=1)
     x, y = known[cost], known["value"]
-    own = [colors[cell] for cell in known[CELL]]
+    own = [colors.get(cell, UNNAMED) for cell in known[CELL]]
     edges = ["black" if front else color for front, color in zip(is_front, own, strict=True)]
     axes.vlines(x, known["low"], known["high"], own)
     axes.scatter(x, y, 36, own, edgecolors=edges, zorder=2)
-    for row in front.to_dict("records") if names_front else ():
-        place = row[cost], row["value"]
-        axes.annotate(row[CELL], place, (5, 5), textcoords="offset points", fontsize="small")
     if x.max() > 10 * x.min():
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -112,3 +126,4 @@ def _draw_points(
         axes.xaxis.set_minor_formatter(NullFormatter())
     else:
         axes.set_xlim(0, 1.05 * x.max())
+        axes.locator_params(axis="x", integer=cost == "nfe")
