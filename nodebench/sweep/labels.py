@@ -30,12 +30,14 @@ def labeled(cells: Mapping[str, Mapping[str, Any]], paths: Sequence[str]) -> dic
 def _words(values: Mapping[str, Any], names: Mapping[str, str]) -> Iterator[str]:
     """The settings as words; a number has its name, unless it follows a text of its group.
 
-    For example, `euler 8` has 8 steps, but `augment_dim 2 euler` names what is 2.
+    For example, `euler 8` has 8 steps, but `augment_dim 2 euler` names what is 2. A boolean always
+    has its name.
     """
     group = None
     for path, value in values.items():
         own = path.rpartition(".")[0]
-        yield str(value) if isinstance(value, str) or own == group else f"{names[path]} {value}"
+        is_clear = isinstance(value, str) or (own == group and not isinstance(value, bool))
+        yield str(value) if is_clear else f"{names[path]} {value}"
         group = own if isinstance(value, str) else None
 
 

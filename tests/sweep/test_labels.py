@@ -53,6 +53,13 @@ def test_a_number_has_its_name_unless_it_follows_a_text_of_its_group(tmp_path):
     assert found[0] == "width 16 linear steps 2"
 
 
+def test_a_boolean_has_its_name():
+    found = labeled(
+        cells({"act": "tanh", "bias": True}, {"act": "relu", "bias": False}), ["model.settings"]
+    )
+    assert list(found.values()) == ["tanh bias True", "relu bias False"]
+
+
 def test_a_figure_s_labels_are_short_and_no_two_alike():
     labels = [LONG, f"{LONG}y", f"{LONG}z", "short", "x" * 35 + "… (2)"]
     found = figure_labels(labels)
