@@ -66,3 +66,17 @@ def test_the_best_lines_of_each_data_set_are_named(tmp_path):
     named = _layout(sweep, frames.epoch_frame(sweep, store)).colors
     best = widths[-MOST_LEGEND_ENTRIES // 2 :]
     assert list(named) == [f"width {width}" for width in (*best, *(w + 100 for w in best))]
+
+
+def test_a_line_of_a_single_point_among_long_ones_has_a_marker(tmp_path, monkeypatch):
+    sweep, store = tiny(tmp_path, grid={"model.width": [4, 8]}), Store(tmp_path / "runs")
+    for trial in sweep.trials:
+        last = 2 if trial.spec.model.width == 4 else 10
+        rows = [{"epoch": e, "test_accuracy": 0.5} for e in range(1, last)]
+        store.folder(trial.id).create(trial)
+        store.folder(trial.id).write_history(rows)
+    saved = []
+    monkeypatch.setattr("nodebench.report.figures.curves.save", lambda *given: saved.append(given))
+    epoch_figures(sweep, frames.epoch_frame(sweep, store), tmp_path)
+    lines = saved[0][0].axes[0].lines
+    assert [len(line.get_xdata()) for line in lines if line.get_marker() == "o"] == [1]

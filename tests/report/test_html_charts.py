@@ -51,11 +51,8 @@ LOW, HIGH = (
 SCALES = {"x": {"field": "x", "type": "quantitative"}, "color": {"field": "series"}}
 
 
-def drawn(layers, *rows):
-    """The kind and the place of every mark that Vega-Lite draws of layers, 100 units to an axis.
-
-    Axes reach from 0 to 4 (y) and to 2 (x), with y downwards: a row at y = 3 lies at 25.
-    """
+def svg_of(layers, *rows):
+    """What Vega-Lite draws of layers, 100 units to an axis: from 0 to 4 (y) and to 2 (x)."""
     scales = {**SCALES, "x": {**SCALES["x"], "scale": {"domain": [0, 2]}}}
     layers = json.loads(
         json.dumps([*layers]).replace('"y": {', '"y": {"scale": {"domain": [0, 4]}, ')
@@ -67,11 +64,18 @@ def drawn(layers, *rows):
         "encoding": scales,
         "layer": layers,
     }
-    svg = vl_convert.vegalite_to_svg(spec, vl_version=VEGA_LITE)
+    return vl_convert.vegalite_to_svg(spec, vl_version=VEGA_LITE)
+
+
+def drawn(layers, *rows):
+    """The kind and the place of every mark that Vega-Lite draws of layers.
+
+    Places have y downwards: a row at y = 3 lies at 25.
+    """
     marks = re.findall(
         r'aria-roledescription="(rule mark|area mark|line mark|point)"'
         r'(?: transform="translate\(([^)]*)\)")?(?: x2="([^"]*)" y2="([^"]*)")?(?: d="(M[^A"]*)")?',
-        svg,
+        svg_of(layers, *rows),
     )
     return [
         (kind.removesuffix(" mark"), place or path, *filter(None, end))
@@ -97,6 +101,12 @@ def test_a_configuration_s_means_by_epoch_are_a_line_in_a_band_of_its_intervals(
     assert band == ("area", "M50,75L100,50L100,0L50,25Z")
     assert line == ("line", "M50,50L100,25")
     assert points == [("point", "50,50"), ("point", "100,25")]
+
+
+def test_a_line_by_epoch_of_a_single_point_is_that_point():
+    svg = svg_of(charts.LINES_BY_EPOCH, {**LOW, "cell": "b"}, LOW, HIGH)
+    points = [mark for mark in re.findall("<path[^>]*>", svg) if '"point"' in mark]
+    assert ['opacity="0"' in mark for mark in points] == [False, True, True]
 
 
 @pytest.mark.parametrize("of_one", ["cell", "trial_id"])

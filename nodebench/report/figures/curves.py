@@ -49,7 +49,7 @@ CURVES = {
 }
 
 UNNAMED: Mapping[str, Any] = {"color": "0.8", "linewidth": 0.6, "linestyle": "-", "zorder": 1}
-FEW_EPOCHS = 5  # or fewer have markers: a line through one is invisible
+FEW_EPOCHS = 5  # or fewer have markers, and so has any line of a single point
 MOST_LEGEND_ENTRIES = 16  # with more lines, only the best are named
 LONGEST_FILE_NAME = 60
 MOST_LINES = 6  # in one panel, with their bands
@@ -132,7 +132,11 @@ def _curve(layout: _Layout, epochs: pd.DataFrame, column: str, title: str) -> Fi
             named = means[is_named & is_here]
             _draw_bands(axes, named, "epoch", "line", layout.colors, alpha=0.15)
         for _, line in means[~is_named & is_here].groupby("line"):
-            axes.plot(line["epoch"], line["mean"], marker="." if is_short else "", **UNNAMED)
+            marker = "." if is_short or len(line) == 1 else ""
+            axes.plot(line["epoch"], line["mean"], marker=marker, **UNNAMED)
+        for name, line in means[is_named & is_here].groupby("line"):
+            if len(line) == 1 and not is_short:
+                axes.plot(line["epoch"], line["mean"], "o", color=layout.colors[str(name)])
         if column in ON_LOG_AXES:
             axes.set_yscale("log")
         in_percent(axes, column)

@@ -17,7 +17,13 @@ NEAREST: Spec = {
     "name": "nearest",
     "select": {"type": "point", "on": "pointerover", "nearest": True, "clear": "pointerout"},
 }
-IF_NEAREST: Spec = {"condition": {"param": "nearest", "empty": False, "value": 1}, "value": 0}
+IF_NEAREST_OR_ALONE: Spec = {
+    "condition": [
+        {"param": "nearest", "empty": False, "value": 1},
+        {"test": "datum.points === 1", "value": 1},
+    ],
+    "value": 0,
+}
 BY_METHOD: Spec = {"field": "method", "type": "nominal", "title": "test solver"}
 LEGEND_BELOW: Spec = {"orient": "bottom", "columns": 3}
 
@@ -38,8 +44,12 @@ ACROSS: list[Spec] = [
 ]
 """A line over all x for each row that has no value on that axis."""
 
-OF_ONE: Spec = {"detail": [{"field": "cell"}, {"field": "trial_id"}]}
+LINE = ("cell", "trial_id")
 """What a line belongs to: a configuration, or one of its trials."""
+
+OF_ONE: Spec = {"detail": [{"field": name} for name in LINE]}
+COUNTED: Spec = {"joinaggregate": [{"op": "count", "as": "points"}], "groupby": [*LINE]}
+"""Counts the points of each line: one of a single point is invisible."""
 
 LINES_BY_EPOCH: list[Spec] = [
     {
@@ -48,9 +58,10 @@ LINES_BY_EPOCH: list[Spec] = [
     },
     {"mark": {"type": "line", "strokeWidth": 1.5}, "encoding": {"y": Y, **OF_ONE}},
     {
+        "transform": [COUNTED],
         "mark": {"type": "point", "filled": True, "cursor": "pointer"},
         "params": [NEAREST],
-        "encoding": {"y": Y, "opacity": IF_NEAREST},
+        "encoding": {"y": Y, "opacity": IF_NEAREST_OR_ALONE},
     },
 ]
 """A line for each configuration with a band for its intervals, or a line for each trial."""
