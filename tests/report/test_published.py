@@ -160,8 +160,8 @@ def test_what_cannot_be_compared_says_why():
     assert said(number(0.9), obstacle="the small form") == "not comparable: the small form"
     same = said(number(0.9), pd.Series([0.9, 0.9, 0.9]))
     assert same == "not comparable: every seed gives the same value (not tested)"
-    assert compared_number("", number(0.9), OURS).difference == "-5 ± 0.497"
-    assert compared_number("", number(0.9), OURS[:1]).difference == "-5.1"
+    assert compared_number("", number(0.9), OURS).difference == "-5.00 ± 0.50"
+    assert compared_number("", number(0.9), OURS[:1]).difference == "-5.10"
 
 
 @pytest.mark.parametrize(

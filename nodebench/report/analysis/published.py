@@ -195,8 +195,9 @@ class Compared:
         entry, difference = self.entry, float(self.ours.mean()) - self.entry.number
         if entry.metric == "parameters":
             return f"{difference:+,.0f}"
-        text, width = f"{difference * entry.scale:+z.4g}", self.half_width
-        return text if math.isnan(width) else f"{text} ± {width * entry.scale:.3g}"
+        form = ".2f" if entry.is_accuracy else ".3g"
+        text, width = f"{difference * entry.scale:+z{form}}", self.half_width
+        return text if math.isnan(width) else f"{text} ± {width * entry.scale:{form}}"
 
     @property
     def why(self) -> str:
