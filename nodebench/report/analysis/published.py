@@ -192,12 +192,11 @@ class Compared:
         """Ours minus theirs, ± half its 95 % interval if there is one."""
         if self.ours.empty:
             return NO_VALUE
-        entry, difference = self.entry, float(self.ours.mean()) - self.entry.number
-        if entry.metric == "parameters":
+        scale, difference = self.entry.scale, float(self.ours.mean()) - self.entry.number
+        if self.entry.metric == "parameters":
             return f"{difference:+,.0f}"
-        form = ".2f" if entry.is_accuracy else ".3g"
-        text, width = f"{difference * entry.scale:+z{form}}", self.half_width
-        return text if math.isnan(width) else f"{text} ± {width * entry.scale:{form}}"
+        form, width = ".2f" if self.entry.is_accuracy else ".3g", self.half_width * scale
+        return f"{difference * scale:+z{form}} ± {width:{form}}".removesuffix(" ± nan")
 
     @property
     def why(self) -> str:

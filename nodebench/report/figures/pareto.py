@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter
 
@@ -27,8 +28,11 @@ from nodebench.report.figures.style import (
 )
 from nodebench.sweep import Sweep
 
-UNNAMED: Color = (0.7, 0.7, 0.7)
+GREY: Color = (0.7, 0.7, 0.7)
 """The colour of a configuration that the legend does not name."""
+
+PAD_INCHES = 0.12
+"""The space above and below panels, so that a title belongs to the panel below it."""
 
 
 def pareto_figure(sweep: Sweep, table: pd.DataFrame, folder: Path) -> list[Drawn]:
@@ -44,9 +48,8 @@ def pareto_figure(sweep: Sweep, table: pd.DataFrame, folder: Path) -> list[Drawn
     data_sets = dict(iter(table.groupby("data", sort=False)))
     figure, grid = plt.subplots(
         len(data_sets), len(costs), figsize=(4.4 * len(costs) + 0.4, 3.6 * len(data_sets)),
-        sharey="row", squeeze=False, layout="constrained",
+        sharey="row", squeeze=False, layout=ConstrainedLayoutEngine(h_pad=PAD_INCHES),
     )  # fmt: skip
-    figure.get_layout_engine().set(h_pad=0.12)  # a title belongs to the panel below it
     colors = colors_of(_named(table, costs))
     for row, (name, cells) in zip(grid, data_sets.items(), strict=True):
         for axes, cost in zip(row, costs, strict=True):
@@ -115,7 +118,7 @@ def _draw_points(axes: Axes, known: pd.DataFrame, cost: str, colors: Mapping[str
     if len(front):
         axes.plot(front[cost], front["value"], color="0.4", drawstyle="steps-post", zorder=1)
     x, y = known[cost], known["value"]
-    own = [colors.get(cell, UNNAMED) for cell in known[CELL]]
+    own = [colors.get(cell, GREY) for cell in known[CELL]]
     edges = ["black" if front else color for front, color in zip(is_front, own, strict=True)]
     axes.vlines(x, known["low"], known["high"], own)
     axes.scatter(x, y, 36, own, edgecolors=edges, zorder=2)
