@@ -3,8 +3,6 @@
 import base64
 import json
 import re
-import shutil
-import subprocess
 from html.parser import HTMLParser
 
 import numpy as np
@@ -19,11 +17,10 @@ from nodebench.report.html.measures import axes
 from nodebench.report.page import write_report_folder
 from nodebench.store import Store
 from nodebench.training.trial import run_trial
+from tests.support.browser import needs_browser, told_by_browser
 from tests.support.coarse_reference import coarse_reference
 from tests.support.fake_results import made, steady
 from tests.support.tiny_sweeps import TINY, options, tiny
-
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
 
 class Elements(HTMLParser):
@@ -257,78 +254,59 @@ def test_a_label_is_text_whatever_it_contains(tmp_path):
     assert page.count("</script>") == page.count("<script")
 
 
-IN_BROWSER = """
-<script>
-const until = async (is) => { while (!is()) await new Promise((next) => setTimeout(next, 50)); };
-const told = {};
-(async () => {
-  const table = document.querySelector("#trials ~ .table table");
-  const shown = () => [...table.rows].slice(1).filter((row) => !row.hidden);
-  const column = (n) => shown().map((row) => row.cells[n].textContent);
-  const heading = table.rows[0].cells[1];
-  const button = heading.querySelector("button");
-  button.focus();
-  told.focused = document.activeElement === button;
-  button.click(); button.click();
-  told.descending = column(1);
-  told.direction = heading.getAttribute("aria-sort");
-  const input = document.querySelector("#trials ~ .filter input");
-  const ask = (text) => {
-    input.value = text;
-    input.dispatchEvent(new Event("input"));
-    return column(1);
-  };
-  told.filtered = ask("steps>1 seed=0");
-  told.excluded = ask("-finished");
-  ask("");
-  await until(() => document.documentElement.dataset.charts === "drawn");
-  const chart = document.querySelector("[data-chart=costs]");
-  const points = () => chart.querySelectorAll("svg .mark-symbol path").length;
-  const title = () => chart.querySelector("[aria-label*=' over ']").getAttribute("aria-label");
-  told.drawn = points();
-  const [x, y] = chart.querySelectorAll("select");
-  x.value = "solver.steps"; x.dispatchEvent(new Event("change"));
-  await until(() => title().endsWith("over steps"));
-  chart.querySelector("fieldset input").click();
-  await until(() => points() === 2);
-  told.title = title();
-  told.fewer = points();
-  told.folded = [...document.querySelectorAll("details.static")].every((each) => !each.open);
-  table.rows[1].querySelector("button").click();
-  const dialog = document.querySelector("dialog");
-  await until(() => dialog.querySelector("svg .mark-line path"));
-  told.dialog = dialog.open && dialog.textContent.includes("train.optimizer.lr");
-  const texts = (selector) => [...dialog.querySelectorAll(selector)].map((n) => n.textContent);
-  const numbers = texts("dd");
-  told.shown = ["started", "train_loss"].map((name) => numbers[texts("dt").indexOf(name)]);
-  told.epochs = texts(".role-axis-label text").filter((label) => !label.includes("%"));
-  const axis = chart.querySelector("[aria-label^='Y-axis']").getAttribute("aria-label");
-  told.shares = axis.match(/values from (.*) to (.*)$/).slice(1);
-  document.body.dataset.told = JSON.stringify(told);
-})();
-</script>
+USED = """
+const table = document.querySelector("#trials ~ .table table");
+const shown = () => [...table.rows].slice(1).filter((row) => !row.hidden);
+const column = (n) => shown().map((row) => row.cells[n].textContent);
+const heading = table.rows[0].cells[1];
+const button = heading.querySelector("button");
+button.focus();
+told.focused = document.activeElement === button;
+button.click(); button.click();
+told.descending = column(1);
+told.direction = heading.getAttribute("aria-sort");
+const input = document.querySelector("#trials ~ .filter input");
+const ask = (text) => {
+  input.value = text;
+  input.dispatchEvent(new Event("input"));
+  return column(1);
+};
+told.filtered = ask("steps>1 seed=0");
+told.excluded = ask("-finished");
+ask("");
+await until(() => document.documentElement.dataset.charts === "drawn");
+const chart = document.querySelector("[data-chart=costs]");
+const points = () => chart.querySelectorAll("svg .mark-symbol path").length;
+const title = () => chart.querySelector("[aria-label*=' over ']").getAttribute("aria-label");
+told.drawn = points();
+const [x, y] = chart.querySelectorAll("select");
+x.value = "solver.steps"; x.dispatchEvent(new Event("change"));
+await until(() => title().endsWith("over steps"));
+chart.querySelector("fieldset input").click();
+await until(() => points() === 2);
+told.title = title();
+told.fewer = points();
+told.folded = [...document.querySelectorAll("details.static")].every((each) => !each.open);
+table.rows[1].querySelector("button").click();
+const dialog = document.querySelector("dialog");
+await until(() => dialog.querySelector("svg .mark-line path"));
+told.dialog = dialog.open && dialog.textContent.includes("train.optimizer.lr");
+const texts = (selector) => [...dialog.querySelectorAll(selector)].map((n) => n.textContent);
+const numbers = texts("dd");
+told.shown = ["started", "train_loss"].map((name) => numbers[texts("dt").indexOf(name)]);
+told.epochs = texts(".role-axis-label text").filter((label) => !label.includes("%"));
 """
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+@needs_browser
 def test_in_a_browser_tables_sort_and_filter_and_charts_are_drawn(trained, tmp_path):
     _, _, folder = trained
-    page = tmp_path / "page.html"
-    page.write_text((folder / "report.html").read_text() + IN_BROWSER)
-    done = subprocess.run(
-        [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=20000",
-         f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", page.as_uri()],
-        capture_output=True, text=True, check=True, timeout=120,
-    )  # fmt: skip
-    (attributes,) = Elements(done.stdout).of("body")
-    told = json.loads(attributes["data-told"])
+    told = told_by_browser(folder, USED, tmp_path)
     started, loss = told.pop("shown")
     assert re.fullmatch(r"20\d\d-\d\d-\d\d \d\d:\d\d UTC", started)
     assert float(loss) == float(f"{float(loss):.5g}")
     epochs = told.pop("epochs")
     assert epochs and all(label.isdecimal() for label in epochs)
-    low, high = (float(share.removesuffix("%")) for share in told.pop("shares"))
-    assert 0 <= low < high <= 100
     assert told == {
         "focused": True,
         "descending": ["4", "4", "2", "2", "1", "1"],

@@ -2,9 +2,8 @@
 
 import json
 import re
-import shutil
-import subprocess
 
+import pandas as pd
 import pytest
 import vl_convert
 
@@ -15,33 +14,9 @@ from nodebench.report.html.data import Explored
 from nodebench.report.html.library import VEGA_LITE
 from nodebench.report.page import write_report_folder
 from nodebench.store import Result, Store
+from tests.support.browser import needs_browser, told_by_browser
 from tests.support.fake_results import made, steady
 from tests.support.tiny_sweeps import tiny
-
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-
-IN_BROWSER = """
-<script>
-const until = async (is) => { while (!is()) await new Promise((next) => setTimeout(next, 50)); };
-(async () => {
-  await until(() => document.documentElement.dataset.charts === "drawn");
-  const chart = document.querySelector("[data-chart=costs]");
-  const marks = (kind) => chart.querySelectorAll(`svg .mark-${kind}.role-mark > *`).length;
-  const told = { title: chart.querySelector("[aria-label*=' over ']").getAttribute("aria-label") };
-  const count = () => [marks("symbol"), marks("rule")];
-  told.all = count();
-  const [first, ...others] = chart.querySelectorAll("fieldset input");
-  others.forEach((box) => box.click());
-  await until(() => marks("symbol") === 0);
-  told.resnet = count();
-  first.click(); others[0].click();
-  await until(() => marks("symbol") === 1);
-  told.odenet = count();
-  document.body.dataset.told = JSON.stringify(told);
-})();
-</script>
-"""
-
 
 LOW, HIGH = (
     {"x": x, "y": y, "low": y - 1, "high": y + 1, "own": x == 1, "method": "rk4"}
@@ -151,19 +126,47 @@ def test_a_note_says_what_a_line_across_the_chart_is_where_there_is_one(with_a_r
     assert [notes.LINES_ACROSS in note for note in notes_of] == [True, False]
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+ACROSS = """
+await until(() => document.documentElement.dataset.charts === "drawn");
+const chart = document.querySelector("[data-chart=costs]");
+const marks = (kind) => chart.querySelectorAll(`svg .mark-${kind}.role-mark > *`).length;
+told.title = chart.querySelector("[aria-label*=' over ']").getAttribute("aria-label");
+const count = () => [marks("symbol"), marks("rule")];
+told.all = count();
+const [first, ...others] = chart.querySelectorAll("fieldset input");
+others.forEach((box) => box.click());
+await until(() => marks("symbol") === 0);
+told.resnet = count();
+first.click(); others[0].click();
+await until(() => marks("symbol") === 1);
+told.odenet = count();
+"""
+
+
+@needs_browser
 def test_a_network_without_evaluations_is_a_line_across_the_chart(with_a_resnet, tmp_path):
-    page = write_report_folder(*with_a_resnet, tmp_path / "report").page.with_name("report.html")
-    page.write_text(page.read_text() + IN_BROWSER)
-    done = subprocess.run(
-        [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=20000",
-         f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", page.as_uri()],
-        capture_output=True, text=True, check=True, timeout=120,
-    )  # fmt: skip
-    (told,) = re.findall(r'<body data-told="([^"]*)"', done.stdout)
-    assert json.loads(told.replace("&quot;", '"')) == {
+    report = write_report_folder(*with_a_resnet, tmp_path / "report").page.parent
+    assert told_by_browser(report, ACROSS, tmp_path) == {
         "title": "Configurations: test accuracy over NFE forward",
         "all": [2, 1],
         "resnet": [0, 1],
         "odenet": [1, 0],
     }
+
+
+SHARES = """
+await until(() => document.documentElement.dataset.charts === "drawn");
+const axis = document.querySelector("[data-chart=costs] [aria-label^='Y-axis']");
+told.shares = axis.getAttribute("aria-label").match(/values from (.*) to (.*)$/).slice(1);
+"""
+
+
+@needs_browser
+def test_an_axis_of_shares_ends_at_100_percent_where_an_interval_does_not(tmp_path):
+    sweep, findings = made(tmp_path, lambda activation, steps, seed: (0.1, 0.5, 0.99)[seed])
+    points = pd.DataFrame(Explored(findings).embedded()["rows"]["configurations"])
+    halves = points["test_accuracy ±"]
+    assert (points["test_accuracy"] + halves > 1).all()
+    assert (points["test_accuracy"] - halves < 0).all()
+    report = write_report_folder(sweep, Store(tmp_path / "runs"), tmp_path / "report").page.parent
+    assert told_by_browser(report, SHARES, tmp_path) == {"shares": ["0%", "100%"]}
