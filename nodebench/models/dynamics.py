@@ -198,7 +198,7 @@ class Autonomous(Field):
         return series_of_sequence(self.g) if runs_as(self, Autonomous) else None
 
 
-def autonomous(g: nn.Sequential) -> nn.Module:
+def autonomous(g: nn.Sequential) -> Field:
     """f(t, y) = g(y), in the form that is fastest."""
     return DenseField(g) if is_dense(g) else Autonomous(g)
 

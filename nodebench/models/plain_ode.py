@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from torch import Tensor, nn
 
 from nodebench.data.dataset import Data
-from nodebench.models.block import ode_block
+from nodebench.models.block import moving_block
 from nodebench.models.dynamics import autonomous
 from nodebench.models.layers.conv_as_matrix import folded
 from nodebench.models.layers.factory import LayerFactory
@@ -28,7 +28,8 @@ INITIALIZATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 class PlainOdeNet(nn.Module):
     """ODE block, flatten, linear layer: no stem, no norm.
 
-    The state is the input, with `augment_dim` components or channels of zeros.
+    The state is the input, with `augment_dim` components or channels of zeros, and a velocity if
+    the model's `motion` has one.
 
     Shapes: [batch, dim] or [batch, channels, height, width] -> logits [batch, classes].
     """
@@ -42,13 +43,19 @@ class PlainOdeNet(nn.Module):
         size = math.prod((channels, *positions))
         self.augment = ZeroChannels(settings.augment_dim)
         # One-dimensional convolutions take a vector as a signal with one channel.
-        self.as_signal = settings.field == "simple"
-        field = _field(settings, 1 if self.as_signal else channels)
+        is_simple = settings.field == "simple"
+        self.as_signal = is_simple and size > DENSE_POSITIONS
+        own = 1 if is_simple else channels
+        parts = [_field(settings, settings.field_states * own, own)]
         self.head = nn.Linear(size, data.classes)
-        _initialize((field, self.head), INITIALIZATIONS[settings.init])
-        if self.as_signal and size <= DENSE_POSITIONS:
-            field, self.as_signal = folded(field, size), False
-        self.block = ode_block(spec, autonomous(field))
+        draw = INITIALIZATIONS[settings.init]
+        _initialize((*parts, self.head), draw)
+        if settings.initial_velocity == "learned":
+            parts.append(_field(settings, own, own))
+            _initialize(parts[1:], draw)
+        if is_simple and not self.as_signal:
+            parts = [folded(part, size) for part in parts]
+        self.block = moving_block(spec, *map(autonomous, parts))
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits."""
@@ -67,16 +74,16 @@ def _initialize(parts: Iterable[nn.Module], draw: Callable[[Tensor], Tensor]) ->
                 nn.init.zeros_(parameter)
 
 
-def _field(settings: PlainOde, channels: int) -> nn.Sequential:
-    """Two hidden layers of `width` between input and output of the state's own size."""
+def _field(settings: PlainOde, inputs: int, outputs: int) -> nn.Sequential:
+    """Two hidden layers of `width` between this many components, or channels."""
     width, act = settings.width, LayerFactory(activation=settings.activation).act
     if settings.field == "linear":
         return nn.Sequential(
-            nn.Linear(channels, width), act(), nn.Linear(width, width), act(),
-            nn.Linear(width, channels),
+            nn.Linear(inputs, width), act(), nn.Linear(width, width), act(),
+            nn.Linear(width, outputs),
         )  # fmt: skip
     conv = nn.Conv1d if settings.field == "simple" else nn.Conv2d
     return nn.Sequential(
-        conv(channels, width, 1), act(), conv(width, width, 3, padding=1), act(),
-        conv(width, channels, 1),
+        conv(inputs, width, 1), act(), conv(width, width, 3, padding=1), act(),
+        conv(width, outputs, 1),
     )  # fmt: skip

@@ -9,6 +9,8 @@ from pydantic import model_validator
 from nodebench.spec.network import Activations, BatchNorms, ByPlace, Model, Network, SingleStage
 from nodebench.spec.settings import ImportedSettings, parts_in
 from nodebench.spec.vocabulary import (
+    DYNAMICS,
+    MOTIONS,
     STAGES,
     ActivationName,
     BelowOne,
@@ -16,6 +18,7 @@ from nodebench.spec.vocabulary import (
     Channels,
     DynamicsName,
     MoreChannels,
+    MotionName,
     NonNegative,
     SomeBlocks,
     Time,
@@ -60,7 +63,33 @@ class ResNet(ConvNetwork):
     dynamics: DynamicsName = "preact"
 
 
-class OdeNet(ConvNetwork):
+class Moving(Model):
+    """A model whose ODE blocks follow an equation of `motion`, of first or second order.
+
+    In those of second order, the state has a velocity, which starts at zero, or at g(x), where g is
+    a network like f (`initial_velocity: learned`). The next layer reads the position alone.
+    """
+
+    motion: MotionName = "first-order"
+    initial_velocity: Literal["zero", "learned"] = "zero"
+
+    @property
+    def field_states(self) -> int:
+        """The number of states side by side in the input of f: 2 for [x; v]."""
+        return 2 if self.motion == "second-order" else 1
+
+    @model_validator(mode="after")
+    def _has_velocity(self) -> Self:
+        if self.motion == "first-order" and self.initial_velocity != "zero":
+            others = ", ".join(f"`{name}`" for name in MOTIONS if name != self.motion)
+            raise ValueError(
+                f"`initial_velocity: {self.initial_velocity}` needs a `motion` that has a velocity "
+                f"({others})"
+            )
+        return self
+
+
+class OdeNet(ConvNetwork, Moving):
     """ODE blocks as the feature stage, each integrated over [0, t1]."""
 
     has_ode = True
@@ -69,6 +98,12 @@ class OdeNet(ConvNetwork):
     blocks: SomeBlocks = 1
     dynamics: DynamicsName = "postnorm"
     t1: Time = 1.0
+
+    def _channels(self) -> dict[str, set[int]]:
+        channels = super()._channels()
+        if DYNAMICS[self.dynamics].layers.startswith("norm"):
+            channels["ode"] |= {self.field_states * wide for wide in channels["ode"]}
+        return channels
 
 
 class StagedNetwork(Network):
@@ -173,7 +208,7 @@ class Mlp(Model):
     dropout: BelowOne = 0.0
 
 
-class PlainOde(Model):
+class PlainOde(Moving):
     """An ODE block on the raw input, flatten, one linear layer (Ott et al. 2021).
 
     `field` is f: one-dimensional convolutions on vectors (`simple`), two-dimensional ones on

@@ -199,6 +199,13 @@ DYNAMICS: dict[str, Form] = {
     ),
 }
 
+MOTIONS: dict[str, str] = {
+    "first-order": "x' = f(t, x)",
+    "second-order": "x' = v, v' = f(t, x, v) (Norcliffe et al. 2020)",
+    "heavy-ball": "x' = v, v' = f(t, x) - γ v, γ learned (Xia et al. 2021)",
+    "generalized-heavy-ball": "x' = tanh(v), v' = f(t, x) - γ v - ξ x (Xia et al. 2021)",
+}
+
 STAGES: dict[int, tuple[tuple[int, int], ...]] = {
     4: ((0, 1),),
     6: ((1, 1),),
@@ -255,6 +262,7 @@ if TYPE_CHECKING:
     MeasuredGradient: TypeAlias = str
     ActivationName: TypeAlias = str
     DynamicsName: TypeAlias = str
+    MotionName: TypeAlias = str
     Augmentation: TypeAlias = str
     ScipyMethod: TypeAlias = str
     PrecisionName: TypeAlias = str
@@ -263,8 +271,8 @@ else:
     MethodName, NormName = Literal[*METHODS], Literal[*NORM_WORDS]
     GradientName, ActivationName = Literal[*GRADIENTS], Literal[*ACTIVATIONS]
     MeasuredGradient = Literal[OWN, *GRADIENTS]
-    DynamicsName, Augmentation = Literal[*DYNAMICS], Literal[*AUGMENTATIONS]
-    ScipyMethod = Literal[*SCIPY_METHODS]
+    DynamicsName, MotionName = Literal[*DYNAMICS], Literal[*MOTIONS]
+    Augmentation, ScipyMethod = Literal[*AUGMENTATIONS], Literal[*SCIPY_METHODS]
     PrecisionName = Literal[*PRECISIONS]
     ControllerName = Literal[*CONTROLLERS]
 

@@ -33,6 +33,7 @@ from nodebench.spec.vocabulary import (
     DYNAMICS,
     GRADIENTS,
     METHODS,
+    MOTIONS,
     NORMS,
     PRECISIONS,
     WEIGHT_NORMS,
@@ -154,6 +155,7 @@ def _sections() -> Iterator[str]:
     yield _words("Norms", norms)
     yield _words("Activations", ACTIVATIONS)
     yield _words("Right-hand sides", {n: f"{f.layers} ({f.source})" for n, f in DYNAMICS.items()})
+    yield _words("Equations of motion", MOTIONS)
     yield _words("Augmentations", AUGMENTATIONS)
     yield f"### Metrics of claims\n\n{', '.join(f'`{name}`' for name in MEASURES)}"
 

@@ -41,6 +41,15 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "adam": {**TINY, "train": {"epochs": 1, "batch_size": 16, "optimizer": "adam"}},
     "exact": {**TINY, "gradient": "exact"},
     "augmented": {**TINY, "model": {"name": "plainode", "width": 4, "augment_dim": 1}},
+    "moving": {
+        **TINY,
+        "model": {
+            "name": "plainode",
+            "width": 4,
+            "motion": "generalized-heavy-ball",
+            "initial_velocity": "learned",
+        },
+    },
     "no ODE": {**IMAGES, "model": {"name": "resnet", "width": 4}},
     "perceptron": {**IMAGES, "model": "mlp"},
     **{

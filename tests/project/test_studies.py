@@ -23,7 +23,7 @@ MEDIUM = [path for path in FILES if "\nmedium:" in path.read_text(encoding="utf-
 STUDIES = ("S1", "S2", "S3", "S4")
 OURS = {
     "quickstart", "gradient-accuracy", "gradient-memory", "gradient-methods", "regularization",
-    "step-control", "augmentation",
+    "step-control", "augmentation", "motion",
 }  # fmt: skip
 
 

@@ -103,7 +103,7 @@ def test_defaults_are_what_they_were():
             "name": "odenet", "stem": "conv", "width": 64, "augment_dim": 0, "blocks": 1,
             "dropout": 0.0, "activation": "relu",
             "norm": {"stem": "gn", "residual": None, "ode": "gn"}, "dynamics": "postnorm",
-            "t1": 1.0,
+            "t1": 1.0, "motion": "first-order", "initial_velocity": "zero",
         },
         "solver": {
             "method": "euler", "steps": 4, "step_size": None, "tol": None, "rtol": None,

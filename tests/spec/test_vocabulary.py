@@ -90,10 +90,11 @@ def test_an_adaptive_method_states_torchdiffeqs_order_and_stages(name: str) -> N
         (vocabulary.GradientName, vocabulary.GRADIENTS),
         (vocabulary.ActivationName, vocabulary.ACTIVATIONS),
         (vocabulary.DynamicsName, vocabulary.DYNAMICS),
+        (vocabulary.MotionName, vocabulary.MOTIONS),
         (vocabulary.Augmentation, vocabulary.AUGMENTATIONS),
         (vocabulary.ScipyMethod, vocabulary.SCIPY_METHODS),
     ],
-    ids=["method", "norm", "gradient", "activation", "dynamics", "augmentation", "scipy"],
+    ids=["method", "norm", "gradient", "activation", "dynamics", "motion", "augmentation", "scipy"],
 )
 def test_what_a_sweep_may_name_is_what_the_table_holds(literal: object, table: object) -> None:
     assert list(get_args(literal)) == list(table)
