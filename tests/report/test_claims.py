@@ -279,7 +279,7 @@ def test_every_claim_of_a_study_has_something_to_compare(path):
             assert {t.cell.key for t in others} <= partners(sweep, claim.other).keys(), claim.says
 
 
-OTHERS = ("gradient-", "regularization", "step-control", "augmentation")
+OTHERS = ("gradient-", "regularization", "step-control", "augmentation", "motion")
 """How the sweeps begin that are about the claims of other papers."""
 
 

@@ -71,8 +71,12 @@ def count_and_interval(values: pd.Series[float]) -> str:
     values = values.dropna()
     if values.nunique() != 1:
         return mean_and_interval(values, 1)
-    value = float(values.iloc[0])
-    return f"{value:.{0 if value.is_integer() else 1}f}"
+    return count(float(values.iloc[0]))
+
+
+def count(value: float) -> str:
+    """A count, or a mean of counts with one decimal; a dash for nan."""
+    return number(value, 0 if value.is_integer() else 1)
 
 
 def magnitude(values: pd.Series[float]) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from nodebench.report.analysis.columns import CELL, TIMED_SECONDS, TRIAL
-from nodebench.report.analysis.formatting import NO_VALUE, number, scale_and_digits, unit
+from nodebench.report.analysis.formatting import NO_VALUE, count, number, scale_and_digits, unit
 from nodebench.report.result_tables import MOST_SETTINGS
 from nodebench.report.tables import CONFIGURATION, cell_text
 from nodebench.sweep import Sweep
@@ -43,7 +43,7 @@ def _numbers(metric: str, headline: str, row: Mapping[Any, Any]) -> dict[str, st
         f"drop{unit(metric)}": number(scale * _known(row, "drop"), digits),
         "verdict": cell_text(row.get("verdict")),
         "s/epoch": number(trained if math.isnan(timed) else timed, 2),
-        "NFE": NO_VALUE if math.isnan(nfe) else f"{nfe:g}",
+        "NFE": count(nfe),
     }
 
 
