@@ -79,9 +79,9 @@ def plain_text(markdown: str) -> str:
     return without_links.replace("**", "").replace("`", "")
 
 
-NUMBERS = re.compile(r"[\d.,±+– \[\]()-]+( of \d+| \(\d+ of \d+\)| \(all equal\))?")
+NUMBER_TEXT = re.compile(r"[\d.,±+– \[\]()-]+( of \d+| \(\d+ of \d+\)| \(all equal\))?")
 """A number or a dash, perhaps with its interval, and what it is out of."""
 
 
 def _is_numeric(column: pd.Series[str]) -> bool:
-    return bool(column.str.fullmatch(NUMBERS).all())
+    return bool(column.str.fullmatch(NUMBER_TEXT).all())
