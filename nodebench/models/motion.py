@@ -73,7 +73,7 @@ class HeavyBall(Motion):
 class GeneralizedHeavyBall(HeavyBall):
     """x' = tanh(v), v' = f(t, x) - γ v - ξ x, where γ and ξ are learned. Source: Xia et al. 2021.
 
-    ξ begins at zero, and may get either sign. (The source's code begins at 0, 1 or 2, by experiment.)
+    ξ begins at zero, and may get either sign; the source's code begins at 0, 1 or 2, by experiment.
     """
 
     speed_is_bounded = True
