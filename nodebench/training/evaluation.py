@@ -30,6 +30,7 @@ from nodebench.training.machine import environment, is_out_of_memory, shortage
 from nodebench.training.numerical_error.gradients import Gradients, ReferenceGradient
 from nodebench.training.numerical_error.solves import ReferenceSolves
 from nodebench.training.preparation import Prepared
+from nodebench.training.task import Evaluation
 
 
 def evaluate_points(
@@ -122,6 +123,8 @@ class _Meter:
             self.trained = block.solver
             self.span = None if self.span is None else block.t1
         self.hardware: str = environment(self.task.device)["hardware"]
+        self._correct: dict[tuple[int | None, str], torch.Tensor | None] = {}
+        """Which samples of which subset are classified correctly under the training solver."""
         self._solver_errors: dict[str, ReferenceSolves | None] = {}
         self._gradient_errors: dict[str, ReferenceGradient] = {}
 
@@ -133,14 +136,36 @@ class _Meter:
         if point.gradient:
             gradient = gradient_of(self.trial.spec, point.gradient, solver)
             return self._gradient_error(point.at).of(gradient, solver)
-        with self._statistics(point), solved_by(self.model, solver):
-            size, batch = point.test_size, point.batch_size
-            found = self.task.evaluate(self.model, size=size, batch_size=batch)
+        found = self._tested(point, solver)
         costs = {"nfe": found.nfe, "forward_s": found.forward_s, **found.steps}
         tested = {**found.measures, **costs, "samples": found.tested}
         if point.is_about_batches:
             tested["samples_per_pass"] = found.samples
+        elif found.correct is not None and found.nfe:
+            tested |= {"chance": found.chance, **self._changes(point, found.correct)}
         return tested | self.errors(point, solver)
+
+    def _tested(self, point: EvaluationPoint, solver: Solver) -> Evaluation:
+        with self._statistics(point), solved_by(self.model, solver):
+            size, batch = point.test_size, point.batch_size
+            return self.task.evaluate(self.model, size=size, batch_size=batch)
+
+    def _changes(self, point: EvaluationPoint, correct: torch.Tensor) -> Row:
+        """How many samples that are right under the training solver are `lost`, and `gained`."""
+        where = point.test_size, point.batch_norm
+        if is_training_solver(self.trial, point):
+            self._correct[where] = correct
+            return {}
+        if where not in self._correct:  # it was evaluated by another process
+            try:
+                self._correct[where] = self._tested(point, self.trained).correct
+            except TrialFailure:
+                self._correct[where] = None
+        before = self._correct[where]
+        if before is None:
+            return {}
+        lost, gained = before & ~correct, correct & ~before
+        return {"lost": int(lost.sum()), "gained": int(gained.sum())}
 
     def errors(self, point: EvaluationPoint, solver: Solver) -> Row:
         """The solver's error, and the training solver's order of convergence.

@@ -35,7 +35,8 @@ class Evaluation:
 
     `nfe` and `forward_s` are evaluations and seconds per forward pass, and `samples` is the mean
     number of samples in a pass; `tested` is the total number of samples. `steps` has the measures
-    of `StepTotals` for the steps of adaptive solves.
+    of `StepTotals` for the steps of adaptive solves. Of a classifier, `correct` says which samples
+    are classified correctly, and `chance` is the share of their most common class.
     """
 
     measures: dict[str, float]
@@ -44,6 +45,8 @@ class Evaluation:
     samples: float = 1.0
     tested: int = 1
     steps: dict[str, float] = field(default_factory=dict)
+    correct: Tensor | None = None
+    chance: float | None = None
 
 
 class Task(ABC, Generic[BatchType]):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from nodebench.report.analysis.verdict import Verdict, VerdictWord, verdict
@@ -45,24 +46,60 @@ def test_what_loses_more_than_the_margin_is_a_resnet(trial: Trial) -> None:
 
 
 @pytest.mark.parametrize(
-    ("samples", "finer", "word"),
+    ("samples", "lost", "gained", "finer", "word"),
     [
-        (100, 1, VerdictWord.UNDECIDED),  # 2 lost, p = 0.25
-        (250, 1, VerdictWord.RESNET),  # 5 lost, p = 0.03
-        (250, 2, VerdictWord.UNDECIDED),  # the worse of two, p = 0.06
-        (10_000, 2, VerdictWord.RESNET),
+        (100, 2, 0, 1, VerdictWord.UNDECIDED),  # p = 0.25
+        (250, 5, 0, 1, VerdictWord.RESNET),  # p = 0.03
+        (250, 5, 0, 2, VerdictWord.UNDECIDED),  # the worse of two, p = 0.06
+        (250, 8, 3, 1, VerdictWord.UNDECIDED),  # p = 0.11
+        (10_000, 280, 80, 2, VerdictWord.RESNET),
+        (10_000, 3280, 3080, 2, VerdictWord.RESNET),  # p = 0.006
+        (10_000, 5180, 4980, 3, VerdictWord.UNDECIDED),  # p = 0.024, the worst of three
     ],
 )
-def test_a_loss_of_few_test_samples_may_be_chance(
-    trial: Trial, samples: int, finer: int, word: VerdictWord
+def test_a_loss_is_clear_if_it_is_more_than_equal_changes_explain(
+    trial: Trial, samples: int, lost: int, gained: int, finer: int, word: VerdictWord
 ) -> None:
-    own = {**OWN, "samples": samples}
+    """McNemar's exact test, one-sided."""
+    limit = {**LIMIT, "samples": samples, "lost": lost, "gained": gained}
     others = [(0.90, euler(4 + i)) for i in range(finer - 1)]
-    found = judged(trial, (0.90, own), (0.88, LIMIT), *others)
+    left = 0.90 - (lost - gained) / samples
+    found = judged(trial, (0.90, {**OWN, "samples": samples}), (left, limit), *others)
     assert found.word == word
     if word == VerdictWord.UNDECIDED:
-        lost = round(0.02 * samples)
-        assert found.reason == f"a loss of {lost} of {samples} test samples may be chance"
+        net = f"a loss of {lost - gained} of {samples} test samples may be chance"
+        assert found.reason == f"{net}: {lost} became wrong and {gained} right"
+
+
+@pytest.mark.parametrize(
+    ("own", "word"),
+    [(1.0, VerdictWord.RESNET), (0.99, VerdictWord.RESNET), (0.9, VerdictWord.UNDECIDED)],
+)
+def test_older_rows_count_every_wrong_sample_as_gained(
+    trial: Trial, own: float, word: VerdictWord
+) -> None:
+    """20 of 1,000 lost; with 0, 10, and 100 wrong ones, p = 1e-6, 0.0008 and 0.08."""
+    point = {**LIMIT, "samples": 1000}
+    found = judged(trial, (own, {**OWN, "samples": 1000}), (own - 0.02, point))
+    assert found.word == word
+    if word == VerdictWord.UNDECIDED:
+        assert found.reason == "a loss of 20 of 1000 test samples may be chance"
+
+
+def test_an_ode_is_rarely_called_a_resnet_however_many_samples_change(trial: Trial) -> None:
+    """Of 1,000 samples, 50 to 200 change at random under one of three finer solvers each."""
+    chance = np.random.default_rng(0)
+    called = 0
+    for changed in (50, 100, 200) * 100:
+        lost = chance.binomial(changed, 0.5, size=3)
+        points = [
+            (0.9 - (n - (changed - n)) / 1000,
+             {**where, "samples": 1000, "lost": int(n), "gained": int(changed - n)})
+            for n, where in zip(lost, (LIMIT, euler(8), euler(16)), strict=True)
+        ]  # fmt: skip
+        found = judged(trial, (0.9, {**OWN, "samples": 1000}), *points)
+        called += found.word == VerdictWord.RESNET
+    assert called <= 0.05 * 300
 
 
 def test_no_finer_solver_may_lower_the_accuracy(trial: Trial) -> None:
@@ -118,6 +155,7 @@ def test_without_a_limit_nothing_is_said(trial: Trial) -> None:
     assert (found.own, found.limit) == (0.9, None)
     found = judged(trial, (0.9, OWN), ("diverged", LIMIT))
     assert (found.word, found.reason) == (VerdictWord.UNDECIDED, "at the limit: diverged")
+    assert found.drop is None  # it is at least that under the other solvers
 
 
 def test_a_model_that_fails_under_its_own_solver_is_undecided(trial: Trial) -> None:
@@ -131,6 +169,8 @@ def test_nothing_is_said_of_a_model_that_has_learned_nothing(trial: Trial) -> No
     found = judged(trial, *points, chance=0.1)
     assert (found.word, found.reason) == (VerdictWord.UNDECIDED, "no better than chance, 0.1")
     assert judged(trial, *points).word == VerdictWord.ODE
+    own = {**OWN, "chance": 0.1}  # of the samples it was evaluated on, not of the whole test set
+    assert judged(trial, (0.105, own), points[1], chance=0.05).word == VerdictWord.UNDECIDED
 
 
 @pytest.mark.parametrize(
@@ -154,7 +194,7 @@ def test_guesses_may_be_right_as_often_on_few_test_samples(
 def test_guesses_that_lose_their_accuracy_are_no_resnet(trial: Trial) -> None:
     own = {**OWN, "samples": 100}
     found = judged(trial, (0.58, own), (0.3, LIMIT), chance=0.5)
-    assert (found.word, found.drop) == (VerdictWord.UNDECIDED, pytest.approx(0.28))
+    assert (found.word, found.drop) == (VerdictWord.UNDECIDED, None)
 
 
 def test_without_evaluations_there_is_no_verdict(trial: Trial) -> None:
@@ -267,6 +307,7 @@ def test_the_limit_by_another_name_is_not_finer_than_itself(tmp_path: Path) -> N
 def test_a_finer_solver_that_fails_leaves_it_undecided(trial: Trial) -> None:
     found = judged(trial, (0.9, OWN), ("diverged", euler(4)), (0.9, LIMIT))
     assert (found.word, found.reason) == (VerdictWord.UNDECIDED, "under a finer solver: diverged")
+    assert found.drop is None
     coarser = judged(trial, (0.9, OWN), ("diverged", euler(1)), (0.9, LIMIT))
     assert coarser.word == VerdictWord.ODE
     assert (

@@ -58,7 +58,7 @@ EULER_2 = Solver(method="euler", steps=2)
 def point(value: float | str, trained: Solver = EULER_2, **fields: Any) -> dict[str, Any]:
     """A made-up row of an evaluated point of a classifier; of a failed one, by its outcome."""
     measures = {"nfe": 99.0, "forward_s": 0.1, "loss": 1.0}
-    known = ("nfe", "solver_error", "samples")
+    known = ("nfe", "solver_error", "samples", "lost", "gained", "chance")
     measures |= {name: fields.pop(name) for name in known if name in fields}
     asked = EvaluationPoint(**fields)
     solver = asked.solver(trained, 1.0).model_dump(exclude_none=True)

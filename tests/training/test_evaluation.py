@@ -304,3 +304,31 @@ def test_a_field_that_stiffens_without_end_stops_at_the_limit_and_the_sweep_is_w
     assert [result.outcome for result in results if result] == ["finished", "nfe"]
     assert outcome.page is not None
     assert "DNF (nfe, epoch 1)" in outcome.page.read_text()
+
+
+@pytest.mark.usefixtures("coarse_reference")
+def test_a_point_counts_the_samples_that_another_solver_loses_and_gains(tmp_path: Path) -> None:
+    base = {
+        "data": {"name": "digits", "train_size": 200, "test_size": 100},
+        "model": {"name": "odenet", "width": 8, "t1": 6.0},
+        "solver": {"method": "euler", "steps": 1},
+        "train": {"epochs": 3, "batch_size": 16, "optimizer": {"name": "adam", "lr": 0.01}},
+    }
+    block = {"methods": ["euler"], "steps": [1, 3, 50], "test_size": 90}
+    sweep = tiny(tmp_path, base=base, evaluate=block)
+    _, rows = trained(sweep, tmp_path)
+    own, *others = rows
+    assert "lost" not in own
+    assert {row["chance"] for row in rows} == {0.1}
+    for row in others:
+        if row["solver"] == own["solver"]:
+            continue
+        net = row["lost"] - row["gained"]
+        assert net == round(90 * (own["accuracy"] - row["accuracy"]))
+    assert any(row.get("lost") and row["gained"] for row in others)
+    folder = Store(tmp_path / "runs").folder(sweep.trials[0].id)
+    folder.write_evaluations(rows[:1])  # as if it had been killed after the first point
+    evaluate(sweep, store=Store(tmp_path / "runs"), inline=True, track=False)
+    again = folder.evaluations()
+    counts = [[(row.get("lost"), row.get("gained")) for row in each] for each in (rows, again)]
+    assert counts[0] == counts[1]

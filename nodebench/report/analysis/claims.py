@@ -9,15 +9,15 @@ from enum import StrEnum
 
 import pandas as pd
 
+from nodebench.errors import TrialOutcome
 from nodebench.report.analysis.baseline import by_seed, partners, trial_of_each_cell
-from nodebench.report.analysis.columns import TIMED_SECONDS
+from nodebench.report.analysis.columns import CELL, MISSING, OUTCOME, TIMED_SECONDS
 from nodebench.report.analysis.formatting import (
     NO_VALUE,
-    interval_text,
-    scaled,
+    number_and_interval,
 )
 from nodebench.report.analysis.statistics import (
-    Bounds,
+    FEWEST_SEEDS,
     alike,
     critical,
     half_width,
@@ -53,6 +53,7 @@ class Basis(StrEnum):
     ALIKE = "the same in every seed (not tested)"
     ONE_SEED = "by one seed"
     TIMED = "by one timing pass"
+    FAILED = "since some seeds have no value"
     SAMPLED = "within the sampling error of its test samples"
 
 
@@ -85,7 +86,8 @@ class Checked:
         """The judgement and its basis: `reproduced by one seed`."""
         words = CLAIM_WORDS if self.has_source else EXPECTATION_WORDS
         word = words.get(self.judgement, self.judgement.value)
-        separator = " " if self.basis in (Basis.ONE_SEED, Basis.TIMED) else ", "
+        is_clause = self.basis in (Basis.ONE_SEED, Basis.TIMED, Basis.FAILED)
+        separator = " " if is_clause else ", "
         return f"{word}{separator}{self.basis}" if self.basis else word
 
 
@@ -126,6 +128,7 @@ class _Cell:
     `half_width` is that of the 95 % interval over `n` seeds; nan for one seed, for seeds that are
     alike, and for seconds, which a timing pass measures without seeds. `sampling` is half the 95 %
     interval that the test samples leave of accuracies of single trainings; 0 for other metrics.
+    `failed` is the number of further seeds that ended without a value.
     """
 
     text: str
@@ -134,10 +137,13 @@ class _Cell:
     n: int = 0
     sampling: float = 0.0
     is_timed: bool = False
+    failed: int = 0
 
     @property
     def basis(self) -> Basis:
         """The basis of a judgement on it."""
+        if self.failed and not self.beyond <= 0:  # true for nan too
+            return Basis.FAILED
         if self.half_width >= 0 or math.isnan(self.beyond):
             return Basis.INTERVAL
         if self.is_timed:
@@ -148,10 +154,10 @@ class _Cell:
 
     def judgement(self, claim: Claim, intervals: int) -> Judgement:
         """Whether the claim holds here; `intervals` is the number of cells with an interval."""
+        if self.basis in (Basis.FAILED, Basis.SAMPLED):
+            return Judgement.UNDECIDED
         if math.isnan(self.beyond):
             return Judgement.NOT_RUN
-        if self.basis is Basis.SAMPLED:
-            return Judgement.UNDECIDED
         if math.isnan(self.half_width):
             holds = self.beyond > 0 or (self.beyond == 0 and claim.within is not None)
             return Judgement.HOLDS if holds else Judgement.FAILS
@@ -179,55 +185,92 @@ class _Evidence:
 
     def of_cell(self, trial: Trial) -> _Cell:
         """The evidence from a trial's cell."""
-        metric = self._claim.metric or trial.spec.data.headline
-        values = self._by_seed(metric, self._sweep.cell_label(trial))
+        metric, cell = self._metric(trial), self._sweep.cell_label(trial)
+        values = self._by_seed(metric, cell)
         if isinstance(self._claim.other, dict):
-            return self._compared(trial, metric, values)
+            return self._compared(trial, values)
         if values.empty:
-            return _Cell(f"no `{metric}`")
-        mean, width, headline = float(values.mean()), _half_width(values), trial.spec.data.metric
-        in_percent = is_share(metric, headline)
-        number = _number_text(in_percent, mean, width, possible_values(metric, headline))
-        text = f"{number}{' %' if in_percent else ''}"
-        sampling = self._sampling_error(trial, metric, mean)
-        return self._cell(metric, text, mean, width, len(values), sampling)
+            return self._without_value(f"no `{metric}`", metric, cell)
+        mean, width, n = float(values.mean()), _half_width(values), len(values)
+        in_percent = is_share(metric, trial.spec.data.metric)
+        possible = possible_values(metric, trial.spec.data.metric)
+        shown = width if n >= FEWEST_SEEDS else math.nan
+        text = number_and_interval(in_percent, mean, shown, possible)
+        if n == 2 and not math.isnan(width):
+            both = (
+                number_and_interval(in_percent, value, shown, possible) for value in sorted(values)
+            )
+            text += f" ({', '.join(both)})"
+        return self._cell(
+            trial, f"{text}{' %' if in_percent else ''}", mean, width, n, {cell: mean}
+        )
 
-    def _compared(self, trial: Trial, metric: str, values: pd.Series[float]) -> _Cell:
-        other = self._others.get(trial.cell.key)
+    def _compared(self, trial: Trial, values: pd.Series[float]) -> _Cell:
+        other, metric = self._others.get(trial.cell.key), self._metric(trial)
         if other is None:
             return _Cell("no single configuration to compare with")
-        name = self._sweep.cell_label(other)
+        cell, name = self._sweep.cell_label(trial), self._sweep.cell_label(other)
         theirs = self._by_seed(metric, name)
         found = paired(values, theirs)
         if found is None:
-            return _Cell(f"no `{metric}` of the same seed as {name}")
-        mean, width = found.mean, found.half_width
+            text = f"no `{metric}` of the same seed as {name}"
+            return self._without_value(text, metric, cell, name)
         in_percent = is_share(metric, trial.spec.data.metric)
         possible = possible_differences(metric, trial.spec.data.metric)
-        number = _number_text(in_percent, abs(mean), width, possible)
+        text = number_and_interval(in_percent, abs(found.mean), found.shown_half_width, possible)
         unit = " points" if in_percent else ""
-        text = f"{number}{unit} {'less' if mean < 0 else 'more'} than {name}"
-        sampling = self._sampling_error(trial, metric, values.mean(), theirs.mean())
-        return self._cell(metric, text, mean, width, found.n, sampling)
+        text += f"{unit} {'less' if found.mean < 0 else 'more'} than {name}"
+        shares = {cell: values.mean(), name: theirs.mean()}
+        return self._cell(trial, text, found.mean, found.half_width, found.n, shares)
+
+    def _metric(self, trial: Trial) -> str:
+        return self._claim.metric or trial.spec.data.headline
 
     def _cell(
-        self, metric: str, text: str, mean: float, width: float, n: int, sampling: float
+        self, trial: Trial, text: str, mean: float, width: float, n: int, means: dict[str, float]
     ) -> _Cell:
-        is_timed = metric == TIMED_SECONDS
-        text += "" if is_timed else f" (n = {n})"
-        return _Cell(text, _beyond(self._claim, mean), width, n, sampling, is_timed)
+        """The evidence from a mean that was made of the `means` of cells."""
+        metric, beyond = self._metric(trial), _beyond(self._claim, mean)
+        if metric == TIMED_SECONDS:
+            return _Cell(text, beyond, width, n, is_timed=True)
+        failed = len(self._failed(metric, *means))
+        text += f" (n = {n} of {n + failed})" if failed else f" (n = {n})"
+        sampling = self._sampling_error(trial, metric, means)
+        return _Cell(text, beyond, width, n, sampling, failed=failed)
 
-    def _sampling_error(self, trial: Trial, metric: str, *shares: float) -> float:
-        """Half the 95 % interval of a share of the test samples, or of the difference of two.
+    def _without_value(self, text: str, metric: str, *cells: str) -> _Cell:
+        return _Cell(text, failed=len(self._failed(metric, *cells)))
 
-        Binomial, in the normal approximation. A drop is the share of the samples that were lost;
-        two networks err independently, which is the widest that there can be.
+    def _failed(self, metric: str, *cells: str) -> set[int]:
+        """The seeds of which a cell's trial ended without a value of a metric."""
+        rows = self._frame[self._frame[CELL].isin(cells)]
+        ended = ~rows[OUTCOME].isin((MISSING, TrialOutcome.FINISHED))
+        if metric in VERDICT_NUMBERS and metric in rows:
+            ended |= rows["verdict"].notna() & rows[metric].isna()
+        return set(rows.loc[ended, "seed"])
+
+    def _sampling_error(self, trial: Trial, metric: str, shares: Mapping[str, float]) -> float:
+        """Half the 95 % interval of a share of the test samples, or of a difference of two shares.
+
+        Binomial, in the normal approximation; two networks err independently, which is the widest
+        that there can be.
         """
         samples = self._test_samples(trial, metric)
         if samples is None or not is_share(metric, trial.spec.data.metric):
             return 0.0
-        variance = sum(abs(p) * (1 - abs(p)) for p in shares) / samples
+        variance = sum(self._variance(metric, *each) for each in shares.items()) / samples
         return float(critical(math.inf)) * math.sqrt(variance)
+
+    def _variance(self, metric: str, cell: str, share: float) -> float:
+        """The variance of one sample's contribution to a cell's share.
+
+        A drop is the samples lost minus those gained, of which there may be as many as were wrong.
+        """
+        share = abs(share)
+        if metric != "drop":
+            return share * (1 - share)
+        wrong = 1 - float(self._by_seed("own", cell).mean())
+        return min(1.0, share + 2 * wrong) - share**2
 
     def _test_samples(self, trial: Trial, metric: str) -> int | None:
         """The number of samples on which a metric was tested; None if it is not known."""
@@ -255,20 +298,6 @@ def _beyond(claim: Claim, mean: float) -> float:
     if claim.within is not None:
         return claim.within - abs(mean - target)
     return (1 if claim.above is not None else -1) * (mean - target) - claim.by
-
-
-def _number_text(in_percent: bool, mean: float, width: float, possible: Bounds) -> str:
-    """A number with its interval, cut at the `possible` values."""
-    if in_percent:
-        return interval_text(100 * mean, 100 * width, 2, scaled(possible, 100))
-    if math.isnan(width) and mean and not 1e-4 <= abs(mean) < 1e9:
-        return f"{mean:.3g}"
-    return interval_text(mean, width, _decimals(width if width > 0 else mean), possible)
-
-
-def _decimals(scale: float) -> int:
-    """Decimal places that show three digits of a number."""
-    return max(0, 2 - math.floor(math.log10(abs(scale)))) if scale else 0
 
 
 def claims_table(checked: Sequence[Checked]) -> pd.DataFrame:

@@ -26,6 +26,7 @@ MISSING = "missing"
 COUNTS = frozenset(
     {"epochs", "iteration", "best_epoch", "parameters", "environments", "threads", "packed",
      "sufficient_steps", "rounds", "steps", "test.steps", "samples", "test_size", "batch_size",
+     "lost", "gained",
      "peak_memory_bytes", "step_memory_bytes"}
 )  # fmt: skip
 """The columns, apart from settings, whose values are whole numbers."""

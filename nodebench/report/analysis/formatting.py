@@ -59,6 +59,17 @@ def interval_text(mean: float, width: float, digits: int, possible: Bounds = ANY
     return f"{text} [{start}, {end}]"
 
 
+def number_and_interval(in_percent: bool, mean: float, width: float, possible: Bounds) -> str:
+    """Any metric's mean with its interval, in three digits unless it is `in_percent`."""
+    if in_percent:
+        return interval_text(100 * mean, 100 * width, 2, scaled(possible, 100))
+    if math.isnan(width) and mean and not 1e-4 <= abs(mean) < 1e9:
+        return f"{mean:.3g}"
+    scale = abs(width if width > 0 else mean)
+    digits = max(0, 2 - math.floor(math.log10(scale))) if scale else 0
+    return interval_text(mean, width, digits, possible)
+
+
 def three_digits_and_interval(values: pd.Series[float]) -> str:
     """Like `mean_and_interval`, with three significant digits of a mean below 100."""
     mean = abs(values.mean())

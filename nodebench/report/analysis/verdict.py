@@ -49,8 +49,9 @@ class Verdict:
     """The verdict on one trained model, and the numbers that it rests on.
 
     `own` and `limit` are the headline metric under the training solver and under the finest one.
-    `drop` is the loss under the worst of the solvers finer than the training solver. `reason` says
-    why the verdict is undecided. `sufficient_steps` is the smallest evaluated number of steps of
+    `drop` is the loss under the worst of the solvers finer than the training solver, unless one of
+    these failed or the model has learned nothing: then it is unknown. `reason` says why the verdict
+    is undecided. `sufficient_steps` is the smallest evaluated number of steps of
     the training method from which on the metric stays within the margin of the limit; None for a
     model that loses more than the margin or is not better than chance, since none suffices. `order`
     is the method's observed order of convergence, from the training step size down.
@@ -72,7 +73,11 @@ class Verdict:
 
 @dataclass(frozen=True)
 class _Evaluated:
-    """An evaluation point, as far as verdicts need it; `error` is its solver's, if known."""
+    """An evaluation point, as far as verdicts need it; `error` is its solver's, if known.
+
+    `samples` is the number of a classifier's test samples, and `changes` are those lost and gained
+    since the training solver; None in older rows.
+    """
 
     solver: Solver
     steps: int | None
@@ -80,11 +85,18 @@ class _Evaluated:
     value: float
     nfe: float
     error: float | None
+    samples: int | None
+    changes: tuple[int, int] | None
     is_limit: bool
 
     @property
     def is_finished(self) -> bool:
         return self.outcome == TrialOutcome.FINISHED
+
+    @property
+    def correct(self) -> int:
+        """The number of samples that are classified correctly."""
+        return round(self.value * (self.samples or 0))
 
     @property
     def order(self) -> int:
@@ -135,18 +147,20 @@ def verdict(
         VerdictWord.UNDECIDED, own=own.value, limit=end, drop=drop, order=own_row.get("order")
     )
     allowed = margin + ACCURACY_ROUNDING
-    if guesses := _why_chance(own_row, chance, allowed):
-        return replace(found, reason=guesses)
+    if guesses := _why_chance(own_row, own_row.get("chance", chance), allowed):
+        return replace(found, reason=guesses, drop=None)
     if limit is None:
-        return replace(found, reason="the limit has not been evaluated")
+        return replace(found, reason="the limit has not been evaluated", drop=None)
     if not limit.is_finished:
-        return replace(found, reason=f"at the limit: {limit.outcome}")
+        return replace(found, reason=f"at the limit: {limit.outcome}", drop=None)
     if drop is not None and drop > allowed:  # whatever else failed
-        few = _few_lost(own_row, drop, len(finer))
-        return replace(found, reason=few) if few else replace(found, word=VerdictWord.RESNET)
+        losing = [p for p in finer if p.is_finished and sign * (own.value - p.value) > allowed]
+        may_be_chance = _why_loss_is_unclear(own, losing, len(finer))
+        word = VerdictWord.UNDECIDED if may_be_chance else VerdictWord.RESNET
+        return replace(found, word=word, reason=may_be_chance)
     found = replace(found, sufficient_steps=_sufficient_steps(own, evaluated, limit.value, allowed))
     if failure := _why_undecided(finer):
-        return replace(found, reason=failure)
+        return replace(found, reason=failure, drop=None)
     return replace(found, word=VerdictWord.ODE)
 
 
@@ -171,20 +185,40 @@ def _why_chance(own: Row, chance: float | None, margin: float) -> str:
     return f"not clearly better than chance, {chance:.3g}, on {tested} test samples"
 
 
-def _few_lost(own: Row, drop: float, finer: int) -> str:
-    """Why a loss of accuracy may be chance on so few test samples; empty if it is clear.
+def _why_loss_is_unclear(own: _Evaluated, losing: Sequence[_Evaluated], finer: int) -> str:
+    """Why a loss of accuracy may be chance on the test samples; empty if a losing point is clear.
 
-    An ODE's samples may change their class under a finer solver, but as many for the better as for
-    the worse. Even if none became better, n lost ones have a probability of 2^-n (a sign test), and
-    the worst of several finer solvers as many times that (Bonferroni). An older row does not say
-    how many samples were tested, and a trajectory has none to lose.
+    The worst of several finer solvers may lose by chance as many times as likely (Bonferroni). An
+    older row does not say how many samples were tested, and a trajectory has none to lose.
     """
-    if "accuracy" not in own or "samples" not in own:
+    if own.samples is None:
         return ""
-    lost = round(drop * own["samples"])
-    if finer * 0.5**lost < CHANCE_LEVEL:
+    if any(finer * _probability_of_loss(own, point) < CHANCE_LEVEL for point in losing):
         return ""
-    return f"a loss of {lost} of {own['samples']} test samples may be chance"
+    worst = min(losing, key=lambda point: point.value)
+    net = own.correct - worst.correct
+    text = f"a loss of {net} of {own.samples} test samples may be chance"
+    if worst.changes is None:
+        return text
+    lost, gained = worst.changes
+    return f"{text}: {lost} became wrong and {gained} right"
+
+
+def _probability_of_loss(own: _Evaluated, point: _Evaluated) -> float:
+    """The probability that an ODE loses at least as many samples under a point's solver.
+
+    An ODE's samples may change under a finer solver, but as many for the better as for the worse:
+    McNemar's exact test, one-sided. Where it is not known how many became right, as many as
+    possible did: all that were wrong, which makes the loss least clear.
+    """
+    from scipy import stats
+
+    if point.changes is not None:
+        lost, gained = point.changes
+    else:
+        gained = min((own.samples or 0) - own.correct, point.correct)
+        lost = own.correct - point.correct + gained
+    return float(stats.binom.sf(lost - 1, lost + gained, 0.5))
 
 
 def _why_undecided(finer: Sequence[_Evaluated]) -> str:
@@ -217,7 +251,17 @@ def _evaluated(trial: Trial, row: Row) -> _Evaluated:
     limit = limit_point(trial.spec)
     is_limit = steps is not None and steps >= (limit.steps or 0) and solver.facts.kind == "fixed"
     is_limit = is_limit and (solver.order or 0) >= (METHODS[limit.method].order or 0)
-    return _Evaluated(solver, steps, row["outcome"], value, nfe, row.get("solver_error"), is_limit)
+    return _Evaluated(
+        solver,
+        steps,
+        row["outcome"],
+        value,
+        nfe,
+        error=row.get("solver_error"),
+        samples=row.get("samples") if "accuracy" in row else None,
+        changes=(row["lost"], row["gained"]) if "lost" in row else None,
+        is_limit=is_limit,
+    )
 
 
 def _finest(found: Iterable[_Evaluated]) -> _Evaluated | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -37,8 +38,7 @@ class Classification(Task[Batch]):
         held_out = [data.test, *([data.validation] if data.validation else [])]
         self.test_passes = sum(-(-len(split) // self.batch_size) for split in held_out)
         self.device = data.train.targets.device  # pyrefly: ignore[read-only]
-        counts = torch.bincount(data.test.targets)
-        self.chance = counts.max().item() / len(data.test)
+        self.chance = _most_common(data.test)
 
     def batches(self, epoch: int) -> Iterator[Batch]:
         """(inputs, class targets)."""
@@ -117,12 +117,19 @@ def _logits(output: object, samples: int, classes: int) -> Tensor:
 def evaluate_classifier(model: nn.Module, data: Data, split: Split, batch_size: int) -> Evaluation:
     """A classifier's mean loss, accuracy, and evaluations per batch on a split."""
     device = split.targets.device
-    loss, correct = torch.zeros((), device=device), torch.zeros((), device=device)
+    loss = torch.zeros((), device=device)
+    are_correct: list[Tensor] = []
     counted = CountedModel(model, device)
     for inputs, targets in test_batches(data, split, batch_size):
         logits = _logits(counted(inputs), len(targets), data.classes)
         loss += F.cross_entropy(logits, targets, reduction="sum")
-        correct += (logits.argmax(1) == targets).sum()
-    count = len(split)
-    measures = {"loss": finite(loss) / count, "accuracy": correct.item() / count}
-    return counted.evaluation(measures, count)
+        are_correct.append(logits.argmax(1) == targets)
+    count, correct = len(split), torch.cat(are_correct)
+    measures = {"loss": finite(loss) / count, "accuracy": correct.sum().item() / count}
+    found = counted.evaluation(measures, count)
+    return replace(found, correct=correct.cpu(), chance=_most_common(split))
+
+
+def _most_common(split: Split) -> float:
+    """The share of the most common class."""
+    return torch.bincount(split.targets).max().item() / len(split)
