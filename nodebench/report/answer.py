@@ -70,7 +70,7 @@ def _best(found: Findings) -> list[AnswerLine]:
     if not _is_trained(found.sweep):
         return []
     return [
-        (f"Best{_on(found.sweep, name)}", _best_text(found, *ranked[:2]))
+        (f"Best{_on(found.sweep, name)}", _best_text(found, *ranked))
         for name, rows in found.results.groupby("data.name", sort=False)
         if (ranked := _ranked(found.sweep, rows))
     ]
@@ -107,7 +107,7 @@ def _ranked(sweep: Sweep, frame: pd.DataFrame) -> list[_Ranked]:
     return sorted(found, key=lambda each: each.values.mean(), reverse=sweep.higher_is_better)
 
 
-def _best_text(found: Findings, best: _Ranked, second: _Ranked | None = None) -> str:
+def _best_text(found: Findings, best: _Ranked, *others: _Ranked) -> str:
     metric, judged = found.sweep.metric, found.judged
     name = metric.replace("_", " ")
     text = f"`{best.cell}`, {measured_with_unit(metric, best.values)} test {name} {best.n_text}"
@@ -115,7 +115,17 @@ def _best_text(found: Findings, best: _Ranked, second: _Ranked | None = None) ->
         text += ", but it is not an ODE"
     if best.cell in _guessing(found):
         return f"{text}, no better than chance."
-    return f"{text}. {_lead(found.sweep, best, second)}" if second else f"{text}."
+    if equal := [each for each in others if _is_tied(best, each)]:
+        verb = "is" if len(equal) == 1 else "are"
+        text += f". {_named([each.cell for each in equal])} {verb} as good in every seed."
+        return text
+    return f"{text}. {_lead(found.sweep, best, others[0])}" if others else f"{text}."
+
+
+def _is_tied(best: _Ranked, other: _Ranked) -> bool:
+    """Whether two configurations have the same values, of several seeds."""
+    found = paired(best.values, other.values)
+    return found is not None and found.n == len(best.values) > 1 and found.is_none
 
 
 def _lead(sweep: Sweep, best: _Ranked, second: _Ranked) -> str:

@@ -57,6 +57,17 @@ def test_the_best_is_told_if_it_is_no_ode(tmp_path):
     assert "not an ODE" not in listed(answer(found))
 
 
+def test_configurations_that_are_as_good_in_every_seed_are_no_second_best(tmp_path):
+    def tied(activation: str, steps: int, seed: int) -> float:
+        return 0.9 + seed / 100 if activation == "tanh" or steps == 8 else 0.5
+
+    _, found = made(tmp_path, tied)
+    text = listed(answer(found))
+    assert "**Best:** `relu steps 8`, 91.00 ± 2.48 % test accuracy (n = 3). `tanh steps 2`" in text
+    assert "`tanh steps 2` and `tanh steps 8` are as good in every seed." in text
+    assert "Second best" not in text
+
+
 def test_the_answer_counts_what_matches_differs_and_is_too_uncertain(tmp_path):
     _, found = made(tmp_path, steady)
     ours = pd.Series([0.849, 0.85, 0.851])

@@ -10,16 +10,12 @@ import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator, NullFormatter
 
 from nodebench.report import notes
-from nodebench.report.figures.style import Drawn, colors_of, in_lines, save
+from nodebench.report.figures.style import Drawn, colors_of, in_lines, log_ticks, save
 
 MOST_PROBLEMS = 4
 """The most rows of panels; for more problems, the figure of errors by problem shows more."""
-
-MANY_TIMES = 50
-"""An axis that spans more than this factor has room only for powers of ten."""
 
 SOLVER_MARKERS = "osD^vP*X<>"
 LEAST_ERROR, MOST_ERROR = 1e-9, 1e3
@@ -53,11 +49,8 @@ def costs_figure(costs: pd.DataFrame, folder: Path) -> list[Drawn]:
                     point[cost] * unit, _within(point["error"]), s=48, linewidth=1.3, zorder=3,
                     color=colors[point["way"]], marker=markers[point["solver"]], edgecolor=edge,
                 )  # fmt: skip
-            axes.set(xscale="log", yscale="log", xlabel=title, title=in_lines(problem))
-            is_wide = part[cost].max() > MANY_TIMES * part[cost].min()
-            axes.xaxis.set_major_locator(LogLocator(subs=(1,) if is_wide else (1, 2, 5)))
-            axes.xaxis.set_major_formatter("{x:g}")
-            axes.xaxis.set_minor_formatter(NullFormatter())
+            axes.set(yscale="log", xlabel=title, title=in_lines(problem))
+            log_ticks(axes, part[cost] * unit)
         row[0].set_ylabel("relative error of dL/dθ")
     _legend(figure, colors, markers)
     save(figure, folder / "gradient-costs")

@@ -10,7 +10,6 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator, NullFormatter
 
 from nodebench.report import notes
 from nodebench.report.analysis.columns import CELL
@@ -24,6 +23,7 @@ from nodebench.report.figures.style import (
     colors_of,
     in_lines,
     in_percent,
+    log_ticks,
     save,
 )
 from nodebench.sweep import Sweep
@@ -123,10 +123,7 @@ def _draw_points(axes: Axes, known: pd.DataFrame, cost: str, colors: Mapping[str
     axes.vlines(x, known["low"], known["high"], own)
     axes.scatter(x, y, 36, own, edgecolors=edges, zorder=2)
     if x.max() > 10 * x.min():
-        axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.xaxis.set_major_formatter("{x:g}")
-        axes.xaxis.set_minor_formatter(NullFormatter())
+        log_ticks(axes, x)
     else:
         axes.set_xlim(0, 1.05 * x.max())
         axes.locator_params(axis="x", integer=cost == "nfe")

@@ -20,7 +20,7 @@ from nodebench.report.analysis.formatting import unit
 from nodebench.report.analysis.frames import on_most_samples
 from nodebench.report.analysis.statistics import interval_ends, possible_values
 from nodebench.report.figures.curves import file_names
-from nodebench.report.figures.style import Drawn, in_lines, in_percent, save
+from nodebench.report.figures.style import Drawn, in_lines, in_percent, log_ticks, save
 from nodebench.spec.vocabulary import METHODS
 from nodebench.sweep import Sweep
 
@@ -247,7 +247,8 @@ def work_precision_figure(curves: pd.DataFrame, judged: pd.DataFrame, folder: Pa
                 ordered = points.sort_values("nfe", kind="stable")
                 look = looks[str(method)]
                 axes.plot(ordered[column], ordered["solver_error"], label=method, **look)
-            axes.set(xscale="log", yscale="log")
+            axes.set_yscale("log")
+            log_ticks(axes, curves.loc[curves["solver_error"] > 0, column])
         row[0].set(ylabel="relative error", title=in_lines(cell))
     for axes, title in zip(grid[-1], ("evaluations", "seconds"), strict=True):
         axes.set_xlabel(f"{title} per forward pass")

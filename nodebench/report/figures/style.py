@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import matplotlib as mpl
+import pandas as pd
 import seaborn as sns
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
-from matplotlib.ticker import ScalarFormatter
+from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
 from nodebench.report.analysis.statistics import is_share
 
@@ -50,6 +51,19 @@ class _Percent(ScalarFormatter):
 
     def __call__(self, x: float, pos: int | None = None) -> str:
         return super().__call__(100 * x, pos)
+
+
+MANY_TIMES = 100
+"""An axis that spans more than this factor has room only for powers of ten."""
+
+
+def log_ticks(axes: Axes, values: pd.Series[float]) -> None:
+    """A logarithmic horizontal axis of plain numbers, as many as have room."""
+    axes.set_xscale("log")
+    is_wide = values.max() > MANY_TIMES * values.min()
+    axes.xaxis.set_major_locator(LogLocator(subs=(1,) if is_wide else (1, 2, 5)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 FORMATS = {"svg": "Date", "png": "Software"}
