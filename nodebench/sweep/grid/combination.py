@@ -44,9 +44,9 @@ class Misfit(NamedTuple):
     def entry(self, path: str) -> str:
         """The place of the value at a path in the list of its axis: `solver.steps[1]`."""
         for paths, entries in self.axes:
-            if path in paths:
-                found = [values_of(paths, entry)[path] is self.values[path] for entry in entries]
-                return f"{path}[{found.index(True)}]" if any(found) else path
+            for number, entry in enumerate(entries if path in paths else ()):
+                if values_of(paths, entry)[path] is self.values[path]:
+                    return f"{path}[{number}]"
         return path  # a search's sample
 
 
