@@ -26,7 +26,7 @@ import difflib
 import os
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import ClassVar
 from urllib.parse import unquote
@@ -55,8 +55,12 @@ class Fault:
     excerpt: tuple[str, ...] = ()
     """The offending line of the file, and a line that marks the place in it."""
 
+    line: int | None = field(default=None, compare=False)
+    """The number of the file's line that a YAML path leads to, if it is known."""
+
     def __str__(self) -> str:
-        return f"{_beginning(self.where)}: {self.what}"
+        line = f" (line {self.line})" if self.line else ""
+        return f"{_beginning(self.where)}{line}: {self.what}"
 
 
 class SweepError(InputError):

@@ -10,7 +10,7 @@ import torch
 
 from nodebench.errors import Diverged, StepUnderflow
 from nodebench.ode.field import Norm
-from nodebench.ode.solution import Solution
+from nodebench.ode.solution import NOT_FINITE, Solution
 from nodebench.ode.steppers.stepper import RightHandSide, State
 from nodebench.spec.solver import Solver
 
@@ -32,7 +32,7 @@ def by_scipy(
             torch.cat([y.reshape(-1) for y in state]).double().cpu().numpy()
         )
         if not np.isfinite(flat).all():  # some methods would search for a step forever
-            raise Diverged("a state of the solve is not finite")
+            raise Diverged(NOT_FINITE)
         return flat
 
     rtol, atol = solver.tolerances

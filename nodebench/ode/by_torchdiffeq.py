@@ -14,7 +14,7 @@ from nodebench.errors import Diverged, NotConverged, StepUnderflow
 from nodebench.ode.adaptive.counts import StepCounts
 from nodebench.ode.field import Norm
 from nodebench.ode.fixed import Grid
-from nodebench.ode.solution import Solution
+from nodebench.ode.solution import NOT_FINITE, Solution
 from nodebench.ode.steppers.stepper import RightHandSide, State
 from nodebench.spec.solver import Solver
 
@@ -51,9 +51,8 @@ class _Watched:
 
     def callback_step(self, t: Tensor, y: State, step: Tensor) -> None:
         """Rejects a non-finite state, and a step too small to advance time."""
-        is_finite = torch.stack([part.isfinite().all() for part in y]).all()
-        if not is_finite or step == 0:  # torchdiffeq turns a NaN step into 0
-            raise Diverged("a state of the solve is not finite")
+        if not _is_finite(y) or step == 0:  # torchdiffeq turns a NaN step into 0
+            raise Diverged(NOT_FINITE)
         start = self._sign * t
         if not start + step > start:
             raise StepUnderflow(f"the solver's step fell to {float(step):.1e}")
@@ -71,12 +70,27 @@ def multistep(
 
     Its coefficients require equal steps, so a `step_size` is adjusted to divide the interval.
     """
-    states = [y0]
+    states, slope = [y0], y0
+
+    def watched(t: float | Tensor, y: State) -> State:
+        nonlocal slope
+        slope = f(t, y)
+        return slope
+
     for t0, t1 in itertools.pairwise(times):
         points = _tensor(list(Grid(t0, t1, solver.step_count(abs(t1 - t0)))), y0)
         options = {"grid_constructor": lambda _f, _y, _t, points=points: points}
-        states.append(_torchdiffeq(f, states[-1], (t0, t1), solver, options)[-1])
+        try:
+            states.append(_torchdiffeq(watched, states[-1], (t0, t1), solver, options)[-1])
+        except NotConverged as error:  # no iteration converges to inf or nan
+            if _is_finite(slope):
+                raise
+            raise Diverged(NOT_FINITE) from error
     return Solution(states)
+
+
+def _is_finite(state: State) -> bool:
+    return bool(torch.stack([part.isfinite().all() for part in state]).all())
 
 
 def _torchdiffeq(

@@ -1,4 +1,4 @@
-"""What a solver returns."""
+"""What a solver returns, and what it says if there is no solution."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from typing import NamedTuple
 
 from nodebench.ode.adaptive.counts import StepCounts
 from nodebench.ode.steppers.stepper import State
+
+NOT_FINITE = "the right-hand side is inf or nan"
+"""Why a solve ends, in the words of every solver that notices it."""
 
 
 class Solution(NamedTuple):

@@ -66,7 +66,8 @@ def recorded_costs(entries: Sequence[Entry], store: Store, hardware: str | None)
         if (entry.is_finished or entry.result is None) and _shows_speed(entry, history):
             points = _points(entry, store)
             seconds, unmeasured = sum(points.values()), not entry.wanted <= points.keys()
-            taken = _Taken(_training(entry, history), seconds, unmeasured)
+            training = _training(entry, history) / _packed(entry, store)
+            taken = _Taken(training, seconds, unmeasured)
             found.setdefault(entry.trial.cell.key, []).append(taken)
     return {cell: _cost(taken) for cell, taken in found.items()}
 
@@ -112,7 +113,7 @@ def _training(entry: Entry, history: Sequence[Row]) -> float:
     steps = [after["time"] - before["time"] for before, after in pairwise(history)]
     per_epoch: float = statistics.median(steps) if steps else history[0].get("epoch_s", 0.0)
     epochs = len(history) if entry.is_finished else len(history) / _part(entry, history)
-    return per_epoch * epochs / _packed(entry.result)
+    return per_epoch * epochs
 
 
 def _part(entry: Entry, history: Sequence[Row]) -> float:
@@ -124,9 +125,11 @@ def _part(entry: Entry, history: Sequence[Row]) -> float:
     return float(done / all_) if all_ else 1.0
 
 
-def _packed(result: Result | None) -> int:
+def _packed(entry: Entry, store: Store) -> int:
     """The number of trials, including this one, that shared the time that it took."""
-    here = result.environments[-1] if result and result.environments else {}
+    if entry.result is None:
+        return store.folder(entry.trial.id).packed
+    here = entry.result.environments[-1] if entry.result.environments else {}
     return int(here.get("packed", 1))
 
 

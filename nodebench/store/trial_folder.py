@@ -53,7 +53,7 @@ class TrialFolder:
     """One trial's files."""
 
     spec_file = _File("trial.json")
-    """The trial's spec, and the hashes of the user's code that it began with."""
+    """The trial's spec, the hashes of the user's code that it began with, and the pack's size."""
     history_file = _File("history.jsonl")
     """A row per epoch."""
     evaluations_file = _File("evaluations.json")
@@ -84,8 +84,11 @@ class TrialFolder:
     def __init__(self, path: Path):
         self.path = path
 
-    def create(self, trial: Trial) -> None:
-        """Begins an attempt: creates the folder, writes the spec, removes leftovers of a crash."""
+    def create(self, trial: Trial, packed: int = 1) -> None:
+        """Begins an attempt: creates the folder, writes the spec, removes leftovers of a crash.
+
+        The trial is one of `packed` trials that are trained together.
+        """
         self.path.mkdir(parents=True, exist_ok=True)
         for leftover in self.partial_files():  # of a process that was killed
             leftover.unlink()
@@ -93,7 +96,9 @@ class TrialFolder:
         self.given_up_file.unlink(missing_ok=True)
         spec = trial.spec.model_dump(mode="json", exclude_none=True)
         weights = {"weights": trial.cell.weights_hash} if trial.spec.weights else {}
-        record = {"id": trial.id, "spec": spec, "code": trial.cell.code_hashes, **weights}
+        together = {"packed": packed} if packed > 1 else {}
+        code = trial.cell.code_hashes
+        record = {"id": trial.id, "spec": spec, "code": code, **weights, **together}
         write(self.spec_file, json.dumps(record, indent=1))
         self.log(f"started by process {os.getpid()} on {socket.gethostname()}")
 
@@ -112,6 +117,11 @@ class TrialFolder:
             message = f"`{self.spec_file}` is damaged or from another release: {error}"
             raise StoreError(message) from error
         return Trial(record.spec, Cell(record.spec, record.code, record.weights))
+
+    @property
+    def packed(self) -> int:
+        """The number of trials, including this one, that the last attempt trained together."""
+        return max(1, int(read_json(self.spec_file, {}).get("packed", 1)))
 
     def write_history(self, rows: list[Row]) -> None:
         """Replaces the history."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,15 @@ from nodebench.spec import TrialSpec
 from nodebench.spec.settings import field_paths
 from nodebench.sweep.file import SMALLER, SizeName, SweepFile
 from nodebench.sweep.partial_cells import SPEC_ORDER, ending_in
-from nodebench.sweep.paths import TOO_DEEP, axis_paths, is_too_deep, set_path, written_out
-from nodebench.sweep.safe_yaml import DEEPEST, Tree, inline, parse, parse_file
+from nodebench.sweep.paths import (
+    TOO_DEEP,
+    axis_paths,
+    followed,
+    is_too_deep,
+    set_path,
+    written_out,
+)
+from nodebench.sweep.safe_yaml import DEEPEST, MarkedFile, Tree, inline, parse, parse_file
 from nodebench.sweep.yaml_mistakes import why_unreadable
 
 BLOCKS = ("grid", "evaluate", "exclude")
@@ -48,6 +56,30 @@ def read(path: Path, overrides: Sequence[str], size: SizeName, faults: list[Faul
     return tree
 
 
+def with_lines(faults: Sequence[Fault], path: Path, tree: Tree, size: SizeName) -> list[Fault]:
+    """The faults of a tree that was read from a file, with their lines there.
+
+    A fault has no line if the file does not have the tree's value at its place: then the value
+    comes from `--set` or from an included file.
+    """
+    if not path.is_file():  # a pipe cannot be read twice
+        return list(faults)
+    file = MarkedFile(path)
+    tree = {name: file.tree[name] for name in FILE_ONLY if name in file.tree} | tree
+
+    def line(where: str) -> int | None:
+        _, value = followed(tree, where)
+        setting = where.partition(".")[2]  # the block of a size names no `base` or `grid[0]`
+        for place in (where, f"{size}.{where}", f"{size}.{setting}"):
+            keys, found = followed(file.tree, place)
+            if keys and found == value:
+                return file.line(keys)
+        return None
+
+    lines = {where: line(where) for where in {fault.where for fault in faults}}
+    return [replace(fault, line=lines[fault.where]) for fault in faults]
+
+
 def _resize(tree: Tree, size: SizeName, faults: list[Fault]) -> None:
     """Changes the tree to one of the file's smaller sizes, by the block of that name."""
     known = _sizes(tree)
@@ -65,7 +97,7 @@ def _resize(tree: Tree, size: SizeName, faults: list[Fault]) -> None:
     if isinstance(tree.get("name"), str):
         tree["name"] += f"-{size}"
     for key, value in changes.items():
-        _override(tree, key, value, size, faults)
+        _override(tree, key, value, f"{size}.", faults)
     _note(tree, f"{size.capitalize()} form", [_assignment(k, v) for k, v in changes.items()])
     _record(tree, size=size)
 
@@ -150,7 +182,7 @@ def _override_by_text(tree: Tree, text: str, faults: list[Fault]) -> None:
         faults.append(Fault("--set", why))
         return
     try:
-        _override(tree, key.strip(), parse(value), "--set", faults)
+        _override(tree, key.strip(), parse(value), "--set ", faults)
     except yaml.YAMLError as error:
         faults.append(Fault("--set", why_unreadable(error, text, value)))
 
@@ -166,7 +198,7 @@ def _override(tree: Tree, key: str, value: Any, origin: str, faults: list[Fault]
     if first not in settable or is_too_deep(key):
         known = ending_in(key) or settable
         what = TOO_DEEP if first in settable else unknown(key, "field", known)
-        faults.append(Fault(f"{origin} {key}", what))
+        faults.append(Fault(f"{origin}{key}", what))
         return
     if first in SweepFile.model_fields:
         set_path(tree, key.split("."), value)
@@ -188,7 +220,7 @@ def _override(tree: Tree, key: str, value: Any, origin: str, faults: list[Fault]
                 block[axis] = [_with(paths[0], group, key, value) for group in block[axis]]
             elif any(within) or any(above):
                 message = f"is zipped with others in `{axis}`: give that axis"
-                faults.append(Fault(f"{origin} {key}", message))
+                faults.append(Fault(f"{origin}{key}", message))
     if not replaced and isinstance(tree["base"], dict):
         set_path(tree["base"], key.split("."), value)
 

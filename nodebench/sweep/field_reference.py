@@ -62,8 +62,8 @@ block multiply; a list of blocks is joined. `"a, b": [[1, 2], [3, 4]]` varies tw
 part whose other settings stay at their defaults can be written by its name alone: `model: odenet`,
 `solver: dopri5`.
 `include: FILE` starts from another sweep file. Unknown fields and invalid values are refused, all
-at once and with their paths. Upper bounds are far beyond useful values: they keep a typing mistake
-from exhausting a machine's memory or running forever.
+at once, with their paths and lines. Upper bounds are far beyond useful values: they keep a typing
+mistake from exhausting a machine's memory or running forever.
 
 Fields without a default are required; `–` is a default that follows from the other settings.
 `nodebench schema --markdown` prints this page. `nodebench schema > sweep.schema.json` writes a

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from nodebench.errors import Fault, SweepError
 from nodebench.spec import Trial
 from nodebench.spec.identity import canonical
-from nodebench.sweep.compose import read
+from nodebench.sweep.compose import read, with_lines
 from nodebench.sweep.consistency import conditions_without_effect, inconsistencies
 from nodebench.sweep.file import Made, SizeName, SweepFile
 from nodebench.sweep.grid.expansion import expand
@@ -31,8 +31,8 @@ def load(path: Path, overrides: Sequence[str] = (), size: SizeName = "full") -> 
     """
     faults: list[Fault] = []
     tree = read(path, overrides, size, faults)
-    if any(fault.where == "include" for fault in faults):
-        raise SweepError(str(path), faults, overrides)  # its fields would be called missing
+    if any(fault.where == "include" for fault in faults):  # its fields would be called missing
+        raise SweepError(str(path), with_lines(faults, path, tree, size), overrides)
     file = _validated(tree, faults)
     expansion = expand(file)
     trials = expansion.trials
@@ -44,7 +44,7 @@ def load(path: Path, overrides: Sequence[str] = (), size: SizeName = "full") -> 
     if not faults and is_as_written:  # otherwise the trials that an entry refers to may be absent
         faults += conditions_without_effect(file, expansion)
     if faults:
-        raise SweepError(str(path), faults, overrides)
+        raise SweepError(str(path), with_lines(faults, path, tree, size), overrides)
     made = _made(file, trials, path, size)
     if made != file.made:
         tree["made"] = made.model_dump(exclude_defaults=True)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 from nodebench.spec.model import BY_PLACE
@@ -54,6 +56,52 @@ def value_at(tree: Tree, path: Sequence[str]) -> Any:
     for depth, key in enumerate(path[:-1]):
         group = written_out(group.get(key), key, depth)
     return group.get(path[-1])
+
+
+def followed(tree: Tree, place: str) -> tuple[tuple[str | int, ...], Any]:
+    """The keys along a place such as `grid[0].model.norm.ode[2]`, and the value they lead to.
+
+    They end where the tree has no more of the place: shorthand has no inner values.
+    """
+    keys: list[str | int] = []
+    here: Any = tree
+    while place and (step := _step(here, place)):
+        key, place = step
+        keys.append(key)
+        here = here[key]
+    return tuple(keys), here
+
+
+def _step(tree: Any, place: str) -> tuple[str | int, str] | None:
+    """The first key along a place, and the rest of the place; None if the tree lacks it."""
+    if isinstance(tree, dict):
+        place = place.removeprefix("[0]").removeprefix(".")  # one block is short for a list of it
+        return _plain_key(tree, place) or _axis(tree, place)
+    found = re.match(r"\[([0-9]{1,9})\]\.?", place)
+    if isinstance(tree, list) and found and int(found[1]) < len(tree):
+        return int(found[1]), place[found.end() :]
+    return None
+
+
+def _plain_key(tree: Tree, place: str) -> tuple[str, str] | None:
+    """The longest key that a place begins with; a key may itself have dots, but not too many."""
+    ends = [found.start() for found in islice(re.finditer(r"[.\[]", place), 2 * DEEPEST)]
+    for end in (len(place), *reversed(ends)):
+        if place[:end] in tree:
+            return place[:end], place[end:].removeprefix(".")
+    return None
+
+
+def _axis(tree: Tree, place: str) -> tuple[str, str] | None:
+    """The zipped axis that a place is in, or the only axis inside it."""
+    within = []
+    for key in tree:
+        for path in axis_paths(key):
+            if f"{place}.".startswith((f"{path}.", f"{path}[")):
+                return key, place[len(path) :].removeprefix(".")
+            if is_within(path, place):
+                within.append(key)
+    return (within[0], "") if len(within) == 1 else None
 
 
 def written_out(group: Any, key: str, depth: int) -> Tree:

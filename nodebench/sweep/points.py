@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from nodebench.errors import Fault, SweepError
 from nodebench.spec import Trial, TrialSpec
@@ -16,8 +17,10 @@ from nodebench.spec.point import (
 )
 from nodebench.spec.solver import Solver
 from nodebench.spec.vocabulary import METHODS, OWN
+from nodebench.sweep.compose import with_lines
 from nodebench.sweep.file import Evaluate
 from nodebench.sweep.partial_cells import agrees
+from nodebench.sweep.safe_yaml import parse
 from nodebench.sweep.sweep import Sweep
 
 
@@ -189,4 +192,5 @@ def require_points(sweep: Sweep, source: str) -> None:
         if not any(asked(trial, [block]) for trial in sweep.trials)
     ]
     if faults:
-        raise SweepError(source, faults)
+        tree = parse(sweep.text)
+        raise SweepError(source, with_lines(faults, Path(sweep.origin.file), tree, sweep.made.size))

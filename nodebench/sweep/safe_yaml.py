@@ -9,6 +9,7 @@ import os
 import re
 import select
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -193,6 +194,31 @@ def parse_file(path: Path) -> Tree:
     if not isinstance(tree, dict):
         raise _unreadable(path, "a sweep file must be a mapping: `name`, `base`, …")
     return tree
+
+
+class MarkedFile:
+    """The tree of a file that `parse_file` can read, and the lines of its values."""
+
+    def __init__(self, path: Path):
+        loader = _Loader(_read(path))
+        self._root: Any = loader.get_single_node()
+        self.tree: Tree = loader.construct_document(self._root)  # resolves `<<` in the nodes too
+        self._pairs: dict[yaml.Node, dict[str, tuple[yaml.Node, yaml.Node]]] = {}
+
+    def line(self, keys: Sequence[str | int]) -> int:
+        """The line of the value that the tree has at these keys."""
+        node = marked = self._root
+        for key in keys:
+            if isinstance(key, str):
+                marked, node = self._pairs_of(node)[key]
+            else:
+                node = marked = node.value[key]
+        return int(marked.start_mark.line) + 1
+
+    def _pairs_of(self, mapping: yaml.Node) -> dict[str, tuple[yaml.Node, yaml.Node]]:
+        if mapping not in self._pairs:
+            self._pairs[mapping] = {pair[0].value: pair for pair in mapping.value}
+        return self._pairs[mapping]
 
 
 def _read(path: Path) -> str:

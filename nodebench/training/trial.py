@@ -78,7 +78,7 @@ def attempt(
         with folder.locked(), _captured_warnings(folder):
             if not is_missing(trial, folder.result(), folder, options):
                 return
-            folder.create(trial)
+            folder.create(trial, packed)
             record = Record(trial, folder, options)
             yield from _with_outcome(_phases(trial, store, options, packed, record), record)
     except OSError as error:

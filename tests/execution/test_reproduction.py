@@ -159,10 +159,16 @@ def test_the_sweep_of_a_trial_is_one_that_still_has_it(kept, tmp_path):
     remember(load(tmp_path / "tiny.yaml", ["name=before"]), store)
     before.keep("of_another_release: 1", {})
     assert sweep_of(start, store) == before.file
-    with pytest.raises(InputError, match="`quickstart` is not the start of a trial's id"):
-        sweep_of("quickstart", store)
-    with pytest.raises(StoreError, match="If a report has it, give the report's folder"):
+    with pytest.raises(StoreError, match=r"SWEEP` lists a sweep.s\. If a report has it, give"):
         sweep_of("ffffff", store)
+
+
+def test_a_sweep_without_an_id_is_told_how_an_id_is_given_and_found(tmp_path):
+    with pytest.raises(InputError) as caught:
+        sweep_of("quickstart", Store(tmp_path / "runs"))
+    assert str(caught.value).startswith("`quickstart` is not the start of a trial's id")
+    assert "`nodebench repro ID quickstart`" in str(caught.value)
+    assert "`nodebench plan quickstart`" in str(caught.value)
 
 
 def test_a_report_s_table_is_a_record_too(kept, tmp_path):

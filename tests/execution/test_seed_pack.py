@@ -169,6 +169,7 @@ def test_a_pack_that_was_cut_off_goes_on_to_the_same_bits(tmp_path, three):
     next(cut)
     cut.close()
     assert all(broken.folder(trial.id).result() is None for trial in trials)
+    assert [broken.folder(trial.id).packed for trial in trials] == [3, 3, 3]
     run(trials, broken, how)
     for trial in trials:
         histories = [essence(s.folder(trial.id).history()) for s in (whole, broken)]

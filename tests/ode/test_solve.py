@@ -152,12 +152,25 @@ def test_a_field_that_is_not_finite_diverges(method: str, factor: float) -> None
         solve(Counted(lambda _t, y: y * factor), ones(2), (0.0, 1.0), solver)
 
 
-def test_a_field_that_becomes_nan_on_the_way_diverges() -> None:
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"method": "dopri5"},
+        {"method": "dopri5", "dense_output": True},
+        {"method": "implicit_adams", "steps": 8},
+        *({"method": "scipy_solver", "scipy": scipy} for scipy in SCIPY_METHODS),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("start", [0.0, 0.5])
+def test_a_field_that_is_or_becomes_nan_is_told_alike_by_every_solver_that_notices(
+    settings: dict[str, object], start: float
+) -> None:
     def f(t: float | Tensor, y: Tensor) -> Tensor:
-        return -y if t < 0.5 else y * math.nan
+        return -y if t < start else y * math.nan
 
-    with pytest.raises(Diverged):
-        solve(Counted(f), ones(2), (0.0, 1.0), Solver(method="dopri5", tol=1e-4))
+    with pytest.raises(Diverged, match=r"^the right-hand side is inf or nan"):
+        solve(Counted(f), ones(2), (0.0, 1.0), Solver(tol=1e-4, **settings))
 
 
 def test_a_fixed_solve_returns_a_state_that_is_not_finite() -> None:

@@ -165,6 +165,21 @@ def test_other_hardware_says_nothing(half_done):
     assert len(recorded_costs(found, store, "abacus")) == 1
 
 
+@pytest.mark.parametrize("packed", [1, 2])
+def test_each_trial_of_a_pack_that_was_interrupted_took_its_share_of_the_time(tmp_path, packed):
+    base = {**TINY, "train": {**TINY["train"], "epochs": 10}}
+    sweep, store = tiny(tmp_path, base=base, seeds=[0, 1]), Store(tmp_path / "runs")
+    for trial in sweep.trials:
+        folder = store.folder(trial.id)
+        folder.create(trial, packed)
+        folder.write_history(rows(4, 10.0))
+        folder.checkpoint.touch()
+    found = entries(sweep, store, options(sweep, tmp_path))
+    assert [entry.standing for entry in found] == ["interrupted", "interrupted"]
+    left = forecast(found, recorded_costs(found, store, None), store, slots=1)
+    assert left.seconds == pytest.approx(2 * 60.0 / packed)
+
+
 def test_cells_of_unknown_cost_are_taken_like_the_others(half_done, tmp_path):
     _, store, _ = half_done
     base = {**TINY, "train": {**TINY["train"], "epochs": 10}}

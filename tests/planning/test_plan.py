@@ -29,7 +29,8 @@ DOPRI5 = {"solver": [{"method": "dopri5", "tol": 1e-3}]}
 )
 def test_a_block_that_gives_no_point_is_refused(tmp_path: Path, grid: dict, block: dict) -> None:
     sweep = tiny(tmp_path, grid=grid, evaluate=[{"methods": ["rk4"], "steps": [2]}, block])
-    with pytest.raises(SweepError, match=r"evaluate\[1\]: gives no evaluation point for any trial"):
+    told = r"evaluate\[1\] \(line \d+\): gives no evaluation point for any trial"
+    with pytest.raises(SweepError, match=told):
         require_points(sweep, "sweep.yaml")
 
 

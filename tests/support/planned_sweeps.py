@@ -1,5 +1,6 @@
 """Sweeps that are planned and never run."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,14 @@ def sweep(folder: Path, **fields: object) -> Sweep:
 
 
 def faults(path: Path, **options: object) -> list[str]:
-    """The mistakes in a sweep file, as they are told."""
+    """The mistakes in a sweep file, as they are told, but for their lines."""
     with pytest.raises(SweepError) as caught:
         load(path, **options)
-    return [str(fault) for fault in caught.value.faults]
+    return [str(replace(fault, line=None)) for fault in caught.value.faults]
+
+
+def lines(path: Path, **options: object) -> dict[str, int | None]:
+    """The lines of the mistakes in a sweep file, by their places."""
+    with pytest.raises(SweepError) as caught:
+        load(path, **options)
+    return {fault.where: fault.line for fault in caught.value.faults}

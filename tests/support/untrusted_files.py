@@ -2,6 +2,7 @@
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import yaml
@@ -43,7 +44,7 @@ def messages(error: SweepError, folder: Path) -> list[str]:
     assert Path(error.source).parent == folder
     assert error.faults
     assert all(fault.where and fault.what for fault in error.faults)
-    return [str(fault) for fault in error.faults]
+    return [str(replace(fault, line=None)) for fault in error.faults]
 
 
 def outcome_of(folder: Path, content: str | bytes, *overrides: str) -> Sweep | list[str]:

@@ -94,7 +94,7 @@ def test_a_solver_is_written_by_its_method_alone(tmp_path):
     both = {"solver": ["dopri5", {"method": "rk4", "steps": 2}]}
     assert solvers(grid=both) == [("dopri5", None), ("rk4", 2)]
     assert solvers(grid=both, exclude=[{"solver": "rk4", "solver.steps": 2}]) == [("dopri5", None)]
-    with pytest.raises(SweepError, match=r"base\.solver: .*steps"):
+    with pytest.raises(SweepError, match=r"base\.solver \(line 4\): .*steps"):
         solvers()
 
 
@@ -338,7 +338,7 @@ def test_one_block_may_be_set_without_a_list(tmp_path):
     [
         ("name: größe\n".encode("latin-1"), "is not UTF-8 text (byte 9). Save it as UTF-8"),
         ("name: x\n".encode("utf-16"), "is not UTF-8 text (byte 1). Save it as UTF-8"),
-        (b"name: 12\n", "name: should be text, found the number `12`: write it in quotes"),
+        (b"name: 12\n", "name (line 1): should be text, found the number `12`: write it in quotes"),
     ],
 )
 def test_what_is_no_text_says_how_to_make_it_one(tmp_path, content, message):

@@ -76,13 +76,15 @@ def sweep_of(start: str, store: Store) -> Path:
     """
     if not set(start) <= set(string.hexdigits.lower()):
         raise InputError(
-            f"{shown(start)} is not the start of a trial's id, which is hexadecimal. "
-            "`nodebench plan SWEEP` lists ids"
+            f"{shown(start)} is not the start of a trial's id, which is hexadecimal. Write "
+            f"{shown(f'nodebench repro ID {start}')} with one of the ids that "
+            f"{shown(f'nodebench plan {start}')} lists"
         )
     if not any(trial_id.startswith(start) for trial_id in store.trial_ids()):
         raise StoreError(
-            f"no trial starts with `{start}` in `{store.trials_root}`. If a report has it, give "
-            f"the report's folder (`nodebench repro {start} reports/SWEEP`)"
+            f"no trial starts with `{start}` in `{store.trials_root}`. `nodebench plan SWEEP` "
+            "lists a sweep's. If a report has it, give the report's folder "
+            f"(`nodebench repro {start} reports/SWEEP`)"
         )
     trial_id = store.find(start).path.name
     records = [record for record in store.sweep_records() if trial_id in record.labels()]

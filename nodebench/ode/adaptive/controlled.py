@@ -25,7 +25,7 @@ from nodebench.ode.adaptive.extent import EachSample, Extent, WholeBatch
 from nodebench.ode.adaptive.step_size import Controller, first_size
 from nodebench.ode.adaptive.tensor_steps import TensorSteps
 from nodebench.ode.field import Norm, OnStep, OverStates, ignored
-from nodebench.ode.solution import Solution
+from nodebench.ode.solution import NOT_FINITE, Solution
 from nodebench.ode.steppers.stepper import RightHandSide, State
 from nodebench.ode.tableau import EMBEDDED
 from nodebench.spec.solver import Solver
@@ -208,6 +208,6 @@ def failure(h: Tensor, *, is_finite: bool) -> Diverged | StepUnderflow:
     `h` are their step sizes, and `is_finite` is whether the last rejected step was finite.
     """
     if not (is_finite and h.isfinite().all()):
-        return Diverged("the right-hand side is inf or nan, however small the step")
+        return Diverged(f"{NOT_FINITE}, however small the step")
     of = f" of {len(h)} samples" if h.dim() and len(h) > 1 else ""
     return StepUnderflow(f"the solver's step{of} fell to {float(h.min()):.1e}")

@@ -51,12 +51,14 @@ def _unusable(paths: Sequence[str], values: Any) -> str:
 
 def product(axes: Iterable[Axis]) -> Iterator[dict[str, Any]]:
     """The combinations of the values of axes, each as path -> value; the last varies fastest."""
-    choices = [
-        [dict(zip(paths, value if len(paths) > 1 else [value], strict=True)) for value in values]
-        for paths, values in axes
-    ]
+    choices = [[values_of(paths, entry) for entry in entries] for paths, entries in axes]
     for parts in itertools.product(*choices):
         yield {path: value for part in parts for path, value in part.items()}
+
+
+def values_of(paths: Sequence[str], entry: Any) -> dict[str, Any]:
+    """The values, path -> value, that an entry of an axis's list gives."""
+    return dict(zip(paths, entry if len(paths) > 1 else [entry], strict=True))
 
 
 def excess(blocks: Sequence[Sequence[Axis]], repeats: Mapping[str, int]) -> str:

@@ -62,7 +62,15 @@ def _fault(
         what = f"`{where}` belongs next to `base` and `grid`, not inside them"
     elif axes and not mistake.is_lasting:
         what += _near_entry(misfit, base, exclude) or (_CURE if len(axes) > 1 else "")
+    elif len(axes) == 1 and _is_of_value(mistake, axes[0]):
+        where = misfit.entry(axes[0]) + where.removeprefix(axes[0])
     return Fault(f"{misfit.block if axes else 'base'}.{where}".removesuffix("."), what)
+
+
+def _is_of_value(mistake: Mistake, axis: str) -> bool:
+    """Whether a mistake is in a value of an axis, and not in the axis's own path."""
+    is_path = mistake.nature == "unknown" and mistake.where == axis
+    return is_within(mistake.where, axis) and not is_path
 
 
 _CURE = ". To leave such combinations out, list them in `exclude`"

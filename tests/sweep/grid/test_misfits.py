@@ -55,7 +55,7 @@ def test_an_entry_of_exclude_hides_no_unknown_word_and_no_other_combination(tmp_
     exclude = [{"solver": "dopri5", "gradient": "reversibel"}]
     told = faults(write_sweep(tmp_path, base=BASE, grid=grid, exclude=exclude))
     assert [each.partition(":")[0] for each in told] == [
-        "exclude[0].gradient.name", "grid[0].gradient",
+        "exclude[0].gradient.name", "grid[0].gradient[1]",
     ]  # fmt: skip
     assert all("Did you mean `reversible`?" in each for each in told)
     exclude = [{"solver.method": "dopri", "gradient.name": "reversible"}]
