@@ -10,9 +10,15 @@ import pytest
 from nodebench.api import write_report
 from nodebench.report import gradient_tables
 from nodebench.report.analysis.findings import Findings
-from nodebench.report.analysis.gradients import fitted_power, ways
+from nodebench.report.analysis.gradients import (
+    fitted_power,
+    gradient_costs,
+    ways,
+    with_own_gradients,
+)
 from nodebench.report.answer import answer, listed
 from nodebench.report.solver_tables import gradients_table
+from nodebench.spec import Trial
 from nodebench.store import Store
 from nodebench.sweep import Sweep
 from nodebench.training.trial import run_trial
@@ -48,11 +54,31 @@ def three_ways(tmp_path_factory: pytest.TempPathFactory) -> tuple[Sweep, Store]:
     return measured(tmp_path_factory.mktemp("three-ways"), grid=grid)
 
 
-@pytest.mark.parametrize("power", [0, 0.5, 1])
-def test_a_power_is_that_of_what_grows(power: float) -> None:
+@pytest.mark.parametrize("power", [0, 0.5, 1, 3.9])
+def test_power_is_that_of_the_growing_part(power: float) -> None:
     pairs = [(n, 1000 + 70 * n**power) for n in (16, 100, 256, 1024)]
     assert fitted_power(pairs) == pytest.approx(power, abs=1e-5)
     assert fitted_power(pairs[:2]) is None
+
+
+@pytest.mark.parametrize(
+    "memory",
+    [
+        (100, 100, 1000),  # a plateau that another layer sets
+        (100, 99.9, 1000),
+        (100, 100.5, 400),  # faster than steps^4
+        (100, 400, 400),  # slower than the logarithm of the steps
+        (100, 400, 100),
+        (400, 100, 50),
+    ],
+)
+def test_power_is_none_where_memory_grows_by_no_power(memory: tuple[float, ...]) -> None:
+    assert fitted_power([*zip((2, 4, 8), memory, strict=True)]) is None
+
+
+def test_power_is_zero_where_memory_hardly_changes() -> None:
+    assert fitted_power([(2, 100), (4, 99.5), (8, 101)]) == 0
+    assert fitted_power([(2, 100), (4, 101), (8, 99.5)]) == 0
 
 
 def test_every_trial_has_the_numbers_of_its_own_gradient(three_ways) -> None:
@@ -128,6 +154,43 @@ def test_seconds_are_of_a_training_step_only_where_every_cell_was_timed(tmp_path
     costs = Findings(sweep, store).costs.set_index("way")
     assert costs["seconds"].to_dict() == {"backprop": 2.0, "adjoint": 3.0}  # of one seed of three
     assert (costs["memory"] == 8e6).all()
+
+
+def test_seconds_of_different_machines_are_not_mixed(tmp_path: Path) -> None:
+    sweep, store = measured(tmp_path, grid={"gradient": ["backprop", "adjoint"]})
+    plain, adjoint = (next(t for t in sweep.trials if t.settings["gradient.name"] == name)
+                      for name in ("backprop", "adjoint"))  # fmt: skip
+    row = {"step_memory_bytes": 8e6, "load_before": 0.0, "time": 0.0}
+    row |= {"device": "cpu", "threads": 1, "torch": "2"}
+
+    def add(trial: Trial, hardware: str, seconds: float) -> None:
+        timing = {"hardware": hardware, "step_s": seconds, "timed_epoch_s": seconds}
+        store.folder(trial.id).add_timing({**row, **timing})
+
+    add(plain, "abacus", 20.0)
+    add(adjoint, "laptop", 2.0)
+    assert not Findings(sweep, store).costs["is_timed"].any()
+    add(plain, "laptop", 1.0)
+    costs = Findings(sweep, store).costs.set_index("way")
+    assert costs["seconds"].to_dict() == {"backprop": 1.0, "adjoint": 2.0}
+    assert costs["of_seconds"].to_dict() == {"backprop": 1.0, "adjoint": 2.0}
+
+
+def test_own_gradient_at_the_end_is_preferred_to_that_at_the_start(tmp_path: Path) -> None:
+    evaluate = {"gradients": ["own"], "at": ["start", "end"]}
+    base = {**SYSTEM, "train": {"iterations": 0}}
+    sweep = tiny(tmp_path, base=base, evaluate=evaluate, grid={"gradient": ["backprop", "adjoint"]})
+    store = Store(tmp_path / "runs")
+    for trial in sweep.trials:
+        run_trial(trial, store, options(sweep, tmp_path))
+    found = Findings(sweep, store)
+    assert set(found.gradients["at"]) == {"start", "end"}
+    error = found.gradients["at"].map({"start": 1.0, "end": 2.0})
+    changed = found.gradients.assign(gradient_error=error)
+    results = found.results.drop(columns=[*found.results.filter(like="gradient_"), "memory_power"])
+    joined = with_own_gradients(sweep, results, changed)
+    assert set(joined["gradient_error"]) == {2.0}
+    assert set(gradient_costs(sweep, changed, found.timed)["error"]) == {2.0}
 
 
 @pytest.mark.usefixtures("rendered_figures")

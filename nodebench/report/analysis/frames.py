@@ -158,6 +158,13 @@ def timing_frame(sweep: Sweep, store: Store) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def on_one_machine(timed: pd.DataFrame) -> pd.DataFrame:
+    """The timings of the kind of machine that has the most: those of others do not compare."""
+    if timed.empty:
+        return timed
+    return timed[timed["machine"] == timed["machine"].mode().iloc[0]]
+
+
 def timed_busy(timed: pd.DataFrame) -> bool:
     """Whether a machine was not idle when a timing pass began on it."""
     return bool((column(timed, "load_before") > BUSY).any())

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import pandas as pd
 
 from nodebench.errors import TrialOutcome
+from nodebench.report.analysis import frames
 from nodebench.report.analysis.columns import BUDGET, CELL, METHOD, OUTCOME, TRIAL
 from nodebench.spec import Trial
 from nodebench.spec.vocabulary import GRADIENT_NUMBERS, METHODS
@@ -22,9 +24,13 @@ FEWEST_STEPS = 3
 """How many numbers of steps a power is fitted to."""
 
 NO_GROWTH = 0.02
-"""Relative growth up to which memory counts as constant."""
+"""Relative difference up to which memory counts as constant."""
 
 MOST_POWER = 4.0
+"""The powers that are fitted lie between 0 and this one."""
+
+MOMENTS = ("end", "start")
+"""The moments at which gradients are measured, the preferred one first."""
 
 
 def with_own_gradients(sweep: Sweep, results: pd.DataFrame, measured: pd.DataFrame) -> pd.DataFrame:
@@ -36,11 +42,16 @@ def with_own_gradients(sweep: Sweep, results: pd.DataFrame, measured: pd.DataFra
     if measured.empty or not measured["own"].any():
         return results
     own = measured[measured["own"] & (measured[OUTCOME] == TrialOutcome.FINISHED)]
-    own = own.sort_values("at", kind="stable").drop_duplicates(TRIAL)  # `end` before `start`
+    own = own.loc[_preference(own).sort_values(kind="stable").index].drop_duplicates(TRIAL)
     own = own.rename(columns={"memory_bytes": "gradient_memory_bytes"})
     names = [name for name in GRADIENT_NUMBERS if name in own]
     found = results.merge(own[[TRIAL, *names]], on=TRIAL, how="left")
     return found.assign(memory_power=found[TRIAL].map(_powers(sweep, found)))
+
+
+def _preference(measured: pd.DataFrame) -> pd.Series[int]:
+    """The place of each row's moment in `MOMENTS`."""
+    return measured["at"].map(MOMENTS.index)
 
 
 def _powers(sweep: Sweep, results: pd.DataFrame) -> dict[str, float]:
@@ -65,18 +76,28 @@ def fitted_power(pairs: Sequence[tuple[float, float]]) -> float | None:
 
     The `pairs` are (steps, bytes), in order of their steps. The power is the slope in log-log of
     the growing part, without the part c that does not depend on the steps. 0 if memory hardly
-    grows; None for fewer than three pairs.
+    changes. None for fewer than three pairs, and if no power between 0 and `MOST_POWER` fits, as
+    where something else sets the memory of the fewer steps.
     """
     if len(pairs) < FEWEST_STEPS:
         return None
     (n1, m1), (n2, m2), (n3, m3) = pairs[-FEWEST_STEPS:]
-    if m3 - m1 <= NO_GROWTH * m1 or m2 <= m1:
+    if max(m1, m2, m3) - min(m1, m2, m3) <= NO_GROWTH * m1:
         return 0.0
+    if m2 <= m1:
+        return None
+
+    def growth(p: float) -> float:  # grows with p
+        return (n3**p - n2**p) / (n2**p - n1**p)
+
+    found = (m3 - m2) / (m2 - m1)
+    least = math.log(n3 / n2) / math.log(n2 / n1)  # its limit for p = 0
+    if not least < found < growth(MOST_POWER):
+        return None
     low, high = 0.0, MOST_POWER
-    while high - low > 1e-6:  # (n3^p - n2^p) / (n2^p - n1^p) grows with p
+    while high - low > 1e-6:
         p = (low + high) / 2
-        grown = (n3**p - n2**p) / (n2**p - n1**p)
-        low, high = (p, high) if grown < (m3 - m2) / (m2 - m1) else (low, p)
+        low, high = (p, high) if growth(p) < found else (low, p)
     return (low + high) / 2
 
 
@@ -103,8 +124,8 @@ def gradient_costs(sweep: Sweep, measured: pd.DataFrame, timed: pd.DataFrame) ->
 
     `way` is the gradient with its settings; `problem` is named by the varying settings other than
     solver and gradient. `memory` and `seconds` are those of a training step if all cells were timed
-    and only own gradients were measured; otherwise those on the samples that gradients are measured
-    on. `of_memory` and `of_seconds` are ratios to backprop with the same solver, in the same cell
+    on one machine and only own gradients were measured; otherwise those on the samples that
+    gradients are measured on. `of_memory` and `of_seconds` are ratios to backprop with the same solver, in the same cell
     if it has both. `is_front` marks the Pareto front of a problem in error, memory and seconds. The
     table is empty if only one gradient was measured.
     """
@@ -121,7 +142,9 @@ def gradient_costs(sweep: Sweep, measured: pd.DataFrame, timed: pd.DataFrame) ->
     )
     if rows["way"].nunique() < 2:
         return rows[:0]
-    rows = rows[rows["at"] == rows.groupby(CELL)["at"].transform("min")]  # `end`, else `start`
+    preference = _preference(rows)
+    rows = rows[preference == preference.groupby(rows[CELL]).transform("min")]
+    timed = frames.on_one_machine(timed)
     rows["is_timed"] = bool(rows["own"].all()) and {*rows[CELL]} <= {*timed.get(CELL, ())}
     if rows["is_timed"].any():
         taken = timed.reindex(columns=[CELL, "step_s", "step_memory_bytes"]).astype({CELL: str})
