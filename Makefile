@@ -10,9 +10,9 @@ SOURCES := nodebench tests benchmarks docs/site
 
 unexport PYTHONDONTWRITEBYTECODE # in containers it is often set, and each new Python compiles torch again
 
-sweep: sweep-quickstart ## Run sweeps/quickstart.yaml, or go on with it
+sweep: sweep-quickstart ## Run sweeps/quickstart.yaml, or resume it
 
-sweep-%: $(READY) ## Run sweeps/<name>.yaml, or go on with it
+sweep-%: $(READY) ## Run sweeps/<name>.yaml, or resume it
 	$(BIN)/nodebench run sweeps/$*.yaml
 
 small-%: $(READY) ## The same in its small form, minutes on two cores
@@ -21,7 +21,7 @@ small-%: $(READY) ## The same in its small form, minutes on two cores
 medium-%: $(READY) ## The same in its medium form, nearly the study, hours on two cores
 	$(BIN)/nodebench run sweeps/$*.yaml --size medium
 
-resume: sweep ## The same: what is missing is run, and nothing twice
+resume: sweep ## Same as `sweep`: runs only what is missing
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,7 +39,7 @@ test-slow: $(READY) ## The tests that take minutes
 torture: $(READY) ## Sixty trials, fifty kill -9: nothing lost, nothing twice (some 20 minutes)
 	$(BIN)/python -m tests.system.torture
 
-bench: $(READY) ## Our speed beside torchdiffeq, DataLoader, plain Ray Tune and bench-peers (an hour; NAMES=...)
+bench: $(READY) ## Our speed compared with torchdiffeq, DataLoader, plain Ray Tune and bench-peers (an hour; NAMES=...)
 	$(BIN)/python -m benchmarks $(NAMES)
 
 bench-peers: $(PEERS_READY) ## JAX, diffrax and torchode, in an environment of their own, for make bench

@@ -23,9 +23,9 @@ from nodebench.ode.block import ODEBlock, share_memory
 from nodebench.spec import TrialSpec
 from nodebench.training.loop import new_state
 from nodebench.training.machine import memory_of_trial
-from nodebench.training.steps.cuda_graph import Graphed
+from nodebench.training.steps.cuda_graph import CudaGraphSteps
 from nodebench.training.steps.step import Step
-from nodebench.training.steps.vmapped import Together
+from nodebench.training.steps.vmapped import VmappedSteps
 from nodebench.training.tasks.table import task_for
 
 BATCH = 128
@@ -154,7 +154,7 @@ def ours(spec: TrialSpec, data: Data, batch: tuple[Tensor, Tensor]) -> Callable[
 
 def taking(step: Step) -> Callable[[], None]:
     """Takes a step again and again."""
-    taker = Graphed() if DEVICE.type == "cuda" else None
+    taker = CudaGraphSteps() if DEVICE.type == "cuda" else None
 
     def take() -> None:
         step.taken = False
@@ -194,7 +194,7 @@ def packed_steps(network: dict[str, Any], seeds: int) -> list[Step]:
 
 def taking_together(steps: Sequence[Step]) -> Callable[[], None]:
     """Takes the steps of packed seeds as one, again and again."""
-    together = Together()
+    together = VmappedSteps()
 
     def take() -> None:
         for step in steps:

@@ -1,4 +1,4 @@
-"""How a sweep is launched, and the keywords of Python by which it is said."""
+"""Launch options, and the keyword arguments of `nodebench.run`."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from nodebench.store import Store
 from nodebench.store.rows import Row
 from nodebench.training.steps.cuda_graph import graph_of
 from nodebench.training.steps.step import Step, StepTaker, try_to_take
-from nodebench.training.steps.vmapped import Together
+from nodebench.training.steps.vmapped import VmappedSteps
 from nodebench.training.trial import attempt
 
 
@@ -27,7 +27,7 @@ class Pack:
     def __init__(self, trials: Sequence[Trial], store: Store, options: RunOptions):
         self.trials, self._store, self._options = trials, store, options
         self._taker: StepTaker | None = (
-            Together() if len(trials) > 1 else graph_of(trials[0], options)
+            VmappedSteps() if len(trials) > 1 else graph_of(trials[0], options)
         )
         self.problems: dict[str, str] = {}
 

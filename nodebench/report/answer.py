@@ -24,7 +24,7 @@ from nodebench.report.analysis.columns import CELL, MISSING, OUTCOME
 from nodebench.report.analysis.findings import Findings
 from nodebench.report.analysis.formatting import margin_text, measured_with_unit, probability
 from nodebench.report.analysis.gradients import ways
-from nodebench.report.analysis.statistics import FEWEST_SEEDS, column, paired
+from nodebench.report.analysis.statistics import FEWEST_SEEDS, Untested, column, paired
 from nodebench.report.analysis.verdict import ACCURACY_ROUNDING, VerdictWord
 from nodebench.report.machines import MACHINE, MachineAgreement, machine_agreement
 from nodebench.report.markdown import bold, bullets
@@ -138,10 +138,10 @@ def _lead(sweep: Sweep, best: _Ranked, second: _Ranked) -> str:
         # Each mean is over the seeds that finished, which are not the same seeds.
         seeds = counted(difference.n, "seed")
         return f"Second best: {name}, which is ahead on the {seeds} that finished in both."
-    if difference is None or difference.n < FEWEST_SEEDS:
+    if difference is None or difference.untested is Untested.TOO_FEW:
         why = f"with fewer than {FEWEST_SEEDS} seeds, its lead was not tested"
         return f"Second best: {name} ({why})."
-    if difference.has_no_interval:
+    if difference.untested is Untested.ALIKE:
         return f"Second best: {name} (every seed gives the same lead, so it was not tested)."
     word = "clearly" if difference.p < SIGNIFICANT else "not clearly"
     p = f"paired t-test, p = {probability(difference.p)}, not corrected"
@@ -172,12 +172,12 @@ def _against_baseline(found: Findings) -> list[AnswerLine]:
     if not compared:
         return []
     title = "[Against the baseline](#against-the-baseline)"
-    if {each.reading for each in compared} == {BaselineReading.UNCLEAR}:
+    if {each.tested.reading for each in compared} == {BaselineReading.UNCLEAR}:
         one = "the other configuration does not differ clearly from its baseline."
         none = "neither of the 2" if len(compared) == 2 else f"none of the {len(compared)}"
         many = f"{none} configurations differs clearly from its baseline."
         return [(title, one if len(compared) == 1 else many)]
-    parts = _counts_text((each.reading for each in compared), BaselineReading)
+    parts = _counts_text((each.tested.reading for each in compared), BaselineReading)
     return [(title, f"{parts} (of {counted(len(compared), 'configuration')}).")]
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 
 from nodebench.errors import InputError, SweepError, TrialOutcome
 from nodebench.planning.lookup import SweepSource, load_sweep
-from nodebench.report.analysis.baseline import Tested, compared_cells
+from nodebench.report.analysis.baseline import TestedDifference, compared_cells
 from nodebench.report.analysis.columns import CELL, OUTCOME, read_results
 from nodebench.report.analysis.findings import all_results
 from nodebench.report.analysis.formatting import (
@@ -230,7 +230,10 @@ def _is_varying(table: pd.DataFrame, path: str) -> bool:
 
 
 def _set_aside(*sides: Side) -> list[str]:
-    """The settings with one value on each side, which hinder no match: where they differ."""
+    """The settings with one value on each side, which do not prevent a match.
+
+    Lists those that differ.
+    """
     ours, theirs = (_constants(side.results) for side in sides)
     apart = [
         f"`{path}` ({value} to {theirs[path]})"
@@ -298,7 +301,7 @@ def _by_seed(rows: pd.DataFrame, metric: str) -> pd.Series[float]:
     return pd.to_numeric(column(done, metric), errors="coerce").dropna()
 
 
-def _difference_columns(found: Tested | None, metric: str) -> dict[str, str]:
+def _difference_columns(found: TestedDifference | None, metric: str) -> dict[str, str]:
     if found is None:
         return {"difference": NO_VALUE, "p (Holm)": NO_VALUE, "reading": "no seed in common"}
     what, difference = _metric_name(metric), found.difference

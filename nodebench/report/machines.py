@@ -12,7 +12,7 @@ from nodebench.errors import TrialOutcome
 from nodebench.report import notes
 from nodebench.report.analysis.columns import CELL, MISSING, OUTCOME, TRIAL
 from nodebench.report.analysis.formatting import margin_text, mean_and_interval, measured, unit
-from nodebench.report.analysis.statistics import FEWEST_SEEDS, paired
+from nodebench.report.analysis.statistics import Untested, paired
 from nodebench.report.markdown import Section, bold, bullets
 from nodebench.report.tables import CONFIGURATION, cell_text
 from nodebench.store import Result, Store
@@ -32,7 +32,8 @@ class MachineAgreement(StrEnum):
     YES = "yes"
     NO = "no"
     UNCERTAIN = "too uncertain to say"
-    TOO_FEW = "too few seeds"
+    ALIKE = Untested.ALIKE.value
+    TOO_FEW = Untested.TOO_FEW.value
 
     @property
     def text(self) -> str:
@@ -45,6 +46,7 @@ AGREEMENT_IN_A_SENTENCE = {
     MachineAgreement.YES: "agreeing",
     MachineAgreement.NO: "differing",
     MachineAgreement.UNCERTAIN: "too uncertain to say",
+    MachineAgreement.ALIKE: "with the same difference in every pair (not tested)",
     MachineAgreement.TOO_FEW: "with too few seeds",
 }
 
@@ -123,18 +125,19 @@ def machine_agreement(sweep: Sweep, group: pd.DataFrame) -> MachineAgreement:
 
     They agree if the whole 95 % interval of the difference, paired by seed, lies within the sweep's
     margin. They disagree if it excludes zero and reaches beyond the margin. An interval that
-    contains zero only because it is wide decides nothing.
+    contains zero only because it is wide decides nothing. Differences that are not tested against
+    the baseline are not tested here either.
     """
     both = finished_on_both(group).set_index("seed")
     here, there = (_numbers(both, sweep.headline, place) for place in (HERE, THERE))
     difference = paired(there, here)
-    if difference is not None and difference.is_none:
-        return MachineAgreement.IDENTICAL
-    if difference is None or difference.n < FEWEST_SEEDS:
+    if difference is None:
         return MachineAgreement.TOO_FEW
+    if difference.is_none:
+        return MachineAgreement.IDENTICAL
+    if difference.untested:
+        return MachineAgreement(difference.untested.value)
     low, high = difference.low, difference.high
-    if difference.has_no_interval:  # every seed differs by the same amount
-        low = high = difference.mean
     if -sweep.margin <= low and high <= sweep.margin:
         return MachineAgreement.YES
     return MachineAgreement.NO if low > 0 or high < 0 else MachineAgreement.UNCERTAIN

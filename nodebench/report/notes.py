@@ -178,8 +178,9 @@ MACHINES = """\
 The same trials, run on other machines and imported or merged into this store. The tables above
 show the runs of this store. Means are over the n trials that finished on both machines. The
 machines agree if the whole 95 % interval of the difference, paired by seed, lies within the margin
-({margin}), and differ if it excludes zero and reaches beyond the margin. Seconds were measured
-during training."""
+({margin}), and differ if it excludes zero and reaches beyond the margin. The same difference in
+every pair is not tested, since it does not show how much the difference varies. Seconds were
+measured during training."""
 
 ROBUSTNESS_FIGURE = """\
 Test metric of the trained weights against the evaluations per forward pass. Each point is {mean}.

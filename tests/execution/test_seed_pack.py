@@ -4,6 +4,7 @@ import copy
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -24,7 +25,7 @@ from nodebench.training import preparation
 from nodebench.training.checkpoint import TrainState, read_checkpoint
 from nodebench.training.loop import new_state
 from nodebench.training.steps.step import Step
-from nodebench.training.steps.vmapped import Together
+from nodebench.training.steps.vmapped import VmappedSteps
 from nodebench.training.tasks.table import task_for
 from nodebench.training.trial import attempt, run_trial
 from tests.support.tiny_sweeps import TINY, essence, options, tiny
@@ -87,7 +88,7 @@ def test_a_packed_step_is_the_step_of_each_seed(name):
         together.append(Step(copy.deepcopy(state), task, batch))
         Step(state, task, batch).take()
         apart.append(state)
-    Together().take(together)
+    VmappedSteps().take(together)
     assert all(each.taken for each in together)
     for alone, packed in zip(apart, together, strict=True):
         assert_same(alone, packed.state)
@@ -118,11 +119,23 @@ def run(trials, store, how):
 
 
 def test_seconds_of_training_are_without_the_evaluation_of_others(tmp_path, three, monkeypatch):
-    monkeypatch.setattr("nodebench.training.trial._evaluate", lambda *_: time.sleep(0.5))
+    now = [0.0]
+
+    def monotonic() -> float:
+        now[0] += 1
+        return now[0]
+
+    def evaluate(*_: object) -> None:
+        now[0] += 1000
+
+    clock = SimpleNamespace(monotonic=monotonic, time=time.time)
+    monkeypatch.setattr("nodebench.training.record.time", clock)
+    monkeypatch.setattr("nodebench.training.trial._evaluate", evaluate)
     trials, how = three
     run(trials, store := Store(tmp_path / "packed"), how)
     seconds = [store.folder(trial.id).result().trained_s for trial in trials]
-    assert max(seconds) - min(seconds) < 0.4
+    assert now[0] > 3000
+    assert 0 < min(seconds) <= max(seconds) < 1000
 
 
 def test_packed_trials_are_what_they_are_alone_to_rounding(tmp_path, three):

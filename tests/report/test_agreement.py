@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from nodebench.report.analysis.agreement import PublishedReading, Theirs, agreement
+from nodebench.report.analysis.agreement import PublishedMean, PublishedReading, agreement
 
 POINT = 0.01
 
@@ -27,17 +27,17 @@ OURS = seeds(0.85, 0.004, 5)
 @pytest.mark.parametrize(
     ("theirs", "reading"),
     [
-        (Theirs(0.987, n=5, spread=0.010), PublishedReading.DIFFERS),
-        (Theirs(0.966, n=5, spread=0.004), PublishedReading.MATCHES),
-        (Theirs(0.966, n=5, spread=0.010), PublishedReading.UNCERTAIN),
-        (Theirs(0.966, n=5), PublishedReading.MATCHES),  # 0.1 ± 0.7 points
-        (Theirs(0.966), PublishedReading.UNCERTAIN),  # one training: 0.1 ± 1.2 points
-        (Theirs(0.980), PublishedReading.DIFFERS),
-        (Theirs(0.978, doubt=0.01), PublishedReading.UNCERTAIN),
+        (PublishedMean(0.987, n=5, spread=0.010), PublishedReading.DIFFERS),
+        (PublishedMean(0.966, n=5, spread=0.004), PublishedReading.MATCHES),
+        (PublishedMean(0.966, n=5, spread=0.010), PublishedReading.UNCERTAIN),
+        (PublishedMean(0.966, n=5), PublishedReading.MATCHES),  # 0.1 ± 0.7 points
+        (PublishedMean(0.966), PublishedReading.UNCERTAIN),  # one training: 0.1 ± 1.2 points
+        (PublishedMean(0.980), PublishedReading.DIFFERS),
+        (PublishedMean(0.978, doubt=0.01), PublishedReading.UNCERTAIN),
     ],
 )
 def test_a_number_matches_or_differs_or_neither_can_be_said(
-    theirs: Theirs, reading: PublishedReading
+    theirs: PublishedMean, reading: PublishedReading
 ) -> None:
     assert agreement(seeds(0.965, 0.004, 5), theirs, POINT).reading is reading
 
@@ -45,8 +45,8 @@ def test_a_number_matches_or_differs_or_neither_can_be_said(
 def test_a_wide_interval_is_no_match() -> None:
     """Evaluations of 54.6 ± 23.5 against 100.5, which once matched."""
     ours = seeds(54.6, 23.5 * math.sqrt(5) / 2.776, 5)
-    assert agreement(ours, Theirs(100.5), 10).reading is PublishedReading.UNCERTAIN
-    found = agreement(ours, Theirs(100.5, n=5), 10)
+    assert agreement(ours, PublishedMean(100.5), 10).reading is PublishedReading.UNCERTAIN
+    found = agreement(ours, PublishedMean(100.5, n=5), 10)
     assert (found.reading, found.half_width) == (
         PublishedReading.DIFFERS,
         pytest.approx(33.2, abs=0.1),
@@ -58,8 +58,8 @@ def test_a_wide_interval_is_no_match() -> None:
     st.integers(2, 8), st.one_of(st.none(), st.floats(0, 0.1)),
 )  # fmt: skip
 def test_no_number_matches_for_knowing_less(difference, spread, times, n, m, their_spread):
-    theirs = Theirs(0.5, m, their_spread)
-    vaguer = Theirs(0.5, m, None if their_spread is None else times * their_spread)
+    theirs = PublishedMean(0.5, m, their_spread)
+    vaguer = PublishedMean(0.5, m, None if their_spread is None else times * their_spread)
     ours = seeds(0.5 + difference, spread, n)
     known = agreement(ours, theirs, POINT)
     less = agreement(seeds(0.5 + difference, spread * times, n), vaguer, POINT).reading
@@ -73,7 +73,7 @@ def test_no_number_matches_for_knowing_less(difference, spread, times, n, m, the
 @pytest.mark.parametrize("m", [2, 5, 20])
 @pytest.mark.parametrize("spread", [0.001, 0.004, 0.02])
 def test_the_interval_is_welch_s_where_the_study_gives_a_spread(m: int, spread: float) -> None:
-    width = agreement(OURS, Theirs(0.85, m, spread), POINT).half_width
+    width = agreement(OURS, PublishedMean(0.85, m, spread), POINT).half_width
     for theirs, is_outside in ((0.85 + 0.999 * width, False), (0.85 + 1.001 * width, True)):
         welch = stats.ttest_ind_from_stats(0.85, 0.004, 5, theirs, spread, m, equal_var=False)
         assert bool(welch.pvalue < 0.05) is is_outside
@@ -82,11 +82,11 @@ def test_the_interval_is_welch_s_where_the_study_gives_a_spread(m: int, spread: 
 def test_without_a_spread_ours_stands_for_both() -> None:
     for m in (1, 3, 5):
         width = stats.t.ppf(0.975, 4) * 0.004 * math.sqrt(1 / 5 + 1 / m)
-        assert agreement(OURS, Theirs(0.85, m), POINT).half_width == pytest.approx(width)
+        assert agreement(OURS, PublishedMean(0.85, m), POINT).half_width == pytest.approx(width)
 
 
 def test_a_clear_difference_within_the_margin_is_a_match() -> None:
-    found = agreement(seeds(0.85, 0.001, 5), Theirs(0.854, 5), POINT)
+    found = agreement(seeds(0.85, 0.001, 5), PublishedMean(0.854, 5), POINT)
     assert found.reading is PublishedReading.MATCHES
     assert found.half_width < 0.004
 
@@ -94,11 +94,13 @@ def test_a_clear_difference_within_the_margin_is_a_match() -> None:
 @pytest.mark.parametrize(
     ("theirs", "spread"),
     [
-        (Theirs(0.852, 5), 0.008), (Theirs(0.87, 5), 0.02), (Theirs(0.849, 5, 0.005), 0.01),
-        (Theirs(0.86, 5), 0.01),
+        (PublishedMean(0.852, 5), 0.008),
+        (PublishedMean(0.87, 5), 0.02),
+        (PublishedMean(0.849, 5, 0.005), 0.01),
+        (PublishedMean(0.86, 5), 0.01),
     ],
 )  # fmt: skip
-def test_the_number_of_seeds_that_would_decide_does(theirs: Theirs, spread: float) -> None:
+def test_the_number_of_seeds_that_would_decide_does(theirs: PublishedMean, spread: float) -> None:
     found = agreement(seeds(0.85, spread, 3), theirs, POINT)
     assert found.reading is PublishedReading.UNCERTAIN
     assert found.deciding is not None
@@ -112,20 +114,20 @@ def test_the_number_of_seeds_that_would_decide_does(theirs: Theirs, spread: floa
 
 
 def test_what_is_known_of_theirs_may_leave_no_number_that_decides() -> None:
-    found = agreement(seeds(0.85, 0.004, 3), Theirs(0.86, 5, 0.05), POINT)
+    found = agreement(seeds(0.85, 0.004, 3), PublishedMean(0.86, 5, 0.05), POINT)
     assert (found.reading, found.deciding) == (PublishedReading.UNCERTAIN, None)
     assert found.half_width_left == pytest.approx(stats.t.ppf(0.975, 4) * 0.05 / math.sqrt(5))
     # Read off to a point, a number cannot be matched to within a point.
-    assert agreement(seeds(0.85, 1e-4, 3), Theirs(0.851, doubt=0.01), POINT).deciding is None
+    assert agreement(seeds(0.85, 1e-4, 3), PublishedMean(0.851, doubt=0.01), POINT).deciding is None
 
 
 def test_what_more_than_a_thousand_seeds_would_decide_says_so() -> None:
     limit = 1.959964 * 0.1 / math.sqrt(200)  # where infinitely many of ours are
-    found = agreement(seeds(0.85, 0.1, 3), Theirs(0.85 + 1.01 * limit, 200), 1e-6)
+    found = agreement(seeds(0.85, 0.1, 3), PublishedMean(0.85 + 1.01 * limit, 200), 1e-6)
     assert (found.reading, found.deciding) == (PublishedReading.UNCERTAIN, math.inf)
 
 
 def test_seeds_that_all_give_the_same_do_not_say_how_much_they_scatter() -> None:
     same = pd.Series([0.9, 0.9, 0.9])
-    for theirs in (Theirs(0.9), Theirs(0.8), Theirs(0.8, 5, 0.01)):
+    for theirs in (PublishedMean(0.9), PublishedMean(0.8), PublishedMean(0.8, 5, 0.01)):
         assert agreement(same, theirs, POINT).reading is PublishedReading.NOT_COMPARABLE

@@ -20,9 +20,9 @@ def test_a_cell_is_compared_with_the_one_that_is_else_the_same(tmp_path):
         ("tanh steps 2", "relu steps 2"),
         ("tanh steps 8", "relu steps 8"),
     ]
-    assert fine.difference.mean == pytest.approx(0.1)
-    assert (fine.reading, coarse.reading) == ("better", "no clear difference")
-    assert fine.p < 0.001 <= coarse.p
+    assert fine.tested.difference.mean == pytest.approx(0.1)
+    assert (fine.tested.reading, coarse.tested.reading) == ("better", "no clear difference")
+    assert fine.tested.p < 0.001 <= coarse.tested.p
     table = baseline_table(sweep, found.compared)
     assert table["difference %"].tolist()[1] == "+10.00"
     assert table["p (Holm)"].tolist()[1] == "< 0.001"
@@ -30,12 +30,12 @@ def test_a_cell_is_compared_with_the_one_that_is_else_the_same(tmp_path):
 
 def test_a_cell_that_is_worse_says_so(tmp_path):
     _, found = made(tmp_path, steady, baseline={"model.activation": "tanh"})
-    assert {c.cell: c.reading for c in found.compared}["relu steps 8"] == "worse"
+    assert {c.cell: c.tested.reading for c in found.compared}["relu steps 8"] == "worse"
 
 
 def test_too_few_seeds_are_not_tested(tmp_path):
     made_up, found = made(tmp_path, steady, seeds=2, baseline={"model.activation": "relu"})
-    assert [c.reading for c in found.compared] == ["too few seeds"] * 2
+    assert [c.tested.reading for c in found.compared] == ["too few seeds"] * 2
     table = baseline_table(made_up, found.compared)
     assert not {"95 % interval", "Cohen's d", "p (Holm)"} & {*table}
 
@@ -67,7 +67,7 @@ def test_a_trial_that_did_not_finish_is_no_pair(tmp_path):
         return steady(activation, steps, seed)
 
     _, found = made(tmp_path, broken, baseline={"model.activation": "relu"})
-    assert [c.difference.n for c in found.compared] == [2, 2]
+    assert [c.tested.difference.n for c in found.compared] == [2, 2]
 
 
 def test_a_cell_of_the_baseline_has_no_partner(tmp_path):
@@ -123,7 +123,7 @@ def test_the_same_difference_in_every_pair_is_not_tested(tmp_path):
 
     made_up, found = made(tmp_path, apart, baseline=RELU)
     alike = "the same difference in every pair (not tested)"
-    assert [c.reading for c in found.compared] == [alike] * 2
+    assert [c.tested.reading for c in found.compared] == [alike] * 2
     table = baseline_table(made_up, found.compared)
     assert table[["difference %", "reading"]].to_numpy()[0].tolist() == ["+5.00", alike]
     assert not {"95 % interval", "Cohen's d", "p (Holm)"} & {*table}  # no row has any
@@ -153,7 +153,7 @@ def test_only_what_is_the_same_for_every_seed_is_the_same(tmp_path):
         return 0.5 + (0.1 * (seed - 1) if (activation, steps) == ("tanh", 8) else 0.0)
 
     _, found = made(tmp_path, even, baseline=RELU)
-    assert [c.reading for c in found.compared] == ["the same", "no clear difference"]
+    assert [c.tested.reading for c in found.compared] == ["the same", "no clear difference"]
 
 
 def test_a_baseline_that_no_trial_has_is_a_mistake(tmp_path):

@@ -66,7 +66,9 @@ def test_files_keep_the_names_that_were_published(known, tmp_path):
 
 
 def test_committed_tables_have_the_same_names():
-    for table in sorted((Path(__file__).parents[2] / "reports").glob("*/*.csv")):
+    tables = sorted((Path(__file__).parents[2] / "reports").glob("*/*.csv"))
+    assert tables
+    for table in tables:
         assert pd.read_csv(table, nrows=0).columns[0] == FILES[table.stem], table
 
 

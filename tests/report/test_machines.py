@@ -9,6 +9,7 @@ import pytest
 
 from nodebench import api
 from nodebench.report.analysis.findings import Findings
+from nodebench.report.answer import answer, listed
 from nodebench.report.machines import machines_table
 from nodebench.report.result_tables import result_tables
 from nodebench.store import Store
@@ -45,6 +46,9 @@ def other(activation, steps, seed):
         ("tanh", 8): (0.05, 0.06, 0.055),
     }[activation, steps]
     return steady(activation, steps, seed) - by[seed]
+
+
+NOT_TESTED = "the same difference in every pair (not tested)"
 
 
 @pytest.fixture
@@ -134,7 +138,17 @@ def test_another_outcome_there_is_counted_and_left_out_of_the_means(tmp_path):
     table = machines_table(sweep, Findings(sweep, ours).machines).set_index("configuration")
     assert table.loc["tanh steps 2", "n"] == "2"
     assert table.loc["tanh steps 2", "agree?"] == "too few seeds; 1 with another outcome"
-    assert table.loc["relu steps 2", "agree?"] == "no"  # every seed differs by the same
+    assert table.loc["relu steps 2", "agree?"] == NOT_TESTED
+
+
+@pytest.mark.parametrize("lost", [0.001, 0.02])
+def test_machines_with_the_same_difference_in_every_pair_are_not_tested(tmp_path, lost):
+    sweep, ours = on(tmp_path / "a", A, steady)
+    _, theirs = on(tmp_path / "b", B, lambda a, s, seed: steady(a, s, seed) - lost)
+    merge_store([t.id for t in sweep.trials], theirs, ours)
+    found = Findings(sweep, ours)
+    assert set(machines_table(sweep, found.machines)["agree?"]) == {NOT_TESTED}
+    assert f"4 with {NOT_TESTED}" in listed(answer(found))
 
 
 def test_a_report_is_written_again_when_another_machine_s_runs_come_in(compared, tmp_path):

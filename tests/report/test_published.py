@@ -148,10 +148,10 @@ def test_a_margin_of_a_count_is_a_share_of_it():
     assert number("577 K", metric="parameters").within is None
 
 
-def test_what_was_read_off_has_a_margin_that_it_can_be_matched_by():
-    for _, entry in ENTRIES:
-        if entry.read_off:
-            assert entry.within == 0.02
+def test_numbers_read_off_a_figure_have_a_wider_margin():
+    margins = [entry.within for _, entry in ENTRIES if entry.read_off]
+    assert margins
+    assert set(margins) == {0.02}
 
 
 def test_what_cannot_be_compared_says_why():
@@ -162,6 +162,15 @@ def test_what_cannot_be_compared_says_why():
     assert same == "not comparable: every seed gives the same value (not tested)"
     assert compared_number("", number(0.9), OURS).difference == "-5.00 ± 0.50"
     assert compared_number("", number(0.9), OURS[:1]).difference == "-5.10"
+
+
+def test_two_seeds_show_both_differences_instead_of_an_interval():
+    accuracy = compared_number("", number(0.9), OURS[1:])
+    assert accuracy.difference == "-4.95 (-5.00, -4.90)"
+    count = number(21.9, n=5, metric="nfe_forward_mean")
+    found = compared_number("", count, pd.Series([23.9, 21.4]))
+    assert found.difference == "+0.75 (-0.5, +2)"
+    assert compared_number("", number(0.9), pd.Series([0.85, 0.85])).difference == "-5.00"
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,9 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+from nodebench.spec.vocabulary import GRADIENT_ERRORS
 from nodebench.store import Result, Store, TrialFolder
+from nodebench.store.rows import ERRORS_RULE
 from tests.support.tiny_sweeps import tiny
 
 RESULT = Result("finished", "", 1, {}, [], 1.0, 2.0)
@@ -33,6 +35,17 @@ def test_every_file_that_a_trial_writes_is_an_attribute(tmp_path):
     with folder.locked():
         assert set(folder.path.iterdir()) == paths_of(folder)
         assert set(folder.files()) == paths_of(folder) - {folder.lock_file}
+
+
+def test_errors_by_an_older_rule_are_left_out_of_a_point(tmp_path):
+    folder = Store(tmp_path).folder("aa")
+    kept = {"point": {"method": "euler", "gradient": "adjoint"}, "outcome": "finished", "nfe": 8}
+    errors = dict.fromkeys((*GRADIENT_ERRORS, "gradient_cosine", "solver_error", "order"), 0.5)
+    folder.path.mkdir(parents=True)
+    folder.write_evaluations([{**kept, **errors, "errors_rule": ERRORS_RULE}])
+    assert set(folder.evaluations()[0]) == {*kept, *errors, "errors_rule"}
+    folder.write_evaluations([{**kept, **errors, "errors_rule": ERRORS_RULE - 1}])
+    assert set(folder.evaluations()[0]) == {*kept, "errors_rule"}
 
 
 def test_what_is_half_written_does_not_belong_to_a_trial(tmp_path):

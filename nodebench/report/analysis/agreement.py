@@ -45,7 +45,7 @@ COMPARED = (PublishedReading.MATCHES, PublishedReading.DIFFERS, PublishedReading
 
 
 @dataclass(frozen=True)
-class Theirs:
+class PublishedMean:
     """A published mean over `n` trainings, or the value of a single one.
 
     `spread` is their standard deviation; if the study gives none, ours is used. `doubt` is how far
@@ -73,7 +73,7 @@ class Agreement:
     half_width_left: float = math.nan
 
 
-def agreement(ours: pd.Series[float], theirs: Theirs, margin: float) -> Agreement:
+def agreement(ours: pd.Series[float], theirs: PublishedMean, margin: float) -> Agreement:
     """Whether the mean of several seeds equals the published one, to within the margin.
 
     It matches if the whole 95 % interval of the difference lies within the margin, even if the
@@ -98,7 +98,7 @@ def agreement(ours: pd.Series[float], theirs: Theirs, margin: float) -> Agreemen
 
 
 def _half_widths(
-    counts: NDArray[np.float64], variance: float, theirs: Theirs
+    counts: NDArray[np.float64], variance: float, theirs: PublishedMean
 ) -> NDArray[np.float64]:
     """Half the 95 % interval of the difference of means, by the number of our seeds.
 

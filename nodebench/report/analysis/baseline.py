@@ -16,8 +16,8 @@ from nodebench.errors import TrialOutcome
 from nodebench.report.analysis.columns import CELL, OUTCOME
 from nodebench.report.analysis.formatting import NO_VALUE, probability, signed, signed_ends, unit
 from nodebench.report.analysis.statistics import (
-    FEWEST_SEEDS,
     PairedDifference,
+    Untested,
     column,
     holm,
     paired,
@@ -38,8 +38,8 @@ class BaselineReading(StrEnum):
     WORSE = "worse"
     UNCLEAR = "no clear difference"
     SAME = "the same"
-    ALIKE = "the same difference in every pair (not tested)"
-    TOO_FEW = "too few seeds"
+    ALIKE = Untested.ALIKE.value
+    TOO_FEW = Untested.TOO_FEW.value
 
     @property
     def text(self) -> str:
@@ -115,7 +115,7 @@ def by_seed(frame: pd.DataFrame, metric: str) -> dict[str, pd.Series[float]]:
 
 
 @dataclass(frozen=True)
-class Tested:
+class TestedDifference:
     """A cell's difference from another cell, and its reading; `p` has Holm's correction."""
 
     difference: PairedDifference
@@ -125,13 +125,11 @@ class Tested:
 
 @dataclass(frozen=True)
 class BaselineComparison:
-    """A cell compared with its baseline by the headline metric; `p` has Holm's correction."""
+    """A cell compared with its baseline by the headline metric."""
 
     cell: str
     baseline: str
-    difference: PairedDifference
-    p: float
-    reading: BaselineReading
+    tested: TestedDifference
 
 
 def against_baseline(sweep: Sweep, frame: pd.DataFrame) -> list[BaselineComparison]:
@@ -146,15 +144,13 @@ def against_baseline(sweep: Sweep, frame: pd.DataFrame) -> list[BaselineComparis
     }
     pairs = {cell: (values[baseline], values[cell]) for cell, baseline in baselines.items()}
     found = compared_cells(pairs, higher_is_better=sweep.higher_is_better)
-    return [
-        BaselineComparison(cell, baselines[cell], tested.difference, tested.p, tested.reading)
-        for cell, tested in found.items()
-    ]
+    return [BaselineComparison(cell, baselines[cell], tested) for cell, tested in found.items()]
 
 
 def more_seeds_text(compared: Sequence[BaselineComparison]) -> str:
     """How far more seeds would narrow the intervals; empty if there are no intervals."""
-    seeds = min((each.difference.n for each in compared if each.difference.is_tested), default=0)
+    differences = [each.tested.difference for each in compared]
+    seeds = min((difference.n for difference in differences if difference.is_tested), default=0)
     if not seeds:
         return ""
     twice, four_times = (f"{100 * width_with(n * seeds, seeds):.0f} %" for n in (2, 4))
@@ -166,7 +162,7 @@ def more_seeds_text(compared: Sequence[BaselineComparison]) -> str:
 
 def compared_cells(
     pairs: Mapping[str, tuple[pd.Series[float], pd.Series[float]]], *, higher_is_better: bool
-) -> dict[str, Tested]:
+) -> dict[str, TestedDifference]:
     """Compares each cell's values with its reference's; `pairs` are (reference, values) by cell.
 
     Cells without seeds in common are left out.
@@ -181,7 +177,7 @@ def compared_cells(
     sign = 1 if higher_is_better else -1
     p_of = {cell: corrected.get(cell, math.nan) for cell in found}
     return {
-        cell: Tested(each, p_of[cell], _reading(each, p_of[cell], sign))
+        cell: TestedDifference(each, p_of[cell], _reading(each, p_of[cell], sign))
         for cell, each in found.items()
     }
 
@@ -189,10 +185,8 @@ def compared_cells(
 def _reading(difference: PairedDifference, p: float, sign: int) -> BaselineReading:
     if difference.is_none:
         return BaselineReading.SAME
-    if difference.n < FEWEST_SEEDS:
-        return BaselineReading.TOO_FEW
-    if difference.has_no_interval:
-        return BaselineReading.ALIKE
+    if difference.untested:
+        return BaselineReading(difference.untested.value)
     if not p < SIGNIFICANT:
         return BaselineReading.UNCLEAR
     return BaselineReading.BETTER if sign * difference.mean > 0 else BaselineReading.WORSE
@@ -203,7 +197,7 @@ def baseline_table(sweep: Sweep, found: Sequence[BaselineComparison]) -> pd.Data
     metric, seeds = sweep.metric, Counter(map(sweep.cell_label, sweep.trials))
     rows = []
     for each in found:
-        difference, planned = each.difference, min(seeds[each.cell], seeds[each.baseline])
+        difference, planned = each.tested.difference, min(seeds[each.cell], seeds[each.baseline])
         ends = signed_ends(metric, difference.low, difference.high)
         rows.append(
             {
@@ -212,9 +206,9 @@ def baseline_table(sweep: Sweep, found: Sequence[BaselineComparison]) -> pd.Data
                 f"difference{unit(metric)}": signed(metric, difference.mean),
                 "95 % interval": ends if difference.is_tested else NO_VALUE,
                 "Cohen's d": f"{difference.effect:z.2f}" if difference.is_tested else NO_VALUE,
-                "p (Holm)": probability(each.p),
+                "p (Holm)": probability(each.tested.p),
                 "pairs": f"{difference.n}" + (f" of {planned}" if difference.n < planned else ""),
-                "reading": str(each.reading),
+                "reading": str(each.tested.reading),
             }
         )
     table = pd.DataFrame(rows)

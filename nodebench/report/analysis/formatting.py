@@ -150,6 +150,16 @@ def signed_and_interval(metric: str, mean: float, width: float) -> str:
     return text if text.startswith("-") else f"+{text}"
 
 
+def differences_text(differences: pd.Series[float], width: float, form: str) -> str:
+    """The mean of differences, ± `width` unless it is nan; two differences instead follow it."""
+    text = f"{differences.mean():+z{form}}"
+    if math.isnan(width):
+        return text
+    if len(differences) < FEWEST_SEEDS:
+        return f"{text} ({', '.join(f'{each:+z{form}}' for each in sorted(differences))})"
+    return f"{text} ± {width:{form}}"
+
+
 def signed_ends(metric: str, low: float, high: float) -> str:
     """The ends of a difference's interval, `-1.20 to +3.40`, cut where no difference can be."""
     lowest, highest = possible_differences(metric)

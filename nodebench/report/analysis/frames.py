@@ -162,7 +162,7 @@ def on_one_machine(timed: pd.DataFrame) -> pd.DataFrame:
     """The timings of the kind of machine that has the most: those of others do not compare."""
     if timed.empty:
         return timed
-    return timed[timed["machine"] == timed["machine"].mode().iloc[0]]
+    return timed.loc[timed["machine"] == timed["machine"].mode().iloc[0]]
 
 
 def timed_busy(timed: pd.DataFrame) -> bool:

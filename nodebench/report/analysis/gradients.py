@@ -125,9 +125,9 @@ def gradient_costs(sweep: Sweep, measured: pd.DataFrame, timed: pd.DataFrame) ->
     `way` is the gradient with its settings; `problem` is named by the varying settings other than
     solver and gradient. `memory` and `seconds` are those of a training step if all cells were timed
     on one machine and only own gradients were measured; otherwise those on the samples that
-    gradients are measured on. `of_memory` and `of_seconds` are ratios to backprop with the same solver, in the same cell
-    if it has both. `is_front` marks the Pareto front of a problem in error, memory and seconds. The
-    table is empty if only one gradient was measured.
+    gradients are measured on. `of_memory` and `of_seconds` are ratios to backprop with the same
+    solver, in the same cell if it has both. `is_front` marks the Pareto front of a problem in
+    error, memory and seconds. The table is empty if only one gradient was measured.
     """
     if measured.empty:
         return measured

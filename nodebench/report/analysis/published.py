@@ -19,12 +19,18 @@ from nodebench.report.analysis.agreement import (
     COMPARED,
     MOST_SEEDS,
     Agreement,
+    PublishedMean,
     PublishedReading,
-    Theirs,
     agreement,
 )
 from nodebench.report.analysis.columns import OUTCOME, TIMED_SECONDS, TRIAL
-from nodebench.report.analysis.formatting import NO_VALUE, mean_and_interval, measured, whole
+from nodebench.report.analysis.formatting import (
+    NO_VALUE,
+    differences_text,
+    mean_and_interval,
+    measured,
+    whole,
+)
 from nodebench.report.analysis.sizes import caveat
 from nodebench.report.analysis.statistics import column
 from nodebench.spec import TrialSpec
@@ -189,14 +195,14 @@ class Compared:
 
     @property
     def difference(self) -> str:
-        """Ours minus theirs, ± half its 95 % interval if there is one."""
+        """Ours minus theirs, ± half its 95 % interval if there is one; of two seeds, each one's."""
         if self.ours.empty:
             return NO_VALUE
-        scale, difference = self.entry.scale, float(self.ours.mean()) - self.entry.number
+        scale, differences = self.entry.scale, self.ours - self.entry.number
         if self.entry.metric == "parameters":
-            return f"{difference:+,.0f}"
-        form, width = ".2f" if self.entry.is_accuracy else ".3g", self.half_width * scale
-        return f"{difference * scale:+z{form}} ± {width:{form}}".removesuffix(" ± nan")
+            return f"{differences.mean():+,.0f}"
+        form = ".2f" if self.entry.is_accuracy else ".3g"
+        return differences_text(scale * differences, scale * self.half_width, form)
 
     @property
     def why(self) -> str:
@@ -228,7 +234,9 @@ def compared_number(
     if entry.within is None:
         is_same = entry.is_rounding_of(float(ours.mean()))
         return read(PublishedReading.MATCHES if is_same else PublishedReading.DIFFERS)
-    theirs = Theirs(entry.number, entry.n or 1, entry.spread, READ_OFF if entry.read_off else 0.0)
+    theirs = PublishedMean(
+        entry.number, entry.n or 1, entry.spread, READ_OFF if entry.read_off else 0.0
+    )
     found = agreement(ours, theirs, entry.within)
     return read(found.reading, _note(entry, ours, found), found.half_width)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,7 +34,7 @@ NOT_NEGATIVE: Bounds = (0.0, math.inf)
 ANY: Bounds = (-math.inf, math.inf)
 SHARE: Bounds = (0.0, 1.0)
 
-IN_THE_HEADLINE_S_UNIT = ("value", "own", "limit", "drop")
+HEADLINE_UNIT_COLUMNS = ("value", "own", "limit", "drop")
 """Columns of evaluated points and of verdicts that are in the unit of the headline metric."""
 
 
@@ -42,7 +43,7 @@ def is_share(name: str, headline: str = "") -> bool:
 
     `headline` is the metric that the models of its rows are judged by: `accuracy` or `error`.
     """
-    return name.endswith("accuracy") or (headline == "accuracy" and name in IN_THE_HEADLINE_S_UNIT)
+    return name.endswith("accuracy") or (headline == "accuracy" and name in HEADLINE_UNIT_COLUMNS)
 
 
 def possible_values(name: str, headline: str = "") -> Bounds:
@@ -58,6 +59,13 @@ def possible_differences(name: str, headline: str = "") -> Bounds:
     """The range of a difference of two values of a metric."""
     low, high = possible_values(name, headline)
     return low - high, high - low
+
+
+class Untested(StrEnum):
+    """Why a difference over pairs is not tested, whatever it is between."""
+
+    TOO_FEW = "too few seeds"
+    ALIKE = "the same difference in every pair (not tested)"
 
 
 @dataclass(frozen=True)
@@ -92,9 +100,16 @@ class PairedDifference:
         return math.isnan(self.low)
 
     @property
+    def untested(self) -> Untested | None:
+        """Why the difference is not tested; None if it is."""
+        if self.n < FEWEST_SEEDS:
+            return Untested.TOO_FEW
+        return Untested.ALIKE if self.has_no_interval else None
+
+    @property
     def is_tested(self) -> bool:
         """Whether there are enough pairs, and the spread of the difference is known."""
-        return self.n >= FEWEST_SEEDS and not self.has_no_interval
+        return self.untested is None
 
     @property
     def shown_half_width(self) -> float:

@@ -27,14 +27,14 @@ SAME_GRADIENT = 1e-3
 """The largest relative distance at which a replayed gradient counts as the recorded one."""
 
 
-def graph_of(trial: Trial, options: RunOptions) -> Graphed | None:
+def graph_of(trial: Trial, options: RunOptions) -> CudaGraphSteps | None:
     """A taker of a trial's steps on a GPU; None without a GPU, or if the steps' kernels vary."""
     if not options.resources.gpu_share or not has_equal_steps(trial.spec):
         return None
-    return Graphed()
+    return CudaGraphSteps()
 
 
-class Graphed:
+class CudaGraphSteps:
     """Takes the steps of one network, after a few warm-up steps, by replaying their kernels.
 
     The optimiser's update is not recorded: it changes with the schedule, and has few kernels.

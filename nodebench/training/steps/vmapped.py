@@ -14,7 +14,7 @@ from nodebench.training.steps.step import Step
 from nodebench.training.task import Loss, Task
 
 
-class Together:
+class VmappedSteps:
     """Takes steps of networks that differ only in the values of their tensors."""
 
     def __init__(self) -> None:

@@ -16,7 +16,7 @@ from nodebench.spec import TrialSpec
 from nodebench.spec.identity import Cell
 from nodebench.sweep.file import Resources
 from nodebench.training.loop import new_state
-from nodebench.training.steps.cuda_graph import WARM_STEPS, Graphed, graph_of
+from nodebench.training.steps.cuda_graph import WARM_STEPS, CudaGraphSteps, graph_of
 from nodebench.training.steps.step import Step
 from nodebench.training.tasks.table import task_for
 
@@ -47,7 +47,7 @@ def test_a_cpu_takes_steps_as_they_are(tmp_path):
 def test_a_gpu_records_what_is_always_the_same(tmp_path):
     on_gpu = RunOptions(tmp_path, Resources(gpus=1))
     trial = Cell(TrialSpec.model_validate(DIGITS)).trial(0)
-    assert isinstance(graph_of(trial, on_gpu), Graphed)
+    assert isinstance(graph_of(trial, on_gpu), CudaGraphSteps)
     adaptive = Cell(TrialSpec.model_validate({**DIGITS, "solver": {"method": "dopri5"}})).trial(0)
     assert graph_of(adaptive, on_gpu) is None
 
@@ -58,7 +58,7 @@ def test_a_gpu_records_what_is_always_the_same(tmp_path):
 def test_recorded_steps_are_the_steps(model, gradient):
     changes = {"model": {**DIGITS["model"], "norm": model}, "gradient": gradient}
     (plain, expected), (graphed, steps) = (training("cuda", **changes) for _ in range(2))
-    taker, taken = Graphed(), 0
+    taker, taken = CudaGraphSteps(), 0
     for one, other in zip(expected, steps, strict=True):
         one.take()
         taker.take([other])
@@ -76,7 +76,7 @@ def test_recorded_steps_are_the_steps(model, gradient):
 def test_a_batch_of_another_shape_is_taken_as_it_is():
     data = {**DIGITS["data"], "train_size": 90}
     _, steps = training("cuda", data=data)
-    taker, taken = Graphed(), []
+    taker, taken = CudaGraphSteps(), []
     for step in steps:
         taker.take([step])
         taken.append(step.taken)
@@ -88,7 +88,7 @@ def test_a_batch_of_another_shape_is_taken_as_it_is():
 @pytest.mark.gpu
 def test_recorded_steps_are_faster():
     seconds = {}
-    for name, taker in (("plain", None), ("graph", Graphed())):
+    for name, taker in (("plain", None), ("graph", CudaGraphSteps())):
         _, steps = training("cuda")
         for number, step in enumerate(steps):
             if number == WARM_STEPS + 2:
