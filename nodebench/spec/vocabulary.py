@@ -221,11 +221,11 @@ A `resnet<depth>` has residual blocks in place of the ODE blocks. Source: Gusak 
 VERDICT_NUMBERS = ("own", "limit", "drop", "sufficient_steps", "order")
 """The measures of a verdict on a solver: columns of a report, and metrics of claims."""
 
-GRADIENT_ERRORS = ("gradient_error", "state_gradient_error", "backprop_error")
+GRADIENT_ERROR_NUMBERS = ("gradient_error", "state_gradient_error", "backprop_error")
 """The relative errors of a gradient."""
 
 GRADIENT_NUMBERS = (
-    *GRADIENT_ERRORS,
+    *GRADIENT_ERROR_NUMBERS,
     "gradient_memory_bytes",
     "memory_power",
 )

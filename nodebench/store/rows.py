@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from nodebench.errors import TrialOutcome, counted
-from nodebench.spec.vocabulary import GRADIENT_ERRORS
+from nodebench.spec.vocabulary import GRADIENT_ERROR_NUMBERS
 
 Row = dict[str, Any]
 
@@ -14,7 +14,7 @@ INCIDENTAL = frozenset(
 )
 """Metrics that depend on the machine and the moment, so that reruns of a trial differ in them."""
 
-NUMERICAL_ERRORS = ("solver_error", "order", *GRADIENT_ERRORS, "gradient_cosine")
+NUMERICAL_ERRORS = ("solver_error", "order", *GRADIENT_ERROR_NUMBERS, "gradient_cosine")
 """The measures of a point in comparison with a reference."""
 
 ERRORS_OUTCOME = "errors_outcome"

@@ -36,7 +36,7 @@ OURS = seeds(0.85, 0.004, 5)
         (PublishedMean(0.978, doubt=0.01), PublishedReading.UNCERTAIN),
     ],
 )
-def test_a_number_matches_or_differs_or_neither_can_be_said(
+def test_reading_is_a_match_a_difference_or_uncertain(
     theirs: PublishedMean, reading: PublishedReading
 ) -> None:
     assert agreement(seeds(0.965, 0.004, 5), theirs, POINT).reading is reading
@@ -57,7 +57,7 @@ def test_a_wide_interval_is_no_match() -> None:
     st.floats(-0.1, 0.1), st.floats(1e-5, 0.1), st.floats(1, 10), st.integers(2, 8),
     st.integers(2, 8), st.one_of(st.none(), st.floats(0, 0.1)),
 )  # fmt: skip
-def test_no_number_matches_for_knowing_less(difference, spread, times, n, m, their_spread):
+def test_less_knowledge_never_makes_a_match(difference, spread, times, n, m, their_spread):
     theirs = PublishedMean(0.5, m, their_spread)
     vaguer = PublishedMean(0.5, m, None if their_spread is None else times * their_spread)
     ours = seeds(0.5 + difference, spread, n)
@@ -79,7 +79,7 @@ def test_the_interval_is_welch_s_where_the_study_gives_a_spread(m: int, spread: 
         assert bool(welch.pvalue < 0.05) is is_outside
 
 
-def test_without_a_spread_ours_stands_for_both() -> None:
+def test_our_spread_stands_for_a_spread_that_is_not_published() -> None:
     for m in (1, 3, 5):
         width = stats.t.ppf(0.975, 4) * 0.004 * math.sqrt(1 / 5 + 1 / m)
         assert agreement(OURS, PublishedMean(0.85, m), POINT).half_width == pytest.approx(width)
@@ -100,7 +100,7 @@ def test_a_clear_difference_within_the_margin_is_a_match() -> None:
         (PublishedMean(0.86, 5), 0.01),
     ],
 )  # fmt: skip
-def test_the_number_of_seeds_that_would_decide_does(theirs: PublishedMean, spread: float) -> None:
+def test_deciding_number_of_seeds_decides(theirs: PublishedMean, spread: float) -> None:
     found = agreement(seeds(0.85, spread, 3), theirs, POINT)
     assert found.reading is PublishedReading.UNCERTAIN
     assert found.deciding is not None
@@ -113,7 +113,7 @@ def test_the_number_of_seeds_that_would_decide_does(theirs: PublishedMean, sprea
     )
 
 
-def test_what_is_known_of_theirs_may_leave_no_number_that_decides() -> None:
+def test_deciding_number_is_none_if_the_published_spread_is_too_wide() -> None:
     found = agreement(seeds(0.85, 0.004, 3), PublishedMean(0.86, 5, 0.05), POINT)
     assert (found.reading, found.deciding) == (PublishedReading.UNCERTAIN, None)
     assert found.half_width_left == pytest.approx(stats.t.ppf(0.975, 4) * 0.05 / math.sqrt(5))
@@ -121,13 +121,13 @@ def test_what_is_known_of_theirs_may_leave_no_number_that_decides() -> None:
     assert agreement(seeds(0.85, 1e-4, 3), PublishedMean(0.851, doubt=0.01), POINT).deciding is None
 
 
-def test_what_more_than_a_thousand_seeds_would_decide_says_so() -> None:
+def test_deciding_number_is_infinite_beyond_a_thousand_seeds() -> None:
     limit = 1.959964 * 0.1 / math.sqrt(200)  # where infinitely many of ours are
     found = agreement(seeds(0.85, 0.1, 3), PublishedMean(0.85 + 1.01 * limit, 200), 1e-6)
     assert (found.reading, found.deciding) == (PublishedReading.UNCERTAIN, math.inf)
 
 
-def test_seeds_that_all_give_the_same_do_not_say_how_much_they_scatter() -> None:
+def test_equal_seeds_are_not_comparable() -> None:
     same = pd.Series([0.9, 0.9, 0.9])
     for theirs in (PublishedMean(0.9), PublishedMean(0.8), PublishedMean(0.8, 5, 0.01)):
         assert agreement(same, theirs, POINT).reading is PublishedReading.NOT_COMPARABLE

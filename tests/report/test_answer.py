@@ -14,7 +14,7 @@ from tests.support.fake_results import FINE, GRID, RELU, TANH, made, steady
 from tests.support.tiny_sweeps import point, tiny
 
 
-def test_the_answer_names_what_is_no_better_than_chance(tmp_path):
+def test_answer_names_configurations_no_better_than_chance(tmp_path):
     summary = {"chance": 0.5}
     sweep, store = tiny(tmp_path, grid={"solver.steps": [2, 4]}), Store(tmp_path / "runs")
     for trial, accuracy in zip(sweep.trials, (0.505, 0.52), strict=True):
@@ -47,7 +47,7 @@ def test_the_answer_tells_the_best_the_baseline_and_the_claims(tmp_path):
     assert "**Cost:** 12 trials, 12 seconds of training and tests. None failed." in text
 
 
-def test_the_best_is_told_if_it_is_no_ode(tmp_path):
+def test_answer_says_that_the_best_is_no_ode(tmp_path):
     _, found = made(tmp_path, steady)
     found.judged = pd.DataFrame({"cell": ["tanh steps 8"] * 3, "verdict": [VerdictWord.RESNET] * 3})
     assert "test accuracy (n = 3), but it is not an ODE. It is not clearly ahead" in listed(
@@ -68,7 +68,7 @@ def test_configurations_that_are_as_good_in_every_seed_are_no_second_best(tmp_pa
     assert "Second best" not in text
 
 
-def test_the_answer_counts_what_matches_differs_and_is_too_uncertain(tmp_path):
+def test_answer_counts_published_readings(tmp_path):
     _, found = made(tmp_path, steady)
     ours = pd.Series([0.849, 0.85, 0.851])
     numbers = [0.849, 0.95, 0.96, 0.852]
@@ -109,7 +109,7 @@ def test_the_best_says_how_many_of_its_seeds_finished_and_who_is_ahead_on_common
         ((0.1, 0.2, 0.0), (0.08, 0.15, math.nan), "is ahead on the 2 seeds that finished in both"),
     ],
 )
-def test_of_errors_the_lower_one_is_ahead(best, second, words, tmp_path):
+def test_lower_error_is_ahead(best, second, words, tmp_path):
     solver = {"method": "rk4", "step_size": 0.5}
     sweep = tiny(tmp_path, base={"data": "spiral", "model": "neuralode", "solver": solver})
     best, second = (_Ranked("a", pd.Series(values), 3) for values in (best, second))
@@ -146,7 +146,7 @@ def test_seeds_of_a_pack_share_its_seconds(tmp_path):
     )
 
 
-def test_the_cost_includes_what_did_not_finish_and_the_evaluation(tmp_path):
+def test_cost_includes_unfinished_trials_and_evaluation(tmp_path):
     sweep = tiny(tmp_path, seeds=[0, 1], evaluate={"methods": ["euler"], "steps": [4]})
     store = Store(tmp_path / "runs")
     summary = {"test_accuracy": 0.9, "epoch_s": 1.0}
@@ -165,7 +165,7 @@ def test_the_cost_includes_what_did_not_finish_and_the_evaluation(tmp_path):
     ) in listed(answer(Findings(sweep, store)))
 
 
-def test_the_best_of_what_only_guesses_is_no_better_than_chance(tmp_path):
+def test_best_of_guessing_configurations_is_no_better_than_chance(tmp_path):
     sweep, store = tiny(tmp_path, grid={"solver.steps": [2, 4]}), Store(tmp_path / "runs")
     for trial in sweep.trials:
         store.folder(trial.id).create(trial)

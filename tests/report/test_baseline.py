@@ -13,7 +13,7 @@ from tests.support.planned_sweeps import sweep
 from tests.support.tiny_sweeps import tiny
 
 
-def test_a_cell_is_compared_with_the_one_that_is_else_the_same(tmp_path):
+def test_cell_is_compared_with_its_otherwise_identical_partner(tmp_path):
     sweep, found = made(tmp_path, steady, baseline={"model.activation": "relu"})
     fine, coarse = found.compared[1], found.compared[0]
     assert [(c.cell, c.baseline) for c in found.compared] == [
@@ -51,7 +51,7 @@ def test_more_seeds_narrow_intervals_by_student_s_t(tmp_path):
     assert more_seeds_text(found.compared) == ""
 
 
-def test_intervals_that_are_not_there_are_not_narrowed(tmp_path):
+def test_more_seeds_are_not_mentioned_without_intervals(tmp_path):
     def parallel(activation, steps, seed):
         return 0.5 + 0.1 * seed + 0.1 * (activation == "tanh")
 
@@ -85,7 +85,7 @@ def test_a_cell_with_several_partners_has_none(tmp_path):
     assert partners(found, {"model.name": "resnet"})[odenet.cell.key].cell == resnet.cell
 
 
-def test_every_cell_is_compared_with_what_is_named_only_once(tmp_path, monkeypatch):
+def test_each_cell_is_matched_with_the_baseline_once(tmp_path, monkeypatch):
     """A comparison of each with each would take a large sweep's report minutes."""
     looks = []
 
@@ -148,7 +148,7 @@ def test_pairs_that_are_missing_are_counted(tmp_path):
     assert list(baseline_table(made_up, found.compared)["pairs"]) == ["5", "4 of 5"]
 
 
-def test_only_what_is_the_same_for_every_seed_is_the_same(tmp_path):
+def test_cells_are_the_same_only_if_every_seed_is(tmp_path):
     def even(activation: str, steps: int, seed: int) -> float:
         return 0.5 + (0.1 * (seed - 1) if (activation, steps) == ("tanh", 8) else 0.0)
 

@@ -123,7 +123,7 @@ def test_a_report_of_an_earlier_release_with_the_ids_of_mlflows_runs_is_read(tmp
     assert compare(one, one) == before
 
 
-def test_what_is_the_same_on_each_side_hinders_no_match_and_is_named(tmp_path):
+def test_constant_settings_prevent_no_match_and_are_named(tmp_path):
     grid = {"solver.steps": [2, 4]}
     short = finished(tmp_path / "short", grid=grid)
     base = {
@@ -141,7 +141,7 @@ def test_what_is_the_same_on_each_side_hinders_no_match_and_is_named(tmp_path):
     assert "also differ" not in compare(short, short)
 
 
-def test_only_settings_that_hinder_a_match_are_named_as_its_obstacle(tmp_path):
+def test_only_settings_that_prevent_a_match_are_named_as_its_obstacle(tmp_path):
     one = finished(tmp_path / "one", grid={"solver.steps": [2, 3]})
     base = {**TINY, "train": {**TINY["train"], "epochs": 6}}
     other = finished(tmp_path / "other", grid={"solver.steps": [4, 5]}, base=base)
@@ -150,7 +150,7 @@ def test_only_settings_that_hinder_a_match_are_named_as_its_obstacle(tmp_path):
     assert str(caught.value).endswith("`solver.steps` is 2, 3 in one, 4, 5 in the other")
 
 
-def test_what_varies_on_one_side_is_matched_by_its_value(tmp_path):
+def test_setting_that_varies_on_one_side_is_matched_by_its_value(tmp_path):
     short = finished(tmp_path / "short")
     both = finished(tmp_path / "both", grid={"train.epochs": [3, 6]})
     text = compare(short, both)
@@ -173,7 +173,7 @@ def test_sweeps_that_share_no_cell_are_told_what_sets_them_apart(tmp_path):
         compare(one, other)
 
 
-def test_what_is_in_one_of_two_is_named(tmp_path):
+def test_cells_of_only_one_side_are_named(tmp_path):
     for name, grid in (("a", {"solver.steps": [2, 4]}), ("b", {"solver.steps": [4, 8]})):
         finished(tmp_path / name, grid=grid)
     text = compare(str(tmp_path / "a" / "report"), str(tmp_path / "b" / "report"))
@@ -181,7 +181,7 @@ def test_what_is_in_one_of_two_is_named(tmp_path):
     assert f"Only in {tmp_path / 'b' / 'report'}: steps 8." in text
 
 
-def test_what_cannot_be_compared_is_named(tmp_path):
+def test_incomparable_inputs_raise_a_clear_error(tmp_path):
     with pytest.raises(InputError, match="is neither a sweep, nor a report's folder"):
         compare(str(tmp_path / "nothing"), str(tmp_path / "nowhere"))
     with pytest.raises(InputError, match="HEAD:nowhere"):

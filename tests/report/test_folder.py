@@ -35,7 +35,7 @@ def test_a_report_keeps_the_figures_of_the_page_before_it_until_it_is_written(
     assert {f"figures/{path.name}" for path in (folder / "figures").glob("*.svg")} == shown
 
 
-def test_what_the_user_keeps_among_the_figures_stays(tmp_path):
+def test_files_of_the_user_among_the_figures_stay(tmp_path):
     sweep, _ = made(tmp_path, steady)
     folder = tmp_path / "report"
     write_report_folder(sweep, Store(tmp_path / "runs"), folder)
@@ -146,7 +146,7 @@ def test_a_report_that_cannot_be_read_is_not_replaced_by_a_change(tmp_path):
     require_no_loss(changed, folder)
 
 
-def test_what_a_report_shows_is_what_it_lists_whatever_the_code_is_now(tmp_path):
+def test_trials_of_a_report_are_those_of_its_table_after_code_changes(tmp_path):
     sweep, folder = tiny(tmp_path), tmp_path / "report"
     finish(sweep, store := Store(tmp_path / "runs"))
     api.write_report(sweep, store, folder)
@@ -157,7 +157,7 @@ def test_what_a_report_shows_is_what_it_lists_whatever_the_code_is_now(tmp_path)
         require_no_loss(changed, folder)
 
 
-def test_a_sweep_of_which_nothing_is_trained_has_no_report(tmp_path):
+def test_untrained_sweep_has_no_report(tmp_path):
     sweep, store = tiny(tmp_path, seeds=[0, 1]), Store(tmp_path / "runs")
     finish(sweep, store)
     page = api.write_report(sweep, store, tmp_path / "report")
@@ -174,7 +174,7 @@ def test_a_sweep_of_which_nothing_is_trained_has_no_report(tmp_path):
     assert api.write_report(sweep, empty, tmp_path / "of-one-epoch").exists()
 
 
-def test_evaluating_what_is_not_trained_writes_no_report(tmp_path, monkeypatch):
+def test_evaluation_of_untrained_trials_writes_no_report(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     sweep, store = tiny(tmp_path, **EVALUATED), Store(tmp_path / "runs")
     launched = api.evaluate(sweep, store, inline=True, track=False)

@@ -107,7 +107,7 @@ def test_costs_are_in_units_of_backprops_by_the_same_solver(three_ways) -> None:
     assert costs.loc["reversible reversible_heun", "of_memory"].isna().all()  # backprop had none
 
 
-def test_the_front_holds_what_nothing_surpasses_in_all_three(three_ways) -> None:
+def test_front_holds_the_points_that_no_other_surpasses(three_ways) -> None:
     sweep, store = three_ways
     costs = Findings(sweep, store).costs
     points = list(costs[["error", "memory", "seconds"]].itertuples(index=False, name=None))
@@ -221,7 +221,7 @@ def test_a_solve_that_two_blocks_ask_for_is_one_measurement(tmp_path: Path) -> N
     assert table["exact"].to_dict() == {"backprop": "by definition", "adjoint": "no"}
 
 
-def test_of_a_gradient_that_is_not_compared_with_backprops_nothing_is_told(tmp_path: Path) -> None:
+def test_exactness_is_unknown_for_a_gradient_not_compared_with_backprops(tmp_path: Path) -> None:
     solver = {"method": "reversible_heun", "steps": 16}
     grid = [
         {"gradient": ["backprop"], "solver.steps": [16]},

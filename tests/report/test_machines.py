@@ -60,7 +60,7 @@ def compared(tmp_path):
     return sweep, ours, Findings(sweep, ours)
 
 
-def test_a_row_says_of_each_configuration_whether_the_machines_agree(compared):
+def test_each_configuration_has_a_row_with_the_agreement_of_machines(compared):
     sweep, _, found = compared
     table = machines_table(sweep, found.machines).set_index("configuration")
     assert list(table["agree?"]) == [
@@ -94,7 +94,7 @@ def test_the_report_has_a_section_a_line_in_its_answer_and_a_table_of_every_tria
     assert set(rows["machine_here"]) == {"AMD, 1 thread, torch 2.15.0"}
 
 
-def test_without_another_machine_nothing_is_said_of_machines(tmp_path):
+def test_report_omits_machines_if_there_is_only_one(tmp_path):
     sweep, store = on(tmp_path / "a", A, steady)
     page = api.write_report(sweep, store, tmp_path / "report").read_text()
     assert "machines" not in page
@@ -116,7 +116,7 @@ def test_hardware_is_a_column_where_it_varies(tmp_path):
     assert list(columns["hardware"]) == ["AMD", "Intel", "AMD", "Intel"]
 
 
-def test_runs_of_one_seed_on_several_hosts_there_are_no_seeds_more(tmp_path):
+def test_runs_of_one_seed_on_several_hosts_count_as_one_seed(tmp_path):
     sweep, ours = on(tmp_path / "a", A, steady, seeds=1)
     for host in "xyz":
         _, theirs = on(tmp_path / host, {**B, "host": host}, other, seeds=1)

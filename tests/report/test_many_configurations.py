@@ -55,7 +55,7 @@ def test_every_figure_of_many_configurations_is_drawn(
     assert note in report.page.read_text(encoding="utf-8")
 
 
-def test_of_many_robustness_figures_some_stand_for_all(tmp_path: Path) -> None:
+def test_a_few_of_many_robustness_figures_are_drawn(tmp_path: Path) -> None:
     sweep = tiny(tmp_path, grid={"model.width": list(range(4, 12)), "solver.steps": [*range(1, 8)]})
     cells = [sweep.cell_label(trial) for trial in sweep.trials]
     points = {"nfe": 8.0, "value": 0.5, "method": "euler", "spread": 0.1, "trained_nfe": 2.0}
@@ -100,7 +100,7 @@ def test_each_configuration_has_its_own_color_beside_its_cost(
     assert named == [f"cell {i}" for i in range(count)]
 
 
-def test_of_many_configurations_the_fronts_have_colors_and_names(many, tmp_path, monkeypatch):
+def test_fronts_of_many_configurations_have_colors_and_names(many, tmp_path, monkeypatch):
     saved = []
     monkeypatch.setattr("nodebench.report.figures.pareto.save", lambda *given: saved.append(given))
     count = MOST_LEGEND_ENTRIES + 4

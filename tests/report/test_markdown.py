@@ -30,7 +30,7 @@ def test_a_page_has_no_headings_of_empty_sections_and_no_parts_of_the_html_page(
     assert page == "# x\n\n## Text\n\na\n\nb\n"
 
 
-def test_what_all_rows_share_is_told_once_below_the_table():
+def test_value_shared_by_all_rows_is_shown_once_below_the_table():
     table = pd.DataFrame({"cell": ["a", "b"], "machine": ["m", "m"], "n": ["1", "2"], "of": "x"})
     shown, line = table_parts(table, once=("machine", "n", "missing"))
     assert shown.splitlines()[0].split() == ["|", "cell", "|", "n", "|", "of", "|"]

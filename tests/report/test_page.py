@@ -57,7 +57,7 @@ def test_the_same_data_gives_the_same_bytes(made_up, tmp_path):
         assert (folders[0] / file).read_bytes() == (folders[1] / file).read_bytes(), file
 
 
-def test_seconds_of_packed_seeds_are_said_to_be_of_them_all(tmp_path):
+def test_note_says_that_packed_seconds_are_of_all_seeds(tmp_path):
     sweep, store = tiny(tmp_path, seeds=[0, 1]), Store(tmp_path / "runs")
     for packed, is_said in ((1, False), (2, True)):
         for trial in sweep.trials:
@@ -243,7 +243,7 @@ def test_a_reason_leaves_a_table_a_table(tmp_path):
     assert row.replace(r"\|", "").count("|") == 5
 
 
-def test_a_table_that_there_is_no_more_is_removed(made_up, tmp_path):
+def test_obsolete_table_is_removed(made_up, tmp_path):
     sweep, store = made_up
     stale = tmp_path / "report" / "timings.csv"
     stale.parent.mkdir()

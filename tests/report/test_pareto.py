@@ -8,7 +8,7 @@ from nodebench.report.html.data import Explored
 from tests.support.fake_results import made, steady
 
 
-def test_the_front_is_of_what_none_surpasses(tmp_path):
+def test_front_holds_the_unsurpassed_configurations(tmp_path):
     _, found = made(tmp_path, steady)
     front = found.frontier.set_index("cell")["front_nfe"]
     assert front.to_dict() == {

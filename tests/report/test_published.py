@@ -154,7 +154,7 @@ def test_numbers_read_off_a_figure_have_a_wider_margin():
     assert set(margins) == {0.02}
 
 
-def test_what_cannot_be_compared_says_why():
+def test_incomparable_number_says_why():
     assert said(number(0.9), OURS[:0]) == "not run"
     assert said(number(0.9), OURS[:1]) == "not comparable: one seed"
     assert said(number(0.9), obstacle="the small form") == "not comparable: the small form"

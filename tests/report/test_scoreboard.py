@@ -67,7 +67,7 @@ def lines(study):
     return {what: rest for _, what, *rest in cells}
 
 
-def test_what_has_not_run_says_what_it_needs(study):
+def test_line_that_has_not_run_names_its_command(study):
     found = lines(study)
     assert list(found) == [
         "`steps 4`: test accuracy %",
@@ -124,7 +124,7 @@ def test_the_verdicts_are_counted(study):
 
 
 @pytest.mark.parametrize("is_run", [False, True])
-def test_seconds_of_another_machine_are_no_line_that_a_run_would_decide(study, is_run, monkeypatch):
+def test_seconds_of_another_machine_are_not_comparable(study, is_run, monkeypatch):
     seconds = {"cell": FINE, "metric": "epoch_s", "value": 60, "source": "S9, table"}
     publish([*NUMBERS, seconds], monkeypatch)
     if is_run:

@@ -64,7 +64,7 @@ def test_verdicts_are_in_the_main_table_and_behind_them_their_numbers(tmp_path: 
     assert "why undecided" not in table
 
 
-def test_what_is_undecided_says_why(tmp_path: Path) -> None:
+def test_undecided_verdict_says_why(tmp_path: Path) -> None:
     values = (0.505, 0.5), (0.9, "diverged")
     sweep, store = evaluated(tmp_path, *values, seeds=[0, 1])
     table = solver_tables.verdicts_table(sweep, frames.verdict_frame(sweep, store))

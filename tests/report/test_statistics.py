@@ -63,7 +63,7 @@ def test_intervals_of_many_groups_are_those_of_each():
     assert (found["mean"] - found["low"]).tolist() == pytest.approx(widths.tolist())
 
 
-def test_an_interval_is_cut_at_what_is_possible_and_nowhere_else():
+def test_interval_is_cut_only_at_possible_values():
     data = pd.DataFrame({"line": list("aaab"), "y": [0.9, 0.97, 0.935, 0.4]})
     possible = possible_values("test_accuracy")
     found = mean_intervals(data.groupby("line")["y"], possible)
@@ -78,7 +78,7 @@ def test_an_interval_is_cut_at_what_is_possible_and_nowhere_else():
      ("drop", "error", (-math.inf, math.inf)), ("nfe_forward", "accuracy", (0, math.inf)),
      ("timed_epoch_s", "error", (0, math.inf)), ("order", "accuracy", (-math.inf, math.inf))],
 )  # fmt: skip
-def test_what_is_possible_follows_from_the_metric(name, headline, possible):
+def test_possible_values_follow_from_the_metric(name, headline, possible):
     assert possible_values(name, headline) == possible
     low, high = possible
     assert possible_differences(name, headline) == (low - high, high - low)
@@ -149,7 +149,7 @@ def test_a_correction_keeps_the_order_and_lowers_nothing(p_values):
     assert [found[i] for i in ranked] == sorted(found)
 
 
-def test_the_front_is_of_those_that_none_surpasses():
+def test_front_holds_the_unsurpassed_points():
     #        cheap and bad, dear and good, dear and bad, the first again, as good for more
     costs, values = [1, 5, 4, 1, 9], [0.5, 0.9, 0.4, 0.5, 0.9]
     assert pareto(costs, values) == [True, True, False, True, False]
@@ -166,7 +166,7 @@ def test_a_mean_is_written_with_its_interval():
     assert mean_and_interval(pd.Series([], dtype=float), 1) == "–"
 
 
-def test_an_interval_is_cut_where_no_mean_can_be_and_written_out():
+def test_cut_interval_is_written_out():
     near_one = pd.Series([0.9, 0.935, 0.97])
     assert measured("accuracy", near_one) == "93.50 [84.81, 100]"
     assert measured("accuracy", 1 - near_one) == "6.50 [0, 15.19]"
@@ -179,7 +179,7 @@ def test_an_interval_is_cut_where_no_mean_can_be_and_written_out():
     assert mean_and_interval(pd.Series([1.0, 2.0, 3.0]), 2, possible=ANY) == "2.00 ± 2.48"
 
 
-def test_two_values_follow_their_mean_since_their_interval_says_nothing():
+def test_two_values_follow_their_mean_without_an_interval():
     assert mean_and_interval(pd.Series([2.0, 1.0]), 2) == "1.50 (1.00, 2.00)"
     assert measured_with_unit("accuracy", pd.Series([0.2, 0.8])) == "50.00 (20.00, 80.00) %"
     assert measured("accuracy", pd.Series([0.8, 0.8])) == "80.00 (all equal)"

@@ -54,7 +54,7 @@ def test_steps_of_training_are_a_row_a_configuration(tmp_path: Path) -> None:
     assert list(table["max"]) == ["–", "38"]
 
 
-def test_columns_that_nobody_has_are_left_out_and_no_steps_are_no_table(tmp_path: Path) -> None:
+def test_empty_columns_and_empty_tables_are_left_out(tmp_path: Path) -> None:
     sweep, store = swept(tmp_path)
     write(sweep, store, *({"nfe_forward": 26.0, "steps_accepted": 4.0} for _ in range(2)))
     table = step_tables.steps_table(frames.result_frame(sweep, store))

@@ -4,7 +4,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from nodebench.spec.vocabulary import GRADIENT_ERRORS
+from nodebench.spec.vocabulary import GRADIENT_ERROR_NUMBERS
 from nodebench.store import Result, Store, TrialFolder
 from nodebench.store.rows import ERRORS_RULE
 from tests.support.tiny_sweeps import tiny
@@ -40,7 +40,9 @@ def test_every_file_that_a_trial_writes_is_an_attribute(tmp_path):
 def test_errors_by_an_older_rule_are_left_out_of_a_point(tmp_path):
     folder = Store(tmp_path).folder("aa")
     kept = {"point": {"method": "euler", "gradient": "adjoint"}, "outcome": "finished", "nfe": 8}
-    errors = dict.fromkeys((*GRADIENT_ERRORS, "gradient_cosine", "solver_error", "order"), 0.5)
+    errors = dict.fromkeys(
+        (*GRADIENT_ERROR_NUMBERS, "gradient_cosine", "solver_error", "order"), 0.5
+    )
     folder.path.mkdir(parents=True)
     folder.write_evaluations([{**kept, **errors, "errors_rule": ERRORS_RULE}])
     assert set(folder.evaluations()[0]) == {*kept, *errors, "errors_rule"}

@@ -152,6 +152,8 @@ def signed_and_interval(metric: str, mean: float, width: float) -> str:
 
 def differences_text(differences: pd.Series[float], width: float, form: str) -> str:
     """The mean of differences, ± `width` unless it is nan; two differences instead follow it."""
+    if differences.empty:
+        return NO_VALUE
     text = f"{differences.mean():+z{form}}"
     if math.isnan(width):
         return text

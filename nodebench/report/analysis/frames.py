@@ -162,12 +162,20 @@ def on_one_machine(timed: pd.DataFrame) -> pd.DataFrame:
     """The timings of the kind of machine that has the most: those of others do not compare."""
     if timed.empty:
         return timed
-    return timed.loc[timed["machine"] == timed["machine"].mode().iloc[0]]
+    most = str(timed["machine"].mode().iloc[0])
+    return timed[timed["machine"] == most]
 
 
 def timed_busy(timed: pd.DataFrame) -> bool:
     """Whether a machine was not idle when a timing pass began on it."""
     return bool((column(timed, "load_before") > BUSY).any())
+
+
+def at_the_limit(judged: pd.DataFrame, ids: list[str]) -> pd.Series[float]:
+    """The headline metric of each trial under the finest solver."""
+    if judged.empty:
+        return pd.Series(dtype=float)
+    return judged.loc[judged[TRIAL].isin(ids), "limit"].astype(float)
 
 
 def trajectories(sweep: Sweep, store: Store) -> dict[str, pd.DataFrame]:

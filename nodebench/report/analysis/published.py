@@ -31,6 +31,7 @@ from nodebench.report.analysis.formatting import (
     measured,
     whole,
 )
+from nodebench.report.analysis.frames import at_the_limit
 from nodebench.report.analysis.sizes import caveat
 from nodebench.report.analysis.statistics import column
 from nodebench.spec import TrialSpec
@@ -196,12 +197,9 @@ class Compared:
     @property
     def difference(self) -> str:
         """Ours minus theirs, ± half its 95 % interval if there is one; of two seeds, each one's."""
-        if self.ours.empty:
-            return NO_VALUE
+        is_count = self.entry.metric == "parameters"
+        form = ",.0f" if is_count else ".2f" if self.entry.is_accuracy else ".3g"
         scale, differences = self.entry.scale, self.ours - self.entry.number
-        if self.entry.metric == "parameters":
-            return f"{differences.mean():+,.0f}"
-        form = ".2f" if self.entry.is_accuracy else ".3g"
         return differences_text(scale * differences, scale * self.half_width, form)
 
     @property
@@ -288,7 +286,7 @@ def compared_numbers(sweep: Sweep, frame: pd.DataFrame, judged: pd.DataFrame) ->
     found = []
     for (cell, _), (entry, ids) in numbers.items():
         done = frame[frame[TRIAL].isin(ids) & (frame[OUTCOME] == TrialOutcome.FINISHED)]
-        ours = _at_the_limit(judged, ids) if entry.under else _by_trial(done, entry.metric)
+        ours = at_the_limit(judged, ids) if entry.under else _by_trial(done, entry.metric)
         each = compared_number(cell, entry, ours.dropna(), why_not_comparable(sweep))
         found.append(replace(each, caveat=caveat(sweep, ids)))
     return found
@@ -329,10 +327,3 @@ def _margin_text(entry: PublishedNumber) -> str:
     if entry.within is None or entry.metric == "epoch_s":
         return NO_VALUE
     return f"{entry.within * entry.scale:.3g}"
-
-
-def _at_the_limit(judged: pd.DataFrame, ids: list[str]) -> pd.Series[float]:
-    """The headline metric of each trial under the finest solver."""
-    if judged.empty:
-        return pd.Series(dtype=float)
-    return judged.loc[judged[TRIAL].isin(ids), "limit"].astype(float)
