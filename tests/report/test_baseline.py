@@ -157,5 +157,5 @@ def test_cells_are_the_same_only_if_every_seed_is(tmp_path):
 
 
 def test_a_baseline_that_no_trial_has_is_a_mistake(tmp_path):
-    with pytest.raises(SweepError, match="baseline: matches no trial"):
+    with pytest.raises(SweepError, match=r"baseline \(line \d+\): matches no trial"):
         tiny(tmp_path, grid=GRID, baseline={"model.width": 1000})
