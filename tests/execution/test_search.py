@@ -58,7 +58,7 @@ def test_every_cell_and_seed_is_tried_with_each_sample(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"base": TINY}, "search: needs validation data: set `data.val_size` above 0"),
+        ({"base": TINY}, "search (line 19): needs validation data: set `data.val_size` above 0"),
         ({"space": {"train.lr": {"uniform": [0, 1]}}}, "`train.lr` is not a known field"),
         ({"space": {"model.width": {"uniform": [1, 0]}}}, "the smaller number must come first"),
         ({"space": {"model.width": {"choice": [1], "uniform": [0, 1]}}}, "needs one of"),
