@@ -38,10 +38,12 @@ class Field(nn.Module):
     the state's type and device, whatever the solver: a scalar or, with steps per sample, of shape
     [batch, 1, ...], with as many dimensions as the state.
 
-    A field that `takes_rows` may be called for a subset of a batch's samples.
+    A field that `takes_rows` may be called for a subset of a batch's samples. `is_random` says
+    whether it draws random numbers from torch; None stands for unknown.
     """
 
     takes_rows = True
+    is_random: bool | None = None
 
     def whole_solve(self, _y0: Tensor, /) -> WholeSolve | None:
         """The `WholeSolve` for initial states like this one, or None if there is none."""

@@ -48,7 +48,9 @@ class EvaluationPoint:
             return self._controlled(own)
         settings: dict[str, Any] = {"method": self.method, "steps": self.steps, "tol": self.tol}
         if is_same:
-            kept = ("scipy", "dense_output", "control", "damping", "coupling")
+            kept = ["scipy", "dense_output", "control", "damping"]
+            if self.step_factor is not None or self.gradient:
+                kept.append("coupling")  # other points, such as the limit, are of rk4 itself
             settings |= {name: getattr(own, name) for name in kept}
             if own.facts.kind == "multistep":  # the tolerances of the iteration inside a step
                 settings["rtol"], settings["atol"] = own.tolerances

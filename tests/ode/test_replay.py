@@ -7,6 +7,7 @@ import weakref
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
@@ -14,6 +15,7 @@ from nodebench.errors import FieldError
 from nodebench.ode.block import ODEBlock
 from nodebench.ode.field import Counted, OverStates, ignored
 from nodebench.ode.fixed import integrate
+from nodebench.ode.gradients.random_state import is_random
 from nodebench.ode.gradients.recorded_steps import traced
 from nodebench.ode.tableau import EMBEDDED
 from nodebench.spec.gradient import Gradient
@@ -164,23 +166,75 @@ def test_norms_inside_the_field_do_not_change_the_gradient(gradient, solver, fie
     torch.testing.assert_close(found(gradient), found("backprop"), rtol=1e-10, atol=1e-12)
 
 
+class Drawing(nn.Module):
+    """A layer that draws its dropout in no module of its own."""
+
+    def forward(self, y: Tensor) -> Tensor:
+        return F.dropout(y, 0.5, self.training) + 0.1 * torch.rand(())
+
+
+class Attention(nn.Module):
+    """Attention whose weights are dropped, between the samples of a batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(8, 1, dropout=0.5, dtype=torch.float64)
+
+    def forward(self, y: Tensor) -> Tensor:
+        return self.attention(y, y, y)[0]
+
+
+RANDOM = {
+    "dropout": lambda: nn.Dropout(0.5),
+    "functional": Drawing,
+    "attention": Attention,
+    "slopes": nn.RReLU,
+}
+
+
+@pytest.mark.parametrize("layer", RANDOM)
 @pytest.mark.parametrize(
     ("gradient", "solver"),
     [*WAYS[:3], ("aca", Solver(method="reversible_heun", steps=4))],
     ids=name,
 )
-def test_a_step_taken_again_drops_what_it_dropped_before(gradient, solver) -> None:
+def test_a_step_taken_again_draws_what_it_drew_before(gradient, solver, layer) -> None:
     def found(name: str) -> tuple[dict[str, Tensor], Tensor]:
         torch.manual_seed(3)
-        return taken(solver, Gradient(name=name), lambda: Field(nn.Dropout(0.5))), torch.rand(2)
+        return taken(solver, Gradient(name=name), lambda: Field(RANDOM[layer]())), torch.rand(2)
 
     torch.testing.assert_close(found(gradient), found("backprop"), rtol=1e-10, atol=1e-12)
 
 
-def test_a_solve_with_dropout_cannot_be_run_backwards() -> None:
-    solver = Solver(method="alf", steps=4)
-    with pytest.raises(FieldError, match="dropout"):
-        taken(solver, Gradient(name="reversible"), lambda: Field(nn.Dropout(0.5)))
+@pytest.mark.parametrize("layer", RANDOM)
+@pytest.mark.parametrize("gradient", ["reversible", "adjoint", "interpolated"])
+def test_a_random_field_cannot_be_solved_backwards(gradient: str, layer: str) -> None:
+    solver = Solver(method="alf" if gradient == "reversible" else "rk4", steps=4)
+    with pytest.raises(FieldError, match=f"`{gradient}` solves backwards, and f draws other"):
+        taken(solver, Gradient(name=gradient), lambda: Field(RANDOM[layer]()))
+
+
+def test_a_field_in_evaluation_mode_drops_nothing_and_is_solved_backwards() -> None:
+    block = ODEBlock(
+        Field(nn.Dropout(0.5)), Solver(method="rk4", steps=2), Gradient(name="adjoint")
+    )
+    block.eval()
+    block(start()).sum().backward()
+    with pytest.raises(FieldError):
+        block.train()(start())
+
+
+def test_whether_a_field_is_random_costs_one_evaluation_without_side_effects() -> None:
+    norm = nn.BatchNorm1d(8, dtype=torch.float64)
+    field = Field(norm)
+    calls: list[None] = []
+    field.register_forward_hook(lambda *_: calls.append(None))
+    drawn = torch.get_rng_state()
+    assert not is_random(field, 0.0, start())
+    assert not is_random(field, 0.0, start())
+    assert len(calls) == 1
+    assert norm.num_batches_tracked == 0
+    assert torch.equal(torch.get_rng_state(), drawn)
 
 
 def test_a_field_without_gradient_gives_the_identitys() -> None:

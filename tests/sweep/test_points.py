@@ -219,3 +219,17 @@ def test_the_trained_method_keeps_its_settings_at_other_steps(tmp_path: Path) ->
     trained = sweep.trials[0].spec.solver
     assert half.solver(trained, 1.0) == Solver(method="euler", step_size=0.125, coupling=0.9)
     assert other.solver(trained, 1.0) == Solver(method="midpoint", step_size=0.125)
+
+
+def test_budgets_and_the_limit_are_of_the_method_without_coupling(tmp_path: Path) -> None:
+    solver = {"method": "rk4", "steps": 4, "coupling": 0.9}
+    evaluate = {"methods": ["rk4"], "nfe": [32]}
+    trial = (sweep := tiny(tmp_path, base={**TINY, "solver": solver}, evaluate=evaluate)).trials[0]
+    trained = trial.spec.solver
+    own, limit, budget = (p.solver(trained, 1.0) for p in points(trial, sweep.evaluate))
+    assert own == trained
+    assert limit == Solver(method="rk4", steps=128)
+    assert budget == Solver(method="rk4", steps=8)
+    assert (budget.stages or 0) * 8 == 32
+    gradient = EvaluationPoint("rk4", steps=8, gradient="reversible")
+    assert gradient.solver(trained, 1.0).coupling == 0.9

@@ -20,6 +20,7 @@ from nodebench.errors import FieldError
 from nodebench.ode.buffers import additional_calls
 from nodebench.ode.field import Counted, Norm
 from nodebench.ode.gradients.backprop import backprop
+from nodebench.ode.gradients.random_state import require_not_random
 from nodebench.ode.solve import solve
 from nodebench.ode.steppers.stepper import State
 from nodebench.spec.gradient import Gradient
@@ -29,7 +30,12 @@ from nodebench.spec.solver import Solver
 def adjoint(
     f: Counted, y0: Tensor, times: Sequence[float], solver: Solver, gradient: Gradient
 ) -> list[Tensor]:
-    """The states at `times`; the backward pass needs no other states."""
+    """The states at `times`; the backward pass needs no other states.
+
+    Raises:
+        FieldError: if f draws random numbers.
+    """
+    require_not_random(f, times[0], y0, "adjoint")
     later = _Solve.apply(f, times, solver, gradient, y0, *f.parameters)
     return [y0, *later]
 

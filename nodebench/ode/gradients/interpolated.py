@@ -23,6 +23,7 @@ from torch.autograd.function import once_differentiable
 from nodebench.ode.buffers import additional_calls
 from nodebench.ode.field import Counted, OverStates
 from nodebench.ode.gradients.adjoint import VectorProducts, norm_of_adjoint
+from nodebench.ode.gradients.random_state import require_not_random
 from nodebench.ode.gradients.recorded_steps import Keep, RecordedStep, Trace, traced
 from nodebench.ode.solve import solve
 from nodebench.ode.steppers.stepper import State
@@ -37,7 +38,12 @@ NODES = 8
 def interpolated(
     f: Counted, y0: Tensor, times: Sequence[float], solver: Solver, gradient: Gradient
 ) -> list[Tensor]:
-    """The states at `times`; each interior node costs the evaluations of one more step."""
+    """The states at `times`; each interior node costs the evaluations of one more step.
+
+    Raises:
+        FieldError: if f draws random numbers.
+    """
+    require_not_random(f, times[0], y0, "interpolated")
     later = _Solve.apply(f, times, solver, gradient, y0, *f.parameters)
     return [y0, *later]
 

@@ -1,12 +1,23 @@
-"""Replays the random numbers that a right-hand side draws from torch, as dropout does."""
+"""Finds out whether a right-hand side draws random numbers from torch, as dropout does.
+
+If so, they are replayed, or refused by gradients that solve backwards.
+"""
 
 from __future__ import annotations
 
 import contextlib
 from collections import abc
+from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from nodebench.errors import FieldError
+from nodebench.ode.buffers import without_side_effects
+from nodebench.ode.field import Counted, Field, slope
+
+_found: WeakKeyDictionary[nn.Module, dict[bool, bool]] = WeakKeyDictionary()
+"""f -> whether it draws random numbers in training mode, and in evaluation mode."""
 
 
 class Generator:
@@ -42,3 +53,35 @@ class Generator:
             yield
         finally:
             self._set(now)
+
+
+@torch.no_grad()
+def is_random(f: nn.Module, t: float, y: Tensor) -> bool:
+    """Whether f draws random numbers from torch's generator of the state's device.
+
+    In each of its modes, f is evaluated once to find out; the evaluation is not counted, and has no
+    side effects.
+    """
+    if isinstance(f, Field) and f.is_random is not None:
+        return f.is_random
+    known = _found.setdefault(f, {})
+    if f.training not in known:
+        generator = Generator(y)
+        with without_side_effects(f, y):
+            before = generator.state()
+            slope(f, t, y)
+            known[f.training] = not torch.equal(before, generator.state())
+    return known[f.training]
+
+
+def require_not_random(f: Counted, t: float, y: Tensor, gradient: str) -> None:
+    """Rejects an f that would be another function on the way back.
+
+    Raises:
+        FieldError: if f draws random numbers.
+    """
+    if is_random(f.module, t, y):
+        raise FieldError(
+            f"the gradient `{gradient}` solves backwards, and f draws other random numbers then: "
+            "take what is random, such as dropout, out of f, or the gradient `recompute` or `aca`"
+        )

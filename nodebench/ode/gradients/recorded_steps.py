@@ -6,13 +6,12 @@ from collections.abc import Callable, Sequence
 from typing import Any, Generic, NamedTuple, TypeAlias
 
 import torch
-from torch import Tensor, nn
-from torch.nn.modules.dropout import _DropoutNd
+from torch import Tensor
 
 from nodebench.ode.adaptive.controlled import ControlledSolve
 from nodebench.ode.field import Counted, OverStates
 from nodebench.ode.fixed import grids_between, steps
-from nodebench.ode.gradients.random_state import Generator
+from nodebench.ode.gradients.random_state import Generator, is_random
 from nodebench.ode.steppers.stepper import Carry, RightHandSide, State, Stepper, TimeType
 from nodebench.ode.steppers.table import stepper_of
 from nodebench.ode.weight_cache import weights_made_once
@@ -61,11 +60,6 @@ def never(_t: float, _h: float) -> bool:
     return False
 
 
-def is_random(module: nn.Module) -> bool:
-    """Whether f has active dropout."""
-    return any(isinstance(part, _DropoutNd) and part.training for part in module.modules())
-
-
 @torch.no_grad()
 def traced(
     f: Counted,
@@ -75,7 +69,7 @@ def traced(
     keep: Keep = always,
 ) -> Trace[Any]:
     """Solves an ODE and records its steps: the steps of its grid, or the accepted ones."""
-    draws = Generator(y0).state if is_random(f.module) else lambda: None
+    draws = Generator(y0).state if is_random(f.module, times[0], y0) else lambda: None
     with weights_made_once():
         if solver.stepping == "fixed":
             return _on_grids(OverStates(f), y0, times, solver, draws, keep)

@@ -14,10 +14,10 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from nodebench.errors import FieldError
 from nodebench.ode.field import Counted
 from nodebench.ode.gradients.aca import whole_step
-from nodebench.ode.gradients.recorded_steps import is_random, never
+from nodebench.ode.gradients.random_state import require_not_random
+from nodebench.ode.gradients.recorded_steps import never
 from nodebench.ode.gradients.replay import Replay, replayed
 from nodebench.spec.gradient import Gradient
 from nodebench.spec.solver import Solver
@@ -31,9 +31,5 @@ def reversible(
     Raises:
         FieldError: if f draws random numbers, since it would be another function on the way back.
     """
-    if is_random(f.module):
-        raise FieldError(
-            "the gradient `reversible` runs a solve backwards, which f cannot with dropout in it: "
-            "take the dropout out of f, or the gradient `recompute` or `aca`"
-        )
+    require_not_random(f, times[0], y0, "reversible")
     return replayed(f, y0, times, solver, Replay("reversible", whole_step, never))

@@ -17,8 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from nodebench.ode.field import Field, slope
-from nodebench.ode.gradients.random_state import Generator
-from nodebench.ode.gradients.recorded_steps import is_random
+from nodebench.ode.gradients.random_state import Generator, is_random
 from nodebench.ode.regularizers.field_call import FieldCall, norms_of
 from nodebench.ode.regularizers.regularizer import Integrand
 from nodebench.ode.steppers.stepper import State
@@ -32,7 +31,8 @@ def samples_in(y0: Tensor) -> int:
 class Augmented(Field):
     """State and integrals as rows [samples, numbers + integrals]; an unbatched state is one row.
 
-    `on_evaluations` is called for each evaluation of f by an integrand.
+    `start` is the time and the state at which the solve starts. `on_evaluations` is called for each
+    evaluation of f by an integrand.
     """
 
     takes_rows = False  # an integrand's noise is drawn for the whole batch
@@ -41,16 +41,18 @@ class Augmented(Field):
         self,
         f: nn.Module,
         integrands: Sequence[Integrand],
-        y0: Tensor,
+        start: tuple[float, Tensor],
         on_evaluations: Callable[[int], None],
     ):
         super().__init__()
         self.f, self._integrands, self._on_evaluations = f, integrands, on_evaluations
+        t0, y0 = start
         self._shape, self._samples = y0.shape, samples_in(y0)
         self._is_channels_last = y0.dim() == 4 and y0.is_contiguous(
             memory_format=torch.channels_last
         )
-        self._draws = Generator(y0) if is_random(f) else None
+        self.is_random = is_random(f, t0, y0)
+        self._draws = Generator(y0) if self.is_random else None
         self._norms = norms_of(f)
 
     def forward(self, t: float | Tensor, rows: Tensor) -> Tensor:

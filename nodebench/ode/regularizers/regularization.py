@@ -47,7 +47,7 @@ class Regularization:
         if not integrands:
             samples = samples_in(y0)
             return solve(f, y0, times, self._summed(lambda state: state.reshape(samples, -1)))
-        augmented = Augmented(f, list(integrands.values()), y0, self._count)
+        augmented = Augmented(f, list(integrands.values()), (times[0], y0), self._count)
         start, on_step = augmented.start(y0), self._summed(augmented.state_rows)
         states, integrals = augmented.apart(solve(augmented, start, times, on_step))
         self.found += zip(integrands, integrals.unbind(1), strict=True)
