@@ -90,6 +90,8 @@ def read_side(source: SweepSource, store: Store) -> Side:
     source = str(source)
     if (table := Path(source) / TABLE).is_file():
         return Side(source, read_results(table))
+    if Path(source).is_dir():
+        raise InputError(f"`{source}` has no `{TABLE}`: write its report again, or name a sweep")
     commit, colon, folder = source.partition(":")
     if colon and not Path(source).exists():
         return Side(source, _of_commit(commit, folder))
@@ -290,10 +292,6 @@ def _setting_text(value: object) -> str:
         return repr(float(str(value))).removesuffix(".0")
     except ValueError:
         return str(value)
-
-
-def _label(rows: pd.DataFrame) -> str:
-    return str(rows[CELL].iloc[0])
 
 
 def _by_seed(rows: pd.DataFrame, metric: str) -> pd.Series[float]:

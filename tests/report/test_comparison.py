@@ -188,6 +188,25 @@ def test_incomparable_inputs_raise_a_clear_error(tmp_path):
         compare("HEAD:nowhere", "HEAD:nowhere")
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "has no `results.csv`: write its report again"),
+        ("", r"results\.csv` is damaged, or no report's table: No columns"),
+        ('garbage\n"unclosed', r"results\.csv` is damaged"),
+        ("a,b\n1,2\n", "it has no column `id`, `cell`, `seed`, `outcome`"),
+    ],
+)
+def test_a_damaged_report_is_named(tmp_path, text, message):
+    report = Path(finished(tmp_path / "a"))
+    if text is None:
+        (report / "results.csv").unlink()  # the store has the results, which are not the report's
+    else:
+        (report / "results.csv").write_text(text)
+    with pytest.raises(InputError, match=message):
+        compare(str(report), str(report))
+
+
 def test_errors_are_compared_to_four_digits(tmp_path):
     names = []
     for name, errors in (("a", (0.0101, 0.0111, 0.0105)), ("b", (0.0134, 0.0146, 0.0137))):

@@ -10,6 +10,7 @@ from typing import TextIO
 
 import pandas as pd
 
+from nodebench.errors import InputError
 from nodebench.files import write
 from nodebench.sweep import Sweep
 
@@ -62,6 +63,22 @@ def write_table(name: str, frame: pd.DataFrame, folder: Path) -> None:
 
 
 def read_results(table: Path | TextIO) -> pd.DataFrame:
-    """The frame that a report's `results.csv` holds."""
+    """The frame that a report's `results.csv` holds.
+
+    Raises:
+        InputError: if it is not such a table.
+    """
     name = TRIAL_IN_FILES["results"]
-    return pd.read_csv(table, dtype={name: str, CELL: str}).rename(columns={name: TRIAL})
+    try:
+        frame = pd.read_csv(table, dtype={name: str, CELL: str}).rename(columns={name: TRIAL})
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise InputError(_not_a_table(table, str(error).strip())) from error
+    if lacking := [column for column in (TRIAL, CELL, "seed", OUTCOME) if column not in frame]:
+        names = ", ".join(f"`{TRIAL_IN_FILES['results'] if c == TRIAL else c}`" for c in lacking)
+        raise InputError(_not_a_table(table, f"it has no column {names}"))
+    return frame
+
+
+def _not_a_table(table: Path | TextIO, why: str) -> str:
+    name = f"`{table}`" if isinstance(table, Path) else "the table in git"
+    return f"{name} is damaged, or no report's table: {why}. Write the report again"
