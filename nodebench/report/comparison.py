@@ -134,7 +134,7 @@ def comparison(reference: Side, other: Side) -> str:
             f"`{reference.name}` and `{other.name}` have no configuration in common: "
             f"{_settings_apart(reference.results, other.results)}"
         )
-    named = {_label(sides[1]): sides for sides in both.values()}
+    named = {str(sides[1][CELL].iloc[0]): sides for sides in both.values()}
     pairs = {
         cell: (_by_seed(before, metric), _by_seed(after, metric))
         for cell, (before, after) in named.items()
@@ -323,5 +323,5 @@ def _seconds_ratio(*sides: pd.DataFrame) -> str:
 
 
 def _cells_of_one_side(cells: Cells, side: int, name: str) -> str:
-    alone = [_label(sides[side]) for sides in cells.values() if not len(sides[1 - side])]
+    alone = [str(sides[side][CELL].iloc[0]) for sides in cells.values() if not len(sides[1 - side])]
     return f"Only in {name}: {', '.join(alone)}." if alone else ""
