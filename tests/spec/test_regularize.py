@@ -147,7 +147,7 @@ def test_a_plan_tells_faults_by_their_path(tmp_path: Path) -> None:
     with pytest.raises(SweepError) as caught:
         tiny(tmp_path, grid={"train.regularize": [{"kinetik": 0.1}, {"kinetic": "much"}]})
     told = str(caught.value)
-    assert "train.regularize.kinetik" in told and "Did you mean `kinetic`?" in told
+    assert "train.regularize[0].kinetik" in told and "Did you mean `kinetic`?" in told
     assert (
         "train.regularize.kinetic" in told and "should be a number, found the text `much`" in told
     )
