@@ -220,8 +220,12 @@ def test_a_field_in_evaluation_mode_drops_nothing_and_is_solved_backwards() -> N
     )
     block.eval()
     block(start()).sum().backward()
+    block.train()
+    dropout = block.f.between[0].eval()
+    block(start())
+    dropout.train()
     with pytest.raises(FieldError):
-        block.train()(start())
+        block(start())
 
 
 def test_whether_a_field_is_random_costs_one_evaluation_without_side_effects() -> None:

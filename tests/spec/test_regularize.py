@@ -149,7 +149,8 @@ def test_a_plan_tells_faults_by_their_path(tmp_path: Path) -> None:
     told = str(caught.value)
     assert "train.regularize[0].kinetik" in told and "Did you mean `kinetic`?" in told
     assert (
-        "train.regularize.kinetic" in told and "should be a number, found the text `much`" in told
+        "train.regularize[1].kinetic" in told
+        and "should be a number, found the text `much`" in told
     )
 
 

@@ -16,8 +16,8 @@ from nodebench.errors import FieldError
 from nodebench.ode.buffers import without_side_effects
 from nodebench.ode.field import Counted, Field, slope
 
-_found: WeakKeyDictionary[nn.Module, dict[bool, bool]] = WeakKeyDictionary()
-"""f -> whether it draws random numbers in training mode, and in evaluation mode."""
+_found: WeakKeyDictionary[nn.Module, dict[tuple[bool, ...], bool]] = WeakKeyDictionary()
+"""f -> whether it draws random numbers, by the modes of its parts: training or evaluation."""
 
 
 class Generator:
@@ -59,19 +59,19 @@ class Generator:
 def is_random(f: nn.Module, t: float, y: Tensor) -> bool:
     """Whether f draws random numbers from torch's generator of the state's device.
 
-    In each of its modes, f is evaluated once to find out; the evaluation is not counted, and has no
-    side effects.
+    In each combination of its parts' modes, f is evaluated once to find out; the evaluation is not
+    counted, and has no side effects.
     """
     if isinstance(f, Field) and f.is_random is not None:
         return f.is_random
-    known = _found.setdefault(f, {})
-    if f.training not in known:
+    known, modes = _found.setdefault(f, {}), tuple(part.training for part in f.modules())
+    if modes not in known:
         generator = Generator(y)
         with without_side_effects(f, y):
             before = generator.state()
             slope(f, t, y)
-            known[f.training] = not torch.equal(before, generator.state())
-    return known[f.training]
+            known[modes] = not torch.equal(before, generator.state())
+    return known[modes]
 
 
 def require_not_random(f: Counted, t: float, y: Tensor, gradient: str) -> None:
